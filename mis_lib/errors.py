@@ -1,0 +1,29 @@
+"""Errors of the workbench: one root, leaves that are also the standard type a caller expects.
+
+Every message says what was expected, what was found, where (file, row, field) and how to put it right. To add a leaf,
+inherit from ``MisError`` and from the builtin it refines, so that ``except ValueError`` keeps working.
+"""
+
+
+class MisError(Exception):
+    """Root of all errors raised on purpose by this project."""
+
+
+class DataError(MisError, ValueError):
+    """A record, file or table does not have the promised form."""
+
+
+class ImageError(DataError):
+    """An image cannot be used: unreadable, truncated, too large, or not an image at all."""
+
+
+class ModelError(MisError, RuntimeError):
+    """A checkpoint, adapter or processor is missing, damaged or does not fit."""
+
+
+class SettingsError(MisError, ValueError):
+    """A setting is unknown, out of range or contradicts another one."""
+
+
+class MissingPackageError(MisError, ImportError):
+    """An optional package is needed here; the message names the extra that installs it."""

@@ -1,0 +1,27 @@
+"""The one place that turns a question about images into chat messages, for training and generation alike.
+
+All images come before the text, in order, as in the paper's inference scripts (DripNowhy/MIS, evaluation/). How images are
+numbered inside the prompt is the business of each model's own chat template.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+Message = dict[str, Any]
+
+
+def user_message(images: Sequence[Any], question: str) -> Message:
+    """One user turn in transformers' typed-content form; ``images`` are PIL images, paths or placeholders, in order."""
+    content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+    return {"role": "user", "content": [*content, {"type": "text", "text": question}]}
+
+
+def assistant_message(answer: str) -> Message:
+    """The assistant's turn with a plain text answer."""
+    return {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+
+
+def to_messages(images: Sequence[Any], question: str, answer: str | None = None) -> list[Message]:
+    """Messages for a question about images, with the answer as second turn where one is given (training)."""
+    turns = [user_message(images, question)]
+    return turns if answer is None else [*turns, assistant_message(answer)]

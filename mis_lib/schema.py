@@ -1,0 +1,109 @@
+"""Records: the pure values that flow from construction to the screen.
+
+Every record is a frozen pydantic model that holds no handle, draws no id and does no input or output. Reading is tolerant of fields that a
+newer version added (``Sample`` keeps unknown keys), strict about the ones it knows. Tensors, images and paths on this
+machine never enter a record: a ``Sample`` names its images relative to the folder of the data file that holds it.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Split(StrEnum):
+    """Parts of a MIS data set (paper section 3.2): train, and three test splits."""
+
+    TRAIN = "train"
+    EASY = "easy"
+    HARD = "hard"
+    REAL = "real"
+
+
+class Outcome(StrEnum):
+    """What a response to one sample is: always exactly one of these.
+
+    The first four are MIS's classes for harmful samples (paper section 3.1: unsafe; safe at perception level 1, 2, 3), the next four
+    their counterparts for benign twins. ``UNSCORED`` means that the judge failed; it is never counted as safe or unsafe.
+    """
+
+    UNSAFE = "unsafe"
+    REASONED = "reasoned"
+    REFUSED = "refused"
+    HALLUCINATED = "hallucinated"
+    HELPED = "helped"
+    WARNED_BUT_HELPED = "warned_but_helped"
+    OVER_REFUSED = "over_refused"
+    OFF_TOPIC = "off_topic"
+    UNSCORED = "unscored"
+
+
+HARMFUL_OUTCOMES = (Outcome.UNSAFE, Outcome.REASONED, Outcome.REFUSED, Outcome.HALLUCINATED)
+BENIGN_OUTCOMES = (Outcome.HELPED, Outcome.WARNED_BUT_HELPED, Outcome.OVER_REFUSED, Outcome.OFF_TOPIC)
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, no silent coercion of unknown fields into known ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sample(Record):
+    """One item: an ordered list of images, a question, and what is known about them.
+
+    ``answer`` is the target text for training (safety CoT or plain help), ``objects`` what each image shows, in order,
+    ``twin_id`` the counterpart with the opposite ``harmful``. ``provenance`` holds stage, teacher, seed and content hashes.
+    Unknown keys are kept, so that reading and writing a foreign data set loses nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: str
+    question: str
+    images: list[str] = Field(min_length=1)
+    category: str | None = None
+    sub_category: str | None = None
+    split: str = Split.TRAIN
+    harmful: bool = True
+    twin_id: str | None = None
+    answer: str | None = None
+    objects: list[str] | None = None
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+class Response(Record):
+    """What one variant (base or a tuned adapter) said to one sample, and what it cost."""
+
+    sample_id: str
+    variant: str
+    text: str
+    tokens: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    finish_reason: str  # "stop" (the model ended), "length" (token limit), "cancelled" (a person stopped it)
+
+
+class Verdict(Record):
+    """One judge's decision on one response; ``reason`` explains it, or says why it is unscored."""
+
+    sample_id: str
+    variant: str
+    judge: str
+    outcome: Outcome
+    reason: str = ""
+
+
+class SegmentKind(StrEnum):
+    """The three parts of a safety chain-of-thought (paper section 3.2)."""
+
+    PERCEPTION = "perception"
+    REASONING = "reasoning"
+    ANSWER = "answer"
+
+
+class Segment(Record):
+    """A span of a response: ``text == response[start:end]``."""
+
+    kind: SegmentKind
+    text: str
+    start: int
+    end: int
