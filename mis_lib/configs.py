@@ -1,0 +1,110 @@
+"""Settings: frozen, checked when they are made, and built the same way by command line, form and notebook.
+
+A settings class refuses unknown keys and values out of range with ``SettingsError``, naming setting and value. The same
+class is read from a YAML file with ``load_settings``; ``--set key=value`` pairs win over the file, dots reach into groups:
+
+    settings = load_settings(GenerationSettings, Path("run.yaml"), overrides=["max_new_tokens=64"])
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mis_lib.errors import SettingsError
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, no unknown keys, errors that name setting and value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    if not TYPE_CHECKING:  # keeps the fields as the constructor's signature for type checkers
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise SettingsError(_explain(type(self), error)) from error
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class GenerationSettings(Settings):
+    """How an answer is generated; the defaults are the paper's greedy decoding."""
+
+    max_new_tokens: int = Field(default=256, ge=1, le=4096)
+    temperature: float = Field(default=0.0, ge=0.0, le=2.0, allow_inf_nan=False)
+    """0 is greedy; above 0 tokens are drawn with ``seed``."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+def load_settings(kind: type[S], path: Path | None = None, *, overrides: Iterable[str] = ()) -> S:
+    """Build settings from an optional YAML file and ``key=value`` overrides, which win.
+
+    Raises:
+        SettingsError: the file is missing or no mapping, an override has no ``=``, a key is unknown, a value out of range.
+    """
+    values = {} if path is None else _read_mapping(path)
+    for override in overrides:
+        values = _override(values, override)
+    return kind(**values)
+
+
+def dump_settings(settings: Settings) -> str:
+    """The resolved settings as YAML, in the order of the fields; ``load_settings`` reads it back."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"settings file {path} does not exist") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: expected YAML with one 'key: value' a line; {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise SettingsError(f"{path}: expected YAML with one 'key: value' a line, found {type(values).__name__}")
+    return values
+
+
+def _override(values: Mapping[str, Any], override: str) -> dict[str, Any]:
+    """A copy of ``values`` with one ``a.b=value`` put in; the value is read as YAML, so that 3, 0.5, true and [1, 2] work."""
+    path, separator, text = override.partition("=")
+    if not separator or not path.strip():
+        raise SettingsError(f"--set {override!r}: expected key=value, for example --set max_new_tokens=64")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--set {override!r}: the value cannot be read as YAML; quote it") from error
+    return _put(values, path.strip().split("."), value)
+
+
+def _put(values: Mapping[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
+    key, *rest = keys
+    if not rest:
+        return {**values, key: value}
+    inner = values.get(key, {})
+    if not isinstance(inner, Mapping):
+        raise SettingsError(f"--set {'.'.join(keys)}: {key!r} is a single value ({inner!r}), not a group of settings")
+    return {**values, key: _put(inner, rest, value)}
+
+
+def _explain(kind: type[Settings], error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown setting {name!r}; known: {', '.join(kind.model_fields)}")
+        elif problem["type"] == "missing":
+            lines.append(f"setting {name!r} is missing")
+        elif problem["type"] == "value_error":  # a group of settings inside, which has explained itself, or a validator
+            lines.append(f"in {name!r}: {problem['ctx']['error']}")
+        else:
+            lines.append(f"setting {name!r}: {problem['msg']}, found {problem['input']!r}")
+    return "; ".join(lines)
