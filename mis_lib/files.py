@@ -8,12 +8,14 @@ import hashlib
 import io
 import json
 import os
-import tempfile
-import warnings
+import struct
+import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import ValidationError
 
@@ -21,7 +23,12 @@ from mis_lib.errors import DataError, ImageError
 from mis_lib.schema import Record
 
 MAX_PIXELS = 50_000_000  # about 7,000 x 7,000: larger than any camera's output that a demo needs
+MIN_SIDE = 8
 MAX_IMAGES = 6
+# What people bring. Pillow's other readers stay shut: EPS, for one, would start Ghostscript on the file.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+# What Pillow's decoders raise on damaged files, besides UnidentifiedImageError.
+DECODER_ERRORS = (OSError, SyntaxError, EOFError, ValueError, RuntimeError, struct.error)
 
 R = TypeVar("R", bound=Record)
 
@@ -30,42 +37,42 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON Lines file in order; a torn last line (no newline at its end) is ignored.
 
     Raises:
-        DataError: a complete line is not a JSON object (file and row named).
+        DataError: the file is missing, or a complete line is not a JSON object (file and row named).
     """
-    with path.open(encoding="utf-8") as lines:
-        for row, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                if not line.endswith("\n"):
-                    return
-                raise DataError(
-                    f"{path}, row {row}: expected one JSON object, found {line[:80]!r} ({error.msg})"
-                ) from error
-            if not isinstance(record, dict):
-                raise DataError(f"{path}, row {row}: expected a JSON object, found {type(record).__name__}")
-            yield record
+    for _, record in _rows(path):
+        yield record
 
 
 def read_records(path: Path, kind: type[R]) -> list[R]:
     """Read a JSON Lines file of records of one kind.
 
     Raises:
-        DataError: a line does not have the form of ``kind`` (file, row and field named).
+        DataError: the file is missing, or a line does not have the form of ``kind`` (file, row and field named).
     """
     records = []
-    for row, record in enumerate(read_jsonl(path), 1):
+    for row, record in _rows(path):
         try:
             records.append(kind.model_validate(record))
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
+            field = ".".join(str(part) for part in first["loc"]) or kind.__name__
             raise DataError(
                 f"{path}, row {row}: field {field!r}: {first['msg']}, found {first['input']!r:.80}"
             ) from error
     return records
+
+
+def open_append(path: Path) -> IO[str]:
+    """Open a JSON Lines file for ``append_record``, cutting off a torn last line that would spoil the next record."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        with path.open("r+b") as stream:
+            last = next(iter(deque(stream, maxlen=1)), b"")
+            if _is_object(last) and not last.endswith(b"\n"):
+                stream.write(b"\n")  # the record is whole, only its newline is missing
+            elif not last.endswith(b"\n"):
+                stream.truncate(stream.tell() - len(last))
+    return path.open("a", encoding="utf-8", newline="\n")
 
 
 def append_record(stream: IO[str], record: Record) -> None:
@@ -82,15 +89,15 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content`` in one step: a reader sees the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # same folder: a rename never crosses file systems
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with draft.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).replace(path)
+        draft.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
 
 
@@ -103,43 +110,84 @@ def sha256(path: Path) -> str:
 def load_image(source: Path | bytes, *, name: str = "") -> Image.Image:
     """Open an image as people bring them and return 8-bit RGB, upright, first frame, transparency on white.
 
-    Accepts any mode (palette, RGBA, 16-bit grey, CMYK), EXIF rotation and animations.
+    Accepts any mode (palette, RGBA, 16-bit grey, CMYK), EXIF rotation and animations, in the formats of ``FORMATS``.
 
     Raises:
-        ImageError: not an image, truncated, or more than ``MAX_PIXELS`` pixels.
+        ImageError: no such file, not an image, truncated, over ``MAX_PIXELS`` pixels or under ``MIN_SIDE`` on a side.
     """
     name = name or (source.name if isinstance(source, Path) else "image")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # checked below with our own, lower bound
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError(
-                f"{name}: {width} x {height} pixels, at most {MAX_PIXELS:,} in all are accepted; scale the image down first"
-            )
-        image.seek(0)
-        return _to_rgb(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            _check_size(name, *image.size)
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError as error:
+        raise ImageError(f"{source}: there is no such file; check the path") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise ImageError(f"{source}: expected an image file that can be read, found: {error.strerror}") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: expected an image (PNG, JPEG, WebP, GIF ...), found a file that is none") from error
-    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: expected an image ({', '.join(FORMATS)}), found a file that is none") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
             f"{name}: its header promises too many pixels ({error}); scale the image down first"
         ) from error
-    except (OSError, SyntaxError, EOFError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
+    except ImageError:
+        raise
+    except DECODER_ERRORS as error:
         raise ImageError(f"{name}: the image is damaged or cut short ({error}); save it again and retry") from error
 
 
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Row number (from 1, blank lines counted) and object of each line."""
+    try:
+        stream = path.open("rb")  # bytes: a line torn inside a character must not stop the reader
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file") from error
+    with stream:
+        for row, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:  # bad JSON or bad UTF-8
+                if not line.endswith(b"\n"):
+                    return
+                shown = line[:80].decode(errors="replace").rstrip()
+                raise DataError(f"{path}, row {row}: expected one JSON object, found {shown!r} ({error})") from error
+            if not isinstance(record, dict):
+                raise DataError(f"{path}, row {row}: expected a JSON object, found {type(record).__name__}")
+            yield row, record
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} in all are accepted, scale the image down first"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"{name}: {width} x {height} pixels; too small to show anything, at least {MIN_SIDE} a side")
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        low, high = image.getextrema()  # pyright: ignore[reportAssignmentType]
-        scale = 255.0 / max(float(high) - float(low), 1.0) if float(high) > 255 else 1.0  # pyright: ignore[reportArgumentType]
-        offset = float(low) if float(high) > 255 else 0.0  # pyright: ignore[reportArgumentType]
-        return image.convert("F").point(lambda value: (value - offset) * scale).convert("L").convert("RGB")
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _deep_grey_to_rgb(image)
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits to 8: zero stays black, the brightest pixel becomes white (12-bit scans would be near black)."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+    top = float(values.max())
+    unit_range = image.mode == "F" and 0 < top <= 1
+    scale = 255 / top if top > 255 or unit_range else 1.0
+    return Image.fromarray((values * scale).clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -6,9 +6,9 @@ machine never enter a record: a ``Sample`` names its images relative to the fold
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Split(StrEnum):
@@ -43,9 +43,9 @@ BENIGN_OUTCOMES = (Outcome.HELPED, Outcome.WARNED_BUT_HELPED, Outcome.OVER_REFUS
 
 
 class Record(BaseModel):
-    """Base of all records: frozen, no silent coercion of unknown fields into known ones."""
+    """Base of all records: frozen; fields that a newer version wrote are passed over in reading."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Sample(Record):
@@ -69,6 +69,14 @@ class Sample(Record):
     answer: str | None = None
     objects: list[str] | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_object_name_per_image(self) -> Self:
+        if self.objects is not None and len(self.objects) != len(self.images):
+            raise ValueError(
+                f"expected one object name per image, found {len(self.objects)} for {len(self.images)} images"
+            )
+        return self
 
 
 class Response(Record):
@@ -105,5 +113,13 @@ class Segment(Record):
 
     kind: SegmentKind
     text: str
-    start: int
+    start: int = Field(ge=0)
     end: int
+
+    @model_validator(mode="after")
+    def _text_fills_span(self) -> Self:
+        if len(self.text) != self.end - self.start:
+            raise ValueError(
+                f"expected {self.end - self.start} characters in [{self.start}, {self.end}), found {len(self.text)}"
+            )
+        return self
