@@ -126,6 +126,7 @@ def _inflected(form: str) -> str:
     parts = []
     for i, word in enumerate(words):
         one = _PERSON if word == "person" else _numbers(word) if i in heads else re.escape(word)
+        gap = " (?:(?:an?|the|his|her|their) )?" if word in _INSIDE else " ?"
         parts.append(one + (gap if i < len(words) - 1 else ""))
     return "".join(parts)
 
