@@ -133,3 +133,21 @@ def compare_variants(
 
     settings = GenerationSettings(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     compare(images, question, variants or ["mini", "mirage"], settings, device=device, as_json=as_json)
+
+
+@app.command(
+    name="app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def open_app(ctx: typer.Context) -> None:
+    """Open the app in a browser; takes the flags of ``python app.py`` (``mis app --help`` lists them)."""
+    import importlib.util
+    import subprocess
+
+    spec = importlib.util.find_spec("workbench")  # found, not imported: the app sits on top of the library
+    script = Path(spec.origin).parent.parent / "app.py" if spec and spec.origin else Path("app.py")
+    if not script.exists():
+        raise MisError(f"expected app.py beside the package, found none at {script}; run it from a checkout")
+    try:
+        raise typer.Exit(subprocess.run([sys.executable, str(script), *ctx.args], check=False).returncode)
+    except KeyboardInterrupt as stop:  # Ctrl-C has reached the app too, which ends by itself
+        raise typer.Exit from stop

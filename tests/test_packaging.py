@@ -103,11 +103,17 @@ def test_no_tracked_file_is_too_large() -> None:
     assert shipped <= MAX_SHIPPED_BYTES
 
 
-def test_data_files_of_the_package_are_in_the_wheel() -> None:
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["mis_lib"]
-    packaged = {file for pattern in patterns for file in (ROOT / "mis_lib").glob(pattern)}
-    data = {file for file in tracked_files() if file.is_relative_to(ROOT / "mis_lib") and file.suffix != ".py"}
+@pytest.mark.parametrize("package", ["mis_lib", "workbench"])
+def test_data_files_of_the_package_are_in_the_wheel(package: str) -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][package]
+    packaged = {file for pattern in patterns for file in (ROOT / package).glob(pattern)}
+    data = {file for file in tracked_files() if file.is_relative_to(ROOT / package) and file.suffix != ".py"}
     assert data - packaged == set()
+
+
+def test_every_folder_with_code_is_a_package() -> None:
+    code = [file for name in ("mis_lib", "workbench") for file in (ROOT / name).rglob("*.py")]
+    assert [str(file.parent) for file in code if not (file.parent / "__init__.py").exists()] == []
 
 
 def test_no_picture_of_the_drawn_data_is_committed() -> None:
