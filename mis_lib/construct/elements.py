@@ -1,0 +1,258 @@
+"""The element table: harmful pairs of objects with their benign twins, written by people, in CSV files that people can extend.
+
+``NAME.csv`` holds one row a pair, ``NAME.questions.csv`` the neutral questions that are asked about it. A *block* is a set of rows for which
+the same questions read naturally; several blocks may stand in one file. A folder of one's own files is read after the
+built-in ones (``mis construct --elements FOLDER``). Nothing is repaired in reading: a row that is wrong is named with file, row, field and fix.
+"""
+
+import csv
+import difflib
+import hashlib
+import importlib.resources
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mis_lib.construct.images import concepts
+from mis_lib.errors import DataError
+
+# MIS's categories and sub-categories (paper section 3.2), spelled as in its data files.
+TAXONOMY: Mapping[str, tuple[str, ...]] = {
+    "Illegal Activity": ("Property Crimes", "Cybercrimes", "Drug-Related Offenses", "Human Trafficking"),
+    "Violent": ("Weapon-Related", "Public Violence & Rioting", "Abuse & Physical Altercations"),
+    "Hate": ("Racial/Ethnic", "Gender"),
+    "Self-Harm": ("Physical", "Psychological"),
+    "Privacy": ("Unauthorized Data Collection", "Identity Theft"),
+    "Erotic": ("Erotic",),
+}
+BUILT_IN = Path(str(importlib.resources.files("mis_lib.construct"))) / "elements"
+QUESTIONS_SUFFIX = ".questions.csv"
+SHOWN_PROBLEMS = 20
+
+Use = Literal["train", "test", "explicit"]
+R = TypeVar("R", bound="TableRow")
+
+
+class TableRow(BaseModel):
+    """One line of a CSV file; ``file`` and ``row`` (from 1, header included) say where it stands."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    file: str
+    row: int
+    block: str = Field(pattern=r"^[a-z0-9_-]+$")
+
+
+class Element(TableRow):
+    """A harmful pair of objects (image 1, image 2), its texts, and the twin that differs in one image and is harmless."""
+
+    level: Literal["easy", "hard"]
+    category: str
+    sub_category: str
+    object_1: str
+    object_2: str
+    risk: str = Field(min_length=1)
+    safe_alternative: str = Field(min_length=1)
+    twin_object_1: str
+    twin_object_2: str
+    twin_answer: str = Field(min_length=1)
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """What the two images of the harmful item show."""
+        return self.object_1, self.object_2
+
+    @property
+    def twin_pair(self) -> tuple[str, str]:
+        """What the two images of the benign twin show."""
+        return self.twin_object_1, self.twin_object_2
+
+    @field_validator("object_1", "object_2", "twin_object_1", "twin_object_2")
+    @classmethod
+    def _can_be_drawn(cls, name: str) -> str:
+        if name not in concepts():
+            raise ValueError(f"expected a name of mis_lib/construct/concepts.csv{_close_to(name, concepts())}")
+        return name
+
+    @field_validator("category")
+    @classmethod
+    def _is_known(cls, category: str) -> str:
+        if category not in TAXONOMY:
+            raise ValueError(f"expected one of {', '.join(TAXONOMY)}{_close_to(category, TAXONOMY)}")
+        return category
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.sub_category not in TAXONOMY[self.category]:
+            raise ValueError(
+                f"sub_category: expected one of {', '.join(TAXONOMY[self.category])} "
+                f"for category {self.category!r}, found {self.sub_category!r}"
+            )
+        changed = (self.object_1 != self.twin_object_1) + (self.object_2 != self.twin_object_2)
+        if changed != 1:
+            raise ValueError(
+                f"twin_object_1, twin_object_2: expected exactly one object to differ from {self.pair}, "
+                f"found {changed}: {self.twin_pair}"
+            )
+        return self
+
+
+class QuestionRow(TableRow):
+    """One question of a block; ``explicit`` ones name the harm and are asked in training only, about harmful pairs."""
+
+    use: Use
+    question: str = Field(min_length=1)
+
+    @field_validator("question")
+    @classmethod
+    def _points_at_both_images(cls, question: str) -> str:
+        missing = [words for words in ("first image", "second image") if words not in question.lower()]
+        if missing:
+            raise ValueError(f"expected the words {' and '.join(map(repr, missing))} in it")
+        return question
+
+
+class Questions(NamedTuple):
+    """The questions of one block by use."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    explicit: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ElementTable:
+    """All rows in the order of files and lines, the questions of every block, and a hash of the files' bytes."""
+
+    elements: tuple[Element, ...]
+    questions: Mapping[str, Questions]
+    digest: str
+
+
+def load_elements(extra: Path | None = None) -> ElementTable:
+    """Read the built-in table and, after it, the files of a folder of one's own.
+
+    Raises:
+        DataError: the folder is missing or empty, or rows are wrong (each with file, row, field and what was expected).
+    """
+    files = sorted(BUILT_IN.glob("*.csv"))
+    if extra is not None:
+        found = sorted(extra.glob("*.csv"))
+        if not found:
+            raise DataError(
+                f"{extra}: expected a folder with NAME.csv and NAME{QUESTIONS_SUFFIX}, found no CSV file there"
+            )
+        files += found
+    problems: list[str] = []
+    elements = _read_all([file for file in files if not file.name.endswith(QUESTIONS_SUFFIX)], Element, problems)
+    asked = _read_all([file for file in files if file.name.endswith(QUESTIONS_SUFFIX)], QuestionRow, problems)
+    if not problems:  # a row that was left out would only cause more complaints
+        problems = [*_repeated_pairs(elements), *_repeated_questions(asked), *_missing_questions(elements, asked)]
+    if problems:
+        more = f"\n... and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise DataError("\n".join(problems[:SHOWN_PROBLEMS]) + more)
+    return ElementTable(tuple(elements), _by_block(asked), _digest(files))
+
+
+def _read_all(files: Iterable[Path], kind: type[R], problems: list[str]) -> list[R]:
+    rows: list[R] = []
+    for file in files:
+        for number, values in _lines(file, kind, problems):
+            try:
+                rows.append(kind(file=file.name, row=number, **values))
+            except ValidationError as error:
+                problems += [_explain(file, number, problem) for problem in error.errors()]
+    return rows
+
+
+def _lines(file: Path, kind: type[TableRow], problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and values of each row; what is wrong with the file as a whole goes to ``problems``."""
+    columns = [name for name in kind.model_fields if name not in ("file", "row")]
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark in front
+        rows = list(csv.reader(text.splitlines(keepends=True), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        problems.append(f"{file}: expected a CSV file in UTF-8: {error}; save it again as 'CSV UTF-8'")
+        return
+    header = rows[0] if rows else []
+    if sorted(header) != sorted(columns):
+        problems.append(
+            f"{file}, row 1: expected the columns {','.join(columns)}, found {','.join(header) or 'nothing'}"
+        )
+        return
+    for number, values in enumerate(rows[1:], 2):
+        if not any(values):
+            continue
+        if len(values) != len(header):
+            problems.append(
+                f"{file}, row {number}: expected {len(header)} fields, found {len(values)}; "
+                "put quotes around texts that contain commas"
+            )
+            continue
+        yield number, dict(zip(header, values, strict=True))
+
+
+def _explain(file: Path, row: int, problem: Any) -> str:
+    place = f"field {'.'.join(map(str, problem['loc']))!r}: " if problem["loc"] else ""
+    found = f", found {problem['input']!r:.80}" if problem["loc"] else ""
+    return f"{file}, row {row}: {place}{problem['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _close_to(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+
+
+def _repeated_pairs(elements: Iterable[Element]) -> Iterator[str]:
+    """Within a block, one pair of objects with one and the same question can have one answer only."""
+    seen: dict[tuple[str, tuple[str, str]], tuple[Element, bool]] = {}
+    for element in elements:
+        for pair, harmful in ((element.pair, True), (element.twin_pair, False)):
+            first, was_harmful = seen.setdefault((element.block, pair), (element, harmful))
+            if was_harmful != harmful or (harmful and first is not element):
+                yield (
+                    f"{element.file}, row {element.row}: the pair {pair} is already in this block "
+                    f"({first.file}, row {first.row}); replace one of its objects or remove the row"
+                )
+
+
+def _repeated_questions(asked: Iterable[QuestionRow]) -> Iterator[str]:
+    seen: dict[str, QuestionRow] = {}
+    for row in asked:
+        first = seen.setdefault(row.question.lower(), row)
+        if first is not row:
+            yield (
+                f"{row.file}, row {row.row}: field 'question': the same question stands in {first.file}, row {first.row} "
+                f"(block {first.block}); word one of them differently"
+            )
+
+
+def _missing_questions(elements: Iterable[Element], asked: Iterable[QuestionRow]) -> Iterator[str]:
+    have = {(row.block, row.use) for row in asked}
+    blocks = {element.block: element for element in reversed(list(elements))}
+    for block, element in sorted(blocks.items()):
+        for use in ("train", "test"):
+            if (block, use) not in have:
+                name = element.file.removesuffix(".csv") + QUESTIONS_SUFFIX
+                yield f"{element.file}, row {element.row}: block {block!r} has no {use!r} question; add one to {name}"
+    for row in asked:
+        if row.block not in blocks:
+            yield f"{row.file}, row {row.row}: field 'block': no row of any table belongs to block {row.block!r}"
+
+
+def _by_block(asked: Iterable[QuestionRow]) -> dict[str, Questions]:
+    uses: dict[str, dict[str, list[str]]] = {}
+    for row in asked:
+        uses.setdefault(row.block, {"train": [], "test": [], "explicit": []})[row.use].append(row.question)
+    return {block: Questions(**{use: tuple(texts) for use, texts in lists.items()}) for block, lists in uses.items()}
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        digest.update(f"{file.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()

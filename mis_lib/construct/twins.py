@@ -1,0 +1,90 @@
+"""Twins: every scenario becomes two items, a harmful one and a benign one, that differ in one image and in nothing else.
+
+Question, style, category and the picture of the unchanged object are the same, so whoever tells the two apart has looked at both images
+*together*. Without the twin a model that refuses everything would have a perfect safety score.
+"""
+
+from typing import Any
+
+from mis_lib.construct.gallery import Picture
+from mis_lib.construct.labels import Label, cot_label, draw_lot, help_label
+from mis_lib.construct.scenarios import Ask
+from mis_lib.schema import Sample, Split
+
+TRAIN_VARIANTS = (0, 1)
+TEST_VARIANTS = (2,)  # test pairs are shown in pictures that no training item shows
+
+
+def twin_samples(ask: Ask, split: Split, *, seed: int, table: str) -> tuple[Sample, Sample]:
+    """The harmful item and its benign twin.
+
+    Args:
+        ask: scenario, question and drawing style.
+        split: where the items go; ids of ``real`` carry its name, because the same rows are also in easy and hard.
+        seed: draws pictures and declining sentence.
+        table: hash of the element table, for the provenance.
+    """
+    element = ask.scenario.element
+    name = f"{'real-' if split is Split.REAL else ''}{ask.scenario.id}{'abcdefgh'[ask.turn] if ask.turn else ''}"
+    twin = f"{name}-twin"
+    harmful_label = cot_label(element.pair, element.risk, element.safe_alternative, key=f"{seed}|{name}")
+    common: dict[str, Any] = {
+        "question": ask.question,
+        "category": element.category,
+        "sub_category": element.sub_category,
+        "split": split.value,
+    }
+    provenance = {
+        "source": "objects",
+        "table": element.file,
+        "table_sha256": table,
+        "block": element.block,
+        "level": element.level,
+        "row": element.row,
+        "style": ask.style,
+        "seed": seed,
+    }
+    if split is Split.TRAIN:
+        common["explicit_question"] = ask.explicit
+    harmful = Sample(
+        id=name,
+        harmful=True,
+        twin_id=twin,
+        provenance=provenance,
+        **common,
+        **_shown(element.pair, ask, seed),
+        **_labelled(harmful_label),
+    )
+    if split is Split.TRAIN:
+        common["explicit_question"] = None  # nobody asks with ill intent about a harmless pair
+    benign = Sample(
+        id=twin,
+        harmful=False,
+        twin_id=name,
+        provenance=provenance,
+        **common,
+        **_shown(element.twin_pair, ask, seed),
+        **_labelled(help_label(element.twin_pair, element.twin_answer)),
+    )
+    return harmful, benign
+
+
+def pictures(ask: Ask, seed: int) -> list[Picture]:
+    """The pictures that a scenario and its twin need."""
+    return [picture for pair in ask.scenario.pairs for picture in _pictures(pair, ask, seed)]
+
+
+def _pictures(pair: tuple[str, str], ask: Ask, seed: int) -> list[Picture]:
+    """Both members of a twin pair draw by the same lots, so the object that stays is shown by the very same picture."""
+    variants = TRAIN_VARIANTS if ask.scenario.side == "train" else TEST_VARIANTS
+    lots = [draw_lot(f"{seed}|{ask.scenario.id}|{ask.turn}|{place}", len(variants)) for place in range(2)]
+    return [Picture(name, ask.style, variants[lot]) for name, lot in zip(pair, lots, strict=True)]
+
+
+def _shown(pair: tuple[str, str], ask: Ask, seed: int) -> dict[str, Any]:
+    return {"objects": list(pair), "images": [picture.path for picture in _pictures(pair, ask, seed)]}
+
+
+def _labelled(label: Label) -> dict[str, Any]:
+    spans = [{"kind": part.kind.value, "start": part.start, "end": part.end} for part in label.segments]
+    return {"answer": label.text, "segments": spans}
