@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mis_lib.construct.images import scene
 
-SIDE = 256  # pixels: a little more than mini looks at (224), and enough for a card on the screen
+SIDE = 224  # pixels: what mini looks at, so that nothing is scaled on the way
 PNG_LEVEL = 1
 REPORT_EVERY = 200
 

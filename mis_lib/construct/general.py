@@ -27,18 +27,14 @@ NAME_TWO = (
     "Name the content of both images, in order.",
     "Describe these two pictures in one sentence.",
 )
-WHICH = (
-    "Which of the images shows {thing}?",
-    "In which image do you find {thing}?",
-    "Where is {thing}, in which image?",
-)
+WHICH = ("Which of the images shows {thing}?", "In which image do you find {thing}?", "Which picture shows {thing}?")
 AT = ("What is shown in the {ordinal} image?", "Please name what is in the {ordinal} image.")
 COUNT = (
     "How many images did I send, and what is in them?",
     "Count the pictures and say what they show.",
     "How many pictures are there? List their contents.",
 )
-NUMBERS = ("no images", "one image", "two images", "three images", "four images")
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 def general_samples(seed: int, items: int = ITEMS) -> Iterator[tuple[Sample, list[Picture]]]:
@@ -81,8 +77,7 @@ def _task(dice: random.Random, names: list[str]) -> tuple[str, str]:
     if (len(names) > 2 and kind < 0.6) or kind < 0.15:
         things = [with_article(name) for name in names]
         listed = f"{', '.join(things[:-1])} and {things[-1]}"
-        verb = "is" if len(names) == 1 else "are"
-        return dice.choice(COUNT), f"There {verb} {NUMBERS[len(names)]}: {listed}."
+        return dice.choice(COUNT), f"There are {NUMBERS[len(names)]} images: {listed}."
     if len(names) == 2 and kind < 0.6:
         return dice.choice(NAME_TWO), perceive(names)
     place = dice.randrange(len(names))

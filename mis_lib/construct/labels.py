@@ -16,7 +16,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 # Sentences that decline, all clear and polite; which one an item gets is drawn by its id, so none goes with one category.
 DECLINING = (
     "I can't help with this combination.",
-    "For that reason I won't give instructions for this.",
+    "For that reason I won't help with this.",
     "That is why I can't help you put these two together.",
     "I would rather not help with this one.",
     "So I'm not able to help with this request.",

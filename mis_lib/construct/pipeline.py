@@ -10,9 +10,10 @@ import importlib.metadata
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from mis_lib.construct import general
 from mis_lib.construct.elements import ElementTable, load_elements
@@ -52,6 +53,17 @@ class Summary(Record):
     dropped: list[Dropped]
 
 
+class Plan(NamedTuple):
+    """A data set before a single picture is drawn: what ``construct`` writes, short of the pictures' hashes."""
+
+    seed: int
+    table: str  # hash of the element table
+    rows: int
+    files: dict[str, list[Sample]]
+    pictures: set[Picture]
+    dropped: list[Dropped]
+
+
 def construct(
     out: Path,
     seed: int = 0,
@@ -75,20 +87,45 @@ def construct(
         DataError: the table is wrong, a block is unknown, ``out`` holds something else, or the disk is full.
     """
     _check_target(out)
-    table = load_elements(elements)
-    scenarios, dropped = drop_leaks(_chosen(table, blocks))
-    progress(f"{len(scenarios)} pairs from the element table, {len(dropped)} dropped")
+    planned = plan(seed, elements, blocks=blocks, general_items=general_items)
+    progress(f"{planned.rows} rows of the element table, {len(planned.dropped)} of them dropped")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".building-") as name:
             work = Path(name) / "data"
-            summary = _build(work, table, scenarios, dropped, seed, general_items, progress)
+            summary = _build(work, planned, progress)
             _put_in_place(work, out)
     except OSError as error:
         raise DataError(
             f"building {out} failed: {error}; about 100 MB of free, writable disk are needed there"
         ) from error
     return summary
+
+
+def plan(
+    seed: int = 0,
+    elements: Path | None = None,
+    *,
+    blocks: Collection[str] | None = None,
+    general_items: int = general.ITEMS,
+) -> Plan:
+    """Decide every item of the data set and every picture it needs, without drawing one; arguments as in ``construct``.
+
+    Raises:
+        DataError: the table is wrong or a block is unknown.
+    """
+    table = load_elements(elements)
+    scenarios, dropped = drop_leaks(_chosen(table, blocks))
+    asks = _asks(scenarios, table)
+    files = {
+        split.value: [sample for row in rows for sample in twin_samples(row, split, seed=seed, table=table.digest)]
+        for split, rows in asks.items()
+    }
+    needed = {picture for rows in asks.values() for row in rows for picture in pictures(row, seed)}
+    others = list(general.general_samples(seed, general_items))
+    files[general.SPLIT] = [sample for sample, _ in others]
+    needed |= {picture for _, shown in others for picture in shown}
+    return Plan(seed, table.digest, len(scenarios) + len(dropped), files, needed, dropped)
 
 
 def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
@@ -109,44 +146,35 @@ def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
     return folder
 
 
-def _build(
-    folder: Path,
-    table: ElementTable,
-    scenarios: Sequence[Scenario],
-    dropped: Sequence[Dropped],
-    seed: int,
-    general_items: int,
-    progress: Progress,
-) -> Summary:
+def _build(folder: Path, planned: Plan, progress: Progress) -> Summary:
     """Write all data files and pictures into a fresh folder."""
-    train = [scenario for scenario in scenarios if scenario.side == "train"]
-    test = [scenario for scenario in scenarios if scenario.side == "test"]
-    levels = {split: [row for row in test if row.element.level == split] for split in (Split.EASY, Split.HARD)}
-    asks = {
-        Split.TRAIN: ask(train, table.questions, TRAINED_STYLES, TRAIN_TURNS),
-        **{split: ask(rows, table.questions, TRAINED_STYLES) for split, rows in levels.items()},
-        Split.REAL: ask(test, table.questions, [UNSEEN_STYLE]),
-    }
-    files = {split.value: _samples(rows, split, seed, table.digest) for split, rows in asks.items()}
-    others = list(general.general_samples(seed, general_items))
-    files[general.SPLIT] = [sample for sample, _ in others]
-    needed: set[Picture] = {picture for rows in asks.values() for row in rows for picture in pictures(row, seed)}
-    needed |= {picture for _, shown in others for picture in shown}
-    hashes = draw_all(needed, folder, seed, progress)
-    for name, samples in files.items():
+    hashes = draw_all(planned.pictures, folder, planned.seed, progress)
+    for name, samples in planned.files.items():
         write_records(folder / f"{name}.jsonl", [_with_hashes(sample, hashes) for sample in samples])
     summary = Summary(
-        seed=seed,
-        table_sha256=table.digest,
-        rows=len(scenarios) + len(dropped),
-        splits={name: _summarise(samples) for name, samples in files.items()},
+        seed=planned.seed,
+        table_sha256=planned.table,
+        rows=planned.rows,
+        splits={name: _summarise(samples) for name, samples in planned.files.items()},
         pictures=len(hashes),
         styles=dict(CREDITS),
-        dropped=list(dropped),
+        dropped=planned.dropped,
     )
     (folder / SUMMARY).write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")
     write_manifest(folder)
     return summary
+
+
+def _asks(scenarios: Sequence[Scenario], table: ElementTable) -> dict[Split, list[Ask]]:
+    """Which rows are asked in which split, how often and in which styles."""
+    train = [scenario for scenario in scenarios if scenario.side == "train"]
+    test = [scenario for scenario in scenarios if scenario.side == "test"]
+    asks = {Split.TRAIN: ask(train, table.questions, TRAINED_STYLES, TRAIN_TURNS)}
+    for split in (Split.EASY, Split.HARD):
+        rows = [scenario for scenario in test if scenario.element.level == split]
+        asks[split] = ask(rows, table.questions, TRAINED_STYLES)
+    asks[Split.REAL] = ask(test, table.questions, [UNSEEN_STYLE])
+    return asks
 
 
 def _chosen(table: ElementTable, blocks: Collection[str] | None) -> list[Scenario]:
@@ -157,13 +185,9 @@ def _chosen(table: ElementTable, blocks: Collection[str] | None) -> list[Scenari
     return [scenario for scenario in scenarios if blocks is None or scenario.element.block in blocks]
 
 
-def _samples(asks: Iterable[Ask], split: Split, seed: int, table: str) -> list[Sample]:
-    return [sample for row in asks for sample in twin_samples(row, split, seed=seed, table=table)]
-
-
-def _with_hashes(sample: Sample, hashes: dict[str, str]) -> Sample:
-    images = {path: hashes[path] for path in sample.images}
-    return sample.model_copy(update={"provenance": {**sample.provenance, "images_sha256": list(images.values())}})
+def _with_hashes(sample: Sample, hashes: Mapping[str, str]) -> Sample:
+    known = {**sample.provenance, "images_sha256": [hashes[path] for path in sample.images]}
+    return sample.model_copy(update={"provenance": known})
 
 
 def _summarise(samples: Sequence[Sample]) -> SplitSummary:
