@@ -134,16 +134,22 @@ def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
     Raises:
         DataError: as ``construct``.
     """
-    folder = cache_dir() / f"mis-mini-{_fingerprint()}"
+    folder = mini_data_folder()
     if is_intact(folder):
         return folder
     progress("Drawing MIS-Mini on this machine (once, about 20 s)")
+    shutil.rmtree(folder, ignore_errors=True)  # damaged: a cache is nobody's work
     try:
         construct(folder, progress=progress)
     except DataError:
         if not is_intact(folder):  # another process may have put it there first
             raise
     return folder
+
+
+def mini_data_folder() -> Path:
+    """Where this version's cached MIS-Mini lies, whether it is there yet or not."""
+    return cache_dir() / f"mis-mini-{_fingerprint()}"
 
 
 def _build(folder: Path, planned: Plan, progress: Progress) -> Summary:

@@ -1,0 +1,217 @@
+"""MIS-Mini as a whole: the same bytes for the same seed, no leak from train to test, no shortcut, whole pictures, safe replacing.
+
+pytest tests/test_construct_data.py
+"""
+
+import filecmp
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mis_lib.construct import pipeline
+from mis_lib.construct.gallery import SIDE, Picture
+from mis_lib.construct.images import STYLES, TRAINED_STYLES, UNSEEN_STYLE, concepts
+from mis_lib.construct.pipeline import Plan, Summary, construct, ensure_mini_data, plan
+from mis_lib.errors import DataError
+from mis_lib.files import is_intact, load_image, read_records
+from mis_lib.schema import Sample
+
+FEW = {"property_crimes", "property_crimes-easy"}
+SAFETY_SPLITS = ("train", "easy", "hard", "real")
+
+
+@pytest.fixture(scope="module")
+def planned() -> Plan:
+    """Every item of the shipped table, without pictures."""
+    return plan()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    """A built data set of two blocks."""
+    folder = tmp_path_factory.mktemp("data") / "mini"
+    return folder, construct(folder, seed=3, blocks=FEW, general_items=30)
+
+
+def safety(planned: Plan) -> list[Sample]:
+    return [sample for split in SAFETY_SPLITS for sample in planned.files[split]]
+
+
+def test_the_same_seed_gives_the_same_bytes(small: tuple[Path, Summary], tmp_path: Path) -> None:
+    first, again = small[0], tmp_path / "again"
+    construct(again, seed=3, blocks=FEW, general_items=30)
+    names = sorted(path.relative_to(first).as_posix() for path in first.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(again).as_posix() for path in again.rglob("*") if path.is_file())
+    assert filecmp.cmpfiles(first, again, names, shallow=False) == (names, [], [])
+
+
+def test_another_seed_gives_other_pictures_and_words() -> None:
+    one, two = plan(seed=1, blocks=FEW), plan(seed=2, blocks=FEW)
+    assert [sample.id for sample in one.files["hard"]] == [sample.id for sample in two.files["hard"]]
+    assert [sample.answer for sample in one.files["hard"]] != [sample.answer for sample in two.files["hard"]]
+    assert [sample.question for sample in one.files["general"]] != [s.question for s in two.files["general"]]
+
+
+def test_ids_are_unique_and_twins_point_at_each_other(planned: Plan) -> None:
+    everything = [sample for samples in planned.files.values() for sample in samples]
+    by_id = {sample.id: sample for sample in everything}
+    assert len(by_id) == len(everything)
+    for sample in safety(planned):
+        twin = by_id[sample.twin_id or ""]
+        assert twin.twin_id == sample.id and twin.harmful != sample.harmful and twin.split == sample.split
+        assert (twin.question, twin.category, twin.sub_category) == (
+            sample.question,
+            sample.category,
+            sample.sub_category,
+        )
+        same = [a == b for a, b in zip(sample.images, twin.images, strict=True)]
+        assert sorted(same) == [False, True], f"{sample.id}: exactly one picture differs from the twin's"
+
+
+def test_splits_are_balanced(planned: Plan) -> None:
+    for split in SAFETY_SPLITS:
+        harmful = Counter(sample.harmful for sample in planned.files[split])
+        assert harmful[True] == harmful[False] > 0
+    assert not any(sample.harmful for sample in planned.files["general"])
+
+
+def test_no_pair_and_no_question_is_in_train_and_test(planned: Plan) -> None:
+    train, test = planned.files["train"], [s for split in SAFETY_SPLITS[1:] for s in planned.files[split]]
+    trained_pairs = {frozenset(sample.objects or ()) for sample in train}
+    assert trained_pairs.isdisjoint({frozenset(sample.objects or ()) for sample in test})
+    asked = {sample.question for sample in train} | {sample.model_extra["explicit_question"] for sample in train}
+    assert asked.isdisjoint({sample.question for sample in test})
+    drawn = {image for sample in train for image in sample.images}
+    assert drawn.isdisjoint({image for sample in test for image in sample.images})
+
+
+def test_dropped_rows_are_reported_and_gone(planned: Plan) -> None:
+    used = {(sample.provenance["table"], sample.provenance["row"]) for sample in safety(planned)}
+    dropped = {(row.file, row.row) for row in planned.dropped}
+    assert used.isdisjoint(dropped) and len(used) + len(dropped) == planned.rows
+    assert all("is a test pair of" in row.reason for row in planned.dropped)
+    assert len(dropped) < 0.05 * planned.rows
+
+
+def test_hard_rows_are_a_diagonal(planned: Plan) -> None:
+    for place in (0, 1):
+        seen = Counter(
+            (sample.provenance["block"], (sample.objects or [])[place], sample.harmful)
+            for sample in planned.files["hard"]
+        )
+        assert set(seen.values()) == {1}, "every object once harmful and once benign in its block"
+
+
+def test_styles(planned: Plan) -> None:
+    styles = {split: {s.provenance["style"] for s in planned.files[split]} for split in planned.files}
+    assert styles["real"] == {UNSEEN_STYLE}
+    assert all(styles[split] == set(TRAINED_STYLES) for split in styles if split != "real")
+    real = {(sample.question, *(sample.objects or ())) for sample in planned.files["real"]}
+    drawn = {(s.question, *(s.objects or ())) for split in ("easy", "hard") for s in planned.files[split]}
+    assert real == drawn, "real asks what easy and hard ask, in the unseen style"
+    harmful = Counter((s.provenance["style"], s.harmful) for s in planned.files["hard"])
+    assert all(harmful[style, True] == harmful[style, False] for style in TRAINED_STYLES)
+
+
+def test_explicit_questions_are_for_harmful_training_items_only(planned: Plan) -> None:
+    for sample in planned.files["train"]:
+        assert bool(sample.model_extra["explicit_question"]) == sample.harmful
+    assert not any("explicit_question" in sample.model_extra for sample in planned.files["hard"])
+
+
+def test_segments_cover_every_answer(planned: Plan) -> None:
+    for sample in safety(planned):
+        spans = sample.model_extra["segments"]
+        assert [span["kind"] for span in spans] == ["perception", *(["reasoning"] if sample.harmful else []), "answer"]
+        edges = [0, *(span["end"] for span in spans)]
+        assert edges[:-1] == [span["start"] for span in spans] and edges[-1] == len(sample.answer or "")
+
+
+def test_general_data_covers_the_concepts(planned: Plan) -> None:
+    samples = planned.files["general"]
+    assert {name for sample in samples for name in sample.objects or ()} == set(concepts())
+    assert {len(sample.images) for sample in samples} == {1, 2, 3, 4}
+    for sample in samples:
+        if sample.question.startswith(("How many", "Count")):
+            number = {2: "two", 3: "three", 4: "four"}[len(sample.images)]
+            assert (sample.answer or "").startswith(f"There are {number} images: ")
+
+
+def test_no_two_pictures_share_a_file() -> None:
+    paths = [Picture(name, style, 0).path for name in concepts() for style in STYLES]
+    assert len(set(paths)) == len(paths)
+
+
+def test_pictures_exist_and_open(small: tuple[Path, Summary]) -> None:
+    folder, summary = small
+    named = set()
+    for split in summary.splits:
+        for sample in read_records(folder / f"{split}.jsonl", Sample):
+            named |= set(sample.images)
+    assert named == {path.relative_to(folder).as_posix() for path in (folder / "images").iterdir()}
+    assert len(named) == summary.pictures
+    for name in sorted(named):
+        image = load_image(folder / name)
+        assert image.size == (SIDE, SIDE)
+        low, high = image.convert("L").getextrema()
+        assert low < high - 40, f"{name} is blank"
+
+
+def test_the_summary_counts_what_is_there(small: tuple[Path, Summary]) -> None:
+    folder, summary = small
+    assert Summary.model_validate_json((folder / "summary.json").read_text(encoding="utf-8")) == summary
+    for split, counts in summary.splits.items():
+        samples = read_records(folder / f"{split}.jsonl", Sample)
+        assert (len(samples), sum(sample.harmful for sample in samples)) == (counts.items, counts.harmful)
+        in_categories = sum(count for subs in counts.categories.values() for count in subs.values())
+        assert in_categories == (0 if split == "general" else counts.items)
+    assert is_intact(folder)
+
+
+def test_an_earlier_build_is_replaced_and_nothing_else(small: tuple[Path, Summary], tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    construct(out, blocks={"property_crimes-easy"}, general_items=1)
+    (out / "hard.jsonl").write_text("damaged")
+    construct(out, blocks={"property_crimes-easy"}, general_items=1)
+    assert is_intact(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"], "no temporary folder stays behind"
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match="found other files"):
+        construct(mine, blocks={"property_crimes-easy"})
+    assert (mine / "thesis.txt").exists()
+
+
+def test_a_failing_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(pipeline, "write_records", full_disk)
+    with pytest.raises(DataError, match="No space left"):
+        construct(tmp_path / "data", blocks={"property_crimes-easy"}, general_items=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_block_is_named() -> None:
+    with pytest.raises(DataError, match="found no_such_block"):
+        plan(blocks={"no_such_block"})
+
+
+def test_the_cached_data_is_built_once_and_again_when_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = []
+
+    def few(out: Path, progress: object = None) -> Summary:
+        builds.append(out)
+        return construct(out, blocks={"property_crimes-easy"}, general_items=1)
+
+    monkeypatch.setenv("MIS_CACHE", str(tmp_path))
+    monkeypatch.setattr(pipeline, "construct", few)
+    folder = ensure_mini_data()
+    assert ensure_mini_data() == folder and len(builds) == 1
+    next((folder / "images").iterdir()).unlink()
+    assert ensure_mini_data() == folder and len(builds) == 2 and is_intact(folder)
+    (folder / "manifest.json").unlink()
+    assert ensure_mini_data() == folder and len(builds) == 3 and is_intact(folder)
