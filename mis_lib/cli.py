@@ -7,6 +7,7 @@ needs them, so that ``mis --help`` answers at once. Long flags carry underscores
 
 import sys
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
+
+class Source(StrEnum):
+    """Where the images of constructed data come from."""
+
+    OBJECTS = "objects"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -114,6 +122,27 @@ def build(
         console.out.print(f"model mini: {folder}", highlight=False, soft_wrap=True)
 
 
+@app.command(name="construct")
+def construct_data(
+    out: Annotated[Path, typer.Option("--out", help="Folder to make; an earlier build there is replaced.")],
+    source: Annotated[Source, typer.Option("--source", help="Where images come from: drawn objects.")] = Source.OBJECTS,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    elements: Annotated[
+        Path | None, typer.Option("--elements", help="Folder with CSV files of your own, added to the built-in table.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the data set MIS-Mini: harmful pairs and their benign twins, splits train, easy, hard, real, general."""
+    from mis_lib import console
+    from mis_lib.construct.pipeline import construct
+
+    summary = construct(out, seed, elements, console.say)
+    if as_json:
+        console.print_json({"out": str(out), "source": source.value, **summary.model_dump(mode="json")})
+    else:
+        console.out.print(console.summary(summary, out))
+
+
 @app.command(name="compare", cls=ManyValues)
 def compare_variants(
     images: Annotated[list[Path], typer.Option("--images", help="One to six images, in order.")],
@@ -151,3 +180,7 @@ def open_app(ctx: typer.Context) -> None:
         raise typer.Exit(subprocess.run([sys.executable, str(script), *ctx.args], check=False).returncode)
     except KeyboardInterrupt as stop:  # Ctrl-C has reached the app too, which ends by itself
         raise typer.Exit from stop
+
+
+if __name__ == "__main__":
+    app()

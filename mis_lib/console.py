@@ -7,6 +7,7 @@ standard error, so that ``--json`` can be piped.
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.columns import Columns
@@ -20,6 +21,7 @@ from mis_lib.doctor import Diagnosis, State
 from mis_lib.schema import SegmentKind
 
 if TYPE_CHECKING:
+    from mis_lib.construct.pipeline import Summary
     from mis_lib.generate.variants import Column
 
 COLOURS = {SegmentKind.PERCEPTION: "blue", SegmentKind.REASONING: "yellow", SegmentKind.ANSWER: "green"}
@@ -86,3 +88,14 @@ def diagnosis(found: Diagnosis) -> Group:
         table.add_row(name, Text(detail), Text(finding.needed_for), Text(finding.fix))
     verdict = "Ready." if found.ready else "Not ready: put right what 'everything' needs and what is damaged."
     return Group(table, Text(verdict, style="green" if found.ready else "red"))
+
+
+def summary(made: "Summary", out_folder: Path) -> Group:
+    """How much of what a constructed data set holds."""
+    table = Table(title=f"{out_folder} (seed {made.seed})", title_justify="left")
+    for heading in ("split", "items", "harmful", "benign", "questions"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for name, split in made.splits.items():
+        table.add_row(name, *(f"{count:,}" for count in (split.items, split.harmful, split.benign, split.questions)))
+    styles = Text("Drawings: " + "; ".join(made.styles.values()), style="dim")
+    return Group(table, Text(f"{made.pictures:,} pictures; {len(made.dropped)} of {made.rows} rows left out"), styles)

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from mis_lib import __version__
 from mis_lib.errors import ModelError
+from mis_lib.files import cache_dir, is_intact
 from mis_lib.schema import Record
 
 DISTRIBUTION = "mis-workbench"
@@ -117,7 +118,7 @@ def packages() -> Iterator[Finding]:
 def weights() -> Iterator[Finding]:
     """The embedded model's shipped parts, and its assembled folder in the cache."""
     from mis_lib.models.load import shipped_variants
-    from mis_lib.models.mini import cache_dir, is_intact, mini_folder
+    from mis_lib.models.mini import mini_folder
 
     found = shipped_variants()
     for name in VARIANTS:
