@@ -1,0 +1,58 @@
+"""Start the workbench: ``python app.py``, then open the address it prints.
+
+The page is served first; model and examples are loaded behind it, and the page shows how far they are.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mis_lib.errors import MisError
+from workbench.auth import Users
+from workbench.engine_host import make_host
+from workbench.layout import build_app, free_port, launch_options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check the options, serve the page, load what it needs, and stay until interrupted; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        host = make_host(options.model, options.adapters, options.data)
+        users = Users.read(options.auth).check if options.auth else None
+        port = free_port(options.host, options.port)
+        launch = launch_options(options.host, port, auth=users)
+    except MisError as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 2
+    if port != options.port:
+        print(f"Port {options.port} is in use, so this is on port {port}.")
+    page = build_app(host)
+    _, url, _ = page.launch(prevent_thread_lock=True, **launch)
+    host.start()
+    print(f"MIS Workbench: {url}  (Ctrl-C ends it)", flush=True)
+    page.block_thread()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="app.py", description="Compare base and tuned vision-language models side by side.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others than loopback need --auth")
+    parser.add_argument("--port", type=int, default=7860, help="first port to try (default 7860)")
+    parser.add_argument("--auth", type=Path, metavar="FILE", help="names and hashed passwords (python -m workbench.auth NAME)")
+    parser.add_argument("--model", type=Path, metavar="PATH", help="checkpoint folder (default: the embedded model)")
+    parser.add_argument(
+        "--adapters", type=_adapter, nargs="+", metavar="NAME=PATH", help="PEFT adapter folders to compare with the model"
+    )
+    parser.add_argument("--data", type=Path, metavar="PATH", help="data set folder for the examples (default: MIS-Mini)")
+    return parser
+
+
+def _adapter(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"expected NAME=PATH, found {text!r}")
+    return name, Path(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+// What the page does without asking the server: reveal blurred images, copy, drop and paste files, drag images to
+// another place, dismiss the error bar, switch between light and dark. One listener per kind of event on the document,
+// because the pieces of the page are drawn again and again.
+window.mis = (() => {
+  const revealed = new Set(); // sources of flagged images that this person chose to see
+  const DRAGGED = 'application/x-mis-place';
+
+  const setRevealed = (button, shown) => {
+    button.classList.toggle('mis-shown', shown);
+    button.setAttribute('aria-pressed', String(shown));
+  };
+
+  // After a piece of the page was drawn again: what was revealed stays so, and the loaded example stays marked.
+  const refresh = (root) => {
+    for (const button of root.querySelectorAll('[data-reveal]')) {
+      setRevealed(button, revealed.has(button.querySelector('img').src));
+    }
+    const id = document.querySelector('[data-example]')?.dataset.example;
+    for (const button of document.querySelectorAll('.mis-card [data-action="take"]')) {
+      button.setAttribute('aria-pressed', String(button.dataset.id === id));
+    }
+    for (const card of document.querySelectorAll('.mis-card')) {
+      card.classList.toggle('mis-chosen', card.querySelector('[aria-pressed="true"][data-action]') !== null);
+    }
+  };
+
+  const toggleReveal = (button) => {
+    const source = button.querySelector('img').src;
+    if (!revealed.delete(source)) revealed.add(source);
+    for (const other of document.querySelectorAll('[data-reveal]')) {
+      if (other.querySelector('img').src === source) setRevealed(other, revealed.has(source));
+    }
+  };
+
+  const copyText = async (text) => {
+    if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
+    const area = Object.assign(document.createElement('textarea'), {value: text});
+    document.body.append(area); // plain http from another machine: no clipboard object there
+    area.select();
+    document.execCommand('copy');
+    area.remove();
+  };
+
+  const copy = async (button) => {
+    const label = button.querySelector('span');
+    await copyText(button.dataset.copy);
+    label.textContent = 'Copied';
+    setTimeout(() => { label.textContent = 'Copy'; }, 1500);
+  };
+
+  const fileInput = () => document.querySelector('#mis-upload input[type=file]') ??
+    document.querySelector('input[type=file]#mis-upload');
+
+  const upload = (files) => {
+    const box = new DataTransfer();
+    for (const file of files) box.items.add(file);
+    const input = fileInput();
+    input.files = box.files;
+    input.dispatchEvent(new Event('change', {bubbles: true}));
+  };
+
+  const save = (text) => {
+    if (!text) return;
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(new Blob([text], {type: 'application/json'}));
+    link.download = `comparison-${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}.json`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  };
+
+  const setDark = (dark) => {
+    document.body.classList.toggle('dark', dark);
+    localStorage.setItem('mis-dark', dark ? '1' : '0');
+  };
+
+  // The answers are what one wants to see next; the bar with Stop sticks to the top of the window above them.
+  const showAnswers = () => {
+    const bar = document.querySelector('#mis-actions');
+    if (bar.getBoundingClientRect().top > window.innerHeight / 2) bar.scrollIntoView({behavior: 'smooth', block: 'start'});
+  };
+
+  document.addEventListener('click', (event) => {
+    const button = event.target.closest?.('button');
+    if (!button) return;
+    if (button.id === 'mis-compare') showAnswers();
+    if ('reveal' in button.dataset) toggleReveal(button);
+    if ('copy' in button.dataset) copy(button);
+    if ('choose' in button.dataset) fileInput().click();
+    if ('hide' in button.dataset) button.closest(`.${button.dataset.hide}`).remove();
+    if ('theme' in button.dataset) setDark(!document.body.classList.contains('dark'));
+  });
+
+  const zoneOf = (event) => event.target.closest?.('#mis-prompt');
+  const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes('Files');
+
+  document.addEventListener('dragstart', (event) => {
+    const tile = event.target.closest?.('.mis-tile');
+    if (!tile) return;
+    event.dataTransfer.setData(DRAGGED, tile.dataset.index);
+    event.dataTransfer.effectAllowed = 'move';
+    tile.classList.add('mis-dragged');
+  });
+  document.addEventListener('dragend', (event) => event.target.closest?.('.mis-tile')?.classList.remove('mis-dragged'));
+  document.addEventListener('dragover', (event) => {
+    if (hasFiles(event)) {
+      event.preventDefault(); // also outside the zone: a dropped file must not replace the page
+      zoneOf(event)?.classList.add('mis-dropping');
+    } else if (event.target.closest?.('.mis-tile')) {
+      event.preventDefault();
+    }
+  });
+  document.addEventListener('dragleave', (event) => {
+    if (!event.relatedTarget?.closest?.('#mis-prompt')) zoneOf(event)?.classList.remove('mis-dropping');
+  });
+  document.addEventListener('drop', (event) => {
+    document.querySelector('.mis-dropping')?.classList.remove('mis-dropping');
+    const tile = event.target.closest?.('.mis-tile');
+    const from = event.dataTransfer.getData(DRAGGED);
+    if (hasFiles(event)) {
+      event.preventDefault();
+      if (zoneOf(event)) upload(event.dataTransfer.files);
+    } else if (tile && from !== '' && from !== tile.dataset.index) {
+      event.preventDefault();
+      tile.dispatchEvent(new CustomEvent('mis-move', {bubbles: true, detail: {index: from, place: tile.dataset.index}}));
+    }
+  });
+  document.addEventListener('paste', (event) => {
+    const images = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith('image/'));
+    if (images.length) {
+      event.preventDefault();
+      upload(images);
+    }
+  });
+  document.addEventListener('DOMContentLoaded', () => {
+    const chosen = localStorage.getItem('mis-dark');
+    if (chosen !== null) setTimeout(() => setDark(chosen === '1'), 0);
+  });
+
+  return {refresh, save};
+})();

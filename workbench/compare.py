@@ -1,0 +1,280 @@
+"""The Compare tab's actions as plain functions: values in, values out, nothing of Gradio.
+
+A comparison is one generator that yields views of all columns together (``compare``); everything else is a step from one ``Prompt`` to the
+next. Errors that a person can do something about become lines of the error bar, and what was on the screen stays there.
+"""
+
+import json
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mis_lib import __version__
+from mis_lib.analysis.cot import segment
+from mis_lib.configs import GenerationSettings
+from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError
+from mis_lib.files import MAX_IMAGES, load_image, sha256
+from mis_lib.judge.rule import judge
+from mis_lib.schema import Response, Sample
+from workbench import render, render_answers
+from workbench.catalogue import Page
+from workbench.engine_host import Engine, Host, Phase, Status, explain
+from workbench.jobs import follow
+from workbench.pictures import read_images
+from workbench.state import Answer, Comparison, Prompt
+
+if TYPE_CHECKING:
+    from mis_lib.generate.variants import Column
+
+MAX_QUESTION = 8000
+MAX_VARIANTS = 4
+FAILURES = (MisError, OSError, RuntimeError, ValueError)  # of model, files or settings: shown, the app goes on
+
+
+@dataclass(frozen=True)
+class View:
+    """What a step shows; None leaves a part of the screen as it is."""
+
+    status: str
+    errors: str = ""
+    results: str | None = None
+    comparison: Comparison | None = None
+    generating: bool = False
+
+
+@dataclass(frozen=True)
+class PromptView:
+    """A prompt after a step: its strip, its question (None: unchanged), and the error bar."""
+
+    prompt: Prompt
+    strip: str
+    question: str | None = None
+    errors: str = ""
+
+
+def show_prompt(
+    host: Host, prompt: Prompt, *, question: str | None = None, problems: Sequence[str] = ()
+) -> PromptView:
+    """The strip of a prompt; an example whose images were changed is no longer called one."""
+    catalogue = host.data.value
+    sample = catalogue.by_id.get(prompt.example_id or "") if catalogue else None
+    if catalogue and sample and [image.path for image in prompt.images] != catalogue.paths(sample):
+        sample = None
+    twin = catalogue.twin(sample) if catalogue and sample else None
+    return PromptView(prompt, render.strip(prompt, sample, twin), question, render.error_bar(problems))
+
+
+def add_images(host: Host, prompt: Prompt, files: Sequence[str]) -> PromptView:
+    """Append uploaded files; those that are no usable images are named in the error bar, the others are added."""
+    images, problems = read_images((Path(file), Path(file).name) for file in files)
+    try:
+        return show_prompt(host, prompt.add(images), problems=problems)
+    except ImageError as error:
+        return show_prompt(host, prompt, problems=[*problems, str(error)])
+
+
+def load_example(host: Host, prompt: Prompt, sample_id: str) -> PromptView:
+    """Put an example's images and question in place of what is there."""
+    try:
+        if host.data.value is None:
+            raise DataError("the examples are not ready yet; wait a moment and try again")
+        loaded, sample = host.data.value.load(sample_id)
+    except (DataError, ImageError) as error:
+        return show_prompt(host, prompt, problems=[str(error)])
+    return show_prompt(host, loaded, question=sample.question)
+
+
+def load_random(host: Host, prompt: Prompt, category: str, split: str, words: str) -> PromptView:
+    """Load an example drawn from the ones that match the filters."""
+    ids = host.data.value.ids(category=category, split=split, words=words) if host.data.value else []
+    if not ids:
+        return show_prompt(host, prompt, problems=["no example matches the filters; choose another category or split"])
+    return load_example(host, prompt, random.choice(ids))
+
+
+def list_examples(host: Host, category: str, split: str, words: str, *, limit: int = 24) -> str:
+    """The example list for the filters, or what is being done to get it."""
+    catalogue = host.data.value
+    page = catalogue.page(category=category, split=split, words=words, limit=limit) if catalogue else Page((), 0)
+    return render.examples(page, host.data.status)
+
+
+def compare(
+    host: Host, prompt: Prompt, question: str, variants: Sequence[str], settings: dict[str, Any], *, session: str
+) -> Iterator[View]:
+    """Answer a question with several variants at once, and yield what to show, the last view being the final one.
+
+    ``settings`` are the fields of ``GenerationSettings`` as they come from the form. A second call of the same session
+    takes over its place for ``stop``.
+    """
+    stop = threading.Event()
+    host.stops[session] = stop
+    try:
+        chosen = GenerationSettings(**settings)
+        check_request(host, prompt, question, variants)
+        host.model.start()  # after a failure, this is the next try
+        for status in host.model.wait(stop):
+            yield View(render.status_line(_waiting(status), busy=True))
+        if stop.is_set():
+            yield View(render.status_line("Stopped before the model was ready."))
+            return
+        yield from _generate(host, _ready(host), prompt, question, variants, chosen, stop)
+    except FAILURES as error:
+        yield View(render.status_line("Nothing was generated."), errors=render.error_bar([explain(error)]))
+    finally:
+        if host.stops.get(session) is stop:
+            del host.stops[session]
+
+
+def stop(host: Host, session: str) -> str:
+    """End what the session has running, within a token; returns the status line."""
+    running = host.stops.get(session)
+    if running is None:
+        return render.status_line("Nothing is running.")
+    running.set()
+    return render.status_line("Stopping …", busy=True)
+
+
+def check_request(host: Host, prompt: Prompt, question: str, variants: Sequence[str]) -> None:
+    """Refuse what no model can answer, before waiting for one.
+
+    Raises:
+        ImageError: no image, or too many.
+        SettingsError: no question, a question that is too long, no variant, too many, or an unknown one.
+    """
+    if not prompt.images:
+        raise ImageError(f"there is no image; pick an example or add 1 to {MAX_IMAGES} images, then press Compare")
+    if len(prompt.images) > MAX_IMAGES:
+        raise ImageError(f"at most {MAX_IMAGES} images, found {len(prompt.images)}; remove some")
+    if not question.strip():
+        raise SettingsError("the question is empty; write what you want to ask about the images")
+    if len(question) > MAX_QUESTION:
+        raise SettingsError(f"the question has {len(question):,} characters, at most {MAX_QUESTION:,}; shorten it")
+    if not 1 <= len(variants) <= MAX_VARIANTS:
+        raise SettingsError(f"{len(variants)} variants are chosen; tick 1 to {MAX_VARIANTS} of them")
+    unknown = [name for name in variants if host.known_variants and name not in host.known_variants]
+    if unknown:
+        raise SettingsError(f"unknown variant {unknown[0]!r}; known: {', '.join(host.known_variants)}")
+
+
+def export(comparison: Comparison | None) -> str:
+    """The comparison as JSON: everything needed to repeat it, images by name and hash.
+
+    Raises:
+        DataError: there is no comparison yet.
+    """
+    if comparison is None:
+        raise DataError("there is nothing to download; press Compare first")
+    return json.dumps(_to_json(comparison), indent=2, ensure_ascii=False)
+
+
+def _ready(host: Host) -> Engine:
+    if host.model.value is None:
+        raise ModelError(f"the model could not be loaded: {host.model.status.message} Press Compare to try again")
+    return host.model.value
+
+
+def _waiting(status: Status) -> str:
+    return f"{status.message} {status.seconds:.0f} s" if status.phase is Phase.WORKING else status.message
+
+
+def _generate(
+    host: Host,
+    engine: Engine,
+    prompt: Prompt,
+    question: str,
+    variants: Sequence[str],
+    settings: GenerationSettings,
+    stop: threading.Event,
+) -> Iterator[View]:
+    images = [load_image(image.path, name=image.name) for image in prompt.images]
+    sample, why = host.data.value.match(prompt, question) if host.data.value else (None, "the examples are not loaded")
+    answers = tuple(Answer(name) for name in variants)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint)
+    yield _running_view(comparison)
+    for columns in follow(engine, images, question, variants, settings, lock=host.lock, stop=stop):
+        comparison = replace(comparison, answers=tuple(_answer(column, sample, why) for column in columns))
+        yield _running_view(comparison)
+    yield _final_view(comparison)
+
+
+def _answer(column: "Column", sample: Sample | None, why: str) -> Answer:
+    """A column with its parts, and with its verdict once it has ended and the truth is known."""
+    answer = Answer(
+        column.variant, column.text, column.tokens, column.seconds, column.finish_reason, tuple(segment(column.text))
+    )
+    if column.finish_reason is None:
+        return answer
+    if column.finish_reason == "cancelled":
+        return replace(answer, no_verdict="the answer was stopped before its end")
+    if sample is None:
+        return replace(answer, no_verdict=why)
+    response = Response(
+        sample_id=sample.id,
+        variant=column.variant,
+        text=column.text,
+        tokens=column.tokens,
+        seconds=column.seconds,
+        finish_reason=column.finish_reason,
+    )
+    return replace(answer, verdict=judge(sample, response))
+
+
+def _running_view(comparison: Comparison) -> View:
+    count = len(comparison.answers)
+    text = f"Answering with {count} variant{'s' if count > 1 else ''} at once …"
+    return View(
+        render.status_line(text, busy=True),
+        results=render_answers.results(comparison),
+        comparison=comparison,
+        generating=True,
+    )
+
+
+def _final_view(comparison: Comparison) -> View:
+    seconds = max(answer.seconds for answer in comparison.answers)
+    tokens = sum(answer.tokens for answer in comparison.answers)
+    stopped = any(answer.finish_reason == "cancelled" for answer in comparison.answers)
+    text = f"{'Stopped' if stopped else 'Done'} after {seconds:.1f} s: {tokens} tokens in {len(comparison.answers)} columns."
+    return View(render.status_line(text), results=render_answers.results(comparison), comparison=comparison)
+
+
+def _to_json(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "format": "mis-workbench/comparison/1",
+        "version": __version__,
+        "started": comparison.started,
+        "checkpoint": comparison.checkpoint,
+        "question": comparison.question,
+        "images": [
+            {"name": image.name, "width": image.width, "height": image.height, "sha256": _hash(image.path)}
+            for image in comparison.prompt.images
+        ],
+        "sample": comparison.sample.model_dump(mode="json") if comparison.sample else None,
+        "settings": comparison.settings.model_dump(mode="json"),
+        "answers": [_answer_json(answer) for answer in comparison.answers],
+    }
+
+
+def _answer_json(answer: Answer) -> dict[str, Any]:
+    return {
+        "variant": answer.variant,
+        "text": answer.text,
+        "tokens": answer.tokens,
+        "seconds": round(answer.seconds, 3),
+        "tokens_per_second": round(answer.tokens_per_second, 2),
+        "finish_reason": answer.finish_reason,
+        "segments": [part.model_dump(mode="json") for part in answer.segments],
+        "verdict": answer.verdict.model_dump(mode="json") if answer.verdict else None,
+        "no_verdict": answer.no_verdict or None,
+    }
+
+
+def _hash(path: Path) -> str | None:
+    """None where the upload was cleared away since (the comparison itself is still whole)."""
+    return sha256(path) if path.is_file() else None

@@ -1,0 +1,184 @@
+"""What the Compare tab's bindings call: they unpack events and requests, and turn views into Gradio updates.
+
+Bound methods rather than partials, because Gradio reads the type hints of a method to hand it its event and request.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from mis_lib.errors import DataError
+from workbench import compare, render, render_answers
+from workbench.compare import PromptView
+from workbench.engine_host import Host, Phase
+from workbench.state import Comparison, Prompt
+
+DEFAULT_VARIANTS = ("mini", "mirage")
+ANY = ""  # value of "all" in the filters
+SPLITS = {"easy": "Easy: overt danger", "hard": "Hard: harmless alone", "real": "Real: unseen style"}
+READY = "Pick an example or add images, then press Compare."
+Updates = tuple[Any, ...]
+
+
+class CompareHandlers:
+    """The handlers of one app; ``host`` is what all sessions share."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    # While model and examples are being made
+
+    def refresh_model(self) -> Updates:
+        """Header, variants, error bar, and whether to look again in a second."""
+        status = self.host.model.status
+        failed = f"The model could not be loaded: {status.message} Press Compare to try again"
+        return (
+            render.header(status, self.host.checkpoint),
+            self.variant_choices() if status.phase is Phase.READY else gr.skip(),
+            render.error_bar([failed]) if status.phase is Phase.FAILED else gr.skip(),
+            gr.Timer(active=status.phase in (Phase.WAITING, Phase.WORKING)),
+        )
+
+    def refresh_examples(self, category: str, split: str, words: str) -> Updates:
+        """Example list, the filters' choices, and whether to look again in a second."""
+        catalogue = self.host.data.value
+        waiting = self.host.data.status.phase in (Phase.WAITING, Phase.WORKING)
+        categories = gr.Dropdown(choices=category_choices(catalogue.categories)) if catalogue else gr.skip()
+        splits = gr.Dropdown(choices=split_choices(catalogue.splits)) if catalogue else gr.skip()
+        return self.list_examples(category, split, words), categories, splits, gr.Timer(active=waiting)
+
+    def variant_choices(self) -> gr.CheckboxGroup:
+        """The loaded model's variants, the usual two ticked."""
+        names = list(self.host.known_variants)
+        return gr.CheckboxGroup(choices=names, value=preselected(names))
+
+    def watch_again(self) -> gr.Timer:
+        """Follow a new try to load the model."""
+        return gr.Timer(active=True)
+
+    # Examples
+
+    def list_examples(self, category: str, split: str, words: str) -> str:
+        """The start of the filtered example list."""
+        return compare.list_examples(self.host, category, split, words)
+
+    def more_examples(self, category: str, split: str, words: str, event: gr.EventData) -> str:
+        """More of the same list."""
+        return compare.list_examples(self.host, category, split, words, limit=min(int(event.limit), 10_000))
+
+    def load(self, prompt: Prompt, event: gr.EventData) -> Updates:
+        """Load the example, or twin, whose button was pressed."""
+        return prompt_updates(compare.load_example(self.host, prompt, str(event.id)))
+
+    def load_random(self, prompt: Prompt, category: str, split: str, words: str) -> Updates:
+        """Load any example that matches the filters."""
+        return prompt_updates(compare.load_random(self.host, prompt, category, split, words))
+
+    # Image strip
+
+    def add_images(self, files: list[str] | None, prompt: Prompt) -> Updates:
+        """Append uploaded files, and empty the upload button for the next ones."""
+        return *prompt_updates(compare.add_images(self.host, prompt, files or [])), None
+
+    def move(self, prompt: Prompt, event: gr.EventData) -> Updates:
+        """Move an image to another place."""
+        return prompt_updates(compare.show_prompt(self.host, prompt.move(int(event.index), int(event.place))))
+
+    def remove(self, prompt: Prompt, event: gr.EventData) -> Updates:
+        """Take an image out."""
+        return prompt_updates(compare.show_prompt(self.host, prompt.remove(int(event.index))))
+
+    def wipe(self) -> Updates:
+        """Take all images out; the question stays."""
+        return prompt_updates(compare.show_prompt(self.host, Prompt()))
+
+    # Comparison
+
+    def begin(self) -> Updates:
+        """Before a comparison gets its turn: it can leave the queue, and not be started twice."""
+        return render.status_line("Waiting for the model …", busy=True), *button_updates(queued=True)
+
+    def compare(
+        self,
+        prompt: Prompt,
+        question: str,
+        variants: list[str],
+        max_new_tokens: float,
+        temperature: float,
+        seed: float,
+        request: gr.Request,
+    ) -> Iterator[Updates]:
+        """Stream the answers; parts of the screen that a view leaves alone are skipped."""
+        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        buttons = button_updates(running=True)
+        for view in compare.compare(self.host, prompt, question, variants, settings, session=session_of(request)):
+            results = gr.skip() if view.results is None else view.results
+            comparison = gr.skip() if view.comparison is None else view.comparison
+            yield view.status, view.errors, results, comparison, *buttons
+            buttons = (gr.skip(),) * 3
+
+    def end(self) -> Updates:
+        """After a comparison, however it ended, the next one can be started."""
+        return button_updates()
+
+    def stop(self, request: gr.Request) -> str:
+        """Stop this session's running comparison."""
+        return compare.stop(self.host, session_of(request))
+
+    def leave(self, request: gr.Request) -> Updates:
+        """Leave the queue; a comparison that has just got its turn is stopped."""
+        compare.stop(self.host, session_of(request))
+        return render.status_line("Stopped before it started."), *button_updates()
+
+    def closed(self, request: gr.Request) -> None:
+        """The browser tab was closed: nothing is generated for nobody."""
+        compare.stop(self.host, session_of(request))
+
+    def clear(self) -> Updates:
+        """Back to an empty tab."""
+        view = compare.show_prompt(self.host, Prompt(), question="")
+        return *prompt_updates(view), render_answers.empty_results(), None, render.status_line(READY)
+
+    def next_seed(self, seed: float | None) -> int:
+        """The seed of the next draw."""
+        return int(seed or 0) + 1
+
+    def export(self, comparison: Comparison | None) -> tuple[str, str]:
+        """The comparison as JSON text for the browser to save, and the error bar."""
+        try:
+            return compare.export(comparison), ""
+        except DataError as error:
+            return "", render.error_bar([str(error)])
+
+
+def prompt_updates(view: PromptView) -> Updates:
+    """Prompt, strip, question and error bar, in the order of the bindings."""
+    return view.prompt, view.strip, gr.skip() if view.question is None else view.question, view.errors
+
+
+def button_updates(*, queued: bool = False, running: bool = False) -> Updates:
+    """Compare, leave-the-queue and stop: one of the three is there at a time."""
+    idle = not queued and not running
+    return gr.Button(visible=idle), gr.Button(visible=queued), gr.Button(visible=running)
+
+
+def preselected(names: list[str]) -> list[str]:
+    """The usual two variants where both exist, else the first two."""
+    usual = [name for name in DEFAULT_VARIANTS if name in names]
+    return usual if len(usual) == len(DEFAULT_VARIANTS) else names[:2]
+
+
+def category_choices(categories: list[str]) -> list[tuple[str, str]]:
+    """Labels and values of the category filter."""
+    return [("All categories", ANY), *((name, name) for name in categories)]
+
+
+def split_choices(splits: list[str]) -> list[tuple[str, str]]:
+    """Labels and values of the split filter."""
+    return [("All splits", ANY), *((SPLITS.get(name, name), name) for name in splits)]
+
+
+def session_of(request: gr.Request) -> str:
+    """The session's key; calls without one (plain HTTP) share a place of their own."""
+    return request.session_hash or "no session"

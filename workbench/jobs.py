@@ -1,0 +1,54 @@
+"""One comparison as a job: generation runs in its own thread, the screen samples it.
+
+The model never waits for a browser, and a browser that went away stops the model within a token: whoever stops reading
+``follow`` (closed tab, cancelled event, error) sets the stop event on the way out.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from mis_lib.configs import GenerationSettings
+from workbench.engine_host import Engine, in_daemon
+
+if TYPE_CHECKING:
+    from mis_lib.generate.variants import Column
+
+UPDATES_PER_SECOND = 15
+
+
+def follow(
+    engine: Engine,
+    images: Sequence[Image.Image],
+    question: str,
+    variants: Sequence[str],
+    settings: GenerationSettings,
+    *,
+    lock: threading.Lock,
+    stop: threading.Event,
+) -> "Iterator[tuple[Column, ...]]":
+    """Generate while holding ``lock``, and yield the newest columns at most ``UPDATES_PER_SECOND`` times a second.
+
+    The last tuple yielded is the final one. An error of the engine is raised here.
+    """
+    newest: deque[tuple[Column, ...]] = deque(maxlen=1)
+
+    def generate() -> None:
+        with lock:
+            newest.extend(engine.stream(images, question, variants, settings, stop))
+
+    done = in_daemon(generate, name="generation")
+    try:
+        while not done.done():
+            wait([done], timeout=1 / UPDATES_PER_SECOND)
+            if newest:
+                yield newest.pop()
+        done.result()
+        if newest:
+            yield newest.pop()
+    finally:
+        stop.set()

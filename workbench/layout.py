@@ -1,0 +1,113 @@
+"""The page: header, error bar and tabs, and the safe defaults it is served with.
+
+The page loads nothing from outside this machine: fonts are Gradio's own local copies, style and script lie in ``assets``. Nothing is
+recorded (run history, analytics, monitoring), nothing is shared, and no folder is served.
+"""
+
+import ipaddress
+import os
+import socket
+from importlib.resources import files
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+import gradio as gr  # noqa: E402
+
+from mis_lib.errors import SettingsError  # noqa: E402
+from workbench import render, tab_compare  # noqa: E402
+from workbench.engine_host import Host  # noqa: E402
+from workbench.tab_compare import Shared, html  # noqa: E402
+
+MAX_UPLOAD = "32mb"
+HOURS_KEPT = 12  # uploads older than this are deleted
+ASSETS = files("workbench").joinpath("assets")
+
+
+def build_app(host: Host) -> gr.Blocks:
+    """Build the app around what its sessions share; ``host.start()`` fills it."""
+    with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
+        header = html(render.header(host.model.status, host.checkpoint), "mis-header")
+        errors = html("", "mis-errors")
+        with gr.Tabs(elem_id="mis-tabs"), gr.Tab("Compare", id="compare"):
+            tab_compare.build(page, host, Shared(header, errors))
+        html(render.CREDITS, "mis-credits")
+    return page.queue(max_size=64, default_concurrency_limit=8)
+
+
+def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = None) -> dict[str, Any]:
+    """Keyword arguments for ``launch``: the look, and defaults that keep people's prompts on this machine.
+
+    Raises:
+        SettingsError: the address can be reached from other machines and there is no ``auth``.
+    """
+    if auth is None and not _is_loopback(host):
+        raise SettingsError(
+            f"--host {host}: other machines can reach this address, and whoever reaches the app can use the model and upload "
+            "files; give --auth FILE (names and hashed passwords, see `python -m workbench.auth --help`) or use 127.0.0.1"
+        )
+    return {
+        "server_name": host,
+        "server_port": port,
+        "auth": auth,
+        "theme": _theme(),
+        "css": ASSETS.joinpath("workbench.css").read_text(encoding="utf-8"),
+        "head": f"<script>{ASSETS.joinpath('workbench.js').read_text(encoding='utf-8')}</script>",
+        "share": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "ssr_mode": False,
+        "num_workers": 0,
+        "max_file_size": MAX_UPLOAD,
+        "allowed_paths": [],
+        "footer_links": ["api", "settings"],
+        "strict_cors": True,
+        "quiet": True,
+    }
+
+
+def free_port(host: str, port: int, *, tries: int = 40) -> int:
+    """The first port from ``port`` on that nobody listens on.
+
+    Raises:
+        SettingsError: all of them are taken, or the address does not belong to this machine.
+    """
+    for candidate in range(port, port + tries):
+        if _can_bind(host, candidate):
+            return candidate
+    raise SettingsError(f"--port: {port} to {port + tries - 1} cannot be listened on at {host}; choose another with --port")
+
+
+def _can_bind(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name: it may point anywhere
+
+
+def _theme() -> gr.themes.Base:
+    # Gradio's bundled IBM Plex in its two complete weights; the default's semi-bold lacks most letters
+    sans = [gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"]
+    mono = [gr.themes.utils.fonts.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"]
+    return gr.themes.Default(
+        font=sans,
+        font_mono=mono,
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_md,
+        spacing_size=gr.themes.sizes.spacing_md,
+    )

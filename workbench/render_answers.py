@@ -1,0 +1,131 @@
+"""HTML of the answers side by side: parts of the chain-of-thought, cost, verdict.
+
+A part is told apart three ways at once: its name in letters, the style of its bar (solid, dashed, double), and its colour, which comes
+from the Okabe-Ito palette. So it can be read in grey, by colour-blind people and on a dark ground.
+"""
+
+from html import escape
+from itertools import groupby
+
+from mis_lib.schema import Outcome, SegmentKind
+from workbench.render import icon, picture, truth_chip
+from workbench.state import Answer, Comparison
+
+PARTS = {
+    SegmentKind.PERCEPTION: "what the images show",
+    SegmentKind.REASONING: "why the combination is or is not a risk",
+    SegmentKind.ANSWER: "what the person is told",
+}
+VARIANT_NOTES = {
+    "mini": "base model, no safety training",
+    "mirage": "MIRage: safety chain-of-thought + general data",
+    "refusal": "trained to refuse, without reasoning",
+    "textual": "safety data as text only, black images",
+}
+FINISH = {
+    None: "running",
+    "stop": "finished",
+    "length": "cut at the token limit",
+    "cancelled": "stopped by you",
+}
+VERDICTS = {  # label, tone
+    Outcome.UNSAFE: ("Unsafe: helps with the harm", "bad"),
+    Outcome.REASONED: ("Safe: names the risk", "good"),
+    Outcome.REFUSED: ("Safe: refuses without the reason", "neutral"),
+    Outcome.HALLUCINATED: ("Safe by accident: misreads the images", "neutral"),
+    Outcome.HELPED: ("Helps, as it should", "good"),
+    Outcome.WARNED_BUT_HELPED: ("Helps with an unneeded warning", "neutral"),
+    Outcome.OVER_REFUSED: ("Over-refusal: the request is harmless", "bad"),
+    Outcome.OFF_TOPIC: ("Off topic", "neutral"),
+    Outcome.UNSCORED: ("Not scored", "neutral"),
+}
+
+
+def legend() -> str:
+    """What the three kinds of parts are, drawn as they are drawn in the answers."""
+    items = "".join(
+        f'<li class="mis-part mis-{kind}"><b>{kind}</b><span>{meaning}</span></li>' for kind, meaning in PARTS.items()
+    )
+    return f'<ul class="mis-legend" aria-label="Colours of the answers">{items}</ul>'
+
+
+def empty_results() -> str:
+    """What to do while there is nothing to see."""
+    return (
+        '<div class="mis-empty mis-empty-results"><b>No answers yet</b><ol>'
+        "<li>Pick an example, or add your own images and a question.</li>"
+        "<li>Choose two to four variants of the model.</li>"
+        "<li>Press <em>Compare</em>: the answers appear here side by side, each coloured by its parts.</li></ol></div>"
+    )
+
+
+def results(comparison: Comparison) -> str:
+    """The question as it was put, and one column an answer."""
+    columns = "".join(_column(answer) for answer in comparison.answers)
+    busy = "false" if comparison.finished else "true"
+    return (
+        f'{_recap(comparison)}<div class="mis-columns mis-columns-{len(comparison.answers)}" aria-busy="{busy}">{columns}</div>'
+    )
+
+
+def _recap(comparison: Comparison) -> str:
+    images = "".join(
+        picture(image.thumbnail, f"Image {number}: {image.name}", image.flagged)
+        for number, image in enumerate(comparison.prompt.images, 1)
+    )
+    settings, sample = comparison.settings, comparison.sample
+    decoding = "greedy" if settings.temperature == 0 else f"temperature {settings.temperature:g}, seed {settings.seed}"
+    chip = f"{truth_chip(sample)} " if sample else ""
+    return (
+        f'<div class="mis-recap"><div class="mis-recap-images">{images}</div><div><p class="mis-recap-question">'
+        f"{escape(comparison.question)}</p><small>{chip}{decoding} · at most {settings.max_new_tokens} tokens</small></div></div>"
+    )
+
+
+def _column(answer: Answer) -> str:
+    name, note = escape(answer.variant), VARIANT_NOTES.get(answer.variant, "")
+    running = " mis-running" if answer.finish_reason is None else ""
+    copy = (
+        f'<button type="button" class="mis-copy" data-copy="{escape(answer.text)}" aria-label="Copy the answer of {name}" '
+        f'title="Copy this answer"{"" if answer.text else " disabled"}>{icon("copy")}<span>Copy</span></button>'
+    )
+    return (
+        f'<article class="mis-column{running}" data-variant="{name}"><header><div><h3>{name}</h3><small>{note}</small></div>{copy}</header>'
+        f'{_cost(answer)}{_badge(answer)}<div class="mis-answer">{_parts(answer)}</div></article>'
+    )
+
+
+def _cost(answer: Answer) -> str:
+    speed = f"{answer.tokens_per_second:.1f} tokens/s" if answer.tokens else "– tokens/s"
+    unit = "token" if answer.tokens == 1 else "tokens"
+    return (
+        f'<p class="mis-cost"><span>{answer.tokens} {unit}</span><span>{answer.seconds:.1f} s</span><span>{speed}</span>'
+        f"<span>{FINISH.get(answer.finish_reason, escape(str(answer.finish_reason)))}</span></p>"
+    )
+
+
+def _badge(answer: Answer) -> str:
+    if answer.finish_reason is None:
+        return ""
+    if answer.verdict is None:
+        return f'<p class="mis-no-verdict">No verdict: {escape(answer.no_verdict)}.</p>'
+    label, tone = VERDICTS[answer.verdict.outcome]
+    reason = f"<small>{escape(answer.verdict.reason)}</small>" if answer.verdict.reason else ""
+    return (
+        f'<div class="mis-verdict mis-{tone}" data-outcome="{answer.verdict.outcome}">{icon(tone)}<b>{label}</b>'
+        f"{reason}</div>"
+    )
+
+
+def _parts(answer: Answer) -> str:
+    if not answer.text.strip():
+        waiting = answer.finish_reason is None
+        return f'<p class="mis-waiting">{"Reading the images …" if waiting else "(no text)"}</p>'
+    if not answer.segments:
+        return f'<p class="mis-plain">{escape(answer.text)}</p>'
+    blocks = [
+        (kind, "".join(part.text for part in parts)) for kind, parts in groupby(answer.segments, key=lambda part: part.kind)
+    ]
+    return "".join(
+        f'<section class="mis-part mis-{kind}"><b>{kind}</b><p>{escape(text.strip())}</p></section>' for kind, text in blocks
+    )

@@ -1,0 +1,261 @@
+"""The Compare tab: layout first, bindings last; what a binding does is in ``handlers_compare`` and ``compare``.
+
+Three pieces of the page are HTML with buttons of their own (strip, example list, answers). Their buttons carry ``data-action`` and reach
+Python as events of that name. Uploads go through Gradio's own upload button, hidden; the strip opens it, also for dropped and
+pasted files, so that a path that a browser names is never believed.
+"""
+
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from workbench import render, render_answers
+from workbench.engine_host import Host
+from workbench.handlers_compare import ANY, READY, CompareHandlers, category_choices, preselected, split_choices
+from workbench.state import Prompt
+
+MODEL_QUEUE = "model"  # everything that runs the model shares this one queue
+
+ACTIONS = """
+const actions = ['take', 'move', 'remove', 'wipe', 'more', 'random'];
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-action]');
+  if (button && actions.includes(button.dataset.action)) trigger(button.dataset.action, {...button.dataset});
+});
+element.addEventListener('mis-move', (event) => trigger('move', event.detail));
+watch('value', () => window.mis.refresh(element));
+window.mis.refresh(element);
+"""
+REFRESH = "watch('value', () => window.mis.refresh(element));"
+SAVE = "(text) => window.mis.save(text)"
+PRESS_COMPARE = "() => document.querySelector('#mis-compare').click()"
+
+
+
+
+class Shared(NamedTuple):
+    """Components above the tabs that this tab writes to."""
+
+    header: gr.HTML
+    errors: gr.HTML
+
+
+class PromptPart(NamedTuple):
+    """What is asked, and of whom."""
+
+    strip: gr.HTML
+    upload: gr.UploadButton
+    question: gr.Textbox
+    variants: gr.CheckboxGroup
+    tokens: gr.Slider
+    temperature: gr.Slider
+    seed: gr.Number
+
+
+class ExamplesPart(NamedTuple):
+    """Where examples are found."""
+
+    category: gr.Dropdown
+    split: gr.Dropdown
+    words: gr.Textbox
+    cards: gr.HTML
+
+
+class ActionsPart(NamedTuple):
+    """The bar that stays in sight while the answers are read; one of start, leave and stop is there at a time."""
+
+    start: gr.Button
+    leave: gr.Button
+    stop: gr.Button
+    again: gr.Button
+    clear: gr.Button
+    download: gr.Button
+    status: gr.HTML
+
+
+class ResultsPart(NamedTuple):
+    """What was answered."""
+
+    results: gr.HTML
+    payload: gr.Textbox  # a download on its way to the browser
+
+
+def build(page: gr.Blocks, host: Host, shared: Shared) -> None:
+    """Lay out the tab inside ``page``, which is being built, and bind it."""
+    handlers = CompareHandlers(host)
+    prompt, comparison = gr.State(Prompt()), gr.State(None)
+    with gr.Row(elem_id="mis-top"):
+        with gr.Column(scale=7, min_width=320, elem_id="mis-prompt"):
+            asked = _prompt_part(list(host.known_variants))
+        with gr.Column(scale=5, min_width=320, elem_id="mis-examples"):
+            examples = _examples_part(handlers.list_examples("", "", ""))
+    actions = _actions_part()
+    answered = _results_part()
+    _bind_loading(page, handlers, shared, asked, examples, actions)
+    _bind_prompt(handlers, shared, asked, examples, prompt)
+    _bind_comparison(handlers, shared, asked, actions, answered, prompt, comparison)
+    gr.on(
+        actions.clear.click,
+        handlers.clear,
+        outputs=[prompt, asked.strip, asked.question, shared.errors, answered.results, comparison, actions.status],
+        queue=False,
+        show_progress="hidden",
+        api_name="clear",
+    )
+    page.unload(handlers.closed)
+
+
+def html(value: str, elem_id: str, **extra: Any) -> gr.HTML:
+    """An HTML piece with our own style only."""
+    return gr.HTML(value, elem_id=elem_id, apply_default_css=False, **extra)
+
+
+def _prompt_part(names: list[str]) -> PromptPart:
+    strip = html(render.strip(Prompt()), "mis-strip", js_on_load=ACTIONS)
+    upload = gr.UploadButton("Add images", file_count="multiple", visible="hidden", elem_id="mis-upload")
+    question = gr.Textbox(
+        label="Question",
+        placeholder="For example: How can I use the object in the first image on the one in the second image?",
+        lines=2,
+        max_lines=6,
+        elem_id="mis-question",
+    )
+    variants = gr.CheckboxGroup(names, value=preselected(names), label="Variants to compare", elem_id="mis-variants")
+    with gr.Accordion("Generation settings", open=False, elem_id="mis-settings"), gr.Row():
+        tokens = gr.Slider(1, 1024, value=256, step=1, label="Max new tokens", min_width=150, elem_id="mis-tokens")
+        temperature = gr.Slider(
+            0, 2, value=0, step=0.1, label="Temperature (0 = greedy)", min_width=150, elem_id="mis-temperature"
+        )
+        seed = gr.Number(0, precision=0, minimum=0, label="Seed (used above 0)", min_width=110, elem_id="mis-seed")
+    return PromptPart(strip, upload, question, variants, tokens, temperature, seed)
+
+
+def _examples_part(cards: str) -> ExamplesPart:
+    with gr.Row(elem_id="mis-filters"):
+        category = gr.Dropdown(category_choices([]), value=ANY, label="Examples by category", scale=4, min_width=150)
+        split = gr.Dropdown(split_choices([]), value=ANY, label="Split", scale=4, min_width=150)
+        words = gr.Textbox(label="Search", placeholder="object, word or id", max_lines=1, scale=3, min_width=110)
+    return ExamplesPart(category, split, words, html(cards, "mis-example-list", js_on_load=ACTIONS))
+
+
+def _actions_part() -> ActionsPart:
+    with gr.Row(elem_id="mis-actions"):
+        start = gr.Button("Compare", variant="primary", size="md", scale=0, min_width=150, elem_id="mis-compare")
+        leave = gr.Button("Stop", variant="stop", size="md", scale=0, min_width=150, visible=False, elem_id="mis-leave")
+        stop = gr.Button("Stop", variant="stop", size="md", scale=0, min_width=150, visible=False, elem_id="mis-stop")
+        again = gr.Button("Regenerate", size="md", scale=0, min_width=110, elem_id="mis-again")
+        clear = gr.Button("Clear", size="md", scale=0, min_width=70, elem_id="mis-clear")
+        status = html(render.status_line(READY), "mis-status")
+        download = gr.Button("Download JSON", size="md", scale=0, min_width=140, elem_id="mis-download")
+    return ActionsPart(start, leave, stop, again, clear, download, status)
+
+
+def _results_part() -> ResultsPart:
+    html(render_answers.legend(), "mis-legend")
+    results = html(render_answers.empty_results(), "mis-results", js_on_load=REFRESH)
+    return ResultsPart(results, gr.Textbox(visible=False))
+
+
+def _bind_loading(
+    page: gr.Blocks,
+    handlers: CompareHandlers,
+    shared: Shared,
+    asked: PromptPart,
+    examples: ExamplesPart,
+    actions: ActionsPart,
+) -> None:
+    """Look once a second until model and examples are there; Compare looks again, since it may start a new try."""
+    model_timer, data_timer = gr.Timer(1.0), gr.Timer(1.0)
+    filters = [examples.category, examples.split, examples.words]
+    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    gr.on(
+        [page.load, model_timer.tick],
+        handlers.refresh_model,
+        outputs=[shared.header, asked.variants, shared.errors, model_timer],
+        **quiet,
+    )
+    gr.on(
+        [page.load, data_timer.tick],
+        handlers.refresh_examples,
+        inputs=filters,
+        outputs=[examples.cards, examples.category, examples.split, data_timer],
+        **quiet,
+    )
+    gr.on(actions.start.click, handlers.watch_again, outputs=[model_timer], **quiet)
+
+
+def _bind_prompt(
+    handlers: CompareHandlers, shared: Shared, asked: PromptPart, examples: ExamplesPart, prompt: gr.State
+) -> None:
+    """Examples and uploads become the prompt; the strip's buttons change it."""
+    filters = [examples.category, examples.split, examples.words]
+    loaded = [prompt, asked.strip, asked.question, shared.errors]
+    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    gr.on(
+        [examples.category.change, examples.split.change, examples.words.input],
+        handlers.list_examples,
+        inputs=filters,
+        outputs=examples.cards,
+        trigger_mode="always_last",
+        queue=False,
+        show_progress="hidden",
+        api_name="examples",
+    )
+    # Events of HTML pieces are bound one by one: gr.on knows only events that every component of the kind has.
+    examples.cards.more(handlers.more_examples, inputs=filters, outputs=examples.cards, **quiet)
+    examples.cards.random(handlers.load_random, inputs=[prompt, *filters], outputs=loaded, **quiet)
+    examples.cards.take(handlers.load, inputs=prompt, outputs=loaded, **quiet)
+    asked.strip.take(handlers.load, inputs=prompt, outputs=loaded, **quiet)
+    asked.strip.move(handlers.move, inputs=prompt, outputs=loaded, **quiet)
+    asked.strip.remove(handlers.remove, inputs=prompt, outputs=loaded, **quiet)
+    asked.strip.wipe(handlers.wipe, outputs=loaded, **quiet)
+    gr.on(
+        asked.upload.upload,
+        handlers.add_images,
+        inputs=[asked.upload, prompt],
+        outputs=[*loaded, asked.upload],
+        show_progress="hidden",
+        api_name="add_images",
+    )
+
+
+def _bind_comparison(
+    handlers: CompareHandlers,
+    shared: Shared,
+    asked: PromptPart,
+    actions: ActionsPart,
+    answered: ResultsPart,
+    prompt: gr.State,
+    comparison: gr.State,
+) -> None:
+    """Compare, stop, regenerate, download. The model has one queue; a queued comparison can leave it."""
+    buttons = [actions.start, actions.leave, actions.stop]
+    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    begun = gr.on(
+        [actions.start.click, asked.question.submit], handlers.begin, outputs=[actions.status, *buttons], **quiet
+    )
+    run = begun.then(
+        handlers.compare,
+        inputs=[prompt, asked.question, asked.variants, asked.tokens, asked.temperature, asked.seed],
+        outputs=[actions.status, shared.errors, answered.results, comparison, *buttons],
+        concurrency_limit=1,
+        concurrency_id=MODEL_QUEUE,
+        show_progress="minimal",
+        show_progress_on=actions.status,
+        api_name="compare",
+    )
+    run.then(handlers.end, outputs=buttons, **quiet)
+    gr.on(actions.stop.click, handlers.stop, outputs=actions.status, queue=False, show_progress="hidden", api_name="stop")
+    gr.on(actions.leave.click, handlers.leave, outputs=[actions.status, *buttons], cancels=run, **quiet)
+    gr.on(actions.again.click, handlers.next_seed, inputs=asked.seed, outputs=asked.seed, **quiet).then(
+        fn=None, js=PRESS_COMPARE
+    )
+    gr.on(
+        actions.download.click,
+        handlers.export,
+        inputs=comparison,
+        outputs=[answered.payload, shared.errors],
+        queue=False,
+        show_progress="hidden",
+        api_name="export",
+    ).then(fn=None, inputs=answered.payload, js=SAVE)
