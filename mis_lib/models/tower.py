@@ -1,0 +1,77 @@
+"""The vision tower of mini: EfficientNet-Lite0's published weights inside transformers' ``EfficientNetModel``.
+
+Lite0 is EfficientNet-B0 without squeeze-excite and with ReLU6. transformers always builds squeeze-excite blocks, so theirs get weights 0 and an
+expand bias of 30: sigmoid(30) is 1 in bfloat16, and the block multiplies by one. Inputs are (x - 127) / 128 at 224 x 224.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import EfficientNetConfig
+
+from mis_lib.errors import ModelError
+
+BLOCKS = 16
+NORM_KEYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def tower_config() -> EfficientNetConfig:
+    """Configuration of Lite0 in transformers' terms; ``hidden_size`` is what the projector reads (1280)."""
+    config = EfficientNetConfig(
+        image_size=224, width_coefficient=1.0, depth_coefficient=1.0, hidden_act="relu6", hidden_dim=1280
+    )
+    config.hidden_size = 1280
+    return config
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read Lite0's state dict (296 tensors, classifier ``_fc`` included) without running any code in the file."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def load_tower(tower: Any, path: Path, digest: str | None) -> None:
+    """Fill ``tower`` with Lite0's weights, in place.
+
+    Raises:
+        ModelError: the file is not the expected one, or its tensors do not fit.
+    """
+    from mis_lib.models.mini import check_hash
+
+    if digest:
+        check_hash(path, digest)
+    source = read_weights(path)
+    target = _stem_and_top(source)
+    for index in range(BLOCKS):
+        target |= _block(source, index)
+    for name, value in tower.state_dict().items():
+        if ".squeeze_excite." in name:
+            target[name] = torch.full_like(value, 30.0 if name.endswith("expand.bias") else 0.0)
+    try:
+        tower.load_state_dict(target, strict=True)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: its tensors do not fit EfficientNet-Lite0: {error}") from error
+
+
+def _norm(source: dict[str, torch.Tensor], old: str, new: str) -> dict[str, torch.Tensor]:
+    return {f"{new}.{key}": source[f"{old}.{key}"] for key in NORM_KEYS}
+
+
+def _stem_and_top(source: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    convolutions = {
+        "embeddings.convolution.weight": source["_conv_stem.weight"],
+        "encoder.top_conv.weight": source["_conv_head.weight"],
+    }
+    return convolutions | _norm(source, "_bn0", "embeddings.batchnorm") | _norm(source, "_bn1", "encoder.top_bn")
+
+
+def _block(source: dict[str, torch.Tensor], index: int) -> dict[str, torch.Tensor]:
+    old, new = f"_blocks.{index}", f"encoder.blocks.{index}"
+    tensors: dict[str, torch.Tensor] = {}
+    if f"{old}._expand_conv.weight" in source:  # the first block does not expand
+        tensors[f"{new}.expansion.expand_conv.weight"] = source[f"{old}._expand_conv.weight"]
+        tensors |= _norm(source, f"{old}._bn0", f"{new}.expansion.expand_bn")
+    tensors[f"{new}.depthwise_conv.depthwise_conv.weight"] = source[f"{old}._depthwise_conv.weight"]
+    tensors |= _norm(source, f"{old}._bn1", f"{new}.depthwise_conv.depthwise_norm")
+    tensors[f"{new}.projection.project_conv.weight"] = source[f"{old}._project_conv.weight"]
+    return tensors | _norm(source, f"{old}._bn2", f"{new}.projection.project_bn")

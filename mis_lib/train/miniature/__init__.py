@@ -1,0 +1,6 @@
+"""How the embedded model's shipped weights are made: ``mis build --train base | mirage | refusal | textual``.
+
+Everything is drawn, dreamed and distilled on the training machine: pictures of the concepts in many drawing styles (``pictures``), photographs
+dreamed from the ImageNet classifier's own weights (``dream``), texts from rules and from the language model itself
+(``curriculum``, ``distil``). One flat loop (``loop``) trains projector and low-rank update (``lowrank``).
+"""

@@ -1,0 +1,65 @@
+"""The raw material of training, and how it comes into memory.
+
+``gather`` fetches it once into a folder (needs pip, npm and, for the cut-out photographs, apt-get or ``dpkg-deb``); ``load_bank`` draws it.
+
+    FOLDER/  styles.json.xz   every concept as SVG in every style
+             cutouts.npz      arr (n, 160, 160, 4), names: photographs on transparent ground (tuxpaint-stamps, GPL-2, training only)
+             SmolLM2-135M-Instruct.Q4_1.gguf   efficientnet-lite0.pth   NotoEmoji.ttf
+"""
+
+import json
+import lzma
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import resvg_py
+from PIL import Image
+
+DRAWING = 160  # pixels: what an augmented 224-pixel picture shows of a drawing is never sharper
+STYLES = (
+    "openmoji",
+    "twemoji",
+    "noto",
+    "openmoji-black",
+    "emojione",
+    "emojione-v1",
+    "emojione-monotone",
+    "fluent-emoji",
+    "fluent-emoji-flat",
+    "fluent-emoji-high-contrast",
+    "fxemoji",
+)
+
+
+def load_drawings(folder: Path) -> tuple[np.ndarray, list[str]]:
+    """Draw every concept in every style: uint8 (concepts, styles, 160, 160, 4), transparent where a style lacks one; and the names."""
+    table: dict[str, dict[str, str]] = json.loads(lzma.decompress((folder / "styles.json.xz").read_bytes()))
+    paint = partial(_concept, font=str(folder / "NotoEmoji.ttf"))
+    with ProcessPoolExecutor() as pool:
+        drawings = np.stack(list(pool.map(paint, table.values(), chunksize=16)))
+    return drawings, list(table)
+
+
+def load_cutouts(folder: Path) -> tuple[np.ndarray, list[str]]:
+    """The cut-out photographs (n, 160, 160, 4) and their names."""
+    file: Any = np.load(folder / "cutouts.npz")
+    return file["arr"], [str(name) for name in file["names"]]
+
+
+def _concept(svgs: dict[str, str], font: str) -> np.ndarray:
+    blank = np.zeros((DRAWING, DRAWING, 4), dtype=np.uint8)
+    return np.stack([_paint(svgs[style], font) if style in svgs else blank for style in STYLES])
+
+
+def _paint(svg: str, font: str) -> np.ndarray:
+    png = resvg_py.svg_to_bytes(
+        svg_string=svg, width=DRAWING, height=DRAWING, skip_system_fonts=True, font_files=[font]
+    )
+    image = Image.open(BytesIO(bytes(png))).convert("RGBA")
+    square = Image.new("RGBA", (DRAWING, DRAWING), (0, 0, 0, 0))
+    square.paste(image, ((DRAWING - image.width) // 2, (DRAWING - image.height) // 2))
+    return np.asarray(square)

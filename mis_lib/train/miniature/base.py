@@ -1,0 +1,229 @@
+"""Stage "base": teach the assembled model to see drawings and photographs, to describe them and to help.
+
+    python -m mis_lib.train.miniature.base --assets FOLDER --out FOLDER --seconds 480
+
+Distils helpful answers, dreams photographs, trains projector and low-rank update, then measures naming in trained styles, the unseen style, pairs
+and held-out cut-out photographs. Everything that another stage needs again (``distilled.json``, ``dreams-*.npz``) is written to ``--out``.
+"""
+
+import argparse
+import csv
+import importlib.resources
+import io
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from mis_lib.models.mini import assemble
+from mis_lib.models.tower import read_weights
+from mis_lib.train.miniature import distil
+from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
+from mis_lib.train.miniature.curriculum import Curriculum
+from mis_lib.train.miniature.dream import dream
+from mis_lib.train.miniature.loop import Encoder, embed, train
+from mis_lib.train.miniature.lowrank import add_low_rank, save_base
+from mis_lib.train.miniature.pictures import Picture, PictureBank
+
+HELD_OUT_CUTOUTS = 40
+DREAMS_PER_FILE = 1000
+
+
+def photo_classes() -> list[str]:
+    """Everyday names of the 1,000 ImageNet classes, by class index."""
+    table = importlib.resources.files("mis_lib.models").joinpath("photo_classes.csv").read_text(encoding="utf-8")
+    return [row["name"] for row in csv.DictReader(io.StringIO(table))]
+
+
+def dream_photographs(tower: nn.Module, tower_file: Path, *, per_class: int, steps: int, batch: int) -> np.ndarray:
+    """Dream ``per_class`` images of each ImageNet class, in class order: uint8 (1000 * per_class, 3, 224, 224)."""
+    device = next(tower.parameters()).device
+    for module in tower.modules():
+        if hasattr(module, "squeeze_excite"):
+            module.squeeze_excite = nn.Identity()  # multiplies by one in Lite0: leaving it out halves the memory traffic
+    weights = read_weights(tower_file)
+    head = (weights["_fc.weight"].float().to(device), weights["_fc.bias"].float().to(device))
+    order = torch.arange(1000, device=device).repeat(per_class)
+    shuffled = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(0)).to(device)]
+    images, sure = [], []
+    for start in range(0, len(shuffled), batch):
+        picture, probability = dream(tower, head, shuffled[start : start + batch], steps=steps)
+        images.append(picture.cpu())
+        sure.append(probability.cpu())
+    sorting = torch.argsort(shuffled.cpu(), stable=True)
+    print({"dreams": len(order), "sure": round(float(torch.cat(sure).mean()), 3)}, flush=True)
+    return torch.cat(images)[sorting].numpy()
+
+
+def save_dreams(folder: Path, dreams: np.ndarray) -> None:
+    """Write dreams as JPEG bytes in files of ``DREAMS_PER_FILE``."""
+    for start in range(0, len(dreams), DREAMS_PER_FILE):
+        encoded = []
+        for image in dreams[start : start + DREAMS_PER_FILE]:
+            stream = io.BytesIO()
+            Image.fromarray(image.transpose(1, 2, 0)).save(stream, "JPEG", quality=80)
+            encoded.append(np.frombuffer(stream.getvalue(), dtype=np.uint8))
+        offsets = np.cumsum([0, *map(len, encoded)])
+        np.savez(folder / f"dreams-{start // DREAMS_PER_FILE}.npz", data=np.concatenate(encoded), offsets=offsets)
+
+
+def load_dreams(folder: Path) -> np.ndarray:
+    """Read what ``save_dreams`` wrote; empty when there is none."""
+    images = []
+    for path in sorted(folder.glob("dreams-*.npz"), key=lambda path: int(path.stem.split("-")[1])):
+        file: Any = np.load(path)
+        data, offsets = file["data"], file["offsets"]
+        for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+            images.append(np.asarray(Image.open(io.BytesIO(data[start:end].tobytes()))).transpose(2, 0, 1))
+    return np.stack(images) if images else np.zeros((0, 3, 224, 224), dtype=np.uint8)
+
+
+@torch.no_grad()
+def say(
+    model: Any, encoder: Encoder, bank: PictureBank, asked: list[tuple[list[Picture], str]], *, tokens: int, augment: bool = False
+) -> list[str]:
+    """Greedy answers to (pictures, question), in batches of 128."""
+    answers: list[str] = []
+    pad, end = encoder.tokenizer.pad_token_id, encoder.tokenizer.eos_token_id
+    for start in range(0, len(asked), 128):
+        part = asked[start : start + 128]
+        prompts = [encoder.prompt(len(pictures), question) for pictures, question in part]
+        length = max(map(len, prompts))
+        ids = torch.full((len(part), length), pad)
+        for row, prompt in enumerate(prompts):
+            ids[row, length - len(prompt) :] = torch.tensor(prompt)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            mask[row, length - len(prompt) :] = 1
+        ids, mask = ids.to(bank.device), mask.to(bank.device)
+        pictures = [picture for pictures, _ in part for picture in pictures]
+        hidden = embed(model, ids, bank.pixels(pictures, augment=augment) if pictures else None, encoder.image_id)
+        output = model.generate(
+            inputs_embeds=hidden, attention_mask=mask, max_new_tokens=tokens, do_sample=False, pad_token_id=pad, eos_token_id=end
+        )
+        answers += encoder.tokenizer.batch_decode(output, skip_special_tokens=True)
+    return answers
+
+
+def measure(
+    model: Any, encoder: Encoder, bank: PictureBank, drawn: list[str], held_out: list[tuple[str, int, str]]
+) -> dict[str, float]:
+    """Share of pictures whose exact name is in the answer: per style, of pairs (both names), of held-out cut-out photographs."""
+    scores = {}
+    for style in ("openmoji", "twemoji", "noto"):
+        asked = [([Picture("drawn", index, style)], "What is in the image?") for index in range(len(drawn))]
+        answers = say(model, encoder, bank, asked, tokens=24)
+        scores[style] = sum(name.lower() in text.lower() for name, text in zip(drawn, answers, strict=True)) / len(drawn)
+    dice = random.Random(1)
+    pairs = [(dice.randrange(len(drawn)), dice.randrange(len(drawn))) for _ in range(400)]
+    asked = [([Picture("drawn", a, "twemoji"), Picture("drawn", b, "openmoji")], "Describe the two images.") for a, b in pairs]
+    answers = say(model, encoder, bank, asked, tokens=48)
+    both = [drawn[a].lower() in text.lower() and drawn[b].lower() in text.lower() for (a, b), text in zip(pairs, answers, strict=True)]
+    scores["pairs"] = sum(both) / len(pairs)
+    asked = [([Picture(kind, index)], "What is in the image?") for kind, index, _ in held_out]
+    answers = say(model, encoder, bank, asked, tokens=24)
+    scores["cutouts"] = sum(name.lower() in text.lower() for (_, _, name), text in zip(held_out, answers, strict=True)) / max(1, len(held_out))
+    print([(name, text) for (_, _, name), text in zip(held_out, answers, strict=True)], flush=True)
+    return {name: round(value, 4) for name, value in scores.items()}
+
+
+def main() -> None:
+    """Run the stage from the command line."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--assets", type=Path, required=True)
+    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--seconds", type=float, default=480)
+    options.add_argument("--steps", type=int, default=100_000)
+    options.add_argument("--batch", type=int, default=128)
+    options.add_argument("--rank", type=int, default=22)
+    options.add_argument("--lr", type=float, default=6e-4)
+    options.add_argument("--pairs", type=int, default=2600)
+    options.add_argument("--uses", type=int, default=1400)
+    options.add_argument("--chats", type=int, default=600)
+    options.add_argument("--answer_batch", type=int, default=384)
+    options.add_argument("--dreams_per_class", type=int, default=4)
+    options.add_argument("--dream_steps", type=int, default=200)
+    options.add_argument("--seed", type=int, default=0)
+    settings = options.parse_args()
+    started = time.monotonic()
+    torch.manual_seed(settings.seed)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    drawings, drawn = load_drawings(settings.assets)
+    cutouts, cutout_names = load_cutouts(settings.assets)
+    print({"drawings": list(drawings.shape), "seconds": round(time.monotonic() - started, 1)}, flush=True)
+    gguf = next(settings.assets.glob("*.gguf"))
+    model, processor = assemble(gguf, next(settings.assets.glob("*.pth")))
+    model.to(device).requires_grad_(False)
+    encoder = Encoder(processor)
+
+    texts = settings.out / "distilled.json"
+    if texts.exists():
+        distilled = json.loads(texts.read_text(encoding="utf-8"))
+    else:
+        names = drawn + sorted(set(photo_classes()) - set(drawn))
+        asked = distil.questions(
+            names, pairs=settings.pairs, uses=settings.uses, chats=settings.chats, seed=settings.seed
+        )
+        distilled = distil.answer(_text_model(model), processor.tokenizer, asked, batch=settings.answer_batch)
+        texts.write_text(json.dumps(distilled), encoding="utf-8")
+    print({"distilled": len(distilled), "seconds": round(time.monotonic() - started, 1)}, flush=True)
+
+    dreams = load_dreams(settings.out)
+    if not len(dreams) and settings.dreams_per_class:
+        from copy import deepcopy
+
+        tower = deepcopy(model.model.vision_tower).float().to(memory_format=torch.channels_last)
+        tower_file = next(settings.assets.glob("*.pth"))
+        dreams = dream_photographs(tower, tower_file, per_class=settings.dreams_per_class, steps=settings.dream_steps, batch=250)
+        save_dreams(settings.out, dreams)
+    print({"dreams": len(dreams), "seconds": round(time.monotonic() - started, 1)}, flush=True)
+
+    bank = PictureBank(drawings, list(STYLES), cutouts, dreams, device)
+    per_class = len(dreams) // 1000
+    photos = [("dream", index, photo_classes()[index // per_class]) for index in range(len(dreams))] if per_class else []
+    shuffled = random.Random(2).sample(range(len(cutouts)), len(cutouts))
+    held_out = [("cutout", index, cutout_names[index]) for index in shuffled[:HELD_OUT_CUTOUTS]]
+    photos += [("cutout", index, cutout_names[index]) for index in shuffled[HELD_OUT_CUTOUTS:]]
+    known = set(drawn) | {name for _, _, name in photos}
+    rows = [row for row in distilled if all(name in known for name in row[0])]
+    curriculum = Curriculum(drawn, photos, rows, settings.seed)
+
+    layers = add_low_rank(model, settings.rank, 2 * settings.rank)
+    projector = model.model.multi_modal_projector.float().requires_grad_(True)
+    factors = [factor for layer in layers.values() for factor in (layer.lora_A, layer.lora_B)]
+    save = lambda: save_base(settings.out / "base.safetensors", layers, projector)  # noqa: E731
+    result = train(
+        model, encoder, bank, curriculum.row, factors + list(projector.parameters()),
+        batch=settings.batch, lr=settings.lr, steps=settings.steps, seconds=settings.seconds,
+        log=settings.out / "train_log.jsonl", save=save,
+    )  # fmt: skip
+    print(result, flush=True)
+    result["naming"] = measure(model.eval(), encoder, bank, drawn, held_out)
+    if device == "cuda":
+        result["card"] = torch.cuda.get_device_name()
+        result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 1)
+    result["settings"] = {name: str(value) for name, value in vars(settings).items()}
+    (settings.out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    print(json.dumps(result), flush=True)
+
+
+def _text_model(model: Any) -> Any:
+    """The language model alone, as transformers' causal LM sharing the weights, for text-only generation."""
+    from transformers import LlamaForCausalLM
+
+    language = LlamaForCausalLM(model.config.text_config).to(device=model.device, dtype=torch.bfloat16)
+    language.model = model.model.language_model
+    language.lm_head = model.lm_head
+    language.generation_config = model.generation_config
+    return language.eval()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Low-rank updates, trained fast: one matrix product per weight instead of a wrapper around every linear layer.
+
+PEFT wraps each of the 210 linear layers of the decoder, which on a small model costs more time in kernel launches than the products themselves.
+Here the effective weight ``W + scale * B @ A`` is formed once a step for each layer and used by a plain linear. The factors are those
+of LoRA (Hu et al., 2021), and ``peft_state`` writes them under PEFT's names, so that the result is a standard PEFT adapter.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TARGET_PATTERN = r".*language_model.*\.(" + "|".join(TARGETS) + ")"
+
+
+class LowRankLinear(nn.Module):
+    """A frozen linear layer (out x in) plus a trainable update of rank ``rank``; stands in for ``nn.Linear``."""
+
+    def __init__(self, linear: nn.Linear, rank: int, scale: float) -> None:
+        super().__init__()
+        self.weight, self.scale = linear.weight, scale
+        device = linear.weight.device
+        self.lora_A = nn.Parameter(torch.empty(rank, linear.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        update = (self.lora_B.to(hidden.dtype) @ self.lora_A.to(hidden.dtype)) * self.scale
+        return F.linear(hidden, self.weight + update)
+
+
+def add_low_rank(model: nn.Module, rank: int, alpha: float) -> dict[str, LowRankLinear]:
+    """Replace every decoder linear by a ``LowRankLinear``, in place; returns them by module name."""
+    layers: dict[str, LowRankLinear] = {}
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and re.fullmatch(TARGET_PATTERN, name):
+            layers[name] = LowRankLinear(module, rank, alpha / rank)
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, layers[name])
+    return layers
+
+
+def base_state(layers: dict[str, LowRankLinear], projector: nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors of the shipped base weights: factors, projector and scale (read by ``models.mini.merge_base``)."""
+    state = {f"projector.{name}": _shipped(value) for name, value in projector.state_dict().items()}
+    state["scale"] = torch.tensor(next(iter(layers.values())).scale)
+    for name, layer in layers.items():
+        state[f"{name}.lora_A"], state[f"{name}.lora_B"] = _shipped(layer.lora_A), _shipped(layer.lora_B)
+    return state
+
+
+def save_base(path: Path, layers: dict[str, LowRankLinear], projector: nn.Module) -> None:
+    """Write the base weights as one safetensors file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(base_state(layers, projector), path)
+
+
+def save_adapter(folder: Path, layers: dict[str, LowRankLinear], rank: int, alpha: float) -> None:
+    """Write a standard PEFT folder: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state: dict[str, Any] = {}
+    for name, layer in layers.items():
+        state[f"base_model.model.{name}.lora_A.weight"] = _shipped(layer.lora_A)
+        state[f"base_model.model.{name}.lora_B.weight"] = _shipped(layer.lora_B)
+    save_file(state, folder / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "mini",
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": TARGET_PATTERN,
+        "inference_mode": True,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _shipped(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().to(device="cpu", dtype=torch.bfloat16).contiguous()

@@ -1,0 +1,138 @@
+"""Pictures to train on: drawings in many styles, cut-out photographs and dreamed photographs, augmented on the device.
+
+A picture is named by ``Picture(kind, index)``: ``drawn`` pictures are concepts in a style drawn by lot, ``photo`` pictures are dreams or
+cut-outs. Augmentation (place, size, tilt, mirror, ground, line and grey versions, light, noise) runs on the device in one batch, so
+that the same concept never gives the same pixels twice.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+SIZE = 224
+STYLE_WEIGHTS = {
+    "openmoji": 3.0,
+    "twemoji": 3.0,
+}  # the styles of MIS-Mini are seen more often than the helpers around them
+
+
+class Picture(NamedTuple):
+    """One picture to draw: ``kind`` is "drawn", "cutout" or "dream"; ``style`` fixes a drawing style (None: by lot)."""
+
+    kind: str
+    index: int
+    style: str | None = None
+
+
+class PictureBank:
+    """Arrays of raw pictures on one device.
+
+    Args:
+        drawings: uint8 (concepts, styles, s, s, 4); an all-transparent drawing means that the style lacks the concept.
+        styles: names of the styles, in the order of the second axis.
+        cutouts: uint8 (n, s, s, 4), photographs on transparent ground; may be empty.
+        dreams: uint8 (n, 3, 224, 224); may be empty.
+    """
+
+    def __init__(
+        self, drawings: np.ndarray, styles: list[str], cutouts: np.ndarray, dreams: np.ndarray, device: str
+    ) -> None:
+        self.device = device
+        self.styles = styles
+        self.drawings = torch.from_numpy(drawings).to(device)
+        self.cutouts = torch.from_numpy(cutouts).to(device)
+        self.dreams = torch.from_numpy(dreams).to(device)
+        there = (drawings[..., 3].reshape(*drawings.shape[:2], -1).max(-1) > 0).astype(np.float32)
+        there[:, styles.index("noto")] = 0  # the unseen style is never drawn by lot
+        weights = np.array([STYLE_WEIGHTS.get(style, 1.0) for style in styles], dtype=np.float32)
+        self.lots = torch.from_numpy(there * weights).to(device)
+
+    def pixels(self, pictures: list[Picture], *, augment: bool) -> torch.Tensor:
+        """Render pictures to (n, 3, 224, 224) in the tower's normalisation, (x - 127) / 128."""
+        result = torch.empty(len(pictures), 3, SIZE, SIZE, device=self.device)
+        for kind, render in (("drawn", self._drawn), ("cutout", self._cutout), ("dream", self._dream)):
+            rows = [row for row, picture in enumerate(pictures) if picture.kind == kind]
+            if rows:
+                result[rows] = render([pictures[row] for row in rows], augment)
+        if augment:
+            light = torch.empty(len(pictures), 1, 1, 1, device=self.device).uniform_(0.8, 1.15)
+            result = (result * light + torch.randn_like(result) * 0.02).clamp(0, 1)
+        return (result * 255 - 127) / 128
+
+    def _drawn(self, pictures: list[Picture], augment: bool) -> torch.Tensor:
+        index = torch.tensor([picture.index for picture in pictures], device=self.device)
+        style = torch.multinomial(self.lots[index], 1)[:, 0]
+        for row, picture in enumerate(pictures):
+            if picture.style is not None:
+                style[row] = self.styles.index(picture.style)
+        drawing = _premultiplied(self.drawings[index, style])
+        drawing = _place(drawing, augment, scale=(0.85, 1.6), tilt=0.35)
+        if augment:
+            drawing = _stylised(drawing)
+        return _over(drawing, _ground(len(pictures), self.device, augment))
+
+    def _cutout(self, pictures: list[Picture], augment: bool) -> torch.Tensor:
+        index = torch.tensor([picture.index for picture in pictures], device=self.device)
+        photo = _place(_premultiplied(self.cutouts[index]), augment, scale=(0.6, 1.3), tilt=0.25)
+        ground = _ground(len(pictures), self.device, augment)
+        if augment and len(self.dreams):
+            # half of the cut-outs stand before a blurred dream: a photographic ground without a photograph
+            behind = self.dreams[torch.randint(len(self.dreams), (len(pictures),), device=self.device)].float() / 255
+            behind = F.interpolate(F.avg_pool2d(behind, 16), size=SIZE, mode="bilinear")
+            ground = torch.where(torch.rand(len(pictures), 1, 1, 1, device=self.device) < 0.5, behind, ground)
+        return _over(photo, ground)
+
+    def _dream(self, pictures: list[Picture], augment: bool) -> torch.Tensor:
+        index = torch.tensor([picture.index for picture in pictures], device=self.device)
+        photo = self.dreams[index].float() / 255
+        return _place(photo, augment, scale=(0.6, 1.0), tilt=0.1, padding="reflection") if augment else photo
+
+
+def _premultiplied(rgba: torch.Tensor) -> torch.Tensor:
+    image = rgba.float().permute(0, 3, 1, 2) / 255
+    return torch.cat([image[:, :3] * image[:, 3:], image[:, 3:]], 1)
+
+
+def _over(drawing: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:
+    return drawing[:, :3] + ground * (1 - drawing[:, 3:])
+
+
+def _place(
+    image: torch.Tensor, augment: bool, *, scale: tuple[float, float], tilt: float, padding: str = "zeros"
+) -> torch.Tensor:
+    """Scale, tilt, shift and mirror (n, c, h, w) to (n, c, 224, 224); ``scale`` above 1 makes the thing smaller."""
+    n, device = len(image), image.device
+    lot = torch.rand(n, 5, device=device) if augment else torch.full((n, 5), 0.5, device=device)
+    size = scale[0] + (scale[1] - scale[0]) * lot[:, 0] if augment else torch.full((n,), 1.25, device=device)
+    angle = (lot[:, 1] - 0.5) * 2 * tilt
+    shift = (lot[:, 2:4] - 0.5) * 0.4
+    mirror = torch.where(lot[:, 4] < 0.3, -1.0, 1.0)
+    first = torch.stack([mirror * angle.cos() * size, -angle.sin() * size, shift[:, 0]], 1)
+    second = torch.stack([mirror * angle.sin() * size, angle.cos() * size, shift[:, 1]], 1)
+    grid = F.affine_grid(torch.stack([first, second], 1), (n, image.shape[1], SIZE, SIZE), align_corners=False)
+    return F.grid_sample(image, grid, padding_mode=padding, align_corners=False)
+
+
+def _ground(n: int, device: str, augment: bool) -> torch.Tensor:
+    if not augment:
+        return torch.full((n, 3, SIZE, SIZE), 0.93, device=device)
+    waves = F.interpolate(torch.rand(n, 3, 4, 4, device=device), size=SIZE, mode="bicubic").clamp(0, 1)
+    plain, mix = torch.rand(n, 3, 1, 1, device=device), torch.rand(n, 1, 1, 1, device=device) * 0.5
+    dark = torch.where(torch.rand(n, 1, 1, 1, device=device) < 0.15, 0.35, 1.0)
+    return (0.35 + 0.65 * (plain * (1 - mix) + waves * mix)) * dark
+
+
+def _stylised(drawing: torch.Tensor) -> torch.Tensor:
+    """Turn some drawings into line art, some into grey ones: the nearest thing to styles that are not in the bank."""
+    alpha = drawing[:, 3:]
+    weights = torch.tensor([0.3, 0.59, 0.11], device=drawing.device).view(1, 3, 1, 1)
+    grey = (drawing[:, :3] * weights).sum(1, keepdim=True)
+    sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=drawing.device)
+    edges = F.conv2d(F.avg_pool2d(grey + 1 - alpha, 3, 1, 1), torch.stack([sobel, sobel.T])[:, None], padding=1)
+    ink = (F.max_pool2d(edges.square().sum(1, keepdim=True).sqrt(), 3, 1, 1) * 1.5).clamp(0, 1)
+    lines = torch.cat([torch.zeros_like(drawing[:, :3]), ink], 1)
+    greys = torch.cat([grey.expand(-1, 3, -1, -1), alpha], 1)
+    lot = torch.rand(len(drawing), 1, 1, 1, device=drawing.device)
+    return torch.where(lot < 0.1, lines, torch.where(lot < 0.2, greys, drawing))
