@@ -29,7 +29,7 @@ _ENDS_BLOCK = re.compile(
     re.VERBOSE,
 )
 _TAG = re.compile(r"</?[A-Za-z_]{2,20}>")
-_STOP = re.compile(r"""[.!?…]+["'”’)\]*_`]*(?=\s)|[。！？]+[」』”’]*""")
+_STOP = re.compile(r"""[.!?…]+["'”’)\]*_`]*(?=\s)|:(?=\s+\(?1[.)]\s)|[。！？]+[」』”’]*""")
 _MARKER_ONLY = re.compile(
     r"\s*(?:[-*•·–+]\s+)?(?:\*\*)?\(?(?:step\s+)?(?:\d{1,3}|[a-zA-Z])[.)]\s*(?:\*\*)?$", re.IGNORECASE
 )
@@ -91,7 +91,7 @@ def _stops(text: str, block: Span) -> list[int]:
 
 
 def _is_boundary(text: str, last: int, stop: re.Match[str], after: int) -> bool:
-    if stop[0][0] in "。！？":
+    if stop[0][0] in "。！？:":
         return True
     following = text[after]
     if following.islower() or _MARKER_ONLY.match(text[last : stop.end()]):

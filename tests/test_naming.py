@@ -7,6 +7,7 @@ import io
 import pytest
 
 from mis_lib.construct.images import concepts
+from mis_lib.construct.labels import perceive
 from mis_lib.construct.naming import is_named, names_all, synonyms
 
 NAMED = [
@@ -70,6 +71,10 @@ def test_not_named(name: str, text: str) -> None:
 @pytest.mark.parametrize("template", ["The image shows a {}.", "The first image shows the {} and the second a rug."])
 def test_every_concept_is_named_by_its_own_name(template: str) -> None:
     assert [name for name in concepts() if not is_named(template.format(name), name)] == []
+
+
+def test_every_concept_is_named_by_the_sentence_that_labels_use() -> None:
+    assert [name for name in concepts() if not names_all(perceive(["abacus", name]), ["abacus", name])] == []
 
 
 def test_every_listed_synonym_names_its_concept() -> None:

@@ -27,6 +27,8 @@ CASES = {
     "quote goes on": ('"Stop!" she said. He did.', ['"Stop!" she said.', "He did."]),
     "numbered list": ("Do this:\n1. Take it.\n2. Put it down.", ["Do this:", "1. Take it.", "2. Put it down."]),
     "numbered list in a line": ("1. Take it. 2. Put it down.", ["1. Take it.", "2. Put it down."]),
+    "numbered list after a colon": ("Do this: 1. Take it. 2. Go.", ["Do this:", "1. Take it.", "2. Go."]),
+    "colon alone": ("One rule: Take it. Go.", ["One rule: Take it.", "Go."]),
     "step": ("Step 1. Take it. Step 2. Go.", ["Step 1. Take it.", "Step 2. Go."]),
     "bullets without stops": ("Bring:\n- a cup\n- a spoon", ["Bring:", "- a cup", "- a spoon"]),
     "heading": ("## Risk\nIt burns.", ["## Risk", "It burns."]),

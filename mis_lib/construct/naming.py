@@ -41,7 +41,7 @@ _INSIDE = frozenset(
         "riding",
     }
 )
-_DETERMINER = r"\b(?:an?|the|this|that|his|her|its|their|your|my|our|one|each|any|some|with|of) (?:[a-z]+ )?"
+_DETERMINER = r"\b(?:an?|the|this|that|his|her|its|their|your|my|our|one|each|any|some|with|of|shows?|depicts?|displays?|contains?|features?|sees?) (?:[a-z]+ )?"
 _NEEDS_DETERMINER = frozenset(
     re.findall(
         r"\w+",
