@@ -182,3 +182,11 @@ def test_many_problems_are_reported_together(tmp_path: Path) -> None:
     rows = [{**ROW, "object_1": f"thing {number}"} for number in range(30)]
     message = error_of(write_table(tmp_path, rows))
     assert "row 2:" in message and "row 21:" in message and "... and 10 more" in message
+
+
+def test_no_pair_is_harmful_in_one_block_and_harmless_in_another() -> None:
+    elements = load_elements().elements
+    harmful = {frozenset(element.pair): element for element in elements}
+    for element in elements:
+        other = harmful.get(frozenset(element.twin_pair))
+        assert other is None, f"{element.file}, row {element.row}: its twin is harmful in {other.file}, row {other.row}"
