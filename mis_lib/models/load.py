@@ -1,0 +1,118 @@
+"""Loading: one checkpoint with all its adapters attached, and its processor; local files, safetensors only, no remote code.
+
+A *variant* is a name for the checkpoint under one adapter; the variant whose adapter is ``None`` is the checkpoint itself. All adapters stay
+attached side by side, so that variants can be switched, or mixed in one batch, without loading anything again:
+
+    model, processor = load_model(ensure_mini(), shipped_variants())
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from mis_lib.errors import ModelError
+from mis_lib.models.mini import ADAPTERS
+
+BASE = "mini"
+SHIPPED = ("mirage", "refusal", "textual")
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+# What a damaged or unsuitable file makes the libraries raise.
+_LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+
+
+class LoadedModel(NamedTuple):
+    """A model in evaluation mode (a ``PeftModel`` where it has adapters) and its processor, which pads on the left."""
+
+    model: PreTrainedModel | PeftModel
+    processor: ProcessorMixin
+
+
+def shipped_variants() -> dict[str, Path | None]:
+    """The variants that come with the package: the base, and every adapter whose files are there."""
+    folders = {name: ADAPTERS / name for name in SHIPPED}
+    return {BASE: None, **{name: folder for name, folder in folders.items() if (folder / WEIGHTS).exists()}}
+
+
+def load_model(
+    checkpoint: Path | str,
+    adapters: Mapping[str, Path | None] | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | str = "auto",
+) -> LoadedModel:
+    """Load a checkpoint (folder, or id of a hub model that is in the local cache) and attach adapters under their variants' names.
+
+    Args:
+        checkpoint: standard Hugging Face layout, weights as safetensors.
+        adapters: PEFT folder of each variant, ``None`` for the base.
+        device: "cpu", "cuda", "cuda:1" ...
+        dtype: of the weights; "auto" is the checkpoint's own.
+
+    Raises:
+        ModelError: something is missing, damaged or does not fit; names the file and the way out.
+    """
+    model, processor = _load_base(checkpoint, dtype)
+    for variant, folder in (adapters or {}).items():
+        if folder is not None:
+            model = _attach(model, variant, folder)
+    try:
+        model = model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"cannot put {checkpoint} on {device!r}: {error}; try device 'cpu'") from error
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    return LoadedModel(model.eval(), processor)
+
+
+def _load_base(checkpoint: Path | str, dtype: torch.dtype | str) -> tuple[Any, Any]:
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if isinstance(checkpoint, Path) and not (checkpoint / "config.json").exists():
+        raise ModelError(
+            f"{checkpoint}: expected a checkpoint folder with config.json; `mis build` makes the embedded model"
+        )
+    try:
+        processor = AutoProcessor.from_pretrained(checkpoint, **options)
+        model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True, **options)
+    except _LOADING_ERRORS as error:
+        raise ModelError(
+            f"{checkpoint} cannot be loaded: {_first_line(error)}. It must be complete and hold safetensors; "
+            "`mis build --force` assembles the embedded model again"
+        ) from error
+    processor.tokenizer.padding_side = "left"  # rows of one batch must end together for the next token
+    if processor.tokenizer.pad_token is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    return model, processor
+
+
+def _attach(model: Any, variant: str, folder: Path) -> PeftModel:
+    """``model`` with the adapter of ``folder`` added under the name ``variant``; every tensor of the file must find its place."""
+    remedy = "reinstall the package or train it again (`mis build --train " + variant + "`)"
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).exists():
+            raise ModelError(f"variant {variant!r}: expected {folder / name}, found no such file; {remedy}")
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as weights:
+            tensors = len(weights.keys())
+        if not isinstance(model, PeftModel):
+            config = PeftConfig.from_pretrained(str(folder))
+            model = PeftModel(model, config, adapter_name=variant, autocast_adapter_dtype=False)
+        result = model.load_adapter(str(folder), adapter_name=variant, autocast_adapter_dtype=False)
+    except _LOADING_ERRORS as error:
+        raise ModelError(f"variant {variant!r}: {folder} cannot be loaded: {_first_line(error)}; {remedy}") from error
+    missing = [key for key in result.missing_keys if f".{variant}." in key]
+    if result.unexpected_keys or missing:
+        example = (list(result.unexpected_keys) or missing)[0]
+        raise ModelError(
+            f"variant {variant!r}: {folder / WEIGHTS} with {tensors} tensors does not fit this checkpoint "
+            f"({len(result.unexpected_keys)} tensors without a place, {len(missing)} places without a tensor, such as {example}); {remedy}"
+        )
+    return model
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
