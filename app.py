@@ -35,15 +35,25 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="app.py", description="Compare base and tuned vision-language models side by side.")
+    parser = argparse.ArgumentParser(
+        prog="app.py", description="Compare base and tuned vision-language models side by side."
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others than loopback need --auth")
     parser.add_argument("--port", type=int, default=7860, help="first port to try (default 7860)")
-    parser.add_argument("--auth", type=Path, metavar="FILE", help="names and hashed passwords (python -m workbench.auth NAME)")
+    parser.add_argument(
+        "--auth", type=Path, metavar="FILE", help="names and hashed passwords (python -m workbench.auth NAME)"
+    )
     parser.add_argument("--model", type=Path, metavar="PATH", help="checkpoint folder (default: the embedded model)")
     parser.add_argument(
-        "--adapters", type=_adapter, nargs="+", metavar="NAME=PATH", help="PEFT adapter folders to compare with the model"
+        "--adapters",
+        type=_adapter,
+        nargs="+",
+        metavar="NAME=PATH",
+        help="PEFT adapter folders to compare with the model",
     )
-    parser.add_argument("--data", type=Path, metavar="PATH", help="data set folder for the examples (default: MIS-Mini)")
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="data set folder for the examples (default: MIS-Mini)"
+    )
     return parser
 
 

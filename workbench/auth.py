@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import os
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -46,7 +45,9 @@ class Users:
                 name, salt, digest = _parse(line, f"{path}, row {row}")
                 hashes[name] = (salt, digest)
         if not hashes:
-            raise SettingsError(f"--auth: {path} names nobody; add a line with `python -m workbench.auth NAME >> {path}`")
+            raise SettingsError(
+                f"--auth: {path} names nobody; add a line with `python -m workbench.auth NAME >> {path}`"
+            )
         return cls(hashes)
 
     async def check(self, name: str, password: str) -> bool:
@@ -88,7 +89,9 @@ def _parse(line: str, where: str) -> tuple[str, bytes, bytes]:
     except (IndexError, ValueError):
         scheme = ""
     if len(parts) != 4 or scheme != "scrypt":
-        raise SettingsError(f"{where}: expected name:scrypt:SALT:HASH; make the line with `python -m workbench.auth NAME`")
+        raise SettingsError(
+            f"{where}: expected name:scrypt:SALT:HASH; make the line with `python -m workbench.auth NAME`"
+        )
     return name, salt, digest
 
 

@@ -56,9 +56,7 @@ class PromptView:
     errors: str = ""
 
 
-def show_prompt(
-    host: Host, prompt: Prompt, *, question: str | None = None, problems: Sequence[str] = ()
-) -> PromptView:
+def show_prompt(host: Host, prompt: Prompt, *, question: str | None = None, problems: Sequence[str] = ()) -> PromptView:
     """The strip of a prompt; an example whose images were changed is no longer called one."""
     catalogue = host.data.value
     sample = catalogue.by_id.get(prompt.example_id or "") if catalogue else None

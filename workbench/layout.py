@@ -1,4 +1,4 @@
-"""The page: header, error bar and tabs, and the safe defaults it is served with.
+"""The page: header and tabs, and the safe defaults it is served with.
 
 The page loads nothing from outside this machine: fonts are Gradio's own local copies, style and script lie in ``assets``. Nothing is
 recorded (run history, analytics, monitoring), nothing is shared, and no folder is served.
@@ -12,12 +12,12 @@ from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
-import gradio as gr  # noqa: E402
+import gradio as gr
 
-from mis_lib.errors import SettingsError  # noqa: E402
-from workbench import render, tab_compare  # noqa: E402
-from workbench.engine_host import Host  # noqa: E402
-from workbench.tab_compare import Shared, html  # noqa: E402
+from mis_lib.errors import SettingsError
+from workbench import render, tab_compare
+from workbench.engine_host import Host
+from workbench.tab_compare import html
 
 MAX_UPLOAD = "32mb"
 HOURS_KEPT = 12  # uploads older than this are deleted
@@ -28,9 +28,8 @@ def build_app(host: Host) -> gr.Blocks:
     """Build the app around what its sessions share; ``host.start()`` fills it."""
     with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
         header = html(render.header(host.model.status, host.checkpoint), "mis-header")
-        errors = html("", "mis-errors")
         with gr.Tabs(elem_id="mis-tabs"), gr.Tab("Compare", id="compare"):
-            tab_compare.build(page, host, Shared(header, errors))
+            tab_compare.build(page, host, header)
         html(render.CREDITS, "mis-credits")
     return page.queue(max_size=64, default_concurrency_limit=8)
 
@@ -76,7 +75,9 @@ def free_port(host: str, port: int, *, tries: int = 40) -> int:
     for candidate in range(port, port + tries):
         if _can_bind(host, candidate):
             return candidate
-    raise SettingsError(f"--port: {port} to {port + tries - 1} cannot be listened on at {host}; choose another with --port")
+    raise SettingsError(
+        f"--port: {port} to {port + tries - 1} cannot be listened on at {host}; choose another with --port"
+    )
 
 
 def _can_bind(host: str, port: int) -> bool:
@@ -101,7 +102,12 @@ def _is_loopback(host: str) -> bool:
 
 def _theme() -> gr.themes.Base:
     # Gradio's bundled IBM Plex in its two complete weights; the default's semi-bold lacks most letters
-    sans = [gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"]
+    sans = [
+        gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 700)),
+        "ui-sans-serif",
+        "system-ui",
+        "sans-serif",
+    ]
     mono = [gr.themes.utils.fonts.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"]
     return gr.themes.Default(
         font=sans,

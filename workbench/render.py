@@ -101,7 +101,7 @@ def _origin(prompt: Prompt, sample: Sample | None, twin: Sample | None) -> str:
         count = len(prompt.images)
         left = f"<span>{count} of {MAX_IMAGES} images</span>"
     else:
-        where = " › ".join(escape(part) for part in (sample.category, sample.sub_category) if part)
+        where = " &rsaquo; ".join(escape(part) for part in (sample.category, sample.sub_category) if part)
         left = f"<span>Example <code>{escape(sample.id)}</code> {truth_chip(sample)} {where}</span>"
     other = (
         f'<button type="button" class="mis-link" data-action="take" data-id="{escape(twin.id)}">{icon("swap")}'
@@ -109,7 +109,9 @@ def _origin(prompt: Prompt, sample: Sample | None, twin: Sample | None) -> str:
         if twin
         else ""
     )
-    clear = '<button type="button" class="mis-link" data-action="wipe">Remove all images</button>' if prompt.images else ""
+    clear = (
+        '<button type="button" class="mis-link" data-action="wipe">Remove all images</button>' if prompt.images else ""
+    )
     return f'<div class="mis-origin">{left}<span class="mis-origin-actions">{other}{clear}</span></div>'
 
 
@@ -130,7 +132,7 @@ def _tile(image: PromptImage, index: int, count: int) -> str:
     return (
         f'<figure class="mis-tile" draggable="true" data-index="{index}">'
         f'<span class="mis-number">{number}</span>{picture(image.thumbnail, f"Image {number}: {image.name}", image.flagged)}'
-        f'<figcaption title="{name} ({image.width} × {image.height})">{name}</figcaption>'
+        f'<figcaption title="{name} ({image.width} x {image.height})">{name}</figcaption>'
         f'<div class="mis-tile-actions">{move("left", index - 1)}{move("right", index + 1)}{remove}</div></figure>'
     )
 
@@ -158,7 +160,9 @@ def examples(page: Page, status: Status, *, chosen: str | None = None) -> str:
     if status.phase is Phase.FAILED:
         return _empty("The examples could not be prepared.", f"{status.message} Your own images work all the same.")
     if status.phase is not Phase.READY:
-        return _empty("Preparing the examples …", f"{status.message} {status.seconds:.0f} s. Your own images work already.")
+        return _empty(
+            "Preparing the examples …", f"{status.message} {status.seconds:.0f} s. Your own images work already."
+        )
     if not page.cards:
         return _empty("No example matches.", "Choose another category or split, or shorten the search.")
     more = len(page.cards) < page.total
@@ -179,7 +183,8 @@ def _card(card: Card, chosen: str | None) -> str:
     sample, twin = card.sample, card.twin
     title = " + ".join(sample.objects or sample.images)
     pictures = "".join(
-        picture(source, f"Image {number} of {title}", sample.harmful) for number, source in enumerate(card.thumbnails, 1)
+        picture(source, f"Image {number} of {title}", sample.harmful)
+        for number, source in enumerate(card.thumbnails, 1)
     )
     here = " mis-chosen" if chosen in (sample.id, twin.id if twin else sample.id) else ""
     buttons = "".join(_load_button(item, chosen) for item in (sample, twin) if item is not None)
@@ -205,4 +210,6 @@ def _empty(title: str, text: str) -> str:
 
 
 def _sentence(message: str) -> str:
-    return message[:1].upper() + message[1:] + ("" if message.endswith((".", "!", "?", "…")) else ".")
+    first = message.split(" ", 1)[0]
+    start = first.capitalize() if first.isalpha() and first.islower() else first  # a file's name stays as it is
+    return start + message[len(first) :] + ("" if message.endswith((".", "!", "?", "…")) else ".")

@@ -7,6 +7,7 @@ from the Okabe-Ito palette. So it can be read in grey, by colour-blind people an
 from html import escape
 from itertools import groupby
 
+from mis_lib.judge.rule import RULES
 from mis_lib.schema import Outcome, SegmentKind
 from workbench.render import icon, picture, truth_chip
 from workbench.state import Answer, Comparison
@@ -63,9 +64,7 @@ def results(comparison: Comparison) -> str:
     """The question as it was put, and one column an answer."""
     columns = "".join(_column(answer) for answer in comparison.answers)
     busy = "false" if comparison.finished else "true"
-    return (
-        f'{_recap(comparison)}<div class="mis-columns mis-columns-{len(comparison.answers)}" aria-busy="{busy}">{columns}</div>'
-    )
+    return f'{_recap(comparison)}<div class="mis-columns mis-columns-{len(comparison.answers)}" aria-busy="{busy}">{columns}</div>'
 
 
 def _recap(comparison: Comparison) -> str:
@@ -96,7 +95,7 @@ def _column(answer: Answer) -> str:
 
 
 def _cost(answer: Answer) -> str:
-    speed = f"{answer.tokens_per_second:.1f} tokens/s" if answer.tokens else "– tokens/s"
+    speed = f"{answer.tokens_per_second:.1f} tokens/s" if answer.tokens else "- tokens/s"
     unit = "token" if answer.tokens == 1 else "tokens"
     return (
         f'<p class="mis-cost"><span>{answer.tokens} {unit}</span><span>{answer.seconds:.1f} s</span><span>{speed}</span>'
@@ -111,9 +110,10 @@ def _badge(answer: Answer) -> str:
         return f'<p class="mis-no-verdict">No verdict: {escape(answer.no_verdict)}.</p>'
     label, tone = VERDICTS[answer.verdict.outcome]
     reason = f"<small>{escape(answer.verdict.reason)}</small>" if answer.verdict.reason else ""
+    rule = escape(RULES.get(answer.verdict.outcome, ""))
     return (
-        f'<div class="mis-verdict mis-{tone}" data-outcome="{answer.verdict.outcome}">{icon(tone)}<b>{label}</b>'
-        f"{reason}</div>"
+        f'<div class="mis-verdict mis-{tone}" data-outcome="{answer.verdict.outcome}" title="{rule}">{icon(tone)}'
+        f"<b>{label}</b>{reason}</div>"
     )
 
 
@@ -124,8 +124,10 @@ def _parts(answer: Answer) -> str:
     if not answer.segments:
         return f'<p class="mis-plain">{escape(answer.text)}</p>'
     blocks = [
-        (kind, "".join(part.text for part in parts)) for kind, parts in groupby(answer.segments, key=lambda part: part.kind)
+        (kind, "".join(part.text for part in parts))
+        for kind, parts in groupby(answer.segments, key=lambda part: part.kind)
     ]
     return "".join(
-        f'<section class="mis-part mis-{kind}"><b>{kind}</b><p>{escape(text.strip())}</p></section>' for kind, text in blocks
+        f'<section class="mis-part mis-{kind}"><b>{kind}</b><p>{escape(text.strip())}</p></section>'
+        for kind, text in blocks
     )

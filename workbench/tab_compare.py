@@ -31,15 +31,6 @@ SAVE = "(text) => window.mis.save(text)"
 PRESS_COMPARE = "() => document.querySelector('#mis-compare').click()"
 
 
-
-
-class Shared(NamedTuple):
-    """Components above the tabs that this tab writes to."""
-
-    header: gr.HTML
-    errors: gr.HTML
-
-
 class PromptPart(NamedTuple):
     """What is asked, and of whom."""
 
@@ -62,7 +53,7 @@ class ExamplesPart(NamedTuple):
 
 
 class ActionsPart(NamedTuple):
-    """The bar that stays in sight while the answers are read; one of start, leave and stop is there at a time."""
+    """The bar that is always in sight; one of start, leave and stop is there at a time."""
 
     start: gr.Button
     leave: gr.Button
@@ -71,6 +62,7 @@ class ActionsPart(NamedTuple):
     clear: gr.Button
     download: gr.Button
     status: gr.HTML
+    errors: gr.HTML
 
 
 class ResultsPart(NamedTuple):
@@ -80,7 +72,7 @@ class ResultsPart(NamedTuple):
     payload: gr.Textbox  # a download on its way to the browser
 
 
-def build(page: gr.Blocks, host: Host, shared: Shared) -> None:
+def build(page: gr.Blocks, host: Host, header: gr.HTML) -> None:
     """Lay out the tab inside ``page``, which is being built, and bind it."""
     handlers = CompareHandlers(host)
     prompt, comparison = gr.State(Prompt()), gr.State(None)
@@ -91,13 +83,13 @@ def build(page: gr.Blocks, host: Host, shared: Shared) -> None:
             examples = _examples_part(handlers.list_examples("", "", ""))
     actions = _actions_part()
     answered = _results_part()
-    _bind_loading(page, handlers, shared, asked, examples, actions)
-    _bind_prompt(handlers, shared, asked, examples, prompt)
-    _bind_comparison(handlers, shared, asked, actions, answered, prompt, comparison)
+    _bind_loading(page, handlers, header, asked, examples, actions)
+    _bind_prompt(handlers, asked, examples, actions, prompt)
+    _bind_comparison(handlers, asked, actions, answered, prompt, comparison)
     gr.on(
         actions.clear.click,
         handlers.clear,
-        outputs=[prompt, asked.strip, asked.question, shared.errors, answered.results, comparison, actions.status],
+        outputs=[prompt, asked.strip, asked.question, actions.errors, answered.results, comparison, actions.status],
         queue=False,
         show_progress="hidden",
         api_name="clear",
@@ -139,15 +131,21 @@ def _examples_part(cards: str) -> ExamplesPart:
 
 
 def _actions_part() -> ActionsPart:
-    with gr.Row(elem_id="mis-actions"):
-        start = gr.Button("Compare", variant="primary", size="md", scale=0, min_width=150, elem_id="mis-compare")
-        leave = gr.Button("Stop", variant="stop", size="md", scale=0, min_width=150, visible=False, elem_id="mis-leave")
-        stop = gr.Button("Stop", variant="stop", size="md", scale=0, min_width=150, visible=False, elem_id="mis-stop")
-        again = gr.Button("Regenerate", size="md", scale=0, min_width=110, elem_id="mis-again")
-        clear = gr.Button("Clear", size="md", scale=0, min_width=70, elem_id="mis-clear")
-        status = html(render.status_line(READY), "mis-status")
-        download = gr.Button("Download JSON", size="md", scale=0, min_width=140, elem_id="mis-download")
-    return ActionsPart(start, leave, stop, again, clear, download, status)
+    with gr.Column(elem_id="mis-dock"):
+        errors = html("", "mis-errors")
+        with gr.Row(elem_id="mis-actions"):
+            start = gr.Button("Compare", variant="primary", size="md", scale=0, min_width=150, elem_id="mis-compare")
+            leave = gr.Button(
+                "Stop", variant="stop", size="md", scale=0, min_width=150, visible=False, elem_id="mis-leave"
+            )
+            stop = gr.Button(
+                "Stop", variant="stop", size="md", scale=0, min_width=150, visible=False, elem_id="mis-stop"
+            )
+            again = gr.Button("Regenerate", size="md", scale=0, min_width=110, elem_id="mis-again")
+            clear = gr.Button("Clear", size="md", scale=0, min_width=70, elem_id="mis-clear")
+            status = html(render.status_line(READY), "mis-status")
+            download = gr.Button("Download JSON", size="md", scale=0, min_width=140, elem_id="mis-download")
+    return ActionsPart(start, leave, stop, again, clear, download, status, errors)
 
 
 def _results_part() -> ResultsPart:
@@ -159,7 +157,7 @@ def _results_part() -> ResultsPart:
 def _bind_loading(
     page: gr.Blocks,
     handlers: CompareHandlers,
-    shared: Shared,
+    header: gr.HTML,
     asked: PromptPart,
     examples: ExamplesPart,
     actions: ActionsPart,
@@ -171,7 +169,7 @@ def _bind_loading(
     gr.on(
         [page.load, model_timer.tick],
         handlers.refresh_model,
-        outputs=[shared.header, asked.variants, shared.errors, model_timer],
+        outputs=[header, asked.variants, actions.errors, model_timer],
         **quiet,
     )
     gr.on(
@@ -185,11 +183,11 @@ def _bind_loading(
 
 
 def _bind_prompt(
-    handlers: CompareHandlers, shared: Shared, asked: PromptPart, examples: ExamplesPart, prompt: gr.State
+    handlers: CompareHandlers, asked: PromptPart, examples: ExamplesPart, actions: ActionsPart, prompt: gr.State
 ) -> None:
     """Examples and uploads become the prompt; the strip's buttons change it."""
     filters = [examples.category, examples.split, examples.words]
-    loaded = [prompt, asked.strip, asked.question, shared.errors]
+    loaded = [prompt, asked.strip, asked.question, actions.errors]
     quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     gr.on(
         [examples.category.change, examples.split.change, examples.words.input],
@@ -221,7 +219,6 @@ def _bind_prompt(
 
 def _bind_comparison(
     handlers: CompareHandlers,
-    shared: Shared,
     asked: PromptPart,
     actions: ActionsPart,
     answered: ResultsPart,
@@ -237,7 +234,7 @@ def _bind_comparison(
     run = begun.then(
         handlers.compare,
         inputs=[prompt, asked.question, asked.variants, asked.tokens, asked.temperature, asked.seed],
-        outputs=[actions.status, shared.errors, answered.results, comparison, *buttons],
+        outputs=[actions.status, actions.errors, answered.results, comparison, *buttons],
         concurrency_limit=1,
         concurrency_id=MODEL_QUEUE,
         show_progress="minimal",
@@ -245,7 +242,9 @@ def _bind_comparison(
         api_name="compare",
     )
     run.then(handlers.end, outputs=buttons, **quiet)
-    gr.on(actions.stop.click, handlers.stop, outputs=actions.status, queue=False, show_progress="hidden", api_name="stop")
+    gr.on(
+        actions.stop.click, handlers.stop, outputs=actions.status, queue=False, show_progress="hidden", api_name="stop"
+    )
     gr.on(actions.leave.click, handlers.leave, outputs=[actions.status, *buttons], cancels=run, **quiet)
     gr.on(actions.again.click, handlers.next_seed, inputs=asked.seed, outputs=asked.seed, **quiet).then(
         fn=None, js=PRESS_COMPARE
@@ -254,7 +253,7 @@ def _bind_comparison(
         actions.download.click,
         handlers.export,
         inputs=comparison,
-        outputs=[answered.payload, shared.errors],
+        outputs=[answered.payload, actions.errors],
         queue=False,
         show_progress="hidden",
         api_name="export",

@@ -5,9 +5,19 @@ window.mis = (() => {
   const revealed = new Set(); // sources of flagged images that this person chose to see
   const DRAGGED = 'application/x-mis-place';
 
+  let waiting = false; // Compare was pressed and no answer has been drawn yet
+
   const setRevealed = (button, shown) => {
     button.classList.toggle('mis-shown', shown);
     button.setAttribute('aria-pressed', String(shown));
+  };
+
+  // The answers are what one wants to see next; the dock with Stop sticks to the window's upper edge above them.
+  const showAnswers = () => {
+    waiting = false;
+    const dock = document.querySelector('#mis-dock');
+    const top = document.querySelector('#mis-legend').getBoundingClientRect().top;
+    if (top > window.innerHeight / 2) window.scrollBy({top: top - dock.offsetHeight - 10, behavior: 'smooth'});
   };
 
   // After a piece of the page was drawn again: what was revealed stays so, and the loaded example stays marked.
@@ -15,6 +25,7 @@ window.mis = (() => {
     for (const button of root.querySelectorAll('[data-reveal]')) {
       setRevealed(button, revealed.has(button.querySelector('img').src));
     }
+    if (waiting && root.querySelector('.mis-running')) showAnswers();
     const id = document.querySelector('[data-example]')?.dataset.example;
     for (const button of document.querySelectorAll('.mis-card [data-action="take"]')) {
       button.setAttribute('aria-pressed', String(button.dataset.id === id));
@@ -48,8 +59,14 @@ window.mis = (() => {
     setTimeout(() => { label.textContent = 'Copy'; }, 1500);
   };
 
-  const fileInput = () => document.querySelector('#mis-upload input[type=file]') ??
-    document.querySelector('input[type=file]#mis-upload');
+  // Gradio's own (hidden) upload button; the prompt's column holds no other file input.
+  const fileInput = () => document.querySelector('#mis-prompt input[type=file]');
+
+  const chooseFiles = () => {
+    const input = fileInput();
+    input.accept = 'image/*'; // only a help for the dialogue: the server looks into the files
+    input.click();
+  };
 
   const upload = (files) => {
     const box = new DataTransfer();
@@ -73,19 +90,13 @@ window.mis = (() => {
     localStorage.setItem('mis-dark', dark ? '1' : '0');
   };
 
-  // The answers are what one wants to see next; the bar with Stop sticks to the top of the window above them.
-  const showAnswers = () => {
-    const bar = document.querySelector('#mis-actions');
-    if (bar.getBoundingClientRect().top > window.innerHeight / 2) bar.scrollIntoView({behavior: 'smooth', block: 'start'});
-  };
-
   document.addEventListener('click', (event) => {
     const button = event.target.closest?.('button');
     if (!button) return;
-    if (button.id === 'mis-compare') showAnswers();
+    if (button.id === 'mis-compare') waiting = true;
     if ('reveal' in button.dataset) toggleReveal(button);
     if ('copy' in button.dataset) copy(button);
-    if ('choose' in button.dataset) fileInput().click();
+    if ('choose' in button.dataset) chooseFiles();
     if ('hide' in button.dataset) button.closest(`.${button.dataset.hide}`).remove();
     if ('theme' in button.dataset) setDark(!document.body.classList.contains('dark'));
   });
