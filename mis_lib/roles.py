@@ -53,7 +53,7 @@ def roles_of(sentence: str) -> frozenset[Role]:
     """The roles of one sentence."""
     text = _normal(sentence)
     if _HEADING.fullmatch(text):
-        return frozenset({Role.HEADING})
+        return frozenset({Role.HEADING, Role.OFFERS} if _OTHER_WAY.search(text) else {Role.HEADING})
     bare = _MARKER.sub("", text)
     found = {role for role, pattern in _PATTERNS.items() if pattern.search(bare)}
     if _asserted(_HARM, bare):
@@ -79,9 +79,7 @@ def _normal(sentence: str) -> str:
     """Lower case, straight quotes, what is quoted blanked out, single spaces."""
     text = sentence.lower().translate(_STRAIGHT)
     unquoted = _QUOTED.sub(" ... ", text)
-    kept = (
-        unquoted if len(re.findall(r"\w+", unquoted)) > 2 else text
-    )  # a reply wrapped in quotes as a whole is no quotation
+    kept = unquoted if re.search(r"\w", unquoted) else text  # a reply wrapped in quotes as a whole is no quotation
     return " ".join(kept.replace("**", "").split())
 
 
@@ -90,7 +88,7 @@ _STRAIGHT = str.maketrans(
 )
 _QUOTED = re.compile(r'"[^"]{1,300}"')
 _MARKER = re.compile(r"^(?:[-*•·+>]\s+|\(?(?:\d{1,3}|[a-z])[.)]\s+|step\s+\d+\s*[:.)-]?\s*)+")
-_HEADING = re.compile(r"(?:#{1,6} .*|</?[a-z ]{2,20}>|```.*|[-=*_]{3,}|[\w ,&/'-]{1,50}:|)")
+_HEADING = re.compile(r"(?:#{1,6} .*|</?[a-z ]{2,20}>|```.*|[-=*_]{3,}|[\w&/'-]+(?: [\w&/'-]+){0,2}:|)")
 
 
 def _asserted(pattern: re.Pattern[str], text: str) -> bool:
