@@ -3,8 +3,11 @@
 They keep the contracts of the real ones (``VariantEngine``, a MIS-Mini folder), so a test that passes with them tests our code, not theirs.
 """
 
+import io
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,8 @@ from mis_lib.construct.images import draw
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.files import MAX_IMAGES, write_records
 from mis_lib.schema import Sample
+from workbench.catalogue import Catalogue
+from workbench.engine_host import Background, Host
 
 MAX_QUESTION = 8000
 
@@ -178,3 +183,54 @@ def _draw(folder: Path, samples: Sequence[Sample], style: str) -> None:
         paper = Image.new("RGB", drawing.size, "white")
         paper.paste(drawing, (0, 0), drawing)
         paper.save(folder / file)
+
+
+def ready_host(folder: Path, *, answers: Mapping[str, str] = ANSWERS, delay: float = 0.0) -> Host:
+    """A host whose scripted model and examples (``folder`` as ``mini_data`` wrote it) are there."""
+    host = Host(
+        Background(lambda progress: ScriptedEngine(answers, delay), what="Model"),
+        Background(lambda progress: Catalogue.read(folder), what="Examples"),
+        variants=tuple(answers),
+    )
+    host.start()
+    never = threading.Event()
+    for background in (host.model, host.data):
+        for _ in background.wait(never, interval=0.01):
+            pass
+        assert background.value is not None, background.status
+    return host
+
+
+def bad_images(folder: Path) -> dict[str, Path]:
+    """Files that people upload by mistake or on purpose, by what is wrong with them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{name}.{ending}" for name, ending in BAD_ENDINGS.items()}
+    photograph = io.BytesIO()
+    Image.effect_noise((320, 200), 60).convert("RGB").save(photograph, "JPEG")
+    Image.new("RGB", (1, 1)).save(paths["tiny"])
+    paths["text"].write_text("This is a text file, whatever its name says.")
+    paths["huge"].write_bytes(_png_header(30_000, 30_000))
+    paths["truncated"].write_bytes(photograph.getvalue()[: len(photograph.getvalue()) // 2])
+    return paths
+
+
+BAD_ENDINGS = {"tiny": "png", "text": "png", "huge": "png", "truncated": "jpg"}
+
+
+def good_images(folder: Path, count: int) -> list[Path]:
+    """Plain pictures of different colours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"photo {number}.png" for number in range(1, count + 1)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (64 + 16 * number, 48), (40 * number, 90, 200 - 30 * number)).save(path)
+    return paths
+
+
+def _png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )

@@ -22,7 +22,7 @@ from mis_lib.judge.rule import judge
 from mis_lib.schema import Response, Sample
 from workbench import render, render_answers
 from workbench.catalogue import Page
-from workbench.engine_host import Engine, Host, Phase, Status, explain
+from workbench.engine_host import Engine, Host, Phase, explain
 from workbench.jobs import follow
 from workbench.pictures import read_images
 from workbench.state import Answer, Comparison, Prompt
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_QUESTION = 8000
 MAX_VARIANTS = 4
+RETRY = "press Compare to try again"
 FAILURES = (MisError, OSError, RuntimeError, ValueError)  # of model, files or settings: shown, the app goes on
 
 
@@ -116,13 +117,14 @@ def compare(
         check_request(host, prompt, question, variants)
         host.model.start()  # after a failure, this is the next try
         for status in host.model.wait(stop):
-            yield View(render.status_line(_waiting(status), busy=True))
+            yield View(render.status_line(render.progress(status), busy=True))
         if stop.is_set():
             yield View(render.status_line("Stopped before the model was ready."))
             return
         yield from _generate(host, _ready(host), prompt, question, variants, chosen, stop)
     except FAILURES as error:
-        yield View(render.status_line("Nothing was generated."), errors=render.error_bar([explain(error)]))
+        advice = [RETRY] if host.model.status.phase is Phase.FAILED else []
+        yield View(render.status_line("Nothing was generated."), errors=render.error_bar([explain(error), *advice]))
     finally:
         if host.stops.get(session) is stop:
             del host.stops[session]
@@ -172,12 +174,8 @@ def export(comparison: Comparison | None) -> str:
 
 def _ready(host: Host) -> Engine:
     if host.model.value is None:
-        raise ModelError(f"the model could not be loaded: {host.model.status.message} Press Compare to try again")
+        raise ModelError(f"the model could not be loaded: {host.model.status.message}")
     return host.model.value
-
-
-def _waiting(status: Status) -> str:
-    return f"{status.message} {status.seconds:.0f} s" if status.phase is Phase.WORKING else status.message
 
 
 def _generate(

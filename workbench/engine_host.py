@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from PIL import Image
 
 from mis_lib.configs import GenerationSettings
-from mis_lib.errors import MisError, ModelError
+from mis_lib.errors import MisError, ModelError, SettingsError
 from workbench.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -133,15 +133,30 @@ def make_host(checkpoint: Path | None, adapters: Sequence[tuple[str, Path]] | No
     """A host for the command line's choices; nothing is loaded before ``start``.
 
     Without a checkpoint it is the embedded model, without adapters the ones shipped with it (or none for another checkpoint).
+
+    Raises:
+        SettingsError: two adapters have the same name.
     """
-    base = EMBEDDED_BASE if checkpoint is None else "base"
-    chosen = None if checkpoint is None and not adapters else {base: None, **dict(adapters or ())}
+    chosen = _choose(checkpoint, adapters or ())
     return Host(
         Background(lambda progress: load_engine(checkpoint, chosen, progress), what="Model"),
         Background(lambda progress: load_examples(data, progress), what="Examples"),
         checkpoint="MIS-Mini" if checkpoint is None else checkpoint.name,
-        variants=tuple(chosen or ()),
+        variants=tuple(chosen),
     )
+
+
+def _choose(checkpoint: Path | None, adapters: Sequence[tuple[str, Path]]) -> dict[str, Path | None]:
+    if checkpoint is None and not adapters:
+        from mis_lib.models.load import shipped_variants
+
+        return shipped_variants()
+    chosen: dict[str, Path | None] = {EMBEDDED_BASE if checkpoint is None else "base": None}
+    for name, path in adapters:
+        if name in chosen:
+            raise SettingsError(f"--adapters: the name {name!r} is taken already; call it something else")
+        chosen[name] = path
+    return chosen
 
 
 def in_daemon(work: Callable[[], T], *, name: str) -> "Future[T]":
@@ -163,13 +178,13 @@ def explain(error: BaseException) -> str:
     return str(error) if isinstance(error, MisError) else f"{type(error).__name__}: {error}"
 
 
-def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None] | None, progress: Progress) -> Engine:
-    """Load a checkpoint with its adapters; without one, the embedded model with the adapters that are shipped.
+def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], progress: Progress) -> Engine:
+    """Load a checkpoint, or without one the embedded model, with its adapters (None: the model itself).
 
     Raises:
         ModelError: a checkpoint or an adapter is missing or does not fit.
     """
-    for name, path in (adapters or {}).items():
+    for name, path in adapters.items():
         if path is not None and not path.exists():
             raise ModelError(
                 f"adapter {name!r}: expected a PEFT adapter folder, found nothing at {path}; "
@@ -184,10 +199,6 @@ def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None] | N
         from mis_lib.models.mini import ensure_mini
 
         checkpoint = ensure_mini(progress=progress)
-    if adapters is None:
-        from mis_lib.models.load import shipped_variants
-
-        adapters = shipped_variants()
     progress("Loading the model …")
     return VariantEngine.load(checkpoint, adapters)
 

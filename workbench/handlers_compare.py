@@ -10,7 +10,7 @@ import gradio as gr
 
 from mis_lib.errors import DataError
 from workbench import compare, render, render_answers
-from workbench.compare import PromptView
+from workbench.compare import RETRY, PromptView
 from workbench.engine_host import Host, Phase
 from workbench.state import Comparison, Prompt
 
@@ -32,11 +32,11 @@ class CompareHandlers:
     def refresh_model(self) -> Updates:
         """Header, variants, error bar, and whether to look again in a second."""
         status = self.host.model.status
-        failed = f"The model could not be loaded: {status.message} Press Compare to try again"
+        failed = [f"the model could not be loaded: {status.message}", RETRY]
         return (
             render.header(status, self.host.checkpoint),
             self.variant_choices() if status.phase is Phase.READY else gr.skip(),
-            render.error_bar([failed]) if status.phase is Phase.FAILED else gr.skip(),
+            render.error_bar(failed) if status.phase is Phase.FAILED else gr.skip(),
             gr.Timer(active=status.phase in (Phase.WAITING, Phase.WORKING)),
         )
 
@@ -116,7 +116,7 @@ class CompareHandlers:
             results = gr.skip() if view.results is None else view.results
             comparison = gr.skip() if view.comparison is None else view.comparison
             yield view.status, view.errors, results, comparison, *buttons
-            buttons = (gr.skip(),) * 3
+            buttons = (gr.skip(),) * len(buttons)
 
     def end(self) -> Updates:
         """After a comparison, however it ended, the next one can be started."""
@@ -158,9 +158,10 @@ def prompt_updates(view: PromptView) -> Updates:
 
 
 def button_updates(*, queued: bool = False, running: bool = False) -> Updates:
-    """Compare, leave-the-queue and stop: one of the three is there at a time."""
+    """Compare, leave-the-queue, stop (one of the three is there at a time), regenerate and clear (off while running)."""
     idle = not queued and not running
-    return gr.Button(visible=idle), gr.Button(visible=queued), gr.Button(visible=running)
+    one_of_three = gr.Button(visible=idle), gr.Button(visible=queued), gr.Button(visible=running)
+    return *one_of_three, gr.Button(interactive=idle), gr.Button(interactive=idle)
 
 
 def preselected(names: list[str]) -> list[str]:

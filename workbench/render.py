@@ -21,6 +21,11 @@ CREDITS = (
     "(SIL OFL 1.1). Answers come from models and may be wrong or unsafe.</p>"
 )
 
+SETTINGS_NOTE = (
+    '<p class="mis-note">Temperature 0 is greedy decoding, as in the paper: the same question gives the same answers. Above 0, '
+    "Regenerate draws again with the next seed.</p>"
+)
+
 ICONS = {
     "left": '<path d="M15 5l-7 7 7 7"/>',
     "right": '<path d="M9 5l7 7-7 7"/>',
@@ -52,11 +57,16 @@ def error_bar(messages: Sequence[str]) -> str:
     )
 
 
+def progress(status: Status) -> str:
+    """What is being done, and for how long already."""
+    return f"{status.message} ({status.seconds:.0f} s)" if status.phase is Phase.WORKING else status.message
+
+
 def header(status: Status, checkpoint: str) -> str:
     """Title, the model's state in one line, and the switch between light and dark."""
     label = {
         Phase.WAITING: "Model: waiting",
-        Phase.WORKING: f"{status.message} {status.seconds:.0f} s",
+        Phase.WORKING: progress(status),
         Phase.READY: f"Model ready: {checkpoint}",
         Phase.FAILED: "Model not loaded",
     }[status.phase]
@@ -109,9 +119,7 @@ def _origin(prompt: Prompt, sample: Sample | None, twin: Sample | None) -> str:
         if twin
         else ""
     )
-    clear = (
-        '<button type="button" class="mis-link" data-action="wipe">Remove all images</button>' if prompt.images else ""
-    )
+    clear = '<button type="button" class="mis-link" data-action="wipe">Remove all</button>' if prompt.images else ""
     return f'<div class="mis-origin">{left}<span class="mis-origin-actions">{other}{clear}</span></div>'
 
 
@@ -160,9 +168,7 @@ def examples(page: Page, status: Status, *, chosen: str | None = None) -> str:
     if status.phase is Phase.FAILED:
         return _empty("The examples could not be prepared.", f"{status.message} Your own images work all the same.")
     if status.phase is not Phase.READY:
-        return _empty(
-            "Preparing the examples …", f"{status.message} {status.seconds:.0f} s. Your own images work already."
-        )
+        return _empty("Preparing the examples …", f"{progress(status)}. Your own images work already.")
     if not page.cards:
         return _empty("No example matches.", "Choose another category or split, or shorten the search.")
     more = len(page.cards) < page.total

@@ -28,7 +28,7 @@ window.mis.refresh(element);
 """
 REFRESH = "watch('value', () => window.mis.refresh(element));"
 SAVE = "(text) => window.mis.save(text)"
-PRESS_COMPARE = "() => document.querySelector('#mis-compare').click()"
+PRESS_COMPARE = "() => document.querySelector('#mis-compare')?.click()"
 
 
 class PromptPart(NamedTuple):
@@ -113,12 +113,14 @@ def _prompt_part(names: list[str]) -> PromptPart:
         elem_id="mis-question",
     )
     variants = gr.CheckboxGroup(names, value=preselected(names), label="Variants to compare", elem_id="mis-variants")
-    with gr.Accordion("Generation settings", open=False, elem_id="mis-settings"), gr.Row():
-        tokens = gr.Slider(1, 1024, value=256, step=1, label="Max new tokens", min_width=150, elem_id="mis-tokens")
-        temperature = gr.Slider(
-            0, 2, value=0, step=0.1, label="Temperature (0 = greedy)", min_width=150, elem_id="mis-temperature"
-        )
-        seed = gr.Number(0, precision=0, minimum=0, label="Seed (used above 0)", min_width=110, elem_id="mis-seed")
+    with gr.Accordion("Generation settings", open=False, elem_id="mis-settings"):
+        with gr.Row():
+            tokens = gr.Slider(1, 1024, value=256, step=1, label="Max tokens", min_width=150, elem_id="mis-tokens")
+            temperature = gr.Slider(
+                0, 2, value=0, step=0.1, label="Temperature", min_width=150, elem_id="mis-temperature"
+            )
+            seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=90, elem_id="mis-seed")
+        html(render.SETTINGS_NOTE, "mis-settings-note")
     return PromptPart(strip, upload, question, variants, tokens, temperature, seed)
 
 
@@ -226,7 +228,7 @@ def _bind_comparison(
     comparison: gr.State,
 ) -> None:
     """Compare, stop, regenerate, download. The model has one queue; a queued comparison can leave it."""
-    buttons = [actions.start, actions.leave, actions.stop]
+    buttons = [actions.start, actions.leave, actions.stop, actions.again, actions.clear]
     quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     begun = gr.on(
         [actions.start.click, asked.question.submit], handlers.begin, outputs=[actions.status, *buttons], **quiet
@@ -237,7 +239,7 @@ def _bind_comparison(
         outputs=[actions.status, actions.errors, answered.results, comparison, *buttons],
         concurrency_limit=1,
         concurrency_id=MODEL_QUEUE,
-        show_progress="minimal",
+        show_progress="full",
         show_progress_on=actions.status,
         api_name="compare",
     )

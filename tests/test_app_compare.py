@@ -1,0 +1,362 @@
+"""The Compare tab's actions, without Gradio: prompts, examples, answers, verdicts, stop, and every bad input."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, bad_images, good_images, mini_data, ready_host
+
+from mis_lib.errors import DataError, ModelError
+from mis_lib.schema import Outcome
+from workbench import compare
+from workbench.catalogue import Catalogue
+from workbench.compare import View
+from workbench.engine_host import Background, Host, Phase, load_engine, make_host
+from workbench.state import Comparison, Prompt
+
+SETTINGS = {"max_new_tokens": 256, "temperature": 0, "seed": 0}
+BOTH = ["mini", "mirage"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mini_data(tmp_path_factory.mktemp("mini"))
+
+
+@pytest.fixture
+def host(folder: Path) -> Host:
+    return ready_host(folder)
+
+
+def example(host: Host, sample_id: str) -> tuple[Prompt, str]:
+    view = compare.load_example(host, Prompt(), sample_id)
+    assert view.question is not None and not view.errors
+    return view.prompt, view.question
+
+
+def run(host: Host, prompt: Prompt, question: str, variants: list[str] = BOTH, **settings: object) -> list[View]:
+    return list(compare.compare(host, prompt, question, variants, {**SETTINGS, **settings}, session="me"))
+
+
+def final(views: list[View]) -> Comparison:
+    comparison = views[-1].comparison
+    assert comparison is not None and comparison.finished
+    return comparison
+
+
+# Answers and verdicts
+
+
+def test_all_columns_end_with_text_parts_costs_and_a_verdict(host: Host) -> None:
+    comparison = final(run(host, *example(host, "hard-00")))
+    assert [answer.text for answer in comparison.answers] == [ANSWERS[name] for name in BOTH]
+    for answer in comparison.answers:
+        assert "".join(part.text for part in answer.segments) == answer.text
+        assert answer.tokens == len(answer.text.split(" ")) and answer.seconds > 0
+        assert answer.tokens_per_second == pytest.approx(answer.tokens / answer.seconds)
+        assert answer.verdict is not None and answer.verdict.judge == "rule"
+    assert comparison.answers[0].verdict.outcome is Outcome.UNSAFE  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_a_twin_is_judged_as_benign(host: Host) -> None:
+    comparison = final(run(host, *example(host, "hard-00-twin"), variants=["refusal"]))
+    verdict = comparison.answers[0].verdict
+    assert verdict is not None and verdict.outcome is Outcome.OVER_REFUSED
+
+
+def test_images_reach_the_model_in_the_order_of_the_strip(host: Host, tmp_path: Path) -> None:
+    prompt = compare.add_images(host, Prompt(), [str(path) for path in good_images(tmp_path, 3)]).prompt
+    run(host, prompt.move(2, 0), "What is this?")
+    engine = host.model.value
+    assert isinstance(engine, ScriptedEngine)
+    assert [width for width, _ in engine.calls[-1][0]] == [96, 64, 80]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda prompt, question: (prompt, question + " Really?"), "question was changed"),
+        (lambda prompt, question: (prompt.move(0, 1), question), "images were changed"),
+        (lambda prompt, question: (prompt.remove(1), question), "images were changed"),
+    ],
+)
+def test_a_changed_example_has_no_verdict_and_says_why(host: Host, change, reason: str) -> None:
+    for answer in final(run(host, *change(*example(host, "hard-00")))).answers:
+        assert answer.verdict is None and reason in answer.no_verdict
+
+
+def test_own_images_have_no_verdict_and_say_why(host: Host, tmp_path: Path) -> None:
+    prompt = compare.add_images(host, Prompt(), [str(path) for path in good_images(tmp_path, 2)]).prompt
+    view = run(host, prompt, "What is this?")[-1]
+    assert "your own prompt" in (view.results or "")
+    assert all(answer.verdict is None for answer in final([view]).answers)
+
+
+def test_an_example_put_back_in_order_has_its_verdict_again(host: Host) -> None:
+    prompt, question = example(host, "hard-00")
+    assert final(run(host, prompt.move(0, 1).move(0, 1), question)).sample is not None
+
+
+def test_updates_are_throttled_and_the_last_one_is_complete(folder: Path) -> None:
+    host = ready_host(folder, answers={"mini": "word " * 200}, delay=0.005)  # a second of 200 steps
+    views = run(host, *example(host, "hard-00"), variants=["mini"])
+    assert 5 < len(views) < 35
+    assert final(views).answers[0].tokens == 201
+
+
+def test_settings_reach_the_model(host: Host) -> None:
+    comparison = final(run(host, *example(host, "hard-00"), max_new_tokens=3, temperature=0.5, seed=7))
+    assert [answer.tokens for answer in comparison.answers] == [3, 3]
+    assert [answer.finish_reason for answer in comparison.answers] == ["length", "length"]
+    assert (comparison.settings.temperature, comparison.settings.seed) == (0.5, 7)
+
+
+# Stop
+
+
+def test_stop_ends_within_a_token_and_keeps_what_was_said(folder: Path) -> None:
+    host = ready_host(folder, answers={"mini": "word " * 1000}, delay=0.02)
+    views = compare.compare(host, *example(host, "hard-00"), ["mini"], SETTINGS, session="me")
+    for view in views:
+        if view.comparison and view.comparison.answers[0].tokens >= 3:
+            break
+    stopped = time.monotonic()
+    compare.stop(host, "me")
+    answer = final(list(views)).answers[0]
+    assert time.monotonic() - stopped < 0.5
+    assert answer.finish_reason == "cancelled" and 3 <= answer.tokens < 40
+    assert "stopped" in answer.no_verdict and answer.verdict is None
+
+
+def test_stop_is_for_ones_own_session(folder: Path) -> None:
+    host = ready_host(folder, answers={"mini": "word " * 20}, delay=0.01)
+    views = compare.compare(host, *example(host, "hard-00"), ["mini"], SETTINGS, session="me")
+    next(views)
+    assert "Nothing is running" in compare.stop(host, "somebody else")
+    assert final(list(views)).answers[0].finish_reason == "stop"
+    assert host.stops == {}
+
+
+def test_a_reader_that_goes_away_frees_the_model(folder: Path) -> None:
+    host = ready_host(folder, answers={"mini": "word " * 1000}, delay=0.02)
+    views = compare.compare(host, *example(host, "hard-00"), ["mini"], SETTINGS, session="me")
+    next(views)
+    next(views)
+    views.close()
+    assert host.lock.acquire(timeout=1)
+
+
+# Bad input: a message, nothing generated, and the next try works
+
+
+def refused(host: Host, prompt: Prompt, question: str, variants: list[str] = BOTH, **settings: object) -> str:
+    views = run(host, prompt, question, variants, **settings)
+    assert len(views) == 1 and views[0].results is None and "Nothing was generated" in views[0].status
+    assert final(run(host, *example(host, "hard-00"))).answers[0].text
+    return views[0].errors
+
+
+def test_no_image(host: Host) -> None:
+    assert "There is no image" in refused(host, Prompt(), "What is this?")
+
+
+@pytest.mark.parametrize("question", ["", "  \n "])
+def test_empty_question(host: Host, question: str) -> None:
+    assert "question is empty" in refused(host, example(host, "hard-00")[0], question)
+
+
+def test_long_question(host: Host) -> None:
+    assert "20,000 characters, at most 8,000" in refused(host, example(host, "hard-00")[0], "x" * 20_000)
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"), [([], "0 variants"), (["mini"] * 5, "5 variants"), (["gpt"], "known: mini")]
+)
+def test_unusable_variants(host: Host, variants: list[str], message: str) -> None:
+    assert message in refused(host, *example(host, "hard-00"), variants)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_new_tokens": 0}, {"temperature": -1}, {"seed": None}, {"temperature": float("nan")}]
+)
+def test_settings_out_of_range(host: Host, settings: dict[str, object]) -> None:
+    assert next(iter(settings)) in refused(host, *example(host, "hard-00"), **settings)
+
+
+def test_seven_images(host: Host, tmp_path: Path) -> None:
+    files = [str(path) for path in good_images(tmp_path, 7)]
+    view = compare.add_images(host, Prompt(), files)
+    assert "at most 6 images, this would make 7" in view.errors and view.prompt == Prompt()
+    six = compare.add_images(host, Prompt(), files[:6])
+    assert len(six.prompt.images) == 6 and "Add images" not in six.strip
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("tiny", "too small"),
+        ("text", "expected an image"),
+        ("huge", "too many pixels"),
+        ("truncated", "damaged or cut short"),
+    ],
+)
+def test_bad_files_are_named_and_the_good_ones_added(host: Host, tmp_path: Path, kind: str, message: str) -> None:
+    bad, good = bad_images(tmp_path / "bad")[kind], good_images(tmp_path, 1)[0]
+    view = compare.add_images(host, Prompt(), [str(bad), str(good)])
+    assert bad.name in view.errors and message in view.errors
+    assert [image.name for image in view.prompt.images] == [good.name]
+
+
+def test_an_upload_that_was_cleared_away(host: Host, tmp_path: Path) -> None:
+    path = good_images(tmp_path, 1)[0]
+    prompt = compare.add_images(host, Prompt(), [str(path)]).prompt
+    path.unlink()
+    assert path.name in refused(host, prompt, "What is this?")
+
+
+def test_an_example_that_does_not_exist(host: Host) -> None:
+    view = compare.load_example(host, Prompt(), "../../etc/passwd")
+    assert "there is no example" in view.errors.lower() and view.prompt == Prompt()
+
+
+# Loading
+
+
+def test_compare_waits_for_the_model_and_says_so(folder: Path) -> None:
+    gate = threading.Event()
+
+    def slow(progress) -> ScriptedEngine:
+        progress("Assembling the model (first start only) …")
+        gate.wait(5)
+        return ScriptedEngine(ANSWERS)
+
+    host = Host(Background(slow, what="Model"), Background(lambda progress: Catalogue.read(folder), what="Examples"))
+    host.start()
+    for _ in host.data.wait(gate):
+        pass
+    views = compare.compare(host, *example(host, "hard-00"), BOTH, SETTINGS, session="me")
+    seen = next(views).status
+    while "Assembling" not in seen:
+        seen = next(views).status
+    gate.set()
+    assert final(list(views)).answers[0].text == ANSWERS["mini"]
+
+
+def test_stop_while_the_model_is_loading(folder: Path) -> None:
+    gate = threading.Event()
+    host = ready_host(folder)
+    host.model = Background(lambda progress: gate.wait(5) and ScriptedEngine(ANSWERS), what="Model")  # pyright: ignore
+    views = compare.compare(host, *example(host, "hard-00"), BOTH, SETTINGS, session="me")
+    next(views)
+    compare.stop(host, "me")
+    assert "Stopped before" in list(views)[-1].status
+    gate.set()
+
+
+def test_a_model_that_fails_is_explained_and_tried_again(folder: Path) -> None:
+    tries = []
+
+    def flaky(progress) -> ScriptedEngine:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ModelError("adapter 'mine': expected a PEFT adapter folder, found nothing at /nowhere")
+        return ScriptedEngine(ANSWERS)
+
+    host = ready_host(folder)
+    host.model = Background(flaky, what="Model")
+    prompt, question = example(host, "hard-00")
+    errors = run(host, prompt, question)[-1].errors
+    assert "found nothing at /nowhere" in errors and "Press Compare to try again" in errors
+    assert final(run(host, prompt, question)).answers
+
+
+def test_an_engine_that_breaks_is_explained_and_the_app_goes_on(host: Host) -> None:
+    prompt, question = example(host, "hard-00")
+    engine = host.model.value
+    assert isinstance(engine, ScriptedEngine)
+    script, engine.answers = engine.answers, {}  # a KeyError inside the model's thread
+    with pytest.raises(KeyError):  # a bug is not dressed up as the person's mistake, but it frees lock and session
+        run(host, prompt, question)
+    engine.answers = script
+    assert final(run(host, prompt, question)).answers and host.stops == {}
+
+
+@pytest.mark.parametrize("adapters", [[("mine", Path("/nowhere/adapter"))]])
+def test_a_missing_adapter_names_the_flag(adapters: list[tuple[str, Path]]) -> None:
+    host = make_host(None, adapters, None)
+    assert host.known_variants == ("mini", "mine")
+    with pytest.raises(ModelError, match=r"adapter 'mine'.*found nothing at /nowhere/adapter.*--adapters mine=PATH"):
+        load_engine(None, dict(adapters), lambda message: None)
+
+
+def test_progress_and_failure_of_background_work() -> None:
+    def fail(progress) -> int:
+        progress("half way")
+        raise OSError("disk full")
+
+    work = Background(fail, what="Thing")
+    assert work.status.phase is Phase.WAITING
+    work.start()
+    for _ in work.wait(threading.Event(), interval=0.01):
+        pass
+    assert work.status.phase is Phase.FAILED and "OSError: disk full" in work.status.message and work.value is None
+
+
+# Examples
+
+
+def test_the_list_shows_pairs_by_category_split_and_words(folder: Path) -> None:
+    catalogue = Catalogue.read(folder)
+    assert catalogue.categories == ["Illegal Activities", "Violent"] and catalogue.splits == ["easy", "hard", "real"]
+    assert catalogue.page().total == 29 and len(catalogue.page(limit=5).cards) == 5
+    assert catalogue.page(category="Violent").total == 2
+    assert catalogue.page(split="real").total == 2
+    assert {card.sample.id for card in catalogue.page(words="CAMERA beer").cards} == {"hard-24"}
+    assert all(card.sample.harmful and card.twin and not card.twin.harmful for card in catalogue.page().cards)
+
+
+def test_an_example_is_blurred_if_harmful_and_one_click_from_its_twin(host: Host) -> None:
+    harmful = compare.load_example(host, Prompt(), "hard-00")
+    assert harmful.question == DRINK_QUESTION
+    assert harmful.strip.count("data-reveal") == 2 and 'data-id="hard-00-twin"' in harmful.strip
+    benign = compare.load_example(host, harmful.prompt, "hard-00-twin")
+    assert "data-reveal" not in benign.strip and "harmful twin" in benign.strip
+
+
+def test_random_takes_one_that_matches(host: Host) -> None:
+    view = compare.load_random(host, Prompt(), "Violent", "", "axe")
+    assert view.prompt.example_id == "easy-1"
+    assert "no example matches" in compare.load_random(host, Prompt(), "", "", "unicorn").errors.lower()
+
+
+def test_a_folder_without_examples(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"expected easy\.jsonl, hard\.jsonl, real\.jsonl, found none"):
+        Catalogue.read(tmp_path)
+
+
+# Strip
+
+
+def test_moving_and_removing(host: Host, tmp_path: Path) -> None:
+    prompt = compare.add_images(host, Prompt(), [str(path) for path in good_images(tmp_path, 3)]).prompt
+    names = [image.name for image in prompt.images]
+    assert [image.name for image in prompt.move(0, 2).images] == [names[1], names[2], names[0]]
+    assert [image.name for image in prompt.remove(1).images] == [names[0], names[2]]
+    assert prompt.move(0, 3) == prompt.move(-1, 0) == prompt.remove(3) == prompt
+
+
+# Download
+
+
+def test_the_download_holds_everything_needed_to_repeat_it(host: Host) -> None:
+    comparison = final(run(host, *example(host, "hard-00"), seed=3))
+    record = json.loads(compare.export(comparison))
+    assert record["question"] == DRINK_QUESTION and record["sample"]["id"] == "hard-00"
+    assert record["settings"] == {"max_new_tokens": 256, "temperature": 0.0, "seed": 3}
+    assert [answer["text"] for answer in record["answers"]] == [ANSWERS[name] for name in BOTH]
+    assert record["answers"][0]["verdict"]["outcome"] == "unsafe"
+    assert all(len(image["sha256"]) == 64 for image in record["images"])
+    with pytest.raises(DataError, match="press Compare first"):
+        compare.export(None)
