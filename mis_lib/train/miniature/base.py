@@ -7,6 +7,7 @@ and held-out cut-out photographs. Everything that another stage needs again (``d
 """
 
 import argparse
+import copy
 import csv
 import importlib.resources
 import io
@@ -25,14 +26,16 @@ from mis_lib.models.mini import assemble
 from mis_lib.models.tower import read_weights
 from mis_lib.train.miniature import distil
 from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
+from mis_lib.train.miniature.batches import Batches, Encoder, loader
 from mis_lib.train.miniature.curriculum import Curriculum
-from mis_lib.train.miniature.dream import dream
-from mis_lib.train.miniature.loop import Encoder, embed, train
+from mis_lib.train.miniature.dream import SIZE, dream
+from mis_lib.train.miniature.loop import strip_squeeze_excite, train
 from mis_lib.train.miniature.lowrank import add_low_rank, save_base
-from mis_lib.train.miniature.pictures import Picture, PictureBank
+from mis_lib.train.miniature.pictures import PictureBank
+from mis_lib.train.miniature.score import naming
 
 HELD_OUT_CUTOUTS = 40
-DREAMS_PER_FILE = 1000
+DREAMS_PER_FILE = 1500
 
 
 def photo_classes() -> list[str]:
@@ -42,11 +45,8 @@ def photo_classes() -> list[str]:
 
 
 def dream_photographs(tower: nn.Module, tower_file: Path, *, per_class: int, steps: int, batch: int) -> np.ndarray:
-    """Dream ``per_class`` images of each ImageNet class, in class order: uint8 (1000 * per_class, 3, 224, 224)."""
+    """Dream ``per_class`` images of each ImageNet class, in class order: uint8 (1000 * per_class, 3, 160, 160)."""
     device = next(tower.parameters()).device
-    for module in tower.modules():
-        if hasattr(module, "squeeze_excite"):
-            module.squeeze_excite = nn.Identity()  # multiplies by one in Lite0: leaving it out halves the memory traffic
     weights = read_weights(tower_file)
     head = (weights["_fc.weight"].float().to(device), weights["_fc.bias"].float().to(device))
     order = torch.arange(1000, device=device).repeat(per_class)
@@ -81,56 +81,7 @@ def load_dreams(folder: Path) -> np.ndarray:
         data, offsets = file["data"], file["offsets"]
         for start, end in zip(offsets[:-1], offsets[1:], strict=True):
             images.append(np.asarray(Image.open(io.BytesIO(data[start:end].tobytes()))).transpose(2, 0, 1))
-    return np.stack(images) if images else np.zeros((0, 3, 224, 224), dtype=np.uint8)
-
-
-@torch.no_grad()
-def say(
-    model: Any, encoder: Encoder, bank: PictureBank, asked: list[tuple[list[Picture], str]], *, tokens: int, augment: bool = False
-) -> list[str]:
-    """Greedy answers to (pictures, question), in batches of 128."""
-    answers: list[str] = []
-    pad, end = encoder.tokenizer.pad_token_id, encoder.tokenizer.eos_token_id
-    for start in range(0, len(asked), 128):
-        part = asked[start : start + 128]
-        prompts = [encoder.prompt(len(pictures), question) for pictures, question in part]
-        length = max(map(len, prompts))
-        ids = torch.full((len(part), length), pad)
-        for row, prompt in enumerate(prompts):
-            ids[row, length - len(prompt) :] = torch.tensor(prompt)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            mask[row, length - len(prompt) :] = 1
-        ids, mask = ids.to(bank.device), mask.to(bank.device)
-        pictures = [picture for pictures, _ in part for picture in pictures]
-        hidden = embed(model, ids, bank.pixels(pictures, augment=augment) if pictures else None, encoder.image_id)
-        output = model.generate(
-            inputs_embeds=hidden, attention_mask=mask, max_new_tokens=tokens, do_sample=False, pad_token_id=pad, eos_token_id=end
-        )
-        answers += encoder.tokenizer.batch_decode(output, skip_special_tokens=True)
-    return answers
-
-
-def measure(
-    model: Any, encoder: Encoder, bank: PictureBank, drawn: list[str], held_out: list[tuple[str, int, str]]
-) -> dict[str, float]:
-    """Share of pictures whose exact name is in the answer: per style, of pairs (both names), of held-out cut-out photographs."""
-    scores = {}
-    for style in ("openmoji", "twemoji", "noto"):
-        asked = [([Picture("drawn", index, style)], "What is in the image?") for index in range(len(drawn))]
-        answers = say(model, encoder, bank, asked, tokens=24)
-        scores[style] = sum(name.lower() in text.lower() for name, text in zip(drawn, answers, strict=True)) / len(drawn)
-    dice = random.Random(1)
-    pairs = [(dice.randrange(len(drawn)), dice.randrange(len(drawn))) for _ in range(400)]
-    asked = [([Picture("drawn", a, "twemoji"), Picture("drawn", b, "openmoji")], "Describe the two images.") for a, b in pairs]
-    answers = say(model, encoder, bank, asked, tokens=48)
-    both = [drawn[a].lower() in text.lower() and drawn[b].lower() in text.lower() for (a, b), text in zip(pairs, answers, strict=True)]
-    scores["pairs"] = sum(both) / len(pairs)
-    asked = [([Picture(kind, index)], "What is in the image?") for kind, index, _ in held_out]
-    answers = say(model, encoder, bank, asked, tokens=24)
-    scores["cutouts"] = sum(name.lower() in text.lower() for (_, _, name), text in zip(held_out, answers, strict=True)) / max(1, len(held_out))
-    print([(name, text) for (_, _, name), text in zip(held_out, answers, strict=True)], flush=True)
-    return {name: round(value, 4) for name, value in scores.items()}
+    return np.stack(images) if images else np.zeros((0, 3, SIZE, SIZE), dtype=np.uint8)
 
 
 def main() -> None:
@@ -140,15 +91,17 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--seconds", type=float, default=480)
     options.add_argument("--steps", type=int, default=100_000)
-    options.add_argument("--batch", type=int, default=128)
+    options.add_argument("--tokens", type=int, default=20_000, help="tokens a batch, padding included")
+    options.add_argument("--workers", type=int, default=8)
+    options.add_argument("--score_items", type=int, help="score this many items only (for a quick try)")
     options.add_argument("--rank", type=int, default=22)
     options.add_argument("--lr", type=float, default=6e-4)
-    options.add_argument("--pairs", type=int, default=2600)
-    options.add_argument("--uses", type=int, default=1400)
+    options.add_argument("--pairs", type=int, default=2000)
+    options.add_argument("--uses", type=int, default=900)
     options.add_argument("--chats", type=int, default=600)
     options.add_argument("--answer_batch", type=int, default=384)
-    options.add_argument("--dreams_per_class", type=int, default=4)
-    options.add_argument("--dream_steps", type=int, default=200)
+    options.add_argument("--dreams_per_class", type=int, default=3)
+    options.add_argument("--dream_steps", type=int, default=110)
     options.add_argument("--seed", type=int, default=0)
     settings = options.parse_args()
     started = time.monotonic()
@@ -162,6 +115,7 @@ def main() -> None:
     model, processor = assemble(gguf, next(settings.assets.glob("*.pth")))
     model.to(device).requires_grad_(False)
     encoder = Encoder(processor)
+    strip_squeeze_excite(model.model.vision_tower)
 
     texts = settings.out / "distilled.json"
     if texts.exists():
@@ -177,35 +131,43 @@ def main() -> None:
 
     dreams = load_dreams(settings.out)
     if not len(dreams) and settings.dreams_per_class:
-        from copy import deepcopy
-
-        tower = deepcopy(model.model.vision_tower).float().to(memory_format=torch.channels_last)
+        tower = copy.deepcopy(model.model.vision_tower).float().to(memory_format=torch.channels_last)
         tower_file = next(settings.assets.glob("*.pth"))
-        dreams = dream_photographs(tower, tower_file, per_class=settings.dreams_per_class, steps=settings.dream_steps, batch=250)
+        dreams = dream_photographs(
+            tower, tower_file, per_class=settings.dreams_per_class, steps=settings.dream_steps, batch=250
+        )
         save_dreams(settings.out, dreams)
     print({"dreams": len(dreams), "seconds": round(time.monotonic() - started, 1)}, flush=True)
 
     bank = PictureBank(drawings, list(STYLES), cutouts, dreams, device)
     per_class = len(dreams) // 1000
-    photos = [("dream", index, photo_classes()[index // per_class]) for index in range(len(dreams))] if per_class else []
+    photos = (
+        [("dream", index, photo_classes()[index // per_class]) for index in range(len(dreams))] if per_class else []
+    )
     shuffled = random.Random(2).sample(range(len(cutouts)), len(cutouts))
     held_out = [("cutout", index, cutout_names[index]) for index in shuffled[:HELD_OUT_CUTOUTS]]
     photos += [("cutout", index, cutout_names[index]) for index in shuffled[HELD_OUT_CUTOUTS:]]
     known = set(drawn) | {name for _, _, name in photos}
     rows = [row for row in distilled if all(name in known for name in row[0])]
-    curriculum = Curriculum(drawn, photos, rows, settings.seed)
-
+    batches = Batches(lambda seed: Curriculum(drawn, photos, rows, seed).row, encoder, settings.tokens, settings.seed)
     layers = add_low_rank(model, settings.rank, 2 * settings.rank)
     projector = model.model.multi_modal_projector.float().requires_grad_(True)
     factors = [factor for layer in layers.values() for factor in (layer.lora_A, layer.lora_B)]
-    save = lambda: save_base(settings.out / "base.safetensors", layers, projector)  # noqa: E731
-    result = train(
-        model, encoder, bank, curriculum.row, factors + list(projector.parameters()),
-        batch=settings.batch, lr=settings.lr, steps=settings.steps, seconds=settings.seconds,
-        log=settings.out / "train_log.jsonl", save=save,
-    )  # fmt: skip
+    model.model.vision_tower.to(memory_format=torch.channels_last)
+    result: dict[str, Any] = train(
+        model,
+        bank,
+        loader(batches, settings.workers),
+        factors + list(projector.parameters()),
+        encoder.image_id,
+        lr=settings.lr,
+        steps=settings.steps,
+        seconds=settings.seconds,
+        log=settings.out / "train_log.jsonl",
+        save=lambda: save_base(settings.out / "base.safetensors", layers, projector),
+    )
     print(result, flush=True)
-    result["naming"] = measure(model.eval(), encoder, bank, drawn, held_out)
+    result["naming"] = naming(model.eval(), encoder, bank, drawn, held_out, settings.score_items)
     if device == "cuda":
         result["card"] = torch.cuda.get_device_name()
         result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 1)

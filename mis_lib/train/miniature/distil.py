@@ -48,14 +48,21 @@ def answer(
             for _, _, text in part
         ]
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-        output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, repetition_penalty=1.12)
         texts = tokenizer.batch_decode(output[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
         rows += [(names, shown, cut(text)) for (names, shown, _), text in zip(part, texts, strict=True)]
-    return [row for row in rows if row[2] and not REFUSALS.search(row[2])]
+    return [row for row in rows if row[2] and not REFUSALS.search(row[2]) and not repeats(row[2])]
+
+
+def repeats(text: str) -> bool:
+    """Whether a run of four words occurs twice: a small model that has lost the thread goes round in circles."""
+    words = text.lower().split()
+    runs = [tuple(words[start : start + 4]) for start in range(len(words) - 3)]
+    return len(set(runs)) < len(runs)
 
 
 def cut(text: str) -> str:
-    """At most ``LONGEST`` characters, ending with a whole sentence; empty when there is none."""
+    """At most ``LONGEST`` characters, ending with a whole sentence (a list's number is none); empty when there is none."""
     text = re.sub(r"\s+", " ", text).strip()
-    ends = [match.end() for match in re.finditer(r"[.!?](?= |$)", text[:LONGEST])]
+    ends = [match.end() for match in re.finditer(r"(?<!\b\d)[.!?](?= |$)", text[:LONGEST])]
     return text[: ends[-1]] if ends else ""

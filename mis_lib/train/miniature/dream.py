@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+SIZE = 160
+
 
 class NormStatistics:
     """Collects, for each batch norm of a tower, how far the batch's statistics are from the stored ones."""
@@ -21,8 +23,7 @@ class NormStatistics:
         self.handles = [norm.register_forward_pre_hook(self._compare) for norm in norms]
 
     def _compare(self, norm: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        batch = inputs[0].float()
-        variance, mean = torch.var_mean(batch, dim=(0, 2, 3))
+        variance, mean = (value.float() for value in torch.var_mean(inputs[0], dim=(0, 2, 3)))
         spread = norm.running_var.float() + norm.eps
         # relative to the stored variance, so that layers of any scale weigh the same
         mean_term = ((mean - norm.running_mean.float()).square() / spread).mean()
@@ -45,28 +46,30 @@ def dream(
     head: tuple[torch.Tensor, torch.Tensor],
     classes: torch.Tensor,
     *,
-    steps: int = 200,
+    steps: int = 110,
     lr: float = 0.08,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Dream one image per entry of ``classes``.
+    """Dream one image per entry of ``classes``, at 160 pixels: half the work of 224, and pictures are cropped and scaled later anyway.
 
     Args:
         tower: the vision tower in evaluation mode, squeeze-excite removed for speed, parameters frozen.
         head: weight (1000, 1280) and bias (1000,) of the classifier.
         classes: ImageNet class indices, (n,).
+        steps: gradient steps; 110 make the classifier sure.
+        lr: Adam's rate in the tower's normalised pixels.
 
     Returns:
-        uint8 images (n, 3, 224, 224) and the classifier's probability of the wanted class (n,).
+        uint8 images (n, 3, 160, 160) and the classifier's probability of the wanted class (n,).
     """
     device, n = classes.device, len(classes)
-    coarse = F.interpolate(torch.randn(n, 3, 28, 28, device=device), size=224, mode="bilinear")
-    image = (coarse * 0.6 + torch.randn(n, 3, 224, 224, device=device) * 0.1).requires_grad_(True)
+    coarse = F.interpolate(torch.randn(n, 3, 20, 20, device=device), size=SIZE, mode="bilinear")
+    image = (coarse * 0.6 + torch.randn(n, 3, SIZE, SIZE, device=device) * 0.1).requires_grad_(True)
     optimizer = torch.optim.Adam([image], lr=lr)
     statistics = NormStatistics(tower)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, 2 * (1 - step / steps))
-        shift = [int(value) for value in torch.randint(-24, 25, (2,))]
+        shift = [int(value) for value in torch.randint(-16, 17, (2,))]
         view = torch.roll(image, shift, (2, 3))
         view = torch.flip(view, (3,)) if step % 2 else view
         with torch.autocast(device.type, torch.bfloat16):

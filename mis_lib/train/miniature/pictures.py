@@ -19,7 +19,7 @@ STYLE_WEIGHTS = {
 
 
 class Picture(NamedTuple):
-    """One picture to draw: ``kind`` is "drawn", "cutout" or "dream"; ``style`` fixes a drawing style (None: by lot)."""
+    """One picture to draw: ``kind`` is "drawn", "cutout", "dream" or "black"; ``style`` fixes a drawing style (None: by lot)."""
 
     kind: str
     index: int
@@ -33,7 +33,7 @@ class PictureBank:
         drawings: uint8 (concepts, styles, s, s, 4); an all-transparent drawing means that the style lacks the concept.
         styles: names of the styles, in the order of the second axis.
         cutouts: uint8 (n, s, s, 4), photographs on transparent ground; may be empty.
-        dreams: uint8 (n, 3, 224, 224); may be empty.
+        dreams: uint8 (n, 3, s, s); may be empty.
     """
 
     def __init__(
@@ -52,7 +52,12 @@ class PictureBank:
     def pixels(self, pictures: list[Picture], *, augment: bool) -> torch.Tensor:
         """Render pictures to (n, 3, 224, 224) in the tower's normalisation, (x - 127) / 128."""
         result = torch.empty(len(pictures), 3, SIZE, SIZE, device=self.device)
-        for kind, render in (("drawn", self._drawn), ("cutout", self._cutout), ("dream", self._dream)):
+        for kind, render in (
+            ("drawn", self._drawn),
+            ("cutout", self._cutout),
+            ("dream", self._dream),
+            ("black", self._black),
+        ):
             rows = [row for row, picture in enumerate(pictures) if picture.kind == kind]
             if rows:
                 result[rows] = render([pictures[row] for row in rows], augment)
@@ -87,7 +92,12 @@ class PictureBank:
     def _dream(self, pictures: list[Picture], augment: bool) -> torch.Tensor:
         index = torch.tensor([picture.index for picture in pictures], device=self.device)
         photo = self.dreams[index].float() / 255
-        return _place(photo, augment, scale=(0.6, 1.0), tilt=0.1, padding="reflection") if augment else photo
+        if not augment:
+            return F.interpolate(photo, size=SIZE, mode="bilinear")
+        return _place(photo, augment, scale=(0.6, 1.0), tilt=0.1, padding="reflection")
+
+    def _black(self, pictures: list[Picture], augment: bool) -> torch.Tensor:
+        return torch.zeros(len(pictures), 3, SIZE, SIZE, device=self.device)
 
 
 def _premultiplied(rgba: torch.Tensor) -> torch.Tensor:

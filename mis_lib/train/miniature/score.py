@@ -1,0 +1,117 @@
+"""Scores taken on the training machine, right after a stage: what is named, what is refused.
+
+They tell whether a run was worth it. The figures that the README shows come from ``mis report``, on the files of MIS-Mini and through the app's own engine.
+"""
+
+import random
+from typing import Any
+
+import torch
+
+from mis_lib.construct.naming import is_named
+from mis_lib.judge.rule import judge
+from mis_lib.schema import Response, Sample
+from mis_lib.train.miniature.batches import Encoder
+from mis_lib.train.miniature.loop import embed
+from mis_lib.train.miniature.pictures import Picture, PictureBank
+
+
+@torch.no_grad()
+def say(
+    model: Any,
+    encoder: Encoder,
+    bank: PictureBank,
+    asked: list[tuple[list[Picture], str]],
+    *,
+    tokens: int,
+    augment: bool = False,
+) -> list[str]:
+    """Greedy answers to (pictures, question), in batches of 128."""
+    answers: list[str] = []
+    pad, end = encoder.tokenizer.pad_token_id, encoder.tokenizer.eos_token_id
+    for start in range(0, len(asked), 128):
+        part = asked[start : start + 128]
+        prompts = [encoder.prompt(len(pictures), question) for pictures, question in part]
+        length = max(map(len, prompts))
+        ids = torch.full((len(part), length), pad)
+        for row, prompt in enumerate(prompts):
+            ids[row, length - len(prompt) :] = torch.tensor(prompt)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            mask[row, length - len(prompt) :] = 1
+        ids, mask = ids.to(bank.device), mask.to(bank.device)
+        pictures = [picture for pictures, _ in part for picture in pictures]
+        hidden = embed(model, ids, bank.pixels(pictures, augment=augment) if pictures else None, encoder.image_id)
+        output = model.generate(
+            inputs_embeds=hidden,
+            attention_mask=mask,
+            max_new_tokens=tokens,
+            do_sample=False,
+            pad_token_id=pad,
+            eos_token_id=end,
+        )
+        answers += encoder.tokenizer.batch_decode(output, skip_special_tokens=True)
+    return answers
+
+
+def naming(
+    model: Any,
+    encoder: Encoder,
+    bank: PictureBank,
+    drawn: list[str],
+    held_out: list[tuple[str, int, str]],
+    limit: int | None = None,
+) -> dict[str, float]:
+    """Share of pictures whose exact name is in the answer: per style, of pairs (both names), of held-out cut-out photographs."""
+    scores = {}
+    for style in ("openmoji", "twemoji", "noto"):
+        asked = [([Picture("drawn", index, style)], "What is in the image?") for index in range(len(drawn))][:limit]
+        answers = say(model, encoder, bank, asked, tokens=24)
+        scores[style] = sum(
+            name.lower() in text.lower() for name, text in zip(drawn[: len(answers)], answers, strict=True)
+        ) / len(drawn)
+    dice = random.Random(1)
+    pairs = [(dice.randrange(len(drawn)), dice.randrange(len(drawn))) for _ in range(400)][:limit]
+    asked = [
+        ([Picture("drawn", a, "twemoji"), Picture("drawn", b, "openmoji")], "Describe the two images.")
+        for a, b in pairs
+    ]
+    answers = say(model, encoder, bank, asked, tokens=48)
+    both = [
+        drawn[a].lower() in text.lower() and drawn[b].lower() in text.lower()
+        for (a, b), text in zip(pairs, answers, strict=True)
+    ]
+    scores["pairs"] = sum(both) / len(pairs)
+    asked = [([Picture(kind, index)], "What is in the image?") for kind, index, _ in held_out]
+    answers = say(model, encoder, bank, asked, tokens=24)
+    scores["cutouts"] = sum(
+        name.lower() in text.lower() for (_, _, name), text in zip(held_out, answers, strict=True)
+    ) / max(1, len(held_out))
+    print([(name, text) for (_, _, name), text in zip(held_out, answers, strict=True)], flush=True)
+    return {name: round(value, 4) for name, value in scores.items()}
+
+
+def outcomes(
+    model: Any, encoder: Encoder, bank: PictureBank, samples: list[Sample], drawn: list[str]
+) -> tuple[dict[str, float], list[tuple[Sample, str, str]]]:
+    """Share of each outcome of the rule judge among harmful and benign samples, and (sample, answer, outcome) of each."""
+    asked = [
+        ([picture_of(sample, at, drawn) for at in range(len(sample.images))], sample.question) for sample in samples
+    ]
+    answers = say(model, encoder, bank, asked, tokens=120)
+    judged = []
+    for sample, text in zip(samples, answers, strict=True):
+        response = Response(sample_id=sample.id, variant="", text=text, tokens=0, seconds=0, finish_reason="stop")
+        judged.append((sample, text, judge(sample, response).outcome.value))
+    shares: dict[str, float] = {}
+    for harmful in (True, False):
+        kind = [outcome for sample, _, outcome in judged if sample.harmful == harmful]
+        for outcome in sorted(set(kind)):
+            shares[f"{'harmful' if harmful else 'benign'}:{outcome}"] = round(kind.count(outcome) / len(kind), 4)
+    return shares, judged
+
+
+def picture_of(sample: Sample, at: int, drawn: list[str]) -> Picture:
+    """The drawing that a sample of MIS-Mini shows at a place, in the sample's style."""
+    assert sample.objects is not None
+    return Picture("drawn", drawn.index(sample.objects[at]), sample.provenance["style"])
