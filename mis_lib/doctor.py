@@ -104,7 +104,7 @@ def packages() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """The shipped variants, and the assembled model in the cache."""
-    from mis_lib.models.load import shipped_variants
+    from mis_lib.models.shipped import shipped_variants
 
     shipped = shipped_variants()
     for name in VARIANTS:

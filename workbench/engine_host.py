@@ -148,7 +148,7 @@ def make_host(checkpoint: Path | None, adapters: Sequence[tuple[str, Path]] | No
 
 def _choose(checkpoint: Path | None, adapters: Sequence[tuple[str, Path]]) -> dict[str, Path | None]:
     if checkpoint is None and not adapters:
-        from mis_lib.models.load import shipped_variants
+        from mis_lib.models.shipped import shipped_variants
 
         return shipped_variants()
     chosen: dict[str, Path | None] = {EMBEDDED_BASE if checkpoint is None else "base": None}

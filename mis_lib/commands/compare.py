@@ -65,7 +65,7 @@ def load_engine(variants: Sequence[str], *, device: str) -> "VariantEngine":
         SettingsError: a variant is not among the shipped ones.
         ModelError: the model cannot be built or loaded.
     """
-    from mis_lib.models.load import shipped_variants
+    from mis_lib.models.shipped import shipped_variants
 
     shipped = shipped_variants()
     for name in variants:

@@ -16,11 +16,10 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from mis_lib.errors import ModelError
-from mis_lib.models.mini import ADAPTERS
+from mis_lib.models.shipped import WEIGHTS
+from mis_lib.models.shipped import shipped_variants as shipped_variants  # the other half of "load"
 
-BASE = "mini"
-SHIPPED = ("mirage", "refusal", "textual")
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 
 # What a damaged or unsuitable file makes the libraries raise.
 _LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
@@ -31,12 +30,6 @@ class LoadedModel(NamedTuple):
 
     model: PreTrainedModel | PeftModel
     processor: ProcessorMixin
-
-
-def shipped_variants() -> dict[str, Path | None]:
-    """The variants that come with the package: the base, and every adapter whose files are there."""
-    folders = {name: ADAPTERS / name for name in SHIPPED}
-    return {BASE: None, **{name: folder for name, folder in folders.items() if (folder / WEIGHTS).exists()}}
 
 
 def load_model(

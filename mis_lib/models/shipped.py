@@ -1,0 +1,15 @@
+"""The variants that come with the package, told without loading anything: no torch, so that the app's first page can name them."""
+
+from pathlib import Path
+
+from mis_lib.models.mini import ADAPTERS
+
+BASE = "mini"
+SHIPPED = ("mirage", "refusal", "textual")
+WEIGHTS = "adapter_model.safetensors"
+
+
+def shipped_variants() -> dict[str, Path | None]:
+    """The base, and every shipped adapter whose files are there."""
+    folders = {name: ADAPTERS / name for name in SHIPPED}
+    return {BASE: None, **{name: folder for name, folder in folders.items() if (folder / WEIGHTS).exists()}}
