@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mis_lib.analysis.cot import segment
-from mis_lib.doctor import Diagnosis, State
+from mis_lib.doctor import Diagnosis, Finding, State
 from mis_lib.schema import SegmentKind
 
 if TYPE_CHECKING:
@@ -78,16 +78,31 @@ def streaming(columns: Sequence["Column"]) -> Columns:
 
 
 def diagnosis(found: Diagnosis) -> Group:
-    """Findings as a table, and below it what to do."""
-    table = Table(title=f"MIS workbench {found.version}", title_justify="left")
-    for heading in ("", "found", "needed for", "to put it right"):
-        table.add_column(heading, overflow="fold")
-    for finding in found.findings:
-        name = Text(finding.name, style=STATE_COLOURS[finding.state])
-        detail = finding.detail if finding.state is State.OK else f"{finding.state}: {finding.detail}"
-        table.add_row(name, Text(detail), Text(finding.needed_for), Text(finding.fix))
-    verdict = "Ready." if found.ready else "Not ready: put right what 'everything' needs and what is damaged."
-    return Group(table, Text(verdict, style="green" if found.ready else "red"))
+    """What is in order, in one table; then what is not, each with what it is needed for and the command that puts it right."""
+    table = Table(title=f"MIS workbench {found.version}", title_justify="left", show_header=False, box=None)
+    for name, detail in in_order(found.findings):
+        table.add_row(Text(name, style=STATE_COLOURS[State.OK]), Text(detail))
+    lines = [
+        Text.assemble(
+            (f"{finding.name} {finding.state}: ", STATE_COLOURS[finding.state]),
+            f"{finding.detail}\n  needed for {finding.needed_for}; to put it right: {finding.fix}",
+        )
+        for finding in found.findings
+        if finding.state is not State.OK
+    ]
+    verdict = Text("Ready.", style="green") if found.ready else Text("Not ready: see above.", style="red")
+    return Group(table, *lines, verdict)
+
+
+def in_order(findings: Sequence[Finding]) -> list[tuple[str, str]]:
+    """Name and detail of what is as it should be; packages share a line for each thing that needs them."""
+    rows: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.state is State.OK and finding.package:
+            rows.setdefault(f"packages for {finding.needed_for}", []).append(f"{finding.name} {finding.detail}")
+        elif finding.state is State.OK:
+            rows[finding.name] = [finding.detail]
+    return [(name, ", ".join(details)) for name, details in rows.items()]
 
 
 def summary(made: "Summary", out_folder: Path) -> Group:

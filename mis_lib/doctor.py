@@ -22,7 +22,6 @@ from mis_lib.schema import Record
 DISTRIBUTION = "mis-workbench"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BUILD_BYTES = 1_000_000_000  # the assembled model and the wheel it is made from; the drawn data need less
-VARIANTS = ("mini", "mirage", "refusal", "textual")
 
 
 class State(StrEnum):
@@ -42,6 +41,7 @@ class Finding(Record):
     needed_for: str
     required: bool = False
     fix: str = ""
+    package: bool = False
 
 
 class Diagnosis(Record):
@@ -104,10 +104,10 @@ def packages() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """The shipped variants, and the assembled model in the cache."""
-    from mis_lib.models.shipped import shipped_variants
+    from mis_lib.models.shipped import BASE, SHIPPED, shipped_variants
 
     shipped = shipped_variants()
-    for name in VARIANTS:
+    for name in (BASE, *SHIPPED):
         if name in shipped:
             yield _good(f"variant {name}", str(shipped[name] or "the model itself"), "app, compare, report")
         else:
@@ -148,8 +148,8 @@ def find_browser() -> Path | None:
     return next((Path(path) for name in BROWSERS if (path := shutil.which(name))), None)
 
 
-def _good(name: str, detail: str, needed_for: str, *, required: bool = False) -> Finding:
-    return Finding(name=name, state=State.OK, detail=detail, needed_for=needed_for, required=required)
+def _good(name: str, detail: str, needed_for: str) -> Finding:
+    return Finding(name=name, state=State.OK, detail=detail, needed_for=needed_for)
 
 
 def _bad(
@@ -160,13 +160,15 @@ def _bad(
 
 def _package(requirement: Requirement, needed_for: str, *, fix: str, required: bool = False) -> Finding:
     name, wanted = requirement.name, requirement.specifier
+    found = Finding(name=name, state=State.OK, detail="", needed_for=needed_for, required=required, package=True)
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return _bad(name, f"not installed, wanted {wanted}", needed_for, fix=fix, required=required)
+        missing = {"state": State.MISSING, "detail": f"not installed, wanted {wanted}", "fix": fix}
+        return found.model_copy(update=missing)
     if wanted.contains(version, prereleases=True):
-        return _good(name, version, needed_for, required=required)
-    return _bad(name, f"{version}, wanted {wanted}", needed_for, fix=fix, required=required, state=State.DAMAGED)
+        return found.model_copy(update={"detail": version})
+    return found.model_copy(update={"state": State.DAMAGED, "detail": f"{version}, wanted {wanted}", "fix": fix})
 
 
 def _applies(requirement: Requirement, extra: str = "") -> bool:
