@@ -5,55 +5,18 @@ needs them, so that ``mis --help`` answers at once. Long flags carry underscores
 (``--images a.png b.png``), ``--json`` prints for programs. Exit status: 0 done, 1 done with failed items, 2 a mistake in what was asked for.
 """
 
+import json
+import subprocess
 import sys
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from typer.core import TyperCommand, TyperGroup
 
 from mis_lib import __version__
-from mis_lib.errors import MisError
-
-FAILED_ITEMS, MISTAKE = 1, 2
-
-
-class Verbs(TyperGroup):
-    """The group of all verbs: an error raised on purpose is one message and exit status 2, never a traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the verb that was asked for."""
-        try:
-            return super().invoke(ctx)
-        except MisError as error:
-            Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
-            raise typer.Exit(MISTAKE) from error
-
-
-class ManyValues(TyperCommand):
-    """A verb whose list flags take several values after one flag, as ``--images a.png b.png``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeat each list flag before each of its values, which is the form that the parser knows."""
-        lists = {flag for parameter in self.params if getattr(parameter, "multiple", False) for flag in parameter.opts}
-        return super().parse_args(ctx, list(repeat_flags(args, lists)))
-
-
-def repeat_flags(args: list[str], lists: set[str]) -> Iterable[str]:
-    """``["--images", "a", "b"]`` becomes ``["--images", "a", "--images", "b"]`` for every flag in ``lists``."""
-    flag, values = "", 0
-    for arg in args:
-        if arg.startswith("--"):
-            flag, values = arg if arg in lists else "", 0
-        else:
-            values += 1
-            if flag and values > 1:
-                yield flag
-        yield arg
-
+from mis_lib.commands.parsing import FAILED_ITEMS, ManyValues, Verbs
+from mis_lib.errors import MisError, SettingsError
 
 app = typer.Typer(
     cls=Verbs,
@@ -65,10 +28,29 @@ app = typer.Typer(
 )
 
 
+class Stage(StrEnum):
+    """Shipped weights that can be trained anew."""
+
+    BASE = "base"
+    MIRAGE = "mirage"
+    REFUSAL = "refusal"
+    TEXTUAL = "textual"
+
+
 class Source(StrEnum):
     """Where the images of constructed data come from."""
 
     OBJECTS = "objects"
+
+
+class Format(StrEnum):
+    """How a table is written."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    LATEX = "latex"
+    JSON = "json"
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -103,15 +85,26 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED_ITEMS)
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def build(
+    ctx: typer.Context,
     gguf: Annotated[
         Path | None, typer.Option("--gguf", help="SmolLM2's GGUF file, on a machine without a package index.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build anew even if the cached model is intact.")] = False,
+    train: Annotated[
+        Stage | None,
+        typer.Option(
+            "--train", help="Train shipped weights anew instead; further flags go to the stage (--train_help)."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Put the embedded model together in the cache (about 20 s); nothing to do if it is there and intact."""
+    if train is not None:
+        raise typer.Exit(run_stage(train, ctx.args))
+    if ctx.args:
+        raise SettingsError(f"mis build: unknown {' '.join(ctx.args)!r}; known flags: mis build --help")
     from mis_lib import console
     from mis_lib.models.mini import ensure_mini
 
@@ -120,6 +113,16 @@ def build(
         console.print_json({"checkpoint": str(folder)})
     else:
         console.out.print(f"model mini: {folder}", highlight=False, soft_wrap=True)
+
+
+def run_stage(stage: Stage, args: list[str]) -> int:
+    """Run a training stage in a process of its own, so that its memory and its GPU are free afterwards; returns its status."""
+    command = [sys.executable, "-m", "mis_lib.train.miniature.base"]
+    if stage is not Stage.BASE:
+        command = [sys.executable, "-m", "mis_lib.train.miniature.safety", "--stage", stage.value]
+    return subprocess.run(
+        [*command, *("--help" if arg == "--train_help" else arg for arg in args)], check=False
+    ).returncode
 
 
 @app.command(name="construct")
@@ -164,13 +167,51 @@ def compare_variants(
     compare(images, question, variants or ["mini", "mirage"], settings, device=device, as_json=as_json)
 
 
+@app.command(name="report", cls=ManyValues)
+def print_report(
+    variants: Annotated[
+        list[str] | None, typer.Option("--variants", help="Which variants [default: mini mirage refusal textual]")
+    ] = None,
+    splits: Annotated[list[str] | None, typer.Option("--splits", help="Which splits [default: easy hard real]")] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Rows: split, category or sub_category [default: split]")
+    ] = None,
+    naming: Annotated[bool, typer.Option("--naming", help="What is recognised, instead of what is safe.")] = False,
+    styles: Annotated[
+        list[str] | None, typer.Option("--styles", help="With --naming: drawing styles [default: all]")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="So many pairs a split, or concepts.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch_size", help="Rows generated together [default: 16]")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [default: cpu]")] = None,
+    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of all runs [default: runs]")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of this run [default: report]")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="How the table is written.")] = Format.TEXT,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate variants on MIS-Mini (or other data): build, generate, judge what is missing, and print the rates."""
+    from mis_lib.commands.report import ReportSettings, report
+    from mis_lib.configs import load_settings
+
+    flags = {
+        "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "data": data, "checkpoint": checkpoint,
+        "limit": limit, "batch_size": batch_size, "device": device, "runs": runs, "name": name,
+    }  # fmt: skip
+    given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
+    report(load_settings(ReportSettings, config, overrides=[*given, *(sets or [])]), Format.JSON if as_json else form)
+
+
 @app.command(
     name="app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
 def open_app(ctx: typer.Context) -> None:
     """Open the app in a browser; takes the flags of ``python app.py`` (``mis app --help`` lists them)."""
     import importlib.util
-    import subprocess
 
     spec = importlib.util.find_spec("workbench")  # found, not imported: the app sits on top of the library
     script = Path(spec.origin).parent.parent / "app.py" if spec and spec.origin else Path("app.py")

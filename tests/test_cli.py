@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from mis_lib.cli import app, repeat_flags
+from mis_lib.cli import app
+from mis_lib.commands.parsing import repeat_flags
 
 VERBS = ("doctor", "build", "construct", "compare", "app")
 

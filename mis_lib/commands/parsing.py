@@ -1,0 +1,46 @@
+"""How verbs are read and how they fail: several values after one flag, one message and no traceback for an error raised on purpose."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
+
+from mis_lib.errors import MisError
+
+FAILED_ITEMS, MISTAKE = 1, 2  # exit statuses
+
+
+class Verbs(TyperGroup):
+    """The group of all verbs: an error raised on purpose is one message and exit status 2, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except MisError as error:
+            Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
+            raise typer.Exit(MISTAKE) from error
+
+
+class ManyValues(TyperCommand):
+    """A verb whose list flags take several values after one flag, as ``--images a.png b.png``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat each list flag before each of its values, which is the form that the parser knows."""
+        lists = {flag for parameter in self.params if getattr(parameter, "multiple", False) for flag in parameter.opts}
+        return super().parse_args(ctx, list(repeat_flags(args, lists)))
+
+
+def repeat_flags(args: list[str], lists: set[str]) -> Iterator[str]:
+    """``["--images", "a", "b"]`` becomes ``["--images", "a", "--images", "b"]`` for every flag in ``lists``."""
+    flag, values = "", 0
+    for arg in args:
+        if arg.startswith("--"):
+            flag, values = arg if arg in lists else "", 0
+        else:
+            values += 1
+            if flag and values > 1:
+                yield flag
+        yield arg
