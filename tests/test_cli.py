@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from mis_lib.cli import app
 from mis_lib.commands.parsing import repeat_flags
 
-VERBS = ("doctor", "build", "construct", "compare", "app")
+VERBS = ("doctor", "build", "construct", "compare", "report", "app")
 
 
 def mis(*args: str) -> Result:

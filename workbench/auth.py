@@ -14,6 +14,7 @@ import hmac
 import os
 import sys
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from mis_lib.errors import SettingsError
@@ -26,8 +27,10 @@ LONGEST_WAIT = 8.0  # seconds
 class Users:
     """Names with hashed passwords; ``check`` is what Gradio calls at a login."""
 
-    def __init__(self, hashes: dict[str, tuple[bytes, bytes]]) -> None:
-        self._hashes = hashes
+    def __init__(
+        self, hashes: dict[str, tuple[bytes, bytes]], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self._hashes, self._sleep = hashes, sleep
         self._wrong: Counter[str] = Counter()
 
     @classmethod
@@ -55,7 +58,7 @@ class Users:
         key = name if name in self._hashes else ""  # one counter for all unknown names: bounded memory
         delay = self.wait(key)
         self._wrong[key] += 1  # counted before the check, so that many tries at once wait in turn
-        await asyncio.sleep(delay)
+        await self._sleep(delay)
         salt, digest = self._hashes.get(name, (b"\0" * 16, b""))  # unknown names cost the same time as known ones
         right = hmac.compare_digest(await asyncio.to_thread(_hash, password, salt), digest)
         if right:

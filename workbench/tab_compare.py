@@ -192,7 +192,7 @@ def _bind_prompt(
     loaded = [prompt, asked.strip, asked.question, actions.errors]
     quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     gr.on(
-        [examples.category.change, examples.split.change, examples.words.input],
+        [examples.category.change, examples.split.change, examples.words.change],
         handlers.list_examples,
         inputs=filters,
         outputs=examples.cards,

@@ -5,11 +5,24 @@ window.mis = (() => {
   const revealed = new Set(); // sources of flagged images that this person chose to see
   const DRAGGED = 'application/x-mis-place';
 
+  let themeRestored = false;
   let waiting = false; // Compare was pressed and no answer has been drawn yet
 
   const setRevealed = (button, shown) => {
     button.classList.toggle('mis-shown', shown);
     button.setAttribute('aria-pressed', String(shown));
+  };
+
+  const setDark = (dark) => {
+    document.body.classList.toggle('dark', dark);
+    localStorage.setItem('mis-dark', dark ? '1' : '0');
+  };
+
+  // Once Gradio has set the system's choice, a person's own choice of an earlier visit wins.
+  const restoreTheme = () => {
+    const chosen = themeRestored ? null : localStorage.getItem('mis-dark');
+    themeRestored = true;
+    if (chosen !== null) setDark(chosen === '1');
   };
 
   // The answers are what one wants to see next; the dock with Stop sticks to the window's upper edge above them.
@@ -22,6 +35,7 @@ window.mis = (() => {
 
   // After a piece of the page was drawn again: what was revealed stays so, and the loaded example stays marked.
   const refresh = (root) => {
+    restoreTheme();
     for (const button of root.querySelectorAll('[data-reveal]')) {
       setRevealed(button, revealed.has(button.querySelector('img').src));
     }
@@ -85,11 +99,6 @@ window.mis = (() => {
     URL.revokeObjectURL(link.href);
   };
 
-  const setDark = (dark) => {
-    document.body.classList.toggle('dark', dark);
-    localStorage.setItem('mis-dark', dark ? '1' : '0');
-  };
-
   document.addEventListener('click', (event) => {
     const button = event.target.closest?.('button');
     if (!button) return;
@@ -141,10 +150,6 @@ window.mis = (() => {
       event.preventDefault();
       upload(images);
     }
-  });
-  document.addEventListener('DOMContentLoaded', () => {
-    const chosen = localStorage.getItem('mis-dark');
-    if (chosen !== null) setTimeout(() => setDark(chosen === '1'), 0);
   });
 
   return {refresh, save};
