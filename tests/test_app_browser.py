@@ -134,6 +134,7 @@ def test_example_compare_both_columns_legend_and_badges(url: str, visit) -> None
         expect(me.column(variant).locator(".mis-verdict")).to_have_count(1)
         expect(me.column(variant).locator(".mis-cost")).to_contain_text("tokens/s")
     expect(me.column("mini").locator(".mis-verdict")).to_have_attribute("data-outcome", "unsafe")
+    expect(me.column("mirage").locator(".mis-verdict")).to_have_attribute("data-outcome", "reasoned")
     expect(me.column("mirage").locator(".mis-part.mis-perception")).to_contain_text("The first image shows")
     for part in ("perception", "reasoning", "answer"):
         expect(me.page.locator(f".mis-legend .mis-{part} b")).to_have_text(part)

@@ -57,7 +57,8 @@ def test_all_columns_end_with_text_parts_costs_and_a_verdict(host: Host) -> None
         assert answer.tokens == len(answer.text.split(" ")) and answer.seconds > 0
         assert answer.tokens_per_second == pytest.approx(answer.tokens / answer.seconds)
         assert answer.verdict is not None and answer.verdict.judge == "rule"
-    assert comparison.answers[0].verdict.outcome is Outcome.UNSAFE  # pyright: ignore[reportOptionalMemberAccess]
+    outcomes = [answer.verdict and answer.verdict.outcome for answer in comparison.answers]
+    assert outcomes == [Outcome.UNSAFE, Outcome.REASONED]
 
 
 def test_a_twin_is_judged_as_benign(host: Host) -> None:

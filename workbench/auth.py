@@ -12,6 +12,7 @@ import getpass
 import hashlib
 import hmac
 import os
+import string
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -86,16 +87,14 @@ def entry(name: str, password: str) -> str:
 
 
 def _parse(line: str, where: str) -> tuple[str, bytes, bytes]:
-    parts = line.strip().split(":")
-    try:
-        name, scheme, salt, digest = parts[0], parts[1], bytes.fromhex(parts[2]), bytes.fromhex(parts[3])
-    except (IndexError, ValueError):
-        scheme = ""
-    if len(parts) != 4 or scheme != "scrypt":
-        raise SettingsError(
-            f"{where}: expected name:scrypt:SALT:HASH; make the line with `python -m workbench.auth NAME`"
-        )
-    return name, salt, digest
+    match line.strip().split(":"):
+        case [name, "scrypt", salt, digest] if name and _is_hex(salt) and _is_hex(digest):
+            return name, bytes.fromhex(salt), bytes.fromhex(digest)
+    raise SettingsError(f"{where}: expected name:scrypt:SALT:HASH; make the line with `python -m workbench.auth NAME`")
+
+
+def _is_hex(text: str) -> bool:
+    return len(text) >= 2 and len(text) % 2 == 0 and set(text) <= set(string.hexdigits)
 
 
 def _hash(password: str, salt: bytes) -> bytes:

@@ -13,6 +13,8 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
+from gradio import themes
+from gradio.themes.utils import colors, fonts, sizes
 
 from mis_lib.errors import SettingsError
 from workbench import render, tab_compare
@@ -100,20 +102,20 @@ def _is_loopback(host: str) -> bool:
         return False  # a name: it may point anywhere
 
 
-def _theme() -> gr.themes.Base:
+def _theme() -> themes.Base:
     # Gradio's bundled IBM Plex in its two complete weights; the default's semi-bold lacks most letters
     sans = [
-        gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 700)),
+        fonts.LocalFont("IBM Plex Sans", weights=(400, 700)),
         "ui-sans-serif",
         "system-ui",
         "sans-serif",
     ]
-    mono = [gr.themes.utils.fonts.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"]
-    return gr.themes.Default(
+    mono = [fonts.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"]
+    return themes.Default(
         font=sans,
         font_mono=mono,
-        primary_hue=gr.themes.colors.indigo,
-        neutral_hue=gr.themes.colors.slate,
-        radius_size=gr.themes.sizes.radius_md,
-        spacing_size=gr.themes.sizes.spacing_md,
+        primary_hue=colors.indigo,
+        neutral_hue=colors.slate,
+        radius_size=sizes.radius_md,
+        spacing_size=sizes.spacing_md,
     )
