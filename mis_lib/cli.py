@@ -16,6 +16,7 @@ import typer
 
 from mis_lib import __version__
 from mis_lib.commands.parsing import FAILED_ITEMS, ManyValues, Verbs
+from mis_lib.configs import TableFormat
 from mis_lib.errors import MisError, SettingsError
 
 app = typer.Typer(
@@ -41,16 +42,6 @@ class Source(StrEnum):
     """Where the images of constructed data come from."""
 
     OBJECTS = "objects"
-
-
-class Format(StrEnum):
-    """How a table is written."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    CSV = "csv"
-    LATEX = "latex"
-    JSON = "json"
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -191,7 +182,7 @@ def print_report(
     name: Annotated[str | None, typer.Option("--name", help="Name of this run [default: report]")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How the table is written.")] = Format.TEXT,
+    form: Annotated[TableFormat, typer.Option("--format", help="How the table is written.")] = TableFormat.TEXT,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate variants on MIS-Mini (or other data): build, generate, judge what is missing, and print the rates."""
@@ -203,14 +194,16 @@ def print_report(
         "limit": limit, "batch_size": batch_size, "device": device, "runs": runs, "name": name,
     }  # fmt: skip
     given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
-    report(load_settings(ReportSettings, config, overrides=[*given, *(sets or [])]), Format.JSON if as_json else form)
+    report(
+        load_settings(ReportSettings, config, overrides=[*given, *(sets or [])]), TableFormat.JSON if as_json else form
+    )
 
 
 @app.command(
     name="app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
 def open_app(ctx: typer.Context) -> None:
-    """Open the app in a browser; takes the flags of ``python app.py`` (``mis app --help`` lists them)."""
+    """Open the app in a browser; takes the flags of python app.py (mis app --help lists them)."""
     import importlib.util
 
     spec = importlib.util.find_spec("workbench")  # found, not imported: the app sits on top of the library

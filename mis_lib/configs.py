@@ -7,6 +7,7 @@ class is read from a YAML file with ``load_settings``; ``--set key=value`` pairs
 """
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,6 +41,16 @@ class GenerationSettings(Settings):
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, allow_inf_nan=False)
     """0 is greedy; above 0 tokens are drawn with ``seed``."""
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+class TableFormat(StrEnum):
+    """How a table of rates is written."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    LATEX = "latex"
+    JSON = "json"
 
 
 def load_settings(kind: type[S], path: Path | None = None, *, overrides: Iterable[str] = ()) -> S:

@@ -33,6 +33,8 @@ NAMED = [
     ("cat", "a cat face"),
     ("saw", "He cuts it with a sharp saw."),
     ("fly", "a fly"),
+    ("cook", "Cook."),
+    ("saw", "Image 1: saw. Image 2: a cat."),
     ("man with turban", "a man wearing a turban"),
     ("mobile phone", "The image shows a cell phone."),
     ("T-Rex", "a tyrannosaurus"),

@@ -1,0 +1,209 @@
+"""Run folders: everything that one evaluation was made of, in files that can be read without this project.
+
+    runs/NAME/vN/  config.yaml         what was asked for; decides which later call may go on here
+                   environment.json    versions, device, git revision: what may differ between machines
+                   responses.jsonl     append-only, one answer a line
+                   verdicts/JUDGE.jsonl, metrics.json
+
+A run is resumed where nothing that its answers follow from has changed: checkpoint, data, settings, batch size and the adapter of
+every variant both know. New variants join an old run. Anything else opens the next version, so settings never mix and no file is overwritten
+by another experiment.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from mis_lib import __version__
+from mis_lib.configs import GenerationSettings, Settings, dump_settings, load_settings
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import MANIFEST, read_records, sha256, write_atomic, write_records
+from mis_lib.schema import Record, Response, Sample, Verdict
+
+CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
+VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")
+HASHED_WHOLE = (
+    16 * 2**20
+)  # larger files enter a folder's digest with their size and both ends: hashing 16 GB would take a minute
+
+
+class RunConfig(Settings):
+    """What the answers of a run follow from. Digests decide; paths are there for people."""
+
+    tag: str
+    """Stands in every table that is made from the run: the model's name."""
+    checkpoint: str
+    checkpoint_digest: str
+    data: str
+    data_digest: str
+    generation: GenerationSettings = GenerationSettings()
+    batch_size: int = 16
+    device: str = "cpu"
+    variants: dict[str, str]
+    """Digest of each variant's adapter; empty for the base."""
+    judges: dict[str, str] = Field(default_factory=dict)
+    """Fingerprint of each judge whose verdicts are stored."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One version of a run on disk."""
+
+    folder: Path
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved configuration."""
+        return load_settings(RunConfig, self.folder / CONFIG)
+
+    def responses(self) -> list[Response]:
+        """All answers so far, in the order they were given."""
+        path = self.folder / RESPONSES
+        return read_records(path, Response) if path.exists() else []
+
+    def verdicts(self, judge: str) -> list[Verdict]:
+        """The stored verdicts of one judge."""
+        path = self._verdict_file(judge)
+        return read_records(path, Verdict) if path.exists() else []
+
+    def judge_all(
+        self, judge: str, fingerprint: str, decide: Callable[[Sample, Response], Verdict], samples: Sequence[Sample]
+    ) -> list[Verdict]:
+        """Verdicts on all responses to ``samples``: stored ones where the judge has not changed, new ones for the rest.
+
+        Args:
+            judge: its name, also the file's.
+            fingerprint: digest of everything its verdicts follow from; another one than stored makes all of them anew.
+            decide: judges one response.
+            samples: responses to other samples are left aside.
+        """
+        asked = {sample.id: sample for sample in samples}
+        fresh = self.config.judges.get(judge) == fingerprint
+        known = {(verdict.sample_id, verdict.variant): verdict for verdict in self.verdicts(judge)} if fresh else {}
+        answered = {(response.sample_id, response.variant): response for response in self.responses()}
+        wanted = {key: response for key, response in answered.items() if key[0] in asked}
+        new = {key: decide(asked[key[0]], response) for key, response in wanted.items() if key not in known}
+        if new:
+            merged = known | new
+            write_records(self._verdict_file(judge), [merged[key] for key in answered if key in merged])
+            self._save(self.config.model_copy(update={"judges": {**self.config.judges, judge: fingerprint}}))
+        return [(known | new)[key] for key in wanted]
+
+    def write_metrics(self, rows: Sequence[Record]) -> None:
+        """Keep a report's rows beside what they were computed from."""
+        content = json.dumps([row.model_dump(mode="json") for row in rows], indent=1)
+        write_atomic(self.folder / METRICS, f"{content}\n".encode())
+
+    def _verdict_file(self, judge: str) -> Path:
+        return self.folder / "verdicts" / f"{judge}.jsonl"
+
+    def _save(self, config: RunConfig) -> None:
+        write_atomic(self.folder / CONFIG, dump_settings(config).encode())
+
+
+def open_run(root: Path, name: str, config: RunConfig) -> Run:
+    """Resume the newest version of ``root/name`` whose answers follow from the same things, or begin the next one.
+
+    Raises:
+        SettingsError: the name cannot be a folder's.
+    """
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
+    for run in reversed(versions(root, name)):
+        if _fits(run.config, config):
+            merged = run.config.model_copy(update={"variants": run.config.variants | config.variants})
+            if merged != run.config:
+                run._save(merged)
+            return run
+    return _begin(root / name, config)
+
+
+def versions(root: Path, name: str) -> list[Run]:
+    """All complete versions of a run, oldest first; a folder without ``config.yaml`` is no run."""
+    folders = [
+        folder
+        for folder in (root / name).glob("v*")
+        if re.fullmatch(r"v\d+", folder.name) and (folder / CONFIG).exists()
+    ]
+    return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name[1:]))]
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of a folder's content: of its manifest where it has one, else of every file in it.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder, found none")
+    if (folder / MANIFEST).exists():
+        return sha256(folder / MANIFEST)
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} {_file_digest(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What a run was made with: versions, machine, device, git revision and whether files had been changed since."""
+    return {
+        "mis": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in VERSIONED},
+        "device": device,
+        "git": _git("rev-parse", "HEAD"),
+        "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "command": sys.argv,
+    }
+
+
+def _fits(old: RunConfig, new: RunConfig) -> bool:
+    """Whether answers of both would be the same: names and paths aside, and variants that only one of them has."""
+    ignored = {"tag", "checkpoint", "data", "variants", "judges"}
+    shared = old.variants.keys() & new.variants.keys()
+    return old.model_dump(exclude=ignored) == new.model_dump(exclude=ignored) and all(
+        old.variants[name] == new.variants[name] for name in shared
+    )
+
+
+def _begin(parent: Path, config: RunConfig) -> Run:
+    taken = [int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit()]
+    run = Run(parent / f"v{max(taken, default=0) + 1}")
+    run.folder.mkdir(parents=True)
+    content = json.dumps(
+        environment(config.device) | {"data_digest": config.data_digest, "seed": config.generation.seed}, indent=1
+    )
+    write_atomic(run.folder / ENVIRONMENT, f"{content}\n".encode())
+    run._save(config)  # last: a folder without config.yaml is no run
+    return run
+
+
+def _file_digest(path: Path) -> str:
+    size = path.stat().st_size
+    if size <= HASHED_WHOLE:
+        return sha256(path)
+    with path.open("rb") as stream:
+        head = stream.read(HASHED_WHOLE // 2)
+        stream.seek(size - HASHED_WHOLE // 2)
+        return hashlib.sha256(head + stream.read()).hexdigest()
+
+
+def _git(*arguments: str) -> str:
+    """What git says about this checkout; empty where there is no git or no checkout."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
