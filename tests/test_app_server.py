@@ -181,6 +181,22 @@ def test_passwords_are_checked_and_never_stored(tmp_path: Path) -> None:
     assert not asyncio.run(users.check("eve", "correct horse"))
 
 
+def test_nobody_gets_in_without_a_password(tmp_path: Path) -> None:
+    line = entry("ada", "correct horse")
+    (tmp_path / "users.txt").write_text(line)
+    page = build_app(ready_host(mini_data(tmp_path / "mini")))
+    options = launch_options(port=free_port("127.0.0.1", 7940), auth=Users.read(tmp_path / "users.txt").check)
+    _, url, _ = page.launch(prevent_thread_lock=True, **options)
+    try:
+        assert httpx.get(f"{url}config").status_code == 401
+        assert httpx.post(f"{url}gradio_api/upload", files={"files": b"x"}).status_code == 401
+        with pytest.raises(ValueError, match="Could not login"):
+            Client(url, auth=("ada", "wrong horse"), verbose=False)
+        assert "There is no image" in ask(Client(url, auth=("ada", "correct horse"), verbose=False))[1]
+    finally:
+        page.close()
+
+
 def test_wrong_passwords_are_slowed_down_even_all_at_once() -> None:
     waits: list[float] = []
 
