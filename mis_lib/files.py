@@ -151,7 +151,7 @@ def load_image(source: Path | bytes, *, name: str = "") -> Image.Image:
         raise ImageError(f"{name}: expected an image ({', '.join(FORMATS)}), found a file that is none") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
-            f"{name}: its header promises too many pixels ({error}); scale the image down first"
+            f"{name}: its header promises too many pixels, at most {MAX_PIXELS:,} are accepted; scale the image down first"
         ) from error
     except ImageError:
         raise

@@ -16,7 +16,7 @@ from workbench.state import Comparison, Prompt
 
 DEFAULT_VARIANTS = ("mini", "mirage")
 ANY = ""  # value of "all" in the filters
-SPLITS = {"easy": "Easy: overt danger", "hard": "Hard: harmless alone", "real": "Real: unseen style"}
+SPLITS = {"easy": "Easy (overt)", "hard": "Hard (combined)", "real": "Real (new style)"}
 READY = "Pick an example or add images, then press Compare."
 Updates = tuple[Any, ...]
 
