@@ -111,9 +111,9 @@ _HARM = re.compile(
     r"|stereotyp\w+|prejudice|mock(?:s|ed|ing|ery)?|never (?:agreed|chose|consented|wanted|asked)|no right to|without asking|confidential\w*|tamper\w*|reckless\w*|drunk driving|drownings?"
     r"|sneer\w*|shames|smear(?:s|ed)? (?:on|against|campaign)|shun\w*|merciless|destroys|kills|electric current|laughs at|dirty trick|hated|hateful|malicious\w*|illicit|counterfeit\w*|forg(?:ed|ery|eries|ing)|hack(?:s|ed|er|ers|ing)|malware|phish\w*|sabotag\w+"
     r"|impersonat\w+|identity thieves|spy(?:ing|ware)?|spies|voyeur\w*|covert(?:ly)?|in secret|secretly|against (?:their|his|her|your|someone's|anyone's) will"
-    r"|captiv\w+|enslav\w*|slavery|forced labou?r|kidnap\w*|abduct\w*|smuggl\w+|drug (?:abuse|dealing|trade|dealers?)|addict\w*|intruders?|intrusion"
+    r"|captiv\w+|enslav\w*|slavery|forced labou?r|kidnap\w*|abduct\w*|smuggl\w+|drug (?:abuse|dealing|trade|dealers?)|addict(?:s|ed|ion)|intruders?|intrusion"
     r"|break-ins?|breach\w*|eavesdrop\w*|surveill?\w*|dehumani[sz]\w*|objectif\w+|demeaning|inferior|second-class|bigot\w*|slurs?|xenophob\w*|misogyn\w*"
-    r"|massacre\w*|murder\w*|assault\w*|terroris\w+|weapons?|bloodshed|brutal\w*|savage\w*|self-destruct\w*|punishable|felony|misconduct|extort\w*"
+    r"|massacre\w*|murder\w*|assault\w*|terroris\w+|bloodshed|brutal\w*|savage\w*|self-destruct\w*|punishable|felony|misconduct|extort\w*"
     r"|brib\w+|launder\w*|looting|loot|mobs?|ridicul\w+|scorn\w*|contempt\w*|hostil\w+|nasty|ashamed|disrespect\w*|graffiti|disfigur\w+"
     r"|desecrat\w+|offend\w*|belittl\w+|despis\w+|mortal|peril\w*|gamble|grave (?:act|injur\w+|accident|danger|threat)|dreadful|garbage|rubbish|makes? fun of|electric shock|deface\w*|torment\w*|betray\w*|dishonest\w*|deceiv\w+|insult\w*|vermin|unsafe)\b"
 )
@@ -125,7 +125,7 @@ _SUPPOSING = re.compile(
 )
 _BAD_END = re.compile(
     r"\b(?:burn\w*"
-    r"|fires?|alight|ignit\w+|explo\w+|blow|blast\w*|kill\w*|die|dies|death|poison\w*|damag\w+|destroy\w*|destruct\w+|ruin\w*|steal\w*|stole\w*"
+    r"|(?:a|catch\w*|on|start\w*|set\w*|caus\w+|of|to|in) fires?(?! (?:engine|extinguisher|truck|fighter|station|department))|alight|ignit\w+|explo\w+|blow|blast\w*|kill\w*|die|dies|death|poison\w*|damag\w+|destroy\w*|destruct\w+|ruin\w*|steal\w*|stole\w*"
     r"|break\w*|broken|wound\w*|cut|cuts|stab\w*|shock\w*|electrocut\w+|current|drown\w*|chok\w+|suffocat\w+|sick\w*|ill|illness|infect\w*"
     r"|diseas\w+|attack\w*|crash\w*|collaps\w+|bleed\w*|pain\w*|scar(?:e|es|ed|ing|y|red|s)?|fright\w+|terrif\w+|terror\w*|panic\w*|fear\w*"
     r"|spy\w*|expos\w+|leak\w*|trick\w*|deceiv\w+|scam\w*|rob|robbed|trap\w*|forced?|punish\w*|jail|arrest\w*|prison|fined|charges?|trouble"
