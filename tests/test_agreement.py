@@ -1,0 +1,59 @@
+"""Agreement with readers: known kappas, and a sheet that tells nothing."""
+
+import pytest
+
+from mis_lib.analysis.agreement import agreement, draw_sheet
+from mis_lib.errors import DataError
+from mis_lib.schema import Outcome, Response, Sample, Verdict
+
+
+def verdicts(judge: str, outcomes: list[Outcome]) -> list[Verdict]:
+    return [Verdict(sample_id=str(i), variant="v", judge=judge, outcome=outcome) for i, outcome in enumerate(outcomes)]
+
+
+def test_kappa_by_hand() -> None:
+    # the textbook table: both yes 20, both no 15, first yes only 5, second yes only 10; observed 0.7, chance 0.5, kappa 0.4
+    yes, no = Outcome.UNSAFE, Outcome.REFUSED
+    first = verdicts("a", [yes] * 20 + [no] * 15 + [yes] * 5 + [no] * 10)
+    second = verdicts("b", [yes] * 20 + [no] * 15 + [no] * 5 + [yes] * 10)
+    found = agreement(first, second)
+    assert found.share.value == 70
+    assert found.kappa == pytest.approx(0.4)
+    assert found.confusions == {"refused -> unsafe": 10, "unsafe -> refused": 5}
+
+
+def test_unscored_is_counted_beside_and_other_responses_are_left_aside() -> None:
+    first = verdicts("a", [Outcome.UNSAFE, Outcome.UNSCORED, Outcome.REFUSED, Outcome.HELPED])
+    second = verdicts("b", [Outcome.UNSAFE, Outcome.REFUSED, Outcome.REFUSED])
+    found = agreement(first, second)
+    assert (found.share.value, found.share.n, found.share.n_unscored) == (100, 2, 1)
+
+
+def test_one_outcome_has_no_kappa() -> None:
+    same = verdicts("a", [Outcome.UNSAFE] * 3)
+    assert agreement(same, same).kappa is None
+
+
+def test_nothing_in_common_is_an_error() -> None:
+    with pytest.raises(DataError, match="no response that both judged"):
+        agreement(verdicts("a", [Outcome.UNSAFE]), [])
+
+
+def test_sheet_is_even_and_the_same_every_time() -> None:
+    samples = [
+        Sample(id=f"{split}{i}", question="?", images=["a"], split=split, harmful=i % 2 == 0)
+        for split in ("easy", "hard")
+        for i in range(40)
+    ]
+    responses = [
+        Response(sample_id=sample.id, variant=variant, text="", tokens=1, seconds=0, finish_reason="stop")
+        for variant in ("a", "b")
+        for sample in samples
+    ]
+    drawn = draw_sheet(responses, samples, 24)
+    kinds = {sample.id: (sample.split, sample.harmful) for sample in samples}
+    counts = [(response.variant, *kinds[response.sample_id]) for response in drawn]
+    assert len(set(counts)) == 8
+    assert all(counts.count(kind) == 3 for kind in counts)
+    assert drawn == draw_sheet(responses, samples, 24) != draw_sheet(responses, samples, 24, seed=1)
+    assert draw_sheet([], samples, 3) == []
