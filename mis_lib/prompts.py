@@ -4,7 +4,8 @@ All images come before the text, in order, as in the paper's inference scripts (
 numbered inside the prompt is the business of each model's own chat template.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 Message = dict[str, Any]
@@ -25,3 +26,19 @@ def to_messages(images: Sequence[Any], question: str, answer: str | None = None)
     """Messages for a question about images, with the answer as second turn where one is given (training)."""
     turns = [user_message(images, question)]
     return turns if answer is None else [*turns, assistant_message(answer)]
+
+
+def as_plain_text(text: str, special_tokens: Collection[str]) -> str:
+    """Text from people, in which nothing is a special token: ``<image>`` becomes ``< image>``, which reads the same and is text.
+
+    Tokenizers and processors look for these strings in the whole prompt and cannot know who wrote them. Otherwise a question could end its own turn,
+    speak as the assistant, or ask for an image that is not there.
+    """
+    breakable = [token for token in special_tokens if len(token) > 1 and not token[1].isspace()]
+    longest_first = sorted(breakable, key=len, reverse=True)
+    if not longest_first:
+        return text
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    while pattern.search(text):  # breaking one token can leave another one that overlapped it
+        text = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    return text

@@ -1,0 +1,130 @@
+"""How the products of one decoding step are computed on a CPU: number type, layout of the weights, number of threads.
+
+A step reads every weight once, for however many rows, so it is bound by memory, and by the hundreds of small operations around the
+products. Measured for mini's decoder on two cores, milliseconds a step for the linear layers alone, 1 / 2 / 4 rows (README, "Speed"):
+
+    bfloat16, plain weights     24 / 24 / 23    and 1,700 for a prompt of 250 tokens on a CPU without bfloat16 products (200 in float32)
+    bfloat16, packed weights    16 / 16 / 17    only where the CPU multiplies bfloat16 (AMX, AVX512-BF16)
+    float32                     21 / 22 / 38    anywhere
+
+Hence: bfloat16 with weights packed once into the layout that the CPU's matrix unit wants, where it has one; float32 elsewhere. Eight-bit weights
+would be a little faster still (11 / 13 / 15) but change the texts; they are not used.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+LARGE = 4 * 2**30  # bytes on disk: above this, a copy in float32 may not fit into a laptop's memory
+PACKED_FOR = 2  # rows that the packed layout is chosen for; it serves any number
+
+
+def working_dtype(checkpoint: Path | str, device: str) -> torch.dtype | str:
+    """The number type to load a checkpoint in: its own ("auto"), or float32 on a CPU that is slow at bfloat16."""
+    if torch.device(device).type != "cpu" or not isinstance(checkpoint, Path):
+        return "auto"
+    if has_bfloat16_products() and _own_dtype(checkpoint) == "bfloat16":
+        return "auto"
+    size = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
+    return torch.float32 if size <= LARGE else "auto"
+
+
+def has_bfloat16_products() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose bfloat16 weight is kept only in the layout of the CPU's matrix unit.
+
+    ``weight`` keeps shape and type for code that asks for them; its values are NaN, so that nobody computes with it unnoticed.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), PACKED_FOR)
+        self.weight = torch.full((), float("nan"), dtype=linear.weight.dtype).expand(linear.weight.shape)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``hidden`` (..., in) to (..., out)."""
+        return torch.ops.mkldnn._linear_pointwise(hidden, self.packed, self.bias, "none", [], "")
+
+
+def pack_linears(network: nn.Module) -> int:
+    """Replace the bfloat16 linear layers of a model on the CPU by packed ones, in place; returns how many were replaced.
+
+    Nothing is replaced where the CPU has no bfloat16 products or this build of torch no such kernel.
+    """
+    if not has_bfloat16_products() or not _kernel_works():
+        return 0
+    places = [
+        (parent, name, child)
+        for parent in network.modules()
+        for name, child in parent.named_children()
+        if _can_be_packed(child) and not isinstance(parent, nn.ModuleDict)  # there PEFT keeps the factors of adapters
+    ]
+    for parent, name, child in places:
+        setattr(parent, name, PackedLinear(child))
+    return len(places)
+
+
+class Threads:
+    """How many threads compute the next step: all, or half of them where other programs keep the cores busy.
+
+    A step has hundreds of barriers at which the threads wait for each other. On idle cores all threads are fastest; where a browser or
+    another job takes a core, each barrier costs a time slice of the system, and the step takes ten times as long. So both numbers are timed
+    as the answer goes on, and the faster one is used; the other one is tried again every ``RETRY`` steps.
+    """
+
+    RETRY = 24
+
+    def __init__(self) -> None:
+        self.choices = sorted({torch.get_num_threads(), max(1, torch.get_num_threads() // 2)}, reverse=True)
+        self._seconds: dict[int, float] = {}  # a step, by number of threads
+        self._steps = 0
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Compute one step within this block, under the number of threads that promises most."""
+        best = min(self._seconds, key=self._seconds.__getitem__, default=self.choices[0])
+        others = [number for number in self.choices if number != best]
+        trial = bool(others) and self._steps % self.RETRY == 2
+        number = others[0] if trial else best
+        torch.set_num_threads(number)  # holds for the calling thread only, so it is set at each step
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self.choices[0])
+        seconds = time.perf_counter() - started
+        known = seconds if trial else self._seconds.get(number, seconds)  # what a trial finds replaces older news
+        self._seconds[number] = (known + seconds) / 2
+        self._steps += 1
+
+
+def _can_be_packed(module: nn.Module) -> bool:
+    return type(module) is nn.Linear and module.weight.dtype is torch.bfloat16 and module.weight.device.type == "cpu"
+
+
+def _own_dtype(checkpoint: Path) -> str | None:
+    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    return config.get("dtype") or config.get("torch_dtype")
+
+
+def _kernel_works() -> bool:
+    """Whether torch's packed product exists here and agrees with the plain one."""
+    linear = nn.Linear(64, 32, dtype=torch.bfloat16)
+    hidden = torch.randn(2, 3, 64, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        try:
+            return torch.allclose(PackedLinear(linear)(hidden).float(), linear(hidden).float(), rtol=0.05, atol=0.05)
+        except (RuntimeError, AttributeError):  # another torch, or one built without oneDNN
+            return False

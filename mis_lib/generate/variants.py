@@ -1,0 +1,253 @@
+"""Variants side by side: one question, one batch, one row for each variant, and every token shown as it comes.
+
+Rows of a batch share the weights that a step reads, so that two columns cost little more than one (``rows``, ``cpu``). Adapters that cannot be mixed in a
+batch are answered in turns, a token each: slower, the same texts. One generation runs at a time; others wait for it.
+
+    engine = VariantEngine.load(ensure_mini(), shipped_variants())
+    for columns in engine.stream(images, "What is in the images?", ["mini", "mirage"], GenerationSettings()):
+        ...  # one Column for each variant, its text so far
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from peft import PeftModel
+from PIL import Image
+
+from mis_lib.configs import GenerationSettings
+from mis_lib.errors import ImageError, SettingsError
+from mis_lib.files import MAX_IMAGES
+from mis_lib.generate.cpu import Threads, pack_linears, working_dtype
+from mis_lib.generate.decode import decode, shares_images
+from mis_lib.generate.local import use_adapter
+from mis_lib.generate.rows import mixable_layers, rows_under
+from mis_lib.models.load import LoadedModel, load_model
+from mis_lib.prompts import as_plain_text, user_message
+
+MAX_QUESTION = 8_000  # characters
+POLL = 0.1  # seconds between looks at the stop event while another generation runs
+
+
+@dataclass(frozen=True)
+class Column:
+    """One variant's answer after a step: the text so far, and what it has cost."""
+
+    variant: str
+    text: str
+    tokens: int
+    """Generated so far, the end token included."""
+    seconds: float
+    """Since generation began, the prompt included; stands still once the answer is finished."""
+    finish_reason: str | None
+    """``None`` while the answer grows, then "stop", "length" or "cancelled"."""
+
+
+class VariantEngine:
+    """A checkpoint and its adapters, ready to answer side by side.
+
+    Args:
+        model: checkpoint with all adapters attached; belongs to the engine from now on.
+        adapters: name of each variant and of its adapter in the model, ``None`` for the checkpoint itself.
+    """
+
+    def __init__(self, model: LoadedModel, adapters: Mapping[str, str | None]) -> None:
+        self.variants = tuple(adapters)
+        self.processor: Any = model.processor
+        self._model: Any = model.model
+        self._network: Any = model.model.get_base_model() if isinstance(model.model, PeftModel) else model.model
+        self._adapters = dict(adapters)
+        self._layers = mixable_layers(self._network)
+        self._threads = Threads() if self._network.device.type == "cpu" else None
+        self._busy = threading.Lock()
+
+    @classmethod
+    def load(cls, checkpoint: Path, adapters: Mapping[str, Path | None], *, device: str = "cpu") -> Self:
+        """Load a checkpoint and the adapters of its variants (``None``: the checkpoint itself).
+
+        Raises:
+            ModelError: something is missing, damaged or does not fit; names the file and the way out.
+        """
+        model = load_model(checkpoint, adapters, device, working_dtype(checkpoint, device))
+        engine = cls(model, {name: None if folder is None else name for name, folder in adapters.items()})
+        pack_linears(engine._network)
+        return engine
+
+    @property
+    def mixes(self) -> bool:
+        """Whether all variants are answered in one batch; otherwise they take turns."""
+        return self._layers is not None
+
+    def stream(
+        self,
+        images: Sequence[Image.Image],
+        question: str,
+        variants: Sequence[str],
+        settings: GenerationSettings,
+        stop: threading.Event | None = None,
+    ) -> Iterator[tuple[Column, ...]]:
+        """Yield one tuple for each generated token, with one column for each variant in the order asked for.
+
+        In the last tuple all columns have a ``finish_reason``. Setting ``stop`` ends the answers after the token in hand, closing the
+        iterator does so without a last tuple. Both free what the answer took.
+
+        Args:
+            images: one to ``files.MAX_IMAGES``, in the order shown.
+            question: what is asked about them; strings that are special tokens are taken as plain text.
+            variants: names out of ``self.variants``, each at most once.
+            settings: length and sampling.
+            stop: set by another thread to end the answers.
+
+        Raises:
+            ImageError: no image, or too many.
+            SettingsError: no or a too long question, an unknown or repeated variant, a prompt that the model has no room for.
+        """
+        self._check(images, question, variants)
+        return self._stream(images, question, list(variants), settings, stop or threading.Event())
+
+    def _stream(
+        self,
+        images: Sequence[Image.Image],
+        question: str,
+        variants: Sequence[str],
+        settings: GenerationSettings,
+        stop: threading.Event,
+    ) -> Iterator[tuple[Column, ...]]:
+        answers = [_Answer(variant, self.processor.tokenizer, self._ends()) for variant in variants]
+        while not self._busy.acquire(timeout=POLL):
+            if stop.is_set():
+                yield tuple(answer.column(0.0, "cancelled") for answer in answers)
+                return
+        started = time.perf_counter()
+        try:
+            with closing(self._tokens(images, question, variants, settings)) as steps:
+                for number, tokens in enumerate(steps, 1):
+                    seconds = time.perf_counter() - started
+                    over = "cancelled" if stop.is_set() else "length" if number == settings.max_new_tokens else None
+                    columns = tuple(
+                        answer.grow(token, seconds, over) for answer, token in zip(answers, tokens, strict=True)
+                    )
+                    yield columns
+                    if all(column.finish_reason for column in columns):
+                        return
+        finally:
+            self._busy.release()
+
+    def _tokens(
+        self, images: Sequence[Image.Image], question: str, variants: Sequence[str], settings: GenerationSettings
+    ) -> Iterator[list[int]]:
+        """Next token of each variant, step by step: from one batch, or in turns where adapters cannot be mixed."""
+        adapters = [self._adapters[variant] for variant in variants]
+        if self._layers is None:
+            yield from self._in_turns(self._prompt(images, question, 1, settings), adapters, settings)
+            return
+        inputs = self._prompt(images, question, len(variants), settings)
+        with rows_under(self._layers, adapters):
+            yield from decode(self._network, inputs, len(variants), settings, self._threads)
+
+    def _in_turns(
+        self, inputs: Any, adapters: Sequence[str | None], settings: GenerationSettings
+    ) -> Iterator[list[int]]:
+        streams = []
+        for adapter in adapters:
+            with use_adapter(self._model, adapter):  # the images are encoded here, under the same adapter
+                streams.append(decode(self._network, inputs, 1, settings, self._threads))
+        for _ in range(settings.max_new_tokens):
+            tokens = []
+            for adapter, stream in zip(adapters, streams, strict=True):
+                with use_adapter(self._model, adapter):
+                    tokens += next(stream)
+            yield tokens
+
+    def _prompt(self, images: Sequence[Image.Image], question: str, rows: int, settings: GenerationSettings) -> Any:
+        """The model's inputs: one prompt, or one a row for models that do not share the features of images.
+
+        Raises:
+            SettingsError: prompt and answer together are longer than the model's context.
+        """
+        plain = as_plain_text(question, _special_tokens(self.processor))
+        message = user_message([image.convert("RGB") for image in images], plain)
+        inputs = self.processor.apply_chat_template(
+            [[message]] * (1 if shares_images(self._network) else rows),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self._network.device, dtype=self._network.dtype)
+        length = inputs["input_ids"].shape[1]
+        room = getattr(self._network.config.get_text_config(), "max_position_embeddings", None)
+        if room is not None and length + settings.max_new_tokens > room:
+            raise SettingsError(
+                f"the prompt takes {length:,} tokens and the answer up to {settings.max_new_tokens:,}, the model has room for {room:,}; "
+                "ask a shorter question, show fewer images or lower max_new_tokens"
+            )
+        return inputs
+
+    def _ends(self) -> frozenset[int]:
+        """Every token that ends an answer."""
+        own = self._network.generation_config.eos_token_id
+        tokenizer = self.processor.tokenizer
+        listed = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id, tokenizer.pad_token_id]
+        return frozenset(token for token in listed if token is not None)
+
+    def _check(self, images: Sequence[Image.Image], question: str, variants: Sequence[str]) -> None:
+        if not images:
+            raise ImageError(f"expected 1 to {MAX_IMAGES} images, found none; add one")
+        if len(images) > MAX_IMAGES:
+            raise ImageError(f"expected 1 to {MAX_IMAGES} images, found {len(images)}; remove some")
+        if not question.strip():
+            raise SettingsError("expected a question about the images, found none; write one")
+        if len(question) > MAX_QUESTION:
+            raise SettingsError(
+                f"expected a question of at most {MAX_QUESTION:,} characters, found {len(question):,}; shorten it"
+            )
+        if not variants:
+            raise SettingsError(
+                f"expected at least one variant to answer, found none; known: {', '.join(self.variants)}"
+            )
+        for name in variants:
+            if name not in self._adapters:
+                raise SettingsError(f"unknown variant {name!r}; known: {', '.join(self.variants)}")
+        if len(set(variants)) < len(variants):
+            raise SettingsError(f"expected each variant once, found {', '.join(variants)}")
+
+
+@dataclass
+class _Answer:
+    """The answer of one variant as it grows."""
+
+    variant: str
+    tokenizer: Any
+    ends: frozenset[int]
+    tokens: list[int] = field(default_factory=list)
+    finished: Column | None = None
+
+    def grow(self, token: int, seconds: float, over: str | None) -> Column:
+        """Take one more token, unless the answer has ended; ``over`` is why it ends here if the token does not end it."""
+        if self.finished is not None:
+            return self.finished
+        self.tokens.append(token)
+        return self.column(seconds, "stop" if token in self.ends else over)
+
+    def column(self, seconds: float, finish_reason: str | None) -> Column:
+        """The answer so far; a character of which not all bytes have come yet is held back."""
+        text = self.tokenizer.decode(self.tokens, skip_special_tokens=True).strip()
+        if finish_reason is None:
+            text = text.rstrip("\ufffd")
+        column = Column(self.variant, text, len(self.tokens), seconds, finish_reason)
+        self.finished = column if finish_reason else None
+        return column
+
+
+def _special_tokens(processor: Any) -> set[str]:
+    """Strings that the processor or its tokenizer reads as something else than text."""
+    tokenizer = processor.tokenizer
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    named = {getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "audio")}
+    return {
+        token for token in {*tokenizer.all_special_tokens, *added, *named} if isinstance(token, str) and token.strip()
+    }
