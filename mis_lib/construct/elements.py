@@ -6,7 +6,6 @@ built-in ones (``mis construct --elements FOLDER``). Nothing is repaired in read
 """
 
 import csv
-import difflib
 import hashlib
 import importlib.resources
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,17 +16,9 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mis_lib.construct.images import concepts
+from mis_lib.data.taxonomy import TAXONOMY, close_to
 from mis_lib.errors import DataError
 
-# MIS's categories and sub-categories (paper section 3.2), spelled as in its data files.
-TAXONOMY: Mapping[str, tuple[str, ...]] = {
-    "Illegal Activity": ("Property Crimes", "Cybercrimes", "Drug-Related Offenses", "Human Trafficking"),
-    "Violent": ("Weapon-Related", "Public Violence & Rioting", "Abuse & Physical Altercations"),
-    "Hate": ("Racial/Ethnic", "Gender"),
-    "Self-Harm": ("Physical", "Psychological"),
-    "Privacy": ("Unauthorized Data Collection", "Identity Theft"),
-    "Erotic": ("Erotic",),
-}
 BUILT_IN = Path(str(importlib.resources.files("mis_lib.construct"))) / "elements"
 QUESTIONS_SUFFIX = ".questions.csv"
 SHOWN_PROBLEMS = 20
@@ -74,14 +65,14 @@ class Element(TableRow):
     @classmethod
     def _can_be_drawn(cls, name: str) -> str:
         if name not in concepts():
-            raise ValueError(f"expected a name of mis_lib/construct/concepts.csv{_close_to(name, concepts())}")
+            raise ValueError(f"expected a name of mis_lib/construct/concepts.csv{close_to(name, concepts())}")
         return name
 
     @field_validator("category")
     @classmethod
     def _is_known(cls, category: str) -> str:
         if category not in TAXONOMY:
-            raise ValueError(f"expected one of {', '.join(TAXONOMY)}{_close_to(category, TAXONOMY)}")
+            raise ValueError(f"expected one of {', '.join(TAXONOMY)}{close_to(category, TAXONOMY)}")
         return category
 
     @model_validator(mode="after")
@@ -199,11 +190,6 @@ def _explain(file: Path, row: int, problem: Any) -> str:
     place = f"field {'.'.join(map(str, problem['loc']))!r}: " if problem["loc"] else ""
     found = f", found {problem['input']!r:.80}" if problem["loc"] else ""
     return f"{file}, row {row}: {place}{problem['msg'].removeprefix('Value error, ')}{found}"
-
-
-def _close_to(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=3)
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
 
 
 def _repeated_pairs(elements: Iterable[Element]) -> Iterator[str]:

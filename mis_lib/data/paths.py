@@ -1,0 +1,55 @@
+"""Paths in data files: relative names that stay inside the data folder, or a refusal.
+
+A data set comes from strangers, and the program that reads it may run with rights that they do not have. So a name is refused if it is
+absolute (on any system), climbs with ``..``, is a web address, or reaches out of the folder through a symbolic link. Whether
+there is a file is another question, asked later.
+"""
+
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
+
+from mis_lib.errors import DataError
+
+
+class Refusal(NamedTuple):
+    """Why a name is not followed, and what to write instead."""
+
+    reason: str
+    fix: str
+
+
+def refusal(folder: Path, name: str) -> Refusal | None:
+    """What speaks against following ``name`` from ``folder``; None if nothing does."""
+    relative = "write it relative to the data folder, with / between folders"
+    if not name.strip():
+        return Refusal("an empty path", "name the image file")
+    if "\0" in name:
+        return Refusal(f"a path with a NUL character ({name!r:.80})", relative)
+    if "://" in name or name.startswith("data:"):
+        return Refusal(f"a web address ({name:.80})", "save the image in the data folder and name that file")
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or name.startswith(("\\", "~")):
+        return Refusal(f"an absolute path ({name:.80})", relative)
+    if ".." in PurePosixPath(name.replace("\\", "/")).parts:
+        return Refusal(f"a path that climbs out with '..' ({name:.80})", relative)
+    if len(name) > 1024 or any(len(part) > 255 for part in PurePosixPath(name).parts):
+        return Refusal(f"a path of {len(name):,} characters", "give the file a shorter name")
+    try:
+        resolved = (folder / name).resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return Refusal(f"a loop of symbolic links ({name:.80})", "put the file itself there")
+    if not resolved.is_relative_to(folder.resolve()):
+        reason = f"a symbolic link out of the data folder ({name:.80})"
+        return Refusal(reason, "put the file itself there (hf download --local-dir FOLDER makes no links)")
+    return None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path that a data file in ``folder`` means by ``name``; there need not be a file.
+
+    Raises:
+        DataError: the name leaves the folder (absolute, ``..``, a symbolic link), is a web address or no path at all.
+    """
+    found = refusal(folder, name)
+    if found is not None:
+        raise DataError(f"expected a path inside {folder}, found {found.reason}; {found.fix}")
+    return folder / name
