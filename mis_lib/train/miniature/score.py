@@ -12,15 +12,15 @@ from mis_lib.construct.naming import is_named
 from mis_lib.judge.rule import judge
 from mis_lib.schema import Response, Sample
 from mis_lib.train.miniature.batches import Encoder
-from mis_lib.train.miniature.loop import embed
-from mis_lib.train.miniature.pictures import Picture, PictureBank
+from mis_lib.train.miniature.loop import Bank, embed
+from mis_lib.train.miniature.pictures import Picture
 
 
 @torch.no_grad()
 def say(
     model: Any,
     encoder: Encoder,
-    bank: PictureBank,
+    bank: Bank,
     asked: list[tuple[list[Picture], str]],
     *,
     tokens: int,
@@ -41,7 +41,7 @@ def say(
             mask[row, length - len(prompt) :] = 1
         ids, mask = ids.to(bank.device), mask.to(bank.device)
         pictures = [picture for pictures, _ in part for picture in pictures]
-        hidden = embed(model, ids, bank.pixels(pictures, augment=augment) if pictures else None, encoder.image_id)
+        hidden = embed(model, ids, bank.features(pictures, augment=augment) if pictures else None, encoder.image_id)
         output = model.generate(
             inputs_embeds=hidden,
             attention_mask=mask,
@@ -57,7 +57,7 @@ def say(
 def naming(
     model: Any,
     encoder: Encoder,
-    bank: PictureBank,
+    bank: Bank,
     drawn: list[str],
     held_out: list[tuple[str, int, str]],
     limit: int | None = None,
@@ -92,7 +92,7 @@ def naming(
 
 
 def outcomes(
-    model: Any, encoder: Encoder, bank: PictureBank, samples: list[Sample], drawn: list[str]
+    model: Any, encoder: Encoder, bank: Bank, samples: list[Sample], drawn: list[str]
 ) -> tuple[dict[str, float], list[tuple[Sample, str, str]]]:
     """Share of each outcome of the rule judge among harmful and benign samples, and (sample, answer, outcome) of each."""
     asked = [
