@@ -1,0 +1,134 @@
+"""What flows through the stages: a seed becomes drafts, a draft grows from stage to stage until it is an item with its benign twin.
+
+Records are values. A draft carries its lineage, one step for every call to a teacher; a draft's digest leaves the lineage out, so the same
+content has the same digest however it was paid for. Digests are the first 16 hexadecimal digits of a SHA-256.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from mis_lib.schema import Record, Segment
+from mis_lib.teachers.protocol import digest
+
+
+class Seed(Record):
+    """Where items come from: a hazard or a harmful request in words, or a picture, of a seed set."""
+
+    id: str
+    text: str = ""
+    category: str | None = None
+    sub_category: str | None = None
+    image: str | None = None  # relative to the folder of the seed file
+    source: str = "built-in"
+
+    @property
+    def digest(self) -> str:
+        """Hash of the content."""
+        return digest(self.model_dump(mode="json"))
+
+
+class Step(Record):
+    """One call to a teacher, or one decision of a rule or a person."""
+
+    stage: str
+    task: str
+    teacher: str
+    prompt: str  # digest of the prompt file; of the prompt itself for a picture
+    seed: int
+    input: str  # digest of what was asked: texts and images
+    output: str  # digest of what came back
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Twin(Record):
+    """The benign counterpart: one image or the intent of the question swapped, and the helpful answer."""
+
+    swap: str  # image_1, image_2 or intent
+    question: str
+    objects: tuple[str, ...]
+    images: tuple[str, ...]
+    answer: str
+    segments: tuple[Segment, ...]
+
+
+class Draft(Record):
+    """An item in the making; what no stage has decided yet is ``None`` or empty."""
+
+    id: str
+    seed_id: str
+    source: str
+    category: str
+    sub_category: str
+    objects: tuple[str, ...]
+    risk: str  # why the two together can do harm
+    request: str  # the harmful question, with the objects named
+    question: str = ""  # with the objects replaced by "the object in the first image" and so on
+    images: tuple[str, ...] = ()
+    image_prompts: tuple[str, ...] = ()
+    image_seed: int = 0
+    refined: bool = False
+    text_danger: bool | None = None
+    image_danger: tuple[bool, ...] = ()
+    split: str = ""
+    answer: str = ""
+    segments: tuple[Segment, ...] = ()
+    twin: Twin | None = None
+    lineage: tuple[Step, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Hash of the content, without the lineage."""
+        return digest(self.model_dump(mode="json", exclude={"lineage"}))
+
+
+class Status(StrEnum):
+    """What became of a record in a stage; one that is neither is pending."""
+
+    DONE = "done"
+    REJECTED = "rejected"
+
+
+class Entry(Record):
+    """One line of a stage's file: what became of one record that came in. The last line with an id counts."""
+
+    id: str
+    key: str  # digest of all that the result follows from: record, prompts, teachers, seed
+    status: Status
+    code: str = ""  # kind of reason, for counting
+    reason: str = ""
+    input: str  # digest of the record that came in
+    outputs: tuple[Draft, ...] = ()
+    rejected: dict[str, Any] | None = None  # the record that was rejected, as far as it got
+    lineage: tuple[Step, ...] = ()  # of a rejected record: this stage's steps, too
+
+
+class Pending(Record):
+    """A record that no decision has been made about, and why: the next run goes on with it."""
+
+    id: str
+    stage: str
+    reason: str
+
+
+class StageCount(Record):
+    """A stage's balance: ``came_in == done + rejected + pending``; ``went_out`` differs from done where a seed yields several drafts."""
+
+    stage: str
+    came_in: int
+    done: int
+    rejected: dict[str, int] = Field(default_factory=dict)
+    pending: int = 0
+    went_out: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Rejected(Exception):  # noqa: N818 - not an error: a decision about a record
+    """Raised by a stage to reject a record; ``code`` is for counting, ``reason`` for people."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason

@@ -1,0 +1,1 @@
+"""Teachers: who writes, looks, judges and draws when data is constructed. Two protocols, several implementations, one cache."""

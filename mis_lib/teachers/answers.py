@@ -1,0 +1,126 @@
+"""From a model's text to an answer in the form asked for: the part that a server and a local model have in common.
+
+Models wrap JSON in fences, put words around it, break it off, forget a field, or refuse. What can be read is read; what cannot is asked again
+with the complaint, up to ``TRIES`` times in all; a refusal is never argued with. Nothing is repaired and nothing is filled in.
+"""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from mis_lib.schema import Record
+from mis_lib.teachers.protocol import Answer, CannotAnswer, ChatAsk, ChatReply, Cost
+
+TRIES = 3
+SHOWN = 160
+
+# How a refusal begins; only looked for where no JSON object was found.
+_REFUSAL = re.compile(
+    r"^\W*(?:i['\u2019]?m\s+(?:really\s+|very\s+|so\s+)?sorry|sorry|i\s+apologi[sz]e|i\s+(?:can['\u2019]?t|can\s?not|won['\u2019]?t|will\s+not|must\s+decline"
+    r"|am\s+(?:unable|not\s+able))|i['\u2019]m\s+(?:unable|not\s+able)|as\s+an\s+ai\b|unfortunately,?\s+i\b)",
+    re.IGNORECASE,
+)
+
+
+class Completion(Record):
+    """What came back from a model, before it is read."""
+
+    text: str
+    refusal: str | None = None  # said in the field that servers have for it
+    finish_reason: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def cost(self) -> Cost:
+        """One answered call."""
+        return Cost(calls=1, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+
+
+class Turn(Record):
+    """One message; images belong to the first question only."""
+
+    role: str
+    text: str
+
+
+Complete = Callable[[list[Turn]], Awaitable[Completion]]
+
+
+async def answer(ask: ChatAsk, complete: Complete, *, tries: int = TRIES) -> ChatReply:
+    """Ask until the answer has the form asked for.
+
+    Args:
+        ask: the question.
+        complete: sends the turns so far to the model.
+        tries: how often it is asked in all.
+
+    Raises:
+        CannotAnswer: refused (code ``refused``), or never in the form asked for (code ``unusable``).
+    """
+    turns = [Turn(role="system", text=ask.system), Turn(role="user", text=f"{ask.user}\n\n{describe(ask.form)}")]
+    cost, problem = Cost(), ""
+    for _ in range(tries):
+        completion = await complete(turns)
+        cost += completion.cost
+        refusal = find_refusal(completion)
+        if refusal:
+            raise CannotAnswer("refused", f"{ask.task}: the teacher refused: {refusal[:SHOWN]!r}", cost)
+        try:
+            return ChatReply(read_answer(completion, ask), cost)
+        except ValueError as error:
+            problem = str(error)
+        complaint = f"This answer cannot be used: {problem}. Answer again, with one JSON object and nothing else."
+        turns = [*turns, Turn(role="assistant", text=completion.text), Turn(role="user", text=complaint)]
+    raise CannotAnswer("unusable", f"{ask.task}: no usable answer in {tries} tries: {problem}", cost)
+
+
+def describe(form: type[Answer]) -> str:
+    """The form of the answer in words that any model understands, also behind a server that knows no structured output."""
+    schema = json.dumps(form.model_json_schema(), ensure_ascii=False, separators=(",", ":"))
+    return f"Answer with one JSON object and nothing else. It must fit this JSON schema:\n{schema}"
+
+
+def find_refusal(completion: Completion) -> str | None:
+    """The refusal's words, or ``None`` where the model did answer."""
+    if completion.refusal:
+        return completion.refusal
+    if completion.finish_reason == "content_filter":
+        return completion.text or "content filter"
+    text = completion.text.strip()
+    return text if "{" not in text and _REFUSAL.search(text) else None
+
+
+def read_answer(completion: Completion, ask: ChatAsk) -> Answer:
+    """Read the first JSON object of a completion as an answer.
+
+    Raises:
+        ValueError: there is none, or it does not have the form; says what is wrong in one line.
+    """
+    value = _first_object(completion.text)
+    if value is None:
+        cut = f" (cut off after {completion.completion_tokens} tokens)" if completion.finish_reason == "length" else ""
+        raise ValueError(f"expected one JSON object{cut}, found {completion.text.strip()[:SHOWN]!r}")
+    try:
+        return ask.form.model_validate(value, context=dict(ask.facts))
+    except ValidationError as error:
+        raise ValueError("; ".join(map(_explain, error.errors()[:3]))) from error
+
+
+def _first_object(text: str) -> Any:
+    """The JSON object that begins with the first brace, whatever stands around it; ``None`` if it is broken or there is none."""
+    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
+    start = text.find("{")
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else None
+    except ValueError:  # an object inside a broken one must not be taken for the answer
+        return None
+
+
+def _explain(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"field {place!r}: {message}" if place else message

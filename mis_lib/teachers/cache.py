@@ -1,0 +1,49 @@
+"""The cache of paid answers: one JSON file an answer, named by the hash of what was asked. Nothing is paid for twice.
+
+    FOLDER/3f/3f9c...e1.json
+
+An answer is written, in one step, the moment it arrives, so a killed run loses at most what was under way. Two equal questions at the same
+time are asked once: the second waits for the first. Delete the folder to pay again.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from mis_lib.files import write_atomic
+
+
+class Cache:
+    """Answers on disk; ``found`` and ``paid`` count what came from it and what went into it since it was opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.found = 0
+        self.paid = 0
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def once(self, question: Any, pay: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """The stored answer to ``question`` (a JSON value), or that of ``pay``, which is then stored."""
+        canonical = json.dumps(question, sort_keys=True, ensure_ascii=False)
+        key = hashlib.sha256(canonical.encode()).hexdigest()
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            known = self._read(key)
+            if known is not None:
+                self.found += 1
+                return known
+            answer = await pay()
+            write_atomic(self._path(key), json.dumps(answer, ensure_ascii=False).encode())
+            self.paid += 1
+            return answer
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        try:
+            return json.loads(self._path(key).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):  # not there, or damaged by something else: it is paid for anew
+            return None
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"

@@ -1,0 +1,201 @@
+"""Teachers behind a server that speaks the OpenAI API: vLLM, SGLang, ``transformers serve``, OpenAI itself, and their image endpoints.
+
+The ``openai`` client does the talking: bounded time, retries with growing pauses where the server is busy, failing or out of reach, the pause
+that the server asks for. What it does not know is here: every answer goes through the cache before it is looked at (a refusal and a
+broken answer have been paid for too), and a parameter that a server does not know is left out from then on. The key comes from
+``OPENAI_API_KEY`` alone.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import openai
+from openai.types import ImagesResponse
+from openai.types.chat import ChatCompletion
+
+from mis_lib.errors import ImageError, SettingsError
+from mis_lib.teachers.answers import Completion, Turn, answer
+from mis_lib.teachers.cache import Cache
+from mis_lib.teachers.pictures import as_png, media_type
+from mis_lib.teachers.protocol import (
+    CannotAnswer,
+    ChatAsk,
+    ChatReply,
+    Cost,
+    ImageAsk,
+    ImageReply,
+    TeacherError,
+    Unavailable,
+)
+
+RETRIES = 5
+TIMEOUT = 300.0  # seconds for one call: a 72 B model under load takes its time
+IMAGE_SIZE = "1024x1024"
+# Error codes by which servers say that the content, not the form of the request, is the problem.
+CONTENT_CODES = frozenset({"content_policy_violation", "content_filter", "moderation_blocked", "safety_violations"})
+OPTIONAL = ("response_format", "seed", "temperature")
+
+T = TypeVar("T")
+
+
+class ServerChat:
+    """A chat model behind a server."""
+
+    def __init__(self, client: openai.AsyncOpenAI, model: str, cache: Cache) -> None:
+        self.name = f"server:{model}"
+        self._caller, self._model, self._cache = _Caller(client), model, cache
+
+    async def ask(self, ask: ChatAsk) -> ChatReply:
+        """Answer one question; raises as ``ChatTeacher.ask``."""
+
+        async def complete(turns: list[Turn]) -> Completion:
+            question = {
+                "teacher": self.name,
+                "turns": [turn.model_dump() for turn in turns],
+                "asked": [ask.digest, ask.temperature, ask.seed, ask.max_tokens],
+            }
+            return Completion.model_validate(await self._cache.once(question, lambda: self._pay(ask, turns)))
+
+        return await answer(ask, complete)
+
+    async def _pay(self, ask: ChatAsk, turns: list[Turn]) -> dict[str, Any]:
+        client = self._caller.client
+        reply = await self._caller.call(
+            lambda optional: client.chat.completions.create(
+                model=self._model, messages=_messages(ask, turns), max_completion_tokens=ask.max_tokens, **optional
+            ),
+            {"response_format": _schema(ask), "seed": ask.seed, "temperature": ask.temperature},
+        )
+        if not isinstance(reply, ChatCompletion) or not reply.choices:
+            raise Unavailable(f"expected a chat completion, found {str(reply)[:80]!r}; is this an OpenAI-compatible URL?")
+        choice, usage = reply.choices[0], reply.usage
+        completion = Completion(
+            text=choice.message.content or "",
+            refusal=choice.message.refusal,
+            finish_reason=choice.finish_reason or "stop",
+            prompt_tokens=usage.prompt_tokens if usage else 0,
+            completion_tokens=usage.completion_tokens if usage else 0,
+        )
+        return completion.model_dump()
+
+
+class ServerImages:
+    """An image model behind a server (``/images/generations``)."""
+
+    vocabulary = None
+
+    def __init__(self, client: openai.AsyncOpenAI, model: str, cache: Cache, size: str = IMAGE_SIZE) -> None:
+        self.name = f"server:{model}"
+        self._caller, self._model, self._cache, self._size = _Caller(client), model, cache, size
+
+    async def make(self, ask: ImageAsk) -> ImageReply:
+        """Make one picture; raises as ``ImageMaker.make``."""
+        question = {"maker": self.name, "prompt": ask.prompt, "seed": ask.seed, "size": self._size}
+        made = await self._cache.once(question, lambda: self._pay(ask))
+        cost = Cost(calls=1, prompt_tokens=made["prompt_tokens"], completion_tokens=made["completion_tokens"])
+        if made["refusal"]:
+            raise CannotAnswer("refused", f"the image maker refused: {made['refusal']}", cost)
+        try:
+            return ImageReply(as_png(base64.b64decode(made["image"])), cost)
+        except (ImageError, ValueError) as error:
+            raise CannotAnswer("unusable", f"the image maker's picture cannot be used: {error}", cost) from error
+
+    async def _pay(self, ask: ImageAsk) -> dict[str, Any]:
+        client, size = self._caller.client, self._size
+        try:
+            reply = await self._caller.call(
+                lambda optional: client.images.generate(
+                    model=self._model, prompt=ask.prompt, n=1, size=size, **optional  # pyright: ignore[reportArgumentType]
+                ),
+                {"response_format": "b64_json"},
+            )
+        except CannotAnswer as error:
+            return {"image": "", "refusal": error.reason, "prompt_tokens": 0, "completion_tokens": 0}
+        data = reply.data[0] if isinstance(reply, ImagesResponse) and reply.data else None
+        if data is None or not data.b64_json:
+            raise Unavailable("expected an image as b64_json; a server that gives links instead cannot be used")
+        usage = reply.usage
+        return {
+            "image": data.b64_json,
+            "refusal": "",
+            "prompt_tokens": usage.input_tokens if usage else 0,
+            "completion_tokens": usage.output_tokens if usage else 0,
+        }
+
+
+class _Caller:
+    """Sends calls, leaving out optional parameters that the server has turned down, and sorts what can go wrong."""
+
+    def __init__(self, client: openai.AsyncOpenAI) -> None:
+        self.client = client
+        self._unknown: set[str] = set()
+
+    async def call(self, send: Callable[[dict[str, Any]], Awaitable[T]], optional: dict[str, Any]) -> T:
+        """What ``send`` returns; called anew without a parameter that the server does not know."""
+        for _ in range(self.client.max_retries + len(OPTIONAL) + 1):
+            known = {name: value for name, value in optional.items() if name not in self._unknown}
+            try:
+                return await send(known)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if error.code in CONTENT_CODES:
+                    raise CannotAnswer("refused", f"the server turned the content down: {_words(error)}") from error
+                turned_down = [name for name in known if name in str(error)]
+                if not turned_down:
+                    raise Unavailable(f"the server turned the request down: {_words(error)}") from error
+                self._unknown.update(turned_down)
+            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+                raise TeacherError(
+                    f"{self.client.base_url}: {_words(error)}; check the URL, the model's name and OPENAI_API_KEY"
+                ) from error
+            except openai.APIError as error:  # busy, failing or out of reach, after all retries
+                raise Unavailable(f"the server failed: {_words(error)}") from error
+            except json.JSONDecodeError as error:  # half a reply: a proxy or the server broke off
+                failure = error
+        raise Unavailable(f"the server's replies were no JSON: {failure}")
+
+
+def open_client(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> openai.AsyncOpenAI:
+    """A client for one server; the key is that of ``OPENAI_API_KEY``, which servers on one's own machine do not need."""
+    key = os.environ.get("OPENAI_API_KEY") or "none"
+    return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=retries, timeout=timeout)
+
+
+async def only_model(client: openai.AsyncOpenAI) -> str:
+    """The model of a server that has just one.
+
+    Raises:
+        SettingsError: it has none or several; the message lists them.
+        TeacherError: the server cannot be asked.
+    """
+    try:
+        models = [model.id async for model in client.models.list()]
+    except openai.APIError as error:
+        raise TeacherError(f"{client.base_url}: cannot be asked for its models ({_words(error)}); check the URL") from error
+    if len(models) != 1:
+        shown = ", ".join(sorted(models)[:10]) or "none"
+        raise SettingsError(f"{client.base_url}: expected one model, found {shown}; name one as URL#MODEL")
+    return models[0]
+
+
+def _messages(ask: ChatAsk, turns: list[Turn]) -> Any:
+    """The turns as the API wants them; the images stand in the first question, before its text."""
+    pictures = [
+        {"type": "image_url", "image_url": {"url": f"data:{media_type(image)};base64,{base64.b64encode(image).decode()}"}}
+        for image in ask.images
+    ]
+    messages: list[dict[str, Any]] = [{"role": turn.role, "content": turn.text} for turn in turns]
+    if pictures:
+        messages[1]["content"] = [*pictures, {"type": "text", "text": turns[1].text}]
+    return messages
+
+
+def _schema(ask: ChatAsk) -> dict[str, Any]:
+    form = {"name": ask.task, "schema": ask.form.model_json_schema(), "strict": True}
+    return {"type": "json_schema", "json_schema": form}
+
+
+def _words(error: openai.APIError) -> str:
+    return str(error.message).strip().replace("\n", " ")[:200]
