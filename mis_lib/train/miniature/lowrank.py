@@ -77,10 +77,16 @@ def save_adapter(folder: Path, layers: dict[str, LowRankLinear], rank: int, alph
         "lora_alpha": alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": TARGET_PATTERN,
+        "target_modules": _pattern(layers),
         "inference_mode": True,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _pattern(layers: dict[str, LowRankLinear]) -> str:
+    """A pattern that matches these layers and no others, so that PEFT makes no empty factors in the rest."""
+    depths = sorted({int(name.split(".layers.")[1].split(".")[0]) for name in layers})
+    return r".*language_model\.layers\.(" + "|".join(map(str, depths)) + r")\..*\.(" + "|".join(TARGETS) + ")"
 
 
 def _shipped(value: torch.Tensor) -> torch.Tensor:
