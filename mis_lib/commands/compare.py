@@ -4,7 +4,7 @@ What was asked for is checked before the model is loaded, so that a wrong path o
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,35 +14,67 @@ from mis_lib import console
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import SettingsError
 from mis_lib.files import load_image
+from mis_lib.models.shipped import choose_variants
 
 if TYPE_CHECKING:
     from mis_lib.generate.variants import Column, VariantEngine
 
+DEFAULT = ("mini", "mirage")
 Columns = tuple["Column", ...]
 
 
 def compare(
     paths: Sequence[Path],
     question: str,
-    variants: Sequence[str],
+    variants: Sequence[str] | None,
     settings: GenerationSettings,
     *,
+    checkpoint: Path | None = None,
+    adapters: Mapping[str, Path] | None = None,
     device: str = "cpu",
     as_json: bool = False,
 ) -> None:
     """Load images and variants, answer, and print the answers as panels or as one JSON document.
 
+    Args:
+        paths: the images, in order.
+        question: what is asked about them.
+        variants: which answer; by default ``DEFAULT`` of the shipped ones, or all that are named.
+        settings: length and sampling.
+        checkpoint: folder; the embedded model if not given.
+        adapters: PEFT folder of each further variant; the shipped ones if neither this nor a checkpoint is given.
+        device: where the model computes.
+        as_json: one JSON document instead of panels.
+
     Raises:
         MisError: an image, the question, a variant or the model cannot be used; the message says which and why.
     """
     images = [load_image(path) for path in paths]
-    stream = load_engine(variants, device=device).stream(images, question, variants, settings)
+    known = choose_variants(checkpoint, adapters)
+    chosen = list(variants or [name for name in known if name in DEFAULT] or known)
+    for name in chosen:
+        if name not in known:
+            raise SettingsError(f"--variants: unknown variant {name!r}; known here: {', '.join(known)}")
+    engine = load_engine(checkpoint, {name: known[name] for name in chosen}, device)
+    stream = engine.stream(images, question, chosen, settings)
     columns = last(stream) if as_json or not console.out.is_terminal else last(shown(stream))
     if as_json:
         asked = {"question": question, "images": [str(path) for path in paths], "settings": settings.model_dump()}
         console.print_json({**asked, "answers": [console.answer_record(column) for column in columns]})
     else:
         console.out.print(console.answers(columns))
+
+
+def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], device: str) -> "VariantEngine":
+    """The checkpoint, or the embedded model (built if missing), with these adapters.
+
+    Raises:
+        ModelError: the model cannot be built or loaded.
+    """
+    from mis_lib.generate.variants import VariantEngine  # takes seconds to import
+    from mis_lib.models.mini import ensure_mini
+
+    return VariantEngine.load(checkpoint or ensure_mini(console.say), adapters, device=device)
 
 
 def last(stream: Iterable[Columns]) -> Columns:
@@ -56,22 +88,3 @@ def shown(stream: Iterable[Columns]) -> Iterator[Columns]:
     with Live(console=console.out, transient=True, get_renderable=lambda: console.streaming(columns)):
         for columns in stream:
             yield columns
-
-
-def load_engine(variants: Sequence[str], *, device: str) -> "VariantEngine":
-    """The embedded model with the adapters of these variants.
-
-    Raises:
-        SettingsError: a variant is not among the shipped ones.
-        ModelError: the model cannot be built or loaded.
-    """
-    from mis_lib.models.shipped import shipped_variants
-
-    shipped = shipped_variants()
-    for name in variants:
-        if name not in shipped:
-            raise SettingsError(f"--variants: unknown variant {name!r}; known here: {', '.join(shipped)}")
-    from mis_lib.generate.variants import VariantEngine  # takes seconds to import
-    from mis_lib.models.mini import ensure_mini
-
-    return VariantEngine.load(ensure_mini(console.say), {name: shipped[name] for name in variants}, device=device)

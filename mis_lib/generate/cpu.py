@@ -27,8 +27,8 @@ PACKED_FOR = 2  # rows that the packed layout is chosen for; it serves any numbe
 
 def working_dtype(checkpoint: Path | str, device: str) -> torch.dtype | str:
     """The number type to load a checkpoint in: its own ("auto"), or float32 on a CPU that is slow at bfloat16."""
-    if torch.device(device).type != "cpu" or not isinstance(checkpoint, Path):
-        return "auto"
+    if not device.startswith("cpu") or not isinstance(checkpoint, Path) or not (checkpoint / "config.json").exists():
+        return "auto"  # a wrong device or folder is for the loader to name
     if has_bfloat16_products() and _own_dtype(checkpoint) == "bfloat16":
         return "auto"
     size = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
@@ -115,7 +115,10 @@ def _can_be_packed(module: nn.Module) -> bool:
 
 
 def _own_dtype(checkpoint: Path) -> str | None:
-    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    try:
+        config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    except ValueError:  # a damaged file is for the loader to name
+        return None
     return config.get("dtype") or config.get("torch_dtype")
 
 
