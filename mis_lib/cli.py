@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from mis_lib import __version__
-from mis_lib.commands.parsing import FAILED_ITEMS, ManyValues, Verbs
+from mis_lib.commands.parsing import FAILED_ITEMS, ManyValues, Verbs, named_paths
 from mis_lib.configs import TableFormat
 from mis_lib.errors import MisError, SettingsError
 
@@ -27,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+benches = typer.Typer(cls=Verbs, help="Measure what something costs on this machine.", no_args_is_help=True)
+app.add_typer(benches, name="bench")
 
 
 class Stage(StrEnum):
@@ -144,6 +146,10 @@ def compare_variants(
     variants: Annotated[
         list[str] | None, typer.Option("--variants", help="Which variants answer [default: mini mirage]")
     ] = None,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    adapters: Annotated[
+        list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each variant [default: those shipped]")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="For temperatures above 0.")] = 0,
@@ -155,7 +161,16 @@ def compare_variants(
     from mis_lib.configs import GenerationSettings
 
     settings = GenerationSettings(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    compare(images, question, variants or ["mini", "mirage"], settings, device=device, as_json=as_json)
+    compare(
+        images,
+        question,
+        variants,
+        settings,
+        checkpoint=checkpoint,
+        adapters=named_paths("--adapters", adapters),
+        device=device,
+        as_json=as_json,
+    )
 
 
 @app.command(name="report", cls=ManyValues)
@@ -197,6 +212,32 @@ def print_report(
     report(
         load_settings(ReportSettings, config, overrides=[*given, *(sets or [])]), TableFormat.JSON if as_json else form
     )
+
+
+@benches.command(name="variants", cls=ManyValues)
+def bench_variants(
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    adapters: Annotated[
+        list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each variant [default: those shipped]")
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=1, max=6, help="Images in the prompt.")] = 2,
+    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens that every column writes.")] = 60,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often everything is measured.")] = 5,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, ...")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Time one column against two and all of them, in one run: first token, tokens a second, ratios, memory."""
+    from mis_lib import console
+    from mis_lib.commands.bench import bench, show
+
+    found = bench(
+        checkpoint, named_paths("--adapters", adapters), images=images, tokens=tokens, rounds=rounds, device=device
+    )
+    if as_json:
+        console.print_json(found.model_dump(mode="json"))
+    else:
+        for part in show(found):
+            console.out.print(part, highlight=False)
 
 
 @app.command(

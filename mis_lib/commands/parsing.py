@@ -1,13 +1,14 @@
 """How verbs are read and how they fail: several values after one flag, one message and no traceback for an error raised on purpose."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
-from mis_lib.errors import MisError
+from mis_lib.errors import MisError, SettingsError
 
 FAILED_ITEMS, MISTAKE = 1, 2  # exit statuses
 
@@ -44,3 +45,18 @@ def repeat_flags(args: list[str], lists: set[str]) -> Iterator[str]:
             if flag and values > 1:
                 yield flag
         yield arg
+
+
+def named_paths(flag: str, values: Sequence[str] | None) -> dict[str, Path] | None:
+    """``["one=a", "two=b"]`` as a mapping of names to paths; ``None`` if nothing was given.
+
+    Raises:
+        SettingsError: a value is not ``NAME=PATH``.
+    """
+    if not values:
+        return None
+    pairs = [value.partition("=") for value in values]
+    for value, (name, _, path) in zip(values, pairs, strict=True):
+        if not name or not path:
+            raise SettingsError(f"{flag}: expected NAME=PATH, found {value!r}")
+    return {name: Path(path) for name, _, path in pairs}
