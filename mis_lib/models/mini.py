@@ -10,6 +10,7 @@ language model, was trained by this project and ships in ``mis_lib/models/adapte
 The folder appears in one rename, so a killed build leaves nothing half made; ``manifest.json`` holds the hash of every file.
 """
 
+import hashlib
 import importlib.resources
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ TOWER_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 ADAPTERS = Path(str(importlib.resources.files("mis_lib.models"))) / "adapters"
 IMAGE_TOKEN = "<image>"
 IMAGE_SIZE = 224
+PROJECTOR_FILE, UPDATE_FILE = "projector.safetensors", "update.safetensors"
 FORMAT = 1  # raise when the way of assembling changes, so that old caches are rebuilt
 
 # ChatML as SmolLM2 knows it, without a default system prompt; several images are numbered, as InternVL does
@@ -47,19 +49,23 @@ CHAT_TEMPLATE = (
 def mini_folder() -> Path:
     """Folder of the assembled model; its name changes with the shipped weights and the way of assembling."""
     weights = base_weights()
-    return cache_dir() / f"mini-{FORMAT}-{sha256(weights)[:12]}"
+    parts = "".join(sha256(weights / name) for name in (PROJECTOR_FILE, UPDATE_FILE))
+    return cache_dir() / f"mini-{FORMAT}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 
 def base_weights() -> Path:
-    """The shipped projector and low-rank update of the base model.
+    """Folder of the shipped projector and low-rank update of the base model.
 
     Raises:
-        ModelError: the file is missing from the installation.
+        ModelError: a file is missing from the installation.
     """
-    path = ADAPTERS / "base" / "base.safetensors"
-    if not path.exists():
-        raise ModelError(f"{path} is missing: reinstall the package, or make it with `mis build --train base`")
-    return path
+    folder = ADAPTERS / "base"
+    for name in (PROJECTOR_FILE, UPDATE_FILE):
+        if not (folder / name).exists():
+            raise ModelError(
+                f"{folder / name} is missing: reinstall the package, or make it with `mis build --train base`"
+            )
+    return folder
 
 
 def ensure_mini(
@@ -210,21 +216,22 @@ def make_processor(tokenizer: Any) -> Any:
 def merge_base(model: Any, weights: Path) -> None:
     """Put the trained projector into the model and add the low-rank update to its decoder's linear layers, in place.
 
+    Args:
+        model: an assembled, untrained model.
+        weights: folder with ``projector.safetensors`` and ``update.safetensors``.
+
     Raises:
-        ModelError: the file's tensors do not fit the model.
+        ModelError: the files' tensors do not fit the model.
     """
     from safetensors.torch import load_file
 
-    tensors = load_file(weights)
-    projector = {
-        name.removeprefix("projector."): value for name, value in tensors.items() if name.startswith("projector.")
-    }
-    scale = float(tensors["scale"])
+    factors = load_file(weights / UPDATE_FILE)
+    scale = float(factors.pop("scale"))
     modules = dict(model.named_modules())
     try:
-        model.model.multi_modal_projector.load_state_dict(projector)
-        for name in [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]:
-            update = scale * (tensors[f"{name}.lora_B"].float() @ tensors[f"{name}.lora_A"].float())
+        model.model.multi_modal_projector.load_state_dict(load_file(weights / PROJECTOR_FILE))
+        for name in [name.removesuffix(".lora_A") for name in factors if name.endswith(".lora_A")]:
+            update = scale * (factors[f"{name}.lora_B"].float() @ factors[f"{name}.lora_A"].float())
             weight = modules[name].weight.data
             weight.copy_((weight.float() + update).to(weight.dtype))
     except (KeyError, RuntimeError) as error:

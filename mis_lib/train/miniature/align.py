@@ -32,7 +32,13 @@ def prototypes(projector: nn.Module, bank: FeatureBank, concepts: int) -> torch.
 
 
 def align(
-    projector: nn.Module, bank: FeatureBank, named: list[tuple[Picture, int]], concepts: int, *, steps: int, seed: int = 0
+    projector: nn.Module,
+    bank: FeatureBank,
+    named: list[tuple[Picture, int]],
+    concepts: int,
+    *,
+    steps: int,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Train ``projector`` in place.
 

@@ -164,7 +164,7 @@ def main() -> None:
         steps=settings.steps,
         seconds=settings.seconds,
         log=settings.out / "train_log.jsonl",
-        save=lambda: save_base(settings.out / "base.safetensors", layers, projector),
+        save=lambda: save_base(settings.out, layers, projector),
     )
     print(result, flush=True)
     result["naming"] = naming(model.eval(), encoder, bank, drawn, held_out, settings.score_items)

@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from mis_lib.models.mini import PROJECTOR_FILE, UPDATE_FILE
+
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TARGET_PATTERN = r".*language_model.*\.(" + "|".join(TARGETS) + ")"
 
@@ -46,19 +48,14 @@ def add_low_rank(model: nn.Module, rank: int, alpha: float) -> dict[str, LowRank
     return layers
 
 
-def base_state(layers: dict[str, LowRankLinear], projector: nn.Module) -> dict[str, torch.Tensor]:
-    """Tensors of the shipped base weights: factors, projector and scale (read by ``models.mini.merge_base``)."""
-    state = {f"projector.{name}": _shipped(value) for name, value in projector.state_dict().items()}
-    state["scale"] = torch.tensor(next(iter(layers.values())).scale)
+def save_base(folder: Path, layers: dict[str, LowRankLinear], projector: nn.Module) -> None:
+    """Write what ``models.mini.merge_base`` reads: ``projector.safetensors`` and ``update.safetensors`` (factors and scale)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: _shipped(value) for name, value in projector.state_dict().items()}, folder / PROJECTOR_FILE)
+    state = {"scale": torch.tensor(next(iter(layers.values())).scale)}
     for name, layer in layers.items():
         state[f"{name}.lora_A"], state[f"{name}.lora_B"] = _shipped(layer.lora_A), _shipped(layer.lora_B)
-    return state
-
-
-def save_base(path: Path, layers: dict[str, LowRankLinear], projector: nn.Module) -> None:
-    """Write the base weights as one safetensors file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(base_state(layers, projector), path)
+    save_file(state, folder / UPDATE_FILE)
 
 
 def save_adapter(folder: Path, layers: dict[str, LowRankLinear], rank: int, alpha: float) -> None:

@@ -102,7 +102,7 @@ def main() -> None:
     dreams = load_dreams(settings.base)
     bank = PictureBank(drawings, list(STYLES), cutouts, dreams, device)
     model, processor = assemble(next(settings.assets.glob("*.gguf")), next(settings.assets.glob("*.pth")))
-    merge_base(model, settings.base / "base.safetensors")
+    merge_base(model, settings.base)
     model.to(device).requires_grad_(False)
     strip_squeeze_excite(model.model.vision_tower)
     model.model.vision_tower.to(memory_format=torch.channels_last)

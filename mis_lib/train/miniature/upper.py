@@ -59,7 +59,15 @@ def store(model: Any, bank: Bank, encoder: Encoder, rows: list[Row], *, lower: i
 
 
 def train_upper(
-    model: Any, stored: list[Stored], parameters: list[nn.Parameter], *, lower: int, lr: float, seconds: float, log: Path, seed: int
+    model: Any,
+    stored: list[Stored],
+    parameters: list[nn.Parameter],
+    *,
+    lower: int,
+    lr: float,
+    seconds: float,
+    log: Path,
+    seed: int,
 ) -> dict[str, float]:
     """Train the upper layers' factors on stored batches, in random order, until ``seconds`` are used up (cosine rate)."""
     language, dice = model.model.language_model, random.Random(seed)
@@ -81,7 +89,11 @@ def train_upper(
             losses.append(float(loss.detach()))
             samples += len(batch.labels)
             if len(losses) % 50 == 0:
-                row = {"step": len(losses), "loss": round(sum(losses[-50:]) / 50, 4), "epochs": round(len(losses) / len(stored), 2)}
+                row = {
+                    "step": len(losses),
+                    "loss": round(sum(losses[-50:]) / 50, 4),
+                    "epochs": round(len(losses) / len(stored), 2),
+                }
                 lines.write(json.dumps(row) + "\n")
                 lines.flush()
     last = losses[-50:]
