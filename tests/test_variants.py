@@ -191,7 +191,7 @@ def test_an_end_token_finishes_one_column_only(engine: VariantEngine, images: li
 
 
 def engine_tokens(engine: VariantEngine, images: list[Image.Image], variant: str) -> list[int]:
-    return [tokens[0] for tokens in engine._tokens(images, QUESTION, [variant], SHORT)]
+    return [tokens[0] for tokens in engine.tokens(images, QUESTION, [variant], SHORT)]
 
 
 def test_stop_ends_within_a_token(engine: VariantEngine, images: list[Image.Image]) -> None:

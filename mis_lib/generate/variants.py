@@ -64,6 +64,9 @@ class VariantEngine:
         self._layers = mixable_layers(self._network)
         self._threads = Threads() if self._network.device.type == "cpu" else None
         self._busy = threading.Lock()
+        self.dtype = str(self._network.dtype).removeprefix("torch.")
+        self.packed = False
+        """Whether the weights are packed for the CPU's matrix unit (``cpu.pack_linears``)."""
 
     @classmethod
     def load(cls, checkpoint: Path, adapters: Mapping[str, Path | None], *, device: str = "cpu") -> Self:
@@ -74,7 +77,7 @@ class VariantEngine:
         """
         model = load_model(checkpoint, adapters, device, working_dtype(checkpoint, device))
         engine = cls(model, {name: None if folder is None else name for name, folder in adapters.items()})
-        pack_linears(engine._network)
+        engine.packed = pack_linears(engine._network) > 0
         return engine
 
     @property
@@ -124,7 +127,7 @@ class VariantEngine:
                 return
         started = time.perf_counter()
         try:
-            with closing(self._tokens(images, question, variants, settings)) as steps:
+            with closing(self.tokens(images, question, variants, settings)) as steps:
                 for number, tokens in enumerate(steps, 1):
                     seconds = time.perf_counter() - started
                     over = "cancelled" if stop.is_set() else "length" if number == settings.max_new_tokens else None
@@ -137,10 +140,13 @@ class VariantEngine:
         finally:
             self._busy.release()
 
-    def _tokens(
+    def tokens(
         self, images: Sequence[Image.Image], question: str, variants: Sequence[str], settings: GenerationSettings
     ) -> Iterator[list[int]]:
-        """Next token of each variant, step by step: from one batch, or in turns where adapters cannot be mixed."""
+        """Next token of each variant, step by step: from one batch, or in turns where adapters cannot be mixed.
+
+        Goes on beyond end tokens and checks nothing; for measurements. ``stream`` is what answers people.
+        """
         adapters = [self._adapters[variant] for variant in variants]
         if self._layers is None:
             yield from self._in_turns(self._prompt(images, question, 1, settings), adapters, settings)

@@ -1,0 +1,192 @@
+"""``mis bench variants``: what one, two and more columns cost on this machine, measured in one run.
+
+Every arrangement writes the same number of tokens, end tokens or not. The arrangements take turns, round after round, so that another
+program's work falls on all of them alike. The best round tells what the machine can do, the median what it did; ratios are taken within a
+round and their median is shown.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from PIL import Image
+from pydantic import BaseModel
+from rich.table import Table
+
+from mis_lib import console
+from mis_lib.configs import GenerationSettings
+from mis_lib.errors import SettingsError
+from mis_lib.models.shipped import choose_variants
+
+if TYPE_CHECKING:
+    from mis_lib.generate.variants import VariantEngine
+
+QUESTION = "What is in the images, and how can the first be used together with the second?"
+
+
+class Round(NamedTuple):
+    """One arrangement in one round: seconds to the first token of all columns, and to the last."""
+
+    first: float
+    total: float
+
+
+class Timing(BaseModel):
+    """One arrangement over all rounds."""
+
+    variants: tuple[str, ...]
+    first_token: float
+    """Seconds, median."""
+    best: float
+    """Seconds for all tokens, best round; ``median`` likewise."""
+    median: float
+    rate_best: float
+    """Tokens a second in each column, prompt included; ``rate_median`` likewise."""
+    rate_median: float
+    ratios: dict[str, float]
+    """Median over the rounds of this arrangement's seconds divided by those of one column, by its variant."""
+
+
+class Measurement(BaseModel):
+    """All arrangements, and under what they were measured."""
+
+    images: int
+    tokens: int
+    rounds: int
+    cores: int
+    threads: int
+    dtype: str
+    packed: bool
+    load_average: float | None
+    peak_memory_mb: int | None
+    timings: list[Timing]
+
+
+def bench(
+    checkpoint: Path | None, adapters: Mapping[str, Path] | None, *, images: int, tokens: int, rounds: int, device: str
+) -> Measurement:
+    """Time one column of the base and of an adapter, both side by side, and all variants together.
+
+    Args:
+        checkpoint: folder; the embedded model (built if missing) if not given.
+        adapters: PEFT folder of each variant; those shipped if not given.
+        images: in the prompt, 640 x 480 pixels each.
+        tokens: written by every column.
+        rounds: of all arrangements; one more, not counted, goes before.
+        device: where the model computes.
+
+    Raises:
+        SettingsError: there is no adapter to compare with.
+        ModelError: checkpoint or adapters cannot be used.
+    """
+    engine = _load(checkpoint, adapters, device)
+    settings = GenerationSettings(max_new_tokens=tokens)
+    pictures = [Image.linear_gradient("L").resize((640, 480)).rotate(60 * turn) for turn in range(images)]
+    base, adapter = engine.variants[:2]
+    arrangements = [(base,), (adapter,), (base, adapter), engine.variants]
+    if len(engine.variants) == 2:
+        arrangements.pop()
+    measured: dict[tuple[str, ...], list[Round]] = {variants: [] for variants in arrangements}
+    for number in range(rounds + 1):
+        for variants in arrangements:
+            taken = _round(engine, pictures, variants, settings)
+            if number:
+                measured[variants].append(taken)
+        console.say(f"round {number} of {rounds} done" + ("" if number else " (warm-up, not counted)"))
+    ones = {variants[0]: taken for variants, taken in measured.items() if len(variants) == 1}
+    return _describe(engine, images, settings, [_timing(v, t, ones, tokens) for v, t in measured.items()], rounds)
+
+
+def show(measurement: Measurement) -> Iterator[Table | str]:
+    """The measurement as a table and a line on how it was made."""
+    table = Table(
+        title=f"{measurement.images} images, {measurement.tokens} tokens in each column", title_justify="left"
+    )
+    ones = list(measurement.timings[0].ratios)
+    headings = ["columns", "first token", "all tokens: best", "median", "tokens/s a column: best", "median"]
+    for heading in [*headings, *(f"x {one} alone" for one in ones)]:
+        table.add_column(heading, justify="left" if heading == "columns" else "right")
+    for row in measurement.timings:
+        seconds = [f"{value:.2f} s" for value in (row.first_token, row.best, row.median)]
+        rates = [f"{value:.1f}" for value in (row.rate_best, row.rate_median)]
+        ratios = [f"{row.ratios[one]:.2f}" for one in ones]
+        table.add_row(f"{len(row.variants)}: {' '.join(row.variants)}", *seconds, *rates, *ratios)
+    yield table
+    layout = ", packed weights" if measurement.packed else ""
+    yield (
+        f"{measurement.rounds} rounds; {measurement.dtype}{layout}, {measurement.threads} threads on {measurement.cores} cores; "
+        f"load average {measurement.load_average}; peak memory {measurement.peak_memory_mb} MB"
+    )
+
+
+def _load(checkpoint: Path | None, adapters: Mapping[str, Path] | None, device: str) -> "VariantEngine":
+    from mis_lib.generate.variants import VariantEngine  # takes seconds to import
+    from mis_lib.models.mini import ensure_mini
+
+    variants = choose_variants(checkpoint, adapters)
+    if len(variants) < 2:
+        raise SettingsError(
+            "expected at least one adapter to measure beside the base, found none; name one with --adapters"
+        )
+    return VariantEngine.load(checkpoint or ensure_mini(console.say), variants, device=device)
+
+
+def _round(
+    engine: "VariantEngine", pictures: Sequence[Image.Image], variants: Sequence[str], settings: GenerationSettings
+) -> Round:
+    started = time.perf_counter()
+    times = [time.perf_counter() - started for _ in engine.tokens(pictures, QUESTION, variants, settings)]
+    return Round(times[0], times[-1])
+
+
+def _timing(
+    variants: tuple[str, ...], taken: Sequence[Round], ones: Mapping[str, Sequence[Round]], tokens: int
+) -> Timing:
+    totals = [each.total for each in taken]
+    best, median = min(totals), statistics.median(totals)
+    ratios = {
+        name: statistics.median(mine.total / one.total for mine, one in zip(taken, alone, strict=True))
+        for name, alone in ones.items()
+    }
+    return Timing(
+        variants=variants,
+        first_token=statistics.median(each.first for each in taken),
+        best=best,
+        median=median,
+        rate_best=tokens / best,
+        rate_median=tokens / median,
+        ratios=ratios,
+    )
+
+
+def _describe(
+    engine: "VariantEngine", images: int, settings: GenerationSettings, timings: list[Timing], rounds: int
+) -> Measurement:
+    import torch
+
+    return Measurement(
+        images=images,
+        tokens=settings.max_new_tokens,
+        rounds=rounds,
+        cores=os.cpu_count() or 0,
+        threads=torch.get_num_threads(),
+        dtype=engine.dtype,
+        packed=engine.packed,
+        load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        peak_memory_mb=_peak_memory(),
+        timings=timings,
+    )
+
+
+def _peak_memory() -> int | None:
+    """Most memory that this process has held, in MB; unknown on Windows."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
