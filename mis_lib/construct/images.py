@@ -51,6 +51,18 @@ def draw(name: str, style: str, size: int = 224) -> Image.Image:
     Raises:
         DataError: the concept or the style is unknown, or the style lacks this drawing.
     """
+    fonts = [str(_package("manimgx_fonts") / "NotoEmoji[wght].ttf")] if style == "noto" else None
+    svg = svg_of(name, style)
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True, font_files=fonts)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+
+
+def svg_of(name: str, style: str) -> str:
+    """The drawing of one concept as SVG (a character of the font for Noto).
+
+    Raises:
+        DataError: the concept or the style is unknown, or the style lacks this drawing.
+    """
     if name not in concepts():
         raise DataError(
             f"unknown concept {name!r}; the {len(concepts())} known ones are in mis_lib/construct/concepts.csv"
@@ -58,10 +70,7 @@ def draw(name: str, style: str, size: int = 224) -> Image.Image:
     if style not in STYLES:
         raise DataError(f"unknown drawing style {style!r}; known: {', '.join(STYLES)}")
     codepoints = concepts()[name].codepoints
-    svg = _noto_svg(codepoints) if style == "noto" else _file_svg(codepoints, style)
-    fonts = [str(_package("manimgx_fonts") / "NotoEmoji[wght].ttf")] if style == "noto" else None
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True, font_files=fonts)
-    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    return _noto_svg(codepoints) if style == "noto" else _file_svg(codepoints, style)
 
 
 def scene(name: str, style: str, *, seed: int, size: int = 448) -> Image.Image:

@@ -125,7 +125,7 @@ def train(
                 lines.write(json.dumps(row) + "\n")
                 lines.flush()
                 if done % 200 == 0:
-                    print(row, flush=True)  # noqa: T201 -- the progress of a command-line program
+                    print(row, flush=True)
             if done % 500 == 0:
                 save()
     save()

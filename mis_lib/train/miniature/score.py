@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from mis_lib.construct.naming import is_named
 from mis_lib.judge.rule import judge
 from mis_lib.schema import Response, Sample
 from mis_lib.train.miniature.batches import Encoder

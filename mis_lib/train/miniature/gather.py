@@ -1,0 +1,162 @@
+"""Fetching the raw material of training into one folder, once: ``python -m mis_lib.train.miniature.gather FOLDER``.
+
+Needs pip, npm and apt-get (Debian or a relative), and the extra ``train``. Helper styles come from npm packages of emoji sets, cut-out photographs from
+Debian's ``tuxpaint-stamps-default`` (GPL-2; used for training only, never shipped). Sets of the Noto family are left out, since
+Noto Emoji is the style that a model must not have seen. Downloads go into FOLDER/downloads and are not fetched twice.
+"""
+
+import csv
+import importlib.resources
+import io
+import json
+import lzma
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mis_lib.construct.images import Concept, concepts, svg_of
+from mis_lib.errors import ModelError
+from mis_lib.models.mini import fetch_gguf, tower_file
+from mis_lib.train.miniature.assets import DRAWING
+
+ICON_SETS = (
+    "emojione",
+    "emojione-v1",
+    "emojione-monotone",
+    "fluent-emoji",
+    "fluent-emoji-flat",
+    "fluent-emoji-high-contrast",
+    "fxemoji",
+)
+STAMPS = "tuxpaint-stamps-default"
+STAMPS_FOLDER = Path("usr/share/tuxpaint/stamps")
+
+
+def gather(folder: Path, say: Callable[[str], None]) -> None:
+    """Fill ``folder`` with everything that ``assets`` reads."""
+    downloads = folder / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    if not list(folder.glob("*.gguf")):
+        shutil.move(fetch_gguf(downloads, say), folder)
+    shutil.copy(tower_file(), folder / "efficientnet-lite0.pth")
+    font = Path(str(importlib.resources.files("manimgx_fonts"))) / "NotoEmoji[wght].ttf"
+    shutil.copy(font, folder / "NotoEmoji.ttf")
+    say("Collecting drawings in every style")
+    table = json.dumps(dict(styles(downloads))).encode()
+    (folder / "styles.json.xz").write_bytes(lzma.compress(table))
+    say("Cutting out photographs")
+    pictures, names = cutouts(downloads)
+    np.savez_compressed(folder / "cutouts.npz", arr=pictures, names=np.array(names))
+
+
+def styles(downloads: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (concept, SVG by style) for every concept; a style that lacks it is left out."""
+    packages = {name: npm_package(f"@iconify-json/{name}", downloads) for name in ICON_SETS}
+    icons = {name: json.loads((path / "icons.json").read_text(encoding="utf-8")) for name, path in packages.items()}
+    black = npm_package("openmoji@17.0.0", downloads) / "black" / "svg"
+    slugs = spoken_names()
+    for name, concept in concepts().items():
+        drawn = {style: svg_of(name, style) for style in ("openmoji", "twemoji", "noto")}
+        names = [*slugs.get(concept.codepoints.replace("-FE0F", ""), []), slug(name)]
+        drawn |= {style: svg for style, table in icons.items() if (svg := icon(table, names))}
+        if svg := black_svg(black, concept):
+            drawn["openmoji-black"] = svg
+        yield name, drawn
+
+
+def npm_package(name: str, downloads: Path) -> Path:
+    """Fetch and unpack an npm package; returns its ``package`` folder.
+
+    Raises:
+        ModelError: npm is missing or fails.
+    """
+    target = downloads / re.sub(r"\W+", "-", name).strip("-")
+    if not target.exists():
+        try:
+            done = subprocess.run(
+                ["npm", "pack", "--silent", name], cwd=downloads, capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ModelError(f"npm could not fetch {name}: {error}; install Node.js and npm, and retry") from error
+        with tarfile.open(downloads / done.stdout.strip().splitlines()[-1]) as archive:
+            archive.extractall(target, filter="data")
+    return target / "package"
+
+
+def spoken_names() -> dict[str, list[str]]:
+    """Slugs of the names that emoji sets may use, by code points without variation selectors."""
+    import emoji
+
+    names: dict[str, list[str]] = {}
+    for sign, entry in emoji.EMOJI_DATA.items():
+        key = "-".join(f"{ord(part):04X}" for part in sign if part != "\ufe0f")
+        names.setdefault(key, []).extend(slug(name.strip(":")) for name in [entry["en"], *entry.get("alias", [])])
+    return names
+
+
+def slug(name: str) -> str:
+    """A name as icon sets spell it: lower case, words joined by hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("'", "")).strip("-")
+
+
+def icon(table: dict[str, Any], names: list[str]) -> str | None:
+    """The first of ``names`` that an Iconify set draws, as SVG."""
+    for name in names:
+        for key in (name, name.removesuffix("-face"), f"{name}-face"):
+            entry = table["icons"].get(key)
+            if entry is None and key in table.get("aliases", {}):
+                entry = table["icons"].get(table["aliases"][key]["parent"])
+            if entry:
+                width = entry.get("width", table.get("width", 16))
+                height = entry.get("height", table.get("height", 16))
+                box = f"{entry.get('left', 0)} {entry.get('top', 0)} {width} {height}"
+                body = entry["body"].replace("currentColor", "#222")
+                return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{body}</svg>'
+    return None
+
+
+def black_svg(folder: Path, concept: Concept) -> str | None:
+    """OpenMoji's black line drawing of a concept."""
+    bare = concept.codepoints.replace("-FE0F", "")
+    found = (path for path in folder.glob(f"{bare.split('-')[0]}*.svg") if path.stem.replace("-FE0F", "") == bare)
+    path = next(found, None)
+    return path.read_text(encoding="utf-8") if path else None
+
+
+def cutouts(downloads: Path) -> tuple[np.ndarray, list[str]]:
+    """Photographs on transparent ground, fitted into 150 of 160 pixels: uint8 (n, 160, 160, 4), and their names."""
+    stamps = downloads / STAMPS
+    if not stamps.exists():
+        try:
+            subprocess.run(["apt-get", "download", STAMPS], cwd=downloads, check=True, capture_output=True)
+            package = next(downloads.glob(f"{STAMPS}_*.deb"))
+            subprocess.run(["dpkg-deb", "-x", str(package), str(stamps)], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ModelError(
+                f"apt-get could not fetch {STAMPS}: {error}; this stage needs Debian or a relative"
+            ) from error
+    text = importlib.resources.files("mis_lib.train.miniature").joinpath("cutouts.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return np.stack([_fitted(stamps / STAMPS_FOLDER / row["file"]) for row in rows]), [row["name"] for row in rows]
+
+
+def _fitted(path: Path) -> np.ndarray:
+    image = Image.open(path).convert("RGBA")
+    image = image.crop(image.getchannel("A").getbbox())
+    scale = 150 / max(image.size)
+    image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
+    square = Image.new("RGBA", (DRAWING, DRAWING), (0, 0, 0, 0))
+    square.paste(image, ((DRAWING - image.width) // 2, (DRAWING - image.height) // 2))
+    return np.asarray(square)
+
+
+if __name__ == "__main__":
+    gather(Path(sys.argv[1]), lambda message: print(message, flush=True))
