@@ -23,8 +23,8 @@ def refusal(folder: Path, name: str) -> Refusal | None:
     relative = "write it relative to the data folder, with / between folders"
     if not name.strip():
         return Refusal("an empty path", "name the image file")
-    if "\0" in name:
-        return Refusal(f"a path with a NUL character ({name!r:.80})", relative)
+    if "\0" in name or not _can_be_written(name):
+        return Refusal(f"a path with a character that no file name has ({name!r:.80})", relative)
     if "://" in name or name.startswith("data:"):
         return Refusal(f"a web address ({name:.80})", "save the image in the data folder and name that file")
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or name.startswith(("\\", "~")):
@@ -53,3 +53,11 @@ def inside(folder: Path, name: str) -> Path:
     if found is not None:
         raise DataError(f"expected a path inside {folder}, found {found.reason}; {found.fix}")
     return folder / name
+
+
+def _can_be_written(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half a character
+        return False
+    return True

@@ -1,0 +1,207 @@
+"""Image headers: size and format of an image without decoding it, and what speaks against using it.
+
+A header costs a tenth of a millisecond where decoding costs twenty, so that thousands of photographs can be checked before every run. Whether a
+file is whole is read off its end mark; only a file without one is decoded, to be sure. An image shown by several rows is looked
+at once.
+"""
+
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+
+from mis_lib.data.findings import Kind
+from mis_lib.data.paths import refusal
+from mis_lib.errors import ImageError
+from mis_lib.files import DECODER_ERRORS, FORMATS, MAX_PIXELS, MIN_SIDE, load_image
+
+MAX_RATIO = 200  # Qwen-VL's image processors raise an error beyond it
+END_BYTES = 4096
+ENDINGS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
+    ".avif": "AVIF", ".ppm": "PPM",
+}  # fmt: skip
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the picture is stored lying on its side
+STRANGERS = (
+    (b"version https://git-lfs", "a Git LFS pointer", "fetch the files with git lfs pull"),
+    (b"<!doctype html", "a web page", "the download failed: fetch the image again"),
+    (b"<html", "a web page", "the download failed: fetch the image again"),
+    (b"<svg", "an SVG drawing", "save it as PNG"),
+    (b"<?xml", "an SVG drawing or other XML", "save it as PNG"),
+    (b"%pdf", "a PDF", "save the page as PNG"),
+    (b"pk\x03\x04", "a ZIP archive", "unpack it"),
+)
+
+
+class Size(NamedTuple):
+    """Width and height in pixels, as shown (EXIF rotation applied)."""
+
+    width: int
+    height: int
+
+
+class Problem(NamedTuple):
+    """What speaks against an image."""
+
+    kind: Kind
+    message: str
+    fix: str
+
+
+class Header(NamedTuple):
+    """What is known about one image; no size if its header cannot be read."""
+
+    size: Size | None
+    problems: tuple[Problem, ...] = ()
+
+
+class Headers:
+    """Headers of the images in one folder, each read once.
+
+    Args:
+        folder: what the names in the data files are relative to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._seen: dict[str, Header] = {}
+        self._listed: dict[Path, dict[str, str]] = {}
+
+    def __getitem__(self, name: str) -> Header:
+        """The header of an image; every kind of file has an answer, nothing raises."""
+        if name not in self._seen:
+            self._seen[name] = self._read(name)
+        return self._seen[name]
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def _read(self, name: str) -> Header:
+        refused = refusal(self.folder, name)
+        if refused is not None:
+            return _bad(Kind.PATH, f"expected a path inside the data folder, found {refused.reason}", refused.fix)
+        path = self.folder / name
+        try:
+            return read_header(path) if path.is_file() else self._missing(name)
+        except OSError as error:  # a folder that may not be entered
+            return _bad(Kind.MISSING_IMAGE, f"expected the file {name}, found: {error.strerror}", "change the rights")
+
+    def _missing(self, name: str) -> Header:
+        """No such file: say so, and what may have been meant."""
+        path, forward = self.folder / name, name.replace("\\", "/")
+        if path.is_dir():
+            return _bad(Kind.MISSING_IMAGE, f"expected an image file, found the folder {name}", "name a file in it")
+        if forward != name and refusal(self.folder, forward) is None and (self.folder / forward).is_file():
+            return _bad(Kind.SEPARATOR, f"expected / between folders, found \\ in {name}", f"write {forward}")
+        near = self._names(path.parent).get(path.stem.lower())
+        fix = f"write {near}, which is in that folder" if near else "fetch the image, or name its folder with --images"
+        return _bad(Kind.MISSING_IMAGE, f"expected the file {name} in {self.folder}, found none", fix)
+
+    def _names(self, folder: Path) -> dict[str, str]:
+        """File names of a folder by their stem in lower case; listed once, since thousands may be missing from it."""
+        if folder not in self._listed:
+            names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+            self._listed[folder] = {Path(name).stem.lower(): name for name in names}
+        return self._listed[folder]
+
+
+def read_header(path: Path) -> Header:
+    """Look at one file."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64)
+    except OSError as error:
+        return _bad(
+            Kind.NOT_AN_IMAGE, f"expected a file that can be read, found: {error.strerror}", "change its rights"
+        )
+    if not start:
+        return _bad(Kind.NOT_AN_IMAGE, "expected an image, found an empty file", "fetch or draw the image again")
+    for mark, what, fix in STRANGERS:
+        if start.lstrip().lower().startswith(mark):
+            return _bad(Kind.NOT_AN_IMAGE, f"expected an image, found {what}", fix)
+    return _open(path, start)
+
+
+def _open(path: Path, start: bytes) -> Header:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # told by size, below
+            with Image.open(path, formats=FORMATS) as image:
+                form = image.format or ""
+                # a PNG without EXIF would be decoded in search of it
+                turned = "exif" in image.info and image.getexif().get(ORIENTATION) in TURNED
+                size = Size(*(image.size[::-1] if turned else image.size))
+                frames = 1 if form == "MPO" else getattr(image, "n_frames", 1)  # a phone's JPEG with its preview
+                return Header(size, tuple(_problems(path, start, form, size, frames)))
+    except UnidentifiedImageError:
+        return _bad(
+            Kind.NOT_AN_IMAGE,
+            f"expected an image ({', '.join(FORMATS)}), found a file that is none",
+            "save it as PNG or JPEG",
+        )
+    except Image.DecompressionBombError:
+        return _bad(
+            Kind.TOO_LARGE, f"expected at most {MAX_PIXELS:,} pixels, the header promises far more", "scale it down"
+        )
+    except DECODER_ERRORS as error:
+        return _bad(Kind.CUT_SHORT, f"expected a whole image, found a damaged one ({error})", "save or fetch it again")
+
+
+def _problems(path: Path, start: bytes, form: str, size: Size, frames: int) -> list[Problem]:
+    found = []
+    shown = f"{size.width:,} x {size.height:,}"
+    if size.width * size.height > MAX_PIXELS:
+        found.append(Problem(Kind.TOO_LARGE, f"expected at most {MAX_PIXELS:,} pixels, found {shown}", "scale it down"))
+    elif min(size) < MIN_SIDE:
+        found.append(
+            Problem(Kind.TOO_SMALL, f"expected at least {MIN_SIDE} pixels a side, found {shown}", "replace it")
+        )
+    elif max(size) > MAX_RATIO * min(size):
+        found.append(Problem(Kind.ODD_SHAPE, f"expected sides within 1:{MAX_RATIO}, found {shown}", "crop it"))
+    elif (damage := _damage(path, start, form)) is not None:
+        found.append(Problem(Kind.CUT_SHORT, f"expected a whole image, found {damage}", "save or fetch it again"))
+    expected = ENDINGS.get(path.suffix.lower(), form)
+    if expected != form and (expected, form) != ("JPEG", "MPO"):
+        found.append(Problem(Kind.WRONG_ENDING, f"expected {expected} by its name, found {form}", "rename it"))
+    if frames > 1:
+        found.append(
+            Problem(
+                Kind.ANIMATED, f"expected one picture, found {frames} frames", "the first is used; save that one alone"
+            )
+        )
+    return found
+
+
+def _damage(path: Path, start: bytes, form: str) -> str | None:
+    """What is wrong with the pixels of a file whose end is not as its format demands; None if it is whole."""
+    if _is_whole(path, start, form):
+        return None
+    try:
+        load_image(path)
+    except ImageError as error:
+        return f"a damaged one ({error})"
+    return None
+
+
+def _is_whole(path: Path, start: bytes, form: str) -> bool:
+    """Whether the file ends as its format demands; False also for formats that have no mark."""
+    with path.open("rb") as stream:
+        length = stream.seek(0, 2)
+        stream.seek(max(0, length - END_BYTES))
+        end = stream.read()
+    match form:
+        case "JPEG" | "MPO":
+            return b"\xff\xd9" in end  # cameras write more behind it; inside the pixels it cannot stand
+        case "PNG":
+            return b"IEND\xaeB`\x82" in end
+        case "GIF":
+            return end.endswith(b";")
+        case "WEBP":
+            return int.from_bytes(start[4:8], "little") + 8 <= length
+        case _:
+            return False
+
+
+def _bad(kind: Kind, message: str, fix: str) -> Header:
+    return Header(None, (Problem(kind, message, fix),))

@@ -1,0 +1,233 @@
+"""Preflight: everything that is wrong with a data set, found before it costs GPU hours.
+
+    report = preflight(Path("data"), PreflightSettings(model="Qwen/Qwen2-VL-7B-Instruct", max_pixels=1003520))
+    report.ready, report.findings, report.tokens.worst(5), report.memory.total
+
+Rows are read raw, not as ``Sample``s, so that one pass names every fault with file, row and fix instead of stopping at the first. Images are
+judged by their headers; pixels are decoded only where a file's end is missing.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mis_lib.configs import Settings
+from mis_lib.data.budget import Budget, budget_for
+from mis_lib.data.checks import is_cot, row_findings, set_findings
+from mis_lib.data.findings import Finding, Kind, Level
+from mis_lib.data.headers import Headers
+from mis_lib.data.memory import MEMORY_FORMULA, Memory, Training, memory
+from mis_lib.data.rows import RawFile, data_files, read_file
+from mis_lib.data.views import View, view
+from mis_lib.data.vision_tokens import limited
+from mis_lib.schema import Record
+
+Progress = Callable[[str], None]
+
+
+class PreflightSettings(Settings):
+    """What to check a data set for."""
+
+    images: Path | None = None
+    """Folder that image paths are relative to; the data file's own if not given."""
+    model: str | None = None
+    """Checkpoint folder, hub id or published name; without it no tokens are predicted."""
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    max_dynamic_patch: int | None = None
+    max_length: int | None = None
+    """Tokens after which a row is cut; the model's context if not given."""
+    training: Training = Training()
+
+
+class RowTokens(Record):
+    """What one row costs."""
+
+    file: str
+    row: int
+    id: str
+    images: int
+    image_tokens: int
+    text_tokens: int
+
+    @property
+    def total(self) -> int:
+        """Image and text tokens."""
+        return self.image_tokens + self.text_tokens
+
+
+class Tokens(Record):
+    """What all rows cost."""
+
+    model: str
+    exact: bool
+    """Whether texts were counted by the model's own tokenizer and template; otherwise estimated."""
+    limit: int | None
+    rows: list[RowTokens]
+
+    def worst(self, number: int) -> list[RowTokens]:
+        """The longest rows, longest first."""
+        return sorted(self.rows, key=lambda row: (-row.total, row.file, row.row))[:number]
+
+
+class FileSummary(Record):
+    """How much one data file holds."""
+
+    name: str
+    rows: int
+    forms: list[str]
+    cot: bool
+    """Whether its harmful rows are mostly answered at length."""
+
+
+class Report(Record):
+    """What was found."""
+
+    path: str
+    files: list[FileSummary]
+    images: int
+    """Different image files looked at."""
+    findings: list[Finding]
+    tokens: Tokens | None = None
+    memory: Memory | None = None
+    memory_formula: str = MEMORY_FORMULA
+    seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def ready(self) -> bool:
+        """Whether training may start: no error was found."""
+        return not any(finding.level is Level.ERROR for finding in self.findings)
+
+
+class Checked(NamedTuple):
+    """A data file that was read: its raw rows, the views of those that have a known form, where its images lie."""
+
+    raw: RawFile
+    views: list[View]
+    headers: Headers
+
+
+def preflight(
+    path: Path, settings: PreflightSettings | None = None, progress: Progress = lambda message: None
+) -> Report:
+    """Check a data file or a folder of them.
+
+    Raises:
+        DataError: there is nothing to check at ``path``.
+        ModelError: the model is unknown or its files are damaged.
+        SettingsError: the model has no limit of the kind that is set.
+    """
+    begun = time.perf_counter()
+    settings = settings or PreflightSettings()
+    budget = _budget(settings)
+    checked = read_all(path, settings.images)
+    findings: list[Finding] = []
+    summaries = []
+    for file in checked:
+        progress(f"Checking {file.raw.path.name}: {len(file.raw.rows):,} rows")
+        cot = is_cot(file.views)
+        findings += file.raw.findings
+        findings += [finding for seen in file.views for finding in row_findings(seen, file.headers)]
+        findings += set_findings(file.views, cot=cot)
+        forms = sorted({seen.form.value for seen in file.views})
+        summaries.append(FileSummary(name=file.raw.path.name, rows=len(file.raw.rows), forms=forms, cot=cot))
+    tokens = None if budget is None else predict(checked, budget, settings)
+    findings += [] if tokens is None else _cut_rows(tokens)
+    return Report(
+        path=str(path),
+        files=summaries,
+        images=sum(len(headers) for headers in {id(file.headers): file.headers for file in checked}.values()),
+        findings=sorted(grouped(findings), key=lambda found: (found.level, found.file, found.row, found.kind)),
+        tokens=tokens,
+        memory=_memory(budget, tokens, settings.training),
+        seconds=round(time.perf_counter() - begun, 3),
+    )
+
+
+def read_all(path: Path, images: Path | None = None) -> list[Checked]:
+    """The data files at a path with the views of their rows; a row of no known form is a finding of its file.
+
+    Raises:
+        DataError: there is no data file.
+    """
+    checked: list[Checked] = []
+    headers: dict[Path, Headers] = {}
+    for file in data_files(path):
+        raw = read_file(file)
+        seen = [view(row) for row in raw.rows]
+        raw.findings += [found for found in seen if isinstance(found, Finding)]
+        folder = images or file.parent
+        views = [found for found in seen if isinstance(found, View)]
+        checked.append(Checked(raw, views, headers.setdefault(folder, Headers(folder))))
+    return checked
+
+
+def predict(checked: Sequence[Checked], budget: Budget, settings: PreflightSettings) -> Tokens:
+    """Tokens of every row whose images can be read."""
+    rows = []
+    for file in checked:
+        whole = [
+            (seen, sizes) for seen in file.views if seen.images and None not in (sizes := _sizes(seen, file.headers))
+        ]
+        texts = budget.text_tokens([(len(seen.images), seen.question, seen.answer) for seen, _ in whole])
+        for (seen, sizes), text in zip(whole, texts, strict=True):
+            pictures = sum(budget.image_tokens.count([size for size in sizes if size is not None]))
+            rows.append(
+                RowTokens(**seen.place._asdict(), images=len(seen.images), image_tokens=pictures, text_tokens=text)
+            )
+    limit = settings.max_length or budget.context
+    return Tokens(model=budget.name, exact=budget.is_exact, limit=limit, rows=rows)
+
+
+def grouped(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """The findings, those about one and the same wrong value told once, at the first row, with the number of rows."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for found in findings:
+        shared = found.kind in (Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.UNKNOWN_SPLIT)
+        key = (found.file, found.kind, found.message) if shared else (str(id(found)),)
+        groups.setdefault(key, []).append(found)
+    for group in groups.values():
+        yield group[0] if len(group) == 1 else group[0].model_copy(update={"rows": len(group)})
+
+
+def _budget(settings: PreflightSettings) -> Budget | None:
+    if settings.model is None:
+        return None
+    budget = budget_for(settings.model)
+    limits = {name: getattr(settings, name) for name in ("min_pixels", "max_pixels", "max_dynamic_patch")}
+    return budget._replace(image_tokens=limited(budget.image_tokens, **limits))
+
+
+def _sizes(seen: View, headers: Headers) -> list:
+    return [headers[name].size for name in seen.images]
+
+
+def _cut_rows(tokens: Tokens) -> Iterator[Finding]:
+    limit = tokens.limit
+    for row in tokens.rows:
+        if limit is None or row.total <= limit:
+            continue
+        place = f"{row.image_tokens:,} of {row.images} images and {row.text_tokens:,} of text"
+        message = f"expected at most {limit:,} tokens, found {row.total:,}: {place}; "
+        common = {"file": row.file, "row": row.row, "id": row.id}
+        if row.image_tokens >= limit:
+            fix = "lower --max_pixels or --max_dynamic_patch, or remove the row"
+            yield Finding(
+                kind=Kind.IMAGES_CUT, field="images", message=f"{message}an image would be cut", fix=fix, **common
+            )
+        else:
+            fix = "raise --max_length, lower --max_pixels, or shorten the answer"
+            message += f"the last {row.total - limit:,} would be cut"
+            yield Finding(kind=Kind.ANSWER_CUT, field="answer", message=message, fix=fix, **common)
+
+
+def _memory(budget: Budget | None, tokens: Tokens | None, training: Training) -> Memory | None:
+    if budget is None or budget.shape is None or tokens is None or not tokens.rows:
+        return None
+    return memory(budget.shape, max(row.total for row in tokens.rows), training)
