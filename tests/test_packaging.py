@@ -17,6 +17,7 @@ import mis_lib
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CODE = ["mis_lib/**/*.py", "workbench/**/*.py", "app.py"]
 # Pinned by a dependency as a part of itself; naming it once more could only contradict.
 COMES_WITH = {"gradio-client": "gradio", "tokenizers": "transformers", "huggingface-hub": "transformers"}
 MAX_FILE_BYTES, MAX_SHIPPED_BYTES = 16 * 2**20, 40 * 2**20
@@ -29,11 +30,16 @@ def tracked_files() -> list[Path]:
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
-def imported_packages(files: list[Path]) -> set[str]:
-    """Top-level names that Python files import, wherever in the file."""
+def imported_packages(files: list[Path], *, in_functions: bool) -> set[str]:
+    """Top-level names that Python files import when they are themselves imported, or also those that functions import."""
     names: set[str] = set()
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        late = {id(node) for function in functions for node in ast.walk(function)}
+        for node in ast.walk(tree):
+            if id(node) in late and not in_functions:
+                continue
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -41,7 +47,7 @@ def imported_packages(files: list[Path]) -> set[str]:
     return names
 
 
-def undeclared(folders: list[str], requirements: list[str]) -> set[str]:
+def undeclared(folders: list[str], requirements: list[str], *, in_functions: bool = True) -> set[str]:
     """Third-party imports under ``folders`` whose distribution no requirement names."""
     files = [file for folder in folders for file in sorted(ROOT.glob(folder))]
     assert files
@@ -49,7 +55,7 @@ def undeclared(folders: list[str], requirements: list[str]) -> set[str]:
     declared = {canonicalize_name(Requirement(line).name) for line in requirements}
     declared |= {part for part, whole in COMES_WITH.items() if whole in declared}
     distributions = importlib.metadata.packages_distributions()
-    foreign = imported_packages(files) - ours - set(sys.stdlib_module_names)
+    foreign = imported_packages(files, in_functions=in_functions) - ours - set(sys.stdlib_module_names)
     return {name for name in foreign if declared.isdisjoint(map(canonicalize_name, distributions.get(name, [name])))}
 
 
@@ -67,8 +73,13 @@ def test_every_dependency_has_bounds_that_the_installed_version_meets(line: str)
     assert requirement.specifier.contains(importlib.metadata.version(requirement.name), prereleases=True)
 
 
-def test_the_library_and_app_import_only_declared_dependencies() -> None:
-    assert undeclared(["mis_lib/**/*.py", "workbench/**/*.py", "app.py"], PROJECT["dependencies"]) == set()
+def test_what_the_library_and_app_import_is_installed_with_them() -> None:
+    assert undeclared(CODE, PROJECT["dependencies"], in_functions=False) == set()
+
+
+def test_what_a_function_imports_when_it_is_needed_is_at_least_in_an_extra() -> None:
+    extras = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
+    assert undeclared(CODE, [*PROJECT["dependencies"], *extras]) == set()
 
 
 def test_the_tests_import_only_what_the_test_extra_brings() -> None:
