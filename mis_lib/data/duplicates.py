@@ -1,0 +1,182 @@
+"""Near-duplicates: rows of one set, or of training and test, that ask nearly the same or show nearly the same pictures.
+
+What resembles what is decided in ``similarity``; here rows are compared. Twins of one pair share question and one image by design and are no
+match. Rows can be taken out: the cleaned file is written beside the checked one, never in its place.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from mis_lib.data.findings import Finding, Kind
+from mis_lib.data.preflight import Checked, Progress
+from mis_lib.data.rows import RawFile
+from mis_lib.data.similarity import fingerprints, similar_images, similar_texts
+from mis_lib.data.texts import normalised
+from mis_lib.data.views import View
+from mis_lib.errors import DataError
+from mis_lib.files import write_atomic
+from mis_lib.schema import Record
+
+T = TypeVar("T")
+
+
+class Overlap(StrEnum):
+    """What two rows have in common."""
+
+    ITEM = "item"  # question and all images
+    IMAGES = "images"  # all images, another question
+    QUESTION = "question"  # the question, another image at least
+    IMAGE = "image"  # one image
+
+
+class Match(Record):
+    """A row of the checked set and the first row that it resembles; twins of one pair are no match."""
+
+    overlap: Overlap
+    file: str
+    row: int
+    id: str
+    other_file: str
+    other_row: int
+    other_id: str
+    similarity: float | None = None
+    """Of the questions, where they are part of the match: 1.0 is word for word."""
+
+
+class Rows:
+    """Rows with what is compared of them: normalised questions and fingerprints of images.
+
+    Args:
+        checked: data files as ``preflight.read_all`` returns them.
+        progress: told how far reading the pictures is.
+    """
+
+    def __init__(self, checked: Sequence[Checked], progress: Progress = lambda message: None) -> None:
+        self.views = [seen for file in checked for seen in file.views]
+        self.questions = [normalised(seen.question) for seen in self.views]
+        folders = [file.headers for file in checked for _ in file.views]
+        self.images = [
+            tuple(headers.folder / name for name in seen.images if headers[name].size)
+            for seen, headers in zip(self.views, folders, strict=True)
+        ]
+        self.fingerprints = fingerprints(dict.fromkeys(path for paths in self.images for path in paths), progress)
+
+
+def find(rows: Rows, others: Rows | None = None) -> Iterator[Match]:
+    """Yield for each row its closest overlap with ``others``, or with an earlier row of the same set."""
+    within = others is None
+    others = others or rows
+    near_texts = similar_texts(rows.questions, others.questions)
+    near_images = similar_images(rows.fingerprints, others.fingerprints)
+    asking, showing = _places((text,) for text in others.questions), _places(others.images)
+    for place, seen in enumerate(rows.views):
+        near = near_texts.get(rows.questions[place], {})
+        asked = {other for text in near for other in asking[text]}
+        shown = [
+            {other for path in near_images.get(image, ()) for other in showing[path]} for image in rows.images[place]
+        ]
+        same = (
+            {other for other in set.intersection(*shown) if len(others.images[other]) == len(shown)} if shown else set()
+        )
+        overlaps = {
+            Overlap.ITEM: same & asked,
+            Overlap.IMAGES: same,
+            Overlap.QUESTION: asked,
+            Overlap.IMAGE: set().union(*shown),
+        }
+        for overlap, candidates in overlaps.items():
+            if within:
+                candidates = {
+                    other for other in candidates if other < place and not _are_twins(seen, others.views[other])
+                }
+            if candidates:
+                first = min(candidates)
+                yield _match(overlap, seen, others.views[first], near.get(others.questions[first]))
+                break
+
+
+def with_twins(rows: Rows, matches: Iterable[Match]) -> dict[str, set[int]]:
+    """Rows to take out, by file: those of the matches, and their twins, which would stand alone without them."""
+    taken: dict[str, set[int]] = defaultdict(set)
+    for match in matches:
+        taken[match.file].add(match.row)
+    ids = {(seen.place.file, seen.twin_id) for seen in rows.views if seen.place.row in taken[seen.place.file]}
+    for seen in rows.views:
+        if (seen.place.file, seen.place.id) in ids:
+            taken[seen.place.file].add(seen.place.row)
+    return {file: numbers for file, numbers in taken.items() if numbers}
+
+
+def write_without(file: RawFile, numbers: Collection[int]) -> Path:
+    """Write a data file without some of its rows as ``NAME.clean.jsonl`` (or ``.json``) beside it, and return its path.
+
+    Raises:
+        DataError: such a file is there already.
+    """
+    target = file.path.with_suffix(f".clean{file.path.suffix}")
+    if target.exists():
+        raise DataError(f"{target}: expected no such file yet, found one; move it away, it may be your only copy")
+    if file.is_lines:
+        lines = file.path.read_bytes().split(b"\n")
+        content = b"\n".join(line for number, line in enumerate(lines, 1) if number not in numbers)
+    else:
+        kept = [row.values for row in file.rows if row.row not in numbers]
+        content = json.dumps(kept, ensure_ascii=False, indent=1).encode() + b"\n"
+    write_atomic(target, content)
+    return target
+
+
+def count(matches: Iterable[Match]) -> dict[Overlap, int]:
+    """How many rows have which overlap, the worst kind first."""
+    counts = Counter(match.overlap for match in matches)
+    return {overlap: counts[overlap] for overlap in Overlap}
+
+
+def findings(matches: Iterable[Match], *, against_test: bool) -> Iterator[Finding]:
+    """Findings for a report: leaks from a test set are errors; shared single images are counted only."""
+    told = {
+        Overlap.ITEM: "question and images",
+        Overlap.IMAGES: "all images, under another question",
+        Overlap.QUESTION: "the question, about other images",
+    }
+    for match in matches:
+        if match.overlap not in (told if against_test else (Overlap.ITEM,)):
+            continue
+        is_leak = against_test and match.overlap is not Overlap.QUESTION
+        what = "a row that no test row resembles" if against_test else "a row that no other resembles"
+        other = f"{match.other_file}, row {match.other_row}" + (f" ({match.other_id})" if match.other_id else "")
+        yield Finding(
+            kind=Kind.LEAKAGE if is_leak else Kind.NEAR_DUPLICATE,
+            file=match.file,
+            row=match.row,
+            id=match.id,
+            field="images" if match.overlap is Overlap.IMAGES else "question",
+            message=f"expected {what}, found {told[match.overlap]} of {other}",
+            fix="take it out (--remove writes a cleaned file beside this one)",
+        )
+
+
+def _places(things: Iterable[Iterable[T]]) -> Mapping[T, list[int]]:
+    """The numbers of the rows that have a thing."""
+    places: dict[T, list[int]] = defaultdict(list)
+    for place, found in enumerate(things):
+        for thing in found:
+            places[thing].append(place)
+    return places
+
+
+def _are_twins(seen: View, other: View) -> bool:
+    return bool(seen.place.id) and other.twin_id == seen.place.id and seen.place.file == other.place.file
+
+
+def _match(overlap: Overlap, seen: View, other: View, similarity: float | None) -> Match:
+    return Match(
+        overlap=overlap,
+        **seen.place._asdict(),
+        **{f"other_{name}": value for name, value in other.place._asdict().items()},
+        similarity=None if similarity is None else round(similarity, 3),
+    )
