@@ -32,8 +32,9 @@ app.add_typer(benches, name="bench")
 
 
 class Stage(StrEnum):
-    """Shipped weights that can be trained anew."""
+    """Steps that make the shipped weights anew: raw material, base, adapters."""
 
+    GATHER = "gather"
     BASE = "base"
     MIRAGE = "mirage"
     REFUSAL = "refusal"
@@ -41,9 +42,10 @@ class Stage(StrEnum):
 
 
 class Source(StrEnum):
-    """Where the images of constructed data come from."""
+    """How data is constructed: MIS-Mini from the element table, or by teachers stage by stage."""
 
     OBJECTS = "objects"
+    STAGES = "stages"
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -97,7 +99,7 @@ def build(
     if train is not None:
         raise typer.Exit(run_stage(train, ctx.args))
     if ctx.args:
-        raise SettingsError(f"mis build: unknown {' '.join(ctx.args)!r}; known flags: mis build --help")
+        raise SettingsError(f"mis build: unknown {' '.join(ctx.args)}; known flags: mis build --help")
     from mis_lib import console
     from mis_lib.models.mini import ensure_mini
 
@@ -110,25 +112,58 @@ def build(
 
 def run_stage(stage: Stage, args: list[str]) -> int:
     """Run a training stage in a process of its own, so that its memory and its GPU are free afterwards; returns its status."""
-    command = [sys.executable, "-m", "mis_lib.train.miniature.base"]
-    if stage is not Stage.BASE:
-        command = [sys.executable, "-m", "mis_lib.train.miniature.safety", "--stage", stage.value]
-    return subprocess.run(
-        [*command, *("--help" if arg == "--train_help" else arg for arg in args)], check=False
-    ).returncode
+    adapter = stage not in (Stage.GATHER, Stage.BASE)
+    module = f"mis_lib.train.miniature.{'safety' if adapter else stage.value}"
+    flags = [
+        *(["--stage", stage.value] if adapter else []),
+        *("--help" if arg == "--train_help" else arg for arg in args),
+    ]
+    return subprocess.run([sys.executable, "-m", module, *flags], check=False).returncode
 
 
 @app.command(name="construct")
 def construct_data(
-    out: Annotated[Path, typer.Option("--out", help="Folder to make; an earlier build there is replaced.")],
-    source: Annotated[Source, typer.Option("--source", help="Where images come from: drawn objects.")] = Source.OBJECTS,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make; objects: an earlier build there is replaced.")],
+    source: Annotated[
+        Source, typer.Option("--source", help="objects: MIS-Mini; stages: teachers, seed by seed, resumable.")
+    ] = Source.OBJECTS,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
     elements: Annotated[
-        Path | None, typer.Option("--elements", help="Folder with CSV files of your own, added to the built-in table.")
+        Path | None, typer.Option("--elements", help="objects: folder with CSV files of your own, added to the table.")
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="stages: builtin, URL#MODEL or local:PATH [default: builtin]")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option("--images", help="stages: drawn, URL#MODEL or diffusers:MODEL [default: drawn]")
+    ] = None,
+    items: Annotated[int | None, typer.Option("--items", help="stages: at most so many items [default: 200]")] = None,
+    seeds: Annotated[
+        Path | None, typer.Option("--seeds", help="stages: seed set, CSV or JSONL [default: the table's hazards]")
+    ] = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="stages: work on this one only.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", help="stages: records worked on at a time [default: 8]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="stages: YAML file with settings.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="stages: key=value, wins over the file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the data set MIS-Mini: harmful pairs and their benign twins, splits train, easy, hard, real, general."""
+    """Make data: MIS-Mini (harmful pairs and benign twins, drawn), or new items by teachers through the paper's stages."""
+    flags = {
+        "teacher": teacher, "images": images, "items": items, "seeds": seeds, "concurrency": concurrency, "stage": stage, "config": config,
+        "set": sets, "elements": elements,
+    }  # fmt: skip
+    _check_source(source, [name for name, value in flags.items() if value is not None])
+    if source is Source.STAGES:
+        from mis_lib.commands.construct import ConstructSettings, construct_with_teachers
+        from mis_lib.configs import load_settings
+
+        values = {name: flags[name] for name in ("teacher", "images", "items", "seeds", "concurrency")}
+        given = [f"{name}={json.dumps(value, default=str)}" for name, value in values.items() if value is not None]
+        settings = load_settings(ConstructSettings, config, overrides=[*given, f"seed={seed}", *(sets or [])])
+        construct_with_teachers(out, settings, stage=stage, as_json=as_json)
+        return
     from mis_lib import console
     from mis_lib.construct.pipeline import construct
 
@@ -137,6 +172,14 @@ def construct_data(
         console.print_json({"out": str(out), "source": source.value, **summary.model_dump(mode="json")})
     else:
         console.out.print(console.summary(summary, out))
+
+
+def _check_source(source: Source, given: list[str]) -> None:
+    """Refuse flags that belong to the other way of constructing."""
+    wrong = [name for name in given if (name == "elements") == (source is Source.STAGES)]
+    if wrong:
+        other = Source.OBJECTS if source is Source.STAGES else Source.STAGES
+        raise SettingsError(f"--{wrong[0]} goes with --source {other.value}, found --source {source.value}")
 
 
 @app.command(name="compare", cls=ManyValues)
