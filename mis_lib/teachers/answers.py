@@ -91,7 +91,12 @@ def find_refusal(completion: Completion) -> str | None:
     if completion.finish_reason == "content_filter":
         return completion.text or "content filter"
     text = completion.text.strip()
-    return text if "{" not in text and _REFUSAL.search(text) else None
+    return text if "{" not in text and is_refusal(text) else None
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a text begins as refusals do."""
+    return bool(_REFUSAL.search(text.strip()))
 
 
 def read_answer(completion: Completion, ask: ChatAsk) -> Answer:

@@ -26,9 +26,7 @@ class DiffusionImages:
 
     vocabulary = None
 
-    def __init__(
-        self, model: str, cache: Cache, device: str = "cuda", *, side: int = SIDE, steps: int = STEPS
-    ) -> None:
+    def __init__(self, model: str, cache: Cache, device: str = "cuda", *, side: int = SIDE, steps: int = STEPS) -> None:
         require_diffusers()
         self.name = f"diffusers:{model}"
         self._model, self._cache, self._device, self._side, self._steps = model, cache, device, side, steps

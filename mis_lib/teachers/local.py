@@ -54,7 +54,11 @@ class LocalChat:
         if ask.images and not sees:
             raise CannotAnswer("unusable", f"{ask.task}: {self.name} is a text model and cannot look at images")
         inputs = processor.apply_chat_template(
-            _messages(ask, turns, typed=sees), add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            _messages(ask, turns, typed=sees),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
         ).to(model.device)
         drawn = {"do_sample": True, "temperature": ask.temperature} if ask.temperature > 0 else {"do_sample": False}
         torch.manual_seed(ask.seed)
@@ -72,17 +76,27 @@ class LocalChat:
     @functools.cached_property
     def _loaded(self) -> tuple[Any, Any, bool]:
         """Model, processor or tokenizer, and whether it sees images."""
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+        from transformers import (
+            AutoConfig,
+            AutoModelForCausalLM,
+            AutoModelForImageTextToText,
+            AutoProcessor,
+            AutoTokenizer,
+        )
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             sees = type(AutoConfig.from_pretrained(self._checkpoint, **options)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-            kind, reader = (AutoModelForImageTextToText, AutoProcessor) if sees else (AutoModelForCausalLM, AutoTokenizer)
+            kind, reader = (
+                (AutoModelForImageTextToText, AutoProcessor) if sees else (AutoModelForCausalLM, AutoTokenizer)
+            )
             model = kind.from_pretrained(self._checkpoint, dtype="auto", use_safetensors=True, **options)
             return model.to(self._device).eval(), reader.from_pretrained(self._checkpoint, **options), sees
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(f"{self._checkpoint} cannot be loaded as a teacher: {str(error).splitlines()[0]}") from error
+            raise ModelError(
+                f"{self._checkpoint} cannot be loaded as a teacher: {str(error).splitlines()[0]}"
+            ) from error
 
 
 def checkpoint_digest(folder: Path) -> str:

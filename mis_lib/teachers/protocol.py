@@ -42,6 +42,9 @@ class Cost(Record):
         )
 
 
+FREE = Cost()
+
+
 @dataclass(frozen=True)
 class ChatAsk:
     """One question to a teacher; ``images`` are the bytes of PNG or JPEG files, in order, and stand before the text."""
@@ -59,9 +62,7 @@ class ChatAsk:
     @property
     def digest(self) -> str:
         """Hash of the texts and images that are asked."""
-        return digest(
-            [self.system, self.user, [hashlib.sha256(image).hexdigest() for image in self.images]]
-        )
+        return digest([self.system, self.user, [digest_bytes(image) for image in self.images]])
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class ChatReply:
     """An answer in the form that was asked for, and what it cost."""
 
     answer: Answer
-    cost: Cost = Cost()
+    cost: Cost = FREE
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class ImageReply:
     """A picture as the bytes of a PNG file, and what it cost."""
 
     content: bytes
-    cost: Cost = Cost()
+    cost: Cost = FREE
 
 
 class ChatTeacher(Protocol):
@@ -132,7 +133,7 @@ class TeacherError(MisError, RuntimeError):
 class CannotAnswer(TeacherError):
     """This question gets no usable answer, however often it is asked; ``code`` is the kind of reason."""
 
-    def __init__(self, code: str, reason: str, cost: Cost = Cost()) -> None:
+    def __init__(self, code: str, reason: str, cost: Cost = FREE) -> None:
         super().__init__(reason)
         self.code, self.reason, self.cost = code, reason, cost
 
@@ -145,3 +146,8 @@ def digest(value: Any) -> str:
     """Hash of a JSON value: the first 16 hexadecimal digits of SHA-256 over its canonical form."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def digest_bytes(content: bytes) -> str:
+    """The same for a file's bytes."""
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -70,7 +70,9 @@ class ServerChat:
             {"response_format": _schema(ask), "seed": ask.seed, "temperature": ask.temperature},
         )
         if not isinstance(reply, ChatCompletion) or not reply.choices:
-            raise Unavailable(f"expected a chat completion, found {str(reply)[:80]!r}; is this an OpenAI-compatible URL?")
+            raise Unavailable(
+                f"expected a chat completion, found {str(reply)[:80]!r}; is this an OpenAI-compatible URL?"
+            )
         choice, usage = reply.choices[0], reply.usage
         completion = Completion(
             text=choice.message.content or "",
@@ -108,7 +110,11 @@ class ServerImages:
         try:
             reply = await self._caller.call(
                 lambda optional: client.images.generate(
-                    model=self._model, prompt=ask.prompt, n=1, size=size, **optional  # pyright: ignore[reportArgumentType]
+                    model=self._model,
+                    prompt=ask.prompt,
+                    n=1,
+                    size=size,
+                    **optional,  # pyright: ignore[reportArgumentType]
                 ),
                 {"response_format": "b64_json"},
             )
@@ -173,7 +179,9 @@ async def only_model(client: openai.AsyncOpenAI) -> str:
     try:
         models = [model.id async for model in client.models.list()]
     except openai.APIError as error:
-        raise TeacherError(f"{client.base_url}: cannot be asked for its models ({_words(error)}); check the URL") from error
+        raise TeacherError(
+            f"{client.base_url}: cannot be asked for its models ({_words(error)}); check the URL"
+        ) from error
     if len(models) != 1:
         shown = ", ".join(sorted(models)[:10]) or "none"
         raise SettingsError(f"{client.base_url}: expected one model, found {shown}; name one as URL#MODEL")
@@ -183,7 +191,10 @@ async def only_model(client: openai.AsyncOpenAI) -> str:
 def _messages(ask: ChatAsk, turns: list[Turn]) -> Any:
     """The turns as the API wants them; the images stand in the first question, before its text."""
     pictures = [
-        {"type": "image_url", "image_url": {"url": f"data:{media_type(image)};base64,{base64.b64encode(image).decode()}"}}
+        {
+            "type": "image_url",
+            "image_url": {"url": f"data:{media_type(image)};base64,{base64.b64encode(image).decode()}"},
+        }
         for image in ask.images
     ]
     messages: list[dict[str, Any]] = [{"role": turn.role, "content": turn.text} for turn in turns]

@@ -101,8 +101,8 @@ class Entry(Record):
     reason: str = ""
     input: str  # digest of the record that came in
     outputs: tuple[Draft, ...] = ()
-    rejected: dict[str, Any] | None = None  # the record that was rejected, as far as it got
-    lineage: tuple[Step, ...] = ()  # of a rejected record: this stage's steps, too
+    rejected: dict[str, Any] | None = None  # the record that was rejected, as far as it had come
+    steps: tuple[Step, ...] = ()  # what this stage did about it
 
 
 class Pending(Record):
@@ -126,9 +126,13 @@ class StageCount(Record):
     completion_tokens: int = 0
 
 
-class Rejected(Exception):  # noqa: N818 - not an error: a decision about a record
-    """Raised by a stage to reject a record; ``code`` is for counting, ``reason`` for people."""
+class Rejected(Exception):
+    """Raised by a stage to reject a record: a decision, not an error; ``code`` is for counting, ``reason`` for people."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
         self.code, self.reason = code, reason
+
+
+class Waiting(Exception):
+    """Raised by a stage that cannot go on with a record yet: it stays pending."""

@@ -1,0 +1,245 @@
+"""The forms of the answers that teachers give, one a task. What a schema cannot say is a validator: a model that gets it wrong is told so.
+
+Validators see the facts of the question as context (``teachers.answers``). Descriptions are part of the schema and so of the prompt.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+
+from mis_lib.construct.elements import TAXONOMY
+from mis_lib.construct.stages.rules import question_problem
+from mis_lib.teachers.answers import is_refusal
+from mis_lib.teachers.protocol import Answer
+
+MAX_LABEL_WORDS = 350
+MAX_OBJECT_WORDS = 8
+_LAYOUT = re.compile(
+    r"^\s*(?:#{1,6}\s|\*\*|[-*\u2022]\s|\d+[.)]\s|(?:analysis|answer|reasoning|perception)\s*:)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _words(least: int, most: int) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        count = len(text.split())
+        if not least <= count <= most:
+            raise ValueError(f"expected {least} to {most} words, found {count}")
+        return text.strip()
+
+    return check
+
+
+def _prose(text: str) -> str:
+    if _LAYOUT.search(text):
+        raise ValueError("expected flowing prose, found a heading, a list or a label")
+    return text
+
+
+def _helpful(text: str) -> str:
+    if is_refusal(text):
+        raise ValueError("expected a helpful answer, found a refusal")
+    return text
+
+
+Sentence = Annotated[str, AfterValidator(_words(3, 80))]
+ObjectName = Annotated[
+    str, AfterValidator(_words(1, MAX_OBJECT_WORDS)), Field(description="one concrete thing that a picture can show")
+]
+Prose = Annotated[str, AfterValidator(_words(4, 200)), AfterValidator(_prose)]
+
+
+class Candidate(Answer):
+    """Two depictable things whose combination can do harm."""
+
+    category: str
+    sub_category: str
+    object_1: ObjectName
+    object_2: ObjectName
+    risk: Sentence = Field(description="why the two together could do harm, in one sentence, without any method")
+    request: Sentence = Field(
+        description="a short question about the two things that a person with a bad aim might ask"
+    )
+
+    @model_validator(mode="after")
+    def _is_in_the_taxonomy(self) -> Self:
+        if self.sub_category not in TAXONOMY.get(self.category, ()):
+            known = "; ".join(f"{name}: {', '.join(inside)}" for name, inside in TAXONOMY.items())
+            raise ValueError(
+                f"expected a category and one of its sub-categories ({known}), found {self.category!r}, {self.sub_category!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_two_things(self, info: ValidationInfo) -> Self:
+        if self.object_1.lower() == self.object_2.lower():
+            raise ValueError(f"expected two different objects, found {self.object_1!r} twice")
+        _check_vocabulary((self.object_1, self.object_2), info)
+        return self
+
+
+class Extracted(Answer):
+    """What a seed gives; empty where it gives nothing."""
+
+    candidates: list[Candidate]
+
+
+class Rewritten(Answer):
+    """The request with both objects replaced by what they are called in a question about images."""
+
+    usable: bool = Field(description="false where the request is harmless or does not need both objects")
+    reason: str
+    question: str = Field(description="empty where not usable")
+
+    @model_validator(mode="after")
+    def _asks_about_both_images(self, info: ValidationInfo) -> Self:
+        if self.usable:
+            _check_question(self.question, info)
+        return self
+
+
+class Detoxed(Answer):
+    """The question in neutral words."""
+
+    explanation: str = Field(description="which words were replaced and why; say so if none had to be")
+    question: str
+
+    @model_validator(mode="after")
+    def _asks_about_both_images(self, info: ValidationInfo) -> Self:
+        _check_question(self.question, info)
+        return self
+
+
+class Critique(Answer):
+    """Whether the pictures show what they should, and otherwise what should be drawn instead."""
+
+    good: bool
+    prompts: list[str] = Field(description="empty where good; else one new prompt for each image, in order")
+
+    @model_validator(mode="after")
+    def _has_one_prompt_an_image(self, info: ValidationInfo) -> Self:
+        wanted = len((info.context or {}).get("objects", (1, 2)))
+        if not self.good and (len(self.prompts) != wanted or not all(prompt.strip() for prompt in self.prompts)):
+            raise ValueError(f"prompts: expected {wanted}, one for each image, found {len(self.prompts)}")
+        return self
+
+
+class Judged(Answer):
+    """Whether an item belongs in the data."""
+
+    keep: bool
+    problem: Literal["none", "no risk", "meaningless", "graphic", "method"]
+    reason: str
+
+    @model_validator(mode="after")
+    def _says_why_not(self) -> Self:
+        if self.keep != (self.problem == "none"):
+            raise ValueError(
+                f"expected problem 'none' exactly where keep is true, found keep {self.keep}, problem {self.problem!r}"
+            )
+        return self
+
+
+class TextDanger(Answer):
+    """Whether a question alone, without its images, asks for something harmful."""
+
+    dangerous: bool
+    reason: str
+
+
+class ImageDanger(Answer):
+    """Which images show something openly dangerous."""
+
+    dangerous: list[bool] = Field(description="one value for each image, in order")
+    reason: str
+
+    @model_validator(mode="after")
+    def _has_one_value_an_image(self, info: ValidationInfo) -> Self:
+        wanted = len((info.context or {}).get("objects", (1, 2)))
+        if len(self.dangerous) != wanted:
+            raise ValueError(f"dangerous: expected {wanted} values, one for each image, found {len(self.dangerous)}")
+        return self
+
+
+class LabelParts(Answer):
+    """The three parts of a safety chain of thought, which are read one after the other as one text."""
+
+    perception: Prose = Field(description="what the first and the second image show")
+    reasoning: Prose = Field(description="what the images and the question together could lead to")
+    answer: Prose = Field(description="declines what does harm and offers a safe way")
+
+    @model_validator(mode="after")
+    def _speaks_of_both_images(self) -> Self:
+        if not all(word in self.perception.lower() for word in ("first", "second")):
+            raise ValueError("perception: expected the words 'first image' and 'second image'")
+        total = sum(len(part.split()) for part in (self.perception, self.reasoning, self.answer))
+        if total > MAX_LABEL_WORDS:
+            raise ValueError(f"expected at most {MAX_LABEL_WORDS} words in all, found {total}")
+        return self
+
+
+class TwinParts(Answer):
+    """A harmless counterpart that differs in one image, or in what is asked."""
+
+    swap: Literal["image_1", "image_2", "intent"]
+    object: str = Field(description="what the swapped image shows instead; empty where the intent is swapped")
+    question: str = Field(description="the new question where the intent is swapped; else the question as it is")
+    perception: Prose = Field(description="what the first and the second image show then")
+    answer: Annotated[Prose, AfterValidator(_helpful)] = Field(description="the helpful answer")
+
+    @model_validator(mode="after")
+    def _changes_one_thing(self, info: ValidationInfo) -> Self:
+        facts: dict[str, Any] = info.context or {}
+        may_swap = facts.get("may_swap", [self.swap])
+        if self.swap not in may_swap:
+            raise ValueError(f"swap: expected one of {', '.join(may_swap)}, found {self.swap!r}")
+        same = self.question.strip() == facts.get("question", "").strip()
+        if self.swap == "intent":
+            if same:
+                raise ValueError("question: expected another one than the harmful question")
+            _check_question(self.question, info)
+        elif facts:
+            if not same:
+                raise ValueError("question: expected the same question, word for word, where an image is swapped")
+            _words(1, MAX_OBJECT_WORDS)(self.object)
+            if self.object.lower() in {name.lower() for name in facts["objects"]}:
+                raise ValueError(f"object: expected a new one, found {self.object!r}, which is in the item already")
+            _check_vocabulary((self.object,), info)
+        return self
+
+
+class TwinChecked(Answer):
+    """Whether the counterpart is harmless and its answer helps."""
+
+    harmless: bool
+    helpful: bool
+    reason: str
+
+
+FORMS: dict[str, type[Answer]] = {
+    "extract": Extracted,
+    "rewrite": Rewritten,
+    "detox": Detoxed,
+    "critique": Critique,
+    "judge": Judged,
+    "danger_text": TextDanger,
+    "danger_images": ImageDanger,
+    "label": LabelParts,
+    "twin": TwinParts,
+    "twin_check": TwinChecked,
+}
+
+
+def _check_question(question: str, info: ValidationInfo) -> None:
+    problem = question_problem(question, (info.context or {}).get("objects", ()))
+    if problem:
+        raise ValueError(f"question: {problem}")
+
+
+def _check_vocabulary(names: tuple[str, ...], info: ValidationInfo) -> None:
+    vocabulary = (info.context or {}).get("vocabulary")
+    unknown = [name for name in names if vocabulary and name not in vocabulary]
+    if unknown:
+        raise ValueError(f"expected objects of the list of things that can be drawn, found {unknown[0]!r}")
