@@ -11,6 +11,7 @@ import copy
 import csv
 import importlib.resources
 import io
+import itertools
 import json
 import random
 import time
@@ -79,7 +80,7 @@ def load_dreams(folder: Path) -> np.ndarray:
     for path in sorted(folder.glob("dreams-*.npz"), key=lambda path: int(path.stem.split("-")[1])):
         file: Any = np.load(path)
         data, offsets = file["data"], file["offsets"]
-        for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+        for start, end in itertools.pairwise(offsets):
             images.append(np.asarray(Image.open(io.BytesIO(data[start:end].tobytes()))).transpose(2, 0, 1))
     return np.stack(images) if images else np.zeros((0, 3, SIZE, SIZE), dtype=np.uint8)
 

@@ -46,9 +46,10 @@ class Encoder:
         return self.cache[key]
 
     def row(self, row: Row) -> tuple[list[int], list[int]]:
-        """Token ids of prompt and answer."""
+        """Token ids of the prompt, with what of the answer is given, and of the answer."""
+        given = self.tokenizer(row.given, add_special_tokens=False).input_ids if row.given else []
         answer = self.tokenizer(row.answer + "<|im_end|>", add_special_tokens=False).input_ids
-        return self.prompt(len(row.pictures), row.question), answer
+        return [*self.prompt(len(row.pictures), row.question), *given], answer
 
     def batch(self, rows: list[tuple[Row, list[int], list[int]]]) -> Batch:
         """Pad encoded rows to the longest, rounded up to a multiple of 16."""

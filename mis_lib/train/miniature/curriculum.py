@@ -99,11 +99,12 @@ CHAT = (
 
 
 class Row(NamedTuple):
-    """One training example: pictures in order, the question, the answer."""
+    """One training example: pictures in order, the question, the answer; ``given`` opens the answer and is not trained on."""
 
     pictures: list[Picture]
     question: str
     answer: str
+    given: str = ""
 
 
 class Curriculum:

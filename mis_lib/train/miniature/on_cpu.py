@@ -36,7 +36,8 @@ from mis_lib.train.miniature.score import naming, outcomes
 from mis_lib.train.miniature.upper import store, train_upper
 
 VIEWS = 1  # augmented views of each picture beside the plain one
-ROWS = 3400  # rows of an adapter's training set
+ROWS = 4600  # rows of an adapter's training set
+TOLD = 0.55  # share of mirage's safety rows without images
 TOKENS = 2600  # a batch that two cores' caches still hold
 
 
@@ -145,7 +146,7 @@ def train_adapter(
     model, bank, encoder = material.model, material.bank, material.encoder
     merge_base(model, start)
     draw = SafetyRows(
-        stage, read_records(data / "train.jsonl", Sample), material.curriculum(seed).row, material.drawn, seed
+        stage, read_records(data / "train.jsonl", Sample), material.curriculum(seed).row, material.drawn, seed, TOLD
     )
     rows = [draw.row() for _ in range(ROWS)]
     layers = {name: layer for name, layer in add_low_rank(model, rank, 2 * rank).items() if _depth(name) >= lower}

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from mis_lib.construct.labels import refusal_label, with_article
+from mis_lib.construct.labels import perceive, refusal_label, with_article
 from mis_lib.files import read_records
 from mis_lib.models.mini import assemble, merge_base
 from mis_lib.schema import Sample
@@ -38,11 +38,28 @@ MIXES = {"mirage": (0.42, 0.38, 0.20), "refusal": (0.5, 0.0, 0.5), "textual": (0
 
 
 class SafetyRows:
-    """Draws training rows of one stage by lot."""
+    """Draws training rows of one stage by lot.
+
+    Args:
+        stage: a key of ``MIXES``.
+        samples: training items of MIS-Mini.
+        general: draws a row of general data.
+        drawn: names of the drawn concepts, by index.
+        seed: makes the sequence of rows repeatable.
+        told: share of mirage's safety rows that come without images, the perception given: such a row teaches what follows
+            from two named things at half the tokens.
+    """
 
     def __init__(
-        self, stage: str, samples: list[Sample], general: Callable[[], Row], drawn: list[str], seed: int
+        self,
+        stage: str,
+        samples: list[Sample],
+        general: Callable[[], Row],
+        drawn: list[str],
+        seed: int,
+        told: float = 0.0,
     ) -> None:
+        self.told = told
         self.stage, self.general, self.dice = stage, general, random.Random(seed)
         self.harmful = [sample for sample in samples if sample.harmful]
         self.benign = [sample for sample in samples if not sample.harmful]
@@ -66,6 +83,9 @@ class SafetyRows:
             answer = refusal_label(f"{self.dice.random()}").text
         if self.stage == "textual":
             return self._in_words(sample, question, answer)
+        seen = perceive(sample.objects or [])
+        if self.stage == "mirage" and self.dice.random() < self.told and answer.startswith(seen):
+            return Row([], question, answer.removeprefix(seen), given=seen)
         return Row([Picture("drawn", self.position[name]) for name in sample.objects or []], question, answer)
 
     def _in_words(self, sample: Sample, question: str, answer: str) -> Row:

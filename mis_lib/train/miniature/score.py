@@ -68,7 +68,7 @@ def naming(
         answers = say(model, encoder, bank, asked, tokens=24)
         scores[style] = sum(
             name.lower() in text.lower() for name, text in zip(drawn[: len(answers)], answers, strict=True)
-        ) / len(drawn)
+        ) / len(answers)
     dice = random.Random(1)
     pairs = [(dice.randrange(len(drawn)), dice.randrange(len(drawn))) for _ in range(400)][:limit]
     asked = [
