@@ -226,10 +226,12 @@ def _put_in_place(work: Path, out: Path) -> None:
 
 
 def _fingerprint() -> str:
-    """Changes with the code and tables of this package and with the packages that hold and draw the pictures."""
+    """Changes with the code and tables that MIS-Mini is made from and with the packages that hold and draw the pictures."""
     digest = sha256()
-    for path in sorted(Path(__file__).parent.rglob("*")):
-        if path.suffix in (".py", ".csv"):
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*")):
+        # the stages make data of their own: an edit there must not have MIS-Mini drawn anew
+        if path.suffix in (".py", ".csv") and "stages" not in path.relative_to(package).parts:
             digest.update(path.name.encode() + path.read_bytes())
     for name in DRAWING_PACKAGES:
         digest.update(f"{name} {importlib.metadata.version(name)}".encode())
