@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +11,8 @@ from typer.core import TyperCommand, TyperGroup
 from mis_lib.errors import MisError, SettingsError
 
 FAILED_ITEMS, MISTAKE = 1, 2  # exit statuses
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 class Verbs(TyperGroup):

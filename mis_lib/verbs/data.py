@@ -1,0 +1,81 @@
+"""Verbs about data: making it (``construct``)."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mis_lib.commands.parsing import AsJson
+from mis_lib.errors import SettingsError
+
+verbs = typer.Typer()
+
+
+class Source(StrEnum):
+    """How data is constructed: MIS-Mini from the element table, or by teachers stage by stage."""
+
+    OBJECTS = "objects"
+    STAGES = "stages"
+
+
+@verbs.command(name="construct")
+def construct_data(
+    out: Annotated[Path, typer.Option("--out", help="Folder to make; objects: an earlier build there is replaced.")],
+    source: Annotated[
+        Source, typer.Option("--source", help="objects: MIS-Mini; stages: teachers, seed by seed, resumable.")
+    ] = Source.OBJECTS,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    elements: Annotated[
+        Path | None, typer.Option("--elements", help="objects: folder with CSV files of your own, added to the table.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="stages: builtin, URL#MODEL or local:PATH [default: builtin]")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option("--images", help="stages: drawn, URL#MODEL or diffusers:MODEL [default: drawn]")
+    ] = None,
+    items: Annotated[int | None, typer.Option("--items", help="stages: at most so many items [default: 200]")] = None,
+    seeds: Annotated[
+        Path | None, typer.Option("--seeds", help="stages: seed set, CSV or JSONL [default: the table's hazards]")
+    ] = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="stages: work on this one only.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", help="stages: records worked on at a time [default: 8]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="stages: YAML file with settings.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="stages: key=value, wins over the file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make data: MIS-Mini (harmful pairs and benign twins, drawn), or new items by teachers through the paper's stages."""
+    flags = {
+        "teacher": teacher, "images": images, "items": items, "seeds": seeds, "concurrency": concurrency, "stage": stage, "config": config,
+        "set": sets, "elements": elements,
+    }  # fmt: skip
+    _check_source(source, [name for name, value in flags.items() if value is not None])
+    if source is Source.STAGES:
+        from mis_lib.commands.construct import ConstructSettings, construct_with_teachers
+        from mis_lib.configs import load_settings
+
+        values = {name: flags[name] for name in ("teacher", "images", "items", "seeds", "concurrency")}
+        given = [f"{name}={json.dumps(value, default=str)}" for name, value in values.items() if value is not None]
+        settings = load_settings(ConstructSettings, config, overrides=[*given, f"seed={seed}", *(sets or [])])
+        construct_with_teachers(out, settings, stage=stage, as_json=as_json)
+        return
+    from mis_lib import console
+    from mis_lib.construct.pipeline import construct
+
+    summary = construct(out, seed, elements, console.say)
+    if as_json:
+        console.print_json({"out": str(out), "source": source.value, **summary.model_dump(mode="json")})
+    else:
+        console.out.print(console.summary(summary, out))
+
+
+def _check_source(source: Source, given: list[str]) -> None:
+    """Refuse flags that belong to the other way of constructing."""
+    wrong = [name for name in given if (name == "elements") == (source is Source.STAGES)]
+    if wrong:
+        other = Source.OBJECTS if source is Source.STAGES else Source.STAGES
+        raise SettingsError(f"--{wrong[0]} goes with --source {other.value}, found --source {source.value}")

@@ -1,0 +1,81 @@
+"""Verbs that measure: how safe and helpful (``report``), how fast (``bench``)."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mis_lib.commands.parsing import AsJson, ManyValues, Verbs, named_paths
+from mis_lib.configs import TableFormat
+
+verbs = typer.Typer()
+benches = typer.Typer(cls=Verbs, help="Measure what something costs on this machine.", no_args_is_help=True)
+verbs.add_typer(benches, name="bench")
+
+
+@verbs.command(name="report", cls=ManyValues)
+def print_report(
+    variants: Annotated[
+        list[str] | None, typer.Option("--variants", help="Which variants [default: mini mirage refusal textual]")
+    ] = None,
+    splits: Annotated[list[str] | None, typer.Option("--splits", help="Which splits [default: easy hard real]")] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Rows: split, category or sub_category [default: split]")
+    ] = None,
+    naming: Annotated[bool, typer.Option("--naming", help="What is recognised, instead of what is safe.")] = False,
+    styles: Annotated[
+        list[str] | None, typer.Option("--styles", help="With --naming: drawing styles [default: all]")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="So many pairs a split, or concepts.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch_size", help="Rows generated together [default: 16]")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [default: cpu]")] = None,
+    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of all runs [default: runs]")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of this run [default: report]")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    form: Annotated[TableFormat, typer.Option("--format", help="How the table is written.")] = TableFormat.TEXT,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate variants on MIS-Mini (or other data): build, generate, judge what is missing, and print the rates."""
+    from mis_lib.commands.report import ReportSettings, report
+    from mis_lib.configs import load_settings
+
+    flags = {
+        "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "data": data, "checkpoint": checkpoint,
+        "limit": limit, "batch_size": batch_size, "device": device, "runs": runs, "name": name,
+    }  # fmt: skip
+    given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
+    report(
+        load_settings(ReportSettings, config, overrides=[*given, *(sets or [])]), TableFormat.JSON if as_json else form
+    )
+
+
+@benches.command(name="variants", cls=ManyValues)
+def bench_variants(
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    adapters: Annotated[
+        list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each variant [default: those shipped]")
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=1, max=6, help="Images in the prompt.")] = 2,
+    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens that every column writes.")] = 60,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often everything is measured.")] = 5,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, ...")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Time one column against two and all of them, in one run: first token, tokens a second, ratios, memory."""
+    from mis_lib import console
+    from mis_lib.commands.bench import bench, show
+
+    found = bench(
+        checkpoint, named_paths("--adapters", adapters), images=images, tokens=tokens, rounds=rounds, device=device
+    )
+    if as_json:
+        console.print_json(found.model_dump(mode="json"))
+    else:
+        for part in show(found):
+            console.out.print(part, highlight=False)
