@@ -1,0 +1,78 @@
+"""Published data sets by name: ``LOADERS["vlguard"].load(folder, "train")``; one small file each, and how to fetch them all.
+
+Nothing is downloaded: people fetch a set themselves, after reading its licence, and name the folder.
+"""
+
+from pathlib import Path
+
+from mis_lib.data import mis
+from mis_lib.data.benchmarks import (
+    beavertails_v,
+    figstep,
+    general,
+    jailbreakv,
+    m4_instruct,
+    mir_safetybench,
+    mm_safetybench,
+    mossbench,
+    mssbench,
+    siuo,
+    vlguard,
+    vlsbench,
+)
+from mis_lib.data.loader import Loader
+from mis_lib.errors import DataError
+from mis_lib.schema import Record
+
+LOADERS: dict[str, Loader] = {
+    "mis": mis.LOADER,
+    "vlguard": vlguard.LOADER,
+    "mssbench": mssbench.LOADER,
+    "siuo": siuo.LOADER,
+    "figstep": figstep.LOADER,
+    "mm_safetybench": mm_safetybench.LOADER,
+    "jailbreakv": jailbreakv.LOADER,
+    "mossbench": mossbench.LOADER,
+    "vlsbench": vlsbench.LOADER,
+    "mir_safetybench": mir_safetybench.LOADER,
+    "beavertails_v": beavertails_v.LOADER,
+    "m4_instruct": m4_instruct.LOADER,
+    "mmstar": general.MMSTAR,
+    "mmmu": general.MMMU,
+    "muirbench": general.MUIRBENCH,
+    "mmt_bench": general.MMT_BENCH,
+    "qbench": general.QBENCH,
+}
+
+
+class Instruction(Record):
+    """How to fetch one data set, and what it is."""
+
+    name: str
+    title: str
+    source: str
+    licence: str
+    fetch: str
+    splits: dict[str, int | None]
+
+
+def find_loader(name: str) -> Loader:
+    """The loader of a data set.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    if name not in LOADERS:
+        raise DataError(f"Unknown data set {name!r}. Known: {', '.join(LOADERS)}")
+    return LOADERS[name]
+
+
+def recognise(folder: Path) -> list[Loader]:
+    """The loaders that find their files in a folder."""
+    return [loader for loader in LOADERS.values() if loader.available(folder)]
+
+
+def fetch_instructions() -> list[Instruction]:
+    """How to fetch each data set; FOLDER stands for where it shall lie."""
+    fields = Instruction.model_fields
+    return [Instruction(**{name: getattr(loader, name) for name in fields}) for loader in LOADERS.values()]

@@ -1,0 +1,67 @@
+"""BeaverTails-V (arXiv 2503.17682, Safe RLHF-V): questions about images of 20 categories with two rated responses.
+
+    data/animal_abuse/train.parquet, evaluation.parquet   question, image, category, image_severity, response_1, response_2,
+        response_k_from, is_response_k_safe ("yes", "no"), safer_response_id, more_helpful_response_id, response_k_harmless_rate, ...
+
+Source: hub set saferlhf-v/BeaverTails-V. The answer of a sample is the safer response if it is marked safe, else there is none: no unsafe
+response becomes a training target. All ratings are kept. Images are unpacked.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mis_lib.data.loader import Loader, optional_text, sample, text
+from mis_lib.data.pictures import unpack
+from mis_lib.data.tables import Row
+from mis_lib.schema import Sample
+
+SAFE = ("yes", "true", "1")
+
+
+def _files(folder: Path, split: str) -> list[Path]:
+    roots = (folder / "data", folder)
+    return next((files for root in roots if (files := sorted(root.glob(f"*/{split}*.parquet")))), [])
+
+
+def _convert(row: Row, folder: Path, split: str) -> Iterable[Sample]:
+    group = row.file.parent.name
+    row = row._replace(values={name: value for name, value in row.values.items() if value != ""})
+    yield sample(
+        row,
+        "beavertails_v",
+        used=["question", "image", "category"],
+        id=f"beavertails_v-{split}-{group}-{row.file.stem}-{row.number}",
+        question=text(row, "question"),
+        images=[unpack(folder, row, "image", str(row.number), row.values.get("image"), f"{group}-{split}")],
+        answer=_safer(row),
+        category=text(row, "category"),
+        split=split,
+    )
+
+
+def _safer(row: Row) -> str | None:
+    """The response marked as the safer one, if it is marked safe; a row without responses has none."""
+    chosen = row.values.get("safer_response_id")
+    if chosen is None:
+        single = optional_text(row, "response")
+        return single if _is_safe(row, "is_response_safe") else None
+    number = str(chosen).removeprefix("response_").strip()
+    if number not in ("1", "2"):
+        raise row.error("safer_response_id", "1 or 2", chosen, "restore the row")
+    return text(row, f"response_{number}") if _is_safe(row, f"is_response_{number}_safe") else None
+
+
+def _is_safe(row: Row, name: str) -> bool:
+    return str(row.values.get(name, "")).strip().lower() in SAFE
+
+
+LOADER = Loader(
+    name="beavertails_v",
+    title="BeaverTails-V",
+    source="hub set saferlhf-v/BeaverTails-V; arXiv 2503.17682",
+    licence="CC BY-NC 4.0",
+    fetch="hf download saferlhf-v/BeaverTails-V --repo-type dataset --local-dir FOLDER",
+    splits={"train": None, "evaluation": None},
+    files=_files,
+    convert=_convert,
+)

@@ -1,0 +1,49 @@
+"""M4-Instruct (LLaVA-NeXT-Interleave, arXiv 2407.07895): multi-image instructions without harm; the paper mixes 500 of them in.
+
+    m4_instruct_annotations.json   [{"sample_id", "image": [paths], "conversations": [...], "metadata": {"dataset", "split", ...}}]
+    Birds-to-Words/...             images of each part, unzipped beside the file
+
+Source: hub set lmms-lab/M4-Instruct-Data. As published, ``sample_id`` repeats between parts, so samples are named by row, and in some dialogues the
+first speaker is called "gpt": where the question holds the images, speakers are named by their turn. Videos are a file of their own.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mis_lib.data.dialogues import PLACEHOLDER, Turn, conversations
+from mis_lib.data.formats import dialogue
+from mis_lib.data.loader import Loader, present
+from mis_lib.data.tables import Row
+from mis_lib.schema import Sample
+
+
+def _files(folder: Path, split: str) -> list[Path]:
+    return present(folder, "m4_instruct_annotations.json")
+
+
+def _convert(row: Row, folder: Path, split: str) -> Iterable[Sample]:
+    metadata = row.values.get("metadata")
+    part = metadata.get("dataset") if isinstance(metadata, dict) else None
+    category = part if isinstance(part, str) else None
+    turns = _speakers(conversations(row))
+    yield dialogue(
+        row, turns, folder, "m4_instruct", id=f"m4-{row.number}", split=split, harmful=False, category=category
+    )
+
+
+def _speakers(turns: list[Turn]) -> list[Turn]:
+    if turns[0].role != "assistant" or PLACEHOLDER not in turns[0].text:
+        return turns
+    return [turn._replace(role=("user", "assistant")[number % 2]) for number, turn in enumerate(turns)]
+
+
+LOADER = Loader(
+    name="m4_instruct",
+    title="M4-Instruct",
+    source="hub set lmms-lab/M4-Instruct-Data; arXiv 2407.07895",
+    licence="CC BY 4.0; that of each part applies too",
+    fetch="hf download lmms-lab/M4-Instruct-Data --repo-type dataset --local-dir FOLDER; unzip the parts that you need there",
+    splits={"train": None},
+    files=_files,
+    convert=_convert,
+)

@@ -1,0 +1,226 @@
+"""Export: samples in the forms that other trainers read, and back without loss.
+
+    llamafactory   OUT/NAME.json + dataset_info.json   ShareGPT conversations, one <image> for each image before the question
+    swift          OUT/NAME.jsonl                      messages with the same placeholders
+    trl            OUT/NAME.jsonl                      prompt and completion with typed parts: the loss is on the answer only
+    jsonl          OUT/NAME.jsonl                      our own records
+
+What the other forms have no field for travels in ``mis``, one JSON text a record, so that columns keep one type; ``formats.py`` unpacks it.
+Images are copied under their relative paths, or stay where they are. ``swift`` and ``trl`` look for them from the working directory.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from filecmp import cmp
+from pathlib import Path
+from typing import Any
+
+from mis_lib.data.dialogues import PLACEHOLDER
+from mis_lib.data.formats import PACKED
+from mis_lib.data.paths import inside
+from mis_lib.data.tables import json_object
+from mis_lib.errors import DataError
+from mis_lib.files import write_atomic
+from mis_lib.schema import Record, Sample
+
+DATASET_INFO = "dataset_info.json"
+MEDIA_TAGS = (PLACEHOLDER, "<video>", "<audio>")  # trainers count them in any text
+SAID = ("id", "question", "answer", "images")
+
+
+class Form(StrEnum):
+    """Forms of other trainers, and ours."""
+
+    LLAMAFACTORY = "llamafactory"
+    SWIFT = "swift"
+    TRL = "trl"
+    JSONL = "jsonl"
+
+
+class Images(StrEnum):
+    """What becomes of the images."""
+
+    COPY = "copy"
+    KEEP = "keep"
+
+
+class Export(Record):
+    """What an export wrote, and how it is used."""
+
+    form: Form
+    file: str
+    samples: int
+    images: int
+    usage: str
+
+
+def export(
+    samples: list[Sample], folder: Path, out: Path, form: Form, *, name: str = "data", images: Images = Images.COPY
+) -> Export:
+    """Write samples for a trainer; the data file appears last and in one step.
+
+    Args:
+        samples: what to write.
+        folder: what their images are relative to.
+        out: folder to write to; other files in it are left alone.
+        form: which trainer.
+        name: of the data file and of LLaMA-Factory's entry.
+        images: copy them, or leave them; then the trainer is told to look in ``folder``.
+
+    Raises:
+        DataError: there is no sample, one cannot be expressed in the form, or ``out`` cannot be written or holds another image of that name.
+        ImageError: an image is not there.
+    """
+    if not samples:
+        raise DataError(f"expected samples to export to {out}, found none")
+    if f"{name}.json" == DATASET_INFO:
+        raise DataError(f"expected a name for the data, found that of LLaMA-Factory's list ({name}); rename the input")
+    records = [_WRITERS[form](sample) for sample in samples]
+    shown = dict.fromkeys(image for sample in samples for image in sample.images)
+    try:
+        if images is Images.COPY:
+            for image in shown:
+                _copy(folder, out, image)
+        file = out / (f"{name}.json" if form is Form.LLAMAFACTORY else f"{name}.jsonl")
+        write_atomic(file, _document(records) if form is Form.LLAMAFACTORY else _lines(records))
+        if form is Form.LLAMAFACTORY:
+            _register(out / DATASET_INFO, name, file.name)
+    except OSError as error:
+        raise DataError(f"{out}: expected to write there, found: {error.strerror}; name another folder") from error
+    usage = _usage(form, file, out if images is Images.COPY else folder)
+    return Export(form=form, file=str(file), samples=len(samples), images=len(shown), usage=usage)
+
+
+def to_llamafactory(sample: Sample) -> dict[str, Any]:
+    """ShareGPT conversations with placeholders; the system prompt has a column of its own."""
+    question, answer = _texts(sample)
+    turns = [{"from": "human", "value": PLACEHOLDER * len(sample.images) + question}, {"from": "gpt", "value": answer}]
+    speakers = {"user": "human", "assistant": "gpt"}
+    turns += [{"from": speakers[turn["role"]], "value": turn["content"]} for turn in _later(sample)]
+    return {
+        "id": sample.id,
+        "conversations": turns,
+        "images": sample.images,
+        "system": _system(sample),
+        **_packed(sample),
+    }
+
+
+def to_swift(sample: Sample) -> dict[str, Any]:
+    """Chat messages with placeholders."""
+    question, answer = _texts(sample)
+    asked = {"role": "user", "content": PLACEHOLDER * len(sample.images) + question}
+    system = [{"role": "system", "content": words}] if (words := _system(sample)) else []
+    messages = [*system, asked, {"role": "assistant", "content": answer}, *_later(sample)]
+    return {"id": sample.id, "messages": messages, "images": sample.images, **_packed(sample)}
+
+
+def to_trl(sample: Sample) -> dict[str, Any]:
+    """Prompt and completion with typed parts; of a longer dialogue, the last answer is the completion."""
+    question, answer = _texts(sample)
+    system = [_typed("system", words)] if (words := _system(sample)) else []
+    asked = {
+        "role": "user",
+        "content": [*({"type": "image"} for _ in sample.images), {"type": "text", "text": question}],
+    }
+    later = [_typed(turn["role"], turn["content"]) for turn in _later(sample)]
+    turns = [*system, asked, _typed("assistant", answer), *later]
+    return {"id": sample.id, "prompt": turns[:-1], "completion": turns[-1:], "images": sample.images, **_packed(sample)}
+
+
+def to_jsonl(sample: Sample) -> dict[str, Any]:
+    """Our own record."""
+    return sample.model_dump(mode="json")
+
+
+_WRITERS: Mapping[Form, Callable[[Sample], dict[str, Any]]] = {
+    Form.LLAMAFACTORY: to_llamafactory,
+    Form.SWIFT: to_swift,
+    Form.TRL: to_trl,
+    Form.JSONL: to_jsonl,
+}
+
+
+def _texts(sample: Sample) -> tuple[str, str]:
+    """Question and answer, if a trainer can be given them."""
+    for name, words in (("question", sample.question), ("answer", sample.answer)):
+        if words is None or not words.strip():
+            raise DataError(
+                f"sample {sample.id}: field {name!r}: expected a text to train on, found {words!r}; write it, or export as jsonl"
+            )
+        tag = next((tag for tag in MEDIA_TAGS if tag in words), None)
+        if tag is not None:
+            raise DataError(f"sample {sample.id}: field {name!r}: expected no {tag}, which trainers count; remove it")
+    return sample.question, sample.answer or ""
+
+
+def _later(sample: Sample) -> list[dict[str, str]]:
+    """Turns after the first answer, in pairs; none if the field holds anything else, which is then packed."""
+    turns = (sample.model_extra or {}).get("later_turns")
+    roles = ["user", "assistant"] * (len(turns) // 2) if isinstance(turns, list) else []
+    if not isinstance(turns, list) or len(turns) != len(roles) or not turns:
+        return []
+    for role, turn in zip(roles, turns, strict=True):
+        if not isinstance(turn, dict) or set(turn) != {"role", "content"} or turn["role"] != role or not _sayable(turn):
+            return []
+    return turns
+
+
+def _sayable(turn: dict[str, Any]) -> bool:
+    words = turn["content"]
+    return isinstance(words, str) and bool(words.strip()) and not any(tag in words for tag in MEDIA_TAGS)
+
+
+def _system(sample: Sample) -> str:
+    words = (sample.model_extra or {}).get("system")
+    return words if isinstance(words, str) and words.strip() else ""
+
+
+def _packed(sample: Sample) -> dict[str, str]:
+    """All that the form has no field for, as one text."""
+    said = {*SAID, *(["later_turns"] if _later(sample) else []), *(["system"] if _system(sample) else [])}
+    rest = {key: value for key, value in sample.model_dump(mode="json").items() if key not in said}
+    return {PACKED: json.dumps(rest, ensure_ascii=False)}
+
+
+def _typed(role: str, words: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": words}]}
+
+
+def _document(records: list[dict[str, Any]]) -> bytes:
+    return (json.dumps(records, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def _lines(records: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+def _copy(folder: Path, out: Path, image: str) -> None:
+    """Copy one image; one that is there already must be the same."""
+    source, target = inside(folder, image), inside(out, image)
+    if target.is_file():
+        if not target.samefile(source) and not cmp(source, target, shallow=False):
+            raise DataError(f"{target}: expected {image}, found another image of that name; name another output folder")
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _register(path: Path, name: str, file: str) -> None:
+    """Enter a data file in LLaMA-Factory's list, beside what is there."""
+    known = json_object(path) if path.is_file() else {}
+    columns = {"messages": "conversations", "images": "images", "system": "system"}
+    entry = {"file_name": file, "formatting": "sharegpt", "columns": columns}
+    write_atomic(path, (json.dumps({**known, name: entry}, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def _usage(form: Form, file: Path, media: Path) -> str:
+    at, here = media.resolve(), file.resolve()
+    return {
+        Form.LLAMAFACTORY: f"llamafactory-cli train: dataset: {file.stem}, dataset_dir: {here.parent}, media_dir: {at}",
+        Form.SWIFT: f"ROOT_IMAGE_DIR={at} swift sft --dataset {here}",
+        Form.TRL: f"cd {at}; datasets.load_dataset('json', data_files='{here}'), images as Sequence(Image())",
+        Form.JSONL: f"datasets.load_dataset('json', data_files='{here}'); images are relative to {at}",
+    }[form]

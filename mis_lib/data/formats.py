@@ -1,0 +1,210 @@
+"""Forms of single records: each is told by its fields and becomes one ``Sample``; a form of several meanings is refused.
+
+    ours        {"question", "images", ...}                         our JSON Lines; also {"question", "image"}
+    MIS test    {"question", "image_path1", "image_path2", ...}
+    ShareGPT    {"conversations": [{"from", "value"}], "image(s)"}  LLaVA, InternVL, MIS train, LLaMA-Factory
+    messages    {"messages": [{"role", "content"}], "images"}       ms-swift, OpenAI, TRL; content is text or a list of typed parts
+    completion  {"prompt": [...], "completion": [...], "images"}    TRL
+
+Turns after the first answer are kept in ``later_turns``, a system prompt in ``system``. What ``export.py`` packed into ``mis`` is unpacked, so
+that a sample comes back as it went out.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mis_lib.data import pictures
+from mis_lib.data.dialogues import PLACEHOLDER, Turn, conversations, in_order, messages, without_placeholders
+from mis_lib.data.loader import identifier, optional_text, sample, text
+from mis_lib.data.tables import Row
+from mis_lib.errors import DataError
+from mis_lib.schema import Sample, Split
+
+PACKED = "mis"
+_IMAGE_PATH = re.compile(r"image_path(\d{1,2})")
+_LABELS = ("category", "sub_category", "split")
+
+
+def to_sample(row: Row, folder: Path, source: str = "file") -> Sample:
+    """The sample that a record of any of the forms describes.
+
+    Args:
+        row: the record.
+        folder: what its images are relative to.
+        source: name of the data set, for the provenance.
+
+    Raises:
+        DataError: the record has none of the forms, or is not as its form promises.
+        ImageError: an image is not there.
+    """
+    values = row.values
+    if "question" in values and "images" in values:
+        return _ours(row, folder)
+    if "conversations" in values:
+        return dialogue(row, conversations(row), folder, source)
+    if "messages" in values:
+        return _chat(row, ["messages"], folder, source)
+    if "prompt" in values and "completion" in values:
+        return _chat(row, ["prompt", "completion"], folder, source)
+    if "question" in values and any(_IMAGE_PATH.fullmatch(name) for name in values):
+        return numbered_paths(row, folder, source)
+    if "question" in values and "image" in values:
+        return _question(row, folder, source)
+    raise DataError(
+        f"{row.place}: expected question and images, image_path1 and image_path2, conversations, messages, or prompt and completion, "
+        f"found {', '.join(map(repr, values)) or 'no field'}; rename the fields, or name the set's own loader"
+    )
+
+
+def dialogue(
+    row: Row,
+    turns: list[Turn],
+    folder: Path,
+    source: str,
+    *,
+    used: tuple[str, ...] = ("conversations",),
+    roots: tuple[str, ...] = ("",),
+    **fields: Any,
+) -> Sample:
+    """A sample from a dialogue whose images stand in ``image`` or ``images``; ``fields`` win over what the record says.
+
+    Raises:
+        DataError: turns do not alternate, texts are empty, or placeholders and images differ in number.
+        ImageError: an image is not there.
+    """
+    field = _only_one(row, "image", "images")
+    images = _images(row, folder, field, roots)
+    system, turns = in_order(row, turns)
+    packed = _unpacked(row)
+    texts = _texts(row, turns, len(images), exact=packed is not None)
+    said = {"question": texts[0], "answer": texts[1] if len(texts) > 1 else None}
+    later = [{"role": turn.role, "content": words} for turn, words in zip(turns[2:], texts[2:], strict=True)]
+    rest = {name: value for name, value in (("system", system), ("later_turns", later)) if value}
+    if packed is not None:
+        return _validated(row, {**packed, **rest, "id": row.values.get("id"), "images": images, **said})
+    labels = {name: words for name in _LABELS if name not in fields and (words := optional_text(row, name))}
+    fields = {"id": _id(row), "harmful": _harmful(row), **labels, **rest, **fields}
+    return sample(row, source, used=[field, *used, *labels, "id", "harmful", "system"], images=images, **said, **fields)
+
+
+def numbered_paths(row: Row, folder: Path, source: str, *, roots: tuple[str, ...] = ("",), **fields: Any) -> Sample:
+    """A sample of MIS's test form: ``image_path1``, ``image_path2`` and so on.
+
+    Raises:
+        DataError: the paths are not numbered from 1, or a field is malformed.
+        ImageError: an image is not there.
+    """
+    names = sorted((name for name in row.values if _IMAGE_PATH.fullmatch(name)), key=lambda name: int(name[10:]))
+    if not names or names != [f"image_path{number}" for number in range(1, len(names) + 1)]:
+        raise row.error("image_path1", "image_path1, image_path2 and so on", names, "number the images from 1")
+    images = [pictures.find(folder, row, name, row.values[name], roots) for name in names]
+    labels = {name: words for name in _LABELS if name not in fields and (words := optional_text(row, name))}
+    (question,) = without_placeholders(row, "question", [text(row, "question")], len(images))
+    fields = {"id": _id(row), "split": _test_split(row.file), **labels, **fields}
+    return sample(row, source, used=["id", "question", *labels, *names], question=question, images=images, **fields)
+
+
+def _ours(row: Row, folder: Path) -> Sample:
+    made = _validated(row, row.values)
+    for name, value in (("id", made.id), ("question", made.question)):
+        if not value.strip():
+            raise row.error(name, "a text", value, "write it, or remove the row")
+    images = [pictures.find(folder, row, "images", name) for name in made.images]
+    (question,) = without_placeholders(row, "question", [made.question], len(images))
+    return made.model_copy(update={"images": images, "question": question})
+
+
+def _question(row: Row, folder: Path, source: str) -> Sample:
+    """A bare question about one image or a list of them."""
+    images = _images(row, folder, "image")
+    (question,) = without_placeholders(row, "question", [text(row, "question")], len(images))
+    known = {name: words for name in ("answer", *_LABELS) if (words := optional_text(row, name))}
+    used = ["id", "image", "question", "harmful", *known]
+    return sample(row, source, used=used, id=_id(row), question=question, images=images, harmful=_harmful(row), **known)
+
+
+def _chat(row: Row, fields: list[str], folder: Path, source: str) -> Sample:
+    """Images that the typed parts carry are put where the other forms have them."""
+    turns, carried = messages(row, fields)
+    if carried and any(row.values.get(name) is not None for name in ("image", "images")):
+        raise row.error("images", "images in the parts or in their own field, not in both", carried, "keep one of them")
+    if carried:
+        row = row._replace(values={**row.values, "images": carried})
+    return dialogue(row, turns, folder, source, used=tuple(fields))
+
+
+def _texts(row: Row, turns: list[Turn], images: int, *, exact: bool) -> list[str]:
+    """The texts without placeholders; those of our own exports to the letter."""
+    texts = [turn.text for turn in turns]
+    if not exact:
+        return without_placeholders(row, "question", texts, images, needed="conversations" in row.values)
+    tags = PLACEHOLDER * images
+    if not texts[0].startswith(tags) or sum(words.count(PLACEHOLDER) for words in texts) != images:
+        raise row.error("question", f"{tags} before it, as exported", texts[0], "write one for each image")
+    return [texts[0].removeprefix(tags), *texts[1:]]
+
+
+def _unpacked(row: Row) -> dict[str, Any] | None:
+    """What ``export.py`` packed into a record; None if it comes from elsewhere."""
+    if row.values.get(PACKED) is None:
+        return None
+    packed = row.values[PACKED]
+    try:
+        values = json.loads(packed)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise row.error(PACKED, "the text that export wrote", packed, "export again, or remove the field") from error
+    if not isinstance(values, dict):
+        raise row.error(PACKED, "the text that export wrote", packed, "export again, or remove the field")
+    return values
+
+
+def _validated(row: Row, values: Mapping[str, Any]) -> Sample:
+    """A record whose fields are a sample's own: no provenance is added, nothing is renamed."""
+    try:
+        return Sample.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "record"
+        raise row.error(name, f"a sample's {name} ({first['msg']})", first["input"], "correct it") from error
+
+
+def _images(row: Row, folder: Path, field: str, roots: tuple[str, ...] = ("",)) -> list[str]:
+    """The images of a field: named ones are found, embedded ones (datasets' ``{"bytes", "path"}``, data addresses) unpacked."""
+    return [
+        _image(row, folder, field, found, roots, number) for number, found in enumerate(pictures.names(row, field), 1)
+    ]
+
+
+def _image(row: Row, folder: Path, field: str, found: Any, roots: tuple[str, ...], number: int) -> str:
+    embedded = found.get("bytes") if isinstance(found, dict) else None
+    if embedded is not None or (isinstance(found, str) and found.startswith("data:image/")):
+        return pictures.unpack(folder, row, field, f"{_id(row)}-{number}", embedded or found)
+    return pictures.find(folder, row, field, found.get("path") if isinstance(found, dict) else found, roots)
+
+
+def _only_one(row: Row, *fields: str) -> str:
+    found = [name for name in fields if row.values.get(name) is not None]
+    if len(found) != 1:
+        raise row.error(fields[-1], f"one of the fields {' and '.join(fields)}", found, "name the images in one field")
+    return found[0]
+
+
+def _id(row: Row) -> str:
+    return identifier(row, "id") if "id" in row.values else f"{row.file.stem}-{row.number}"
+
+
+def _harmful(row: Row) -> bool:
+    value = row.values.get("harmful", True)
+    if not isinstance(value, bool):
+        raise row.error("harmful", "true or false", value, "write true or false, without quotes")
+    return value
+
+
+def _test_split(file: Path) -> str:
+    """The split that a file's name ends in, as ``mis_hard.json``; ``easy`` if it ends in none."""
+    return next((split for split in Split if file.stem.endswith(split)), Split.EASY).value

@@ -1,0 +1,187 @@
+"""A loader: how one published data set becomes samples, and what is known about the set.
+
+A loader is a value, not a class hierarchy: three functions (which files, their rows, a row's samples) and the facts that people need
+before they fetch it. Reading is strict: ``load`` raises at the first wrong row; ``scan`` yields the error in the row's place and goes on, so
+that one pass tells them all. Nothing is skipped. Images are paths relative to the folder that was given, and exist.
+
+Fields that a set has and ``Sample`` has not are kept under their own names; where the name is taken, as ``source_NAME``.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mis_lib.data.tables import Row, Rows, read_table
+from mis_lib.errors import DataError
+from mis_lib.schema import Sample
+
+RESERVED = frozenset(Sample.model_fields)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """One published data set.
+
+    ``files(folder, split)`` names the data files of a split that are there (none: the split is not), ``rows(file)`` reads one of them,
+    ``convert(row, folder, split)`` makes samples of a row. ``splits`` gives the number of published records a split, where known.
+    """
+
+    name: str
+    title: str
+    source: str
+    licence: str
+    fetch: str
+    splits: Mapping[str, int | None]
+    files: Callable[[Path, str], list[Path]] = field(repr=False)
+    convert: Callable[[Row, Path, str], Iterable[Sample]] = field(repr=False)
+    rows: Callable[[Path], Rows] = field(default=read_table, repr=False)
+
+    def available(self, folder: Path) -> list[str]:
+        """The splits whose files are in a folder."""
+        return [split for split in self.splits if self.files(folder, split)]
+
+    def load(self, folder: Path, split: str) -> Iterator[Sample]:
+        """The samples of a split, in the order of the files.
+
+        Raises:
+            DataError: the split is unknown or not there, or a record is malformed (file, row, field and fix named).
+            ImageError: an image is not there.
+        """
+        for found in self.scan(folder, split):
+            if isinstance(found, DataError):
+                raise found
+            yield found
+
+    def scan(self, folder: Path, split: str) -> Iterator[Sample | DataError]:
+        """As ``load``, but an error is yielded in place of the record, and reading goes on.
+
+        Raises:
+            DataError: the split is unknown or not there.
+        """
+        files = self._files(folder, split)
+        seen: dict[str, str] = {}
+        for row in (row for file in files for row in self._read(file)):
+            if isinstance(row, DataError):
+                yield row
+                continue
+            try:
+                for sample in self.convert(row, folder, split):
+                    yield first_of_its_id(sample, row, seen)
+            except DataError as error:
+                yield error
+        if not seen:
+            yield DataError(f"{files[0]}: expected the records of {self.title}, found none; fetch the file again")
+
+    def _read(self, file: Path) -> Rows:
+        try:
+            yield from self.rows(file)
+        except DataError as error:
+            yield error
+
+    def _files(self, folder: Path, split: str) -> list[Path]:
+        if split not in self.splits:
+            raise DataError(f"Unknown split {split!r} of {self.title}. Known: {', '.join(self.splits)}")
+        found = self.files(folder, split)
+        if not found:
+            raise DataError(
+                f"{folder}: expected {self.title}, split {split}, found no file of it; to fetch it: {self.fetch}"
+            )
+        return found
+
+
+def first_of_its_id(sample: Sample, row: Row, seen: dict[str, str]) -> Sample:
+    """The sample, if no other had its id (``seen``: id -> place).
+
+    Raises:
+        DataError: another one had.
+    """
+    if sample.id in seen:
+        raise row.error("id", "an id of its own", sample.id, f"it is that of {seen[sample.id]} too: rename one")
+    seen[sample.id] = row.place
+    return sample
+
+
+def present(folder: Path, *candidates: str) -> list[Path]:
+    """The first of several relative paths that is a file, as a list; empty if none is."""
+    return next(([folder / name] for name in candidates if (folder / name).is_file()), [])
+
+
+def text(row: Row, name: str) -> str:
+    """A field that must hold text.
+
+    Raises:
+        DataError: it is missing, blank, or no text.
+    """
+    value = row.values.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise row.error(name, "a text", value, "write it, or remove the row")
+    return value
+
+
+def optional_text(row: Row, name: str) -> str | None:
+    """A field that may be missing; blank counts as missing.
+
+    Raises:
+        DataError: it holds something else than text.
+    """
+    value = row.values.get(name)
+    if value is not None and not isinstance(value, str):
+        raise row.error(name, "a text", value, "write it as text, or leave it out")
+    return value if value and value.strip() else None
+
+
+def identifier(row: Row, name: str) -> str:
+    """A field that holds an id, a number or text, as text.
+
+    Raises:
+        DataError: it is missing or something else.
+    """
+    value = row.values.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise row.error(name, "an id (text or number)", value, "give the record an id")
+    return str(value)
+
+
+def one_of(row: Row, name: str, known: Iterable[str]) -> str:
+    """A field that holds one of a few words.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    value, allowed = row.values.get(name), list(known)
+    if value not in allowed:
+        raise row.error(name, f"one of {', '.join(allowed)}", value, "write one of them")
+    return str(value)
+
+
+def sample(row: Row, source: str, *, used: Iterable[str], **fields: Any) -> Sample:
+    """A sample with its provenance and, besides ``fields``, whatever the record holds that was not ``used``.
+
+    Raises:
+        DataError: the fields do not make a sample (the field is named), or a kept field is no JSON value.
+    """
+    taken = set(used)
+    kept = {_free_name(name, row.values): value for name, value in row.values.items() if name not in taken}
+    place = {"source": source, "file": row.file.name, "row": row.number}
+    provenance = {**fields.pop("provenance", {}), **place}
+    try:
+        made = Sample.model_validate({**kept, **fields, "provenance": provenance})
+        made.model_dump_json()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "record"
+        raise row.error(name, f"a sample's {name} ({first['msg']})", first["input"], "correct it") from error
+    except (ValueError, TypeError) as error:  # what pydantic raises for bytes or half characters
+        raise row.error("record", "values that JSON can hold", row.values, f"remove the others ({error})") from error
+    return made
+
+
+def _free_name(name: str, values: Mapping[str, Any]) -> str:
+    while name in RESERVED:
+        name = f"source_{name}"
+        while name in values:
+            name = f"source_{name}"
+    return name

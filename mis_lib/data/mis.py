@@ -1,0 +1,47 @@
+"""MIS, the set of "Rethinking Bottlenecks in Safety Fine-Tuning of Vision Language Models" (arXiv 2501.18533).
+
+    mis_train.json                 [{"image": [two paths], "conversations": [...], "category"?, "sub_category"?}]
+    mis_easy.json  _hard  _real    [{"id", "question", "category", "sub_category", "image_path1", "image_path2"}]
+    easy_image/17/object1.png, object2.png; hard_image, real_image alike
+
+Source: hub sets Tuwhy/MIS_Train and Tuwhy/MIS_Test, code DripNowhy/MIS. Training images lie beside the file or in ``images``, wherever their
+archive was unpacked. The official scripts join test paths to a folder ``mis_test``; both that folder and its parent are accepted.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mis_lib.data.dialogues import conversations
+from mis_lib.data.formats import dialogue, numbered_paths
+from mis_lib.data.loader import Loader, identifier, present
+from mis_lib.data.tables import Row
+from mis_lib.schema import Sample, Split
+
+
+def _files(folder: Path, split: str) -> list[Path]:
+    return present(folder, f"mis_{split}.json", f"mis_test/mis_{split}.json", f"mis_train/mis_{split}.json")
+
+
+def _convert(row: Row, folder: Path, split: str) -> Iterable[Sample]:
+    root = row.file.parent.relative_to(folder).as_posix()
+    if split == Split.TRAIN:
+        roots, key = (root, f"{root}/images"), identifier(row, "id") if "id" in row.values else str(row.number)
+        yield dialogue(row, conversations(row), folder, "mis", roots=roots, id=f"mis-train-{key}", split=split)
+    else:
+        fields = {"id": f"mis-{split}-{identifier(row, 'id')}", "split": split}
+        yield numbered_paths(row, folder, "mis", roots=(root, ""), **fields)
+
+
+LOADER = Loader(
+    name="mis",
+    title="MIS",
+    source="Tuwhy/MIS_Train and Tuwhy/MIS_Test on the hub; arXiv 2501.18533",
+    licence="apache-2.0",
+    fetch=(
+        "hf download Tuwhy/MIS_Test --repo-type dataset --local-dir FOLDER; the same for Tuwhy/MIS_Train (images.zip is 10.6 GB); "
+        "unzip the archives there"
+    ),
+    splits={"train": 3927, "easy": 1675, "hard": 510, "real": 100},
+    files=_files,
+    convert=_convert,
+)

@@ -1,0 +1,100 @@
+"""Anything that people point at, as samples: a data file, a folder of ours, or a folder in a published layout.
+
+    a file     .jsonl, .json, .csv, .tsv, .parquet; each record in one of the forms of ``formats.py``
+    a folder   that a loader recognises (``benchmarks``), or else with JSON Lines files, one a split
+
+``scan`` yields the errors in the records' places; ``load`` raises the first. Images are relative to ``Source.folder``.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mis_lib.data.benchmarks import find_loader, recognise
+from mis_lib.data.formats import to_sample
+from mis_lib.data.loader import Loader, first_of_its_id
+from mis_lib.data.tables import read_table
+from mis_lib.errors import DataError
+from mis_lib.schema import Sample
+
+
+class Source(NamedTuple):
+    """Where samples come from: files of records, or a loader with its splits."""
+
+    folder: Path
+    """What the samples' images are relative to."""
+    files: list[Path]
+    loader: Loader | None = None
+    splits: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """A name for what is made of it."""
+        if self.loader is not None:
+            return "_".join((self.loader.name, *self.splits)) if len(self.splits) == 1 else self.loader.name
+        return self.files[0].stem if len(self.files) == 1 else self.folder.resolve().name
+
+
+def find_source(
+    path: Path, *, loader: str | None = None, split: str | None = None, images: Path | None = None
+) -> Source:
+    """Decide how a path is read.
+
+    Args:
+        path: a data file or a folder.
+        loader: name of a loader; otherwise the folder's files decide.
+        split: only this split; otherwise all that are there.
+        images: folder of the images of a file [default: the file's].
+
+    Raises:
+        DataError: nothing is there, or nothing or several things that can be read.
+    """
+    if path.is_file() and loader is None:
+        return Source(images or path.parent, [path])
+    if not path.is_dir():
+        raise DataError(f"{path}: expected a data file or a folder, found nothing there; check the path")
+    found = [find_loader(loader)] if loader is not None else recognise(path)
+    if len(found) > 1:
+        names = ", ".join(one.name for one in found)
+        raise DataError(f"{path}: expected one data set, found several ({names}); name one with --loader")
+    if found:
+        splits = (split,) if split is not None else tuple(found[0].available(path)) or tuple(found[0].splits)[:1]
+        return Source(path, [], found[0], splits)
+    files = sorted(path.glob("*.jsonl" if split is None else f"{split}.jsonl"))
+    if not files:
+        wanted = f"{split}.jsonl" if split else "JSON Lines files"
+        raise DataError(
+            f"{path}: expected {wanted} or the files of a known data set, found neither; name the data file"
+        )
+    return Source(images or path, files)
+
+
+def scan(source: Source) -> Iterator[Sample | DataError]:
+    """The samples of a source in order, an error in the place of each record that is malformed."""
+    if source.loader is not None:
+        for split in source.splits:
+            yield from source.loader.scan(source.folder, split)
+        return
+    seen: dict[str, str] = {}
+    for row in (row for file in source.files for row in read_table(file)):
+        try:
+            yield row if isinstance(row, DataError) else first_of_its_id(to_sample(row, source.folder), row, seen)
+        except DataError as error:
+            yield error
+    if not seen:
+        yield DataError(f"{source.files[0]}: expected records, found none that can be used; write the file again")
+
+
+def load(source: Source) -> list[Sample]:
+    """The samples of a source.
+
+    Raises:
+        DataError: a record is malformed (file, row, field and fix named).
+        ImageError: an image is not there.
+    """
+    samples = []
+    for found in scan(source):
+        if isinstance(found, DataError):
+            raise found
+        samples.append(found)
+    return samples
