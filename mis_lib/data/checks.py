@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mis_lib.data.findings import Finding, Kind
 from mis_lib.data.headers import Headers
+from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.data.taxonomy import TAXONOMY, close_to
 from mis_lib.data.texts import normalised
 from mis_lib.data.views import Form, View
-from mis_lib.roles import Role, roles_of
-from mis_lib.sentences import sentences
 
 COT_WORDS = 25  # a refusal has some 8 words, MIS-Mini's shortest chain of thought 30, MIS's some 200
 BROKEN_OFF_WORDS = 40  # shorter answers (names, options) need no full stop
@@ -26,9 +25,6 @@ SPECIAL_TOKEN = re.compile(
     r"<\|[a-z_]{2,30}\|>|</?s>|</?img>|<IMG_CONTEXT>|<ImageHere>|<image_?\d+>|<fake_token_around_image>|<end_of_utterance>|\[/?INST\]|<video>"
 )
 DAMAGED = re.compile("\ufffd|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\u00e2\u20ac|\u00c3[\u0080-\u00bf]|[\ud800-\udfff]")
-SORRY = re.compile(
-    r"\W*(?:i(?:'|\u2019| a)m (?:very |so |truly )?sorry\b|sorry\b|(?:i|my) apologi|as an ai\b)", re.IGNORECASE
-)
 
 
 def row_findings(seen: View, headers: Headers) -> Iterator[Finding]:
@@ -68,12 +64,6 @@ def is_cot(views: Iterable[View]) -> bool:
     """Whether harmful rows (or rows that do not say) are mostly answered at length."""
     lengths = [len(seen.answer.split()) for seen in views if seen.answer and seen.harmful is not False]
     return bool(lengths) and statistics.median(lengths) >= COT_WORDS
-
-
-def opens_with_refusal(answer: str) -> bool:
-    """Whether the first sentence declines or is sorry."""
-    first = next(iter(sentences(answer)), "")
-    return bool(SORRY.match(first)) or Role.DECLINES in roles_of(first)
 
 
 def _text_findings(seen: View) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mis_lib.data.findings import Finding, Kind
+from mis_lib.data.headers import Headers
 from mis_lib.data.preflight import Checked, Progress
 from mis_lib.data.rows import RawFile
 from mis_lib.data.similarity import fingerprints, similar_images, similar_texts
@@ -53,16 +54,19 @@ class Rows:
     Args:
         checked: data files as ``preflight.read_all`` returns them.
         progress: told how far reading the pictures is.
+        images: the image files of each row, where they are not those that the views name.
     """
 
-    def __init__(self, checked: Sequence[Checked], progress: Progress = lambda message: None) -> None:
+    def __init__(
+        self,
+        checked: Sequence[Checked],
+        progress: Progress = lambda message: None,
+        *,
+        images: Sequence[tuple[Path, ...]] | None = None,
+    ) -> None:
         self.views = [seen for file in checked for seen in file.views]
         self.questions = [normalised(seen.question) for seen in self.views]
-        folders = [file.headers for file in checked for _ in file.views]
-        self.images = [
-            tuple(headers.folder / name for name in seen.images if headers[name].size)
-            for seen, headers in zip(self.views, folders, strict=True)
-        ]
+        self.images = images or [_readable(seen, file.headers) for file in checked for seen in file.views]
         self.fingerprints = fingerprints(dict.fromkeys(path for paths in self.images for path in paths), progress)
 
 
@@ -167,6 +171,10 @@ def _places(things: Iterable[Iterable[T]]) -> Mapping[T, list[int]]:
         for thing in found:
             places[thing].append(place)
     return places
+
+
+def _readable(seen: View, headers: Headers) -> tuple[Path, ...]:
+    return tuple(headers.path(name) for name in seen.images if headers[name].size)
 
 
 def _are_twins(seen: View, other: View) -> bool:

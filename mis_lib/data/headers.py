@@ -77,11 +77,16 @@ class Headers:
     def __len__(self) -> int:
         return len(self._seen)
 
+    def path(self, name: str) -> Path:
+        """The file of a name; MIS's training images may lie in ``images``, wherever their archive was unpacked."""
+        path, unpacked = self.folder / name, self.folder / "images" / name
+        return unpacked if not path.exists() and unpacked.exists() else path
+
     def _read(self, name: str) -> Header:
         refused = refusal(self.folder, name)
         if refused is not None:
             return _bad(Kind.PATH, f"expected a path inside the data folder, found {refused.reason}", refused.fix)
-        path = self.folder / name
+        path = self.path(name)
         try:
             return read_header(path) if path.is_file() else self._missing(name)
         except OSError as error:  # a folder that may not be entered
@@ -93,7 +98,9 @@ class Headers:
         if path.is_dir():
             return _bad(Kind.MISSING_IMAGE, f"expected an image file, found the folder {name}", "name a file in it")
         if forward != name and refusal(self.folder, forward) is None and (self.folder / forward).is_file():
-            return _bad(Kind.SEPARATOR, f"expected / between folders, found \\ in {name}", f"write {forward}")
+            told = Problem(Kind.SEPARATOR, f"expected / between folders, found \\ in {name}", f"write {forward}")
+            header = read_header(self.folder / forward)
+            return Header(header.size, (told, *header.problems))
         near = self._names(path.parent).get(path.stem.lower())
         fix = f"write {near}, which is in that folder" if near else "fetch the image, or name its folder with --images"
         return _bad(Kind.MISSING_IMAGE, f"expected the file {name} in {self.folder}, found none", fix)

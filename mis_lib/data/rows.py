@@ -66,7 +66,7 @@ def data_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"{path}: expected a data file or a folder of them, found nothing there; check the path")
-    for pattern in ("*.jsonl", "mis_*.json", "*.json"):
+    for pattern in ("*.jsonl", "mis_*.json", "mis_*/mis_*.json", "*.json"):
         found = sorted(file for file in path.glob(pattern) if file.name not in NO_DATA and file.is_file())
         if found:
             return found

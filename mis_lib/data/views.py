@@ -84,10 +84,11 @@ def _noted(seen: View, name: str) -> bool:
 
 
 def _sample(seen: View, values: Mapping[str, Any]) -> None:
-    if not isinstance(values.get("id"), str):
+    name = "image" if "image" in values and "images" not in values else "images"
+    if not isinstance(values.get("id"), str) and name == "images":
         _wrong(seen, values, "id", "a text", "give every row an id of its own, as a text")
     _plain_question(seen, values)
-    seen.images = _image_list(seen, values, "images", may_be_one=False)
+    seen.images = _image_list(seen, values, name, may_be_one=name == "image")
     if values.get("answer") is not None:
         seen.answer = _text(seen, values, "answer")
     objects = values.get("objects")

@@ -1,0 +1,236 @@
+"""Mixtures: the training sets of the paper and its neighbours as named recipes over any sets of samples.
+
+    recipe = RECIPES["mirage"]
+    arms = compose(recipe, {"safety": read_source(Path("train.jsonl")), "general": read_source(Path("general.jsonl"))})
+    write(arms, Path("out"))
+
+A recipe is a frozen value: which rows of which source, in what share, under which change of label, question or images. The same recipe,
+seed and sources give the same rows. Recipes that compare two things have two *arms* made of the same rows. What a row lacks for its recipe
+is an error, never a silent substitute.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from mis_lib.configs import Settings
+from mis_lib.data.formats import to_sample
+from mis_lib.data.refusals import REFUSALS, opens_with_refusal
+from mis_lib.data.tables import read_table
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.schema import Sample
+
+QUESTION = "{question}"
+SAFETY, GENERAL = "safety", "general"
+BLACK, SIDE_BY_SIDE = "black.png", "side_by_side"
+ENOUGH = 0.95  # of the rows that a share asks for; VLGuard has 977 benign rows where its "2:1" asks for 1,000
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+
+
+class Part(Settings):
+    """Some rows of one source and what becomes of them."""
+
+    source: Literal["safety", "general"]
+    keep: Literal["all", "harmful", "benign"] = "all"
+    share: float | None = Field(default=None, ge=0, lt=1)
+    """Of the whole mixture; without it all rows, or those that ``fraction`` left."""
+    fraction: float | None = Field(default=None, gt=0, lt=1)
+    """Of the rows of the source."""
+    label: Literal["as_given", "cot", "refusal", "sentence"] = "as_given"
+    images: Literal["as_given", "black", "side_by_side"] = "as_given"
+    question: Literal["as_given", "in_words"] = "as_given"
+    template: str | None = None
+    """The format of another task, with ``{question}`` where the question goes."""
+    mask_eos: bool = False
+    """Leave the answer's end token out of the loss."""
+
+    @model_validator(mode="after")
+    def _has_a_place_for_the_question(self) -> Self:
+        if self.template is not None and QUESTION not in self.template:
+            raise ValueError(f"template: expected {QUESTION} in it, found {self.template!r}")
+        return self
+
+
+class Arm(Settings):
+    """One training set of a recipe."""
+
+    name: str
+    parts: tuple[Part, ...] = Field(min_length=1)
+
+
+class Recipe(Settings):
+    """A named mixture."""
+
+    name: str
+    about: str
+    arms: tuple[Arm, ...] = Field(min_length=1)
+    seed: int = 0
+    rows: int | None = Field(default=None, ge=1)
+    """Size of each arm; without it as many as the sources give."""
+    held_out: tuple[str, ...] = ()
+    """Categories whose safety rows are left out, to be tested as unseen ones."""
+    sentence: str = REFUSALS[0]
+    """The answer under the label "sentence"."""
+
+
+class Source(NamedTuple):
+    """Samples and the folder that their images lie in."""
+
+    samples: Sequence[Sample]
+    folder: Path
+
+
+class MixedRow(NamedTuple):
+    """A row of a mixture: the changed sample, its part and source, and where its images come from."""
+
+    sample: Sample
+    part: Part
+    folder: Path
+    pictures: tuple[str, ...]
+    """Images as the source names them; empty for black ones."""
+
+
+Arms = Mapping[str, list[MixedRow]]
+
+
+def read_source(file: Path) -> Source:
+    """All samples of a data file of any form that ``formats`` knows.
+
+    Raises:
+        DataError: a row is malformed (file, row, field and fix named).
+    """
+    samples = []
+    for row in read_table(file):
+        if isinstance(row, DataError):
+            raise row
+        samples.append(to_sample(row, file.parent, file.stem))
+    return Source(samples, file.parent)
+
+
+def compose(recipe: Recipe, sources: Mapping[str, Source]) -> Arms:
+    """The rows of each arm, shuffled by the recipe's seed.
+
+    Raises:
+        DataError: a source is missing or too small, rows lack what a part needs, or a held-out category is unknown.
+    """
+    _check_held_out(recipe, sources)
+    return {arm.name: _arm(recipe, arm, sources) for arm in recipe.arms}
+
+
+def _arm(recipe: Recipe, arm: Arm, sources: Mapping[str, Source]) -> list[MixedRow]:
+    rows = []
+    for part, chosen, folder in _chosen(recipe, arm, sources):
+        rows += [_mixed(recipe, part, sample, folder) for sample in chosen]
+    random.Random(f"{recipe.seed}|order").shuffle(rows)
+    return _consistent(recipe, arm, rows)
+
+
+def _chosen(recipe: Recipe, arm: Arm, sources: Mapping[str, Source]) -> Iterator[tuple[Part, Sequence[Sample], Path]]:
+    """The samples of each part; a part without share and fraction gets what the fractions of its source leave."""
+    pools = [_pool(recipe, part, sources) for part in arm.parts]
+    fractions = [pool[: round((part.fraction or 0) * len(pool))] for part, pool in zip(arm.parts, pools, strict=True)]
+    drawn = {id(sample) for rows in fractions for sample in rows}
+    rest = [[sample for sample in pool if id(sample) not in drawn] for pool in pools]
+    chosen = [rows if part.fraction else left for part, rows, left in zip(arm.parts, fractions, rest, strict=True)]
+    share = sum(part.share or 0 for part in arm.parts)
+    others = sum(len(rows) for part, rows in zip(arm.parts, chosen, strict=True) if part.share is None)
+    total = recipe.rows or others / (1 - share)
+    shrunk = total * (1 - share) / others if others else 1.0
+    for part, rows in zip(arm.parts, chosen, strict=True):
+        wanted = round(len(rows) * shrunk if part.share is None else part.share * total)
+        if len(rows) < ENOUGH * wanted:
+            raise DataError(
+                f"mixture {recipe.name}: expected {wanted:,} {part.keep} rows of {part.source} data in {round(total):,}, "
+                f"found {len(rows):,}; add such rows, or set fewer rows in all (rows) or another share (share)"
+            )
+        yield part, rows[:wanted], sources[part.source].folder
+
+
+def _pool(recipe: Recipe, part: Part, sources: Mapping[str, Source]) -> list[Sample]:
+    """The rows that a part may draw, in an order that depends on seed, source and kind alone: two arms get the same rows."""
+    if part.source not in sources:
+        raise DataError(f"mixture {recipe.name}: expected {part.source} data, found {', '.join(sources) or 'none'}")
+    kept = {"all": (True, False), "harmful": (True,), "benign": (False,)}[part.keep]
+    pool = [
+        sample
+        for sample in sources[part.source].samples
+        if sample.harmful in kept and not (part.source == SAFETY and sample.category in recipe.held_out)
+    ]
+    if not pool and part.share != 0:
+        raise DataError(f"mixture {recipe.name}: expected {part.keep} rows in the {part.source} data, found none")
+    random.Random(f"{recipe.seed}|{part.source}|{part.keep}").shuffle(pool)
+    return pool
+
+
+def _mixed(recipe: Recipe, part: Part, sample: Sample, folder: Path) -> MixedRow:
+    changes = {
+        "question": _question(part, sample),
+        "answer": _answer(recipe, part, sample),
+        "provenance": {**sample.provenance, "mixture": recipe.name, "part": part.source, "mixture_seed": recipe.seed},
+    }
+    pictures = tuple(sample.images)
+    if part.images == "black":
+        changes, pictures = {**changes, "images": [BLACK] * len(pictures)}, ()
+    elif part.images == "side_by_side":
+        changes |= {"images": [f"{SIDE_BY_SIDE}/{sample.id}.png"], "objects": None}
+    else:
+        changes["images"] = [f"{part.source}/{name}" for name in pictures]
+    if part.mask_eos:
+        changes["mask_eos"] = True
+    return MixedRow(sample.model_copy(update=changes), part, folder, pictures)
+
+
+def _question(part: Part, sample: Sample) -> str:
+    question = sample.question
+    if part.question == "in_words" and sample.objects:
+        shown = [f"The {ORDINALS[place]} image shows: {name}." for place, name in enumerate(sample.objects)]
+        question = " ".join([*shown, question])
+    return question if part.template is None else part.template.replace(QUESTION, question)
+
+
+def _answer(recipe: Recipe, part: Part, sample: Sample) -> str:
+    """The label; benign rows keep theirs, except under a fixed sentence."""
+    if part.label == "sentence":
+        return recipe.sentence
+    if part.label == "refusal" and sample.harmful:
+        if sample.answer and opens_with_refusal(sample.answer):
+            return sample.answer
+        return random.Random(f"{recipe.seed}|{sample.id}").choice(REFUSALS)
+    if not sample.answer:
+        raise DataError(
+            f"mixture {recipe.name}: expected an answer in every row, found none in {sample.id}; construct labels first"
+        )
+    if part.label == "cot" and sample.harmful and opens_with_refusal(sample.answer):
+        raise DataError(
+            f"mixture {recipe.name}: expected a safety chain of thought, found {sample.answer[:60]!r} in {sample.id}; "
+            "construct labels first (mis construct)"
+        )
+    return sample.answer
+
+
+def _consistent(recipe: Recipe, arm: Arm, rows: Sequence[MixedRow]) -> list[MixedRow]:
+    """Ids stay unique, and only twins that are both in the mixture name each other."""
+    ids = [row.sample.id for row in rows]
+    if len(set(ids)) != len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise DataError(
+            f"mixture {recipe.name}, {arm.name}: expected ids of their own, found {twice!r} twice; rename a source's ids"
+        )
+    there = set(ids)
+    alone = [row.sample.twin_id is not None and row.sample.twin_id not in there for row in rows]
+    return [
+        row._replace(sample=row.sample.model_copy(update={"twin_id": None})) if lonely else row
+        for row, lonely in zip(rows, alone, strict=True)
+    ]
+
+
+def _check_held_out(recipe: Recipe, sources: Mapping[str, Source]) -> None:
+    known = {sample.category for source in sources.values() for sample in source.samples if sample.category}
+    unknown = sorted(set(recipe.held_out) - known)
+    if unknown:
+        raise SettingsError(
+            f"mixture {recipe.name}: expected categories to hold out among {', '.join(sorted(known)) or 'none'}, found {', '.join(unknown)}"
+        )
