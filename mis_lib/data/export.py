@@ -12,7 +12,6 @@ Images are copied under their relative paths, or stay where they are. ``swift`` 
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from filecmp import cmp
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from mis_lib.data.dialogues import PLACEHOLDER
 from mis_lib.data.formats import PACKED
 from mis_lib.data.paths import inside
 from mis_lib.data.tables import json_object
+from mis_lib.data.trainers import Form, Images
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.schema import Record, Sample
@@ -28,22 +28,6 @@ from mis_lib.schema import Record, Sample
 DATASET_INFO = "dataset_info.json"
 MEDIA_TAGS = (PLACEHOLDER, "<video>", "<audio>")  # trainers count them in any text
 SAID = ("id", "question", "answer", "images")
-
-
-class Form(StrEnum):
-    """Forms of other trainers, and ours."""
-
-    LLAMAFACTORY = "llamafactory"
-    SWIFT = "swift"
-    TRL = "trl"
-    JSONL = "jsonl"
-
-
-class Images(StrEnum):
-    """What becomes of the images."""
-
-    COPY = "copy"
-    KEEP = "keep"
 
 
 class Export(Record):

@@ -1,4 +1,4 @@
-"""Verbs about data: making it (``construct``)."""
+"""Verbs about data: making it (``construct``), giving it to other trainers (``export``)."""
 
 import json
 from enum import StrEnum
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mis_lib.commands.parsing import AsJson
+from mis_lib.data.trainers import Form, Images
 from mis_lib.errors import SettingsError
 
 verbs = typer.Typer()
@@ -79,3 +80,24 @@ def _check_source(source: Source, given: list[str]) -> None:
     if wrong:
         other = Source.OBJECTS if source is Source.STAGES else Source.STAGES
         raise SettingsError(f"--{wrong[0]} goes with --source {other.value}, found --source {source.value}")
+
+
+@verbs.command(name="export")
+def export_data(
+    path: Annotated[Path, typer.Option("--input", help="Data file, folder of ours, or folder of a published set.")],
+    form: Annotated[Form, typer.Option("--format", help="Which trainer; jsonl: our own records.")],
+    out: Annotated[Path, typer.Option("--output", help="Folder to write to.")],
+    loader: Annotated[
+        str | None, typer.Option("--loader", help="Name of the set [default: told by the folder's files]")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only this split [default: all that are there]")] = None,
+    image_folder: Annotated[
+        Path | None, typer.Option("--image_folder", help="Folder of a data file's images [default: the file's]")
+    ] = None,
+    images: Annotated[Images, typer.Option("--images", help="Copy them, or leave them where they are.")] = Images.COPY,
+    as_json: AsJson = False,
+) -> None:
+    """Convert data of any known form or set for LLaMA-Factory, ms-swift or TRL, or to our JSON Lines; and back."""
+    from mis_lib.commands.export import export
+
+    export(path, form, out, loader=loader, split=split, folder=image_folder, images=images, as_json=as_json)

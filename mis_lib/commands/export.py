@@ -1,0 +1,71 @@
+"""``mis export``: data of any known form or set to the form of another trainer, or to ours; nothing is written while a record is malformed."""
+
+from pathlib import Path
+
+from mis_lib import console
+from mis_lib.data import export as exports
+from mis_lib.data.sources import Source, find_source, scan
+from mis_lib.data.trainers import Form, Images
+from mis_lib.errors import DataError
+from mis_lib.schema import Sample
+
+SHOWN = 20
+
+
+def export(
+    path: Path,
+    form: Form,
+    out: Path,
+    *,
+    loader: str | None = None,
+    split: str | None = None,
+    folder: Path | None = None,
+    images: Images = Images.COPY,
+    as_json: bool = False,
+) -> None:
+    """Read a file or folder, write it for a trainer, and say how it is used there.
+
+    Args:
+        path: a data file, a folder of ours, or a folder in a published layout.
+        form: which trainer.
+        out: folder to write to.
+        loader: name of the set's loader, where the folder does not tell.
+        split: only this split.
+        folder: folder of a data file's images [default: its own].
+        images: copy them, or leave them where they are.
+        as_json: print JSON for programs.
+
+    Raises:
+        DataError: records are malformed (the first 20 are listed), or cannot be expressed in the form.
+    """
+    source = find_source(path, loader=loader, split=split, images=folder)
+    samples = _all_or_nothing(source)
+    target = out / f"{source.name}.jsonl"
+    if target.is_file() and any(target.samefile(file) for file in source.files):
+        raise DataError(f"{target}: expected an output folder other than the input's; name another --output")
+    made = exports.export(samples, source.folder, out, form, name=source.name, images=images)
+    if as_json:
+        console.print_json(made.model_dump(mode="json"))
+    else:
+        console.out.print(
+            f"{made.samples:,} samples, {made.images:,} images: {made.file}", highlight=False, soft_wrap=True
+        )
+        console.out.print(made.usage, highlight=False, markup=False, soft_wrap=True)
+
+
+def _all_or_nothing(source: Source) -> list[Sample]:
+    samples: list[Sample] = []
+    wrong: list[DataError] = []
+    for found in scan(source):
+        if isinstance(found, DataError):
+            wrong.append(found)
+        else:
+            samples.append(found)
+    for error in wrong[:SHOWN]:
+        console.log.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    if wrong:
+        raise DataError(
+            f"{len(wrong):,} of {len(wrong) + len(samples):,} records of {source.folder} are malformed "
+            f"(the first {min(len(wrong), SHOWN)} are listed above); nothing was written"
+        )
+    return samples
