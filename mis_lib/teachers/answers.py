@@ -4,6 +4,7 @@ Models wrap JSON in fences, put words around it, break it off, forget a field, o
 with the complaint, up to ``TRIES`` times in all; a refusal is never argued with. Nothing is repaired and nothing is filled in.
 """
 
+import functools
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -78,9 +79,15 @@ async def answer(ask: ChatAsk, complete: Complete, *, tries: int = TRIES) -> Cha
     raise CannotAnswer("unusable", f"{ask.task}: no usable answer in {tries} tries: {problem}", cost)
 
 
+@functools.cache
+def schema_of(form: type[Answer]) -> dict[str, Any]:
+    """The JSON schema of a form; composing it takes milliseconds, which add up."""
+    return form.model_json_schema()
+
+
 def describe(form: type[Answer]) -> str:
     """The form of the answer in words that any model understands, also behind a server that knows no structured output."""
-    schema = json.dumps(form.model_json_schema(), ensure_ascii=False, separators=(",", ":"))
+    schema = json.dumps(schema_of(form), ensure_ascii=False, separators=(",", ":"))
     return f"Answer with one JSON object and nothing else. It must fit this JSON schema:\n{schema}"
 
 

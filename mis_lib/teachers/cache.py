@@ -35,7 +35,7 @@ class Cache:
                 self.found += 1
                 return known
             answer = await pay()
-            write_atomic(self._path(key), json.dumps(answer, ensure_ascii=False).encode())
+            write_atomic(self._path(key), json.dumps(answer, ensure_ascii=False).encode(), sync=False)
             self.paid += 1
             return answer
 

@@ -88,9 +88,8 @@ class LocalChat:
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             sees = type(AutoConfig.from_pretrained(self._checkpoint, **options)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-            kind, reader = (
-                (AutoModelForImageTextToText, AutoProcessor) if sees else (AutoModelForCausalLM, AutoTokenizer)
-            )
+            kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+            reader = AutoProcessor if sees else AutoTokenizer
             model = kind.from_pretrained(self._checkpoint, dtype="auto", use_safetensors=True, **options)
             return model.to(self._device).eval(), reader.from_pretrained(self._checkpoint, **options), sees
         except (OSError, ValueError, KeyError, RuntimeError) as error:

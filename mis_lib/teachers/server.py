@@ -17,7 +17,7 @@ from openai.types import ImagesResponse
 from openai.types.chat import ChatCompletion
 
 from mis_lib.errors import ImageError, SettingsError
-from mis_lib.teachers.answers import Completion, Turn, answer
+from mis_lib.teachers.answers import Completion, Turn, answer, schema_of
 from mis_lib.teachers.cache import Cache
 from mis_lib.teachers.pictures import as_png, media_type
 from mis_lib.teachers.protocol import (
@@ -141,6 +141,7 @@ class _Caller:
 
     async def call(self, send: Callable[[dict[str, Any]], Awaitable[T]], optional: dict[str, Any]) -> T:
         """What ``send`` returns; called anew without a parameter that the server does not know."""
+        failure = ""
         for _ in range(self.client.max_retries + len(OPTIONAL) + 1):
             known = {name: value for name, value in optional.items() if name not in self._unknown}
             try:
@@ -159,7 +160,7 @@ class _Caller:
             except openai.APIError as error:  # busy, failing or out of reach, after all retries
                 raise Unavailable(f"the server failed: {_words(error)}") from error
             except json.JSONDecodeError as error:  # half a reply: a proxy or the server broke off
-                failure = error
+                failure = str(error)
         raise Unavailable(f"the server's replies were no JSON: {failure}")
 
 
@@ -204,7 +205,7 @@ def _messages(ask: ChatAsk, turns: list[Turn]) -> Any:
 
 
 def _schema(ask: ChatAsk) -> dict[str, Any]:
-    form = {"name": ask.task, "schema": ask.form.model_json_schema(), "strict": True}
+    form = {"name": ask.task, "schema": schema_of(ask.form), "strict": True}
     return {"type": "json_schema", "json_schema": form}
 
 

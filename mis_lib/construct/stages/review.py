@@ -18,7 +18,7 @@ from mis_lib.files import read_jsonl, write_atomic
 from mis_lib.schema import Record
 
 REVIEW = "review.csv"
-COLUMNS = ("id", "decision", "note", "category", "question", "risk", "object_1", "object_2", "image_1", "image_2")
+COLUMNS: tuple[str, ...] = ("id", "decision", "note", "category", "question", "risk", "object_1", "object_2", "image_1", "image_2")
 
 
 class Verdict(StrEnum):

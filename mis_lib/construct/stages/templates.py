@@ -72,9 +72,9 @@ def _read(task: str, path: Path) -> Prompt:
     parts = _PARTS.match(text)
     if parts is None:
         raise SettingsError(f"{path}: expected the two headings '# System' and '# User', each on a line of its own")
-    templates = [Template(parts["system"]), Template(parts["user"])]
+    system, user = Template(parts["system"]), Template(parts["user"])
     known = {*FACTS[task], "input"}
-    for template in templates:
+    for template in (system, user):
         if not template.is_valid():
             raise SettingsError(
                 f"{path}: a '$' stands before something that is no name; write '$$' for the sign itself"
@@ -84,7 +84,7 @@ def _read(task: str, path: Path) -> Prompt:
             raise SettingsError(
                 f"{path}: unknown ${unknown[0]}; this prompt may use {', '.join(f'${name}' for name in sorted(known))}"
             )
-    return Prompt(task, *templates, digest(text))
+    return Prompt(task, system, user, digest(text))
 
 
 def _check_names(folder: Path) -> None:

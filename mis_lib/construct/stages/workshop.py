@@ -137,8 +137,8 @@ class Bench:
             ) from error
 
     def write(self, path: str, content: bytes) -> None:
-        """Put an image into the data set, all or nothing."""
-        write_atomic(self.shop.folder / path, content)
+        """Put an image into the data set, all or nothing; before the line that speaks of it, so a kill leaves no gap."""
+        write_atomic(self.shop.folder / path, content, sync=False)
 
     def _note(self, task: str, teacher: str, prompt: str, seed: int, asked: str, output: str, cost: Cost) -> None:
         step = Step(

@@ -1,0 +1,238 @@
+"""A server on the loopback interface that speaks the OpenAI chat and images API, with scripted faults.
+
+Real HTTP over a real socket, one thread a connection. Answers come from ``reply``, by default the element bank, which finds the task in the
+request's JSON schema and the facts in the JSON block that every prompt ends with. What a request meets is decided by its content and by how often
+it was sent before, not by the order of arrival, so that a script plays the same under any concurrency.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from mis_lib.construct.stages.bank import ElementBank
+from mis_lib.construct.stages.drawn import DrawnImages
+from mis_lib.construct.stages.forms import FORMS
+from mis_lib.teachers.protocol import CannotAnswer, ChatAsk, ImageAsk
+
+FACTS = re.compile(r"```json\n(.*?)\n```", re.DOTALL)
+PROMPT_TOKENS, COMPLETION_TOKENS = 100, 20
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request that was answered: what was asked, and how it went."""
+
+    path: str
+    key: str  # hash of the request's body
+    task: str
+    facts: Mapping[str, Any]
+    outcome: str  # ok, fail, broken, refuse, half
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Script:
+    """How often things go wrong, in per cent of requests; ``fail`` is drawn anew for every repetition of a request."""
+
+    fail: int = 0  # HTTP 500
+    half: int = 0  # a reply that breaks off inside the JSON of the protocol itself
+    broken: int = 0  # a completion that breaks off
+    refuse: int = 0  # a completion that refuses
+    unknown: tuple[str, ...] = ()  # parameters that the server does not know
+    status: int = 0  # every request gets this
+    hold_after: int | None = None  # so many requests are answered, all later ones hang
+
+
+@dataclass
+class FakeServer:
+    """``with FakeServer() as server: ... server.url``; ``calls`` lists what was answered."""
+
+    script: Script = Script()
+    reply: Callable[[str, Mapping[str, Any], list[bytes]], str] | None = None
+    models: tuple[str, ...] = ("teacher-72b",)
+    delay: float = 0.0
+    calls: list[Call] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    most_at_once: int = 0
+
+    def __post_init__(self) -> None:
+        self._bank, self._drawn = ElementBank(0), DrawnImages()
+        self._seen: Counter[str] = Counter()
+        self._now, self._begun = 0, 0
+        self._lock, self.released, self.holding = threading.Lock(), threading.Event(), threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    @property
+    def paid(self) -> Counter[str]:
+        """How often each request was answered with a completion or an image, that is, paid for."""
+        return Counter(call.key for call in self.calls if call.outcome in ("ok", "broken", "refuse"))
+
+    def __enter__(self) -> "FakeServer":
+        outer = self
+
+        class Handler(_Handler):
+            fake = outer
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Status and content of the answer to one request."""
+        key = hashlib.sha256(f"{path} {json.dumps(body, sort_keys=True)}".encode()).hexdigest()
+        with self._lock:
+            self._seen[key] += 1
+            self._now, self._begun = self._now + 1, self._begun + 1
+            self.most_at_once = max(self.most_at_once, self._now)
+            outcome = self._outcome(key, body)
+            hold = self.script.hold_after is not None and self._begun > self.script.hold_after
+        try:
+            if hold:
+                self.holding.set()
+                self.released.wait()
+                return 503, b"{}"
+            time.sleep(self.delay)
+            return self._compose(path, body, key, outcome)
+        finally:
+            with self._lock:
+                self._now -= 1
+
+    def _outcome(self, key: str, body: Mapping[str, Any]) -> str:
+        known = [name for name in self.script.unknown if name in body]
+        if self.script.status or known:
+            return "fail"
+        if _lot(f"{key}|{self._seen[key]}|fail") < self.script.fail:
+            return "fail"
+        if _lot(f"{key}|{self._seen[key]}|half") < self.script.half:
+            return "half"
+        lot = _lot(key)
+        if lot < self.script.broken:
+            return "broken"
+        return "refuse" if lot < self.script.broken + self.script.refuse else "ok"
+
+    def _compose(self, path: str, body: dict[str, Any], key: str, outcome: str) -> tuple[int, bytes]:
+        task, facts, images = _read(body)
+        if outcome == "fail":
+            self._log(Call(path, key, task, facts, outcome))
+            known = [name for name in self.script.unknown if name in body]
+            status = self.script.status or (400 if known else 500)
+            message = f"unsupported parameter: {known[0]}" if known else "scripted failure"
+            return status, json.dumps({"error": {"message": message, "type": "scripted", "code": None}}).encode()
+        if path.endswith("/images/generations"):
+            return self._picture(path, body, key, outcome)
+        text = self._words(task, facts, images, outcome)
+        content = json.dumps(_completion(text, body)).encode()
+        self._log(Call(path, key, task, facts, outcome, text))
+        return 200, content[: len(content) // 2] if outcome == "half" else content
+
+    def _words(self, task: str, facts: Mapping[str, Any], images: list[bytes], outcome: str) -> str:
+        if outcome == "refuse":
+            return "I'm sorry, but I can't help with that."
+        text = (self.reply or self._from_bank)(task, facts, images)
+        return text[: len(text) // 2] if outcome == "broken" else text
+
+    def _from_bank(self, task: str, facts: Mapping[str, Any], images: list[bytes]) -> str:
+        asked = ChatAsk(task=task, system="", user="", form=FORMS[task], facts=facts, images=tuple(images))
+        try:
+            reply = asyncio.run(self._bank.ask(asked))
+        except CannotAnswer as error:
+            return f"I'm sorry, I cannot answer: {error.reason}"
+        return f"```json\n{reply.answer.model_dump_json()}\n```"
+
+    def _picture(self, path: str, body: Mapping[str, Any], key: str, outcome: str) -> tuple[int, bytes]:
+        if outcome == "refuse":
+            self._log(Call(path, key, "draw", {"prompt": body["prompt"]}, "fail"))  # turned down, so not paid for
+            error = {"message": "the prompt was turned down", "type": "invalid", "code": "content_policy_violation"}
+            return 400, json.dumps({"error": error}).encode()
+        seed = int(key[:6], 16)
+        image = asyncio.run(self._drawn.make(ImageAsk(str(body["prompt"]), seed))).content
+        shown = base64.b64encode(image[: len(image) // 2] if outcome == "broken" else image).decode()
+        self._log(Call(path, key, "draw", {"prompt": body["prompt"]}, outcome))
+        return 200, json.dumps({"created": 0, "data": [{"b64_json": shown}]}).encode()
+
+    def _log(self, call: Call) -> None:
+        with self._lock:
+            self.calls.append(call)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    fake: FakeServer
+    protocol_version = "HTTP/1.1"  # connections stay open, as real servers' do
+
+    def do_GET(self) -> None:
+        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "tests"} for name in self.fake.models]
+        self._send(200, json.dumps({"object": "list", "data": listed}).encode())
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.fake.bodies.append({**body, "authorization": self.headers.get("Authorization")})
+        self._send(*self.fake.answer(self.path, body))
+
+    def _send(self, status: int, content: bytes) -> None:
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("retry-after-ms", "5")  # the client's pauses are the client's business; tests are in a hurry
+            self.end_headers()
+            self.wfile.write(content)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client was killed
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def _read(body: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], list[bytes]]:
+    """Task, facts and images of a chat request."""
+    if "messages" not in body:
+        return "draw", {}, []
+    first = body["messages"][1]["content"]
+    parts = first if isinstance(first, list) else [{"type": "text", "text": first}]
+    text = next(part["text"] for part in parts if part["type"] == "text")
+    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    images = [base64.b64decode(url.partition("base64,")[2]) for url in urls]
+    found = FACTS.search(text)
+    facts = json.loads(found[1]) if found else {}
+    schema = re.search(r'"title":"(\w+)","type":"object"\}$', text)
+    forms = {form.__name__: task for task, form in FORMS.items()}
+    return forms.get(schema[1], "") if schema else "", facts, images
+
+
+def _completion(text: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    usage = {
+        "prompt_tokens": PROMPT_TOKENS,
+        "completion_tokens": COMPLETION_TOKENS,
+        "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS,
+    }
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [choice],
+        "usage": usage,
+    }
+
+
+def _lot(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 100
