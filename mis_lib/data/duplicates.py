@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from mis_lib.data.findings import Finding, Kind
-from mis_lib.data.headers import Headers
 from mis_lib.data.preflight import Checked, Progress
 from mis_lib.data.rows import RawFile
 from mis_lib.data.similarity import fingerprints, similar_images, similar_texts
@@ -34,6 +33,9 @@ class Overlap(StrEnum):
     IMAGE = "image"  # one image
 
 
+LEAKS = (Overlap.ITEM, Overlap.IMAGES)
+
+
 class Match(Record):
     """A row of the checked set and the first row that it resembles; twins of one pair are no match."""
 
@@ -52,22 +54,27 @@ class Rows:
     """Rows with what is compared of them: normalised questions and fingerprints of images.
 
     Args:
-        checked: data files as ``preflight.read_all`` returns them.
-        progress: told how far reading the pictures is.
-        images: the image files of each row, where they are not those that the views name.
+        views: what the rows say.
+        images: the image files of each row.
+        progress: told how many pictures are read.
     """
 
     def __init__(
-        self,
-        checked: Sequence[Checked],
-        progress: Progress = lambda message: None,
-        *,
-        images: Sequence[tuple[Path, ...]] | None = None,
+        self, views: Sequence[View], images: Sequence[tuple[Path, ...]], progress: Progress = lambda message: None
     ) -> None:
-        self.views = [seen for file in checked for seen in file.views]
-        self.questions = [normalised(seen.question) for seen in self.views]
-        self.images = images or [_readable(seen, file.headers) for file in checked for seen in file.views]
+        self.views, self.images = views, images
+        self.questions = [normalised(seen.question) for seen in views]
         self.fingerprints = fingerprints(dict.fromkeys(path for paths in self.images for path in paths), progress)
+
+
+def rows_of(checked: Sequence[Checked], progress: Progress = lambda message: None) -> Rows:
+    """The rows of data files, as ``preflight.read_all`` returns them."""
+    images = [
+        tuple(file.headers.path(name) for name in seen.images if file.headers[name].size)
+        for file in checked
+        for seen in file.views
+    ]
+    return Rows([seen for file in checked for seen in file.views], images, progress)
 
 
 def find(rows: Rows, others: Rows | None = None) -> Iterator[Match]:
@@ -103,11 +110,11 @@ def find(rows: Rows, others: Rows | None = None) -> Iterator[Match]:
                 break
 
 
-def with_twins(rows: Rows, matches: Iterable[Match]) -> dict[str, set[int]]:
-    """Rows to take out, by file: those of the matches, and their twins, which would stand alone without them."""
+def with_twins(rows: Rows, places: Iterable[tuple[str, int]]) -> dict[str, set[int]]:
+    """Rows to take out, by file: those at ``places`` (file, row), and their twins, which would stand alone without them."""
     taken: dict[str, set[int]] = defaultdict(set)
-    for match in matches:
-        taken[match.file].add(match.row)
+    for file, row in places:
+        taken[file].add(row)
     ids = {(seen.place.file, seen.twin_id) for seen in rows.views if seen.place.row in taken[seen.place.file]}
     for seen in rows.views:
         if (seen.place.file, seen.place.id) in ids:
@@ -150,7 +157,7 @@ def findings(matches: Iterable[Match], *, against_test: bool) -> Iterator[Findin
     for match in matches:
         if match.overlap not in (told if against_test else (Overlap.ITEM,)):
             continue
-        is_leak = against_test and match.overlap is not Overlap.QUESTION
+        is_leak = against_test and match.overlap in LEAKS
         what = "a row that no test row resembles" if against_test else "a row that no other resembles"
         other = f"{match.other_file}, row {match.other_row}" + (f" ({match.other_id})" if match.other_id else "")
         yield Finding(
@@ -171,10 +178,6 @@ def _places(things: Iterable[Iterable[T]]) -> Mapping[T, list[int]]:
         for thing in found:
             places[thing].append(place)
     return places
-
-
-def _readable(seen: View, headers: Headers) -> tuple[Path, ...]:
-    return tuple(headers.path(name) for name in seen.images if headers[name].size)
 
 
 def _are_twins(seen: View, other: View) -> bool:

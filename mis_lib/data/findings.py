@@ -29,6 +29,7 @@ class Kind(StrEnum):
     TORN_LINE = "torn-line"
     REPEATED_KEY = "repeated-key"
     UNKNOWN_FORM = "unknown-form"
+    MALFORMED = "malformed"
     # fields
     MISSING_FIELD = "missing-field"
     WRONG_TYPE = "wrong-type"

@@ -9,23 +9,23 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from mis_lib.data.checks import COT_WORDS
-from mis_lib.data.duplicates import Match, Rows, count, find
-from mis_lib.data.headers import Headers
-from mis_lib.data.mixtures import BLACK, GENERAL, Arms, MixedRow, Recipe
+from mis_lib.data.duplicates import LEAKS, Match, Rows, count, find
+from mis_lib.data.mixtures import BLACK, GENERAL, Arms, MixedRow, Recipe, SampleSet
 from mis_lib.data.paths import inside
-from mis_lib.data.preflight import Checked, Progress, read_all
+from mis_lib.data.preflight import Progress
+from mis_lib.data.reading import view
 from mis_lib.data.refusals import opens_with_refusal
-from mis_lib.data.rows import RawFile, RawRow
-from mis_lib.data.views import View, view
+from mis_lib.data.rows import RawRow
+from mis_lib.data.views import View
 from mis_lib.errors import DataError
 from mis_lib.files import load_image, write_atomic, write_records
-from mis_lib.schema import Record
+from mis_lib.schema import Record, Sample
 
 BLACK_SIDE = 448
 SUMMARY = "mixture.json"
@@ -60,6 +60,8 @@ class Overlaps(Record):
     test_rows: int
     counts: dict[str, int]
     """Overlap (``duplicates.Overlap``) -> rows of the mixture."""
+    leaks: int
+    """Rows that show all images of a test row, whatever they ask."""
     examples: list[Match]
 
 
@@ -68,20 +70,21 @@ def composition(arms: Arms) -> list[Composition]:
     return [_composition(name, rows) for name, rows in arms.items()]
 
 
-def overlaps(arms: Arms, tests: Sequence[Path], progress: Progress = lambda message: None) -> Iterator[Overlaps]:
-    """Compare each arm with each test file.
-
-    Raises:
-        DataError: a test file is missing.
-    """
-    for name, rows in arms.items():
-        mixed = Rows([_checked(name, rows)], progress, images=[_paths(row) for row in rows])
-        for test in tests:
-            others = Rows(read_all(test), progress)
-            matches = list(find(mixed, others))
-            leaks = [match for match in matches if match.overlap != "image"]
+def overlaps(
+    arms: Arms, tests: Mapping[str, SampleSet], progress: Progress = lambda message: None
+) -> Iterator[Overlaps]:
+    """Compare each arm with each test set."""
+    others = {name: _rows(name, test.samples, [_inside(test.folder, sample.images) for sample in test.samples], progress)
+              for name, test in tests.items()}  # fmt: skip
+    for arm, rows in arms.items():
+        mixed = _rows(arm, [row.sample for row in rows], [_inside(row.folder, row.pictures) for row in rows], progress)
+        for name, test in others.items():
+            matches = list(find(mixed, test))
+            leaks = [match for match in matches if match.overlap in LEAKS]
             counts = {overlap.value: number for overlap, number in count(matches).items()}
-            yield Overlaps(arm=name, test=test.name, test_rows=len(others.views), counts=counts, examples=leaks[:5])
+            yield Overlaps(
+                arm=arm, test=name, test_rows=len(test.views), counts=counts, leaks=len(leaks), examples=leaks[:5]
+            )
 
 
 def write(recipe: Recipe, arms: Arms, out: Path) -> Path:
@@ -126,16 +129,15 @@ def _label(answer: str) -> str:
     return "reasoned" if len(answer.split()) >= COT_WORDS else "short"
 
 
-def _checked(name: str, rows: Iterable[MixedRow]) -> Checked:
-    """The rows as preflight sees those of a file, without looking for their images."""
-    file = f"{name}.jsonl"
-    raw = [RawRow(file, number, row.sample.model_dump(mode="json")) for number, row in enumerate(rows, 1)]
+def _rows(name: str, samples: Iterable[Sample], images: Sequence[tuple[Path, ...]], progress: Progress) -> Rows:
+    """Samples as ``duplicates`` compares them."""
+    raw = [RawRow(name, number, sample.model_dump(mode="json")) for number, sample in enumerate(samples, 1)]
     views = [found for row in raw if isinstance(found := view(row), View)]
-    return Checked(RawFile(Path(file), True, raw), views, Headers(Path()))
+    return Rows(views, images, progress)
 
 
-def _paths(row: MixedRow) -> tuple[Path, ...]:
-    return tuple(inside(row.folder, name) for name in row.pictures)
+def _inside(folder: Path, names: Iterable[str]) -> tuple[Path, ...]:
+    return tuple(inside(folder, name) for name in names)
 
 
 def _write_images(folder: Path, rows: Iterable[MixedRow]) -> None:
@@ -143,9 +145,11 @@ def _write_images(folder: Path, rows: Iterable[MixedRow]) -> None:
         if row.part.images == "black":
             _black(folder / BLACK)
         elif row.part.images == "side_by_side":
-            _side_by_side([load_image(path) for path in _paths(row)], folder / row.sample.images[0])
+            _side_by_side(
+                [load_image(path) for path in _inside(row.folder, row.pictures)], folder / row.sample.images[0]
+            )
         else:
-            for source, name in zip(_paths(row), row.sample.images, strict=True):
+            for source, name in zip(_inside(row.folder, row.pictures), row.sample.images, strict=True):
                 _link(source, inside(folder, name))
 
 

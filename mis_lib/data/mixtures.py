@@ -1,8 +1,7 @@
 """Mixtures: the training sets of the paper and its neighbours as named recipes over any sets of samples.
 
     recipe = RECIPES["mirage"]
-    arms = compose(recipe, {"safety": read_source(Path("train.jsonl")), "general": read_source(Path("general.jsonl"))})
-    write(arms, Path("out"))
+    arms = compose(recipe, {"safety": SampleSet(samples, folder), "general": SampleSet(others, other_folder)})
 
 A recipe is a frozen value: which rows of which source, in what share, under which change of label, question or images. The same recipe,
 seed and sources give the same rows. Recipes that compare two things have two *arms* made of the same rows. What a row lacks for its recipe
@@ -17,9 +16,7 @@ from typing import Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from mis_lib.configs import Settings
-from mis_lib.data.formats import to_sample
 from mis_lib.data.refusals import REFUSALS, opens_with_refusal
-from mis_lib.data.tables import read_table
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Sample
 
@@ -76,7 +73,7 @@ class Recipe(Settings):
     """The answer under the label "sentence"."""
 
 
-class Source(NamedTuple):
+class SampleSet(NamedTuple):
     """Samples and the folder that their images lie in."""
 
     samples: Sequence[Sample]
@@ -96,21 +93,7 @@ class MixedRow(NamedTuple):
 Arms = Mapping[str, list[MixedRow]]
 
 
-def read_source(file: Path) -> Source:
-    """All samples of a data file of any form that ``formats`` knows.
-
-    Raises:
-        DataError: a row is malformed (file, row, field and fix named).
-    """
-    samples = []
-    for row in read_table(file):
-        if isinstance(row, DataError):
-            raise row
-        samples.append(to_sample(row, file.parent, file.stem))
-    return Source(samples, file.parent)
-
-
-def compose(recipe: Recipe, sources: Mapping[str, Source]) -> Arms:
+def compose(recipe: Recipe, sources: Mapping[str, SampleSet]) -> Arms:
     """The rows of each arm, shuffled by the recipe's seed.
 
     Raises:
@@ -120,7 +103,7 @@ def compose(recipe: Recipe, sources: Mapping[str, Source]) -> Arms:
     return {arm.name: _arm(recipe, arm, sources) for arm in recipe.arms}
 
 
-def _arm(recipe: Recipe, arm: Arm, sources: Mapping[str, Source]) -> list[MixedRow]:
+def _arm(recipe: Recipe, arm: Arm, sources: Mapping[str, SampleSet]) -> list[MixedRow]:
     rows = []
     for part, chosen, folder in _chosen(recipe, arm, sources):
         rows += [_mixed(recipe, part, sample, folder) for sample in chosen]
@@ -128,7 +111,9 @@ def _arm(recipe: Recipe, arm: Arm, sources: Mapping[str, Source]) -> list[MixedR
     return _consistent(recipe, arm, rows)
 
 
-def _chosen(recipe: Recipe, arm: Arm, sources: Mapping[str, Source]) -> Iterator[tuple[Part, Sequence[Sample], Path]]:
+def _chosen(
+    recipe: Recipe, arm: Arm, sources: Mapping[str, SampleSet]
+) -> Iterator[tuple[Part, Sequence[Sample], Path]]:
     """The samples of each part; a part without share and fraction gets what the fractions of its source leave."""
     pools = [_pool(recipe, part, sources) for part in arm.parts]
     fractions = [pool[: round((part.fraction or 0) * len(pool))] for part, pool in zip(arm.parts, pools, strict=True)]
@@ -149,7 +134,7 @@ def _chosen(recipe: Recipe, arm: Arm, sources: Mapping[str, Source]) -> Iterator
         yield part, rows[:wanted], sources[part.source].folder
 
 
-def _pool(recipe: Recipe, part: Part, sources: Mapping[str, Source]) -> list[Sample]:
+def _pool(recipe: Recipe, part: Part, sources: Mapping[str, SampleSet]) -> list[Sample]:
     """The rows that a part may draw, in an order that depends on seed, source and kind alone: two arms get the same rows."""
     if part.source not in sources:
         raise DataError(f"mixture {recipe.name}: expected {part.source} data, found {', '.join(sources) or 'none'}")
@@ -227,7 +212,7 @@ def _consistent(recipe: Recipe, arm: Arm, rows: Sequence[MixedRow]) -> list[Mixe
     ]
 
 
-def _check_held_out(recipe: Recipe, sources: Mapping[str, Source]) -> None:
+def _check_held_out(recipe: Recipe, sources: Mapping[str, SampleSet]) -> None:
     known = {sample.category for source in sources.values() for sample in source.samples if sample.category}
     unknown = sorted(set(recipe.held_out) - known)
     if unknown:

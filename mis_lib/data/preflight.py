@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib.configs import Settings
+from mis_lib.data.benchmarks import recognise
 from mis_lib.data.budget import Budget, budget_for
 from mis_lib.data.checks import is_cot, row_findings, set_findings
-from mis_lib.data.findings import Finding, Kind, Level
+from mis_lib.data.findings import Finding, Kind, Place
 from mis_lib.data.headers import Headers
-from mis_lib.data.memory import MEMORY_FORMULA, Memory, Training, memory
-from mis_lib.data.rows import RawFile, data_files, read_file
-from mis_lib.data.views import View, view
+from mis_lib.data.loader import Loader
+from mis_lib.data.memory import Memory, Training, memory
+from mis_lib.data.reading import view
+from mis_lib.data.report import FileSummary, Report, RowTokens, Tokens
+from mis_lib.data.rows import RawFile, RawRow, data_files, read_file
+from mis_lib.data.views import View
 from mis_lib.data.vision_tokens import limited
-from mis_lib.schema import Record
+from mis_lib.errors import DataError
 
 Progress = Callable[[str], None]
 
@@ -39,70 +43,6 @@ class PreflightSettings(Settings):
     max_length: int | None = None
     """Tokens after which a row is cut; the model's context if not given."""
     training: Training = Training()
-
-
-class RowTokens(Record):
-    """What one row costs."""
-
-    file: str
-    row: int
-    id: str
-    images: int
-    image_tokens: int
-    text_tokens: int
-
-    @property
-    def total(self) -> int:
-        """Image and text tokens."""
-        return self.image_tokens + self.text_tokens
-
-
-class Tokens(Record):
-    """What all rows cost."""
-
-    model: str
-    exact: bool
-    """Whether texts were counted by the model's own tokenizer and template; otherwise estimated."""
-    limit: int | None
-    rows: list[RowTokens]
-
-    def worst(self, number: int) -> list[RowTokens]:
-        """The longest rows, longest first."""
-        return sorted(self.rows, key=lambda row: (-row.total, row.file, row.row))[:number]
-
-
-class FileSummary(Record):
-    """How much one data file holds."""
-
-    name: str
-    rows: int
-    forms: list[str]
-    cot: bool
-    """Whether its harmful rows are mostly answered at length."""
-
-
-class Report(Record):
-    """What was found."""
-
-    path: str
-    files: list[FileSummary]
-    images: int
-    """Different image files looked at."""
-    findings: list[Finding]
-    tokens: Tokens | None = None
-    memory: Memory | None = None
-    memory_formula: str = MEMORY_FORMULA
-    seconds: float = 0.0
-
-    @property
-    def rows(self) -> int:
-        """Rows of all files."""
-        return sum(file.rows for file in self.files)
-
-    @property
-    def ready(self) -> bool:
-        """Whether training may start: no error was found."""
-        return not any(finding.level is Level.ERROR for finding in self.findings)
 
 
 class Checked(NamedTuple):
@@ -153,19 +93,44 @@ def preflight(
 def read_all(path: Path, images: Path | None = None) -> list[Checked]:
     """The data files at a path with the views of their rows; a row of no known form is a finding of its file.
 
+    A folder in a published layout other than MIS's is read by its own loader, whose errors become findings.
+
     Raises:
         DataError: there is no data file.
     """
-    checked: list[Checked] = []
-    headers: dict[Path, Headers] = {}
+    published = [loader for loader in recognise(path) if loader.name != "mis"] if path.is_dir() else []
+    if len(published) == 1:
+        headers = Headers(path)
+        return [_checked(_published(published[0], path, split), headers) for split in published[0].available(path)]
+    found: dict[Path, Headers] = {}
+    checked = []
     for file in data_files(path):
-        raw = read_file(file)
-        seen = [view(row) for row in raw.rows]
-        raw.findings += [found for found in seen if isinstance(found, Finding)]
         folder = images or file.parent
-        views = [found for found in seen if isinstance(found, View)]
-        checked.append(Checked(raw, views, headers.setdefault(folder, Headers(folder))))
+        checked.append(_checked(read_file(file), found.setdefault(folder, Headers(folder))))
     return checked
+
+
+def _checked(raw: RawFile, headers: Headers) -> Checked:
+    seen = [view(row) for row in raw.rows]
+    raw.findings += [found for found in seen if isinstance(found, Finding)]
+    return Checked(raw, [found for found in seen if isinstance(found, View)], headers)
+
+
+def _published(loader: Loader, folder: Path, split: str) -> RawFile:
+    """A split of a published set as raw rows of our own form."""
+    raw = RawFile(folder / split, is_lines=False)
+    for found in loader.scan(folder, split):
+        if isinstance(found, DataError):
+            place, _, message = str(found).partition(": ")
+            file, _, row = place.partition(", row ")
+            at = Place(Path(file).name, int(row) if row.isdigit() else 0)
+            raw.findings.append(
+                at.finding(Kind.MALFORMED, "", message, "see the message; fetch the set again if it is the set's")
+            )
+        else:
+            place = found.provenance
+            raw.rows.append(RawRow(place["file"], place["row"], found.model_dump(mode="json")))
+    return raw
 
 
 def predict(checked: Sequence[Checked], budget: Budget, settings: PreflightSettings) -> Tokens:

@@ -12,6 +12,7 @@ REFUSALS = (
     "I'm sorry, I am unable to help with that.",
     "I apologize, but I cannot answer this question.",
 )
+OPENING = 400  # characters; no first sentence is longer, and the rest need not be split
 _SORRY = re.compile(
     r"\W*(?:i(?:'|\u2019| a)m (?:very |so |truly )?sorry\b|sorry\b|(?:i|my) apologi|as an ai\b)", re.IGNORECASE
 )
@@ -19,5 +20,5 @@ _SORRY = re.compile(
 
 def opens_with_refusal(answer: str) -> bool:
     """Whether the first sentence declines or is sorry."""
-    first = next(iter(sentences(answer)), "")
+    first = next(iter(sentences(answer[:OPENING])), "")
     return bool(_SORRY.match(first)) or Role.DECLINES in roles_of(first)

@@ -1,4 +1,4 @@
-"""Verbs about data: making it (``construct``), giving it to other trainers (``export``)."""
+"""Verbs about data: making it (``construct``), checking and mixing it (``check``), giving it to other trainers (``export``)."""
 
 import json
 from enum import StrEnum
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mis_lib.commands.parsing import AsJson
+from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues
 from mis_lib.data.trainers import Form, Images
 from mis_lib.errors import SettingsError
 
@@ -101,3 +101,72 @@ def export_data(
     from mis_lib.commands.export import export
 
     export(path, form, out, loader=loader, split=split, folder=image_folder, images=images, as_json=as_json)
+
+
+@verbs.command(name="check", cls=ManyValues)
+def check_data(
+    path: Annotated[
+        str, typer.Argument(help="Data file or folder; hub: or hub:NAME tells how to fetch published sets.")
+    ],
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of the images [default: the file's]")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Predict tokens and memory: checkpoint folder, hub id, or mini.")
+    ] = None,
+    max_pixels: Annotated[int | None, typer.Option("--max_pixels", help="Qwen-VL: at most, for an image.")] = None,
+    min_pixels: Annotated[int | None, typer.Option("--min_pixels", help="Qwen-VL: at least, for an image.")] = None,
+    max_dynamic_patch: Annotated[
+        int | None, typer.Option("--max_dynamic_patch", help="InternVL: tiles for all images of a row.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max_length", help="Rows are cut after so many tokens [default: the context]")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch_size", help="For the memory estimate.")] = 1,
+    lora_rank: Annotated[int, typer.Option("--lora_rank", help="For the memory estimate; 0: all weights.")] = 16,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="For the memory estimate.")] = False,
+    against: Annotated[Path | None, typer.Option("--against", help="Test data that no row may resemble.")] = None,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Look for near-duplicates within the set.")] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Write NAME.clean beside each file, without what these two found.")
+    ] = False,
+    mixture: Annotated[
+        str | None,
+        typer.Option("--mixture", help="What this recipe makes of the data, and its overlap with the tests."),
+    ] = None,
+    general: Annotated[Path | None, typer.Option("--general", help="Mixture: general data [default: beside]")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Mixture: folder to write it to.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value: settings, or options of the mixture.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report as a page too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find everything wrong with a data set before it costs GPU hours; status 1 means that training must not start."""
+    from mis_lib.commands import check as commands
+
+    if path.startswith(commands.HUB):
+        commands.hub(path.removeprefix(commands.HUB), as_json=as_json)
+        return
+    if mixture is not None:
+        from mis_lib.commands.mixture import mixture as compose
+
+        fine = compose(
+            Path(path), mixture, sets or [], general=general, against=against, output=output, as_json=as_json
+        )
+    else:
+        from mis_lib.configs import load_settings
+        from mis_lib.data.preflight import PreflightSettings
+
+        flags = {
+            "images": images, "model": model, "max_pixels": max_pixels, "min_pixels": min_pixels, "max_dynamic_patch": max_dynamic_patch,
+            "max_length": max_length,
+        }  # fmt: skip
+        training = {"batch_size": batch_size, "lora_rank": lora_rank, "checkpointing": checkpointing}
+        given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
+        given += [f"training.{key}={json.dumps(value)}" for key, value in training.items()]
+        settings = load_settings(PreflightSettings, config, overrides=[*given, *(sets or [])])
+        fine = commands.check(
+            Path(path), settings, against=against, duplicates=duplicates, remove=remove, html=html, as_json=as_json
+        )
+    if not fine:
+        raise typer.Exit(FAILED_ITEMS)

@@ -1,0 +1,82 @@
+"""``mis check DATA --mixture NAME``: what a mixture is made of and what it shares with the test splits; and writing it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mis_lib import console
+from mis_lib.commands.check_tables import mixture_tables
+from mis_lib.data.mixed import composition, overlaps, write
+from mis_lib.data.mixtures import GENERAL, SAFETY, Recipe, SampleSet, compose
+from mis_lib.data.recipes import configured
+from mis_lib.data.sources import find_source, load
+
+TEST_SPLITS = ("easy", "hard", "real", "test")
+
+
+def mixture(
+    path: Path,
+    name: str,
+    options: Sequence[str],
+    *,
+    general: Path | None = None,
+    against: Path | None = None,
+    output: Path | None = None,
+    as_json: bool = False,
+) -> bool:
+    """Compose a mixture, print what it is made of and what it shares with the test splits; returns whether it leaks nothing.
+
+    Args:
+        path: the safety data; of a folder with several splits, ``train``.
+        name: the recipe.
+        options: ``key=value`` for the recipe.
+        general: the general data [default: ``general`` in the same folder].
+        against: test data [default: the test splits in the same folder].
+        output: folder to write the mixture to.
+        as_json: print JSON for programs.
+
+    Raises:
+        MisError: the recipe is unknown or the data does not suffice for it.
+    """
+    recipe = configured(name, options)
+    arms = compose(recipe, _sources(recipe, path, general))
+    made = composition(arms)
+    tests = _tests(path if against is None else against, every=against is not None)
+    shared = list(overlaps(arms, tests, console.say))
+    if output is not None:
+        write(recipe, arms, output)
+        console.say(f"mixture: {output}")
+    if as_json:
+        parts = {"composition": made, "overlaps": shared}
+        records = {key: [value.model_dump(mode="json") for value in values] for key, values in parts.items()}
+        console.print_json({"recipe": recipe.model_dump(mode="json"), **records})
+    else:
+        console.out.print(mixture_tables(recipe, made, shared))
+    return not any(overlap.leaks for overlap in shared)
+
+
+def _sources(recipe: Recipe, path: Path, general: Path | None) -> dict[str, SampleSet]:
+    """The sets that a recipe needs."""
+    needed = {part.source for arm in recipe.arms for part in arm.parts}
+    places = {SAFETY: (path, "train"), GENERAL: (general or path, None if general else "general")}
+    sources = {}
+    for role in sorted(needed):
+        place, split = places[role]
+        if role == GENERAL and general is None and place.is_file():
+            place = place.parent
+        source = find_source(place, split=split if place.is_dir() else None)
+        console.say(f"Reading {role} data")
+        sources[role] = SampleSet(load(source), source.folder)
+    return sources
+
+
+def _tests(path: Path, *, every: bool) -> dict[str, SampleSet]:
+    """The test splits at a path; ``every``: whatever is there is test data."""
+    if every and path.is_file():
+        source = find_source(path)
+        return {path.name: SampleSet(load(source), source.folder)}
+    folder = path if path.is_dir() else path.parent
+    whole = find_source(folder)
+    there = whole.splits if whole.loader is not None else [file.stem for file in whole.files]
+    splits = [split for split in there if split in TEST_SPLITS or (every and split != "train")]
+    sources = {split: find_source(folder, split=split) for split in splits}
+    return {split: SampleSet(load(source), source.folder) for split, source in sources.items()}
