@@ -88,8 +88,9 @@ def dialogue(
     if packed is not None:
         return _validated(row, {**packed, **rest, "id": row.values.get("id"), "images": images, **said})
     labels = {name: words for name in _LABELS if name not in fields and (words := optional_text(row, name))}
-    fields = {"id": _id(row), "harmful": _harmful(row), **labels, **rest, **fields}
-    return sample(row, source, used=[field, *used, *labels, "id", "harmful", "system"], images=images, **said, **fields)
+    own = {name: value for name, value in (("id", _id(row)), ("harmful", _harmful(row))) if name not in fields}
+    taken = [field, *used, *labels, *own, "system"]
+    return sample(row, source, used=taken, images=images, **own, **labels, **rest, **said, **fields)
 
 
 def numbered_paths(row: Row, folder: Path, source: str, *, roots: tuple[str, ...] = ("",), **fields: Any) -> Sample:
@@ -105,8 +106,9 @@ def numbered_paths(row: Row, folder: Path, source: str, *, roots: tuple[str, ...
     images = [pictures.find(folder, row, name, row.values[name], roots) for name in names]
     labels = {name: words for name in _LABELS if name not in fields and (words := optional_text(row, name))}
     (question,) = without_placeholders(row, "question", [text(row, "question")], len(images))
-    fields = {"id": _id(row), "split": _test_split(row.file), **labels, **fields}
-    return sample(row, source, used=["id", "question", *labels, *names], question=question, images=images, **fields)
+    own = {name: value for name, value in (("id", _id(row)), ("split", _test_split(row.file))) if name not in fields}
+    fields = {**own, **labels, **fields}
+    return sample(row, source, used=["question", *own, *labels, *names], question=question, images=images, **fields)
 
 
 def _ours(row: Row, folder: Path) -> Sample:

@@ -22,11 +22,26 @@ from mis_lib.schema import Sample
 MMMU_SPLITS = {"dev": "dev", "val": "validation"}
 
 
-def _first(patterns: dict[str, tuple[str, ...]]) -> Callable[[Path, str], list[Path]]:
-    """Files of a split: those of its first pattern that any file matches."""
-    return lambda folder, split: next(
-        (found for pattern in patterns[split] if (found := sorted(folder.glob(pattern)))), []
-    )
+def _first(column: str, patterns: dict[str, tuple[str, ...]]) -> Callable[[Path, str], list[Path]]:
+    """Files of a split: those of its first pattern that any file matches; parquet files only with the set's own ``column``."""
+
+    def files(folder: Path, split: str) -> list[Path]:
+        matches = (sorted(folder.glob(pattern)) for pattern in patterns[split])
+        return next((found for found in matches if found and _has_column(found[0], column)), [])
+
+    return files
+
+
+def _has_column(file: Path, column: str) -> bool:
+    if file.suffix != ".parquet":
+        return True
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return column in pyarrow.parquet.read_schema(file).names
+    except (pyarrow.ArrowException, OSError):  # damaged: reading it will say so
+        return True
 
 
 def _convert(row: Row, folder: Path, split: str, *, source: str) -> Iterable[Sample]:
@@ -51,7 +66,7 @@ MMSTAR = Loader(
     licence="see the set's card",
     fetch="hf download Lin-Chen/MMStar --repo-type dataset --local-dir FOLDER",
     splits={"val": 1500},
-    files=_first({"val": ("MMStar.tsv", "mmstar.parquet", "val/*.parquet")}),
+    files=_first("l2_category", {"val": ("MMStar.tsv", "mmstar.parquet", "val/*.parquet")}),
     convert=partial(_convert, source="mmstar"),
 )
 MMMU = Loader(
@@ -62,7 +77,11 @@ MMMU = Loader(
     fetch="hf download MMMU/MMMU --repo-type dataset --local-dir FOLDER, or VLMEvalKit's MMMU_DEV_VAL.tsv",
     splits={"dev": 150, "val": 900},
     files=_first(
-        {split: ("MMMU_DEV_VAL.tsv", f"*/{name}-*.parquet", f"{name}-*.parquet") for split, name in MMMU_SPLITS.items()}
+        "image_1",
+        {
+            split: ("MMMU_DEV_VAL.tsv", f"*/{name}-*.parquet", f"{name}-*.parquet")
+            for split, name in MMMU_SPLITS.items()
+        },
     ),
     convert=_convert_mmmu,
 )
@@ -73,7 +92,7 @@ MUIRBENCH = Loader(
     licence="CC BY 4.0",
     fetch="hf download MUIRBENCH/MUIRBENCH --repo-type dataset --local-dir FOLDER, or VLMEvalKit's MUIRBench.tsv",
     splits={"test": 2600},
-    files=_first({"test": ("MUIRBench.tsv", "data/test-*.parquet", "test-*.parquet")}),
+    files=_first("image_list", {"test": ("MUIRBench.tsv", "data/test-*.parquet", "test-*.parquet")}),
     convert=partial(_convert, source="muirbench"),
 )
 MMT_BENCH = Loader(
@@ -83,7 +102,7 @@ MMT_BENCH = Loader(
     licence="see the set's card",
     fetch="https://opencompass.openxlab.space/utils/benchmarks/MMT-Bench/MMT-Bench_VAL_MI.tsv to FOLDER",
     splits={"val": 3127},
-    files=_first({"val": ("MMT-Bench_VAL_MI.tsv",)}),
+    files=_first("image", {"val": ("MMT-Bench_VAL_MI.tsv",)}),
     convert=partial(_convert, source="mmt_bench"),
 )
 QBENCH = Loader(
@@ -94,10 +113,11 @@ QBENCH = Loader(
     fetch="hf download zhangzicheng/qbench_tsv Q-Bench1_TEST.tsv --repo-type dataset --local-dir FOLDER",
     splits={"test": 1495, "dev": 1495},
     files=_first(
+        "option0",
         {
             "test": ("Q-Bench1_TEST.tsv", "llvisionqa_test.json", "data/test-*.parquet"),
             "dev": ("Q-Bench1_VAL.tsv", "llvisionqa_dev.json", "data/dev-*.parquet"),
-        }
+        },
     ),
     convert=partial(_convert, source="qbench"),
 )
