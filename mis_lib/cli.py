@@ -3,6 +3,7 @@
 Exit status: 0 done, 1 done with failed items, 2 a mistake in what was asked for.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -36,6 +37,9 @@ def main(
     version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Flags before the verb."""
+    # What is being done is said by the verbs; the libraries' own bars and advice would only be mixed in.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 if __name__ == "__main__":

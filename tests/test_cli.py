@@ -112,6 +112,14 @@ def test_compare_shows_every_answer_with_its_cost(tiny: Tiny, pictures: list[str
         assert part in result.stdout
 
 
+def test_compare_says_nothing_but_the_answer(tiny: Tiny, pictures: list[str]) -> None:
+    model = ["--checkpoint", str(tiny.checkpoint), "--variants", "base", "--max_new_tokens", "2"]
+    command = [sys.executable, "-m", "mis_lib.cli", "compare", "--images", pictures[0], "--question", "What?", *model]
+    run = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    assert run.stderr == ""  # no bars, no advice of the libraries
+    assert json.loads(run.stdout)["answers"]
+
+
 def test_compare_draws_with_the_seed(tiny: Tiny, pictures: list[str]) -> None:
     hot = ["--temperature", "1.5", "--max_new_tokens", "12", "--json", "--variants", "base"]
     runs = [json.loads(compare(tiny, pictures[:1], *hot, "--seed", seed).stdout)["answers"] for seed in "112"]
