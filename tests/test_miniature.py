@@ -136,7 +136,7 @@ def test_alignment_brings_a_new_style_to_its_concept() -> None:
             table.append(meaning[concept : concept + 1] + turn + torch.randn(1, 49, 1280) * 0.1)
     bank = FeatureBank(views, torch.cat(table), "cpu")
     projector: Any = torch.nn.Sequential(torch.nn.Linear(1280, 64), torch.nn.GELU(), torch.nn.Linear(64, 64))
-    result = align(projector, bank, [(view, view.index) for view in views], 6, steps=80)
+    result = align(projector, bank, [(view, view.number) for view in views], 6, steps=80)
     assert result["nearest"] > 0.9
 
 

@@ -30,7 +30,7 @@ from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
 from mis_lib.train.miniature.batches import Batches, Encoder, loader
 from mis_lib.train.miniature.curriculum import Curriculum
 from mis_lib.train.miniature.dream import SIZE, dream
-from mis_lib.train.miniature.loop import strip_squeeze_excite, train
+from mis_lib.train.miniature.loop import TowerBank, strip_squeeze_excite, train
 from mis_lib.train.miniature.lowrank import add_low_rank, save_base
 from mis_lib.train.miniature.pictures import PictureBank
 from mis_lib.train.miniature.score import naming
@@ -140,7 +140,7 @@ def main() -> None:
         save_dreams(settings.out, dreams)
     print({"dreams": len(dreams), "seconds": round(time.monotonic() - started, 1)}, flush=True)
 
-    bank = PictureBank(drawings, list(STYLES), cutouts, dreams, device)
+    bank = TowerBank(PictureBank(drawings, list(STYLES), cutouts, dreams, device), model.model.vision_tower)
     per_class = len(dreams) // 1000
     photos = (
         [("dream", index, photo_classes()[index // per_class]) for index in range(len(dreams))] if per_class else []
@@ -154,7 +154,6 @@ def main() -> None:
     layers = add_low_rank(model, settings.rank, 2 * settings.rank)
     projector = model.model.multi_modal_projector.float().requires_grad_(True)
     factors = [factor for layer in layers.values() for factor in (layer.lora_A, layer.lora_B)]
-    model.model.vision_tower.to(memory_format=torch.channels_last)
     result: dict[str, Any] = train(
         model,
         bank,
@@ -181,7 +180,7 @@ def _text_model(model: Any) -> Any:
     """The language model alone, as transformers' causal LM sharing the weights, for text-only generation."""
     from transformers import LlamaForCausalLM
 
-    language = LlamaForCausalLM(model.config.text_config).to(device=model.device, dtype=torch.bfloat16)
+    language: Any = LlamaForCausalLM(model.config.text_config).to(device=model.device, dtype=torch.bfloat16)
     language.model = model.model.language_model
     language.lm_head = model.lm_head
     language.generation_config = model.generation_config

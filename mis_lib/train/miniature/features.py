@@ -26,7 +26,7 @@ class FeatureBank:
         for row, view in enumerate(views):
             self.rows.setdefault(view, []).append(row)
             if view.kind == "drawn" and view.style not in (None, "noto"):
-                styles = self.styles.setdefault(view.index, [])
+                styles = self.styles.setdefault(view.number, [])
                 if view.style not in styles:
                     styles.append(str(view.style))
 
@@ -41,7 +41,7 @@ class FeatureBank:
     def _with_style(self, picture: Picture) -> Picture:
         if picture.kind != "drawn" or picture.style is not None:
             return picture
-        styles = self.styles[picture.index]
+        styles = self.styles[picture.number]
         return picture._replace(style=self.dice.choices(styles, [STYLE_WEIGHTS.get(style, 1.0) for style in styles])[0])
 
 

@@ -92,7 +92,7 @@ def align_projector(material: Material, start: Path, out: Path, steps: int) -> d
     projector = material.model.model.multi_modal_projector.float().requires_grad_(True)
     projector.load_state_dict({name: value.float() for name, value in load_file(start / PROJECTOR_FILE).items()})
     position = {name: index for index, name in enumerate(material.drawn)}
-    named = [(view, view.index) for view in material.bank.rows if view.kind == "drawn" and view.style != "noto"]
+    named = [(view, view.number) for view in material.bank.rows if view.kind == "drawn" and view.style != "noto"]
     photos = [(Picture(kind, index), position[name]) for kind, index, name in material.photos if name in position]
     result = align(projector, material.bank, named + photos * 6, len(material.drawn), steps=steps)
     out.mkdir(parents=True, exist_ok=True)

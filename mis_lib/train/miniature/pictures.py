@@ -1,6 +1,6 @@
 """Pictures to train on: drawings in many styles, cut-out photographs and dreamed photographs, augmented on the device.
 
-A picture is named by ``Picture(kind, index)``: ``drawn`` pictures are concepts in a style drawn by lot, ``photo`` pictures are dreams or
+A picture is named by ``Picture(kind, number)``: ``drawn`` pictures are concepts in a style drawn by lot, ``photo`` pictures are dreams or
 cut-outs. Augmentation (place, size, tilt, mirror, ground, line and grey versions, light, noise) runs on the device in one batch, so
 that the same concept never gives the same pixels twice.
 """
@@ -22,7 +22,7 @@ class Picture(NamedTuple):
     """One picture to draw: ``kind`` is "drawn", "cutout", "dream" or "black"; ``style`` fixes a drawing style (None: by lot)."""
 
     kind: str
-    index: int
+    number: int
     style: str | None = None
 
 
@@ -67,7 +67,7 @@ class PictureBank:
         return (result * 255 - 127) / 128
 
     def _drawn(self, pictures: list[Picture], augment: bool) -> torch.Tensor:
-        index = torch.tensor([picture.index for picture in pictures], device=self.device)
+        index = torch.tensor([picture.number for picture in pictures], device=self.device)
         style = torch.multinomial(self.lots[index], 1)[:, 0]
         for row, picture in enumerate(pictures):
             if picture.style is not None:
@@ -79,7 +79,7 @@ class PictureBank:
         return _over(drawing, _ground(len(pictures), self.device, augment))
 
     def _cutout(self, pictures: list[Picture], augment: bool) -> torch.Tensor:
-        index = torch.tensor([picture.index for picture in pictures], device=self.device)
+        index = torch.tensor([picture.number for picture in pictures], device=self.device)
         photo = _place(_premultiplied(self.cutouts[index]), augment, scale=(0.6, 1.3), tilt=0.25)
         ground = _ground(len(pictures), self.device, augment)
         if augment and len(self.dreams):
@@ -90,7 +90,7 @@ class PictureBank:
         return _over(photo, ground)
 
     def _dream(self, pictures: list[Picture], augment: bool) -> torch.Tensor:
-        index = torch.tensor([picture.index for picture in pictures], device=self.device)
+        index = torch.tensor([picture.number for picture in pictures], device=self.device)
         photo = self.dreams[index].float() / 255
         if not augment:
             return F.interpolate(photo, size=SIZE, mode="bilinear")
@@ -121,7 +121,7 @@ def _place(
     mirror = torch.where(lot[:, 4] < 0.3, -1.0, 1.0)
     first = torch.stack([mirror * angle.cos() * size, -angle.sin() * size, shift[:, 0]], 1)
     second = torch.stack([mirror * angle.sin() * size, angle.cos() * size, shift[:, 1]], 1)
-    grid = F.affine_grid(torch.stack([first, second], 1), (n, image.shape[1], SIZE, SIZE), align_corners=False)
+    grid = F.affine_grid(torch.stack([first, second], 1), [n, image.shape[1], SIZE, SIZE], align_corners=False)
     return F.grid_sample(image, grid, padding_mode=padding, align_corners=False)
 
 

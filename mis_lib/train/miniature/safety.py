@@ -28,7 +28,7 @@ from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
 from mis_lib.train.miniature.base import load_dreams, photo_classes
 from mis_lib.train.miniature.batches import Batches, Encoder, loader
 from mis_lib.train.miniature.curriculum import Curriculum, Row
-from mis_lib.train.miniature.loop import strip_squeeze_excite, train
+from mis_lib.train.miniature.loop import TowerBank, train
 from mis_lib.train.miniature.lowrank import add_low_rank, save_adapter
 from mis_lib.train.miniature.pictures import Picture, PictureBank
 from mis_lib.train.miniature.score import naming, outcomes
@@ -120,12 +120,11 @@ def main() -> None:
     drawings, drawn = load_drawings(settings.assets)
     cutouts, cutout_names = load_cutouts(settings.assets)
     dreams = load_dreams(settings.base)
-    bank = PictureBank(drawings, list(STYLES), cutouts, dreams, device)
+    pictures = PictureBank(drawings, list(STYLES), cutouts, dreams, device)
     model, processor = assemble(next(settings.assets.glob("*.gguf")), next(settings.assets.glob("*.pth")))
     merge_base(model, settings.base)
     model.to(device).requires_grad_(False)
-    strip_squeeze_excite(model.model.vision_tower)
-    model.model.vision_tower.to(memory_format=torch.channels_last)
+    bank = TowerBank(pictures, model.model.vision_tower)
     model.model.multi_modal_projector.float()
     encoder = Encoder(processor)
 
