@@ -191,7 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
-            self.send_header("retry-after-ms", "5")  # the client's pauses are the client's business; tests are in a hurry
+            self.send_header(
+                "retry-after-ms", "5"
+            )  # the client's pauses are the client's business; tests are in a hurry
             self.end_headers()
             self.wfile.write(content)
         except (BrokenPipeError, ConnectionResetError):

@@ -128,7 +128,18 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def samples_of(draft: Draft, seed: int) -> tuple[Sample, Sample]:
+def lineages(outcomes: Sequence[Outcome]) -> dict[str, list[Step]]:
+    """The steps that made each draft, in the order of the stages; what its seed cost is in each of a seed's drafts."""
+    steps: dict[str, list[Step]] = {}
+    for outcome in outcomes:
+        for entry in outcome.entries:
+            rejected = [entry.id] if outcome is not outcomes[0] else []  # what comes into the first stage is a seed
+            for name in [draft.id for draft in entry.outputs] or rejected:
+                steps.setdefault(name, []).extend(entry.steps)
+    return steps
+
+
+def samples_of(draft: Draft, steps: Sequence[Step], seed: int) -> tuple[Sample, Sample]:
     """An admitted draft as a harmful item and its benign twin, each with the steps that made it."""
     twin = draft.twin
     if twin is None:
@@ -137,7 +148,7 @@ def samples_of(draft: Draft, seed: int) -> tuple[Sample, Sample]:
     about = {"source": "stages", "seed_set": draft.source, "seed_id": draft.seed_id, "seed": seed}
 
     def lineage(without: str) -> list[dict[str, Any]]:
-        return [step.model_dump(mode="json") for step in draft.lineage if step.stage != without]
+        return [step.model_dump(mode="json") for step in steps if step.stage != without]
 
     harmful = Sample(
         id=draft.id,
@@ -168,13 +179,13 @@ def samples_of(draft: Draft, seed: int) -> tuple[Sample, Sample]:
 
 def _write(seeds: Sequence[Seed], outcomes: Sequence[Outcome], shop: Workshop) -> Account:
     """Write everything that follows from the stages' decisions."""
-    admitted = outcomes[-1].outputs
+    admitted, made = outcomes[-1].outputs, lineages(outcomes)
     for split in (Split.TRAIN, Split.EASY, Split.HARD):
         items = [draft for draft in admitted if draft.split == split]
-        samples = [sample for draft in items for sample in samples_of(draft, shop.seed)]
+        samples = [sample for draft in items for sample in samples_of(draft, made[draft.id], shop.seed)]
         write_records(shop.folder / f"{split.value}.jsonl", samples)
     losses = [
-        _loss(outcome.stage, entry)
+        _loss(outcome.stage, entry, entry.steps if outcome is outcomes[0] else made[entry.id])
         for outcome in outcomes
         for entry in outcome.entries
         if entry.status is Status.REJECTED
@@ -188,11 +199,14 @@ def _write(seeds: Sequence[Seed], outcomes: Sequence[Outcome], shop: Workshop) -
     return account
 
 
-def _loss(stage: str, entry: Entry) -> Loss:
-    record = dict(entry.rejected or {})
-    before = tuple(Step.model_validate(step) for step in record.pop("lineage", ()))
+def _loss(stage: str, entry: Entry, steps: Sequence[Step]) -> Loss:
     return Loss(
-        id=entry.id, stage=stage, code=entry.code, reason=entry.reason, record=record, lineage=(*before, *entry.steps)
+        id=entry.id,
+        stage=stage,
+        code=entry.code,
+        reason=entry.reason,
+        record=entry.rejected or {},
+        lineage=tuple(steps),
     )
 
 

@@ -1,7 +1,7 @@
 """What flows through the stages: a seed becomes drafts, a draft grows from stage to stage until it is an item with its benign twin.
 
-Records are values. A draft carries its lineage, one step for every call to a teacher; a draft's digest leaves the lineage out, so the same
-content has the same digest however it was paid for. Digests are the first 16 hexadecimal digits of a SHA-256.
+Records are values. How a draft came about, one step for every call to a teacher, stands beside it in the entries of the stages and not in it: the
+same content has the same digest however it was made. Digests are the first 16 hexadecimal digits of a SHA-256.
 """
 
 from enum import StrEnum
@@ -76,12 +76,11 @@ class Draft(Record):
     answer: str = ""
     segments: tuple[Segment, ...] = ()
     twin: Twin | None = None
-    lineage: tuple[Step, ...] = ()
 
     @property
     def digest(self) -> str:
-        """Hash of the content, without the lineage."""
-        return digest(self.model_dump(mode="json", exclude={"lineage"}))
+        """Hash of the content."""
+        return digest(self.model_dump(mode="json"))
 
 
 class Status(StrEnum):

@@ -18,10 +18,21 @@ from mis_lib.files import read_jsonl, write_atomic
 from mis_lib.schema import Record
 
 REVIEW = "review.csv"
-COLUMNS: tuple[str, ...] = ("id", "decision", "note", "category", "question", "risk", "object_1", "object_2", "image_1", "image_2")
+COLUMNS: tuple[str, ...] = (
+    "id",
+    "decision",
+    "note",
+    "category",
+    "question",
+    "risk",
+    "object_1",
+    "object_2",
+    "image_1",
+    "image_2",
+)
 
 
-class Verdict(StrEnum):
+class Choice(StrEnum):
     """What a person says about an item."""
 
     KEEP = "keep"
@@ -32,7 +43,7 @@ class Decision(Record):
     """One person's decision about one item."""
 
     id: str
-    decision: Verdict
+    decision: Choice
     note: str = ""
 
 
@@ -51,10 +62,10 @@ def read_decisions(path: Path) -> dict[str, Decision]:
         word = str(row["decision"] or "").strip().lower()
         if not word:
             continue
-        if word not in Verdict:
+        if word not in [*Choice]:
             raise DataError(f"{path}, row {number}: field 'decision': expected keep, drop or nothing, found {word!r}")
         name = str(row["id"])
-        decisions[name] = Decision(id=name, decision=Verdict(word), note=str(row.get("note") or "").strip())
+        decisions[name] = Decision(id=name, decision=Choice(word), note=str(row.get("note") or "").strip())
     return decisions
 
 

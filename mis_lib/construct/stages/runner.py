@@ -190,9 +190,7 @@ async def _decide(shift: _Shift, record: Any) -> Entry | None:
             rejected=record.model_dump(mode="json"), steps=tuple(bench.steps),
         )  # fmt: skip
     shift.failures_in_a_row = 0
-    steps = tuple(bench.steps)
-    grown = tuple(draft.model_copy(update={"lineage": (*draft.lineage, *steps)}) for draft in outputs)
-    return Entry(**common, status=Status.DONE, outputs=grown, steps=steps)
+    return Entry(**common, status=Status.DONE, outputs=tuple(outputs), steps=tuple(bench.steps))
 
 
 def _decided(path: Path, keys: Mapping[str, str]) -> dict[str, Entry]:

@@ -150,7 +150,7 @@ class Bench:
 
 def facts_of(draft: Draft, task: str, **more: Any) -> dict[str, Any]:
     """What a task is told about a draft: its facts by name, in the order of ``templates.FACTS``."""
-    known = {**draft.model_dump(mode="json", exclude={"lineage"}), **more}
+    known = {**draft.model_dump(mode="json"), **more}
     return {name: known[name] for name in FACTS[task]}
 
 
