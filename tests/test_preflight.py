@@ -1,0 +1,352 @@
+"""Preflight on a folder in MIS's exact layout: every way in which such a folder goes wrong is told with file, row, field and fix."""
+
+import json
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from mis_layout import REASONING, SIDE, Rows, change, draw_picture, write_json, write_mis
+from PIL import Image
+
+from mis_lib.data.findings import Kind, Level
+from mis_lib.data.preflight import PreflightSettings, preflight
+from mis_lib.data.report import Report
+from mis_lib.errors import DataError
+
+EASY, TRAIN = "mis_easy.json", "mis_train.json"
+OURS = "ours.jsonl"
+
+
+class Variant(NamedTuple):
+    """One way to damage the layout, and the finding that must tell it."""
+
+    name: str
+    damage: Callable[[Path], Any]
+    kind: Kind
+    row: int
+    field: str
+    file: str = EASY
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mis(tmp_path_factory.mktemp("mis"))
+
+
+@pytest.fixture
+def layout(drawn: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(drawn, tmp_path / "mis")
+
+
+def test_the_layout_itself_may_be_trained_on(layout: Path) -> None:
+    report = preflight(layout)
+    assert report.findings == []
+    assert report.ready
+    assert report.images == 4 * 2 * 3 + 6 * 2
+    forms = {file.name: (file.rows, file.forms, file.cot) for file in report.files}
+    assert forms == {
+        "mis_easy.json": (4, ["mis_test"], False),
+        "mis_hard.json": (4, ["mis_test"], False),
+        "mis_real.json": (4, ["mis_test"], False),
+        "mis_train.json": (6, ["conversations"], True),
+    }
+
+
+def easy(edit: Callable[[Rows], Any]) -> Callable[[Path], None]:
+    return lambda folder: change(folder / EASY, edit)
+
+
+def train(edit: Callable[[Rows], Any]) -> Callable[[Path], None]:
+    return lambda folder: change(folder / TRAIN, edit)
+
+
+def put(row: int, **fields: Any) -> Callable[[Rows], None]:
+    """Set fields of a row (from 1)."""
+    return lambda rows: rows[row - 1].update(fields)
+
+
+def drop(row: int, name: str) -> Callable[[Rows], None]:
+    return lambda rows: rows[row - 1].pop(name)
+
+
+def turn(row: int, number: int, **fields: Any) -> Callable[[Rows], None]:
+    return lambda rows: rows[row - 1]["conversations"][number].update(fields)
+
+
+def picture(write: Callable[[Path], Any], name: str = "easy_image/1/object2.png") -> Callable[[Path], None]:
+    """Replace the second image of row 2."""
+
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+        write(folder / name)
+
+    return damage
+
+
+def text_of(file: str, edit: Callable[[str], str]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / file
+        path.write_text(edit(path.read_text()), encoding="utf-8")
+
+    return damage
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises a size and holds no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def cut(path: Path) -> None:
+    draw_picture(path, "cat", "openmoji", 1, side=SIDE)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def escape_by_link(folder: Path) -> None:
+    outside = folder.parent / f"{folder.name}-secret.png"
+    draw_picture(outside, "cat", "openmoji", 1)
+    (folder / "easy_image/1/object2.png").unlink()
+    (folder / "easy_image/1/object2.png").symlink_to(outside)
+
+
+def animated(path: Path) -> None:
+    frames = [Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:], format="GIF")
+
+
+def lines(*rows: dict[str, Any]) -> Callable[[Path], None]:
+    """A file of our own form; rows are completed from a sound one."""
+
+    def damage(folder: Path) -> None:
+        sound = [_sample(number) for number in range(len(rows))]
+        text = "".join(json.dumps({**base, **row}) + "\n" for base, row in zip(sound, rows, strict=True))
+        (folder / OURS).write_text(text)
+
+    return damage
+
+
+def _sample(number: int) -> dict[str, Any]:
+    images = [f"easy_image/{number}/object{place}.png" for place in (1, 2)]
+    return {
+        "id": f"s{number}",
+        "question": f"What do I do with the two of number {number}?",
+        "images": images,
+        "harmful": True,
+    }
+
+
+REFUSED = "I'm sorry, but I can't assist with that request."
+LONG = (
+    "Pictures like these two are often sold together as a set because they look good beside each other on a shelf. " * 3
+)
+
+VARIANTS = [
+    # the file
+    Variant("empty", easy(lambda rows: rows.clear()), Kind.EMPTY_FILE, 0, ""),
+    Variant("cut short", text_of(EASY, lambda text: text[: len(text) // 2]), Kind.NOT_JSON, 0, ""),
+    Variant("one object", lambda folder: write_json(folder / EASY, {"1": {"question": "?"}}), Kind.NOT_ROWS, 0, ""),
+    Variant("row is a text", easy(lambda rows: rows.insert(1, "row")), Kind.NOT_ROWS, 2, ""),
+    Variant("row is a list", easy(lambda rows: rows.insert(3, [])), Kind.NOT_ROWS, 4, ""),
+    Variant("torn last line", lambda f: (lines({}, {})(f), (f / OURS).open("a").write('{"id": "s2", "que')), Kind.TORN_LINE, 3, "", OURS),
+    Variant("line of no JSON", lambda f: (f / OURS).write_text(f'{json.dumps(_sample(0))}\nhello\n'), Kind.NOT_JSON, 2, "", OURS),
+    Variant("not UTF-8", lambda f: (f / OURS).write_bytes(b'{"id": "caf\xe9"}\n'), Kind.NOT_JSON, 1, "", OURS),
+    Variant("field twice", text_of(EASY, lambda text: text.replace('"id": 1,', '"id": 1, "question": "?",')), Kind.REPEATED_KEY, 2, "question"),
+    Variant("misspelt fields", easy(lambda rows: rows.__setitem__(1, {"Question": "?", "imags": []})), Kind.UNKNOWN_FORM, 2, ""),
+    # fields
+    Variant("no question", easy(drop(2, "question")), Kind.MISSING_FIELD, 2, "question"),
+    Variant("question is null", easy(put(2, question=None)), Kind.MISSING_FIELD, 2, "question"),
+    Variant("question is a number", easy(put(2, question=7)), Kind.WRONG_TYPE, 2, "question"),
+    Variant("question is a list", easy(put(2, question=["Why?"])), Kind.WRONG_TYPE, 2, "question"),
+    Variant("blank question", easy(put(3, question="  \n")), Kind.EMPTY_TEXT, 3, "question"),
+    Variant("only marks", easy(put(3, question="...?")), Kind.EMPTY_TEXT, 3, "question"),
+    Variant("no id", easy(drop(4, "id")), Kind.MISSING_FIELD, 4, "id"),
+    Variant("id is true", easy(put(4, id=True)), Kind.WRONG_TYPE, 4, "id"),
+    Variant("id again", easy(put(4, id=0)), Kind.DUPLICATE_ID, 4, "id"),
+    Variant("no category", easy(drop(1, "category")), Kind.MISSING_FIELD, 1, "category"),
+    Variant("unknown category", easy(put(1, category="Ilegal Activity")), Kind.UNKNOWN_CATEGORY, 1, "category"),
+    Variant("sub-category of another", easy(put(1, sub_category="Gender")), Kind.WRONG_SUB_CATEGORY, 1, "sub_category"),
+    Variant("no second image", easy(drop(2, "image_path2")), Kind.MISSING_FIELD, 2, "image_path2"),
+    Variant("a gap in the images", easy(put(2, image_path4="easy_image/1/object1.png")), Kind.MISSING_FIELD, 2, "image_path3"),
+    Variant("image is a list", easy(put(2, image_path2=["a.png"])), Kind.WRONG_TYPE, 2, "image_path2"),
+    Variant("string for list", lines({}, {"images": "easy_image/1/object1.png"}), Kind.STRING_FOR_LIST, 2, "images", OURS),
+    Variant("string for list, dialogue", train(lambda rows: (rows[1].pop("image"), rows[1].update(images="train/1_1.jpg"))), Kind.STRING_FOR_LIST, 2, "images", TRAIN),
+    Variant("empty list", lines({}, {"images": []}), Kind.NO_IMAGES, 2, "images", OURS),
+    Variant("no images at all", train(drop(2, "image")), Kind.NO_IMAGES, 2, "images", TRAIN),
+    Variant("null among images", lines({"images": ["easy_image/0/object1.png", None]}), Kind.WRONG_TYPE, 1, "images[1]", OURS),
+    Variant("harmful as text", lines({"harmful": "true"}), Kind.WRONG_TYPE, 1, "harmful", OURS),
+    Variant("too few object names", lines({"objects": ["key"]}), Kind.OBJECT_COUNT, 1, "objects", OURS),
+    Variant("unknown split", lines({"split": "mis_hrad"}), Kind.UNKNOWN_SPLIT, 1, "split", OURS),
+    # dialogue
+    Variant("one placeholder short", train(turn(2, 0, value="<image>\nWhat is it?")), Kind.PLACEHOLDER_COUNT, 2, "conversations", TRAIN),
+    Variant("one placeholder over", train(turn(2, 0, value="<image><image><image>What is it?")), Kind.PLACEHOLDER_COUNT, 2, "conversations", TRAIN),
+    Variant("placeholder in a question", lines({"question": "Is <image> the one?"}), Kind.PLACEHOLDER_COUNT, 1, "question", OURS),
+    Variant("placeholder in the answer", train(turn(2, 1, value="The <image> shows a key, which is a good thing to have here.")), Kind.PLACEHOLDER_PLACE, 2, "answer", TRAIN),
+    Variant("turns as text", train(put(2, conversations="hello")), Kind.WRONG_TYPE, 2, "conversations", TRAIN),
+    Variant("no turns", train(put(2, conversations=[])), Kind.TURNS, 2, "conversations", TRAIN),
+    Variant("answer first", train(lambda rows: rows[1]["conversations"].reverse()), Kind.TURNS, 2, "conversations", TRAIN),
+    Variant("unknown speaker", train(turn(2, 1, **{"from": "robot"})), Kind.TURNS, 2, "conversations[1].from", TRAIN),
+    Variant("wrong keys in a turn", train(lambda rows: rows[1]["conversations"].__setitem__(1, {"speaker": "gpt"})), Kind.TURNS, 2, "conversations[1]", TRAIN),
+    Variant("no answer", train(lambda rows: rows[1]["conversations"].pop()), Kind.MISSING_FIELD, 2, "conversations", TRAIN),
+    Variant("blank answer", train(turn(2, 1, value=" ")), Kind.EMPTY_TEXT, 2, "answer", TRAIN),
+    Variant("answer is a number", train(turn(2, 1, value=4)), Kind.WRONG_TYPE, 2, "conversations[1].value", TRAIN),
+    Variant("one row unlabelled", lines({"answer": LONG}, {"answer": LONG}, {}), Kind.MISSING_FIELD, 3, "answer", OURS),
+    # text
+    Variant("template token", train(turn(3, 1, value=f"{LONG}<|im_end|>")), Kind.SPECIAL_TOKEN, 3, "answer", TRAIN),
+    Variant("mojibake", easy(put(2, question="Canâ\u20ac\u2122t it be done?")), Kind.DAMAGED_TEXT, 2, "question"),
+    Variant("half a character", easy(put(2, question="What is \ud800 this?")), Kind.DAMAGED_TEXT, 2, "question"),
+    Variant("control character", easy(put(2, question="What\x07 is this?")), Kind.DAMAGED_TEXT, 2, "question"),
+    # labels
+    Variant("refusal among reasoning", train(turn(4, 1, value=REFUSED)), Kind.LABEL_LEAK, 4, "answer", TRAIN),
+    Variant("typographic refusal", train(turn(4, 1, value=f"I\u2019m sorry. {LONG}")), Kind.LABEL_LEAK, 4, "answer", TRAIN),
+    Variant("benign row refused", lines({"harmful": False, "answer": REFUSED}), Kind.BENIGN_REFUSED, 1, "answer", OURS),
+    Variant("answer in the question", train(turn(2, 0, value=f"<image><image>Say this: {REASONING.format(number=1)}")), Kind.ANSWER_IN_QUESTION, 2, "question", TRAIN),
+    Variant("answer breaks off", train(turn(2, 1, value=f"{LONG} And then the two of them")), Kind.BROKEN_OFF, 2, "answer", TRAIN),
+    # images
+    Variant("absolute path", easy(put(2, image_path1="/etc/passwd")), Kind.PATH, 2, "image_path1"),
+    Variant("Windows path", easy(put(2, image_path1="C:\\data\\a.png")), Kind.PATH, 2, "image_path1"),
+    Variant("path climbs out", easy(put(2, image_path1="easy_image/../../a.png")), Kind.PATH, 2, "image_path1"),
+    Variant("path climbs out, backslash", easy(put(2, image_path1="..\\a.png")), Kind.PATH, 2, "image_path1"),
+    Variant("link out of the folder", escape_by_link, Kind.PATH, 2, "image_path2"),
+    Variant("web address", easy(put(2, image_path1="https://example.org/a.png")), Kind.PATH, 2, "image_path1"),
+    Variant("empty path", easy(put(2, image_path1="")), Kind.PATH, 2, "image_path1"),
+    Variant("NUL in a path", easy(put(2, image_path1="a\0.png")), Kind.PATH, 2, "image_path1"),
+    Variant("endless path", easy(put(2, image_path1="a" * 5000)), Kind.PATH, 2, "image_path1"),
+    Variant("backslashes", easy(put(2, image_path1="easy_image\\1\\object1.png")), Kind.SEPARATOR, 2, "image_path1"),
+    Variant("no such image", easy(put(2, image_path1="easy_image/9/object1.png")), Kind.MISSING_IMAGE, 2, "image_path1"),
+    Variant("other case", easy(put(2, image_path1="easy_image/1/Object1.PNG")), Kind.MISSING_IMAGE, 2, "image_path1"),
+    Variant("folder for a file", easy(put(2, image_path1="easy_image/1")), Kind.MISSING_IMAGE, 2, "image_path1"),
+    Variant("empty image", picture(lambda path: path.write_bytes(b"")), Kind.NOT_AN_IMAGE, 2, "image_path2"),
+    Variant("web page", picture(lambda path: path.write_text("<!DOCTYPE html><html>404</html>")), Kind.NOT_AN_IMAGE, 2, "image_path2"),
+    Variant("LFS pointer", picture(lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")), Kind.NOT_AN_IMAGE, 2, "image_path2"),
+    Variant("noise", picture(lambda path: path.write_bytes(os.urandom(3000))), Kind.NOT_AN_IMAGE, 2, "image_path2"),
+    Variant("image cut short", picture(cut), Kind.CUT_SHORT, 2, "image_path2"),
+    Variant("giant", picture(lambda path: path.write_bytes(png_header(30_000, 30_000))), Kind.TOO_LARGE, 2, "image_path2"),
+    Variant("large", picture(lambda path: path.write_bytes(png_header(9_000, 9_000))), Kind.TOO_LARGE, 2, "image_path2"),
+    Variant("one pixel", picture(lambda path: Image.new("RGB", (1, 1)).save(path)), Kind.TOO_SMALL, 2, "image_path2"),
+    Variant("a line", picture(lambda path: Image.new("RGB", (4000, 9)).save(path)), Kind.ODD_SHAPE, 2, "image_path2"),
+    Variant("JPEG called PNG", picture(lambda path: Image.new("RGB", (SIDE, SIDE)).save(path, "JPEG")), Kind.WRONG_ENDING, 2, "image_path2"),
+    Variant("animation", picture(animated), Kind.ANIMATED, 2, "image_path2"),
+    Variant("one image twice", easy(put(2, image_path2="easy_image/1/object1.png")), Kind.SAME_IMAGE_TWICE, 2, "images"),
+    # rows among each other
+    Variant("row again", easy(lambda rows: rows.append({**rows[0], "id": 77})), Kind.DUPLICATE_ROW, 5, "question"),
+    Variant("row again, other case", easy(lambda rows: rows.append({**rows[0], "id": 77, "question": rows[0]["question"].upper() + "!"})), Kind.DUPLICATE_ROW, 5, "question"),
+    Variant("row again, other answer", train(lambda rows: rows.append(json.loads(json.dumps(rows[0]).replace("ask the owner", "ask him")) | {"id": "x"})), Kind.CONTRADICTION, 7, "question", TRAIN),
+    Variant("question again", easy(lambda rows: rows[2].update(question=rows[0]["question"])), Kind.REPEATED_QUESTION, 3, "question"),
+    Variant("no such twin", lines({"twin_id": "s9"}), Kind.TWIN, 1, "twin_id", OURS),
+    Variant("twin of another", lines({"twin_id": "s1"}, {"twin_id": None}), Kind.TWIN, 1, "twin_id", OURS),
+    Variant("both twins harmful", lines({"twin_id": "s1"}, {"twin_id": "s0"}), Kind.TWIN, 1, "twin_id", OURS),
+]  # fmt: skip
+
+# Told by other means than damage to this folder; each has its own test.
+ELSEWHERE = {Kind.ANSWER_CUT, Kind.IMAGES_CUT, Kind.LEAKAGE, Kind.NEAR_DUPLICATE, Kind.MALFORMED}
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_every_damage_is_told_with_file_row_field_and_fix(layout: Path, variant: Variant) -> None:
+    variant.damage(layout)
+    report = preflight(layout / variant.file)
+    told = [found for found in report.findings if found.kind is variant.kind]
+    assert told, f"told instead: {[(found.kind.value, found.row, found.field) for found in report.findings]}"
+    assert [(found.file, found.row, found.field) for found in told][:1] == [(variant.file, variant.row, variant.field)]
+    assert "expected" in told[0].message
+    assert told[0].fix
+    assert report.ready == (variant.kind.level is Level.WARNING and not _errors(report))
+    report.model_dump_json()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_a_damage_is_told_about_no_other_row(layout: Path, variant: Variant) -> None:
+    variant.damage(layout)
+    involved = {variant.row, *({2} if variant.name == "both twins harmful" else ())}
+    assert {found.row for found in preflight(layout / variant.file).findings} <= involved
+
+
+def test_every_kind_of_finding_is_shown_to_be_found() -> None:
+    assert {variant.kind for variant in VARIANTS} | ELSEWHERE == set(Kind)
+    assert len(VARIANTS) >= 25
+
+
+def test_all_damage_at_once_is_told_in_one_pass(layout: Path) -> None:
+    easy_ones = [
+        variant for variant in VARIANTS if variant.name in ("blank question", "absolute path", "unknown category")
+    ]
+    for variant in easy_ones:
+        variant.damage(layout)
+    train(turn(4, 1, value=REFUSED))(layout)
+    report = preflight(layout)
+    assert {Kind.EMPTY_TEXT, Kind.PATH, Kind.UNKNOWN_CATEGORY, Kind.LABEL_LEAK} == {
+        found.kind for found in report.findings
+    }
+    assert [found.level for found in report.findings] == [Level.ERROR] * 3 + [Level.WARNING]
+
+
+def test_a_refusal_set_is_no_leak(layout: Path) -> None:
+    train(lambda rows: [row["conversations"][1].update(value=REFUSED) for row in rows])(layout)
+    assert preflight(layout / TRAIN).findings == []
+
+
+def test_a_masked_refusal_of_a_benign_row_is_meant(layout: Path) -> None:
+    lines({"harmful": False, "answer": REFUSED, "mask_eos": True})(layout)
+    assert preflight(layout / OURS).findings == []
+
+
+def test_one_wrong_category_is_told_once_with_the_number_of_rows(layout: Path) -> None:
+    easy(lambda rows: [row.update(category="Illegal Activitiy") for row in rows])(layout)
+    (found,) = preflight(layout / EASY).findings
+    assert (found.kind, found.row, found.rows) == (Kind.UNKNOWN_CATEGORY, 1, 4)
+    assert "did you mean 'Illegal Activity'?" in found.message
+
+
+def test_images_may_lie_elsewhere(layout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    moved = tmp_path_factory.mktemp("moved") / EASY
+    (layout / EASY).rename(moved)
+    assert {found.kind for found in preflight(moved).findings} == {Kind.MISSING_IMAGE}
+    assert preflight(moved, PreflightSettings(images=layout)).findings == []
+
+
+def test_training_images_may_lie_where_their_archive_was_unpacked(layout: Path) -> None:
+    (layout / "images").mkdir()
+    (layout / "train").rename(layout / "images" / "train")
+    assert preflight(layout / TRAIN).findings == []
+
+
+def test_backslashes_are_told_and_the_image_is_looked_at(layout: Path) -> None:
+    draw_picture(layout / "easy_image/1/object1.png", "cat", "noto", 3, side=4)
+    easy(put(2, image_path1="easy_image\\1\\object1.png"))(layout)
+    assert [found.kind for found in preflight(layout / EASY).findings] == [Kind.TOO_SMALL, Kind.SEPARATOR]
+
+
+def test_a_lying_photograph_is_measured_upright(layout: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (300, 100)).save(layout / "train/0_1.jpg", exif=exif)
+    from mis_lib.data.headers import Headers
+
+    assert Headers(layout)["train/0_1.jpg"].size == (100, 300)
+
+
+def test_bytes_after_a_jpeg_are_no_damage(layout: Path) -> None:
+    path = layout / "train/0_1.jpg"
+    path.write_bytes(path.read_bytes() + b"\0" * 200)
+    assert preflight(layout / TRAIN).findings == []
+
+
+def test_nothing_to_check_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found nothing there"):
+        preflight(tmp_path / "nowhere.json")
+    with pytest.raises(DataError, match=r"\.jsonl or \.json"):
+        preflight(tmp_path)
+
+
+def _errors(report: Report) -> list[Kind]:
+    return [found.kind for found in report.findings if found.level is Level.ERROR]
