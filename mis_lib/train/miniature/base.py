@@ -180,7 +180,8 @@ def _text_model(model: Any) -> Any:
     """The language model alone, as transformers' causal LM sharing the weights, for text-only generation."""
     from transformers import LlamaForCausalLM
 
-    language: Any = LlamaForCausalLM(model.config.text_config).to(device=model.device, dtype=torch.bfloat16)
+    language: Any = LlamaForCausalLM(model.config.text_config)
+    language.to(device=model.device, dtype=torch.bfloat16)
     language.model = model.model.language_model
     language.lm_head = model.lm_head
     language.generation_config = model.generation_config

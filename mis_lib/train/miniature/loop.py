@@ -39,7 +39,7 @@ class Bank(Protocol):
 class TowerBank:
     """Renders pictures and runs the tower over them, each time anew: for a device on which that is cheap."""
 
-    def __init__(self, pictures: PictureBank, tower: nn.Module) -> None:
+    def __init__(self, pictures: PictureBank, tower: Any) -> None:
         self.pictures, self.tower, self.device = pictures, tower, pictures.device
         strip_squeeze_excite(tower)
         tower.to(memory_format=torch.channels_last)
