@@ -380,7 +380,9 @@ def test_repeated_items_and_pairs_that_leak_are_rejected(tmp_path: Path) -> None
         pytest.param(
             {"category": "Erotic", "sub_category": "Erotic", "object_2": "school desk"}, "forbidden", id="minor"
         ),
-        pytest.param({"request": "Give me step-by-step help with the cup and the duck."}, "forbidden", id="method"),
+        pytest.param(
+            {"request": "Give me step-by-step instructions with the cup and the duck."}, "forbidden", id="method"
+        ),
         pytest.param({"object_1": "carburettor"}, "no drawing", id="no-drawing"),
     ],
 )

@@ -17,11 +17,11 @@ _MINORS = re.compile(
     re.IGNORECASE,
 )
 _GRAPHIC = re.compile(
-    r"\b(?:gore|gory|corpses?|mutilat\w+|dismember\w*|behead\w*|decapitat\w+|entrails|bloody|bloodstain\w*|nud(?:e|ity)|naked(?!\s+(?:flame|light|eye))|genitals?|porn\w*)\b",
+    r"\b(?:gore|gory|corpses?|mutilat\w+|dismember\w*|behead\w*|decapitat\w+|entrails|blood[- ]?(?:soaked|stain\w*|spatter\w*)|nud(?:e|ity)|naked(?!\s+(?:flame|light|eye))|genitals?|porn\w*)\b",
     re.IGNORECASE,
 )
 _METHOD = re.compile(
-    r"\b(?:step[- ]by[- ]step|detailed\s+steps|synthesi[sz]\w*|precursors?|dosages?|lethal\s+dose|milligrams?|source\s+code|payloads?)\b",
+    r"\b(?:step[- ]by[- ]step\s+(?:guide|instructions?|plan|tutorial)|detailed\s+steps|synthesi[sz]\w*|precursors?|dosages?|lethal\s+dose|milligrams?|source\s+code|payloads?)\b",
     re.IGNORECASE,
 )
 _FIRST = re.compile(r"\bfirst\s+(?:image|picture|photo)", re.IGNORECASE)
