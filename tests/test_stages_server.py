@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from mis_lib.teachers.diffusion import DiffusionImages
 from mis_lib.teachers.local import LocalChat
 from mis_lib.teachers.pictures import encode
 from mis_lib.teachers.protocol import CannotAnswer, ChatAsk, ImageAsk
+from mis_lib.teachers.server import ServerChat, open_client
 
 ITEMS = 8
 
@@ -386,6 +388,38 @@ def test_a_local_teacher_is_known_by_its_files(checkpoint: Path, tmp_path: Path)
     assert first == LocalChat(checkpoint, Cache(tmp_path)).name != LocalChat(other, Cache(tmp_path)).name
     with pytest.raises(ModelError, match="expected a checkpoint folder"):
         LocalChat(tmp_path, Cache(tmp_path))
+
+
+@pytest.mark.slow
+def test_transformers_serve_is_such_a_server(checkpoint: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["transformers", "serve", str(checkpoint), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        for _ in range(240):
+            if process.poll() is not None:
+                pytest.skip(f"transformers serve does not start here: {(tmp_path / 'log').read_text()[-300:]}")
+            if b"Uvicorn running" in (tmp_path / "log").read_bytes():
+                break
+            time.sleep(0.5)
+        ask = judging()
+
+        async def judge() -> Any:
+            return await ServerChat(
+                open_client(f"http://127.0.0.1:{port}/v1"), str(checkpoint), Cache(tmp_path / "cache")
+            ).ask(ask)
+
+        with pytest.raises(CannotAnswer, match="no usable answer in 3 tries") as error:  # random weights write no JSON
+            asyncio.run(judge())
+    finally:
+        process.terminate()
+        process.wait()
+    assert (error.value.cost.calls, error.value.cost.completion_tokens) == (3, 24)
+    assert error.value.cost.prompt_tokens > 300  # both images and the texts have come through
 
 
 @pytest.mark.skipif(importlib.util.find_spec("diffusers") is not None, reason="diffusers is installed")
