@@ -435,7 +435,7 @@ def our_samples(folder: Path) -> list[Sample]:
                 "images": names[:1],
                 "answer": "A toy.",
                 "split": "general",
-                "system": "Answer briefly.",
+                "system_prompt": "Answer briefly.",
                 "later_turns": [{"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes."}],
                 "rating": {"by": "reader", "stars": 4},
             }

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mis_lib.data.dialogues import PLACEHOLDER
-from mis_lib.data.formats import PACKED
+from mis_lib.data.formats import LATER, PACKED, SYSTEM
 from mis_lib.data.paths import inside
 from mis_lib.data.tables import json_object
 from mis_lib.data.trainers import Form, Images
@@ -102,7 +102,7 @@ def to_swift(sample: Sample) -> dict[str, Any]:
 
 
 def to_trl(sample: Sample) -> dict[str, Any]:
-    """Prompt and completion with typed parts; of a longer dialogue, the last answer is the completion."""
+    """Prompt and completion with typed parts; of a longer dialogue only the last answer is the completion."""
     question, answer = _texts(sample)
     system = [_typed("system", words)] if (words := _system(sample)) else []
     asked = {
@@ -128,43 +128,39 @@ _WRITERS: Mapping[Form, Callable[[Sample], dict[str, Any]]] = {
 
 
 def _texts(sample: Sample) -> tuple[str, str]:
-    """Question and answer, if a trainer can be given them."""
-    for name, words in (("question", sample.question), ("answer", sample.answer)):
-        if words is None or not words.strip():
-            raise DataError(
-                f"sample {sample.id}: field {name!r}: expected a text to train on, found {words!r}; write it, or export as jsonl"
-            )
-        tag = next((tag for tag in MEDIA_TAGS if tag in words), None)
-        if tag is not None:
-            raise DataError(f"sample {sample.id}: field {name!r}: expected no {tag}, which trainers count; remove it")
-    return sample.question, sample.answer or ""
+    """Question and answer."""
+    return _sayable(sample, "question", sample.question), _sayable(sample, "answer", sample.answer)
+
+
+def _sayable(sample: Sample, field: str, words: object) -> str:
+    """A text, if a trainer can be given it."""
+    if not isinstance(words, str) or not words.strip():
+        fix = "write it, or export as jsonl"
+        raise DataError(f"sample {sample.id}: field {field!r}: expected a text to train on, found {words!r:.80}; {fix}")
+    tag = next((tag for tag in MEDIA_TAGS if tag in words), None)
+    if tag is not None:
+        raise DataError(f"sample {sample.id}: field {field!r}: expected no {tag}, which trainers count; remove it")
+    return words
 
 
 def _later(sample: Sample) -> list[dict[str, str]]:
-    """Turns after the first answer, in pairs; none if the field holds anything else, which is then packed."""
-    turns = (sample.model_extra or {}).get("later_turns")
-    roles = ["user", "assistant"] * (len(turns) // 2) if isinstance(turns, list) else []
-    if not isinstance(turns, list) or len(turns) != len(roles) or not turns:
-        return []
-    for role, turn in zip(roles, turns, strict=True):
-        if not isinstance(turn, dict) or set(turn) != {"role", "content"} or turn["role"] != role or not _sayable(turn):
-            return []
-    return turns
-
-
-def _sayable(turn: dict[str, Any]) -> bool:
-    words = turn["content"]
-    return isinstance(words, str) and bool(words.strip()) and not any(tag in words for tag in MEDIA_TAGS)
+    """Turns after the first answer: user and assistant, the assistant last."""
+    turns = (sample.model_extra or {}).get(LATER) or []
+    roles = [turn.get("role") if isinstance(turn, dict) else None for turn in turns] if isinstance(turns, list) else []
+    if not isinstance(turns, list) or roles != ["user", "assistant"] * (len(turns) // 2):
+        expected = "turns of user and assistant, the assistant's last"
+        raise DataError(f"sample {sample.id}: field {LATER!r}: expected {expected}, found {turns!r:.80}; correct them")
+    return [{"role": turn["role"], "content": _sayable(sample, LATER, turn.get("content"))} for turn in turns]
 
 
 def _system(sample: Sample) -> str:
-    words = (sample.model_extra or {}).get("system")
-    return words if isinstance(words, str) and words.strip() else ""
+    words = (sample.model_extra or {}).get(SYSTEM)
+    return _sayable(sample, SYSTEM, words) if words else ""
 
 
 def _packed(sample: Sample) -> dict[str, str]:
     """All that the form has no field for, as one text."""
-    said = {*SAID, *(["later_turns"] if _later(sample) else []), *(["system"] if _system(sample) else [])}
+    said = {*SAID, *([LATER] if _later(sample) else []), *([SYSTEM] if _system(sample) else [])}
     rest = {key: value for key, value in sample.model_dump(mode="json").items() if key not in said}
     return {PACKED: json.dumps(rest, ensure_ascii=False)}
 

@@ -6,7 +6,7 @@
     messages    {"messages": [{"role", "content"}], "images"}       ms-swift, OpenAI, TRL; content is text or a list of typed parts
     completion  {"prompt": [...], "completion": [...], "images"}    TRL
 
-Turns after the first answer are kept in ``later_turns``, a system prompt in ``system``. What ``export.py`` packed into ``mis`` is unpacked, so
+Turns after the first answer are kept in ``later_turns``, a system prompt in ``system_prompt``. What ``export.py`` packed into ``mis`` is unpacked, so
 that a sample comes back as it went out.
 """
 
@@ -26,6 +26,7 @@ from mis_lib.errors import DataError
 from mis_lib.schema import Sample, Split
 
 PACKED = "mis"
+SYSTEM, LATER = "system_prompt", "later_turns"
 _IMAGE_PATH = re.compile(r"image_path(\d{1,2})")
 _LABELS = ("category", "sub_category", "split")
 
@@ -84,7 +85,7 @@ def dialogue(
     texts = _texts(row, turns, len(images), exact=packed is not None)
     said = {"question": texts[0], "answer": texts[1] if len(texts) > 1 else None}
     later = [{"role": turn.role, "content": words} for turn, words in zip(turns[2:], texts[2:], strict=True)]
-    rest = {name: value for name, value in (("system", system), ("later_turns", later)) if value}
+    rest = {name: value for name, value in ((SYSTEM, system), (LATER, later)) if value}
     if packed is not None:
         return _validated(row, {**packed, **rest, "id": row.values.get("id"), "images": images, **said})
     labels = {name: words for name in _LABELS if name not in fields and (words := optional_text(row, name))}
@@ -113,9 +114,6 @@ def numbered_paths(row: Row, folder: Path, source: str, *, roots: tuple[str, ...
 
 def _ours(row: Row, folder: Path) -> Sample:
     made = _validated(row, row.values)
-    for name, value in (("id", made.id), ("question", made.question)):
-        if not value.strip():
-            raise row.error(name, "a text", value, "write it, or remove the row")
     images = [pictures.find(folder, row, "images", name) for name in made.images]
     (question,) = without_placeholders(row, "question", [made.question], len(images))
     return made.model_copy(update={"images": images, "question": question})
@@ -168,11 +166,15 @@ def _unpacked(row: Row) -> dict[str, Any] | None:
 def _validated(row: Row, values: Mapping[str, Any]) -> Sample:
     """A record whose fields are a sample's own: no provenance is added, nothing is renamed."""
     try:
-        return Sample.model_validate(values)
+        made = Sample.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "record"
         raise row.error(name, f"a sample's {name} ({first['msg']})", first["input"], "correct it") from error
+    for name, value in (("id", made.id), ("question", made.question)):
+        if not value.strip():
+            raise row.error(name, "a text", value, "write it, or remove the row")
+    return made
 
 
 def _images(row: Row, folder: Path, field: str, roots: tuple[str, ...] = ("",)) -> list[str]:

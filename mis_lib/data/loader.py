@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mis_lib.data.tables import Row, Rows, read_table
+from mis_lib.data.tables import Row, Rows, read_table, told
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 
@@ -63,7 +63,9 @@ class Loader:
         """
         files = self._files(folder, split)
         seen: dict[str, str] = {}
-        for row in (row for file in files for row in self._read(file)):
+        empty = True
+        for row in (row for file in files for row in told(self.rows, file)):
+            empty = False
             if isinstance(row, DataError):
                 yield row
                 continue
@@ -72,14 +74,8 @@ class Loader:
                     yield first_of_its_id(sample, row, seen)
             except DataError as error:
                 yield error
-        if not seen:
+        if empty:
             yield DataError(f"{files[0]}: expected the records of {self.title}, found none; fetch the file again")
-
-    def _read(self, file: Path) -> Rows:
-        try:
-            yield from self.rows(file)
-        except DataError as error:
-            yield error
 
     def _files(self, folder: Path, split: str) -> list[Path]:
         if split not in self.splits:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from mis_lib.data.benchmarks import find_loader, recognise
 from mis_lib.data.formats import to_sample
 from mis_lib.data.loader import Loader, first_of_its_id
-from mis_lib.data.tables import read_table
+from mis_lib.data.tables import read_table, told
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 
@@ -76,13 +76,15 @@ def scan(source: Source) -> Iterator[Sample | DataError]:
             yield from source.loader.scan(source.folder, split)
         return
     seen: dict[str, str] = {}
-    for row in (row for file in source.files for row in read_table(file)):
+    empty = True
+    for row in (row for file in source.files for row in told(read_table, file)):
+        empty = False
         try:
             yield row if isinstance(row, DataError) else first_of_its_id(to_sample(row, source.folder), row, seen)
         except DataError as error:
             yield error
-    if not seen:
-        yield DataError(f"{source.files[0]}: expected records, found none that can be used; write the file again")
+    if empty:
+        yield DataError(f"{source.files[0]}: expected records, found none; write the file again")
 
 
 def load(source: Source) -> list[Sample]:

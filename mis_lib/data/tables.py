@@ -8,7 +8,7 @@ a field that stands twice, NaN and half characters are refused. An empty cell of
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -51,6 +51,14 @@ def read_table(file: Path) -> Rows:
     if file.suffix.lower() not in readers:
         raise DataError(f"{file}: expected a file ending in {', '.join(readers)}; rename or convert it")
     return readers[file.suffix.lower()](file)
+
+
+def told(rows: Callable[[Path], Rows], file: Path) -> Rows:
+    """The rows of a file, where an error about the file as a whole comes last instead of being raised."""
+    try:
+        yield from rows(file)
+    except DataError as error:
+        yield error
 
 
 def json_lines(file: Path) -> Rows:

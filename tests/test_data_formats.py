@@ -1,0 +1,363 @@
+"""Records of every form: where their images and texts go, what is kept, and how each wrong one is named."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from published import our_samples, png, put_images, put_lines, put_parquet
+
+from mis_lib.data.benchmarks import LOADERS
+from mis_lib.data.formats import to_sample
+from mis_lib.data.sources import find_source, load, scan
+from mis_lib.data.tables import Row, json_lines, read_table
+from mis_lib.errors import DataError, ImageError
+from mis_lib.schema import Sample
+
+A, B = "a.png", "b.png"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    put_images(tmp_path, A, B)
+    return tmp_path
+
+
+def convert(folder: Path, record: dict[str, Any]) -> Sample:
+    return to_sample(Row(folder / "data.jsonl", 4, record), folder)
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(texts)]
+
+
+def chat(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
+
+
+IMAGE = {"type": "image"}
+
+
+def words(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+# ---------------------------------------------------------------- one meaning, many forms
+
+FORMS = {
+    "ours": {"id": "7", "question": "What are these?", "images": [A, B], "answer": "Toys."},
+    "llava": {"id": 7, "image": [A, B], "conversations": turns("<image>\n<image>\nWhat are these?", "Toys.")},
+    "llava, images last": {
+        "id": 7,
+        "image": [A, B],
+        "conversations": turns("What are these?\n<image><image>", "Toys."),
+    },
+    "llamafactory": {"id": "7", "images": [A, B], "conversations": turns("<image><image>What are these?", "Toys.")},
+    "internvl": {
+        "id": 7,
+        "image": [A, B],
+        "conversations": turns("Image-1: <image>\nImage-2: <image>\nWhat are these?", "Toys."),
+    },
+    "swift": {"id": "7", "images": [A, B], "messages": chat("<image><image>What are these?", "Toys.")},
+    "swift, no tags": {"id": "7", "images": [A, B], "messages": chat("What are these?", "Toys.")},
+    "swift, path objects": {
+        "id": "7",
+        "images": [{"path": A, "bytes": None}, {"path": B, "bytes": None}],
+        "messages": chat("<image><image>What are these?", "Toys."),
+    },
+    "trl": {
+        "id": "7",
+        "images": [A, B],
+        "prompt": [{"role": "user", "content": [IMAGE, IMAGE, words("What are these?")]}],
+        "completion": [{"role": "assistant", "content": [words("Toys.")]}],
+    },
+    "trl messages as datasets reads them": {
+        "id": "7",
+        "images": [A, B],
+        "messages": [
+            {"role": "user", "content": [{**IMAGE, "text": None}, {**IMAGE, "text": None}, words("What are these?")]},
+            {"role": "assistant", "content": [words("Toys.")]},
+        ],
+    },
+    "transformers": {
+        "id": "7",
+        "messages": [
+            {"role": "user", "content": [{**IMAGE, "image": A}, {**IMAGE, "path": B}, words("What are these?")]},
+            {"role": "assistant", "content": [words("Toys.")]},
+        ],
+    },
+    "openai": {
+        "id": "7",
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    words("What are these?"),
+                    {"type": "image_url", "image_url": {"url": A}},
+                    {"type": "image_url", "image_url": {"url": B}},
+                ],
+            },
+            {"role": "assistant", "content": "Toys."},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("record", FORMS.values(), ids=FORMS)
+def test_one_meaning_in_every_form_is_one_sample(folder: Path, record: dict[str, Any]) -> None:
+    sample = convert(folder, record)
+    assert (sample.id, sample.question, sample.answer) == ("7", "What are these?", "Toys.")
+    assert sample.images == [A, B]
+
+
+def test_mis_test_takes_as_many_numbered_images_as_there_are(folder: Path) -> None:
+    record = {"id": 3, "question": "What?", **{f"image_path{place}": (A, B)[place % 2] for place in range(1, 11)}}
+    assert convert(folder, record).images == [B, A] * 5  # 10 comes after 9
+    del record["image_path2"]
+    with pytest.raises(DataError, match="number the images from 1"):
+        convert(folder, record)
+
+
+def test_a_bare_path_is_one_image_and_not_a_list_of_letters(folder: Path) -> None:
+    assert convert(folder, {"image": A, "conversations": turns("<image>What?", "A toy.")}).images == [A]
+    assert convert(folder, {"question": "What?", "image": A}).images == [A]
+
+
+def test_images_within_a_text_are_numbered_in_order(folder: Path) -> None:
+    texts = ("<image> left, <image> right?", "Yes.", "Sure?", "Sure.")
+    sample = convert(folder, {"image": [A, B], "conversations": turns(*texts)})
+    assert sample.question == "[image 1] left, [image 2] right?"
+    later = convert(folder, {"images": [A, B], "messages": chat("<image>What?", "A toy.", "And <image>?", "A box.")})
+    assert later.question == "[image 1]What?"
+    assert later.model_extra == {
+        "later_turns": [{"role": "user", "content": "And [image 2]?"}, {"role": "assistant", "content": "A box."}]
+    }
+
+
+def test_a_system_prompt_is_kept_wherever_it_stands(folder: Path) -> None:
+    first = {"images": [A], "messages": [{"role": "system", "content": "Be brief."}, *chat("<image>What?", "A toy.")]}
+    beside = {"images": [A], "system": "Be brief.", "conversations": turns("<image>What?", "A toy.")}
+    assert convert(folder, first).model_extra == convert(folder, beside).model_extra == {"system_prompt": "Be brief."}
+
+
+def test_unknown_fields_are_kept_and_taken_names_get_another(folder: Path) -> None:
+    record = {
+        "image": [A],
+        "conversations": turns("<image>What?", "A toy."),
+        "answer": 4,
+        "source_answer": 5,
+        "note": {"by": ["x"]},
+        "split": "val",
+    }
+    sample = convert(folder, record)
+    assert sample.model_extra == {"source_source_answer": 4, "source_answer": 5, "note": {"by": ["x"]}}
+    assert (sample.answer, sample.split, sample.id) == ("A toy.", "val", "data-4")
+
+
+def test_embedded_images_are_unpacked(folder: Path) -> None:
+    coded = "data:image/png;base64," + base64.b64encode(png(5)).decode()
+    part = {"type": "image_url", "image_url": {"url": coded}}
+    sample = convert(folder, {"id": "../7", "messages": [{"role": "user", "content": [part, words("What?")]}]})
+    assert (folder / sample.images[0]).read_bytes() == png(5)
+    assert sample.images[0].startswith("unpacked/data/___7-1-")
+    put_parquet(
+        folder, "set.parquet", [{"images": [{"bytes": png(6), "path": None}], "messages": chat("What?", "A toy.")}]
+    )
+    (sample,) = load(find_source(folder / "set.parquet"))
+    assert (folder / sample.images[0]).read_bytes() == png(6)
+
+
+# ---------------------------------------------------------------- each wrong record is named
+
+OURS, LLAVA, SWIFT = FORMS["ours"], FORMS["llava"], FORMS["swift"]
+WRONG = {
+    "no form": ({"text": "hello"}, "expected question and images"),
+    "no images": ({**OURS, "images": []}, "field 'images'"),
+    "string for a list": ({**OURS, "images": A}, "field 'images'"),
+    "number in the list": ({**OURS, "images": [A, 5]}, "field 'images.1'"),
+    "image missing": ({**OURS, "images": [A, "none.png"]}, "expected the file none.png"),
+    "image is a folder": ({**OURS, "images": [A, "."]}, "expected the file ."),
+    "number for text": ({**OURS, "question": 5}, "field 'question'"),
+    "blank question": ({**OURS, "question": "  "}, "field 'question'"),
+    "number for id": ({**OURS, "id": 7}, "field 'id'"),
+    "blank id": ({**OURS, "id": ""}, "field 'id'"),
+    "no id": ({key: value for key, value in OURS.items() if key != "id"}, "field 'id'"),
+    "names and images differ": ({**OURS, "objects": ["toy"]}, "expected one object name per image, found 1 for 2"),
+    "one tag for two": ({**OURS, "question": "<image> What?"}, "expected 2 <image>, one for each image"),
+    "only tags": ({**OURS, "question": "<image><image>"}, "a question beside the images"),
+    "no tags in llava": ({**LLAVA, "conversations": turns("What?", "Toys.")}, "expected 2 <image>"),
+    "three tags for two": (
+        {**LLAVA, "conversations": turns("<image><image><image>What?", "Toys.")},
+        "found str '3 of them'",
+    ),
+    "tag in the answer": (
+        {**LLAVA, "conversations": turns("<image>What?", "Toys. <image>")},
+        "in the user's turns only",
+    ),
+    "two image fields": ({**LLAVA, "images": [A, B]}, "one of the fields image and images"),
+    "no turns": ({**LLAVA, "conversations": []}, "expected a list of turns"),
+    "turns as text": ({**LLAVA, "conversations": "What?"}, "expected a list of turns"),
+    "a turn as text": ({**LLAVA, "conversations": ["What?"]}, "expected turns that are objects"),
+    "a turn of a tool": ({**SWIFT, "messages": [{"role": "tool", "content": "x"}]}, "tools are not supported"),
+    "user twice": (
+        {**SWIFT, "messages": [*chat("<image><image>What?"), *chat("And?")]},
+        "expected the assistant's turn",
+    ),
+    "assistant first": ({**SWIFT, "messages": chat("x", "y")[1:]}, "expected the user's turn"),
+    "empty answer": ({**LLAVA, "conversations": turns("<image><image>What?", "")}, "write what the assistant says"),
+    "system alone": ({**SWIFT, "messages": [{"role": "system", "content": "Be brief."}]}, "expected the user's turn"),
+    "no content": ({**SWIFT, "messages": [{"role": "user"}]}, "expected a text or a list of typed parts"),
+    "a video": (
+        {**SWIFT, "messages": [{"role": "user", "content": [{"type": "video", "video": "v.mp4"}]}]},
+        "expected a part of type text, image or image_url",
+    ),
+    "images twice": (
+        {**SWIFT, "messages": [{"role": "user", "content": [{**IMAGE, "image": A}, words("What?")]}]},
+        "not in both",
+    ),
+    "harmful as text": ({**LLAVA, "harmful": "no"}, "expected true or false"),
+    "category as number": ({**LLAVA, "category": 3}, "field 'category': expected a text"),
+    "packed badly": ({**LLAVA, "mis": "{"}, "field 'mis'"),
+    "packed list": ({**LLAVA, "mis": "[]"}, "field 'mis'"),
+    "packed, tag lost": (
+        {**LLAVA, "mis": "{}", "conversations": turns("<image>What?", "Toys.")},
+        "before it, as exported",
+    ),
+    "embedded text": (
+        {"messages": [{"role": "user", "content": [{**IMAGE, "image": "data:image/png;base64,aGk="}, words("What?")]}]},
+        "found 2 bytes of something else",
+    ),
+}
+
+
+@pytest.mark.parametrize(("record", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_record_is_named_with_its_place(folder: Path, record: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        convert(folder, record)
+    assert f"{folder / 'data.jsonl'}, row 4: " in str(caught.value)
+    assert message in str(caught.value)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from([A, "<image>", "user", "gpt"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+OUR_FIELDS = (
+    "id question images image image_path1 image_path2 conversations messages prompt completion mis system harmful category objects "
+    "provenance answer twin_id split"
+)
+THEIR_FIELDS = (
+    "id image safe instr-resp harmful_category queries Type safe_image_path unsafe_image_path safe unsafe safe_instruction "
+    "unsafe_instructions question_id question options correct_option category dataset category_id task_id category_name sentence "
+    "jailbreak_query image_path policy metadata pid instruction instruction_id sub_category revised_prompt relationship_type images "
+    "safer_response_id response_1 is_response_1_safe conversations index image_list image_1 answer candidates correct_ans A B option0 split"
+)
+TURN = st.fixed_dictionaries(
+    {}, optional={"from": JSON, "value": JSON, "role": st.just("user") | JSON, "content": JSON}
+)
+RECORD = st.dictionaries(st.sampled_from(OUR_FIELDS.split()), JSON | st.lists(TURN, max_size=3), max_size=8)
+
+
+@settings(max_examples=400, deadline=None)
+@given(record=RECORD)
+def test_no_record_whatsoever_crashes_the_reader(shared_folder: Path, record: dict[str, Any]) -> None:
+    try:
+        sample = convert(shared_folder, record)
+    except DataError as error:
+        assert "data.jsonl, row 4" in str(error)
+    else:
+        assert sample.question.strip()
+        assert all((shared_folder / image).is_file() for image in sample.images)
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data(), name=st.sampled_from(sorted(LOADERS)))
+def test_no_record_whatsoever_crashes_a_loader(shared_folder: Path, data: st.DataObject, name: str) -> None:
+    loader = LOADERS[name]
+    record = data.draw(st.dictionaries(st.sampled_from(THEIR_FIELDS.split()), JSON | st.just(A), max_size=10))
+    split = data.draw(st.sampled_from(sorted(loader.splits)))
+    file = shared_folder / "Privacy" / "Analogy_final.json"
+    try:
+        samples = list(loader.convert(Row(file, 4, record, key=split), shared_folder, split))
+    except DataError as error:
+        assert "row 4" in str(error)
+    else:
+        assert all(Sample.model_validate_json(sample.model_dump_json()) for sample in samples)
+
+
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shared")
+    put_images(folder, A, B)
+    return folder
+
+
+# ---------------------------------------------------------------- files and folders
+
+
+def test_a_folder_of_ours_is_read_split_by_split(tmp_path: Path) -> None:
+    samples = our_samples(tmp_path)
+    put_lines(tmp_path, "train.jsonl", [sample.model_dump(mode="json") for sample in samples[:2]])
+    put_lines(tmp_path, "general.jsonl", [samples[2].model_dump(mode="json")])
+    assert load(find_source(tmp_path)) == [samples[2], *samples[:2]]
+    assert load(find_source(tmp_path, split="general")) == [samples[2]]
+    with pytest.raises(DataError, match=r"expected hard\.jsonl or the files of a known data set"):
+        find_source(tmp_path, split="hard")
+
+
+def test_images_may_lie_in_another_folder(tmp_path: Path) -> None:
+    samples = our_samples(tmp_path / "pictures")
+    put_lines(tmp_path, "data.jsonl", [sample.model_dump(mode="json") for sample in samples])
+    with pytest.raises(ImageError, match="row 1"):
+        load(find_source(tmp_path / "data.jsonl"))
+    assert load(find_source(tmp_path / "data.jsonl", images=tmp_path / "pictures")) == samples
+
+
+def test_nothing_there_and_nothing_known_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found nothing there"):
+        find_source(tmp_path / "none")
+    with pytest.raises(DataError, match="found neither"):
+        find_source(tmp_path)
+    (tmp_path / "data.txt").write_text("{}")
+    with pytest.raises(DataError, match=r"expected a file ending in \.jsonl, \.json"):
+        load(find_source(tmp_path / "data.txt"))
+
+
+def test_every_bad_line_is_told_and_a_torn_one_is_no_end(tmp_path: Path) -> None:
+    good = json.dumps(our_samples(tmp_path)[0].model_dump(mode="json")).encode()
+    lines = [good, b"", b"{broken", b'{"id": "\xff"}', b'["a list"]', b'{"a": 1, "a": 2}', good, good[:40]]
+    (tmp_path / "data.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines))
+    found = list(scan(find_source(tmp_path / "data.jsonl")))
+    assert isinstance(found[0], Sample)
+    rows = [
+        "row 3: ",
+        "row 4: ",
+        "row 5: ",
+        "field 'a' stands twice",
+        "row 7: field 'id': expected an id of its own",
+        "row 8: ",
+    ]
+    assert all(part in str(error) for part, error in zip(rows, found[1:], strict=True))
+
+
+def test_rows_of_text_tables_keep_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_bytes('id,question\n1,"two\nlines"\n2\n3,"é"\n'.encode())
+    first, short, third = read_table(tmp_path / "data.csv")
+    assert isinstance(first, Row)
+    assert first.values == {"id": "1", "question": "two\nlines"}
+    assert "row 2: expected 2 cells as in the header" in str(short)
+    assert isinstance(third, Row)
+    assert third.number == 3
+    (tmp_path / "twice.csv").write_text("id,id\n1,2\n")
+    with pytest.raises(DataError, match="names each column once"):
+        list(read_table(tmp_path / "twice.csv"))
+    assert list(json_lines(tmp_path / "data.csv"))  # errors, not an exception
