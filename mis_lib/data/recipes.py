@@ -92,9 +92,7 @@ def mimic(options: Options) -> Recipe:
     """Safety rows in the user's format."""
     about = "The user's task data with a tenth of safety rows in its own format (arXiv 2406.10288)"
     share = 0.1 if options.share is None else options.share
-    return _one(
-        "mimic", about, options, Part(source=GENERAL), Part(source=SAFETY, share=share, template=options.template)
-    )
+    return _one("mimic", about, Part(source=GENERAL), Part(source=SAFETY, share=share, template=options.template))
 
 
 def held_out(options: Options) -> Recipe:
