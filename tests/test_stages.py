@@ -292,6 +292,16 @@ def test_a_removed_image_is_named_with_the_way_out(tmp_path: Path) -> None:
         construct(workshop(tmp_path))
 
 
+def test_drafts_of_files_that_a_killed_run_left_are_swept_up(tmp_path: Path) -> None:
+    construct(workshop(tmp_path), only="extract")
+    left = tmp_path / "images" / "x" / f".object1.png.{32 * 'a'}"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    construct(workshop(tmp_path), only="extract")
+    assert not left.exists()
+    assert (tmp_path / STAGES / ".lock").exists()
+
+
 # ---------------------------------------------------------------- rejected, refused, pending
 
 
@@ -336,6 +346,18 @@ def test_a_seed_that_the_bank_does_not_know_is_rejected_not_invented(tmp_path: P
     account = asyncio.run(build(seeds, workshop(tmp_path)))
     assert account.rejected == {"extract: unknown": 1}
     assert (account.seeds, account.drafts, account.done, balanced(account)) == (2, 2, 2, True)
+
+
+def test_a_seed_that_is_a_picture_goes_to_the_viewer_and_a_damaged_one_is_rejected(tmp_path: Path) -> None:
+    good = asyncio.run(DrawnImages(side=64).make(ImageAsk("candle", 1))).content
+    (tmp_path / "a.png").write_bytes(good)
+    (tmp_path / "b.png").write_bytes(good[:40])
+    writer, viewer = Scripted(), Scripted({"extract": lambda ask: {"candidates": []}})
+    shop = workshop(tmp_path / "data", seeds_folder=tmp_path)
+    shop = dataclasses.replace(shop, teachers={**dict.fromkeys(Role, writer), Role.VIEWER: viewer})
+    account = asyncio.run(build([Seed(id="a", image="a.png"), Seed(id="b", image="b.png")], shop))
+    assert account.rejected == {"extract: no elements": 1, "extract: seed image": 1}
+    assert (viewer.asked["extract"], writer.asked["extract"]) == (1, 0)
 
 
 def test_repeated_items_and_pairs_that_leak_are_rejected(tmp_path: Path) -> None:

@@ -429,3 +429,45 @@ def test_without_diffusers_the_message_names_the_extra(tmp_path: Path) -> None:
     result = mis(tmp_path / "data", "builtin", "--images", "diffusers")
     assert result.exit_code == 2
     assert "needs the package diffusers" in " ".join(result.output.split())
+
+
+def test_a_diffusion_pipeline_draws_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers", reason="needs the extra gpu")
+    tiny_diffusion(diffusers, tmp_path / "tokens").save_pretrained(tmp_path / "model")
+
+    async def draw(cache: str, seed: int) -> bytes:
+        maker = DiffusionImages(str(tmp_path / "model"), Cache(tmp_path / cache), "cpu", side=32, steps=2)
+        return (await maker.make(ImageAsk("a red crayon", seed))).content
+
+    first, again, other = (asyncio.run(draw(cache, seed)) for cache, seed in (("a", 3), ("b", 3), ("a", 4)))
+    assert first.startswith(b"\x89PNG")
+    assert first == again != other
+    with pytest.raises(ModelError, match="give the folder of a pipeline, or fetch it first"):
+        asyncio.run(DiffusionImages(str(tmp_path / "none"), Cache(tmp_path), "cpu").make(ImageAsk("x", 1)))
+
+
+def tiny_diffusion(diffusers: Any, folder: Path) -> Any:
+    """A Stable Diffusion pipeline of some thousand random weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    torch.manual_seed(0)
+    text = CLIPTextConfig(
+        vocab_size=len(tokens), hidden_size=32, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4,
+        bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    unet = diffusers.UNet2DConditionModel(
+        block_out_channels=(4, 8), layers_per_block=1, sample_size=8, norm_num_groups=2, attention_head_dim=2, cross_attention_dim=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=[4, 8], norm_num_groups=2, down_block_types=2 * ["DownEncoderBlock2D"], up_block_types=2 * ["UpDecoderBlock2D"]
+    )  # fmt: skip
+    return diffusers.StableDiffusionPipeline(
+        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=CLIPTokenizer.from_pretrained(folder, model_max_length=77), unet=unet,
+        scheduler=diffusers.DDIMScheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip

@@ -59,6 +59,8 @@ class ConstructSettings(Settings):
     """Items that no person has decided about stay pending."""
     concurrency: int = Field(default=CONCURRENCY, ge=1, le=256)
     retries: int = Field(default=5, ge=0, le=20)
+    max_new_tokens: int = Field(default=1024, ge=16)
+    """Longest answer of a teacher, in tokens; models that think aloud need more."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds for one call to a server."""
     device: str = "cpu"
@@ -83,7 +85,7 @@ def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: st
     async def run() -> Account:
         teachers, maker = await _hire(settings, cache)
         shop = Workshop(
-            teachers, maker, prompts, out, seed=settings.seed, per_seed=settings.per_seed, decisions=decisions,
+            teachers, maker, prompts, out, seed=settings.seed, per_seed=settings.per_seed, decisions=decisions, max_tokens=settings.max_new_tokens,
             seeds_folder=settings.seeds.parent if settings.seeds else None, review_required=settings.review_required,
         )  # fmt: skip
         (out / STAGES).mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ Everything can be killed and started again: the result is the same, byte for byt
 (``only``) works on what the stages before it have decided so far.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ ALL_STAGES = (
 )
 NAMES = tuple(stage.name for stage in ALL_STAGES)
 REVIEWED = NAMES.index("review")
+DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")
 SUMMARY, REJECTED, PENDING, LOCK = "summary.json", "rejected.jsonl", "pending.jsonl", ".lock"
 
 
@@ -104,6 +106,7 @@ async def build(
         raise SettingsError(f"stage: expected one of {', '.join(NAMES)}, found {only!r}")
     check_folder(shop.folder)
     with _lock(shop.folder):
+        _sweep(shop.folder)
         outcomes = []
         records: Sequence[Seed] | Sequence[Draft] = seeds
         for number, stage in enumerate(ALL_STAGES, 1):
@@ -241,6 +244,13 @@ def _tally(names: Any) -> dict[str, int]:
 
 def _segments(segments: Sequence[Any]) -> dict[str, Any]:
     return {"segments": [{"kind": part.kind.value, "start": part.start, "end": part.end} for part in segments]}
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the drafts of files that a killed run was writing (``files.write_atomic``)."""
+    for path in folder.rglob(".*"):
+        if DRAFT.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def _lock(folder: Path) -> Any:

@@ -9,6 +9,7 @@ from mis_lib.construct.elements import TAXONOMY
 from mis_lib.construct.stages.forms import Candidate, Extracted
 from mis_lib.construct.stages.records import Draft, Rejected, Seed
 from mis_lib.construct.stages.workshop import Bench
+from mis_lib.errors import ImageError
 from mis_lib.files import load_image
 from mis_lib.teachers.pictures import encode
 
@@ -17,7 +18,7 @@ async def extract(seed: Seed, bench: Bench, context: Any) -> list[Draft]:
     """The drafts that a seed gives, ``per_seed`` at most.
 
     Raises:
-        Rejected: the teacher refuses, or finds nothing in the seed (code ``no elements``).
+        Rejected: the teacher refuses or finds nothing in the seed (code ``no elements``), or its image is damaged.
     """
     shop = bench.shop
     facts = {
@@ -52,4 +53,7 @@ def _pictures(seed: Seed, bench: Bench) -> list[bytes]:
     folder = bench.shop.seeds_folder
     if seed.image is None or folder is None:
         return []
-    return [encode(load_image(folder / seed.image))]
+    try:
+        return [encode(load_image(folder / seed.image))]
+    except ImageError as error:
+        raise Rejected("seed image", str(error)) from error

@@ -1,4 +1,4 @@
-"""Human decisions: exported as a table that a spreadsheet opens, imported from it again. A person's word stands above rules and judge.
+"""Human decisions: exported as a table that a spreadsheet opens, imported from it again. People have the last word on what rules and judge let through.
 
 ``OUT/review.csv`` is written by every run, one row for every item that rules and judge let through, with the decisions that are in it already.
 Write ``keep`` or ``drop`` into the column ``decision``, a reason into ``note``, and run again. JSON Lines with the same fields is read as well

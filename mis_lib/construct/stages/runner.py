@@ -209,6 +209,7 @@ def _key(stage: Stage, record: Seed | Draft, shop: Workshop, context: Any) -> st
             "maker": shop.maker.name if stage.draws else "",
             "per_seed": shop.per_seed if "extract" in stage.tasks else 0,
             "seed": shop.seed,
+            "max_tokens": shop.max_tokens if stage.tasks else 0,
             "context": context,
         }
     )

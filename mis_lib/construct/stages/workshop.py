@@ -68,6 +68,7 @@ class Workshop:
     folder: Path
     seed: int = 0
     per_seed: int = 2
+    max_tokens: int = 1024
     seeds_folder: Path | None = None
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     review_required: bool = False
@@ -96,7 +97,7 @@ class Bench:
         system, user = prompt.render(facts)
         asked = ChatAsk(
             task=task, system=system, user=user, form=form, facts=facts, images=tuple(images),
-            temperature=TEMPERATURES.get(task, 0.0), seed=self.shop.seed,
+            temperature=TEMPERATURES.get(task, 0.0), seed=self.shop.seed, max_tokens=self.shop.max_tokens,
         )  # fmt: skip
         try:
             reply = await teacher.ask(asked)
