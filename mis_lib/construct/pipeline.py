@@ -1,6 +1,6 @@
 """MIS-Mini: from the element table to a folder of data files and pictures, byte for byte the same for the same seed.
 
-    OUT/train.jsonl easy.jsonl hard.jsonl real.jsonl general.jsonl  images/  summary.json  manifest.json
+    OUT/train.jsonl easy.jsonl hard.jsonl real.jsonl general.jsonl  images/  summary.json  DATASHEET.md  manifest.json
 
 Everything is made in a temporary folder beside OUT and appears in one rename: a killed build leaves nothing half made. ``real`` holds
 the questions and pairs of easy and hard in a drawing style that is never trained on.
@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from mis_lib.construct import general
+from mis_lib.construct import general, sheet
 from mis_lib.construct.elements import ElementTable, load_elements
 from mis_lib.construct.filters import Dropped, drop_leaks
 from mis_lib.construct.gallery import Picture, Progress, draw_all
@@ -167,6 +167,8 @@ def _build(folder: Path, planned: Plan, progress: Progress) -> Summary:
         dropped=planned.dropped,
     )
     (folder / SUMMARY).write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    text = sheet.sheet(planned.files, seed=planned.seed, table=planned.table, pictures=len(hashes))
+    (folder / sheet.NAME).write_text(text, encoding="utf-8")
     write_manifest(folder)
     return summary
 

@@ -1,0 +1,44 @@
+"""The datasheet that ``mis construct`` puts beside MIS-Mini: what its numbers cannot say about it."""
+
+from collections.abc import Mapping, Sequence
+
+from mis_lib.construct.images import CREDITS, UNSEEN_STYLE
+from mis_lib.data.datasheet import About, datasheet
+from mis_lib.schema import Sample
+
+NAME = "DATASHEET.md"
+LIMITS = (
+    "Everything is drawn: emoji on plain paper. A model that is safe here need not be safe on photographs.",
+    "Every item has two images; general items have one to four. Longer sequences are not tested.",
+    "English only; questions are templates of a block, so the questions say little and the pictures carry the difference.",
+    "Nobody outside this project has reviewed which pairs are harmful and how they are answered; no agreement between raters was measured.",
+    "Content stays non-graphic and explains no method; Erotic is limited to consent and covert recording between adults.",
+    f"The split real is a shift of drawing style ({UNSEEN_STYLE}), not real photographs as in MIS.",
+    "Training labels share a few declining sentences; a model may learn their wording.",
+)
+
+
+def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictures: int) -> str:
+    """The datasheet of one build of MIS-Mini.
+
+    Args:
+        files: samples by data file.
+        seed: that it was drawn with.
+        table: SHA-256 of the element table.
+        pictures: how many were drawn.
+    """
+    drawings = {f"drawings in style {style}": credit for style, credit in CREDITS.items()}
+    about = About(
+        title="MIS-Mini",
+        purpose=(
+            "A miniature of MIS (arXiv 2501.18533) for trying multi-image safety from end to end on a laptop: questions about two pictures that "
+            "are harmless alone and harmful together, each with a benign twin that differs in one picture."
+        ),
+        made=(
+            f"`mis construct --out FOLDER --seed {seed}` composes items from the element table (SHA-256 {table}) and draws {pictures:,} pictures; "
+            "the same seed gives the same bytes. Questions and answers are composed of the table's texts; no model is asked on the way."
+        ),
+        licences={"texts and element table": "Apache-2.0, as this project", **drawings},
+        limits=LIMITS,
+    )
+    return datasheet(files, about)
