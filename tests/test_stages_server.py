@@ -186,9 +186,9 @@ def test_killed_and_started_again_it_ends_the_same_and_pays_for_nothing_twice(
     with FakeServer(Script(hold_after=answered)) as server:
         process = start(out, server.url)
         assert server.holding.wait(120), process.stderr and process.stderr.read()
-        stored = list[Path]()
-        while len(stored) < answered:  # what was answered is on its way to the disk
-            stored = list((out / "stages" / "cache").rglob("[0-9a-f]*.json"))
+        deadline = time.monotonic() + 60
+        while len(list((out / "stages" / "cache").rglob("[0-9a-f]*.json"))) < answered:
+            assert time.monotonic() < deadline, "what was answered does not get to the disk"
             time.sleep(0.01)
         kill(process)
         assert len(server.calls) == answered
