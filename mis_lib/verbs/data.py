@@ -120,8 +120,10 @@ def check_data(
     max_length: Annotated[
         int | None, typer.Option("--max_length", help="Rows are cut after so many tokens [default: the context]")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch_size", help="For the memory estimate.")] = 1,
-    lora_rank: Annotated[int, typer.Option("--lora_rank", help="For the memory estimate; 0: all weights.")] = 16,
+    batch_size: Annotated[int | None, typer.Option("--batch_size", help="For the memory estimate [default: 1]")] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option("--lora_rank", help="For the memory estimate; 0: all weights [default: 16]")
+    ] = None,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="For the memory estimate.")] = False,
     against: Annotated[Path | None, typer.Option("--against", help="Test data that no row may resemble.")] = None,
     duplicates: Annotated[bool, typer.Option("--duplicates", help="Look for near-duplicates within the set.")] = False,
@@ -159,11 +161,10 @@ def check_data(
 
         flags = {
             "images": images, "model": model, "max_pixels": max_pixels, "min_pixels": min_pixels, "max_dynamic_patch": max_dynamic_patch,
-            "max_length": max_length,
+            "max_length": max_length, "training.batch_size": batch_size, "training.lora_rank": lora_rank,
+            "training.checkpointing": checkpointing or None,
         }  # fmt: skip
-        training = {"batch_size": batch_size, "lora_rank": lora_rank, "checkpointing": checkpointing}
         given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
-        given += [f"training.{key}={json.dumps(value)}" for key, value in training.items()]
         settings = load_settings(PreflightSettings, config, overrides=[*given, *(sets or [])])
         fine = commands.check(
             Path(path), settings, against=against, duplicates=duplicates, remove=remove, html=html, as_json=as_json
