@@ -93,7 +93,7 @@ def npm_package(name: str, downloads: Path) -> Path:
 
 def spoken_names() -> dict[str, list[str]]:
     """Slugs of the names that emoji sets may use, by code points without variation selectors."""
-    import emoji
+    import emoji  # pyright: ignore[reportMissingImports]  # the extra "train"
 
     names: dict[str, list[str]] = {}
     for sign, entry in emoji.EMOJI_DATA.items():
