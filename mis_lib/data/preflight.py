@@ -7,6 +7,7 @@ Rows are read raw, not as ``Sample``s, so that one pass names every fault with f
 judged by their headers; pixels are decoded only where a file's end is missing.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,16 +17,18 @@ from mis_lib.configs import Settings
 from mis_lib.data.benchmarks import recognise
 from mis_lib.data.budget import Budget, budget_for
 from mis_lib.data.checks import is_cot, row_findings, set_findings
-from mis_lib.data.findings import Finding, Kind, Place
+from mis_lib.data.findings import Finding, Kind, Level, Place
+from mis_lib.data.formats import to_sample
 from mis_lib.data.headers import Headers
 from mis_lib.data.loader import Loader
 from mis_lib.data.memory import Memory, Training, memory
 from mis_lib.data.reading import view
 from mis_lib.data.report import FileSummary, Report, RowTokens, Tokens
 from mis_lib.data.rows import RawFile, RawRow, data_files, read_file
+from mis_lib.data.tables import Row
 from mis_lib.data.views import View
 from mis_lib.data.vision_tokens import limited
-from mis_lib.errors import DataError
+from mis_lib.errors import DataError, ImageError
 
 Progress = Callable[[str], None]
 
@@ -75,6 +78,9 @@ def preflight(
         findings += file.raw.findings
         findings += [finding for seen in file.views for finding in row_findings(seen, file.headers)]
         findings += set_findings(file.views, cot=cot)
+        findings += _refused(
+            file, {found.row for found in findings if found.file == file.raw.path.name and found.level is Level.ERROR}
+        )
         forms = sorted({seen.form.value for seen in file.views})
         summaries.append(FileSummary(name=file.raw.path.name, rows=len(file.raw.rows), forms=forms, cot=cot))
     tokens = None if budget is None else predict(checked, budget, settings)
@@ -110,6 +116,26 @@ def read_all(path: Path, images: Path | None = None) -> list[Checked]:
     return checked
 
 
+def _refused(file: Checked, wrong: set[int]) -> Iterator[Finding]:
+    """Rows without an error so far that the strict reader refuses all the same: what passes here, loads."""
+    for row in file.raw.rows:
+        if row.row in wrong or not file.raw.path.is_file():
+            continue
+        try:
+            to_sample(Row(file.raw.path, row.row, row.values), file.headers.folder)
+        except ImageError:  # told from its header
+            continue
+        except DataError as error:
+            field, message = _told(str(error).partition(": ")[2])
+            yield row.place.finding(Kind.MALFORMED, field, message, "put the field right, or remove the row")
+
+
+def _told(message: str) -> tuple[str, str]:
+    """Field and rest of a reader's message."""
+    found = re.match(r"field '([^']*)': ", message)
+    return ("", message) if found is None else (found[1], message[found.end() :])
+
+
 def _checked(raw: RawFile, headers: Headers) -> Checked:
     seen = [view(row) for row in raw.rows]
     raw.findings += [found for found in seen if isinstance(found, Finding)]
@@ -124,9 +150,9 @@ def _published(loader: Loader, folder: Path, split: str) -> RawFile:
             place, _, message = str(found).partition(": ")
             file, _, row = place.partition(", row ")
             at = Place(Path(file).name, int(row) if row.isdigit() else 0)
-            raw.findings.append(
-                at.finding(Kind.MALFORMED, "", message, "see the message; fetch the set again if it is the set's")
-            )
+            field, message = _told(message)
+            fix = "put the row right, or fetch the set again"
+            raw.findings.append(at.finding(Kind.MALFORMED, field, message, fix))
         else:
             place = found.provenance
             raw.rows.append(RawRow(place["file"], place["row"], found.model_dump(mode="json")))

@@ -97,13 +97,22 @@ def _mis_test(seen: View, values: Mapping[str, Any]) -> None:
             wrong(seen, values, name, "a path", "name the image file relative to the data folder")
 
 
+def _optional_id(seen: View, values: Mapping[str, Any]) -> None:
+    """Dialogues may go without an id; their place in the file stands for it."""
+    found = values.get("id", "none")
+    if isinstance(found, bool) or not isinstance(found, int | str) or not str(found).strip():
+        wrong(seen, values, "id", "a text or number", "give the row an id, or leave the field out")
+
+
 def _conversations(seen: View, values: Mapping[str, Any]) -> None:
+    _optional_id(seen, values)
     name = "images" if "images" in values or "image" not in values else "image"
     seen.images = image_list(seen, values, name, may_be_one=name == "image")
     _turns(seen, values["conversations"], "conversations", "from", "value")
 
 
 def _messages(seen: View, values: Mapping[str, Any]) -> None:
+    _optional_id(seen, values)
     if "images" in values:
         seen.images = image_list(seen, values, "images", may_be_one=False)
     if "messages" in values:

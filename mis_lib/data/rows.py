@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mis_lib.data.findings import Finding, Kind, Place
+from mis_lib.data.findings import Finding, Kind, Place, printable
 from mis_lib.data.taxonomy import close_to
 from mis_lib.errors import DataError
 
@@ -43,7 +43,7 @@ class RawRow(NamedTuple):
     def place(self) -> Place:
         """Where it stands, with its id if it has one."""
         found = self.values.get("id")
-        return Place(self.file, self.row, str(found) if isinstance(found, str | int) else "")
+        return Place(self.file, self.row, printable(str(found)) if isinstance(found, str | int) else "")
 
 
 @dataclass
@@ -182,7 +182,21 @@ def _row(file: RawFile, place: Place, value: Any) -> Iterator[RawRow]:
     if isinstance(value, _Object):
         message = f"expected each field once, found {value.repeated!r} twice; only the last one counts"
         file.findings.append(row.place.finding(Kind.REPEATED_KEY, value.repeated, message, "keep one of the two"))
+    if strange := _not_in_json(value):
+        message = f"expected values that JSON can hold, found {strange}"
+        file.findings.append(row.place.finding(Kind.NOT_JSON, "", message, "write the value again"))
     yield row
+
+
+def _not_in_json(value: Any) -> str | None:
+    """What Python's reader lets pass and other readers, pydantic and pyarrow among them, do not."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return "half a character (a lone surrogate)"
+    except ValueError:
+        return "NaN or infinity"
+    return None
 
 
 def _broken_line(place: Place, line: bytes, error: ValueError, *, is_last: bool) -> Finding:

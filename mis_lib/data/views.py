@@ -59,7 +59,8 @@ def image_list(seen: View, values: Mapping[str, Any], name: str, *, may_be_one: 
         return []
     names = []
     for number, path in enumerate(listed):
-        path = path["path"] if isinstance(path, dict) and isinstance(path.get("path"), str) else path
+        if isinstance(path, dict) and path.get("bytes") is None:
+            path = path.get("path")
         if isinstance(path, str):
             names.append(path)
         else:
