@@ -10,8 +10,12 @@ import pytest
 from mis_lib.construct.images import CREDITS
 from mis_lib.construct.pipeline import construct, plan
 from mis_lib.construct.sheet import LIMITS, sheet
+from mis_lib.data.checks import is_cot, set_findings, text_findings
 from mis_lib.data.datasheet import About, datasheet
+from mis_lib.data.reading import view
+from mis_lib.data.rows import RawRow
 from mis_lib.data.taxonomy import TAXONOMY
+from mis_lib.data.views import View
 from mis_lib.files import is_intact
 from mis_lib.schema import Sample
 
@@ -104,6 +108,16 @@ def test_construct_writes_it_beside_the_data(tmp_path: Path) -> None:
     assert f"draws {pictures:,} pictures" in text
     assert is_intact(tmp_path / "data")
     assert "DATASHEET.md" in json.loads((tmp_path / "data/manifest.json").read_text())
+
+
+def test_preflight_finds_nothing_wrong_with_mis_minis_texts_and_labels(files: dict[str, list[Sample]]) -> None:
+    for name, samples in files.items():
+        rows = [RawRow(name, place, sample.model_dump(mode="json")) for place, sample in enumerate(samples, 1)]
+        views = [found for row in rows if isinstance(found := view(row), View)]
+        assert len(views) == len(samples)
+        assert [finding for seen in views for finding in [*seen.findings, *text_findings(seen)]] == []
+        assert list(set_findings(views, cot=is_cot(views))) == []
+        assert is_cot(views) == (name != "general")
 
 
 def test_any_set_has_a_datasheet() -> None:

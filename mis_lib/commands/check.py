@@ -16,7 +16,7 @@ from mis_lib.data.duplicates import Rows, count, find, findings, rows_of, with_t
 from mis_lib.data.findings import Finding
 from mis_lib.data.preflight import PreflightSettings, preflight, read_all
 from mis_lib.data.report import Report
-from mis_lib.errors import DataError, SettingsError
+from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import write_atomic
 
 HUB = "hub:"
@@ -90,7 +90,10 @@ def _resolved(settings: PreflightSettings) -> PreflightSettings:
         return settings
     from mis_lib.models.mini import mini_folder
 
-    folder = mini_folder()
+    try:
+        folder = mini_folder()
+    except ModelError:  # its weights are not there: what is published of it will do
+        return settings
     return settings.model_copy(update={"model": str(folder)}) if (folder / "config.json").is_file() else settings
 
 

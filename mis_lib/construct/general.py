@@ -41,15 +41,21 @@ def general_samples(seed: int, items: int = ITEMS) -> Iterator[tuple[Sample, lis
     """Yield items with the pictures they need, the same ones for the same seed."""
     dice = random.Random(f"{seed}|general")
     deck = _deck(dice)
-    for number in range(items):
+    asked: set[tuple[str, str, tuple[str, ...]]] = set()
+    number = 0
+    while number < items:
         count = dice.choices((1, 2, 3, 4), (30, 50, 12, 8))[0]
         names = [next(deck) for _ in range(count)]
         style = dice.choice(TRAINED_STYLES)
         question, answer = _task(dice, names)
+        if (question, style, tuple(names)) in asked:  # the deck has gone round and the same wording was drawn
+            continue
+        asked.add((question, style, tuple(names)))
+        number += 1
         pictures = [Picture(name, style, 0) for name in names]
         provenance = {"source": "objects", "style": style, "seed": seed}
         sample = Sample(
-            id=f"general-{number + 1:04d}",
+            id=f"general-{number:04d}",
             question=question,
             images=[picture.path for picture in pictures],
             split=SPLIT,

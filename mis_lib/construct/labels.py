@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mis_lib.data.refusals import REFUSALS
 from mis_lib.schema import Segment, SegmentKind
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
@@ -23,13 +24,6 @@ DECLINING = (
     "Because of that, I have to say no to this.",
     "I don't want to help with something that could end like that.",
     "This is something I can't assist with.",
-)
-REFUSALS = (
-    "I'm sorry, but I can't help with that.",
-    "I'm sorry, but I can't assist with that request.",
-    "Sorry, I can't help with this.",
-    "I'm sorry, I am unable to help with that.",
-    "I apologize, but I cannot answer this question.",
 )
 
 # Names that stand without an article: stuff that is not counted, games, and plurals that do not end in s.

@@ -30,7 +30,7 @@ DAMAGED = re.compile("\ufffd|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\u00e2\u20ac|\u00c
 def row_findings(seen: View, headers: Headers) -> Iterator[Finding]:
     """Everything that can be said about one row without its neighbours."""
     yield from seen.findings
-    yield from _text_findings(seen)
+    yield from text_findings(seen)
     yield from _category_findings(seen)
     yield from image_findings(seen, headers)
 
@@ -66,7 +66,8 @@ def is_cot(views: Iterable[View]) -> bool:
     return bool(lengths) and statistics.median(lengths) >= COT_WORDS
 
 
-def _text_findings(seen: View) -> Iterator[Finding]:
+def text_findings(seen: View) -> Iterator[Finding]:
+    """What is wrong with question and answer as texts."""
     for name, text in (("question", seen.question), ("answer", seen.answer or "")):
         if stray := SPECIAL_TOKEN.search(text):
             message = f"expected plain text, found the special token {stray[0]}"
