@@ -223,6 +223,25 @@ def test_a_mixture_prints_composition_and_overlap_and_is_written(layout: Path, t
     assert "Rows that resemble a test row" in shown
 
 
+def test_training_data_that_stands_alone_has_no_tests_to_overlap(layout: Path, tmp_path: Path) -> None:
+    lone = tmp_path / "lone"
+    shutil.copytree(layout / "train", lone / "train")
+    shutil.copy(layout / "mis_train.json", lone / "mine.json")
+    result = mis_check(lone / "mine.json", "--mixture", "mirage_star")
+    assert result.exit_code == 0, result.stderr
+    assert "name them with --against" in result.stdout
+
+
+def test_a_published_set_can_be_mixed(tmp_path: Path) -> None:
+    published.vlguard(tmp_path)
+    result = mis_check(tmp_path, "--mixture", "vlguard_p", "--set", "rows=2", "--json")
+    assert result.exit_code in (0, 1), result.stderr  # its drawn miniature shows the same few pictures in both splits
+    found = json.loads(result.stdout)
+    assert found["recipe"]["name"] == "vlguard_p"
+    assert found["composition"][0]["rows"] == 2
+    assert [overlap["test"] for overlap in found["overlaps"]] == ["test"]
+
+
 def test_a_mixture_that_leaks_has_status_1(layout: Path) -> None:
     result = mis_check(
         layout / "mis_train.json", "--mixture", "mirage_star", "--against", layout / "mis_train.json", "--json"

@@ -8,7 +8,8 @@ from mis_lib.commands.check_tables import mixture_tables
 from mis_lib.data.mixed import composition, overlaps, write
 from mis_lib.data.mixtures import GENERAL, SAFETY, Recipe, SampleSet, compose
 from mis_lib.data.recipes import configured
-from mis_lib.data.sources import find_source, load
+from mis_lib.data.sources import Source, find_source, load
+from mis_lib.errors import DataError
 
 TEST_SPLITS = ("easy", "hard", "real", "test")
 
@@ -63,20 +64,26 @@ def _sources(recipe: Recipe, path: Path, general: Path | None) -> dict[str, Samp
         place, split = places[role]
         if role == GENERAL and general is None and place.is_file():
             place = place.parent
-        source = find_source(place, split=split if place.is_dir() else None)
         console.say(f"Reading {role} data")
-        sources[role] = SampleSet(load(source), source.folder)
+        sources[role] = _read(find_source(place, split=split if place.is_dir() else None))
     return sources
 
 
 def _tests(path: Path, *, every: bool) -> dict[str, SampleSet]:
-    """The test splits at a path; ``every``: whatever is there is test data."""
+    """The test splits at a path, or beside it; ``every``: it was named as test data, so whatever is there is meant."""
     if every and path.is_file():
-        source = find_source(path)
-        return {path.name: SampleSet(load(source), source.folder)}
+        return {path.name: _read(find_source(path))}
     folder = path if path.is_dir() else path.parent
-    whole = find_source(folder)
-    there = whole.splits if whole.loader is not None else [file.stem for file in whole.files]
+    try:
+        whole = find_source(folder)
+    except DataError:
+        if every:
+            raise
+        return {}  # training data that stands alone
+    there = whole.splits if whole.loader is not None else tuple(file.stem for file in whole.files)
     splits = [split for split in there if split in TEST_SPLITS or (every and split != "train")]
-    sources = {split: find_source(folder, split=split) for split in splits}
-    return {split: SampleSet(load(source), source.folder) for split, source in sources.items()}
+    return {split: _read(find_source(folder, split=split)) for split in splits}
+
+
+def _read(source: Source) -> SampleSet:
+    return SampleSet(load(source), source.folder)
