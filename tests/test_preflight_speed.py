@@ -62,8 +62,17 @@ def measure(file: Path) -> dict[str, float]:
         "findings": len(report.findings),
         "priced": len(report.tokens.rows),
         **used,
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "megabytes": most_memory(),
     }
+
+
+def most_memory() -> float:
+    """The most memory that this program has held, in MB; ``ru_maxrss`` would also count the process that it was forked from."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def test_four_thousand_rows_take_less_than_a_minute(tmp_path: Path) -> None:

@@ -40,13 +40,13 @@ class CompareHandlers:
             gr.Timer(active=status.phase in (Phase.WAITING, Phase.WORKING)),
         )
 
-    def refresh_examples(self, category: str, split: str, words: str) -> Updates:
-        """Example list, the filters' choices, and whether to look again in a second."""
+    def refresh_examples(self) -> Updates:
+        """The filters' choices, and whether to look again in a second."""
         catalogue = self.host.data.value
         waiting = self.host.data.status.phase in (Phase.WAITING, Phase.WORKING)
         categories = gr.Dropdown(choices=category_choices(catalogue.categories)) if catalogue else gr.skip()
         splits = gr.Dropdown(choices=split_choices(catalogue.splits)) if catalogue else gr.skip()
-        return self.list_examples(category, split, words), categories, splits, gr.Timer(active=waiting)
+        return categories, splits, gr.Timer(active=waiting)
 
     def variant_choices(self) -> gr.CheckboxGroup:
         """The loaded model's variants, the usual two ticked."""

@@ -177,8 +177,12 @@ def _bind_loading(
     gr.on(
         [page.load, data_timer.tick],
         handlers.refresh_examples,
+        outputs=[examples.category, examples.split, data_timer],
+        **quiet,
+    ).then(  # with the filters as they are by then: whoever types fast must not see the full list come back
+        handlers.list_examples,
         inputs=filters,
-        outputs=[examples.cards, examples.category, examples.split, data_timer],
+        outputs=examples.cards,
         **quiet,
     )
     gr.on(actions.start.click, handlers.watch_again, outputs=[model_timer], **quiet)
