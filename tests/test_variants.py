@@ -13,13 +13,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from tiny import tiny_adapter, tiny_checkpoint
-from transformers import AutoModelForImageTextToText, Cache
+from transformers import AutoModelForImageTextToText, Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError, ModelError, SettingsError
 from mis_lib.generate import cpu
+from mis_lib.generate.cache import ROOM, RoomyLayer, make_room
 from mis_lib.generate.local import use_adapter
-from mis_lib.generate.rows import mixable_layers, rows_under
+from mis_lib.generate.rows import find_groups, rows_under
 from mis_lib.generate.variants import MAX_QUESTION, Column, VariantEngine, _Answer
 from mis_lib.models.load import load_model
 from mis_lib.prompts import as_plain_text
@@ -136,9 +138,9 @@ def test_low_rank_rows_equal_peft(checkpoint: Path, adapters: dict[str, Path | N
         with use_adapter(network, row), torch.inference_mode():
             alone.append(network(input_ids=tokens).logits)
     inner = network.get_base_model()
-    layers = mixable_layers(inner)
-    assert layers is not None and len(layers) == 6
-    with rows_under(layers, rows), torch.inference_mode():
+    groups = find_groups(inner)
+    assert groups is not None and [len(group.layers) for group in groups] == [2, 1] * 2  # q with v, down; two blocks
+    with rows_under(groups, rows), torch.inference_mode():
         together = inner(input_ids=tokens.expand(4, -1)).logits
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(together[0], together[1], atol=1e-2)
@@ -216,7 +218,8 @@ def test_closing_frees_the_model_and_the_memory(engine: VariantEngine, images: l
     hook.remove()
     gc.collect()
     assert not caches
-    assert not any("forward" in layer.__dict__ for layer in engine._layers or ())
+    layers = [layer for group in engine._groups or () for layer in group.layers]
+    assert layers and not any("forward" in layer.__dict__ for layer in layers)
     assert last(engine.stream(images, QUESTION, ["base"], SHORT))[0].finish_reason
 
 
@@ -359,12 +362,76 @@ def test_float32_where_bfloat16_is_slow(checkpoint: Path, tmp_path: Path, monkey
     assert cpu.working_dtype(half, "cpu") == "auto"
 
 
-@pytest.mark.skipif(not cpu.has_bfloat16_products(), reason="this CPU does not multiply bfloat16")
-def test_packed_weights_change_nothing_but_rounding(checkpoint: Path, adapters: dict[str, Path | None]) -> None:
-    tokens = torch.randint(4, 100, (3, 9))
-    plain, packed = (load_model(checkpoint, adapters, dtype=torch.bfloat16).model for _ in range(2))
-    assert cpu.pack_linears(packed) > 20
+@pytest.fixture
+def exact_and_plain(
+    checkpoint: Path, adapters: dict[str, Path | None]
+) -> dict[str | None, tuple[torch.Tensor, torch.Tensor]]:
+    """Logits of ``TOKENS`` under each adapter from bfloat16 weights, computed in float32 and, by PEFT, in bfloat16."""
+    exact, plain = (load_model(checkpoint, adapters, dtype=torch.bfloat16).model for _ in range(2))
+    exact.float()
+    logits = {}
     for row in (None, "one", "two"):
-        with use_adapter(plain, row), use_adapter(packed, row), torch.inference_mode():
-            expected, found = plain(input_ids=tokens).logits.float(), packed(input_ids=tokens).logits.float()
-        assert (found - expected).norm() < 0.02 * expected.norm()
+        with use_adapter(exact, row), use_adapter(plain, row), torch.inference_mode():
+            logits[row] = exact(input_ids=TOKENS).logits[0], plain(input_ids=TOKENS).logits[0].float()
+    return logits
+
+
+TOKENS = torch.arange(10, 28)[None]
+bfloat16_cpu = pytest.mark.skipif(not cpu.has_bfloat16_products(), reason="this CPU does not multiply bfloat16")
+
+
+@bfloat16_cpu
+def test_packed_weights_are_as_exact_as_plain_ones(
+    checkpoint: Path,
+    adapters: dict[str, Path | None],
+    exact_and_plain: dict[str | None, tuple[torch.Tensor, torch.Tensor]],
+) -> None:
+    packed = load_model(checkpoint, adapters, dtype=torch.bfloat16).model
+    assert cpu.can_pack(packed.get_base_model())
+    cpu.pack_linears(packed)
+    assert sum(isinstance(module, cpu.PackedLinear) for module in packed.modules()) > 20
+    for row, (exact, plain) in exact_and_plain.items():
+        with use_adapter(packed, row), torch.inference_mode():
+            found = packed(input_ids=TOKENS).logits[0].float()
+        assert (found - exact).norm() < 1.3 * (plain - exact).norm() < 0.1 * exact.norm()
+
+
+@bfloat16_cpu
+def test_packed_groups_are_as_exact_as_peft(
+    checkpoint: Path,
+    adapters: dict[str, Path | None],
+    exact_and_plain: dict[str | None, tuple[torch.Tensor, torch.Tensor]],
+) -> None:
+    packed = load_model(checkpoint, adapters, dtype=torch.bfloat16)
+    engine = VariantEngine(packed, {"base": None, "one": "one", "two": "two"})
+    assert engine.packed and engine.mixes
+    network, rows = packed.model.get_base_model(), [None, "two", "one"]
+    with rows_under(engine._groups or [], rows), torch.inference_mode():
+        found = network(input_ids=TOKENS.expand(3, -1)).logits.float()
+    for row, logits in zip(rows, found, strict=True):
+        exact, plain = exact_and_plain[row]
+        assert (logits - exact).norm() < 1.3 * (plain - exact).norm() < 0.1 * exact.norm()
+    with torch.inference_mode():  # the weights that are gone cannot be used unnoticed
+        assert network(input_ids=TOKENS).logits.isnan().all()
+
+
+def test_a_cache_with_room_holds_what_transformers_own_holds() -> None:
+    roomy, own = RoomyLayer(), DynamicLayer()
+    generator = torch.Generator().manual_seed(0)
+    for length in (5, *[1] * (2 * ROOM), 7):  # prompt, single tokens past two enlargements, several at once
+        keys, values = (torch.randn(2, 3, length, dim, generator=generator) for dim in (4, 6))
+        for found, expected in zip(roomy.update(keys, values), own.update(keys, values), strict=True):
+            assert torch.equal(found, expected)
+    assert roomy.get_seq_length() == own.get_seq_length() == 12 + 2 * ROOM
+    keys, values = torch.ones(2, 3, 1, 4), torch.ones(2, 3, 1, 6)
+    first, second = roomy.update(keys, values)[0], roomy.update(keys, values)[0]
+    assert first.data_ptr() == second.data_ptr()  # grown in place
+
+
+def test_only_ordinary_empty_layers_get_room() -> None:
+    cache = DynamicCache()
+    cache.layers = [DynamicLayer(), DynamicSlidingWindowLayer(sliding_window=8), DynamicLayer()]
+    cache.layers[2].update(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
+    make_room(cache)
+    assert [type(layer) for layer in cache.layers] == [RoomyLayer, DynamicSlidingWindowLayer, DynamicLayer]
+    make_room(None)

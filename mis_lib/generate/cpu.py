@@ -13,7 +13,7 @@ would be a little faster still (11 / 13 / 15) but change the texts; they are not
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,22 +58,21 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(hidden, self.packed, self.bias, "none", [], "")
 
 
-def pack_linears(network: nn.Module) -> int:
-    """Replace the bfloat16 linear layers of a model on the CPU by packed ones, in place; returns how many were replaced.
+def can_pack(network: Any) -> bool:
+    """Whether packed weights serve this model: bfloat16, on a CPU that multiplies it, by a build of torch with that product."""
+    suits = network.device.type == "cpu" and network.dtype is torch.bfloat16
+    return suits and has_bfloat16_products() and _kernel_works()
 
-    Nothing is replaced where the CPU has no bfloat16 products or this build of torch no such kernel.
-    """
-    if not has_bfloat16_products() or not _kernel_works():
-        return 0
-    places = [
-        (parent, name, child)
-        for parent in network.modules()
-        for name, child in parent.named_children()
-        if _can_be_packed(child) and not isinstance(parent, nn.ModuleDict)  # there PEFT keeps the factors of adapters
-    ]
-    for parent, name, child in places:
-        setattr(parent, name, PackedLinear(child))
-    return len(places)
+
+def pack_linears(network: nn.Module, leave: Collection[nn.Module] = ()) -> None:
+    """Replace the bfloat16 linear layers of a model by packed ones, in place, but for those in ``leave``."""
+    left = {id(module) for module in leave}
+    for parent in list(network.modules()):
+        if isinstance(parent, nn.ModuleDict):  # there PEFT keeps the factors of adapters, whose weights it reads
+            continue
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and child.weight.dtype is torch.bfloat16 and id(child) not in left:
+                setattr(parent, name, PackedLinear(child))
 
 
 class Threads:
@@ -108,10 +107,6 @@ class Threads:
         known = seconds if trial else self._seconds.get(number, seconds)  # what a trial finds replaces older news
         self._seconds[number] = (known + seconds) / 2
         self._steps += 1
-
-
-def _can_be_packed(module: nn.Module) -> bool:
-    return type(module) is nn.Linear and module.weight.dtype is torch.bfloat16 and module.weight.device.type == "cpu"
 
 
 def _own_dtype(checkpoint: Path) -> str | None:

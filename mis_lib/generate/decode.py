@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mis_lib.configs import GenerationSettings
+from mis_lib.generate.cache import make_room
 from mis_lib.generate.cpu import Threads
 
 
@@ -61,6 +62,7 @@ def _steps(
 ) -> Iterator[list[int]]:
     """The loop that ``generate`` hands over to; ``input_ids`` (rows, T) is the prompt."""
     generators = [torch.Generator(input_ids.device).manual_seed(settings.seed) for _ in input_ids]
+    make_room(model_inputs.get("past_key_values"))
     length = None  # of what the model has not read yet: at first the whole prompt
     for _ in range(settings.max_new_tokens):
         with torch.inference_mode(), threads.step() if threads and length else nullcontext():

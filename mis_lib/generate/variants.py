@@ -10,7 +10,7 @@ batch are answered in turns, a token each: slower, the same texts. One generatio
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +22,10 @@ from PIL import Image
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.files import MAX_IMAGES
-from mis_lib.generate.cpu import Threads, pack_linears, working_dtype
+from mis_lib.generate.cpu import Threads, can_pack, pack_linears, working_dtype
 from mis_lib.generate.decode import decode, shares_images
 from mis_lib.generate.local import use_adapter
-from mis_lib.generate.rows import mixable_layers, rows_under
+from mis_lib.generate.rows import find_groups, rows_under
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.prompts import as_plain_text, user_message
 
@@ -61,12 +61,14 @@ class VariantEngine:
         self._model: Any = model.model
         self._network: Any = model.model.get_base_model() if isinstance(model.model, PeftModel) else model.model
         self._adapters = dict(adapters)
-        self._layers = mixable_layers(self._network)
+        self._groups = find_groups(self._network)
         self._threads = Threads() if self._network.device.type == "cpu" else None
         self._busy = threading.Lock()
         self.dtype = str(self._network.dtype).removeprefix("torch.")
-        self.packed = False
-        """Whether the weights are packed for the CPU's matrix unit (``cpu.pack_linears``)."""
+        self.packed = can_pack(self._network)
+        """Whether the weights are packed for the CPU's matrix unit (``cpu``)."""
+        if self.packed:
+            self._pack()
 
     @classmethod
     def load(cls, checkpoint: Path, adapters: Mapping[str, Path | None], *, device: str = "cpu") -> Self:
@@ -76,14 +78,12 @@ class VariantEngine:
             ModelError: something is missing, damaged or does not fit; names the file and the way out.
         """
         model = load_model(checkpoint, adapters, device, working_dtype(checkpoint, device))
-        engine = cls(model, {name: None if folder is None else name for name, folder in adapters.items()})
-        engine.packed = pack_linears(engine._network) > 0
-        return engine
+        return cls(model, {name: None if folder is None else name for name, folder in adapters.items()})
 
     @property
     def mixes(self) -> bool:
         """Whether all variants are answered in one batch; otherwise they take turns."""
-        return self._layers is not None
+        return self._groups is not None
 
     def stream(
         self,
@@ -142,18 +142,20 @@ class VariantEngine:
 
     def tokens(
         self, images: Sequence[Image.Image], question: str, variants: Sequence[str], settings: GenerationSettings
-    ) -> Iterator[list[int]]:
+    ) -> Generator[list[int], None, None]:
         """Next token of each variant, step by step: from one batch, or in turns where adapters cannot be mixed.
 
         Goes on beyond end tokens and checks nothing; for measurements. ``stream`` is what answers people.
         """
         adapters = [self._adapters[variant] for variant in variants]
-        if self._layers is None:
+        if self._groups is None:
             yield from self._in_turns(self._prompt(images, question, 1, settings), adapters, settings)
             return
         inputs = self._prompt(images, question, len(variants), settings)
-        with rows_under(self._layers, adapters):
-            yield from decode(self._network, inputs, len(variants), settings, self._threads)
+        order = sorted(range(len(variants)), key=lambda row: adapters[row] is not None)  # rows without adapter go first
+        with rows_under(self._groups, [adapters[row] for row in order]):
+            for tokens in decode(self._network, inputs, len(variants), settings, self._threads):
+                yield [tokens[order.index(row)] for row in range(len(variants))]
 
     def _in_turns(
         self, inputs: Any, adapters: Sequence[str | None], settings: GenerationSettings
@@ -168,6 +170,12 @@ class VariantEngine:
                 with use_adapter(self._model, adapter):
                     tokens += next(stream)
             yield tokens
+
+    def _pack(self) -> None:
+        grouped = self._groups or []
+        for group in grouped:
+            group.pack()
+        pack_linears(self._network, leave=[layer.base_layer for group in grouped for layer in group.layers])
 
     def _prompt(self, images: Sequence[Image.Image], question: str, rows: int, settings: GenerationSettings) -> Any:
         """The model's inputs: one prompt, or one a row for models that do not share the features of images.
