@@ -106,8 +106,11 @@ def export_data(
 @verbs.command(name="check", cls=ManyValues)
 def check_data(
     path: Annotated[
-        str, typer.Argument(help="Data file or folder; hub: or hub:NAME tells how to fetch published sets.")
-    ],
+        str | None,
+        typer.Argument(
+            help="Data file or folder; hub: or hub:NAME tells how to fetch published sets; MIS-Mini where none is given."
+        ),
+    ] = None,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of the images [default: the file's]")] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Predict tokens and memory: checkpoint folder, hub id, or mini.")
@@ -146,6 +149,10 @@ def check_data(
     """Find everything wrong with a data set before it costs GPU hours; status 1 means that training must not start."""
     from mis_lib.commands import check as commands
 
+    if path is None:
+        from mis_lib.construct.pipeline import ensure_mini_data
+
+        path = str(ensure_mini_data())
     if path.startswith(commands.HUB):
         commands.hub(path.removeprefix(commands.HUB), as_json=as_json)
         return
