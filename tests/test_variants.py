@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from tiny import tiny_adapter, tiny_checkpoint
+from torch import nn
 from transformers import AutoModelForImageTextToText, Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -21,7 +22,7 @@ from mis_lib.errors import ImageError, ModelError, SettingsError
 from mis_lib.generate import cpu
 from mis_lib.generate.cache import ROOM, RoomyLayer, make_room
 from mis_lib.generate.local import use_adapter
-from mis_lib.generate.rows import find_groups, rows_under
+from mis_lib.generate.rows import Group, find_groups, rows_under
 from mis_lib.generate.variants import MAX_QUESTION, Column, VariantEngine, _Answer
 from mis_lib.models.load import load_model
 from mis_lib.prompts import as_plain_text
@@ -47,7 +48,7 @@ def engine(checkpoint: Path, adapters: dict[str, Path | None]) -> VariantEngine:
     return VariantEngine.load(checkpoint, adapters)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """A model of this size is slower with more, and very slow with more on a busy machine."""
     number = torch.get_num_threads()
@@ -413,6 +414,34 @@ def test_packed_groups_are_as_exact_as_peft(
         assert (logits - exact).norm() < 1.3 * (plain - exact).norm() < 0.1 * exact.norm()
     with torch.inference_mode():  # the weights that are gone cannot be used unnoticed
         assert network(input_ids=TOKENS).logits.isnan().all()
+
+
+@bfloat16_cpu
+@pytest.mark.parametrize(("inward", "outward"), [(576, 960), (1536, 640)])
+def test_a_row_does_not_depend_on_its_company(inward: int, outward: int) -> None:
+    """At mini's sizes and with two threads, where the CPU's kernels do choose differently for different numbers of rows."""
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    model = nn.Sequential(nn.Linear(inward, outward, bias=False)).bfloat16()
+    config = LoraConfig(r=16, lora_alpha=1024, target_modules=["0"], init_lora_weights=False)
+    network = get_peft_model(model, config, adapter_name="one", autocast_adapter_dtype=False)
+    network.add_adapter("two", config, autocast_adapter_dtype=False)
+    layer = network.base_model.model[0]
+    group = Group([layer])
+    group.pack()
+    rows = [None, "one", "two", "one"]
+    for length in (125, *[1] * 100):  # a prompt, then single tokens
+        hidden = torch.randn(4, length, inward).bfloat16()
+
+        def answer(rows: list[str | None], hidden: torch.Tensor) -> torch.Tensor:
+            group.answer_under(rows)
+            with torch.inference_mode():
+                return layer(hidden)
+
+        together = answer(rows, hidden)
+        for number, row in enumerate(rows):
+            assert torch.equal(answer([row], hidden[number : number + 1])[0], together[number])
+        assert torch.equal(answer(rows[:2], hidden[:2]), together[:2])
 
 
 def test_a_cache_with_room_holds_what_transformers_own_holds() -> None:

@@ -96,7 +96,9 @@ class Group:
             low_BTR = low_BTR[skip:, :, start : start + len(up_RO)] * scale_B1R
             if low_BTR.shape[1] > 1:  # a prompt is no thin matrix
                 low_BTR, up_RO = low_BTR.to(result_BTO.dtype), up_RO.to(result_BTO.dtype)
-            result_BTO[skip:].add_(low_BTR @ up_RO)
+            elif len(low_BTR) == 1:  # one row goes through the same kernel as several, to the same last bit
+                low_BTR = low_BTR.expand(2, -1, -1)
+            result_BTO[skip:].add_((low_BTR @ up_RO)[: len(result_BTO) - skip])
         return result_BTO.split_with_sizes(self.sizes, -1)
 
     def _stack(self) -> nn.Linear:
