@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from mis_lib.cli import app
 from mis_lib.commands import bench as bench_module
-from mis_lib.commands.bench import Round, bench, show
+from mis_lib.commands.bench import Round, bench, show, to_markdown
 from mis_lib.errors import SettingsError
 
 
@@ -69,7 +69,16 @@ def test_the_table_names_what_was_measured(checkpoint: Path, adapters: dict[str,
     for part in show(bench(checkpoint, adapters, images=1, tokens=3, rounds=1, device="cpu")):
         screen.print(part)
     text = screen.export_text()
-    assert "2: base one" in text and "x base alone" in text and "peak memory" in text
+    assert "2: base, one" in text and "x base" in text and "peak memory" in text
+
+
+def test_the_markdown_table_is_one(checkpoint: Path, adapters: dict[str, Path]) -> None:
+    found = bench(checkpoint, adapters, images=1, tokens=3, rounds=1, device="cpu", dtype="bfloat16")
+    assert found.dtype == "bfloat16"
+    *table, empty, caption = to_markdown(found).split("\n")
+    assert len(table) == 6  # heading, rule, four arrangements
+    assert {line.count("|") for line in table} == {9}
+    assert not empty and caption.startswith("1 images, 3 tokens in each column")
 
 
 def test_one_column_alone_is_no_comparison(checkpoint: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 from pydantic import BaseModel
+from rich import box
 from rich.table import Table
 
 from mis_lib import console
@@ -67,7 +68,14 @@ class Measurement(BaseModel):
 
 
 def bench(
-    checkpoint: Path | None, adapters: Mapping[str, Path] | None, *, images: int, tokens: int, rounds: int, device: str
+    checkpoint: Path | None,
+    adapters: Mapping[str, Path] | None,
+    *,
+    images: int,
+    tokens: int,
+    rounds: int,
+    device: str,
+    dtype: str | None = None,
 ) -> Measurement:
     """Time one column of the base and of an adapter, both side by side, and all variants together.
 
@@ -78,12 +86,13 @@ def bench(
         tokens: written by every column.
         rounds: of all arrangements; one more, not counted, goes before.
         device: where the model computes.
+        dtype: number type of the weights; what suits the machine if not given.
 
     Raises:
         SettingsError: there is no adapter to compare with.
         ModelError: checkpoint or adapters cannot be used.
     """
-    engine = _load(checkpoint, adapters, device)
+    engine = _load(checkpoint, adapters, device, dtype)
     settings = GenerationSettings(max_new_tokens=tokens)
     pictures = [Image.linear_gradient("L").resize((640, 480)).rotate(60 * turn) for turn in range(images)]
     base, adapter = engine.variants[:2]
@@ -102,28 +111,56 @@ def bench(
 
 
 def show(measurement: Measurement) -> Iterator[Table | str]:
-    """The measurement as a table and a line on how it was made."""
-    table = Table(
-        title=f"{measurement.images} images, {measurement.tokens} tokens in each column", title_justify="left"
-    )
-    ones = list(measurement.timings[0].ratios)
-    headings = ["columns", "first token", "all tokens: best", "median", "tokens/s a column: best", "median"]
-    for heading in [*headings, *(f"x {one} alone" for one in ones)]:
-        table.add_column(heading, justify="left" if heading == "columns" else "right")
-    for row in measurement.timings:
-        seconds = [f"{value:.2f} s" for value in (row.first_token, row.best, row.median)]
-        rates = [f"{value:.1f}" for value in (row.rate_best, row.rate_median)]
-        ratios = [f"{row.ratios[one]:.2f}" for one in ones]
-        table.add_row(f"{len(row.variants)}: {' '.join(row.variants)}", *seconds, *rates, *ratios)
+    """The measurement for a terminal: a table and a line on how it was made."""
+    headings, *rows = _cells(measurement)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in headings:
+        first = heading == headings[0]
+        table.add_column(heading, justify="left" if first else "right", no_wrap=not first)
+    for row in rows:
+        table.add_row(*row)
     yield table
+    yield _caption(measurement)
+
+
+def to_markdown(measurement: Measurement) -> str:
+    """The measurement as a table for a README."""
+    headings, *rows = _cells(measurement)
+    rule = ["---", *["---:"] * (len(headings) - 1)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows)]
+    return "\n".join([*lines, "", _caption(measurement)])
+
+
+def _cells(measurement: Measurement) -> list[list[str]]:
+    ones = list(measurement.timings[0].ratios)
+    headings = ["columns", "first s", "all s", "median", "tokens/s", "median", *(f"x {one}" for one in ones)]
+    return [
+        headings,
+        *(
+            [
+                f"{len(row.variants)}: {', '.join(row.variants)}",
+                *(f"{seconds:.2f}" for seconds in (row.first_token, row.best, row.median)),
+                *(f"{rate:.1f}" for rate in (row.rate_best, row.rate_median)),
+                *(f"{row.ratios[one]:.2f}" for one in ones),
+            ]
+            for row in measurement.timings
+        ),
+    ]
+
+
+def _caption(measurement: Measurement) -> str:
     layout = ", packed weights" if measurement.packed else ""
-    yield (
-        f"{measurement.rounds} rounds; {measurement.dtype}{layout}, {measurement.threads} threads on {measurement.cores} cores; "
-        f"load average {measurement.load_average}; peak memory {measurement.peak_memory_mb} MB"
+    return (
+        f"{measurement.images} images, {measurement.tokens} tokens in each column; seconds to the first and to all tokens, tokens a second "
+        f"in each column (best of {measurement.rounds} rounds, and median), time against one column alone (median within a round); "
+        f"{measurement.dtype}{layout}, {measurement.threads} threads on {measurement.cores} cores, "
+        f"load average {measurement.load_average}, peak memory {measurement.peak_memory_mb} MB"
     )
 
 
-def _load(checkpoint: Path | None, adapters: Mapping[str, Path] | None, device: str) -> "VariantEngine":
+def _load(
+    checkpoint: Path | None, adapters: Mapping[str, Path] | None, device: str, dtype: str | None
+) -> "VariantEngine":
     from mis_lib.generate.variants import VariantEngine  # takes seconds to import
     from mis_lib.models.mini import ensure_mini
 
@@ -132,7 +169,7 @@ def _load(checkpoint: Path | None, adapters: Mapping[str, Path] | None, device: 
         raise SettingsError(
             "expected at least one adapter to measure beside the base, found none; name one with --adapters"
         )
-    return VariantEngine.load(checkpoint or ensure_mini(console.say), variants, device=device)
+    return VariantEngine.load(checkpoint or ensure_mini(console.say), variants, device=device, dtype=dtype)
 
 
 def _round(

@@ -1,7 +1,7 @@
 """How the products of one decoding step are computed on a CPU: number type, layout of the weights, number of threads.
 
 A step reads every weight once, for however many rows, so it is bound by memory, and by the hundreds of small operations around the
-products. Measured for mini's decoder on two cores, milliseconds a step for the linear layers alone, 1 / 2 / 4 rows (README, "Speed"):
+products. Measured for mini's decoder on two cores, milliseconds a step for the linear layers alone, 1 / 2 / 4 rows:
 
     bfloat16, plain weights     24 / 24 / 23    and 1,700 for a prompt of 250 tokens on a CPU without bfloat16 products (200 in float32)
     bfloat16, packed weights    16 / 16 / 17    only where the CPU multiplies bfloat16 (AMX, AVX512-BF16)

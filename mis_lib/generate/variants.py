@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from peft import PeftModel
 from PIL import Image
 
@@ -71,13 +72,26 @@ class VariantEngine:
             self._pack()
 
     @classmethod
-    def load(cls, checkpoint: Path, adapters: Mapping[str, Path | None], *, device: str = "cpu") -> Self:
+    def load(
+        cls,
+        checkpoint: Path,
+        adapters: Mapping[str, Path | None],
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype | str | None = None,
+    ) -> Self:
         """Load a checkpoint and the adapters of its variants (``None``: the checkpoint itself).
+
+        Args:
+            checkpoint: folder in the standard Hugging Face layout.
+            adapters: PEFT folder of each variant.
+            device: "cpu", "cuda" ...
+            dtype: number type of the weights; what suits the device if not given (``cpu.working_dtype``).
 
         Raises:
             ModelError: something is missing, damaged or does not fit; names the file and the way out.
         """
-        model = load_model(checkpoint, adapters, device, working_dtype(checkpoint, device))
+        model = load_model(checkpoint, adapters, device, dtype or working_dtype(checkpoint, device))
         return cls(model, {name: None if folder is None else name for name, folder in adapters.items()})
 
     @property

@@ -1,6 +1,7 @@
 """Verbs that measure: how safe and helpful (``report``), how fast (``bench``)."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -65,17 +66,27 @@ def bench_variants(
     tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens that every column writes.")] = 60,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often everything is measured.")] = 5,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, ...")] = "cpu",
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, ... [default: what suits the machine]")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A table for a README.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Time one column against two and all of them, in one run: first token, tokens a second, ratios, memory."""
     from mis_lib import console
-    from mis_lib.commands.bench import bench, show
+    from mis_lib.commands.bench import bench, show, to_markdown
 
     found = bench(
-        checkpoint, named_paths("--adapters", adapters), images=images, tokens=tokens, rounds=rounds, device=device
+        checkpoint,
+        named_paths("--adapters", adapters),
+        images=images,
+        tokens=tokens,
+        rounds=rounds,
+        device=device,
+        dtype=dtype,
     )
     if as_json:
         console.print_json(found.model_dump(mode="json"))
+    elif markdown:
+        sys.stdout.write(to_markdown(found) + "\n")
     else:
         for part in show(found):
             console.out.print(part, highlight=False)
