@@ -171,6 +171,9 @@ def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
     language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
     language.get_input_embeddings().weight.data[len(tokenizer) - 1 :] = 0
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    # the checkpoint holds plain weights, nothing of the GGUF or of where it lay
+    vars(language.config).pop("quantization_config", None)
+    language.config._name_or_path = ""
     make_config: Any = FastVlmConfig  # its image token is a keyword that the checker does not see
     config = make_config(
         vision_config=tower_config(),
