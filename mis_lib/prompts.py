@@ -42,3 +42,13 @@ def as_plain_text(text: str, special_tokens: Collection[str]) -> str:
     while pattern.search(text):  # breaking one token can leave another one that overlapped it
         text = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
     return text
+
+
+def special_tokens(processor: Any) -> set[str]:
+    """Strings that the processor or its tokenizer reads as something else than text."""
+    tokenizer = processor.tokenizer
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    named = {getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "audio")}
+    return {
+        token for token in {*tokenizer.all_special_tokens, *added, *named} if isinstance(token, str) and token.strip()
+    }

@@ -20,7 +20,7 @@ from mis_lib.configs import GenerationSettings
 from mis_lib.errors import SettingsError
 from mis_lib.files import append_record, load_image, open_append, read_records
 from mis_lib.models.load import LoadedModel
-from mis_lib.prompts import user_message
+from mis_lib.prompts import as_plain_text, special_tokens, user_message
 from mis_lib.schema import Response, Sample
 
 BATCH_SIZE = 16
@@ -139,7 +139,10 @@ def answer(
         number: of the batch; with ``settings.seed`` it seeds sampling, so that a resumed run draws the same.
     """
     processor: Any = model.processor
-    messages = [[user_message(row, question)] for row, question in zip(images, questions, strict=True)]
+    special = special_tokens(processor)
+    messages = [
+        [user_message(row, as_plain_text(question, special))] for row, question in zip(images, questions, strict=True)
+    ]
     inputs = processor.apply_chat_template(
         messages,
         add_generation_prompt=True,

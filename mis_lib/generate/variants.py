@@ -28,7 +28,7 @@ from mis_lib.generate.decode import decode, shares_images
 from mis_lib.generate.local import use_adapter
 from mis_lib.generate.rows import find_groups, rows_under
 from mis_lib.models.load import LoadedModel, load_model
-from mis_lib.prompts import as_plain_text, user_message
+from mis_lib.prompts import as_plain_text, special_tokens, user_message
 
 MAX_QUESTION = 8_000  # characters
 POLL = 0.1  # seconds between looks at the stop event while another generation runs
@@ -197,7 +197,7 @@ class VariantEngine:
         Raises:
             SettingsError: prompt and answer together are longer than the model's context.
         """
-        plain = as_plain_text(question, _special_tokens(self.processor))
+        plain = as_plain_text(question, special_tokens(self.processor))
         message = user_message([image.convert("RGB") for image in images], plain)
         inputs = self.processor.apply_chat_template(
             [[message]] * (1 if shares_images(self._network) else rows),
@@ -269,13 +269,3 @@ class _Answer:
         column = Column(self.variant, text, len(self.tokens), seconds, finish_reason)
         self.finished = column if finish_reason else None
         return column
-
-
-def _special_tokens(processor: Any) -> set[str]:
-    """Strings that the processor or its tokenizer reads as something else than text."""
-    tokenizer = processor.tokenizer
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    named = {getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "audio")}
-    return {
-        token for token in {*tokenizer.all_special_tokens, *added, *named} if isinstance(token, str) and token.strip()
-    }
