@@ -16,6 +16,7 @@ from mis_lib.train.miniature.batches import Batches, Encoder
 from mis_lib.train.miniature.curriculum import Curriculum, Row
 from mis_lib.train.miniature.features import FeatureBank
 from mis_lib.train.miniature.gather import icon, slug
+from mis_lib.train.miniature.loop import answer_loss, embed
 from mis_lib.train.miniature.lowrank import add_low_rank, save_adapter
 from mis_lib.train.miniature.pictures import Picture, PictureBank
 from mis_lib.train.miniature.upper import run_layers
@@ -72,9 +73,37 @@ def test_batches_keep_to_the_token_budget_and_lose_no_row(checkpoint: Path) -> N
 def test_labels_are_the_answer_and_nothing_else(checkpoint: Path) -> None:
     encoder = Encoder(AutoProcessor.from_pretrained(checkpoint))
     row = Row([Picture("drawn", 0)], "What is this?", "A banana.")
-    batch = encoder.batch([(row, *encoder.row(row))])
+    batch = encoder.batch([encoder.row(row)])
     kept = batch.labels[0][batch.labels[0] != -100]
     assert encoder.tokenizer.decode(kept) == "A banana.<|im_end|>"
+
+
+def test_dropped_patches_leave_the_others_where_they_were(checkpoint: Path) -> None:
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    row = Row([Picture("drawn", 0), Picture("drawn", 1)], "What do you see?", "Two things.")
+    whole = Encoder(processor).batch([Encoder(processor).row(row)])
+    encoder = Encoder(processor, keep=20)
+    batch = encoder.batch([encoder.row(row)])
+    length = int((batch.positions[0] > 0).sum()) + 1
+    positions = batch.positions[0, :length]
+    assert torch.equal(batch.ids[0, :length], whole.ids[0, positions])
+    assert torch.equal(batch.labels[0, :length], whole.labels[0, positions])
+    first_image = int((whole.ids[0] == encoder.image_id).nonzero()[0])
+    kept = positions[batch.ids[0, :length] == encoder.image_id]
+    assert kept[:20].tolist() == [first_image + patch for patch in batch.patches[0].tolist()]
+    assert batch.patches.shape == (2, 20)
+
+
+def test_the_loss_of_whole_pictures_is_the_models_own(checkpoint: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    encoder = Encoder(AutoProcessor.from_pretrained(checkpoint))
+    rows = [Row([Picture("drawn", 0)], "What is this?", "A banana."), Row([], "Hello?", "Hello, how are you?")]
+    batch = encoder.batch([encoder.row(row) for row in rows])
+    table = torch.randn(1, 49, model.config.vision_config.hidden_size)
+    bank = FeatureBank([Picture("drawn", 0, "openmoji")], table, "cpu")
+    hidden = embed(model, batch.ids, table, encoder.image_id)
+    theirs = model(inputs_embeds=hidden, labels=batch.labels).loss
+    assert torch.allclose(answer_loss(model, bank, batch, encoder.image_id), theirs, atol=1e-4)
 
 
 def test_factors_are_those_that_peft_reads_back(checkpoint: Path, tmp_path: Path) -> None:
@@ -99,9 +128,9 @@ def test_factors_are_those_that_peft_reads_back(checkpoint: Path, tmp_path: Path
 def test_stored_lower_layers_give_what_the_whole_model_gives(checkpoint: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(checkpoint)
     language = model.model.language_model
-    hidden = torch.randn(2, 9, 32)
+    hidden, places = torch.randn(2, 9, 32), torch.arange(9)[None].expand(2, -1)
     whole = language(inputs_embeds=hidden).last_hidden_state
-    parts = language.norm(run_layers(model, run_layers(model, hidden, 0, 1), 1, 2))
+    parts = language.norm(run_layers(model, run_layers(model, hidden, places, 0, 1), places, 1, 2))
     assert torch.allclose(whole, parts, atol=1e-5)
 
 

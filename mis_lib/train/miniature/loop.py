@@ -61,12 +61,33 @@ def embed(model: Any, ids: torch.Tensor, features: torch.Tensor | None, image_id
     return hidden.masked_scatter((ids == image_id)[..., None], projected)
 
 
+def kept_features(bank: Bank, batch: Batch) -> torch.Tensor | None:
+    """Features of a batch's pictures at the patches that its rows keep, (pictures, kept, 1280); ``None`` without pictures."""
+    if not batch.pictures:
+        return None
+    features = bank.features(batch.pictures, augment=True)
+    patches = batch.patches.to(features.device)
+    return features.gather(1, patches[..., None].expand(-1, -1, features.shape[-1]))
+
+
+def causal_mask(hidden: torch.Tensor) -> torch.Tensor:
+    """The additive mask (1, 1, length, length) of rows padded on the right.
+
+    Given outright: from positions with gaps transformers would take each row for several packed ones.
+    """
+    length = hidden.shape[1]
+    mask = torch.full((length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=hidden.device)
+    return mask.triu(1)[None, None]
+
+
 def answer_loss(model: Any, bank: Bank, batch: Batch, image_id: int) -> torch.Tensor:
     """Mean cross-entropy over the answer tokens of a batch."""
     ids, labels = batch.ids.to(bank.device), batch.labels.to(bank.device)
-    features = bank.features(batch.pictures, augment=True) if batch.pictures else None
-    hidden = embed(model, ids, features, image_id)
-    output = model.model.language_model(inputs_embeds=hidden, use_cache=False).last_hidden_state
+    hidden = embed(model, ids, kept_features(bank, batch), image_id)
+    positions = batch.positions.to(bank.device)
+    output = model.model.language_model(
+        inputs_embeds=hidden, position_ids=positions, attention_mask=causal_mask(hidden), use_cache=False
+    ).last_hidden_state
     wanted = labels[:, 1:] != -100
     logits = model.lm_head(output[:, :-1][wanted])
     return F.cross_entropy(logits.float(), labels[:, 1:][wanted])

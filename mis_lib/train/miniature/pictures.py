@@ -15,7 +15,10 @@ SIZE = 224
 STYLE_WEIGHTS = {
     "openmoji": 3.0,
     "twemoji": 3.0,
-}  # the styles of MIS-Mini are seen more often than the helpers around them
+    "openmoji-black": 2.0,
+    "fluent-emoji-high-contrast": 2.0,
+    "emojione-monotone": 2.0,
+}  # the styles of MIS-Mini are seen more often than the helpers around them, line art (as the unseen style is) more than coloured helpers
 
 
 class Picture(NamedTuple):

@@ -17,24 +17,22 @@ from torch.nn import functional as F
 
 from mis_lib.train.miniature.batches import Batch, Encoder
 from mis_lib.train.miniature.curriculum import Row
-from mis_lib.train.miniature.loop import Bank, embed
+from mis_lib.train.miniature.loop import Bank, causal_mask, embed, kept_features
 
 
 class Stored(NamedTuple):
-    """A batch after the lower layers: ``hidden`` (rows, length, width) and ``labels`` (rows, length)."""
+    """A batch after the lower layers: ``hidden`` (rows, length, width), ``labels`` and ``positions`` (rows, length)."""
 
     hidden: torch.Tensor
     labels: torch.Tensor
+    positions: torch.Tensor
 
 
-def run_layers(model: Any, hidden: torch.Tensor, start: int, end: int) -> torch.Tensor:
+def run_layers(model: Any, hidden: torch.Tensor, positions: torch.Tensor, start: int, end: int) -> torch.Tensor:
     """Run decoder layers ``start`` to ``end`` (excluded) on right-padded rows; causal attention needs no padding mask."""
     language = model.model.language_model
-    length = hidden.shape[1]
-    positions = torch.arange(length, device=hidden.device)[None]
     rotary = language.rotary_emb(hidden, positions)
-    mask = torch.full((length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=hidden.device)
-    mask = mask.triu(1)[None, None]
+    mask = causal_mask(hidden)
     for layer in language.layers[start:end]:
         output = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
         hidden = output[0] if isinstance(output, tuple) else output
@@ -44,14 +42,13 @@ def run_layers(model: Any, hidden: torch.Tensor, start: int, end: int) -> torch.
 @torch.no_grad()
 def store(model: Any, bank: Bank, encoder: Encoder, rows: list[Row], *, lower: int, tokens: int) -> list[Stored]:
     """Encode rows, group them by length and run them through the first ``lower`` layers."""
-    encoded = sorted(((row, *encoder.row(row)) for row in rows), key=lambda item: len(item[1]) + len(item[2]))
     stored, part = [], []
-    for item in [*encoded, None]:
-        if item is None or (part and (len(part) + 1) * (len(item[1]) + len(item[2])) > tokens):
+    for item in [*sorted((encoder.row(row) for row in rows), key=len), None]:
+        if item is None or (part and (len(part) + 1) * len(item) > tokens):
             batch: Batch = encoder.batch(part)
-            features = bank.features(batch.pictures, augment=True) if batch.pictures else None
-            hidden = embed(model, batch.ids.to(bank.device), features, encoder.image_id)
-            stored.append(Stored(run_layers(model, hidden, 0, lower).to(torch.bfloat16), batch.labels))
+            hidden = embed(model, batch.ids.to(bank.device), kept_features(bank, batch), encoder.image_id)
+            lowered = run_layers(model, hidden, batch.positions, 0, lower)
+            stored.append(Stored(lowered.to(torch.bfloat16), batch.labels, batch.positions))
             part = []
         if item is not None:
             part.append(item)
@@ -79,7 +76,7 @@ def train_upper(
             batch = stored[order.pop()]
             for group in optimizer.param_groups:
                 group["lr"] = lr * min(1.0, (len(losses) + 1) / 30) * max(0.02, 0.5 * (1 + math.cos(math.pi * used)))
-            output = language.norm(run_layers(model, batch.hidden, lower, len(language.layers)))
+            output = language.norm(run_layers(model, batch.hidden, batch.positions, lower, len(language.layers)))
             wanted = batch.labels[:, 1:] != -100
             loss = F.cross_entropy(model.lm_head(output[:, :-1][wanted]).float(), batch.labels[:, 1:][wanted])
             loss.backward()
