@@ -1,0 +1,74 @@
+"""How figures look: one Plotly template that is readable on white and on black, as pages and notebooks come in both.
+
+Backgrounds are transparent and the ink is a grey in the middle, so that a figure needs no word about the theme it is shown in. The colours
+are Okabe and Ito's, told apart by people with any kind of colour vision, without those too pale for white paper; a variant keeps its colour in
+every figure. Nothing in a figure calls another machine.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from mis_lib.files import write_atomic
+
+INK = "#767b85"
+GRID = "rgba(128, 128, 128, 0.25)"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+HARMFUL, BENIGN = "#d55e00", "#009e73"
+FAMILIAR = ("mini", "mirage", "refusal", "textual")
+"""Variants whose colour is fixed, in the order of ``COLOURS``; others take the colours that are left."""
+
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["sendDataToCloud", "lasso2d", "select2d"],
+    "modeBarButtonsToAdd": ["toggleSpikelines"],
+    "toImageButtonOptions": {"format": "svg"},
+    "responsive": True,
+}
+"""For ``fig.show(config=CONFIG)`` and ``gr.Plot``: no logo, no button that sends data anywhere, pictures as SVG."""
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "colorway": COLOURS,
+        "font": {"family": "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif", "size": 13, "color": INK},
+        "title": {"x": 0, "xanchor": "left", "xref": "container", "pad": {"l": 12}, "font": {"size": 16}},
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "xaxis": {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": INK, "ticks": "outside", "automargin": True},
+        "yaxis": {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": INK, "ticks": "outside", "automargin": True},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "title": {"text": ""}},
+        "margin": {"l": 70, "r": 20, "t": 90, "b": 60},
+        "hoverlabel": {"font": {"color": "#ffffff"}, "bgcolor": "#33373d"},
+    }
+)
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>:root {{ color-scheme: light dark; background: Canvas; }} body {{ margin: 1rem; }}</style></head>
+<body>{figure}</body></html>
+"""
+
+
+def colours_of(variants: Iterable[str]) -> dict[str, str]:
+    """A colour for each variant: the familiar ones keep theirs, the others get what is left, in order."""
+    names = list(dict.fromkeys(variants))
+    fixed = {name: COLOURS[FAMILIAR.index(name)] for name in names if name in FAMILIAR}
+    left = [colour for colour in COLOURS if colour not in fixed.values()]
+    others = [name for name in names if name not in fixed]
+    return {**fixed, **{name: left[i % len(left)] for i, name in enumerate(others)}}
+
+
+def see_through(colour: str, opacity: float = 0.18) -> str:
+    """A ``#rrggbb`` colour for the area of an interval."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity})"
+
+
+def write_page(path: Path, figure: go.Figure, *, title: str) -> None:
+    """Write a figure as a page that needs no other file and no network, light or dark as its reader has it."""
+    chart = figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG)
+    script = f'<script type="text/javascript">{get_plotlyjs()}</script>'
+    write_atomic(path, _PAGE.format(title=title, figure=script + chart).encode())
