@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Check the options, serve the page, load what it needs, and stay until interrupted; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        host = make_host(options.model, options.adapters, options.data)
+        host = make_host(options.model, options.adapters, options.data, runs=options.runs)
         users = Users.read(options.auth).check if options.auth else None
         port = free_port(options.host, options.port)
         launch = launch_options(options.host, port, auth=users)
@@ -53,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data", type=Path, metavar="PATH", help="data set folder for the examples (default: MIS-Mini)"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="PATH", help="folder of the run folders to show (default: runs)"
     )
     return parser
 

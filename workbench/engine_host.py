@@ -115,6 +115,7 @@ class Host:
     data: Background[Catalogue]
     checkpoint: str = "MIS-Mini"
     variants: tuple[str, ...] = ()  # names known before the model is loaded, for the first page
+    runs: Path = Path("runs")  # folder of the run folders that the tabs show
     lock: threading.Lock = field(default_factory=threading.Lock)
     stops: dict[str, threading.Event] = field(default_factory=dict)
 
@@ -129,7 +130,13 @@ class Host:
         return self.model.value.variants if self.model.value is not None else self.variants
 
 
-def make_host(checkpoint: Path | None, adapters: Sequence[tuple[str, Path]] | None, data: Path | None) -> Host:
+def make_host(
+    checkpoint: Path | None,
+    adapters: Sequence[tuple[str, Path]] | None,
+    data: Path | None,
+    *,
+    runs: Path = Path("runs"),
+) -> Host:
     """A host for the command line's choices; nothing is loaded before ``start``.
 
     Without a checkpoint it is the embedded model, without adapters the ones shipped with it (or none for another checkpoint).
@@ -143,6 +150,7 @@ def make_host(checkpoint: Path | None, adapters: Sequence[tuple[str, Path]] | No
         Background(lambda progress: load_examples(data, progress), what="Examples"),
         checkpoint="MIS-Mini" if checkpoint is None else checkpoint.name,
         variants=tuple(chosen),
+        runs=runs,
     )
 
 

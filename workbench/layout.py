@@ -19,6 +19,8 @@ from gradio.themes.utils import colors, fonts, sizes
 from mis_lib.errors import SettingsError
 from workbench import render, tab_compare
 from workbench.engine_host import Host
+from workbench.links import Tab
+from workbench.navigation import Navigation
 from workbench.tab_compare import html
 
 MAX_UPLOAD = "32mb"
@@ -30,10 +32,20 @@ def build_app(host: Host) -> gr.Blocks:
     """Build the app around what its sessions share; ``host.start()`` fills it."""
     with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
         header = html(render.header(host.model.status, host.checkpoint), "mis-header")
-        with gr.Tabs(elem_id="mis-tabs"), gr.Tab("Compare", id="compare"):
+        navigation = Navigation()
+        errors = html("", "mis-page-errors", elem_classes=["mis-errors"])
+        with gr.Tabs(elem_id="mis-tabs") as tabs, _tab(Tab.COMPARE):
             tab_compare.build(page, host, header)
+        navigation.bind(page, tabs, errors)
         html(render.CREDITS, "mis-credits")
     return page.queue(max_size=64, default_concurrency_limit=8)
+
+
+def _tab(tab: Tab) -> gr.Tab:
+    """An empty tab to fill; choosing it shows its place in the address bar."""
+    made = gr.Tab(tab.value.capitalize(), id=tab.value, elem_id=f"mis-tab-{tab.value}")
+    made.select(fn=None, js=f"() => window.mis.openTab('{tab.value}')")
+    return made
 
 
 def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = None) -> dict[str, Any]:

@@ -99,6 +99,38 @@ window.mis = (() => {
     URL.revokeObjectURL(link.href);
   };
 
+  // Deep links. Each tab remembers its place; the address bar shows that of the open tab.
+  const places = {};
+  let openedTab = null;
+  const tabOf = (place) => new URLSearchParams(place).get('tab');
+  const show = (place) => {
+    if (place !== window.location.search) history.replaceState(null, '', place);
+  };
+  const showPlace = (place) => {
+    if (!place) return;
+    places[tabOf(place)] = place;
+    if (tabOf(place) === openedTab) show(place);
+  };
+  const openTab = (tab) => {
+    const first = openedTab === null && !tabOf(window.location.search);
+    openedTab = tab;
+    if (!first) show(places[tab] ?? `?tab=${tab}`);
+  };
+  const follow = () => {
+    const tab = tabOf(window.location.search);
+    if (tab) places[tab] = window.location.search;
+    document.querySelector('#mis-go')?.click();
+  };
+  if (tabOf(window.location.search)) places[tabOf(window.location.search)] = window.location.search;
+  window.addEventListener('popstate', follow);
+  document.addEventListener('click', (event) => {
+    const link = event.target.closest?.('a[data-link]');
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return; // those open it elsewhere, as anywhere
+    event.preventDefault();
+    history.pushState(null, '', link.getAttribute('href'));
+    follow();
+  });
+
   document.addEventListener('click', (event) => {
     const button = event.target.closest?.('button');
     if (!button) return;
@@ -152,5 +184,5 @@ window.mis = (() => {
     }
   });
 
-  return {refresh, save};
+  return {refresh, save, showPlace, openTab};
 })();

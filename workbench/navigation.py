@@ -1,0 +1,73 @@
+"""Moving about in the page: links open tabs with their filters set, and the address bar follows what is shown.
+
+Tabs do not know each other. A tab draws ``<a href="?tab=..." data-link>``; the script follows it without a reload by pressing ``GO``; the link is
+read here once and handed to the handlers that tabs have registered with ``follow``. In the other direction a tab writes its place,
+``Link.query()``, into ``place``.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from mis_lib.errors import DataError
+from workbench import render
+from workbench.links import Link, Tab
+
+GO = "mis-go"
+READ_ADDRESS = "() => [window.location.search]"
+SHOW_PLACE = "(place) => window.mis.showPlace(place)"
+
+
+class Navigation:
+    """What the page shares about places: made before the tabs, bound after them with ``bind``."""
+
+    def __init__(self) -> None:
+        self.link = gr.State(Link())
+        self.place = gr.Textbox(visible="hidden", elem_id="mis-place")
+        self._address = gr.Textbox(visible=False)
+        self._go = gr.Button(visible="hidden", elem_id=GO)
+        self._followers: list[tuple[Tab, Callable[..., Any], list[Component], list[Component]]] = []
+
+    def follow(
+        self, tab: Tab, handler: Callable[..., Any], *, inputs: Sequence[Component] = (), outputs: Sequence[Component]
+    ) -> None:
+        """Have ``handler(link, *inputs)`` called when a link to ``tab`` is opened, also with the page itself.
+
+        It is not called for links to other tabs: their filters stay as they are.
+        """
+        self._followers.append((tab, handler, list(inputs), list(outputs)))
+
+    def bind(self, page: gr.Blocks, tabs: gr.Tabs, errors: gr.HTML) -> None:
+        """Open the tab of the address, and call the followers, one after the other."""
+        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        self.place.change(fn=None, inputs=self.place, js=SHOW_PLACE)
+        opened = gr.on(
+            [page.load, self._go.click],
+            _open,
+            inputs=self._address,
+            outputs=[self.link, tabs, errors],
+            js=READ_ADDRESS,
+            **quiet,
+        )
+        for tab, handler, inputs, outputs in self._followers:
+            opened.then(_only_for(tab, handler, len(outputs)), inputs=[self.link, *inputs], outputs=outputs, **quiet)
+
+
+def _open(address: str) -> tuple[Link, Any, str]:
+    """The link of an address, its tab, and the error bar; an address that cannot be read opens the app as it is."""
+    try:
+        link = Link.parse(address)
+    except DataError as error:
+        return Link(), gr.skip(), render.error_bar([str(error)])
+    return link, gr.Tabs(selected=link.tab.value) if "tab=" in address else gr.skip(), ""
+
+
+def _only_for(tab: Tab, handler: Callable[..., Any], outputs: int) -> Callable[..., Any]:
+    def handle(link: Link, *values: Any) -> Any:
+        if link.tab is tab:
+            return handler(link, *values)
+        return gr.skip() if outputs == 1 else (gr.skip(),) * outputs
+
+    return handle
