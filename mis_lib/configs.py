@@ -115,7 +115,8 @@ def _explain(kind: type[Settings], error: ValidationError) -> str:
         elif problem["type"] == "missing":
             lines.append(f"setting {name!r} is missing")
         elif problem["type"] == "value_error":  # a group of settings inside, which has explained itself, or a validator
-            lines.append(f"in {name!r}: {problem['msg'].removeprefix('Value error, ')}")
+            place = f"in {name!r}: " if name else ""
+            lines.append(place + problem["msg"].removeprefix("Value error, "))
         else:
             lines.append(f"setting {name!r}: {problem['msg']}, found {problem['input']!r}")
     return "; ".join(lines)

@@ -1,0 +1,170 @@
+"""What a training run is made of, in one frozen value that command line, form, notebook and study share; no torch in here.
+
+    settings = load_settings(TrainSettings, Path("configs/mini-mirage.yaml"), overrides=["lora.rank=8"])
+
+A *step* is one update of the weights: ``batch_size`` rows over all devices. Each device takes its rows in as many *passes* as it needs to hold
+no more than ``batch_tokens`` tokens at once. So the result depends on the rows in a step, the speed on the tokens in a pass, and one file serves one GPU
+and eight of them.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mis_lib.configs import Settings
+
+Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr"]
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters (LoRA): where they sit and how large they are."""
+
+    rank: int = Field(default=16, ge=1, le=1024)
+    alpha: float = Field(default=32, gt=0, allow_inf_nan=False)
+    """The update is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ()
+    """Names of linear layers, such as q_proj; empty: all of them in the parts that are trained."""
+    first_layer: int = Field(default=0, ge=0)
+    """Layers of the language model below this one are left alone: nothing is computed backwards in them."""
+
+
+class EvaluationSettings(Settings):
+    """Safety and helpfulness measured while training goes on, by the rule judge."""
+
+    every: int = Field(default=0, ge=0)
+    """Steps between evaluations; 0: none."""
+    data: Path | None = None
+    """Folder with one JSON Lines file a split; MIS-Mini if not given."""
+    splits: tuple[str, ...] = ("hard",)
+    limit: int | None = Field(default=12, ge=1)
+    """Pairs of a harmful item and its twin, a split."""
+    batch_size: int = Field(default=24, ge=1)
+    max_new_tokens: int = Field(default=160, ge=1, le=4096)
+
+
+class TrainSettings(Settings):
+    """One training run; the defaults train a LoRA adapter of the embedded model on the training rows of MIS-Mini."""
+
+    # --- model ---
+    model: str = "mini"
+    """``mini``, a checkpoint folder, or the id of a hub model in the local cache."""
+    start_from: Path | None = None
+    """PEFT folder of an adapter that is trained further; it is copied, never changed. Its rank and targets stay."""
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] | None = None
+    """How attention is computed; what suits model and device if not given."""
+
+    # --- data ---
+    data: Path | None = None
+    """A data file, a folder of ours, or a folder in a published layout; MIS-Mini if not given."""
+    split: str = "train"
+    """Of a folder."""
+    mixture: str | None = None
+    """A recipe of ``mis check --mixture`` composed of ``data`` (safety) and ``general``; the rows as they are if not given."""
+    mixture_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the recipe: rows, share, seed, held_out ..."""
+    arm: str | None = None
+    """Of a recipe that compares two; the first if not given."""
+    general: Path | None = None
+    """General data of a mixture; split ``general`` of ``data`` if not given."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most so many rows, from the start."""
+    max_length: int | None = Field(default=None, ge=16)
+    """Tokens that a row may have; the model's context if not given. Longer rows are an error: nothing is cut."""
+    min_pixels: int | None = Field(default=None, ge=1)
+    max_pixels: int | None = Field(default=None, ge=1)
+    """Limits of an image for models with grids (Qwen-VL)."""
+    max_dynamic_patch: int | None = Field(default=None, ge=1)
+    """Tiles of an image, for models with tiles (InternVL)."""
+    augment: bool = False
+    """Crop images a little and vary their brightness, anew each time."""
+
+    # --- method ---
+    method: Literal["sft"] = "sft"
+    tuning: Literal["lora", "full"] = "lora"
+    freeze_vision: bool = True
+    freeze_projector: bool | None = None
+    """What joins vision and language; frozen under LoRA, trained in full tuning if not given."""
+    freeze_language: bool = False
+    lora: LoraSettings = LoraSettings()
+
+    # --- optimisation ---
+    learning_rate: float = Field(default=2e-4, gt=0, lt=1)
+    scheduler: Scheduler = "cosine"
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    """Wins over ``epochs``."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+    # --- batches ---
+    batch_size: int = Field(default=16, ge=1)
+    """Rows a step, over all devices and passes."""
+    batch_tokens: int = Field(default=4096, ge=16)
+    """Tokens a pass on one device, padding and images counted; a single longer row makes a pass of its own."""
+    group_by_length: bool = True
+    """Rows of a step have about the same length; steps come in random order."""
+    packing: bool | None = None
+    """Rows of a pass behind each other without padding; where the model allows it if not given."""
+
+    # --- speed and memory ---
+    device: str | None = None
+    """cpu, cuda, cuda:1 ...; a GPU if there is one if not given."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Of the products; what is trained stays float32. bfloat16 where the device has it if not given."""
+    gradient_checkpointing: bool = False
+    feature_cache: bool | None = None
+    """Images are encoded once and read back; where it is possible and pays if not given."""
+    compile: bool = False
+    """Fuse the decoder layers' small operations; needs a compiler, and a minute at the start."""
+    liger: bool = False
+    """Liger kernels (GPU, package liger-kernel)."""
+    workers: int | None = Field(default=None, ge=0, le=64)
+    """Processes that decode images; what suits the machine if not given."""
+
+    # --- logs, checkpoints, evaluation ---
+    name: str = "train"
+    runs: Path = Path("runs")
+    resume: bool = True
+    """Go on with the newest unfinished run of the same name and settings."""
+    log_every: int = Field(default=1, ge=1)
+    save_every: int = Field(default=0, ge=0)
+    """Steps between checkpoints; 0: only when the run is stopped."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    tensorboard: bool = False
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> Self:
+        if self.freeze_vision and self.freeze_language and self.projector_is_frozen:
+            raise ValueError(
+                "expected at least one part to train, found freeze_vision, freeze_projector, freeze_language"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.start_from is not None and self.tuning == "full":
+            raise ValueError("start_from: an adapter is trained further with tuning: lora, found tuning: full")
+        if self.mixture is None and (self.mixture_options or self.arm or self.general):
+            raise ValueError("mixture_options, arm and general need the name of a mixture, found none")
+        if self.feature_cache and (reason := self.no_feature_cache):
+            raise ValueError(f"feature_cache: {reason}")
+        return self
+
+    @property
+    def projector_is_frozen(self) -> bool:
+        """Whether the projector is left alone."""
+        return self.tuning == "lora" if self.freeze_projector is None else self.freeze_projector
+
+    @property
+    def no_feature_cache(self) -> str | None:
+        """Why these settings allow no feature cache, or ``None`` if they do."""
+        if self.augment:
+            return "augment changes every image each time, so that nothing can be stored; set augment: false"
+        if not self.freeze_vision:
+            return "the vision tower is trained, so that its features change; set freeze_vision: true"
+        return None
