@@ -55,7 +55,11 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, metavar="PATH", help="data set folder for the examples (default: MIS-Mini)"
     )
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="PATH", help="folder of the run folders to show (default: runs)"
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="PATH",
+        help="folder of the run folders to show (default: runs)",
     )
     return parser
 
