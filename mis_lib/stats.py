@@ -1,18 +1,27 @@
-"""Statistics of rates: a share in percent that always travels with its denominator and its interval.
+"""Statistics: shares in percent that travel with denominator and interval, and tests of paired differences.
 
 Wilson's interval and not the normal one, because safety rates sit near 0 and 100 and on few items, where the normal interval
 collapses to a point or leaves the scale (0 of 100 is 0 to 3.7 %, not 0 to 0 %).
+
+Two variants answer the same items, so they are compared item by item: McNemar's exact test asks whether as many items went one way as the
+other; the bootstrap draws clusters (all items about the same images), because such items succeed and fail together and an interval that
+takes them for independent is too narrow.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+from scipy.stats import bootstrap
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from mis_lib.errors import SettingsError
 from mis_lib.schema import Record
 
 LEVEL = 0.95
+RESAMPLES = 2_000
 
 
 class Rate(Record):
@@ -26,6 +35,20 @@ class Rate(Record):
     low: float
     high: float
     n_unscored: int = 0
+
+    @property
+    def hits(self) -> int:
+        """The numerator."""
+        return round(self.n * (self.value or 0) / 100)
+
+    @property
+    def worst(self) -> tuple[float, float]:
+        """Between what the share of *all* items can lie, in percent: every unscored item a miss, or every one a hit.
+
+        ``value`` is that of the parsed items alone; a judge that fails on hard items moves it, but not these bounds.
+        """
+        total = self.n + self.n_unscored
+        return (0.0, 100.0) if total == 0 else (100 * self.hits / total, 100 * (self.hits + self.n_unscored) / total)
 
     def __str__(self) -> str:
         """As tables show it: "8.3 [2.9, 21.8]", or "-" where nothing was scored."""
@@ -54,3 +77,70 @@ def rate_of(outcomes: Iterable[bool | None]) -> Rate:
     found = list(outcomes)
     scored = [outcome for outcome in found if outcome is not None]
     return rate(sum(scored), len(scored), len(found) - len(scored))
+
+
+class Interval(Record):
+    """A value in percent points with its interval; ``None`` where there is nothing, or too little, to compute it from.
+
+    Where all clusters say the same there is no interval: draws from equal things are equal, which would show as a certainty that is none.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def mcnemar_exact(one_way: int, other_way: int) -> float:
+    """Two-sided p of McNemar's exact test: ``one_way`` items changed in one direction, ``other_way`` in the other.
+
+    Raises:
+        SettingsError: a count is negative.
+    """
+    if min(one_way, other_way) < 0:
+        raise SettingsError(f"expected counts of 0 or more, found {one_way} and {other_way}")
+    result: Any = mcnemar([[0, one_way], [other_way, 0]], exact=True)
+    return min(1.0, float(result.pvalue))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values of several tests of one table, adjusted by Holm's method so that the table as a whole keeps the level."""
+    return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
+
+
+def cluster_mean(
+    values: Sequence[float], clusters: Sequence[Hashable], *, level: float = LEVEL, seed: int = 0
+) -> Interval:
+    """The mean of ``values`` times 100, with the percentile interval of a bootstrap that draws whole clusters.
+
+    Args:
+        values: one an item, such as the difference of two variants (-1, 0, 1).
+        clusters: what each item belongs to; items of one cluster are drawn together.
+        level: of the interval.
+        seed: of the draws, so that the same data have the same interval. The order of the items plays no part.
+
+    Raises:
+        SettingsError: not as many clusters as values.
+    """
+    if len(values) != len(clusters):
+        raise SettingsError(f"expected a cluster for each value, found {len(clusters)} for {len(values)}")
+    if not values:
+        return Interval(value=None, low=None, high=None)
+    groups: dict[Hashable, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        groups.setdefault(cluster, []).append(value)
+    parts = np.array(sorted((sum(group), len(group)) for group in groups.values()), dtype=float)
+    mean = 100 * float(parts[:, 0].sum() / parts[:, 1].sum())
+    if len(np.unique(parts[:, 0] / parts[:, 1])) < 2:
+        return Interval(value=mean, low=None, high=None)
+    found = bootstrap(
+        (parts[:, 0], parts[:, 1]),
+        lambda sums, sizes, axis: 100 * sums.sum(axis) / sizes.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, 2_000_000 // len(parts)),  # 16 MB at a time
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(value=mean, low=float(found.low), high=float(found.high))

@@ -81,6 +81,7 @@ class TestEvaluate:
             "config.yaml",
             "environment.json",
             "responses.jsonl",
+            "samples.jsonl",
             "verdicts/rule.jsonl",
         ]
         environment = json.loads((evaluation.run.folder / "environment.json").read_text())

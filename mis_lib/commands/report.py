@@ -135,6 +135,7 @@ def answer_all(
         variants={variant: "" if folder is None else folder_digest(folder) for variant, folder in adapters.items()},
     )
     run = open_run(settings.runs, name, config)
+    run.keep_samples(samples)
     done = {(response.sample_id, response.variant) for response in run.responses()}
     missing = [(sample.id, variant) for variant in adapters for sample in samples if (sample.id, variant) not in done]
     if missing:

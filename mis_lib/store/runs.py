@@ -2,6 +2,7 @@
 
     runs/NAME/vN/  config.yaml         what was asked for; decides which later call may go on here
                    environment.json    versions, device, git revision: what may differ between machines
+                   samples.jsonl       what was asked, so that the run can be read where its data are not
                    responses.jsonl     append-only, one answer a line
                    verdicts/JUDGE.jsonl, metrics.json
 
@@ -17,7 +18,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from mis_lib.files import MANIFEST, read_records, sha256, write_atomic, write_re
 from mis_lib.schema import Record, Response, Sample, Verdict
 
 CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
+SAMPLES = "samples.jsonl"
 VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")
 HASHED_WHOLE = (
     16 * 2**20
@@ -65,6 +67,18 @@ class Run:
     def config(self) -> RunConfig:
         """The resolved configuration."""
         return load_settings(RunConfig, self.folder / CONFIG)
+
+    def samples(self) -> list[Sample]:
+        """What was asked so far; image paths are relative to the folder of the data."""
+        path = self.folder / SAMPLES
+        return read_records(path, Sample) if path.exists() else []
+
+    def keep_samples(self, samples: Iterable[Sample]) -> None:
+        """Keep what is asked beside the answers; what is there already stays as it is."""
+        kept = {sample.id: sample for sample in self.samples()}
+        more = {sample.id: sample for sample in samples if sample.id not in kept}
+        if more:
+            write_records(self.folder / SAMPLES, [*kept.values(), *more.values()])
 
     def responses(self) -> list[Response]:
         """All answers so far, in the order they were given."""

@@ -1,0 +1,126 @@
+"""What a run folder holds, read back: samples, responses and the verdicts of one judge, side by side and complete.
+
+A run does not list what it was asked, so the samples are those that any of its variants has answered; one that another variant has not answered
+counts as unscored there. They are taken from ``samples.jsonl`` in the run folder where it is, else from the data that ``config.yaml`` names.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mis_lib.data.sources import find_source, scan
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.schema import Response, Sample, Verdict
+from mis_lib.store.runs import CONFIG, RESPONSES, Run, versions
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One run under one judge. ``judge`` is empty and ``verdicts`` are none where no judge has read it yet."""
+
+    run: Run
+    judge: str
+    samples: list[Sample]
+    responses: list[Response]
+    verdicts: list[Verdict]
+
+    @property
+    def name(self) -> str:
+        """The run as links and tables name it: NAME/vN."""
+        return run_name(self.run)
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants that have answered anything, in the order in which they first did."""
+        return list(dict.fromkeys(response.variant for response in self.responses))
+
+
+def run_name(run: Run) -> str:
+    """NAME/vN of a run."""
+    return f"{run.folder.parent.name}/{run.folder.name}"
+
+
+def find_runs(root: Path) -> list[Run]:
+    """All runs below a folder that have answers, by name and version."""
+    names = sorted(folder.name for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
+    return [run for name in names for run in versions(root, name) if (run.folder / RESPONSES).exists()]
+
+
+def judges_of(run: Run) -> list[str]:
+    """The judges whose verdicts a run holds, by name."""
+    return sorted(file.stem for file in (run.folder / "verdicts").glob("*.jsonl"))
+
+
+def read_run(folder: Path, judge: str | None = None, data: Path | None = None) -> Evaluated:
+    """Read a run folder.
+
+    Args:
+        folder: ``runs/NAME/vN``; or ``runs/NAME``, which stands for its newest version.
+        judge: whose verdicts; not needed where there is but one.
+        data: where the samples lie, if they have been moved since.
+
+    Raises:
+        DataError: no run there, or its samples are not where it says.
+        SettingsError: the judge is unknown, or there are several and none was named.
+    """
+    run = open_folder(folder)
+    responses = run.responses()
+    known = judges_of(run)
+    chosen = _choose(run, judge, known)
+    samples = read_samples(run, responses, data)
+    return Evaluated(run, chosen, samples, responses, run.verdicts(chosen) if chosen else [])
+
+
+def open_folder(folder: Path) -> Run:
+    """The run in a folder, or the newest version below it.
+
+    Raises:
+        DataError: there is none.
+    """
+    if (folder / CONFIG).exists():
+        return Run(folder)
+    found = versions(folder.parent, folder.name)
+    if not found:
+        raise DataError(f"{folder}: expected a run folder (runs/NAME/vN with {CONFIG}), found none; check the path")
+    return found[-1]
+
+
+def read_samples(run: Run, responses: Sequence[Response], data: Path | None = None) -> list[Sample]:
+    """The samples that were answered, in the order of the data.
+
+    Raises:
+        DataError: some cannot be found; names the first and where it was looked for.
+    """
+    wanted = {response.sample_id for response in responses}
+    kept, place = run.samples() if data is None else [], data or Path(run.config.data)
+    samples = [sample for sample in kept if sample.id in wanted]
+    if len(samples) < len(wanted) and place.exists():
+        samples = list(_find(wanted, place))
+    if lost := wanted - {sample.id for sample in samples}:
+        raise DataError(
+            f"{run.folder}: expected the {len(wanted):,} samples that were answered in {place}, {len(lost):,} are not there "
+            f"(such as {min(lost)!r}); name the folder they lie in with --data"
+        )
+    return samples
+
+
+def _find(wanted: Collection[str], place: Path) -> Iterator[Sample]:
+    """The samples of these ids, read only as far as it takes."""
+    missing = set(wanted)
+    for found in scan(find_source(place)):
+        if isinstance(found, DataError):
+            raise found
+        if found.id in missing:
+            missing.remove(found.id)
+            yield found
+        if not missing:
+            return
+
+
+def _choose(run: Run, judge: str | None, known: Sequence[str]) -> str:
+    listed = ", ".join(known) or "none"
+    if judge is not None and judge not in known:
+        raise SettingsError(f"{run.folder}: no verdicts of judge {judge!r}; judges there: {listed}")
+    if judge is None and len(known) > 1:
+        raise SettingsError(f"{run.folder}: expected one judge, found several ({listed}); name one")
+    return judge if judge is not None else next(iter(known), "")

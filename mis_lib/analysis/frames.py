@@ -1,0 +1,153 @@
+"""Tidy pandas frames of what runs hold: one row an observation, columns that figures and notebooks name.
+
+Every rate has its columns ``value, low, high`` (percent, Wilson 95 %), ``n`` and ``n_unscored``. Published rows are marked ``published`` and
+never enter a number. Frames of nothing have their columns all the same.
+
+    ev = read_run(Path("runs/report/v1"))
+    leaderboard([ev])                                         differences(Side(ev, "mini"), Side(ev, "mirage"), by="category")
+    flip_matrix(flips(Side(ev, "mini"), Side(ev, "mirage")))  judge_swap(Path("runs/report/v1"))
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mis_lib.analysis import paired
+from mis_lib.analysis.evaluated import Evaluated, judges_of, open_folder, read_run
+from mis_lib.analysis.paired import PAIRED_METRICS, Side
+from mis_lib.metrics import METRICS, table
+from mis_lib.schema import Outcome
+from mis_lib.stats import Rate
+
+RATE = ("value", "low", "high", "n", "n_unscored")
+LEADERBOARD = ("run", "tag", "variant", "judge", "group", "metric", *RATE, "worst_low", "worst_high", "published")
+DIFFERENCES = (
+    "group", "metric", "before", "after", "difference", "low", "high", "n", "n_unscored", "fixed", "broken", "p", "p_holm",
+)  # fmt: skip
+FLIPS = ("id", "twin_id", "split", "category", "sub_category", "harmful", "before", "after", "flip")
+FLIP_MATRIX = ("before", "after", "harmful", "n", "ids")
+JUDGE_SWAP = ("variant", "judge", "metric", *RATE)
+ANSWERS = (
+    "run", "variant", "id", "split", "category", "sub_category", "harmful", "outcome", "reason", "tokens", "words", "seconds",
+    "tokens_per_second", "finish_reason", "text",
+)  # fmt: skip
+
+
+def leaderboard(runs: Sequence[Evaluated], *, by: str = "split", total: bool = True) -> pd.DataFrame:
+    """All rates of all variants of several runs; columns ``LEADERBOARD``.
+
+    Args:
+        runs: as ``evaluated.read_run`` returns them.
+        by: "split", "category" or "sub_category": what ``group`` holds.
+        total: whether to add the group "all" where there are several.
+    """
+    rows = [
+        {
+            "run": run.name,
+            "tag": run.run.config.tag,
+            "variant": row.variant,
+            "judge": run.judge,
+            "group": row.group,
+            "metric": metric,
+            **_rate(found),
+            "worst_low": found.worst[0],
+            "worst_high": found.worst[1],
+            "published": False,
+        }
+        for run in runs
+        for row in table(run.verdicts, run.samples, run.responses, by=by, total=total)
+        for metric, found in row.rates.items()
+    ]
+    return _frame(rows, LEADERBOARD)
+
+
+def differences(
+    before: Side, after: Side, *, by: str = "category", metrics: Sequence[str] = PAIRED_METRICS
+) -> pd.DataFrame:
+    """Each metric and group, before and after on the same items, with interval and test; columns ``DIFFERENCES``.
+
+    ``difference`` is after less before in percent points, ``low`` and ``high`` its cluster bootstrap interval, ``p`` McNemar's, exact.
+    """
+    rows = [
+        {
+            "group": row.group,
+            "metric": row.metric,
+            "before": row.before.value,
+            "after": row.after.value,
+            "difference": row.difference.value,
+            "low": row.difference.low,
+            "high": row.difference.high,
+            "n": row.before.n,
+            "n_unscored": row.before.n_unscored,
+            "fixed": row.fixed,
+            "broken": row.broken,
+            "p": row.p,
+            "p_holm": row.p_holm,
+        }
+        for row in paired.compare(before, after, by=by, metrics=metrics)
+    ]
+    return _frame(rows, DIFFERENCES)
+
+
+def flips(before: Side, after: Side) -> pd.DataFrame:
+    """One row for each item that both sides were asked; ``flip`` is a key of ``paired.FLIPS``; columns ``FLIPS``."""
+    rows = [
+        {**flip.model_dump(mode="json", exclude={"sample_id", "kind"}), "id": flip.sample_id, "flip": flip.kind}
+        for flip in paired.flips(before, after)
+    ]
+    return _frame(rows, FLIPS)
+
+
+def flip_matrix(found: pd.DataFrame) -> pd.DataFrame:
+    """How many items went from which outcome to which, and their ids, from the frame of ``flips``; columns ``FLIP_MATRIX``."""
+    groups = found.groupby(["before", "after", "harmful"], sort=False) if len(found) else ()
+    rows = [
+        {"before": before, "after": after, "harmful": harmful, "n": len(items), "ids": items["id"].tolist()}
+        for (before, after, harmful), items in groups
+    ]
+    return _frame(rows, FLIP_MATRIX)
+
+
+def judge_swap(folder: Path, judges: Iterable[str] | None = None, data: Path | None = None) -> pd.DataFrame:
+    """The rates of one run under each of its judges: how much the number moves when only the judge changes; columns ``JUDGE_SWAP``."""
+    names = judges_of(open_folder(folder)) if judges is None else list(judges)
+    board = leaderboard([read_run(folder, judge, data) for judge in names], total=True)
+    groups = board.groupby(["variant", "judge"], sort=False)["group"].transform("last") if len(board) else []
+    whole = board[board["group"] == groups] if len(board) else board
+    judged = [name for name in METRICS if name != "named"]  # naming needs no judge
+    return whole[whole["metric"].isin(judged)].reset_index(drop=True)[list(JUDGE_SWAP)]
+
+
+def answers(run: Evaluated) -> pd.DataFrame:
+    """One row an answer: its outcome, length and time; columns ``ANSWERS``."""
+    samples = {sample.id: sample for sample in run.samples}
+    verdicts = {(verdict.sample_id, verdict.variant): verdict for verdict in run.verdicts}
+    rows: list[dict[str, Any]] = []
+    for response in run.responses:
+        sample, verdict = samples[response.sample_id], verdicts.get((response.sample_id, response.variant))
+        rows.append(
+            {
+                "run": run.name,
+                "variant": response.variant,
+                **sample.model_dump(include={"id", "split", "category", "sub_category", "harmful"}),
+                "outcome": str(verdict.outcome if verdict else Outcome.UNSCORED),
+                "reason": verdict.reason if verdict else "no verdict",
+                "tokens": response.tokens,
+                "words": len(response.text.split()),
+                "seconds": response.seconds,
+                "tokens_per_second": response.tokens / response.seconds if response.seconds else None,
+                "finish_reason": response.finish_reason,
+                "text": response.text,
+            }
+        )
+    return _frame(rows, ANSWERS)
+
+
+def _rate(found: Rate) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in RATE}
+
+
+def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=pd.Index(columns))
