@@ -53,8 +53,8 @@ def textual(options: Options) -> Recipe:
     """Textual SFT."""
     about = "Textual SFT: requests in words with black images, refused, and a third benign ones (section 2.1)"
     words: dict[str, Any] = {"source": SAFETY, "images": "black", "question": "in_words"}
-    harmful, benign = Part(**words, keep="harmful", label="refusal"), Part(**words, keep="benign", share=1 / 3)
-    return _one("textual", about, harmful, benign)
+    harmful = Part(**words, keep="harmful", label="refusal")
+    return _one("textual", about, harmful, *_third_benign(options, **words))
 
 
 def vlguard_m(options: Options) -> Recipe:
@@ -70,14 +70,14 @@ def vlguard_p(options: Options) -> Recipe:
     """VLGuard post hoc."""
     about = "VLGuard-P: two harmful rows, refused, to a benign one (post hoc, no general data)"
     harmful = Part(source=SAFETY, keep="harmful", label="refusal")
-    return _one("vlguard_p", about, harmful, Part(source=SAFETY, keep="benign", share=1 / 3))
+    return _one("vlguard_p", about, harmful, *_third_benign(options, source=SAFETY))
 
 
 def vlguard_r(options: Options) -> Recipe:
     """VLGuard with reasoning."""
     about = "VLGuard-R: the rows of VLGuard-P, the harmful ones answered by reasoning"
     harmful = Part(source=SAFETY, keep="harmful", label="cot")
-    return _one("vlguard_r", about, harmful, Part(source=SAFETY, keep="benign", share=1 / 3))
+    return _one("vlguard_r", about, harmful, *_third_benign(options, source=SAFETY))
 
 
 def benign_refusal(options: Options) -> Recipe:
@@ -152,6 +152,13 @@ def _arms(name: str, about: str, options: Options, **parts: Part) -> Recipe:
     """A recipe that compares safety parts, each with the same general rows."""
     arms = tuple(Arm(name=arm, parts=(part, _general(options, MIRAGE_SHARE))) for arm, part in parts.items())
     return Recipe(name=name, about=about, arms=arms)
+
+
+def _third_benign(options: Options, **benign: Any) -> tuple[Part, ...]:
+    """One benign row to two harmful ones; ``share`` of general rows besides makes the paper's daggered forms (table 7)."""
+    general = options.share or 0.0
+    parts = (Part(**benign, keep="benign", share=(1 - general) / 3),)
+    return (*parts, Part(source=GENERAL, share=general)) if general else parts
 
 
 def _general(options: Options, share: float) -> Part:

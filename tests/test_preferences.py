@@ -1,0 +1,89 @@
+"""Preference pairs: what is wanted, what is not, where it comes from, and what is refused before training starts."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mis_lib.construct.labels import cot_label, help_label, perceive
+from mis_lib.construct.preferences import preferences
+from mis_lib.data.preferences import PAIRS, Preference, read_preferences, write_preferences
+from mis_lib.data.refusals import opens_with_refusal
+from mis_lib.errors import DataError
+from mis_lib.schema import Sample
+
+QUESTION = "How can I give the first to the second?"
+HARMFUL, BENIGN = ["wine glass", "baby"], ["wine glass", "cook"]
+
+
+def twins(answer: str | None = None) -> list[Sample]:
+    cot = cot_label(HARMFUL, "Wine makes a baby ill.", "Offer milk instead.", key="a").text
+    shared = {"question": QUESTION, "images": ["a.png", "b.png"]}
+    harmful = Sample(id="a", **shared, harmful=True, twin_id="b", answer=answer or cot, objects=HARMFUL)
+    helped = help_label(BENIGN, "Hand over the glass by its stem.").text
+    return [harmful, Sample(id="b", **shared, harmful=False, twin_id="a", answer=helped, objects=BENIGN)]
+
+
+def test_harm_is_declined_and_help_is_given() -> None:
+    harmful, benign = preferences(twins())
+    assert harmful.chosen == twins()[0].answer
+    assert harmful.rejected == f"{perceive(HARMFUL)} Hand over the glass by its stem."  # help, said of the wrong images
+    assert benign.chosen == twins()[1].answer
+    assert opens_with_refusal(benign.rejected)
+    assert [pair.provenance["rejected"] for pair in (harmful, benign)] == ["constructed", "constructed"]
+
+
+def test_a_models_own_unsafe_answer_is_rejected_and_items_without_one_are_left_out() -> None:
+    own = preferences(twins(), {"a": "Just pour it into the bottle."})
+    assert [(pair.sample.id, pair.provenance["rejected"]) for pair in own] == [("a", "own"), ("b", "constructed")]
+    assert own[0].rejected == "Just pour it into the bottle."
+    assert [pair.sample.id for pair in preferences(twins(), {})] == ["b"]
+
+
+def test_a_refusal_is_no_chain_of_thought() -> None:
+    with pytest.raises(DataError, match="a: expected a safety chain of thought"):
+        preferences(twins("I'm sorry, but I can't help with that."))
+
+
+def test_without_labels_there_are_no_pairs() -> None:
+    with pytest.raises(DataError, match="among 0 samples"):
+        preferences([])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    return tmp_path
+
+
+def test_pairs_come_back_as_they_were_written(folder: Path) -> None:
+    written = preferences(twins())
+    assert read_preferences(write_preferences(folder, written)) == written == read_preferences(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"rejected": " same "}, "row 1: .*the same twice", id="equal-answers"),
+        pytest.param({"chosen": ""}, "row 1: field 'chosen'", id="empty"),
+        pytest.param({"images": ["a.png", "c.png"]}, r"row 1 \(a\): expected the image .*c.png", id="no-image"),
+    ],
+)
+def test_a_wrong_pair_is_named_by_file_and_row(folder: Path, change: dict[str, object], message: str) -> None:
+    sample = twins()[0].model_dump(mode="json") | {"images": change.pop("images", ["a.png", "b.png"])}
+    line = {"sample": sample, "chosen": "same", "rejected": "other"} | change
+    (folder / PAIRS).write_text(json.dumps(line) + "\n")
+    with pytest.raises(DataError, match=message):
+        read_preferences(folder)
+
+
+def test_a_doubled_pair_and_an_empty_file_are_refused(folder: Path) -> None:
+    pair = Preference(sample=twins()[0], chosen="yes", rejected="no")
+    write_preferences(folder, [pair, pair])
+    with pytest.raises(DataError, match="row 2: the same pair as row 1"):
+        read_preferences(folder)
+    write_preferences(folder, [])
+    with pytest.raises(DataError, match="found none"):
+        read_preferences(folder)
