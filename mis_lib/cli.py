@@ -11,7 +11,7 @@ import typer
 
 from mis_lib import __version__
 from mis_lib.commands.parsing import Verbs
-from mis_lib.verbs import data, measure, model
+from mis_lib.verbs import data, inside, measure, model, notebooks
 
 app = typer.Typer(
     cls=Verbs,
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for part in (model, data, measure):
+for part in (model, data, measure, inside, notebooks):
     app.add_typer(part.verbs)
 
 

@@ -1,0 +1,86 @@
+"""Figures of data sets: tidy frames of ``datasets`` and ``shortcuts`` in, Plotly figures out. Titles say what is counted and how many."""
+
+import pandas as pd
+import plotly.express as px
+import plotly.graph_objects as go
+
+from mis_lib.analysis.plot_style import BENIGN, COLOURS, HARMFUL, INK, TEMPLATE
+
+
+def category_bars(counts: pd.DataFrame, title: str) -> go.Figure:
+    """Share of harmful items by sub-category, one colour a file (columns of ``datasets.category_counts``), counts written on the bars."""
+    named = counts.assign(name=counts["category"] + " / " + counts["sub_category"])
+    order = named.groupby("name")["share"].max().sort_values().index.tolist()
+    figure = px.bar(
+        named, x="share", y="name", color="file", barmode="group", text="n", orientation="h",
+        category_orders={"name": order[::-1]}, color_discrete_sequence=COLOURS, template=TEMPLATE,
+    )  # fmt: skip
+    totals = named.groupby("file", sort=False)["n"].sum()
+    for trace in figure.data:
+        trace.name = f"{trace.name} (n = {totals[trace.name]:,})"
+    figure.update_traces(textposition="outside", cliponaxis=False)
+    figure.update_xaxes(title="share of the harmful items (%); numbers: items")
+    figure.update_yaxes(title="")
+    return figure.update_layout(title=title, height=110 + 17 * len(order) * max(2, named["file"].nunique()))
+
+
+def length_boxes(words: pd.DataFrame, title: str) -> go.Figure:
+    """Words of questions and answers, harmful beside benign, by file (columns of ``datasets.lengths``)."""
+    figure = px.box(
+        words, x="file", y="words", color="kind", facet_col="text", template=TEMPLATE,
+        color_discrete_map={"harmful": HARMFUL, "benign": BENIGN}, category_orders={"text": ["question", "answer"]},
+    )  # fmt: skip
+    counts = words.groupby("kind")["words"].size() // 2
+    for trace in figure.data:
+        trace.name = f"{trace.name} (n = {counts[trace.name]:,} items)"
+    figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
+    figure.update_yaxes(title="words", col=1, rangemode="tozero")
+    figure.update_xaxes(title="file")
+    figure.update_layout(title=title, margin_t=120, legend_y=1.1)
+    return figure
+
+
+def shortcut_bars(found: pd.DataFrame, title: str) -> go.Figure:
+    """Accuracy by view and split with 95 % intervals, chance as a line (columns of ``shortcuts.shortcuts``)."""
+    found = found.assign(above=found["high"] - found["value"], below=found["value"] - found["low"])
+    figure = px.bar(
+        found, x="view", y="value", color="split", barmode="group", facet_col="measure", error_y="above",
+        error_y_minus="below", color_discrete_sequence=COLOURS, template=TEMPLATE,
+    )  # fmt: skip
+    counts = found.groupby("split", sort=False)["n"].first()
+    for trace in figure.data:
+        trace.name = f"{trace.name} (n = {counts[trace.name]:,})"
+    said = {"trained": "classifier trained on train", "bound": "best possible, fitted on the split itself"}
+    figure.for_each_annotation(lambda note: note.update(text=said[note.text.partition("=")[2]]))
+    figure.add_hline(y=50, line_dash="dot", line_color=INK)
+    figure.update_yaxes(title="harmful told from benign (%)", col=1, range=[0, 105])
+    figure.update_xaxes(title="what the classifier sees")
+    figure.update_layout(title=title, margin_t=120, legend_y=1.1)
+    return figure
+
+
+def shared_bars(shared: pd.DataFrame, title: str) -> go.Figure:
+    """Share of test items that have something in common with train (columns of ``datasets.shared_with``)."""
+    named = shared.assign(share=100 * shared["hits"] / shared["n"], told=shared["hits"].map("{:,}".format))
+    figure = px.bar(
+        named, x="file", y="share", color="what", barmode="group", text="told", color_discrete_sequence=COLOURS,
+        template=TEMPLATE,
+    )  # fmt: skip
+    counts = named.groupby("file", sort=False)["n"].first()
+    figure.update_xaxes(title="test split", ticktext=[f"{name} (n = {n:,})" for name, n in counts.items()], tickvals=list(counts.index))  # fmt: skip
+    figure.update_yaxes(title="items that share it with train (%)", range=[0, 112])
+    figure.update_traces(textposition="outside", cliponaxis=False)
+    return figure.update_layout(title=title)
+
+
+def stage_flow(counts: pd.DataFrame, title: str) -> go.Figure:
+    """What came into each stage of construction and what became of it: done, rejected, pending (columns stage, done, rejected, pending)."""
+    long = counts.melt(id_vars="stage", value_vars=["done", "rejected", "pending"], var_name="became", value_name="n")
+    figure = px.bar(
+        long, x="stage", y="n", color="became", text="n", template=TEMPLATE,
+        color_discrete_map={"done": BENIGN, "rejected": HARMFUL, "pending": INK},
+    )  # fmt: skip
+    figure.update_traces(textposition="inside", textfont_color="white")
+    figure.update_xaxes(title="stage, in order", categoryorder="array", categoryarray=list(counts["stage"]))
+    figure.update_yaxes(title="records")
+    return figure.update_layout(title=title)

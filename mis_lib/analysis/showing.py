@@ -1,0 +1,84 @@
+"""What a notebook says between its cells: versions, findings, parts left out, closing numbers. Its cells call these and define nothing.
+
+``begin()`` also sets how figures look in this kernel: one template, no cloud button, drawn by JupyterLab itself from data (no script is loaded from
+anywhere). A finding is a sentence with numbers put in by the cell that computed them, so that no text can disagree with its data.
+"""
+
+import html
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+import plotly.io as pio
+from IPython.display import HTML, Markdown, display
+
+from mis_lib import __version__
+from mis_lib.analysis.plot_style import CONFIG, TEMPLATE
+from mis_lib.stats import Rate
+
+RENDERER = "plotly_mimetype"
+LOOK = "mis"
+SKIPPED = "mis-skipped"
+"""Class of the box that says what was left out: tests and readers look for it."""
+
+
+def begin(*packages: str) -> None:
+    """Set up figures and tables of this kernel, and show what the notebook runs on.
+
+    Args:
+        packages: distributions whose versions matter for what follows.
+    """
+    renderer = pio.renderers[RENDERER]
+    renderer.config = dict(CONFIG)
+    pio.renderers.default = RENDERER
+    pio.templates[LOOK] = TEMPLATE
+    pio.templates.default = LOOK
+    pd.set_option("display.max_colwidth", 120, "display.precision", 1)
+    versions = {"mis": __version__, "Python": platform.python_version()}
+    versions |= {package: importlib.metadata.version(package) for package in packages}
+    display(Markdown(f"{', '.join(f'{name} {number}' for name, number in versions.items())}; {os.cpu_count()} cores"))
+
+
+def finding(text: str) -> None:
+    """Show what has been found, in Markdown; the numbers in it come from the cell's data."""
+    display(Markdown(f"**Finding.** {text}"))
+
+
+def known(*lines: str) -> None:
+    """Show the closing list, "What we now know"."""
+    display(Markdown("\n".join(f"- {line}" for line in lines)))
+
+
+def skipped(what: str, *, why: str, then: str) -> None:
+    """Say in a box that something was not done, why, and what to do to have it done: a part is never left out silently."""
+    parts = (f"<b>Not run: {html.escape(what)}.</b>", html.escape(why), html.escape(then))
+    display(
+        HTML(
+            f'<div class="{SKIPPED}" style="border: 2px dashed #e69f00; border-radius: 6px; padding: .6em 1em">{"<br>".join(parts)}</div>'
+        )
+    )
+
+
+def said(rate: Rate) -> str:
+    """A rate as sentences say it: "8.3 % (2.9-21.8, n = 36)", with what could not be scored."""
+    if rate.value is None:
+        return f"unknown (n = 0, {rate.n_unscored} unscored)"
+    unscored = f", {rate.n_unscored} unscored" if rate.n_unscored else ""
+    return f"{rate.value:.1f} % ({rate.low:.1f}-{rate.high:.1f}, n = {rate.n}{unscored})"
+
+
+def facts(values: Mapping[str, object]) -> pd.DataFrame:
+    """A few named facts as a table of one column, long texts in full."""
+    return pd.DataFrame({"": values.values()}, index=pd.Index(list(values)))
+
+
+def texts(rows: Iterable[tuple[str, str]]) -> HTML:
+    """Named texts under one another, line breaks kept and nothing cut: prompts, questions and answers as they are."""
+    cells = "".join(
+        f'<dt style="font-weight: 600; margin-top: .6em">{html.escape(name)}</dt>'
+        f'<dd style="margin-left: 1em; white-space: pre-wrap; max-width: 70em">{html.escape(text)}</dd>'
+        for name, text in rows
+    )
+    return HTML(f"<dl>{cells}</dl>")
