@@ -87,7 +87,10 @@ class Response(Record):
     text: str
     tokens: int = Field(ge=0)
     seconds: float = Field(ge=0)
-    finish_reason: str  # "stop" (the model ended), "length" (token limit), "cancelled" (a person stopped it)
+    finish_reason: str
+    """"stop" (the model ended), "length" (token limit), "cancelled" (a person stopped it), "content_filter" (a server's filter, not the model)."""
+    key: str = Field(default="", exclude_if=lambda value: not value)
+    """Digest of everything that the answer follows from (``generate.keys``); empty where it is not known."""
 
 
 class Verdict(Record):
@@ -98,6 +101,12 @@ class Verdict(Record):
     judge: str
     outcome: Outcome
     reason: str = ""
+    level: int | None = Field(default=None, ge=1, le=3, exclude_if=lambda value: value is None)
+    """Perception level of MIS's rubric, where the judge gives one."""
+    score: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda value: value is None)
+    """How sure the judge is that the response is bad (unsafe; for benign items, not helpful), where it says."""
+    raw: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The judge's own words."""
 
 
 class SegmentKind(StrEnum):

@@ -33,6 +33,11 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = keys.narrow(-2, 0, end), values.narrow(-2, 0, end)
         return self.keys, self.values
 
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep some of the rows; the next token finds new room for them."""
+        super().batch_select_indices(indices)
+        self._room = None
+
     @staticmethod
     def _larger(states: torch.Tensor, start: int, end: int) -> torch.Tensor:
         rows, heads, _, dim = states.shape

@@ -1,21 +1,26 @@
 """The decoding loop, one step at a time: the prompt once, then one token a row for as long as somebody asks for more.
 
 transformers' ``generate`` prepares what differs between architectures (it encodes the images once for all rows, makes mask, positions and
-cache) and then calls the loop below instead of its own (``custom_generate``). The loop is a generator: who stops asking stops the model.
+cache) and then calls the loop below instead of its own (``custom_generate``). The loop is a generator: who stops asking stops the model,
+and who ``send``s the numbers of the rows to go on with drops the others, so that rows that have ended cost nothing.
 Neither inference mode nor the number of threads is held across a ``yield``, as both belong to the thread that happens to ask.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import torch
+from transformers import DynamicCache, DynamicLayer
 
 from mis_lib.configs import GenerationSettings
-from mis_lib.generate.cache import make_room
+from mis_lib.generate.cache import RoomyLayer, make_room
 from mis_lib.generate.cpu import Threads
+
+# Inputs of a step that have a row for each answer.
+ROW_INPUTS = frozenset({"attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids"})
 
 
 def shares_images(network: Any) -> bool:
@@ -23,26 +28,42 @@ def shares_images(network: Any) -> bool:
     return "mm_encoder_outputs" in inspect.signature(network.forward).parameters
 
 
-def decode(
-    network: Any, inputs: Any, rows: int, settings: GenerationSettings, threads: Threads | None = None
-) -> Iterator[list[int]]:
-    """Yield one list of ``rows`` token ids a step, at most ``settings.max_new_tokens`` times.
+def can_drop_rows(network: Any, model_inputs: Any) -> bool:
+    """Whether rows can leave a batch on the way: all that is kept of a row lies in an ordinary cache and in inputs that begin with the rows."""
+    cache = model_inputs.get("past_key_values")
+    ordinary = type(cache) is DynamicCache and all(type(layer) in (DynamicLayer, RoomyLayer) for layer in cache.layers)
+    positions = model_inputs.get("position_ids")
+    own_positions = positions is None and any(hasattr(module, "rope_deltas") for module in network.modules())
+    return ordinary and not own_positions and not network.config.is_encoder_decoder
 
-    Rows go on beyond their end tokens; the caller knows what ends an answer.
+
+def decode(
+    network: Any,
+    inputs: Any,
+    rows: int,
+    settings: GenerationSettings,
+    threads: Threads | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Generator[list[int], Sequence[int] | None, None]:
+    """Yield one list of token ids a step, one for each row that is left, at most ``settings.max_new_tokens`` times.
+
+    Rows go on beyond their end tokens; the caller knows what ends an answer, and may send the rows to keep (places in the last list).
+    Where the model keeps something of its rows elsewhere than in an ordinary cache, nothing is dropped and the tokens are left out only.
 
     Args:
         network: a transformers model (not its ``PeftModel``).
-        inputs: the processor's output for one prompt, or for the prompt repeated ``rows`` times.
-        rows: answers to that prompt.
+        inputs: the processor's output for ``rows`` prompts, or for ``rows / k`` prompts, each of which is answered in k rows.
+        rows: how many answers.
         settings: length and sampling.
         threads: decides about the CPU threads of each step, where there is something to decide.
+        seeds: of each row's draws, if temperature is above 0 [default: the settings' for every row].
     """
-    repeat = rows if len(inputs["input_ids"]) == 1 else 1
+    repeat = rows // len(inputs["input_ids"])
     sampling = {"do_sample": True, "temperature": settings.temperature or 1.0, "top_k": 0, "top_p": 1.0}
     with torch.inference_mode():
         return network.generate(
             **inputs,
-            custom_generate=partial(_steps, settings=settings, threads=threads),
+            custom_generate=partial(_steps, settings=settings, threads=threads, seeds=seeds or [settings.seed] * rows),
             num_return_sequences=repeat,
             max_new_tokens=settings.max_new_tokens,
             **sampling,
@@ -58,10 +79,12 @@ def _steps(
     *,
     settings: GenerationSettings,
     threads: Threads | None,
+    seeds: Sequence[int],
     **model_inputs: Any,
-) -> Iterator[list[int]]:
+) -> Generator[list[int], Sequence[int] | None, None]:
     """The loop that ``generate`` hands over to; ``input_ids`` (rows, T) is the prompt."""
-    generators = [torch.Generator(input_ids.device).manual_seed(settings.seed) for _ in input_ids]
+    generators = [torch.Generator(input_ids.device).manual_seed(seed) for seed in seeds]
+    shown = list(range(len(input_ids)))  # rows whose tokens are yielded
     make_room(model_inputs.get("past_key_values"))
     length = None  # of what the model has not read yet: at first the whole prompt
     for _ in range(settings.max_new_tokens):
@@ -79,7 +102,28 @@ def _steps(
             input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
             chosen = tokens.tolist()
         length = 1
-        yield chosen
+        rows = yield [chosen[row] for row in shown]
+        if rows is None:
+            continue
+        shown = [shown[row] for row in rows]
+        if can_drop_rows(network, model_inputs):
+            with torch.inference_mode():
+                input_ids, model_inputs = _keep(input_ids, model_inputs, torch.tensor(shown, device=input_ids.device))
+            generators, shown = [generators[row] for row in shown], list(range(len(shown)))
+
+
+def _keep(
+    input_ids: torch.Tensor, model_inputs: dict[str, Any], rows: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """The state of some of the rows; positions of several dimensions (3, rows, T) have the rows second."""
+    kept: dict[str, Any] = {}
+    for name, value in model_inputs.items():
+        if isinstance(value, torch.Tensor) and value.ndim and name in ROW_INPUTS:
+            kept[name] = value.index_select(1 if value.ndim == 3 else 0, rows)
+        else:
+            kept[name] = value
+    kept["past_key_values"].batch_select_indices(rows)
+    return input_ids.index_select(0, rows), kept
 
 
 def _draw(scores: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:

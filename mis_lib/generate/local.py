@@ -1,30 +1,36 @@
 """Batched generation on this machine: every sample answered by every variant, written line by line, resumable after a kill.
 
-The order of work is fixed before the first token: samples with many images and long questions first (a batch that does not fit
-in memory fails at once, and rows of one batch are alike), cut into batches of ``batch_size``; variant after variant, the adapter switched in
-between. A batch of which a single answer is missing is generated as a whole and only the missing lines are appended. So every answer always
-comes from the same batch, and a run that was killed ends with the same texts as one that was not, also in bfloat16, where the
-company in a batch can tip a close call.
+The order of work is fixed before the first token: longest prompts first (a batch that does not fit in memory fails at once, and rows of one
+batch are alike), cut into batches by a budget of tokens (``plan``). All variants answer a sample in the same batch where their adapters can be
+mixed, so that the images are encoded once; else one after the other. Rows whose answer has ended leave the batch. A batch of which a single
+answer is missing is generated as a whole and only the missing lines are appended. So every answer always comes from the same batch, and a run
+that was killed ends with the same texts as one that was not, also in bfloat16, where the company in a batch can tip a close call.
 """
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peft import PeftModel
 
 from mis_lib.configs import GenerationSettings
-from mis_lib.errors import SettingsError
+from mis_lib.errors import ModelError
 from mis_lib.files import append_record, load_image, open_append, read_records
+from mis_lib.generate.decode import shares_images
+from mis_lib.generate.engine import Engine
+from mis_lib.generate.engine import use_adapter as use_adapter
+from mis_lib.generate.keys import seed_of
+from mis_lib.generate.plan import plan_batches as plan_batches
+from mis_lib.generate.plan import prompt_lengths
 from mis_lib.models.load import LoadedModel
 from mis_lib.prompts import as_plain_text, special_tokens, user_message
 from mis_lib.schema import Response, Sample
 
 BATCH_SIZE = 16
+BATCH_TOKENS = 32_768
 RESPONSES = "responses.jsonl"
+WORTH_DROPPING = 0.75  # of the rows are left: fewer are cheaper by more than the copy of their cache costs
 
 
 class Answer(NamedTuple):
@@ -35,79 +41,93 @@ class Answer(NamedTuple):
     finish_reason: str
 
 
+class Shard(NamedTuple):
+    """The part of the batches that one process answers: those whose number leaves ``index`` when divided by ``count``."""
+
+    index: int = 0
+    count: int = 1
+
+
+WHOLE = Shard()
+
+
 def generate(
     samples: Sequence[Sample],
     data_dir: Path,
-    model: LoadedModel,
+    model: LoadedModel | Engine,
     variants: Mapping[str, str | None],
     settings: GenerationSettings,
     run_dir: Path,
     *,
     batch_size: int = BATCH_SIZE,
+    batch_tokens: int | None = None,
+    shard: Shard = WHOLE,
+    file: str = RESPONSES,
+    done: set[tuple[str, str]] | None = None,
+    key: Callable[[Sample, str], str] | None = None,
 ) -> Iterator[Response]:
-    """Answer ``samples`` by each of ``variants`` and append the answers to ``run_dir/responses.jsonl``; yields what is new.
+    """Answer ``samples`` by each of ``variants`` and append the answers to a file of ``run_dir``; yields what is new.
 
     Args:
         samples: what is asked.
         data_dir: folder to which the samples' image paths are relative.
-        model: checkpoint with its adapters, and processor.
+        model: checkpoint with its adapters, and processor; an ``Engine`` is faster where it may pack the weights.
         variants: name of each variant and the name of its adapter in the model, ``None`` for the base.
-        settings: greedy unless ``temperature`` is above 0; then each batch is drawn from a seed of its own.
+        settings: greedy unless ``temperature`` is above 0; then each row is drawn from a seed of its own.
         run_dir: exists; its ``config.yaml`` is the caller's business (``store.runs``).
-        batch_size: rows that are generated together.
+        batch_size: at most so many rows are generated together.
+        batch_tokens: at most so many tokens, prompts and longest answers, padding included; no bound if not given.
+        shard: which of the batches.
+        file: to append to; its answers count as done.
+        done: answers that lie elsewhere.
+        key: digest that an answer is stored with (``keys.answer_key``).
 
     Raises:
         SettingsError: a variant's adapter is not attached to the model.
         ImageError: an image is missing or damaged.
+        ModelError: a batch does not fit in the device's memory.
     """
-    _check_adapters(model, variants)
-    path = run_dir / RESPONSES
-    with open_append(path) as stream:
-        done = {(response.sample_id, response.variant) for response in read_records(path, Response)}
-        for variant, adapter in variants.items():
-            for number, batch in enumerate(plan_batches(samples, batch_size)):
-                if all((sample.id, variant) in done for sample in batch):
-                    continue
-                with use_adapter(model.model, adapter):
-                    responses = answer_batch(batch, data_dir, model, variant, settings, number)
-                for response in responses:
-                    if (response.sample_id, variant) not in done:
-                        append_record(stream, response)
-                        yield response
-
-
-def plan_batches(samples: Sequence[Sample], batch_size: int) -> list[tuple[Sample, ...]]:
-    """The batches in the order of work: most images first, then longest question, then by id."""
-    ordered = sorted(samples, key=lambda sample: (-len(sample.images), -len(sample.question), sample.id))
-    return [tuple(ordered[i : i + batch_size]) for i in range(0, len(ordered), batch_size)]
-
-
-@contextlib.contextmanager
-def use_adapter(model: Any, adapter: str | None) -> Iterator[None]:
-    """Answer under one adapter, or under none, for as long as the block lasts."""
-    if not isinstance(model, PeftModel):
-        yield
-    elif adapter is None:
-        with model.disable_adapter():
-            yield
-    else:
-        model.set_adapter(adapter, inference_mode=True)
-        yield
+    engine = model if isinstance(model, Engine) else Engine(model, pack=False)
+    engine.check(variants)
+    with open_append(run_dir / file) as stream:
+        known = {(response.sample_id, response.variant) for response in read_records(run_dir / file, Response)}
+        known |= done or set()
+        lengths = prompt_lengths(samples, data_dir, engine) if batch_tokens is not None else None
+        rows = len(variants) if engine.mixes else 1
+        batches = plan_batches(
+            samples, batch_size, rows=rows, lengths=lengths, budget=batch_tokens, answer=settings.max_new_tokens
+        )
+        for number, batch in enumerate(batches):
+            wanted = [name for name in variants if any((sample.id, name) not in known for sample in batch)]
+            if number % shard.count != shard.index or not wanted:
+                continue
+            for response in answer_batch(batch, data_dir, engine, {name: variants[name] for name in wanted}, settings):
+                if (response.sample_id, response.variant) not in known:
+                    digest = "" if key is None else key(_by_id(batch, response), response.variant)
+                    append_record(stream, response := response.model_copy(update={"key": digest}))
+                    yield response
 
 
 def answer_batch(
     samples: Sequence[Sample],
     data_dir: Path,
-    model: LoadedModel,
-    variant: str,
+    engine: Engine,
+    variants: Mapping[str, str | None],
     settings: GenerationSettings,
-    number: int = 0,
 ) -> list[Response]:
-    """Answers of one batch; each is charged an equal share of the batch's seconds."""
+    """Answers of one batch by every variant, variant after variant; each is charged an equal share of the batch's seconds."""
     started = time.perf_counter()
     images = [[load_image(data_dir / name) for name in sample.images] for sample in samples]
-    answers = answer(images, [sample.question for sample in samples], model, settings, number)
-    seconds = round((time.perf_counter() - started) / len(samples), 4)
+    questions, seeds = [sample.question for sample in samples], [seed_of(settings, sample) for sample in samples]
+    adapters = list(variants.values())
+    if engine.mixes:
+        rows = answer_rows(images, questions, engine, adapters, settings, seeds)
+    else:
+        rows = []
+        for adapter in adapters:
+            with use_adapter(engine.model, adapter):
+                rows.append(answer_rows(images, questions, engine, [None], settings, seeds)[0])
+    seconds = round((time.perf_counter() - started) / len(samples) / len(variants), 4)
     return [
         Response(
             sample_id=sample.id,
@@ -117,17 +137,13 @@ def answer_batch(
             seconds=seconds,
             finish_reason=row.finish_reason,
         )
+        for variant, answers in zip(variants, rows, strict=True)
         for sample, row in zip(samples, answers, strict=True)
     ]
 
 
-@torch.inference_mode()
 def answer(
-    images: Sequence[Sequence[Any]],
-    questions: Sequence[str],
-    model: LoadedModel,
-    settings: GenerationSettings,
-    number: int = 0,
+    images: Sequence[Sequence[Any]], questions: Sequence[str], model: LoadedModel, settings: GenerationSettings
 ) -> list[Answer]:
     """Generate one answer a row under the adapter that is active.
 
@@ -136,61 +152,78 @@ def answer(
         questions: the question of each row.
         model: checkpoint and processor.
         settings: length and sampling.
-        number: of the batch; with ``settings.seed`` it seeds sampling, so that a resumed run draws the same.
     """
-    processor: Any = model.processor
-    special = special_tokens(processor)
+    engine = Engine(model, pack=False, mix=False)
+    return answer_rows(images, questions, engine, [None], settings, [settings.seed] * len(questions))[0]
+
+
+def answer_rows(
+    images: Sequence[Sequence[Any]],
+    questions: Sequence[str],
+    engine: Engine,
+    adapters: Sequence[str | None],
+    settings: GenerationSettings,
+    seeds: Sequence[int],
+) -> list[list[Answer]]:
+    """The answer of every adapter to every prompt, from one batch of prompts x adapters; a list for each adapter."""
+    inputs = _inputs(images, questions, engine, len(adapters))
+    rows = [(prompt, number) for prompt in range(len(questions)) for number in range(len(adapters))]
+    written: list[list[int]] = [[] for _ in rows]
+    ends, alive = engine.ends, list(range(len(rows)))  # alive: the rows that the next list of tokens belongs to
+    steps = engine.mixed(
+        inputs, [adapters[number] for _, number in rows], settings, [seeds[prompt] for prompt, _ in rows]
+    )
+    finished: set[int] = set()
+    try:
+        tokens = next(steps)
+        while True:
+            for row, token in zip(alive, tokens, strict=True):
+                if row not in finished:
+                    written[row].append(token)
+                    if token in ends:
+                        finished.add(row)
+            left = [place for place, row in enumerate(alive) if row not in finished]
+            if not left:
+                break
+            keep = left if len(left) <= WORTH_DROPPING * len(alive) else None
+            alive = alive if keep is None else [alive[place] for place in keep]
+            tokens = steps.send(keep)
+    except StopIteration:
+        pass  # the token limit
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"a batch of {len(rows)} rows does not fit in the memory of {engine.network.device}; lower batch_tokens or batch_size"
+        ) from error
+    finally:
+        steps.close()
+    texts = [_read(row, engine) for row in written]
+    return [texts[number :: len(adapters)] for number in range(len(adapters))]
+
+
+def _inputs(images: Sequence[Sequence[Any]], questions: Sequence[str], engine: Engine, repeat: int) -> Any:
+    """The processor's output for the prompts, each as often as it is answered unless the model can share what it sees."""
+    special = special_tokens(engine.processor)
+    copies = 1 if shares_images(engine.network) else repeat
     messages = [
-        [user_message(row, as_plain_text(question, special))] for row, question in zip(images, questions, strict=True)
+        [user_message(row, as_plain_text(question, special))]
+        for row, question in zip(images, questions, strict=True)
+        for _ in range(copies)
     ]
-    inputs = processor.apply_chat_template(
+    return engine.processor.apply_chat_template(
         messages,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
         processor_kwargs={"padding": True, "padding_side": "left"},
-    ).to(model.model.device, dtype=model.model.dtype)
-    torch.manual_seed(settings.seed + number)
-    network: Any = model.model
-    tokens_BT = network.generate(**inputs, **_decoding(settings, processor.tokenizer))
-    ends = _end_tokens(model)
-    return [_read_row(row, processor.tokenizer, ends) for row in tokens_BT[:, inputs["input_ids"].shape[1] :].tolist()]
+    ).to(engine.network.device, dtype=engine.network.dtype)
 
 
-def _decoding(settings: GenerationSettings, tokenizer: Any) -> dict[str, Any]:
-    """Generation arguments; a checkpoint's own sampling defaults must not leak into greedy decoding."""
-    sampling = (
-        {"do_sample": True, "temperature": settings.temperature} if settings.temperature > 0 else {"do_sample": False}
-    )
-    neutral = {"top_p": None, "top_k": None} if settings.temperature == 0 else {"top_k": 0, "top_p": 1.0}
-    return {"max_new_tokens": settings.max_new_tokens, "pad_token_id": tokenizer.pad_token_id, **sampling, **neutral}
+def _read(tokens: list[int], engine: Engine) -> Answer:
+    """The text of one row; a row without an end token ran into the token limit."""
+    text = engine.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    return Answer(text, len(tokens), "stop" if tokens and tokens[-1] in engine.ends else "length")
 
 
-def _read_row(row: list[int], tokenizer: Any, ends: set[int]) -> Answer:
-    """Cut one row behind its first end token; a row without one ran into the token limit."""
-    end = next((i for i, token in enumerate(row) if token in ends), None)
-    kept = row if end is None else row[: end + 1]
-    text = tokenizer.decode(kept, skip_special_tokens=True).strip()
-    return Answer(text, len(kept), "length" if end is None else "stop")
-
-
-def _end_tokens(model: LoadedModel) -> set[int]:
-    """Every token that ends an answer; padding stands behind ends only."""
-    processor: Any = model.processor
-    own = getattr(model.model.generation_config, "eos_token_id", None)
-    listed = own if isinstance(own, list) else [own]
-    return {
-        token
-        for token in (*listed, processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id)
-        if token is not None
-    }
-
-
-def _check_adapters(model: LoadedModel, variants: Mapping[str, str | None]) -> None:
-    attached = list(model.model.peft_config) if isinstance(model.model, PeftModel) else []
-    for variant, adapter in variants.items():
-        if adapter is not None and adapter not in attached:
-            raise SettingsError(
-                f"variant {variant!r}: adapter {adapter!r} is not attached to the model; attached: {', '.join(attached) or 'none'}"
-            )
+def _by_id(batch: Sequence[Sample], response: Response) -> Sample:
+    return next(sample for sample in batch if sample.id == response.sample_id)

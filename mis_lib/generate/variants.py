@@ -17,16 +17,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from peft import PeftModel
 from PIL import Image
 
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.files import MAX_IMAGES
-from mis_lib.generate.cpu import Threads, can_pack, pack_linears, working_dtype
+from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.decode import decode, shares_images
-from mis_lib.generate.local import use_adapter
-from mis_lib.generate.rows import find_groups, rows_under
+from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.prompts import as_plain_text, special_tokens, user_message
 
@@ -57,19 +55,17 @@ class VariantEngine:
     """
 
     def __init__(self, model: LoadedModel, adapters: Mapping[str, str | None]) -> None:
+        self._engine = Engine(model)
         self.variants = tuple(adapters)
         self.processor: Any = model.processor
         self._model: Any = model.model
-        self._network: Any = model.model.get_base_model() if isinstance(model.model, PeftModel) else model.model
+        self._network: Any = self._engine.network
         self._adapters = dict(adapters)
-        self._groups = find_groups(self._network)
-        self._threads = Threads() if self._network.device.type == "cpu" else None
+        self._groups = self._engine.groups
         self._busy = threading.Lock()
         self.dtype = str(self._network.dtype).removeprefix("torch.")
-        self.packed = can_pack(self._network)
+        self.packed = self._engine.packed
         """Whether the weights are packed for the CPU's matrix unit (``cpu``)."""
-        if self.packed:
-            self._pack()
 
     @classmethod
     def load(
@@ -95,9 +91,14 @@ class VariantEngine:
         return cls(model, {name: None if folder is None else name for name, folder in adapters.items()})
 
     @property
+    def network(self) -> Any:
+        """The transformers model that computes, for those who watch it (``analysis.parity_forms``)."""
+        return self._network
+
+    @property
     def mixes(self) -> bool:
         """Whether all variants are answered in one batch; otherwise they take turns."""
-        return self._groups is not None
+        return self._engine.mixes
 
     def stream(
         self,
@@ -134,7 +135,7 @@ class VariantEngine:
         settings: GenerationSettings,
         stop: threading.Event,
     ) -> Iterator[tuple[Column, ...]]:
-        answers = [_Answer(variant, self.processor.tokenizer, self._ends()) for variant in variants]
+        answers = [_Answer(variant, self.processor.tokenizer, self._engine.ends) for variant in variants]
         while not self._busy.acquire(timeout=POLL):
             if stop.is_set():
                 yield tuple(answer.column(0.0, "cancelled") for answer in answers)
@@ -167,8 +168,8 @@ class VariantEngine:
             return
         inputs = self._prompt(images, question, len(variants), settings)
         order = sorted(range(len(variants)), key=lambda row: adapters[row] is not None)  # rows without adapter go first
-        with rows_under(self._groups, [adapters[row] for row in order]):
-            for tokens in decode(self._network, inputs, len(variants), settings, self._threads):
+        with closing(self._engine.mixed(inputs, [adapters[row] for row in order], settings)) as steps:
+            for tokens in steps:
                 yield [tokens[order.index(row)] for row in range(len(variants))]
 
     def _in_turns(
@@ -177,19 +178,13 @@ class VariantEngine:
         streams = []
         for adapter in adapters:
             with use_adapter(self._model, adapter):  # the images are encoded here, under the same adapter
-                streams.append(decode(self._network, inputs, 1, settings, self._threads))
+                streams.append(decode(self._network, inputs, 1, settings, self._engine.threads))
         for _ in range(settings.max_new_tokens):
             tokens = []
             for adapter, stream in zip(adapters, streams, strict=True):
                 with use_adapter(self._model, adapter):
                     tokens += next(stream)
             yield tokens
-
-    def _pack(self) -> None:
-        grouped = self._groups or []
-        for group in grouped:
-            group.pack()
-        pack_linears(self._network, leave=[layer.base_layer for group in grouped for layer in group.layers])
 
     def _prompt(self, images: Sequence[Image.Image], question: str, rows: int, settings: GenerationSettings) -> Any:
         """The model's inputs: one prompt, or one a row for models that do not share the features of images.
@@ -214,13 +209,6 @@ class VariantEngine:
                 "ask a shorter question, show fewer images or lower max_new_tokens"
             )
         return inputs
-
-    def _ends(self) -> frozenset[int]:
-        """Every token that ends an answer."""
-        own = self._network.generation_config.eos_token_id
-        tokenizer = self.processor.tokenizer
-        listed = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id, tokenizer.pad_token_id]
-        return frozenset(token for token in listed if token is not None)
 
     def _check(self, images: Sequence[Image.Image], question: str, variants: Sequence[str]) -> None:
         if not images:
