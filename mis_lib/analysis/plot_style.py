@@ -23,6 +23,7 @@ FAMILIAR = ("mini", "mirage", "refusal", "textual")
 
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
+    "showSendToCloud": False,
     "modeBarButtonsToRemove": ["sendDataToCloud", "lasso2d", "select2d"],
     "modeBarButtonsToAdd": ["toggleSpikelines"],
     "toImageButtonOptions": {"format": "svg"},

@@ -1,0 +1,149 @@
+"""Figures: what is in the frame is in the figure, with its interval; the wrong frame is refused by name; nothing is drawn that was not given."""
+
+import json
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from mis_lib.analysis import plot_grids, plots
+from mis_lib.analysis.plot_style import CONFIG
+from mis_lib.errors import DataError
+from mis_lib.stats import rate
+
+
+def board() -> pd.DataFrame:
+    """Three variants of one run with both rates, and a published row without intervals."""
+    counts = {"mini": (38, 1), "mirage": (4, 9), "refusal": (0, 40)}
+    rows = [
+        {
+            "run": "report/v1",
+            "tag": "mini",
+            "variant": variant,
+            "group": "hard",
+            "metric": metric,
+            **rate(hits, 40).model_dump(),
+            "published": False,
+        }
+        for variant, pair in counts.items()
+        for metric, hits in zip(("asr", "over_refusal"), pair, strict=True)
+    ]
+    known = {"run": "", "tag": "InternVL2.5-8B", "variant": "MIRage", "group": "hard", "metric": "asr", "value": 7.5}
+    return pd.DataFrame([*rows, {**known, "low": None, "high": None, "n": 10, "n_unscored": 0, "published": True}])
+
+
+def drawn(figure: go.Figure) -> dict:
+    """The figure as the browser gets it."""
+    return json.loads(figure.to_json() or "{}")
+
+
+def test_the_leaderboard_draws_every_rate_with_its_interval_and_published_ones_open() -> None:
+    frame = board()
+    traces = plots.leaderboard(frame).data
+    points = {(trace.name, x): trace for trace in traces for x in trace.x}
+    assert len(points) == len(frame)
+    for row in frame.itertuples():
+        trace = points[row.variant, row.value]
+        at = list(trace.x).index(row.value)
+        assert trace.marker.symbol[at].endswith("-open") == row.published
+        if not row.published:
+            assert trace.error_x.array[at] == pytest.approx(row.high - row.value)
+            assert trace.error_x.arrayminus[at] == pytest.approx(row.value - row.low)
+
+
+def test_the_plane_needs_both_rates_and_names_the_corner_of_refusal() -> None:
+    figure = plots.safety_plane(board())
+    assert sorted(trace.name for trace in figure.data) == [
+        "mini",
+        "mirage",
+        "refusal",
+    ]  # the published one has no over-refusal
+    refusal = next(trace for trace in figure.data if trace.name == "refusal")
+    assert (refusal.x[0], refusal.y[0]) == (100, 0)
+    assert any(note.text == "refuses everything" and (note.x, note.y) == (100, 0) for note in figure.layout.annotations)
+
+
+def test_blue_is_better_whatever_the_good_end_of_the_metric() -> None:
+    frame = pd.DataFrame(
+        [
+            {"group": "Violent", "metric": "asr", "difference": -50.0, "low": -70.0, "high": -20.0, "n": 12},
+            {"group": "Violent", "metric": "rsr", "difference": 40.0, "low": -5.0, "high": 60.0, "n": 12},
+            {"group": "Violent", "metric": "over_refusal", "difference": 30.0, "low": 10.0, "high": 50.0, "n": 12},
+        ]
+    )
+    heat = plot_grids.category_heatmap(frame).data[0]
+    assert dict(zip(heat.x, heat.z[0], strict=True)) == {"ASR": 50, "RSR": 40, "over-refusal": -30}
+    assert list(heat.text[0]) == ["-50*", "+40", "+30*"]  # a star where the interval leaves out no change
+
+
+def test_the_flip_matrix_holds_every_item_once() -> None:
+    frame = pd.DataFrame(
+        [
+            {"before": "unsafe", "after": "reasoned", "n": 7},
+            {"before": "unsafe", "after": "unsafe", "n": 2},
+            {"before": "helped", "after": "over_refused", "n": 3},
+        ]
+    )
+    heat = plot_grids.flip_matrix(frame, before="mini", after="mirage").data[0]
+    assert sum(sum(row) for row in heat.z) == 12
+    assert heat.z[list(heat.y).index("unsafe")][list(heat.x).index("reasoned")] == 7
+
+
+def test_judges_are_told_apart_by_mark_and_place() -> None:
+    rows = [
+        {"variant": variant, "judge": judge, "metric": "asr", **rate(hits, 20).model_dump()}
+        for variant in ("mini", "mirage")
+        for judge, hits in (("rule", 9), ("words", 3))
+    ]
+    figure = plots.judge_swap(pd.DataFrame(rows))
+    assert len({trace.marker.symbol for trace in figure.data}) == len({trace.y[0] for trace in figure.data}) == 2
+
+
+def test_an_item_taken_apart_shows_each_outcome_in_words() -> None:
+    states = ("kept", "blank")
+    rows = [
+        {"variant": "mini", "first": a, "second": b, "outcome": "unsafe" if a == b == "kept" else "hallucinated"}
+        for a in states
+        for b in states
+    ]
+    heat = plot_grids.ablation_grid(pd.DataFrame(rows)).data[0]
+    assert heat.text[list(heat.y).index("kept")][list(heat.x).index("kept")] == "unsafe"
+    assert sum(text == "hallucinated" for row in heat.text for text in row) == 3
+
+
+def test_curves_of_training_keep_segments_and_rates_apart() -> None:
+    losses = pd.DataFrame(
+        [{"step": step, "segment": name, "loss": 2.0 / step} for step in (1, 2, 3) for name in ("all", "reasoning")]
+    )
+    evaluations = pd.DataFrame([{"step": 2, "metric": "asr", **rate(3, 10).model_dump()}])
+    traces = {trace.name: trace for trace in plots.training_curves(losses, evaluations).data}
+    assert list(traces["reasoning"].x) == [1, 2, 3] and list(traces["ASR"].y) == [30.0]
+    assert traces["all"].line.dash != traces["reasoning"].line.dash
+
+
+EMPTY = {
+    plots.leaderboard: ("run", "tag", "variant", "metric", *plots.RATE, "published"),
+    plots.safety_plane: ("run", "tag", "variant", "metric", *plots.RATE, "published"),
+    plots.judge_swap: ("variant", "judge", "metric", *plots.RATE),
+    plot_grids.category_heatmap: ("group", "metric", "difference", "low", "high", "n"),
+    plot_grids.flip_matrix: ("before", "after", "n"),
+    plot_grids.ablation_grid: ("variant", "first", "second", "outcome"),
+}
+
+
+@pytest.mark.parametrize("draw", EMPTY, ids=lambda draw: draw.__name__)
+def test_no_rows_are_a_figure_that_says_what_to_do(draw) -> None:
+    figure = draw(pd.DataFrame(columns=pd.Index(EMPTY[draw])))
+    assert not figure.data and len(figure.layout.annotations[0].text) > 20
+
+
+@pytest.mark.parametrize("draw", EMPTY, ids=lambda draw: draw.__name__)
+def test_a_missing_column_is_named(draw) -> None:
+    with pytest.raises(DataError, match=rf"{draw.__name__}: expected a frame with the columns .*, found variant"):
+        draw(pd.DataFrame({"variant": ["mini"]}))
+
+
+def test_nothing_is_drawn_with_a_ground_of_its_own_and_nothing_is_sent() -> None:
+    layout = drawn(plots.leaderboard(board()))["layout"]
+    assert layout["template"]["layout"]["paper_bgcolor"] == "rgba(0, 0, 0, 0)"
+    assert CONFIG["showSendToCloud"] is False and CONFIG["displaylogo"] is False
