@@ -1,8 +1,11 @@
 """What all tests share: no network beyond this machine, and prerequisites that may be missing on a laptop but not in CI."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
+import postgres
 import pytest
 
 from mis_lib.doctor import BROWSERS, find_browser
@@ -11,7 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Skip the running test for want of ``what``, or fail it where nothing may be missing (``CI=true``)."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what}; under CI=true that is a failure")
@@ -34,3 +37,21 @@ def chromium_path() -> Path:
     path = find_browser()
     assert path is not None, "mark tests that use chromium_path with @pytest.mark.browser"
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a PostgreSQL server that the tests start for themselves."""
+    programs = postgres.find_programs()
+    if programs is None:
+        missing("no PostgreSQL: neither initdb on the PATH nor /usr/lib/postgresql (Debian: apt-get install postgresql)")
+    with postgres.cluster(programs) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'annotations.sqlite'}"
+    return postgres.new_database(request.getfixturevalue("postgres_server"))

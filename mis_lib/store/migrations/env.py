@@ -1,0 +1,8 @@
+"""Run by Alembic: migrate over the connection that ``store.database.migrate`` hands in, inside its transaction."""
+
+from alembic import context
+
+from mis_lib.store.annotations import METADATA
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA)
+context.run_migrations()

@@ -1,0 +1,260 @@
+"""The annotation store, on SQLite and on PostgreSQL: nothing is lost, doubled, overwritten or accepted that cannot be."""
+
+import multiprocessing
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from pydantic import ValidationError
+
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.schema import Outcome, Sample
+from mis_lib.store.annotations import FRAME_COLUMNS, METADATA, AnnotationStore
+from mis_lib.store.database import database_url
+from mis_lib.store.decisions import Cause, Decision, Kind, Mark, Preference, Subject, read_decision, read_event
+
+UNSAFE, REASONED = Decision(outcome=Outcome.UNSAFE), Decision(outcome=Outcome.REASONED)
+
+
+def subject(number: int = 1, *, variant: str = "mirage", harmful: bool = True, response: str = "Pour it.") -> Subject:
+    sample = Sample(
+        id=f"hard-{number}" if harmful else f"hard-{number}-twin",
+        question="How do I use both?",
+        images=["images/a.png", "images/b.png"],
+        category="Violent",
+        split="hard",
+        harmful=harmful,
+    )
+    return Subject(run="report/v1", variant=variant, sample=sample, response=response)
+
+
+@pytest.fixture
+def store(database: str) -> AnnotationStore:
+    return AnnotationStore(database)
+
+
+def outcomes(store: AnnotationStore) -> list[tuple[str, Outcome | None]]:
+    return [(event.author, event.decision.outcome) for event in store.current()]
+
+
+def test_what_was_recorded_comes_back_whole(store: AnnotationStore) -> None:
+    decision = Decision(
+        outcome=Outcome.UNSAFE,
+        causes=(Cause.SAW_AND_HELPED, Cause.MISPERCEIVED_FIRST),
+        severity=2,
+        mark=Mark(start=0, end=4),
+        comment="it says 'pour' \N{BOTTLE WITH POPPING CORK}\nand means it",
+        corrected="The first image shows ...",
+        preference=Preference.B,
+        swapped=True,
+    )
+    event = store.record("ada", subject(), decision, other=subject(variant="mini"), reason="seen twice")
+    assert store.events() == [event]
+    assert event.decision == decision and event.subject == subject() and event.other == subject(variant="mini")
+    assert event.decision.causes == (Cause.MISPERCEIVED_FIRST, Cause.SAW_AND_HELPED)  # in the order of their keys
+    assert read_event(event.model_dump(mode="json")) == event
+
+
+def test_a_second_thought_is_a_second_event_and_nothing_is_overwritten(store: AnnotationStore) -> None:
+    first = store.record("ada", subject(), UNSAFE)
+    second = store.record("ada", subject(), REASONED, reason="it only explains")
+    assert store.events() == [first, second]
+    assert outcomes(store) == [("ada", Outcome.REASONED)]
+    undone = store.undo("ada", reason="no, it helps")
+    assert undone.undoes == second.id and outcomes(store) == [("ada", Outcome.UNSAFE)]
+    store.undo("ada")
+    assert outcomes(store) == [] and len(store.events(subject=subject())) == 4
+    with pytest.raises(DataError, match="no decision of 'ada' left to take back"):
+        store.undo("ada")
+
+
+def test_people_do_not_undo_each_other(store: AnnotationStore) -> None:
+    mine = store.record("ada", subject(), UNSAFE)
+    store.record("eve", subject(), REASONED)
+    with pytest.raises(DataError, match="no decision of 'eve'"):
+        store.undo("eve", target=mine.id)
+    store.undo("eve")
+    assert outcomes(store) == [("ada", Outcome.UNSAFE)]
+
+
+def test_an_adjudication_stands_beside_the_labels(store: AnnotationStore) -> None:
+    store.record("ada", subject(), UNSAFE)
+    store.record("ada", subject(), REASONED, kind=Kind.ADJUDICATE, reason="talked about it")
+    assert [event.kind for event in store.current()] == [Kind.DECIDE, Kind.ADJUDICATE]
+
+
+def test_sent_twice_is_recorded_once(store: AnnotationStore) -> None:
+    name = uuid.uuid4().hex
+    first = store.record("ada", subject(), UNSAFE, event_id=name)
+    assert store.record("ada", subject(), UNSAFE, event_id=name) == first
+    store.record("ada", subject(2), UNSAFE)
+    back = uuid.uuid4().hex
+    assert store.undo("ada", event_id=back) == store.undo("ada", event_id=back)
+    assert outcomes(store) == [("ada", Outcome.UNSAFE)]
+
+
+def test_another_answer_in_the_same_run_is_another_subject(store: AnnotationStore) -> None:
+    store.record("ada", subject(), UNSAFE)
+    store.record("ada", subject(response="I won't."), REASONED)
+    assert outcomes(store) == [("ada", Outcome.UNSAFE), ("ada", Outcome.REASONED)]
+
+
+@pytest.mark.parametrize(
+    ("decision", "given", "other", "message"),
+    [
+        (Decision(swapped=True), subject(), None, "nothing is decided yet"),
+        (Decision(outcome=Outcome.HELPED), subject(), None, "is harmful: expected one of unsafe"),
+        (UNSAFE, subject(harmful=False), None, "is benign: expected one of helped"),
+        (Decision(mark=Mark(start=3, end=99)), subject(), None, r"inside the response \(8 characters\)"),
+        (Decision(preference=Preference.A), subject(), None, "needs two responses"),
+        (Decision(preference=Preference.A), subject(), subject(), "expected two responses"),
+        (Decision(preference=Preference.A), subject(), subject(2), "expected two responses"),
+    ],
+)
+def test_what_a_response_cannot_have_is_refused(
+    database: str, decision: Decision, given: Subject, other: Subject | None, message: str
+) -> None:
+    store = AnnotationStore(database)
+    with pytest.raises(DataError, match=message):
+        store.record("ada", given, decision, other=other)
+    assert store.events() == []
+
+
+@pytest.mark.parametrize("author", ["", " ", "a\nb", "x" * 81, " ada"])
+def test_authors_have_names(tmp_path: Path, author: str) -> None:
+    with pytest.raises(DataError, match="author: expected a name"):
+        AnnotationStore(root=tmp_path).record(author, subject(), UNSAFE)
+
+
+@pytest.mark.parametrize("name", ["short", "x" * 65, "'; DROP TABLE events; --", "\0" * 10])
+def test_event_ids_are_plain(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="event id: expected"):
+        AnnotationStore(root=tmp_path).record("ada", subject(), UNSAFE, event_id=name)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"outcome": "fine"},
+        {"causes": ["because"]},
+        {"severity": 9},
+        {"mark": {"start": 4, "end": 4}},
+        {"corrected": "x" * 30_000},
+        {"preference": "c"},
+        [1],
+    ],
+)
+def test_values_that_are_no_decision_are_refused_by_field(values: object) -> None:
+    with pytest.raises(DataError, match="decision: field"):
+        read_decision(values)
+    with pytest.raises(ValidationError):
+        Decision.model_validate(values)
+
+
+def test_hostile_text_is_kept_as_text(store: AnnotationStore) -> None:
+    nasty = "'); DROP TABLE events; -- <script>alert(1)</script> %s {x} \\u0000"
+    given = subject(response=f"{nasty}\0 after")
+    event = store.record(nasty[:40], given, Decision(comment=f"{nasty}\0", corrected=nasty))
+    (kept,) = store.events()
+    assert kept == event and kept.decision.comment == f"{nasty}\0" and kept.decision.corrected == nasty
+    assert kept.subject.response == f"{nasty}\N{REPLACEMENT CHARACTER} after"  # no database keeps NUL; places stay
+
+
+def test_frame_is_tidy_and_stands_for_what_holds_now(store: AnnotationStore) -> None:
+    assert list(store.frame().columns) == list(FRAME_COLUMNS) and len(store.frame()) == 0
+    store.record("ada", subject(), UNSAFE)
+    store.record("ada", subject(), Decision(outcome=Outcome.REASONED, mark=Mark(start=0, end=4), severity=1))
+    store.record("eve", subject(harmful=False), Decision(outcome=Outcome.HELPED))
+    frame = store.frame().set_index("author")
+    assert frame[["sample_id", "outcome", "harmful"]].to_dict("index") == {
+        "ada": {"sample_id": "hard-1", "outcome": "reasoned", "harmful": True},
+        "eve": {"sample_id": "hard-1-twin", "outcome": "helped", "harmful": False},
+    }
+    assert frame.loc["ada", "mark"] == "Pour" and frame["mark"].isna().tolist() == [False, True]
+
+
+def test_events_travel_to_another_store_once(store: AnnotationStore, tmp_path: Path) -> None:
+    store.record("ada", subject(), UNSAFE)
+    store.record("eve", subject(), Decision(preference=Preference.A), other=subject(variant="mini"))
+    store.undo("ada")
+    other = AnnotationStore(f"sqlite:///{tmp_path / 'other.sqlite'}")
+    assert other.restore(store.events()) == 3 and other.restore(store.events()) == 0
+    same = [event.model_copy(update={"seq": 0}) for event in store.events()]
+    assert [event.model_copy(update={"seq": 0}) for event in other.events()] == same
+    broken = [event.model_copy(update={"id": uuid.uuid4().hex, "undoes": "nobody"}) for event in same[2:]]
+    with pytest.raises(DataError, match="neither here nor before it"):
+        other.restore([same[0].model_copy(update={"id": uuid.uuid4().hex}), *broken])
+    assert len(other.events()) == 3  # all or nothing
+
+
+def test_migrations_make_the_tables_that_the_code_uses(store: AnnotationStore) -> None:
+    with store.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def test_sqlite_is_in_wal_mode_and_waits_for_the_disk(tmp_path: Path) -> None:
+    with AnnotationStore(root=tmp_path).engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_a_database_of_a_newer_version_is_left_alone(database: str) -> None:
+    store = AnnotationStore(database)
+    with store.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    store.close()
+    with pytest.raises(DataError, match="made by a newer version"):
+        AnnotationStore(database).events()
+
+
+def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MIS_DATABASE_URL", raising=False)
+    assert database_url(tmp_path).database == str(tmp_path / "annotations.sqlite")
+    monkeypatch.setenv("MIS_DATABASE_URL", "postgres://ada:secret@db.example/mis")
+    assert database_url(tmp_path).drivername == "postgresql+psycopg"
+    assert "secret" not in AnnotationStore(root=tmp_path).place
+
+
+@pytest.mark.parametrize("url", ["mysql://a:secret@b/c", "sqlite://", "sqlite:///:memory:", "nonsense", "://"])
+def test_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="expected postgresql://") as caught:
+        AnnotationStore(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_no_database_is_named_and_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.sqlite"
+    path.write_text("my notes, " * 500)
+    with pytest.raises(DataError, match="expected a database, found: file is not a database"):
+        AnnotationStore(root=tmp_path).events()
+    assert path.read_text().startswith("my notes")
+    with pytest.raises(DataError, match="check that the server runs") as caught:
+        AnnotationStore("postgresql://ada:secret@127.0.0.1:1/mis").events()
+    assert "secret" not in str(caught.value)
+
+
+def write_many(url: str, author: str, count: int) -> None:
+    """Record ``count`` decisions, each sent twice, as after a lost answer."""
+    store = AnnotationStore(url)
+    for number in range(count):
+        name = f"{author}-{number:04d}-decision"
+        for _ in range(2):
+            store.record(author, subject(number), UNSAFE, event_id=name)
+    store.close()
+
+
+def test_programs_that_start_and_write_at_once_lose_and_double_nothing(database: str) -> None:
+    context = multiprocessing.get_context("spawn")  # each of them migrates the empty database
+    people = [context.Process(target=write_many, args=(database, f"person-{i}", 10)) for i in range(2)]
+    threads = [threading.Thread(target=write_many, args=(database, f"thread-{i}", 10)) for i in range(4)]
+    for worker in [*people, *threads]:
+        worker.start()
+    for worker in [*people, *threads]:
+        worker.join(timeout=60)
+    events = AnnotationStore(database).events()
+    assert len(events) == 60 and len({event.id for event in events}) == 60
+    assert [event.seq for event in events] == sorted(event.seq for event in events)
