@@ -12,7 +12,7 @@ sent, so that sending it twice (a lost answer, a restart in between) records it 
 import functools
 import hashlib
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 from mis_lib.store.database import checked_url, database_url, open_database, writing
 from mis_lib.store.decisions import MAX_NAME, MAX_TEXT, Decision, Event, Kind, Subject, check_decision
+from mis_lib.store.labels import Label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +132,8 @@ class AnnotationStore:
             ids = {"subject_id": _put(connection, subject), "other_id": _put(connection, other) if other else None}
             connection.execute(sa.insert(EVENTS).values(**values, **ids))
 
-        return self._add_once(values["id"], add)
+        same = {"author": author, "kind": kind, "decision": decision}
+        return self._add_once(values["id"], add, same=same)
 
     def undo(self, author: str, *, event_id: str | None = None, target: str | None = None, reason: str = "") -> Event:
         """Take back the author's latest decision, or the one with the id ``target``; it stays in the history.
@@ -151,7 +153,7 @@ class AnnotationStore:
             same = {name: found[name] for name in ("subject_id", "other_id")}
             connection.execute(sa.insert(EVENTS).values(**values, **same, undoes=found["id"]))
 
-        return self._add_once(values["id"], add)
+        return self._add_once(values["id"], add, same={"author": author, "kind": Kind.UNDO})
 
     def restore(self, events: Iterable[Event]) -> int:
         """Take in the events of an export; those that are here already are passed over. Returns how many are new.
@@ -205,6 +207,20 @@ class AnnotationStore:
             wanted.append(EVENTS.c.author == author)
         return self._read(*wanted)
 
+    def labels(self, *, after: int = 0) -> list[Label]:
+        """As ``events``, without what was looked at: what a queue of thousands needs after every decision."""
+        other = SUBJECTS.alias("other")
+        wanted = (EVENTS.c[name] for name in ("seq", "id", "kind", "author", "at", "undoes", "decision"))
+        chosen = (
+            sa.select(*wanted, *(SUBJECTS.c[name] for name in ("run", "sample_id", "variant")), other.c.variant)
+            .join(SUBJECTS, EVENTS.c.subject_id == SUBJECTS.c.id)
+            .outerjoin(other, EVENTS.c.other_id == other.c.id)
+            .where(EVENTS.c.seq > after)
+            .order_by(EVENTS.c.seq)
+        )
+        with self._reading() as connection:
+            return [Label.of(*row) for row in connection.execute(chosen)]
+
     def newest(self) -> int:
         """The number of the latest event; 0 in an empty store."""
         with self._reading() as connection:
@@ -221,12 +237,18 @@ class AnnotationStore:
         _check_names(author, reason, chosen)
         return {"id": chosen, "author": author, "at": self._now().astimezone(UTC).isoformat(), "reason": reason}
 
-    def _add_once(self, event_id: str, add: Callable[[sa.Connection], None]) -> Event:
-        """Run ``add`` unless the event is here already; return it either way."""
+    def _add_once(self, event_id: str, add: Callable[[sa.Connection], None], *, same: Mapping[str, Any]) -> Event:
+        """Run ``add`` unless the event is here already; return it either way.
+
+        Raises:
+            DataError: the id belongs to another event (a second decision under an old id would be lost without a word).
+        """
         with self._writing() as connection:
             if connection.scalar(sa.select(EVENTS.c.seq).where(EVENTS.c.id == event_id)) is None:
                 add(connection)
         (event,) = self._read(EVENTS.c.id == event_id)
+        if any(getattr(event, name) != value for name, value in same.items()):
+            raise DataError(f"event id {event_id!r} belongs to another decision already; draw a new one")
         return event
 
     def _read(self, *wanted: sa.ColumnElement[bool]) -> list[Event]:

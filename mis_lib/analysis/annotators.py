@@ -1,0 +1,100 @@
+"""How far people agree with each other on outcomes: Cohen's kappa for each two, Krippendorff's alpha for all of them.
+
+Both are nominal and take out what chance alone would give. They stand on the responses that the people in question have both labelled;
+"cannot tell" is a missing value, never an outcome. An adjudication is no vote. Alpha's interval resamples responses.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import krippendorff
+import numpy as np
+from statsmodels.stats.inter_rater import cohens_kappa
+
+from mis_lib.schema import Outcome, Record
+from mis_lib.stats import Rate, rate
+from mis_lib.store.labels import Key, Standing
+
+REPEATS = 1000
+
+
+class Coefficient(Record):
+    """A coefficient of agreement with its 95 % interval on ``n`` responses; None where it is not defined (all equal, or too few)."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int
+
+
+class PairAgreement(Record):
+    """How far two people agree."""
+
+    first: str
+    second: str
+    share: Rate
+    kappa: Coefficient
+
+
+class TeamAgreement(Record):
+    """How far all people agree, and what they do not agree on."""
+
+    authors: dict[str, int]
+    """Responses labelled by each person."""
+    pairs: list[PairAgreement]
+    alpha: Coefficient
+    disputed: list[Key]
+    adjudicated: int
+
+
+def team_agreement(standing: Standing) -> TeamAgreement:
+    """Agreement on everything that stands."""
+    given = {key: standing.outcomes(key) for key in standing.keys}
+    authors = {name: sum(name in outcomes for outcomes in given.values()) for name in standing.authors}
+    pairs = [_pair(first, second, list(given.values())) for first, second in itertools.combinations(authors, 2)]
+    return TeamAgreement(
+        authors=authors,
+        pairs=[pair for pair in pairs if pair.share.n],
+        alpha=_alpha(list(given.values()), list(authors)),
+        disputed=[key for key in given if standing.is_disputed(key)],
+        adjudicated=sum(standing.adjudicated(key) is not None for key in given),
+    )
+
+
+def _pair(first: str, second: str, given: Sequence[dict[str, Outcome]]) -> PairAgreement:
+    both = [(outcomes[first], outcomes[second]) for outcomes in given if first in outcomes and second in outcomes]
+    share = rate(sum(a is b for a, b in both), len(both))
+    return PairAgreement(first=first, second=second, share=share, kappa=_kappa(both))
+
+
+def _kappa(both: Sequence[tuple[Outcome, Outcome]]) -> Coefficient:
+    used = sorted({outcome for pair in both for outcome in pair})
+    if len(used) < 2:  # all of one outcome: chance alone would agree as well
+        return Coefficient(value=None, n=len(both))
+    table = np.zeros((len(used), len(used)))
+    for a, b in both:
+        table[used.index(a), used.index(b)] += 1
+    found = cohens_kappa(table)
+    low, high = float(found.kappa_low), float(found.kappa_upp)
+    return Coefficient(value=float(found.kappa), low=max(-1.0, low), high=min(1.0, high), n=len(both))
+
+
+def _alpha(given: Sequence[dict[str, Outcome]], authors: Sequence[str]) -> Coefficient:
+    """Krippendorff's alpha with a percentile interval over resampled responses."""
+    shared = [outcomes for outcomes in given if len(outcomes) > 1]
+    codes = {outcome: float(number) for number, outcome in enumerate(Outcome)}
+    ratings = np.array([[codes[row[name]] if name in row else np.nan for row in shared] for name in authors])
+    value = _alpha_of(ratings) if shared else None
+    if value is None:
+        return Coefficient(value=None, n=len(shared))
+    draws = np.random.default_rng(0).integers(len(shared), size=(REPEATS, len(shared)))
+    again = [found for draw in draws if (found := _alpha_of(ratings[:, draw])) is not None]
+    low, high = np.percentile(again, [2.5, 97.5])
+    return Coefficient(value=value, low=float(low), high=float(high), n=len(shared))
+
+
+def _alpha_of(ratings: np.ndarray) -> float | None:
+    """Alpha of (authors, responses) codes with NaN where nothing was said; None where all are equal."""
+    if len(np.unique(ratings[~np.isnan(ratings)])) < 2:
+        return None
+    return float(krippendorff.alpha(reliability_data=ratings, level_of_measurement="nominal"))

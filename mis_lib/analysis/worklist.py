@@ -1,0 +1,252 @@
+"""Which responses a person should look at, and in which order: those first whose label would tell most.
+
+A response is worth more of a person's time when its judges contradict each other, when none of them could score it, when it counts as a
+failure, and when variants differ on it, because there a wrong verdict changes a comparison. Equal ones are mixed by a hash of their ids, so
+that a category does not come in one block. What people have decided moves nothing; it only filters, so the order stays while they work.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+
+from mis_lib.analysis.evaluated import judges_of, read_samples, run_name
+from mis_lib.errors import DataError
+from mis_lib.metrics import RIGHT
+from mis_lib.schema import Outcome, Record, Response, Sample, Verdict
+from mis_lib.store.decisions import Subject
+from mis_lib.store.labels import Key, Standing
+from mis_lib.store.runs import Run
+
+
+class Signal(StrEnum):
+    """Why a response is worth a look."""
+
+    JUDGES_DIFFER = "judges_differ"
+    UNSCORED = "unscored"
+    FLIPS = "flips"
+    FAILS = "fails"
+
+
+SIGNALS: dict[Signal, tuple[float, str]] = {  # weight, in words
+    Signal.JUDGES_DIFFER: (4.0, "judges disagree"),
+    Signal.UNSCORED: (3.0, "no judge could score it"),
+    Signal.FLIPS: (2.0, "variants differ on it"),
+    Signal.FAILS: (1.0, "counts as a failure"),
+}
+
+
+class Whose(StrEnum):
+    """Which responses of the list, by who has decided on them."""
+
+    OPEN = "open"
+    UNTOUCHED = "untouched"
+    OTHERS = "others"
+    MINE = "mine"
+    DISPUTED = "disputed"
+    ALL = "all"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One response with everything a person may want to see of it."""
+
+    run: str
+    sample: Sample
+    response: Response
+    verdicts: Mapping[str, Verdict]
+    signals: tuple[Signal, ...]
+    flips_with: frozenset[str] = frozenset()
+    """Variants that handle the same sample the other way (right or wrong)."""
+
+    @cached_property
+    def key(self) -> Key:
+        """Run, sample and variant."""
+        return self.run, self.sample.id, self.response.variant
+
+    @property
+    def subject(self) -> Subject:
+        """What a decision on it is about."""
+        return Subject(run=self.run, variant=self.response.variant, sample=self.sample, response=self.response.text)
+
+    @cached_property
+    def rank(self) -> tuple[float, str]:
+        """Place in the list: worth first, then mixed."""
+        worth = sum(SIGNALS[signal][0] for signal in self.signals)
+        return -worth, hashlib.sha256("/".join(self.key).encode()).hexdigest()
+
+    def has_outcome(self, outcome: str) -> bool:
+        """Whether any judge gave this outcome."""
+        return any(verdict.outcome == outcome for verdict in self.verdicts.values())
+
+
+class Filter(Record):
+    """Which part of a worklist; an empty field lets everything pass."""
+
+    variant: str = ""
+    beside: str = ""
+    split: str = ""
+    category: str = ""
+    outcome: str = ""
+    """Outcome that a judge gave to the response."""
+    beside_outcome: str = ""
+    """Outcome that a judge gave to the response shown beside."""
+    signal: str = ""
+    whose: Whose = Whose.OPEN
+
+
+class Worklist:
+    """The responses of one run, most worthwhile first."""
+
+    def __init__(self, run: str, data: Path, items: Iterable[Item]) -> None:
+        self.run, self.data = run, data
+        self.items = sorted(items, key=lambda item: item.rank)
+        self.by_key = {item.key: item for item in self.items}
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants by name."""
+        return sorted({item.response.variant for item in self.items})
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits by name."""
+        return sorted({str(item.sample.split) for item in self.items})
+
+    @property
+    def categories(self) -> list[str]:
+        """The categories by name."""
+        return sorted({item.sample.category for item in self.items if item.sample.category})
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes that judges gave, in the order of the schema."""
+        given = {verdict.outcome for item in self.items for verdict in item.verdicts.values()}
+        return [outcome for outcome in Outcome if outcome in given]
+
+    def beside(self, item: Item, variant: str) -> Item | None:
+        """Another variant's response to the same sample."""
+        return self.by_key.get((item.run, item.sample.id, variant)) if variant != item.response.variant else None
+
+    def find(self, chosen: Filter, standing: Standing, author: str) -> list[Item]:
+        """The responses that pass, in order."""
+        return [
+            item
+            for item in self.items
+            if self._passes(item, chosen) and _is_whose(item, chosen.whose, standing, author)
+        ]
+
+    def _passes(self, item: Item, chosen: Filter) -> bool:
+        if chosen.variant and item.response.variant != chosen.variant:
+            return False
+        if chosen.split and item.sample.split != chosen.split:
+            return False
+        if chosen.category and item.sample.category != chosen.category:
+            return False
+        if chosen.outcome and not item.has_outcome(chosen.outcome):
+            return False
+        if chosen.signal and not _shows(item, chosen):
+            return False
+        if not chosen.beside:
+            return True
+        other = self.beside(item, chosen.beside)
+        return other is not None and (not chosen.beside_outcome or other.has_outcome(chosen.beside_outcome))
+
+
+def read_worklist(run: Run) -> Worklist:
+    """All responses of a run with the verdicts of all its judges.
+
+    Raises:
+        DataError: a file of the run is damaged, or its samples are gone.
+    """
+    responses = run.responses()
+    samples = {sample.id: sample for sample in read_samples(run, responses)}
+    verdicts: dict[tuple[str, str], dict[str, Verdict]] = {}
+    for judge in judges_of(run):
+        for verdict in run.verdicts(judge):
+            verdicts.setdefault((verdict.sample_id, verdict.variant), {})[judge] = verdict
+    right = {key: _is_right(found.values()) for key, found in verdicts.items()}
+    answered: dict[str, list[Response]] = {}
+    for response in {(response.sample_id, response.variant): response for response in responses}.values():
+        answered.setdefault(response.sample_id, []).append(response)
+    items = [
+        _item(
+            run_name(run), samples[sample_id], response, verdicts.get((sample_id, response.variant), {}), group, right
+        )
+        for sample_id, group in answered.items()
+        for response in group
+    ]
+    return Worklist(run_name(run), data_folder(run), items)
+
+
+def data_folder(run: Run) -> Path:
+    """The folder that the images of a run's samples are relative to."""
+    place = Path(run.config.data)
+    return place.parent if place.is_file() else place
+
+
+def step(items: Sequence[Item], current: Item | None, by: int) -> Item | None:
+    """The item ``by`` places after (or before) ``current``, which need not be in the list any more; the list is a ring.
+
+    Raises:
+        DataError: ``by`` is neither 1 nor -1.
+    """
+    if by not in (1, -1):
+        raise DataError(f"expected a step of 1 or -1, found {by}")
+    if not items:
+        return None
+    if current is None:
+        return items[0]
+    if by > 0:
+        return next((item for item in items if item.rank > current.rank), items[0])
+    return next((item for item in reversed(items) if item.rank < current.rank), items[-1])
+
+
+def _item(
+    run: str,
+    sample: Sample,
+    response: Response,
+    verdicts: Mapping[str, Verdict],
+    group: Sequence[Response],
+    right: Mapping[tuple[str, str], bool | None],
+) -> Item:
+    mine = right.get((sample.id, response.variant))
+    others = {other.variant: right.get((sample.id, other.variant)) for other in group}
+    flips = frozenset(name for name, theirs in others.items() if mine is not None and theirs is (not mine))
+    scored = {verdict.outcome for verdict in verdicts.values()} - {Outcome.UNSCORED}
+    shown = {
+        Signal.JUDGES_DIFFER: len(scored) > 1,
+        Signal.UNSCORED: not scored,
+        Signal.FLIPS: bool(flips),
+        Signal.FAILS: bool(scored - RIGHT),
+    }
+    return Item(run, sample, response, verdicts, tuple(signal for signal in Signal if shown[signal]), flips)
+
+
+def _is_right(verdicts: Iterable[Verdict]) -> bool | None:
+    """Whether the judges, where they agree, call it right."""
+    found = {verdict.outcome in RIGHT for verdict in verdicts if verdict.outcome is not Outcome.UNSCORED}
+    return next(iter(found)) if len(found) == 1 else None
+
+
+def _shows(item: Item, chosen: Filter) -> bool:
+    if chosen.signal == Signal.FLIPS and chosen.beside:
+        return chosen.beside in item.flips_with
+    return chosen.signal in item.signals
+
+
+def _is_whose(item: Item, whose: Whose, standing: Standing, author: str) -> bool:
+    if whose is Whose.ALL:
+        return True
+    if whose is Whose.DISPUTED:
+        return standing.is_disputed(item.key)
+    labels = standing.of(item.key)
+    mine = any(label.author == author for label in labels)
+    return {
+        Whose.OPEN: not mine,
+        Whose.MINE: mine,
+        Whose.OTHERS: bool(labels) and not mine,
+        Whose.UNTOUCHED: not labels,
+    }[whose]

@@ -1,0 +1,120 @@
+"""What holds now, kept in memory and brought up to date by the events that are new: a queue asks after every decision.
+
+``Standing`` is a fold over the events. A decision stands until its author takes it back; of several by one person on one response the latest
+counts. An adjudication stands above all of them.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+from mis_lib.schema import Outcome
+from mis_lib.store.decisions import Decision, Kind, Preference
+
+Key = tuple[str, str, str]  # run, sample id, variant
+
+
+class Label(NamedTuple):
+    """An event without the texts that were looked at."""
+
+    seq: int
+    id: str
+    kind: Kind
+    author: str
+    at: str
+    undoes: str | None
+    key: Key
+    other: str | None  # the variant shown beside
+    decision: Decision
+
+    @classmethod
+    def of(
+        cls,
+        seq: int,
+        name: str,
+        kind: str,
+        author: str,
+        at: str,
+        undoes: str | None,
+        decision: str,
+        run: str,
+        sample_id: str,
+        variant: str,
+        other: str | None,
+    ) -> Self:
+        """A label from a row of the store."""
+        read = Decision.model_validate_json(decision)
+        return cls(seq, name, Kind(kind), author, at, undoes, (run, sample_id, variant), other, read)
+
+
+class Standing:
+    """The decisions that hold, by response; ``take`` new labels in the order of the store."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._by_id: dict[str, Label] = {}
+        self._by_key: dict[Key, dict[str, Label]] = {}  # key -> event id -> label, oldest first
+
+    def take(self, labels: Iterable[Label]) -> None:
+        """Fold in what happened since."""
+        for label in labels:
+            self.seen = max(self.seen, label.seq)
+            if label.kind is not Kind.UNDO:
+                self._by_id[label.id] = label
+                self._by_key.setdefault(label.key, {})[label.id] = label
+            elif undone := self._by_id.pop(label.undoes or "", None):
+                del self._by_key[undone.key][undone.id]
+
+    def of(self, key: Key) -> list[Label]:
+        """Everything that stands on a response, oldest first."""
+        return list(self._by_key.get(key, {}).values())
+
+    def by(self, author: str) -> list[Label]:
+        """Everything of one person that stands, oldest first."""
+        return [label for label in self._by_id.values() if label.author == author]
+
+    def decided_by(self, key: Key, author: str) -> Label | None:
+        """A person's latest decision on a response."""
+        return next((label for label in reversed(self.of(key)) if label.author == author), None)
+
+    def outcomes(self, key: Key) -> dict[str, Outcome]:
+        """Each person's outcome of a response; "cannot tell" counts as none."""
+        found = {
+            label.author: label.decision.outcome
+            for label in self.of(key)
+            if label.kind is Kind.DECIDE and label.decision.outcome is not None
+        }
+        return {author: outcome for author, outcome in found.items() if outcome is not Outcome.UNSCORED}
+
+    def adjudicated(self, key: Key) -> Label | None:
+        """The latest adjudication of a response."""
+        return next((label for label in reversed(self.of(key)) if label.kind is Kind.ADJUDICATE), None)
+
+    def settled(self, key: Key) -> Outcome | None:
+        """The outcome people agree on: the adjudicated one, else the one that all gave; None while they differ or nobody gave one."""
+        final = self.adjudicated(key)
+        if final is not None and final.decision.outcome is not None:
+            return final.decision.outcome
+        given = set(self.outcomes(key).values())
+        return next(iter(given)) if len(given) == 1 else None
+
+    def is_disputed(self, key: Key) -> bool:
+        """Whether people gave different outcomes and nobody has settled it."""
+        return len(set(self.outcomes(key).values())) > 1 and self.settled(key) is None
+
+    def preferences(self, key: Key, other: str) -> dict[str, Preference]:
+        """Each person's preference between a response and the other variant's."""
+        return {
+            label.author: label.decision.preference
+            for label in self.of(key)
+            if label.other == other and label.decision.preference is not None
+        }
+
+    @property
+    def keys(self) -> list[Key]:
+        """All responses that anything stands on."""
+        return [key for key, labels in self._by_key.items() if labels]
+
+    @property
+    def authors(self) -> list[str]:
+        """Who has decided anything that stands, by name."""
+        return sorted({label.author for label in self._by_id.values()})
