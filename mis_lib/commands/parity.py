@@ -1,0 +1,356 @@
+"""``mis parity``: the adapter in training, merged, re-loaded, in the app's engine and served say the same, or the first point of difference.
+
+One variant after the other, one form after the other, so that no more than two models are in memory at a time. Everything that was
+compared is kept (``--out``); the exit status tells whether anything differs.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from mis_lib import console
+from mis_lib.analysis.parity import TOLERANCE, Check, Finding, Status, View, first_difference
+from mis_lib.configs import GenerationSettings, Settings
+from mis_lib.errors import SettingsError
+from mis_lib.files import load_image, write_atomic
+from mis_lib.schema import Record, Split
+
+if TYPE_CHECKING:
+    from mis_lib.analysis.lora_tensors import TensorUse
+    from mis_lib.analysis.parity_forms import Question
+    from mis_lib.models.load import LoadedModel
+
+HEADINGS = {
+    Check.TENSORS: "tensors", Check.GRIDS: "grids", Check.PIXELS: "pixels", Check.TOKENS: "tokens", Check.LOGITS: "logits",
+    Check.TEXT: "text",
+}  # fmt: skip
+SHOWN_TENSORS = 20  # of those not applied, in the terminal; all of them are in --json and --out
+
+
+class Form(StrEnum):
+    """A form of a tuned model (``analysis.parity_forms``)."""
+
+    TRAINING = "training"
+    MERGED = "merged"
+    RELOADED = "reloaded"
+    ENGINE = "engine"
+    SERVED = "served"
+
+
+LOCAL = (Form.TRAINING, Form.MERGED, Form.RELOADED, Form.ENGINE)
+
+
+class ParitySettings(Settings):
+    """What is compared with what, on which questions."""
+
+    variants: tuple[str, ...] | None = None
+    """Which adapters; all shipped ones, or all that are named, if not given."""
+    forms: tuple[Form, ...] = LOCAL
+    checkpoint: Path | None = None
+    """Checkpoint folder; the embedded model if not given."""
+    adapters: dict[str, Path] | None = None
+    """PEFT folder of each variant; the shipped ones if not given."""
+    merged: Path | None = None
+    """A checkpoint that was merged elsewhere, taken as the form "reloaded"."""
+    served: str | None = None
+    """Address of a running server, URL or URL#MODEL; without it the form "served" starts transformers' own on the merged checkpoint."""
+    images: tuple[Path, ...] = ()
+    question: str | None = None
+    data: Path | None = None
+    """Folder of data files, MIS-Mini if not given; its first items are asked where no question is given."""
+    split: str = Split.HARD
+    limit: int = Field(default=2, ge=1)
+    max_new_tokens: int = Field(default=24, ge=1)
+    device: str = "cpu"
+    dtype: str = "float32"
+    """float32 proves the arithmetic; another one shows what its rounding does."""
+    out: Path | None = None
+
+
+class Report(Record):
+    """Everything that was compared; ``same`` if nothing differs."""
+
+    dtype: str
+    tolerance: float
+    """Allowed difference of logits, as a share of the largest."""
+    questions: list[str]
+    findings: list[Finding]
+    tensors: dict[str, list[dict[str, Any]]]
+    """Every tensor of each variant's adapter in each form that can be looked into."""
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs."""
+        return first_difference(self.findings) is None
+
+
+def parity(settings: ParitySettings) -> Report:
+    """Compare all forms of all variants.
+
+    Raises:
+        MisError: a setting, file, model or server cannot be used; the message says which and why.
+    """
+    known = _variants(settings)
+    questions = _questions(settings)
+    from mis_lib.models.mini import ensure_mini
+
+    checkpoint = settings.checkpoint or ensure_mini(console.say)
+    findings: list[Finding] = []
+    tensors: dict[str, list[dict[str, Any]]] = {}
+    for variant in settings.variants or tuple(known):
+        for part in _Proof(settings, checkpoint, known, variant, questions).run():
+            findings += part[0]
+            tensors.setdefault(variant, []).extend(use.model_dump(mode="json") for use in part[1])
+    report = Report(
+        dtype=settings.dtype,
+        tolerance=TOLERANCE[settings.dtype],
+        questions=[question.name for question in questions],
+        findings=findings,
+        tensors=tensors,
+    )
+    if settings.out is not None:
+        write_atomic(settings.out, (report.model_dump_json(indent=1) + "\n").encode())
+    return report
+
+
+class _Proof:
+    """The comparison of one variant, form after form."""
+
+    def __init__(
+        self,
+        settings: ParitySettings,
+        checkpoint: Path,
+        known: Mapping[str, Path],
+        variant: str,
+        questions: Sequence["Question"],
+    ) -> None:
+        import torch
+
+        from mis_lib.analysis.lora_tensors import read_adapter
+
+        self.settings, self.checkpoint, self.known, self.variant = settings, checkpoint, known, variant
+        self.questions, self.dtype = questions, getattr(torch, settings.dtype)
+        self.generation = GenerationSettings(max_new_tokens=settings.max_new_tokens)
+        self.stored = read_adapter(known[variant])
+        self.expected: list[View] = []
+
+    def run(self) -> Iterator[tuple[list[Finding], list["TensorUse"]]]:
+        """Findings and tensors of each form; only the first where the adapter does not fit, as it cannot be loaded then."""
+        from mis_lib.analysis import lora_tensors
+        from mis_lib.analysis.parity_forms import ask_alone
+        from mis_lib.models.load import load_model
+
+        uses = lora_tensors.places(self.checkpoint, self.known[self.variant], Form.TRAINING)
+        if lora_tensors.wrong(uses):
+            yield [self._tensors(Form.TRAINING, uses)], uses
+            return
+        self._say(Form.TRAINING)
+        self.reference = load_model(
+            self.checkpoint, {self.variant: self.known[self.variant]}, self.settings.device, self.dtype
+        )
+        live: Any = self.reference.model
+        uses = lora_tensors.attached(live, self.variant, self.stored, Form.TRAINING)
+        self.expected = [
+            ask_alone(Form.TRAINING, self.reference, self.variant, question, self.generation)
+            for question in self.questions
+        ]
+        yield [self._tensors(Form.TRAINING, uses)], uses
+        with ExitStack() as stack:
+            yield from self._merged(stack)
+        if Form.ENGINE in self.settings.forms:
+            yield self._engine()
+
+    def _merged(self, stack: ExitStack) -> Iterator[tuple[list[Finding], list["TensorUse"]]]:
+        """The forms that rest on merged weights: in memory, from disk, served."""
+        from mis_lib.analysis.parity_forms import merge, save
+        from mis_lib.models.load import load_model
+
+        forms, folder = self.settings.forms, self.settings.merged
+        serves = Form.SERVED in forms and self.settings.served is None
+        if Form.MERGED in forms or (folder is None and (Form.RELOADED in forms or serves)):
+            self._say(Form.MERGED)
+            loaded = merge(self.checkpoint, self.known[self.variant], self.variant, self.settings.device, self.dtype)
+            if folder is None and (Form.RELOADED in forms or serves):
+                folder = save(loaded, Path(stack.enter_context(tempfile.TemporaryDirectory())) / self.variant)
+            if Form.MERGED in forms:
+                yield self._look(Form.MERGED, loaded)
+            del loaded
+        if folder is not None and Form.RELOADED in forms:
+            self._say(Form.RELOADED)
+            yield self._look(Form.RELOADED, load_model(folder, None, self.settings.device, self.dtype))
+        if Form.SERVED in forms:
+            yield self._served(stack, folder), []
+
+    def _look(self, form: Form, loaded: "LoadedModel") -> tuple[list[Finding], list["TensorUse"]]:
+        """A model without PEFT: its weights against the update, its answers against the reference's."""
+        from mis_lib.analysis import lora_tensors
+        from mis_lib.analysis.parity_forms import ask_alone
+
+        reference: Any = self.reference.model
+        uses = lora_tensors.merged(reference, self.variant, loaded.model.state_dict(), self.stored, form)
+        views = [ask_alone(form, loaded, None, question, self.generation) for question in self.questions]
+        return [self._tensors(form, uses), *self._compare(views)], uses
+
+    def _engine(self) -> tuple[list[Finding], list["TensorUse"]]:
+        from mis_lib.analysis import lora_tensors
+        from mis_lib.analysis.parity_forms import ask_engine
+        from mis_lib.generate.variants import VariantEngine
+        from mis_lib.models.load import load_model
+
+        self._say(Form.ENGINE)
+        variants: dict[str, Path | None] = {"base": None, **self.known}
+        loaded = load_model(self.checkpoint, variants, self.settings.device, self.dtype)
+        live: Any = loaded.model
+        uses = lora_tensors.attached(live, self.variant, self.stored, Form.ENGINE)
+        engine = VariantEngine(loaded, {name: None if folder is None else name for name, folder in variants.items()})
+        views = [
+            ask_engine(Form.ENGINE, engine, self.variant, question, self.generation) for question in self.questions
+        ]
+        return [self._tensors(Form.ENGINE, uses), *self._compare(views)], uses
+
+    def _served(self, stack: ExitStack, folder: Path | None) -> list[Finding]:
+        from mis_lib.analysis.parity_forms import ask_server
+        from mis_lib.analysis.serving import transformers_serve
+
+        self._say(Form.SERVED)
+        url, _, name = (self.settings.served or "").partition("#")
+        if not url:
+            assert folder is not None  # _merged has saved it
+            url, name = stack.enter_context(transformers_serve(folder, self.settings.device)), str(folder)
+        views = [
+            ask_server(Form.SERVED, url, name or None, question, self.generation, self.reference.processor)
+            for question in self.questions
+        ]
+        unseen = Finding(
+            variant=self.variant, form=Form.SERVED, question="", check=Check.TENSORS, status=Status.NOT_TOLD,
+            detail="a server does not show its weights",
+        )  # fmt: skip
+        return [unseen, *self._compare(views)]
+
+    def _compare(self, views: Sequence[View]) -> list[Finding]:
+        from mis_lib.analysis.parity import Reading, compare
+
+        processor: Any = self.reference.processor
+        reading = Reading(processor.tokenizer)
+        return [
+            finding
+            for question, expected, view in zip(self.questions, self.expected, views, strict=True)
+            for finding in compare(
+                expected, view, variant=self.variant, question=question.name, dtype=self.settings.dtype, reading=reading
+            )
+        ]
+
+    def _tensors(self, form: Form, uses: Sequence["TensorUse"]) -> Finding:
+        from mis_lib.analysis.lora_tensors import wrong
+
+        first = wrong(uses)
+        applied = sum(use.use == "applied" for use in uses)
+        return Finding(
+            variant=self.variant,
+            form=form,
+            question="",
+            check=Check.TENSORS,
+            status=Status.SAME if first is None else Status.DIFFERS,
+            detail=f"{first.tensor} {first.use}: {first.detail}" if first else "",
+            count=f"{applied}/{len(uses)}",
+        )
+
+    def _say(self, form: Form) -> None:
+        console.say(f"{self.variant}: {form}")
+
+
+def show(report: Report) -> Group:
+    """The report for a terminal: one row a form and variant, one column a check; then what differs, first cause first."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in ("variant", "form", *HEADINGS.values()):
+        table.add_column(heading, no_wrap=True)
+    cells: dict[tuple[str, str], dict[Check, list[Finding]]] = {}
+    for finding in report.findings:
+        cells.setdefault((finding.variant, finding.form), {}).setdefault(finding.check, []).append(finding)
+    for (variant, form), checks in cells.items():
+        table.add_row(variant, form, *(_cell(checks.get(check, [])) for check in HEADINGS))
+    note = Text(
+        f"{report.dtype}, {len(report.questions)} questions; logits may differ by {report.tolerance:g} of the largest one. "
+        "Tensors: applied / all. ref: what the others are held to; not told: this form does not show it; "
+        "tie: two tokens so close that rounding decides.",
+        style="dim",
+    )
+    return Group(table, note, *_differences(report))
+
+
+def _cell(findings: Sequence[Finding]) -> Text:
+    """The worst status of a form's questions; the number of tensors where it is known."""
+    if not findings:
+        return Text("ref", style="dim")
+    order = [Status.NOT_TOLD, Status.SAME, Status.TIE, Status.DIFFERS]
+    worst = max((finding.status for finding in findings), key=order.index)
+    styles = {Status.SAME: "green", Status.TIE: "yellow", Status.DIFFERS: "bold red", Status.NOT_TOLD: "dim"}
+    return Text(findings[0].count or worst.value, style=styles[worst])
+
+
+def _differences(report: Report) -> list[Text]:
+    lines = []
+    for finding in (each for each in report.findings if each.status is Status.TIE):
+        lines.append(Text(f"Tie: {_place(finding)}: {finding.detail}", style="yellow"))
+    first = first_difference(report.findings)
+    if first is not None:
+        lines.append(Text(f"First point of difference: {_place(first)}: {first.detail}", style="bold red"))
+    unused = [
+        use | {"variant": name} for name, uses in report.tensors.items() for use in uses if use["use"] != "applied"
+    ]
+    for use in unused[:SHOWN_TENSORS]:
+        lines.append(
+            Text(f"  {use['variant']} {use['form']}: {use['tensor']} {use['use']}: {use['detail']}", style="red")
+        )
+    if len(unused) > SHOWN_TENSORS:
+        lines.append(Text(f"  and {len(unused) - SHOWN_TENSORS} more (--json lists all)", style="red"))
+    return lines
+
+
+def _place(finding: Finding) -> str:
+    return ", ".join(part for part in (finding.variant, finding.form, finding.question, finding.check.value) if part)
+
+
+def _variants(settings: ParitySettings) -> dict[str, Path]:
+    """Adapters by name; what was asked for is checked before anything is loaded."""
+    from mis_lib.models.shipped import choose_variants
+
+    chosen = choose_variants(settings.checkpoint, settings.adapters)
+    known = {name: folder for name, folder in chosen.items() if folder is not None}
+    if not known:
+        raise SettingsError("expected at least one adapter, found none; name one with --adapters NAME=FOLDER")
+    for name in settings.variants or ():
+        if name not in known:
+            raise SettingsError(f"--variants: unknown adapter {name!r}; known here: {', '.join(known)}")
+    if settings.dtype not in TOLERANCE:
+        raise SettingsError(f"--dtype: expected one of {', '.join(TOLERANCE)}, found {settings.dtype!r}")
+    if settings.merged is not None and len(settings.variants or known) > 1:
+        raise SettingsError("--merged: expected one variant beside it, found several; name it with --variants")
+    if (settings.question is None) != (not settings.images):
+        raise SettingsError("expected --images and --question together, found only one of them")
+    return known
+
+
+def _questions(settings: ParitySettings) -> list["Question"]:
+    from mis_lib.analysis.parity_forms import Question
+
+    if settings.question is not None:
+        return [Question("question", [load_image(path) for path in settings.images], settings.question)]
+    from mis_lib.commands.report import read_split
+    from mis_lib.construct.pipeline import ensure_mini_data
+
+    folder = settings.data or ensure_mini_data(console.say)
+    samples = read_split(folder, settings.split)[: settings.limit]
+    return [
+        Question(sample.id, [load_image(folder / name) for name in sample.images], sample.question)
+        for sample in samples
+    ]

@@ -1,0 +1,68 @@
+"""Verbs that look inside: whether all forms of a model are one (``parity``), and what tuning did to it (``analyse``)."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues, named_paths
+
+verbs = typer.Typer()
+
+
+@verbs.command(name="parity", cls=ManyValues)
+def check_parity(
+    variants: Annotated[
+        list[str] | None, typer.Option("--variants", help="Which adapters [default: all of them]")
+    ] = None,
+    forms: Annotated[
+        list[str] | None,
+        typer.Option("--forms", help="training merged reloaded engine served [default: all but served]"),
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    adapters: Annotated[
+        list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each adapter [default: those shipped]")
+    ] = None,
+    merged: Annotated[
+        Path | None, typer.Option("--merged", help="A checkpoint merged elsewhere, to hold against one adapter.")
+    ] = None,
+    served: Annotated[
+        str | None, typer.Option("--served", help="A running server: URL or URL#MODEL; implies the form served.")
+    ] = None,
+    images: Annotated[list[Path] | None, typer.Option("--images", help="Ask about these images ...")] = None,
+    question: Annotated[
+        str | None, typer.Option("--question", help="... this question [default: items of the data]")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="So many items [default: 2]")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option("--max_new_tokens", help="[default: 24]")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [default: cpu]")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 [default: float32]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Keep everything that was compared in this JSON file.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that an adapter in training, merged, re-loaded, in the app's engine and served reads and says the same."""
+    from mis_lib import console
+    from mis_lib.commands.parity import LOCAL, Form, ParitySettings, parity, show
+    from mis_lib.configs import load_settings
+
+    if served and not forms:
+        forms = [*LOCAL, Form.SERVED]
+    flags = {
+        "variants": variants, "forms": forms, "checkpoint": checkpoint, "adapters": named_paths("--adapters", adapters), "merged": merged,
+        "served": served, "images": images, "question": question, "data": data, "limit": limit, "max_new_tokens": max_new_tokens,
+        "device": device, "dtype": dtype, "out": out,
+    }  # fmt: skip
+    given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
+    report = parity(load_settings(ParitySettings, config, overrides=[*given, *(sets or [])]))
+    if as_json:
+        console.print_json({"same": report.same, **report.model_dump(mode="json")})
+    else:
+        console.out.print(show(report), highlight=False)
+    if not report.same:
+        raise typer.Exit(FAILED_ITEMS)
