@@ -16,7 +16,8 @@ from mis_lib.analysis.plots import empty, layout_of, need
 from mis_lib.metrics import METRICS
 from mis_lib.schema import Outcome
 
-WORSE_BETTER = [[0.0, COLOURS[1]], [0.5, "rgba(128, 128, 128, 0.10)"], [1.0, COLOURS[0]]]
+PALE = "#e8eaee"  # opaque, so that the numbers on it are as readable on dark ground
+WORSE_BETTER = [[0.0, COLOURS[1]], [0.5, PALE], [1.0, COLOURS[0]]]
 OUTCOME_COLOURS: Mapping[str, str] = {
     Outcome.UNSAFE: "#d55e00",
     Outcome.OVER_REFUSED: "#cc79a7",
@@ -94,7 +95,7 @@ def flip_matrix(frame: pd.DataFrame, *, before: str = "before", after: str = "af
             text=[[value or "" for value in row] for row in counts.to_numpy().tolist()],
             texttemplate="%{text}",
             hovertemplate=f"{before}: %{{y}}<br>{after}: %{{x}}<br>%{{z}} items<extra></extra>",
-            colorscale=[[0, "rgba(128, 128, 128, 0.08)"], [1, COLOURS[0]]],
+            colorscale=[[0, PALE], [1, COLOURS[0]]],
             showscale=False,
             xgap=3,
             ygap=3,

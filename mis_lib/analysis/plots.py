@@ -197,7 +197,7 @@ def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figur
             row=1,
             col=2,
         )
-    figure.update_layout(layout_of(360))
+    figure.update_layout(layout_of(380), margin_t=76, legend_y=1.1)
     figure.update_xaxes(title="step").update_yaxes(rangemode="tozero", col=1)
     return figure.update_yaxes(range=[-3, 103], col=2)
 
@@ -269,12 +269,12 @@ def _corners(figure: go.Figure) -> None:
     )
     for x, y, text, anchor in corners:
         figure.add_annotation(
-            x=x,
-            y=y,
+            x=abs(x - 15),
+            y=abs(y - 7),
             text=text,
             showarrow=False,
             xanchor=anchor,
-            yanchor="bottom" if y == 0 else "top",
+            yanchor="middle",
             font={"size": 12, "color": INK},
         )
         figure.add_shape(
