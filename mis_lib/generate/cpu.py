@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mis_lib.models.device import has_bfloat16_products
+
 LARGE = 4 * 2**30  # bytes on disk: above this, a copy in float32 may not fit into a laptop's memory
 PACKED_FOR = 2  # rows that the packed layout is chosen for; it serves any number
 
@@ -33,12 +35,6 @@ def working_dtype(checkpoint: Path | str, device: str) -> torch.dtype | str:
         return "auto"
     size = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
     return torch.float32 if size <= LARGE else "auto"
-
-
-def has_bfloat16_products() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware."""
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 class PackedLinear(nn.Module):
