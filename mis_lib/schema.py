@@ -79,6 +79,12 @@ class Sample(Record):
         return self
 
 
+class Asked(Sample):
+    """A sample as it was put to a model, which an ablation may have left without images."""
+
+    images: list[str] = Field(default_factory=list)
+
+
 class Response(Record):
     """What one variant (base or a tuned adapter) said to one sample, and what it cost."""
 
