@@ -21,7 +21,7 @@ def category_bars(counts: pd.DataFrame, title: str) -> go.Figure:
     figure.update_traces(textposition="outside", cliponaxis=False)
     figure.update_xaxes(title="share of the harmful items (%); numbers: items")
     figure.update_yaxes(title="")
-    return figure.update_layout(title=title, height=110 + 17 * len(order) * max(2, named["file"].nunique()))
+    return figure.update_layout(title=title, legend_title_text="", height=110 + 17 * len(order) * max(2, named["file"].nunique()))
 
 
 def length_boxes(words: pd.DataFrame, title: str) -> go.Figure:
@@ -36,7 +36,7 @@ def length_boxes(words: pd.DataFrame, title: str) -> go.Figure:
     figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
     figure.update_yaxes(title="words", col=1, rangemode="tozero")
     figure.update_xaxes(title="file")
-    figure.update_layout(title=title, margin_t=120, legend_y=1.1)
+    figure.update_layout(title=title, margin_t=130, legend={"y": 1.1, "title": {"text": ""}})
     return figure
 
 
@@ -52,10 +52,11 @@ def shortcut_bars(found: pd.DataFrame, title: str) -> go.Figure:
         trace.name = f"{trace.name} (n = {counts[trace.name]:,})"
     said = {"trained": "classifier trained on train", "bound": "best possible, fitted on the split itself"}
     figure.for_each_annotation(lambda note: note.update(text=said[note.text.partition("=")[2]]))
+    figure.update_traces(error_y={"color": INK, "thickness": 1.5})
     figure.add_hline(y=50, line_dash="dot", line_color=INK)
     figure.update_yaxes(title="harmful told from benign (%)", col=1, range=[0, 105])
     figure.update_xaxes(title="what the classifier sees")
-    figure.update_layout(title=title, margin_t=120, legend_y=1.1)
+    figure.update_layout(title=title, margin_t=130, legend={"y": 1.1, "title": {"text": ""}})
     return figure
 
 
@@ -70,7 +71,7 @@ def shared_bars(shared: pd.DataFrame, title: str) -> go.Figure:
     figure.update_xaxes(title="test split", ticktext=[f"{name} (n = {n:,})" for name, n in counts.items()], tickvals=list(counts.index))  # fmt: skip
     figure.update_yaxes(title="items that share it with train (%)", range=[0, 112])
     figure.update_traces(textposition="outside", cliponaxis=False)
-    return figure.update_layout(title=title)
+    return figure.update_layout(title=title, legend_title_text="")
 
 
 def stage_flow(counts: pd.DataFrame, title: str) -> go.Figure:
@@ -83,4 +84,4 @@ def stage_flow(counts: pd.DataFrame, title: str) -> go.Figure:
     figure.update_traces(textposition="inside", textfont_color="white")
     figure.update_xaxes(title="stage, in order", categoryorder="array", categoryarray=list(counts["stage"]))
     figure.update_yaxes(title="records")
-    return figure.update_layout(title=title)
+    return figure.update_layout(title=title, legend_title_text="")

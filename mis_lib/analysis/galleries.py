@@ -19,6 +19,7 @@ from mis_lib.schema import Sample, Segment, SegmentKind
 
 Hide = Literal["harmful", "all"]
 SIDE = 150
+CARD = 350  # with the gap, in pixels
 VEIL = 6  # pixels a side that are left of a hidden picture
 HIDDEN, PICTURE = "mis-hidden", "mis-picture"
 SEGMENT_COLOURS = {
@@ -27,8 +28,9 @@ SEGMENT_COLOURS = {
     SegmentKind.ANSWER: "rgba(0, 158, 115, .22)",
 }
 _STYLE = f"""<style>
-.mis-cards {{ display: flex; flex-wrap: wrap; gap: 1.2em }} .mis-card {{ max-width: 22em }} .mis-pictures {{ display: flex; gap: .4em; flex-wrap: wrap }}
-.{HIDDEN} summary {{ cursor: pointer; list-style: none; font-size: .85em }} .{HIDDEN}[open] summary img {{ display: none }}
+.mis-cards {{ display: flex; flex-wrap: wrap; gap: 1.2em }} .mis-card {{ max-width: 330px }} .mis-pictures {{ display: flex; gap: .4em; flex-wrap: wrap }}
+.{HIDDEN} summary {{ cursor: pointer; list-style: none; font-size: .75em; text-align: center }}
+.{HIDDEN} img, .{HIDDEN} span {{ display: block }} .{HIDDEN}[open] summary img {{ display: none }} .mis-pictures img {{ border-radius: 6px }}
 .mis-card p {{ margin: .3em 0; line-height: 1.35 }} .mis-meta {{ opacity: .75; font-size: .88em }}
 </style>"""
 
@@ -40,6 +42,7 @@ def gallery(
     hide: Hide = "harmful",
     notes: Mapping[str, str] | None = None,
     answers: bool = False,
+    columns: int = 3,
 ) -> HTML:
     """Samples as cards: their pictures in order, the question, category and split.
 
@@ -49,12 +52,13 @@ def gallery(
         hide: whose pictures wait for a click.
         notes: a line more for a sample, by its id.
         answers: show the target answer too, its segments in colours.
+        columns: cards in a row; 2 puts twins beside one another.
 
     Raises:
         ImageError: a picture is missing or damaged.
     """
     cards = [_card(sample, folder, hide, (notes or {}).get(sample.id, ""), answers) for sample in samples]
-    return HTML(f'{_STYLE}<div class="mis-cards">{"".join(cards)}</div>')
+    return HTML(f'{_STYLE}<div class="mis-cards" style="max-width: {columns * CARD}px">{"".join(cards)}</div>')
 
 
 def pictures(

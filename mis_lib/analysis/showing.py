@@ -77,7 +77,7 @@ def facts(values: Mapping[str, object]) -> pd.DataFrame:
 def texts(rows: Iterable[tuple[str, str]]) -> HTML:
     """Named texts under one another, line breaks kept and nothing cut: prompts, questions and answers as they are."""
     cells = "".join(
-        f'<dt style="font-weight: 600; margin-top: .6em">{html.escape(name)}</dt>'
+        f'<dt style="font-weight: 600; margin-top: .6em; float: none; width: auto; text-align: left">{html.escape(name)}</dt>'
         f'<dd style="margin-left: 1em; white-space: pre-wrap; max-width: 70em">{html.escape(text)}</dd>'
         for name, text in rows
     )

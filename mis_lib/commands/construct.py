@@ -77,17 +77,11 @@ def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: st
     if stage is not None and stage not in NAMES:  # before the folder is touched
         raise SettingsError(f"stage: expected one of {', '.join(NAMES)}, found {stage!r}")
     seeds = _seeds(settings)
-    prompts = read_prompts(settings.prompts)
     check_folder(out)
     cache = Cache(out / STAGES / CACHE)
-    decisions = _decisions(out, settings)
 
     async def run() -> Account:
-        teachers, maker = await _hire(settings, cache)
-        shop = Workshop(
-            teachers, maker, prompts, out, seed=settings.seed, per_seed=settings.per_seed, decisions=decisions, max_tokens=settings.max_new_tokens,
-            seeds_folder=settings.seeds.parent if settings.seeds else None, review_required=settings.review_required,
-        )  # fmt: skip
+        shop = await open_workshop(out, settings, cache)
         (out / STAGES).mkdir(parents=True, exist_ok=True)
         write_atomic(out / CONFIG, dump_settings(settings).encode())
         with _bars() as progress:
@@ -101,6 +95,20 @@ def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: st
         console.out.print(balance(account, out, calls))
     if account.pending:
         raise typer.Exit(FAILED_ITEMS)
+
+
+async def open_workshop(out: Path, settings: ConstructSettings, cache: Cache | None = None) -> Workshop:
+    """Teachers, image maker, prompts and people's decisions of a construction in ``out``.
+
+    Raises:
+        MisError: a teacher, prompt folder or decision cannot be used.
+    """
+    prompts, decisions = read_prompts(settings.prompts), _decisions(out, settings)
+    teachers, maker = await _hire(settings, cache or Cache(out / STAGES / CACHE))
+    return Workshop(
+        teachers, maker, prompts, out, seed=settings.seed, per_seed=settings.per_seed, decisions=decisions, max_tokens=settings.max_new_tokens,
+        seeds_folder=settings.seeds.parent if settings.seeds else None, review_required=settings.review_required,
+    )  # fmt: skip
 
 
 def balance(account: Account, out: Path, calls: dict[str, int]) -> Group:

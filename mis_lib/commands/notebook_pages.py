@@ -23,7 +23,7 @@ _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock html_head_js_mermaidjs -%}
 {%- block html_head_css -%}
 <style>body.jp-Notebook { max-width: 1100px; margin: auto } .jp-InputPrompt, .jp-OutputPrompt { display: none }
-.jp-RenderedHTMLCommon table { font-size: 13px } .jp-OutputArea-output { overflow-x: auto }</style>
+.jp-RenderedHTMLCommon table { font-size: 13px } .jp-OutputArea-output { overflow-x: auto } .highlight pre { white-space: pre-wrap }</style>
 {%- endblock html_head_css -%}
 """
 _SERVED_HERE = re.compile(

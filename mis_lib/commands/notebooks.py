@@ -131,7 +131,7 @@ def execute(
     content = _with_parameters(nbformat.read(notebook.path, as_version=4), parameters)
     begun, error = time.perf_counter(), ""
     client = NotebookClient(
-        content, timeout=CELL_TIMEOUT, kernel_name="python3", resources={"metadata": {"path": str(notebook.path.parent)}},
+        content, timeout=CELL_TIMEOUT, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(notebook.path.parent)}},
         on_cell_start=lambda cell, cell_index: progress(f"{notebook.name}: cell {cell_index + 1} of {len(content.cells)}"),
     )  # fmt: skip
     try:

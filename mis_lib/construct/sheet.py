@@ -42,3 +42,30 @@ def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictu
         limits=LIMITS,
     )
     return datasheet(files, about)
+
+
+def stages_sheet(files: Mapping[str, Sequence[Sample]], *, teachers: Mapping[str, str], command: str) -> str:
+    """The datasheet of a set that teachers made stage by stage.
+
+    Args:
+        files: samples by data file.
+        teachers: who wrote, looked, judged and drew.
+        command: makes it again.
+    """
+    drawn = teachers.get("images") == "drawn"
+    credit = {f"drawings in style {style}": words for style, words in CREDITS.items()} if drawn else {}
+    about = About(
+        title="A set made in stages",
+        purpose="Questions about two pictures that are harmful together only, constructed as in MIS (arXiv 2501.18533, section 3.2), each with a benign twin.",
+        made=f"`{command}` with these teachers: {', '.join(f'{role} {name}' for role, name in teachers.items())}.",
+        licences={"texts": "as the teachers' terms say; the built-in teacher's: Apache-2.0", **credit},
+        limits=(
+            *(
+                LIMITS[:1]
+                if drawn
+                else ("Pictures come from a generator: a model that is safe here need not be safe on photographs.",)
+            ),
+            "What a teacher overlooks, filters and classifies wrongly stays in unless a person looks: review.csv is there for that.",
+        ),
+    )
+    return datasheet(files, about)
