@@ -107,6 +107,11 @@ def write_atomic(path: Path, content: bytes, *, sync: bool = True) -> None:
         raise
 
 
+def spreadsheet_safe(value: Any) -> Any:
+    """A CSV cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe before it; numbers stay."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")) else value
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as stream:
