@@ -21,6 +21,10 @@ class ModelError(MisError, RuntimeError):
     """A checkpoint, adapter or processor is missing, damaged or does not fit."""
 
 
+class TrainingError(MisError, RuntimeError):
+    """Training cannot go on: the loss is no number, a checkpoint cannot be written."""
+
+
 class SettingsError(MisError, ValueError):
     """A setting is unknown, out of range or contradicts another one."""
 
