@@ -1,0 +1,153 @@
+"""DPO on questions about several images, by TRL's ``DPOTrainer``: rows of one, two and six images go together in one batch.
+
+TRL prepares images at the moment of use, as we do, and takes any number a row; what is ours is how a question becomes a prompt (images first, no special
+tokens in people's texts), how images are read (upright, bounded in size), and that nothing is cut: ``max_length`` is checked before the first step.
+The adapter's own start is the reference, so no second model is held.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from mis_lib.data.preferences import Preference
+from mis_lib.errors import DataError, MissingPackageError
+from mis_lib.files import load_image
+from mis_lib.prompts import as_plain_text, special_tokens
+from mis_lib.train.preference_settings import DpoSettings
+
+
+class PreferenceRows:
+    """Collates rows of ``preference_rows``: reads the images of a row when it is needed, TRL does the rest."""
+
+    def __init__(self, processor: Any) -> None:
+        self._collate = _trl().DataCollatorForVisionPreference(processor=processor)
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Rows to tensors: preferred answers first, then the rejected ones, (2 B, T)."""
+        return self._collate([_with_images(example) for example in examples])
+
+
+def preference_rows(pairs: Sequence[Preference], folder: Path, processor: Any) -> list[dict[str, Any]]:
+    """Pairs as TRL takes them; images stay paths. TRL puts the images before the question, as ``prompts.user_message`` does."""
+    special = special_tokens(processor)
+    return [
+        {
+            "images": [str(folder / name) for name in pair.sample.images],
+            "prompt": [{"role": "user", "content": as_plain_text(pair.sample.question, special)}],
+            "chosen": [{"role": "assistant", "content": as_plain_text(pair.chosen, special)}],
+            "rejected": [{"role": "assistant", "content": as_plain_text(pair.rejected, special)}],
+        }
+        for pair in pairs
+    ]
+
+
+def dpo_trainer(
+    model: Any,
+    processor: Any,
+    rows: Sequence[dict[str, Any]],
+    settings: DpoSettings,
+    folder: Path,
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Any:
+    """TRL's trainer for a prepared model (a ``PeftModel`` with the adapter to train).
+
+    Args:
+        model: as ``train.parts.prepare`` makes it.
+        processor: of the model.
+        rows: of ``preference_rows``.
+        settings: the run's.
+        folder: where checkpoints go.
+        callbacks: for logs.
+
+    Raises:
+        DataError: a row is longer than ``max_length``.
+        ImageError: an image is damaged.
+        MissingPackageError: TRL is not installed.
+    """
+    from datasets import Dataset
+
+    trl = _trl()
+    collator = PreferenceRows(processor)
+    longest = _longest(rows, collator, settings)
+    size = rows_a_pass(settings, longest)
+    losses = {"sigmoid": 1.0} | ({"sft": settings.sft_weight} if settings.sft_weight else {})
+    cuda = next(model.parameters()).device.type == "cuda"
+    return trl.DPOTrainer(
+        model=model,
+        args=trl.DPOConfig(
+            output_dir=str(folder),
+            beta=settings.beta,
+            loss_type=list(losses),
+            loss_weights=list(losses.values()),
+            max_length=None,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=settings.batch_size // size,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type=settings.scheduler,
+            warmup_steps=settings.warmup_ratio,  # below 1: a share of all steps
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            num_train_epochs=settings.epochs,
+            max_steps=settings.max_steps or -1,
+            seed=settings.seed,
+            bf16=settings.precision == "bfloat16" and cuda,
+            use_cpu=not cuda,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            dataloader_num_workers=settings.workers or 0,
+            logging_steps=settings.log_every,
+            save_strategy="steps" if settings.save_every else "no",
+            save_steps=settings.save_every or 500,
+            save_total_limit=settings.keep_checkpoints,
+            report_to=["tensorboard"] if settings.tensorboard else [],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        ),
+        train_dataset=Dataset.from_list(list(rows)),
+        processing_class=processor,
+        data_collator=collator,
+        callbacks=list(callbacks),
+    )
+
+
+def rows_a_pass(settings: DpoSettings, longest: int) -> int:
+    """Pairs a pass: the largest divisor of ``batch_size`` whose two answers a pair fit into ``batch_tokens``, at least one."""
+    fitting = max(1, settings.batch_tokens // (2 * longest))
+    return max(
+        size for size in range(1, settings.batch_size + 1) if settings.batch_size % size == 0 and size <= fitting
+    )
+
+
+def _trl() -> Any:
+    """TRL's module of DPO.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        from trl.trainer import dpo_trainer as module
+    except ImportError as error:
+        raise MissingPackageError(
+            f'method dpo needs the package trl ({error}); pip install "mis-workbench[dpo]"'
+        ) from error
+    return module
+
+
+def _longest(rows: Sequence[dict[str, Any]], collator: PreferenceRows, settings: DpoSettings) -> int:
+    """Tokens of the longest row; every row is encoded once, so a damaged image fails here and not hours later."""
+    longest = 0
+    for number, row in enumerate(rows, 1):
+        length = collator([row])["input_ids"].shape[1]
+        if settings.max_length is not None and length > settings.max_length:
+            raise DataError(
+                f"pair {number}: expected at most {settings.max_length:,} tokens, found {length:,}; nothing is cut: raise max_length or "
+                "leave the pair out"
+            )
+        longest = max(longest, length)
+    return longest
+
+
+def _with_images(example: dict[str, Any]) -> dict[str, Any]:
+    return {**example, "images": [load_image(Path(name)) for name in example["images"]]}
