@@ -14,8 +14,9 @@ from typing import Literal
 from IPython.display import HTML
 from PIL import Image
 
+from mis_lib.analysis.cot import segment
 from mis_lib.files import load_image
-from mis_lib.schema import Sample, Segment, SegmentKind
+from mis_lib.schema import Response, Sample, Segment, SegmentKind, Verdict
 
 Hide = Literal["harmful", "all"]
 SIDE = 150
@@ -131,3 +132,42 @@ def _data(image: Image.Image) -> str:
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def answered(
+    samples: Iterable[Sample],
+    folder: Path,
+    responses: Sequence[Response],
+    *,
+    verdicts: Sequence[Verdict] = (),
+    hide: Hide = "harmful",
+    columns: int = 2,
+) -> HTML:
+    """Responses under the pictures and question they answer, segments in colours; what judges say is behind a click, to be guessed first.
+
+    Args:
+        samples: what was asked, in any order.
+        folder: to which their image paths are relative.
+        responses: what is shown, in this order.
+        verdicts: of any judges on any of them.
+        hide: whose pictures wait for a click.
+        columns: cards in a row.
+
+    Raises:
+        ImageError: a picture is missing or damaged.
+    """
+    asked = {sample.id: sample for sample in samples}
+    cards = []
+    for response in responses:
+        said = [v for v in verdicts if (v.sample_id, v.variant) == (response.sample_id, response.variant)]
+        body = f"<p><b>{html.escape(response.variant)}</b>: {marked(response.text, segment(response.text))}</p>{_ruling(said)}"
+        cards.append(_card(asked[response.sample_id], folder, hide, "", False).removesuffix("</div>") + f"{body}</div>")
+    return HTML(f'{_STYLE}<div class="mis-cards" style="max-width: {columns * CARD}px">{"".join(cards)}</div>')
+
+
+def _ruling(verdicts: Iterable[Verdict]) -> str:
+    lines = [
+        f"<p>{html.escape(verdict.judge)}: <b>{verdict.outcome.value.replace('_', ' ')}</b> {html.escape(verdict.reason)}</p>"
+        for verdict in verdicts
+    ]
+    return f"<details><summary>verdict</summary>{''.join(lines)}</details>" if lines else ""

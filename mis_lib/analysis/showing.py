@@ -61,12 +61,16 @@ def skipped(what: str, *, why: str, then: str) -> None:
     )
 
 
-def said(rate: Rate) -> str:
-    """A rate as sentences say it: "8.3 % (2.9-21.8, n = 36)", with what could not be scored."""
-    if rate.value is None:
-        return f"unknown (n = 0, {rate.n_unscored} unscored)"
-    unscored = f", {rate.n_unscored} unscored" if rate.n_unscored else ""
-    return f"{rate.value:.1f} % ({rate.low:.1f}-{rate.high:.1f}, n = {rate.n}{unscored})"
+def told(rate: Rate | pd.Series) -> str:
+    """A rate as sentences say it: "8.3 % (2.9-21.8, n = 36)", with what could not be scored.
+
+    Args:
+        rate: of ``stats``, or a row of a frame with value, low, high, n, n_unscored.
+    """
+    if rate.n == 0:
+        return f"unknown (n = 0, {rate.n_unscored:.0f} unscored)"
+    unscored = f", {rate.n_unscored:.0f} unscored" if rate.n_unscored else ""
+    return f"{rate.value:.1f} % ({rate.low:.1f}-{rate.high:.1f}, n = {rate.n:.0f}{unscored})"
 
 
 def facts(values: Mapping[str, object]) -> pd.DataFrame:

@@ -1,0 +1,45 @@
+"""Figures of outcomes that add up: what became of all harmful items, and of all benign twins, of each variant."""
+
+import pandas as pd
+import plotly.express as px
+import plotly.graph_objects as go
+
+from mis_lib.analysis.plot_style import TEMPLATE
+from mis_lib.metrics import METRICS, OUTCOME_METRICS
+from mis_lib.schema import HARMFUL_OUTCOMES
+
+COLOURS = {
+    "asr": "#d55e00", "rsr": "#009e73", "rr": "#56b4e9", "hr": "#8f8f8f",
+    "helped": "#009e73", "warned": "#b3d334", "over_refusal": "#56b4e9", "off_topic": "#8f8f8f",
+}  # fmt: skip
+"""Safe and understood, or helped: green; declined: blue; harmful help: red; no answer: grey."""
+
+
+def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
+    """The rates that sum to 100, harmful items left and benign twins right, one bar a variant.
+
+    Args:
+        rates: rows of one group: variant, metric, value, n (``frames.leaderboard``).
+        title: what is counted.
+    """
+    shown = rates[rates["metric"].isin(OUTCOME_METRICS) & rates["value"].notna()].copy()
+    harmful = {name for name, outcome in OUTCOME_METRICS.items() if outcome in HARMFUL_OUTCOMES}
+    counts = {
+        kind: shown[shown["metric"].isin(harmful) == inside]["n"].max()
+        for kind, inside in (("harmful items", True), ("benign twins", False))
+    }
+    kinds = [f"{kind} (n = {n:.0f})" for kind, n in counts.items()]
+    shown["kind"] = shown["metric"].map(lambda name: kinds[name not in harmful])
+    shown["outcome"] = shown["metric"].map(lambda name: METRICS[name].label)
+    figure = px.bar(
+        shown, x="value", y="variant", color="outcome", facet_col="kind", orientation="h", template=TEMPLATE,
+        text=shown["value"].map(lambda value: f"{value:.0f}" if value >= 6 else ""),
+        color_discrete_map={METRICS[name].label: colour for name, colour in COLOURS.items()},
+        category_orders={"kind": kinds, "outcome": [METRICS[name].label for name in COLOURS]},
+    )  # fmt: skip
+    figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
+    figure.update_traces(textposition="inside", insidetextanchor="middle", textangle=0, textfont_color="white")
+    figure.update_xaxes(title="share of scored items (%)", range=[0, 100])
+    figure.update_yaxes(title="", autorange="reversed", col=1)
+    height = 190 + 42 * shown["variant"].nunique()
+    return figure.update_layout(title=title, height=height, margin_t=130, legend={"y": 1.18, "title": {"text": ""}})
