@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mis_lib.analysis.ablation import PROBES
 from mis_lib.data.sources import find_source, scan
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Response, Sample, Verdict
@@ -40,15 +41,31 @@ def run_name(run: Run) -> str:
     return f"{run.folder.parent.name}/{run.folder.name}"
 
 
-def find_runs(root: Path) -> list[Run]:
-    """All runs below a folder that have answers, by name and version."""
+def find_runs(root: Path, *, ablations: bool = False) -> list[Run]:
+    """All runs below a folder that have answers, by name and version; either ablations or the others."""
     names = sorted(folder.name for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
-    return [run for name in names for run in versions(root, name) if (run.folder / RESPONSES).exists()]
+    runs = [run for name in names for run in versions(root, name) if (run.folder / RESPONSES).exists()]
+    return [run for run in runs if (run.folder / PROBES).exists() is ablations]
 
 
 def judges_of(run: Run) -> list[str]:
     """The judges whose verdicts a run holds, by name."""
     return sorted(file.stem for file in (run.folder / "verdicts").glob("*.jsonl"))
+
+
+def choose_judge(run: Run, judge: str | None = None) -> str:
+    """The judge of that name, or the only one; empty where none has read the run.
+
+    Raises:
+        SettingsError: it is unknown, or there are several and none was named.
+    """
+    known = judges_of(run)
+    listed = ", ".join(known) or "none"
+    if judge is not None and judge not in known:
+        raise SettingsError(f"{run.folder}: no verdicts of judge {judge!r}; judges there: {listed}")
+    if judge is None and len(known) > 1:
+        raise SettingsError(f"{run.folder}: expected one judge, found several ({listed}); name one")
+    return judge if judge is not None else next(iter(known), "")
 
 
 def read_run(folder: Path, judge: str | None = None, data: Path | None = None) -> Evaluated:
@@ -65,8 +82,7 @@ def read_run(folder: Path, judge: str | None = None, data: Path | None = None) -
     """
     run = open_folder(folder)
     responses = run.responses()
-    known = judges_of(run)
-    chosen = _choose(run, judge, known)
+    chosen = choose_judge(run, judge)
     samples = read_samples(run, responses, data)
     return Evaluated(run, chosen, samples, responses, run.verdicts(chosen) if chosen else [])
 
@@ -115,12 +131,3 @@ def _find(wanted: Collection[str], place: Path) -> Iterator[Sample]:
             yield found
         if not missing:
             return
-
-
-def _choose(run: Run, judge: str | None, known: Sequence[str]) -> str:
-    listed = ", ".join(known) or "none"
-    if judge is not None and judge not in known:
-        raise SettingsError(f"{run.folder}: no verdicts of judge {judge!r}; judges there: {listed}")
-    if judge is None and len(known) > 1:
-        raise SettingsError(f"{run.folder}: expected one judge, found several ({listed}); name one")
-    return judge if judge is not None else next(iter(known), "")

@@ -15,20 +15,28 @@ from typing import Any
 import pandas as pd
 
 from mis_lib.analysis import paired
-from mis_lib.analysis.evaluated import Evaluated, judges_of, open_folder, read_run
+from mis_lib.analysis.ablation import DECLINES, PROBES, read_probes
+from mis_lib.analysis.ablation_results import measure
+from mis_lib.analysis.evaluated import Evaluated, choose_judge, judges_of, open_folder, read_run
 from mis_lib.analysis.paired import PAIRED_METRICS, Side
+from mis_lib.analysis.published import Published, select
+from mis_lib.errors import DataError
 from mis_lib.metrics import METRICS, table
-from mis_lib.schema import Outcome
+from mis_lib.schema import Outcome, Verdict
 from mis_lib.stats import Rate
+from mis_lib.store.runs import Run
 
 RATE = ("value", "low", "high", "n", "n_unscored")
 LEADERBOARD = ("run", "tag", "variant", "judge", "group", "metric", *RATE, "worst_low", "worst_high", "published")
+PUBLISHED = (*LEADERBOARD, "benchmark", "source", "table", "corrected", "flag", "note")
 DIFFERENCES = (
     "group", "metric", "before", "after", "difference", "low", "high", "n", "n_unscored", "fixed", "broken", "p", "p_holm",
 )  # fmt: skip
 FLIPS = ("id", "twin_id", "split", "category", "sub_category", "harmful", "before", "after", "flip")
 FLIP_MATRIX = ("before", "after", "harmful", "n", "ids")
 JUDGE_SWAP = ("variant", "judge", "metric", *RATE)
+ABLATION_GRID = ("id", "variant", "condition", "first", "second", "states", "harmful", "outcome", "declines", "text")
+ABLATION_SUMMARY = ("variant", "items", "measure", "condition", *RATE, "p")
 ANSWERS = (
     "run", "variant", "id", "split", "category", "sub_category", "harmful", "outcome", "reason", "tokens", "words", "seconds",
     "tokens_per_second", "finish_reason", "text",
@@ -61,6 +69,29 @@ def leaderboard(runs: Sequence[Evaluated], *, by: str = "split", total: bool = T
         for metric, found in row.rates.items()
     ]
     return _frame(rows, LEADERBOARD)
+
+
+def published(rows: Iterable[Published] | None = None) -> pd.DataFrame:
+    """Published numbers in the columns of ``leaderboard`` and where they come from; columns ``PUBLISHED``.
+
+    Args:
+        rows: as ``published.select`` returns them; those on MIS if not given.
+    """
+    chosen = select(benchmark="MIS") if rows is None else rows
+    found = [
+        {
+            **row.model_dump(include={"judge", "metric", "benchmark", "source", "table", "corrected", "flag", "note"}),
+            "run": "published",
+            "tag": row.source,
+            "variant": row.label,
+            "group": row.split or row.benchmark,
+            **_rate(row.rate),
+            "n": row.n,
+            "published": True,
+        }
+        for row in chosen
+    ]
+    return _frame(found, PUBLISHED)
 
 
 def differences(
@@ -143,6 +174,46 @@ def answers(run: Evaluated) -> pd.DataFrame:
             }
         )
     return _frame(rows, ANSWERS)
+
+
+def ablation_grid(folder: Path, judge: str | None = None) -> pd.DataFrame:
+    """The outcome of every item under every condition; columns ``ABLATION_GRID``.
+
+    ``first`` and ``second`` are the states of the images (``ablation.State``), ``states`` those of all, in order.
+    """
+    run, verdicts = _ablation(folder, judge)
+    probes = {probe.id: probe for probe in read_probes(run)}
+    texts = {(response.sample_id, response.variant): response.text for response in run.responses()}
+    rows = [
+        {
+            "id": probe.sample_id,
+            "variant": verdict.variant,
+            "condition": probe.condition,
+            "first": str(probe.states[0]),
+            "second": str(probe.states[1]) if len(probe.states) > 1 else None,
+            "states": [str(state) for state in probe.states],
+            "harmful": probe.truth.harmful,
+            "outcome": str(verdict.outcome),
+            "declines": verdict.outcome in DECLINES,
+            "text": texts.get((verdict.sample_id, verdict.variant), ""),
+        }
+        for verdict in verdicts
+        if (probe := probes.get(verdict.sample_id)) is not None
+    ]
+    return _frame(rows, ABLATION_GRID)
+
+
+def ablation_summary(folder: Path, judge: str | None = None) -> pd.DataFrame:
+    """The measures of an ablation (``ablation_results``), each with its interval; columns ``ABLATION_SUMMARY``."""
+    run, verdicts = _ablation(folder, judge)
+    return _frame([one.model_dump() for one in measure(read_probes(run), verdicts)], ABLATION_SUMMARY)
+
+
+def _ablation(folder: Path, judge: str | None) -> tuple[Run, list[Verdict]]:
+    run = open_folder(folder)
+    if not read_probes(run):
+        raise DataError(f"{run.folder}: expected an ablation (mis ablate writes {PROBES}), found another run")
+    return run, run.verdicts(choose_judge(run, judge))
 
 
 def _rate(found: Rate) -> dict[str, Any]:
