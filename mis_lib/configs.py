@@ -53,6 +53,15 @@ class TableFormat(StrEnum):
     JSON = "json"
 
 
+class AnalysisMethod(StrEnum):
+    """What ``mis analyse`` looks at."""
+
+    SEPARATION = "separation"
+    SPECTRUM = "spectrum"
+    FORMATS = "formats"
+    SAFEGROUND = "safeground"
+
+
 def load_settings(kind: type[S], path: Path | None = None, *, overrides: Iterable[str] = ()) -> S:
     """Build settings from an optional YAML file and ``key=value`` overrides, which win.
 

@@ -75,7 +75,7 @@ def places(checkpoint: Path, folder: Path, form: str) -> list[TensorUse]:
             model = AutoModelForImageTextToText.from_config(
                 AutoConfig.from_pretrained(checkpoint, local_files_only=True)
             )
-            expected = get_peft_model_state_dict(PeftModel(model, config, adapter_name=PLACES), adapter_name=PLACES)
+            expected = _state(PeftModel(model, config, adapter_name=PLACES), PLACES, stored)
     except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ModelError(f"{folder}: its places in {checkpoint} cannot be told: {error}") from error
     return _in_order(stored, expected, lambda name: _place(stored, expected, name), form)
@@ -83,7 +83,7 @@ def places(checkpoint: Path, folder: Path, form: str) -> list[TensorUse]:
 
 def attached(model: PeftModel, adapter: str, stored: Mapping[str, torch.Tensor], form: str) -> list[TensorUse]:
     """The file's tensors against those of the live adapter, number by number in the model's type."""
-    live = get_peft_model_state_dict(model, adapter_name=adapter)
+    live = _state(model, adapter, stored)
 
     def compare(name: str) -> tuple[Use, str]:
         use, detail = _place(stored, live, name)
@@ -155,6 +155,12 @@ def _judge(share: float | str) -> tuple[Use, str]:
     if abs(share) <= SHARE_SLACK:
         return Use.IGNORED, detail
     return (Use.APPLIED if abs(share - 1) <= SHARE_SLACK else Use.CHANGED), detail
+
+
+def _state(model: PeftModel, adapter: str, stored: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The adapter's tensors by their names in a file; with the embeddings only where the file has them, as PEFT would else ask a hub."""
+    embeddings = any(name.endswith(("embed_tokens.weight", "lm_head.weight")) for name in stored)
+    return get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=embeddings)
 
 
 def _place(stored: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> tuple[Use, str]:

@@ -165,8 +165,18 @@ def merge(checkpoint: Path, adapter: Path, variant: str, device: str, dtype: tor
 
 
 def save(loaded: LoadedModel, folder: Path) -> Path:
-    """Write model and processor as an ordinary checkpoint folder."""
-    loaded.model.save_pretrained(folder)
+    """Write model and processor as an ordinary checkpoint folder.
+
+    Raises:
+        ModelError: transformers cannot save a model of this kind.
+    """
+    try:
+        loaded.model.save_pretrained(folder)
+    except ValueError as error:
+        raise ModelError(
+            f"the merged model cannot be saved: {str(error).splitlines()[0]} A checkpoint that another version assembled is made "
+            "anew by `mis build --force`; else leave out the forms reloaded and served"
+        ) from error
     loaded.processor.save_pretrained(folder)
     return folder
 

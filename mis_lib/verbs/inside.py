@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues, named_paths
+from mis_lib.configs import AnalysisMethod
 
 verbs = typer.Typer()
 
@@ -66,3 +67,47 @@ def check_parity(
         console.out.print(show(report), highlight=False)
     if not report.same:
         raise typer.Exit(FAILED_ITEMS)
+
+
+@verbs.command(name="analyse", cls=ManyValues)
+def analyse_variants(
+    method: Annotated[AnalysisMethod, typer.Argument(help="What to look at.")],
+    variants: Annotated[
+        list[str] | None, typer.Option("--variants", help="Which variants [default: mini mirage refusal textual]")
+    ] = None,
+    splits: Annotated[list[str] | None, typer.Option("--splits", help="Which splits [default: hard]")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    adapters: Annotated[
+        list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each adapter [default: those shipped]")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="So many pairs [default: 24]")] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--formats", help="formats: question caption translation classification code [default: all]"),
+    ] = None,
+    layer: Annotated[int | None, typer.Option("--layer", help="separation: whose items are drawn.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [default: cpu]")] = None,
+    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of all runs [default: runs]")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look inside: separation (by layer), spectrum (of the weight change), formats (other tasks), safeground (and weight edits)."""
+    from mis_lib import console
+    from mis_lib.commands.analyse import AnalyseSettings, analyse, show
+    from mis_lib.configs import load_settings
+
+    named = named_paths("--adapters", adapters)
+    folders = None if named is None else {"mini" if checkpoint is None else "base": None, **named}
+    flags = {
+        "variants": variants, "splits": splits, "data": data, "checkpoint": checkpoint, "adapters": folders, "limit": limit,
+        "formats": formats, "layer": layer, "device": device, "runs": runs,
+    }  # fmt: skip
+    given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
+    result = analyse(method, load_settings(AnalyseSettings, config, overrides=[*given, *(sets or [])]))
+    if as_json:
+        frames = {name: json.loads(frame.to_json(orient="records")) for name, frame in result.frames.items()}
+        console.print_json({"run": str(result.run.folder), **frames})
+    else:
+        show(result)

@@ -1,0 +1,257 @@
+"""Figures of what is inside: one function for each tidy frame of the analysis methods, drawn as ``plots`` draws the results.
+
+Every value has its interval, every axis its unit, every panel its n. Bands are 95 % intervals unless the figure says otherwise.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mis_lib.analysis.formats import FORMATS
+from mis_lib.analysis.plot_style import BENIGN, HARMFUL, INK, see_through
+from mis_lib.analysis.plots import empty, layout_of, looks, need
+from mis_lib.analysis.safeground import SCORES
+from mis_lib.metrics import METRICS
+
+DEPTHS = {"probe": "linear probe, % right", "distance": "distance / spread within"}
+SIDES = {"output": "outputs of the weight", "input": "inputs of the weight"}
+HELP = {
+    "text": "both images prefer<br>the safe text",
+    "image": "both texts prefer<br>the safe images",
+    "safe": "safe pair beats<br>mixed pairs",
+    "unsafe": "unsafe pair is below<br>mixed pairs",
+    "group": "safe and<br>unsafe",
+}
+
+
+def separation(frame: pd.DataFrame) -> go.Figure:
+    """Harmful against benign inputs through the layers, one line a variant; dotted is the probe on shuffled labels.
+
+    Args:
+        frame: of ``separation.separation``: variant, layer, measure, value, low, high, n.
+    """
+    need(frame, "separation", "variant", "layer", "measure", "value", "low", "high", "n")
+    if frame.empty:
+        return empty("Nothing read yet: run <b>mis analyse separation</b>")
+    figure = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.06)
+    figure.update_layout(layout_of(560))
+    for row, measure in enumerate(DEPTHS, 1):
+        for variant, look in looks(frame.variant).items():
+            rows = frame[(frame.variant == variant) & (frame.measure == measure)]
+            _line(figure, rows, "layer", look.colour, variant, row=row, col=1, legend=row == 1)
+        figure.update_yaxes(title_text=DEPTHS[measure], row=row, col=1)
+    shuffled = frame[frame.measure == "shuffled"].groupby("layer", as_index=False)["value"].mean()
+    line = {"color": INK, "dash": "dot", "width": 1.5}
+    figure.add_scatter(
+        x=shuffled.layer, y=shuffled.value, mode="lines", line=line, name="shuffled labels", row=1, col=1
+    )
+    figure.update_yaxes(range=[30, 102], row=1, col=1)
+    figure.update_yaxes(rangemode="tozero", row=2, col=1)
+    figure.update_xaxes(title_text="layer (0: embeddings)", row=2, col=1)
+    return _titled(
+        figure, f"Harmful and benign inputs, last prompt token (n = {int(frame.n.max())} items, pairs never cut)"
+    )
+
+
+def clusters(frame: pd.DataFrame, *, layer: int) -> go.Figure:
+    """Every item on the two strongest components of one layer, a panel a variant.
+
+    Args:
+        frame: of ``separation.clusters``.
+        layer: which one it is, for the title.
+    """
+    need(frame, "clusters", "variant", "pair", "harmful", "x", "y", "x_share", "y_share")
+    if frame.empty:
+        return empty("Nothing read yet: run <b>mis analyse separation</b>")
+    variants = list(dict.fromkeys(frame.variant))
+    columns = min(2, len(variants))
+    lines = -(-len(variants) // columns)
+    titles = [
+        f"{name} ({part.x_share.iloc[0] + part.y_share.iloc[0]:.0f} % of the variance)"
+        for name, part in frame.groupby("variant", sort=False)
+    ]
+    figure = make_subplots(lines, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.16)
+    figure.update_layout(layout_of(90 + 280 * lines))
+    kinds = ((True, "harmful", HARMFUL, "x"), (False, "benign twin", BENIGN, "circle-open"))
+    for number, variant in enumerate(variants):
+        place = {"row": number // columns + 1, "col": number % columns + 1}
+        for harmful, name, colour, mark in kinds:
+            rows = frame[(frame.variant == variant) & (frame.harmful == harmful)]
+            figure.add_scatter(
+                x=rows.x, y=rows.y, mode="markers", marker={"color": colour, "symbol": mark, "size": 7}, name=name,
+                legendgroup=name, showlegend=number == 0, customdata=rows[["pair"]],
+                hovertemplate=f"{variant}, {name}, pair %{{customdata[0]}}<extra></extra>", **place,
+            )  # fmt: skip
+        figure.update_xaxes(title_text="component 1" if place["row"] == lines else None, showticklabels=False, **place)
+        figure.update_yaxes(title_text="component 2" if place["col"] == 1 else None, showticklabels=False, **place)
+    items = int((frame.variant == variants[0]).sum())
+    return _titled(figure, f"Where items lie in layer {layer} (n = {items}, units of the hidden state)")
+
+
+def spectrum(layers: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
+    """Where updates point: their energy in the base weight's weakest directions by layer, and over all directions.
+
+    Args:
+        layers: of ``Spectra.layers``; the line is the median over the modules of a layer, the band their least and most.
+        curves: of ``Spectra.curves``; the line is the median over the linear layers, the band their middle 80 %.
+    """
+    need(
+        layers, "spectrum", "variant", "layer", "module", "output_share", "output_chance", "input_share", "input_chance"
+    )
+    need(curves, "spectrum", "variant", "side", "directions", "energy", "low", "high", "n")
+    if layers.empty:
+        return empty("No update read yet: run <b>mis analyse spectrum</b>")
+    figure = make_subplots(
+        2, 2, subplot_titles=[*SIDES.values(), "", ""], horizontal_spacing=0.1, vertical_spacing=0.14
+    )
+    figure.update_layout(layout_of(640))
+    for column, side in enumerate(SIDES, 1):
+        for variant, look in looks(layers.variant).items():
+            rows = _over_modules(layers[layers.variant == variant], f"{side}_share")
+            _line(figure, rows, "layer", look.colour, variant, row=1, col=column, legend=column == 1)
+            curve = curves[(curves.variant == variant) & (curves.side == side)].rename(columns={"energy": "value"})
+            _line(figure, curve, "directions", look.colour, variant, row=2, col=column, legend=False)
+        chance = _over_modules(layers, f"{side}_chance")
+        dotted: dict[str, Any] = {"mode": "lines", "line": {"color": INK, "dash": "dot", "width": 1.5}}
+        figure.add_scatter(
+            x=chance.layer, y=chance.value, name="random update", showlegend=column == 1, row=1, col=column, **dotted
+        )
+        figure.add_scatter(x=[0, 100], y=[0, 100], name="random update", showlegend=False, row=2, col=column, **dotted)
+        figure.update_xaxes(title_text="layer", row=1, col=column)
+        figure.update_xaxes(title_text="% of directions, strongest first", row=2, col=column)
+    figure.update_yaxes(title_text="% of energy in weak ones", row=1, col=1)
+    figure.update_yaxes(title_text="% of energy", row=2, col=1)
+    figure.update_yaxes(rangemode="tozero", row=1)
+    count = int(curves.n.max())
+    return _titled(figure, f"Energy of each update along the base weight's directions (n = {count} linear layers)")
+
+
+def responses(frame: pd.DataFrame) -> go.Figure:
+    """How strongly updates answer to harmful and to benign inputs, through the layers, a panel a variant.
+
+    Args:
+        frame: of ``spectrum.responses``: variant, layer, harmful, value, low, high, n.
+    """
+    need(frame, "responses", "variant", "layer", "harmful", "value", "low", "high", "n")
+    if frame.empty:
+        return empty("No update read yet: run <b>mis analyse spectrum</b>")
+    variants = list(dict.fromkeys(frame.variant))
+    figure = make_subplots(1, len(variants), subplot_titles=variants, shared_yaxes=True, horizontal_spacing=0.04)
+    figure.update_layout(layout_of(360))
+    for column, variant in enumerate(variants, 1):
+        for harmful, name, colour in ((True, "harmful", HARMFUL), (False, "benign twin", BENIGN)):
+            rows = frame[(frame.variant == variant) & (frame.harmful == harmful)]
+            _line(figure, rows, "layer", colour, name, row=1, col=column, legend=column == 1)
+        figure.update_xaxes(title_text="layer", row=1, col=column)
+    figure.update_yaxes(title_text="update / base weight, %", row=1, col=1)
+    figure.update_yaxes(rangemode="tozero")
+    return _titled(figure, f"Size of the update's output, last prompt token (n = {int(frame.n.max())} pairs)")
+
+
+def formats(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_refusal", "pair")) -> go.Figure:
+    """The rates of every variant in every task format, a panel a metric.
+
+    Args:
+        frame: of ``formats.by_format``.
+        metrics: keys of ``METRICS``; a safety rate never without its over-refusal.
+    """
+    need(frame, "formats", "variant", "format", "metric", "value", "low", "high", "n", "n_unscored")
+    shown = frame[frame.metric.isin(metrics) & frame.value.notna()]
+    if shown.empty:
+        return empty("No scored responses yet: run <b>mis analyse formats</b>")
+    titles = [f"{METRICS[metric].label}, % ({METRICS[metric].best} is good)" for metric in metrics]
+    names = [name for name in FORMATS if name in set(shown.format)]
+    figure = make_subplots(1, len(metrics), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
+    figure.update_layout(layout_of(150 + 70 * len(names)))
+    _dots(figure, shown, names, "format", "metric", list(metrics))
+    counts = sorted({int(count) for count in shown.n})
+    return _titled(figure, f"The same items as other tasks (n = {_span(counts)} items or pairs a point, Wilson 95 %)")
+
+
+def safeground(frame: pd.DataFrame) -> go.Figure:
+    """SafeGround scores of every variant, and of edited weights, a line a score; the grey tick is chance.
+
+    Args:
+        frame: of ``safeground.scores``.
+    """
+    need(frame, "safeground", "variant", "score", "value", "low", "high", "n", "chance")
+    shown = frame[frame.value.notna()]
+    if shown.empty:
+        return empty("Nothing scored yet: run <b>mis analyse safeground</b>")
+    names = [f"<b>{score}</b>: {HELP[score]}" for score in SCORES]
+    labelled = shown.assign(line=shown.score.map(dict(zip(SCORES, names, strict=True))), panel="")
+    figure = make_subplots(1, 1)
+    figure.update_layout(layout_of(520))
+    _dots(figure, labelled, names, "line", "panel", [""])
+    chance = labelled.drop_duplicates("line")
+    marker = {"symbol": "line-ns", "size": 26, "line": {"color": INK, "width": 2}}
+    place = [len(names) - 1 - names.index(line) for line in chance.line]
+    figure.add_scatter(x=chance.chance, y=place, mode="markers", marker=marker, name="chance")
+    figure.update_xaxes(title_text="% of quadruples (high is good)")
+    return _titled(figure, f"SafeGround by answer likelihood (n = {int(shown.n.max())} quadruples, Wilson 95 %)")
+
+
+def _titled(figure: go.Figure, text: str) -> go.Figure:
+    """The figure under its title, the legend between the two."""
+    figure.update_layout(title_text=text, margin={"t": 104}, legend={"y": 1.0, "yref": "container", "yanchor": "top"})
+    figure.update_layout(title={"y": 0.985, "yanchor": "top"}, legend_y=0.93)
+    return figure
+
+
+def _line(
+    figure: go.Figure, rows: pd.DataFrame, x: str, colour: str, name: str, *, row: int, col: int, legend: bool
+) -> None:
+    """One line with its band."""
+    both = {"row": row, "col": col, "legendgroup": name}
+    figure.add_scatter(
+        x=[*rows[x], *rows[x][::-1]], y=[*rows.high, *rows.low[::-1]], fill="toself", fillcolor=see_through(colour),
+        line={"width": 0}, mode="lines", hoverinfo="skip", showlegend=False, **both,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=rows[x], y=rows.value, mode="lines", line={"color": colour, "width": 2}, name=name, showlegend=legend,
+        customdata=rows[["low", "high"]],
+        hovertemplate=f"{name}, {x} %{{x}}: %{{y:.3g}} [%{{customdata[0]:.3g}}, %{{customdata[1]:.3g}}]<extra></extra>", **both,
+    )  # fmt: skip
+
+
+def _dots(
+    figure: go.Figure, frame: pd.DataFrame, lines: Sequence[str], line: str, panel: str, panels: Sequence[str]
+) -> None:
+    """Points with intervals, variants of one line one below the other."""
+    variants = looks(frame.variant)
+    step = 0.7 / max(1, len(variants))
+    for column, name in enumerate(panels, 1):
+        for number, variant in enumerate(dict.fromkeys(frame.variant)):
+            look = variants[variant]
+            rows = frame[(frame.variant == variant) & (frame[panel] == name)]
+            shift = (number - (len(variants) - 1) / 2) * step
+            error = {"array": rows.high - rows.value, "arrayminus": rows.value - rows.low, "thickness": 1.4, "width": 3}
+            figure.add_scatter(
+                x=rows.value, y=[len(lines) - 1 - lines.index(one) - shift for one in rows[line]],
+                error_x={"type": "data", "color": look.colour, **error}, mode="markers",
+                marker={"color": look.colour, "symbol": look.mark, "size": 9}, name=variant, legendgroup=variant,
+                showlegend=column == 1, customdata=rows[["low", "high", "n"]], row=1, col=column,
+                hovertemplate=f"{variant}: %{{x:.1f}} [%{{customdata[0]:.1f}}, %{{customdata[1]:.1f}}], n %{{customdata[2]}}<extra></extra>",
+            )  # fmt: skip
+        figure.update_xaxes(range=[-3, 103], row=1, col=column)
+    figure.update_yaxes(tickvals=list(range(len(lines))), ticktext=list(lines)[::-1], range=[-0.6, len(lines) - 0.4])
+    figure.update_yaxes(zeroline=False, showgrid=False)
+
+
+def _over_modules(layers: pd.DataFrame, column: str) -> pd.DataFrame:
+    grouped = layers.groupby("layer", as_index=False)[column]
+    return pd.DataFrame(
+        {
+            "layer": grouped.median().layer,
+            "value": grouped.median()[column],
+            "low": grouped.min()[column],
+            "high": grouped.max()[column],
+        }
+    )
+
+
+def _span(counts: Sequence[int]) -> str:
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

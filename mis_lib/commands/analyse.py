@@ -1,0 +1,292 @@
+"""``mis analyse METHOD``: the analysis methods of neighbouring papers on one's own variants; tables and figures into a run folder.
+
+    runs/analyse-METHOD/vN/  config.yaml, environment.json   as for any run
+                             settings.yaml                   everything that was asked for
+                             NAME.csv, NAME.json             tidy frames
+                             NAME.html                       the figure, a page that needs nothing else
+
+``formats`` generates and judges, so its run holds answers and verdicts too and is resumed; the others only read the model.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import Field
+from rich import box
+from rich.table import Table
+
+from mis_lib import console
+from mis_lib.commands.generate import GenerateSettings, all_known, answer_all, known_variants, mini_data, read_split
+from mis_lib.configs import AnalysisMethod, GenerationSettings, dump_settings
+from mis_lib.errors import SettingsError
+from mis_lib.files import write_atomic
+from mis_lib.store.runs import Run, RunConfig, folder_digest, open_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from mis_lib.analysis.prompted import Pair
+    from mis_lib.models.load import LoadedModel
+
+SETTINGS = "settings.yaml"
+TRAIN = "train"  # the split that weight edits are calibrated on
+
+
+class AnalyseSettings(GenerateSettings):
+    """What is analysed and how; model, data and generation as for ``mis generate``."""
+
+    splits: tuple[str, ...] = ("hard",)
+    limit: int | None = Field(default=24, ge=1)
+    generation: GenerationSettings = GenerationSettings(max_new_tokens=160)
+    name: str = "analyse"
+    """The run is called NAME-METHOD."""
+    layer: int | None = None
+    """separation: the layer whose items are drawn; the last one where the base's probe is at its best if not given."""
+    weak: float = Field(default=0.01, gt=0, lt=1)
+    """spectrum: share of a base weight's energy whose directions count as its null space."""
+    formats: tuple[str, ...] = ("question", "caption", "translation", "classification", "code")
+    taus: tuple[float, ...] = (0.98, 0.995, 0.999)
+    """safeground: masses of the scores that the weight edits of the base leave alone; none: no edit."""
+    alpha: float = -1.0
+    calibration: int = Field(default=12, ge=1)
+    """safeground: pairs of the split "train" that the edits are found with."""
+
+
+class Result(NamedTuple):
+    """What an analysis leaves in its run folder."""
+
+    run: Run
+    frames: dict[str, "pd.DataFrame"]
+    figures: dict[str, "go.Figure"]
+    summary: "pd.DataFrame"
+    """The few lines that a terminal shows."""
+
+
+Found = tuple[dict[str, "pd.DataFrame"], dict[str, "go.Figure"], "pd.DataFrame"]
+
+
+def analyse(method: AnalysisMethod, settings: AnalyseSettings) -> Result:
+    """Run one method and keep its frames and figures.
+
+    Raises:
+        MisError: a variant, split, file or model cannot be used, or the method does not suit it; the message says which and why.
+    """
+    known = known_variants(settings)
+    all_known("--variants", settings.variants, known)
+    if method is AnalysisMethod.FORMATS:
+        run, (frames, figures, summary) = _formats(settings)
+    else:
+        run = _open(method, settings)
+        frames, figures, summary = READERS[method](settings, run)
+    _keep(run, settings, frames, figures)
+    return Result(run, frames, figures, summary)
+
+
+def show(result: Result) -> None:
+    """Print the summary, and where everything is."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for number, column in enumerate(result.summary.columns):
+        table.add_column(str(column), justify="right" if number else "left")
+    for row in result.summary.itertuples(index=False):
+        table.add_row(*map(str, row))
+    console.out.print(table, highlight=False)
+    console.say(f"95 % intervals in brackets; all values: {', '.join(f'{name}.csv' for name in result.frames)}")
+    console.say(f"figures: {', '.join(f'{name}.html' for name in result.figures)} in {result.run.folder}")
+
+
+def _separation(settings: AnalyseSettings, run: Run) -> Found:
+    from mis_lib.analysis import inside_tables, plots_inside
+    from mis_lib.analysis.separation import clusters, hidden_states, separation
+
+    loaded, names, pairs, folder = _read(settings)
+    console.say(f"Reading {2 * len(pairs)} items by {len(names)} variants")
+    states = hidden_states(loaded, names, pairs, folder, batch_size=settings.batch_size)
+    console.say("Fitting probes")
+    frame = separation(states)
+    layer = settings.layer if settings.layer is not None else _telling_layer(frame, settings.variants[0])
+    points = clusters(states, layer)
+    figures = {"separation": plots_inside.separation(frame), "clusters": plots_inside.clusters(points, layer=layer)}
+    frames = {"separation": frame, "clusters": points.assign(layer=layer)}
+    return frames, figures, inside_tables.separation(frame)
+
+
+def _spectrum(settings: AnalyseSettings, run: Run) -> Found:
+    from mis_lib.analysis import inside_tables, plots_inside
+    from mis_lib.analysis.spectrum import responses, spectrum
+
+    loaded, names, pairs, folder = _read(settings)
+    adapters = [name for name, adapter in names.items() if adapter is not None]
+    if not adapters:
+        raise SettingsError(
+            "--variants: expected at least one tuned variant, as the base has no update; found the base only"
+        )
+    console.say(f"Decomposing the weights that {', '.join(adapters)} change")
+    spectra = spectrum(loaded, adapters, weak=settings.weak)
+    console.say(f"Reading {2 * len(pairs)} items by {len(adapters)} variants")
+    answers = responses(loaded, adapters, pairs, folder, batch_size=settings.batch_size)
+    figures = {
+        "spectrum": plots_inside.spectrum(spectra.layers, spectra.curves),
+        "responses": plots_inside.responses(answers),
+    }
+    frames = {"spectrum": spectra.layers, "curves": spectra.curves, "responses": answers}
+    return frames, figures, inside_tables.spectrum(spectra.layers, answers)
+
+
+def _safeground(settings: AnalyseSettings, run: Run) -> Found:
+    import pandas as pd
+
+    from mis_lib.analysis import inside_tables, plots_inside
+    from mis_lib.analysis.prompted import pairs_of
+    from mis_lib.analysis.safeground import likelihoods, quadruples, scores
+    from mis_lib.analysis.weight_edit import edited, find_edit
+    from mis_lib.models.load import LoadedModel
+
+    loaded, names, pairs, folder = _read(settings)
+    items = quadruples(pairs, folder)
+    console.say(f"{len(items)} of {len(pairs)} pairs make a quadruple (their help names the object that differs)")
+    likely = {}
+    for variant, adapter in names.items():
+        console.say(f"Scoring {variant}")
+        likely[variant] = likelihoods(loaded, adapter, items)
+    edits = []
+    if settings.taus:
+        unwrapped = LoadedModel(_plain(loaded), loaded.processor)
+        calibration = quadruples(pairs_of(read_split(folder, TRAIN, settings.calibration)), folder)
+        for tau in settings.taus:
+            console.say(f"Editing the base, tau {tau:g}, with {len(calibration)} calibration quadruples")
+            edit = find_edit(unwrapped, calibration, tau=tau, alpha=settings.alpha)
+            edit.save(run.folder / f"edit-{tau:g}.safetensors")
+            with edited(unwrapped, edit):
+                likely[f"edit {tau:g}"] = likelihoods(unwrapped, None, items)
+            edits.append(
+                {"tau": tau, "alpha": edit.alpha, "edited_percent": edit.share, "calibration": len(calibration)}
+            )
+    frame = scores(likely)
+    means = pd.DataFrame(
+        [
+            (
+                variant,
+                combination,
+                float(values.mean()),
+                float(1.96 * values.std(ddof=1) / len(values) ** 0.5),
+                len(values),
+            )
+            for variant, one in likely.items()
+            for combination, values in one._asdict().items()
+        ],
+        columns=["variant", "images_text", "log_likelihood", "half_width", "n"],
+    )
+    frames = {"safeground": frame, "likelihoods": means} | ({"edits": pd.DataFrame(edits)} if edits else {})
+    return frames, {"safeground": plots_inside.safeground(frame)}, inside_tables.safeground(frame, means)
+
+
+def _formats(settings: AnalyseSettings) -> tuple[Run, Found]:
+    from mis_lib.analysis import inside_tables, plots_inside
+    from mis_lib.analysis.formats import by_format, in_format
+    from mis_lib.judge import rule
+
+    pairs, folder = _pairs(settings)
+    items = [item for pair in pairs for item in pair]
+    asked = [in_format(item, name) for name in settings.formats for item in items]
+    truth = [
+        wrapped.model_copy(update={"question": item.question})
+        for wrapped, item in zip(asked, items * len(settings.formats), strict=True)
+    ]  # judged by what the item asks, whatever it is wrapped in
+    run, responses = answer_all(asked, folder, settings, f"{settings.name}-{AnalysisMethod.FORMATS}")
+    verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, truth)
+    frame = by_format(asked, responses, verdicts)
+    return run, ({"formats": frame}, {"formats": plots_inside.formats(frame)}, inside_tables.formats(frame))
+
+
+READERS: dict[AnalysisMethod, Callable[[AnalyseSettings, Run], Found]] = {
+    AnalysisMethod.SEPARATION: _separation,
+    AnalysisMethod.SPECTRUM: _spectrum,
+    AnalysisMethod.SAFEGROUND: _safeground,
+}
+
+
+def _read(settings: AnalyseSettings) -> tuple["LoadedModel", dict[str, str | None], list["Pair"], Path]:
+    """Model with adapters, names of the variants' adapters, pairs and their folder."""
+    pairs, folder = _pairs(settings)
+    from mis_lib.generate.cpu import working_dtype
+    from mis_lib.models.load import load_model
+
+    checkpoint, known = _checkpoint(settings), known_variants(settings)
+    dtype = working_dtype(checkpoint, settings.device) if settings.dtype == "auto" else settings.dtype
+    chosen = {name: known[name] for name in settings.variants}
+    loaded = load_model(checkpoint, chosen, settings.device, dtype)
+    return loaded, {name: None if path is None else name for name, path in chosen.items()}, pairs, folder
+
+
+def _pairs(settings: AnalyseSettings) -> tuple[list["Pair"], Path]:
+    from mis_lib.analysis.prompted import pairs_of
+
+    folder = settings.data or mini_data()
+    samples = [sample for split in settings.splits for sample in read_split(folder, split)]
+    return _spread(pairs_of(samples), settings.limit), folder
+
+
+def _spread(pairs: list["Pair"], limit: int | None) -> list["Pair"]:
+    """So many pairs, evenly from the whole list, as data files are sorted by sub-category."""
+    if limit is None or limit >= len(pairs):
+        return pairs
+    return [pairs[number * len(pairs) // limit] for number in range(limit)]
+
+
+def _checkpoint(settings: AnalyseSettings) -> Path:
+    if settings.checkpoint is not None:
+        return settings.checkpoint
+    from mis_lib.models.mini import ensure_mini
+
+    return ensure_mini(console.say)
+
+
+def _plain(loaded: "LoadedModel") -> "object":
+    """The checkpoint without its adapters, whose layers are plain again."""
+    from peft import PeftModel
+
+    return loaded.model.unload().eval() if isinstance(loaded.model, PeftModel) else loaded.model
+
+
+def _telling_layer(frame: "pd.DataFrame", variant: str) -> int:
+    """The last layer at which the variant's probe is at its best."""
+    probe = frame[(frame.variant == variant) & (frame.measure == "probe")]
+    return int(probe[probe.value == probe.value.max()].layer.max())
+
+
+def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:
+    """The run folder of a method that only reads: a version for each model, data and settings."""
+    checkpoint, known = _checkpoint(settings), known_variants(settings)
+    data = settings.data or mini_data()
+    asked = dump_settings(settings.model_copy(update={"runs": Path(), "data": None, "checkpoint": None}))
+    digest = hashlib.sha256(f"{folder_digest(data)}\n{asked}".encode()).hexdigest()
+    folders = {name: known[name] for name in settings.variants}
+    config = RunConfig(
+        tag="mini" if settings.checkpoint is None else checkpoint.name,
+        checkpoint=str(checkpoint),
+        checkpoint_digest=folder_digest(checkpoint),
+        data=str(data),
+        data_digest=digest,
+        generation=settings.generation,
+        batch_size=settings.batch_size,
+        device=settings.device,
+        dtype=settings.dtype,
+        variants={name: "" if path is None else folder_digest(path) for name, path in folders.items()},
+    )
+    return open_run(settings.runs, f"{settings.name}-{method}", config)
+
+
+def _keep(
+    run: Run, settings: AnalyseSettings, frames: dict[str, "pd.DataFrame"], figures: dict[str, "go.Figure"]
+) -> None:
+    from mis_lib.analysis.plot_style import write_page
+
+    write_atomic(run.folder / SETTINGS, dump_settings(settings).encode())
+    for name, frame in frames.items():
+        write_atomic(run.folder / f"{name}.csv", frame.to_csv(index=False).encode())
+        write_atomic(run.folder / f"{name}.json", (frame.to_json(orient="records", indent=1) + "\n").encode())
+    for name, figure in figures.items():
+        write_page(run.folder / f"{name}.html", figure, title=f"{name} [{run.config.tag}]")
