@@ -4,6 +4,7 @@
                    environment.json    versions, device, git revision: what may differ between machines
                    samples.jsonl       what was asked, so that the run can be read where its data are not
                    responses.jsonl     append-only, one answer a line
+                   shards/I-of-N.jsonl answers of several processes, until they are merged
                    verdicts/JUDGE.jsonl, metrics.json
 
 A run is resumed where nothing that its answers follow from has changed: checkpoint, data, settings, batch size and the adapter of
@@ -18,21 +19,23 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pydantic import Field
 
 from mis_lib import __version__
 from mis_lib.configs import GenerationSettings, Settings, dump_settings, load_settings
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import MANIFEST, read_records, sha256, write_atomic, write_records
-from mis_lib.schema import Record, Response, Sample, Verdict
+from mis_lib.schema import Asked, Record, Response, Sample, Verdict
 
 CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
-SAMPLES = "samples.jsonl"
+SAMPLES, SHARDS, VERDICTS = "samples.jsonl", "shards", "verdicts"
 VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")
 HASHED_WHOLE = (
     16 * 2**20
@@ -50,9 +53,13 @@ class RunConfig(Settings):
     data_digest: str
     generation: GenerationSettings = GenerationSettings()
     batch_size: int = 16
+    batch_tokens: int | None = None
     device: str = "cpu"
+    dtype: str = "auto"
+    backend: str = "local"
+    """"local", or "server" where answers came from an OpenAI-compatible server."""
     variants: dict[str, str]
-    """Digest of each variant's adapter; empty for the base."""
+    """Digest of each variant's adapter, empty for the base; name of the served model where a server answered."""
     judges: dict[str, str] = Field(default_factory=dict)
     """Fingerprint of each judge whose verdicts are stored."""
 
@@ -68,22 +75,46 @@ class Run:
         """The resolved configuration."""
         return load_settings(RunConfig, self.folder / CONFIG)
 
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[Asked]:
         """What was asked so far; image paths are relative to the folder of the data."""
         path = self.folder / SAMPLES
-        return read_records(path, Sample) if path.exists() else []
+        return read_records(path, Asked) if path.exists() else []
 
     def keep_samples(self, samples: Iterable[Sample]) -> None:
         """Keep what is asked beside the answers; what is there already stays as it is."""
-        kept = {sample.id: sample for sample in self.samples()}
+        kept: dict[str, Sample] = {sample.id: sample for sample in self.samples()}
         more = {sample.id: sample for sample in samples if sample.id not in kept}
         if more:
             write_records(self.folder / SAMPLES, [*kept.values(), *more.values()])
 
     def responses(self) -> list[Response]:
-        """All answers so far, in the order they were given."""
-        path = self.folder / RESPONSES
-        return read_records(path, Response) if path.exists() else []
+        """All answers so far, in the order they were given, those of shards included; each (sample, variant) once."""
+        files = [self.folder / RESPONSES, *sorted((self.folder / SHARDS).glob("*.jsonl"))]
+        found: dict[tuple[str, str], Response] = {}
+        for response in (response for file in files if file.exists() for response in read_records(file, Response)):
+            found.setdefault((response.sample_id, response.variant), response)
+        return list(found.values())
+
+    def settle(self) -> None:
+        """Merge what shards and an asynchronous server have answered into one file, without loss and the same however it came about."""
+        with self.locked():
+            shards = sorted((self.folder / SHARDS).glob("*.jsonl"))
+            answers = self.responses()
+            rank = {
+                (sample.id, variant): place
+                for place, (variant, sample) in enumerate(product(self.config.variants, self.samples()))
+            }
+            ordered = sorted(answers, key=lambda one: _rank(rank, (one.sample_id, one.variant)))
+            if shards or ordered != answers:
+                write_records(self.folder / RESPONSES, ordered)
+            for shard in shards:  # only now: killed before, all of it is still read
+                shard.unlink()
+            if shards:
+                (self.folder / SHARDS).rmdir()
+
+    def locked(self) -> FileLock:
+        """Held by whoever changes what several processes share."""
+        return _lock(self.folder.parent.parent, self.folder.parent.name)
 
     def verdicts(self, judge: str) -> list[Verdict]:
         """The stored verdicts of one judge."""
@@ -113,13 +144,32 @@ class Run:
             self._save(self.config.model_copy(update={"judges": {**self.config.judges, judge: fingerprint}}))
         return [(known | new)[key] for key in wanted]
 
+    def begin_verdicts(self, judge: str, fingerprint: str) -> Path:
+        """The file that verdicts of this judge may be appended to; those of a judge that has changed since are put aside first."""
+        path = self._verdict_file(judge)
+        if self.config.judges.get(judge) != fingerprint:
+            path.unlink(
+                missing_ok=True
+            )  # before the new fingerprint is noted: a kill in between must not make old ones new
+            self._save(self.config.model_copy(update={"judges": {**self.config.judges, judge: fingerprint}}))
+        return path
+
+    def settle_verdicts(self, judge: str) -> list[Verdict]:
+        """The verdicts of a judge, their file put into the order of the answers, the same however it came about."""
+        rank = {(one.sample_id, one.variant): place for place, one in enumerate(self.responses())}
+        latest = {(one.sample_id, one.variant): one for one in self.verdicts(judge)}
+        ordered = sorted(latest.values(), key=lambda one: _rank(rank, (one.sample_id, one.variant)))
+        if ordered != self.verdicts(judge):
+            write_records(self._verdict_file(judge), ordered)
+        return ordered
+
     def write_metrics(self, rows: Sequence[Record]) -> None:
         """Keep a report's rows beside what they were computed from."""
         content = json.dumps([row.model_dump(mode="json") for row in rows], indent=1)
         write_atomic(self.folder / METRICS, f"{content}\n".encode())
 
     def _verdict_file(self, judge: str) -> Path:
-        return self.folder / "verdicts" / f"{judge}.jsonl"
+        return self.folder / VERDICTS / f"{judge}.jsonl"
 
     def _save(self, config: RunConfig) -> None:
         write_atomic(self.folder / CONFIG, dump_settings(config).encode())
@@ -133,13 +183,14 @@ def open_run(root: Path, name: str, config: RunConfig) -> Run:
     """
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
         raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
-    for run in reversed(versions(root, name)):
-        if _fits(run.config, config):
-            merged = run.config.model_copy(update={"variants": run.config.variants | config.variants})
-            if merged != run.config:
-                run._save(merged)
-            return run
-    return _begin(root / name, config)
+    with _lock(root, name):  # shards of one run start together
+        for run in reversed(versions(root, name)):
+            if _fits(run.config, config):
+                merged = run.config.model_copy(update={"variants": run.config.variants | config.variants})
+                if merged != run.config:
+                    run._save(merged)
+                return run
+        return _begin(root / name, config)
 
 
 def versions(root: Path, name: str) -> list[Run]:
@@ -189,6 +240,15 @@ def _fits(old: RunConfig, new: RunConfig) -> bool:
     return old.model_dump(exclude=ignored) == new.model_dump(exclude=ignored) and all(
         old.variants[name] == new.variants[name] for name in shared
     )
+
+
+def _rank(rank: Mapping[tuple[str, str], int], key: tuple[str, str]) -> tuple[int, tuple[str, str]]:
+    return rank.get(key, len(rank)), key
+
+
+def _lock(root: Path, name: str) -> FileLock:
+    root.mkdir(parents=True, exist_ok=True)
+    return FileLock(root / f".{name}.lock")
 
 
 def _begin(parent: Path, config: RunConfig) -> Run:

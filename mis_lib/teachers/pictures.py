@@ -28,3 +28,8 @@ def encode(image: Image.Image) -> bytes:
 def media_type(content: bytes) -> str:
     """The MIME type that a data URL of this file carries."""
     return "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
+
+
+def is_png_or_jpeg(content: bytes) -> bool:
+    """Whether a file is of a form that every server reads."""
+    return content.startswith((b"\x89PNG", b"\xff\xd8\xff"))

@@ -46,7 +46,7 @@ class ServerChat:
 
     def __init__(self, client: openai.AsyncOpenAI, model: str, cache: Cache) -> None:
         self.name = f"server:{model}"
-        self._caller, self._model, self._cache = _Caller(client), model, cache
+        self._caller, self._model, self._cache = Caller(client), model, cache
 
     async def ask(self, ask: ChatAsk) -> ChatReply:
         """Answer one question; raises as ``ChatTeacher.ask``."""
@@ -62,26 +62,9 @@ class ServerChat:
         return await answer(ask, complete)
 
     async def _pay(self, ask: ChatAsk, turns: list[Turn]) -> dict[str, Any]:
-        client = self._caller.client
-        reply = await self._caller.call(
-            lambda optional: client.chat.completions.create(
-                model=self._model, messages=_messages(ask, turns), max_completion_tokens=ask.max_tokens, **optional
-            ),
-            {"response_format": _schema(ask), "seed": ask.seed, "temperature": ask.temperature},
-        )
-        if not isinstance(reply, ChatCompletion) or not reply.choices:
-            raise Unavailable(
-                f"expected a chat completion, found {str(reply)[:80]!r}; is this an OpenAI-compatible URL?"
-            )
-        choice, usage = reply.choices[0], reply.usage
-        completion = Completion(
-            text=choice.message.content or "",
-            refusal=choice.message.refusal,
-            finish_reason=choice.finish_reason or "stop",
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
-        )
-        return completion.model_dump()
+        optional = {"response_format": _schema(ask), "seed": ask.seed, "temperature": ask.temperature}
+        reply = await self._caller.chat(self._model, _messages(ask, turns), ask.max_tokens, optional)
+        return completion_of(reply).model_dump()
 
 
 class ServerImages:
@@ -91,7 +74,7 @@ class ServerImages:
 
     def __init__(self, client: openai.AsyncOpenAI, model: str, cache: Cache, size: str = IMAGE_SIZE) -> None:
         self.name = f"server:{model}"
-        self._caller, self._model, self._cache, self._size = _Caller(client), model, cache, size
+        self._caller, self._model, self._cache, self._size = Caller(client), model, cache, size
 
     async def make(self, ask: ImageAsk) -> ImageReply:
         """Make one picture; raises as ``ImageMaker.make``."""
@@ -132,12 +115,27 @@ class ServerImages:
         }
 
 
-class _Caller:
+class Caller:
     """Sends calls, leaving out optional parameters that the server has turned down, and sorts what can go wrong."""
 
     def __init__(self, client: openai.AsyncOpenAI) -> None:
         self.client = client
         self._unknown: set[str] = set()
+
+    async def chat(self, model: str, messages: Any, max_tokens: int, optional: dict[str, Any]) -> ChatCompletion:
+        """One chat completion with at least one choice; ``optional`` parameters are left out where the server does not know them."""
+        client = self.client
+        reply = await self.call(
+            lambda known: client.chat.completions.create(
+                model=model, messages=messages, max_completion_tokens=max_tokens, **known
+            ),
+            optional,
+        )
+        if not isinstance(reply, ChatCompletion) or not reply.choices:
+            raise Unavailable(
+                f"expected a chat completion, found {str(reply)[:80]!r}; is this an OpenAI-compatible URL?"
+            )
+        return reply
 
     async def call(self, send: Callable[[dict[str, Any]], Awaitable[T]], optional: dict[str, Any]) -> T:
         """What ``send`` returns; called anew without a parameter that the server does not know."""
@@ -162,6 +160,18 @@ class _Caller:
             except json.JSONDecodeError as error:  # half a reply: a proxy or the server broke off
                 failure = str(error)
         raise Unavailable(f"the server's replies were no JSON: {failure}")
+
+
+def completion_of(reply: ChatCompletion) -> Completion:
+    """What a server sent, as every teacher's answer is read."""
+    choice, usage = reply.choices[0], reply.usage
+    return Completion(
+        text=choice.message.content or "",
+        refusal=choice.message.refusal,
+        finish_reason=choice.finish_reason or "stop",
+        prompt_tokens=usage.prompt_tokens if usage else 0,
+        completion_tokens=usage.completion_tokens if usage else 0,
+    )
 
 
 def open_client(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> openai.AsyncOpenAI:
@@ -191,17 +201,16 @@ async def only_model(client: openai.AsyncOpenAI) -> str:
 
 def _messages(ask: ChatAsk, turns: list[Turn]) -> Any:
     """The turns as the API wants them; the images stand in the first question, before its text."""
-    pictures = [
-        {
-            "type": "image_url",
-            "image_url": {"url": f"data:{media_type(image)};base64,{base64.b64encode(image).decode()}"},
-        }
-        for image in ask.images
-    ]
+    pictures = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in ask.images]
     messages: list[dict[str, Any]] = [{"role": turn.role, "content": turn.text} for turn in turns]
     if pictures:
         messages[1]["content"] = [*pictures, {"type": "text", "text": turns[1].text}]
     return messages
+
+
+def data_url(image: bytes) -> str:
+    """A picture file as a URL that holds it."""
+    return f"data:{media_type(image)};base64,{base64.b64encode(image).decode()}"
 
 
 def _schema(ask: ChatAsk) -> dict[str, Any]:
