@@ -69,7 +69,7 @@ class TrainSettings(Settings):
     general: Path | None = None
     """General data of a mixture; split ``general`` of ``data`` if not given."""
     limit: int | None = Field(default=None, ge=1)
-    """At most so many rows, from the start."""
+    """At most so many rows, drawn by ``seed``."""
     max_length: int | None = Field(default=None, ge=16)
     """Tokens that a row may have; the model's context if not given. Longer rows are an error: nothing is cut."""
     min_pixels: int | None = Field(default=None, ge=1)

@@ -1,0 +1,258 @@
+"""``mis train``: from a settings file to an adapter in a run folder, resumable at every step.
+
+    run = train(load_settings(TrainSettings, Path("configs/mini-mirage.yaml")))      # runs/mini-mirage/v1
+
+The same call goes on where an interrupted run stopped, and returns at once where it is finished. A method is a kind of settings and the
+function that trains it; the ``method`` of a settings file decides which.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mis_lib import console
+from mis_lib.analysis.cot import segment
+from mis_lib.commands.report import read_split
+from mis_lib.configs import GenerationSettings, load_settings
+from mis_lib.errors import SettingsError, TrainingError
+from mis_lib.files import load_image, sha256
+from mis_lib.judge import rule
+from mis_lib.metrics import rates
+from mis_lib.schema import Response, Sample
+from mis_lib.store.runs import folder_digest
+from mis_lib.store.train_runs import TrainRun, open_train_run
+from mis_lib.train.settings import EvaluationSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from mis_lib.train.rows import Place
+
+MIXTURE, CARD = "data", "README.md"
+SHOWN = ("asr", "over_refusal", "named")
+
+Line = dict[str, Any]
+Listener = Callable[[Line], None]
+
+
+class Method(NamedTuple):
+    """One way to train: its settings, and the function that trains by them and returns the run's folder."""
+
+    settings: type[TrainSettings]
+    train: Callable[..., Path]
+
+
+class Interrupted(TrainingError):
+    """A run was asked to end, has saved where it was, and can be gone on with."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def read_train_settings(config: Path | None, overrides: Sequence[str] = ()) -> TrainSettings:
+    """The settings of a file and ``key=value`` pairs, of the kind that their ``method`` names.
+
+    Raises:
+        SettingsError: the method or a setting is unknown, or a value does not fit.
+    """
+    named = [text.partition("=")[2].strip() for text in overrides if text.partition("=")[0].strip() == "method"]
+    name = named[-1] if named else _method_in(config)
+    if name not in METHODS:
+        raise SettingsError(f"method: unknown {name!r}; known: {', '.join(METHODS)}")
+    return load_settings(METHODS[name].settings, config, overrides=overrides)
+
+
+def train_by(settings: TrainSettings, on_line: Listener | None = None) -> Path:
+    """Train by the settings' own method; returns the run's folder."""
+    return METHODS[settings.method].train(settings, on_line)
+
+
+def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
+    """Fine-tune on answers (SFT); returns the folder of the finished run.
+
+    Args:
+        settings: resolved.
+        on_line: told every line of ``train_log.jsonl`` as it is written.
+
+    Raises:
+        Interrupted: the run was asked to end and has saved a checkpoint.
+        MisError: something is refused, missing or went wrong; says what, where and how to put it right.
+    """
+    checkpoint, data = base_of(settings), settings.data or _mini_data()
+    digests = {"base": _digest(checkpoint), "data": _digest(data)} | (
+        {"start_from": _digest(settings.start_from)} if settings.start_from else {}
+    )
+    run = open_train_run(
+        settings.runs, settings.name, settings, digests, settings.device or "auto", resume=settings.resume
+    )
+    if run.result is not None:
+        console.say(f"{run.folder} is finished; resume: false trains anew")
+        return run.folder
+    from mis_lib.train.material import places_of  # torch and transformers take seconds to import
+
+    places = places_of(settings, data, run.folder / MIXTURE, console.say)
+    return _train(settings, checkpoint, places, run, on_line)
+
+
+def _train(
+    settings: TrainSettings, checkpoint: Path | str, places: Sequence["Place"], run: TrainRun, on_line: Listener | None
+) -> Path:
+    from mis_lib.train.engine import CHECKPOINTS
+    from mis_lib.train.engine import run as train_engine
+
+    with _shown() as show:
+        outcome = train_engine(
+            settings,
+            checkpoint,
+            places,
+            run.folder,
+            segmenter=segment,
+            evaluate=evaluator(settings.evaluation) if settings.evaluation.every else None,
+            listeners=(show, *([on_line] if on_line else [])),
+            progress=console.say,
+        )
+    if not outcome.finished:
+        raise Interrupted(
+            f"{run.folder}: stopped after step {outcome.step:,} of {outcome.steps:,} and saved; the same command goes on from there",
+            128 + (outcome.signal or 1),
+        )
+    write_card(run, settings, outcome.rows)
+    run.finish(outcome.model_dump(mode="json"))
+    shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+    return run.folder
+
+
+def base_of(settings: TrainSettings) -> Path | str:
+    """The checkpoint to train: folder, hub id, or the embedded model (built if it is missing).
+
+    Raises:
+        ModelError: it is not there.
+    """
+    if settings.model == "mini":
+        from mis_lib.models.mini import ensure_mini
+
+        return ensure_mini(console.say)
+    folder = Path(settings.model)
+    return folder if folder.exists() or len(folder.parts) != 2 else settings.model
+
+
+def evaluator(settings: EvaluationSettings) -> Callable[[Any, Any], Mapping[str, Any]]:
+    """A function that measures a model in training on MIS-Mini (or other data that the rule judge knows).
+
+    Raises:
+        DataError: a split is not there.
+    """
+    folder = settings.data or _mini_data()
+    samples = [sample for split in settings.splits for sample in read_split(folder, split, settings.limit)]
+    generation = GenerationSettings(max_new_tokens=settings.max_new_tokens)
+
+    def evaluate(model: Any, processor: Any) -> Mapping[str, Any]:
+        responses = _answers(model, processor, samples, folder, generation, settings.batch_size)
+        asked = {sample.id: sample for sample in samples}
+        verdicts = [rule.judge(asked[response.sample_id], response) for response in responses]
+        return {name: rate.model_dump() for name, rate in rates(verdicts, samples, responses).items()}
+
+    return evaluate
+
+
+def _answers(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    folder: Path,
+    generation: GenerationSettings,
+    batch_size: int,
+) -> list[Response]:
+    from mis_lib.generate.local import answer
+    from mis_lib.models.load import LoadedModel
+
+    loaded, found = LoadedModel(model, processor), []
+    ordered = sorted(samples, key=lambda sample: (-len(sample.images), len(sample.question), sample.id))
+    for start in range(0, len(ordered), batch_size):
+        part = ordered[start : start + batch_size]
+        images = [[load_image(folder / name) for name in sample.images] for sample in part]
+        texts = answer(images, [sample.question for sample in part], loaded, generation)
+        found += [
+            Response(
+                sample_id=sample.id,
+                variant="trained",
+                text=text.text,
+                tokens=text.tokens,
+                seconds=0,
+                finish_reason=text.finish_reason,
+            )
+            for sample, text in zip(part, texts, strict=True)
+        ]
+    return found
+
+
+def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:
+    """A model card beside the weights: what they are, of what they were made, and what they are not."""
+    from mis_lib.train.engine import ADAPTER, MODEL
+
+    kind = ADAPTER if settings.tuning == "lora" else MODEL
+    what = "LoRA adapter" if settings.tuning == "lora" else "fully fine-tuned checkpoint"
+    data = settings.mixture or settings.data or "MIS-Mini"
+    text = (
+        f"# {settings.name}\n\n"
+        f"{what.capitalize()} of `{settings.model}`, trained with `mis train` ({settings.method}) on {rows:,} rows of {data}, seed {settings.seed}.\n\n"
+        "Settings: `config.yaml`, log: `train_log.jsonl`, versions and digests: `environment.json`, all in the run's folder. No safety is promised: "
+        "measure attack success and over-refusal together (`mis report`).\n"
+    )
+    (run.folder / kind / CARD).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _shown() -> Any:
+    """A progress bar on standard error; the block gets the function that is told the log lines."""
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console.log, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def show(line: Line) -> None:
+            if "eval" in line:
+                told = ", ".join(f"{name} {line['eval'][name]['value']}" for name in SHOWN if name in line["eval"])
+                progress.console.print(f"step {line['step']:,}: {told}", style="dim", highlight=False)
+                return
+            text = f"loss {line['loss']:.4f}, {line['samples_per_second']:.1f} rows/s, {line['memory_gb']:.1f} GB"
+            progress.update(task, completed=line["step"], total=line["steps"], description=text)
+
+        yield show
+
+
+def _method_in(config: Path | None) -> str:
+    """The method that a settings file names."""
+    if config is None:
+        return "sft"
+    import yaml
+
+    try:
+        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # said by load_settings
+        return "sft"
+    return str(values.get("method", "sft")) if isinstance(values, dict) else "sft"
+
+
+def _digest(path: Path | str) -> str:
+    """Digest of a folder or file; of a hub id, the id."""
+    if isinstance(path, str):
+        return path
+    return sha256(path) if path.is_file() else folder_digest(path)
+
+
+def _mini_data() -> Path:
+    from mis_lib.construct.pipeline import ensure_mini_data
+
+    return ensure_mini_data(console.say)
+
+
+METHODS: dict[str, Method] = {"sft": Method(TrainSettings, train)}

@@ -1,0 +1,225 @@
+"""What happens beside the steps: log lines, evaluations, checkpoints, and an end that was asked for from outside.
+
+    train_log.jsonl  one line every ``log_every`` steps, and one for each evaluation ({"step": ..., "eval": {...}})
+
+A line holds sums over all devices since the line before, so that nothing is averaged twice.
+"""
+
+import json
+import math
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from mis_lib.errors import MissingPackageError
+from mis_lib.files import open_append, read_jsonl, write_atomic
+from mis_lib.train.rows import SEGMENTS
+from mis_lib.train.settings import TrainSettings
+from mis_lib.train.trainer import AnswerTrainer, Tally
+
+LOG = "train_log.jsonl"
+
+Line = dict[str, Any]
+Listener = Callable[[Line], None]
+Evaluate = Callable[[Any, Any], Mapping[str, Any]]
+"""From model and processor to rates by name, each as JSON."""
+
+
+class Stop:
+    """Remembers that a signal asked the run to end; the step in hand is finished and a checkpoint written."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator["Stop"]:
+        """While the block lasts, SIGTERM and SIGINT end the run after the step in hand; a second one ends it at once."""
+        try:
+            old = {kind: signal.signal(kind, self._ask) for kind in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not the main thread, as in a notebook's or an app's worker
+            yield self
+            return
+        try:
+            yield self
+        finally:
+            for kind, handler in old.items():
+                signal.signal(kind, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+class RunCallback(TrainerCallback):
+    """Writes the log, evaluates, saves and stops.
+
+    Args:
+        settings: of the run.
+        folder: of the run.
+        stop: asked after each step.
+        evaluate: measures safety and helpfulness; ``None``: nobody does.
+        listeners: told every line.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        folder: Path,
+        stop: Stop,
+        evaluate: Evaluate | None = None,
+        listeners: tuple[Listener, ...] = (),
+    ) -> None:
+        self.settings, self.folder, self.stop = settings, folder, stop
+        self.evaluate, self.listeners = evaluate, listeners
+        self.trainer: AnswerTrainer | None = None
+        self._since = self._began = time.perf_counter()
+        self._first = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Forget what a killed run logged after the checkpoint it goes on from."""
+        if state.is_world_process_zero:
+            truncate(self.folder / LOG, state.global_step)
+        self._since = self._began = time.perf_counter()
+        self._first = state.global_step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Log, evaluate, and decide about a checkpoint and about going on."""
+        step, settings = state.global_step, self.settings
+        is_last = step >= state.max_steps
+        if step % settings.log_every == 0 or is_last:
+            self._log(state)
+        if settings.evaluation.every and (step % settings.evaluation.every == 0 or is_last):
+            self._evaluate(state)
+        control.should_save = bool(settings.save_every) and step % settings.save_every == 0 and not is_last
+        if self._is_asked_to_stop() and not is_last:
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def _is_asked_to_stop(self) -> bool:
+        """Whether any process was asked to; all of them must end after the same step."""
+        trainer = self._trainer()
+        asked = torch.tensor(float(self.stop.signal is not None), device=trainer.args.device)
+        return bool(trainer._everywhere(asked))
+
+    def _trainer(self) -> AnswerTrainer:
+        assert self.trainer is not None, "set callback.trainer before training"
+        return self.trainer
+
+    def _log(self, state: TrainerState) -> None:
+        trainer = self._trainer()
+        tally, categories = trainer.drain(), trainer.drain_categories()
+        now = time.perf_counter()
+        line = {
+            "step": state.global_step,
+            "steps": state.max_steps,
+            "epoch": round(state.global_step / trainer.steps.plan.steps_per_epoch, 4),
+            **quotients(tally, now - self._since),
+            "lr": trainer.rate,
+            "grad_norm": round(trainer.grad_norm, 5),
+            "memory_gb": memory_gb(trainer.args.device),
+            "eta_seconds": self._eta(state, now),
+            "loss_by_category": {name: round(loss, 6) for name, loss in categories.items()},
+        }
+        self._since = now
+        self._write(state, line)
+
+    def _eta(self, state: TrainerState, now: float) -> float:
+        done = state.global_step - self._first
+        return round((now - self._began) / max(1, done) * (state.max_steps - state.global_step), 1)
+
+    def _evaluate(self, state: TrainerState) -> None:
+        trainer = self._trainer()
+        if self.evaluate is not None and state.is_world_process_zero:
+            began = time.perf_counter()
+            trainer.model.eval()
+            found = self.evaluate(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class)
+            trainer.model.train()
+            self._write(state, {"step": state.global_step, "eval": dict(found)})
+            self._since += time.perf_counter() - began  # answering is no training time
+        trainer.accelerator.wait_for_everyone()
+
+    def _write(self, state: TrainerState, line: Line) -> None:
+        if not state.is_world_process_zero:
+            return
+        with open_append(self.folder / LOG) as stream:
+            stream.write(json.dumps(line) + "\n")
+        for listener in self.listeners:
+            listener(line)
+
+
+def quotients(tally: Tally, seconds: float) -> Line:
+    """The numbers of a log line that follow from sums over passes."""
+    losses, counts = tally.losses.tolist(), tally.counts.tolist()
+    rows, tokens, padded = tally.sizes.tolist()
+    answers = max(1.0, sum(counts))
+    return {
+        "loss": round(sum(losses) / answers, 7),
+        "token_accuracy": round(float(tally.hits) / answers, 5),
+        "samples_per_second": round(rows / seconds, 3),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "padding_share": round(1 - tokens / padded, 4),
+        "loss_by_segment": {
+            kind.value: round(losses[at] / counts[at], 6) for at, kind in enumerate(SEGMENTS) if counts[at]
+        },
+    }
+
+
+def memory_gb(device: torch.device) -> float:
+    """The most memory that was in use so far: on a GPU the device's, else this process's."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
+
+
+def tensorboard(folder: Path) -> Listener:
+    """A listener that writes TensorBoard's event files.
+
+    Raises:
+        MissingPackageError: the package is not there.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingPackageError("tensorboard: true needs the package tensorboard: pip install tensorboard") from error
+    writer = SummaryWriter(str(folder))
+
+    def write(line: Line) -> None:
+        for name, value in _scalars(line):
+            writer.add_scalar(name, value, line["step"])
+        writer.flush()
+
+    return write
+
+
+def _scalars(line: Line) -> Iterator[tuple[str, float]]:
+    """Names and numbers of a log line, groups with a slash."""
+    for name, value in line.items():
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                number = inner["value"] if isinstance(inner, dict) else inner
+                if number is not None:
+                    yield f"{name}/{key}", number
+        elif name not in ("step", "steps"):
+            yield f"train/{name}", value
+
+
+def truncate(path: Path, step: int) -> None:
+    """Keep the log's lines up to a step."""
+    if not path.exists():
+        return
+    kept = [line for line in read_jsonl(path) if line.get("step", math.inf) <= step]
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept).encode())

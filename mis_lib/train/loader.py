@@ -1,0 +1,121 @@
+"""Steps made ready before the device asks for them: encoding, decoding and collating in worker processes.
+
+One item of the data set is one whole step of this device: a list of passes. Rows whose images are in the feature cache are encoded once and
+kept; other rows are read from their files each time, by workers that run ahead of the device.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mis_lib.data.headers import Headers
+from mis_lib.errors import DataError
+from mis_lib.train.collate import Batch, collate
+from mis_lib.train.features import FeatureCache
+from mis_lib.train.plan import Plan
+from mis_lib.train.rows import IGNORED, Encoder, Place, Row, too_long
+
+Step = list[Batch]
+MANY = 8  # more workers than this only fight for memory
+
+
+class Steps(Dataset[Step]):
+    """All steps of a run as one device sees them; item ``i`` is step ``i`` counted from the start of training."""
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        encoder: Encoder,
+        plan: Plan,
+        cache: FeatureCache | None = None,
+        *,
+        device: int = 0,
+        devices: int = 1,
+    ) -> None:
+        self.places, self.encoder, self.plan, self.cache = places, encoder, plan, cache
+        self.device, self.devices = device, devices
+        self.pad_token: int = encoder.tokenizer.pad_token_id
+        self._kept: dict[int, Row] = {}
+        self._epoch: tuple[int, list[list[int]]] = (-1, [])
+
+    def __len__(self) -> int:
+        return self.plan.steps
+
+    def __getitem__(self, step: int) -> Step:
+        epoch, at = divmod(step, self.plan.steps_per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = epoch, self.plan.epoch(epoch)
+        passes = self.plan.passes(self._epoch[1][at], self.devices)[self.device]
+        return [
+            collate([self.row(number, epoch) for number in rows], pad_token=self.pad_token, packed=self.plan.packed)
+            for rows in passes
+        ]
+
+    def row(self, number: int, epoch: int = 0) -> Row:
+        """Row ``number`` as it is in an epoch; of ``~number``, the same row with no label that counts."""
+        if number < 0:
+            row = self.row(~number, epoch)
+            return replace(row, labels=torch.full_like(row.labels, IGNORED))
+        place = self.places[number]
+        if self.cache is None:
+            return self.encoder.row(place, seed=hash((self.plan.seed, epoch, number)))
+        if number not in self._kept:
+            self._kept[number] = self.encoder.with_answer(place.sample, self.cache.prompt(place))
+        return replace(self._kept[number], features=self.cache.features(place))
+
+
+def lengths_of(places: Sequence[Place], encoder: Encoder, cache: FeatureCache | None) -> list[int]:
+    """Tokens of each row, images counted: from the cache or from the images' headers, without decoding any.
+
+    Raises:
+        DataError: rows are longer than ``encoder.max_length``; all of them are named.
+    """
+    headers: dict[Any, Headers] = {}
+    lengths = []
+    for place in places:
+        if cache is not None:
+            prompt = len(cache.prompt(place).ids)
+        else:
+            prompt = prompt_length(place, encoder, headers.setdefault(place.folder, Headers(place.folder)))
+        lengths.append(prompt + encoder.answer_length(place.sample))
+    limit = encoder.max_length
+    long = [
+        (place.sample.id, length) for place, length in zip(places, lengths, strict=True) if limit and length > limit
+    ]
+    if long and limit:
+        others = f" And {len(long) - 1:,} more: {', '.join(name for name, _ in long[1:20])}" if len(long) > 1 else ""
+        raise DataError(f"{too_long(*long[0], limit)}.{others}")
+    return lengths
+
+
+def prompt_length(place: Place, encoder: Encoder, headers: Headers) -> int:
+    """Tokens of a prompt; a processor that cannot tell them from sizes is asked to make them."""
+    sizes = [headers[name].size for name in place.sample.images]
+    if not hasattr(encoder.processor, "_get_num_multimodal_tokens") or None in sizes:
+        return len(encoder.prompt(place).ids)
+    told = encoder.processor._get_num_multimodal_tokens(
+        [(size.height, size.width) for size in sizes if size is not None]
+    )
+    text = encoder.tokenizer(encoder.prompt_text(place.sample), add_special_tokens=False).input_ids
+    return len(text) - len(sizes) + sum(told["num_image_tokens"])
+
+
+def make_loader(steps: Steps, workers: int, *, pin: bool) -> DataLoader[Step]:
+    """A loader whose batches are steps; ``workers`` processes run ahead of the device (0: none)."""
+    options: dict[str, Any] = {"prefetch_factor": 2, "persistent_workers": True} if workers else {}
+    return DataLoader(
+        steps, batch_size=1, shuffle=False, collate_fn=_only, num_workers=workers, pin_memory=pin, **options
+    )
+
+
+def suitable_workers(*, cached: bool, on_gpu: bool) -> int:
+    """Worker processes that pay: none where features are read from the cache or where they would take the CPU from the model."""
+    return 0 if cached or not on_gpu else min(MANY, max(1, (os.cpu_count() or 2) - 1))
+
+
+def _only(steps: list[Step]) -> Step:
+    return steps[0]

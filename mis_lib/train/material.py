@@ -1,0 +1,97 @@
+"""From settings to rows: the data is read, checked as ``mis check`` checks it, and mixed, before a model is loaded.
+
+What preflight would refuse ends the run here, with row and fix, and not after two hours in the middle of an epoch.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from mis_lib.data.findings import Level
+from mis_lib.data.mixed import SUMMARY, write
+from mis_lib.data.mixtures import GENERAL, SAFETY, SampleSet, compose
+from mis_lib.data.preflight import PreflightSettings, preflight
+from mis_lib.data.recipes import configured
+from mis_lib.data.sources import find_source, load
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import read_records
+from mis_lib.schema import Sample
+from mis_lib.train.rows import Place
+from mis_lib.train.settings import TrainSettings
+
+SHOWN = 5  # findings that a message lists
+
+Progress = Callable[[str], None]
+
+
+def places_of(
+    settings: TrainSettings, data: Path, work: Path, progress: Progress = lambda message: None
+) -> list[Place]:
+    """The samples to train on, with the folders of their images, in the order of the data (or of the mixture).
+
+    Args:
+        settings: what to read and how to mix it.
+        data: ``settings.data``, or the folder of MIS-Mini.
+        work: where a mixture is written, unless it stands there already.
+        progress: told what is being done.
+
+    Raises:
+        DataError: a row is one that preflight refuses (file, row, field and fix named), or there is none.
+        SettingsError: the mixture or its arm is unknown.
+    """
+    found = _mixed(settings, data, work, progress) if settings.mixture else _read(data, settings.split, progress)
+    if settings.limit is not None and settings.limit < len(found):
+        chosen = sorted(random.Random(f"{settings.seed}|limit").sample(range(len(found)), settings.limit))
+        found = [found[at] for at in chosen]
+    if not found:
+        raise DataError(f"{data}: expected rows to train on, found none")
+    return found
+
+
+def _mixed(settings: TrainSettings, data: Path, work: Path, progress: Progress) -> list[Place]:
+    recipe = configured(
+        settings.mixture or "", [f"{key}={json.dumps(value)}" for key, value in settings.mixture_options.items()]
+    )
+    names = [arm.name for arm in recipe.arms]
+    arm = settings.arm or names[0]
+    if arm not in names:
+        raise SettingsError(f"arm: unknown {arm!r} of mixture {recipe.name}; known: {', '.join(names)}")
+    if not (work / SUMMARY).exists():
+        needed = {part.source for arm in recipe.arms for part in arm.parts}
+        sources = {role: _source(settings, data, role, progress) for role in sorted(needed)}
+        write(recipe, compose(recipe, sources), work)
+    return [Place(sample, work) for sample in read_records(work / f"{arm}.jsonl", Sample)]
+
+
+def _source(settings: TrainSettings, data: Path, role: str, progress: Progress) -> SampleSet:
+    """The rows of one role of a mixture: safety, or general."""
+    if role == SAFETY:
+        rows = _read(data, settings.split, progress)
+    elif settings.general is not None:
+        rows = _read(settings.general, settings.split, progress)
+    else:
+        rows = _read(data if data.is_dir() else data.parent, GENERAL, progress)
+    return SampleSet([place.sample for place in rows], rows[0].folder if rows else data)
+
+
+def _read(path: Path, split: str, progress: Progress) -> list[Place]:
+    source = find_source(path, split=split if path.is_dir() else None)
+    for file in source.files or [path]:
+        _refuse(file, source.folder, progress)
+    return [Place(sample, source.folder) for sample in load(source)]
+
+
+def _refuse(path: Path, folder: Path, progress: Progress) -> None:
+    """Raise what preflight finds wrong with a file."""
+    report = preflight(path, PreflightSettings(images=folder if path.is_file() else None), progress)
+    wrong = [finding for finding in report.findings if finding.level is Level.ERROR]
+    if wrong:
+        told = [
+            f"{found.file}, row {found.row}: {found.field or 'row'}: {found.message}; {found.fix}"
+            for found in wrong[:SHOWN]
+        ]
+        more = f" ... and {len(wrong) - SHOWN:,} more" if len(wrong) > SHOWN else ""
+        raise DataError(
+            f"{path}: training must not start on this data. {' | '.join(told)}{more} (mis check {path} lists all)"
+        )

@@ -1,0 +1,177 @@
+"""The parts of a vision-language model, and which of them a run moves.
+
+Names differ between architectures (``visual``, ``vision_tower``, ``vision_model``; ``merger``, ``connector``, ``multi_modal_projector``), so a parameter's
+part is read off its name, and every parameter belongs to exactly one part. What a run leaves alone stays bit for bit as it was.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from mis_lib.errors import ModelError, SettingsError
+from mis_lib.train.settings import LoraSettings, TrainSettings
+
+ADAPTER = "default"
+
+
+class Part(StrEnum):
+    """Where a parameter belongs."""
+
+    VISION = "vision tower"
+    PROJECTOR = "projector"
+    LANGUAGE = "language model"
+    ADAPTER = "adapter"
+
+
+_PROJECTOR = re.compile(
+    r"(?:^|\.)(?:multi_modal_projector|mm_projector|connector|merger|deepstack_merger_list|image_newline|aligner|resampler)(?:\.|$)"
+)
+_VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|vision_encoder|vision_embed_tokens|vit)(?:\.|$)")
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+
+
+class Group(NamedTuple):
+    """One part of a model in numbers."""
+
+    part: Part
+    parameters: int
+    trained: int
+
+
+def part_of(name: str) -> Part:
+    """The part that a parameter or module of this name belongs to."""
+    if ".lora_" in name or name.startswith("lora_"):
+        return Part.ADAPTER
+    if _PROJECTOR.search(name):
+        return Part.PROJECTOR
+    return Part.VISION if _VISION.search(name) else Part.LANGUAGE
+
+
+def groups(model: nn.Module) -> list[Group]:
+    """How many parameters each part has, and how many of them are trained; shared ones count once."""
+    found = {part: [0, 0] for part in Part}
+    for name, weight in model.named_parameters():
+        count = found[part_of(name)]
+        count[0] += weight.numel()
+        count[1] += weight.numel() * weight.requires_grad
+    return [Group(part, *count) for part, count in found.items() if count[0]]
+
+
+def trained_parts(settings: TrainSettings) -> tuple[Part, ...]:
+    """The parts that a run's settings move."""
+    frozen = {
+        Part.VISION: settings.freeze_vision,
+        Part.PROJECTOR: settings.projector_is_frozen,
+        Part.LANGUAGE: settings.freeze_language,
+    }
+    return tuple(part for part, is_frozen in frozen.items() if not is_frozen)
+
+
+def prepare(network: Any, settings: TrainSettings) -> Any:
+    """Freeze what a run leaves alone and make the rest trainable; returns the model to train (a ``PeftModel`` under LoRA).
+
+    Raises:
+        SettingsError: no layer has the names that the settings target.
+        ModelError: the adapter to start from is missing or does not fit.
+    """
+    network.requires_grad_(False)
+    parts = trained_parts(settings)
+    if settings.tuning == "full":
+        for name, weight in network.named_parameters():
+            weight.requires_grad_(part_of(name) in parts)
+        return network
+    if settings.start_from is not None:
+        return _continued(network, settings.start_from)
+    model = get_peft_model(network, lora_config(network, settings.lora, parts))
+    model.peft_config[ADAPTER].base_model_name_or_path = settings.model
+    return model
+
+
+def lora_config(network: nn.Module, lora: LoraSettings, parts: Iterable[Part]) -> LoraConfig:
+    """PEFT's configuration: factors at the linear layers of the trained towers, a whole copy of a trained projector.
+
+    Raises:
+        SettingsError: no layer has the names that ``lora.targets`` tells.
+    """
+    wanted = set(parts)
+    towers = wanted - {Part.PROJECTOR}
+    targets = [name for name in linear_layers(network, towers) if _is_targeted(name, lora)]
+    if towers and not targets:
+        there = sorted({name.rpartition(".")[2] for name in linear_layers(network, towers)})
+        raise SettingsError(
+            f"lora.targets {list(lora.targets)}, first_layer {lora.first_layer}: no linear layer of the trained parts is called so; "
+            f"known: {', '.join(there)}"
+        )
+    whole = [name for name, _ in network.named_modules() if _is_projector(name)] if Part.PROJECTOR in wanted else []
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  # PEFT divides by it, any number serves
+        lora_dropout=lora.dropout,
+        target_modules=_shortened(targets),
+        modules_to_save=whole or None,
+        task_type="CAUSAL_LM",
+    )
+
+
+def linear_layers(network: nn.Module, parts: Iterable[Part]) -> list[str]:
+    """Names of the linear layers of some parts; the output layer is none of them."""
+    wanted = set(parts)
+    head = network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None  # pyright: ignore[reportCallIssue]
+    return [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and part_of(f"{name}.weight") in wanted
+    ]
+
+
+def _is_targeted(name: str, lora: LoraSettings) -> bool:
+    if lora.targets and name.rpartition(".")[2] not in lora.targets:
+        return False
+    layer = _LAYER.search(name)
+    return (
+        lora.first_layer == 0
+        or part_of(name) is not Part.LANGUAGE
+        or (layer is not None and int(layer[1]) >= lora.first_layer)
+    )
+
+
+def _is_projector(name: str) -> bool:
+    """Whether this is a projector itself, not a module inside one."""
+    return bool(_PROJECTOR.search(name)) and not _PROJECTOR.search(name.rpartition(".")[0])
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """A pattern for exactly these modules, layer numbers gathered, so that an adapter's configuration stays readable."""
+    kinds: dict[str, set[int]] = {}
+    for name in names:
+        layer = _LAYER.search(name)
+        key = name if layer is None else f"{name[: layer.start(1)]}#{name[layer.end(1) :]}"
+        kinds.setdefault(key, set()).update([] if layer is None else [int(layer[1])])
+    families: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for key, layers in kinds.items():
+        head, mark, tail = key.partition("#")
+        families.setdefault((head if mark else key, tuple(sorted(layers))), []).append(tail)
+    return "|".join(_family(head, layers, tails) for (head, layers), tails in families.items()) or "(?!)"
+
+
+def _family(head: str, layers: tuple[int, ...], tails: list[str]) -> str:
+    if not layers:
+        return re.escape(head)
+    numbers = "|".join(map(str, layers))
+    return f"{re.escape(head)}({numbers})({'|'.join(re.escape(tail) for tail in tails)})"
+
+
+def _continued(network: Any, folder: Path) -> PeftModel:
+    """The model with a copy of an adapter of ``folder``, to be trained further."""
+    try:
+        return PeftModel.from_pretrained(network, str(folder), adapter_name=ADAPTER, is_trainable=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"start_from: expected the PEFT folder of an adapter of this model in {folder}, found: {first}"
+        ) from error

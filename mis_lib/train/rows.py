@@ -1,0 +1,279 @@
+"""A sample as a training row: the model's own prompt, then the answer, and which tokens the loss is taken at.
+
+The prompt's tokens are those that generation would read, made by the same call on the same messages; the answer's tokens are made apart from them and
+put behind. So training and inference cannot drift apart, no mask has to be guessed from a finished text, and an image's placeholders are never cut.
+
+Shapes: T tokens of a row. Labels are token ids at the answer up to its end token, and ``IGNORED`` elsewhere.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image, ImageEnhance
+
+from mis_lib.data.paths import inside
+from mis_lib.errors import DataError, ImageError, ModelError, SettingsError
+from mis_lib.files import load_image
+from mis_lib.prompts import as_plain_text, special_tokens, to_messages, user_message
+from mis_lib.schema import Sample, Segment, SegmentKind
+
+IGNORED = -100
+SEGMENTS = tuple(SegmentKind)
+NO_SEGMENT = len(SEGMENTS)
+PIXELS = "pixel"
+"""How the names of a processor's outputs begin that an image encoder consumes."""
+PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
+
+Segmenter = Callable[[str], Sequence[Segment]]
+
+
+class Place(NamedTuple):
+    """A sample and the folder that its images lie in."""
+
+    sample: Sample
+    folder: Path
+
+
+class Prompt(NamedTuple):
+    """A user's turn as the model reads it."""
+
+    ids: torch.Tensor
+    """(T,)"""
+    per_token: dict[str, torch.Tensor]
+    """What else the model reads for each token, (T,) each."""
+    vision: dict[str, torch.Tensor]
+    """What the processor made of the images, as it made it: pixels, grids, sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One encoded sample."""
+
+    id: str
+    category: str
+    ids: torch.Tensor
+    """(T,)"""
+    labels: torch.Tensor
+    """(T,), each token's own id where the loss is taken at predicting it, else ``IGNORED``."""
+    segments: torch.Tensor
+    """(T,), index into ``SEGMENTS`` of each answer token, else ``NO_SEGMENT``."""
+    per_token: dict[str, torch.Tensor]
+    """What else the model reads for each token, (T,) each."""
+    vision: dict[str, torch.Tensor]
+    """What the processor made of the images, as it made it: pixels, grids, sizes."""
+    features: tuple[torch.Tensor, ...] = field(default=(), repr=False)
+    """Features of each image in place of its pixels, where they were computed before (``features``)."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Encoder:
+    """Makes rows of samples with one model's processor.
+
+    Args:
+        processor: of the model; pads on either side, it is not asked to.
+        segmenter: splits an answer into its parts; only asked where the sample does not tell them itself.
+        end_tokens: ids that end an answer.
+        max_length: tokens that a row may have.
+        augment: vary the images.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        *,
+        segmenter: Segmenter | None = None,
+        end_tokens: Sequence[int] = (),
+        max_length: int | None = None,
+        augment: bool = False,
+    ) -> None:
+        self.processor, self.tokenizer = processor, processor.tokenizer
+        self.segmenter, self.max_length, self.augment = segmenter, max_length, augment
+        self.special = special_tokens(processor)
+        self.end_tokens = {*end_tokens, self.tokenizer.eos_token_id} - {None}
+
+    def row(self, place: Place, *, seed: int = 0, category: str | None = None) -> Row:
+        """Encode one sample, images included.
+
+        Args:
+            place: the sample and its folder.
+            seed: of the augmentation.
+            category: under which its loss is counted [default: the sample's].
+
+        Raises:
+            DataError: the sample has no answer, or is longer than ``max_length``.
+            ImageError: an image is missing or damaged.
+            ModelError: the model's chat template or processor does not serve for training.
+        """
+        return self.with_answer(place.sample, self.prompt(place, seed=seed), category=category)
+
+    def prompt(self, place: Place, *, seed: int = 0) -> Prompt:
+        """The user's turn of a sample, images included.
+
+        Raises:
+            ImageError: an image is missing or damaged.
+        """
+        sample = place.sample
+        images = [self._image(place, name, seed + number) for number, name in enumerate(sample.images)]
+        made = self._process(images, as_plain_text(sample.question, self.special))
+        made.pop("attention_mask", None)
+        ids = made.pop("input_ids")[0]
+        per_token = {name: made.pop(name)[0] for name in PER_TOKEN if name in made}
+        return Prompt(ids, per_token, {name: value for name, value in made.items() if isinstance(value, torch.Tensor)})
+
+    def with_answer(self, sample: Sample, made: Prompt, *, category: str | None = None) -> Row:
+        """A row of a prompt and the sample's answer.
+
+        Raises:
+            DataError: the sample has no answer, or is longer than ``max_length``.
+            ModelError: the model's chat template does not serve for training.
+        """
+        prompt, per_token, vision = made
+        answer, labels, segments = self._answer(sample)
+        length = len(prompt) + len(answer)
+        if self.max_length is not None and length > self.max_length:
+            raise DataError(too_long(sample.id, length, self.max_length))
+        before = torch.full_like(prompt, IGNORED)
+        return Row(
+            id=sample.id,
+            category=category or sample.category or "none",
+            ids=torch.cat([prompt, answer]),
+            labels=torch.cat([before, labels]),
+            segments=torch.cat([torch.full_like(prompt, NO_SEGMENT), segments]),
+            per_token={name: torch.cat([value, value.new_zeros(len(answer))]) for name, value in per_token.items()},
+            vision=vision,
+        )
+
+    def _image(self, place: Place, name: str, seed: int) -> Image.Image:
+        try:
+            image = load_image(inside(place.folder, name))
+        except ImageError as error:
+            raise ImageError(f"row {place.sample.id!r}, image {name!r}: {error}") from error
+        return varied(image, random.Random(seed)) if self.augment else image
+
+    def _process(self, images: list[Image.Image], question: str) -> dict[str, Any]:
+        return dict(
+            self.processor.apply_chat_template(
+                [[user_message(images, question)]],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+        )
+
+    def prompt_text(self, sample: Sample) -> str:
+        """The user's turn as text, one placeholder for each image."""
+        holes: list[Any] = [None] * len(sample.images)
+        return self.processor.apply_chat_template(
+            to_messages(holes, as_plain_text(sample.question, self.special)), tokenize=False, add_generation_prompt=True
+        )
+
+    def _answer(self, sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Ids, labels and segments of the answer and its end token, (T,) each."""
+        if not sample.answer or not sample.answer.strip():
+            raise DataError(
+                f"row {sample.id!r}: expected an answer to learn, found none; construct labels, or leave the row out"
+            )
+        answer = as_plain_text(sample.answer, self.special)
+        tail = self._tail(sample, answer)
+        made = self.tokenizer(tail, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast)
+        ids: list[int] = made["input_ids"]
+        end = next((at for at, token in enumerate(ids) if token in self.end_tokens), None)
+        if end is None:  # a template that leaves the last turn open
+            ids, end = [*ids, self.tokenizer.eos_token_id], len(ids)
+        ids = ids[: end + 1]
+        labels = torch.tensor(ids)
+        if (sample.model_extra or {}).get("mask_eos"):
+            labels[end] = IGNORED
+        starts = [start for start, _ in made["offset_mapping"]][:end] if self.tokenizer.is_fast else []
+        return torch.tensor(ids), labels, self._segments(sample, answer, tail, starts, len(ids))
+
+    def answer_length(self, sample: Sample) -> int:
+        """Tokens of a sample's answer, its end included.
+
+        Raises:
+            DataError: it has none.
+        """
+        return len(self._answer(sample)[0])
+
+    def _tail(self, sample: Sample, answer: str) -> str:
+        """What the chat template prints behind the prompt: the answer and the end of its turn."""
+        holes: list[Any] = [None] * len(sample.images)
+        question = as_plain_text(sample.question, self.special)
+        whole = self.processor.apply_chat_template(to_messages(holes, question, answer), tokenize=False)
+        prompt = self.prompt_text(sample)
+        if not whole.startswith(prompt):
+            raise ModelError(
+                "expected a chat template whose training text begins with the prompt of generation, found one that changes it "
+                f"(row {sample.id!r}); give the checkpoint a template that prints both alike"
+            )
+        return whole[len(prompt) :]
+
+    def _segments(self, sample: Sample, answer: str, tail: str, starts: list[int], length: int) -> torch.Tensor:
+        """Which part of the answer each token begins in; the end token counts as answer."""
+        parts = self._parts(sample, answer)
+        lead = tail.find(answer.strip()) - (len(answer) - len(answer.lstrip()))
+        found = torch.full((length,), NO_SEGMENT)
+        if not parts or not starts or lead < 0:
+            return found
+        for at, start in enumerate(starts):
+            part = next((part for part in parts if start - lead < part[1]), parts[-1])
+            found[at] = SEGMENTS.index(part[0])
+        found[len(starts) :] = SEGMENTS.index(SegmentKind.ANSWER)
+        return found
+
+    def _parts(self, sample: Sample, answer: str) -> list[tuple[SegmentKind, int]]:
+        """Kind and end of each part of the answer: those the sample tells, or else those that are found in it."""
+        told = (sample.model_extra or {}).get("segments")
+        if isinstance(told, list) and answer == sample.answer:
+            return [(SegmentKind(part["kind"]), part["end"]) for part in told]
+        return [(part.kind, part.end) for part in self.segmenter(answer)] if self.segmenter else []
+
+
+def too_long(row: str, length: int, limit: int) -> str:
+    """The message about a row that does not fit."""
+    return (
+        f"row {row!r}: expected at most {limit:,} tokens, found {length:,}; nothing is cut: lower max_pixels or "
+        "max_dynamic_patch, raise max_length, shorten the answer, or leave the row out"
+    )
+
+
+def varied(image: Image.Image, dice: random.Random) -> Image.Image:
+    """The image with up to a tenth of each side cropped away and its brightness varied by up to 15 %."""
+    width, height = image.size
+    left, right = sorted((dice.uniform(0, 0.05), dice.uniform(0.95, 1)))
+    top, bottom = sorted((dice.uniform(0, 0.05), dice.uniform(0.95, 1)))
+    box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
+    return ImageEnhance.Brightness(image.crop(box)).enhance(dice.uniform(0.85, 1.15))
+
+
+def limit_images(
+    processor: Any,
+    *,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    max_dynamic_patch: int | None = None,
+) -> None:
+    """Set a processor's limits for one image, in place.
+
+    Raises:
+        SettingsError: the processor knows no such limit.
+    """
+    images = processor.image_processor
+    if min_pixels is not None or max_pixels is not None:
+        size = images.size
+        if "longest_edge" not in size or not hasattr(images, "merge_size"):
+            raise SettingsError("min_pixels and max_pixels limit Qwen-VL's grids; this model has none, leave them out")
+        shortest, longest = min_pixels or size["shortest_edge"], max_pixels or size["longest_edge"]
+        images.size = {"shortest_edge": shortest, "longest_edge": longest}
+        images.min_pixels, images.max_pixels = shortest, longest
+    if max_dynamic_patch is not None:
+        if not hasattr(images, "max_patches"):
+            raise SettingsError("max_dynamic_patch limits InternVL's tiles; this model has none, leave it out")
+        images.max_patches = max_dynamic_patch

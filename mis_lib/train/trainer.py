@@ -1,0 +1,255 @@
+"""The engine: transformers' ``Trainer`` with our rows, our passes and our loss.
+
+``Trainer`` keeps optimiser, schedule, devices, sharding and checkpoints (accelerate underneath). What is ours: a step is a list of passes, the loss
+is the mean over all answer tokens of the step, whatever devices and passes they were on, and a loss that is no number stops the run by row. A
+checkpoint appears in one rename.
+"""
+
+import math
+import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+
+from mis_lib.errors import TrainingError
+from mis_lib.train.collate import Batch
+from mis_lib.train.features import Source
+from mis_lib.train.loader import Step, Steps, make_loader
+from mis_lib.train.loss import AnswerHead
+from mis_lib.train.packing import packed_inputs
+from mis_lib.train.rows import IGNORED, SEGMENTS
+
+CHECKPOINT = "checkpoint-"
+STAGING = ".saving"
+
+
+class Tally(NamedTuple):
+    """Sums over some passes, from which every logged number is a quotient."""
+
+    losses: torch.Tensor
+    """(S + 1,) summed loss by segment; the last is what belongs to no segment."""
+    counts: torch.Tensor
+    """(S + 1,) answer tokens by segment."""
+    hits: torch.Tensor
+    """() answer tokens predicted right."""
+    sizes: torch.Tensor
+    """(3,) rows, tokens, tokens with padding."""
+
+    def __add__(self, other: object) -> "Tally":
+        if not isinstance(other, Tally):
+            return NotImplemented
+        return Tally(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class AnswerTrainer(Trainer):
+    """Trains one model on steps of passes.
+
+    Args:
+        model: prepared (``parts.prepare``), on its device.
+        args: of transformers; ``max_steps`` is that of ``steps``.
+        steps: what to train on.
+        network: the transformers model inside ``model``.
+        features: where stored image features go into the model, if they are read from a cache.
+        autocast: compute in this number type; ``None``: in that of the weights.
+        options: of ``Trainer``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        steps: Steps,
+        *,
+        network: Any,
+        workers: int = 0,
+        features: Source | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model=model, args=args, train_dataset=steps, **options)
+        self.steps, self.network, self.workers, self.feature_source = steps, network, workers, features
+        self.head = AnswerHead(network)
+        self.tally: Tally | None = None
+        self.by_category: dict[str, list[float]] = {}
+        self.grad_norm = math.nan
+        self.rate = math.nan
+
+    def get_train_dataloader(self) -> DataLoader[Step]:
+        """The steps as they are: which rows belong to which device is already decided."""
+        return make_loader(self.steps, self.workers, pin=self.args.device.type == "cuda")
+
+    def training_step(
+        self, model: nn.Module, inputs: Step, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Forward and backward of all passes of a step; returns the mean loss over the answer tokens of all devices."""
+        model.train()
+        answers = self._everywhere(
+            torch.tensor(float(sum(batch.answer_tokens for batch in inputs)), device=self.args.device)
+        )
+        if answers == 0:
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: expected answers to learn, found none in its rows; see mask_eos"
+            )
+        total = torch.zeros((), device=self.args.device)
+        for number, batch in enumerate(inputs):
+            last = number == len(inputs) - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            with nullcontext() if last or self.is_deepspeed_enabled else self.accelerator.no_sync(model):
+                loss = self._pass(model, batch.to(self.args.device))
+                total += loss.detach()
+                self.accelerator.backward(loss / answers * self.args.world_size)
+        return self._everywhere(total) / answers
+
+    def _pass(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Summed loss of one pass."""
+        inputs: dict[str, Any] = dict(batch.inputs)
+        kind = self.network.dtype
+        inputs = {name: value.to(kind) if value.is_floating_point() else value for name, value in inputs.items()}
+        if batch.packed:
+            inputs |= packed_inputs(self.network, batch)
+        with self.accelerator.autocast(), self.head.armed(batch.labels):
+            if batch.features is not None and self.feature_source is not None:
+                inputs["mm_encoder_outputs"] = self.feature_source.outputs(batch.features.to(kind))
+            losses: torch.Tensor = model(**inputs, use_cache=False).logits
+        self._count(batch, losses.detach(), self.head.hits)
+        return losses.sum()
+
+    def _count(self, batch: Batch, losses: torch.Tensor, hits: torch.Tensor) -> None:
+        """Add a pass to what the next log line tells.
+
+        Raises:
+            TrainingError: a loss is no number.
+        """
+        wanted = batch.labels[:, 1:] != IGNORED
+        rows = batch.row_of_token[:, 1:][wanted]
+        per_row = torch.zeros(len(batch.rows), device=losses.device).index_add_(0, rows, losses)
+        sums = per_row.tolist()
+        wrong = [row.id for row, loss in zip(batch.rows, sums, strict=True) if not math.isfinite(loss)]
+        if wrong:
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: expected a finite loss, found {sums[[row.id for row in batch.rows].index(wrong[0])]} in rows "
+                f"{', '.join(map(repr, wrong[:8]))}; lower learning_rate, look at these rows (mis check), or set precision: float32. "
+                "The last checkpoint is untouched"
+            )
+        counts = torch.bincount(rows, minlength=len(batch.rows)).tolist()
+        for row, loss, count in zip(batch.rows, sums, counts, strict=True):
+            known = self.by_category.setdefault(row.category, [0.0, 0.0])
+            known[0], known[1] = known[0] + loss, known[1] + count
+        segments = batch.segments[:, 1:][wanted]
+        zeros = torch.zeros(len(SEGMENTS) + 1, device=losses.device)
+        tally = Tally(
+            zeros.index_add(0, segments, losses),
+            torch.bincount(segments, minlength=len(SEGMENTS) + 1).float(),
+            hits.sum().float(),
+            torch.tensor(
+                [len(batch.rows), batch.tokens, batch.padded_tokens], dtype=torch.float32, device=losses.device
+            ),
+        )
+        self.tally = tally if self.tally is None else self.tally + tally
+
+    def drain(self) -> Tally:
+        """What was counted on all devices since the last call."""
+        assert self.tally is not None
+        found = Tally(*(self._everywhere(value) for value in self.tally))
+        self.tally = None
+        return found
+
+    def drain_categories(self) -> Mapping[str, float]:
+        """Mean loss of each category since the last call; of this device's rows."""
+        found = {name: loss / count for name, (loss, count) in sorted(self.by_category.items()) if count}
+        self.by_category = {}
+        return found
+
+    def _everywhere(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum over all devices."""
+        found: Any = self.accelerator.reduce(value, reduction="sum") if self.args.world_size > 1 else value
+        return found
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self.grad_norm = float(norm) if norm is not None else math.nan
+        self.rate = self._get_learning_rate()
+        return norm
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: transformers' estimate knows nothing of frozen parts."""
+        return 0
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Checkpoints are written aside and renamed when they are whole (``_save_checkpoint``)."""
+        return str(Path(str(self.args.output_dir)) / STAGING)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint: it is there as a whole or not at all.
+
+        Raises:
+            TrainingError: it cannot be written; older checkpoints are untouched.
+        """
+        folder = Path(str(self.args.output_dir))
+        name = f"{CHECKPOINT}{self.state.global_step}"
+        if self.is_world_process_zero():
+            shutil.rmtree(folder / STAGING, ignore_errors=True)
+        try:
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                shutil.rmtree(folder / name, ignore_errors=True)
+                (folder / STAGING / name).replace(folder / name)
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # torch and safetensors have errors of their own for a full disk
+            shutil.rmtree(folder / STAGING, ignore_errors=True)
+            raise TrainingError(cannot_write(folder / name, error)) from error
+        if self.is_world_process_zero():
+            shutil.rmtree(folder / STAGING, ignore_errors=True)
+            for old in checkpoints(folder)[: -(self.args.save_total_limit or 1)]:
+                shutil.rmtree(old)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first."""
+    found = [path for path in folder.glob(f"{CHECKPOINT}*") if path.name.removeprefix(CHECKPOINT).isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(CHECKPOINT)))
+
+
+def cannot_write(path: Path, error: BaseException) -> str:
+    """The message about something that could not be written."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (
+        f"{path}: expected room for it, found: {first}; nothing half written is left, earlier checkpoints are untouched. "
+        "Free some space (keep_checkpoints, runs) and start again: the run goes on from its last checkpoint"
+    )
+
+
+def save_result(trainer: AnswerTrainer, folder: Path, *, processor: Any = None) -> None:
+    """Write the trained adapter (or the whole model, with its processor) as a folder that appears in one rename.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    draft = folder.with_name(f".{folder.name}")
+    try:
+        if trainer.is_world_process_zero():
+            shutil.rmtree(draft, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
+        trainer.save_model(str(draft))
+        if trainer.is_world_process_zero():
+            if processor is not None and not isinstance(trainer.model, PeftModel):
+                processor.save_pretrained(draft)
+            (draft / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody needs to load
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.replace(folder)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise TrainingError(cannot_write(folder, error)) from error
+    trainer.accelerator.wait_for_everyone()
