@@ -1,5 +1,7 @@
 """What a terminal shows of the analysis methods: a few lines of words and numbers for frames of hundreds of rows."""
 
+from typing import Any
+
 import pandas as pd
 
 from mis_lib.analysis.formats import FORMATS
@@ -18,8 +20,8 @@ def separation(frame: pd.DataFrame) -> pd.DataFrame:
                 "variant": variant,
                 "best layer": int(best.layer),
                 "probe there, %": _interval(best),
-                f"probe in layer {int(last.layer)}, %": _interval(last),
-                "distance there": _interval(distance.iloc[-1], digits=2),
+                f"probe, layer {int(last.layer)}, %": _interval(last),
+                f"distance, layer {int(last.layer)}": _interval(distance.iloc[-1], digits=2),
                 "shuffled, %": f"{part[part.measure == 'shuffled'].value.mean():.1f}",
                 "n": int(last.n),
             }
@@ -79,8 +81,8 @@ def safeground(frame: pd.DataFrame, likelihoods: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _interval(row: pd.Series, digits: int = 1) -> str:  # type: ignore[type-arg]
-    """Value and interval as "83.0 [60.8, 94.2]"; "-" where nothing was scored."""
+def _interval(row: Any, digits: int = 1) -> str:
+    """The value above its interval, which fits a terminal; "-" where nothing was scored."""
     if pd.isna(row.value):
         return "-"
-    return f"{row.value:.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
+    return f"{row.value:.{digits}f}\n[{row.low:.{digits}f}, {row.high:.{digits}f}]"
