@@ -119,17 +119,6 @@ def shared_with(items: pd.DataFrame, train: str = "train") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def pick(samples: Iterable[Sample], n: int, *, harmful: bool | None = None, by: str = "category") -> list[Sample]:
-    """``n`` samples, as evenly as can be over the values of a field, in the order of the file."""
-    groups: dict[object, list[Sample]] = {}
-    for sample in samples:
-        if harmful is None or sample.harmful == harmful:
-            groups.setdefault(getattr(sample, by), []).append(sample)
-    longest = max(map(len, groups.values()), default=0)
-    turns = [group[turn] for turn in range(longest) for group in groups.values() if turn < len(group)]
-    return turns[:n]
-
-
 def with_twins(chosen: Iterable[Sample], samples: Iterable[Sample]) -> list[Sample]:
     """Each chosen sample followed by its twin."""
     by_id = {sample.id: sample for sample in samples}

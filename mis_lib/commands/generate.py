@@ -19,6 +19,7 @@ from mis_lib import console
 from mis_lib.configs import GenerationSettings, Settings
 from mis_lib.data.budget import find_checkpoint
 from mis_lib.data.sources import find_source, load
+from mis_lib.data.spread import spread
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import append_record, open_append, read_records, sha256
 from mis_lib.generate.keys import AnswerKeys
@@ -167,7 +168,7 @@ def read_samples(settings: GenerateSettings) -> tuple[list[Sample], Path]:
 
 
 def read_split(folder: Path, split: str, limit: int | None = None) -> list[Sample]:
-    """The samples of one split; with ``limit`` that many harmful items from the start of the file, each with its twin.
+    """The samples of one split; with ``limit`` that many harmful items, spread over the categories, each with its twin.
 
     Raises:
         DataError: there is no such split, or a line of it is wrong.
@@ -182,7 +183,7 @@ def read_split(folder: Path, split: str, limit: int | None = None) -> list[Sampl
 def _limited(samples: list[Sample], limit: int | None) -> list[Sample]:
     if limit is None:
         return samples
-    kept = [sample for sample in samples if sample.harmful][:limit] or samples[:limit]
+    kept = spread([sample for sample in samples if sample.harmful] or samples, limit)
     wanted = {sample.id for sample in kept} | {sample.twin_id for sample in kept}
     return [sample for sample in samples if sample.id in wanted]
 
