@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from PIL import Image
 
 from mis_lib.configs import GenerationSettings
-from mis_lib.errors import MisError, ModelError, SettingsError
+from mis_lib.errors import MisError, ModelError
+from mis_lib.models.shipped import choose_variants
 from workbench.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Progress = Callable[[str], None]
-EMBEDDED_BASE = "mini"
 
 
 class Engine(Protocol):
@@ -144,7 +144,7 @@ def make_host(
     Raises:
         SettingsError: two adapters have the same name.
     """
-    chosen = _choose(checkpoint, adapters or ())
+    chosen = choose_variants(checkpoint, adapters)
     return Host(
         Background(lambda progress: load_engine(checkpoint, chosen, progress), what="Model"),
         Background(lambda progress: load_examples(data, progress), what="Examples"),
@@ -152,19 +152,6 @@ def make_host(
         variants=tuple(chosen),
         runs=runs,
     )
-
-
-def _choose(checkpoint: Path | None, adapters: Sequence[tuple[str, Path]]) -> dict[str, Path | None]:
-    if checkpoint is None and not adapters:
-        from mis_lib.models.shipped import shipped_variants
-
-        return shipped_variants()
-    chosen: dict[str, Path | None] = {EMBEDDED_BASE if checkpoint is None else "base": None}
-    for name, path in adapters:
-        if name in chosen:
-            raise SettingsError(f"--adapters: the name {name!r} is taken already; call it something else")
-        chosen[name] = path
-    return chosen
 
 
 def in_daemon(work: Callable[[], T], *, name: str) -> "Future[T]":

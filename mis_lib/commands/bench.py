@@ -19,6 +19,7 @@ from rich import box
 from rich.table import Table
 
 from mis_lib import console
+from mis_lib.commands.compare import load_engine
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import SettingsError
 from mis_lib.models.shipped import choose_variants
@@ -161,15 +162,12 @@ def _caption(measurement: Measurement) -> str:
 def _load(
     checkpoint: Path | None, adapters: Mapping[str, Path] | None, device: str, dtype: str | None
 ) -> "VariantEngine":
-    from mis_lib.generate.variants import VariantEngine  # takes seconds to import
-    from mis_lib.models.mini import ensure_mini
-
     variants = choose_variants(checkpoint, adapters)
     if len(variants) < 2:
         raise SettingsError(
             "expected at least one adapter to measure beside the base, found none; name one with --adapters"
         )
-    return VariantEngine.load(checkpoint or ensure_mini(console.say), variants, device=device, dtype=dtype)
+    return load_engine(checkpoint, variants, device, dtype)
 
 
 def _round(

@@ -65,8 +65,10 @@ def compare(
         console.out.print(console.answers(columns))
 
 
-def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], device: str) -> "VariantEngine":
-    """The checkpoint, or the embedded model (built if missing), with these adapters.
+def load_engine(
+    checkpoint: Path | None, adapters: Mapping[str, Path | None], device: str, dtype: str | None = None
+) -> "VariantEngine":
+    """The checkpoint, or the embedded model (built if missing), with these adapters, in what number type suits the machine or in ``dtype``.
 
     Raises:
         ModelError: the model cannot be built or loaded.
@@ -74,7 +76,7 @@ def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], de
     from mis_lib.generate.variants import VariantEngine  # takes seconds to import
     from mis_lib.models.mini import ensure_mini
 
-    return VariantEngine.load(checkpoint or ensure_mini(console.say), adapters, device=device)
+    return VariantEngine.load(checkpoint or ensure_mini(console.say), adapters, device=device, dtype=dtype)
 
 
 def last(stream: Iterable[Columns]) -> Columns:

@@ -345,10 +345,9 @@ def _questions(settings: ParitySettings) -> list["Question"]:
 
     if settings.question is not None:
         return [Question("question", [load_image(path) for path in settings.images], settings.question)]
-    from mis_lib.commands.report import read_split
-    from mis_lib.construct.pipeline import ensure_mini_data
+    from mis_lib.commands.generate import mini_data, read_split
 
-    folder = settings.data or ensure_mini_data(console.say)
+    folder = settings.data or mini_data()
     samples = read_split(folder, settings.split)[: settings.limit]
     return [
         Question(sample.id, [load_image(folder / name) for name in sample.images], sample.question)

@@ -53,7 +53,7 @@ def named_paths(flag: str, values: Sequence[str] | None) -> dict[str, Path] | No
     """``["one=a", "two=b"]`` as a mapping of names to paths; ``None`` if nothing was given.
 
     Raises:
-        SettingsError: a value is not ``NAME=PATH``.
+        SettingsError: a value is not ``NAME=PATH``, or two have the same name.
     """
     if not values:
         return None
@@ -61,4 +61,7 @@ def named_paths(flag: str, values: Sequence[str] | None) -> dict[str, Path] | No
     for value, (name, _, path) in zip(values, pairs, strict=True):
         if not name or not path:
             raise SettingsError(f"{flag}: expected NAME=PATH, found {value!r}")
+    names = [name for name, _, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise SettingsError(f"{flag}: the name {twice[0]!r} is taken already; call it something else")
     return {name: Path(path) for name, _, path in pairs}
