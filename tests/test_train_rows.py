@@ -161,7 +161,9 @@ def test_packed_rows_stand_behind_each_other(processor: Any, places: list[Place]
     assert "attention_mask" not in batch.inputs
     assert batch.padded_tokens == batch.tokens
     starts = [0, len(rows[0]), len(rows[0]) + len(rows[1])]
-    assert all(batch.labels[0, start] == IGNORED for start in starts), "a row's first token is predicted from the row before"
+    assert all(batch.labels[0, start] == IGNORED for start in starts), (
+        "a row's first token is predicted from the row before"
+    )
 
 
 def test_vision_tensors_of_different_shapes_are_filled_up() -> None:

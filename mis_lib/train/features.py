@@ -10,11 +10,12 @@ where it is trained. Whether a model's images can be taken one by one is tried o
 
 import hashlib
 import inspect
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +25,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mis_lib.data.paths import inside
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import append_record, cache_dir, open_append, read_records, sha256
+from mis_lib.files import append_record, cache_dir, open_append, read_records, sha256, write_records
 from mis_lib.schema import Record, Sample
 from mis_lib.train.collate import join_vision, without_pixels
 from mis_lib.train.parts import Part, part_of
 from mis_lib.train.rows import Encoder, Place, Prompt
 
+NUMBERS, INDEX = "features.bin", "index.jsonl"
 TRIALS = 2  # rows on which it is tried whether images can be taken one by one
 ROOM = 0.5  # share of the free disk that features may take
 
@@ -49,6 +51,11 @@ class Entry(Record):
     per_token: dict[str, tuple[int, ...]]
     vision: dict[str, list[Any]]
     """Grids and sizes that the model reads beside the features."""
+
+    @property
+    def end(self) -> int:
+        """Where its numbers end."""
+        return self.offset + math.prod(self.shape)
 
 
 class Worth(Record):
@@ -102,7 +109,7 @@ class FeatureCache:
     @property
     def bytes(self) -> int:
         """Size on disk."""
-        path = self.folder / "features.bin"
+        path = self.folder / NUMBERS
         return path.stat().st_size if path.exists() else 0
 
     def digest(self, place: Place, name: str) -> str:
@@ -142,10 +149,7 @@ class FeatureCache:
         with FileLock(self.folder / "lock"):
             self._load()
             missing = self.missing(places)
-            with (
-                open_append(self.folder / "index.jsonl") as index,
-                (self.folder / "features.bin").open("ab") as numbers,
-            ):
+            with self._open_end() as numbers, open_append(self.folder / INDEX) as index:
                 for digest, (place, name) in missing.items():
                     try:
                         append_record(index, self._compute(digest, place, name, numbers))
@@ -158,6 +162,17 @@ class FeatureCache:
                         progress(f"Image features: {computed:,} of {len(missing):,}")
         self._load()
         return self._worth(places, computed, time.perf_counter() - started)
+
+    def _open_end(self) -> IO[bytes]:
+        """The file of numbers behind the last whole image; what a killed writer left there is cut off, in the index too."""
+        write_records(self.folder / INDEX, list(self._entries.values()))
+        end = max((entry.end for entry in self._entries.values()), default=0)
+        path = self.folder / NUMBERS
+        path.touch()
+        stream = path.open("r+b")
+        stream.truncate(end * self.dtype.itemsize)
+        stream.seek(0, 2)
+        return stream
 
     def _compute(self, digest: str, place: Place, name: str, numbers: Any) -> Entry:
         alone, made, features = one_image(self.source, self.encoder, place, name)
@@ -175,18 +190,17 @@ class FeatureCache:
 
     def _load(self) -> None:
         """Read the index; entries whose numbers are not whole (a killed writer) count as missing."""
-        path = self.folder / "index.jsonl"
+        path = self.folder / INDEX
         entries = read_records(path, Entry) if path.exists() else []
         size = self.bytes // self.dtype.itemsize
-        self._entries = {entry.image: entry for entry in entries if entry.offset + int(np.prod(entry.shape)) <= size}
+        self._entries = {entry.image: entry for entry in entries if entry.end <= size}
         self._numbers = None
 
     def _read(self, entry: Entry) -> torch.Tensor:
         if self._numbers is None:
             kind = {2: np.int16, 4: np.int32}[self.dtype.itemsize]
-            self._numbers = np.memmap(self.folder / "features.bin", dtype=kind, mode="r")
-        end = entry.offset + int(np.prod(entry.shape))
-        values = torch.from_numpy(np.array(self._numbers[entry.offset : end]))
+            self._numbers = np.memmap(self.folder / NUMBERS, dtype=kind, mode="r")
+        values = torch.from_numpy(np.array(self._numbers[entry.offset : entry.end]))
         return values.view(self.dtype).view(entry.shape)
 
     def _worth(self, places: Sequence[Place], computed: int, seconds: float) -> Worth:

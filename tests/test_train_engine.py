@@ -1,0 +1,515 @@
+"""The engine on a tiny model: what it computes does not depend on how, only what should move moves, and what breaks leaves nothing half written."""
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from tiny import tiny_adapter, tiny_checkpoint
+from tiny_rows import tiny_rows
+from transformers import AutoModelForImageTextToText
+
+from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError, TrainingError
+from mis_lib.files import read_jsonl, read_records
+from mis_lib.models.load import load_model
+from mis_lib.schema import Sample
+from mis_lib.train.callbacks import LOG
+from mis_lib.train.collate import collate
+from mis_lib.train.engine import load, make_encoder, prepare_features, run
+from mis_lib.train.loss import AnswerHead
+from mis_lib.train.lowrank import restore
+from mis_lib.train.material import places_of
+from mis_lib.train.packing import pack, packed_inputs
+from mis_lib.train.parts import Part, part_of
+from mis_lib.train.rows import IGNORED, Encoder, Place
+from mis_lib.train.settings import TrainSettings
+
+Train = Callable[..., list[dict[str, Any]]]
+DEFAULTS: dict[str, Any] = {
+    "batch_size": 4, "batch_tokens": 600, "epochs": 2, "precision": "float32", "learning_rate": 1e-3, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_rows(tmp_path_factory.mktemp("rows") / "data")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def settings_of(checkpoint: Path, data: Path) -> Callable[..., TrainSettings]:
+    def make(**changes: Any) -> TrainSettings:
+        return TrainSettings(**{"model": str(checkpoint), "data": data / "train.jsonl", **DEFAULTS, **changes})
+
+    return make
+
+
+@pytest.fixture
+def train(settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path, tmp_path: Path) -> Train:
+    """Trains in ``tmp_path/NAME`` and returns the lines of the log."""
+
+    def start(name: str = "run", *, listener: Any = None, **changes: Any) -> list[dict[str, Any]]:
+        settings = settings_of(**changes)
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        places = places_of(settings, settings.data or data, folder / "data")
+        run(settings, checkpoint, places, folder, listeners=(listener,) if listener else ())
+        return list(read_jsonl(folder / LOG))
+
+    return start
+
+
+def losses(lines: list[dict[str, Any]]) -> list[float]:
+    return [line["loss"] for line in lines]
+
+
+# --- the same numbers, however they are computed ---
+
+
+def test_loss_of_each_token_is_that_of_the_whole_model(checkpoint: Path, data: Path) -> None:
+    model, processor = load_model(checkpoint, dtype=torch.float32)
+    rows = [Encoder(processor).row(Place(sample, data)) for sample in read_records(data / "train.jsonl", Sample)[:5]]
+    batch = collate(rows, pad_token=0)
+    network: Any = model
+    logits = network(**batch.inputs).logits[:, :-1]
+    wanted = batch.labels[:, 1:] != IGNORED
+    expected = torch.nn.functional.cross_entropy(logits[wanted], batch.labels[:, 1:][wanted], reduction="none")
+    head = AnswerHead(model)
+    with head.armed(batch.labels):
+        found = network(**batch.inputs).logits
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(head.hits, logits[wanted].argmax(-1) == batch.labels[:, 1:][wanted])
+    assert network(**batch.inputs).logits.shape == (5, batch.labels.shape[1], logits.shape[-1]), (
+        "unarmed, it is the model's own"
+    )
+
+
+@pytest.mark.parametrize("trained", ["hidden", "weight", "both"])
+def test_gradients_of_the_chunked_loss_are_those_of_the_plain_one(
+    trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mis_lib.train import loss
+
+    monkeypatch.setattr(loss, "CHUNK", 7)  # several chunks
+    torch.manual_seed(0)
+    hidden = torch.randn(23, 8, requires_grad=trained != "weight")
+    weight = torch.randn(11, 8, requires_grad=trained != "hidden")
+    targets, scale = torch.randint(0, 11, (23,)), torch.rand(23)
+    found, _ = loss.LinearCrossEntropy.apply(hidden, weight, targets)  # pyright: ignore[reportGeneralTypeIssues]
+    plain = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
+    wanted = [value for value in (hidden, weight) if value.requires_grad]
+    torch.testing.assert_close(found, plain)
+    for mine, theirs in zip(
+        torch.autograd.grad((found * scale).sum(), wanted),
+        torch.autograd.grad((plain * scale).sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_packed_rows_have_the_losses_they_have_alone(checkpoint: Path, data: Path) -> None:
+    model, processor = load_model(checkpoint, dtype=torch.float32)
+    network: Any = model
+    rows = [Encoder(processor).row(Place(sample, data)) for sample in read_records(data / "train.jsonl", Sample)[:5]]
+    head = AnswerHead(model)
+    alone = []
+    for row in rows:
+        batch = collate([row], pad_token=0)
+        with head.armed(batch.labels):
+            alone.append(network(**batch.inputs).logits)
+    pack(model)
+    batch = collate(rows, pad_token=0, packed=True)
+    extra = packed_inputs(model, batch)
+    with head.armed(batch.labels):
+        together = network(**batch.inputs, **extra).logits
+        mixed_up = network(
+            **batch.inputs, **{**extra, "packed_rows": type(extra["packed_rows"]).of([batch.tokens])}
+        ).logits
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    assert (mixed_up - torch.cat(alone)).abs().max() > 0.01, "the test would not see rows that attend to each other"
+
+
+def test_a_run_is_the_same_packed_padded_cached_and_in_small_passes(train: Train) -> None:
+    reference = losses(train("reference"))
+    ways = {
+        "padded": {"packing": False},
+        "no_cache": {"feature_cache": False},
+        "small_passes": {"batch_tokens": 100},
+        "eager": {"packing": False, "attention": "eager", "feature_cache": False},
+        "checkpointed": {"gradient_checkpointing": True},
+        "workers": {"feature_cache": False, "workers": 1},
+    }
+    for name, changes in ways.items():
+        assert losses(train(name, **changes)) == pytest.approx(reference, abs=2e-5), name
+    assert reference[-1] < reference[0], "nothing was learnt"
+
+
+def test_the_short_way_through_lora_layers_is_pefts(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path
+) -> None:
+    loaded = load(settings_of(), checkpoint)
+    for name, weight in loaded.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    place = Place(read_records(data / "train.jsonl", Sample)[0], data)
+    inputs = collate([Encoder(loaded.processor).row(place)], pad_token=0).inputs
+    short = loaded.model(**inputs).logits
+    with loaded.model.disable_adapter():
+        base = loaded.model(**inputs).logits
+    restore(loaded.model)
+    torch.testing.assert_close(short, loaded.model(**inputs).logits)
+    assert not torch.allclose(short, base)
+
+
+# --- feature cache ---
+
+
+def test_features_are_computed_once_and_found_again(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path
+) -> None:
+    settings = settings_of(feature_cache=True)
+    loaded = load(settings, checkpoint)
+    encoder = make_encoder(loaded, settings)
+    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    _, first, _ = prepare_features(loaded, encoder, places, settings)
+    cache, second, _ = prepare_features(loaded, encoder, places, settings)
+    assert first and second and cache
+    assert (first.images, first.computed, first.shown) == (5, 5, 24)
+    assert second.computed == 0
+    assert first.break_even_epochs is not None and second.break_even_epochs is None
+    for place in places[:3]:
+        assert torch.equal(cache.prompt(place).ids, encoder.prompt(place).ids)
+
+
+def test_a_half_written_feature_is_computed_again(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path
+) -> None:
+    settings = settings_of(feature_cache=True)
+    loaded = load(settings, checkpoint)
+    encoder = make_encoder(loaded, settings)
+    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    cache, _, _ = prepare_features(loaded, encoder, places, settings)
+    assert cache
+    before = cache.features(places[4])
+    with (cache.folder / "features.bin").open("r+b") as stream:  # a writer that was killed within the last image
+        stream.truncate(cache.bytes - 10)
+    again, worth, _ = prepare_features(loaded, encoder, places, settings)
+    assert worth and again and worth.computed == 1
+    for mine, theirs in zip(again.features(places[4]), before, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"augment": True}, "changes every image each time"), ({"freeze_vision": False}, "the vision tower is trained")],
+)
+def test_no_cache_where_features_change(train: Train, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        TrainSettings(feature_cache=True, **changes)
+    train(**changes)  # without asking for one, training simply does without
+
+
+def test_a_changed_tower_reads_no_features_of_the_old_one(
+    settings_of: Callable[..., TrainSettings], data: Path, tmp_path: Path
+) -> None:
+    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    folders = set()
+    for seed in (0, 1):
+        settings = settings_of(feature_cache=True)
+        loaded = load(settings, tiny_checkpoint(tmp_path / f"base-{seed}", seed=seed))
+        cache, worth, _ = prepare_features(loaded, make_encoder(loaded, settings), places, settings)
+        assert cache and worth and worth.computed == 5
+        folders.add(cache.folder)
+    assert len(folders) == 2
+
+
+# --- only what should move moves ---
+
+MOVES: dict[str, tuple[dict[str, Any], set[Part]]] = {
+    "lora": ({}, set()),
+    "lora and projector": ({"freeze_projector": False}, {Part.PROJECTOR}),
+    "full, tower frozen": ({"tuning": "full"}, {Part.LANGUAGE, Part.PROJECTOR}),
+    "full, language alone": ({"tuning": "full", "freeze_projector": True}, {Part.LANGUAGE}),
+    "full, projector alone": ({"tuning": "full", "freeze_language": True}, {Part.PROJECTOR}),
+    "full, everything": ({"tuning": "full", "freeze_vision": False}, {Part.LANGUAGE, Part.PROJECTOR, Part.VISION}),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_only_what_should_move_moves(
+    name: str, settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    changes, moving = MOVES[name]
+    settings = settings_of(weight_decay=0.1, learning_rate=1e-2, **changes)
+    before = load_file(checkpoint / "model.safetensors")
+    files = {path: path.read_bytes() for path in checkpoint.iterdir()}
+    run(settings, checkpoint, places_of(settings, data, tmp_path / "data"), tmp_path)
+    assert {path: path.read_bytes() for path in checkpoint.iterdir()} == files, "the base on disk has changed"
+    if settings.tuning == "full":
+        after = load_file(tmp_path / "model" / "model.safetensors")
+        assert after.keys() == before.keys()
+        moved = {part_of(key) for key in after if not torch.equal(after[key], before[key])}
+        still = {part_of(key) for key in after if torch.equal(after[key], before[key]) and part_of(key) not in moving}
+        assert moved == moving
+        assert still == {Part.LANGUAGE, Part.PROJECTOR, Part.VISION} - moving
+        load_model(tmp_path / "model")  # an ordinary checkpoint
+        return
+    written = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {part_of(key) for key in written} == {Part.ADAPTER} | moving
+    assert not any("vision" in key for key in written), "LoRA sits in the tower without being asked to"
+    factors = [value for key, value in written.items() if "lora_B" in key]
+    assert factors and all(value.abs().sum() > 0 for value in factors)
+
+
+def test_lora_sits_in_the_tower_when_it_is_asked_to(train: Train, tmp_path: Path) -> None:
+    train(freeze_vision=False)
+    written = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert any("vision" in key for key in written)
+    assert any("language_model" in key for key in written)
+
+
+def test_lora_of_some_layers_and_names(train: Train, tmp_path: Path) -> None:
+    train(lora={"rank": 2, "alpha": 4, "targets": ["q_proj", "v_proj"], "first_layer": 1})
+    written = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert {key.partition("layers.")[2].removesuffix(".weight") for key in written} == {
+        f"1.self_attn.{name}.lora_{side}" for name in ("q_proj", "v_proj") for side in "AB"
+    }
+
+
+def test_unknown_targets_are_refused_with_the_known_ones(train: Train) -> None:
+    with pytest.raises(SettingsError, match=r"lora.targets \['query'\].*known: .*q_proj"):
+        train(lora={"targets": ["query"]})
+
+
+def test_an_adapter_is_loaded_as_any_other(train: Train, checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    train(learning_rate=1e-2)
+    folder = tmp_path / "run" / "adapter"
+    model, processor = load_model(checkpoint, {"mine": folder})
+    assert isinstance(model, PeftModel)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(checkpoint)
+    assert config["inference_mode"] is True
+    place = Place(read_records(data / "train.jsonl", Sample)[0], data)
+    inputs: dict[str, Any] = collate([Encoder(processor).row(place)], pad_token=0).inputs
+    tuned = model(**inputs).logits
+    with model.disable_adapter():
+        base = model(**inputs).logits
+    plain: Any = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    assert torch.equal(base, plain(**inputs).logits), "with the adapter off, it is not the base"
+    assert not torch.allclose(tuned, base)
+
+
+def test_training_goes_on_from_an_adapter_and_leaves_it_alone(train: Train, checkpoint: Path, tmp_path: Path) -> None:
+    start = tiny_adapter(checkpoint, tmp_path / "start", seed=3)
+    files = {path: path.read_bytes() for path in start.iterdir()}
+    fresh = losses(train("fresh", max_steps=1))
+    lines = losses(train("further", start_from=start, max_steps=3))
+    assert lines[0] != pytest.approx(fresh[0], abs=1e-3), "it did not start from the adapter"
+    assert {path: path.read_bytes() for path in start.iterdir()} == files
+    old = load_file(start / "adapter_model.safetensors")
+    new = load_file(tmp_path / "further" / "adapter" / "adapter_model.safetensors")
+    assert old.keys() == new.keys()
+    assert any(not torch.equal(old[key].float(), new[key]) for key in old)
+
+
+def test_a_folder_that_is_no_adapter_cannot_be_started_from(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="start_from: expected the PEFT folder of an adapter"):
+        train(start_from=tmp_path)
+
+
+# --- interruptions ---
+
+
+class Killed(BaseException):
+    """What ends the process in these tests: nothing catches it, nothing is cleaned up."""
+
+
+def killer(step: int) -> Callable[[dict[str, Any]], None]:
+    def listen(line: dict[str, Any]) -> None:
+        if line["step"] == step:
+            raise Killed
+
+    return listen
+
+
+@pytest.mark.parametrize("kill_at", [3, 4, 5])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(train: Train, tmp_path: Path, kill_at: int) -> None:
+    common = {"save_every": 2, "lora": {"dropout": 0.1}, "keep_checkpoints": 1}
+    whole = train("whole", **common)
+    with pytest.raises(Killed):
+        train("killed", listener=killer(kill_at), **common)
+    assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()] == [
+        f"checkpoint-{(kill_at - 1) // 2 * 2}"
+    ]
+    resumed = train("killed", **common)
+    assert [line["step"] for line in resumed] == [1, 2, 3, 4, 5, 6], "lines of the killed run are left or doubled"
+    assert losses(resumed) == pytest.approx(losses(whole), abs=1e-5)
+    one, other = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("whole", "killed"))
+    for key, value in one.items():
+        torch.testing.assert_close(value, other[key], rtol=0, atol=1e-6)
+
+
+def test_sigterm_saves_after_the_step_in_hand(
+    train: Train, settings_of: Callable[..., TrainSettings], tmp_path: Path, checkpoint: Path, data: Path
+) -> None:
+    def terminate(line: dict[str, Any]) -> None:
+        if line["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    settings = settings_of()
+    places = places_of(settings, data, tmp_path / "data")
+    handler = signal.getsignal(signal.SIGTERM)
+    outcome = run(settings, checkpoint, places, tmp_path, listeners=(terminate,))
+    assert signal.getsignal(signal.SIGTERM) == handler, "the handler stays behind"
+    assert (outcome.finished, outcome.signal) == (False, signal.SIGTERM)
+    assert outcome.step in (2, 3)
+    assert (tmp_path / "checkpoints" / f"checkpoint-{outcome.step}").is_dir()
+    assert not (tmp_path / "adapter").exists()
+    assert run(settings, checkpoint, places, tmp_path).finished
+    assert losses(list(read_jsonl(tmp_path / LOG))) == pytest.approx(losses(train("whole")), abs=1e-5)
+
+
+@contextmanager
+def files_of_at_most(number: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes: what a full disk looks like to a program."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (number, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_nothing_half_written(train: Train, tmp_path: Path) -> None:
+    train("run", max_steps=6, save_every=2, listener=None)  # features are stored by now
+    (tmp_path / "run" / LOG).unlink()
+
+    with (
+        files_of_at_most(40_000),
+        pytest.raises(TrainingError, match=r"checkpoint-2: expected room for it.*nothing half written"),
+    ):
+        train("full", save_every=2)
+    assert list((tmp_path / "full" / "checkpoints").iterdir()) == []
+    assert not (tmp_path / "full" / "adapter").exists()
+    with files_of_at_most(40_000), pytest.raises(TrainingError, match="adapter: expected room for it"):
+        train("full", save_every=0)
+    assert [path.name for path in (tmp_path / "full").iterdir() if "adapter" in path.name] == []
+
+
+# --- what is refused, by name ---
+
+
+def test_a_loss_that_is_no_number_names_its_rows(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoProcessor
+
+    broken = tmp_path / "broken"
+    AutoModelForImageTextToText.from_pretrained(checkpoint).save_pretrained(broken)
+    AutoProcessor.from_pretrained(checkpoint).save_pretrained(broken)
+    weights = load_file(broken / "model.safetensors")
+    weights[
+        "model.language_model.norm.weight"
+        if "model.language_model.norm.weight" in weights
+        else "language_model.model.norm.weight"
+    ][:] = float("inf")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    settings = settings_of(model=str(broken), max_steps=2)
+    with pytest.raises(TrainingError, match=r"step 1: expected a finite loss, found nan in rows 'row-\d+'"):
+        run(settings, broken, places_of(settings, data, tmp_path / "data"), tmp_path)
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_cuda_without_cuda(train: Train) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(SettingsError, match=r"device: expected a CUDA GPU for 'cuda', found none.*device: cpu"):
+        train(device="cuda")
+
+
+def _changed(data: Path, folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Path:
+    import shutil
+
+    shutil.copytree(data, folder)
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    change(rows)
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_three_placeholders_for_two_images(train: Train, data: Path, tmp_path: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        rows[1]["question"] = "<image> <image> <image> What is this?"
+
+    folder = _changed(data, tmp_path / "changed", change)
+    with pytest.raises(
+        DataError, match=r"train.jsonl: training must not start on this data. train.jsonl, row 2: .*3.*mis check"
+    ):
+        train(data=folder)
+
+
+def test_a_missing_image_is_found_before_the_first_step(train: Train, data: Path, tmp_path: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        rows[4]["images"][0] = "images/gone.png"
+
+    with pytest.raises((DataError, ImageError), match=r"train.jsonl, row 5: .*images/gone.png"):
+        train(data=_changed(data, tmp_path / "changed", change))
+
+
+def test_an_image_that_goes_away_meanwhile(train: Train, data: Path, tmp_path: Path) -> None:
+    folder = _changed(data, tmp_path / "changed", lambda rows: None)
+
+    def remove(line: dict[str, Any]) -> None:
+        (folder / "images" / "cup.png").unlink(missing_ok=True)
+
+    with pytest.raises(ImageError, match=r"row 'row-\d+', image 'images/cup.png'.*no such file"):
+        train(data=folder, feature_cache=False, listener=remove, epochs=4)
+
+
+def test_all_over_long_rows_are_named_before_the_first_step(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 'row-0': expected at most 120 tokens, found \d+.* And \d+ more: row-"):
+        train(max_length=120)
+    assert not (tmp_path / "run" / LOG).exists()
+
+
+def test_packing_is_refused_where_a_model_cannot(settings_of: Callable[..., TrainSettings], checkpoint: Path) -> None:
+    from mis_lib.train.packing import no_packing
+
+    loaded = load(settings_of(), checkpoint)
+    assert no_packing(loaded.network) is None
+    loaded.network.config.get_text_config().sliding_window = 64
+    loaded.network.config.get_text_config().use_sliding_window = True
+    assert "window" in (no_packing(loaded.network) or "")
+
+
+def test_log_lines_hold_what_people_expect(train: Train) -> None:
+    for line in train():
+        assert {"step", "epoch", "loss", "lr", "grad_norm", "token_accuracy", "samples_per_second", "tokens_per_second",
+                "padding_share", "memory_gb", "eta_seconds", "loss_by_segment", "loss_by_category"} <= line.keys()  # fmt: skip
+        assert 0 <= line["token_accuracy"] <= 1
+        assert line["padding_share"] == 0.0, "packed rows have no padding"
+        assert line["grad_norm"] > 0
+
+
+def test_settings_that_contradict_each_other() -> None:
+    with pytest.raises(MisError, match="at least one part to train"):
+        TrainSettings(freeze_language=True)
+    with pytest.raises(MisError, match="start_from: an adapter is trained further with tuning: lora"):
+        TrainSettings(start_from=Path("x"), tuning="full")
