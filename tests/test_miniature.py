@@ -1,7 +1,6 @@
 """How the shipped weights are made: rows, batches, low-rank factors, pictures; at toy size."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +9,14 @@ from tiny import tiny_checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mis_lib.construct.images import draw
-from mis_lib.train.miniature import distil
-from mis_lib.train.miniature.align import align
+from mis_lib.models.mini import tower_file
 from mis_lib.train.miniature.batches import Batches, Encoder
 from mis_lib.train.miniature.curriculum import Curriculum, Row
 from mis_lib.train.miniature.features import FeatureBank
-from mis_lib.train.miniature.gather import icon, slug
 from mis_lib.train.miniature.loop import answer_loss, embed
 from mis_lib.train.miniature.lowrank import add_low_rank, save_adapter
 from mis_lib.train.miniature.pictures import Picture, PictureBank
+from mis_lib.train.miniature.prototypes import Prototypes
 from mis_lib.train.miniature.upper import run_layers
 
 STYLES = ["openmoji", "twemoji", "noto"]
@@ -154,36 +152,16 @@ def test_augmented_pictures_differ_and_plain_ones_do_not(bank: PictureBank) -> N
     assert not torch.equal(bank.pixels(picture, augment=True), bank.pixels(picture, augment=True))
 
 
-def test_alignment_brings_a_new_style_to_its_concept() -> None:
+def test_a_prototype_is_what_the_classifier_takes_for_its_class() -> None:
     torch.manual_seed(0)
-    meaning = torch.randn(6, 1, 1280)
-    views, table = [], []
-    for shift, style in enumerate(("openmoji", "twemoji", "emojione")):
-        turn = torch.randn(1, 1, 1280) * (0 if shift < 2 else 1.5)  # the new style lies elsewhere
-        for concept in range(6):
-            views.append(Picture("drawn", concept, style))
-            table.append(meaning[concept : concept + 1] + turn + torch.randn(1, 49, 1280) * 0.1)
-    bank = FeatureBank(views, torch.cat(table), "cpu")
-    projector: Any = torch.nn.Sequential(torch.nn.Linear(1280, 64), torch.nn.GELU(), torch.nn.Linear(64, 64))
-    result = align(projector, bank, [(view, view.number) for view in views], 6, steps=80)
-    assert result["nearest"] > 0.9
-
-
-def test_distilled_answers_end_with_a_sentence_and_do_not_go_round() -> None:
-    assert distil.cut("One thing. Another thing that never") == "One thing."
-    assert distil.cut("1. Take it. 2. Put it") == "1. Take it."
-    assert distil.repeats("a dog and a cat met a dog and a cat")
-    assert not distil.repeats("a dog met a cat and they went home")
-
-
-def test_icons_are_found_by_name_and_alias() -> None:
-    table = {
-        "icons": {"kitchen-knife": {"body": "<path/>"}},
-        "aliases": {"knife": {"parent": "kitchen-knife"}},
-        "width": 64,
-        "height": 64,
-    }
-    assert slug("Kitchen_Knife") == "kitchen-knife"
-    for name in ("kitchen-knife", "knife"):
-        assert 'viewBox="0 0 64 64"' in str(icon(table, [name]))
-    assert icon(table, ["spoon"]) is None
+    views = [Picture("cutout", number) for number in range(300)]
+    scales = torch.rand(1280) * 0.3
+    table = (torch.randn(300, 1, 1280) * scales + torch.rand(300, 49, 1280) * 0.2).clamp(0, 6)
+    prototypes = Prototypes(views, table, tower_file())
+    believed = []
+    for number in range(0, 1000, 50):
+        features = prototypes.features(number)
+        assert features.shape == (49, 1280)
+        assert 0 <= float(features.min()) <= float(features.max()) <= 6
+        believed.append(int((prototypes.weight @ features.mean(0) + prototypes.bias).argmax()) == number)
+    assert sum(believed) >= 15

@@ -12,15 +12,27 @@ import torch
 
 from mis_lib.train.miniature.loop import TowerBank
 from mis_lib.train.miniature.pictures import STYLE_WEIGHTS, Picture, PictureBank
+from mis_lib.train.miniature.prototypes import Prototypes
 
 BATCH = 64
 
 
 class FeatureBank:
-    """Looks features up by picture; a picture without a style gets one by lot, one of its augmented views by lot."""
+    """Looks features up by picture; a picture without a style gets one by lot, one of its augmented views by lot.
 
-    def __init__(self, views: list[Picture], table: torch.Tensor, device: str, seed: int = 0) -> None:
+    Pictures of kind "prototype" are made by ``prototypes`` when they are asked for.
+    """
+
+    def __init__(
+        self,
+        views: list[Picture],
+        table: torch.Tensor,
+        device: str,
+        seed: int = 0,
+        prototypes: Prototypes | None = None,
+    ) -> None:
         self.table, self.device, self.dice = table, device, random.Random(seed)
+        self.prototypes = prototypes
         self.rows: dict[Picture, list[int]] = {}
         self.styles: dict[int, list[str]] = {}
         for row, view in enumerate(views):
@@ -32,11 +44,14 @@ class FeatureBank:
 
     def features(self, pictures: list[Picture], *, augment: bool) -> torch.Tensor:
         """Tower features of pictures, (n, 49, 1280); ``augment`` False takes the first view, which is the plain one."""
-        chosen = []
-        for picture in pictures:
-            rows = self.rows[self._with_style(picture)]
-            chosen.append(self.dice.choice(rows) if augment else rows[0])
-        return self.table[chosen].to(self.device)
+        return torch.stack([self._one(picture, augment) for picture in pictures]).to(self.device)
+
+    def _one(self, picture: Picture, augment: bool) -> torch.Tensor:
+        if picture.kind == "prototype":
+            assert self.prototypes is not None
+            return self.prototypes.features(picture.number).to(self.table.dtype)
+        rows = self.rows[self._with_style(picture)]
+        return self.table[self.dice.choice(rows) if augment else rows[0]]
 
     def _with_style(self, picture: Picture) -> Picture:
         if picture.kind != "drawn" or picture.style is not None:
@@ -75,7 +90,10 @@ def save(path: Path, views: list[Picture], table: torch.Tensor) -> None:
     torch.save({"views": [tuple(view) for view in views], "table": table}, path)
 
 
-def load(path: Path, device: str) -> FeatureBank:
-    """Read what ``save`` wrote, memory-mapped."""
+def load(path: Path, device: str, tower_file: Path | None = None) -> FeatureBank:
+    """Read what ``save`` wrote, memory-mapped; with the tower's weights the bank makes prototypes of photographs as well."""
     content: dict[str, Any] = torch.load(path, weights_only=True, mmap=True)
-    return FeatureBank([Picture(*view) for view in content["views"]], content["table"], device)
+    views, table = [Picture(*view) for view in content["views"]], content["table"]
+    return FeatureBank(
+        views, table, device, prototypes=Prototypes(views, table, tower_file) if tower_file is not None else None
+    )

@@ -1,43 +1,49 @@
 """The stages on a CPU: the same parts as ``base`` and ``safety``, ordered so that nothing costly is done twice.
 
-    python -m mis_lib.train.miniature.on_cpu see     --assets A --work W             tower features of every picture (5 min)
-    python -m mis_lib.train.miniature.on_cpu align   --assets A --work W --start B   projector alone (4 min)
-    python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 720
-    python -m mis_lib.train.miniature.on_cpu adapter --assets A --work W --start B --stage mirage --data MIS_MINI --seconds 720
+    python -m mis_lib.train.miniature.on_cpu dream   --assets A --work W                dreams of classes that are drawn, too (13 min)
+    python -m mis_lib.train.miniature.on_cpu see     --assets A --work W                tower features of every picture (12 min)
+    python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 3600
+    python -m mis_lib.train.miniature.on_cpu adapter --assets A --work W --start B --stage mirage --data MIS_MINI --told 1 --seconds 1500
+    python -m mis_lib.train.miniature.on_cpu adapter ... --told 0.5 --start_from W/mirage --seconds 1500
 
 A (``assets``) is the raw material and ``distilled.json``, W what the steps hand on, B a folder of base weights to go on from. Eight minutes on an H100 see
-140,000 rows, twelve on one core some 4,000: a CPU run improves weights, it does not make them.
+140,000 rows, an hour on one core some 30,000: a CPU run improves weights, it does not make them.
 """
 
 import argparse
 import json
 import random
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from mis_lib.files import read_records
 from mis_lib.models.mini import PROJECTOR_FILE, UPDATE_FILE, assemble, merge_base
+from mis_lib.models.tower import read_weights
 from mis_lib.schema import Sample
 from mis_lib.train.miniature import features
-from mis_lib.train.miniature.align import align
 from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
-from mis_lib.train.miniature.base import HELD_OUT_CUTOUTS, load_dreams, photo_classes
-from mis_lib.train.miniature.batches import Batches, Encoder, loader
-from mis_lib.train.miniature.curriculum import Curriculum
-from mis_lib.train.miniature.loop import TowerBank, compile_layers, train
+from mis_lib.train.miniature.base import HELD_OUT_CUTOUTS, load_dreams, photo_classes, save_dreams
+from mis_lib.train.miniature.batches import IMAGE_TOKENS, Batch, Batches, Encoder, loader
+from mis_lib.train.miniature.curriculum import Curriculum, Row
+from mis_lib.train.miniature.dream import dream
+from mis_lib.train.miniature.loop import TowerBank, compile_layers, strip_squeeze_excite, train
 from mis_lib.train.miniature.lowrank import LowRankLinear, add_low_rank, save_adapter, save_base
-from mis_lib.train.miniature.pictures import Picture, PictureBank
+from mis_lib.train.miniature.pictures import PictureBank
 from mis_lib.train.miniature.safety import SafetyRows
 from mis_lib.train.miniature.score import naming, outcomes
 from mis_lib.train.miniature.upper import store, train_upper
 
-VIEWS = 1  # augmented views of each picture beside the plain one
-ROWS = 4600  # rows of an adapter's training set
-TOLD = 0.55  # share of mirage's safety rows without images
+VIEWS = 3  # augmented views of each picture beside the plain one
+KEEP = 20  # patches that a training row keeps of a picture's 49
+WHOLE = 0.15  # share of the base's time at the end in which rows keep all of them
+ROWS = 8000  # rows of an adapter's training set
+DREAM_STEPS, DREAM_RATE, DREAM_BATCH = 40, 0.1, 32
 TOKENS = 2600  # a batch that two cores' caches still hold
 
 
@@ -47,29 +53,54 @@ class Material:
     def __init__(self, assets: Path, work: Path) -> None:
         self.model, processor = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
         self.model.requires_grad_(False)
-        self.encoder = Encoder(processor)
+        self.encoder, self.processor = Encoder(processor, KEEP), processor
         names = json.loads((work / "names.json").read_text(encoding="utf-8"))
         self.drawn: list[str] = names["drawn"]
         shuffled = random.Random(2).sample(range(len(names["cutouts"])), len(names["cutouts"]))
         cutouts = [("cutout", index, names["cutouts"][index]) for index in shuffled]
         self.held_out, kept = cutouts[:HELD_OUT_CUTOUTS], cutouts[HELD_OUT_CUTOUTS:]
         self.photos = kept + [("dream", index, name) for index, name in enumerate(names["dreams"])]
+        self.photos += [("prototype", index, name) for index, name in enumerate(photo_classes())]
         known = {*self.drawn, *(name for _, _, name in self.photos)}
         rows = json.loads((assets / "distilled.json").read_text(encoding="utf-8"))
         self.distilled = [row for row in rows if all(name in known for name in row[0])]
-        self.bank = features.load(work / "features.pt", "cpu")
+        self.bank = features.load(work / "features.pt", "cpu", next(assets.glob("*.pth")))
 
     def curriculum(self, seed: int) -> Curriculum:
         """The base's tasks over these pictures."""
         return Curriculum(self.drawn, self.photos, self.distilled, seed)
 
     def plain(self) -> Any:
-        """The model without fused layers, ready to answer."""
+        """The model without fused layers, ready to answer about whole pictures."""
+        self.encoder.keep = IMAGE_TOKENS
         language = self.model.model.language_model
         language.config._attn_implementation = "sdpa"
         for layer in language.layers:
             vars(layer).pop("forward", None)
         return self.model.eval()
+
+
+def dream_known(assets: Path, work: Path, seed: int) -> None:
+    """Dream one image of each name that is drawn, too, and write them with their names: where photograph and drawing must meet."""
+    model, _ = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
+    tower = model.model.vision_tower.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    strip_squeeze_excite(tower)
+    weights = read_weights(next(assets.glob("*.pth")))
+    head = (weights["_fc.weight"].float(), weights["_fc.bias"].float())
+    drawn = set(load_drawings(assets)[1])
+    by_name: dict[str, list[int]] = {}
+    for number, name in enumerate(photo_classes()):
+        by_name.setdefault(name, []).append(number)
+    dice = random.Random(seed)
+    classes = [dice.choice(numbers) for name, numbers in by_name.items() if name in drawn]
+    dice.shuffle(classes)
+    images = [
+        dream(tower, head, torch.tensor(classes[at : at + DREAM_BATCH]), steps=DREAM_STEPS, lr=DREAM_RATE)[0].numpy()
+        for at in range(0, len(classes), DREAM_BATCH)
+    ]
+    save_dreams(work, np.concatenate(images))
+    names = [photo_classes()[number] for number in classes]
+    (work / "dream_names.json").write_text(json.dumps(names), encoding="utf-8")
 
 
 def see(assets: Path, work: Path) -> None:
@@ -81,24 +112,9 @@ def see(assets: Path, work: Path) -> None:
     pictures = PictureBank(drawings, list(STYLES), cutouts, dreams, "cpu")
     views, table = features.see(TowerBank(pictures, model.model.vision_tower), features.all_pictures(pictures), VIEWS)
     features.save(work / "features.pt", views, table)
-    per_class = max(1, len(dreams) // 1000)
-    dream_names = [photo_classes()[index // per_class] for index in range(len(dreams))]
+    dream_names = json.loads((work / "dream_names.json").read_text(encoding="utf-8")) if len(dreams) else []
     names = {"drawn": drawn, "cutouts": cutout_names, "dreams": dream_names}
     (work / "names.json").write_text(json.dumps(names), encoding="utf-8")
-
-
-def align_projector(material: Material, start: Path, out: Path, steps: int) -> dict[str, Any]:
-    """Align the projector of ``start`` to every style and photograph, and write it with the old update."""
-    projector = material.model.model.multi_modal_projector.float().requires_grad_(True)
-    projector.load_state_dict({name: value.float() for name, value in load_file(start / PROJECTOR_FILE).items()})
-    position = {name: index for index, name in enumerate(material.drawn)}
-    named = [(view, view.number) for view in material.bank.rows if view.kind == "drawn" and view.style != "noto"]
-    photos = [(Picture(kind, index), position[name]) for kind, index, name in material.photos if name in position]
-    result = align(projector, material.bank, named + photos * 6, len(material.drawn), steps=steps)
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().bfloat16() for name, value in projector.state_dict().items()}, out / PROJECTOR_FILE)
-    (out / UPDATE_FILE).write_bytes((start / UPDATE_FILE).read_bytes())
-    return result
 
 
 def train_base(material: Material, start: Path, out: Path, *, lr: float, seconds: float, seed: int) -> dict[str, Any]:
@@ -112,11 +128,11 @@ def train_base(material: Material, start: Path, out: Path, *, lr: float, seconds
     projector = material.model.model.multi_modal_projector.float().requires_grad_(True)
     projector.load_state_dict({name: value.float() for name, value in load_file(start / PROJECTOR_FILE).items()})
     compile_layers(material.model)
-    batches = Batches(lambda seed: material.curriculum(seed).row, material.encoder, TOKENS, seed)
+    batches = _ending_whole(material, seed, seconds)
     result: dict[str, Any] = train(
         material.model.train(),
         material.bank,
-        loader(batches, 0),
+        batches,
         _parameters(layers) + list(projector.parameters()),
         material.encoder.image_id,
         lr=lr,
@@ -129,6 +145,19 @@ def train_base(material: Material, start: Path, out: Path, *, lr: float, seconds
     return result
 
 
+def _ending_whole(material: Material, seed: int, seconds: float) -> Iterator[Batch]:
+    """Batches of rows with few patches, and with all of them towards the end."""
+    started = time.monotonic()
+
+    def stream(encoder: Encoder, seed: int) -> Iterator[Batch]:
+        return loader(Batches(lambda seed: material.curriculum(seed).row, encoder, TOKENS, seed), 0)
+
+    few = stream(material.encoder, seed)
+    while time.monotonic() - started < (1 - WHOLE) * seconds:
+        yield next(few)
+    yield from stream(Encoder(material.processor), seed + 1)
+
+
 def train_adapter(
     material: Material,
     stage: str,
@@ -138,18 +167,30 @@ def train_adapter(
     *,
     rank: int,
     lower: int,
+    told: float,
+    start_from: Path | None,
     lr: float,
     seconds: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Train one safety adapter in the layers above ``lower`` on stored states of a fixed set of rows."""
+    """Train one safety adapter in the layers above ``lower`` on stored states of a fixed set of rows.
+
+    ``told`` is the share of mirage's safety rows without images; at 1 there are no images at all: what follows from two named things is learned at
+    half the price first, and what the things are is known to the base.
+    """
     model, bank, encoder = material.model, material.bank, material.encoder
     merge_base(model, start)
-    draw = SafetyRows(
-        stage, read_records(data / "train.jsonl", Sample), material.curriculum(seed).row, material.drawn, seed, TOLD
-    )
-    rows = [draw.row() for _ in range(ROWS)]
-    layers = {name: layer for name, layer in add_low_rank(model, rank, 2 * rank).items() if _depth(name) >= lower}
+    samples = read_records(data / "train.jsonl", Sample)
+    draw = SafetyRows(stage, samples, material.curriculum(seed).row, material.drawn, seed, told)
+    rows: list[Row] = []
+    while len(rows) < ROWS:
+        row = draw.row()
+        if told < 1 or not row.pictures:
+            rows.append(row)
+    layers = add_low_rank(model, rank, 2 * rank)
+    if start_from is not None:
+        _continue(layers, start_from)
+    layers = {name: layer for name, layer in layers.items() if _depth(name) >= lower}
     compile_layers(model)
     stored = store(model, bank, encoder, rows, lower=lower, tokens=TOKENS)
     log = out / f"train_log-{stage}.jsonl"
@@ -164,6 +205,16 @@ def train_adapter(
     return result
 
 
+def _continue(layers: dict[str, LowRankLinear], adapter: Path) -> None:
+    """Fill factors from a PEFT adapter, in place; layers that it does not hold stay as they are."""
+    factors = load_file(adapter / "adapter_model.safetensors")
+    for name, layer in layers.items():
+        prefix = f"base_model.model.{name}"
+        if f"{prefix}.lora_A.weight" in factors:
+            layer.lora_A.data.copy_(factors[f"{prefix}.lora_A.weight"])
+            layer.lora_B.data.copy_(factors[f"{prefix}.lora_B.weight"])
+
+
 def _parameters(layers: dict[str, LowRankLinear]) -> list[torch.nn.Parameter]:
     return [factor for layer in layers.values() for factor in (layer.lora_A, layer.lora_B)]
 
@@ -175,17 +226,18 @@ def _depth(name: str) -> int:
 def main() -> None:
     """Run one step from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("step", choices=("see", "align", "base", "adapter"))
+    options.add_argument("step", choices=("dream", "see", "base", "adapter"))
     options.add_argument("--assets", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--start", type=Path, help="folder with projector.safetensors and update.safetensors")
     options.add_argument("--out", type=Path, help="default: the work folder")
     options.add_argument("--stage", choices=("mirage", "refusal", "textual"), default="mirage")
     options.add_argument("--data", type=Path, help="a folder of MIS-Mini")
-    options.add_argument("--steps", type=int, default=2200, help="of align")
+    options.add_argument("--told", type=float, default=0.5, help="share of mirage's safety rows without images")
+    options.add_argument("--start_from", type=Path, help="an adapter to go on from")
     options.add_argument("--seconds", type=float, default=720)
     options.add_argument("--rank", type=int, default=16)
-    options.add_argument("--lower", type=int, default=12, help="decoder layers left alone by an adapter")
+    options.add_argument("--lower", type=int, default=10, help="decoder layers left alone by an adapter")
     options.add_argument("--lr", type=float, default=5e-4)
     options.add_argument("--seed", type=int, default=0)
     settings = options.parse_args()
@@ -193,14 +245,15 @@ def main() -> None:
     np.random.seed(settings.seed)
     out = settings.out or settings.work
     out.mkdir(parents=True, exist_ok=True)
+    if settings.step == "dream":
+        dream_known(settings.assets, settings.work, settings.seed)
+        return
     if settings.step == "see":
         see(settings.assets, settings.work)
         return
     material = Material(settings.assets, settings.work)
     common = {"lr": settings.lr, "seconds": settings.seconds, "seed": settings.seed}
-    if settings.step == "align":
-        result = align_projector(material, settings.start, out, settings.steps)
-    elif settings.step == "base":
+    if settings.step == "base":
         result = train_base(material, settings.start, out, **common)
     else:
         result = train_adapter(
@@ -211,6 +264,8 @@ def main() -> None:
             out,
             rank=settings.rank,
             lower=settings.lower,
+            told=settings.told,
+            start_from=settings.start_from,
             **common,
         )
     (out / f"result-{settings.step}-{settings.stage}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")

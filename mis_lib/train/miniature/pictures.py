@@ -22,7 +22,10 @@ STYLE_WEIGHTS = {
 
 
 class Picture(NamedTuple):
-    """One picture to draw: ``kind`` is "drawn", "cutout", "dream" or "black"; ``style`` fixes a drawing style (None: by lot)."""
+    """One picture to draw: ``kind`` is "drawn", "cutout", "dream" or "black"; ``style`` fixes a drawing style (None: by lot).
+
+    A "prototype" is a picture in features only (``prototypes``).
+    """
 
     kind: str
     number: int
