@@ -60,6 +60,8 @@ def test_all_forms_of_all_adapters_say_the_same(folder: Path) -> None:
             assert {use["tensor"] for use in uses} == set(stored)
             assert {use["use"] for use in uses} == {"applied"}
     assert by_check(report, Form.ENGINE) == dict.fromkeys(Check, Status.SAME)
+    told = (Check.GRIDS, Check.PIXELS, Check.TOKENS)  # a training row has no answer yet
+    assert {check for check, status in by_check(report, Form.ROWS).items() if status is Status.SAME} == set(told)
 
 
 def test_a_system_prompt_on_one_side_is_named(folder: Path, tmp_path: Path) -> None:
@@ -287,6 +289,14 @@ class TestCommand:
         result = self.run(folder, *flags)
         assert result.exit_code == 1
         assert "First point of difference: two, reloaded, adapter tensors" in " ".join(result.output.split())
+
+    def test_images_of_ones_own_from_two_folders(self, folder: Path, tmp_path: Path) -> None:
+        images = [str(path) for path in (folder / "data" / "images").iterdir()][:1]
+        images.append(str(shutil.copy(images[0], tmp_path / "copy.png")))
+        flags = ["--forms", "rows", "--images", *images, "--question", "What is <image> this?", "--json"]
+        result = self.run(folder, "--adapters", f"one={folder / 'one'}", *flags)
+        assert result.exit_code == 0, result.output
+        assert {row["status"] for row in json.loads(result.stdout)["findings"]} == {"same", "not told"}
 
     @pytest.mark.parametrize(
         ("flags", "message"),

@@ -61,7 +61,7 @@ class View(NamedTuple):
     """What one form was given for a question and what it answered; ``None``: it does not tell."""
 
     form: str
-    text: str
+    text: str | None = None
     answer: list[int] | None = None
     """Generated token ids, the end token included."""
     tokens: list[int] | None = None
@@ -197,6 +197,8 @@ def _served_logits(
 def _text(reference: View, other: View, dtype: str, reading: Reading) -> tuple[Status, str]:
     if other.failure:
         return Status.DIFFERS, f"expected an answer, found {other.failure}"
+    if reference.text is None or other.text is None:
+        return Status.NOT_TOLD, "this form does not answer"
     if reference.text == other.text:
         return Status.SAME, f"{len(reference.text)} characters"
     expected = reference.answer or []

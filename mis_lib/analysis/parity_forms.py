@@ -4,6 +4,7 @@ Nothing is rendered a second time for the comparison: an ``Overheard`` processor
 its logits. So a form that renders, resizes or computes differently shows it.
 
     training   the checkpoint with the adapter attached by PEFT, unmerged: what the trainer computed with; the reference
+    rows       the question as a training row begins, made by the trainer's encoder; it is read, not answered
     merged     the adapter added to the weights, in memory
     reloaded   the merged model saved as a checkpoint and loaded from there; or a checkpoint that somebody merged elsewhere
     engine     the app's engine, with all variants in one batch
@@ -14,7 +15,7 @@ import asyncio
 import base64
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,17 +34,19 @@ from mis_lib.generate.variants import VariantEngine
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.prompts import as_plain_text, special_tokens
 from mis_lib.teachers.server import only_model, open_client
+from mis_lib.train.rows import PER_TOKEN, Encoder, Place
 
-TEXT_TENSORS = ("input_ids", "attention_mask", "token_type_ids")
+TEXT_TENSORS = ("input_ids", "attention_mask", *PER_TOKEN)
 SHOWN_WHOLE = 64  # values; an integer tensor of the processor up to this size is compared by value
 
 
 class Question(NamedTuple):
-    """One question about images, with a name for the report."""
+    """One question about images, with a name for the report and the place that a trainer would find it in."""
 
     name: str
     images: Sequence[Image.Image]
     text: str
+    place: Place
 
 
 class Overheard:
@@ -63,6 +66,12 @@ class Overheard:
         return getattr(self._processor, name)
 
 
+def ask_rows(form: str, loaded: LoadedModel, question: Question) -> View:
+    """Let the trainer's encoder render the question."""
+    made = Encoder(loaded.processor).prompt(question.place)
+    return _view(form, None, [], {"input_ids": made.ids[None], **made.vision})
+
+
 def ask_alone(
     form: str, loaded: LoadedModel, adapter: str | None, question: Question, settings: GenerationSettings
 ) -> View:
@@ -78,8 +87,8 @@ def ask_alone(
             IndexError,
         ) as error:  # what it was given does not suit it, which is worth knowing
             words = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            return _view(form, "", [], processor)._replace(failure=words)
-    return _view(form, answered.text, steps[: answered.tokens], processor)
+            return _view(form, None, [], processor.made)._replace(failure=words)
+    return _view(form, answered.text, steps[: answered.tokens], processor.made)
 
 
 def ask_engine(
@@ -98,7 +107,7 @@ def ask_engine(
         engine.processor = plain
     if answered is None:
         raise ModelError(f"the engine said nothing to {question.name!r}; try again")
-    return _view(form, answered.text, steps[: answered.tokens] if engine.mixes else [], processor)
+    return _view(form, answered.text, steps[: answered.tokens] if engine.mixes else [], processor.made)
 
 
 def ask_server(
@@ -196,8 +205,8 @@ def logits_of(network: Any, row: int) -> Iterator[list[np.ndarray]]:
         hook.remove()
 
 
-def _view(form: str, text: str, steps: Sequence[np.ndarray], processor: Overheard) -> View:
-    made, rows = processor.made, len(processor.made["input_ids"])  # an engine may have repeated the prompt
+def _view(form: str, text: str | None, steps: Sequence[np.ndarray], made: Mapping[str, torch.Tensor]) -> View:
+    rows = len(made["input_ids"])  # an engine may have repeated the prompt
     images = {name: value[: len(value) // rows] for name, value in made.items() if name not in TEXT_TENSORS}
     logits = np.stack(steps) if steps else None
     return View(

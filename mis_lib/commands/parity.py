@@ -4,6 +4,7 @@ One variant after the other, one form after the other, so that no more than two 
 compared is kept (``--out``); the exit status tells whether anything differs.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from mis_lib.analysis.parity import TOLERANCE, Check, Finding, Status, View, fir
 from mis_lib.configs import GenerationSettings, Settings
 from mis_lib.errors import SettingsError
 from mis_lib.files import load_image, write_atomic
-from mis_lib.schema import Record, Split
+from mis_lib.schema import Record, Sample, Split
 
 if TYPE_CHECKING:
     from mis_lib.analysis.lora_tensors import TensorUse
@@ -40,13 +41,14 @@ class Form(StrEnum):
     """A form of a tuned model (``analysis.parity_forms``)."""
 
     TRAINING = "training"
+    ROWS = "rows"
     MERGED = "merged"
     RELOADED = "reloaded"
     ENGINE = "engine"
     SERVED = "served"
 
 
-LOCAL = (Form.TRAINING, Form.MERGED, Form.RELOADED, Form.ENGINE)
+LOCAL = (Form.TRAINING, Form.ROWS, Form.MERGED, Form.RELOADED, Form.ENGINE)
 
 
 class ParitySettings(Settings):
@@ -164,6 +166,11 @@ class _Proof:
             for question in self.questions
         ]
         yield [self._tensors(Form.TRAINING, uses)], uses
+        if Form.ROWS in self.settings.forms:
+            from mis_lib.analysis.parity_forms import ask_rows
+
+            views = [ask_rows(Form.ROWS, self.reference, question) for question in self.questions]
+            yield self._compare(views), []
         with ExitStack() as stack:
             yield from self._merged(stack)
         if Form.ENGINE in self.settings.forms:
@@ -277,7 +284,10 @@ def show(report: Report) -> Group:
     for finding in report.findings:
         cells.setdefault((finding.variant, finding.form), {}).setdefault(finding.check, []).append(finding)
     for (variant, form), checks in cells.items():
-        table.add_row(variant, form, *(_cell(checks.get(check, [])) for check in HEADINGS))
+        row = [_cell(checks.get(check, [])) for check in HEADINGS]
+        if form == Form.TRAINING:
+            row[1:] = [Text("ref", style="dim")] * (len(row) - 1)
+        table.add_row(variant, form, *row)
     note = Text(
         f"{report.dtype}, {len(report.questions)} questions; logits may differ by {report.tolerance:g} of the largest one. "
         "Tensors: applied / all. ref: what the others are held to; not told: this form does not show it; "
@@ -290,7 +300,7 @@ def show(report: Report) -> Group:
 def _cell(findings: Sequence[Finding]) -> Text:
     """The worst status of a form's questions; the number of tensors where it is known."""
     if not findings:
-        return Text("ref", style="dim")
+        return Text("", style="dim")
     order = [Status.NOT_TOLD, Status.SAME, Status.TIE, Status.DIFFERS]
     worst = max((finding.status for finding in findings), key=order.index)
     styles = {Status.SAME: "green", Status.TIE: "yellow", Status.DIFFERS: "bold red", Status.NOT_TOLD: "dim"}
@@ -342,14 +352,22 @@ def _variants(settings: ParitySettings) -> dict[str, Path]:
 
 def _questions(settings: ParitySettings) -> list["Question"]:
     from mis_lib.analysis.parity_forms import Question
+    from mis_lib.train.rows import Place
 
     if settings.question is not None:
-        return [Question("question", [load_image(path) for path in settings.images], settings.question)]
-    from mis_lib.commands.generate import mini_data, read_split
+        paths = [path.resolve() for path in settings.images]
+        folder = Path(os.path.commonpath([path.parent for path in paths]))
+        samples = [
+            Sample(id="question", question=settings.question, images=[str(path.relative_to(folder)) for path in paths])
+        ]
+    else:
+        from mis_lib.commands.generate import mini_data, read_split
 
-    folder = settings.data or mini_data()
-    samples = read_split(folder, settings.split)[: settings.limit]
+        folder = settings.data or mini_data()
+        samples = read_split(folder, settings.split)[: settings.limit]
     return [
-        Question(sample.id, [load_image(folder / name) for name in sample.images], sample.question)
+        Question(
+            sample.id, [load_image(folder / name) for name in sample.images], sample.question, Place(sample, folder)
+        )
         for sample in samples
     ]

@@ -19,7 +19,7 @@ def check_parity(
     ] = None,
     forms: Annotated[
         list[str] | None,
-        typer.Option("--forms", help="training merged reloaded engine served [default: all but served]"),
+        typer.Option("--forms", help="training rows merged reloaded engine served [default: all but served]"),
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
     adapters: Annotated[
