@@ -6,14 +6,18 @@ Screenshots go to ``$MIS_SCREENSHOTS`` where that is set, to be looked at.
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import skimage.data
 from fakes import ANSWERS, DRINK_QUESTION, good_images, mini_data, ready_host
+from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from workbench.engine_host import Host
+from workbench.engine_host import Host, make_host
 from workbench.layout import build_app, free_port, launch_options
 
 pytestmark = pytest.mark.browser
@@ -89,9 +93,9 @@ class Visitor:
         self.card(title).locator(f"button.mis-{kind}").click()
         expect(self.page.locator(".mis-tile")).to_have_count(2)
 
-    def compare(self) -> None:
+    def compare(self, timeout: float = 5_000) -> None:
         self.page.click("#mis-compare")
-        expect(self.page.locator("#mis-status")).to_contain_text("Done after")
+        expect(self.page.locator("#mis-status")).to_contain_text("Done after", timeout=timeout)
         expect(self.page.locator("#mis-compare")).to_be_visible()
 
     def column(self, variant: str) -> Locator:
@@ -339,6 +343,75 @@ def test_theme_switch(url: str, visit) -> None:
     expect(me.page.locator("body")).to_have_class(re.compile("dark"))
     me.page.reload()
     expect(me.page.locator("body")).to_have_class(re.compile("dark"))
+
+
+@pytest.fixture(scope="module")
+def real_url() -> Iterator[str]:
+    """The app as it starts without options: the embedded model with its shipped variants, and MIS-Mini."""
+    host = make_host(None, None, None)
+    host.start()
+    for background in (host.data, host.model):
+        for _ in background.wait(threading.Event()):
+            pass
+        assert background.value is not None, background.status
+    yield from serve(host)
+
+
+def answers_of(me: Visitor) -> list[dict[str, Any]]:
+    """The comparison on the page, as a person downloads it."""
+    with me.page.expect_download() as download:
+        me.page.click("#mis-download")
+    return json.loads(download.value.path().read_text())["answers"]
+
+
+@pytest.mark.slow
+def test_the_real_model_answers_an_example_and_its_twin(real_url: str, visit) -> None:
+    me = visit(real_url)
+    me.page.locator(".mis-card button.mis-harmful").first.click()
+    expect(me.page.locator(".mis-tile")).to_have_count(2)
+    question = me.page.locator("#mis-question textarea").input_value()
+    seen = []
+    for twin in (False, True):
+        if twin:
+            me.page.get_by_role("button", name="Show its benign twin").click()
+            expect(me.page.locator(".mis-tile [data-reveal]")).to_have_count(0)
+            assert me.page.locator("#mis-question textarea").input_value() == question
+        me.compare(timeout=120_000)
+        for variant in ("mini", "mirage"):
+            expect(me.column(variant).locator(".mis-verdict")).to_have_count(1)
+            expect(me.column(variant).locator(".mis-cost")).to_contain_text("tokens/s")
+        answers = answers_of(me)
+        assert [answer["variant"] for answer in answers] == ["mini", "mirage"]
+        for answer in answers:
+            assert answer["finish_reason"] in ("stop", "length") and answer["tokens"] > 3
+            shown = "".join(me.column(answer["variant"]).locator(".mis-part p").all_inner_texts())
+            assert re.sub(r"\s", "", shown) == re.sub(r"\s", "", answer["text"])
+            assert "".join(part["text"] for part in answer["segments"]) == answer["text"]
+        assert answers[0]["text"] != answers[1]["text"]  # two variants, not one twice
+        seen.append([answer["text"] for answer in answers])
+        me.page.wait_for_timeout(500)
+        me.picture(f"real-{'twin' if twin else 'harmful'}")
+    assert seen[0] != seen[1]  # the images were looked at
+
+
+@pytest.mark.slow
+def test_the_real_model_takes_two_photographs_and_stops_when_told(real_url: str, visit, tmp_path: Path) -> None:
+    me = visit(real_url)
+    photographs = [tmp_path / f"{name}.png" for name in ("coffee", "chelsea")]
+    for path in photographs:
+        Image.fromarray(getattr(skimage.data, path.stem)()).save(path)
+    me.page.set_input_files(FILES, photographs)
+    expect(me.page.locator(".mis-tile")).to_have_count(2)
+    me.page.fill("#mis-question textarea", "What do the two images show? Describe each of them in three sentences.")
+    me.page.click("#mis-compare")
+    expect(me.column("mirage").locator(".mis-part").first).to_be_visible(timeout=60_000)
+    me.page.click("#mis-stop")
+    expect(me.page.locator("#mis-status")).to_contain_text(re.compile("Stopped after|Done after"), timeout=10_000)
+    me.compare(timeout=120_000)
+    expect(me.page.locator(".mis-no-verdict")).to_have_count(2)
+    assert all(answer["text"] for answer in answers_of(me))
+    me.page.wait_for_timeout(500)
+    me.picture("real-photographs")
 
 
 def contrast(element: Locator) -> float:
