@@ -1,0 +1,317 @@
+"""The Annotate tab's actions as plain functions: values in, values out, nothing of Gradio.
+
+No session holds anything: the page says which response it shows (``Place``) and which filters are set (``Ask``), so an app that was restarted in
+between goes on as if nothing had happened. Who decides is the login's name where there is one; a name that a browser sends counts only
+without logins.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pydantic import ValidationError
+
+from mis_lib.analysis.annotators import team_agreement
+from mis_lib.analysis.evaluated import find_runs, run_name
+from mis_lib.analysis.worklist import Filter, Item, Whose, Worklist, read_worklist, step
+from mis_lib.errors import DataError, MisError
+from mis_lib.schema import Record
+from mis_lib.store.annotations import AnnotationStore
+from mis_lib.store.decisions import Decision, Event, Kind, Preference, read_decision
+from mis_lib.store.labels import Label, Standing
+from workbench import render, render_annotate, render_form
+from workbench.links import Link, Tab, resolve_run
+
+KEPT = 6  # worklists in memory
+PAUSE = 300  # seconds: a longer gap between two decisions is a break, not the time of a decision
+
+
+class Place(Record):
+    """The response that the page shows; travels through the browser and is looked up, never trusted."""
+
+    run: str
+    sample: str
+    variant: str
+    beside: str = ""
+    swapped: bool = False
+
+
+class Progress(Record):
+    """How far one person is in the list that the filters make."""
+
+    done: int
+    total: int
+    seconds: float | None
+    """Median time of a decision; None before there are two."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the page asks for: a run, a part of it, how it is shown, and to whom."""
+
+    run: str = ""
+    chosen: Filter = field(default_factory=Filter)
+    blind: bool = True
+    author: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a step shows; None leaves a part of the screen as it is."""
+
+    item: str | None = None
+    form: str | None = None
+    errors: str = ""
+    place: str | None = None
+
+
+class Desk:
+    """What all sessions share: the runs, read once until their files change, and the store."""
+
+    def __init__(self, root: Path, store: AnnotationStore | None = None) -> None:
+        self.root = root
+        self.store = store or AnnotationStore(root=root)
+        self._standing = Standing()
+        self._lists: OrderedDict[str, tuple[tuple[Any, ...], Worklist]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def runs(self) -> list[str]:
+        """The runs that have answers, latest change first."""
+        found = sorted(find_runs(self.root), key=lambda run: -run.folder.stat().st_mtime)
+        return [run_name(run) for run in found]
+
+    def worklist(self, name: str) -> Worklist:
+        """The responses of a run.
+
+        Raises:
+            DataError: there is no such run, or it cannot be read.
+        """
+        run = resolve_run(self.root, name)
+        files = sorted(
+            [*run.folder.glob("*.jsonl"), *run.folder.glob("verdicts/*.jsonl"), *run.folder.glob("shards/*")]
+        )
+        state = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+        with self._lock:
+            known = self._lists.get(name)
+            if known is None or known[0] != state:
+                known = self._lists[name] = (state, read_worklist(run))
+            self._lists.move_to_end(name)
+            while len(self._lists) > KEPT:
+                self._lists.popitem(last=False)
+            return known[1]
+
+    def standing(self) -> Standing:
+        """What people have decided, as of now.
+
+        Raises:
+            DataError: the database cannot be read.
+        """
+        with self._lock:
+            self._standing.take(self.store.labels(after=self._standing.seen))
+            return self._standing
+
+
+def show(desk: Desk, ask: Ask, sample: str = "") -> View:
+    """The first response of the list, or the first to a certain sample."""
+    try:
+        worklist = desk.worklist(ask.run)
+        found = worklist.find(ask.chosen, desk.standing(), ask.author)
+        if not sample:
+            return _view(desk, ask, worklist, next(iter(found), None))
+        chosen = next((item for item in [*found, *worklist.items] if item.sample.id == sample), None)
+        if chosen is None:
+            raise DataError(f"run {ask.run} has no response to {sample!r:.80}; choose one of the list")
+        return _view(desk, ask, worklist, chosen)
+    except MisError as error:
+        return View(errors=render.error_bar([str(error)]))
+
+
+def go(desk: Desk, ask: Ask, target: Mapping[str, Any]) -> View:
+    """Another response: a ``place`` that was shown before, or ``by`` one step from the one shown (``from``)."""
+    try:
+        if "place" in target:
+            place = read_place(target["place"])
+            return _view(desk, ask, desk.worklist(place.run), _item_at(desk, place))
+        worklist = desk.worklist(ask.run)
+        here = _item_at(desk, read_place(target["from"])) if target.get("from") else None
+        found = worklist.find(ask.chosen, desk.standing(), ask.author)
+        return _view(desk, ask, worklist, step(found, here, int(target.get("by", 1))))
+    except MisError as error:
+        return View(errors=render.error_bar([str(error)]))
+
+
+def record(desk: Desk, ask: Ask, place: str, values: Any, event_id: str, reason: str = "") -> View:
+    """Keep a decision, and show the next response of the list."""
+    try:
+        event = keep(desk, ask, place, values, event_id, reason)
+        item = _item_at(desk, read_place(place))
+        worklist = desk.worklist(item.run if not ask.run else ask.run)
+        following = step(worklist.find(ask.chosen, desk.standing(), ask.author), item, 1)
+        return _view(desk, ask, worklist, following, done=(event, item))
+    except MisError as error:
+        return View(errors=render.error_bar([str(error)]))
+
+
+def keep(desk: Desk, ask: Ask, place: str, values: Any, event_id: str, reason: str = "") -> Event:
+    """Keep a decision; returned means that it is on disk. The same ``event_id`` again changes nothing.
+
+    Raises:
+        DataError: the response, the decision or the author is none, or the database cannot be written.
+    """
+    where, decision = read_place(place), read_decision(values)
+    item = _item_at(desk, where)
+    other = desk.worklist(where.run).beside(item, where.beside) if where.beside else None
+    decision = decision.model_copy(update={"swapped": where.swapped, "preference": _turned(decision, where)})
+    kind = Kind.ADJUDICATE if ask.chosen.whose is Whose.DISPUTED else Kind.DECIDE
+    return desk.store.record(
+        ask.author,
+        item.subject,
+        decision,
+        other=other.subject if other else None,
+        kind=kind,
+        event_id=event_id,
+        reason=reason,
+    )
+
+
+def undo(desk: Desk, ask: Ask, event_id: str) -> View:
+    """Take back one's latest decision, and show its response again."""
+    try:
+        event = desk.store.undo(ask.author, event_id=event_id)
+        worklist = desk.worklist(event.subject.run)
+        return _view(desk, ask, worklist, worklist.by_key.get(event.subject.key), done=(event, None))
+    except MisError as error:
+        return View(errors=render.error_bar([str(error)]))
+
+
+def agreement(desk: Desk) -> str:
+    """How far people agree, over everything in the store."""
+    try:
+        return render_annotate.agreement(team_agreement(desk.standing()))
+    except MisError as error:
+        return render.error_bar([str(error)])
+
+
+def read_place(text: Any) -> Place:
+    """The place that the browser names.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return Place.model_validate_json(text)
+    except (ValidationError, TypeError) as error:
+        raise DataError("the page does not say which response it shows; reload it") from error
+
+
+def progress(desk: Desk, ask: Ask, worklist: Worklist) -> Progress:
+    """How many of the list's responses this person has decided on, and how fast."""
+    standing = desk.standing()
+    everything = worklist.find(ask.chosen.model_copy(update={"whose": Whose.ALL}), standing, ask.author)
+    mine = standing.by(ask.author)
+    decided = {label.key for label in mine}
+    return Progress(
+        done=sum(item.key in decided for item in everything), total=len(everything), seconds=_pace([*mine][-51:])
+    )
+
+
+def ask_of_link(link: Link, ask: Ask, judge: str = "") -> Ask:
+    """The filters that a link means; what it does not name is open, and responses that are decided on are shown too."""
+    first, second = link.variants if len(link.variants) == 2 else ("", "")
+    chosen = Filter(
+        variant=second or link.variant,
+        beside=first,
+        split=link.split,
+        category=link.category,
+        outcome=link.after or link.outcome,
+        beside_outcome=link.before,
+        whose=Whose.ALL if link.item or link.outcome or link.after else Whose.OPEN,
+    )
+    return replace(ask, run=link.run or ask.run, chosen=chosen)
+
+
+def _view(
+    desk: Desk, ask: Ask, worklist: Worklist, item: Item | None, *, done: tuple[Event, Item | None] | None = None
+) -> View:
+    standing = desk.standing()
+    state = progress(desk, ask, worklist)
+    said = render_form.said(done[0], done[1]) if done else ""
+    ack = done[0].id if done else ""
+    if item is None:
+        empty = render_annotate.nothing_left(ask.chosen.whose, state.total)
+        return View(empty, render_form.no_form(state, said, ack), place=_link(ask, None))
+    other = worklist.beside(item, ask.chosen.beside) if ask.chosen.beside else None
+    mine = standing.decided_by(item.key, ask.author)
+    open_book = not ask.blind or mine is not None or ask.chosen.whose is Whose.DISPUTED
+    place = Place(
+        run=item.run,
+        sample=item.sample.id,
+        variant=item.response.variant,
+        beside=other.response.variant if other else "",
+        swapped=bool(other) and ask.blind and _coin(ask.author, item),
+    )
+    history = desk.store.events(subject=item.subject) if open_book and standing.of(item.key) else []
+    shown = render_annotate.Shown(item, other, place.swapped, open_book, worklist.data)
+    return View(
+        render_annotate.item(shown),
+        render_form.form(shown, place.model_dump_json(), _facing(mine, place), history, state, said, ack),
+        place=_link(ask, item),
+    )
+
+
+def _facing(mine: Label | None, place: Place) -> Decision | None:
+    """One's decision as the page shows it now: the preference by side."""
+    if mine is None:
+        return None
+    return mine.decision.model_copy(update={"preference": _turned(mine.decision, place)})
+
+
+def _turned(decision: Decision, place: Place) -> Preference | None:
+    """Between sides (left, right) and responses (labelled one, other one): the same exchange both ways."""
+    exchanged = {Preference.A: Preference.B, Preference.B: Preference.A}
+    found = decision.preference
+    return exchanged.get(found, found) if place.swapped and found is not None else found
+
+
+def _coin(author: str, item: Item) -> bool:
+    """Whether the labelled response stands on the right: fixed for a person and a response, even over all."""
+    return hashlib.sha256("/".join([author, *item.key]).encode()).digest()[0] % 2 == 1
+
+
+def _item_at(desk: Desk, place: Place) -> Item:
+    found = desk.worklist(place.run).by_key.get((place.run, place.sample, place.variant))
+    if found is None:
+        raise DataError(
+            f"run {place.run} has no response of {place.variant!r:.60} to {place.sample!r:.80}; reload the page"
+        )
+    return found
+
+
+def _pace(labels: list[Label]) -> float | None:
+    times = [datetime.fromisoformat(label.at) for label in labels]
+    gaps = [(after - before).total_seconds() for before, after in pairwise(times)]
+    return median(found) if (found := [gap for gap in gaps if 0 < gap <= PAUSE]) else None
+
+
+def _link(ask: Ask, item: Item | None) -> str:
+    chosen = ask.chosen
+    pair = (chosen.beside, chosen.variant) if chosen.beside and chosen.variant else ()
+    return Link(
+        tab=Tab.ANNOTATE,
+        run=ask.run,
+        variant="" if pair else chosen.variant,
+        variants=pair,
+        split=chosen.split,
+        category=chosen.category,
+        outcome="" if chosen.beside_outcome else chosen.outcome,
+        after=chosen.outcome if chosen.beside_outcome else "",
+        before=chosen.beside_outcome,
+        item=item.sample.id if item else "",
+    ).query()

@@ -1,0 +1,257 @@
+// The Annotate tab's form and its keys. Choices stay in the page until Enter; what is sent has an id drawn before the first
+// try, so sending again after a lost answer records once. Keys pressed while an answer is on its way are kept and played afterwards.
+window.misAnnotate = (() => {
+  const DRAFT = 'mis-annotate-draft', NAME = 'mis-annotator';
+  const PATIENCE = 8000; // milliseconds without an answer before the person is told
+  const SINGLE = ['outcome', 'severity', 'preference']; // of these one is chosen, of causes several
+  const CHOICES = [...SINGLE, 'cause'];
+
+  let form = null; // the piece of the page that holds the form
+  let send = () => {};
+  let pending = null; // {id, body, timer} of what was sent and not answered
+  let last = null; // {id, body} of the latest try, for sending the same again
+  let kept = []; // keys pressed meanwhile
+  let trail = [], here = -1; // places that were shown, for K
+  let imagesShown = false;
+  let previewTimer = 0;
+
+  const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  const panel = () => form?.querySelector('.mis-form');
+  const isShown = () => form !== null && form.getClientRects().length > 0;
+  const field = (name) => panel()?.querySelector(`[name="${name}"]`);
+  const buttons = (kind) => [...(panel()?.querySelectorAll(`[data-${kind}]`) ?? [])];
+  const isOn = (button) => button.getAttribute('aria-pressed') === 'true';
+  const chosen = (kind) => buttons(kind).filter(isOn).map((button) => button.dataset[kind]);
+  const tell = (text) => { const note = panel()?.querySelector('.mis-form-note'); if (note) note.textContent = text; };
+  const subject = () => document.querySelector('#mis-annotate-item [data-subject]');
+  const dialog = () => panel()?.querySelector('.mis-keys');
+
+  const press = (button) => {
+    if (!button) return;
+    const kind = CHOICES.find((name) => name in button.dataset);
+    const on = !isOn(button);
+    if (SINGLE.includes(kind)) for (const other of buttons(kind)) other.setAttribute('aria-pressed', 'false');
+    button.setAttribute('aria-pressed', String(on));
+    keepDraft();
+  };
+
+  // Marking: the words a person selected, else the next sentence of the response.
+  const setMark = (start, end) => {
+    const box = panel();
+    if (!box) return;
+    if (start === null) delete box.dataset.mark; else box.dataset.mark = `${start},${end}`;
+    showMark();
+    keepDraft();
+  };
+  const showMark = () => {
+    const quote = panel()?.querySelector('.mis-marked q');
+    if (!quote) return;
+    const [start, end] = (panel().dataset.mark ?? '').split(',').map(Number);
+    const sentences = [...(subject()?.querySelectorAll('.mis-sentence') ?? [])];
+    const text = sentences.map((sentence) => sentence.textContent).join('');
+    const first = Number(sentences[0]?.dataset.start ?? 0);
+    quote.hidden = !panel().dataset.mark;
+    quote.textContent = quote.hidden ? '' : [...text].slice(start - first, end - first).join('').trim();
+    for (const sentence of sentences) {
+      const inside = !quote.hidden && Number(sentence.dataset.start) < end && Number(sentence.dataset.end) > start;
+      sentence.classList.toggle('mis-is-marked', inside);
+    }
+  };
+  // DOM positions count UTF-16 units, Python counts characters: both are counted in characters here.
+  const length = (text) => [...text].length;
+  const placeOf = (node, offset) => {
+    const sentence = node.parentElement?.closest('.mis-sentence');
+    return sentence ? Number(sentence.dataset.start) + length(node.textContent.slice(0, offset)) : null;
+  };
+  const selectedMark = () => {
+    const selection = window.getSelection();
+    if (!selection || selection.isCollapsed || !subject()?.contains(selection.anchorNode) || !subject().contains(selection.focusNode)) return null;
+    const range = selection.getRangeAt(0);
+    const start = placeOf(range.startContainer, range.startOffset), end = placeOf(range.endContainer, range.endOffset);
+    return start !== null && end !== null && start < end ? [start, end] : null;
+  };
+  const mark = () => {
+    const picked = selectedMark();
+    if (picked) { window.getSelection().removeAllRanges(); return setMark(...picked); }
+    const sentences = [...(subject()?.querySelectorAll('.mis-sentence') ?? [])];
+    const [start] = (panel().dataset.mark ?? '').split(',').map(Number);
+    const following = sentences.find((sentence) => !panel().dataset.mark || Number(sentence.dataset.start) > start);
+    if (following) setMark(Number(following.dataset.start), Number(following.dataset.end)); else setMark(null);
+  };
+
+  const decision = () => {
+    const [start, end] = (panel().dataset.mark ?? '').split(',').map(Number);
+    return {
+      outcome: chosen('outcome')[0] ?? null,
+      causes: chosen('cause'),
+      severity: chosen('severity').length ? Number(chosen('severity')[0]) : null,
+      preference: chosen('preference')[0] ?? null,
+      mark: panel().dataset.mark ? {start, end} : null,
+      comment: field('comment').value,
+      corrected: field('corrected').value || null,
+    };
+  };
+
+  // A draft outlasts a reload of the page and a restart of the app, until it is recorded.
+  const keepDraft = () => {
+    if (!panel()?.dataset.place) return;
+    const draft = {place: panel().dataset.place, decision: decision(), reason: field('reason').value, last};
+    sessionStorage.setItem(DRAFT, JSON.stringify(draft));
+  };
+  const dropDraft = () => sessionStorage.removeItem(DRAFT);
+  const restoreDraft = () => {
+    const draft = JSON.parse(sessionStorage.getItem(DRAFT) ?? 'null');
+    if (draft?.place !== panel()?.dataset.place || !panel()?.dataset.place) return;
+    const {outcome, causes, severity, preference, mark: marked, comment, corrected} = draft.decision;
+    const wanted = {outcome: [outcome], cause: causes, severity: [String(severity)], preference: [preference]};
+    for (const kind of CHOICES) {
+      for (const button of buttons(kind)) button.setAttribute('aria-pressed', String(wanted[kind].includes(button.dataset[kind])));
+    }
+    if (marked) panel().dataset.mark = `${marked.start},${marked.end}`; else delete panel().dataset.mark;
+    Object.assign(field('comment'), {value: comment});
+    Object.assign(field('corrected'), {value: corrected ?? ''});
+    Object.assign(field('reason'), {value: draft.reason});
+    last = draft.last;
+  };
+
+  const wait = (id, body) => {
+    const timer = setTimeout(() => {
+      pending = null;
+      kept = [];
+      form.classList.remove('mis-sending');
+      tell('No answer from the app. What you chose is kept here: press Enter to send it again; it is recorded once.');
+    }, PATIENCE);
+    pending = {id, body, timer};
+    form.classList.add('mis-sending');
+  };
+  const settled = () => {
+    if (pending) clearTimeout(pending.timer);
+    pending = null;
+    form?.classList.remove('mis-sending');
+  };
+
+  const save = () => {
+    if (!panel()?.dataset.place) return;
+    const message = {place: panel().dataset.place, decision: decision(), reason: field('reason').value};
+    const body = JSON.stringify(message);
+    const id = last?.body === body ? last.id : newId(); // the same again keeps its id, a change gets its own
+    last = {id, body};
+    keepDraft();
+    wait(id, body);
+    send('record', {...message, id});
+  };
+  const go = (by) => {
+    if (by < 0 && here > 0) { here -= 1; wait('', ''); return send('go', {place: trail[here]}); }
+    if (by > 0 && here < trail.length - 1) { here += 1; wait('', ''); return send('go', {place: trail[here]}); }
+    wait('', '');
+    send('go', {from: panel()?.dataset.place || null, by});
+  };
+  const undo = () => { const id = newId(); wait(id, ''); send('undo', {id}); };
+  const help = () => { const box = dialog(); if (box?.open) box.close(); else box?.showModal(); };
+
+  const showImages = (shown) => {
+    imagesShown = shown;
+    for (const button of document.querySelectorAll('#mis-annotate-item [data-reveal]')) {
+      button.classList.toggle('mis-shown', shown);
+      button.setAttribute('aria-pressed', String(shown));
+    }
+  };
+  const nextSeverity = () => {
+    const all = buttons('severity'), at = all.findIndex(isOn);
+    if (at === all.length - 1) press(all[at]); else press(all[at + 1]);
+  };
+  const preview = () => {
+    clearTimeout(previewTimer);
+    previewTimer = setTimeout(() => send('preview', {text: field('corrected')?.value ?? ''}), 250);
+  };
+  const startDraft = (button) => {
+    field('corrected').value = button.dataset.draft;
+    field('corrected').focus();
+    keepDraft();
+    preview();
+  };
+
+  const DO = {
+    save, undo, help, mark, draft: startDraft, next: () => go(1), previous: () => go(-1),
+  };
+  const KEYS = {
+    j: () => go(1), k: () => go(-1), u: undo, m: mark, s: nextSeverity, '?': help, enter: save,
+    v: () => showImages(!imagesShown),
+    c: () => field('comment')?.focus(), r: () => field('reason')?.focus(), e: () => field('corrected')?.focus(),
+    a: () => press(buttons('preference')[0]), b: () => press(buttons('preference')[1]),
+    t: () => press(buttons('preference')[2]), n: () => press(buttons('preference')[3]),
+  };
+  // The digit of a key wherever the layout has it; with Shift it may have produced another sign.
+  const digitOf = (code) => Number(/^(?:Digit|Numpad)([1-9])$/.exec(code)?.[1] ?? 0);
+  const play = ({key, code, shiftKey}) => {
+    const digit = digitOf(code);
+    if (digit) return press(buttons(shiftKey ? 'cause' : 'outcome')[digit - 1]);
+    KEYS[key.toLowerCase()]?.();
+  };
+  const isKey = ({key, code}) => digitOf(code) > 0 || key.toLowerCase() in KEYS;
+
+  const isField = (target) => target.closest?.('input, textarea, select, [contenteditable=""], [contenteditable="true"], [role="textbox"], [role="combobox"], [role="listbox"]');
+
+  document.addEventListener('keydown', (event) => {
+    if (!isShown() || event.isComposing || event.altKey || event.metaKey) return;
+    const writing = isField(event.target);
+    if (writing && form.contains(event.target)) {
+      if (event.key === 'Escape') event.target.blur();
+      if (event.key === 'Enter' && event.ctrlKey) { event.target.blur(); event.preventDefault(); if (!pending) save(); }
+      return;
+    }
+    if (writing || event.ctrlKey || !isKey(event)) return;
+    if (document.querySelector('dialog[open]') && event.key !== '?') return;
+    if (event.key === 'Enter' && event.target.closest?.('button, a, summary, [role="tab"], [role="button"]')) return; // it presses that
+    if (event.repeat && event.key !== 'j' && event.key !== 'k') return;
+    event.preventDefault();
+    if (pending) kept.push({key: event.key, code: event.code, shiftKey: event.shiftKey}); else play(event);
+  });
+
+  // The form's piece is drawn again with every response: bound once, on the piece itself.
+  const attach = (element, trigger) => {
+    form = element;
+    send = trigger;
+    element.addEventListener('click', (event) => {
+      const button = event.target.closest('button');
+      if (!button || !panel()) return;
+      if (button.dataset.do) { if (!pending || button.dataset.do === 'help') DO[button.dataset.do](button); } else if (!pending) press(button);
+      if (event.detail > 0) button.blur(); // pressed with the mouse: Enter saves, it does not press it again
+    });
+    element.addEventListener('input', (event) => {
+      keepDraft();
+      if (event.target.name === 'corrected') preview();
+    });
+    refresh(element);
+  };
+
+  // After an answer: what it acknowledges is done, the place is remembered, the keys pressed meanwhile are played.
+  const refresh = () => {
+    const box = panel();
+    if (!box) return;
+    if (pending?.id && box.dataset.ack === pending.id) { dropDraft(); last = null; }
+    settled();
+    const place = box.dataset.place;
+    if (place && trail[here] !== place) {
+      trail = [...trail.slice(0, here + 1), place];
+      here = trail.length - 1;
+    }
+    restoreDraft();
+    requestAnimationFrame(() => { showImages(imagesShown); showMark(); });
+    preview();
+    const keys = kept;
+    kept = [];
+    for (const key of keys) if (pending) kept.push(key); else play(key);
+  };
+  // The error bar was drawn: nothing was recorded, the form stays as it is.
+  const refused = (element) => {
+    if (!element.querySelector('.mis-error')) return;
+    settled();
+    kept = [];
+  };
+
+  const name = (given) => localStorage.getItem(NAME) || given;
+  const keepName = (given) => { if (given) localStorage.setItem(NAME, given); };
+
+  return {attach, refresh, refused, name, keepName};
+})();

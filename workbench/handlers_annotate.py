@@ -1,0 +1,172 @@
+"""What the Annotate tab's bindings call: they unpack events, filters and requests, and turn views into Gradio updates."""
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from mis_lib.analysis.worklist import SIGNALS, Filter, Whose, Worklist
+from mis_lib.errors import DataError, MisError
+from workbench import annotate, render, render_annotate
+from workbench.annotate import Ask, Desk, View
+from workbench.links import Link
+
+ANY = ""
+Updates = tuple[Any, ...]
+FILTERS = ("variant", "beside", "split", "category", "outcome", "signal", "whose")
+
+
+class AnnotateHandlers:
+    """The handlers of one app; ``desk`` is what all sessions share."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def opened(self, author: str, request: gr.Request) -> Updates:
+        """At the page's start: the newest run from its top; a link to this tab is followed by ``followed`` instead."""
+        name = who(request, author)
+        if dict(request.query_params).get("tab") == "annotate":
+            return gr.Textbox(name, interactive=not request.username), *(gr.skip(),) * (1 + len(FILTERS) + 4)
+        return gr.Textbox(name, interactive=not request.username), *self._newest(name)
+
+    def refreshed(self, run: str | None, author: str, request: gr.Request) -> Updates:
+        """The tab was chosen: runs that were made since are there too."""
+        if run:
+            return gr.Dropdown(choices=self.desk.runs()), *(gr.skip(),) * (len(FILTERS) + 4)
+        return self._newest(who(request, author))
+
+    def followed(self, link: Link, author: str, blind: bool, request: gr.Request) -> Updates:
+        """A link to this tab: its run, its filters, its item."""
+        ask = Ask(run=next(iter(self.desk.runs()), ""), author=who(request, author), blind=blind)
+        asked = annotate.ask_of_link(link, ask)
+        try:
+            worklist = self.desk.worklist(asked.run)
+        except MisError as error:
+            return *(gr.skip(),) * (1 + len(FILTERS) + 2), render.error_bar([str(error)]), gr.skip()
+        shown = annotate.show(self.desk, asked, link.item)
+        return gr.Dropdown(choices=self.desk.runs(), value=asked.run), *choices(worklist, asked.chosen), *updates(shown)
+
+    def run_chosen(self, run: str | None, author: str, blind: bool, request: gr.Request) -> Updates:
+        """Another run: filters are set back, since its variants and splits are others."""
+        if not run:
+            return *(gr.skip(),) * len(FILTERS), *self._nothing()
+        ask = Ask(run=run, author=who(request, author), blind=blind)
+        try:
+            worklist = self.desk.worklist(run)
+        except MisError as error:
+            return *(gr.skip(),) * len(FILTERS), gr.skip(), gr.skip(), render.error_bar([str(error)]), gr.skip()
+        return *choices(worklist, ask.chosen), *updates(annotate.show(self.desk, ask))
+
+    def filtered(self, request: gr.Request, *values: Any) -> Updates:
+        """The first response that passes."""
+        return updates(annotate.show(self.desk, ask_of(values, request)))
+
+    def go(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
+        """Next, previous, or a response that was shown before."""
+        return updates(annotate.go(self.desk, ask_of(values, request), detail(event)))
+
+    def record(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
+        """Keep what the form says."""
+        sent = detail(event)
+        fields = sent.get("place"), sent.get("decision"), str(sent.get("id", "")), str(sent.get("reason", ""))
+        return updates(annotate.record(self.desk, ask_of(values, request), *fields))
+
+    def undo(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
+        """Take one's latest decision back."""
+        return updates(annotate.undo(self.desk, ask_of(values, request), str(detail(event).get("id", ""))))
+
+    def preview(self, event: gr.EventData) -> str:
+        """The corrected answer in its parts."""
+        return render_annotate.preview(str(detail(event).get("text", ""))[:20_000])
+
+    def agreement(self) -> str:
+        """The table of agreement."""
+        return annotate.agreement(self.desk)
+
+    def api_record(self, place: str, decision: str, event_id: str, author: str, request: gr.Request) -> str:
+        """Record one decision; returns the event as JSON once it is on disk. The same event_id again changes nothing.
+
+        place: {"run", "sample", "variant"[, "beside"]}, decision: {"outcome", "causes", ...}, both as JSON.
+        """
+        try:
+            values = json.loads(decision)
+        except ValueError as error:
+            raise gr.Error(f"decision: expected a JSON object ({error})") from error
+        try:
+            event = annotate.keep(self.desk, Ask(author=who(request, author)), place, values, event_id)
+        except MisError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return event.model_dump_json(exclude={"subject", "other"})
+
+    def _newest(self, author: str) -> Updates:
+        runs = self.desk.runs()
+        if not runs:
+            return gr.Dropdown(choices=[], value=None), *(gr.skip(),) * len(FILTERS), *self._nothing()
+        ask = Ask(run=runs[0], author=author)
+        try:
+            filters = choices(self.desk.worklist(ask.run), ask.chosen)
+        except MisError:  # the next line says so in the error bar
+            filters = (gr.skip(),) * len(FILTERS)
+        return gr.Dropdown(choices=runs, value=ask.run), *filters, *updates(annotate.show(self.desk, ask))
+
+    def _nothing(self) -> Updates:
+        return render_annotate.no_runs(str(self.desk.root)), "", "", gr.skip()
+
+
+def who(request: gr.Request, author: str | None) -> str:
+    """The login's name; without logins the name that the person gave."""
+    return request.username or (author or "").strip()
+
+
+def ask_of(values: tuple[Any, ...], request: gr.Request) -> Ask:
+    """Run, filters, blind and author, in the order of the inputs."""
+    run, *chosen, blind, author = values
+    filters = {name: value or ANY for name, value in zip(FILTERS, chosen, strict=True)}
+    known = filters["whose"] in list(Whose)
+    return Ask(
+        run or "",
+        Filter(**filters | {"whose": filters["whose"] if known else Whose.OPEN}),
+        bool(blind),
+        who(request, author),
+    )
+
+
+def detail(event: gr.EventData) -> dict[str, Any]:
+    """What the page sent along with an event.
+
+    Raises:
+        DataError: it is no object.
+    """
+    if not isinstance(event._data, dict):
+        raise DataError("the page sent an event of another form; reload it")
+    return event._data
+
+
+def updates(view: View) -> Updates:
+    """Item, form, error bar and place, in the order of the bindings."""
+    parts = (view.item, view.form, view.errors, view.place)
+    return tuple(gr.skip() if part is None else part for part in parts)
+
+
+def choices(worklist: Worklist, chosen: Filter) -> Updates:
+    """The filters' choices for a run, with what is chosen."""
+    named = {
+        "variant": [("Any", ANY), *plain(worklist.variants)],
+        "beside": [("Nothing", ANY), *plain(worklist.variants)],
+        "split": [("All", ANY), *plain(worklist.splits)],
+        "category": [("All", ANY), *plain(worklist.categories)],
+        "outcome": [("Any", ANY), *((render_annotate.OUTCOME_LABELS[one], str(one)) for one in worklist.outcomes)],
+        "signal": [("Any", ANY), *((label, str(signal)) for signal, (_, label) in SIGNALS.items())],
+        "whose": [(label, str(whose)) for whose, label in render_annotate.WHOSE.items()],
+    }
+    values = {name: str(getattr(chosen, name)) for name in FILTERS}
+    known = {name: {value for _, value in options} for name, options in named.items()}
+    return tuple(
+        gr.Dropdown(choices=named[name], value=values[name] if values[name] in known[name] else named[name][0][1])
+        for name in FILTERS
+    )
+
+
+def plain(names: list[str]) -> list[tuple[str, str]]:
+    """Choices whose label is their value."""
+    return [(name, name) for name in names]

@@ -1,0 +1,196 @@
+"""HTML of the Annotate tab: the response with its parts and sentences, the form, agreement.
+
+Pure functions from values to strings; whatever a person, a file or a model wrote is escaped. The sentences of a response carry their place in it
+(``data-start``), so that the browser can say which characters were marked.
+"""
+
+import functools
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mis_lib.analysis.annotators import Coefficient, TeamAgreement
+from mis_lib.analysis.cot import label_sentences
+from mis_lib.analysis.worklist import SIGNALS, Item, Whose
+from mis_lib.data.paths import inside
+from mis_lib.errors import DataError, ImageError
+from mis_lib.files import load_image
+from mis_lib.schema import Outcome
+from workbench.links import Link, Tab
+from workbench.pictures import STRIP_SIDE, thumbnail
+from workbench.render import icon, picture, truth_chip
+from workbench.render_answers import VARIANT_NOTES, VERDICTS
+
+if TYPE_CHECKING:
+    pass
+
+OUTCOME_LABELS = {outcome: label for outcome, (label, _) in VERDICTS.items()} | {Outcome.UNSCORED: "Cannot tell"}
+WHOSE = {
+    Whose.OPEN: "Open for me",
+    Whose.UNTOUCHED: "Decided by nobody",
+    Whose.OTHERS: "Decided by others only",
+    Whose.MINE: "Decided by me",
+    Whose.DISPUTED: "Disputed",
+    Whose.ALL: "All",
+}
+
+
+class Shown(NamedTuple):
+    """A response as it is shown: with another beside it or not, names and verdicts open or not."""
+
+    item: Item
+    other: Item | None
+    swapped: bool
+    open_book: bool
+    data: Path
+
+
+def item(shown: Shown) -> str:
+    """Images, question and one or two responses."""
+    sample = shown.item.sample
+    pictures = "".join(
+        f'<figure class="mis-look"><span class="mis-number">{number}</span>{_picture(shown.data, name, number)}</figure>'
+        for number, name in enumerate(sample.images, 1)
+    )
+    where = " &rsaquo; ".join(escape(part) for part in (sample.category, sample.sub_category) if part)
+    signals = "".join(f'<li class="mis-chip">{SIGNALS[signal][1]}</li>' for signal in shown.item.signals)
+    why = (
+        f'<ul class="mis-why" aria-label="Why this one is worth a look">{signals}</ul>'
+        if signals and shown.open_book
+        else ""
+    )
+    return (
+        f'<article class="mis-desk"><header class="mis-desk-head"><span><code>{escape(sample.id)}</code> {truth_chip(sample)} '
+        f'<span class="mis-chip">{escape(sample.split)}</span></span><span>{where}</span>{why}</header>'
+        f'<div class="mis-desk-asked"><div class="mis-looks">{pictures}</div><p class="mis-desk-question">{escape(sample.question)}</p></div>'
+        f"{_responses(shown)}</article>"
+    )
+
+
+def _responses(shown: Shown) -> str:
+    if shown.other is None:
+        return f'<div class="mis-columns mis-columns-1">{_response(shown, shown.item, "")}</div>'
+    left, right = (shown.other, shown.item) if shown.swapped else (shown.item, shown.other)
+    return f'<div class="mis-columns">{_response(shown, left, "A")}{_response(shown, right, "B")}</div>'
+
+
+def _response(shown: Shown, one: Item, side: str) -> str:
+    labelled = one is shown.item
+    name = escape(one.response.variant) if shown.open_book else "name hidden"
+    note = VARIANT_NOTES.get(one.response.variant, "") if shown.open_book else ""
+    badge = f'<span class="mis-side">{side}</span>' if side else ""
+    mine = '<span class="mis-chip mis-labelled">label this one</span>' if labelled and side else ""
+    cut = " · cut at the token limit" if one.response.finish_reason == "length" else ""
+    verdicts = (
+        _verdicts(one)
+        if shown.open_book
+        else '<p class="mis-no-verdict">Verdicts are hidden until you have decided.</p>'
+    )
+    return (
+        f'<section class="mis-column{" mis-subject" if labelled else ""}"{" data-subject" if labelled else ""}>'
+        f"<header><div><h3>{badge}{name}</h3><small>{note}{cut}</small></div>{mine}</header>{verdicts}"
+        f'<div class="mis-answer">{_text(one.response.text)}</div></section>'
+    )
+
+
+def _verdicts(one: Item) -> str:
+    if not one.verdicts:
+        return '<p class="mis-no-verdict">No judge has read it yet.</p>'
+    lines = []
+    for judge, verdict in one.verdicts.items():
+        label, tone = VERDICTS[verdict.outcome]
+        lines.append(
+            f'<li class="mis-{tone}" title="{escape(verdict.reason)}">{icon(tone)}<b>{escape(judge)}</b> {escape(label)}</li>'
+        )
+    return f'<ul class="mis-verdicts">{"".join(lines)}</ul>'
+
+
+def _text(text: str) -> str:
+    """The text in its parts, sentence by sentence; each knows at which character it begins."""
+    if not text.strip():
+        return '<p class="mis-waiting">(no text)</p>'
+    blocks = []
+    for kind, group in groupby(label_sentences(text), key=lambda part: part.kind):
+        sentences = "".join(
+            f'<span class="mis-sentence" data-start="{part.start}" data-end="{part.end}">{escape(part.text)}</span>'
+            for part in group
+        )
+        blocks.append(f'<section class="mis-part mis-{kind}"><b>{kind}</b><p>{sentences}</p></section>')
+    return "".join(blocks)
+
+
+def preview(text: str) -> str:
+    """The corrected answer in its parts, as it would be read."""
+    if not text.strip():
+        return ""
+    return f'<div class="mis-preview mis-answer" aria-label="Preview of the corrected answer">{_text(text)}</div>'
+
+
+@functools.lru_cache(maxsize=2048)
+def _thumbnail(path: Path) -> str:
+    return thumbnail(load_image(path), STRIP_SIDE)
+
+
+def _picture(folder: Path, name: str, number: int) -> str:
+    """An image, blurred until asked for; a path that leaves the data folder is not followed."""
+    try:
+        return picture(_thumbnail(inside(folder, name)), f"Image {number}", flagged=True)
+    except (DataError, ImageError):
+        return f'<p class="mis-no-picture">Image {number} cannot be shown: <code>{escape(name)}</code> is not there</p>'
+
+
+def nothing_left(whose: Whose, total: int) -> str:
+    """Why there is nothing to show, and how to get something."""
+    if not total:
+        title, text = "No response matches these filters.", "Choose another variant, split, category or verdict."
+    elif whose is Whose.DISPUTED:
+        title, text = "Nothing to adjudicate.", "No response of this list has different outcomes from different people."
+    else:
+        title, text = f"Nothing left: {WHOSE[whose].lower()}.", "Choose “All” or other filters to see more."
+    return f'<div class="mis-empty"><b>{escape(title)}</b><p>{escape(text)}</p></div>'
+
+
+def no_runs(folder: str) -> str:
+    """How to get something to annotate."""
+    return (
+        f'<div class="mis-empty"><b>No responses to annotate yet.</b><p>Runs are looked for in <code>{escape(folder)}</code>. Make one with '
+        "<code>mis report</code> (or <code>mis generate</code> and <code>mis judge</code>), then open this tab again.</p></div>"
+    )
+
+
+def agreement(found: TeamAgreement) -> str:
+    """People's agreement: each two, all together, and the list of what is disputed."""
+    if len(found.authors) < 2:
+        return (
+            '<div class="mis-empty"><b>Agreement needs two people.</b><p>It is counted on responses that more than one person has labelled; '
+            "let somebody else label with the same filters.</p></div>"
+        )
+    people = ", ".join(f"{escape(name)} ({count:,})" for name, count in found.authors.items())
+    rows = "".join(
+        f"<tr><td>{escape(pair.first)}</td><td>{escape(pair.second)}</td><td>{pair.share}</td><td>{coefficient(pair.kappa)}</td><td>{pair.share.n:,}</td></tr>"
+        for pair in found.pairs
+    )
+    links = "".join(
+        f'<li><a data-link href="{escape(Link(tab=Tab.ANNOTATE, run=run, variant=variant, item=sample).query())}">{escape(sample)} · {escape(variant)}</a></li>'
+        for run, sample, variant in found.disputed[:50]
+    )
+    more = (
+        f"<p>{len(found.disputed) - 50:,} more: filter “{WHOSE[Whose.DISPUTED]}”.</p>"
+        if len(found.disputed) > 50
+        else ""
+    )
+    return (
+        f'<div class="mis-agreement"><p>Labelled: {people}. Krippendorff alpha (nominal, {found.alpha.n:,} shared responses): '
+        f"<b>{coefficient(found.alpha)}</b>.</p><table><thead><tr><th>first</th><th>second</th><th>equal, %</th><th>Cohen's kappa</th><th>n</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table><p><b>{len(found.disputed):,}</b> disputed, <b>{found.adjudicated:,}</b> adjudicated.</p>"
+        f"<ul>{links}</ul>{more}</div>"
+    )
+
+
+def coefficient(found: Coefficient) -> str:
+    """A coefficient with its interval."""
+    if found.value is None:
+        return "-"
+    interval = f" [{found.low:.2f}, {found.high:.2f}]" if found.low is not None and found.high is not None else ""
+    return f"{found.value:.2f}{interval}"

@@ -1,0 +1,113 @@
+"""The Annotate tab: layout first, bindings last; what a binding does is in ``handlers_annotate`` and ``annotate``.
+
+The form is HTML of its own, so that a key press costs no round trip: the script keeps the choices in the page and sends them with
+Enter, under an id drawn before the first try. Everything sent tells which response it is about; the server keeps nothing of a session.
+"""
+
+import getpass
+from typing import NamedTuple
+
+import gradio as gr
+
+from workbench import render_annotate
+from workbench.annotate import Desk
+from workbench.engine_host import Host
+from workbench.handlers_annotate import AnnotateHandlers
+from workbench.links import Tab
+from workbench.navigation import Navigation
+from workbench.tab_compare import html
+
+ACTIONS = """
+const names = ['record', 'go', 'undo', 'preview'];
+window.misAnnotate.attach(element, (name, detail) => names.includes(name) && trigger(name, detail));
+watch('value', () => window.misAnnotate.refresh(element));
+"""
+ERRORS = "watch('value', () => window.misAnnotate.refused(element));"
+READ_NAME = "(name) => [window.misAnnotate.name(name)]"
+KEEP_NAME = "(name) => window.misAnnotate.keepName(name)"
+
+
+class FilterPart(NamedTuple):
+    """Which responses, in the order of ``handlers_annotate.FILTERS`` between run and blind."""
+
+    run: gr.Dropdown
+    variant: gr.Dropdown
+    beside: gr.Dropdown
+    split: gr.Dropdown
+    category: gr.Dropdown
+    outcome: gr.Dropdown
+    signal: gr.Dropdown
+    whose: gr.Dropdown
+    blind: gr.Checkbox
+    author: gr.Textbox
+
+
+def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> None:
+    """Lay out the tab, which is being built, and bind it."""
+    handlers = AnnotateHandlers(Desk(host.runs))
+    filters = _filter_part()
+    errors = html("", "mis-annotate-errors", elem_classes=["mis-errors"], js_on_load=ERRORS)
+    with gr.Row(elem_id="mis-annotate"):
+        with gr.Column(scale=8, min_width=320, elem_id="mis-annotate-left"):
+            item = html("", "mis-annotate-item", js_on_load="watch('value', () => window.mis.refresh(element));")
+        with gr.Column(scale=4, min_width=320, elem_id="mis-annotate-right"):
+            form = html("", "mis-annotate-form", js_on_load=ACTIONS)
+            preview = html("", "mis-annotate-preview")
+    with gr.Accordion("Agreement between people", open=False, elem_id="mis-agreement") as accordion:
+        table = html("", "mis-agreement-table")
+    shown = [item, form, errors, navigation.place]
+    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    choosers = list(filters)[:8]
+    page.load(
+        handlers.opened, inputs=filters.author, outputs=[filters.author, *choosers, *shown], js=READ_NAME, **quiet
+    )
+    tab.select(handlers.refreshed, inputs=[filters.run, filters.author], outputs=[*choosers, *shown], **quiet)
+    navigation.follow(
+        Tab.ANNOTATE, handlers.followed, inputs=[filters.author, filters.blind], outputs=[*choosers, *shown]
+    )
+    filters.run.input(
+        handlers.run_chosen,
+        inputs=[filters.run, filters.author, filters.blind],
+        outputs=[*choosers[1:], *shown],
+        **quiet,
+    )
+    asked = list(filters)
+    gr.on(
+        [chooser.input for chooser in (*choosers[1:], filters.blind)],
+        handlers.filtered,
+        inputs=asked,
+        outputs=shown,
+        **quiet,
+    )
+    filters.author.change(fn=None, inputs=filters.author, js=KEEP_NAME)
+    # Events of HTML pieces are bound one by one: gr.on knows only events that every component of the kind has.
+    form.record(handlers.record, inputs=asked, outputs=shown, **quiet)
+    form.go(handlers.go, inputs=asked, outputs=shown, **quiet)
+    form.undo(handlers.undo, inputs=asked, outputs=shown, **quiet)
+    form.preview(handlers.preview, outputs=preview, trigger_mode="always_last", **quiet)
+    gr.on(accordion.expand, handlers.agreement, outputs=table, **quiet)
+    gr.api(handlers.api_record, api_name="annotate", queue=False)
+
+
+def _filter_part() -> FilterPart:
+    with gr.Row(elem_id="mis-annotate-filters"):
+        run = gr.Dropdown([], label="Run", min_width=150)
+        whose = gr.Dropdown(
+            [(label, str(one)) for one, label in render_annotate.WHOSE.items()],
+            value="open",
+            label="Show",
+            min_width=150,
+        )
+        variant = gr.Dropdown([("Any", "")], value="", label="Variant to label", min_width=150)
+        beside = gr.Dropdown([("Nothing", "")], value="", label="Shown beside", min_width=150)
+        author = gr.Textbox(
+            getpass.getuser(), label="Annotator", max_lines=1, max_length=80, min_width=150, elem_id="mis-annotator"
+        )
+        split = gr.Dropdown([("All", "")], value="", label="Split", min_width=150)
+        category = gr.Dropdown([("All", "")], value="", label="Category", min_width=150)
+        outcome = gr.Dropdown([("Any", "")], value="", label="Verdict", min_width=150)
+        signal = gr.Dropdown([("Any", "")], value="", label="Worth a look because", min_width=150)
+        blind = gr.Checkbox(
+            True, label="Blind: names and verdicts after deciding", min_width=150, elem_id="mis-annotate-blind"
+        )
+    return FilterPart(run, variant, beside, split, category, outcome, signal, whose, blind, author)
