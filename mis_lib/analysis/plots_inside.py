@@ -11,11 +11,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mis_lib.analysis.formats import FORMATS
-from mis_lib.analysis.plot_style import BENIGN, HARMFUL, INK, see_through
+from mis_lib.analysis.plot_style import BENIGN, COLOURS, HARMFUL, INK, see_through
 from mis_lib.analysis.plots import empty, layout_of, looks, need
 from mis_lib.analysis.safeground import SCORES
 from mis_lib.metrics import METRICS
 
+DASHES = ("solid", "dash", "dot", "dashdot")
 DEPTHS = {"probe": "linear probe, % right", "distance": "distance / spread within"}
 SIDES = {"output": "outputs of the weight", "input": "inputs of the weight"}
 HELP = {
@@ -204,14 +205,15 @@ def _titled(figure: go.Figure, text: str) -> go.Figure:
 def _line(
     figure: go.Figure, rows: pd.DataFrame, x: str, colour: str, name: str, *, row: int, col: int, legend: bool
 ) -> None:
-    """One line with its band."""
+    """One line with its band; lines that lie on each other are told apart by their dashes."""
     both = {"row": row, "col": col, "legendgroup": name}
     figure.add_scatter(
         x=[*rows[x], *rows[x][::-1]], y=[*rows.high, *rows.low[::-1]], fill="toself", fillcolor=see_through(colour),
         line={"width": 0}, mode="lines", hoverinfo="skip", showlegend=False, **both,
     )  # fmt: skip
     figure.add_scatter(
-        x=rows[x], y=rows.value, mode="lines", line={"color": colour, "width": 2}, name=name, showlegend=legend,
+        x=rows[x], y=rows.value, mode="lines", name=name, showlegend=legend,
+        line={"color": colour, "width": 2, "dash": DASHES[COLOURS.index(colour) % len(DASHES)]},
         customdata=rows[["low", "high"]],
         hovertemplate=f"{name}, {x} %{{x}}: %{{y:.3g}} [%{{customdata[0]:.3g}}, %{{customdata[1]:.3g}}]<extra></extra>", **both,
     )  # fmt: skip

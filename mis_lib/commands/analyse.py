@@ -44,7 +44,7 @@ class AnalyseSettings(GenerateSettings):
     name: str = "analyse"
     """The run is called NAME-METHOD."""
     layer: int | None = None
-    """separation: the layer whose items are drawn; the last one where the base's probe is at its best if not given."""
+    """separation: the layer whose items are drawn; where tuning shows best if not given."""
     weak: float = Field(default=0.01, gt=0, lt=1)
     """spectrum: share of a base weight's energy whose directions count as its null space."""
     formats: tuple[str, ...] = ("question", "caption", "translation", "classification", "code")
@@ -106,7 +106,7 @@ def _separation(settings: AnalyseSettings, run: Run) -> Found:
     states = hidden_states(loaded, names, pairs, folder, batch_size=settings.batch_size)
     console.say("Fitting probes")
     frame = separation(states)
-    layer = settings.layer if settings.layer is not None else _telling_layer(frame, settings.variants[0])
+    layer = settings.layer if settings.layer is not None else _telling_layer(frame)
     points = clusters(states, layer)
     figures = {"separation": plots_inside.separation(frame), "clusters": plots_inside.clusters(points, layer=layer)}
     frames = {"separation": frame, "clusters": points.assign(layer=layer)}
@@ -251,10 +251,15 @@ def _plain(loaded: "LoadedModel") -> "object":
     return loaded.model.unload().eval() if isinstance(loaded.model, PeftModel) else loaded.model
 
 
-def _telling_layer(frame: "pd.DataFrame", variant: str) -> int:
-    """The last layer at which the variant's probe is at its best."""
-    probe = frame[(frame.variant == variant) & (frame.measure == "probe")]
-    return int(probe[probe.value == probe.value.max()].layer.max())
+def _telling_layer(frame: "pd.DataFrame") -> int:
+    """Where tuning shows best: the last layer with the best probe of a tuned variant, among layers in which it differs from the first variant."""
+    wide = frame[frame.measure != "shuffled"].pivot(index=["layer", "measure"], columns="variant", values="value")
+    first = frame.variant.iloc[0]
+    tuned = wide.drop(columns=first)
+    moved = tuned.ne(wide[first], axis=0).any(axis=1).groupby("layer").any()
+    layers = moved.index[moved] if moved.any() else moved.index
+    best = (tuned if len(tuned.columns) else wide).xs("probe", level="measure").max(axis=1).loc[layers]
+    return int(best[best == best.max()].index.max())
 
 
 def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:
