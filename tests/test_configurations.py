@@ -8,13 +8,15 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
 
+from mis_lib.commands.study_plan import StudySettings, arm_settings
+from mis_lib.commands.train import METHODS
 from mis_lib.configs import load_settings
 from mis_lib.data.recipes import configured
 from mis_lib.train.settings import TrainSettings
 
 FOLDER = Path(__file__).parent.parent / "configs"
 RUNS = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("study"))
-KINDS = {"sft": TrainSettings}
+KINDS = {name: method.settings for name, method in METHODS.items()}
 STATED = {"learning_rate", "epochs", "warmup_ratio"}  # what table 7 gives
 OURS = {"scheduler", "batch_size", "weight_decay", "precision", "seed"}  # what the paper leaves open
 
@@ -100,6 +102,12 @@ def test_daggered_forms_add_general_rows_and_keep_two_to_one(name: str, share: f
     harmful, benign, general = configured(name, [f"share={share}"]).arms[0].parts
     assert (harmful.share, general.source, general.share) == (None, "general", pytest.approx(share))
     assert benign.share == pytest.approx((1 - share) / 3)  # the harmful rows are the rest: twice as many
+
+
+def test_the_study_trains_what_its_file_names() -> None:
+    study = load_settings(StudySettings, FOLDER / "study-mini.yaml")
+    assert [arm_settings(name, study).mixture for name in study.arms][:3] == ["mirage", "mirage_star", "refusal"]
+    assert set(StudySettings().arms) == set(study.arms)
 
 
 # ---------------------------------------------------------------- accelerate

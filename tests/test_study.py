@@ -24,12 +24,10 @@ from mis_lib.analysis.study import (
 )
 from mis_lib.cli import app
 from mis_lib.commands.study import read_study, study
-from mis_lib.commands.study_plan import ARMS, StudySettings, arm_settings, spread
+from mis_lib.commands.study_plan import ARMS, StudySettings, arm_settings, asked_samples
 from mis_lib.data.recipes import configured
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_records
 from mis_lib.metrics import METRICS
-from mis_lib.schema import Sample
 from mis_lib.stats import Interval, rate
 from mis_lib.train.settings import TrainSettings
 
@@ -136,14 +134,15 @@ def test_unknown_mixtures_and_contradictions_are_refused(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_items_are_spread_over_the_file_with_their_twins(tmp_path: Path) -> None:
-    samples = read_records(mini_data(tmp_path) / "hard.jsonl", Sample)
-    kept = spread(samples, 5)
-    assert len(kept) == 10
-    assert {sample.twin_id for sample in kept} == {sample.id for sample in kept}
-    positions = [samples.index(sample) for sample in kept if sample.harmful]
-    assert positions == [samples.index(s) for s in [s for s in samples if s.harmful][::5]]
-    assert spread(samples, None) == samples
+def test_items_of_hard_are_asked_in_another_format_too(tmp_path: Path) -> None:
+    settings = StudySettings(splits=("easy", "hard"), limit=2)
+    asked = asked_samples(settings, mini_data(tmp_path))
+    formatted = [sample for sample in asked if sample.split == "formatted"]
+    hard = {sample.id: sample for sample in asked if sample.split == "hard"}
+    assert len(formatted) == len(hard) == 4
+    for sample in formatted:
+        assert hard[sample.id.removesuffix("-formatted")].question in sample.question.split("Request: ")[1]
+        assert sample.twin_id in {other.id for other in formatted}  # pairs stay pairs
 
 
 # ---------------------------------------------------------------- the whole

@@ -33,9 +33,9 @@ from mis_lib.analysis.study import (
     in_words,
     to_markdown,
 )
-from mis_lib.commands.report import ReportSettings, answer_all
-from mis_lib.commands.study_plan import Arm, StudySettings, arm_of, arm_settings, check, tested_samples
-from mis_lib.errors import DataError, ImageError, ModelError
+from mis_lib.commands.generate import GenerateSettings, answer_all
+from mis_lib.commands.study_plan import Arm, StudySettings, arm_of, arm_settings, asked_samples, check
+from mis_lib.errors import DataError, ModelError, TrainingError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule
 from mis_lib.metrics import naming_rate, rates
@@ -88,7 +88,7 @@ def _train_all(
         console.say(f"Mixture {number} of {len(arms)}: {name}")
         try:
             adapters[name] = train(arm_settings(name, settings)) / "adapter"
-        except (DataError, ImageError, ModelError) as error:
+        except (DataError, ModelError, TrainingError) as error:
             failed[name] = str(error)
             console.say(f"Mixture {name} failed: {error}")
     return adapters, failed
@@ -99,8 +99,8 @@ def _measure(
 ) -> Iterator[Entry]:
     """All rates of one arm or of the base, answering whatever has no answer yet."""
     folder = settings.train.data or _mini_data()
-    samples = tested_samples(settings, folder)
-    asked = _report_settings(name, adapters, settings)
+    samples = asked_samples(settings, folder)
+    asked = _generate_settings(name, adapters, settings)
     run, responses = answer_all(samples, folder, asked, f"{settings.name}-evaluation")
     judged = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, samples)
     verdicts = [verdict for verdict in judged if verdict.variant == name]
@@ -135,7 +135,7 @@ def _rates(verdicts: Sequence[Verdict], samples: Sequence[Sample], responses: Se
     )
 
 
-def _named(asked: ReportSettings, settings: StudySettings) -> Rate:
+def _named(asked: GenerateSettings, settings: StudySettings) -> Rate:
     """Share of drawn concepts that are named, all styles together."""
     folder, samples = ensure_naming_data(console.say), naming_samples(limit=settings.naming)
     short = asked.generation.model_copy(update={"max_new_tokens": NAMING_TOKENS})
@@ -145,9 +145,9 @@ def _named(asked: ReportSettings, settings: StudySettings) -> Rate:
     return naming_rate(responses, samples)
 
 
-def _report_settings(name: str, adapters: Mapping[str, Path], settings: StudySettings) -> ReportSettings:
+def _generate_settings(name: str, adapters: Mapping[str, Path], settings: StudySettings) -> GenerateSettings:
     checkpoint = None if settings.train.model == "mini" else Path(settings.train.model)
-    return ReportSettings(
+    return GenerateSettings(
         variants=(name,),
         splits=settings.splits,
         data=settings.train.data,

@@ -1,13 +1,13 @@
 """What a study is made of: its mixtures, the budget they share, and the items that all of them are asked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from mis_lib.analysis.study import FORMATTED, HARD
-from mis_lib.commands.report import read_split
+from mis_lib.commands.generate import read_split
 from mis_lib.configs import GenerationSettings, Settings
 from mis_lib.data.mixtures import QUESTION
 from mis_lib.data.recipes import USER_FORMAT, Options
@@ -50,7 +50,7 @@ class StudySettings(Settings):
     train: TrainSettings = TrainSettings(learning_rate=5e-4, epochs=2)
     splits: tuple[str, ...] = ("easy", "hard", "real")
     limit: int | None = Field(default=40, ge=1)
-    """Pairs of a harmful item and its twin a split, spread evenly over the file; all if null."""
+    """Pairs of a harmful item and its twin a split, spread over the categories; all if null."""
     held_out: tuple[str, ...] = Options().held_out
     formatted: bool = True
     """Ask the items of split hard in the format of mixture ``mimic`` too."""
@@ -96,22 +96,12 @@ def arm_settings(name: str, settings: StudySettings) -> TrainSettings:
     return TrainSettings(**{**settings.train.model_dump(), **changes})
 
 
-def tested_samples(settings: StudySettings, folder: Path) -> list[Sample]:
-    """The items that every mixture is asked: pairs spread over each split, and those of ``hard`` in another format."""
-    samples = [sample for split in settings.splits for sample in spread(read_split(folder, split), settings.limit)]
+def asked_samples(settings: StudySettings, folder: Path) -> list[Sample]:
+    """The items that every mixture is asked: pairs of each split, and those of ``hard`` in another format."""
+    samples = [sample for split in settings.splits for sample in read_split(folder, split, settings.limit)]
     if settings.formatted:
         samples += [_formatted(sample) for sample in samples if sample.split == HARD]
     return samples
-
-
-def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """``limit`` harmful items at even distances, each with its twin: the start of a file holds one category only."""
-    harmful = [sample for sample in samples if sample.harmful]
-    if limit is None or limit >= len(harmful):
-        return list(samples)
-    kept = [harmful[at * len(harmful) // limit] for at in range(limit)]
-    wanted = {sample.id for sample in kept} | {sample.twin_id for sample in kept}
-    return [sample for sample in samples if sample.id in wanted]
 
 
 def _formatted(sample: Sample) -> Sample:

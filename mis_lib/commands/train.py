@@ -25,6 +25,7 @@ from mis_lib.metrics import rates
 from mis_lib.schema import Response, Sample
 from mis_lib.store.runs import folder_digest
 from mis_lib.store.train_runs import TrainRun, open_train_run
+from mis_lib.train.preference_settings import DpoSettings, RaftSettings
 from mis_lib.train.settings import EvaluationSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -255,4 +256,20 @@ def _mini_data() -> Path:
     return ensure_mini_data(console.say)
 
 
-METHODS: dict[str, Method] = {"sft": Method(TrainSettings, train)}
+def _dpo(settings: DpoSettings, on_line: Listener | None = None) -> Path:
+    from mis_lib.commands.train_dpo import train_dpo
+
+    return train_dpo(settings, on_line)
+
+
+def _raft(settings: RaftSettings, on_line: Listener | None = None) -> Path:
+    from mis_lib.commands.train_raft import train_raft
+
+    return train_raft(settings, lambda plain: train(plain, on_line))
+
+
+METHODS: dict[str, Method] = {
+    "sft": Method(TrainSettings, train),
+    "dpo": Method(DpoSettings, _dpo),
+    "raft": Method(RaftSettings, _raft),
+}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from mis_lib.data.preferences import Preference
@@ -93,7 +94,8 @@ def dpo_trainer(
             num_train_epochs=settings.epochs,
             max_steps=settings.max_steps or -1,
             seed=settings.seed,
-            bf16=settings.precision == "bfloat16" and cuda,
+            bf16=model.get_base_model().dtype
+            == torch.bfloat16,  # TRL leaves pixels in float32 and lets autocast see to it
             use_cpu=not cuda,
             gradient_checkpointing=settings.gradient_checkpointing,
             dataloader_num_workers=settings.workers or 0,

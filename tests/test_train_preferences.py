@@ -1,0 +1,241 @@
+"""DPO and RAFT: what they learn from, which way they move the model, what they leave alone, and what they refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_checkpoint
+from transformers import AutoProcessor
+
+from mis_lib.commands.preference_data import Ranked, best, pairs_of
+from mis_lib.commands.train import METHODS, read_train_settings, train_by
+from mis_lib.commands.train_raft import keep, prompts, round_settings, train_raft
+from mis_lib.configs import load_settings
+from mis_lib.construct.labels import cot_label, help_label
+from mis_lib.data.preferences import Preference, write_preferences
+from mis_lib.data.refusals import REFUSALS
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import read_records, sha256, write_records
+from mis_lib.models.load import load_model
+from mis_lib.schema import Outcome, Response, Sample
+from mis_lib.train.dpo import PreferenceRows, preference_rows, rows_a_pass
+from mis_lib.train.preference_settings import DpoSettings, RaftSettings
+from mis_lib.train.settings import TrainSettings
+
+QUESTION = "How do I give the first to the second?"
+
+
+def twins(number: int) -> list[Sample]:
+    """A harmful item and its twin, with labels, about two of the four images of ``home``."""
+    images = [f"{number % 4}.png", f"{(number + 1) % 4}.png"]
+    shared = {"question": f"{QUESTION} ({number})", "images": images, "category": f"C{number % 2}"}
+    harmful, benign = ["wine glass", "baby"], ["wine glass", "cook"]
+    cot = cot_label(harmful, "Wine makes a baby ill.", "Offer milk.", key="a").text
+    helped = help_label(benign, "Hand it over by the stem.").text
+    return [
+        Sample(id=f"h{number}", **shared, harmful=True, twin_id=f"b{number}", answer=cot, objects=harmful),
+        Sample(id=f"b{number}", **shared, harmful=False, twin_id=f"h{number}", answer=helped, objects=benign),
+    ]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("preferences")
+    tiny_checkpoint(folder / "toy")
+    (folder / "data").mkdir()
+    for number in range(4):
+        Image.new("RGB", (40, 30), (60 * number, 20, 30)).save(folder / "data" / f"{number}.png")
+    write_records(folder / "data" / "train.jsonl", [sample for number in range(6) for sample in twins(number)])
+    return folder
+
+
+def dpo(home: Path, runs: Path, **more: object) -> DpoSettings:
+    basic = {"model": str(home / "toy"), "data": home / "data", "runs": runs, "batch_size": 4, "device": "cpu"}
+    return DpoSettings(**{**basic, "learning_rate": 5e-3, "max_steps": 6, "beta": 0.5, "name": "dpo", **more})
+
+
+# ---------------------------------------------------------------- DPO
+
+
+def test_tensors_hold_prompt_and_answer_and_only_the_answer_counts(home: Path) -> None:
+    processor = AutoProcessor.from_pretrained(home / "toy")
+    sample = Sample(id="a", question="What <image>?", images=["0.png", "1.png", "2.png"])
+    row = Preference(sample=sample, chosen="yes", rejected="no no")
+    rows = preference_rows([row], home / "data", processor)
+    tensors = PreferenceRows(processor)(rows)
+    assert tensors["pixel_values"].shape[0] == 6  # three images, once for each answer
+    text = processor.tokenizer
+    counted = [
+        text.decode(ids[mask.bool()]).replace("<|im_end|>", "").strip()
+        for ids, mask in zip(tensors["input_ids"], tensors["completion_mask"], strict=True)
+    ]
+    assert counted == ["yes", "no no"]
+    prompt = text.decode(tensors["input_ids"][0][~tensors["completion_mask"][0].bool()])
+    assert "Image 3: " in prompt and "What < image>?" in prompt  # a token in a person's text is text
+    image = text.convert_tokens_to_ids("<image>")
+    assert (tensors["input_ids"] == image).sum(1).tolist() == [15, 15]
+
+
+def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(home: Path, tmp_path: Path) -> None:
+    before = sha256(home / "toy" / "model.safetensors")
+    lines: list[dict[str, float]] = []
+    run = train_by(dpo(home, tmp_path), lines.append)
+    assert run == tmp_path / "dpo" / "v1"
+    assert lines[0]["reward_margin"] == 0  # the adapter's own start is the reference
+    assert lines[-1]["reward_margin"] > 0.1
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    logged = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
+    assert logged == lines
+    result = json.loads((run / "result.json").read_text())
+    assert (result["finished"], result["rows"], result["rejected"]) == (True, 12, {"constructed": 12})
+    assert result["parameters"]["vision tower"]["trained"] == 0
+    assert sha256(home / "toy" / "model.safetensors") == before
+    assert {file.name for file in (run / "adapter").iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    loaded = load_model(home / "toy", {"dpo": run / "adapter"})
+    assert any(weight.abs().sum() > 0 for name, weight in loaded.model.named_parameters() if "lora_B.dpo" in name)
+    assert train_by(dpo(home, tmp_path)) == run  # finished: not trained again
+    assert not (tmp_path / "dpo" / "v2").exists()
+
+
+def test_dpo_takes_the_pairs_of_a_folder_and_goes_on_from_an_adapter(home: Path, tmp_path: Path) -> None:
+    first = train_by(dpo(home, tmp_path, max_steps=1))
+    pairs = [Preference(sample=twins(number)[0], chosen="No.", rejected="Sure.") for number in range(4)]
+    delta = tmp_path / "delta"
+    delta.mkdir()
+    for image in (home / "data").glob("*.png"):
+        (delta / image.name).write_bytes(image.read_bytes())
+    write_preferences(delta, pairs)
+    settings = dpo(home, tmp_path, data=delta, start_from=first / "adapter", max_steps=1, name="next")
+    assert pairs_of(settings)[0] == pairs
+    lines: list[dict[str, float]] = []
+    second = train_by(settings, lines.append)
+    assert lines[0]["reward_margin"] == 0  # the reference is the adapter that it starts from, not the base
+    assert sorted(file.name for file in (second / "adapter").iterdir() if file.is_dir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mixture": "mirage"}, "mixture: TRL's DPO"),
+        ({"tuning": "full"}, "expected lora, found full"),
+        ({"packing": True}, "packing: TRL's DPO"),
+        ({"beta": 0}, "'beta'"),
+    ],
+)
+def test_what_dpo_cannot_do_is_refused(home: Path, tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        dpo(home, tmp_path, **change)
+
+
+def test_nothing_is_cut_to_fit(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"pair 1: expected at most 32 tokens, found \d+; nothing is cut"):
+        train_by(dpo(home, tmp_path, max_length=32))
+    assert not (tmp_path / "dpo" / "v1" / "adapter").exists()
+
+
+def test_passes_divide_a_step() -> None:
+    settings = DpoSettings(batch_size=12, batch_tokens=4096)
+    assert [rows_a_pass(settings, longest) for longest in (100, 300, 500, 4000)] == [12, 6, 4, 1]
+
+
+def test_the_method_of_a_file_decides_about_its_settings(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("method: dpo\nbeta: 0.3\n")
+    settings = read_train_settings(file)
+    assert isinstance(settings, DpoSettings) and settings.beta == 0.3
+    assert isinstance(read_train_settings(None, ["method=raft"]), RaftSettings)
+    with pytest.raises(SettingsError, match="unknown setting 'beta'"):
+        load_settings(METHODS["sft"].settings, None, overrides=["beta=0.3"])
+
+
+# ---------------------------------------------------------------- RAFT
+
+
+def said(text: str) -> Response:
+    return Response(sample_id="x", variant="policy", text=text, tokens=9, seconds=0, finish_reason="stop")
+
+
+def test_the_best_answer_is_the_one_the_judge_ranks_highest() -> None:
+    harmful, benign = twins(0)
+    helps, declines = benign.answer or "", harmful.answer or ""
+    found = best(harmful, [said(helps), said(REFUSALS[0]), said(declines), said("")])
+    assert (found.answer, found.outcome, found.reward) == (declines, Outcome.REASONED, 1.0)
+    assert best(harmful, [said(helps), said(REFUSALS[0])]).outcome is Outcome.REFUSED
+    nothing = best(harmful, [said(helps), said("")])
+    assert nothing.answer is None and nothing.reward == 0
+    assert best(benign, [said(REFUSALS[0]), said(helps)]).answer == helps
+    assert best(benign, [said(REFUSALS[0])]).answer is None
+
+
+def ranked(samples: list[Sample], good: set[str]) -> list[Ranked]:
+    return [
+        Ranked(s, "kept", Outcome.REASONED, 1.0) if s.id in good else Ranked(s, None, Outcome.UNSAFE, 0.0)
+        for s in samples
+    ]
+
+
+def test_only_what_is_worth_something_is_kept_with_its_images(home: Path, tmp_path: Path) -> None:
+    samples = read_records(home / "data" / "train.jsonl", Sample)
+    out = keep(ranked(samples, {"h0", "b3"}), home / "data", tmp_path / "kept", 0)
+    rows = read_records(out / "train.jsonl", Sample)
+    assert {row.id: row.answer for row in rows} == {"h0": "kept", "b3": "kept"}
+    assert all((out / name).is_file() for row in rows for name in row.images)
+    with pytest.raises(DataError, match="expected good answers among those to 12 questions, found none"):
+        keep(ranked(samples, set()), home / "data", tmp_path / "none", 0)
+
+
+def test_rounds_ask_other_questions_of_all_categories_with_their_twins() -> None:
+    samples = [sample for number in range(6) for sample in twins(number)]
+    settings = RaftSettings(prompts=2)
+    rounds = [{sample.id for sample in prompts(samples, settings, number)} for number in (1, 2, 3)]
+    assert all(len(asked) == 4 for asked in rounds)
+    assert set.union(*rounds) == {sample.id for sample in samples}
+    assert {s.category for s in samples if s.id in rounds[0]} == {"C0", "C1"}
+
+
+def test_each_round_goes_on_from_the_one_before(home: Path, tmp_path: Path) -> None:
+    settings = RaftSettings(
+        model=str(home / "toy"), data=home / "data", runs=tmp_path, rounds=2, prompts=3, name="raft", device="cpu"
+    )
+    trained: list[TrainSettings] = []
+    asked_with: list[Path | None] = []
+
+    def train(plain: TrainSettings) -> Path:
+        trained.append(plain)
+        (plain.runs / plain.name / "v1").mkdir(parents=True)
+        return plain.runs / plain.name / "v1"
+
+    def rank(samples, folder, asked: RaftSettings, number: int) -> list[Ranked]:
+        asked_with.append(asked.start_from)
+        return ranked(list(samples), {sample.id for sample in samples if sample.harmful})
+
+    run = train_raft(settings, train, rank)
+    assert [plain.name for plain in trained] == ["raft-round-1", "raft"]
+    assert [plain.method for plain in trained] == ["sft", "sft"]
+    assert asked_with == [None, tmp_path / "raft-round-1" / "v1" / "adapter"]
+    assert trained[1].start_from == asked_with[1]
+    rounds = json.loads((run / "raft.json").read_text())["rounds"]
+    assert [(each["questions"], each["kept"]) for each in rounds] == [(6, 3), (6, 3)]
+
+
+def test_a_model_without_a_good_answer_learns_nothing(home: Path, tmp_path: Path) -> None:
+    settings = RaftSettings(
+        model=str(home / "toy"), data=home / "data", runs=tmp_path, prompts=1, answers=2, max_new_tokens=4, device="cpu"
+    )
+    with pytest.raises(DataError, match="found none; draw more"):
+        train_by(settings)
+    answers = list((tmp_path / "train-answers-1" / "v1").glob("responses.jsonl"))
+    texts = [json.loads(line)["text"] for line in answers[0].read_text().splitlines()]
+    assert len(texts) == 4 and len(set(texts)) > 1  # drawn, not the same answer again
+
+
+def test_a_round_is_plain_fine_tuning_with_the_runs_own_values() -> None:
+    plain = round_settings(RaftSettings(learning_rate=3e-4, rounds=1, name="r"), 1, Path("kept"))
+    assert type(plain) is TrainSettings
+    assert (plain.learning_rate, plain.data, plain.name, plain.method) == (3e-4, Path("kept"), "r", "sft")
+
+
+def test_the_toy_is_what_these_tests_need(home: Path) -> None:
+    assert torch.isfinite(load_model(home / "toy").model.get_input_embeddings().weight).all()
