@@ -1,0 +1,70 @@
+"""The log of a training run as frames and as a figure that grows while the run goes on.
+
+curves = Curves()
+train(settings, on_line=curves)         # in a notebook the figure is drawn once and then updated
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from IPython.display import DisplayHandle
+
+from mis_lib.analysis.plots import training_curves
+
+EVERY = 2.0  # seconds between updates of the figure
+
+Lines = Sequence[Mapping[str, Any]]
+
+
+def losses(lines: Lines) -> pd.DataFrame:
+    """Loss of every logged step, of all answer tokens and by segment: step, segment ("all" or a kind), loss (nats a token)."""
+    rows = [
+        {"step": line["step"], "segment": segment, "loss": value}
+        for line in lines
+        if "loss" in line
+        for segment, value in {"all": line["loss"], **(line.get("loss_by_segment") or {})}.items()
+    ]
+    return pd.DataFrame(rows, columns=["step", "segment", "loss"])
+
+
+def evaluations(lines: Lines, metrics: Sequence[str] = ("asr", "over_refusal", "named")) -> pd.DataFrame:
+    """Rates measured on the way: step, metric, value, low, high, n."""
+    rows = [
+        {
+            "step": line["step"],
+            "metric": metric,
+            **{key: line["eval"][metric][key] for key in ("value", "low", "high", "n")},
+        }
+        for line in lines
+        for metric in metrics
+        if metric in line.get("eval", {})
+    ]
+    return pd.DataFrame(rows, columns=["step", "metric", "value", "low", "high", "n"])
+
+
+class Curves:
+    """Listens to a run and keeps a figure of it up to date."""
+
+    def __init__(self, title: str = "") -> None:
+        self.lines: list[Mapping[str, Any]] = []
+        self.title, self._handle, self._drawn = title, DisplayHandle(), 0.0
+
+    def __call__(self, line: Mapping[str, Any]) -> None:
+        """Take one line of the log."""
+        self.lines.append(line)
+        if time.monotonic() - self._drawn >= EVERY:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the figure, or draw it anew in its place."""
+        (self._handle.update if self._drawn else self._handle.display)(self.figure)
+        self._drawn = time.monotonic()
+
+    @property
+    def figure(self) -> go.Figure:
+        """The curves so far."""
+        figure = training_curves(losses(self.lines), evaluations(self.lines))
+        return figure.update_layout(title=self.title, margin_t=120, legend_y=1.12)
