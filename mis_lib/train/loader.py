@@ -75,12 +75,15 @@ def lengths_of(places: Sequence[Place], encoder: Encoder, cache: FeatureCache | 
         DataError: rows are longer than ``encoder.max_length``; all of them are named.
     """
     headers: dict[Any, Headers] = {}
+    told = cache is None and tells_lengths(places, encoder)
     lengths = []
     for place in places:
         if cache is not None:
             prompt = len(cache.prompt(place).ids)
-        else:
+        elif told:
             prompt = prompt_length(place, encoder, headers.setdefault(place.folder, Headers(place.folder)))
+        else:
+            prompt = len(encoder.prompt(place).ids)
         lengths.append(prompt + encoder.answer_length(place.sample))
     limit = encoder.max_length
     long = [
@@ -92,14 +95,27 @@ def lengths_of(places: Sequence[Place], encoder: Encoder, cache: FeatureCache | 
     return lengths
 
 
-def prompt_length(place: Place, encoder: Encoder, headers: Headers) -> int:
-    """Tokens of a prompt; a processor that cannot tell them from sizes is asked to make them."""
-    sizes = [headers[name].size for name in place.sample.images]
-    if not hasattr(encoder.processor, "_get_num_multimodal_tokens") or None in sizes:
-        return len(encoder.prompt(place).ids)
-    told = encoder.processor._get_num_multimodal_tokens(
-        [(size.height, size.width) for size in sizes if size is not None]
+def tells_lengths(places: Sequence[Place], encoder: Encoder) -> bool:
+    """Whether the processor tells from sizes what it makes of images; tried on rows of each number of images."""
+    if not hasattr(encoder.processor, "_get_num_multimodal_tokens"):
+        return False
+    one_of_each = {len(place.sample.images): place for place in reversed(places)}
+    return all(
+        prompt_length(place, encoder, Headers(place.folder)) == len(encoder.prompt(place).ids)
+        for place in one_of_each.values()
     )
+
+
+def prompt_length(place: Place, encoder: Encoder, headers: Headers) -> int:
+    """Tokens of a prompt, from the sizes of its images alone; an image whose header cannot be read is opened.
+
+    Raises:
+        ImageError: an image is missing or damaged.
+    """
+    sizes = [size for name in place.sample.images if (size := headers[name].size) is not None]
+    if len(sizes) < len(place.sample.images):
+        return len(encoder.prompt(place).ids)
+    told = encoder.processor._get_num_multimodal_tokens([(size.height, size.width) for size in sizes])
     text = encoder.tokenizer(encoder.prompt_text(place.sample), add_special_tokens=False).input_ids
     return len(text) - len(sizes) + sum(told["num_image_tokens"])
 

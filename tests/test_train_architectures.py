@@ -1,0 +1,150 @@
+"""Real architectures at toy size: what people train goes through collate, five steps, save, reload and generate, with one, two and four images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny_architectures import BUILDERS
+
+from mis_lib.configs import GenerationSettings
+from mis_lib.files import load_image, read_jsonl, read_records
+from mis_lib.generate.local import answer
+from mis_lib.models.load import load_model
+from mis_lib.schema import Sample
+from mis_lib.train.callbacks import LOG
+from mis_lib.train.collate import collate
+from mis_lib.train.engine import run
+from mis_lib.train.loader import lengths_of
+from mis_lib.train.loss import AnswerHead
+from mis_lib.train.material import places_of
+from mis_lib.train.packing import no_packing, pack, packed_inputs
+from mis_lib.train.parts import Part, groups, part_of
+from mis_lib.train.rows import IGNORED, Encoder, Place
+from mis_lib.train.settings import TrainSettings
+
+NUMBERS = (1, 2, 4)  # images of the rows, in turn
+SIZES = ((40, 32), (90, 40), (30, 80), (64, 64), (56, 28))
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    try:
+        return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
+    except ImportError as error:
+        pytest.skip(f"the processor of {request.param} needs a package that is not here: {str(error).strip().splitlines()[-1:]}")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for at, size in enumerate(SIZES):
+        image = Image.effect_noise(size, 80 + at).convert("RGB")  # a plain colour is padding to Idefics3
+        image.save(folder / f"{at}.png")
+    rows = []
+    for at in range(12):
+        images = [f"{(at + place) % len(SIZES)}.png" for place in range(NUMBERS[at % 3])]
+        rows.append({"id": f"row-{at}", "question": f"What is this? ({at})", "images": images, "answer": f"Thing number {at}, I think.",
+                     "category": "Violent", "harmful": False})  # fmt: skip
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIS_CACHE", str(tmp_path / "cache"))
+
+
+def places(data: Path) -> list[Place]:
+    return [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+
+
+def test_the_label_mask_is_the_answer_token_by_token(checkpoint: Path, data: Path) -> None:
+    _, processor = load_model(checkpoint)
+    for place in places(data)[:3]:
+        row = Encoder(processor).row(place)
+        answer_bytes = (place.sample.answer or "").encode()
+        wanted = [IGNORED] * (len(row) - len(answer_bytes) - 1) + row.ids[-len(answer_bytes) - 1 :].tolist()
+        assert row.labels.tolist() == wanted
+        assert processor.tokenizer.decode(row.ids[row.labels != IGNORED]) == f"{place.sample.answer}<|im_end|>"
+
+
+def test_lengths_are_known_before_an_image_is_opened(checkpoint: Path, data: Path) -> None:
+    _, processor = load_model(checkpoint)
+    encoder = Encoder(processor)
+    assert lengths_of(places(data), encoder, None) == [len(encoder.row(place)) for place in places(data)]
+
+
+def test_rows_together_have_the_losses_they_have_alone(checkpoint: Path, data: Path) -> None:
+    model, processor = load_model(checkpoint, dtype=torch.float32)
+    network: Any = model
+    head = AnswerHead(model)
+    rows = [Encoder(processor).row(place) for place in places(data)[:6]]
+    alone = []
+    for row in rows:
+        batch = collate([row], pad_token=0)
+        with head.armed(batch.labels):
+            alone.append(network(**batch.inputs).logits)
+    batch = collate(rows, pad_token=0)
+    with head.armed(batch.labels):
+        padded = network(**batch.inputs).logits
+    torch.testing.assert_close(padded, torch.cat(alone), rtol=1e-3, atol=1e-4)
+    assert no_packing(model) is None
+    pack(model)
+    batch = collate(rows, pad_token=0, packed=True)
+    with head.armed(batch.labels):
+        packed = network(**batch.inputs, **packed_inputs(model, batch)).logits
+    torch.testing.assert_close(packed, torch.cat(alone), rtol=1e-3, atol=1e-4)
+
+
+def test_every_parameter_has_its_part(checkpoint: Path) -> None:
+    model, _ = load_model(checkpoint)
+    found = {group.part: group.parameters for group in groups(model)}
+    assert found.keys() == {Part.VISION, Part.PROJECTOR, Part.LANGUAGE}
+    for name, _ in model.named_parameters():
+        if "lm_head" in name or "embed_tokens" in name or ("self_attn.q_proj" in name and "vision" not in name):
+            assert part_of(name) is Part.LANGUAGE, name
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_train_save_reload_generate(checkpoint: Path, data: Path, tmp_path: Path, tuning: str) -> None:
+    settings = TrainSettings(
+        model=str(checkpoint), data=data / "train.jsonl", tuning=tuning, max_steps=5, batch_size=6, batch_tokens=400,  # pyright: ignore[reportArgumentType]
+        learning_rate=3e-3, precision="float32", device="cpu",
+    )  # fmt: skip
+    outcome = run(settings, checkpoint, places_of(settings, data, tmp_path / "data"), tmp_path)
+    losses = [line["loss"] for line in read_jsonl(tmp_path / LOG)]
+    assert len(losses) == 5
+    assert losses[-1] < losses[0]
+    assert outcome.packed
+    before = load_model(checkpoint, dtype=torch.float32)
+    if tuning == "lora":
+        tuned = load_model(checkpoint, {"mine": tmp_path / "adapter"}, dtype=torch.float32)
+    else:
+        tuned = load_model(tmp_path / "model", dtype=torch.float32)
+    for place in places(data)[:3]:
+        images = [[load_image(data / name) for name in place.sample.images]]
+        found = answer(images, [place.sample.question], tuned, GenerationSettings(max_new_tokens=4))
+        assert found[0].tokens >= 1
+    batch = collate([Encoder(before.processor).row(place) for place in places(data)[:3]], pad_token=0)
+    one, other = (loaded.model(**batch.inputs).logits for loaded in (before, tuned))  # pyright: ignore[reportCallIssue]
+    assert not torch.allclose(one, other), "the weights that were saved are not the trained ones"
+
+
+@pytest.mark.parametrize("freeze_projector", [True, False])
+def test_stored_features_train_as_pixels_do(checkpoint: Path, data: Path, tmp_path: Path, freeze_projector: bool) -> None:
+    common: dict[str, Any] = {
+        "model": str(checkpoint), "data": data / "train.jsonl", "max_steps": 3, "batch_size": 6, "batch_tokens": 400, "epochs": 20,
+        "learning_rate": 3e-3, "precision": "float32", "device": "cpu", "freeze_projector": freeze_projector,
+    }  # fmt: skip
+    losses, outcomes = [], []
+    for name, wanted in (("pixels", False), ("features", None)):
+        settings = TrainSettings(**common, feature_cache=wanted)
+        (tmp_path / name).mkdir()
+        outcomes.append(run(settings, checkpoint, places_of(settings, data, tmp_path / "data"), tmp_path / name))
+        losses.append([line["loss"] for line in read_jsonl(tmp_path / name / LOG)])
+    assert losses[0] == pytest.approx(losses[1], abs=2e-4)
+    if outcomes[1].features is None:
+        assert (outcomes[1].no_features and "feature_cache: row 'row-" in outcomes[1].no_features) or "one projector" in (outcomes[1].no_features or "")

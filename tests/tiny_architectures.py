@@ -1,0 +1,175 @@
+"""Real architectures at toy size with random weights: InternVL, Qwen2-VL, Qwen2.5-VL, LLaVA-OneVision, Idefics3, SmolVLM.
+
+Configurations and processors are transformers' own, only small; byte-level tokens; the chat templates print what the published ones print around
+images and turns. ``BUILDERS[name](folder)`` writes a checkpoint. The processors of video models need torchvision.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
+
+CHATML = ("<|im_start|>", "<|im_end|>")
+TEXT = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+}  # fmt: skip
+
+
+def tokenizer_of(special: Sequence[str], named: dict[str, str] | None = None) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer with these special tokens; ``named`` are attributes such as ``image_token``."""
+    signs = ["<pad>", *CHATML, *special]
+    vocabulary = {sign: at for at, sign in enumerate([*signs, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<|im_start|>", eos_token="<|im_end|>",
+        additional_special_tokens=list(special), extra_special_tokens=named or {},
+    )  # fmt: skip
+
+
+def template(image: str, *, after: str = "", user: str = "user", assistant: str = "assistant") -> str:
+    """A ChatML template that prints ``image`` for each image."""
+    return (
+        "{% for message in messages %}{{ '<|im_start|>' }}{{ '" + user + "' if message['role'] == 'user' else '" + assistant + "' }}"
+        "{{ '\n' }}{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '" + image + after + "' }}"
+        "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>" + assistant + "\n' }}{% endif %}"
+    )  # fmt: skip
+
+
+def _write(folder: Path, config: Any, processor: Any) -> Path:
+    torch.manual_seed(0)
+    model: Any = AutoModelForImageTextToText.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(4.0)
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = 2, 0
+    model.generation_config.bos_token_id = 1
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def internvl(folder: Path) -> Path:
+    """InternVL with dynamic tiles: InternViT tower, pixel shuffle, Qwen2 language model."""
+    named = {
+        "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",
+    }  # fmt: skip
+    tokenizer = tokenizer_of([], named)
+    images = _class("GotOcr2ImageProcessor")(
+        size={"height": 28, "width": 28}, crop_to_patches=True, min_patches=1, max_patches=4
+    )
+    videos = _class("InternVLVideoProcessor")(size={"height": 28, "width": 28})
+    processor = transformers.InternVLProcessor(
+        images, tokenizer, videos, image_seq_length=4, chat_template=template("<IMG_CONTEXT>", after="\\n")
+    )
+    config = transformers.InternVLConfig(
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": [28, 28], "patch_size": [7, 7],
+        },
+        text_config={"model_type": "qwen2", "vocab_size": len(tokenizer), **TEXT},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"), image_seq_length=4,
+    )  # fmt: skip
+    return _write(folder, config, processor)
+
+
+def _qwen(folder: Path, kind: str) -> Path:
+    special = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = tokenizer_of(special)
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
+    images = _class("Qwen2VLImageProcessor")(size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 12})
+    videos = _class("Qwen2VLVideoProcessor")()
+    make = getattr(transformers, "Qwen2VLProcessor" if kind == "Qwen2VL" else "Qwen2_5_VLProcessor")
+    processor = make(images, tokenizer, videos, chat_template=template("<|vision_start|><|image_pad|><|vision_end|>"))
+    text = {
+        "vocab_size": len(tokenizer), **TEXT, "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    }  # fmt: skip
+    vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": 14}
+    if kind == "Qwen2VL":
+        vision |= {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}
+    else:
+        vision |= {"hidden_size": 16, "out_hidden_size": 32, "intermediate_size": 32, "fullatt_block_indexes": [1], "window_size": 28}
+    config = getattr(transformers, f"{kind}Config")(
+        text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
+    )  # fmt: skip
+    return _write(folder, config, processor)
+
+
+def qwen2_vl(folder: Path) -> Path:
+    """Qwen2-VL: grids of any shape, positions in time, height and width (M-RoPE)."""
+    return _qwen(folder, "Qwen2VL")
+
+
+def qwen2_5_vl(folder: Path) -> Path:
+    """Qwen2.5-VL: as Qwen2-VL, the tower attends within windows."""
+    return _qwen(folder, "Qwen2_5_VL")
+
+
+def llava_onevision(folder: Path) -> Path:
+    """LLaVA-OneVision: one image in tiles with its padding cut away, several images once each."""
+    tokenizer = tokenizer_of([], {"image_token": "<image>", "video_token": "<video>"})
+    points = [[28, 28], [28, 56], [56, 28], [56, 56]]
+    images = _class("LlavaOnevisionImageProcessor")(size={"height": 28, "width": 28}, image_grid_pinpoints=points)
+    videos = _class("LlavaOnevisionVideoProcessor")(size={"height": 28, "width": 28})
+    processor = transformers.LlavaOnevisionProcessor(
+        images, tokenizer, videos, num_image_tokens=4, vision_feature_select_strategy="full",
+        chat_template=template("<image>", after="\\n"),
+    )  # fmt: skip
+    config = transformers.LlavaOnevisionConfig(
+        vision_config={
+            "model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "vision_use_head": False,
+        },
+        text_config={"model_type": "qwen2", "vocab_size": len(tokenizer), **TEXT},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"), image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"), video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=points, vision_feature_layer=-1, vision_feature_select_strategy="full",
+    )  # fmt: skip
+    return _write(folder, config, processor)
+
+
+def _splitting(folder: Path, kind: str) -> Path:
+    rows = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+    special = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *rows]
+    tokenizer = tokenizer_of(special)
+    images = _class(f"{kind}ImageProcessor")(size={"longest_edge": 56}, max_image_size={"longest_edge": 28})
+    parts = [images, tokenizer] if kind == "Idefics3" else [images, tokenizer, _class("SmolVLMVideoProcessor")()]
+    processor = getattr(transformers, f"{kind}Processor")(*parts, image_seq_len=4, chat_template=template("<image>"))
+    config = getattr(transformers, f"{kind}Config")(
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": 28, "patch_size": 7,
+        },
+        text_config={"model_type": "llama", "vocab_size": len(tokenizer), **TEXT, "pad_token_id": 0},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"), scale_factor=2, pad_token_id=0,
+    )  # fmt: skip
+    return _write(folder, config, processor)
+
+
+def idefics3(folder: Path) -> Path:
+    """Idefics3: images cut into named pieces and shown once more as a whole."""
+    return _splitting(folder, "Idefics3")
+
+
+def smolvlm(folder: Path) -> Path:
+    """SmolVLM: as Idefics3, with videos."""
+    return _splitting(folder, "SmolVLM")
+
+
+def _class(name: str) -> Any:
+    """A processor's class; importing it tells what it needs."""
+    return getattr(transformers, name)
+
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    function.__name__: function for function in (internvl, qwen2_vl, qwen2_5_vl, llava_onevision, idefics3, smolvlm)
+}
