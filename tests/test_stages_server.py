@@ -360,7 +360,7 @@ def test_a_local_model_that_writes_no_json_is_unusable_with_its_cost_and_cached(
 
 def test_a_local_model_that_writes_the_form_is_believed(checkpoint: Path, tmp_path: Path) -> None:
     teacher = LocalChat(checkpoint, Cache(tmp_path))
-    model, processor, sees = teacher._loaded
+    model, processor, sees = teacher.loaded
     said = processor.tokenizer('{"keep": true, "problem": "none", "reason": "fits"}')["input_ids"]
     asked: list[dict[str, Any]] = []
 
@@ -373,7 +373,7 @@ def test_a_local_model_that_writes_the_form_is_believed(checkpoint: Path, tmp_pa
             asked.append(inputs)
             return torch.cat([inputs["input_ids"], torch.tensor([said])], dim=1)
 
-    teacher._loaded = (Speaker(), processor, sees)  # a cached property may be set
+    teacher.loaded = (Speaker(), processor, sees)  # a cached property may be set
     reply = asyncio.run(teacher.ask(judging(max_tokens=200)))
     assert reply.answer.model_dump() == {"keep": True, "problem": "none", "reason": "fits"}
     assert reply.cost.completion_tokens == len(said)

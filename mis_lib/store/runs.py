@@ -194,11 +194,11 @@ def open_run(root: Path, name: str, config: RunConfig) -> Run:
 
 
 def versions(root: Path, name: str) -> list[Run]:
-    """All complete versions of a run, oldest first; a folder without ``config.yaml`` is no run."""
+    """All complete versions of a run, oldest first; a folder without ``config.yaml`` is no run, and one of a training is another's."""
     folders = [
         folder
         for folder in (root / name).glob("v*")
-        if re.fullmatch(r"v\d+", folder.name) and (folder / CONFIG).exists()
+        if re.fullmatch(r"v\d+", folder.name) and (folder / CONFIG).exists() and not _is_training(folder)
     ]
     return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name[1:]))]
 
@@ -240,6 +240,15 @@ def _fits(old: RunConfig, new: RunConfig) -> bool:
     return old.model_dump(exclude=ignored) == new.model_dump(exclude=ignored) and all(
         old.variants[name] == new.variants[name] for name in shared
     )
+
+
+def _is_training(folder: Path) -> bool:
+    """Whether the folder is a training's (``store.train_runs``), whose environment tells digests of its parts."""
+    path = folder / ENVIRONMENT
+    try:
+        return path.exists() and "digests" in json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # damaged: its config will tell what it is
+        return False
 
 
 def _rank(rank: Mapping[tuple[str, str], int], key: tuple[str, str]) -> tuple[int, tuple[str, str]]:

@@ -63,20 +63,20 @@ async def answer(ask: ChatAsk, complete: Complete, *, tries: int = TRIES) -> Cha
         CannotAnswer: refused (code ``refused``), or never in the form asked for (code ``unusable``).
     """
     turns = [Turn(role="system", text=ask.system), Turn(role="user", text=f"{ask.user}\n\n{describe(ask.form)}")]
-    cost, problem = Cost(), ""
+    cost, problem, said = Cost(), "", ""
     for _ in range(tries):
         completion = await complete(turns)
-        cost += completion.cost
+        cost, said = cost + completion.cost, completion.text
         refusal = find_refusal(completion)
         if refusal:
-            raise CannotAnswer("refused", f"{ask.task}: the teacher refused: {refusal[:SHOWN]!r}", cost)
+            raise CannotAnswer("refused", f"{ask.task}: the teacher refused: {refusal[:SHOWN]!r}", cost, refusal)
         try:
-            return ChatReply(read_answer(completion, ask), cost)
+            return ChatReply(read_answer(completion, ask), cost, said)
         except ValueError as error:
             problem = str(error)
         complaint = f"This answer cannot be used: {problem}. Answer again, with one JSON object and nothing else."
         turns = [*turns, Turn(role="assistant", text=completion.text), Turn(role="user", text=complaint)]
-    raise CannotAnswer("unusable", f"{ask.task}: no usable answer in {tries} tries: {problem}", cost)
+    raise CannotAnswer("unusable", f"{ask.task}: no usable answer in {tries} tries: {problem}", cost, said)
 
 
 @functools.cache
@@ -107,15 +107,16 @@ def is_refusal(text: str) -> bool:
 
 
 def read_answer(completion: Completion, ask: ChatAsk) -> Answer:
-    """Read the first JSON object of a completion as an answer.
+    """Read the first JSON object of a completion as an answer, or that with which it ends where that is what counts.
 
     Raises:
         ValueError: there is none, or it does not have the form; says what is wrong in one line.
     """
-    value = _first_object(completion.text)
+    value = _last_object(completion) if ask.final else _first_object(completion.text)
     if value is None:
         cut = f" (cut off after {completion.completion_tokens} tokens)" if completion.finish_reason == "length" else ""
-        raise ValueError(f"expected one JSON object{cut}, found {completion.text.strip()[:SHOWN]!r}")
+        place = " at the end" if ask.final else ""
+        raise ValueError(f"expected one JSON object{place}{cut}, found {completion.text.strip()[:SHOWN]!r}")
     try:
         return ask.form.model_validate(value, context=dict(ask.facts))
     except ValidationError as error:
@@ -130,6 +131,18 @@ def _first_object(text: str) -> Any:
         return json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else None
     except ValueError:  # an object inside a broken one must not be taken for the answer
         return None
+
+
+def _last_object(completion: Completion) -> Any:
+    """The JSON object with which a completion ends (a closing fence aside); ``None`` if it ends otherwise, was cut, or holds a broken one."""
+    text = re.sub(r"<think>.*?</think>", "", completion.text, flags=re.DOTALL)
+    found, end = None, 0
+    while (start := text.find("{", end)) >= 0:
+        try:
+            found, end = json.JSONDecoder().raw_decode(text, start)
+        except ValueError:  # what stands inside or behind a broken object may be a quotation
+            return None
+    return found if not text[end:].strip("`. \n\t") and completion.finish_reason != "length" else None
 
 
 def _explain(problem: Any) -> str:

@@ -50,7 +50,7 @@ class LocalChat:
     def _complete(self, ask: ChatAsk, turns: list[Turn]) -> Completion:
         import torch
 
-        model, processor, sees = self._loaded
+        model, processor, sees = self.loaded
         if ask.images and not sees:
             raise CannotAnswer("unusable", f"{ask.task}: {self.name} is a text model and cannot look at images")
         inputs = processor.apply_chat_template(
@@ -74,7 +74,7 @@ class LocalChat:
         )
 
     @functools.cached_property
-    def _loaded(self) -> tuple[Any, Any, bool]:
+    def loaded(self) -> tuple[Any, Any, bool]:
         """Model, processor or tokenizer, and whether it sees images."""
         from transformers import (
             AutoConfig,

@@ -58,6 +58,8 @@ class ChatAsk:
     temperature: float = 0.0
     seed: int = 0
     max_tokens: int = 1024
+    final: bool = False
+    """Whether the object with which the answer ends counts, and not the first: for judges, who may quote others before."""
 
     @property
     def digest(self) -> str:
@@ -71,6 +73,8 @@ class ChatReply:
 
     answer: Answer
     cost: Cost = FREE
+    text: str = ""
+    """As the model wrote it."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,11 @@ class TeacherError(MisError, RuntimeError):
 
 
 class CannotAnswer(TeacherError):
-    """This question gets no usable answer, however often it is asked; ``code`` is the kind of reason."""
+    """This question gets no usable answer, however often it is asked; ``code`` is the kind of reason, ``text`` what was said last."""
 
-    def __init__(self, code: str, reason: str, cost: Cost = FREE) -> None:
+    def __init__(self, code: str, reason: str, cost: Cost = FREE, text: str | None = None) -> None:
         super().__init__(reason)
-        self.code, self.reason, self.cost = code, reason, cost
+        self.code, self.reason, self.cost, self.text = code, reason, cost, text
 
 
 class Unavailable(TeacherError):

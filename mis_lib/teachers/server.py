@@ -122,12 +122,14 @@ class Caller:
         self.client = client
         self._unknown: set[str] = set()
 
-    async def chat(self, model: str, messages: Any, max_tokens: int, optional: dict[str, Any]) -> ChatCompletion:
+    async def chat(
+        self, model: str, messages: Any, max_tokens: int, optional: dict[str, Any], **needed: Any
+    ) -> ChatCompletion:
         """One chat completion with at least one choice; ``optional`` parameters are left out where the server does not know them."""
         client = self.client
         reply = await self.call(
             lambda known: client.chat.completions.create(
-                model=model, messages=messages, max_completion_tokens=max_tokens, **known
+                model=model, messages=messages, max_completion_tokens=max_tokens, **needed, **known
             ),
             optional,
         )

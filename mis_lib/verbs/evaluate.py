@@ -1,13 +1,20 @@
-"""Verbs of an evaluation's two halves: answers (``generate``) and verdicts on them (``judge``)."""
+"""Verbs of an evaluation's two halves, answers (``generate``) and verdicts on them (``judge``), and what they cost (``bench``)."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues
+from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues, named_paths
+from mis_lib.configs import TableFormat
 from mis_lib.errors import SettingsError
+from mis_lib.schema import Outcome
+from mis_lib.verbs.measure import benches
+
+if TYPE_CHECKING:
+    from mis_lib.analysis.sheets import Sheet
 
 verbs = typer.Typer()
 
@@ -101,3 +108,133 @@ def _named(flag: str, values: list[str] | None, first: dict[str, Any] | None = N
             raise SettingsError(f"{flag}: expected NAME=VALUE, found {value!r}")
         pairs[name] = target
     return pairs
+
+
+@verbs.command(name="judge", cls=ManyValues)
+def judge_answers(
+    run: Annotated[Path, typer.Argument(help="Run folder: runs/NAME/vN, or runs/NAME for its newest version.")],
+    judges: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--judges",
+            help="[NAME:]KIND[=URL#MODEL|local:PATH]; kinds: rule, words, rubric, guard, precondition [default: rule]",
+        ),
+    ] = None,
+    variants: Annotated[list[str] | None, typer.Option("--variants", help="Only their answers.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of samples and images, if it has moved.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", help="Answers that each judge works on at a time [default: 16]")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Of local judges [default: cpu]")] = None,
+    retry_unscored: Annotated[bool, typer.Option("--retry_unscored", help="Rule again on what is unscored.")] = False,
+    calibrate: Annotated[
+        str | None, typer.Option("--calibrate", help="Compare this judge, which has ruled, with people's labels.")
+    ] = None,
+    people: Annotated[
+        Path | None, typer.Option("--people", help="Labels, JSON Lines of verdicts [default: the annotations]")
+    ] = None,
+    route: Annotated[
+        list[str] | None,
+        typer.Option("--route", help="CHEAP EXPENSIVE TRUTH: train a router between two judges that have ruled."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    form: Annotated[TableFormat, typer.Option("--format", help="How tables are written.")] = TableFormat.TEXT,
+    as_json: AsJson = False,
+) -> None:
+    """Let judges rule on the answers of a run, several at once; compare them, calibrate them, route between them."""
+    from mis_lib import console
+    from mis_lib.analysis.evaluated import open_folder
+    from mis_lib.commands import judgements
+    from mis_lib.commands.judge import JudgeSettings, judge_run, read_judges
+    from mis_lib.configs import load_settings
+
+    failed = False
+    if calibrate is not None:
+        sheets = [judgements.calibration_sheet(run, calibrate, people, data)]
+    elif route is not None:
+        if len(route) != 3:
+            raise SettingsError(f"--route: expected CHEAP EXPENSIVE TRUTH, found {' '.join(route)}")
+        path, sheets = judgements.route(run, *route, data=data)
+        console.say(f"router: {path}")
+    else:
+        named = None if judges is None else read_judges(judges)
+        flags = {
+            "judges": named, "variants": variants, "data": data, "concurrency": concurrency, "device": device,
+            "retry_unscored": retry_unscored or None,
+        }  # fmt: skip
+        settings = load_settings(JudgeSettings, config, overrides=[*overrides(flags), *(sets or [])])
+        verdicts = judge_run(run, settings)
+        sheets = judgements.swap_sheets(open_folder(run), list(verdicts), data)
+        for name, given in verdicts.items():
+            lost = [one for one in given if one.outcome is Outcome.UNSCORED]
+            failed = failed or bool(lost)
+            if lost:
+                console.say(f"{name}: {len(lost):,} of {len(given):,} unscored, such as: {lost[0].reason}")
+    _show(sheets, TableFormat.JSON if as_json else form)
+    if failed:
+        raise typer.Exit(FAILED_ITEMS)
+
+
+@benches.command(name="generate", cls=ManyValues)
+def bench_generation(
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    adapters: Annotated[
+        list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each variant [default: those shipped]")
+    ] = None,
+    variants: Annotated[list[str] | None, typer.Option("--variants", help="[default: base and one adapter]")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
+    split: Annotated[str, typer.Option("--split", help="Of the data.")] = "hard",
+    items: Annotated[int, typer.Option("--items", min=1, help="Pairs of the split.")] = 12,
+    max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", min=1, help="Longest answer.")] = 96,
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Rows of a batch.")] = 32,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option("--dtype", help="Of both: float32, bfloat16 ...")] = "float32",
+    form: Annotated[TableFormat, typer.Option("--format", help="How the table is written.")] = TableFormat.TEXT,
+    as_json: AsJson = False,
+) -> None:
+    """Time batched generation against one question at a time, as the paper's scripts ask, and compare the answers."""
+    from mis_lib.commands.bench_generate import bench_generate, generation_sheet
+    from mis_lib.configs import GenerationSettings
+
+    found = bench_generate(
+        checkpoint,
+        named_paths("--adapters", adapters),
+        variants,
+        data=data,
+        split=split,
+        items=items,
+        settings=GenerationSettings(max_new_tokens=max_new_tokens),
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
+    _show([generation_sheet(found)], TableFormat.JSON if as_json else form)
+
+
+@benches.command(name="judge")
+def bench_judging(
+    items: Annotated[int, typer.Option("--items", min=2, help="Answers to judge.")] = 64,
+    in_flight: Annotated[int, typer.Option("--in_flight", min=2, help="Calls at a time.")] = 16,
+    delay: Annotated[float, typer.Option("--delay", min=0.0, help="Seconds the server takes for a reply.")] = 0.5,
+    fail_one_in: Annotated[int, typer.Option("--fail_one_in", min=2, help="One call in so many fails.")] = 5,
+    form: Annotated[TableFormat, typer.Option("--format", help="How the table is written.")] = TableFormat.TEXT,
+    as_json: AsJson = False,
+) -> None:
+    """Time judging with many calls in flight against one at a time, on a server of our own whose calls fail."""
+    from mis_lib.commands.bench_judge import bench_judge, judge_sheet
+
+    found = bench_judge(items=items, in_flight=in_flight, delay=delay, fail_one_in=fail_one_in)
+    _show([judge_sheet(found)], TableFormat.JSON if as_json else form)
+    if found.same < found.items or found.unscored:
+        raise typer.Exit(FAILED_ITEMS)
+
+
+def _show(sheets: "list[Sheet]", form: TableFormat) -> None:
+    from mis_lib import console
+    from mis_lib.analysis.sheets import render, rich_sheets
+
+    if form is TableFormat.TEXT:
+        console.out.print(rich_sheets(sheets))
+    else:
+        sys.stdout.write(render(sheets, form))

@@ -1,0 +1,314 @@
+"""``mis judge``: any number of judges rule on the answers of a run, each into a verdict file of its own.
+
+A judge is named on the command line as ``[NAME:]KIND[=TARGET]``, where TARGET is ``URL#MODEL`` (any OpenAI-compatible server), ``local:PATH`` or
+``local:mini``: ``rule``, ``rubric=http://localhost:8000/v1#gpt-4o``, ``strict:guard=local:/models/Llama-Guard-3-8B``. Verdicts are appended as they come
+and put in the order of the answers at the end, so a killed run ends as one that was not. Replies of models are kept in a cache beside the
+run (``asked/``): nothing is paid for twice. An answer that a judge could not rule on is unscored, with the reason, and never safe.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from mis_lib import console
+from mis_lib.analysis.evaluated import open_folder, read_samples
+from mis_lib.configs import Settings
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import append_record, open_append, write_records
+from mis_lib.judge.guard import GuardJudge, GuardStyle
+from mis_lib.judge.offline import RuleJudge, WordsJudge
+from mis_lib.judge.precondition import PreconditionJudge
+from mis_lib.judge.protocol import NOT_THE_MODELS, Case, Judge, Ruling, unscored
+from mis_lib.judge.routing import RoutedJudge, read_router
+from mis_lib.judge.rubric import RubricJudge
+from mis_lib.judge.speakers import LocalSpeaker, ServerSpeaker, Speaker
+from mis_lib.schema import Outcome, Response, Sample, Verdict
+from mis_lib.store.runs import Run
+from mis_lib.teachers.cache import Cache
+from mis_lib.teachers.local import LocalChat
+from mis_lib.teachers.protocol import ChatTeacher, Unavailable
+from mis_lib.teachers.server import Caller, ServerChat, only_model, open_client
+from mis_lib.teachers.workers import Streak, work_through
+
+CACHE = "asked"
+STREAK = 20  # failures in a row after which a judge is taken to be down
+KINDS = ("rule", "words", "rubric", "guard", "precondition", "routed")
+Kind = Literal["rule", "words", "rubric", "guard", "precondition", "routed"]
+Progressed = Callable[[str, int, int], None]
+
+
+class JudgeSpec(Settings):
+    """One judge."""
+
+    kind: Kind
+    target: str | None = None
+    """URL or URL#MODEL, local:PATH or local:mini; rule and words need none."""
+    max_tokens: int = Field(default=1024, ge=1)
+    """rubric: longest reply."""
+    seed: int = Field(default=0, ge=0)
+    """rubric: another one asks anew what the cache holds."""
+    style: GuardStyle = "auto"
+    """guard: the family of classifiers."""
+    describe: bool = True
+    """guard: put what the images show, where it is known, before the question."""
+    constitution: Path | None = None
+    """precondition: folder with files of one's own."""
+    controls: bool = True
+    """precondition: take each image away in turn."""
+    router: Path | None = None
+    """routed: file that ``mis judge --route`` wrote."""
+    cheap: str | None = None
+    """routed: name of the judge that rules first, and of the one that is asked where the router says so."""
+    expensive: str | None = None
+
+
+class JudgeSettings(Settings):
+    """Who rules on what."""
+
+    judges: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")], JudgeSpec] = Field(
+        default={"rule": JudgeSpec(kind="rule")}, min_length=1
+    )
+    data: Path | None = None
+    """Folder of the images, if they are no longer where the run had them."""
+    variants: tuple[str, ...] | None = None
+    """Only the answers of these."""
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    """Answers that each judge works on at a time."""
+    retries: int = Field(default=5, ge=0, le=20)
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds for one call to a server."""
+    device: str = "cpu"
+    retry_unscored: bool = False
+    """Rule again on what is unscored."""
+
+
+def judge_run(folder: Path, settings: JudgeSettings) -> dict[str, list[Verdict]]:
+    """Let every judge of ``settings`` rule on every answer of a run that it has not ruled on; returns all verdicts by judge.
+
+    Raises:
+        MisError: a run, judge, model or server cannot be used; the message says which and why. What is ruled stays ruled.
+    """
+    run = open_folder(folder)
+    responses = [one for one in run.responses() if settings.variants is None or one.variant in settings.variants]
+    if not responses:
+        raise DataError(f"{run.folder}: expected answers to judge, found none; mis generate makes them")
+    samples = read_samples(run, responses, settings.data)
+    with _bars() as progress:
+        return asyncio.run(_judge(run, settings, samples, responses, _report_to(progress)))
+
+
+def judge_all(
+    run: Run,
+    judges: Sequence[Judge],
+    samples: Iterable[Sample],
+    data_dir: Path,
+    *,
+    responses: Sequence[Response] | None = None,
+    concurrency: int = 16,
+    retry_unscored: bool = False,
+    progress: Progressed = lambda judge, done, total: None,
+) -> dict[str, list[Verdict]]:
+    """As ``judge_run``, for judges that are there already."""
+    asked = run.responses() if responses is None else responses
+    return asyncio.run(_rule_all(run, judges, list(samples), asked, data_dir, concurrency, retry_unscored, progress))
+
+
+async def open_judge(
+    name: str, spec: JudgeSpec, settings: JudgeSettings, cache: Cache, judges: dict[str, Judge]
+) -> Judge:
+    """The judge that a specification describes; ``judges`` are those opened before it, for a routed one.
+
+    Raises:
+        SettingsError: it lacks something, or its server has several models.
+        ModelError: its checkpoint is missing.
+    """
+    if spec.kind in ("rule", "words"):
+        judge = RuleJudge() if spec.kind == "rule" else WordsJudge()
+        if name != judge.name:
+            raise SettingsError(f"judge {name!r}: {spec.kind} has one form only and keeps its name")
+        return judge
+    if spec.kind == "routed":
+        return _routed(name, spec, judges)
+    if spec.target is None:
+        raise SettingsError(
+            f"judge {name!r}: {spec.kind} needs a model, as {spec.kind}=URL#MODEL or {spec.kind}=local:PATH"
+        )
+    if spec.kind == "rubric":
+        return RubricJudge(
+            name, await _teacher(spec.target, settings, cache), max_tokens=spec.max_tokens, seed=spec.seed
+        )
+    speaker = await _speaker(spec.target, settings, cache)
+    if spec.kind == "guard":
+        return GuardJudge(name, speaker, style=spec.style, describe=spec.describe)
+    return PreconditionJudge(name, speaker, constitution=spec.constitution, controls=spec.controls)
+
+
+def read_judges(named: Iterable[str]) -> dict[str, dict[str, str]]:
+    """``["rule", "strict:guard=local:PATH"]`` as specifications by name.
+
+    Raises:
+        SettingsError: one is no such name, or two have one name.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for text in named:
+        parts = re.fullmatch(r"(?:(?P<name>[\w.-]+):)?(?P<kind>[a-z]+)(?:=(?P<target>.+))?", text)
+        if parts is None or parts["kind"] not in KINDS:
+            raise SettingsError(f"--judges {text!r}: expected [NAME:]KIND[=TARGET] with KIND one of {', '.join(KINDS)}")
+        name = parts["name"] or parts["kind"]
+        if name in found:
+            raise SettingsError(f"--judges: two are called {name!r}; name them, as in first:{text} second:{text}")
+        found[name] = {"kind": parts["kind"], **({"target": parts["target"]} if parts["target"] else {})}
+    return found
+
+
+async def _judge(
+    run: Run, settings: JudgeSettings, samples: Sequence[Sample], responses: Sequence[Response], progress: Progressed
+) -> dict[str, list[Verdict]]:
+    cache = Cache(run.folder.parent / CACHE)
+    judges: dict[str, Judge] = {}
+    for name, spec in sorted(settings.judges.items(), key=lambda item: item[1].kind == "routed"):
+        judges[name] = await open_judge(name, spec, settings, cache, judges)
+    chosen = [judges[name] for name in settings.judges]
+    data_dir = images_of(run, settings.data)
+    return await _rule_all(
+        run, chosen, samples, responses, data_dir, settings.concurrency, settings.retry_unscored, progress
+    )
+
+
+async def _rule_all(
+    run: Run,
+    judges: Sequence[Judge],
+    samples: Sequence[Sample],
+    responses: Sequence[Response],
+    data_dir: Path,
+    concurrency: int,
+    retry_unscored: bool,
+    progress: Progressed,
+) -> dict[str, list[Verdict]]:
+    asked = {sample.id: sample for sample in samples}
+    todo = {judge.name: _begin(run, judge, responses, retry_unscored) for judge in judges}
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for judge in judges:
+                tasks.create_task(_rule(judge, todo[judge.name], asked, data_dir, concurrency, progress))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    wanted = {(one.sample_id, one.variant) for one in responses}
+    return {
+        judge.name: [one for one in run.settle_verdicts(judge.name) if (one.sample_id, one.variant) in wanted]
+        for judge in judges
+    }
+
+
+def _begin(run: Run, judge: Judge, responses: Sequence[Response], retry_unscored: bool) -> tuple[Path, list[Response]]:
+    """The judge's file, and the answers that it has not ruled on."""
+    path = run.begin_verdicts(judge.name, judge.fingerprint)
+    known = run.verdicts(judge.name)
+    if retry_unscored and any(one.outcome is Outcome.UNSCORED for one in known):
+        known = [one for one in known if one.outcome is not Outcome.UNSCORED]
+        write_records(path, known)
+    done = {(one.sample_id, one.variant) for one in known}
+    return path, [one for one in responses if (one.sample_id, one.variant) not in done]
+
+
+async def _rule(
+    judge: Judge,
+    todo: tuple[Path, list[Response]],
+    asked: dict[str, Sample],
+    data_dir: Path,
+    concurrency: int,
+    progress: Progressed,
+) -> None:
+    path, responses = todo
+    streak, done = Streak(max(STREAK, 3 * concurrency)), 0
+
+    async def work(response: Response) -> None:
+        nonlocal done
+        case = Case(asked[response.sample_id], response.text, response.finish_reason, data_dir)
+        ruling = await _decide(judge, case, streak)
+        verdict = Verdict(sample_id=response.sample_id, variant=response.variant, judge=judge.name, **ruling._asdict())
+        append_record(stream, verdict)
+        done += 1
+        progress(judge.name, done, len(responses))
+
+    with open_append(path) as stream:
+        await work_through(responses, work, concurrency)
+
+
+async def _decide(judge: Judge, case: Case, streak: Streak) -> Ruling:
+    if case.finish_reason in NOT_THE_MODELS:
+        return unscored(NOT_THE_MODELS[case.finish_reason])
+    try:
+        streak.check()
+        ruling = await judge.decide(case)
+    except Unavailable as error:
+        streak.length += 1
+        return unscored(f"the judge could not be reached: {error}; --retry_unscored asks again")
+    streak.length = 0
+    return ruling
+
+
+def images_of(run: Run, data: Path | None = None) -> Path:
+    """The folder to which the image paths of a run's samples are relative."""
+    place = data or Path(run.config.data)
+    return place.parent if place.is_file() else place
+
+
+async def _teacher(target: str, settings: JudgeSettings, cache: Cache) -> ChatTeacher:
+    if target.startswith("local:"):
+        return LocalChat(_checkpoint(target), cache, settings.device)
+    caller, model = await _served(target, settings)
+    return ServerChat(caller.client, model, cache)
+
+
+async def _speaker(target: str, settings: JudgeSettings, cache: Cache) -> Speaker:
+    if target.startswith("local:"):
+        return LocalSpeaker(LocalChat(_checkpoint(target), cache, settings.device), cache)
+    caller, model = await _served(target, settings)
+    return ServerSpeaker(caller, model, cache)
+
+
+async def _served(target: str, settings: JudgeSettings) -> tuple[Caller, str]:
+    if not target.startswith(("http://", "https://")):
+        raise SettingsError(f"judge: expected URL#MODEL, local:PATH or local:mini, found {target!r}")
+    url, _, model = target.partition("#")
+    client = open_client(url, retries=settings.retries, timeout=settings.timeout)
+    return Caller(client), model or await only_model(client)
+
+
+def _checkpoint(target: str) -> Path:
+    path = target.removeprefix("local:")
+    if path != "mini":
+        return Path(path)
+    from mis_lib.models.mini import ensure_mini
+
+    return ensure_mini(console.say)
+
+
+def _routed(name: str, spec: JudgeSpec, judges: dict[str, Judge]) -> RoutedJudge:
+    if spec.router is None or spec.cheap not in judges or spec.expensive not in judges:
+        raise SettingsError(
+            f"judge {name!r}: routed needs router, cheap and expensive, the last two among {', '.join(judges) or 'the other judges'}"
+        )
+    return RoutedJudge(name, judges[spec.cheap], judges[spec.expensive], read_router(spec.router))
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console.log, transient=True)
+
+
+def _report_to(progress: Progress) -> Progressed:
+    tasks: dict[str, TaskID] = {}
+
+    def report(judge: str, done: int, total: int) -> None:
+        if judge not in tasks:
+            tasks[judge] = progress.add_task(judge, total=total)
+        progress.update(tasks[judge], completed=done)
+
+    return report
