@@ -1,12 +1,14 @@
 """Verbs that train to compare: every mixture against the papers (``study``), our engine against what people use (``bench train``)."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues
+from mis_lib.verbs.measure import benches
 
 verbs = typer.Typer()
 
@@ -47,3 +49,46 @@ def run_study(
             console.out.print(part, highlight=False)
     if found.failed:
         raise typer.Exit(FAILED_ITEMS)
+
+
+@benches.command(name="train", cls=ManyValues)
+def measure_training(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="mini, internvl2_5-8b, qwen2-vl-7b, tiny-llava ... or a folder [default: mini]"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Samples with answers [default: MIS-Mini for mini, else noise]")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Timed steps [default: 10]")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="How often all are measured [default: 2]")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch_size", help="Rows a step [default: 8]")] = None,
+    batch_tokens: Annotated[int | None, typer.Option("--batch_tokens", help="Tokens a pass [default: 4096]")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda ... [default: a GPU if there is one]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A table for a document.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Our training engine against TRL's SFTTrainer on the same rows, and what each optimisation is worth."""
+    from mis_lib import console
+    from mis_lib.commands.bench_train import BenchTrainSettings, bench_train
+    from mis_lib.commands.bench_train_tables import show, to_markdown
+    from mis_lib.configs import load_settings
+
+    flags = {
+        "model": model, "data": data, "steps": steps, "rounds": rounds, "batch_size": batch_size, "batch_tokens": batch_tokens,
+        "precision": precision, "device": device,
+    }  # fmt: skip
+    given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
+    found = bench_train(load_settings(BenchTrainSettings, config, overrides=[*given, *(sets or [])]))
+    if as_json:
+        console.print_json(found.model_dump(mode="json"))
+    elif markdown:
+        sys.stdout.write(to_markdown(found) + "\n")
+    else:
+        for part in show(found):
+            console.out.print(part, highlight=False)

@@ -1,0 +1,294 @@
+"""``mis bench train``: our engine against TRL's ``SFTTrainer``, and what each of its optimisations is worth, measured in one run.
+
+Contestants train the same LoRA on the same rows, each in a process of its own; they take turns, round after round, so that another program's work
+falls on all alike, and ratios are taken within a round. What the rows need in operations is counted by torch and held against the rate at which this
+machine multiplies matrices (model FLOPs utilisation).
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, Field
+
+from mis_lib import console
+from mis_lib.commands.bench_train_rows import mini_rows, write_rows
+from mis_lib.configs import Settings
+from mis_lib.errors import SettingsError, TrainingError
+from mis_lib.files import write_atomic
+from mis_lib.schema import Record
+from mis_lib.train.settings import LoraSettings, TrainSettings
+
+TRL, PLAIN = "TRL SFTTrainer", "ours, plain"
+
+
+class Rung(NamedTuple):
+    """One contestant of the ladder and the settings it adds."""
+
+    name: str
+    engine: Literal["trl", "ours"]
+    short_lora: bool
+    changes: dict[str, Any]
+
+
+_PLAIN = {"feature_cache": False, "packing": False, "group_by_length": False}
+LADDER = (
+    Rung(TRL, "trl", False, _PLAIN),
+    Rung(PLAIN, "ours", False, _PLAIN),
+    Rung("+ short LoRA path", "ours", True, _PLAIN),
+    Rung("+ grouped by length", "ours", True, {**_PLAIN, "group_by_length": True}),
+    Rung("+ rows packed", "ours", True, {"feature_cache": False, "packing": None, "group_by_length": True}),
+    Rung("+ features cached", "ours", True, {"feature_cache": True, "packing": None, "group_by_length": True}),
+)
+COMPILED = Rung(
+    "+ layers compiled",
+    "ours",
+    True,
+    {"feature_cache": True, "packing": None, "group_by_length": True, "compile": True},
+)
+
+
+class BenchTrainSettings(Settings):
+    """What is measured and for how long."""
+
+    model: str = "mini"
+    """``mini``, a shape with random weights (internvl2_5-8b, qwen2-vl-7b, tiny-...), or a checkpoint folder."""
+    data: Path | None = None
+    """JSON Lines file of samples with answers; MIS-Mini's training rows for mini, else rows made for the purpose."""
+    steps: int = Field(default=10, ge=1)
+    """Timed steps a round; ``warmup`` more go before."""
+    warmup: int = Field(default=2, ge=1)
+    rounds: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    batch_tokens: int = Field(default=4096, ge=16)
+    images: int = Field(default=2, ge=1, le=6)
+    """Of a made row, 448 pixels a side."""
+    answer_tokens: int = Field(default=250, ge=1)
+    """Of a made row, for shapes, whose tokens are bytes."""
+    lora: LoraSettings = LoraSettings()
+    learning_rate: float = Field(default=2e-4, gt=0)
+    precision: Literal["float32", "bfloat16"] | None = None
+    device: str | None = None
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    """Measure compiled layers too."""
+    contestants: tuple[str, ...] | None = None
+    """Names of the ladder; all if not given."""
+    seed: int = 0
+
+
+class Result(Record):
+    """One contestant over all rounds."""
+
+    name: str
+    samples_per_second: float
+    """Median of the rounds; ``tokens_per_second`` likewise, padding left out."""
+    tokens_per_second: float
+    ratio: float | None
+    """Samples a second against TRL's, median within a round."""
+    memory_gb: float
+    loss: float
+    """Mean over all steps, first round; ``last_loss`` over the last quarter of them."""
+    last_loss: float
+    padding_share: float | None
+    utilisation: float | None
+    """Operations that the rows need against those this machine can do in the time, percent."""
+    packed: bool
+    feature_seconds: float | None
+    """To fill the feature cache once, not in the speed."""
+
+
+class TrainBench(BaseModel):
+    """All contestants, and under what they were measured."""
+
+    settings: BenchTrainSettings
+    results: list[Result]
+    device: str
+    dtype: str
+    matmul_tflops: float
+    rows: int
+    tokens_per_row: float
+    cores: int
+    load_average: float | None
+
+
+def bench_train(settings: BenchTrainSettings) -> TrainBench:
+    """Measure every contestant in every round.
+
+    Raises:
+        SettingsError: model, data or contestants are unknown.
+        TrainingError: a contestant failed; its own message is quoted.
+    """
+    ladder = _ladder(settings)
+    checkpoint = _checkpoint(settings)
+    with tempfile.TemporaryDirectory(prefix="mis-bench-") as name:
+        work = Path(name)
+        source = settings.data or (mini_rows() if settings.model == "mini" else None)
+        data = write_rows(
+            source,
+            work / "data",
+            _rows_needed(settings),
+            images=settings.images,
+            answer_tokens=settings.answer_tokens,
+            seed=settings.seed,
+        )
+        taken: dict[str, list[Any]] = {rung.name: [] for rung in ladder}
+        for number in range(1, settings.rounds + 1):
+            for rung in ladder:
+                started = time.monotonic()
+                taken[rung.name].append(_measure(rung, settings, checkpoint, data, work))
+                console.say(
+                    f"round {number} of {settings.rounds}: {rung.name}, {time.monotonic() - started:.0f} s in all"
+                )
+    one = next(iter(taken.values()))[0]
+    rate = matmul_rate(one.device, one.dtype)
+    return TrainBench(
+        settings=settings,
+        results=[_result(rung.name, taken, rate) for rung in ladder],
+        device=one.device,
+        dtype=one.dtype,
+        matmul_tflops=round(rate / 1e12, 4),
+        rows=_rows_needed(settings),
+        tokens_per_row=round(one.tokens, 1),
+        cores=os.cpu_count() or 0,
+        load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    )
+
+
+def matmul_rate(device: str, dtype: str) -> float:
+    """Operations a second of the fastest square matrix product, best of several."""
+    import torch
+
+    side = 8192 if device.startswith("cuda") else 1024
+    left, right = (torch.randn(side, side, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        started = time.perf_counter()
+        product = left @ right
+        product[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
+
+
+def _ladder(settings: BenchTrainSettings) -> list[Rung]:
+    every = [*LADDER, COMPILED] if settings.compile else list(LADDER)
+    if settings.contestants is None:
+        return every
+    known = {rung.name: rung for rung in every}
+    unknown = [name for name in settings.contestants if name not in known]
+    if unknown or not settings.contestants:
+        raise SettingsError(f"contestants: unknown {', '.join(unknown) or 'none'}; known: {', '.join(known)}")
+    return [known[name] for name in settings.contestants]
+
+
+def _checkpoint(settings: BenchTrainSettings) -> Path:
+    from mis_lib.models.shapes import SHAPES, ensure_shape
+
+    if settings.model == "mini":
+        from mis_lib.models.mini import ensure_mini
+
+        return ensure_mini(console.say)
+    if settings.model in SHAPES:
+        import torch
+
+        fast = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        console.say(f"Making random weights: {SHAPES[settings.model].about}")
+        return ensure_shape(settings.model, device=fast)
+    if not (Path(settings.model) / "config.json").exists():
+        raise SettingsError(
+            f"model: unknown {settings.model!r}; expected mini, a checkpoint folder or one of {', '.join(SHAPES)}"
+        )
+    return Path(settings.model)
+
+
+def _rows_needed(settings: BenchTrainSettings) -> int:
+    return (settings.steps + settings.warmup) * settings.batch_size
+
+
+def _measure(rung: Rung, settings: BenchTrainSettings, checkpoint: Path, data: Path, work: Path) -> Any:
+    from mis_lib.train.contest import Contestant, Measured  # imports torch
+
+    with tempfile.TemporaryDirectory(dir=work) as name:
+        folder = Path(name)
+        contestant = Contestant(
+            name=rung.name,
+            engine=rung.engine,
+            short_lora=rung.short_lora,
+            checkpoint=str(checkpoint),
+            data=data,
+            work=folder,
+            train=_train_settings(settings, rung, folder),
+            warmup=settings.warmup,
+        )
+        write_atomic(folder / "contestant.json", contestant.model_dump_json().encode())
+        command = [
+            sys.executable,
+            "-m",
+            "mis_lib.train.contest",
+            str(folder / "contestant.json"),
+            str(folder / "out.json"),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            raise TrainingError(f"{rung.name} on {settings.model}: {reason}")
+        return Measured.model_validate_json((folder / "out.json").read_bytes())
+
+
+def _train_settings(settings: BenchTrainSettings, rung: Rung, folder: Path) -> TrainSettings:
+    return TrainSettings(
+        model=settings.model,
+        lora=settings.lora,
+        learning_rate=settings.learning_rate,
+        max_steps=settings.steps + settings.warmup,
+        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
+        precision=settings.precision,
+        device=settings.device,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        seed=settings.seed,
+        runs=folder,
+        **rung.changes,
+    )
+
+
+def _result(name: str, taken: dict[str, list[Any]], rate: float) -> Result:
+    mine = taken[name]
+    speeds = [_speed(each) for each in mine]
+    rivals = taken.get(TRL)
+    speed, first = statistics.median(speeds), mine[0]
+    needed = _flop(first, taken)
+    quarter = max(1, len(first.losses) // 4)
+    return Result(
+        name=name,
+        samples_per_second=round(speed, 3),
+        tokens_per_second=round(speed * first.tokens, 1),
+        ratio=round(statistics.median(a / _speed(b) for a, b in zip(speeds, rivals, strict=True)), 3)
+        if rivals
+        else None,
+        memory_gb=max(each.memory_gb for each in mine),
+        loss=round(statistics.fmean(first.losses), 4),
+        last_loss=round(statistics.fmean(first.losses[-quarter:]), 4),
+        padding_share=first.padding_share,
+        utilisation=round(100 * needed * speed / rate, 1) if needed else None,
+        packed=first.packed,
+        feature_seconds=first.feature_seconds,
+    )
+
+
+def _speed(measured: Any) -> float:
+    """Samples a second: rows of all timed steps over their seconds."""
+    return measured.rows * len(measured.seconds) / sum(measured.seconds)
+
+
+def _flop(measured: Any, taken: dict[str, list[Any]]) -> float:
+    """Operations that a row needs; TRL's rows need what ours do without a cache."""
+    if measured.flop:
+        return measured.tower_flop + measured.flop
+    ours = next((each[0] for name, each in taken.items() if name != TRL and each[0].feature_seconds is None), None)
+    return ours.tower_flop + ours.flop if ours else 0.0
