@@ -43,9 +43,9 @@ def test_the_leaderboard_draws_every_rate_with_its_interval_and_published_ones_o
     points = {(trace.name, x): trace for trace in traces for x in trace.x}
     assert len(points) == len(frame)
     for row in frame.itertuples():
-        trace = points[row.variant, row.value]
+        trace = points["published" if row.published else row.variant, row.value]
         at = list(trace.x).index(row.value)
-        assert trace.marker.symbol[at].endswith("-open") == row.published
+        assert trace.marker.symbol.endswith("-open") == row.published
         if not row.published:
             assert trace.error_x.array[at] == pytest.approx(row.high - row.value)
             assert trace.error_x.arrayminus[at] == pytest.approx(row.value - row.low)

@@ -186,7 +186,9 @@ def undo(desk: Desk, ask: Ask, event_id: str) -> View:
     try:
         event = desk.store.undo(ask.author, event_id=event_id)
         worklist = desk.worklist(event.subject.run)
-        return _view(desk, ask, worklist, worklist.by_key.get(event.subject.key), done=(event, None))
+        before = next(one for one in desk.store.events(subject=event.subject) if one.id == event.undoes)
+        item = worklist.by_key.get(event.subject.key)
+        return _view(desk, ask, worklist, item, done=(event, None), fill=before.decision)
     except MisError as error:
         return View(errors=render.error_bar([str(error)]))
 
@@ -238,8 +240,15 @@ def ask_of_link(link: Link, ask: Ask, judge: str = "") -> Ask:
 
 
 def _view(
-    desk: Desk, ask: Ask, worklist: Worklist, item: Item | None, *, done: tuple[Event, Item | None] | None = None
+    desk: Desk,
+    ask: Ask,
+    worklist: Worklist,
+    item: Item | None,
+    *,
+    done: tuple[Event, Item | None] | None = None,
+    fill: Decision | None = None,
 ) -> View:
+    """An item with its form, filled with one's own decision, or with ``fill`` where there is none."""
     standing = desk.standing()
     state = progress(desk, ask, worklist)
     said = render_form.said(done[0], done[1]) if done else ""
@@ -261,16 +270,16 @@ def _view(
     shown = render_annotate.Shown(item, other, place.swapped, open_book, worklist.data)
     return View(
         render_annotate.item(shown),
-        render_form.form(shown, place.model_dump_json(), _facing(mine, place), history, state, said, ack),
+        render_form.form(
+            shown, place.model_dump_json(), _facing(mine.decision if mine else fill, place), history, state, said, ack
+        ),
         place=_link(ask, item),
     )
 
 
-def _facing(mine: Label | None, place: Place) -> Decision | None:
-    """One's decision as the page shows it now: the preference by side."""
-    if mine is None:
-        return None
-    return mine.decision.model_copy(update={"preference": _turned(mine.decision, place)})
+def _facing(decision: Decision | None, place: Place) -> Decision | None:
+    """A decision as the page shows it now: the preference by side."""
+    return decision and decision.model_copy(update={"preference": _turned(decision, place)})
 
 
 def _turned(decision: Decision, place: Place) -> Preference | None:

@@ -17,7 +17,7 @@ from gradio import themes
 from gradio.themes.utils import colors, fonts, sizes
 
 from mis_lib.errors import SettingsError
-from workbench import render, tab_compare
+from workbench import render, tab_annotate, tab_compare, tab_results
 from workbench.engine_host import Host
 from workbench.links import Tab
 from workbench.navigation import Navigation
@@ -34,8 +34,13 @@ def build_app(host: Host) -> gr.Blocks:
         header = html(render.header(host.model.status, host.checkpoint), "mis-header")
         navigation = Navigation()
         errors = html("", "mis-page-errors", elem_classes=["mis-errors"])
-        with gr.Tabs(elem_id="mis-tabs") as tabs, _tab(Tab.COMPARE):
-            tab_compare.build(page, host, header)
+        with gr.Tabs(elem_id="mis-tabs") as tabs:
+            with _tab(Tab.COMPARE):
+                tab_compare.build(page, host, header)
+            with _tab(Tab.ANNOTATE) as annotate:
+                tab_annotate.build(page, host, navigation, annotate)
+            with _tab(Tab.RESULTS) as results:
+                tab_results.build(host, navigation, results)
         navigation.bind(page, tabs, errors)
         html(render.CREDITS, "mis-credits")
     return page.queue(max_size=64, default_concurrency_limit=8)
@@ -64,8 +69,8 @@ def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = Non
         "server_port": port,
         "auth": auth,
         "theme": _theme(),
-        "css": ASSETS.joinpath("workbench.css").read_text(encoding="utf-8"),
-        "head": f"<script>{ASSETS.joinpath('workbench.js').read_text(encoding='utf-8')}</script>",
+        "css": _assets(".css"),
+        "head": f"<script>{_assets('.js')}</script>",
         "share": False,
         "run_history": False,
         "enable_monitoring": False,
@@ -78,6 +83,13 @@ def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = Non
         "strict_cors": True,
         "quiet": True,
     }
+
+
+def _assets(ending: str) -> str:
+    """All style sheets, or all scripts: the whole page's first, then those of single tabs."""
+    names = ("workbench", "desk", "annotate")
+    found = [ASSETS.joinpath(f"{name}{ending}") for name in names]
+    return "\n".join(file.read_text(encoding="utf-8") for file in found if file.is_file())
 
 
 def free_port(host: str, port: int, *, tries: int = 40) -> int:

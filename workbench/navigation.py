@@ -5,6 +5,7 @@ read here once and handed to the handlers that tabs have registered with ``follo
 ``Link.query()``, into ``place``.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from workbench.links import Link, Tab
 
 GO = "mis-go"
 READ_ADDRESS = "() => [window.location.search]"
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 SHOW_PLACE = "(place) => window.mis.showPlace(place)"
 
 
@@ -35,13 +37,26 @@ class Navigation:
     ) -> None:
         """Have ``handler(link, *inputs)`` called when a link to ``tab`` is opened, also with the page itself.
 
-        It is not called for links to other tabs: their filters stay as they are.
+        It is not called for links to other tabs: their filters stay as they are. A handler with a parameter ``request`` is told who asks.
         """
         self._followers.append((tab, handler, list(inputs), list(outputs)))
 
+    def open_with(self, made: gr.Tab, tab: Tab, handler: Callable[..., Any], *, outputs: Sequence[Component]) -> None:
+        """Have ``handler(link)`` draw a tab whenever it is opened: by a link, with the page, or by choosing it.
+
+        Whoever comes back to a tab finds its last place in the address; a tab that shows what the address says needs to keep nothing else.
+        """
+        self.follow(tab, handler, outputs=outputs)
+        made.select(
+            lambda address: handler(_link_to(tab, address)),
+            inputs=self._address,
+            outputs=list(outputs),
+            js=READ_ADDRESS,
+            **QUIET,
+        )
+
     def bind(self, page: gr.Blocks, tabs: gr.Tabs, errors: gr.HTML) -> None:
         """Open the tab of the address, and call the followers, one after the other."""
-        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         self.place.change(fn=None, inputs=self.place, js=SHOW_PLACE)
         opened = gr.on(
             [page.load, self._go.click],
@@ -49,10 +64,10 @@ class Navigation:
             inputs=self._address,
             outputs=[self.link, tabs, errors],
             js=READ_ADDRESS,
-            **quiet,
+            **QUIET,
         )
         for tab, handler, inputs, outputs in self._followers:
-            opened.then(_only_for(tab, handler, len(outputs)), inputs=[self.link, *inputs], outputs=outputs, **quiet)
+            opened.then(_only_for(tab, handler, len(outputs)), inputs=[self.link, *inputs], outputs=outputs, **QUIET)
 
 
 def _open(address: str) -> tuple[Link, Any, str]:
@@ -64,10 +79,21 @@ def _open(address: str) -> tuple[Link, Any, str]:
     return link, gr.Tabs(selected=link.tab.value) if "tab=" in address else gr.skip(), ""
 
 
+def _link_to(tab: Tab, address: str) -> Link:
+    """The link of an address if it is one to ``tab``, else the tab as it opens at first."""
+    try:
+        link = Link.parse(address)
+    except DataError:  # told already, when the page was opened
+        return Link(tab=tab)
+    return link if link.tab is tab else Link(tab=tab)
+
+
 def _only_for(tab: Tab, handler: Callable[..., Any], outputs: int) -> Callable[..., Any]:
-    def handle(link: Link, *values: Any) -> Any:
+    more = "request" in inspect.signature(handler).parameters
+
+    def handle(request: gr.Request, link: Link, *values: Any) -> Any:
         if link.tab is tab:
-            return handler(link, *values)
+            return handler(link, *values, **({"request": request} if more else {}))
         return gr.skip() if outputs == 1 else (gr.skip(),) * outputs
 
     return handle

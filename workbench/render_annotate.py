@@ -124,7 +124,7 @@ def preview(text: str) -> str:
     """The corrected answer in its parts, as it would be read."""
     if not text.strip():
         return ""
-    return f'<div class="mis-preview mis-answer" aria-label="Preview of the corrected answer">{_text(text)}</div>'
+    return f'<section class="mis-preview"><h3>Your corrected answer</h3><div class="mis-answer">{_text(text)}</div></section>'
 
 
 @functools.lru_cache(maxsize=2048)

@@ -58,7 +58,7 @@ def form(
         f"{_choices('Better of the two', 'preference', preferences) if shown.other else ''}"
         f"{_choices('Causes', 'cause', causes)}{_choices('Severity <kbd>S</kbd>', 'severity', severities)}"
         f'<p class="mis-marked"><button type="button" class="mis-link" data-do="mark">Mark words <kbd>M</kbd></button> <q hidden></q></p>'
-        f'<label>Note <kbd>C</kbd><textarea name="comment" rows="2" maxlength="20000">{escape(now.comment)}</textarea></label>'
+        f'<label>Note <kbd>C</kbd><textarea name="comment" rows="1" maxlength="20000">{escape(now.comment)}</textarea></label>'
         f'<label>Reason for the decision <kbd>R</kbd><input name="reason" type="text" maxlength="2000"></label>'
         f'<label>Corrected answer <kbd>E</kbd><textarea name="corrected" rows="3" maxlength="20000" '
         f'placeholder="What should have been said: perception, reasoning, answer">{escape(now.corrected or "")}</textarea></label>'

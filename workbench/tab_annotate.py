@@ -50,9 +50,9 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> N
     with gr.Row(elem_id="mis-annotate"):
         with gr.Column(scale=8, min_width=320, elem_id="mis-annotate-left"):
             item = html("", "mis-annotate-item", js_on_load="watch('value', () => window.mis.refresh(element));")
+            preview = html("", "mis-annotate-preview")
         with gr.Column(scale=4, min_width=320, elem_id="mis-annotate-right"):
             form = html("", "mis-annotate-form", js_on_load=ACTIONS)
-            preview = html("", "mis-annotate-preview")
     with gr.Accordion("Agreement between people", open=False, elem_id="mis-agreement") as accordion:
         table = html("", "mis-agreement-table")
     shown = [item, form, errors, navigation.place]

@@ -154,17 +154,15 @@ def _better(cell: Any) -> float | None:
 
 def _point(cell: Any) -> str:
     """The difference as it stands in the map; without a star the interval includes no change."""
-    sure = "*" if cell.low > 0 or cell.high < 0 else ""
+    sure = "*" if pd.notna(cell.low) and (cell.low > 0 or cell.high < 0) else ""
     return f"{cell.difference:+.0f}{sure}"
 
 
 def _difference_told(cell: Any, before: str, after: str) -> str:
     if cell is None or pd.isna(cell.difference):
         return "not scored"
-    return (
-        f"{cell.group}<br>{METRICS[cell.metric].label}, {after} - {before}: {cell.difference:+.1f} points "
-        f"[{cell.low:+.1f}, {cell.high:+.1f}], n {cell.n:,}"
-    )
+    interval = f"[{cell.low:+.1f}, {cell.high:+.1f}]" if pd.notna(cell.low) else "(all alike: no interval)"
+    return f"{cell.group}<br>{METRICS[cell.metric].label}, {after} - {before}: {cell.difference:+.1f} points {interval}, n {cell.n:,}"
 
 
 def _words(outcome: str) -> str:

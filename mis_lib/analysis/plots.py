@@ -62,30 +62,14 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
         subplot_titles=[_title(metric) for metric in metrics],
     )
     for column, metric in enumerate(metrics, 1):
-        for variant, look in looks(shown.variant).items():
-            rows = shown[(shown.metric == metric) & (shown.variant == variant)]
-            marker = {
-                "color": look.colour,
-                "size": 10,
-                "symbol": [f"{look.mark}-open" if published else look.mark for published in rows.published],
-            }
-            figure.add_scatter(
-                x=rows.value,
-                y=rows.line,
-                error_x=_bars(rows, look.colour),
-                mode="markers",
-                marker=marker,
-                name=variant,
-                legendgroup=variant,
-                showlegend=False,
-                hovertext=_told(rows),
-                hoverinfo="text",
-                row=1,
-                col=column,
-            )
+        rows = shown[shown.metric == metric]
+        for variant, look in looks(rows[~rows.published].variant).items():
+            figure.add_trace(_dots(rows[(rows.variant == variant) & ~rows.published], look), row=1, col=column)
+        if rows.published.any():
+            figure.add_trace(_dots(rows[rows.published], Look(INK, "circle-open")), row=1, col=column)
     figure.update_layout(layout_of(110 + 30 * len(order)))
     figure.update_yaxes(categoryorder="array", categoryarray=order)
-    return figure.update_xaxes(range=[-3, 103], ticksuffix=" %", nticks=6)
+    return figure.update_xaxes(range=[-4, 104], ticksuffix=" %", tickvals=[0, 50, 100])
 
 
 def safety_plane(frame: pd.DataFrame) -> go.Figure:
@@ -224,11 +208,25 @@ def need(frame: pd.DataFrame, figure: str, *columns: str) -> None:
         raise DataError(f"{figure}: expected a frame with the columns {', '.join(columns)}, found {found}")
 
 
+def _dots(rows: pd.DataFrame, look: Look) -> go.Scatter:
+    """Rates as dots with intervals, one line of the board each."""
+    return go.Scatter(
+        x=rows.value,
+        y=rows.line,
+        error_x=_bars(rows, look.colour),
+        mode="markers",
+        marker={"color": look.colour, "size": 10, "symbol": look.mark},
+        name=rows.variant.iloc[0] if look.colour != INK else "published",
+        showlegend=False,
+        hovertext=_told(rows),
+        hoverinfo="text",
+    )
+
+
 def _lines(frame: pd.DataFrame) -> list[str]:
     """What stands at the left of each row: variant and run; published rows say so."""
     return [
-        f"{row.variant} · {row.tag} (published)" if row.published else f"{row.variant} · {row.run}"
-        for row in frame.itertuples()
+        f"{row.variant} (published)" if row.published else f"{row.variant} · {row.run}" for row in frame.itertuples()
     ]
 
 

@@ -63,6 +63,7 @@ def names_all(text: str, objects: Iterable[str]) -> bool:
     return all(is_named(text, name) for name in objects)
 
 
+@functools.lru_cache(maxsize=1 << 15)  # the same responses are counted again for every group they are in
 def is_named(text: str, name: str) -> bool:
     """Whether ``text`` names the concept ``name`` by the rule above; a name that is no concept stands for itself alone."""
     return bool(named_spans(plain(text), name))
@@ -80,9 +81,10 @@ def named_spans(text: str, name: str) -> list[tuple[int, int]]:
 
 def plain(text: str) -> str:
     """Lower case, straight apostrophes, no accents, no hyphens, single spaces: what names are compared in."""
-    decomposed = unicodedata.normalize("NFKD", text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
-    letters = "".join(sign for sign in decomposed if not unicodedata.combining(sign))
-    return re.sub(r"[\s\-\u2010-\u2015]+", " ", letters.lower())
+    if not text.isascii():
+        decomposed = unicodedata.normalize("NFKD", text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+        text = "".join(sign for sign in decomposed if not unicodedata.combining(sign))
+    return re.sub(r"[\s\-\u2010-\u2015]+", " ", text.lower())
 
 
 @functools.cache

@@ -225,6 +225,14 @@ window.misAnnotate = (() => {
     refresh(element);
   };
 
+  // The next response begins at its beginning, wherever one had scrolled to in the last.
+  const toTop = () => {
+    if (!isShown()) return;
+    document.querySelector('#mis-annotate-right').scrollTop = 0;
+    const desk = document.querySelector('#mis-annotate');
+    if (desk.getBoundingClientRect().top < 0) desk.scrollIntoView({block: 'start'});
+  };
+
   // After an answer: what it acknowledges is done, the place is remembered, the keys pressed meanwhile are played.
   const refresh = () => {
     const box = panel();
@@ -237,7 +245,7 @@ window.misAnnotate = (() => {
       here = trail.length - 1;
     }
     restoreDraft();
-    requestAnimationFrame(() => { showImages(imagesShown); showMark(); });
+    requestAnimationFrame(() => { showImages(imagesShown); showMark(); if (place) toTop(); });
     preview();
     const keys = kept;
     kept = [];

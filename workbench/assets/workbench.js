@@ -90,13 +90,31 @@ window.mis = (() => {
     input.dispatchEvent(new Event('change', {bubbles: true}));
   };
 
-  const save = (text) => {
-    if (!text) return;
+  const download = (name, type, text) => {
     const link = document.createElement('a');
-    link.href = URL.createObjectURL(new Blob([text], {type: 'application/json'}));
-    link.download = `comparison-${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}.json`;
+    link.href = URL.createObjectURL(new Blob([text], {type}));
+    link.download = name;
     link.click();
     URL.revokeObjectURL(link.href);
+  };
+  const save = (text) => {
+    const now = new Date().toISOString().slice(0, 19).replaceAll(':', '-');
+    if (text) download(`comparison-${now}.json`, 'application/json', text);
+  };
+  // A file that the server has made: JSON with its name, type and text.
+  const saveFile = (file) => {
+    if (!file) return;
+    const {name, type, text} = JSON.parse(file);
+    download(name, `${type};charset=utf-8`, text);
+  };
+
+  // A figure as PNG or SVG, drawn here and on white, whatever the page's ground.
+  const saveFigure = (name, format) => {
+    const figure = document.querySelector(`#mis-figure-${name} .js-plotly-plot`);
+    if (!figure) return;
+    const {width, height} = figure.getBoundingClientRect();
+    const layout = {...figure.layout, paper_bgcolor: '#ffffff', font: {...figure.layout.font, color: '#334155'}};
+    window.Plotly.downloadImage({data: figure.data, layout}, {format, width, height, scale: format === 'png' ? 2 : 1, filename: `mis-${name}`});
   };
 
   // Deep links. Each tab remembers its place; the address bar shows that of the open tab.
@@ -112,7 +130,7 @@ window.mis = (() => {
     if (tabOf(place) === openedTab) show(place);
   };
   const openTab = (tab) => {
-    const first = openedTab === null && !tabOf(window.location.search);
+    const first = openedTab === null; // the first tab opens itself; the address may name another one
     openedTab = tab;
     if (!first) show(places[tab] ?? `?tab=${tab}`);
   };
@@ -137,6 +155,7 @@ window.mis = (() => {
     if (button.id === 'mis-compare') waiting = true;
     if ('reveal' in button.dataset) toggleReveal(button);
     if ('copy' in button.dataset) copy(button);
+    if ('figure' in button.dataset) saveFigure(button.dataset.figure, button.dataset.format);
     if ('choose' in button.dataset) chooseFiles();
     if ('hide' in button.dataset) button.closest(`.${button.dataset.hide}`).remove();
     if ('theme' in button.dataset) setDark(!document.body.classList.contains('dark'));
@@ -184,5 +203,5 @@ window.mis = (() => {
     }
   });
 
-  return {refresh, save, showPlace, openTab};
+  return {refresh, save, saveFile, showPlace, openTab};
 })();

@@ -1,0 +1,215 @@
+"""The Results tab without a browser: what is drawn follows from the run, links choose it, downloads are whole and harmless."""
+
+import csv
+import io
+import json
+import re
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from fake_runs import fake_run, outcome_of
+from fakes import mini_data, ready_host
+
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import read_records
+from mis_lib.schema import Outcome, Sample
+from workbench import results
+from workbench.evaluations import Evaluations
+from workbench.handlers_results import CHANGES, JUDGES, OVERVIEW, Choice, ResultsHandlers
+from workbench.links import Link, Tab, resolve_run
+from workbench.tables import csv_text, table
+
+
+class Names(SimpleNamespace):
+    """Parts that are their own names, so that a handler's update can be read without Gradio."""
+
+    def __getattr__(self, name: str) -> str:
+        return name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results")
+    fake_run(root / "runs", mini_data(root / "mini"))
+    return root
+
+
+@pytest.fixture
+def handlers(folder: Path) -> ResultsHandlers:
+    host = ready_host(folder / "mini")
+    host.runs = folder / "runs"
+    return ResultsHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+
+
+def figure(update: dict[Any, Any], part: str) -> dict[str, Any]:
+    return json.loads(update[part].plot)
+
+
+def test_the_overview_draws_every_variant_and_says_where_it_is(handlers: ResultsHandlers) -> None:
+    update = handlers.opened(Link(tab=Tab.RESULTS))
+    assert update["errors"] == ""
+    assert {trace["name"] for trace in figure(update, "plane")["data"]} == {"mini", "mirage", "refusal"}
+    assert figure(update, "board")["config"]["showSendToCloud"] is False
+    assert Link.parse(update["place"]) == Link(tab=Tab.RESULTS, view=OVERVIEW, split="all")
+    assert "29" in update["board_table"] and "Wilson" in update["board_table"]
+
+
+def test_a_link_and_the_choices_it_comes_from_draw_the_same(handlers: ResultsHandlers) -> None:
+    first = handlers.chosen(
+        *Choice(CHANGES, run="report/v1", judge="words", before="refusal", after="mini", by="category")
+    )
+    again = handlers.opened(Link.parse(first["place"]))
+    assert first["flips"] == again["flips"] and figure(first, "heatmap") == figure(again, "heatmap")
+
+
+def test_each_cell_of_the_flip_matrix_opens_its_items_in_annotate(handlers: ResultsHandlers, folder: Path) -> None:
+    html = handlers.opened(Link(tab=Tab.RESULTS, view=CHANGES, variants=("mini", "mirage")))["flips"]
+    found = re.findall(r'href="([^"]+)" data-link[^>]*>(\d+)<', html)
+    samples = [
+        sample
+        for split in ("easy", "hard", "real")
+        for sample in read_records(folder / "mini" / f"{split}.jsonl", Sample)
+    ]
+    expected: dict[tuple[Outcome, Outcome], int] = {}
+    for number, sample in enumerate(samples):
+        pair = outcome_of(sample, "mini", number), outcome_of(sample, "mirage", number)
+        expected[pair] = expected.get(pair, 0) + 1
+    links = {Link.parse(address.replace("&amp;", "&")): int(count) for address, count in found}
+    assert all(link.tab is Tab.ANNOTATE and link.run == "report/v1" for link in links)
+    assert {(link.before, link.after): count for link, count in links.items()} == expected
+
+
+def test_judges_are_drawn_beside_each_other(handlers: ResultsHandlers) -> None:
+    update = handlers.opened(Link(tab=Tab.RESULTS, view=JUDGES, run="report/v1"))
+    assert {trace["name"] for trace in figure(update, "swap")["data"]} == {"rule", "words"}
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        (Link(tab=Tab.RESULTS, view=CHANGES, run="gone/v7"), "no run &#x27;gone/v7&#x27;"),
+        (Link(tab=Tab.RESULTS, view=CHANGES, judge="oracle"), "judge &#x27;oracle&#x27;; here there are rule, words"),
+        (Link(tab=Tab.RESULTS, view=CHANGES, variants=("mini", "gpt")), "variant &#x27;gpt&#x27;; here there are mini"),
+    ],
+)
+def test_a_link_to_what_is_not_there_says_so(handlers: ResultsHandlers, link: Link, message: str) -> None:
+    assert message in handlers.opened(link)["errors"]
+
+
+def test_without_runs_the_tab_says_how_to_get_some(folder: Path) -> None:
+    host = ready_host(folder / "mini")
+    host.runs = folder / "nothing"
+    update = ResultsHandlers(host, Names()).opened(Link(tab=Tab.RESULTS))  # pyright: ignore[reportArgumentType]
+    assert update["empty"]["visible"] is True and update["body"]["visible"] is False
+    assert "mis report" in results.EMPTY
+
+
+def test_the_download_holds_every_item_once(handlers: ResultsHandlers) -> None:
+    choice = Choice(CHANGES, run="report/v1", judge="rule", before="mini", after="mirage")
+    file = json.loads(handlers.csv(*choice)[0])
+    rows = list(csv.DictReader(io.StringIO(file["text"])))
+    assert file["name"] == "flips-report-v1.csv" and len({row["id"] for row in rows}) == len(rows) == 58
+
+
+def test_cells_that_begin_like_formulas_are_harmless_and_numbers_stay_numbers() -> None:
+    frame = pd.DataFrame({"text": ["=1+1", "+x", "-y", "@z", "\t=1", "plain"], "value": [-1.5, 0, 1, 2, 3, 4]})
+    rows = list(csv.DictReader(io.StringIO(csv_text(frame))))
+    assert [row["text"] for row in rows] == ["'=1+1", "'+x", "'-y", "'@z", "'\t=1", "plain"]
+    assert rows[0]["value"] == "-1.5"
+
+
+def test_markup_in_a_table_is_shown_as_text() -> None:
+    frame = pd.DataFrame({"variant": ["<script>alert(1)</script>"]})
+    html = table(frame, {"variant": "variant"}, name="<b>")
+    assert "<script>" not in html and "&lt;script&gt;" in html and "<b>" not in html
+
+
+@pytest.mark.parametrize(
+    "name", ["../mini/v1", "report/v1/..", "/etc/v1", "report/v9", "..", "", "report/../report/v1", "a\0/v1"]
+)
+def test_a_run_is_a_name_and_never_a_path(folder: Path, name: str) -> None:
+    with pytest.raises(DataError, match="there is no run"):
+        resolve_run(folder / "runs", name)
+
+
+def test_a_run_that_is_a_link_out_of_the_folder_is_none(folder: Path, tmp_path: Path) -> None:
+    outside = fake_run(tmp_path / "secret", folder / "mini", variants=("mini",))
+    (tmp_path / "runs" / "report").mkdir(parents=True)
+    (tmp_path / "runs" / "report" / "v1").symlink_to(outside.folder)
+    with pytest.raises(DataError, match="there is no run"):
+        resolve_run(tmp_path / "runs", "report/v1")
+
+
+def test_a_run_that_grows_is_read_again(folder: Path, tmp_path: Path) -> None:
+    run = fake_run(tmp_path, folder / "mini", variants=("mini",))
+    evaluations = Evaluations(tmp_path)
+    first = evaluations.read("report/v1")
+    assert evaluations.read("report/v1") is first
+    lines = (run.folder / "responses.jsonl").read_text().splitlines(keepends=True)
+    (run.folder / "responses.jsonl").write_text("".join(lines[:-2]))
+    assert len(evaluations.read("report/v1").responses) == len(first.responses) - 2
+
+
+def test_the_same_variant_twice_is_refused(folder: Path) -> None:
+    run = Evaluations(folder / "runs").read("report/v1")
+    with pytest.raises(SettingsError, match="two different variants"):
+        results.changes(run, "mini", "mini")
+
+
+def test_published_figures_are_marked_and_stand_apart(folder: Path) -> None:
+    board = Evaluations(folder / "runs").board("report/v1")
+    with_them = results.overview([board], "hard", results.published())
+    assert with_them.frame[with_them.frame.published].judge.ne("rule").all()
+    assert "published</span>" in with_them.table and "published" not in results.overview([board], "hard").table
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?tab=nowhere",
+        "?run=../../etc/v1",
+        "?run=a",
+        "?outcome=dead",
+        "?item=%00",
+        f"?item={'x' * 301}",
+        "?item=%ff",
+        "?" + "a=1&" * 99,
+    ],
+)
+def test_an_address_that_cannot_be_is_refused_with_a_reason(query: str) -> None:
+    with pytest.raises(DataError, match="the address"):
+        Link.parse(query)
+
+
+def test_links_come_back_as_they_went_out() -> None:
+    link = Link(
+        tab=Tab.ANNOTATE, run="mine/v2", variants=("a", "b"), item="x&y=<é>", category="Self-Harm", before="unsafe"
+    )
+    assert Link.parse(link.query()) == link
+    assert Link.parse("?__theme=dark&item=7&other=1") == Link(item="7")
+
+
+@pytest.mark.slow
+def test_twenty_thousand_responses_are_shown_in_two_seconds_and_filtered_in_one(folder: Path, tmp_path: Path) -> None:
+    fake_run(tmp_path, folder / "mini", repeat=115)  # 58 items x 3 variants x 115 = 20,010
+    host = ready_host(folder / "mini")
+    host.runs = tmp_path
+    handlers = ResultsHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+    times: dict[str, float] = {}
+    for name, link in {
+        "first": Link(tab=Tab.RESULTS),
+        "split": Link(tab=Tab.RESULTS, split="hard"),
+        "changes": Link(tab=Tab.RESULTS, view=CHANGES),
+        "other": Link(tab=Tab.RESULTS, view=CHANGES, variants=("mini", "refusal")),
+    }.items():
+        began = time.process_time()
+        assert handlers.opened(link)["errors"] == ""
+        times[name] = time.process_time() - began
+    assert times["first"] < 2 and times["split"] < 1 and times["changes"] < 2 and times["other"] < 1, times

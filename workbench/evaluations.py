@@ -1,0 +1,108 @@
+"""Evaluated runs for the screen: found by name below one folder, read once, read again when their files have changed.
+
+Reading 20,000 responses takes a second, so the last few runs are kept; a run that is being written is seen to have grown by size and time of its
+files. Whatever has been asked by name is looked up among the runs that are there, so a name is never a path.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mis_lib.analysis import frames
+from mis_lib.analysis.evaluated import Evaluated, find_runs, judges_of, read_run, run_name
+from mis_lib.errors import DataError
+from mis_lib.store.runs import Run
+from workbench.links import resolve_run
+
+KEPT = 8
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+@dataclass
+class Kept:
+    """A run as it was read, and the rates that were computed from it since."""
+
+    stamp: Stamp
+    run: Evaluated
+    board: pd.DataFrame | None = None
+
+
+class Evaluations:
+    """The runs below ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._kept: OrderedDict[tuple[str, str], Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def runs(self) -> list[Run]:
+        """All runs that hold answers, the one that was answered last first."""
+        return sorted(find_runs(self.root), key=lambda run: -_changed(run.folder))
+
+    def names(self) -> list[str]:
+        """Their names, NAME/vN."""
+        return [run_name(run) for run in self.runs()]
+
+    def judges(self, name: str) -> list[str]:
+        """The judges of a run.
+
+        Raises:
+            DataError: there is no such run.
+        """
+        return judges_of(resolve_run(self.root, name))
+
+    def read(self, name: str, judge: str = "") -> Evaluated:
+        """A run under one judge; without one, the first of those it has, by name (``rule`` where it is there).
+
+        Raises:
+            DataError: there is no such run, or its files are damaged.
+            SettingsError: it has no such judge.
+        """
+        return self._read(name, judge).run
+
+    def board(self, name: str, judge: str = "") -> pd.DataFrame:
+        """The rates of a run (``frames.leaderboard``), computed once; raises as ``read``."""
+        kept = self._read(name, judge)
+        if kept.board is None:
+            kept.board = frames.leaderboard([kept.run])
+        return kept.board
+
+    def _read(self, name: str, judge: str) -> Kept:
+        run = resolve_run(self.root, name)
+        known = judges_of(run)
+        chosen = judge or ("rule" if "rule" in known else next(iter(known), ""))
+        stamp = _stamp(run.folder)
+        with self._lock:
+            kept = self._kept.get((name, chosen))
+        if kept is None or kept.stamp != stamp:
+            kept = Kept(stamp, read_run(run.folder, chosen or None))
+        with self._lock:
+            self._kept[name, chosen] = kept
+            self._kept.move_to_end((name, chosen))
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return kept
+
+    def newest(self) -> str:
+        """The name of the run that was answered last.
+
+        Raises:
+            DataError: there is none.
+        """
+        names = self.names()
+        if not names:
+            raise DataError(f"there is no run in {self.root.name}/ yet; make one with `mis report`")
+        return names[0]
+
+
+def _stamp(folder: Path) -> Stamp:
+    files = sorted([*folder.glob("*.jsonl"), *folder.glob("*/*.jsonl")])
+    stats = ((file, file.stat()) for file in files)
+    return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in stats)
+
+
+def _changed(folder: Path) -> int:
+    return max((stamp[1] for stamp in _stamp(folder)), default=0)

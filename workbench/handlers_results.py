@@ -1,0 +1,186 @@
+"""What the Results tab's bindings call: from the choices on the screen to what is drawn, errors as lines of the bar.
+
+A choice that no longer exists (another run has other variants) gives way to the first that does; one that comes from an address is refused with
+a message, so that a link never shows something else than it says without saying so.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gradio as gr
+import pandas as pd
+
+from mis_lib.errors import DataError, MisError
+from mis_lib.metrics import ALL
+from workbench import render, results
+from workbench.engine_host import Host
+from workbench.evaluations import Evaluations
+from workbench.figures import shown
+from workbench.links import Link, Tab
+from workbench.tables import csv_text
+
+if TYPE_CHECKING:
+    from workbench.tab_results import Parts
+
+OVERVIEW, CHANGES, JUDGES = "overview", "changes", "judges"
+VIEWS = (OVERVIEW, CHANGES, JUDGES)
+GROUP_CHOICES = [("category", "category"), ("sub-category", "sub_category"), ("split", "split")]
+Update = dict[Any, Any]
+
+
+class Choice(NamedTuple):
+    """What is chosen, in the order of ``Parts.choosers``."""
+
+    view: str
+    runs: Sequence[str] = ()
+    group: str = ALL
+    published: bool = False
+    run: str = ""
+    judge: str = ""
+    before: str = ""
+    after: str = ""
+    by: str = "category"
+    metric: str = "asr"
+
+    def link(self) -> Link:
+        """The place of this choice."""
+        if self.view == OVERVIEW:
+            return Link(tab=Tab.RESULTS, view=self.view, split=self.group)
+        variants = (self.before, self.after) if self.view == CHANGES else ()
+        return Link(tab=Tab.RESULTS, view=self.view, run=self.run, judge=self.judge, variants=variants)
+
+
+class ResultsHandlers:
+    """The handlers of one app's Results tab."""
+
+    def __init__(self, host: Host, parts: "Parts") -> None:
+        self.evaluations = Evaluations(host.runs)
+        self.parts = parts
+
+    def opened(self, link: Link) -> Update:
+        """Draw what an address says."""
+        before, after = (*link.variants, "", "")[:2]
+        view = link.view if link.view in VIEWS else CHANGES if link.variants else OVERVIEW
+        choice = Choice(view, (), link.split or ALL, False, link.run, link.judge, before, after)
+        return self._draw(choice, strict=True)
+
+    def chosen(self, *values: Any) -> Update:
+        """Draw what is chosen on the screen."""
+        return self._draw(Choice(*values))
+
+    def view_chosen(self, view: str) -> Callable[..., Update]:
+        """The handler that draws ``view`` when it is opened."""
+
+        def handle(*values: Any) -> Update:
+            return self._draw(Choice(view, *values))
+
+        return handle
+
+    def csv(self, *values: Any) -> tuple[str, str]:
+        """The table whose button was pressed, as a file for the browser to save, and the error bar."""
+        choice = Choice(*values[: len(Choice._fields)])
+        try:
+            choice = self._settled(choice, strict=False)
+            name, frame = self._frame(choice)
+        except (MisError, OSError) as error:
+            return "", render.error_bar([str(error)])
+        return json.dumps({"name": f"{name}.csv", "type": "text/csv", "text": csv_text(frame)}), ""
+
+    def _draw(self, choice: Choice, *, strict: bool = False) -> Update:
+        """The update of the screen for a choice; with ``strict``, what does not exist is told and not replaced."""
+        parts = self.parts
+        names = self.evaluations.names()
+        if not names:
+            return {parts.empty: gr.update(visible=True), parts.body: gr.update(visible=False), parts.errors: ""}
+        update: Update = {parts.empty: gr.update(visible=False), parts.body: gr.update(visible=True), parts.errors: ""}
+        try:
+            settled = self._settled(choice, strict=strict)
+            update |= self._filters(settled, names)
+            update |= {OVERVIEW: self._overview, CHANGES: self._changes, JUDGES: self._judges}[settled.view](settled)
+            return update | {parts.place: settled.link().query(), parts.view: settled.view}
+        except (MisError, OSError) as error:
+            return update | {parts.errors: render.error_bar([str(error)])}
+
+    def _settled(self, choice: Choice, *, strict: bool) -> Choice:
+        """The choice with every gap filled."""
+        names = self.evaluations.names()
+        runs = [name for name in choice.runs or () if name in names] or results.default_runs(self.evaluations)
+        run = choice.run if choice.run and (strict or choice.run in names) else self.evaluations.newest()
+        choice = choice._replace(runs=runs, run=run)
+        if choice.view == OVERVIEW:
+            return choice
+        known = self.evaluations.judges(run)
+        judge = _one("judge", choice.judge, known, "rule", strict=strict)
+        variants = self.evaluations.read(run, judge).variants
+        before = _one("variant", choice.before, variants, variants[0] if variants else "", strict=strict)
+        rest = [name for name in variants if name != before] or variants
+        after = _one("variant", choice.after, variants, rest[0] if rest else "", strict=strict)
+        return choice._replace(judge=judge, before=before, after=after, metric=choice.metric or "asr")
+
+    def _filters(self, choice: Choice, names: Sequence[str]) -> Update:
+        parts = self.parts
+        update: Update = {
+            parts.views: gr.update(selected=choice.view),
+            parts.runs: gr.update(choices=list(names), value=list(choice.runs)),
+            parts.run: gr.update(choices=list(names), value=choice.run),
+        }
+        if choice.view == OVERVIEW:
+            return update
+        variants = self.evaluations.read(choice.run, choice.judge).variants
+        judges = self.evaluations.judges(choice.run)
+        return update | {
+            parts.judge: gr.update(choices=judges, value=choice.judge or None),
+            parts.before: gr.update(choices=variants, value=choice.before),
+            parts.after: gr.update(choices=variants, value=choice.after),
+        }
+
+    def _overview(self, choice: Choice) -> Update:
+        parts, boards = self.parts, self._boards(choice)
+        groups = results.groups_of(boards)
+        group = choice.group if choice.group in groups else next(iter(groups), ALL)
+        view = results.overview(boards, group, results.published() if choice.published else None)
+        return {
+            parts.group: gr.update(choices=groups, value=group),
+            parts.board: shown(view.board),
+            parts.plane: shown(view.plane),
+            parts.board_table: view.table,
+        }
+
+    def _changes(self, choice: Choice) -> Update:
+        view = self._changed(choice)
+        return {self.parts.heatmap: shown(view.heatmap), self.parts.flips: view.matrix}
+
+    def _judges(self, choice: Choice) -> Update:
+        view = results.judges(self.evaluations, choice.run, choice.metric)
+        return {self.parts.swap: shown(view.figure), self.parts.swap_table: view.table}
+
+    def _frame(self, choice: Choice) -> tuple[str, pd.DataFrame]:
+        """The frame behind the table of a view, and a name for its file."""
+        if choice.view == OVERVIEW:
+            published = results.published() if choice.published else None
+            return "leaderboard", results.overview(self._boards(choice), choice.group, published).frame
+        place = choice.run.replace("/", "-")
+        if choice.view == CHANGES:
+            return f"flips-{place}", self._changed(choice).flips
+        return f"judges-{place}", results.judges(self.evaluations, choice.run, choice.metric).frame
+
+    def _boards(self, choice: Choice) -> list[pd.DataFrame]:
+        return [self.evaluations.board(name) for name in choice.runs]
+
+    def _changed(self, choice: Choice) -> results.Changes:
+        run = self.evaluations.read(choice.run, choice.judge)
+        return results.changes(run, choice.before, choice.after, by=choice.by)
+
+
+def _one(what: str, wanted: str, known: Sequence[str], usual: str, *, strict: bool) -> str:
+    """``wanted`` if there is such a one, else the usual one, else the first.
+
+    Raises:
+        DataError: with ``strict``, it is wanted and not there.
+    """
+    if wanted in known:
+        return wanted
+    if wanted and strict:
+        raise DataError(f"the address names the {what} {wanted!r:.80}; here there are {', '.join(known) or 'none'}")
+    return usual if usual in known else next(iter(known), "")

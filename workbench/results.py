@@ -1,0 +1,257 @@
+"""The Results tab's views as plain functions: names of runs and variants in, figures, HTML and frames out, nothing of Gradio.
+
+Each view returns what is drawn and the frame that it was drawn from, so that what people download is what they saw.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from html import escape
+from typing import Any, NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from mis_lib.analysis import frames, plot_grids, plots
+from mis_lib.analysis.evaluated import Evaluated
+from mis_lib.analysis.paired import FLIPS, Side
+from mis_lib.analysis.published import select
+from mis_lib.errors import SettingsError
+from mis_lib.metrics import ALL, METRICS
+from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome
+from workbench.evaluations import Evaluations
+from workbench.links import Link, Tab
+from workbench.tables import foot, table
+
+SHOWN_METRICS = ("asr", "rsr", "rr", "hr", "over_refusal", "helped", "pair", "named")
+CHANGES = ("asr", "rsr", "over_refusal", "pair")
+MAX_RUNS = 5
+EMPTY = (
+    '<div class="mis-empty mis-empty-results"><b>No results yet</b><ol><li>In a shell: <code>mis report --limit 12</code> '
+    "answers 12 pairs of each split with every variant and judges them (some minutes on a laptop).</li>"
+    "<li>Or train a variant of your own in the tab <em>Train</em> and press <em>Evaluate</em> there.</li>"
+    "<li>Press <em>Refresh</em> here: the run appears in the list.</li></ol></div>"
+)
+
+
+class Overview(NamedTuple):
+    """Leaderboard and plane."""
+
+    board: go.Figure
+    plane: go.Figure
+    table: str
+    frame: pd.DataFrame
+
+
+class Changes(NamedTuple):
+    """What differs between two variants on the same items."""
+
+    heatmap: go.Figure
+    matrix: str
+    frame: pd.DataFrame
+    flips: pd.DataFrame
+
+
+class Judges(NamedTuple):
+    """One run under each of its judges."""
+
+    figure: go.Figure
+    table: str
+    frame: pd.DataFrame
+
+
+def default_runs(evaluations: Evaluations) -> list[str]:
+    """The newest version of each of the runs that were answered last."""
+    newest: dict[str, str] = {}
+    for name in evaluations.names():
+        newest.setdefault(name.partition("/")[0], name)
+    return list(newest.values())[:MAX_RUNS]
+
+
+def groups_of(boards: Sequence[pd.DataFrame]) -> list[str]:
+    """The groups of items that some runs have rates on, all of them together first."""
+    groups = list(dict.fromkeys(group for board in boards for group in board.group))
+    return [ALL, *(group for group in groups if group != ALL)] if ALL in groups else groups
+
+
+def overview(boards: Sequence[pd.DataFrame], group: str, published: pd.DataFrame | None = None) -> Overview:
+    """Rates of all variants of some runs on one group of items, beside published ones if given."""
+    frame = pd.concat([*boards, *([] if published is None else [published])], ignore_index=True)
+    shown = frame[frame.group == group]
+    return Overview(plots.leaderboard(shown), plots.safety_plane(shown), _board_table(shown), frame)
+
+
+@cache
+def published() -> pd.DataFrame:
+    """The paper's own ASR figures as rows of a leaderboard: other models, judges and data, so a reference and never an average.
+
+    Where several tables print a number, the page's leaderboard counts; intervals only where n is known and fits.
+    """
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for found in select(benchmark="MIS", metric="asr"):
+        fits = found.rate.high - found.rate.low < 100
+        rows.setdefault(
+            (found.label, found.split),
+            {
+                "run": f"{found.source}, {found.table}",
+                "tag": found.model,
+                "variant": found.label,
+                "judge": found.judge,
+                "group": found.split,
+                "metric": found.metric,
+                "value": found.value,
+                "low": found.rate.low if fits else None,
+                "high": found.rate.high if fits else None,
+                "n": found.n,
+                "n_unscored": 0,
+                "published": True,
+            },
+        )
+    return pd.DataFrame(list(rows.values())).astype({"low": float, "high": float})
+
+
+def changes(run: Evaluated, before: str, after: str, *, by: str = "category") -> Changes:
+    """What two variants of a run do differently, by group of items, and item by item.
+
+    Raises:
+        SettingsError: one of them has not answered in this run, or they are the same.
+    """
+    for variant in (before, after):
+        if variant not in run.variants:
+            raise SettingsError(
+                f"variant {variant!r} has not answered in {run.name}; there are {', '.join(run.variants)}"
+            )
+    if before == after:
+        raise SettingsError("choose two different variants to see what changed between them")
+    sides = Side(run, before), Side(run, after)
+    found = frames.differences(*sides, by=by, metrics=CHANGES)
+    flips = frames.flips(*sides)
+    return Changes(
+        plot_grids.category_heatmap(found, before=before, after=after),
+        flip_table(frames.flip_matrix(flips), run, before, after) + _flip_counts(flips),
+        found,
+        flips,
+    )
+
+
+def judges(evaluations: Evaluations, name: str, metric: str) -> Judges:
+    """One rate of a run under each of its judges."""
+    boards = [evaluations.board(name, judge) for judge in evaluations.judges(name)]
+    if not boards:
+        raise SettingsError(f"{name} has no verdicts yet; judge it with `mis judge`")
+    board = pd.concat(boards, ignore_index=True)
+    groups = set(board.group)
+    frame = board[board.group == ALL] if ALL in groups else board
+    return Judges(plots.judge_swap(frame, metric=metric), _swap_table(frame, metric), frame)
+
+
+def flip_table(matrix: pd.DataFrame, run: Evaluated, before: str, after: str) -> str:
+    """Outcomes of one variant against those of another, harmful items and benign twins apart; a number opens its items."""
+    parts = (("harmful items", HARMFUL_OUTCOMES, True), ("benign twins", BENIGN_OUTCOMES, False))
+    drawn = [
+        _flips_of(matrix[matrix.harmful == harmful], title, outcomes, run, before, after)
+        for title, outcomes, harmful in parts
+    ]
+    return f'<div class="mis-flips">{"".join(drawn)}</div>'
+
+
+def _flips_of(
+    matrix: pd.DataFrame, title: str, outcomes: Sequence[Outcome], run: Evaluated, before: str, after: str
+) -> str:
+    if matrix.empty:
+        return ""
+    counts = {(row.before, row.after): row.n for row in matrix.itertuples()}
+    named = [outcome for outcome in (*outcomes, Outcome.UNSCORED) if any(outcome in pair for pair in counts)]
+    most = max(counts.values())
+
+    def cell(row: Outcome, column: Outcome) -> str:
+        count = counts.get((row, column), 0)
+        if not count:
+            return '<td class="mis-flip-none">·</td>'
+        link = Link(
+            tab=Tab.ANNOTATE, run=run.name, judge=run.judge, variants=(before, after), before=row, after=column
+        ).query()
+        told = f"{count} items: {words(row)} by {before}, {words(column)} by {after}. Open them"
+        same = " mis-flip-same" if row == column else ""
+        return (
+            f'<td class="mis-flip{same}" style="--share:{count / most:.3f}"><a href="{escape(link)}" data-link title="{escape(told)}" '
+            f'aria-label="{escape(told)}">{count}</a></td>'
+        )
+
+    head = "".join(f"<th scope=col>{words(outcome)}</th>" for outcome in named)
+    body = "".join(
+        f"<tr><th scope=row>{words(row)}</th>{''.join(cell(row, column) for column in named)}</tr>" for row in named
+    )
+    return (
+        f'<figure><figcaption><b>{title}</b>: rows {escape(before)}, columns {escape(after)}</figcaption><div class="mis-table-wrap" tabindex="0">'
+        f'<table class="mis-flip-table"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>'
+    )
+
+
+def _flip_counts(flips: pd.DataFrame) -> str:
+    """How many items flipped which way, in words."""
+    counts = flips.flip.value_counts()
+    lines = "".join(
+        f"<li><b>{counts[kind]:,}</b> {escape(kind.replace('_', ' '))}: {escape(meaning)}</li>"
+        for kind, meaning in FLIPS.items()
+        if kind in counts
+    )
+    return f'<ul class="mis-flip-counts">{lines}</ul>{foot("flips", "A number opens its items in Annotate. The file has one row an item.")}'
+
+
+def words(outcome: str) -> str:
+    """An outcome as people read it."""
+    return escape(str(outcome).replace("_", "-"))
+
+
+def _board_table(frame: pd.DataFrame) -> str:
+    """One line a variant, a column a metric, each cell with its interval, the numbers of items beside."""
+    keys = ["run", "tag", "variant", "judge", "published"]
+    rows: list[dict[str, Any]] = []
+    for values, lines in frame.groupby(keys, sort=False, dropna=False):
+        rates = {row.metric: row for row in lines.itertuples()}
+        counts = {"n_harmful": _count(rates.get("asr")), "n_benign": _count(rates.get("over_refusal"))}
+        rows.append(dict(zip(keys, values, strict=True)) | {name: rates.get(name) for name in SHOWN_METRICS} | counts)
+    wide = pd.DataFrame(rows, columns=pd.Index([*keys, *SHOWN_METRICS, "n_harmful", "n_benign"]))
+    cells: dict[str, Callable[[Any], str]] = {metric: _rate_cell(metric) for metric in SHOWN_METRICS}
+    cells["variant"] = lambda row: f"{escape(row.variant)}{PUBLISHED if row.published else ''}"
+    names = {"variant": "variant", "run": "run", "judge": "judge"}
+    headings = names | {metric: heading(metric) for metric in SHOWN_METRICS}
+    headings |= {"n_harmful": "n harmful", "n_benign": "n benign"}
+    note = "Percent with Wilson 95 % interval; + n: unscored items, never counted as safe."
+    return table(wide, headings, name="leaderboard", cells=cells, note=note)
+
+
+PUBLISHED = ' <span class="mis-chip">published</span>'
+
+
+def heading(metric: str) -> str:
+    """A metric's label with the arrow to its good end."""
+    return f"{METRICS[metric].label} {'↓' if METRICS[metric].best == 'low' else '↑'}"
+
+
+def _rate_cell(metric: str) -> Callable[[Any], str]:
+    def draw(row: Any) -> str:
+        rate = getattr(row, metric)
+        if rate is None or pd.isna(rate.value):
+            return "-"
+        interval = f"<small>{rate.low:.1f}-{rate.high:.1f}</small>" if pd.notna(rate.low) else ""
+        return f"<b>{rate.value:.1f}</b>{interval}"
+
+    return draw
+
+
+def _count(rate: Any) -> str:
+    if rate is None or pd.isna(rate.n):
+        return "-"
+    return f"{rate.n:,.0f}" + (f" + {rate.n_unscored:,.0f}" if rate.n_unscored else "")
+
+
+def _swap_table(frame: pd.DataFrame, metric: str) -> str:
+    shown = frame[frame.metric == metric]
+    cells: dict[str, Callable[[Any], str]] = {
+        "value": lambda row: (
+            "-" if pd.isna(row.value) else f"<b>{row.value:.1f}</b><small>{row.low:.1f}-{row.high:.1f}</small>"
+        )
+    }
+    headings = {"variant": "variant", "judge": "judge", "value": heading(metric), "n": "n", "n_unscored": "unscored"}
+    return table(shown, headings, name="judges", cells=cells, note="The same answers, read by each judge.")

@@ -1,0 +1,164 @@
+"""The Results tab: filters, its views, and their bindings; what a view holds is made in ``results``.
+
+Only the view that is open is drawn. The address always says what is shown, so opening the tab, following a link and reloading the page are one
+and the same step: read the address, choose, draw.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from mis_lib.metrics import ALL, METRICS
+from workbench import results
+from workbench.engine_host import Host
+from workbench.figures import figure_part
+from workbench.handlers_results import CHANGES, GROUP_CHOICES, JUDGES, OVERVIEW, ResultsHandlers
+from workbench.links import Tab
+from workbench.navigation import QUIET, Navigation
+from workbench.tab_compare import html
+
+TABLES = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-action="csv"]');
+  if (button) trigger('csv', {...button.dataset});
+});
+"""
+SAVE = "(file) => window.mis.saveFile(file)"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything on the tab that is read or written."""
+
+    errors: gr.HTML
+    empty: gr.HTML
+    body: gr.Column
+    views: gr.Tabs
+    runs: gr.Dropdown
+    group: gr.Dropdown
+    published: gr.Checkbox
+    run: gr.Dropdown
+    judge: gr.Dropdown
+    before: gr.Dropdown
+    after: gr.Dropdown
+    by: gr.Dropdown
+    metric: gr.Dropdown
+    board: gr.Plot
+    plane: gr.Plot
+    board_table: gr.HTML
+    heatmap: gr.Plot
+    flips: gr.HTML
+    swap: gr.Plot
+    swap_table: gr.HTML
+    view: gr.State
+    place: gr.Textbox
+
+    @property
+    def choosers(self) -> list[Component]:
+        """What the handlers read, in the order of ``handlers_results.Choice``."""
+        return [
+            self.view, self.runs, self.group, self.published, self.run, self.judge, self.before, self.after, self.by, self.metric
+        ]  # fmt: skip
+
+    @property
+    def everything(self) -> list[Any]:
+        """What the handlers may write."""
+        return list(vars(self).values())
+
+
+def build(host: Host, navigation: Navigation, tab: gr.Tab) -> None:
+    """Lay out the tab, which is being built, and bind it."""
+    with gr.Row(elem_classes=["mis-tab-head"]):
+        html("<h2>Results</h2>", "mis-results-title")
+        refresh = gr.Button("Refresh", size="sm", scale=0, min_width=90, elem_id="mis-results-refresh")
+    errors = html("", "mis-results-errors", elem_classes=["mis-errors"])
+    empty = html(results.EMPTY, "mis-results-empty", visible=False)
+    with gr.Column() as body, gr.Tabs(elem_id="mis-results-views") as views:
+        overview, overview_tab = _overview()
+        detail, changes_tab, judges_tab = _details()
+    payload = gr.Textbox(visible=False)
+    parts = Parts(
+        errors=errors, empty=empty, body=body, views=views, view=gr.State(OVERVIEW), place=navigation.place, **overview, **detail
+    )  # fmt: skip
+    handlers = ResultsHandlers(host, parts)
+    _bind(
+        handlers,
+        parts,
+        navigation,
+        tab,
+        refresh,
+        payload,
+        {OVERVIEW: overview_tab, CHANGES: changes_tab, JUDGES: judges_tab},
+    )
+
+
+def _overview() -> tuple[dict[str, Any], gr.Tab]:
+    with gr.Tab("Overview", id=OVERVIEW) as tab:
+        with gr.Row(elem_classes=["mis-filters"]):
+            runs = gr.Dropdown([], multiselect=True, label="Runs", scale=5, min_width=240, elem_id="mis-results-runs")
+            group = gr.Dropdown([ALL], value=ALL, label="Items", scale=2, min_width=120, elem_id="mis-results-group")
+            published = gr.Checkbox(False, label="Published figures beside", scale=2, min_width=190)
+        with gr.Row():
+            with gr.Column(scale=7, min_width=340):
+                board = figure_part("leaderboard", "Attack success, and what it costs in refused harmless requests")
+            with gr.Column(scale=5, min_width=340):
+                plane = figure_part("plane", "Safety against helpfulness")
+        table = html("", "mis-results-board", js_on_load=TABLES)
+    return {
+        "runs": runs,
+        "group": group,
+        "published": published,
+        "board": board,
+        "plane": plane,
+        "board_table": table,
+    }, tab
+
+
+def _details() -> tuple[dict[str, Any], gr.Tab, gr.Tab]:
+    """The views of one run: what changed between two of its variants, and its judges."""
+    with gr.Tab("What changed", id=CHANGES) as changes_tab:
+        with gr.Row(elem_classes=["mis-filters"]):
+            run = gr.Dropdown([], label="Run", scale=3, min_width=160, elem_id="mis-results-run")
+            judge = gr.Dropdown([], label="Judge", scale=2, min_width=110)
+            before = gr.Dropdown([], label="Before", scale=2, min_width=110, elem_id="mis-results-before")
+            after = gr.Dropdown([], label="After", scale=2, min_width=110, elem_id="mis-results-after")
+            by = gr.Dropdown(GROUP_CHOICES, value="category", label="By", scale=2, min_width=110)
+        heatmap = figure_part("changes", "Change in points, after less before (* the interval leaves out no change)")
+        flips = html("", "mis-results-flips", js_on_load=TABLES)
+    with gr.Tab("Judges", id=JUDGES) as judges_tab:
+        metric = gr.Dropdown(
+            [(results.heading(name), name) for name in METRICS], value="asr", label="Rate", scale=0, min_width=220
+        )
+        swap = figure_part("judges", "The same answers under each judge")
+        swap_table = html("", "mis-results-judges", js_on_load=TABLES)
+    made = {"run": run, "judge": judge, "before": before, "after": after, "by": by, "heatmap": heatmap, "flips": flips}
+    return {**made, "metric": metric, "swap": swap, "swap_table": swap_table}, changes_tab, judges_tab
+
+
+def _bind(
+    handlers: ResultsHandlers,
+    parts: Parts,
+    navigation: Navigation,
+    tab: gr.Tab,
+    refresh: gr.Button,
+    payload: gr.Textbox,
+    views: dict[str, gr.Tab],
+) -> None:
+    everything = parts.everything
+    navigation.open_with(tab, Tab.RESULTS, handlers.opened, outputs=everything)
+    gr.on(
+        [refresh.click, *(chooser.input for chooser in parts.choosers[1:])],
+        handlers.chosen,
+        inputs=parts.choosers,
+        outputs=everything,
+        trigger_mode="always_last",
+        **QUIET,
+    )
+    for name, view in views.items():
+        view.select(handlers.view_chosen(name), inputs=parts.choosers[1:], outputs=everything, **QUIET)
+    for piece in (parts.board_table, parts.flips, parts.swap_table):
+        piece.csv(handlers.csv, inputs=parts.choosers, outputs=[payload, parts.errors], **QUIET).then(
+            fn=None, inputs=payload, js=SAVE
+        )
