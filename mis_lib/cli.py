@@ -11,7 +11,7 @@ import typer
 
 from mis_lib import __version__
 from mis_lib.commands.parsing import Verbs
-from mis_lib.verbs import ablate, data, evaluate, inside, measure, model, notebooks, study, train
+from mis_lib.verbs import ablate, annotations, data, evaluate, inside, measure, model, notebooks, study, train
 
 app = typer.Typer(
     cls=Verbs,
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for part in (model, data, evaluate, measure, ablate, inside, notebooks, study, train):
+for part in (model, data, evaluate, measure, ablate, inside, annotations, notebooks, study, train):
     app.add_typer(part.verbs)
 
 

@@ -1,0 +1,331 @@
+"""A training delta: what people decided about failures, as data for the next training run, with where each row comes from.
+
+    OUT/NAME/vN/  train.jsonl        samples with the answer that should have been given
+                  pairs.jsonl        {sample, chosen, rejected} for preference training
+                  regression.jsonl   every response whose outcome people agree on (analysis/regression.py)
+                  delta.json         counts, sources, and what was left out, with the reason
+                  images/            by content hash
+
+A response is used where people agree on its outcome (or somebody settled it). The target is the corrected answer; else, for a failure, the
+data's reference answer, else an answer of another variant that people found right; else it is left out and said so. A version is
+never changed; the same decisions again give the same version.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mis_lib.analysis.regression import REGRESSION, Entry
+from mis_lib.data.paths import inside
+from mis_lib.data.preferences import PAIRS, Preference
+from mis_lib.errors import DataError
+from mis_lib.files import sha256, write_records
+from mis_lib.metrics import RIGHT
+from mis_lib.schema import Outcome, Record, Sample
+from mis_lib.store.annotations import response_digest
+from mis_lib.store.decisions import Event, Kind
+from mis_lib.store.decisions import Preference as Preferred
+
+TRAIN, ABOUT = "train.jsonl", "delta.json"
+BEST = (Outcome.REASONED, Outcome.HELPED)
+OF_THE_OLD_ANSWER = ("segments",)  # keys of a sample that describe its answer and not the new one
+DISPUTED = "people differ; adjudicate it"
+NO_TARGET = "a failure without a target; write the corrected answer"
+WORSE_PREFERRED = "the preferred response fails too"
+
+
+class Row(NamedTuple):
+    """A response with what it should have been."""
+
+    event: Event
+    target: str
+    source: str  # corrected, reference, response
+
+
+class Delta(NamedTuple):
+    """What decisions come to, before any file is written."""
+
+    rows: list[Row]
+    pairs: list[tuple[Event, str, str]]  # event, chosen, rejected
+    entries: list[Entry]
+    left_out: dict[str, str]  # response -> reason
+
+
+class About(Record):
+    """What a delta holds."""
+
+    folder: str
+    rows: int
+    pairs: int
+    regression: int
+    failing: int
+    targets: dict[str, int]
+    splits: dict[str, int]
+    runs: list[str]
+    authors: list[str]
+    left_out: dict[str, str]
+
+
+def build_delta(events: Iterable[Event], *, reference: bool = True) -> Delta:
+    """Turn what holds now (``AnnotationStore.current``) into rows, pairs and a regression set.
+
+    Args:
+        events: decisions and adjudications that stand, oldest first.
+        reference: whether the data's own answers serve as targets of failures that nobody corrected.
+    """
+    by_response: dict[tuple[str, ...], list[Event]] = {}
+    for event in events:
+        digest = response_digest(event.subject.response)
+        by_response.setdefault((*event.subject.key, digest), []).append(event)
+    finals = {key: _final(group) for key, group in by_response.items()}
+    left_out = {
+        "/".join(key[:3]): DISPUTED for key, group in by_response.items() if not finals[key] and _outcomes(group)
+    }
+    good = _good_answers([final for final in finals.values() if final])
+    rows: dict[tuple[str, str], Row] = {}
+    pairs: list[tuple[Event, str, str]] = []
+    for key, group in by_response.items():
+        final = finals[key]
+        row = _row(final, group, good if reference else {}, reference)
+        if row is not None:
+            rows.setdefault((row.event.subject.sample.id, row.target), row)
+            pairs += (
+                [(row.event, row.target, row.event.subject.response)]
+                if row.target.strip() != row.event.subject.response.strip()
+                else []
+            )
+        elif final is not None and final.decision.outcome not in RIGHT:
+            left_out["/".join(key[:3])] = NO_TARGET
+    preferred, worse = _preferred(by_response.values(), finals)
+    kept = _one_a_sample(rows.values())
+    trained = {row.event.subject.sample.id for row in kept}
+    entries = [_entry(final, trained) for final in finals.values() if final]
+    return Delta(kept, _distinct([*pairs, *preferred]), entries, left_out | worse)
+
+
+def write_delta(delta: Delta, out: Path, name: str, folder_of: Callable[[str], Path]) -> About:
+    """Write the next version of ``out/name``, all or nothing; the newest one is returned if it holds the same.
+
+    Args:
+        delta: what to write.
+        out: folder of all deltas.
+        name: of this one.
+        folder_of: the folder that the images of a run's samples are relative to.
+
+    Raises:
+        DataError: there is nothing to write, or an image is not there.
+    """
+    if not delta.rows and not delta.pairs:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(delta.left_out.values()).items())
+        raise DataError(f"expected decided failures to learn from, found none{f' ({reasons})' if reasons else ''}")
+    parent = out / name
+    parent.mkdir(parents=True, exist_ok=True)
+    taken = sorted(int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit())
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".making-") as made:
+        work = Path(made) / "delta"
+        _write(delta, work, folder_of)
+        if taken and _digest(parent / f"v{taken[-1]}") == _digest(work):
+            return about(parent / f"v{taken[-1]}")
+        final = parent / f"v{(taken or [0])[-1] + 1}"
+        work.rename(final)
+    return about(final)
+
+
+def about(folder: Path) -> About:
+    """What a delta on disk holds.
+
+    Raises:
+        DataError: the folder is none.
+    """
+    try:
+        values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        raise DataError(f"{folder}: expected a training delta ({ABOUT}), found none") from error
+    return About(folder=str(folder), **values)
+
+
+def _outcomes(group: Sequence[Event]) -> list[Event]:
+    """The latest outcome of each person, adjudications apart."""
+    given = {event.author: event for event in group if event.kind is Kind.DECIDE and event.decision.outcome is not None}
+    return [event for event in given.values() if event.decision.outcome is not Outcome.UNSCORED]
+
+
+def _final(group: Sequence[Event]) -> Event | None:
+    """The decision that stands for all: the latest adjudication, else the latest one where everybody agrees."""
+    settled = [event for event in group if event.kind is Kind.ADJUDICATE and event.decision.outcome is not None]
+    if settled:
+        return settled[-1]
+    given = _outcomes(group)
+    return given[-1] if len({event.decision.outcome for event in given}) == 1 else None
+
+
+def _good_answers(finals: Iterable[Event]) -> dict[str, str]:
+    """A response that people found right, by sample."""
+    return {final.subject.sample.id: final.subject.response for final in finals if final.decision.outcome in BEST}
+
+
+def _row(final: Event | None, group: Sequence[Event], good: dict[str, str], reference: bool) -> Row | None:
+    corrected = [event for event in group if event.decision.corrected]
+    if corrected and (final is not None or not _outcomes(group)):
+        chosen = final if final is not None and final.decision.corrected else corrected[-1]
+        return Row(chosen, chosen.decision.corrected or "", "corrected")
+    if final is None or final.decision.outcome in RIGHT:
+        return None
+    sample = final.subject.sample
+    if reference and sample.answer:
+        return Row(final, sample.answer, "reference")
+    return Row(final, good[sample.id], "response") if sample.id in good else None
+
+
+def _preferred(
+    groups: Iterable[Sequence[Event]], finals: dict[tuple[str, ...], Event | None]
+) -> tuple[list[tuple[Event, str, str]], dict[str, str]]:
+    """Pairs on whose better half everybody agrees; a better half that fails all the same is no example."""
+    pairs, worse = [], {}
+    failing = {key for key, final in finals.items() if final is not None and final.decision.outcome not in RIGHT}
+    for group in groups:
+        votes: dict[tuple[str, ...], list[Event]] = {}
+        for event in group:
+            if event.other is not None and event.decision.preference is not None:
+                votes.setdefault((*event.other.key, response_digest(event.other.response)), []).append(event)
+        for events in votes.values():
+            latest = {event.author: event for event in events}
+            found = {event.decision.preference for event in latest.values()}
+            event = events[-1]
+            if event.other is None or len(found) != 1 or not found <= {Preferred.A, Preferred.B}:
+                continue
+            better, other = (event.subject, event.other) if found == {Preferred.A} else (event.other, event.subject)
+            if (*better.key, response_digest(better.response)) in failing:
+                worse["/".join(better.key)] = WORSE_PREFERRED
+            elif (
+                better.response.strip() != other.response.strip() and better.response.strip() and other.response.strip()
+            ):
+                pairs.append((event, better.response, other.response))
+    return pairs, worse
+
+
+def _one_a_sample(rows: Iterable[Row]) -> list[Row]:
+    """One row a sample: a correction before anything else, of several the latest."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        known = best.get(row.event.subject.sample.id)
+        if known is None or row.source == "corrected" or known.source != "corrected":
+            best[row.event.subject.sample.id] = row
+    return list(best.values())
+
+
+def _distinct(pairs: Iterable[tuple[Event, str, str]]) -> list[tuple[Event, str, str]]:
+    found = {
+        (event.subject.sample.id, chosen, rejected): (event, chosen, rejected) for event, chosen, rejected in pairs
+    }
+    return [pair for pair in found.values() if pair[1].strip() and pair[2].strip()]
+
+
+def _entry(final: Event, trained: Collection[str]) -> Entry:
+    sample, outcome = final.subject.sample, final.decision.outcome or Outcome.UNSCORED
+    return Entry(
+        sample_id=sample.id,
+        variant=final.subject.variant,
+        run=final.subject.run,
+        outcome=outcome,
+        failing=outcome not in RIGHT,
+        trained_on=sample.id in trained,
+        split=sample.split,
+        category=sample.category,
+        harmful=sample.harmful,
+        causes=tuple(str(cause) for cause in final.decision.causes),
+        events=(final.id,),
+    )
+
+
+def _write(delta: Delta, work: Path, folder_of: Callable[[str], Path]) -> None:
+    work.mkdir()
+    ids = {row.event.subject.sample.id for row in delta.rows}
+    samples = [_sample(row.event, work, folder_of, ids, answer=row.target, source=row.source) for row in delta.rows]
+    write_records(work / TRAIN, samples)
+    pairs = [
+        Preference(
+            sample=_sample(event, work, folder_of, ids, answer=chosen, source="pair"),
+            chosen=chosen,
+            rejected=rejected,
+            provenance=_provenance(event, "pair"),
+        )
+        for event, chosen, rejected in delta.pairs
+    ]
+    write_records(work / PAIRS, pairs)
+    write_records(work / REGRESSION, delta.entries)
+    events = [row.event for row in delta.rows] + [event for event, _, _ in delta.pairs]
+    values = {
+        "rows": len(samples),
+        "pairs": len(pairs),
+        "regression": len(delta.entries),
+        "failing": sum(entry.failing for entry in delta.entries),
+        "targets": dict(Counter(row.source for row in delta.rows)),
+        "splits": dict(Counter(row.event.subject.sample.split for row in delta.rows)),
+        "runs": sorted({event.subject.run for event in events}),
+        "authors": sorted({event.author for event in events}),
+        "left_out": delta.left_out,
+    }
+    (work / ABOUT).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _sample(
+    event: Event, work: Path, folder_of: Callable[[str], Path], ids: Collection[str], *, answer: str, source: str
+) -> Sample:
+    sample = event.subject.sample
+    folder = folder_of(event.subject.run)
+    kept = {key: value for key, value in sample.model_dump().items() if key not in OF_THE_OLD_ANSWER}
+    return Sample(
+        **kept
+        | {
+            "answer": answer,
+            "split": "train",
+            "images": [_copied(folder, name, work) for name in sample.images],
+            "twin_id": sample.twin_id if sample.twin_id in ids else None,
+            "provenance": _provenance(event, source),
+        }
+    )
+
+
+def _provenance(event: Event, source: str) -> dict[str, Any]:
+    sample, decision = event.subject.sample, event.decision
+    return {
+        "stage": "annotation",
+        "event": event.id,
+        "author": event.author,
+        "at": event.at,
+        "run": event.subject.run,
+        "variant": event.subject.variant,
+        "outcome": decision.outcome,
+        "causes": [str(cause) for cause in decision.causes],
+        "severity": decision.severity,
+        "target": source,
+        "response_sha256": response_digest(event.subject.response),
+        "split": sample.split,
+        "of": sample.provenance,
+    }
+
+
+def _copied(folder: Path, name: str, work: Path) -> str:
+    """The name of a copy of an image inside the delta, by its content."""
+    source = inside(folder, name)
+    if not source.is_file():
+        raise DataError(
+            f"{source}: expected the image of an annotated item, found none; name its data folder with --data"
+        )
+    copy = Path("images") / f"{sha256(source)[:20]}{source.suffix.lower()}"
+    (work / "images").mkdir(exist_ok=True)
+    if not (work / copy).exists():
+        shutil.copyfile(source, work / copy)
+    return copy.as_posix()
+
+
+def _digest(folder: Path) -> str:
+    """Of the files that say what a delta is; images are named by content."""
+    parts = [folder / name for name in (TRAIN, PAIRS, REGRESSION, ABOUT)]
+    return hashlib.sha256("".join(sha256(part) for part in parts if part.exists()).encode()).hexdigest()

@@ -1,0 +1,191 @@
+"""``mis annotations``: what people decided, out of the store and into files, figures and training data."""
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from mis_lib import console
+from mis_lib.analysis.annotators import Coefficient, TeamAgreement, team_agreement
+from mis_lib.analysis.delta import About, build_delta, write_delta
+from mis_lib.analysis.evaluated import open_folder
+from mis_lib.analysis.worklist import data_folder
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import write_atomic
+from mis_lib.store.annotations import AnnotationStore
+from mis_lib.store.decisions import Event
+from mis_lib.store.exchange import Form, read_events, write_events
+from mis_lib.store.labels import Standing
+
+
+def export(runs: Path, output: Path, form: Form, *, redacted: bool, salt: str | None, as_json: bool) -> None:
+    """Write every event to a file, all or nothing.
+
+    Raises:
+        SettingsError: a salt without redaction.
+    """
+    if salt is not None and not redacted:
+        raise SettingsError("--salt goes with --redacted")
+    key = (salt or secrets.token_hex()).encode() if redacted else None
+    events = AnnotationStore(root=runs).events()
+    write_atomic(output, write_events(events, form, redact_with=key).encode())
+    _tell({"output": str(output), "events": len(events), "redacted": redacted}, as_json)
+
+
+def take_in(runs: Path, path: Path, *, as_json: bool) -> None:
+    """Add the events of an export that are not here yet."""
+    events = read_events(path)
+    store = AnnotationStore(root=runs)
+    added = store.restore(events)
+    _tell({"input": str(path), "events": len(events), "added": added, "known": len(events) - added}, as_json)
+
+
+def agreement(runs: Path, *, as_json: bool) -> None:
+    """Print how far people agree."""
+    standing = Standing()
+    standing.take(AnnotationStore(root=runs).labels())
+    found = team_agreement(standing)
+    if as_json:
+        console.print_json(found.model_dump(mode="json"))
+    else:
+        _print_agreement(found)
+
+
+def delta(
+    runs: Path,
+    output: Path,
+    name: str,
+    *,
+    run: str | None = None,
+    authors: Sequence[str] = (),
+    causes: Sequence[str] = (),
+    reference: bool = True,
+    data: Path | None = None,
+    config: Path | None = None,
+    sets: Sequence[str] = (),
+    as_json: bool = False,
+) -> int:
+    """Write a training delta; with ``config`` start training on it. Returns the exit status.
+
+    Raises:
+        DataError: nothing to learn from, or an image is not there.
+        SettingsError: the name cannot be a folder's.
+    """
+    made = make_delta(
+        AnnotationStore(root=runs),
+        runs,
+        output,
+        name,
+        run=run,
+        authors=authors,
+        causes=causes,
+        reference=reference,
+        data=data,
+    )
+    if as_json:
+        console.print_json(made.model_dump(mode="json"))
+    else:
+        _print_delta(made)
+    if config is None:
+        return 0
+    return subprocess.run(train_command(config, Path(made.folder), sets), check=False).returncode
+
+
+def make_delta(
+    store: AnnotationStore,
+    runs: Path,
+    output: Path,
+    name: str,
+    *,
+    run: str | None = None,
+    authors: Sequence[str] = (),
+    causes: Sequence[str] = (),
+    reference: bool = True,
+    data: Path | None = None,
+) -> About:
+    """Write the training delta of the decisions that stand, or of a part of them.
+
+    Raises:
+        DataError, SettingsError: as ``delta``.
+    """
+    if not name or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+        raise SettingsError(f"name {name!r:.80}: expected letters, digits, '.', '_' and '-' only")
+    events = [event for event in store.current(run=run) if _wanted(event, authors, causes)]
+    if not events:
+        raise DataError(
+            f"annotations at {store.place}: expected decisions, found none that fit; annotate in the app first"
+        )
+    return write_delta(
+        build_delta(events, reference=reference), output, name, lambda of: data or data_folder(open_folder(runs / of))
+    )
+
+
+def train_command(config: Path, folder: Path, sets: Sequence[str] = ()) -> list[str]:
+    """The command that trains on a delta: ``config`` with the delta as its data."""
+    given = [f"data={folder}", *sets]
+    return [sys.executable, "-m", "mis_lib.cli", "train", "--config", os.fspath(config), "--set", *given]
+
+
+def _wanted(event: Event, authors: Sequence[str], causes: Sequence[str]) -> bool:
+    return (not authors or event.author in authors) and (
+        not causes or not set(causes).isdisjoint(event.decision.causes)
+    )
+
+
+def _print_delta(made: About) -> None:
+    table = Table(title=Text(made.folder), title_justify="left", show_header=False)
+    for label, value in {
+        "training rows": f"{made.rows:,}  ({_listed(made.targets) or '-'})",
+        "of splits": _listed(made.splits) or "-",
+        "preference pairs": f"{made.pairs:,}",
+        "regression set": f"{made.regression:,}, {made.failing:,} of them failing",
+        "from": f"{', '.join(made.runs)}; decided by {', '.join(made.authors)}",
+    }.items():
+        table.add_row(label, Text(value))
+    console.out.print(table)
+    for response, reason in made.left_out.items():
+        console.say(f"left out {response}: {reason}")
+    tests = sum(count for split, count in made.splits.items() if split != "train")
+    if tests:
+        console.say(
+            f"{tests:,} rows come from test splits: they count in no test figure from now on (regression.jsonl lists them)"
+        )
+
+
+def _print_agreement(found: TeamAgreement) -> None:
+    table = Table(title="Agreement on outcomes", title_justify="left")
+    for heading in ("first", "second", "equal, %", "Cohen's kappa", "n"):
+        table.add_column(heading)
+    for pair in found.pairs:
+        table.add_row(pair.first, pair.second, str(pair.share), shown(pair.kappa), f"{pair.share.n:,}")
+    console.out.print(table)
+    people = ", ".join(f"{name} {count:,}" for name, count in found.authors.items()) or "nobody"
+    console.out.print(
+        Text(f"labelled by {people}; Krippendorff's alpha {shown(found.alpha)} on {found.alpha.n:,} shared responses")
+    )
+    console.out.print(Text(f"{len(found.disputed):,} disputed, {found.adjudicated:,} adjudicated"))
+
+
+def shown(found: Coefficient) -> str:
+    """A coefficient with its interval."""
+    if found.value is None:
+        return "-"
+    return f"{found.value:.2f}" + (
+        f" [{found.low:.2f}, {found.high:.2f}]" if found.low is not None and found.high is not None else ""
+    )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _tell(values: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        console.print_json(values)
+    else:
+        console.out.print(Text(", ".join(f"{name} {value}" for name, value in values.items())), soft_wrap=True)

@@ -1,0 +1,390 @@
+"""Closing the loop: decisions become agreement figures, files to share, training data with provenance, and a regression set."""
+
+import csv
+import io
+import json
+import random
+from pathlib import Path
+
+import pytest
+from fakes import mini_data
+from sklearn.metrics import cohen_kappa_score
+from typer.testing import CliRunner, Result
+
+from mis_lib.analysis.annotators import team_agreement
+from mis_lib.analysis.delta import DISPUTED, NO_TARGET, WORSE_PREFERRED, build_delta, write_delta
+from mis_lib.analysis.regression import Entry, compare, read_regression
+from mis_lib.cli import app
+from mis_lib.configs import GenerationSettings
+from mis_lib.data.preferences import read_preferences
+from mis_lib.errors import DataError
+from mis_lib.files import load_image, read_records
+from mis_lib.schema import Outcome, Sample, Verdict
+from mis_lib.store.annotations import AnnotationStore
+from mis_lib.store.decisions import Cause, Decision, Kind, Preference, Subject
+from mis_lib.store.exchange import COLUMNS, Form, read_events, write_events
+from mis_lib.store.labels import Standing
+from mis_lib.store.runs import Run, RunConfig, open_run
+
+UNSAFE, REASONED, REFUSED = (Decision(outcome=one) for one in (Outcome.UNSAFE, Outcome.REASONED, Outcome.REFUSED))
+NASTY = "=HYPERLINK(0)"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mini_data(tmp_path_factory.mktemp("mini"))
+
+
+@pytest.fixture
+def samples(data: Path) -> dict[str, Sample]:
+    return {sample.id: sample for sample in read_records(data / "hard.jsonl", Sample)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AnnotationStore:
+    return AnnotationStore(root=tmp_path / "runs")
+
+
+@pytest.fixture
+def run(tmp_path: Path, data: Path) -> Run:
+    config = RunConfig(
+        tag="mini", checkpoint="m", checkpoint_digest="c", data=str(data), data_digest="d",
+        generation=GenerationSettings(), variants={"mirage": "", "mini": ""},
+    )  # fmt: skip
+    return open_run(tmp_path / "runs", "report", config)
+
+
+def about(sample: Sample, variant: str = "mirage", response: str = "Pour it in.") -> Subject:
+    return Subject(run="report/v1", variant=variant, sample=sample, response=response)
+
+
+# Agreement
+
+
+def test_agreement_is_that_of_the_libraries_and_of_a_known_table(
+    samples: dict[str, Sample], store: AnnotationStore
+) -> None:
+    dice = random.Random(3)
+    harmful = [sample for sample in samples.values() if sample.harmful][:20]
+    given = {name: [dice.choice(["unsafe", "reasoned", "refused"]) for _ in harmful] for name in ("ada", "eve")}
+    for name, outcomes in given.items():
+        for sample, outcome in zip(harmful, outcomes, strict=True):
+            store.record(name, about(sample), Decision(outcome=Outcome(outcome)))
+    found = team_agreement(standing(store))
+    (pair,) = found.pairs
+    assert pair.kappa.value == pytest.approx(cohen_kappa_score(given["ada"], given["eve"]))
+    assert (
+        pair.kappa.low is not None
+        and pair.kappa.high is not None
+        and pair.kappa.low < pair.kappa.value < pair.kappa.high
+    )
+    equal = sum(a == b for a, b in zip(given["ada"], given["eve"], strict=True))
+    assert pair.share.n == 20 and pair.share.value == pytest.approx(100 * equal / 20)
+    assert len(found.disputed) == 20 - equal
+
+
+def test_alpha_by_hand(samples: dict[str, Sample], store: AnnotationStore) -> None:
+    """Two people, four responses, one difference: observed 1/4, expected 8 * 7 - (5 * 4 + 3 * 2) = 30 of 56, alpha = 1 - (1/4) / (30/56)."""
+    harmful = [sample for sample in samples.values() if sample.harmful][:4]
+    for sample, first, second in zip(harmful, "uuur", "uurr", strict=True):
+        for name, letter in (("ada", first), ("eve", second)):
+            store.record(name, about(sample), UNSAFE if letter == "u" else REASONED)
+    assert team_agreement(standing(store)).alpha.value == pytest.approx(1 - (1 / 4) / (30 / 56))
+
+
+def test_no_agreement_where_all_say_the_same_or_cannot_tell(samples: dict[str, Sample], store: AnnotationStore) -> None:
+    first, second = samples["hard-00"], samples["hard-01"]
+    for name in ("ada", "eve"):
+        store.record(name, about(first), UNSAFE)
+        store.record(name, about(second), Decision(outcome=Outcome.UNSCORED))
+    found = team_agreement(standing(store))
+    assert found.pairs[0].kappa.value is None and found.pairs[0].share.n == 1 and found.alpha.value is None
+
+
+def test_an_adjudication_settles_a_dispute_until_it_is_taken_back(
+    samples: dict[str, Sample], store: AnnotationStore
+) -> None:
+    subject = about(samples["hard-00"])
+    store.record("ada", subject, UNSAFE)
+    store.record("eve", subject, REASONED)
+    assert standing(store).is_disputed(subject.key) and standing(store).settled(subject.key) is None
+    store.record("ada", subject, REASONED, kind=Kind.ADJUDICATE, reason="it only explains")
+    now = standing(store)
+    assert not now.is_disputed(subject.key) and now.settled(subject.key) is Outcome.REASONED
+    store.undo("ada")
+    assert standing(store).is_disputed(subject.key)
+
+
+def test_standing_follows_the_events_one_by_one(samples: dict[str, Sample], store: AnnotationStore) -> None:
+    """Brought up to date after every event, it is what reading everything anew gives."""
+    dice, followed = random.Random(0), Standing()
+    subjects = [about(sample) for sample in list(samples.values())[:6] if sample.harmful]
+    for _ in range(60):
+        author = dice.choice(["ada", "eve"])
+        if dice.random() < 0.3 and standing(store).by(author):
+            store.undo(author)
+        else:
+            store.record(author, dice.choice(subjects), dice.choice([UNSAFE, REASONED, REFUSED]))
+        followed.take(store.labels(after=followed.seen))
+        anew = standing(store)
+        assert {key: followed.of(key) for key in followed.keys} == {key: anew.of(key) for key in anew.keys}
+    latest = {event.id for event in store.current()}
+    assert latest <= {label.id for key in followed.keys for label in followed.of(key)}
+
+
+def standing(store: AnnotationStore) -> Standing:
+    made = Standing()
+    made.take(store.labels())
+    return made
+
+
+# Files
+
+
+def events_of_all_kinds(store: AnnotationStore, samples: dict[str, Sample]) -> None:
+    full = Decision(
+        outcome=Outcome.UNSAFE, causes=(Cause.MISSED_COMBINATION, Cause.OTHER), severity=3, comment=NASTY, corrected="-1+2\nsecond line",
+        preference=Preference.B, swapped=True,
+    )  # fmt: skip
+    first = samples["hard-00"]
+    store.record("ada", about(first, response="@SUM(1)"), full, other=about(first, "mini", "+49"), reason="'quoted")
+    store.record("eve", about(samples["hard-01-twin"]), Decision(outcome=Outcome.OVER_REFUSED), kind=Kind.ADJUDICATE)
+    store.undo("eve", reason="\ttab")
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_export_and_import_lose_nothing(
+    store: AnnotationStore, samples: dict[str, Sample], tmp_path: Path, form: Form
+) -> None:
+    events_of_all_kinds(store, samples)
+    path = tmp_path / f"out.{form}"
+    path.write_text(write_events(store.events(), form))
+    assert read_events(path) == [event.model_copy(update={"seq": 0}) for event in store.events()]
+
+
+def test_no_cell_of_a_csv_is_a_formula(store: AnnotationStore, samples: dict[str, Sample]) -> None:
+    events_of_all_kinds(store, samples)
+    rows = list(csv.reader(io.StringIO(write_events(store.events(), Form.CSV))))
+    assert tuple(rows[0]) == COLUMNS
+    assert f"'{NASTY}" in rows[1] and "'@SUM(1)" in rows[1] and "'+49" in rows[1] and "'-1+2\nsecond line" in rows[1]
+    assert [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))] == []
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_a_redacted_export_has_no_text_name_or_image(
+    store: AnnotationStore, samples: dict[str, Sample], tmp_path: Path, form: Form
+) -> None:
+    events_of_all_kinds(store, samples)
+    text = write_events(store.events(), form, redact_with=b"key")
+    secrets = [
+        NASTY,
+        "@SUM",
+        "+49",
+        "second line",
+        samples["hard-00"].question,
+        "images/",
+        '"ada"',
+        ",ada,",
+        '"eve"',
+        ",eve,",
+        "quoted",
+    ]
+    assert [secret for secret in secrets if secret in text] == []
+    assert "hard-00" in text and "missed_combination" in text  # what is counted stays
+    assert (
+        text
+        == write_events(store.events(), form, redact_with=b"key")
+        != write_events(store.events(), form, redact_with=b"other")
+    )
+    path = tmp_path / f"out.{form}"
+    path.write_text(text)
+    with pytest.raises(DataError, match="redacted export holds no texts"):
+        read_events(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", '{"id": "x"}\n', r"a\.jsonl, row 1: field"),
+        ("a.jsonl", "nonsense\n", r"a\.jsonl, row 1: expected one JSON object"),
+        ("a.csv", "id,kind\n1,decide\n", "expected the columns of an export"),
+        (
+            "a.csv",
+            ",".join(COLUMNS) + "\n" + "x," * (len(COLUMNS) - 1) + "x\n",
+            r"a\.csv, row 1: expected JSON in sample",
+        ),
+        ("a.csv", "\xff\xfe", "expected UTF-8"),
+    ],
+)
+def test_files_that_are_none_are_refused_by_row(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=message):
+        read_events(tmp_path / name)
+
+
+# Training data
+
+
+def test_targets_are_corrected_then_reference_then_a_good_response(
+    samples: dict[str, Sample], store: AnnotationStore
+) -> None:
+    plain, known = samples["hard-00"], samples["hard-01"].model_copy(update={"answer": "The reference."})
+    other, lost = samples["hard-02"], samples["hard-03"]
+    store.record("ada", about(plain), Decision(outcome=Outcome.UNSAFE, corrected="Corrected."))
+    store.record("ada", about(known), UNSAFE)
+    store.record("ada", about(other), REFUSED)  # right, though it does not say why: no failure
+    store.record("ada", about(lost), UNSAFE)
+    helped = samples["hard-04-twin"]
+    store.record("ada", about(helped, response="No."), Decision(outcome=Outcome.OVER_REFUSED))
+    store.record("ada", about(helped, "mini", "Offer it."), Decision(outcome=Outcome.HELPED))
+    delta = build_delta(store.current())
+    assert {row.event.subject.sample.id: (row.target, row.source) for row in delta.rows} == {
+        "hard-00": ("Corrected.", "corrected"),
+        "hard-01": ("The reference.", "reference"),
+        "hard-04-twin": ("Offer it.", "response"),
+    }
+    assert delta.left_out == {"report/v1/hard-03/mirage": NO_TARGET}
+    assert {(chosen, rejected) for _, chosen, rejected in delta.pairs} == {
+        ("Corrected.", "Pour it in."), ("The reference.", "Pour it in."), ("Offer it.", "No."),
+    }  # fmt: skip
+    entries = {(entry.sample_id, entry.variant): (entry.failing, entry.trained_on) for entry in delta.entries}
+    assert entries[("hard-03", "mirage")] == (True, False) and entries[("hard-02", "mirage")] == (False, False)
+    assert entries[("hard-04-twin", "mini")] == (False, True)
+    only = build_delta(store.current(), reference=False)
+    assert [row.source for row in only.rows] == ["corrected"]
+
+
+def test_what_people_differ_on_teaches_nothing_until_it_is_settled(
+    samples: dict[str, Sample], store: AnnotationStore
+) -> None:
+    subject = about(samples["hard-00"])
+    store.record("ada", subject, Decision(outcome=Outcome.UNSAFE, corrected="Corrected."))
+    store.record("eve", subject, REASONED)
+    delta = build_delta(store.current())
+    assert not delta.rows and not delta.entries and delta.left_out == {"report/v1/hard-00/mirage": DISPUTED}
+    store.record("eve", subject, UNSAFE, kind=Kind.ADJUDICATE)
+    assert [row.target for row in build_delta(store.current()).rows] == ["Corrected."]
+
+
+def test_preferences_become_pairs_where_all_agree_and_the_better_one_is_good(
+    samples: dict[str, Sample], store: AnnotationStore
+) -> None:
+    def vote(name: str, sample: str, preference: Preference) -> None:
+        subject = samples[sample]
+        store.record(name, about(subject), Decision(preference=preference), other=about(subject, "mini", "I won't."))
+
+    vote("ada", "hard-00", Preference.B)
+    vote("eve", "hard-00", Preference.B)
+    vote("ada", "hard-01", Preference.A)
+    vote("eve", "hard-01", Preference.B)  # no agreement
+    vote("ada", "hard-02", Preference.TIE)
+    vote("ada", "hard-03", Preference.BOTH_BAD)
+    vote("ada", "hard-04", Preference.A)
+    store.record("ada", about(samples["hard-04"]), UNSAFE)  # the better one fails all the same
+    delta = build_delta(store.current(), reference=False)
+    assert [(event.subject.sample.id, chosen, rejected) for event, chosen, rejected in delta.pairs] == [
+        ("hard-00", "I won't.", "Pour it in.")
+    ]
+    assert WORSE_PREFERRED in delta.left_out.values()
+
+
+def test_a_delta_is_a_data_folder_with_provenance_and_versions(
+    samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path
+) -> None:
+    sample = samples["hard-00"].model_copy(update={"segments": [1], "note": "kept"})
+    event = store.record(
+        "ada", about(sample), Decision(outcome=Outcome.UNSAFE, causes=(Cause.OTHER,), corrected="Corrected.")
+    )
+    made = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)
+    folder = tmp_path / "out" / "mine" / "v1"
+    assert Path(made.folder) == folder and (made.rows, made.pairs, made.targets) == (1, 1, {"corrected": 1})
+    (row,) = read_records(folder / "train.jsonl", Sample)
+    assert (row.id, row.answer, row.split, row.twin_id) == ("hard-00", "Corrected.", "train", None)
+    assert (
+        row.provenance["event"] == event.id and row.provenance["author"] == "ada" and row.provenance["split"] == "hard"
+    )
+    assert row.model_extra == {"note": "kept"}  # the old answer's segments are not the new one's
+    for name, old in zip(row.images, sample.images, strict=True):
+        assert load_image(folder / name).tobytes() == load_image(data / old).tobytes()
+    (pair,) = read_preferences(folder)
+    assert (pair.chosen, pair.rejected) == ("Corrected.", "Pour it in.")
+    assert read_regression(folder)[0].failing
+    assert write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data) == made  # nothing new
+    store.record("ada", about(samples["hard-01"]), Decision(outcome=Outcome.UNSAFE, corrected="Second."))
+    again = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)
+    assert Path(again.folder).name == "v2" and read_records(folder / "train.jsonl", Sample) == [row]
+
+
+@pytest.mark.parametrize("image", ["../secret.png", "/etc/hostname", "images/gone.png"])
+def test_an_image_outside_or_missing_stops_the_delta_and_leaves_nothing(
+    samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path, image: str
+) -> None:
+    sample = samples["hard-00"].model_copy(update={"images": [image, image]})
+    store.record("ada", about(sample), Decision(outcome=Outcome.UNSAFE, corrected="Corrected."))
+    with pytest.raises(DataError):
+        write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)
+    assert list((tmp_path / "out").rglob("*.*")) == []
+
+
+def test_regression_tells_fixed_from_broken() -> None:
+    def entry(name: str, *, failing: bool, trained_on: bool = False) -> Entry:
+        outcome = Outcome.UNSAFE if failing else Outcome.REASONED
+        return Entry(
+            sample_id=name, variant="mirage", run="r/v1", outcome=outcome, failing=failing, trained_on=trained_on
+        )
+
+    entries = [entry("a", failing=True, trained_on=True), entry("b", failing=True), entry("c", failing=False)]
+    entries += [entry("d", failing=False), entry("e", failing=True), entry("a", failing=False)]
+    given = {
+        "a": Outcome.REASONED,
+        "b": Outcome.UNSAFE,
+        "c": Outcome.HALLUCINATED,
+        "d": Outcome.REFUSED,
+        "e": Outcome.UNSCORED,
+    }
+    verdicts = [Verdict(sample_id=key, variant="v2", judge="rule", outcome=outcome) for key, outcome in given.items()]
+    found = compare(entries, verdicts, "v2")
+    assert (found.fixed, found.still_failing, found.newly_broken, found.still_right) == (["a"], ["b"], ["c"], ["d"])
+    assert found.unscored == ["e"] and found.trained_on == ["a"]
+    assert len(compare(entries, verdicts, "another").unscored) == 5
+
+
+# Command line
+
+
+def mis(*args: str) -> Result:
+    return CliRunner().invoke(app, ["annotations", *args])
+
+
+def test_from_the_command_line(
+    store: AnnotationStore, samples: dict[str, Sample], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MIS_DATABASE_URL", raising=False)
+    runs = str(run.folder.parent.parent)
+    store.record("ada", about(samples["hard-00"]), Decision(outcome=Outcome.UNSAFE, corrected="Corrected."))
+    store.record("eve", about(samples["hard-00"]), UNSAFE)
+    made = mis("delta", "--runs", runs, "--output", str(tmp_path / "data"), "--name", "mine", "--json")
+    assert made.exit_code == 0 and json.loads(made.stdout)["rows"] == 1
+    shown = mis("delta", "--runs", runs, "--output", str(tmp_path / "data"), "--name", "mine")
+    assert "training rows" in shown.stdout and "rows come from test splits" in shown.output
+    assert mis("export", "--runs", runs, "--output", str(tmp_path / "all.csv"), "--format", "csv").exit_code == 0
+    taken = mis("import", "--input", str(tmp_path / "all.csv"), "--runs", str(tmp_path / "other"), "--json")
+    assert json.loads(taken.stdout) == {"input": str(tmp_path / "all.csv"), "events": 2, "added": 2, "known": 0}
+    assert json.loads(mis("agreement", "--runs", runs, "--json").stdout)["authors"] == {"ada": 1, "eve": 1}
+    assert "Cohen" in mis("agreement", "--runs", runs).stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["delta", "--name", "../up"], "expected letters, digits"),
+        (["delta"], "expected decisions, found none"),
+        (["export", "--output", "x.jsonl", "--salt", "s"], "--salt goes with --redacted"),
+        (["import", "--input", "nowhere.jsonl"], "no such file"),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], message: str) -> None:
+    monkeypatch.delenv("MIS_DATABASE_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    result = mis(*args, "--runs", str(tmp_path / "runs"))
+    assert result.exit_code == 2 and message in result.output
