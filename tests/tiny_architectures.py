@@ -29,7 +29,7 @@ def tokenizer_of(special: Sequence[str], named: dict[str, str] | None = None) ->
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<|im_start|>", eos_token="<|im_end|>",
-        additional_special_tokens=list(special), extra_special_tokens=named or {},
+        **({"extra_special_tokens": named} if named else {"additional_special_tokens": list(special)}),
     )  # fmt: skip
 
 
@@ -80,9 +80,18 @@ def internvl(folder: Path) -> Path:
     return _write(folder, config, processor)
 
 
+def _qwen_tokenizer(special: Sequence[str]) -> Any:
+    """As ``tokenizer_of``, in the class as which such a checkpoint's tokenizer is read again."""
+    signs = ["<pad>", *CHATML, *special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    return transformers.Qwen2Tokenizer(
+        vocab={sign: at for at, sign in enumerate(signs)}, merges=[], unk_token="<pad>", pad_token="<pad>", eos_token="<|im_end|>",
+        additional_special_tokens=[*CHATML, *special],
+    )  # fmt: skip
+
+
 def _qwen(folder: Path, kind: str) -> Path:
     special = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer = tokenizer_of(special)
+    tokenizer = _qwen_tokenizer(special)
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
     images = _class("Qwen2VLImageProcessor")(size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 12})
     videos = _class("Qwen2VLVideoProcessor")()

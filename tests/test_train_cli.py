@@ -1,0 +1,218 @@
+"""``mis train`` as people run it: settings, run folders, methods, statuses; and real processes that are killed, asked to end, or are two."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny import tiny_checkpoint
+from tiny_rows import tiny_rows
+from typer.testing import CliRunner
+
+from mis_lib.cli import app
+from mis_lib.commands.train import METHODS, read_train_settings, train
+from mis_lib.configs import dump_settings, load_settings
+from mis_lib.errors import SettingsError
+from mis_lib.files import read_jsonl, read_records
+from mis_lib.schema import Sample
+from mis_lib.store.train_runs import TrainRun, train_versions
+from mis_lib.train.settings import TrainSettings
+
+LOG = "train_log.jsonl"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_rows(tmp_path_factory.mktemp("rows") / "data")
+
+
+@pytest.fixture
+def config(checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A settings file of a run of six steps in ``tmp_path/runs/tiny``."""
+    monkeypatch.setenv("MIS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "tiny.yaml"
+    values = {
+        "model": str(checkpoint), "data": str(data), "batch_size": 4, "batch_tokens": 600, "epochs": 2, "precision": "float32",
+        "learning_rate": 1e-3, "device": "cpu", "name": "tiny", "runs": str(tmp_path / "runs"),
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def mis(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in read_jsonl(folder / LOG)]
+
+
+def test_from_settings_to_an_adapter_in_a_run_folder(config: Path, tmp_path: Path) -> None:
+    done = mis("train", "--config", str(config), "--set", "lora.rank=2", "save_every=2", "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    folder = tmp_path / "runs" / "tiny" / "v1"
+    assert told["run"] == str(folder)
+    assert (told["finished"], told["step"], told["rows"]) == (True, 6, 12)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "adapter", "config.yaml", "environment.json", "result.json", LOG,
+    ]  # fmt: skip
+    assert load_settings(TrainSettings, folder / "config.yaml").lora.rank == 2
+    assert json.loads((folder / "environment.json").read_text())["digests"].keys() == {"base", "data"}
+    assert "No safety is promised" in (folder / "adapter" / "README.md").read_text()
+
+
+def test_the_same_settings_are_not_trained_twice_and_others_open_the_next_version(config: Path, tmp_path: Path) -> None:
+    settings = read_train_settings(config)
+    first = train(settings)
+    written = (first / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns
+    assert train(settings) == first
+    assert (first / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == written
+    assert train(read_train_settings(config, ["workers=0"])) == first, "workers change no result"
+    other = train(read_train_settings(config, ["seed=1"]))
+    assert [run.folder for run in train_versions(tmp_path / "runs", "tiny")] == [first, other]
+    assert train(read_train_settings(config, ["resume=false"])).name == "v3"
+
+
+def test_a_mixture_is_written_into_the_run(config: Path, tmp_path: Path, data: Path) -> None:
+    general = tiny_rows(tmp_path / "other", 6)
+    rows = (general / "train.jsonl").read_text().replace('"row-', '"general-')
+    (general / "train.jsonl").write_text(rows)
+    sets = [f"general={general}", "mixture=refusal", "mixture_options.share=0.2", "max_steps=1"]
+    folder = train(read_train_settings(config, sets))
+    mixed = read_records(folder / "data" / "train.jsonl", Sample)
+    assert {sample.id.partition("-")[0] for sample in mixed} == {"row", "general"}
+    assert TrainRun(folder).result is not None and len(mixed) == (TrainRun(folder).result or {})["rows"]
+    assert all((folder / "data" / name).exists() for sample in mixed for name in sample.images)
+
+
+def test_what_is_refused_is_told_in_one_message(config: Path) -> None:
+    for sets, told in (
+        (["learning_rate=-1"], "learning_rate"),
+        (["lora.rnk=3"], "unknown setting 'rnk'"),
+        (["mixture=mirrage"], "--mixture: unknown 'mirrage'"),
+        (["method=ppo"], "method: unknown 'ppo'; known: sft"),
+        (["name=../up"], "run name"),
+        (["max_pixels=100000"], "this model has none"),
+    ):
+        done = mis("train", "--config", str(config), "--set", *sets)
+        assert done.exit_code == 2, sets
+        assert told in done.stderr.replace("\n", " "), sets
+        assert "Traceback" not in done.output
+
+
+def test_show_prints_the_resolved_settings(config: Path) -> None:
+    done = mis("train", "--config", str(config), "--set", "lora.rank=4", "--show")
+    assert yaml.safe_load(done.stdout) == yaml.safe_load(dump_settings(read_train_settings(config, ["lora.rank=4"])))
+
+
+def test_every_method_reads_its_own_settings(tmp_path: Path) -> None:
+    for name, method in METHODS.items():
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f"method: {name}\n")
+        assert type(read_train_settings(path)) is method.settings
+    with pytest.raises(SettingsError, match="method: unknown"):
+        read_train_settings(None, ["method=nothing"])
+
+
+def test_evaluation_lines_hold_rates(config: Path, tmp_path: Path, data: Path) -> None:
+    tests = tiny_rows(tmp_path / "tests", 4)
+    lines = [json.loads(line) for line in (tests / "train.jsonl").read_text().splitlines()]
+    for line in lines:
+        line |= {"split": "hard", "objects": [Path(name).stem for name in line["images"]]}
+    (tests / "hard.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told: list[dict[str, Any]] = []
+    sets = ["max_steps=2", "evaluation.every=1", f"evaluation.data={tests}", "evaluation.max_new_tokens=4"]
+    folder = train(read_train_settings(config, sets), told.append)
+    written = list(read_jsonl(folder / LOG))
+    assert told == written
+    assert [("eval" in line, line["step"]) for line in written] == [(False, 1), (True, 1), (False, 2), (True, 2)]
+    for line in written[1::2]:
+        assert {"asr", "over_refusal", "named"} <= line["eval"].keys()
+        assert line["eval"]["asr"].keys() >= {"value", "n", "low", "high", "n_unscored"}
+
+
+# --- real processes ---
+
+
+def start(config: Path, *sets: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [sys.executable, *(launcher or ("-m", "mis_lib.cli")), "train", "--config", str(config), "--set", *sets]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+def steps_in(log: Path) -> int:
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_and_resume(config: Path, tmp_path: Path) -> None:
+    sets = ("epochs=8", "save_every=3", "lora.dropout=0.1", "seed=5")
+    whole = train(read_train_settings(config, [*sets, "name=whole"]))
+    log = tmp_path / "runs" / "tiny" / "v1" / LOG
+    for step in (5, 11):
+        process = start(config, *sets)
+        wait_for(lambda step=step: steps_in(log) >= step or process.poll() is not None)
+        process.kill()
+        process.wait()
+        assert process.returncode == -signal.SIGKILL, "it was too quick to be killed"
+        assert not (log.parent / "adapter").exists()
+    assert start(config, *sets).wait(timeout=300) == 0
+    assert losses(log.parent) == pytest.approx(losses(whole), abs=1e-5)
+    assert len(losses(whole)) == 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_that_goes_on_later(config: Path, tmp_path: Path, number: signal.Signals) -> None:
+    sets = ("epochs=10",)
+    log = tmp_path / "runs" / "tiny" / "v1" / LOG
+    process = start(config, *sets)
+    wait_for(lambda: steps_in(log) >= 3 or process.poll() is not None)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 128 + number
+    assert "the same command goes on from there" in told.replace("\n", " ")
+    assert "Traceback" not in told
+    assert len(list((log.parent / "checkpoints").iterdir())) == 1
+    assert start(config, *sets).wait(timeout=300) == 0
+    whole = train(read_train_settings(config, [*sets, "name=whole"]))
+    assert losses(log.parent) == pytest.approx(losses(whole), abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [4, 5])
+def test_two_processes_give_the_loss_of_one(config: Path, tmp_path: Path, batch_size: int) -> None:
+    launcher = (
+        "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+        "--dynamo_backend", "no", "--main_process_port", "29577", "-m", "mis_lib.cli",
+    )  # fmt: skip
+    sets = (f"batch_size={batch_size}",)
+    process = start(config, *sets, "name=two", launcher=launcher)
+    _, told = process.communicate(timeout=400)
+    assert process.returncode == 0, told
+    one = train(read_train_settings(config, [*sets, "name=one"]))
+    two = tmp_path / "runs" / "two" / "v1"
+    assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+    assert [line["grad_norm"] for line in read_jsonl(two / LOG)] == pytest.approx(
+        [line["grad_norm"] for line in read_jsonl(one / LOG)], rel=1e-3
+    )
