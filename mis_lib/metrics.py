@@ -56,11 +56,14 @@ ALL = "all"
 
 
 class Row(Record):
-    """One line of a report: the rates of one variant on one group of samples."""
+    """One line of a report: the rates of one variant on one group of samples, and where several are told, of which run and judge."""
 
     variant: str
     group: str
     rates: dict[str, Rate]
+    tag: str = ""
+    run: str = ""
+    judge: str = ""
 
 
 def rates(

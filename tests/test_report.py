@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from mis_lib import console
 from mis_lib.analysis.naming import ONE, TWO, is_right, naming_samples, naming_table
-from mis_lib.analysis.tables import render
+from mis_lib.analysis.sheets import render
+from mis_lib.analysis.tables import rates_sheet
 from mis_lib.cli import app
 from mis_lib.commands import report as command
 from mis_lib.commands.report import ReportSettings, evaluate, report_rows
@@ -193,14 +194,14 @@ class TestForms:
     )
 
     def test_markdown(self) -> None:
-        lines = render(self.ROWS, TableFormat.MARKDOWN, tag="mini", title="T [mini]").splitlines()
+        lines = render([rates_sheet(self.ROWS, "T [mini]", tag="mini")], TableFormat.MARKDOWN).splitlines()
         assert lines[0].startswith("**T [mini]**")
         assert lines[2] == "| group | variant | ASR ↓ | n | over-refusal ↓ | n | pair score ↑ | n |"
         assert lines[4] == "| easy | mini | 90.0 (59.6-98.2) | 10 + 2 | 0.0 (0.0-27.8) | 10 | - | 0 |"
 
     def test_csv_and_json_are_the_same_records(self) -> None:
-        table = list(csv.DictReader(io.StringIO(render(self.ROWS, TableFormat.CSV, tag="mini", title="T"))))
-        records = json.loads(render(self.ROWS, TableFormat.JSON, tag="mini", title="T"))["rates"]
+        table = list(csv.DictReader(io.StringIO(render([rates_sheet(self.ROWS, "T", tag="mini")], TableFormat.CSV))))
+        records = json.loads(render([rates_sheet(self.ROWS, "T", tag="mini")], TableFormat.JSON))["rates"]["records"]
         assert len(table) == len(records) == 6
         assert table[0] == {key: "" if value is None else str(value) for key, value in records[0].items()}
         assert (table[0]["metric"], table[0]["value"], table[0]["n"], table[0]["n_unscored"]) == (
@@ -211,7 +212,7 @@ class TestForms:
         )
 
     def test_latex_is_escaped(self) -> None:
-        text = render(self.ROWS, TableFormat.LATEX, tag="mini", title="T 95 %")
+        text = render([rates_sheet(self.ROWS, "T 95 %", tag="mini")], TableFormat.LATEX)
         assert r"easy & m\_1 & 0.0 (0.0-24.2) & 12" in text
         assert r"ASR $\downarrow$" in text
         assert r"T 95 \%" in text
@@ -237,7 +238,7 @@ class TestVerb:
         flags = ["--variants", "base", "--splits", "easy", "--set", "limit=1", "--json"]
         done = CliRunner().invoke(app, ["report", "--config", str(tmp_path / "run.yaml"), *flags])
         assert done.exit_code == 0, done.output
-        found = json.loads(done.stdout)["rates"]
+        found = json.loads(done.stdout)["rates"]["records"]
         assert {(row["tag"], row["variant"], row["group"]) for row in found} == {("toy", "base", "easy")}
         assert next(row for row in found if row["metric"] == "asr")["n"] == 1
 

@@ -13,7 +13,7 @@ from functools import cache
 
 from pydantic import field_validator
 
-from mis_lib.analysis.sheets import Sheet, rate_cell
+from mis_lib.analysis.sheets import Sheet
 from mis_lib.schema import Record
 from mis_lib.stats import Rate, rate
 
@@ -108,34 +108,36 @@ def select(
 
 
 def reference_sheet(rows: Sequence[Published]) -> Sheet:
-    """The published numbers as a table of their own."""
-    cells = [
-        [
-            row.label,
-            f"{row.benchmark} {row.split}".strip(),
-            row.metric,
-            rate_cell(row.rate) if (row.rate.low, row.rate.high) != (0.0, 100.0) else f"{row.value:.2f}",
-            "-" if row.n is None else f"{row.n:,}",
-            row.judge,
-            f"{row.source}, {row.table}",
-            "; ".join(part for part in (row.flag, row.note) if part)
-            + (f"; corrected: {row.corrected:g}" if row.corrected is not None else ""),
-        ]
-        for row in rows
-    ]
+    """The published numbers as a table of their own: a line for each row of a printed table, a column for each metric."""
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    lines: dict[tuple[str, ...], dict[str, Published]] = {}
+    for row in rows:
+        lines.setdefault((row.benchmark, *_row(row), row.judge), {})[row.metric] = row
     return Sheet(
         "published",
-        "Published reference: other models, judges and prompts; not comparable with the figures above",
-        ("model", "benchmark", "metric", "percent", "n", "judge", "source", "remarks"),
-        cells,
+        "Published reference: other models, judges and prompts, not comparable with one's own figures",
+        ("benchmark", "model", *metrics, "n", "source, judge, remarks"),
+        [_line(found, metrics) for _, found in sorted(lines.items(), key=lambda line: line[0][0])],
         [row.model_dump() for row in rows],
-        "as printed; Wilson 95 % interval where n is known and fits",
-        left=3,
+        "percent as printed; what is known to be wrong with a number stands beside it",
     )
 
 
+def _line(found: dict[str, Published], metrics: Sequence[str]) -> list[str]:
+    one = next(iter(found.values()))
+    remarks = dict.fromkeys(part for row in found.values() for part in (row.flag, row.note) if part)
+    corrected = [f"{row.metric} corrected: {row.corrected:g}" for row in found.values() if row.corrected is not None]
+    return [
+        f"{one.benchmark} {one.split}".strip(),
+        one.label,
+        *(f"{found[name].value:.{found[name].decimals}f}" if name in found else "-" for name in metrics),
+        "-" if one.n is None else f"{one.n:,}",
+        "; ".join([", ".join(filter(None, (one.source, one.table, f"judge {one.judge}"))), *remarks, *corrected]),
+    ]
+
+
 def _row(row: Published) -> tuple[str, ...]:
-    return (row.label, row.split, row.source, row.table)
+    return (row.split, row.source, row.table, row.label)
 
 
 def _read(row: dict[str, str]) -> Published:

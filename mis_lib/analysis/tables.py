@@ -4,21 +4,22 @@ Every cell carries its interval, every row its denominators and what could not b
 them. CSV and JSON are in long form, one rate a record, which is what analysis wants; the others are for reading.
 """
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mis_lib.configs import TableFormat
+from mis_lib.analysis.sheets import Sheet, count_cell, rate_cell
 from mis_lib.metrics import METRICS, OUTCOME_METRICS, Row
 from mis_lib.schema import HARMFUL_OUTCOMES
 from mis_lib.stats import Rate
 
-LONG_COLUMNS: tuple[str, ...] = ("tag", "variant", "group", "metric", "value", "low", "high", "n", "n_unscored")
+LONG_COLUMNS = (
+    "tag", "run", "variant", "judge", "group", "metric", "value", "low", "high", "n", "n_unscored", "worst_low", "worst_high",
+)  # fmt: skip
+NOTE = "percent, Wilson 95 % interval; n: scored + unscored"
 Blocks = Sequence[Sequence[str]]  # names of metrics, those with one denominator together
 ARROWS = {"low": "\N{DOWNWARDS ARROW}", "high": "\N{UPWARDS ARROW}"}
 
@@ -33,26 +34,63 @@ def rich_table(rows: Sequence[Row], title: str) -> Group:
     return Group(*tables, Text("percent, Wilson 95 % interval; n: scored items + unscored ones", style="dim italic"))
 
 
+def rates_sheet(rows: Sequence[Row], title: str, *, tag: str = "") -> Sheet:
+    """The rates as a sheet; columns for run and judge where there are several."""
+    words, blocks = _words(rows), _blocks(rows)
+    return Sheet(
+        "rates",
+        title,
+        _headings(words, blocks),
+        [[*_named(row, words), *map(_inline, _cells(row, blocks))] for row in rows],
+        [_record(row, metric, rate, tag) for row in rows for metric, rate in row.rates.items()],
+        NOTE,
+        left=len(words),
+    )
+
+
+def bounds_sheet(rows: Sequence[Row]) -> Sheet:
+    """Where a judge failed: the rate of what it scored, and what it would be with every failure a miss, or a hit."""
+    words = _words(rows)
+    open_ones = [(row, name, rate) for row in rows for name, rate in row.rates.items() if rate.n_unscored]
+    shown = [(row, name, rate) for row, name, rate in open_ones if name in ("asr", "over_refusal", "pair")]
+    return Sheet(
+        "bounds",
+        "Unscored items: parsed only, and the worst that they could hide",
+        (*words, "metric", "parsed only", "all unscored misses", "all unscored hits", "n"),
+        [
+            [
+                *_named(row, words),
+                METRICS[name].label,
+                rate_cell(rate),
+                *(f"{end:.1f}" for end in rate.worst),
+                count_cell(rate),
+            ]
+            for row, name, rate in shown
+        ],
+        [_record(row, name, rate, "") for row, name, rate in open_ones],
+        "percent; a judge's failure is in neither numerator nor denominator of the rates",
+        left=len(words) + 1,
+    )
+
+
+def _words(rows: Sequence[Row]) -> list[str]:
+    """The columns that say what a row is about."""
+    several = [name for name in ("run", "judge") if len({getattr(row, name) for row in rows}) > 1]
+    return ["group", *(name for name in ("run", "variant", "judge") if name == "variant" or name in several)]
+
+
+def _named(row: Row, words: Sequence[str]) -> list[str]:
+    return [str(getattr(row, word)) for word in words]
+
+
 def _rich_block(rows: Sequence[Row], blocks: Blocks, title: str) -> Table:
     table = Table(title=Text(title), title_justify="left", header_style="bold", show_lines=True)
-    for position, heading in enumerate(_headings(blocks)):
-        table.add_column(heading, justify="left" if position < 2 else "right")
+    words = _words(rows)
+    for position, heading in enumerate(_headings(words, blocks)):
+        table.add_column(heading, justify="left" if position < len(words) else "right")
     for row in rows:
-        table.add_row(row.group, row.variant, *(_stacked(cell) for cell in _cells(row, blocks)))
+        table.add_row(*_named(row, words), *(_stacked(cell) for cell in _cells(row, blocks)))
     return table
-
-
-def render(rows: Sequence[Row], form: TableFormat, *, tag: str, title: str) -> str:
-    """The table as a string in any form but TEXT, which is ``rich_table``."""
-    writers = {
-        TableFormat.MARKDOWN: lambda: _markdown(rows, title),
-        TableFormat.CSV: lambda: _csv(rows, tag),
-        TableFormat.LATEX: lambda: _latex(rows, title),
-        TableFormat.JSON: lambda: (
-            json.dumps({"title": title, "rates": _long(rows, tag)}, indent=1, ensure_ascii=False) + "\n"
-        ),
-    }
-    return writers[form]()
 
 
 def _blocks(rows: Sequence[Row]) -> Blocks:
@@ -64,8 +102,8 @@ def _blocks(rows: Sequence[Row]) -> Blocks:
     return [block for block in (harmful, benign, *others) if block]
 
 
-def _headings(blocks: Blocks) -> list[str]:
-    return ["group", "variant", *(heading for block in blocks for heading in (*map(_heading, block), "n"))]
+def _headings(words: Sequence[str], blocks: Blocks) -> list[str]:
+    return [*words, *(heading for block in blocks for heading in (*map(_heading, block), "n"))]
 
 
 def _heading(metric: str) -> str:
@@ -76,12 +114,8 @@ def _cells(row: Row, blocks: Blocks) -> list[Rate | str]:
     cells: list[Rate | str] = []
     for block in blocks:
         cells += [row.rates[name] for name in block]
-        cells.append(_count(row.rates[block[0]]))
+        cells.append(count_cell(row.rates[block[0]]))
     return cells
-
-
-def _count(rate: Rate) -> str:
-    return f"{rate.n:,}" + (f" + {rate.n_unscored:,}" if rate.n_unscored else "")
 
 
 def _stacked(cell: Rate | str) -> str:
@@ -91,62 +125,10 @@ def _stacked(cell: Rate | str) -> str:
 
 
 def _inline(cell: Rate | str) -> str:
-    if isinstance(cell, str) or cell.value is None:
-        return cell if isinstance(cell, str) else "-"
-    return f"{cell.value:.1f} ({cell.low:.1f}-{cell.high:.1f})"
+    return cell if isinstance(cell, str) else rate_cell(cell)
 
 
-def _markdown(rows: Sequence[Row], title: str) -> str:
-    headings = _headings(_blocks(rows))
-    lines = [f"**{title}** (percent, Wilson 95 % interval; n: scored + unscored)", ""]
-    lines += [_line(headings), _line(["---", "---", *["---:"] * (len(headings) - 2)])]
-    lines += [_line([row.group, row.variant, *map(_inline, _cells(row, _blocks(rows)))]) for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _latex(rows: Sequence[Row], title: str) -> str:
-    headings = [
-        _escape(heading).replace(ARROWS["low"], r"$\downarrow$").replace(ARROWS["high"], r"$\uparrow$")
-        for heading in _headings(_blocks(rows))
-    ]
-    body = [
-        " & ".join(_escape(cell) for cell in [row.group, row.variant, *map(_inline, _cells(row, _blocks(rows)))])
-        + r" \\"
-        for row in rows
-    ]
-    layout = "ll" + "r" * (len(headings) - 2)
-    note = "Percent with Wilson 95\\,\\% interval; n: scored + unscored items."
-    return "\n".join(
-        [r"\begin{table}", rf"\caption{{{_escape(title)}. {note}}}", rf"\begin{{tabular}}{{{layout}}}", r"\toprule",
-         " & ".join(headings) + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
-    )  # fmt: skip
-
-
-def _escape(text: str) -> str:
-    for sign in "&%$#_{}":
-        text = text.replace(sign, f"\\{sign}")
-    return text
-
-
-def _csv(rows: Sequence[Row], tag: str) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, LONG_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_long(rows, tag))
-    return stream.getvalue()
-
-
-def _long(rows: Sequence[Row], tag: str) -> list[Mapping[str, object]]:
-    return [
-        {"tag": tag, "variant": row.variant, "group": row.group, "metric": metric, **_rounded(rate)}
-        for row in rows
-        for metric, rate in row.rates.items()
-    ]
-
-
-def _rounded(rate: Rate) -> dict[str, object]:
-    return {key: round(value, 4) if isinstance(value, float) else value for key, value in rate.model_dump().items()}
+def _record(row: Row, metric: str, rate: Rate, tag: str) -> Mapping[str, Any]:
+    known = {"tag": row.tag or tag, "run": row.run, "variant": row.variant, "judge": row.judge, "group": row.group}
+    low, high = rate.worst
+    return {**known, "metric": metric, **rate.model_dump(), "worst_low": low, "worst_high": high}

@@ -1,16 +1,27 @@
-"""``mis report``: from nothing to the table of rates, and for free the second time.
+"""``mis report``: from nothing to the table of rates, and for free the second time; or from run folders that are there already.
 
 Builds model and data if they are missing, generates what has no response yet, judges what has no verdict yet, and prints the rates of
 every variant and split with n and Wilson intervals. Responses and verdicts are kept in a run folder (``store.runs``); the model is not even
-loaded if nothing is left to generate.
+loaded if nothing is left to generate. With ``existing`` nothing is generated or judged: the runs named there are read as they are, under each
+of their judges.
+
+Sheets, in this order: rates; bounds, where a judge failed; the comparison asked for; official scores, where the data are a published set; the
+published reference, if asked for.
 """
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib import console
+from mis_lib.analysis.evaluated import Evaluated, judges_of, open_folder, read_run
 from mis_lib.analysis.naming import ensure_naming_data, naming_samples, naming_table
-from mis_lib.analysis.tables import render, rich_table
+from mis_lib.analysis.official import EXACT, OFFICIAL, source_of
+from mis_lib.analysis.published import MIS_RATES, reference_sheet, select
+from mis_lib.analysis.report_sheets import find_side, official_sheets, paired_sheets
+from mis_lib.analysis.sheets import Sheet, render, rich_sheets, write_folder
+from mis_lib.analysis.tables import bounds_sheet, rates_sheet, rich_table
 from mis_lib.commands.generate import GenerateSettings, all_known, answer_all, known_variants, mini_data, read_split
 from mis_lib.configs import GenerationSettings, TableFormat
 from mis_lib.construct.images import STYLES
@@ -31,6 +42,16 @@ class ReportSettings(GenerateSettings):
     name: str = "report"
     naming: bool = False
     styles: tuple[str, ...] = STYLES
+    existing: tuple[Path, ...] = ()
+    """Run folders to be read as they are; nothing is generated."""
+    judges: tuple[str, ...] = ()
+    """Whose verdicts of existing runs [default: of all judges that have read them]."""
+    paired: tuple[str, ...] = ()
+    """Two sides, VARIANT or RUN:VARIANT, to be compared item by item."""
+    published: bool = False
+    """Whether to show the published reference too."""
+    out: Path | None = None
+    """Folder into which every sheet is written in every form."""
 
 
 class Evaluation(NamedTuple):
@@ -42,28 +63,120 @@ class Evaluation(NamedTuple):
     verdicts: list[Verdict]
 
 
+class Report(NamedTuple):
+    """Rows of the main table with their title, and all sheets, that of the rows first."""
+
+    rows: list[Row]
+    title: str
+    sheets: list[Sheet]
+
+
 def report(settings: ReportSettings, form: TableFormat = TableFormat.TEXT) -> None:
-    """Evaluate and print the table in the form asked for.
+    """Evaluate, or read what has been evaluated, and print the tables in the form asked for.
 
     Raises:
         MisError: a variant, split, file or model cannot be used; the message says which and why.
     """
     check(settings)
+    found = existing_report(settings) if settings.existing else new_report(settings)
+    if settings.out is not None:
+        files = write_folder(found.sheets, settings.out)
+        console.say(f"wrote {len(files)} files into {settings.out}")
+    if form is TableFormat.TEXT:
+        rates = [rich_table(found.rows, found.title)] if found.rows else []
+        rest = [sheet for sheet in found.sheets if sheet.name != "rates"]
+        console.out.print(*rates, *([rich_sheets(rest)] if rest else []), sep="\n")
+    else:
+        sys.stdout.write(render(found.sheets, form))
+
+
+def new_report(settings: ReportSettings) -> Report:
+    """Generate and judge what is missing, and report on it."""
     evaluation = evaluate_naming(settings) if settings.naming else evaluate(settings)
     rows = report_rows(evaluation, settings)
-    evaluation.run.write_metrics(rows)
-    config = evaluation.run.config
-    title = (
-        "Concepts named"
-        if settings.naming
-        else f"Safety and helpfulness by {settings.by.replace('_', '-')}, rule judge"
-    )
-    title = f"{title} [{config.tag}]"
-    if form is TableFormat.TEXT:
-        console.out.print(rich_table(rows, title))
-        console.say(f"run folder: {evaluation.run.folder}")
-    else:
-        sys.stdout.write(render(rows, form, tag=config.tag, title=title))
+    run = evaluation.run
+    run.write_metrics(rows)
+    console.say(f"run folder: {run.folder}")
+    if settings.naming:
+        title = f"Concepts named [{run.config.tag}]"
+        return Report(rows, title, [rates_sheet(rows, title, tag=run.config.tag)])
+    judged = Evaluated(run, rule.JUDGE, evaluation.samples, evaluation.responses, evaluation.verdicts)
+    return _assemble([judged], [_told(row, judged) for row in rows], settings)
+
+
+def existing_report(settings: ReportSettings) -> Report:
+    """Report on runs as they are, under each judge; a run that no judge has read is scored where that needs none.
+
+    Raises:
+        DataError: a folder is no run.
+        SettingsError: no run has verdicts of a judge asked for, or one has none at all and is no multiple choice.
+    """
+    runs = [one for folder in settings.existing for one in _read(folder, settings)]
+    rows = [row for run in runs for row in _rows_of(run, settings.by)]
+    groups = list(dict.fromkeys(row.group for row in rows))
+    return _assemble(runs, sorted(rows, key=lambda row: groups.index(row.group)), settings)
+
+
+def _assemble(runs: Sequence[Evaluated], rows: list[Row], settings: ReportSettings) -> Report:
+    tags = ", ".join(dict.fromkeys(run.run.config.tag for run in runs))
+    judges = ", ".join(dict.fromkeys(run.judge for run in runs if run.judge))
+    title = f"Safety and helpfulness by {settings.by.replace('_', '-')}, judge: {judges} [{tags}]"
+    sheets = [rates_sheet(rows, title), bounds_sheet(rows)] if rows else []
+    if settings.paired:
+        sheets += _paired(runs, settings)
+    sheets += official_sheets(runs)
+    if settings.published:
+        sheets.append(reference_sheet([row for row in select(benchmark="MIS") if row.metric in MIS_RATES]))
+    return Report(rows, title, [sheet for sheet in sheets if sheet.cells])
+
+
+def _paired(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Sheet]:
+    """The comparison under each judge that has read both sides."""
+    found: list[Sheet] = []
+    judges = list(dict.fromkeys(run.judge for run in runs if run.judge))
+    for judge in judges:
+        before, after = (find_side(text, [run for run in runs if run.judge == judge]) for text in settings.paired)
+        sheets = paired_sheets(before, after, by=settings.by)
+        found += [sheet._replace(name=f"{sheet.name}_{judge}") if len(judges) > 1 else sheet for sheet in sheets]
+    return found
+
+
+def _read(folder: Path, settings: ReportSettings) -> list[Evaluated]:
+    """A run once for each judge; with ``settings.variants`` given, its other variants are left aside."""
+    run = open_folder(folder)
+    known = judges_of(run)
+    if missing := set(settings.judges) - set(known):
+        raise SettingsError(
+            f"--judges: {run.folder} has no verdicts of {min(missing)!r}; there: {', '.join(known) or 'none'}"
+        )
+    judges = [judge for judge in known if not settings.judges or judge in settings.judges]
+    found = [read_run(run.folder, judge, settings.data) for judge in judges] or [
+        read_run(run.folder, None, settings.data)
+    ]
+    if not judges and not any(map(_needs_no_judge, found[0].samples)):
+        raise SettingsError(
+            f"{run.folder}: expected verdicts, found none; judge it first: mis judge --run {run.folder}"
+        )
+    return found
+
+
+def _rows_of(run: Evaluated, by: str) -> list[Row]:
+    """The rates of one run under one judge; samples that are scored by exact match have none."""
+    samples = [sample for sample in run.samples if not _needs_no_judge(sample)]
+    if not samples or not run.judge:
+        return []
+    rows = table(run.verdicts, samples, run.responses, by=by, total=by != "split")
+    return [_told(row, run) for row in rows]
+
+
+def _told(row: Row, run: Evaluated) -> Row:
+    """The row with the run and judge that it is about."""
+    return row.model_copy(update={"tag": run.run.config.tag, "run": run.name, "judge": run.judge})
+
+
+def _needs_no_judge(sample: Sample) -> bool:
+    benchmark = OFFICIAL.get(source_of(sample))
+    return benchmark is not None and benchmark.judge == EXACT
 
 
 def evaluate(settings: ReportSettings) -> Evaluation:
@@ -103,7 +216,10 @@ def report_rows(evaluation: Evaluation, settings: ReportSettings) -> list[Row]:
 
 def check(settings: ReportSettings) -> None:
     """Refuse what cannot be done before anything is built or loaded."""
-    all_known("--variants", settings.variants, known_variants(settings))
+    if settings.paired and len(settings.paired) != 2:
+        raise SettingsError(f"--paired: expected two sides, BEFORE AFTER, found {len(settings.paired)}")
+    if not settings.existing:
+        all_known("--variants", settings.variants, known_variants(settings))
     all_known("--styles", settings.styles, STYLES)
     all_known("--by", [settings.by], GROUPINGS)
     if settings.limit is not None and settings.limit < 1:

@@ -37,18 +37,30 @@ def print_report(
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [default: cpu]")] = None,
     runs: Annotated[Path | None, typer.Option("--runs", help="Folder of all runs [default: runs]")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of this run [default: report]")] = None,
+    existing: Annotated[
+        list[Path] | None, typer.Option("--existing", help="Run folders to read as they are; nothing is generated.")
+    ] = None,
+    judges: Annotated[
+        list[str] | None, typer.Option("--judges", help="With --existing: whose verdicts [default: all there are]")
+    ] = None,
+    paired: Annotated[
+        list[str] | None, typer.Option("--paired", help="BEFORE AFTER, each VARIANT or RUN:VARIANT: item by item.")
+    ] = None,
+    published: Annotated[bool, typer.Option("--published", help="Show the published reference too.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write every table in every form here.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
-    form: Annotated[TableFormat, typer.Option("--format", help="How the table is written.")] = TableFormat.TEXT,
+    form: Annotated[TableFormat, typer.Option("--format", help="How the tables are written.")] = TableFormat.TEXT,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate variants on MIS-Mini (or other data): build, generate, judge what is missing, and print the rates."""
+    """Evaluate variants on MIS-Mini (or other data) or read existing runs, and print rates, comparisons and official scores."""
     from mis_lib.commands.report import ReportSettings, report
     from mis_lib.configs import load_settings
 
     flags = {
         "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "data": data, "checkpoint": checkpoint,
-        "limit": limit, "batch_size": batch_size, "device": device, "runs": runs, "name": name,
+        "limit": limit, "batch_size": batch_size, "device": device, "runs": runs, "name": name, "existing": existing, "judges": judges,
+        "paired": paired, "published": published or None, "out": out,
     }  # fmt: skip
     given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
     report(

@@ -1,0 +1,162 @@
+"""What a report shows beside its rates: paired comparisons, official scores, the regression set. Sheets from what runs hold."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from mis_lib.analysis import paired
+from mis_lib.analysis.evaluated import Evaluated
+from mis_lib.analysis.official import OFFICIAL, Score, official_scores
+from mis_lib.analysis.paired import FLIPS, Paired, Side
+from mis_lib.analysis.sheets import Sheet, count_cell, difference_cell, p_cell, rate_cell
+from mis_lib.errors import SettingsError
+from mis_lib.metrics import METRICS
+from mis_lib.stats import Rate
+
+SHOWN = ("asr", "rsr", "over_refusal", "helped", "pair")
+"""Metrics that a comparison shows to people; its records hold all of them."""
+
+
+def find_side(text: str, runs: Sequence[Evaluated]) -> Side:
+    """The side that ``VARIANT`` or ``RUN:VARIANT`` names; RUN is NAME/vN, NAME or a path of one of the runs.
+
+    Raises:
+        SettingsError: no run or several have that variant, or the run is not among those read.
+    """
+    place, _, variant = text.rpartition(":")
+    fitting = [run for run in runs if not place or _is_called(run, place)]
+    if not fitting:
+        raise SettingsError(f"{text}: no run {place!r} here; runs: {', '.join(run.name for run in runs)}")
+    having = [run for run in fitting if variant in run.variants]
+    if not having:
+        known = ", ".join(dict.fromkeys(name for run in fitting for name in run.variants))
+        raise SettingsError(f"{text}: unknown variant {variant!r}; known: {known}")
+    if len({run.name for run in having}) > 1:
+        raise SettingsError(
+            f"{text}: several runs have it ({', '.join(run.name for run in having)}); write RUN:{variant}"
+        )
+    return Side(having[0], variant)
+
+
+def paired_sheets(before: Side, after: Side, *, by: str = "split") -> list[Sheet]:
+    """The flip matrix of two sides, and their differences with test and interval."""
+    names = (before.variant, after.variant)
+    if names[0] == names[1]:
+        names = (before.label, after.label)
+    title = f"{names[0]} \N{RIGHTWARDS ARROW} {names[1]}, same items, judge {before.evaluated.judge}"
+    return [_flip_sheet(paired.flips(before, after), title), _test_sheet(paired.compare(before, after, by=by), title)]
+
+
+def _flip_sheet(flips: Sequence[paired.Flip], title: str) -> Sheet:
+    kinds = Counter(flip.kind for flip in flips)
+    moves = Counter((flip.before, flip.after, flip.kind) for flip in flips)
+    ordered = sorted(moves.items(), key=lambda item: (list(FLIPS).index(item[0][2]), -item[1]))
+    return Sheet(
+        "flips",
+        f"What flipped: {title}",
+        ("flip", "before", "after", "items"),
+        [
+            [f"{kind} ({kinds[kind]})", str(before), str(after), f"{count:,}"]
+            for (before, after, kind), count in ordered
+        ],
+        [flip.model_dump(mode="json") for flip in flips],
+        "; ".join(f"{kind}: {FLIPS[kind]}" for kind in FLIPS if kinds[kind]),
+        left=3,
+    )
+
+
+def _test_sheet(rows: Sequence[Paired], title: str) -> Sheet:
+    return Sheet(
+        "paired",
+        f"Differences: {title}",
+        ("group", "metric", "before", "after", "difference", "fixed", "broken", "p", "p (Holm)", "n"),
+        [
+            [
+                row.group, METRICS[row.metric].label, _plain(row.before), _plain(row.after), difference_cell(row.difference),
+                f"{row.fixed:,}", f"{row.broken:,}", p_cell(row.p), p_cell(row.p_holm), count_cell(row.before),
+            ]
+            for row in rows
+            if row.metric in SHOWN
+        ],
+        [_paired_record(row) for row in rows],
+        "percent and points, on items that the judge scored on both sides; interval: bootstrap by image pair; p: McNemar's exact test, "
+        "and adjusted by Holm for all metrics and groups of this comparison",
+    )  # fmt: skip
+
+
+def official_sheets(runs: Sequence[Evaluated]) -> list[Sheet]:
+    """Scores as the benchmarks define them, for runs whose samples come from published sets; none for others."""
+    found = [(run, score) for run in runs for score in official_scores(run)]
+    if not found:
+        return []
+    titles = dict.fromkeys(score.benchmark for _, score in found)
+    said = [
+        f"{measure.name}: {measure.definition}"
+        for one in OFFICIAL.values()
+        if one.title in titles
+        for measure in one.measures
+    ]
+    judges = [f"{one.title}: {one.judge}" for one in OFFICIAL.values() if one.title in titles]
+    return [
+        Sheet(
+            "official",
+            "As the benchmarks define it",
+            ("benchmark", "variant", "judge", "group", "score", "percent", "n"),
+            [
+                [
+                    score.benchmark,
+                    _variant(run, score, runs),
+                    score.judge,
+                    score.group,
+                    score.name,
+                    _share(score),
+                    _count(score),
+                ]
+                for run, score in found
+            ],
+            [{"run": run.name, **score.model_dump()} for run, score in found],
+            f"{'; '.join(dict.fromkeys(said))}. Official judges: {'; '.join(judges)}",
+            left=5,
+        )
+    ]
+
+
+def _paired_record(row: Paired) -> dict[str, Any]:
+    return {
+        "group": row.group,
+        "metric": row.metric,
+        "before": row.before.value,
+        "after": row.after.value,
+        "difference": row.difference.value,
+        "low": row.difference.low,
+        "high": row.difference.high,
+        "fixed": row.fixed,
+        "broken": row.broken,
+        "p": row.p,
+        "p_holm": row.p_holm,
+        "n": row.before.n,
+        "n_unscored": row.before.n_unscored,
+    }
+
+
+def _is_called(run: Evaluated, place: str) -> bool:
+    folder = run.run.folder
+    return place in (run.name, folder.parent.name, str(folder), str(folder.parent))
+
+
+def _variant(run: Evaluated, score: Score, runs: Sequence[Evaluated]) -> str:
+    return score.variant if len({one.name for one in runs}) == 1 else f"{run.name}:{score.variant}"
+
+
+def _plain(rate: Rate) -> str:
+    return "-" if rate.value is None else f"{rate.value:.1f}"
+
+
+def _share(score: Score) -> str:
+    if score.value is None or score.low is None or score.high is None:
+        return "-" if score.value is None else f"{score.value:.1f}"
+    return rate_cell(Rate(value=score.value, n=score.n, low=score.low, high=score.high))
+
+
+def _count(score: Score) -> str:
+    return f"{score.n:,}" + (f" + {score.n_unscored:,}" if score.n_unscored else "")
