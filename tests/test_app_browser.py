@@ -25,6 +25,7 @@ pytestmark = pytest.mark.browser
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 FILES = "#mis-prompt input[type=file]"
+PATIENCE = 120_000  # milliseconds; a real model on a busy machine
 LOCAL = ("http://127.0.0.1", "data:", "blob:")
 
 
@@ -63,7 +64,7 @@ def slow_url(folder: Path) -> Iterator[str]:
 class Visitor:
     """One person's browser: a page, and everything that it asked of other machines or complained about."""
 
-    def __init__(self, browser: Browser, url: str, viewport: dict[str, int], scheme: str) -> None:
+    def __init__(self, browser: Browser, url: str, viewport: dict[str, int], scheme: str, patience: float) -> None:
         self.foreign: list[str] = []
         self.complaints: list[str] = []
         self.context: BrowserContext = browser.new_context(
@@ -73,11 +74,11 @@ class Visitor:
         )
         self.context.route("**/*", self._route)
         self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(patience)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.goto(url)
-        expect(self.page.locator(".mis-pill.mis-ready")).to_be_visible()
-        expect(self.page.locator(".mis-card").first).to_be_visible()
+        expect(self.page.locator(".mis-pill.mis-ready")).to_be_visible(timeout=patience)
+        expect(self.page.locator(".mis-card").first).to_be_visible(timeout=patience)
 
     def _route(self, route) -> None:
         if route.request.url.startswith(LOCAL):
@@ -114,8 +115,10 @@ def visit(browser: Browser) -> Iterator:
     """Open pages; afterwards none of them may have called another machine or thrown an error."""
     visitors: list[Visitor] = []
 
-    def open_page(url: str, viewport: dict[str, int] = DESK, scheme: str = "light") -> Visitor:
-        visitors.append(Visitor(browser, url, viewport, scheme))
+    def open_page(
+        url: str, viewport: dict[str, int] = DESK, scheme: str = "light", patience: float = 10_000
+    ) -> Visitor:
+        visitors.append(Visitor(browser, url, viewport, scheme, patience))
         return visitors[-1]
 
     yield open_page
@@ -366,17 +369,17 @@ def answers_of(me: Visitor) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_the_real_model_answers_an_example_and_its_twin(real_url: str, visit) -> None:
-    me = visit(real_url)
+    me = visit(real_url, patience=PATIENCE)
     me.page.locator(".mis-card button.mis-harmful").first.click()
-    expect(me.page.locator(".mis-tile")).to_have_count(2)
+    expect(me.page.locator(".mis-tile")).to_have_count(2, timeout=PATIENCE)
     question = me.page.locator("#mis-question textarea").input_value()
     seen = []
     for twin in (False, True):
         if twin:
             me.page.get_by_role("button", name="Show its benign twin").click()
-            expect(me.page.locator(".mis-tile [data-reveal]")).to_have_count(0)
+            expect(me.page.locator(".mis-tile [data-reveal]")).to_have_count(0, timeout=PATIENCE)
             assert me.page.locator("#mis-question textarea").input_value() == question
-        me.compare(timeout=120_000)
+        me.compare(timeout=PATIENCE)
         for variant in ("mini", "mirage"):
             expect(me.column(variant).locator(".mis-verdict")).to_have_count(1)
             expect(me.column(variant).locator(".mis-cost")).to_contain_text("tokens/s")
@@ -396,18 +399,18 @@ def test_the_real_model_answers_an_example_and_its_twin(real_url: str, visit) ->
 
 @pytest.mark.slow
 def test_the_real_model_takes_two_photographs_and_stops_when_told(real_url: str, visit, tmp_path: Path) -> None:
-    me = visit(real_url)
+    me = visit(real_url, patience=PATIENCE)
     photographs = [tmp_path / f"{name}.png" for name in ("coffee", "chelsea")]
     for path in photographs:
         Image.fromarray(getattr(skimage.data, path.stem)()).save(path)
     me.page.set_input_files(FILES, photographs)
-    expect(me.page.locator(".mis-tile")).to_have_count(2)
+    expect(me.page.locator(".mis-tile")).to_have_count(2, timeout=PATIENCE)
     me.page.fill("#mis-question textarea", "What do the two images show? Describe each of them in three sentences.")
     me.page.click("#mis-compare")
-    expect(me.column("mirage").locator(".mis-part").first).to_be_visible(timeout=60_000)
+    expect(me.column("mirage").locator(".mis-part").first).to_be_visible(timeout=PATIENCE)
     me.page.click("#mis-stop")
-    expect(me.page.locator("#mis-status")).to_contain_text(re.compile("Stopped after|Done after"), timeout=10_000)
-    me.compare(timeout=120_000)
+    expect(me.page.locator("#mis-status")).to_contain_text(re.compile("Stopped after|Done after"), timeout=PATIENCE)
+    me.compare(timeout=PATIENCE)
     expect(me.page.locator(".mis-no-verdict")).to_have_count(2)
     assert all(answer["text"] for answer in answers_of(me))
     me.page.wait_for_timeout(500)
