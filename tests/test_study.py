@@ -26,8 +26,11 @@ from mis_lib.cli import app
 from mis_lib.commands.study import read_study, study
 from mis_lib.commands.study_plan import ARMS, StudySettings, arm_settings, asked_samples
 from mis_lib.data.recipes import configured
+from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import read_records, write_records
 from mis_lib.metrics import METRICS
+from mis_lib.schema import Sample
 from mis_lib.stats import Interval, rate
 from mis_lib.train.settings import TrainSettings
 
@@ -229,3 +232,28 @@ def test_the_verb_refuses_a_mixture_that_is_none(tmp_path: Path) -> None:
 def test_claim_record_is_plain() -> None:
     claim = CLAIMS[0]
     assert Claim.model_validate_json(claim.model_dump_json()) == claim
+
+
+def test_mixtures_are_trained_by_the_engine_itself(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    samples = [
+        sample.model_copy(update={"answer": f"The images show things. {'That is risky. I will not help. ' * 6}"})
+        for sample in read_records(mini_data(folder) / "hard.jsonl", Sample)
+    ]
+    write_records(folder / "train.jsonl", samples)
+    general = [
+        sample.model_copy(update={"id": f"g-{sample.id}", "harmful": False, "twin_id": None}) for sample in samples[::4]
+    ]
+    write_records(folder / "general.jsonl", general)
+    settings = small(home, tmp_path / "runs", "mirage", "refusal").model_copy(
+        update={
+            "rows": 20,
+            "train": TrainSettings(model=str(home / "toy"), data=folder, batch_size=8, max_steps=1, device="cpu"),
+        }
+    )
+    found = study(settings)
+    assert found.failed == {}
+    assert {entry.arm: entry.rows for entry in found.entries} == {BASE: 0, "mirage": 20, "refusal": 20}
+    run = tmp_path / "runs" / "study-refusal" / "v1"
+    trained = read_records(run / "data" / "train.jsonl", Sample)
+    assert sum(opens_with_refusal(row.answer or "") for row in trained) == sum(row.harmful for row in trained) > 0
