@@ -109,17 +109,15 @@ def execute_all(
 ) -> Iterator[Executed]:
     """Execute notebooks one after the other and write a copy and a page of each; one that fails does not stop the others.
 
+    A parameter that a notebook does not have is passed over there (``check_parameters``).
+
     Args:
         notebooks: in the order wanted.
         out: folder of the copies and pages.
         parameters: values that win over those in the parameters cells.
         theme: of the pages, light or dark.
         progress: told which cell is at work.
-
-    Raises:
-        SettingsError: a parameter is one of none of the notebooks.
     """
-    _check(notebooks, parameters)
     for notebook in notebooks:
         yield execute(notebook, out, parameters, theme=theme, progress=progress)
 
@@ -151,6 +149,18 @@ def as_page(content: NotebookNode, title: str, *, theme: str = "light") -> str:
     return page
 
 
+def check_parameters(notebooks: Sequence[Notebook], parameters: Mapping[str, Any]) -> None:
+    """Refuse a parameter that none of the notebooks has.
+
+    Raises:
+        SettingsError: there is one; those that are known are named.
+    """
+    known = {name for notebook in notebooks for name in parameters_of(nbformat.read(notebook.path, as_version=4))}
+    unknown = sorted(set(parameters) - known)
+    if unknown:
+        raise SettingsError(f"--set: unknown parameter {unknown[0]!r}; known: {', '.join(sorted(known))}")
+
+
 def parameters_of(content: NotebookNode) -> dict[str, Any]:
     """Names and default values of a notebook's parameters cell."""
     cell = _parameters_cell(content)
@@ -158,13 +168,6 @@ def parameters_of(content: NotebookNode) -> dict[str, Any]:
         return {}
     assigned = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
     return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in assigned}
-
-
-def _check(notebooks: Sequence[Notebook], parameters: Mapping[str, Any]) -> None:
-    known = {name for notebook in notebooks for name in parameters_of(nbformat.read(notebook.path, as_version=4))}
-    unknown = sorted(set(parameters) - known)
-    if unknown:
-        raise SettingsError(f"--set: unknown parameter {unknown[0]!r}; known: {', '.join(sorted(known))}")
 
 
 def _with_parameters(content: NotebookNode, parameters: Mapping[str, Any]) -> NotebookNode:

@@ -43,7 +43,9 @@ def walk(
         else:
             console.out.print(commands.listing(wanted))
         return
-    parameters = {"hide": "harmful" if show_benign else "all", **dict(map(_parameter, sets or []))}
+    asked = dict(map(_parameter, sets or []))
+    commands.check_parameters(wanted, asked)
+    parameters = {"hide": "harmful" if show_benign else "all", **asked}
     done = []
     for found in commands.execute_all(wanted, out.resolve(), parameters, theme=theme.value, progress=console.say):
         done.append(found)
