@@ -116,13 +116,39 @@ class Host:
     checkpoint: str = "MIS-Mini"
     variants: tuple[str, ...] = ()  # names known before the model is loaded, for the first page
     runs: Path = Path("runs")  # folder of the run folders that the tabs show
+    data_folders: tuple[Path, ...] = ()  # data sets that this app was given to show
+    adapters: dict[str, Path | None] = field(default_factory=dict)  # what the model is loaded with
+    load: Callable[[Mapping[str, Path | None], Progress], Engine] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     stops: dict[str, threading.Event] = field(default_factory=dict)
+    _loading: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> None:
         """Begin to make both values."""
         self.data.start()
         self.model.start()
+
+    def add_variant(self, name: str, folder: Path) -> None:
+        """Load the model anew with one adapter more; the model that is there stays until that has worked.
+
+        Raises:
+            ModelError: the adapter does not fit, or this app cannot load others.
+        """
+        if name in self.known_variants:
+            return
+        if self.load is None:
+            raise ModelError(
+                f"{name}: this app's model takes no further adapters; start it with --adapters {name}={folder}"
+            )
+        with self._loading:
+            wanted, load = {**self.adapters, name: folder}, self.load
+            made = Background(lambda progress: load(wanted, progress), what="Model")
+            made.start()
+            for _ in made.wait(threading.Event()):
+                pass
+            if made.value is None:
+                raise ModelError(f"{name} could not be loaded beside the others: {made.status.message}")
+            self.model, self.adapters = made, wanted
 
     @property
     def known_variants(self) -> tuple[str, ...]:
@@ -151,6 +177,9 @@ def make_host(
         checkpoint="MIS-Mini" if checkpoint is None else checkpoint.name,
         variants=tuple(chosen),
         runs=runs,
+        data_folders=(data,) if data else (),
+        adapters=chosen,
+        load=lambda adapters, progress: load_engine(checkpoint, adapters, progress),
     )
 
 

@@ -3,15 +3,17 @@
 Bound methods rather than partials, because Gradio reads the type hints of a method to hand it its event and request.
 """
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
-from mis_lib.errors import DataError
+from mis_lib.errors import DataError, MisError
 from workbench import compare, render, render_answers
 from workbench.compare import RETRY, PromptView
 from workbench.engine_host import Host, Phase
+from workbench.links import Link, Tab, resolve_run
 from workbench.state import Comparison, Prompt
 
 DEFAULT_VARIANTS = ("mini", "mirage")
@@ -74,6 +76,42 @@ class CompareHandlers:
     def load_random(self, prompt: Prompt, category: str, split: str, words: str) -> Updates:
         """Load any example that matches the filters."""
         return prompt_updates(compare.load_random(self.host, prompt, category, split, words))
+
+    # Addresses
+
+    def followed(self, link: Link, prompt: Prompt) -> Updates:
+        """Show what an address names: an example, variants ticked, the adapter of a training run loaded."""
+        problems: list[str] = []
+        variants: Any = gr.skip()
+        view = None
+        try:
+            if link.run:
+                run = resolve_run(self.host.runs, link.run)
+                self.host.add_variant(link.run.replace("/", "-"), run.folder / "adapter")
+            names = list(self.host.known_variants)
+            unknown = [name for name in link.variants if name not in names]
+            if unknown:
+                raise DataError(f"the address names the variant {unknown[0]!r:.80}; here there are {', '.join(names)}")
+            if link.variants:
+                variants = gr.update(choices=names, value=list(link.variants)[: compare.MAX_VARIANTS])
+        except MisError as error:
+            problems.append(str(error))
+        if link.item:
+            for _ in self.host.data.wait(threading.Event()):
+                pass
+            view = compare.load_example(self.host, prompt, link.item)
+        header = render.header(self.host.model.status, self.host.checkpoint) if link.run else gr.skip()
+        if view is None:
+            errors = render.error_bar(problems) if problems else gr.skip()
+            return gr.skip(), gr.skip(), gr.skip(), errors, variants, header
+        errors = f"{render.error_bar(problems)}{view.errors}" if problems else view.errors
+        return *prompt_updates(view)[:3], errors, variants, header
+
+    def place(self, prompt: Prompt, variants: list[str]) -> str:
+        """The address of what is shown; the usual variants go without saying."""
+        usual = preselected(list(self.host.known_variants))
+        named = () if variants == usual else tuple(variants)
+        return Link(tab=Tab.COMPARE, item=prompt.example_id or "", variants=named).query()
 
     # Image strip
 

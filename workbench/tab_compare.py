@@ -12,6 +12,8 @@ import gradio as gr
 from workbench import render, render_answers
 from workbench.engine_host import Host
 from workbench.handlers_compare import ANY, READY, CompareHandlers, category_choices, preselected, split_choices
+from workbench.links import Tab
+from workbench.navigation import QUIET, Navigation
 from workbench.state import Prompt
 
 MODEL_QUEUE = "model"  # everything that runs the model shares this one queue
@@ -72,7 +74,7 @@ class ResultsPart(NamedTuple):
     payload: gr.Textbox  # a download on its way to the browser
 
 
-def build(page: gr.Blocks, host: Host, header: gr.HTML) -> None:
+def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) -> None:
     """Lay out the tab inside ``page``, which is being built, and bind it."""
     handlers = CompareHandlers(host)
     prompt, comparison = gr.State(Prompt()), gr.State(None)
@@ -95,6 +97,19 @@ def build(page: gr.Blocks, host: Host, header: gr.HTML) -> None:
         api_name="clear",
     )
     page.unload(handlers.closed)
+    navigation.follow(
+        Tab.COMPARE,
+        handlers.followed,
+        inputs=[prompt],
+        outputs=[prompt, asked.strip, asked.question, actions.errors, asked.variants, header],
+    )
+    gr.on(
+        [prompt.change, asked.variants.input],
+        handlers.place,
+        inputs=[prompt, asked.variants],
+        outputs=navigation.place,
+        **QUIET,
+    )
 
 
 def html(value: str, elem_id: str, **extra: Any) -> gr.HTML:

@@ -1,0 +1,135 @@
+"""What the Train tab's bindings call: plan, start, stop, watch; errors become lines of the bar and nothing that runs is touched."""
+
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from mis_lib.analysis import plots
+from mis_lib.errors import MisError
+from workbench import render, render_training
+from workbench.engine_host import Host
+from workbench.figures import shown
+from workbench.links import Link, Tab
+from workbench.training import State, Trainings, progress
+
+if TYPE_CHECKING:
+    from workbench.tab_train import Parts
+
+Update = dict[Any, Any]
+PROBLEMS = (MisError, OSError)
+
+
+class TrainHandlers:
+    """The handlers of one app's Train tab."""
+
+    def __init__(self, host: Host, parts: "Parts", trainings: Trainings) -> None:
+        self.host, self.parts, self.trainings = host, parts, trainings
+
+    def opened(self, link: Link) -> Update:
+        """The runs there are, the one of the address or the one that changed last, and the configurations."""
+        parts, names = self.parts, self.trainings.names()
+        configs = self.trainings.configurations()
+        wanted = link.run.partition("/")[0]
+        update: Update = {parts.config: gr.update(choices=configs), parts.errors: ""}
+        if wanted and wanted not in names:
+            problem = f"the address names the run {wanted!r:.80}; there are {', '.join(names[:8]) or 'none yet'}"
+            return update | self._watched("") | {parts.errors: render.error_bar([problem])}
+        return update | self._watched(wanted or next(iter(names), ""))
+
+    def planned(self, config: str | None, name: str, steps: float | None, text: str) -> Update:
+        """The resolved settings and the command of what is filled in."""
+        parts = self.parts
+        if not config:
+            return {parts.yaml: "", parts.command: ""}
+        try:
+            plan = self.trainings.plan(config, overrides(name, steps, text))
+        except PROBLEMS as error:
+            return {parts.errors: render.error_bar([str(error)])}
+        command = render_training.command_text(plan.command)
+        return {parts.yaml: plan.yaml, parts.command: command, parts.errors: ""}
+
+    def start(self, config: str | None, name: str, steps: float | None, text: str) -> Update:
+        """Start what is filled in, or go on with it, and watch it."""
+        parts = self.parts
+        try:
+            job = self.trainings.start(config or "", overrides(name, steps, text))
+        except PROBLEMS as error:
+            return {parts.errors: render.error_bar([str(error)])}
+        return {parts.errors: ""} | self._watched(job.name)
+
+    def resume(self, run: str | None) -> Update:
+        """Go on with the run that is watched, as it was started."""
+        parts = self.parts
+        try:
+            job = self.trainings.job(run or "")
+            if job is None:
+                problem = f"{run}: it was started in a shell; go on with it there, by the same command"
+                return {parts.errors: render.error_bar([problem])}
+            self.trainings.start(job.config, job.overrides)
+        except PROBLEMS as error:
+            return {parts.errors: render.error_bar([str(error)])}
+        return {parts.errors: ""} | self._watched(run or "")
+
+    def stop(self, run: str | None) -> Update:
+        """Ask the run that is watched to end after the step in hand."""
+        try:
+            self.trainings.stop(run or "")
+        except PROBLEMS as error:
+            return {self.parts.errors: render.error_bar([str(error)])}
+        told = "Asked to stop: the step in hand is finished and a checkpoint written …"
+        return {self.parts.told: render.status_line(told, busy=True)}
+
+    def chosen(self, run: str | None) -> Update:
+        """Watch another run."""
+        return self._watched(run or "") | {self.parts.errors: ""}
+
+    def ticked(self, run: str | None) -> Update:
+        """Look again at the run that is watched."""
+        return self._watched(run or "", again=True)
+
+    def _watched(self, name: str, *, again: bool = False) -> Update:
+        """State, curves and output of a run; the clock ticks only while it runs."""
+        parts = self.parts
+        if not name:
+            idle = {
+                parts.status: render_training.EMPTY,
+                parts.figure: None,
+                parts.output: "",
+                parts.next: "",
+                parts.told: "",
+            }
+            return {**idle, parts.timer: gr.Timer(active=False), parts.place: Link(tab=Tab.TRAIN).query()}
+        try:
+            state, run = self.trainings.state(name), self.trainings.newest(name)
+            found = progress(run.folder) if run else None
+            job = self.trainings.job(name)
+        except PROBLEMS as error:
+            return {parts.errors: render.error_bar([str(error)])}
+        running = state is State.RUNNING
+        version = run.folder.name if run else ""
+        update: Update = {
+            parts.status: render_training.status(name, state, found.newest if found else {}, job),
+            parts.figure: shown(plots.training_curves(found.losses, found.evaluations)) if found else None,
+            parts.output: render_training.output(self.trainings.output(name)),
+            parts.next: self._next(name, version) if state is State.FINISHED else "",
+            parts.timer: gr.Timer(active=running),
+            parts.stop: gr.update(visible=running),
+            parts.resume: gr.update(visible=state is State.STOPPED and job is not None),
+        }
+        if not running:
+            update[parts.told] = ""
+        if again:
+            return update
+        place = Link(tab=Tab.TRAIN, run=f"{name}/{version}" if version else f"{name}/v1")
+        return update | {parts.run: gr.update(choices=self.trainings.names(), value=name), parts.place: place.query()}
+
+    def _next(self, name: str, version: str) -> str:
+        base = next(iter(self.host.known_variants), "")
+        return render_training.after(name, version, [variant for variant in (base, f"{name}-{version}") if variant])
+
+
+def overrides(name: str, steps: float | None, text: str) -> list[str]:
+    """The form's fields as ``key=value`` pairs; those typed in the text come last and win."""
+    pairs = [f"name={name.strip()}"] if name.strip() else []
+    pairs += [f"max_steps={int(steps)}"] if steps else []
+    return [*pairs, *(line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))]
