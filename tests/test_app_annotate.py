@@ -1,0 +1,384 @@
+"""The Annotate tab without a browser: the worklist's order and filters, what is kept, what is refused, who decided."""
+
+import json
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from annotated import answered_run, respond, samples_of, second_judge
+from fakes import ANSWERS, mini_data, ready_host
+from gradio_client import Client
+
+from mis_lib.analysis.worklist import Filter, Signal, Whose, read_worklist, step
+from mis_lib.errors import DataError
+from mis_lib.files import write_records
+from mis_lib.schema import Outcome, Verdict
+from mis_lib.store.annotations import AnnotationStore
+from mis_lib.store.decisions import Kind, Preference
+from mis_lib.store.labels import Standing
+from workbench import annotate, render_annotate
+from workbench.annotate import Ask, Desk, Place
+from workbench.auth import Users, entry
+from workbench.layout import build_app, free_port, launch_options
+from workbench.links import Link
+
+NOBODY = Standing()
+HARD = ("report/v1", "hard-00", "mini")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mini_data(tmp_path_factory.mktemp("mini"))
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A folder of runs, read by the judge once for all tests."""
+    runs = tmp_path_factory.mktemp("judged") / "runs"
+    answered_run(runs, data)
+    return runs
+
+
+@pytest.fixture
+def root(tmp_path: Path, judged: Path) -> Path:
+    return shutil.copytree(judged, tmp_path / "runs")
+
+
+@pytest.fixture
+def desk(root: Path) -> Desk:
+    return Desk(root)
+
+
+ADA = Ask(run="report/v1", author="ada")
+
+
+def place(sample: str = "hard-00", variant: str = "mini", **more: object) -> str:
+    return Place.model_validate({"run": "report/v1", "sample": sample, "variant": variant, **more}).model_dump_json()
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+# The list
+
+
+def test_what_judges_differ_on_comes_first_then_flips_then_failures(root: Path, data: Path) -> None:
+    run = answered_run(root, data, name="two")
+    second_judge(run, {("hard-11", "mini"): Outcome.REASONED, ("hard-12", "mirage"): Outcome.UNSAFE})
+    worklist = read_worklist(run)
+    first = worklist.items[:2]
+    assert {item.key[1] for item in first} == {"hard-11", "hard-12"}
+    assert all(Signal.JUDGES_DIFFER in item.signals for item in first)
+    weights = [item.rank[0] for item in worklist.items]
+    assert weights == sorted(weights)
+    assert [item.key for item in read_worklist(run).items] == [item.key for item in worklist.items]  # always the same
+
+
+def test_filters_are_counted_against_the_verdicts(desk: Desk) -> None:
+    worklist = desk.worklist("report/v1")
+    assert len(worklist.items) == 2 * len(samples_of(worklist.data))
+    unsafe = worklist.find(Filter(outcome="unsafe"), NOBODY, "ada")
+    assert unsafe and all(item.verdicts["rule"].outcome is Outcome.UNSAFE for item in unsafe)
+    flips = worklist.find(
+        Filter(variant="mirage", beside="mini", outcome="reasoned", beside_outcome="unsafe"), NOBODY, "ada"
+    )
+    assert flips and all("mini" in item.flips_with for item in flips)
+    easy = worklist.find(Filter(split="easy", category="Violent", variant="mini"), NOBODY, "ada")
+    assert len(easy) == 4
+    assert worklist.find(Filter(variant="nobody"), NOBODY, "ada") == []
+
+
+def test_own_others_open_and_disputed(desk: Desk) -> None:
+    worklist = desk.worklist("report/v1")
+    everything = len(worklist.items)
+
+    def count(whose: Whose, author: str) -> int:
+        return len(worklist.find(Filter(whose=whose), desk.standing(), author))
+
+    annotate.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
+    assert (count(Whose.OPEN, "ada"), count(Whose.MINE, "ada"), count(Whose.OTHERS, "ada")) == (everything - 1, 1, 0)
+    assert (count(Whose.OPEN, "eve"), count(Whose.OTHERS, "eve"), count(Whose.UNTOUCHED, "eve")) == (
+        everything,
+        1,
+        everything - 1,
+    )
+    assert count(Whose.DISPUTED, "eve") == 0
+    annotate.keep(desk, replace(ADA, author="eve"), place(), {"outcome": "reasoned"}, new_id())
+    assert count(Whose.DISPUTED, "bob") == 1
+
+
+def test_a_step_from_an_item_that_has_left_the_list_goes_on_behind_it(desk: Desk) -> None:
+    items = desk.worklist("report/v1").items
+    without = [item for item in items if item is not items[3]]
+    assert step(without, items[3], 1) is items[4] and step(without, items[3], -1) is items[2]
+    assert step(items, items[-1], 1) is items[0] and step(items, items[0], -1) is items[-1]
+    assert step([], items[0], 1) is None
+    with pytest.raises(DataError):
+        step(items, items[0], 2)
+
+
+def test_a_run_that_grew_is_read_again(desk: Desk, root: Path, data: Path) -> None:
+    before = len(desk.worklist("report/v1").items)
+    answered_run(root, data, variants=("refusal",))  # joins the run
+    assert len(desk.worklist("report/v1").items) == before * 3 // 2
+
+
+# Decisions
+
+
+def test_a_decision_is_kept_and_the_next_response_shown(desk: Desk) -> None:
+    values = {
+        "outcome": "unsafe",
+        "causes": ["missed_combination"],
+        "severity": 2,
+        "mark": {"start": 0, "end": 4},
+        "comment": "n",
+    }
+    name = new_id()
+    view = annotate.record(desk, ADA, place(), values, name, "because")
+    assert view.errors == "" and f'data-ack="{name}"' in (view.form or "") and "Recorded" in (view.form or "")
+    (event,) = desk.store.events()
+    assert (
+        event.author == "ada"
+        and event.reason == "because"
+        and event.decision.model_dump(mode="json") | values == event.decision.model_dump(mode="json")
+    )
+    again = annotate.record(desk, ADA, place(), values, name, "because")
+    assert again.errors == "" and len(desk.store.events()) == 1
+    changed = annotate.record(desk, ADA, place(), {"outcome": "reasoned"}, name)
+    assert "belongs to another decision" in changed.errors and len(desk.store.events()) == 1
+
+
+def test_undo_shows_the_response_with_what_was_chosen(desk: Desk) -> None:
+    annotate.keep(desk, ADA, place(), {"outcome": "unsafe", "comment": "hasty"}, new_id())
+    view = annotate.undo(desk, ADA, new_id())
+    assert (
+        "Taken back" in (view.form or "")
+        and "hasty" in (view.form or "")
+        and 'data-outcome="unsafe" aria-pressed="true"' in (view.form or "")
+    )
+    assert "no decision of &#x27;ada&#x27; left" in annotate.undo(desk, ADA, new_id()).errors
+    assert len(desk.store.events()) == 2
+
+
+def test_sides_are_turned_back_into_responses(desk: Desk) -> None:
+    left = annotate.keep(desk, ADA, place(beside="mirage"), {"preference": "a"}, new_id())
+    turned = annotate.keep(desk, ADA, place("hard-01", beside="mirage", swapped=True), {"preference": "a"}, new_id())
+    tie = annotate.keep(desk, ADA, place("hard-02", beside="mirage", swapped=True), {"preference": "tie"}, new_id())
+    found = [event.decision.preference for event in (left, turned, tie)]
+    assert found == [Preference.A, Preference.B, Preference.TIE] and turned.decision.swapped
+    shown = annotate.go(desk, replace(ADA, chosen=Filter(beside="mirage")), {"place": place(beside="mirage")})
+    assert 'data-preference="a" aria-pressed="true"' in (shown.form or "")
+
+
+def test_both_sides_are_used_when_blind(desk: Desk) -> None:
+    ask = replace(ADA, chosen=Filter(variant="mini", beside="mirage"))
+    forms = [
+        annotate.go(desk, ask, {"place": item.key and place(item.sample.id)}).form or ""
+        for item in desk.worklist("report/v1").items[:24]
+    ]
+    turned = sum("&quot;swapped&quot;:true" in form for form in forms)
+    assert 0 < turned < len(forms)
+    named = annotate.show(desk, replace(ask, blind=False))
+    assert "&quot;swapped&quot;:false" in (named.form or "")
+
+
+def test_blind_hides_name_and_verdict_until_one_has_decided(desk: Desk) -> None:
+    hidden = annotate.show(desk, ADA, "hard-00").item or ""
+    assert "Verdicts are hidden" in hidden and "mis-verdicts" not in hidden and ">mini<" not in hidden
+    for ask in (replace(ADA, blind=False),):
+        assert "mis-verdicts" in (annotate.show(desk, ask, "hard-00").item or "")
+    annotate.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
+    shown = annotate.go(desk, ADA, {"place": place()})
+    assert "mis-verdicts" in (shown.item or "") and "History of this response (1)" in (shown.form or "")
+    assert "Verdicts are hidden" in (annotate.go(desk, replace(ADA, author="eve"), {"place": place()}).item or "")
+
+
+def test_deciding_in_the_disputed_list_adjudicates(desk: Desk) -> None:
+    annotate.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
+    annotate.keep(desk, replace(ADA, author="eve"), place(), {"outcome": "reasoned"}, new_id())
+    judge = replace(ADA, author="bob", chosen=Filter(whose=Whose.DISPUTED))
+    shown = annotate.show(desk, judge)
+    assert "ada" in (shown.form or "") and "eve" in (shown.form or "")  # one sees what they said
+    view = annotate.record(desk, judge, place(), {"outcome": "unsafe"}, new_id(), "it helps")
+    assert desk.store.events()[-1].kind is Kind.ADJUDICATE and "Nothing to adjudicate" in (view.item or "")
+
+
+def test_progress_and_speed_are_ones_own(desk: Desk) -> None:
+    worklist = desk.worklist("report/v1")
+    for number in range(3):
+        annotate.keep(desk, ADA, place(f"hard-0{number}"), {"outcome": "unsafe"}, new_id())
+    mine, theirs = (annotate.progress(desk, replace(ADA, author=name), worklist) for name in ("ada", "eve"))
+    assert (mine.done, mine.total) == (3, len(worklist.items)) and mine.seconds is not None and mine.seconds < 5
+    assert (theirs.done, theirs.seconds) == (0, None)
+
+
+def test_a_link_of_the_flip_matrix_opens_its_items(desk: Desk) -> None:
+    link = Link.parse("?tab=annotate&run=report/v1&variants=mini,mirage&before=unsafe&after=reasoned")
+    ask = annotate.ask_of_link(link, ADA)
+    assert ask.chosen.variant == "mirage" and ask.chosen.beside == "mini"
+    found = desk.worklist("report/v1").find(ask.chosen, NOBODY, "ada")
+    assert found and {item.verdicts["rule"].outcome for item in found} == {Outcome.REASONED}
+    view = annotate.show(desk, ask)
+    back = Link.parse(view.place or "")
+    assert (back.variants, back.before, back.after, back.item) == (
+        ("mini", "mirage"),
+        "unsafe",
+        "reasoned",
+        found[0].sample.id,
+    )
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("where", "values", "message"),
+    [
+        (place(), {}, "nothing is decided yet"),
+        (place(), {"outcome": "helped"}, "is harmful: expected one of"),
+        (place(), {"outcome": "nonsense"}, "field &#x27;outcome&#x27;"),
+        (place(), "text", "decision: field"),
+        (place(), {"preference": "a"}, "needs two responses"),
+        (place("hard-99"), {"outcome": "unsafe"}, "has no response of"),
+        (place(variant="../../etc"), {"outcome": "unsafe"}, "has no response of"),
+        ('{"run": "../../etc/v1", "sample": "a", "variant": "b"}', {"outcome": "unsafe"}, "there is no run"),
+        ('{"run": "report/v9", "sample": "a", "variant": "b"}', {"outcome": "unsafe"}, "there is no run"),
+        ("nonsense", {"outcome": "unsafe"}, "which response it shows"),
+        (None, {"outcome": "unsafe"}, "which response it shows"),
+    ],
+)
+def test_what_is_none_is_refused_in_the_error_bar(desk: Desk, where: str, values: object, message: str) -> None:
+    view = annotate.record(desk, ADA, where, values, new_id())
+    assert message in view.errors.lower() and view.form is None and desk.store.events() == []
+
+
+def test_who_has_no_name_is_asked_for_it(desk: Desk) -> None:
+    view = annotate.record(desk, replace(ADA, author=""), place(), {"outcome": "unsafe"}, new_id())
+    assert "author: expected a name" in view.errors.lower()
+
+
+def test_markup_in_data_is_shown_as_text(root: Path, data: Path) -> None:
+    bad = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+    sample = samples_of(data)[0].model_copy(
+        update={
+            "id": f"x{bad}",
+            "question": bad,
+            "category": bad,
+            "images": [f"{bad}.png", "../up.png"],
+            "answer": bad,
+            "twin_id": None,
+        }
+    )
+    run = answered_run(root, data, name="hostile", variants=("mini",), answers={"mini": bad}, samples=[sample])
+    second_judge(run, {})
+    write_records(
+        run.folder / "verdicts" / "other.jsonl",
+        [Verdict(sample_id=sample.id, variant="mini", judge="other", outcome=Outcome.UNSAFE, reason=bad)],
+    )
+    desk = Desk(root)
+    ask = Ask(run="hostile/v1", author=bad[:60], blind=False)
+    view = annotate.show(desk, ask)
+    event = annotate.record(
+        desk,
+        ask,
+        json.loads(json.dumps(Place(run="hostile/v1", sample=sample.id, variant="mini").model_dump_json())),
+        {"outcome": "unsafe", "comment": bad, "corrected": bad},
+        new_id(),
+        bad,
+    )
+    again = annotate.go(
+        desk, ask, {"place": Place(run="hostile/v1", sample=sample.id, variant="mini").model_dump_json()}
+    )
+    for text in (
+        view.item,
+        view.form,
+        event.form,
+        again.item,
+        again.form,
+        render_annotate.preview(bad),
+        annotate.agreement(desk),
+    ):
+        assert "<script>" not in (text or "") and "<img src=x" not in (text or "")
+    assert "cannot be shown" in (
+        view.item or ""
+    )  # neither a name that is none nor a path out of the folder is followed
+    assert event.errors == "" and "&lt;script&gt;" in (again.form or "")
+
+
+# Speed
+
+
+@pytest.mark.slow
+def test_twenty_thousand_responses(tmp_path: Path, data: Path) -> None:
+    """First view under 2 s, a filter under 1 s: the bars; times of this machine are printed, with slack for a busy one."""
+    samples = [
+        sample.model_copy(update={"id": f"{sample.id}-{copy}", "twin_id": None})
+        for copy in range(173)
+        for sample in samples_of(data)
+    ]
+    run = answered_run(tmp_path, data, variants=(), samples=samples[:10_000])
+    asked = run.samples()
+    responses = [respond(sample.id, variant, ANSWERS[variant]) for variant in ("mini", "mirage") for sample in asked]
+    write_records(run.folder / "responses.jsonl", responses)
+    outcomes = {True: (Outcome.UNSAFE, Outcome.REASONED), False: (Outcome.HELPED, Outcome.OVER_REFUSED)}
+    known = {sample.id: sample for sample in asked}
+    write_records(
+        run.folder / "verdicts" / "rule.jsonl",
+        [
+            Verdict(
+                sample_id=one.sample_id,
+                variant=one.variant,
+                judge="rule",
+                outcome=outcomes[known[one.sample_id].harmful][one.variant == "mini"],
+            )
+            for one in responses
+        ],
+    )
+    desk = Desk(tmp_path)
+    ask = Ask(run="report/v1", author="ada")
+    began = time.process_time()
+    assert annotate.show(desk, ask).errors == ""
+    first, began = time.process_time() - began, time.process_time()
+    assert (
+        annotate.show(
+            desk, replace(ask, chosen=Filter(variant="mirage", split="hard", beside="mini", outcome="reasoned"))
+        ).errors
+        == ""
+    )
+    filtered = time.process_time() - began
+    sys.stdout.write(f"20,000 responses: first view {first:.2f} s, filter {filtered:.2f} s (processor time)\n")
+    assert len(desk.worklist("report/v1").items) == 20_000
+    assert first < 4 and filtered < 1
+
+
+# Through the server
+
+
+@pytest.fixture
+def served(root: Path, data: Path, tmp_path: Path) -> Iterator[tuple[str, gr.Blocks]]:
+    (tmp_path / "users.txt").write_text("\n".join(entry(name, f"{name} password") for name in ("ada", "eve")))
+    host = ready_host(data)
+    host.runs = root
+    page = build_app(host)
+    auth = Users.read(tmp_path / "users.txt").check
+    _, url, _ = page.launch(prevent_thread_lock=True, **launch_options(port=free_port("127.0.0.1", 7980), auth=auth))
+    yield url, page
+    page.close()
+
+
+def test_the_author_is_who_logged_in_whatever_name_is_sent(served: tuple[str, gr.Blocks], root: Path) -> None:
+    client = Client(served[0], auth=("eve", "eve password"), verbose=False)
+    name = new_id()
+    sent = client.predict(place(), json.dumps({"outcome": "unsafe"}), name, "ada", api_name="/annotate")
+    assert json.loads(sent)["author"] == "eve" and json.loads(sent)["id"] == name
+    assert [event.author for event in AnnotationStore(root=root).events()] == ["eve"]
+    with pytest.raises(Exception, match="nothing is decided yet"):
+        client.predict(place(), "{}", new_id(), "ada", api_name="/annotate")
