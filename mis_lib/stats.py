@@ -69,7 +69,13 @@ def rate(hits: int, n: int, n_unscored: int = 0, *, level: float = LEVEL) -> Rat
         return Rate(value=None, n=0, low=0.0, high=100.0, n_unscored=n_unscored)
     bounds: Any = proportion_confint(hits, n, alpha=1 - level, method="wilson")
     low, high = (100 * float(bound) for bound in bounds)
-    return Rate(value=100 * hits / n, n=n, low=low, high=high, n_unscored=n_unscored)
+    return Rate(
+        value=100 * hits / n,
+        n=n,
+        low=low if hits else 0.0,  # rounding leaves a speck of 1e-15 at the ends
+        high=high if hits < n else 100.0,
+        n_unscored=n_unscored,
+    )
 
 
 def rate_of(outcomes: Iterable[bool | None]) -> Rate:

@@ -5,7 +5,7 @@ counts as unscored there. They are taken from ``samples.jsonl`` in the run folde
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mis_lib.analysis.ablation import PROBES
@@ -34,6 +34,23 @@ class Evaluated:
     def variants(self) -> list[str]:
         """The variants that have answered anything, in the order in which they first did."""
         return list(dict.fromkeys(response.variant for response in self.responses))
+
+    def without(self, sample_ids: Collection[str]) -> "Evaluated":
+        """The same without some samples."""
+        return replace(
+            self,
+            samples=[one for one in self.samples if one.id not in sample_ids],
+            responses=[one for one in self.responses if one.sample_id not in sample_ids],
+            verdicts=[one for one in self.verdicts if one.sample_id not in sample_ids],
+        )
+
+    def only(self, variants: Collection[str]) -> "Evaluated":
+        """The same with some of the variants; all samples stay."""
+        return replace(
+            self,
+            responses=[one for one in self.responses if one.variant in variants],
+            verdicts=[one for one in self.verdicts if one.variant in variants],
+        )
 
 
 def run_name(run: Run) -> str:

@@ -8,6 +8,7 @@ from mis_lib.analysis import paired
 from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.analysis.official import OFFICIAL, Score, official_scores
 from mis_lib.analysis.paired import FLIPS, Paired, Side
+from mis_lib.analysis.regression import Entry, Regression, compare
 from mis_lib.analysis.sheets import Sheet, count_cell, difference_cell, p_cell, rate_cell
 from mis_lib.errors import SettingsError
 from mis_lib.metrics import METRICS
@@ -15,6 +16,7 @@ from mis_lib.stats import Rate
 
 SHOWN = ("asr", "rsr", "over_refusal", "helped", "pair")
 """Metrics that a comparison shows to people; its records hold all of them."""
+BECAME = ("fixed", "still_failing", "newly_broken", "still_right", "unscored")
 
 
 def find_side(text: str, runs: Sequence[Evaluated]) -> Side:
@@ -56,7 +58,7 @@ def _flip_sheet(flips: Sequence[paired.Flip], title: str) -> Sheet:
         f"What flipped: {title}",
         ("flip", "before", "after", "items"),
         [
-            [f"{kind} ({kinds[kind]})", str(before), str(after), f"{count:,}"]
+            [f"{kind}, {kinds[kind]}", str(before), str(after), f"{count:,}"]
             for (before, after, kind), count in ordered
         ],
         [flip.model_dump(mode="json") for flip in flips],
@@ -82,6 +84,49 @@ def _test_sheet(rows: Sequence[Paired], title: str) -> Sheet:
         "percent and points, on items that the judge scored on both sides; interval: bootstrap by image pair; p: McNemar's exact test, "
         "and adjusted by Holm for all metrics and groups of this comparison",
     )  # fmt: skip
+
+
+def regression_sheet(runs: Sequence[Evaluated], entries: Sequence[Entry]) -> Sheet:
+    """What became of the responses that people have decided about, variant by variant; what was trained on stands apart."""
+    compared = [(run, compare(entries, run.verdicts, variant)) for run in runs if run.judge for variant in run.variants]
+    rows = [
+        (run, found.variant, trained, {name: _of(getattr(found, name), found, trained=trained) for name in BECAME})
+        for run, found in compared
+        for trained in (False, True)
+    ]
+    rows = [row for row in rows if any(row[3].values())]
+    return Sheet(
+        "regression",
+        "Regression set: responses that people have decided about",
+        ("variant", "items", *(name.replace("_", " ") for name in BECAME), "n"),
+        [
+            [
+                variant if len(runs) == 1 else f"{run.name}:{variant}, {run.judge}",
+                "trained on" if trained else "not trained on",
+                *(f"{len(ids):,}" for ids in lists.values()),
+                f"{sum(map(len, lists.values())):,}",
+            ]
+            for run, variant, trained, lists in rows
+        ],
+        [
+            {
+                "run": run.name,
+                "variant": variant,
+                "judge": run.judge,
+                "trained_on": trained,
+                "became": name,
+                "n": len(ids),
+                "ids": ids,
+            }
+            for run, variant, trained, lists in rows
+            for name, ids in lists.items()
+        ],
+        "items; those trained on show whether the lesson was learned, and are left out of all rates below",
+    )
+
+
+def _of(ids: Sequence[str], found: Regression, *, trained: bool) -> list[str]:
+    return [one for one in ids if (one in found.trained_on) is trained]
 
 
 def official_sheets(runs: Sequence[Evaluated]) -> list[Sheet]:

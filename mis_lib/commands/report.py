@@ -5,7 +5,7 @@ every variant and split with n and Wilson intervals. Responses and verdicts are 
 loaded if nothing is left to generate. With ``existing`` nothing is generated or judged: the runs named there are read as they are, under each
 of their judges.
 
-Sheets, in this order: rates; bounds, where a judge failed; the comparison asked for; official scores, where the data are a published set; the
+Sheets, in this order: the regression set, where there is one; rates, without what was trained on; bounds, where a judge failed; the comparison asked for; official scores, where the data are a published set; the
 published reference, if asked for.
 """
 
@@ -19,7 +19,8 @@ from mis_lib.analysis.evaluated import Evaluated, judges_of, open_folder, read_r
 from mis_lib.analysis.naming import ensure_naming_data, naming_samples, naming_table
 from mis_lib.analysis.official import EXACT, OFFICIAL, source_of
 from mis_lib.analysis.published import MIS_RATES, reference_sheet, select
-from mis_lib.analysis.report_sheets import find_side, official_sheets, paired_sheets
+from mis_lib.analysis.regression import REGRESSION, Entry, read_regression
+from mis_lib.analysis.report_sheets import find_side, official_sheets, paired_sheets, regression_sheet
 from mis_lib.analysis.sheets import Sheet, render, rich_sheets, write_folder
 from mis_lib.analysis.tables import bounds_sheet, rates_sheet, rich_table
 from mis_lib.commands.generate import GenerateSettings, all_known, answer_all, known_variants, mini_data, read_split
@@ -50,6 +51,8 @@ class ReportSettings(GenerateSettings):
     """Two sides, VARIANT or RUN:VARIANT, to be compared item by item."""
     published: bool = False
     """Whether to show the published reference too."""
+    regression: Path | None = None
+    """Regression set (``mis annotations delta`` writes it) [default: regression.jsonl beside the data of the run]."""
     out: Path | None = None
     """Folder into which every sheet is written in every form."""
 
@@ -83,9 +86,8 @@ def report(settings: ReportSettings, form: TableFormat = TableFormat.TEXT) -> No
         files = write_folder(found.sheets, settings.out)
         console.say(f"wrote {len(files)} files into {settings.out}")
     if form is TableFormat.TEXT:
-        rates = [rich_table(found.rows, found.title)] if found.rows else []
-        rest = [sheet for sheet in found.sheets if sheet.name != "rates"]
-        console.out.print(*rates, *([rich_sheets(rest)] if rest else []), sep="\n")
+        for sheet in found.sheets:
+            console.out.print(rich_table(found.rows, found.title) if sheet.name == "rates" else rich_sheets([sheet]))
     else:
         sys.stdout.write(render(found.sheets, form))
 
@@ -93,15 +95,17 @@ def report(settings: ReportSettings, form: TableFormat = TableFormat.TEXT) -> No
 def new_report(settings: ReportSettings) -> Report:
     """Generate and judge what is missing, and report on it."""
     evaluation = evaluate_naming(settings) if settings.naming else evaluate(settings)
-    rows = report_rows(evaluation, settings)
     run = evaluation.run
-    run.write_metrics(rows)
     console.say(f"run folder: {run.folder}")
     if settings.naming:
+        rows = report_rows(evaluation, settings)
+        run.write_metrics(rows)
         title = f"Concepts named [{run.config.tag}]"
         return Report(rows, title, [rates_sheet(rows, title, tag=run.config.tag)])
     judged = Evaluated(run, rule.JUDGE, evaluation.samples, evaluation.responses, evaluation.verdicts)
-    return _assemble([judged], [_told(row, judged) for row in rows], settings)
+    found = _assemble([judged], settings)
+    run.write_metrics(found.rows)
+    return found
 
 
 def existing_report(settings: ReportSettings) -> Report:
@@ -111,23 +115,35 @@ def existing_report(settings: ReportSettings) -> Report:
         DataError: a folder is no run.
         SettingsError: no run has verdicts of a judge asked for, or one has none at all and is no multiple choice.
     """
-    runs = [one for folder in settings.existing for one in _read(folder, settings)]
+    return _assemble([one for folder in settings.existing for one in _read(folder, settings)], settings)
+
+
+def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
+    entries = _regression(runs, settings)
+    regression = [regression_sheet(runs, entries)] if entries else []
+    trained = {entry.sample_id for entry in entries if entry.trained_on}
+    runs = [run.without(trained) for run in runs] if trained else runs
     rows = [row for run in runs for row in _rows_of(run, settings.by)]
     groups = list(dict.fromkeys(row.group for row in rows))
-    return _assemble(runs, sorted(rows, key=lambda row: groups.index(row.group)), settings)
-
-
-def _assemble(runs: Sequence[Evaluated], rows: list[Row], settings: ReportSettings) -> Report:
+    rows.sort(key=lambda row: groups.index(row.group))
     tags = ", ".join(dict.fromkeys(run.run.config.tag for run in runs))
     judges = ", ".join(dict.fromkeys(run.judge for run in runs if run.judge))
     title = f"Safety and helpfulness by {settings.by.replace('_', '-')}, judge: {judges} [{tags}]"
-    sheets = [rates_sheet(rows, title), bounds_sheet(rows)] if rows else []
+    sheets = [*regression, *([rates_sheet(rows, title), bounds_sheet(rows)] if rows else [])]
     if settings.paired:
         sheets += _paired(runs, settings)
     sheets += official_sheets(runs)
     if settings.published:
         sheets.append(reference_sheet([row for row in select(benchmark="MIS") if row.metric in MIS_RATES]))
     return Report(rows, title, [sheet for sheet in sheets if sheet.cells])
+
+
+def _regression(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
+    """The regression set that was named, or that lies beside the data of a run."""
+    if settings.regression is not None:
+        return read_regression(settings.regression)
+    places = dict.fromkeys(Path(run.run.config.data) / REGRESSION for run in runs)
+    return [entry for place in places if place.exists() for entry in read_regression(place)]
 
 
 def _paired(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Sheet]:
@@ -153,6 +169,9 @@ def _read(folder: Path, settings: ReportSettings) -> list[Evaluated]:
     found = [read_run(run.folder, judge, settings.data) for judge in judges] or [
         read_run(run.folder, None, settings.data)
     ]
+    if "variants" in settings.model_fields_set:
+        all_known("--variants", settings.variants, found[0].variants)
+        found = [one.only(settings.variants) for one in found]
     if not judges and not any(map(_needs_no_judge, found[0].samples)):
         raise SettingsError(
             f"{run.folder}: expected verdicts, found none; judge it first: mis judge --run {run.folder}"

@@ -47,6 +47,10 @@ def print_report(
         list[str] | None, typer.Option("--paired", help="BEFORE AFTER, each VARIANT or RUN:VARIANT: item by item.")
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Show the published reference too.")] = False,
+    regression: Annotated[
+        Path | None,
+        typer.Option("--regression", help="Set of decided responses, shown first [default: the data's own]"),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write every table in every form here.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
@@ -60,7 +64,7 @@ def print_report(
     flags = {
         "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "data": data, "checkpoint": checkpoint,
         "limit": limit, "batch_size": batch_size, "device": device, "runs": runs, "name": name, "existing": existing, "judges": judges,
-        "paired": paired, "published": published or None, "out": out,
+        "paired": paired, "published": published or None, "regression": regression, "out": out,
     }  # fmt: skip
     given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
     report(

@@ -1,0 +1,84 @@
+"""Intervals and tests against values known from elsewhere, and what may and may not change them."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mis_lib.errors import SettingsError
+from mis_lib.stats import Interval, cluster_mean, holm, mcnemar_exact, rate
+
+
+def binomial_tail(one_way: int, other_way: int) -> float:
+    """Two-sided p of a fair coin, counted out in whole numbers."""
+    n, few = one_way + other_way, min(one_way, other_way)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(few + 1)) / 2**n)
+
+
+def test_mcnemar_of_a_textbook_table() -> None:
+    # approval ratings of Agresti, Categorical Data Analysis: 150 and 86 changed their minds; R's exact2x2 prints 3.716e-05
+    assert mcnemar_exact(150, 86) == pytest.approx(3.716e-05, rel=1e-3)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_the_toss_of_a_coin(one_way: int, other_way: int) -> None:
+    assert mcnemar_exact(one_way, other_way) == pytest.approx(binomial_tail(one_way, other_way))
+    assert mcnemar_exact(one_way, other_way) == mcnemar_exact(other_way, one_way)
+
+
+def test_negative_counts_are_refused() -> None:
+    with pytest.raises(SettingsError, match="found -1 and 2"):
+        mcnemar_exact(-1, 2)
+
+
+def test_holm_of_a_worked_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+@given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 50))
+def test_unscored_items_widen_what_may_be_and_leave_the_rate(hits: int, misses: int, unscored: int) -> None:
+    found, n = rate(hits, hits + misses, unscored), hits + misses + unscored
+    low, high = found.worst
+    assert found.hits == hits
+    assert (low, high) == ((0, 100) if n == 0 else (100 * hits / n, 100 * (hits + unscored) / n))
+    assert found.value is None or low - 1e-9 <= found.value <= high + 1e-9
+    assert rate(hits, hits + misses).value == found.value
+
+
+def test_bootstrap_of_single_items_has_the_width_of_the_normal_interval() -> None:
+    values = [1.0] * 120 + [0.0] * 280
+    found = cluster_mean(values, range(400))
+    half = 196 * math.sqrt(0.3 * 0.7 / 400)
+    assert found.value == pytest.approx(30)
+    assert found.low == pytest.approx(30 - half, abs=0.6)
+    assert found.high == pytest.approx(30 + half, abs=0.6)
+
+
+def test_items_of_one_cluster_count_once() -> None:
+    """Asking each question four times gives four times the items and no bit more certainty."""
+    values = [1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+    once = cluster_mean(values, range(8))
+    assert cluster_mean(values * 4, list(range(8)) * 4) == once
+    alone = cluster_mean(values * 4, range(32))
+    assert once.high - once.low > 1.5 * (alone.high - alone.low)
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.integers(0, 5)), max_size=20), st.randoms())
+def test_order_of_items_plays_no_part(items: list[tuple[int, int]], dice: random.Random) -> None:
+    before = cluster_mean([value for value, _ in items], [cluster for _, cluster in items])
+    dice.shuffle(items)
+    assert cluster_mean([value for value, _ in items], [cluster for _, cluster in items]) == before
+
+
+def test_where_all_clusters_are_alike_there_is_no_interval() -> None:
+    assert cluster_mean([1, 1, 1], "abc") == Interval(value=100, low=None, high=None)
+    assert cluster_mean([1, 0], "aa") == Interval(value=50, low=None, high=None)
+    assert cluster_mean([], []) == Interval(value=None, low=None, high=None)
+
+
+def test_each_value_needs_a_cluster() -> None:
+    with pytest.raises(SettingsError, match="found 1 for 2"):
+        cluster_mean([1, 0], "a")
