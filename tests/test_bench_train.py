@@ -78,20 +78,28 @@ def test_passes_of_equal_size_divide_a_step() -> None:
 
 
 def measured(name: str, seconds: list[float], **more: object) -> Measured:
-    basic = {"name": name, "seconds": seconds, "rows": 8, "tokens": 100.0, "losses": [3.0, 2.0, 1.0, 1.0]}
+    basic = {
+        "name": name,
+        "seconds": seconds,
+        "processor_seconds": seconds,
+        "rows": 8,
+        "tokens": 100.0,
+        "losses": [3.0, 2.0, 1.0, 1.0],
+    }
     return Measured(**{**basic, "memory_gb": 1.0, "device": "cpu", "dtype": "float32", **more})
 
 
 def test_ratios_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatch, toy: Path) -> None:
     taken = {  # seconds a step of each contestant in each of three rounds; the machine slows down meanwhile
-        TRL: iter([measured(TRL, [2.0]), measured(TRL, [4.0]), measured(TRL, [8.0])]),
-        PLAIN: iter([measured(PLAIN, [s], flop=4e9, tower_flop=1e9) for s in (1.0, 4.0, 2.0)]),
+        TRL: iter([measured(TRL, [s], processor_seconds=[3.0]) for s in (2.0, 4.0, 8.0)]),
+        PLAIN: iter([measured(PLAIN, [s], processor_seconds=[1.0], flop=4e9, tower_flop=1e9) for s in (1.0, 4.0, 2.0)]),
     }
     monkeypatch.setattr(bench, "_measure", lambda rung, *others: next(taken[rung.name]))
     monkeypatch.setattr(bench, "matmul_rate", lambda device, dtype: 1e11)
     found = bench.bench_train(BenchTrainSettings(model=str(toy), rounds=3, steps=1, contestants=(TRL, PLAIN)))
     rival, ours = found.results
     assert (rival.ratio, ours.ratio) == (1.0, 2.0)
+    assert (rival.work_ratio, ours.work_ratio) == (1.0, 3.0)
     assert (rival.samples_per_second, ours.samples_per_second) == (2.0, 4.0)
     assert ours.tokens_per_second == 400
     assert ours.utilisation == pytest.approx(100 * 5e9 * 4 / 1e11)
@@ -102,7 +110,7 @@ def test_ratios_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatch, toy: P
         screen.print(part)
     assert "x TRL" in screen.export_text()
     *table, empty, caption = to_markdown(found).split("\n")
-    assert len(table) == 4 and {line.count("|") for line in table} == {10}
+    assert len(table) == 4 and {line.count("|") for line in table} == {11}
     assert not empty and "3 rounds" in caption
 
 

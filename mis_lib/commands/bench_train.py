@@ -91,6 +91,8 @@ class Result(Record):
     tokens_per_second: float
     ratio: float | None
     """Samples a second against TRL's, median within a round."""
+    work_ratio: float | None
+    """Samples a second of processor time against TRL's, on a CPU: other programs slow this down far less."""
     memory_gb: float
     loss: float
     """Mean over all steps, first round; ``last_loss`` over the last quarter of them."""
@@ -264,13 +266,13 @@ def _result(name: str, taken: dict[str, list[Any]], rate: float) -> Result:
     speed, first = statistics.median(speeds), mine[0]
     needed = _flop(first, taken)
     quarter = max(1, len(first.losses) // 4)
+    on_cpu = first.device == "cpu" and bool(first.processor_seconds)
     return Result(
         name=name,
         samples_per_second=round(speed, 3),
         tokens_per_second=round(speed * first.tokens, 1),
-        ratio=round(statistics.median(a / _speed(b) for a, b in zip(speeds, rivals, strict=True)), 3)
-        if rivals
-        else None,
+        ratio=_ratio(mine, rivals, "seconds"),
+        work_ratio=_ratio(mine, rivals, "processor_seconds") if on_cpu else None,
         memory_gb=max(each.memory_gb for each in mine),
         loss=round(statistics.fmean(first.losses), 4),
         last_loss=round(statistics.fmean(first.losses[-quarter:]), 4),
@@ -278,6 +280,16 @@ def _result(name: str, taken: dict[str, list[Any]], rate: float) -> Result:
         utilisation=round(100 * needed * speed / rate, 1) if needed else None,
         packed=first.packed,
         feature_seconds=first.feature_seconds,
+    )
+
+
+def _ratio(mine: list[Any], rivals: list[Any] | None, clock: str) -> float | None:
+    """How much less time a contestant takes than TRL, median over the rounds."""
+    if rivals is None:
+        return None
+    return round(
+        statistics.median(sum(getattr(b, clock)) / sum(getattr(a, clock)) for a, b in zip(mine, rivals, strict=True)),
+        3,
     )
 
 

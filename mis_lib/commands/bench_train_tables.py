@@ -29,7 +29,18 @@ def to_markdown(found: TrainBench) -> str:
 
 
 def _cells(found: TrainBench) -> list[list[str]]:
-    headings = ["contestant", "rows/s", "tokens/s", "x TRL", "memory GB", "loss", "last", "padding", "of peak"]
+    headings = [
+        "contestant",
+        "rows/s",
+        "tokens/s",
+        "x TRL",
+        "x work",
+        "memory GB",
+        "loss",
+        "last",
+        "padding",
+        "of peak",
+    ]
     return [
         headings,
         *(
@@ -38,6 +49,7 @@ def _cells(found: TrainBench) -> list[list[str]]:
                 f"{row.samples_per_second:.2f}",
                 f"{row.tokens_per_second:,.0f}",
                 "-" if row.ratio is None else f"{row.ratio:.2f}",
+                "-" if row.work_ratio is None else f"{row.work_ratio:.2f}",
                 f"{row.memory_gb:.2f}",
                 f"{row.loss:.3f}",
                 f"{row.last_loss:.3f}",
@@ -56,7 +68,7 @@ def _caption(found: TrainBench) -> str:
     return (
         f"{settings.model}, LoRA r={settings.lora.rank}, {found.dtype} on {found.device}, {found.tokens_per_row:.0f} tokens a row, "
         f"{settings.batch_size} rows a step, at most {settings.batch_tokens:,} tokens a pass; {settings.steps} timed steps after "
-        f"{settings.warmup}, {settings.rounds} rounds (median); loss: mean of all steps, last quarter; {filled}"
+        f"{settings.warmup}, {settings.rounds} rounds (median); x TRL: rows a second, x work: rows a second of processor time; loss: mean of all steps, last quarter; {filled}"
         f"of peak: operations the rows need against {found.matmul_tflops:.2f} TFLOP/s of matrix products measured here; "
         f"{found.cores} cores, load average {found.load_average}"
     )

@@ -9,6 +9,7 @@ engine of ``mis train`` with its optimisations switched one by one. A step is ti
 import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +55,8 @@ class Measured(Record):
     name: str
     seconds: list[float]
     """Of each timed step."""
+    processor_seconds: list[float]
+    """Of this process's threads, likewise; on a CPU it tells the work whatever else the machine does. Worker processes are left out."""
     rows: int
     """A step."""
     tokens: float
@@ -74,10 +77,11 @@ class Measured(Record):
 
 
 class Clock(TrainerCallback):
-    """Notes when each step ended."""
+    """Notes when each step ended, by the clock on the wall and by the processor's."""
 
     def __init__(self, device: str) -> None:
-        self.device, self.ends = device, []
+        self.device = device
+        self.ends: list[tuple[float, float]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start."""
@@ -87,15 +91,18 @@ class Clock(TrainerCallback):
         """Note the end of a step."""
         self.ends.append(self._now())
 
-    def _now(self) -> float:
+    def _now(self) -> tuple[float, float]:
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return time.perf_counter(), time.process_time()
 
-    def seconds(self, warmup: int) -> list[float]:
-        """Of each step but the first ``warmup``."""
-        taken = [end - start for start, end in zip(self.ends, self.ends[1:], strict=False)]
-        return [round(each, 5) for each in taken[warmup:]]
+    def seconds(self, warmup: int) -> dict[str, list[float]]:
+        """Of each step but the first ``warmup``, as fields of ``Measured``."""
+        taken = [[b - a for a, b in zip(start, end, strict=True)] for start, end in pairwise(self.ends)][warmup:]
+        return {
+            "seconds": [round(wall, 5) for wall, _ in taken],
+            "processor_seconds": [round(worked, 5) for _, worked in taken],
+        }
 
 
 def measure(contestant: Contestant) -> Measured:
@@ -129,7 +136,7 @@ def _ours(contestant: Contestant) -> Measured:
     tower, behind = row_flop(loaded.model, trainer, cached=cache is not None)
     return Measured(
         name=contestant.name,
-        seconds=clock.seconds(contestant.warmup),
+        **clock.seconds(contestant.warmup),
         rows=settings.batch_size,
         tokens=sum(plan.lengths) / len(plan.lengths),
         losses=[line["loss"] for line in lines],
@@ -196,7 +203,7 @@ def _trl(contestant: Contestant) -> Measured:
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     return Measured(
         name=contestant.name,
-        seconds=clock.seconds(contestant.warmup),
+        **clock.seconds(contestant.warmup),
         rows=settings.batch_size,
         tokens=sum(lengths) / len(lengths),
         losses=losses,
