@@ -1,0 +1,169 @@
+"""Training runs seen from the app: processes of their own, found again through their files, stopped and gone on with, never out of bounds."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from fakes import mini_data, ready_host
+
+from mis_lib.errors import SettingsError
+from workbench.handlers_train import TrainHandlers
+from workbench.links import Link, Tab
+from workbench.tab_train import CONFIGS
+from workbench.training import JOB, Job, State, Trainings, progress
+
+PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
+
+
+class Names(SimpleNamespace):
+    """Parts that are their own names."""
+
+    def __getattr__(self, name: str) -> str:
+        return name
+
+
+def wait(until: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def trainings(tmp_path: Path) -> Iterator[Trainings]:
+    found = Trainings(tmp_path / "runs", CONFIGS, program=PROGRAM)
+    yield found
+    for name in found.names():
+        job = found.job(name)
+        if job and psutil.pid_exists(job.pid):
+            found.stop(name)
+
+
+def steps(trainings: Trainings, name: str) -> int:
+    run = trainings.newest(name)
+    return progress(run.folder).newest.get("step", 0) if run else 0
+
+
+def test_a_run_is_started_watched_and_finished(trainings: Trainings) -> None:
+    job = trainings.start("mini-mirage", ["name=mine", "max_steps=12"])
+    assert trainings.state("mine") is State.RUNNING and job.command[2] == "train"
+    wait(lambda: trainings.state("mine") is State.FINISHED)
+    run = trainings.newest("mine")
+    assert run is not None
+    found = progress(run.folder)
+    assert found.newest["step"] == 12 and set(found.losses.segment) == {"all", "perception", "reasoning", "answer"}
+    assert list(found.evaluations[found.evaluations.metric == "asr"].step) == [5, 10]
+
+
+def test_another_app_finds_it_running_stops_it_and_goes_on_with_it(trainings: Trainings) -> None:
+    trainings.start("mini-mirage", ["name=mine", "max_steps=400"])
+    wait(lambda: steps(trainings, "mine") >= 3)
+    restarted = Trainings(trainings.runs, CONFIGS, program=PROGRAM)  # knows nothing but the files
+    assert restarted.state("mine") is State.RUNNING
+    restarted.stop("mine")
+    wait(lambda: trainings.state("mine") is State.STOPPED and restarted.state("mine") is State.STOPPED)
+    reached = steps(restarted, "mine")
+    job = restarted.job("mine")
+    assert job is not None
+    restarted.start(job.config, job.overrides)
+    wait(lambda: steps(restarted, "mine") > reached)
+    assert f"going on from step {reached}" in restarted.output("mine") and "stopped, saved" in restarted.output("mine")
+
+
+def test_two_runs_of_one_name_do_not_run_at_once(trainings: Trainings) -> None:
+    trainings.start("mini-mirage", ["name=mine", "max_steps=400"])
+    with pytest.raises(SettingsError, match="mine is running already"):
+        trainings.start("mini-mirage", ["name=mine", "max_steps=400"])
+
+
+def test_a_process_id_that_the_system_gave_to_another_is_not_ours(trainings: Trainings) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        folder = trainings.runs / "mine"
+        folder.mkdir(parents=True)
+        job = Job(
+            name="mine",
+            config="mini-mirage",
+            command=("x",),
+            pid=other.pid,
+            created=1.0,
+            started="2026-01-01T00:00:00+00:00",
+        )
+        (folder / JOB).write_text(job.model_dump_json())
+        assert trainings.state("mine") is State.STOPPED
+        trainings.stop("mine")
+        assert other.poll() is None
+    finally:
+        other.terminate()
+        other.wait()
+
+
+@pytest.mark.parametrize(
+    ("config", "pairs", "message"),
+    [
+        ("../../etc/passwd", [], "there is no '../../etc/passwd'"),
+        ("mini-mirage", ["name=../../x"], "run name '../../x'"),
+        ("mini-mirage", ["name=.hidden"], "run name"),
+        ("mini-mirage", ["runs=/tmp"], "the app's own folder of runs"),
+        ("mini-mirage", ["data=/etc/passwd"], "expected a path inside"),
+        ("mini-mirage", ["start_from=../../../etc"], "expected a path inside"),
+        ("mini-mirage", ["evaluation.data=/etc"], "expected a path inside"),
+        ("mini-mirage", ["lora.rank=-1"], "rank"),
+        ("mini-mirage", ["colour=blue"], "unknown setting 'colour'"),
+    ],
+)
+def test_what_leads_out_of_bounds_or_does_not_fit_is_refused(
+    trainings: Trainings, config: str, pairs: list[str], message: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        trainings.start(config, pairs)
+    assert message in str(refused.value) and not trainings.runs.exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "", "a/b", "a\0b", ".git"])
+def test_a_run_name_is_never_a_path(trainings: Trainings, name: str) -> None:
+    with pytest.raises(SettingsError, match="run name"):
+        trainings.output(name)
+
+
+def test_a_log_that_is_being_written_is_read_as_far_as_it_is_whole(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step, "loss": 1.0, "loss_by_segment": {"answer": 1.0}}) for step in (1, 2)]
+    (tmp_path / "train_log.jsonl").write_text("\n".join(lines) + '\n{"step": 3, "lo')
+    assert progress(tmp_path).newest["step"] == 2 and progress(tmp_path / "none").losses.empty
+
+
+def test_a_long_log_is_thinned_out(tmp_path: Path) -> None:
+    (tmp_path / "train_log.jsonl").write_text("".join(f'{{"step": {step}, "loss": 1.0}}\n' for step in range(20_000)))
+    assert len(progress(tmp_path).losses) <= 3000 and progress(tmp_path).newest["step"] == 19_999
+
+
+def test_the_tab_finds_the_run_again_after_a_reload(trainings: Trainings, tmp_path: Path) -> None:
+    host = ready_host(mini_data(tmp_path / "mini"))
+    trainings.start("mini-mirage", ["name=mine", "max_steps=400"])
+    wait(lambda: steps(trainings, "mine") >= 2)
+    handlers = TrainHandlers(host, Names(), Trainings(trainings.runs, CONFIGS))  # pyright: ignore[reportArgumentType]
+    update = handlers.opened(Link(tab=Tab.TRAIN))
+    assert 'data-state="running"' in update["status"] and update["timer"].active
+    assert Link.parse(update["place"]).run == "mine/v1"
+    assert "gone" in handlers.opened(Link(tab=Tab.TRAIN, run="gone/v1"))["errors"]
+    handlers.stop("mine")
+    wait(lambda: trainings.state("mine") is State.STOPPED)
+    assert handlers.ticked("mine")["resume"]["visible"] is True
+
+
+def test_the_form_shows_the_settings_and_the_very_command(trainings: Trainings, tmp_path: Path) -> None:
+    host = ready_host(mini_data(tmp_path / "mini"))
+    handlers = TrainHandlers(host, Names(), Trainings(trainings.runs, CONFIGS))  # pyright: ignore[reportArgumentType]
+    update = handlers.planned("mini-mirage", "mine", 20, "lora.rank=8\n# a remark\n")
+    assert "rank: 8" in update["yaml"] and "max_steps: 20" in update["yaml"]
+    assert (
+        update["command"].startswith("mis train --config ")
+        and "name=mine max_steps=20 lora.rank=8" in update["command"]
+    )
+    assert "lora" in handlers.planned("mini-mirage", "", None, "lora.rank=none")["errors"]
