@@ -6,8 +6,9 @@ The same call goes on where an interrupted run stopped, and returns at once wher
 function that trains it; the ``method`` of a settings file decides which.
 """
 
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -86,25 +87,38 @@ def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
     digests = {"base": _digest(checkpoint), "data": _digest(data)} | (
         {"start_from": _digest(settings.start_from)} if settings.start_from else {}
     )
-    run = open_train_run(
-        settings.runs, settings.name, settings, digests, settings.device or "auto", resume=settings.resume
-    )
-    if run.result is not None:
-        console.say(f"{run.folder} is finished; resume: false trains anew")
-        return run.folder
-    from mis_lib.train.material import places_of  # torch and transformers take seconds to import
+    with main_process_first(settings) as is_main:
+        say = console.say if is_main else _silent
+        run = open_train_run(
+            settings.runs,
+            settings.name,
+            settings,
+            digests,
+            settings.device or "auto",
+            resume=settings.resume or not is_main,
+        )
+        if run.result is not None:
+            say(f"{run.folder} is finished; resume: false trains anew")
+            return run.folder
+        from mis_lib.train.material import places_of  # torch and transformers take seconds to import
 
-    places = places_of(settings, data, run.folder / MIXTURE, console.say)
-    return _train(settings, checkpoint, places, run, on_line)
+        places = places_of(settings, data, run.folder / MIXTURE, say)
+    return _train(settings, checkpoint, places, run, on_line if is_main else None, is_main=is_main)
 
 
 def _train(
-    settings: TrainSettings, checkpoint: Path | str, places: Sequence["Place"], run: TrainRun, on_line: Listener | None
+    settings: TrainSettings,
+    checkpoint: Path | str,
+    places: Sequence["Place"],
+    run: TrainRun,
+    on_line: Listener | None,
+    *,
+    is_main: bool,
 ) -> Path:
     from mis_lib.train.engine import CHECKPOINTS
     from mis_lib.train.engine import run as train_engine
 
-    with _shown() as show:
+    with _shown(disable=not is_main) as show:
         outcome = train_engine(
             settings,
             checkpoint,
@@ -113,17 +127,35 @@ def _train(
             segmenter=segment,
             evaluate=evaluator(settings.evaluation) if settings.evaluation.every else None,
             listeners=(show, *([on_line] if on_line else [])),
-            progress=console.say,
+            progress=console.say if is_main else _silent,
         )
     if not outcome.finished:
         raise Interrupted(
             f"{run.folder}: stopped after step {outcome.step:,} of {outcome.steps:,} and saved; the same command goes on from there",
             128 + (outcome.signal or 1),
         )
-    write_card(run, settings, outcome.rows)
-    run.finish(outcome.model_dump(mode="json"))
-    shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+    if is_main:
+        write_card(run, settings, outcome.rows)
+        run.finish(outcome.model_dump(mode="json"))
+        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
     return run.folder
+
+
+@contextmanager
+def main_process_first(settings: TrainSettings) -> Iterator[bool]:
+    """Run the block in the main process, then in the others (``accelerate launch``); yields whether this is the main one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield True
+        return
+    from accelerate import PartialState
+
+    state = PartialState(cpu=settings.device == "cpu")
+    with state.main_process_first():
+        yield state.is_main_process
+
+
+def _silent(message: str) -> None:
+    """What processes beside the main one say."""
 
 
 def base_of(settings: TrainSettings) -> Path | str:
@@ -207,7 +239,7 @@ def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:
 
 
 @contextmanager
-def _shown() -> Any:
+def _shown(*, disable: bool = False) -> Iterator[Listener]:
     """A progress bar on standard error; the block gets the function that is told the log lines."""
     columns = (
         TextColumn("training"),
@@ -216,7 +248,7 @@ def _shown() -> Any:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=console.log, transient=True) as progress:
+    with Progress(*columns, console=console.log, transient=True, disable=disable) as progress:
         task = progress.add_task("", total=None)
 
         def show(line: Line) -> None:
