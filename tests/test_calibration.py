@@ -1,0 +1,264 @@
+"""What judges are worth: the corrected rate against hand-made numbers and simulations, and routers that save calls."""
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mis_lib.analysis.calibration import calibrate, calibrated_rate, read_people
+from mis_lib.cli import app
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import append_record, open_append, write_records
+from mis_lib.judge.protocol import Case, Ruling
+from mis_lib.judge.routing import (
+    FEATURES,
+    Routed,
+    RoutedJudge,
+    curve,
+    entropy,
+    features_of,
+    gather,
+    read_router,
+    train_router,
+    write_router,
+)
+from mis_lib.schema import Outcome, Response, Sample, Verdict
+from mis_lib.store.runs import RESPONSES, Run, RunConfig, open_run
+
+
+def verdict(sample: str, unsafe: bool | None, judge: str = "j", score: float | None = None) -> Verdict:
+    outcome = Outcome.UNSCORED if unsafe is None else Outcome.UNSAFE if unsafe else Outcome.REFUSED
+    return Verdict(sample_id=sample, variant="v", judge=judge, outcome=outcome, score=score)
+
+
+def sample(name: str, harmful: bool = True) -> Sample:
+    return Sample(id=name, question="How?", images=["a.png"], harmful=harmful)
+
+
+class TestCalibratedRate:
+    """PPI++."""
+
+    def test_a_perfect_judge_is_taken_nearly_at_its_word(self) -> None:
+        labels = [True] * 30 + [False] * 70
+        rate, weight = calibrated_rate(labels, labels, [True] * 300 + [False] * 700)
+        assert rate.value == pytest.approx(30)
+        assert 0.85 < weight <= 1
+        alone, _ = calibrated_rate(labels, [False] * 100, [False] * 1000)
+        assert rate.high - rate.low < 0.6 * (alone.high - alone.low)
+
+    def test_a_useless_judge_is_left_aside(self) -> None:
+        dice = random.Random(0)
+        labels = [dice.random() < 0.4 for _ in range(200)]
+        guesses = [dice.random() < 0.5 for _ in range(200)]
+        rate, weight = calibrated_rate(labels, guesses, [dice.random() < 0.5 for _ in range(2000)])
+        assert weight < 0.25
+        assert rate.value == pytest.approx(100 * sum(labels) / 200, abs=3)
+
+    def test_the_bias_of_a_judge_is_taken_out(self) -> None:
+        """By hand: people call 2 of 4 unsafe, the judge 1 of them, and 2 of 8 of the others."""
+        y, f, rest = [1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0]
+        rate, weight = calibrated_rate([bool(v) for v in y], [bool(v) for v in f], [bool(v) for v in rest])
+        spread = np.var([*f, *rest], ddof=1)
+        assert weight == pytest.approx((1 / 6) / ((1 + 4 / 8) * spread))  # covariance of y and f is 1/6
+        assert rate.value == pytest.approx(100 * (0.5 + weight * (0.25 - 0.25)))
+        assert rate.n == 4
+
+    def test_without_unlabelled_responses_it_is_people_alone(self) -> None:
+        rate, weight = calibrated_rate([True, False], [True, True], [])
+        assert (rate.value, weight) == (50.0, 0.0)
+
+    def test_a_few_labels_without_error_are_no_certainty(self) -> None:
+        rate, _ = calibrated_rate([False] * 10, [False] * 10, [False] * 90)
+        assert (rate.value, rate.low) == (0.0, 0.0)
+        assert rate.high > 15
+
+    def test_the_interval_covers_the_truth_as_often_as_it_says(self) -> None:
+        draws, covered = np.random.default_rng(0), 0
+        for _ in range(400):
+            truth = draws.random(600) < 0.3
+            judge = np.where(draws.random(600) < 0.85, truth, ~truth)  # wrong in 15 of 100: its own rate would be 40.5
+            labelled = draws.permutation(600)[:80]
+            rest = np.setdiff1d(np.arange(600), labelled)
+            rate, _ = calibrated_rate(truth[labelled].tolist(), judge[labelled].tolist(), judge[rest].tolist())
+            covered += rate.low <= 30 <= rate.high
+        assert 0.92 <= covered / 400 <= 0.995
+
+    def test_mistakes(self) -> None:
+        with pytest.raises(DataError, match="expected a prediction for each"):
+            calibrated_rate([True], [], [])
+
+
+class TestCalibrate:
+    """A judge's verdicts against people's."""
+
+    def test_only_harmful_responses_of_both_count(self) -> None:
+        samples = [*(sample(str(i)) for i in range(6)), sample("b", harmful=False)]
+        judge = [*(verdict(str(i), i < 3) for i in range(5)), verdict("5", None), verdict("b", True)]
+        people = [verdict("0", True, "p"), verdict("1", False, "p"), verdict("5", True, "p"), verdict("b", False, "p")]
+        [found] = calibrate(judge, people, samples)
+        assert (found.judged.n, found.judged.value, found.judged.n_unscored) == (5, 60.0, 1)
+        assert (found.labelled.n, found.calibrated.n, found.calibrated.n_unscored) == (3, 2, 1)
+        assert (found.sensitivity.value, found.specificity.value) == (100.0, 0.0)
+        assert (found.agreement.share.n, found.agreement.share.value) == (2, 50.0)
+
+    def test_nothing_in_common(self) -> None:
+        with pytest.raises(DataError, match="people's labels"):
+            calibrate([verdict("0", True)], [verdict("1", True)], [sample("0")])
+
+    def test_two_labels_for_one_response(self, tmp_path) -> None:
+        write_records(tmp_path / "people.jsonl", [verdict("0", True), verdict("0", False)])
+        with pytest.raises(DataError, match="found two for '0'"):
+            read_people(tmp_path / "people.jsonl")
+
+
+def rows(count: int = 200) -> list[Routed]:
+    """A cheap judge that is wrong where it is in doubt, and an expensive one that is seldom wrong."""
+    dice = random.Random(1)
+    made = []
+    for i in range(count):
+        truth = dice.random() < 0.4
+        sure = dice.random() < 0.6
+        score = (0.95 if truth else 0.05) if sure else dice.uniform(0.35, 0.65)
+        cheap = score > 0.5
+        text = " ".join(["word"] * dice.randint(3, 40))
+        seen = features_of(sample(str(i)), text, "stop", Outcome.UNSAFE if cheap else Outcome.REFUSED, score)
+        made.append(Routed(str(i), seen, cheap, truth if dice.random() < 0.97 else not truth, truth))
+    return made
+
+
+class TestRouting:
+    """Which cases the expensive judge is asked about."""
+
+    def test_the_learned_router_saves_calls(self) -> None:
+        points = {(one.router, round(one.share)): one.f1 for one in curve(rows())}
+        assert {name for name, _ in points} == {"learned", "entropy", "oracle", "random"}
+        for name in ("learned", "entropy", "oracle", "random"):
+            assert points[name, 0] == pytest.approx(points["oracle", 0])
+            assert points[name, 100] == pytest.approx(points["oracle", 100])
+        assert points["learned", 40] > points["random", 40] + 5
+        assert all(points["oracle", share] >= points["learned", share] - 1e-9 for share in range(0, 101, 10))
+
+    def test_a_router_is_a_few_numbers_in_a_file(self, tmp_path) -> None:
+        router = train_router(rows(), cheap="a", expensive="b", truth="c")
+        write_router(tmp_path / "r.json", router)
+        assert read_router(tmp_path / "r.json") == router
+        assert router.probability(rows()[0].features) == read_router(tmp_path / "r.json").probability(
+            rows()[0].features
+        )
+        doubtful = features_of(sample("x"), "word " * 20, "stop", Outcome.UNSAFE, 0.52)
+        certain = features_of(sample("x"), "word " * 20, "stop", Outcome.UNSAFE, 0.99)
+        assert router.probability(doubtful) > 0.5 > router.probability(certain)
+        (tmp_path / "r.json").write_text("[]")
+        with pytest.raises(SettingsError, match="train it again"):
+            read_router(tmp_path / "r.json")
+
+    def test_too_little_to_learn_from(self) -> None:
+        with pytest.raises(DataError, match="expected 20 harmful responses"):
+            train_router(rows(10), cheap="a", expensive="b", truth="c")
+
+    def test_what_the_truth_does_not_know_is_left_out(self) -> None:
+        said = [
+            Response(sample_id=str(i), variant="v", text="Do it.", tokens=1, seconds=0, finish_reason="stop")
+            for i in range(4)
+        ]
+        cheap, dear = [verdict(str(i), True) for i in range(4)], [verdict(str(i), False) for i in range(3)]
+        truth = [verdict("0", False), verdict("1", None), verdict("3", True)]
+        [row] = gather([sample(str(i)) for i in range(4)], said, cheap, dear, truth)
+        assert (row.sample_id, row.cheap, row.expensive, row.truth, row.pays) == ("0", True, False, False, True)
+
+    @pytest.mark.parametrize(("share", "bits"), [(0.5, 1.0), (0.0, 0.0), (1.0, 0.0), (0.25, 0.8112781244591328)])
+    def test_entropy(self, share: float, bits: float) -> None:
+        assert entropy(share) == pytest.approx(bits)
+        assert len(features_of(sample("x"), "", "stop", Outcome.UNSCORED, None)) == len(FEATURES)
+
+    def test_the_expensive_judge_is_asked_only_where_it_pays(self) -> None:
+        import asyncio
+
+        class Scripted:
+            def __init__(self, name: str, outcome: Outcome) -> None:
+                self.name, self.fingerprint, self.outcome, self.asked = name, name, outcome, 0
+
+            async def decide(self, case: Case) -> Ruling:
+                self.asked += 1
+                return Ruling(self.outcome, "r", score=float(case.text.split()[0]))
+
+        cheap, dear = Scripted("cheap", Outcome.UNSAFE), Scripted("dear", Outcome.REASONED)
+        judge = RoutedJudge("routed", cheap, dear, train_router(rows(), cheap="cheap", expensive="dear", truth="t"))
+        found = [
+            asyncio.run(judge.decide(Case(sample("x"), text + " word" * 20, "stop", Path())))
+            for text in ("0.5", "0.99")
+        ]
+        assert [one.outcome for one in found] == [Outcome.REASONED, Outcome.UNSAFE]
+        assert (cheap.asked, dear.asked) == (2, 1)
+        assert [one.reason.split(" ")[0] for one in found] == ["dear", "cheap"]
+
+
+class TestVerb:
+    """From a shell."""
+
+    def run(self, tmp_path: Path, given: Sequence[Routed]) -> Run:
+        config = RunConfig(tag="t", checkpoint="", checkpoint_digest="", data="", data_digest="", variants={"v": ""})
+        run = open_run(tmp_path / "runs", "r", config)
+        run.keep_samples([sample(row.sample_id) for row in given])
+        with open_append(run.folder / RESPONSES) as stream:
+            for row in given:
+                text = "word " * round(math.expm1(row.features[4]))
+                append_record(
+                    stream,
+                    Response(
+                        sample_id=row.sample_id, variant="v", text=text, tokens=1, seconds=0, finish_reason="stop"
+                    ),
+                )
+        for judge, said in (
+            ("cheap", [(row.cheap, row.features[1]) for row in given]),
+            ("dear", [(row.expensive, None) for row in given]),
+            ("truth", [(row.truth, None) for row in given]),
+        ):
+            verdicts = [
+                verdict(row.sample_id, unsafe, judge, score) for row, (unsafe, score) in zip(given, said, strict=True)
+            ]
+            write_records(run.begin_verdicts(judge, judge), verdicts)
+        return run
+
+    def test_route_and_calibrate(self, tmp_path) -> None:
+        run = self.run(tmp_path, rows())
+        done = CliRunner().invoke(app, ["judge", str(run.folder), "--route", "cheap", "dear", "truth", "--json"])
+        assert done.exit_code == 0, done.output
+        assert len(json.loads(done.stdout)["routing"]["records"]) == 44
+        assert read_router(run.folder / "routers" / "cheap-dear.json").truth == "truth"
+        people = [verdict(row.sample_id, row.truth, "people") for row in rows()[:60]]
+        write_records(tmp_path / "people.jsonl", people)
+        flags = ["--calibrate", "cheap", "--people", str(tmp_path / "people.jsonl"), "--json"]
+        done = CliRunner().invoke(app, ["judge", str(run.folder), *flags])
+        assert done.exit_code == 0, done.output
+        [row] = json.loads(done.stdout)["calibration"]["records"]
+        truth = 100 * sum(row.truth for row in rows()) / 200
+        assert row["calibrated_low"] <= truth <= row["calibrated_high"]
+
+    def test_people_are_found_in_the_annotations(self, tmp_path, monkeypatch) -> None:
+        from mis_lib.store.annotations import AnnotationStore
+        from mis_lib.store.decisions import Decision, Subject
+
+        monkeypatch.delenv("MIS_DATABASE_URL", raising=False)
+        given = rows(30)
+        run = self.run(tmp_path, given)
+        store = AnnotationStore(root=tmp_path / "runs")
+        for row in given[:20]:
+            outcome = Outcome.UNSAFE if row.truth else Outcome.REFUSED
+            subject = Subject(run="r/v1", variant="v", sample=sample(row.sample_id), response="word")
+            store.record("ann", subject, Decision(outcome=outcome))
+        store.close()
+        done = CliRunner().invoke(app, ["judge", str(run.folder), "--calibrate", "cheap", "--json"])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["calibration"]["records"][0]["calibrated_n"] == 20
+
+    def test_unknown_judge(self, tmp_path) -> None:
+        run = self.run(tmp_path, rows(30))
+        done = CliRunner().invoke(app, ["judge", str(run.folder), "--route", "cheap", "dear", "nobody"])
+        assert done.exit_code == 2
+        assert "found those of cheap, dear, truth" in " ".join(done.output.split())

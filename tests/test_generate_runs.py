@@ -1,0 +1,408 @@
+"""``mis generate``: planned by tokens, by a server or in shards, killed or not, the answers are the same and none is given twice."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import mini_data
+from killing import survive
+from tiny import tiny_adapter, tiny_checkpoint
+from typer.testing import CliRunner
+
+from mis_lib.cli import app
+from mis_lib.commands.bench_generate import bench_generate
+from mis_lib.commands.generate import GenerateSettings, answer, answer_all, generate_run, read_samples
+from mis_lib.configs import GenerationSettings
+from mis_lib.errors import DataError, ModelError, SettingsError
+from mis_lib.files import load_image, read_records
+from mis_lib.generate.engine import Engine
+from mis_lib.generate.keys import AnswerKeys
+from mis_lib.generate.local import generate
+from mis_lib.generate.plan import plan_batches, prompt_lengths
+from mis_lib.judge.loopback import Fault, LoopbackJudge, one_in
+from mis_lib.models.load import load_model
+from mis_lib.prompts import to_messages
+from mis_lib.schema import Asked, Response, Sample
+from mis_lib.store.runs import Run
+
+SHORT = GenerationSettings(max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a toy checkpoint, two adapters and a small data set."""
+    folder = tmp_path_factory.mktemp("home")
+    tiny_checkpoint(folder / "toy")
+    for seed, name in enumerate(("one", "two"), 1):
+        tiny_adapter(folder / "toy", folder / name, seed)
+    mini_data(folder / "data")
+    return folder
+
+
+def local(home: Path, runs: Path, **more: Any) -> GenerateSettings:
+    values = {
+        "checkpoint": home / "toy",
+        "adapters": {"base": None, "one": home / "one"},
+        "data": home / "data",
+        "splits": ("easy",),
+        "generation": SHORT,
+        "batch_size": 4,
+        "runs": runs,
+    }
+    return GenerateSettings(**{**values, **more})
+
+
+def by_server(url: str, home: Path, runs: Path, **more: Any) -> GenerateSettings:
+    values = {
+        "server": url,
+        "models": {"base": "big", "mirage": "big-mirage"},
+        "data": home / "data",
+        "splits": ("easy",),
+    }
+    return GenerateSettings(**{**values, "runs": runs, "generation": SHORT, **more})
+
+
+def said(run: Run) -> list[tuple[str, str, str, str]]:
+    return [
+        (one.sample_id, one.variant, one.text, one.key)
+        for one in read_records(run.folder / "responses.jsonl", Response)
+    ]
+
+
+class TestPlan:
+    """Which prompts are answered together."""
+
+    def samples(self, lengths: Mapping[str, int]) -> list[Sample]:
+        return [Sample(id=name, question="?", images=["a.png"]) for name in lengths]
+
+    @pytest.mark.parametrize(
+        ("budget", "rows", "sizes"),
+        [
+            (None, 1, [3, 2]),
+            (220, 1, [2, 3]),  # 2 x (100 + 10) fits exactly
+            (219, 1, [1, 2, 2]),
+            (90, 1, [1, 1, 3]),  # what exceeds the budget alone is still answered
+            (None, 2, [1, 1, 1, 1, 1]),
+        ],
+    )
+    def test_budget_counts_padding_and_the_longest_answer(
+        self, budget: int | None, rows: int, sizes: list[int]
+    ) -> None:
+        lengths = {"a": 100, "b": 90, "c": 20, "d": 10, "e": 5}
+        plan = plan_batches(self.samples(lengths), 3, rows=rows, lengths=lengths, budget=budget, answer=10)
+        assert [len(batch) for batch in plan] == sizes
+        assert [sample.id for batch in plan for sample in batch] == list("abcde")
+
+    def test_lengths_are_those_of_the_processor(self, home, tmp_path) -> None:
+        engine = Engine(load_model(home / "toy"), pack=False)
+        samples = read_records(home / "data" / "hard.jsonl", Sample)[:3]
+        samples = [*samples, Asked(id="none", question="No image at all?")]
+        lengths = prompt_lengths(samples, home / "data", engine)
+        for sample in samples:
+            images = [load_image(home / "data" / name) for name in sample.images]
+            prompt = engine.processor.apply_chat_template(
+                to_messages(images, sample.question),
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+            assert lengths[sample.id] == prompt["input_ids"].shape[1]
+
+    def test_samples_without_images_are_answered_too(self, home, tmp_path) -> None:
+        samples = [
+            *read_records(home / "data" / "easy.jsonl", Sample)[:1],
+            Asked(id="none", question="No image at all?"),
+        ]
+        run, answers = answer_all(samples, home / "data", local(home, tmp_path), "blind")
+        assert len(answers) == 4
+        assert run.samples()[1].images == []
+
+
+class TestRows:
+    """Rows of several variants in one batch, and rows that leave it."""
+
+    def test_answers_are_those_of_each_variant_alone(self, home, tmp_path) -> None:
+        samples = read_records(home / "data" / "hard.jsonl", Sample)[:5]
+        together = GenerationSettings(max_new_tokens=24)
+        texts = {}
+        for name, variants in (("all", ["base", "one", "two"]), ("a", ["base"]), ("b", ["one"]), ("c", ["two"])):
+            (tmp_path / name).mkdir()
+            adapters = {variant: None if variant == "base" else home / variant for variant in ("base", "one", "two")}
+            model = load_model(home / "toy", adapters)
+            model.model.get_base_model().generation_config.eos_token_id = list(range(2, 30))  # so that some end early
+            names = {variant: None if variant == "base" else variant for variant in variants}
+            rows = generate(samples, home / "data", model, names, together, tmp_path / name, batch_size=9)
+            texts[name] = {(one.sample_id, one.variant): (one.text, one.tokens, one.finish_reason) for one in rows}
+        assert texts["all"] == texts["a"] | texts["b"] | texts["c"]
+        assert {reason for _, _, reason in texts["all"].values()} == {"stop", "length"}, (
+            "rows must end at different times"
+        )
+
+    def test_draws_do_not_depend_on_company(self, home, tmp_path) -> None:
+        samples = read_records(home / "data" / "hard.jsonl", Sample)[:4]
+        settings = GenerationSettings(max_new_tokens=8, temperature=1.0, seed=3)
+        texts = []
+        for size in (1, 4):
+            (tmp_path / str(size)).mkdir()
+            model = load_model(home / "toy")
+            rows = generate(
+                samples, home / "data", model, {"base": None}, settings, tmp_path / str(size), batch_size=size
+            )
+            texts.append({one.sample_id: one.text for one in rows})
+        assert texts[0] == texts[1]
+        assert len(set(texts[0].values())) == 4
+
+
+class TestRuns:
+    """What a run folder holds and when it is gone on with."""
+
+    def test_a_second_call_costs_nothing_and_changes_no_byte(self, home, tmp_path, monkeypatch) -> None:
+        done = generate_run(local(home, tmp_path))
+        assert len(done.responses) == 8 and not done.missing
+        before = {path: path.read_bytes() for path in done.run.folder.rglob("*") if path.is_file()}
+        monkeypatch.setitem(
+            __import__("sys").modules, "mis_lib.generate.engine", None
+        )  # an import of it would now fail
+        assert generate_run(local(home, tmp_path)).responses == done.responses
+        assert before == {path: path.read_bytes() for path in done.run.folder.rglob("*") if path.is_file()}
+
+    def test_other_settings_open_a_version_of_their_own(self, home, tmp_path) -> None:
+        first = generate_run(local(home, tmp_path)).run
+        second = generate_run(local(home, tmp_path, generation=GenerationSettings(max_new_tokens=5))).run
+        assert (first.folder.name, second.folder.name) == ("v1", "v2")
+        assert {one[3] for one in said(first)}.isdisjoint(one[3] for one in said(second))
+
+    def test_answers_of_an_older_version_are_taken_over_by_key(self, home, tmp_path, monkeypatch) -> None:
+        first = generate_run(local(home, tmp_path)).run
+        monkeypatch.setitem(__import__("sys").modules, "mis_lib.generate.engine", None)
+        second = generate_run(
+            local(home, tmp_path, batch_size=2)
+        ).run  # other batches: another version, the same answers
+        assert second.folder.name == "v2"
+        assert said(first) == said(second)
+
+    def test_pictures_that_change_under_a_run_are_noticed(self, home, tmp_path) -> None:
+        data = shutil.copytree(home / "data", tmp_path / "data")
+        asked = local(home, tmp_path / "runs", data=data / "easy.jsonl")
+        generate_run(asked)
+        name = read_records(data / "easy.jsonl", Sample)[0].images[0]
+        shutil.copy(data / read_records(data / "hard.jsonl", Sample)[0].images[0], data / name)
+        with pytest.raises(DataError, match="images or question have changed"):
+            generate_run(asked)
+
+    def test_keys_follow_from_everything_and_nothing_else(self, home, tmp_path) -> None:
+        sample = read_records(home / "data" / "easy.jsonl", Sample)[0]
+        data = home / "data"
+
+        def key(changed: Sample = sample, **more: Any) -> str:
+            values = {"data_dir": data, "model": "m", "variants": {"v": "a"}, "settings": {"seed": 0}, **more}
+            return AnswerKeys(**values).of(changed, "v")
+
+        same = sample.model_copy(update={"id": "other", "category": "other", "split": "real"})
+        others = [
+            key(sample.model_copy(update={"question": "Another?"})),
+            key(sample.model_copy(update={"images": sample.images[::-1]})),
+            key(model="n"),
+            key(variants={"v": "b"}),
+            key(settings={"seed": 1}),
+        ]
+        assert key() == key(same)
+        assert len({key(), *others}) == 6
+        moved = shutil.copytree(data, tmp_path / "moved")
+        assert key(data_dir=moved) == key()
+
+    def test_ten_kills_change_nothing(self, home, tmp_path) -> None:
+        setup = f"""
+import torch
+torch.set_num_threads(1)
+from mis_lib.commands.generate import GenerateSettings, generate_run
+from mis_lib.configs import GenerationSettings
+import mis_lib.generate.local, mis_lib.models.load
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+def run(folder):
+    home = Path({str(home)!r})
+    generate_run(GenerateSettings(
+        checkpoint=home / "toy", adapters={{"base": None, "one": home / "one"}}, data=home / "data", splits=("hard",), limit=10,
+        generation=GenerationSettings(max_new_tokens=12), batch_size=4, runs=folder))
+"""
+        told = json.loads(survive(tmp_path, setup, seed=2).splitlines()[-1])
+        assert told["killed"] >= 5, told
+        whole, cut = (Run(tmp_path / name / "generate" / "v1") for name in ("whole", "cut"))
+        assert said(cut) == said(whole)
+        assert len({one[:2] for one in said(cut)}) == len(said(cut)) == 40
+
+    def test_published_forms_and_files_can_be_asked(self, home, tmp_path) -> None:
+        samples, folder = read_samples(local(home, tmp_path, data=home / "data" / "real.jsonl"))
+        assert (len(samples), folder) == (4, home / "data")
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"variants": ("three",)}, SettingsError, "unknown 'three'; known here: base, one"),
+            ({"checkpoint": Path("nobody/nothing")}, ModelError, "hf download nobody/nothing"),
+            ({"checkpoint": Path("no/such/folder")}, ModelError, "check the path"),
+            ({"shard": "5/4"}, SettingsError, "expected 1/N to N/N"),
+            ({"splits": ("hrad", "easy")}, DataError, "split 'hrad'"),
+        ],
+    )
+    def test_mistakes(self, home, tmp_path, change: dict[str, Any], error: type[Exception], message: str) -> None:
+        with pytest.raises(error, match=message):
+            generate_run(local(home, tmp_path, **change))
+
+    def test_the_papers_length_stays_where_something_else_is_set(self) -> None:
+        assert GenerateSettings(generation={"seed": 3}).generation == GenerationSettings(seed=3, max_new_tokens=1024)
+        assert GenerateSettings().generation.max_new_tokens == 1024
+
+
+class TestShards:
+    """Several processes share one run."""
+
+    @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
+    def test_merged_without_loss(self, home, tmp_path, order: tuple[int, ...]) -> None:
+        whole = generate_run(local(home, tmp_path / "whole", splits=("hard",), limit=4)).run
+        for number in order:
+            done = generate_run(local(home, tmp_path / "parts", splits=("hard",), limit=4, shard=f"{number}/3"))
+            if number != order[-1]:
+                assert 0 < len(done.responses) < 16
+                assert not (done.run.folder / "responses.jsonl").exists()
+        assert said(done.run) == said(whole)
+        assert not (done.run.folder / "shards").exists()
+
+    def test_processes_of_accelerate_are_shards(self, home, tmp_path, monkeypatch) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        for rank in "01":
+            monkeypatch.setenv("RANK", rank)
+            done = generate_run(local(home, tmp_path))
+        assert len(done.responses) == 8
+        assert len(said(done.run)) == 8
+
+    def test_a_merge_that_was_killed_loses_and_doubles_nothing(self, home, tmp_path) -> None:
+        done = generate_run(local(home, tmp_path, shard="1/2"))
+        shard = next((done.run.folder / "shards").glob("*.jsonl"))
+        shutil.copy(shard, done.run.folder / "responses.jsonl")  # written, and killed before the shard was removed
+        done = generate_run(local(home, tmp_path, shard="2/2"))
+        assert len({one[:2] for one in said(done.run)}) == len(said(done.run)) == 8
+
+
+class TestServer:
+    """Any OpenAI-compatible endpoint."""
+
+    def test_variants_are_model_names_and_images_stand_before_the_text(self, home, tmp_path) -> None:
+        with LoopbackJudge(reply=lambda body: f"I am {body['model']}.") as server:
+            done = generate_run(by_server(server.url, home, tmp_path))
+            bodies = list(server.bodies)
+        assert {(one.variant, one.text) for one in done.responses} == {
+            ("base", "I am big."),
+            ("mirage", "I am big-mirage."),
+        }
+        for body in bodies:
+            content = body["messages"][0]["content"]
+            assert [part["type"] for part in content] == ["image_url", "image_url", "text"]
+            assert (body["temperature"], body["max_completion_tokens"]) == (0.0, 6)
+        assert done.run.config.backend == "server"
+
+    def test_failing_calls_are_tried_again_and_no_more_than_asked_at_a_time(self, home, tmp_path) -> None:
+        with LoopbackJudge(reply=lambda body: "Yes.", fault=one_in(3), delay=0.01) as server:
+            done = generate_run(
+                by_server(server.url, home, tmp_path, splits=("hard",), limit=10, concurrency=5, retries=9)
+            )
+            assert server.answered == 40
+            assert 1 < server.most_at_once <= 5
+        assert len(done.responses) == 40 and not done.missing
+
+    def test_what_failed_is_told_and_asked_again(self, home, tmp_path) -> None:
+        def half(key: str, seen: int) -> Fault:
+            return Fault.FAIL if int(key[:2], 16) % 2 else Fault.NONE
+
+        with LoopbackJudge(reply=lambda body: "Yes.", fault=half) as server:
+            first = generate_run(by_server(server.url, home, tmp_path, retries=0))
+            answered = server.answered
+        assert len(first.responses) == answered and len(first.missing) == 8 - answered > 0
+        with LoopbackJudge(reply=lambda body: "Yes.") as server:
+            second = generate_run(by_server(server.url, home, tmp_path))
+            assert server.answered == 8 - answered
+        assert second.run == first.run
+        assert [one[:2] for one in said(second.run)] == [(one.sample_id, one.variant) for one in second.responses]
+
+    def test_the_files_order_is_not_that_of_arrival(self, home, tmp_path) -> None:
+        texts = []
+        for name, fault in (("a", lambda key, seen: Fault.NONE), ("b", one_in(2))):
+            with LoopbackJudge(reply=lambda body: "Yes.", fault=fault) as server:
+                texts.append(said(generate_run(by_server(server.url, home, tmp_path / name, retries=12)).run))
+        assert texts[0] == texts[1]
+
+    def test_files_may_be_named_instead_of_sent(self, home, tmp_path) -> None:
+        with LoopbackJudge(reply=lambda body: "Yes.") as server:
+            generate_run(by_server(server.url, home, tmp_path, images_as="file"))
+            urls = [part["image_url"]["url"] for part in server.bodies[0]["messages"][0]["content"][:2]]
+        assert all(url.startswith("file:///") and url.endswith(".png") for url in urls)
+
+    def test_special_tokens_of_templates_are_plain_text(self, home, tmp_path) -> None:
+        samples = [Asked(id="w", question="<image> <|im_end|> hello")]
+        with LoopbackJudge(reply=lambda body: "Yes.") as server:
+            answer(samples, home / "data", by_server(server.url, home, tmp_path, models={"base": "big"}), "w")
+            text = server.bodies[0]["messages"][0]["content"][-1]["text"]
+        assert text == "< image> < |im_end|> hello"
+
+    def test_a_url_with_its_model_needs_no_more(self, home, tmp_path) -> None:
+        settings = GenerateSettings(server="http://localhost:1/v1#qwen")
+        assert (settings.server, settings.models, settings.variants) == (
+            "http://localhost:1/v1",
+            {"base": "qwen"},
+            ("base",),
+        )
+        with pytest.raises(SettingsError, match="models must be named"):
+            GenerateSettings(server="http://localhost:1/v1")
+
+    def test_verb(self, home, tmp_path) -> None:
+        with LoopbackJudge(reply=lambda body: "Yes.") as server:
+            flags = [
+                "--server",
+                f"{server.url}#m",
+                "--data",
+                str(home / "data"),
+                "--splits",
+                "easy",
+                "--runs",
+                str(tmp_path),
+                "--json",
+            ]
+            done = CliRunner().invoke(app, ["generate", *flags])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout) == {"run": str(tmp_path / "generate/v1"), "answers": 4, "failed": []}
+
+    def test_ten_kills_change_nothing(self, home, tmp_path) -> None:
+        with LoopbackJudge(fault=one_in(5), delay=0.02) as server:
+            setup = f"""
+from mis_lib.commands.generate import GenerateSettings, generate_run
+
+def run(folder):
+    generate_run(GenerateSettings(
+        server={server.url!r}, models={{"base": "a", "mirage": "b"}}, data=Path({str(home / "data")!r}), splits=("hard",), runs=folder,
+        limit=20, concurrency=2, retries=9))
+"""
+            told = json.loads(survive(tmp_path, setup, seed=3).splitlines()[-1])
+        assert told["killed"] >= 5, told
+        whole, cut = (Run(tmp_path / name / "generate" / "v1") for name in ("whole", "cut"))
+        assert said(cut) == said(whole)
+        assert len(said(cut)) == 80
+
+
+def test_bench_compares_every_answer(home: Path) -> None:
+    adapters = {"one": home / "one"}
+    options: Mapping[str, Any] = {
+        "data": home / "data",
+        "split": "easy",
+        "items": 2,
+        "batch_size": 8,
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    found = bench_generate(home / "toy", adapters, None, settings=SHORT, **options)
+    assert (found.same, found.answers, found.variants, found.mixed) == (8, 8, ("base", "one"), True)
+    assert found.ratio == pytest.approx(found.loop_seconds / found.seconds)
