@@ -14,6 +14,7 @@ from mis_lib.analysis.formats import FORMATS
 from mis_lib.analysis.plot_style import BENIGN, COLOURS, HARMFUL, INK, see_through
 from mis_lib.analysis.plots import empty, layout_of, looks, need
 from mis_lib.analysis.safeground import SCORES
+from mis_lib.analysis.tables import ARROWS
 from mis_lib.metrics import METRICS
 
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -105,9 +106,7 @@ def spectrum(layers: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
     need(curves, "spectrum", "variant", "side", "directions", "energy", "low", "high", "n")
     if layers.empty:
         return empty("No update read yet: run <b>mis analyse spectrum</b>")
-    figure = make_subplots(
-        2, 2, subplot_titles=[*SIDES.values(), "", ""], horizontal_spacing=0.1, vertical_spacing=0.14
-    )
+    figure = make_subplots(2, 2, subplot_titles=[*SIDES.values(), "", ""], horizontal_spacing=0.1, vertical_spacing=0.2)
     figure.update_layout(layout_of(640))
     for column, side in enumerate(SIDES, 1):
         for variant, look in looks(layers.variant).items():
@@ -123,8 +122,8 @@ def spectrum(layers: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
         figure.add_scatter(x=[0, 100], y=[0, 100], name="random update", showlegend=False, row=2, col=column, **dotted)
         figure.update_xaxes(title_text="layer", row=1, col=column)
         figure.update_xaxes(title_text="% of directions, strongest first", row=2, col=column)
-    figure.update_yaxes(title_text="% of energy in weak ones", row=1, col=1)
-    figure.update_yaxes(title_text="% of energy", row=2, col=1)
+    figure.update_yaxes(title_text="% in weakest directions", row=1, col=1)
+    figure.update_yaxes(title_text="% of energy so far", row=2, col=1)
     figure.update_yaxes(rangemode="tozero", row=1)
     count = int(curves.n.max())
     return _titled(figure, f"Energy of each update along the base weight's directions (n = {count} linear layers)")
@@ -163,11 +162,12 @@ def formats(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_refus
     shown = frame[frame.metric.isin(metrics) & frame.value.notna()]
     if shown.empty:
         return empty("No scored responses yet: run <b>mis analyse formats</b>")
-    titles = [f"{METRICS[metric].label}, % ({METRICS[metric].best} is good)" for metric in metrics]
+    titles = [f"{METRICS[metric].label} {ARROWS[METRICS[metric].best]}" for metric in metrics]
     names = [name for name in FORMATS if name in set(shown.format)]
     figure = make_subplots(1, len(metrics), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
     figure.update_layout(layout_of(150 + 70 * len(names)))
     _dots(figure, shown, names, "format", "metric", list(metrics))
+    figure.update_xaxes(title_text="%")
     counts = sorted({int(count) for count in shown.n})
     return _titled(figure, f"The same items as other tasks (n = {_span(counts)} items or pairs a point, Wilson 95 %)")
 
