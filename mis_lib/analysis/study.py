@@ -65,6 +65,7 @@ CLAIMS = (
     Claim(text="Refusing harmless prompts lowers attack success", source="arXiv 2504.10000", before=BASE, after="benign_refusal", metric="asr", expected="lower"),
     Claim(text="... as far as data about harm", source="arXiv 2504.10000", before="mirage", after="benign_refusal", metric="asr", expected="same"),
     Claim(text="Safety rows in the user's format lower attack success there", source="arXiv 2406.10288", before=BASE, after="mimic", metric="asr", expected="lower", group=FORMATTED),
+    Claim(text="DPO makes safer than fine-tuning on the preferred answers", source="arXiv 2412.00074", before="mirage", after="dpo", metric="asr", expected="lower"),
     Claim(text="Two images apart against one picture of both: attack success", source="asked for by reviewers", before="single", after="mirage", metric="asr", expected="open"),
     Claim(text="Reasoning against refusal for the same rows and twins: pair score", source="asked for by reviewers", before="direct", after="mirage", metric="pair", expected="open"),
 )  # fmt: skip

@@ -35,7 +35,7 @@ from mis_lib.analysis.study import (
 )
 from mis_lib.commands.generate import GenerateSettings, answer_all
 from mis_lib.commands.study_plan import Arm, StudySettings, arm_of, arm_settings, asked_samples, check
-from mis_lib.errors import DataError, ModelError, TrainingError
+from mis_lib.errors import DataError, MissingPackageError, ModelError, TrainingError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule
 from mis_lib.metrics import naming_rate, rates
@@ -88,7 +88,7 @@ def _train_all(
         console.say(f"Mixture {number} of {len(arms)}: {name}")
         try:
             adapters[name] = train(arm_settings(name, settings)) / "adapter"
-        except (DataError, ModelError, TrainingError) as error:
+        except (DataError, ModelError, TrainingError, MissingPackageError) as error:
             failed[name] = str(error)
             console.say(f"Mixture {name} failed: {error}")
     return adapters, failed
@@ -214,9 +214,9 @@ def show(result: Study) -> Iterator[Table | Text]:
 
 
 def _default_train() -> Train:
-    from mis_lib.commands.train import train  # torch takes seconds to import
+    from mis_lib.commands.train import train_by
 
-    return train
+    return train_by
 
 
 def _mini_data() -> Path:

@@ -13,6 +13,7 @@ from mis_lib.data.mixtures import QUESTION
 from mis_lib.data.recipes import USER_FORMAT, Options
 from mis_lib.errors import SettingsError
 from mis_lib.schema import Sample
+from mis_lib.train.preference_settings import DpoSettings
 from mis_lib.train.settings import TrainSettings
 
 SIZE = "rows-"  # an arm of this name is MIRage on so many rows
@@ -37,8 +38,9 @@ ARMS: Mapping[str, Arm] = {
     "held_out": Arm("held_out"),
     "benign_refusal": Arm("benign_refusal"),
     "mimic": Arm("mimic"),
+    "dpo": Arm("dpo"),
 }
-"""The mixtures that make sense at this size; ``rows-N`` besides for the curve over data size."""
+"""The mixtures that make sense at this size, and DPO on pairs from the same rows; ``rows-N`` besides for the curve over data size."""
 
 
 class StudySettings(Settings):
@@ -79,6 +81,11 @@ def arm_of(name: str) -> Arm:
 def arm_settings(name: str, settings: StudySettings) -> TrainSettings:
     """Training settings of one arm: the shared ones with its recipe, seen as many rows in all as every other arm."""
     arm = arm_of(name)
+    named = {"name": f"{settings.name}-{name}", "runs": settings.runs}
+    if arm.recipe == "dpo":
+        shared = {key: value for key, value in settings.train.model_dump().items() if key != "method"}
+        pairs = settings.rows and settings.rows // 2  # each harmful item brings its twin
+        return DpoSettings(**{**shared, **named, "limit": pairs, "sft_weight": 1.0})
     options = {"rows": settings.rows, **arm.options}
     if arm.recipe == "held_out":
         options["held_out"] = list(settings.held_out)
@@ -90,8 +97,7 @@ def arm_settings(name: str, settings: StudySettings) -> TrainSettings:
         "arm": arm.arm,
         "mixture_options": {key: value for key, value in options.items() if value is not None},
         "epochs": epochs,
-        "name": f"{settings.name}-{name}",
-        "runs": settings.runs,
+        **named,
     }
     return TrainSettings(**{**settings.train.model_dump(), **changes})
 
