@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Check the options, serve the page, load what it needs, and stay until interrupted; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        host = make_host(options.model, options.adapters, options.data, runs=options.runs)
+        host = make_host(options.model, options.adapters, options.data, runs=options.runs, datasets=options.datasets)
         users = Users.read(options.auth).check if options.auth else None
         port = free_port(options.host, options.port)
         launch = launch_options(options.host, port, auth=users)
@@ -60,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("runs"),
         metavar="PATH",
         help="folder of the run folders to show (default: runs)",
+    )
+    parser.add_argument(
+        "--datasets",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="further data sets (folders or files) for the tab Data",
     )
     return parser
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from mis_lib.data.paths import inside
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample, Split
@@ -46,13 +47,17 @@ class Catalogue:
         """Read the test splits of a data set folder (``easy.jsonl``, ``hard.jsonl``, ``real.jsonl``; those that exist).
 
         Raises:
-            DataError: the folder has none of them, or a line is not a sample.
+            DataError: the folder has none of them, a line is not a sample, or an image's name leads out of the folder.
         """
         paths = [folder / f"{split}.jsonl" for split in TEST_SPLITS]
         found = [path for path in paths if path.is_file()]
         if not found:
             raise DataError(f"{folder}: expected {', '.join(path.name for path in paths)}, found none of them")
-        return cls(folder, tuple(sample for path in found for sample in read_records(path, Sample)))
+        samples = tuple(sample for path in found for sample in read_records(path, Sample))
+        for sample in samples:
+            for name in sample.images:
+                inside(folder, name)
+        return cls(folder, samples)
 
     @cached_property
     def by_id(self) -> dict[str, Sample]:

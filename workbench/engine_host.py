@@ -116,7 +116,8 @@ class Host:
     checkpoint: str = "MIS-Mini"
     variants: tuple[str, ...] = ()  # names known before the model is loaded, for the first page
     runs: Path = Path("runs")  # folder of the run folders that the tabs show
-    data_folders: tuple[Path, ...] = ()  # data sets that this app was given to show
+    data_name: str = "MIS-Mini"  # what the examples' data set is called
+    data_folders: tuple[Path, ...] = ()  # further data sets that this app was given to show
     adapters: dict[str, Path | None] = field(default_factory=dict)  # what the model is loaded with
     load: Callable[[Mapping[str, Path | None], Progress], Engine] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -162,6 +163,7 @@ def make_host(
     data: Path | None,
     *,
     runs: Path = Path("runs"),
+    datasets: Sequence[Path] = (),
 ) -> Host:
     """A host for the command line's choices; nothing is loaded before ``start``.
 
@@ -177,7 +179,8 @@ def make_host(
         checkpoint="MIS-Mini" if checkpoint is None else checkpoint.name,
         variants=tuple(chosen),
         runs=runs,
-        data_folders=(data,) if data else (),
+        data_name="MIS-Mini" if data is None else data.name,
+        data_folders=tuple(datasets),
         adapters=chosen,
         load=lambda adapters, progress: load_engine(checkpoint, adapters, progress),
     )

@@ -29,9 +29,9 @@ class AnnotateHandlers:
             return gr.Textbox(name, interactive=not request.username), *(gr.skip(),) * (1 + len(FILTERS) + 4)
         return gr.Textbox(name, interactive=not request.username), *self._newest(name)
 
-    def refreshed(self, run: str | None, author: str, request: gr.Request) -> Updates:
-        """The tab was chosen: runs that were made since are there too."""
-        if run:
+    def refreshed(self, run: str | None, author: str, address: str, request: gr.Request) -> Updates:
+        """The tab was chosen: runs that were made since are there too. An address that names a run is followed by ``followed``."""
+        if run or "run=" in address:
             return gr.Dropdown(choices=self.desk.runs()), *(gr.skip(),) * (len(FILTERS) + 4)
         return self._newest(who(request, author))
 

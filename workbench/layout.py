@@ -17,7 +17,7 @@ from gradio import themes
 from gradio.themes.utils import colors, fonts, sizes
 
 from mis_lib.errors import SettingsError
-from workbench import render, tab_annotate, tab_compare, tab_results, tab_train
+from workbench import render, tab_annotate, tab_compare, tab_data, tab_results, tab_train
 from workbench.engine_host import Host
 from workbench.links import Tab
 from workbench.navigation import Navigation
@@ -36,11 +36,13 @@ def build_app(host: Host) -> gr.Blocks:
         errors = html("", "mis-page-errors", elem_classes=["mis-errors"])
         with gr.Tabs(elem_id="mis-tabs") as tabs:
             with _tab(Tab.COMPARE):
-                tab_compare.build(page, host, header, navigation)
+                ports = tab_compare.build(page, host, header, navigation)
             with _tab(Tab.ANNOTATE) as annotate:
                 tab_annotate.build(page, host, navigation, annotate)
             with _tab(Tab.RESULTS) as results:
                 tab_results.build(host, navigation, results)
+            with _tab(Tab.DATA) as data:
+                tab_data.build(host, navigation, data, tabs, ports)
             with _tab(Tab.TRAIN) as train:
                 tab_train.build(host, navigation, train)
         navigation.bind(page, tabs, errors)

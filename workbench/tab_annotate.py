@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from workbench import render_annotate
+from workbench import loop, render_annotate
 from workbench.annotate import Desk
 from workbench.engine_host import Host
 from workbench.handlers_annotate import AnnotateHandlers
 from workbench.links import Tab
 from workbench.navigation import Navigation
 from workbench.tab_compare import html
+from workbench.tab_train import CONFIGS
+from workbench.training import Trainings
 
 ACTIONS = """
 const names = ['record', 'go', 'undo', 'preview'];
@@ -24,6 +26,7 @@ watch('value', () => window.misAnnotate.refresh(element));
 """
 ERRORS = "watch('value', () => window.misAnnotate.refused(element));"
 READ_NAME = "(name) => [window.misAnnotate.name(name)]"
+READ_ADDRESS = "(run, author) => [run, author, window.location.search]"
 KEEP_NAME = "(name) => window.misAnnotate.keepName(name)"
 
 
@@ -44,7 +47,8 @@ class FilterPart(NamedTuple):
 
 def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> None:
     """Lay out the tab, which is being built, and bind it."""
-    handlers = AnnotateHandlers(Desk(host.runs))
+    desk = Desk(host.runs)
+    handlers = AnnotateHandlers(desk)
     filters = _filter_part()
     errors = html("", "mis-annotate-errors", elem_classes=["mis-errors"], js_on_load=ERRORS)
     with gr.Row(elem_id="mis-annotate"):
@@ -53,6 +57,7 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> N
             preview = html("", "mis-annotate-preview")
         with gr.Column(scale=4, min_width=320, elem_id="mis-annotate-right"):
             form = html("", "mis-annotate-form", js_on_load=ACTIONS)
+    _loop_part(desk, Trainings(host.runs, CONFIGS, data=host.data_folders))
     with gr.Accordion("Agreement between people", open=False, elem_id="mis-agreement") as accordion:
         table = html("", "mis-agreement-table")
     shown = [item, form, errors, navigation.place]
@@ -61,7 +66,9 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> N
     page.load(
         handlers.opened, inputs=filters.author, outputs=[filters.author, *choosers, *shown], js=READ_NAME, **quiet
     )
-    tab.select(handlers.refreshed, inputs=[filters.run, filters.author], outputs=[*choosers, *shown], **quiet)
+    address = gr.Textbox(visible=False)
+    opening = [filters.run, filters.author, address]
+    tab.select(handlers.refreshed, inputs=opening, outputs=[*choosers, *shown], js=READ_ADDRESS, **quiet)
     navigation.follow(
         Tab.ANNOTATE, handlers.followed, inputs=[filters.author, filters.blind], outputs=[*choosers, *shown]
     )
@@ -87,6 +94,30 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> N
     form.preview(handlers.preview, outputs=preview, trigger_mode="always_last", **quiet)
     gr.on(accordion.expand, handlers.agreement, outputs=table, **quiet)
     gr.api(handlers.api_record, api_name="annotate", queue=False)
+
+
+def _loop_part(desk: Desk, trainings: Trainings) -> None:
+    """Make a training delta of what was decided, and start the re-tune on it."""
+    with gr.Accordion("Training delta: learn from what was decided", open=False, elem_id="mis-loop"):
+        with gr.Row():
+            name = gr.Textbox("delta", label="Name", max_lines=1, max_length=60, min_width=120)
+            replay = gr.Number(64, label="Rows replayed against forgetting", precision=0, minimum=0, min_width=120)
+            make = gr.Button("Make training delta", min_width=150, elem_id="mis-delta-make")
+            config = gr.Dropdown(trainings.configurations(), value=loop.CONFIG, label="Settings file", min_width=150)
+            start = gr.Button("Start the re-tune", variant="primary", min_width=150, elem_id="mis-delta-start")
+        made, started = html("", "mis-delta-made"), html("", "mis-delta-started")
+    folder = gr.Textbox(visible=False)
+    private = {"show_progress": "hidden", "api_visibility": "private"}
+    gr.on(
+        make.click, lambda *values: loop.make(desk, *values), inputs=[name, replay], outputs=[made, folder], **private
+    )
+    gr.on(
+        start.click,
+        lambda *values: loop.start(desk, trainings, *values),
+        inputs=[folder, config],
+        outputs=started,
+        **private,
+    )
 
 
 def _filter_part() -> FilterPart:

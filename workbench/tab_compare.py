@@ -67,6 +67,15 @@ class ActionsPart(NamedTuple):
     errors: gr.HTML
 
 
+class Ports(NamedTuple):
+    """Where other tabs put a prompt."""
+
+    prompt: gr.State
+    strip: gr.HTML
+    question: gr.Textbox
+    errors: gr.HTML
+
+
 class ResultsPart(NamedTuple):
     """What was answered."""
 
@@ -74,8 +83,8 @@ class ResultsPart(NamedTuple):
     payload: gr.Textbox  # a download on its way to the browser
 
 
-def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) -> None:
-    """Lay out the tab inside ``page``, which is being built, and bind it."""
+def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) -> Ports:
+    """Lay out the tab inside ``page``, which is being built, and bind it; returns where a prompt can be put."""
     handlers = CompareHandlers(host)
     prompt, comparison = gr.State(Prompt()), gr.State(None)
     with gr.Row(elem_id="mis-top"):
@@ -110,6 +119,7 @@ def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) 
         outputs=navigation.place,
         **QUIET,
     )
+    return Ports(prompt, asked.strip, asked.question, actions.errors)
 
 
 def html(value: str, elem_id: str, **extra: Any) -> gr.HTML:

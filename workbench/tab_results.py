@@ -99,7 +99,7 @@ def _overview() -> tuple[dict[str, Any], gr.Tab]:
         with gr.Row(elem_classes=["mis-filters"]):
             runs = gr.Dropdown([], multiselect=True, label="Runs", scale=5, min_width=240, elem_id="mis-results-runs")
             group = gr.Dropdown([ALL], value=ALL, label="Items", scale=2, min_width=120, elem_id="mis-results-group")
-            published = gr.Checkbox(False, label="Published figures beside", scale=2, min_width=190)
+            published = gr.Checkbox(False, label="Published figures beside", scale=3, min_width=230)
         with gr.Row():
             with gr.Column(scale=7, min_width=340):
                 board = figure_part("leaderboard", "Attack success, and what it costs in refused harmless requests")

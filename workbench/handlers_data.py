@@ -1,0 +1,164 @@
+"""What the Data tab's bindings call: browse, check, construct, send to Compare; every failure is a line of the error bar."""
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gradio as gr
+
+from mis_lib.errors import MisError
+from workbench import compare, constructing, render, render_data
+from workbench.constructing import LiveItem
+from workbench.datasets import BENIGN, HARMFUL, DataSet, Shelf
+from workbench.engine_host import Host, Phase
+from workbench.links import Link, Tab
+from workbench.state import Prompt
+from workbench.tables import csv_text
+
+if TYPE_CHECKING:
+    from workbench.tab_data import Parts
+
+Update = dict[Any, Any]
+PROBLEMS = (MisError, OSError)
+ITEMS, CHECK, CONSTRUCT = "items", "check", "construct"
+
+
+class Choice(NamedTuple):
+    """What is chosen, in the order of ``Parts.choosers``."""
+
+    data: str = ""
+    split: str = ""
+    category: str = ""
+    truth: str = ""
+    words: str = ""
+    twins: bool = True
+
+    @property
+    def link(self) -> Link:
+        """The place of this choice."""
+        outcome = {"split": self.split, "category": self.category, "words": self.words}
+        return Link(tab=Tab.DATA, data=self.data, view=f"{ITEMS}-{self.truth}" if self.truth else "", **outcome)
+
+
+class DataHandlers:
+    """The handlers of one app's Data tab."""
+
+    def __init__(self, host: Host, parts: "Parts") -> None:
+        self.host, self.parts, self.shelf = host, parts, Shelf(host)
+
+    def opened(self, link: Link) -> Update:
+        """Show what an address says: a data set, filters, perhaps one item."""
+        truth = link.view.partition("-")[2]
+        words = link.item or link.words
+        choice = Choice(link.data, link.split, link.category, truth if truth in (HARMFUL, BENIGN) else "", words)
+        return self._drawn(choice)
+
+    def chosen(self, *values: Any) -> Update:
+        """Show what is chosen on the screen, from the first page on."""
+        return self._drawn(Choice(*(value or "" for value in values[:-1]), bool(values[-1])))
+
+    def turn(
+        self, data: str | None, split: str, category: str, truth: str, words: str, twins: bool, event: gr.EventData
+    ) -> Update:
+        """Another page of the same list."""
+        choice = Choice(data or "", split or "", category or "", truth or "", words or "", twins)
+        return self._drawn(choice, page=int(event.page))
+
+    def send(self, name: str | None, event: gr.EventData) -> Update:
+        """Put an item of a data set into Compare and open it."""
+        try:
+            prompt, sample = self._data(name or "").prompt(str(event.id))
+        except PROBLEMS as error:
+            return {self.parts.errors: render.error_bar([str(error)])}
+        return self._sent(prompt, sample.question)
+
+    def check(self, name: str | None) -> Update:
+        """Preflight of the data set that is chosen."""
+        try:
+            html, _ = render_data.report(self.shelf.check(self._data(name or "").name))
+        except PROBLEMS as error:
+            return {self.parts.errors: render.error_bar([str(error)])}
+        return {self.parts.report: html, self.parts.errors: ""}
+
+    def findings(self, name: str | None) -> tuple[str, str]:
+        """The findings as a file for the browser to save, and the error bar."""
+        try:
+            _, frame = render_data.report(self.shelf.check(self._data(name or "").name))
+        except PROBLEMS as error:
+            return "", render.error_bar([str(error)])
+        return json.dumps({"name": f"findings-{name}.csv", "type": "text/csv", "text": csv_text(frame)}), ""
+
+    # One item through the stages
+
+    def begin(self, old: LiveItem | None, hazard: str | None) -> Update:
+        """A new item from a hazard."""
+        known = constructing.seeds()
+        if hazard not in known:
+            return {self.parts.errors: render.error_bar(["choose a hazard of the list to begin with"])}
+        constructing.discard(old)
+        return self._live(constructing.begin(known[hazard]))
+
+    def advance(self, item: LiveItem | None, *texts: str) -> Update:
+        """The next stage, on what the fields hold."""
+        if item is None:
+            return {self.parts.errors: render.error_bar(["there is no item yet; choose a hazard and press Begin"])}
+        try:
+            edits = dict(zip(constructing.EDITABLE, (text or "" for text in texts), strict=True))
+            return self._live(constructing.advance(item, edits))
+        except PROBLEMS as error:
+            return {self.parts.errors: render.error_bar([str(error)])}
+
+    def send_live(self, item: LiveItem | None) -> Update:
+        """Put the item in the making into Compare and open it."""
+        try:
+            if item is None:
+                return {self.parts.errors: render.error_bar(["there is no item yet; choose a hazard and press Begin"])}
+            return self._sent(*constructing.prompt_of(item))
+        except PROBLEMS as error:
+            return {self.parts.errors: render.error_bar([str(error)])}
+
+    def _live(self, item: LiveItem) -> Update:
+        parts, draft = self.parts, item.draft
+        texts = {
+            field: "; ".join(value) if isinstance(value := getattr(draft, name), tuple) else value
+            for name, field in zip(constructing.EDITABLE, parts.edits, strict=True)
+        } if draft else dict.fromkeys(parts.edits, "")  # fmt: skip
+        return {parts.item: item, parts.stages: render_data.live(item), parts.errors: "", **texts}
+
+    def _sent(self, prompt: Prompt, question: str) -> Update:
+        """Compare with a prompt in it, opened."""
+        ports = self.parts.ports
+        view = compare.show_prompt(self.host, prompt, question=question)
+        filled = {ports.prompt: view.prompt, ports.strip: view.strip, ports.question: question, ports.errors: ""}
+        return {**filled, self.parts.tabs: gr.update(selected=Tab.COMPARE.value), self.parts.errors: ""}
+
+    def _drawn(self, choice: Choice, *, page: int = 0) -> Update:
+        parts = self.parts
+        status = self.host.data.status
+        if status.phase in (Phase.WAITING, Phase.WORKING) and not choice.data:
+            return {parts.items: f'<div class="mis-empty"><b>Preparing the examples …</b><p>{render.progress(status)}</p></div>',
+                    parts.timer: gr.Timer(active=True)}  # fmt: skip
+        try:
+            data = self._data(choice.data)
+        except PROBLEMS as error:
+            return {parts.errors: render.error_bar([str(error)]), parts.timer: gr.Timer(active=False)}
+        choice = choice._replace(
+            data=data.name,
+            split=choice.split if choice.split in data.splits else "",
+            category=choice.category if choice.category in data.categories else "",
+        )
+        found = data.find(split=choice.split, category=choice.category, truth=choice.truth, words=choice.words)
+        return {
+            parts.data: gr.update(choices=list(self.shelf.places()), value=data.name),
+            parts.split: gr.update(choices=[("All", ""), *data.splits], value=choice.split),
+            parts.category: gr.update(choices=[("All", ""), *data.categories], value=choice.category),
+            parts.truth: choice.truth,
+            parts.words: choice.words,
+            parts.items: render_data.items(data, found, page, twins=choice.twins),
+            parts.errors: "",
+            parts.place: choice.link.query(),
+            parts.timer: gr.Timer(active=False),
+        }
+
+    def _data(self, name: str) -> DataSet:
+        """The data set of that name, or the first one."""
+        return self.shelf.read(name or next(iter(self.shelf.places()), ""))
