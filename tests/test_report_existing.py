@@ -1,0 +1,238 @@
+"""``mis report`` over run folders that are there already: judges, comparisons, regression set, official scores, every form."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import published
+import pytest
+from fake_runs import fake_run
+from fakes import mini_data
+from typer.testing import CliRunner, Result
+
+from mis_lib.analysis.evaluated import find_runs, judges_of, read_run
+from mis_lib.analysis.frames import ANSWERS, JUDGE_SWAP, answers, judge_swap, leaderboard
+from mis_lib.cli import app
+from mis_lib.commands.report import ReportSettings, existing_report
+from mis_lib.data.benchmarks import LOADERS
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import read_records, write_records
+from mis_lib.schema import Outcome, Response, Verdict
+from mis_lib.store.runs import Run, RunConfig, open_run
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mini_data(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture
+def run(tmp_path: Path, drawn: Path) -> Run:
+    shutil.copytree(drawn, tmp_path / "data")
+    return fake_run(tmp_path / "runs", tmp_path / "data")
+
+
+def report(run: Run, *flags: str) -> Result:
+    return CliRunner().invoke(app, ["report", "--existing", str(run.folder), *flags])
+
+
+def sheets(run: Run, *flags: str) -> dict[str, list[dict[str, object]]]:
+    done = report(run, *flags, "--json")
+    assert done.exit_code == 0, done.output
+    return {name: sheet["records"] for name, sheet in json.loads(done.stdout).items()}
+
+
+def benchmark_run(root: Path, name: str, split: str, text: str) -> Run:
+    """A run in which one variant said ``text`` to every item of a published set."""
+    getattr(published, name)(root / name)
+    samples = list(LOADERS[name].load(root / name, split))
+    config = RunConfig(
+        tag="toy", checkpoint="c", checkpoint_digest="1", data=str(root / name), data_digest="2", variants={"base": ""}
+    )
+    run = open_run(root / "runs", name, config)
+    run.keep_samples(samples)
+    said = [
+        Response(sample_id=one.id, variant="base", text=text, tokens=1, seconds=0, finish_reason="stop")
+        for one in samples
+    ]
+    write_records(run.folder / "responses.jsonl", said)
+    return run
+
+
+class TestRates:
+    """What is read from a folder."""
+
+    def test_every_judge_has_its_rows(self, run: Run) -> None:
+        rates = sheets(run)["rates"]
+        assert {row["judge"] for row in rates} == {"rule", "words"}
+        assert {row["judge"] for row in sheets(run, "--judges", "words")["rates"]} == {"words"}
+        assert {row["variant"] for row in sheets(run, "--variants", "mini")["rates"]} == {"mini"}
+
+    def test_nothing_in_the_folder_changes(self, run: Run) -> None:
+        before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+        sheets(run, "--paired", "mini", "mirage", "--published")
+        assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+    def test_a_run_reads_the_same_where_its_data_are_gone(self, run: Run, tmp_path: Path) -> None:
+        before = sheets(run)
+        (tmp_path / "data").rename(tmp_path / "elsewhere")
+        assert sheets(run) == before
+
+    def test_without_its_samples_the_data_must_be_named(self, run: Run, tmp_path: Path) -> None:
+        before = sheets(run)
+        (run.folder / "samples.jsonl").unlink()
+        (tmp_path / "data").rename(tmp_path / "elsewhere")
+        done = report(run)
+        assert done.exit_code == 2
+        assert "name the folder they lie in with --data" in done.stderr.replace("\n", " ")
+        assert sheets(run, "--data", str(tmp_path / "elsewhere")) == before
+
+    def test_unscored_items_are_bounded_and_counted_nowhere(self, run: Run) -> None:
+        path = run.folder / "verdicts" / "rule.jsonl"
+        verdicts = read_records(path, Verdict)
+        failed = {one.sample_id for one in verdicts if one.variant == "mini" and one.outcome is Outcome.UNSAFE}
+        lost = sorted(failed)[:5]
+        write_records(
+            path,
+            [
+                one.model_copy(update={"outcome": Outcome.UNSCORED}) if one.sample_id in lost else one
+                for one in verdicts
+            ],
+        )
+        found = existing_report(ReportSettings(existing=(run.folder,), judges=("rule",), by="category"))
+        row = next(row for row in found.rows if (row.variant, row.group) == ("mini", "all"))
+        asr = row.rates["asr"]
+        assert (asr.value, asr.n_unscored) == (100, 5)
+        assert asr.worst == (pytest.approx(100 * asr.n / (asr.n + 5)), 100)
+        assert [sheet.name for sheet in found.sheets] == ["rates", "bounds"]
+
+    def test_several_runs_stand_in_one_table(self, run: Run, tmp_path: Path) -> None:
+        other = fake_run(tmp_path / "runs", tmp_path / "data", "other", judges=("rule",))
+        found = existing_report(ReportSettings(existing=(run.folder, other.folder), judges=("rule",)))
+        assert {row.run for row in found.rows} == {"report/v1", "other/v1"}
+        assert found.sheets[0].headings[:3] == ["group", "run", "variant"]
+        assert [one.folder for one in find_runs(tmp_path / "runs")] == [other.folder, run.folder]
+
+
+class TestSections:
+    """What stands beside the rates."""
+
+    def test_a_comparison_under_each_judge(self, run: Run) -> None:
+        found = sheets(run, "--paired", "mini", "mirage")
+        assert {"flips_rule", "paired_rule", "flips_words", "paired_words"} <= found.keys()
+        assert len(found["flips_rule"]) == len(run.samples())
+
+    def test_the_regression_set_comes_first_and_what_was_trained_on_leaves_the_rates(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        harmful = [sample.id for sample in run.samples() if sample.harmful]
+        entries = [
+            {
+                "sample_id": key,
+                "variant": "mini",
+                "run": "report/v1",
+                "outcome": "unsafe",
+                "failing": True,
+                "trained_on": i < 2,
+            }
+            for i, key in enumerate(harmful[:6])
+        ]
+        (tmp_path / "data" / "regression.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        found = sheets(run, "--judges", "rule")
+        assert next(iter(found)) == "regression"
+        mine = [row for row in found["regression"] if row["variant"] == "mini" and row["became"] == "still_failing"]
+        assert [(row["trained_on"], row["n"]) for row in mine] == [(False, 4), (True, 2)]
+        asked = sum(row["n"] for row in found["rates"] if (row["variant"], row["metric"]) == ("mini", "asr"))
+        assert asked == len(harmful) - 2
+
+    def test_published_numbers_are_a_sheet_of_their_own(self, run: Run) -> None:
+        found = sheets(run, "--published")
+        assert list(found)[-1] == "published"
+        assert {row["variant"] for row in found["rates"]} == {"mini", "mirage", "refusal"}
+
+    def test_multiple_choice_needs_no_judge(self, tmp_path: Path) -> None:
+        found = sheets(benchmark_run(tmp_path, "mmstar", "val", "The answer is (A)."))
+        assert list(found) == ["official"]
+        assert {row["name"] for row in found["official"]} == {"accuracy", "parse failures"}
+        assert {row["judge"] for row in found["official"]} == {"exact match"}
+
+    def test_a_benchmark_is_scored_both_ways(self, tmp_path: Path) -> None:
+        run = benchmark_run(tmp_path, "mssbench", "chat", "No.")
+        outcomes = {True: Outcome.REFUSED, False: Outcome.OVER_REFUSED}
+        verdicts = [
+            Verdict(sample_id=one.id, variant="base", judge="rule", outcome=outcomes[one.harmful])
+            for one in run.samples()
+        ]
+        write_records(run.folder / "verdicts" / "rule.jsonl", verdicts)
+        found = sheets(run)
+        official = {row["name"]: row["value"] for row in found["official"]}
+        assert official == {"safe accuracy": 0, "unsafe accuracy": 100, "mean of both": 50}
+        assert {row["metric"]: row["value"] for row in found["rates"]}["over_refusal"] == 100
+
+    def test_every_sheet_is_written_in_every_form(self, run: Run, tmp_path: Path) -> None:
+        done = report(
+            run, "--judges", "rule", "--paired", "mini", "mirage", "--out", str(tmp_path / "out"), "--format", "latex"
+        )
+        assert done.exit_code == 0
+        assert done.stdout.count(r"\begin{tabular}") == 3
+        names = {path.name for path in (tmp_path / "out").iterdir()}
+        assert names == {
+            f"{name}.{ending}" for name in ("rates", "flips", "paired") for ending in ("md", "csv", "tex", "json")
+        }
+        with (tmp_path / "out" / "paired.csv").open() as stream:
+            table = list(csv.DictReader(stream))
+        assert table == [
+            {key: "" if value is None else str(value) for key, value in row.items()}
+            for row in json.loads((tmp_path / "out" / "paired.json").read_text())["paired"]["records"]
+        ]
+
+
+class TestMistakes:
+    """One message, with the way out."""
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--judges", "nobody"], "has no verdicts of 'nobody'; there: rule, words"),
+            (["--paired", "mini"], "--paired: expected two sides, BEFORE AFTER, found 1"),
+            (["--paired", "mini", "x"], "unknown variant 'x'; known: mini, mirage, refusal"),
+            (["--variants", "x"], "unknown 'x'; known here: mini, mirage, refusal"),
+            (["--by", "colour"], "--by: unknown 'colour'"),
+            (["--regression", "none.jsonl"], "none.jsonl: there is no such file"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_flags(self, run: Run, flags: list[str], message: str) -> None:
+        done = report(run, *flags)
+        assert done.exit_code == 2
+        assert message in done.stderr.replace("\n", " ")
+
+    def test_a_folder_that_is_no_run(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="expected a run folder"):
+            existing_report(ReportSettings(existing=(tmp_path,)))
+
+    def test_a_run_that_nobody_has_judged(self, run: Run) -> None:
+        for judge in judges_of(run):
+            (run.folder / "verdicts" / f"{judge}.jsonl").unlink()
+        with pytest.raises(SettingsError, match="judge it first: mis judge --run"):
+            existing_report(ReportSettings(existing=(run.folder,)))
+
+    def test_one_of_several_judges_must_be_named(self, run: Run) -> None:
+        with pytest.raises(SettingsError, match=r"found several \(rule, words\); name one"):
+            read_run(run.folder)
+
+
+def test_frames_of_a_run(run: Run) -> None:
+    read = read_run(run.folder, "rule")
+    said = answers(read)
+    assert list(said.columns) == list(ANSWERS) and len(said) == 3 * len(read.samples)
+    assert set(said["tokens_per_second"]) == {24.0}
+    swap = judge_swap(run.folder)
+    assert list(swap.columns) == list(JUDGE_SWAP)
+    board = leaderboard([read], by="category")
+    whole = board[(board["group"] == "all") & (board["variant"] == "mirage") & (board["metric"] == "asr")][
+        "value"
+    ].item()
+    mine = swap[(swap["variant"] == "mirage") & (swap["judge"] == "rule") & (swap["metric"] == "asr")]["value"].item()
+    assert mine == whole
