@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 from fakes import mini_data
+from pydantic import ValidationError
 from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner, Result
 
@@ -15,10 +17,13 @@ from mis_lib.analysis.annotators import team_agreement
 from mis_lib.analysis.delta import DISPUTED, NO_TARGET, WORSE_PREFERRED, build_delta, write_delta
 from mis_lib.analysis.regression import Entry, compare, read_regression
 from mis_lib.cli import app
+from mis_lib.commands.annotations import train_command
+from mis_lib.commands.train import read_train_settings
 from mis_lib.configs import GenerationSettings
 from mis_lib.data.preferences import read_preferences
 from mis_lib.errors import DataError
-from mis_lib.files import load_image, read_records
+from mis_lib.files import load_image, read_records, write_records
+from mis_lib.models.shipped import shipped_variants
 from mis_lib.schema import Outcome, Sample, Verdict
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Cause, Decision, Kind, Preference, Subject
@@ -313,6 +318,38 @@ def test_a_delta_is_a_data_folder_with_provenance_and_versions(
     store.record("ada", about(samples["hard-01"]), Decision(outcome=Outcome.UNSAFE, corrected="Second."))
     again = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)
     assert Path(again.folder).name == "v2" and read_records(folder / "train.jsonl", Sample) == [row]
+
+
+def test_rows_of_the_old_training_data_go_along_against_forgetting(
+    samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(data, tmp_path / "data")
+    old = [sample.model_copy(update={"split": "train", "answer": "Old."}) for sample in samples.values()]
+    write_records(folder / "train.jsonl", old)
+    store.record("ada", about(samples["hard-00"]), Decision(outcome=Outcome.UNSAFE, corrected="New."))
+    made = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: folder, replay=10)
+    rows = read_records(Path(made.folder) / "train.jsonl", Sample)
+    assert (made.rows, made.replayed) == (1, 10)
+    assert [row.answer for row in rows] == ["New."] + ["Old."] * 10
+    assert "hard-00" not in {row.id for row in rows[1:]} and rows[1].provenance["stage"] == "replay"
+    assert all((Path(made.folder) / name).is_file() for row in rows for name in row.images)
+
+
+def test_the_re_tune_goes_on_from_the_adapter_that_was_annotated(
+    samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path
+) -> None:
+    store.record("ada", about(samples["hard-00"], "mirage"), Decision(outcome=Outcome.UNSAFE, corrected="New."))
+    made = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)
+    command = train_command(Path("configs/mini-delta.yaml"), Path(made.folder), ["max_steps=2"])
+    settings = read_train_settings(Path(command[5]), command[7:])
+    assert settings.data == Path(made.folder) and settings.max_steps == 2
+    assert settings.start_from == shipped_variants()["mirage"]
+
+
+@pytest.mark.parametrize("run", ["../../etc/v1", "/etc/v1", "a/b/v1", ".hidden/v1", "report", ""])
+def test_a_run_that_is_a_path_is_no_run(samples: dict[str, Sample], run: str) -> None:
+    with pytest.raises(ValidationError):
+        Subject(run=run, variant="mini", sample=samples["hard-00"], response="")
 
 
 @pytest.mark.parametrize("image", ["../secret.png", "/etc/hostname", "images/gone.png"])

@@ -13,6 +13,7 @@ never changed; the same decisions again give the same version.
 
 import hashlib
 import json
+import random
 import shutil
 import tempfile
 from collections import Counter
@@ -24,7 +25,7 @@ from mis_lib.analysis.regression import REGRESSION, Entry
 from mis_lib.data.paths import inside
 from mis_lib.data.preferences import PAIRS, Preference
 from mis_lib.errors import DataError
-from mis_lib.files import sha256, write_records
+from mis_lib.files import read_records, sha256, write_records
 from mis_lib.metrics import RIGHT
 from mis_lib.schema import Outcome, Record, Sample
 from mis_lib.store.annotations import response_digest
@@ -61,6 +62,7 @@ class About(Record):
 
     folder: str
     rows: int
+    replayed: int
     pairs: int
     regression: int
     failing: int
@@ -108,7 +110,7 @@ def build_delta(events: Iterable[Event], *, reference: bool = True) -> Delta:
     return Delta(kept, _distinct([*pairs, *preferred]), entries, left_out | worse)
 
 
-def write_delta(delta: Delta, out: Path, name: str, folder_of: Callable[[str], Path]) -> About:
+def write_delta(delta: Delta, out: Path, name: str, folder_of: Callable[[str], Path], *, replay: int = 0) -> About:
     """Write the next version of ``out/name``, all or nothing; the newest one is returned if it holds the same.
 
     Args:
@@ -116,6 +118,7 @@ def write_delta(delta: Delta, out: Path, name: str, folder_of: Callable[[str], P
         out: folder of all deltas.
         name: of this one.
         folder_of: the folder that the images of a run's samples are relative to.
+        replay: so many rows of the training split beside those samples go along, so that what was learned before is not forgotten.
 
     Raises:
         DataError: there is nothing to write, or an image is not there.
@@ -128,7 +131,7 @@ def write_delta(delta: Delta, out: Path, name: str, folder_of: Callable[[str], P
     taken = sorted(int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit())
     with tempfile.TemporaryDirectory(dir=parent, prefix=".making-") as made:
         work = Path(made) / "delta"
-        _write(delta, work, folder_of)
+        _write(delta, work, folder_of, replay)
         if taken and _digest(parent / f"v{taken[-1]}") == _digest(work):
             return about(parent / f"v{taken[-1]}")
         final = parent / f"v{(taken or [0])[-1] + 1}"
@@ -243,11 +246,12 @@ def _entry(final: Event, trained: Collection[str]) -> Entry:
     )
 
 
-def _write(delta: Delta, work: Path, folder_of: Callable[[str], Path]) -> None:
+def _write(delta: Delta, work: Path, folder_of: Callable[[str], Path], replay: int) -> None:
     work.mkdir()
     ids = {row.event.subject.sample.id for row in delta.rows}
     samples = [_sample(row.event, work, folder_of, ids, answer=row.target, source=row.source) for row in delta.rows]
-    write_records(work / TRAIN, samples)
+    again = _replayed(delta, work, folder_of, replay)
+    write_records(work / TRAIN, [*samples, *again])
     pairs = [
         Preference(
             sample=_sample(event, work, folder_of, ids, answer=chosen, source="pair"),
@@ -262,6 +266,7 @@ def _write(delta: Delta, work: Path, folder_of: Callable[[str], Path]) -> None:
     events = [row.event for row in delta.rows] + [event for event, _, _ in delta.pairs]
     values = {
         "rows": len(samples),
+        "replayed": len(again),
         "pairs": len(pairs),
         "regression": len(delta.entries),
         "failing": sum(entry.failing for entry in delta.entries),
@@ -290,6 +295,26 @@ def _sample(
             "provenance": _provenance(event, source),
         }
     )
+
+
+def _replayed(delta: Delta, work: Path, folder_of: Callable[[str], Path], count: int) -> list[Sample]:
+    """Rows of the training split that lies beside the samples, drawn by a fixed seed; never one that the delta has its own row of."""
+    if not count or not delta.rows:
+        return []
+    folder = folder_of(delta.rows[0].event.subject.run)
+    own = {row.event.subject.sample.id for row in delta.rows}
+    rows = [sample for sample in read_records(folder / TRAIN, Sample) if sample.id not in own and sample.answer]
+    drawn = random.Random(0).sample(rows, min(count, len(rows)))
+    return [
+        sample.model_copy(
+            update={
+                "images": [_copied(folder, name, work) for name in sample.images],
+                "twin_id": None,
+                "provenance": {"stage": "replay", "of": sample.provenance},
+            }
+        )
+        for sample in drawn
+    ]
 
 
 def _provenance(event: Event, source: str) -> dict[str, Any]:

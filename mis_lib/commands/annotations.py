@@ -4,6 +4,7 @@ import os
 import secrets
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,15 +13,18 @@ from rich.text import Text
 
 from mis_lib import console
 from mis_lib.analysis.annotators import Coefficient, TeamAgreement, team_agreement
-from mis_lib.analysis.delta import About, build_delta, write_delta
+from mis_lib.analysis.delta import TRAIN, About, build_delta, write_delta
 from mis_lib.analysis.evaluated import open_folder
 from mis_lib.analysis.worklist import data_folder
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import write_atomic
+from mis_lib.files import read_jsonl, write_atomic
+from mis_lib.models.shipped import shipped_variants
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Event
 from mis_lib.store.exchange import Form, read_events, write_events
 from mis_lib.store.labels import Standing
+
+DELTAS = "deltas"  # beside the runs; no folder of a run, since it has none of its files
 
 
 def export(runs: Path, output: Path, form: Form, *, redacted: bool, salt: str | None, as_json: bool) -> None:
@@ -58,13 +62,14 @@ def agreement(runs: Path, *, as_json: bool) -> None:
 
 def delta(
     runs: Path,
-    output: Path,
+    output: Path | None,
     name: str,
     *,
     run: str | None = None,
     authors: Sequence[str] = (),
     causes: Sequence[str] = (),
     reference: bool = True,
+    replay: int = 0,
     data: Path | None = None,
     config: Path | None = None,
     sets: Sequence[str] = (),
@@ -85,6 +90,7 @@ def delta(
         authors=authors,
         causes=causes,
         reference=reference,
+        replay=replay,
         data=data,
     )
     if as_json:
@@ -99,13 +105,14 @@ def delta(
 def make_delta(
     store: AnnotationStore,
     runs: Path,
-    output: Path,
+    output: Path | None,
     name: str,
     *,
     run: str | None = None,
     authors: Sequence[str] = (),
     causes: Sequence[str] = (),
     reference: bool = True,
+    replay: int = 0,
     data: Path | None = None,
 ) -> About:
     """Write the training delta of the decisions that stand, or of a part of them.
@@ -120,15 +127,36 @@ def make_delta(
         raise DataError(
             f"annotations at {store.place}: expected decisions, found none that fit; annotate in the app first"
         )
+
+    def folder_of(of: str) -> Path:
+        return data or data_folder(open_folder(runs / of))
+
     return write_delta(
-        build_delta(events, reference=reference), output, name, lambda of: data or data_folder(open_folder(runs / of))
+        build_delta(events, reference=reference), output or runs / DELTAS, name, folder_of, replay=replay
     )
 
 
 def train_command(config: Path, folder: Path, sets: Sequence[str] = ()) -> list[str]:
     """The command that trains on a delta: ``config`` with the delta as its data."""
-    given = [f"data={folder}", *sets]
-    return [sys.executable, "-m", "mis_lib.cli", "train", "--config", os.fspath(config), "--set", *given]
+    return [
+        sys.executable,
+        "-m",
+        "mis_lib.cli",
+        "train",
+        "--config",
+        os.fspath(config),
+        "--set",
+        *overrides(folder),
+        *sets,
+    ]
+
+
+def overrides(folder: Path) -> list[str]:
+    """The settings that make a delta the data of a training run, going on from the shipped adapter that people annotated most."""
+    runs_of = Counter(str(row["provenance"].get("variant", "")) for row in read_jsonl(folder / TRAIN))
+    most = next((variant for variant, _ in runs_of.most_common() if variant), "")
+    adapter = shipped_variants().get(most)
+    return [f"data={folder}", *([f"start_from={adapter}"] if adapter else [])]
 
 
 def _wanted(event: Event, authors: Sequence[str], causes: Sequence[str]) -> bool:
@@ -140,7 +168,7 @@ def _wanted(event: Event, authors: Sequence[str], causes: Sequence[str]) -> bool
 def _print_delta(made: About) -> None:
     table = Table(title=Text(made.folder), title_justify="left", show_header=False)
     for label, value in {
-        "training rows": f"{made.rows:,}  ({_listed(made.targets) or '-'})",
+        "training rows": f"{made.rows:,} ({_listed(made.targets) or '-'}), {made.replayed:,} replayed",
         "of splits": _listed(made.splits) or "-",
         "preference pairs": f"{made.pairs:,}",
         "regression set": f"{made.regression:,}, {made.failing:,} of them failing",

@@ -107,8 +107,8 @@ class Decision(Record):
 class Subject(Record):
     """The response that is decided on, with its question, as they were seen."""
 
-    run: str = Field(min_length=1, max_length=200)
-    """``NAME/vN`` of the run folder."""
+    run: str = Field(max_length=200, pattern=r"^[\w-][\w.-]*/v[0-9]{1,6}$")
+    """``NAME/vN`` of the run folder; a path is made of it, so it is held to that form."""
     variant: str = Field(min_length=1, max_length=200)
     sample: Sample
     response: str

@@ -62,7 +62,7 @@ def print_agreement(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
 
 @annotations.command(name="delta", cls=ManyValues)
 def make_delta(
-    output: Annotated[Path, typer.Option("--output", help="Folder of all deltas.")] = Path("data"),
+    output: Annotated[Path | None, typer.Option("--output", help="Folder of all deltas [default: RUNS/deltas]")] = None,
     name: Annotated[str, typer.Option("--name", help="Of this one; each call makes its next version.")] = "delta",
     run: Annotated[str | None, typer.Option("--run", help="Only decisions on this run (NAME/vN).")] = None,
     authors: Annotated[list[str] | None, typer.Option("--authors", help="Only decisions of these people.")] = None,
@@ -72,6 +72,9 @@ def make_delta(
     corrected_only: Annotated[
         bool, typer.Option("--corrected_only", help="No reference answers as targets, only what people wrote.")
     ] = False,
+    replay: Annotated[
+        int, typer.Option("--replay", min=0, help="So many rows of the training split go along, against forgetting.")
+    ] = 0,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of the images [default: as the run says]")] = None,
     train: Annotated[
         Path | None, typer.Option("--train", help="Then train on it by this settings file (configs/*.yaml).")
@@ -91,6 +94,7 @@ def make_delta(
         authors=authors or (),
         causes=causes or (),
         reference=not corrected_only,
+        replay=replay,
         data=data,
         config=train,
         sets=sets or (),

@@ -1,0 +1,127 @@
+"""Several annotators at once, and the app killed and started again in the middle: every acknowledged decision is there, none twice."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from annotated import answered_run, samples_of
+from fakes import mini_data
+from gradio_client import Client
+
+from mis_lib.store.annotations import AnnotationStore
+from workbench.annotate import Place
+from workbench.layout import free_port
+
+HERE = Path(__file__).parent
+PATIENCE = 240  # seconds that somebody keeps trying
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mini_data(tmp_path_factory.mktemp("mini"))
+
+
+class App:
+    """The app as a process that can be killed."""
+
+    def __init__(self, data: Path, runs: Path, database: str) -> None:
+        self.port = free_port("127.0.0.1", 8100)
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._command = [sys.executable, str(HERE / "annotate_app.py"), str(data), str(runs), str(self.port)]
+        self._environment = os.environ | {"MIS_DATABASE_URL": database, "PYTHONPATH": f"{HERE}:{HERE.parent}"}
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, env=self._environment, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                httpx.get(self.url).raise_for_status()
+                return
+            except httpx.HTTPError:
+                time.sleep(0.2)
+        raise AssertionError("the app did not start")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Annotator(threading.Thread):
+    """Somebody who decides ``count`` times, and sends again what was not acknowledged."""
+
+    def __init__(self, app: App, name: str, places: list[str], count: int) -> None:
+        super().__init__(name=name, daemon=True)
+        self.app, self.places, self.count = app, places, count
+        self.acknowledged: list[str] = []
+        self.tries = 0
+        self._client: Client | None = None
+
+    def run(self) -> None:
+        for number in range(self.count):
+            event = f"{self.name}-{number:04d}-decision"
+            place = self.places[number % len(self.places)]
+            end = time.monotonic() + PATIENCE
+            while time.monotonic() < end and not self._send(place, event):
+                time.sleep(0.2)
+
+    def _send(self, place: str, event: str) -> bool:
+        self.tries += 1
+        try:
+            self._client = self._client or Client(self.app.url, verbose=False)
+            answer = self._client.predict(place, json.dumps({"severity": 1}), event, self.name, api_name="/annotate")
+        except Exception:  # noqa: BLE001 - whatever a killed server does to a client; it tries again
+            self._client = None
+            return False
+        assert json.loads(answer)["id"] == event
+        self.acknowledged.append(event)
+        return True
+
+
+@pytest.fixture
+def app(data: Path, tmp_path: Path, database: str) -> Iterator[App]:
+    answered_run(tmp_path / "runs", data, variants=("mini",))
+    made = App(data, tmp_path / "runs", database)
+    yield made
+    made.kill()
+
+
+def work(app: App, data: Path, people: int, count: int) -> list[Annotator]:
+    """Let people decide; kill the app when a third is done, and start it again."""
+    places = [Place(run="report/v1", sample=sample.id, variant="mini").model_dump_json() for sample in samples_of(data)]
+    annotators = [Annotator(app, f"person{number}", places, count) for number in range(people)]
+    for annotator in annotators:
+        annotator.start()
+    while sum(len(annotator.acknowledged) for annotator in annotators) < people * count // 3:
+        time.sleep(0.05)
+        assert any(annotator.is_alive() for annotator in annotators)
+    app.kill()
+    app.start()
+    for annotator in annotators:
+        annotator.join(timeout=PATIENCE * 2)
+    return annotators
+
+
+@pytest.mark.parametrize(
+    ("people", "count"), [pytest.param(2, 6, id="few"), pytest.param(8, 200, id="many", marks=pytest.mark.slow)]
+)
+def test_all_acknowledged_decisions_are_there_and_none_twice(
+    app: App, data: Path, database: str, people: int, count: int
+) -> None:
+    began = time.monotonic()
+    annotators = work(app, data, people, count)
+    acknowledged = [event for annotator in annotators for event in annotator.acknowledged]
+    events = AnnotationStore(database).events()
+    tries = sum(annotator.tries for annotator in annotators)
+    sys.stdout.write(f"{people} x {count}: {len(events)} events of {tries} tries in {time.monotonic() - began:.0f} s\n")
+    assert len(acknowledged) == people * count
+    assert sorted(event.id for event in events) == sorted(acknowledged)
+    assert {event.author for event in events} == {annotator.name for annotator in annotators}
+    assert all(event.id.startswith(event.author) for event in events)
