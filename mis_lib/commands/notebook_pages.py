@@ -90,4 +90,4 @@ def plot(figure: dict[str, Any], name: str) -> str:
 
 def hidden_picture(png: str) -> str:
     """A picture that a cell showed without the gallery: behind a click all the same."""
-    return f'<details class="mis-hidden"><summary>picture, click to show</summary><img src="data:image/png;base64,{png.strip()}"></details>'
+    return f'<details class="mis-hidden"><summary>picture, click to show</summary><img alt="picture shown by a cell" src="data:image/png;base64,{png.strip()}"></details>'

@@ -62,3 +62,19 @@ def _parameter(text: str) -> tuple[str, object]:
     if not (name and equals):
         raise SettingsError(f"--set {text!r}: expected key=value, for example --set limit=4")
     return name, yaml.safe_load(value)
+
+
+@verbs.command(name="docs")
+def write_tables(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Option("--file", help="Markdown file with marked tables.")] = Path("README.md"),
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; status 1 if something would change.")] = False,
+) -> None:
+    """Write the tables of README that follow from the code (notebooks, verbs, tabs, data sets, judges, metrics) anew."""
+    from mis_lib import console
+    from mis_lib.commands.documents import update
+
+    changed = update(file, ctx.find_root().command, check=check)
+    console.out.print(changed or f"{file}: as the code has it", markup=False, highlight=False, soft_wrap=True)
+    if changed and check:
+        raise typer.Exit(FAILED_ITEMS)

