@@ -1,0 +1,206 @@
+"""The Data tab without a browser: items with twins, names that lead out of the folder, preflight, and an item through the stages."""
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes import mini_data, ready_host
+
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import read_records, write_records
+from mis_lib.schema import Sample
+from workbench import constructing
+from workbench.catalogue import Catalogue
+from workbench.constructing import STAGES, LiveItem, advance, begin, discard, prompt_of, seeds
+from workbench.datasets import BENIGN, HARMFUL, PAGE, Shelf
+from workbench.engine_host import Host
+from workbench.handlers_data import Choice, DataHandlers
+from workbench.links import Link, Tab
+from workbench.render_data import items
+
+HOSTILE = [
+    "../secret.png",
+    "/etc/passwd",
+    "images/../../secret.png",
+    "C:\\secret.png",
+    "http://x/y.png",
+    "images/link.png",
+    "a\0.png",
+]
+
+
+class Names(SimpleNamespace):
+    """Parts that are their own names."""
+
+    def __getattr__(self, name: str) -> Any:
+        return tuple(f"edit-{field}" for field in constructing.EDITABLE) if name == "edits" else name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mini_data(tmp_path_factory.mktemp("data") / "mini")
+
+
+@pytest.fixture
+def host(folder: Path) -> Host:
+    return ready_host(folder)
+
+
+@pytest.fixture
+def handlers(host: Host) -> DataHandlers:
+    return DataHandlers(host, Names(ports=SimpleNamespace(prompt="p", strip="s", question="q", errors="e")))  # pyright: ignore
+
+
+def test_items_are_filtered_and_stand_beside_their_twins(host: Host) -> None:
+    data = Shelf(host).read("MIS-Mini")
+    assert len(data.find()) == len(data.samples) == 58
+    assert {sample.harmful for sample in data.find(truth=BENIGN)} == {False}
+    assert [sample.id for sample in data.find(split="hard", truth=HARMFUL, words="CAMERA beer")] == ["hard-24"]
+    html = items(data, data.find(words="camera beer"), 0, twins=True)
+    assert (
+        html.count("mis-pair") == 2 and 'data-item="hard-24"' in html and 'data-item="hard-24-twin"' in html
+    )  # frame and pair
+
+
+def test_pictures_of_harmful_items_are_blurred_and_others_are_not(host: Host) -> None:
+    data = Shelf(host).read("MIS-Mini")
+    assert items(data, data.find(truth=HARMFUL), 0, twins=False).count("data-reveal") == 2 * PAGE
+    assert "data-reveal" not in items(data, data.find(truth=BENIGN), 0, twins=False)
+
+
+@pytest.mark.parametrize("page", [-3, 0, 2, 99])
+def test_any_page_number_shows_items(host: Host, page: int) -> None:
+    data = Shelf(host).read("MIS-Mini")
+    assert "mis-item" in items(data, data.find(), page, twins=True)
+
+
+def test_the_address_says_what_is_shown(handlers: DataHandlers) -> None:
+    update = handlers.chosen("MIS-Mini", "hard", "", HARMFUL, "camera", True)
+    again = handlers.opened(Link.parse(update["place"]))
+    assert update["items"] == again["items"] and again["truth"] == HARMFUL
+    assert 'data-item="real-1"' in handlers.opened(Link(tab=Tab.DATA, item="real-1"))["items"]
+    assert Choice(*again["place"][:0], "MIS-Mini").link == Link(tab=Tab.DATA, data="MIS-Mini")
+
+
+@pytest.mark.parametrize("name", ["../../etc", "/etc", "nothing", "x" * 300])
+def test_a_data_set_is_a_name_and_never_a_path(handlers: DataHandlers, name: str) -> None:
+    assert "there is no data set" in handlers.opened(Link(tab=Tab.DATA, data=name))["errors"].lower()
+
+
+@pytest.mark.parametrize("image", HOSTILE)
+def test_an_image_that_leads_out_of_its_folder_is_not_opened(folder: Path, tmp_path: Path, image: str) -> None:
+    data = mini_data(tmp_path / "mini")
+    (tmp_path / "secret.png").write_bytes(next((data / "images").iterdir()).read_bytes())
+    (data / "images" / "link.png").symlink_to(tmp_path / "secret.png")
+    first = read_records(data / "easy.jsonl", Sample)[0]
+    write_records(data / "easy.jsonl", [first.model_copy(update={"images": [image, *first.images[1:]]})])
+    with pytest.raises(DataError, match="expected a path inside"):
+        Catalogue.read(data)
+    host = ready_host(folder)
+    host.data_folders = (data,)
+    shelf = Shelf(host)
+    shown = shelf.read("mini")
+    assert shown.problems or "not opened" in items(shown, shown.find(split="easy"), 0, twins=False)
+    with pytest.raises(DataError):
+        shown.prompt(first.id)
+
+
+def test_markup_in_items_is_shown_as_text(folder: Path, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    data = mini_data(tmp_path / "mini")
+    first = read_records(data / "easy.jsonl", Sample)[0]
+    changed = first.model_copy(
+        update={"id": evil, "question": evil, "category": evil, "objects": [evil, evil], "answer": evil}
+    )
+    write_records(data / "easy.jsonl", [changed])
+    host = ready_host(folder)
+    host.data_folders = (data,)
+    shown = Shelf(host).read("mini")
+    assert "<script>" not in items(shown, shown.find(split="easy"), 0, twins=True)
+
+
+def test_preflight_tells_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+    data = mini_data(tmp_path / "broken")
+    (data / "images" / "hard-laptop.png").unlink()
+    host = ready_host(folder)
+    host.data_folders = (data,)
+    handlers = DataHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+    assert (
+        "must not start" in handlers.check("broken")["report"] and "missing-image" in handlers.check("broken")["report"]
+    )
+    file = json.loads(handlers.findings("broken")[0])
+    assert file["name"] == "findings-broken.csv" and "hard-laptop.png" in file["text"]
+
+
+def test_an_item_is_sent_to_compare_with_its_pictures(handlers: DataHandlers) -> None:
+    update = handlers.send("MIS-Mini", SimpleNamespace(id="hard-00"))  # pyright: ignore[reportArgumentType]
+    assert [image.name for image in update["p"].images] == ["glass of milk", "laptop"] and update["q"]
+    assert "there is no item" in handlers.send("MIS-Mini", SimpleNamespace(id="../x"))["errors"].lower()  # pyright: ignore
+
+
+# One item through the stages
+
+
+def made(stages: int) -> LiveItem:
+    item = begin(next(iter(seeds().values())))
+    for _ in range(stages):
+        item = advance(item, {})
+    return item
+
+
+def test_an_item_goes_through_all_stages_and_can_be_compared(tmp_path: Path) -> None:
+    item = made(len(STAGES))
+    assert [step.stage for step in item.steps] == [stage.name for stage in STAGES] and not item.next_stage
+    draft = item.draft
+    assert draft is not None and draft.twin is not None and draft.answer
+    prompt, question = prompt_of(item)
+    assert question == draft.question and all(image.flagged for image in prompt.images)
+    with pytest.raises(SettingsError, match="all stages"):
+        advance(item, {})
+    discard(item)
+    assert not item.folder.exists()
+
+
+def test_an_edit_is_what_the_next_stage_works_on_and_is_marked() -> None:
+    item = advance(made(3), {"objects": "hammer; window"})
+    assert (
+        item.draft is not None and item.draft.objects == ("hammer", "window") and item.steps[-1].edited == ("objects",)
+    )
+    with pytest.raises(SettingsError, match="expected 2 names"):
+        advance(item, {"objects": "one"})
+    discard(item)
+
+
+def test_a_stage_that_rejects_says_why_and_can_be_tried_again() -> None:
+    item = made(4)
+    bad = advance(item, {"question": "What is this hammer for?"})
+    good = bad.draft
+    assert bad.steps[-1].rejected and bad.next_stage == item.next_stage and good is not None
+    again = advance(bad, {"question": item.draft.question if item.draft else ""})
+    assert again.steps[-1].draft is not None and not any(step.rejected for step in again.steps)
+    discard(item)
+
+
+@pytest.mark.slow
+def test_twenty_thousand_items_are_filtered_in_a_second(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "large"
+    items_ = read_records(folder / "hard.jsonl", Sample)
+    many = [
+        sample.model_copy(update={"id": f"{sample.id}~{turn}", "twin_id": f"{sample.twin_id}~{turn}"})
+        for turn in range(400)
+        for sample in items_
+    ]
+    write_records(data / "hard.jsonl", many)
+    (data / "images").mkdir()
+    for file in (folder / "images").iterdir():
+        (data / "images" / file.name).write_bytes(file.read_bytes())
+    host = ready_host(folder)
+    host.data_folders = (data,)
+    handlers = DataHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+    handlers.opened(Link(tab=Tab.DATA, data="large"))  # read once
+    began = time.process_time()
+    assert "mis-item" in handlers.chosen("large", "", "", HARMFUL, "camera beer", True)["items"]
+    assert len(many) == 20_000 and time.process_time() - began < 1
