@@ -34,7 +34,9 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     try:
         return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
     except ImportError as error:
-        pytest.skip(f"the processor of {request.param} needs a package that is not here: {str(error).strip().splitlines()[-1:]}")
+        pytest.skip(
+            f"the processor of {request.param} needs a package that is not here: {str(error).strip().splitlines()[-1:]}"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +88,19 @@ def test_rows_together_have_the_losses_they_have_alone(checkpoint: Path, data: P
     for row in rows:
         batch = collate([row], pad_token=0)
         with head.armed(batch.labels):
-            alone.append(network(**batch.inputs).logits)
+            network(**batch.inputs)
+        alone.append(head.losses.each)
     batch = collate(rows, pad_token=0)
     with head.armed(batch.labels):
-        padded = network(**batch.inputs).logits
+        network(**batch.inputs)
+    padded = head.losses.each
     torch.testing.assert_close(padded, torch.cat(alone), rtol=1e-3, atol=1e-4)
     assert no_packing(model) is None
     pack(model)
     batch = collate(rows, pad_token=0, packed=True)
     with head.armed(batch.labels):
-        packed = network(**batch.inputs, **packed_inputs(model, batch)).logits
+        network(**batch.inputs, **packed_inputs(model, batch))
+    packed = head.losses.each
     torch.testing.assert_close(packed, torch.cat(alone), rtol=1e-3, atol=1e-4)
 
 
@@ -134,7 +139,9 @@ def test_train_save_reload_generate(checkpoint: Path, data: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("freeze_projector", [True, False])
-def test_stored_features_train_as_pixels_do(checkpoint: Path, data: Path, tmp_path: Path, freeze_projector: bool) -> None:
+def test_stored_features_train_as_pixels_do(
+    checkpoint: Path, data: Path, tmp_path: Path, freeze_projector: bool
+) -> None:
     common: dict[str, Any] = {
         "model": str(checkpoint), "data": data / "train.jsonl", "max_steps": 3, "batch_size": 6, "batch_tokens": 400, "epochs": 20,
         "learning_rate": 3e-3, "precision": "float32", "device": "cpu", "freeze_projector": freeze_projector,
@@ -147,4 +154,6 @@ def test_stored_features_train_as_pixels_do(checkpoint: Path, data: Path, tmp_pa
         losses.append([line["loss"] for line in read_jsonl(tmp_path / name / LOG)])
     assert losses[0] == pytest.approx(losses[1], abs=2e-4)
     if outcomes[1].features is None:
-        assert (outcomes[1].no_features and "feature_cache: row 'row-" in outcomes[1].no_features) or "one projector" in (outcomes[1].no_features or "")
+        assert (
+            outcomes[1].no_features and "feature_cache: row 'row-" in outcomes[1].no_features
+        ) or "one projector" in (outcomes[1].no_features or "")

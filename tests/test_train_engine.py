@@ -27,7 +27,7 @@ from mis_lib.train.engine import load, make_encoder, prepare_features, run
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.material import places_of
-from mis_lib.train.packing import pack, packed_inputs
+from mis_lib.train.packing import PackedRows, pack, packed_inputs
 from mis_lib.train.parts import Part, part_of
 from mis_lib.train.rows import IGNORED, Encoder, Place
 from mis_lib.train.settings import TrainSettings
@@ -93,9 +93,9 @@ def test_loss_of_each_token_is_that_of_the_whole_model(checkpoint: Path, data: P
     expected = torch.nn.functional.cross_entropy(logits[wanted], batch.labels[:, 1:][wanted], reduction="none")
     head = AnswerHead(model)
     with head.armed(batch.labels):
-        found = network(**batch.inputs).logits
-    torch.testing.assert_close(found, expected)
-    assert torch.equal(head.hits, logits[wanted].argmax(-1) == batch.labels[:, 1:][wanted])
+        network(**batch.inputs)
+    torch.testing.assert_close(head.losses.each, expected)
+    assert torch.equal(head.losses.hits, logits[wanted].argmax(-1) == batch.labels[:, 1:][wanted])
     assert network(**batch.inputs).logits.shape == (5, batch.labels.shape[1], logits.shape[-1]), (
         "unarmed, it is the model's own"
     )
@@ -111,17 +111,14 @@ def test_gradients_of_the_chunked_loss_are_those_of_the_plain_one(
     torch.manual_seed(0)
     hidden = torch.randn(23, 8, requires_grad=trained != "weight")
     weight = torch.randn(11, 8, requires_grad=trained != "hidden")
-    targets, scale = torch.randint(0, 11, (23,)), torch.rand(23)
-    found, _ = loss.LinearCrossEntropy.apply(hidden, weight, targets)  # pyright: ignore[reportGeneralTypeIssues]
+    targets = torch.randint(0, 11, (23,))
+    found: Any = loss.LinearCrossEntropy.apply(hidden, weight, targets)
     plain = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
     wanted = [value for value in (hidden, weight) if value.requires_grad]
-    torch.testing.assert_close(found, plain)
-    for mine, theirs in zip(
-        torch.autograd.grad((found * scale).sum(), wanted),
-        torch.autograd.grad((plain * scale).sum(), wanted),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(found[1], plain)
+    mine, theirs = (torch.autograd.grad(total * 0.3, wanted) for total in (found[0], plain.sum()))
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_packed_rows_have_the_losses_they_have_alone(checkpoint: Path, data: Path) -> None:
@@ -133,15 +130,16 @@ def test_packed_rows_have_the_losses_they_have_alone(checkpoint: Path, data: Pat
     for row in rows:
         batch = collate([row], pad_token=0)
         with head.armed(batch.labels):
-            alone.append(network(**batch.inputs).logits)
+            network(**batch.inputs)
+        alone.append(head.losses.each)
     pack(model)
     batch = collate(rows, pad_token=0, packed=True)
     extra = packed_inputs(model, batch)
     with head.armed(batch.labels):
-        together = network(**batch.inputs, **extra).logits
-        mixed_up = network(
-            **batch.inputs, **{**extra, "packed_rows": type(extra["packed_rows"]).of([batch.tokens])}
-        ).logits
+        network(**batch.inputs, **extra)
+        together = head.losses.each
+        network(**batch.inputs, **{**extra, "packed_rows": PackedRows.of([batch.tokens])})
+        mixed_up = head.losses.each
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
     assert (mixed_up - torch.cat(alone)).abs().max() > 0.01, "the test would not see rows that attend to each other"
 

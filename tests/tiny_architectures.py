@@ -105,7 +105,13 @@ def _qwen(folder: Path, kind: str) -> Path:
     if kind == "Qwen2VL":
         vision |= {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}
     else:
-        vision |= {"hidden_size": 16, "out_hidden_size": 32, "intermediate_size": 32, "fullatt_block_indexes": [1], "window_size": 28}
+        vision |= {
+            "hidden_size": 16,
+            "out_hidden_size": 32,
+            "intermediate_size": 32,
+            "fullatt_block_indexes": [1],
+            "window_size": 28,
+        }
     config = getattr(transformers, f"{kind}Config")(
         text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],

@@ -17,8 +17,9 @@ from accelerate.utils import set_seed
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import is_liger_kernel_available
 
-from mis_lib.errors import SettingsError
+from mis_lib.errors import MissingPackageError, SettingsError
 from mis_lib.models.device import has_bfloat16_products
 from mis_lib.models.load import load_model
 from mis_lib.schema import Record
@@ -142,6 +143,7 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     in_bfloat16 = bfloat16(settings, device)
     trains_whole = settings.tuning == "full" or not settings.projector_is_frozen
     dtype = torch.bfloat16 if in_bfloat16 and not trains_whole else torch.float32
+    _check_liger(settings, device)
     network, processor = load_model(checkpoint, {}, device, dtype)
     _as_plain(network)
     limit_images(
@@ -157,6 +159,13 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     if settings.tuning == "lora" and not is_deepspeed_zero3_enabled():
         shorten(model)  # reads factors directly, which ZeRO-3 only gathers when their own module is called
     return Loaded(model, network, processor, device, in_bfloat16 and trains_whole)
+
+
+def _check_liger(settings: TrainSettings, device: str) -> None:
+    if settings.liger and not device.startswith("cuda"):
+        raise SettingsError(f"liger: its kernels need a GPU, found device {device!r}; set liger: false")
+    if settings.liger and not is_liger_kernel_available():
+        raise MissingPackageError("liger: true needs the package liger-kernel: pip install liger-kernel")
 
 
 def _set_attention(network: Any, kind: str) -> None:
@@ -340,6 +349,7 @@ def training_arguments(loaded: Loaded, settings: TrainSettings, plan: Plan, fold
         use_cpu=loaded.device == "cpu",
         **({"activation_checkpointing": True} if settings.gradient_checkpointing else {}),
         use_liger_kernel=settings.liger,
+        liger_kernel_config={"fused_linear_cross_entropy": False, "cross_entropy": False} if settings.liger else None,
         save_strategy="no",
         save_total_limit=settings.keep_checkpoints,
         eval_strategy="no",

@@ -1,7 +1,7 @@
 """Loss at answer positions only: the vocabulary is never computed at image, question or padding tokens.
 
 A row of two images and 250 answer tokens has 800 tokens, and logits over 150,000 words in float32 are 0.6 MB a token: for most of them nobody asks. While
-``AnswerHead`` is armed, a model's output layer picks the positions that count, and returns their losses instead of logits. So every
+``AnswerHead`` is armed, a model's output layer picks the positions that count, and returns their loss instead of logits. So every
 architecture's own ``forward`` stays as it is, and sharded weights are gathered by the hooks that gather them anyway.
 
 Legend: B rows, T tokens, H width, V vocabulary, N positions that count.
@@ -9,7 +9,7 @@ Legend: B rows, T tokens, H width, V vocabulary, N positions that count.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -23,53 +23,63 @@ CHUNK = 1024
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of ``hidden @ weight.T`` without ever holding the logits of all positions.
+    """Summed cross-entropy of ``hidden @ weight.T`` without ever holding the logits of all positions.
 
-    The gradients are computed with the loss, chunk by chunk, while a chunk's logits are there (Hsu et al. 2024, Liger kernel, section 3.2), here
-    in plain torch so that it runs anywhere. What is returned besides the losses (N,) is whether each position was predicted right (N,).
+    The gradients are computed with the loss, chunk by chunk, while a chunk's logits are there, and only scaled on the way back (Hsu et al. 2024, Liger
+    kernel, section 3.2); here in plain torch, so that it runs anywhere. Nothing of the weight is kept, so it may be sharded again meanwhile.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses (N,) in float32 and hits (N,) of ``hidden`` (N, H), ``weight`` (V, H), ``targets`` (N,)."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The sum, and for the log, without gradient, each position's loss (N,) and whether it was predicted right (N,).
+
+        Args:
+            ctx: autograd's.
+            hidden: (N, H).
+            weight: (V, H).
+            targets: (N,) token ids.
+        """
         wants_hidden, wants_weight, _ = ctx.needs_input_grad
         losses = hidden.new_empty(len(hidden), dtype=torch.float32)
         hits = torch.empty_like(targets, dtype=torch.bool)
-        ctx.chunks = []
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
         for start in range(0, len(hidden), CHUNK):
             part = slice(start, start + CHUNK)
-            logits = F.linear(hidden[part], weight).float()
-            chosen = targets[part]
+            logits, chosen = F.linear(hidden[part], weight).float(), targets[part]
             losses[part] = F.cross_entropy(logits, chosen, reduction="none")
             hits[part] = logits.argmax(-1) == chosen
             if wants_hidden or wants_weight:
                 slope = logits.softmax(-1)
                 slope[torch.arange(len(chosen), device=chosen.device), chosen] -= 1
-                ctx.chunks.append(slope.to(weight.dtype) @ weight if wants_hidden and not wants_weight else slope)
-        ctx.frozen = not wants_weight
-        ctx.save_for_backward(*(() if ctx.frozen else (hidden, weight)))
-        ctx.mark_non_differentiable(hits)
-        return losses, hits
+                slope = slope.to(weight.dtype)
+                if grad_hidden is not None:
+                    grad_hidden[part] = slope @ weight
+                if grad_weight is not None:
+                    grad_weight += slope.T @ hidden[part]
+        ctx.grads = grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
+        ctx.mark_non_differentiable(losses, hits)
+        return losses.sum(), losses, hits
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
-        """Gradients of hidden states and weight, each position's scaled by its own loss's gradient."""
-        scale = grads[0][:, None]
-        if not ctx.chunks:
-            return None, None, None
-        if ctx.frozen:  # each row of the gradient scales with its own loss
-            found = torch.cat(ctx.chunks)
-            return found * scale.to(found.dtype), None, None
-        hidden, weight = ctx.saved_tensors
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
-        for number, slope in enumerate(ctx.chunks):
-            part = slice(number * CHUNK, number * CHUNK + len(slope))
-            scaled = (slope * scale[part]).to(weight.dtype)
-            grad_hidden[part] = scaled @ weight
-            grad_weight += scaled.T @ hidden[part]
-        return grad_hidden, grad_weight, None
+        """Gradients of hidden states and weight."""
+        scale = grads[0]
+        found = [None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.grads]
+        return found[0], found[1], None
+
+
+class Losses(NamedTuple):
+    """What the armed head says of one pass."""
+
+    total: torch.Tensor
+    """() summed loss; gradients flow from here."""
+    each: torch.Tensor
+    """(N,) loss of each position that counts, in the order of rows and tokens."""
+    hits: torch.Tensor
+    """(N,) whether each was predicted right."""
 
 
 class AnswerHead:
@@ -91,36 +101,38 @@ class AnswerHead:
         self.head = head
         self._plain = head.forward
         self._labels: torch.Tensor | None = None
-        self._hits: torch.Tensor | None = None
+        self._losses: Losses | None = None
         head.forward = self._forward
 
     @contextmanager
     def armed(self, labels: torch.Tensor) -> Iterator[None]:
-        """While the block lasts, the model's ``logits`` are losses (N,) at the positions before each label (B, T) that counts."""
-        self._labels = labels
+        """While the block lasts, a forward pass computes the losses of the labels (B, T) that count, and its ``logits`` are their sum."""
+        self._labels, self._losses = labels, None
         try:
             yield
         finally:
             self._labels = None
 
     @property
-    def hits(self) -> torch.Tensor:
-        """Whether each position of the last pass was predicted right, (N,)."""
-        if self._hits is None:
+    def losses(self) -> Losses:
+        """Of the last armed pass.
+
+        Raises:
+            ModelError: there was none, or the model has another output layer than it says.
+        """
+        if self._losses is None:
             raise ModelError(
-                "expected a forward pass of the armed head, found none; the model does not call its output layer"
+                "expected the model to call its output layer in an armed pass, found that it did not; it cannot be trained here"
             )
-        return self._hits
+        return self._losses
 
     def _forward(self, hidden: torch.Tensor) -> torch.Tensor:
         if self._labels is None:
             return self._plain(hidden)
         wanted = self._labels[:, 1:] != IGNORED
-        picked = hidden[:, :-1][wanted]
-        targets = self._labels[:, 1:][wanted]
-        weight = self.head.weight
+        picked, weight = hidden[:, :-1][wanted], self.head.weight
         if torch.is_autocast_enabled(hidden.device.type):
-            kind = torch.get_autocast_dtype(hidden.device.type)
-            picked, weight = picked.to(kind), weight.to(kind)
-        losses, self._hits = LinearCrossEntropy.apply(picked.to(weight.dtype), weight, targets)  # pyright: ignore[reportGeneralTypeIssues]
-        return losses
+            weight = weight.to(torch.get_autocast_dtype(hidden.device.type))
+        found: Any = LinearCrossEntropy.apply(picked.to(weight.dtype), weight, self._labels[:, 1:][wanted])
+        self._losses = Losses(*found)
+        return self._losses.total

@@ -5,6 +5,7 @@ part is read off its name, and every parameter belongs to exactly one part. What
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -87,7 +88,9 @@ def prepare(network: Any, settings: TrainSettings) -> Any:
         return network
     if settings.start_from is not None:
         return _continued(network, settings.start_from)
-    model = get_peft_model(network, lora_config(network, settings.lora, parts))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # PEFT's own business
+        model = get_peft_model(network, lora_config(network, settings.lora, parts))
     model.peft_config[ADAPTER].base_model_name_or_path = settings.model
     return model
 

@@ -117,9 +117,10 @@ class AnswerTrainer(Trainer):
         with self.accelerator.autocast(), self.head.armed(batch.labels):
             if batch.features is not None and self.feature_source is not None:
                 inputs["mm_encoder_outputs"] = self.feature_source.outputs(batch.features.to(kind))
-            losses: torch.Tensor = model(**inputs, use_cache=False).logits
-        self._count(batch, losses.detach(), self.head.hits)
-        return losses.sum()
+            model(**inputs, use_cache=False)
+        losses = self.head.losses
+        self._count(batch, losses.each, losses.hits)
+        return losses.total
 
     def _count(self, batch: Batch, losses: torch.Tensor, hits: torch.Tensor) -> None:
         """Add a pass to what the next log line tells.
