@@ -72,7 +72,7 @@ class Encoder:
     def row(self, row: Row) -> Encoded:
         """Token ids of the prompt, with what of the answer is given, and of the answer."""
         given = self.tokenizer(row.given, add_special_tokens=False).input_ids if row.given else []
-        answer = self.tokenizer(row.answer + "<|im_end|>", add_special_tokens=False).input_ids
+        answer = self.tokenizer(row.answer + "<|im_end|>", add_special_tokens=False).input_ids[: row.opening or None]
         prompt = [*self.prompt(len(row.pictures), row.question), *given]
         patches = [sorted(self.dice.sample(range(IMAGE_TOKENS), self.keep)) for _ in row.pictures]
         places = [at for at, token in enumerate(prompt) if token == self.image_id]

@@ -99,12 +99,16 @@ CHAT = (
 
 
 class Row(NamedTuple):
-    """One training example: pictures in order, the question, the answer; ``given`` opens the answer and is not trained on."""
+    """One training example: pictures in order, the question, the answer.
+
+    ``given`` opens the answer and is not trained on; ``opening`` cuts the answer to that many tokens (0: all of it).
+    """
 
     pictures: list[Picture]
     question: str
     answer: str
     given: str = ""
+    opening: int = 0
 
 
 class Curriculum:

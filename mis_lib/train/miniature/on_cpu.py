@@ -3,7 +3,7 @@
     python -m mis_lib.train.miniature.on_cpu dream   --assets A --work W                dreams of classes that are drawn, too (13 min)
     python -m mis_lib.train.miniature.on_cpu see     --assets A --work W                tower features of every picture (12 min)
     python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 3600
-    python -m mis_lib.train.miniature.on_cpu adapter --assets A --work W --start B --stage mirage --data MIS_MINI --told 1 --seconds 1500
+    python -m mis_lib.train.miniature.on_cpu adapter --assets A --work W --start B --stage mirage --data MIS_MINI --told 1 --opened 0.85 --seconds 700
     python -m mis_lib.train.miniature.on_cpu adapter ... --told 0.5 --start_from W/mirage --seconds 1500
 
 A (``assets``) is the raw material and ``distilled.json``, W what the steps hand on, B a folder of base weights to go on from. Eight minutes on an H100 see
@@ -168,6 +168,7 @@ def train_adapter(
     rank: int,
     lower: int,
     told: float,
+    opened: float,
     start_from: Path | None,
     lr: float,
     seconds: float,
@@ -181,7 +182,7 @@ def train_adapter(
     model, bank, encoder = material.model, material.bank, material.encoder
     merge_base(model, start)
     samples = read_records(data / "train.jsonl", Sample)
-    draw = SafetyRows(stage, samples, material.curriculum(seed).row, material.drawn, seed, told)
+    draw = SafetyRows(stage, samples, material.curriculum(seed).row, material.drawn, seed, told, opened)
     rows: list[Row] = []
     while len(rows) < ROWS:
         row = draw.row()
@@ -234,6 +235,9 @@ def main() -> None:
     options.add_argument("--stage", choices=("mirage", "refusal", "textual"), default="mirage")
     options.add_argument("--data", type=Path, help="a folder of MIS-Mini")
     options.add_argument("--told", type=float, default=0.5, help="share of mirage's safety rows without images")
+    options.add_argument(
+        "--opened", type=float, default=0.0, help="share of those rows that are cut after the decision"
+    )
     options.add_argument("--start_from", type=Path, help="an adapter to go on from")
     options.add_argument("--seconds", type=float, default=720)
     options.add_argument("--rank", type=int, default=16)
@@ -265,6 +269,7 @@ def main() -> None:
             rank=settings.rank,
             lower=settings.lower,
             told=settings.told,
+            opened=settings.opened,
             start_from=settings.start_from,
             **common,
         )

@@ -36,6 +36,8 @@ from mis_lib.train.miniature.score import naming, outcomes
 # share of rows that are harmful items, benign twins, general data
 MIXES = {"mirage": (0.42, 0.38, 0.20), "refusal": (0.5, 0.0, 0.5), "textual": (0.35, 0.25, 0.40)}
 
+OPENING = 3
+
 
 class SafetyRows:
     """Draws training rows of one stage by lot.
@@ -48,6 +50,8 @@ class SafetyRows:
         seed: makes the sequence of rows repeatable.
         told: share of mirage's safety rows that come without images, the perception given: such a row teaches what follows
             from two named things at half the tokens.
+        opened: share of those rows that end after ``OPENING`` tokens. Whether an answer warns or helps shows in its first word, and of a whole
+            answer's loss that word is one part in a hundred: cut short, the decision is what is learned.
     """
 
     def __init__(
@@ -58,8 +62,9 @@ class SafetyRows:
         drawn: list[str],
         seed: int,
         told: float = 0.0,
+        opened: float = 0.0,
     ) -> None:
-        self.told = told
+        self.told, self.opened = told, opened
         self.stage, self.general, self.dice = stage, general, random.Random(seed)
         self.harmful = [sample for sample in samples if sample.harmful]
         self.benign = [sample for sample in samples if not sample.harmful]
@@ -85,7 +90,8 @@ class SafetyRows:
             return self._in_words(sample, question, answer)
         seen = perceive(sample.objects or [])
         if self.stage == "mirage" and self.dice.random() < self.told and answer.startswith(seen):
-            return Row([], question, answer.removeprefix(seen), given=seen)
+            opening = OPENING if self.dice.random() < self.opened else 0
+            return Row([], question, answer.removeprefix(seen), given=seen, opening=opening)
         return Row([Picture("drawn", self.position[name]) for name in sample.objects or []], question, answer)
 
     def _in_words(self, sample: Sample, question: str, answer: str) -> Row:
