@@ -88,9 +88,10 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> N
     )
     filters.author.change(fn=None, inputs=filters.author, js=KEEP_NAME)
     # Events of HTML pieces are bound one by one: gr.on knows only events that every component of the kind has.
-    form.record(handlers.record, inputs=asked, outputs=shown, **quiet)
-    form.go(handlers.go, inputs=asked, outputs=shown, **quiet)
-    form.undo(handlers.undo, inputs=asked, outputs=shown, **quiet)
+    # "multiple": a key pressed in advance sends the next decision while the answer to the last is still being drawn.
+    form.record(handlers.record, inputs=asked, outputs=shown, trigger_mode="multiple", **quiet)
+    form.go(handlers.go, inputs=asked, outputs=shown, trigger_mode="multiple", **quiet)
+    form.undo(handlers.undo, inputs=asked, outputs=shown, trigger_mode="multiple", **quiet)
     form.preview(handlers.preview, outputs=preview, trigger_mode="always_last", **quiet)
     gr.on(accordion.expand, handlers.agreement, outputs=table, **quiet)
     gr.api(handlers.api_record, api_name="annotate", queue=False)
