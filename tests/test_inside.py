@@ -144,6 +144,15 @@ class TestSpectrum:
         assert away.output_chance_low <= 25 <= away.output_chance_high
         assert away["size"] == pytest.approx(1 / np.sqrt(300.01))
 
+    def test_what_the_weight_cannot_see_is_its_null_space(self) -> None:
+        loaded = self.wrapped(np.ones(4), np.ones(4))
+        lora: Any = next(module for name, module in loaded.model.named_modules() if name.endswith("proj"))
+        lora.base_layer.weight.data = torch.cat([torch.eye(4), torch.zeros(4, 2)], dim=1)  # two inputs more, unseen
+        lora.lora_A["one"].weight.data = torch.tensor([[1.0, 0, 0, 0, 0, 1.0]])
+        row = spectrum.spectrum(loaded, ["one"]).layers.iloc[0]
+        assert (row.input_share, row.weak_inputs) == (pytest.approx(50), pytest.approx(2 / 6))
+        assert row.weak_outputs == 0
+
     def test_curves_end_at_all_of_it(self) -> None:
         curves = spectrum.spectrum(self.wrapped(np.ones(4), np.ones(4)), ["one"]).curves
         last = curves[curves.directions == 100]

@@ -153,6 +153,19 @@ def test_an_update_merged_twice_is_no_update(folder: Path) -> None:
     )
 
 
+def test_a_module_trained_whole_is_held_to_its_own_numbers(folder: Path) -> None:
+    reference: Any = load_model(folder / "model", {"one": folder / "one"}).model
+    weights = load_model(folder / "merged").model.state_dict()
+    name = next(key for key in weights if "multi_modal_projector" in key)
+    for tensor, use in (
+        (weights[name], Use.APPLIED),
+        (weights[name] + 1, Use.CHANGED),
+        (weights[name][:1], Use.IGNORED),
+    ):
+        (found,) = merged(reference, "one", weights, {f"base_model.model.{name}": tensor}, "merged")
+        assert found.use is use
+
+
 class TestNumbers:
     """Logits and texts, by hand."""
 

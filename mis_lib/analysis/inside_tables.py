@@ -12,6 +12,7 @@ from mis_lib.metrics import METRICS
 def separation(frame: pd.DataFrame) -> pd.DataFrame:
     """Each variant's probe at its best layer and at the last one, and its distance there."""
     rows = []
+    part: Any
     for variant, part in frame.groupby("variant", sort=False):
         probe, distance = part[part.measure == "probe"], part[part.measure == "distance"]
         best, last = probe.loc[probe.value.idxmax()], probe.iloc[-1]
@@ -32,8 +33,9 @@ def separation(frame: pd.DataFrame) -> pd.DataFrame:
 def spectrum(layers: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """Each update's size, rank and shares in weak directions beside chance, medians over the layers; and its answer to both kinds of input."""
     rows = []
+    part: Any
     for variant, part in layers.groupby("variant", sort=False):
-        mine = answers[answers.variant == variant]
+        mine: Any = answers[answers.variant == variant]
         rows.append(
             {
                 "variant": variant,
@@ -53,7 +55,10 @@ def formats(frame: pd.DataFrame) -> pd.DataFrame:
     """A line a variant and format, a column a metric."""
     order = [name for name in FORMATS if name in set(frame.format)]
     rows = []
-    for (variant, name), part in frame.groupby(["variant", "format"], sort=False):
+    key: Any
+    part: Any
+    for key, part in frame.groupby(["variant", "format"], sort=False):
+        variant, name = key
         cells = {f"{METRICS[row.metric].label}, %": _interval(row) for row in part.itertuples()}
         rows.append(
             {
@@ -72,9 +77,10 @@ def formats(frame: pd.DataFrame) -> pd.DataFrame:
 def safeground(frame: pd.DataFrame, likelihoods: pd.DataFrame) -> pd.DataFrame:
     """A line a variant, a column a score; the last tells the likelihood of the help that benign items deserve."""
     rows = []
+    part: Any
     for variant, part in frame.groupby("variant", sort=False):
         cells = {f"{score}, %": _interval(part[part.score == score].iloc[0], digits=0) for score in SCORES}
-        safe = likelihoods[(likelihoods.variant == variant) & (likelihoods.images_text == "safe_safe")].iloc[0]
+        safe: Any = likelihoods[(likelihoods.variant == variant) & (likelihoods.images_text == "safe_safe")].iloc[0]
         rows.append(
             {"variant": variant, **cells, "log p of help": f"{safe.log_likelihood:.2f}", "n": int(part.n.max())}
         )

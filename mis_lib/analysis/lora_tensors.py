@@ -35,6 +35,7 @@ class Use(StrEnum):
     IGNORED = "ignored"
     MISSING = "missing"
     CHANGED = "changed"
+    NOT_TOLD = "not told"
 
 
 class TensorUse(Record):
@@ -115,8 +116,11 @@ def merged(
     }
     found = []
     for name, tensor in stored.items():
-        layer = name.removeprefix("base_model.model.").split(".lora_")[0]
-        use, detail = _judge(shares.get(layer, "no layer of this name"))
+        layer, part, _ = name.removeprefix("base_model.model.").partition(".lora_")
+        if part:
+            use, detail = _judge(shares.get(layer, "no layer of this name"))
+        else:  # a module that was trained as a whole
+            use, detail = _replaced(tensor, weights.get(layer))
         found.append(TensorUse(form=form, tensor=name, shape=tuple(tensor.shape), use=use, detail=detail))
     return found
 
@@ -131,13 +135,15 @@ def lora_layers(model: PeftModel, adapter: str) -> list[tuple[str, Any]]:
 
 
 def wrong(uses: Sequence[TensorUse]) -> TensorUse | None:
-    """The first tensor that is not applied."""
-    return next((use for use in uses if use.use is not Use.APPLIED), None)
+    """The first tensor that is not applied, as far as can be told."""
+    return next((use for use in uses if use.use not in (Use.APPLIED, Use.NOT_TOLD)), None)
 
 
 @torch.inference_mode()
-def _share(layer: Any, adapter: str, weight: torch.Tensor | None) -> float | str:
-    """How much of the layer's update is in ``weight``: 1 all of it, 0 nothing; in words where it cannot be told."""
+def _share(layer: Any, adapter: str, weight: torch.Tensor | None) -> float | str | None:
+    """How much of the layer's update is in ``weight``: 1 all of it, 0 nothing; in words where there is none, ``None`` where it cannot be told."""
+    if adapter in layer.lora_variant:  # DoRA and others change more than s B A
+        return None
     if weight is None:
         return "the merged model has no such weight"
     update = layer.get_delta_weight(adapter).double()
@@ -148,7 +154,9 @@ def _share(layer: Any, adapter: str, weight: torch.Tensor | None) -> float | str
     return float((change * update).sum() / size)
 
 
-def _judge(share: float | str) -> tuple[Use, str]:
+def _judge(share: float | str | None) -> tuple[Use, str]:
+    if share is None:
+        return Use.NOT_TOLD, "not plain LoRA: its logits tell whether it is in the merged weights"
     if isinstance(share, str):
         return Use.IGNORED, share
     detail = f"{share:.3f} of the layer's update is in the merged weight"
@@ -161,6 +169,13 @@ def _state(model: PeftModel, adapter: str, stored: Mapping[str, Any]) -> dict[st
     """The adapter's tensors by their names in a file; with the embeddings only where the file has them, as PEFT would else ask a hub."""
     embeddings = any(name.endswith(("embed_tokens.weight", "lm_head.weight")) for name in stored)
     return get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=embeddings)
+
+
+def _replaced(tensor: torch.Tensor, weight: torch.Tensor | None) -> tuple[Use, str]:
+    if weight is None or weight.shape != tensor.shape:
+        return Use.IGNORED, "the merged model has no such weight"
+    same = torch.equal(tensor.to(weight.dtype).cpu(), weight.cpu())
+    return (Use.APPLIED, "") if same else (Use.CHANGED, "the merged model holds other numbers than the file")
 
 
 def _place(stored: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> tuple[Use, str]:

@@ -180,13 +180,13 @@ def save(loaded: LoadedModel, folder: Path) -> Path:
         ModelError: transformers cannot save a model of this kind.
     """
     try:
-        loaded.model.save_pretrained(folder)
+        loaded.model.save_pretrained(str(folder))
     except ValueError as error:
         raise ModelError(
             f"the merged model cannot be saved: {str(error).splitlines()[0]} A checkpoint that another version assembled is made "
             "anew by `mis build --force`; else leave out the forms reloaded and served"
         ) from error
-    loaded.processor.save_pretrained(folder)
+    loaded.processor.save_pretrained(str(folder))
     return folder
 
 

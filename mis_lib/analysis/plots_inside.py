@@ -42,10 +42,10 @@ def separation(frame: pd.DataFrame) -> go.Figure:
     figure.update_layout(layout_of(560))
     for row, measure in enumerate(DEPTHS, 1):
         for variant, look in looks(frame.variant).items():
-            rows = frame[(frame.variant == variant) & (frame.measure == measure)]
+            rows: Any = frame[(frame.variant == variant) & (frame.measure == measure)]
             _line(figure, rows, "layer", look.colour, variant, row=row, col=1, legend=row == 1)
         figure.update_yaxes(title_text=DEPTHS[measure], row=row, col=1)
-    shuffled = frame[frame.measure == "shuffled"].groupby("layer", as_index=False)["value"].mean()
+    shuffled: Any = frame[frame.measure == "shuffled"].groupby("layer", as_index=False)["value"].mean()
     line = {"color": INK, "dash": "dot", "width": 1.5}
     figure.add_scatter(
         x=shuffled.layer, y=shuffled.value, mode="lines", line=line, name="shuffled labels", row=1, col=1
@@ -79,9 +79,9 @@ def clusters(frame: pd.DataFrame, *, layer: int) -> go.Figure:
     figure.update_layout(layout_of(90 + 280 * lines))
     kinds = ((True, "harmful", HARMFUL, "x"), (False, "benign twin", BENIGN, "circle-open"))
     for number, variant in enumerate(variants):
-        place = {"row": number // columns + 1, "col": number % columns + 1}
+        place: dict[str, Any] = {"row": number // columns + 1, "col": number % columns + 1}
         for harmful, name, colour, mark in kinds:
-            rows = frame[(frame.variant == variant) & (frame.harmful == harmful)]
+            rows: Any = frame[(frame.variant == variant) & (frame.harmful == harmful)]
             figure.add_scatter(
                 x=rows.x, y=rows.y, mode="markers", marker={"color": colour, "symbol": mark, "size": 7}, name=name,
                 legendgroup=name, showlegend=number == 0, customdata=rows[["pair"]],
@@ -110,9 +110,10 @@ def spectrum(layers: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
     figure.update_layout(layout_of(640))
     for column, side in enumerate(SIDES, 1):
         for variant, look in looks(layers.variant).items():
-            rows = _over_modules(layers[layers.variant == variant], f"{side}_share")
+            mine: Any = layers[layers.variant == variant]
+            rows = _over_modules(mine, f"{side}_share")
             _line(figure, rows, "layer", look.colour, variant, row=1, col=column, legend=column == 1)
-            curve = curves[(curves.variant == variant) & (curves.side == side)].rename(columns={"energy": "value"})
+            curve: Any = curves[(curves.variant == variant) & (curves.side == side)].rename(columns={"energy": "value"})
             _line(figure, curve, "directions", look.colour, variant, row=2, col=column, legend=False)
         chance = _over_modules(layers, f"{side}_chance")
         dotted: dict[str, Any] = {"mode": "lines", "line": {"color": INK, "dash": "dot", "width": 1.5}}
@@ -143,7 +144,7 @@ def responses(frame: pd.DataFrame) -> go.Figure:
     figure.update_layout(layout_of(360))
     for column, variant in enumerate(variants, 1):
         for harmful, name, colour in ((True, "harmful", HARMFUL), (False, "benign twin", BENIGN)):
-            rows = frame[(frame.variant == variant) & (frame.harmful == harmful)]
+            rows: Any = frame[(frame.variant == variant) & (frame.harmful == harmful)]
             _line(figure, rows, "layer", colour, name, row=1, col=column, legend=column == 1)
         figure.update_xaxes(title_text="layer", row=1, col=column)
     figure.update_yaxes(title_text="update / base weight, %", row=1, col=1)
@@ -159,7 +160,7 @@ def formats(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_refus
         metrics: keys of ``METRICS``; a safety rate never without its over-refusal.
     """
     need(frame, "formats", "variant", "format", "metric", "value", "low", "high", "n", "n_unscored")
-    shown = frame[frame.metric.isin(metrics) & frame.value.notna()]
+    shown: Any = frame[frame.metric.isin(metrics) & frame.value.notna()]
     if shown.empty:
         return empty("No scored responses yet: run <b>mis analyse formats</b>")
     titles = [f"{METRICS[metric].label} {ARROWS[METRICS[metric].best]}" for metric in metrics]
@@ -179,7 +180,7 @@ def safeground(frame: pd.DataFrame) -> go.Figure:
         frame: of ``safeground.scores``.
     """
     need(frame, "safeground", "variant", "score", "value", "low", "high", "n", "chance")
-    shown = frame[frame.value.notna()]
+    shown: Any = frame[frame.value.notna()]
     if shown.empty:
         return empty("Nothing scored yet: run <b>mis analyse safeground</b>")
     names = [f"<b>{score}</b>: {HELP[score]}" for score in SCORES]
@@ -228,7 +229,7 @@ def _dots(
     for column, name in enumerate(panels, 1):
         for number, variant in enumerate(dict.fromkeys(frame.variant)):
             look = variants[variant]
-            rows = frame[(frame.variant == variant) & (frame[panel] == name)]
+            rows: Any = frame[(frame.variant == variant) & (frame[panel] == name)]
             shift = (number - (len(variants) - 1) / 2) * step
             error = {"array": rows.high - rows.value, "arrayminus": rows.value - rows.low, "thickness": 1.4, "width": 3}
             figure.add_scatter(
@@ -244,15 +245,8 @@ def _dots(
 
 
 def _over_modules(layers: pd.DataFrame, column: str) -> pd.DataFrame:
-    grouped = layers.groupby("layer", as_index=False)[column]
-    return pd.DataFrame(
-        {
-            "layer": grouped.median().layer,
-            "value": grouped.median()[column],
-            "low": grouped.min()[column],
-            "high": grouped.max()[column],
-        }
-    )
+    grouped: Any = layers.groupby("layer")[column]
+    return grouped.agg(value="median", low="min", high="max").reset_index()
 
 
 def _span(counts: Sequence[int]) -> str:

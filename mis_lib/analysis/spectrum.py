@@ -21,6 +21,7 @@ from mis_lib.generate.engine import use_adapter
 from mis_lib.models.load import LoadedModel
 
 WEAK = 0.01  # of the energy of the base weight
+TINY = np.finfo(float).tiny
 DRAWS = 40  # random updates that tell chance
 GRID = np.linspace(0, 1, 41)  # shares of the directions, from the strongest on
 
@@ -38,9 +39,17 @@ class Spectra(NamedTuple):
 
 
 class _Update(NamedTuple):
+    """s B A in its two factors: the change itself, as large as the weight, is never made."""
+
     variant: str
-    rank: int
-    delta_OI: np.ndarray
+    up_OR: torch.Tensor
+    down_RI: torch.Tensor
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """The update's singular values, largest first (rank,)."""
+        core = torch.linalg.qr(self.up_OR)[1] @ torch.linalg.qr(self.down_RI.T)[1].T
+        return torch.linalg.svdvals(core).cpu().numpy()
 
 
 def spectrum(loaded: LoadedModel, adapters: Sequence[str], *, weak: float = WEAK, seed: int = 0) -> Spectra:
@@ -58,18 +67,21 @@ def spectrum(loaded: LoadedModel, adapters: Sequence[str], *, weak: float = WEAK
     draw = np.random.default_rng(seed)
     rows, curves = [], []
     for name, weight_OI, updates in _layers(loaded, adapters):
-        left_OK, sizes_K, right_KI = np.linalg.svd(weight_OI, full_matrices=True)
+        left_OK, sizes_K, right_KI = torch.linalg.svd(weight_OI, full_matrices=False)
         number, module = _place(name)
-        kept = len(sizes_K) - int((np.cumsum(np.square(sizes_K)[::-1]) <= weak * np.square(sizes_K).sum()).sum())
+        weight_energy_K = sizes_K.square()
+        kept = len(sizes_K) - int((weight_energy_K.flip(0).cumsum(0) <= weak * weight_energy_K.sum()).sum())
         for update in updates:
-            output, entry = _energy(left_OK.T, update.delta_OI), _energy(right_KI, update.delta_OI.T)
+            rank, own = len(update.down_RI), update.sizes
+            output = _energy(left_OK.T, update.up_OR, update.down_RI)
+            entry = _energy(right_KI, update.down_RI.T, update.up_OR.T)
             rows.append(
                 {
-                    "variant": update.variant, "layer": number, "module": module, "rank": update.rank,
-                    "size": float(np.linalg.norm(update.delta_OI) / np.linalg.norm(weight_OI)),
-                    "stable_rank": _stable_rank(update.delta_OI),
-                    **_share("output", output, kept, update.rank, draw),
-                    **_share("input", entry, kept, update.rank, draw),
+                    "variant": update.variant, "layer": number, "module": module, "rank": rank,
+                    "size": float(np.linalg.norm(own) / weight_energy_K.sum().sqrt()),
+                    "stable_rank": float(np.square(own).sum() / max(own[0] ** 2, TINY)),
+                    **_share("output", output, kept, rank, draw),
+                    **_share("input", entry, kept, rank, draw),
                 }
             )  # fmt: skip
             curves += [
@@ -113,33 +125,45 @@ def responses(
     return pd.DataFrame(rows, columns=["variant", "layer", "harmful", "value", "low", "high", "n"])
 
 
-def _layers(loaded: LoadedModel, adapters: Sequence[str]) -> Iterator[tuple[str, np.ndarray, list[_Update]]]:
+def _layers(loaded: LoadedModel, adapters: Sequence[str]) -> Iterator[tuple[str, torch.Tensor, list[_Update]]]:
     """Name, base weight (out, in) and the updates of every linear layer that one of the adapters changes."""
     model = _peft(loaded)
     by_name: dict[str, tuple[Any, list[str]]] = {}
     for adapter in adapters:
         found = lora_layers(model, adapter)
-        if not found:
-            raise ModelError(f"adapter {adapter!r}: expected LoRA on linear layers, found none; the spectrum needs it")
+        if not found or any(adapter in layer.lora_variant for _, layer in found):
+            raise ModelError(f"adapter {adapter!r}: expected plain LoRA on linear layers, found none or another kind")
         for name, layer in found:
             by_name.setdefault(name, (layer, []))[1].append(adapter)
     for name, (layer, names) in by_name.items():
         updates = [
-            _Update(one, layer.r[one], layer.get_delta_weight(one).detach().double().cpu().numpy()) for one in names
+            _Update(
+                one,
+                layer.scaling[one] * layer.lora_B[one].weight.detach().double(),
+                layer.lora_A[one].weight.detach().double(),
+            )
+            for one in names
         ]
-        yield name, layer.base_layer.weight.detach().double().cpu().numpy(), updates
+        yield name, layer.base_layer.weight.detach().double(), updates
 
 
-def _energy(directions_KD: np.ndarray, update_DE: np.ndarray) -> np.ndarray:
-    """Share of the update's energy in each of a base of directions, strongest direction of the base weight first (K,)."""
-    energy_K = np.square(directions_KD @ update_DE).sum(axis=1)
-    return energy_K / max(energy_K.sum(), np.finfo(float).tiny)
+def _energy(directions_KD: torch.Tensor, near_DR: torch.Tensor, far_RE: torch.Tensor) -> np.ndarray:
+    """Share of the energy of ``near @ far`` in each direction (D,), strongest of the base weight first.
+
+    What is in none of the K directions lies in the weight's exact null space and is spread evenly over the others.
+    """
+    gram_RR = far_RE @ far_RE.T
+    along_KR = directions_KD @ near_DR
+    energy_K = ((along_KR @ gram_RR) * along_KR).sum(1).cpu().numpy()
+    total = float(((near_DR @ gram_RR) * near_DR).sum())
+    left = directions_KD.shape[1] - len(energy_K)
+    rest = np.full(left, max(0.0, total - energy_K.sum()) / max(left, 1))
+    return np.concatenate([energy_K, rest]) / max(total, TINY)
 
 
 def _share(side: str, energy_K: np.ndarray, kept: int, rank: int, draw: np.random.Generator) -> dict[str, float]:
     """Percent of the energy in the weak directions, and what chance puts there: random updates of the same rank."""
-    random_DKR = draw.standard_normal((DRAWS, len(energy_K), rank))
-    energies = np.square(random_DKR).sum(axis=2)
+    energies = draw.chisquare(rank, (DRAWS, len(energy_K)))  # of a random update along each direction
     chance_D = 100 * energies[:, kept:].sum(axis=1) / energies.sum(axis=1)
     low, high = np.percentile(chance_D, [2.5, 97.5])
     return {
@@ -149,12 +173,6 @@ def _share(side: str, energy_K: np.ndarray, kept: int, rank: int, draw: np.rando
         f"{side}_chance_high": float(high),
         f"weak_{side}s": (len(energy_K) - kept) / len(energy_K),
     }
-
-
-def _stable_rank(delta_OI: np.ndarray) -> float:
-    """Energy of all singular values over that of the largest: 1 for a single direction, the rank for equal ones."""
-    sizes = np.linalg.svd(delta_OI, compute_uv=False)
-    return float(np.square(sizes).sum() / max(sizes[0] ** 2, np.finfo(float).tiny))
 
 
 def _cumulated(energy_K: np.ndarray) -> np.ndarray:

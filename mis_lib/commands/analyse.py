@@ -100,6 +100,6 @@ def _keep(
     write_atomic(run.folder / SETTINGS, dump_settings(settings).encode())
     for name, frame in frames.items():
         write_atomic(run.folder / f"{name}.csv", frame.to_csv(index=False).encode())
-        write_atomic(run.folder / f"{name}.json", (frame.to_json(orient="records", indent=1) + "\n").encode())
+        write_atomic(run.folder / f"{name}.json", f"{frame.to_json(orient='records', indent=1)}\n".encode())
     for name, figure in figures.items():
         write_page(run.folder / f"{name}.html", figure, title=f"{name} [{run.config.tag}]")

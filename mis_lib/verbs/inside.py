@@ -107,7 +107,7 @@ def analyse_variants(
     given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
     result = analyse(method, load_settings(AnalyseSettings, config, overrides=[*given, *(sets or [])]))
     if as_json:
-        frames = {name: json.loads(frame.to_json(orient="records")) for name, frame in result.frames.items()}
+        frames = {name: json.loads(frame.to_json(orient="records") or "[]") for name, frame in result.frames.items()}
         console.print_json({"run": str(result.run.folder), **frames})
     else:
         show(result)
