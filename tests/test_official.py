@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from mis_lib.analysis.choices import is_right, read_choice
 from mis_lib.analysis.evaluated import Evaluated
-from mis_lib.analysis.official import OFFICIAL, Score, majority, official_scores, read_effectiveness
+from mis_lib.analysis.official import OFFICIAL
+from mis_lib.analysis.official_scores import Score, majority, official_scores, read_effectiveness
 from mis_lib.data.benchmarks import LOADERS
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict
 from mis_lib.store.runs import Run

@@ -6,7 +6,8 @@ from typing import Any
 
 from mis_lib.analysis import paired
 from mis_lib.analysis.evaluated import Evaluated
-from mis_lib.analysis.official import OFFICIAL, Score, official_scores
+from mis_lib.analysis.official import OFFICIAL
+from mis_lib.analysis.official_scores import Score, official_scores
 from mis_lib.analysis.paired import FLIPS, Paired, Side
 from mis_lib.analysis.regression import Entry, Regression, compare
 from mis_lib.analysis.sheets import Sheet, count_cell, difference_cell, p_cell, rate_cell
@@ -57,10 +58,7 @@ def _flip_sheet(flips: Sequence[paired.Flip], title: str) -> Sheet:
         "flips",
         f"What flipped: {title}",
         ("flip", "before", "after", "items"),
-        [
-            [f"{kind}, {kinds[kind]}", str(before), str(after), f"{count:,}"]
-            for (before, after, kind), count in ordered
-        ],
+        [[f"{kind}, {kinds[kind]}", str(before), str(after), f"{count:,}"] for (before, after, kind), count in ordered],
         [flip.model_dump(mode="json") for flip in flips],
         "; ".join(f"{kind}: {FLIPS[kind]}" for kind in FLIPS if kinds[kind]),
         left=3,
