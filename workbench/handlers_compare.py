@@ -160,6 +160,11 @@ class CompareHandlers:
         """After a comparison, however it ended, the next one can be started."""
         return button_updates()
 
+    def not_taken(self) -> tuple[str, str]:
+        """The comparison was not taken up, or broke off: told in the bar, where a passing notice would be missed."""
+        told = "the comparison did not run to its end: too many people are waiting for the model, or something went wrong; try again in a moment"
+        return render.error_bar([told]), render.status_line("Nothing is running.")
+
     def stop(self, request: gr.Request) -> str:
         """Stop this session's running comparison."""
         return compare.stop(self.host, session_of(request))

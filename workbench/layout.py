@@ -24,6 +24,7 @@ from workbench.navigation import Navigation
 from workbench.tab_compare import html
 
 MAX_UPLOAD = "32mb"
+MOST_WAITING = 40  # comparisons in front of the model; who comes later is asked to try again
 HOURS_KEPT = 12  # uploads older than this are deleted
 ASSETS = files("workbench").joinpath("assets")
 
@@ -47,7 +48,7 @@ def build_app(host: Host) -> gr.Blocks:
                 tab_train.build(host, navigation, train)
         navigation.bind(page, tabs, errors)
         html(render.CREDITS, "mis-credits")
-    return page.queue(max_size=64, default_concurrency_limit=8)
+    return page.queue(max_size=MOST_WAITING, default_concurrency_limit=8)
 
 
 def _tab(tab: Tab) -> gr.Tab:

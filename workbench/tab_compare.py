@@ -273,6 +273,7 @@ def _bind_comparison(
         api_name="compare",
     )
     run.then(handlers.end, outputs=buttons, **quiet)
+    run.failure(handlers.not_taken, outputs=[actions.errors, actions.status], **quiet)
     gr.on(
         actions.stop.click, handlers.stop, outputs=actions.status, queue=False, show_progress="hidden", api_name="stop"
     )
