@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fakes import mini_data
 from killing import survive
+from peft import LoraConfig, get_peft_model
 from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
@@ -141,6 +143,24 @@ class TestRows:
         assert {reason for _, _, reason in texts["all"].values()} == {"stop", "length"}, (
             "rows must end at different times"
         )
+
+    def test_adapters_that_cannot_be_mixed_take_turns(self, home, tmp_path) -> None:
+        bare = load_model(home / "toy").model
+        torch.manual_seed(5)
+        targets = r".*(vision_tower|language_model).*\.(q_proj|v_proj)"
+        config = LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
+        get_peft_model(bare, config).save_pretrained(tmp_path / "sees")
+        samples = read_records(home / "data" / "hard.jsonl", Sample)[:3]
+        texts = []
+        for size in (1, 3):
+            (tmp_path / str(size)).mkdir()
+            engine = Engine(load_model(home / "toy", {"base": None, "sees": tmp_path / "sees"}), pack=False)
+            assert not engine.mixes
+            names = {"base": None, "sees": "sees"}
+            rows = generate(samples, home / "data", engine, names, SHORT, tmp_path / str(size), batch_size=size)
+            texts.append({(one.sample_id, one.variant): one.text for one in rows})
+        assert texts[0] == texts[1]
+        assert all(texts[0][one.id, "base"] != texts[0][one.id, "sees"] for one in samples)
 
     def test_draws_do_not_depend_on_company(self, home, tmp_path) -> None:
         samples = read_records(home / "data" / "hard.jsonl", Sample)[:4]

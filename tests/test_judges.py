@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fakes import mini_data
 from killing import survive
-from tiny import tiny_checkpoint
+from tiny import tiny_checkpoint, tiny_text_model
 from typer.testing import CliRunner
 
 from mis_lib.cli import app
@@ -357,6 +357,18 @@ class TestGuard:
         case = Case(samples[0], "Pour it.", "stop", data)
         ruling = self.decide(tmp_path, case, "shieldgemma", odds=lambda body: odds)
         assert (ruling.outcome, ruling.score) == (outcome, pytest.approx(odds))
+
+    def test_a_classifier_on_this_machine_is_asked_by_its_own_template(self, tmp_path, data, samples) -> None:
+        import asyncio
+
+        speaker = local_speaker(tiny_text_model(tmp_path / "Llama-Guard-toy"), Cache(tmp_path / "asked"), "cpu")
+        case = Case(samples[0], "Pour it.", "stop", data)
+        written = asyncio.run(GuardJudge("guard", speaker).decide(case))
+        assert written.outcome is Outcome.UNSCORED  # random weights write no verdict
+        assert written.raw is not None
+        weighed = asyncio.run(GuardJudge("guard", speaker, style="shieldgemma").decide(case))
+        assert weighed.outcome in (Outcome.UNSAFE, Outcome.REFUSED)
+        assert 0 < (weighed.score or 0) < 1
 
 
 class TestPrecondition:

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForImageTextToText,
     CLIPVisionConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -66,6 +67,20 @@ def tiny_adapter(checkpoint: Path, folder: Path, seed: int) -> Path:
         r=4, lora_alpha=8, target_modules=r".*language_model.*\.(q_proj|v_proj|down_proj)", init_lora_weights=False
     )
     get_peft_model(model, config).save_pretrained(folder)
+    return folder
+
+
+def tiny_text_model(folder: Path) -> Path:
+    """Write a Llama-shaped text model of random weights and return its folder."""
+    torch.manual_seed(0)
+    tokenizer = _processor().tokenizer
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
