@@ -61,7 +61,7 @@ def test_everything_that_runs_the_model_waits_in_one_queue(page: gr.Blocks) -> N
 
 def test_public_endpoints_are_the_documented_ones(page: gr.Blocks) -> None:
     public = {fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"}
-    assert public == {"add_images", "examples", "compare", "stop", "clear", "export"}
+    assert public == {"add_images", "examples", "compare", "stop", "clear", "export", "annotate"}
 
 
 def test_leaving_the_queue_cancels_the_comparison(page: gr.Blocks) -> None:
