@@ -11,6 +11,7 @@ from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.analysis.official import OFFICIAL
 from mis_lib.analysis.official_scores import Score, majority, official_scores, read_effectiveness
 from mis_lib.data.benchmarks import LOADERS
+from mis_lib.errors import SettingsError
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict
 from mis_lib.store.runs import Run
 
@@ -133,11 +134,13 @@ def test_most_draws_decide_and_ties_decide_nothing() -> None:
     def draw(*outcomes: Outcome) -> Evaluated:
         return run_of("siuo", [({}, "t", one) for one in outcomes])
 
-    first = draw(Outcome.UNSAFE, Outcome.UNSAFE, Outcome.UNSCORED)
-    second = draw(Outcome.REFUSED, Outcome.REFUSED, Outcome.UNSCORED)
-    third = draw(Outcome.UNSAFE, Outcome.UNSCORED, Outcome.UNSCORED)
-    decided = majority([first, second, third]).verdicts
-    assert [one.outcome for one in decided] == [Outcome.UNSAFE, Outcome.UNSCORED, Outcome.UNSCORED]
+    first = draw(Outcome.UNSAFE, Outcome.UNSAFE, Outcome.UNSCORED, Outcome.UNSAFE)
+    second = draw(Outcome.REFUSED, Outcome.REFUSED, Outcome.UNSCORED, Outcome.REFUSED)
+    third = draw(Outcome.UNSAFE, Outcome.UNSCORED, Outcome.UNSCORED, Outcome.REASONED)
+    decided = [one.outcome for one in majority([first, second, third]).verdicts]
+    assert decided == [Outcome.UNSAFE, Outcome.UNSCORED, Outcome.UNSCORED, Outcome.REFUSED]  # safe twice, in two ways
+    with pytest.raises(SettingsError, match="draws under one judge"):
+        majority([first, run_of("siuo", [({}, "t", Outcome.UNSAFE)], judge="guard")])
 
 
 def test_siuo_has_three_numbers_with_its_second_judgement() -> None:

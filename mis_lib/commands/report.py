@@ -18,6 +18,7 @@ from mis_lib import console
 from mis_lib.analysis.evaluated import Evaluated, judges_of, open_folder, read_run
 from mis_lib.analysis.naming import ensure_naming_data, naming_samples, naming_table
 from mis_lib.analysis.official import EXACT, OFFICIAL, source_of
+from mis_lib.analysis.official_scores import majority
 from mis_lib.analysis.published import MIS_RATES, reference_sheet, select
 from mis_lib.analysis.regression import REGRESSION, Entry, read_regression
 from mis_lib.analysis.report_sheets import find_side, official_sheets, paired_sheets, regression_sheet
@@ -47,6 +48,8 @@ class ReportSettings(GenerateSettings):
     """Run folders to be read as they are; nothing is generated."""
     judges: tuple[str, ...] = ()
     """Whose verdicts of existing runs [default: of all judges that have read them]."""
+    majority: bool = False
+    """Whether existing runs are draws of the same thing, of which the majority decides item by item (SIUO asks for three)."""
     paired: tuple[str, ...] = ()
     """Two sides, VARIANT or RUN:VARIANT, to be compared item by item."""
     published: bool = False
@@ -115,7 +118,11 @@ def existing_report(settings: ReportSettings) -> Report:
         DataError: a folder is no run.
         SettingsError: no run has verdicts of a judge asked for, or one has none at all and is no multiple choice.
     """
-    return _assemble([one for folder in settings.existing for one in _read(folder, settings)], settings)
+    runs = [one for folder in settings.existing for one in _read(folder, settings)]
+    if settings.majority:
+        judges = dict.fromkeys(run.judge for run in runs)
+        runs = [majority([run for run in runs if run.judge == judge]) for judge in judges]
+    return _assemble(runs, settings)
 
 
 def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:

@@ -43,6 +43,9 @@ def print_report(
     judges: Annotated[
         list[str] | None, typer.Option("--judges", help="With --existing: whose verdicts [default: all there are]")
     ] = None,
+    majority: Annotated[
+        bool, typer.Option("--majority", help="The existing runs are draws; the majority decides item by item.")
+    ] = False,
     paired: Annotated[
         list[str] | None, typer.Option("--paired", help="BEFORE AFTER, each VARIANT or RUN:VARIANT: item by item.")
     ] = None,
@@ -64,7 +67,7 @@ def print_report(
     flags = {
         "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "data": data, "checkpoint": checkpoint,
         "limit": limit, "batch_size": batch_size, "device": device, "runs": runs, "name": name, "existing": existing, "judges": judges,
-        "paired": paired, "published": published or None, "regression": regression, "out": out,
+        "majority": majority or None, "paired": paired, "published": published or None, "regression": regression, "out": out,
     }  # fmt: skip
     given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
     report(
