@@ -5,11 +5,12 @@ The page is served first; model and examples are loaded behind it, and the page 
 
 import argparse
 import sys
+import threading
 from pathlib import Path
 
 from mis_lib.errors import MisError
 from workbench.auth import Users
-from workbench.engine_host import make_host
+from workbench.engine_host import Host, make_host
 from workbench.layout import build_app, free_port, launch_options
 
 
@@ -29,8 +30,26 @@ def main(arguments: list[str] | None = None) -> int:
     page = build_app(host)
     _, url, _ = page.launch(prevent_thread_lock=True, **launch)
     host.start()
+    if options.picture:
+        return _picture(host, url, options.picture)
     print(f"MIS Workbench: {url}  (Ctrl-C ends it)", flush=True)
     page.block_thread()
+    return 0
+
+
+def _picture(host: Host, url: str, target: Path) -> int:
+    """Save a picture of the app with the first hard example answered, and end."""
+    from workbench.picture import take
+
+    for _ in host.data.wait(threading.Event()):
+        pass
+    try:
+        found = host.data.value.ids(split="hard") if host.data.value else []
+        take(url, next(iter(found), ""), target)
+    except MisError as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 2
+    print(f"picture: {target}")
     return 0
 
 
@@ -68,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="PATH",
         help="further data sets (folders or files) for the tab Data",
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="save a picture of the app with an example answered (PNG), and end"
     )
     return parser
 

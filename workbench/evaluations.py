@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from mis_lib.analysis import frames
+from mis_lib.analysis.ablation import PROBES
 from mis_lib.analysis.evaluated import Evaluated, find_runs, judges_of, read_run, run_name
 from mis_lib.errors import DataError
 from mis_lib.store.runs import Run
@@ -39,8 +40,22 @@ class Evaluations:
         self._lock = threading.Lock()
 
     def runs(self) -> list[Run]:
-        """All runs that hold answers, the one that was answered last first."""
-        return sorted(find_runs(self.root), key=lambda run: -_changed(run.folder))
+        """All runs that hold answers, the one that was answered last first; ablations are listed by ``ablations``."""
+        found = [run for run in find_runs(self.root) if not (run.folder / PROBES).exists()]
+        return sorted(found, key=lambda run: -_changed(run.folder))
+
+    def ablations(self) -> list[str]:
+        """Names of the runs in which items were taken apart (``mis ablate``), the newest first."""
+        found = [run for run in find_runs(self.root) if (run.folder / PROBES).exists()]
+        return [run_name(run) for run in sorted(found, key=lambda run: -_changed(run.folder))]
+
+    def grid(self, name: str) -> pd.DataFrame:
+        """Every item of an ablation under every condition (``frames.ablation_grid``).
+
+        Raises:
+            DataError: there is no such run, or it is no ablation.
+        """
+        return frames.ablation_grid(resolve_run(self.root, name).folder)
 
     def names(self) -> list[str]:
         """Their names, NAME/vN."""

@@ -23,8 +23,12 @@ from workbench.tables import csv_text
 if TYPE_CHECKING:
     from workbench.tab_results import Parts
 
-OVERVIEW, CHANGES, JUDGES = "overview", "changes", "judges"
-VIEWS = (OVERVIEW, CHANGES, JUDGES)
+OVERVIEW, CHANGES, JUDGES, ITEM = "overview", "changes", "judges", "item"
+VIEWS = (OVERVIEW, CHANGES, JUDGES, ITEM)
+NOT_TAKEN_APART = (
+    '<div class="mis-empty"><b>No item has been taken apart yet</b><p>In a shell: <code>mis ablate --limit 6</code> asks some items again with '
+    "each image blanked, dropped or exchanged, and shows which image, or which pair, decides.</p></div>"
+)
 GROUP_CHOICES = [("category", "category"), ("sub-category", "sub_category"), ("split", "split")]
 Update = dict[Any, Any]
 
@@ -42,11 +46,15 @@ class Choice(NamedTuple):
     after: str = ""
     by: str = "category"
     metric: str = "asr"
+    ablation: str = ""
+    item: str = ""
 
     def link(self) -> Link:
         """The place of this choice."""
         if self.view == OVERVIEW:
             return Link(tab=Tab.RESULTS, view=self.view, split=self.group)
+        if self.view == ITEM:
+            return Link(tab=Tab.RESULTS, view=self.view, run=self.ablation, item=self.item)
         variants = (self.before, self.after) if self.view == CHANGES else ()
         return Link(tab=Tab.RESULTS, view=self.view, run=self.run, judge=self.judge, variants=variants)
 
@@ -63,6 +71,8 @@ class ResultsHandlers:
         before, after = (*link.variants, "", "")[:2]
         view = link.view if link.view in VIEWS else CHANGES if link.variants else OVERVIEW
         choice = Choice(view, (), link.split or ALL, False, link.run, link.judge, before, after)
+        if view == ITEM:
+            choice = choice._replace(run="", ablation=link.run, item=link.item)
         return self._draw(choice, strict=True)
 
     def chosen(self, *values: Any) -> Update:
@@ -97,7 +107,9 @@ class ResultsHandlers:
         try:
             settled = self._settled(choice, strict=strict)
             update |= self._filters(settled, names)
-            update |= {OVERVIEW: self._overview, CHANGES: self._changes, JUDGES: self._judges}[settled.view](settled)
+            update |= {OVERVIEW: self._overview, CHANGES: self._changes, JUDGES: self._judges, ITEM: self._item}[
+                settled.view
+            ](settled)
             return update | {parts.place: settled.link().query(), parts.view: settled.view}
         except (MisError, OSError) as error:
             return update | {parts.errors: render.error_bar([str(error)])}
@@ -108,6 +120,8 @@ class ResultsHandlers:
         runs = [name for name in choice.runs or () if name in names] or results.default_runs(self.evaluations)
         run = choice.run if choice.run and (strict or choice.run in names) else self.evaluations.newest()
         choice = choice._replace(runs=runs, run=run)
+        if choice.view == ITEM:
+            return self._settled_item(choice, strict=strict)
         if choice.view == OVERVIEW:
             return choice
         known = self.evaluations.judges(run)
@@ -125,7 +139,7 @@ class ResultsHandlers:
             parts.runs: gr.update(choices=list(names), value=list(choice.runs)),
             parts.run: gr.update(choices=list(names), value=choice.run),
         }
-        if choice.view == OVERVIEW:
+        if choice.view in (OVERVIEW, ITEM):
             return update
         variants = self.evaluations.read(choice.run, choice.judge).variants
         judges = self.evaluations.judges(choice.run)
@@ -155,11 +169,34 @@ class ResultsHandlers:
         view = results.judges(self.evaluations, choice.run, choice.metric)
         return {self.parts.swap: shown(view.figure), self.parts.swap_table: view.table}
 
+    def _settled_item(self, choice: Choice, *, strict: bool) -> Choice:
+        known = self.evaluations.ablations()
+        ablation = _one("run", choice.ablation, known, "", strict=strict)
+        if not ablation:
+            return choice._replace(ablation="", item="")
+        items = list(dict.fromkeys(self.evaluations.grid(ablation).id))
+        return choice._replace(ablation=ablation, item=_one("item", choice.item, items, "", strict=strict))
+
+    def _item(self, choice: Choice) -> Update:
+        parts = self.parts
+        if not choice.ablation:
+            return {parts.grid: None, parts.grid_table: NOT_TAKEN_APART}
+        grid = self.evaluations.grid(choice.ablation)
+        view = results.one_item(grid, choice.item)
+        return {
+            parts.ablation: gr.update(choices=self.evaluations.ablations(), value=choice.ablation),
+            parts.item: gr.update(choices=list(dict.fromkeys(grid.id)), value=choice.item),
+            parts.grid: shown(view.figure),
+            parts.grid_table: view.table,
+        }
+
     def _frame(self, choice: Choice) -> tuple[str, pd.DataFrame]:
         """The frame behind the table of a view, and a name for its file."""
         if choice.view == OVERVIEW:
             published = results.published() if choice.published else None
             return "leaderboard", results.overview(self._boards(choice), choice.group, published).frame
+        if choice.view == ITEM:
+            return f"item-{choice.item}", results.one_item(self.evaluations.grid(choice.ablation), choice.item).frame
         place = choice.run.replace("/", "-")
         if choice.view == CHANGES:
             return f"flips-{place}", self._changed(choice).flips

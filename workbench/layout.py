@@ -15,6 +15,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 from gradio import themes
 from gradio.themes.utils import colors, fonts, sizes
+from gradio.utils import get_upload_folder
 
 from mis_lib.errors import SettingsError
 from workbench import render, tab_annotate, tab_compare, tab_data, tab_results, tab_train
@@ -34,6 +35,7 @@ def build_app(host: Host) -> gr.Blocks:
     with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
         header = html(render.header(host.model.status, host.checkpoint), "mis-header")
         navigation = Navigation()
+        html(render.tour(), "mis-tour-slot", js_on_load="window.mis.tour(element);")
         errors = html("", "mis-page-errors", elem_classes=["mis-errors"])
         with gr.Tabs(elem_id="mis-tabs") as tabs:
             with _tab(Tab.COMPARE):
@@ -84,6 +86,9 @@ def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = Non
         "num_workers": 0,
         "max_file_size": MAX_UPLOAD,
         "allowed_paths": [],
+        "blocked_paths": [
+            get_upload_folder()
+        ],  # the page shows pictures as data; nobody fetches an upload, least of all another's
         "footer_links": ["api", "settings"],
         "strict_cors": True,
         "quiet": True,

@@ -15,7 +15,7 @@ from mis_lib.analysis import frames, plot_grids, plots
 from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.analysis.paired import FLIPS, Side
 from mis_lib.analysis.published import select
-from mis_lib.errors import SettingsError
+from mis_lib.errors import DataError, SettingsError
 from mis_lib.metrics import ALL, METRICS
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome
 from workbench.evaluations import Evaluations
@@ -142,6 +142,21 @@ def judges(evaluations: Evaluations, name: str, metric: str) -> Judges:
     groups = set(board.group)
     frame = board[board.group == ALL] if ALL in groups else board
     return Judges(plots.judge_swap(frame, metric=metric), _swap_table(frame, metric), frame)
+
+
+def one_item(grid: pd.DataFrame, item: str) -> Judges:
+    """One item of an ablation: its outcome with each image kept or taken away, and what was answered.
+
+    Raises:
+        DataError: the item was not taken apart in this run.
+    """
+    frame = grid[grid.id == item]
+    if frame.empty:
+        raise DataError(f"the item {item!r:.80} was not taken apart in this run; choose one of those listed")
+    in_order = frame[~frame.condition.str.startswith("swap")].dropna(subset=["second"])
+    headings = {"variant": "variant", "condition": "images", "outcome": "outcome", "text": "answer"}
+    cells: dict[str, Callable[[Any], str]] = {"outcome": lambda row: words(row.outcome)}
+    return Judges(plot_grids.ablation_grid(in_order), table(frame, headings, name="item", cells=cells), frame)
 
 
 def flip_table(matrix: pd.DataFrame, run: Evaluated, before: str, after: str) -> str:

@@ -14,7 +14,7 @@ from mis_lib.metrics import ALL, METRICS
 from workbench import results
 from workbench.engine_host import Host
 from workbench.figures import figure_part
-from workbench.handlers_results import CHANGES, GROUP_CHOICES, JUDGES, OVERVIEW, ResultsHandlers
+from workbench.handlers_results import CHANGES, GROUP_CHOICES, ITEM, JUDGES, OVERVIEW, ResultsHandlers
 from workbench.links import Tab
 from workbench.navigation import QUIET, Navigation
 from workbench.tab_compare import html
@@ -52,6 +52,10 @@ class Parts:
     flips: gr.HTML
     swap: gr.Plot
     swap_table: gr.HTML
+    ablation: gr.Dropdown
+    item: gr.Dropdown
+    grid: gr.Plot
+    grid_table: gr.HTML
     view: gr.State
     place: gr.Textbox
 
@@ -59,7 +63,7 @@ class Parts:
     def choosers(self) -> list[Component]:
         """What the handlers read, in the order of ``handlers_results.Choice``."""
         return [
-            self.view, self.runs, self.group, self.published, self.run, self.judge, self.before, self.after, self.by, self.metric
+            self.view, self.runs, self.group, self.published, self.run, self.judge, self.before, self.after, self.by, self.metric, self.ablation, self.item
         ]  # fmt: skip
 
     @property
@@ -78,9 +82,10 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab) -> None:
     with gr.Column() as body, gr.Tabs(elem_id="mis-results-views") as views:
         overview, overview_tab = _overview()
         detail, changes_tab, judges_tab = _details()
+        item, item_tab = _item()
     payload = gr.Textbox(visible=False)
     parts = Parts(
-        errors=errors, empty=empty, body=body, views=views, view=gr.State(OVERVIEW), place=navigation.place, **overview, **detail
+        errors=errors, empty=empty, body=body, views=views, view=gr.State(OVERVIEW), place=navigation.place, **overview, **detail, **item
     )  # fmt: skip
     handlers = ResultsHandlers(host, parts)
     _bind(
@@ -90,7 +95,7 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab) -> None:
         tab,
         refresh,
         payload,
-        {OVERVIEW: overview_tab, CHANGES: changes_tab, JUDGES: judges_tab},
+        {OVERVIEW: overview_tab, CHANGES: changes_tab, JUDGES: judges_tab, ITEM: item_tab},
     )
 
 
@@ -137,6 +142,17 @@ def _details() -> tuple[dict[str, Any], gr.Tab, gr.Tab]:
     return {**made, "metric": metric, "swap": swap, "swap_table": swap_table}, changes_tab, judges_tab
 
 
+def _item() -> tuple[dict[str, Any], gr.Tab]:
+    """One item with its images kept, blanked, dropped or exchanged."""
+    with gr.Tab("One item", id=ITEM) as tab:
+        with gr.Row(elem_classes=["mis-filters"]):
+            ablation = gr.Dropdown([], label="Ablation", scale=2, min_width=160, elem_id="mis-results-ablation")
+            item = gr.Dropdown([], label="Item", scale=3, min_width=200, elem_id="mis-results-item")
+        grid = figure_part("item", "Which image, or which pair, decides")
+        table = html("", "mis-results-grid", js_on_load=TABLES)
+    return {"ablation": ablation, "item": item, "grid": grid, "grid_table": table}, tab
+
+
 def _bind(
     handlers: ResultsHandlers,
     parts: Parts,
@@ -158,7 +174,7 @@ def _bind(
     )
     for name, view in views.items():
         view.select(handlers.view_chosen(name), inputs=parts.choosers[1:], outputs=everything, **QUIET)
-    for piece in (parts.board_table, parts.flips, parts.swap_table):
+    for piece in (parts.board_table, parts.flips, parts.swap_table, parts.grid_table):
         piece.csv(handlers.csv, inputs=parts.choosers, outputs=[payload, parts.errors], **QUIET).then(
             fn=None, inputs=payload, js=SAVE
         )

@@ -149,9 +149,32 @@ window.mis = (() => {
     follow();
   });
 
+  // The first-run tour: shown until it was seen to its end or skipped, once a browser.
+  const showStep = (box, at) => {
+    const steps = [...box.querySelectorAll('.mis-tour-step')];
+    if (at >= steps.length) {
+      localStorage.setItem('mis-tour', 'done');
+      box.remove();
+      return;
+    }
+    steps.forEach((step, place) => { step.hidden = place !== at; });
+    box.dataset.at = at;
+    box.hidden = false;
+    box.querySelector('[data-tour="next"]').textContent = at + 1 === steps.length ? 'Done' : 'Next';
+  };
+  const tour = (root) => {
+    const box = root.querySelector('.mis-tour');
+    if (box && !localStorage.getItem('mis-tour')) showStep(box, 0);
+  };
+  const moveTour = (button) => {
+    const box = button.closest('.mis-tour');
+    showStep(box, button.dataset.tour === 'skip' ? Infinity : Number(box.dataset.at) + 1);
+  };
+
   document.addEventListener('click', (event) => {
     const button = event.target.closest?.('button');
     if (!button) return;
+    if ('tour' in button.dataset) moveTour(button);
     if (button.id === 'mis-compare') waiting = true;
     if ('reveal' in button.dataset) toggleReveal(button);
     if ('copy' in button.dataset) copy(button);
@@ -203,5 +226,5 @@ window.mis = (() => {
     }
   });
 
-  return {refresh, save, saveFile, showPlace, openTab};
+  return {refresh, save, saveFile, showPlace, openTab, tour};
 })();
