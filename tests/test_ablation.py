@@ -16,7 +16,7 @@ from mis_lib.analysis.evaluated import find_runs, read_run
 from mis_lib.analysis.frames import ABLATION_GRID, ABLATION_SUMMARY, ablation_grid, ablation_summary
 from mis_lib.cli import app
 from mis_lib.errors import DataError
-from mis_lib.files import read_records
+from mis_lib.files import read_records, write_records
 from mis_lib.schema import Outcome, Sample, Verdict
 
 STATES = (State.BLACK, State.MEAN, State.NOISE, State.DROPPED, State.CAPTION, State.TWIN)
@@ -236,6 +236,25 @@ class TestVerb:
         assert (summary["n"] + summary["n_unscored"] > 0).all() or set(summary[summary["n"] == 0]["measure"]) == {
             "shortcut"
         }
+
+    def test_other_judges_are_measured_once_they_have_read_the_run(self, home: list[str], run: Path) -> None:
+        done = CliRunner().invoke(app, [*home, "--judge", "never"])
+        assert done.exit_code == 2
+        assert "no verdicts of judge 'never'; judges there: rule" in done.stderr.replace("\n", " ")
+        (found,) = find_runs(run, ablations=True)
+        refusing = [
+            one.model_copy(update={"judge": "never", "outcome": Outcome.REFUSED})
+            for one in found.verdicts("rule")
+            if not one.sample_id.endswith("#twin-all")
+        ]
+        write_records(found.folder / "verdicts" / "never.jsonl", refusing)
+        done = CliRunner().invoke(app, [*home, "--judge", "never", "--json"])
+        rows = json.loads(done.stdout)["conditions"]["records"]
+        (found.folder / "verdicts" / "never.jsonl").unlink()
+        black = [row for row in rows if (row["measure"], row["condition"]) == ("declines", "black-all")]
+        assert [row["value"] for row in black] == [100, 100]
+        twin = [row for row in rows if (row["measure"], row["condition"]) == ("declines", "twin-all")]
+        assert [(row["n"], row["n_unscored"]) for row in twin] == [(0, 1), (0, 1)]
 
     def test_another_run_is_no_ablation(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="expected a run folder"):

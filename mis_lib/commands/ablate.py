@@ -14,13 +14,14 @@ from mis_lib import console
 from mis_lib.analysis.ablation import PROBES, Probe, Skipped, State, make_probes, read_probes
 from mis_lib.analysis.ablation_results import Measured, measure
 from mis_lib.analysis.ablation_tables import ablation_sheets
+from mis_lib.analysis.evaluated import choose_judge
 from mis_lib.analysis.sheets import Sheet, rich_sheets
 from mis_lib.commands.generate import GenerateSettings, answer_all, read_samples
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic, write_records
 from mis_lib.judge import rule
-from mis_lib.schema import Sample
+from mis_lib.schema import Sample, Verdict
 from mis_lib.store.runs import Run
 
 SUMMARY = "ablation.json"
@@ -38,6 +39,8 @@ class AblateSettings(GenerateSettings):
     benign: bool = False
     """Whether the benign twins are ablated as well."""
     limit: int | None = Field(default=24, ge=1)
+    judge: str = rule.JUDGE
+    """Whose verdicts are measured; any other than the rule judge must have read the run already (``mis judge``)."""
     noise_seed: int = Field(default=0, ge=0)
     generation: GenerationSettings = GenerationSettings()
     name: str = "ablate"
@@ -66,8 +69,7 @@ def ablate(settings: AblateSettings) -> Ablation:
     probes, skipped = _probes(settings, samples, folder)
     run, _ = answer_all([probe.asked for probe in probes], folder, settings, settings.name)
     _keep(run, probes)
-    verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, [probe.truth for probe in probes])
-    measured = measure(probes, [verdict for verdict in verdicts if verdict.variant in settings.variants])
+    measured = measure(probes, _verdicts(run, probes, settings))
     content = json.dumps([one.model_dump(mode="json") for one in measured], indent=1)
     write_atomic(run.folder / SUMMARY, f"{content}\n".encode())
     return Ablation(run, probes, skipped, measured)
@@ -88,6 +90,16 @@ def _probes(settings: AblateSettings, samples: Sequence[Sample], folder: Path) -
     console.say(f"Preparing {len(chosen):,} items under each condition")
     twins = {sample.id: sample for sample in samples}
     return make_probes(chosen, twins, folder, settings.states, swap=settings.swap, seed=settings.noise_seed)
+
+
+def _verdicts(run: Run, probes: Sequence[Probe], settings: AblateSettings) -> list[Verdict]:
+    """The chosen judge's verdicts on these probes and variants; those of the rule judge are made here where they are missing."""
+    if settings.judge == rule.JUDGE:
+        found = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, [probe.truth for probe in probes])
+    else:
+        found = run.verdicts(choose_judge(run, settings.judge))
+    wanted = {probe.id for probe in probes}
+    return [one for one in found if one.variant in settings.variants and one.sample_id in wanted]
 
 
 def _keep(run: Run, probes: Sequence[Probe]) -> None:

@@ -25,6 +25,9 @@ def ablate_images(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="So many items a split [default: 24]")] = None,
     benign: Annotated[bool, typer.Option("--benign", help="Ablate the benign twins too.")] = False,
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="Whose verdicts are measured, after mis judge [default: rule]")
+    ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
     batch_size: Annotated[
@@ -44,7 +47,7 @@ def ablate_images(
     from mis_lib.configs import load_settings
 
     flags = {
-        "variants": variants, "splits": splits, "states": states, "limit": limit, "benign": benign or None, "data": data,
+        "variants": variants, "splits": splits, "states": states, "limit": limit, "benign": benign or None, "judge": judge, "data": data,
         "checkpoint": checkpoint, "batch_size": batch_size, "device": device, "runs": runs, "name": name,
     }  # fmt: skip
     given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
