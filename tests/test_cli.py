@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from mis_lib.cli import app
 from mis_lib.commands.parsing import repeat_flags
 
-VERBS = ("doctor", "build", "construct", "check", "compare", "report", "app")
+VERBS = ("doctor", "build", "construct", "check", "compare", "report", "ablate", "app")
 
 
 def mis(*args: str) -> Result:
