@@ -9,7 +9,7 @@ as all mixtures answer the same items they are on the safe side.
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from math import hypot
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -102,7 +102,7 @@ def frame(entries: Iterable[Entry]) -> pd.DataFrame:
 
 def size_curve(entries: Iterable[Entry], *, group: str = HARD) -> pd.DataFrame:
     """How rates change with the number of rows that one recipe is trained on: rows, metric, value, low, high, n; the base has no row."""
-    found = frame(entries)
+    found: Any = frame(entries)
     sized = found[(found["recipe"].isin(["mirage", BASE])) & (found["group"] == group) & found["metric"].isin(SHOWN)]
     columns = ["rows", "metric", "value", "low", "high", "n"]
     return sized[columns].sort_values(["metric", "rows"], ignore_index=True)
