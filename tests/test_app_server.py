@@ -168,6 +168,21 @@ def test_a_path_on_the_server_is_no_upload(client: Client, tmp_path: Path) -> No
     assert "event: error" in httpx.get(f"{call}/{event}").text
 
 
+def test_nobody_fetches_an_upload_by_its_address(client: Client, url: str, tmp_path: Path) -> None:
+    image = good_images(tmp_path, 1)[0]
+    uploaded = httpx.post(f"{url}gradio_api/upload", files={"files": image.read_bytes()}).json()[0]
+    assert Path(uploaded).is_file()
+    for path in (
+        uploaded,
+        f"{Path(uploaded).parent}/../{Path(uploaded).parent.name}/{Path(uploaded).name}",
+        str(image),
+        "/etc/hostname",
+    ):
+        assert httpx.get(f"{url}gradio_api/file={path}").status_code in (403, 404), path
+    client.predict([handle_file(image)], api_name="/add_images")
+    assert "Done after" in ask(client)[0]  # the app itself reads it
+
+
 # Logins
 
 

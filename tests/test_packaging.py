@@ -19,7 +19,12 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CODE = ["mis_lib/**/*.py", "workbench/**/*.py", "app.py"]
 # Pinned by a dependency as a part of itself; naming it once more could only contradict.
-COMES_WITH = {"gradio-client": "gradio", "tokenizers": "transformers", "huggingface-hub": "transformers"}
+COMES_WITH = {
+    "gradio-client": "gradio",
+    "starlette": "gradio",
+    "tokenizers": "transformers",
+    "huggingface-hub": "transformers",
+}
 MAX_FILE_BYTES, MAX_SHIPPED_BYTES = 16 * 2**20, 40 * 2**20
 
 

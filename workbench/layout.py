@@ -15,11 +15,12 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 from gradio import themes
 from gradio.themes.utils import colors, fonts, sizes
-from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
 
 from mis_lib.errors import SettingsError
 from workbench import render, tab_annotate, tab_compare, tab_data, tab_results, tab_train
 from workbench.engine_host import Host
+from workbench.guard import NoFiles
 from workbench.links import Tab
 from workbench.navigation import Navigation
 from workbench.tab_compare import html
@@ -86,9 +87,7 @@ def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = Non
         "num_workers": 0,
         "max_file_size": MAX_UPLOAD,
         "allowed_paths": [],
-        "blocked_paths": [
-            get_upload_folder()
-        ],  # the page shows pictures as data; nobody fetches an upload, least of all another's
+        "app_kwargs": {"middleware": [Middleware(NoFiles)]},
         "footer_links": ["api", "settings"],
         "strict_cors": True,
         "quiet": True,
