@@ -80,10 +80,10 @@ class ResultsHandlers:
         return self._draw(Choice(*values))
 
     def view_chosen(self, view: str) -> Callable[..., Update]:
-        """The handler that draws ``view`` when it is opened."""
+        """The handler that draws ``view`` when a person opens it; when an address has opened it, that has drawn it."""
 
-        def handle(*values: Any) -> Update:
-            return self._draw(Choice(view, *values))
+        def handle(by_hand: bool, *values: Any) -> Update:
+            return self._draw(Choice(view, *values)) if by_hand else {self.parts.view: gr.skip()}
 
         return handle
 

@@ -25,6 +25,7 @@ element.addEventListener('click', (event) => {
   if (button) trigger('csv', {...button.dataset});
 });
 """
+BY_HAND = "(_, ...choices) => [window.mis.byHand(), ...choices]"
 SAVE = "(file) => window.mis.saveFile(file)"
 
 
@@ -172,8 +173,11 @@ def _bind(
         trigger_mode="always_last",
         **QUIET,
     )
+    by_hand = gr.Checkbox(visible=False)
     for name, view in views.items():
-        view.select(handlers.view_chosen(name), inputs=parts.choosers[1:], outputs=everything, **QUIET)
+        view.select(
+            handlers.view_chosen(name), inputs=[by_hand, *parts.choosers[1:]], outputs=everything, js=BY_HAND, **QUIET
+        )
     for piece in (parts.board_table, parts.flips, parts.swap_table, parts.grid_table):
         piece.csv(handlers.csv, inputs=parts.choosers, outputs=[payload, parts.errors], **QUIET).then(
             fn=None, inputs=payload, js=SAVE

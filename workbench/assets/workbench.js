@@ -134,6 +134,12 @@ window.mis = (() => {
     openedTab = tab;
     if (!first) show(places[tab] ?? `?tab=${tab}`);
   };
+  // Tabs also tell of their selection when the server or the page itself chooses them; this tells a person's choice apart.
+  let tabTouched = 0;
+  document.addEventListener('click', (event) => {
+    if (event.target.closest?.('[role="tab"], [role="menuitem"], .overflow-menu')) tabTouched = Date.now();
+  }, true);
+  const byHand = () => Date.now() - tabTouched < 1500;
   const follow = () => {
     const tab = tabOf(window.location.search);
     if (tab) places[tab] = window.location.search;
@@ -226,5 +232,5 @@ window.mis = (() => {
     }
   });
 
-  return {refresh, save, saveFile, showPlace, openTab, tour};
+  return {refresh, save, saveFile, showPlace, openTab, byHand, tour};
 })();
