@@ -276,6 +276,17 @@ def test_only_what_should_move_moves(
     assert factors and all(value.abs().sum() > 0 for value in factors)
 
 
+@pytest.mark.parametrize("changes", [{}, {"freeze_projector": False}, {"tuning": "full"}])
+def test_bfloat16_trains_like_float32_and_steps_in_float32(
+    train: Train, settings_of: Callable[..., TrainSettings], checkpoint: Path, changes: dict[str, Any]
+) -> None:
+    exact, rounded = losses(train("exact", **changes)), losses(train("rounded", precision="bfloat16", **changes))
+    assert rounded == pytest.approx(exact, rel=0.01)
+    assert rounded != exact
+    model = load(settings_of(precision="bfloat16", **changes), checkpoint).model
+    assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
+
+
 def test_lora_sits_in_the_tower_when_it_is_asked_to(train: Train, tmp_path: Path) -> None:
     train(freeze_vision=False)
     written = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")

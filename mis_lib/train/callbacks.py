@@ -145,7 +145,8 @@ class RunCallback(TrainerCallback):
         if self.evaluate is not None and state.is_world_process_zero:
             began = time.perf_counter()
             trainer.model.eval()
-            found = self.evaluate(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class)
+            with trainer.accelerator.autocast():
+                found = self.evaluate(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class)
             trainer.model.train()
             self._write(state, {"step": state.global_step, "eval": dict(found)})
             self._since += time.perf_counter() - began  # answering is no training time
@@ -194,7 +195,9 @@ def tensorboard(folder: Path) -> Listener:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingPackageError("tensorboard: true needs the package tensorboard: pip install tensorboard") from error
+        raise MissingPackageError(
+            "tensorboard: true needs the package tensorboard: pip install mis-workbench[logs]"
+        ) from error
     writer = SummaryWriter(str(folder))
 
     def write(line: Line) -> None:

@@ -107,6 +107,10 @@ def run(
         listeners = (*listeners, tensorboard(folder / "tensorboard"))
     callback = RunCallback(settings, folder, stop, evaluate, listeners)
     trainer = make_trainer(loaded, encoder, places, plan, settings, folder, cache, callback)
+    if settings.evaluation.every and (trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
+        raise SettingsError(
+            "evaluation.every: a model that is spread over several GPUs cannot answer while it trains; set it to 0 and run mis report afterwards"
+        )
     if settings.compile:
         compile_layers(loaded.network)
     there = checkpoints(folder / CHECKPOINTS)
@@ -142,7 +146,7 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     device = device_of(settings)
     in_bfloat16 = bfloat16(settings, device)
     trains_whole = settings.tuning == "full" or not settings.projector_is_frozen
-    dtype = torch.bfloat16 if in_bfloat16 and not trains_whole else torch.float32
+    dtype = torch.bfloat16 if in_bfloat16 and settings.tuning == "lora" else torch.float32
     _check_liger(settings, device)
     network, processor = load_model(checkpoint, {}, device, dtype)
     _as_plain(network)
@@ -156,6 +160,9 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
         _set_attention(network, settings.attention)
     network.config.use_cache = False
     model = prepare(network, settings)
+    for weight in model.parameters():
+        if weight.requires_grad:  # steps are smaller than bfloat16 can tell apart
+            weight.data = weight.data.float()
     if settings.tuning == "lora" and not is_deepspeed_zero3_enabled():
         shorten(model)  # reads factors directly, which ZeRO-3 only gathers when their own module is called
     return Loaded(model, network, processor, device, in_bfloat16 and trains_whole)
@@ -238,15 +245,16 @@ def prepare_features(
         reason = "no row has images"
     if reason is not None:
         return None, None, reason
-    try:
-        cache = open_cache(loaded.network, encoder, places, projector_is_frozen=settings.projector_is_frozen)
-    except SettingsError as error:
-        if settings.feature_cache:
-            raise
-        return None, None, str(error)
-    if settings.feature_cache is None and (reason := _does_not_pay(cache, places, settings)):
-        return None, None, reason
-    worth = cache.build(places, progress)
+    with torch.autocast(loaded.network.device.type, torch.bfloat16, enabled=loaded.autocast):
+        try:
+            cache = open_cache(loaded.network, encoder, places, projector_is_frozen=settings.projector_is_frozen)
+        except SettingsError as error:
+            if settings.feature_cache:
+                raise
+            return None, None, str(error)
+        if settings.feature_cache is None and (reason := _does_not_pay(cache, places, settings)):
+            return None, None, reason
+        worth = cache.build(places, progress)
     progress(
         f"Image features: {worth.images:,} images, {worth.megabytes:,.1f} MB, {worth.computed:,} computed in {worth.seconds:.1f} s"
         + (f"; pays after {worth.break_even_epochs} epochs" if worth.break_even_epochs is not None else "")
