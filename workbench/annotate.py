@@ -114,7 +114,11 @@ class Desk:
             DataError: the database cannot be read.
         """
         with self._lock:
-            self._standing.take(self.store.labels(after=self._standing.seen))
+            newest = self.store.newest()
+            if newest < self._standing.seen:  # another database was put in its place
+                self._standing = Standing()
+            if newest > self._standing.seen:
+                self._standing.take(self.store.labels(after=self._standing.seen))
             return self._standing
 
 

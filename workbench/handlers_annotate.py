@@ -42,7 +42,8 @@ class AnnotateHandlers:
         try:
             worklist = self.desk.worklist(asked.run)
         except MisError as error:
-            return *(gr.skip(),) * (1 + len(FILTERS) + 2), render.error_bar([str(error)]), gr.skip()
+            runs = gr.Dropdown(choices=self.desk.runs())
+            return runs, *(gr.skip(),) * (len(FILTERS) + 2), render.error_bar([str(error)]), gr.skip()
         shown = annotate.show(self.desk, asked, link.item)
         return gr.Dropdown(choices=self.desk.runs(), value=asked.run), *choices(worklist, asked.chosen), *updates(shown)
 

@@ -76,7 +76,9 @@ window.misAnnotate = (() => {
     const sentences = [...(subject()?.querySelectorAll('.mis-sentence') ?? [])];
     const [start] = (panel().dataset.mark ?? '').split(',').map(Number);
     const following = sentences.find((sentence) => !panel().dataset.mark || Number(sentence.dataset.start) > start);
-    if (following) setMark(Number(following.dataset.start), Number(following.dataset.end)); else setMark(null);
+    if (!following) return setMark(null);
+    const from = Number(following.dataset.start);
+    setMark(from, from + length(following.textContent.trimEnd()));
   };
 
   const decision = () => {
