@@ -18,15 +18,18 @@ from gradio_client import Client
 from mis_lib.analysis.worklist import Filter, Signal, Whose, read_worklist, step
 from mis_lib.errors import DataError
 from mis_lib.files import write_records
+from mis_lib.models.mini import ADAPTERS
 from mis_lib.schema import Outcome, Verdict
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Kind, Preference
 from mis_lib.store.labels import Standing
-from workbench import annotate, render_annotate
+from workbench import annotate, loop, render_annotate
 from workbench.annotate import Ask, Desk, Place
 from workbench.auth import Users, entry
 from workbench.layout import build_app, free_port, launch_options
 from workbench.links import Link
+from workbench.tab_train import CONFIGS
+from workbench.training import Trainings
 
 NOBODY = Standing()
 HARD = ("report/v1", "hard-00", "mini")
@@ -311,6 +314,29 @@ def test_markup_in_data_is_shown_as_text(root: Path, data: Path) -> None:
         view.item or ""
     )  # neither a name that is none nor a path out of the folder is followed
     assert event.errors == "" and "&lt;script&gt;" in (again.form or "")
+
+
+# From decisions to training
+
+
+def test_a_delta_is_made_and_the_re_tune_started_on_it(desk: Desk, root: Path) -> None:
+    trainings = Trainings(root, CONFIGS, data=[ADAPTERS], program=(sys.executable, "-c", "pass"))
+    assert "expected decisions, found none" in loop.make(desk, "mine", 0)[0]
+    annotate.keep(desk, ADA, place(variant="mirage"), {"outcome": "unsafe", "corrected": "Better."}, new_id())
+    shown, name = loop.make(desk, "mine", 0)
+    assert "1 training rows" in shown and name == "mine/v1"
+    started = loop.start(desk, trainings, name, loop.CONFIG)
+    job = trainings.job("mini-delta-mine-v1")
+    assert "Started" in started and job is not None
+    assert job.overrides[0] == f"data={root / 'deltas' / 'mine' / 'v1'}" and job.overrides[1].startswith("start_from=")
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "<b>", ".hidden"])
+def test_a_delta_whose_name_is_a_path_is_refused(desk: Desk, root: Path, name: str) -> None:
+    annotate.keep(desk, ADA, place(), {"outcome": "unsafe", "corrected": "Better."}, new_id())
+    shown, made = loop.make(desk, name, 0)
+    assert "expected letters, digits" in shown and made == "" and "<b>" not in shown
+    assert "make the training delta first" in loop.start(desk, Trainings(root, CONFIGS), f"{name}/v1", None).lower()
 
 
 # Speed

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import gradio as gr
 
+from mis_lib.models.mini import ADAPTERS
 from workbench import loop, render_annotate
 from workbench.annotate import Desk
 from workbench.engine_host import Host
@@ -57,7 +58,7 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> N
             preview = html("", "mis-annotate-preview")
         with gr.Column(scale=4, min_width=320, elem_id="mis-annotate-right"):
             form = html("", "mis-annotate-form", js_on_load=ACTIONS)
-    _loop_part(desk, Trainings(host.runs, CONFIGS, data=host.data_folders))
+    _loop_part(desk, Trainings(host.runs, CONFIGS, data=[*host.data_folders, ADAPTERS]))
     with gr.Accordion("Agreement between people", open=False, elem_id="mis-agreement") as accordion:
         table = html("", "mis-agreement-table")
     shown = [item, form, errors, navigation.place]
