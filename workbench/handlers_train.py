@@ -6,6 +6,7 @@ import gradio as gr
 
 from mis_lib.analysis import plots
 from mis_lib.errors import MisError
+from mis_lib.store.train_runs import TrainRun
 from workbench import render, render_training
 from workbench.engine_host import Host
 from workbench.figures import shown
@@ -28,9 +29,8 @@ class TrainHandlers:
     def opened(self, link: Link) -> Update:
         """The runs there are, the one of the address or the one that changed last, and the configurations."""
         parts, names = self.parts, self.trainings.names()
-        configs = self.trainings.configurations()
         wanted = link.run.partition("/")[0]
-        update: Update = {parts.config: gr.update(choices=configs), parts.errors: ""}
+        update: Update = {parts.errors: ""}
         if wanted and wanted not in names:
             problem = f"the address names the run {wanted!r:.80}; there are {', '.join(names[:8]) or 'none yet'}"
             return update | self._watched("") | {parts.errors: render.error_bar([problem])}
@@ -111,7 +111,7 @@ class TrainHandlers:
             parts.status: render_training.status(name, state, found.newest if found else {}, job),
             parts.figure: shown(plots.training_curves(found.losses, found.evaluations)) if found else None,
             parts.output: render_training.output(self.trainings.output(name)),
-            parts.next: self._next(name, version) if state is State.FINISHED else "",
+            parts.next: self._next(name, run) if state is State.FINISHED and run else "",
             parts.timer: gr.Timer(active=running),
             parts.stop: gr.update(visible=running),
             parts.resume: gr.update(visible=state is State.STOPPED and job is not None),
@@ -123,9 +123,10 @@ class TrainHandlers:
         place = Link(tab=Tab.TRAIN, run=f"{name}/{version}" if version else f"{name}/v1")
         return update | {parts.run: gr.update(choices=self.trainings.names(), value=name), parts.place: place.query()}
 
-    def _next(self, name: str, version: str) -> str:
+    def _next(self, name: str, run: TrainRun) -> str:
         base = next(iter(self.host.known_variants), "")
-        return render_training.after(name, version, [variant for variant in (base, f"{name}-{version}") if variant])
+        variants = [variant for variant in (base, f"{name}-{run.folder.name}") if variant]
+        return render_training.after(name, run.folder, variants)
 
 
 def overrides(name: str, steps: float | None, text: str) -> list[str]:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from workbench.links import Link, Tab
@@ -57,13 +58,13 @@ def status(name: str, state: State, newest: Mapping[str, Any], job: Job | None) 
     )
 
 
-def after(name: str, version: str, variants: Sequence[str]) -> str:
+def after(name: str, folder: Path, variants: Sequence[str]) -> str:
     """What to do with a finished run."""
-    link = Link(tab=Tab.COMPARE, run=f"{name}/{version}", variants=tuple(variants)).query()
+    link = Link(tab=Tab.COMPARE, run=f"{name}/{folder.name}", variants=tuple(variants)).query()
     return (
         f'<p class="mis-next"><a class="mis-link" href="{escape(link)}" data-link>Compare with base</a> '
         f"<span>loads this adapter beside the others and opens Compare with both ticked. To measure it:</span> "
-        f"<code>mis report --adapters {escape(name)}=runs/{escape(name)}/{escape(version)}/adapter --variants {escape(name)}</code></p>"
+        f"<code>mis report --adapters {escape(name)}={escape(str(folder / 'adapter'))} --variants {escape(name)}</code></p>"
     )
 
 

@@ -131,7 +131,10 @@ def _details() -> tuple[dict[str, Any], gr.Tab, gr.Tab]:
             before = gr.Dropdown([], label="Before", scale=2, min_width=110, elem_id="mis-results-before")
             after = gr.Dropdown([], label="After", scale=2, min_width=110, elem_id="mis-results-after")
             by = gr.Dropdown(GROUP_CHOICES, value="category", label="By", scale=2, min_width=110)
-        heatmap = figure_part("changes", "Change in points, after less before (* the interval leaves out no change)")
+        heatmap = figure_part(
+            "changes",
+            "Change in points, after less before (blue better, orange worse; * the interval leaves out no change)",
+        )
         flips = html("", "mis-results-flips", js_on_load=TABLES)
     with gr.Tab("Judges", id=JUDGES) as judges_tab:
         metric = gr.Dropdown(

@@ -1,5 +1,6 @@
 """The Train tab: a form and the command it comes to on the left, the run that is watched on the right."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,19 +42,19 @@ class Parts:
 
 def build(host: Host, navigation: Navigation, tab: gr.Tab, trainings: Trainings | None = None) -> None:
     """Lay out the tab, which is being built, and bind it."""
+    found = trainings or Trainings(host.runs, CONFIGS, data=host.data_folders)
     errors = html("", "mis-train-errors", elem_classes=["mis-errors"])
     with gr.Row(elem_id="mis-train"):
         with gr.Column(scale=5, min_width=320):
-            form, start, made = _form()
+            form, start, made = _form(found.configurations())
         with gr.Column(scale=7, min_width=320):
             watched = _watch()
     parts = Parts(errors=errors, place=navigation.place, timer=gr.Timer(SECONDS, active=False), **made, **watched)
-    found = trainings or Trainings(host.runs, CONFIGS, data=host.data_folders)
     handlers = TrainHandlers(host, parts, found)
     everything: list[Any] = list(vars(parts).values())
     navigation.open_with(tab, Tab.TRAIN, handlers.opened, outputs=everything)
     gr.on(
-        [field.change for field in form],
+        [tab.select, *(field.change for field in form)],
         handlers.planned,
         inputs=form,
         outputs=[parts.yaml, parts.command, errors],
@@ -67,14 +68,19 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab, trainings: Trainings 
     gr.on(parts.timer.tick, handlers.ticked, inputs=parts.run, outputs=everything, **QUIET)
 
 
-def _form() -> tuple[list[Any], gr.Button, dict[str, Any]]:
+def _form(configs: Sequence[str]) -> tuple[list[Any], gr.Button, dict[str, Any]]:
     html("<h2>New run</h2>", "mis-train-new")
-    config = gr.Dropdown([], label="Configuration", elem_id="mis-train-config", info="Settings files in configs/")
+    usual = next((name for name in configs if name == "mini-mirage"), next(iter(configs), None))
+    config = gr.Dropdown(
+        list(configs), value=usual, label="Configuration", elem_id="mis-train-config", info="Settings files in configs/"
+    )
     with gr.Row():
         name = gr.Textbox(
             "", label="Run name", placeholder="that of the file", max_lines=1, max_length=80, elem_id="mis-train-name"
         )
-        steps = gr.Number(None, label="Steps at most", precision=0, minimum=1, elem_id="mis-train-steps")
+        steps = gr.Number(
+            0, label="Steps at most (0: as configured)", precision=0, minimum=0, elem_id="mis-train-steps"
+        )
     text = gr.Textbox(
         "",
         label="Other settings",
@@ -87,6 +93,7 @@ def _form() -> tuple[list[Any], gr.Button, dict[str, Any]]:
     command = gr.Code(
         "",
         language="shell",
+        lines=2,
         label="The same in a shell",
         interactive=False,
         wrap_lines=True,

@@ -62,11 +62,12 @@ def category_heatmap(frame: pd.DataFrame, *, before: str = "before", after: str 
             hoverinfo="text",
             colorscale=WORSE_BETTER,
             zmid=0,
-            zmin=-100,
-            zmax=100,
+            zmin=-140,  # pale enough for dark numbers at every change
+            zmax=140,
+            textfont={"color": "#1b2430"},
+            showscale=False,
             xgap=3,
             ygap=3,
-            colorbar={"title": {"text": "better →", "side": "right"}, "thickness": 10, "ticksuffix": " pts"},
         ),
         layout=layout_of(120 + 44 * len(groups)),
     )

@@ -1,0 +1,140 @@
+"""Results, Data and Train in real Chromium, with made-up runs and a stand-in trainer: the main path of each tab, and addresses.
+
+Screenshots go to ``$MIS_SCREENSHOTS`` where that is set, to be looked at.
+"""
+
+import re
+from collections.abc import Iterator
+
+import gradio as gr
+import pytest
+from fake_runs import fake_run
+from fakes import mini_data, ready_host
+from playwright.sync_api import expect
+from test_app_browser import DESK, PHONE, browser, visit  # noqa: F401 - fixtures
+from test_app_train import PROGRAM
+
+from workbench import layout, tab_train
+from workbench.layout import build_app, free_port, launch_options
+from workbench.training import Trainings
+
+pytestmark = pytest.mark.browser
+SLOW = 60_000  # milliseconds: two cores may be busy with something else
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    root = tmp_path_factory.mktemp("desk")
+    fake_run(root / "runs", mini_data(root / "mini"))
+    host = ready_host(root / "mini", delay=0.005)
+    host.runs = root / "runs"
+    build = tab_train.build
+
+    def with_stand_in(host_, navigation, tab: gr.Tab) -> None:
+        build(host_, navigation, tab, Trainings(host.runs, tab_train.CONFIGS, program=PROGRAM))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout.tab_train, "build", with_stand_in)
+        app = build_app(host)
+    _, address, _ = app.launch(prevent_thread_lock=True, **launch_options(port=free_port("127.0.0.1", 8200)))
+    yield address
+    app.close()
+
+
+def test_results_from_the_overview_to_the_items_of_a_flip(desk: str, visit) -> None:  # noqa: F811
+    me = visit(desk)
+    me.page.get_by_role("tab", name="Results").click()
+    expect(me.page.locator("#mis-figure-plane .js-plotly-plot")).to_be_visible(timeout=SLOW)
+    expect(me.page.locator("#mis-results-board table")).to_contain_text("refusal")
+    me.picture("results-light")
+    with me.page.expect_download(timeout=SLOW) as download:
+        me.page.locator("#mis-results-board").get_by_role("button", name="Download CSV").click()
+    assert download.value.suggested_filename == "leaderboard.csv"
+    assert "asr" in download.value.path().read_text()
+    with me.page.expect_download(timeout=SLOW) as figure:
+        me.page.locator('[data-figure="plane"][data-format="svg"]').click()
+    assert "<svg" in figure.value.path().read_text()[:400]
+    me.page.get_by_role("tab", name="What changed").click()
+    cell = me.page.locator(".mis-flip:not(.mis-flip-same) a").first
+    expect(cell).to_be_visible(timeout=SLOW)
+    address = me.page.url
+    assert "view=changes" in address and "variants=mini,mirage" in address
+    cell.click()
+    expect(me.page.get_by_role("tab", name="Annotate")).to_have_attribute("aria-selected", "true", timeout=SLOW)
+    assert re.search(r"tab=annotate", me.page.url)
+
+
+def test_an_address_opens_what_it_says_and_a_bad_one_says_why(desk: str, visit) -> None:  # noqa: F811
+    me = visit(desk)
+    me.page.goto(f"{desk}?tab=results&view=changes&run=report/v1&judge=words&variants=refusal,mini")
+    expect(me.page.locator(".mis-flips figcaption").first).to_contain_text("rows refusal, columns mini", timeout=SLOW)
+    me.page.reload()
+    expect(me.page.locator(".mis-flips figcaption").first).to_contain_text("rows refusal, columns mini", timeout=SLOW)
+    me.page.goto(f"{desk}?tab=results&run=../../etc/v1")
+    expect(me.page.locator("#mis-page-errors .mis-error")).to_contain_text("The address has run=", timeout=SLOW)
+    me.page.goto(f"{desk}?tab=compare&item=hard-00")
+    expect(me.page.locator(".mis-tile")).to_have_count(2, timeout=SLOW)
+
+
+def test_data_browse_twins_construct_and_send_to_compare(desk: str, visit) -> None:  # noqa: F811
+    me = visit(desk)
+    me.page.get_by_role("tab", name="Data").click()
+    expect(me.page.locator(".mis-pair").first).to_be_visible(timeout=SLOW)
+    me.picture("data-light")
+    me.page.fill("#mis-data-words input", "camera beer")
+    expect(me.page.locator(".mis-pair")).to_have_count(1, timeout=SLOW)
+    me.page.get_by_role("tab", name="Construct an item").click()
+    me.page.locator("#mis-data-hazard input").click()
+    me.page.get_by_role("option").first.click()
+    me.page.click("#mis-data-begin")
+    expect(me.page.locator(".mis-seed")).to_be_visible(timeout=SLOW)
+    for stage in ("extract", "rewrite", "detox", "images"):
+        me.page.click("#mis-data-advance")
+        expect(me.page.locator(f'[data-stage="{stage}"]')).to_be_visible(timeout=SLOW)
+    me.picture("construct-light")
+    question = me.page.locator("#mis-data-edit-question textarea").input_value()
+    me.page.click("#mis-data-send")
+    expect(me.page.locator("#mis-question textarea")).to_have_value(question, timeout=SLOW)
+    expect(me.page.locator(".mis-tile")).to_have_count(2)
+
+
+def test_a_training_is_started_watched_found_after_a_reload_and_stopped(desk: str, visit) -> None:  # noqa: F811
+    me = visit(desk)
+    me.page.get_by_role("tab", name="Train").click()
+    me.page.fill("#mis-train-name input, #mis-train-name textarea", "browser")
+    me.page.fill("#mis-train-set textarea", "max_steps=2000")
+    expect(me.page.locator("#mis-train-command")).to_contain_text("name=browser", timeout=SLOW)
+    me.page.click("#mis-train-start")
+    expect(me.page.locator('[data-state="running"]')).to_be_visible(timeout=SLOW)
+    expect(me.page.locator("#mis-figure-training .js-plotly-plot")).to_be_visible(timeout=SLOW)
+    expect(me.page).to_have_url(re.compile("tab=train&run=browser/v1"), timeout=SLOW)
+    me.page.reload()
+    expect(me.page.locator('[data-state="running"]')).to_contain_text("browser", timeout=SLOW)
+    me.picture("train-light")
+    me.page.click("#mis-train-stop")
+    expect(me.page.locator('[data-state="stopped"]')).to_be_visible(timeout=SLOW)
+    expect(me.page.locator("#mis-train-resume")).to_be_visible()
+
+
+def test_the_tour_is_shown_once(desk: str, visit) -> None:  # noqa: F811
+    me = visit(desk)
+    expect(me.page.locator(".mis-tour")).to_contain_text("1 of 5")
+    for _ in range(5):
+        me.page.locator('[data-tour="next"]').click()
+    expect(me.page.locator(".mis-tour")).to_have_count(0)
+    me.page.reload()
+    expect(me.page.locator(".mis-card").first).to_be_visible(timeout=SLOW)
+    expect(me.page.locator(".mis-tour")).to_be_hidden()
+
+
+@pytest.mark.parametrize("tab", ["results", "data", "train"])
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "dark"), (PHONE, "light"), (PHONE, "dark")])
+@pytest.mark.slow
+def test_tabs_fit_the_screen(desk: str, visit, tab: str, viewport: dict[str, int], scheme: str) -> None:  # noqa: F811
+    me = visit(desk, viewport, scheme)
+    me.page.goto(f"{desk}?tab={tab}")
+    first = {"results": "#mis-results-board table", "data": ".mis-item", "train": "#mis-train-start"}[tab]
+    expect(me.page.locator(first).first).to_be_visible(timeout=SLOW)
+    me.page.wait_for_timeout(1500)
+    assert me.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    me.picture(f"{tab}-{viewport['width']}-{scheme}")
