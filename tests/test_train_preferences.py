@@ -78,11 +78,14 @@ def test_tensors_hold_prompt_and_answer_and_only_the_answer_counts(home: Path) -
     assert (tensors["input_ids"] == image).sum(1).tolist() == [15, 15]
 
 
-def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(home: Path, tmp_path: Path) -> None:
+def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = sha256(home / "toy" / "model.safetensors")
     lines: list[dict[str, float]] = []
     run = train_by(dpo(home, tmp_path), lines.append)
     assert run == tmp_path / "dpo" / "v1"
+    assert capsys.readouterr().out == ""  # standard output is for results
     assert lines[0]["reward_margin"] == 0  # the adapter's own start is the reference
     assert lines[-1]["reward_margin"] > 0.1
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]

@@ -113,6 +113,7 @@ def _train(
     pairs, folder = pairs_of(settings)
     loaded = load(settings, checkpoint)
     restore(loaded.model)  # TRL switches adapters, which the short way through LoRA layers does not know
+    parts = {group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)}
     rows = preference_rows(pairs, folder, loaded.processor)
     log = DpoLog(run.folder / LOG, settings, on_line)
     console.say(f"DPO on {len(pairs):,} pairs")
@@ -133,7 +134,7 @@ def _train(
                 kind: sum(pair.provenance.get("rejected") == kind for pair in pairs)
                 for kind in sorted({str(pair.provenance.get("rejected")) for pair in pairs})
             },
-            "parameters": {g.part.value: {"all": g.parameters, "trained": g.trained} for g in groups(trainer.model)},
+            "parameters": parts,
         }
     )
     shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)

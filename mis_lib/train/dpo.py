@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from mis_lib.data.preferences import Preference
 from mis_lib.errors import DataError, MissingPackageError
@@ -75,8 +75,9 @@ def dpo_trainer(
     longest = _longest(rows, collator, settings)
     size = rows_a_pass(settings, longest)
     losses = {"sigmoid": 1.0} | ({"sft": settings.sft_weight} if settings.sft_weight else {})
+    in_bfloat16 = model.get_base_model().dtype == torch.bfloat16
     cuda = next(model.parameters()).device.type == "cuda"
-    return trl.DPOTrainer(
+    trainer = trl.DPOTrainer(
         model=model,
         args=trl.DPOConfig(
             output_dir=str(folder),
@@ -94,8 +95,7 @@ def dpo_trainer(
             num_train_epochs=settings.epochs,
             max_steps=settings.max_steps or -1,
             seed=settings.seed,
-            bf16=model.get_base_model().dtype
-            == torch.bfloat16,  # TRL leaves pixels in float32 and lets autocast see to it
+            bf16=in_bfloat16,  # TRL leaves pixels in float32 and lets autocast see to it
             use_cpu=not cuda,
             gradient_checkpointing=settings.gradient_checkpointing,
             dataloader_num_workers=settings.workers or 0,
@@ -112,6 +112,8 @@ def dpo_trainer(
         data_collator=collator,
         callbacks=list(callbacks),
     )
+    trainer.remove_callback(PrinterCallback)  # would print each line on standard output, which is for results
+    return trainer
 
 
 def rows_a_pass(settings: DpoSettings, longest: int) -> int:
