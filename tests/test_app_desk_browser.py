@@ -6,7 +6,6 @@ Screenshots go to ``$MIS_SCREENSHOTS`` where that is set, to be looked at.
 import re
 from collections.abc import Iterator
 
-import gradio as gr
 import pytest
 from fake_runs import fake_run
 from fakes import mini_data, ready_host
@@ -14,8 +13,8 @@ from playwright.sync_api import expect
 from test_app_browser import DESK, PHONE, browser, visit  # noqa: F401 - fixtures
 from test_app_train import PROGRAM
 
-from workbench import layout, tab_train
 from workbench.layout import build_app, free_port, launch_options
+from workbench.tab_train import CONFIGS
 from workbench.training import Trainings
 
 pytestmark = pytest.mark.browser
@@ -28,14 +27,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     fake_run(root / "runs", mini_data(root / "mini"))
     host = ready_host(root / "mini", delay=0.005)
     host.runs = root / "runs"
-    build = tab_train.build
-
-    def with_stand_in(host_, navigation, tab: gr.Tab) -> None:
-        build(host_, navigation, tab, Trainings(host.runs, tab_train.CONFIGS, program=PROGRAM))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout.tab_train, "build", with_stand_in)
-        app = build_app(host)
+    app = build_app(host, trainings=Trainings(host.runs, CONFIGS, program=PROGRAM))
     _, address, _ = app.launch(prevent_thread_lock=True, **launch_options(port=free_port("127.0.0.1", 8200)))
     yield address
     app.close()

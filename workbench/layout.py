@@ -24,6 +24,7 @@ from workbench.guard import NoFiles
 from workbench.links import Tab
 from workbench.navigation import Navigation
 from workbench.tab_compare import html
+from workbench.training import Trainings
 
 MAX_UPLOAD = "32mb"
 MOST_WAITING = 40  # comparisons in front of the model; who comes later is asked to try again
@@ -31,8 +32,13 @@ HOURS_KEPT = 12  # uploads older than this are deleted
 ASSETS = files("workbench").joinpath("assets")
 
 
-def build_app(host: Host) -> gr.Blocks:
-    """Build the app around what its sessions share; ``host.start()`` fills it."""
+def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
+    """Build the app around what its sessions share; ``host.start()`` fills it.
+
+    Args:
+        host: model, examples, folders.
+        trainings: what the tab Train starts and watches; those of the host's folder if not given.
+    """
     with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
         header = html(render.header(host.model.status, host.checkpoint), "mis-header")
         navigation = Navigation()
@@ -48,7 +54,7 @@ def build_app(host: Host) -> gr.Blocks:
             with _tab(Tab.DATA) as data:
                 tab_data.build(host, navigation, data, tabs, ports)
             with _tab(Tab.TRAIN) as train:
-                tab_train.build(host, navigation, train)
+                tab_train.build(host, navigation, train, trainings)
         navigation.bind(page, tabs, errors)
         html(render.CREDITS, "mis-credits")
     return page.queue(max_size=MOST_WAITING, default_concurrency_limit=8)
