@@ -100,10 +100,23 @@ def _below_each_other(
 ) -> torch.Tensor:
     """Attention with the rows below each other: causality keeps the padding behind a row out of it."""
     spread = [_spread(states, rows) for states in (query, key, value)]
-    found = F.scaled_dot_product_attention(
-        *spread, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=query.shape[1] != key.shape[1]
-    )  # (R, A, T, D)
+    if query.is_cuda or dropout:
+        found = F.scaled_dot_product_attention(
+            *spread, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=query.shape[1] != key.shape[1]
+        )  # (R, A, T, D)
+    else:
+        found = _plainly(*spread, scaling)
     return found.transpose(1, 2).flatten(0, 1)[rows.above][None]
+
+
+def _plainly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    """Causal attention as products and a softmax, (R, A, T, D): on a CPU, torch's fused kernel is slow on the way back."""
+    query = query.unflatten(1, (key.shape[1], -1))  # (R, K, A / K, T, D): heads that share a key
+    scores = query @ key[:, :, None].transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).triu(1)
+    scores = scores.masked_fill(later, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    return (weights @ value[:, :, None]).flatten(1, 2)
 
 
 def _spread(states: torch.Tensor, rows: PackedRows) -> torch.Tensor:
