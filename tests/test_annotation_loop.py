@@ -14,7 +14,8 @@ from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner, Result
 
 from mis_lib.analysis.annotators import team_agreement
-from mis_lib.analysis.delta import DISPUTED, NO_TARGET, WORSE_PREFERRED, build_delta, write_delta
+from mis_lib.analysis.delta import DISPUTED, NO_TARGET, WORSE_PREFERRED, build_delta
+from mis_lib.analysis.delta_files import write_delta
 from mis_lib.analysis.regression import Entry, compare, read_regression
 from mis_lib.cli import app
 from mis_lib.commands.annotations import train_command

@@ -3,7 +3,7 @@
 from html import escape
 from pathlib import Path
 
-from mis_lib.analysis.delta import About
+from mis_lib.analysis.delta_files import About
 from mis_lib.commands.annotations import DELTAS, make_delta, overrides
 from mis_lib.errors import MisError
 from workbench import render

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from mis_lib import console
 from mis_lib.analysis.annotators import Coefficient, TeamAgreement, team_agreement
-from mis_lib.analysis.delta import TRAIN, About, build_delta, write_delta
+from mis_lib.analysis.delta import build_delta
+from mis_lib.analysis.delta_files import TRAIN, About, write_delta
 from mis_lib.analysis.evaluated import open_folder
 from mis_lib.analysis.worklist import data_folder
 from mis_lib.errors import DataError, SettingsError

@@ -17,7 +17,7 @@ from typing import Any
 
 from mis_lib.errors import DataError
 from mis_lib.files import read_jsonl
-from mis_lib.store.decisions import Event, Subject, read_event
+from mis_lib.store.decisions import Event, read_event
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the apostrophe itself too, so that taking one off is never wrong
 SUBJECT_FIELDS, KEPT = ("run", "variant", "response"), ("id", "split", "category", "sub_category", "harmful")
@@ -168,9 +168,3 @@ def _unflat(row: dict[str, str], where: str) -> dict[str, Any]:
         "other": other,
         "decision": decision | {"swapped": bool(decision["swapped"])},
     }
-
-
-def subjects_of(events: Iterable[Event]) -> list[Subject]:
-    """What the events are about, each response once."""
-    found = [subject for event in events for subject in (event.subject, event.other) if subject is not None]
-    return list({(*subject.key, subject.response): subject for subject in found}.values())

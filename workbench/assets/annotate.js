@@ -210,6 +210,14 @@ window.misAnnotate = (() => {
     if (pending) kept.push({key: event.key, code: event.code, shiftKey: event.shiftKey}); else play(event);
   });
 
+  // What the server sends while the tab is still being put together can get lost on the way; then it is asked for again.
+  const askAgain = (tries = 10) => setTimeout(() => {
+    const filled = panel() || document.querySelector('#mis-annotate-item .mis-empty, #mis-annotate-errors .mis-error');
+    if (filled || tries === 0) return;
+    if (isShown()) document.querySelector('#mis-go')?.click();
+    askAgain(isShown() ? tries - 1 : tries);
+  }, 3000);
+
   // The form's piece is drawn again with every response: bound once, on the piece itself.
   const attach = (element, trigger) => {
     form = element;
