@@ -233,6 +233,7 @@ window.misAnnotate = (() => {
       if (event.target.name === 'corrected') preview();
     });
     refresh(element);
+    askAgain();
   };
 
   // The next response begins at its beginning, wherever one had scrolled to in the last.
