@@ -31,7 +31,7 @@ def separation(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def spectrum(layers: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """Each update's size, rank and shares in weak directions beside chance, medians over the layers; and its answer to both kinds of input."""
+    """Each update's size, rank and shares in weak directions beside chance, medians; and the size of its output for both kinds of input."""
     rows = []
     part: Any
     for variant, part in layers.groupby("variant", sort=False):
@@ -41,10 +41,10 @@ def spectrum(layers: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
                 "variant": variant,
                 "size, %": f"{100 * part['size'].median():.1f}",
                 "rank": f"{part.stable_rank.median():.1f} of {int(part['rank'].max())}",
-                "weak outputs, %": f"{part.output_share.median():.2f} (chance {part.output_chance.median():.2f})",
-                "weak inputs, %": f"{part.input_share.median():.2f} (chance {part.input_chance.median():.2f})",
-                "answer to harmful, %": f"{mine[mine.harmful].value.mean():.2f}",
-                "to benign, %": f"{mine[~mine.harmful].value.mean():.2f}",
+                "weak out, %": f"{part.output_share.median():.1f} (chance {part.output_chance.median():.1f})",
+                "weak in, %": f"{part.input_share.median():.1f} (chance {part.input_chance.median():.1f})",
+                "harmful, %": f"{mine[mine.harmful].value.mean():.2f}",
+                "benign, %": f"{mine[~mine.harmful].value.mean():.2f}",
                 "layers": len(part),
             }
         )
