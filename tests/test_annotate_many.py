@@ -39,15 +39,23 @@ class App:
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self._command, env=self._environment, stdout=subprocess.DEVNULL)
+        """Start, and again where the machine is too busy for Gradio's own patience of five seconds."""
+        self.process = self._open()
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
+            if self.process.poll() is not None:
+                self.process = self._open()
             try:
-                httpx.get(self.url).raise_for_status()
+                httpx.get(self.url, timeout=60).raise_for_status()
                 return
             except httpx.HTTPError:
                 time.sleep(0.2)
         raise AssertionError("the app did not start")
+
+    def _open(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            self._command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     def kill(self) -> None:
         self.process.kill()
