@@ -75,4 +75,5 @@ def test_lengths_of_prompts_are_foretold(tmp_path: Path, shape: str) -> None:
         add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
     )  # fmt: skip
     spare = prompt_lengths([sample], data, engine)[sample.id] - prompt["input_ids"].shape[1]
-    assert 0 <= spare <= 2 * len(sample.images)  # marks around an image may stand in the template and be counted with it
+    # marks around an image may stand in the template and be counted with it
+    assert 0 <= spare <= 2 * len(sample.images)

@@ -42,10 +42,10 @@ class Answer(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """The part of the batches that one process answers: those whose number leaves ``index`` when divided by ``count``."""
+    """The part of the batches that one process answers: those whose number leaves ``part`` when divided by ``parts``."""
 
-    index: int = 0
-    count: int = 1
+    part: int = 0
+    parts: int = 1
 
 
 WHOLE = Shard()
@@ -99,7 +99,7 @@ def generate(
         )
         for number, batch in enumerate(batches):
             wanted = [name for name in variants if any((sample.id, name) not in known for sample in batch)]
-            if number % shard.count != shard.index or not wanted:
+            if number % shard.parts != shard.part or not wanted:
                 continue
             for response in answer_batch(batch, data_dir, engine, {name: variants[name] for name in wanted}, settings):
                 if (response.sample_id, response.variant) not in known:

@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -156,7 +156,7 @@ def gather(
         if true[key].outcome is Outcome.UNSCORED:
             continue
         seen = features_of(asked[key[0]], response.text, response.finish_reason, first[key].outcome, first[key].score)
-        rows.append(Routed(key[0], seen, *(_unsafe(known[key]) for known in (first, second)), bool(_unsafe(true[key]))))
+        rows.append(Routed(key[0], seen, _unsafe(first[key]), _unsafe(second[key]), bool(_unsafe(true[key]))))
     return rows
 
 
@@ -168,7 +168,8 @@ def train_router(rows: Sequence[Routed], *, cheap: str, expensive: str, truth: s
     """
     pays = _check(rows)
     pipeline = _pipeline().fit(np.array([row.features for row in rows]), pays)
-    scaler, model = pipeline[0], pipeline[-1]
+    scaler: Any = pipeline[0]
+    model: Any = pipeline[-1]
     return Router(
         features=FEATURES,
         mean=tuple(map(float, scaler.mean_)),
@@ -247,7 +248,8 @@ def _held_out(rows: Sequence[Routed], pays: np.ndarray) -> np.ndarray:
     groups = [row.sample_id for row in rows]
     folds = GroupKFold(min(FOLDS, len(set(groups))))
     features = np.array([row.features for row in rows])
-    return cross_val_predict(_pipeline(), features, pays, groups=groups, cv=folds, method="predict_proba")[:, 1]
+    odds: Any = cross_val_predict(_pipeline(), features, pays, groups=groups, cv=folds, method="predict_proba")
+    return odds[:, 1]
 
 
 def _pipeline() -> Pipeline:
@@ -255,13 +257,14 @@ def _pipeline() -> Pipeline:
 
 
 def _mean_f1(rows: Sequence[Routed], rankings: Sequence[Sequence[float]], sent: int) -> float:
-    scores = []
+    scores, none_found = [], 0.0
+    score: Any = f1_score  # its stub takes no number for zero_division
     for ranking in rankings:
         chosen = set(sorted(range(len(rows)), key=lambda i: (-ranking[i], i))[:sent])
         said = [row.expensive if i in chosen else row.cheap for i, row in enumerate(rows)]
         # what is unscored is neither: it counts against whoever could not rule
         guesses = [(not row.truth) if one is None else one for row, one in zip(rows, said, strict=True)]
-        scores.append(f1_score([row.truth for row in rows], guesses, zero_division=0.0))
+        scores.append(score([row.truth for row in rows], guesses, zero_division=none_found))
     return 100 * float(np.mean(scores))
 
 

@@ -216,7 +216,9 @@ def bench_generation(
 def bench_judging(
     items: Annotated[int, typer.Option("--items", min=2, help="Answers to judge.")] = 48,
     in_flight: Annotated[int, typer.Option("--in_flight", min=2, help="Calls at a time.")] = 16,
-    delay: Annotated[float, typer.Option("--delay", min=0.0, help="Seconds for a reply; hosted judges take 1 to 3.")] = 1.0,
+    delay: Annotated[
+        float, typer.Option("--delay", min=0.0, help="Seconds for a reply; hosted judges take 1 to 3.")
+    ] = 1.0,
     fail_one_in: Annotated[int, typer.Option("--fail_one_in", min=2, help="One call in so many fails.")] = 5,
     form: Annotated[TableFormat, typer.Option("--format", help="How the table is written.")] = TableFormat.TEXT,
     as_json: AsJson = False,
