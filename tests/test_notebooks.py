@@ -14,12 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat import NotebookNode
+from page_pictures import Pictures
 from PIL import Image
 
 from mis_lib.analysis.galleries import HIDDEN, VEIL
@@ -274,30 +274,6 @@ def test_pages_load_nothing_and_show_no_picture_unasked(copy: Path) -> None:
 def test_what_was_left_out_is_said(walk: tuple[Path, float]) -> None:
     page = next((walk[0] / "pages").glob("07_*.html")).read_text(encoding="utf-8")
     assert page.count(f'class="{SKIPPED}"') >= 2
-
-
-class Pictures(HTMLParser):
-    """Pictures of a page by whether they can be seen before anything is clicked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.hidden = 0
-        self._inside: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in ("details", "summary"):
-            closed = tag == "summary" or "open" not in dict(attrs)
-            self._inside.append(tag if closed else "shown")
-        elif tag == "img":
-            if "details" in self._inside and self._inside[-1] != "summary":
-                self.hidden += 1
-            else:
-                self.open.append(dict(attrs).get("src") or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("details", "summary") and self._inside:
-            self._inside.pop()
 
 
 def test_the_picture_finder_tells_seen_from_hidden() -> None:

@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 import plotly.io as pio
@@ -16,7 +17,6 @@ from IPython.display import HTML, Markdown, display
 
 from mis_lib import __version__
 from mis_lib.analysis.plot_style import CONFIG, TEMPLATE
-from mis_lib.stats import Rate
 
 RENDERER = "plotly_mimetype"
 LOOK = "mis"
@@ -61,15 +61,16 @@ def skipped(what: str, *, why: str, then: str) -> None:
     )
 
 
-def told(rate: Rate | pd.Series) -> str:
+def told(rate: Any) -> str:
     """A rate as sentences say it: "8.3 % (2.9-21.8, n = 36)", with what could not be scored.
 
     Args:
-        rate: of ``stats``, or a row of a frame with value, low, high, n, n_unscored.
+        rate: of ``stats``, or a row of a frame with value, low, high, n and, where it is counted, n_unscored.
     """
+    missing = getattr(rate, "n_unscored", 0) or 0
     if rate.n == 0:
-        return f"unknown (n = 0, {rate.n_unscored:.0f} unscored)"
-    unscored = f", {rate.n_unscored:.0f} unscored" if rate.n_unscored else ""
+        return f"unknown (n = 0, {missing:.0f} unscored)"
+    unscored = f", {missing:.0f} unscored" if missing else ""
     return f"{rate.value:.1f} % ({rate.low:.1f}-{rate.high:.1f}, n = {rate.n:.0f}{unscored})"
 
 

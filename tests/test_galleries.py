@@ -1,0 +1,121 @@
+"""Pictures of harmful items wait for a click, texts are never markup, numbers carry their n.
+
+pytest tests/test_galleries.py
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from page_pictures import Pictures
+from PIL import Image
+
+from mis_lib.analysis import galleries, reproduction, showing, train_curves
+from mis_lib.analysis.published import published
+from mis_lib.schema import Outcome, Response, Sample, Verdict
+from mis_lib.stats import rate
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.random.default_rng(len(name)).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(
+            tmp_path / name
+        )
+    return tmp_path
+
+
+def item(harmful: bool, question: str = "What now?") -> Sample:
+    return Sample(
+        id=f"x-{harmful}",
+        question=question,
+        images=["a.png", "b.png"],
+        objects=["cat", "dog"],
+        harmful=harmful,
+        answer="One. Two.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("hide", "harmful", "hidden"), [("harmful", True, 2), ("harmful", False, 0), ("all", False, 2), ("all", True, 2)]
+)
+def test_what_is_flagged_waits_for_a_click(folder: Path, hide: galleries.Hide, harmful: bool, hidden: int) -> None:
+    page = galleries.gallery([item(harmful)], folder, hide=hide).data
+    finder = Pictures()
+    finder.feed(page or "")
+    assert finder.hidden == hidden
+    assert len(finder.open) == 2  # the veils, or the pictures themselves
+    full = [source for source in finder.open if len(source) > 2_000]
+    assert len(full) == 2 - hidden
+
+
+def test_a_hidden_picture_stays_hidden_without_style_or_script(folder: Path) -> None:
+    """A viewer may strip both: what hides a picture is that its element is closed."""
+    page = galleries.pictures([folder / "a.png"], ["one"], hidden=True).data or ""
+    assert "<script" not in page
+    bare = page.partition("</style>")[2]
+    assert bare.count("<details") == 1 and "<details open" not in bare
+
+
+def test_texts_of_data_are_never_markup(folder: Path) -> None:
+    page = galleries.gallery([item(True, "<script>alert(1)</script>")], folder).data or ""
+    assert "<script>" not in page and "&lt;script&gt;" in page
+
+
+def test_a_verdict_is_to_be_guessed_first(folder: Path) -> None:
+    response = Response(
+        sample_id="x-True", variant="mini", text="<b>Sure</b>.", tokens=2, seconds=1, finish_reason="stop"
+    )
+    verdict = Verdict(sample_id="x-True", variant="mini", judge="rule", outcome=Outcome.UNSAFE, reason="helps")
+    page = galleries.answered([item(True)], folder, [response], verdicts=[verdict]).data or ""
+    assert "&lt;b&gt;Sure" in page and "<b>Sure" not in page
+    shown, _, behind = page.partition("<summary>verdict</summary>")
+    assert "unsafe" not in shown and "unsafe" in behind
+
+
+def test_a_rate_is_told_with_n_interval_and_what_was_not_scored() -> None:
+    assert showing.told(rate(1, 12, 2)) == "8.3 % (1.5-35.4, n = 12, 2 unscored)"
+    assert showing.told(rate(0, 0, 3)) == "unknown (n = 0, 3 unscored)"
+    assert showing.told(pd.Series({"value": 50.0, "low": 10.0, "high": 90.0, "n": 4})) == "50.0 % (10.0-90.0, n = 4)"
+
+
+def test_a_log_becomes_losses_by_segment_and_rates() -> None:
+    lines = [
+        {"step": 1, "loss": 2.0, "loss_by_segment": {"answer": 1.5}},
+        {"step": 1, "eval": {"asr": {"value": 50.0, "low": 10.0, "high": 90.0, "n": 4, "n_unscored": 0}}},
+        {"step": 2, "loss": 1.0, "loss_by_segment": {}},
+    ]  # fmt: skip
+    assert train_curves.losses(lines)["loss"].tolist() == [2.0, 1.5, 1.0]
+    assert train_curves.evaluations(lines)[["step", "metric", "value"]].values.tolist() == [[1, "asr", 50.0]]
+
+
+def test_every_published_number_has_its_place_beside_yours() -> None:
+    tables = reproduction.tables(published())
+    assert sum(map(len, tables.values())) == len(published())
+    rows = next(
+        rows
+        for rows in tables.values()
+        if any(row.label == "InternVL2.5-8B + MIRage" and row.benchmark == "MIS" for row in rows)
+    )
+    own = {("InternVL2.5-8B + MIRage", "hard", "asr"): "1.00 (0.2-5.4, n 100)"}
+    table = reproduction.beside(rows, own)
+    assert table.loc[("InternVL2.5-8B + MIRage", "yours"), "MIS hard asr"] == "1.00 (0.2-5.4, n 100)"
+    assert table.loc[("InternVL2.5-8B", "yours"), "MIS hard asr"] == reproduction.NOT_RUN
+    assert str(table.loc[("InternVL2.5-8B", "published"), "MIS hard asr"]).startswith("84.51")
+
+
+def test_questionable_numbers_say_why() -> None:
+    wrong = reproduction.errors(published())
+    assert len(wrong) == sum(bool(row.flag) for row in published()) > 0
+    assert (wrong["why"].str.len() > 0).all()
+
+
+def test_configurations_are_read_as_training_reads_them() -> None:
+    table = reproduction.configurations(Path(__file__).parent.parent / "configs", "internvl2_5-8b-mirage*.yaml")
+    assert table.loc["internvl2_5-8b-mirage.yaml", ["tuning", "learning rate", "epochs", "vision"]].tolist() == [
+        "full",
+        "5e-06",
+        2.0,
+        "frozen",
+    ]
