@@ -145,6 +145,26 @@ def test_a_cell_that_fails_ends_its_notebook_with_the_error_and_a_copy(tmp_path:
     assert read(path).cells[2].outputs == [], "the notebook itself was written to"
 
 
+def test_curves_grow_in_one_place(tmp_path: Path) -> None:
+    """Drawn twice, there is one figure, and it is the later one."""
+    lines = [
+        "from mis_lib.analysis.train_curves import Curves",
+        "curves = Curves('loss')",
+        "curves({'step': 1, 'loss': 2.0})",
+        "curves.lines.append({'step': 2, 'loss': 1.0})",
+        "curves.draw()",
+    ]
+    head = nbformat.v4.new_markdown_cell("# 8 A test\n\nNothing.\n\n**Cost.** None on two cores.")
+    path = tmp_path / "08_test.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[head, nbformat.v4.new_code_cell("\n".join(lines))]), path)
+    (found,) = commands.execute_all(commands.all_notebooks(tmp_path), tmp_path / "out", {})
+    assert found.error == ""
+    (output,) = read(found.notebook).cells[1].outputs
+    (trace,) = output.data[FIGURE]["data"]
+    assert len(trace["x"]) == 2 or "bdata" in trace["x"]
+    assert found.page.read_text(encoding="utf-8").count(f'class="{PLOT}"') == 1
+
+
 def test_pages_need_nothing_but_themselves() -> None:
     """Figures are drawn by a library in the page, pictures wait for a click, frames of a server of this machine are told, not shown."""
     figure = {

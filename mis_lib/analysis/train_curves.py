@@ -10,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io as pio
 from IPython.display import DisplayHandle
 
 from mis_lib.analysis.plots import training_curves
+from mis_lib.analysis.showing import RENDERER
 
 EVERY = 2.0  # seconds between updates of the figure
 
@@ -60,7 +62,9 @@ class Curves:
 
     def draw(self) -> None:
         """Draw the figure, or draw it anew in its place."""
-        (self._handle.update if self._drawn else self._handle.display)(self.figure)
+        # as data: a figure object shows itself, and would be added below instead of drawn in its place
+        bundle = pio.renderers[RENDERER].to_mimebundle(self.figure.to_dict())
+        (self._handle.update if self._drawn else self._handle.display)(bundle, raw=True)
         self._drawn = time.monotonic()
 
     @property
