@@ -16,6 +16,7 @@ from mis_lib.construct.stages.bank import ElementBank
 from mis_lib.construct.stages.build import ALL_STAGES
 from mis_lib.construct.stages.drawn import DrawnImages
 from mis_lib.construct.stages.records import Draft, Rejected, Seed, Waiting
+from mis_lib.construct.stages.runner import Stage
 from mis_lib.construct.stages.seeds import built_in_seeds
 from mis_lib.construct.stages.templates import read_prompts
 from mis_lib.construct.stages.workshop import Bench, Role, Workshop
@@ -104,7 +105,7 @@ def advance(item: LiveItem, edits: Mapping[str, str]) -> LiveItem:
     bench = Bench(_workshop(item.folder), name, record)
     steps = tuple(step for step in item.steps if not step.rejected)
     try:
-        drafts = asyncio.run(stage.work(record, bench, None))
+        drafts = asyncio.run(_work(stage, record, bench))
     except (Rejected, Waiting, Unavailable) as error:
         return replace(item, steps=(*steps, Step(name, None, str(error), edited)))
     if not drafts:
@@ -143,6 +144,10 @@ def _edited(draft: Draft, edits: Mapping[str, str]) -> tuple[Draft, tuple[str, .
             )
         changed[name] = value
     return draft.model_copy(update=changed), tuple(changed)
+
+
+async def _work(stage: Stage, record: Seed | Draft, bench: Bench) -> list[Draft]:
+    return await stage.work(record, bench, None)
 
 
 def _workshop(folder: Path) -> Workshop:

@@ -35,8 +35,8 @@ class Choice(NamedTuple):
     @property
     def link(self) -> Link:
         """The place of this choice."""
-        outcome = {"split": self.split, "category": self.category, "words": self.words}
-        return Link(tab=Tab.DATA, data=self.data, view=f"{ITEMS}-{self.truth}" if self.truth else "", **outcome)
+        view = f"{ITEMS}-{self.truth}" if self.truth else ""
+        return Link(tab=Tab.DATA, data=self.data, view=view, split=self.split, category=self.category, words=self.words)
 
 
 class DataHandlers:
@@ -54,7 +54,8 @@ class DataHandlers:
 
     def chosen(self, *values: Any) -> Update:
         """Show what is chosen on the screen, from the first page on."""
-        return self._drawn(Choice(*(value or "" for value in values[:-1]), bool(values[-1])))
+        data, split, category, truth, words, twins = (value or "" for value in values)
+        return self._drawn(Choice(data, split, category, truth, words, bool(twins)))
 
     def turn(
         self, data: str | None, split: str, category: str, truth: str, words: str, twins: bool, event: gr.EventData
@@ -102,7 +103,7 @@ class DataHandlers:
         if item is None:
             return {self.parts.errors: render.error_bar(["there is no item yet; choose a hazard and press Begin"])}
         try:
-            edits = dict(zip(constructing.EDITABLE, (text or "" for text in texts), strict=True))
+            edits: dict[str, str] = dict(zip(constructing.EDITABLE, (text or "" for text in texts), strict=True))
             return self._live(constructing.advance(item, edits))
         except PROBLEMS as error:
             return {self.parts.errors: render.error_bar([str(error)])}

@@ -76,7 +76,7 @@ def groups_of(boards: Sequence[pd.DataFrame]) -> list[str]:
 def overview(boards: Sequence[pd.DataFrame], group: str, published: pd.DataFrame | None = None) -> Overview:
     """Rates of all variants of some runs on one group of items, beside published ones if given."""
     frame = pd.concat([*boards, *([] if published is None else [published])], ignore_index=True)
-    shown = frame[frame.group == group]
+    shown = plots.untyped(frame)[frame.group == group]
     return Overview(plots.leaderboard(shown), plots.safety_plane(shown), _board_table(shown), frame)
 
 
@@ -140,7 +140,7 @@ def judges(evaluations: Evaluations, name: str, metric: str) -> Judges:
         raise SettingsError(f"{name} has no verdicts yet; judge it with `mis judge`")
     board = pd.concat(boards, ignore_index=True)
     groups = set(board.group)
-    frame = board[board.group == ALL] if ALL in groups else board
+    frame = plots.untyped(board)[board.group == ALL] if ALL in groups else board
     return Judges(plots.judge_swap(frame, metric=metric), _swap_table(frame, metric), frame)
 
 
@@ -150,7 +150,7 @@ def one_item(grid: pd.DataFrame, item: str) -> Judges:
     Raises:
         DataError: the item was not taken apart in this run.
     """
-    frame = grid[grid.id == item]
+    frame = plots.untyped(grid)[grid.id == item]
     if frame.empty:
         raise DataError(f"the item {item!r:.80} was not taken apart in this run; choose one of those listed")
     in_order = frame[~frame.condition.str.startswith("swap")].dropna(subset=["second"])
@@ -163,7 +163,7 @@ def flip_table(matrix: pd.DataFrame, run: Evaluated, before: str, after: str) ->
     """Outcomes of one variant against those of another, harmful items and benign twins apart; a number opens its items."""
     parts = (("harmful items", HARMFUL_OUTCOMES, True), ("benign twins", BENIGN_OUTCOMES, False))
     drawn = [
-        _flips_of(matrix[matrix.harmful == harmful], title, outcomes, run, before, after)
+        _flips_of(plots.untyped(matrix)[matrix.harmful == harmful], title, outcomes, run, before, after)
         for title, outcomes, harmful in parts
     ]
     return f'<div class="mis-flips">{"".join(drawn)}</div>'
@@ -174,7 +174,7 @@ def _flips_of(
 ) -> str:
     if matrix.empty:
         return ""
-    counts = {(row.before, row.after): row.n for row in matrix.itertuples()}
+    counts = {(row.before, row.after): row.n for row in plots.untyped(matrix).itertuples()}
     named = [outcome for outcome in (*outcomes, Outcome.UNSCORED) if any(outcome in pair for pair in counts)]
     most = max(counts.values())
 
@@ -222,8 +222,8 @@ def _board_table(frame: pd.DataFrame) -> str:
     """One line a variant, a column a metric, each cell with its interval, the numbers of items beside."""
     keys = ["run", "tag", "variant", "judge", "published"]
     rows: list[dict[str, Any]] = []
-    for values, lines in frame.groupby(keys, sort=False, dropna=False):
-        rates = {row.metric: row for row in lines.itertuples()}
+    for values, lines in plots.untyped(frame).groupby(keys, sort=False, dropna=False):
+        rates = {row.metric: row for row in plots.untyped(lines).itertuples()}
         counts = {"n_harmful": _count(rates.get("asr")), "n_benign": _count(rates.get("over_refusal"))}
         rows.append(dict(zip(keys, values, strict=True)) | {name: rates.get(name) for name in SHOWN_METRICS} | counts)
     wide = pd.DataFrame(rows, columns=pd.Index([*keys, *SHOWN_METRICS, "n_harmful", "n_benign"]))
@@ -262,7 +262,7 @@ def _count(rate: Any) -> str:
 
 
 def _swap_table(frame: pd.DataFrame, metric: str) -> str:
-    shown = frame[frame.metric == metric]
+    shown = plots.untyped(frame)[frame.metric == metric]
     cells: dict[str, Callable[[Any], str]] = {
         "value": lambda row: (
             "-" if pd.isna(row.value) else f"<b>{row.value:.1f}</b><small>{row.low:.1f}-{row.high:.1f}</small>"

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gradio as gr
-from gradio.components import Component
 
 from workbench import constructing, render_data
 from workbench.constructing import EDITABLE
@@ -54,7 +53,7 @@ class Parts:
     ports: Ports
 
     @property
-    def choosers(self) -> list[Component]:
+    def choosers(self) -> list[Any]:
         """What is filtered by, in the order of ``handlers_data.Choice``."""
         return [self.data, self.split, self.category, self.truth, self.words, self.twins]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from mis_lib.metrics import ALL, METRICS
 from workbench import results
@@ -61,7 +60,7 @@ class Parts:
     place: gr.Textbox
 
     @property
-    def choosers(self) -> list[Component]:
+    def choosers(self) -> list[Any]:
         """What the handlers read, in the order of ``handlers_results.Choice``."""
         return [
             self.view, self.runs, self.group, self.published, self.run, self.judge, self.before, self.after, self.by, self.metric, self.ablation, self.item

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mis_lib.analysis.plot_style import COLOURS
-from mis_lib.analysis.plots import empty, layout_of, need
+from mis_lib.analysis.plots import empty, layout_of, need, untyped
 from mis_lib.metrics import METRICS
 from mis_lib.schema import Outcome
 
@@ -44,7 +44,7 @@ def category_heatmap(frame: pd.DataFrame, *, before: str = "before", after: str 
         return empty("Choose two variants that answered the same items")
     metrics = [metric for metric in METRICS if metric in set(frame.metric)]
     groups = list(dict.fromkeys(frame.group))[::-1]
-    cells = {(row.group, row.metric): row for row in frame.itertuples()}
+    cells = {(row.group, row.metric): row for row in untyped(frame).itertuples()}
     better, texts, hover = [], [], []
     for group in groups:
         row = [cells.get((group, metric)) for metric in metrics]
@@ -120,7 +120,7 @@ def ablation_grid(frame: pd.DataFrame) -> go.Figure:
     names = list(OUTCOME_COLOURS)
     figure = make_subplots(1, len(variants), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=variants)
     for column, variant in enumerate(variants, 1):
-        grid = frame[frame.variant == variant].pivot_table(
+        grid = untyped(frame)[frame.variant == variant].pivot_table(
             index="first", columns="second", values="outcome", aggfunc="first", sort=False
         )
         words = [[_words(cell) if isinstance(cell, str) else "" for cell in row] for row in grid.to_numpy()]
@@ -140,7 +140,7 @@ def ablation_grid(frame: pd.DataFrame) -> go.Figure:
             row=1,
             col=column,
         )
-    figure.update_layout(layout_of(140 + 44 * frame["first"].nunique()))
+    figure.update_layout(layout_of(140 + 44 * int(untyped(frame)["first"].nunique())))
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_yaxes(title="image 1", col=1)
     return figure.update_xaxes(showgrid=False, title="image 2")

@@ -49,7 +49,7 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
         metrics: keys of ``METRICS``, a panel each; a safety rate never without its over-refusal.
     """
     need(frame, "leaderboard", "run", "tag", "variant", "metric", *RATE, "published")
-    shown = frame[frame.metric.isin(metrics) & frame.value.notna()]
+    shown = untyped(frame)[frame.metric.isin(metrics) & frame.value.notna()]
     if shown.empty:
         return empty("No scored responses yet: run <b>mis report</b>")
     shown = shown.assign(line=_lines(shown)).sort_values(["published", "line"], ascending=False)
@@ -62,11 +62,11 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
         subplot_titles=[_title(metric) for metric in metrics],
     )
     for column, metric in enumerate(metrics, 1):
-        rows = shown[shown.metric == metric]
-        for variant, look in looks(rows[~rows.published].variant).items():
-            figure.add_trace(_dots(rows[(rows.variant == variant) & ~rows.published], look), row=1, col=column)
+        rows = untyped(shown)[shown.metric == metric]
+        for variant, look in looks(untyped(rows)[~rows.published].variant).items():
+            figure.add_trace(_dots(untyped(rows)[(rows.variant == variant) & ~rows.published], look), row=1, col=column)
         if rows.published.any():
-            figure.add_trace(_dots(rows[rows.published], Look(INK, "circle-open")), row=1, col=column)
+            figure.add_trace(_dots(untyped(rows)[rows.published], Look(INK, "circle-open")), row=1, col=column)
     figure.update_layout(layout_of(110 + 30 * len(order)))
     figure.update_yaxes(categoryorder="array", categoryarray=order)
     return figure.update_xaxes(range=[-4, 104], ticksuffix=" %", tickvals=[0, 50, 100])
@@ -80,15 +80,15 @@ def safety_plane(frame: pd.DataFrame) -> go.Figure:
     """
     need(frame, "safety_plane", "run", "tag", "variant", "metric", *RATE, "published")
     keys = ["run", "tag", "variant", "published"]
-    rates = {metric: frame[frame.metric == metric][[*keys, *RATE]] for metric in ("asr", "over_refusal")}
+    rates = {metric: untyped(frame)[frame.metric == metric][[*keys, *RATE]] for metric in ("asr", "over_refusal")}
     both = rates["asr"].merge(rates["over_refusal"], on=keys, suffixes=("_asr", "_or"))
-    both = both[both.value_asr.notna() & both.value_or.notna()]
+    both = untyped(both)[both.value_asr.notna() & both.value_or.notna()]
     if both.empty:
         return empty("Needs attack success <b>and</b> over-refusal of the same run: run <b>mis report</b>")
     figure = blank(460)
     _corners(figure)
     for variant, look in looks(both.variant).items():
-        rows = both[both.variant == variant]
+        rows = untyped(both)[both.variant == variant]
         figure.add_scatter(
             x=rows.value_or,
             y=rows.value_asr,
@@ -104,7 +104,7 @@ def safety_plane(frame: pd.DataFrame) -> go.Figure:
             hovertext=[
                 f"{row.variant} · {row.run or row.tag}<br>ASR {row.value_asr:.1f} [{row.low_asr:.1f}, {row.high_asr:.1f}], "
                 f"n {row.n_asr}<br>over-refusal {row.value_or:.1f} [{row.low_or:.1f}, {row.high_or:.1f}], n {row.n_or}"
-                for row in rows.itertuples()
+                for row in untyped(rows).itertuples()
             ],
             hoverinfo="text",
         )
@@ -120,14 +120,14 @@ def judge_swap(frame: pd.DataFrame, *, metric: str = "asr") -> go.Figure:
         metric: a key of ``METRICS``.
     """
     need(frame, "judge_swap", "variant", "judge", "metric", *RATE)
-    shown = frame[(frame.metric == metric) & frame.value.notna()]
+    shown = untyped(frame)[(frame.metric == metric) & frame.value.notna()]
     if shown.empty:
         return empty("No verdicts yet: run <b>mis judge</b>")
     variants = list(dict.fromkeys(shown.variant))
     figure = blank(150 + 46 * len(variants))
     styles = looks(shown.judge)
     for place, (judge, look) in enumerate(styles.items()):
-        rows = shown[shown.judge == judge]
+        rows = untyped(shown)[shown.judge == judge]
         shift = (place - (len(styles) - 1) / 2) * min(0.22, 0.7 / len(styles))
         figure.add_scatter(
             x=rows.value,
@@ -136,7 +136,9 @@ def judge_swap(frame: pd.DataFrame, *, metric: str = "asr") -> go.Figure:
             mode="markers",
             name=judge,
             marker={"color": look.colour, "size": 10, "symbol": look.mark},
-            hovertext=[f"{row.judge}: {told}" for row, told in zip(rows.itertuples(), _told(rows), strict=True)],
+            hovertext=[
+                f"{row.judge}: {told}" for row, told in zip(untyped(rows).itertuples(), _told(rows), strict=True)
+            ],
             hoverinfo="text",
         )
     figure.update_yaxes(
@@ -158,11 +160,11 @@ def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figur
         return empty("No step yet: the first loss appears here when it is logged")
     figure = make_subplots(1, 2, horizontal_spacing=0.1, subplot_titles=["loss (nats a token)", "rates (%)"])
     for segment, look in looks(losses.segment).items():
-        rows = losses[(losses.segment == segment) & losses.loss.notna()]
+        rows = untyped(losses)[(losses.segment == segment) & losses.loss.notna()]
         line = {"color": look.colour, "width": 3 if segment == "all" else 1.6, "dash": DASHES.get(segment, "solid")}
         figure.add_scatter(x=rows.step, y=rows.loss, mode="lines", name=segment, line=line, row=1, col=1)
     for metric, look in looks(evaluations.metric).items():
-        rows = evaluations[(evaluations.metric == metric) & evaluations.value.notna()].rename(
+        rows = untyped(evaluations)[(evaluations.metric == metric) & evaluations.value.notna()].rename(
             columns={"metric": "variant"}
         )
         figure.add_scatter(
@@ -175,7 +177,7 @@ def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figur
             line={"color": look.colour, "width": 1.6},
             hovertext=[
                 f"step {row.step}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}], n {row.n}"
-                for row in rows.itertuples()
+                for row in untyped(rows).itertuples()
             ],
             hoverinfo="text",
             row=1,
@@ -184,6 +186,11 @@ def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figur
     figure.update_layout(layout_of(380), margin_t=76, legend_y=1.1)
     figure.update_xaxes(title="step").update_yaxes(rangemode="tozero", col=1)
     return figure.update_yaxes(range=[-3, 103], col=2)
+
+
+def untyped(frame: pd.DataFrame) -> Any:
+    """The frame, for selections and rows whose columns the type stubs of pandas cannot know."""
+    return frame
 
 
 def blank(height: int) -> go.Figure:
@@ -226,7 +233,8 @@ def _dots(rows: pd.DataFrame, look: Look) -> go.Scatter:
 def _lines(frame: pd.DataFrame) -> list[str]:
     """What stands at the left of each row: variant and run; published rows say so."""
     return [
-        f"{row.variant} (published)" if row.published else f"{row.variant} · {row.run}" for row in frame.itertuples()
+        f"{row.variant} (published)" if row.published else f"{row.variant} · {row.run}"
+        for row in untyped(frame).itertuples()
     ]
 
 
@@ -249,7 +257,7 @@ def _told(rows: pd.DataFrame) -> list[str]:
         + (f"[{row.low:.1f}, {row.high:.1f}]<br>" if pd.notna(row.low) else "(no interval published)<br>")
         + (f"n {row.n:,.0f}" if pd.notna(row.n) else "n not published")
         + (f", {row.n_unscored:,.0f} unscored" if pd.notna(row.n_unscored) and row.n_unscored else "")
-        for row in rows.itertuples()
+        for row in untyped(rows).itertuples()
     ]
 
 
