@@ -110,7 +110,10 @@ def mcnemar_exact(one_way: int, other_way: int) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p values of several tests of one table, adjusted by Holm's method so that the table as a whole keeps the level."""
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
+    if not p_values:
+        return []
+    adjusted: Any = multipletests(p_values, method="holm")[1]
+    return [float(p) for p in adjusted]
 
 
 def cluster_mean(

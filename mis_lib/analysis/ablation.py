@@ -31,7 +31,7 @@ from mis_lib.store.runs import Run
 PROBES = "probes.jsonl"
 ORIGINAL, SWAP, SWAP_RENAMED, ALL = "original", "swap", "swap-renamed", "all"
 DECLINES = frozenset({Outcome.REASONED, Outcome.REFUSED, Outcome.OVER_REFUSED})
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+ORDINALS: tuple[str, ...] = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
 class State(StrEnum):
@@ -162,7 +162,7 @@ def draw_blank(path: Path, state: State, seed: int = 0) -> Path:
 def rename_ordinals(question: str, count: int) -> str:
     """The question with "first" and "last" ... exchanged, as it has to be asked when ``count`` images come in reverse order."""
     names = ORDINALS[:count]
-    exchanged = dict(zip(names, reversed(names), strict=True))
+    exchanged: dict[str, str] = dict(zip(names, reversed(names), strict=True))
     return re.sub(
         rf"\b({'|'.join(names)})\b",
         lambda found: _same_case(exchanged[found[0].lower()], found[0]),

@@ -126,7 +126,7 @@ def read_samples(run: Run, responses: Sequence[Response], data: Path | None = No
     """
     wanted = {response.sample_id for response in responses}
     kept, place = run.samples() if data is None else [], data or Path(run.config.data)
-    samples = [sample for sample in kept if sample.id in wanted]
+    samples: list[Sample] = [sample for sample in kept if sample.id in wanted]
     if len(samples) < len(wanted) and place.exists():
         samples = list(_find(wanted, place))
     if lost := wanted - {sample.id for sample in samples}:

@@ -78,8 +78,8 @@ class Published(Record):
 @cache
 def published() -> tuple[Published, ...]:
     """Every number, in the order of the file, with the flags that follow from the row sums."""
-    with importlib.resources.files("mis_lib").joinpath(FILE).open(encoding="utf-8", newline="") as stream:
-        rows = [_read(row) for row in csv.DictReader(stream)]
+    text = importlib.resources.files("mis_lib").joinpath(FILE).read_text(encoding="utf-8")
+    rows = [_read(row) for row in csv.DictReader(text.splitlines())]
     sums = row_sums(rows)
     return tuple(_flagged(row, sums.get(_row(row))) for row in rows)
 
