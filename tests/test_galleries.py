@@ -80,6 +80,11 @@ def test_a_rate_is_told_with_n_interval_and_what_was_not_scored() -> None:
     assert showing.told(pd.Series({"value": 50.0, "low": 10.0, "high": 90.0, "n": 4})) == "50.0 % (10.0-90.0, n = 4)"
 
 
+def test_a_difference_without_an_interval_says_none() -> None:
+    frame = pd.DataFrame({"difference": [-16.7, 0.0], "low": [-50.0, None], "high": [0.0, None]})
+    assert [showing.points(row) for row in frame.itertuples()] == ["-16.7 points (-50.0 to +0.0)", "+0.0 points"]
+
+
 def test_a_log_becomes_losses_by_segment_and_rates() -> None:
     lines = [
         {"step": 1, "loss": 2.0, "loss_by_segment": {"answer": 1.5}},

@@ -74,6 +74,16 @@ def told(rate: Any) -> str:
     return f"{rate.value:.1f} % ({rate.low:.1f}-{rate.high:.1f}, n = {rate.n:.0f}{unscored})"
 
 
+def points(difference: Any) -> str:
+    """A paired difference as sentences say it: "-16.7 points (-50.0 to +0.0)"; without an interval where nothing varied.
+
+    Args:
+        difference: row of ``frames.differences`` with difference, low, high.
+    """
+    said = f"{difference.difference:+.1f} points"
+    return said if pd.isna(difference.low) else f"{said} ({difference.low:+.1f} to {difference.high:+.1f})"
+
+
 def facts(values: Mapping[str, object]) -> pd.DataFrame:
     """A few named facts as a table of one column, long texts in full."""
     return pd.DataFrame({"": values.values()}, index=pd.Index(list(values)))
