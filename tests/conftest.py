@@ -44,7 +44,9 @@ def postgres_server() -> Iterator[str]:
     """URL of a PostgreSQL server that the tests start for themselves."""
     programs = postgres.find_programs()
     if programs is None:
-        missing("no PostgreSQL: neither initdb on the PATH nor /usr/lib/postgresql (Debian: apt-get install postgresql)")
+        missing(
+            "no PostgreSQL: neither initdb on the PATH nor /usr/lib/postgresql (Debian: apt-get install postgresql)"
+        )
     with postgres.cluster(programs) as server:
         yield server
 

@@ -207,7 +207,7 @@ def test_a_half_written_feature_is_computed_again(
     assert cache
     before = cache.features(places[4])
     with (cache.folder / "features.bin").open("r+b") as stream:  # a writer that was killed within the last image
-        stream.truncate(cache.bytes - 10)
+        stream.truncate(cache.size - 10)
     again, worth, _ = prepare_features(loaded, encoder, places, settings)
     assert worth and again and worth.computed == 1
     for mine, theirs in zip(again.features(places[4]), before, strict=True):

@@ -69,7 +69,12 @@ class AnnotateHandlers:
     def record(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
         """Keep what the form says."""
         sent = detail(event)
-        fields = sent.get("place"), sent.get("decision"), str(sent.get("id", "")), str(sent.get("reason", ""))
+        fields = (
+            str(sent.get("place") or ""),
+            sent.get("decision"),
+            str(sent.get("id", "")),
+            str(sent.get("reason", "")),
+        )
         return updates(annotate.record(self.desk, ask_of(values, request), *fields))
 
     def undo(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
@@ -123,10 +128,10 @@ def ask_of(values: tuple[Any, ...], request: gr.Request) -> Ask:
     """Run, filters, blind and author, in the order of the inputs."""
     run, *chosen, blind, author = values
     filters = {name: value or ANY for name, value in zip(FILTERS, chosen, strict=True)}
-    known = filters["whose"] in list(Whose)
+    whose = Whose(filters["whose"]) if filters["whose"] in list(Whose) else Whose.OPEN
     return Ask(
         run or "",
-        Filter(**filters | {"whose": filters["whose"] if known else Whose.OPEN}),
+        Filter(**filters | {"whose": whose}),
         bool(blind),
         who(request, author),
     )

@@ -5,7 +5,7 @@ Enter, under an id drawn before the first try. Everything sent tells which respo
 """
 
 import getpass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -95,7 +95,9 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> N
     form.undo(handlers.undo, inputs=asked, outputs=shown, trigger_mode="multiple", **quiet)
     form.preview(handlers.preview, outputs=preview, trigger_mode="always_last", **quiet)
     gr.on(accordion.expand, handlers.agreement, outputs=table, **quiet)
-    gr.api(handlers.api_record, api_name="annotate", queue=False)
+    gr.api(  # pyright: ignore[reportPrivateImportUsage]
+        handlers.api_record, api_name="annotate", queue=False
+    )
 
 
 def _loop_part(desk: Desk, trainings: Trainings) -> None:
@@ -109,7 +111,7 @@ def _loop_part(desk: Desk, trainings: Trainings) -> None:
             start = gr.Button("Start the re-tune", variant="primary", min_width=150, elem_id="mis-delta-start")
         made, started = html("", "mis-delta-made"), html("", "mis-delta-started")
     folder = gr.Textbox(visible=False)
-    private = {"show_progress": "hidden", "api_visibility": "private"}
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     gr.on(
         make.click, lambda *values: loop.make(desk, *values), inputs=[name, replay], outputs=[made, folder], **private
     )

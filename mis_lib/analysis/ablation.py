@@ -161,7 +161,7 @@ def draw_blank(path: Path, state: State, seed: int = 0) -> Path:
 
 def rename_ordinals(question: str, count: int) -> str:
     """The question with "first" and "last" ... exchanged, as it has to be asked when ``count`` images come in reverse order."""
-    names = ORDINALS[:count]
+    names: Sequence[str] = ORDINALS[:count]
     exchanged: dict[str, str] = dict(zip(names, reversed(names), strict=True))
     return re.sub(
         rf"\b({'|'.join(names)})\b",

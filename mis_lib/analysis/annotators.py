@@ -6,6 +6,7 @@ Both are nominal and take out what chance alone would give. They stand on the re
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import krippendorff
 import numpy as np
@@ -74,7 +75,7 @@ def _kappa(both: Sequence[tuple[Outcome, Outcome]]) -> Coefficient:
     table = np.zeros((len(used), len(used)))
     for a, b in both:
         table[used.index(a), used.index(b)] += 1
-    found = cohens_kappa(table)
+    found: Any = cohens_kappa(table)
     low, high = float(found.kappa_low), float(found.kappa_upp)
     return Coefficient(value=float(found.kappa), low=max(-1.0, low), high=min(1.0, high), n=len(both))
 

@@ -1,5 +1,7 @@
 """Figures of data sets: tidy frames of ``datasets`` and ``shortcuts`` in, Plotly figures out. Titles say what is counted and how many."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
@@ -16,12 +18,15 @@ def category_bars(counts: pd.DataFrame, title: str) -> go.Figure:
         category_orders={"name": order[::-1]}, color_discrete_sequence=COLOURS, template=TEMPLATE,
     )  # fmt: skip
     totals = named.groupby("file", sort=False)["n"].sum()
-    for trace in figure.data:
+    traces: Any = figure.data  # Plotly's stubs know no traces
+    for trace in traces:
         trace.name = f"{trace.name} (n = {totals[trace.name]:,})"
     figure.update_traces(textposition="outside", cliponaxis=False)
     figure.update_xaxes(title="share of the harmful items (%); numbers: items")
     figure.update_yaxes(title="")
-    return figure.update_layout(title=title, legend_title_text="", height=110 + 17 * len(order) * max(2, named["file"].nunique()))
+    return figure.update_layout(
+        title=title, legend_title_text="", height=110 + 17 * len(order) * max(2, named["file"].nunique())
+    )
 
 
 def length_boxes(words: pd.DataFrame, title: str) -> go.Figure:
@@ -31,7 +36,8 @@ def length_boxes(words: pd.DataFrame, title: str) -> go.Figure:
         color_discrete_map={"harmful": HARMFUL, "benign": BENIGN}, category_orders={"text": ["question", "answer"]},
     )  # fmt: skip
     counts = words.groupby("kind")["words"].size() // 2
-    for trace in figure.data:
+    traces: Any = figure.data  # Plotly's stubs know no traces
+    for trace in traces:
         trace.name = f"{trace.name} (n = {counts[trace.name]:,} items)"
     figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
     figure.update_yaxes(title="words", col=1, rangemode="tozero")
@@ -48,7 +54,8 @@ def shortcut_bars(found: pd.DataFrame, title: str) -> go.Figure:
         error_y_minus="below", color_discrete_sequence=COLOURS, template=TEMPLATE,
     )  # fmt: skip
     counts = found.groupby("split", sort=False)["n"].first()
-    for trace in figure.data:
+    traces: Any = figure.data  # Plotly's stubs know no traces
+    for trace in traces:
         trace.name = f"{trace.name} (n = {counts[trace.name]:,})"
     said = {"trained": "classifier trained on train", "bound": "best possible, fitted on the split itself"}
     figure.for_each_annotation(lambda note: note.update(text=said[note.text.partition("=")[2]]))

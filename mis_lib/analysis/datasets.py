@@ -7,6 +7,7 @@ MIS's own distribution over its test set (easy and hard, 2,185 items; paper tabl
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -54,7 +55,7 @@ def item_frame(splits: Mapping[str, Sequence[Sample]]) -> pd.DataFrame:
 def sizes(items: pd.DataFrame) -> pd.DataFrame:
     """What each file holds: items, harmful and benign ones, twin pairs, questions, categories and sub-categories."""
     _require(items, "file", "harmful", "twin_id", "question", "category", "sub_category")
-    groups = items.groupby("file", sort=False)
+    groups: Any = items.groupby("file", sort=False)
     return pd.DataFrame(
         {
             "items": groups.size(),
@@ -109,7 +110,7 @@ def shared_with(items: pd.DataFrame, train: str = "train") -> pd.DataFrame:
     rows = []
     for name, others in items[(items["file"] != train) & items["twin_id"].notna()].groupby("file", sort=False):
         measures = {
-            "both objects, each alone": others["objects"].map(lambda names: set(names) <= singles),
+            "both objects, each alone": pd.Series([singles.issuperset(names) for names in others["objects"]]),
             "the pair of objects": others["objects"].isin(pairs),
             "the question": others["question"].isin(questions),
         }

@@ -125,8 +125,9 @@ def read_samples(run: Run, responses: Sequence[Response], data: Path | None = No
         DataError: some cannot be found; names the first and where it was looked for.
     """
     wanted = {response.sample_id for response in responses}
-    kept, place = run.samples() if data is None else [], data or Path(run.config.data)
-    samples: list[Sample] = [sample for sample in kept if sample.id in wanted]
+    kept: Sequence[Sample] = run.samples() if data is None else []
+    place = data or Path(run.config.data)
+    samples = [sample for sample in kept if sample.id in wanted]
     if len(samples) < len(wanted) and place.exists():
         samples = list(_find(wanted, place))
     if lost := wanted - {sample.id for sample in samples}:

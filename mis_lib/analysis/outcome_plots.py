@@ -30,7 +30,7 @@ def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
     }
     kinds = [f"{kind} (n = {n:.0f})" for kind, n in counts.items()]
     shown["kind"] = shown["metric"].map(lambda name: kinds[name not in harmful])
-    shown["outcome"] = shown["metric"].map(lambda name: METRICS[name].label)
+    shown["outcome"] = shown["metric"].map({name: metric.label for name, metric in METRICS.items()})
     figure = px.bar(
         shown, x="value", y="variant", color="outcome", facet_col="kind", orientation="h", template=TEMPLATE,
         text=shown["value"].map(lambda value: f"{value:.0f}" if value >= 6 else ""),

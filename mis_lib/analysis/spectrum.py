@@ -183,7 +183,7 @@ def _cumulated(energy_K: np.ndarray) -> np.ndarray:
 
 def _over_layers(curves: pd.DataFrame) -> pd.DataFrame:
     groups = curves.groupby(["variant", "side", "directions"], sort=False)["energy"]
-    named = {"low": lambda part: part.quantile(0.1), "high": lambda part: part.quantile(0.9)}
+    named: Any = {"low": lambda part: part.quantile(0.1), "high": lambda part: part.quantile(0.9)}
     return groups.agg(energy="median", n="size", **named).reset_index()
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -100,7 +100,8 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
         likely[variant] = likelihoods(loaded, adapter, items)
     edits = []
     if settings.taus:
-        unwrapped = LoadedModel(_plain(loaded), loaded.processor)
+        model: Any = _plain(loaded)
+        unwrapped = LoadedModel(model, loaded.processor)
         calibration = quadruples(pairs_of(read_split(folder, TRAIN, settings.calibration)), folder)
         for tau in settings.taus:
             console.say(f"Editing the base, tau {tau:g}, with {len(calibration)} calibration quadruples")
@@ -211,5 +212,5 @@ def _telling_layer(frame: "pd.DataFrame") -> int:
     tuned = wide.drop(columns=first)
     moved = tuned.ne(wide[first], axis=0).any(axis=1).groupby("layer").any()
     layers = moved.index[moved] if moved.any() else moved.index
-    best = (tuned if len(tuned.columns) else wide).xs("probe", level="measure").max(axis=1).loc[layers]
+    best = (tuned if len(tuned.columns) else wide).xs("probe", level="measure").T.max().loc[layers]
     return int(best[best == best.max()].index.max())

@@ -31,7 +31,7 @@ ADAPTERS = Path(str(importlib.resources.files("mis_lib.models"))) / "adapters"
 IMAGE_TOKEN = "<image>"
 IMAGE_SIZE = 224
 PROJECTOR_FILE, UPDATE_FILE = "projector.safetensors", "update.safetensors"
-FORMAT = 1  # raise when the way of assembling changes, so that old caches are rebuilt
+FORMAT = 2  # raise when the way of assembling changes, so that old caches are rebuilt
 
 # ChatML as SmolLM2 knows it, without a default system prompt; several images are numbered, as InternVL does
 CHAT_TEMPLATE = (

@@ -93,7 +93,7 @@ class RunCallback(TrainerCallback):
         self._since = self._began = time.perf_counter()
         self._first = state.global_step
 
-    def on_step_end(
+    def on_step_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         """Log, evaluate, and decide about a checkpoint and about going on."""
@@ -144,10 +144,11 @@ class RunCallback(TrainerCallback):
         trainer = self._trainer()
         if self.evaluate is not None and state.is_world_process_zero:
             began = time.perf_counter()
-            trainer.model.eval()
+            model: Any = trainer.model
+            model.eval()
             with trainer.accelerator.autocast():
-                found = self.evaluate(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class)
-            trainer.model.train()
+                found = self.evaluate(trainer.accelerator.unwrap_model(model), trainer.processing_class)
+            model.train()
             self._write(state, {"step": state.global_step, "eval": dict(found)})
             self._since += time.perf_counter() - began  # answering is no training time
         trainer.accelerator.wait_for_everyone()

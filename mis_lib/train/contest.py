@@ -96,7 +96,7 @@ class Clock(TrainerCallback):
             torch.cuda.synchronize()
         return time.perf_counter(), time.process_time()
 
-    def seconds(self, warmup: int) -> dict[str, list[float]]:
+    def seconds(self, warmup: int) -> dict[str, Any]:
         """Of each step but the first ``warmup``, as fields of ``Measured``."""
         taken = [[b - a for a, b in zip(start, end, strict=True)] for start, end in pairwise(self.ends)][warmup:]
         return {
@@ -155,7 +155,8 @@ def _trl(contestant: Contestant) -> Measured:
     """TRL's ``SFTTrainer`` with its own collator, loss on answers only; images are read when a row is collated."""
     try:
         from datasets import Dataset
-        from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTConfig, SFTTrainer
+        from trl.trainer.sft_config import SFTConfig
+        from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTTrainer
     except ImportError as error:
         raise MissingPackageError(
             f'the comparison needs the package trl ({error}); pip install "mis-workbench[bench]"'

@@ -16,8 +16,8 @@ import torch
 from accelerate.utils import set_seed
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments
-from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.utils import is_liger_kernel_available
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.utils.import_utils import is_liger_kernel_available
 
 from mis_lib.errors import MissingPackageError, SettingsError
 from mis_lib.models.device import has_bfloat16_products
@@ -341,6 +341,7 @@ def make_trainer(
 
 def training_arguments(loaded: Loaded, settings: TrainSettings, plan: Plan, folder: Path) -> TrainingArguments:
     """The settings in transformers' words; what is decided here in place of it is switched off there."""
+    checkpointing: dict[str, Any] = {"activation_checkpointing": True} if settings.gradient_checkpointing else {}
     args = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=plan.steps,
@@ -355,7 +356,7 @@ def training_arguments(loaded: Loaded, settings: TrainSettings, plan: Plan, fold
         seed=settings.seed,
         bf16=loaded.autocast,
         use_cpu=loaded.device == "cpu",
-        **({"activation_checkpointing": True} if settings.gradient_checkpointing else {}),
+        **checkpointing,
         use_liger_kernel=settings.liger,
         liger_kernel_config={"fused_linear_cross_entropy": False, "cross_entropy": False} if settings.liger else None,
         save_strategy="no",

@@ -107,7 +107,7 @@ class FeatureCache:
         self._load()
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Size on disk."""
         path = self.folder / NUMBERS
         return path.stat().st_size if path.exists() else 0
@@ -192,7 +192,7 @@ class FeatureCache:
         """Read the index; entries whose numbers are not whole (a killed writer) count as missing."""
         path = self.folder / INDEX
         entries = read_records(path, Entry) if path.exists() else []
-        size = self.bytes // self.dtype.itemsize
+        size = self.size // self.dtype.itemsize
         self._entries = {entry.image: entry for entry in entries if entry.end <= size}
         self._numbers = None
 
@@ -215,7 +215,7 @@ class FeatureCache:
             images=different,
             computed=computed,
             shown=shown,
-            megabytes=round(self.bytes / 1e6, 2),
+            megabytes=round(self.size / 1e6, 2),
             seconds=round(seconds, 2),
             seconds_per_image=round(each, 5),
             milliseconds_to_read=round(1000 * reading, 3),

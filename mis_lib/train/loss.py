@@ -102,7 +102,7 @@ class AnswerHead:
         self._plain = head.forward
         self._labels: torch.Tensor | None = None
         self._losses: Losses | None = None
-        head.forward = self._forward
+        setattr(head, "forward", self._forward)  # noqa: B010  (modules of torch are typed to have a fixed one)
 
     @contextmanager
     def armed(self, labels: torch.Tensor) -> Iterator[None]:

@@ -17,7 +17,7 @@ from mis_lib.train.parts import ADAPTER
 
 def shorten(model: nn.Module) -> int:
     """Exchange the ``forward`` of all plain LoRA layers of a model; returns how many there are."""
-    layers = [module for module in model.modules() if isinstance(module, Linear) and _is_plain(module)]
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, Linear) and _is_plain(module)]
     for layer in layers:
         layer.forward = partial(_forward, layer)
     return len(layers)

@@ -105,7 +105,7 @@ def _below_each_other(
             *spread, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=query.shape[1] != key.shape[1]
         )  # (R, A, T, D)
     else:
-        found = _plainly(*spread, scaling)
+        found = _plainly(spread[0], spread[1], spread[2], scaling)
     return found.transpose(1, 2).flatten(0, 1)[rows.above][None]
 
 

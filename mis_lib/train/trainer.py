@@ -85,7 +85,7 @@ class AnswerTrainer(Trainer):
         """The steps as they are: which rows belong to which device is already decided."""
         return make_loader(self.steps, self.workers, pin=self.args.device.type == "cuda")
 
-    def training_step(
+    def training_step(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, model: nn.Module, inputs: Step, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Forward and backward of all passes of a step; returns the mean loss over the answer tokens of all devices."""
