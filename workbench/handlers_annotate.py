@@ -127,7 +127,7 @@ def who(request: gr.Request, author: str | None) -> str:
 def ask_of(values: tuple[Any, ...], request: gr.Request) -> Ask:
     """Run, filters, blind and author, in the order of the inputs."""
     run, *chosen, blind, author = values
-    filters = {name: value or ANY for name, value in zip(FILTERS, chosen, strict=True)}
+    filters: dict[str, Any] = {name: value or ANY for name, value in zip(FILTERS, chosen, strict=True)}
     whose = Whose(filters["whose"]) if filters["whose"] in list(Whose) else Whose.OPEN
     return Ask(
         run or "",
