@@ -21,6 +21,7 @@ from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError, ModelError, SettingsError
 from mis_lib.generate import cpu
 from mis_lib.generate.cache import ROOM, RoomyLayer, make_room
+from mis_lib.generate.decode import cache_name
 from mis_lib.generate.local import answer, use_adapter
 from mis_lib.generate.rows import Group, find_groups, rows_under
 from mis_lib.generate.variants import MAX_QUESTION, Column, VariantEngine, _Answer
@@ -210,7 +211,7 @@ def test_stop_ends_within_a_token(engine: VariantEngine, images: list[Image.Imag
 def test_closing_frees_the_model_and_the_memory(engine: VariantEngine, images: list[Image.Image]) -> None:
     caches: weakref.WeakSet[Cache] = weakref.WeakSet()
     hook = engine._network.register_forward_pre_hook(
-        lambda module, args, kwargs: caches.add(kwargs["past_key_values"]), with_kwargs=True
+        lambda module, args, kwargs: caches.add(kwargs[cache_name(kwargs)]), with_kwargs=True
     )
     stream = engine.stream(images, QUESTION, ["base", "one"], SHORT)
     next(stream)

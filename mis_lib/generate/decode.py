@@ -7,7 +7,7 @@ Neither inference mode nor the number of threads is held across a ``yield``, as 
 """
 
 import inspect
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -28,9 +28,14 @@ def shares_images(network: Any) -> bool:
     return "mm_encoder_outputs" in inspect.signature(network.forward).parameters
 
 
+def cache_name(model_inputs: Mapping[str, Any]) -> str:
+    """What the model calls its cache of keys and values: ``cache`` from transformers 5.24 on, ``past_key_values`` before."""
+    return "cache" if "cache" in model_inputs else "past_key_values"
+
+
 def can_drop_rows(network: Any, model_inputs: Any) -> bool:
     """Whether rows can leave a batch on the way: all that is kept of a row lies in an ordinary cache and in inputs that begin with the rows."""
-    cache = model_inputs.get("past_key_values")
+    cache = model_inputs.get(cache_name(model_inputs))
     ordinary = type(cache) is DynamicCache and all(type(layer) in (DynamicLayer, RoomyLayer) for layer in cache.layers)
     positions = model_inputs.get("position_ids")
     own_positions = positions is None and any(hasattr(module, "rope_deltas") for module in network.modules())
@@ -44,6 +49,7 @@ def decode(
     settings: GenerationSettings,
     threads: Threads | None = None,
     seeds: Sequence[int] | None = None,
+    dropped: Callable[[Sequence[int]], None] = lambda rows: None,
 ) -> Generator[list[int], Sequence[int] | None, None]:
     """Yield one list of token ids a step, one for each row that is left, at most ``settings.max_new_tokens`` times.
 
@@ -57,13 +63,16 @@ def decode(
         settings: length and sampling.
         threads: decides about the CPU threads of each step, where there is something to decide.
         seeds: of each row's draws, if temperature is above 0 [default: the settings' for every row].
+        dropped: told which rows stay in the batch whenever others leave it, before the next step.
     """
     repeat = rows // len(inputs["input_ids"])
     sampling = {"do_sample": True, "temperature": settings.temperature or 1.0, "top_k": 0, "top_p": 1.0}
     with torch.inference_mode():
         return network.generate(
             **inputs,
-            custom_generate=partial(_steps, settings=settings, threads=threads, seeds=seeds or [settings.seed] * rows),
+            custom_generate=partial(
+                _steps, settings=settings, threads=threads, seeds=seeds or [settings.seed] * rows, dropped=dropped
+            ),
             num_return_sequences=repeat,
             max_new_tokens=settings.max_new_tokens,
             **sampling,
@@ -80,12 +89,13 @@ def _steps(
     settings: GenerationSettings,
     threads: Threads | None,
     seeds: Sequence[int],
+    dropped: Callable[[Sequence[int]], None],
     **model_inputs: Any,
 ) -> Generator[list[int], Sequence[int] | None, None]:
     """The loop that ``generate`` hands over to; ``input_ids`` (rows, T) is the prompt."""
     generators = [torch.Generator(input_ids.device).manual_seed(seed) for seed in seeds]
     shown = list(range(len(input_ids)))  # rows whose tokens are yielded
-    make_room(model_inputs.get("past_key_values"))
+    make_room(model_inputs.get(cache_name(model_inputs)))
     length = None  # of what the model has not read yet: at first the whole prompt
     for _ in range(settings.max_new_tokens):
         with torch.inference_mode(), threads.step() if threads and length else nullcontext():
@@ -109,6 +119,7 @@ def _steps(
         if can_drop_rows(network, model_inputs):
             with torch.inference_mode():
                 input_ids, model_inputs = _keep(input_ids, model_inputs, torch.tensor(shown, device=input_ids.device))
+            dropped(shown)
             generators, shown = [generators[row] for row in shown], list(range(len(shown)))
 
 
@@ -122,7 +133,7 @@ def _keep(
             kept[name] = value.index_select(1 if value.ndim == 3 else 0, rows)
         else:
             kept[name] = value
-    kept["past_key_values"].batch_select_indices(rows)
+    kept[cache_name(kept)].batch_select_indices(rows)
     return input_ids.index_select(0, rows), kept
 
 

@@ -92,19 +92,15 @@ class Engine:
             seeds: of each row's draws.
         """
         kept = list(adapters)
-        steps = decode(self.network, inputs, len(kept), settings, self.threads, seeds)
+
+        def drop(rows: Sequence[int]) -> None:
+            kept[:] = [kept[row] for row in rows]
+            for group in self.groups or []:
+                group.answer_under(kept)
+
+        steps = decode(self.network, inputs, len(kept), settings, self.threads, seeds, drop)
         with rows_under(self.groups or [], kept):
-            tokens = next(steps)
-            while True:
-                rows = yield tokens
-                if rows is not None:
-                    kept = [kept[row] for row in rows]
-                    for group in self.groups or []:
-                        group.answer_under(kept)
-                try:
-                    tokens = steps.send(rows)
-                except StopIteration:
-                    return
+            yield from steps
 
     def _pack(self) -> None:
         grouped = self.groups or []
