@@ -15,12 +15,17 @@ verbs = typer.Typer()
 
 
 class Stage(StrEnum):
-    """Shipped weights that can be trained anew."""
+    """What ``--train`` runs: fetching the material, the stages whose weights are shipped, and the same stages' steps for a CPU."""
 
+    GATHER = "gather"
     BASE = "base"
     MIRAGE = "mirage"
     REFUSAL = "refusal"
     TEXTUAL = "textual"
+    CPU = "cpu"
+
+
+MODULES = {Stage.GATHER: "gather", Stage.BASE: "base", Stage.CPU: "on_cpu"}  # the others are stages of ``safety``
 
 
 @verbs.command()
@@ -48,7 +53,8 @@ def build(
     train: Annotated[
         Stage | None,
         typer.Option(
-            "--train", help="Train shipped weights anew instead; further flags go to the stage (--train_help)."
+            "--train",
+            help="Fetch the material (gather FOLDER) or train shipped weights anew instead; what follows goes to the stage (--train_help).",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -70,9 +76,9 @@ def build(
 
 def run_stage(stage: Stage, args: list[str]) -> int:
     """Run a training stage in a process of its own, so that its memory and its GPU are free afterwards; returns its status."""
-    command = [sys.executable, "-m", "mis_lib.train.miniature.base"]
-    if stage is not Stage.BASE:
-        command = [sys.executable, "-m", "mis_lib.train.miniature.safety", "--stage", stage.value]
+    command = [sys.executable, "-m", f"mis_lib.train.miniature.{MODULES.get(stage, 'safety')}"]
+    if stage not in MODULES:
+        command += ["--stage", stage.value]
     flags = ["--help" if arg == "--train_help" else arg for arg in args]
     return subprocess.run([*command, *flags], check=False).returncode
 

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 from mis_lib.files import read_records
+from mis_lib.models.device import has_bfloat16_products
 from mis_lib.models.mini import PROJECTOR_FILE, UPDATE_FILE, assemble, merge_base
 from mis_lib.models.tower import read_weights
 from mis_lib.schema import Sample
@@ -53,6 +54,8 @@ class Material:
     def __init__(self, assets: Path, work: Path) -> None:
         self.model, processor = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
         self.model.requires_grad_(False)
+        if not has_bfloat16_products():
+            self.model.float()  # ten times as fast there
         self.encoder, self.processor = Encoder(processor, KEEP), processor
         names = json.loads((work / "names.json").read_text(encoding="utf-8"))
         self.drawn: list[str] = names["drawn"]
@@ -170,30 +173,32 @@ def train_adapter(
     told: float,
     opened: float,
     start_from: Path | None,
+    count: int,
+    tokens: int,
+    score_items: int | None,
     lr: float,
     seconds: float,
     seed: int,
 ) -> dict[str, Any]:
     """Train one safety adapter in the layers above ``lower`` on stored states of a fixed set of rows.
 
-    ``told`` is the share of mirage's safety rows without images; at 1 there are no images at all: what follows from two named things is learned at
-    half the price first, and what the things are is known to the base.
+    ``told`` is the share of mirage's safety rows without images; at 1 there are no images at all and each item comes with its twin: what follows from
+    two named things is learned at half the price first, and what the things are is known to the base.
     """
     model, bank, encoder = material.model, material.bank, material.encoder
     merge_base(model, start)
     samples = read_records(data / "train.jsonl", Sample)
     draw = SafetyRows(stage, samples, material.curriculum(seed).row, material.drawn, seed, told, opened)
+    only_told = stage == "mirage" and told >= 1
     rows: list[Row] = []
-    while len(rows) < ROWS:
-        row = draw.row()
-        if told < 1 or not row.pictures:
-            rows.append(row)
+    while len(rows) < count:
+        rows += draw.told_pair() if only_told else [draw.row()]
     layers = add_low_rank(model, rank, 2 * rank)
     if start_from is not None:
         _continue(layers, start_from)
     layers = {name: layer for name, layer in layers.items() if _depth(name) >= lower}
     compile_layers(model)
-    stored = store(model, bank, encoder, rows, lower=lower, tokens=TOKENS)
+    stored = store(model, bank, encoder, rows, lower=lower, tokens=tokens, together=2 if only_told else 1)
     log = out / f"train_log-{stage}.jsonl"
     trained = train_upper(
         model.train(), stored, _parameters(layers), lower=lower, lr=lr, seconds=seconds, log=log, seed=seed
@@ -201,7 +206,7 @@ def train_adapter(
     result: dict[str, Any] = {"stage": stage, **trained}
     save_adapter(out / stage, layers, rank, 2 * rank)
     for split in ("easy", "hard", "real"):
-        samples = read_records(data / f"{split}.jsonl", Sample)
+        samples = read_records(data / f"{split}.jsonl", Sample)[:score_items]
         result[split], _ = outcomes(material.plain(), encoder, bank, samples, material.drawn)
     return result
 
@@ -242,6 +247,9 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=720)
     options.add_argument("--rank", type=int, default=16)
     options.add_argument("--lower", type=int, default=10, help="decoder layers left alone by an adapter")
+    options.add_argument("--rows", type=int, default=ROWS, help="rows of an adapter's training set")
+    options.add_argument("--tokens", type=int, default=TOKENS, help="tokens a batch of an adapter, padding included")
+    options.add_argument("--score_items", type=int, help="score an adapter on this many items of each split only")
     options.add_argument("--lr", type=float, default=5e-4)
     options.add_argument("--seed", type=int, default=0)
     settings = options.parse_args()
@@ -271,6 +279,9 @@ def main() -> None:
             told=settings.told,
             opened=settings.opened,
             start_from=settings.start_from,
+            count=settings.rows,
+            tokens=settings.tokens,
+            score_items=settings.score_items,
             **common,
         )
     (out / f"result-{settings.step}-{settings.stage}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")

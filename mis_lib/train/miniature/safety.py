@@ -68,6 +68,7 @@ class SafetyRows:
         self.stage, self.general, self.dice = stage, general, random.Random(seed)
         self.harmful = [sample for sample in samples if sample.harmful]
         self.benign = [sample for sample in samples if not sample.harmful]
+        self.by_id = {sample.id: sample for sample in samples}
         self.position = {name: index for index, name in enumerate(drawn)}
         self.questions: dict[str, list[str]] = {}
         for sample in samples:
@@ -88,11 +89,24 @@ class SafetyRows:
             answer = refusal_label(f"{self.dice.random()}").text
         if self.stage == "textual":
             return self._in_words(sample, question, answer)
-        seen = perceive(sample.objects or [])
-        if self.stage == "mirage" and self.dice.random() < self.told and answer.startswith(seen):
-            opening = OPENING if self.dice.random() < self.opened else 0
-            return Row([], question, answer.removeprefix(seen), given=seen, opening=opening)
+        if (
+            self.stage == "mirage"
+            and self.dice.random() < self.told
+            and answer.startswith(perceive(sample.objects or []))
+        ):
+            return self._told(sample, question, OPENING if self.dice.random() < self.opened else 0)
         return Row([Picture("drawn", self.position[name]) for name in sample.objects or []], question, answer)
+
+    def told_pair(self) -> list[Row]:
+        """A harmful item and its benign twin under the same question, both without images: they differ in one name, which decides."""
+        harmful = self.dice.choice(self.harmful)
+        question = self.dice.choice(self.questions[harmful.provenance["block"]])
+        opening = OPENING if self.dice.random() < self.opened else 0
+        return [self._told(sample, question, opening) for sample in (harmful, self.by_id[harmful.twin_id or ""])]
+
+    def _told(self, sample: Sample, question: str, opening: int) -> Row:
+        seen = perceive(sample.objects or [])
+        return Row([], question, (sample.answer or "").removeprefix(seen), given=seen, opening=opening)
 
     def _in_words(self, sample: Sample, question: str, answer: str) -> Row:
         first, second = (with_article(name) for name in sample.objects or [])

@@ -40,11 +40,17 @@ def run_layers(model: Any, hidden: torch.Tensor, positions: torch.Tensor, start:
 
 
 @torch.no_grad()
-def store(model: Any, bank: Bank, encoder: Encoder, rows: list[Row], *, lower: int, tokens: int) -> list[Stored]:
-    """Encode rows, group them by length and run them through the first ``lower`` layers."""
+def store(
+    model: Any, bank: Bank, encoder: Encoder, rows: list[Row], *, lower: int, tokens: int, together: int = 1
+) -> list[Stored]:
+    """Encode rows, group them by length and run them through the first ``lower`` layers; every ``together`` rows stay neighbours."""
+    encoded = [encoder.row(row) for row in rows]
+    groups = [encoded[start : start + together] for start in range(0, len(encoded), together)]
+    groups.sort(key=lambda group: max(map(len, group)))
     stored, part = [], []
-    for item in [*sorted((encoder.row(row) for row in rows), key=len), None]:
-        if item is None or (part and (len(part) + 1) * len(item) > tokens):
+    for item in [*(row for group in groups for row in group), None]:
+        longest = max(map(len, [*part, item])) if item is not None else 0
+        if item is None or (len(part) % together == 0 and part and (len(part) + together) * longest > tokens):
             batch: Batch = encoder.batch(part)
             hidden = embed(model, batch.ids.to(bank.device), kept_features(bank, batch), encoder.image_id)
             lowered = run_layers(model, hidden, batch.positions, 0, lower)
@@ -76,7 +82,8 @@ def train_upper(
             batch = stored[order.pop()]
             for group in optimizer.param_groups:
                 group["lr"] = lr * min(1.0, (len(losses) + 1) / 30) * max(0.02, 0.5 * (1 + math.cos(math.pi * used)))
-            output = language.norm(run_layers(model, batch.hidden, batch.positions, lower, len(language.layers)))
+            hidden = batch.hidden.to(language.norm.weight.dtype)
+            output = language.norm(run_layers(model, hidden, batch.positions, lower, len(language.layers)))
             wanted = batch.labels[:, 1:] != -100
             loss = F.cross_entropy(model.lm_head(output[:, :-1][wanted]).float(), batch.labels[:, 1:][wanted])
             loss.backward()
