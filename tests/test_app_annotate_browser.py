@@ -202,7 +202,7 @@ def test_reload_and_sharing_show_the_same_response(url: str, visit) -> None:
     expect(page).to_have_url(re.compile(re.escape(shown)))
     page.reload()
     expect(page.locator("#mis-annotate-item code")).to_have_text(shown)
-    other = visit(url, page.url.split("/")[-1].replace("report%2F", "report/") if "?" in page.url else "")
+    other = visit(url, f"?{page.url.partition('?')[2]}")
     expect(other.locator("#mis-annotate-item code")).to_have_text(shown)
 
 

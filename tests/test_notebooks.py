@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NUMBERS = range(1, 8)
 MINUTES = 12
+PARAMETERS = "NOTEBOOK_PARAMETERS"  # "steps=4 limit=2": smaller ones for a machine that has little time
 CELL_LINES = 45
 
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -208,7 +210,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float
     folder = tmp_path_factory.mktemp("walk")
     guard = os.pathsep.join([str(ROOT / "tests" / "offline"), os.environ.get("PYTHONPATH", "")])
     quiet = {"PYTHONPATH": guard, "MIS_TRIED": str(folder / "tried.txt"), "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
-    command = [sys.executable, "-m", "mis_lib.cli", "notebooks", "--execute", "--out", str(folder / "pages"), "--set", f"runs={folder / 'runs'}", "--json"]  # fmt: skip
+    command = [sys.executable, "-m", "mis_lib.cli", "notebooks", "--execute", "--out", str(folder / "pages"), "--json", "--set", f"runs={folder / 'runs'}", *shlex.split(os.environ.get(PARAMETERS, ""))]  # fmt: skip
     begun = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, check=False)
     (folder / "found.json").write_text(done.stdout or "[]")
