@@ -1,20 +1,23 @@
 """Training runs seen from the app: processes of their own, found again through their files, stopped and gone on with, never out of bounds."""
 
 import json
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
-from fakes import mini_data, ready_host
+from fakes import ANSWERS, ScriptedEngine, mini_data, ready_host
 
 from mis_lib.errors import SettingsError
+from workbench.handlers_compare import CompareHandlers
 from workbench.handlers_train import TrainHandlers
 from workbench.links import Link, Tab
+from workbench.state import Prompt
 from workbench.tab_train import CONFIGS
 from workbench.training import JOB, Job, State, Trainings, progress
 
@@ -167,3 +170,38 @@ def test_the_form_shows_the_settings_and_the_very_command(trainings: Trainings, 
         and "name=mine max_steps=20 lora.rank=8" in update["command"]
     )
     assert "lora" in handlers.planned("mini-mirage", "", None, "lora.rank=none")["errors"]
+
+
+def test_a_finished_run_is_one_click_from_standing_beside_the_base(trainings: Trainings, tmp_path: Path) -> None:
+    host = ready_host(mini_data(tmp_path / "mini"))
+    host.runs = trainings.runs
+    loaded: list[Path | None] = []
+
+    def load(adapters: Mapping[str, Path | None], progress: object) -> ScriptedEngine:
+        loaded.extend(adapters.values())
+        return ScriptedEngine({**ANSWERS, **dict.fromkeys(adapters, "Tuned.")})
+
+    host.load = load
+    trainings.start("mini-mirage", ["name=mine", "max_steps=400"])
+    wait(lambda: steps(trainings, "mine") >= 1)
+    compared = CompareHandlers(host)
+    link = Link(tab=Tab.COMPARE, run="mine/v1", variants=("mini", "mine-v1"))
+    assert "has not finished; wait until" in compared.followed(link, Prompt())[3]
+    trainings.stop("mine")
+    trainings.start("mini-mirage", ["name=short", "max_steps=2"])
+    wait(lambda: trainings.state("short") is State.FINISHED)
+    shown = TrainHandlers(host, Names(), trainings).chosen("short")["next"]  # pyright: ignore[reportArgumentType]
+    link = Link.parse(re.findall(r'href="([^"]+)"', shown)[0].replace("&amp;", "&"))
+    ticked = compared.followed(link, Prompt())[4]
+    assert ticked["value"] == ["mini", "short-v1"] and "short-v1" in ticked["choices"]
+    assert loaded == [trainings.runs / "short" / "v1" / "adapter"]
+
+
+def test_a_whole_checkpoint_is_compared_by_an_app_of_its_own(trainings: Trainings, tmp_path: Path) -> None:
+    trainings.start("mini-mirage", ["name=mine", "max_steps=1"])
+    wait(lambda: trainings.state("mine") is State.FINISHED)
+    (trainings.runs / "mine" / "v1" / "adapter").rename(trainings.runs / "mine" / "v1" / "model")
+    host = ready_host(mini_data(tmp_path / "mini"))
+    host.runs = trainings.runs
+    errors = CompareHandlers(host).followed(Link(tab=Tab.COMPARE, run="mine/v1"), Prompt())[3]
+    assert "found a whole checkpoint" in errors and "--model" in errors

@@ -13,8 +13,9 @@ from mis_lib.errors import DataError, MisError
 from workbench import compare, render, render_answers
 from workbench.compare import RETRY, PromptView
 from workbench.engine_host import Host, Phase
-from workbench.links import Link, Tab, resolve_run
+from workbench.links import Link, Tab, resolve_training
 from workbench.state import Comparison, Prompt
+from workbench.training import adapter_of
 
 DEFAULT_VARIANTS = ("mini", "mirage")
 ANY = ""  # value of "all" in the filters
@@ -86,8 +87,8 @@ class CompareHandlers:
         view = None
         try:
             if link.run:
-                run = resolve_run(self.host.runs, link.run)
-                self.host.add_variant(link.run.replace("/", "-"), run.folder / "adapter")
+                adapter = adapter_of(resolve_training(self.host.runs, link.run))
+                self.host.add_variant(link.run.replace("/", "-"), adapter)
             names = list(self.host.known_variants)
             unknown = [name for name in link.variants if name not in names]
             if unknown:

@@ -7,9 +7,10 @@ among what there is by whoever follows it. Keys that are no part of a link (Grad
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from pydantic import ValidationError, field_validator
@@ -17,6 +18,7 @@ from pydantic import ValidationError, field_validator
 from mis_lib.errors import DataError
 from mis_lib.schema import Outcome, Record
 from mis_lib.store.runs import Run, versions
+from mis_lib.store.train_runs import TrainRun, train_versions
 
 LONGEST = 300  # characters of one value
 RUN = re.compile(r"(?!\.)[\w.-]+/v[0-9]{1,6}", re.ASCII)
@@ -99,18 +101,26 @@ class Link(Record):
 
 
 def resolve_run(root: Path, name: str) -> Run:
-    """The run that ``NAME/vN`` means among those in ``root``.
+    """The run with answers that ``NAME/vN`` means among those in ``root``.
 
     Raises:
         DataError: the name has another form, there is no such run, or it lies elsewhere through a symbolic link.
     """
+    return _resolved(root, name, versions, "run")
+
+
+def resolve_training(root: Path, name: str) -> TrainRun:
+    """The training run that ``NAME/vN`` means among those in ``root``; raises as ``resolve_run``."""
+    return _resolved(root, name, train_versions, "training run")
+
+
+def _resolved(root: Path, name: str, of: Callable[[Path, str], Sequence[Any]], what: str) -> Any:
     if RUN.fullmatch(name):
-        found = next(
-            (run for run in versions(root, name.partition("/")[0]) if run.folder.name == name.partition("/")[2]), None
-        )
+        parent, _, version = name.partition("/")
+        found = next((run for run in of(root, parent) if run.folder.name == version), None)
         if found is not None and found.folder.resolve().is_relative_to(root.resolve()):
             return found
-    raise DataError(f"there is no run {name!r:.80} in {root.name}/; choose one of those listed")
+    raise DataError(f"there is no {what} {name!r:.80} in {root.name}/; choose one of those listed")
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:

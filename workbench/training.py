@@ -202,6 +202,22 @@ class Trainings:
                 )
 
 
+def adapter_of(run: TrainRun) -> Path:
+    """The adapter that a finished run has made.
+
+    Raises:
+        DataError: the run is not finished, or it has made a whole checkpoint.
+    """
+    name, adapter = f"{run.folder.parent.name}/{run.folder.name}", run.folder / "adapter"
+    if run.result is None:
+        raise DataError(f"{name}: it has not finished; wait until the tab Train says so, then compare it")
+    if not adapter.is_dir():
+        raise DataError(
+            f"{name}: expected an adapter, found a whole checkpoint; start an app on it: app.py --model {run.folder / 'model'}"
+        )
+    return adapter
+
+
 def progress(folder: Path) -> Progress:
     """How far the run in a folder is, from its log; a log that is being written is read as far as it is whole."""
     lines = list(read_jsonl(folder / LOG)) if (folder / LOG).exists() else []
