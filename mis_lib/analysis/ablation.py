@@ -5,7 +5,8 @@ A *probe* is one item under one condition. Conditions are made of a state for ea
     original        everything as it is
     black-1         the first image is black; black-2, black-all; likewise mean (one colour, the image's mean), noise,
                     dropped (not there; dropped-all is the question alone), caption (not there, but named in words before the question)
-    twin-all        the images of the item's twin, so that the right answer is the twin's
+    twin-all        the images of the item's twin, so that the right answer is the twin's; only where the twin asks the same question, as its
+                    truth is known for no other mixture
     swap            images in reverse order; swap-renamed: "first" and "second" in the question exchanged too, so that it asks the same
 
 A response *declines* if it is reasoned, refused or over-refused. A probe is judged as what its images make it: as the twin where the
@@ -201,6 +202,9 @@ def _exchanged(sample: Sample, twin: Sample | None) -> Probe | Skipped:
     condition = f"{State.TWIN}-{ALL}"
     if twin is None or len(twin.images) != len(sample.images):
         return Skipped(sample_id=sample.id, condition=condition, reason="no twin with as many images")
+    if twin.question != sample.question or twin.images == sample.images:
+        reason = "its twin differs in the question, not in the images alone"
+        return Skipped(sample_id=sample.id, condition=condition, reason=reason)
     states = [State.KEPT if a == b else State.TWIN for a, b in zip(sample.images, twin.images, strict=True)]
     return _probe(sample, condition, states, truth=twin, images=twin.images, objects=twin.objects)
 
