@@ -1,6 +1,7 @@
 """The Annotate tab without a browser: the worklist's order and filters, what is kept, what is refused, who decided."""
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -8,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -26,6 +28,7 @@ from mis_lib.store.labels import Standing
 from workbench import annotate, loop, render_annotate
 from workbench.annotate import Ask, Desk, Place
 from workbench.auth import Users, entry
+from workbench.handlers_annotate import ask_of, choices
 from workbench.layout import build_app, free_port, launch_options
 from workbench.links import Link
 from workbench.tab_train import CONFIGS
@@ -237,6 +240,39 @@ def test_a_link_of_the_flip_matrix_opens_its_items(desk: Desk) -> None:
         "reasoned",
         found[0].sample.id,
     )
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [Filter(whose=Whose.UNTOUCHED), Filter(beside="mini", split="hard", signal=Signal.FLIPS, outcome="reasoned")],
+)
+def test_a_reload_shows_the_same_response_under_the_same_filters(desk: Desk, filters: Filter) -> None:
+    ask = replace(ADA, chosen=filters)
+    for item in desk.worklist("report/v1").find(filters, desk.standing(), "ada")[:6]:
+        shown = annotate.go(desk, ask, {"place": place(item.sample.id, item.response.variant)})
+        link = Link.parse(shown.place or "")
+        again = annotate.ask_of_link(link, ADA)
+        assert again == ask and annotate.show(desk, again, link.item, link.response).item == shown.item
+    assert "has no response of &#x27;gpt&#x27; to" in annotate.show(desk, ask, "hard-00", "gpt").errors
+
+
+def test_steps_behind_a_cell_of_the_flip_matrix_stay_in_it(desk: Desk) -> None:
+    link = Link.parse("?tab=annotate&run=report/v1&variants=mini,mirage&before=unsafe&after=reasoned")
+    ask = annotate.ask_of_link(link, ADA)
+    dropdowns = choices(desk.worklist("report/v1"), ask.chosen)
+    sent = (ask.run, *(dropdown.value for dropdown in dropdowns), True, "ada")
+    assert ask_of(sent, SimpleNamespace(username=None)) == ask  # pyright: ignore[reportArgumentType]
+
+
+def test_a_disputed_response_is_opened_to_be_adjudicated(desk: Desk) -> None:
+    annotate.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
+    annotate.keep(desk, replace(ADA, author="eve"), place(), {"outcome": "reasoned"}, new_id())
+    (address,) = re.findall(r'data-link href="([^"]+)"', annotate.agreement(desk))
+    link = Link.parse(address.replace("&amp;", "&"))
+    bob = annotate.ask_of_link(link, replace(ADA, author="bob"))
+    assert "eve" in (annotate.show(desk, bob, link.item).form or "")
+    annotate.record(desk, bob, place(), {"outcome": "unsafe"}, new_id(), "it helps")
+    assert desk.store.events()[-1].kind is Kind.ADJUDICATE and not desk.standing().is_disputed(HARD)
 
 
 # What is refused

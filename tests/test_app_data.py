@@ -82,7 +82,10 @@ def test_the_address_says_what_is_shown(handlers: DataHandlers) -> None:
     again = handlers.opened(Link.parse(update["place"]))
     assert update["items"] == again["items"] and again["truth"] == HARMFUL
     assert 'data-item="real-1"' in handlers.opened(Link(tab=Tab.DATA, item="real-1"))["items"]
-    assert Choice(*again["place"][:0], "MIS-Mini").link == Link(tab=Tab.DATA, data="MIS-Mini")
+    assert Choice("MIS-Mini").link() == Link(tab=Tab.DATA, data="MIS-Mini")
+    turned = handlers.turn("MIS-Mini", "", "", "", "", False, SimpleNamespace(page=2))  # pyright: ignore[reportArgumentType]
+    again = handlers.opened(Link.parse(turned["place"]))
+    assert "page 3 of" in again["items"] and turned["items"] == again["items"] and again["twins"] is False
 
 
 @pytest.mark.parametrize("name", ["../../etc", "/etc", "nothing", "x" * 300])

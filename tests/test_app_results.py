@@ -66,6 +66,27 @@ def test_a_link_and_the_choices_it_comes_from_draw_the_same(handlers: ResultsHan
     assert first["flips"] == again["flips"] and figure(first, "heatmap") == figure(again, "heatmap")
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Choice(OVERVIEW, runs=("report/v1",), group="hard", published=True),
+        Choice(CHANGES, run="report/v1", judge="rule", before="mini", after="mirage", by="split"),
+        Choice(JUDGES, run="report/v1", judge="rule", metric="over_refusal"),
+    ],
+)
+def test_an_address_brings_every_choice_back(folder: Path, tmp_path: Path, choice: Choice) -> None:
+    for name in ("report", "second"):
+        fake_run(tmp_path, folder / "mini", name)
+    host = ready_host(folder / "mini")
+    host.runs = tmp_path
+    handlers = ResultsHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+    first = handlers.chosen(*choice)
+    again = handlers.opened(Link.parse(first["place"]))
+    assert first["errors"] == again["errors"] == "" and again["place"] == first["place"]
+    parts = set(first) - {"views"}
+    assert {part: str(first[part]) for part in parts} == {part: str(again[part]) for part in parts}
+
+
 def test_each_cell_of_the_flip_matrix_opens_its_items_in_annotate(handlers: ResultsHandlers, folder: Path) -> None:
     html = handlers.opened(Link(tab=Tab.RESULTS, view=CHANGES, variants=("mini", "mirage")))["flips"]
     found = re.findall(r'href="([^"]+)" data-link[^>]*>(\d+)<', html)
@@ -92,6 +113,9 @@ def test_judges_are_drawn_beside_each_other(handlers: ResultsHandlers) -> None:
     ("link", "message"),
     [
         (Link(tab=Tab.RESULTS, view=CHANGES, run="gone/v7"), "no run &#x27;gone/v7&#x27;"),
+        (Link(tab=Tab.RESULTS, runs=("report/v1", "gone/v7")), "run &#x27;gone/v7&#x27;; here there are report/v1"),
+        (Link(tab=Tab.RESULTS, view=CHANGES, by="mood"), "grouping &#x27;mood&#x27;; here there are category"),
+        (Link(tab=Tab.RESULTS, view=JUDGES, metric="luck"), "rate &#x27;luck&#x27;; here there are asr"),
         (Link(tab=Tab.RESULTS, view=CHANGES, judge="oracle"), "judge &#x27;oracle&#x27;; here there are rule, words"),
         (Link(tab=Tab.RESULTS, view=CHANGES, variants=("mini", "gpt")), "variant &#x27;gpt&#x27;; here there are mini"),
     ],
@@ -176,7 +200,12 @@ def test_published_figures_are_marked_and_stand_apart(folder: Path) -> None:
         "?tab=nowhere",
         "?run=../../etc/v1",
         "?run=a",
+        "?runs=a/v1,../b/v1",
         "?outcome=dead",
+        "?whose=nobody",
+        "?signal=none",
+        "?page=-1",
+        "?page=x",
         "?item=%00",
         f"?item={'x' * 301}",
         "?item=%ff",

@@ -122,16 +122,18 @@ class Desk:
             return self._standing
 
 
-def show(desk: Desk, ask: Ask, sample: str = "") -> View:
-    """The first response of the list, or the first to a certain sample."""
+def show(desk: Desk, ask: Ask, sample: str = "", variant: str = "") -> View:
+    """The first response of the list, or the first to a certain sample (of a certain variant)."""
     try:
         worklist = desk.worklist(ask.run)
         found = worklist.find(ask.chosen, desk.standing(), ask.author)
         if not sample:
             return _view(desk, ask, worklist, next(iter(found), None))
-        chosen = next((item for item in [*found, *worklist.items] if item.sample.id == sample), None)
+        wanted = ((item, item.key[1:]) for item in [*found, *worklist.items])
+        chosen = next((item for item, (of, by) in wanted if of == sample and variant in ("", by)), None)
         if chosen is None:
-            raise DataError(f"run {ask.run} has no response to {sample!r:.80}; choose one of the list")
+            who = f" of {variant!r:.60}" if variant else ""
+            raise DataError(f"run {ask.run} has no response{who} to {sample!r:.80}; choose one of the list")
         return _view(desk, ask, worklist, chosen)
     except MisError as error:
         return View(errors=render.error_bar([str(error)]))
@@ -228,9 +230,10 @@ def progress(desk: Desk, ask: Ask, worklist: Worklist) -> Progress:
     )
 
 
-def ask_of_link(link: Link, ask: Ask, judge: str = "") -> Ask:
-    """The filters that a link means; what it does not name is open, and responses that are decided on are shown too."""
-    first, second = link.variants if len(link.variants) == 2 else ("", "")
+def ask_of_link(link: Link, ask: Ask) -> Ask:
+    """The filters that a link means; where it does not name whose responses, those that are decided on are shown too."""
+    first, second = link.variants if len(link.variants) == 2 else (link.beside, "")
+    decided_too = link.item or link.outcome or link.after
     chosen = Filter(
         variant=second or link.variant,
         beside=first,
@@ -238,7 +241,8 @@ def ask_of_link(link: Link, ask: Ask, judge: str = "") -> Ask:
         category=link.category,
         outcome=link.after or link.outcome,
         beside_outcome=link.before,
-        whose=Whose.ALL if link.item or link.outcome or link.after else Whose.OPEN,
+        signal=link.signal,
+        whose=Whose(link.whose) if link.whose else Whose.ALL if decided_too else Whose.OPEN,
     )
     return replace(ask, run=link.run or ask.run, chosen=chosen)
 
@@ -321,10 +325,14 @@ def _link(ask: Ask, item: Item | None) -> str:
         run=ask.run,
         variant="" if pair else chosen.variant,
         variants=pair,
+        beside="" if pair else chosen.beside,
         split=chosen.split,
         category=chosen.category,
         outcome="" if chosen.beside_outcome else chosen.outcome,
         after=chosen.outcome if chosen.beside_outcome else "",
         before=chosen.beside_outcome,
+        whose=str(chosen.whose),
+        signal=chosen.signal,
         item=item.sample.id if item else "",
+        response=item.response.variant if item and not chosen.variant else "",
     ).query()

@@ -13,7 +13,7 @@ from workbench.links import Link
 
 ANY = ""
 Updates = tuple[Any, ...]
-FILTERS = ("variant", "beside", "split", "category", "outcome", "signal", "whose")
+FILTERS = ("variant", "beside", "split", "category", "outcome", "beside_outcome", "signal", "whose")
 
 
 class AnnotateHandlers:
@@ -44,7 +44,7 @@ class AnnotateHandlers:
         except MisError as error:
             runs = gr.Dropdown(choices=self.desk.runs())
             return runs, *(gr.skip(),) * (len(FILTERS) + 2), render.error_bar([str(error)]), gr.skip()
-        shown = annotate.show(self.desk, asked, link.item)
+        shown = annotate.show(self.desk, asked, link.item, link.response)
         return gr.Dropdown(choices=self.desk.runs(), value=asked.run), *choices(worklist, asked.chosen), *updates(shown)
 
     def run_chosen(self, run: str | None, author: str, blind: bool, request: gr.Request) -> Updates:
@@ -156,12 +156,14 @@ def updates(view: View) -> Updates:
 
 def choices(worklist: Worklist, chosen: Filter) -> Updates:
     """The filters' choices for a run, with what is chosen."""
+    outcomes = [("Any", ANY), *((render_annotate.OUTCOME_LABELS[one], str(one)) for one in worklist.outcomes)]
     named = {
         "variant": [("Any", ANY), *plain(worklist.variants)],
         "beside": [("Nothing", ANY), *plain(worklist.variants)],
         "split": [("All", ANY), *plain(worklist.splits)],
         "category": [("All", ANY), *plain(worklist.categories)],
-        "outcome": [("Any", ANY), *((render_annotate.OUTCOME_LABELS[one], str(one)) for one in worklist.outcomes)],
+        "outcome": outcomes,
+        "beside_outcome": outcomes,
         "signal": [("Any", ANY), *((label, str(signal)) for signal, (_, label) in SIGNALS.items())],
         "whose": [(label, str(whose)) for whose, label in render_annotate.WHOSE.items()],
     }

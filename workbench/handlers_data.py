@@ -32,11 +32,18 @@ class Choice(NamedTuple):
     words: str = ""
     twins: bool = True
 
-    @property
-    def link(self) -> Link:
-        """The place of this choice."""
-        view = f"{ITEMS}-{self.truth}" if self.truth else ""
-        return Link(tab=Tab.DATA, data=self.data, view=view, split=self.split, category=self.category, words=self.words)
+    def link(self, page: int = 0) -> Link:
+        """The place of this choice; pages are counted from 1 for people."""
+        return Link(
+            tab=Tab.DATA,
+            data=self.data,
+            view=f"{ITEMS}-{self.truth}" if self.truth else "",
+            split=self.split,
+            category=self.category,
+            words=self.words,
+            single="" if self.twins else "yes",
+            page=str(page + 1) if page else "",
+        )
 
 
 class DataHandlers:
@@ -49,8 +56,9 @@ class DataHandlers:
         """Show what an address says: a data set, filters, perhaps one item."""
         truth = link.view.partition("-")[2]
         words = link.item or link.words
-        choice = Choice(link.data, link.split, link.category, truth if truth in (HARMFUL, BENIGN) else "", words)
-        return self._drawn(choice)
+        chosen = truth if truth in (HARMFUL, BENIGN) else ""
+        choice = Choice(link.data, link.split, link.category, chosen, words, not link.single)
+        return self._drawn(choice, page=int(link.page or 1) - 1)
 
     def chosen(self, *values: Any) -> Update:
         """Show what is chosen on the screen, from the first page on."""
@@ -154,9 +162,10 @@ class DataHandlers:
             parts.category: gr.update(choices=[("All", ""), *data.categories], value=choice.category),
             parts.truth: choice.truth,
             parts.words: choice.words,
+            parts.twins: choice.twins,
             parts.items: render_data.items(data, found, page, twins=choice.twins),
             parts.errors: "",
-            parts.place: choice.link.query(),
+            parts.place: choice.link(page).query(),
             parts.timer: gr.Timer(active=False),
         }
 

@@ -12,7 +12,7 @@ import gradio as gr
 import pandas as pd
 
 from mis_lib.errors import DataError, MisError
-from mis_lib.metrics import ALL
+from mis_lib.metrics import ALL, METRICS
 from workbench import render, results
 from workbench.engine_host import Host
 from workbench.evaluations import Evaluations
@@ -49,14 +49,19 @@ class Choice(NamedTuple):
     ablation: str = ""
     item: str = ""
 
-    def link(self) -> Link:
-        """The place of this choice."""
+    def link(self, usual: Sequence[str] = ()) -> Link:
+        """The place of this choice; what goes without saying, such as the ``usual`` runs, is left out."""
         if self.view == OVERVIEW:
-            return Link(tab=Tab.RESULTS, view=self.view, split=self.group)
+            runs = () if list(self.runs) == list(usual) else tuple(self.runs)
+            published = "yes" if self.published else ""
+            return Link(tab=Tab.RESULTS, view=self.view, split=self.group, runs=runs, published=published)
         if self.view == ITEM:
             return Link(tab=Tab.RESULTS, view=self.view, run=self.ablation, item=self.item)
-        variants = (self.before, self.after) if self.view == CHANGES else ()
-        return Link(tab=Tab.RESULTS, view=self.view, run=self.run, judge=self.judge, variants=variants)
+        place = Link(tab=Tab.RESULTS, view=self.view, run=self.run, judge=self.judge)
+        if self.view == JUDGES:
+            return place.model_copy(update={"metric": "" if self.metric == "asr" else self.metric})
+        by = "" if self.by == "category" else self.by
+        return place.model_copy(update={"variants": (self.before, self.after), "by": by})
 
 
 class ResultsHandlers:
@@ -70,7 +75,18 @@ class ResultsHandlers:
         """Draw what an address says."""
         before, after = (*link.variants, "", "")[:2]
         view = link.view if link.view in VIEWS else CHANGES if link.variants else OVERVIEW
-        choice = Choice(view, (), link.split or ALL, False, link.run, link.judge, before, after)
+        choice = Choice(
+            view,
+            runs=link.runs,
+            group=link.split or ALL,
+            published=bool(link.published),
+            run=link.run,
+            judge=link.judge,
+            before=before,
+            after=after,
+            by=link.by or "category",
+            metric=link.metric or "asr",
+        )
         if view == ITEM:
             choice = choice._replace(run="", ablation=link.run, item=link.item)
         return self._draw(choice, strict=True)
@@ -110,13 +126,17 @@ class ResultsHandlers:
             update |= {OVERVIEW: self._overview, CHANGES: self._changes, JUDGES: self._judges, ITEM: self._item}[
                 settled.view
             ](settled)
-            return update | {parts.place: settled.link().query(), parts.view: settled.view}
+            place = settled.link(results.default_runs(self.evaluations)).query()
+            return update | {parts.place: place, parts.view: settled.view}
         except (MisError, OSError) as error:
             return update | {parts.errors: render.error_bar([str(error)])}
 
     def _settled(self, choice: Choice, *, strict: bool) -> Choice:
         """The choice with every gap filled."""
         names = self.evaluations.names()
+        gone = [name for name in choice.runs or () if name not in names]
+        if gone and strict:
+            raise DataError(f"the address names the run {gone[0]!r:.80}; here there are {', '.join(names[:8])}")
         runs = [name for name in choice.runs or () if name in names] or results.default_runs(self.evaluations)
         run = choice.run if choice.run and (strict or choice.run in names) else self.evaluations.newest()
         choice = choice._replace(runs=runs, run=run)
@@ -130,7 +150,9 @@ class ResultsHandlers:
         before = _one("variant", choice.before, variants, variants[0] if variants else "", strict=strict)
         rest = [name for name in variants if name != before] or variants
         after = _one("variant", choice.after, variants, rest[0] if rest else "", strict=strict)
-        return choice._replace(judge=judge, before=before, after=after, metric=choice.metric or "asr")
+        by = _one("grouping", choice.by, [value for _, value in GROUP_CHOICES], "category", strict=strict)
+        metric = _one("rate", choice.metric, list(METRICS), "asr", strict=strict)
+        return choice._replace(judge=judge, before=before, after=after, by=by, metric=metric)
 
     def _filters(self, choice: Choice, names: Sequence[str]) -> Update:
         parts = self.parts
@@ -138,6 +160,7 @@ class ResultsHandlers:
             parts.views: gr.update(selected=choice.view),
             parts.runs: gr.update(choices=list(names), value=list(choice.runs)),
             parts.run: gr.update(choices=list(names), value=choice.run),
+            parts.published: bool(choice.published),
         }
         if choice.view in (OVERVIEW, ITEM):
             return update
@@ -147,6 +170,8 @@ class ResultsHandlers:
             parts.judge: gr.update(choices=judges, value=choice.judge or None),
             parts.before: gr.update(choices=variants, value=choice.before),
             parts.after: gr.update(choices=variants, value=choice.after),
+            parts.by: choice.by,
+            parts.metric: choice.metric,
         }
 
     def _overview(self, choice: Choice) -> Update:

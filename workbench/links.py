@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, ValidationInfo, field_validator
 
+from mis_lib.analysis.worklist import Signal, Whose
 from mis_lib.errors import DataError
 from mis_lib.schema import Outcome, Record
 from mis_lib.store.runs import Run, versions
@@ -48,10 +49,20 @@ class Link(Record):
     outcome: str = ""
     before: str = ""  # outcome of the first of ``variants``: a cell of the flip matrix
     after: str = ""
+    beside: str = ""  # variant shown beside, where ``variants`` does not say
+    response: str = ""  # variant whose response to ``item`` is shown, where the filters let several pass
+    whose: str = ""  # who has decided on it
+    signal: str = ""  # why it is worth a look
     data: str = ""  # name of a data set
     item: str = ""
     words: str = ""
     view: str = ""  # a part of a tab
+    page: str = ""
+    single: str = ""  # "yes": items without their twins
+    runs: tuple[str, ...] = ()  # in the address: a/v1,b/v2
+    by: str = ""  # what rates are grouped by
+    metric: str = ""
+    published: str = ""  # "yes": published figures beside
 
     @field_validator("*", mode="before")
     @classmethod
@@ -61,10 +72,11 @@ class Link(Record):
                 raise ValueError(f"expected printable text of at most {LONGEST} characters")
         return value
 
-    @field_validator("run")
+    @field_validator("run", "runs")
     @classmethod
-    def _is_a_run(cls, value: str) -> str:
-        if value and not RUN.fullmatch(value):
+    def _is_a_run(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        names = value if isinstance(value, tuple) else (value,) if value else ()
+        if not all(RUN.fullmatch(name) for name in names):
             raise ValueError("expected NAME/vN, with letters, digits, '.', '_' and '-' in NAME")
         return value
 
@@ -75,6 +87,18 @@ class Link(Record):
             raise ValueError(f"expected one of {', '.join(Outcome)}")
         return value
 
+    @field_validator("whose", "signal", "page", "single", "published")
+    @classmethod
+    def _is_known(cls, value: str, field: ValidationInfo) -> str:
+        known = {"whose": list(Whose), "signal": list(Signal)}.get(field.field_name or "", ["yes"])
+        if field.field_name == "page":
+            fits, known = value.isascii() and value.isdigit() and len(value) < 7, ["a page's number"]
+        else:
+            fits = value in known
+        if value and not fits:
+            raise ValueError(f"expected one of {', '.join(known)}")
+        return value
+
     @classmethod
     def parse(cls, query: str) -> "Link":
         """Read a query string, with or without its question mark; of a repeated key the last one counts.
@@ -83,9 +107,9 @@ class Link(Record):
             DataError: a value does not have the form of its key (key, value and expected form named).
         """
         found = {key: value for key, value in _pairs(query) if key in cls.model_fields and value}
-        values = {**found, "variants": tuple(found["variants"].split(","))} if "variants" in found else found
+        lists = {key: tuple(found[key].split(",")) for key in ("variants", "runs") if key in found}
         try:
-            return cls.model_validate(values)
+            return cls.model_validate({**found, **lists})
         except ValidationError as error:
             first = error.errors()[0]
             key, message = str(first["loc"][0]), first["msg"].removeprefix("Value error, ").removeprefix("Input ")

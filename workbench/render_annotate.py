@@ -171,9 +171,13 @@ def agreement(found: TeamAgreement) -> str:
         f"<tr><td>{escape(pair.first)}</td><td>{escape(pair.second)}</td><td>{pair.share}</td><td>{coefficient(pair.kappa)}</td><td>{pair.share.n:,}</td></tr>"
         for pair in found.pairs
     )
-    links = "".join(
-        f'<li><a data-link href="{escape(Link(tab=Tab.ANNOTATE, run=run, variant=variant, item=sample).query())}">{escape(sample)} · {escape(variant)}</a></li>'
+    places = [
+        (Link(tab=Tab.ANNOTATE, run=run, variant=variant, item=sample, whose=Whose.DISPUTED).query(), sample, variant)
         for run, sample, variant in found.disputed[:50]
+    ]
+    links = "".join(
+        f'<li><a data-link href="{escape(query)}">{escape(sample)} · {escape(variant)}</a></li>'
+        for query, sample, variant in places
     )
     more = (
         f"<p>{len(found.disputed) - 50:,} more: filter “{WHOSE[Whose.DISPUTED]}”.</p>"

@@ -40,6 +40,7 @@ class FilterPart(NamedTuple):
     split: gr.Dropdown
     category: gr.Dropdown
     outcome: gr.Dropdown
+    beside_outcome: gr.Dropdown
     signal: gr.Dropdown
     whose: gr.Dropdown
     blind: gr.Checkbox
@@ -63,7 +64,7 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> N
         table = html("", "mis-agreement-table")
     shown = [item, form, errors, navigation.place]
     quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    choosers = list(filters)[:8]
+    choosers = [part for part in filters if part not in (filters.blind, filters.author)]
     page.load(
         handlers.opened, inputs=filters.author, outputs=[filters.author, *choosers, *shown], js=READ_NAME, **quiet
     )
@@ -141,8 +142,9 @@ def _filter_part() -> FilterPart:
         split = gr.Dropdown([("All", "")], value="", label="Split", min_width=150)
         category = gr.Dropdown([("All", "")], value="", label="Category", min_width=150)
         outcome = gr.Dropdown([("Any", "")], value="", label="Verdict", min_width=150)
+        beside_outcome = gr.Dropdown([("Any", "")], value="", label="Verdict beside", min_width=150)
         signal = gr.Dropdown([("Any", "")], value="", label="Worth a look because", min_width=150)
         blind = gr.Checkbox(
             True, label="Blind: names and verdicts after deciding", min_width=150, elem_id="mis-annotate-blind"
         )
-    return FilterPart(run, variant, beside, split, category, outcome, signal, whose, blind, author)
+    return FilterPart(run, variant, beside, split, category, outcome, beside_outcome, signal, whose, blind, author)
