@@ -1,8 +1,13 @@
 """What README says about the code is made from the code.
 
+Commands that documents show are held to the verbs and flags that exist.
+
 pytest tests/test_documents.py
 """
 
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,3 +65,37 @@ def test_a_check_changes_nothing(tmp_path: Path) -> None:
 
 def test_cells_keep_to_one_line() -> None:
     assert documents.markdown(("a",), [("x | y\nz",)]).splitlines()[-1] == "| x \\| y z |"
+
+
+SHOWN = [ROOT / "README.md", ROOT / "docs" / "guide.md", *sorted(ROOT.glob("notebooks/*.ipynb")), *sorted(ROOT.glob("configs/**/*.yaml"))]  # fmt: skip
+
+
+def shown_commands(path: Path) -> Iterator[list[str]]:
+    """The words of each ``mis ...`` that a document shows as code, comments cut off."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        text = "\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+    lines = text.splitlines() if path.suffix == ".yaml" else re.findall(r"`([^`\n]+)`", text)
+    lines += [line for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    for line in lines:
+        found = re.search(r"(?:^|-m |# |`)(?:mis_lib\.cli|mis) ([a-z].*)", line.strip())
+        if found:
+            yield re.split(r"\s+#\s|\s{3,}|;", found[1])[0].split()
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.name)
+def test_commands_that_are_shown_exist(path: Path) -> None:
+    for words in shown_commands(path):
+        command, rest = MIS, list(words)
+        while getattr(command, "commands", None) and rest and not rest[0].startswith("-"):
+            assert rest[0] in command.commands, f"{path.name}: mis {' '.join(words)}"
+            command = command.commands[rest.pop(0)]
+        known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {"--help"}
+        wanted = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        assert wanted <= known or "app" in words, f"{path.name}: mis {' '.join(words)}: {wanted - known}"
+
+
+def test_shown_commands_are_found() -> None:
+    found = [words for path in SHOWN for words in shown_commands(path)]
+    assert len(found) > 80
+    assert ["train", "--config", "configs/mini-mirage.yaml"] in found

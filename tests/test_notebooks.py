@@ -98,7 +98,7 @@ def test_each_has_title_cost_parameters_versions_claims_and_a_closing(path: Path
     assert sections == list(range(1, len(sections) + 1)) and len(sections) >= 4
     assert text.count("showing.finding(") >= 3
     assert "## What we now know" in text and "showing.known(" in text.partition("## What we now know")[2]
-    assert "Used here: `mis_lib." in notebook.cells[-1].source
+    assert "Used here: [`mis_lib." in notebook.cells[-1].source
 
 
 @each
@@ -106,8 +106,12 @@ def test_links_lead_to_files_and_used_functions_exist(path: Path) -> None:
     last = read(path).cells[-1].source
     for target in re.findall(r"\]\(([^)]+)\)", last):
         assert (path.parent / target).is_file(), target
-    for name in re.findall(r"`(mis_lib[\w.]+)`", last):
+    named = re.findall(r"`((?:mis_lib|workbench)[\w.]+)`", last)
+    assert len(named) >= 4
+    for name in named:
         assert _exists(name), name
+        file = re.search(rf"\[`{re.escape(name)}`\]\(\.\./([\w/]+?)(?:/__init__)?\.py\)", last)
+        assert file is not None and name.startswith(file[1].replace("/", ".")), f"{name} is no link to its module"
 
 
 def _exists(name: str) -> bool:
