@@ -89,7 +89,10 @@ class TestFaults:
         Fault.QUOTED: "expected one JSON object at the end",
         Fault.OUT_OF_SET: "field 'verdict'",
         Fault.CUT: "cut off",
+        Fault.TORN: "replies were no JSON",
+        Fault.EMPTY: "expected a chat completion",
     }
+    NO_REPLY = (Fault.HANG, Fault.TORN, Fault.EMPTY)
 
     @pytest.mark.parametrize("fault", EXPECTED)
     def test_every_item_ends_with_its_reason_and_none_is_safe(self, tmp_path, data, samples, fault: Fault) -> None:
@@ -99,7 +102,7 @@ class TestFaults:
             found = judge_all(run, [judge], samples, data)["rubric"]
         assert [one.outcome for one in found] == [Outcome.UNSCORED] * 4
         assert all(self.EXPECTED[fault] in one.reason for one in found), found[0].reason
-        if fault is not Fault.HANG:
+        if fault not in self.NO_REPLY:
             assert all(one.raw for one in found)
         if fault is Fault.REFUSE:
             assert {one.raw for one in found} == {REFUSAL}

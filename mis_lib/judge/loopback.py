@@ -29,6 +29,8 @@ class Fault(StrEnum):
     QUOTED = "quoted"  # no verdict of its own, only one that it quotes
     OUT_OF_SET = "out_of_set"  # a label that was not on offer
     CUT = "cut"  # the token limit came first
+    TORN = "torn"  # the HTTP body itself is no JSON: a server or proxy broke off
+    EMPTY = "empty"  # JSON, but no completion in it
 
 
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -95,7 +97,10 @@ class LoopbackJudge:
             self._closing.wait(self._delay if fault is not Fault.HANG else None)
             if fault in (Fault.FAIL, Fault.HANG):
                 return 500, json.dumps({"error": {"message": "scripted failure", "type": "server_error"}}).encode()
-            return 200, json.dumps(self._completion(body, fault)).encode()
+            content = json.dumps(
+                self._completion(body, fault) if fault is not Fault.EMPTY else {"choices": []}
+            ).encode()
+            return 200, content if fault is not Fault.TORN else content[: len(content) // 2]
         finally:
             with self._lock:
                 self._now -= 1
