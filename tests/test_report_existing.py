@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 
 from mis_lib.analysis.evaluated import find_runs, judges_of, read_run
 from mis_lib.analysis.frames import ANSWERS, JUDGE_SWAP, answers, judge_swap, leaderboard
+from mis_lib.analysis.official import OFFICIAL
+from mis_lib.analysis.published import published as numbers
 from mis_lib.cli import app
 from mis_lib.commands.report import ReportSettings, existing_report
 from mis_lib.data.benchmarks import LOADERS
@@ -150,6 +152,17 @@ class TestSections:
         found = sheets(run, "--published")
         assert list(found)[-1] == "published"
         assert {row["variant"] for row in found["rates"]} == {"mini", "mirage", "refusal"}
+        assert {row["benchmark"] for row in found["published"]} == {"MIS"}
+
+    def test_published_numbers_are_those_of_the_benchmark_that_was_run(self, tmp_path: Path) -> None:
+        found = sheets(benchmark_run(tmp_path, "mmstar", "val", "The answer is (A)."), "--published")
+        assert list(found) == ["official", "published"]
+        assert {row["benchmark"] for row in found["published"]} == {"MMStar"}
+
+    def test_every_published_benchmark_is_one_that_is_scored(self) -> None:
+        titles = {one.title.lower() for one in OFFICIAL.values()}
+        told = {row.benchmark for row in numbers() if row.split != "mean"}  # a mean is over several benchmarks
+        assert {name for name in told if name.lower() not in titles} == {"MIS", "AdvBench with suffix"}
 
     def test_multiple_choice_needs_no_judge(self, tmp_path: Path) -> None:
         found = sheets(benchmark_run(tmp_path, "mmstar", "val", "The answer is (A)."))

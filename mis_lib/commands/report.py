@@ -141,8 +141,17 @@ def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
         sheets += _paired(runs, settings)
     sheets += official_sheets(runs)
     if settings.published:
-        sheets.append(reference_sheet([row for row in select(benchmark="MIS") if row.metric in MIS_RATES]))
+        sheets.append(_published(runs))
     return Report(rows, title, [sheet for sheet in sheets if sheet.cells])
+
+
+def _published(runs: Sequence[Evaluated]) -> Sheet:
+    """What is published on the benchmarks that the runs' samples come from; on MIS where they come from none of them."""
+    titles = {
+        OFFICIAL[source].title.lower() for run in runs for source in map(source_of, run.samples) if source in OFFICIAL
+    }
+    rows = [row for row in select() if row.benchmark.lower() in titles]
+    return reference_sheet(rows or [row for row in select(benchmark="MIS") if row.metric in MIS_RATES])
 
 
 def _regression(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
