@@ -1,13 +1,13 @@
 """What a report shows beside its rates: paired comparisons, official scores, the regression set. Sheets from what runs hold."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mis_lib.analysis import paired
 from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.analysis.official import OFFICIAL
-from mis_lib.analysis.official_scores import Score, official_scores
+from mis_lib.analysis.official_scores import EFFECTIVE, Score, official_scores
 from mis_lib.analysis.paired import FLIPS, Paired, Side
 from mis_lib.analysis.regression import Entry, Regression, compare
 from mis_lib.analysis.sheets import Sheet, count_cell, difference_cell, p_cell, rate_cell
@@ -127,9 +127,16 @@ def _of(ids: Sequence[str], found: Regression, *, trained: bool) -> list[str]:
     return [one for one in ids if (one in found.trained_on) is trained]
 
 
-def official_sheets(runs: Sequence[Evaluated]) -> list[Sheet]:
-    """Scores as the benchmarks define them, for runs whose samples come from published sets; none for others."""
-    found = [(run, score) for run in runs for score in official_scores(run)]
+def official_sheets(
+    runs: Sequence[Evaluated], effectiveness: Mapping[tuple[str, str], bool] | None = None
+) -> list[Sheet]:
+    """Scores as the benchmarks define them, for runs whose samples come from published sets; none for others.
+
+    Args:
+        runs: under one judge each.
+        effectiveness: SIUO's second judgement (``official_scores.read_effects``).
+    """
+    found = [(run, score) for run in runs for score in official_scores(run, effectiveness)]
     if not found:
         return []
     titles = dict.fromkeys(score.benchmark for _, score in found)
@@ -139,6 +146,8 @@ def official_sheets(runs: Sequence[Evaluated]) -> list[Sheet]:
         if one.title in titles
         for measure in one.measures
     ]
+    told = {score.name for _, score in found}
+    said += [f"{name}: {definition}" for name, definition in EFFECTIVE.items() if name in told]
     judges = [f"{one.title}: {one.judge}" for one in OFFICIAL.values() if one.title in titles]
     return [
         Sheet(

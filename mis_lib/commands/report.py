@@ -18,7 +18,7 @@ from mis_lib import console
 from mis_lib.analysis.evaluated import Evaluated, judges_of, open_folder, read_run
 from mis_lib.analysis.naming import ensure_naming_data, naming_samples, naming_table
 from mis_lib.analysis.official import EXACT, OFFICIAL, source_of
-from mis_lib.analysis.official_scores import majority
+from mis_lib.analysis.official_scores import majority, read_effects
 from mis_lib.analysis.published import MIS_RATES, reference_sheet, select
 from mis_lib.analysis.regression import REGRESSION, Entry, read_regression
 from mis_lib.analysis.report_sheets import find_side, official_sheets, paired_sheets, regression_sheet
@@ -50,6 +50,8 @@ class ReportSettings(GenerateSettings):
     """Whose verdicts of existing runs [default: of all judges that have read them]."""
     majority: bool = False
     """Whether existing runs are draws of the same thing, of which the majority decides item by item (SIUO asks for three)."""
+    effectiveness: Path | None = None
+    """SIUO: JSON Lines file of its second judgement, a line for each response (sample_id, variant, said)."""
     paired: tuple[str, ...] = ()
     """Two sides, VARIANT or RUN:VARIANT, to be compared item by item."""
     published: bool = False
@@ -139,7 +141,7 @@ def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
     sheets = [*regression, *([rates_sheet(rows, title), bounds_sheet(rows)] if rows else [])]
     if settings.paired:
         sheets += _paired(runs, settings)
-    sheets += official_sheets(runs)
+    sheets += official_sheets(runs, read_effects(settings.effectiveness) if settings.effectiveness else None)
     if settings.published:
         sheets.append(_published(runs))
     return Report(rows, title, [sheet for sheet in sheets if sheet.cells])
