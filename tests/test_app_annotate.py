@@ -19,9 +19,9 @@ from gradio_client import Client
 
 from mis_lib.analysis.worklist import Filter, Signal, Whose, read_worklist, step
 from mis_lib.errors import DataError
-from mis_lib.files import write_records
+from mis_lib.files import read_records, write_records
 from mis_lib.models.mini import ADAPTERS
-from mis_lib.schema import Outcome, Verdict
+from mis_lib.schema import Outcome, Sample, Verdict
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Kind, Preference
 from mis_lib.store.labels import Standing
@@ -365,6 +365,28 @@ def test_a_delta_is_made_and_the_re_tune_started_on_it(desk: Desk, root: Path) -
     job = trainings.job("mini-delta-mine-v1")
     assert "Started" in started and job is not None
     assert job.overrides[0] == f"data={root / 'deltas' / 'mine' / 'v1'}" and job.overrides[1].startswith("start_from=")
+
+
+def test_a_delta_is_made_of_the_decisions_that_are_selected(desk: Desk, root: Path, data: Path) -> None:
+    answered_run(root, data, name="other")
+    for author, run, sample, cause in (
+        ("ada", "report/v1", "hard-00", "saw_and_helped"),
+        ("ada", "report/v1", "hard-01", "other"),
+        ("eve", "report/v1", "hard-02", "saw_and_helped"),
+        ("eve", "other/v1", "hard-03", "saw_and_helped"),
+    ):
+        values = {"outcome": "unsafe", "causes": [cause], "corrected": f"Better than {sample}."}
+        annotate.keep(desk, replace(ADA, author=author), place(sample, run=run), values, new_id())
+    assert loop.selectable(desk) == (["other/v1", "report/v1"], ["ada", "eve"])
+
+    def rows(*chosen: object) -> set[str]:
+        _, name = loop.make(desk, "part", 0, *chosen)  # pyright: ignore[reportArgumentType]
+        return {sample.id for sample in read_records(root / "deltas" / name / "train.jsonl", Sample)}
+
+    assert rows() == {"hard-00", "hard-01", "hard-02", "hard-03"}
+    assert rows("other/v1") == {"hard-03"} and rows("", ["ada"]) == {"hard-00", "hard-01"}
+    assert rows("report/v1", [], ["saw_and_helped"]) == {"hard-00", "hard-02"}
+    assert "expected decisions, found none" in loop.make(desk, "part", 0, "other/v1", ["ada"])[0]
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "<b>", ".hidden"])

@@ -4,8 +4,10 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,6 +85,22 @@ def test_two_runs_of_one_name_do_not_run_at_once(trainings: Trainings) -> None:
     trainings.start("mini-mirage", ["name=mine", "max_steps=400"])
     with pytest.raises(SettingsError, match="mine is running already"):
         trainings.start("mini-mirage", ["name=mine", "max_steps=400"])
+
+
+def test_of_two_who_press_start_at_once_one_is_first(trainings: Trainings) -> None:
+    apps = [trainings, Trainings(trainings.runs, CONFIGS, program=PROGRAM)]
+    together = threading.Barrier(len(apps))
+
+    def press(app: Trainings) -> str:
+        together.wait()
+        try:
+            return app.start("mini-mirage", ["name=mine", "max_steps=400"]).name
+        except SettingsError as refused:
+            return str(refused)
+
+    with ThreadPoolExecutor(len(apps)) as people:
+        told = sorted(people.map(press, apps))
+    assert told[0] == "mine" and "mine is running already" in told[1]
 
 
 def test_a_process_id_that_the_system_gave_to_another_is_not_ours(trainings: Trainings) -> None:

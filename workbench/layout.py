@@ -18,6 +18,7 @@ from gradio.themes.utils import colors, fonts, sizes
 from starlette.middleware import Middleware
 
 from mis_lib.errors import SettingsError
+from mis_lib.models.mini import ADAPTERS
 from workbench import render, tab_annotate, tab_compare, tab_data, tab_results, tab_train
 from workbench.engine_host import Host
 from workbench.guard import NoFiles
@@ -37,8 +38,9 @@ def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
 
     Args:
         host: model, examples, folders.
-        trainings: what the tab Train starts and watches; those of the host's folder if not given.
+        trainings: what Train and Annotate start and watch; those of the host's folder if not given.
     """
+    found = trainings or Trainings(host.runs, tab_train.CONFIGS, data=[*host.data_folders, ADAPTERS])
     with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
         header = html(render.header(host.model.status, host.checkpoint), "mis-header")
         navigation = Navigation()
@@ -48,13 +50,13 @@ def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
             with _tab(Tab.COMPARE):
                 ports = tab_compare.build(page, host, header, navigation)
             with _tab(Tab.ANNOTATE) as annotate:
-                tab_annotate.build(page, host, navigation, annotate)
+                tab_annotate.build(page, host, navigation, annotate, found)
             with _tab(Tab.RESULTS) as results:
                 tab_results.build(host, navigation, results)
             with _tab(Tab.DATA) as data:
                 tab_data.build(host, navigation, data, tabs, ports)
             with _tab(Tab.TRAIN) as train:
-                tab_train.build(host, navigation, train, trainings)
+                tab_train.build(host, navigation, train, found)
         navigation.bind(page, tabs, errors)
         html(render.CREDITS, "mis-credits")
     return page.queue(max_size=MOST_WAITING, default_concurrency_limit=8)

@@ -1,5 +1,6 @@
 """From decisions to the next training run: make the delta of what stands, and start the re-tune on it as a process of its own."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -14,10 +15,38 @@ from workbench.training import Trainings
 CONFIG = "mini-delta"
 
 
-def make(desk: Desk, name: str, replay: float | None) -> tuple[str, str]:
-    """Write the delta; returns what it holds as HTML, and its folder for ``start`` ("" where there is none)."""
+def selectable(desk: Desk) -> tuple[list[str], list[str]]:
+    """The runs and the people that decisions can be selected by."""
     try:
-        made = make_delta(desk.store, desk.root, None, name.strip() or "delta", replay=max(0, int(replay or 0)))
+        standing = desk.standing()
+    except MisError:  # told by the list itself
+        return [], []
+    return sorted({run for run, _, _ in standing.keys}), standing.authors
+
+
+def make(
+    desk: Desk,
+    name: str,
+    replay: float | None,
+    run: str | None = None,
+    authors: Sequence[str] | None = None,
+    causes: Sequence[str] | None = None,
+) -> tuple[str, str]:
+    """Write the delta; returns what it holds as HTML, and its folder for ``start`` ("" where there is none).
+
+    Args:
+        desk: the runs and the store.
+        name: of the delta.
+        replay: so many rows of the old training data go along.
+        run: only decisions on this run; empty for all.
+        authors: only decisions of these people; empty for all.
+        causes: only failures with one of these causes; empty for all.
+    """
+    wanted = {"run": run or None, "authors": authors or (), "causes": causes or ()}
+    try:
+        made = make_delta(
+            desk.store, desk.root, None, name.strip() or "delta", replay=max(0, int(replay or 0)), **wanted
+        )
     except (MisError, OSError) as error:
         return render.error_bar([str(error)]), ""
     return about(made), Path(made.folder).relative_to(desk.root / DELTAS).as_posix()

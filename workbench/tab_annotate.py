@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from mis_lib.models.mini import ADAPTERS
+from mis_lib.store.decisions import CAUSES
 from workbench import loop, render_annotate
 from workbench.annotate import Desk
 from workbench.engine_host import Host
@@ -17,7 +17,6 @@ from workbench.handlers_annotate import AnnotateHandlers
 from workbench.links import Tab
 from workbench.navigation import Navigation
 from workbench.tab_compare import html
-from workbench.tab_train import CONFIGS
 from workbench.training import Trainings
 
 ACTIONS = """
@@ -47,8 +46,8 @@ class FilterPart(NamedTuple):
     author: gr.Textbox
 
 
-def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> None:
-    """Lay out the tab, which is being built, and bind it."""
+def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab, trainings: Trainings) -> None:
+    """Lay out the tab, which is being built, and bind it; ``trainings`` start the re-tune."""
     desk = Desk(host.runs)
     handlers = AnnotateHandlers(desk)
     filters = _filter_part()
@@ -59,7 +58,7 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> N
             preview = html("", "mis-annotate-preview")
         with gr.Column(scale=4, min_width=320, elem_id="mis-annotate-right"):
             form = html("", "mis-annotate-form", js_on_load=ACTIONS)
-    _loop_part(desk, Trainings(host.runs, CONFIGS, data=[*host.data_folders, ADAPTERS]))
+    _loop_part(desk, trainings)
     with gr.Accordion("Agreement between people", open=False, elem_id="mis-agreement") as accordion:
         table = html("", "mis-agreement-table")
     shown = [item, form, errors, navigation.place]
@@ -102,19 +101,49 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab) -> N
 
 
 def _loop_part(desk: Desk, trainings: Trainings) -> None:
-    """Make a training delta of what was decided, and start the re-tune on it."""
-    with gr.Accordion("Training delta: learn from what was decided", open=False, elem_id="mis-loop"):
+    """Make a training delta of what was decided, or of a part of it, and start the re-tune on it."""
+    title = "Training delta: learn from what was decided"
+    with gr.Accordion(title, open=False, elem_id="mis-loop") as accordion:
         with gr.Row():
-            name = gr.Textbox("delta", label="Name", max_lines=1, max_length=60, min_width=120)
-            replay = gr.Number(64, label="Rows replayed against forgetting", precision=0, minimum=0, min_width=120)
+            run = gr.Dropdown([("All runs", "")], value="", label="Of run", min_width=150, elem_id="mis-delta-run")
+            people = gr.Dropdown([], multiselect=True, label="Decided by (empty: anybody)", min_width=150)
+            causes = gr.Dropdown(
+                [(label, str(cause)) for cause, label in CAUSES.items()],
+                multiselect=True,
+                label="Because of (empty: whatever)",
+                min_width=150,
+                elem_id="mis-delta-causes",
+            )
+        with gr.Row():
+            name = gr.Textbox(
+                "delta", label="Name", max_lines=1, max_length=60, min_width=120, elem_id="mis-delta-name"
+            )
+            replay = gr.Number(
+                64,
+                label="Rows replayed against forgetting",
+                precision=0,
+                minimum=0,
+                min_width=120,
+                elem_id="mis-delta-replay",
+            )
             make = gr.Button("Make training delta", min_width=150, elem_id="mis-delta-make")
             config = gr.Dropdown(trainings.configurations(), value=loop.CONFIG, label="Settings file", min_width=150)
             start = gr.Button("Start the re-tune", variant="primary", min_width=150, elem_id="mis-delta-start")
         made, started = html("", "mis-delta-made"), html("", "mis-delta-started")
     folder = gr.Textbox(visible=False)
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def selectable() -> tuple[gr.Dropdown, gr.Dropdown]:
+        runs, authors = loop.selectable(desk)
+        return gr.Dropdown(choices=[("All runs", ""), *((one, one) for one in runs)]), gr.Dropdown(choices=authors)
+
+    gr.on(accordion.expand, selectable, outputs=[run, people], queue=False, **private)
     gr.on(
-        make.click, lambda *values: loop.make(desk, *values), inputs=[name, replay], outputs=[made, folder], **private
+        make.click,
+        lambda *values: loop.make(desk, *values),
+        inputs=[name, replay, run, people, causes],
+        outputs=[made, folder],
+        **private,
     )
     gr.on(
         start.click,

@@ -40,17 +40,16 @@ class Parts:
     place: gr.Textbox
 
 
-def build(host: Host, navigation: Navigation, tab: gr.Tab, trainings: Trainings | None = None) -> None:
+def build(host: Host, navigation: Navigation, tab: gr.Tab, trainings: Trainings) -> None:
     """Lay out the tab, which is being built, and bind it."""
-    found = trainings or Trainings(host.runs, CONFIGS, data=host.data_folders)
     errors = html("", "mis-train-errors", elem_classes=["mis-errors"])
     with gr.Row(elem_id="mis-train"):
         with gr.Column(scale=5, min_width=320):
-            form, start, made = _form(found.configurations())
+            form, start, made = _form(trainings.configurations())
         with gr.Column(scale=7, min_width=320):
             watched = _watch()
     parts = Parts(errors=errors, place=navigation.place, timer=gr.Timer(SECONDS, active=False), **made, **watched)
-    handlers = TrainHandlers(host, parts, found)
+    handlers = TrainHandlers(host, parts, trainings)
     everything: list[Any] = list(vars(parts).values())
     navigation.open_with(tab, Tab.TRAIN, handlers.opened, outputs=everything)
     gr.on(

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import psutil
+from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from mis_lib.commands.train import read_train_settings
@@ -28,7 +29,7 @@ from mis_lib.schema import Record
 from mis_lib.store.train_runs import LOG, TrainRun, train_versions
 from mis_lib.train.settings import TrainSettings
 
-JOB, OUTPUT = "job.json", "job.log"
+JOB, OUTPUT, LOCK = "job.json", "job.log", "job.lock"
 PROGRAM = (sys.executable, "-m", "mis_lib.cli")
 TAIL = 4000  # bytes of the output that are shown
 POINTS = 1500  # of a curve; longer ones are thinned out
@@ -58,6 +59,7 @@ class Job(Record):
 class Plan(NamedTuple):
     """What would be started: the settings as YAML and the command."""
 
+    config: str
     settings: TrainSettings
     yaml: str
     command: tuple[str, ...]
@@ -105,7 +107,7 @@ class Trainings:
         self._check_paths(settings, read_train_settings(path))
         _check_name(settings.name)
         command = (*self._program, "train", "--config", str(path), "--set", *pairs, f"runs={self.runs}")
-        return Plan(settings, dump_settings(settings), command, pairs)
+        return Plan(config, settings, dump_settings(settings), command, pairs)
 
     def start(self, config: str, overrides: Sequence[str]) -> Job:
         """Start a run, or go on with it; its process outlives the app.
@@ -115,17 +117,22 @@ class Trainings:
         """
         plan = self.plan(config, overrides)
         name = plan.settings.name
-        if self.state(name) is State.RUNNING:
-            raise SettingsError(f"{name} is running already; stop it first, or give the new run another name")
         folder = self.runs / name
         folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCK):  # of two people who press Start at once, also in two apps, one is first
+            if self.state(name) is State.RUNNING:
+                raise SettingsError(f"{name} is running already; stop it first, or give the new run another name")
+            return self._open(plan, folder)
+
+    def _open(self, plan: Plan, folder: Path) -> Job:
+        """Start the process of a plan and note it down."""
         with (folder / OUTPUT).open("ab") as output:
             process = subprocess.Popen(
                 plan.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
         self._children[process.pid] = process
         job = Job(
-            name=name, config=config, overrides=plan.overrides, command=plan.command, pid=process.pid,
+            name=folder.name, config=plan.config, overrides=plan.overrides, command=plan.command, pid=process.pid,
             created=psutil.Process(process.pid).create_time(), started=datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
         write_atomic(folder / JOB, job.model_dump_json(indent=1).encode())
