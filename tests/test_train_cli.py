@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from full_disk import files_of_at_most
+from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint
 from tiny_rows import tiny_rows
 from typer.testing import CliRunner
@@ -111,6 +115,51 @@ def test_what_is_refused_is_told_in_one_message(config: Path) -> None:
         assert done.exit_code == 2, sets
         assert told in done.stderr.replace("\n", " "), sets
         assert "Traceback" not in done.output
+
+
+def with_row(data: Path, folder: Path, row: int, **changes: Any) -> Path:
+    """A copy of the data in which one row, counted from 1, is changed."""
+    shutil.copytree(data, folder)
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    lines[row - 1] |= changes
+    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def with_infinite_weight(checkpoint: Path, folder: Path) -> Path:
+    """A copy of the checkpoint whose answers are no numbers."""
+    shutil.copytree(checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    last = next(name for name in weights if "language_model" in name and name.endswith("model.norm.weight"))
+    weights[last][:] = float("inf")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_what_breaks_ends_with_status_2_a_message_and_nothing_half_written(
+    config: Path, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    three = with_row(data, tmp_path / "three", 2, question="<image> <image> <image> What is this?")
+    gone = with_row(data, tmp_path / "gone", 5, images=["images/gone.png", "images/cup.png"])
+    broken = with_infinite_weight(checkpoint, tmp_path / "broken")
+    cases: list[tuple[str, tuple[str, ...]]] = [
+        (f"data={three}", ("train.jsonl", "row 2", "3", "mis check")),
+        (f"data={gone}", ("train.jsonl", "row 5", "images/gone.png")),
+        (f"model={broken}", ("step 1", "expected a finite loss, found nan", "rows 'row-", "lower learning_rate")),
+        ("max_length=120", ("row 'row-", "expected at most 120 tokens", "nothing is cut")),
+    ]
+    if not torch.cuda.is_available():
+        cases.append(("device=cuda", ("expected a CUDA GPU", "set device: cpu")))
+    for number, (change, told) in enumerate(cases):
+        done = mis("train", "--config", str(config), "--set", change, f"name=case-{number}")
+        assert done.exit_code == 2, (change, done.output)
+        assert all(part in done.stderr for part in told), done.stderr
+        assert "Traceback" not in done.output
+        assert not list((tmp_path / "runs").glob(f"case-{number}/v1/*adapter*")), change
+    with files_of_at_most(40_000):
+        done = mis("train", "--config", str(config), "--set", "name=full", "feature_cache=false")
+    assert (done.exit_code, "expected room for it" in done.stderr) == (2, True), done.output
+    assert not list((tmp_path / "runs" / "full").glob("v1/*adapter*"))
 
 
 def test_show_prints_the_resolved_settings(config: Path) -> None:
@@ -216,3 +265,5 @@ def test_two_processes_give_the_loss_of_one(config: Path, tmp_path: Path, batch_
     assert [line["grad_norm"] for line in read_jsonl(two / LOG)] == pytest.approx(
         [line["grad_norm"] for line in read_jsonl(one / LOG)], rel=1e-3
     )
+    for mine, theirs in zip(read_jsonl(two / LOG), read_jsonl(one / LOG), strict=True):
+        assert mine["loss_by_category"] == pytest.approx(theirs["loss_by_category"], abs=1e-5)

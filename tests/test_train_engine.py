@@ -2,28 +2,37 @@
 
 import json
 import os
-import resource
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from full_disk import files_of_at_most
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_checkpoint
 from tiny_rows import tiny_rows
 from transformers import AutoModelForImageTextToText
 
-from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError, TrainingError
+from mis_lib.errors import (
+    DataError,
+    ImageError,
+    MisError,
+    MissingPackageError,
+    ModelError,
+    SettingsError,
+    TrainingError,
+)
 from mis_lib.files import read_jsonl, read_records
 from mis_lib.models.load import load_model
 from mis_lib.schema import Sample
-from mis_lib.train.callbacks import LOG
+from mis_lib.train.callbacks import LOG, tensorboard
 from mis_lib.train.collate import collate
-from mis_lib.train.engine import load, make_encoder, prepare_features, run
+from mis_lib.train.engine import load, make_encoder, make_trainer, plan_of, prepare_features, run
+from mis_lib.train.loader import lengths_of
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.material import places_of
@@ -276,6 +285,23 @@ def test_only_what_should_move_moves(
     assert factors and all(value.abs().sum() > 0 for value in factors)
 
 
+def test_in_memory_only_the_trained_adapter_moves(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    """Not a bit of the base or of an adapter that merely lies beside the trained one."""
+    settings = settings_of(weight_decay=0.1, learning_rate=1e-2, max_steps=3, packing=False)
+    loaded = load(settings, checkpoint)
+    loaded.model.add_adapter("beside", LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    loaded.model.set_adapter("default")
+    before = {name: weight.detach().clone() for name, weight in loaded.model.named_parameters()}
+    encoder, places = make_encoder(loaded, settings), places_of(settings, data, tmp_path / "data")
+    plan = plan_of(settings, lengths_of(places, encoder, None), packed=False)
+    make_trainer(loaded, encoder, places, plan, settings, tmp_path).train()
+    moved = {name for name, weight in loaded.model.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved == {name for name in before if ".default." in name}
+    assert any(".beside." in name for name in before)
+
+
 @pytest.mark.parametrize("changes", [{}, {"freeze_projector": False}, {"tuning": "full"}])
 def test_bfloat16_trains_like_float32_and_steps_in_float32(
     train: Train, settings_of: Callable[..., TrainSettings], checkpoint: Path, changes: dict[str, Any]
@@ -395,17 +421,6 @@ def test_sigterm_saves_after_the_step_in_hand(
     assert losses(list(read_jsonl(tmp_path / LOG))) == pytest.approx(losses(train("whole")), abs=1e-5)
 
 
-@contextmanager
-def files_of_at_most(number: int) -> Iterator[None]:
-    """No file may grow beyond so many bytes: what a full disk looks like to a program."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (number, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_leaves_nothing_half_written(train: Train, tmp_path: Path) -> None:
     train("run", max_steps=6, save_every=2, listener=None)  # features are stored by now
     (tmp_path / "run" / LOG).unlink()
@@ -515,6 +530,35 @@ def test_log_lines_hold_what_people_expect(train: Train) -> None:
         assert 0 <= line["token_accuracy"] <= 1
         assert line["padding_share"] == 0.0, "packed rows have no padding"
         assert line["grad_norm"] > 0
+
+
+def test_event_files_hold_every_number_of_a_line(train: Train, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    lines = train(tensorboard=True, max_steps=2)
+    write = tensorboard(tmp_path / "rates")
+    write({"step": 1, "eval": {"asr": {"value": 50.0, "n": 4}, "pair": {"value": None, "n": 0}}})
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses(lines))
+    assert {"train/lr", "train/grad_norm", "train/token_accuracy", "loss_by_category/Violent"} <= set(events.Tags()["scalars"])  # fmt: skip
+    rates = EventAccumulator(str(tmp_path / "rates")).Reload()
+    assert rates.Tags()["scalars"] == ["eval/asr"], "a rate of nothing is no number"
+
+
+def test_without_tensorboard_its_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingPackageError, match=r"needs the package tensorboard: pip install mis-workbench\[logs\]"):
+        tensorboard(tmp_path)
+
+
+def test_too_little_memory_is_told_with_what_to_lower(train: Train, tmp_path: Path) -> None:
+    def run_out(line: dict[str, Any]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    with pytest.raises(TrainingError, match=r"Tried to allocate 20.00 GiB.*lower batch_tokens \(600;"):
+        train(listener=run_out)
+    assert not (tmp_path / "run" / "adapter").exists()
 
 
 def test_settings_that_contradict_each_other() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from full_disk import files_of_at_most
 from PIL import Image
 from tiny import tiny_checkpoint
 from transformers import AutoProcessor
@@ -16,7 +17,7 @@ from mis_lib.configs import load_settings
 from mis_lib.construct.labels import cot_label, help_label
 from mis_lib.data.preferences import Preference, write_preferences
 from mis_lib.data.refusals import REFUSALS
-from mis_lib.errors import DataError, SettingsError
+from mis_lib.errors import DataError, SettingsError, TrainingError
 from mis_lib.files import read_records, sha256, write_records
 from mis_lib.models.load import load_model
 from mis_lib.schema import Outcome, Response, Sample
@@ -100,6 +101,12 @@ def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(
     assert any(weight.abs().sum() > 0 for name, weight in loaded.model.named_parameters() if "lora_B.dpo" in name)
     assert train_by(dpo(home, tmp_path)) == run  # finished: not trained again
     assert not (tmp_path / "dpo" / "v2").exists()
+
+
+def test_a_full_disk_leaves_no_half_of_an_adapter(home: Path, tmp_path: Path) -> None:
+    with files_of_at_most(20_000), pytest.raises(TrainingError, match=r"adapter: expected room for it.*begins anew"):
+        train_by(dpo(home, tmp_path, max_steps=1))
+    assert not [path for path in (tmp_path / "dpo" / "v1").iterdir() if "adapter" in path.name]
 
 
 def test_dpo_takes_the_pairs_of_a_folder_and_goes_on_from_an_adapter(home: Path, tmp_path: Path) -> None:

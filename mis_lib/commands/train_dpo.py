@@ -119,10 +119,7 @@ def _train(
     console.say(f"DPO on {len(pairs):,} pairs")
     trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
     trainer.train()
-    draft = run.folder / f".{ADAPTER}"
-    trainer.model.save_pretrained(draft, selected_adapters=[TRAINED])
-    shutil.rmtree(run.folder / ADAPTER, ignore_errors=True)
-    draft.replace(run.folder / ADAPTER)
+    _save(trainer.model, run.folder / ADAPTER, TRAINED)
     write_card(run, settings, len(pairs))
     run.finish(
         {
@@ -139,3 +136,23 @@ def _train(
     )
     shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
     return run.folder
+
+
+def _save(model: Any, folder: Path, name: str) -> None:
+    """Write an adapter as a folder that appears in one rename.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    draft = folder.with_name(f".{folder.name}")
+    try:
+        model.save_pretrained(draft, selected_adapters=[name])
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.replace(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise TrainingError(
+            f"{folder}: expected room for it, found: {error}; nothing half written is left. Free some space and start again: DPO begins anew"
+        ) from error

@@ -19,7 +19,7 @@ from transformers import PrinterCallback, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils.import_utils import is_liger_kernel_available
 
-from mis_lib.errors import MissingPackageError, SettingsError
+from mis_lib.errors import MissingPackageError, SettingsError, TrainingError
 from mis_lib.models.device import has_bfloat16_products
 from mis_lib.models.load import load_model
 from mis_lib.schema import Record
@@ -116,7 +116,10 @@ def run(
     there = checkpoints(folder / CHECKPOINTS)
     progress(f"Training: {plan.steps:,} steps of {settings.batch_size} rows, {len(places):,} rows")
     with stop.listening():
-        trainer.train(resume_from_checkpoint=str(there[-1]) if there else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(there[-1]) if there else None)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(no_memory(settings, trainer.state.global_step, error)) from error
     step = trainer.state.global_step
     finished = step >= plan.steps
     if finished:
@@ -133,6 +136,16 @@ def run(
         packed=packed,
         features=worth,
         no_features=reason,
+    )
+
+
+def no_memory(settings: TrainSettings, step: int, error: BaseException) -> str:
+    """The message about a step that the device's memory had no room for."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    more = "" if settings.gradient_checkpointing else ", or set gradient_checkpointing: true"
+    return (
+        f"step {step + 1}: expected room on the device, found: {first}; lower batch_tokens ({settings.batch_tokens:,}; the result stays the same), "
+        f"max_pixels or max_dynamic_patch{more}. The last checkpoint is untouched"
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
@@ -163,10 +164,14 @@ class AnswerTrainer(Trainer):
         return found
 
     def drain_categories(self) -> Mapping[str, float]:
-        """Mean loss of each category since the last call; of this device's rows."""
-        found = {name: loss / count for name, (loss, count) in sorted(self.by_category.items()) if count}
+        """Mean loss of each category since the last call, over the rows of all devices."""
+        parts: Any = gather_object([self.by_category]) if self.args.world_size > 1 else [self.by_category]
+        sums: dict[str, list[float]] = {}
+        for name, (loss, count) in (each for part in parts for each in part.items()):
+            known = sums.setdefault(name, [0.0, 0.0])
+            known[0], known[1] = known[0] + loss, known[1] + count
         self.by_category = {}
-        return found
+        return {name: loss / count for name, (loss, count) in sorted(sums.items()) if count}
 
     def _everywhere(self, value: torch.Tensor) -> torch.Tensor:
         """The sum over all devices."""
