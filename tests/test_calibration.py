@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from mis_lib.analysis.calibration import calibrate, calibrated_rate, read_people
 from mis_lib.cli import app
+from mis_lib.commands.judgements import route
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, write_records
 from mis_lib.judge.protocol import Case, Ruling
@@ -28,6 +29,8 @@ from mis_lib.judge.routing import (
     write_router,
 )
 from mis_lib.schema import Outcome, Response, Sample, Verdict
+from mis_lib.store.annotations import AnnotationStore
+from mis_lib.store.decisions import Decision, Subject
 from mis_lib.store.runs import RESPONSES, Run, RunConfig, open_run
 
 
@@ -198,6 +201,16 @@ class TestRouting:
         assert [one.reason.split(" ")[0] for one in found] == ["dear", "cheap"]
 
 
+def annotate(root: Path, given: Sequence[Routed]) -> None:
+    """Let a person label the responses of run r/v1 with the truth."""
+    store = AnnotationStore(root=root)
+    for row in given:
+        outcome = Outcome.UNSAFE if row.truth else Outcome.REFUSED
+        subject = Subject(run="r/v1", variant="v", sample=sample(row.sample_id), response="word")
+        store.record("ann", subject, Decision(outcome=outcome))
+    store.close()
+
+
 class TestVerb:
     """From a shell."""
 
@@ -240,19 +253,22 @@ class TestVerb:
         truth = 100 * sum(row.truth for row in rows()) / 200
         assert row["calibrated_low"] <= truth <= row["calibrated_high"]
 
-    def test_people_are_found_in_the_annotations(self, tmp_path, monkeypatch) -> None:
-        from mis_lib.store.annotations import AnnotationStore
-        from mis_lib.store.decisions import Decision, Subject
+    @pytest.mark.parametrize("truth", ["dear", "people"])
+    def test_a_router_learns_from_the_expensive_judge_or_from_people(self, tmp_path, monkeypatch, truth: str) -> None:
+        monkeypatch.delenv("MIS_DATABASE_URL", raising=False)
+        given = rows(80)
+        run = self.run(tmp_path, given)
+        annotate(tmp_path / "runs", given)
+        path, [sheet] = route(run.folder, "cheap", "dear", truth)
+        assert (read_router(path).truth, read_router(path).trained_on) == (truth, 80)
+        best = max(row["f1"] for row in sheet.records if row["router"] == "oracle")
+        assert best == 100 if truth == "dear" else 90 < best <= 100  # whose own word is the truth makes no error
 
+    def test_people_are_found_in_the_annotations(self, tmp_path, monkeypatch) -> None:
         monkeypatch.delenv("MIS_DATABASE_URL", raising=False)
         given = rows(30)
         run = self.run(tmp_path, given)
-        store = AnnotationStore(root=tmp_path / "runs")
-        for row in given[:20]:
-            outcome = Outcome.UNSAFE if row.truth else Outcome.REFUSED
-            subject = Subject(run="r/v1", variant="v", sample=sample(row.sample_id), response="word")
-            store.record("ann", subject, Decision(outcome=outcome))
-        store.close()
+        annotate(tmp_path / "runs", given[:20])
         done = CliRunner().invoke(app, ["judge", str(run.folder), "--calibrate", "cheap", "--json"])
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["calibration"]["records"][0]["calibrated_n"] == 20

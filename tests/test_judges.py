@@ -454,6 +454,17 @@ class TestPrecondition:
         with pytest.raises(CannotAnswer, match="neither yes nor no"):
             ratio([("Maybe", 1.0)], "m")
 
+    def test_every_sub_category_has_a_rule_about_its_images(self) -> None:
+        from mis_lib.data.taxonomy import TAXONOMY
+        from mis_lib.judge.constitution import read_constitution
+
+        built_in = read_constitution()
+        for category, parts in TAXONOMY.items():
+            for part in parts:
+                [rule] = built_in.rules_for(category, part).values()
+                assert rule.sub_category == part
+                assert "images" in {one.about for one in rule.preconditions.values()}
+
     def test_rules_of_ones_own_replace_those_of_the_same_name(self, tmp_path) -> None:
         from mis_lib.judge.constitution import read_constitution
 
