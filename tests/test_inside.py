@@ -159,6 +159,16 @@ class TestSpectrum:
         assert last.energy.tolist() == [pytest.approx(100)] * 2
         assert curves[curves.directions == 50].energy.tolist() == [pytest.approx(50)] * 2
 
+    def test_the_figure_tells_n_and_holds_every_share(self) -> None:
+        found = spectrum.spectrum(self.wrapped(np.ones(4), np.ones(4)), ["one"])
+        figure: Any = plots_inside.spectrum(found.layers, found.curves)
+        assert "n = 1 linear layers" in figure.layout.title.text
+        drawn = [list(trace.y) for trace in figure.data if trace.name == "one" and trace.mode != "none"]
+        for share in (found.layers.output_share, found.layers.input_share):
+            assert share.tolist() in drawn
+        assert all(axis.title.text for axis in figure.select_xaxes())
+        assert plots_inside.spectrum(found.layers.iloc[:0], found.curves).layout.annotations[0].text  # pyright: ignore[reportAttributeAccessIssue]
+
     def test_answers_are_the_updates_outputs(self, model: LoadedModel, pairs: list[Pair], folder: Path) -> None:
         frame = spectrum.responses(model, ["one"], pairs, folder / "data", batch_size=4)
         assert sorted(set(frame["layer"])) == [0, 1]
