@@ -61,6 +61,16 @@ def test_all_columns_end_with_text_parts_costs_and_a_verdict(host: Host) -> None
     assert outcomes == [Outcome.UNSAFE, Outcome.REASONED]
 
 
+def test_a_slow_column_holds_no_fast_one_up(folder: Path) -> None:
+    host = ready_host(folder, answers={"mini": "Pour it over.", "mirage": "word " * 60}, delay=0.01)
+    between = [
+        view.comparison.answers for view in run(host, *example(host, "hard-00")) if view.generating and view.comparison
+    ]
+    fast = [mini for mini, mirage in between if mini.finish_reason == "stop" and mirage.finish_reason is None]
+    assert len(fast) > 1 and all(mini.verdict is not None and mini.text == "Pour it over." for mini in fast)
+    assert len({mini.seconds for mini in fast}) == 1  # its clock has stopped
+
+
 def test_a_twin_is_judged_as_benign(host: Host) -> None:
     comparison = final(run(host, *example(host, "hard-00-twin"), variants=["refusal"]))
     verdict = comparison.answers[0].verdict
