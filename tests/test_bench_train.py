@@ -1,6 +1,7 @@
 """The measurement of training: same rows for all, ratios within a round, operations counted, failures told."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from typer.testing import CliRunner
 
 from mis_lib.cli import app
 from mis_lib.commands import bench_train as bench
-from mis_lib.commands.bench_train import LADDER, PLAIN, TRL, BenchTrainSettings, matmul_rate
+from mis_lib.commands.bench_train import BenchTrainSettings, matmul_rate
+from mis_lib.commands.bench_train_ladder import LADDER, PLAIN, TRL, ladder
 from mis_lib.commands.bench_train_rows import write_rows
 from mis_lib.commands.bench_train_tables import show, to_markdown
 from mis_lib.errors import SettingsError, TrainingError
@@ -36,7 +38,7 @@ def contestant(toy: Path, rows: Path, work: Path, name: str) -> Contestant:
     shared = {"learning_rate": 1e-3, "batch_size": 4, "batch_tokens": 400, "max_steps": 3, "precision": "float32"}
     train = TrainSettings(model=str(toy), device="cpu", runs=work, **shared, **rung.changes)
     return Contestant(
-        name=name, engine=rung.engine, short_lora=rung.short_lora, checkpoint=str(toy), data=rows, work=work,
+        name=name, engine=rung.engine, short_lora=rung.short_lora, whole_logits=rung.whole_logits, checkpoint=str(toy), data=rows, work=work,
         train=train, warmup=1,
     )  # fmt: skip
 
@@ -54,6 +56,22 @@ def test_all_contestants_train_the_same_rows_to_the_same_loss(toy: Path, rows: P
     assert found["+ features cached"].tower_flop == 0 < found[PLAIN].tower_flop
     assert found["+ features cached"].feature_seconds is not None
     assert found["+ rows packed"].packed and not found[PLAIN].packed
+
+
+def test_each_rung_adds_one_thing() -> None:
+    ours = [rung for rung in LADDER if rung.engine == "ours"]
+    for before, after in pairwise(ours):
+        old, new = ({**rung.changes, **rung._asdict()} for rung in (before, after))
+        changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+        assert len(changed - {"name", "changes", "on_gpu_only"}) == 1, (before.name, after.name, changed)
+
+
+def test_what_a_device_cannot_show_is_not_measured_there() -> None:
+    on_cpu, on_gpu = (
+        [rung.name for rung in ladder(None, on_gpu=here, compiled=True, liger=True)] for here in (False, True)
+    )
+    assert set(on_gpu) - set(on_cpu) == {"+ loader runs ahead", "+ Liger kernels"}
+    assert [rung.name for rung in ladder((TRL, "+ rows packed"), on_gpu=False)] == [TRL, "+ rows packed"]
 
 
 def test_operations_are_those_of_the_layers(toy: Path, rows: Path, tmp_path: Path) -> None:

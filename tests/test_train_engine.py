@@ -33,7 +33,7 @@ from mis_lib.train.callbacks import LOG, tensorboard
 from mis_lib.train.collate import collate
 from mis_lib.train.engine import load, make_encoder, make_trainer, plan_of, prepare_features, run
 from mis_lib.train.loader import lengths_of
-from mis_lib.train.loss import AnswerHead
+from mis_lib.train.loss import AnswerHead, WholeHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.material import places_of
 from mis_lib.train.packing import PackedRows, pack, packed_inputs
@@ -105,6 +105,14 @@ def test_loss_of_each_token_is_that_of_the_whole_model(checkpoint: Path, data: P
         network(**batch.inputs)
     torch.testing.assert_close(head.losses.each, expected)
     assert torch.equal(head.losses.hits, logits[wanted].argmax(-1) == batch.labels[:, 1:][wanted])
+    whole = WholeHead(model)  # put in the place of the other, as the benchmark does
+    with whole.armed(batch.labels):
+        network(**batch.inputs)
+    torch.testing.assert_close(whole.losses.each, expected)
+    assert torch.equal(whole.losses.hits, head.losses.hits)
+    with head.armed(batch.labels):
+        network(**batch.inputs)
+    torch.testing.assert_close(head.losses.each, expected)
     assert network(**batch.inputs).logits.shape == (5, batch.labels.shape[1], logits.shape[-1]), (
         "unarmed, it is the model's own"
     )

@@ -12,45 +12,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from mis_lib import console
+from mis_lib.commands.bench_train_ladder import TRL, Rung, ladder
 from mis_lib.commands.bench_train_rows import mini_rows, write_rows
 from mis_lib.configs import Settings
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import write_atomic
 from mis_lib.schema import Record
 from mis_lib.train.settings import LoraSettings, TrainSettings
-
-TRL, PLAIN = "TRL SFTTrainer", "ours, plain"
-
-
-class Rung(NamedTuple):
-    """One contestant of the ladder and the settings it adds."""
-
-    name: str
-    engine: Literal["trl", "ours"]
-    short_lora: bool
-    changes: dict[str, Any]
-
-
-_PLAIN = {"feature_cache": False, "packing": False, "group_by_length": False}
-LADDER = (
-    Rung(TRL, "trl", False, _PLAIN),
-    Rung(PLAIN, "ours", False, _PLAIN),
-    Rung("+ short LoRA path", "ours", True, _PLAIN),
-    Rung("+ grouped by length", "ours", True, {**_PLAIN, "group_by_length": True}),
-    Rung("+ rows packed", "ours", True, {"feature_cache": False, "packing": None, "group_by_length": True}),
-    Rung("+ features cached", "ours", True, {"feature_cache": True, "packing": None, "group_by_length": True}),
-)
-COMPILED = Rung(
-    "+ layers compiled",
-    "ours",
-    True,
-    {"feature_cache": True, "packing": None, "group_by_length": True, "compile": True},
-)
 
 
 class BenchTrainSettings(Settings):
@@ -77,6 +50,8 @@ class BenchTrainSettings(Settings):
     gradient_checkpointing: bool = False
     compile: bool = False
     """Measure compiled layers too."""
+    liger: bool = False
+    """Measure Liger kernels too (GPU, package liger-kernel)."""
     contestants: tuple[str, ...] | None = None
     """Names of the ladder; all if not given."""
     seed: int = 0
@@ -126,7 +101,7 @@ def bench_train(settings: BenchTrainSettings) -> TrainBench:
         SettingsError: model, data or contestants are unknown.
         TrainingError: a contestant failed; its own message is quoted.
     """
-    ladder = _ladder(settings)
+    rungs = ladder(settings.contestants, on_gpu=_on_gpu(settings), compiled=settings.compile, liger=settings.liger)
     checkpoint = _checkpoint(settings)
     with tempfile.TemporaryDirectory(prefix="mis-bench-") as name:
         work = Path(name)
@@ -139,9 +114,9 @@ def bench_train(settings: BenchTrainSettings) -> TrainBench:
             answer_tokens=settings.answer_tokens,
             seed=settings.seed,
         )
-        taken: dict[str, list[Any]] = {rung.name: [] for rung in ladder}
+        taken: dict[str, list[Any]] = {rung.name: [] for rung in rungs}
         for number in range(1, settings.rounds + 1):
-            for rung in ladder:
+            for rung in rungs:
                 started = time.monotonic()
                 taken[rung.name].append(_measure(rung, settings, checkpoint, data, work))
                 console.say(
@@ -151,7 +126,7 @@ def bench_train(settings: BenchTrainSettings) -> TrainBench:
     rate = matmul_rate(one.device, one.dtype)
     return TrainBench(
         settings=settings,
-        results=[_result(rung.name, taken, rate) for rung in ladder],
+        results=[_result(rung.name, taken, rate) for rung in rungs],
         device=one.device,
         dtype=one.dtype,
         matmul_tflops=round(rate / 1e12, 4),
@@ -177,17 +152,6 @@ def matmul_rate(device: str, dtype: str) -> float:
     return 2 * side**3 / best
 
 
-def _ladder(settings: BenchTrainSettings) -> list[Rung]:
-    every = [*LADDER, COMPILED] if settings.compile else list(LADDER)
-    if settings.contestants is None:
-        return every
-    known = {rung.name: rung for rung in every}
-    unknown = [name for name in settings.contestants if name not in known]
-    if unknown or not settings.contestants:
-        raise SettingsError(f"contestants: unknown {', '.join(unknown) or 'none'}; known: {', '.join(known)}")
-    return [known[name] for name in settings.contestants]
-
-
 def _checkpoint(settings: BenchTrainSettings) -> Path:
     from mis_lib.models.shapes import SHAPES, ensure_shape
 
@@ -208,6 +172,12 @@ def _checkpoint(settings: BenchTrainSettings) -> Path:
     return Path(settings.model)
 
 
+def _on_gpu(settings: BenchTrainSettings) -> bool:
+    import torch
+
+    return torch.cuda.is_available() if settings.device is None else settings.device.startswith("cuda")
+
+
 def _rows_needed(settings: BenchTrainSettings) -> int:
     return (settings.steps + settings.warmup) * settings.batch_size
 
@@ -221,6 +191,7 @@ def _measure(rung: Rung, settings: BenchTrainSettings, checkpoint: Path, data: P
             name=rung.name,
             engine=rung.engine,
             short_lora=rung.short_lora,
+            whole_logits=rung.whole_logits,
             checkpoint=str(checkpoint),
             data=data,
             work=folder,

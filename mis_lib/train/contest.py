@@ -27,6 +27,7 @@ from mis_lib.train.callbacks import RunCallback, Stop, memory_gb
 from mis_lib.train.collate import collate
 from mis_lib.train.engine import load, make_encoder, make_trainer, plan_of, prepare_features, use_packing
 from mis_lib.train.loader import lengths_of
+from mis_lib.train.loss import WholeHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.parts import Part, part_of
 from mis_lib.train.rows import IGNORED, Place
@@ -40,6 +41,8 @@ class Contestant(Settings):
     engine: Literal["trl", "ours"]
     short_lora: bool = True
     """Whether LoRA layers take the short way (``lowrank``)."""
+    whole_logits: bool = False
+    """Ours computes logits at every position, as TRL does, to tell what leaving them out is worth."""
     checkpoint: str
     data: Path
     """JSON Lines file of samples with answers; images beside it."""
@@ -132,7 +135,11 @@ def _ours(contestant: Contestant) -> Measured:
     callback = RunCallback(settings, contestant.work, Stop(), None, (lines.append,))
     trainer = make_trainer(loaded, encoder, places, plan, settings, contestant.work, cache, callback)
     trainer.add_callback(clock)
+    answers = trainer.head
+    if contestant.whole_logits:
+        trainer.head = WholeHead(loaded.network)
     trainer.train()
+    trainer.head = answers  # what the rows need is counted alike for all
     tower, behind = row_flop(loaded.model, trainer, cached=cache is not None)
     return Measured(
         name=contestant.name,

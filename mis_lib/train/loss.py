@@ -136,3 +136,17 @@ class AnswerHead:
         found: Any = LinearCrossEntropy.apply(picked.to(weight.dtype), weight, self._labels[:, 1:][wanted])
         self._losses = Losses(*found)
         return self._losses.total
+
+
+class WholeHead(AnswerHead):
+    """The same losses from logits at every position, as most trainers compute them: what ``contest`` measures the other way against."""
+
+    def _forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self._labels is None:
+            return self._plain(hidden)
+        logits, targets = self._plain(hidden)[:, :-1].float(), self._labels[:, 1:]
+        wanted = targets != IGNORED
+        each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+        each = each.view_as(targets)[wanted]
+        self._losses = Losses(each.sum(), each.detach(), (logits.argmax(-1) == targets)[wanted])
+        return self._losses.total
