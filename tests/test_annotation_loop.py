@@ -5,6 +5,7 @@ import io
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,11 @@ def samples(data: Path) -> dict[str, Sample]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> AnnotationStore:
-    return AnnotationStore(root=tmp_path / "runs")
+def store(database: str) -> Iterator[AnnotationStore]:
+    """An empty store, once on SQLite and once on PostgreSQL."""
+    made = AnnotationStore(database)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -395,10 +399,11 @@ def mis(*args: str) -> Result:
 
 
 def test_from_the_command_line(
-    store: AnnotationStore, samples: dict[str, Sample], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    samples: dict[str, Sample], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MIS_DATABASE_URL", raising=False)
     runs = str(run.folder.parent.parent)
+    store = AnnotationStore(root=Path(runs))
     store.record("ada", about(samples["hard-00"]), Decision(outcome=Outcome.UNSAFE, corrected="Corrected."))
     store.record("eve", about(samples["hard-00"]), UNSAFE)
     made = mis("delta", "--runs", runs, "--output", str(tmp_path / "data"), "--name", "mine", "--json")
