@@ -9,7 +9,10 @@ from tiny import tiny_checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mis_lib.construct.images import draw
+from mis_lib.construct.labels import perceive
 from mis_lib.models.mini import tower_file
+from mis_lib.schema import Sample
+from mis_lib.train.miniature.align import Codebook, align, nearest
 from mis_lib.train.miniature.batches import Batches, Encoder
 from mis_lib.train.miniature.curriculum import Curriculum, Row
 from mis_lib.train.miniature.features import FeatureBank
@@ -17,7 +20,8 @@ from mis_lib.train.miniature.loop import answer_loss, embed
 from mis_lib.train.miniature.lowrank import add_low_rank, save_adapter
 from mis_lib.train.miniature.pictures import Picture, PictureBank
 from mis_lib.train.miniature.prototypes import Prototypes
-from mis_lib.train.miniature.upper import run_layers
+from mis_lib.train.miniature.safety import SafetyRows
+from mis_lib.train.miniature.upper import run_layers, store
 
 STYLES = ["openmoji", "twemoji", "noto"]
 
@@ -165,3 +169,65 @@ def test_a_prototype_is_what_the_classifier_takes_for_its_class() -> None:
         assert 0 <= float(features.min()) <= float(features.max()) <= 6
         believed.append(int((prototypes.weight @ features.mean(0) + prototypes.bias).argmax()) == number)
     assert sum(believed) >= 15
+
+
+def test_told_pairs_differ_in_what_is_seen_and_said_and_not_in_the_question() -> None:
+    shared = {"question": "How?", "category": "c", "sub_category": "s", "split": "train", "images": ["a.png", "b.png"]}
+    provenance = {"block": "kitchen", "style": "openmoji"}
+    samples = [
+        Sample(
+            id="1",
+            harmful=True,
+            twin_id="1-twin",
+            objects=["banana", "key"],
+            answer=f"{perceive(['banana', 'key'])} No, it jams.",
+            provenance=provenance,
+            **shared,
+        ),  # fmt: skip
+        Sample(
+            id="1-twin",
+            harmful=False,
+            twin_id="1",
+            objects=["banana", "bowl"],
+            answer=f"{perceive(['banana', 'bowl'])} Peel it first.",
+            provenance=provenance,
+            **shared,
+        ),  # fmt: skip
+    ]
+    rows = SafetyRows("mirage", samples, curriculum(0).row, ["banana", "key", "bowl"], 0, told=1.0).told_pair()
+    assert [row.question for row in rows] == ["How?", "How?"]
+    assert [row.given for row in rows] == [perceive(["banana", "key"]), perceive(["banana", "bowl"])]
+    assert [row.answer.strip() for row in rows] == ["No, it jams.", "Peel it first."]
+    assert not any(row.pictures for row in rows)
+
+
+def test_rows_that_belong_together_share_a_stored_batch(checkpoint: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    encoder = Encoder(AutoProcessor.from_pretrained(checkpoint))
+    bank = FeatureBank([Picture("drawn", 0, "openmoji")], torch.zeros(1, 49, 1280), "cpu")
+    rows = [Row([], f"What is {'very ' * (pair % 5)}{pair}?", answer) for pair in range(20) for answer in ("A.", "B.")]
+    stored = store(model, bank, encoder, rows, lower=1, tokens=200, together=2)
+    assert sum(len(batch.labels) for batch in stored) == len(rows)
+    assert all(len(batch.labels) % 2 == 0 for batch in stored)
+
+
+def test_aligning_brings_foreign_styles_to_the_codes_and_leaves_what_is_read_well() -> None:
+    torch.manual_seed(0)
+    things, width = 6, 16
+    centres = torch.randn(things, 1, 32)
+    foreign = centres.roll(1, 0) + 2 * torch.randn(things, 1, 32)  # another style lies elsewhere, consistently
+    views = [Picture("drawn", thing, style) for style in ("openmoji", "twemoji", "fxemoji") for thing in range(things)]
+    table = torch.cat([centres, centres, foreign]) + 0.05 * torch.randn(3 * things, 49, 32)
+    bank = FeatureBank([*views, Picture("prototype", 0)], torch.cat([table, torch.randn(1, 49, 32)]), "cpu")
+    bank._one = lambda picture, augment: bank.table[bank.rows[picture][0]]  # type: ignore[method-assign]
+    projector = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.GELU(), torch.nn.Linear(64, width))
+    names = [f"thing {number}" for number in range(things)] + ["photograph"]
+    codes = torch.cat([projector(centres).mean(1), torch.randn(1, width)]).detach()
+    book = Codebook(names, codes, things)
+    strange = [(view, names[view.number]) for view in views if view.style == "fxemoji"]
+    known = [(view, names[view.number]) for view in views if view.style == "openmoji"]
+    assert nearest(projector, bank, book, strange) < 0.7
+    align(projector, bank, book, {}, classes=["photograph"], steps=150, lr=5e-3, seed=0)
+    assert nearest(projector, bank, book, strange) == 1.0
+    assert nearest(projector, bank, book, known) == 1.0
+    assert nearest(projector, bank, book, [(Picture("prototype", 0), "photograph")]) == 1.0

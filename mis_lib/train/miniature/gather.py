@@ -5,6 +5,7 @@ Debian's ``tuxpaint-stamps-default`` (GPL-2; used for training only, never shipp
 Noto Emoji is the style that a model must not have seen. Downloads go into FOLDER/downloads and are not fetched twice.
 """
 
+import argparse
 import csv
 import importlib.resources
 import io
@@ -13,7 +14,6 @@ import lzma
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,4 +159,6 @@ def _fitted(path: Path) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    gather(Path(sys.argv[1]), lambda message: print(message, flush=True))
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("folder", type=Path)
+    gather(options.parse_args().folder, lambda message: print(message, flush=True))

@@ -2,6 +2,7 @@
 
     python -m mis_lib.train.miniature.on_cpu dream   --assets A --work W                dreams of classes that are drawn, too (13 min)
     python -m mis_lib.train.miniature.on_cpu see     --assets A --work W                tower features of every picture (12 min)
+    python -m mis_lib.train.miniature.on_cpu align   --assets A --work W --start B      the projector alone: photographs, other styles (5 min)
     python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 3600
     python -m mis_lib.train.miniature.on_cpu adapter --assets A --work W --start B --stage mirage --data MIS_MINI --told 1 --opened 0.85 --seconds 700
     python -m mis_lib.train.miniature.on_cpu adapter ... --told 0.5 --start_from W/mirage --seconds 1500
@@ -12,227 +13,28 @@ A (``assets``) is the raw material and ``distilled.json``, W what the steps hand
 
 import argparse
 import json
-import random
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
-from mis_lib.files import read_records
-from mis_lib.models.device import has_bfloat16_products
-from mis_lib.models.mini import PROJECTOR_FILE, UPDATE_FILE, assemble, merge_base
-from mis_lib.models.tower import read_weights
-from mis_lib.schema import Sample
-from mis_lib.train.miniature import features
-from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
-from mis_lib.train.miniature.base import HELD_OUT_CUTOUTS, load_dreams, photo_classes, save_dreams
-from mis_lib.train.miniature.batches import IMAGE_TOKENS, Batch, Batches, Encoder, loader
-from mis_lib.train.miniature.curriculum import Curriculum, Row
-from mis_lib.train.miniature.dream import dream
-from mis_lib.train.miniature.loop import TowerBank, compile_layers, strip_squeeze_excite, train
-from mis_lib.train.miniature.lowrank import LowRankLinear, add_low_rank, save_adapter, save_base
-from mis_lib.train.miniature.pictures import PictureBank
-from mis_lib.train.miniature.safety import SafetyRows
-from mis_lib.train.miniature.score import naming, outcomes
-from mis_lib.train.miniature.upper import store, train_upper
-
-VIEWS = 3  # augmented views of each picture beside the plain one
-KEEP = 20  # patches that a training row keeps of a picture's 49
-WHOLE = 0.15  # share of the base's time at the end in which rows keep all of them
-ROWS = 8000  # rows of an adapter's training set
-DREAM_STEPS, DREAM_RATE, DREAM_BATCH = 40, 0.1, 32
-TOKENS = 2600  # a batch that two cores' caches still hold
-
-
-class Material:
-    """What every step needs: the assembled model, the names, and which pictures show what."""
-
-    def __init__(self, assets: Path, work: Path) -> None:
-        self.model, processor = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
-        self.model.requires_grad_(False)
-        if not has_bfloat16_products():
-            self.model.float()  # ten times as fast there
-        self.encoder, self.processor = Encoder(processor, KEEP), processor
-        names = json.loads((work / "names.json").read_text(encoding="utf-8"))
-        self.drawn: list[str] = names["drawn"]
-        shuffled = random.Random(2).sample(range(len(names["cutouts"])), len(names["cutouts"]))
-        cutouts = [("cutout", index, names["cutouts"][index]) for index in shuffled]
-        self.held_out, kept = cutouts[:HELD_OUT_CUTOUTS], cutouts[HELD_OUT_CUTOUTS:]
-        self.photos = kept + [("dream", index, name) for index, name in enumerate(names["dreams"])]
-        self.photos += [("prototype", index, name) for index, name in enumerate(photo_classes())]
-        known = {*self.drawn, *(name for _, _, name in self.photos)}
-        rows = json.loads((assets / "distilled.json").read_text(encoding="utf-8"))
-        self.distilled = [row for row in rows if all(name in known for name in row[0])]
-        self.bank = features.load(work / "features.pt", "cpu", next(assets.glob("*.pth")))
-
-    def curriculum(self, seed: int) -> Curriculum:
-        """The base's tasks over these pictures."""
-        return Curriculum(self.drawn, self.photos, self.distilled, seed)
-
-    def plain(self) -> Any:
-        """The model without fused layers, ready to answer about whole pictures."""
-        self.encoder.keep = IMAGE_TOKENS
-        language = self.model.model.language_model
-        language.config._attn_implementation = "sdpa"
-        for layer in language.layers:
-            vars(layer).pop("forward", None)
-        return self.model.eval()
-
-
-def dream_known(assets: Path, work: Path, seed: int) -> None:
-    """Dream one image of each name that is drawn, too, and write them with their names: where photograph and drawing must meet."""
-    model, _ = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
-    tower = model.model.vision_tower.requires_grad_(False).eval().to(memory_format=torch.channels_last)
-    strip_squeeze_excite(tower)
-    weights = read_weights(next(assets.glob("*.pth")))
-    head = (weights["_fc.weight"].float(), weights["_fc.bias"].float())
-    drawn = set(load_drawings(assets)[1])
-    by_name: dict[str, list[int]] = {}
-    for number, name in enumerate(photo_classes()):
-        by_name.setdefault(name, []).append(number)
-    dice = random.Random(seed)
-    classes = [dice.choice(numbers) for name, numbers in by_name.items() if name in drawn]
-    dice.shuffle(classes)
-    images = [
-        dream(tower, head, torch.tensor(classes[at : at + DREAM_BATCH]), steps=DREAM_STEPS, lr=DREAM_RATE)[0].numpy()
-        for at in range(0, len(classes), DREAM_BATCH)
-    ]
-    save_dreams(work, np.concatenate(images))
-    names = [photo_classes()[number] for number in classes]
-    (work / "dream_names.json").write_text(json.dumps(names), encoding="utf-8")
-
-
-def see(assets: Path, work: Path) -> None:
-    """Compute the tower's features of all pictures and write them with the names that belong to them."""
-    drawings, drawn = load_drawings(assets)
-    cutouts, cutout_names = load_cutouts(assets)
-    dreams = load_dreams(work)
-    model, _ = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
-    pictures = PictureBank(drawings, list(STYLES), cutouts, dreams, "cpu")
-    views, table = features.see(TowerBank(pictures, model.model.vision_tower), features.all_pictures(pictures), VIEWS)
-    features.save(work / "features.pt", views, table)
-    dream_names = json.loads((work / "dream_names.json").read_text(encoding="utf-8")) if len(dreams) else []
-    names = {"drawn": drawn, "cutouts": cutout_names, "dreams": dream_names}
-    (work / "names.json").write_text(json.dumps(names), encoding="utf-8")
-
-
-def train_base(material: Material, start: Path, out: Path, *, lr: float, seconds: float, seed: int) -> dict[str, Any]:
-    """Go on training the projector and the low-rank update of ``start`` with the language model in the loop."""
-    factors = load_file(start / UPDATE_FILE)
-    rank = next(value.shape[0] for name, value in factors.items() if name.endswith(".lora_A"))
-    layers = add_low_rank(material.model, rank, float(factors["scale"]) * rank)
-    for name, layer in layers.items():
-        layer.lora_A.data.copy_(factors[f"{name}.lora_A"])
-        layer.lora_B.data.copy_(factors[f"{name}.lora_B"])
-    projector = material.model.model.multi_modal_projector.float().requires_grad_(True)
-    projector.load_state_dict({name: value.float() for name, value in load_file(start / PROJECTOR_FILE).items()})
-    compile_layers(material.model)
-    batches = _ending_whole(material, seed, seconds)
-    result: dict[str, Any] = train(
-        material.model.train(),
-        material.bank,
-        batches,
-        _parameters(layers) + list(projector.parameters()),
-        material.encoder.image_id,
-        lr=lr,
-        steps=1_000_000,
-        seconds=seconds,
-        log=out / "train_log.jsonl",
-        save=lambda: save_base(out, layers, projector),
-    )
-    result["naming"] = naming(material.plain(), material.encoder, material.bank, material.drawn, material.held_out)
-    return result
-
-
-def _ending_whole(material: Material, seed: int, seconds: float) -> Iterator[Batch]:
-    """Batches of rows with few patches, and with all of them towards the end."""
-    started = time.monotonic()
-
-    def stream(encoder: Encoder, seed: int) -> Iterator[Batch]:
-        return loader(Batches(lambda seed: material.curriculum(seed).row, encoder, TOKENS, seed), 0)
-
-    few = stream(material.encoder, seed)
-    while time.monotonic() - started < (1 - WHOLE) * seconds:
-        yield next(few)
-    yield from stream(Encoder(material.processor), seed + 1)
-
-
-def train_adapter(
-    material: Material,
-    stage: str,
-    start: Path,
-    data: Path,
-    out: Path,
-    *,
-    rank: int,
-    lower: int,
-    told: float,
-    opened: float,
-    start_from: Path | None,
-    count: int,
-    tokens: int,
-    score_items: int | None,
-    lr: float,
-    seconds: float,
-    seed: int,
-) -> dict[str, Any]:
-    """Train one safety adapter in the layers above ``lower`` on stored states of a fixed set of rows.
-
-    ``told`` is the share of mirage's safety rows without images; at 1 there are no images at all and each item comes with its twin: what follows from
-    two named things is learned at half the price first, and what the things are is known to the base.
-    """
-    model, bank, encoder = material.model, material.bank, material.encoder
-    merge_base(model, start)
-    samples = read_records(data / "train.jsonl", Sample)
-    draw = SafetyRows(stage, samples, material.curriculum(seed).row, material.drawn, seed, told, opened)
-    only_told = stage == "mirage" and told >= 1
-    rows: list[Row] = []
-    while len(rows) < count:
-        rows += draw.told_pair() if only_told else [draw.row()]
-    layers = add_low_rank(model, rank, 2 * rank)
-    if start_from is not None:
-        _continue(layers, start_from)
-    layers = {name: layer for name, layer in layers.items() if _depth(name) >= lower}
-    compile_layers(model)
-    stored = store(model, bank, encoder, rows, lower=lower, tokens=tokens, together=2 if only_told else 1)
-    log = out / f"train_log-{stage}.jsonl"
-    trained = train_upper(
-        model.train(), stored, _parameters(layers), lower=lower, lr=lr, seconds=seconds, log=log, seed=seed
-    )
-    result: dict[str, Any] = {"stage": stage, **trained}
-    save_adapter(out / stage, layers, rank, 2 * rank)
-    for split in ("easy", "hard", "real"):
-        samples = read_records(data / f"{split}.jsonl", Sample)[:score_items]
-        result[split], _ = outcomes(material.plain(), encoder, bank, samples, material.drawn)
-    return result
-
-
-def _continue(layers: dict[str, LowRankLinear], adapter: Path) -> None:
-    """Fill factors from a PEFT adapter, in place; layers that it does not hold stay as they are."""
-    factors = load_file(adapter / "adapter_model.safetensors")
-    for name, layer in layers.items():
-        prefix = f"base_model.model.{name}"
-        if f"{prefix}.lora_A.weight" in factors:
-            layer.lora_A.data.copy_(factors[f"{prefix}.lora_A.weight"])
-            layer.lora_B.data.copy_(factors[f"{prefix}.lora_B.weight"])
-
-
-def _parameters(layers: dict[str, LowRankLinear]) -> list[torch.nn.Parameter]:
-    return [factor for layer in layers.values() for factor in (layer.lora_A, layer.lora_B)]
-
-
-def _depth(name: str) -> int:
-    return int(name.split(".layers.")[1].split(".")[0])
+from mis_lib.train.miniature.cpu_steps import (
+    KEEP,
+    ROWS,
+    TOKENS,
+    Material,
+    align_projector,
+    dream_known,
+    see,
+    train_adapter,
+    train_base,
+)
 
 
 def main() -> None:
     """Run one step from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("step", choices=("dream", "see", "base", "adapter"))
+    options.add_argument("step", choices=("dream", "see", "align", "base", "adapter"))
     options.add_argument("--assets", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--start", type=Path, help="folder with projector.safetensors and update.safetensors")
@@ -247,9 +49,11 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=720)
     options.add_argument("--rank", type=int, default=16)
     options.add_argument("--lower", type=int, default=10, help="decoder layers left alone by an adapter")
+    options.add_argument("--steps", type=int, default=900, help="of align")
+    options.add_argument("--keep", type=int, default=KEEP, help="patches of a picture's 49 that a training row keeps")
     options.add_argument("--rows", type=int, default=ROWS, help="rows of an adapter's training set")
-    options.add_argument("--tokens", type=int, default=TOKENS, help="tokens a batch of an adapter, padding included")
-    options.add_argument("--score_items", type=int, help="score an adapter on this many items of each split only")
+    options.add_argument("--tokens", type=int, default=TOKENS, help="tokens a batch, padding included")
+    options.add_argument("--score_items", type=int, help="score on this many items or concepts only")
     options.add_argument("--lr", type=float, default=5e-4)
     options.add_argument("--seed", type=int, default=0)
     settings = options.parse_args()
@@ -263,9 +67,19 @@ def main() -> None:
     if settings.step == "see":
         see(settings.assets, settings.work)
         return
-    material = Material(settings.assets, settings.work)
-    common = {"lr": settings.lr, "seconds": settings.seconds, "seed": settings.seed}
-    if settings.step == "base":
+    material = Material(settings.assets, settings.work, settings.keep)
+    common = {
+        "tokens": settings.tokens,
+        "score_items": settings.score_items,
+        "lr": settings.lr,
+        "seconds": settings.seconds,
+        "seed": settings.seed,
+    }
+    if settings.step == "align":
+        result = align_projector(
+            material, settings.start, out, steps=settings.steps, lr=settings.lr, seed=settings.seed
+        )
+    elif settings.step == "base":
         result = train_base(material, settings.start, out, **common)
     else:
         result = train_adapter(
@@ -280,8 +94,6 @@ def main() -> None:
             opened=settings.opened,
             start_from=settings.start_from,
             count=settings.rows,
-            tokens=settings.tokens,
-            score_items=settings.score_items,
             **common,
         )
     (out / f"result-{settings.step}-{settings.stage}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
