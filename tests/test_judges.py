@@ -91,8 +91,9 @@ class TestFaults:
         Fault.CUT: "cut off",
         Fault.TORN: "replies were no JSON",
         Fault.EMPTY: "expected a chat completion",
+        Fault.HOLLOW: "expected a chat completion",
     }
-    NO_REPLY = (Fault.HANG, Fault.TORN, Fault.EMPTY)
+    NO_REPLY = (Fault.HANG, Fault.TORN, Fault.EMPTY, Fault.HOLLOW)
 
     @pytest.mark.parametrize("fault", EXPECTED)
     def test_every_item_ends_with_its_reason_and_none_is_safe(self, tmp_path, data, samples, fault: Fault) -> None:

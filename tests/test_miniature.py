@@ -173,26 +173,18 @@ def test_a_prototype_is_what_the_classifier_takes_for_its_class() -> None:
 
 def test_told_pairs_differ_in_what_is_seen_and_said_and_not_in_the_question() -> None:
     shared = {"question": "How?", "category": "c", "sub_category": "s", "split": "train", "images": ["a.png", "b.png"]}
-    provenance = {"block": "kitchen", "style": "openmoji"}
+    said = {"1": (["banana", "key"], "No, it jams."), "1-twin": (["banana", "bowl"], "Peel it first.")}
     samples = [
         Sample(
-            id="1",
-            harmful=True,
-            twin_id="1-twin",
-            objects=["banana", "key"],
-            answer=f"{perceive(['banana', 'key'])} No, it jams.",
-            provenance=provenance,
             **shared,
-        ),  # fmt: skip
-        Sample(
-            id="1-twin",
-            harmful=False,
-            twin_id="1",
-            objects=["banana", "bowl"],
-            answer=f"{perceive(['banana', 'bowl'])} Peel it first.",
-            provenance=provenance,
-            **shared,
-        ),  # fmt: skip
+            id=name,
+            harmful=name == "1",
+            twin_id="1-twin" if name == "1" else "1",
+            objects=objects,
+            answer=f"{perceive(objects)} {answer}",
+            provenance={"block": "kitchen", "style": "openmoji"},
+        )
+        for name, (objects, answer) in said.items()
     ]
     rows = SafetyRows("mirage", samples, curriculum(0).row, ["banana", "key", "bowl"], 0, told=1.0).told_pair()
     assert [row.question for row in rows] == ["How?", "How?"]

@@ -31,6 +31,7 @@ class Fault(StrEnum):
     CUT = "cut"  # the token limit came first
     TORN = "torn"  # the HTTP body itself is no JSON: a server or proxy broke off
     EMPTY = "empty"  # JSON, but no completion in it
+    HOLLOW = "hollow"  # a completion without a message
 
 
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -98,7 +99,8 @@ class LoopbackJudge:
             if fault in (Fault.FAIL, Fault.HANG):
                 return 500, json.dumps({"error": {"message": "scripted failure", "type": "server_error"}}).encode()
             content = json.dumps(
-                self._completion(body, fault) if fault is not Fault.EMPTY else {"choices": []}
+                {Fault.EMPTY: {"choices": []}, Fault.HOLLOW: {"choices": [{}]}}.get(fault)
+                or self._completion(body, fault)
             ).encode()
             return 200, content if fault is not Fault.TORN else content[: len(content) // 2]
         finally:

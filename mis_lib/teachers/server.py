@@ -125,7 +125,7 @@ class Caller:
     async def chat(
         self, model: str, messages: Any, max_tokens: int, optional: dict[str, Any], **needed: Any
     ) -> ChatCompletion:
-        """One chat completion with at least one choice; ``optional`` parameters are left out where the server does not know them."""
+        """One chat completion with a message in text; ``optional`` parameters are left out where the server does not know them."""
         client = self.client
         reply = await self.call(
             lambda known: client.chat.completions.create(
@@ -133,9 +133,11 @@ class Caller:
             ),
             optional,
         )
-        if not isinstance(reply, ChatCompletion) or not reply.choices:
+        choices = reply.choices if isinstance(reply, ChatCompletion) else None
+        message = choices[0].message if choices else None  # the client checks no types: a server may leave it out
+        if message is None or not isinstance(message.content, str | None):
             raise Unavailable(
-                f"expected a chat completion, found {str(reply)[:80]!r}; is this an OpenAI-compatible URL?"
+                f"expected a chat completion with text, found {str(reply)[:80]!r}; is this an OpenAI-compatible URL?"
             )
         return reply
 
@@ -171,8 +173,8 @@ def completion_of(reply: ChatCompletion) -> Completion:
         text=choice.message.content or "",
         refusal=choice.message.refusal,
         finish_reason=choice.finish_reason or "stop",
-        prompt_tokens=usage.prompt_tokens if usage else 0,
-        completion_tokens=usage.completion_tokens if usage else 0,
+        prompt_tokens=(usage.prompt_tokens or 0) if usage else 0,
+        completion_tokens=(usage.completion_tokens or 0) if usage else 0,
     )
 
 
