@@ -152,8 +152,10 @@ def test_a_cell_that_fails_ends_its_notebook_with_the_error_and_a_copy(tmp_path:
 
 
 def test_curves_grow_in_one_place(tmp_path: Path) -> None:
-    """Drawn twice, there is one figure, and it is the later one."""
+    """Drawn twice, there is one figure, and it is the later one; what libraries say to programmers does not stand beside it."""
     lines = [
+        "import warnings",
+        "warnings.warn('IProgress not found. Please update jupyter and ipywidgets.')",
         "from mis_lib.analysis.train_curves import Curves",
         "curves = Curves('loss')",
         "curves({'step': 1, 'loss': 2.0})",
@@ -294,6 +296,18 @@ def test_pages_load_nothing_and_show_no_picture_unasked(copy: Path) -> None:
     for shown in finder.open:
         with Image.open(io.BytesIO(base64.b64decode(shown.partition(",")[2]))) as image:
             assert image.size == (VEIL, VEIL), f"a picture of {image.size} is shown unasked"
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("number", [5, 6])
+def test_those_that_read_what_others_made_run_alone_too(number: int, tmp_path: Path) -> None:
+    """In an empty folder of runs they make the answers themselves; the others read nothing that was made before."""
+    small = ["limit=1", "max_new_tokens=8", "ablated=1", "pairs=6", "arms=[]", "states=[black]", "show_app=false"]
+    command = [sys.executable, "-m", "mis_lib.cli", "notebooks", "--execute", "--only", str(number), "--out", str(tmp_path / "pages"), "--json", "--set", f"runs={tmp_path / 'runs'}"]  # fmt: skip
+    known = commands.parameters_of(read(PATHS[number - 1]))
+    mine = [one for one in small if one.partition("=")[0] in known]
+    done = subprocess.run([*command, *mine], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert [one["error"] for one in json.loads(done.stdout or "[]")] == [""], done.stderr[-2000:]
 
 
 @pytest.mark.notebooks

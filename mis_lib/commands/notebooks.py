@@ -29,10 +29,17 @@ from mis_lib.schema import Record
 
 PARAMETERS, INJECTED = "parameters", "injected-parameters"
 CELL_TIMEOUT = 1800  # seconds
+SILENCED = (  # beginnings of what libraries say to programmers, which no reader of a page can do anything about
+    "IProgress not found",
+    "`is_gradient_checkpointing` is deprecated",
+    "`gradient_checkpointing` is deprecated",
+    "invalid value encountered in scalar divide",  # statsmodels, of the z value of a kappa that is told as undefined
+)
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "GRADIO_ANALYTICS_ENABLED": "False",
+    "PYTHONWARNINGS": ",".join(f"ignore:{beginning}" for beginning in SILENCED),
     "TERM": "dumb",  # progress bars as plain lines: a page has no cursor to move
 }
 Progress = Callable[[str], None]
