@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mis_lib.analysis.published import select
 from mis_lib.commands.judge import KINDS
 from mis_lib.commands.notebooks import all_notebooks
 from mis_lib.data.benchmarks import fetch_instructions
@@ -117,6 +118,26 @@ def metrics(program: object) -> str:
     return markdown(("rate", "says", "good"), [(one.label, one.description, one.best) for one in METRICS.values()])
 
 
+def reference(program: object) -> str:
+    """The paper's own rates of the two models that it tunes most, as its leaderboard prints them."""
+    found = [
+        row
+        for row in select(benchmark="MIS")
+        if row.table == "leaderboard" and row.model in REFERENCE_MODELS and row.method in REFERENCE_METHODS
+    ]
+    columns = [(split, metric) for split in ("easy", "hard", "real") for metric in ("asr", "rsr", "rr")]
+    lines: dict[str, dict[tuple[str, str], str]] = {}
+    for row in found:
+        cell = f"{row.value:.{row.decimals}f}" + (" (!)" if row.flag else "")
+        lines.setdefault(row.label, {})[row.split, row.metric] = cell
+    headings = ("published", *(f"{split} {metric.upper()}" for split, metric in columns))
+    return markdown(
+        headings, [(label, *(cells.get(column, "-") for column in columns)) for label, cells in lines.items()]
+    )
+
+
+REFERENCE_MODELS = ("InternVL2.5-8B", "Qwen2-VL-7B-Instruct")
+REFERENCE_METHODS = ("base", "VLGuard-R", "Textual SFT", "MIRage")
 TABLES: Mapping[str, Callable[[object], str]] = {
     "notebooks": notebooks,
     "verbs": verbs,
@@ -124,6 +145,7 @@ TABLES: Mapping[str, Callable[[object], str]] = {
     "data-sets": sets,
     "judges": judges,
     "metrics": metrics,
+    "published": reference,
 }
 
 
