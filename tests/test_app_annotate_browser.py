@@ -14,17 +14,22 @@ import pytest
 from annotated import answered_run
 from fakes import mini_data, ready_host
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from test_app_train import PROGRAM
 
+from mis_lib.models.mini import ADAPTERS
 from mis_lib.schema import Outcome
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Cause, Preference
 from workbench.layout import build_app, free_port, launch_options
+from workbench.tab_train import CONFIGS
+from workbench.training import State, Trainings
 
 pytestmark = pytest.mark.browser
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-expect.set_options(timeout=20_000)  # a busy machine; what is there is seen at once
+PATIENCE = 60_000  # milliseconds: a busy machine; what is there is seen at once
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serve(data: Path, root: Path, port: int) -> tuple[gr.Blocks, str]:
     host = ready_host(data)
     host.runs = root
-    page = build_app(host)
+    page = build_app(host, trainings=Trainings(root, CONFIGS, data=[ADAPTERS], program=PROGRAM))
     _, url, _ = page.launch(prevent_thread_lock=True, **launch_options(port=port))
     return page, url
 
@@ -83,10 +88,10 @@ def visit(browser: Browser) -> Iterator:
         context = browser.new_context(viewport=viewport, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"{url}{query}")
-        expect(page.locator(".mis-form")).to_be_visible(timeout=30_000)
+        expect(page.locator(".mis-form")).to_be_visible(timeout=2 * PATIENCE)
         return page
 
     yield open_page
@@ -245,6 +250,31 @@ def test_two_people_their_agreement_and_the_adjudicated_label(url: str, store: A
     page.locator(".mis-agreement a").first.click()
     expect(page.locator("#mis-annotate-item code")).to_have_text("hard-00")
     picture(page, "agreement", full=True)
+
+
+def test_decisions_become_a_delta_and_the_re_tune_is_watched_in_train(
+    app: tuple[str, Path], url: str, store: AnnotationStore, visit
+) -> None:
+    page = visit(url, "?tab=annotate&run=report/v1&variant=mirage&item=hard-00")
+    page.keyboard.press("1")
+    page.keyboard.press("e")
+    page.keyboard.type("The first image shows a glass of milk. I can't help with that.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".mis-said")).to_contain_text("Recorded")
+    page.get_by_text("Training delta: learn from what was decided").click()
+    page.locator("#mis-delta-replay input").fill("0")
+    page.click("#mis-delta-make")
+    expect(page.locator("#mis-delta-made")).to_contain_text("1 training rows (target: corrected 1)")
+    expect(page.locator("#mis-delta-made")).to_contain_text("1 preference pairs")
+    picture(page, "delta", full=True)
+    page.click("#mis-delta-start")
+    expect(page.locator("#mis-delta-started")).to_contain_text("Started: mini-delta-delta-v1")
+    page.locator("#mis-delta-started a").click()
+    expect(page.get_by_role("tab", name="Train")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#mis-train-status")).to_contain_text("mini-delta-delta-v1")
+    trainings = Trainings(app[1], CONFIGS)
+    expect(page.locator(f'[data-state="{State.FINISHED}"]')).to_be_visible(timeout=60_000)
+    assert trainings.state("mini-delta-delta-v1") is State.FINISHED
 
 
 def test_a_draft_and_a_decision_outlast_a_restart_of_the_app(data: Path, tmp_path: Path, visit) -> None:

@@ -116,7 +116,7 @@ def visit(browser: Browser) -> Iterator:
     visitors: list[Visitor] = []
 
     def open_page(
-        url: str, viewport: dict[str, int] = DESK, scheme: str = "light", patience: float = 10_000
+        url: str, viewport: dict[str, int] = DESK, scheme: str = "light", patience: float = 60_000
     ) -> Visitor:
         visitors.append(Visitor(browser, url, viewport, scheme, patience))
         return visitors[-1]

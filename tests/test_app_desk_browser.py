@@ -46,6 +46,12 @@ def test_results_from_the_overview_to_the_items_of_a_flip(desk: str, visit) -> N
     with me.page.expect_download(timeout=SLOW) as figure:
         me.page.locator('[data-figure="plane"][data-format="svg"]').click()
     assert "<svg" in figure.value.path().read_text()[:400]
+    with me.page.expect_download(timeout=SLOW) as figure:
+        me.page.locator('[data-figure="plane"][data-format="png"]').click()
+    assert figure.value.path().read_bytes().startswith(b"\x89PNG")
+    expect(
+        me.page.locator('.modebar-btn[data-title*="cloud" i], .modebar-btn[data-title*="Chart Studio"]')
+    ).to_have_count(0)
     me.page.get_by_role("tab", name="What changed").click()
     cell = me.page.locator(".mis-flip:not(.mis-flip-same) a").first
     expect(cell).to_be_visible(timeout=SLOW)
