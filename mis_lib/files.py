@@ -19,6 +19,7 @@ import numpy as np
 import platformdirs
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from mis_lib.errors import DataError, ImageError
 from mis_lib.schema import Record
@@ -179,7 +180,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = from_json(line, allow_inf_nan=True, cache_strings="keys")  # twice as fast as json
             except ValueError as error:  # bad JSON or bad UTF-8
                 if not line.endswith(b"\n"):
                     return

@@ -13,7 +13,7 @@ from workbench.links import Link
 
 ANY = ""
 Updates = tuple[Any, ...]
-FILTERS = ("variant", "beside", "split", "category", "outcome", "beside_outcome", "signal", "whose")
+FILTERS = ("variant", "beside", "split", "category", "judge", "outcome", "beside_outcome", "signal", "whose")
 
 
 class AnnotateHandlers:
@@ -162,6 +162,7 @@ def choices(worklist: Worklist, chosen: Filter) -> Updates:
         "beside": [("Nothing", ANY), *plain(worklist.variants)],
         "split": [("All", ANY), *plain(worklist.splits)],
         "category": [("All", ANY), *plain(worklist.categories)],
+        "judge": [("Any", ANY), *plain(worklist.judges)],
         "outcome": outcomes,
         "beside_outcome": outcomes,
         "signal": [("Any", ANY), *((label, str(signal)) for signal, (_, label) in SIGNALS.items())],

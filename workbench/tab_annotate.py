@@ -38,6 +38,7 @@ class FilterPart(NamedTuple):
     beside: gr.Dropdown
     split: gr.Dropdown
     category: gr.Dropdown
+    judge: gr.Dropdown
     outcome: gr.Dropdown
     beside_outcome: gr.Dropdown
     signal: gr.Dropdown
@@ -170,10 +171,13 @@ def _filter_part() -> FilterPart:
         )
         split = gr.Dropdown([("All", "")], value="", label="Split", min_width=150)
         category = gr.Dropdown([("All", "")], value="", label="Category", min_width=150)
+        judge = gr.Dropdown([("Any", "")], value="", label="Judge", min_width=150)
         outcome = gr.Dropdown([("Any", "")], value="", label="Verdict", min_width=150)
         beside_outcome = gr.Dropdown([("Any", "")], value="", label="Verdict beside", min_width=150)
         signal = gr.Dropdown([("Any", "")], value="", label="Worth a look because", min_width=150)
         blind = gr.Checkbox(
             True, label="Blind: names and verdicts after deciding", min_width=150, elem_id="mis-annotate-blind"
         )
-    return FilterPart(run, variant, beside, split, category, outcome, beside_outcome, signal, whose, blind, author)
+    return FilterPart(
+        run, variant, beside, split, category, judge, outcome, beside_outcome, signal, whose, blind, author
+    )

@@ -77,9 +77,9 @@ class Item:
         worth = sum(SIGNALS[signal][0] for signal in self.signals)
         return -worth, hashlib.sha256("/".join(self.key).encode()).hexdigest()
 
-    def has_outcome(self, outcome: str) -> bool:
-        """Whether any judge gave this outcome."""
-        return any(verdict.outcome == outcome for verdict in self.verdicts.values())
+    def has_outcome(self, outcome: str, judge: str = "") -> bool:
+        """Whether this judge, or any if none is named, gave this outcome."""
+        return any(verdict.outcome == outcome for name, verdict in self.verdicts.items() if not judge or name == judge)
 
 
 class Filter(Record):
@@ -89,10 +89,12 @@ class Filter(Record):
     beside: str = ""
     split: str = ""
     category: str = ""
+    judge: str = ""
+    """Whose verdicts the two outcomes are; any judge's if none is named."""
     outcome: str = ""
-    """Outcome that a judge gave to the response."""
+    """Outcome that the judge gave to the response."""
     beside_outcome: str = ""
-    """Outcome that a judge gave to the response shown beside."""
+    """Outcome that the judge gave to the response shown beside."""
     signal: str = ""
     whose: Whose = Whose.OPEN
 
@@ -121,6 +123,11 @@ class Worklist:
         return sorted({item.sample.category for item in self.items if item.sample.category})
 
     @property
+    def judges(self) -> list[str]:
+        """The judges by name."""
+        return sorted({judge for item in self.items for judge in item.verdicts})
+
+    @property
     def outcomes(self) -> list[Outcome]:
         """The outcomes that judges gave, in the order of the schema."""
         given = {verdict.outcome for item in self.items for verdict in item.verdicts.values()}
@@ -145,14 +152,15 @@ class Worklist:
             return False
         if chosen.category and item.sample.category != chosen.category:
             return False
-        if chosen.outcome and not item.has_outcome(chosen.outcome):
+        if chosen.outcome and not item.has_outcome(chosen.outcome, chosen.judge):
             return False
         if chosen.signal and not _shows(item, chosen):
             return False
         if not chosen.beside:
             return True
         other = self.beside(item, chosen.beside)
-        return other is not None and (not chosen.beside_outcome or other.has_outcome(chosen.beside_outcome))
+        wanted = chosen.beside_outcome
+        return other is not None and (not wanted or other.has_outcome(wanted, chosen.judge))
 
 
 def read_worklist(run: Run) -> Worklist:
@@ -215,14 +223,14 @@ def _item(
     mine = right.get((sample.id, response.variant))
     others = {other.variant: right.get((sample.id, other.variant)) for other in group}
     flips = frozenset(name for name, theirs in others.items() if mine is not None and theirs is (not mine))
-    scored = {verdict.outcome for verdict in verdicts.values()} - {Outcome.UNSCORED}
-    shown = {
-        Signal.JUDGES_DIFFER: len(scored) > 1,
-        Signal.UNSCORED: not scored,
-        Signal.FLIPS: bool(flips),
-        Signal.FAILS: bool(scored - RIGHT),
-    }
-    return Item(run, sample, response, verdicts, tuple(signal for signal in Signal if shown[signal]), flips)
+    scored = [verdict.outcome for verdict in verdicts.values() if verdict.outcome is not Outcome.UNSCORED]
+    shown = (
+        (Signal.JUDGES_DIFFER, any(outcome is not scored[0] for outcome in scored)),
+        (Signal.UNSCORED, not scored),
+        (Signal.FLIPS, bool(flips)),
+        (Signal.FAILS, any(outcome not in RIGHT for outcome in scored)),
+    )
+    return Item(run, sample, response, verdicts, tuple(signal for signal, holds in shown if holds), flips)
 
 
 def _is_right(verdicts: Iterable[Verdict]) -> bool | None:
