@@ -121,6 +121,16 @@ def test_a_verdict_is_the_named_judges(root: Path, data: Path) -> None:
     assert (chosen.judge, chosen.variant, chosen.beside) == (other, "mini", "mirage")
 
 
+def test_a_place_is_known_again_by_its_filters(desk: Desk) -> None:
+    ask = replace(ADA, chosen=Filter(variant="mini", split="hard", whose=Whose.ALL))
+    place = annotate.show(desk, ask, "hard-00").place
+    assert place is not None and "item=hard-00" in place
+    assert annotate.shows(place, ask)
+    assert not annotate.shows(place, replace(ask, chosen=Filter(variant="mini", whose=Whose.ALL)))
+    assert not annotate.shows(place, replace(ask, run="other/v1"))
+    assert not annotate.shows("?tab=results&run=report/v1", ask)
+
+
 def test_own_others_open_and_disputed(desk: Desk) -> None:
     worklist = desk.worklist("report/v1")
     everything = len(worklist.items)

@@ -248,6 +248,12 @@ def ask_of_link(link: Link, ask: Ask) -> Ask:
     return replace(ask, run=link.run or ask.run, chosen=chosen)
 
 
+def shows(place: str, ask: Ask) -> bool:
+    """Whether an address is one of this list: the same run under the same filters."""
+    link = Link.parse(place)
+    return link.tab is Tab.ANNOTATE and link.run == ask.run and ask_of_link(link, ask).chosen == ask.chosen
+
+
 def _view(
     desk: Desk,
     ask: Ask,

@@ -58,9 +58,18 @@ class AnnotateHandlers:
             return *(gr.skip(),) * len(FILTERS), gr.skip(), gr.skip(), render.error_bar([str(error)]), gr.skip()
         return *choices(worklist, ask.chosen), *updates(annotate.show(self.desk, ask))
 
-    def filtered(self, request: gr.Request, *values: Any) -> Updates:
-        """The first response that passes."""
-        return updates(annotate.show(self.desk, ask_of(values, request)))
+    def filtered(self, place: str, request: gr.Request, *values: Any) -> Updates:
+        """The first response that passes; nothing where the filters are what they were, as when a list is left without a choice."""
+        ask = ask_of(values, request)
+        if annotate.shows(place, ask):
+            return (gr.skip(),) * 4
+        return updates(annotate.show(self.desk, ask))
+
+    def blinded(self, place: str, request: gr.Request, *values: Any) -> Updates:
+        """The same response with names and verdicts shown or hidden."""
+        ask = ask_of(values, request)
+        link = Link.parse(place) if annotate.shows(place, ask) else Link()
+        return updates(annotate.show(self.desk, ask, link.item, link.response))
 
     def go(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
         """Next, previous, or a response that was shown before."""

@@ -82,12 +82,13 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab, trai
     )
     asked = list(filters)
     gr.on(
-        [chooser.input for chooser in (*choosers[1:], filters.blind)],
+        [chooser.input for chooser in choosers[1:]],
         handlers.filtered,
-        inputs=asked,
+        inputs=[navigation.place, *asked],
         outputs=shown,
         **quiet,
     )
+    filters.blind.input(handlers.blinded, inputs=[navigation.place, *asked], outputs=shown, **quiet)
     filters.author.change(fn=None, inputs=filters.author, js=KEEP_NAME)
     # Events of HTML pieces are bound one by one: gr.on knows only events that every component of the kind has.
     # "multiple": a key pressed in advance sends the next decision while the answer to the last is still being drawn.
