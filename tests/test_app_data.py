@@ -1,6 +1,7 @@
 """The Data tab without a browser: items with twins, names that lead out of the folder, preflight, and an item through the stages."""
 
 import json
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -188,7 +189,7 @@ def test_a_stage_that_rejects_says_why_and_can_be_tried_again() -> None:
 
 
 @pytest.mark.slow
-def test_twenty_thousand_items_are_filtered_in_a_second(folder: Path, tmp_path: Path) -> None:
+def test_twenty_thousand_items_are_shown_in_two_seconds_and_filtered_in_one(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "large"
     items_ = read_records(folder / "hard.jsonl", Sample)
     many = [
@@ -203,7 +204,10 @@ def test_twenty_thousand_items_are_filtered_in_a_second(folder: Path, tmp_path: 
     host = ready_host(folder)
     host.data_folders = (data,)
     handlers = DataHandlers(host, Names())  # pyright: ignore[reportArgumentType]
-    handlers.opened(Link(tab=Tab.DATA, data="large"))  # read once
     began = time.process_time()
+    assert "mis-item" in handlers.opened(Link(tab=Tab.DATA, data="large"))["items"]
+    first, began = time.process_time() - began, time.process_time()
     assert "mis-item" in handlers.chosen("large", "", "", HARMFUL, "camera beer", True)["items"]
-    assert len(many) == 20_000 and time.process_time() - began < 1
+    filtered = time.process_time() - began
+    sys.stdout.write(f"20,000 items: first view {first:.2f} s, filter {filtered:.2f} s (processor time)\n")
+    assert len(many) == 20_000 and first < 2 and filtered < 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from fake_runs import fake_run
-from fakes import mini_data, ready_host
+from fakes import ANSWERS, ScriptedEngine, mini_data, ready_host
 from playwright.sync_api import expect
 from test_app_browser import DESK, PHONE, browser, visit  # noqa: F401 - fixtures
 from test_app_train import PROGRAM
@@ -27,6 +27,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     fake_run(root / "runs", mini_data(root / "mini"))
     host = ready_host(root / "mini", delay=0.005)
     host.runs = root / "runs"
+    host.load = lambda adapters, progress: ScriptedEngine({**ANSWERS, **dict.fromkeys(adapters, "Tuned.")}, 0.005)
     app = build_app(host, trainings=Trainings(host.runs, CONFIGS, program=PROGRAM))
     _, address, _ = app.launch(prevent_thread_lock=True, **launch_options(port=free_port("127.0.0.1", 8200)))
     yield address
@@ -112,6 +113,32 @@ def test_a_training_is_started_watched_found_after_a_reload_and_stopped(desk: st
     me.page.click("#mis-train-stop")
     expect(me.page.locator('[data-state="stopped"]')).to_be_visible(timeout=SLOW)
     expect(me.page.locator("#mis-train-resume")).to_be_visible()
+
+
+def test_a_finished_training_stands_beside_the_base_in_one_click(desk: str, visit) -> None:  # noqa: F811
+    me = visit(desk)
+    me.page.goto(f"{desk}?tab=train")
+    expect(me.page.locator("#mis-train-name")).to_be_visible(timeout=SLOW)
+    me.page.fill("#mis-train-name input, #mis-train-name textarea", "done")
+    me.page.fill("#mis-train-set textarea", "max_steps=3")
+    expect(me.page.locator("#mis-train-command")).to_contain_text("max_steps=3", timeout=SLOW)
+    me.page.click("#mis-train-start")
+    me.page.get_by_role("link", name="Compare with base").click(timeout=SLOW)
+    expect(me.page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true", timeout=SLOW)
+    ticked = me.page.locator("#mis-variants label:has(input:checked)")
+    expect(ticked).to_have_text(["mini", "done-v1"], timeout=SLOW)
+    me.load("glass of milk + laptop")
+    me.compare(timeout=SLOW)
+    expect(me.column("done-v1")).to_contain_text("Tuned.")
+
+
+def test_the_tour_can_be_skipped(desk: str, visit) -> None:  # noqa: F811
+    me = visit(desk)
+    me.page.locator('[data-tour="skip"]').click()
+    expect(me.page.locator(".mis-tour")).to_have_count(0)
+    me.page.reload()
+    expect(me.page.locator(".mis-card").first).to_be_visible(timeout=SLOW)
+    expect(me.page.locator(".mis-tour")).to_be_hidden()
 
 
 def test_the_tour_is_shown_once(desk: str, visit) -> None:  # noqa: F811
