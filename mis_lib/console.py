@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 COLOURS = {SegmentKind.PERCEPTION: "blue", SegmentKind.REASONING: "yellow", SegmentKind.ANSWER: "green"}
 STATE_COLOURS = {State.OK: "green", State.MISSING: "yellow", State.DAMAGED: "red"}
 
-out = Console()
-log = Console(stderr=True)
+# not in Jupyter's way of drawing: its live bars need widgets, which pages without a kernel cannot show
+out = Console(force_jupyter=False)
+log = Console(stderr=True, force_jupyter=False)
 
 
 def say(message: str) -> None:

@@ -39,10 +39,9 @@ def by_condition(frame: pd.DataFrame, *, measures: tuple[str, str] = ("unsafe", 
                 hovertext=[f"{row.variant}, {row.condition}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}], n {row.n}" for row in rows.itertuples()],
                 hoverinfo="text", row=1, col=column,
             )  # fmt: skip
-    figure.update_layout(
-        template=TEMPLATE, height=190 + 42 * len(conditions), margin={"l": 12, "r": 16, "t": 130, "b": 50}
-    )
-    figure.update_layout(legend={"y": 1.0 + 45 / (40 * len(conditions))})
+    inner = 42 * len(conditions)
+    figure.update_layout(template=TEMPLATE, height=170 + inner, margin={"l": 12, "r": 16, "t": 90, "b": 80})
+    figure.update_layout(legend={"y": -40 / inner, "yanchor": "top"})  # below, since the two titles stand above
     names = [name.replace(":", ": ") for name in conditions]
     figure.update_yaxes(tickvals=list(range(len(conditions))), ticktext=names, range=[len(conditions) - 0.5, -0.5])
     return figure.update_xaxes(range=[-3, 103], ticksuffix=" %", zerolinecolor=INK)
