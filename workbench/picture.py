@@ -14,6 +14,7 @@ from workbench.links import Link, Tab
 SIZE = {"width": 1280, "height": 1000}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
 MINUTES = 5
+MARGIN = 24  # pixels below the answers, where the picture ends
 
 
 def take(url: str, item: str, target: Path, *, variants: tuple[str, ...] = ()) -> None:
@@ -47,5 +48,7 @@ def take(url: str, item: str, target: Path, *, variants: tuple[str, ...] = ()) -
             raise ModelError(f"--picture: no answer within {MINUTES} minutes; see what the app prints") from error
         page.evaluate("window.scrollTo(0, 0)")
         page.wait_for_timeout(700)
-        page.screenshot(path=target, full_page=True)
+        box = page.locator(".mis-columns").bounding_box() or {"y": 0, "height": SIZE["height"]}
+        shown = {"x": 0, "y": 0, "width": SIZE["width"], "height": box["y"] + box["height"] + MARGIN}
+        page.screenshot(path=target, full_page=True, clip=shown)  # pyright: ignore[reportArgumentType]
         started.close()
