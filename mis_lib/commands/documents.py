@@ -137,7 +137,7 @@ def reference(program: object) -> str:
 
 
 REFERENCE_MODELS = ("InternVL2.5-8B", "Qwen2-VL-7B-Instruct")
-REFERENCE_METHODS = ("base", "VLGuard-R", "Textual SFT", "MIRage")
+REFERENCE_METHODS = ("base", "MIRage")
 TABLES: Mapping[str, Callable[[object], str]] = {
     "notebooks": notebooks,
     "verbs": verbs,

@@ -1,9 +1,9 @@
 """Aligning the projector without the language model: photographs and foreign drawing styles come to lie where names are read.
 
-The language model costs a hundred times more than the projector, so this step leaves it out. What it reads well stays (pictures in the styles that it
+The language model costs far more than the projector, so this step leaves it out. What it reads well stays (pictures in the styles that it
 was trained on keep their projection, patch by patch); every other picture of a drawn thing is pulled to the mean projection of that thing in
 those styles; a photographed thing without a drawing is pulled to the sum of its name's token embeddings, earlier tokens weighing more. The language
-model reads such a sum untaught, most of the time. Photographs are the cut-outs and features made from the classifier's weights (``prototypes``).
+model has an idea of such a sum untaught, since it has met the parts. Photographs are the cut-outs and features made from the classifier's weights (``prototypes``).
 """
 
 import copy
