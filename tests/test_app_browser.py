@@ -303,9 +303,12 @@ def test_search_random_copy_download_regenerate_clear(url: str, visit) -> None:
     assert download.value.suggested_filename.startswith("comparison-")
     assert json.loads(download.value.path().read_text())["sample"]["id"] == "easy-1"
     me.page.click("#mis-settings button")
+    me.page.evaluate("document.querySelector('.mis-columns').dataset.first = 'yes'")
     me.page.click("#mis-again")
     expect(me.page.locator("#mis-seed input")).to_have_value("1")
+    expect(me.page.locator(".mis-columns[data-first]")).to_have_count(0)  # the second answers are there
     expect(me.page.locator("#mis-status")).to_contain_text("Done after")
+    expect(me.page.locator("#mis-clear")).to_be_enabled()
     me.page.click("#mis-clear")
     expect(me.page.locator(".mis-tile")).to_have_count(0)
     expect(me.page.locator("#mis-results")).to_contain_text("No answers yet")

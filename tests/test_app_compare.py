@@ -134,9 +134,11 @@ def test_stop_ends_within_a_token_and_keeps_what_was_said(folder: Path) -> None:
         if view.comparison and view.comparison.answers[0].tokens >= 3:
             break
     stopped = time.monotonic()
-    compare.stop(host, "me")
-    answer = final(list(views)).answers[0]
+    assert compare.stop(host, "me") is None
+    rest = list(views)
     assert time.monotonic() - stopped < 0.5
+    assert "Stopped after" in rest[-1].status and all("Stopping" in view.status for view in rest[:-1])
+    answer = final(rest).answers[0]
     assert answer.finish_reason == "cancelled" and 3 <= answer.tokens < 40
     assert "stopped" in answer.no_verdict and answer.verdict is None
 
@@ -145,7 +147,7 @@ def test_stop_is_for_ones_own_session(folder: Path) -> None:
     host = ready_host(folder, answers={"mini": "word " * 20}, delay=0.01)
     views = compare.compare(host, *example(host, "hard-00"), ["mini"], SETTINGS, session="me")
     next(views)
-    assert "Nothing is running" in compare.stop(host, "somebody else")
+    assert "Nothing is running" in (compare.stop(host, "somebody else") or "")
     assert final(list(views)).answers[0].finish_reason == "stop"
     assert host.stops == {}
 

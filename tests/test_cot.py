@@ -98,7 +98,7 @@ def test_accuracy_on_held_out_rows(form, bar: float, record_property) -> None:
     rows = held_out()
     assert len(rows) >= 150
     accuracy = measure(label for row in rows for label in form(row))
-    record_property("accuracy", accuracy)
+    record_property("accuracy", str(accuracy))
     assert accuracy.characters >= bar, accuracy
     assert accuracy.sentences >= bar - 0.02, accuracy
 

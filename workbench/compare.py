@@ -130,13 +130,16 @@ def compare(
             del host.stops[session]
 
 
-def stop(host: Host, session: str) -> str:
-    """End what the session has running, within a token; returns the status line."""
+def stop(host: Host, session: str) -> str | None:
+    """End what the session has running, within a token; returns the status line where there is nothing to end.
+
+    What is being ended says so itself: a line from here might overtake its last one and stand there for ever.
+    """
     running = host.stops.get(session)
     if running is None:
         return render.status_line("Nothing is running.")
     running.set()
-    return render.status_line("Stopping …", busy=True)
+    return None
 
 
 def check_request(host: Host, prompt: Prompt, question: str, variants: Sequence[str]) -> None:
@@ -194,8 +197,9 @@ def _generate(
     comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint)
     yield _running_view(comparison)
     for columns in follow(engine, images, question, variants, settings, lock=host.lock, stop=stop):
-        comparison = replace(comparison, answers=tuple(_answer(column, sample, why) for column in columns))
-        yield _running_view(comparison)
+        if columns:
+            comparison = replace(comparison, answers=tuple(_answer(column, sample, why) for column in columns))
+        yield _running_view(comparison, stopping=stop.is_set())
     yield _final_view(comparison)
 
 
@@ -221,11 +225,11 @@ def _answer(column: "Column", sample: Sample | None, why: str) -> Answer:
     return replace(answer, verdict=judge(sample, response))
 
 
-def _running_view(comparison: Comparison) -> View:
+def _running_view(comparison: Comparison, *, stopping: bool = False) -> View:
     count = len(comparison.answers)
     text = f"Answering with {count} variant{'s' if count > 1 else ''} at once …"
     return View(
-        render.status_line(text, busy=True),
+        render.status_line("Stopping …" if stopping else text, busy=True),
         results=render_answers.results(comparison),
         comparison=comparison,
         generating=True,

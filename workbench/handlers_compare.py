@@ -166,9 +166,9 @@ class CompareHandlers:
         told = "the comparison did not run to its end: too many people are waiting for the model, or something went wrong; try again in a moment"
         return render.error_bar([told]), render.status_line("Nothing is running.")
 
-    def stop(self, request: gr.Request) -> str:
+    def stop(self, request: gr.Request) -> str | dict[str, Any]:
         """Stop this session's running comparison."""
-        return compare.stop(self.host, session_of(request))
+        return compare.stop(self.host, session_of(request)) or gr.skip()
 
     def leave(self, request: gr.Request) -> Updates:
         """Leave the queue; a comparison that has just got its turn is stopped."""

@@ -33,9 +33,12 @@ def follow(
 ) -> "Iterator[tuple[Column, ...]]":
     """Generate while holding ``lock``, and yield the newest columns at most ``UPDATES_PER_SECOND`` times a second.
 
-    The last tuple yielded is the final one. An error of the engine is raised here.
+    When ``stop`` is set, the columns so far (none before the first token) are yielded once more, so that the screen can
+    say so at once. The last tuple yielded is the final one. An error of the engine is raised here.
     """
     newest: deque[tuple[Column, ...]] = deque(maxlen=1)
+    latest: tuple[Column, ...] = ()
+    told = False
 
     def generate() -> None:
         with lock:
@@ -45,8 +48,11 @@ def follow(
     try:
         while not done.done():
             wait([done], timeout=1 / UPDATES_PER_SECOND)
-            if newest:
-                yield newest.pop()
+            stopping = stop.is_set() and not told
+            if newest or stopping:
+                latest = newest.pop() if newest else latest
+                told = told or stopping
+                yield latest
         done.result()
         if newest:
             yield newest.pop()

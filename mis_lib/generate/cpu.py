@@ -25,6 +25,7 @@ from mis_lib.models.device import has_bfloat16_products
 
 LARGE = 4 * 2**30  # bytes on disk: above this, a copy in float32 may not fit into a laptop's memory
 PACKED_FOR = 2  # rows that the packed layout is chosen for; it serves any number
+LONGEST_SUM = 1024  # products in one sum; longer ones are cut by AVX512-BF16 kernels at places that depend on the number of rows
 
 
 def working_dtype(checkpoint: Path | str, device: str) -> torch.dtype | str:
@@ -41,7 +42,8 @@ class PackedLinear(nn.Module):
     """A linear layer whose bfloat16 weight is kept only in the layout of the CPU's matrix unit.
 
     Rows of a prompt are multiplied one after the other, which costs next to nothing and makes a row's result, to the last bit, independent of
-    how many rows stand beside it; for single tokens the kernel is so by itself. In bfloat16 one bit is often enough to change a text.
+    how many rows stand beside it; for single tokens the kernel is so by itself where the sums are not too long, so long ones are cut into parts of
+    equal length. In bfloat16 one bit is often enough to change a text.
 
     ``weight`` keeps shape and type for code that asks for them; its values are NaN, so that nobody computes with it unnoticed.
     """
@@ -49,14 +51,21 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), PACKED_FOR)
+        parts = linear.weight.detach().chunk(-(-self.in_features // LONGEST_SUM), dim=1)
+        self.packed = [torch.ops.mkldnn._reorder_linear_weight(part.contiguous(), PACKED_FOR) for part in parts]
+        self.lengths = [part.shape[1] for part in parts]
         self.weight = torch.full((), float("nan"), dtype=linear.weight.dtype).expand(linear.weight.shape)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """``hidden`` (..., in) to (..., out)."""
         if hidden.ndim == 3 and len(hidden) > 1 and hidden.shape[1] > 1:
             return torch.cat([self.forward(row) for row in hidden.split(1)])
-        return torch.ops.mkldnn._linear_pointwise(hidden, self.packed, self.bias, "none", [], "")
+        parts = hidden.split(self.lengths, dim=-1) if len(self.lengths) > 1 else [hidden]
+        product = torch.ops.mkldnn._linear_pointwise
+        total = product(parts[0], self.packed[0], self.bias, "none", [], "")
+        for part, packed in zip(parts[1:], self.packed[1:], strict=True):
+            total = total + product(part, packed, None, "none", [], "")
+        return total
 
 
 def can_pack(network: Any) -> bool:
