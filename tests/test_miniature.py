@@ -203,7 +203,7 @@ def test_rows_that_belong_together_share_a_stored_batch(checkpoint: Path) -> Non
     assert all(len(batch.labels) % 2 == 0 for batch in stored)
 
 
-def test_aligning_brings_foreign_styles_to_the_codes_and_leaves_what_is_read_well() -> None:
+def test_aligning_brings_all_styles_and_prototypes_to_the_codes() -> None:
     torch.manual_seed(0)
     things, width = 6, 16
     centres = torch.randn(things, 1, 32)
@@ -215,7 +215,7 @@ def test_aligning_brings_foreign_styles_to_the_codes_and_leaves_what_is_read_wel
     projector = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.GELU(), torch.nn.Linear(64, width))
     names = [f"thing {number}" for number in range(things)] + ["photograph"]
     codes = torch.cat([projector(centres).mean(1), torch.randn(1, width)]).detach()
-    book = Codebook(names, codes, things)
+    book = Codebook(names, codes)
     strange = [(view, names[view.number]) for view in views if view.style == "fxemoji"]
     known = [(view, names[view.number]) for view in views if view.style == "openmoji"]
     assert nearest(projector, bank, book, strange) < 0.7

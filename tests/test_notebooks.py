@@ -1,4 +1,4 @@
-"""The notebooks: their form always, their execution with ``pytest -m notebooks`` (all seven in order, offline, about ten minutes on two cores).
+"""The notebooks: their form always, their execution with ``pytest -n 0 -m notebooks`` (all seven in order, offline, about ten minutes on two cores).
 
 A process without a way out runs them: ``tests/offline/sitecustomize.py`` refuses every connection beyond this machine in the kernel and in whatever
 it starts, and writes down that one was tried.

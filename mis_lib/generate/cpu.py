@@ -25,7 +25,9 @@ from mis_lib.models.device import has_bfloat16_products
 
 LARGE = 4 * 2**30  # bytes on disk: above this, a copy in float32 may not fit into a laptop's memory
 PACKED_FOR = 2  # rows that the packed layout is chosen for; it serves any number
-LONGEST_SUM = 1024  # products in one sum; longer ones are cut by AVX512-BF16 kernels at places that depend on the number of rows
+LONGEST_SUM = (
+    1024  # products in one sum; longer ones are cut by AVX512-BF16 kernels at places that depend on the number of rows
+)
 
 
 def working_dtype(checkpoint: Path | str, device: str) -> torch.dtype | str:

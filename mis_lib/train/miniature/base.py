@@ -126,7 +126,7 @@ def main() -> None:
         asked = distil.questions(
             names, pairs=settings.pairs, uses=settings.uses, chats=settings.chats, seed=settings.seed
         )
-        distilled = distil.answer(_text_model(model), processor.tokenizer, asked, batch=settings.answer_batch)
+        distilled = distil.answer(text_model(model), processor.tokenizer, asked, batch=settings.answer_batch)
         texts.write_text(json.dumps(distilled), encoding="utf-8")
     print({"distilled": len(distilled), "seconds": round(time.monotonic() - started, 1)}, flush=True)
 
@@ -176,7 +176,7 @@ def main() -> None:
     print(json.dumps(result), flush=True)
 
 
-def _text_model(model: Any) -> Any:
+def text_model(model: Any) -> Any:
     """The language model alone, as transformers' causal LM sharing the weights, for text-only generation."""
     from transformers import LlamaForCausalLM
 

@@ -4,7 +4,7 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from mis_lib.models.device import has_bfloat16_products
 from mis_lib.models.mini import PROJECTOR_FILE, UPDATE_FILE, assemble, merge_base
 from mis_lib.models.tower import read_weights
 from mis_lib.schema import Sample
-from mis_lib.train.miniature import features
+from mis_lib.train.miniature import distil, features
 from mis_lib.train.miniature.align import align, codebook, nearest
 from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
-from mis_lib.train.miniature.base import HELD_OUT_CUTOUTS, load_dreams, photo_classes, save_dreams
+from mis_lib.train.miniature.base import HELD_OUT_CUTOUTS, load_dreams, photo_classes, save_dreams, text_model
 from mis_lib.train.miniature.batches import IMAGE_TOKENS, Batch, Batches, Encoder, loader
-from mis_lib.train.miniature.curriculum import Curriculum, Row
+from mis_lib.train.miniature.curriculum import SHARES, Curriculum, Row
 from mis_lib.train.miniature.dream import dream
 from mis_lib.train.miniature.loop import TowerBank, compile_layers, strip_squeeze_excite, train
 from mis_lib.train.miniature.lowrank import LowRankLinear, add_low_rank, save_adapter, save_base
@@ -42,12 +42,12 @@ TOKENS = 2600  # a batch that two cores' caches still hold
 class Material:
     """What every step needs: the assembled model, the names, and which pictures show what."""
 
-    def __init__(self, assets: Path, work: Path, keep: int = KEEP) -> None:
+    def __init__(self, assets: Path, work: Path, keep: int = KEEP, shares: Sequence[float] = SHARES) -> None:
         self.model, processor = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
         self.model.requires_grad_(False)
         if not has_bfloat16_products():
             self.model.float()  # ten times as fast there
-        self.encoder, self.processor = Encoder(processor, keep), processor
+        self.encoder, self.processor, self.shares = Encoder(processor, keep), processor, shares
         names = json.loads((work / "names.json").read_text(encoding="utf-8"))
         self.drawn: list[str] = names["drawn"]
         shuffled = random.Random(2).sample(range(len(names["cutouts"])), len(names["cutouts"]))
@@ -62,7 +62,7 @@ class Material:
 
     def curriculum(self, seed: int) -> Curriculum:
         """The base's tasks over these pictures."""
-        return Curriculum(self.drawn, self.photos, self.distilled, seed)
+        return Curriculum(self.drawn, self.photos, self.distilled, seed, self.shares)
 
     def plain(self) -> Any:
         """The model without fused layers, ready to answer about whole pictures."""
@@ -97,6 +97,17 @@ def dream_known(assets: Path, work: Path, seed: int) -> None:
     (work / "dream_names.json").write_text(json.dumps(names), encoding="utf-8")
 
 
+def distil_answers(assets: Path, *, pairs: int, uses: int, chats: int, batch: int, seed: int) -> None:
+    """Let the language model answer in text about named things, and write ``distilled.json`` beside the raw material."""
+    model, processor = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
+    _, drawn = load_drawings(assets)
+    names = drawn + sorted(set(photo_classes()) - set(drawn))
+    asked = distil.questions(names, pairs=pairs, uses=uses, chats=chats, seed=seed)
+    rows = distil.answer(text_model(model), processor.tokenizer, asked, batch=batch)
+    (assets / "distilled.json").write_text(json.dumps(rows), encoding="utf-8")
+    print({"distilled": len(rows)}, flush=True)
+
+
 def see(assets: Path, work: Path) -> None:
     """Compute the tower's features of all pictures and write them with the names that belong to them."""
     drawings, drawn = load_drawings(assets)
@@ -112,7 +123,7 @@ def see(assets: Path, work: Path) -> None:
 
 
 def align_projector(material: Material, start: Path, out: Path, *, steps: int, lr: float, seed: int) -> dict[str, Any]:
-    """Pull photographs and helper styles to where names are read, and write the base weights with that projector."""
+    """Pull every picture to where its name is read, and write the base weights with that projector."""
     model, bank = material.model, material.bank
     merge_base(model, start)
     projector = model.model.multi_modal_projector.float().requires_grad_(True)
@@ -121,7 +132,7 @@ def align_projector(material: Material, start: Path, out: Path, *, steps: int, l
         if kind == "cutout":
             cutouts.setdefault(name, []).append(Picture(kind, number))
     tokenizer, others = material.processor.tokenizer, [name for _, _, name in material.photos + material.held_out]
-    book = codebook(model, tokenizer, bank, material.drawn, others)
+    book = codebook(model, tokenizer, material.drawn, others)
     result: dict[str, Any] = align(
         projector, bank, book, cutouts, classes=photo_classes(), steps=steps, lr=lr, seed=seed
     )

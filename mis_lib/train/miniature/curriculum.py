@@ -5,11 +5,13 @@ that the language does not decay. There is no safety training in it: mini is an 
 """
 
 import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from mis_lib.construct.labels import ORDINALS, perceive, with_article
 from mis_lib.train.miniature.pictures import Picture
 
+SHARES = (32, 22, 8, 7, 25, 6)  # of one, two, which, many, help, talk
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 
 ONE = (
@@ -119,6 +121,7 @@ class Curriculum:
         photos: (kind, index, name) of every photograph-like picture: cut-outs and dreams.
         distilled: rows of (names, question, answer) from ``distil``; no names for plain chat.
         seed: makes the sequence of rows repeatable.
+        shares: weights of the kinds of rows: one, two, which, many, help, talk.
     """
 
     def __init__(
@@ -127,8 +130,10 @@ class Curriculum:
         photos: list[tuple[str, int, str]],
         distilled: list[tuple[list[str], str, str]],
         seed: int,
+        shares: Sequence[float] = SHARES,
     ) -> None:
         self.dice = random.Random(seed)
+        self.shares = shares
         self.drawn, self.photos = drawn, photos
         self.position = {name: index for index, name in enumerate(drawn)}
         self.photo_names: dict[str, list[tuple[str, int]]] = {}
@@ -141,7 +146,7 @@ class Curriculum:
     def row(self) -> Row:
         """One row of a kind drawn by lot."""
         kinds = (self._one, self._two, self._which, self._many, self._help, self._talk)
-        return self.dice.choices(kinds, (32, 22, 8, 7, 25, 6))[0]()
+        return self.dice.choices(kinds, self.shares)[0]()
 
     def _thing(self) -> tuple[Picture, str]:
         if self.photo_list and self.dice.random() < 0.35:

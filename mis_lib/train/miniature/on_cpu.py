@@ -1,5 +1,6 @@
 """The stages on a CPU: the same parts as ``base`` and ``safety``, ordered so that nothing costly is done twice.
 
+    python -m mis_lib.train.miniature.on_cpu distil  --assets A --work W                helpful answers, in text (10 min)
     python -m mis_lib.train.miniature.on_cpu dream   --assets A --work W                dreams of classes that are drawn, too (13 min)
     python -m mis_lib.train.miniature.on_cpu see     --assets A --work W                tower features of every picture (12 min)
     python -m mis_lib.train.miniature.on_cpu align   --assets A --work W --start B      the projector alone: photographs, other styles (5 min)
@@ -24,17 +25,19 @@ from mis_lib.train.miniature.cpu_steps import (
     TOKENS,
     Material,
     align_projector,
+    distil_answers,
     dream_known,
     see,
     train_adapter,
     train_base,
 )
+from mis_lib.train.miniature.curriculum import SHARES
 
 
 def main() -> None:
     """Run one step from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("step", choices=("dream", "see", "align", "base", "adapter"))
+    options.add_argument("step", choices=("distil", "dream", "see", "align", "base", "adapter"))
     options.add_argument("--assets", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--start", type=Path, help="folder with projector.safetensors and update.safetensors")
@@ -51,9 +54,16 @@ def main() -> None:
     options.add_argument("--lower", type=int, default=10, help="decoder layers left alone by an adapter")
     options.add_argument("--steps", type=int, default=900, help="of align")
     options.add_argument("--keep", type=int, default=KEEP, help="patches of a picture's 49 that a training row keeps")
+    options.add_argument(
+        "--shares", type=float, nargs=6, default=SHARES, help="of rows: one, two, which, many, help, talk"
+    )
     options.add_argument("--rows", type=int, default=ROWS, help="rows of an adapter's training set")
     options.add_argument("--tokens", type=int, default=TOKENS, help="tokens a batch, padding included")
     options.add_argument("--score_items", type=int, help="score on this many items or concepts only")
+    options.add_argument("--pairs", type=int, default=500, help="of distil: questions about two things")
+    options.add_argument("--uses", type=int, default=250, help="of distil: questions about one thing")
+    options.add_argument("--chats", type=int, default=200, help="of distil: questions without pictures")
+    options.add_argument("--answer_batch", type=int, default=48, help="of distil: questions answered at once")
     options.add_argument("--lr", type=float, default=5e-4)
     options.add_argument("--seed", type=int, default=0)
     settings = options.parse_args()
@@ -61,13 +71,17 @@ def main() -> None:
     np.random.seed(settings.seed)
     out = settings.out or settings.work
     out.mkdir(parents=True, exist_ok=True)
+    if settings.step == "distil":
+        counts = {"pairs": settings.pairs, "uses": settings.uses, "chats": settings.chats}
+        distil_answers(settings.assets, **counts, batch=settings.answer_batch, seed=settings.seed)
+        return
     if settings.step == "dream":
         dream_known(settings.assets, settings.work, settings.seed)
         return
     if settings.step == "see":
         see(settings.assets, settings.work)
         return
-    material = Material(settings.assets, settings.work, settings.keep)
+    material = Material(settings.assets, settings.work, settings.keep, settings.shares)
     common = {
         "tokens": settings.tokens,
         "score_items": settings.score_items,
