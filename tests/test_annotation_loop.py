@@ -19,7 +19,7 @@ from mis_lib.analysis.delta import DISPUTED, NO_TARGET, WORSE_PREFERRED, build_d
 from mis_lib.analysis.delta_files import write_delta
 from mis_lib.analysis.regression import Entry, compare, read_regression
 from mis_lib.cli import app
-from mis_lib.commands.annotations import train_command
+from mis_lib.commands.annotations import overrides, train_command
 from mis_lib.commands.train import read_train_settings
 from mis_lib.configs import GenerationSettings
 from mis_lib.data.preferences import read_preferences
@@ -31,7 +31,7 @@ from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Cause, Decision, Kind, Preference, Subject
 from mis_lib.store.exchange import COLUMNS, Form, read_events, write_events
 from mis_lib.store.labels import Standing
-from mis_lib.store.runs import Run, RunConfig, open_run
+from mis_lib.store.runs import Run, RunConfig, folder_digest, open_run
 
 UNSAFE, REASONED, REFUSED = (Decision(outcome=one) for one in (Outcome.UNSAFE, Outcome.REASONED, Outcome.REFUSED))
 NASTY = "=HYPERLINK(0)"
@@ -345,10 +345,30 @@ def test_the_re_tune_goes_on_from_the_adapter_that_was_annotated(
 ) -> None:
     store.record("ada", about(samples["hard-00"], "mirage"), Decision(outcome=Outcome.UNSAFE, corrected="New."))
     made = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)
-    command = train_command(Path("configs/mini-delta.yaml"), Path(made.folder), ["max_steps=2"])
+    command = train_command(Path("configs/mini-delta.yaml"), Path(made.folder), tmp_path / "runs", ["max_steps=2"])
     settings = read_train_settings(Path(command[5]), command[7:])
     assert settings.data == Path(made.folder) and settings.max_steps == 2
     assert settings.start_from == shipped_variants()["mirage"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_ones_own_adapter_is_found_by_what_is_in_it(
+    samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path, same: bool
+) -> None:
+    runs = tmp_path / "runs"
+    adapter = runs / "tune" / "v2" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    digest = folder_digest(adapter) if same else "another"
+    config = RunConfig(
+        tag="mine", checkpoint="", checkpoint_digest="", data="", data_digest="", variants={"tuned": digest}
+    )
+    run = open_run(runs, "report", config)
+    subject = about(samples["hard-00"], "tuned").model_copy(update={"run": f"report/{run.folder.name}"})
+    store.record("ada", subject, Decision(outcome=Outcome.UNSAFE, corrected="New."))
+    made = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)
+    found = overrides(Path(made.folder), runs)
+    assert found == [f"data={made.folder}", *([f"start_from={adapter}"] if same else [])]
 
 
 @pytest.mark.parametrize("run", ["../../etc/v1", "/etc/v1", "a/b/v1", ".hidden/v1", "report", ""])

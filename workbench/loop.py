@@ -59,7 +59,9 @@ def start(desk: Desk, trainings: Trainings, delta: str, config: str | None) -> s
     if delta not in known:
         return render.error_bar(["make the training delta first; the re-tune learns from it"])
     try:
-        job = trainings.start(config or CONFIG, [*overrides(known[delta]), f"name={config or CONFIG}-{name}-{version}"])
+        job = trainings.start(
+            config or CONFIG, [*overrides(known[delta], desk.root), f"name={config or CONFIG}-{name}-{version}"]
+        )
     except (MisError, OSError) as error:
         return render.error_bar([str(error)])
     query = escape(Link(tab=Tab.TRAIN, run=f"{job.name}/v1").query())

@@ -24,6 +24,7 @@ from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Event
 from mis_lib.store.exchange import Form, read_events, write_events
 from mis_lib.store.labels import Standing
+from mis_lib.store.runs import CONFIG, Run, folder_digest
 
 DELTAS = "deltas"  # beside the runs; no folder of a run, since it has none of its files
 
@@ -100,7 +101,7 @@ def delta(
         _print_delta(made)
     if config is None:
         return 0
-    return subprocess.run(train_command(config, Path(made.folder), sets), check=False).returncode
+    return subprocess.run(train_command(config, Path(made.folder), runs, sets), check=False).returncode
 
 
 def make_delta(
@@ -137,7 +138,7 @@ def make_delta(
     )
 
 
-def train_command(config: Path, folder: Path, sets: Sequence[str] = ()) -> list[str]:
+def train_command(config: Path, folder: Path, runs: Path, sets: Sequence[str] = ()) -> list[str]:
     """The command that trains on a delta: ``config`` with the delta as its data."""
     return [
         sys.executable,
@@ -147,17 +148,32 @@ def train_command(config: Path, folder: Path, sets: Sequence[str] = ()) -> list[
         "--config",
         os.fspath(config),
         "--set",
-        *overrides(folder),
+        *overrides(folder, runs),
         *sets,
     ]
 
 
-def overrides(folder: Path) -> list[str]:
-    """The settings that make a delta the data of a training run, going on from the shipped adapter that people annotated most."""
-    runs_of = Counter(str(row["provenance"].get("variant", "")) for row in read_jsonl(folder / TRAIN))
-    most = next((variant for variant, _ in runs_of.most_common() if variant), "")
-    adapter = shipped_variants().get(most)
+def overrides(folder: Path, runs: Path) -> list[str]:
+    """The settings that make a delta the data of a training run, going on from the adapter that people annotated most.
+
+    That is a shipped one, or the result of a training run below ``runs``; from the base where neither has given the answers.
+    """
+    annotated = Counter(
+        (str(row["provenance"]["run"]), str(row["provenance"]["variant"]))
+        for row in read_jsonl(folder / TRAIN)
+        if "run" in row["provenance"]
+    )
+    adapter = _adapter_of(*annotated.most_common(1)[0][0], runs) if annotated else None
     return [f"data={folder}", *([f"start_from={adapter}"] if adapter else [])]
+
+
+def _adapter_of(run: str, variant: str, runs: Path) -> Path | None:
+    """The adapter that answered: the one with the digest that the run was made with, else the shipped one of that name."""
+    digest = Run(runs / run).config.variants.get(variant) if (runs / run / CONFIG).exists() else None
+    shipped = shipped_variants().get(variant)
+    candidates = [*([shipped] if shipped else []), *sorted(runs.glob("*/v*/adapter"))]
+    same = (adapter for adapter in candidates if digest and folder_digest(adapter) == digest)
+    return next(same, shipped)
 
 
 def _wanted(event: Event, authors: Sequence[str], causes: Sequence[str]) -> bool:
