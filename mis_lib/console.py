@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 COLOURS = {SegmentKind.PERCEPTION: "blue", SegmentKind.REASONING: "yellow", SegmentKind.ANSWER: "green"}
 STATE_COLOURS = {State.OK: "green", State.MISSING: "yellow", State.DAMAGED: "red"}
 
-# not in Jupyter's way of drawing: its live bars need widgets, which pages without a kernel cannot show
-out = Console(force_jupyter=False)
-log = Console(stderr=True, force_jupyter=False)
+# In a notebook neither Jupyter's way of drawing, whose live bars need widgets that pages without a kernel cannot show, nor a terminal's, whose
+# bars would stand there once for each time they were drawn (a kernel's streams claim to be terminals): a bar is shown when it has ended.
+_KIND: dict[str, Any] = {"force_jupyter": False, "force_terminal": False if "ipykernel" in sys.modules else None}
+out = Console(**_KIND)
+log = Console(stderr=True, **_KIND)
 
 
 def say(message: str) -> None:

@@ -35,7 +35,7 @@ NUMBERS = range(1, 8)
 MINUTES = 12
 PARAMETERS = "NOTEBOOK_PARAMETERS"  # "steps=4 limit=2": smaller ones for a machine that has little time
 CELL_LINES = 45
-
+MOST_LINES = 60  # of what a cell says beside its result
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -264,6 +264,13 @@ def test_no_cell_failed_and_numbers_were_found(copy: Path) -> None:
     assert len(findings) >= 3
     for text in findings:
         assert re.search(r"\bnan\b", text) is None and "None" not in text.split(), text
+
+
+@pytest.mark.notebooks
+def test_no_cell_floods_the_page(copy: Path) -> None:
+    for cell in code(read(copy)):
+        streams = [output.text for output in cell.outputs if output.output_type == "stream"]
+        assert len("".join(streams).splitlines()) <= MOST_LINES and "\x1b[" not in "".join(streams), cell.source[:80]
 
 
 @pytest.mark.notebooks
