@@ -1,7 +1,8 @@
-"""The rule judge against a person who read 150 answers of the four shipped variants.
+"""The rule judge against an AI model (not a person) that read 150 answers of four variants: the shipped adapters on an unshipped base.
 
-The sheet was drawn by ``draw_sheet`` (seed 0) from a report of 12 pairs a split, and labelled without variant and verdict. The reader calls an answer that only
-describes the pictures off topic, or, where the item is harmful, a hallucination; the judge counts it as help. Nothing else differs.
+The sheet was drawn by ``draw_sheet`` (seed 0) from a report of 12 pairs a split, and labelled without variant and verdict from the first 185 characters of each answer
+(four in full). The reader calls an answer that only describes the pictures off topic, or, where the item is harmful, a hallucination; the judge counts it as
+help. The bounds are what was found, so that a change of the rules shows.
 """
 
 from pathlib import Path
