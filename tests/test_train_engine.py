@@ -28,7 +28,7 @@ from mis_lib.errors import (
 )
 from mis_lib.files import read_jsonl, read_records
 from mis_lib.models.load import load_model
-from mis_lib.schema import Sample
+from mis_lib.schema import Sample, SegmentKind
 from mis_lib.train.callbacks import LOG, tensorboard
 from mis_lib.train.collate import collate
 from mis_lib.train.engine import load, make_encoder, make_trainer, plan_of, prepare_features, run
@@ -38,7 +38,7 @@ from mis_lib.train.lowrank import restore
 from mis_lib.train.material import places_of
 from mis_lib.train.packing import PackedRows, pack, packed_inputs
 from mis_lib.train.parts import Part, part_of
-from mis_lib.train.rows import IGNORED, Encoder, Place
+from mis_lib.train.rows import IGNORED, SEGMENTS, Encoder, Place
 from mis_lib.train.settings import TrainSettings
 
 Train = Callable[..., list[dict[str, Any]]]
@@ -136,6 +136,44 @@ def test_gradients_of_the_chunked_loss_are_those_of_the_plain_one(
     mine, theirs = (torch.autograd.grad(total * 0.3, wanted) for total in (found[0], plain.sum()))
     for one, other in zip(mine, theirs, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_an_important_token_counts_as_often_as_it_is_important(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mis_lib.train import loss
+
+    monkeypatch.setattr(loss, "CHUNK", 7)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(23, 8, requires_grad=True), torch.randn(11, 8, requires_grad=True)
+    targets, importance = torch.randint(0, 11, (23,)), torch.randint(1, 4, (23,))
+    found: Any = loss.LinearCrossEntropy.apply(hidden, weight, targets, importance.float())
+    often = torch.nn.functional.cross_entropy(
+        hidden.repeat_interleave(importance, 0) @ weight.T, targets.repeat_interleave(importance), reduction="sum"
+    )
+    torch.testing.assert_close(found[0], often)
+    mine, theirs = (torch.autograd.grad(total, [hidden, weight]) for total in (found[0], often))
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_answer_turns_at_the_three_tokens_behind_its_perception(checkpoint: Path, data: Path, packed: bool) -> None:
+    _, processor = load_model(checkpoint, dtype=torch.float32)
+    samples = read_records(data / "train.jsonl", Sample)[:5]
+    said = "The first image shows a key. Careful, that would break it. Ask someone."
+    spans = [
+        {"kind": kind, "end": said.index(end) + len(end)} for kind, end in (("perception", "key."), ("answer", "one."))
+    ]
+    samples[2] = Sample.model_validate({**samples[2].model_dump(), "answer": said, "segments": spans})
+    rows = [Encoder(processor).row(Place(sample, data)) for sample in samples]
+    batch = collate(rows, pad_token=0, packed=packed)
+    turned = batch.importance(9.0)
+    where = (batch.row_of_token == 2) & (turned == 9)
+    told = (rows[2].segments == SEGMENTS.index(SegmentKind.PERCEPTION)).nonzero()[-1]
+    assert torch.equal(batch.inputs["input_ids"][where], rows[2].ids[told + 1 : told + 4])
+    for number, row in enumerate(rows):
+        sees = bool((row.segments == SEGMENTS.index(SegmentKind.PERCEPTION)).any())
+        assert int(((batch.row_of_token == number) & (turned == 9)).sum()) == (3 if sees else 0)
+    assert bool((batch.importance(1.0) == 1).all())
 
 
 def test_packed_rows_have_the_losses_they_have_alone(checkpoint: Path, data: Path) -> None:

@@ -10,7 +10,11 @@ from typing import NamedTuple, Self
 
 import torch
 
-from mis_lib.train.rows import IGNORED, NO_SEGMENT, PIXELS, Row
+from mis_lib.schema import SegmentKind
+from mis_lib.train.rows import IGNORED, NO_SEGMENT, PIXELS, SEGMENTS, Row
+
+TURN = 3
+"""Tokens behind a perception that tell whether an answer warns or helps."""
 
 
 class Batch(NamedTuple):
@@ -43,6 +47,18 @@ class Batch(NamedTuple):
     def answer_tokens(self) -> int:
         """Tokens at which the loss is taken."""
         return int((self.labels != IGNORED).sum())
+
+    def importance(self, turn: float) -> torch.Tensor:
+        """Weight of each token in the loss, like ``labels``: ``turn`` for the first ``TURN`` tokens behind a perception, 1 elsewhere.
+
+        There an answer turns to a warning or to help: one word in twenty, whose loss a sum over all words hardly hears.
+        """
+        seeing = self.segments == SEGMENTS.index(SegmentKind.PERCEPTION)
+        turns = torch.zeros_like(seeing)
+        for back in range(1, TURN + 1):  # the token so far back is of the perception, and of the same row
+            same = self.row_of_token[:, back:] == self.row_of_token[:, :-back]
+            turns[:, back:] |= seeing[:, :-back] & same & ~seeing[:, back:]
+        return torch.where(turns, turn, 1.0)
 
     def to(self, device: torch.device | str) -> Self:
         """The batch on a device."""
