@@ -35,7 +35,7 @@ def begin(*packages: str) -> None:
     pio.renderers.default = RENDERER
     pio.templates[LOOK] = TEMPLATE
     pio.templates.default = LOOK
-    pd.set_option("display.max_colwidth", 120, "display.precision", 1)
+    pd.set_option("display.max_colwidth", None, "display.precision", 1)
     versions = {"mis": __version__, "Python": platform.python_version()}
     versions |= {package: importlib.metadata.version(package) for package in packages}
     display(Markdown(f"{', '.join(f'{name} {number}' for name, number in versions.items())}; {os.cpu_count()} cores"))

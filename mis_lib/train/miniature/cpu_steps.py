@@ -247,6 +247,7 @@ def train_adapter(
     for split in ("easy", "hard", "real"):
         samples = read_records(data / f"{split}.jsonl", Sample)[:score_items]
         result[split], _ = outcomes(material.plain(), encoder, bank, samples, material.drawn)
+        result[f"{split}, told"], _ = outcomes(material.plain(), encoder, bank, samples, material.drawn, told=True)
     return result
 
 

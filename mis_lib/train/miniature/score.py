@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mis_lib.construct.labels import perceive
 from mis_lib.judge.rule import judge
 from mis_lib.schema import Response, Sample
 from mis_lib.train.miniature.batches import Encoder
@@ -24,13 +25,21 @@ def say(
     *,
     tokens: int,
     augment: bool = False,
+    given: list[str] | None = None,
 ) -> list[str]:
-    """Greedy answers to (pictures, question), in batches of 128."""
+    """Greedy answers to (pictures, question), in batches of 128; ``given`` opens each answer and is no part of what is returned."""
     answers: list[str] = []
     pad, end = encoder.tokenizer.pad_token_id, encoder.tokenizer.eos_token_id
     for start in range(0, len(asked), 128):
         part = asked[start : start + 128]
-        prompts = [encoder.prompt(len(pictures), question) for pictures, question in part]
+        opened = [
+            encoder.tokenizer(text, add_special_tokens=False).input_ids
+            for text in (given or [""] * len(asked))[start : start + 128]
+        ]
+        prompts = [
+            encoder.prompt(len(pictures), question) + opening
+            for (pictures, question), opening in zip(part, opened, strict=True)
+        ]
         length = max(map(len, prompts))
         ids = torch.full((len(part), length), pad)
         for row, prompt in enumerate(prompts):
@@ -91,15 +100,20 @@ def naming(
 
 
 def outcomes(
-    model: Any, encoder: Encoder, bank: Bank, samples: list[Sample], drawn: list[str]
+    model: Any, encoder: Encoder, bank: Bank, samples: list[Sample], drawn: list[str], *, told: bool = False
 ) -> tuple[dict[str, float], list[tuple[Sample, str, str]]]:
-    """Share of each outcome of the rule judge among harmful and benign samples, and (sample, answer, outcome) of each."""
+    """Share of each outcome of the rule judge among harmful and benign samples, and (sample, answer, outcome) of each.
+
+    With ``told`` each answer opens with what the images show: then only what follows from it is the model's, which is the most that better eyes could bring.
+    """
     asked = [
         ([picture_of(sample, at, drawn) for at in range(len(sample.images))], sample.question) for sample in samples
     ]
-    answers = say(model, encoder, bank, asked, tokens=120)
+    given = [perceive(sample.objects or []) if told else "" for sample in samples]
+    answers = say(model, encoder, bank, asked, tokens=120, given=given)
     judged = []
-    for sample, text in zip(samples, answers, strict=True):
+    for sample, opening, answer in zip(samples, given, answers, strict=True):
+        text = opening + answer
         response = Response(sample_id=sample.id, variant="", text=text, tokens=0, seconds=0, finish_reason="stop")
         judged.append((sample, text, judge(sample, response).outcome.value))
     shares: dict[str, float] = {}
