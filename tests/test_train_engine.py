@@ -176,6 +176,20 @@ def test_an_answer_turns_at_the_three_tokens_behind_its_perception(checkpoint: P
     assert bool((batch.importance(1.0) == 1).all())
 
 
+def test_saving_an_adapter_asks_no_hub(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft.utils import save_and_load
+
+    from mis_lib.train.parts import prepare
+
+    def refused(*given: object, **options: object) -> bool:
+        raise AssertionError(f"asked a hub for {given} {options}")
+
+    monkeypatch.setattr(save_and_load, "check_file_exists_on_hf_hub", refused)
+    network, _ = load_model(checkpoint, dtype=torch.float32)
+    prepare(network, TrainSettings(model="mini")).save_pretrained(tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").exists()
+
+
 def test_packed_rows_have_the_losses_they_have_alone(checkpoint: Path, data: Path) -> None:
     model, processor = load_model(checkpoint, dtype=torch.float32)
     network: Any = model

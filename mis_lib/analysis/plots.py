@@ -148,7 +148,7 @@ def judge_swap(frame: pd.DataFrame, *, metric: str = "asr") -> go.Figure:
 
 
 def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figure:
-    """Loss by segment of the answer, and safety rates as they are measured on the way, each over the optimiser's steps.
+    """Loss by segment of the answer and, where safety rates were measured on the way, those beside it, each over the optimiser's steps.
 
     Args:
         losses: columns step, segment ("all" or a kind of segment), loss.
@@ -158,7 +158,8 @@ def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figur
     need(evaluations, "training_curves", "step", "metric", "value", "low", "high", "n")
     if losses.empty:
         return empty("No step yet: the first loss appears here when it is logged")
-    figure = make_subplots(1, 2, horizontal_spacing=0.1, subplot_titles=["loss (nats a token)", "rates (%)"])
+    titles = ["loss (nats a token)", "rates (%)"][: 1 if evaluations.empty else 2]
+    figure = make_subplots(1, len(titles), horizontal_spacing=0.1, subplot_titles=titles)
     for segment, look in looks(losses.segment).items():
         rows = untyped(losses)[(losses.segment == segment) & losses.loss.notna()]
         line = {"color": look.colour, "width": 3 if segment == "all" else 1.6, "dash": DASHES.get(segment, "solid")}
@@ -185,7 +186,7 @@ def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figur
         )
     figure.update_layout(layout_of(380), margin_t=76, legend_y=1.1)
     figure.update_xaxes(title="step").update_yaxes(rangemode="tozero", col=1)
-    return figure.update_yaxes(range=[-3, 103], col=2)
+    return figure if evaluations.empty else figure.update_yaxes(range=[-3, 103], col=2)
 
 
 def untyped(frame: pd.DataFrame) -> Any:

@@ -85,8 +85,14 @@ def points(difference: Any) -> str:
 
 
 def facts(values: Mapping[str, object]) -> pd.DataFrame:
-    """A few named facts as a table of one column, long texts in full."""
-    return pd.DataFrame({"": values.values()}, index=pd.Index(list(values)))
+    """A few named facts as a table of one column: long texts in full, each number in its own form (one form for all makes 559 images 5.6e+02)."""
+    return pd.DataFrame({"": [_said(value) for value in values.values()]}, index=pd.Index(list(values)))
+
+
+def _said(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def texts(rows: Iterable[tuple[str, str]]) -> HTML:

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,12 +88,12 @@ def prepare(network: Any, settings: TrainSettings) -> Any:
             weight.requires_grad_(part_of(name) in parts)
         return network
     if settings.start_from is not None:
-        return _continued(network, settings.start_from)
+        return _saving_alone(_continued(network, settings.start_from))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # PEFT's own business
         model = get_peft_model(network, lora_config(network, settings.lora, parts))
     model.peft_config[ADAPTER].base_model_name_or_path = settings.model
-    return model
+    return _saving_alone(model)
 
 
 def lora_config(network: nn.Module, lora: LoraSettings, parts: Iterable[Part]) -> LoraConfig:
@@ -167,6 +168,12 @@ def _family(head: str, layers: tuple[int, ...], tails: list[str]) -> str:
         return re.escape(head)
     numbers = "|".join(map(str, layers))
     return f"{re.escape(head)}({numbers})({'|'.join(re.escape(tail) for tail in tails)})"
+
+
+def _saving_alone(model: Any) -> Any:
+    """The model, saved without its embeddings, which are never trained here: PEFT would ask a hub about them, even for a base that is on none."""
+    model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+    return model
 
 
 def _continued(network: Any, folder: Path) -> PeftModel:
