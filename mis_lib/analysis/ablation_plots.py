@@ -57,5 +57,6 @@ def size_curve(frame: pd.DataFrame, title: str) -> go.Figure:
             marker={"color": look.colour, "symbol": look.mark, "size": 9},
             error_y={"type": "data", "array": rows["high"] - rows["value"], "arrayminus": rows["value"] - rows["low"], "color": look.colour},
         )  # fmt: skip
-    figure.update_xaxes(title="rows of the training mixture (0: base)", rangemode="tozero")
+    most = max([1, *frame["rows"]])
+    figure.update_xaxes(title="rows of the training mixture (0: base)", range=[-0.04 * most, 1.04 * most])
     return figure.update_yaxes(title="rate (%)", range=[-3, 103])
