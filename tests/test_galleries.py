@@ -85,6 +85,14 @@ def test_a_difference_without_an_interval_says_none() -> None:
     assert [showing.points(row) for row in frame.itertuples()] == ["-16.7 points (-50.0 to +0.0)", "+0.0 points"]
 
 
+def test_facts_keep_each_number_in_its_own_form() -> None:
+    text = "a text of any length " * 20
+    shown = showing.facts(
+        {"images": 1559, "megabytes": 31.6423, "rate": 1e-05, "cached": True, "why": text, "file": None}
+    )
+    assert list(shown[""]) == ["1,559", "31.6", "1e-05", "True", text, "None"]
+
+
 def test_a_log_becomes_losses_by_segment_and_rates() -> None:
     lines = [
         {"step": 1, "loss": 2.0, "loss_by_segment": {"answer": 1.5}},

@@ -21,6 +21,7 @@ from mis_lib.train.miniature.lowrank import add_low_rank, save_adapter
 from mis_lib.train.miniature.pictures import Picture, PictureBank
 from mis_lib.train.miniature.prototypes import Prototypes
 from mis_lib.train.miniature.safety import SafetyRows
+from mis_lib.train.miniature.score import outcomes, say
 from mis_lib.train.miniature.upper import run_layers, store
 
 STYLES = ["openmoji", "twemoji", "noto"]
@@ -106,6 +107,28 @@ def test_the_loss_of_whole_pictures_is_the_models_own(checkpoint: Path) -> None:
     hidden = embed(model, batch.ids, table, encoder.image_id)
     theirs = model(inputs_embeds=hidden, labels=batch.labels).loss
     assert torch.allclose(answer_loss(model, bank, batch, encoder.image_id), theirs, atol=1e-4)
+
+
+def test_what_is_given_opens_an_answer_and_is_read_by_the_model(checkpoint: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    encoder = Encoder(AutoProcessor.from_pretrained(checkpoint))
+    views = [Picture("drawn", number, "openmoji") for number in range(2)]
+    bank = FeatureBank(views, torch.randn(2, 49, model.config.vision_config.hidden_size), "cpu")
+    asked = [([views[0]], "What is this?"), ([views[1]], "And what do you see here, in this one?")]
+    given = ["The image shows a banana.", "A key."]
+    together = say(model, encoder, bank, asked, tokens=5, given=given)
+    for question, opening, answer in zip(asked, given, together, strict=True):
+        ids = encoder.prompt(1, question[1]) + encoder.tokenizer(opening, add_special_tokens=False).input_ids
+        hidden = embed(model, torch.tensor([ids]), bank.features(question[0], augment=False), encoder.image_id)
+        first = int(model(inputs_embeds=hidden).logits[0, -1].argmax())
+        assert answer == say(model, encoder, bank, [question], tokens=5, given=[opening])[0]
+        assert answer.startswith(encoder.tokenizer.decode([first], skip_special_tokens=True))
+    shared = {"question": "How?", "category": "c", "sub_category": "s", "split": "hard", "images": ["a.png", "b.png"]}
+    sample = Sample(
+        **shared, id="1", harmful=True, objects=["banana", "key"], provenance={"block": "b", "style": "openmoji"}
+    )
+    _, judged = outcomes(model, encoder, bank, [sample], ["banana", "key"], told=True)
+    assert judged[0][1].startswith(perceive(["banana", "key"]))
 
 
 def test_factors_are_those_that_peft_reads_back(checkpoint: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from mis_lib.analysis import plot_grids, plots
+from mis_lib.analysis import ablation_plots, plot_grids, plots
 from mis_lib.analysis.plot_style import CONFIG
 from mis_lib.errors import DataError
 from mis_lib.stats import rate
@@ -120,6 +120,20 @@ def test_curves_of_training_keep_segments_and_rates_apart() -> None:
     traces = {trace.name: trace for trace in plots.training_curves(losses, evaluations).data}
     assert list(traces["reasoning"].x) == [1, 2, 3] and list(traces["ASR"].y) == [30.0]
     assert traces["all"].line.dash != traces["reasoning"].line.dash
+
+
+def test_curves_without_rates_have_no_empty_panel() -> None:
+    losses = pd.DataFrame([{"step": step, "segment": "all", "loss": 2.0 / step} for step in (1, 2)])
+    rates = pd.DataFrame(columns=pd.Index(["step", "metric", "value", "low", "high", "n"]))
+    figure = plots.training_curves(losses, rates)
+    assert [note.text for note in figure.layout.annotations] == ["loss (nats a token)"]
+    assert figure.layout.xaxis.domain == (0.0, 1.0) and "xaxis2" not in figure.layout
+
+
+def test_the_axis_cuts_no_end_of_a_size_curve() -> None:
+    rows = [{"rows": rows, "metric": "asr", **rate(3, 10).model_dump()} for rows in (0, 64, 192)]
+    low, high = ablation_plots.size_curve(pd.DataFrame(rows), "").layout.xaxis.range
+    assert low < 0 and high > 192
 
 
 EMPTY = {

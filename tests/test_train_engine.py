@@ -228,6 +228,21 @@ def test_a_run_is_the_same_packed_padded_cached_and_in_small_passes(train: Train
     assert reference[-1] < reference[0], "nothing was learnt"
 
 
+def test_a_turn_weighs_the_same_however_a_step_is_cut_into_passes(train: Train, data: Path, tmp_path: Path) -> None:
+    def tell(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            seen = row["answer"].index(".") + 1
+            row["segments"] = [{"kind": "perception", "end": seen}, {"kind": "answer", "end": len(row["answer"])}]
+
+    told = _changed(data, tmp_path / "told", tell)
+    plain = losses(train("plain", data=told))
+    weighed = losses(train("weighed", data=told, turn_weight=9))
+    for name, changes in {"small_passes": {"batch_tokens": 100}, "padded": {"packing": False}}.items():
+        assert losses(train(name, data=told, turn_weight=9, **changes)) == pytest.approx(weighed, abs=1e-4), name
+    assert weighed[0] == pytest.approx(plain[0], abs=1e-4), "the log tells the plain loss"
+    assert weighed[-1] != pytest.approx(plain[-1], abs=1e-4)
+
+
 def test_the_short_way_through_lora_layers_is_pefts(
     settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path
 ) -> None:

@@ -55,9 +55,8 @@ class Batch(NamedTuple):
         """
         seeing = self.segments == SEGMENTS.index(SegmentKind.PERCEPTION)
         turns = torch.zeros_like(seeing)
-        for back in range(1, TURN + 1):  # the token so far back is of the perception, and of the same row
-            same = self.row_of_token[:, back:] == self.row_of_token[:, :-back]
-            turns[:, back:] |= seeing[:, :-back] & same & ~seeing[:, back:]
+        for back in range(1, TURN + 1):  # the token so far back is of the perception; a next row begins with its prompt, where no loss is taken
+            turns[:, back:] |= seeing[:, :-back] & ~seeing[:, back:]
         return torch.where(turns, turn, 1.0)
 
     def to(self, device: torch.device | str) -> Self:
