@@ -55,7 +55,8 @@ class Batch(NamedTuple):
         """
         seeing = self.segments == SEGMENTS.index(SegmentKind.PERCEPTION)
         turns = torch.zeros_like(seeing)
-        for back in range(1, TURN + 1):  # the token so far back is of the perception; a next row begins with its prompt, where no loss is taken
+        # packed rows need no care: a next row begins with its prompt, where no loss is taken
+        for back in range(1, TURN + 1):
             turns[:, back:] |= seeing[:, :-back] & ~seeing[:, back:]
         return torch.where(turns, turn, 1.0)
 
