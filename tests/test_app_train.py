@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,10 +17,13 @@ import psutil
 import pytest
 from fakes import ANSWERS, ScriptedEngine, mini_data, ready_host
 
+from mis_lib.commands.report import ReportSettings
+from mis_lib.configs import load_settings
 from mis_lib.errors import SettingsError
 from workbench.handlers_compare import CompareHandlers
 from workbench.handlers_train import TrainHandlers
 from workbench.links import Link, Tab
+from workbench.render_training import after
 from workbench.state import Prompt
 from workbench.tab_train import CONFIGS
 from workbench.training import JOB, Job, State, Trainings, progress
@@ -223,3 +228,11 @@ def test_a_whole_checkpoint_is_compared_by_an_app_of_its_own(trainings: Training
     host.runs = trainings.runs
     errors = CompareHandlers(host).followed(Link(tab=Tab.COMPARE, run="mine/v1"), Prompt())[3]
     assert "found a whole checkpoint" in errors and "--model" in errors
+
+
+def test_the_command_that_measures_a_finished_run_is_one(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder's" / "v1"
+    words = shlex.split(re.sub(r"<[^>]+>", "", unescape(after("mine", folder, ("mini", "mine"))).split("<code>")[1]))
+    assert words[:3] == ["mis", "report", "--set"] and words[4] == "--variants"
+    settings = load_settings(ReportSettings, None, overrides=[words[3]])
+    assert settings.adapters == {"base": None, "mine": folder / "adapter"} and words[5:] == ["base", "mine"]

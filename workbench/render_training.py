@@ -1,5 +1,6 @@
 """HTML of a training run: its state in one line, its numbers, what to do next, and the end of its output."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -64,8 +65,14 @@ def after(name: str, folder: Path, variants: Sequence[str]) -> str:
     return (
         f'<p class="mis-next"><a class="mis-link" href="{escape(link)}" data-link>Compare with base</a> '
         f"<span>loads this adapter beside the others and opens Compare with both ticked. To measure it:</span> "
-        f"<code>mis report --adapters {escape(name)}={escape(str(folder / 'adapter'))} --variants {escape(name)}</code></p>"
+        f"<code>{escape(measuring(name, folder))}</code></p>"
     )
+
+
+def measuring(name: str, folder: Path) -> str:
+    """The command that measures a finished run's adapter beside its base."""
+    adapters = json.dumps({"base": None, name: str(folder / "adapter")})
+    return shlex.join(["mis", "report", "--set", f"adapters={adapters}", "--variants", "base", name])
 
 
 def output(text: str) -> str:
