@@ -36,7 +36,7 @@ def test_the_folder_is_a_standard_checkpoint(loaded: tuple[Any, Any]) -> None:
     assert processor.tokenizer.eos_token == "<|im_end|>"
 
 
-def test_an_image_is_49_tokens_and_several_are_numbered(loaded: tuple[Any, Any]) -> None:
+def test_an_image_is_9_tokens_and_several_are_numbered(loaded: tuple[Any, Any]) -> None:
     _, processor = loaded
     images = [Image.new("RGB", (300, 100), "red"), Image.new("RGB", (40, 90), "blue")]
     messages = to_messages(images, "What is in each image?")
@@ -46,7 +46,7 @@ def test_an_image_is_49_tokens_and_several_are_numbered(loaded: tuple[Any, Any])
     )
     inputs = processor(images=images, text=text, return_tensors="pt")
     image_id = processor.tokenizer.convert_tokens_to_ids("<image>")
-    assert int((inputs.input_ids == image_id).sum()) == 2 * 49
+    assert int((inputs.input_ids == image_id).sum()) == 2 * 9
     assert tuple(inputs.pixel_values.shape) == (2, 3, 224, 224)
 
 

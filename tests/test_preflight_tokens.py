@@ -85,7 +85,7 @@ def test_a_row_of_images_shares_internvls_budget() -> None:
 
 
 def test_published_figures() -> None:
-    assert known("mini").count([Size(1000, 20), Size(5, 5)]) == [49, 49]
+    assert known("mini").count([Size(1000, 20), Size(5, 5)]) == [9, 9]
     assert known("llava-hf/llava-1.5-7b-hf").count([Size(640, 480)]) == [576]
     assert known("Qwen/Qwen2-VL-7B-Instruct").count([Size(448, 448)]) == [16 * 16 + 2]
     assert limited(known("Qwen/Qwen2.5-VL-7B-Instruct"), max_pixels=256 * 28 * 28).count([Size(4000, 4000)]) == [

@@ -161,7 +161,7 @@ QWEN3_GRID = Grid(patch=16, min_pixels=65536, max_pixels=16777216)
 LARGE_SMOLVLM = Splits(longest=1536, side=384, tokens=81)
 # Model names as people write them -> how it counts; the first pattern found in the name wins.
 FAMILIES: Mapping[str, ImageTokens] = {
-    r"^mini$": Fixed(tokens=49),
+    r"^mini$": Fixed(tokens=9),
     r"qwen-?3-?vl": QWEN3_GRID,
     r"qwen-?2(\.|_)5-?_?vl": Grid(),
     r"qwen-?2-?_?vl": Grid(),

@@ -31,7 +31,7 @@ ADAPTERS = Path(str(importlib.resources.files("mis_lib.models"))) / "adapters"
 IMAGE_TOKEN = "<image>"
 IMAGE_SIZE = 224
 PROJECTOR_FILE, UPDATE_FILE = "projector.safetensors", "update.safetensors"
-FORMAT = 2  # raise when the way of assembling changes, so that old caches are rebuilt
+FORMAT = 3  # raise when the way of assembling changes, so that old caches are rebuilt
 
 # ChatML as SmolLM2 knows it, without a default system prompt; several images are numbered, as InternVL does
 CHAT_TEMPLATE = (
@@ -154,7 +154,7 @@ def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
     """Join language model and vision tower into one (untrained) FastVLM in bfloat16, with its processor.
 
     Returns:
-        The model (140 M parameters, 49 tokens an image) and its ``LlavaProcessor``.
+        The model (140 M parameters, 9 tokens an image) and its ``LlavaProcessor``.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, FastVlmConfig, FastVlmForConditionalGeneration
@@ -194,9 +194,11 @@ def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
 
 
 def make_processor(tokenizer: Any) -> Any:
-    """Processor of mini: 224 x 224 pixels without cropping (nothing at an image's edge is lost), 49 tokens an image."""
+    """Processor of mini: 224 x 224 pixels without cropping (nothing at an image's edge is lost), 9 tokens an image."""
     from transformers import LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    from mis_lib.models.tower import SIDE
 
     square = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     images = CLIPImageProcessorPil(
@@ -210,7 +212,7 @@ def make_processor(tokenizer: Any) -> Any:
     return LlavaProcessor(
         image_processor=images,
         tokenizer=tokenizer,
-        patch_size=32,
+        patch_size=IMAGE_SIZE // SIDE,
         vision_feature_select_strategy="full",
         num_additional_image_tokens=0,
         image_token=IMAGE_TOKEN,

@@ -2,6 +2,9 @@
 
 Lite0 is EfficientNet-B0 without squeeze-excite and with ReLU6. transformers always builds squeeze-excite blocks, so theirs get weights 0 and an
 expand bias of 30: sigmoid(30) is 1 in bfloat16, and the block multiplies by one. Inputs are (x - 127) / 128 at 224 x 224.
+
+Lite0 ends in 7 x 7 features. Here its last depthwise convolution moves by two pixels instead of one, which gives rows and columns 1, 3 and 5 of
+those, unchanged: one drawing needs no more, and a prompt of two images is 80 tokens shorter.
 """
 
 from pathlib import Path
@@ -13,13 +16,20 @@ from transformers import EfficientNetConfig
 from mis_lib.errors import ModelError
 
 BLOCKS = 16
+SIDE = 3  # the tower's features are SIDE x SIDE
+STRIDES = [1, 2, 2, 2, 1, 2, 2]  # Lite0's own end in 1
 NORM_KEYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def tower_config() -> EfficientNetConfig:
     """Configuration of Lite0 in transformers' terms; ``hidden_size`` is what the projector reads (1280)."""
     config = EfficientNetConfig(
-        image_size=224, width_coefficient=1.0, depth_coefficient=1.0, hidden_act="relu6", hidden_dim=1280
+        image_size=224,
+        width_coefficient=1.0,
+        depth_coefficient=1.0,
+        hidden_act="relu6",
+        hidden_dim=1280,
+        strides=STRIDES,
     )
     config.hidden_size = 1280
     return config

@@ -19,7 +19,7 @@ from mis_lib.train.miniature.pictures import STYLE_WEIGHTS, Picture
 
 TOKEN_WEIGHTS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.2)  # of a name's tokens in order; the last one holds for all that follow
 SHARPNESS = 14.0
-BATCH, PATCHES = 128, 16
+BATCH = 128
 PROTOTYPES = 4000  # made once; a quarter of each batch
 CUTOUT_WEIGHT = 6.0
 
@@ -87,9 +87,7 @@ def align(
         lots = [dice.randrange(PROTOTYPES) for _ in range(BATCH - len(part))]
         features = torch.cat([bank.features([picture for picture, _ in part], augment=True), prototypes[lots]])
         name = torch.tensor([at for _, at in part] + [place[classes[made[lot]]] for lot in lots])
-        kept = torch.rand(BATCH, features.shape[1]).argsort(1)[:, :PATCHES]
-        features = features.gather(1, kept[..., None].expand(-1, -1, features.shape[-1])).float()
-        projected = projector(features)
+        projected = projector(features.float())
         mean = projected.mean(1)
         told_apart = F.cross_entropy(SHARPNESS * F.normalize(mean - centre, dim=1) @ goal_unit.T, name)
         pull = F.mse_loss(mean, book.codes[name]) / spread

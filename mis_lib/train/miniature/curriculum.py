@@ -22,6 +22,13 @@ ONE = (
     "What do you see?",
     "What is this?",
     "Tell me what the picture shows.",
+    "What can be seen here?",
+    "Which object is this?",
+    "What is in this picture?",
+    "Can you tell me what this image shows?",
+    "Please describe the picture.",
+    "Identify the object in the image.",
+    "Say in one sentence what is pictured.",
 )
 ONE_ANSWERS = ("The image shows {}.", "This is {}.", "I see {} in the image.", "The picture shows {}.")
 TWO = (
@@ -30,6 +37,12 @@ TWO = (
     "What is in each image?",
     "Describe both pictures.",
     "What do you see in the two pictures?",
+    "Name the things in both images.",
+    "Tell me what each picture shows.",
+    "What does the first image show, and what the second?",
+    "Identify the object in each of the images.",
+    "Can you describe both images?",
+    "Please tell me what is in the two images.",
 )
 MANY = ("Describe the images.", "What is in each image?", "List what the images show.", "What do you see?")
 COUNT = ("How many images are there?", "Count the images and name what they show.", "How many pictures do you see?")

@@ -15,8 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mis_lib.train.miniature import together
 from mis_lib.train.miniature.batches import Batch
 from mis_lib.train.miniature.pictures import Picture, PictureBank
+
+SAVE_EVERY = 50  # steps
 
 
 def strip_squeeze_excite(tower: nn.Module) -> None:
@@ -32,7 +35,7 @@ class Bank(Protocol):
     device: str
 
     def features(self, pictures: list[Picture], *, augment: bool) -> torch.Tensor:
-        """Tower features of pictures, (n, 49, 1280)."""
+        """Tower features of pictures, (n, 9, 1280)."""
         ...
 
 
@@ -44,10 +47,14 @@ class TowerBank:
         strip_squeeze_excite(tower)
         tower.to(memory_format=torch.channels_last)
 
-    @torch.no_grad()
     def features(self, pictures: list[Picture], *, augment: bool) -> torch.Tensor:
-        """Tower features of pictures, (n, 49, 1280)."""
-        pixels = self.pictures.pixels(pictures, augment=augment).to(next(self.tower.parameters()).dtype)
+        """Tower features of pictures, (n, 9, 1280)."""
+        return self.look(self.pictures.pixels(pictures, augment=augment))
+
+    @torch.no_grad()
+    def look(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Tower features (n, 9, 1280) of pixels (n, 3, 224, 224) in the tower's normalisation."""
+        pixels = pixels.to(next(self.tower.parameters()).dtype)
         return self.tower(pixels.to(memory_format=torch.channels_last)).last_hidden_state.flatten(2).transpose(1, 2)
 
 
@@ -61,20 +68,13 @@ def embed(model: Any, ids: torch.Tensor, features: torch.Tensor | None, image_id
     return hidden.masked_scatter((ids == image_id)[..., None], projected)
 
 
-def kept_features(bank: Bank, batch: Batch) -> torch.Tensor | None:
-    """Features of a batch's pictures at the patches that its rows keep, (pictures, kept, 1280); ``None`` without pictures."""
-    if not batch.pictures:
-        return None
-    features = bank.features(batch.pictures, augment=True)
-    patches = batch.patches.to(features.device)
-    return features.gather(1, patches[..., None].expand(-1, -1, features.shape[-1]))
+def batch_features(bank: Bank, batch: Batch) -> torch.Tensor | None:
+    """Features of a batch's pictures, (pictures, 9, 1280); ``None`` without pictures."""
+    return bank.features(batch.pictures, augment=True) if batch.pictures else None
 
 
 def causal_mask(hidden: torch.Tensor) -> torch.Tensor:
-    """The additive mask (1, 1, length, length) of rows padded on the right.
-
-    Given outright: from positions with gaps transformers would take each row for several packed ones.
-    """
+    """The additive mask (1, 1, length, length) of rows padded on the right."""
     length = hidden.shape[1]
     mask = torch.full((length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=hidden.device)
     return mask.triu(1)[None, None]
@@ -83,10 +83,9 @@ def causal_mask(hidden: torch.Tensor) -> torch.Tensor:
 def answer_loss(model: Any, bank: Bank, batch: Batch, image_id: int) -> torch.Tensor:
     """Mean cross-entropy over the answer tokens of a batch."""
     ids, labels = batch.ids.to(bank.device), batch.labels.to(bank.device)
-    hidden = embed(model, ids, kept_features(bank, batch), image_id)
-    positions = batch.positions.to(bank.device)
+    hidden = embed(model, ids, batch_features(bank, batch), image_id)
     output = model.model.language_model(
-        inputs_embeds=hidden, position_ids=positions, attention_mask=causal_mask(hidden), use_cache=False
+        inputs_embeds=hidden, attention_mask=causal_mask(hidden), use_cache=False
     ).last_hidden_state
     wanted = labels[:, 1:] != -100
     logits = model.lm_head(output[:, :-1][wanted])
@@ -119,14 +118,17 @@ def train(
 ) -> dict[str, float]:
     """Train until ``steps`` or ``seconds`` are used up, whichever comes first; the rate falls as a cosine of the share used.
 
+    In a run of several processes (``together``) each takes batches of its own, and all take the same step.
+
     Returns:
         Steps, samples, seconds and the mean loss of the last 50 steps.
     """
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=bank.device != "cpu")
+    together.begin_alike(parameters)
     started, losses, done, samples = time.monotonic(), [], 0, 0
     with log.open("w", encoding="utf-8") as lines:
         while True:
-            used = max(done / steps, (time.monotonic() - started) / seconds)
+            used = together.agree(max(done / steps, (time.monotonic() - started) / seconds))
             if used >= 1:
                 break
             for group in optimizer.param_groups:
@@ -134,6 +136,7 @@ def train(
             batch = next(batches)
             loss = answer_loss(model, bank, batch, image_id)
             loss.backward()
+            together.average(parameters)
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -147,7 +150,7 @@ def train(
                 lines.flush()
                 if done % 200 == 0:
                     print(row, flush=True)
-            if done % 500 == 0:
+            if done % SAVE_EVERY == 0:
                 save()
     save()
     last = float(torch.stack(losses[-50:]).mean())

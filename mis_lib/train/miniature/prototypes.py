@@ -2,7 +2,7 @@
 
 Were the tower's features of every class normal with one covariance S, the best linear classifier's weight of class c would be
 S^-1 (mean of c - mean of all); so S times the weight points from the mean of all pictures to the mean of the class (linear discriminant analysis).
-A prototype lays that direction on a blob of the 7 x 7 features of some other picture, just strongly enough that the classifier believes in the class.
+A prototype lays that direction on a blob of the 3 x 3 features of some other picture, just strongly enough that the classifier believes in the class.
 20 ms on one core, where a dream (``dream``) takes 3 s; both are used.
 """
 
@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 
-from mis_lib.models.tower import read_weights
+from mis_lib.models.tower import SIDE, read_weights
 from mis_lib.train.miniature.pictures import Picture
 
-SIDE = 7
 SHRINKAGE = 0.1
 SAMPLE = 5000  # pictures that the covariance is taken from
 GROWTH, STEPS = 1.22, 24
@@ -26,7 +25,7 @@ class Prototypes:
 
     Args:
         views: pictures that were seen.
-        table: their features (views, 49, 1280).
+        table: their features (views, 9, 1280).
         tower_file: the tower's weights with the classifier.
         seed: makes the sequence of prototypes repeatable.
     """
@@ -50,7 +49,7 @@ class Prototypes:
 
     @torch.no_grad()
     def features(self, number: int) -> torch.Tensor:
-        """Features (49, 1280) of a picture that the classifier takes for class ``number`` with a probability drawn by lot."""
+        """Features (9, 1280) of a picture that the classifier takes for class ``number`` with a probability drawn by lot."""
         ground = self.table[self.dice.choice(self.ground)].float() * self.dice.uniform(0.3, 1.0)
         ground = ground + (1 - self.dice.uniform(0.3, 1.0)) * 0.5 * self.mean
         noise = 0.25 * torch.randn(len(self.mean)) * self.spread / self.spread.norm()
@@ -65,7 +64,7 @@ class Prototypes:
         return result * (BRIGHTNESS / result.mean()).clamp(max=1).sqrt()
 
     def _blob(self) -> torch.Tensor:
-        centre = torch.tensor([self.dice.uniform(1.5, 4.5), self.dice.uniform(1.5, 4.5)])
-        width = self.dice.uniform(1.2, 2.8)
+        centre = torch.tensor([self.dice.uniform(0.25, 1.75), self.dice.uniform(0.25, 1.75)])
+        width = self.dice.uniform(0.6, 1.4)
         blob = torch.exp(-(self.places - centre).square().sum(1) / (2 * width**2))
         return blob[:, None] * (0.7 + 0.6 * torch.rand(SIDE * SIDE, 1))

@@ -1,0 +1,109 @@
+"""The material that the steps of ``on_cpu`` share, and how it is made: texts distilled, photographs dreamed, every picture seen."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mis_lib.models.device import has_bfloat16_products
+from mis_lib.models.mini import assemble
+from mis_lib.models.tower import read_weights
+from mis_lib.train.miniature import distil, features
+from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
+from mis_lib.train.miniature.base import HELD_OUT_CUTOUTS, load_dreams, photo_classes, save_dreams, text_model
+from mis_lib.train.miniature.batches import Encoder
+from mis_lib.train.miniature.curriculum import SHARES, Curriculum
+from mis_lib.train.miniature.dream import dream
+from mis_lib.train.miniature.loop import TowerBank, strip_squeeze_excite
+from mis_lib.train.miniature.pictures import PictureBank
+
+VIEWS = 3  # augmented views of each picture beside the plain one
+SCENES = 4  # views of each drawing as MIS-Mini shows it
+DREAM_STEPS, DREAM_RATE, DREAM_BATCH = 40, 0.1, 32
+
+
+class Material:
+    """What every step needs: the assembled model, the names, and which pictures show what."""
+
+    def __init__(self, assets: Path, work: Path, shares: Sequence[float] = SHARES) -> None:
+        self.model, processor = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
+        self.model.requires_grad_(False)
+        if not has_bfloat16_products():
+            self.model.float()  # ten times as fast there
+        self.encoder, self.processor, self.shares = Encoder(processor), processor, shares
+        names = json.loads((work / "names.json").read_text(encoding="utf-8"))
+        self.drawn: list[str] = names["drawn"]
+        shuffled = random.Random(2).sample(range(len(names["cutouts"])), len(names["cutouts"]))
+        cutouts = [("cutout", index, names["cutouts"][index]) for index in shuffled]
+        self.held_out, kept = cutouts[:HELD_OUT_CUTOUTS], cutouts[HELD_OUT_CUTOUTS:]
+        self.photos = kept + [("dream", index, name) for index, name in enumerate(names["dreams"])]
+        self.photos += [("prototype", index, name) for index, name in enumerate(photo_classes())]
+        known = {*self.drawn, *(name for _, _, name in self.photos)}
+        rows = json.loads((assets / "distilled.json").read_text(encoding="utf-8"))
+        self.distilled = [row for row in rows if all(name in known for name in row[0])]
+        self.bank = features.load(work / "features.pt", "cpu", next(assets.glob("*.pth")))
+
+    def curriculum(self, seed: int) -> Curriculum:
+        """The base's tasks over these pictures."""
+        return Curriculum(self.drawn, self.photos, self.distilled, seed, self.shares)
+
+    def plain(self) -> Any:
+        """The model without fused layers, ready to answer."""
+        language = self.model.model.language_model
+        language.config._attn_implementation = "sdpa"
+        for layer in language.layers:
+            vars(layer).pop("forward", None)
+        return self.model.eval()
+
+
+def dream_known(assets: Path, work: Path, seed: int) -> None:
+    """Dream one image of each name that is drawn, too, and write them with their names: where photograph and drawing must meet."""
+    model, _ = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
+    tower = model.model.vision_tower.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    strip_squeeze_excite(tower)
+    weights = read_weights(next(assets.glob("*.pth")))
+    head = (weights["_fc.weight"].float(), weights["_fc.bias"].float())
+    drawn = set(load_drawings(assets)[1])
+    by_name: dict[str, list[int]] = {}
+    for number, name in enumerate(photo_classes()):
+        by_name.setdefault(name, []).append(number)
+    dice = random.Random(seed)
+    classes = [dice.choice(numbers) for name, numbers in by_name.items() if name in drawn]
+    dice.shuffle(classes)
+    images = [
+        dream(tower, head, torch.tensor(classes[at : at + DREAM_BATCH]), steps=DREAM_STEPS, lr=DREAM_RATE)[0].numpy()
+        for at in range(0, len(classes), DREAM_BATCH)
+    ]
+    save_dreams(work, np.concatenate(images))
+    names = [photo_classes()[number] for number in classes]
+    (work / "dream_names.json").write_text(json.dumps(names), encoding="utf-8")
+
+
+def distil_answers(assets: Path, *, pairs: int, uses: int, chats: int, batch: int, seed: int) -> None:
+    """Let the language model answer in text about named things, and write ``distilled.json`` beside the raw material."""
+    model, processor = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
+    _, drawn = load_drawings(assets)
+    names = drawn + sorted(set(photo_classes()) - set(drawn))
+    asked = distil.questions(names, pairs=pairs, uses=uses, chats=chats, seed=seed)
+    rows = distil.answer(text_model(model), processor.tokenizer, asked, batch=batch)
+    (assets / "distilled.json").write_text(json.dumps(rows), encoding="utf-8")
+    print({"distilled": len(rows)}, flush=True)
+
+
+def see(assets: Path, work: Path) -> None:
+    """Compute the tower's features of all pictures and write them with the names that belong to them."""
+    drawings, drawn = load_drawings(assets)
+    cutouts, cutout_names = load_cutouts(assets)
+    dreams = load_dreams(work)
+    model, _ = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
+    pictures = PictureBank(drawings, list(STYLES), cutouts, dreams, "cpu")
+    bank = TowerBank(pictures, model.model.vision_tower)
+    views, table = features.see(bank, features.all_pictures(pictures), VIEWS, drawn, SCENES)
+    features.save(work / "features.pt", views, table)
+    dream_names = json.loads((work / "dream_names.json").read_text(encoding="utf-8")) if len(dreams) else []
+    names = {"drawn": drawn, "cutouts": cutout_names, "dreams": dream_names}
+    (work / "names.json").write_text(json.dumps(names), encoding="utf-8")
