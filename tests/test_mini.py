@@ -12,6 +12,7 @@ from PIL import Image
 from mis_lib.errors import ModelError
 from mis_lib.files import is_intact
 from mis_lib.models import mini
+from mis_lib.models.tower import tower_config
 from mis_lib.prompts import to_messages
 
 
@@ -48,6 +49,25 @@ def test_an_image_is_9_tokens_and_several_are_numbered(loaded: tuple[Any, Any]) 
     image_id = processor.tokenizer.convert_tokens_to_ids("<image>")
     assert int((inputs.input_ids == image_id).sum()) == 2 * 9
     assert tuple(inputs.pixel_values.shape) == (2, 3, 224, 224)
+
+
+def test_the_tower_keeps_every_other_row_and_column_of_lite0_unchanged(loaded: tuple[Any, Any]) -> None:
+    import torch
+    from transformers import EfficientNetModel
+
+    weights = loaded[0].model.vision_tower.state_dict()
+    config = tower_config()
+    config.strides = [1, 2, 2, 2, 1, 2, 1]  # as published (EfficientNet, Tan & Le 2019, table 1)
+    ours, published = EfficientNetModel(tower_config()).eval(), EfficientNetModel(config).eval()
+    for tower in (ours, published):
+        tower.load_state_dict(weights)
+    pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        few, all_of_them = ours(pixels).last_hidden_state, published(pixels).last_hidden_state
+    assert (few.shape, all_of_them.shape) == ((1, 1280, 3, 3), (1, 1280, 7, 7))
+    # two kernels may round differently, a wrong row or column is off by more than one
+    assert torch.allclose(few, all_of_them[:, :, 1::2, 1::2], atol=1e-4)
+    assert not torch.allclose(few, all_of_them[:, :, ::2, ::2][:, :, :3, :3], atol=1)
 
 
 def test_one_image_is_not_numbered(loaded: tuple[Any, Any]) -> None:

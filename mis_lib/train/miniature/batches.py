@@ -1,6 +1,6 @@
 """Rows to batches: encoded in worker processes, grouped by length so that little is padding.
 
-Rows differ in length by a factor of four (no image: 20 tokens; six: 190), so a batch of rows as they come is mostly padding. Each worker draws
+Rows differ in length several times over (from one short question to six images), so a batch of rows as they come is mostly padding. Each worker draws
 a pool of rows, sorts it by length, cuts it into batches of at most ``tokens`` tokens, and hands them out in random order.
 """
 

@@ -1,14 +1,14 @@
 """The stages on a CPU: the same parts as ``base`` and ``safety``, ordered so that nothing costly is done twice.
 
-    python -m mis_lib.train.miniature.on_cpu distil  --assets A --work W                helpful answers, in text (10 min)
+    python -m mis_lib.train.miniature.on_cpu distil  --assets A --work W                helpful answers, in text (5 min)
     python -m mis_lib.train.miniature.on_cpu dream   --assets A --work W                dreams of classes that are drawn, too (13 min)
-    python -m mis_lib.train.miniature.on_cpu see     --assets A --work W                tower features of every picture (12 min)
+    python -m mis_lib.train.miniature.on_cpu see     --assets A --work W                tower features of every picture (19 min on one core)
     python -m mis_lib.train.miniature.on_cpu align   --assets A --work W --start B      the projector alone: photographs, other styles (5 min)
     python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 3600
     python -m mis_lib.train.miniature.on_cpu adapter --assets A --work W --start B --stage mirage --data MIS_MINI --told 1 --opened 0.85 --seconds 700
     python -m mis_lib.train.miniature.on_cpu adapter ... --told 0.5 --start_from W/mirage --seconds 1500
 
-Two cores do ``base`` and ``adapter`` in two thirds of the time as two processes: RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command,
+Two cores do ``base`` and ``adapter`` faster as two processes of one thread than as one of two: RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command,
 the same with RANK=1 before the other, OMP_NUM_THREADS=1 and ``taskset -c`` 0 and 1.
 
 A (``assets``) is the raw material and ``distilled.json``, W what the steps hand on, B a folder of base weights to go on from. Eight minutes on an H100 see
@@ -64,9 +64,6 @@ def main() -> None:
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
     out = settings.out or settings.work
-    rank, processes = together.join()
-    if rank:  # what the others write is the same, and nobody reads it
-        out = Path(tempfile.mkdtemp())
     out.mkdir(parents=True, exist_ok=True)
     if settings.step == "distil":
         counts = {"pairs": settings.pairs, "uses": settings.uses, "chats": settings.chats}
@@ -78,6 +75,9 @@ def main() -> None:
     if settings.step == "see":
         see(settings.assets, settings.work)
         return
+    rank, processes = together.join()
+    if rank:  # what the others write is the same, and nobody reads it
+        out = Path(tempfile.mkdtemp())
     material = Material(settings.assets, settings.work, settings.shares)
     common = {
         "tokens": settings.tokens,

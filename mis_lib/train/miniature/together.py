@@ -1,6 +1,6 @@
 """Several processes that train one model: each takes rows of its own, and all take the same steps.
 
-Two processes of one thread, each bound to a core, take half as many rows again as one process with two threads. The environment names the
+On a CPU two processes of one thread, each bound to a core, take more rows a second than one process with two threads. The environment names the
 processes as PyTorch's launcher does: ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``. Without others every function here leaves things as they are.
 """
 
