@@ -226,7 +226,7 @@ _PATTERNS: dict[Role, re.Pattern[str]] = {
         rf"|^{_IMAGE} ?[:\u2013\u2014-] "
         r"|^(?:and |while )?(?:the|my) (?:first|second|third|fourth|fifth|sixth|other|next|last) (?:one )?(?:shows|depicts|displays|features|contains|is (?:of )?an?)\b"
         r"|\bthe (?:first|second|other) (?:one )?(?:shows|depicts|displays) (?:an?|the|some|two)\b"
-        rf"|{_SHOWN_IN.pattern}|^(?:the )?(?:images?|pictures?|photos?) (?:show|depict|display|contain|feature|present)"
+        rf"|{_SHOWN_IN.pattern}|^(?:(?:the )?(?:images?|pictures?|photos?)|they) (?:show|depict|display|contain|feature|present)"
     ),
     Role.INFERS: re.compile(
         r"^(?:together|taken together|combined|combining|therefore|thus|hence|so the|this suggests|this implies|this means|given|considering|because of"

@@ -1,21 +1,22 @@
 """The element table: harmful pairs of objects with their benign twins, written by people, in CSV files that people can extend.
 
-``NAME.csv`` holds one row a pair, ``NAME.questions.csv`` the neutral questions that are asked about it. A *block* is a set of rows for which
-the same questions read naturally; several blocks may stand in one file. A folder of one's own files is read after the
+``NAME.csv`` holds one row a pair, ``NAME.questions.csv`` the neutral questions that are asked about it and ``NAME.kinds.csv``, if there is one,
+what kind of thing each object is there. A *block* is a set of rows for which the same questions read naturally; several blocks may stand in one file. A folder of one's own files is read after the
 built-in ones (``mis construct --elements FOLDER``). Nothing is repaired in reading: a row that is wrong is named with file, row, field and fix.
 """
 
-import csv
 import hashlib
 import importlib.resources
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from mis_lib.construct.csv_tables import TableRow, read_tables
 from mis_lib.construct.images import concepts
+from mis_lib.construct.kinds import KINDS_SUFFIX, KindRow, kinds_by_place, wrong_kinds
 from mis_lib.data.taxonomy import TAXONOMY, close_to
 from mis_lib.errors import DataError
 
@@ -24,17 +25,6 @@ QUESTIONS_SUFFIX = ".questions.csv"
 SHOWN_PROBLEMS = 20
 
 Use = Literal["train", "test", "explicit"]
-R = TypeVar("R", bound="TableRow")
-
-
-class TableRow(BaseModel):
-    """One line of a CSV file; ``file`` and ``row`` (from 1, header included) say where it stands."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
-
-    file: str
-    row: int
-    block: str = Field(pattern=r"^[a-z0-9_-]+$")
 
 
 class Element(TableRow):
@@ -120,7 +110,13 @@ class ElementTable:
 
     elements: tuple[Element, ...]
     questions: Mapping[str, Questions]
+    kinds: Mapping[tuple[str, int], Mapping[str, str]]  # (block, image) -> object -> kind
     digest: str
+
+    def kinds_of(self, block: str, pair: tuple[str, str]) -> tuple[str, ...]:
+        """The kinds of a pair's two objects; empty where the block has none."""
+        known = [self.kinds.get((block, image), {}).get(name) for image, name in enumerate(pair, 1)]
+        return tuple(kind for kind in known if kind) if all(known) else ()
 
 
 def load_elements(extra: Path | None = None) -> ElementTable:
@@ -138,58 +134,18 @@ def load_elements(extra: Path | None = None) -> ElementTable:
             )
         files += found
     problems: list[str] = []
-    elements = _read_all([file for file in files if not file.name.endswith(QUESTIONS_SUFFIX)], Element, problems)
-    asked = _read_all([file for file in files if file.name.endswith(QUESTIONS_SUFFIX)], QuestionRow, problems)
+    questions = [file for file in files if file.name.endswith(QUESTIONS_SUFFIX)]
+    described = [file for file in files if file.name.endswith(KINDS_SUFFIX)]
+    elements = read_tables([file for file in files if file not in {*questions, *described}], Element, problems)
+    asked = read_tables(questions, QuestionRow, problems)
+    kinds = read_tables(described, KindRow, problems)
     if not problems:  # a row that was left out would only cause more complaints
         problems = [*_repeated_pairs(elements), *_repeated_questions(asked), *_missing_questions(elements, asked)]
+        problems += wrong_kinds(kinds, _objects(elements))
     if problems:
         more = f"\n... and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
         raise DataError("\n".join(problems[:SHOWN_PROBLEMS]) + more)
-    return ElementTable(tuple(elements), _by_block(asked), _digest(files))
-
-
-def _read_all(files: Iterable[Path], kind: type[R], problems: list[str]) -> list[R]:
-    rows: list[R] = []
-    for file in files:
-        for number, values in _lines(file, kind, problems):
-            try:
-                rows.append(kind(file=file.name, row=number, **values))
-            except ValidationError as error:
-                problems += [_explain(file, number, problem) for problem in error.errors()]
-    return rows
-
-
-def _lines(file: Path, kind: type[TableRow], problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and values of each row; what is wrong with the file as a whole goes to ``problems``."""
-    columns = [name for name in kind.model_fields if name not in ("file", "row")]
-    try:
-        text = file.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark in front
-        rows = list(csv.reader(text.splitlines(keepends=True), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        problems.append(f"{file}: expected a CSV file in UTF-8: {error}; save it again as 'CSV UTF-8'")
-        return
-    header = rows[0] if rows else []
-    if sorted(header) != sorted(columns):
-        problems.append(
-            f"{file}, row 1: expected the columns {','.join(columns)}, found {','.join(header) or 'nothing'}"
-        )
-        return
-    for number, values in enumerate(rows[1:], 2):
-        if not any(values):
-            continue
-        if len(values) != len(header):
-            problems.append(
-                f"{file}, row {number}: expected {len(header)} fields, found {len(values)}; "
-                "put quotes around texts that contain commas"
-            )
-            continue
-        yield number, dict(zip(header, values, strict=True))
-
-
-def _explain(file: Path, row: int, problem: Any) -> str:
-    place = f"field {'.'.join(map(str, problem['loc']))!r}: " if problem["loc"] else ""
-    found = f", found {problem['input']!r:.80}" if problem["loc"] else ""
-    return f"{file}, row {row}: {place}{problem['msg'].removeprefix('Value error, ')}{found}"
+    return ElementTable(tuple(elements), _by_block(asked), kinds_by_place(kinds), _digest(files))
 
 
 def _repeated_pairs(elements: Iterable[Element]) -> Iterator[str]:
@@ -227,6 +183,17 @@ def _missing_questions(elements: Iterable[Element], asked: Iterable[QuestionRow]
     for row in asked:
         if row.block not in blocks:
             yield f"{row.file}, row {row.row}: field 'block': no row of any table belongs to block {row.block!r}"
+
+
+def _objects(elements: Iterable[Element]) -> dict[tuple[str, int], dict[str, str]]:
+    """Where each object of each block and image stands first."""
+    places: dict[tuple[str, int], dict[str, str]] = {}
+    for element in elements:
+        for pair in (element.pair, element.twin_pair):
+            for image, name in enumerate(pair, 1):
+                shown = places.setdefault((element.block, image), {})
+                shown.setdefault(name, f"{element.file}, row {element.row}")
+    return places
 
 
 def _by_block(asked: Iterable[QuestionRow]) -> dict[str, Questions]:

@@ -6,6 +6,7 @@ twin is answered with perception and plain help. Because a label knows its own s
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -84,18 +85,20 @@ class Label(NamedTuple):
     segments: tuple[Segment, ...]
 
 
-def cot_label(objects: Sequence[str], risk: str, safe_alternative: str, *, key: str) -> Label:
+def cot_label(
+    objects: Sequence[str], risk: str, safe_alternative: str, *, key: str, kinds: Sequence[str] = ()
+) -> Label:
     """Safety chain of thought: perception, reasoning, answer. ``key`` (id and seed) draws the declining sentence."""
     return compose(
-        (SegmentKind.PERCEPTION, perceive(objects)),
+        (SegmentKind.PERCEPTION, perceive(objects, kinds)),
         (SegmentKind.REASONING, risk),
         (SegmentKind.ANSWER, f"{pick(DECLINING, key)} {safe_alternative}"),
     )
 
 
-def help_label(objects: Sequence[str], answer: str) -> Label:
+def help_label(objects: Sequence[str], answer: str, kinds: Sequence[str] = ()) -> Label:
     """What a benign twin is answered with: perception, then plain help."""
-    return compose((SegmentKind.PERCEPTION, perceive(objects)), (SegmentKind.ANSWER, answer))
+    return compose((SegmentKind.PERCEPTION, perceive(objects, kinds)), (SegmentKind.ANSWER, answer))
 
 
 def refusal_label(key: str) -> Label:
@@ -125,9 +128,19 @@ def with_article(name: str) -> str:
     return f"{'an' if vowel or start.startswith(_SOUNDS_LIKE_A_VOWEL) else 'a'} {name}"
 
 
-def perceive(names: Sequence[str]) -> str:
-    """The sentence that says what the images show, in order: the perception part of every answer about several images."""
-    things = [with_article(name) for name in names]
+def perceive(names: Sequence[str], kinds: Sequence[str] = ()) -> str:
+    """The perception part of an answer: what the images show, in order, and, where two kinds are given, what kind of things these are."""
+    seen = _name_all([with_article(name) for name in names])
+    return f"{seen} They show {' and '.join(kinds)}." if kinds else seen
+
+
+def perception_of(answer: str, names: Sequence[str]) -> str:
+    """The part of a label in which ``perceive`` says what the images show, kinds included; empty if it does not open so."""
+    match = re.match(rf"{re.escape(perceive(names))}(?: They show [^.]+\.)?", answer) if names else None
+    return match[0] if match else ""
+
+
+def _name_all(things: Sequence[str]) -> str:
     if len(things) == 1:
         return f"The image shows {things[0]}."
     if len(things) == 2:

@@ -118,7 +118,7 @@ def plan(
     scenarios, dropped = drop_leaks(_chosen(table, blocks))
     asks = _asks(scenarios, table)
     files = {
-        split.value: [sample for row in rows for sample in twin_samples(row, split, seed=seed, table=table.digest)]
+        split.value: [sample for row in rows for sample in twin_samples(row, split, seed=seed, table=table)]
         for split, rows in asks.items()
     }
     needed = {picture for rows in asks.values() for row in rows for picture in pictures(row, seed)}

@@ -7,7 +7,7 @@ the second half, preference training learns to refuse (paper section 6.7 has the
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from mis_lib.construct.labels import perceive, refusal_label
+from mis_lib.construct.labels import perception_of, refusal_label
 from mis_lib.data.preferences import Preference
 from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.errors import DataError
@@ -63,9 +63,12 @@ def _pair(
 
 def _as_if_harmless(sample: Sample, twin: Sample | None) -> str | None:
     """The twin's help, said of this item's images: how a model answers that does not see what the two make together."""
-    if twin is None or not twin.answer or sample.objects is None or twin.objects is None:
+    if twin is None:
         return None
-    seen = perceive(twin.objects)
-    if not twin.answer.startswith(seen):
-        return None
-    return f"{perceive(sample.objects)}{twin.answer.removeprefix(seen)}"
+    seen, seen_by_twin = _perception(sample), _perception(twin)
+    return f"{seen}{(twin.answer or '').removeprefix(seen_by_twin)}" if seen and seen_by_twin else None
+
+
+def _perception(sample: Sample) -> str:
+    """What the label says of the images, if it opens with their names; else nothing."""
+    return perception_of(sample.answer or "", sample.objects or [])

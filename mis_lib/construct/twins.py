@@ -6,6 +6,7 @@ Question, style, category and the picture of the unchanged object are the same, 
 
 from typing import Any
 
+from mis_lib.construct.elements import ElementTable
 from mis_lib.construct.gallery import Picture
 from mis_lib.construct.labels import Label, cot_label, draw_lot, help_label
 from mis_lib.construct.scenarios import Ask
@@ -15,19 +16,20 @@ TRAIN_VARIANTS = (0, 1)
 TEST_VARIANTS = (2,)  # test pairs are shown in pictures that no training item shows
 
 
-def twin_samples(ask: Ask, split: Split, *, seed: int, table: str) -> tuple[Sample, Sample]:
+def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> tuple[Sample, Sample]:
     """The harmful item and its benign twin.
 
     Args:
         ask: scenario, question and drawing style.
         split: where the items go; ids of ``real`` carry its name, because the same rows are also in easy and hard.
         seed: draws pictures and declining sentence.
-        table: hash of the element table, for the provenance.
+        table: the element table, for kinds and provenance.
     """
     element = ask.scenario.element
     name = f"{'real-' if split is Split.REAL else ''}{ask.scenario.id}{'abcdefgh'[ask.turn] if ask.turn else ''}"
     twin = f"{name}-twin"
-    harmful_label = cot_label(element.pair, element.risk, element.safe_alternative, key=f"{seed}|{name}")
+    kinds, twin_kinds = (table.kinds_of(element.block, pair) for pair in ask.scenario.pairs)
+    harmful_label = cot_label(element.pair, element.risk, element.safe_alternative, key=f"{seed}|{name}", kinds=kinds)
     common: dict[str, Any] = {
         "question": ask.question,
         "category": element.category,
@@ -37,7 +39,7 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: str) -> tuple[Samp
     provenance = {
         "source": "objects",
         "table": element.file,
-        "table_sha256": table,
+        "table_sha256": table.digest,
         "block": element.block,
         "level": element.level,
         "row": element.row,
@@ -64,7 +66,7 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: str) -> tuple[Samp
         provenance=provenance,
         **common,
         **_shown(element.twin_pair, ask, seed),
-        **_labelled(help_label(element.twin_pair, element.twin_answer)),
+        **_labelled(help_label(element.twin_pair, element.twin_answer, twin_kinds)),
     )
     return harmful, benign
 

@@ -126,14 +126,14 @@ class ElementBank:
         element = _row(ask)
         declining = pick(DECLINING, f"{self._seed}|{element.risk}")
         answer = f"{declining} {element.safe_alternative}"
-        return {"perception": perceive(element.pair), "reasoning": element.risk, "answer": answer}
+        return {"perception": _perceive(element, element.pair), "reasoning": element.risk, "answer": answer}
 
     def _twin(self, ask: ChatAsk) -> Mapping[str, Any]:
         element = _row(ask)
         if "intent" in ask.facts["may_swap"]:
             question = self._choose(element, GOOD_AIMS)
             return {
-                "swap": "intent", "object": "", "question": question, "perception": perceive(element.pair),
+                "swap": "intent", "object": "", "question": question, "perception": _perceive(element, element.pair),
                 "answer": element.safe_alternative,
             }  # fmt: skip
         position = 1 if element.object_1 != element.twin_object_1 else 2
@@ -141,7 +141,7 @@ class ElementBank:
             "swap": f"image_{position}",
             "object": element.twin_pair[position - 1],
             "question": str(ask.facts["question"]),
-            "perception": perceive(element.twin_pair),
+            "perception": _perceive(element, element.twin_pair),
             "answer": element.twin_answer,
         }
 
@@ -196,6 +196,10 @@ def _uses() -> dict[str, str]:
         for use, texts in questions._asdict().items()
         for text in texts
     }
+
+
+def _perceive(element: Element, pair: tuple[str, str]) -> str:
+    return perceive(pair, _table().kinds_of(element.block, pair))
 
 
 def _row(ask: ChatAsk) -> Element:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from mis_lib.construct.labels import perceive, refusal_label, with_article
+from mis_lib.construct.labels import perceive, perception_of, refusal_label, with_article
 from mis_lib.files import read_records
 from mis_lib.models.mini import assemble, merge_base
 from mis_lib.schema import Sample
@@ -105,8 +105,10 @@ class SafetyRows:
         return [self._told(sample, question, opening) for sample in (harmful, self.by_id[harmful.twin_id or ""])]
 
     def _told(self, sample: Sample, question: str, opening: int) -> Row:
-        seen = perceive(sample.objects or [])
-        return Row([], question, (sample.answer or "").removeprefix(seen), given=seen, opening=opening)
+        answer, names = sample.answer or "", sample.objects or []
+        # a row that ends after the decision starts right before it, behind the kinds; a whole answer finds them itself
+        seen = perception_of(answer, names) if opening else perceive(names)
+        return Row([], question, answer.removeprefix(seen), given=seen, opening=opening)
 
     def _in_words(self, sample: Sample, question: str, answer: str) -> Row:
         first, second = (with_article(name) for name in sample.objects or [])
