@@ -43,6 +43,12 @@ def write_table(folder: Path, rows: list[dict[str, str]], questions: list[tuple[
     return folder
 
 
+def write_kinds(folder: Path, *rows: tuple[str, str, str, str]) -> Path:
+    with (folder / "mine.kinds.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("block", "image", "kind", "objects"), *rows])
+    return folder
+
+
 def error_of(folder: Path) -> str:
     with pytest.raises(DataError) as caught:
         load_elements(folder)
@@ -75,6 +81,61 @@ def test_a_folder_of_ones_own_is_added(tmp_path: Path) -> None:
         (("axe", "snowman"), True),
         (("carrot", "snowman"), False),
     }
+
+
+TOOL, TREAT = ("mine", "1", "a sharp tool", "axe"), ("mine", "1", "a treat", "carrot")
+GUEST = ("mine", "2", "a winter guest", "snowman")
+
+
+def test_every_built_in_object_has_a_kind_and_hard_kinds_tell_the_label_only_together() -> None:
+    table = load_elements()
+    told: dict[tuple[str, tuple[str, ...]], set[bool]] = {}
+    single: dict[tuple[str, int, str], set[bool]] = {}
+    for element in table.elements:
+        for pair, harmful in ((element.pair, True), (element.twin_pair, False)):
+            kinds = table.kinds_of(element.block, pair)
+            assert len(kinds) == 2, (element.file, element.row, pair)
+            told.setdefault((element.block, kinds), set()).add(harmful)
+            if element.level == "hard":
+                for image, kind in enumerate(kinds):
+                    single.setdefault((element.block, image, kind), set()).add(harmful)
+    assert all(len(labels) == 1 for labels in told.values())  # both kinds and the question decide
+    assert all(len(labels) == 2 for labels in single.values())  # one of them does not
+
+
+def test_kinds_of_ones_own_are_said_in_the_labels(tmp_path: Path) -> None:
+    extra = write_kinds(write_table(tmp_path, [ROW]), TOOL, TREAT, GUEST)
+    answers = [
+        sample.answer or ""
+        for sample in plan(elements=extra, general_items=0).files["train"]
+        if sample.provenance["block"] == "mine"
+    ]
+    assert sum("They show a sharp tool and a winter guest. An axe could" in answer for answer in answers) == 2
+    assert sum("They show a treat and a winter guest. A carrot makes" in answer for answer in answers) == 2
+    assert load_elements(write_table(tmp_path, [ROW])).digest != load_elements().digest
+
+
+def test_a_block_may_do_without_kinds(tmp_path: Path) -> None:
+    samples = plan(elements=write_table(tmp_path, [ROW]), general_items=0).files["train"]
+    assert not any("They show" in (sample.answer or "") for sample in samples if sample.provenance["block"] == "mine")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        pytest.param([TOOL, GUEST], ["mine.csv, row 2", "'carrot' has no kind"], id="an object is left out"),
+        pytest.param([TOOL, TREAT, GUEST, ("mine", "1", "food", "carrot")], ["mine.kinds.csv, row 5", "row 3"], id="twice"),
+        pytest.param([TOOL, TREAT, ("mine", "2", "a guest", "snowman;ghost")], ["row 4", "'ghost'"], id="not shown"),
+        pytest.param([TOOL, TREAT, ("mine", "2", "a snowman in winter", "snowman")], ["row 4", "names the object"], id="named"),
+        pytest.param([("mine", "1", "a deadly thing", "axe"), TREAT, GUEST], ["row 2", "'kind'", "describe"], id="a risk"),
+        pytest.param([TOOL, TREAT, ("mine", "3", "a guest", "snowman")], ["row 4", "field 'image'", "'3'"], id="third image"),
+        pytest.param([TOOL, TREAT, GUEST, ("yours", "1", "food", "carrot")], ["row 5", "'yours'"], id="unknown block"),
+    ],
+)  # fmt: skip
+def test_a_wrong_kind_is_named(tmp_path: Path, rows: list[tuple[str, str, str, str]], said: list[str]) -> None:
+    message = error_of(write_kinds(write_table(tmp_path, [ROW]), *rows))
+    for part in said:
+        assert part in message
 
 
 def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:

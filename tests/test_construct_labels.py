@@ -7,7 +7,16 @@ from collections import Counter
 
 import pytest
 
-from mis_lib.construct.labels import DECLINING, REFUSALS, cot_label, help_label, perceive, refusal_label, with_article
+from mis_lib.construct.labels import (
+    DECLINING,
+    REFUSALS,
+    cot_label,
+    help_label,
+    perceive,
+    perception_of,
+    refusal_label,
+    with_article,
+)
 from mis_lib.schema import SegmentKind
 
 RISK = "The candle could set the paper document alight."
@@ -37,6 +46,17 @@ def test_perception_names_the_images_in_order() -> None:
     assert perceive(["egg", "cat", "bread"]) == (
         "The first image shows an egg; the second image shows a cat; the third image shows bread."
     )
+
+
+def test_kinds_are_said_behind_the_names_and_belong_to_the_perception() -> None:
+    names, kinds = ["candle", "paper document"], ("a flame", "fuel")
+    seen = "The first image shows a candle and the second image shows a paper document. They show a flame and fuel."
+    assert perceive(names, kinds) == seen
+    for label in (cot_label(names, RISK, SAFE, key="x", kinds=kinds), help_label(names, "Read by its light.", kinds)):
+        assert label.segments[0].text == f"{seen} "
+        assert perception_of(label.text, names) == seen
+    assert perception_of(cot_label(names, RISK, SAFE, key="x").text, names) == perceive(names)
+    assert perception_of("No.", names) == perception_of("No.", []) == ""
 
 
 def test_a_safety_label_has_the_three_parts_in_order() -> None:

@@ -25,6 +25,7 @@ from mis_lib.schema import SegmentKind
 
 P, R, A = SegmentKind.PERCEPTION, SegmentKind.REASONING, SegmentKind.ANSWER
 
+TABLE = load_elements()
 # The rules were tuned on rows of these files; every other file is held out.
 TUNED_ON = {
     "abuse_physical_altercations.csv", "self_harm_physical.csv", "property_crimes.csv", "racial_ethnic.csv", "cybercrimes.csv",
@@ -60,14 +61,15 @@ def measure(labels: Iterator[Label]) -> Accuracy:
 
 
 def held_out() -> list[Element]:
-    return [row for row in load_elements().elements if row.file not in TUNED_ON]
+    return [row for row in TABLE.elements if row.file not in TUNED_ON]
 
 
 def shipped_form(row: Element) -> Iterator[Label]:
     """The three forms that the shipped variants are trained on."""
     key = f"{row.file} {row.row}"
-    yield cot_label(row.pair, row.risk, row.safe_alternative, key=key)
-    yield help_label(row.twin_pair, row.twin_answer)
+    kinds, twin_kinds = (TABLE.kinds_of(row.block, pair) for pair in (row.pair, row.twin_pair))
+    yield cot_label(row.pair, row.risk, row.safe_alternative, key=key, kinds=kinds)
+    yield help_label(row.twin_pair, row.twin_answer, twin_kinds)
     yield refusal_label(key)
 
 

@@ -127,6 +127,36 @@ def mis_size_general() -> int:
     return composition(compose(configured("mirage"), sources))[0].general
 
 
+def test_cut_rows_stop_at_the_turn_without_an_end(safety: SampleSet, general: SampleSet) -> None:
+    seen = {True: REASONED.index(" A flame"), False: HELP.index(" Put")}
+    labelled = [
+        sample.model_copy(
+            update={
+                "segments": [
+                    {"kind": "perception", "start": 0, "end": seen[sample.harmful] + 1},
+                    {"kind": "answer", "start": seen[sample.harmful] + 1, "end": len(sample.answer or "")},
+                ]
+            }
+        )
+        for sample in safety.samples
+    ]
+    rows = mixed("mirage", SampleSet(labelled, safety.folder), general, "cut=0.5")["train"]
+    answers = {True: REASONED, False: HELP}
+    cut = [row.sample for row in rows if row.sample.model_extra and row.sample.model_extra.get("mask_eos")]
+    assert 55 < len(cut) < 105  # of 160
+    for sample in cut:
+        opening = {True: " A flame that", False: " Put the key"}[sample.harmful]
+        assert sample.answer == answers[sample.harmful][: seen[sample.harmful]] + opening
+        assert [part["end"] for part in sample.segments] == [seen[sample.harmful] + 1, len(sample.answer)]
+    whole = [row.sample for row in rows if row.part.source == "safety" and row.sample not in cut]
+    assert {sample.answer for sample in whole} == {REASONED, HELP}
+
+
+def test_rows_without_labelled_segments_are_not_cut(safety: SampleSet, general: SampleSet) -> None:
+    with pytest.raises(DataError, match=r"cut expects answers with labelled segments .* found none in s"):
+        mixed("mirage", safety, general, "cut=1")
+
+
 def test_refusal_answers_every_harmful_row_by_a_refusal(safety: SampleSet, general: SampleSet) -> None:
     rows = [row for row in only(mixed("refusal", safety, general)) if row.part.source == "safety"]
     assert {row.sample.answer for row in rows} == set(REFUSALS)

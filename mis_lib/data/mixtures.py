@@ -9,21 +9,23 @@ is an error, never a silent substitute.
 """
 
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from mis_lib.configs import Settings
 from mis_lib.data.refusals import REFUSALS, opens_with_refusal
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.schema import Sample
+from mis_lib.schema import Sample, SegmentKind
 
 QUESTION = "{question}"
 SAFETY, GENERAL = "safety", "general"
 BLACK, SIDE_BY_SIDE = "black.png", "side_by_side"
 ENOUGH = 0.95  # of the rows that a share asks for; VLGuard has 977 benign rows where its "2:1" asks for 1,000
+OPENING = 3  # words behind a perception: "Drinking from a" or "Pour the juice"
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
@@ -43,6 +45,9 @@ class Part(Settings):
     """The format of another task, with ``{question}`` where the question goes."""
     mask_eos: bool = False
     """Leave the answer's end token out of the loss."""
+    cut: float = Field(default=0.0, ge=0, le=1)
+    """Share of rows whose answer stops ``OPENING`` words behind its perception, without an end: where it turns to a warning or to help is then
+    what they teach, at half the tokens."""
 
     @model_validator(mode="after")
     def _has_a_place_for_the_question(self) -> Self:
@@ -165,6 +170,8 @@ def _mixed(recipe: Recipe, part: Part, sample: Sample, folder: Path) -> MixedRow
         changes["images"] = [f"{part.source}/{name}" for name in pictures]
     if part.mask_eos:
         changes["mask_eos"] = True
+    if part.cut and random.Random(f"{recipe.seed}|cut|{sample.id}").random() < part.cut:
+        changes |= _opening(recipe, sample.model_copy(update=changes))
     return MixedRow(sample.model_copy(update=changes), part, folder, pictures)
 
 
@@ -194,6 +201,21 @@ def _answer(recipe: Recipe, part: Part, sample: Sample) -> str:
             "construct labels first (mis construct)"
         )
     return sample.answer
+
+
+def _opening(recipe: Recipe, sample: Sample) -> dict[str, Any]:
+    """The answer as far as its turn; its labelled segments say where that is."""
+    answer, parts = sample.answer or "", (sample.model_extra or {}).get("segments") or []
+    if not parts or parts[0]["kind"] != SegmentKind.PERCEPTION or parts[0]["start"]:
+        raise DataError(
+            f"mixture {recipe.name}: cut expects answers with labelled segments that open with a perception, found none in {sample.id}; "
+            "construct labels (mis construct), or set cut=0"
+        )
+    seen = parts[0]["end"]
+    behind = re.match(rf"(?:\S+\s*){{1,{OPENING}}}", answer[seen:])
+    short = answer[:seen] + (behind[0].rstrip() if behind else "")
+    spans = [{**part, "end": min(part["end"], len(short))} for part in parts if part["start"] < len(short)]
+    return {"answer": short, "segments": spans, "mask_eos": True}
 
 
 def _consistent(recipe: Recipe, arm: Arm, rows: Sequence[MixedRow]) -> list[MixedRow]:

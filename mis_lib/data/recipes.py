@@ -25,6 +25,8 @@ class Options(Settings):
     """Size of the mixture; as many as the sources give if not given."""
     share: float | None = None
     """Of general rows (benign_refusal: of refused ones, mimic: of safety rows); the recipe's own if not given."""
+    cut: float = 0.0
+    """mirage: share of safety rows that stop where the answer has turned to a warning or to help."""
     held_out: tuple[str, ...] = ("Privacy", "Self-Harm")
     template: str = USER_FORMAT
     sentence: str = REFUSALS[0]
@@ -33,7 +35,7 @@ class Options(Settings):
 def mirage(options: Options) -> Recipe:
     """MIRage: safety chains of thought and a ninth of general data."""
     about = "MIRage: safety chains of thought with 11.1 % general data (paper section 3.3)"
-    return _one("mirage", about, Part(source=SAFETY, label="cot"), _general(options, MIRAGE_SHARE))
+    return _one("mirage", about, Part(source=SAFETY, label="cot", cut=options.cut), _general(options, MIRAGE_SHARE))
 
 
 def mirage_star(options: Options) -> Recipe:
