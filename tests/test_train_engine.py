@@ -31,13 +31,15 @@ from mis_lib.models.load import load_model
 from mis_lib.schema import Sample, SegmentKind
 from mis_lib.train.callbacks import LOG, tensorboard
 from mis_lib.train.collate import collate
-from mis_lib.train.engine import load, make_encoder, make_trainer, plan_of, prepare_features, run
+from mis_lib.train.engine import make_trainer, run
 from mis_lib.train.loader import lengths_of
+from mis_lib.train.loading import load
 from mis_lib.train.loss import AnswerHead, WholeHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.material import places_of
 from mis_lib.train.packing import PackedRows, pack, packed_inputs
 from mis_lib.train.parts import Part, part_of
+from mis_lib.train.preparing import make_encoder, plan_of, prepare_features
 from mis_lib.train.rows import IGNORED, SEGMENTS, Encoder, Place
 from mis_lib.train.settings import TrainSettings
 

@@ -105,7 +105,8 @@ def _train(
     settings: DpoSettings, checkpoint: Path | str, run: TrainRun, on_line: Callable[[dict[str, Any]], None] | None
 ) -> Path:
     from mis_lib.train.dpo import dpo_trainer, preference_rows
-    from mis_lib.train.engine import ADAPTER, CHECKPOINTS, load
+    from mis_lib.train.engine import ADAPTER, CHECKPOINTS
+    from mis_lib.train.loading import load
     from mis_lib.train.lowrank import restore
     from mis_lib.train.parts import ADAPTER as TRAINED
     from mis_lib.train.parts import groups

@@ -25,11 +25,13 @@ from mis_lib.prompts import as_plain_text, special_tokens
 from mis_lib.schema import Record, Sample
 from mis_lib.train.callbacks import RunCallback, Stop, memory_gb
 from mis_lib.train.collate import collate
-from mis_lib.train.engine import load, make_encoder, make_trainer, plan_of, prepare_features, use_packing
+from mis_lib.train.engine import make_trainer
 from mis_lib.train.loader import lengths_of
+from mis_lib.train.loading import load
 from mis_lib.train.loss import WholeHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.parts import Part, part_of
+from mis_lib.train.preparing import make_encoder, plan_of, prepare_features, use_packing
 from mis_lib.train.rows import IGNORED, Place
 from mis_lib.train.settings import TrainSettings
 

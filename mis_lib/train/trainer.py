@@ -22,7 +22,7 @@ from transformers import Trainer, TrainingArguments
 
 from mis_lib.errors import TrainingError
 from mis_lib.train.collate import Batch
-from mis_lib.train.features import Source
+from mis_lib.train.feature_source import Source
 from mis_lib.train.loader import Step, Steps, make_loader
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.packing import packed_inputs
