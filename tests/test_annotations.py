@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Outcome, Sample
-from mis_lib.store.annotations import FRAME_COLUMNS, METADATA, AnnotationStore
+from mis_lib.store.annotation_tables import FRAME_COLUMNS, METADATA
+from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.database import database_url
 from mis_lib.store.decisions import Cause, Decision, Kind, Mark, Preference, Subject, read_decision, read_event
 

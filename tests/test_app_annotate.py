@@ -23,7 +23,8 @@ from mis_lib.errors import DataError
 from mis_lib.files import read_records, write_records
 from mis_lib.models.mini import ADAPTERS
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.store.annotations import EVENTS, SUBJECTS, AnnotationStore, response_digest
+from mis_lib.store.annotation_tables import EVENTS, SUBJECTS, response_digest
+from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Kind, Preference
 from mis_lib.store.labels import Standing
 from workbench import annotate, loop, render_annotate

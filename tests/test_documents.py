@@ -15,7 +15,7 @@ import typer
 
 from mis_lib.cli import app
 from mis_lib.commands import documents
-from mis_lib.commands.judge import KINDS
+from mis_lib.commands.judges import KINDS
 from mis_lib.errors import DataError
 from workbench.links import Tab
 

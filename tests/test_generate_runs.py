@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from mis_lib.cli import app
 from mis_lib.commands.bench_generate import bench_generate
-from mis_lib.commands.generate import GenerateSettings, answer, answer_all, generate_run, read_samples
+from mis_lib.commands.generate import answer, answer_all, generate_run, read_samples
+from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import load_image, read_records
@@ -239,7 +240,8 @@ class TestRuns:
         setup = f"""
 import torch
 torch.set_num_threads(1)
-from mis_lib.commands.generate import GenerateSettings, generate_run
+from mis_lib.commands.generate_settings import GenerateSettings
+from mis_lib.commands.generate import generate_run
 from mis_lib.configs import GenerationSettings
 import mis_lib.generate.local, mis_lib.models.load
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
@@ -399,7 +401,8 @@ class TestServer:
     def test_ten_kills_change_nothing(self, home, tmp_path) -> None:
         with LoopbackJudge(fault=one_in(5), delay=0.02) as server:
             setup = f"""
-from mis_lib.commands.generate import GenerateSettings, generate_run
+from mis_lib.commands.generate_settings import GenerateSettings
+from mis_lib.commands.generate import generate_run
 
 def run(folder):
     generate_run(GenerateSettings(

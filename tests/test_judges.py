@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from mis_lib.cli import app
 from mis_lib.commands.bench_judge import bench_judge
-from mis_lib.commands.judge import JudgeSettings, JudgeSpec, judge_all, judge_run, read_judges
+from mis_lib.commands.judge import judge_all, judge_run
+from mis_lib.commands.judges import JudgeSettings, JudgeSpec, read_judges
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, read_records
 from mis_lib.judge.guard import STYLES, GuardJudge, described, style_of

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mis_lib.analysis.regression import Entry
 from mis_lib.metrics import RIGHT
 from mis_lib.schema import Outcome
-from mis_lib.store.annotations import response_digest
+from mis_lib.store.annotation_tables import response_digest
 from mis_lib.store.decisions import Event, Kind
 from mis_lib.store.decisions import Preference as Preferred
 

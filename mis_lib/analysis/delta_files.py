@@ -26,7 +26,7 @@ from mis_lib.data.preferences import PAIRS, Preference
 from mis_lib.errors import DataError
 from mis_lib.files import read_records, sha256, write_records
 from mis_lib.schema import Record, Sample
-from mis_lib.store.annotations import response_digest
+from mis_lib.store.annotation_tables import response_digest
 from mis_lib.store.decisions import Event
 
 TRAIN, ABOUT = "train.jsonl", "delta.json"

@@ -16,7 +16,8 @@ from mis_lib.analysis.ablation_results import Measured, measure
 from mis_lib.analysis.ablation_tables import ablation_sheets
 from mis_lib.analysis.evaluated import choose_judge
 from mis_lib.analysis.sheets import Sheet, rich_sheets
-from mis_lib.commands.generate import GenerateSettings, answer_all, read_samples
+from mis_lib.commands.generate import answer_all, read_samples
+from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic, write_records

@@ -18,7 +18,8 @@ from rich.table import Table
 
 from mis_lib import console
 from mis_lib.commands.analyse_methods import READERS, AnalyseSettings, ask_formats, checkpoint_of
-from mis_lib.commands.generate import all_known, known_variants, mini_data
+from mis_lib.commands.answerers import all_known, known_variants
+from mis_lib.commands.generate import mini_data
 from mis_lib.configs import AnalysisMethod, dump_settings
 from mis_lib.files import write_atomic
 from mis_lib.store.runs import Run, RunConfig, folder_digest, open_run

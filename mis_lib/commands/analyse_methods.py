@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mis_lib import console
-from mis_lib.commands.generate import GenerateSettings, answer_all, known_variants, mini_data, read_split
+from mis_lib.commands.answerers import known_variants
+from mis_lib.commands.generate import answer_all, mini_data, read_split
+from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import AnalysisMethod, GenerationSettings
 from mis_lib.errors import SettingsError
 from mis_lib.store.runs import Run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mis_lib import console
+from mis_lib.commands.generate import mini_data
 from mis_lib.errors import SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.schema import Sample
@@ -44,9 +44,7 @@ def write_rows(
 
 def mini_rows() -> Path:
     """The training rows of MIS-Mini."""
-    from mis_lib.construct.pipeline import ensure_mini_data
-
-    return ensure_mini_data(console.say) / "train.jsonl"
+    return mini_data() / "train.jsonl"
 
 
 def _drawn(source: Path, folder: Path, number: int, seed: int) -> list[Sample]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mis_lib.analysis.published import select
-from mis_lib.commands.judge import KINDS
+from mis_lib.commands.judges import KINDS
 from mis_lib.commands.notebooks import all_notebooks
 from mis_lib.data.benchmarks import fetch_instructions
 from mis_lib.errors import DataError

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib import console
-from mis_lib.commands.generate import GenerateSettings, answer_all, read_split
+from mis_lib.commands.generate import answer_all, mini_data, read_split
+from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import GenerationSettings
 from mis_lib.construct.preferences import preferences
 from mis_lib.data.preferences import PAIRS, Preference, read_preferences
@@ -108,9 +109,7 @@ def data_folder(data: Path | None) -> Path:
         DataError: it is no folder of ours.
     """
     if data is None:
-        from mis_lib.construct.pipeline import ensure_mini_data
-
-        return ensure_mini_data(console.say)
+        return mini_data()
     if not data.is_dir():
         raise DataError(f"data: expected a folder with one JSON Lines file a split, found {data}")
     return data

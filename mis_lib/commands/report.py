@@ -24,7 +24,9 @@ from mis_lib.analysis.regression import REGRESSION, Entry, read_regression
 from mis_lib.analysis.report_sheets import find_side, official_sheets, paired_sheets, regression_sheet
 from mis_lib.analysis.sheets import Sheet, render, rich_sheets, write_folder
 from mis_lib.analysis.tables import bounds_sheet, rates_sheet, rich_table
-from mis_lib.commands.generate import GenerateSettings, all_known, answer_all, known_variants, mini_data, read_split
+from mis_lib.commands.answerers import all_known, known_variants
+from mis_lib.commands.generate import answer_all, mini_data, read_split
+from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import GenerationSettings, TableFormat
 from mis_lib.construct.images import STYLES
 from mis_lib.errors import SettingsError

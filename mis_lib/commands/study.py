@@ -33,7 +33,8 @@ from mis_lib.analysis.study import (
     in_words,
     to_markdown,
 )
-from mis_lib.commands.generate import GenerateSettings, answer_all
+from mis_lib.commands.generate import answer_all, mini_data
+from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.commands.study_plan import Arm, StudySettings, arm_of, arm_settings, asked_samples, check
 from mis_lib.errors import DataError, MissingPackageError, ModelError, TrainingError
 from mis_lib.files import write_atomic
@@ -98,7 +99,7 @@ def _measure(
     name: str, settings: StudySettings, arms: Mapping[str, Arm], adapters: Mapping[str, Path]
 ) -> Iterator[Entry]:
     """All rates of one arm or of the base, answering whatever has no answer yet."""
-    folder = settings.train.data or _mini_data()
+    folder = settings.train.data or mini_data()
     samples = asked_samples(settings, folder)
     asked = _generate_settings(name, adapters, settings)
     run, responses = answer_all(samples, folder, asked, f"{settings.name}-evaluation")
@@ -217,9 +218,3 @@ def _default_train() -> Train:
     from mis_lib.commands.train import train_by
 
     return train_by
-
-
-def _mini_data() -> Path:
-    from mis_lib.construct.pipeline import ensure_mini_data
-
-    return ensure_mini_data(console.say)

@@ -8,7 +8,7 @@ function that trains it; the ``method`` of a settings file decides which.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,17 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mis_lib import console
 from mis_lib.analysis.cot import segment
-from mis_lib.commands.report import read_split
-from mis_lib.configs import GenerationSettings, load_settings
+from mis_lib.commands.generate import mini_data
+from mis_lib.commands.train_evaluation import evaluator
+from mis_lib.configs import load_settings
 from mis_lib.errors import SettingsError, TrainingError
-from mis_lib.files import load_image, sha256
-from mis_lib.judge import rule
-from mis_lib.metrics import rates
-from mis_lib.schema import Response, Sample
+from mis_lib.files import sha256
 from mis_lib.store.runs import folder_digest
 from mis_lib.store.train_runs import TrainRun, open_train_run
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
-from mis_lib.train.settings import EvaluationSettings, TrainSettings
+from mis_lib.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from mis_lib.train.rows import Place
@@ -83,7 +81,7 @@ def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
         Interrupted: the run was asked to end and has saved a checkpoint.
         MisError: something is refused, missing or went wrong; says what, where and how to put it right.
     """
-    checkpoint, data = base_of(settings), settings.data or _mini_data()
+    checkpoint, data = base_of(settings), settings.data or mini_data()
     digests = {"base": _digest(checkpoint), "data": _digest(data)} | (
         {"start_from": _digest(settings.start_from)} if settings.start_from else {}
     )
@@ -172,56 +170,6 @@ def base_of(settings: TrainSettings) -> Path | str:
     return folder if folder.exists() or len(folder.parts) != 2 else settings.model
 
 
-def evaluator(settings: EvaluationSettings) -> Callable[[Any, Any], Mapping[str, Any]]:
-    """A function that measures a model in training on MIS-Mini (or other data that the rule judge knows).
-
-    Raises:
-        DataError: a split is not there.
-    """
-    folder = settings.data or _mini_data()
-    samples = [sample for split in settings.splits for sample in read_split(folder, split, settings.limit)]
-    generation = GenerationSettings(max_new_tokens=settings.max_new_tokens)
-
-    def evaluate(model: Any, processor: Any) -> Mapping[str, Any]:
-        responses = _answers(model, processor, samples, folder, generation, settings.batch_size)
-        asked = {sample.id: sample for sample in samples}
-        verdicts = [rule.judge(asked[response.sample_id], response) for response in responses]
-        return {name: rate.model_dump() for name, rate in rates(verdicts, samples, responses).items()}
-
-    return evaluate
-
-
-def _answers(
-    model: Any,
-    processor: Any,
-    samples: Sequence[Sample],
-    folder: Path,
-    generation: GenerationSettings,
-    batch_size: int,
-) -> list[Response]:
-    from mis_lib.generate.local import answer
-    from mis_lib.models.load import LoadedModel
-
-    loaded, found = LoadedModel(model, processor), []
-    ordered = sorted(samples, key=lambda sample: (-len(sample.images), len(sample.question), sample.id))
-    for start in range(0, len(ordered), batch_size):
-        part = ordered[start : start + batch_size]
-        images = [[load_image(folder / name) for name in sample.images] for sample in part]
-        texts = answer(images, [sample.question for sample in part], loaded, generation)
-        found += [
-            Response(
-                sample_id=sample.id,
-                variant="trained",
-                text=text.text,
-                tokens=text.tokens,
-                seconds=0,
-                finish_reason=text.finish_reason,
-            )
-            for sample, text in zip(part, texts, strict=True)
-        ]
-    return found
-
-
 def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:
     """A model card beside the weights: what they are, of what they were made, and what they are not."""
     from mis_lib.train.engine import ADAPTER, MODEL
@@ -280,12 +228,6 @@ def _digest(path: Path | str) -> str:
     if isinstance(path, str):
         return path
     return sha256(path) if path.is_file() else folder_digest(path)
-
-
-def _mini_data() -> Path:
-    from mis_lib.construct.pipeline import ensure_mini_data
-
-    return ensure_mini_data(console.say)
 
 
 def _dpo(settings: DpoSettings, on_line: Listener | None = None) -> Path:

@@ -10,9 +10,8 @@ sent, so that sending it twice (a lost answer, a restart in between) records it 
 """
 
 import functools
-import hashlib
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,48 +21,23 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from mis_lib.errors import DataError
-from mis_lib.schema import Sample
+from mis_lib.store.annotation_tables import (
+    EVENTS,
+    FRAME_COLUMNS,
+    SUBJECTS,
+    check_names,
+    event_of,
+    frame_row,
+    labelled,
+    put,
+    standing,
+)
 from mis_lib.store.database import checked_url, database_url, open_database, writing
-from mis_lib.store.decisions import MAX_NAME, MAX_TEXT, Decision, Event, Kind, Subject, check_decision
+from mis_lib.store.decisions import Decision, Event, Kind, Subject, check_decision
 from mis_lib.store.labels import Label
 
 if TYPE_CHECKING:
     import pandas as pd
-
-METADATA = sa.MetaData()
-SUBJECTS = sa.Table(
-    "subjects",
-    METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("run", sa.String(200), nullable=False),
-    sa.Column("sample_id", sa.String(500), nullable=False),
-    sa.Column("variant", sa.String(200), nullable=False),
-    sa.Column("digest", sa.String(64), nullable=False),  # of the response: another answer is another subject
-    sa.Column("sample", sa.Text, nullable=False),
-    sa.Column("response", sa.Text, nullable=False),
-    sa.UniqueConstraint("run", "sample_id", "variant", "digest", name="one_row_a_subject"),
-)
-EVENTS = sa.Table(
-    "events",
-    METADATA,
-    sa.Column("seq", sa.Integer, primary_key=True),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("author", sa.String(MAX_NAME), nullable=False),
-    sa.Column("at", sa.String(40), nullable=False),
-    sa.Column("subject_id", sa.Integer, sa.ForeignKey("subjects.id"), nullable=False),
-    sa.Column("other_id", sa.Integer, sa.ForeignKey("subjects.id"), nullable=True),
-    sa.Column("decision", sa.Text, nullable=False),
-    sa.Column("undoes", sa.String(64), nullable=True, unique=True),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Index("events_by_subject", "subject_id", "author"),
-    sa.Index("events_by_author", "author", "seq"),
-    sqlite_autoincrement=True,  # a number is never given twice
-)
-FRAME_COLUMNS = (
-    "run", "sample_id", "variant", "other", "author", "kind", "at", "outcome", "causes", "severity", "preference", "mark", "comment",
-    "corrected", "split", "category", "sub_category", "harmful", "event",
-)  # fmt: skip
 
 
 class AnnotationStore:
@@ -129,7 +103,7 @@ class AnnotationStore:
         values = self._values(author, reason, event_id) | {"kind": kind.value, "decision": decision.model_dump_json()}
 
         def add(connection: sa.Connection) -> None:
-            ids = {"subject_id": _put(connection, subject), "other_id": _put(connection, other) if other else None}
+            ids = {"subject_id": put(connection, subject), "other_id": put(connection, other) if other else None}
             connection.execute(sa.insert(EVENTS).values(**values, **ids))
 
         same = {"author": author, "kind": kind, "decision": decision}
@@ -144,7 +118,7 @@ class AnnotationStore:
         values = self._values(author, reason, event_id) | {"kind": Kind.UNDO.value, "decision": "{}"}
 
         def add(connection: sa.Connection) -> None:
-            chosen = sa.select(EVENTS).where(EVENTS.c.author == author, *_standing())
+            chosen = sa.select(EVENTS).where(EVENTS.c.author == author, *standing())
             if target is not None:
                 chosen = chosen.where(EVENTS.c.id == target)
             found = connection.execute(chosen.order_by(EVENTS.c.seq.desc()).limit(1)).mappings().first()
@@ -171,11 +145,11 @@ class AnnotationStore:
                     check_decision(event.decision, event.subject, event.other)
                 elif event.undoes not in known:
                     raise DataError(f"event {event.id!r} undoes {event.undoes!r}, which is neither here nor before it")
-                _check_names(event.author, event.reason, event.id)
+                check_names(event.author, event.reason, event.id)
                 fields = event.model_dump(include={"id", "author", "at", "undoes", "reason"})
                 ids = {
-                    "subject_id": _put(connection, event.subject),
-                    "other_id": _put(connection, event.other) if event.other else None,
+                    "subject_id": put(connection, event.subject),
+                    "other_id": put(connection, event.other) if event.other else None,
                 }
                 text = event.decision.model_dump_json()
                 connection.execute(sa.insert(EVENTS).values(**fields, **ids, kind=event.kind.value, decision=text))
@@ -197,7 +171,7 @@ class AnnotationStore:
         """What holds now: each person's latest decision on each response (and pair) that was not taken back, oldest first."""
         latest = (
             sa.select(sa.func.max(EVENTS.c.seq))
-            .where(*_standing())
+            .where(*standing())
             .group_by(EVENTS.c.subject_id, sa.func.coalesce(EVENTS.c.other_id, 0), EVENTS.c.author, EVENTS.c.kind)
         )
         wanted: list[sa.ColumnElement[bool]] = [EVENTS.c.seq.in_(latest)]
@@ -230,11 +204,11 @@ class AnnotationStore:
         """What holds now as a tidy frame (``FRAME_COLUMNS``), one row a person and response."""
         import pandas as pd
 
-        return pd.DataFrame([_row(event) for event in self.current()], columns=list(FRAME_COLUMNS))
+        return pd.DataFrame([frame_row(event) for event in self.current()], columns=list(FRAME_COLUMNS))
 
     def _values(self, author: str, reason: str, event_id: str | None) -> dict[str, Any]:
         chosen = event_id or uuid.uuid4().hex
-        _check_names(author, reason, chosen)
+        check_names(author, reason, chosen)
         return {"id": chosen, "author": author, "at": self._now().astimezone(UTC).isoformat(), "reason": reason}
 
     def _add_once(self, event_id: str, add: Callable[[sa.Connection], None], *, same: Mapping[str, Any]) -> Event:
@@ -254,14 +228,14 @@ class AnnotationStore:
     def _read(self, *wanted: sa.ColumnElement[bool]) -> list[Event]:
         other = SUBJECTS.alias("other")
         chosen = (
-            sa.select(EVENTS, *_labelled(SUBJECTS, "subject"), *_labelled(other, "other"))
+            sa.select(EVENTS, *labelled(SUBJECTS, "subject"), *labelled(other, "other"))
             .join(SUBJECTS, EVENTS.c.subject_id == SUBJECTS.c.id)
             .outerjoin(other, EVENTS.c.other_id == other.c.id)
             .where(*wanted)
             .order_by(EVENTS.c.seq)
         )
         with self._reading() as connection:
-            return [_event(row) for row in connection.execute(chosen).mappings()]
+            return [event_of(row) for row in connection.execute(chosen).mappings()]
 
     def _writing(self) -> AbstractContextManager[sa.Connection]:
         return self._told(writing(self.engine))
@@ -278,82 +252,3 @@ class AnnotationStore:
         except DBAPIError as error:
             first = str(error.orig).strip().splitlines()[0]
             raise DataError(f"annotations at {self.place}: nothing was recorded ({first}); try again") from error
-
-
-def storable(text: str) -> str:
-    """Text that every database can hold: NUL becomes U+FFFD, so that positions stay."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def _standing() -> Sequence[sa.ColumnElement[bool]]:
-    """Decisions that were not taken back."""
-    undoing = EVENTS.alias("undoing")
-    taken_back = sa.exists().where(undoing.c.undoes == EVENTS.c.id)
-    return EVENTS.c.kind != Kind.UNDO.value, ~taken_back
-
-
-def _put(connection: sa.Connection, subject: Subject) -> int:
-    """The row number of a subject, which is added if it is new."""
-    run, sample_id, variant = (storable(part) for part in subject.key)
-    response = storable(subject.response)
-    key = {"run": run, "sample_id": sample_id, "variant": variant, "digest": response_digest(response)}
-    same = [SUBJECTS.c[name] == value for name, value in key.items()]
-    found = connection.scalar(sa.select(SUBJECTS.c.id).where(*same))
-    if found is not None:
-        return found
-    row = {**key, "sample": subject.sample.model_dump_json(), "response": response}
-    return connection.execute(sa.insert(SUBJECTS).values(row).returning(SUBJECTS.c.id)).scalar_one()
-
-
-def response_digest(text: str) -> str:
-    """What tells one response from another."""
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-
-
-def _labelled(table: Any, prefix: str) -> list[Any]:
-    return [table.c[name].label(f"{prefix}_{name}") for name in ("run", "variant", "sample", "response")]
-
-
-def _event(row: Any) -> Event:
-    return Event(
-        **{name: row[name] for name in ("seq", "id", "author", "at", "undoes", "reason")},
-        kind=Kind(row["kind"]),
-        decision=Decision.model_validate_json(row["decision"]),
-        subject=_subject(row, "subject"),
-        other=_subject(row, "other") if row["other_id"] is not None else None,
-    )
-
-
-def _subject(row: Any, prefix: str) -> Subject:
-    sample = Sample.model_validate_json(row[f"{prefix}_sample"])
-    return Subject(
-        run=row[f"{prefix}_run"], variant=row[f"{prefix}_variant"], sample=sample, response=row[f"{prefix}_response"]
-    )
-
-
-def _row(event: Event) -> dict[str, Any]:
-    sample, decision = event.subject.sample, event.decision
-    mark = decision.mark
-    return {
-        **{name: getattr(sample, name) for name in ("split", "category", "sub_category", "harmful")},
-        **{name: getattr(decision, name) for name in ("outcome", "severity", "preference", "comment", "corrected")},
-        **{name: getattr(event, name) for name in ("author", "kind", "at")},
-        "run": event.subject.run,
-        "sample_id": sample.id,
-        "variant": event.subject.variant,
-        "other": event.other.variant if event.other else None,
-        "causes": [str(cause) for cause in decision.causes],
-        "mark": event.subject.response[mark.start : mark.end] if mark else None,
-        "event": event.id,
-    }
-
-
-def _check_names(author: str, reason: str, event_id: str) -> None:
-    if not author.strip() or len(author) > MAX_NAME or not author.isprintable() or author != author.strip():
-        raise DataError(
-            f"author: expected a name of 1 to {MAX_NAME} characters without line breaks, found {author!r:.100}"
-        )
-    if len(reason) > MAX_TEXT or "\0" in reason:
-        raise DataError(f"reason: expected text of at most {MAX_TEXT:,} characters, found {len(reason):,}")
-    if not 8 <= len(event_id) <= 64 or not event_id.isascii() or not event_id.replace("-", "").isalnum():
-        raise DataError(f"event id: expected 8 to 64 letters, digits and '-', found {event_id!r:.80}")

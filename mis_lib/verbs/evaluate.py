@@ -68,7 +68,8 @@ def generate_answers(
 ) -> None:
     """Let variants answer samples, batched here or by a server; resumable, sharded, nothing generated twice."""
     from mis_lib import console
-    from mis_lib.commands.generate import GenerateSettings, generate_run
+    from mis_lib.commands.generate import generate_run
+    from mis_lib.commands.generate_settings import GenerateSettings
     from mis_lib.configs import load_settings
 
     flags = {
@@ -146,7 +147,8 @@ def judge_answers(
     from mis_lib import console
     from mis_lib.analysis.evaluated import open_folder
     from mis_lib.commands import judgements
-    from mis_lib.commands.judge import JudgeSettings, judge_run, read_judges
+    from mis_lib.commands.judge import judge_run
+    from mis_lib.commands.judges import JudgeSettings, read_judges
     from mis_lib.configs import load_settings
 
     failed = False

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from mis_lib.store.annotations import METADATA
+from mis_lib.store.annotation_tables import METADATA
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA)
 context.run_migrations()
