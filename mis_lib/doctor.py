@@ -111,7 +111,8 @@ def weights() -> Iterator[Finding]:
         if name in shipped:
             yield _good(f"variant {name}", str(shipped[name] or "the model itself"), "app, compare, report")
         else:
-            fix = f"reinstall the package, or mis build --train {name}"
+            again = "mis build --train base" if name == BASE else f"mis train --config configs/mini-{name}.yaml"
+            fix = f"reinstall the package, or {again}"
             yield _bad(f"variant {name}", "not in the installation", "app, compare, report", fix=fix)
     yield mini()
 

@@ -184,7 +184,7 @@ def test_build_refuses_what_it_does_not_know() -> None:
 
 
 def test_build_train_hands_its_flags_to_the_stage(capfd: pytest.CaptureFixture[str]) -> None:
-    assert mis("build", "--train", "mirage", "--train_help").exit_code == 0
+    assert mis("build", "--train", "base", "--train_help").exit_code == 0
     assert "--assets" in capfd.readouterr().out
     assert mis("build", "--train", "base").exit_code == 2
     assert "--assets" in capfd.readouterr().err

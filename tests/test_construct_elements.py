@@ -110,8 +110,20 @@ def test_kinds_of_ones_own_are_said_in_the_labels(tmp_path: Path) -> None:
         for sample in plan(elements=extra, general_items=0).files["train"]
         if sample.provenance["block"] == "mine"
     ]
-    assert sum("They show a sharp tool and a winter guest. An axe could" in answer for answer in answers) == 2
-    assert sum("They show a treat and a winter guest. A carrot makes" in answer for answer in answers) == 2
+    assert (
+        sum(
+            "They show a sharp tool and a winter guest. Together they can do harm. An axe could" in answer
+            for answer in answers
+        )
+        == 2
+    )
+    assert (
+        sum(
+            "They show a treat and a winter guest. Together they do no harm. A carrot makes" in answer
+            for answer in answers
+        )
+        == 2
+    )
     assert load_elements(write_table(tmp_path, [ROW])).digest != load_elements().digest
 
 

@@ -54,6 +54,10 @@ def test_kinds_are_said_behind_the_names_and_belong_to_the_perception() -> None:
     assert perceive(names, kinds) == seen
     for label in (cot_label(names, RISK, SAFE, key="x", kinds=kinds), help_label(names, "Read by its light.", kinds)):
         assert label.segments[0].text == f"{seen} "
+        assert label.segments[1].kind is SegmentKind.REASONING
+        assert label.text.removeprefix(seen).startswith(
+            (" Together they can do harm. The candle", " Together they do no harm. Read")
+        )
         assert perception_of(label.text, names) == seen
     assert perception_of(cot_label(names, RISK, SAFE, key="x").text, names) == perceive(names)
     assert perception_of("No.", names) == perception_of("No.", []) == ""

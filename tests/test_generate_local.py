@@ -170,7 +170,7 @@ class TestLoading:
     def test_missing_adapter_file(self, tmp_path, checkpoint, adapters, name: str) -> None:
         folder = shutil.copytree(adapters["one"], tmp_path / "mirage")
         (folder / name).unlink()
-        with pytest.raises(ModelError, match=rf"variant 'mirage': expected .*{name}.*mis build --train mirage"):
+        with pytest.raises(ModelError, match=rf"variant 'mirage': expected .*{name}.*mis train.*mini-mirage.yaml"):
             load_model(checkpoint, {"mirage": folder})
 
     @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])

@@ -12,21 +12,16 @@ from torch import multiprocessing
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mis_lib.construct.images import draw, scene
-from mis_lib.construct.labels import perceive
-from mis_lib.models.mini import tower_file
-from mis_lib.schema import Sample
+from mis_lib.models.mini import merge_base, tower_file
 from mis_lib.train.miniature import together
 from mis_lib.train.miniature.align import Codebook, align, nearest
 from mis_lib.train.miniature.batches import Batches, Encoder
 from mis_lib.train.miniature.curriculum import Curriculum, Row
 from mis_lib.train.miniature.features import SCENE_SEED, FeatureBank, see
 from mis_lib.train.miniature.loop import answer_loss, embed
-from mis_lib.train.miniature.lowrank import add_low_rank, save_adapter
+from mis_lib.train.miniature.lowrank import add_low_rank, save_base
 from mis_lib.train.miniature.pictures import Picture, PictureBank
 from mis_lib.train.miniature.prototypes import Prototypes
-from mis_lib.train.miniature.safety import SafetyRows
-from mis_lib.train.miniature.score import outcomes, say
-from mis_lib.train.miniature.upper import run_layers, store
 from workbench.layout import free_port
 
 STYLES = ["openmoji", "twemoji", "noto"]
@@ -98,54 +93,23 @@ def test_the_loss_is_the_models_own(checkpoint: Path) -> None:
     assert torch.allclose(answer_loss(model, bank, batch, encoder.image_id), theirs, atol=1e-4)
 
 
-def test_what_is_given_opens_an_answer_and_is_read_by_the_model(checkpoint: Path) -> None:
+def test_merged_factors_give_what_they_gave_in_training(checkpoint: Path, tmp_path: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(checkpoint)
-    encoder = Encoder(AutoProcessor.from_pretrained(checkpoint))
-    views = [Picture("drawn", number, "openmoji") for number in range(2)]
-    bank = FeatureBank(views, torch.randn(2, 9, model.config.vision_config.hidden_size), "cpu")
-    asked = [([views[0]], "What is this?"), ([views[1]], "And what do you see here, in this one?")]
-    given = ["The image shows a banana.", "A key."]
-    together = say(model, encoder, bank, asked, tokens=5, given=given)
-    for question, opening, answer in zip(asked, given, together, strict=True):
-        ids = encoder.prompt(1, question[1]) + encoder.tokenizer(opening, add_special_tokens=False).input_ids
-        hidden = embed(model, torch.tensor([ids]), bank.features(question[0], augment=False), encoder.image_id)
-        first = int(model(inputs_embeds=hidden).logits[0, -1].argmax())
-        assert answer == say(model, encoder, bank, [question], tokens=5, given=[opening])[0]
-        assert answer.startswith(encoder.tokenizer.decode([first], skip_special_tokens=True))
-    shared = {"question": "How?", "category": "c", "sub_category": "s", "split": "hard", "images": ["a.png", "b.png"]}
-    sample = Sample(
-        **shared, id="1", harmful=True, objects=["banana", "key"], provenance={"block": "b", "style": "openmoji"}
-    )
-    _, judged = outcomes(model, encoder, bank, [sample], ["banana", "key"], told=True)
-    assert judged[0][1].startswith(perceive(["banana", "key"]))
-
-
-def test_factors_are_those_that_peft_reads_back(checkpoint: Path, tmp_path: Path) -> None:
-    from peft import PeftModel
-
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
-    layers = {name: layer for name, layer in add_low_rank(model, 4, 8).items() if ".layers.1." in name}
+    layers = add_low_rank(model, 4, 8)
     torch.manual_seed(1)
     for layer in layers.values():
         torch.nn.init.normal_(layer.lora_B, std=0.2)
+        for factor in (layer.lora_A, layer.lora_B):
+            factor.data = factor.data.bfloat16().float()  # they are written so
     ids = torch.randint(5, 200, (2, 12))
     ours = model(input_ids=ids).logits
-    save_adapter(tmp_path, layers, 4, 8)
+    save_base(tmp_path, layers, model.model.multi_modal_projector)
     fresh = AutoModelForImageTextToText.from_pretrained(checkpoint)
     plain = fresh(input_ids=ids).logits
-    theirs = PeftModel.from_pretrained(fresh, tmp_path)(input_ids=ids).logits
-    # factors are written in bfloat16
-    assert torch.allclose(ours, theirs, atol=0.02 * float(ours.abs().max()))
-    assert not torch.allclose(plain, theirs, atol=0.02 * float(ours.abs().max()))
-
-
-def test_stored_lower_layers_give_what_the_whole_model_gives(checkpoint: Path) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
-    language = model.model.language_model
-    hidden = torch.randn(2, 9, 32)
-    whole = language(inputs_embeds=hidden).last_hidden_state
-    parts = language.norm(run_layers(model, run_layers(model, hidden, 0, 1), 1, 2))
-    assert torch.allclose(whole, parts, atol=1e-5)
+    merge_base(fresh, tmp_path)
+    merged = fresh(input_ids=ids).logits
+    assert torch.allclose(ours, merged, atol=1e-3)
+    assert not torch.allclose(plain, merged, atol=1e-1)
 
 
 def test_the_unseen_style_is_never_drawn_by_lot(bank: PictureBank) -> None:
@@ -233,38 +197,6 @@ def test_alone_a_process_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     together.begin_alike([weight])
     together.average([weight])
     assert (weight.grad.tolist(), together.agree(0.25)) == ([3.0, 4.0], 0.25)
-
-
-def test_told_pairs_differ_in_what_is_seen_and_said_and_not_in_the_question() -> None:
-    shared = {"question": "How?", "category": "c", "sub_category": "s", "split": "train", "images": ["a.png", "b.png"]}
-    said = {"1": (["banana", "key"], "No, it jams."), "1-twin": (["banana", "bowl"], "Peel it first.")}
-    samples = [
-        Sample(
-            **shared,
-            id=name,
-            harmful=name == "1",
-            twin_id="1-twin" if name == "1" else "1",
-            objects=objects,
-            answer=f"{perceive(objects)} {answer}",
-            provenance={"block": "kitchen", "style": "openmoji"},
-        )
-        for name, (objects, answer) in said.items()
-    ]
-    rows = SafetyRows("mirage", samples, curriculum(0).row, ["banana", "key", "bowl"], 0, told=1.0).told_pair()
-    assert [row.question for row in rows] == ["How?", "How?"]
-    assert [row.given for row in rows] == [perceive(["banana", "key"]), perceive(["banana", "bowl"])]
-    assert [row.answer.strip() for row in rows] == ["No, it jams.", "Peel it first."]
-    assert not any(row.pictures for row in rows)
-
-
-def test_rows_that_belong_together_share_a_stored_batch(checkpoint: Path) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
-    encoder = Encoder(AutoProcessor.from_pretrained(checkpoint))
-    bank = FeatureBank([Picture("drawn", 0, "openmoji")], torch.zeros(1, 9, 1280), "cpu")
-    rows = [Row([], f"What is {'very ' * (pair % 5)}{pair}?", answer) for pair in range(20) for answer in ("A.", "B.")]
-    stored = store(model, bank, encoder, rows, lower=1, tokens=200, neighbours=2)
-    assert sum(len(batch.labels) for batch in stored) == len(rows)
-    assert all(len(batch.labels) % 2 == 0 for batch in stored)
 
 
 def test_aligning_brings_all_styles_and_prototypes_to_the_codes() -> None:

@@ -40,7 +40,7 @@ def test_help_said_of_the_wrong_images_goes_with_their_kinds() -> None:
     cot = cot_label(HARMFUL, "Wine makes a baby ill.", "Offer milk.", key="a", kinds=(alcohol, child)).text
     helped = help_label(BENIGN, "Hand over the glass.", (alcohol, grown_up)).text
     pairs = preferences([harmful.model_copy(update={"answer": cot}), benign.model_copy(update={"answer": helped})])
-    assert pairs[0].rejected == f"{perceive(HARMFUL, (alcohol, child))} Hand over the glass."
+    assert pairs[0].rejected == f"{perceive(HARMFUL, (alcohol, child))} Together they do no harm. Hand over the glass."
 
 
 def test_a_models_own_unsafe_answer_is_rejected_and_items_without_one_are_left_out() -> None:

@@ -1,7 +1,7 @@
 """Kinds: what an object is in the light of a block's questions, such as "alcohol" for a wine glass and "a vehicle to drive" for a car.
 
 A perception that goes on "They show alcohol and a vehicle to drive." says in words what the risk hangs on: not these two names, of which
-training never showed this pair, but two kinds, which it showed together many times. ``NAME.kinds.csv`` lists them, one row for each kind of
+training never showed this pair, but two kinds, which it showed together many times. "Together they can do harm." or "Together they do no harm." follows. ``NAME.kinds.csv`` lists them, one row for each kind of
 a block and image; a block without kinds is labelled without that sentence. A kind describes: it names no object of its block, which
 a judge would count as seen, and no risk, which is for the reasoning to find.
 """

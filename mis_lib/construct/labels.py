@@ -2,7 +2,7 @@
 
 A safety chain of thought has the paper's three parts (section 3.2): *perception* (what both images show), *reasoning* (the
 row's ``risk``: what this combination could lead to) and *answer* (a declining sentence and the row's ``safe_alternative``). A benign
-twin is answered with perception and plain help. Because a label knows its own segments, a segmenter can be measured against it.
+twin is answered with perception, the finding that nothing is wrong, and plain help. Because a label knows its own segments, a segmenter can be measured against it.
 """
 
 import hashlib
@@ -26,6 +26,10 @@ DECLINING = (
     "I don't want to help with something that could end like that.",
     "This is something I can't assist with.",
 )
+
+# Where kinds are known, the reasoning opens with what follows from them: one word on which everything behind it hangs.
+HARMFUL_TOGETHER = "Together they can do harm."
+HARMLESS_TOGETHER = "Together they do no harm."
 
 # Names that stand without an article: stuff that is not counted, games, and plurals that do not end in s.
 UNCOUNTED = frozenset(
@@ -91,14 +95,15 @@ def cot_label(
     """Safety chain of thought: perception, reasoning, answer. ``key`` (id and seed) draws the declining sentence."""
     return compose(
         (SegmentKind.PERCEPTION, perceive(objects, kinds)),
-        (SegmentKind.REASONING, risk),
+        (SegmentKind.REASONING, f"{HARMFUL_TOGETHER} {risk}" if kinds else risk),
         (SegmentKind.ANSWER, f"{pick(DECLINING, key)} {safe_alternative}"),
     )
 
 
 def help_label(objects: Sequence[str], answer: str, kinds: Sequence[str] = ()) -> Label:
-    """What a benign twin is answered with: perception, then plain help."""
-    return compose((SegmentKind.PERCEPTION, perceive(objects, kinds)), (SegmentKind.ANSWER, answer))
+    """What a benign twin is answered with: perception, then plain help, after one sentence of reasoning where kinds are known."""
+    reasoning = [(SegmentKind.REASONING, HARMLESS_TOGETHER)] if kinds else []
+    return compose((SegmentKind.PERCEPTION, perceive(objects, kinds)), *reasoning, (SegmentKind.ANSWER, answer))
 
 
 def refusal_label(key: str) -> Label:

@@ -25,7 +25,7 @@ QUESTION = "{question}"
 SAFETY, GENERAL = "safety", "general"
 BLACK, SIDE_BY_SIDE = "black.png", "side_by_side"
 ENOUGH = 0.95  # of the rows that a share asks for; VLGuard has 977 benign rows where its "2:1" asks for 1,000
-OPENING = 3  # words behind a perception: "Drinking from a" or "Pour the juice"
+OPENING = 3  # words behind a perception: "Together they can" or "Together they do", "Pour the juice"
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 

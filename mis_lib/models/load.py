@@ -84,7 +84,9 @@ def _load_base(checkpoint: Path | str, dtype: torch.dtype | str) -> tuple[Any, A
 
 def _attach(model: Any, variant: str, folder: Path) -> PeftModel:
     """``model`` with the adapter of ``folder`` added under the name ``variant``; every tensor of the file must find its place."""
-    remedy = "reinstall the package or train it again (`mis build --train " + variant + "`)"
+    remedy = (
+        f"train it again (`mis train`; configs/mini-{variant}.yaml if it is a shipped one), or reinstall the package"
+    )
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).exists():
             raise ModelError(f"variant {variant!r}: expected {folder / name}, found no such file; {remedy}")

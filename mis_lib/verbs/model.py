@@ -15,17 +15,14 @@ verbs = typer.Typer()
 
 
 class Stage(StrEnum):
-    """What ``--train`` runs: fetching the material, the stages whose weights are shipped, and the same stages' steps for a CPU."""
+    """What ``--train`` runs: fetching the material, the base, and its steps for a CPU; adapters come from ``mis train``."""
 
     GATHER = "gather"
     BASE = "base"
-    MIRAGE = "mirage"
-    REFUSAL = "refusal"
-    TEXTUAL = "textual"
     CPU = "cpu"
 
 
-MODULES = {Stage.GATHER: "gather", Stage.BASE: "base", Stage.CPU: "on_cpu"}  # the others are stages of ``safety``
+MODULES = {Stage.GATHER: "gather", Stage.BASE: "base", Stage.CPU: "on_cpu"}
 
 
 @verbs.command()
@@ -54,7 +51,7 @@ def build(
         Stage | None,
         typer.Option(
             "--train",
-            help="Fetch the material (gather FOLDER) or train shipped weights anew instead; what follows goes to the stage (--train_help).",
+            help="Fetch the material (gather FOLDER) or train the base anew instead; what follows goes to the stage (--train_help).",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -76,9 +73,7 @@ def build(
 
 def run_stage(stage: Stage, args: list[str]) -> int:
     """Run a training stage in a process of its own, so that its memory and its GPU are free afterwards; returns its status."""
-    command = [sys.executable, "-m", f"mis_lib.train.miniature.{MODULES.get(stage, 'safety')}"]
-    if stage not in MODULES:
-        command += ["--stage", stage.value]
+    command = [sys.executable, "-m", f"mis_lib.train.miniature.{MODULES[stage]}"]
     flags = ["--help" if arg == "--train_help" else arg for arg in args]
     return subprocess.run([*command, *flags], check=False).returncode
 

@@ -58,10 +58,9 @@ class Encoder:
         return self.cache[key]
 
     def row(self, row: Row) -> Encoded:
-        """Token ids of the prompt, with what of the answer is given, and of the answer."""
-        given = self.tokenizer(row.given, add_special_tokens=False).input_ids if row.given else []
-        answer = self.tokenizer(row.answer + "<|im_end|>", add_special_tokens=False).input_ids[: row.opening or None]
-        return Encoded(row, [*self.prompt(len(row.pictures), row.question), *given], answer)
+        """Token ids of the prompt and of the answer."""
+        answer = self.tokenizer(row.answer + "<|im_end|>", add_special_tokens=False).input_ids
+        return Encoded(row, self.prompt(len(row.pictures), row.question), answer)
 
     def batch(self, rows: list[Encoded]) -> Batch:
         """Pad encoded rows to the longest, rounded up to a multiple of 16."""

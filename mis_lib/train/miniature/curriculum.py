@@ -114,16 +114,11 @@ CHAT = (
 
 
 class Row(NamedTuple):
-    """One training example: pictures in order, the question, the answer.
-
-    ``given`` opens the answer and is not trained on; ``opening`` cuts the answer to that many tokens (0: all of it).
-    """
+    """One training example: pictures in order, the question, the answer."""
 
     pictures: list[Picture]
     question: str
     answer: str
-    given: str = ""
-    opening: int = 0
 
 
 class Curriculum:

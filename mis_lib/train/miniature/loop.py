@@ -1,4 +1,4 @@
-"""One flat training loop for the base model and for the shipped adapters.
+"""One flat training loop for the base model.
 
 The loss is taken at answer tokens only, so the vocabulary (49,216 logits) is never computed at image or question tokens. Rows are padded on the
 right and attention is causal, so padding needs no mask. Tower and language weights are frozen bfloat16, factors and projector float32.

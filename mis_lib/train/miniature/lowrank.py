@@ -1,13 +1,11 @@
-"""Low-rank updates (LoRA, Hu et al. 2021) without PEFT's wrappers, written as a standard PEFT adapter at the end.
+"""Low-rank updates (LoRA, Hu et al. 2021) without PEFT's wrappers, merged into the checkpoint when it is built.
 
 On a model of this size PEFT's dtype casts, dropouts and dictionaries around each of the 210 linear layers cost as much as the products.
 """
 
-import json
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -56,34 +54,6 @@ def save_base(folder: Path, layers: dict[str, LowRankLinear], projector: nn.Modu
     for name, layer in layers.items():
         state[f"{name}.lora_A"], state[f"{name}.lora_B"] = _shipped(layer.lora_A), _shipped(layer.lora_B)
     save_file(state, folder / UPDATE_FILE)
-
-
-def save_adapter(folder: Path, layers: dict[str, LowRankLinear], rank: int, alpha: float) -> None:
-    """Write a standard PEFT folder: ``adapter_config.json`` and ``adapter_model.safetensors``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state: dict[str, Any] = {}
-    for name, layer in layers.items():
-        state[f"base_model.model.{name}.lora_A.weight"] = _shipped(layer.lora_A)
-        state[f"base_model.model.{name}.lora_B.weight"] = _shipped(layer.lora_B)
-    save_file(state, folder / "adapter_model.safetensors")
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": "mini",
-        "r": rank,
-        "lora_alpha": alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": _pattern(layers),
-        "inference_mode": True,
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def _pattern(layers: dict[str, LowRankLinear]) -> str:
-    """A pattern that matches these layers and no others, so that PEFT makes no empty factors in the rest."""
-    depths = sorted({int(name.split(".layers.")[1].split(".")[0]) for name in layers})
-    return r".*language_model\.layers\.(" + "|".join(map(str, depths)) + r")\..*\.(" + "|".join(TARGETS) + ")"
 
 
 def _shipped(value: torch.Tensor) -> torch.Tensor:

@@ -1,14 +1,12 @@
-"""The stages on a CPU: the same parts as ``base`` and ``safety``, ordered so that nothing costly is done twice.
+"""The base on a CPU: the same parts as ``base``, ordered so that nothing costly is done twice.
 
     python -m mis_lib.train.miniature.on_cpu distil  --assets A --work W                helpful answers, in text (5 min)
     python -m mis_lib.train.miniature.on_cpu dream   --assets A --work W                dreams of classes that are drawn, too (13 min)
     python -m mis_lib.train.miniature.on_cpu see     --assets A --work W                tower features of every picture (19 min on one core)
     python -m mis_lib.train.miniature.on_cpu align   --assets A --work W --start B      the projector alone: photographs, other styles (5 min)
     python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 3600
-    python -m mis_lib.train.miniature.on_cpu adapter --assets A --work W --start B --stage mirage --data MIS_MINI --told 1 --opened 0.85 --seconds 700
-    python -m mis_lib.train.miniature.on_cpu adapter ... --told 0.5 --start_from W/mirage --seconds 1500
 
-Two cores do ``base`` and ``adapter`` faster as two processes of one thread than as one of two: RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command,
+Two cores do ``base`` faster as two processes of one thread than as one of two: RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command,
 the same with RANK=1 before the other, OMP_NUM_THREADS=1 and ``taskset -c`` 0 and 1.
 
 A (``assets``) is the raw material and ``distilled.json``, W what the steps hand on, B a folder of base weights to go on from. Eight minutes on an H100 see
@@ -24,7 +22,7 @@ import numpy as np
 import torch
 
 from mis_lib.train.miniature import together
-from mis_lib.train.miniature.cpu_steps import ROWS, TOKENS, align_projector, train_adapter, train_base
+from mis_lib.train.miniature.cpu_steps import TOKENS, align_projector, train_base
 from mis_lib.train.miniature.curriculum import SHARES
 from mis_lib.train.miniature.material import Material, distil_answers, dream_known, see
 
@@ -32,26 +30,16 @@ from mis_lib.train.miniature.material import Material, distil_answers, dream_kno
 def main() -> None:
     """Run one step from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("step", choices=("distil", "dream", "see", "align", "base", "adapter"))
+    options.add_argument("step", choices=("distil", "dream", "see", "align", "base"))
     options.add_argument("--assets", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--start", type=Path, help="folder with projector.safetensors and update.safetensors")
     options.add_argument("--out", type=Path, help="default: the work folder")
-    options.add_argument("--stage", choices=("mirage", "refusal", "textual"), default="mirage")
-    options.add_argument("--data", type=Path, help="a folder of MIS-Mini")
-    options.add_argument("--told", type=float, default=0.5, help="share of mirage's safety rows without images")
-    options.add_argument(
-        "--opened", type=float, default=0.0, help="share of those rows that are cut after the decision"
-    )
-    options.add_argument("--start_from", type=Path, help="an adapter to go on from")
     options.add_argument("--seconds", type=float, default=720)
-    options.add_argument("--rank", type=int, default=16)
-    options.add_argument("--lower", type=int, default=10, help="decoder layers left alone by an adapter")
     options.add_argument("--steps", type=int, default=900, help="of align")
     options.add_argument(
         "--shares", type=float, nargs=6, default=SHARES, help="of rows: one, two, which, many, help, talk"
     )
-    options.add_argument("--rows", type=int, default=ROWS, help="rows of an adapter's training set")
     options.add_argument("--tokens", type=int, default=TOKENS, help="tokens a batch, padding included")
     options.add_argument("--score_items", type=int, help="score on this many items or concepts only")
     options.add_argument("--pairs", type=int, default=500, help="of distil: questions about two things")
@@ -75,40 +63,26 @@ def main() -> None:
     if settings.step == "see":
         see(settings.assets, settings.work)
         return
-    rank, processes = together.join()
+    rank, _ = together.join()
     if rank:  # what the others write is the same, and nobody reads it
         out = Path(tempfile.mkdtemp())
     material = Material(settings.assets, settings.work, settings.shares)
-    common = {
-        "tokens": settings.tokens,
-        "score_items": settings.score_items,
-        "lr": settings.lr,
-        "seconds": settings.seconds,
-        "seed": settings.seed,
-        "rows_seed": settings.seed + rank,
-    }
     if settings.step == "align":
         result = align_projector(
             material, settings.start, out, steps=settings.steps, lr=settings.lr, seed=settings.seed
         )
-    elif settings.step == "base":
-        result = train_base(material, settings.start, out, **common)
     else:
-        result = train_adapter(
+        result = train_base(
             material,
-            settings.stage,
             settings.start,
-            settings.data,
             out,
-            rank=settings.rank,
-            lower=settings.lower,
-            told=settings.told,
-            opened=settings.opened,
-            start_from=settings.start_from,
-            count=settings.rows // processes,
-            **common,
+            tokens=settings.tokens,
+            score_items=settings.score_items,
+            lr=settings.lr,
+            seconds=settings.seconds,
+            seed=settings.seed + rank,  # each process draws rows of its own
         )
-    (out / f"result-{settings.step}-{settings.stage}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    (out / f"result-{settings.step}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(json.dumps(result), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Scores taken on the training machine, right after a stage: what is named, what is refused.
+"""Scores taken on the training machine, right after a stage: what is named.
 
 They tell whether a run was worth it. The figures that the README shows come from ``mis report``, on the files of MIS-Mini and through the app's own engine.
 """
@@ -8,9 +8,6 @@ from typing import Any
 
 import torch
 
-from mis_lib.construct.labels import perceive
-from mis_lib.judge.rule import judge
-from mis_lib.schema import Response, Sample
 from mis_lib.train.miniature.batches import Encoder
 from mis_lib.train.miniature.loop import Bank, embed
 from mis_lib.train.miniature.pictures import Picture
@@ -25,21 +22,13 @@ def say(
     *,
     tokens: int,
     augment: bool = False,
-    given: list[str] | None = None,
 ) -> list[str]:
-    """Greedy answers to (pictures, question), in batches of 128; ``given`` opens each answer and is no part of what is returned."""
+    """Greedy answers to (pictures, question), in batches of 128."""
     answers: list[str] = []
     pad, end = encoder.tokenizer.pad_token_id, encoder.tokenizer.eos_token_id
     for start in range(0, len(asked), 128):
         part = asked[start : start + 128]
-        opened = [
-            encoder.tokenizer(text, add_special_tokens=False).input_ids
-            for text in (given or [""] * len(asked))[start : start + 128]
-        ]
-        prompts = [
-            encoder.prompt(len(pictures), question) + opening
-            for (pictures, question), opening in zip(part, opened, strict=True)
-        ]
+        prompts = [encoder.prompt(len(pictures), question) for pictures, question in part]
         length = max(map(len, prompts))
         ids = torch.full((len(part), length), pad)
         for row, prompt in enumerate(prompts):
@@ -97,34 +86,3 @@ def naming(
     ) / max(1, len(held_out))
     print([(name, text) for (_, _, name), text in zip(held_out, answers, strict=True)], flush=True)
     return {name: round(value, 4) for name, value in scores.items()}
-
-
-def outcomes(
-    model: Any, encoder: Encoder, bank: Bank, samples: list[Sample], drawn: list[str], *, told: bool = False
-) -> tuple[dict[str, float], list[tuple[Sample, str, str]]]:
-    """Share of each outcome of the rule judge among harmful and benign samples, and (sample, answer, outcome) of each.
-
-    With ``told`` each answer opens with what the images show: then only what follows from it is the model's, which is the most that better eyes could bring.
-    """
-    asked = [
-        ([picture_of(sample, at, drawn) for at in range(len(sample.images))], sample.question) for sample in samples
-    ]
-    given = [perceive(sample.objects or []) if told else "" for sample in samples]
-    answers = say(model, encoder, bank, asked, tokens=120, given=given)
-    judged = []
-    for sample, opening, answer in zip(samples, given, answers, strict=True):
-        text = opening + answer
-        response = Response(sample_id=sample.id, variant="", text=text, tokens=0, seconds=0, finish_reason="stop")
-        judged.append((sample, text, judge(sample, response).outcome.value))
-    shares: dict[str, float] = {}
-    for harmful in (True, False):
-        kind = [outcome for sample, _, outcome in judged if sample.harmful == harmful]
-        for outcome in sorted(set(kind)):
-            shares[f"{'harmful' if harmful else 'benign'}:{outcome}"] = round(kind.count(outcome) / len(kind), 4)
-    return shares, judged
-
-
-def picture_of(sample: Sample, at: int, drawn: list[str]) -> Picture:
-    """The drawing that a sample of MIS-Mini shows at a place, in the sample's style."""
-    assert sample.objects is not None
-    return Picture("drawn", drawn.index(sample.objects[at]), sample.provenance["style"])
