@@ -49,6 +49,12 @@ def write_kinds(folder: Path, *rows: tuple[str, str, str, str]) -> Path:
     return folder
 
 
+def write_scenes(folder: Path, *rows: tuple[str, str, str, str]) -> Path:
+    with (folder / "mine.scenes.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("block", "kind_1", "kind_2", "scene"), *rows])
+    return folder
+
+
 def error_of(folder: Path) -> str:
     with pytest.raises(DataError) as caught:
         load_elements(folder)
@@ -85,6 +91,8 @@ def test_a_folder_of_ones_own_is_added(tmp_path: Path) -> None:
 
 TOOL, TREAT = ("mine", "1", "a sharp tool", "axe"), ("mine", "1", "a treat", "carrot")
 GUEST = ("mine", "2", "a winter guest", "snowman")
+BROKEN = ("mine", "a sharp tool", "a winter guest", "a broken guest")
+FED = ("mine", "a treat", "a winter guest", "a nose")
 
 
 def test_every_built_in_object_has_a_kind_and_hard_kinds_tell_the_label_only_together() -> None:
@@ -100,11 +108,14 @@ def test_every_built_in_object_has_a_kind_and_hard_kinds_tell_the_label_only_tog
                 for image, kind in enumerate(kinds):
                     single.setdefault((element.block, image, kind), set()).add(harmful)
     assert all(len(labels) == 1 for labels in told.values())  # both kinds and the question decide
+    for block in {block for block, _ in told}:
+        scenes = [table.scenes[block, *kinds] for owner, kinds in told if owner == block]
+        assert len(set(scenes)) == len(scenes), block  # a scene tells both kinds, so the verdict hangs on it alone
     assert all(len(labels) == 2 for labels in single.values())  # one of them does not
 
 
 def test_kinds_of_ones_own_are_said_in_the_labels(tmp_path: Path) -> None:
-    extra = write_kinds(write_table(tmp_path, [ROW]), TOOL, TREAT, GUEST)
+    extra = write_scenes(write_kinds(write_table(tmp_path, [ROW]), TOOL, TREAT, GUEST), BROKEN, FED)
     answers = [
         sample.answer or ""
         for sample in plan(elements=extra, general_items=0).files["train"]
@@ -112,14 +123,16 @@ def test_kinds_of_ones_own_are_said_in_the_labels(tmp_path: Path) -> None:
     ]
     assert (
         sum(
-            "They show a sharp tool and a winter guest. Together they can do harm. An axe could" in answer
+            "They show a sharp tool and a winter guest. Together that is a broken guest, which can do harm. An axe could"
+            in answer
             for answer in answers
         )
         == 2
     )
     assert (
         sum(
-            "They show a treat and a winter guest. Together they do no harm. A carrot makes" in answer
+            "They show a treat and a winter guest. Together that is a nose, which does no harm. A carrot makes"
+            in answer
             for answer in answers
         )
         == 2
@@ -148,6 +161,28 @@ def test_a_wrong_kind_is_named(tmp_path: Path, rows: list[tuple[str, str, str, s
     message = error_of(write_kinds(write_table(tmp_path, [ROW]), *rows))
     for part in said:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        pytest.param([BROKEN], ["mine.csv, row 2", "'a treat'", "no scene", "mine.scenes.csv"], id="a pair is left out"),
+        pytest.param([BROKEN, FED, FED], ["mine.scenes.csv, row 4", "row 3"], id="twice"),
+        pytest.param([BROKEN, FED, ("mine", "a treat", "a tool", "food")], ["row 4", "puts together", "'a tool'"], id="unknown"),
+        pytest.param([BROKEN, (*FED[:3], "a deadly meal")], ["row 3", "names a risk", "harmless"], id="a benign risk"),
+    ],
+)  # fmt: skip
+def test_a_wrong_scene_is_named(tmp_path: Path, rows: list[tuple[str, str, str, str]], said: list[str]) -> None:
+    kinds = write_kinds(write_table(tmp_path, [ROW]), TOOL, TREAT, GUEST)
+    message = error_of(write_scenes(kinds, *rows))
+    for part in said:
+        assert part in message
+
+
+def test_kinds_may_stand_without_scenes(tmp_path: Path) -> None:
+    kinds = write_kinds(write_table(tmp_path, [ROW]), TOOL, TREAT, GUEST)
+    answers = [sample.answer or "" for sample in plan(elements=kinds, general_items=0).files["train"]]
+    assert any("a sharp tool and a winter guest. An axe could" in answer for answer in answers)
 
 
 def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:

@@ -52,13 +52,14 @@ def test_kinds_are_said_behind_the_names_and_belong_to_the_perception() -> None:
     names, kinds = ["candle", "paper document"], ("a flame", "fuel")
     seen = "The first image shows a candle and the second image shows a paper document. They show a flame and fuel."
     assert perceive(names, kinds) == seen
-    for label in (cot_label(names, RISK, SAFE, key="x", kinds=kinds), help_label(names, "Read by its light.", kinds)):
+    cot = cot_label(names, RISK, SAFE, key="x", kinds=kinds, scene="a blaze")
+    helped = help_label(names, "Read by its light.", kinds, "a quiet evening")
+    for label in (cot, helped):
         assert label.segments[0].text == f"{seen} "
         assert label.segments[1].kind is SegmentKind.REASONING
-        assert label.text.removeprefix(seen).startswith(
-            (" Together they can do harm. The candle", " Together they do no harm. Read")
-        )
         assert perception_of(label.text, names) == seen
+    assert cot.segments[1].text == f"Together that is a blaze, which can do harm. {RISK} "
+    assert helped.segments[1].text == "Together that is a quiet evening, which does no harm. "
     assert perception_of(cot_label(names, RISK, SAFE, key="x").text, names) == perceive(names)
     assert perception_of("No.", names) == perception_of("No.", []) == ""
 

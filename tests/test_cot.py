@@ -15,12 +15,11 @@ from mis_lib.construct.labels import (
     REFUSALS,
     Label,
     compose,
-    cot_label,
-    help_label,
     pick,
     refusal_label,
     with_article,
 )
+from mis_lib.construct.twins import labels
 from mis_lib.schema import SegmentKind
 
 P, R, A = SegmentKind.PERCEPTION, SegmentKind.REASONING, SegmentKind.ANSWER
@@ -67,9 +66,7 @@ def held_out() -> list[Element]:
 def shipped_form(row: Element) -> Iterator[Label]:
     """The three forms that the shipped variants are trained on."""
     key = f"{row.file} {row.row}"
-    kinds, twin_kinds = (TABLE.kinds_of(row.block, pair) for pair in (row.pair, row.twin_pair))
-    yield cot_label(row.pair, row.risk, row.safe_alternative, key=key, kinds=kinds)
-    yield help_label(row.twin_pair, row.twin_answer, twin_kinds)
+    yield from labels(row, TABLE, key=key)
     yield refusal_label(key)
 
 

@@ -145,9 +145,10 @@ def test_cut_rows_stop_at_the_turn_without_an_end(safety: SampleSet, general: Sa
     cut = [row.sample for row in rows if row.sample.model_extra and row.sample.model_extra.get("mask_eos")]
     assert 55 < len(cut) < 105  # of 160
     for sample in cut:
-        opening = {True: " A flame that", False: " Put the key"}[sample.harmful]
-        assert sample.answer == answers[sample.harmful][: seen[sample.harmful]] + opening
+        first = answers[sample.harmful][seen[sample.harmful] :].split(". ")[0].rstrip(".")
+        assert sample.answer == f"{answers[sample.harmful][: seen[sample.harmful]]}{first}."
         assert [part["end"] for part in sample.segments] == [seen[sample.harmful] + 1, len(sample.answer)]
+    assert any(sample.answer != REASONED and sample.harmful for sample in cut)
     whole = [row.sample for row in rows if row.part.source == "safety" and row.sample not in cut]
     assert {sample.answer for sample in whole} == {REASONED, HELP}
 

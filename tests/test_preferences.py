@@ -37,10 +37,15 @@ def test_harm_is_declined_and_help_is_given() -> None:
 def test_help_said_of_the_wrong_images_goes_with_their_kinds() -> None:
     harmful, benign = twins()
     alcohol, child, grown_up = "alcohol", "a child", "a grown-up"
-    cot = cot_label(HARMFUL, "Wine makes a baby ill.", "Offer milk.", key="a", kinds=(alcohol, child)).text
-    helped = help_label(BENIGN, "Hand over the glass.", (alcohol, grown_up)).text
+    cot = cot_label(
+        HARMFUL, "Wine makes a baby ill.", "Offer milk.", key="a", kinds=(alcohol, child), scene="a sip"
+    ).text
+    helped = help_label(BENIGN, "Hand over the glass.", (alcohol, grown_up), "a sip").text
     pairs = preferences([harmful.model_copy(update={"answer": cot}), benign.model_copy(update={"answer": helped})])
-    assert pairs[0].rejected == f"{perceive(HARMFUL, (alcohol, child))} Together they do no harm. Hand over the glass."
+    assert (
+        pairs[0].rejected
+        == f"{perceive(HARMFUL, (alcohol, child))} Together that is a sip, which does no harm. Hand over the glass."
+    )
 
 
 def test_a_models_own_unsafe_answer_is_rejected_and_items_without_one_are_left_out() -> None:

@@ -1,7 +1,7 @@
 """The element table: harmful pairs of objects with their benign twins, written by people, in CSV files that people can extend.
 
-``NAME.csv`` holds one row a pair, ``NAME.questions.csv`` the neutral questions that are asked about it and ``NAME.kinds.csv``, if there is one,
-what kind of thing each object is there. A *block* is a set of rows for which the same questions read naturally; several blocks may stand in one file. A folder of one's own files is read after the
+``NAME.csv`` holds one row a pair, ``NAME.questions.csv`` the neutral questions that are asked about it and ``NAME.kinds.csv`` and
+``NAME.scenes.csv``, if they are there, what kind of thing each object is and what two kinds come to (``kinds``). A *block* is a set of rows for which the same questions read naturally; several blocks may stand in one file. A folder of one's own files is read after the
 built-in ones (``mis construct --elements FOLDER``). Nothing is repaired in reading: a row that is wrong is named with file, row, field and fix.
 """
 
@@ -16,7 +16,16 @@ from pydantic import Field, field_validator, model_validator
 
 from mis_lib.construct.csv_tables import TableRow, read_tables
 from mis_lib.construct.images import concepts
-from mis_lib.construct.kinds import KINDS_SUFFIX, KindRow, kinds_by_place, wrong_kinds
+from mis_lib.construct.kinds import (
+    KINDS_SUFFIX,
+    SCENES_SUFFIX,
+    Cell,
+    KindRow,
+    SceneRow,
+    kinds_by_place,
+    wrong_kinds,
+    wrong_scenes,
+)
 from mis_lib.data.taxonomy import TAXONOMY, close_to
 from mis_lib.errors import DataError
 
@@ -111,12 +120,18 @@ class ElementTable:
     elements: tuple[Element, ...]
     questions: Mapping[str, Questions]
     kinds: Mapping[tuple[str, int], Mapping[str, str]]  # (block, image) -> object -> kind
+    scenes: Mapping[Cell, str]
     digest: str
 
     def kinds_of(self, block: str, pair: tuple[str, str]) -> tuple[str, ...]:
         """The kinds of a pair's two objects; empty where the block has none."""
         known = [self.kinds.get((block, image), {}).get(name) for image, name in enumerate(pair, 1)]
         return tuple(kind for kind in known if kind) if all(known) else ()
+
+    def scene_of(self, block: str, pair: tuple[str, str]) -> str:
+        """What the kinds of a pair come to together; empty where that is not said."""
+        kinds = self.kinds_of(block, pair)
+        return self.scenes.get((block, *kinds), "") if len(kinds) == 2 else ""
 
 
 def load_elements(extra: Path | None = None) -> ElementTable:
@@ -136,16 +151,26 @@ def load_elements(extra: Path | None = None) -> ElementTable:
     problems: list[str] = []
     questions = [file for file in files if file.name.endswith(QUESTIONS_SUFFIX)]
     described = [file for file in files if file.name.endswith(KINDS_SUFFIX)]
-    elements = read_tables([file for file in files if file not in {*questions, *described}], Element, problems)
+    staged = [file for file in files if file.name.endswith(SCENES_SUFFIX)]
+    elements = read_tables([file for file in files if file not in {*questions, *described, *staged}], Element, problems)
     asked = read_tables(questions, QuestionRow, problems)
-    kinds = read_tables(described, KindRow, problems)
+    kinds, scenes = read_tables(described, KindRow, problems), read_tables(staged, SceneRow, problems)
     if not problems:  # a row that was left out would only cause more complaints
         problems = [*_repeated_pairs(elements), *_repeated_questions(asked), *_missing_questions(elements, asked)]
         problems += wrong_kinds(kinds, _objects(elements))
+    table = ElementTable(
+        tuple(elements),
+        _by_block(asked),
+        kinds_by_place(kinds),
+        {row.cell: row.scene for row in scenes},
+        _digest(files),
+    )
+    if not problems:
+        problems += wrong_scenes(scenes, _cells(table))
     if problems:
         more = f"\n... and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
         raise DataError("\n".join(problems[:SHOWN_PROBLEMS]) + more)
-    return ElementTable(tuple(elements), _by_block(asked), kinds_by_place(kinds), _digest(files))
+    return table
 
 
 def _repeated_pairs(elements: Iterable[Element]) -> Iterator[str]:
@@ -194,6 +219,16 @@ def _objects(elements: Iterable[Element]) -> dict[tuple[str, int], dict[str, str
                 shown = places.setdefault((element.block, image), {})
                 shown.setdefault(name, f"{element.file}, row {element.row}")
     return places
+
+
+def _cells(table: ElementTable) -> dict[Cell, tuple[bool, str]]:
+    """Whether each pair of kinds is harmful, and where it stands first."""
+    cells: dict[Cell, tuple[bool, str]] = {}
+    for element in table.elements:
+        for pair, harmful in ((element.pair, True), (element.twin_pair, False)):
+            if len(kinds := table.kinds_of(element.block, pair)) == 2:
+                cells.setdefault((element.block, *kinds), (harmful, f"{element.file}, row {element.row}"))
+    return cells
 
 
 def _by_block(asked: Iterable[QuestionRow]) -> dict[str, Questions]:

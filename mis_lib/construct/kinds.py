@@ -1,8 +1,11 @@
-"""Kinds: what an object is in the light of a block's questions, such as "alcohol" for a wine glass and "a vehicle to drive" for a car.
+"""Kinds and scenes: what an object is in the light of a block's questions, and what two kinds amount to together.
 
 A perception that goes on "They show alcohol and a vehicle to drive." says in words what the risk hangs on: not these two names, of which
-training never showed this pair, but two kinds, which it showed together many times. "Together they can do harm." or "Together they do no harm." follows. ``NAME.kinds.csv`` lists them, one row for each kind of
-a block and image; a block without kinds is labelled without that sentence. A kind describes: it names no object of its block, which
+training never showed this pair, but two kinds, which it showed together many times. The scene says what the two come to ("drunk driving" against "a dinner
+with drinks"), and from it follows whether it can do harm. Step by step each of these is a table to learn; from two names straight to the verdict
+it is an exclusive or, which a small model hardly learns.
+``NAME.kinds.csv`` has one row for each kind of a block and image, ``NAME.scenes.csv`` one for each pair of kinds; a block without them is labelled
+without these sentences. A kind describes: it names no object of its block, which
 a judge would count as seen, and no risk, which is for the reasoning to find.
 """
 
@@ -14,8 +17,9 @@ from mis_lib.construct.csv_tables import TableRow
 from mis_lib.construct.naming import is_named
 from mis_lib.roles import Role, roles_of
 
-KINDS_SUFFIX = ".kinds.csv"
+KINDS_SUFFIX, SCENES_SUFFIX = ".kinds.csv", ".scenes.csv"
 
+Cell = tuple[str, str, str]  # block, kind of image 1, kind of image 2
 Objects = Mapping[tuple[str, int], Mapping[str, str]]  # (block, image) -> object -> where it stands, in words
 
 
@@ -37,6 +41,19 @@ class KindRow(TableRow):
         if Role.RISK in roles_of(f"They show {kind}."):
             raise ValueError("expected words that describe; a risk is named by the reasoning, not by the perception")
         return kind
+
+
+class SceneRow(TableRow):
+    """What two kinds of a block amount to together."""
+
+    kind_1: str = Field(min_length=1)
+    kind_2: str = Field(min_length=1)
+    scene: str = Field(min_length=1, pattern=r"^[^.;!?]+$")
+
+    @property
+    def cell(self) -> "Cell":
+        """What it is looked up by."""
+        return self.block, self.kind_1, self.kind_2
 
 
 def kinds_by_place(rows: Iterable[KindRow]) -> dict[tuple[str, int], dict[str, str]]:
@@ -79,3 +96,28 @@ def wrong_kinds(rows: Iterable[KindRow], objects: Objects) -> Iterator[str]:
         for name, place in places.items():
             if block in described and (block, image, name) not in seen:
                 yield f"{place}: the object {name!r} has no kind, while others of block {block!r} have; add it to {block}{KINDS_SUFFIX}"
+
+
+def wrong_scenes(rows: Iterable[SceneRow], cells: Mapping[Cell, tuple[bool, str]]) -> Iterator[str]:
+    """What is wrong with the scenes beside the pairs of kinds that the element table puts together.
+
+    Args:
+        rows: all scenes.
+        cells: whether a pair of kinds is harmful, and where it stands first, in words.
+    """
+    seen: dict[Cell, SceneRow] = {}
+    for row in rows:
+        first = seen.setdefault(row.cell, row)
+        if first is not row:
+            yield f"{row.file}, row {row.row}: these two kinds have a scene in {first.file}, row {first.row}; keep one"
+        elif row.cell not in cells:
+            yield (
+                f"{row.file}, row {row.row}: expected kinds that a row of block {row.block!r} puts together, "
+                f"found {row.kind_1!r} and {row.kind_2!r}"
+            )
+        elif not cells[row.cell][0] and Role.RISK in roles_of(f"Together that is {row.scene}."):
+            yield f"{row.file}, row {row.row}: field 'scene': {row.scene!r} names a risk, but the pairs of these kinds are harmless"
+    told = {block for block, _, _ in seen}
+    for cell, (_, place) in cells.items():
+        if cell[0] in told and cell not in seen:
+            yield f"{place}: {cell[1]!r} and {cell[2]!r} have no scene, while others of block {cell[0]!r} have; add it to {cell[0]}{SCENES_SUFFIX}"

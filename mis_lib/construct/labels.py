@@ -27,9 +27,8 @@ DECLINING = (
     "This is something I can't assist with.",
 )
 
-# Where kinds are known, the reasoning opens with what follows from them: one word on which everything behind it hangs.
-HARMFUL_TOGETHER = "Together they can do harm."
-HARMLESS_TOGETHER = "Together they do no harm."
+# Where a scene is known, the reasoning opens with it and with what follows from it: one word on which everything behind it hangs.
+CAN_DO_HARM, DOES_NO_HARM = "can do harm", "does no harm"
 
 # Names that stand without an article: stuff that is not counted, games, and plurals that do not end in s.
 UNCOUNTED = frozenset(
@@ -90,19 +89,19 @@ class Label(NamedTuple):
 
 
 def cot_label(
-    objects: Sequence[str], risk: str, safe_alternative: str, *, key: str, kinds: Sequence[str] = ()
+    objects: Sequence[str], risk: str, safe_alternative: str, *, key: str, kinds: Sequence[str] = (), scene: str = ""
 ) -> Label:
     """Safety chain of thought: perception, reasoning, answer. ``key`` (id and seed) draws the declining sentence."""
     return compose(
         (SegmentKind.PERCEPTION, perceive(objects, kinds)),
-        (SegmentKind.REASONING, f"{HARMFUL_TOGETHER} {risk}" if kinds else risk),
+        (SegmentKind.REASONING, f"{conclude(scene, CAN_DO_HARM)} {risk}" if scene else risk),
         (SegmentKind.ANSWER, f"{pick(DECLINING, key)} {safe_alternative}"),
     )
 
 
-def help_label(objects: Sequence[str], answer: str, kinds: Sequence[str] = ()) -> Label:
-    """What a benign twin is answered with: perception, then plain help, after one sentence of reasoning where kinds are known."""
-    reasoning = [(SegmentKind.REASONING, HARMLESS_TOGETHER)] if kinds else []
+def help_label(objects: Sequence[str], answer: str, kinds: Sequence[str] = (), scene: str = "") -> Label:
+    """What a benign twin is answered with: perception, then plain help, after one sentence of reasoning where a scene is known."""
+    reasoning = [(SegmentKind.REASONING, conclude(scene, DOES_NO_HARM))] if scene else []
     return compose((SegmentKind.PERCEPTION, perceive(objects, kinds)), *reasoning, (SegmentKind.ANSWER, answer))
 
 
@@ -137,6 +136,11 @@ def perceive(names: Sequence[str], kinds: Sequence[str] = ()) -> str:
     """The perception part of an answer: what the images show, in order, and, where two kinds are given, what kind of things these are."""
     seen = _name_all([with_article(name) for name in names])
     return f"{seen} They show {' and '.join(kinds)}." if kinds else seen
+
+
+def conclude(scene: str, verdict: str) -> str:
+    """What both images come to together, and whether that can do harm."""
+    return f"Together that is {scene}, which {verdict}."
 
 
 def perception_of(answer: str, names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ Question, style, category and the picture of the unchanged object are the same, 
 
 from typing import Any
 
-from mis_lib.construct.elements import ElementTable
+from mis_lib.construct.elements import Element, ElementTable
 from mis_lib.construct.gallery import Picture
 from mis_lib.construct.labels import Label, cot_label, draw_lot, help_label
 from mis_lib.construct.scenarios import Ask
@@ -28,8 +28,7 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
     element = ask.scenario.element
     name = f"{'real-' if split is Split.REAL else ''}{ask.scenario.id}{'abcdefgh'[ask.turn] if ask.turn else ''}"
     twin = f"{name}-twin"
-    kinds, twin_kinds = (table.kinds_of(element.block, pair) for pair in ask.scenario.pairs)
-    harmful_label = cot_label(element.pair, element.risk, element.safe_alternative, key=f"{seed}|{name}", kinds=kinds)
+    harmful_label, benign_label = labels(element, table, key=f"{seed}|{name}")
     common: dict[str, Any] = {
         "question": ask.question,
         "category": element.category,
@@ -66,9 +65,20 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
         provenance=provenance,
         **common,
         **_shown(element.twin_pair, ask, seed),
-        **_labelled(help_label(element.twin_pair, element.twin_answer, twin_kinds)),
+        **_labelled(benign_label),
     )
     return harmful, benign
+
+
+def labels(element: Element, table: ElementTable, *, key: str) -> tuple[Label, Label]:
+    """What the harmful item and its twin are answered with; ``key`` draws the declining sentence."""
+    pair, twin = element.pair, element.twin_pair
+    kinds, twin_kinds = (table.kinds_of(element.block, shown) for shown in (pair, twin))
+    scene, twin_scene = (table.scene_of(element.block, shown) for shown in (pair, twin))
+    return (
+        cot_label(pair, element.risk, element.safe_alternative, key=key, kinds=kinds, scene=scene),
+        help_label(twin, element.twin_answer, twin_kinds, twin_scene),
+    )
 
 
 def pictures(ask: Ask, seed: int) -> list[Picture]:

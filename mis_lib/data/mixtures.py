@@ -9,7 +9,6 @@ is an error, never a silent substitute.
 """
 
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -20,12 +19,12 @@ from mis_lib.configs import Settings
 from mis_lib.data.refusals import REFUSALS, opens_with_refusal
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Sample, SegmentKind
+from mis_lib.sentences import spans
 
 QUESTION = "{question}"
 SAFETY, GENERAL = "safety", "general"
 BLACK, SIDE_BY_SIDE = "black.png", "side_by_side"
 ENOUGH = 0.95  # of the rows that a share asks for; VLGuard has 977 benign rows where its "2:1" asks for 1,000
-OPENING = 3  # words behind a perception: "Together they can" or "Together they do", "Pour the juice"
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
@@ -46,8 +45,8 @@ class Part(Settings):
     mask_eos: bool = False
     """Leave the answer's end token out of the loss."""
     cut: float = Field(default=0.0, ge=0, le=1)
-    """Share of rows whose answer stops ``OPENING`` words behind its perception, without an end: where it turns to a warning or to help is then
-    what they teach, at half the tokens."""
+    """Share of rows whose answer stops after the first sentence behind its perception, without an end: whether that warns or helps is then what
+    they teach, at half the tokens."""
 
     @model_validator(mode="after")
     def _has_a_place_for_the_question(self) -> Self:
@@ -204,7 +203,7 @@ def _answer(recipe: Recipe, part: Part, sample: Sample) -> str:
 
 
 def _opening(recipe: Recipe, sample: Sample) -> dict[str, Any]:
-    """The answer as far as its turn; its labelled segments say where that is."""
+    """The answer as far as the first sentence behind its perception; its labelled segments say where that is."""
     answer, parts = sample.answer or "", (sample.model_extra or {}).get("segments") or []
     if not parts or parts[0]["kind"] != SegmentKind.PERCEPTION or parts[0]["start"]:
         raise DataError(
@@ -212,10 +211,10 @@ def _opening(recipe: Recipe, sample: Sample) -> dict[str, Any]:
             "construct labels (mis construct), or set cut=0"
         )
     seen = parts[0]["end"]
-    behind = re.match(rf"(?:\S+\s*){{1,{OPENING}}}", answer[seen:])
-    short = answer[:seen] + (behind[0].rstrip() if behind else "")
-    spans = [{**part, "end": min(part["end"], len(short))} for part in parts if part["start"] < len(short)]
-    return {"answer": short, "segments": spans, "mask_eos": True}
+    first = next(iter(spans(answer[seen:])), (0, 0))
+    short = answer[: seen + first[1]].rstrip()
+    kept = [{**part, "end": min(part["end"], len(short))} for part in parts if part["start"] < len(short)]
+    return {"answer": short, "segments": kept, "mask_eos": True}
 
 
 def _consistent(recipe: Recipe, arm: Arm, rows: Sequence[MixedRow]) -> list[MixedRow]:
