@@ -28,7 +28,7 @@ from mis_lib.errors import (
 )
 from mis_lib.files import read_jsonl, read_records
 from mis_lib.models.load import load_model
-from mis_lib.schema import Sample, SegmentKind
+from mis_lib.schema import Sample
 from mis_lib.train.callbacks import LOG, tensorboard
 from mis_lib.train.collate import collate
 from mis_lib.train.engine import make_trainer, run
@@ -40,7 +40,7 @@ from mis_lib.train.material import places_of
 from mis_lib.train.packing import PackedRows, pack, packed_inputs
 from mis_lib.train.parts import Part, part_of
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features
-from mis_lib.train.rows import IGNORED, SEGMENTS, Encoder, Place
+from mis_lib.train.rows import IGNORED, Encoder, Place
 from mis_lib.train.settings import TrainSettings
 
 Train = Callable[..., list[dict[str, Any]]]
@@ -140,44 +140,6 @@ def test_gradients_of_the_chunked_loss_are_those_of_the_plain_one(
         torch.testing.assert_close(one, other)
 
 
-def test_an_important_token_counts_as_often_as_it_is_important(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mis_lib.train import loss
-
-    monkeypatch.setattr(loss, "CHUNK", 7)
-    torch.manual_seed(0)
-    hidden, weight = torch.randn(23, 8, requires_grad=True), torch.randn(11, 8, requires_grad=True)
-    targets, importance = torch.randint(0, 11, (23,)), torch.randint(1, 4, (23,))
-    found: Any = loss.LinearCrossEntropy.apply(hidden, weight, targets, importance.float())
-    often = torch.nn.functional.cross_entropy(
-        hidden.repeat_interleave(importance, 0) @ weight.T, targets.repeat_interleave(importance), reduction="sum"
-    )
-    torch.testing.assert_close(found[0], often)
-    mine, theirs = (torch.autograd.grad(total, [hidden, weight]) for total in (found[0], often))
-    for one, other in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_an_answer_turns_at_the_three_tokens_behind_its_perception(checkpoint: Path, data: Path, packed: bool) -> None:
-    _, processor = load_model(checkpoint, dtype=torch.float32)
-    samples = read_records(data / "train.jsonl", Sample)[:5]
-    said = "The first image shows a key. Careful, that would break it. Ask someone."
-    spans = [
-        {"kind": kind, "end": said.index(end) + len(end)} for kind, end in (("perception", "key."), ("answer", "one."))
-    ]
-    samples[2] = Sample.model_validate({**samples[2].model_dump(), "answer": said, "segments": spans})
-    rows = [Encoder(processor).row(Place(sample, data)) for sample in samples]
-    batch = collate(rows, pad_token=0, packed=packed)
-    turned = batch.importance(9.0)
-    where = (batch.row_of_token == 2) & (turned == 9)
-    told = (rows[2].segments == SEGMENTS.index(SegmentKind.PERCEPTION)).nonzero()[-1]
-    assert torch.equal(batch.inputs["input_ids"][where], rows[2].ids[told + 1 : told + 4])
-    for number, row in enumerate(rows):
-        sees = bool((row.segments == SEGMENTS.index(SegmentKind.PERCEPTION)).any())
-        assert int(((batch.row_of_token == number) & (turned == 9)).sum()) == (3 if sees else 0)
-    assert bool((batch.importance(1.0) == 1).all())
-
-
 def test_saving_an_adapter_asks_no_hub(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from peft.utils import save_and_load
 
@@ -228,21 +190,6 @@ def test_a_run_is_the_same_packed_padded_cached_and_in_small_passes(train: Train
     for name, changes in ways.items():
         assert losses(train(name, **changes)) == pytest.approx(reference, abs=2e-5), name
     assert reference[-1] < reference[0], "nothing was learnt"
-
-
-def test_a_turn_weighs_the_same_however_a_step_is_cut_into_passes(train: Train, data: Path, tmp_path: Path) -> None:
-    def tell(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            seen = row["answer"].index(".") + 1
-            row["segments"] = [{"kind": "perception", "end": seen}, {"kind": "answer", "end": len(row["answer"])}]
-
-    told = _changed(data, tmp_path / "told", tell)
-    plain = losses(train("plain", data=told))
-    weighed = losses(train("weighed", data=told, turn_weight=9))
-    for name, changes in {"small_passes": {"batch_tokens": 100}, "padded": {"packing": False}}.items():
-        assert losses(train(name, data=told, turn_weight=9, **changes)) == pytest.approx(weighed, abs=1e-4), name
-    assert weighed[0] == pytest.approx(plain[0], abs=1e-4), "the log tells the plain loss"
-    assert weighed[-1] != pytest.approx(plain[-1], abs=1e-4)
 
 
 def test_the_short_way_through_lora_layers_is_pefts(

@@ -10,11 +10,7 @@ from typing import NamedTuple, Self
 
 import torch
 
-from mis_lib.schema import SegmentKind
-from mis_lib.train.rows import IGNORED, NO_SEGMENT, PIXELS, SEGMENTS, Row
-
-TURN = 3
-"""Tokens behind a perception that tell whether an answer warns or helps."""
+from mis_lib.train.rows import IGNORED, NO_SEGMENT, PIXELS, Row
 
 
 class Batch(NamedTuple):
@@ -47,18 +43,6 @@ class Batch(NamedTuple):
     def answer_tokens(self) -> int:
         """Tokens at which the loss is taken."""
         return int((self.labels != IGNORED).sum())
-
-    def importance(self, turn: float) -> torch.Tensor:
-        """Weight of each token in the loss, like ``labels``: ``turn`` for the first ``TURN`` tokens behind a perception, 1 elsewhere.
-
-        There an answer turns to a warning or to help: one word in twenty, whose loss a sum over all words hardly hears.
-        """
-        seeing = self.segments == SEGMENTS.index(SegmentKind.PERCEPTION)
-        turns = torch.zeros_like(seeing)
-        # packed rows need no care: a next row begins with its prompt, where no loss is taken
-        for back in range(1, TURN + 1):
-            turns[:, back:] |= seeing[:, :-back] & ~seeing[:, back:]
-        return torch.where(turns, turn, 1.0)
 
     def to(self, device: torch.device | str) -> Self:
         """The batch on a device."""

@@ -155,7 +155,6 @@ def make_trainer(
         network=loaded.network,
         workers=workers,
         features=cache.source if cache is not None else None,
-        turn_weight=settings.turn_weight,
         processing_class=loaded.processor,
         callbacks=[callback] if callback is not None else [],
     )

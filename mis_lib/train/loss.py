@@ -35,18 +35,16 @@ class LinearCrossEntropy(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         targets: torch.Tensor,
-        importance: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The weighted sum, and for the log, without gradient, each position's loss (N,) and whether it was predicted right (N,).
+        """The sum, and for the log, without gradient, each position's loss (N,) and whether it was predicted right (N,).
 
         Args:
             ctx: autograd's.
             hidden: (N, H).
             weight: (V, H).
             targets: (N,) token ids.
-            importance: (N,) of each position in the sum; 1 if not given.
         """
-        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        wants_hidden, wants_weight, _ = ctx.needs_input_grad
         losses = hidden.new_empty(len(hidden), dtype=torch.float32)
         hits = torch.empty_like(targets, dtype=torch.bool)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
@@ -59,8 +57,6 @@ class LinearCrossEntropy(torch.autograd.Function):
             if wants_hidden or wants_weight:
                 slope = logits.softmax(-1)
                 slope[torch.arange(len(chosen), device=chosen.device), chosen] -= 1
-                if importance is not None:
-                    slope *= importance[part, None]
                 slope = slope.to(weight.dtype)
                 if grad_hidden is not None:
                     grad_hidden[part] = slope @ weight
@@ -68,21 +64,21 @@ class LinearCrossEntropy(torch.autograd.Function):
                     grad_weight += slope.T @ hidden[part]
         ctx.grads = grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
         ctx.mark_non_differentiable(losses, hits)
-        return losses.sum() if importance is None else losses @ importance, losses, hits
+        return losses.sum(), losses, hits
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         """Gradients of hidden states and weight."""
         scale = grads[0]
         found = [None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.grads]
-        return found[0], found[1], None, None
+        return found[0], found[1], None
 
 
 class Losses(NamedTuple):
     """What the armed head says of one pass."""
 
     total: torch.Tensor
-    """() summed loss, each position as important as ``armed`` was told; gradients flow from here."""
+    """() summed loss; gradients flow from here."""
     each: torch.Tensor
     """(N,) loss of each position that counts, in the order of rows and tokens."""
     hits: torch.Tensor
@@ -108,19 +104,13 @@ class AnswerHead:
         self.head = head
         self._plain = head.forward
         self._labels: torch.Tensor | None = None
-        self._importance: torch.Tensor | None = None
         self._losses: Losses | None = None
         setattr(head, "forward", self._forward)  # noqa: B010  (modules of torch are typed to have a fixed one)
 
     @contextmanager
-    def armed(self, labels: torch.Tensor, importance: torch.Tensor | None = None) -> Iterator[None]:
-        """While the block lasts, a forward pass computes the losses of the labels (B, T) that count, and its ``logits`` are their sum.
-
-        Args:
-            labels: (B, T).
-            importance: (B, T) of each label in the sum; 1 if not given.
-        """
-        self._labels, self._importance, self._losses = labels, importance, None
+    def armed(self, labels: torch.Tensor) -> Iterator[None]:
+        """While the block lasts, a forward pass computes the losses of the labels (B, T) that count, and its ``logits`` are their sum."""
+        self._labels, self._losses = labels, None
         try:
             yield
         finally:
@@ -146,8 +136,7 @@ class AnswerHead:
         picked, weight = hidden[:, :-1][wanted], self.head.weight
         if torch.is_autocast_enabled(hidden.device.type):
             weight = weight.to(torch.get_autocast_dtype(hidden.device.type))
-        importance = None if self._importance is None else self._importance[:, 1:][wanted]
-        found: Any = LinearCrossEntropy.apply(picked.to(weight.dtype), weight, self._labels[:, 1:][wanted], importance)
+        found: Any = LinearCrossEntropy.apply(picked.to(weight.dtype), weight, self._labels[:, 1:][wanted])
         self._losses = Losses(*found)
         return self._losses.total
 
@@ -162,6 +151,5 @@ class WholeHead(AnswerHead):
         wanted = targets != IGNORED
         each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
         each = each.view_as(targets)[wanted]
-        total = each.sum() if self._importance is None else each @ self._importance[:, 1:][wanted]
-        self._losses = Losses(total, each.detach(), (logits.argmax(-1) == targets)[wanted])
+        self._losses = Losses(each.sum(), each.detach(), (logits.argmax(-1) == targets)[wanted])
         return self._losses.total

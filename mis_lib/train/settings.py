@@ -89,9 +89,6 @@ class TrainSettings(Settings):
     freeze_language: bool = False
     lora: LoraSettings = LoraSettings()
 
-    turn_weight: float = Field(default=1.0, ge=1, le=100)
-    """Weight in the loss of the three tokens behind a perception, where an answer turns to a warning or to help; 1: as the paper trains."""
-
     # --- optimisation ---
     learning_rate: float = Field(default=2e-4, gt=0, lt=1)
     scheduler: Scheduler = "cosine"

@@ -59,7 +59,6 @@ class AnswerTrainer(Trainer):
         steps: what to train on.
         network: the transformers model inside ``model``.
         features: where stored image features go into the model, if they are read from a cache.
-        turn_weight: importance of the tokens right behind a perception (``Batch.importance``).
         options: of ``Trainer``.
     """
 
@@ -72,12 +71,10 @@ class AnswerTrainer(Trainer):
         network: Any,
         workers: int = 0,
         features: Source | None = None,
-        turn_weight: float = 1.0,
         **options: Any,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=steps, **options)
         self.steps, self.network, self.workers, self.feature_source = steps, network, workers, features
-        self.turn_weight = turn_weight
         self.head = AnswerHead(network)
         self.tally: Tally | None = None
         self.by_category: dict[str, list[float]] = {}
@@ -93,7 +90,7 @@ class AnswerTrainer(Trainer):
     ) -> torch.Tensor:
         """Forward and backward of all passes of a step; returns the mean loss over the answer tokens of all devices."""
         model.train()
-        counted = float(sum(map(self._counted, inputs)))
+        counted = float(sum(batch.answer_tokens for batch in inputs))
         answers = self._everywhere(torch.tensor(counted, device=self.args.device))
         if answers == 0:
             raise TrainingError(
@@ -109,12 +106,6 @@ class AnswerTrainer(Trainer):
                 self.accelerator.backward(loss / answers * self.args.world_size)
         return self._everywhere(total) / answers
 
-    def _counted(self, batch: Batch) -> float:
-        """What the summed loss of a pass is divided by: its answer tokens, each as important as it is."""
-        if self.turn_weight == 1:
-            return batch.answer_tokens
-        return float(batch.importance(self.turn_weight)[batch.labels != IGNORED].sum())
-
     def _pass(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Summed loss of one pass."""
         inputs: dict[str, Any] = dict(batch.inputs)
@@ -122,8 +113,7 @@ class AnswerTrainer(Trainer):
         inputs = {name: value.to(kind) if value.is_floating_point() else value for name, value in inputs.items()}
         if batch.packed:
             inputs |= packed_inputs(self.network, batch)
-        importance = None if self.turn_weight == 1 else batch.importance(self.turn_weight)
-        with self.accelerator.autocast(), self.head.armed(batch.labels, importance):
+        with self.accelerator.autocast(), self.head.armed(batch.labels):
             if batch.features is not None and self.feature_source is not None:
                 inputs["mm_encoder_outputs"] = self.feature_source.outputs(batch.features.to(kind))
             model(**inputs, use_cache=False)
