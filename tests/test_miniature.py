@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from tiny import tiny_checkpoint
 from torch import multiprocessing
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -22,6 +23,7 @@ from mis_lib.train.miniature.loop import answer_loss, embed
 from mis_lib.train.miniature.lowrank import add_low_rank, save_base
 from mis_lib.train.miniature.pictures import Picture, PictureBank
 from mis_lib.train.miniature.prototypes import Prototypes
+from mis_lib.train.miniature.ship import ship
 from workbench.layout import free_port
 
 STYLES = ["openmoji", "twemoji", "noto"]
@@ -110,6 +112,27 @@ def test_merged_factors_give_what_they_gave_in_training(checkpoint: Path, tmp_pa
     merged = fresh(input_ids=ids).logits
     assert torch.allclose(ours, merged, atol=1e-3)
     assert not torch.allclose(plain, merged, atol=1e-1)
+
+
+def test_a_shipped_adapter_is_the_trained_one_in_half_the_size(checkpoint: Path, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=r".*language_model\.layers\.1\..*q_proj", init_lora_weights=False
+    )
+    trained = get_peft_model(AutoModelForImageTextToText.from_pretrained(checkpoint), config)
+    ids = torch.randint(5, 200, (2, 12))
+    trained.save_pretrained(tmp_path / "trained")
+    shipped = ship(tmp_path / "trained", tmp_path / "shipped")
+    weights = "adapter_model.safetensors"
+    assert (shipped / weights).stat().st_size < 0.6 * (tmp_path / "trained" / weights).stat().st_size
+    fresh = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    plain = fresh(input_ids=ids).logits
+    theirs, ours = (
+        PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(checkpoint), folder)(input_ids=ids).logits
+        for folder in (tmp_path / "trained", shipped)
+    )
+    assert torch.allclose(theirs, ours, atol=0.02 * float(theirs.abs().max()))
+    assert not torch.allclose(theirs, plain, atol=0.02 * float(theirs.abs().max()))
 
 
 def test_the_unseen_style_is_never_drawn_by_lot(bank: PictureBank) -> None:

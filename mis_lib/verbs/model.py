@@ -15,14 +15,15 @@ verbs = typer.Typer()
 
 
 class Stage(StrEnum):
-    """What ``--train`` runs: fetching the material, the base, and its steps for a CPU; adapters come from ``mis train``."""
+    """What ``--train`` runs: fetching the material, the base, its steps for a CPU, and taking in an adapter that ``mis train`` made."""
 
     GATHER = "gather"
     BASE = "base"
     CPU = "cpu"
+    SHIP = "ship"
 
 
-MODULES = {Stage.GATHER: "gather", Stage.BASE: "base", Stage.CPU: "on_cpu"}
+MODULES = {Stage.GATHER: "gather", Stage.BASE: "base", Stage.CPU: "on_cpu", Stage.SHIP: "ship"}
 
 
 @verbs.command()
@@ -51,7 +52,7 @@ def build(
         Stage | None,
         typer.Option(
             "--train",
-            help="Fetch the material (gather FOLDER) or train the base anew instead; what follows goes to the stage (--train_help).",
+            help="Fetch the material (gather FOLDER), train the base anew, or ship an adapter (ship FOLDER NAME) instead; what follows goes to the stage (--train_help).",
         ),
     ] = None,
     as_json: AsJson = False,
