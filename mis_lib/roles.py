@@ -197,8 +197,9 @@ _OTHER_WAY = re.compile(
 _IMPERATIVE = re.compile(
     rf"^{_LEAD_IN}(?:(?:to|for|with|once|when|after|before|while|if|as|in|on|at|by|from|during)\b[^,;]{{3,120}}[,;]\s*{_LEAD_IN})?(?P<verb>{_VERBS})\b"
 )
+# "reminds you that you have to" tells what somebody thinks and orders nothing
 _YOU_CAN = re.compile(
-    r"\b(?:you|one|we)(?:'ll)? (?:can|could|should|may|might|will|would|must|need to|have to|want to|are going to)(?: (?:also|then|now|simply|always|either))? (?!not\b|never\b|be\b|n't)\w+"
+    r"(?<!\byou that )\b(?:you|one|we)(?:'ll)? (?:can|could|should|may|might|will|would|must|need to|have to|want to|are going to)(?: (?:also|then|now|simply|always|either))? (?!not\b|never\b|be\b|n't)\w+"
 )
 _SHORT_STEP = re.compile(r"\w+(?: \w+)+")
 
