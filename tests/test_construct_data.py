@@ -124,7 +124,7 @@ def test_explicit_questions_are_for_harmful_training_items_only(planned: Plan) -
 def test_segments_cover_every_answer(planned: Plan) -> None:
     for sample in safety(planned):
         spans = sample.model_extra["segments"]
-        assert [span["kind"] for span in spans] == ["perception", *(["reasoning"] if sample.harmful else []), "answer"]
+        assert [span["kind"] for span in spans] == ["perception", "reasoning", "answer"]
         edges = [0, *(span["end"] for span in spans)]
         assert edges[:-1] == [span["start"] for span in spans] and edges[-1] == len(sample.answer or "")
 
