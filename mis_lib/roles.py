@@ -101,7 +101,7 @@ _NEGATION = re.compile(
     r"|prevents?|preventing|reduces?|reducing|avoids|against|from|minimi[sz]e|protects?)\b(?! only)(?: \w+){0,3}) $"
 )
 _HARM = re.compile(
-    r"\b(?:danger(?:s|ous|ously)?|endanger\w*|hazard(?:s|ous)?|unsafe|not safe|risk(?:s|y|ing|ed)?|harm(?:s|ful|ing|ed)?|injur(?:y|ies|e|es|ed"
+    r"\b(?<!non-)(?:danger(?:s|ous|ously)?|endanger\w*|hazard(?:s|ous)?|unsafe|not safe|risk(?:s|y|ing|ed)?|harm(?:s|ful|ing|ed)?|injur(?:y|ies|e|es|ed"
     r"|ing|ious)|illegal(?:ly)?|unlawful(?:ly)?|against the law|crimes?|criminal(?:s|ly)?|unethical|immoral|violat\w+|wrongful|lethal|deadly|fatal"
     r"(?:ly)?|toxic|poison(?:s|ous|ing|ed)?|cruel\w*|abus(?:e|es|ed|ive|ing)|hateful|hatred|racist|racism|sexist|sexism|discriminat\w+"
     r"|offensive|demean\w*|degrad(?:e|es|ing|ed)|humiliat\w+|threat(?:s|en|ens|ening|ened)?|fraud\w*|theft|thieves|steal(?:s|ing)?|stolen"
