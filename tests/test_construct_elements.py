@@ -148,7 +148,7 @@ def test_a_block_may_do_without_kinds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        pytest.param([TOOL, GUEST], ["mine.csv, row 2", "'carrot' has no kind"], id="an object is left out"),
+        pytest.param([TOOL, GUEST], ["mine.csv, row 2", "'carrot' has no kind", "add it to mine.kinds.csv"], id="an object is left out"),
         pytest.param([TOOL, TREAT, GUEST, ("mine", "1", "food", "carrot")], ["mine.kinds.csv, row 5", "row 3"], id="twice"),
         pytest.param([TOOL, TREAT, ("mine", "2", "a guest", "snowman;ghost")], ["row 4", "'ghost'"], id="not shown"),
         pytest.param([TOOL, TREAT, ("mine", "2", "a snowman in winter", "snowman")], ["row 4", "names the object"], id="named"),
@@ -176,6 +176,18 @@ def test_a_wrong_scene_is_named(tmp_path: Path, rows: list[tuple[str, str, str, 
     kinds = write_kinds(write_table(tmp_path, [ROW]), TOOL, TREAT, GUEST)
     message = error_of(write_scenes(kinds, *rows))
     for part in said:
+        assert part in message
+
+
+def test_one_scene_does_not_stand_for_both_verdicts(tmp_path: Path) -> None:
+    kinds = write_kinds(write_table(tmp_path, [ROW]), ("mine", "1", "a thing", "axe;carrot"), GUEST)
+    message = error_of(write_scenes(kinds, ("mine", "a thing", "a winter guest", "an outing")))
+    for part in (
+        "mine.scenes.csv, row 2",
+        "harmful in mine.csv, row 2",
+        "harmless in mine.csv, row 2",
+        "divide one of",
+    ):
         assert part in message
 
 

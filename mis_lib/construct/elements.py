@@ -1,8 +1,8 @@
 """The element table: harmful pairs of objects with their benign twins, written by people, in CSV files that people can extend.
 
 ``NAME.csv`` holds one row a pair, ``NAME.questions.csv`` the neutral questions that are asked about it and ``NAME.kinds.csv`` and
-``NAME.scenes.csv``, if they are there, what kind of thing each object is and what two kinds come to (``kinds``). A *block* is a set of rows for which the same questions read naturally; several blocks may stand in one file. A folder of one's own files is read after the
-built-in ones (``mis construct --elements FOLDER``). Nothing is repaired in reading: a row that is wrong is named with file, row, field and fix.
+``NAME.scenes.csv``, if they are there, what kind of thing each object is and what two kinds come to (``kinds``). A *block* is a set of rows for
+which the same questions read naturally; several blocks may stand in one file. A folder of one's own files is read after the built-in ones (``mis construct --elements FOLDER``). Nothing is repaired in reading: a row that is wrong is named with file, row, field and fix.
 """
 
 import hashlib
@@ -221,13 +221,13 @@ def _objects(elements: Iterable[Element]) -> dict[tuple[str, int], dict[str, str
     return places
 
 
-def _cells(table: ElementTable) -> dict[Cell, tuple[bool, str]]:
-    """Whether each pair of kinds is harmful, and where it stands first."""
-    cells: dict[Cell, tuple[bool, str]] = {}
+def _cells(table: ElementTable) -> dict[Cell, dict[bool, str]]:
+    """Where each pair of kinds stands first as a harmful one (True) and as a harmless one (False)."""
+    cells: dict[Cell, dict[bool, str]] = {}
     for element in table.elements:
         for pair, harmful in ((element.pair, True), (element.twin_pair, False)):
             if len(kinds := table.kinds_of(element.block, pair)) == 2:
-                cells.setdefault((element.block, *kinds), (harmful, f"{element.file}, row {element.row}"))
+                cells.setdefault((element.block, *kinds), {}).setdefault(harmful, f"{element.file}, row {element.row}")
     return cells
 
 

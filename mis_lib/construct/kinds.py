@@ -4,9 +4,10 @@ A perception that goes on "They show alcohol and a vehicle to drive." says in wo
 training never showed this pair, but two kinds, which it showed together many times. The scene says what the two come to ("drunk driving" against "a dinner
 with drinks"), and from it follows whether it can do harm. Step by step each of these is a table to learn; from two names straight to the verdict
 it is an exclusive or, which a small model hardly learns.
+
 ``NAME.kinds.csv`` has one row for each kind of a block and image, ``NAME.scenes.csv`` one for each pair of kinds; a block without them is labelled
-without these sentences. A kind describes: it names no object of its block, which
-a judge would count as seen, and no risk, which is for the reasoning to find.
+without these sentences. A kind describes: it names no object of its block, which a judge would count as seen, and no risk, which is for the
+reasoning to find. A scene stands for one verdict, so its two kinds are not harmful in one row and harmless in another.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -91,19 +92,19 @@ def wrong_kinds(rows: Iterable[KindRow], objects: Objects) -> Iterator[str]:
                 f"{row.file}, row {row.row}: field 'kind': {row.kind!r} names the object {named[0]!r} of its block, "
                 "which a judge would count as seen; use other words"
             )
-    described = {row.block for row in listed}
+    described = {row.block: row.file for row in listed}
     for (block, image), places in objects.items():
         for name, place in places.items():
             if block in described and (block, image, name) not in seen:
-                yield f"{place}: the object {name!r} has no kind, while others of block {block!r} have; add it to {block}{KINDS_SUFFIX}"
+                yield f"{place}: the object {name!r} has no kind, while others of block {block!r} have; add it to {described[block]}"
 
 
-def wrong_scenes(rows: Iterable[SceneRow], cells: Mapping[Cell, tuple[bool, str]]) -> Iterator[str]:
+def wrong_scenes(rows: Iterable[SceneRow], cells: Mapping[Cell, Mapping[bool, str]]) -> Iterator[str]:
     """What is wrong with the scenes beside the pairs of kinds that the element table puts together.
 
     Args:
         rows: all scenes.
-        cells: whether a pair of kinds is harmful, and where it stands first, in words.
+        cells: where a pair of kinds stands first as a harmful one (True) and as a harmless one (False), in words.
     """
     seen: dict[Cell, SceneRow] = {}
     for row in rows:
@@ -115,9 +116,15 @@ def wrong_scenes(rows: Iterable[SceneRow], cells: Mapping[Cell, tuple[bool, str]
                 f"{row.file}, row {row.row}: expected kinds that a row of block {row.block!r} puts together, "
                 f"found {row.kind_1!r} and {row.kind_2!r}"
             )
-        elif not cells[row.cell][0] and Role.RISK in roles_of(f"Together that is {row.scene}."):
+        elif len(cells[row.cell]) == 2:
+            yield (
+                f"{row.file}, row {row.row}: {row.kind_1!r} and {row.kind_2!r} are harmful in {cells[row.cell][True]} and harmless in "
+                f"{cells[row.cell][False]}; one scene cannot stand for both, so divide one of the kinds"
+            )
+        elif False in cells[row.cell] and Role.RISK in roles_of(f"Together that is {row.scene}."):
             yield f"{row.file}, row {row.row}: field 'scene': {row.scene!r} names a risk, but the pairs of these kinds are harmless"
-    told = {block for block, _, _ in seen}
-    for cell, (_, place) in cells.items():
-        if cell[0] in told and cell not in seen:
-            yield f"{place}: {cell[1]!r} and {cell[2]!r} have no scene, while others of block {cell[0]!r} have; add it to {cell[0]}{SCENES_SUFFIX}"
+    told = {row.block: row.file for row in seen.values()}
+    for (block, *kinds), places in cells.items():
+        if block in told and (block, *kinds) not in seen:
+            place = next(iter(places.values()))
+            yield f"{place}: {' and '.join(map(repr, kinds))} have no scene, while others of block {block!r} have; add it to {told[block]}"

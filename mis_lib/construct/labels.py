@@ -2,7 +2,8 @@
 
 A safety chain of thought has the paper's three parts (section 3.2): *perception* (what both images show), *reasoning* (the
 row's ``risk``: what this combination could lead to) and *answer* (a declining sentence and the row's ``safe_alternative``). A benign
-twin is answered with perception, the finding that nothing is wrong, and plain help. Because a label knows its own segments, a segmenter can be measured against it.
+twin is answered with perception, the finding that nothing is wrong, and plain help. Because a label knows its own segments, a segmenter can be
+measured against it.
 """
 
 import hashlib

@@ -36,7 +36,7 @@ def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictu
         ),
         made=(
             f"`mis construct --out FOLDER --seed {seed}` composes items from the element table (SHA-256 {table}) and draws {pictures:,} pictures; "
-            "the same seed gives the same bytes. Questions and answers are composed of the table's texts, an answer's perception of both names and of the kinds that the table gives them; no model is asked on the way."
+            "the same seed gives the same bytes. Questions and answers are composed of the table's texts, an answer's perception of both names and their kinds, its reasoning of what these come to; no model is asked on the way."
         ),
         licences={"texts and element table": "Apache-2.0, as this project", **drawings},
         limits=LIMITS,
