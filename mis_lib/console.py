@@ -5,10 +5,11 @@ standard error, so that ``--json`` can be piped.
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.columns import Columns
 from rich.console import Console, Group
@@ -30,8 +31,17 @@ STATE_COLOURS = {State.OK: "green", State.MISSING: "yellow", State.DAMAGED: "red
 # In a notebook neither Jupyter's way of drawing, whose live bars need widgets that pages without a kernel cannot show, nor a terminal's, whose
 # bars would stand there once for each time they were drawn (a kernel's streams claim to be terminals): a bar is shown when it has ended.
 _KIND: dict[str, Any] = {"force_jupyter": False, "force_terminal": False if "ipykernel" in sys.modules else None}
-out = Console(**_KIND)
-log = Console(stderr=True, **_KIND)
+FILE_WIDTH = 160  # columns of a log or a pipe, which Rich takes for 80: tables would lose figures there
+
+
+def _width(stream: TextIO) -> int | None:
+    """A file's width; none where a terminal, a notebook or the variable COLUMNS knows better."""
+    known = stream.isatty() or "ipykernel" in sys.modules or "COLUMNS" in os.environ
+    return None if known else FILE_WIDTH
+
+
+out = Console(width=_width(sys.stdout), **_KIND)
+log = Console(stderr=True, width=_width(sys.stderr), **_KIND)
 
 
 def say(message: str) -> None:

@@ -223,3 +223,15 @@ def test_doctor_for_people_says_ready() -> None:
     result = mis("doctor")
     assert result.exit_code == 0
     assert "Ready." in result.output
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, 160), ("70", 70)])
+def test_a_log_is_wide_enough_for_figures_unless_told_otherwise(columns: str | None, width: int) -> None:
+    others = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    asked = "from mis_lib import console; print(console.out.width, console.log.width)"
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        env=others | ({"COLUMNS": columns} if columns else {}),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(width)] * 2

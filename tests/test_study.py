@@ -25,6 +25,7 @@ from mis_lib.analysis.study import (
 from mis_lib.cli import app
 from mis_lib.commands.study import read_study, study
 from mis_lib.commands.study_plan import ARMS, StudySettings, arm_settings, asked_samples
+from mis_lib.configs import load_settings
 from mis_lib.data.recipes import configured
 from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.errors import DataError, SettingsError
@@ -132,6 +133,14 @@ def test_preference_pairs_cost_as_many_rows() -> None:
     made = arm_settings("dpo", StudySettings(rows=400, train=TrainSettings(epochs=2)))
     assert isinstance(made, DpoSettings)
     assert (made.name, made.limit, made.epochs, made.mixture) == ("study-dpo", 200, 2, None)
+    assert made.learning_rate == pytest.approx(TrainSettings().learning_rate / 10)
+
+
+def test_the_shipped_study_can_be_planned() -> None:
+    settings = load_settings(StudySettings, Path("configs/study-mini.yaml"))
+    made = [arm_settings(name, settings) for name in settings.arms]
+    assert {arm.model for arm in made} == {"mini"}
+    assert len({arm.name for arm in made}) == len(settings.arms) == 13
 
 
 def test_unknown_mixtures_and_contradictions_are_refused(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from mis_lib.commands.bench_train import TrainBench
 def show(found: TrainBench) -> Iterator[Table | str]:
     """The measurement for a terminal: a table, and under what it was taken."""
     headings, *rows = _cells(found)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == headings[0] else "right", no_wrap=heading == headings[0])
+        first = heading == headings[0]
+        table.add_column(heading, justify="left" if first else "right", no_wrap=not first)  # figures stay whole
     for row in rows:
         table.add_row(*row)
     yield table
@@ -35,10 +36,10 @@ def _cells(found: TrainBench) -> list[list[str]]:
         "tokens/s",
         "x TRL",
         "x work",
-        "memory GB",
+        "GB",
         "loss",
         "last",
-        "padding",
+        "pad",
         "of peak",
     ]
     return [
@@ -54,7 +55,7 @@ def _cells(found: TrainBench) -> list[list[str]]:
                 f"{row.loss:.3f}",
                 f"{row.last_loss:.3f}",
                 "-" if row.padding_share is None else f"{100 * row.padding_share:.0f} %",
-                "-" if row.utilisation is None else f"{row.utilisation:.1f} %",
+                "-" if row.utilisation is None else f"{row.utilisation:.0f} %",
             ]
             for row in found.results
         ),
@@ -68,7 +69,7 @@ def _caption(found: TrainBench) -> str:
     return (
         f"{settings.model}, LoRA r={settings.lora.rank}, {found.dtype} on {found.device}, {found.tokens_per_row:.0f} tokens a row, "
         f"{settings.batch_size} rows a step, at most {settings.batch_tokens:,} tokens a pass; {settings.steps} timed steps after "
-        f"{settings.warmup}, {settings.rounds} rounds (median); x TRL: rows a second, x work: rows a second of processor time; loss: mean of all steps, last quarter; {filled}"
+        f"{settings.warmup}, {settings.rounds} rounds (median); x TRL: rows a second, x work: rows a second of processor time; GB: peak memory; loss: mean of all steps, last quarter; {filled}"
         f"of peak: operations the rows need against {found.matmul_tflops:.2f} TFLOP/s of matrix products measured here; "
         f"{found.cores} cores, load average {found.load_average}"
     )

@@ -17,6 +17,7 @@ from mis_lib.train.preference_settings import DpoSettings
 from mis_lib.train.settings import TrainSettings
 
 SIZE = "rows-"  # an arm of this name is MIRage on so many rows
+DPO_RATE = 0.1  # of the rate of fine-tuning: at the same one, preferences break a model
 
 
 class Arm(NamedTuple):
@@ -83,9 +84,10 @@ def arm_settings(name: str, settings: StudySettings) -> TrainSettings:
     arm = arm_of(name)
     named = {"name": f"{settings.name}-{name}", "runs": settings.runs}
     if arm.recipe == "dpo":
-        shared = {key: value for key, value in settings.train.model_dump().items() if key != "method"}
+        shared = settings.train.model_dump(exclude={"method", "feature_cache"})  # TRL's DPO has no cache
         pairs = settings.rows and settings.rows // 2  # each harmful item brings its twin
-        return DpoSettings(**{**shared, **named, "limit": pairs, "sft_weight": 1.0})
+        rate = settings.train.learning_rate * DPO_RATE
+        return DpoSettings(**{**shared, **named, "learning_rate": rate, "limit": pairs, "sft_weight": 1.0})
     options = {"rows": settings.rows, **arm.options}
     if arm.recipe == "held_out":
         options["held_out"] = list(settings.held_out)
