@@ -12,7 +12,8 @@ from PIL import Image
 from mis_lib.errors import ModelError
 from mis_lib.files import is_intact
 from mis_lib.models import mini
-from mis_lib.models.tower import tower_config
+from mis_lib.models.tower import load_tower, tower_config
+from mis_lib.models.wheels import TOWER_SHA256, tower_file
 from mis_lib.prompts import to_messages
 
 
@@ -33,7 +34,7 @@ def loaded(built: Path) -> tuple[Any, Any]:
 def test_the_folder_is_a_standard_checkpoint(loaded: tuple[Any, Any]) -> None:
     model, processor = loaded
     assert type(model).__name__ == "FastVlmForConditionalGeneration"
-    assert 135e6 < sum(weight.numel() for weight in model.parameters()) < 145e6
+    assert 145e6 < sum(weight.numel() for weight in model.parameters()) < 155e6
     assert processor.tokenizer.eos_token == "<|im_end|>"
 
 
@@ -51,16 +52,15 @@ def test_an_image_is_9_tokens_and_several_are_numbered(loaded: tuple[Any, Any]) 
     assert tuple(inputs.pixel_values.shape) == (2, 3, 224, 224)
 
 
-def test_the_tower_keeps_every_other_row_and_column_of_lite0_unchanged(loaded: tuple[Any, Any]) -> None:
+def test_the_tower_keeps_every_other_row_and_column_of_lite0_unchanged() -> None:
     import torch
     from transformers import EfficientNetModel
 
-    weights = loaded[0].model.vision_tower.state_dict()
     config = tower_config()
     config.strides = [1, 2, 2, 2, 1, 2, 1]  # as published (EfficientNet, Tan & Le 2019, table 1)
     ours, published = EfficientNetModel(tower_config()).eval(), EfficientNetModel(config).eval()
     for tower in (ours, published):
-        tower.load_state_dict(weights)
+        load_tower(tower, tower_file(), TOWER_SHA256)
     pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         few, all_of_them = ours(pixels).last_hidden_state, published(pixels).last_hidden_state
@@ -79,14 +79,25 @@ def test_one_image_is_not_numbered(loaded: tuple[Any, Any]) -> None:
 def test_it_names_what_it_sees(loaded: tuple[Any, Any]) -> None:
     from mis_lib.construct.images import scene
 
+    assert "banana" in describe(loaded, scene("banana", "twemoji", seed=5))
+
+
+@pytest.mark.parametrize(("photograph", "thing"), [("chelsea", "cat"), ("coffee", "cup of coffee")])
+def test_it_names_photographs_that_it_was_never_shown(loaded: tuple[Any, Any], photograph: str, thing: str) -> None:
+    from skimage import data
+
+    assert thing in describe(loaded, Image.fromarray(getattr(data, photograph)()))
+
+
+def describe(loaded: tuple[Any, Any], image: Image.Image) -> str:
+    """What the model says is in an image."""
     model, processor = loaded
-    image = scene("banana", "twemoji", seed=5)
     text = processor.apply_chat_template(
         to_messages([image], "What is in the image?"), tokenize=False, add_generation_prompt=True
     )
     inputs = processor(images=[image], text=text, return_tensors="pt").to(model.dtype)
     output = model.generate(**inputs, max_new_tokens=16, do_sample=False)
-    assert "banana" in processor.tokenizer.decode(output[0, inputs.input_ids.shape[1] :])
+    return processor.tokenizer.decode(output[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
 
 
 def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
@@ -114,6 +125,7 @@ def quick_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(mini, "assemble", lambda source: (Part("model.safetensors"), Part("tokenizer.json")))
     monkeypatch.setattr(mini, "merge_base", lambda model, weights: None)
+    monkeypatch.setattr(mini, "merge_names", lambda model, weights: None)
     return tmp_path
 
 
@@ -141,6 +153,15 @@ def test_a_full_disk_leaves_nothing_half_made(quick_build: Path, monkeypatch: py
     with pytest.raises(ModelError, match=r"No space left.*free disk.*MIS_CACHE"):
         mini.ensure_mini(gguf=quick_build)
     assert list(quick_build.iterdir()) == []
+
+
+def test_what_names_are_worth_must_fit(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"worth": torch.zeros(1)}, tmp_path / mini.NAMES_FILE)
+    with pytest.raises(ModelError, match=r"does not fit the assembled model: .*'photo'.*reinstall"):
+        mini.merge_names(None, tmp_path)
 
 
 def test_the_wrong_weights_are_refused(tmp_path: Path) -> None:

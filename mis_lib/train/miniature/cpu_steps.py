@@ -1,22 +1,28 @@
 """What ``on_cpu`` runs: the steps by which weights are improved on a CPU."""
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
-from mis_lib.models.mini import PROJECTOR_FILE, UPDATE_FILE, merge_base
-from mis_lib.train.miniature.align import align, codebook, nearest
-from mis_lib.train.miniature.base import photo_classes
+from mis_lib.models.mini import NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
+from mis_lib.models.reader import CLASSES, classifier, photo_classes, photo_names
+from mis_lib.train.miniature.align import PROTOTYPES, Codebook, align, codebook, nearest
 from mis_lib.train.miniature.batches import Batches, loader
 from mis_lib.train.miniature.loop import compile_layers, train
 from mis_lib.train.miniature.lowrank import LowRankLinear, add_low_rank, save_base
 from mis_lib.train.miniature.material import Material
 from mis_lib.train.miniature.pictures import Picture
+from mis_lib.train.miniature.reading import channels, codes_of, fit_photo, read, train_worth
 from mis_lib.train.miniature.score import naming
+from mis_lib.train.miniature.widen import places, views_by_style, widen
 
+DRAWINGS = 6000  # views that photographs are told apart from
+TURNED = 0.5  # score at which a picture is half a photograph
 TOKENS = 2600  # a batch that two cores' caches still hold
 
 
@@ -26,23 +32,88 @@ def align_projector(material: Material, start: Path, out: Path, *, steps: int, l
     merge_base(model, start)
     projector = model.model.multi_modal_projector.float().requires_grad_(True)
     cutouts: dict[str, list[Picture]] = {}
-    for kind, number, name in material.photos:
-        if kind == "cutout":
-            cutouts.setdefault(name, []).append(Picture(kind, number))
-    tokenizer, others = material.processor.tokenizer, [name for _, _, name in material.photos + material.held_out]
-    book = codebook(model, tokenizer, material.drawn, others)
+    for picture, name in _cutouts(material):
+        cutouts.setdefault(name, []).append(picture)
+    book = _codebook(material)
     result: dict[str, Any] = align(
         projector, bank, book, cutouts, classes=photo_classes(), steps=steps, lr=lr, seed=seed
     )
-    weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in projector.state_dict().items()}
-    save_file(weights, out / PROJECTOR_FILE)
-    shutil.copy(start / UPDATE_FILE, out / UPDATE_FILE)
+    _save_projector(projector, start, out)
     for style in ("openmoji", "twemoji", "noto"):
         pictures = [(Picture("drawn", number, style), name) for number, name in enumerate(material.drawn)]
         result[style] = round(nearest(projector, bank, book, pictures), 4)
     held_out = [(Picture(kind, number), name) for kind, number, name in material.held_out]
     result["cutouts"] = round(nearest(projector, bank, book, held_out), 4)
     return result
+
+
+def widen_projector(material: Material, start: Path, out: Path, *, steps: int, lr: float, seed: int) -> dict[str, Any]:
+    """Pull every style and view of a thing to where its plain drawings lie, and write the base weights with that projector."""
+    merge_base(material.model, start)
+    projector = material.model.model.multi_modal_projector.float()
+    before = copy.deepcopy(projector).requires_grad_(False)
+    bank, views = material.bank, views_by_style(material.bank)
+    result: dict[str, Any] = widen(projector.requires_grad_(True), before, bank, steps=steps, lr=lr, seed=seed)
+    _save_projector(projector, start, out)
+    book = Codebook(material.drawn, places(before, bank, views))
+    for style in ("openmoji", "twemoji", "noto"):
+        pictures = [(Picture("drawn", number, style), name) for number, name in enumerate(material.drawn)]
+        result[style] = [round(nearest(one, bank, book, pictures), 4) for one in (before, projector)]
+    return result
+
+
+def _save_projector(projector: torch.nn.Module, start: Path, out: Path) -> None:
+    weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in projector.state_dict().items()}
+    save_file(weights, out / PROJECTOR_FILE)
+    shutil.copy(start / UPDATE_FILE, out / UPDATE_FILE)
+
+
+def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: float, seed: int) -> dict[str, Any]:
+    """Fit what naming photographs by the tower's classifier needs, and write it beside the weights of ``start``, which stay as they are.
+
+    Returns:
+        Losses, the share of each style and of held-out cut-outs that is taken for a photograph, and how many of those are named.
+    """
+    merge_base(material.model, start)
+    bank, names = material.bank, photo_names()
+    cutouts = [picture for picture, _ in _cutouts(material)]
+    photo, photo_bias = fit_photo(bank, cutouts, drawings=DRAWINGS, seed=seed)
+    weight, bias = classifier(material.tower_file)
+    drawn = [view for view in bank.rows if view.kind == "drawn" and view.style != "noto"]
+    known = [row for view in [*drawn, *cutouts] for row in bank.rows[view]]
+    made = [Picture("prototype", number % CLASSES) for number in range(PROTOTYPES)]
+    pooled = torch.cat([bank.table[known].float().mean(1), bank.features(made, augment=True).float().mean(1)])
+    second = material.model.model.multi_modal_projector.linear_2.float()
+    codes = codes_of(_codebook(material), names)
+    logits = F.linear(pooled, weight, bias)
+    worth, losses = train_worth(second, logits, codes, steps=steps, lr=lr, seed=seed)
+    result: dict[str, Any] = dict(losses)
+    fitted = {"photo": photo, "photo_bias": photo_bias, "worth": worth.to(torch.bfloat16)}
+    save_file(fitted, out / NAMES_FILE)
+    if out.resolve() != start.resolve():
+        for name in (PROJECTOR_FILE, UPDATE_FILE):
+            shutil.copy(start / name, out / name)
+    held_out = [Picture(kind, number) for kind, number, _ in material.held_out]
+    groups = {style: [view for view in bank.rows if view.style == style] for style in ("openmoji", "twemoji", "noto")}
+    looks = {
+        group: bank.features(views, augment=False).float().mean(1)
+        for group, views in {**groups, "cutouts": held_out}.items()
+    }
+    scores = {group: look @ photo + photo_bias for group, look in looks.items()}
+    result |= {group: round(float((score > TURNED).float().mean()), 4) for group, score in scores.items()}
+    seen = channels(F.linear(looks["cutouts"], weight, bias), scores["cutouts"])
+    read_as = torch.cdist(read(second, worth, seen), codes).argmin(1).tolist()
+    right = [names[at] == name for at, (_, _, name) in zip(read_as, material.held_out, strict=True)]
+    return {**result, "cutouts_named": round(sum(right) / len(right), 4)}
+
+
+def _cutouts(material: Material) -> list[tuple[Picture, str]]:
+    return [(Picture(kind, number), name) for kind, number, name in material.photos if kind == "cutout"]
+
+
+def _codebook(material: Material) -> Codebook:
+    others = [name for _, _, name in material.photos + material.held_out]
+    return codebook(material.model, material.processor.tokenizer, material.drawn, others)
 
 
 def train_base(

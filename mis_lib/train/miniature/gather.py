@@ -24,7 +24,7 @@ from PIL import Image
 
 from mis_lib.construct.images import Concept, concepts, svg_of
 from mis_lib.errors import ModelError
-from mis_lib.models.mini import fetch_gguf, tower_file
+from mis_lib.models.wheels import fetch_gguf, tower_file
 from mis_lib.train.miniature.assets import DRAWING
 
 ICON_SETS = (

@@ -11,10 +11,11 @@ import torch
 
 from mis_lib.models.device import has_bfloat16_products
 from mis_lib.models.mini import assemble
+from mis_lib.models.reader import photo_classes
 from mis_lib.models.tower import read_weights
 from mis_lib.train.miniature import distil, features
 from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
-from mis_lib.train.miniature.base import HELD_OUT_CUTOUTS, load_dreams, photo_classes, save_dreams, text_model
+from mis_lib.train.miniature.base import HELD_OUT_CUTOUTS, load_dreams, save_dreams, text_model
 from mis_lib.train.miniature.batches import Encoder
 from mis_lib.train.miniature.curriculum import SHARES, Curriculum
 from mis_lib.train.miniature.dream import dream
@@ -30,7 +31,8 @@ class Material:
     """What every step needs: the assembled model, the names, and which pictures show what."""
 
     def __init__(self, assets: Path, work: Path, shares: Sequence[float] = SHARES) -> None:
-        self.model, processor = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
+        self.tower_file = next(assets.glob("*.pth"))
+        self.model, processor = assemble(next(assets.glob("*.gguf")), self.tower_file)
         self.model.requires_grad_(False)
         if not has_bfloat16_products():
             self.model.float()  # ten times as fast there
@@ -45,7 +47,7 @@ class Material:
         known = {*self.drawn, *(name for _, _, name in self.photos)}
         rows = json.loads((assets / "distilled.json").read_text(encoding="utf-8"))
         self.distilled = [row for row in rows if all(name in known for name in row[0])]
-        self.bank = features.load(work / "features.pt", "cpu", next(assets.glob("*.pth")))
+        self.bank = features.load(work / "features.pt", "cpu", self.tower_file)
 
     def curriculum(self, seed: int) -> Curriculum:
         """The base's tasks over these pictures."""
@@ -94,15 +96,22 @@ def distil_answers(assets: Path, *, pairs: int, uses: int, chats: int, batch: in
     print({"distilled": len(rows)}, flush=True)
 
 
-def see(assets: Path, work: Path) -> None:
-    """Compute the tower's features of all pictures and write them with the names that belong to them."""
+def see(assets: Path, work: Path, *, augmented: int = VIEWS, scenes: int = SCENES) -> None:
+    """Compute the tower's features of all pictures and write them with the names that belong to them.
+
+    Args:
+        assets: the raw material.
+        work: where ``features.pt`` and ``names.json`` go.
+        augmented: views of each picture beside the plain one.
+        scenes: views of each drawing as MIS-Mini shows it.
+    """
     drawings, drawn = load_drawings(assets)
     cutouts, cutout_names = load_cutouts(assets)
     dreams = load_dreams(work)
     model, _ = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
     pictures = PictureBank(drawings, list(STYLES), cutouts, dreams, "cpu")
     bank = TowerBank(pictures, model.model.vision_tower)
-    views, table = features.see(bank, features.all_pictures(pictures), VIEWS, drawn, SCENES)
+    views, table = features.see(bank, features.all_pictures(pictures), augmented, drawn, scenes)
     features.save(work / "features.pt", views, table)
     dream_names = json.loads((work / "dream_names.json").read_text(encoding="utf-8")) if len(dreams) else []
     names = {"drawn": drawn, "cutouts": cutout_names, "dreams": dream_names}

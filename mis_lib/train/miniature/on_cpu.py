@@ -5,6 +5,8 @@
     python -m mis_lib.train.miniature.on_cpu see     --assets A --work W                tower features of every picture (19 min on one core)
     python -m mis_lib.train.miniature.on_cpu align   --assets A --work W --start B      the projector alone: photographs, other styles (5 min)
     python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 3600
+    python -m mis_lib.train.miniature.on_cpu widen   --assets A --work W --start B      the projector alone: other styles, where it lies already
+    python -m mis_lib.train.miniature.on_cpu read    --assets A --work W --start B      names that the tower's classifier sees; comes last
 
 Two cores do ``base`` faster as two processes of one thread than as one of two: RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command,
 the same with RANK=1 before the other, OMP_NUM_THREADS=1 and ``taskset -c`` 0 and 1.
@@ -22,21 +24,27 @@ import numpy as np
 import torch
 
 from mis_lib.train.miniature import together
-from mis_lib.train.miniature.cpu_steps import TOKENS, align_projector, train_base
+from mis_lib.train.miniature.cpu_steps import (
+    TOKENS,
+    align_projector,
+    train_base,
+    train_reader,
+    widen_projector,
+)
 from mis_lib.train.miniature.curriculum import SHARES
-from mis_lib.train.miniature.material import Material, distil_answers, dream_known, see
+from mis_lib.train.miniature.material import SCENES, VIEWS, Material, distil_answers, dream_known, see
 
 
 def main() -> None:
     """Run one step from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("step", choices=("distil", "dream", "see", "align", "base"))
+    options.add_argument("step", choices=("distil", "dream", "see", "align", "base", "widen", "read"))
     options.add_argument("--assets", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--start", type=Path, help="folder with projector.safetensors and update.safetensors")
     options.add_argument("--out", type=Path, help="default: the work folder")
     options.add_argument("--seconds", type=float, default=720)
-    options.add_argument("--steps", type=int, default=900, help="of align")
+    options.add_argument("--steps", type=int, default=900, help="of align, widen and read")
     options.add_argument(
         "--shares", type=float, nargs=6, default=SHARES, help="of rows: one, two, which, many, help, talk"
     )
@@ -46,6 +54,8 @@ def main() -> None:
     options.add_argument("--uses", type=int, default=250, help="of distil: questions about one thing")
     options.add_argument("--chats", type=int, default=200, help="of distil: questions without pictures")
     options.add_argument("--answer_batch", type=int, default=48, help="of distil: questions answered at once")
+    options.add_argument("--augmented", type=int, default=VIEWS, help="of see: augmented views a picture")
+    options.add_argument("--scenes", type=int, default=SCENES, help="of see: views of a drawing as MIS-Mini shows it")
     options.add_argument("--lr", type=float, default=5e-4)
     options.add_argument("--seed", type=int, default=0)
     settings = options.parse_args()
@@ -61,14 +71,15 @@ def main() -> None:
         dream_known(settings.assets, settings.work, settings.seed)
         return
     if settings.step == "see":
-        see(settings.assets, settings.work)
+        see(settings.assets, settings.work, augmented=settings.augmented, scenes=settings.scenes)
         return
     rank, _ = together.join()
     if rank:  # what the others write is the same, and nobody reads it
         out = Path(tempfile.mkdtemp())
     material = Material(settings.assets, settings.work, settings.shares)
-    if settings.step == "align":
-        result = align_projector(
+    steps = {"align": align_projector, "widen": widen_projector, "read": train_reader}
+    if settings.step in steps:
+        result = steps[settings.step](
             material, settings.start, out, steps=settings.steps, lr=settings.lr, seed=settings.seed
         )
     else:

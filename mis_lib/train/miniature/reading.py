@@ -1,0 +1,111 @@
+"""Training what mini needs to name photographs by the tower's classifier (``mis_lib.models.reader``), without the language model.
+
+Two small things are fitted. Whether a picture is a photograph: a logistic regression over the tower's features, cut-out photographs against
+drawings. What a name is worth: what its channel must add to the projector's first layer so that the projector gives what the language model reads
+that name from (``align.codebook``); where the classifier wavers, the names' codes weighed by its probabilities.
+"""
+
+import random
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.nn import functional as F
+
+from mis_lib.models.reader import CEILING, FLOOR, LOWEST, SILENCE, STEEPNESS, SURENESS, groups
+from mis_lib.train.miniature.align import SHARPNESS, Codebook
+from mis_lib.train.miniature.features import FeatureBank
+from mis_lib.train.miniature.pictures import Picture
+
+BATCH = 256
+REGULARISATION = 0.001  # scikit-learn's C: 1,280 features and a few hundred photographs
+CONTRAST = 0.7, 1.4  # logits are scaled by lot: photographs are surer than what there is to train on
+SURE = 0.5  # of the classifier's probability: from here on its first name must be the one that is read
+
+
+def fit_photo(
+    bank: FeatureBank, photographs: Iterable[Picture], *, drawings: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score of being a photograph, (1280,) and (1,): ``photographs`` against ``drawings`` views drawn by lot, the unseen style left out."""
+    dice = random.Random(seed)
+    drawn = [row for view, rows in bank.rows.items() if view.kind == "drawn" and view.style != "noto" for row in rows]
+    photos = [row for picture in photographs for row in bank.rows[picture]]
+    chosen = dice.sample(drawn, min(drawings, len(drawn)))
+    pooled = bank.table[chosen + photos].float().mean(1).numpy()
+    truth = np.repeat([0, 1], [len(chosen), len(photos)])
+    found = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=500).fit(pooled, truth)
+    return torch.tensor(found.coef_[0], dtype=torch.float32), torch.tensor(found.intercept_, dtype=torch.float32)
+
+
+def channels(logits: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+    """What the tower's last stage makes of logits (n, 1000) and scores (n,): how much a photograph, how much each name; (n, 1 + names), 0 to 6."""
+    photo = (SURENESS * score).clamp(0, CEILING)[:, None]
+    silence = SILENCE * (SURENESS * (1 - score)).clamp(0, CEILING)[:, None]
+    classes = (STEEPNESS * (logits - FLOOR)).clamp(0, CEILING)
+    return torch.cat([photo, (classes @ groups().T - silence).clamp(0, CEILING)], 1)
+
+
+def read(second: nn.Linear, worth: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """What the projector makes of a photograph: (n, 576) from channels (n, 1 + names)."""
+    return second(F.gelu(LOWEST + F.linear(seen, worth)))
+
+
+def train_worth(
+    second: nn.Linear, logits: torch.Tensor, codes: torch.Tensor, *, steps: int, lr: float, seed: int
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Find what each name is worth.
+
+    Args:
+        second: the projector's second layer (float32), which stays as it is.
+        logits: the classifier's, (n, 1000), of whatever pictures there are.
+        codes: where each name is read, (names, 576), in the order of ``photo_names``.
+        steps: steps of ``BATCH`` pictures and as many names alone.
+        lr: falls to nothing in a straight line.
+        seed: makes the run repeatable.
+
+    Returns:
+        ``worth`` (576, 1 + names), and mean losses of the last 100 steps.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    names, table = len(codes), groups()
+    worth = torch.zeros(second.in_features, 1 + names)
+    worth[:, 0] = -LOWEST / CEILING  # a sure photograph starts where GELU has a slope
+    worth.requires_grad_(True)
+    centre, spread = codes.mean(0), codes.var(0).mean()
+    units = F.normalize(codes - centre, dim=1)
+    optimizer = torch.optim.AdamW([worth], lr=lr, weight_decay=0.0)
+    history = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1.0, (step + 1) / 50) * max(0.02, 1 - step / steps)
+        lots = torch.randint(len(logits), (BATCH,), generator=generator)
+        contrast = torch.empty(BATCH, 1).uniform_(*CONTRAST, generator=generator)
+        shown = contrast * logits[lots]
+        score = torch.empty(2 * BATCH).uniform_(0.75, 2.5, generator=generator)
+        alone = torch.randint(names, (BATCH,), generator=generator)
+        strength = torch.empty(BATCH, 1).uniform_(0.5, CEILING, generator=generator)
+        one = F.one_hot(alone, names).float()
+        seen = channels(shown, score[:BATCH])
+        only = torch.cat([(SURENESS * score[BATCH:, None]).clamp(max=CEILING), strength * one], 1)
+        told = torch.cat([shown.softmax(1) @ table.T, one])
+        given = read(second, worth, torch.cat([seen, only]))
+        sure, name = told.max(1)
+        apart = F.cross_entropy(SHARPNESS * F.normalize(given - centre, dim=1) @ units.T, name, reduction="none")
+        wavering = torch.cat([seen[:, 1:].amax(1) > 0, torch.ones(BATCH, dtype=torch.bool)]) & (sure > SURE)
+        told_apart = apart[wavering].mean()
+        pull = F.mse_loss(given[sure > SURE], (told @ codes)[sure > SURE]) / spread
+        loss = told_apart + 0.5 * pull
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append([float(told_apart.detach()), float(pull.detach())])
+    last = torch.tensor(history[-100:]).mean(0)
+    return worth.detach(), {"told_apart": round(float(last[0]), 4), "pull": round(float(last[1]), 4)}
+
+
+def codes_of(book: Codebook, names: list[str]) -> torch.Tensor:
+    """Codes in the order of ``names``."""
+    place = {name: at for at, name in enumerate(book.names)}
+    return book.codes[[place[name] for name in names]]

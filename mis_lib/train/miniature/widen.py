@@ -1,0 +1,135 @@
+"""Widening what the projector knows a thing by: every style and view of it is pulled to where its plain drawings lie already.
+
+The language model takes no part and needs no new training, since the places stay: the mean projection of a thing in MIS-Mini's two styles of
+training. Views are made stranger on the way: two of one thing blended, moved towards another style's mean and spread (adaptive instance
+normalisation, Huang and Belongie 2017), channels dropped. The unseen style takes no part.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mis_lib.train.miniature.align import SHARPNESS
+from mis_lib.train.miniature.features import FeatureBank
+from mis_lib.train.miniature.pictures import STYLE_WEIGHTS
+
+PLAIN = ("openmoji", "twemoji")
+UNSEEN = "noto"
+BATCH, KEPT = 192, 64  # views a step, and how many of them keep their old projection
+BLENDED, RESTYLED, DROPPED = (
+    0.5,
+    0.7,
+    0.2,
+)  # share of blended views; at most how far to another style; at most how many channels
+SAMPLE = 800  # views that a style's mean and spread are taken from
+FAINTEST = 0.02  # spread of a channel that a style hardly uses
+
+Views = Mapping[str, Mapping[int, list[int]]]
+"""Rows of the feature table by style and thing."""
+
+
+def views_by_style(bank: FeatureBank) -> dict[str, dict[int, list[int]]]:
+    """Which rows show which thing in which style, the unseen one left out."""
+    found: dict[str, dict[int, list[int]]] = {}
+    for picture, rows in bank.rows.items():
+        if picture.kind == "drawn" and picture.style not in (None, UNSEEN):
+            found.setdefault(str(picture.style), {})[picture.number] = rows
+    return found
+
+
+@torch.no_grad()
+def places(projector: nn.Module, bank: FeatureBank, views: Views) -> torch.Tensor:
+    """Where each thing's plain drawings lie: mean projection (things, 576) of its first two views in each of ``PLAIN``."""
+    things = sorted(views[PLAIN[0]])
+    rows = [[row for style in PLAIN for row in views[style][thing][:2]] for thing in things]
+    return torch.stack([projector(bank.table[found].float()).mean((0, 1)) for found in rows])
+
+
+def widen(
+    projector: nn.Module, before: nn.Module, bank: FeatureBank, *, steps: int, lr: float, seed: int
+) -> dict[str, float]:
+    """Train ``projector`` (float32) in place.
+
+    Args:
+        projector: as trained with the language model.
+        before: the same, which stays as it is.
+        bank: features of all pictures.
+        steps: steps of ``BATCH`` views.
+        lr: falls to nothing in a straight line.
+        seed: makes the run repeatable.
+
+    Returns:
+        Mean losses of the last 100 steps.
+    """
+    dice, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    views = views_by_style(bank)
+    goals = places(before, bank, views)
+    centre, spread = goals.mean(0), goals.var(0).mean()
+    units = F.normalize(goals - centre, dim=1)
+    looks = {style: _look(bank, rows, dice) for style, rows in views.items()}
+    optimizer = torch.optim.AdamW(projector.parameters(), lr=lr, weight_decay=0.02)
+    history = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1.0, (step + 1) / 50) * max(0.02, 1 - step / steps)
+        things = [dice.randrange(len(goals)) for _ in range(BATCH)]
+        shown = [_two_views(views, thing, dice) for thing in things]
+        plain = bank.table[[row for row, _, _ in shown]].float()
+        other = bank.table[[row for _, row, _ in shown]].float()
+        strange = _estrange(plain, other, [style for _, _, style in shown], looks, dice, generator)
+        mean, truth = projector(strange).mean(1), torch.tensor(things)
+        told_apart = F.cross_entropy(SHARPNESS * F.normalize(mean - centre, dim=1) @ units.T, truth)
+        pull = F.mse_loss(mean, goals[truth]) / spread
+        with torch.no_grad():
+            wanted = before(plain[:KEPT])
+        kept = F.mse_loss(projector(plain[:KEPT]), wanted) / wanted.var()
+        loss = told_apart + 0.5 * pull + kept
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append([float(value.detach()) for value in (told_apart, pull, kept)])
+        if step % 200 == 199:
+            print({"step": step + 1, "losses": torch.tensor(history[-100:]).mean(0).tolist()}, flush=True)
+    last = torch.tensor(history[-100:]).mean(0)
+    return {key: round(float(value), 4) for key, value in zip(("told_apart", "pull", "kept"), last, strict=True)}
+
+
+def _two_views(views: Views, thing: int, dice: random.Random) -> tuple[int, int, str]:
+    """Rows of two views of a thing, in styles drawn by lot, and the first one's style."""
+    styles = [style for style in views if thing in views[style]]
+    first, second = dice.choices(styles, [STYLE_WEIGHTS.get(style, 1.0) for style in styles], k=2)
+    return dice.choice(views[first][thing]), dice.choice(views[second][thing]), first
+
+
+def _look(bank: FeatureBank, rows: Mapping[int, list[int]], dice: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and spread (1280,) of a style's features."""
+    every = [row for found in rows.values() for row in found]
+    sample = bank.table[dice.sample(every, min(SAMPLE, len(every)))].float().flatten(0, 1)
+    return sample.mean(0), sample.std(0) + FAINTEST
+
+
+def _estrange(
+    plain: torch.Tensor,
+    other: torch.Tensor,
+    styles: Sequence[str],
+    looks: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    dice: random.Random,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Blend, restyle and thin out features (n, 9, 1280)."""
+
+    def lots(width: int = 1) -> torch.Tensor:
+        return torch.rand(len(plain), 1, width, generator=generator)
+
+    share = torch.where(lots() < BLENDED, lots(), 1.0)
+    blended = share * plain + (1 - share) * other
+    mean, spread = (torch.stack(parts)[:, None] for parts in zip(*(looks[style] for style in styles), strict=True))
+    aims = dice.choices(list(looks), k=len(plain))
+    new_mean, new_spread = (torch.stack(parts)[:, None] for parts in zip(*(looks[aim] for aim in aims), strict=True))
+    far = RESTYLED * lots()
+    restyled = (1 - far) * blended + far * ((blended - mean) / spread * new_spread + new_mean)
+    gone = DROPPED * lots()
+    return restyled.clamp(0, 6) * (lots(plain.shape[2]) > gone) / (1 - gone)

@@ -1,0 +1,133 @@
+"""Two further stages of the tower: they compute what they say, leave drawings alone, and are fitted without the language model."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from torch import nn
+from torch.nn import functional as F
+from transformers import EfficientNetModel
+
+from mis_lib.models.reader import HIGHEST, LOWEST, Reader, add_reader, classifier, groups, photo_classes, photo_names
+from mis_lib.models.tower import load_tower, tower_config
+from mis_lib.models.wheels import TOWER_SHA256, tower_file
+from mis_lib.train.miniature.features import FeatureBank
+from mis_lib.train.miniature.pictures import Picture
+from mis_lib.train.miniature.reading import channels, fit_photo, read, train_worth
+
+WIDTH = 24
+
+
+def pixels(*images: np.ndarray) -> torch.Tensor:
+    """Photographs in the tower's normalisation, (n, 3, 224, 224)."""
+    small = [np.asarray(Image.fromarray(image).convert("RGB").resize((224, 224))) for image in images]
+    return (torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() - 127) / 128
+
+
+@pytest.fixture
+def model() -> Any:
+    """Lite0 as it is published, before a projector that nobody trained."""
+    torch.manual_seed(0)
+    tower = EfficientNetModel(tower_config()).eval()
+    load_tower(tower, tower_file(), TOWER_SHA256)
+    projector = nn.Module()
+    projector.linear_1, projector.linear_2 = nn.Linear(1280, WIDTH), nn.Linear(WIDTH, WIDTH)
+    return SimpleNamespace(
+        model=SimpleNamespace(vision_tower=tower, multi_modal_projector=projector), config=SimpleNamespace()
+    )
+
+
+@torch.no_grad()
+def look(model: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features (n, 9, 1280) and what the projector makes of them."""
+    features = model.model.vision_tower(images).last_hidden_state.flatten(2).transpose(1, 2)
+    projector = model.model.multi_modal_projector
+    return features, projector.linear_2(F.gelu(projector.linear_1(features)))
+
+
+def reader(score: float) -> Reader:
+    """Everything has this score; each name is worth something else."""
+    worth = torch.randn(WIDTH, 1 + len(photo_names()), generator=torch.Generator().manual_seed(3))
+    return Reader(torch.zeros(1280), torch.tensor([score]), worth)
+
+
+@pytest.mark.parametrize("score", [0.0, -3.0])
+def test_a_drawing_is_projected_as_before(model: Any, score: float) -> None:
+    images = pixels(data.chelsea(), data.coffee())
+    projector = model.model.multi_modal_projector
+    features, _ = look(model, images)
+    with torch.no_grad():
+        wanted = projector.linear_2(F.gelu(projector.linear_1(features).clamp(LOWEST, HIGHEST)))
+    add_reader(model, tower_file(), reader(score))
+    assert torch.allclose(look(model, images)[1], wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("score", [0.6, 1.0, 5.0])
+def test_a_photograph_is_projected_by_its_names(model: Any, score: float) -> None:
+    images = pixels(data.chelsea(), data.coffee())
+    features, before = look(model, images)
+    weight, bias = classifier(tower_file())
+    seen = channels(F.linear(features.mean(1), weight, bias), torch.full((2,), score))
+    first, second = model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2
+    with torch.no_grad():
+        left = (0.5 * (first(features) - LOWEST) - 4 * score).clamp(
+            0, 6
+        ) / 0.5 + LOWEST  # silenced from 0 on, step by step
+    add_reader(model, tower_file(), reader(score))
+    assert model.config.vision_config.out_channels[-2:] == [WIDTH + 1008, 1280]
+    with torch.no_grad():
+        wanted = second(F.gelu(left + F.linear(seen, reader(score).worth)[:, None]))
+        assert torch.allclose(look(model, images)[1], wanted, atol=1e-4)
+        if score > 1:
+            assert [photo_names()[at] for at in seen[:, 1:].argmax(1).tolist()] == ["cat", "cup of coffee"]
+            assert torch.allclose(wanted.mean(1), read(second, reader(score).worth, seen), atol=1e-4)
+    assert not torch.allclose(before, wanted, atol=0.1)
+
+
+def test_every_class_has_one_name() -> None:
+    table = groups()
+    assert table.shape == (len(photo_names()), 1000)
+    assert table.sum(0).tolist() == [1.0] * 1000
+    assert table[photo_names().index("dog")].sum() == photo_classes().count("dog") == 118
+
+
+def test_names_are_heard_in_photographs_only() -> None:
+    logits = torch.zeros(3, 1000)
+    logits[:, 281] = 16.0  # a tabby
+    seen = channels(logits, torch.tensor([-1.0, 0.9, 2.0]))
+    cat = 1 + photo_names().index("cat")
+    assert seen[:, 0].tolist() == pytest.approx([0.0, 3.6, 6.0])
+    assert seen[:, cat].tolist() == pytest.approx([0.0, 2.4, 4.0])
+    assert not seen[:, [at for at in range(1, seen.shape[1]) if at != cat]].any()
+
+
+def test_photographs_are_told_from_drawings_and_the_unseen_style_takes_no_part() -> None:
+    torch.manual_seed(0)
+    views = [Picture("drawn", 0, "openmoji"), Picture("cutout", 0), Picture("drawn", 0, "noto")]
+    table = torch.rand(60, 9, 1280)
+    table[20:40, :, :50] += 1
+    table[40:] *= 100
+    bank = FeatureBank([views[row // 20] for row in range(60)], table, "cpu")
+    photo, bias = fit_photo(bank, views[1:2], drawings=100, seed=0)
+    scores = table[:40].mean(1) @ photo + bias
+    assert bool((scores[:20] < 0).all()) and bool((scores[20:] > 0).all())
+    bank.table[40:] = 0
+    assert torch.equal(fit_photo(bank, views[1:2], drawings=100, seed=0)[0], photo)
+
+
+def test_what_names_are_worth_brings_the_projector_to_their_codes() -> None:
+    torch.manual_seed(0)
+    names, second = len(photo_names()), nn.Linear(128, 64).requires_grad_(False)
+    codes = second(F.gelu(torch.randn(names, 128)))
+    logits = 4 * torch.randn(500, 1000)
+    worth, losses = train_worth(second, logits, codes, steps=150, lr=3e-2, seed=0)
+    alone = torch.cat([torch.full((names, 1), 6.0), 5 * torch.eye(names)], 1)
+    nearest = torch.cdist(read(second, worth, alone), codes).argmin(1)
+    assert (nearest == torch.arange(names)).float().mean() > 0.9
+    assert set(losses) == {"told_apart", "pull"}
+    again, _ = train_worth(second, logits, codes, steps=150, lr=3e-2, seed=0)
+    assert torch.equal(worth, again)
