@@ -17,7 +17,7 @@ from mis_lib.train.preference_settings import DpoSettings
 from mis_lib.train.settings import TrainSettings
 
 SIZE = "rows-"  # an arm of this name is MIRage on so many rows
-DPO_RATE = 0.1  # of the rate of fine-tuning: at the same one, preferences break a model
+DPO_RATE = 0.1  # of the rate of fine-tuning; our choice
 
 
 class Arm(NamedTuple):

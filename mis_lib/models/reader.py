@@ -25,7 +25,7 @@ from mis_lib.models.tower import SIDE, read_weights, tower_config
 
 CLASSES = 1000
 CEILING = 6.0  # where ReLU6 clips
-FLOOR, STEEPNESS = 8.0, 0.5  # a class counts from this logit on, so much a unit: 14 for cats in a cat's photograph
+FLOOR, STEEPNESS = 8.0, 0.5  # a class counts from this logit on, so much a unit; in a drawing few do
 LOWEST, HIGHEST = -3.0, 9.0
 """The projector's first layer is kept between these; GELU is next to nothing below the lower."""
 SCALE = CEILING / (HIGHEST - LOWEST)

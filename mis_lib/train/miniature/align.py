@@ -7,7 +7,7 @@ from the classifier's weights (``prototypes``).
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -104,12 +104,7 @@ def align(
 
 
 @torch.no_grad()
-def nearest(
-    projector: Callable[[torch.Tensor], torch.Tensor],
-    bank: FeatureBank,
-    book: Codebook,
-    pictures: Sequence[tuple[Picture, str]],
-) -> float:
+def nearest(projector: nn.Module, bank: FeatureBank, book: Codebook, pictures: Sequence[tuple[Picture, str]]) -> float:
     """Share of pictures whose mean projection lies nearest to their own name's code."""
     centre = book.codes.mean(0)
     units = F.normalize(book.codes - centre, dim=1)

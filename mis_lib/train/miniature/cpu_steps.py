@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from mis_lib.construct.images import STYLES, UNSEEN_STYLE
 from mis_lib.models.mini import NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
 from mis_lib.models.reader import CLASSES, classifier, photo_classes, photo_names
 from mis_lib.train.miniature.align import PROTOTYPES, Codebook, align, codebook, nearest
@@ -39,7 +40,7 @@ def align_projector(material: Material, start: Path, out: Path, *, steps: int, l
         projector, bank, book, cutouts, classes=photo_classes(), steps=steps, lr=lr, seed=seed
     )
     _save_projector(projector, start, out)
-    for style in ("openmoji", "twemoji", "noto"):
+    for style in STYLES:
         pictures = [(Picture("drawn", number, style), name) for number, name in enumerate(material.drawn)]
         result[style] = round(nearest(projector, bank, book, pictures), 4)
     held_out = [(Picture(kind, number), name) for kind, number, name in material.held_out]
@@ -56,7 +57,7 @@ def widen_projector(material: Material, start: Path, out: Path, *, steps: int, l
     result: dict[str, Any] = widen(projector.requires_grad_(True), before, bank, steps=steps, lr=lr, seed=seed)
     _save_projector(projector, start, out)
     book = Codebook(material.drawn, places(before, bank, views))
-    for style in ("openmoji", "twemoji", "noto"):
+    for style in STYLES:
         pictures = [(Picture("drawn", number, style), name) for number, name in enumerate(material.drawn)]
         result[style] = [round(nearest(one, bank, book, pictures), 4) for one in (before, projector)]
     return result
@@ -65,7 +66,13 @@ def widen_projector(material: Material, start: Path, out: Path, *, steps: int, l
 def _save_projector(projector: torch.nn.Module, start: Path, out: Path) -> None:
     weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in projector.state_dict().items()}
     save_file(weights, out / PROJECTOR_FILE)
-    shutil.copy(start / UPDATE_FILE, out / UPDATE_FILE)
+    _hand_on(UPDATE_FILE, start, out)
+
+
+def _hand_on(name: str, start: Path, out: Path) -> None:
+    """Copy what a step leaves as it is."""
+    if out.resolve() != start.resolve():
+        shutil.copy(start / name, out / name)
 
 
 def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: float, seed: int) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: 
     cutouts = [picture for picture, _ in _cutouts(material)]
     photo, photo_bias = fit_photo(bank, cutouts, drawings=DRAWINGS, seed=seed)
     weight, bias = classifier(material.tower_file)
-    drawn = [view for view in bank.rows if view.kind == "drawn" and view.style != "noto"]
+    drawn = [view for view in bank.rows if view.kind == "drawn" and view.style != UNSEEN_STYLE]
     known = [row for view in [*drawn, *cutouts] for row in bank.rows[view]]
     made = [Picture("prototype", number % CLASSES) for number in range(PROTOTYPES)]
     pooled = torch.cat([bank.table[known].float().mean(1), bank.features(made, augment=True).float().mean(1)])
@@ -90,11 +97,10 @@ def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: 
     result: dict[str, Any] = dict(losses)
     fitted = {"photo": photo, "photo_bias": photo_bias, "worth": worth.to(torch.bfloat16)}
     save_file(fitted, out / NAMES_FILE)
-    if out.resolve() != start.resolve():
-        for name in (PROJECTOR_FILE, UPDATE_FILE):
-            shutil.copy(start / name, out / name)
+    for name in (PROJECTOR_FILE, UPDATE_FILE):
+        _hand_on(name, start, out)
     held_out = [Picture(kind, number) for kind, number, _ in material.held_out]
-    groups = {style: [view for view in bank.rows if view.style == style] for style in ("openmoji", "twemoji", "noto")}
+    groups = {style: [view for view in bank.rows if view.style == style] for style in STYLES}
     looks = {
         group: bank.features(views, augment=False).float().mean(1)
         for group, views in {**groups, "cutouts": held_out}.items()

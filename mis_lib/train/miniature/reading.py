@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
+from mis_lib.construct.images import UNSEEN_STYLE
 from mis_lib.models.reader import CEILING, FLOOR, LOWEST, SILENCE, STEEPNESS, SURENESS, groups
 from mis_lib.train.miniature.align import SHARPNESS, Codebook
 from mis_lib.train.miniature.features import FeatureBank
@@ -30,7 +31,9 @@ def fit_photo(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Score of being a photograph, (1280,) and (1,): ``photographs`` against ``drawings`` views drawn by lot, the unseen style left out."""
     dice = random.Random(seed)
-    drawn = [row for view, rows in bank.rows.items() if view.kind == "drawn" and view.style != "noto" for row in rows]
+    drawn = [
+        row for view, rows in bank.rows.items() if view.kind == "drawn" and view.style != UNSEEN_STYLE for row in rows
+    ]
     photos = [row for picture in photographs for row in bank.rows[picture]]
     chosen = dice.sample(drawn, min(drawings, len(drawn)))
     pooled = bank.table[chosen + photos].float().mean(1).numpy()

@@ -12,12 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mis_lib.construct.images import TRAINED_STYLES, UNSEEN_STYLE
 from mis_lib.train.miniature.align import SHARPNESS
 from mis_lib.train.miniature.features import FeatureBank
 from mis_lib.train.miniature.pictures import STYLE_WEIGHTS
 
-PLAIN = ("openmoji", "twemoji")
-UNSEEN = "noto"
 BATCH, KEPT = 192, 64  # views a step, and how many of them keep their old projection
 BLENDED, RESTYLED, DROPPED = (
     0.5,
@@ -35,16 +34,16 @@ def views_by_style(bank: FeatureBank) -> dict[str, dict[int, list[int]]]:
     """Which rows show which thing in which style, the unseen one left out."""
     found: dict[str, dict[int, list[int]]] = {}
     for picture, rows in bank.rows.items():
-        if picture.kind == "drawn" and picture.style not in (None, UNSEEN):
+        if picture.kind == "drawn" and picture.style not in (None, UNSEEN_STYLE):
             found.setdefault(str(picture.style), {})[picture.number] = rows
     return found
 
 
 @torch.no_grad()
 def places(projector: nn.Module, bank: FeatureBank, views: Views) -> torch.Tensor:
-    """Where each thing's plain drawings lie: mean projection (things, 576) of its first two views in each of ``PLAIN``."""
-    things = sorted(views[PLAIN[0]])
-    rows = [[row for style in PLAIN for row in views[style][thing][:2]] for thing in things]
+    """Where each thing's plain drawings lie: mean projection (things, 576) of its first two views in each of ``TRAINED_STYLES``."""
+    things = sorted(views[TRAINED_STYLES[0]])
+    rows = [[row for style in TRAINED_STYLES for row in views[style][thing][:2]] for thing in things]
     return torch.stack([projector(bank.table[found].float()).mean((0, 1)) for found in rows])
 
 
