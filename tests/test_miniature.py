@@ -270,4 +270,4 @@ def test_widening_brings_strange_views_home_and_leaves_the_plain_ones() -> None:
     assert nearest(projector, bank, book, strange) < 0.7
     result = widen(projector, before, bank, steps=200, lr=5e-3, seed=0)
     assert nearest(projector, bank, book, strange) == nearest(projector, bank, book, plain) == 1.0
-    assert result["kept"] < 0.3
+    assert result["kept"] < 0.1  # 0.14 where nothing holds them
