@@ -207,22 +207,25 @@ def test_processes_begin_alike_and_take_the_mean_of_their_gradients(tmp_path: Pa
 
 def _in_a_process(rank: int, folder: str, port: int) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    assert together.join() == (rank, 2)
-    weight = torch.nn.Parameter(torch.full((2,), float(rank)))
-    together.begin_alike([weight])
-    weight.grad = torch.full((2,), rank + 1.0)
-    together.average([weight])
-    torch.save((weight.data, weight.grad, together.agree(rank)), Path(folder) / f"{rank}.pt")
+    with together.joined() as place:
+        assert place == (rank, 2)
+        weight = torch.nn.Parameter(torch.full((2,), float(rank)))
+        together.begin_alike([weight])
+        weight.grad = torch.full((2,), rank + 1.0)
+        together.average([weight])
+        torch.save((weight.data, weight.grad, together.agree(rank)), Path(folder) / f"{rank}.pt")
+    assert not torch.distributed.is_initialized()
 
 
 def test_alone_a_process_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert together.join() == (0, 1)
     weight = torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([3.0, 4.0])
-    together.begin_alike([weight])
-    together.average([weight])
-    assert (weight.grad.tolist(), together.agree(0.25)) == ([3.0, 4.0], 0.25)
+    with together.joined() as place:
+        assert place == (0, 1)
+        together.begin_alike([weight])
+        together.average([weight])
+        assert (weight.grad.tolist(), together.agree(0.25)) == ([3.0, 4.0], 0.25)
 
 
 def test_aligning_brings_all_styles_and_prototypes_to_the_codes() -> None:

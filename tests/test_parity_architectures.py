@@ -27,7 +27,7 @@ def test_all_forms_say_the_same(name: str, tmp_path: Path) -> None:
     try:
         checkpoint = BUILDERS[name](tmp_path / "model")
     except ImportError as error:
-        pytest.skip(f"the processor of {name} needs a package that is not here: {str(error).strip().splitlines()[-1:]}")
+        pytest.skip(f"the processor of {name} needs a package that is not here: {str(error).strip().splitlines()[0]}")
     adapter = adapt(checkpoint, tmp_path / "one")
     data = mini_data(tmp_path / "data")
     report = parity(

@@ -35,7 +35,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
     except ImportError as error:
         pytest.skip(
-            f"the processor of {request.param} needs a package that is not here: {str(error).strip().splitlines()[-1:]}"
+            f"the processor of {request.param} needs a package that is not here: {str(error).strip().splitlines()[0]}"
         )
 
 

@@ -38,7 +38,7 @@ from mis_lib.train.loss import AnswerHead, WholeHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.material import places_of
 from mis_lib.train.packing import PackedRows, pack, packed_inputs
-from mis_lib.train.parts import Part, part_of
+from mis_lib.train.parts import Part, part_of, prepare
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features
 from mis_lib.train.rows import IGNORED, Encoder, Place
 from mis_lib.train.settings import TrainSettings
@@ -324,6 +324,19 @@ def test_in_memory_only_the_trained_adapter_moves(
     moved = {name for name, weight in loaded.model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved == {name for name in before if ".default." in name}
     assert any(".beside." in name for name in before)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_tower_sees_as_in_use_and_keeps_its_statistics(frozen: bool) -> None:
+    """A trainer puts the whole model in training mode, where a batch norm goes by the batch and not by what it knows."""
+    network = torch.nn.ModuleDict({"vision_tower": torch.nn.BatchNorm2d(3), "language_model": torch.nn.Linear(3, 3)})
+    pixels = torch.rand(4, 3, 8, 8) + 5
+    expected = network.eval()["vision_tower"](pixels)
+    prepare(network, TrainSettings(model="toy", tuning="full", freeze_vision=frozen)).train()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    seen = network["vision_tower"](pixels)
+    assert torch.equal(seen, expected) is frozen
+    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers()) is frozen
 
 
 @pytest.mark.parametrize("changes", [{}, {"freeze_projector": False}, {"tuning": "full"}])

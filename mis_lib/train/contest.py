@@ -30,7 +30,7 @@ from mis_lib.train.loader import lengths_of
 from mis_lib.train.loading import load
 from mis_lib.train.loss import WholeHead
 from mis_lib.train.lowrank import restore
-from mis_lib.train.parts import Part, part_of
+from mis_lib.train.parts import is_tower
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features, use_packing
 from mis_lib.train.rows import IGNORED, Place
 from mis_lib.train.settings import TrainSettings
@@ -244,15 +244,10 @@ def row_flop(model: Any, trainer: Any, *, cached: bool) -> tuple[float, float]:
         trainer._pass(model, batch.to(trainer.args.device)).backward()
     counts = counter.get_flop_counts()
     total = sum(counts["Global"].values())
-    towers = [sum(ops.values()) for name, ops in counts.items() if _is_tower(name)]
+    towers = [sum(ops.values()) for name, ops in counts.items() if is_tower(name)]
     tower = 0.0 if cached else float(max(towers, default=0.0))
     model.zero_grad()
     return tower, float(total - tower)
-
-
-def _is_tower(name: str) -> bool:
-    """Whether a module's name is that of the whole tower, not of a part of it."""
-    return part_of(name) is Part.VISION and part_of(name.rpartition(".")[0]) is not Part.VISION
 
 
 def _rows(places: list[Place], processor: Any) -> list[dict[str, Any]]:

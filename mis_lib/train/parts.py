@@ -54,6 +54,11 @@ def part_of(name: str) -> Part:
     return Part.VISION if _VISION.search(name) else Part.LANGUAGE
 
 
+def is_tower(name: str) -> bool:
+    """Whether a module's name is that of the whole vision tower, not of a part of it."""
+    return part_of(name) is Part.VISION and part_of(name.rpartition(".")[0]) is not Part.VISION
+
+
 def groups(model: nn.Module) -> list[Group]:
     """How many parameters each part has, and how many of them are trained; shared ones count once."""
     found = {part: [0, 0] for part in Part}
@@ -83,6 +88,8 @@ def prepare(network: Any, settings: TrainSettings) -> Any:
     """
     network.requires_grad_(False)
     parts = trained_parts(settings)
+    if Part.VISION not in parts:
+        hold_still(network)
     if settings.tuning == "full":
         for name, weight in network.named_parameters():
             weight.requires_grad_(part_of(name) in parts)
@@ -94,6 +101,20 @@ def prepare(network: Any, settings: TrainSettings) -> Any:
         model = get_peft_model(network, lora_config(network, settings.lora, parts))
     model.peft_config[ADAPTER].base_model_name_or_path = settings.model
     return _saving_alone(model)
+
+
+def hold_still(network: nn.Module) -> None:
+    """Let a frozen tower see as it will in use, whatever mode a trainer puts the model in.
+
+    In training mode a batch norm (mini's tower has them) takes the batch's own statistics and changes those that it keeps.
+    """
+    for name, module in network.named_modules():
+        if is_tower(name):
+            module.register_forward_pre_hook(_to_use)
+
+
+def _to_use(tower: nn.Module, inputs: Any) -> None:
+    tower.eval()
 
 
 def lora_config(network: nn.Module, lora: LoraSettings, parts: Iterable[Part]) -> LoraConfig:

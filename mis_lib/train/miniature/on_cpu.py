@@ -19,6 +19,7 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,28 +74,31 @@ def main() -> None:
     if settings.step == "see":
         see(settings.assets, settings.work, augmented=settings.augmented, scenes=settings.scenes)
         return
-    rank, _ = together.join()
-    if rank:  # what the others write is the same, and nobody reads it
-        out = Path(tempfile.mkdtemp())
+    with together.joined() as (rank, _):
+        if rank:  # what the others write is the same, and nobody reads it
+            out = Path(tempfile.mkdtemp())
+        result = _train(settings, out, rank)
+    (out / f"result-{settings.step}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    print(json.dumps(result), flush=True)
+
+
+def _train(settings: argparse.Namespace, out: Path, rank: int) -> dict[str, Any]:
     material = Material(settings.assets, settings.work, settings.shares)
     steps = {"align": align_projector, "widen": widen_projector, "read": train_reader}
     if settings.step in steps:
-        result = steps[settings.step](
+        return steps[settings.step](
             material, settings.start, out, steps=settings.steps, lr=settings.lr, seed=settings.seed
         )
-    else:
-        result = train_base(
-            material,
-            settings.start,
-            out,
-            tokens=settings.tokens,
-            score_items=settings.score_items,
-            lr=settings.lr,
-            seconds=settings.seconds,
-            seed=settings.seed + rank,  # each process draws rows of its own
-        )
-    (out / f"result-{settings.step}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    print(json.dumps(result), flush=True)
+    return train_base(
+        material,
+        settings.start,
+        out,
+        tokens=settings.tokens,
+        score_items=settings.score_items,
+        lr=settings.lr,
+        seconds=settings.seconds,
+        seed=settings.seed + rank,  # each process draws rows of its own
+    )
 
 
 if __name__ == "__main__":

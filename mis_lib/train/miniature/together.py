@@ -5,22 +5,31 @@ processes as PyTorch's launcher does: ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``,
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 
-def join() -> tuple[int, int]:
-    """Join the other processes of this run, where the environment names some.
+@contextmanager
+def joined() -> Iterator[tuple[int, int]]:
+    """Join the other processes of this run, where the environment names some, and leave them at the end.
 
-    Returns:
+    A process that ends without leaving may be aborted by the threads that gloo still has.
+
+    Yields:
         Rank of this process and number of processes; (0, 1) without others.
     """
     if "WORLD_SIZE" not in os.environ:
-        return 0, 1
+        yield 0, 1
+        return
     dist.init_process_group("gloo")
-    return dist.get_rank(), dist.get_world_size()
+    try:
+        yield dist.get_rank(), dist.get_world_size()
+    finally:
+        dist.destroy_process_group()
 
 
 def agree(value: float) -> float:
