@@ -6,7 +6,6 @@ The same call goes on where an interrupted run stopped, and returns at once wher
 function that trains it; the ``method`` of a settings file decides which.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from mis_lib.files import sha256
 from mis_lib.store.runs import folder_digest
 from mis_lib.store.train_runs import TrainRun, open_train_run
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
+from mis_lib.train.processes import main_first
 from mis_lib.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
     digests = {"base": _digest(checkpoint), "data": _digest(data)} | (
         {"start_from": _digest(settings.start_from)} if settings.start_from else {}
     )
-    with main_process_first(settings) as is_main:
+    with main_first(settings.device) as is_main:
         say = console.say if is_main else _silent
         run = open_train_run(
             settings.runs,
@@ -137,19 +137,6 @@ def _train(
         run.finish(outcome.model_dump(mode="json"))
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
     return run.folder
-
-
-@contextmanager
-def main_process_first(settings: TrainSettings) -> Iterator[bool]:
-    """Run the block in the main process, then in the others (``accelerate launch``); yields whether this is the main one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield True
-        return
-    from accelerate import PartialState
-
-    state = PartialState(cpu=settings.device == "cpu")
-    with state.main_process_first():
-        yield state.is_main_process
 
 
 def _silent(message: str) -> None:

@@ -30,6 +30,7 @@ def run_training(
     from mis_lib.commands.train import Interrupted, read_train_settings, train_by
     from mis_lib.configs import dump_settings
     from mis_lib.store.train_runs import TrainRun
+    from mis_lib.train.processes import leave
 
     settings = read_train_settings(config, sets or [])
     if show:
@@ -38,8 +39,10 @@ def run_training(
     try:
         folder = train_by(settings)
     except Interrupted as stop:
+        leave()
         Console(stderr=True, soft_wrap=True).print(str(stop), style="yellow", markup=False, highlight=False)
         raise typer.Exit(stop.status) from stop
+    leave()
     if as_json:
         console.print_json({"run": str(folder), **(TrainRun(folder).result or {})})
     else:
