@@ -125,7 +125,7 @@ def quick_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(mini, "assemble", lambda source: (Part("model.safetensors"), Part("tokenizer.json")))
     monkeypatch.setattr(mini, "merge_base", lambda model, weights: None)
-    monkeypatch.setattr(mini, "merge_names", lambda model, weights: None)
+    monkeypatch.setattr(mini, "merge_tower", lambda model, weights: None)
     return tmp_path
 
 
@@ -161,7 +161,7 @@ def test_what_names_are_worth_must_fit(tmp_path: Path) -> None:
 
     save_file({"worth": torch.zeros(1)}, tmp_path / mini.NAMES_FILE)
     with pytest.raises(ModelError, match=r"does not fit the assembled model: .*'photo'.*reinstall"):
-        mini.merge_names(None, tmp_path)
+        mini.merge_tower(None, tmp_path)
 
 
 def test_the_wrong_weights_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Two further stages of the tower: they compute what they say, leave drawings alone, and are fitted without the language model."""
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +13,13 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import EfficientNetModel
 
+from mis_lib.models.ends import in_end
 from mis_lib.models.reader import HIGHEST, LOWEST, Reader, add_reader, classifier, groups, photo_classes, photo_names
 from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
 from mis_lib.train.miniature.features import FeatureBank
 from mis_lib.train.miniature.pictures import Picture
-from mis_lib.train.miniature.reading import channels, fit_photo, read, train_worth
+from mis_lib.train.miniature.reading import blank_pictures, channels, fit_photo, read, train_worth
 
 WIDTH = 24
 
@@ -62,8 +64,30 @@ def test_a_drawing_is_projected_as_before(model: Any, score: float) -> None:
     features, _ = look(model, images)
     with torch.no_grad():
         wanted = projector.linear_2(F.gelu(projector.linear_1(features).clamp(LOWEST, HIGHEST)))
-    add_reader(model, tower_file(), reader(score))
+    add_reader(model, tower_file(), reader(score), {})
     assert torch.allclose(look(model, images)[1], wanted, atol=1e-4)
+
+
+def test_a_drawing_is_seen_by_its_own_end(model: Any) -> None:
+    images = pixels(data.chelsea(), data.coffee())
+    other = copy.deepcopy(model)
+    tensors = other.model.vision_tower.state_dict()
+    dice = torch.Generator().manual_seed(0)
+    own = {
+        name: value * (1 + 0.1 * torch.rand(value.shape, generator=dice))
+        for name, value in tensors.items()
+        if in_end(name) and name.endswith("weight") and ".squeeze_excite." not in name
+    }
+    other.model.vision_tower.load_state_dict(tensors | own)
+    features, _ = look(other, images)
+    projector = model.model.multi_modal_projector
+    with torch.no_grad():
+        wanted = projector.linear_2(F.gelu(projector.linear_1(features).clamp(LOWEST, HIGHEST)))
+    before = look(model, images)[1]
+    add_reader(model, tower_file(), reader(-3.0), own)
+    found = look(model, images)[1]
+    assert torch.allclose(found, wanted, atol=1e-4)
+    assert not torch.allclose(found, before, atol=0.01)
 
 
 @pytest.mark.parametrize("score", [0.6, 1.0, 5.0])
@@ -77,7 +101,9 @@ def test_a_photograph_is_projected_by_its_names(model: Any, score: float) -> Non
         left = (0.5 * (first(features) - LOWEST) - 4 * score).clamp(
             0, 6
         ) / 0.5 + LOWEST  # silenced from 0 on, step by step
-    add_reader(model, tower_file(), reader(score))
+    name = "encoder.top_conv.weight"  # what the other end makes of it is silenced
+    own = {name: 0.9 * model.model.vision_tower.state_dict()[name]} if score > 1 else {}
+    add_reader(model, tower_file(), reader(score), own)
     assert model.config.vision_config.out_channels[-2:] == [WIDTH + 1008, 1280]
     with torch.no_grad():
         wanted = second(F.gelu(left + F.linear(seen, reader(score).worth)[:, None]))
@@ -112,11 +138,22 @@ def test_photographs_are_told_from_drawings_and_the_unseen_style_takes_no_part()
     table[20:40, :, :50] += 1
     table[40:] *= 100
     bank = FeatureBank([views[row // 20] for row in range(60)], table, "cpu")
-    photo, bias = fit_photo(bank, views[1:2], drawings=100, seed=0)
-    scores = table[:40].mean(1) @ photo + bias
-    assert bool((scores[:20] < 0).all()) and bool((scores[20:] > 0).all())
+    blanks = torch.rand(9, 9, 1280)
+    blanks[..., 100:120] += 1
+    photo, bias = fit_photo(bank, views[1:2], blanks, drawings=100, seed=0)
+    scores = torch.cat([table[:40], blanks]).mean(1) @ photo + bias
+    assert bool((scores[:20] < 0).all()) and bool((scores[20:40] > 0).all())
+    assert bool((scores[40:] < 0).all())
     bank.table[40:] = 0
-    assert torch.equal(fit_photo(bank, views[1:2], drawings=100, seed=0)[0], photo)
+    assert torch.equal(fit_photo(bank, views[1:2], blanks, drawings=100, seed=0)[0], photo)
+
+
+def test_blanks_are_of_one_colour_from_black_to_white() -> None:
+    blanks = blank_pictures(5, 0)
+    assert blanks.shape == (10, 3, 224, 224)
+    assert (blanks == blanks[..., :1, :1]).all()
+    assert (128 * blanks[:5, :, 0, 0] + 127).round().tolist() == [[value] * 3 for value in (0, 64, 128, 191, 255)]
+    assert len(blanks[5:, :, 0, 0].unique()) == 15
 
 
 def test_what_names_are_worth_brings_the_projector_to_their_codes() -> None:

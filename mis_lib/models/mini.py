@@ -25,12 +25,13 @@ from mis_lib.models.wheels import GGUF_SHA256, TOWER_SHA256, check_hash, fetch_g
 ADAPTERS = Path(str(importlib.resources.files("mis_lib.models"))) / "adapters"
 IMAGE_TOKEN = "<image>"
 IMAGE_SIZE = 224
-BASE_FILES = PROJECTOR_FILE, UPDATE_FILE, NAMES_FILE = (
+BASE_FILES = PROJECTOR_FILE, UPDATE_FILE, DRAWINGS_FILE, NAMES_FILE = (
     "projector.safetensors",
     "update.safetensors",
+    "drawings.safetensors",
     "names.safetensors",
 )
-FORMAT = 4  # raise when the way of assembling changes, so that old caches are rebuilt
+FORMAT = 5  # raise when the way of assembling changes, so that old caches are rebuilt
 
 # ChatML as SmolLM2 knows it, without a default system prompt; several images are numbered, as InternVL does
 CHAT_TEMPLATE = (
@@ -88,7 +89,7 @@ def ensure_mini(
             progress("Assembling language model, vision tower and projector")
             model, processor = assemble(source)
             merge_base(model, base_weights())
-            merge_names(model, base_weights())
+            merge_tower(model, base_weights())
             target = work / "mini"
             model.save_pretrained(target)
             processor.save_pretrained(target)
@@ -200,8 +201,8 @@ def merge_base(model: Any, weights: Path) -> None:
         raise ModelError(f"{weights} does not fit the assembled model: {error}; reinstall the package") from error
 
 
-def merge_names(model: Any, weights: Path) -> None:
-    """Let the model read what its tower's classifier sees (``reader``), in place; after ``merge_base``, since the tower changes.
+def merge_tower(model: Any, weights: Path) -> None:
+    """Give the tower its end for drawings (``ends``) and let the model read what its classifier sees (``reader``), in place; after ``merge_base``.
 
     Raises:
         ModelError: the file's tensors do not fit the model.
@@ -211,6 +212,7 @@ def merge_names(model: Any, weights: Path) -> None:
     from mis_lib.models.reader import Reader, add_reader
 
     try:
-        add_reader(model, tower_file(), Reader(**load_file(weights / NAMES_FILE)))
+        reader = Reader(**load_file(weights / NAMES_FILE))
+        add_reader(model, tower_file(), reader, load_file(weights / DRAWINGS_FILE))
     except (TypeError, RuntimeError) as error:
         raise ModelError(f"{weights} does not fit the assembled model: {error}; reinstall the package") from error

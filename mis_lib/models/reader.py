@@ -3,7 +3,7 @@
 EfficientNet-Lite0 comes with a classifier of 1,000 photographed things. Two further stages at the end of the tower keep its answer, in ordinary
 convolutions of transformers' ``EfficientNetModel``, so that the checkpoint stays one that any program loads:
 
-    320 maps -> top convolution, twice: 1,280 features in their places | the same, averaged over the picture
+    two ends (``ends``), each with its top convolution: 1,280 features in their places | 1,280 others, averaged over the picture
              -> the projector's first layer of the former | the classifier's logits and "is it a photograph" from the latter
              -> classes of one name added up; a photograph silences the former, a drawing the names
 
@@ -14,6 +14,7 @@ as before, photographs by their names.
 import csv
 import importlib.resources
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ import torch
 from torch.nn import functional as F
 from transformers import EfficientNetConfig, EfficientNetModel
 
+from mis_lib.models.ends import side_by_side, widened
 from mis_lib.models.tower import SIDE, read_weights, tower_config
 
 CLASSES = 1000
@@ -73,7 +75,7 @@ def classifier(tower_file: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 def reading_config(width: int) -> EfficientNetConfig:
     """The tower's configuration with the two stages; ``width`` is the projector's."""
-    config = tower_config()
+    config = widened(tower_config())
     last, features = config.out_channels[-1], config.hidden_size
     config.in_channels = [*config.in_channels, last, width + SEEN]
     config.out_channels = [*config.out_channels, width + SEEN, features]
@@ -89,22 +91,28 @@ def reading_config(width: int) -> EfficientNetConfig:
 
 
 @torch.no_grad()
-def add_reader(model: Any, tower_file: Path, reader: Reader) -> None:
-    """Give ``model`` the two stages and its projector what a name is worth, in place.
+def add_reader(model: Any, tower_file: Path, reader: Reader, drawings: Mapping[str, torch.Tensor]) -> None:
+    """Give ``model`` the two ends, the two stages, and its projector what a name is worth, in place.
+
+    Args:
+        model: assembled, with the published tower.
+        tower_file: the tower's weights with the classifier.
+        reader: what photographs are read by.
+        drawings: what the end for drawings has of its own.
 
     Raises:
-        RuntimeError: ``reader`` does not fit the projector.
+        RuntimeError: ``reader`` or ``drawings`` does not fit.
     """
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     first, names = projector.linear_1, len(photo_names())
     config = reading_config(first.out_features)
     longer = EfficientNetModel(config).to(first.weight.dtype).eval()
     state, old = longer.state_dict(), tower.state_dict()
-    state |= {name: value for name, value in old.items() if ".top_" not in name}
+    state |= side_by_side(old, drawings)
     for name in state:
         if ".squeeze_excite." in name:
             state[name].fill_(30.0 if name.endswith("expand.bias") else 0.0)  # multiplies by one, as in the tower
-    _looking_stage(state, old, first, *classifier(tower_file), reader)
+    _looking_stage(state, (old, old | dict(drawings)), first, *classifier(tower_file), reader)
     _deciding_stage(state, first.out_features, config.hidden_size)
     longer.load_state_dict(state)
     model.model.vision_tower, model.config.vision_config = longer, config
@@ -117,17 +125,21 @@ def add_reader(model: Any, tower_file: Path, reader: Reader) -> None:
 
 def _looking_stage(
     state: dict[str, Any],
-    old: dict[str, Any],
+    ends: tuple[dict[str, Any], dict[str, Any]],
     first: torch.nn.Linear,
     weight: torch.Tensor,
     bias: torch.Tensor,
     reader: Reader,
 ) -> None:
-    """Features in place and averaged, then the projector's first layer of these, logits and photograph's score (twice) of those."""
-    block, features, width = f"encoder.blocks.{_blocks(old)}", first.in_features, first.out_features
-    state[f"{block}.expansion.expand_conv.weight"] = old["encoder.top_conv.weight"].repeat(2, 1, 1, 1)
+    """Features of a drawing in place and of a photograph averaged, then the projector's first layer of those, logits and photograph's score (twice) of these."""
+    published, tuned = ends
+    block, features, width = f"encoder.blocks.{_blocks(published)}", first.in_features, first.out_features
+    tops = [end["encoder.top_conv.weight"] for end in ends]
+    expanding, last = state[f"{block}.expansion.expand_conv.weight"].zero_(), tops[0].shape[1]
+    expanding[:features, last:], expanding[features:, :last] = tops[1], tops[0]
     for part in ("weight", "bias", "running_mean", "running_var"):
-        state[f"{block}.expansion.expand_bn.{part}"] = old[f"encoder.top_bn.{part}"].repeat(2)
+        norms = [end[f"encoder.top_bn.{part}"] for end in (tuned, published)]
+        state[f"{block}.expansion.expand_bn.{part}"] = torch.cat(norms)
     kernel = state[f"{block}.depthwise_conv.depthwise_conv.weight"].zero_()
     kernel[:features, 0, SIDE - 1, SIDE - 1] = 1
     kernel[features:] = 1 / SIDE**2

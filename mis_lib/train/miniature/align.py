@@ -109,7 +109,9 @@ def nearest(projector: nn.Module, bank: FeatureBank, book: Codebook, pictures: S
     centre = book.codes.mean(0)
     units = F.normalize(book.codes - centre, dim=1)
     right = 0
-    for picture, name in pictures:
-        mean = projector(bank.features([picture], augment=False).float()).mean(1)
-        right += book.names[int((F.normalize(mean - centre, dim=1) @ units.T).argmax())] == name
+    for start in range(0, len(pictures), BATCH):
+        part = pictures[start : start + BATCH]
+        mean = projector(bank.features([picture for picture, _ in part], augment=False).float()).mean(1)
+        found = (F.normalize(mean - centre, dim=1) @ units.T).argmax(1).tolist()
+        right += sum(book.names[at] == name for at, (_, name) in zip(found, part, strict=True))
     return right / len(pictures)

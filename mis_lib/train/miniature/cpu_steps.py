@@ -7,22 +7,26 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional as F
 
 from mis_lib.construct.images import STYLES, UNSEEN_STYLE
-from mis_lib.models.mini import NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
+from mis_lib.models.mini import DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
 from mis_lib.models.reader import CLASSES, classifier, photo_classes, photo_names
+from mis_lib.train.miniature import features
 from mis_lib.train.miniature.align import PROTOTYPES, Codebook, align, codebook, nearest
 from mis_lib.train.miniature.batches import Batches, loader
-from mis_lib.train.miniature.loop import compile_layers, train
+from mis_lib.train.miniature.loop import compile_layers, strip_squeeze_excite, tower_features, train
 from mis_lib.train.miniature.lowrank import LowRankLinear, add_low_rank, save_base
 from mis_lib.train.miniature.material import Material
 from mis_lib.train.miniature.pictures import Picture
-from mis_lib.train.miniature.reading import channels, codes_of, fit_photo, read, train_worth
+from mis_lib.train.miniature.reading import blank_pictures, channels, codes_of, fit_photo, read, train_worth
 from mis_lib.train.miniature.score import naming
+from mis_lib.train.miniature.tuning import End, features_of, tune
 from mis_lib.train.miniature.widen import places, views_by_style, widen
 
-DRAWINGS = 6000  # views that photographs are told apart from
+VIEWS = 6000  # views that photographs are told apart from
+BLANKS = 64  # grey ones, and as many coloured ones
 TURNED = 0.5  # score at which a picture is half a photograph
 TOKENS = 2600  # a batch that two cores' caches still hold
 
@@ -63,15 +67,42 @@ def widen_projector(material: Material, start: Path, out: Path, *, steps: int, l
     return result
 
 
+def tune_end(material: Material, start: Path, out: Path, *, steps: int, lr: float, seed: int) -> dict[str, Any]:
+    """Tune the tower's second end and the projector to drawings, from features midway.
+
+    Beside the weights, ``out`` gets ``features.pt`` and ``names.json``: what the tuned end makes of every picture, for later steps.
+    """
+    merge_base(material.model, start)
+    tower, bank = material.model.model.vision_tower.float(), material.bank
+    strip_squeeze_excite(tower)
+    tower.to(memory_format=torch.channels_last)
+    end, projector = End(tower), material.model.model.multi_modal_projector.float()
+    before = nn.Sequential(copy.deepcopy(end), copy.deepcopy(projector)).requires_grad_(False)
+    book = Codebook(material.drawn, places(before, bank, views_by_style(bank)))
+    result: dict[str, Any] = tune(end, projector.requires_grad_(True), before, bank, steps=steps, lr=lr, seed=seed)
+    tuned = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in end.tensors().items()}
+    _save_projector(projector, start, out)
+    save_file(tuned, out / DRAWINGS_FILE)
+    for style in STYLES:
+        pictures = [(Picture("drawn", number, style), name) for number, name in enumerate(material.drawn)]
+        eyes = (before, nn.Sequential(end, projector))
+        result[style] = [round(nearest(one, bank, book, pictures), 4) for one in eyes]
+    views = {row: view for view, rows in bank.rows.items() for row in rows}
+    features.save(out / "features.pt", [views[row] for row in range(len(views))], features_of(end, bank))
+    _hand_on("names.json", material.work, out)
+    return result
+
+
 def _save_projector(projector: torch.nn.Module, start: Path, out: Path) -> None:
     weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in projector.state_dict().items()}
     save_file(weights, out / PROJECTOR_FILE)
-    _hand_on(UPDATE_FILE, start, out)
+    for name in (UPDATE_FILE, DRAWINGS_FILE):
+        _hand_on(name, start, out)
 
 
 def _hand_on(name: str, start: Path, out: Path) -> None:
-    """Copy what a step leaves as it is."""
-    if out.resolve() != start.resolve():
+    """Copy what a step leaves as it is, if it is there."""
+    if out.resolve() != start.resolve() and (start / name).exists():
         shutil.copy(start / name, out / name)
 
 
@@ -84,7 +115,8 @@ def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: 
     merge_base(material.model, start)
     bank, names = material.bank, photo_names()
     cutouts = [picture for picture, _ in _cutouts(material)]
-    photo, photo_bias = fit_photo(bank, cutouts, drawings=DRAWINGS, seed=seed)
+    blanks = tower_features(material.model.model.vision_tower, blank_pictures(BLANKS, seed))
+    photo, photo_bias = fit_photo(bank, cutouts, blanks, drawings=VIEWS, seed=seed)
     weight, bias = classifier(material.tower_file)
     drawn = [view for view in bank.rows if view.kind == "drawn" and view.style != UNSEEN_STYLE]
     known = [row for view in [*drawn, *cutouts] for row in bank.rows[view]]
@@ -97,7 +129,7 @@ def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: 
     result: dict[str, Any] = dict(losses)
     fitted = {"photo": photo, "photo_bias": photo_bias, "worth": worth.to(torch.bfloat16)}
     save_file(fitted, out / NAMES_FILE)
-    for name in (PROJECTOR_FILE, UPDATE_FILE):
+    for name in (PROJECTOR_FILE, UPDATE_FILE, DRAWINGS_FILE):
         _hand_on(name, start, out)
     held_out = [Picture(kind, number) for kind, number, _ in material.held_out]
     groups = {style: [view for view in bank.rows if view.style == style] for style in STYLES}
@@ -120,6 +152,28 @@ def _cutouts(material: Material) -> list[tuple[Picture, str]]:
 def _codebook(material: Material) -> Codebook:
     others = [name for _, _, name in material.photos + material.held_out]
     return codebook(material.model, material.processor.tokenizer, material.drawn, others)
+
+
+def train_eyes(
+    material: Material, start: Path, out: Path, *, tokens: int, lr: float, seconds: float, seed: int
+) -> dict[str, Any]:
+    """Go on training the projector alone with the language model in the loop, on drawings, so that it is read as it is meant."""
+    merge_base(material.model, start)
+    projector = material.model.model.multi_modal_projector.float().requires_grad_(True)
+    compile_layers(material.model)
+    batches = loader(Batches(lambda seed: material.drawings(seed).row, material.encoder, tokens, seed), 0)
+    return train(
+        material.model.train(),
+        material.bank,
+        batches,
+        list(projector.parameters()),
+        material.encoder.image_id,
+        lr=lr,
+        steps=1_000_000,
+        seconds=seconds,
+        log=out / "train_log.jsonl",
+        save=lambda: _save_projector(projector, start, out),
+    )
 
 
 def train_base(
@@ -156,6 +210,7 @@ def train_base(
         log=out / "train_log.jsonl",
         save=lambda: save_base(out, layers, projector),
     )
+    _hand_on(DRAWINGS_FILE, start, out)
     result["naming"] = naming(
         material.plain(), material.encoder, material.bank, material.drawn, material.held_out, score_items
     )

@@ -12,6 +12,7 @@ from mis_lib.construct.labels import ORDINALS, perceive, with_article
 from mis_lib.train.miniature.pictures import Picture
 
 SHARES = (32, 22, 8, 7, 25, 6)  # of one, two, which, many, help, talk
+NAMING = (35, 45, 10, 10, 0, 0)
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 
 ONE = (

@@ -13,6 +13,7 @@ import torch
 
 from mis_lib.construct.images import STYLES as SCENE_STYLES
 from mis_lib.construct.images import UNSEEN_STYLE, scene
+from mis_lib.models.tower import SIDE
 from mis_lib.train.miniature.loop import TowerBank
 from mis_lib.train.miniature.pictures import SIZE, STYLE_WEIGHTS, Picture, PictureBank
 from mis_lib.train.miniature.prototypes import Prototypes
@@ -110,9 +111,10 @@ def save(path: Path, views: list[Picture], table: torch.Tensor) -> None:
 
 
 def load(path: Path, device: str, tower_file: Path | None = None) -> FeatureBank:
-    """Read what ``save`` wrote, memory-mapped; with the tower's weights the bank makes prototypes of photographs as well."""
+    """Read what ``save`` wrote, memory-mapped; with the tower's weights a bank of its last features makes prototypes of photographs as well."""
     content: dict[str, Any] = torch.load(path, weights_only=True, mmap=True)
     views, table = [Picture(*view) for view in content["views"]], content["table"]
-    return FeatureBank(
-        views, table, device, prototypes=Prototypes(views, table, tower_file) if tower_file is not None else None
-    )
+    prototypes = None
+    if tower_file is not None and table.shape[1] == SIDE**2:
+        prototypes = Prototypes(views, table, tower_file)
+    return FeatureBank(views, table, device, prototypes=prototypes)

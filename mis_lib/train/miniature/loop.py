@@ -51,11 +51,16 @@ class TowerBank:
         """Tower features of pictures, (n, 9, 1280)."""
         return self.look(self.pictures.pixels(pictures, augment=augment))
 
-    @torch.no_grad()
     def look(self, pixels: torch.Tensor) -> torch.Tensor:
         """Tower features (n, 9, 1280) of pixels (n, 3, 224, 224) in the tower's normalisation."""
-        pixels = pixels.to(next(self.tower.parameters()).dtype)
-        return self.tower(pixels.to(memory_format=torch.channels_last)).last_hidden_state.flatten(2).transpose(1, 2)
+        return tower_features(self.tower, pixels)
+
+
+@torch.no_grad()
+def tower_features(tower: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """What ``TowerBank.look`` gives, of any tower."""
+    pixels = pixels.to(next(tower.parameters()).dtype, memory_format=torch.channels_last)
+    return tower(pixels).last_hidden_state.flatten(2).transpose(1, 2)
 
 
 def embed(model: Any, ids: torch.Tensor, features: torch.Tensor | None, image_id: int) -> torch.Tensor:
@@ -132,7 +137,8 @@ def train(
             if used >= 1:
                 break
             for group in optimizer.param_groups:
-                group["lr"] = lr * min(1.0, (done + 1) / 50) * max(0.02, 0.5 * (1 + math.cos(math.pi * used)))
+                warm = min(1.0, max((done + 1) / 50, used / 0.05))
+                group["lr"] = lr * warm * max(0.02, 0.5 * (1 + math.cos(math.pi * used)))
             batch = next(batches)
             loss = answer_loss(model, bank, batch, image_id)
             loss.backward()

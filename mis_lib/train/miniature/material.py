@@ -17,10 +17,11 @@ from mis_lib.train.miniature import distil, features
 from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
 from mis_lib.train.miniature.base import HELD_OUT_CUTOUTS, load_dreams, save_dreams, text_model
 from mis_lib.train.miniature.batches import Encoder
-from mis_lib.train.miniature.curriculum import SHARES, Curriculum
+from mis_lib.train.miniature.curriculum import NAMING, SHARES, Curriculum
 from mis_lib.train.miniature.dream import dream
 from mis_lib.train.miniature.loop import TowerBank, strip_squeeze_excite
 from mis_lib.train.miniature.pictures import PictureBank
+from mis_lib.train.miniature.tuning import Midway
 
 VIEWS = 3  # augmented views of each picture beside the plain one
 SCENES = 4  # views of each drawing as MIS-Mini shows it
@@ -31,6 +32,7 @@ class Material:
     """What every step needs: the assembled model, the names, and which pictures show what."""
 
     def __init__(self, assets: Path, work: Path, shares: Sequence[float] = SHARES) -> None:
+        self.work = work
         self.tower_file = next(assets.glob("*.pth"))
         self.model, processor = assemble(next(assets.glob("*.gguf")), self.tower_file)
         self.model.requires_grad_(False)
@@ -52,6 +54,10 @@ class Material:
     def curriculum(self, seed: int) -> Curriculum:
         """The base's tasks over these pictures."""
         return Curriculum(self.drawn, self.photos, self.distilled, seed, self.shares)
+
+    def drawings(self, seed: int) -> Curriculum:
+        """Naming alone, of drawings alone."""
+        return Curriculum(self.drawn, [], [], seed, NAMING)
 
     def plain(self) -> Any:
         """The model without fused layers, ready to answer."""
@@ -96,7 +102,7 @@ def distil_answers(assets: Path, *, pairs: int, uses: int, chats: int, batch: in
     print({"distilled": len(rows)}, flush=True)
 
 
-def see(assets: Path, work: Path, *, augmented: int = VIEWS, scenes: int = SCENES) -> None:
+def see(assets: Path, work: Path, *, augmented: int = VIEWS, scenes: int = SCENES, midway: bool = False) -> None:
     """Compute the tower's features of all pictures and write them with the names that belong to them.
 
     Args:
@@ -104,13 +110,15 @@ def see(assets: Path, work: Path, *, augmented: int = VIEWS, scenes: int = SCENE
         work: where ``features.pt`` and ``names.json`` go.
         augmented: views of each picture beside the plain one.
         scenes: views of each drawing as MIS-Mini shows it.
+        midway: features (196, 112) where the tower's two ends begin, 44 kB a view, instead of its last ones (9, 1280).
     """
     drawings, drawn = load_drawings(assets)
     cutouts, cutout_names = load_cutouts(assets)
     dreams = load_dreams(work)
     model, _ = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
     pictures = PictureBank(drawings, list(STYLES), cutouts, dreams, "cpu")
-    bank = TowerBank(pictures, model.model.vision_tower)
+    tower = model.model.vision_tower
+    bank = TowerBank(pictures, Midway(tower) if midway else tower)
     views, table = features.see(bank, features.all_pictures(pictures), augmented, drawn, scenes)
     features.save(work / "features.pt", views, table)
     dream_names = json.loads((work / "dream_names.json").read_text(encoding="utf-8")) if len(dreams) else []

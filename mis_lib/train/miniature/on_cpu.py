@@ -6,6 +6,8 @@
     python -m mis_lib.train.miniature.on_cpu align   --assets A --work W --start B      the projector alone: photographs, other styles (5 min)
     python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 3600
     python -m mis_lib.train.miniature.on_cpu widen   --assets A --work W --start B      the projector alone: other styles, where it lies already
+    python -m mis_lib.train.miniature.on_cpu tune    --assets A --work M --start B --out W      the tower's second end; M from ``see --midway``
+    python -m mis_lib.train.miniature.on_cpu eyes    --assets A --work W --start B      the projector alone, with the language model in the loop
     python -m mis_lib.train.miniature.on_cpu read    --assets A --work W --start B      names that the tower's classifier sees; comes last
 
 Two cores do ``base`` faster as two processes of one thread than as one of two: RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command,
@@ -29,7 +31,9 @@ from mis_lib.train.miniature.cpu_steps import (
     TOKENS,
     align_projector,
     train_base,
+    train_eyes,
     train_reader,
+    tune_end,
     widen_projector,
 )
 from mis_lib.train.miniature.curriculum import SHARES
@@ -39,13 +43,13 @@ from mis_lib.train.miniature.material import SCENES, VIEWS, Material, distil_ans
 def main() -> None:
     """Run one step from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("step", choices=("distil", "dream", "see", "align", "base", "widen", "read"))
+    options.add_argument("step", choices=("distil", "dream", "see", "align", "base", "widen", "tune", "eyes", "read"))
     options.add_argument("--assets", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--start", type=Path, help="folder with projector.safetensors and update.safetensors")
     options.add_argument("--out", type=Path, help="default: the work folder")
     options.add_argument("--seconds", type=float, default=720)
-    options.add_argument("--steps", type=int, default=900, help="of align, widen and read")
+    options.add_argument("--steps", type=int, default=900, help="of align, widen, tune and read")
     options.add_argument(
         "--shares", type=float, nargs=6, default=SHARES, help="of rows: one, two, which, many, help, talk"
     )
@@ -57,6 +61,7 @@ def main() -> None:
     options.add_argument("--answer_batch", type=int, default=48, help="of distil: questions answered at once")
     options.add_argument("--augmented", type=int, default=VIEWS, help="of see: augmented views a picture")
     options.add_argument("--scenes", type=int, default=SCENES, help="of see: views of a drawing as MIS-Mini shows it")
+    options.add_argument("--midway", action="store_true", help="of see: features where the tower's ends begin")
     options.add_argument("--lr", type=float, default=5e-4)
     options.add_argument("--seed", type=int, default=0)
     settings = options.parse_args()
@@ -72,7 +77,9 @@ def main() -> None:
         dream_known(settings.assets, settings.work, settings.seed)
         return
     if settings.step == "see":
-        see(settings.assets, settings.work, augmented=settings.augmented, scenes=settings.scenes)
+        see(
+            settings.assets, settings.work, augmented=settings.augmented, scenes=settings.scenes, midway=settings.midway
+        )
         return
     with together.joined() as (rank, _):
         if rank:  # what the others write is the same, and nobody reads it
@@ -84,21 +91,16 @@ def main() -> None:
 
 def _train(settings: argparse.Namespace, out: Path, rank: int) -> dict[str, Any]:
     material = Material(settings.assets, settings.work, settings.shares)
-    steps = {"align": align_projector, "widen": widen_projector, "read": train_reader}
+    steps = {"align": align_projector, "widen": widen_projector, "tune": tune_end, "read": train_reader}
     if settings.step in steps:
         return steps[settings.step](
             material, settings.start, out, steps=settings.steps, lr=settings.lr, seed=settings.seed
         )
-    return train_base(
-        material,
-        settings.start,
-        out,
-        tokens=settings.tokens,
-        score_items=settings.score_items,
-        lr=settings.lr,
-        seconds=settings.seconds,
-        seed=settings.seed + rank,  # each process draws rows of its own
-    )
+    loop = {"tokens": settings.tokens, "lr": settings.lr, "seconds": settings.seconds}
+    loop["seed"] = settings.seed + rank  # each process draws rows of its own
+    if settings.step == "eyes":
+        return train_eyes(material, settings.start, out, **loop)
+    return train_base(material, settings.start, out, score_items=settings.score_items, **loop)
 
 
 if __name__ == "__main__":

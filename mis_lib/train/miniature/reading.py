@@ -18,7 +18,7 @@ from mis_lib.construct.images import UNSEEN_STYLE
 from mis_lib.models.reader import CEILING, FLOOR, LOWEST, SILENCE, STEEPNESS, SURENESS, groups
 from mis_lib.train.miniature.align import SHARPNESS, Codebook
 from mis_lib.train.miniature.features import FeatureBank
-from mis_lib.train.miniature.pictures import Picture
+from mis_lib.train.miniature.pictures import SIZE, Picture
 
 BATCH = 256
 REGULARISATION = 0.001  # scikit-learn's C: 1,280 features and a few hundred photographs
@@ -27,19 +27,34 @@ SURE = 0.5  # of the classifier's probability: from here on its first name must 
 
 
 def fit_photo(
-    bank: FeatureBank, photographs: Iterable[Picture], *, drawings: int, seed: int
+    bank: FeatureBank, photographs: Iterable[Picture], blanks: torch.Tensor, *, drawings: int, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score of being a photograph, (1280,) and (1,): ``photographs`` against ``drawings`` views drawn by lot, the unseen style left out."""
+    """Score of being a photograph, (1280,) and (1,): ``photographs`` against ``drawings`` views drawn by lot, the unseen style left out, and against blanks.
+
+    Args:
+        bank: features of all pictures.
+        photographs: pictures of it that are some.
+        blanks: features of pictures without anything, (n, 9, 1280).
+        drawings: so many views.
+        seed: of the lot.
+    """
     dice = random.Random(seed)
     drawn = [
         row for view, rows in bank.rows.items() if view.kind == "drawn" and view.style != UNSEEN_STYLE for row in rows
     ]
     photos = [row for picture in photographs for row in bank.rows[picture]]
     chosen = dice.sample(drawn, min(drawings, len(drawn)))
-    pooled = bank.table[chosen + photos].float().mean(1).numpy()
-    truth = np.repeat([0, 1], [len(chosen), len(photos)])
+    pooled = torch.cat([blanks.float(), bank.table[chosen + photos].float()]).mean(1).numpy()
+    truth = np.repeat([0, 1], [len(blanks) + len(chosen), len(photos)])
     found = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=500).fit(pooled, truth)
     return torch.tensor(found.coef_[0], dtype=torch.float32), torch.tensor(found.intercept_, dtype=torch.float32)
+
+
+def blank_pictures(number: int, seed: int) -> torch.Tensor:
+    """Pictures of one colour each, (n, 3, 224, 224) in the tower's normalisation: ``number`` grey ones from black to white, as many in colours drawn by lot."""
+    grey = torch.linspace(0, 255, number)[:, None].expand(-1, 3)
+    coloured = 255 * torch.rand(number, 3, generator=torch.Generator().manual_seed(seed))
+    return ((torch.cat([grey, coloured]) - 127) / 128)[..., None, None].expand(-1, -1, SIZE, SIZE)
 
 
 def channels(logits: torch.Tensor, score: torch.Tensor) -> torch.Tensor:

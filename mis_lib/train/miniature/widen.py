@@ -23,6 +23,7 @@ BLENDED, RESTYLED, DROPPED = (
     0.7,
     0.2,
 )  # share of blended views; at most how far to another style; at most how many channels
+PART = 32  # things looked at in one go
 SAMPLE = 800  # views that a style's mean and spread are taken from
 FAINTEST = 0.02  # spread of a channel that a style hardly uses
 
@@ -44,7 +45,9 @@ def places(projector: nn.Module, bank: FeatureBank, views: Views) -> torch.Tenso
     """Where each thing's plain drawings lie: mean projection (things, 576) of its first two views in each of ``TRAINED_STYLES``."""
     things = sorted(views[TRAINED_STYLES[0]])
     rows = [[row for style in TRAINED_STYLES for row in views[style][thing][:2]] for thing in things]
-    return torch.stack([projector(bank.table[found].float()).mean((0, 1)) for found in rows])
+    parts = [rows[start : start + PART] for start in range(0, len(rows), PART)]
+    means = [projector(bank.table[[row for found in part for row in found]].float()).mean(1) for part in parts]
+    return torch.cat(means).unflatten(0, (len(things), -1)).mean(1)
 
 
 def widen(
@@ -75,7 +78,7 @@ def widen(
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 50) * max(0.02, 1 - step / steps)
         things = [dice.randrange(len(goals)) for _ in range(BATCH)]
-        shown = [_two_views(views, thing, dice) for thing in things]
+        shown = [two_views(views, thing, dice) for thing in things]
         plain = bank.table[[row for row, _, _ in shown]].float()
         other = bank.table[[row for _, row, _ in shown]].float()
         strange = _estrange(plain, other, [style for _, _, style in shown], looks, dice, generator)
@@ -96,7 +99,7 @@ def widen(
     return {key: round(float(value), 4) for key, value in zip(("told_apart", "pull", "kept"), last, strict=True)}
 
 
-def _two_views(views: Views, thing: int, dice: random.Random) -> tuple[int, int, str]:
+def two_views(views: Views, thing: int, dice: random.Random) -> tuple[int, int, str]:
     """Rows of two views of a thing, in styles drawn by lot, and the first one's style."""
     styles = [style for style in views if thing in views[style]]
     first, second = dice.choices(styles, [STYLE_WEIGHTS.get(style, 1.0) for style in styles], k=2)

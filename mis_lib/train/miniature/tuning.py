@@ -1,0 +1,145 @@
+"""Tuning the tower's second end to drawings (``mis_lib.models.ends``): what is one thing in ten styles comes to lie in one place.
+
+The tower is frozen up to block 10, whose features (112 maps of 14 x 14, "midway") are computed once. From there the end and the projector are trained
+together, so that every style and view of a thing is projected to where its plain drawings lie already; the language model needs no new
+training. Features of two pictures swap their statistics on the way (MixStyle, Zhou et al. 2021), which is what drawing styles differ in.
+"""
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mis_lib.construct.images import TRAINED_STYLES
+from mis_lib.models.ends import FIRST, in_end
+from mis_lib.train.miniature.align import SHARPNESS
+from mis_lib.train.miniature.features import FeatureBank
+from mis_lib.train.miniature.widen import places, two_views, views_by_style
+
+BATCH, KEPT = 96, 32  # views a step, and plain ones beside them that keep their old projection
+MIXED, DROPPED = 0.7, 0.2  # share of views with mixed statistics; at most how many channels are dropped
+FAINTEST = 1e-3  # added to the spread of a map
+FASTER = 3.0  # the projector's learning rate, in that of the end
+MIDWAY = 14  # rows and columns of the features midway
+
+
+class Midway(nn.Module):
+    """The tower up to where the ends begin: pixels (n, 3, 224, 224) -> (n, 112, 14, 14)."""
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        self.embeddings, self.blocks = tower.embeddings, tower.encoder.blocks[:FIRST]
+
+    def forward(self, pixels: torch.Tensor) -> SimpleNamespace:
+        """Features as ``EfficientNetModel`` would return them."""
+        hidden = self.embeddings(pixels)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return SimpleNamespace(last_hidden_state=hidden)
+
+
+class End(nn.Module):
+    """The rest of the tower: features midway (n, 196, 112) -> (n, 9, 1280). Batch norms keep their statistics."""
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        self.tower = tower.eval().requires_grad_(False)
+
+    def forward(self, midway: torch.Tensor) -> torch.Tensor:
+        """Features in their places, as the projector reads them."""
+        encoder = self.tower.encoder
+        hidden = midway.float().transpose(1, 2).unflatten(2, (MIDWAY, MIDWAY))
+        hidden = hidden.contiguous(memory_format=torch.channels_last)
+        for block in encoder.blocks[FIRST:]:
+            hidden = block(hidden)
+        return encoder.top_activation(encoder.top_bn(encoder.top_conv(hidden))).flatten(2).transpose(1, 2)
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """What may be tuned, by its name in the tower."""
+        return {
+            name: value
+            for name, value in self.tower.named_parameters()
+            if in_end(name) and ".squeeze_excite." not in name
+        }
+
+
+def mix_statistics(midway: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Give most pictures' maps a mean and spread between their own and another picture's; (n, 196, 112)."""
+    number = len(midway)
+    mean, spread = midway.mean(1, keepdim=True), midway.std(1, keepdim=True) + FAINTEST
+    other = torch.randperm(number, generator=generator)
+    share = torch.rand(number, 1, 1, generator=generator)
+    share = torch.where(torch.rand(number, 1, 1, generator=generator) < MIXED, share, 1.0)
+    new_mean = share * mean + (1 - share) * mean[other]
+    new_spread = share * spread + (1 - share) * spread[other]
+    return (midway - mean) / spread * new_spread + new_mean
+
+
+def tune(
+    end: End,
+    projector: nn.Module,
+    before: nn.Module,
+    bank: FeatureBank,
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+) -> dict[str, float]:
+    """Train ``end`` and ``projector`` (float32) in place.
+
+    Args:
+        end: the published one.
+        projector: as it fits the published end.
+        before: both as they were, one after the other; stays as it is.
+        bank: features midway of all pictures, (views, 196, 112).
+        steps: steps of ``BATCH`` views.
+        lr: of the end; falls to nothing in a straight line.
+        seed: makes the run repeatable.
+
+    Returns:
+        Mean losses of the last 100 steps.
+    """
+    dice, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    views = views_by_style(bank)
+    goals = places(before, bank, views)
+    centre, spread = goals.mean(0), goals.var(0).mean()
+    units = F.normalize(goals - centre, dim=1)
+    plain = [rows for style in TRAINED_STYLES for found in views[style].values() for rows in found[:2]]
+    tuned = [value.requires_grad_(True) for value in end.tensors().values()]
+    optimizer = torch.optim.AdamW(
+        [{"params": tuned, "rate": lr}, {"params": [*projector.parameters()], "rate": FASTER * lr}], weight_decay=0.02
+    )
+    history = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["rate"] * min(1.0, (step + 1) / 40) * max(0.02, 1 - step / steps)
+        things = [dice.randrange(len(goals)) for _ in range(BATCH)]
+        shown = bank.table[[two_views(views, thing, dice)[0] for thing in things]].float()
+        features = end(mix_statistics(shown, generator))
+        gone = DROPPED * torch.rand(BATCH, 1, 1, generator=generator)
+        features = features * (torch.rand(BATCH, 1, features.shape[2], generator=generator) > gone) / (1 - gone)
+        mean, truth = projector(features).mean(1), torch.tensor(things)
+        told_apart = F.cross_entropy(SHARPNESS * F.normalize(mean - centre, dim=1) @ units.T, truth)
+        pull = F.mse_loss(mean, goals[truth]) / spread
+        known = bank.table[dice.sample(plain, min(KEPT, len(plain)))]
+        with torch.no_grad():
+            wanted = before(known)
+        kept = F.mse_loss(projector(end(known)), wanted) / wanted.var()
+        loss = told_apart + 0.5 * pull + kept
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append([float(value.detach()) for value in (told_apart, pull, kept)])
+        if step % 100 == 99:
+            print({"step": step + 1, "losses": torch.tensor(history[-100:]).mean(0).tolist()}, flush=True)
+    last = torch.tensor(history[-100:]).mean(0)
+    return {key: round(float(value), 4) for key, value in zip(("told_apart", "pull", "kept"), last, strict=True)}
+
+
+@torch.no_grad()
+def features_of(end: End, bank: FeatureBank) -> torch.Tensor:
+    """What ``end`` makes of every view of a bank of features midway: (views, 9, 1280) in bfloat16."""
+    return torch.cat([end(part).bfloat16() for part in bank.table.split(256)])

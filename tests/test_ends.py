@@ -1,0 +1,126 @@
+"""The tower's two ends: side by side in one tower they compute what each does alone; tuning moves one of them and nothing else."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import EfficientNetModel
+
+from mis_lib.construct.images import draw
+from mis_lib.models.ends import FIRST, in_end, side_by_side, widened
+from mis_lib.models.tower import load_tower, tower_config
+from mis_lib.models.wheels import TOWER_SHA256, tower_file
+from mis_lib.train.miniature.features import FeatureBank
+from mis_lib.train.miniature.loop import strip_squeeze_excite
+from mis_lib.train.miniature.pictures import Picture
+from mis_lib.train.miniature.tuning import End, Midway, features_of, mix_statistics, tune
+
+
+@pytest.fixture(scope="module")
+def published() -> Any:
+    tower = EfficientNetModel(tower_config()).eval()
+    load_tower(tower, tower_file(), TOWER_SHA256)
+    return tower.requires_grad_(False)
+
+
+@pytest.fixture
+def tower(published: Any) -> Any:
+    return copy.deepcopy(published)
+
+
+def disturbed(tower: Any) -> dict[str, torch.Tensor]:
+    """The tensors that an end has of its own, all of them moved."""
+    dice = torch.Generator().manual_seed(0)
+    return {
+        name: value * (1 + 0.2 * torch.rand(value.shape, generator=dice))
+        for name, value in End(tower).tensors().items()
+    }
+
+
+def pixels(number: int = 2) -> torch.Tensor:
+    return torch.randn(number, 3, 224, 224, generator=torch.Generator().manual_seed(1)).cumsum(3) / 10
+
+
+def before_the_top(tower: Any, images: torch.Tensor) -> torch.Tensor:
+    found = []
+    handle = tower.encoder.blocks[-1].register_forward_hook(lambda module, inputs, output: found.append(output))
+    with torch.no_grad():
+        tower(images)
+    handle.remove()
+    return found[0]
+
+
+def test_side_by_side_each_end_computes_what_it_does_alone(published: Any, tower: Any) -> None:
+    own = disturbed(tower)
+    wide = EfficientNetModel(widened(tower_config())).eval()
+    state = wide.state_dict() | side_by_side(published.state_dict(), own)
+    for name in state:
+        if ".squeeze_excite." in name:
+            state[name].fill_(30.0 if name.endswith("expand.bias") else 0.0)
+    wide.load_state_dict(state)
+    tower.load_state_dict(tower.state_dict() | own)
+    both = before_the_top(wide, pixels())
+    assert both.shape == (2, 640, 3, 3)
+    for half, alone in zip(both.chunk(2, 1), (published, tower), strict=True):
+        wanted = before_the_top(alone, pixels())
+        assert torch.allclose(half, wanted, atol=1e-3 * float(wanted.std()))
+    assert not torch.allclose(both[:, :320], both[:, 320:], atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["encoder.blocks.3.projection.project_conv.weight", "encoder.blocks.12.nonsense"])
+def test_what_does_not_belong_to_an_end_is_refused(published: Any, name: str) -> None:
+    with pytest.raises(RuntimeError, match="does not belong to the tower's end"):
+        side_by_side(published.state_dict(), {name: torch.zeros(1)})
+
+
+def test_midway_and_end_are_the_tower(tower: Any) -> None:
+    strip_squeeze_excite(tower)
+    with torch.no_grad():
+        wanted = tower(pixels()).last_hidden_state.flatten(2).transpose(1, 2)
+        midway = Midway(tower)(pixels()).last_hidden_state.flatten(2).transpose(1, 2)
+        assert midway.shape == (2, 196, 112)
+        assert torch.allclose(End(tower)(midway), wanted, atol=1e-4)
+
+
+def test_mixed_statistics_lie_between_two_pictures_and_shapes_stay() -> None:
+    table = torch.randn(400, 196, 3, generator=torch.Generator().manual_seed(0))
+    table[:200] = 3 * table[:200] + 10
+    mixed = mix_statistics(table, torch.Generator().manual_seed(1))
+    mean, spread = mixed.mean(1), mixed.std(1)
+    assert mean.min() > -0.5 and mean.max() < 11
+    assert spread.min() > 0.7 and spread.max() < 4
+    moved = ((mean - table.mean(1)).abs() > 1).any(1).float().mean()
+    assert 0.2 < moved < 0.45  # of seven in ten, half meet their own kind
+    shape, old = ((one - one.mean(1, keepdim=True)) / one.std(1, keepdim=True) for one in (mixed, table))
+    assert torch.allclose(shape, old, atol=0.01)
+
+
+def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any) -> None:
+    strip_squeeze_excite(tower)
+    torch.manual_seed(0)
+    names, styles = ("banana", "key", "candle"), ("openmoji", "twemoji")
+    drawn = np.stack([np.asarray(draw(name, style, 224).convert("RGB")) for style in styles for name in names])
+    drawn = np.concatenate([drawn, 255 - drawn[:3]])  # a strange style: the first one's negatives
+    views = [Picture("drawn", thing, style) for style in (*styles, "fxemoji") for thing in range(3)]
+    shown = (torch.from_numpy(drawn).permute(0, 3, 1, 2).float() - 127) / 128
+    with torch.no_grad():
+        table = Midway(tower)(shown).last_hidden_state.flatten(2).transpose(1, 2)
+    bank = FeatureBank(views, table.bfloat16(), "cpu")
+    end, projector = End(tower), nn.Sequential(nn.Linear(1280, 64), nn.GELU(), nn.Linear(64, 16))
+    before = nn.Sequential(copy.deepcopy(end), copy.deepcopy(projector)).requires_grad_(False)
+    state = {name: value.clone() for name, value in tower.state_dict().items()}
+    result = tune(end, projector, before, bank, steps=12, lr=1e-3, seed=0)
+    assert set(result) == {"told_apart", "pull", "kept"}
+    moved = {name for name, value in tower.state_dict().items() if not torch.equal(value, state[name])}
+    assert moved == set(end.tensors())
+    assert {name.split(".")[2] for name in moved if ".blocks." in name} == {str(at) for at in range(FIRST, 16)}
+    assert all(in_end(name) and "running" not in name for name in moved)
+    features = features_of(end, bank)
+    assert features.shape == (9, 9, 1280) and features.dtype == torch.bfloat16
+    with torch.no_grad():
+        goals = before(bank.table[:6]).mean(1).unflatten(0, (2, 3)).mean(0)
+        was, now = before(bank.table[6:]).mean(1), projector(features[6:].float()).mean(1)
+    assert (now - goals).norm() < 0.8 * (was - goals).norm()
