@@ -26,8 +26,9 @@ def in_end(name: str) -> bool:
 
 def widened(config: EfficientNetConfig) -> EfficientNetConfig:
     """The configuration with both ends, in place: channels from the first of ``STAGES`` on are twice as many."""
-    for stage in STAGES:
-        config.out_channels = [channels * (2 if at == stage else 1) for at, channels in enumerate(config.out_channels)]
+    config.out_channels = [
+        2 * channels if stage in STAGES else channels for stage, channels in enumerate(config.out_channels)
+    ]
     config.in_channels = [config.in_channels[0], *config.out_channels[:-1]]
     return config
 
