@@ -291,6 +291,7 @@ def test_a_draft_and_a_decision_outlast_a_restart_of_the_app(data: Path, tmp_pat
     page.keyboard.type("written while the app was away")
     page.keyboard.press("Control+Enter")
     page.wait_for_timeout(1000)
+    page.goto("about:blank")  # Gradio's page visits the app anew as soon as it is back, which would abort our own visit
     app, _ = serve(data, root, port)
     try:
         page.goto(f"{url}?tab=annotate")
