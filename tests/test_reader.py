@@ -138,12 +138,15 @@ def test_photographs_are_told_from_drawings_and_the_unseen_style_takes_no_part()
     table[20:40, :, :50] += 1
     table[40:] *= 100
     bank = FeatureBank([views[row // 20] for row in range(60)], table, "cpu")
-    blanks = torch.rand(9, 9, 1280)
+    blanks = torch.rand(20, 9, 1280)
+    blanks[..., :50] += 1  # alone they would pass for photographs
     blanks[..., 100:120] += 1
     photo, bias = fit_photo(bank, views[1:2], blanks, drawings=100, seed=0)
-    scores = torch.cat([table[:40], blanks]).mean(1) @ photo + bias
-    assert bool((scores[:20] < 0).all()) and bool((scores[20:40] > 0).all())
-    assert bool((scores[40:] < 0).all())
+    scores = table[:40].mean(1) @ photo + bias
+    assert bool((scores[:20] < 0).all()) and bool((scores[20:] > 0).all())
+    unaware, its_bias = fit_photo(bank, views[1:2], blanks[:0], drawings=100, seed=0)
+    pooled = blanks.mean(1)
+    assert (pooled @ photo + bias).mean() < (pooled @ unaware + its_bias).mean() - 0.2
     bank.table[40:] = 0
     assert torch.equal(fit_photo(bank, views[1:2], blanks, drawings=100, seed=0)[0], photo)
 
