@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tiny_architectures import BUILDERS
+from tiny_architectures import BUILDERS, built
 
 from mis_lib.configs import GenerationSettings
 from mis_lib.files import load_image, read_jsonl, read_records
@@ -31,12 +31,7 @@ SIZES = ((40, 32), (90, 40), (30, 80), (64, 64), (56, 28))
 
 @pytest.fixture(scope="module", params=BUILDERS)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
-    except ImportError as error:
-        pytest.skip(
-            f"the processor of {request.param} needs a package that is not here: {str(error).strip().splitlines()[0]}"
-        )
+    return built(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,15 @@
 """Real architectures at toy size with random weights: InternVL, Qwen2-VL, Qwen2.5-VL, LLaVA-OneVision, Idefics3, SmolVLM.
 
 Configurations and processors are transformers' own, only small; byte-level tokens; the chat templates print what the published ones print around
-images and turns. ``BUILDERS[name](folder)`` writes a checkpoint. The processors of video models need torchvision.
+images and turns. ``built(name, folder)`` writes a checkpoint. The processors of video models need torchvision.
 """
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -188,3 +190,13 @@ def _class(name: str) -> Any:
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     function.__name__: function for function in (internvl, qwen2_vl, qwen2_5_vl, llava_onevision, idefics3, smolvlm)
 }
+
+
+def built(name: str, folder: Path) -> Path:
+    """The checkpoint of an architecture; skips where its processor needs torchvision and there is none, and only there."""
+    try:
+        return BUILDERS[name](folder)
+    except ImportError:
+        if importlib.util.find_spec("torchvision") is not None:
+            raise
+        pytest.skip(f"the processor of {name} needs torchvision: pip install 'mis-workbench[vlm]'")

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mis_lib.models.reader import CLASSES, classifier, photo_classes, photo_name
 from mis_lib.train.miniature import features
 from mis_lib.train.miniature.align import PROTOTYPES, Codebook, align, codebook, nearest
 from mis_lib.train.miniature.batches import Batches, loader
+from mis_lib.train.miniature.curriculum import Row
 from mis_lib.train.miniature.loop import compile_layers, strip_squeeze_excite, tower_features, train
 from mis_lib.train.miniature.lowrank import LowRankLinear, add_low_rank, save_base
 from mis_lib.train.miniature.material import Material
@@ -160,20 +162,10 @@ def train_eyes(
     """Go on training the projector alone with the language model in the loop, on drawings, so that it is read as it is meant."""
     merge_base(material.model, start)
     projector = material.model.model.multi_modal_projector.float().requires_grad_(True)
-    compile_layers(material.model)
-    batches = loader(Batches(lambda seed: material.drawings(seed).row, material.encoder, tokens, seed), 0)
-    return train(
-        material.model.train(),
-        material.bank,
-        batches,
-        list(projector.parameters()),
-        material.encoder.image_id,
-        lr=lr,
-        steps=1_000_000,
-        seconds=seconds,
-        log=out / "train_log.jsonl",
-        save=lambda: _save_projector(projector, start, out),
-    )
+    return _in_the_loop(
+        material, lambda seed: material.drawings(seed).row, list(projector.parameters()), out,
+        tokens=tokens, lr=lr, seconds=seconds, seed=seed, save=lambda: _save_projector(projector, start, out),
+    )  # fmt: skip
 
 
 def train_base(
@@ -196,25 +188,44 @@ def train_base(
         layer.lora_B.data.copy_(factors[f"{name}.lora_B"])
     projector = material.model.model.multi_modal_projector.float().requires_grad_(True)
     projector.load_state_dict({name: value.float() for name, value in load_file(start / PROJECTOR_FILE).items()})
-    compile_layers(material.model)
-    batches = loader(Batches(lambda seed: material.curriculum(seed).row, material.encoder, tokens, seed), 0)
-    result: dict[str, Any] = train(
-        material.model.train(),
-        material.bank,
-        batches,
-        _parameters(layers) + list(projector.parameters()),
-        material.encoder.image_id,
-        lr=lr,
-        steps=1_000_000,
-        seconds=seconds,
-        log=out / "train_log.jsonl",
-        save=lambda: save_base(out, layers, projector),
-    )
+    parameters = _parameters(layers) + list(projector.parameters())
+    result: dict[str, Any] = _in_the_loop(
+        material, lambda seed: material.curriculum(seed).row, parameters, out,
+        tokens=tokens, lr=lr, seconds=seconds, seed=seed, save=lambda: save_base(out, layers, projector),
+    )  # fmt: skip
     _hand_on(DRAWINGS_FILE, start, out)
     result["naming"] = naming(
         material.plain(), material.encoder, material.bank, material.drawn, material.held_out, score_items
     )
     return result
+
+
+def _in_the_loop(
+    material: Material,
+    rows: Callable[[int], Callable[[], Row]],
+    parameters: list[nn.Parameter],
+    out: Path,
+    *,
+    tokens: int,
+    lr: float,
+    seconds: float,
+    seed: int,
+    save: Callable[[], None],
+) -> dict[str, float]:
+    """Train ``parameters`` with the language model in the loop until ``seconds`` are used up; ``rows`` draws the examples of a seed."""
+    compile_layers(material.model)
+    return train(
+        material.model.train(),
+        material.bank,
+        loader(Batches(rows, material.encoder, tokens, seed), 0),
+        parameters,
+        material.encoder.image_id,
+        lr=lr,
+        steps=1_000_000,
+        seconds=seconds,
+        log=out / "train_log.jsonl",
+        save=save,
+    )
 
 
 def _parameters(layers: dict[str, LowRankLinear]) -> list[torch.nn.Parameter]:

@@ -15,9 +15,8 @@ from torch.nn import functional as F
 
 from mis_lib.construct.images import TRAINED_STYLES
 from mis_lib.models.ends import FIRST, in_end
-from mis_lib.train.miniature.align import SHARPNESS
 from mis_lib.train.miniature.features import FeatureBank
-from mis_lib.train.miniature.widen import places, two_views, views_by_style
+from mis_lib.train.miniature.widen import Goals, last_losses, places, two_views, views_by_style
 
 BATCH, KEPT = 96, 32  # views a step, and plain ones beside them that keep their old projection
 MIXED, DROPPED = 0.7, 0.2  # share of views with mixed statistics; at most how many channels are dropped
@@ -104,9 +103,7 @@ def tune(
     """
     dice, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     views = views_by_style(bank)
-    goals = places(before, bank, views)
-    centre, spread = goals.mean(0), goals.var(0).mean()
-    units = F.normalize(goals - centre, dim=1)
+    goals = Goals(places(before, bank, views))
     plain = [rows for style in TRAINED_STYLES for found in views[style].values() for rows in found[:2]]
     tuned = [value.requires_grad_(True) for value in end.tensors().values()]
     optimizer = torch.optim.AdamW(
@@ -116,14 +113,12 @@ def tune(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * min(1.0, (step + 1) / 40) * max(0.02, 1 - step / steps)
-        things = [dice.randrange(len(goals)) for _ in range(BATCH)]
+        things = [dice.randrange(len(goals.places)) for _ in range(BATCH)]
         shown = bank.table[[two_views(views, thing, dice)[0] for thing in things]].float()
         features = end(mix_statistics(shown, generator))
         gone = DROPPED * torch.rand(BATCH, 1, 1, generator=generator)
         features = features * (torch.rand(BATCH, 1, features.shape[2], generator=generator) > gone) / (1 - gone)
-        mean, truth = projector(features).mean(1), torch.tensor(things)
-        told_apart = F.cross_entropy(SHARPNESS * F.normalize(mean - centre, dim=1) @ units.T, truth)
-        pull = F.mse_loss(mean, goals[truth]) / spread
+        told_apart, pull = goals.losses(projector(features).mean(1), torch.tensor(things))
         known = bank.table[dice.sample(plain, min(KEPT, len(plain)))]
         with torch.no_grad():
             wanted = before(known)
@@ -134,9 +129,8 @@ def tune(
         optimizer.step()
         history.append([float(value.detach()) for value in (told_apart, pull, kept)])
         if step % 100 == 99:
-            print({"step": step + 1, "losses": torch.tensor(history[-100:]).mean(0).tolist()}, flush=True)
-    last = torch.tensor(history[-100:]).mean(0)
-    return {key: round(float(value), 4) for key, value in zip(("told_apart", "pull", "kept"), last, strict=True)}
+            print({"step": step + 1, **last_losses(history)}, flush=True)
+    return last_losses(history)
 
 
 @torch.no_grad()

@@ -50,6 +50,29 @@ def places(projector: nn.Module, bank: FeatureBank, views: Views) -> torch.Tenso
     return torch.cat(means).unflatten(0, (len(things), -1)).mean(1)
 
 
+class Goals:
+    """Where each thing is to lie, and how far what is projected is from there.
+
+    Args:
+        places: (things, 576).
+    """
+
+    def __init__(self, places: torch.Tensor) -> None:
+        self.places, self.centre, self.spread = places, places.mean(0), places.var(0).mean()
+        self.units = F.normalize(places - self.centre, dim=1)
+
+    def losses(self, mean: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """How badly mean projections (n, 576) of the things ``truth`` (n,) are told apart by direction, and how far off they are."""
+        told_apart = F.cross_entropy(SHARPNESS * F.normalize(mean - self.centre, dim=1) @ self.units.T, truth)
+        return told_apart, F.mse_loss(mean, self.places[truth]) / self.spread
+
+
+def last_losses(history: list[list[float]]) -> dict[str, float]:
+    """Means over the last 100 steps of the losses of widening and tuning, by name."""
+    last = torch.tensor(history[-100:]).mean(0)
+    return {key: round(float(value), 4) for key, value in zip(("told_apart", "pull", "kept"), last, strict=True)}
+
+
 def widen(
     projector: nn.Module, before: nn.Module, bank: FeatureBank, *, steps: int, lr: float, seed: int
 ) -> dict[str, float]:
@@ -68,23 +91,19 @@ def widen(
     """
     dice, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     views = views_by_style(bank)
-    goals = places(before, bank, views)
-    centre, spread = goals.mean(0), goals.var(0).mean()
-    units = F.normalize(goals - centre, dim=1)
+    goals = Goals(places(before, bank, views))
     looks = {style: _look(bank, rows, dice) for style, rows in views.items()}
     optimizer = torch.optim.AdamW(projector.parameters(), lr=lr, weight_decay=0.02)
     history = []
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 50) * max(0.02, 1 - step / steps)
-        things = [dice.randrange(len(goals)) for _ in range(BATCH)]
+        things = [dice.randrange(len(goals.places)) for _ in range(BATCH)]
         shown = [two_views(views, thing, dice) for thing in things]
         plain = bank.table[[row for row, _, _ in shown]].float()
         other = bank.table[[row for _, row, _ in shown]].float()
         strange = _estrange(plain, other, [style for _, _, style in shown], looks, dice, generator)
-        mean, truth = projector(strange).mean(1), torch.tensor(things)
-        told_apart = F.cross_entropy(SHARPNESS * F.normalize(mean - centre, dim=1) @ units.T, truth)
-        pull = F.mse_loss(mean, goals[truth]) / spread
+        told_apart, pull = goals.losses(projector(strange).mean(1), torch.tensor(things))
         with torch.no_grad():
             wanted = before(plain[:KEPT])
         kept = F.mse_loss(projector(plain[:KEPT]), wanted) / wanted.var()
@@ -94,9 +113,8 @@ def widen(
         optimizer.step()
         history.append([float(value.detach()) for value in (told_apart, pull, kept)])
         if step % 200 == 199:
-            print({"step": step + 1, "losses": torch.tensor(history[-100:]).mean(0).tolist()}, flush=True)
-    last = torch.tensor(history[-100:]).mean(0)
-    return {key: round(float(value), 4) for key, value in zip(("told_apart", "pull", "kept"), last, strict=True)}
+            print({"step": step + 1, **last_losses(history)}, flush=True)
+    return last_losses(history)
 
 
 def two_views(views: Views, thing: int, dice: random.Random) -> tuple[int, int, str]:
