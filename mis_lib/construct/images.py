@@ -70,7 +70,7 @@ def svg_of(name: str, style: str) -> str:
     if style not in STYLES:
         raise DataError(f"unknown drawing style {style!r}; known: {', '.join(STYLES)}")
     codepoints = concepts()[name].codepoints
-    return _noto_svg(codepoints) if style == "noto" else _file_svg(codepoints, style)
+    return sign_svg(codepoints, "Noto Emoji") if style == "noto" else _file_svg(codepoints, style)
 
 
 def scene(name: str, style: str, *, seed: int, size: int = 448) -> Image.Image:
@@ -115,10 +115,11 @@ def _spellings(codepoints: str) -> list[str]:
     ]
 
 
-def _noto_svg(codepoints: str) -> str:
+def sign_svg(codepoints: str, font: str) -> str:
+    """A character of ``font``, as SVG; what shows it must be given the font's file."""
     text = "".join(f"&#x{sign};" for sign in codepoints.split("-"))
-    # 0.78 em fits the font's widest glyph into the square with the margin that the other two styles have
+    # 0.78 em fits Noto's widest glyph into the square with the margin that the other styles have
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
-        f'<text x="50" y="77" font-family="Noto Emoji" font-size="76" text-anchor="middle">{text}</text></svg>'
+        f'<text x="50" y="77" font-family="{font}" font-size="76" text-anchor="middle">{text}</text></svg>'
     )

@@ -4,7 +4,7 @@
 
     FOLDER/  styles.json.xz   every concept as SVG in every style
              cutouts.npz      arr (n, 160, 160, 4), names: photographs on transparent ground (tuxpaint-stamps, GPL-2, training only)
-             SmolLM2-135M-Instruct.Q4_1.gguf   efficientnet-lite0.pth   NotoEmoji.ttf
+             SmolLM2-135M-Instruct.Q4_1.gguf   efficientnet-lite0.pth   NotoEmoji.ttf   Symbola.ttf
 """
 
 import json
@@ -32,13 +32,25 @@ STYLES = (
     "fluent-emoji-flat",
     "fluent-emoji-high-contrast",
     "fxemoji",
+    "streamline-emojis",
+    "arcticons",
+    "symbola",
+    "game-icons",
+    "mdi",
+    "tabler",
+    "ph",
+    "icon-park-outline",
+    "hugeicons",
+    "fa6-solid",
 )
+FONTS = {"noto": "NotoEmoji.ttf", "symbola": "Symbola.ttf"}
+"""Styles whose drawings are characters of a font, which lies in the folder."""
 
 
 def load_drawings(folder: Path) -> tuple[np.ndarray, list[str]]:
     """Draw every concept in every style: uint8 (concepts, styles, 160, 160, 4), transparent where a style lacks one; and the names."""
     table: dict[str, dict[str, str]] = json.loads(lzma.decompress((folder / "styles.json.xz").read_bytes()))
-    paint = partial(_concept, font=str(folder / "NotoEmoji.ttf"))
+    paint = partial(_concept, folder=folder)
     with ProcessPoolExecutor() as pool:
         drawings = np.stack(list(pool.map(paint, table.values(), chunksize=16)))
     return drawings, list(table)
@@ -50,15 +62,15 @@ def load_cutouts(folder: Path) -> tuple[np.ndarray, list[str]]:
     return file["arr"], [str(name) for name in file["names"]]
 
 
-def _concept(svgs: dict[str, str], font: str) -> np.ndarray:
+def _concept(svgs: dict[str, str], folder: Path) -> np.ndarray:
     blank = np.zeros((DRAWING, DRAWING, 4), dtype=np.uint8)
-    return np.stack([_paint(svgs[style], font) if style in svgs else blank for style in STYLES])
+    return np.stack([_paint(svgs[style], style, folder) if style in svgs else blank for style in STYLES])
 
 
-def _paint(svg: str, font: str) -> np.ndarray:
-    png = resvg_py.svg_to_bytes(
-        svg_string=svg, width=DRAWING, height=DRAWING, skip_system_fonts=True, font_files=[font]
-    )
+def _paint(svg: str, style: str, folder: Path) -> np.ndarray:
+    # its own font and no other: what a font lacks stays blank, and is not lent by the style that must not be seen
+    fonts = [str(folder / FONTS[style])] if style in FONTS else None
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=DRAWING, height=DRAWING, skip_system_fonts=True, font_files=fonts)
     image = Image.open(BytesIO(bytes(png))).convert("RGBA")
     square = Image.new("RGBA", (DRAWING, DRAWING), (0, 0, 0, 0))
     square.paste(image, ((DRAWING - image.width) // 2, (DRAWING - image.height) // 2))

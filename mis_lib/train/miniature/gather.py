@@ -1,8 +1,9 @@
 """Fetching the raw material of training into one folder, once: ``python -m mis_lib.train.miniature.gather FOLDER``.
 
-Needs pip, npm and apt-get (Debian or a relative), and the extra ``train``. Helper styles come from npm packages of emoji sets, cut-out photographs from
-Debian's ``tuxpaint-stamps-default`` (GPL-2; used for training only, never shipped). Sets of the Noto family are left out, since
-Noto Emoji is the style that a model must not have seen. Downloads go into FOLDER/downloads and are not fetched twice.
+Needs pip, npm and apt-get (Debian or a relative), and the extra ``train``. Helper styles come from npm packages of emoji and icon sets and from
+Debian's ``fonts-symbola``, cut-out photographs from ``tuxpaint-stamps-default`` (GPL-2; used for training only, never shipped). Sets of the
+Noto family are left out, since Noto Emoji is the style that a model must not have seen. Downloads go into FOLDER/downloads and are not
+fetched twice.
 """
 
 import argparse
@@ -20,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from mis_lib.construct.images import Concept, concepts, svg_of
+from mis_lib.construct.images import Concept, concepts, sign_svg, svg_of
 from mis_lib.errors import ModelError
 from mis_lib.models.wheels import fetch_gguf, tower_file
-from mis_lib.train.miniature.assets import DRAWING
+from mis_lib.train.miniature.assets import DRAWING, FONTS
 
-ICON_SETS = (
+EMOJI_SETS = (
     "emojione",
     "emojione-v1",
     "emojione-monotone",
@@ -35,7 +36,14 @@ ICON_SETS = (
     "fluent-emoji-flat",
     "fluent-emoji-high-contrast",
     "fxemoji",
+    "streamline-emojis",
+    "arcticons",
 )
+PREFIXES = {"arcticons": "emoji-"}  # what a set puts before the names of its emoji
+ICON_SETS = ("game-icons", "mdi", "tabler", "ph", "icon-park-outline", "hugeicons", "fa6-solid")
+ELSEWISE = frozenset({"bat", "cricket", "fly", "label", "mouse", "mouse face", "seal", "turkey"})
+"""Under these names icon sets draw something else, such as the computer's mouse."""
+SYMBOLA, SYMBOLA_FONT = "fonts-symbola", Path("usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf")
 STAMPS = "tuxpaint-stamps-default"
 STAMPS_FOLDER = Path("usr/share/tuxpaint/stamps")
 
@@ -48,7 +56,8 @@ def gather(folder: Path, say: Callable[[str], None]) -> None:
         shutil.move(fetch_gguf(downloads, say), folder)
     shutil.copy(tower_file(), folder / "efficientnet-lite0.pth")
     font = Path(str(importlib.resources.files("manimgx_fonts"))) / "NotoEmoji[wght].ttf"
-    shutil.copy(font, folder / "NotoEmoji.ttf")
+    shutil.copy(font, folder / FONTS["noto"])
+    shutil.copy(debian_package(SYMBOLA, downloads) / SYMBOLA_FONT, folder / FONTS["symbola"])
     say("Collecting drawings in every style")
     table = json.dumps(dict(styles(downloads))).encode()
     (folder / "styles.json.xz").write_bytes(lzma.compress(table))
@@ -59,16 +68,26 @@ def gather(folder: Path, say: Callable[[str], None]) -> None:
 
 def styles(downloads: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (concept, SVG by style) for every concept; a style that lacks it is left out."""
-    packages = {name: npm_package(f"@iconify-json/{name}", downloads) for name in ICON_SETS}
-    icons = {name: json.loads((path / "icons.json").read_text(encoding="utf-8")) for name, path in packages.items()}
+    sets = {name: npm_package(f"@iconify-json/{name}", downloads) for name in (*EMOJI_SETS, *ICON_SETS)}
+    icons = {name: json.loads((path / "icons.json").read_text(encoding="utf-8")) for name, path in sets.items()}
     black = npm_package("openmoji@17.0.0", downloads) / "black" / "svg"
     slugs = spoken_names()
+    font = ImageFont.truetype(debian_package(SYMBOLA, downloads) / SYMBOLA_FONT, size=40)
     for name, concept in concepts().items():
         drawn = {style: svg_of(name, style) for style in ("openmoji", "twemoji", "noto")}
         names = [*slugs.get(concept.codepoints.replace("-FE0F", ""), []), slug(name)]
-        drawn |= {style: svg for style, table in icons.items() if (svg := icon(table, names))}
+        for style, table in icons.items():
+            if style in ICON_SETS:  # sets of signs for programs: only what bears the very name
+                sought = [] if name in ELSEWISE else [slug(name)]
+            else:
+                sought = [PREFIXES.get(style, "") + one for one in names]
+            if svg := icon(table, sought):
+                drawn[style] = svg
         if svg := black_svg(black, concept):
             drawn["openmoji-black"] = svg
+        sign = concept.codepoints.replace("-FE0F", "")
+        if "-" not in sign and has_sign(font, chr(int(sign, 16))):
+            drawn["symbola"] = sign_svg(sign, "Symbola")
         yield name, drawn
 
 
@@ -89,6 +108,25 @@ def npm_package(name: str, downloads: Path) -> Path:
         with tarfile.open(downloads / done.stdout.strip().splitlines()[-1]) as archive:
             archive.extractall(target, filter="data")
     return target / "package"
+
+
+def debian_package(name: str, downloads: Path) -> Path:
+    """Fetch and unpack a Debian package; returns the folder that stands for ``/``.
+
+    Raises:
+        ModelError: apt-get or dpkg-deb is missing or fails.
+    """
+    target = downloads / name
+    if not target.exists():
+        try:
+            subprocess.run(["apt-get", "download", name], cwd=downloads, check=True, capture_output=True)
+            package = next(downloads.glob(f"{name}_*.deb"))
+            subprocess.run(["dpkg-deb", "-x", str(package), str(target)], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ModelError(
+                f"apt-get could not fetch {name}: {error}; this stage needs Debian or a relative"
+            ) from error
+    return target
 
 
 def spoken_names() -> dict[str, list[str]]:
@@ -123,6 +161,17 @@ def icon(table: dict[str, Any], names: list[str]) -> str | None:
     return None
 
 
+def has_sign(font: ImageFont.FreeTypeFont, sign: str) -> bool:
+    """Whether a font draws ``sign`` otherwise than a sign that no font has."""
+
+    def drawn(character: str) -> bytes:
+        paper = Image.new("L", (64, 64))
+        ImageDraw.Draw(paper).text((2, 2), character, font=font, fill=255)
+        return paper.tobytes()
+
+    return drawn(sign) != drawn("\U0010ffff")
+
+
 def black_svg(folder: Path, concept: Concept) -> str | None:
     """OpenMoji's black line drawing of a concept."""
     bare = concept.codepoints.replace("-FE0F", "")
@@ -133,16 +182,7 @@ def black_svg(folder: Path, concept: Concept) -> str | None:
 
 def cutouts(downloads: Path) -> tuple[np.ndarray, list[str]]:
     """Photographs on transparent ground, fitted into 150 of 160 pixels: uint8 (n, 160, 160, 4), and their names."""
-    stamps = downloads / STAMPS
-    if not stamps.exists():
-        try:
-            subprocess.run(["apt-get", "download", STAMPS], cwd=downloads, check=True, capture_output=True)
-            package = next(downloads.glob(f"{STAMPS}_*.deb"))
-            subprocess.run(["dpkg-deb", "-x", str(package), str(stamps)], check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise ModelError(
-                f"apt-get could not fetch {STAMPS}: {error}; this stage needs Debian or a relative"
-            ) from error
+    stamps = debian_package(STAMPS, downloads)
     text = importlib.resources.files("mis_lib.train.miniature").joinpath("cutouts.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(text)))
     return np.stack([_fitted(stamps / STAMPS_FOLDER / row["file"]) for row in rows]), [row["name"] for row in rows]

@@ -18,7 +18,11 @@ STYLE_WEIGHTS = {
     "openmoji-black": 2.0,
     "fluent-emoji-high-contrast": 2.0,
     "emojione-monotone": 2.0,
+    "symbola": 2.0,
+    "arcticons": 2.0,
 }  # the styles of MIS-Mini are seen more often than the helpers around them, line art (as the unseen style is) more than coloured helpers
+
+LINES, GREYS = 0.3, 0.1  # shares of augmented drawings that become line art and grey
 
 
 class Picture(NamedTuple):
@@ -147,8 +151,11 @@ def _stylised(drawing: torch.Tensor) -> torch.Tensor:
     grey = (drawing[:, :3] * weights).sum(1, keepdim=True)
     sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=drawing.device)
     edges = F.conv2d(F.avg_pool2d(grey + 1 - alpha, 3, 1, 1), torch.stack([sobel, sobel.T])[:, None], padding=1)
-    ink = (F.max_pool2d(edges.square().sum(1, keepdim=True).sqrt(), 3, 1, 1) * 1.5).clamp(0, 1)
+    edges = edges.square().sum(1, keepdim=True).sqrt()
+    lot = torch.rand(len(drawing), 1, 1, 1, device=drawing.device)
+    thick = torch.where(lot < 0.5, F.max_pool2d(edges, 3, 1, 1), F.max_pool2d(edges, 5, 1, 2))
+    ink = (thick * 1.5).clamp(0, 1)
     lines = torch.cat([torch.zeros_like(drawing[:, :3]), ink], 1)
     greys = torch.cat([grey.expand(-1, 3, -1, -1), alpha], 1)
     lot = torch.rand(len(drawing), 1, 1, 1, device=drawing.device)
-    return torch.where(lot < 0.1, lines, torch.where(lot < 0.2, greys, drawing))
+    return torch.where(lot < LINES, lines, torch.where(lot < LINES + GREYS, greys, drawing))

@@ -1,0 +1,90 @@
+"""Raw material of training: which drawing belongs to which concept and style, and that the unseen style lends none of its own."""
+
+import importlib.resources
+import json
+import lzma
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ImageFont
+
+from mis_lib.construct.images import concepts, sign_svg, svg_of
+from mis_lib.errors import ModelError
+from mis_lib.train.miniature import gather
+from mis_lib.train.miniature.assets import FONTS, STYLES, load_drawings
+
+NOTO = Path(str(importlib.resources.files("manimgx_fonts"))) / "NotoEmoji[wght].ttf"
+LETTERS = next(Path(str(importlib.resources.files("gradio"))).rglob("KaTeX_Main-Regular.*.ttf"))
+SETS = {name: {"icons": {}} for name in (*gather.EMOJI_SETS, *gather.ICON_SETS)}
+
+
+def table(**icons: str) -> dict[str, object]:
+    return {"width": 24, "height": 24, "icons": {name: {"body": body} for name, body in icons.items()}}
+
+
+@pytest.fixture
+def downloads(tmp_path: Path) -> Path:
+    """What npm and apt-get would have fetched, all of it empty but for a font of letters."""
+    for name, icons in SETS.items():
+        package = tmp_path / f"iconify-json-{name}" / "package"
+        package.mkdir(parents=True)
+        (package / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
+    (tmp_path / "openmoji-17-0-0" / "package" / "black" / "svg").mkdir(parents=True)
+    font = tmp_path / gather.SYMBOLA / gather.SYMBOLA_FONT
+    font.parent.mkdir(parents=True)
+    shutil.copy(LETTERS, font)
+    return tmp_path
+
+
+def put(downloads: Path, name: str, icons: dict[str, object]) -> None:
+    path = downloads / f"iconify-json-{name}" / "package" / "icons.json"
+    path.write_text(json.dumps(icons), encoding="utf-8")
+
+
+def test_signs_for_programs_are_taken_by_their_very_name_only(downloads: Path) -> None:
+    pytest.importorskip("emoji", reason="the extra 'train' is not installed")
+    put(downloads, "mdi", table(cat="<path/>", mouse="<path/>", egg="<path/>"))
+    put(downloads, "emojione", table(mouse="<path/>"))
+    drawn = dict(gather.styles(downloads))
+    assert set(drawn) == set(concepts())
+    assert {name for name, styles in drawn.items() if "mdi" in styles} == {"cat", "cat face", "egg"}
+    assert "emojione" in drawn["mouse"]  # in a set of emoji it is the animal
+    assert not any("symbola" in styles for styles in drawn.values())  # letters only
+
+
+def test_a_set_may_put_a_word_before_its_emoji(downloads: Path) -> None:
+    pytest.importorskip("emoji", reason="the extra 'train' is not installed")
+    put(downloads, "arcticons", table(**{"emoji-cat": "<path/>", "dog": "<path/>"}))
+    drawn = dict(gather.styles(downloads))
+    assert {name for name, styles in drawn.items() if "arcticons" in styles} >= {"cat"}
+    assert "arcticons" not in drawn["dog"]
+
+
+def test_a_font_is_asked_what_it_draws() -> None:
+    font = ImageFont.truetype(NOTO, size=40)
+    assert gather.has_sign(font, "\U0001f431")
+    assert not gather.has_sign(font, "\U0010fffe")
+    assert not gather.has_sign(ImageFont.truetype(LETTERS, size=40), "\U0001f431")
+
+
+def test_the_unseen_styles_font_lends_nothing(tmp_path: Path) -> None:
+    shutil.copy(NOTO, tmp_path / FONTS["noto"])
+    shutil.copy(LETTERS, tmp_path / FONTS["symbola"])
+    drawn = {"noto": svg_of("cat", "noto"), "symbola": sign_svg(concepts()["cat"].codepoints, "KaTeX_Main")}
+    (tmp_path / "styles.json.xz").write_bytes(lzma.compress(json.dumps({"cat": drawn}).encode()))
+    drawings, names = load_drawings(tmp_path)
+    assert names == ["cat"]
+    ink = {style: int(np.count_nonzero(drawings[0, at, ..., 3])) for at, style in enumerate(STYLES)}
+    assert ink["noto"] > 1000
+    cat = drawings[0, STYLES.index("noto"), ..., 3].astype(int)
+    lent = np.abs(drawings[0, STYLES.index("symbola"), ..., 3].astype(int) - cat)
+    assert np.count_nonzero(lent > 64) > 0.5 * np.count_nonzero(cat > 64)
+    assert all(ink[style] == 0 for style in STYLES if style not in drawn)
+
+
+def test_without_apt_get_the_message_says_what_this_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ModelError, match=r"fonts-symbola.*Debian"):
+        gather.debian_package("fonts-symbola", tmp_path)
