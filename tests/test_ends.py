@@ -81,7 +81,7 @@ def test_midway_and_end_are_the_tower(tower: Any) -> None:
     with torch.no_grad():
         wanted = tower(pixels()).last_hidden_state.flatten(2).transpose(1, 2)
         midway = Midway(tower)(pixels()).last_hidden_state.flatten(2).transpose(1, 2)
-        assert midway.shape == (2, 196, 112)
+        assert midway.shape == (2, 196, 80)
         assert torch.allclose(End(tower)(midway), wanted, atol=1e-4)
 
 

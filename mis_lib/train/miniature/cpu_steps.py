@@ -22,7 +22,16 @@ from mis_lib.train.miniature.loop import compile_layers, strip_squeeze_excite, t
 from mis_lib.train.miniature.lowrank import LowRankLinear, add_low_rank, save_base
 from mis_lib.train.miniature.material import Material
 from mis_lib.train.miniature.pictures import Picture
-from mis_lib.train.miniature.reading import blank_pictures, channels, codes_of, fit_photo, read, train_worth
+from mis_lib.train.miniature.reading import (
+    blank_pictures,
+    channels,
+    codes_of,
+    fit_photo,
+    mean_score,
+    name_averages,
+    read,
+    train_worth,
+)
 from mis_lib.train.miniature.score import naming
 from mis_lib.train.miniature.tuning import End, features_of, tune
 from mis_lib.train.miniature.widen import places, views_by_style, widen
@@ -30,6 +39,7 @@ from mis_lib.train.miniature.widen import places, views_by_style, widen
 VIEWS = 6000  # views that photographs are told apart from
 BLANKS = 64  # grey ones, and as many coloured ones
 TURNED = 0.5  # score at which a picture is half a photograph
+PART = 256  # pictures classified in one go
 TOKENS = 2600  # a batch that two cores' caches still hold
 
 
@@ -123,10 +133,15 @@ def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: 
     drawn = [view for view in bank.rows if view.kind == "drawn" and view.style != UNSEEN_STYLE]
     known = [row for view in [*drawn, *cutouts] for row in bank.rows[view]]
     made = [Picture("prototype", number % CLASSES) for number in range(PROTOTYPES)]
-    pooled = torch.cat([bank.table[known].float().mean(1), bank.features(made, augment=True).float().mean(1)])
     second = material.model.model.multi_modal_projector.linear_2.float()
     codes = codes_of(_codebook(material), names)
-    logits = F.linear(pooled, weight, bias)
+
+    def classified(looks: torch.Tensor) -> torch.Tensor:
+        """Logits of every place, in half the memory."""
+        parts = [F.linear(part.float(), weight, bias).bfloat16() for part in looks.split(PART)]
+        return torch.cat(parts)
+
+    logits = torch.cat([classified(bank.table[known]), classified(bank.features(made, augment=True))])
     worth, losses = train_worth(second, logits, codes, steps=steps, lr=lr, seed=seed)
     result: dict[str, Any] = dict(losses)
     fitted = {"photo": photo, "photo_bias": photo_bias, "worth": worth.to(torch.bfloat16)}
@@ -136,12 +151,11 @@ def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: 
     held_out = [Picture(kind, number) for kind, number, _ in material.held_out]
     groups = {style: [view for view in bank.rows if view.style == style] for style in STYLES}
     looks = {
-        group: bank.features(views, augment=False).float().mean(1)
-        for group, views in {**groups, "cutouts": held_out}.items()
+        group: bank.features(views, augment=False).float() for group, views in {**groups, "cutouts": held_out}.items()
     }
-    scores = {group: look @ photo + photo_bias for group, look in looks.items()}
+    scores = {group: mean_score(look @ photo + photo_bias) for group, look in looks.items()}
     result |= {group: round(float((score > TURNED).float().mean()), 4) for group, score in scores.items()}
-    seen = channels(F.linear(looks["cutouts"], weight, bias), scores["cutouts"])
+    seen = channels(name_averages(classified(looks["cutouts"]).float()), scores["cutouts"])
     read_as = torch.cdist(read(second, worth, seen), codes).argmin(1).tolist()
     right = [names[at] == name for at, (_, _, name) in zip(read_as, material.held_out, strict=True)]
     return {**result, "cutouts_named": round(sum(right) / len(right), 4)}

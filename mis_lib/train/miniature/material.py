@@ -110,7 +110,7 @@ def see(assets: Path, work: Path, *, augmented: int = VIEWS, scenes: int = SCENE
         work: where ``features.pt`` and ``names.json`` go.
         augmented: views of each picture beside the plain one.
         scenes: views of each drawing as MIS-Mini shows it.
-        midway: features (196, 112) where the tower's two ends begin, 44 kB a view, instead of its last ones (9, 1280).
+        midway: features (196, 80) where the tower's two ends begin, 31 kB a view, instead of its last ones (9, 1280).
     """
     drawings, drawn = load_drawings(assets)
     cutouts, cutout_names = load_cutouts(assets)

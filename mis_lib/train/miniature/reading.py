@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mis_lib.construct.images import UNSEEN_STYLE
-from mis_lib.models.reader import CEILING, FLOOR, LOWEST, SILENCE, STEEPNESS, SURENESS, groups
+from mis_lib.models.reader import CEILING, FLOOR, GAIN, LOWEST, MIDDLE, SILENCE, SPREAD, STEEPNESS, SURENESS, groups
 from mis_lib.train.miniature.align import SHARPNESS, Codebook
 from mis_lib.train.miniature.features import FeatureBank
 from mis_lib.train.miniature.pictures import SIZE, Picture
@@ -23,7 +23,8 @@ from mis_lib.train.miniature.pictures import SIZE, Picture
 BATCH = 256
 REGULARISATION = 0.001  # scikit-learn's C: 1,280 features and a few hundred photographs
 CONTRAST = 0.7, 1.4  # logits are scaled by lot: photographs are surer than what there is to train on
-SURE = 0.5  # of the classifier's probability: from here on its first name must be the one that is read
+SHARPER = 8.0  # names' averages become probabilities by a softmax of so much of them
+SURE = 0.5  # of that probability: from here on the first name must be the one that is read
 
 
 def fit_photo(
@@ -57,12 +58,21 @@ def blank_pictures(number: int, seed: int) -> torch.Tensor:
     return ((torch.cat([grey, coloured]) - 127) / 128)[..., None, None].expand(-1, -1, SIZE, SIZE)
 
 
-def channels(logits: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
-    """What the tower's last stage makes of logits (n, 1000) and scores (n,): how much a photograph, how much each name; (n, 1 + names), 0 to 6."""
+def name_averages(logits: torch.Tensor) -> torch.Tensor:
+    """How sure each name is on average over the places: (n, names) from logits (n, places, 1000)."""
+    return ((STEEPNESS * (logits - FLOOR)).clamp(0, CEILING) @ groups().T).mean(1)
+
+
+def mean_score(scores: torch.Tensor) -> torch.Tensor:
+    """The score of being a photograph (n,), from that of each place (n, places)."""
+    return ((MIDDLE + SPREAD * scores).clamp(0, CEILING).mean(1) - MIDDLE) / SPREAD
+
+
+def channels(averages: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+    """What the tower's last stage makes of names' averages and scores (n,): how much a photograph, how much each name; (n, 1 + names), 0 to 6."""
     photo = (SURENESS * score).clamp(0, CEILING)[:, None]
     silence = SILENCE * (SURENESS * (1 - score)).clamp(0, CEILING)[:, None]
-    classes = (STEEPNESS * (logits - FLOOR)).clamp(0, CEILING)
-    return torch.cat([photo, (classes @ groups().T - silence).clamp(0, CEILING)], 1)
+    return torch.cat([photo, ((GAIN * averages).clamp(0, CEILING) - silence).clamp(0, CEILING)], 1)
 
 
 def read(second: nn.Linear, worth: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -77,7 +87,7 @@ def train_worth(
 
     Args:
         second: the projector's second layer (float32), which stays as it is.
-        logits: the classifier's, (n, 1000), of whatever pictures there are.
+        logits: the classifier's in each place, (n, places, 1000), of whatever pictures there are.
         codes: where each name is read, (names, 576), in the order of ``photo_names``.
         steps: steps of ``BATCH`` pictures and as many names alone.
         lr: falls to nothing in a straight line.
@@ -87,7 +97,7 @@ def train_worth(
         ``worth`` (576, 1 + names), and mean losses of the last 100 steps.
     """
     generator = torch.Generator().manual_seed(seed)
-    names, table = len(codes), groups()
+    names = len(codes)
     worth = torch.zeros(second.in_features, 1 + names)
     worth[:, 0] = -LOWEST / CEILING  # a sure photograph starts where GELU has a slope
     worth.requires_grad_(True)
@@ -99,15 +109,15 @@ def train_worth(
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 50) * max(0.02, 1 - step / steps)
         lots = torch.randint(len(logits), (BATCH,), generator=generator)
-        contrast = torch.empty(BATCH, 1).uniform_(*CONTRAST, generator=generator)
-        shown = contrast * logits[lots]
+        contrast = torch.empty(BATCH, 1, 1).uniform_(*CONTRAST, generator=generator)
+        averages = name_averages(contrast * logits[lots].float())
         score = torch.empty(2 * BATCH).uniform_(0.75, 2.5, generator=generator)
         alone = torch.randint(names, (BATCH,), generator=generator)
         strength = torch.empty(BATCH, 1).uniform_(0.5, CEILING, generator=generator)
         one = F.one_hot(alone, names).float()
-        seen = channels(shown, score[:BATCH])
+        seen = channels(averages, score[:BATCH])
         only = torch.cat([(SURENESS * score[BATCH:, None]).clamp(max=CEILING), strength * one], 1)
-        told = torch.cat([shown.softmax(1) @ table.T, one])
+        told = torch.cat([(SHARPER * averages).softmax(1), one])
         given = read(second, worth, torch.cat([seen, only]))
         sure, name = told.max(1)
         apart = F.cross_entropy(SHARPNESS * F.normalize(given - centre, dim=1) @ units.T, name, reduction="none")

@@ -1,6 +1,6 @@
 """Tuning the tower's second end to drawings (``mis_lib.models.ends``): what is one thing in ten styles comes to lie in one place.
 
-The tower is frozen up to block 10, whose features (112 maps of 14 x 14, "midway") are computed once. From there the end and the projector are trained
+The tower is frozen up to block 7, whose features (80 maps of 14 x 14, "midway") are computed once. From there the end and the projector are trained
 together, so that every style and view of a thing is projected to where its plain drawings lie already; the language model needs no new
 training. Features of two pictures swap their statistics on the way (MixStyle, Zhou et al. 2021), which is what drawing styles differ in.
 """
@@ -26,7 +26,7 @@ MIDWAY = 14  # rows and columns of the features midway
 
 
 class Midway(nn.Module):
-    """The tower up to where the ends begin: pixels (n, 3, 224, 224) -> (n, 112, 14, 14)."""
+    """The tower up to where the ends begin: pixels (n, 3, 224, 224) -> (n, 80, 14, 14)."""
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Midway(nn.Module):
 
 
 class End(nn.Module):
-    """The rest of the tower: features midway (n, 196, 112) -> (n, 9, 1280). Batch norms keep their statistics."""
+    """The rest of the tower: features midway (n, 196, 80) -> (n, 9, 1280). Batch norms keep their statistics."""
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class End(nn.Module):
 
 
 def mix_statistics(midway: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Give most pictures' maps a mean and spread between their own and another picture's; (n, 196, 112)."""
+    """Give most pictures' maps a mean and spread between their own and another picture's; (n, 196, 80)."""
     number = len(midway)
     mean, spread = midway.mean(1, keepdim=True), midway.std(1, keepdim=True) + FAINTEST
     other = torch.randperm(number, generator=generator)
@@ -93,7 +93,7 @@ def tune(
         end: the published one.
         projector: as it fits the published end.
         before: both as they were, one after the other; stays as it is.
-        bank: features midway of all pictures, (views, 196, 112).
+        bank: features midway of all pictures, (views, 196, 80).
         steps: steps of ``BATCH`` views.
         lr: of the end; falls to nothing in a straight line.
         seed: makes the run repeatable.
