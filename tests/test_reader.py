@@ -1,4 +1,4 @@
-"""Two further stages of the tower: they compute what they say, leave drawings alone, and are fitted without the language model."""
+"""Three further stages of the tower: they compute what they say, leave drawings alone, and are fitted without the language model."""
 
 import copy
 from types import SimpleNamespace
@@ -200,7 +200,7 @@ def test_what_names_are_worth_brings_the_projector_to_their_codes() -> None:
     torch.manual_seed(0)
     names, second = len(photo_names()), nn.Linear(128, 64).requires_grad_(False)
     codes = second(F.gelu(torch.randn(names, 128)))
-    logits = 5 * torch.randn(500, 9, 1000)
+    logits = 5 * torch.randn(500, 2, 1000)
     worth, losses = train_worth(second, logits, codes, steps=150, lr=3e-2, seed=0)
     alone = torch.cat([torch.full((names, 1), 6.0), 5 * torch.eye(names)], 1)
     nearest = torch.cdist(read(second, worth, alone), codes).argmin(1)
