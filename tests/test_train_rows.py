@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import tiny_checkpoint
 from tiny_rows import tiny_rows
+from torch.nn import functional as F
 from transformers import AutoProcessor
 
 from mis_lib.analysis.cot import segment
@@ -18,7 +19,7 @@ from mis_lib.files import load_image, read_records
 from mis_lib.prompts import user_message
 from mis_lib.schema import Sample
 from mis_lib.train.collate import collate
-from mis_lib.train.packing import PackedRows
+from mis_lib.train.packing import PackedRows, packed_attention
 from mis_lib.train.plan import Plan
 from mis_lib.train.preparing import plan_of
 from mis_lib.train.rows import IGNORED, NO_SEGMENT, SEGMENTS, Encoder, Place, varied
@@ -179,8 +180,19 @@ def test_vision_tensors_of_different_shapes_are_filled_up() -> None:
 def test_places_of_packed_rows() -> None:
     rows = PackedRows.of([2, 3])
     assert rows.starts.tolist() == [0, 2, 5]
-    assert rows.below.tolist() == [[0, 1, 5], [2, 3, 4]]  # 5: nothing stands there
-    assert rows.above.tolist() == [0, 1, 3, 4, 5]
+    assert rows.lengths == (2, 3)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1e-9])
+def test_no_row_attends_to_another_nor_to_what_comes_later(dropout: float) -> None:
+    torch.manual_seed(0)
+    lengths = [3, 7, 1]
+    states = [torch.randn(1, heads, sum(lengths), 4) for heads in (6, 2, 2)]
+    found, _ = packed_attention(None, *states, None, packed_rows=PackedRows.of(lengths), dropout=dropout)
+    row_of = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    allowed = (row_of[:, None] == row_of) & torch.ones(11, 11, dtype=torch.bool).tril()
+    wanted = F.scaled_dot_product_attention(*states, attn_mask=allowed, enable_gqa=True)
+    assert torch.allclose(found, wanted.transpose(1, 2), atol=1e-6)
 
 
 @settings(deadline=None, max_examples=60)
