@@ -21,9 +21,7 @@ from mis_lib.schema import Sample
 from mis_lib.train.collate import collate
 from mis_lib.train.packing import PackedRows, packed_attention
 from mis_lib.train.plan import Plan
-from mis_lib.train.preparing import plan_of
 from mis_lib.train.rows import IGNORED, NO_SEGMENT, SEGMENTS, Encoder, Place, varied
-from mis_lib.train.settings import TrainSettings
 
 IMAGE_TOKENS = 5  # of the tiny model: 4 patches and the class token
 
@@ -238,12 +236,3 @@ def test_rows_of_a_step_have_about_the_same_length() -> None:
         return 1 - sum(lengths) / spent
 
     assert padding(grouped=True) < 0.1 < 0.3 < padding(grouped=False)
-
-
-@pytest.mark.parametrize(
-    ("asked", "packed", "grouped"),
-    [(None, False, True), (None, True, False), (True, True, True), (False, False, False)],
-)
-def test_rows_are_grouped_by_length_where_they_would_be_padded(asked: bool | None, packed: bool, grouped: bool) -> None:
-    chosen = TrainSettings(model="mini", mixture="mirage", group_by_length=asked)
-    assert plan_of(chosen, [10, 20, 30], packed=packed).group_by_length is grouped

@@ -27,7 +27,7 @@ class Rung(NamedTuple):
 
 _OFF = {"feature_cache": False, "packing": False, "group_by_length": False}
 _GROUPED = {**_OFF, "group_by_length": True}
-_PACKED = {**_OFF, "packing": None}  # rows that are not padded need not be of one length
+_PACKED = {**_GROUPED, "packing": None}
 _CACHED = {**_PACKED, "feature_cache": True}
 LADDER = (
     Rung(TRL, "trl", _OFF, whole_logits=True, short_lora=False),

@@ -96,14 +96,13 @@ def use_packing(network: Any, settings: TrainSettings) -> bool:
 
 def plan_of(settings: TrainSettings, lengths: Sequence[int], *, packed: bool) -> Plan:
     """The order of work of a run."""
-    grouped = not packed if settings.group_by_length is None else settings.group_by_length
     plan = Plan(
         lengths=lengths,
         batch_size=settings.batch_size,
         batch_tokens=settings.batch_tokens,
         steps=1,
         seed=settings.seed,
-        group_by_length=grouped,
+        group_by_length=settings.group_by_length,
         packed=packed,
     )
     return plan._replace(steps=settings.max_steps or math.ceil(settings.epochs * plan.steps_per_epoch))

@@ -105,9 +105,8 @@ class TrainSettings(Settings):
     """Rows a step, over all devices and passes."""
     batch_tokens: int = Field(default=4096, ge=16)
     """Tokens a pass on one device, padding and images counted; a single longer row makes a pass of its own."""
-    group_by_length: bool | None = None
-    """Rows of a step have about the same length, and steps come in random order. Where rows are padded if not given: packed ones gain nothing, and
-    steps of mixed rows learn more evenly."""
+    group_by_length: bool = True
+    """Rows of a step have about the same length; steps come in random order."""
     packing: bool | None = None
     """Rows of a pass behind each other without padding; where the model allows it if not given."""
 
