@@ -178,7 +178,8 @@ def test_vision_tensors_of_different_shapes_are_filled_up() -> None:
 def test_places_of_packed_rows() -> None:
     rows = PackedRows.of([2, 3])
     assert rows.starts.tolist() == [0, 2, 5]
-    assert rows.lengths == (2, 3)
+    assert rows.below.tolist() == [[0, 1, 5], [2, 3, 4]]  # 5: nothing stands there
+    assert rows.above.tolist() == [0, 1, 3, 4, 5]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 1e-9])

@@ -1,11 +1,11 @@
 """Packed rows: rows behind each other in one long row, of which none sees another and each counts its positions from zero.
 
 Everything but attention treats tokens one by one, so packing leaves out all padding there. Attention gets ``packed_rows``, which tells where each row
-lies: on a GPU it goes to torch's kernel for rows of different lengths, elsewhere one row is attended to after the other.
+lies: on a GPU it goes to torch's kernel for rows of different lengths, elsewhere the rows are put below each other for the attention alone.
 Models are reached through transformers' registry of attention functions; nothing of theirs is replaced, and without ``packed_rows`` (when the model answers
 in an evaluation) the function is plain scaled-dot-product attention.
 
-Legend: N tokens of all rows, R rows, T tokens of one row, A heads, K key heads, D width of a head.
+Legend: N tokens of all rows, R rows, T tokens of the longest row, A heads, K key heads, D width of a head.
 """
 
 import inspect
@@ -28,14 +28,22 @@ class PackedRows(NamedTuple):
 
     starts: torch.Tensor
     """(R + 1,) first token of each row, and N."""
-    lengths: tuple[int, ...]
-    """(R,) tokens of each row."""
+    longest: int
+    below: torch.Tensor
+    """(R, T) index of the packed token that stands there when rows are put below each other; N where there is none."""
+    above: torch.Tensor
+    """(N,) index into the R x T tokens of each packed one."""
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> "PackedRows":
         """The places of rows of these lengths."""
         starts = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-        return cls(starts.to(device), tuple(lengths))
+        longest, total = max(lengths), int(starts[-1])
+        offsets = torch.arange(longest)
+        there = offsets[None] < torch.tensor(lengths)[:, None]
+        below = torch.where(there, starts[:-1, None].long() + offsets[None], total)
+        above = there.flatten().nonzero().flatten()
+        return cls(starts.to(device), longest, below.to(device), above.to(device))
 
 
 def packed_attention(
@@ -58,7 +66,7 @@ def packed_attention(
         return output, None
     if query.is_cuda and dropout == 0.0 and query.dtype in (torch.bfloat16, torch.float16):
         return _by_kernel(query, key, value, packed_rows, scaling), None
-    return _row_by_row(query, key, value, packed_rows, scaling, dropout), None
+    return _below_each_other(query, key, value, packed_rows, scaling, dropout), None
 
 
 def _by_kernel(
@@ -67,15 +75,14 @@ def _by_kernel(
     """Flash attention over rows of different lengths."""
     from torch.nn.attention.varlen import varlen_attn
 
-    longest = max(rows.lengths)
     found: Any = varlen_attn(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),
         rows.starts,
         rows.starts,
-        longest,
-        longest,
+        rows.longest,
+        rows.longest,
         scale=scaling,
         window_size=(-1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
@@ -83,7 +90,7 @@ def _by_kernel(
     return found[None]
 
 
-def _row_by_row(
+def _below_each_other(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -91,28 +98,31 @@ def _row_by_row(
     scaling: float | None,
     dropout: float,
 ) -> torch.Tensor:
-    """Causal attention within one row after the other: no scores for padding, and those of one row still lie in a CPU's cache when they are used."""
-    lengths = list(rows.lengths)
-    parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    """Attention with the rows below each other: causality keeps the padding behind a row out of it."""
+    spread = [_spread(states, rows) for states in (query, key, value)]
     if query.is_cuda or dropout:
-        grouped = query.shape[1] != key.shape[1]
-        found = [
-            F.scaled_dot_product_attention(*part, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=grouped)
-            for part in parts
-        ]
+        found = F.scaled_dot_product_attention(
+            *spread, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=query.shape[1] != key.shape[1]
+        )  # (R, A, T, D)
     else:
-        found = [_plainly(*part, scaling) for part in parts]
-    return torch.cat(found, 2).transpose(1, 2)
+        found = _plainly(spread[0], spread[1], spread[2], scaling)
+    return found.transpose(1, 2).flatten(0, 1)[rows.above][None]
 
 
 def _plainly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
-    """Causal attention as products and a softmax, (1, A, T, D): on a CPU, torch's fused kernel is slow on the way back."""
-    query = query.unflatten(1, (key.shape[1], -1))  # (1, K, A / K, T, D): heads that share a key
+    """Causal attention as products and a softmax, (R, A, T, D): on a CPU, torch's fused kernel is slow on the way back."""
+    query = query.unflatten(1, (key.shape[1], -1))  # (R, K, A / K, T, D): heads that share a key
     scores = query @ key[:, :, None].transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
     later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).triu(1)
     scores = scores.masked_fill(later, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
     return (weights @ value[:, :, None]).flatten(1, 2)
+
+
+def _spread(states: torch.Tensor, rows: PackedRows) -> torch.Tensor:
+    """(1, A, N, D) to (R, A, T, D), zeros where a row has ended."""
+    tokens = F.pad(states[0].transpose(0, 1), (0, 0, 0, 0, 0, 1))  # (N + 1, A, D)
+    return tokens[rows.below].transpose(1, 2)
 
 
 def no_packing(network: Any) -> str | None:
