@@ -86,7 +86,6 @@ PHOTOGRAPHS = {
     "chelsea.png": "cat",
     "coffee.png": "cup of coffee",
     "motorcycle_left.png": "motorcycle",
-    "rocket.jpg": "rocket",
     "camera.png": "tripod",
 }
 
