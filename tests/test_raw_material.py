@@ -25,8 +25,9 @@ def table(**icons: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def downloads(tmp_path: Path) -> Path:
-    """What npm and apt-get would have fetched, all of it empty but for a font of letters."""
+def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What npm and apt-get would have fetched, all of it empty but for a font of letters; no names but the concepts' own."""
+    monkeypatch.setattr(gather, "spoken_names", dict)
     for name, icons in SETS.items():
         package = tmp_path / f"iconify-json-{name}" / "package"
         package.mkdir(parents=True)
@@ -44,7 +45,6 @@ def put(downloads: Path, name: str, icons: dict[str, object]) -> None:
 
 
 def test_signs_for_programs_are_taken_by_their_very_name_only(downloads: Path) -> None:
-    pytest.importorskip("emoji", reason="the extra 'train' is not installed")
     put(downloads, "mdi", table(cat="<path/>", mouse="<path/>", egg="<path/>"))
     put(downloads, "emojione", table(mouse="<path/>"))
     drawn = dict(gather.styles(downloads))
@@ -55,7 +55,6 @@ def test_signs_for_programs_are_taken_by_their_very_name_only(downloads: Path) -
 
 
 def test_a_set_may_put_a_word_before_its_emoji(downloads: Path) -> None:
-    pytest.importorskip("emoji", reason="the extra 'train' is not installed")
     put(downloads, "arcticons", table(**{"emoji-cat": "<path/>", "dog": "<path/>"}))
     drawn = dict(gather.styles(downloads))
     assert {name for name, styles in drawn.items() if "arcticons" in styles} >= {"cat"}
