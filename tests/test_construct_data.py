@@ -8,11 +8,12 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mis_lib.construct import pipeline
 from mis_lib.construct.gallery import SIDE, Picture
-from mis_lib.construct.images import STYLES, TRAINED_STYLES, UNSEEN_STYLE, concepts
+from mis_lib.construct.images import STYLES, TRAINED_STYLES, TRAINING_STYLES, UNSEEN_STYLE, concepts, draw
 from mis_lib.construct.pipeline import Plan, Summary, construct, ensure_mini_data, plan
 from mis_lib.errors import DataError
 from mis_lib.files import is_intact, load_image, read_records
@@ -107,12 +108,22 @@ def test_hard_rows_are_a_diagonal(planned: Plan) -> None:
 def test_styles(planned: Plan) -> None:
     styles = {split: {s.provenance["style"] for s in planned.files[split]} for split in planned.files}
     assert styles["real"] == {UNSEEN_STYLE}
-    assert all(styles[split] == set(TRAINED_STYLES) for split in styles if split != "real")
+    assert styles["train"] == styles["general"] == set(TRAINING_STYLES)
+    assert styles["easy"] == styles["hard"] == set(TRAINED_STYLES)
     real = {(sample.question, *(sample.objects or ())) for sample in planned.files["real"]}
     drawn = {(s.question, *(s.objects or ())) for split in ("easy", "hard") for s in planned.files[split]}
     assert real == drawn, "real asks what easy and hard ask, in the unseen style"
     harmful = Counter((s.provenance["style"], s.harmful) for s in planned.files["hard"])
     assert all(harmful[style, True] == harmful[style, False] for style in TRAINED_STYLES)
+
+
+def test_an_outline_is_a_drawing_without_its_colours() -> None:
+    for name in list(concepts())[::60]:
+        lines, whole = (np.asarray(draw(name, style, 64)).astype(int) for style in ("outline", "openmoji"))
+        ink, shape = lines[..., 3] > 200, whole[..., 3] > 0
+        assert 60 < ink.sum() < shape.sum(), name
+        assert lines[ink][:, :3].max() < 60, f"{name}: lines are black"
+        assert shape[ink].all(), f"{name}: lines lie where the drawing is"
 
 
 def test_explicit_questions_are_for_harmful_training_items_only(planned: Plan) -> None:

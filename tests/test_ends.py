@@ -1,18 +1,23 @@
 """The tower's two ends: side by side in one tower they compute what each does alone; tuning moves one of them and nothing else."""
 
 import copy
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import EfficientNetModel
 
 from mis_lib.construct.images import draw
 from mis_lib.models.ends import FIRST, in_end, side_by_side, widened
+from mis_lib.models.mini import DRAWINGS_FILE
 from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
+from mis_lib.train.miniature.cpu_steps import tower_of
 from mis_lib.train.miniature.features import FeatureBank
 from mis_lib.train.miniature.loop import strip_squeeze_excite
 from mis_lib.train.miniature.pictures import Picture
@@ -124,3 +129,13 @@ def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any) -> Non
         goals = before(bank.table[:6]).mean(1).unflatten(0, (2, 3)).mean(0)
         was, now = before(bank.table[6:]).mean(1), projector(features[6:].float()).mean(1)
     assert (now - goals).norm() < 0.8 * (was - goals).norm()
+
+
+def test_tuning_goes_on_from_the_end_it_is_given(tower: Any, tmp_path: Path) -> None:
+    name = "encoder.top_conv.weight"
+    changed = 1.5 * tower.state_dict()[name]
+    save_file({name: changed}, tmp_path / DRAWINGS_FILE)
+    material: Any = SimpleNamespace(model=SimpleNamespace(model=SimpleNamespace(vision_tower=tower)))
+    published = tower.state_dict()[name].clone()
+    assert torch.equal(tower_of(material, tmp_path / "without").state_dict()[name], published)
+    assert torch.equal(tower_of(material, tmp_path).state_dict()[name], changed)

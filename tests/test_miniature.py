@@ -19,7 +19,7 @@ from mis_lib.models.wheels import tower_file
 from mis_lib.train.miniature import together
 from mis_lib.train.miniature.align import Codebook, align, nearest
 from mis_lib.train.miniature.batches import Batches, Encoder
-from mis_lib.train.miniature.curriculum import Curriculum, Row
+from mis_lib.train.miniature.curriculum import NAMING, Curriculum, Row
 from mis_lib.train.miniature.features import SCENE_SEED, FeatureBank, see
 from mis_lib.train.miniature.loop import answer_loss, embed
 from mis_lib.train.miniature.lowrank import add_low_rank, save_base
@@ -59,6 +59,25 @@ def test_rows_are_the_same_for_a_seed_and_name_what_they_show() -> None:
         assert len(row.pictures) <= 6
         if row.question in ("Describe the two images.", "What is in each image?"):
             assert all(names[kind][index] in row.answer for kind, index, _ in row.pictures)
+
+
+def test_blank_pictures_come_up_now_and_then_under_their_name() -> None:
+    draw = Curriculum(["banana", "key"], [("blank", 3, "blank picture")], [], 0, NAMING, photo_share=0.1).row
+    rows = [draw() for _ in range(400)]
+    blank = [picture.kind == "blank" for row in rows for picture in row.pictures]
+    assert 0.06 < sum(blank) / len(blank) < 0.14
+    alone = [row for row in rows if [picture.kind for picture in row.pictures] == ["blank"]]
+    assert alone and all("a blank picture" in row.answer for row in alone)
+
+
+def test_a_bank_takes_in_more_views() -> None:
+    bank = FeatureBank([Picture("drawn", 0, "openmoji")], torch.zeros(1, 9, 4), "cpu")
+    bank.add(
+        [Picture("blank", 7), Picture("drawn", 0, "twemoji")], torch.stack([torch.ones(9, 4), torch.full((9, 4), 2.0)])
+    )
+    found = [float(bank.features([view], augment=True).mean()) for view in bank.rows]
+    assert found == [0.0, 1.0, 2.0]
+    assert bank.styles == {0: ["openmoji", "twemoji"]}
 
 
 def test_no_safety_training_is_in_the_base() -> None:

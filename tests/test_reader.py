@@ -30,6 +30,8 @@ from mis_lib.models.wheels import TOWER_SHA256, tower_file
 from mis_lib.train.miniature.features import FeatureBank
 from mis_lib.train.miniature.pictures import Picture
 from mis_lib.train.miniature.reading import (
+    NamesBank,
+    NamesProjector,
     blank_pictures,
     channels,
     fit_photo,
@@ -208,3 +210,44 @@ def test_what_names_are_worth_brings_the_projector_to_their_codes() -> None:
     assert set(losses) == {"told_apart", "pull"}
     again, _ = train_worth(second, logits, codes, steps=150, lr=3e-2, seed=0)
     assert torch.equal(worth, again)
+
+
+def test_names_told_aloud_are_what_the_tower_gives(model: Any) -> None:
+    """What is trained with the language model in the loop is what the stages compute on a photograph."""
+    torch.manual_seed(1)
+    weight, bias = classifier(tower_file())
+    photo, photo_bias = torch.zeros(1280), torch.tensor([2.0])
+    worth = 0.5 * torch.randn(WIDTH, 1 + len(photo_names()))
+    shown = pixels(data.chelsea(), data.coffee())
+    with torch.no_grad():
+        looks = model.model.vision_tower(shown).last_hidden_state.flatten(2).transpose(1, 2)
+        pictures = [Picture("cutout", 0), Picture("cutout", 1)]
+        bank = NamesBank(FeatureBank(pictures, looks, "cpu"), (weight, bias), (photo, photo_bias), seed=0)
+        projector = NamesProjector(model.model.multi_modal_projector.linear_2, worth)
+        aloud = projector(bank.features(pictures, augment=False))
+        add_reader(model, tower_file(), Reader(photo, photo_bias, worth), {})
+        seen = model.model.vision_tower(shown).last_hidden_state.flatten(2).transpose(1, 2)
+        first, second = model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2
+        wanted = second(F.gelu(first(seen)))
+    assert aloud.shape == (2, 9, WIDTH)
+    assert torch.allclose(aloud, wanted, atol=1e-2)
+    assert not torch.allclose(aloud[0], aloud[1], atol=0.1)
+
+
+def test_a_name_alone_opens_its_channel_and_no_other() -> None:
+    head = classifier(tower_file())
+    bank = NamesBank(FeatureBank([], torch.zeros(0, 9, 1280), "cpu"), head, (torch.zeros(1280), torch.ones(1)), seed=0)
+    seen = bank.features([Picture("name", 3), Picture("name", 5)], augment=True)
+    assert seen.shape == (2, 9, 1 + len(photo_names()))
+    assert (seen[:, :, 0] >= 3).all()  # surely photographs
+    assert seen[:, 0, 1:].nonzero().tolist() == [[0, 3], [1, 5]]
+    again = bank.features([Picture("name", 3)], augment=True)
+    assert again[0, 0, 4] != seen[0, 0, 4]  # now loud, now soft
+
+
+def test_only_the_worth_of_names_is_trained_aloud() -> None:
+    torch.manual_seed(0)
+    projector = NamesProjector(nn.Linear(WIDTH, WIDTH), torch.zeros(WIDTH, 5))
+    assert [name for name, value in projector.named_parameters() if value.requires_grad] == ["worth"]
+    projector(torch.rand(2, 9, 5)).square().sum().backward()
+    assert projector.worth.grad is not None and projector.worth.grad.abs().sum() > 0

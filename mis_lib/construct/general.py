@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 
 from mis_lib.construct.gallery import Picture
-from mis_lib.construct.images import TRAINED_STYLES, concepts
+from mis_lib.construct.images import TRAINING_STYLES, concepts
 from mis_lib.construct.labels import ORDINALS, perceive, with_article
 from mis_lib.schema import Sample
 
@@ -46,7 +46,7 @@ def general_samples(seed: int, items: int = ITEMS) -> Iterator[tuple[Sample, lis
     while number < items:
         count = dice.choices((1, 2, 3, 4), (30, 50, 12, 8))[0]
         names = [next(deck) for _ in range(count)]
-        style = dice.choice(TRAINED_STYLES)
+        style = dice.choice(TRAINING_STYLES)
         question, answer = _task(dice, names)
         if (question, style, tuple(names)) in asked:  # the deck has gone round and the same wording was drawn
             continue

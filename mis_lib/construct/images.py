@@ -1,8 +1,9 @@
-"""Drawn images: every concept of ``concepts.csv`` in three drawing styles, from files inside pip packages.
+"""Drawn images: every concept of ``concepts.csv`` in four drawing styles, from files inside pip packages.
 
 Pictures are drawn at build time and never committed: OpenMoji (CC BY-SA 4.0) and Twemoji (CC BY 4.0) are the styles a model is trained
 on, Noto Emoji (OFL, a monochrome line font) is the style it never sees: the miniature's counterpart of MIS-real, whose images
-come from another source than those trained on (paper section 3.2). A drawing is a transparent RGBA square; a scene puts it on
+come from another source than those trained on (paper section 3.2). Training data has a fourth, OpenMoji's lines without its colours, so that
+what is learned does not hang on colour. A drawing is a transparent RGBA square; a scene puts it on
 plain paper with a little seeded jitter, so that two pictures of a candle are not the same pixels.
 """
 
@@ -13,6 +14,7 @@ import importlib.resources
 import io
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import resvg_py
@@ -23,10 +25,15 @@ from mis_lib.errors import DataError
 STYLES = ("openmoji", "twemoji", "noto")
 TRAINED_STYLES = STYLES[:2]
 UNSEEN_STYLE = "noto"
+OUTLINE = "outline"
+TRAINING_STYLES = (*TRAINED_STYLES, OUTLINE)
+"""Of data to train on; what is tested in styles trained on is tested in ``TRAINED_STYLES``."""
+LINES = ("line", "line-supplement")  # the layers of an OpenMoji drawing without colour
 CREDITS = {
     "openmoji": "OpenMoji, the open-source emoji and icon project (CC BY-SA 4.0)",
     "twemoji": "Twemoji by Twitter and contributors (CC BY 4.0)",
     "noto": "Noto Emoji by Google (SIL Open Font License 1.1)",
+    OUTLINE: "OpenMoji's lines without its colours, in training data (CC BY-SA 4.0)",
 }
 
 
@@ -67,10 +74,12 @@ def svg_of(name: str, style: str) -> str:
         raise DataError(
             f"unknown concept {name!r}; the {len(concepts())} known ones are in mis_lib/construct/concepts.csv"
         )
-    if style not in STYLES:
-        raise DataError(f"unknown drawing style {style!r}; known: {', '.join(STYLES)}")
+    if style not in (*STYLES, OUTLINE):
+        raise DataError(f"unknown drawing style {style!r}; known: {', '.join((*STYLES, OUTLINE))}")
     codepoints = concepts()[name].codepoints
-    return sign_svg(codepoints, "Noto Emoji") if style == "noto" else _file_svg(codepoints, style)
+    if style == "noto":
+        return sign_svg(codepoints, "Noto Emoji")
+    return _lines(_file_svg(codepoints, "openmoji")) if style == OUTLINE else _file_svg(codepoints, style)
 
 
 def scene(name: str, style: str, *, seed: int, size: int = 448) -> Image.Image:
@@ -102,6 +111,15 @@ def _file_svg(codepoints: str, style: str) -> str:
         if path.exists():
             return path.read_text(encoding="utf-8")
     raise DataError(f"{style} has no drawing of {codepoints} in {folder}; reinstall the package that holds it")
+
+
+def _lines(svg: str) -> str:
+    """An OpenMoji drawing's lines alone."""
+    drawing = ElementTree.fromstring(svg)
+    for layer in list(drawing):
+        if layer.get("id") not in LINES:
+            drawing.remove(layer)
+    return ElementTree.tostring(drawing, encoding="unicode")
 
 
 def _spellings(codepoints: str) -> list[str]:

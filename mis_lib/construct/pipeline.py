@@ -19,7 +19,7 @@ from mis_lib.construct import general, sheet
 from mis_lib.construct.elements import ElementTable, load_elements
 from mis_lib.construct.filters import Dropped, drop_leaks
 from mis_lib.construct.gallery import Picture, Progress, draw_all
-from mis_lib.construct.images import CREDITS, TRAINED_STYLES, UNSEEN_STYLE
+from mis_lib.construct.images import CREDITS, TRAINED_STYLES, TRAINING_STYLES, UNSEEN_STYLE
 from mis_lib.construct.scenarios import Ask, Scenario, ask, place
 from mis_lib.construct.twins import pictures, twin_samples
 from mis_lib.errors import DataError
@@ -177,7 +177,7 @@ def _asks(scenarios: Sequence[Scenario], table: ElementTable) -> dict[Split, lis
     """Which rows are asked in which split, how often and in which styles."""
     train = [scenario for scenario in scenarios if scenario.side == "train"]
     test = [scenario for scenario in scenarios if scenario.side == "test"]
-    asks = {Split.TRAIN: ask(train, table.questions, TRAINED_STYLES, TRAIN_TURNS)}
+    asks = {Split.TRAIN: ask(train, table.questions, TRAINING_STYLES, TRAIN_TURNS)}
     for split in (Split.EASY, Split.HARD):
         rows = [scenario for scenario in test if scenario.element.level == split]
         asks[split] = ask(rows, table.questions, TRAINED_STYLES)

@@ -9,28 +9,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional as F
 
-from mis_lib.construct.images import STYLES, UNSEEN_STYLE
-from mis_lib.models.mini import DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
-from mis_lib.models.reader import CLASSES, classifier, photo_classes, photo_names
+from mis_lib.construct.images import STYLES
+from mis_lib.models.mini import DRAWINGS_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
+from mis_lib.models.reader import photo_classes
 from mis_lib.train.miniature import features
-from mis_lib.train.miniature.align import PROTOTYPES, Codebook, align, codebook, nearest
+from mis_lib.train.miniature.align import Codebook, align, nearest
 from mis_lib.train.miniature.batches import Batches, loader
 from mis_lib.train.miniature.curriculum import Row
-from mis_lib.train.miniature.loop import compile_layers, strip_squeeze_excite, tower_features, train
+from mis_lib.train.miniature.loop import Bank, compile_layers, strip_squeeze_excite, tower_features, train
 from mis_lib.train.miniature.lowrank import LowRankLinear, add_low_rank, save_base
 from mis_lib.train.miniature.material import Material
 from mis_lib.train.miniature.pictures import Picture
 from mis_lib.train.miniature.reading import (
     blank_pictures,
-    channels,
-    codes_of,
-    fit_photo,
-    mean_score,
-    name_averages,
-    read,
-    train_worth,
 )
 from mis_lib.train.miniature.score import naming
 from mis_lib.train.miniature.tuning import End, features_of, tune
@@ -49,9 +41,9 @@ def align_projector(material: Material, start: Path, out: Path, *, steps: int, l
     merge_base(model, start)
     projector = model.model.multi_modal_projector.float().requires_grad_(True)
     cutouts: dict[str, list[Picture]] = {}
-    for picture, name in _cutouts(material):
+    for picture, name in material.cutouts():
         cutouts.setdefault(name, []).append(picture)
-    book = _codebook(material)
+    book = material.codebook()
     result: dict[str, Any] = align(
         projector, bank, book, cutouts, classes=photo_classes(), steps=steps, lr=lr, seed=seed
     )
@@ -80,14 +72,12 @@ def widen_projector(material: Material, start: Path, out: Path, *, steps: int, l
 
 
 def tune_end(material: Material, start: Path, out: Path, *, steps: int, lr: float, seed: int) -> dict[str, Any]:
-    """Tune the tower's second end and the projector to drawings, from features midway.
+    """Tune the tower's second end and the projector to drawings, from features midway; a second end that ``start`` has goes on from there.
 
     Beside the weights, ``out`` gets ``features.pt`` and ``names.json``: what the tuned end makes of every picture, for later steps.
     """
     merge_base(material.model, start)
-    tower, bank = material.model.model.vision_tower.float(), material.bank
-    strip_squeeze_excite(tower)
-    tower.to(memory_format=torch.channels_last)
+    tower, bank = tower_of(material, start).float(), material.bank
     end, projector = End(tower), material.model.model.multi_modal_projector.float()
     before = nn.Sequential(copy.deepcopy(end), copy.deepcopy(projector)).requires_grad_(False)
     book = Codebook(material.drawn, places(before, bank, views_by_style(bank)))
@@ -101,83 +91,42 @@ def tune_end(material: Material, start: Path, out: Path, *, steps: int, lr: floa
         result[style] = [round(nearest(one, bank, book, pictures), 4) for one in eyes]
     views = {row: view for view, rows in bank.rows.items() for row in rows}
     features.save(out / "features.pt", [views[row] for row in range(len(views))], features_of(end, bank))
-    _hand_on("names.json", material.work, out)
+    hand_on("names.json", material.work, out)
     return result
+
+
+def tower_of(material: Material, start: Path) -> Any:
+    """The tower with the second end of ``start``, or with the published one where it has none."""
+    tower = material.model.model.vision_tower
+    strip_squeeze_excite(tower)
+    if (start / DRAWINGS_FILE).exists():
+        tower.load_state_dict(load_file(start / DRAWINGS_FILE), strict=False)
+    return tower.to(memory_format=torch.channels_last)
 
 
 def _save_projector(projector: torch.nn.Module, start: Path, out: Path) -> None:
     weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in projector.state_dict().items()}
     save_file(weights, out / PROJECTOR_FILE)
     for name in (UPDATE_FILE, DRAWINGS_FILE):
-        _hand_on(name, start, out)
+        hand_on(name, start, out)
 
 
-def _hand_on(name: str, start: Path, out: Path) -> None:
+def hand_on(name: str, start: Path, out: Path) -> None:
     """Copy what a step leaves as it is, if it is there."""
     if out.resolve() != start.resolve() and (start / name).exists():
         shutil.copy(start / name, out / name)
 
 
-def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: float, seed: int) -> dict[str, Any]:
-    """Fit what naming photographs by the tower's classifier needs, and write it beside the weights of ``start``, which stay as they are.
-
-    Returns:
-        Losses, the share of each style and of held-out cut-outs that is taken for a photograph, and how many of those are named.
-    """
-    merge_base(material.model, start)
-    bank, names = material.bank, photo_names()
-    cutouts = [picture for picture, _ in _cutouts(material)]
-    blanks = tower_features(material.model.model.vision_tower, blank_pictures(BLANKS, seed))
-    photo, photo_bias = fit_photo(bank, cutouts, blanks, drawings=VIEWS, seed=seed)
-    weight, bias = classifier(material.tower_file)
-    drawn = [view for view in bank.rows if view.kind == "drawn" and view.style != UNSEEN_STYLE]
-    known = [row for view in [*drawn, *cutouts] for row in bank.rows[view]]
-    made = [Picture("prototype", number % CLASSES) for number in range(PROTOTYPES)]
-    second = material.model.model.multi_modal_projector.linear_2.float()
-    codes = codes_of(_codebook(material), names)
-
-    def classified(looks: torch.Tensor) -> torch.Tensor:
-        """Logits of every place, in half the memory."""
-        parts = [F.linear(part.float(), weight, bias).bfloat16() for part in looks.split(PART)]
-        return torch.cat(parts)
-
-    logits = torch.cat([classified(bank.table[known]), classified(bank.features(made, augment=True))])
-    worth, losses = train_worth(second, logits, codes, steps=steps, lr=lr, seed=seed)
-    result: dict[str, Any] = dict(losses)
-    fitted = {"photo": photo, "photo_bias": photo_bias, "worth": worth.to(torch.bfloat16)}
-    save_file(fitted, out / NAMES_FILE)
-    for name in (PROJECTOR_FILE, UPDATE_FILE, DRAWINGS_FILE):
-        _hand_on(name, start, out)
-    held_out = [Picture(kind, number) for kind, number, _ in material.held_out]
-    groups = {style: [view for view in bank.rows if view.style == style] for style in STYLES}
-    looks = {
-        group: bank.features(views, augment=False).float() for group, views in {**groups, "cutouts": held_out}.items()
-    }
-    scores = {group: mean_score(look @ photo + photo_bias) for group, look in looks.items()}
-    result |= {group: round(float((score > TURNED).float().mean()), 4) for group, score in scores.items()}
-    seen = channels(name_averages(classified(looks["cutouts"]).float()), scores["cutouts"])
-    read_as = torch.cdist(read(second, worth, seen), codes).argmin(1).tolist()
-    right = [names[at] == name for at, (_, _, name) in zip(read_as, material.held_out, strict=True)]
-    return {**result, "cutouts_named": round(sum(right) / len(right), 4)}
-
-
-def _cutouts(material: Material) -> list[tuple[Picture, str]]:
-    return [(Picture(kind, number), name) for kind, number, name in material.photos if kind == "cutout"]
-
-
-def _codebook(material: Material) -> Codebook:
-    others = [name for _, _, name in material.photos + material.held_out]
-    return codebook(material.model, material.processor.tokenizer, material.drawn, others)
-
-
 def train_eyes(
     material: Material, start: Path, out: Path, *, tokens: int, lr: float, seconds: float, seed: int
 ) -> dict[str, Any]:
-    """Go on training the projector alone with the language model in the loop, on drawings, so that it is read as it is meant."""
+    """Go on training the projector alone with the language model in the loop, on drawings and blank pictures, so that it is read as it is meant."""
     merge_base(material.model, start)
+    blanks = tower_features(tower_of(material, start), blank_pictures(BLANKS, seed))
+    material.bank.add([Picture("blank", number) for number in range(len(blanks))], blanks)
     projector = material.model.model.multi_modal_projector.float().requires_grad_(True)
-    return _in_the_loop(
-        material, lambda seed: material.drawings(seed).row, list(projector.parameters()), out,
+    return in_the_loop(
+        material, material.bank, lambda seed: material.drawings(len(blanks), seed).row, list(projector.parameters()), out,
         tokens=tokens, lr=lr, seconds=seconds, seed=seed, save=lambda: _save_projector(projector, start, out),
     )  # fmt: skip
 
@@ -203,19 +152,20 @@ def train_base(
     projector = material.model.model.multi_modal_projector.float().requires_grad_(True)
     projector.load_state_dict({name: value.float() for name, value in load_file(start / PROJECTOR_FILE).items()})
     parameters = _parameters(layers) + list(projector.parameters())
-    result: dict[str, Any] = _in_the_loop(
-        material, lambda seed: material.curriculum(seed).row, parameters, out,
+    result: dict[str, Any] = in_the_loop(
+        material, material.bank, lambda seed: material.curriculum(seed).row, parameters, out,
         tokens=tokens, lr=lr, seconds=seconds, seed=seed, save=lambda: save_base(out, layers, projector),
     )  # fmt: skip
-    _hand_on(DRAWINGS_FILE, start, out)
+    hand_on(DRAWINGS_FILE, start, out)
     result["naming"] = naming(
         material.plain(), material.encoder, material.bank, material.drawn, material.held_out, score_items
     )
     return result
 
 
-def _in_the_loop(
+def in_the_loop(
     material: Material,
+    bank: Bank,
     rows: Callable[[int], Callable[[], Row]],
     parameters: list[nn.Parameter],
     out: Path,
@@ -226,11 +176,11 @@ def _in_the_loop(
     seed: int,
     save: Callable[[], None],
 ) -> dict[str, float]:
-    """Train ``parameters`` with the language model in the loop until ``seconds`` are used up; ``rows`` draws the examples of a seed."""
+    """Train ``parameters`` with the language model in the loop until ``seconds`` are used up; ``bank`` gives what pictures look like, ``rows`` draws the examples of a seed."""
     compile_layers(material.model)
     return train(
         material.model.train(),
-        material.bank,
+        bank,
         loader(Batches(rows, material.encoder, tokens, seed), 0),
         parameters,
         material.encoder.image_id,

@@ -13,6 +13,7 @@ from mis_lib.train.miniature.pictures import Picture
 
 SHARES = (32, 22, 8, 7, 25, 6)  # of one, two, which, many, help, talk
 NAMING = (35, 45, 10, 10, 0, 0)
+PHOTO_SHARE = 0.35  # of the pictures
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 
 ONE = (
@@ -140,9 +141,10 @@ class Curriculum:
         distilled: list[tuple[list[str], str, str]],
         seed: int,
         shares: Sequence[float] = SHARES,
+        photo_share: float = PHOTO_SHARE,
     ) -> None:
         self.dice = random.Random(seed)
-        self.shares = shares
+        self.shares, self.photo_share = shares, photo_share
         self.drawn, self.photos = drawn, photos
         self.position = {name: index for index, name in enumerate(drawn)}
         self.photo_names: dict[str, list[tuple[str, int]]] = {}
@@ -158,7 +160,7 @@ class Curriculum:
         return self.dice.choices(kinds, self.shares)[0]()
 
     def _thing(self) -> tuple[Picture, str]:
-        if self.photo_list and self.dice.random() < 0.35:
+        if self.photo_list and self.dice.random() < self.photo_share:
             name = self.dice.choice(self.photo_list)
             cutouts = [item for item in self.photo_names[name] if item[0] == "cutout"]
             pool = cutouts if cutouts and self.dice.random() < 0.4 else self.photo_names[name]

@@ -40,12 +40,20 @@ class FeatureBank:
         self.prototypes = prototypes
         self.rows: dict[Picture, list[int]] = {}
         self.styles: dict[int, list[str]] = {}
-        for row, view in enumerate(views):
+        self._enter(views, 0)
+
+    def _enter(self, views: list[Picture], first: int) -> None:
+        for row, view in enumerate(views, first):
             self.rows.setdefault(view, []).append(row)
             if view.kind == "drawn" and view.style not in (None, "noto"):
                 styles = self.styles.setdefault(view.number, [])
                 if view.style not in styles:
                     styles.append(str(view.style))
+
+    def add(self, views: list[Picture], table: torch.Tensor) -> None:
+        """Take in more views with their features."""
+        self._enter(views, len(self.table))
+        self.table = torch.cat([self.table, table.to(self.table.dtype)])
 
     def features(self, pictures: list[Picture], *, augment: bool) -> torch.Tensor:
         """Tower features of pictures, (n, 9, 1280); ``augment`` False takes the first view, which is the plain one."""

@@ -14,17 +14,20 @@ from mis_lib.models.mini import assemble
 from mis_lib.models.reader import photo_classes
 from mis_lib.models.tower import read_weights
 from mis_lib.train.miniature import distil, features
+from mis_lib.train.miniature.align import Codebook, codebook
 from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
 from mis_lib.train.miniature.base import HELD_OUT_CUTOUTS, load_dreams, save_dreams, text_model
 from mis_lib.train.miniature.batches import Encoder
 from mis_lib.train.miniature.curriculum import NAMING, SHARES, Curriculum
 from mis_lib.train.miniature.dream import dream
 from mis_lib.train.miniature.loop import TowerBank, strip_squeeze_excite
-from mis_lib.train.miniature.pictures import PictureBank
+from mis_lib.train.miniature.pictures import Picture, PictureBank
 from mis_lib.train.miniature.tuning import Midway
 
 VIEWS = 3  # augmented views of each picture beside the plain one
 SCENES = 4  # views of each drawing as MIS-Mini shows it
+BLANK = "blank picture"  # what a picture without anything is called
+BLANK_SHARE = 0.04  # of pictures, beside drawings
 DREAM_STEPS, DREAM_RATE, DREAM_BATCH = 40, 0.1, 32
 
 
@@ -55,9 +58,19 @@ class Material:
         """The base's tasks over these pictures."""
         return Curriculum(self.drawn, self.photos, self.distilled, seed, self.shares)
 
-    def drawings(self, seed: int) -> Curriculum:
-        """Naming alone, of drawings alone."""
-        return Curriculum(self.drawn, [], [], seed, NAMING)
+    def drawings(self, blanks: int, seed: int) -> Curriculum:
+        """Naming alone, of drawings and now and then one of ``blanks`` blank pictures."""
+        blank = [("blank", number, BLANK) for number in range(blanks)]
+        return Curriculum(self.drawn, blank, [], seed, NAMING, photo_share=BLANK_SHARE)
+
+    def cutouts(self) -> list[tuple[Picture, str]]:
+        """Cut-out photographs to train on, and their names."""
+        return [(Picture(kind, number), name) for kind, number, name in self.photos if kind == "cutout"]
+
+    def codebook(self) -> Codebook:
+        """Where the language model reads each name from."""
+        others = [name for _, _, name in self.photos + self.held_out]
+        return codebook(self.model, self.processor.tokenizer, self.drawn, others)
 
     def plain(self) -> Any:
         """The model without fused layers, ready to answer."""

@@ -8,7 +8,8 @@
     python -m mis_lib.train.miniature.on_cpu widen   --assets A --work W --start B      the projector alone: other styles, where it lies already
     python -m mis_lib.train.miniature.on_cpu tune    --assets A --work M --start B --out W      the tower's second end; M from ``see --midway``
     python -m mis_lib.train.miniature.on_cpu eyes    --assets A --work W --start B      the projector alone, with the language model in the loop
-    python -m mis_lib.train.miniature.on_cpu read    --assets A --work W --start B      names that the tower's classifier sees; comes last
+    python -m mis_lib.train.miniature.on_cpu read    --assets A --work W --start B      names that the tower's classifier sees; after everything else
+    python -m mis_lib.train.miniature.on_cpu tell    --assets A --work W --start B      the same, with the language model in the loop; after read
 
 Two cores do ``base`` faster as two processes of one thread than as one of two: RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command,
 the same with RANK=1 before the other, OMP_NUM_THREADS=1 and ``taskset -c`` 0 and 1.
@@ -32,18 +33,20 @@ from mis_lib.train.miniature.cpu_steps import (
     align_projector,
     train_base,
     train_eyes,
-    train_reader,
     tune_end,
     widen_projector,
 )
 from mis_lib.train.miniature.curriculum import SHARES
 from mis_lib.train.miniature.material import SCENES, VIEWS, Material, distil_answers, dream_known, see
+from mis_lib.train.miniature.photo_steps import tell_names, train_reader
 
 
 def main() -> None:
     """Run one step from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("step", choices=("distil", "dream", "see", "align", "base", "widen", "tune", "eyes", "read"))
+    options.add_argument(
+        "step", choices=("distil", "dream", "see", "align", "base", "widen", "tune", "eyes", "read", "tell")
+    )
     options.add_argument("--assets", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--start", type=Path, help="folder with projector.safetensors and update.safetensors")
@@ -98,8 +101,9 @@ def _train(settings: argparse.Namespace, out: Path, rank: int) -> dict[str, Any]
         )
     loop = {"tokens": settings.tokens, "lr": settings.lr, "seconds": settings.seconds}
     loop["seed"] = settings.seed + rank  # each process draws rows of its own
-    if settings.step == "eyes":
-        return train_eyes(material, settings.start, out, **loop)
+    alone = {"eyes": train_eyes, "tell": tell_names}
+    if settings.step in alone:
+        return alone[settings.step](material, settings.start, out, **loop)
     return train_base(material, settings.start, out, score_items=settings.score_items, **loop)
 
 

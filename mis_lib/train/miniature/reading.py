@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from mis_lib.construct.images import UNSEEN_STYLE
 from mis_lib.models.reader import CEILING, FLOOR, GAIN, LOWEST, MIDDLE, SILENCE, SPREAD, STEEPNESS, SURENESS, groups
+from mis_lib.models.tower import SIDE
 from mis_lib.train.miniature.align import SHARPNESS, Codebook
 from mis_lib.train.miniature.features import FeatureBank
 from mis_lib.train.miniature.pictures import SIZE, Picture
@@ -23,6 +24,8 @@ from mis_lib.train.miniature.pictures import SIZE, Picture
 BATCH = 256
 REGULARISATION = 0.001  # scikit-learn's C: 1,280 features and a few hundred photographs
 CONTRAST = 0.7, 1.4  # logits are scaled by lot: photographs are surer than what there is to train on
+SCORES = 0.75, 2.5  # of photographs
+STRENGTHS = 0.5, CEILING  # of a name's channel where no other is open
 SHARPER = 8.0  # names' averages become probabilities by a softmax of so much of them
 SURE = 0.5  # of that probability: from here on the first name must be the one that is read
 
@@ -111,9 +114,9 @@ def train_worth(
         lots = torch.randint(len(logits), (BATCH,), generator=generator)
         contrast = torch.empty(BATCH, 1, 1).uniform_(*CONTRAST, generator=generator)
         averages = name_averages(contrast * logits[lots].float())
-        score = torch.empty(2 * BATCH).uniform_(0.75, 2.5, generator=generator)
+        score = torch.empty(2 * BATCH).uniform_(*SCORES, generator=generator)
         alone = torch.randint(names, (BATCH,), generator=generator)
-        strength = torch.empty(BATCH, 1).uniform_(0.5, CEILING, generator=generator)
+        strength = torch.empty(BATCH, 1).uniform_(*STRENGTHS, generator=generator)
         one = F.one_hot(alone, names).float()
         seen = channels(averages, score[:BATCH])
         only = torch.cat([(SURENESS * score[BATCH:, None]).clamp(max=CEILING), strength * one], 1)
@@ -137,3 +140,64 @@ def codes_of(book: Codebook, names: list[str]) -> torch.Tensor:
     """Codes in the order of ``names``."""
     place = {name: at for at, name in enumerate(book.names)}
     return book.codes[[place[name] for name in names]]
+
+
+class NamesProjector(nn.Module):
+    """Stands in for the projector where there are only photographs: channels (n, places, 1 + names) -> (n, places, 576).
+
+    ``worth`` (576, 1 + names) is trained, ``second`` stays as it is.
+    """
+
+    def __init__(self, second: nn.Linear, worth: torch.Tensor) -> None:
+        super().__init__()
+        self.second = second.requires_grad_(False)
+        self.worth = nn.Parameter(worth.clone())
+
+    def forward(self, seen: torch.Tensor) -> torch.Tensor:
+        """What the language model is given."""
+        return read(self.second, self.worth, seen)
+
+
+class NamesBank:
+    """Gives, for photographs, the channels of the tower's last stage: the same in all places.
+
+    Pictures of kind "name" are one name's channel alone. ``augment`` draws contrast and score by lot.
+
+    Args:
+        bank: features of the published end.
+        head: weight and bias of the tower's classifier.
+        photo: weight and bias of the score of being a photograph.
+        seed: of the lots.
+    """
+
+    def __init__(
+        self,
+        bank: FeatureBank,
+        head: tuple[torch.Tensor, torch.Tensor],
+        photo: tuple[torch.Tensor, torch.Tensor],
+        seed: int,
+    ) -> None:
+        self.bank, self.head, self.photo, self.device = bank, head, photo, "cpu"
+        self.generator, self.names = torch.Generator().manual_seed(seed), len(groups())
+
+    @torch.no_grad()
+    def features(self, pictures: list[Picture], *, augment: bool) -> torch.Tensor:
+        """Channels of pictures, (n, 9, 1 + names)."""
+        seen = torch.stack([self._one(picture, augment) for picture in pictures])
+        return seen[:, None].expand(-1, SIDE**2, -1)
+
+    def _one(self, picture: Picture, augment: bool) -> torch.Tensor:
+        score = self._lot(SCORES)
+        if picture.kind == "name":
+            alone = F.one_hot(torch.tensor(picture.number), self.names) * self._lot(STRENGTHS)
+            return torch.cat([(SURENESS * score).clamp(max=CEILING), alone])
+        looks = self.bank.features([picture], augment=augment).float()
+        logits = F.linear(looks, *self.head)
+        if augment:
+            logits = logits * self._lot(CONTRAST)
+        else:
+            score = mean_score(looks @ self.photo[0] + self.photo[1])
+        return channels(name_averages(logits), score)[0]
+
+    def _lot(self, between: tuple[float, float]) -> torch.Tensor:
+        return torch.empty(1).uniform_(*between, generator=self.generator)
