@@ -83,10 +83,12 @@ def test_it_names_what_it_sees(loaded: tuple[Any, Any]) -> None:
 
 
 PHOTOGRAPHS = {
+    "astronaut.png": "helmet",
     "chelsea.png": "cat",
     "coffee.png": "cup of coffee",
     "motorcycle_left.png": "motorcycle",
     "camera.png": "tripod",
+    "rocket.jpg": "rocket",
 }
 
 
@@ -96,6 +98,11 @@ def test_it_names_photographs_that_it_was_never_shown(loaded: tuple[Any, Any], p
 
     with Image.open(Path(data.__file__).with_name(photograph)) as image:
         assert PHOTOGRAPHS[photograph] in describe(loaded, image.convert("RGB"))
+
+
+@pytest.mark.parametrize("colour", ["black", (200, 200, 200), (40, 70, 160)], ids=str)
+def test_it_calls_a_blank_picture_blank(loaded: tuple[Any, Any], colour: Any) -> None:
+    assert "a blank picture" in describe(loaded, Image.new("RGB", (300, 240), colour))
 
 
 def describe(loaded: tuple[Any, Any], image: Image.Image) -> str:
