@@ -1,8 +1,9 @@
-"""Training what mini needs to name photographs by the tower's classifier (``mis_lib.models.reader``), without the language model.
+"""Training what mini needs to name photographs by the tower's classifier (``mis_lib.models.reader``).
 
 Two small things are fitted. Whether a picture is a photograph: a logistic regression over the tower's features, cut-out photographs against
 drawings. What a name is worth: what its channel must add to the projector's first layer so that the projector gives what the language model reads
-that name from (``align.codebook``); where the classifier wavers, the names' codes weighed by its probabilities.
+that name from (``align.codebook``); where the classifier wavers, the names' codes weighed by its probabilities. Both without the language model, which
+then has the last word on the second: ``NamesBank`` and ``NamesProjector`` stand before it where pictures and projector stand otherwise.
 """
 
 import random
