@@ -267,12 +267,3 @@ def test_two_processes_give_the_loss_of_one(config: Path, tmp_path: Path, batch_
     )
     for mine, theirs in zip(read_jsonl(two / LOG), read_jsonl(one / LOG), strict=True):
         assert mine["loss_by_category"] == pytest.approx(theirs["loss_by_category"], abs=1e-5)
-
-
-@pytest.mark.parametrize(("own", "found"), [({}, "128 128"), ({"LRU_CACHE_CAPACITY": "7"}, "128 7")])
-def test_training_bounds_what_onednn_keeps_and_people_may_choose_otherwise(own: dict[str, str], found: str) -> None:
-    names = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-    rest = {name: value for name, value in os.environ.items() if name not in names}
-    code = f"import os, mis_lib.train.settings; print(*(os.environ[name] for name in {names}))"
-    done = subprocess.run([sys.executable, "-c", code], env=rest | own, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == found.split()

@@ -603,3 +603,13 @@ def test_settings_that_contradict_each_other() -> None:
         TrainSettings(freeze_language=True)
     with pytest.raises(MisError, match="start_from: an adapter is trained further with tuning: lora"):
         TrainSettings(start_from=Path("x"), tuning="full")
+
+
+def test_training_bounds_what_onednn_keeps_unless_people_chose(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels, products = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"
+    monkeypatch.delenv(kernels, raising=False)
+    monkeypatch.setenv(products, "7")
+    load(settings_of(), checkpoint)
+    assert (os.environ[kernels], os.environ[products]) == ("128", "7")

@@ -16,6 +16,8 @@ from mis_lib.train.parts import prepare
 from mis_lib.train.rows import limit_images
 from mis_lib.train.settings import TrainSettings
 
+KERNELS = 128  # that oneDNN keeps while training: enough for a tower and for a language model's layers at one length
+
 
 class Loaded(NamedTuple):
     """A model ready to be trained."""
@@ -37,6 +39,7 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
         ModelError: it cannot be loaded.
         SettingsError: the device is not there, or the model has no limit or layer of the name that is set.
     """
+    keep_few_kernels()
     device = device_of(settings)
     in_bfloat16 = bfloat16(settings, device)
     trains_whole = settings.tuning == "full" or not settings.projector_is_frozen
@@ -60,6 +63,16 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     if settings.tuning == "lora" and not is_deepspeed_zero3_enabled():
         shorten(model)  # reads factors directly, which ZeRO-3 only gathers when their own module is called
     return Loaded(model, network, processor, device, in_bfloat16 and trains_whole)
+
+
+def keep_few_kernels() -> None:
+    """Bound what oneDNN keeps on a CPU, unless the environment says how much; it looks there at a process's first product.
+
+    It would keep the kernels of 1,024 shapes with memory to work in, and packed rows never have the same length twice: a run grew by gigabytes.
+    A process that only generates is better off without: it uses its kernels again.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
+    os.environ.setdefault("LRU_CACHE_CAPACITY", str(KERNELS))
 
 
 def _check_liger(settings: TrainSettings, device: str) -> None:
