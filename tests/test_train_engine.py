@@ -32,11 +32,12 @@ from mis_lib.schema import Sample
 from mis_lib.train.callbacks import LOG, tensorboard
 from mis_lib.train.collate import collate
 from mis_lib.train.engine import make_trainer, run
-from mis_lib.train.loader import lengths_of
+from mis_lib.train.loader import Steps, lengths_of
 from mis_lib.train.loading import load
 from mis_lib.train.loss import AnswerHead, WholeHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.material import places_of
+from mis_lib.train.mixup import mixed, most_alike
 from mis_lib.train.packing import PackedRows, pack, packed_inputs
 from mis_lib.train.parts import Part, part_of, prepare
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features
@@ -269,6 +270,81 @@ def test_a_changed_tower_reads_no_features_of_the_old_one(
         assert cache and worth and worth.computed == 5
         folders.add(cache.folder)
     assert len(folders) == 2
+
+
+# --- unclear images ---
+
+
+def test_each_image_is_mixed_with_at_most_so_much_of_another(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path
+) -> None:
+    settings = settings_of(image_mixup=0.4)
+    loaded = load(settings, checkpoint)
+    encoder = make_encoder(loaded, settings)
+    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    cache, _, _ = prepare_features(loaded, encoder, places, settings)  # although encoding images would not pay here
+    assert cache
+    plan = plan_of(settings, lengths_of(places, encoder, cache), packed=False)
+    clear, unclear = Steps(places, encoder, plan, cache), Steps(places, encoder, plan, cache, image_mixup=0.4)
+    every = [cache.image(*image) for image in cache.different(places).values()]
+    shares: list[float] = []
+    for number, epoch in ((number, epoch) for number in range(len(places)) for epoch in range(8)):
+        for own, seen in zip(clear.row(number).features, unclear.row(number, epoch).features, strict=True):
+            found = [share_of(other, own, seen) for other in every if not torch.equal(other, own)]
+            share, error = min(found, key=lambda pair: pair[1]) if not torch.equal(own, seen) else (0.0, 0.0)
+            assert error < 1e-4, "this is not a mixture of two images"
+            shares.append(share)
+    assert min(shares) >= 0 and 0.3 < max(shares) <= 0.4
+    assert sum(share < 0.1 for share in shares) / len(shares) > 0.45, "clear images are to be frequent"
+    again, next_epoch = unclear.row(3), unclear.row(3, epoch=1)
+    assert torch.equal(again.features[0], Steps(places, encoder, plan, cache, image_mixup=0.4).row(3).features[0])
+    assert not torch.equal(again.features[0], next_epoch.features[0])
+    assert torch.equal(again.labels, clear.row(3).labels) and torch.equal(again.ids, clear.row(3).ids)
+
+
+def test_images_that_look_alike_are_mixed_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mis_lib.train.mixup.CHUNK", 3)  # several chunks
+    monkeypatch.setattr("mis_lib.train.mixup.ALIKE", 1)
+    angles = torch.tensor([0.0, 2.1, 4.2, 0.1, 2.2, 4.3])
+    means = 3 + torch.stack([angles.cos(), angles.sin()], 1)
+    assert most_alike(means) == [[3], [4], [5], [0], [1], [2]]
+    assert most_alike(means[:1]) == [[]]
+
+
+def share_of(other: torch.Tensor, own: torch.Tensor, seen: torch.Tensor) -> tuple[float, float]:
+    """How much of ``other`` is in ``seen`` beside ``own``, and how far the rest is off."""
+    way = other - own
+    share = float(((seen - own) * way).sum() / way.square().sum())
+    return share, float((own + share * way - seen).abs().max())
+
+
+def test_an_image_of_another_size_is_not_mixed() -> None:
+    image = torch.ones(4, 8)
+    assert mixed(image, torch.zeros(6, 8), 0.25) is image
+    assert torch.equal(mixed(image, torch.zeros(4, 8), 0.25), 0.75 * image)
+
+
+@pytest.mark.parametrize("changes", [{"augment": True}, {"freeze_vision": False}, {"feature_cache": False}])
+def test_images_are_mixed_only_where_features_are_stored(changes: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="image_mixup: expected stored image features to mix, found"):
+        TrainSettings(image_mixup=0.3, **changes)
+
+
+def test_mixed_images_are_refused_where_none_can_be_stored(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mis_lib.train.features.differs", lambda *_: "images are not taken one by one")
+    with pytest.raises(SettingsError, match="images are not taken one by one"):
+        train(image_mixup=0.3)
+    train()
+
+
+def test_a_run_learns_something_else_from_mixed_images_and_the_same_each_time(train: Train) -> None:
+    clear, once, twice = (
+        losses(train("clear")),
+        losses(train("once", image_mixup=0.5)),
+        losses(train("twice", image_mixup=0.5)),
+    )
+    assert once == twice
+    assert max(abs(mine - other) for mine, other in zip(once, clear, strict=True)) > 1e-4
 
 
 # --- only what should move moves ---

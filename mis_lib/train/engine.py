@@ -143,7 +143,15 @@ def make_trainer(
 ) -> AnswerTrainer:
     """The trainer of a run, with everything that it needs."""
     args = training_arguments(loaded, settings, plan, folder)
-    steps = Steps(places, encoder, plan, cache, device=args.process_index, devices=args.world_size)
+    steps = Steps(
+        places,
+        encoder,
+        plan,
+        cache,
+        device=args.process_index,
+        devices=args.world_size,
+        image_mixup=settings.image_mixup,
+    )
     on_gpu = loaded.device.startswith("cuda")
     workers = (
         suitable_workers(cached=cache is not None, on_gpu=on_gpu) if settings.workers is None else settings.workers

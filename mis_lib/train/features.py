@@ -93,7 +93,15 @@ class FeatureCache:
 
     def features(self, place: Place) -> tuple[torch.Tensor, ...]:
         """The features of a sample's images, in order."""
-        return tuple(self._read(self._entries[self.digest(place, name)]) for name in place.sample.images)
+        return tuple(self.image(place, name) for name in place.sample.images)
+
+    def image(self, place: Place, name: str) -> torch.Tensor:
+        """The features of one image of a sample."""
+        return self._read(self._entries[self.digest(place, name)])
+
+    def different(self, places: Iterable[Place]) -> dict[str, tuple[Place, str]]:
+        """The different images of samples by digest: one sample that shows it, and under which name."""
+        return {self.digest(place, name): (place, name) for place in places for name in place.sample.images}
 
     def build(self, places: Sequence[Place], progress: Progress = lambda message: None) -> Worth:
         """Compute what is missing, and say what that was worth.
@@ -163,7 +171,7 @@ class FeatureCache:
 
     def _worth(self, places: Sequence[Place], computed: int, seconds: float) -> Worth:
         shown = sum(len(place.sample.images) for place in places)
-        different = len({self.digest(place, name) for place in places for name in place.sample.images})
+        different = len(self.different(places))
         started = time.perf_counter()
         read = sum(len(self.features(place)) for place in places[:64])
         reading = (time.perf_counter() - started) / max(1, read)

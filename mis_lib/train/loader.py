@@ -5,6 +5,7 @@ kept; other rows are read from their files each time, by workers that run ahead 
 """
 
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from mis_lib.data.headers import Headers
 from mis_lib.errors import DataError
 from mis_lib.train.collate import Batch, collate
 from mis_lib.train.features import FeatureCache
+from mis_lib.train.mixup import Mixer
 from mis_lib.train.plan import Plan
 from mis_lib.train.rows import IGNORED, Encoder, Place, Row, too_long
 
@@ -35,9 +37,11 @@ class Steps(Dataset[Step]):
         *,
         device: int = 0,
         devices: int = 1,
+        image_mixup: float = 0.0,
     ) -> None:
         self.places, self.encoder, self.plan, self.cache = places, encoder, plan, cache
         self.device, self.devices = device, devices
+        self.mixer = Mixer(cache, places, image_mixup) if cache is not None and image_mixup else None
         self.pad_token: int = encoder.tokenizer.pad_token_id
         self._kept: dict[int, Row] = {}
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
@@ -65,7 +69,12 @@ class Steps(Dataset[Step]):
             return self.encoder.row(place, seed=hash((self.plan.seed, epoch, number)))
         if number not in self._kept:
             self._kept[number] = self.encoder.with_answer(place.sample, self.cache.prompt(place))
-        return replace(self._kept[number], features=self.cache.features(place))
+        if self.mixer is None:
+            return replace(self._kept[number], features=self.cache.features(place))
+        dice = random.Random(
+            f"{self.plan.seed}|{epoch}|{number}"
+        )  # the same on every device and after a run was killed
+        return replace(self._kept[number], features=self.mixer.features(place, dice))
 
 
 def lengths_of(places: Sequence[Place], encoder: Encoder, cache: FeatureCache | None) -> list[int]:

@@ -38,8 +38,9 @@ def prepare_features(
     """The feature cache with all features in it and what it is worth; or why there is none.
 
     Raises:
-        SettingsError: it was asked for and cannot be.
+        SettingsError: it was asked for, or is needed for ``image_mixup``, and cannot be.
     """
+    wanted = settings.feature_cache or settings.image_mixup > 0
     reason = settings.no_feature_cache
     if settings.feature_cache is False:
         reason = "feature_cache: false"
@@ -51,10 +52,10 @@ def prepare_features(
         try:
             cache = open_cache(loaded.network, encoder, places, projector_is_frozen=settings.projector_is_frozen)
         except SettingsError as error:
-            if settings.feature_cache:
+            if wanted:
                 raise
             return None, None, str(error)
-        if settings.feature_cache is None and (reason := _does_not_pay(cache, places, settings)):
+        if not wanted and (reason := _does_not_pay(cache, places, settings)):
             return None, None, reason
         worth = cache.build(places, progress)
     progress(

@@ -79,6 +79,9 @@ class TrainSettings(Settings):
     """Tiles of an image, for models with tiles (InternVL)."""
     augment: bool = False
     """Crop images a little and vary their brightness, anew each time."""
+    image_mixup: float = Field(default=0.0, ge=0, lt=1)
+    """At most so much of what the model sees of an image is another image's of the data, anew each time (mixup, Zhang et al. 2018), so that it learns
+    to settle what an unclear image shows by the rest of the prompt; needs the feature cache."""
 
     # --- method ---
     method: Literal["sft"] = "sft"
@@ -153,6 +156,10 @@ class TrainSettings(Settings):
             raise ValueError("mixture_options, arm and general need the name of a mixture, found none")
         if self.feature_cache and (reason := self.no_feature_cache):
             raise ValueError(f"feature_cache: {reason}")
+        if self.image_mixup and (
+            reason := self.no_feature_cache or (self.feature_cache is False and "feature_cache: false")
+        ):
+            raise ValueError(f"image_mixup: expected stored image features to mix, found {reason}")
         return self
 
     @property

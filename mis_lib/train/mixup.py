@@ -1,0 +1,65 @@
+"""Unclear images: features of two images mixed, while the answer stays that of the first (mixup, Zhang et al. 2018, with one label).
+
+A model tuned on pictures of a few kinds only ever meets images that say clearly what they show, and never learns what to do with one that does not: of
+what is unclear it takes the nearest thing, however little that goes with the rest. Mixed images show it in training. What goes together
+(the question, the other image) is then the way to tell which of two things it is about, and later which of all things that a
+picture of an unknown kind may show. What is mixed in looks like the image half of the time, since such things are what it will be taken for.
+"""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+from mis_lib.train.features import FeatureCache
+from mis_lib.train.rows import Place
+
+ALIKE, OFTEN = 96, 0.5  # how many images look like one, and the share of mixtures with one of these
+CHUNK = 1024  # images compared in one go
+
+
+class Mixer:
+    """Mixes images of rows with other images of the data, of which all are drawn alike, however many rows show them.
+
+    Args:
+        cache: holds the features of all images.
+        places: the rows of the data.
+        most: share of the other image at most; the square of an even lot makes most shares small, so that clear images stay frequent.
+    """
+
+    def __init__(self, cache: FeatureCache, places: Sequence[Place], most: float) -> None:
+        self.cache, self.most = cache, most
+        images = cache.different(places)
+        self.number = {digest: number for number, digest in enumerate(images)}
+        self.images = list(images.values())
+        means = [cache.image(*image).float().flatten(0, -2).mean(0) for image in self.images]
+        self.alike = most_alike(torch.stack(means)) if means else []
+
+    def features(self, place: Place, dice: random.Random) -> tuple[torch.Tensor, ...]:
+        """A row's features, mixed anew by every ``dice``."""
+        return tuple(self._mixed(place, name, dice) for name in place.sample.images)
+
+    def _mixed(self, place: Place, name: str, dice: random.Random) -> torch.Tensor:
+        alike = self.alike[self.number[self.cache.digest(place, name)]]
+        other = dice.choice(alike) if alike and dice.random() < OFTEN else dice.randrange(len(self.images))
+        return mixed(
+            self.cache.image(place, name), self.cache.image(*self.images[other]), self.most * dice.random() ** 2
+        )
+
+
+def most_alike(means: torch.Tensor) -> list[list[int]]:
+    """For each of n images, by its mean feature (n, width), the others that look most like it, at most ``ALIKE``."""
+    units = F.normalize(means - means.mean(0), dim=1)
+    found: list[list[int]] = []
+    for start in range(0, len(units), CHUNK):
+        likeness = units[start : start + CHUNK] @ units.T
+        rows = torch.arange(len(likeness))
+        likeness[rows, start + rows] = -torch.inf  # itself
+        found += likeness.topk(min(ALIKE, len(units) - 1)).indices.tolist()
+    return found
+
+
+def mixed(image: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
+    """An image's features with a ``share`` of another's; where these have another shape (models with tiles or grids) the image stays as it is."""
+    return torch.lerp(image, other, share) if other.shape == image.shape else image
