@@ -13,12 +13,11 @@ from PIL import ImageFont
 from mis_lib.construct.images import concepts, sign_svg, svg_of
 from mis_lib.errors import ModelError
 from mis_lib.train.miniature import gather
-from mis_lib.train.miniature.assets import CLIPARTS, FONTS, POOLED, STYLES, load_drawings
+from mis_lib.train.miniature.assets import FONTS, STYLES, load_drawings
 
 NOTO = Path(str(importlib.resources.files("manimgx_fonts"))) / "NotoEmoji[wght].ttf"
 LETTERS = next(Path(str(importlib.resources.files("gradio"))).rglob("KaTeX_Main-Regular.*.ttf"))
-SETS = {name: {"icons": {}} for name in (*gather.EMOJI_SETS, *gather.ICON_SETS, *gather.POOLED_SETS)}
-SQUARE = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><title>{}</title><path d="M0 0h9v9z"/></svg>'
+SETS = {name: {"icons": {}} for name in (*gather.EMOJI_SETS, *gather.ICON_SETS)}
 
 
 def table(**icons: str) -> dict[str, object]:
@@ -33,7 +32,6 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         package = tmp_path / f"iconify-json-{name}" / "package"
         package.mkdir(parents=True)
         (package / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
-    (tmp_path / gather.CLIPART / gather.CLIPART_FOLDER).mkdir(parents=True)
     (tmp_path / "openmoji-17-0-0" / "package" / "black" / "svg").mkdir(parents=True)
     font = tmp_path / gather.SYMBOLA / gather.SYMBOLA_FONT
     font.parent.mkdir(parents=True)
@@ -61,39 +59,6 @@ def test_a_set_may_put_a_word_before_its_emoji(downloads: Path) -> None:
     drawn = dict(gather.styles(downloads))
     assert {name for name, styles in drawn.items() if "arcticons" in styles} >= {"cat"}
     assert "arcticons" not in drawn["dog"]
-
-
-def test_small_sets_are_pooled_whatever_they_add_to_a_name(downloads: Path) -> None:
-    first, second, third = gather.POOLED_SETS[:3]
-    put(
-        downloads,
-        first,
-        table(**{"printer-2-fill": "<path id='b'/>", "printer-outline": "<path id='c'/>", "microphone": "<path/>"}),
-    )
-    put(downloads, second, table(**{"dog": "<path/>", "printers": "<path/>"}))
-    put(downloads, third, table(**{"printer": "<path id='a'/>", "clown-face": "<path/>"}))
-    drawn = dict(gather.styles(downloads))
-    printer = [drawn["printer"].get(style, "") for style in POOLED]
-    assert "id='b'" in printer[0] and "id='a'" in printer[1] and not any(printer[2:])
-    assert POOLED[0] in drawn["clown face"]
-    assert not any(
-        {*POOLED} & set(drawn[name]) for name in ("dog", "dog face", "microphone")
-    )  # the whole, its face, another thing
-
-
-def test_cliparts_are_taken_by_title_or_file_name_if_they_can_be_drawn(downloads: Path) -> None:
-    folder = downloads / gather.CLIPART / gather.CLIPART_FOLDER
-    written = {
-        "a.svg": SQUARE.format("Printer 01"),
-        "key_02.svg": SQUARE.format("by somebody"),
-        "anchor.svg": '<svg xmlns="http://www.w3.org/2000/svg" width="0"/>',
-        "axe.svg": "<svg",
-        "bomb.svg": SQUARE.format("bomb") + " " * gather.LARGEST_CLIPART,
-    }
-    for name, svg in written.items():
-        (folder / name).write_text(svg, encoding="utf-8")
-    drawn = dict(gather.styles(downloads))
-    assert {name for name, styles in drawn.items() if {*CLIPARTS} & set(styles)} == {"printer", "key"}
 
 
 def test_a_font_is_asked_what_it_draws() -> None:

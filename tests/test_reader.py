@@ -190,13 +190,12 @@ def test_photographs_are_told_from_drawings_and_the_unseen_style_takes_no_part()
     assert torch.equal(fit_photo(bank, views[1:2], blanks, drawings=100, seed=0)[0], photo)
 
 
-def test_blanks_are_of_one_colour_often_black_or_white() -> None:
-    blanks = blank_pictures(9, 0)
-    assert blanks.shape == (18, 3, 224, 224)
+def test_blanks_are_of_one_colour_from_black_to_white() -> None:
+    blanks = blank_pictures(5, 0)
+    assert blanks.shape == (10, 3, 224, 224)
     assert (blanks == blanks[..., :1, :1]).all()
-    greys = (0, 0, 0, 32, 128, 223, 255, 255, 255)
-    assert (128 * blanks[:9, :, 0, 0] + 127).round().tolist() == [[value] * 3 for value in greys]
-    assert len(blanks[9:, :, 0, 0].unique()) == 27
+    assert (128 * blanks[:5, :, 0, 0] + 127).round().tolist() == [[value] * 3 for value in (0, 64, 128, 191, 255)]
+    assert len(blanks[5:, :, 0, 0].unique()) == 15
 
 
 def test_what_names_are_worth_brings_the_projector_to_their_codes() -> None:

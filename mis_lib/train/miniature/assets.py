@@ -20,9 +20,6 @@ import resvg_py
 from PIL import Image
 
 DRAWING = 160  # pixels: what an augmented 224-pixel picture shows of a drawing is never sharper
-POOLED = tuple(f"pooled-{number}" for number in range(12))
-"""Styles that are none: a thing's drawings from sets that draw few things, in the order in which they are found."""
-CLIPARTS = tuple(f"clipart-{number}" for number in range(3))
 STYLES = (
     "openmoji",
     "twemoji",
@@ -45,8 +42,6 @@ STYLES = (
     "icon-park-outline",
     "hugeicons",
     "fa6-solid",
-    *POOLED,
-    *CLIPARTS,
 )
 FONTS = {"noto": "NotoEmoji.ttf", "symbola": "Symbola.ttf"}
 """Styles whose drawings are characters of a font, which lies in the folder."""

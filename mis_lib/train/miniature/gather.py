@@ -16,18 +16,17 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import resvg_py
 from PIL import Image, ImageDraw, ImageFont
 
 from mis_lib.construct.images import Concept, concepts, sign_svg, svg_of
 from mis_lib.errors import ModelError
 from mis_lib.models.wheels import fetch_gguf, tower_file
-from mis_lib.train.miniature.assets import CLIPARTS, DRAWING, FONTS, POOLED
+from mis_lib.train.miniature.assets import DRAWING, FONTS
 
 EMOJI_SETS = (
     "emojione",
@@ -42,26 +41,8 @@ EMOJI_SETS = (
 )
 PREFIXES = {"arcticons": "emoji-"}  # what a set puts before the names of its emoji
 ICON_SETS = ("game-icons", "mdi", "tabler", "ph", "icon-park-outline", "hugeicons", "fa6-solid")
-ELSEWISE = frozenset(
-    ["bat", "chicken", "cricket", "fly", "football", "label", "microphone", "mouse", "mouse face", "ram", "seal", "squid", "telephone", "turkey"]
-)  # fmt: skip
-"""Under these names icon sets draw something else, such as the computer's mouse, a chicken's leg or a round football."""
-POOLED_SETS = (
-    "lucide", "dinkie-icons", "streamline-kameleon-color", "mingcute", "streamline-cyber-color", "whh", "la", "iconoir", "ri", "pixelarticons",
-    "streamline-color", "solar", "jam", "carbon", "lineicons", "streamline-plump-color", "pepicons-pencil", "material-symbols-light", "vaadin",
-    "boxicons", "healthicons", "raphael", "marketeq", "uil", "fontisto", "streamline-ultimate-color", "mynaui", "ion", "entypo", "tdesign", "cil",
-    "majesticons", "temaki", "clarity", "fluent-mdl2", "meteor-icons", "gravity-ui", "proicons", "circum", "f7", "bi", "qlementine-icons",
-    "teenyicons", "guidance", "duo-icons", "nrk", "streamline-freehand-color", "streamline-stickies-color",
-)  # fmt: skip
-"""Sets that draw a few of the concepts each: together they make the styles ``POOLED``, the one who comes first giving the first."""
-MANNER = re.compile(
-    r"-(line|outlined?|fill(ed)?|solid|bold|light|duotone|regular|thin|linear|broken|sharp|round(ed)?|alt|\d+)$"
-)
-"""What sets add to a name to tell how, not what, they draw."""
-CLIPART, CLIPART_FOLDER = "openclipart-svg", Path("usr/share/openclipart/svg")
-TITLE = re.compile(r"<(?:dc:)?title[^>]*>\s*([^<]*?)\s*</(?:dc:)?title>")
-NUMBER = re.compile(r"[\W_]*\d+$")
-LARGEST_CLIPART = 300_000  # characters: what is larger takes seconds to draw
+ELSEWISE = frozenset({"bat", "cricket", "fly", "label", "mouse", "mouse face", "seal", "turkey"})
+"""Under these names icon sets draw something else, such as the computer's mouse."""
 SYMBOLA, SYMBOLA_FONT = "fonts-symbola", Path("usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf")
 STAMPS = "tuxpaint-stamps-default"
 STAMPS_FOLDER = Path("usr/share/tuxpaint/stamps")
@@ -87,9 +68,8 @@ def gather(folder: Path, say: Callable[[str], None]) -> None:
 
 def styles(downloads: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (concept, SVG by style) for every concept; a style that lacks it is left out."""
-    icons = {name: icon_set(name, downloads) for name in (*EMOJI_SETS, *ICON_SETS)}
-    pooled = [by_bare_name(icon_set(name, downloads)) for name in POOLED_SETS]
-    clipart = cliparts(debian_package(CLIPART, downloads) / CLIPART_FOLDER, set(map(slug, concepts())))
+    sets = {name: npm_package(f"@iconify-json/{name}", downloads) for name in (*EMOJI_SETS, *ICON_SETS)}
+    icons = {name: json.loads((path / "icons.json").read_text(encoding="utf-8")) for name, path in sets.items()}
     black = npm_package("openmoji@17.0.0", downloads) / "black" / "svg"
     slugs = spoken_names()
     font = ImageFont.truetype(debian_package(SYMBOLA, downloads) / SYMBOLA_FONT, size=40)
@@ -103,52 +83,12 @@ def styles(downloads: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 sought = [PREFIXES.get(style, "") + one for one in names]
             if svg := icon(table, sought):
                 drawn[style] = svg
-        if name not in ELSEWISE and not is_animal_or_face(name):
-            found = [svg for one in pooled if (svg := icon(one, [slug(name)], faces=False))]
-            drawn |= dict(zip(POOLED, found, strict=False))
-            drawn |= dict(zip(CLIPARTS, clipart.get(slug(name), []), strict=False))
         if svg := black_svg(black, concept):
             drawn["openmoji-black"] = svg
         sign = concept.codepoints.replace("-FE0F", "")
         if "-" not in sign and has_sign(font, chr(int(sign, 16))):
             drawn["symbola"] = sign_svg(sign, "Symbola")
         yield name, drawn
-
-
-def icon_set(name: str, downloads: Path) -> dict[str, Any]:
-    """A set of icons as Iconify publishes it."""
-    return json.loads((npm_package(f"@iconify-json/{name}", downloads) / "icons.json").read_text(encoding="utf-8"))
-
-
-def by_bare_name(table: dict[str, Any]) -> dict[str, Any]:
-    """A set with each drawing under what it shows: of ``camera``, ``camera-outline`` and ``camera-2-fill`` the first one, under ``camera``."""
-    bare: dict[str, Any] = {}
-    for key, entry in sorted(table["icons"].items()):
-        what = key
-        while MANNER.search(what):
-            what = MANNER.sub("", what)
-        bare.setdefault(what, entry)
-    return {**table, "icons": bare, "aliases": {}}
-
-
-def cliparts(folder: Path, wanted: Collection[str]) -> dict[str, list[str]]:
-    """Drawings of Open Clip Art, by many hands, by those of ``wanted`` slugs that they have as a title or as the name of their file."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(folder.rglob("*.svg")):
-        svg = path.read_text(encoding="utf-8", errors="replace")
-        called = [slug(NUMBER.sub("", name)) for name in (*TITLE.findall(svg), path.stem)]
-        what = next((name for name in called if name in wanted), None)
-        if what and len(svg) < LARGEST_CLIPART and can_be_drawn(svg):
-            found.setdefault(what, []).append(svg)
-    return found
-
-
-def can_be_drawn(svg: str) -> bool:
-    """Whether a drawing is whole: some of Open Clip Art's have no size, or are damaged."""
-    try:
-        return bool(resvg_py.svg_to_bytes(svg_string=svg, width=DRAWING, height=DRAWING, skip_system_fonts=True))
-    except ValueError:
-        return False
 
 
 def npm_package(name: str, downloads: Path) -> Path:
@@ -205,15 +145,10 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("'", "")).strip("-")
 
 
-def is_animal_or_face(name: str) -> bool:
-    """Whether there is an animal as a whole and its face, which sets that draw one of them do not tell apart by name."""
-    return f"{name} face" in concepts() or name.removesuffix(" face") in concepts().keys() - {name}
-
-
-def icon(table: dict[str, Any], names: list[str], *, faces: bool = True) -> str | None:
-    """The first of ``names`` that an Iconify set draws, as SVG; with ``faces`` also an animal in place of its face and the other way round."""
+def icon(table: dict[str, Any], names: list[str]) -> str | None:
+    """The first of ``names`` that an Iconify set draws, as SVG."""
     for name in names:
-        for key in (name, name.removesuffix("-face"), f"{name}-face") if faces else (name,):
+        for key in (name, name.removesuffix("-face"), f"{name}-face"):
             entry = table["icons"].get(key)
             if entry is None and key in table.get("aliases", {}):
                 entry = table["icons"].get(table["aliases"][key]["parent"])

@@ -56,9 +56,8 @@ def fit_photo(
 
 
 def blank_pictures(number: int, seed: int) -> torch.Tensor:
-    """Pictures of one colour each, (2 * number, 3, 224, 224) in the tower's normalisation: half grey ones, a third of them black and a third white, half in colours drawn by lot."""
-    # black and white are what people send; between 64 greys they came up too rarely to be told from pictures
-    grey = torch.linspace(-255, 510, number).round().clamp(0, 255)[:, None].expand(-1, 3)
+    """Pictures of one colour each, (n, 3, 224, 224) in the tower's normalisation: ``number`` grey ones from black to white, as many in colours drawn by lot."""
+    grey = torch.linspace(0, 255, number)[:, None].expand(-1, 3)
     coloured = 255 * torch.rand(number, 3, generator=torch.Generator().manual_seed(seed))
     return ((torch.cat([grey, coloured]) - 127) / 128)[..., None, None].expand(-1, -1, SIZE, SIZE)
 
