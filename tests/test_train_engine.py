@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable
@@ -37,7 +38,7 @@ from mis_lib.train.loading import load
 from mis_lib.train.loss import AnswerHead, WholeHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.material import places_of
-from mis_lib.train.mixup import mixed, most_alike
+from mis_lib.train.mixup import Mixer, mixed, most_alike
 from mis_lib.train.packing import PackedRows, pack, packed_inputs
 from mis_lib.train.parts import Part, part_of, prepare
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features
@@ -302,13 +303,39 @@ def test_each_image_is_mixed_with_at_most_so_much_of_another(
     assert torch.equal(again.labels, clear.row(3).labels) and torch.equal(again.ids, clear.row(3).ids)
 
 
-def test_images_that_look_alike_are_mixed_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mis_lib.train.mixup.CHUNK", 3)  # several chunks
+class SixImages:
+    """In place of a feature cache: images of one token, each with a channel of its own; 0 and 3, 1 and 4, 2 and 5 look alike."""
+
+    def __init__(self) -> None:
+        angles = torch.tensor([0.0, 2.1, 4.2, 0.1, 2.2, 4.3])
+        self.table = torch.cat([3 + torch.stack([angles.cos(), angles.sin()], 1), 0.1 * torch.eye(6)], 1)[:, None]
+
+    def digest(self, place: Place, name: str) -> str:
+        return name
+
+    def image(self, place: Place, name: str) -> torch.Tensor:
+        return self.table[int(name)]
+
+    def different(self, places: list[Place]) -> dict[str, tuple[Place, str]]:
+        return {name: (place, name) for place in places for name in place.sample.images}
+
+
+def test_half_of_the_mixtures_are_with_images_that_look_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("mis_lib.train.mixup.CHUNK", 4)  # several chunks
     monkeypatch.setattr("mis_lib.train.mixup.ALIKE", 1)
-    angles = torch.tensor([0.0, 2.1, 4.2, 0.1, 2.2, 4.3])
-    means = 3 + torch.stack([angles.cos(), angles.sin()], 1)
-    assert most_alike(means) == [[3], [4], [5], [0], [1], [2]]
-    assert most_alike(means[:1]) == [[]]
+    cache: Any = SixImages()
+    assert most_alike(cache.table[:, 0]) == [[3], [4], [5], [0], [1], [2]]
+    assert most_alike(cache.table[:1, 0]) == [[]]
+    sample = Sample(id="row", question="What?", images=[str(number) for number in range(6)], harmful=False)
+    place = Place(sample, tmp_path)
+    mixer = Mixer(cache, [place, place], 0.6)
+    counts = torch.zeros(6)
+    for lot in range(1200):
+        seen = mixer.features(place, random.Random(lot))[1]
+        counts += seen[0, 2:] > 0
+    shares = counts / 1200  # each of six images by the other lot, and the one that looks alike by its own
+    assert shares[4] == pytest.approx(0.5 + 0.5 / 6, abs=0.05)
+    assert shares[[0, 2, 3, 5]] == pytest.approx(torch.full((4,), 0.5 / 6), abs=0.03)
 
 
 def share_of(other: torch.Tensor, own: torch.Tensor, seen: torch.Tensor) -> tuple[float, float]:
