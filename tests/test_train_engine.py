@@ -38,7 +38,7 @@ from mis_lib.train.loading import load
 from mis_lib.train.loss import AnswerHead, WholeHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.material import places_of
-from mis_lib.train.mixup import Mixer, mixed, most_alike
+from mis_lib.train.mixup import Mixer, most_alike
 from mis_lib.train.packing import PackedRows, pack, packed_inputs
 from mis_lib.train.parts import Part, part_of, prepare
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features
@@ -345,10 +345,21 @@ def share_of(other: torch.Tensor, own: torch.Tensor, seen: torch.Tensor) -> tupl
     return share, float((own + share * way - seen).abs().max())
 
 
-def test_an_image_of_another_size_is_not_mixed() -> None:
-    image = torch.ones(4, 8)
-    assert mixed(image, torch.zeros(6, 8), 0.25) is image
-    assert torch.equal(mixed(image, torch.zeros(4, 8), 0.25), 0.75 * image)
+def test_images_are_mixed_with_those_of_their_shape_only(tmp_path: Path) -> None:
+    cache: Any = SixImages()
+    shapes = [1, 2, 2, 1, 3, 2]
+    cache.table = [image.expand(shape, -1) for image, shape in zip(cache.table, shapes, strict=True)]
+    place = Place(Sample(id="row", question="What?", images=[str(at) for at in range(6)], harmful=False), tmp_path)
+    mixer = Mixer(cache, [place], 0.6)
+    partners: list[set[int]] = [set() for _ in range(6)]
+    for lot in range(100):
+        for at, seen in enumerate(mixer.features(place, random.Random(lot))):
+            assert seen.shape == cache.table[at].shape
+            partners[at] |= set((seen[0, 2:] > 0).nonzero().flatten().tolist())
+    assert partners == [{0, 3}, {1, 2, 5}, {1, 2, 5}, {0, 3}, {4}, {1, 2, 5}]
+    alone = Place(place.sample.model_copy(update={"images": ["0", "1", "4"]}), tmp_path)
+    with pytest.raises(SettingsError, match="image_mixup: expected images whose features have the same shape, found 3"):
+        Mixer(cache, [alone], 0.6)
 
 
 @pytest.mark.parametrize("changes", [{"augment": True}, {"freeze_vision": False}, {"feature_cache": False}])
@@ -362,6 +373,16 @@ def test_mixed_images_are_refused_where_none_can_be_stored(train: Train, monkeyp
     with pytest.raises(SettingsError, match="images are not taken one by one"):
         train(image_mixup=0.3)
     train()
+
+
+def test_without_images_there_is_nothing_to_mix(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path
+) -> None:
+    settings = settings_of(image_mixup=0.3)
+    loaded = load(settings, checkpoint)
+    sample = read_records(data / "train.jsonl", Sample)[0].model_copy(update={"images": []})
+    with pytest.raises(SettingsError, match=r"image_mixup: .* found: no row has images"):
+        prepare_features(loaded, make_encoder(loaded, settings), [Place(sample, data)], settings)
 
 
 def test_a_run_learns_something_else_from_mixed_images_and_the_same_each_time(train: Train) -> None:

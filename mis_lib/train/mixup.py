@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
+from mis_lib.errors import SettingsError
 from mis_lib.train.features import FeatureCache
 from mis_lib.train.rows import Place
 
@@ -26,6 +27,9 @@ class Mixer:
         cache: holds the features of all images.
         places: the rows of the data.
         most: share of the other image at most; the square of an even lot makes most shares small, so that clear images stay frequent.
+
+    Raises:
+        SettingsError: no two images have features of the same shape (models with tiles or grids, images of different sizes).
     """
 
     def __init__(self, cache: FeatureCache, places: Sequence[Place], most: float) -> None:
@@ -33,17 +37,32 @@ class Mixer:
         images = cache.different(places)
         self.number = {digest: number for number, digest in enumerate(images)}
         self.images = list(images.values())
-        means = [cache.image(*image).float().flatten(0, -2).mean(0) for image in self.images]
-        self.alike = most_alike(torch.stack(means)) if means else []
+        means, shapes = [], []
+        for image in self.images:
+            features = cache.image(*image)
+            means.append(features.float().flatten(0, -2).mean(0))
+            shapes.append(features.shape)
+        by_shape: dict[torch.Size, list[int]] = {}
+        for at, shape in enumerate(shapes):
+            by_shape.setdefault(shape, []).append(at)
+        self.same_shape = [by_shape[shape] for shape in shapes]
+        if all(len(same) < 2 for same in by_shape.values()):
+            raise SettingsError(
+                f"image_mixup: expected images whose features have the same shape, found {len(shapes)} of different shapes; "
+                "bring the images to one size, or leave it out"
+            )
+        alike = most_alike(torch.stack(means))
+        self.alike = [[at for at in found if shapes[at] == shape] for found, shape in zip(alike, shapes, strict=True)]
 
     def features(self, place: Place, dice: random.Random) -> tuple[torch.Tensor, ...]:
         """A row's features, mixed anew by every ``dice``."""
         return tuple(self._mixed(place, name, dice) for name in place.sample.images)
 
     def _mixed(self, place: Place, name: str, dice: random.Random) -> torch.Tensor:
-        alike = self.alike[self.number[self.cache.digest(place, name)]]
-        other = dice.choice(alike) if alike and dice.random() < OFTEN else dice.randrange(len(self.images))
-        return mixed(
+        number = self.number[self.cache.digest(place, name)]
+        alike = self.alike[number]
+        other = dice.choice(alike if alike and dice.random() < OFTEN else self.same_shape[number])
+        return torch.lerp(
             self.cache.image(place, name), self.cache.image(*self.images[other]), self.most * dice.random() ** 2
         )
 
@@ -58,8 +77,3 @@ def most_alike(means: torch.Tensor) -> list[list[int]]:
         likeness[rows, start + rows] = -torch.inf  # itself
         found += likeness.topk(min(ALIKE, len(units) - 1)).indices.tolist()
     return found
-
-
-def mixed(image: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
-    """An image's features with a ``share`` of another's; where these have another shape (models with tiles or grids) the image stays as it is."""
-    return torch.lerp(image, other, share) if other.shape == image.shape else image

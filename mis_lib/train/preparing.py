@@ -47,6 +47,8 @@ def prepare_features(
     if reason is None and not any(place.sample.images for place in places):
         reason = "no row has images"
     if reason is not None:
+        if settings.image_mixup:
+            raise SettingsError(f"image_mixup: expected stored image features to mix, found: {reason}; leave it out")
         return None, None, reason
     with torch.autocast(loaded.network.device.type, torch.bfloat16, enabled=loaded.autocast):
         try:
