@@ -71,9 +71,8 @@ class Steps(Dataset[Step]):
             self._kept[number] = self.encoder.with_answer(place.sample, self.cache.prompt(place))
         if self.mixer is None:
             return replace(self._kept[number], features=self.cache.features(place))
-        dice = random.Random(
-            f"{self.plan.seed}|{epoch}|{number}"
-        )  # the same on every device and after a run was killed
+        # by numbers alone: the same on every device, and after a run was killed
+        dice = random.Random(f"{self.plan.seed}|{epoch}|{number}")
         return replace(self._kept[number], features=self.mixer.features(place, dice))
 
 
