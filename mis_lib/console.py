@@ -125,5 +125,6 @@ def summary(made: "Summary", out_folder: Path) -> Group:
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for name, split in made.splits.items():
         table.add_row(name, *(f"{count:,}" for count in (split.items, split.harmful, split.benign, split.questions)))
-    styles = Text("Drawings: " + "; ".join(made.styles.values()), style="dim")
+    drawings = [credit.split(":")[0] for credit in made.styles.values()]  # the sets of icons are in its datasheet
+    styles = Text("Drawings: " + "; ".join(drawings), style="dim")
     return Group(table, Text(f"{made.pictures:,} pictures; {len(made.dropped)} of {made.rows} rows left out"), styles)

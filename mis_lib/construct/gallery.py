@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from mis_lib.construct.images import scene
+from mis_lib.construct.images import drawings, scene
 
 SIDE = 224  # pixels: what mini looks at, so that nothing is scaled on the way
 PNG_LEVEL = 1
@@ -21,7 +21,7 @@ Progress = Callable[[str], None]
 
 
 class Picture(NamedTuple):
-    """One picture file, known before it is drawn."""
+    """One picture file, known before it is drawn; of a style with several drawings of a thing the variant is one of these."""
 
     concept: str
     style: str
@@ -51,6 +51,8 @@ def draw_all(pictures: Iterable[Picture], folder: Path, seed: int, progress: Pro
 def _draw(picture: Picture, seed: int) -> bytes:
     stream = io.BytesIO()
     # a variant of one seed must not be another variant of the next seed
-    image = scene(picture.concept, picture.style, seed=1_000 * seed + picture.variant, size=SIDE)
+    lot = 1_000 * seed + picture.variant
+    number = picture.variant % drawings(picture.concept, picture.style)
+    image = scene(picture.concept, picture.style, seed=lot, size=SIDE, number=number)
     image.save(stream, "PNG", compress_level=PNG_LEVEL)
     return stream.getvalue()

@@ -5,10 +5,10 @@ shuffled deck, so each comes up about equally often; wordings are drawn by lot.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mis_lib.construct.gallery import Picture
-from mis_lib.construct.images import TRAINING_STYLES, concepts
+from mis_lib.construct.images import ICONS, OUTLINE, TRAINING_STYLES, concepts, drawings
 from mis_lib.construct.labels import ORDINALS, perceive, with_article
 from mis_lib.schema import Sample
 
@@ -37,8 +37,10 @@ COUNT = (
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
-def general_samples(seed: int, items: int = ITEMS) -> Iterator[tuple[Sample, list[Picture]]]:
-    """Yield items with the pictures they need, the same ones for the same seed."""
+def general_samples(
+    seed: int, items: int = ITEMS, styles: Sequence[str] = TRAINING_STYLES
+) -> Iterator[tuple[Sample, list[Picture]]]:
+    """Yield items in ``styles`` with the pictures they need, the same ones for the same seed."""
     dice = random.Random(f"{seed}|general")
     deck = _deck(dice)
     asked: set[tuple[str, str, tuple[str, ...]]] = set()
@@ -46,13 +48,13 @@ def general_samples(seed: int, items: int = ITEMS) -> Iterator[tuple[Sample, lis
     while number < items:
         count = dice.choices((1, 2, 3, 4), (30, 50, 12, 8))[0]
         names = [next(deck) for _ in range(count)]
-        style = dice.choice(TRAINING_STYLES)
+        style = dice.choice(styles)
         question, answer = _task(dice, names)
         if (question, style, tuple(names)) in asked:  # the deck has gone round and the same wording was drawn
             continue
         asked.add((question, style, tuple(names)))
         number += 1
-        pictures = [Picture(name, style, 0) for name in names]
+        pictures = [_picture(name, style, number) for name in names]
         provenance = {"source": "objects", "style": style, "seed": seed}
         sample = Sample(
             id=f"general-{number:04d}",
@@ -65,6 +67,14 @@ def general_samples(seed: int, items: int = ITEMS) -> Iterator[tuple[Sample, lis
             provenance=provenance,
         )
         yield sample, pictures
+
+
+def _picture(name: str, style: str, number: int) -> Picture:
+    """An object in the style asked for, icons in turn; one that icons lack in lines."""
+    if style != ICONS:
+        return Picture(name, style, 0)
+    known = drawings(name, ICONS)
+    return Picture(name, ICONS, number % known) if known else Picture(name, OUTLINE, 0)
 
 
 def _deck(dice: random.Random) -> Iterator[str]:

@@ -20,6 +20,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
+from mis_lib.construct.icons import icon_credits, icons
 from mis_lib.errors import DataError
 
 STYLES = ("openmoji", "twemoji", "noto")
@@ -28,6 +29,8 @@ UNSEEN_STYLE = "noto"
 OUTLINE = "outline"
 TRAINING_STYLES = (*TRAINED_STYLES, OUTLINE)
 """Of data to train on; what is tested in styles trained on is tested in ``TRAINED_STYLES``."""
+ICONS = "icons"
+"""Of data to train on where it is asked for: ``mis_lib.construct.icons``, which has several drawings of a thing or none."""
 LINES = ("line", "line-supplement")  # the layers of an OpenMoji drawing without colour
 CREDITS = {
     "openmoji": "OpenMoji, the open-source emoji and icon project (CC BY-SA 4.0)",
@@ -35,6 +38,11 @@ CREDITS = {
     "noto": "Noto Emoji by Google (SIL Open Font License 1.1)",
     OUTLINE: "OpenMoji's lines without its colours, in training data (CC BY-SA 4.0)",
 }
+
+
+def style_credits(*, icons: bool = False) -> dict[str, str]:
+    """Whom the drawings are owed to, by style."""
+    return CREDITS | ({ICONS: icon_credits()} if icons else {})
 
 
 class Concept(NamedTuple):
@@ -52,19 +60,24 @@ def concepts() -> dict[str, Concept]:
     return {row["name"]: Concept(**row) for row in csv.DictReader(io.StringIO(table))}
 
 
-def draw(name: str, style: str, size: int = 224) -> Image.Image:
-    """Draw one concept as a transparent RGBA square of ``size`` pixels.
+def drawings(name: str, style: str) -> int:
+    """How many different drawings of a concept a style has."""
+    return len(icons().get(name, ())) if style == ICONS else 1
+
+
+def draw(name: str, style: str, size: int = 224, number: int = 0) -> Image.Image:
+    """Draw one concept as a transparent RGBA square of ``size`` pixels; ``number`` chooses among several drawings of a style.
 
     Raises:
         DataError: the concept or the style is unknown, or the style lacks this drawing.
     """
     fonts = [str(_package("manimgx_fonts") / "NotoEmoji[wght].ttf")] if style == "noto" else None
-    svg = svg_of(name, style)
+    svg = svg_of(name, style, number)
     png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True, font_files=fonts)
     return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
 
 
-def svg_of(name: str, style: str) -> str:
+def svg_of(name: str, style: str, number: int = 0) -> str:
     """The drawing of one concept as SVG (a character of the font for Noto).
 
     Raises:
@@ -74,27 +87,39 @@ def svg_of(name: str, style: str) -> str:
         raise DataError(
             f"unknown concept {name!r}; the {len(concepts())} known ones are in mis_lib/construct/concepts.csv"
         )
-    if style not in (*STYLES, OUTLINE):
-        raise DataError(f"unknown drawing style {style!r}; known: {', '.join((*STYLES, OUTLINE))}")
+    if style not in (*CREDITS, ICONS):
+        raise DataError(f"unknown drawing style {style!r}; known: {', '.join((*CREDITS, ICONS))}")
+    if style == ICONS:
+        return _icon(name, number)
     codepoints = concepts()[name].codepoints
     if style == "noto":
         return sign_svg(codepoints, "Noto Emoji")
     return _lines(_file_svg(codepoints, "openmoji")) if style == OUTLINE else _file_svg(codepoints, style)
 
 
-def scene(name: str, style: str, *, seed: int, size: int = 448) -> Image.Image:
+def scene(name: str, style: str, *, seed: int, size: int = 448, number: int = 0) -> Image.Image:
     """A drawing on lightly tinted paper, RGB, ``size`` pixels square; position, scale, tilt and tint follow from ``seed``."""
     # str.__hash__ differs between processes; a digest does not
     digest = hashlib.sha256(f"{name}|{style}|{seed}".encode()).digest()
     dice = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     width = int(size * dice.uniform(0.62, 0.86))
-    drawing = draw(name, style, width).rotate(dice.uniform(-9, 9), resample=Image.Resampling.BICUBIC)
+    drawing = draw(name, style, width, number).rotate(dice.uniform(-9, 9), resample=Image.Resampling.BICUBIC)
     tint = tuple(int(value) for value in dice.uniform(222, 255, 3))
     paper = Image.new("RGB", (size, size), tint)
     free = size - width
     corner = (int(free * dice.uniform(0.3, 0.7)), int(free * dice.uniform(0.3, 0.7)))
     paper.paste(drawing, corner, drawing)
     return paper
+
+
+def _icon(name: str, number: int) -> str:
+    """One of the icons of a concept."""
+    found = icons().get(name, ())
+    if number >= len(found):
+        raise DataError(
+            f"{name!r}: expected an icon number {number}, found {len(found)} icons; draw it in another style"
+        )
+    return found[number].svg
 
 
 def _package(name: str) -> Path:

@@ -19,7 +19,7 @@ from mis_lib.construct import general, sheet
 from mis_lib.construct.elements import ElementTable, load_elements
 from mis_lib.construct.filters import Dropped, drop_leaks
 from mis_lib.construct.gallery import Picture, Progress, draw_all
-from mis_lib.construct.images import CREDITS, TRAINED_STYLES, TRAINING_STYLES, UNSEEN_STYLE
+from mis_lib.construct.images import ICONS, TRAINED_STYLES, TRAINING_STYLES, UNSEEN_STYLE, style_credits
 from mis_lib.construct.scenarios import Ask, Scenario, ask, place
 from mis_lib.construct.twins import pictures, twin_samples
 from mis_lib.errors import DataError
@@ -62,6 +62,7 @@ class Plan(NamedTuple):
     files: dict[str, list[Sample]]
     pictures: set[Picture]
     dropped: list[Dropped]
+    icon_turns: int
 
 
 def construct(
@@ -72,6 +73,7 @@ def construct(
     *,
     blocks: Collection[str] | None = None,
     general_items: int = general.ITEMS,
+    icon_turns: int = 0,
 ) -> Summary:
     """Build MIS-Mini in ``out``.
 
@@ -82,12 +84,14 @@ def construct(
         progress: told what is going on, in words.
         blocks: only these blocks of the table (all).
         general_items: how many non-safety items.
+        icon_turns: how often every training pair is asked in icons as well, which are harder to make out; a quarter of the general
+            items then shows icons, too.
 
     Raises:
         DataError: the table is wrong, a block is unknown, ``out`` holds something else, or the disk is full.
     """
     _check_target(out)
-    planned = plan(seed, elements, blocks=blocks, general_items=general_items)
+    planned = plan(seed, elements, blocks=blocks, general_items=general_items, icon_turns=icon_turns)
     progress(f"{planned.rows} rows of the element table, {len(planned.dropped)} of them dropped")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +112,7 @@ def plan(
     *,
     blocks: Collection[str] | None = None,
     general_items: int = general.ITEMS,
+    icon_turns: int = 0,
 ) -> Plan:
     """Decide every item of the data set and every picture it needs, without drawing one; arguments as in ``construct``.
 
@@ -116,16 +121,17 @@ def plan(
     """
     table = load_elements(elements)
     scenarios, dropped = drop_leaks(_chosen(table, blocks))
-    asks = _asks(scenarios, table)
+    asks = _asks(scenarios, table, icon_turns)
     files = {
         split.value: [sample for row in rows for sample in twin_samples(row, split, seed=seed, table=table)]
         for split, rows in asks.items()
     }
     needed = {picture for rows in asks.values() for row in rows for picture in pictures(row, seed)}
-    others = list(general.general_samples(seed, general_items))
+    styles = (*TRAINING_STYLES, ICONS) if icon_turns else TRAINING_STYLES
+    others = list(general.general_samples(seed, general_items, styles))
     files[general.SPLIT] = [sample for sample, _ in others]
     needed |= {picture for _, shown in others for picture in shown}
-    return Plan(seed, table.digest, len(scenarios) + len(dropped), files, needed, dropped)
+    return Plan(seed, table.digest, len(scenarios) + len(dropped), files, needed, dropped, icon_turns)
 
 
 def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
@@ -163,21 +169,29 @@ def _build(folder: Path, planned: Plan, progress: Progress) -> Summary:
         rows=planned.rows,
         splits={name: _summarise(samples) for name, samples in planned.files.items()},
         pictures=len(hashes),
-        styles=dict(CREDITS),
+        styles=style_credits(icons=planned.icon_turns > 0),
         dropped=planned.dropped,
     )
     (folder / SUMMARY).write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    text = sheet.sheet(planned.files, seed=planned.seed, table=planned.table, pictures=len(hashes))
+    text = sheet.sheet(
+        planned.files,
+        seed=planned.seed,
+        table=planned.table,
+        pictures=len(hashes),
+        icon_turns=planned.icon_turns,
+    )
     (folder / sheet.NAME).write_text(text, encoding="utf-8")
     write_manifest(folder)
     return summary
 
 
-def _asks(scenarios: Sequence[Scenario], table: ElementTable) -> dict[Split, list[Ask]]:
+def _asks(scenarios: Sequence[Scenario], table: ElementTable, icon_turns: int) -> dict[Split, list[Ask]]:
     """Which rows are asked in which split, how often and in which styles."""
     train = [scenario for scenario in scenarios if scenario.side == "train"]
     test = [scenario for scenario in scenarios if scenario.side == "test"]
     asks = {Split.TRAIN: ask(train, table.questions, TRAINING_STYLES, TRAIN_TURNS)}
+    if icon_turns:
+        asks[Split.TRAIN] += ask(train, table.questions, [ICONS], icon_turns, first=TRAIN_TURNS)
     for split in (Split.EASY, Split.HARD):
         rows = [scenario for scenario in test if scenario.element.level == split]
         asks[split] = ask(rows, table.questions, TRAINED_STYLES)

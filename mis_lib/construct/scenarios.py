@@ -73,9 +73,21 @@ def place(elements: Sequence[Element]) -> list[Scenario]:
 
 
 def ask(
-    scenarios: Iterable[Scenario], questions: Mapping[str, Questions], styles: Sequence[str], turns: int = 1
+    scenarios: Iterable[Scenario],
+    questions: Mapping[str, Questions],
+    styles: Sequence[str],
+    turns: int = 1,
+    first: int = 0,
 ) -> list[Ask]:
-    """Ask every scenario ``turns`` times, dealing the questions of its side and the styles out in turn within its block."""
+    """Ask every scenario ``turns`` times, dealing the questions of its side and the styles out in turn within its block.
+
+    Args:
+        scenarios: rows of the table.
+        questions: by block.
+        styles: to deal out.
+        turns: how often each is asked.
+        first: number of the first turn, behind those that another call asked.
+    """
     dealt: Counter[str] = Counter()
     asks = []
     for scenario in scenarios:
@@ -83,8 +95,8 @@ def ask(
         texts = block.train if scenario.side == "train" else block.test
         position = dealt[scenario.element.block]
         dealt[scenario.element.block] += 1
-        for turn in range(turns):
-            question = texts[(position + turn * (len(texts) // turns)) % len(texts)]
+        for turn in range(first, first + turns):
+            question = texts[(position + first + (turn - first) * (len(texts) // turns)) % len(texts)]
             explicit = block.explicit[(position + turn) % len(block.explicit)] if block.explicit else None
             style = styles[(position + turn) % len(styles)]
             asks.append(Ask(scenario, question, style, turn, explicit if scenario.side == "train" else None))

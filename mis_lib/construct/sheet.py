@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from mis_lib.construct.images import CREDITS, UNSEEN_STYLE
+from mis_lib.construct.images import CREDITS, UNSEEN_STYLE, style_credits
 from mis_lib.data.datasheet import About, datasheet
 from mis_lib.schema import Sample
 
@@ -18,7 +18,7 @@ LIMITS = (
 )
 
 
-def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictures: int) -> str:
+def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictures: int, icon_turns: int = 0) -> str:
     """The datasheet of one build of MIS-Mini.
 
     Args:
@@ -26,8 +26,10 @@ def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictu
         seed: that it was drawn with.
         table: SHA-256 of the element table.
         pictures: how many were drawn.
+        icon_turns: how often every training pair is asked in icons as well.
     """
-    drawings = {f"drawings in style {style}": credit for style, credit in CREDITS.items()}
+    drawings = {f"drawings in style {style}": credit for style, credit in style_credits(icons=icon_turns > 0).items()}
+    icons = f" --icons {icon_turns}" if icon_turns else ""
     about = About(
         title="MIS-Mini",
         purpose=(
@@ -35,7 +37,7 @@ def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictu
             "are harmless alone and harmful together, each with a benign twin that differs in one picture."
         ),
         made=(
-            f"`mis construct --out FOLDER --seed {seed}` composes items from the element table (SHA-256 {table}) and draws {pictures:,} pictures; "
+            f"`mis construct --out FOLDER --seed {seed}{icons}` composes items from the element table (SHA-256 {table}) and draws {pictures:,} pictures; "
             "the same seed gives the same bytes. Questions and answers are composed of the table's texts, an answer's perception of both names and their kinds, its reasoning of what these come to; no model is asked on the way."
         ),
         licences={"texts and element table": "Apache-2.0, as this project", **drawings},

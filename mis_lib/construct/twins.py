@@ -8,6 +8,7 @@ from typing import Any
 
 from mis_lib.construct.elements import Element, ElementTable
 from mis_lib.construct.gallery import Picture
+from mis_lib.construct.images import ICONS, OUTLINE, drawings
 from mis_lib.construct.labels import Label, cot_label, draw_lot, help_label
 from mis_lib.construct.scenarios import Ask
 from mis_lib.schema import Sample, Split
@@ -88,9 +89,17 @@ def pictures(ask: Ask, seed: int) -> list[Picture]:
 
 def _pictures(pair: tuple[str, str], ask: Ask, seed: int) -> list[Picture]:
     """Both members of a twin pair draw by the same lots, so the object that stays is shown by the very same picture."""
+    keys = [f"{seed}|{ask.scenario.id}|{ask.turn}|{place}" for place in range(2)]
+    return [_picture(name, ask, key) for name, key in zip(pair, keys, strict=True)]
+
+
+def _picture(name: str, ask: Ask, key: str) -> Picture:
+    """An object in the style asked for; one that icons lack in lines."""
+    if ask.style == ICONS and (number := drawings(name, ICONS)):
+        return Picture(name, ICONS, draw_lot(key, number))
     variants = TRAIN_VARIANTS if ask.scenario.side == "train" else TEST_VARIANTS
-    lots = [draw_lot(f"{seed}|{ask.scenario.id}|{ask.turn}|{place}", len(variants)) for place in range(2)]
-    return [Picture(name, ask.style, variants[lot]) for name, lot in zip(pair, lots, strict=True)]
+    style = OUTLINE if ask.style == ICONS else ask.style
+    return Picture(name, style, variants[draw_lot(key, len(variants))])
 
 
 def _shown(pair: tuple[str, str], ask: Ask, seed: int) -> dict[str, Any]:

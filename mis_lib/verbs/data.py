@@ -14,6 +14,9 @@ from mis_lib.errors import SettingsError
 verbs = typer.Typer()
 
 
+OF_OBJECTS = ("elements", "icons")  # flags of construct that go with that source
+
+
 class Source(StrEnum):
     """How data is constructed: MIS-Mini from the element table, or by teachers stage by stage."""
 
@@ -30,6 +33,12 @@ def construct_data(
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
     elements: Annotated[
         Path | None, typer.Option("--elements", help="objects: folder with CSV files of your own, added to the table.")
+    ] = None,
+    icons: Annotated[
+        int | None,
+        typer.Option(
+            "--icons", min=1, max=6, help="objects: ask every training pair so often in icons, too: hard to make out."
+        ),
     ] = None,
     teacher: Annotated[
         str | None, typer.Option("--teacher", help="stages: builtin, URL#MODEL or local:PATH [default: builtin]")
@@ -52,7 +61,7 @@ def construct_data(
     """Make data: MIS-Mini (harmful pairs and benign twins, drawn), or new items by teachers through the paper's stages."""
     flags = {
         "teacher": teacher, "images": images, "items": items, "seeds": seeds, "concurrency": concurrency, "stage": stage, "config": config,
-        "set": sets, "elements": elements,
+        "set": sets, "elements": elements, "icons": icons,
     }  # fmt: skip
     _check_source(source, [name for name, value in flags.items() if value is not None])
     if source is Source.STAGES:
@@ -67,7 +76,7 @@ def construct_data(
     from mis_lib import console
     from mis_lib.construct.pipeline import construct
 
-    summary = construct(out, seed, elements, console.say)
+    summary = construct(out, seed, elements, console.say, icon_turns=icons or 0)
     if as_json:
         console.print_json({"out": str(out), "source": source.value, **summary.model_dump(mode="json")})
     else:
@@ -76,7 +85,7 @@ def construct_data(
 
 def _check_source(source: Source, given: list[str]) -> None:
     """Refuse flags that belong to the other way of constructing."""
-    wrong = [name for name in given if (name == "elements") == (source is Source.STAGES)]
+    wrong = [name for name in given if (name in OF_OBJECTS) == (source is Source.STAGES)]
     if wrong:
         other = Source.OBJECTS if source is Source.STAGES else Source.STAGES
         raise SettingsError(f"--{wrong[0]} goes with --source {other.value}, found --source {source.value}")
