@@ -1,8 +1,7 @@
 """Icons: things as small sets of icons by many hands draw them, for training pictures that are hard to make out.
 
-Mini's eyes were tuned to the styles that it is trained on and know them all but without fail; in a style of its own, as the unseen one, they
-err in every third picture. A model that is trained on what its eyes know well never learns what to do then: to tell what is unclear by what goes
-together. No icon here had a part in tuning the eyes, and none may have. The file is made by ``mis_lib.train.miniature.gather_icons``.
+Mini's eyes were tuned to the styles that it is trained on and hardly ever fail there; in a style that they never saw they often do. A model that is
+trained only on what its eyes know well never meets that. No icon here had a part in tuning the eyes, and none may have. The file is made by ``mis_lib.train.miniature.gather_icons``.
 """
 
 import functools
