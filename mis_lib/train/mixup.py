@@ -1,9 +1,9 @@
 """Unclear images: features of two images mixed, while the answer stays that of the first (mixup, Zhang et al. 2018, with one label).
 
-A model tuned on pictures of a few kinds only ever meets images that say clearly what they show, and never learns what to do with one that does not: of
-what is unclear it takes the nearest thing, however little that goes with the rest. Mixed images show it in training. What goes together
-(the question, the other image) is then the way to tell which of two things it is about, and later which of all things that a
-picture of an unknown kind may show. What is mixed in looks like the image half of the time, since such things are what it will be taken for.
+A model tuned on pictures of a few kinds only ever meets images that say clearly what they show, and never learns what to do with one that does not.
+Mixed images are unclear. What is mixed in looks like the image half of the time, since such things are what it will be taken for. The embedded model
+names the things that it was trained on better for it in a style that it never saw. That it would tell what is unclear by what goes with
+the other image was hoped for and is not seen.
 """
 
 import random

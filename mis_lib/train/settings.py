@@ -80,8 +80,8 @@ class TrainSettings(Settings):
     augment: bool = False
     """Crop images a little and vary their brightness, anew each time."""
     image_mixup: float = Field(default=0.0, ge=0, lt=1)
-    """At most so much of what the model sees of an image is another image's of the data, anew each time (mixup, Zhang et al. 2018), so that it learns
-    to settle what an unclear image shows by the rest of the prompt; needs the feature cache."""
+    """At most so much of what the model sees of an image is another image's of the data, anew each time (mixup, Zhang et al. 2018), so that it meets
+    images that are not clear; needs the feature cache."""
 
     # --- method ---
     method: Literal["sft"] = "sft"
