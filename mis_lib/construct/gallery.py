@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from mis_lib.construct.images import drawings, scene
+from mis_lib.construct.images import scene
 
 SIDE = 224  # pixels: what mini looks at, so that nothing is scaled on the way
 PNG_LEVEL = 1
@@ -52,7 +52,6 @@ def _draw(picture: Picture, seed: int) -> bytes:
     stream = io.BytesIO()
     # a variant of one seed must not be another variant of the next seed
     lot = 1_000 * seed + picture.variant
-    number = picture.variant % drawings(picture.concept, picture.style)
-    image = scene(picture.concept, picture.style, seed=lot, size=SIDE, number=number)
+    image = scene(picture.concept, picture.style, seed=lot, size=SIDE, number=picture.variant)
     image.save(stream, "PNG", compress_level=PNG_LEVEL)
     return stream.getvalue()

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from mis_lib.construct.gallery import Picture
-from mis_lib.construct.images import ICONS, OUTLINE, TRAINING_STYLES, concepts, drawings
+from mis_lib.construct.images import TRAINING_STYLES, available, concepts, drawings
 from mis_lib.construct.labels import ORDINALS, perceive, with_article
 from mis_lib.schema import Sample
 
@@ -70,11 +70,9 @@ def general_samples(
 
 
 def _picture(name: str, style: str, number: int) -> Picture:
-    """An object in the style asked for, icons in turn; one that icons lack in lines."""
-    if style != ICONS:
-        return Picture(name, style, 0)
-    known = drawings(name, ICONS)
-    return Picture(name, ICONS, number % known) if known else Picture(name, OUTLINE, 0)
+    """An object in the style asked for; of several drawings each in its turn."""
+    style = available(name, style)
+    return Picture(name, style, number % drawings(name, style))
 
 
 def _deck(dice: random.Random) -> Iterator[str]:

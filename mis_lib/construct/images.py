@@ -65,8 +65,13 @@ def drawings(name: str, style: str) -> int:
     return len(icons().get(name, ())) if style == ICONS else 1
 
 
+def available(name: str, style: str) -> str:
+    """The style itself, or lines where icons are asked for and there is none of the concept."""
+    return style if drawings(name, style) else OUTLINE
+
+
 def draw(name: str, style: str, size: int = 224, number: int = 0) -> Image.Image:
-    """Draw one concept as a transparent RGBA square of ``size`` pixels; ``number`` chooses among several drawings of a style.
+    """Draw one concept as a transparent RGBA square of ``size`` pixels; ``number`` chooses where a style has several drawings.
 
     Raises:
         DataError: the concept or the style is unknown, or the style lacks this drawing.

@@ -8,7 +8,7 @@ from typing import Any
 
 from mis_lib.construct.elements import Element, ElementTable
 from mis_lib.construct.gallery import Picture
-from mis_lib.construct.images import ICONS, OUTLINE, drawings
+from mis_lib.construct.images import ICONS, available, drawings
 from mis_lib.construct.labels import Label, cot_label, draw_lot, help_label
 from mis_lib.construct.scenarios import Ask
 from mis_lib.schema import Sample, Split
@@ -94,11 +94,11 @@ def _pictures(pair: tuple[str, str], ask: Ask, seed: int) -> list[Picture]:
 
 
 def _picture(name: str, ask: Ask, key: str) -> Picture:
-    """An object in the style asked for; one that icons lack in lines."""
-    if ask.style == ICONS and (number := drawings(name, ICONS)):
-        return Picture(name, ICONS, draw_lot(key, number))
+    """An object in the style asked for, by a lot that follows from ``key``."""
+    style = available(name, ask.style)
     variants = TRAIN_VARIANTS if ask.scenario.side == "train" else TEST_VARIANTS
-    style = OUTLINE if ask.style == ICONS else ask.style
+    if style == ICONS:
+        variants = range(drawings(name, ICONS))
     return Picture(name, style, variants[draw_lot(key, len(variants))])
 
 

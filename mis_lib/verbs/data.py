@@ -13,7 +13,6 @@ from mis_lib.errors import SettingsError
 
 verbs = typer.Typer()
 
-
 OF_OBJECTS = ("elements", "icons")  # flags of construct that go with that source
 
 
