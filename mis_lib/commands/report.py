@@ -22,6 +22,7 @@ from mis_lib.analysis.official_scores import majority, read_effects
 from mis_lib.analysis.published import MIS_RATES, reference_sheet, select
 from mis_lib.analysis.regression import REGRESSION, Entry, read_regression
 from mis_lib.analysis.report_sheets import find_side, official_sheets, paired_sheets, regression_sheet
+from mis_lib.analysis.reworded import read_questions, reworded
 from mis_lib.analysis.sheets import Sheet, render, rich_sheets, write_folder
 from mis_lib.analysis.tables import bounds_sheet, rates_sheet, rich_table
 from mis_lib.commands.answerers import all_known, known_variants
@@ -46,6 +47,8 @@ class ReportSettings(GenerateSettings):
     name: str = "report"
     naming: bool = False
     styles: tuple[str, ...] = STYLES
+    questions: Path | None = None
+    """Text file, a question a line: every pair is asked one of these instead of its own."""
     existing: tuple[Path, ...] = ()
     """Run folders to be read as they are; nothing is generated."""
     judges: tuple[str, ...] = ()
@@ -222,7 +225,10 @@ def evaluate(settings: ReportSettings) -> Evaluation:
     """Generate and judge whatever of ``settings`` has not been generated and judged yet."""
     folder = settings.data or mini_data()
     samples = [sample for split in settings.splits for sample in read_split(folder, split, settings.limit)]
-    run, responses = answer_all(samples, folder, settings, settings.name)
+    name = settings.name
+    if settings.questions is not None:
+        samples, name = reworded(samples, read_questions(settings.questions)), f"{name}-{settings.questions.stem}"
+    run, responses = answer_all(samples, folder, settings, name)
     verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, samples)
     return Evaluation(
         run, samples, responses, [verdict for verdict in verdicts if verdict.variant in settings.variants]
@@ -257,6 +263,10 @@ def check(settings: ReportSettings) -> None:
     """Refuse what cannot be done before anything is built or loaded."""
     if settings.paired and len(settings.paired) != 2:
         raise SettingsError(f"--paired: expected two sides, BEFORE AFTER, found {len(settings.paired)}")
+    if settings.questions is not None and (settings.existing or settings.naming):
+        raise SettingsError(
+            "--questions: expected pairs to be asked anew; leave out --existing and --naming, or the questions"
+        )
     if not settings.existing:
         all_known("--variants", settings.variants, known_variants(settings))
     all_known("--styles", settings.styles, STYLES)

@@ -1,0 +1,39 @@
+"""The same items asked in other words: does what a model says hang on how it is asked?
+
+Questions of a data set are its authors' templates, and what was trained on some templates may be at a loss with what people type. Here every item is
+asked one question of a list that is the same for all, so that the words cannot tell what the images show; twins are asked the same.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mis_lib.construct.labels import pick
+from mis_lib.errors import DataError
+from mis_lib.schema import Sample
+
+
+def read_questions(path: Path) -> list[str]:
+    """The questions of a text file, one a line; empty lines and lines that begin with # are none.
+
+    Raises:
+        DataError: there is no such file, it is no UTF-8 text, or it holds no question or one of them twice.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected a text file in UTF-8 with a question a line: {error}") from error
+    questions = [line for line in lines if line and not line.startswith("#")]
+    if not questions:
+        raise DataError(f"{path}: expected a question a line, found none")
+    twice = next((line for line in questions if questions.count(line) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: expected every question once, found {twice!r} again; leave one out")
+    return questions
+
+
+def reworded(samples: Iterable[Sample], questions: Sequence[str]) -> list[Sample]:
+    """The samples with one of ``questions`` in place of their own, always the same one for an item and its twin."""
+    return [
+        sample.model_copy(update={"question": pick(questions, "|".join(sorted((sample.id, sample.twin_id or ""))))})
+        for sample in samples
+    ]
