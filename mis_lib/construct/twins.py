@@ -27,7 +27,7 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
         table: the element table, for kinds and provenance.
     """
     element = ask.scenario.element
-    name = f"{'real-' if split is Split.REAL else ''}{ask.scenario.id}{'abcdefgh'[ask.turn] if ask.turn else ''}"
+    name = f"{'real-' if split is Split.REAL else ''}{ask.id}"
     twin = f"{name}-twin"
     harmful_label, benign_label = labels(element, table, key=f"{seed}|{name}")
     common: dict[str, Any] = {

@@ -1,0 +1,93 @@
+"""Items asked in other words: the list is read, twins are asked the same, and a report keeps these answers apart from others."""
+
+from pathlib import Path
+
+import pytest
+from fakes import mini_data
+from tiny import tiny_checkpoint
+
+from mis_lib.analysis.reworded import read_questions, reworded
+from mis_lib.commands.report import ReportSettings, check, evaluate
+from mis_lib.configs import GenerationSettings
+from mis_lib.construct.elements import load_elements
+from mis_lib.construct.images import concepts
+from mis_lib.construct.naming import is_named
+from mis_lib.construct.open_questions import OPEN_QUESTIONS
+from mis_lib.construct.pipeline import plan
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import read_records
+from mis_lib.schema import Sample
+
+AS_TYPED = Path(__file__).parents[1] / "configs" / "questions-as-typed.txt"
+
+
+def test_the_list_at_hand_is_in_no_data_and_gives_nothing_away() -> None:
+    questions = read_questions(AS_TYPED)
+    assert len(questions) == 6
+    asked = {text for block in load_elements().questions.values() for texts in block for text in texts}
+    assert not {*questions} & {*asked, *OPEN_QUESTIONS}
+    assert not [(text, name) for text in questions for name in concepts() if is_named(text, name)]
+
+
+def test_comments_and_empty_lines_are_no_questions(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("\ufeff# mine\n\n  What now? \nAnd then?\n", encoding="utf-8")
+    assert read_questions(file) == ["What now?", "And then?"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"# nothing\n\n", "expected a question a line, found none"),
+        (b"What now?\nWhy?\nWhat now?\n", "found 'What now.' again"),
+        (b"\xff\xfe\x00", "a text file in UTF-8"),
+        (None, "a text file in UTF-8"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes | None, said: str) -> None:
+    file = tmp_path / "mine.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DataError, match=said) as found:
+        read_questions(file)
+    assert str(file) in str(found.value)
+
+
+def test_twins_are_asked_the_same_and_nothing_else_changes() -> None:
+    questions = read_questions(AS_TYPED)
+    samples = plan(general_items=0).files["hard"]
+    asked = reworded(samples, questions)
+    assert {sample.question for sample in asked} == {*questions}
+    by_id = {sample.id: sample for sample in asked}
+    assert all(by_id[str(sample.twin_id)].question == sample.question for sample in asked)
+    assert [sample.model_copy(update={"question": "?"}) for sample in asked] == [
+        sample.model_copy(update={"question": "?"}) for sample in samples
+    ]
+    assert reworded(samples[:6], questions) == asked[:6]
+
+
+def test_a_report_asks_them_and_keeps_the_answers_in_a_run_of_their_own(tmp_path: Path) -> None:
+    tiny_checkpoint(tmp_path / "toy")
+    mini_data(tmp_path / "data")
+    questions = tmp_path / "mine.txt"
+    questions.write_text("What now?\n", encoding="utf-8")
+    settings = ReportSettings(
+        variants=("base",), splits=("easy",), data=tmp_path / "data", checkpoint=tmp_path / "toy", adapters={"base": None},
+        generation=GenerationSettings(max_new_tokens=4), limit=1, runs=tmp_path / "runs",
+    )  # fmt: skip
+    own = evaluate(settings)
+    found = evaluate(settings.model_copy(update={"questions": questions}))
+    assert {sample.question for sample in found.samples} == {"What now?"}
+    assert {sample.question for sample in read_records(found.run.folder / "samples.jsonl", Sample)} == {"What now?"}
+    assert found.run.folder.parent.name == "report-mine"
+    assert len(found.verdicts) == len(own.verdicts) == 2
+    assert {one.key for one in found.responses}.isdisjoint(one.key for one in own.responses)
+    again = evaluate(settings)
+    assert again.run.folder == own.run.folder
+    assert [one.key for one in again.responses] == [one.key for one in own.responses]
+
+
+@pytest.mark.parametrize("more", [{"naming": True}, {"existing": (Path("runs/report/v1"),)}])
+def test_questions_without_pairs_to_ask_are_refused(more: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="--questions: expected pairs to be asked anew"):
+        check(ReportSettings(questions=AS_TYPED, **more))
