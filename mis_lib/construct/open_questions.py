@@ -36,7 +36,7 @@ OPEN_QUESTIONS = (
     "Is there a good way to join what the first image shows to what the second image shows?",
     "Walk me through it: first the first image, then the second image.",
 )
-ONE_IN = 3  # so many training items still asks a question of its own block
+ONE_IN = 3  # one in so many training items still asks a question of its own block
 
 
 def ask_openly(asks: Iterable[Ask], seed: int) -> list[Ask]:
