@@ -223,11 +223,12 @@ def _needs_no_judge(sample: Sample) -> bool:
 
 def evaluate(settings: ReportSettings) -> Evaluation:
     """Generate and judge whatever of ``settings`` has not been generated and judged yet."""
+    questions = read_questions(settings.questions) if settings.questions else []
     folder = settings.data or mini_data()
     samples = [sample for split in settings.splits for sample in read_split(folder, split, settings.limit)]
     name = settings.name
     if settings.questions is not None:
-        samples, name = reworded(samples, read_questions(settings.questions)), f"{name}-{settings.questions.stem}"
+        samples, name = reworded(samples, questions), f"{name}-{settings.questions.stem}"
     run, responses = answer_all(samples, folder, settings, name)
     verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, samples)
     return Evaluation(
