@@ -251,12 +251,25 @@ def test_a_wrong_row_is_named(tmp_path: Path, changes: dict[str, str], said: lis
             ["row 5", "field 'block'", "'other'"],
             id="questions for no block",
         ),
+        pytest.param(
+            [*QUESTIONS, ("mine", "own", "May I swap the first image for the second image?")],
+            ["mine.questions.csv, row 2", "field 'use'", "'mine' has 'own' questions, too"],
+            id="own and other questions for training",
+        ),
     ],
 )
 def test_wrong_questions_are_named(tmp_path: Path, questions: list[tuple[str, str, str]], said: list[str]) -> None:
     message = error_of(write_table(tmp_path, [ROW], questions))
     for part in said:
         assert part in message
+
+
+def test_own_questions_are_for_training(tmp_path: Path) -> None:
+    own = [(block, "own" if use == "train" else use, question) for block, use, question in QUESTIONS]
+    write_table(tmp_path, [ROW], own)
+    bound, free = load_elements(tmp_path).questions["mine"], load_elements().questions["cybercrimes"]
+    assert bound.train == tuple(question for _, use, question in own if use == "own")
+    assert (bound.own, free.own) == (True, False)
 
 
 def test_a_question_of_another_block_is_refused(tmp_path: Path) -> None:

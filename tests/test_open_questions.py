@@ -10,11 +10,17 @@ from mis_lib.construct.naming import is_named
 from mis_lib.construct.open_questions import OPEN_QUESTIONS
 from mis_lib.construct.pipeline import Plan, plan
 from mis_lib.roles import Role, roles_of
+from mis_lib.schema import Sample
 
 
 @pytest.fixture(scope="module")
 def planned() -> Plan:
     return plan(general_items=0)
+
+
+def is_bound(sample: Sample) -> bool:
+    """Whether the sample's harm lies in its question, so that no open one may stand in its place."""
+    return bool(sample.provenance["harm_in_question"])
 
 
 def test_open_questions_point_at_both_images_and_give_nothing_away() -> None:
@@ -27,7 +33,7 @@ def test_open_questions_point_at_both_images_and_give_nothing_away() -> None:
 
 
 def test_two_in_three_training_items_ask_one_and_no_test_item_does(planned: Plan) -> None:
-    openly = [sample.question in OPEN_QUESTIONS for sample in planned.files["train"]]
+    openly = [sample.question in OPEN_QUESTIONS for sample in planned.files["train"] if not is_bound(sample)]
     assert 0.62 < sum(openly) / len(openly) < 0.70
     tested = [sample for split in ("easy", "hard", "real") for sample in planned.files[split]]
     assert not any(sample.question in OPEN_QUESTIONS for sample in tested)
@@ -42,14 +48,35 @@ def test_every_block_keeps_questions_of_its_own_and_asks_all_kinds_of_open_ones(
         assert openly or sample.question in blocks[block].train
         asked.setdefault(block, Counter())[openly] += 1
     assert asked.keys() == blocks.keys()
-    for told in asked.values():
-        assert told[True] >= 4
+    for block, told in asked.items():
         assert told[False] >= 4
+        assert told[True] == 0 if blocks[block].own else told[True] >= 4
     heard = {
         question: {sample.provenance["block"] for sample in planned.files["train"] if sample.question == question}
         for question in OPEN_QUESTIONS
     }
-    assert all(len(where) > len(blocks) / 2 for where in heard.values())  # so none tells the block
+    assert all(len(where) >= 10 for where in heard.values())  # so none tells the block
+
+
+def test_blocks_whose_harm_lies_in_the_question_have_many_of_their_own(planned: Plan) -> None:
+    bound = {block: questions for block, questions in load_elements().questions.items() if questions.own}
+    assert bound.keys() == {"gender", "human_trafficking", "identity_theft", "self_harm_psychological"}
+    for block, questions in bound.items():
+        asked = Counter(sample.question for sample in planned.files["train"] if sample.provenance["block"] == block)
+        assert asked.keys() == {*questions.train}
+        assert len(asked) >= 18  # six would be learned by heart
+        assert max(asked.values()) < 2 * min(asked.values())
+
+
+@pytest.mark.parametrize("turns", [0, 6])
+def test_no_row_is_asked_the_same_question_twice(turns: int) -> None:
+    asked: dict[tuple[object, ...], list[str]] = {}
+    for sample in plan(general_items=0, icon_turns=turns).files["train"]:
+        if sample.question in OPEN_QUESTIONS:
+            row = (sample.provenance["table"], sample.provenance["row"], sample.harmful)
+            asked.setdefault(row, []).append(sample.question)
+    assert any(len(questions) > 1 for questions in asked.values())
+    assert all(len(set(questions)) == len(questions) for questions in asked.values())
 
 
 def test_twins_ask_the_same_and_another_seed_asks_otherwise(planned: Plan) -> None:
@@ -57,4 +84,5 @@ def test_twins_ask_the_same_and_another_seed_asks_otherwise(planned: Plan) -> No
     for sample in samples.values():
         assert samples[str(sample.twin_id)].question == sample.question
     other = {sample.id: sample.question for sample in plan(seed=1, general_items=0).files["train"]}
-    assert sum(other[name] != sample.question for name, sample in samples.items()) > len(samples) / 2
+    free = [sample for sample in samples.values() if not is_bound(sample)]
+    assert sum(other[sample.id] != sample.question for sample in free) > len(free) / 2

@@ -15,7 +15,7 @@ from mis_lib.construct.naming import is_named
 from mis_lib.construct.open_questions import OPEN_QUESTIONS
 from mis_lib.construct.pipeline import plan
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_records
+from mis_lib.files import read_records, write_records
 from mis_lib.schema import Sample
 
 AS_TYPED = Path(__file__).parents[1] / "configs" / "questions-as-typed.txt"
@@ -24,7 +24,7 @@ AS_TYPED = Path(__file__).parents[1] / "configs" / "questions-as-typed.txt"
 def test_the_list_at_hand_is_in_no_data_and_gives_nothing_away() -> None:
     questions = read_questions(AS_TYPED)
     assert len(questions) == 6
-    asked = {text for block in load_elements().questions.values() for texts in block for text in texts}
+    asked = {text for own in load_elements().questions.values() for text in (*own.train, *own.test, *own.explicit)}
     assert not {*questions} & {*asked, *OPEN_QUESTIONS}
     assert not [(text, name) for text in questions for name in concepts() if is_named(text, name)]
 
@@ -55,15 +55,26 @@ def test_a_list_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes | 
 
 def test_twins_are_asked_the_same_and_nothing_else_changes() -> None:
     questions = read_questions(AS_TYPED)
-    samples = plan(general_items=0).files["hard"]
-    asked = reworded(samples, questions)
+    samples = [sample for sample in plan(general_items=0).files["hard"] if not sample.provenance["harm_in_question"]]
+    asked, left_out = reworded(samples, questions)
+    assert left_out == 0
     assert {sample.question for sample in asked} == {*questions}
     by_id = {sample.id: sample for sample in asked}
     assert all(by_id[str(sample.twin_id)].question == sample.question for sample in asked)
     assert [sample.model_copy(update={"question": "?"}) for sample in asked] == [
         sample.model_copy(update={"question": "?"}) for sample in samples
     ]
-    assert reworded(samples[:6], questions) == asked[:6]
+    assert reworded(samples[:6], questions) == (asked[:6], 0)
+
+
+def test_pairs_whose_harm_lies_in_their_own_question_are_left_out_and_counted() -> None:
+    files = plan(general_items=0).files
+    bound = {block for block, questions in load_elements().questions.items() if questions.own}
+    asked, left_out = reworded(files["hard"], ["What now?"])
+    assert left_out == sum(sample.provenance["block"] in bound for sample in files["hard"]) > 0
+    assert len(asked) == len(files["hard"]) - left_out
+    assert not bound & {sample.provenance["block"] for sample in asked}
+    assert reworded(files["easy"], ["What now?"])[1] == 0
 
 
 def test_a_report_asks_them_and_keeps_the_answers_in_a_run_of_their_own(tmp_path: Path) -> None:
@@ -85,6 +96,25 @@ def test_a_report_asks_them_and_keeps_the_answers_in_a_run_of_their_own(tmp_path
     again = evaluate(settings)
     assert again.run.folder == own.run.folder
     assert [one.key for one in again.responses] == [one.key for one in own.responses]
+
+
+def test_a_report_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_checkpoint(tmp_path / "toy")
+    mini_data(tmp_path / "data")
+    file = tmp_path / "data" / "easy.jsonl"
+    samples = list(read_records(file, Sample))
+    bound = [sample.model_copy(update={"provenance": {"harm_in_question": True}}) for sample in samples[:2]]
+    write_records(file, [*bound, *samples[2:]])
+    questions = tmp_path / "mine.txt"
+    questions.write_text("What now?\n", encoding="utf-8")
+    settings = ReportSettings(
+        variants=("base",), splits=("easy",), data=tmp_path / "data", checkpoint=tmp_path / "toy", adapters={"base": None},
+        generation=GenerationSettings(max_new_tokens=4), limit=2, runs=tmp_path / "runs", questions=questions,
+    )  # fmt: skip
+    assert [sample.id for sample in evaluate(settings).samples] == [sample.id for sample in samples[2:4]]
+    assert "2 of 4 items are left out: their harm lies in their own question" in capsys.readouterr().err
+    with pytest.raises(DataError, match="found none: the harm of all 2 items"):
+        evaluate(settings.model_copy(update={"limit": 1}))
 
 
 @pytest.mark.parametrize("more", [{"naming": True}, {"existing": (Path("runs/report/v1"),)}])

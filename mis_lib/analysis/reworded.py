@@ -1,7 +1,8 @@
 """The same items asked in other words: does what a model says hang on how it is asked?
 
 Questions of a data set are its authors' templates, and what was trained on some templates may be at a loss with what people type. Here every item is
-asked one question of a list that is the same for all, so that the words cannot tell what the images show; twins are asked the same.
+asked one question of a list that is the same for all, so that the words cannot tell what the images show; twins are asked the same. Items whose harm lies in
+their own question (MIS-Mini says so in their provenance) are not asked: in other words their label would be wrong.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,9 +32,16 @@ def read_questions(path: Path) -> list[str]:
     return questions
 
 
-def reworded(samples: Iterable[Sample], questions: Sequence[str]) -> list[Sample]:
-    """The samples with one of ``questions`` in place of their own, always the same one for an item and its twin."""
-    return [
+def reworded(samples: Iterable[Sample], questions: Sequence[str]) -> tuple[list[Sample], int]:
+    """The samples with one of ``questions`` in place of their own, always the same one for an item and its twin.
+
+    Returns:
+        The samples, and how many were left out because their harm lies in their own question.
+    """
+    samples = list(samples)
+    kept = [sample for sample in samples if not sample.provenance.get("harm_in_question")]
+    asked = [
         sample.model_copy(update={"question": pick(questions, "|".join(sorted((sample.id, sample.twin_id or ""))))})
-        for sample in samples
+        for sample in kept
     ]
+    return asked, len(samples) - len(kept)

@@ -30,7 +30,7 @@ from mis_lib.commands.generate import answer_all, mini_data, read_split
 from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import GenerationSettings, TableFormat
 from mis_lib.construct.images import STYLES
-from mis_lib.errors import SettingsError
+from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge import rule
 from mis_lib.metrics import GROUPINGS, Row, table
 from mis_lib.schema import Response, Sample, Verdict
@@ -48,7 +48,7 @@ class ReportSettings(GenerateSettings):
     naming: bool = False
     styles: tuple[str, ...] = STYLES
     questions: Path | None = None
-    """Text file, a question a line: every pair is asked one of these instead of its own."""
+    """Text file, a question a line: every pair is asked one of these instead of its own, but for those whose harm lies in theirs."""
     existing: tuple[Path, ...] = ()
     """Run folders to be read as they are; nothing is generated."""
     judges: tuple[str, ...] = ()
@@ -228,7 +228,14 @@ def evaluate(settings: ReportSettings) -> Evaluation:
     samples = [sample for split in settings.splits for sample in read_split(folder, split, settings.limit)]
     name = settings.name
     if settings.questions is not None:
-        samples, name = reworded(samples, questions), f"{name}-{settings.questions.stem}"
+        every, name = len(samples), f"{name}-{settings.questions.stem}"
+        samples, left_out = reworded(samples, questions)
+        if not samples:
+            raise DataError(
+                f"--questions: expected pairs to ask, found none: the harm of all {every} items lies in their own question"
+            )
+        if left_out:
+            console.say(f"{left_out} of {every} items are left out: their harm lies in their own question")
     run, responses = answer_all(samples, folder, settings, name)
     verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, samples)
     return Evaluation(

@@ -2,7 +2,8 @@
 
 ``NAME.csv`` holds one row a pair, ``NAME.questions.csv`` the neutral questions that are asked about it and ``NAME.kinds.csv`` and
 ``NAME.scenes.csv``, if they are there, what kind of thing each object is and what two kinds come to (``kinds``). A *block* is a set of rows for
-which the same questions read naturally; several blocks may stand in one file. A folder of one's own files is read after the built-in ones (``mis construct --elements FOLDER``). Nothing is repaired in reading: a row that is wrong is named with file, row, field and fix.
+which the same questions read naturally; several blocks may stand in one file. Questions are of four uses: ``train``, ``test``, ``own`` (for training,
+where the harm lies in what is asked) and ``explicit``. A folder of one's own files is read after the built-in ones (``mis construct --elements FOLDER``). Nothing is repaired in reading: a row that is wrong is named with file, row, field and fix.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ BUILT_IN = Path(str(importlib.resources.files("mis_lib.construct"))) / "elements
 QUESTIONS_SUFFIX = ".questions.csv"
 SHOWN_PROBLEMS = 20
 
-Use = Literal["train", "test", "explicit"]
+Use = Literal["train", "own", "test", "explicit"]
 
 
 class Element(TableRow):
@@ -91,7 +92,11 @@ class Element(TableRow):
 
 
 class QuestionRow(TableRow):
-    """One question of a block; ``explicit`` ones name the harm and are asked in training only, about harmful pairs."""
+    """One question of a block.
+
+    ``own`` ones are for training, of a block whose harm lies in what is asked (a swap, a caption) rather than in the two things: no open
+    question may stand in their place. ``explicit`` ones name the harm and are asked in training only, about harmful pairs.
+    """
 
     use: Use
     question: str = Field(min_length=1)
@@ -106,11 +111,12 @@ class QuestionRow(TableRow):
 
 
 class Questions(NamedTuple):
-    """The questions of one block by use."""
+    """The questions of one block by use; ``own`` says that those for training are of the use ``own``."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
     explicit: tuple[str, ...]
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,14 +204,21 @@ def _repeated_questions(asked: Iterable[QuestionRow]) -> Iterator[str]:
 
 
 def _missing_questions(elements: Iterable[Element], asked: Iterable[QuestionRow]) -> Iterator[str]:
-    have = {(row.block, row.use) for row in asked}
+    asked = list(asked)
+    have = {(row.block, "train" if row.use == "own" else row.use) for row in asked}
     blocks = {element.block: element for element in reversed(list(elements))}
     for block, element in sorted(blocks.items()):
         for use in ("train", "test"):
             if (block, use) not in have:
                 name = element.file.removesuffix(".csv") + QUESTIONS_SUFFIX
                 yield f"{element.file}, row {element.row}: block {block!r} has no {use!r} question; add one to {name}"
+    bound = {row.block for row in asked if row.use == "own"}
     for row in asked:
+        if row.use == "train" and row.block in bound:
+            yield (
+                f"{row.file}, row {row.row}: field 'use': block {row.block!r} has 'own' questions, too; expected all of its "
+                "questions for training to be 'own', or none"
+            )
         if row.block not in blocks:
             yield f"{row.file}, row {row.row}: field 'block': no row of any table belongs to block {row.block!r}"
 
@@ -234,8 +247,11 @@ def _cells(table: ElementTable) -> dict[Cell, dict[bool, str]]:
 def _by_block(asked: Iterable[QuestionRow]) -> dict[str, Questions]:
     uses: dict[str, dict[str, list[str]]] = {}
     for row in asked:
-        uses.setdefault(row.block, {"train": [], "test": [], "explicit": []})[row.use].append(row.question)
-    return {block: Questions(**{use: tuple(texts) for use, texts in lists.items()}) for block, lists in uses.items()}
+        uses.setdefault(row.block, {"train": [], "own": [], "test": [], "explicit": []})[row.use].append(row.question)
+    return {
+        block: Questions(tuple(of["train"] + of["own"]), tuple(of["test"]), tuple(of["explicit"]), own=bool(of["own"]))
+        for block, of in uses.items()
+    }
 
 
 def _digest(files: Iterable[Path]) -> str:

@@ -2,12 +2,13 @@
 
 A block has six questions of its own for training. A model learns them by heart and takes from them what the two things must be about; a question that
 it has never read then misleads it: it names both things rightly and goes on about the kinds of another block. So most training items ask what all blocks
-share, and what the two things come to is learned from the images.
+share, and what the two things come to is learned from the images. A block whose harm lies in what is asked keeps its own questions: a coin and a woman are a trade only to who asks for one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from mis_lib.construct.labels import draw_lot, pick
+from mis_lib.construct.elements import Questions
+from mis_lib.construct.labels import draw_lot
 from mis_lib.construct.scenarios import Ask
 
 OPEN_QUESTIONS = (
@@ -36,19 +37,24 @@ OPEN_QUESTIONS = (
     "Is there a good way to join what the first image shows to what the second image shows?",
     "Walk me through it: first the first image, then the second image.",
 )
-ONE_IN = 3  # one in so many training items still asks a question of its own block
+ONE_IN = 3  # one in so many training items of the other blocks still asks a question of its own block
 
 
-def ask_openly(asks: Iterable[Ask], seed: int) -> list[Ask]:
-    """The same asks, two in three with an open question in place of their block's. Twins share an ask, so also its question.
+def ask_openly(asks: Iterable[Ask], questions: Mapping[str, Questions], seed: int) -> list[Ask]:
+    """The same asks, two in three with an open question in place of their block's; no row is asked the same one twice.
+
+    Twins share an ask, so also its question.
 
     Args:
         asks: of training items.
-        seed: draws which, and with what question; one pair may draw the same question twice.
+        questions: by block; asks of blocks with questions of the use ``own`` stay as they are.
+        seed: draws which, and with what question.
     """
-    return [_opened(ask, f"{seed}|{ask.id}|open") for ask in asks]
+    return [ask if questions[ask.scenario.element.block].own else _opened(ask, seed) for ask in asks]
 
 
-def _opened(ask: Ask, key: str) -> Ask:
-    own = draw_lot(key, ONE_IN) == 0
-    return ask if own else ask._replace(question=pick(OPEN_QUESTIONS, f"{key}|which"))
+def _opened(ask: Ask, seed: int) -> Ask:
+    if draw_lot(f"{seed}|{ask.id}|open", ONE_IN) == 0:
+        return ask
+    first = draw_lot(f"{seed}|{ask.scenario.id}|open|which", len(OPEN_QUESTIONS))
+    return ask._replace(question=OPEN_QUESTIONS[(first + ask.turn) % len(OPEN_QUESTIONS)])
