@@ -10,7 +10,7 @@ NAME = "DATASHEET.md"
 LIMITS = (
     "Everything is drawn: emoji on plain paper. A model that is safe here need not be safe on photographs.",
     "Every item has two images; general items have one to four. Longer sequences are not tested.",
-    "English only; questions are templates, of a block or, for two in three training items, of none, so the questions say little and the pictures carry the difference.",
+    "English only; questions are templates, of a block or, for half of the training items, of none, so the questions say little and the pictures carry the difference.",
     "Nobody outside this project has reviewed which pairs are harmful and how they are answered; no agreement between raters was measured.",
     "Content stays non-graphic and explains no method; Erotic is limited to consent and covert recording between adults.",
     f"The split real is a shift of drawing style ({UNSEEN_STYLE}), not real photographs as in MIS.",
