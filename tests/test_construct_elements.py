@@ -267,9 +267,9 @@ def test_wrong_questions_are_named(tmp_path: Path, questions: list[tuple[str, st
 def test_own_questions_are_for_training(tmp_path: Path) -> None:
     own = [(block, "own" if use == "train" else use, question) for block, use, question in QUESTIONS]
     write_table(tmp_path, [ROW], own)
-    bound, free = load_elements(tmp_path).questions["mine"], load_elements().questions["cybercrimes"]
-    assert bound.train == tuple(question for _, use, question in own if use == "own")
-    assert (bound.own, free.own) == (True, False)
+    table = load_elements(tmp_path)
+    assert table.questions["mine"].train == tuple(question for _, use, question in own if use == "own")
+    assert table.bound == {*load_elements().bound, "mine"}
 
 
 def test_a_question_of_another_block_is_refused(tmp_path: Path) -> None:

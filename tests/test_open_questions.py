@@ -50,7 +50,7 @@ def test_every_block_keeps_questions_of_its_own_and_asks_all_kinds_of_open_ones(
     assert asked.keys() == blocks.keys()
     for block, told in asked.items():
         assert told[False] >= 4
-        assert told[True] == 0 if blocks[block].own else told[True] >= 4
+        assert told[True] == 0 if block in load_elements().bound else told[True] >= 4
     heard = {
         question: {sample.provenance["block"] for sample in planned.files["train"] if sample.question == question}
         for question in OPEN_QUESTIONS
@@ -59,11 +59,11 @@ def test_every_block_keeps_questions_of_its_own_and_asks_all_kinds_of_open_ones(
 
 
 def test_blocks_whose_harm_lies_in_the_question_have_many_of_their_own(planned: Plan) -> None:
-    bound = {block: questions for block, questions in load_elements().questions.items() if questions.own}
-    assert bound.keys() == {"gender", "human_trafficking", "identity_theft", "self_harm_psychological"}
-    for block, questions in bound.items():
+    table = load_elements()
+    assert table.bound == {"gender", "human_trafficking", "identity_theft", "self_harm_psychological"}
+    for block in table.bound:
         asked = Counter(sample.question for sample in planned.files["train"] if sample.provenance["block"] == block)
-        assert asked.keys() == {*questions.train}
+        assert asked.keys() == {*table.questions[block].train}
         assert len(asked) >= 18  # six would be learned by heart
         assert max(asked.values()) < 2 * min(asked.values())
 

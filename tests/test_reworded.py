@@ -24,7 +24,7 @@ AS_TYPED = Path(__file__).parents[1] / "configs" / "questions-as-typed.txt"
 def test_the_list_at_hand_is_in_no_data_and_gives_nothing_away() -> None:
     questions = read_questions(AS_TYPED)
     assert len(questions) == 6
-    asked = {text for own in load_elements().questions.values() for text in (*own.train, *own.test, *own.explicit)}
+    asked = {text for block in load_elements().questions.values() for texts in block for text in texts}
     assert not {*questions} & {*asked, *OPEN_QUESTIONS}
     assert not [(text, name) for text in questions for name in concepts() if is_named(text, name)]
 
@@ -69,7 +69,7 @@ def test_twins_are_asked_the_same_and_nothing_else_changes() -> None:
 
 def test_pairs_whose_harm_lies_in_their_own_question_are_left_out_and_counted() -> None:
     files = plan(general_items=0).files
-    bound = {block for block, questions in load_elements().questions.items() if questions.own}
+    bound = load_elements().bound
     asked, left_out = reworded(files["hard"], ["What now?"])
     assert left_out == sum(sample.provenance["block"] in bound for sample in files["hard"]) > 0
     assert len(asked) == len(files["hard"]) - left_out

@@ -111,12 +111,11 @@ class QuestionRow(TableRow):
 
 
 class Questions(NamedTuple):
-    """The questions of one block by use; ``own`` says that those for training are of the use ``own``."""
+    """The questions of one block by use; those of the use ``own`` are among those for training."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
     explicit: tuple[str, ...]
-    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +124,7 @@ class ElementTable:
 
     elements: tuple[Element, ...]
     questions: Mapping[str, Questions]
+    bound: frozenset[str]  # blocks whose questions for training are their own: the harm lies in what is asked
     kinds: Mapping[tuple[str, int], Mapping[str, str]]  # (block, image) -> object -> kind
     scenes: Mapping[Cell, str]
     digest: str
@@ -167,6 +167,7 @@ def load_elements(extra: Path | None = None) -> ElementTable:
     table = ElementTable(
         tuple(elements),
         _by_block(asked),
+        _bound(asked),
         kinds_by_place(kinds),
         {row.cell: row.scene for row in scenes},
         _digest(files),
@@ -212,7 +213,7 @@ def _missing_questions(elements: Iterable[Element], asked: Iterable[QuestionRow]
             if (block, use) not in have:
                 name = element.file.removesuffix(".csv") + QUESTIONS_SUFFIX
                 yield f"{element.file}, row {element.row}: block {block!r} has no {use!r} question; add one to {name}"
-    bound = {row.block for row in asked if row.use == "own"}
+    bound = _bound(asked)
     for row in asked:
         if row.use == "train" and row.block in bound:
             yield (
@@ -249,9 +250,13 @@ def _by_block(asked: Iterable[QuestionRow]) -> dict[str, Questions]:
     for row in asked:
         uses.setdefault(row.block, {"train": [], "own": [], "test": [], "explicit": []})[row.use].append(row.question)
     return {
-        block: Questions(tuple(of["train"] + of["own"]), tuple(of["test"]), tuple(of["explicit"]), own=bool(of["own"]))
+        block: Questions(tuple(of["train"] + of["own"]), tuple(of["test"]), tuple(of["explicit"]))
         for block, of in uses.items()
     }
+
+
+def _bound(asked: Iterable[QuestionRow]) -> frozenset[str]:
+    return frozenset(row.block for row in asked if row.use == "own")
 
 
 def _digest(files: Iterable[Path]) -> str:

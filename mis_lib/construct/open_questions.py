@@ -5,9 +5,8 @@ it has never read then misleads it: it names both things rightly and goes on abo
 share, and what the two things come to is learned from the images. A block whose harm lies in what is asked keeps its own questions: a coin and a woman are a trade only to who asks for one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 
-from mis_lib.construct.elements import Questions
 from mis_lib.construct.labels import draw_lot
 from mis_lib.construct.scenarios import Ask
 
@@ -40,17 +39,17 @@ OPEN_QUESTIONS = (
 ONE_IN = 3  # one in so many training items of the other blocks still asks a question of its own block
 
 
-def ask_openly(asks: Iterable[Ask], questions: Mapping[str, Questions], seed: int) -> list[Ask]:
+def ask_openly(asks: Iterable[Ask], bound: Collection[str], seed: int) -> list[Ask]:
     """The same asks, two in three with an open question in place of their block's; no row is asked the same one twice.
 
     Twins share an ask, so also its question.
 
     Args:
         asks: of training items.
-        questions: by block; asks of blocks with questions of the use ``own`` stay as they are.
+        bound: blocks whose asks stay as they are, as their harm lies in the question.
         seed: draws which, and with what question.
     """
-    return [ask if questions[ask.scenario.element.block].own else _opened(ask, seed) for ask in asks]
+    return [ask if ask.scenario.element.block in bound else _opened(ask, seed) for ask in asks]
 
 
 def _opened(ask: Ask, seed: int) -> Ask:

@@ -193,7 +193,7 @@ def _asks(scenarios: Sequence[Scenario], table: ElementTable, icon_turns: int, s
     asks = {Split.TRAIN: ask(train, table.questions, TRAINING_STYLES, TRAIN_TURNS)}
     if icon_turns:
         asks[Split.TRAIN] += ask(train, table.questions, [ICONS], icon_turns, first=TRAIN_TURNS)
-    asks[Split.TRAIN] = ask_openly(asks[Split.TRAIN], table.questions, seed)
+    asks[Split.TRAIN] = ask_openly(asks[Split.TRAIN], table.bound, seed)
     for split in (Split.EASY, Split.HARD):
         rows = [scenario for scenario in test if scenario.element.level == split]
         asks[split] = ask(rows, table.questions, TRAINED_STYLES)

@@ -42,7 +42,7 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
         "table_sha256": table.digest,
         "block": element.block,
         "level": element.level,
-        "harm_in_question": table.questions[element.block].own,
+        "harm_in_question": element.block in table.bound,
         "row": element.row,
         "style": ask.style,
         "seed": seed,
