@@ -55,7 +55,7 @@ def test_every_block_keeps_questions_of_its_own_and_asks_all_kinds_of_open_ones(
         question: {sample.provenance["block"] for sample in planned.files["train"] if sample.question == question}
         for question in OPEN_QUESTIONS
     }
-    assert all(len(where) >= 10 for where in heard.values())  # so none tells the block
+    assert all(len(where) >= 12 for where in heard.values())  # of 25 that ask openly: none tells the block
 
 
 def test_blocks_whose_harm_lies_in_the_question_have_many_of_their_own(planned: Plan) -> None:
