@@ -8,7 +8,7 @@ where the harm lies in what is asked) and ``explicit``. A folder of one's own fi
 
 import hashlib
 import importlib.resources
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -204,8 +204,7 @@ def _repeated_questions(asked: Iterable[QuestionRow]) -> Iterator[str]:
             )
 
 
-def _missing_questions(elements: Iterable[Element], asked: Iterable[QuestionRow]) -> Iterator[str]:
-    asked = list(asked)
+def _missing_questions(elements: Iterable[Element], asked: Sequence[QuestionRow]) -> Iterator[str]:
     have = {(row.block, "train" if row.use == "own" else row.use) for row in asked}
     blocks = {element.block: element for element in reversed(list(elements))}
     for block, element in sorted(blocks.items()):

@@ -2,7 +2,8 @@
 
 A block has some six questions of its own for training. A model learns them by heart and takes from them what the two things must be about; a question that
 it has never read then misleads it: it names both things rightly and goes on about the kinds of another block. So most training items ask what all blocks
-share, and what the two things come to is learned from the images. A block whose harm lies in what is asked keeps its own questions: a coin and a woman are a trade only to who asks for one.
+share, and what the two things come to is learned from the images. A block whose harm lies in what is asked keeps its own questions: a coin
+and a woman are a trade only to who asks for one.
 """
 
 from collections.abc import Collection, Iterable

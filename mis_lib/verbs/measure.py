@@ -31,7 +31,8 @@ def print_report(
     questions: Annotated[
         Path | None,
         typer.Option(
-            "--questions", help="Text file, a question a line: pairs are asked one of these instead of theirs."
+            "--questions",
+            help="Text file, a question a line: pairs are asked one of these instead of theirs, but where their harm lies in it.",
         ),
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
