@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from mis_lib.commands.train import read_train_settings
-from mis_lib.store.train_runs import LOG, open_train_run
+from mis_lib.store.train_runs import LOG, TrainRun, open_train_run
+from mis_lib.train.settings import TrainSettings
 
 SECONDS = 0.05  # a step
 
@@ -21,6 +22,12 @@ def main() -> int:
     config, pairs = Path(arguments[1]), arguments[3:]
     settings = read_train_settings(config, pairs)
     run = open_train_run(settings.runs, settings.name, settings, {"base": "b", "data": "d"}, "cpu", resume=True)
+    with run.held():
+        return go_on(settings, run)
+
+
+def go_on(settings: TrainSettings, run: TrainRun) -> int:
+    """The steps that are left."""
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     log = run.folder / LOG

@@ -86,6 +86,29 @@ def test_another_app_finds_it_running_stops_it_and_goes_on_with_it(trainings: Tr
     assert f"going on from step {reached}" in restarted.output("mine") and "stopped, saved" in restarted.output("mine")
 
 
+def test_a_run_started_in_a_shell_is_seen_running_and_dead(trainings: Trainings) -> None:
+    plan = trainings.plan("mini-mirage", ["name=mine", "max_steps=400"])
+    with subprocess.Popen(plan.command, stderr=subprocess.DEVNULL) as shell:
+        try:
+            wait(lambda: steps(trainings, "mine") >= 2)
+            assert trainings.state("mine") is State.RUNNING and not trainings.is_ours("mine")
+            with pytest.raises(SettingsError, match="mine is running already"):
+                trainings.start("mini-mirage", ["name=mine", "max_steps=400"])
+            assert trainings.job("mine") is None
+            run = trainings.newest("mine")
+            assert run is not None
+            with pytest.raises(SettingsError, match="another process is training this run"), run.held():
+                pass
+            trainings.stop("mine")  # a shell's process is not the app's to end
+            assert shell.poll() is None
+        finally:
+            shell.kill()
+    assert trainings.state("mine") is State.STOPPED and not run.is_held
+    with run.held():
+        assert run.is_held and trainings.state("mine") is State.RUNNING
+    assert trainings.state("mine") is State.STOPPED
+
+
 def test_two_runs_of_one_name_do_not_run_at_once(trainings: Trainings) -> None:
     trainings.start("mini-mirage", ["name=mine", "max_steps=400"])
     with pytest.raises(SettingsError, match="mine is running already"):

@@ -90,6 +90,22 @@ def test_the_same_settings_are_not_trained_twice_and_others_open_the_next_versio
     assert train(read_train_settings(config, ["resume=false"])).name == "v3"
 
 
+def test_two_do_not_train_the_same_run_at_once(config: Path, tmp_path: Path) -> None:
+    held: list[bool] = []
+
+    def look(_: object) -> None:
+        (run,) = train_versions(tmp_path / "runs", "tiny")
+        held.append(run.is_held)
+        if len(held) == 1:
+            with pytest.raises(SettingsError, match="another process is training this run"):
+                train(read_train_settings(config))
+
+    folder = train(read_train_settings(config), look)
+    assert held == [True] * 6, "one for each step"
+    (run,) = train_versions(tmp_path / "runs", "tiny")
+    assert run.folder == folder and not run.is_held and run.result is not None
+
+
 def test_a_mixture_is_written_into_the_run(config: Path, tmp_path: Path, data: Path) -> None:
     general = tiny_rows(tmp_path / "other", 6)
     rows = (general / "train.jsonl").read_text().replace('"row-', '"general-')

@@ -21,6 +21,7 @@ from mis_lib.errors import DataError, SettingsError, TrainingError
 from mis_lib.files import read_records, sha256, write_records
 from mis_lib.models.load import load_model
 from mis_lib.schema import Outcome, Response, Sample
+from mis_lib.store.train_runs import TrainRun
 from mis_lib.train.dpo import PreferenceRows, preference_rows, rows_a_pass
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
 from mis_lib.train.settings import TrainSettings
@@ -84,8 +85,15 @@ def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(
 ) -> None:
     before = sha256(home / "toy" / "model.safetensors")
     lines: list[dict[str, float]] = []
-    run = train_by(dpo(home, tmp_path), lines.append)
+    held: list[bool] = []
+
+    def told(line: dict[str, float]) -> None:
+        lines.append(line)
+        held.append(TrainRun(tmp_path / "dpo" / "v1").is_held)
+
+    run = train_by(dpo(home, tmp_path), told)
     assert run == tmp_path / "dpo" / "v1"
+    assert all(held) and not TrainRun(run).is_held
     assert capsys.readouterr().out == ""  # standard output is for results
     assert lines[0]["reward_margin"] == 0  # the adapter's own start is the reference
     assert lines[-1]["reward_margin"] > 0.1

@@ -113,7 +113,7 @@ class TrainHandlers:
             parts.output: render_training.output(self.trainings.output(name)),
             parts.next: self._next(name, run) if state is State.FINISHED and run else "",
             parts.timer: gr.Timer(active=running),
-            parts.stop: gr.update(visible=running),
+            parts.stop: gr.update(visible=self.trainings.is_ours(name)),
             parts.resume: gr.update(visible=state is State.STOPPED and job is not None),
         }
         if not running:

@@ -169,10 +169,14 @@ class Trainings:
 
     def state(self, name: str) -> State:
         """Where the newest version of a run stands."""
-        if self._process(self.job(name)) is not None:
-            return State.RUNNING
         run = self.newest(name)
+        if self.is_ours(name) or (run is not None and run.is_held):
+            return State.RUNNING
         return State.FINISHED if run is not None and run.result is not None else State.STOPPED
+
+    def is_ours(self, name: str) -> bool:
+        """Whether the run goes on in a process that this app or an earlier one has started, so that it can be stopped from here."""
+        return self._process(self.job(name)) is not None
 
     def newest(self, name: str) -> TrainRun | None:
         """The version of a run that was written to last."""

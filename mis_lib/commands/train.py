@@ -8,7 +8,7 @@ function that trains it; the ``method`` of a settings file decides which.
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,23 +85,26 @@ def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
     digests = {"base": _digest(checkpoint), "data": _digest(data)} | (
         {"start_from": _digest(settings.start_from)} if settings.start_from else {}
     )
-    with main_first(settings.device) as is_main:
-        say = console.say if is_main else _silent
-        run = open_train_run(
-            settings.runs,
-            settings.name,
-            settings,
-            digests,
-            settings.device or "auto",
-            resume=settings.resume or not is_main,
-        )
-        if run.result is not None:
-            say(f"{run.folder} is finished; resume: false trains anew")
-            return run.folder
-        from mis_lib.train.material import places_of  # torch and transformers take seconds to import
+    with ExitStack() as held:
+        with main_first(settings.device) as is_main:
+            say = console.say if is_main else _silent
+            run = open_train_run(
+                settings.runs,
+                settings.name,
+                settings,
+                digests,
+                settings.device or "auto",
+                resume=settings.resume or not is_main,
+            )
+            if run.result is not None:
+                say(f"{run.folder} is finished; resume: false trains anew")
+                return run.folder
+            if is_main:
+                held.enter_context(run.held())
+            from mis_lib.train.material import places_of  # torch and transformers take seconds to import
 
-        places = places_of(settings, data, run.folder / MIXTURE, say)
-    return _train(settings, checkpoint, places, run, on_line if is_main else None, is_main=is_main)
+            places = places_of(settings, data, run.folder / MIXTURE, say)
+        return _train(settings, checkpoint, places, run, on_line if is_main else None, is_main=is_main)
 
 
 def _train(

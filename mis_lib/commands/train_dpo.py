@@ -97,8 +97,9 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
     if run.result is not None:
         console.say(f"{run.folder} is finished; resume: false trains anew")
         return run.folder
-    (run.folder / LOG).unlink(missing_ok=True)
-    return _train(settings, checkpoint, run, on_line)
+    with run.held():
+        (run.folder / LOG).unlink(missing_ok=True)
+        return _train(settings, checkpoint, run, on_line)
 
 
 def _train(

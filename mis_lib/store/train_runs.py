@@ -7,15 +7,20 @@
                    data/              the mixture, if one was made
                    adapter/           standard PEFT folder (or model/, a whole checkpoint)
                    result.json        written last: a run without it is not finished
+    runs/NAME/.vN.lock                held by the process that trains it
 
 A run is gone on with where settings, base and data are the same; anything else opens the next version.
 """
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from mis_lib.configs import Settings, dump_settings, load_settings
 from mis_lib.errors import SettingsError
@@ -23,6 +28,7 @@ from mis_lib.files import write_atomic
 from mis_lib.store.runs import CONFIG, ENVIRONMENT, environment
 
 RESULT, LOG = "result.json", "train_log.jsonl"
+PATIENCE = 2.0  # seconds: ``is_held`` takes the lock for an instant
 PLACES = {"name", "runs", "resume", "keep_checkpoints", "workers", "log_every"}  # what a result does not follow from
 
 
@@ -49,6 +55,40 @@ class TrainRun:
             return load_settings(kind, self.folder / CONFIG)
         except SettingsError:
             return None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training this version while the block lasts; a process that dies lets go of it.
+
+        Raises:
+            SettingsError: another process trains it.
+        """
+        lock = FileLock(self._lock, timeout=PATIENCE)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise SettingsError(
+                f"{self.folder}: another process is training this run; wait until it has ended, or give the new one a name of its own (name)"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether some process is training it now, however it was started."""
+        if not self._lock.exists():
+            return False
+        try:
+            with FileLock(self._lock, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.lock")
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result."""
