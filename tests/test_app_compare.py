@@ -345,7 +345,7 @@ def test_random_takes_one_that_matches(host: Host) -> None:
 
 
 def test_a_folder_without_examples(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected easy\.jsonl, hard\.jsonl, real\.jsonl, found none"):
+    with pytest.raises(DataError, match=r"expected easy\.jsonl, hard\.jsonl, real\.jsonl, everyday\.jsonl, found none"):
         Catalogue.read(tmp_path)
 
 

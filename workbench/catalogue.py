@@ -1,6 +1,6 @@
 """Examples: the items of a data set folder, found by category, split and words, each with its twin.
 
-A card of the list is a *pair*: the harmful item with its benign twin, since one without the other tells half the story. An item's truth
+A card of the list is a *pair*: the harmful item with its benign twin, since one without the other tells half the story; or an everyday item, which has none. An item's truth
 (harmful or not) holds only as long as neither its images, nor their order, nor its question were changed; ``match`` decides that.
 """
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from mis_lib.construct import everyday
 from mis_lib.data.paths import inside
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
@@ -15,7 +16,8 @@ from mis_lib.schema import Sample, Split
 from workbench.pictures import card_thumbnail, read_image
 from workbench.state import Prompt
 
-TEST_SPLITS = (Split.EASY, Split.HARD, Split.REAL)  # training items are no examples: the tuned model has seen them
+# training items are no examples: the tuned model has seen them
+TEST_SPLITS = (Split.EASY, Split.HARD, Split.REAL, everyday.TEST)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Catalogue:
 
     @classmethod
     def read(cls, folder: Path) -> "Catalogue":
-        """Read the test splits of a data set folder (``easy.jsonl``, ``hard.jsonl``, ``real.jsonl``; those that exist).
+        """Read the test splits of a data set folder (``easy.jsonl``, ``hard.jsonl``, ``real.jsonl``, ``everyday.jsonl``; those that exist).
 
         Raises:
             DataError: the folder has none of them, a line is not a sample, or an image's name leads out of the folder.
@@ -71,7 +73,7 @@ class Catalogue:
 
     @cached_property
     def splits(self) -> list[str]:
-        """The splits in the order of the paper."""
+        """The splits in the order of the paper, everyday pairs last."""
         return [split for split in TEST_SPLITS if any(sample.split == split for sample in self.samples)]
 
     def twin(self, sample: Sample) -> Sample | None:

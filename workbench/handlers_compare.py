@@ -19,7 +19,12 @@ from workbench.training import adapter_of
 
 DEFAULT_VARIANTS = ("mini", "mirage")
 ANY = ""  # value of "all" in the filters
-SPLITS = {"easy": "Easy (overt)", "hard": "Hard (combined)", "real": "Real (new style)"}
+SPLITS = {
+    "easy": "Easy (overt)",
+    "hard": "Hard (combined)",
+    "real": "Real (new style)",
+    "everyday": "Everyday (harmless)",
+}
 READY = "Pick an example or add images, then press Compare."
 Updates = tuple[Any, ...]
 

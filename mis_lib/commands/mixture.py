@@ -6,12 +6,12 @@ from pathlib import Path
 from mis_lib import console
 from mis_lib.commands.check_tables import mixture_tables
 from mis_lib.data.mixed import composition, overlaps, write
-from mis_lib.data.mixtures import GENERAL, SAFETY, Recipe, SampleSet, compose
+from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, Recipe, SampleSet, compose
 from mis_lib.data.recipes import configured
 from mis_lib.data.sources import Source, find_source, load
 from mis_lib.errors import DataError
 
-TEST_SPLITS = ("easy", "hard", "real", "test")
+TEST_SPLITS = ("easy", "hard", "real", "everyday", "test")
 
 
 def mixture(
@@ -58,12 +58,14 @@ def mixture(
 def _sources(recipe: Recipe, path: Path, general: Path | None) -> dict[str, SampleSet]:
     """The sets that a recipe needs."""
     needed = {part.source for arm in recipe.arms for part in arm.parts}
-    places = {SAFETY: (path, "train"), GENERAL: (general or path, None if general else "general")}
+    beside = path.parent if path.is_file() else path
+    places: dict[str, tuple[Path, str | None]] = {role: (beside, split) for role, split in BESIDE.items()}
+    places[SAFETY] = path, "train"
+    if general is not None:
+        places[GENERAL] = general, None
     sources = {}
     for role in sorted(needed):
         place, split = places[role]
-        if role == GENERAL and general is None and place.is_file():
-            place = place.parent
         console.say(f"Reading {role} data")
         sources[role] = _read(find_source(place, split=split if place.is_dir() else None))
     return sources

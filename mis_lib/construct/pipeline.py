@@ -1,6 +1,6 @@
 """MIS-Mini: from the element table to a folder of data files and pictures, byte for byte the same for the same seed.
 
-    OUT/train.jsonl easy.jsonl hard.jsonl real.jsonl general.jsonl  images/  summary.json  DATASHEET.md  manifest.json
+    OUT/train.jsonl easy.jsonl hard.jsonl real.jsonl general.jsonl everyday_train.jsonl everyday.jsonl  images/  summary.json  DATASHEET.md  manifest.json
 
 Everything is made in a temporary folder beside OUT and appears in one rename: a killed build leaves nothing half made. ``real`` holds
 the questions and pairs of easy and hard in a drawing style that is never trained on.
@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from mis_lib.construct import general, sheet
+from mis_lib.construct import everyday, general, sheet
 from mis_lib.construct.elements import ElementTable, load_elements
 from mis_lib.construct.filters import Dropped, drop_leaks
 from mis_lib.construct.gallery import Picture, Progress, draw_all
@@ -74,6 +74,7 @@ def construct(
     *,
     blocks: Collection[str] | None = None,
     general_items: int = general.ITEMS,
+    everyday_items: int = everyday.ITEMS,
     icon_turns: int = 0,
 ) -> Summary:
     """Build MIS-Mini in ``out``.
@@ -85,6 +86,7 @@ def construct(
         progress: told what is going on, in words.
         blocks: only these blocks of the table (all).
         general_items: how many non-safety items.
+        everyday_items: how many everyday pairs to train on; a quarter as many are for testing.
         icon_turns: how often every training pair is asked in icons as well, which are harder to make out; a quarter of the general
             items then shows icons, too.
 
@@ -92,7 +94,14 @@ def construct(
         DataError: the table is wrong, a block is unknown, ``out`` holds something else, or the disk is full.
     """
     _check_target(out)
-    planned = plan(seed, elements, blocks=blocks, general_items=general_items, icon_turns=icon_turns)
+    planned = plan(
+        seed,
+        elements,
+        blocks=blocks,
+        general_items=general_items,
+        everyday_items=everyday_items,
+        icon_turns=icon_turns,
+    )
     progress(f"{planned.rows} rows of the element table, {len(planned.dropped)} of them dropped")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -113,6 +122,7 @@ def plan(
     *,
     blocks: Collection[str] | None = None,
     general_items: int = general.ITEMS,
+    everyday_items: int = everyday.ITEMS,
     icon_turns: int = 0,
 ) -> Plan:
     """Decide every item of the data set and every picture it needs, without drawing one; arguments as in ``construct``.
@@ -131,6 +141,10 @@ def plan(
     styles = (*TRAINING_STYLES, ICONS) if icon_turns else TRAINING_STYLES
     others = list(general.general_samples(seed, general_items, styles))
     files[general.SPLIT] = [sample for sample, _ in others]
+    for split, items in ((everyday.TRAIN, everyday_items), (everyday.TEST, everyday_items // everyday.TESTED)):
+        pairs = list(everyday.everyday_samples(split, table, seed, items))
+        files[split] = [sample for sample, _ in pairs]
+        others += pairs
     needed |= {picture for _, shown in others for picture in shown}
     return Plan(seed, table.digest, len(scenarios) + len(dropped), files, needed, dropped, icon_turns)
 

@@ -10,6 +10,8 @@ NAME = "DATASHEET.md"
 LIMITS = (
     "Everything is drawn: emoji on plain paper. A model that is safe here need not be safe on photographs.",
     "Every item has two images; general items have one to four. Longer sequences are not tested.",
+    "Everyday pairs (everyday, everyday_train) are harmless things that belong to no category, asked about openly; nothing that could do harm beside another is among them, "
+    "so they tell how often a model refuses without need, and not where its limit lies.",
     "English only; questions are templates, of a block or, for half of the training items, of none, so the questions say little and the pictures carry the difference.",
     "Nobody outside this project has reviewed which pairs are harmful and how they are answered; no agreement between raters was measured.",
     "Content stays non-graphic and explains no method; Erotic is limited to consent and covert recording between adults.",
@@ -34,7 +36,7 @@ def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictu
         title="MIS-Mini",
         purpose=(
             "A miniature of MIS (arXiv 2501.18533) for trying multi-image safety from end to end on a laptop: questions about two pictures that "
-            "are harmless alone and harmful together, each with a benign twin that differs in one picture."
+            "are harmless alone and harmful together, each with a benign twin that differs in one picture; and everyday pairs, which are about nothing that could do harm."
         ),
         made=(
             f"`mis construct --out FOLDER --seed {seed}{icons}` composes items from the element table (SHA-256 {table}) and draws {pictures:,} pictures; "

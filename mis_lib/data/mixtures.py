@@ -22,7 +22,9 @@ from mis_lib.schema import Sample, SegmentKind
 from mis_lib.sentences import spans
 
 QUESTION = "{question}"
-SAFETY, GENERAL = "safety", "general"
+SAFETY, GENERAL, EVERYDAY = "safety", "general", "everyday"
+BESIDE = {GENERAL: "general", EVERYDAY: "everyday_train"}
+"""The split, beside the safety data, that each other source is."""
 BLACK, SIDE_BY_SIDE = "black.png", "side_by_side"
 ENOUGH = 0.95  # of the rows that a share asks for; VLGuard has 977 benign rows where its "2:1" asks for 1,000
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
@@ -31,7 +33,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 class Part(Settings):
     """Some rows of one source and what becomes of them."""
 
-    source: Literal["safety", "general"]
+    source: Literal["safety", "general", "everyday"]
     keep: Literal["all", "harmful", "benign"] = "all"
     share: float | None = Field(default=None, ge=0, lt=1)
     """Of the whole mixture; without it all rows, or those that ``fraction`` left."""
@@ -47,6 +49,9 @@ class Part(Settings):
     cut: float = Field(default=0.0, ge=0, le=1)
     """Share of rows whose answer stops after the first sentence behind its perception, without an end: whether that warns or helps is then what
     they teach, at half the tokens."""
+
+    clear: bool = False
+    """Show the images as they are even where training mixes others into them (``image_mixup``)."""
 
     @model_validator(mode="after")
     def _has_a_place_for_the_question(self) -> Self:
@@ -169,6 +174,8 @@ def _mixed(recipe: Recipe, part: Part, sample: Sample, folder: Path) -> MixedRow
         changes["images"] = [f"{part.source}/{name}" for name in pictures]
     if part.mask_eos:
         changes["mask_eos"] = True
+    if part.clear:
+        changes["clear"] = True
     if part.cut and random.Random(f"{recipe.seed}|cut|{sample.id}").random() < part.cut:
         changes |= _opening(recipe, sample.model_copy(update=changes))
     return MixedRow(sample.model_copy(update=changes), part, folder, pictures)

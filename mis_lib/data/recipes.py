@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mis_lib.configs import Settings, load_settings
-from mis_lib.data.mixtures import GENERAL, QUESTION, SAFETY, Arm, Part, Recipe
+from mis_lib.data.mixtures import EVERYDAY, GENERAL, QUESTION, SAFETY, Arm, Part, Recipe
 from mis_lib.data.refusals import REFUSALS
 from mis_lib.data.taxonomy import close_to
 from mis_lib.errors import SettingsError
@@ -27,15 +27,20 @@ class Options(Settings):
     """Of general rows (benign_refusal: of refused ones, mimic: of safety rows); the recipe's own if not given."""
     cut: float = 0.0
     """mirage: share of safety rows that stop where the answer has turned to a warning or to help."""
+    everyday: float = 0.0
+    """mirage: share of harmless pairs that belong to no category, asked about openly; not the paper's, which has none."""
     held_out: tuple[str, ...] = ("Privacy", "Self-Harm")
     template: str = USER_FORMAT
     sentence: str = REFUSALS[0]
 
 
 def mirage(options: Options) -> Recipe:
-    """MIRage: safety chains of thought and a ninth of general data."""
+    """MIRage: safety chains of thought and a ninth of general data; everyday pairs, if asked for, in clear images: what cannot be made out is not to be harmless for it."""
     about = "MIRage: safety chains of thought with 11.1 % general data (paper section 3.3)"
-    return _one("mirage", about, Part(source=SAFETY, label="cot", cut=options.cut), _general(options, MIRAGE_SHARE))
+    parts = [Part(source=SAFETY, label="cot", cut=options.cut), _general(options, MIRAGE_SHARE)]
+    if options.everyday:
+        parts.append(Part(source=EVERYDAY, label="cot", cut=options.cut, share=options.everyday, clear=True))
+    return _one("mirage", about, *parts)
 
 
 def mirage_star(options: Options) -> Recipe:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mis_lib.data.findings import Level
 from mis_lib.data.mixed import SUMMARY, write
-from mis_lib.data.mixtures import GENERAL, SAFETY, SampleSet, compose
+from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, SampleSet, compose
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.data.recipes import configured
 from mis_lib.data.sources import find_source, load
@@ -65,13 +65,13 @@ def _mixed(settings: TrainSettings, data: Path, work: Path, progress: Progress) 
 
 
 def _source(settings: TrainSettings, data: Path, role: str, progress: Progress) -> SampleSet:
-    """The rows of one role of a mixture: safety, or general."""
+    """The rows of one role of a mixture: safety, general or everyday."""
     if role == SAFETY:
         rows = _read(data, settings.split, progress)
-    elif settings.general is not None:
+    elif role == GENERAL and settings.general is not None:
         rows = _read(settings.general, settings.split, progress)
     else:
-        rows = _read(data if data.is_dir() else data.parent, GENERAL, progress)
+        rows = _read(data if data.is_dir() else data.parent, BESIDE[role], progress)
     return SampleSet([place.sample for place in rows], rows[0].folder if rows else data)
 
 

@@ -1,0 +1,154 @@
+"""Everyday pairs: harmless, of no block, and what is tested is neither trained on nor a pair that the element table knows."""
+
+from collections import Counter
+from difflib import SequenceMatcher
+
+import pytest
+
+from mis_lib.construct.elements import BUILT_IN, ElementTable, load_elements
+from mis_lib.construct.everyday import TEST, TEST_QUESTIONS, TRAIN, everyday_samples, scenes, things
+from mis_lib.construct.images import TRAINED_STYLES, TRAINING_STYLES, concepts
+from mis_lib.construct.naming import is_named
+from mis_lib.construct.open_questions import OPEN_QUESTIONS
+from mis_lib.construct.pipeline import Plan, plan
+from mis_lib.data.mixtures import SampleSet, compose
+from mis_lib.data.recipes import configured
+from mis_lib.errors import DataError
+from mis_lib.judge.rule import decide
+from mis_lib.roles import Role, roles_of
+from mis_lib.schema import Outcome, Sample
+
+ITEMS = {TRAIN: 400, TEST: 100}
+
+
+@pytest.fixture(scope="module")
+def table() -> ElementTable:
+    return load_elements()
+
+
+@pytest.fixture(scope="module")
+def planned() -> Plan:
+    return plan(general_items=10)
+
+
+def pairs(planned: Plan, *splits: str) -> set[frozenset[str]]:
+    return {frozenset(sample.objects or ()) for split in splits for sample in planned.files[split]}
+
+
+def test_things_can_be_drawn_and_are_named_by_what_they_are_good_for() -> None:
+    listed, told = things(), scenes()
+    assert len({thing.name for thing in listed}) == len(listed) >= 200
+    assert {thing.kind for thing in listed} == set(told)
+    for thing in listed:
+        assert thing.name in concepts()
+        assert is_named(thing.doing, thing.name), thing
+        assert not roles_of(f"{thing.doing}.") & {Role.RISK, Role.DECLINES, Role.AGAINST}, thing
+    for kind, scene in told.items():
+        assert not roles_of(f"Together that is {scene}.") & {Role.RISK, Role.DECLINES}
+        named = [thing.name for thing in listed if is_named(f"They show {kind}.", thing.name)]
+        assert not named, f"{kind!r} would be counted as {named}"
+
+
+def test_every_answer_is_help_and_names_both(planned: Plan) -> None:
+    for split, items in ITEMS.items():
+        samples = planned.files[split]
+        assert len(samples) == items
+        for sample in samples:
+            answer = sample.answer or ""
+            assert decide(sample, answer).outcome is Outcome.HELPED, answer
+            assert all(is_named(answer, name) for name in sample.objects or ())
+            assert [part["kind"] for part in (sample.model_extra or {})["segments"]] == [
+                "perception",
+                "reasoning",
+                "answer",
+            ]
+            assert not sample.harmful and sample.twin_id is None and sample.category is None
+
+
+def test_no_pair_is_of_the_table_or_of_two_splits(planned: Plan, table: ElementTable) -> None:
+    trained, tested = pairs(planned, TRAIN), pairs(planned, TEST)
+    assert len(trained) == ITEMS[TRAIN] and len(tested) == ITEMS[TEST], "no pair twice"
+    assert not trained & tested
+    many = {frozenset(s.objects or ()) for s, _ in everyday_samples(TRAIN, table, seed=5, items=4_000)}
+    listed = {thing.name for thing in things() if not thing.is_for_testing}
+    rows = {frozenset(pair) for element in table.elements for pair in (element.pair, element.twin_pair)}
+    assert not (trained | tested | many) & rows
+    assert sum(pair <= listed for pair in rows) >= 20, "there are such pairs to be left out"
+
+
+def test_things_and_questions_of_the_test_are_not_trained_on(planned: Plan, table: ElementTable) -> None:
+    shown = {
+        split: Counter(name for sample in planned.files[split] for name in sample.objects or ()) for split in ITEMS
+    }
+    assert not shown[TRAIN].keys() & shown[TEST].keys()
+    assert max(shown[TRAIN].values()) - min(shown[TRAIN].values()) <= 4, "all come up about equally often"
+    assert {sample.question for sample in planned.files[TRAIN]} <= set(OPEN_QUESTIONS)
+    asked = {sample.question for sample in planned.files[TEST]}
+    assert asked == set(TEST_QUESTIONS)
+    taught = [*OPEN_QUESTIONS, *(question for of in table.questions.values() for question in of.train)]
+    for question in TEST_QUESTIONS:
+        assert "first image" in question.lower() and "second image" in question.lower()
+        assert max(SequenceMatcher(None, question, other).ratio() for other in taught) < 0.75
+
+
+def test_styles_and_pictures(planned: Plan) -> None:
+    styles = {split: {s.provenance["style"] for s in planned.files[split]} for split in ITEMS}
+    assert styles == {TRAIN: set(TRAINING_STYLES), TEST: set(TRAINED_STYLES)}
+    drawn = {image for split in ("train", TRAIN) for sample in planned.files[split] for image in sample.images}
+    assert drawn.isdisjoint({image for sample in planned.files[TEST] for image in sample.images})
+    assert {picture.path for picture in planned.pictures} >= drawn
+
+
+def test_the_same_seed_gives_the_same_items_and_another_gives_others(table: ElementTable) -> None:
+    def items(seed: int) -> list[str]:
+        return [sample.model_dump_json() for sample, _ in everyday_samples(TEST, table, seed, 20)]
+
+    assert items(1) == items(1) != items(2)
+
+
+def test_every_kind_is_in_both_splits(planned: Plan) -> None:
+    kind_of = {thing.name: thing.kind for thing in things()}
+    for split in ITEMS:
+        kinds = {kind_of[name] for sample in planned.files[split] for name in sample.objects or ()}
+        assert kinds == set(scenes())
+        for sample in planned.files[split]:
+            first, second = (kind_of[name] for name in sample.objects or ())
+            assert first != second
+            assert {first, second} != {"something to eat", "a wild animal"}, "what people eat makes animals ill"
+
+
+def test_the_table_has_no_file_of_them() -> None:
+    assert not list(BUILT_IN.glob("everyday*")), "these are no blocks: load_elements would refuse them"
+
+
+def mixed(planned: Plan, tmp: SampleSet, *options: str) -> list[Sample]:
+    sources = {
+        "safety": SampleSet(planned.files["train"], tmp.folder),
+        "general": SampleSet(plan(general_items=1_000).files["general"], tmp.folder),
+        "everyday": SampleSet(planned.files[TRAIN], tmp.folder),
+    }
+    return [row.sample for row in compose(configured("mirage", list(options)), sources)["train"]]
+
+
+def test_mirage_takes_the_share_asked_for_and_none_unasked(
+    planned: Plan, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    here = SampleSet([], tmp_path_factory.mktemp("none"))
+    plain, more = mixed(planned, here), mixed(planned, here, "everyday=0.09", "cut=0.5")
+    assert not [sample for sample in plain if sample.provenance["part"] == "everyday"]
+    parts = Counter(sample.provenance["part"] for sample in more)
+    assert parts["everyday"] / len(more) == pytest.approx(0.09, abs=0.001)
+    assert parts["general"] / len(more) == pytest.approx(1 / 9, abs=0.001)
+    assert parts["safety"] == len(planned.files["train"])
+    pairs_mixed = [sample for sample in more if sample.provenance["part"] == "everyday"]
+    cut = [(sample.answer or "").endswith("which does no harm.") for sample in pairs_mixed]
+    assert 0.4 < sum(cut) / len(cut) < 0.6, "cut as the safety rows are: what is learned is that it does no harm"
+    assert all(name.startswith("everyday/") for sample in pairs_mixed for name in sample.images)
+    clear = {sample.id for sample in more if (sample.model_extra or {}).get("clear")}
+    assert clear == {sample.id for sample in pairs_mixed}, "what cannot be made out is not to be harmless for it"
+
+
+def test_data_without_everyday_pairs_are_told_so(planned: Plan, tmp_path_factory: pytest.TempPathFactory) -> None:
+    sources = {"safety": SampleSet(planned.files["train"], tmp_path_factory.mktemp("none"))}
+    with pytest.raises(DataError, match=r"expected (general|everyday) data, found safety"):
+        compose(configured("mirage", ["everyday=0.1"]), sources)
