@@ -144,8 +144,6 @@ def test_mirage_takes_the_share_asked_for_and_none_unasked(
     cut = [(sample.answer or "").endswith("which does no harm.") for sample in pairs_mixed]
     assert 0.4 < sum(cut) / len(cut) < 0.6, "cut as the safety rows are: what is learned is that it does no harm"
     assert all(name.startswith("everyday/") for sample in pairs_mixed for name in sample.images)
-    clear = {sample.id for sample in more if (sample.model_extra or {}).get("clear")}
-    assert clear == {sample.id for sample in pairs_mixed}, "what cannot be made out is not to be harmless for it"
 
 
 def test_data_without_everyday_pairs_are_told_so(planned: Plan, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -303,30 +303,6 @@ def test_each_image_is_mixed_with_at_most_so_much_of_another(
     assert torch.equal(again.labels, clear.row(3).labels) and torch.equal(again.ids, clear.row(3).ids)
 
 
-def test_rows_that_are_to_be_clear_are_not_mixed(
-    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path
-) -> None:
-    settings = settings_of(image_mixup=0.4)
-    loaded = load(settings, checkpoint)
-    encoder = make_encoder(loaded, settings)
-    samples = read_records(data / "train.jsonl", Sample)
-    places = [
-        Place(sample.model_copy(update={"clear": True}) if number % 2 else sample, data)
-        for number, sample in enumerate(samples)
-    ]
-    cache, _, _ = prepare_features(loaded, encoder, places, settings)
-    assert cache
-    plan = plan_of(settings, lengths_of(places, encoder, cache), packed=False)
-    steps = Steps(places, encoder, plan, cache, image_mixup=0.4)
-    for number, place in enumerate(places):
-        own = [cache.image(place, name) for name in place.sample.images]
-        same = [
-            all(torch.equal(a, b) for a, b in zip(steps.row(number, epoch).features, own, strict=True))
-            for epoch in range(4)
-        ]
-        assert all(same) if number % 2 else not all(same), number
-
-
 class SixImages:
     """In place of a feature cache: images of one token, each with a channel of its own; 0 and 3, 1 and 4, 2 and 5 look alike."""
 

@@ -50,8 +50,6 @@ class Part(Settings):
     """Share of rows whose answer stops after the first sentence behind its perception, without an end: whether that warns or helps is then what
     they teach, at half the tokens."""
 
-    clear: bool = False
-    """Show the images as they are even where training mixes others into them (``image_mixup``)."""
 
     @model_validator(mode="after")
     def _has_a_place_for_the_question(self) -> Self:
@@ -174,8 +172,6 @@ def _mixed(recipe: Recipe, part: Part, sample: Sample, folder: Path) -> MixedRow
         changes["images"] = [f"{part.source}/{name}" for name in pictures]
     if part.mask_eos:
         changes["mask_eos"] = True
-    if part.clear:
-        changes["clear"] = True
     if part.cut and random.Random(f"{recipe.seed}|cut|{sample.id}").random() < part.cut:
         changes |= _opening(recipe, sample.model_copy(update=changes))
     return MixedRow(sample.model_copy(update=changes), part, folder, pictures)

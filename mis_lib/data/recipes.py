@@ -35,11 +35,11 @@ class Options(Settings):
 
 
 def mirage(options: Options) -> Recipe:
-    """MIRage: safety chains of thought and a ninth of general data; everyday pairs, if asked for, in clear images: what cannot be made out is not to be harmless for it."""
+    """MIRage: safety chains of thought and a ninth of general data; everyday pairs, if asked for."""
     about = "MIRage: safety chains of thought with 11.1 % general data (paper section 3.3)"
     parts = [Part(source=SAFETY, label="cot", cut=options.cut), _general(options, MIRAGE_SHARE)]
     if options.everyday:
-        parts.append(Part(source=EVERYDAY, label="cot", cut=options.cut, share=options.everyday, clear=True))
+        parts.append(Part(source=EVERYDAY, label="cot", cut=options.cut, share=options.everyday))
     return _one("mirage", about, *parts)
 
 

@@ -55,9 +55,7 @@ class Mixer:
         self.alike = [[at for at in found if shapes[at] == shape] for found, shape in zip(alike, shapes, strict=True)]
 
     def features(self, place: Place, dice: random.Random) -> tuple[torch.Tensor, ...]:
-        """A row's features, mixed anew by every ``dice``; as they are where the row says that it is to be ``clear``."""
-        if (place.sample.model_extra or {}).get("clear"):
-            return tuple(self.cache.image(place, name) for name in place.sample.images)
+        """A row's features, mixed anew by every ``dice``."""
         return tuple(self._mixed(place, name, dice) for name in place.sample.images)
 
     def _mixed(self, place: Place, name: str, dice: random.Random) -> torch.Tensor:
