@@ -50,7 +50,6 @@ class Part(Settings):
     """Share of rows whose answer stops after the first sentence behind its perception, without an end: whether that warns or helps is then what
     they teach, at half the tokens."""
 
-
     @model_validator(mode="after")
     def _has_a_place_for_the_question(self) -> Self:
         if self.template is not None and QUESTION not in self.template:
