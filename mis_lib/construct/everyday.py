@@ -14,7 +14,7 @@ import csv
 import importlib.resources
 import random
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mis_lib.construct.elements import ElementTable
 from mis_lib.construct.gallery import Picture
@@ -99,7 +99,7 @@ def everyday_samples(split: str, table: ElementTable, seed: int, items: int) -> 
         yield sample, pictures
 
 
-def _labelled(first: Thing, second: Thing, told: dict[str, str], *, key: str) -> dict[str, object]:
+def _labelled(first: Thing, second: Thing, told: dict[str, str], *, key: str) -> dict[str, Any]:
     doing = pick(DOINGS, key).format(first=first.doing, second=second.doing)
     scene = f"{told[first.kind]} and {told[second.kind]}"
     label = help_label(
