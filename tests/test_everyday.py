@@ -2,21 +2,26 @@
 
 from collections import Counter
 from difflib import SequenceMatcher
+from pathlib import Path
 
 import pytest
 
+from mis_lib.commands.mixture import mixture
 from mis_lib.construct.elements import BUILT_IN, ElementTable, load_elements
 from mis_lib.construct.everyday import TEST, TEST_QUESTIONS, TRAIN, everyday_samples, scenes, things
 from mis_lib.construct.images import TRAINED_STYLES, TRAINING_STYLES, concepts
 from mis_lib.construct.naming import is_named
 from mis_lib.construct.open_questions import OPEN_QUESTIONS
-from mis_lib.construct.pipeline import Plan, plan
+from mis_lib.construct.pipeline import Plan, construct, plan
 from mis_lib.data.mixtures import SampleSet, compose
 from mis_lib.data.recipes import configured
 from mis_lib.errors import DataError
+from mis_lib.files import read_records
 from mis_lib.judge.rule import decide
 from mis_lib.roles import Role, roles_of
 from mis_lib.schema import Outcome, Sample
+from mis_lib.train.material import places_of
+from mis_lib.train.settings import TrainSettings
 
 ITEMS = {TRAIN: 400, TEST: 100}
 
@@ -150,3 +155,18 @@ def test_data_without_everyday_pairs_are_told_so(planned: Plan, tmp_path_factory
     sources = {"safety": SampleSet(planned.files["train"], tmp_path_factory.mktemp("none"))}
     with pytest.raises(DataError, match=r"expected (general|everyday) data, found safety"):
         compose(configured("mirage", ["everyday=0.1"]), sources)
+
+
+def test_a_mixture_of_a_folder_takes_the_pairs_to_train_on(tmp_path: Path) -> None:
+    folder, out = tmp_path / "data", tmp_path / "mixture"
+    construct(folder, blocks={"property_crimes-easy", "gender"}, general_items=80, everyday_items=40)
+    assert mixture(folder, "mirage", ["everyday=0.05"], output=out, as_json=True), "nothing leaks"
+    rows = [row for row in read_records(out / "train.jsonl", Sample) if row.provenance["part"] == "everyday"]
+    assert rows and {row.split for row in rows} == {TRAIN}
+    assert all((out / name).is_file() for row in rows for name in row.images)
+    settings = TrainSettings(
+        model="mini", mixture="mirage", mixture_options={"everyday": 0.05}, data=folder, name="x", runs=tmp_path
+    )
+    places = places_of(settings, folder, tmp_path / "work", lambda message: None)
+    assert {place.sample.id for place in places if place.sample.split == TRAIN} == {row.id for row in rows}
+    assert not [place for place in places if place.sample.split == TEST]

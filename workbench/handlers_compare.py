@@ -23,7 +23,7 @@ SPLITS = {
     "easy": "Easy (overt)",
     "hard": "Hard (combined)",
     "real": "Real (new style)",
-    "everyday": "Everyday (harmless)",
+    "everyday": "Everyday",
 }
 READY = "Pick an example or add images, then press Compare."
 Updates = tuple[Any, ...]
