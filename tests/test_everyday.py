@@ -155,6 +155,8 @@ def test_data_without_everyday_pairs_are_told_so(planned: Plan, tmp_path_factory
     sources = {"safety": SampleSet(planned.files["train"], tmp_path_factory.mktemp("none"))}
     with pytest.raises(DataError, match=r"expected (general|everyday) data, found safety"):
         compose(configured("mirage", ["everyday=0.1"]), sources)
+    general = SampleSet(plan(general_items=400).files["general"], sources["safety"].folder)
+    assert compose(configured("mirage"), {**sources, "general": general})["train"], "data of others have none"
 
 
 def test_a_mixture_of_a_folder_takes_the_pairs_to_train_on(tmp_path: Path) -> None:
