@@ -111,6 +111,13 @@ def test_the_same_seed_gives_the_same_items_and_another_gives_others(table: Elem
     assert items(1) == items(1) != items(2)
 
 
+def test_more_pairs_than_there_are_is_refused(table: ElementTable) -> None:
+    with pytest.raises(
+        DataError, match=r"everyday: expected at most [\d,]+ pairs of \d+ everyday things, found 100,000"
+    ):
+        next(everyday_samples(TEST, table, seed=0, items=100_000))
+
+
 def test_every_kind_is_in_both_splits(planned: Plan) -> None:
     kind_of = {thing.name: thing.kind for thing in things()}
     for split in ITEMS:

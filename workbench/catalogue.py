@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mis_lib.construct import everyday
+from mis_lib.data.mixtures import EVERYDAY
 from mis_lib.data.paths import inside
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
@@ -17,7 +17,7 @@ from workbench.pictures import card_thumbnail, read_image
 from workbench.state import Prompt
 
 # training items are no examples: the tuned model has seen them
-TEST_SPLITS = (Split.EASY, Split.HARD, Split.REAL, everyday.TEST)
+TEST_SPLITS = (Split.EASY, Split.HARD, Split.REAL, EVERYDAY)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import csv
 import importlib.resources
 import random
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 from mis_lib.construct.elements import ElementTable
@@ -22,9 +23,11 @@ from mis_lib.construct.images import TRAINED_STYLES, TRAINING_STYLES, available
 from mis_lib.construct.labels import draw_lot, help_label, pick
 from mis_lib.construct.open_questions import OPEN_QUESTIONS
 from mis_lib.construct.twins import TEST_VARIANTS, TRAIN_VARIANTS
+from mis_lib.data.mixtures import BESIDE, EVERYDAY
+from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 
-TRAIN, TEST = "everyday_train", "everyday"
+TRAIN, TEST = BESIDE[EVERYDAY], EVERYDAY
 ITEMS = 400  # to train on
 TESTED = 4  # one pair to test for so many to train on
 HELD_OUT = 3  # one thing in so many is shown in the test split only
@@ -71,19 +74,27 @@ def scenes() -> dict[str, str]:
 
 
 def everyday_samples(split: str, table: ElementTable, seed: int, items: int) -> Iterator[tuple[Sample, list[Picture]]]:
-    """Yield items of ``TRAIN`` or ``TEST`` with the pictures they need, the same ones for the same seed."""
+    """Yield items of ``TRAIN`` or ``TEST`` with the pictures they need, the same ones for the same seed.
+
+    Raises:
+        DataError: more items are asked for than there are pairs.
+    """
     dice = random.Random(f"{seed}|{split}")
-    deck, known, told = _deck(split, dice), _of_the_table(table), scenes()
+    listed, told = [thing for thing in things() if thing.is_for_testing == (split == TEST)], scenes()
+    deck, left = _deck(listed, dice), _pairs(listed, table)
     styles = TRAINING_STYLES if split == TRAIN else TRAINED_STYLES
-    shown: set[frozenset[str]] = set()
-    while len(shown) < items:
+    if items > len(left):
+        raise DataError(
+            f"{split}: expected at most {len(left):,} pairs of {len(listed)} everyday things, found {items:,}"
+        )
+    number = 0
+    while number < items:
         first, second = next(deck), next(deck)
         pair = frozenset((first.name, second.name))
-        kinds = frozenset((first.kind, second.kind))
-        if len(kinds) == 1 or kinds == APART or pair in known or pair in shown:
+        if pair not in left:
             continue
-        shown.add(pair)
-        number = len(shown)
+        left.remove(pair)
+        number += 1
         style = styles[number % len(styles)]
         pictures = [_picture(thing, style, split, dice) for thing in (first, second)]
         sample = Sample(
@@ -114,17 +125,22 @@ def _picture(thing: Thing, style: str, split: str, dice: random.Random) -> Pictu
     return Picture(thing.name, available(thing.name, style), dice.choice(variants))
 
 
-def _deck(split: str, dice: random.Random) -> Iterator[Thing]:
-    """The split's things in random order, over and over."""
-    cards = [thing for thing in things() if thing.is_for_testing == (split == TEST)]
+def _deck(listed: Sequence[Thing], dice: random.Random) -> Iterator[Thing]:
+    """The things in random order, over and over."""
+    cards = list(listed)
     while True:
         dice.shuffle(cards)
         yield from cards
 
 
-def _of_the_table(table: ElementTable) -> frozenset[frozenset[str]]:
-    """Every pair that a row puts together, harmful or not, whichever comes first."""
-    return frozenset(frozenset(pair) for element in table.elements for pair in (element.pair, element.twin_pair))
+def _pairs(listed: Sequence[Thing], table: ElementTable) -> set[frozenset[str]]:
+    """What may be shown together, whichever comes first: things of two kinds that no row of the table puts together."""
+    known = {frozenset(pair) for element in table.elements for pair in (element.pair, element.twin_pair)}
+    return {
+        frozenset((a.name, b.name))
+        for a, b in combinations(listed, 2)
+        if a.kind != b.kind and {a.kind, b.kind} != APART
+    } - known
 
 
 def _rows(name: str) -> list[dict[str, str]]:

@@ -24,7 +24,7 @@ from mis_lib.sentences import spans
 QUESTION = "{question}"
 SAFETY, GENERAL, EVERYDAY = "safety", "general", "everyday"
 BESIDE = {GENERAL: "general", EVERYDAY: "everyday_train"}
-"""The split, beside the safety data, that each other source is."""
+"""The split, beside the safety data, that each other source is; ``EVERYDAY`` itself is the split to test."""
 BLACK, SIDE_BY_SIDE = "black.png", "side_by_side"
 ENOUGH = 0.95  # of the rows that a share asks for; VLGuard has 977 benign rows where its "2:1" asks for 1,000
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
