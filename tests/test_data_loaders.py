@@ -316,6 +316,7 @@ def test_pictures_of_a_table_are_unpacked_once(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"image": "not base64!"}, "field 'image': expected an image"),
+        ({"image": "sch\u00f6n"}, "field 'image': expected an image"),
         ({"image": "aGVsbG8="}, "found 5 bytes of something else"),
         ({"image": "['__import__(\"os\")', open]"}, "field 'image': expected a list"),
         ({"image": ""}, "field 'image': expected an image in one of"),

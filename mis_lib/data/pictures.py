@@ -5,7 +5,6 @@ sample of any set names files; a second reading finds them there. Headers are lo
 """
 
 import base64
-import binascii
 import hashlib
 import io
 import re
@@ -103,7 +102,7 @@ def _content(row: Row, field: str, content: Any) -> bytes:
     if isinstance(content, str):
         try:
             content = base64.b64decode(content.partition(";base64,")[2] or content, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error is one; letters beyond ASCII raise a plain one
             raise _no_image(row, field, f"{content[:40]!r} ({error})") from error
     if not isinstance(content, bytes) or not content:
         raise _no_image(row, field, f"{type(content).__name__} {content!r:.40}")
