@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from mis_lib import console
 from mis_lib.analysis.naming import ONE, TWO, is_right, naming_samples, naming_table
 from mis_lib.analysis.sheets import render
-from mis_lib.analysis.tables import rates_sheet
+from mis_lib.analysis.tables import rates_sheet, rich_table
 from mis_lib.cli import app
 from mis_lib.commands import report as command
 from mis_lib.commands.report import ReportSettings, evaluate, report_rows
@@ -216,6 +216,25 @@ class TestForms:
         assert r"easy & m\_1 & 0.0 (0.0-24.2) & 12" in text
         assert r"ASR $\downarrow$" in text
         assert r"T 95 \%" in text
+
+    def test_terminal_has_lines_only_where_there_are_items(self) -> None:
+        everyday = Row(
+            variant="mini", group="everyday", rates={"asr": rate(0, 0), "over_refusal": rate(1, 9), "pair": rate(0, 0)}
+        )
+        failed = Row(
+            variant="mini",
+            group="all failed",
+            rates={"asr": rate(0, 0, 3), "over_refusal": rate(0, 0), "pair": rate(0, 0)},
+        )
+        with console.out.capture() as shown:
+            console.out.print(rich_table((*self.ROWS, everyday, failed), "T"))
+        harmful, rest = shown.get().split("benign items")
+        benign, both = rest.split("both")
+        assert ("everyday" in harmful, "everyday" in benign, "everyday" in both) == (False, True, False)
+        assert ("all failed" in harmful, "all failed" in benign) == (True, False)
+        with console.out.capture() as shown:
+            console.out.print(rich_table((everyday,), "T"))
+        assert "harmful items" not in shown.get()
 
     def test_terminal(self, home, tmp_path, monkeypatch, capsys) -> None:
         with console.out.capture() as shown:

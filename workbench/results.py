@@ -160,8 +160,8 @@ def one_item(grid: pd.DataFrame, item: str) -> Judges:
 
 
 def flip_table(matrix: pd.DataFrame, run: Evaluated, before: str, after: str) -> str:
-    """Outcomes of one variant against those of another, harmful items and benign twins apart; a number opens its items."""
-    parts = (("harmful items", HARMFUL_OUTCOMES, True), ("benign twins", BENIGN_OUTCOMES, False))
+    """Outcomes of one variant against those of another, harmful items and benign items apart; a number opens its items."""
+    parts = (("harmful items", HARMFUL_OUTCOMES, True), ("benign items", BENIGN_OUTCOMES, False))
     drawn = [
         _flips_of(plots.untyped(matrix)[matrix.harmful == harmful], title, outcomes, run, before, after)
         for title, outcomes, harmful in parts

@@ -1,4 +1,4 @@
-"""Figures of outcomes that add up: what became of all harmful items, and of all benign twins, of each variant."""
+"""Figures of outcomes that add up: what became of all harmful items, and of all benign items, of each variant."""
 
 import pandas as pd
 import plotly.express as px
@@ -16,7 +16,7 @@ COLOURS = {
 
 
 def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
-    """The rates that sum to 100, harmful items left and benign twins right, one bar a variant.
+    """The rates that sum to 100, harmful items left and benign ones right, one bar a variant.
 
     Args:
         rates: rows of one group: variant, metric, value, n (``frames.leaderboard``).
@@ -26,7 +26,7 @@ def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
     harmful = {name for name, outcome in OUTCOME_METRICS.items() if outcome in HARMFUL_OUTCOMES}
     counts = {
         kind: shown[shown["metric"].isin(harmful) == inside]["n"].max()
-        for kind, inside in (("harmful items", True), ("benign twins", False))
+        for kind, inside in (("harmful items", True), ("benign items", False))
     }
     kinds = [f"{kind} (n = {n:.0f})" for kind, n in counts.items()]
     shown["kind"] = shown["metric"].map(lambda name: kinds[name not in harmful])

@@ -1,7 +1,7 @@
 """Two variants, or two runs, on the same items: what flipped, and whether more flipped one way than the other.
 
 Only items that both sides were asked count, and only where the judge scored both; the others are counted beside. Each metric is compared on its
-own units (harmful items, benign twins, pairs) with McNemar's exact test and a bootstrap of the difference by image pair. Both sides must have
+own units (harmful items, benign items, pairs) with McNemar's exact test and a bootstrap of the difference by image pair. Both sides must have
 been read by the same judge: otherwise the difference is the judges'.
 """
 

@@ -17,7 +17,6 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +30,7 @@ from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ModelError
 from mis_lib.generate.local import answer, use_adapter
 from mis_lib.generate.variants import VariantEngine
-from mis_lib.models.load import LoadedModel, load_model
+from mis_lib.models.load import LoadedModel
 from mis_lib.prompts import as_plain_text, special_tokens
 from mis_lib.teachers.server import only_model, open_client
 from mis_lib.train.rows import PER_TOKEN, Encoder, Place
@@ -160,34 +159,6 @@ async def _ask_server(
         prompt_length=reply.usage.prompt_tokens if reply.usage else None,
         top={token.token: token.logprob for token in first} or None,
     )
-
-
-def merge(checkpoint: Path, adapter: Path, variant: str, device: str, dtype: torch.dtype) -> LoadedModel:
-    """The checkpoint with the adapter added to its weights, by PEFT, and no trace of PEFT left.
-
-    Raises:
-        ModelError: checkpoint or adapter cannot be loaded.
-    """
-    loaded = load_model(checkpoint, {variant: adapter}, device, dtype)
-    network: Any = loaded.model
-    return LoadedModel(network.merge_and_unload(adapter_names=[variant]).eval(), loaded.processor)
-
-
-def save(loaded: LoadedModel, folder: Path) -> Path:
-    """Write model and processor as an ordinary checkpoint folder.
-
-    Raises:
-        ModelError: transformers cannot save a model of this kind.
-    """
-    try:
-        loaded.model.save_pretrained(str(folder))
-    except ValueError as error:
-        raise ModelError(
-            f"the merged model cannot be saved: {str(error).splitlines()[0]} A checkpoint that another version assembled is made "
-            "anew by `mis build --force`; else leave out the forms reloaded and served"
-        ) from error
-    loaded.processor.save_pretrained(str(folder))
-    return folder
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def safety_plane(frame: pd.DataFrame) -> go.Figure:
             ],
             hoverinfo="text",
         )
-    figure.update_xaxes(range=[-4, 104], ticksuffix=" %", title="over-refusal of benign twins \N{DOWNWARDS ARROW}")
+    figure.update_xaxes(range=[-4, 104], ticksuffix=" %", title="over-refusal of benign items \N{DOWNWARDS ARROW}")
     return figure.update_yaxes(range=[-4, 104], ticksuffix=" %", title="attack success (ASR) \N{DOWNWARDS ARROW}")
 
 

@@ -25,12 +25,16 @@ ARROWS = {"low": "\N{DOWNWARDS ARROW}", "high": "\N{UPWARDS ARROW}"}
 
 
 def rich_table(rows: Sequence[Row], title: str) -> Group:
-    """Tables for the terminal, value above interval: harmful items, benign ones, pairs and naming, each fit for 80 columns."""
+    """Tables for the terminal, value above interval: harmful items, benign ones, pairs and naming, each fit for 80 columns.
+
+    A row stands in the tables that it has items for: a split without harmful ones, such as everyday pairs, has no line of dashes among these.
+    """
     named = _blocks(rows)
     parts = (
-        {"harmful items": named[:1], "benign twins": named[1:2], "both": named[2:]} if len(named) > 2 else {"": named}
+        {"harmful items": named[:1], "benign items": named[1:2], "both": named[2:]} if len(named) > 2 else {"": named}
     )
-    tables = [_rich_block(rows, blocks, f"{title} {name}".strip()) for name, blocks in parts.items()]
+    counted = {name: [row for row in rows if _counts(row, blocks)] for name, blocks in parts.items()}
+    tables = [_rich_block(counted[name], parts[name], f"{title} {name}".strip()) for name in parts if counted[name]]
     return Group(*tables, Text("percent, Wilson 95 % interval; n: scored items + unscored ones", style="dim italic"))
 
 
@@ -100,6 +104,11 @@ def _blocks(rows: Sequence[Row]) -> Blocks:
     benign = [name for name in have if name in OUTCOME_METRICS and name not in harmful]
     others = [[name] for name in have if name not in OUTCOME_METRICS]
     return [block for block in (harmful, benign, *others) if block]
+
+
+def _counts(row: Row, blocks: Blocks) -> bool:
+    """Whether a row has any item, scored or not, that these metrics are about."""
+    return any(rate.n + rate.n_unscored for rate in (row.rates[name] for block in blocks for name in block))
 
 
 def _headings(words: Sequence[str], blocks: Blocks) -> list[str]:

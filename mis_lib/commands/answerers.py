@@ -40,7 +40,7 @@ class Local:
         known = known_variants(settings)
         all_known("--variants", settings.variants, known)
         adapters = {variant: known[variant] for variant in settings.variants}
-        return cls(settings, _checkpoint(settings.checkpoint), adapters)
+        return cls(settings, local_checkpoint(settings.checkpoint), adapters)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -211,7 +211,12 @@ def known_variants(settings: GenerateSettings) -> Mapping[str, Path | None]:
     return settings.adapters if settings.adapters is not None else choose_variants(settings.checkpoint, None)
 
 
-def _checkpoint(named: Path | None) -> Path:
+def local_checkpoint(named: Path | None) -> Path:
+    """The folder of a checkpoint: of a path, of a hub id in the local cache, or of the embedded model (built if it is missing).
+
+    Raises:
+        ModelError: there is no such checkpoint here.
+    """
     if named is None:
         from mis_lib.models.mini import ensure_mini
 

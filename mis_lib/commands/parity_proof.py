@@ -115,8 +115,8 @@ class Proof:
 
     def _merged(self, stack: ExitStack) -> Iterator[tuple[list[Finding], list["TensorUse"]]]:
         """The forms that rest on merged weights: in memory, from disk, served."""
-        from mis_lib.analysis.parity_forms import merge, save
         from mis_lib.models.load import load_model
+        from mis_lib.models.merge import merge, save
 
         forms, folder = self.settings.forms, self.settings.merged
         serves = Form.SERVED in forms and self.settings.served is None

@@ -1,4 +1,4 @@
-"""Verbs about the model: what is there (``doctor``), making it (``build``), asking it (``compare``, ``app``)."""
+"""Verbs about the model: what is there (``doctor``), making it (``build``, ``merge``), asking it (``compare``, ``app``)."""
 
 import subprocess
 import sys
@@ -111,6 +111,32 @@ def compare_variants(
         device=device,
         as_json=as_json,
     )
+
+
+@verbs.command(name="merge")
+def merge_variant(
+    adapter: Annotated[
+        Path, typer.Argument(help="PEFT folder, a run of mis train (runs/NAME/v1), or a shipped variant's name.")
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder for the checkpoint.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="[default: the one that the adapter was trained on]")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="Where they are added up: cpu, cuda, ...")] = "cpu",
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="float32, bfloat16, float16 [default: the checkpoint's own]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a tuned model as one ordinary checkpoint, adapter added to the weights, for what takes no PEFT adapter."""
+    from mis_lib import console
+    from mis_lib.commands.merge import merge_adapter
+
+    folder = merge_adapter(adapter, out, checkpoint=checkpoint, device=device, dtype=dtype)
+    if as_json:
+        console.print_json({"checkpoint": str(folder)})
+    else:
+        console.out.print(f"checkpoint: {folder}", highlight=False, soft_wrap=True)
 
 
 @verbs.command(

@@ -1,0 +1,77 @@
+"""``mis merge``: a tuned model as one ordinary checkpoint, for what takes no PEFT adapter."""
+
+import json
+from pathlib import Path
+
+from mis_lib import console
+from mis_lib.commands.answerers import local_checkpoint
+from mis_lib.errors import ModelError, SettingsError
+from mis_lib.files import write_atomic
+
+RECORD = "merged.json"
+DTYPES = ("float32", "bfloat16", "float16")
+EMBEDDED = "mini"
+
+
+def merge_adapter(
+    adapter: Path, out: Path, *, checkpoint: Path | None = None, device: str = "cpu", dtype: str | None = None
+) -> Path:
+    """Write the checkpoint that ``adapter`` belongs to, with the adapter added to its weights, and what it was made of; returns ``out``.
+
+    Args:
+        adapter: PEFT folder, run folder of ``mis train``, or the name of a shipped variant.
+        out: new folder.
+        checkpoint: folder or hub id in the local cache; what the adapter's own configuration names if not given.
+        device: where they are added up.
+        dtype: of the weights; the checkpoint's own if not given.
+
+    Raises:
+        SettingsError: the place is taken, or the type is unknown.
+        ModelError: checkpoint or adapter cannot be loaded, or the result cannot be saved.
+    """
+    import torch
+
+    from mis_lib.models.merge import merge, save
+    from mis_lib.store.runs import folder_digest
+
+    if out.exists():
+        raise SettingsError(f"{out}: expected a place for a new folder, found something there; choose another one")
+    if dtype is not None and dtype not in DTYPES:
+        raise SettingsError(f"--dtype: expected one of {', '.join(DTYPES)}, found {dtype!r}")
+    folder = adapter_folder(adapter)
+    base = local_checkpoint(checkpoint or base_of(folder))
+    console.say(f"Adding {folder} to {base}")
+    loaded = merge(base, folder, adapter.name, device, getattr(torch, dtype) if dtype else "auto")
+    record = {"checkpoint": str(base), "adapter": str(folder), "adapter_digest": folder_digest(folder), "dtype": str(loaded.model.dtype)}  # fmt: skip
+    save(loaded, out)
+    write_atomic(out / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    return out
+
+
+def adapter_folder(named: Path) -> Path:
+    """Where the adapter lies: the folder itself, ``adapter`` in a run's folder, or that of a shipped variant."""
+    from mis_lib.models.load import CONFIG
+    from mis_lib.models.shipped import shipped_variants
+
+    shipped = shipped_variants().get(str(named))
+    for folder in (named, named / "adapter", shipped):
+        if folder is not None and (folder / CONFIG).exists():
+            return folder
+    names = ", ".join(name for name, folder in shipped_variants().items() if folder is not None)
+    raise ModelError(
+        f"{named}: expected a PEFT folder ({CONFIG}), a finished run of `mis train` or one of {names}, found none"
+    )
+
+
+def base_of(adapter: Path) -> Path | None:
+    """The checkpoint that an adapter says it was trained on: folder, hub id, or ``None`` for the embedded model.
+
+    Raises:
+        SettingsError: it names none.
+    """
+    from mis_lib.models.load import CONFIG
+
+    named = json.loads((adapter / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not named:
+        raise SettingsError(f"{adapter / CONFIG} does not say which checkpoint it belongs to; name it (--checkpoint)")
+    return None if named == EMBEDDED else Path(named)
