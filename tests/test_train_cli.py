@@ -126,6 +126,8 @@ def test_what_is_refused_is_told_in_one_message(config: Path) -> None:
         (["method=ppo"], "method: unknown 'ppo'; known: sft"),
         (["name=../up"], "run name"),
         (["max_pixels=100000"], "this model has none"),
+        (["data=no/data"], "data: expected a file or folder at no/data, found none"),
+        (["start_from=no/adapter"], "start_from: expected a file or folder at no/adapter, found none"),
     ):
         done = mis("train", "--config", str(config), "--set", *sets)
         assert done.exit_code == 2, sets

@@ -82,8 +82,8 @@ def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
         MisError: something is refused, missing or went wrong; says what, where and how to put it right.
     """
     checkpoint, data = base_of(settings), settings.data or mini_data()
-    digests = {"base": _digest(checkpoint), "data": _digest(data)} | (
-        {"start_from": _digest(settings.start_from)} if settings.start_from else {}
+    digests = {"base": _digest("model", checkpoint), "data": _digest("data", data)} | (
+        {"start_from": _digest("start_from", settings.start_from)} if settings.start_from else {}
     )
     with ExitStack() as held:
         with main_first(settings.device) as is_main:
@@ -213,10 +213,15 @@ def _method_in(config: Path | None) -> str:
     return str(values.get("method", "sft")) if isinstance(values, dict) else "sft"
 
 
-def _digest(path: Path | str) -> str:
-    """Digest of a folder or file; of a hub id, the id."""
+def _digest(name: str, path: Path | str) -> str:
+    """Digest of the folder or file that a setting names; of a hub id, the id."""
     if isinstance(path, str):
         return path
+    if not path.exists():
+        raise SettingsError(
+            f"{name}: expected a file or folder at {path}, found none; the head of a configuration says what must be run before it, "
+            f"or name another one (--set {name}=...)"
+        )
     return sha256(path) if path.is_file() else folder_digest(path)
 
 
