@@ -1,6 +1,7 @@
 """How the shipped weights are made: rows, batches, low-rank factors, pictures; at toy size."""
 
 import copy
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint
 from torch import multiprocessing
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mis_lib.construct.images import draw, scene
+from mis_lib.errors import SettingsError
 from mis_lib.models.mini import merge_base
+from mis_lib.models.shipped import WEIGHTS
 from mis_lib.models.wheels import tower_file
 from mis_lib.train.miniature import together
 from mis_lib.train.miniature.align import Codebook, align, nearest
@@ -25,7 +29,7 @@ from mis_lib.train.miniature.loop import answer_loss, embed
 from mis_lib.train.miniature.lowrank import add_low_rank, save_base
 from mis_lib.train.miniature.pictures import Picture, PictureBank
 from mis_lib.train.miniature.prototypes import Prototypes
-from mis_lib.train.miniature.ship import ship
+from mis_lib.train.miniature.ship import KEPT, mean, ship
 from mis_lib.train.miniature.widen import places, views_by_style, widen
 from workbench.layout import free_port
 
@@ -144,7 +148,7 @@ def test_a_shipped_adapter_is_the_trained_one_in_half_the_size(checkpoint: Path,
     trained = get_peft_model(AutoModelForImageTextToText.from_pretrained(checkpoint), config)
     ids = torch.randint(5, 200, (2, 12))
     trained.save_pretrained(tmp_path / "trained")
-    shipped = ship(tmp_path / "trained", tmp_path / "shipped")
+    shipped = ship([tmp_path / "trained"], tmp_path / "shipped")
     weights = "adapter_model.safetensors"
     assert (shipped / weights).stat().st_size < 0.6 * (tmp_path / "trained" / weights).stat().st_size
     fresh = AutoModelForImageTextToText.from_pretrained(checkpoint)
@@ -155,6 +159,35 @@ def test_a_shipped_adapter_is_the_trained_one_in_half_the_size(checkpoint: Path,
     )
     assert torch.allclose(theirs, ours, atol=0.02 * float(theirs.abs().max()))
     assert not torch.allclose(theirs, plain, atol=0.02 * float(theirs.abs().max()))
+
+
+def test_of_several_adapters_the_mean_of_their_updates_is_shipped(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    down, up = "layers.1.q_proj.lora_A.weight", "layers.1.q_proj.lora_B.weight"
+    shared = torch.randn(2, 12)
+    made = [{down: shared, up: torch.randn(10, 2)} for _ in range(2)]  # a mean of rank 2: nothing is lost
+    for name, factors, alpha in (("one", made[0], 8), ("two", made[1], 8), ("other", made[1], 4)):
+        (tmp_path / name).mkdir()
+        save_file(factors, tmp_path / name / WEIGHTS)
+        settings = dict.fromkeys(KEPT) | {"r": 2, "lora_alpha": alpha, "more": "of PEFT's own"}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(settings))
+    shipped = load_file(ship([tmp_path / "one", tmp_path / "two"], tmp_path / "mean") / WEIGHTS)
+    assert (shipped[down].shape, shipped[up].shape) == ((2, 12), (10, 2))
+    wanted = (made[0][up] @ shared + made[1][up] @ shared) / 2
+    assert torch.allclose(shipped[up].float() @ shipped[down].float(), wanted, atol=0.03 * float(wanted.abs().max()))
+    with pytest.raises(SettingsError, match=r"other: expected lora_alpha 8 as in .*one, found 4"):
+        ship([tmp_path / "one", tmp_path / "other"], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_mean_of_more_rank_keeps_what_is_largest() -> None:
+    torch.manual_seed(4)
+    names = ("lora_A", "lora_B")
+    made = [{names[0]: torch.randn(3, 9), names[1]: torch.randn(8, 3) * size} for size in (1.0, 0.1)]
+    whole = sum(one[names[1]] @ one[names[0]] for one in made) / 2
+    best = torch.linalg.svd(whole).S[3:].norm()  # of what no update of rank 3 can hold
+    kept = mean(made, rank=3)
+    assert float((kept[names[1]] @ kept[names[0]] - whole).norm()) == pytest.approx(float(best), rel=1e-3)
 
 
 def test_the_unseen_style_is_never_drawn_by_lot(bank: PictureBank) -> None:

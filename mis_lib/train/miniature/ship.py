@@ -1,47 +1,88 @@
-"""An adapter that ``mis train`` made becomes one that is shipped: factors in bfloat16, half the size, and a settings file without PEFT's many defaults.
+"""Adapters that ``mis train`` made become one that is shipped: factors in bfloat16, half the size, and a settings file without PEFT's many defaults.
 
-mis build --train ship runs/mini-mirage/v1/adapter mirage
+    mis build --train ship runs/mini-mirage/v1/adapter runs/mini-mirage-further/v1/adapter mirage
+
+Of several adapters, each trained on from the one before, the mean is shipped: it keeps what the first one still knew and the last one has forgotten
+(weights of before and after fine-tuning averaged, Wortsman et al. 2022, arXiv 2109.01903).
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from mis_lib.errors import SettingsError
 from mis_lib.models.mini import ADAPTERS
 from mis_lib.models.shipped import WEIGHTS
 
 CONFIG = "adapter_config.json"
+DOWN, UP = "lora_A", "lora_B"
 KEPT = (
     "peft_type", "task_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "bias", "target_modules", "inference_mode",
 )  # fmt: skip
 
 
-def ship(adapter: Path, folder: Path) -> Path:
-    """Write the adapter into ``folder``; the model card there is for people to keep.
+def ship(adapters: Sequence[Path], folder: Path) -> Path:
+    """Write the adapter, or the mean of several, into ``folder``; the model card there is for people to keep.
 
     Args:
-        adapter: a PEFT folder of low-rank factors.
+        adapters: PEFT folders of low-rank factors, all of one base, rank, scale and targets.
         folder: made if it is not there.
+
+    Raises:
+        SettingsError: the adapters are not alike.
     """
-    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    factors = load_file(adapter / WEIGHTS)
+    kept = [_settings(adapter) for adapter in adapters]
+    for adapter, settings in zip(adapters, kept, strict=True):
+        if settings != kept[0]:
+            name = next(name for name in KEPT if settings[name] != kept[0][name])
+            raise SettingsError(
+                f"{adapter}: expected {name} {kept[0][name]!r} as in {adapters[0]}, found {settings[name]!r}; only adapters that are alike have a mean"
+            )
+    stored = [load_file(adapter / WEIGHTS) for adapter in adapters]
+    factors = stored[0] if len(stored) == 1 else mean(stored, rank=kept[0]["r"])
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.to(torch.bfloat16).contiguous() for name, value in factors.items()}, folder / WEIGHTS)
-    kept = {name: config[name] for name in KEPT}
-    (folder / CONFIG).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(kept[0], indent=2) + "\n", encoding="utf-8")
     return folder
 
 
+def mean(adapters: Sequence[dict[str, torch.Tensor]], rank: int) -> dict[str, torch.Tensor]:
+    """Factors of the mean update B A of several adapters, as near to it as ``rank`` allows.
+
+    Args:
+        adapters: by name, A of shape (rank, in) and B of shape (out, rank) of each layer.
+        rank: of the result.
+    """
+    factors = {}
+    for name in (name for name in adapters[0] if DOWN in name):
+        twin = name.replace(DOWN, UP)
+        down = torch.cat([adapter[name].float() for adapter in adapters])
+        up = torch.cat([adapter[twin].float() / len(adapters) for adapter in adapters], dim=1)
+        # The mean is up @ down exactly, of the ranks' sum; its singular values are those of the small product of both triangles.
+        (left, upper), (right, lower) = torch.linalg.qr(up), torch.linalg.qr(down.T)
+        u, size, v = torch.linalg.svd(upper @ lower.T)
+        root = size[:rank].sqrt()
+        factors[name] = (root[:, None] * v[:rank]) @ right.T
+        factors[twin] = left @ u[:, :rank] * root
+    return factors
+
+
+def _settings(adapter: Path) -> dict[str, object]:
+    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    return {name: config[name] for name in KEPT}
+
+
 def main() -> None:
-    """Ship one adapter from the command line."""
+    """Ship one adapter, or the mean of several, from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("adapter", type=Path, help="a PEFT folder, such as runs/mini-mirage/v1/adapter")
+    options.add_argument("adapters", type=Path, nargs="+", help="PEFT folders, such as runs/mini-mirage/v1/adapter")
     options.add_argument("name", help="of the variant, such as mirage")
     settings = options.parse_args()
-    print(ship(settings.adapter, ADAPTERS / settings.name))
+    print(ship(settings.adapters, ADAPTERS / settings.name))
 
 
 if __name__ == "__main__":
