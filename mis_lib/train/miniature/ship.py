@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -71,7 +72,7 @@ def mean(adapters: Sequence[dict[str, torch.Tensor]], rank: int) -> dict[str, to
     return factors
 
 
-def _settings(adapter: Path) -> dict[str, object]:
+def _settings(adapter: Path) -> dict[str, Any]:
     config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
     return {name: config[name] for name in KEPT}
 
