@@ -33,7 +33,7 @@ def planned() -> Plan:
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
     """A built data set of two blocks."""
     folder = tmp_path_factory.mktemp("data") / "mini"
-    return folder, construct(folder, seed=3, blocks=FEW, general_items=30)
+    return folder, construct(folder, seed=3, blocks=FEW, general_items=30, everyday_items=8)
 
 
 def safety(planned: Plan) -> list[Sample]:
@@ -42,7 +42,7 @@ def safety(planned: Plan) -> list[Sample]:
 
 def test_the_same_seed_gives_the_same_bytes(small: tuple[Path, Summary], tmp_path: Path) -> None:
     first, again = small[0], tmp_path / "again"
-    construct(again, seed=3, blocks=FEW, general_items=30)
+    construct(again, seed=3, blocks=FEW, general_items=30, everyday_items=8)
     names = sorted(path.relative_to(first).as_posix() for path in first.rglob("*") if path.is_file())
     assert names == sorted(path.relative_to(again).as_posix() for path in again.rglob("*") if path.is_file())
     assert filecmp.cmpfiles(first, again, names, shallow=False) == (names, [], [])
@@ -183,9 +183,9 @@ def test_the_summary_counts_what_is_there(small: tuple[Path, Summary]) -> None:
 
 def test_an_earlier_build_is_replaced_and_nothing_else(small: tuple[Path, Summary], tmp_path: Path) -> None:
     out = tmp_path / "data"
-    construct(out, blocks={"property_crimes-easy"}, general_items=1)
+    construct(out, blocks={"property_crimes-easy"}, general_items=1, everyday_items=4)
     (out / "hard.jsonl").write_text("damaged")
-    construct(out, blocks={"property_crimes-easy"}, general_items=1)
+    construct(out, blocks={"property_crimes-easy"}, general_items=1, everyday_items=4)
     assert is_intact(out)
     assert [path.name for path in tmp_path.iterdir()] == ["data"], "no temporary folder stays behind"
     mine = tmp_path / "mine"
@@ -202,7 +202,7 @@ def test_a_failing_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(pipeline, "write_records", full_disk)
     with pytest.raises(DataError, match="No space left"):
-        construct(tmp_path / "data", blocks={"property_crimes-easy"}, general_items=1)
+        construct(tmp_path / "data", blocks={"property_crimes-easy"}, general_items=1, everyday_items=4)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -216,7 +216,7 @@ def test_the_cached_data_is_built_once_and_again_when_damaged(tmp_path: Path, mo
 
     def few(out: Path, progress: object = None) -> Summary:
         builds.append(out)
-        return construct(out, blocks={"property_crimes-easy"}, general_items=1)
+        return construct(out, blocks={"property_crimes-easy"}, general_items=1, everyday_items=4)
 
     monkeypatch.setenv("MIS_CACHE", str(tmp_path))
     monkeypatch.setattr(pipeline, "construct", few)

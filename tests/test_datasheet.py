@@ -102,7 +102,7 @@ def test_licences_and_limits_are_told(text: str) -> None:
 
 
 def test_construct_writes_it_beside_the_data(tmp_path: Path) -> None:
-    construct(tmp_path / "data", blocks=["gender"], general_items=5)
+    construct(tmp_path / "data", blocks=["gender"], general_items=5, everyday_items=8)
     text = (tmp_path / "data/DATASHEET.md").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in (tmp_path / "data/train.jsonl").read_text().splitlines()]
     assert number(table(text, "What is in it")[0]["items"]) == len(lines)

@@ -86,7 +86,7 @@ def test_general_items_show_icons_too(planned: tuple[Plan, Plan]) -> None:
 def test_a_data_set_with_icons_says_whose_they_are_and_how_to_make_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "construct", partial(construct, blocks=FEW, general_items=5))
+    monkeypatch.setattr(pipeline, "construct", partial(construct, blocks=FEW, general_items=5, everyday_items=8))
     out = tmp_path / "data"
     done = CliRunner().invoke(app, ["construct", "--out", str(out), "--icons", "1", "--json"])
     assert done.exit_code == 0, done.output
@@ -162,7 +162,9 @@ def test_a_set_that_may_not_be_passed_on_is_refused(tmp_path: Path, monkeypatch:
 
 
 def test_small_data_with_icons_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
-    made = [construct(tmp_path / name, seed=3, blocks=FEW, general_items=5, icon_turns=1) for name in "ab"]
+    made = [
+        construct(tmp_path / name, seed=3, blocks=FEW, general_items=5, everyday_items=8, icon_turns=1) for name in "ab"
+    ]
     assert made[0] == made[1]
     manifests = [(tmp_path / name / "manifest.json").read_bytes() for name in "ab"]
     assert manifests[0] == manifests[1]
