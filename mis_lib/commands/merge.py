@@ -6,7 +6,6 @@ from pathlib import Path
 from mis_lib import console
 from mis_lib.commands.answerers import local_checkpoint
 from mis_lib.errors import ModelError, SettingsError
-from mis_lib.files import write_atomic
 
 RECORD = "merged.json"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -43,9 +42,7 @@ def merge_adapter(
     console.say(f"Adding {folder} to {base}")
     loaded = merge(base, folder, adapter.name, device, getattr(torch, dtype) if dtype else "auto")
     record = {"checkpoint": str(base), "adapter": str(folder), "adapter_digest": folder_digest(folder), "dtype": str(loaded.model.dtype)}  # fmt: skip
-    save(loaded, out)
-    write_atomic(out / RECORD, (json.dumps(record, indent=1) + "\n").encode())
-    return out
+    return save(loaded, out, {RECORD: (json.dumps(record, indent=1) + "\n").encode()})
 
 
 def adapter_folder(named: Path) -> Path:

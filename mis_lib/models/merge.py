@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def merge(checkpoint: Path | str, adapter: Path, variant: str, device: str, dtyp
     return LoadedModel(network.merge_and_unload(adapter_names=[variant]).eval(), loaded.processor)
 
 
-def save(loaded: LoadedModel, folder: Path) -> Path:
-    """Write model and processor as an ordinary checkpoint folder, whole or not at all.
+def save(loaded: LoadedModel, folder: Path, beside: Mapping[str, bytes] | None = None) -> Path:
+    """Write model and processor as an ordinary checkpoint folder, with the files ``beside`` by name, whole or not at all.
 
     Raises:
         ModelError: transformers cannot save a model of this kind, or there is no room for it.
@@ -40,6 +41,8 @@ def save(loaded: LoadedModel, folder: Path) -> Path:
     try:
         loaded.model.save_pretrained(str(growing))
         loaded.processor.save_pretrained(str(growing))
+        for name, content in (beside or {}).items():
+            (growing / name).write_bytes(content)
         growing.chmod(0o755)  # mkdtemp's is the owner's alone
         growing.rename(folder)
     except ValueError as error:
