@@ -14,12 +14,12 @@ from transformers import EfficientNetModel
 
 from mis_lib.construct.images import draw
 from mis_lib.models.ends import FIRST, in_end, side_by_side, widened
-from mis_lib.models.mini import DRAWINGS_FILE
+from mis_lib.models.mini import DRAWINGS_FILE, NAMES_FILE
 from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
 from mis_lib.train.miniature import tuning
-from mis_lib.train.miniature.cpu_steps import tower_of
-from mis_lib.train.miniature.features import FeatureBank
+from mis_lib.train.miniature.cpu_steps import look_again, tower_of, trainable
+from mis_lib.train.miniature.features import FeatureBank, load
 from mis_lib.train.miniature.loop import strip_squeeze_excite
 from mis_lib.train.miniature.pictures import Picture
 from mis_lib.train.miniature.tuning import End, Midway, features_of, mix_statistics, tune
@@ -87,7 +87,7 @@ def test_midway_and_end_are_the_tower(tower: Any) -> None:
     with torch.no_grad():
         wanted = tower(pixels()).last_hidden_state.flatten(2).transpose(1, 2)
         midway = Midway(tower)(pixels()).last_hidden_state.flatten(2).transpose(1, 2)
-        assert midway.shape == (2, 196, 80)
+        assert midway.shape == (2, 784, 40)
         assert torch.allclose(End(tower)(midway), wanted, atol=1e-4)
 
 
@@ -118,14 +118,17 @@ def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any, monkey
     bank = FeatureBank(views, table.bfloat16(), "cpu")
     end, projector = End(tower), nn.Sequential(nn.Linear(1280, 64), nn.GELU(), nn.Linear(64, 16))
     before = nn.Sequential(copy.deepcopy(end), copy.deepcopy(projector)).requires_grad_(False)
+    projector[2].requires_grad_(False)
     state = {name: value.clone() for name, value in tower.state_dict().items()}
     result = tune(end, projector, before, bank, steps=12, lr=1e-3, seed=0)
     assert set(result) == {"told_apart", "pull", "kept"}
+    held = [torch.equal(new, old) for new, old in zip(projector.parameters(), before[1].parameters(), strict=True)]
+    assert held == [False, False, True, True]
     moved = {name for name, value in tower.state_dict().items() if not torch.equal(value, state[name])}
     assert moved == set(end.tensors())
     assert {name.split(".")[2] for name in moved if ".blocks." in name} == {str(at) for at in range(FIRST, 16)}
     assert all(in_end(name) and "running" not in name for name in moved)
-    features = features_of(end, bank)
+    features = features_of(end, bank.table)
     assert features.shape == (9, 9, 1280) and features.dtype == torch.bfloat16
     with torch.no_grad():
         goals = before(bank.table[:6]).mean(1).unflatten(0, (2, 3)).mean(0)
@@ -141,3 +144,36 @@ def test_tuning_goes_on_from_the_end_it_is_given(tower: Any, tmp_path: Path) -> 
     published = tower.state_dict()[name].clone()
     assert torch.equal(tower_of(material, tmp_path / "without").state_dict()[name], published)
     assert torch.equal(tower_of(material, tmp_path).state_dict()[name], changed)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_tuned_end_is_asked_again_for_what_it_makes_of_every_picture(tower: Any, tmp_path: Path, every: int) -> None:
+    views = [Picture("drawn", 1, "openmoji"), Picture("drawn", 0, "twemoji"), Picture("drawn", 1, "openmoji")]
+    strip_squeeze_excite(tower)
+    midway = torch.randn(3, 784, 40, generator=torch.Generator().manual_seed(0)).bfloat16()
+    name = "encoder.top_conv.weight"
+    save_file({name: 1.5 * tower.state_dict()[name]}, tmp_path / DRAWINGS_FILE)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "names.json").write_text("{}", encoding="utf-8")
+    bank = FeatureBank(views, midway, "cpu")
+    with torch.no_grad():
+        published = End(copy.deepcopy(tower))(midway)[::every]
+    model = SimpleNamespace(model=SimpleNamespace(vision_tower=tower))
+    material: Any = SimpleNamespace(model=model, bank=bank, work=tmp_path / "work")
+    assert look_again(material, tmp_path, tmp_path, every=every) == {"views": len(published)}
+    found = load(tmp_path / "features.pt", "cpu")
+    assert found.rows == ({views[0]: [0, 2], views[1]: [1]} if every == 1 else {views[0]: [0, 1]})
+    assert found.table.shape == published.shape and not torch.allclose(found.table.float(), published, rtol=0.1)
+    with torch.no_grad():
+        assert torch.allclose(found.table.float(), End(tower)(midway)[::every], rtol=0.02, atol=0.02)
+    assert (tmp_path / "names.json").exists()
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_a_projectors_second_layer_stays_where_names_were_fitted_to_it(fitted: bool, tmp_path: Path) -> None:
+    if fitted:
+        save_file({}, tmp_path / NAMES_FILE)
+    projector = nn.ModuleDict({"linear_1": nn.Linear(2, 2), "linear_2": nn.Linear(2, 2)})
+    projector.linear_2 = projector["linear_2"]
+    trained = {name for name, value in trainable(projector, tmp_path).named_parameters() if value.requires_grad}
+    assert trained == {"linear_1.weight", "linear_1.bias", *([] if fitted else ["linear_2.weight", "linear_2.bias"])}

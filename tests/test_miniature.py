@@ -27,7 +27,7 @@ from mis_lib.train.miniature.curriculum import NAMING, Curriculum, Row
 from mis_lib.train.miniature.features import SCENE_SEED, FeatureBank, see
 from mis_lib.train.miniature.loop import answer_loss, embed
 from mis_lib.train.miniature.lowrank import add_low_rank, save_base
-from mis_lib.train.miniature.pictures import Picture, PictureBank
+from mis_lib.train.miniature.pictures import Picture, PictureBank, lines
 from mis_lib.train.miniature.prototypes import Prototypes
 from mis_lib.train.miniature.ship import KEPT, mean, ship
 from mis_lib.train.miniature.widen import places, views_by_style, widen
@@ -204,6 +204,16 @@ def test_pictures_are_in_the_towers_range(bank: PictureBank, kind: str) -> None:
     assert float(pixels.max()) <= 1 + 1e-5
 
 
+def test_lines_are_drawn_where_a_thing_ends_and_not_where_the_picture_does() -> None:
+    drawing = torch.zeros(2, 4, 64, 64)
+    drawing[0, :3, 16:48, 16:48], drawing[0, 3, 16:48, 16:48] = 0.2, 1  # a dark square
+    drawing[1, 3] = 1  # black all over
+    ink = lines(drawing)[:, 3]
+    assert float(ink[0, 14:18, 20:44].amax(0).min()) > 0.5 and float(ink[0, 24:40, 24:40].max()) == 0
+    rim = torch.cat([ink[:, [0, -1]].flatten(1), ink[:, :, [0, -1]].flatten(1)], 1)
+    assert float(rim.max()) == 0 and float(ink[1].max()) == 0
+
+
 def test_augmented_pictures_differ_and_plain_ones_do_not(bank: PictureBank) -> None:
     picture = [Picture("drawn", 1, "openmoji")]
     assert torch.equal(bank.pixels(picture, augment=False), bank.pixels(picture, augment=False))
@@ -261,6 +271,7 @@ def _in_a_process(rank: int, folder: str, port: int) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with together.joined() as place:
         assert place == (rank, 2)
+        assert together.part(96) == 48
         weight = torch.nn.Parameter(torch.full((2,), float(rank)))
         together.begin_alike([weight])
         weight.grad = torch.full((2,), rank + 1.0)
@@ -275,6 +286,7 @@ def test_alone_a_process_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     weight.grad = torch.tensor([3.0, 4.0])
     with together.joined() as place:
         assert place == (0, 1)
+        assert together.part(96) == 96
         together.begin_alike([weight])
         together.average([weight])
         assert (weight.grad.tolist(), together.agree(0.25)) == ([3.0, 4.0], 0.25)

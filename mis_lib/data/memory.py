@@ -42,7 +42,7 @@ _QWEN2_7B: dict[str, int] = {
     "vocabulary": 152064,
 }
 SHAPES: Mapping[str, Shape] = {
-    r"^mini$": Shape(parameters=162_000_000, hidden=576, layers=30, key_value=192, intermediate=1536, vocabulary=49153),
+    r"^mini$": Shape(parameters=163_000_000, hidden=576, layers=30, key_value=192, intermediate=1536, vocabulary=49153),
     r"qwen-?2(\.5)?-?vl-7b": Shape(parameters=8_290_000_000, **_QWEN2_7B),
     r"qwen-?2-?vl-2b": Shape(parameters=2_210_000_000, hidden=1536, layers=28, key_value=256, intermediate=8960, vocabulary=151936),
     r"qwen-?2\.5-?vl-3b": Shape(parameters=3_750_000_000, hidden=2048, layers=36, key_value=256, intermediate=11008, vocabulary=151936),

@@ -1,7 +1,7 @@
 """One tower with two ends: the published one, which knows photographs, and one that was tuned to drawings.
 
 EfficientNet-Lite0 has seen photographs only, and what its last stages make of line art is poor. They are cheap to tune, but tuned they forget the
-thousand classes that its classifier knows. So mini has both: from the projection of block 8 on, every block is as wide as the two
+thousand classes that its classifier knows. So mini has both: from the projection of block 5 on, every block is as wide as the two
 together, and no channel of one reaches the other. What comes out is an ordinary, wider ``EfficientNetModel``.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import torch
 from transformers import EfficientNetConfig
 
-FIRST = 8
+FIRST = 5
 """Both ends share this block but for its projection, by which it comes to be as wide as both."""
-STAGES = 4, 5, 6  # the stages that have two ends
+STAGES = 3, 4, 5, 6  # the stages that have two ends
 
 
 def in_end(name: str) -> bool:

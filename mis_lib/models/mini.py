@@ -31,7 +31,7 @@ BASE_FILES = PROJECTOR_FILE, UPDATE_FILE, DRAWINGS_FILE, NAMES_FILE = (
     "drawings.safetensors",
     "names.safetensors",
 )
-FORMAT = 6  # raise when the way of assembling changes, so that old caches are rebuilt
+FORMAT = 7  # raise when the way of assembling changes, so that old caches are rebuilt
 
 # ChatML as SmolLM2 knows it, without a default system prompt; several images are numbered, as InternVL does
 CHAT_TEMPLATE = (

@@ -19,6 +19,8 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
+from mis_lib.train.miniature.inked import Pen, inked
+
 DRAWING = 160  # pixels: what an augmented 224-pixel picture shows of a drawing is never sharper
 STYLES = (
     "openmoji",
@@ -43,12 +45,26 @@ STYLES = (
     "hugeicons",
     "fa6-solid",
 )
+COLOURED = (
+    "openmoji",
+    "twemoji",
+    "emojione",
+    "emojione-v1",
+    "fluent-emoji",
+    "fluent-emoji-flat",
+    "fxemoji",
+    "streamline-emojis",
+)
+PENS = {"fine": Pen(0.018, 0.3), "bold": Pen(0.032, 0.45)}
+INKED = {f"{style}-{pen}": (style, pen) for style in COLOURED for pen in PENS}
+"""Styles made of others (``inked``): whose drawings, with which pen."""
+ALL_STYLES = (*STYLES, *INKED)
 FONTS = {"noto": "NotoEmoji.ttf", "symbola": "Symbola.ttf"}
 """Styles whose drawings are characters of a font, which lies in the folder."""
 
 
 def load_drawings(folder: Path) -> tuple[np.ndarray, list[str]]:
-    """Draw every concept in every style: uint8 (concepts, styles, 160, 160, 4), transparent where a style lacks one; and the names."""
+    """Draw every concept in ``ALL_STYLES``: uint8 (concepts, styles, 160, 160, 4), transparent where a style lacks one; and the names."""
     table: dict[str, dict[str, str]] = json.loads(lzma.decompress((folder / "styles.json.xz").read_bytes()))
     paint = partial(_concept, folder=folder)
     with ProcessPoolExecutor() as pool:
@@ -64,7 +80,16 @@ def load_cutouts(folder: Path) -> tuple[np.ndarray, list[str]]:
 
 def _concept(svgs: dict[str, str], folder: Path) -> np.ndarray:
     blank = np.zeros((DRAWING, DRAWING, 4), dtype=np.uint8)
-    return np.stack([_paint(svgs[style], style, folder) if style in svgs else blank for style in STYLES])
+    drawn = [_paint(svgs[style], style, folder) if style in svgs else blank for style in STYLES]
+    drawn += [_ink(svgs[style], PENS[pen], folder) if style in svgs else blank for style, pen in INKED.values()]
+    return np.stack(drawn)
+
+
+def _ink(svg: str, pen: Pen, folder: Path) -> np.ndarray:
+    """Ink alone, as a font has it: what is white lets the ground through."""
+    drawing = _paint(inked(svg, pen), "inked", folder)
+    ink = drawing[..., 3] * (1 - drawing[..., :3].mean(-1) / 255)
+    return np.dstack([np.zeros_like(drawing[..., :3]), ink.round().astype(np.uint8)])
 
 
 def _paint(svg: str, style: str, folder: Path) -> np.ndarray:

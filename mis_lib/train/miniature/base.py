@@ -25,7 +25,7 @@ from mis_lib.models.mini import assemble
 from mis_lib.models.reader import photo_classes
 from mis_lib.models.tower import read_weights
 from mis_lib.train.miniature import distil
-from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
+from mis_lib.train.miniature.assets import ALL_STYLES, load_cutouts, load_drawings
 from mis_lib.train.miniature.batches import Batches, Encoder, loader
 from mis_lib.train.miniature.curriculum import Curriculum
 from mis_lib.train.miniature.dream import SIZE, dream
@@ -133,7 +133,7 @@ def main() -> None:
         save_dreams(settings.out, dreams)
     print({"dreams": len(dreams), "seconds": round(time.monotonic() - started, 1)}, flush=True)
 
-    bank = TowerBank(PictureBank(drawings, list(STYLES), cutouts, dreams, device), model.model.vision_tower)
+    bank = TowerBank(PictureBank(drawings, list(ALL_STYLES), cutouts, dreams, device), model.model.vision_tower)
     per_class = len(dreams) // 1000
     photos = (
         [("dream", index, photo_classes()[index // per_class]) for index in range(len(dreams))] if per_class else []

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mis_lib.construct.images import STYLES
-from mis_lib.models.mini import DRAWINGS_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
+from mis_lib.models.mini import DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
 from mis_lib.models.reader import photo_classes
 from mis_lib.train.miniature import features
 from mis_lib.train.miniature.align import Codebook, align, nearest
@@ -72,16 +72,13 @@ def widen_projector(material: Material, start: Path, out: Path, *, steps: int, l
 
 
 def tune_end(material: Material, start: Path, out: Path, *, steps: int, lr: float, seed: int) -> dict[str, Any]:
-    """Tune the tower's second end and the projector to drawings, from features midway; a second end that ``start`` has goes on from there.
-
-    Beside the weights, ``out`` gets ``features.pt`` and ``names.json``: what the tuned end makes of every picture, for later steps.
-    """
+    """Tune the tower's second end and the projector to drawings, from features midway; a second end that ``start`` has goes on from there."""
     merge_base(material.model, start)
     tower, bank = tower_of(material, start).float(), material.bank
     end, projector = End(tower), material.model.model.multi_modal_projector.float()
     before = nn.Sequential(copy.deepcopy(end), copy.deepcopy(projector)).requires_grad_(False)
     book = Codebook(material.drawn, places(before, bank, views_by_style(bank)))
-    result: dict[str, Any] = tune(end, projector.requires_grad_(True), before, bank, steps=steps, lr=lr, seed=seed)
+    result: dict[str, Any] = tune(end, trainable(projector, start), before, bank, steps=steps, lr=lr, seed=seed)
     tuned = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in end.tensors().items()}
     _save_projector(projector, start, out)
     save_file(tuned, out / DRAWINGS_FILE)
@@ -89,10 +86,18 @@ def tune_end(material: Material, start: Path, out: Path, *, steps: int, lr: floa
         pictures = [(Picture("drawn", number, style), name) for number, name in enumerate(material.drawn)]
         eyes = (before, nn.Sequential(end, projector))
         result[style] = [round(nearest(one, bank, book, pictures), 4) for one in eyes]
-    views = {row: view for view, rows in bank.rows.items() for row in rows}
-    features.save(out / "features.pt", [views[row] for row in range(len(views))], features_of(end, bank))
-    hand_on("names.json", material.work, out)
+    hand_on(NAMES_FILE, start, out)
     return result
+
+
+def look_again(material: Material, start: Path, out: Path, *, every: int) -> dict[str, Any]:
+    """Write what the end of ``start`` makes of every picture, or of each ``every``-th view, with ``names.json``, for later steps; from features midway."""
+    bank = material.bank
+    views = {row: view for view, rows in bank.rows.items() for row in rows}
+    table = features_of(End(tower_of(material, start).float()), bank.table[::every])
+    features.save(out / "features.pt", [views[row] for row in range(0, len(views), every)], table)
+    hand_on("names.json", material.work, out)
+    return {"views": len(table)}
 
 
 def tower_of(material: Material, start: Path) -> Any:
@@ -102,6 +107,13 @@ def tower_of(material: Material, start: Path) -> Any:
     if (start / DRAWINGS_FILE).exists():
         tower.load_state_dict(load_file(start / DRAWINGS_FILE), strict=False)
     return tower.to(memory_format=torch.channels_last)
+
+
+def trainable(projector: Any, start: Path) -> Any:
+    """The projector to train: all of it, or its first layer where names were fitted to the second, so that they stay worth what they are."""
+    projector.requires_grad_(True)
+    projector.linear_2.requires_grad_(not (start / NAMES_FILE).exists())
+    return projector
 
 
 def _save_projector(projector: torch.nn.Module, start: Path, out: Path) -> None:
@@ -124,9 +136,11 @@ def train_eyes(
     merge_base(material.model, start)
     blanks = tower_features(tower_of(material, start), blank_pictures(BLANKS, seed))
     material.bank.add([Picture("blank", number) for number in range(len(blanks))], blanks)
-    projector = material.model.model.multi_modal_projector.float().requires_grad_(True)
+    hand_on(NAMES_FILE, start, out)
+    projector = material.model.model.multi_modal_projector.float()
+    trained = [value for value in trainable(projector, start).parameters() if value.requires_grad]
     return in_the_loop(
-        material, material.bank, lambda seed: material.drawings(len(blanks), seed).row, list(projector.parameters()), out,
+        material, material.bank, lambda seed: material.drawings(len(blanks), seed).row, trained, out,
         tokens=tokens, lr=lr, seconds=seconds, seed=seed, save=lambda: _save_projector(projector, start, out),
     )  # fmt: skip
 

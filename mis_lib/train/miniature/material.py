@@ -15,7 +15,7 @@ from mis_lib.models.reader import photo_classes
 from mis_lib.models.tower import read_weights
 from mis_lib.train.miniature import distil, features
 from mis_lib.train.miniature.align import Codebook, codebook
-from mis_lib.train.miniature.assets import STYLES, load_cutouts, load_drawings
+from mis_lib.train.miniature.assets import ALL_STYLES, load_cutouts, load_drawings
 from mis_lib.train.miniature.base import HELD_OUT_CUTOUTS, load_dreams, save_dreams, text_model
 from mis_lib.train.miniature.batches import Encoder
 from mis_lib.train.miniature.curriculum import NAMING, SHARES, Curriculum
@@ -123,13 +123,13 @@ def see(assets: Path, work: Path, *, augmented: int = VIEWS, scenes: int = SCENE
         work: where ``features.pt`` and ``names.json`` go.
         augmented: views of each picture beside the plain one.
         scenes: views of each drawing as MIS-Mini shows it.
-        midway: features (196, 80) where the tower's two ends begin, 31 kB a view, instead of its last ones (9, 1280).
+        midway: features (784, 40) where the tower's two ends begin, 63 kB a view, instead of its last ones (9, 1280).
     """
     drawings, drawn = load_drawings(assets)
     cutouts, cutout_names = load_cutouts(assets)
     dreams = load_dreams(work)
     model, _ = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
-    pictures = PictureBank(drawings, list(STYLES), cutouts, dreams, "cpu")
+    pictures = PictureBank(drawings, list(ALL_STYLES), cutouts, dreams, "cpu")
     tower = model.model.vision_tower
     bank = TowerBank(pictures, Midway(tower) if midway else tower)
     views, table = features.see(bank, features.all_pictures(pictures), augmented, drawn, scenes)

@@ -7,11 +7,12 @@
     python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 3600
     python -m mis_lib.train.miniature.on_cpu widen   --assets A --work W --start B      the projector alone: other styles, where it lies already
     python -m mis_lib.train.miniature.on_cpu tune    --assets A --work M --start B --out W      the tower's second end; M from ``see --midway``
+    python -m mis_lib.train.miniature.on_cpu again   --assets A --work M --start W --out W      what the tuned end makes of every picture
     python -m mis_lib.train.miniature.on_cpu eyes    --assets A --work W --start B      the projector alone, with the language model in the loop
     python -m mis_lib.train.miniature.on_cpu read    --assets A --work W --start B      names that the tower's classifier sees; after everything else
     python -m mis_lib.train.miniature.on_cpu tell    --assets A --work W --start B      the same, with the language model in the loop; after read
 
-Two cores do ``base`` faster as two processes of one thread than as one of two: RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command,
+Two cores do ``base``, ``tune`` and ``eyes`` faster as two processes of one thread than as one of two: RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command,
 the same with RANK=1 before the other, OMP_NUM_THREADS=1 and ``taskset -c`` 0 and 1.
 
 A (``assets``) is the raw material and ``distilled.json``, W what the steps hand on, B a folder of base weights to go on from. Eight minutes on an H100 see
@@ -31,6 +32,7 @@ from mis_lib.train.miniature import together
 from mis_lib.train.miniature.cpu_steps import (
     TOKENS,
     align_projector,
+    look_again,
     train_base,
     train_eyes,
     tune_end,
@@ -45,7 +47,7 @@ def main() -> None:
     """Run one step from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument(
-        "step", choices=("distil", "dream", "see", "align", "base", "widen", "tune", "eyes", "read", "tell")
+        "step", choices=("distil", "dream", "see", "align", "base", "widen", "tune", "again", "eyes", "read", "tell")
     )
     options.add_argument("--assets", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
@@ -65,6 +67,7 @@ def main() -> None:
     options.add_argument("--augmented", type=int, default=VIEWS, help="of see: augmented views a picture")
     options.add_argument("--scenes", type=int, default=SCENES, help="of see: views of a drawing as MIS-Mini shows it")
     options.add_argument("--midway", action="store_true", help="of see: features where the tower's ends begin")
+    options.add_argument("--every", type=int, default=1, help="of again: one view in so many")
     options.add_argument("--lr", type=float, default=5e-4)
     options.add_argument("--seed", type=int, default=0)
     settings = options.parse_args()
@@ -94,13 +97,14 @@ def main() -> None:
 
 def _train(settings: argparse.Namespace, out: Path, rank: int) -> dict[str, Any]:
     material = Material(settings.assets, settings.work, settings.shares)
+    if settings.step == "again":
+        return look_again(material, settings.start, out, every=settings.every)
     steps = {"align": align_projector, "widen": widen_projector, "tune": tune_end, "read": train_reader}
     if settings.step in steps:
-        return steps[settings.step](
-            material, settings.start, out, steps=settings.steps, lr=settings.lr, seed=settings.seed
-        )
+        seed = settings.seed + rank  # each process draws views of its own
+        return steps[settings.step](material, settings.start, out, steps=settings.steps, lr=settings.lr, seed=seed)
     loop = {"tokens": settings.tokens, "lr": settings.lr, "seconds": settings.seconds}
-    loop["seed"] = settings.seed + rank  # each process draws rows of its own
+    loop["seed"] = settings.seed + rank
     alone = {"eyes": train_eyes, "tell": tell_names}
     if settings.step in alone:
         return alone[settings.step](material, settings.start, out, **loop)

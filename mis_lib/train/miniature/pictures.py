@@ -11,18 +11,24 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from mis_lib.train.miniature.assets import INKED
+
 SIZE = 224
-STYLE_WEIGHTS = {
-    "openmoji": 3.0,
-    "twemoji": 3.0,
-    "openmoji-black": 2.0,
-    "fluent-emoji-high-contrast": 2.0,
-    "emojione-monotone": 2.0,
-    "symbola": 2.0,
-    "arcticons": 2.0,
-}  # the styles of MIS-Mini are seen more often than the helpers around them, line art (as the unseen style is) more than coloured helpers
+STYLE_WEIGHTS = (
+    {
+        "openmoji": 3.0,
+        "twemoji": 3.0,
+        "openmoji-black": 2.0,
+        "fluent-emoji-high-contrast": 2.0,
+        "emojione-monotone": 2.0,
+        "symbola": 2.0,
+        "arcticons": 2.0,
+    }
+    | dict.fromkeys(INKED, 1.5)
+)  # the styles of MIS-Mini are seen more often than the helpers around them, line art (as the unseen style is) more than coloured helpers
 
 LINES, GREYS = 0.3, 0.1  # shares of augmented drawings that become line art and grey
+BENT = 0.06  # spread of how far a part of an augmented picture is moved, in half its width
 
 
 class Picture(NamedTuple):
@@ -132,6 +138,9 @@ def _place(
     first = torch.stack([mirror * angle.cos() * size, -angle.sin() * size, shift[:, 0]], 1)
     second = torch.stack([mirror * angle.sin() * size, angle.cos() * size, shift[:, 1]], 1)
     grid = F.affine_grid(torch.stack([first, second], 1), [n, image.shape[1], SIZE, SIZE], align_corners=False)
+    if augment:  # bent a little, as another hand would draw it
+        bends = BENT * torch.randn(n, 2, 4, 4, device=device)
+        grid = grid + F.interpolate(bends, size=SIZE, mode="bicubic").permute(0, 2, 3, 1)
     return F.grid_sample(image, grid, padding_mode=padding, align_corners=False)
 
 
@@ -146,16 +155,25 @@ def _ground(n: int, device: str, augment: bool) -> torch.Tensor:
 
 def _stylised(drawing: torch.Tensor) -> torch.Tensor:
     """Turn some drawings into line art, some into grey ones: the nearest thing to styles that are not in the bank."""
-    alpha = drawing[:, 3:]
+    lot = torch.rand(len(drawing), device=drawing.device)
+    drawn, toned = lot < LINES, (lot >= LINES) & (lot < LINES + GREYS)
+    result = drawing.clone()
+    result[drawn] = lines(drawing[drawn])
+    result[toned, :3] = _grey(drawing[toned]).expand(-1, 3, -1, -1)
+    return result
+
+
+def _grey(drawing: torch.Tensor) -> torch.Tensor:
     weights = torch.tensor([0.3, 0.59, 0.11], device=drawing.device).view(1, 3, 1, 1)
-    grey = (drawing[:, :3] * weights).sum(1, keepdim=True)
+    return (drawing[:, :3] * weights).sum(1, keepdim=True)
+
+
+def lines(drawing: torch.Tensor) -> torch.Tensor:
+    """Edges of premultiplied drawings (n, 4, h, w) in ink, thin or thick."""
     sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=drawing.device)
-    edges = F.conv2d(F.avg_pool2d(grey + 1 - alpha, 3, 1, 1), torch.stack([sobel, sobel.T])[:, None], padding=1)
+    light = F.pad(_grey(drawing) + 1 - drawing[:, 3:], (2, 2, 2, 2), mode="replicate")  # a picture's rim is no edge
+    edges = F.conv2d(F.avg_pool2d(light, 3, 1), torch.stack([sobel, sobel.T])[:, None])
     edges = edges.square().sum(1, keepdim=True).sqrt()
     lot = torch.rand(len(drawing), 1, 1, 1, device=drawing.device)
     thick = torch.where(lot < 0.5, F.max_pool2d(edges, 3, 1, 1), F.max_pool2d(edges, 5, 1, 2))
-    ink = (thick * 1.5).clamp(0, 1)
-    lines = torch.cat([torch.zeros_like(drawing[:, :3]), ink], 1)
-    greys = torch.cat([grey.expand(-1, 3, -1, -1), alpha], 1)
-    lot = torch.rand(len(drawing), 1, 1, 1, device=drawing.device)
-    return torch.where(lot < LINES, lines, torch.where(lot < LINES + GREYS, greys, drawing))
+    return torch.cat([torch.zeros_like(drawing[:, :3]), (thick * 1.5).clamp(0, 1)], 1)

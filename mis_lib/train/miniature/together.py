@@ -41,6 +41,11 @@ def agree(value: float) -> float:
     return float(shared)
 
 
+def part(number: int) -> int:
+    """How many of ``number`` this process takes."""
+    return number // dist.get_world_size() if dist.is_initialized() else number
+
+
 def begin_alike(parameters: list[nn.Parameter]) -> None:
     """Give every process the first one's parameters."""
     if dist.is_initialized():

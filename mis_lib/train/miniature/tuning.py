@@ -1,6 +1,6 @@
 """Tuning the tower's second end to drawings (``mis_lib.models.ends``): what is one thing in twenty styles comes to lie in one place.
 
-The tower is frozen up to block 7, whose features (80 maps of 14 x 14, "midway") are computed once. From there the end and the projector are trained
+The tower is frozen up to block 4, whose features (40 maps of 28 x 28, "midway") are computed once. From there the end and the projector are trained
 together, so that every style and view of a thing is projected to where its plain drawings lie already; the language model needs no new
 training. Features of two pictures swap their statistics on the way (MixStyle, Zhou et al. 2021), which is what drawing styles differ in.
 """
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mis_lib.construct.images import TRAINED_STYLES
 from mis_lib.models.ends import FIRST, in_end
+from mis_lib.train.miniature import together
 from mis_lib.train.miniature.features import FeatureBank
 from mis_lib.train.miniature.widen import Goals, last_losses, places, two_views, views_by_style
 
@@ -22,11 +23,11 @@ BATCH, KEPT = 96, 32  # views a step, and plain ones beside them that keep their
 MIXED, DROPPED = 0.7, 0.2  # share of views with mixed statistics; at most how many channels are dropped
 FAINTEST = 1e-3  # added to the spread of a map
 FASTER = 3.0  # the projector's learning rate, in that of the end
-MIDWAY = 14  # rows and columns of the features midway
+MIDWAY = 28  # rows and columns of the features midway
 
 
 class Midway(nn.Module):
-    """The tower up to where the ends begin: pixels (n, 3, 224, 224) -> (n, 80, 14, 14)."""
+    """The tower up to where the ends begin: pixels (n, 3, 224, 224) -> (n, 40, 28, 28)."""
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class Midway(nn.Module):
 
 
 class End(nn.Module):
-    """The rest of the tower: features midway (n, 196, 80) -> (n, 9, 1280). Batch norms keep their statistics."""
+    """The rest of the tower: features midway (n, 784, 40) -> (n, 9, 1280). Batch norms keep their statistics."""
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class End(nn.Module):
 
 
 def mix_statistics(midway: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Give most pictures' maps a mean and spread between their own and another picture's; (n, 196, 80)."""
+    """Give most pictures' maps a mean and spread between their own and another picture's; (n, 784, 40)."""
     number = len(midway)
     mean, spread = midway.mean(1, keepdim=True), midway.std(1, keepdim=True) + FAINTEST
     other = torch.randperm(number, generator=generator)
@@ -91,10 +92,10 @@ def tune(
 
     Args:
         end: the published one.
-        projector: as it fits the published end.
+        projector: as it fits the published end; what of it needs no gradient stays.
         before: both as they were, one after the other; stays as it is.
-        bank: features midway of all pictures, (views, 196, 80).
-        steps: steps of ``BATCH`` views.
+        bank: features midway of all pictures, (views, 784, 40).
+        steps: steps of ``BATCH`` views, all processes together.
         lr: of the end; falls to nothing in a straight line.
         seed: makes the run repeatable.
 
@@ -105,27 +106,31 @@ def tune(
     views = views_by_style(bank)
     goals = Goals(places(before, bank, views))
     plain = [rows for style in TRAINED_STYLES for found in views[style].values() for rows in found[:2]]
-    tuned = [value.requires_grad_(True) for value in end.tensors().values()]
-    optimizer = torch.optim.AdamW(
-        [{"params": tuned, "rate": lr}, {"params": [*projector.parameters()], "rate": FASTER * lr}], weight_decay=0.02
-    )
+    tuned = list(end.tensors().values())
+    for value in tuned:
+        value.requires_grad_(True)
+    fitted = [value for value in projector.parameters() if value.requires_grad]
+    groups = [{"params": tuned, "rate": lr}, {"params": fitted, "rate": FASTER * lr}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.02)
+    batch, number_kept = together.part(BATCH), min(together.part(KEPT), len(plain))
     history = []
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * min(1.0, (step + 1) / 40) * max(0.02, 1 - step / steps)
-        things = [dice.randrange(len(goals.places)) for _ in range(BATCH)]
+        things = [dice.randrange(len(goals.places)) for _ in range(batch)]
         shown = bank.table[[two_views(views, thing, dice)[0] for thing in things]].float()
         features = end(mix_statistics(shown, generator))
-        gone = DROPPED * torch.rand(BATCH, 1, 1, generator=generator)
-        features = features * (torch.rand(BATCH, 1, features.shape[2], generator=generator) > gone) / (1 - gone)
+        gone = DROPPED * torch.rand(batch, 1, 1, generator=generator)
+        features = features * (torch.rand(batch, 1, features.shape[2], generator=generator) > gone) / (1 - gone)
         told_apart, pull = goals.losses(projector(features).mean(1), torch.tensor(things))
-        known = bank.table[dice.sample(plain, min(KEPT, len(plain)))]
+        known = bank.table[dice.sample(plain, number_kept)]
         with torch.no_grad():
             wanted = before(known)
         kept = F.mse_loss(projector(end(known)), wanted) / wanted.var()
         loss = told_apart + 0.5 * pull + kept
         optimizer.zero_grad()
         loss.backward()
+        together.average([*tuned, *fitted])
         optimizer.step()
         history.append([float(value.detach()) for value in (told_apart, pull, kept)])
         if step % 100 == 99:
@@ -134,6 +139,6 @@ def tune(
 
 
 @torch.no_grad()
-def features_of(end: End, bank: FeatureBank) -> torch.Tensor:
-    """What ``end`` makes of every view of a bank of features midway: (views, 9, 1280) in bfloat16."""
-    return torch.cat([end(part).bfloat16() for part in bank.table.split(256)])
+def features_of(end: End, midway: torch.Tensor) -> torch.Tensor:
+    """What ``end`` makes of features midway (views, 784, 40): (views, 9, 1280) in bfloat16."""
+    return torch.cat([end(part).bfloat16() for part in midway.split(256)])
