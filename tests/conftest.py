@@ -15,12 +15,26 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+LONGEST = (
+    "test_app_annotate_browser",
+    "test_variants_mini",
+    "test_app_browser",
+    "test_train_engine",
+    "test_app_desk_browser",
+)
+"""Files of a minute, which begin first, so that at the end no process has one left for itself; browsers take turns with others."""
+
 
 def missing(what: str) -> NoReturn:
     """Skip the running test for want of ``what``, or fail it where nothing may be missing (``CI=true``)."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what}; under CI=true that is a failure")
     pytest.skip(what)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
