@@ -4,6 +4,7 @@ The page is served first; model and examples are loaded behind it, and the page 
 """
 
 import argparse
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.picture:
         return _picture(host, url, options.picture)
     print(f"MIS Workbench: {url}  (Ctrl-C ends it)", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and containers end it as Ctrl-C does: uploads go
     page.block_thread()
     return 0
 

@@ -5,8 +5,10 @@ import json
 import os
 import runpy
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from gradio_client import Client, handle_file
 
 from mis_lib.errors import SettingsError
 from workbench.auth import FREE_TRIES, Users, entry
-from workbench.layout import build_app, free_port, launch_options
+from workbench.layout import build_app, free_port, launch_options, own_uploads
 
 ROOT = Path(__file__).parents[1]
 BOTH = ["mini", "mirage"]
@@ -48,6 +50,13 @@ def ask(client: Client, question: str = "What is this?", variants: list[str] = B
     job = client.submit(question, variants, tokens, 0, 0, api_name="/compare")
     job.result(timeout=20)
     return job.outputs()[-1]
+
+
+def upload(url: str, image: Path) -> Path:
+    """Upload a file as the page does; returns where it lies."""
+    path = Path(httpx.post(f"{url}gradio_api/upload", files={"files": (image.name, image.read_bytes())}).json()[0])
+    assert path.is_file()
+    return path
 
 
 # Wiring and defaults
@@ -168,10 +177,16 @@ def test_a_path_on_the_server_is_no_upload(client: Client, tmp_path: Path) -> No
     assert "event: error" in httpx.get(f"{call}/{event}").text
 
 
+def test_uploads_lie_in_a_folder_of_this_process_that_nobody_else_reads(url: str, tmp_path: Path) -> None:
+    uploaded = upload(url, good_images(tmp_path, 1)[0])
+    shared, own = Path(tempfile.gettempdir(), "gradio").resolve(), Path(own_uploads().name).resolve()
+    assert uploaded.is_relative_to(own) and not uploaded.is_relative_to(shared)
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+
+
 def test_nobody_fetches_an_upload_by_its_address(client: Client, url: str, tmp_path: Path) -> None:
     image = good_images(tmp_path, 1)[0]
-    uploaded = httpx.post(f"{url}gradio_api/upload", files={"files": image.read_bytes()}).json()[0]
-    assert Path(uploaded).is_file()
+    uploaded = upload(url, image)
     for path in (
         uploaded,
         f"{Path(uploaded).parent}/../{Path(uploaded).parent.name}/{Path(uploaded).name}",
@@ -266,7 +281,9 @@ def test_options_that_cannot_be_are_refused(
     assert status == 2 and message in capsys.readouterr().err
 
 
-def test_a_missing_adapter_is_shown_on_a_page_that_works(tmp_path: Path) -> None:
+def test_a_missing_adapter_is_shown_on_a_page_that_works_and_goes_alone(url: str, tmp_path: Path) -> None:
+    image = good_images(tmp_path, 1)[0]
+    uploaded = upload(url, image)
     data = mini_data(tmp_path / "mini")
     began = time.monotonic()
     port = str(free_port("127.0.0.1", 7960))
@@ -276,13 +293,16 @@ def test_a_missing_adapter_is_shown_on_a_page_that_works(tmp_path: Path) -> None
         assert process.stdout is not None
         line = next(line for line in process.stdout if "http://" in line)
         assert time.monotonic() - began < 30
-        client = Client(next(word for word in line.split() if word.startswith("http")), verbose=False)
-        client.predict([handle_file(good_images(tmp_path, 1)[0])], api_name="/add_images")
+        other = next(word for word in line.split() if word.startswith("http"))
+        gone = upload(other, image)
+        client = Client(other, verbose=False)
+        client.predict([handle_file(image)], api_name="/add_images")
         errors = ask(client, variants=["mine"])[1]
         assert "found nothing at /nowhere/adapter" in errors and "Press Compare to try again" in errors
     finally:
         process.terminate()
         process.wait(timeout=20)
+    assert uploaded.is_file() and not gone.exists()  # the same picture, uploaded to either app
 
 
 # Several people at once

@@ -4,10 +4,13 @@ The page loads nothing from outside this machine: fonts are Gradio's own local c
 recorded (run history, analytics, monitoring), nothing is shared, and no folder is served.
 """
 
+import functools
 import ipaddress
 import os
 import socket
+import tempfile
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
@@ -40,6 +43,7 @@ def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
         host: model, examples, folders.
         trainings: what Train and Annotate start and watch; those of the host's folder if not given.
     """
+    own_uploads()
     found = trainings or Trainings(host.runs, tab_train.CONFIGS, data=[*host.data_folders, ADAPTERS])
     with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
         header = html(render.header(host.model.status, host.checkpoint), "mis-header")
@@ -60,6 +64,21 @@ def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
         navigation.bind(page, tabs, errors)
         html(render.CREDITS, "mis-credits")
     return page.queue(max_size=MOST_WAITING, default_concurrency_limit=8)
+
+
+@functools.cache
+def own_uploads() -> tempfile.TemporaryDirectory:
+    """Let Gradio keep uploads in a folder that is this process's alone, which nobody else may read and which goes with it.
+
+    Gradio's own folder (``GRADIO_TEMP_DIR``, or ``gradio`` among the temporary files) is the whole machine's: files lie there by their content, so
+    that an app that ends deletes what another one still shows, and a second person's app may not write there at all.
+    """
+    around = os.environ.get("GRADIO_TEMP_DIR")
+    if around:
+        Path(around).mkdir(parents=True, exist_ok=True)
+    folder = tempfile.TemporaryDirectory(prefix="mis-uploads-", dir=around, ignore_cleanup_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(Path(folder.name).resolve())
+    return folder
 
 
 def _tab(tab: Tab) -> gr.Tab:
