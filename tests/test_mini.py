@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 from PIL import Image
 
@@ -36,6 +37,17 @@ def test_the_folder_is_a_standard_checkpoint(loaded: tuple[Any, Any]) -> None:
     assert type(model).__name__ == "FastVlmForConditionalGeneration"
     assert 162e6 < sum(weight.numel() for weight in model.parameters()) < 164e6
     assert processor.tokenizer.eos_token == "<|im_end|>"
+
+
+def test_a_gguf_file_is_parsed_once_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    monkeypatch.setattr("gguf.GGUFReader", parsed.append)
+    with mini.parsed_once():
+        for _ in range(2):
+            gguf.GGUFReader("a.gguf")
+    assert parsed == ["a.gguf"]
+    gguf.GGUFReader("a.gguf")  # as it was
+    assert parsed == ["a.gguf", "a.gguf"]
 
 
 def test_an_image_is_9_tokens_and_several_are_numbered(loaded: tuple[Any, Any]) -> None:

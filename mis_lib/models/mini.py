@@ -10,13 +10,16 @@ language model, was trained by this project and ships in ``mis_lib/models/adapte
 The folder appears in one rename, so a killed build leaves nothing half made; ``manifest.json`` holds the hash of every file.
 """
 
+import contextlib
+import functools
 import hashlib
 import importlib.resources
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from mis_lib.errors import ModelError
 from mis_lib.files import cache_dir, is_intact, sha256, write_manifest
@@ -118,8 +121,9 @@ def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
     from mis_lib.models.tower import load_tower, tower_config
 
     check_hash(gguf, GGUF_SHA256)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    language: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    with parsed_once():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        language: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     tokenizer.pad_token = "<|endoftext|>"
     tokenizer.eos_token = "<|im_end|>"
@@ -147,6 +151,16 @@ def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     generation.bos_token_id = tokenizer.convert_tokens_to_ids("<|im_start|>")
     return model.eval(), make_processor(tokenizer)
+
+
+@contextlib.contextmanager
+def parsed_once() -> Iterator[None]:
+    """Let transformers parse a GGUF file's header once, not for tokenizer, configuration and weights each, and make its table of names once, not for each module."""
+    import gguf
+
+    reader, names = functools.cache(gguf.GGUFReader), functools.cache(gguf.get_tensor_name_map)
+    with mock.patch.object(gguf, "GGUFReader", reader), mock.patch.object(gguf, "get_tensor_name_map", names):
+        yield
 
 
 def make_processor(tokenizer: Any) -> Any:
