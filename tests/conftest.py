@@ -1,5 +1,6 @@
 """What all tests share: no network beyond this machine, and prerequisites that may be missing on a laptop but not in CI."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,10 @@ def missing(what: str) -> NoReturn:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported stays; full collections, which statsmodels asks for at each correction, need not walk through it
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
