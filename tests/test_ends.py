@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import EfficientNetModel
 
 from mis_lib.construct.images import draw
+from mis_lib.errors import SettingsError
 from mis_lib.models.ends import FIRST, in_end, side_by_side, widened
-from mis_lib.models.mini import DRAWINGS_FILE, NAMES_FILE
+from mis_lib.models.mini import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
 from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
 from mis_lib.train.miniature import tuning
-from mis_lib.train.miniature.cpu_steps import look_again, tower_of, trainable
+from mis_lib.train.miniature.cpu_steps import look_again, mean_of_eyes, tower_of, trainable
 from mis_lib.train.miniature.features import FeatureBank, load
 from mis_lib.train.miniature.loop import strip_squeeze_excite
 from mis_lib.train.miniature.pictures import Picture
@@ -177,3 +178,22 @@ def test_a_projectors_second_layer_stays_where_names_were_fitted_to_it(fitted: b
     projector.linear_2 = projector["linear_2"]
     trained = {name for name, value in trainable(projector, tmp_path).named_parameters() if value.requires_grad}
     assert trained == {"linear_1.weight", "linear_1.bias", *([] if fitted else ["linear_2.weight", "linear_2.bias"])}
+
+
+def base_folder(folder: Path, value: float, *, names: float = 1.0) -> Path:
+    """Base weights of one number each."""
+    folder.mkdir()
+    for name in BASE_FILES:
+        save_file({"one": torch.tensor([names if name == NAMES_FILE else value])}, folder / name)
+    save_file({"one": torch.tensor([1.0])}, folder / UPDATE_FILE)
+    return folder
+
+
+def test_the_mean_of_two_ends_lies_in_the_middle_and_the_rest_is_the_firsts(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    mean_of_eyes(base_folder(tmp_path / "b", 1.0), base_folder(tmp_path / "c", 2.0), out)
+    found = {name: float(load_file(out / name)["one"]) for name in BASE_FILES}
+    assert found == {DRAWINGS_FILE: 1.5, PROJECTOR_FILE: 1.5, NAMES_FILE: 1.0, UPDATE_FILE: 1.0}
+    with pytest.raises(SettingsError, match=r"names\.safetensors: expected that of"):
+        mean_of_eyes(tmp_path / "b", base_folder(tmp_path / "d", 2.0, names=3.0), out)

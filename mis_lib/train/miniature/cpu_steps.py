@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mis_lib.construct.images import STYLES
+from mis_lib.errors import SettingsError
 from mis_lib.models.mini import DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
 from mis_lib.models.reader import photo_classes
 from mis_lib.train.miniature import features
@@ -21,9 +22,7 @@ from mis_lib.train.miniature.loop import Bank, compile_layers, strip_squeeze_exc
 from mis_lib.train.miniature.lowrank import LowRankLinear, add_low_rank, save_base
 from mis_lib.train.miniature.material import Material
 from mis_lib.train.miniature.pictures import Picture
-from mis_lib.train.miniature.reading import (
-    blank_pictures,
-)
+from mis_lib.train.miniature.reading import blank_pictures
 from mis_lib.train.miniature.score import naming
 from mis_lib.train.miniature.tuning import End, features_of, tune
 from mis_lib.train.miniature.widen import places, views_by_style, widen
@@ -88,6 +87,27 @@ def tune_end(material: Material, start: Path, out: Path, *, steps: int, lr: floa
         result[style] = [round(nearest(one, bank, book, pictures), 4) for one in eyes]
     hand_on(NAMES_FILE, start, out)
     return result
+
+
+def mean_of_eyes(start: Path, other: Path, out: Path) -> dict[str, Any]:
+    """Write the mean of two folders' tower ends and projectors, where one was tuned on from the other; the rest is that of ``start``.
+
+    It sees a style that neither was tuned on a little better than either (weights of before and after averaged, Wortsman et al. 2022, arXiv 2109.01903).
+
+    Raises:
+        SettingsError: their names of photographs or updates of the language model differ, so that one is not tuned on from the other.
+    """
+    for name in (NAMES_FILE, UPDATE_FILE):
+        if (start / name).read_bytes() != (other / name).read_bytes():
+            raise SettingsError(
+                f"{other / name}: expected that of {start}, found another; a mean takes two ends of one run"
+            )
+        hand_on(name, start, out)
+    for name in (DRAWINGS_FILE, PROJECTOR_FILE):
+        one, two = load_file(start / name), load_file(other / name)
+        mean = {key: ((one[key].float() + two[key].float()) / 2).to(torch.bfloat16) for key in one}
+        save_file(mean, out / name)
+    return {"of": [str(start), str(other)]}
 
 
 def look_again(material: Material, start: Path, out: Path, *, every: int) -> dict[str, Any]:

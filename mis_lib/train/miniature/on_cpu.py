@@ -7,6 +7,7 @@
     python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 3600
     python -m mis_lib.train.miniature.on_cpu widen   --assets A --work W --start B      the projector alone: other styles, where it lies already
     python -m mis_lib.train.miniature.on_cpu tune    --assets A --work M --start B --out W      the tower's second end; M from ``see --midway``
+    python -m mis_lib.train.miniature.on_cpu mean    --assets A --work W --start B --other W --out V      of two ends, one tuned on from the other
     python -m mis_lib.train.miniature.on_cpu again   --assets A --work M --start W --out W      what the tuned end makes of every picture
     python -m mis_lib.train.miniature.on_cpu eyes    --assets A --work W --start B      the projector alone, with the language model in the loop
     python -m mis_lib.train.miniature.on_cpu read    --assets A --work W --start B      names that the tower's classifier sees; after everything else
@@ -33,6 +34,7 @@ from mis_lib.train.miniature.cpu_steps import (
     TOKENS,
     align_projector,
     look_again,
+    mean_of_eyes,
     train_base,
     train_eyes,
     tune_end,
@@ -47,11 +49,13 @@ def main() -> None:
     """Run one step from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument(
-        "step", choices=("distil", "dream", "see", "align", "base", "widen", "tune", "again", "eyes", "read", "tell")
+        "step",
+        choices=("distil", "dream", "see", "align", "base", "widen", "tune", "mean", "again", "eyes", "read", "tell"),
     )
     options.add_argument("--assets", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--start", type=Path, help="folder with projector.safetensors and update.safetensors")
+    options.add_argument("--other", type=Path, help="of mean: the second of such folders")
     options.add_argument("--out", type=Path, help="default: the work folder")
     options.add_argument("--seconds", type=float, default=720)
     options.add_argument("--steps", type=int, default=900, help="of align, widen, tune and read")
@@ -86,6 +90,9 @@ def main() -> None:
         see(
             settings.assets, settings.work, augmented=settings.augmented, scenes=settings.scenes, midway=settings.midway
         )
+        return
+    if settings.step == "mean":
+        mean_of_eyes(settings.start, settings.other, out)
         return
     with together.joined() as (rank, _):
         if rank:  # what the others write is the same, and nobody reads it
