@@ -28,6 +28,12 @@ def folder() -> Path:
 
 
 @pytest.fixture(scope="module")
+def engine(folder: Path) -> VariantEngine:
+    """All shipped variants, computed as this machine does."""
+    return VariantEngine.load(folder, shipped_variants())
+
+
+@pytest.fixture(scope="module")
 def images() -> list[Image.Image]:
     return [scene("hammer", "twemoji", seed=1), scene("laptop", "openmoji", seed=2)]
 
@@ -51,8 +57,9 @@ def test_in_float32_all_columns_say_what_peft_says_one_at_a_time(folder: Path, i
     assert together["mini"] == answer([images], [QUESTION], plain, SETTINGS)[0].text
 
 
-def test_on_this_machine_a_column_says_the_same_alone_and_in_company(folder: Path, images: list[Image.Image]) -> None:
-    engine = VariantEngine.load(folder, shipped_variants())
+def test_on_this_machine_a_column_says_the_same_alone_and_in_company(
+    engine: VariantEngine, images: list[Image.Image]
+) -> None:
     names = list(engine.variants)
     assert len(names) > 1
     together = last(engine.stream(images, QUESTION, names, SETTINGS))
@@ -64,9 +71,8 @@ def test_on_this_machine_a_column_says_the_same_alone_and_in_company(folder: Pat
         assert (alone.text, alone.tokens, alone.finish_reason) == (column.text, column.tokens, column.finish_reason)
 
 
-def test_two_columns_cost_less_than_with_peft(folder: Path, images: list[Image.Image]) -> None:
+def test_two_columns_cost_less_than_with_peft(folder: Path, engine: VariantEngine, images: list[Image.Image]) -> None:
     """Seconds of computing, which other programs disturb least; `mis bench variants` measures what a person waits."""
-    engine = VariantEngine.load(folder, shipped_variants())
     base, adapter = engine.variants[:2]
     model, processor = load_model(folder, {adapter: shipped_variants()[adapter]}, dtype=working_dtype(folder, "cpu"))
     inputs = processor.apply_chat_template(
