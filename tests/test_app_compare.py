@@ -105,6 +105,13 @@ def test_own_images_have_no_verdict_and_say_why(host: Host, tmp_path: Path) -> N
     assert all(answer.verdict is None for answer in final([view]).answers)
 
 
+def test_own_images_are_ones_own_before_the_examples_are_there(tmp_path: Path) -> None:
+    never = Background(lambda progress: Catalogue.read(tmp_path), what="Examples")  # not started
+    host = Host(Background(lambda progress: ScriptedEngine(ANSWERS), what="Model"), never)
+    prompt = compare.add_images(host, Prompt(), [str(path) for path in good_images(tmp_path, 2)]).prompt
+    assert "your own prompt" in (run(host, prompt, "What is this?")[-1].results or "")
+
+
 def test_an_example_put_back_in_order_has_its_verdict_again(host: Host) -> None:
     prompt, question = example(host, "hard-00")
     assert final(run(host, prompt.move(0, 1).move(0, 1), question)).sample is not None

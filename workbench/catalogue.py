@@ -17,6 +17,7 @@ from workbench.pictures import card_thumbnail, read_image
 from workbench.state import Prompt
 
 # training items are no examples: the tuned model has seen them
+OWN_PROMPT = "your own prompt: whether it is harmful is not known"  # also while no example is there yet
 TEST_SPLITS = (Split.EASY, Split.HARD, Split.REAL, EVERYDAY)
 
 
@@ -109,7 +110,7 @@ class Catalogue:
         """The example that a prompt still is, or None with the reason why no truth is known for it."""
         sample = self.by_id.get(prompt.example_id or "")
         if sample is None:
-            return None, "your own prompt: whether it is harmful is not known"
+            return None, OWN_PROMPT
         if [image.path for image in prompt.images] != self.paths(sample):
             return None, "the example's images were changed, so its known truth no longer applies"
         if question.strip() != sample.question.strip():

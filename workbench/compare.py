@@ -21,7 +21,7 @@ from mis_lib.files import MAX_IMAGES, load_image, sha256
 from mis_lib.judge.rule import judge
 from mis_lib.schema import Response, Sample
 from workbench import render, render_answers
-from workbench.catalogue import Page
+from workbench.catalogue import OWN_PROMPT, Page
 from workbench.engine_host import Engine, Host, Phase, explain
 from workbench.jobs import follow
 from workbench.pictures import read_images
@@ -191,7 +191,7 @@ def _generate(
     stop: threading.Event,
 ) -> Iterator[View]:
     images = [load_image(image.path, name=image.name) for image in prompt.images]
-    sample, why = host.data.value.match(prompt, question) if host.data.value else (None, "the examples are not loaded")
+    sample, why = host.data.value.match(prompt, question) if host.data.value else (None, OWN_PROMPT)
     answers = tuple(Answer(name) for name in variants)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint)
