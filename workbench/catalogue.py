@@ -16,8 +16,8 @@ from mis_lib.schema import Sample, Split
 from workbench.pictures import card_thumbnail, read_image
 from workbench.state import Prompt
 
-# training items are no examples: the tuned model has seen them
 OWN_PROMPT = "your own prompt: whether it is harmful is not known"  # also while no example is there yet
+# training items are no examples: the tuned model has seen them
 TEST_SPLITS = (Split.EASY, Split.HARD, Split.REAL, EVERYDAY)
 
 

@@ -89,10 +89,10 @@ def tune_end(material: Material, start: Path, out: Path, *, steps: int, lr: floa
     return result
 
 
-def mean_of_eyes(start: Path, other: Path, out: Path) -> dict[str, Any]:
+def mean_of_eyes(start: Path, other: Path, out: Path) -> None:
     """Write the mean of two folders' tower ends and projectors, where one was tuned on from the other; the rest is that of ``start``.
 
-    It sees a style that neither was tuned on a little better than either (weights of before and after averaged, Wortsman et al. 2022, arXiv 2109.01903).
+    Such a mean may see a style that neither was tuned on a little better than either (weights of before and after averaged, Wortsman et al. 2022, arXiv 2109.01903).
 
     Raises:
         SettingsError: their names of photographs or updates of the language model differ, so that one is not tuned on from the other.
@@ -107,7 +107,6 @@ def mean_of_eyes(start: Path, other: Path, out: Path) -> dict[str, Any]:
         one, two = load_file(start / name), load_file(other / name)
         mean = {key: ((one[key].float() + two[key].float()) / 2).to(torch.bfloat16) for key in one}
         save_file(mean, out / name)
-    return {"of": [str(start), str(other)]}
 
 
 def look_again(material: Material, start: Path, out: Path, *, every: int) -> dict[str, Any]:
