@@ -295,6 +295,7 @@ def test_a_missing_adapter_is_shown_on_a_page_that_works_and_goes_alone(url: str
         assert time.monotonic() - began < 30
         other = next(word for word in line.split() if word.startswith("http"))
         gone = upload(other, image)
+        assert not gone.is_relative_to(Path(own_uploads().name).resolve())  # nor does it hang on what started it
         client = Client(other, verbose=False)
         client.predict([handle_file(image)], api_name="/add_images")
         errors = ask(client, variants=["mine"])[1]

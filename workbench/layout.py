@@ -33,6 +33,7 @@ from workbench.training import Trainings
 MAX_UPLOAD = "32mb"
 MOST_WAITING = 40  # comparisons in front of the model; who comes later is asked to try again
 HOURS_KEPT = 12  # uploads older than this are deleted
+OWN = "mis-uploads-"  # how the name of a process's folder of uploads begins
 ASSETS = files("workbench").joinpath("assets")
 
 
@@ -73,10 +74,11 @@ def own_uploads() -> tempfile.TemporaryDirectory:
     Gradio's own folder (``GRADIO_TEMP_DIR``, or ``gradio`` among the temporary files) is the whole machine's: files lie there by their content, so
     that an app that ends deletes what another one still shows, and a second person's app may not write there at all.
     """
-    around = os.environ.get("GRADIO_TEMP_DIR")
-    if around:
-        Path(around).mkdir(parents=True, exist_ok=True)
-    folder = tempfile.TemporaryDirectory(prefix="mis-uploads-", dir=around, ignore_cleanup_errors=True)
+    around = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    if around.name.startswith(OWN):  # handed down by the process that started this one, and goes with that
+        around = around.parent
+    around.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.TemporaryDirectory(prefix=OWN, dir=around, ignore_cleanup_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = str(Path(folder.name).resolve())
     return folder
 
