@@ -86,22 +86,24 @@ def test_general_items_show_icons_too(planned: tuple[Plan, Plan]) -> None:
 def test_a_data_set_with_icons_says_whose_they_are_and_how_to_make_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "construct", partial(construct, blocks=FEW, general_items=5, everyday_items=8))
+    monkeypatch.setattr(pipeline, "construct", partial(construct, blocks=FEW, everyday_items=8))
     out = tmp_path / "data"
-    done = CliRunner().invoke(app, ["construct", "--out", str(out), "--icons", "1", "--json"])
+    done = CliRunner().invoke(app, ["construct", "--out", str(out), "--icons", "1", "--general_items", "5", "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["styles"][ICONS] == icon_credits() and "Lucide by Lucide Contributors (ISC)" in icon_credits()
     sheet = (out / "DATASHEET.md").read_text(encoding="utf-8")
-    assert "`mis construct --out FOLDER --seed 0 --icons 1`" in sheet and "Lucide" in sheet
+    assert "`mis construct --out FOLDER --seed 0 --icons 1 --general_items 5`" in sheet and "Lucide" in sheet
+    assert told["splits"]["general"]["items"] == 5
     rows = read_records(out / "train.jsonl", Sample)
     assert sum(sample.provenance["style"] == ICONS for sample in rows) * 3 == len(rows)
     assert all((out / name).is_file() for sample in rows for name in sample.images)
 
 
-def test_icons_are_refused_for_data_that_teachers_make() -> None:
-    done = CliRunner().invoke(app, ["construct", "--out", "x", "--source", "stages", "--icons", "1"])
-    assert done.exit_code == 2 and "--icons goes with --source objects" in done.output
+@pytest.mark.parametrize("option", ["icons", "general_items"])
+def test_what_goes_with_drawn_data_is_refused_for_data_that_teachers_make(option: str) -> None:
+    done = CliRunner().invoke(app, ["construct", "--out", "x", "--source", "stages", f"--{option}", "1"])
+    assert done.exit_code == 2 and f"--{option} goes with --source objects" in done.output
 
 
 def test_every_icon_can_be_drawn_and_none_is_missed_in_silence(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from mis_lib.construct.general import ITEMS, SPLIT
 from mis_lib.construct.images import CREDITS, UNSEEN_STYLE, style_credits
 from mis_lib.data.datasheet import About, datasheet
 from mis_lib.schema import Sample
@@ -31,7 +32,9 @@ def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictu
         icon_turns: how often every training pair is asked in icons as well.
     """
     drawings = {f"drawings in style {style}": credit for style, credit in style_credits(icons=icon_turns > 0).items()}
-    icons = f" --icons {icon_turns}" if icon_turns else ""
+    others = len(files.get(SPLIT, ()))
+    options = f" --icons {icon_turns}" if icon_turns else ""
+    options += f" --general_items {others}" if others not in (0, ITEMS) else ""
     about = About(
         title="MIS-Mini",
         purpose=(
@@ -39,7 +42,7 @@ def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictu
             "are harmless alone and harmful together, each with a benign twin that differs in one picture; and everyday pairs, which are about nothing that could do harm."
         ),
         made=(
-            f"`mis construct --out FOLDER --seed {seed}{icons}` composes items from the element table (SHA-256 {table}) and draws {pictures:,} pictures; "
+            f"`mis construct --out FOLDER --seed {seed}{options}` composes items from the element table (SHA-256 {table}) and draws {pictures:,} pictures; "
             "the same seed gives the same bytes. Questions and answers are composed of the table's texts, an answer's perception of both names and their kinds, its reasoning of what these come to; no model is asked on the way."
         ),
         licences={"texts and element table": "Apache-2.0, as this project", **drawings},

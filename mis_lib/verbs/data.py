@@ -13,7 +13,7 @@ from mis_lib.errors import SettingsError
 
 verbs = typer.Typer()
 
-OF_OBJECTS = ("elements", "icons")  # flags of construct that go with that source
+OF_OBJECTS = ("elements", "icons", "general_items")  # flags of construct that go with that source
 
 
 class Source(StrEnum):
@@ -39,6 +39,12 @@ def construct_data(
             "--icons", min=1, max=6, help="objects: ask every training pair so often in icons, too: hard to make out."
         ),
     ] = None,
+    general_items: Annotated[
+        int | None,
+        typer.Option(
+            "--general_items", min=1, help="objects: rows that have nothing to do with safety [default: 1000]"
+        ),
+    ] = None,
     teacher: Annotated[
         str | None, typer.Option("--teacher", help="stages: builtin, URL#MODEL or local:PATH [default: builtin]")
     ] = None,
@@ -60,7 +66,7 @@ def construct_data(
     """Make data: MIS-Mini (harmful pairs and benign twins, drawn), or new items by teachers through the paper's stages."""
     flags = {
         "teacher": teacher, "images": images, "items": items, "seeds": seeds, "concurrency": concurrency, "stage": stage, "config": config,
-        "set": sets, "elements": elements, "icons": icons,
+        "set": sets, "elements": elements, "icons": icons, "general_items": general_items,
     }  # fmt: skip
     _check_source(source, [name for name, value in flags.items() if value is not None])
     if source is Source.STAGES:
@@ -73,9 +79,10 @@ def construct_data(
         construct_with_teachers(out, settings, stage=stage, as_json=as_json)
         return
     from mis_lib import console
+    from mis_lib.construct.general import ITEMS
     from mis_lib.construct.pipeline import construct
 
-    summary = construct(out, seed, elements, console.say, icon_turns=icons or 0)
+    summary = construct(out, seed, elements, console.say, general_items=general_items or ITEMS, icon_turns=icons or 0)
     if as_json:
         console.print_json({"out": str(out), "source": source.value, **summary.model_dump(mode="json")})
     else:
