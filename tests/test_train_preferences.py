@@ -238,6 +238,29 @@ def test_each_round_goes_on_from_the_one_before(home: Path, tmp_path: Path) -> N
     assert [(each["questions"], each["kept"]) for each in rounds] == [(6, 3), (6, 3)]
 
 
+def test_two_do_not_draw_answers_for_the_same_run_at_once(home: Path, tmp_path: Path) -> None:
+    settings = RaftSettings(data=home / "data", runs=tmp_path, prompts=1, name="raft", device="cpu")
+    refused: list[str] = []
+
+    def train(plain: TrainSettings) -> Path:
+        (tmp_path / "raft" / "v1").mkdir(parents=True)
+        return tmp_path / "raft" / "v1"
+
+    def rank(samples, folder, asked: RaftSettings, number: int) -> list[Ranked]:
+        if not refused:
+            with pytest.raises(SettingsError, match="raft: another process is training this run") as caught:
+                train_raft(settings, train, rank)
+            refused.append(str(caught.value))
+        return ranked(list(samples), {sample.id for sample in samples})
+
+    train_raft(settings, train, rank)
+    train_raft(settings, lambda plain: tmp_path / "raft" / "v1", rank)  # free again
+    assert len(refused) == 1
+    with pytest.raises(SettingsError, match=r"run name '\.\./elsewhere'"):
+        train_raft(settings.model_copy(update={"name": "../elsewhere"}), train, rank)
+    assert not (tmp_path.parent / "elsewhere").exists()
+
+
 def test_a_model_without_a_good_answer_learns_nothing(home: Path, tmp_path: Path) -> None:
     settings = RaftSettings(
         model=str(home / "toy"), data=home / "data", runs=tmp_path, prompts=1, answers=2, max_new_tokens=4, device="cpu"

@@ -6,11 +6,14 @@ without any good one, and fine-tunes on what was kept. Nothing is learned from w
     RUNS/NAME-answers-R/vN/   all answers of round R
     RUNS/NAME-kept-R/         what was kept of them, an ordinary data folder
     RUNS/NAME-round-R/vN/     training run of round R; the last one is RUNS/NAME/vN, with raft.json
+
+One process at a time goes through the rounds of a name. Of several processes of one run the main one answers, and the others read what it has kept.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,9 @@ from mis_lib.data.spread import spread
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.schema import Sample
+from mis_lib.store.train_runs import hold_rounds
 from mis_lib.train.preference_settings import RaftSettings
+from mis_lib.train.processes import main_first
 from mis_lib.train.settings import TrainSettings
 
 RAFT_ONLY = set(RaftSettings.model_fields) - set(TrainSettings.model_fields)
@@ -42,21 +47,26 @@ def train_raft(settings: RaftSettings, train: Callable[[TrainSettings], Path], r
 
     Raises:
         DataError: a round has no answer worth keeping, or the data cannot be used.
+        SettingsError: another process trains a run of this name.
     """
     folder = data_folder(settings.data)
     rounds = []
     run = settings.runs
-    for number in range(1, settings.rounds + 1):
-        samples = prompts(read_split(folder, settings.split), settings, number)
-        console.say(
-            f"RAFT round {number} of {settings.rounds}: {len(samples):,} questions, {settings.answers} answers each"
-        )
-        ranked = rank(samples, folder, settings, number)
-        rounds.append(summary(ranked))
-        kept = keep(ranked, folder, settings.runs / f"{settings.name}-kept-{number}", settings.seed)
-        run = train(round_settings(settings, number, kept))
-        settings = settings.model_copy(update={"start_from": run / "adapter"})
-    write_atomic(run / "raft.json", (json.dumps({"rounds": rounds}, indent=1) + "\n").encode())
+    with ExitStack() as held:
+        for number in range(1, settings.rounds + 1):
+            with main_first(settings.device) as is_main:
+                if is_main and number == 1:
+                    held.enter_context(hold_rounds(settings.runs, settings.name))
+                samples = prompts(read_split(folder, settings.split), settings, number)
+                console.say(
+                    f"RAFT round {number} of {settings.rounds}: {len(samples):,} questions, {settings.answers} answers each"
+                )
+                ranked = rank(samples, folder, settings, number)
+                rounds.append(summary(ranked))
+                kept = keep(ranked, folder, settings.runs / f"{settings.name}-kept-{number}", settings.seed)
+            run = train(round_settings(settings, number, kept))
+            settings = settings.model_copy(update={"start_from": run / "adapter"})
+        write_atomic(run / "raft.json", (json.dumps({"rounds": rounds}, indent=1) + "\n").encode())
     return run
 
 

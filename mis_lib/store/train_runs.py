@@ -8,6 +8,7 @@
                    adapter/           standard PEFT folder (or model/, a whole checkpoint)
                    result.json        written last: a run without it is not finished
     runs/NAME/.vN.lock                held by the process that trains it
+    runs/NAME/.rounds.lock            held by the process that goes through the rounds of a method that has such (RAFT)
 
 A run is gone on with where settings, base and data are the same; anything else opens the next version.
 """
@@ -15,7 +16,7 @@ A run is gone on with where settings, base and data are the same; anything else 
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,24 +57,13 @@ class TrainRun:
         except SettingsError:
             return None
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Keep other processes from training this version while the block lasts; a process that dies lets go of it.
 
         Raises:
             SettingsError: another process trains it.
         """
-        lock = FileLock(self._lock, timeout=PATIENCE)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise SettingsError(
-                f"{self.folder}: another process is training this run; wait until it has ended, or give the new one a name of its own (name)"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        return _alone(self._lock, self.folder)
 
     @property
     def is_held(self) -> bool:
@@ -95,6 +85,37 @@ class TrainRun:
         write_atomic(self.folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
 
 
+def hold_rounds(root: Path, name: str) -> AbstractContextManager[None]:
+    """Keep other processes from going through the rounds of ``root/name`` while the block lasts: between two trainings no version is held.
+
+    Raises:
+        SettingsError: another process does, or the name cannot be a folder's.
+    """
+    _check_name(name)
+    return _alone(root / name / ".rounds.lock", root / name)
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
+
+
+@contextmanager
+def _alone(path: Path, shown: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise SettingsError(
+            f"{shown}: another process is training this run; wait until it has ended, or give the new one a name of its own (name)"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def open_train_run(
     root: Path, name: str, settings: Settings, digests: dict[str, str], device: str, *, resume: bool
 ) -> TrainRun:
@@ -111,8 +132,7 @@ def open_train_run(
     Raises:
         SettingsError: the name cannot be a folder's.
     """
-    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-        raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
+    _check_name(name)
     for run in reversed(train_versions(root, name)) if resume else ():
         same = run.environment.get("digests") == digests and _essence(run.settings(type(settings))) == _essence(
             settings
