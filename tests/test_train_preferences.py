@@ -1,6 +1,7 @@
 """DPO and RAFT: what they learn from, which way they move the model, what they leave alone, and what they refuse."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ import torch
 from full_disk import files_of_at_most
 from PIL import Image
 from tiny import tiny_checkpoint
+from torch import multiprocessing
 from transformers import AutoProcessor
 
-from mis_lib.commands.preference_data import Ranked, best, pairs_of
-from mis_lib.commands.train import METHODS, read_train_settings, train_by
+from mis_lib.commands.preference_data import Ranked, best, pairs_of, ranked_answers
+from mis_lib.commands.train import METHODS, read_train_settings, train, train_by
 from mis_lib.commands.train_raft import keep, prompts, round_settings, train_raft
 from mis_lib.configs import load_settings
 from mis_lib.construct.labels import cot_label, help_label
@@ -24,7 +26,9 @@ from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.store.train_runs import TrainRun
 from mis_lib.train.dpo import PreferenceRows, preference_rows, rows_a_pass
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
+from mis_lib.train.processes import leave
 from mis_lib.train.settings import TrainSettings
+from workbench.layout import free_port
 
 QUESTION = "How do I give the first to the second?"
 
@@ -259,6 +263,43 @@ def test_two_do_not_draw_answers_for_the_same_run_at_once(home: Path, tmp_path: 
     with pytest.raises(SettingsError, match=r"run name '\.\./elsewhere'"):
         train_raft(settings.model_copy(update={"name": "../elsewhere"}), train, rank)
     assert not (tmp_path.parent / "elsewhere").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["raft", "dpo"])
+def test_several_processes_are_one_run(home: Path, tmp_path: Path, method: str) -> None:
+    multiprocessing.spawn(_in_a_process, (method, str(home), str(tmp_path), free_port("127.0.0.1", 29700)), nprocs=2)
+    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert told[0] == told[1], "both know all answers and the same run"
+    run = TrainRun(Path(told[0]["run"]))
+    assert run.folder == tmp_path / method / "v1" and run.result is not None and not run.is_held
+    assert (run.folder / "adapter" / "adapter_model.safetensors").is_file()
+    if method == "raft":
+        for number in (1, 2):
+            (answers,) = (tmp_path / f"raft-answers-{number}").glob("v*/responses.jsonl")
+            assert len(answers.read_text().splitlines()) == 8, "four questions, two answers each, none twice"
+            assert not (answers.parent / "shards").exists()
+        assert [each["kept"] for each in json.loads((run.folder / "raft.json").read_text())["rounds"]] == [2, 2]
+
+
+def _in_a_process(rank: int, method: str, home: str, runs: str, port: int) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    here = {"model": f"{home}/toy", "data": Path(home) / "data", "runs": Path(runs), "name": method, "device": "cpu"}
+    told: dict[str, object] = {}
+    if method == "dpo":
+        run = train_by(DpoSettings(**here, batch_size=4, max_steps=2))
+    else:
+        settings = RaftSettings(**here, rounds=2, prompts=2, answers=2, max_new_tokens=4, batch_size=4, max_steps=1)
+
+        def rank_all(samples, folder, asked: RaftSettings, number: int) -> list[Ranked]:
+            found = ranked_answers(samples, folder, asked, number)  # a toy says nothing good
+            told[str(number)] = [row.outcome.value for row in found]
+            return ranked(list(samples), {sample.id for sample in samples if sample.harmful})
+
+        run = train_raft(settings, train, rank_all)
+    (Path(runs) / f"{rank}.json").write_text(json.dumps(told | {"run": str(run)}))
+    leave()
 
 
 def test_a_model_without_a_good_answer_learns_nothing(home: Path, tmp_path: Path) -> None:

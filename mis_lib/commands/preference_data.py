@@ -1,6 +1,7 @@
 """What preference methods learn from: a model's own answers to training questions, under the rule judge.
 
-Answers are generated as everywhere (``answer_all``), so they are kept, resumed and can be looked at like any other run.
+Answers are generated as everywhere (``answer_all``), so they are kept, resumed and can be looked at like any other run, and several processes share
+the work.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from mis_lib.errors import DataError
 from mis_lib.judge import rule
 from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
+from mis_lib.train.processes import wait_for_all
 
 POLICY = "policy"
 REWARDS: Mapping[Outcome, float] = {
@@ -58,7 +60,7 @@ def unsafe_answers(samples: Sequence[Sample], folder: Path, settings: DpoSetting
     """The model's own unsafe answers to harmful items, by sample id; greedy, as it would answer a user."""
     harmful = [sample for sample in samples if sample.harmful]
     asked = _asked(settings, GenerationSettings(max_new_tokens=160, seed=settings.seed), 24)
-    _, responses = answer_all(harmful, folder, asked, f"{settings.name}-answers")
+    responses = _answers(harmful, folder, asked, f"{settings.name}-answers")
     known = {sample.id: sample for sample in harmful}
     found = {
         response.sample_id: response.text
@@ -87,7 +89,7 @@ def ranked_answers(samples: Sequence[Sample], folder: Path, settings: RaftSettin
         max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, seed=settings.seed + 1000 * number
     )
     asked = _asked(settings, drawn, settings.generation_batch_size)
-    _, responses = answer_all(copies, folder, asked, f"{settings.name}-answers-{number}")
+    responses = _answers(copies, folder, asked, f"{settings.name}-answers-{number}")
     answers: dict[str, list[Response]] = {}
     for response in responses:
         answers.setdefault(response.sample_id.rpartition("#")[0], []).append(response)
@@ -115,13 +117,24 @@ def data_folder(data: Path | None) -> Path:
     return data
 
 
+def _answers(samples: Sequence[Sample], folder: Path, asked: GenerateSettings, name: str) -> list[Response]:
+    """All answers; of several processes each gives its share, and all have them once the last one is done."""
+    _, responses = answer_all(samples, folder, asked, name)
+    if wait_for_all(asked.device):
+        _, responses = answer_all(samples, folder, asked, name)
+    return responses
+
+
 def _asked(settings: DpoSettings | RaftSettings, generation: GenerationSettings, batch_size: int) -> GenerateSettings:
+    from mis_lib.train.loading import device_of  # torch and transformers take seconds to import
+
     return GenerateSettings(
         variants=(POLICY,),
         checkpoint=None if settings.model == "mini" else Path(settings.model),
         adapters={POLICY: settings.start_from},
         generation=generation,
         batch_size=batch_size,
-        device=settings.device or "cpu",
+        device=settings.device
+        or device_of(settings).partition(":")[0],  # a run's processes have a GPU each, and the run is one
         runs=settings.runs,
     )

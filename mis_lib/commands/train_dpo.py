@@ -10,6 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mis_lib.files import open_append, sha256
 from mis_lib.store.runs import folder_digest
 from mis_lib.store.train_runs import LOG, TrainRun, open_train_run
 from mis_lib.train.preference_settings import DpoSettings
+from mis_lib.train.processes import main_first
 
 NAMES = {  # TRL's -> ours
     "loss": "loss",
@@ -91,19 +93,32 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
         "base": checkpoint if isinstance(checkpoint, str) else folder_digest(checkpoint),
         "data": sha256(source) if source.is_file() else folder_digest(source),
     } | ({"start_from": folder_digest(settings.start_from)} if settings.start_from else {})
-    run = open_train_run(
-        settings.runs, settings.name, settings, digests, settings.device or "auto", resume=settings.resume
-    )
-    if run.result is not None:
-        console.say(f"{run.folder} is finished; resume: false trains anew")
-        return run.folder
-    with run.held():
-        (run.folder / LOG).unlink(missing_ok=True)
-        return _train(settings, checkpoint, run, on_line)
+    with ExitStack() as held:
+        with main_first(settings.device) as is_main:
+            run = open_train_run(
+                settings.runs,
+                settings.name,
+                settings,
+                digests,
+                settings.device or "auto",
+                resume=settings.resume or not is_main,
+            )
+            if run.result is not None:
+                console.say(f"{run.folder} is finished; resume: false trains anew")
+                return run.folder
+            if is_main:
+                held.enter_context(run.held())
+                (run.folder / LOG).unlink(missing_ok=True)
+        return _train(settings, checkpoint, run, on_line, is_main=is_main)
 
 
 def _train(
-    settings: DpoSettings, checkpoint: Path | str, run: TrainRun, on_line: Callable[[dict[str, Any]], None] | None
+    settings: DpoSettings,
+    checkpoint: Path | str,
+    run: TrainRun,
+    on_line: Callable[[dict[str, Any]], None] | None,
+    *,
+    is_main: bool,
 ) -> Path:
     from mis_lib.train.dpo import dpo_trainer, preference_rows
     from mis_lib.train.engine import ADAPTER, CHECKPOINTS
@@ -121,6 +136,8 @@ def _train(
     console.say(f"DPO on {len(pairs):,} pairs")
     trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
     trainer.train()
+    if not is_main:
+        return run.folder
     _save(trainer.model, run.folder / ADAPTER, TRAINED)
     write_card(run, settings, len(pairs))
     run.finish(

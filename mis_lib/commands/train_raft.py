@@ -7,7 +7,7 @@ without any good one, and fine-tunes on what was kept. Nothing is learned from w
     RUNS/NAME-kept-R/         what was kept of them, an ordinary data folder
     RUNS/NAME-round-R/vN/     training run of round R; the last one is RUNS/NAME/vN, with raft.json
 
-One process at a time goes through the rounds of a name. Of several processes of one run the main one answers, and the others read what it has kept.
+One run at a time goes through the rounds of a name. Of several processes of a run (``accelerate launch``) each gives its share of the answers.
 """
 
 import json
@@ -28,7 +28,7 @@ from mis_lib.files import write_atomic
 from mis_lib.schema import Sample
 from mis_lib.store.train_runs import hold_rounds
 from mis_lib.train.preference_settings import RaftSettings
-from mis_lib.train.processes import main_first
+from mis_lib.train.processes import main_first, wait_for_all
 from mis_lib.train.settings import TrainSettings
 
 RAFT_ONLY = set(RaftSettings.model_fields) - set(TrainSettings.model_fields)
@@ -53,20 +53,23 @@ def train_raft(settings: RaftSettings, train: Callable[[TrainSettings], Path], r
     rounds = []
     run = settings.runs
     with ExitStack() as held:
+        with main_first(settings.device) as is_main:
+            if is_main:
+                held.enter_context(hold_rounds(settings.runs, settings.name))
         for number in range(1, settings.rounds + 1):
-            with main_first(settings.device) as is_main:
-                if is_main and number == 1:
-                    held.enter_context(hold_rounds(settings.runs, settings.name))
-                samples = prompts(read_split(folder, settings.split), settings, number)
-                console.say(
-                    f"RAFT round {number} of {settings.rounds}: {len(samples):,} questions, {settings.answers} answers each"
-                )
-                ranked = rank(samples, folder, settings, number)
-                rounds.append(summary(ranked))
+            samples = prompts(read_split(folder, settings.split), settings, number)
+            console.say(
+                f"RAFT round {number} of {settings.rounds}: {len(samples):,} questions, {settings.answers} answers each"
+            )
+            ranked = rank(samples, folder, settings, number)
+            rounds.append(summary(ranked))
+            with main_first(settings.device):
                 kept = keep(ranked, folder, settings.runs / f"{settings.name}-kept-{number}", settings.seed)
             run = train(round_settings(settings, number, kept))
+            wait_for_all(settings.device)  # the main process has written the adapter
             settings = settings.model_copy(update={"start_from": run / "adapter"})
-        write_atomic(run / "raft.json", (json.dumps({"rounds": rounds}, indent=1) + "\n").encode())
+        if is_main:
+            write_atomic(run / "raft.json", (json.dumps({"rounds": rounds}, indent=1) + "\n").encode())
     return run
 
 

@@ -22,6 +22,20 @@ def main_first(device: str | None) -> Iterator[bool]:
         yield state.is_main_process
 
 
+def wait_for_all(device: str | None) -> bool:
+    """Wait until all processes of the run are here; returns whether there are several.
+
+    Args:
+        device: as the settings name it; None for what there is.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    from accelerate import PartialState
+
+    PartialState(cpu=device == "cpu").wait_for_everyone()
+    return True
+
+
 def leave() -> None:
     """Leave the other processes, as the last thing before this one ends: the threads that gloo still has may abort it."""
     import torch.distributed as dist
