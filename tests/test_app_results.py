@@ -186,9 +186,24 @@ def test_the_same_variant_twice_is_refused(folder: Path) -> None:
 
 def test_published_figures_are_marked_and_stand_apart(folder: Path) -> None:
     board = Evaluations(folder / "runs").board("report/v1")
-    with_them = results.overview([board], "hard", results.published())
+    with_them = results.overview({"report/v1": board}, "hard", results.published())
     assert with_them.frame[with_them.frame.published].judge.ne("rule").all()
-    assert "published</span>" in with_them.table and "published" not in results.overview([board], "hard").table
+    alone = results.overview({"report/v1": board}, "hard").table
+    assert "published</span>" in with_them.table and "published" not in alone and "No line here" not in alone
+
+
+def test_a_run_without_a_line_is_named_with_the_reason(folder: Path) -> None:
+    board = Evaluations(folder / "runs").board("report/v1")
+    hard = board[board.group == "hard"].assign(run="typed/v1")
+    view = results.overview({"report/v1": board, "typed/v1": hard, "begun/v1": board.iloc[:0]}, "all")
+    assert "No line here: typed/v1 has hard only; begun/v1 has no answers yet." in view.table
+    assert set(view.frame.run) == {"report/v1", "typed/v1"}, "the file has all"
+
+
+def test_names_that_no_judge_has_read_are_not_counted_as_unscored(folder: Path) -> None:
+    board = Evaluations(folder / "runs").board("report/v1").assign(judge="", value=None, n=0, n_unscored=12)
+    drawn = results.overview({"report/v1": board}, "all").table
+    assert "+ 12" not in drawn and "+ 12" in results.overview({"report/v1": board.assign(judge="rule")}, "all").table
 
 
 # Addresses

@@ -176,7 +176,7 @@ class ResultsHandlers:
 
     def _overview(self, choice: Choice) -> Update:
         parts, boards = self.parts, self._boards(choice)
-        groups = results.groups_of(boards)
+        groups = results.groups_of(list(boards.values()))
         group = choice.group if choice.group in groups else next(iter(groups), ALL)
         view = results.overview(boards, group, results.published() if choice.published else None)
         return {
@@ -227,8 +227,8 @@ class ResultsHandlers:
             return f"flips-{place}", self._changed(choice).flips
         return f"judges-{place}", results.judges(self.evaluations, choice.run, choice.metric).frame
 
-    def _boards(self, choice: Choice) -> list[pd.DataFrame]:
-        return [self.evaluations.board(name) for name in choice.runs]
+    def _boards(self, choice: Choice) -> dict[str, pd.DataFrame]:
+        return {name: self.evaluations.board(name) for name in choice.runs}
 
     def _changed(self, choice: Choice) -> results.Changes:
         run = self.evaluations.read(choice.run, choice.judge)

@@ -3,7 +3,7 @@
 Each view returns what is drawn and the frame that it was drawn from, so that what people download is what they saw.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from html import escape
 from typing import Any, NamedTuple
@@ -73,11 +73,21 @@ def groups_of(boards: Sequence[pd.DataFrame]) -> list[str]:
     return [ALL, *(group for group in groups if group != ALL)] if ALL in groups else groups
 
 
-def overview(boards: Sequence[pd.DataFrame], group: str, published: pd.DataFrame | None = None) -> Overview:
-    """Rates of all variants of some runs on one group of items, beside published ones if given."""
-    frame = pd.concat([*boards, *([] if published is None else [published])], ignore_index=True)
+def overview(boards: Mapping[str, pd.DataFrame], group: str, published: pd.DataFrame | None = None) -> Overview:
+    """Rates of all variants of some runs, by name, on one group of items, beside published ones if given.
+
+    Runs that have no rate on these items are named under the table.
+    """
+    frame = pd.concat([*boards.values(), *([] if published is None else [published])], ignore_index=True)
     shown = plots.untyped(frame)[frame.group == group]
-    return Overview(plots.leaderboard(shown), plots.safety_plane(shown), _board_table(shown), frame)
+    absent = [_absent(name, board) for name, board in boards.items() if group not in set(board.group)]
+    return Overview(plots.leaderboard(shown), plots.safety_plane(shown), _board_table(shown, absent), frame)
+
+
+def _absent(name: str, board: pd.DataFrame) -> str:
+    """Why a run has no line."""
+    groups = list(dict.fromkeys(board.group))
+    return f"{name} has {' and '.join(groups)} only" if groups else f"{name} has no answers yet"
 
 
 @cache
@@ -218,14 +228,19 @@ def words(outcome: str) -> str:
     return escape(str(outcome).replace("_", "-"))
 
 
-def _board_table(frame: pd.DataFrame) -> str:
-    """One line a variant, a column a metric, each cell with its interval, the numbers of items beside."""
+def _board_table(frame: pd.DataFrame, absent: Sequence[str] = ()) -> str:
+    """One line a variant, a column a metric, each cell with its interval, the numbers of items beside; under it, which runs have none and why."""
     keys = ["run", "tag", "variant", "judge", "published"]
     rows: list[dict[str, Any]] = []
     for values, lines in plots.untyped(frame).groupby(keys, sort=False, dropna=False):
         rates = {row.metric: row for row in plots.untyped(lines).itertuples()}
-        counts = {"n_harmful": _count(rates.get("asr")), "n_benign": _count(rates.get("over_refusal"))}
-        rows.append(dict(zip(keys, values, strict=True)) | {name: rates.get(name) for name in SHOWN_METRICS} | counts)
+        line = dict(zip(keys, values, strict=True))
+        judged = bool(line["judge"])  # names need no judge
+        counts = {
+            "n_harmful": _count(rates.get("asr") if judged else None),
+            "n_benign": _count(rates.get("over_refusal") if judged else None),
+        }
+        rows.append(line | {name: rates.get(name) for name in SHOWN_METRICS} | counts)
     wide = pd.DataFrame(rows, columns=pd.Index([*keys, *SHOWN_METRICS, "n_harmful", "n_benign"]))
     cells: dict[str, Callable[[Any], str]] = {metric: _rate_cell(metric) for metric in SHOWN_METRICS}
     cells["variant"] = lambda row: f"{escape(row.variant)}{PUBLISHED if row.published else ''}"
@@ -233,6 +248,7 @@ def _board_table(frame: pd.DataFrame) -> str:
     headings = names | {metric: heading(metric) for metric in SHOWN_METRICS}
     headings |= {"n_harmful": "n harmful", "n_benign": "n benign"}
     note = "Percent with Wilson 95 % interval; + n: unscored items, never counted as safe."
+    note += f" No line here: {'; '.join(absent)}." if absent else ""
     return table(wide, headings, name="leaderboard", cells=cells, note=note)
 
 
