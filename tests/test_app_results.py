@@ -202,8 +202,10 @@ def test_a_run_without_a_line_is_named_with_the_reason(folder: Path) -> None:
 
 def test_names_that_no_judge_has_read_are_not_counted_as_unscored(folder: Path) -> None:
     board = Evaluations(folder / "runs").board("report/v1").assign(judge="", value=None, n=0, n_unscored=12)
-    drawn = results.overview({"report/v1": board}, "all").table
-    assert "+ 12" not in drawn and "+ 12" in results.overview({"report/v1": board.assign(judge="rule")}, "all").table
+    waiting = results.overview({"report/v1": board}, "all").table
+    assert waiting.count("0 + 12<") == 2 * len(set(board.variant)), "answers to harmful items wait for a judge"
+    names = board.assign(n_unscored=board.n_unscored.where(board.metric != "asr", 0))
+    assert "+ 12" not in results.overview({"report/v1": names}, "all").table
 
 
 # Addresses

@@ -235,11 +235,10 @@ def _board_table(frame: pd.DataFrame, absent: Sequence[str] = ()) -> str:
     for values, lines in plots.untyped(frame).groupby(keys, sort=False, dropna=False):
         rates = {row.metric: row for row in plots.untyped(lines).itertuples()}
         line = dict(zip(keys, values, strict=True))
-        judged = bool(line["judge"])  # names need no judge
-        counts = {
-            "n_harmful": _count(rates.get("asr") if judged else None),
-            "n_benign": _count(rates.get("over_refusal") if judged else None),
-        }
+        harmful, benign = rates.get("asr"), rates.get("over_refusal")
+        if not line["judge"] and not _items(harmful):  # things to name: no judge is missing
+            harmful = benign = None
+        counts = {"n_harmful": _count(harmful), "n_benign": _count(benign)}
         rows.append(line | {name: rates.get(name) for name in SHOWN_METRICS} | counts)
     wide = pd.DataFrame(rows, columns=pd.Index([*keys, *SHOWN_METRICS, "n_harmful", "n_benign"]))
     cells: dict[str, Callable[[Any], str]] = {metric: _rate_cell(metric) for metric in SHOWN_METRICS}
@@ -269,6 +268,10 @@ def _rate_cell(metric: str) -> Callable[[Any], str]:
         return f"<b>{rate.value:.1f}</b>{interval}"
 
     return draw
+
+
+def _items(rate: Any) -> float:
+    return 0 if rate is None else rate.n + rate.n_unscored
 
 
 def _count(rate: Any) -> str:

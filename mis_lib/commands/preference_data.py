@@ -128,13 +128,14 @@ def _answers(samples: Sequence[Sample], folder: Path, asked: GenerateSettings, n
 def _asked(settings: DpoSettings | RaftSettings, generation: GenerationSettings, batch_size: int) -> GenerateSettings:
     from mis_lib.train.loading import device_of  # torch and transformers take seconds to import
 
+    # without a GPU's number: the processes of a run have one each, and what they answer is one run
+    there = device_of(settings).partition(":")[0]
     return GenerateSettings(
         variants=(POLICY,),
         checkpoint=None if settings.model == "mini" else Path(settings.model),
         adapters={POLICY: settings.start_from},
         generation=generation,
         batch_size=batch_size,
-        device=settings.device
-        or device_of(settings).partition(":")[0],  # a run's processes have a GPU each, and the run is one
+        device=settings.device or there,
         runs=settings.runs,
     )
