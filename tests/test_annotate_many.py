@@ -32,7 +32,7 @@ class App:
     """The app as a process that can be killed."""
 
     def __init__(self, data: Path, runs: Path, database: str) -> None:
-        self.port = free_port("127.0.0.1", 8100)
+        self.port = free_port("127.0.0.1", 8160)  # no other test begins here: one could take it while the app is down
         self.url = f"http://127.0.0.1:{self.port}/"
         self._command = [sys.executable, str(HERE / "annotate_app.py"), str(data), str(runs), str(self.port)]
         self._environment = os.environ | {"MIS_DATABASE_URL": database, "PYTHONPATH": f"{HERE}:{HERE.parent}"}
@@ -47,7 +47,8 @@ class App:
                 self.process = self._open()
             try:
                 httpx.get(self.url, timeout=60).raise_for_status()
-                return
+                if self.process.poll() is None:  # else somebody else has answered
+                    return
             except httpx.HTTPError:
                 time.sleep(0.2)
         raise AssertionError("the app did not start")
