@@ -227,6 +227,12 @@ def test_features_are_computed_once_and_found_again(
     assert (first.images, first.computed, first.shown) == (5, 5, 24)
     assert second.computed == 0
     assert first.break_even_epochs is not None and second.break_even_epochs is None
+    shown = set(places[0].sample.images)
+    _, some, _ = prepare_features(loaded, encoder, places[:1], settings)
+    assert some and (some.images, some.megabytes) == (
+        len(shown),
+        pytest.approx(cache.size / 5e6 * len(shown), abs=1e-4),
+    )
     for place in places[:3]:
         assert torch.equal(cache.prompt(place).ids, encoder.prompt(place).ids)
 

@@ -21,7 +21,7 @@ from mis_lib.schema import Sample
 from mis_lib.train.collate import collate
 from mis_lib.train.packing import PackedRows, packed_attention
 from mis_lib.train.plan import Plan
-from mis_lib.train.rows import IGNORED, NO_SEGMENT, SEGMENTS, Encoder, Place, varied
+from mis_lib.train.rows import IGNORED, NO_SEGMENT, SEGMENTS, Encoder, Place, first_letter, varied
 
 IMAGE_TOKENS = 5  # of the tiny model: 4 patches and the class token
 
@@ -105,6 +105,13 @@ def test_segments_that_the_data_tells_are_taken(processor: Any, places: list[Pla
     sample = places[0].sample.model_copy(update={"answer": "abcdefghijkl", "segments": told})
     row = Encoder(processor, segmenter=segment).row(Place(sample, places[0].folder))
     assert row.segments[row.labels != IGNORED].tolist() == [0] * 4 + [2] * 9  # the end token belongs to the answer
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "first"), [(0, 4, 0), (5, 14, 6), (4, 5, 4), (14, 17, 14), (15, 17, 15)], ids=repr
+)
+def test_the_space_before_a_word_belongs_to_the_word(start: int, end: int, first: int) -> None:
+    assert first_letter("food. Together.\n\n", start, end) == first
 
 
 @pytest.mark.parametrize("answer", [None, "", "  "])

@@ -45,6 +45,7 @@ class Worth(Record):
     shown: int
     """Images in one epoch's rows, repetitions counted."""
     megabytes: float
+    """Of these images; the store may hold those of other data too."""
     seconds: float
     """That computing took."""
     seconds_per_image: float
@@ -171,17 +172,17 @@ class FeatureCache:
 
     def _worth(self, places: Sequence[Place], computed: int, seconds: float) -> Worth:
         shown = sum(len(place.sample.images) for place in places)
-        different = len(self.different(places))
+        different = [self._entries[digest] for digest in self.different(places)]
         started = time.perf_counter()
         read = sum(len(self.features(place)) for place in places[:64])
         reading = (time.perf_counter() - started) / max(1, read)
         each = seconds / computed if computed else 0.0
         saved = shown * (each - reading)
         return Worth(
-            images=different,
+            images=len(different),
             computed=computed,
             shown=shown,
-            megabytes=round(self.size / 1e6, 2),
+            megabytes=round(sum(entry.end - entry.offset for entry in different) * self.dtype.itemsize / 1e6, 4),
             seconds=round(seconds, 2),
             seconds_per_image=round(each, 5),
             milliseconds_to_read=round(1000 * reading, 3),

@@ -191,7 +191,9 @@ class Encoder:
         labels = torch.tensor(ids)
         if (sample.model_extra or {}).get("mask_eos"):
             labels[end] = IGNORED
-        starts = [start for start, _ in made["offset_mapping"]][:end] if self.tokenizer.is_fast else []
+        starts = (
+            [first_letter(tail, *place) for place in made["offset_mapping"]][:end] if self.tokenizer.is_fast else []
+        )
         return torch.tensor(ids), labels, self._segments(sample, answer, tail, starts, len(ids))
 
     def answer_length(self, sample: Sample) -> int:
@@ -216,7 +218,7 @@ class Encoder:
         return whole[len(prompt) :]
 
     def _segments(self, sample: Sample, answer: str, tail: str, starts: list[int], length: int) -> torch.Tensor:
-        """Which part of the answer each token begins in; the end token counts as answer."""
+        """Which part of the answer each token's first letter is in; the end token counts as answer."""
         parts = self._parts(sample, answer)
         lead = tail.find(answer.strip()) - (len(answer) - len(answer.lstrip()))
         found = torch.full((length,), NO_SEGMENT)
@@ -234,6 +236,12 @@ class Encoder:
         if isinstance(told, list) and answer == sample.answer:
             return [(SegmentKind(part["kind"]), part["end"]) for part in told]
         return [(part.kind, part.end) for part in self.segmenter(answer)] if self.segmenter else []
+
+
+def first_letter(text: str, start: int, end: int) -> int:
+    """Where a token begins but for the space in front of it, which many tokenizers take to the word behind."""
+    token = text[start:end]
+    return end - len(token.lstrip()) if token.strip() else start
 
 
 def too_long(row: str, length: int, limit: int) -> str:
