@@ -10,12 +10,15 @@ import gguf
 import pytest
 from PIL import Image
 
+from mis_lib.construct.labels import cot_label
 from mis_lib.errors import ModelError
 from mis_lib.files import is_intact
 from mis_lib.models import mini
 from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
 from mis_lib.prompts import to_messages
+from mis_lib.schema import Sample
+from mis_lib.train.rows import IGNORED, SEGMENTS, Encoder, Place
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,18 @@ def test_the_folder_is_a_standard_checkpoint(loaded: tuple[Any, Any]) -> None:
     assert type(model).__name__ == "FastVlmForConditionalGeneration"
     assert 162e6 < sum(weight.numel() for weight in model.parameters()) < 164e6
     assert processor.tokenizer.eos_token == "<|im_end|>"
+
+
+def test_a_word_and_the_space_before_it_are_in_the_same_part(loaded: tuple[Any, Any], tmp_path: Path) -> None:
+    label = cot_label(["wine glass", "baby"], "Wine makes a baby ill.", "Offer milk.", key="a")
+    parts = [part.model_dump(mode="json") for part in label.segments]
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    sample = Sample(id="a", question="What is it?", images=["a.png"], harmful=True, answer=label.text, segments=parts)
+    row = Encoder(loaded[1]).row(Place(sample, tmp_path))
+    for number, kind in enumerate(SEGMENTS):
+        said = loaded[1].tokenizer.decode(row.ids[(row.segments == number) & (row.labels != IGNORED)])
+        written = " ".join(label.text[part["start"] : part["end"]] for part in parts if part["kind"] == kind)
+        assert said.removesuffix("<|im_end|>").split() == written.split(), kind
 
 
 def test_a_gguf_file_is_parsed_once_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
