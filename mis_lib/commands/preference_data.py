@@ -18,7 +18,7 @@ from mis_lib.errors import DataError
 from mis_lib.judge import rule
 from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
-from mis_lib.train.processes import wait_for_all
+from mis_lib.train.processes import several, wait_for_all
 
 POLICY = "policy"
 REWARDS: Mapping[Outcome, float] = {
@@ -120,7 +120,8 @@ def data_folder(data: Path | None) -> Path:
 def _answers(samples: Sequence[Sample], folder: Path, asked: GenerateSettings, name: str) -> list[Response]:
     """All answers; of several processes each gives its share, and all have them once the last one is done."""
     _, responses = answer_all(samples, folder, asked, name)
-    if wait_for_all(asked.device):
+    if several():
+        wait_for_all(asked.device)
         _, responses = answer_all(samples, folder, asked, name)
     return responses
 

@@ -88,19 +88,9 @@ def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
     with ExitStack() as held:
         with main_first(settings.device) as is_main:
             say = console.say if is_main else _silent
-            run = open_train_run(
-                settings.runs,
-                settings.name,
-                settings,
-                digests,
-                settings.device or "auto",
-                resume=settings.resume or not is_main,
-            )
+            run = open_shared(settings, digests, held, is_main=is_main)
             if run.result is not None:
-                say(f"{run.folder} is finished; resume: false trains anew")
                 return run.folder
-            if is_main:
-                held.enter_context(run.held())
             from mis_lib.train.material import places_of  # torch and transformers take seconds to import
 
             places = places_of(settings, data, run.folder / MIXTURE, say)
@@ -140,6 +130,29 @@ def _train(
         run.finish(outcome.model_dump(mode="json"))
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
     return run.folder
+
+
+def open_shared(settings: TrainSettings, digests: dict[str, str], held: ExitStack, *, is_main: bool) -> TrainRun:
+    """The run that all processes of a training share; unless it is finished, the main one holds it until ``held`` closes.
+
+    Within ``main_first``: the others find what the main process has opened.
+
+    Raises:
+        SettingsError: another training holds it, or its name cannot be a folder's.
+    """
+    run = open_train_run(
+        settings.runs,
+        settings.name,
+        settings,
+        digests,
+        settings.device or "auto",
+        resume=settings.resume or not is_main,
+    )
+    if is_main and run.result is not None:
+        console.say(f"{run.folder} is finished; resume: false trains anew")
+    elif is_main:
+        held.enter_context(run.held())
+    return run
 
 
 def _silent(message: str) -> None:

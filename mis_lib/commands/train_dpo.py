@@ -18,11 +18,11 @@ from transformers import TrainerCallback
 
 from mis_lib import console
 from mis_lib.commands.preference_data import data_folder, pairs_of
-from mis_lib.commands.train import base_of, write_card
+from mis_lib.commands.train import base_of, open_shared, write_card
 from mis_lib.errors import TrainingError
 from mis_lib.files import open_append, sha256
 from mis_lib.store.runs import folder_digest
-from mis_lib.store.train_runs import LOG, TrainRun, open_train_run
+from mis_lib.store.train_runs import LOG, TrainRun
 from mis_lib.train.preference_settings import DpoSettings
 from mis_lib.train.processes import main_first
 
@@ -95,19 +95,10 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
     } | ({"start_from": folder_digest(settings.start_from)} if settings.start_from else {})
     with ExitStack() as held:
         with main_first(settings.device) as is_main:
-            run = open_train_run(
-                settings.runs,
-                settings.name,
-                settings,
-                digests,
-                settings.device or "auto",
-                resume=settings.resume or not is_main,
-            )
+            run = open_shared(settings, digests, held, is_main=is_main)
             if run.result is not None:
-                console.say(f"{run.folder} is finished; resume: false trains anew")
                 return run.folder
             if is_main:
-                held.enter_context(run.held())
                 (run.folder / LOG).unlink(missing_ok=True)
         return _train(settings, checkpoint, run, on_line, is_main=is_main)
 
@@ -133,7 +124,8 @@ def _train(
     parts = {group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)}
     rows = preference_rows(pairs, folder, loaded.processor)
     log = DpoLog(run.folder / LOG, settings, on_line)
-    console.say(f"DPO on {len(pairs):,} pairs")
+    if is_main:
+        console.say(f"DPO on {len(pairs):,} pairs")
     trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
     trainer.train()
     if not is_main:

@@ -58,9 +58,10 @@ def train_raft(settings: RaftSettings, train: Callable[[TrainSettings], Path], r
                 held.enter_context(hold_rounds(settings.runs, settings.name))
         for number in range(1, settings.rounds + 1):
             samples = prompts(read_split(folder, settings.split), settings, number)
-            console.say(
-                f"RAFT round {number} of {settings.rounds}: {len(samples):,} questions, {settings.answers} answers each"
-            )
+            if is_main:
+                console.say(
+                    f"RAFT round {number} of {settings.rounds}: {len(samples):,} questions, {settings.answers} answers each"
+                )
             ranked = rank(samples, folder, settings, number)
             rounds.append(summary(ranked))
             with main_first(settings.device):

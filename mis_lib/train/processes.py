@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def several() -> bool:
+    """Whether this is one of several processes of a run."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 @contextmanager
 def main_first(device: str | None) -> Iterator[bool]:
     """Run the block in the main process, then in the others; yields whether this is the main one.
@@ -12,7 +17,7 @@ def main_first(device: str | None) -> Iterator[bool]:
     Args:
         device: as the settings name it; None for what there is.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not several():
         yield True
         return
     from accelerate import PartialState
@@ -22,18 +27,16 @@ def main_first(device: str | None) -> Iterator[bool]:
         yield state.is_main_process
 
 
-def wait_for_all(device: str | None) -> bool:
-    """Wait until all processes of the run are here; returns whether there are several.
+def wait_for_all(device: str | None) -> None:
+    """Wait until all processes of the run are here.
 
     Args:
         device: as the settings name it; None for what there is.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return False
-    from accelerate import PartialState
+    if several():
+        from accelerate import PartialState
 
-    PartialState(cpu=device == "cpu").wait_for_everyone()
-    return True
+        PartialState(cpu=device == "cpu").wait_for_everyone()
 
 
 def leave() -> None:
