@@ -123,6 +123,10 @@ GROUPINGS: dict[str, Callable[[Sample], str]] = {
     "category": by_category,
     "sub_category": by_sub_category,
 }
+"""Groups that a sample belongs to, whatever is answered."""
+SEEN = "seen"
+"""Groups of a split by whether the answer names what every image shows: where seeing is the bottleneck, and where what is made of it."""
+NAMED, MISNAMED, NAMELESS = "all named", "not all named", "no names known"
 
 
 def table(
@@ -139,31 +143,50 @@ def table(
         verdicts: of one judge, any number of variants.
         samples: what is counted.
         responses: of the same variants.
-        by: a key of ``GROUPINGS``.
+        by: a key of ``GROUPINGS``, or ``SEEN``, whose groups differ between variants; a pair counts there where both answers are of one group.
         total: whether to add the row over all groups where there are several.
 
     Raises:
         DataError: as ``rates``.
     """
+    rows = []
+    for variant in dict.fromkeys(response.variant for response in responses):
+        answered = [response for response in responses if response.variant == variant]
+        ruled = [verdict for verdict in verdicts if verdict.variant == variant]
+        groups = by_seen(samples, answered) if by == SEEN else _grouped(samples, GROUPINGS[by])
+        if total and len(groups) > 1:
+            groups[ALL] = list(samples)
+        rows += [
+            Row(variant=variant, group=group, rates=rates(ruled, members, answered))
+            for group, members in groups.items()
+        ]
+    return rows
+
+
+def by_seen(samples: Iterable[Sample], responses: Iterable[Response]) -> dict[str, list[Sample]]:
+    """Samples of each split by whether one variant's response names what every image shows; without a response it does not.
+
+    A name that an answer leaves out may have been seen all the same, so that the second group holds more than what was not seen.
+    """
+    texts = {response.sample_id: response.text for response in responses}
+    groups: dict[str, list[Sample]] = {}
+    for split, members in _grouped(samples, by_split).items():
+        known = [sample for sample in members if sample.objects is not None]
+        if known:
+            groups |= {f"{split}, {name}": [] for name in (NAMED, MISNAMED)}
+        for sample in known:
+            named = names_all(texts.get(sample.id, ""), sample.objects or [])
+            groups[f"{split}, {NAMED if named else MISNAMED}"].append(sample)
+        if len(known) < len(members):
+            groups[f"{split}, {NAMELESS}"] = [sample for sample in members if sample.objects is None]
+    return groups
+
+
+def _grouped(samples: Iterable[Sample], group_of: Callable[[Sample], str]) -> dict[str, list[Sample]]:
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
-        groups.setdefault(GROUPINGS[by](sample), []).append(sample)
-    if total and len(groups) > 1:
-        groups[ALL] = list(samples)
-    variants = dict.fromkeys(response.variant for response in responses)
-    return [
-        Row(
-            variant=variant,
-            group=group,
-            rates=rates(
-                [verdict for verdict in verdicts if verdict.variant == variant],
-                members,
-                [response for response in responses if response.variant == variant],
-            ),
-        )
-        for variant in variants
-        for group, members in groups.items()
-    ]
+        groups.setdefault(group_of(sample), []).append(sample)
+    return groups
 
 
 def outcomes_of(verdicts: Iterable[Verdict], asked: Mapping[str, Sample]) -> dict[str, Outcome]:

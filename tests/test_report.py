@@ -247,6 +247,10 @@ class TestForms:
         rows = report_rows(evaluation, asked.model_copy(update={"by": "category"}))
         assert [(row.group, row.variant) for row in rows][-2:] == [("all", "base"), ("all", "one")]
 
+    def test_by_what_is_seen_no_sides_are_compared(self, home, tmp_path) -> None:
+        with pytest.raises(SettingsError, match=r"--by seen: expected no --paired.*compare by split, category"):
+            command.report(settings(home, tmp_path, by="seen", paired=("base", "one")))
+
 
 class TestVerb:
     """``mis report`` from a shell."""

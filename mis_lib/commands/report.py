@@ -32,7 +32,7 @@ from mis_lib.configs import GenerationSettings, TableFormat
 from mis_lib.construct.images import STYLES
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge import rule
-from mis_lib.metrics import GROUPINGS, Row, table
+from mis_lib.metrics import GROUPINGS, SEEN, Row, table
 from mis_lib.schema import Response, Sample, Verdict
 from mis_lib.store.runs import Run
 
@@ -278,6 +278,10 @@ def check(settings: ReportSettings) -> None:
     if not settings.existing:
         all_known("--variants", settings.variants, known_variants(settings))
     all_known("--styles", settings.styles, STYLES)
-    all_known("--by", [settings.by], GROUPINGS)
+    all_known("--by", [settings.by], [*GROUPINGS, SEEN])
+    if settings.by == SEEN and settings.paired:
+        raise SettingsError(
+            f"--by {SEEN}: expected no --paired, since each side names other things; compare by {', '.join(GROUPINGS)}, or ask twice"
+        )
     if settings.limit is not None and settings.limit < 1:
         raise SettingsError(f"--limit: expected 1 or more, found {settings.limit}")

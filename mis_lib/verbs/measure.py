@@ -22,7 +22,11 @@ def print_report(
     ] = None,
     splits: Annotated[list[str] | None, typer.Option("--splits", help="Which splits [default: easy hard real]")] = None,
     by: Annotated[
-        str | None, typer.Option("--by", help="Rows: split, category or sub_category [default: split]")
+        str | None,
+        typer.Option(
+            "--by",
+            help="Rows: split, category, sub_category, or seen (does the answer name what the images show?) [default: split]",
+        ),
     ] = None,
     naming: Annotated[bool, typer.Option("--naming", help="What is recognised, instead of what is safe.")] = False,
     styles: Annotated[
