@@ -180,6 +180,29 @@ def test_of_several_adapters_the_mean_of_their_updates_is_shipped(tmp_path: Path
     assert not (tmp_path / "none").exists()
 
 
+def test_layers_can_be_left_out_of_a_shipped_adapter(checkpoint: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    targets = r".*language_model\.layers\.1\..*(q_proj|o_proj|down_proj)"
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
+    trained = get_peft_model(AutoModelForImageTextToText.from_pretrained(checkpoint), config)
+    trained.save_pretrained(tmp_path / "trained")
+    shipped = ship([tmp_path / "trained"], tmp_path / "shipped", without=["o_proj", "down_proj"])
+    ids = torch.randint(5, 200, (2, 12))
+    fresh = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(checkpoint), shipped)
+    left = [name.split(".")[-1] for name, module in fresh.named_modules() if hasattr(module, "lora_A")]
+    assert left == ["q_proj"]
+    for name, weight in trained.named_parameters():
+        if "lora_B" in name and "q_proj" not in name:
+            weight.data.zero_()
+    theirs, ours = trained(input_ids=ids).logits, fresh(input_ids=ids).logits
+    assert torch.allclose(theirs, ours, atol=0.02 * float(theirs.abs().max()))
+    for names in (["v_proj"], ["q_proj", "o_proj", "down_proj"]):
+        with pytest.raises(
+            SettingsError, match=r"--without: expected some of down_proj, o_proj, q_proj, not all, found"
+        ):
+            ship([tmp_path / "trained"], tmp_path / "none", without=names)
+
+
 def test_a_mean_of_more_rank_keeps_what_is_largest() -> None:
     torch.manual_seed(4)
     names = ("lora_A", "lora_B")

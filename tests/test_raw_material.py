@@ -12,8 +12,9 @@ from PIL import ImageFont
 
 from mis_lib.construct.images import concepts, sign_svg, svg_of
 from mis_lib.errors import ModelError
-from mis_lib.train.miniature import gather
-from mis_lib.train.miniature.assets import FONTS, STYLES, load_drawings
+from mis_lib.train.miniature import gather, gather_hands, gather_icons
+from mis_lib.train.miniature.assets import FONTS, HANDS, STYLES, load_drawings
+from mis_lib.train.miniature.packages import debian_package
 
 NOTO = Path(str(importlib.resources.files("manimgx_fonts"))) / "NotoEmoji[wght].ttf"
 LETTERS = next(Path(str(importlib.resources.files("gradio"))).rglob("KaTeX_Main-Regular.*.ttf"))
@@ -32,6 +33,10 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         package = tmp_path / f"iconify-json-{name}" / "package"
         package.mkdir(parents=True)
         (package / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
+    others = tmp_path / "iconify-json" / "package" / "json"
+    others.mkdir(parents=True)
+    for name in gather_hands.SETS:
+        (others / f"{name}.json").write_text(json.dumps({"icons": {}}), encoding="utf-8")
     (tmp_path / "openmoji-17-0-0" / "package" / "black" / "svg").mkdir(parents=True)
     font = tmp_path / gather.SYMBOLA / gather.SYMBOLA_FONT
     font.parent.mkdir(parents=True)
@@ -61,6 +66,32 @@ def test_a_set_may_put_a_word_before_its_emoji(downloads: Path) -> None:
     assert "arcticons" not in drawn["dog"]
 
 
+def test_a_thing_is_drawn_by_each_hand_that_knows_its_name(downloads: Path) -> None:
+    others = downloads / "iconify-json" / "package" / "json"
+    first, second = gather_hands.SETS[5], gather_hands.SETS[0]
+    drawn = table(**{"egg-outline": "<path/>", "eyeglasses": "<path/>", "mouse": "<path/>", "pie": "<path/>"})
+    for name in (first, second):
+        (others / f"{name}.json").write_text(json.dumps(drawn), encoding="utf-8")
+    (others / f"{second}.json").write_text(json.dumps(table(egg="<circle/>")), encoding="utf-8")
+    found = {
+        thing: [svg for style, svg in styles.items() if style in HANDS]
+        for thing, styles in gather.styles(downloads)
+        if set(styles) & set(HANDS)
+    }
+    assert set(found) == {"egg", "glasses", "computer mouse"}  # no pie: in such sets that is a chart; nor the animal
+    assert ["circle" in svg for svg in found["egg"]] == [True, False]  # in the order of the sets
+    for name in gather_hands.SETS:  # more hands than there are styles for them
+        (others / f"{name}.json").write_text(json.dumps(table(egg="<path/>")), encoding="utf-8")
+    assert set(HANDS) <= set(dict(gather.styles(downloads))["egg"])
+
+
+def test_other_hands_have_no_set_that_must_stay_unseen() -> None:
+    kept = {*gather_icons.SETS, "noto", "noto-v1"}
+    assert kept.isdisjoint(gather_hands.SETS) and kept.isdisjoint((*gather.EMOJI_SETS, *gather.ICON_SETS))
+    assert len(set(gather_hands.SETS)) == len(gather_hands.SETS)
+    assert {*gather_hands.ELSEWISE, *gather_hands.ALSO_CALLED} <= set(concepts())
+
+
 def test_a_font_is_asked_what_it_draws() -> None:
     font = ImageFont.truetype(NOTO, size=40)
     assert gather.has_sign(font, "\U0001f431")
@@ -86,4 +117,4 @@ def test_the_unseen_styles_font_lends_nothing(tmp_path: Path) -> None:
 def test_without_apt_get_the_message_says_what_this_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ModelError, match=r"fonts-symbola.*Debian"):
-        gather.debian_package("fonts-symbola", tmp_path)
+        debian_package("fonts-symbola", tmp_path)

@@ -48,7 +48,7 @@ def leaderboard(runs: Sequence[Evaluated], *, by: str = "split", total: bool = T
 
     Args:
         runs: as ``evaluated.read_run`` returns them.
-        by: "split", "category" or "sub_category": what ``group`` holds.
+        by: "split", "category", "sub_category" or "seen": what ``group`` holds.
         total: whether to add the group "all" where there are several.
     """
     rows = [

@@ -137,7 +137,7 @@ def lora_config(network: nn.Module, lora: LoraSettings, parts: Iterable[Part]) -
         r=lora.rank,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  # PEFT divides by it, any number serves
         lora_dropout=lora.dropout,
-        target_modules=_shortened(targets),
+        target_modules=pattern_of(targets),
         modules_to_save=whole or None,
         task_type="CAUSAL_LM",
     )
@@ -170,7 +170,7 @@ def _is_projector(name: str) -> bool:
     return bool(_PROJECTOR.search(name)) and not _PROJECTOR.search(name.rpartition(".")[0])
 
 
-def _shortened(names: Sequence[str]) -> str:
+def pattern_of(names: Sequence[str]) -> str:
     """A pattern for exactly these modules, layer numbers gathered, so that an adapter's configuration stays readable."""
     kinds: dict[str, set[int]] = {}
     for name in names:

@@ -22,6 +22,8 @@ from PIL import Image
 from mis_lib.train.miniature.inked import Pen, inked
 
 DRAWING = 160  # pixels: what an augmented 224-pixel picture shows of a drawing is never sharper
+HANDS = tuple(f"hand-{number}" for number in range(12))
+"""A thing's drawings by hands that draw few things (``gather_hands``)."""
 STYLES = (
     "openmoji",
     "twemoji",
@@ -44,6 +46,7 @@ STYLES = (
     "icon-park-outline",
     "hugeicons",
     "fa6-solid",
+    *HANDS,
 )
 COLOURED = (
     "openmoji",
@@ -55,7 +58,7 @@ COLOURED = (
     "fxemoji",
     "streamline-emojis",
 )
-PENS = {"fine": Pen(0.018, 0.3), "bold": Pen(0.032, 0.45)}
+PENS = {"fine": Pen(0.018, 0.3), "bold": Pen(0.032, 0.45), "brush": Pen(0.05, 0.2)}
 INKED = {f"{style}-{pen}": (style, pen) for style in COLOURED for pen in PENS}
 """Styles made of others (``inked``): whose drawings, with which pen."""
 ALL_STYLES = (*STYLES, *INKED)

@@ -12,21 +12,19 @@ import importlib.resources
 import io
 import json
 import lzma
-import re
 import shutil
-import subprocess
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mis_lib.construct.images import Concept, concepts, sign_svg, svg_of
-from mis_lib.errors import ModelError
 from mis_lib.models.wheels import fetch_gguf, tower_file
-from mis_lib.train.miniature.assets import DRAWING, FONTS
+from mis_lib.train.miniature.assets import DRAWING, FONTS, HANDS
+from mis_lib.train.miniature.gather_hands import hands
+from mis_lib.train.miniature.iconify import ELSEWISE, icon, slug
+from mis_lib.train.miniature.packages import debian_package, npm_package
 
 EMOJI_SETS = (
     "emojione",
@@ -41,8 +39,6 @@ EMOJI_SETS = (
 )
 PREFIXES = {"arcticons": "emoji-"}  # what a set puts before the names of its emoji
 ICON_SETS = ("game-icons", "mdi", "tabler", "ph", "icon-park-outline", "hugeicons", "fa6-solid")
-ELSEWISE = frozenset({"bat", "cricket", "fly", "label", "mouse", "mouse face", "seal", "turkey"})
-"""Under these names icon sets draw something else, such as the computer's mouse."""
 SYMBOLA, SYMBOLA_FONT = "fonts-symbola", Path("usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf")
 STAMPS = "tuxpaint-stamps-default"
 STAMPS_FOLDER = Path("usr/share/tuxpaint/stamps")
@@ -73,6 +69,7 @@ def styles(downloads: Path) -> Iterator[tuple[str, dict[str, str]]]:
     black = npm_package("openmoji@17.0.0", downloads) / "black" / "svg"
     slugs = spoken_names()
     font = ImageFont.truetype(debian_package(SYMBOLA, downloads) / SYMBOLA_FONT, size=40)
+    others = hands(downloads)
     for name, concept in concepts().items():
         drawn = {style: svg_of(name, style) for style in ("openmoji", "twemoji", "noto")}
         names = [*slugs.get(concept.codepoints.replace("-FE0F", ""), []), slug(name)]
@@ -88,45 +85,7 @@ def styles(downloads: Path) -> Iterator[tuple[str, dict[str, str]]]:
         sign = concept.codepoints.replace("-FE0F", "")
         if "-" not in sign and has_sign(font, chr(int(sign, 16))):
             drawn["symbola"] = sign_svg(sign, "Symbola")
-        yield name, drawn
-
-
-def npm_package(name: str, downloads: Path) -> Path:
-    """Fetch and unpack an npm package; returns its ``package`` folder.
-
-    Raises:
-        ModelError: npm is missing or fails.
-    """
-    target = downloads / re.sub(r"\W+", "-", name).strip("-")
-    if not target.exists():
-        try:
-            done = subprocess.run(
-                ["npm", "pack", "--silent", name], cwd=downloads, capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise ModelError(f"npm could not fetch {name}: {error}; install Node.js and npm, and retry") from error
-        with tarfile.open(downloads / done.stdout.strip().splitlines()[-1]) as archive:
-            archive.extractall(target, filter="data")
-    return target / "package"
-
-
-def debian_package(name: str, downloads: Path) -> Path:
-    """Fetch and unpack a Debian package; returns the folder that stands for ``/``.
-
-    Raises:
-        ModelError: apt-get or dpkg-deb is missing or fails.
-    """
-    target = downloads / name
-    if not target.exists():
-        try:
-            subprocess.run(["apt-get", "download", name], cwd=downloads, check=True, capture_output=True)
-            package = next(downloads.glob(f"{name}_*.deb"))
-            subprocess.run(["dpkg-deb", "-x", str(package), str(target)], check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise ModelError(
-                f"apt-get could not fetch {name}: {error}; this stage needs Debian or a relative"
-            ) from error
-    return target
+        yield name, drawn | dict(zip(HANDS, others.get(name, ()), strict=False))
 
 
 def spoken_names() -> dict[str, list[str]]:
@@ -138,27 +97,6 @@ def spoken_names() -> dict[str, list[str]]:
         key = "-".join(f"{ord(part):04X}" for part in sign if part != "\ufe0f")
         names.setdefault(key, []).extend(slug(name.strip(":")) for name in [entry["en"], *entry.get("alias", [])])
     return names
-
-
-def slug(name: str) -> str:
-    """A name as icon sets spell it: lower case, words joined by hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("'", "")).strip("-")
-
-
-def icon(table: dict[str, Any], names: list[str]) -> str | None:
-    """The first of ``names`` that an Iconify set draws, as SVG."""
-    for name in names:
-        for key in (name, name.removesuffix("-face"), f"{name}-face"):
-            entry = table["icons"].get(key)
-            if entry is None and key in table.get("aliases", {}):
-                entry = table["icons"].get(table["aliases"][key]["parent"])
-            if entry:
-                width = entry.get("width", table.get("width", 16))
-                height = entry.get("height", table.get("height", 16))
-                box = f"{entry.get('left', 0)} {entry.get('top', 0)} {width} {height}"
-                body = entry["body"].replace("currentColor", "#222")
-                return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{body}</svg>'
-    return None
 
 
 def has_sign(font: ImageFont.FreeTypeFont, sign: str) -> bool:

@@ -7,14 +7,14 @@ none that ``gather`` gives to the tower: its end must not have been tuned to wha
 import argparse
 import json
 import lzma
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mis_lib.construct.icons import FILE
 from mis_lib.construct.images import concepts
-from mis_lib.train.miniature.gather import ELSEWISE, icon, npm_package, slug
+from mis_lib.train.miniature.iconify import ELSEWISE, by_bare_name, icon, is_animal_or_face, slug
+from mis_lib.train.miniature.packages import npm_package
 
 CREDITS = FILE.with_name("ICONS.md")
 SETS = (
@@ -100,10 +100,6 @@ UNLIKE = {("carbon", "soccer"), ("mingcute", "wine"), ("dinkie-icons", "mouse")}
 """Icons that show something else than the others of their name: a player, a bottle, the animal."""
 LICENCES = frozenset(["MIT", "ISC", "Apache-2.0", "CC0-1.0", "CC-BY-4.0", "OFL-1.1"])
 MOST = 12  # icons of one thing, those of the sets that come first
-MANNER = re.compile(
-    r"-(line|outlined?|fill(ed)?|solid|bold|light|duotone|regular|thin|linear|broken|sharp|round(ed)?|alt|\d+)$"
-)
-"""What sets add to a name to tell how, not what, they draw."""
 
 
 def gather_icons(downloads: Path) -> dict[str, Any]:
@@ -141,22 +137,6 @@ def icons_of(names: list[str], tables: Mapping[str, dict[str, Any]]) -> list[tup
         for set_name, table in tables.items()
     )
     return [(set_name, svg) for set_name, svg in drawn if svg][:MOST]
-
-
-def by_bare_name(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A set with each drawing under what it shows: of ``camera``, ``camera-outline`` and ``camera-2-fill`` the first one, under ``camera``."""
-    bare: dict[str, Any] = {}
-    for key, entry in sorted(table["icons"].items()):
-        what = key
-        while MANNER.search(what):
-            what = MANNER.sub("", what)
-        bare.setdefault(what, entry)
-    return {**table, "icons": bare, "aliases": {}}
-
-
-def is_animal_or_face(name: str) -> bool:
-    """Whether there is an animal as a whole and its face, which sets that draw one of them do not tell apart by name."""
-    return f"{name} face" in concepts() or name.removesuffix(" face") in concepts().keys() - {name}
 
 
 def credits_table(sets: Mapping[str, Mapping[str, str]]) -> str:

@@ -2,13 +2,15 @@
 
     mis build --train ship runs/mini-mirage/v1/adapter runs/mini-mirage-further/v1/adapter mirage
 
-Of several adapters, each trained on from the one before, the mean is shipped: it keeps what the first one still knew and the last one has forgotten
+Layers that an adapter changes least can be left out (``--without o_proj down_proj``), for each costs time at every token; trained on from there, the rest makes up
+for them. Of several adapters, each trained on from the one before, the mean is shipped: it keeps what the first one still knew and the last one has forgotten
 (weights of before and after fine-tuning averaged, Wortsman et al. 2022, arXiv 2109.01903).
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from mis_lib.errors import SettingsError
 from mis_lib.models.mini import ADAPTERS
 from mis_lib.models.shipped import WEIGHTS
+from mis_lib.train.parts import pattern_of
 
 CONFIG = "adapter_config.json"
 DOWN, UP = "lora_A", "lora_B"
@@ -26,15 +29,16 @@ KEPT = (
 )  # fmt: skip
 
 
-def ship(adapters: Sequence[Path], folder: Path) -> Path:
+def ship(adapters: Sequence[Path], folder: Path, without: Collection[str] = ()) -> Path:
     """Write the adapter, or the mean of several, into ``folder``; the model card there is for people to keep.
 
     Args:
         adapters: PEFT folders of low-rank factors, all of one base, rank, scale and targets.
         folder: made if it is not there.
+        without: last names of layers whose factors are left out.
 
     Raises:
-        SettingsError: the adapters are not alike.
+        SettingsError: the adapters are not alike, or have no layer called so.
     """
     kept = [_settings(adapter) for adapter in adapters]
     for adapter, settings in zip(adapters, kept, strict=True):
@@ -45,6 +49,9 @@ def ship(adapters: Sequence[Path], folder: Path) -> Path:
             )
     stored = [load_file(adapter / WEIGHTS) for adapter in adapters]
     factors = stored[0] if len(stored) == 1 else mean(stored, rank=kept[0]["r"])
+    if without:
+        factors = _without(factors, without)
+        kept[0]["target_modules"] = pattern_of([_layer(name) for name in factors if DOWN in name])
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.to(torch.bfloat16).contiguous() for name, value in factors.items()}, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(kept[0], indent=2) + "\n", encoding="utf-8")
@@ -72,6 +79,21 @@ def mean(adapters: Sequence[dict[str, torch.Tensor]], rank: int) -> dict[str, to
     return factors
 
 
+def _without(factors: dict[str, torch.Tensor], names: Collection[str]) -> dict[str, torch.Tensor]:
+    """The factors of all layers but those whose last names are told."""
+    there = {_layer(name).rpartition(".")[2] for name in factors}
+    if not there > set(names):
+        raise SettingsError(
+            f"--without: expected some of {', '.join(sorted(there))}, not all, found {', '.join(names)}"
+        )
+    return {name: value for name, value in factors.items() if _layer(name).rpartition(".")[2] not in names}
+
+
+def _layer(factor: str) -> str:
+    """The layer, as the model calls it, that a factor of PEFT's file belongs to."""
+    return re.sub(rf"\.({DOWN}|{UP})\.weight$", "", factor.removeprefix("base_model.model."))
+
+
 def _settings(adapter: Path) -> dict[str, Any]:
     config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
     return {name: config[name] for name in KEPT}
@@ -81,9 +103,11 @@ def main() -> None:
     """Ship one adapter, or the mean of several, from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("adapters", type=Path, nargs="+", help="PEFT folders, such as runs/mini-mirage/v1/adapter")
-    options.add_argument("name", help="of the variant, such as mirage")
+    options.add_argument("name", help="of the variant, such as mirage; or a folder to write to, where it has a slash")
+    options.add_argument("--without", nargs="+", default=(), metavar="LAYER", help="leave these out, such as o_proj")
     settings = options.parse_args()
-    print(ship(settings.adapters, ADAPTERS / settings.name))
+    folder = Path(settings.name) if "/" in settings.name else ADAPTERS / settings.name
+    print(ship(settings.adapters, folder, settings.without))
 
 
 if __name__ == "__main__":
