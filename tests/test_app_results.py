@@ -192,6 +192,19 @@ def test_published_figures_are_marked_and_stand_apart(folder: Path) -> None:
     assert "published</span>" in with_them.table and "published" not in alone and "No line here" not in alone
 
 
+def test_answers_that_name_what_is_shown_can_be_looked_at_apart(handlers: ResultsHandlers) -> None:
+    update = handlers.opened(Link(tab=Tab.RESULTS, runs=("report/v1",), split="hard, all named"))
+    assert update["errors"] == "" and Link.parse(update["place"]).split == "hard, all named"
+    assert {"all", "hard", "hard, all named", "hard, not all named"} <= set(update["group"]["choices"])
+    board = pd.concat([handlers.evaluations.board("report/v1"), handlers.evaluations.seen("report/v1")])
+    counted = board[(board.metric == "over_refusal") & (board.variant == "mini")].set_index("group").n
+    assert counted["hard"] == counted["hard, all named"] + counted["hard, not all named"] > 0
+    shown = results.overview({"report/v1": board}, "hard, all named")
+    assert f"{counted['hard, all named']:,}" in shown.table
+    absent = results.overview({"report/v1": board, "typed/v1": board[board.group != "easy"]}, "easy").table
+    assert "typed/v1 has" in absent and "named only" not in absent
+
+
 def test_a_run_without_a_line_is_named_with_the_reason(folder: Path) -> None:
     board = Evaluations(folder / "runs").board("report/v1")
     hard = board[board.group == "hard"].assign(run="typed/v1")

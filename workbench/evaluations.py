@@ -14,7 +14,9 @@ import pandas as pd
 from mis_lib.analysis import frames
 from mis_lib.analysis.ablation import PROBES
 from mis_lib.analysis.evaluated import Evaluated, find_runs, judges_of, read_run, run_name
+from mis_lib.analysis.plots import untyped
 from mis_lib.errors import DataError
+from mis_lib.metrics import NAMELESS, SEEN
 from mis_lib.store.runs import Run
 from workbench.links import resolve_run
 
@@ -29,6 +31,7 @@ class Kept:
     stamp: Stamp
     run: Evaluated
     board: pd.DataFrame | None = None
+    seen: pd.DataFrame | None = None
 
 
 class Evaluations:
@@ -85,7 +88,15 @@ class Evaluations:
             kept.board = frames.leaderboard([kept.run])
         return kept.board
 
-    def _read(self, name: str, judge: str) -> Kept:
+    def seen(self, name: str) -> pd.DataFrame:
+        """The same for answers that name what every image shows and for those that do not, apart; empty where no judge has read them or nothing tells what the images show."""
+        kept = self._read(name)
+        if kept.seen is None:
+            found = untyped(frames.leaderboard([kept.run], by=SEEN, total=False))
+            kept.seen = pd.DataFrame(found[~found.group.str.endswith(NAMELESS) & bool(kept.run.judge)])
+        return kept.seen
+
+    def _read(self, name: str, judge: str = "") -> Kept:
         run = resolve_run(self.root, name)
         known = judges_of(run)
         chosen = judge or ("rule" if "rule" in known else next(iter(known), ""))

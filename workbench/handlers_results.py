@@ -228,7 +228,8 @@ class ResultsHandlers:
         return f"judges-{place}", results.judges(self.evaluations, choice.run, choice.metric).frame
 
     def _boards(self, choice: Choice) -> dict[str, pd.DataFrame]:
-        return {name: self.evaluations.board(name) for name in choice.runs}
+        known = self.evaluations
+        return {name: pd.concat([known.board(name), known.seen(name)], ignore_index=True) for name in choice.runs}
 
     def _changed(self, choice: Choice) -> results.Changes:
         run = self.evaluations.read(choice.run, choice.judge)

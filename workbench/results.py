@@ -16,7 +16,7 @@ from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.analysis.paired import FLIPS, Side
 from mis_lib.analysis.published import select
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.metrics import ALL, METRICS
+from mis_lib.metrics import ALL, METRICS, NAMED
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome
 from workbench.evaluations import Evaluations
 from workbench.links import Link, Tab
@@ -86,7 +86,7 @@ def overview(boards: Mapping[str, pd.DataFrame], group: str, published: pd.DataF
 
 def _absent(name: str, board: pd.DataFrame) -> str:
     """Why a run has no line."""
-    groups = list(dict.fromkeys(board.group))
+    groups = [group for group in dict.fromkeys(board.group) if not group.endswith(NAMED)]
     return f"{name} has {' and '.join(groups)} only" if groups else f"{name} has no answers yet"
 
 

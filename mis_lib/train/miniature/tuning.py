@@ -1,4 +1,4 @@
-"""Tuning the tower's second end to drawings (``mis_lib.models.ends``): what is one thing in thirty-six styles comes to lie in one place.
+"""Tuning the tower's second end to drawings (``mis_lib.models.ends``): what is one thing in many styles comes to lie in one place.
 
 The tower is frozen up to block 4, whose features (40 maps of 28 x 28, "midway") are computed once. From there the end and the projector are trained
 together, so that every style and view of a thing is projected to where its plain drawings lie already; the language model needs no new
