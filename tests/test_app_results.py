@@ -195,7 +195,11 @@ def test_published_figures_are_marked_and_stand_apart(folder: Path) -> None:
 def test_answers_that_name_what_is_shown_can_be_looked_at_apart(handlers: ResultsHandlers) -> None:
     update = handlers.opened(Link(tab=Tab.RESULTS, runs=("report/v1",), split="hard, all named"))
     assert update["errors"] == "" and Link.parse(update["place"]).split == "hard, all named"
-    assert {"all", "hard", "hard, all named", "hard, not all named"} <= set(update["group"]["choices"])
+    choices = update["group"]["choices"]
+    assert choices[0] == "all" and [choice.endswith("named") for choice in choices] == sorted(
+        choice.endswith("named") for choice in choices
+    )
+    assert {"hard", "hard, all named", "hard, not all named"} <= set(choices)
     board = pd.concat([handlers.evaluations.board("report/v1"), handlers.evaluations.seen("report/v1")])
     counted = board[(board.metric == "over_refusal") & (board.variant == "mini")].set_index("group").n
     assert counted["hard"] == counted["hard, all named"] + counted["hard, not all named"] > 0

@@ -68,8 +68,8 @@ def default_runs(evaluations: Evaluations) -> list[str]:
 
 
 def groups_of(boards: Sequence[pd.DataFrame]) -> list[str]:
-    """The groups of items that some runs have rates on, all of them together first."""
-    groups = list(dict.fromkeys(group for board in boards for group in board.group))
+    """The groups of items that some runs have rates on, all of them together first, those by what an answer names last."""
+    groups = sorted(dict.fromkeys(group for board in boards for group in board.group), key=_is_by_names)
     return [ALL, *(group for group in groups if group != ALL)] if ALL in groups else groups
 
 
@@ -86,8 +86,12 @@ def overview(boards: Mapping[str, pd.DataFrame], group: str, published: pd.DataF
 
 def _absent(name: str, board: pd.DataFrame) -> str:
     """Why a run has no line."""
-    groups = [group for group in dict.fromkeys(board.group) if not group.endswith(NAMED)]
+    groups = [group for group in dict.fromkeys(board.group) if group != ALL and not _is_by_names(group)]
     return f"{name} has {' and '.join(groups)} only" if groups else f"{name} has no answers yet"
+
+
+def _is_by_names(group: str) -> bool:
+    return group.endswith(NAMED)
 
 
 @cache
