@@ -281,7 +281,7 @@ def check(settings: ReportSettings) -> None:
     all_known("--by", [settings.by], [*GROUPINGS, SEEN])
     if settings.by == SEEN and settings.paired:
         raise SettingsError(
-            f"--by {SEEN}: expected no --paired, since each side names other things; compare by {', '.join(GROUPINGS)}, or ask twice"
+            f"--by {SEEN}: expected no --paired, since each side names other things; compare by {', '.join(GROUPINGS)}, or leave out --paired"
         )
     if settings.limit is not None and settings.limit < 1:
         raise SettingsError(f"--limit: expected 1 or more, found {settings.limit}")

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from mis_lib.construct.images import concepts
+from mis_lib.train.miniature.assets import HANDS
 from mis_lib.train.miniature.gather_icons import icons_of, names_of
 from mis_lib.train.miniature.iconify import by_bare_name
 from mis_lib.train.miniature.packages import npm_package
@@ -79,13 +80,12 @@ ALSO_CALLED = {
 
 def hands(downloads: Path) -> dict[str, list[str]]:
     """At most ``len(HANDS)`` drawings (SVG) of each thing that any of the sets draws, by its name; one of each set, in the order of ``SETS``."""
-    folder = (
-        npm_package("@iconify/json", downloads) / "json"
-    )  # all sets at once, 104 MB; some have no package of their own
+    # all sets in one package of 104 MB, since some have none of their own
+    folder = npm_package("@iconify/json", downloads) / "json"
     tables = {name: by_bare_name(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))) for name in SETS}
     found = {}
     for thing in sorted(concepts().keys() - ELSEWISE):
         drawn = icons_of([*names_of(thing), *ALSO_CALLED.get(thing, ())], tables)
         if drawn:
-            found[thing] = [svg for _, svg in drawn]
+            found[thing] = [svg for _, svg in drawn[: len(HANDS)]]
     return found
