@@ -107,7 +107,10 @@ def main() -> None:
     options.add_argument("--without", nargs="+", default=(), metavar="LAYER", help="leave these out, such as o_proj")
     settings = options.parse_args()
     folder = Path(settings.name) if "/" in settings.name else ADAPTERS / settings.name
-    print(ship(settings.adapters, folder, settings.without))
+    try:
+        print(ship(settings.adapters, folder, settings.without))
+    except SettingsError as error:
+        options.error(str(error))
 
 
 if __name__ == "__main__":
