@@ -5,6 +5,7 @@ Commands that documents show are held to the verbs and flags that exist.
 pytest tests/test_documents.py
 """
 
+import importlib.resources
 import json
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from mis_lib.cli import app
 from mis_lib.commands import documents
 from mis_lib.commands.judges import KINDS
 from mis_lib.errors import DataError
+from mis_lib.verbs.model import MODULES, Stage
 from workbench.links import Tab
 
 ROOT = Path(__file__).parent.parent
@@ -91,6 +93,10 @@ def test_commands_that_are_shown_exist(path: Path) -> None:
             assert rest[0] in command.commands, f"{path.name}: mis {' '.join(words)}"
             command = command.commands[rest.pop(0)]
         known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {"--help"}
+        if "--train" in rest:  # what follows the stage goes to it
+            module = MODULES[Stage(rest[rest.index("--train") + 1])]
+            source = Path(str(importlib.resources.files("mis_lib.train.miniature"))) / f"{module}.py"
+            known |= set(re.findall(r'add_argument\(\s*"(--\w+)"', source.read_text(encoding="utf-8")))
         wanted = {word.partition("=")[0] for word in rest if word.startswith("--")}
         assert wanted <= known or "app" in words, f"{path.name}: mis {' '.join(words)}: {wanted - known}"
 
