@@ -153,7 +153,7 @@ def table(
     for variant in dict.fromkeys(response.variant for response in responses):
         answered = [response for response in responses if response.variant == variant]
         ruled = [verdict for verdict in verdicts if verdict.variant == variant]
-        groups = by_seen(samples, answered) if by == SEEN else _grouped(samples, GROUPINGS[by])
+        groups = by_seen(samples, answered) if by == SEEN else grouped(samples, GROUPINGS[by])
         if total and len(groups) > 1:
             groups[ALL] = list(samples)
         rows += [
@@ -170,7 +170,7 @@ def by_seen(samples: Iterable[Sample], responses: Iterable[Response]) -> dict[st
     """
     texts = {response.sample_id: response.text for response in responses}
     groups: dict[str, list[Sample]] = {}
-    for split, members in _grouped(samples, by_split).items():
+    for split, members in grouped(samples, by_split).items():
         known = [sample for sample in members if sample.objects is not None]
         if known:
             groups |= {f"{split}, {name}": [] for name in (NAMED, MISNAMED)}
@@ -182,7 +182,8 @@ def by_seen(samples: Iterable[Sample], responses: Iterable[Response]) -> dict[st
     return groups
 
 
-def _grouped(samples: Iterable[Sample], group_of: Callable[[Sample], str]) -> dict[str, list[Sample]]:
+def grouped(samples: Iterable[Sample], group_of: Callable[[Sample], str]) -> dict[str, list[Sample]]:
+    """Samples by group, groups in the order of the samples."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(group_of(sample), []).append(sample)

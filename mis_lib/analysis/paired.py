@@ -15,6 +15,7 @@ from mis_lib.metrics import (
     GROUPINGS,
     METRICS,
     OUTCOME_METRICS,
+    grouped,
     outcomes_of,
     pair_is_right,
     pairs_of,
@@ -132,9 +133,7 @@ def compare(
         DataError: as ``flips``.
     """
     samples, first, second = _aligned(before, after)
-    groups: dict[str, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(GROUPINGS[by](sample), []).append(sample)
+    groups = grouped(samples, GROUPINGS[by])
     if len(groups) > 1:
         groups[ALL] = samples
     rows = [

@@ -1,6 +1,6 @@
 """Drawings by other hands, for ``gather``: many sets of icons together draw what none of them draws alone.
 
-A set of icons draws few of the things, but many sets together draw most of the ordinary ones, each by a hand of its own. They come as the helper
+A set of icons draws few of the things, but many sets together draw half of them, each by a hand of its own. They come as the helper
 styles ``hand-0`` to ``hand-11``: a thing's first drawing among these sets, its second, and so on. None is a set of ``gather_icons``,
 whose pictures must stay what the eyes were not tuned to, and none is of the Noto family. For training only; nothing of them is shipped.
 """

@@ -2,7 +2,7 @@
 
     mis build --train ship runs/mini-mirage/v1/adapter runs/mini-mirage-further/v1/adapter mirage
 
-Layers that an adapter changes least can be left out (``--without o_proj down_proj``), for each costs time at every token; trained on from there, the rest makes up
+Layers that an adapter changes little can be left out (``--without o_proj down_proj``), for they cost time at every token; trained on from there, the rest makes up
 for them. Of several adapters, each trained on from the one before, the mean is shipped: it keeps what the first one still knew and the last one has forgotten
 (weights of before and after fine-tuning averaged, Wortsman et al. 2022, arXiv 2109.01903).
 """
