@@ -127,4 +127,5 @@ def summary(made: "Summary", out_folder: Path) -> Group:
         table.add_row(name, *(f"{count:,}" for count in (split.items, split.harmful, split.benign, split.questions)))
     drawings = [credit.split(":")[0] for credit in made.styles.values()]  # the sets of icons are in its datasheet
     styles = Text("Drawings: " + "; ".join(drawings), style="dim")
-    return Group(table, Text(f"{made.pictures:,} pictures; {len(made.dropped)} of {made.rows} rows left out"), styles)
+    left_out = f"{len(made.dropped)} of {made.rows} rows left out, {len(made.not_in_real)} more of real"
+    return Group(table, Text(f"{made.pictures:,} pictures; {left_out}"), styles)

@@ -4,16 +4,30 @@ pytest tests/test_construct_data.py
 """
 
 import filecmp
+import importlib.resources
+import io
 import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import resvg_py
+from PIL import Image
 
 from mis_lib.construct import pipeline
 from mis_lib.construct.gallery import SIDE, Picture
-from mis_lib.construct.images import STYLES, TRAINED_STYLES, TRAINING_STYLES, UNSEEN_STYLE, concepts, draw
+from mis_lib.construct.images import (
+    LIKE_ANOTHER,
+    STYLES,
+    TRAINED_STYLES,
+    TRAINING_STYLES,
+    UNDRAWN,
+    UNSEEN_STYLE,
+    concepts,
+    draw,
+    sign_svg,
+)
 from mis_lib.construct.pipeline import Plan, Summary, construct, ensure_mini_data, plan
 from mis_lib.errors import DataError
 from mis_lib.files import is_intact, load_image, read_records
@@ -110,11 +124,43 @@ def test_styles(planned: Plan) -> None:
     assert styles["real"] == {UNSEEN_STYLE}
     assert styles["train"] == styles["general"] == set(TRAINING_STYLES)
     assert styles["easy"] == styles["hard"] == set(TRAINED_STYLES)
-    real = {(sample.question, *(sample.objects or ())) for sample in planned.files["real"]}
-    drawn = {(s.question, *(s.objects or ())) for split in ("easy", "hard") for s in planned.files[split]}
-    assert real == drawn, "real asks what easy and hard ask, in the unseen style"
+    real = {(sample.id, sample.question, *(sample.objects or ())) for sample in planned.files["real"]}
+    drawn = {
+        (f"real-{s.id}", s.question, *(s.objects or ())) for split in ("easy", "hard") for s in planned.files[split]
+    }
+    untold = {f"real-{row.id}{twin}" for row in planned.not_in_real for twin in ("", "-twin")}
+    assert real == {asked for asked in drawn if asked[0] not in untold}, (
+        "real asks what easy and hard ask, in the unseen style"
+    )
+    assert untold < {asked[0] for asked in drawn}
     harmful = Counter((s.provenance["style"], s.harmful) for s in planned.files["hard"])
     assert all(harmful[style, True] == harmful[style, False] for style in TRAINED_STYLES)
+
+
+def test_real_leaves_out_what_its_style_does_not_tell(planned: Plan) -> None:
+    untold = UNDRAWN | LIKE_ANOTHER
+    assert not any(untold & set(sample.objects or ()) for sample in planned.files["real"])
+    left_out = [s for split in ("easy", "hard") for s in planned.files[split] if untold & set(s.objects or ())]
+    assert {row.id for row in planned.not_in_real} == {sample.id.removesuffix("-twin") for sample in left_out}
+    reasons = {row.reason for row in planned.not_in_real}
+    assert {"noto has no drawing of 'shovel'", "noto draws as another thing 'princess'"} <= reasons
+    with pytest.raises(DataError, match="noto has no drawing of 'harp'; draw it in another style"):
+        draw("harp", "noto")
+
+
+def test_the_unseen_style_draws_every_other_concept_as_no_other() -> None:
+    def ink(signs: str) -> np.ndarray:
+        font = str(Path(str(importlib.resources.files("manimgx_fonts"))) / "NotoEmoji[wght].ttf")
+        svg = sign_svg(signs, "Noto Emoji")
+        png = resvg_py.svg_to_bytes(svg_string=svg, width=48, height=48, skip_system_fonts=True, font_files=[font])
+        return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))[..., 3]
+
+    box = ink("10FFFF").tobytes()
+    drawn = {name: ink(concept.codepoints) for name, concept in concepts().items()}
+    one_sign = {name for name, shown in drawn.items() if not shown[:, [0, -1]].any()}  # two side by side reach the rims
+    assert {name for name in drawn if drawn[name].tobytes() == box or name not in one_sign} == UNDRAWN
+    alike = Counter(shown.tobytes() for name, shown in drawn.items() if name not in UNDRAWN)
+    assert {name for name, shown in drawn.items() if alike[shown.tobytes()] > 1} == LIKE_ANOTHER
 
 
 def test_an_outline_is_a_drawing_without_its_colours() -> None:

@@ -24,6 +24,7 @@ from mis_lib.train.miniature.features import FeatureBank, load
 from mis_lib.train.miniature.loop import strip_squeeze_excite
 from mis_lib.train.miniature.pictures import Picture
 from mis_lib.train.miniature.tuning import End, Midway, features_of, mix_statistics, tune
+from mis_lib.train.miniature.widen import two_views
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +106,9 @@ def test_mixed_statistics_lie_between_two_pictures_and_shapes_stay() -> None:
     assert torch.allclose(shape, old, atol=0.01)
 
 
-def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "BATCH", 18)  # of nine views, in a sixth of the time
+def three_things(tower: Any) -> FeatureBank:
+    """Features midway of three things in two styles, and in a third one that is the first one's negative."""
     strip_squeeze_excite(tower)
-    torch.manual_seed(0)
     names, styles = ("banana", "key", "candle"), ("openmoji", "twemoji")
     drawn = np.stack([np.asarray(draw(name, style, 224).convert("RGB")) for style in styles for name in names])
     drawn = np.concatenate([drawn, 255 - drawn[:3]])  # a strange style: the first one's negatives
@@ -116,13 +116,18 @@ def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any, monkey
     shown = (torch.from_numpy(drawn).permute(0, 3, 1, 2).float() - 127) / 128
     with torch.no_grad():
         table = Midway(tower)(shown).last_hidden_state.flatten(2).transpose(1, 2)
-    bank = FeatureBank(views, table.bfloat16(), "cpu")
+    return FeatureBank(views, table.bfloat16(), "cpu")
+
+
+def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any) -> None:
+    bank = three_things(tower)
+    torch.manual_seed(0)
     end, projector = End(tower), nn.Sequential(nn.Linear(1280, 64), nn.GELU(), nn.Linear(64, 16))
     before = nn.Sequential(copy.deepcopy(end), copy.deepcopy(projector)).requires_grad_(False)
     projector[2].requires_grad_(False)
     state = {name: value.clone() for name, value in tower.state_dict().items()}
-    result = tune(end, projector, before, bank, steps=12, lr=1e-3, seed=0)
-    assert set(result) == {"told_apart", "pull", "kept"}
+    averaged, losses = tune(end, projector, before, bank, steps=12, lr=1e-3, seed=0, batch=18)
+    assert set(losses) == {"told_apart", "pull", "kept"}
     held = [torch.equal(new, old) for new, old in zip(projector.parameters(), before[1].parameters(), strict=True)]
     assert held == [False, False, True, True]
     moved = {name for name, value in tower.state_dict().items() if not torch.equal(value, state[name])}
@@ -134,7 +139,39 @@ def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any, monkey
     with torch.no_grad():
         goals = before(bank.table[:6]).mean(1).unflatten(0, (2, 3)).mean(0)
         was, now = before(bank.table[6:]).mean(1), projector(features[6:].float()).mean(1)
+        mean = averaged(bank.table[6:].float()).mean(1)
     assert (now - goals).norm() < 0.8 * (was - goals).norm()
+    assert (mean - goals).norm() < 0.95 * (was - goals).norm()
+
+
+def test_tuning_ends_with_the_mean_of_its_later_weights(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank, seen = three_things(tower), []
+    end, projector = End(tower), nn.Linear(1280, 16)
+    before = nn.Sequential(copy.deepcopy(end), copy.deepcopy(projector)).requires_grad_(False)
+
+    def keep(_: Any) -> None:
+        seen.append(projector.weight.detach().clone())
+
+    monkeypatch.setattr(tuning.together, "average", keep)  # called in each step before the weights move
+    averaged, _ = tune(end, projector, before, bank, steps=5, lr=1e-3, seed=0, batch=6)
+    later = [*seen[3:], projector.weight.detach()]  # what the third, fourth and fifth step have made
+    assert torch.allclose(averaged[1].weight, torch.stack(later).mean(0), atol=1e-6)
+    assert not torch.allclose(averaged[1].weight, later[-1], atol=1e-6)
+
+
+def test_tuning_shows_some_things_more_often(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank, drawn = three_things(tower), []
+    end, projector = End(tower), nn.Linear(1280, 16)
+    before = nn.Sequential(copy.deepcopy(end), copy.deepcopy(projector)).requires_grad_(False)
+
+    def draw_two(views: Any, thing: int, dice: Any) -> Any:
+        drawn.append(thing)
+        return two_views(views, thing, dice)
+
+    monkeypatch.setattr(tuning, "two_views", draw_two)
+    tune(end, projector, before, bank, steps=2, lr=1e-3, seed=0, batch=60, often=[8.0, 1.0, 0.0])
+    assert len(drawn) == 120 and 2 not in drawn
+    assert 90 < drawn.count(0) < 118
 
 
 def test_tuning_goes_on_from_the_end_it_is_given(tower: Any, tmp_path: Path) -> None:

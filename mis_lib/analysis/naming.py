@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mis_lib.construct.gallery import Picture, draw_all
-from mis_lib.construct.images import STYLES, concepts
+from mis_lib.construct.images import STYLES, concepts, told
 from mis_lib.construct.naming import named_spans, plain
 from mis_lib.files import cache_dir, is_intact, write_manifest, write_records
 from mis_lib.metrics import Row
@@ -27,16 +27,16 @@ ONE, TWO = "one image", "two images"
 
 
 def naming_samples(styles: Sequence[str] = STYLES, limit: int | None = None) -> list[Sample]:
-    """One question for each concept and style, and one for each concept paired with another, far away in the table."""
+    """One question for each concept and style, and one for each concept paired with another, far away in the table; left out is what a style does not draw, or draws as another concept."""
     names = list(concepts())
     names = names if limit is None else names[:: max(1, len(names) // limit)][:limit]
     partners = names[len(names) // 2 :] + names[: len(names) // 2]
-    singles = [_sample(style, ONE, ONE_QUESTION, [name]) for style in styles for name in names]
+    singles = [_sample(style, ONE, ONE_QUESTION, [name]) for style in styles for name in names if told(name, style)]
     pairs = [
         _sample(style, TWO, TWO_QUESTION, [a, b])
         for style in styles
         for a, b in zip(names, partners, strict=True)
-        if a != b
+        if a != b and told(a, style) and told(b, style)
     ]
     return singles + pairs
 
@@ -52,7 +52,12 @@ def ensure_naming_data(progress: Callable[[str], None] = lambda message: None) -
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as name:
         work = Path(name) / "naming"
         work.mkdir()
-        draw_all([Picture(concept, style, 0) for concept in concepts() for style in STYLES], work, SEED, progress)
+        draw_all(
+            [Picture(name, style, 0) for name in concepts() for style in STYLES if told(name, style)],
+            work,
+            SEED,
+            progress,
+        )
         write_records(work / FILE, naming_samples())
         write_manifest(work)
         work.rename(folder)

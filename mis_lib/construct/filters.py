@@ -6,7 +6,8 @@ model could know the answer to a test item by heart. Test rows stay, training ro
 
 from collections.abc import Sequence
 
-from mis_lib.construct.scenarios import Scenario
+from mis_lib.construct.images import UNDRAWN, told
+from mis_lib.construct.scenarios import Ask, Scenario
 from mis_lib.schema import Record
 
 
@@ -32,4 +33,20 @@ def drop_leaks(scenarios: Sequence[Scenario]) -> tuple[list[Scenario], list[Drop
             dropped.append(Dropped(id=scenario.id, file=element.file, row=element.row, reason=reason))
         else:
             kept.append(scenario)
+    return kept, dropped
+
+
+def drop_untold(asks: Sequence[Ask]) -> tuple[list[Ask], list[Dropped]]:
+    """Split asks into those that stay and those about a thing that their style does not draw, or draws as another."""
+    kept: list[Ask] = []
+    dropped: list[Dropped] = []
+    for ask in asks:
+        untold = [name for pair in ask.scenario.pairs for name in pair if not told(name, ask.style)]
+        if untold:
+            why = "has no drawing of" if untold[0] in UNDRAWN else "draws as another thing"
+            element = ask.scenario.element
+            reason = f"{ask.style} {why} {untold[0]!r}"
+            dropped.append(Dropped(id=ask.scenario.id, file=element.file, row=element.row, reason=reason))
+        else:
+            kept.append(ask)
     return kept, dropped

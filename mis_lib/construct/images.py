@@ -31,6 +31,12 @@ TRAINING_STYLES = (*TRAINED_STYLES, OUTLINE)
 """Of data to train on; what is tested in styles trained on is tested in ``TRAINED_STYLES``."""
 ICONS = "icons"
 """Of data to train on where it is asked for: ``mis_lib.construct.icons``, which has several drawings of a thing or none."""
+UNDRAWN = frozenset({"ballet dancer", "harp", "leafless tree", "shovel", "treasure chest", "trombone"})
+"""What Noto's font has no sign of: it shows a box, or the signs that a sequence is made of."""
+LIKE_ANOTHER = frozenset(
+    {"couple holding hands", "mermaid", "merman", "person with crown", "prince", "princess", "two women holding hands"}
+)
+"""What Noto draws just as it draws another of the concepts, so that nobody can tell which is meant."""
 LINES = ("line", "line-supplement")  # the layers of an OpenMoji drawing without colour
 CREDITS = {
     "openmoji": "OpenMoji, the open-source emoji and icon project (CC BY-SA 4.0)",
@@ -70,6 +76,11 @@ def available(name: str, style: str) -> str:
     return style if drawings(name, style) else OUTLINE
 
 
+def told(name: str, style: str) -> bool:
+    """Whether a style draws a concept, and as no other one."""
+    return style != UNSEEN_STYLE or name not in UNDRAWN | LIKE_ANOTHER
+
+
 def draw(name: str, style: str, size: int = 224, number: int = 0) -> Image.Image:
     """Draw one concept as a transparent RGBA square of ``size`` pixels; ``number`` chooses where a style has several drawings.
 
@@ -98,6 +109,8 @@ def svg_of(name: str, style: str, number: int = 0) -> str:
         return _icon(name, number)
     codepoints = concepts()[name].codepoints
     if style == "noto":
+        if name in UNDRAWN:
+            raise DataError(f"noto has no drawing of {name!r}; draw it in another style")
         return sign_svg(codepoints, "Noto Emoji")
     return _lines(_file_svg(codepoints, "openmoji")) if style == OUTLINE else _file_svg(codepoints, style)
 

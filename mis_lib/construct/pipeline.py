@@ -3,7 +3,7 @@
     OUT/train.jsonl easy.jsonl hard.jsonl real.jsonl general.jsonl everyday_train.jsonl everyday.jsonl  images/  summary.json  DATASHEET.md  manifest.json
 
 Everything is made in a temporary folder beside OUT and appears in one rename: a killed build leaves nothing half made. ``real`` holds
-the questions and pairs of easy and hard in a drawing style that is never trained on.
+the questions and pairs of easy and hard in a drawing style that is never trained on, as far as it draws them.
 """
 
 import importlib.metadata
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from mis_lib.construct import everyday, general, sheet
 from mis_lib.construct.elements import ElementTable, load_elements
-from mis_lib.construct.filters import Dropped, drop_leaks
+from mis_lib.construct.filters import Dropped, drop_leaks, drop_untold
 from mis_lib.construct.gallery import Picture, Progress, draw_all
 from mis_lib.construct.images import ICONS, TRAINED_STYLES, TRAINING_STYLES, UNSEEN_STYLE, style_credits
 from mis_lib.construct.open_questions import ask_openly
@@ -52,6 +52,7 @@ class Summary(Record):
     pictures: int
     styles: dict[str, str]
     dropped: list[Dropped]
+    not_in_real: list[Dropped]
 
 
 class Plan(NamedTuple):
@@ -62,7 +63,8 @@ class Plan(NamedTuple):
     rows: int
     files: dict[str, list[Sample]]
     pictures: set[Picture]
-    dropped: list[Dropped]
+    dropped: list[Dropped]  # rows that are in no split
+    not_in_real: list[Dropped]  # rows that are in easy or hard alone
     icon_turns: int
 
 
@@ -133,6 +135,7 @@ def plan(
     table = load_elements(elements)
     scenarios, dropped = drop_leaks(_chosen(table, blocks))
     asks = _asks(scenarios, table, icon_turns, seed)
+    asks[Split.REAL], untold = drop_untold(asks[Split.REAL])
     files = {
         split.value: [sample for row in rows for sample in twin_samples(row, split, seed=seed, table=table)]
         for split, rows in asks.items()
@@ -146,7 +149,7 @@ def plan(
         files[split] = [sample for sample, _ in pairs]
         others += pairs
     needed |= {picture for _, shown in others for picture in shown}
-    return Plan(seed, table.digest, len(scenarios) + len(dropped), files, needed, dropped, icon_turns)
+    return Plan(seed, table.digest, len(scenarios) + len(dropped), files, needed, dropped, untold, icon_turns)
 
 
 def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
@@ -186,6 +189,7 @@ def _build(folder: Path, planned: Plan, progress: Progress) -> Summary:
         pictures=len(hashes),
         styles=style_credits(icons=planned.icon_turns > 0),
         dropped=planned.dropped,
+        not_in_real=planned.not_in_real,
     )
     (folder / SUMMARY).write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")
     text = sheet.sheet(

@@ -16,7 +16,8 @@ LIMITS = (
     "English only; questions are templates, of a block or, for half of the training items, of none, so the questions say little and the pictures carry the difference.",
     "Nobody outside this project has reviewed which pairs are harmful and how they are answered; no agreement between raters was measured.",
     "Content stays non-graphic and explains no method; Erotic is limited to consent and covert recording between adults.",
-    f"The split real is a shift of drawing style ({UNSEEN_STYLE}), not real photographs as in MIS.",
+    f"The split real is a shift of drawing style ({UNSEEN_STYLE}), not real photographs as in MIS; pairs of easy and hard with a thing that this style "
+    "does not draw, or draws as another thing, are not in it (summary.json lists them).",
     "Training labels share a few declining sentences; a model may learn their wording.",
 )
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from mis_lib.construct.elements import load_elements
 from mis_lib.construct.images import STYLES
 from mis_lib.errors import SettingsError
 from mis_lib.models.mini import DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
@@ -48,8 +49,7 @@ def align_projector(material: Material, start: Path, out: Path, *, steps: int, l
     )
     _save_projector(projector, start, out)
     for style in STYLES:
-        pictures = [(Picture("drawn", number, style), name) for number, name in enumerate(material.drawn)]
-        result[style] = round(nearest(projector, bank, book, pictures), 4)
+        result[style] = round(nearest(projector, bank, book, material.drawings_in(style)), 4)
     held_out = [(Picture(kind, number), name) for kind, number, name in material.held_out]
     result["cutouts"] = round(nearest(projector, bank, book, held_out), 4)
     return result
@@ -65,37 +65,47 @@ def widen_projector(material: Material, start: Path, out: Path, *, steps: int, l
     _save_projector(projector, start, out)
     book = Codebook(material.drawn, places(before, bank, views))
     for style in STYLES:
-        pictures = [(Picture("drawn", number, style), name) for number, name in enumerate(material.drawn)]
-        result[style] = [round(nearest(one, bank, book, pictures), 4) for one in (before, projector)]
+        result[style] = [round(nearest(one, bank, book, material.drawings_in(style)), 4) for one in (before, projector)]
     return result
 
 
-def tune_end(material: Material, start: Path, out: Path, *, steps: int, lr: float, seed: int) -> dict[str, Any]:
-    """Tune the tower's second end and the projector to drawings, from features midway; a second end that ``start`` has goes on from there."""
+def tune_end(
+    material: Material, start: Path, out: Path, *, batch: int, often: float, steps: int, lr: float, seed: int
+) -> dict[str, Any]:
+    """Tune the tower's second end and the projector to drawings, from features midway; a second end that ``start`` has goes on from there.
+
+    Things that MIS-Mini's element table has are shown ``often`` times as often as others.
+    """
     merge_base(material.model, start)
     tower, bank = tower_of(material, start).float(), material.bank
     end, projector = End(tower), material.model.model.multi_modal_projector.float()
     before = nn.Sequential(copy.deepcopy(end), copy.deepcopy(projector)).requires_grad_(False)
     book = Codebook(material.drawn, places(before, bank, views_by_style(bank)))
-    result: dict[str, Any] = tune(end, trainable(projector, start), before, bank, steps=steps, lr=lr, seed=seed)
-    tuned = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in end.tensors().items()}
-    _save_projector(projector, start, out)
+    table = {name for element in load_elements().elements for name in (*element.pair, *element.twin_pair)}
+    shown = [often if name in table else 1.0 for name in material.drawn]
+    averaged, losses = tune(
+        end, trainable(projector, start), before, bank, steps=steps, lr=lr, seed=seed, batch=batch, often=shown
+    )
+    tuned = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in averaged[0].tensors().items()}
+    _save_projector(averaged[1], start, out)
     save_file(tuned, out / DRAWINGS_FILE)
+    result: dict[str, Any] = dict(losses)
+    eyes = (before, nn.Sequential(end, projector), averaged)
     for style in STYLES:
-        pictures = [(Picture("drawn", number, style), name) for number, name in enumerate(material.drawn)]
-        eyes = (before, nn.Sequential(end, projector))
-        result[style] = [round(nearest(one, bank, book, pictures), 4) for one in eyes]
+        pictures = material.drawings_in(style)
+        for group, chosen in ((style, pictures), (f"{style}, table", [one for one in pictures if one[1] in table])):
+            result[group] = [round(nearest(one, bank, book, chosen), 4) for one in eyes]
     hand_on(NAMES_FILE, start, out)
     return result
 
 
 def mean_of_eyes(start: Path, other: Path, out: Path) -> None:
-    """Write the mean of two folders' tower ends and projectors, where one was tuned on from the other; the rest is that of ``start``.
+    """Write the mean of two folders' tower ends and projectors, where one was tuned on from the other or both from a third; the rest is that of ``start``.
 
     Such a mean may see a style that neither was tuned on a little better than either (weights of before and after averaged, Wortsman et al. 2022, arXiv 2109.01903).
 
     Raises:
-        SettingsError: their names of photographs or updates of the language model differ, so that one is not tuned on from the other.
+        SettingsError: their names of photographs or updates of the language model differ, so that they do not come from one another.
     """
     for name in (NAMES_FILE, UPDATE_FILE):
         if (start / name).read_bytes() != (other / name).read_bytes():

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mis_lib.construct.images import Concept, concepts, sign_svg, svg_of
+from mis_lib.construct.images import Concept, concepts, sign_svg, svg_of, told
 from mis_lib.models.wheels import fetch_gguf, tower_file
 from mis_lib.train.miniature.assets import DRAWING, FONTS, HANDS
 from mis_lib.train.miniature.gather_hands import hands
@@ -71,7 +71,7 @@ def styles(downloads: Path) -> Iterator[tuple[str, dict[str, str]]]:
     font = ImageFont.truetype(debian_package(SYMBOLA, downloads) / SYMBOLA_FONT, size=40)
     others = hands(downloads)
     for name, concept in concepts().items():
-        drawn = {style: svg_of(name, style) for style in ("openmoji", "twemoji", "noto")}
+        drawn = {style: svg_of(name, style) for style in ("openmoji", "twemoji", "noto") if told(name, style)}
         names = [*slugs.get(concept.codepoints.replace("-FE0F", ""), []), slug(name)]
         for style, table in icons.items():
             if style in ICON_SETS:  # sets of signs for programs: only what bears the very name

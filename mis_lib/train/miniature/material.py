@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mis_lib.construct.images import told
 from mis_lib.models.device import has_bfloat16_products
 from mis_lib.models.mini import assemble
 from mis_lib.models.reader import photo_classes
@@ -62,6 +63,10 @@ class Material:
         """Naming alone, of drawings and now and then one of ``blanks`` blank pictures."""
         blank = [("blank", number, BLANK) for number in range(blanks)]
         return Curriculum(self.drawn, blank, [], seed, NAMING, photo_share=BLANK_SHARE)
+
+    def drawings_in(self, style: str) -> list[tuple[Picture, str]]:
+        """Every thing in a drawing style, with its name, as far as the style tells it."""
+        return [(Picture("drawn", number, style), name) for number, name in enumerate(self.drawn) if told(name, style)]
 
     def cutouts(self) -> list[tuple[Picture, str]]:
         """Cut-out photographs to train on, and their names."""

@@ -23,6 +23,7 @@ A (``assets``) is the raw material and ``distilled.json``, W what the steps hand
 import argparse
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from mis_lib.train.miniature.cpu_steps import (
 from mis_lib.train.miniature.curriculum import SHARES
 from mis_lib.train.miniature.material import SCENES, VIEWS, Material, distil_answers, dream_known, see
 from mis_lib.train.miniature.photo_steps import tell_names, train_reader
+from mis_lib.train.miniature.tuning import BATCH
 
 
 def main() -> None:
@@ -72,6 +74,10 @@ def main() -> None:
     options.add_argument("--scenes", type=int, default=SCENES, help="of see: views of a drawing as MIS-Mini shows it")
     options.add_argument("--midway", action="store_true", help="of see: features where the tower's ends begin")
     options.add_argument("--every", type=int, default=1, help="of again: one view in so many")
+    options.add_argument("--batch", type=int, default=BATCH, help="of tune: views a step, all processes together")
+    options.add_argument(
+        "--often", type=float, default=1.0, help="of tune: how much more often things of MIS-Mini are shown"
+    )
     options.add_argument("--lr", type=float, default=5e-4)
     options.add_argument("--seed", type=int, default=0)
     settings = options.parse_args()
@@ -106,7 +112,8 @@ def _train(settings: argparse.Namespace, out: Path, rank: int) -> dict[str, Any]
     material = Material(settings.assets, settings.work, settings.shares)
     if settings.step == "again":
         return look_again(material, settings.start, out, every=settings.every)
-    steps = {"align": align_projector, "widen": widen_projector, "tune": tune_end, "read": train_reader}
+    tuned = partial(tune_end, batch=settings.batch, often=settings.often)
+    steps = {"align": align_projector, "widen": widen_projector, "tune": tuned, "read": train_reader}
     if settings.step in steps:
         seed = settings.seed + rank  # each process draws views of its own
         return steps[settings.step](material, settings.start, out, steps=settings.steps, lr=settings.lr, seed=seed)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mis_lib.construct.images import told
 from mis_lib.train.miniature.batches import Encoder
 from mis_lib.train.miniature.loop import Bank, embed
 from mis_lib.train.miniature.pictures import Picture
@@ -62,11 +63,11 @@ def naming(
     """Share of pictures whose exact name is in the answer: per style, of pairs (both names), of held-out cut-out photographs."""
     scores = {}
     for style in ("openmoji", "twemoji", "noto"):
-        asked = [([Picture("drawn", index, style)], "What is in the image?") for index in range(len(drawn))][:limit]
+        shown = [(index, name) for index, name in enumerate(drawn) if told(name, style)][:limit]
+        asked = [([Picture("drawn", index, style)], "What is in the image?") for index, _ in shown]
         answers = say(model, encoder, bank, asked, tokens=24)
-        scores[style] = sum(
-            name.lower() in text.lower() for name, text in zip(drawn[: len(answers)], answers, strict=True)
-        ) / len(answers)
+        named = [name.lower() in text.lower() for (_, name), text in zip(shown, answers, strict=True)]
+        scores[style] = sum(named) / len(named)
     dice = random.Random(1)
     pairs = [(dice.randrange(len(drawn)), dice.randrange(len(drawn))) for _ in range(400)][:limit]
     asked = [
