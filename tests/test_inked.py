@@ -73,7 +73,20 @@ def test_light_and_shade_are_left_out_and_lines_are_as_wide_in_a_part_that_is_sc
     assert float(larger.get("stroke-width", 0)) == pytest.approx(0.5)
 
 
-def test_every_coloured_style_is_inked_with_both_pens_as_ink_on_nothing(tmp_path: Path) -> None:
+def test_a_free_pen_fills_some_shapes_the_other_way() -> None:
+    body = "".join(
+        f'<rect x="{at}" width="1" height="1" fill="{fill}"/>' for fill in ("#fff", "#000") for at in range(60)
+    )
+    pen = Pen(0.05, 0.3, 0.25)
+    fills = [shape.get("fill") for shape in shapes(body, pen)]
+    assert fills == [shape.get("fill") for shape in shapes(body, pen)], "the lot follows from the drawing"
+    light, dark = fills[:60], fills[60:]
+    assert 5 < light.count("#000") < 28 and 5 < dark.count("#fff") < 28
+    assert [shape.get("fill") for shape in shapes(body)] == ["#fff"] * 60 + ["#000"] * 60
+    assert shapes('<rect width="9" height="9" fill="none"/>', Pen(0.05, 0.3, 1.0))[0].get("fill") == "none"
+
+
+def test_every_coloured_style_is_inked_with_every_pen_as_ink_on_nothing(tmp_path: Path) -> None:
     drawn = {style: svg_of("axe", style) for style in ("openmoji", "twemoji")}
     (tmp_path / "styles.json.xz").write_bytes(lzma.compress(json.dumps({"axe": drawn}).encode()))
     drawings, _ = load_drawings(tmp_path)

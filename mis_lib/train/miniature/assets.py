@@ -58,7 +58,7 @@ COLOURED = (
     "fxemoji",
     "streamline-emojis",
 )
-PENS = {"fine": Pen(0.018, 0.3), "bold": Pen(0.032, 0.45), "brush": Pen(0.05, 0.2)}
+PENS = {"fine": Pen(0.018, 0.3), "bold": Pen(0.032, 0.45), "brush": Pen(0.05, 0.2), "free": Pen(0.026, 0.5, 0.25)}
 INKED = {f"{style}-{pen}": (style, pen) for style in COLOURED for pen in PENS}
 """Styles made of others (``inked``): whose drawings, with which pen."""
 ALL_STYLES = (*STYLES, *INKED)

@@ -83,14 +83,14 @@ def tune_end(
     book = Codebook(material.drawn, places(before, bank, views_by_style(bank)))
     table = {name for element in load_elements().elements for name in (*element.pair, *element.twin_pair)}
     shown = [often if name in table else 1.0 for name in material.drawn]
-    averaged, losses = tune(
+    mean_end, mean_projector, losses = tune(
         end, trainable(projector, start), before, bank, steps=steps, lr=lr, seed=seed, batch=batch, often=shown
     )
-    tuned = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in averaged[0].tensors().items()}
-    _save_projector(averaged[1], start, out)
+    tuned = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in mean_end.tensors().items()}
+    _save_projector(mean_projector, start, out)
     save_file(tuned, out / DRAWINGS_FILE)
     result: dict[str, Any] = dict(losses)
-    eyes = (before, nn.Sequential(end, projector), averaged)
+    eyes = (before, nn.Sequential(end, projector), nn.Sequential(mean_end, mean_projector))
     for style in STYLES:
         pictures = material.drawings_in(style)
         for group, chosen in ((style, pictures), (f"{style}, table", [one for one in pictures if one[1] in table])):

@@ -5,6 +5,7 @@ stroked in black and filled with paper or ink they make what a pen would, which 
 """
 
 import math
+import random
 import re
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -19,10 +20,14 @@ UNKNOWN = 0.6  # brightness of a paint that cannot be told
 
 
 class Pen(NamedTuple):
-    """How to draw: the line's width in that of the drawing, and the brightness (0 to 1) below which a shape is filled with ink."""
+    """How to draw: the line's width in that of the drawing, and the brightness (0 to 1) below which a shape is filled with ink.
+
+    Hands differ in what they make dark: ``whim`` is the share of shapes that are filled the other way, by a lot that follows from the drawing.
+    """
 
     width: float
     dark: float
+    whim: float = 0.0
 
 
 def inked(svg: str, pen: Pen) -> str:
@@ -34,7 +39,7 @@ def inked(svg: str, pen: Pen) -> str:
     root = ElementTree.fromstring(svg)
     left, top, width, height = _frame(root)
     line = pen.width * max(width, height)
-    gradients = _gradients(root)
+    gradients, dice = _gradients(root), random.Random(svg)
 
     def go(element: ElementTree.Element, fill: str, opacity: float) -> None:
         looks = _looks(element)
@@ -45,7 +50,8 @@ def inked(svg: str, pen: Pen) -> str:
         for key in LOOKS:
             element.attrib.pop(key, None)
         if tag in SHAPES:
-            element.attrib |= _drawn(fill, line / _scale(element), pen.dark, gradients)
+            dark = (_brightness(fill, gradients) < pen.dark) != (dice.random() < pen.whim)
+            element.attrib |= _drawn(fill, line / _scale(element), dark=dark)
             if opacity * float(looks.get("fill-opacity", 1)) < FAINT and fill != "none":
                 element.set("display", "none")
         for child in element:
@@ -58,8 +64,8 @@ def inked(svg: str, pen: Pen) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _drawn(fill: str, line: float, dark: float, gradients: dict[str, float]) -> dict[str, str]:
-    ground = "none" if fill in ("none", "transparent") else "#000" if _brightness(fill, gradients) < dark else "#fff"
+def _drawn(fill: str, line: float, *, dark: bool) -> dict[str, str]:
+    ground = "none" if fill in ("none", "transparent") else "#000" if dark else "#fff"
     ends = {"stroke-linejoin": "round", "stroke-linecap": "round"}
     return {"fill": ground, "stroke": "#000", "stroke-width": f"{line:.4g}", **ends}
 

@@ -8,7 +8,7 @@ training. Features of two pictures swap their statistics on the way (MixStyle, Z
 import random
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -92,7 +92,7 @@ def tune(
     seed: int,
     batch: int = BATCH,
     often: Sequence[float] | None = None,
-) -> tuple[nn.Sequential, dict[str, float]]:
+) -> tuple[End, nn.Module, dict[str, float]]:
     """Train ``end`` and ``projector`` (float32) in place.
 
     Args:
@@ -107,8 +107,8 @@ def tune(
         often: how often each thing is shown, in relation to the others (all alike).
 
     Returns:
-        End and projector, one after the other, with weights averaged over the steps behind ``SETTLED`` of them, which see a style that nobody
-        tuned to better than the last ones (Cha et al. 2021, arXiv 2102.08604); and mean losses of the last 100 steps.
+        End and projector with weights averaged over the steps behind ``SETTLED`` of them, which see a style that nobody tuned to better than
+        the last ones (Cha et al. 2021, arXiv 2102.08604); and mean losses of the last 100 steps.
     """
     dice, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     views = views_by_style(bank)
@@ -147,7 +147,8 @@ def tune(
         history.append([float(value.detach()) for value in (told_apart, pull, kept)])
         if step % 100 == 99:
             print({"step": step + 1, **last_losses(history)}, flush=True)
-    return averaged.module, last_losses(history)
+    mean_end, mean_projector = cast(nn.Sequential, averaged.module)
+    return cast(End, mean_end), mean_projector, last_losses(history)
 
 
 @torch.no_grad()
