@@ -230,8 +230,9 @@ def base_folder(folder: Path, value: float, *, names: float = 1.0) -> Path:
 def test_the_mean_of_two_ends_lies_in_the_middle_and_the_rest_is_the_firsts(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    mean_of_eyes(base_folder(tmp_path / "b", 1.0), base_folder(tmp_path / "c", 2.0), out)
+    others = [base_folder(tmp_path / "c", 2.0), base_folder(tmp_path / "e", 6.0)]
+    mean_of_eyes(base_folder(tmp_path / "b", 1.0), others, out)
     found = {name: float(load_file(out / name)["one"]) for name in BASE_FILES}
-    assert found == {DRAWINGS_FILE: 1.5, PROJECTOR_FILE: 1.5, NAMES_FILE: 1.0, UPDATE_FILE: 1.0}
-    with pytest.raises(SettingsError, match=r"names\.safetensors: expected that of"):
-        mean_of_eyes(tmp_path / "b", base_folder(tmp_path / "d", 2.0, names=3.0), out)
+    assert found == {DRAWINGS_FILE: 3.0, PROJECTOR_FILE: 3.0, NAMES_FILE: 1.0, UPDATE_FILE: 1.0}
+    with pytest.raises(SettingsError, match=r"d/names\.safetensors: expected that of"):
+        mean_of_eyes(tmp_path / "b", [tmp_path / "c", base_folder(tmp_path / "d", 2.0, names=3.0)], out)

@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,23 +99,24 @@ def tune_end(
     return result
 
 
-def mean_of_eyes(start: Path, other: Path, out: Path) -> None:
-    """Write the mean of two folders' tower ends and projectors, where one was tuned on from the other or both from a third; the rest is that of ``start``.
+def mean_of_eyes(start: Path, others: Sequence[Path], out: Path) -> None:
+    """Write the mean of several folders' tower ends and projectors, tuned on from one another or from one that went before; the rest is that of ``start``.
 
-    Such a mean may see a style that neither was tuned on a little better than either (weights of before and after averaged, Wortsman et al. 2022, arXiv 2109.01903).
+    Such a mean may see a style that none was tuned on a little better than any (weights of before and after averaged, Wortsman et al. 2022, arXiv 2109.01903).
 
     Raises:
         SettingsError: their names of photographs or updates of the language model differ, so that they do not come from one another.
     """
     for name in (NAMES_FILE, UPDATE_FILE):
-        if (start / name).read_bytes() != (other / name).read_bytes():
-            raise SettingsError(
-                f"{other / name}: expected that of {start}, found another; a mean takes two ends of one run"
-            )
+        for other in others:
+            if (start / name).read_bytes() != (other / name).read_bytes():
+                raise SettingsError(
+                    f"{other / name}: expected that of {start}, found another; a mean takes ends that come from one another"
+                )
         hand_on(name, start, out)
     for name in (DRAWINGS_FILE, PROJECTOR_FILE):
-        one, two = load_file(start / name), load_file(other / name)
-        mean = {key: ((one[key].float() + two[key].float()) / 2).to(torch.bfloat16) for key in one}
+        parts = [load_file(folder / name) for folder in (start, *others)]
+        mean = {key: torch.stack([part[key].float() for part in parts]).mean(0).to(torch.bfloat16) for key in parts[0]}
         save_file(mean, out / name)
 
 

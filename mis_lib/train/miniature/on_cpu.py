@@ -7,7 +7,7 @@
     python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 3600
     python -m mis_lib.train.miniature.on_cpu widen   --assets A --work W --start B      the projector alone: other styles, where it lies already
     python -m mis_lib.train.miniature.on_cpu tune    --assets A --work M --start B --out W      the tower's second end; M from ``see --midway``
-    python -m mis_lib.train.miniature.on_cpu mean    --assets A --work W --start B --other W --out V      of two ends, one tuned on from the other
+    python -m mis_lib.train.miniature.on_cpu mean    --assets A --work W --start B --other W X --out V      of ends that were tuned on from one another
     python -m mis_lib.train.miniature.on_cpu again   --assets A --work M --start W --out W      what the tuned end makes of every picture
     python -m mis_lib.train.miniature.on_cpu eyes    --assets A --work W --start B      the projector alone, with the language model in the loop
     python -m mis_lib.train.miniature.on_cpu read    --assets A --work W --start B      names that the tower's classifier sees; after everything else
@@ -57,7 +57,7 @@ def main() -> None:
     options.add_argument("--assets", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--start", type=Path, help="folder with projector.safetensors and update.safetensors")
-    options.add_argument("--other", type=Path, help="of mean: the second of such folders")
+    options.add_argument("--other", type=Path, nargs="+", help="of mean: more such folders")
     options.add_argument("--out", type=Path, help="default: the work folder")
     options.add_argument("--seconds", type=float, default=720)
     options.add_argument("--steps", type=int, default=900, help="of align, widen, tune and read")
