@@ -227,7 +227,7 @@ def base_folder(folder: Path, value: float, *, names: float = 1.0) -> Path:
     return folder
 
 
-def test_the_mean_of_two_ends_lies_in_the_middle_and_the_rest_is_the_firsts(tmp_path: Path) -> None:
+def test_the_mean_of_ends_lies_between_them_and_the_rest_is_the_firsts(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     others = [base_folder(tmp_path / "c", 2.0), base_folder(tmp_path / "e", 6.0)]
