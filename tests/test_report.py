@@ -19,6 +19,7 @@ from mis_lib.cli import app
 from mis_lib.commands import report as command
 from mis_lib.commands.report import ReportSettings, evaluate, report_rows
 from mis_lib.configs import GenerationSettings, TableFormat
+from mis_lib.construct.images import STYLES, concepts, told
 from mis_lib.construct.labels import perceive
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import read_records
@@ -277,9 +278,15 @@ class TestNaming:
     def test_samples_cover_every_concept_in_every_style(self) -> None:
         samples = naming_samples()
         singles = [sample for sample in samples if sample.category == ONE]
-        assert len(singles) == 3 * len({sample.objects[0] for sample in singles if sample.objects})
-        assert len(samples) == 2 * len(singles)
-        assert len({sample.id for sample in samples}) == len(samples)
+        asked = {(sample.split, *(sample.objects or ())) for sample in singles}
+        assert asked == {(style, name) for style in STYLES for name in concepts() if told(name, style)}
+        pairs = [sample for sample in samples if sample.category == TWO]
+        for style in STYLES:
+            shown = [name for sample in pairs if sample.split == style for name in sample.objects or ()]
+            assert all(told(name, style) for name in shown)
+            untold = sum(not told(name, style) for name in concepts())
+            assert len(concepts()) - 2 * untold <= len(shown) / 2 <= len(concepts()) - untold
+        assert len({sample.id for sample in samples}) == len(samples) == len(singles) + len(pairs)
 
     @pytest.mark.parametrize(
         ("text", "right"),
