@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import resvg_py
 from PIL import Image
+from rich.console import Console
 
+from mis_lib import console
 from mis_lib.construct import pipeline
 from mis_lib.construct.gallery import SIDE, Picture
 from mis_lib.construct.images import (
@@ -225,6 +227,15 @@ def test_the_summary_counts_what_is_there(small: tuple[Path, Summary]) -> None:
         in_categories = sum(count for subs in counts.categories.values() for count in subs.values())
         assert in_categories == (counts.items if split in SAFETY_SPLITS else 0)
     assert is_intact(folder)
+
+
+def test_what_was_left_out_is_counted_on_the_screen(small: tuple[Path, Summary], planned: Plan) -> None:
+    found = small[1].model_copy(
+        update={"dropped": planned.dropped, "not_in_real": planned.not_in_real, "rows": planned.rows}
+    )
+    screen = Console(width=160, record=True, file=io.StringIO())
+    screen.print(console.summary(found, small[0]))
+    assert f"{len(planned.dropped)} of {planned.rows} rows left out, 11 more of real" in screen.export_text()
 
 
 def test_an_earlier_build_is_replaced_and_nothing_else(small: tuple[Path, Summary], tmp_path: Path) -> None:
