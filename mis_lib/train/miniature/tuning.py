@@ -120,7 +120,8 @@ def tune(
     fitted = [value for value in projector.parameters() if value.requires_grad]
     groups = [{"params": tuned, "rate": lr}, {"params": fitted, "rate": FASTER * lr}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.02)
-    averaged = AveragedModel(nn.Sequential(end, projector))
+    eyes = nn.Sequential(end, projector)
+    averaged = AveragedModel(eyes)
     batch = together.part(batch)
     number_kept = min(batch // KEPT, len(plain))
     history = []
@@ -143,7 +144,7 @@ def tune(
         together.average([*tuned, *fitted])
         optimizer.step()
         if step >= SETTLED * steps:
-            averaged.update_parameters(nn.Sequential(end, projector))
+            averaged.update_parameters(eyes)
         history.append([float(value.detach()) for value in (told_apart, pull, kept)])
         if step % 100 == 99:
             print({"step": step + 1, **last_losses(history)}, flush=True)
