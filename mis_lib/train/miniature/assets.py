@@ -24,6 +24,8 @@ from mis_lib.train.miniature.inked import Pen, inked
 DRAWING = 160  # pixels: what an augmented 224-pixel picture shows of a drawing is never sharper
 HANDS = tuple(f"hand-{number}" for number in range(12))
 """A thing's drawings by hands that draw few things (``gather_hands``)."""
+BITMAPS = ("unifont", "unifont-pen")
+"""Drawings of 16 by 16 points (``gather_bitmaps``)."""
 STYLES = (
     "openmoji",
     "twemoji",
@@ -46,6 +48,7 @@ STYLES = (
     "icon-park-outline",
     "hugeicons",
     "fa6-solid",
+    *BITMAPS,
     *HANDS,
 )
 COLOURED = (

@@ -1,7 +1,7 @@
 """Fetching the raw material of training into one folder, once: ``python -m mis_lib.train.miniature.gather FOLDER``.
 
 Needs pip, npm and apt-get (Debian or a relative), and the extra ``train``. Helper styles come from npm packages of emoji and icon sets and from
-Debian's ``fonts-symbola``, cut-out photographs from ``tuxpaint-stamps-default`` (GPL-2; used for training only, never shipped). Sets of the
+Debian's ``fonts-symbola`` and ``fonts-unifont``, cut-out photographs from ``tuxpaint-stamps-default`` (GPL-2; used for training only, never shipped). Sets of the
 Noto family are left out, since Noto Emoji is the style that a model must not have seen. Downloads go into FOLDER/downloads and are not
 fetched twice.
 """
@@ -19,9 +19,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mis_lib.construct.images import Concept, concepts, sign_svg, svg_of, told
+from mis_lib.construct.images import concepts, sign_svg, svg_of, told
 from mis_lib.models.wheels import fetch_gguf, tower_file
-from mis_lib.train.miniature.assets import DRAWING, FONTS, HANDS
+from mis_lib.train.miniature.assets import BITMAPS, DRAWING, FONTS, HANDS
+from mis_lib.train.miniature.gather_bitmaps import bitmap, bitmap_fonts, pen_svg, squares_svg
+from mis_lib.train.miniature.gather_forms import black_svg, drawn_forms
 from mis_lib.train.miniature.gather_hands import hands
 from mis_lib.train.miniature.iconify import ELSEWISE, icon, slug
 from mis_lib.train.miniature.packages import debian_package, npm_package
@@ -40,6 +42,7 @@ EMOJI_SETS = (
 PREFIXES = {"arcticons": "emoji-"}  # what a set puts before the names of its emoji
 ICON_SETS = ("game-icons", "mdi", "tabler", "ph", "icon-park-outline", "hugeicons", "fa6-solid")
 SYMBOLA, SYMBOLA_FONT = "fonts-symbola", Path("usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf")
+UNIFONT, UNIFONT_FOLDER = "fonts-unifont", Path("usr/share/fonts/opentype/unifont")
 STAMPS = "tuxpaint-stamps-default"
 STAMPS_FOLDER = Path("usr/share/tuxpaint/stamps")
 
@@ -69,6 +72,7 @@ def styles(downloads: Path) -> Iterator[tuple[str, dict[str, str]]]:
     black = npm_package("openmoji@17.0.0", downloads) / "black" / "svg"
     slugs = spoken_names()
     font = ImageFont.truetype(debian_package(SYMBOLA, downloads) / SYMBOLA_FONT, size=40)
+    unifont = bitmap_fonts(debian_package(UNIFONT, downloads) / UNIFONT_FOLDER)
     others = hands(downloads)
     for name, concept in concepts().items():
         drawn = {style: svg_of(name, style) for style in ("openmoji", "twemoji", "noto") if told(name, style)}
@@ -80,12 +84,18 @@ def styles(downloads: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 sought = [PREFIXES.get(style, "") + one for one in names]
             if svg := icon(table, sought):
                 drawn[style] = svg
-        if svg := black_svg(black, concept):
-            drawn["openmoji-black"] = svg
         sign = concept.codepoints.replace("-FE0F", "")
-        if "-" not in sign and has_sign(font, chr(int(sign, 16))):
-            drawn["symbola"] = sign_svg(sign, "Symbola")
-        yield name, drawn | dict(zip(HANDS, others.get(name, ()), strict=False))
+        if svg := black_svg(black, sign):
+            drawn["openmoji-black"] = svg
+        if "-" not in sign:
+            character = chr(int(sign, 16))
+            if has_sign(font, character):
+                drawn["symbola"] = sign_svg(sign, "Symbola")
+            if found := next((one for one in unifont if has_sign(one, character)), None):
+                points = bitmap(found, character)
+                drawn |= dict(zip(BITMAPS, (squares_svg(points), pen_svg(points)), strict=True))
+        by_hand = [*others.get(name, ()), *drawn_forms(sign, slugs, black, icons)]
+        yield name, drawn | dict(zip(HANDS, by_hand, strict=False))
 
 
 def spoken_names() -> dict[str, list[str]]:
@@ -108,14 +118,6 @@ def has_sign(font: ImageFont.FreeTypeFont, sign: str) -> bool:
         return paper.tobytes()
 
     return drawn(sign) != drawn("\U0010ffff")
-
-
-def black_svg(folder: Path, concept: Concept) -> str | None:
-    """OpenMoji's black line drawing of a concept."""
-    bare = concept.codepoints.replace("-FE0F", "")
-    found = (path for path in folder.glob(f"{bare.split('-')[0]}*.svg") if path.stem.replace("-FE0F", "") == bare)
-    path = next(found, None)
-    return path.read_text(encoding="utf-8") if path else None
 
 
 def cutouts(downloads: Path) -> tuple[np.ndarray, list[str]]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mis_lib.train.miniature.assets import HANDS, INKED
+from mis_lib.train.miniature.assets import BITMAPS, HANDS, INKED
 
 SIZE = 224
 STYLE_WEIGHTS = (
@@ -25,7 +25,7 @@ STYLE_WEIGHTS = (
         "arcticons": 2.0,
     }
     | dict.fromkeys(INKED, 1.5)
-    | dict.fromkeys(HANDS, 2.0)
+    | dict.fromkeys((*BITMAPS, *HANDS), 2.0)
 )  # the styles of MIS-Mini are seen more often than the helpers around them, line art (as the unseen style is) more than coloured helpers
 
 LINES, GREYS = 0.3, 0.1  # shares of augmented drawings that become line art and grey
