@@ -12,18 +12,20 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import EfficientNetModel
 
-from mis_lib.construct.images import draw
+from mis_lib.construct.images import STYLES, draw
 from mis_lib.errors import SettingsError
 from mis_lib.models.ends import FIRST, in_end, side_by_side, widened
 from mis_lib.models.mini import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
 from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
-from mis_lib.train.miniature import tuning
+from mis_lib.train.miniature import cpu_steps, tuning
+from mis_lib.train.miniature.align import Codebook
 from mis_lib.train.miniature.cpu_steps import look_again, mean_of_eyes, tower_of, trainable
 from mis_lib.train.miniature.features import FeatureBank, load
 from mis_lib.train.miniature.loop import strip_squeeze_excite
 from mis_lib.train.miniature.pictures import Picture
 from mis_lib.train.miniature.tuning import End, Midway, features_of, mix_statistics, tune
+from mis_lib.train.miniature.unseen import kept_icons, scores
 from mis_lib.train.miniature.widen import two_views
 
 
@@ -175,6 +177,53 @@ def test_tuning_shows_some_things_more_often(tower: Any, monkeypatch: pytest.Mon
     assert 90 < drawn.count(0) < 118
 
 
+def test_eyes_are_scored_on_hands_that_none_was_tuned_to(tower: Any) -> None:
+    torch.manual_seed(0)
+    bank = three_things(tower)
+    shown = [(Picture("drawn", at, "openmoji"), name) for at, name in enumerate(("banana", "key", "candle"))]
+    material: Any = SimpleNamespace(
+        model=SimpleNamespace(model=SimpleNamespace(vision_tower=tower)),
+        bank=bank,
+        drawings_in=lambda style: shown if style == "openmoji" else [],
+    )
+    pictures, icons = kept_icons(material, 12)
+    names = list(dict.fromkeys(name for _, name in pictures))
+    assert len(pictures) == 12 and len(names) > 1 and icons.table.shape == (12, 784, 40)
+    eyes = nn.Sequential(End(copy.deepcopy(tower)), nn.Linear(1280, 64))
+    with torch.no_grad():
+        drawn = eyes(bank.table[:3].float()).mean(1)
+        found = eyes(icons.table.float()).mean(1)
+        of_each = torch.stack([found[[name == one for _, one in pictures]].mean(0) for name in names])
+    book = Codebook(["banana", "key", "candle", *names], torch.cat([drawn, of_each]))
+    found = scores(material, book, [eyes, eyes], limit=12)
+    assert set(found) == {f"{one}{part}" for one in (*STYLES, "icons") for part in ("", ", table")}
+    assert found["openmoji"] == [1.0, 1.0] and found["noto"] == []
+    assert found["icons"][0] > 0.9
+    wrong = Codebook([*book.names[3:], *book.names[:3]], book.codes)
+    assert scores(material, wrong, [eyes], limit=12)["icons"][0] < 0.5
+
+
+def test_eyes_of_several_folders_are_told_apart(tower: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, projector = "encoder.top_conv.weight", nn.Linear(1280, 16)
+    material: Any = SimpleNamespace(
+        model=SimpleNamespace(model=SimpleNamespace(vision_tower=tower, multi_modal_projector=projector)),
+        bank=three_things(tower),
+        drawn=["banana", "key", "candle"],
+    )
+    folders = [tmp_path / "tuned", tmp_path / "published"]
+    for share, folder in enumerate(folders, 1):
+        folder.mkdir()
+        save_file({key: share * value for key, value in projector.state_dict().items()}, folder / PROJECTOR_FILE)
+    save_file({name: 1.5 * tower.state_dict()[name]}, folders[0] / DRAWINGS_FILE)
+    seen = {}
+    monkeypatch.setattr(cpu_steps, "scores", lambda material, book, eyes: seen.update(eyes=eyes, book=book) or {})
+    assert cpu_steps.score_eyes(material, folders)["eyes"] == [str(folder) for folder in folders]
+    tuned, published = seen["eyes"]
+    assert torch.equal(tuned[0].tower.state_dict()[name], 1.5 * tower.state_dict()[name])
+    assert torch.equal(published[0].tower.state_dict()[name], tower.state_dict()[name])
+    assert torch.equal(published[1].weight, 2 * tuned[1].weight) and seen["book"].names == material.drawn
+
+
 def test_tuning_goes_on_from_the_end_it_is_given(tower: Any, tmp_path: Path) -> None:
     name = "encoder.top_conv.weight"
     changed = 1.5 * tower.state_dict()[name]
@@ -204,7 +253,8 @@ def test_a_tuned_end_is_asked_again_for_what_it_makes_of_every_picture(tower: An
     assert found.rows == ({views[0]: [0, 2], views[1]: [1]} if every == 1 else {views[0]: [0, 1]})
     assert found.table.shape == published.shape and not torch.allclose(found.table.float(), published, rtol=0.1)
     with torch.no_grad():
-        assert torch.allclose(found.table.float(), End(tower)(midway)[::every], rtol=0.02, atol=0.02)
+        tuned = End(tower_of(material, tmp_path))(midway)[::every]
+    assert torch.allclose(found.table.float(), tuned, rtol=0.02, atol=0.02)
     assert (tmp_path / "names.json").exists()
 
 

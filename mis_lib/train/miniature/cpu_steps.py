@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mis_lib.construct.elements import load_elements
 from mis_lib.construct.images import STYLES
 from mis_lib.errors import SettingsError
 from mis_lib.models.mini import DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
@@ -26,6 +25,7 @@ from mis_lib.train.miniature.pictures import Picture
 from mis_lib.train.miniature.reading import blank_pictures
 from mis_lib.train.miniature.score import naming
 from mis_lib.train.miniature.tuning import End, features_of, tune
+from mis_lib.train.miniature.unseen import scores, table_things
 from mis_lib.train.miniature.widen import places, views_by_style, widen
 
 VIEWS = 6000  # views that photographs are told apart from
@@ -81,7 +81,7 @@ def tune_end(
     end, projector = End(tower), material.model.model.multi_modal_projector.float()
     before = nn.Sequential(copy.deepcopy(end), copy.deepcopy(projector)).requires_grad_(False)
     book = Codebook(material.drawn, places(before, bank, views_by_style(bank)))
-    table = {name for element in load_elements().elements for name in (*element.pair, *element.twin_pair)}
+    table = table_things()
     shown = [often if name in table else 1.0 for name in material.drawn]
     mean_end, mean_projector, losses = tune(
         end, trainable(projector, start), before, bank, steps=steps, lr=lr, seed=seed, batch=batch, often=shown
@@ -91,12 +91,19 @@ def tune_end(
     save_file(tuned, out / DRAWINGS_FILE)
     result: dict[str, Any] = dict(losses)
     eyes = (before, nn.Sequential(end, projector), nn.Sequential(mean_end, mean_projector))
-    for style in STYLES:
-        pictures = material.drawings_in(style)
-        for group, chosen in ((style, pictures), (f"{style}, table", [one for one in pictures if one[1] in table])):
-            result[group] = [round(nearest(one, bank, book, chosen), 4) for one in eyes]
     hand_on(NAMES_FILE, start, out)
-    return result
+    return result | scores(material, book, eyes)
+
+
+def score_eyes(material: Material, folders: Sequence[Path]) -> dict[str, Any]:
+    """What the eyes of each folder see of every style and of icons that none was tuned to; places are those of the first folder's eyes."""
+    eyes = []
+    for folder in folders:
+        projector = copy.deepcopy(material.model.model.multi_modal_projector).float()
+        projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
+        eyes.append(nn.Sequential(End(tower_of(material, folder).float()), projector))
+    book = Codebook(material.drawn, places(eyes[0], material.bank, views_by_style(material.bank)))
+    return {"eyes": [str(folder) for folder in folders], **scores(material, book, eyes)}
 
 
 def mean_of_eyes(start: Path, others: Sequence[Path], out: Path) -> None:
@@ -131,8 +138,8 @@ def look_again(material: Material, start: Path, out: Path, *, every: int) -> dic
 
 
 def tower_of(material: Material, start: Path) -> Any:
-    """The tower with the second end of ``start``, or with the published one where it has none."""
-    tower = material.model.model.vision_tower
+    """A copy of the tower with the second end of ``start``, or with the published one where it has none."""
+    tower = copy.deepcopy(material.model.model.vision_tower)
     strip_squeeze_excite(tower)
     if (start / DRAWINGS_FILE).exists():
         tower.load_state_dict(load_file(start / DRAWINGS_FILE), strict=False)

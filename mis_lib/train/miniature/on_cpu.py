@@ -8,6 +8,7 @@
     python -m mis_lib.train.miniature.on_cpu widen   --assets A --work W --start B      the projector alone: other styles, where it lies already
     python -m mis_lib.train.miniature.on_cpu tune    --assets A --work M --start B --out W      the tower's second end; M from ``see --midway``
     python -m mis_lib.train.miniature.on_cpu mean    --assets A --work W --start B --other W X --out V      of ends that were tuned on from one another
+    python -m mis_lib.train.miniature.on_cpu score   --assets A --work M --start B --other W X      what each sees of styles and hands that none was tuned to
     python -m mis_lib.train.miniature.on_cpu again   --assets A --work M --start W --out W      what the tuned end makes of every picture
     python -m mis_lib.train.miniature.on_cpu eyes    --assets A --work W --start B      the projector alone, with the language model in the loop
     python -m mis_lib.train.miniature.on_cpu read    --assets A --work W --start B      names that the tower's classifier sees; after everything else
@@ -36,6 +37,7 @@ from mis_lib.train.miniature.cpu_steps import (
     align_projector,
     look_again,
     mean_of_eyes,
+    score_eyes,
     train_base,
     train_eyes,
     tune_end,
@@ -52,12 +54,26 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument(
         "step",
-        choices=("distil", "dream", "see", "align", "base", "widen", "tune", "mean", "again", "eyes", "read", "tell"),
+        choices=(
+            "distil",
+            "dream",
+            "see",
+            "align",
+            "base",
+            "widen",
+            "tune",
+            "mean",
+            "score",
+            "again",
+            "eyes",
+            "read",
+            "tell",
+        ),
     )
     options.add_argument("--assets", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--start", type=Path, help="folder with projector.safetensors and update.safetensors")
-    options.add_argument("--other", type=Path, nargs="+", help="of mean: more such folders")
+    options.add_argument("--other", type=Path, nargs="+", default=[], help="of mean and score: more such folders")
     options.add_argument("--out", type=Path, help="default: the work folder")
     options.add_argument("--seconds", type=float, default=720)
     options.add_argument("--steps", type=int, default=900, help="of align, widen, tune and read")
@@ -112,6 +128,8 @@ def _train(settings: argparse.Namespace, out: Path, rank: int) -> dict[str, Any]
     material = Material(settings.assets, settings.work, settings.shares)
     if settings.step == "again":
         return look_again(material, settings.start, out, every=settings.every)
+    if settings.step == "score":
+        return score_eyes(material, [settings.start, *settings.other])
     tuned = partial(tune_end, batch=settings.batch, often=settings.often)
     steps = {"align": align_projector, "widen": widen_projector, "tune": tuned, "read": train_reader}
     if settings.step in steps:
