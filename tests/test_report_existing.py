@@ -117,6 +117,26 @@ class TestRates:
         assert found.sheets[0].headings[:3] == ["group", "run", "variant"]
         assert [one.folder for one in find_runs(tmp_path / "runs")] == [other.folder, run.folder]
 
+    def test_runs_of_one_name_in_two_places_are_told_apart(self, run: Run, tmp_path: Path) -> None:
+        there = fake_run(tmp_path / "elsewhere", tmp_path / "data", judges=("rule",))
+        path = there.folder / "verdicts" / "rule.jsonl"
+        verdicts = [
+            one.model_copy(update={"outcome": Outcome.REFUSED}) if one.outcome is Outcome.UNSAFE else one
+            for one in read_records(path, Verdict)
+        ]
+        write_records(path, verdicts)
+        runs = (run.folder, there.folder)
+        settings = ReportSettings(existing=runs, judges=("rule",), paired=tuple(f"{one}:mini" for one in runs))
+        found = existing_report(settings)
+        assert {row.run for row in found.rows} == {str(folder) for folder in runs}
+        paired = next(sheet for sheet in found.sheets if sheet.name == "paired")
+        asr = next(row for row in paired.records if row["metric"] == "asr")
+        assert asr["before"] > asr["after"] == 0
+        for side in ("report/v1:mini", "report:mini", "mini"):
+            settings = settings.model_copy(update={"paired": (side, f"{there.folder}:mini")})
+            with pytest.raises(SettingsError, match=rf"{side}: several runs have it \({run.folder}, {there.folder}\)"):
+                existing_report(settings)
+
 
 class TestSections:
     """What stands beside the rates."""
@@ -244,6 +264,7 @@ class TestMistakes:
         [
             (["--judges", "nobody"], "has no verdicts of 'nobody'; there: rule, words"),
             (["--paired", "mini"], "--paired: expected two sides, BEFORE AFTER, found 1"),
+            (["--paired", "mini", "mini"], "--paired: expected two sides, found report/v1:mini twice"),
             (["--paired", "mini", "x"], "unknown variant 'x'; known: mini, mirage, refusal"),
             (["--variants", "x"], "unknown 'x'; known here: mini, mirage, refusal"),
             (["--by", "colour"], "--by: unknown 'colour'"),
@@ -255,6 +276,10 @@ class TestMistakes:
         done = report(run, *flags)
         assert done.exit_code == 2
         assert message in done.stderr.replace("\n", " ")
+
+    def test_a_run_that_is_named_twice(self, run: Run) -> None:
+        with pytest.raises(SettingsError, match=r"expected each run once, found .*report.v1 twice"):
+            existing_report(ReportSettings(existing=(run.folder, run.folder.parent)))
 
     def test_a_folder_that_is_no_run(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="expected a run folder"):

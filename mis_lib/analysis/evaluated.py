@@ -17,18 +17,19 @@ from mis_lib.store.runs import CONFIG, RESPONSES, Run, versions
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One run under one judge. ``judge`` is empty and ``verdicts`` are none where no judge has read it yet."""
+    """One run under one judge. ``judge`` is empty and ``verdicts`` are none where no judge has read it yet; ``title`` stands for its name where that is not enough."""
 
     run: Run
     judge: str
     samples: list[Sample]
     responses: list[Response]
     verdicts: list[Verdict]
+    title: str = ""
 
     @property
     def name(self) -> str:
-        """The run as links and tables name it: NAME/vN."""
-        return run_name(self.run)
+        """The run as links and tables name it: NAME/vN, or its folder (``told_apart``)."""
+        return self.title or run_name(self.run)
 
     @property
     def variants(self) -> list[str]:
@@ -56,6 +57,15 @@ class Evaluated:
 def run_name(run: Run) -> str:
     """NAME/vN of a run."""
     return f"{run.folder.parent.name}/{run.folder.name}"
+
+
+def told_apart(runs: Sequence[Evaluated]) -> list[Evaluated]:
+    """The same runs; those that are called alike, but lie in different places, are named by their folders."""
+    places: dict[str, set[Path]] = {}
+    for run in runs:
+        places.setdefault(run_name(run.run), set()).add(run.run.folder.resolve())
+    alike = {name for name, folders in places.items() if len(folders) > 1}
+    return [replace(run, title=str(run.run.folder)) if run_name(run.run) in alike else run for run in runs]
 
 
 def find_runs(root: Path, *, ablations: bool = False) -> list[Run]:

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mis_lib.analysis import paired
-from mis_lib.analysis.evaluated import Evaluated
+from mis_lib.analysis.evaluated import Evaluated, run_name
 from mis_lib.analysis.official import OFFICIAL
 from mis_lib.analysis.official_scores import EFFECTIVE, Score, official_scores
 from mis_lib.analysis.paired import FLIPS, Paired, Side
@@ -192,8 +193,8 @@ def _paired_record(row: Paired) -> dict[str, Any]:
 
 
 def _is_called(run: Evaluated, place: str) -> bool:
-    folder = run.run.folder
-    return place in (run.name, folder.parent.name, str(folder), str(folder.parent))
+    folder = run.run.folder.resolve()
+    return place in (run_name(run.run), folder.parent.name) or Path(place).resolve() in (folder, folder.parent)
 
 
 def _variant(run: Evaluated, score: Score, runs: Sequence[Evaluated]) -> str:

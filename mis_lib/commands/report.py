@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib import console
-from mis_lib.analysis.evaluated import Evaluated, judges_of, open_folder, read_run
+from mis_lib.analysis.evaluated import Evaluated, judges_of, open_folder, read_run, told_apart
 from mis_lib.analysis.naming import ensure_naming_data, naming_samples, naming_table
 from mis_lib.analysis.official import EXACT, OFFICIAL, source_of
 from mis_lib.analysis.official_scores import majority, read_effects
@@ -123,9 +123,12 @@ def existing_report(settings: ReportSettings) -> Report:
 
     Raises:
         DataError: a folder is no run.
-        SettingsError: no run has verdicts of a judge asked for, or one has none at all and is no multiple choice.
+        SettingsError: no run has verdicts of a judge asked for, or one has none at all and is no multiple choice; or a run is named twice.
     """
-    runs = [one for folder in settings.existing for one in _read(folder, settings)]
+    folders = [open_folder(folder).folder.resolve() for folder in settings.existing]
+    if again := [folder for at, folder in enumerate(folders) if folder in folders[:at]]:
+        raise SettingsError(f"--existing: expected each run once, found {again[0]} twice; name it once")
+    runs = told_apart([one for folder in settings.existing for one in _read(folder, settings)])
     if settings.majority:
         judges = dict.fromkeys(run.judge for run in runs)
         runs = [majority([run for run in runs if run.judge == judge]) for judge in judges]
@@ -175,6 +178,8 @@ def _paired(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Sheet]:
     judges = list(dict.fromkeys(run.judge for run in runs if run.judge))
     for judge in judges:
         before, after = (find_side(text, [run for run in runs if run.judge == judge]) for text in settings.paired)
+        if before == after:
+            raise SettingsError(f"--paired: expected two sides, found {before.label} twice; name another one")
         sheets = paired_sheets(before, after, by=settings.by)
         found += [sheet._replace(name=f"{sheet.name}_{judge}") if len(judges) > 1 else sheet for sheet in sheets]
     return found
