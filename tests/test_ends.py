@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 from transformers import EfficientNetModel
 
 from mis_lib.construct.images import STYLES, draw
@@ -18,7 +19,7 @@ from mis_lib.models.ends import FIRST, in_end, side_by_side, widened
 from mis_lib.models.mini import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
 from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
-from mis_lib.train.miniature import cpu_steps, tuning
+from mis_lib.train.miniature import cpu_steps, tuning, unseen
 from mis_lib.train.miniature.align import Codebook
 from mis_lib.train.miniature.cpu_steps import look_again, mean_of_eyes, tower_of, trainable
 from mis_lib.train.miniature.features import FeatureBank, load
@@ -177,7 +178,7 @@ def test_tuning_shows_some_things_more_often(tower: Any, monkeypatch: pytest.Mon
     assert 90 < drawn.count(0) < 118
 
 
-def test_eyes_are_scored_on_hands_that_none_was_tuned_to(tower: Any) -> None:
+def test_eyes_are_scored_on_hands_that_none_was_tuned_to(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     bank = three_things(tower)
     shown = [(Picture("drawn", at, "openmoji"), name) for at, name in enumerate(("banana", "key", "candle"))]
@@ -198,9 +199,19 @@ def test_eyes_are_scored_on_hands_that_none_was_tuned_to(tower: Any) -> None:
     found = scores(material, book, [eyes, eyes], limit=12)
     assert set(found) == {f"{one}{part}" for one in (*STYLES, "icons") for part in ("", ", table")}
     assert found["openmoji"] == [1.0, 1.0] and found["noto"] == []
-    assert found["icons"][0] > 0.9
-    wrong = Codebook([*book.names[3:], *book.names[:3]], book.codes)
-    assert scores(material, wrong, [eyes], limit=12)["icons"][0] < 0.5
+    centre = book.codes.mean(0)
+    units = F.normalize(book.codes - centre, dim=1)
+    with torch.no_grad():
+        near = (F.normalize(eyes(icons.table.float()).mean(1) - centre, dim=1) @ units.T).argmax(1).tolist()
+    right = [name for at, (_, name) in zip(near, pictures, strict=True) if book.names[at] == name]
+    assert found["icons"] == [round(len(right) / 12, 4)] * 2 and len(right) > 8
+    first = names[0]  # its icons are now nowhere near what bears its name
+    wrong = Codebook(["nothing" if name == first else name for name in book.names], book.codes)
+    monkeypatch.setattr(unseen, "table_things", lambda: {first, "key"})
+    found = scores(material, wrong, [eyes], limit=12)
+    share = sum(name != first for name in right) / 12
+    assert 0 < share < len(right) / 12 and found["icons"] == [round(share, 4)] and found["openmoji"] == [1.0]
+    assert found["icons, table"] == [0.0] and found["openmoji, table"] == [1.0]
 
 
 def test_eyes_of_several_folders_are_told_apart(tower: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
