@@ -288,6 +288,11 @@ def base_folder(folder: Path, value: float, *, names: float = 1.0) -> Path:
     return folder
 
 
+def test_a_mean_of_one_is_none(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="expected folders beside that of --start, found none"):
+        mean_of_eyes(base_folder(tmp_path / "b", 2.0), [], tmp_path)
+
+
 def test_the_mean_of_ends_lies_between_them_and_the_rest_is_the_firsts(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -118,6 +118,12 @@ def test_points_are_drawn_as_squares_and_by_a_pen() -> None:
     assert "l1 1" not in gather_bitmaps.pen_svg(points)
 
 
+def test_a_narrow_sign_stands_in_the_middle() -> None:
+    font = ImageFont.truetype(LETTERS, size=gather_bitmaps.POINTS)
+    columns = np.flatnonzero(gather_bitmaps.bitmap(font, "l").any(0))
+    assert columns.min() >= 5 and columns.max() <= 10
+
+
 def test_what_unifont_lacks_is_left_out(downloads: Path) -> None:
     drawn = dict(gather.styles(downloads))
     assert not any(set(styles) & set(BITMAPS) for styles in drawn.values())  # letters only

@@ -112,8 +112,10 @@ def mean_of_eyes(start: Path, others: Sequence[Path], out: Path) -> None:
     Such a mean may see a style that none was tuned on a little better than any (weights of before and after averaged, Wortsman et al. 2022, arXiv 2109.01903).
 
     Raises:
-        SettingsError: their names of photographs or updates of the language model differ, so that they do not come from one another.
+        SettingsError: there are no others; or their names of photographs or updates of the language model differ, so that they do not come from one another.
     """
+    if not others:
+        raise SettingsError("mean: expected folders beside that of --start, found none; name them with --other")
     for name in (NAMES_FILE, UPDATE_FILE):
         for other in others:
             if (start / name).read_bytes() != (other / name).read_bytes():

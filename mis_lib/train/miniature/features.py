@@ -5,11 +5,13 @@ augmentation, and training draws from those. 23 kB a view in bfloat16.
 """
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from mis_lib.construct.images import STYLES as SCENE_STYLES
 from mis_lib.construct.images import UNSEEN_STYLE, scene
@@ -87,17 +89,21 @@ def see(
     parts = []
     for start in range(0, len(scenery), BATCH):
         drawn = [
-            np.asarray(scene(names[picture.number], str(picture.style), seed=SCENE_SEED + lot, size=SIZE))
+            scene(names[picture.number], str(picture.style), seed=SCENE_SEED + lot, size=SIZE)
             for picture, lot in scenery[start : start + BATCH]
         ]
-        pixels = (torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() - 127) / 128
-        parts.append(bank.look(pixels).to("cpu", torch.bfloat16))
+        parts.append(bank.look(scene_pixels(drawn)).to("cpu", torch.bfloat16))
     for view in range(views + 1):
         for start in range(0, len(pictures), BATCH):
             part = pictures[start : start + BATCH]
             parts.append(bank.features(part, augment=view > 0).to("cpu", torch.bfloat16))
             listed += part
     return listed, torch.cat(parts)
+
+
+def scene_pixels(scenes: Sequence[Image.Image]) -> torch.Tensor:
+    """MIS-Mini's pictures as pixels (n, 3, 224, 224) in the tower's normalisation."""
+    return (torch.from_numpy(np.stack([np.asarray(one) for one in scenes])).permute(0, 3, 1, 2).float() - 127) / 128
 
 
 def all_pictures(bank: PictureBank) -> list[Picture]:

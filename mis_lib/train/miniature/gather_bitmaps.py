@@ -16,9 +16,9 @@ LINE = 1.0  # a pen's width, in points
 
 
 def bitmap(font: ImageFont.FreeTypeFont, sign: str) -> np.ndarray:
-    """The points (16, 16) of ``sign`` in a font of ``POINTS`` pixels, True where there is ink."""
+    """The points (16, 16) of ``sign`` in a font of ``POINTS`` pixels, True where there is ink; signs half as wide stand in the middle."""
     paper = Image.new("1", (POINTS, POINTS))
-    ImageDraw.Draw(paper).text((0, 0), sign, font=font, fill=1)
+    ImageDraw.Draw(paper).text(((POINTS - round(font.getlength(sign))) // 2, 0), sign, font=font, fill=1)
     return np.asarray(paper)
 
 

@@ -5,7 +5,6 @@ The unseen style is what is tested in the end; which eyes to take is for the ico
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -13,7 +12,7 @@ from mis_lib.construct.elements import load_elements
 from mis_lib.construct.icons import icons
 from mis_lib.construct.images import ICONS, STYLES, scene
 from mis_lib.train.miniature.align import Codebook, nearest
-from mis_lib.train.miniature.features import BATCH, SCENE_SEED, FeatureBank
+from mis_lib.train.miniature.features import BATCH, SCENE_SEED, FeatureBank, scene_pixels
 from mis_lib.train.miniature.loop import tower_features
 from mis_lib.train.miniature.material import Material
 from mis_lib.train.miniature.pictures import SIZE, Picture
@@ -58,9 +57,8 @@ def kept_icons(material: Material, limit: int | None = None) -> tuple[Named, Fea
     parts = []
     for start in range(0, len(drawn), BATCH):
         scenes = [
-            np.asarray(scene(name, ICONS, seed=SCENE_SEED, size=SIZE, number=number))
+            scene(name, ICONS, seed=SCENE_SEED, size=SIZE, number=number)
             for name, number in drawn[start : start + BATCH]
         ]
-        pixels = (torch.from_numpy(np.stack(scenes)).permute(0, 3, 1, 2).float() - 127) / 128
-        parts.append(tower_features(tower, pixels).to("cpu", torch.bfloat16))
+        parts.append(tower_features(tower, scene_pixels(scenes)).to("cpu", torch.bfloat16))
     return pictures, FeatureBank([picture for picture, _ in pictures], torch.cat(parts), "cpu")
