@@ -226,6 +226,23 @@ def test_dropped_and_pasted_files_are_added(url: str, visit, tmp_path: Path) -> 
     assert me.names() == ["drop.png", "paste.png"]
 
 
+def test_a_file_dropped_before_the_page_can_take_it_is_not_lost(url: str, visit, tmp_path: Path) -> None:
+    me = visit(url)
+    expect(me.page.locator(FILES)).to_be_attached()
+    script = """(bytes) => {
+        const input = document.querySelector('#mis-prompt input[type=file]'), place = input.parentNode;
+        input.remove();
+        setTimeout(() => place.append(input), 400);
+        const box = new DataTransfer();
+        box.items.add(new File([new Uint8Array(bytes)], 'early.png', {type: 'image/png'}));
+        document.querySelector('#mis-prompt .mis-add').dispatchEvent(
+            new DragEvent('drop', {bubbles: true, cancelable: true, dataTransfer: box}));
+    }"""
+    me.page.evaluate(script, list(good_images(tmp_path, 1)[0].read_bytes()))
+    expect(me.page.locator(".mis-tile")).to_have_count(1)
+    assert me.names() == ["early.png"]
+
+
 def test_order_by_buttons_and_by_dragging_and_removing(url: str, visit, tmp_path: Path) -> None:
     me = visit(url)
     me.page.set_input_files(FILES, good_images(tmp_path, 3))

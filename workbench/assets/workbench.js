@@ -76,18 +76,25 @@ window.mis = (() => {
   // Gradio's own (hidden) upload button; the prompt's column holds no other file input.
   const fileInput = () => document.querySelector('#mis-prompt input[type=file]');
 
-  const chooseFiles = () => {
+  // The page shows where files may be dropped a moment before Gradio has made that input: whoever is quick must not lose a file.
+  const withFileInput = (act) => {
     const input = fileInput();
+    if (input) act(input);
+    else setTimeout(() => withFileInput(act), 50);
+  };
+
+  const chooseFiles = () => withFileInput((input) => {
     input.accept = 'image/*'; // only a help for the dialogue: the server looks into the files
     input.click();
-  };
+  });
 
   const upload = (files) => {
     const box = new DataTransfer();
     for (const file of files) box.items.add(file);
-    const input = fileInput();
-    input.files = box.files;
-    input.dispatchEvent(new Event('change', {bubbles: true}));
+    withFileInput((input) => {
+      input.files = box.files;
+      input.dispatchEvent(new Event('change', {bubbles: true}));
+    });
   };
 
   const download = (name, type, text) => {
