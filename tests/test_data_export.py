@@ -204,6 +204,30 @@ def test_what_a_trainer_cannot_be_given_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def masked_first(folder: Path) -> list[Sample]:
+    first, *others = our_samples(folder)
+    return [first.model_copy(update={"mask_eos": True}), *others]
+
+
+@pytest.mark.parametrize("form", [Form.LLAMAFACTORY, Form.SWIFT, Form.TRL])
+def test_an_end_that_is_not_to_be_learned_is_never_exported_as_one_that_is(tmp_path: Path, form: Form) -> None:
+    data = masked_first(tmp_path)
+    with pytest.raises(DataError, match=r"found mask_eos in 1 of 3 rows, first in 'pair': .*--leave_out_masked"):
+        export(data, tmp_path, tmp_path / "out", form)
+    assert not (tmp_path / "out").exists()
+    made = export(data, tmp_path, tmp_path / "out", form, leave_out_masked=True)
+    assert (made.samples, made.left_out) == (2, 1)
+    assert load(find_source(Path(made.file))) == data[1:]
+    with pytest.raises(DataError, match="found none without mask_eos"):
+        export(data[:1], tmp_path, tmp_path / "out", form, leave_out_masked=True)
+
+
+def test_our_records_keep_what_is_masked(tmp_path: Path) -> None:
+    data = masked_first(tmp_path)
+    made = export(data, tmp_path, tmp_path / "out", Form.JSONL)
+    assert read_records(Path(made.file), Sample) == data and made.left_out == 0
+
+
 def test_samples_without_an_answer_go_out_as_our_records(tmp_path: Path) -> None:
     data = [sample.model_copy(update={"answer": None}) for sample in our_samples(tmp_path)]
     made = export(data, tmp_path, tmp_path / "out", Form.JSONL)
@@ -261,6 +285,13 @@ def test_the_command_converts_a_published_folder_and_says_how_it_is_used(tmp_pat
     back = mis("--input", tmp_path / "out/mis_train.json", "--format", "jsonl", "--output", tmp_path / "back", "--json")
     assert json.loads(back.stdout)["samples"] == 2
     assert load(find_source(tmp_path / "back/mis_train.jsonl")) == load(find_source(tmp_path / "MIS", split="train"))
+
+
+def test_the_command_leaves_masked_rows_out_on_request_and_says_so(tmp_path: Path) -> None:
+    put_lines(tmp_path, "in/data.jsonl", [sample.model_dump(mode="json") for sample in masked_first(tmp_path / "in")])
+    asked = ("--input", tmp_path / "in/data.jsonl", "--format", "trl", "--output", tmp_path / "out")
+    assert "found mask_eos in 1 of 3 rows" in mis(*asked).stderr
+    assert "1 rows with mask_eos left out" in mis(*asked, "--leave_out_masked").output
 
 
 def test_the_command_takes_all_splits_of_a_set(tmp_path: Path) -> None:

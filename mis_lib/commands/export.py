@@ -21,6 +21,7 @@ def export(
     split: str | None = None,
     folder: Path | None = None,
     images: Images = Images.COPY,
+    leave_out_masked: bool = False,
     as_json: bool = False,
 ) -> None:
     """Read a file or folder, write it for a trainer, and say how it is used there.
@@ -33,6 +34,7 @@ def export(
         split: only this split.
         folder: folder of a data file's images [default: its own].
         images: copy them, or leave them where they are.
+        leave_out_masked: leave out the rows with ``mask_eos``, which only ``jsonl`` can carry.
         as_json: print JSON for programs.
 
     Raises:
@@ -43,13 +45,17 @@ def export(
     target = out / f"{source.name}.jsonl"
     if target.is_file() and any(target.samefile(file) for file in source.files):
         raise DataError(f"{target}: expected an output folder other than the input's; name another --output")
-    made = exports.export(samples, source.folder, out, form, name=source.name, images=images)
+    made = exports.export(
+        samples, source.folder, out, form, name=source.name, images=images, leave_out_masked=leave_out_masked
+    )
     if as_json:
         console.print_json(made.model_dump(mode="json"))
     else:
         console.out.print(
             f"{made.samples:,} samples, {made.images:,} images: {made.file}", highlight=False, soft_wrap=True
         )
+        if made.left_out:
+            console.out.print(f"{made.left_out:,} rows with mask_eos left out", highlight=False)
         console.out.print(made.usage, highlight=False, markup=False, soft_wrap=True)
 
 

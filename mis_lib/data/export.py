@@ -7,6 +7,7 @@
 
 What the other forms have no field for travels in ``mis``, one JSON text a record, so that columns keep one type; ``formats.py`` unpacks it.
 Images are copied under their relative paths, or stay where they are. ``swift`` and ``trl`` look for them from the working directory.
+Those trainers end every answer, so a row that is not to teach an end (``mask_eos``) goes out as ``jsonl`` only, or is left out on request.
 """
 
 import json
@@ -28,6 +29,7 @@ from mis_lib.schema import Record, Sample
 DATASET_INFO = "dataset_info.json"
 MEDIA_TAGS = (PLACEHOLDER, "<video>", "<audio>")  # trainers count them in any text
 SAID = ("id", "question", "answer", "images")
+MASKED = "mask_eos"
 
 
 class Export(Record):
@@ -38,10 +40,19 @@ class Export(Record):
     samples: int
     images: int
     usage: str
+    left_out: int = 0
+    """Rows with ``mask_eos``, where they were to be left out."""
 
 
 def export(
-    samples: list[Sample], folder: Path, out: Path, form: Form, *, name: str = "data", images: Images = Images.COPY
+    samples: list[Sample],
+    folder: Path,
+    out: Path,
+    form: Form,
+    *,
+    name: str = "data",
+    images: Images = Images.COPY,
+    leave_out_masked: bool = False,
 ) -> Export:
     """Write samples for a trainer; the data file appears last and in one step.
 
@@ -52,13 +63,15 @@ def export(
         form: which trainer.
         name: of the data file and of LLaMA-Factory's entry.
         images: copy them, or leave them; then the trainer is told to look in ``folder``.
+        leave_out_masked: write the rows without ``mask_eos`` only.
 
     Raises:
-        DataError: there is no sample, one cannot be expressed in the form, or ``out`` cannot be written or holds another image of that name.
+        DataError: there is no sample, one cannot be expressed in the form (``mask_eos`` in none but ``jsonl``), or ``out`` cannot be written or holds another image of that name.
         ImageError: an image is not there.
     """
+    given, samples = len(samples), _carried(samples, form, leave_out_masked=leave_out_masked)
     if not samples:
-        raise DataError(f"expected samples to export to {out}, found none")
+        raise DataError(f"expected samples to export to {out}, found none{f' without {MASKED}' if given else ''}")
     if f"{name}.json" == DATASET_INFO:
         raise DataError(f"expected a name for the data, found that of LLaMA-Factory's list ({name}); rename the input")
     records = [_WRITERS[form](sample) for sample in samples]
@@ -74,7 +87,8 @@ def export(
     except OSError as error:
         raise DataError(f"{out}: expected to write there, found: {error.strerror}; name another folder") from error
     usage = _usage(form, file, out if images is Images.COPY else folder)
-    return Export(form=form, file=str(file), samples=len(samples), images=len(shown), usage=usage)
+    left_out = given - len(samples)
+    return Export(form=form, file=str(file), samples=len(samples), images=len(shown), usage=usage, left_out=left_out)
 
 
 def to_llamafactory(sample: Sample) -> dict[str, Any]:
@@ -125,6 +139,19 @@ _WRITERS: Mapping[Form, Callable[[Sample], dict[str, Any]]] = {
     Form.TRL: to_trl,
     Form.JSONL: to_jsonl,
 }
+
+
+def _carried(samples: list[Sample], form: Form, *, leave_out_masked: bool) -> list[Sample]:
+    """The samples to write: a trainer that ends every answer would learn to stop where a masked one breaks off."""
+    masked = [sample for sample in samples if (sample.model_extra or {}).get(MASKED)]
+    if leave_out_masked:
+        return [sample for sample in samples if not (sample.model_extra or {}).get(MASKED)]
+    if masked and form is not Form.JSONL:
+        raise DataError(
+            f"expected answers with their end, found {MASKED} in {len(masked):,} of {len(samples):,} rows, first in {masked[0].id!r}: trainers "
+            f"of {form} would learn that end too; leave them out (--leave_out_masked), mix without them (cut=0), or export as jsonl"
+        )
+    return samples
 
 
 def _texts(sample: Sample) -> tuple[str, str]:

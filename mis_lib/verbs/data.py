@@ -110,12 +110,29 @@ def export_data(
         Path | None, typer.Option("--image_folder", help="Folder of a data file's images [default: the file's]")
     ] = None,
     images: Annotated[Images, typer.Option("--images", help="Copy them, or leave them where they are.")] = Images.COPY,
+    leave_out_masked: Annotated[
+        bool,
+        typer.Option(
+            "--leave_out_masked",
+            help="Leave out rows whose end is not to be learned (mask_eos): only jsonl can carry them.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert data of any known form or set for LLaMA-Factory, ms-swift or TRL, or to our JSON Lines; and back."""
     from mis_lib.commands.export import export
 
-    export(path, form, out, loader=loader, split=split, folder=image_folder, images=images, as_json=as_json)
+    export(
+        path,
+        form,
+        out,
+        loader=loader,
+        split=split,
+        folder=image_folder,
+        images=images,
+        leave_out_masked=leave_out_masked,
+        as_json=as_json,
+    )
 
 
 @verbs.command(name="check", cls=ManyValues)
