@@ -28,7 +28,7 @@ from mis_lib.files import load_image, read_records, write_records
 from mis_lib.models.shipped import shipped_variants
 from mis_lib.schema import Outcome, Sample, Verdict
 from mis_lib.store.annotations import AnnotationStore
-from mis_lib.store.decisions import Cause, Decision, Kind, Preference, Subject
+from mis_lib.store.decisions import Cause, Decision, Kind, Mark, Preference, Subject
 from mis_lib.store.exchange import COLUMNS, Form, read_events, write_events
 from mis_lib.store.labels import Standing
 from mis_lib.store.runs import Run, RunConfig, folder_digest, open_run
@@ -170,6 +170,50 @@ def test_export_and_import_lose_nothing(
     path = tmp_path / f"out.{form}"
     path.write_text(write_events(store.events(), form))
     assert read_events(path) == [event.model_copy(update={"seq": 0}) for event in store.events()]
+
+
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize(
+    "text",
+    ["one\r\ntwo\rthree\n", "no line\rbut a return", '"quoted", "" and, so', "'=1+1", "\r=1", "\ufeffé 火\u2028\x85\U0001f525", "x" * 200_000],
+    ids=["line ends", "a return", "quotes", "apostrophe", "formula behind a return", "not ASCII", "long"],
+)  # fmt: skip
+def test_texts_travel_to_the_letter(samples: dict[str, Sample], tmp_path: Path, text: str, form: Form) -> None:
+    here, there = (AnnotationStore(root=tmp_path / name) for name in ("here", "there"))
+    decision = Decision(mark=Mark(start=0, end=len(text)), comment=text[:99], corrected=text[:99])
+    here.record("ada", about(samples["hard-00"], response=text), decision, reason=text[:99])
+    path = tmp_path / f"out.{form}"
+    path.write_bytes(write_events(here.events(), form).encode())
+    assert there.restore(read_events(path)) == 1
+    assert there.events() == here.events()
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_a_response_of_another_run_comes_back_as_one(samples: dict[str, Sample], tmp_path: Path, form: Form) -> None:
+    store = AnnotationStore(root=tmp_path)
+    first = samples["hard-00"]
+    changed = first.model_copy(update={"question": "As it was asked then?"})
+    for sample in (first, changed):
+        other = about(sample, response="Then.").model_copy(update={"run": "report/v2"})
+        store.record("ada", about(first), Decision(preference=Preference.A), other=other)
+    path = tmp_path / f"out.{form}"
+    path.write_text(write_events(store.events(), form))
+    assert [event.other for event in read_events(path)] == [event.other for event in store.events()]
+
+
+def test_exports_from_before_the_other_run_was_written_are_still_read(
+    samples: dict[str, Sample], tmp_path: Path
+) -> None:
+    store = AnnotationStore(root=tmp_path)
+    events_of_all_kinds(store, samples)
+    rows = list(csv.DictReader(io.StringIO(write_events(store.events(), Form.CSV), newline="")))
+    stream = io.StringIO(newline="")
+    kept = [name for name in COLUMNS if name not in ("other_run", "other_sample")]
+    writer = csv.DictWriter(stream, kept, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    (tmp_path / "old.csv").write_text(stream.getvalue())
+    assert read_events(tmp_path / "old.csv") == [event.model_copy(update={"seq": 0}) for event in store.events()]
 
 
 def test_no_cell_of_a_csv_is_a_formula(store: AnnotationStore, samples: dict[str, Sample]) -> None:

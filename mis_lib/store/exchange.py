@@ -1,8 +1,8 @@
 """Annotations as files: JSON Lines and CSV without loss, and a redacted form that can be passed on.
 
 A cell of a CSV that begins like a formula (``= + - @``, tab, return) gets an apostrophe in front, which spreadsheets show as text; reading takes
-it off again. Redacted files have no images and no texts: each text is replaced by a keyed hash, so that equal texts can be told but not
-guessed, and people are numbered by the same key. They cannot be read back.
+it off again. Line ends inside a text stay as they are, because marks count characters. Redacted files have no images and no texts: each text is
+replaced by a keyed hash, so that equal texts can be told but not guessed, and people are numbered by the same key. They cannot be read back.
 """
 
 import csv
@@ -23,9 +23,15 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the apostrophe itself too, so
 SUBJECT_FIELDS, KEPT = ("run", "variant", "response"), ("id", "split", "category", "sub_category", "harmful")
 DECISION_FIELDS = ("outcome", "causes", "severity", "mark", "comment", "corrected", "preference", "swapped")
 EVENT_FIELDS = ("id", "kind", "author", "at", "undoes", "reason")
-OTHER_FIELDS = ("other_variant", "other_response")
+OTHER_FIELDS = ("other_run", "other_variant", "other_sample", "other_response")  # the sample only where it differs
 COLUMNS = (*EVENT_FIELDS, *SUBJECT_FIELDS, "sample", *OTHER_FIELDS, *DECISION_FIELDS)
-AS_JSON = ("sample", "causes", "mark", "severity", "swapped")
+LATER_COLUMNS = (
+    "other_run",
+    "other_sample",
+)  # exports from before they were written lack them: the subject's are meant
+AS_JSON = ("sample", "other_sample", "causes", "mark", "severity", "swapped")
+
+csv.field_size_limit(2**31 - 1)  # a sample with all that it carries may be longer than the 128 KiB of Python's own
 
 
 class Form(StrEnum):
@@ -49,7 +55,8 @@ def write_events(events: Iterable[Event], form: Form, *, redact_with: bytes | No
     if form is Form.JSONL:
         return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    # All cells are quoted: Python leaves a lone return bare otherwise, and reads it as the end of the row.
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
     writer.writerows({key: neutral(value) for key, value in _flat(record).items()} for record in records)
     return stream.getvalue()
@@ -106,7 +113,9 @@ def _flat(record: dict[str, Any]) -> dict[str, str]:
     subject, other, decision = record["subject"], record["other"], record["decision"]
     values = {name: record[name] for name in EVENT_FIELDS} | {name: subject[name] for name in SUBJECT_FIELDS}
     values |= {name: decision[name] for name in DECISION_FIELDS} | {"sample": subject["sample"]}
-    values |= {"other_variant": other and other["variant"], "other_response": other and other["response"]}
+    if other:
+        values |= {f"other_{name}": other[name] for name in SUBJECT_FIELDS}
+        values |= {"other_sample": None if other["sample"] == subject["sample"] else other["sample"]}
     return {
         name: "" if value is None else json.dumps(value, ensure_ascii=False) if name in AS_JSON else str(value)
         for name, value in values.items()
@@ -115,7 +124,7 @@ def _flat(record: dict[str, Any]) -> dict[str, str]:
 
 def _read_csv(path: Path) -> Iterable[dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets put a mark in front
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DataError(f"{path}: there is no such file") from error
     except UnicodeDecodeError as error:
@@ -125,7 +134,7 @@ def _read_csv(path: Path) -> Iterable[dict[str, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     _check_columns(path, reader.fieldnames or [])
     for number, row in enumerate(reader, 1):
-        yield _unflat({name: plain(row[name] or "") for name in COLUMNS}, f"{path}, row {number}")
+        yield _unflat({name: plain(row.get(name) or "") for name in COLUMNS}, f"{path}, row {number}")
 
 
 def plain(cell: str) -> str:
@@ -134,7 +143,7 @@ def plain(cell: str) -> str:
 
 
 def _check_columns(path: Path, found: Sequence[str]) -> None:
-    missing = [name for name in COLUMNS if name not in found]
+    missing = [name for name in COLUMNS if name not in (*found, *LATER_COLUMNS)]
     if missing:
         raise DataError(
             f"{path}: expected the columns of an export, {', '.join(missing)} missing; write it with mis annotations export"
@@ -151,11 +160,8 @@ def _unflat(row: dict[str, str], where: str) -> dict[str, Any]:
             f"{where}: expected JSON in {', '.join(AS_JSON)} ({error}); leave these cells as they were written"
         ) from error
     subject = {name: values[name] for name in (*SUBJECT_FIELDS, "sample")}
-    other = (
-        subject | {"variant": values["other_variant"], "response": values["other_response"]}
-        if values["other_variant"]
-        else None
-    )
+    told = {name: values[f"other_{name}"] or subject[name] for name in ("run", "sample")}
+    other = told | {name: values[f"other_{name}"] for name in ("variant", "response")}
     empty_is_none = ("outcome", "severity", "mark", "corrected", "preference")
     decision = {name: values[name] for name in DECISION_FIELDS}
     decision |= {name: None for name in empty_is_none if decision[name] == ""} | {"causes": decision["causes"] or []}
@@ -165,6 +171,6 @@ def _unflat(row: dict[str, str], where: str) -> dict[str, Any]:
         **{name: values[name] for name in EVENT_FIELDS},
         "undoes": values["undoes"] or None,
         "subject": subject,
-        "other": other,
+        "other": other if values["other_variant"] else None,
         "decision": decision | {"swapped": bool(decision["swapped"])},
     }
