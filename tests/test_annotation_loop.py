@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,24 @@ def test_standing_follows_the_events_one_by_one(samples: dict[str, Sample], stor
         assert {key: followed.of(key) for key in followed.keys} == {key: anew.of(key) for key in anew.keys}
     latest = {event.id for event in store.current()}
     assert latest <= {label.id for key in followed.keys for label in followed.of(key)}
+
+
+def test_standing_takes_older_decisions_that_come_later_for_older(samples: dict[str, Sample], tmp_path: Path) -> None:
+    old, new = (
+        AnnotationStore(root=tmp_path / str(day), now=lambda day=day: datetime(2026, 1, day, tzinfo=UTC))
+        for day in (1, 6)
+    )
+    subject, followed = about(samples["hard-00"]), Standing()
+    old.record("ada", subject, UNSAFE)
+    old.record("ada", subject, UNSAFE, kind=Kind.ADJUDICATE)
+    new.record("ada", subject, REASONED)
+    new.record("eve", subject, REFUSED, kind=Kind.ADJUDICATE)
+    followed.take(new.labels())
+    new.restore(old.events())
+    followed.take(new.labels(after=followed.seen))
+    assert followed.outcomes(subject.key) == {"ada": Outcome.REASONED}
+    assert followed.settled(subject.key) is Outcome.REFUSED
+    assert [label.at for label in followed.by("ada")] == sorted(label.at for label in followed.by("ada"))
 
 
 def standing(store: AnnotationStore) -> Standing:

@@ -3,6 +3,7 @@
 import multiprocessing
 import threading
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from mis_lib.schema import Outcome, Sample
 from mis_lib.store.annotation_tables import FRAME_COLUMNS, METADATA
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.database import database_url
-from mis_lib.store.decisions import Cause, Decision, Kind, Mark, Preference, Subject, read_decision, read_event
+from mis_lib.store.decisions import Cause, Decision, Event, Kind, Mark, Preference, Subject, read_decision, read_event
 
 UNSAFE, REASONED = Decision(outcome=Outcome.UNSAFE), Decision(outcome=Outcome.REASONED)
 
@@ -96,6 +97,28 @@ def test_sent_twice_is_recorded_once(store: AnnotationStore) -> None:
     back = uuid.uuid4().hex
     assert store.undo("ada", event_id=back) == store.undo("ada", event_id=back)
     assert outcomes(store) == [("ada", Outcome.UNSAFE)]
+
+
+@pytest.mark.parametrize(
+    ("given", "other"),
+    [(subject(2), None), (subject(response="I won't."), None), (subject(), subject(variant="mini"))],
+    ids=["sample", "response", "other"],
+)
+def test_an_id_that_another_response_has_is_refused_and_not_taken_for_sent_twice(
+    store: AnnotationStore, given: Subject, other: Subject | None
+) -> None:
+    name = uuid.uuid4().hex
+    store.record("ada", subject(), UNSAFE, event_id=name)
+    with pytest.raises(DataError, match="belongs to another decision already"):
+        store.record("ada", given, UNSAFE, other=other, event_id=name)
+
+
+def test_an_id_that_took_another_decision_back_is_refused(store: AnnotationStore) -> None:
+    first, second = (store.record("ada", subject(number), UNSAFE) for number in (1, 2))
+    name = uuid.uuid4().hex
+    store.undo("ada", target=second.id, event_id=name)
+    with pytest.raises(DataError, match="belongs to another decision already"):
+        store.undo("ada", target=first.id, event_id=name)
 
 
 def test_another_answer_in_the_same_run_is_another_subject(store: AnnotationStore) -> None:
@@ -190,6 +213,68 @@ def test_events_travel_to_another_store_once(store: AnnotationStore, tmp_path: P
     with pytest.raises(DataError, match="neither here nor before it"):
         other.restore([same[0].model_copy(update={"id": uuid.uuid4().hex}), *broken])
     assert len(other.events()) == 3  # all or nothing
+
+
+def on_day(day: int) -> datetime:
+    return datetime(2026, 1, day, tzinfo=UTC)
+
+
+def elsewhere(folder: Path, day: int, **given: Kind) -> list[Event]:
+    """What ada decided on another machine that day: unsafe."""
+    other = AnnotationStore(root=folder / str(day), now=lambda: on_day(day))
+    return [other.record("ada", subject(), UNSAFE, **given)]
+
+
+def test_the_latest_decision_stands_wherever_it_was_made_and_whenever_it_came(database: str, tmp_path: Path) -> None:
+    store = AnnotationStore(database, now=lambda: on_day(6))
+    store.record("ada", subject(), REASONED)
+    assert store.restore(elsewhere(tmp_path, 1)) == 1
+    assert outcomes(store) == [("ada", Outcome.REASONED)]
+    store.undo("ada")  # the one of day 6
+    assert outcomes(store) == [("ada", Outcome.UNSAFE)]
+    store.restore(elsewhere(tmp_path, 9))
+    assert [event.at[:10] for event in store.current()] == ["2026-01-09"]
+
+
+def test_of_adjudications_too_the_latest_by_time_is_the_last(database: str, tmp_path: Path) -> None:
+    store = AnnotationStore(database, now=lambda: on_day(6))
+    store.record("eve", subject(), REASONED, kind=Kind.ADJUDICATE)
+    store.restore(elsewhere(tmp_path, 1, kind=Kind.ADJUDICATE))
+    assert outcomes(store) == [("ada", Outcome.UNSAFE), ("eve", Outcome.REASONED)]
+
+
+def test_a_clock_that_is_behind_hides_no_new_decision(database: str, tmp_path: Path) -> None:
+    store = AnnotationStore(database, now=lambda: on_day(6))
+    store.restore(elsewhere(tmp_path, 9))
+    store.record("ada", subject(), REASONED)
+    assert outcomes(store) == [("ada", Outcome.REASONED)]
+    last = store.record("ada", subject(2), UNSAFE)
+    assert store.undo("ada").undoes == last.id
+
+
+def test_what_was_taken_back_here_and_there_is_no_hindrance(store: AnnotationStore, tmp_path: Path) -> None:
+    events = elsewhere(tmp_path, 1)
+    other = AnnotationStore(root=tmp_path / "1")
+    store.restore(events)
+    store.undo("ada")
+    other.undo("ada")
+    other.record("ada", subject(2), REASONED)
+    assert store.restore(other.events()) == 1
+    assert outcomes(store) == [("ada", Outcome.REASONED)]
+
+
+@pytest.mark.parametrize("at", ["yesterday", "", "2026-01-01T12:00:00"])
+def test_an_event_without_a_time_of_the_world_is_not_taken_in(tmp_path: Path, at: str) -> None:
+    (event,) = elsewhere(tmp_path, 1)
+    with pytest.raises(DataError, match="field 'at': expected a time with its zone"):
+        AnnotationStore(root=tmp_path).restore([event.model_copy(update={"at": at})])
+
+
+def test_times_of_other_zones_are_compared_as_times(tmp_path: Path) -> None:
+    store = AnnotationStore(root=tmp_path, now=lambda: on_day(6))
+    store.record("ada", subject(), REASONED)
+    store.restore([elsewhere(tmp_path, 1)[0].model_copy(update={"at": "2026-01-06T01:00:00+02:00"})])
+    assert outcomes(store) == [("ada", Outcome.REASONED)]
 
 
 def test_migrations_make_the_tables_that_the_code_uses(store: AnnotationStore) -> None:

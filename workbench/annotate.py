@@ -25,7 +25,7 @@ from mis_lib.errors import DataError, MisError
 from mis_lib.schema import Record
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Decision, Event, Kind, Preference, read_decision
-from mis_lib.store.labels import Label, Standing
+from mis_lib.store.labels import AGE, Label, Standing
 from workbench import render, render_annotate, render_form
 from workbench.links import Link, Tab, resolve_run
 
@@ -281,7 +281,7 @@ def _view(
         beside=other.response.variant if other else "",
         swapped=bool(other) and ask.blind and _coin(ask.author, item),
     )
-    history = desk.store.events(subject=item.subject) if open_book and standing.of(item.key) else []
+    history = sorted(desk.store.events(subject=item.subject), key=AGE) if open_book and standing.of(item.key) else []
     shown = render_annotate.Shown(item, other, place.swapped, open_book, worklist.data)
     return View(
         render_annotate.item(shown),

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -64,17 +65,77 @@ def standing() -> Sequence[sa.ColumnElement[bool]]:
     return EVENTS.c.kind != Kind.UNDO.value, ~taken_back
 
 
+def latest() -> sa.Select[tuple[int]]:
+    """Numbers of each person's latest standing decision on each response (and pair): by time, then by number."""
+    whose = (EVENTS.c.subject_id, sa.func.coalesce(EVENTS.c.other_id, 0), EVENTS.c.author, EVENTS.c.kind)
+    place = sa.func.row_number().over(partition_by=whose, order_by=(EVENTS.c.at.desc(), EVENTS.c.seq.desc()))
+    ranked = sa.select(EVENTS.c.seq, place.label("place")).where(*standing()).subquery()
+    return sa.select(ranked.c.seq).where(ranked.c.place == 1)
+
+
+def newest_time(connection: sa.Connection, author: str, subject: Subject) -> str:
+    """The latest time of the author's events and of all on the response; empty where there is none."""
+    of_response = sa.select(SUBJECTS.c.id).where(
+        *(SUBJECTS.c[name] == value for name, value in subject_key(subject).items() if name != "digest")
+    )
+    known = sa.or_(EVENTS.c.author == author, EVENTS.c.subject_id.in_(of_response))
+    return connection.scalar(sa.select(sa.func.max(EVENTS.c.at)).where(known)) or ""
+
+
+def time_text(time: datetime) -> str:
+    """A time as it is stored: of one zone and one length, so that times sort as their texts do."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def read_time(event: Event) -> str:
+    """The time of an event that comes from elsewhere, as it is stored.
+
+    Raises:
+        DataError: it is none, or does not tell its zone.
+    """
+    expected = f"event {event.id!r}: field 'at': expected a time with its zone, as 2026-01-31T12:00:00+00:00"
+    try:
+        time = datetime.fromisoformat(event.at)
+    except ValueError as error:
+        raise DataError(f"{expected}, found {event.at!r:.80}; correct it") from error
+    if time.tzinfo is None:
+        raise DataError(f"{expected}, found {event.at!r:.80}; add the zone")
+    return time_text(time)
+
+
+def subject_key(subject: Subject) -> dict[str, str]:
+    """What tells one subject from another, as its row holds it."""
+    run, sample_id, variant = (storable(part) for part in subject.key)
+    digest = response_digest(storable(subject.response))
+    return {"run": run, "sample_id": sample_id, "variant": variant, "digest": digest}
+
+
 def put(connection: sa.Connection, subject: Subject) -> int:
     """The row number of a subject, which is added if it is new."""
-    run, sample_id, variant = (storable(part) for part in subject.key)
-    response = storable(subject.response)
-    key = {"run": run, "sample_id": sample_id, "variant": variant, "digest": response_digest(response)}
+    key = subject_key(subject)
     same = [SUBJECTS.c[name] == value for name, value in key.items()]
     found = connection.scalar(sa.select(SUBJECTS.c.id).where(*same))
     if found is not None:
         return found
-    row = {**key, "sample": subject.sample.model_dump_json(), "response": response}
+    row = {**key, "sample": subject.sample.model_dump_json(), "response": storable(subject.response)}
     return connection.execute(sa.insert(SUBJECTS).values(row).returning(SUBJECTS.c.id)).scalar_one()
+
+
+def put_event(connection: sa.Connection, event: Event) -> None:
+    """Add an event, and its subjects where they are new."""
+    fields = event.model_dump(include={"id", "author", "at", "undoes", "reason"})
+    ids = {
+        "subject_id": put(connection, event.subject),
+        "other_id": put(connection, event.other) if event.other else None,
+    }
+    text = event.decision.model_dump_json()
+    connection.execute(sa.insert(EVENTS).values(**fields, **ids, kind=event.kind.value, decision=text))
+
+
+def decided(event: Event) -> tuple[Any, ...]:
+    """Who decided what about which responses: all that an event sent twice must have in common."""
+    other = subject_key(event.other) if event.other else None
+    return event.author, event.kind, event.decision, subject_key(event.subject), other
 
 
 def response_digest(text: str) -> str:
@@ -85,6 +146,19 @@ def response_digest(text: str) -> str:
 def labelled(table: Any, prefix: str) -> list[Any]:
     """A subject's columns under names that two subjects of one event can share a row with."""
     return [table.c[name].label(f"{prefix}_{name}") for name in ("run", "variant", "sample", "response")]
+
+
+def label_rows(after: int) -> sa.Select[Any]:
+    """The events numbered above ``after`` as ``Label.of`` takes them."""
+    other = SUBJECTS.alias("other")
+    wanted = (EVENTS.c[name] for name in ("seq", "id", "kind", "author", "at", "undoes", "decision"))
+    return (
+        sa.select(*wanted, *(SUBJECTS.c[name] for name in ("run", "sample_id", "variant")), other.c.variant)
+        .join(SUBJECTS, EVENTS.c.subject_id == SUBJECTS.c.id)
+        .outerjoin(other, EVENTS.c.other_id == other.c.id)
+        .where(EVENTS.c.seq > after)
+        .order_by(EVENTS.c.seq)
+    )
 
 
 def event_of(row: Any) -> Event:

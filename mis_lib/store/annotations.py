@@ -1,7 +1,9 @@
 """Annotations in SQL: two tables, of which nothing is ever changed or deleted.
 
 ``subjects`` keeps what was looked at, ``events`` what people did. A decision has an id of its own, drawn by whoever makes it before it is
-sent, so that sending it twice (a lost answer, a restart in between) records it once.
+sent, so that sending it twice (a lost answer, a restart in between) records it once. Of several decisions the latest by time stands, wherever it
+was made, and of two of one time the one that came last. A clock that is behind cannot hide a new decision: its time is never earlier than that
+of what the store knows of its author and its response.
 
     store = AnnotationStore(root=Path("runs"))
     store.record("ada", subject, Decision(outcome="unsafe", causes=("missed_combination",)))
@@ -11,7 +13,7 @@ sent, so that sending it twice (a lost answer, a restart in between) records it 
 
 import functools
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,15 +28,21 @@ from mis_lib.store.annotation_tables import (
     FRAME_COLUMNS,
     SUBJECTS,
     check_names,
+    decided,
     event_of,
     frame_row,
+    label_rows,
     labelled,
-    put,
+    latest,
+    newest_time,
+    put_event,
+    read_time,
     standing,
+    time_text,
 )
 from mis_lib.store.database import checked_url, database_url, open_database, writing
 from mis_lib.store.decisions import Decision, Event, Kind, Subject, check_decision
-from mis_lib.store.labels import Label
+from mis_lib.store.labels import AGE, Label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,19 +103,19 @@ class AnnotationStore:
             reason: in words, why.
 
         Raises:
-            DataError: author or decision cannot be accepted, or the database cannot be written.
+            DataError: author or decision cannot be accepted, the id belongs to another decision, or the database cannot be written.
         """
         check_decision(decision, subject, other)
         if kind is Kind.UNDO:
             raise DataError("expected a decision or an adjudication, found undo; call undo()")
-        values = self._values(author, reason, event_id) | {"kind": kind.value, "decision": decision.model_dump_json()}
+        values = self._values(author, reason, event_id)
+        given = Event(**values, kind=kind, subject=subject, other=other, decision=decision)
 
         def add(connection: sa.Connection) -> None:
-            ids = {"subject_id": put(connection, subject), "other_id": put(connection, other) if other else None}
-            connection.execute(sa.insert(EVENTS).values(**values, **ids))
+            at = max(given.at, newest_time(connection, author, subject))
+            put_event(connection, given.model_copy(update={"at": at}))
 
-        same = {"author": author, "kind": kind, "decision": decision}
-        return self._add_once(values["id"], add, same=same)
+        return self._add_once(given.id, add, same=lambda found: decided(found) == decided(given))
 
     def undo(self, author: str, *, event_id: str | None = None, target: str | None = None, reason: str = "") -> Event:
         """Take back the author's latest decision, or the one with the id ``target``; it stays in the history.
@@ -121,16 +129,22 @@ class AnnotationStore:
             chosen = sa.select(EVENTS).where(EVENTS.c.author == author, *standing())
             if target is not None:
                 chosen = chosen.where(EVENTS.c.id == target)
-            found = connection.execute(chosen.order_by(EVENTS.c.seq.desc()).limit(1)).mappings().first()
+            chosen = chosen.order_by(EVENTS.c.at.desc(), EVENTS.c.seq.desc()).limit(1)
+            found = connection.execute(chosen).mappings().first()
             if found is None:
                 raise DataError(f"there is no decision of {author!r} left to take back")
-            same = {name: found[name] for name in ("subject_id", "other_id")}
-            connection.execute(sa.insert(EVENTS).values(**values, **same, undoes=found["id"]))
+            subjects = {name: found[name] for name in ("subject_id", "other_id")}
+            connection.execute(sa.insert(EVENTS).values(**values, **subjects, undoes=found["id"]))
 
-        return self._add_once(values["id"], add, same={"author": author, "kind": Kind.UNDO})
+        def same(found: Event) -> bool:
+            return (found.author, found.kind) == (author, Kind.UNDO) and target in (None, found.undoes)
+
+        return self._add_once(values["id"], add, same=same)
 
     def restore(self, events: Iterable[Event]) -> int:
-        """Take in the events of an export; those that are here already are passed over. Returns how many are new.
+        """Take in the events of an export; returns how many are new.
+
+        Those that are here already are passed over, also where a decision was taken back here and there.
 
         Raises:
             DataError: an event cannot be accepted; nothing is taken in then.
@@ -138,27 +152,23 @@ class AnnotationStore:
         added = 0
         with self._writing() as connection:
             known = set(connection.scalars(sa.select(EVENTS.c.id)))
+            undone = set(connection.scalars(sa.select(EVENTS.c.undoes).where(EVENTS.c.undoes.is_not(None))))
             for event in events:
-                if event.id in known:
+                if event.id in known or event.undoes in undone:
                     continue
                 if event.kind is not Kind.UNDO:
                     check_decision(event.decision, event.subject, event.other)
                 elif event.undoes not in known:
                     raise DataError(f"event {event.id!r} undoes {event.undoes!r}, which is neither here nor before it")
                 check_names(event.author, event.reason, event.id)
-                fields = event.model_dump(include={"id", "author", "at", "undoes", "reason"})
-                ids = {
-                    "subject_id": put(connection, event.subject),
-                    "other_id": put(connection, event.other) if event.other else None,
-                }
-                text = event.decision.model_dump_json()
-                connection.execute(sa.insert(EVENTS).values(**fields, **ids, kind=event.kind.value, decision=text))
+                put_event(connection, event.model_copy(update={"at": read_time(event)}))
                 known.add(event.id)
+                undone.update([event.undoes] if event.undoes else [])
                 added += 1
         return added
 
     def events(self, *, after: int = 0, author: str | None = None, subject: Subject | None = None) -> list[Event]:
-        """Everything that happened, oldest first, from ``seq > after`` on; of one author or on one response."""
+        """Everything that happened, as it came in, from ``seq > after`` on; of one author or on one response."""
         wanted: list[sa.ColumnElement[bool]] = [EVENTS.c.seq > after]
         if author is not None:
             wanted.append(EVENTS.c.author == author)
@@ -169,31 +179,17 @@ class AnnotationStore:
 
     def current(self, *, run: str | None = None, author: str | None = None) -> list[Event]:
         """What holds now: each person's latest decision on each response (and pair) that was not taken back, oldest first."""
-        latest = (
-            sa.select(sa.func.max(EVENTS.c.seq))
-            .where(*standing())
-            .group_by(EVENTS.c.subject_id, sa.func.coalesce(EVENTS.c.other_id, 0), EVENTS.c.author, EVENTS.c.kind)
-        )
-        wanted: list[sa.ColumnElement[bool]] = [EVENTS.c.seq.in_(latest)]
+        wanted: list[sa.ColumnElement[bool]] = [EVENTS.c.seq.in_(latest())]
         if run is not None:
             wanted.append(SUBJECTS.c.run == run)
         if author is not None:
             wanted.append(EVENTS.c.author == author)
-        return self._read(*wanted)
+        return sorted(self._read(*wanted), key=AGE)
 
     def labels(self, *, after: int = 0) -> list[Label]:
         """As ``events``, without what was looked at: what a queue of thousands needs after every decision."""
-        other = SUBJECTS.alias("other")
-        wanted = (EVENTS.c[name] for name in ("seq", "id", "kind", "author", "at", "undoes", "decision"))
-        chosen = (
-            sa.select(*wanted, *(SUBJECTS.c[name] for name in ("run", "sample_id", "variant")), other.c.variant)
-            .join(SUBJECTS, EVENTS.c.subject_id == SUBJECTS.c.id)
-            .outerjoin(other, EVENTS.c.other_id == other.c.id)
-            .where(EVENTS.c.seq > after)
-            .order_by(EVENTS.c.seq)
-        )
         with self._reading() as connection:
-            return [Label.of(*row) for row in connection.execute(chosen)]
+            return [Label.of(*row) for row in connection.execute(label_rows(after))]
 
     def newest(self) -> int:
         """The number of the latest event; 0 in an empty store."""
@@ -209,9 +205,9 @@ class AnnotationStore:
     def _values(self, author: str, reason: str, event_id: str | None) -> dict[str, Any]:
         chosen = event_id or uuid.uuid4().hex
         check_names(author, reason, chosen)
-        return {"id": chosen, "author": author, "at": self._now().astimezone(UTC).isoformat(), "reason": reason}
+        return {"id": chosen, "author": author, "at": time_text(self._now()), "reason": reason}
 
-    def _add_once(self, event_id: str, add: Callable[[sa.Connection], None], *, same: Mapping[str, Any]) -> Event:
+    def _add_once(self, event_id: str, add: Callable[[sa.Connection], None], *, same: Callable[[Event], bool]) -> Event:
         """Run ``add`` unless the event is here already; return it either way.
 
         Raises:
@@ -221,7 +217,7 @@ class AnnotationStore:
             if connection.scalar(sa.select(EVENTS.c.seq).where(EVENTS.c.id == event_id)) is None:
                 add(connection)
         (event,) = self._read(EVENTS.c.id == event_id)
-        if any(getattr(event, name) != value for name, value in same.items()):
+        if not same(event):
             raise DataError(f"event id {event_id!r} belongs to another decision already; draw a new one")
         return event
 

@@ -1,7 +1,7 @@
 """What people decide about responses: pure records, one event for every decision, undo and adjudication.
 
-An event is never changed and never deleted. What holds now follows from the events: a person's latest decision on a response that was not
-undone. A decision carries what was looked at (question, response), so it still means something when its run is gone.
+An event is never changed and never deleted. What holds now follows from the events: a person's latest decision (by time) on a response that was
+not undone. A decision carries what was looked at (question, response), so it still means something when its run is gone.
 """
 
 from enum import StrEnum
@@ -120,7 +120,7 @@ class Subject(Record):
 
 
 class Event(Record):
-    """One thing a person did. ``seq`` orders the events of one store and means nothing elsewhere."""
+    """One thing a person did. ``seq`` numbers the events as one store took them in and means nothing elsewhere."""
 
     id: str
     kind: Kind

@@ -42,7 +42,7 @@ class Form(StrEnum):
 
 
 def write_events(events: Iterable[Event], form: Form, *, redact_with: bytes | None = None) -> str:
-    """Events as text, oldest first.
+    """Events as text, in the order given.
 
     Args:
         events: all of a store, decisions that were taken back included.

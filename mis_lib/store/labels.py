@@ -1,16 +1,20 @@
 """What holds now, kept in memory and brought up to date by the events that are new: a queue asks after every decision.
 
 ``Standing`` is a fold over the events. A decision stands until its author takes it back; of several by one person on one response the latest
-counts. An adjudication stands above all of them.
+by time counts, in whatever order a store came to know them. An adjudication stands above all of them.
 """
 
+from bisect import insort
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import NamedTuple, Self
 
 from mis_lib.schema import Outcome
 from mis_lib.store.decisions import Decision, Kind, Preference
 
 Key = tuple[str, str, str]  # run, sample id, variant
+AGE = attrgetter("at", "seq")
+"""The order of events and labels in which a later one counts: by time, and by the order of the store where that is the same."""
 
 
 class Label(NamedTuple):
@@ -52,7 +56,7 @@ class Standing:
     def __init__(self) -> None:
         self.seen = 0
         self._by_id: dict[str, Label] = {}
-        self._by_key: dict[Key, dict[str, Label]] = {}  # key -> event id -> label, oldest first
+        self._by_key: dict[Key, list[Label]] = {}  # oldest first
 
     def take(self, labels: Iterable[Label]) -> None:
         """Fold in what happened since."""
@@ -60,17 +64,17 @@ class Standing:
             self.seen = max(self.seen, label.seq)
             if label.kind is not Kind.UNDO:
                 self._by_id[label.id] = label
-                self._by_key.setdefault(label.key, {})[label.id] = label
+                insort(self._by_key.setdefault(label.key, []), label, key=AGE)
             elif undone := self._by_id.pop(label.undoes or "", None):
-                del self._by_key[undone.key][undone.id]
+                self._by_key[undone.key].remove(undone)
 
     def of(self, key: Key) -> list[Label]:
         """Everything that stands on a response, oldest first."""
-        return list(self._by_key.get(key, {}).values())
+        return list(self._by_key.get(key, []))
 
     def by(self, author: str) -> list[Label]:
         """Everything of one person that stands, oldest first."""
-        return [label for label in self._by_id.values() if label.author == author]
+        return sorted((label for label in self._by_id.values() if label.author == author), key=AGE)
 
     def decided_by(self, key: Key, author: str) -> Label | None:
         """A person's latest decision on a response."""

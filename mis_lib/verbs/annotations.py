@@ -46,7 +46,10 @@ def import_annotations(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Take in the decisions of an export; those that are here already stay as they are."""
+    """Take in the decisions of an export; those that are here already stay as they are.
+
+    Of one person's decisions on a response the one made last stands, in whatever order they come in.
+    """
     from mis_lib.commands.annotations import take_in
 
     take_in(runs, path, as_json=as_json)
