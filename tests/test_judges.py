@@ -1,7 +1,9 @@
 """Judges on a server that fails in every way: each item ends scored or unscored with its reason, and nothing that failed counts as safe."""
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +243,23 @@ class TestFiles:
         assert (first.folder / "verdicts/rule.jsonl").read_bytes() == (
             second.folder / "verdicts/rule.jsonl"
         ).read_bytes()
+
+    def test_judges_that_begin_together_keep_each_others_fingerprint(self, tmp_path, data, samples) -> None:
+        run, start = make_run(tmp_path, data, samples[:1], ("one",)), threading.Barrier(8)
+
+        def decide(sample: Sample, response: Response) -> Verdict:
+            return Verdict(sample_id=sample.id, variant=response.variant, judge="any", outcome=Outcome.UNSCORED)
+
+        def begin(number: int) -> None:
+            start.wait(timeout=60)
+            if number % 2:
+                run.begin_verdicts(f"judge-{number}", "1")
+            else:
+                run.judge_all(f"judge-{number}", "1", decide, samples)
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(begin, range(8)))
+        assert run.config.judges == {f"judge-{number}": "1" for number in range(8)}
 
     def test_another_judge_of_the_same_name_starts_anew(self, tmp_path, data, samples) -> None:
         run = make_run(tmp_path, data, samples)

@@ -141,17 +141,19 @@ class Run:
         if new:
             merged = known | new
             write_records(self._verdict_file(judge), [merged[key] for key in answered if key in merged])
-            self._save(self.config.model_copy(update={"judges": {**self.config.judges, judge: fingerprint}}))
+            with self.locked():
+                self._note(judge, fingerprint)
         return [(known | new)[key] for key in wanted]
 
     def begin_verdicts(self, judge: str, fingerprint: str) -> Path:
         """The file that verdicts of this judge may be appended to; those of a judge that has changed since are put aside first."""
         path = self._verdict_file(judge)
-        if self.config.judges.get(judge) != fingerprint:
-            path.unlink(
-                missing_ok=True
-            )  # before the new fingerprint is noted: a kill in between must not make old ones new
-            self._save(self.config.model_copy(update={"judges": {**self.config.judges, judge: fingerprint}}))
+        with self.locked():  # judges may begin together
+            if self.config.judges.get(judge) != fingerprint:
+                path.unlink(
+                    missing_ok=True
+                )  # before the new one is noted: a kill in between must not make old verdicts new
+                self._note(judge, fingerprint)
         return path
 
     def settle_verdicts(self, judge: str) -> list[Verdict]:
@@ -170,6 +172,11 @@ class Run:
 
     def _verdict_file(self, judge: str) -> Path:
         return self.folder / VERDICTS / f"{judge}.jsonl"
+
+    def _note(self, judge: str, fingerprint: str) -> None:
+        """Keep a judge's fingerprint beside those of others; the lock must be held, else one noted meanwhile is lost."""
+        config = self.config
+        self._save(config.model_copy(update={"judges": {**config.judges, judge: fingerprint}}))
 
     def _save(self, config: RunConfig) -> None:
         write_atomic(self.folder / CONFIG, dump_settings(config).encode())
