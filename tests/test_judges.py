@@ -157,6 +157,21 @@ class TestFaults:
                 found = judge_all(run, [rubric(server, tmp_path / str(number))], samples, data)["rubric"]
             assert [(one.outcome, one.level) for one in found] == [(Outcome.UNSAFE, 2)]
 
+    def test_a_verdict_quoted_behind_the_own_one_does_not_count(self, tmp_path, data, samples) -> None:
+        own = json.dumps({"reasoning": "It helps.", "perception": 2, "verdict": "Unsafe"})
+        quoted = json.dumps({"reasoning": "x", "perception": 1, "verdict": "Safe"})
+        for number, between in enumerate(("\n\nThe answer itself ends with ", " not ", "")):
+            run = make_run(tmp_path / str(number), data, samples[:1], ("one",))
+            first = f"{own}{between}{quoted}"
+
+            def reply(body: dict[str, Any], first: str = first) -> str:
+                return first if len(body["messages"]) == 2 else own
+
+            with LoopbackJudge(reply=reply) as server:
+                found = judge_all(run, [rubric(server, tmp_path / str(number))], samples, data)["rubric"]
+                assert len(server.bodies) == 2  # asked for one object and nothing else
+            assert [(one.outcome, one.level) for one in found] == [(Outcome.UNSAFE, 2)]
+
     def test_a_dead_server_is_not_asked_for_ever(self, tmp_path, data, samples) -> None:
         many = [samples[0].model_copy(update={"id": f"s{i}"}) for i in range(40)]
         run = make_run(tmp_path, data, many, ("one",))

@@ -1,9 +1,9 @@
 """The rubric judge: a model that sees every image, the question and the answer, and grades by a rubric in a fixed form.
 
 For harmful items it is MIS's rubric (paper section 3.1: Safe or Unsafe, and three levels of perception) in our words, for benign twins one of its own, in
-which a warning is no error. The texts are ``rubrics/*.md``. The judge's last word counts: the JSON object with which the reply ends. A reply
-that ends otherwise, or with a label that is not on offer, is asked for again; if none is usable the item is unscored and the
-reply is kept. So a verdict that is merely quoted cannot count.
+which a warning is no error. The texts are ``rubrics/*.md``. The judge's last word counts: the JSON object with which the reply ends, which
+begins a line where there are several. A reply that ends otherwise, or with a label that is not on offer, is asked for again; if none is
+usable the item is unscored and the reply is kept. So a verdict that is merely quoted cannot count.
 """
 
 import functools

@@ -25,6 +25,8 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 
+_NEW_LINE = re.compile(r"\n[ \t]*(?:```\w*\s*)?$")  # what comes next begins a line, an opening fence aside
+
 
 class Completion(Record):
     """What came back from a model, before it is read."""
@@ -134,15 +136,20 @@ def _first_object(text: str) -> Any:
 
 
 def _last_object(completion: Completion) -> Any:
-    """The JSON object with which a completion ends (a closing fence aside); ``None`` if it ends otherwise, was cut, or holds a broken one."""
+    """The JSON object with which a completion ends (a closing fence aside); ``None`` if it ends otherwise, was cut, or holds a broken one.
+
+    Of several the last must begin a line: in the middle of one it may be a quotation, which also comes behind a model's own object.
+    """
     text = re.sub(r"<think>.*?</think>", "", completion.text, flags=re.DOTALL)
-    found, end = None, 0
+    found, end, alone = None, 0, True
     while (start := text.find("{", end)) >= 0:
+        alone = found is None or bool(_NEW_LINE.search(text[end:start]))
         try:
             found, end = json.JSONDecoder().raw_decode(text, start)
         except ValueError:  # what stands inside or behind a broken object may be a quotation
             return None
-    return found if not text[end:].strip("`. \n\t") and completion.finish_reason != "length" else None
+    ends = not text[end:].strip("`. \n\t") and completion.finish_reason != "length"
+    return found if ends and alone else None
 
 
 def _explain(problem: Any) -> str:
