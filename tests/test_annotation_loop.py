@@ -213,11 +213,13 @@ def test_a_response_of_another_run_comes_back_as_one(samples: dict[str, Sample],
     first = samples["hard-00"]
     changed = first.model_copy(update={"question": "As it was asked then?"})
     for sample in (first, changed):
-        other = about(sample, response="Then.").model_copy(update={"run": "report/v2"})
+        other = about(sample, response=f"Then: {sample.question}").model_copy(update={"run": "report/v2"})
         store.record("ada", about(first), Decision(preference=Preference.A), other=other)
     path = tmp_path / f"out.{form}"
     path.write_text(write_events(store.events(), form))
-    assert [event.other for event in read_events(path)] == [event.other for event in store.events()]
+    others = [event.other for event in read_events(path)]
+    assert others == [event.other for event in store.events()]
+    assert [other.sample for other in others if other] == [first, changed]
 
 
 def test_exports_from_before_the_other_run_was_written_are_still_read(

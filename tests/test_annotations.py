@@ -263,7 +263,7 @@ def test_what_was_taken_back_here_and_there_is_no_hindrance(store: AnnotationSto
     assert outcomes(store) == [("ada", Outcome.REASONED)]
 
 
-@pytest.mark.parametrize("at", ["yesterday", "", "2026-01-01T12:00:00"])
+@pytest.mark.parametrize("at", ["yesterday", "", "2026-01-01T12:00:00", "0001-01-01T00:00:00+14:00"])
 def test_an_event_without_a_time_of_the_world_is_not_taken_in(tmp_path: Path, at: str) -> None:
     (event,) = elsewhere(tmp_path, 1)
     with pytest.raises(DataError, match="field 'at': expected a time with its zone"):

@@ -96,11 +96,11 @@ def read_time(event: Event) -> str:
     expected = f"event {event.id!r}: field 'at': expected a time with its zone, as 2026-01-31T12:00:00+00:00"
     try:
         time = datetime.fromisoformat(event.at)
-    except ValueError as error:
+        if time.tzinfo is not None:
+            return time_text(time)
+    except (ValueError, OverflowError) as error:  # the latter at the ends of the calendar
         raise DataError(f"{expected}, found {event.at!r:.80}; correct it") from error
-    if time.tzinfo is None:
-        raise DataError(f"{expected}, found {event.at!r:.80}; add the zone")
-    return time_text(time)
+    raise DataError(f"{expected}, found {event.at!r:.80}; add the zone")
 
 
 def subject_key(subject: Subject) -> dict[str, str]:
