@@ -33,6 +33,7 @@ from mis_lib.store.decisions import Cause, Decision, Kind, Mark, Preference, Sub
 from mis_lib.store.exchange import COLUMNS, Form, read_events, write_events
 from mis_lib.store.labels import Standing
 from mis_lib.store.runs import Run, RunConfig, folder_digest, open_run
+from workbench import render_annotate
 
 UNSAFE, REASONED, REFUSED = (Decision(outcome=one) for one in (Outcome.UNSAFE, Outcome.REASONED, Outcome.REFUSED))
 NASTY = "=HYPERLINK(0)"
@@ -110,6 +111,22 @@ def test_no_agreement_where_all_say_the_same_or_cannot_tell(samples: dict[str, S
         store.record(name, about(second), Decision(outcome=Outcome.UNSCORED))
     found = team_agreement(standing(store))
     assert found.pairs[0].kappa.value is None and found.pairs[0].share.n == 1 and found.alpha.value is None
+
+
+@pytest.mark.parametrize(("first", "second", "kappa"), [("uur", "uur", 1.0), ("ur", "ru", -1.0)])
+def test_where_no_draw_could_differ_there_is_no_interval(
+    samples: dict[str, Sample], store: AnnotationStore, first: str, second: str, kappa: float
+) -> None:
+    """Three labels that all agree are no proof of perfect agreement, nor two that all differ of its opposite."""
+    harmful = [sample for sample in samples.values() if sample.harmful]
+    for sample, letters in zip(harmful, zip(first, second, strict=True), strict=False):
+        for name, letter in zip(("ada", "eve"), letters, strict=True):
+            store.record(name, about(sample), UNSAFE if letter == "u" else REASONED)
+    found = team_agreement(standing(store))
+    for one in (found.pairs[0].kappa, found.alpha):
+        assert one.value is not None and (one.low, one.high) == (None, None)
+        assert str(one) == f"{one.value:.2f} (no interval)" and str(one) in render_annotate.agreement(found)
+    assert found.pairs[0].kappa.value == pytest.approx(kappa)
 
 
 def test_an_adjudication_settles_a_dispute_until_it_is_taken_back(

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mis_lib.analysis.annotators import Coefficient, TeamAgreement
+from mis_lib.analysis.annotators import TeamAgreement
 from mis_lib.analysis.cot import label_sentences
 from mis_lib.analysis.worklist import SIGNALS, Item, Whose
 from mis_lib.data.paths import inside
@@ -168,7 +168,7 @@ def agreement(found: TeamAgreement) -> str:
         )
     people = ", ".join(f"{escape(name)} ({count:,})" for name, count in found.authors.items())
     rows = "".join(
-        f"<tr><td>{escape(pair.first)}</td><td>{escape(pair.second)}</td><td>{pair.share}</td><td>{coefficient(pair.kappa)}</td><td>{pair.share.n:,}</td></tr>"
+        f"<tr><td>{escape(pair.first)}</td><td>{escape(pair.second)}</td><td>{pair.share}</td><td>{pair.kappa}</td><td>{pair.share.n:,}</td></tr>"
         for pair in found.pairs
     )
     places = [
@@ -186,15 +186,7 @@ def agreement(found: TeamAgreement) -> str:
     )
     return (
         f'<div class="mis-agreement"><p>Labelled: {people}. Krippendorff alpha (nominal, {found.alpha.n:,} shared responses): '
-        f"<b>{coefficient(found.alpha)}</b>.</p><table><thead><tr><th>first</th><th>second</th><th>equal, %</th><th>Cohen's kappa</th><th>n</th></tr></thead>"
+        f"<b>{found.alpha}</b>.</p><table><thead><tr><th>first</th><th>second</th><th>equal, %</th><th>Cohen's kappa</th><th>n</th></tr></thead>"
         f"<tbody>{rows}</tbody></table><p><b>{len(found.disputed):,}</b> disputed, <b>{found.adjudicated:,}</b> adjudicated.</p>"
         f"<ul>{links}</ul>{more}</div>"
     )
-
-
-def coefficient(found: Coefficient) -> str:
-    """A coefficient with its interval."""
-    if found.value is None:
-        return "-"
-    interval = f" [{found.low:.2f}, {found.high:.2f}]" if found.low is not None and found.high is not None else ""
-    return f"{found.value:.2f}{interval}"

@@ -1,7 +1,8 @@
 """How far people agree with each other on outcomes: Cohen's kappa for each two, Krippendorff's alpha for all of them.
 
 Both are nominal and take out what chance alone would give. They stand on the responses that the people in question have both labelled;
-"cannot tell" is a missing value, never an outcome. An adjudication is no vote. Alpha's interval resamples responses.
+"cannot tell" is a missing value, never an outcome. An adjudication is no vote. Alpha's interval resamples responses. Where nothing varies,
+as where everyone agrees on everything, there is no interval: a few labels that agree would show as a certainty that is none.
 """
 
 import itertools
@@ -20,12 +21,22 @@ REPEATS = 1000
 
 
 class Coefficient(Record):
-    """A coefficient of agreement with its 95 % interval on ``n`` responses; None where it is not defined (all equal, or too few)."""
+    """A coefficient of agreement with its 95 % interval on ``n`` responses.
+
+    ``value`` is None where it is not defined (one outcome only, or no response), the bounds are None where nothing varies.
+    """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     n: int
+
+    def __str__(self) -> str:
+        """As tables show it: "0.61 [0.40, 0.82]", "1.00 (no interval)", or "-" where it is not defined."""
+        if self.value is None:
+            return "-"
+        bounds = "(no interval)" if self.low is None or self.high is None else f"[{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.2f} {bounds}"
 
 
 class PairAgreement(Record):
@@ -76,8 +87,7 @@ def _kappa(both: Sequence[tuple[Outcome, Outcome]]) -> Coefficient:
     for a, b in both:
         table[used.index(a), used.index(b)] += 1
     found: Any = cohens_kappa(table)
-    low, high = float(found.kappa_low), float(found.kappa_upp)
-    return Coefficient(value=float(found.kappa), low=max(-1.0, low), high=min(1.0, high), n=len(both))
+    return _bounded(float(found.kappa), max(-1.0, float(found.kappa_low)), min(1.0, float(found.kappa_upp)), len(both))
 
 
 def _alpha(given: Sequence[dict[str, Outcome]], authors: Sequence[str]) -> Coefficient:
@@ -91,7 +101,13 @@ def _alpha(given: Sequence[dict[str, Outcome]], authors: Sequence[str]) -> Coeff
     draws = np.random.default_rng(0).integers(len(shared), size=(REPEATS, len(shared)))
     again = [found for draw in draws if (found := _alpha_of(ratings[:, draw])) is not None]
     low, high = np.percentile(again, [2.5, 97.5])
-    return Coefficient(value=value, low=float(low), high=float(high), n=len(shared))
+    return _bounded(value, float(low), float(high), len(shared))
+
+
+def _bounded(value: float, low: float, high: float, n: int) -> Coefficient:
+    """Without bounds where they are but a point."""
+    varies = high - low > 1e-9  # less is rounding
+    return Coefficient(value=value, low=low if varies else None, high=high if varies else None, n=n)
 
 
 def _alpha_of(ratings: np.ndarray) -> float | None:

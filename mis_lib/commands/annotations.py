@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mis_lib import console
-from mis_lib.analysis.annotators import Coefficient, TeamAgreement, team_agreement
+from mis_lib.analysis.annotators import TeamAgreement, team_agreement
 from mis_lib.analysis.delta import build_delta
 from mis_lib.analysis.delta_files import TRAIN, About, write_delta
 from mis_lib.analysis.evaluated import open_folder
@@ -207,22 +207,13 @@ def _print_agreement(found: TeamAgreement) -> None:
     for heading in ("first", "second", "equal, %", "Cohen's kappa", "n"):
         table.add_column(heading)
     for pair in found.pairs:
-        table.add_row(pair.first, pair.second, str(pair.share), shown(pair.kappa), f"{pair.share.n:,}")
+        table.add_row(pair.first, pair.second, str(pair.share), str(pair.kappa), f"{pair.share.n:,}")
     console.out.print(table)
     people = ", ".join(f"{name} {count:,}" for name, count in found.authors.items()) or "nobody"
     console.out.print(
-        Text(f"labelled by {people}; Krippendorff's alpha {shown(found.alpha)} on {found.alpha.n:,} shared responses")
+        Text(f"labelled by {people}; Krippendorff's alpha {found.alpha} on {found.alpha.n:,} shared responses")
     )
     console.out.print(Text(f"{len(found.disputed):,} disputed, {found.adjudicated:,} adjudicated"))
-
-
-def shown(found: Coefficient) -> str:
-    """A coefficient with its interval."""
-    if found.value is None:
-        return "-"
-    return f"{found.value:.2f}" + (
-        f" [{found.low:.2f}, {found.high:.2f}]" if found.low is not None and found.high is not None else ""
-    )
 
 
 def _listed(counts: dict[str, int]) -> str:
