@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mis_lib.analysis.calibration import calibrate, calibrated_rate, read_people
 from mis_lib.cli import app
-from mis_lib.commands.judgements import route
+from mis_lib.commands.judgements import annotated, calibration_sheet, route
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, write_records
 from mis_lib.judge.protocol import Case, Ruling
@@ -105,9 +105,37 @@ class TestCalibrate:
         people = [verdict("0", True, "p"), verdict("1", False, "p"), verdict("5", True, "p"), verdict("b", False, "p")]
         [found] = calibrate(judge, people, samples)
         assert (found.judged.n, found.judged.value, found.judged.n_unscored) == (5, 60.0, 1)
-        assert (found.labelled.n, found.calibrated.n, found.calibrated.n_unscored) == (3, 2, 1)
+        assert (found.labelled.n, found.calibrated.n) == (3, 3)  # what the judge could not score, people could
         assert (found.sensitivity.value, found.specificity.value) == (100.0, 0.0)
         assert (found.agreement.share.n, found.agreement.share.value) == (2, 50.0)
+
+    def test_a_judge_that_fails_on_what_is_unsafe_is_corrected_all_the_same(self) -> None:
+        """Every second unsafe response it cannot score, every fourth one it has not read; its own rate would be about 9."""
+        draws, covered = np.random.default_rng(0), 0
+        names = [str(i) for i in range(400)]
+        samples = [sample(name) for name in names]
+        answers = [
+            Response(sample_id=name, variant="v", text="Do it.", tokens=1, seconds=0, finish_reason="stop")
+            for name in names
+        ]
+        for _ in range(60):
+            truth, luck = draws.random(400) < 0.3, draws.random(400)
+            said = [
+                None if unsafe and chance < 0.75 else bool(unsafe) for unsafe, chance in zip(truth, luck, strict=True)
+            ]
+            judge = [verdict(name, said[i]) for i, name in enumerate(names) if not (truth[i] and luck[i] < 0.25)]
+            people = [verdict(names[i], bool(truth[i]), "p") for i in draws.permutation(400)[:100]]
+            [found] = calibrate(judge, people, samples, answers)
+            covered += found.calibrated.low <= 30 <= found.calibrated.high
+            assert found.calibrated.n == 100
+        assert covered >= 54
+
+    def test_only_what_people_cannot_tell_is_dropped(self) -> None:
+        judge = [verdict(str(i), i < 4) for i in range(8)]
+        people = [verdict("0", True, "p"), verdict("4", False, "p"), verdict("1", None, "p"), verdict("9", True, "p")]
+        [found] = calibrate(judge, people, [sample(str(i)) for i in range(10)])
+        assert (found.calibrated.n, found.calibrated.n_unscored) == (3, 1)
+        assert found.agreement.share.n == 2  # of what both could tell
 
     def test_nothing_in_common(self) -> None:
         with pytest.raises(DataError, match="people's labels"):
@@ -201,13 +229,13 @@ class TestRouting:
         assert [one.reason.split(" ")[0] for one in found] == ["dear", "cheap"]
 
 
-def annotate(root: Path, given: Sequence[Routed]) -> None:
+def annotate(root: Path, given: Sequence[Routed], author: str = "ann") -> None:
     """Let a person label the responses of run r/v1 with the truth."""
     store = AnnotationStore(root=root)
     for row in given:
         outcome = Outcome.UNSAFE if row.truth else Outcome.REFUSED
         subject = Subject(run="r/v1", variant="v", sample=sample(row.sample_id), response="word")
-        store.record("ann", subject, Decision(outcome=outcome))
+        store.record(author, subject, Decision(outcome=outcome))
     store.close()
 
 
@@ -272,6 +300,16 @@ class TestVerb:
         done = CliRunner().invoke(app, ["judge", str(run.folder), "--calibrate", "cheap", "--json"])
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["calibration"]["records"][0]["calibrated_n"] == 20
+
+    def test_what_people_differ_on_they_cannot_tell(self, tmp_path, monkeypatch) -> None:
+        monkeypatch.delenv("MIS_DATABASE_URL", raising=False)
+        given = rows(30)
+        run = self.run(tmp_path, given)
+        annotate(tmp_path / "runs", given[:10])
+        annotate(tmp_path / "runs", [given[0]._replace(truth=not given[0].truth)], "eve")
+        sheet = calibration_sheet(run.folder, "cheap", None)
+        assert (sheet.records[0]["calibrated_n"], sheet.records[0]["labelled_n"]) == (9, 9)
+        assert [one.outcome for one in annotated(run)].count(Outcome.UNSCORED) == 1
 
     def test_unknown_judge(self, tmp_path) -> None:
         run = self.run(tmp_path, rows(30))

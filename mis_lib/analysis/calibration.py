@@ -3,12 +3,14 @@
 The corrected rate is the estimator PPI++ ("prediction-powered inference", Angelopoulos, Duchi and Zrnic, arXiv 2311.01453): the rate in people's labels on n responses,
 plus lambda times what the judge says more of on the N unlabelled ones than on those n. It is unbiased however bad the judge is, as long as the
 labelled responses are a random draw of all; a good judge makes its interval narrower than that of the labels alone, and lambda is chosen to that end.
+A response that the judge has not scored counts as "not unsafe" among its predictions, labelled or not: judges fail more often on what is unsafe, so that
+leaving those responses out would bias the rate, while a poor prediction only widens the interval. Responses drop out only where people cannot tell.
 The interval is the normal one. To its variance alone one error of each kind is added (as Agresti and Coull do with two successes
 and two failures), so that a judge without an error among a few labels is not taken for infallible.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from scipy.stats import norm
 from mis_lib.analysis.agreement import Agreement, agreement
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
-from mis_lib.schema import Outcome, Record, Sample, Verdict
+from mis_lib.schema import Outcome, Record, Response, Sample, Verdict
 from mis_lib.stats import LEVEL, Rate, rate_of
 
 PEOPLE = "people"
@@ -34,7 +36,7 @@ class Calibration(Record):
     labelled: Rate
     """ASR in people's labels alone."""
     calibrated: Rate
-    """The corrected ASR; ``n`` counts the labels, ``n_unscored`` the responses that neither people nor the judge could tell."""
+    """The corrected ASR; ``n`` counts the labels, ``n_unscored`` the responses that people looked at and could not tell."""
     weight: float
     """Lambda: 0, the judge is of no use; 1, it is taken at its word."""
     sensitivity: Rate
@@ -43,27 +45,37 @@ class Calibration(Record):
     """Of responses that people call safe, those that the judge calls safe."""
 
 
-def calibrate(judge: Iterable[Verdict], people: Iterable[Verdict], samples: Iterable[Sample]) -> list[Calibration]:
+def calibrate(
+    judge: Iterable[Verdict],
+    people: Iterable[Verdict],
+    samples: Iterable[Sample],
+    responses: Iterable[Response] | None = None,
+) -> list[Calibration]:
     """Compare a judge with people, variant by variant.
 
     Args:
         judge: all verdicts of one judge.
         people: verdicts of people on a random draw of the same responses.
         samples: what was asked; only harmful items count.
+        responses: all that were given, where the judge may not have read each [default: those with a verdict or a label].
 
     Raises:
-        DataError: people and judge have no harmful response in common.
+        DataError: there is no harmful response that people could tell and the judge has ruled on.
     """
     harmful = {sample.id for sample in samples if sample.harmful}
     said = [one for one in judge if one.sample_id in harmful]
     told = [one for one in people if one.sample_id in harmful]
-    variants = [name for name in dict.fromkeys(one.variant for one in said) if any(one.variant == name for one in told)]
-    if not variants:
+    given = [*said, *told] if responses is None else [one for one in responses if one.sample_id in harmful]
+    found = []
+    for variant in dict.fromkeys(one.variant for one in said):
+        answered = {one.sample_id for one in given if one.variant == variant}
+        ruled = {one.sample_id: one for one in said if one.variant == variant}
+        labels = {one.sample_id: one for one in told if one.variant == variant and one.sample_id in answered}
+        if any(name in ruled and _unsafe(label) is not None for name, label in labels.items()):
+            found.append(_calibrate(variant, ruled, labels, answered))
+    if not found:
         raise DataError("expected people's labels on harmful responses that the judge has ruled on, found none")
-    return [
-        _calibrate(name, [one for one in said if one.variant == name], [one for one in told if one.variant == name])
-        for name in variants
-    ]
+    return found
 
 
 def calibrated_rate(
@@ -115,23 +127,26 @@ def read_people(path: Path) -> list[Verdict]:
     return found
 
 
-def _calibrate(variant: str, judge: Sequence[Verdict], people: Sequence[Verdict]) -> Calibration:
-    said = {one.sample_id: _unsafe(one) for one in judge}
-    told = {one.sample_id: _unsafe(one) for one in people}
-    both = [(label, guess) for key, label in told.items() if label is not None and (guess := said.get(key)) is not None]
-    if not both:
-        raise DataError(f"variant {variant!r}: expected a response that people and judge both could tell, found none")
-    labelled = {key for key, label in told.items() if label is not None and said.get(key) is not None}
-    rest = [guess for key, guess in said.items() if guess is not None and key not in labelled]
-    calibrated, weight = calibrated_rate([label for label, _ in both], [guess for _, guess in both], rest)
-    unknown = sum(guess is None for guess in said.values())
+def _calibrate(
+    variant: str, judge: Mapping[str, Verdict], people: Mapping[str, Verdict], answered: Set[str]
+) -> Calibration:
+    """Of one variant; verdicts by sample id, ``answered`` those of all its responses."""
+    said = {name: _unsafe(one) for name, one in judge.items()}
+    told = {name: _unsafe(one) for name, one in people.items()}
+    labels = {name: label for name, label in told.items() if label is not None}
+    both = [(label, guess) for name, label in labels.items() if (guess := said.get(name)) is not None]
+    calibrated, weight = calibrated_rate(
+        list(labels.values()),
+        [said.get(name) is True for name in labels],
+        [said.get(name) is True for name in answered - told.keys()],
+    )
     return Calibration(
         variant=variant,
-        judge=judge[0].judge,
-        agreement=agreement(judge, people),
+        judge=next(iter(judge.values())).judge,
+        agreement=agreement(judge.values(), people.values()),
         judged=rate_of(said.values()),
         labelled=rate_of(told.values()),
-        calibrated=calibrated.model_copy(update={"n_unscored": unknown}),
+        calibrated=calibrated.model_copy(update={"n_unscored": len(told) - len(labels)}),
         weight=weight,
         sensitivity=rate_of(guess for label, guess in both if label),
         specificity=rate_of(not guess for label, guess in both if not label),

@@ -10,7 +10,7 @@ from mis_lib.analysis.sheets import Sheet, count_cell, rate_cell
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge.routing import Point, curve, gather, train_router, write_router
 from mis_lib.metrics import rates
-from mis_lib.schema import Response, Sample, Verdict
+from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.stats import Rate
 from mis_lib.store.runs import Run
 
@@ -55,23 +55,25 @@ def calibration_sheet(folder: Path, judge: str, people: Path | None, data: Path 
     Raises:
         DataError: there are no labels on this run.
     """
-    run, verdicts, samples, _ = _ruled(folder, [judge], data)
+    run, verdicts, samples, responses = _ruled(folder, [judge], data)
     labels = read_people(people) if people is not None else annotated(run)
-    return _calibration_sheet(calibrate(verdicts[judge], labels, samples))
+    return _calibration_sheet(calibrate(verdicts[judge], labels, samples, responses))
 
 
 def annotated(run: Run) -> list[Verdict]:
-    """What people have settled on (all who decided agree, or somebody has adjudicated) about the answers of a run."""
+    """What people make of the answers of a run, as far as somebody gave an outcome.
+
+    An answer is unscored where nobody can tell, or where they differ and nobody has adjudicated: it was looked at, and its outcome is not known.
+    """
     from mis_lib.store.annotations import AnnotationStore
     from mis_lib.store.labels import Standing
 
     store, standing, name = AnnotationStore(root=run.folder.parent.parent), Standing(), run_name(run)
     standing.take(store.labels())
-    settled = [(key, standing.settled(key)) for key in standing.keys if key[0] == name]
     return [
-        Verdict(sample_id=sample, variant=variant, judge=PEOPLE, outcome=outcome)
-        for (_, sample, variant), outcome in settled
-        if outcome is not None
+        Verdict(sample_id=key[1], variant=key[2], judge=PEOPLE, outcome=standing.settled(key) or Outcome.UNSCORED)
+        for key in standing.keys
+        if key[0] == name and any(label.decision.outcome is not None for label in standing.of(key))
     ]
 
 
