@@ -18,7 +18,7 @@ from annotated import answered_run, respond, samples_of, second_judge
 from fakes import ANSWERS, mini_data, ready_host
 from gradio_client import Client
 
-from mis_lib.analysis.worklist import Filter, Signal, Whose, read_worklist, step
+from mis_lib.analysis.worklist import Filter, Order, Signal, Whose, at_random, read_worklist, step
 from mis_lib.errors import DataError
 from mis_lib.files import read_records, write_records
 from mis_lib.models.mini import ADAPTERS
@@ -84,9 +84,30 @@ def test_what_judges_differ_on_comes_first_then_flips_then_failures(root: Path, 
     first = worklist.items[:2]
     assert {item.key[1] for item in first} == {"hard-11", "hard-12"}
     assert all(Signal.JUDGES_DIFFER in item.signals for item in first)
-    weights = [item.rank[0] for item in worklist.items]
-    assert weights == sorted(weights)
+    worth = [item.worth for item in worklist.items]
+    assert worth == sorted(worth, reverse=True)
     assert [item.key for item in read_worklist(run).items] == [item.key for item in worklist.items]  # always the same
+
+
+def test_at_random_no_verdict_and_no_filter_moves_a_response(desk: Desk) -> None:
+    """What decides is a hash of the ids, so that the first ones of the list are a random draw of it."""
+    worklist = desk.worklist("report/v1")
+    found = worklist.find(Filter(order=Order.RANDOM), NOBODY, "ada")
+    assert [item.key for item in found] == sorted((item.key for item in worklist.items), key=at_random)
+    assert found != worklist.find(Filter(), NOBODY, "ada")
+    narrow = worklist.find(Filter(order=Order.RANDOM, variant="mini", split="hard"), NOBODY, "ada")
+    assert narrow == [item for item in found if item in narrow]
+
+
+def test_steps_and_decisions_go_on_in_the_order_at_random(desk: Desk) -> None:
+    ask = replace(ADA, chosen=Filter(variant="mini", order=Order.RANDOM))
+    wanted = [item.sample.id for item in desk.worklist("report/v1").find(ask.chosen, NOBODY, "ada")]
+    view, seen = annotate.show(desk, ask), []
+    for _ in range(3):
+        seen.append(Link.parse(view.place or "").item)
+        view = annotate.go(desk, ask, {"from": place(seen[-1]), "by": 1})
+    view = annotate.record(desk, ask, place(wanted[3]), {"severity": 1}, new_id())
+    assert [*seen, Link.parse(view.place or "").item] == [*wanted[:3], wanted[4]]
 
 
 def test_filters_are_counted_against_the_verdicts(desk: Desk) -> None:
@@ -275,7 +296,11 @@ def test_a_link_of_the_flip_matrix_opens_its_items(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     "filters",
-    [Filter(whose=Whose.UNTOUCHED), Filter(beside="mini", split="hard", signal=Signal.FLIPS, outcome="reasoned")],
+    [
+        Filter(whose=Whose.UNTOUCHED),
+        Filter(order=Order.RANDOM),
+        Filter(beside="mini", split="hard", signal=Signal.FLIPS, outcome="reasoned"),
+    ],
 )
 def test_a_reload_shows_the_same_response_under_the_same_filters(desk: Desk, filters: Filter) -> None:
     ask = replace(ADA, chosen=filters)
@@ -288,7 +313,7 @@ def test_a_reload_shows_the_same_response_under_the_same_filters(desk: Desk, fil
 
 
 def test_steps_behind_a_cell_of_the_flip_matrix_stay_in_it(desk: Desk) -> None:
-    link = Link.parse("?tab=annotate&run=report/v1&variants=mini,mirage&before=unsafe&after=reasoned")
+    link = Link.parse("?tab=annotate&run=report/v1&variants=mini,mirage&before=unsafe&after=reasoned&order=random")
     ask = annotate.ask_of_link(link, ADA)
     dropdowns = choices(desk.worklist("report/v1"), ask.chosen)
     sent = (ask.run, *(dropdown.value for dropdown in dropdowns), True, "ada")

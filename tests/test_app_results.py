@@ -238,6 +238,7 @@ def test_names_that_no_judge_has_read_are_not_counted_as_unscored(folder: Path) 
         "?outcome=dead",
         "?whose=nobody",
         "?signal=none",
+        "?order=best",
         "?page=-1",
         "?page=x",
         "?item=%00",

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from mis_lib.analysis.annotators import team_agreement
 from mis_lib.analysis.evaluated import find_runs, run_name
-from mis_lib.analysis.worklist import Filter, Item, Whose, Worklist, read_worklist, step
+from mis_lib.analysis.worklist import Filter, Item, Order, Whose, Worklist, read_worklist, step
 from mis_lib.errors import DataError, MisError
 from mis_lib.schema import Record
 from mis_lib.store.annotations import AnnotationStore
@@ -148,7 +148,7 @@ def go(desk: Desk, ask: Ask, target: Mapping[str, Any]) -> View:
         worklist = desk.worklist(ask.run)
         here = _item_at(desk, read_place(target["from"])) if target.get("from") else None
         found = worklist.find(ask.chosen, desk.standing(), ask.author)
-        return _view(desk, ask, worklist, step(found, here, int(target.get("by", 1))))
+        return _view(desk, ask, worklist, step(found, here, int(target.get("by", 1)), ask.chosen.order))
     except MisError as error:
         return View(errors=render.error_bar([str(error)]))
 
@@ -159,7 +159,7 @@ def record(desk: Desk, ask: Ask, place: str, values: Any, event_id: str, reason:
         event = keep(desk, ask, place, values, event_id, reason)
         item = _item_at(desk, read_place(place))
         worklist = desk.worklist(item.run if not ask.run else ask.run)
-        following = step(worklist.find(ask.chosen, desk.standing(), ask.author), item, 1)
+        following = step(worklist.find(ask.chosen, desk.standing(), ask.author), item, 1, ask.chosen.order)
         return _view(desk, ask, worklist, following, done=(event, item))
     except MisError as error:
         return View(errors=render.error_bar([str(error)]))
@@ -244,6 +244,7 @@ def ask_of_link(link: Link, ask: Ask) -> Ask:
         beside_outcome=link.before,
         signal=link.signal,
         whose=Whose(link.whose) if link.whose else Whose.ALL if decided_too else Whose.OPEN,
+        order=Order(link.order) if link.order else Order.WORST,
     )
     return replace(ask, run=link.run or ask.run, chosen=chosen)
 
@@ -341,6 +342,7 @@ def _link(ask: Ask, item: Item | None) -> str:
         before=chosen.beside_outcome,
         whose=str(chosen.whose),
         signal=chosen.signal,
+        order="" if chosen.order is Order.WORST else str(chosen.order),
         item=item.sample.id if item else "",
         response=item.response.variant if item and not chosen.variant else "",
     ).query()

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from mis_lib.analysis.worklist import SIGNALS, Filter, Whose, Worklist
+from mis_lib.analysis.worklist import SIGNALS, Filter, Order, Whose, Worklist
 from mis_lib.errors import DataError, MisError
 from workbench import annotate, render, render_annotate
 from workbench.annotate import Ask, Desk, View
@@ -13,7 +13,7 @@ from workbench.links import Link
 
 ANY = ""
 Updates = tuple[Any, ...]
-FILTERS = ("variant", "beside", "split", "category", "judge", "outcome", "beside_outcome", "signal", "whose")
+FILTERS = ("variant", "beside", "split", "category", "judge", "outcome", "beside_outcome", "signal", "whose", "order")
 
 
 class AnnotateHandlers:
@@ -138,9 +138,10 @@ def ask_of(values: tuple[Any, ...], request: gr.Request) -> Ask:
     run, *chosen, blind, author = values
     filters: dict[str, Any] = {name: value or ANY for name, value in zip(FILTERS, chosen, strict=True)}
     whose = Whose(filters["whose"]) if filters["whose"] in list(Whose) else Whose.OPEN
+    order = Order(filters["order"]) if filters["order"] in list(Order) else Order.WORST
     return Ask(
         run or "",
-        Filter(**filters | {"whose": whose}),
+        Filter(**filters | {"whose": whose, "order": order}),
         bool(blind),
         who(request, author),
     )
@@ -176,6 +177,7 @@ def choices(worklist: Worklist, chosen: Filter) -> Updates:
         "beside_outcome": outcomes,
         "signal": [("Any", ANY), *((label, str(signal)) for signal, (_, label) in SIGNALS.items())],
         "whose": [(label, str(whose)) for whose, label in render_annotate.WHOSE.items()],
+        "order": [(label, str(order)) for order, label in render_annotate.ORDERS.items()],
     }
     values = {name: str(getattr(chosen, name)) for name in FILTERS}
     known = {name: {value for _, value in options} for name, options in named.items()}

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from pydantic import ValidationError, ValidationInfo, field_validator
 
-from mis_lib.analysis.worklist import Signal, Whose
+from mis_lib.analysis.worklist import Order, Signal, Whose
 from mis_lib.errors import DataError
 from mis_lib.schema import Outcome, Record
 from mis_lib.store.runs import Run, versions
@@ -53,6 +53,7 @@ class Link(Record):
     response: str = ""  # variant whose response to ``item`` is shown, where the filters let several pass
     whose: str = ""  # who has decided on it
     signal: str = ""  # why it is worth a look
+    order: str = ""  # which response comes first
     data: str = ""  # name of a data set
     item: str = ""
     words: str = ""
@@ -87,10 +88,11 @@ class Link(Record):
             raise ValueError(f"expected one of {', '.join(Outcome)}")
         return value
 
-    @field_validator("whose", "signal", "page", "single", "published")
+    @field_validator("whose", "signal", "order", "page", "single", "published")
     @classmethod
     def _is_known(cls, value: str, field: ValidationInfo) -> str:
-        known = {"whose": list(Whose), "signal": list(Signal)}.get(field.field_name or "", ["yes"])
+        enums = {"whose": list(Whose), "signal": list(Signal), "order": list(Order)}
+        known = enums.get(field.field_name or "", ["yes"])
         if field.field_name == "page":
             fits, known = value.isascii() and value.isdigit() and len(value) < 7, ["a page's number"]
         else:

@@ -43,6 +43,7 @@ class FilterPart(NamedTuple):
     beside_outcome: gr.Dropdown
     signal: gr.Dropdown
     whose: gr.Dropdown
+    order: gr.Dropdown
     blind: gr.Checkbox
     author: gr.Textbox
 
@@ -176,9 +177,16 @@ def _filter_part() -> FilterPart:
         outcome = gr.Dropdown([("Any", "")], value="", label="Verdict", min_width=150)
         beside_outcome = gr.Dropdown([("Any", "")], value="", label="Verdict beside", min_width=150)
         signal = gr.Dropdown([("Any", "")], value="", label="Worth a look because", min_width=150)
+        order = gr.Dropdown(
+            [(label, str(one)) for one, label in render_annotate.ORDERS.items()],
+            value="worst",
+            label="Order",
+            min_width=150,
+            elem_id="mis-annotate-order",
+        )
         blind = gr.Checkbox(
             True, label="Blind: names and verdicts after deciding", min_width=150, elem_id="mis-annotate-blind"
         )
     return FilterPart(
-        run, variant, beside, split, category, judge, outcome, beside_outcome, signal, whose, blind, author
+        run, variant, beside, split, category, judge, outcome, beside_outcome, signal, whose, order, blind, author
     )

@@ -1,8 +1,11 @@
-"""Which responses a person should look at, and in which order: those first whose label would tell most.
+"""Which responses a person should look at, and in which order: those first whose label would tell most, or at random.
 
 A response is worth more of a person's time when its judges contradict each other, when none of them could score it, when it counts as a
 failure, and when variants differ on it, because there a wrong verdict changes a comparison. Equal ones are mixed by a hash of their ids, so
 that a category does not come in one block. What people have decided moves nothing; it only filters, so the order stays while they work.
+
+Labels given in that order tell nothing about the rest. The order at random goes by that hash alone, so that however far people come in it, what they
+have labelled is a random draw, as a calibration needs it.
 """
 
 import hashlib
@@ -49,6 +52,13 @@ class Whose(StrEnum):
     ALL = "all"
 
 
+class Order(StrEnum):
+    """What comes first."""
+
+    WORST = "worst"
+    RANDOM = "random"
+
+
 @dataclass(frozen=True)
 class Item:
     """One response with everything a person may want to see of it."""
@@ -72,10 +82,18 @@ class Item:
         return Subject(run=self.run, variant=self.response.variant, sample=self.sample, response=self.response.text)
 
     @cached_property
-    def rank(self) -> tuple[float, str]:
-        """Place in the list: worth first, then mixed."""
-        worth = sum(SIGNALS[signal][0] for signal in self.signals)
-        return -worth, hashlib.sha256("/".join(self.key).encode()).hexdigest()
+    def worth(self) -> float:
+        """How much its label would tell."""
+        return sum(SIGNALS[signal][0] for signal in self.signals)
+
+    @cached_property
+    def mixed(self) -> str:
+        """Place in the order at random."""
+        return at_random(self.key)
+
+    def rank(self, order: Order) -> tuple[float, str]:
+        """Place in the list."""
+        return -self.worth if order is Order.WORST else 0.0, self.mixed
 
     def has_outcome(self, outcome: str, judge: str = "") -> bool:
         """Whether this judge, or any if none is named, gave this outcome."""
@@ -97,14 +115,16 @@ class Filter(Record):
     """Outcome that the judge gave to the response shown beside."""
     signal: str = ""
     whose: Whose = Whose.OPEN
+    order: Order = Order.WORST
 
 
 class Worklist:
-    """The responses of one run, most worthwhile first."""
+    """The responses of one run, most worthwhile first; ``mixed`` are the same at random."""
 
     def __init__(self, run: str, data: Path, items: Iterable[Item]) -> None:
         self.run, self.data = run, data
-        self.items = sorted(items, key=lambda item: item.rank)
+        self.mixed = sorted(items, key=lambda item: item.mixed)
+        self.items = sorted(self.mixed, key=lambda item: -item.worth)
         self.by_key = {item.key: item for item in self.items}
 
     @property
@@ -141,7 +161,7 @@ class Worklist:
         """The responses that pass, in order."""
         return [
             item
-            for item in self.items
+            for item in (self.items if chosen.order is Order.WORST else self.mixed)
             if self._passes(item, chosen) and _is_whose(item, chosen.whose, standing, author)
         ]
 
@@ -195,8 +215,13 @@ def data_folder(run: Run) -> Path:
     return place.parent if place.is_file() else place
 
 
-def step(items: Sequence[Item], current: Item | None, by: int) -> Item | None:
-    """The item ``by`` places after (or before) ``current``, which need not be in the list any more; the list is a ring.
+def at_random(key: Key) -> str:
+    """Place of a response in the order at random: a hash of its ids, the same for everybody and at any time."""
+    return hashlib.sha256("/".join(key).encode()).hexdigest()
+
+
+def step(items: Sequence[Item], current: Item | None, by: int, order: Order = Order.WORST) -> Item | None:
+    """The item ``by`` places after (or before) ``current``, which need not be in the list any more; the list, in ``order``, is a ring.
 
     Raises:
         DataError: ``by`` is neither 1 nor -1.
@@ -208,8 +233,8 @@ def step(items: Sequence[Item], current: Item | None, by: int) -> Item | None:
     if current is None:
         return items[0]
     if by > 0:
-        return next((item for item in items if item.rank > current.rank), items[0])
-    return next((item for item in reversed(items) if item.rank < current.rank), items[-1])
+        return next((item for item in items if item.rank(order) > current.rank(order)), items[0])
+    return next((item for item in reversed(items) if item.rank(order) < current.rank(order)), items[-1])
 
 
 def _item(
