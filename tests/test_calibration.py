@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mis_lib.analysis.calibration import calibrate, calibrated_rate, read_people
+from mis_lib.analysis.worklist import at_random
 from mis_lib.cli import app
 from mis_lib.commands.judgements import annotated, calibration_sheet, route
 from mis_lib.errors import DataError, SettingsError
@@ -96,6 +98,63 @@ class TestCalibratedRate:
             calibrated_rate([True], [], [])
 
 
+def queue(*, fails: bool = False) -> tuple[list[Sample], list[Verdict], dict[str, bool], list[str]]:
+    """500 responses, 32 % of them unsafe, a judge wrong on 6 %, and their names in the order of the app, worst first.
+
+    With ``fails`` the judge cannot score every fourth response, whatever it is, and those come first.
+    """
+    draws = np.random.default_rng(2)
+    names = [str(i) for i in range(500)]
+    truth = {name: bool(draws.random() < 0.3) for name in names}
+    said = {
+        name: None if fails and draws.random() < 0.25 else truth[name] ^ bool(draws.random() < 0.06) for name in names
+    }
+    worth = {None: 3, True: 1, False: 0}
+    order = sorted(names, key=lambda name: (-worth[said[name]], at_random(("r/v1", name, "v"))))
+    return [sample(name) for name in names], [verdict(name, said[name]) for name in names], truth, order
+
+
+class TestDraw:
+    """Labels correct a judge only where they are a random draw."""
+
+    @pytest.mark.parametrize(
+        ("fails", "shares"),
+        [
+            (False, r"calls unsafe 100\.0 % of the 100 labelled and 1\d\.\d %"),
+            (True, r"could not score 100\.0 % of the 100"),
+        ],
+    )
+    def test_labels_of_the_worst_responses_correct_nothing(self, fails: bool, shares: str) -> None:
+        samples, judge, truth, order = queue(fails=fails)
+        [found] = calibrate(judge, [verdict(name, truth[name], "p") for name in order[:100]], samples)
+        assert found.calibrated is None and found.weight is None
+        assert re.search(shares, found.warning) and "Order: At random" in found.warning
+
+    def test_labels_from_the_start_of_the_order_at_random_correct_it_beside_others(self) -> None:
+        samples, judge, truth, order = queue()
+        draw = sorted(order, key=lambda name: at_random(("r/v1", name, "v")))[:80]
+        people = [verdict(name, truth[name], "p") for name in {*order[:100], *draw}]
+        [found] = calibrate(judge, people, samples, run="r/v1")
+        assert found.calibrated is not None and 80 <= found.calibrated.n < 90
+        assert found.calibrated.low <= 100 * sum(truth.values()) / 500 <= found.calibrated.high
+        assert found.labelled.n == found.calibrated.n and "come first at random" in found.warning
+
+    def test_a_few_responses_are_at_that_start_by_chance(self) -> None:
+        samples, judge, truth, order = queue()
+        draw = sorted(order, key=lambda name: at_random(("r/v1", name, "v")))[:10]
+        people = [verdict(name, truth[name], "p") for name in {*order[:100], *draw}]
+        [found] = calibrate(judge, people, samples, run="r/v1")
+        assert found.calibrated is None
+
+    def test_a_random_draw_is_seldom_taken_for_a_choice(self) -> None:
+        samples, judge, truth, order = queue(fails=True)
+        draws, refused = np.random.default_rng(0), 0
+        for _ in range(100):
+            people = [verdict(name, truth[name], "p") for name in draws.permutation(order)[:60].tolist()]
+            refused += calibrate(judge, people, samples)[0].calibrated is None
+        assert refused <= 3
+
+
 class TestCalibrate:
     """A judge's verdicts against people's."""
 
@@ -126,8 +185,9 @@ class TestCalibrate:
             judge = [verdict(name, said[i]) for i, name in enumerate(names) if not (truth[i] and luck[i] < 0.25)]
             people = [verdict(names[i], bool(truth[i]), "p") for i in draws.permutation(400)[:100]]
             [found] = calibrate(judge, people, samples, answers)
-            covered += found.calibrated.low <= 30 <= found.calibrated.high
-            assert found.calibrated.n == 100
+            if found.calibrated is not None:  # in 1 of 100 a draw looks chosen
+                covered += found.calibrated.low <= 30 <= found.calibrated.high
+                assert found.calibrated.n == 100
         assert covered >= 54
 
     def test_only_what_people_cannot_tell_is_dropped(self) -> None:
@@ -278,6 +338,7 @@ class TestVerb:
         done = CliRunner().invoke(app, ["judge", str(run.folder), *flags])
         assert done.exit_code == 0, done.output
         [row] = json.loads(done.stdout)["calibration"]["records"]
+        assert row["warning"] == ""
         truth = 100 * sum(row.truth for row in rows()) / 200
         assert row["calibrated_low"] <= truth <= row["calibrated_high"]
 
@@ -300,6 +361,15 @@ class TestVerb:
         done = CliRunner().invoke(app, ["judge", str(run.folder), "--calibrate", "cheap", "--json"])
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["calibration"]["records"][0]["calibrated_n"] == 20
+
+    def test_a_chosen_part_is_refused_in_the_table(self, tmp_path) -> None:
+        given = rows(80)
+        run = self.run(tmp_path, given)
+        chosen = [verdict(row.sample_id, row.truth, "people") for row in given if row.cheap]
+        write_records(tmp_path / "people.jsonl", chosen)
+        sheet = calibration_sheet(run.folder, "cheap", tmp_path / "people.jsonl")
+        assert sheet.cells[0][4] == "- (no random draw)" and sheet.records[0]["calibrated_value"] is None
+        assert f"100.0 % of the {len(chosen)} labelled and 0.0 % of the other" in sheet.note
 
     def test_what_people_differ_on_they_cannot_tell(self, tmp_path, monkeypatch) -> None:
         monkeypatch.delenv("MIS_DATABASE_URL", raising=False)

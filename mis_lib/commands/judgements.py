@@ -44,7 +44,7 @@ def swap_sheets(run: Run, judges: Sequence[str], data: Path | None = None) -> li
 
 
 def calibration_sheet(folder: Path, judge: str, people: Path | None, data: Path | None = None) -> Sheet:
-    """How far a judge agrees with people, and its ASR corrected by their labels.
+    """How far a judge agrees with people, and its ASR corrected by their labels, where these can be a random draw.
 
     Args:
         folder: of the run.
@@ -57,7 +57,7 @@ def calibration_sheet(folder: Path, judge: str, people: Path | None, data: Path 
     """
     run, verdicts, samples, responses = _ruled(folder, [judge], data)
     labels = read_people(people) if people is not None else annotated(run)
-    return _calibration_sheet(calibrate(verdicts[judge], labels, samples, responses))
+    return _calibration_sheet(calibrate(verdicts[judge], labels, samples, responses, run=run_name(run)))
 
 
 def annotated(run: Run) -> list[Verdict]:
@@ -193,22 +193,23 @@ def _agreement_sheet(verdicts: dict[str, list[Verdict]]) -> Sheet:
 def _calibration_sheet(found: Sequence[Calibration]) -> Sheet:
     headings = ["variant", "judge", "ASR judged", "ASR by people", "ASR calibrated", "agree %", "kappa"]
     cells = [
-        [one.variant, one.judge, rate_cell(one.judged), rate_cell(one.labelled), rate_cell(one.calibrated),
+        [one.variant, one.judge, rate_cell(one.judged), rate_cell(one.labelled), "- (no random draw)" if one.calibrated is None else rate_cell(one.calibrated),
          rate_cell(one.agreement.share), _kappa(one.agreement.kappa)]
         for one in found
     ]  # fmt: skip
     records = [
         {
             "variant": one.variant, "judge": one.judge, "kappa": one.agreement.kappa, "agreement": one.agreement.share.value,
-            **{f"{name}_{part}": getattr(getattr(one, name), part) for name in ("judged", "labelled", "calibrated", "sensitivity", "specificity")
+            **{f"{name}_{part}": getattr(getattr(one, name), part, None) for name in ("judged", "labelled", "calibrated", "sensitivity", "specificity")
                for part in ("value", "low", "high", "n")},
-            "lambda": one.weight,
+            "lambda": one.weight, "warning": one.warning,
         }
         for one in found
     ]  # fmt: skip
     note = (
         "percent, 95 % interval; calibrated: PPI++ (arXiv 2311.01453), holds if the labelled answers are a random draw"
     )
+    note = ". Warning: ".join([note, *(one.warning for one in found if one.warning)])
     return Sheet("calibration", "The judge against people", headings, cells, records, note)
 
 

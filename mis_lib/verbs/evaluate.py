@@ -129,7 +129,8 @@ def judge_answers(
     device: Annotated[str | None, typer.Option("--device", help="Of local judges [default: cpu]")] = None,
     retry_unscored: Annotated[bool, typer.Option("--retry_unscored", help="Rule again on what is unscored.")] = False,
     calibrate: Annotated[
-        str | None, typer.Option("--calibrate", help="Compare this judge, which has ruled, with people's labels.")
+        str | None,
+        typer.Option("--calibrate", help="Compare this judge, which has ruled, with people's labels of a random draw."),
     ] = None,
     people: Annotated[
         Path | None, typer.Option("--people", help="Labels, JSON Lines of verdicts [default: the annotations]")
