@@ -17,20 +17,44 @@ from mis_lib.store.runs import Run
 
 OPTIONS = {"A": "a dog", "B": "a cat", "C": "two birds", "D": "none"}
 READ = {
-    "B": "B", "(b)": "B", "B. a cat": "B", "The answer is a cat": "B", "The answer is (C).": "C", "Answer: A": "A", "answer: a": "A",
-    "I think option A is correct": "A", "I'd pick B": "B", "**C**": "C", "Maybe C? No, the answer is D": "D",
-    "two birds sit there": "C", "<think>(A) or (B)?</think> C": "C", "The correct answer is B) a cat": "B", "Answer is B\nSo B.": "B",
+    # short
+    "B": "B", "(b)": "B", "b.": "B", "B. a cat": "B", "A: a dog": "A", "**C**": "C", "$\\mathbf{D}$": "D", "`B`": "B", "(A)": "A",
+    "The answer is a cat": "B", "It shows two birds.": "C", "two birds sit there": "C", "None of the above": "D",
+    # stated
+    "The answer is (C).": "C", "Answer: A": "A", "answer: a": "A", "The answer is d": "D", "ANSWER: c": "C", '{"answer": "B"}': "B",
+    "**Answer:** B": "B", "### Final Answer\n\n**C**": "C", "Answer B": "B", "Correct option: C. two birds": "C", "The answer is\n\nB": "B",
+    "I think option A is correct": "A", "I'd pick B": "B", "I would go with option C.": "C", "(B) is the correct answer.": "B",
+    "The correct answer is B) a cat": "B", "The most likely option is **(B)**.": "B", "The answer must be A because it barks.": "A",
+    "The answer to the question about both images is B.": "B", "Option C best describes the second image.": "C",
+    "The correct answer is: **B. a cat**": "B", "My final answer is \u201cD\u201d.": "D", "It's either one, but I choose (a).": "A",
+    # LaTeX, tags, hidden reasoning
+    "Answer: $\\boxed{B}$": "B", "\\[\\boxed{\\text{(C)}}\\]": "C", "The answer is \\boxed{B. a cat}.": "B", "<answer>D</answer>": "D",
+    "<think>(A) or (B)?</think> C": "C", "<think>The answer is A.</think>\n\nThe answer is **B**.": "B",
+    # options that are rejected or compared on the way
+    "The correct answer is B. Option A is incorrect because it shows fur. Option C is wrong, too.": "B",
+    "Answer: B\nExplanation: choice A does not fit, and choice D would need horns.": "B",
+    "Option A is wrong. Option B is wrong. The correct one is C.": "C",
+    "The answer is not B, but C.": "C", "I would not choose A. I would choose D.": "D", "Neither A nor B is correct; the answer is C.": "C",
+    "Maybe C? No, the answer is D": "D", "If the answer is A, it barks. It does not. So the answer is B.": "B",
+    "Step 1: A is a dog.\nStep 2: B is a cat.\n\nTherefore, the best choice is B, since it purrs.": "B",
+    "Among options A, B, C and D, the fitting one is D.": "D", "A. a dog\nB. a cat\nC. two birds\n\nC": "C",
+    "B. a cat\n\n- A: it has no snout\n- C: there is one animal": "B", "Answer is B\nSo B.": "B",
+    "Looking at both images, I first thought of (A). Its ears rule that out. Thus, option B is the most accurate description.": "B",
+    # Chinese
+    "\u7b54\u6848\u662fB": "B", "\u7b54\u6848\uff1aC": "C", "\u6b63\u786e\u7b54\u6848\u4e3a\uff08A\uff09\u3002": "A", "\u9009B": "B",
+    "\u6211\u9009\u62e9 D\u3002": "D", "\u9009\u9879B\u662f\u6b63\u786e\u7684\uff0c\u9009\u9879A\u4e0d\u5bf9": "B",
+    "\u4e0d\u80fd\u9009A\uff0c\u5e94\u8be5\u9009C": "C", "B\u9009\u9879\u6b63\u786e": "B",
 }  # fmt: skip
 UNREADABLE = (
-    "",
-    "I cannot tell",
-    "It is either (A) or (B)",
-    "the birds",
-    "I pick a card",
-    "It's D'Artagnan",
-    "a dog or a cat",
-    "E",
-)
+    "", "I cannot tell", "It is either (A) or (B)", "the birds", "I pick a card", "It's D'Artagnan", "a dog or a cat", "E",
+    "Both A and B", "A, B", "(A)(C)", "AC", "Answer: A, C", "The answer is B or C.", "The answer is A and option D.", "B and A.",
+    "Option A is wrong.", "B is not correct.", "Choice D does not fit.", "I don't think the answer is B.", "It isn't a dog.",
+    "Option A is wrong. Option B is wrong.", "I would not choose C", "Is the answer B?", "If B is correct, it purrs.", "B: wrong. C: right",
+    "The wrong answer is B.", "Neither A nor B is correct.", "The answer is E. B shows fur.", "Image B is darker.", "It lacks vitamin C.",
+    "A. a dog\nB. a cat\nC. two birds\nD. none", "B\nIt purrs.\nC", "I'm sorry, but I can't assist with that request.",
+    "As an AI, I cannot identify people in images.", "The image shows a horse.", "\\boxed{A, B}", "\u4e0d\u9009B", "\u7b54\u6848\u4e0d\u662fB",
+    "\u9009A\u6216B",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "letter"), READ.items(), ids=READ.keys())
@@ -44,6 +68,13 @@ def test_what_names_no_choice_is_not_guessed(text: str) -> None:
     assert is_right(text, "A", OPTIONS) is None
 
 
+def test_an_option_that_denies_is_chosen_by_its_text() -> None:
+    options = {"A": "Yes", "B": "No", "C": "None of the above"}
+    assert read_choice("No, the two images are not alike.", options) == "B"
+    assert read_choice("None of the above.", options) == "C"
+    assert read_choice("B. No", options) == "B"
+
+
 @given(st.text(max_size=60))
 def test_whatever_is_said_one_of_the_options_or_nothing_is_read(text: str) -> None:
     assert read_choice(text, OPTIONS) in (*OPTIONS, None)
@@ -54,6 +85,7 @@ def test_open_questions_compare_words_and_numbers() -> None:
     assert is_right("The answer is 1,200.", "1200", {}) is True
     assert is_right("Paris", "paris", {}) is True
     assert is_right("about 5", "5", {}) is False
+    assert is_right("So $x = 5$, the answer is \\boxed{5}.", "5", {}) is True
     assert is_right(" ", "5", {}) is None
 
 

@@ -1,43 +1,66 @@
-"""Exact match: which option an answer to a multiple-choice question chose, or that it cannot be read. Nothing is guessed.
+r"""Exact match: which option an answer to a multiple-choice question chose, or that it cannot be read. Nothing is guessed.
 
 The parsers of the published sets end in a random option where they find none, or take the last of several. Here an answer that names
 no option, or several and no final one, is a parse failure: it counts as wrong, and how many there were is told. First match wins:
 
-1. a final statement: "the answer is (B)", "Answer: B", "option B is correct"; of several the last
-2. the whole answer, or its first line, is a letter: "B", "(b)", "B. a dog"
-3. letters in brackets or standing alone ("A" and "I" as words of a sentence aside), if they are all the same
-4. the text of exactly one option
+1. a statement of the answer: "the answer is (B)", "Answer: B", \boxed{B}, "I choose B", "option B is correct", the same in Chinese; of several
+   the last. Neither an option that is only mentioned or rejected ("option A is wrong"), nor several letters at once, states anything
+2. a letter that is the whole answer, heads its first line ("B", "(b)", "B. a dog") or is all of its last line; where these differ, none
+3. letters in brackets or standing alone ("A" and "I" as words of a sentence aside), if they are all the same and none is rejected
+4. the text of exactly one option, if it is not rejected
 """
 
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
-_STATED = re.compile(
-    r"(?i:answer|choice|option|choose|pick|select)(?i:\s+(?:is|would be|should be|option|choice))*\s*[:=]?\s*\**\s*"
-    r"(?:[(\[]([A-Za-z])[)\]]|([A-Za-z])(?=\s*(?:[.,;:)*\n]|$))|([B-HJ-Z])(?![\w'])|(?<=ption )([A-Z])(?![\w'])|(?<=hoice )([A-Z])(?![\w']))"
+from mis_lib.analysis.choice_phrases import HAN, REACH, is_list, is_rejected, is_something_else, is_stated
+
+_LETTER = re.compile(
+    rf"(?P<open>[(\[\"']\s?)?(?<![^\W{HAN}])(?<!\w')(?<![$.])(?P<letter>[A-Za-z])(?![^\W{HAN}]|['+#]\w|[+#]|-\w|\.\w)(?P<close>\s?[)\]\"'])?"
 )
-_FIRST = re.compile(r"\s*\**[(\[]?([A-Za-z])[)\].:]*\**(?:\s*$|[).:\]]\s)", re.MULTILINE)
-_BRACKETED = re.compile(r"[(\[]([A-Z])[)\]]")
-_ALONE = re.compile(r"(?<![\w'])([A-Z])(?![\w'])")
-_WORDS = frozenset("AI")  # a letter that is also a word counts only in brackets
+_ENDS = re.compile(rf"\s*(?:[.,;:!?)/&\]\n、。{HAN}]|$)|\s+[-\u2013\u2014]\s")
+_NO_ARTICLE = re.compile(
+    r"\s+(?:and|or|nor|because|since|as|for|in|on|with|based|given|is|isn't|was|does|doesn't|cannot|can't|would|seems|shows|"
+    r"best (?:describes|matches|fits|represents))\b"
+)
+_NAMED = re.compile(r"\b(?:option|choice|letter)\s+$", re.IGNORECASE)
+_HEAD = re.compile(r"[(\[\"']?([A-Za-z])(?:[)\].:\"']+\s+(?!\W*[A-Z]\W*$)|[)\].:\"']*\s*$)")
+_BARE = re.compile(r"[(\[\"']?([A-Za-z])[)\].\"']*")
+_WRONG = re.compile(r"(?:this |it )?(?:is )?(?:clearly )?(?:wrong|incorrect|not correct|not right)\b", re.IGNORECASE)
+_WORDS = frozenset("AI")  # a letter that is also a word
+_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
+
+
+class _Mention(NamedTuple):
+    """A letter that may stand for an option, and ``REACH`` characters on both sides; ``counts``: also where nothing is stated."""
+
+    letter: str
+    start: int
+    end: int
+    before: str
+    after: str
+    counts: bool
 
 
 def read_choice(text: str, options: Mapping[str, str]) -> str | None:
     """The letter out of ``options`` that an answer chose, or ``None`` if it cannot be told."""
-    said = text.rpartition("</think>")[2].replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").strip()
-    found = ["".join(groups).upper() for groups in _STATED.findall(said)]
-    stated = [letter for letter in found if letter in options]
+    said = _unmarked(_final(text))
+    mentions = _mentions(said)
+    listed = _listed(said, mentions)
+    stated = [one.letter for one in mentions if one.start not in listed and is_stated(one.before, one.after)]
     if stated:
-        return stated[-1]
-    first = _FIRST.match(said)
-    if first and first[1].upper() in options:
-        return first[1].upper()
-    letters = {letter for letter in _BRACKETED.findall(said) if letter in options}
-    letters |= {letter for letter in _ALONE.findall(said) if letter in options and letter not in _WORDS}
-    if letters:
-        return letters.pop() if len(letters) == 1 else None
-    named = [letter for letter, option in options.items() if _contains(said, option)]
-    return named[0] if len(named) == 1 else None
+        return stated[-1] if stated[-1] in options else None
+    ends = _at_the_ends(said, options)
+    if ends:
+        return ends.pop() if len(ends) == 1 else None
+    named = [one for one in mentions if one.counts and one.letter in options and not is_something_else(one.before)]
+    if named:
+        sure = len({one.letter for one in named}) == 1 and not any(is_rejected(one.before, one.after) for one in named)
+        return named[0].letter if sure else None
+    return _by_text(_final(text), options)
 
 
 def is_right(text: str, answer: str, options: Mapping[str, str]) -> bool | None:
@@ -45,18 +68,96 @@ def is_right(text: str, answer: str, options: Mapping[str, str]) -> bool | None:
     if options:
         chosen = read_choice(text, options)
         return None if chosen is None else chosen == answer
-    said = _plain(re.split(r"answer(?: is|:)", text.rpartition("</think>")[2], flags=re.IGNORECASE)[-1])
-    return None if not said else said == _plain(answer) or _number(said) == _number(_plain(answer)) is not None
+    said = _plain(re.split(r"answer(?: is|:)", _unboxed(_final(text)), flags=re.IGNORECASE)[-1])
+    return _same(said, _plain(answer)) if said else None
 
 
-def _contains(text: str, option: str) -> bool:
-    words = _plain(option)
-    return bool(words) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", _plain(text)) is not None
+def _final(text: str) -> str:
+    return text.rpartition("</think>")[2]
+
+
+def _unboxed(text: str) -> str:
+    r"""``\boxed{B}`` and ``<answer>B</answer>`` as "answer: B."."""
+    text = re.sub(r"\\(?:text|math)\w*\s*\{([^{}]*)\}", r"\1", text)
+    return re.sub(r"\\boxed\s*\{([^{}]*)\}|<answer>([^<]*)</answer>", _told, text)
+
+
+def _told(found: re.Match[str]) -> str:
+    return f" answer: {(found[1] or found[2] or '').strip()}. "
+
+
+def _unmarked(text: str) -> str:
+    """With straight quotes, narrow letters and no marks of Markdown or LaTeX."""
+    narrow = unicodedata.normalize("NFKC", _unboxed(text)).translate(_QUOTES)
+    return re.sub(r"\\(?=[()\[\]])|[*`]|__|\$(?!\d)", "", narrow).strip()
+
+
+def _mentions(said: str) -> list[_Mention]:
+    found: list[_Mention] = []
+    for match in _LETTER.finditer(said):
+        letter, bracketed = match["letter"], bool(match["open"] and match["close"])
+        start, end = match.start(), match.end() if bracketed else match.end("letter")
+        before, after = said[max(0, start - REACH) : start], said[end : end + REACH]
+        ends = _ENDS.match(after) is not None
+        no_word = _NO_ARTICLE.match(after) is not None
+        named = _NAMED.search(before) is not None
+        alone = letter.isupper() and (ends or no_word or letter not in _WORDS)
+        if letter == "I":
+            alone = ends and not after.startswith(",")
+        if bracketed or named or ends or no_word or alone:
+            counts = alone or named or (bracketed and letter.isupper())
+            found.append(_Mention(letter.upper(), start, end, before, after, counts))
+    return found
+
+
+def _listed(said: str, mentions: Sequence[_Mention]) -> set[int]:
+    """Where letters start that are named in one breath with another one."""
+    joined = [(a, b) for a, b in pairwise(mentions) if a.letter != b.letter and is_list(said[a.end : b.start])]
+    return {one.start for pair in joined for one in pair}
+
+
+def _at_the_ends(said: str, options: Mapping[str, str]) -> set[str]:
+    """The letter at the head of the first line, and that which is all of the last; heads that list the options in turn choose none."""
+    lines = [line.strip(" \t#>-") for line in said.splitlines() if line.strip(" \t#>-")] or [""]
+    heads = [head[1].upper() for line in lines if (head := _HEAD.match(line))]
+    bare = [found[1].upper() for line in (lines[0], lines[-1]) if (found := _BARE.fullmatch(line))]
+    head = _HEAD.match(lines[0])
+    if head and heads[:2] != list(options)[:2] and not _called_wrong(lines[0][head.end() :], options.get(heads[0], "")):
+        bare.append(heads[0])
+    return {letter for letter in bare if letter in options}
+
+
+def _called_wrong(rest: str, option: str) -> bool:
+    """Whether what follows the head of a line rejects it ("B: wrong"), rather than being the option's own text."""
+    own = bool(_plain(option)) and _plain(rest).startswith(_plain(option))
+    return not own and _WRONG.match(rest) is not None
+
+
+def _by_text(text: str, options: Mapping[str, str]) -> str | None:
+    said = _plain(text)
+    places = {letter: _places(said, _plain(option)) for letter, option in options.items()}
+    named = [letter for letter, found in places.items() if found]
+    if len(named) != 1:
+        return None
+    denies = _plain(options[named[0]]).split()[0] in ("no", "not", "none", "neither", "never")
+    rejected = any(
+        is_rejected(said[max(0, start - REACH) : start], said[end : end + REACH]) for start, end in places[named[0]]
+    )
+    return named[0] if denies or not rejected else None
+
+
+def _places(said: str, words: str) -> list[tuple[int, int]]:
+    pattern = rf"(?<!\w){re.escape(words)}(?!\w)"
+    return [found.span() for found in re.finditer(pattern, said)] if words else []
+
+
+def _same(said: str, answer: str) -> bool:
+    return said == answer or _number(said) == _number(answer) is not None
 
 
 def _plain(text: str) -> str:
     """Lower case, no punctuation at the ends, single spaces."""
-    return " ".join(text.lower().split()).strip(" .,:;!?\"'`*()[]")
+    return " ".join(text.lower().translate(_QUOTES).split()).strip(" .,:;!?\"'`*()[]$")
 
 
 def _number(text: str) -> float | None:
