@@ -89,6 +89,18 @@ def test_open_questions_compare_words_and_numbers() -> None:
     assert is_right(" ", "5", {}) is None
 
 
+@pytest.mark.parametrize(
+    ("said", "answer", "right"),
+    [
+        ("24/7", "['24/7', '3.429']", True), ("The answer is 3.429", "['24/7', '3.429']", True), ("3.5", "['24/7', '3.429']", False),
+        ("MgS", "['$MgS$', 'MgS']", True), ("Florida", "['Tampa', 'Florida']", True), ("Miami", "['Tampa', 'Florida']", False),
+        ("[2, 3]", "[2, 3]", True), ("2", "[2, 3]", False), ("[a, b", "[a, b", True), ("['a'", "['a', 'b]", False),
+    ],
+)  # fmt: skip
+def test_any_alternative_of_an_open_answer_is_right(said: str, answer: str, right: bool) -> None:
+    assert is_right(said, answer, {}) is right
+
+
 def run_of(source: str, rows: list[tuple[dict[str, object], str, Outcome | None]], *, judge: str = "rule") -> Evaluated:
     """A run on samples of one published set: fields, response, outcome (``None``: no verdict)."""
     asked, said, verdicts = [], [], []

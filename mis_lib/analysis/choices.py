@@ -10,6 +10,7 @@ no option, or several and no final one, is a parse failure: it counts as wrong, 
 4. the text of exactly one option, if it is not rejected
 """
 
+import ast
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -64,12 +65,15 @@ def read_choice(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def is_right(text: str, answer: str, options: Mapping[str, str]) -> bool | None:
-    """Whether an answer is right; ``None`` if no choice can be read from it. Open questions compare words or numbers."""
+    """Whether an answer is right; ``None`` if no choice can be read from it.
+
+    Open questions compare words or numbers; an ``answer`` that is a Python list in text, as in MMMU, holds alternatives, each of them right.
+    """
     if options:
         chosen = read_choice(text, options)
         return None if chosen is None else chosen == answer
     said = _plain(re.split(r"answer(?: is|:)", _unboxed(_final(text)), flags=re.IGNORECASE)[-1])
-    return _same(said, _plain(answer)) if said else None
+    return any(_same(said, _plain(one)) for one in _alternatives(answer)) if said else None
 
 
 def _final(text: str) -> str:
@@ -149,6 +153,18 @@ def _by_text(text: str, options: Mapping[str, str]) -> str | None:
 def _places(said: str, words: str) -> list[tuple[int, int]]:
     pattern = rf"(?<!\w){re.escape(words)}(?!\w)"
     return [found.span() for found in re.finditer(pattern, said)] if words else []
+
+
+def _alternatives(answer: str) -> list[str]:
+    """The answers that count as right: the texts of a list, or else the text itself."""
+    if not answer.startswith("["):
+        return [answer]
+    try:
+        found = ast.literal_eval(answer)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return [answer]  # no list, but words in brackets
+    several = isinstance(found, list) and bool(found) and all(isinstance(one, str) for one in found)
+    return found if several else [answer]  # numbers, as in [0, 1], are one answer
 
 
 def _same(said: str, answer: str) -> bool:

@@ -4,6 +4,7 @@
               (Q-Bench's parquet); candidates (Q-Bench's JSON)
     images    image, base64 or a Python list of it (TSV), bytes (parquet); image_list; image_1 to image_7; img_path, image_path
     answer    answer, correct_choice (a letter); correct_ans (the text of an option); missing or "?" in test sets
+              an open answer with alternatives is a Python list in text (MMMU), and is kept as it is
 
 The prompt is the question, the options and one line that asks for a letter; ``options`` keeps them by letter. Text that refers to an image in its
 midst (``<image>``, ``<image 2>``) says ``[image 2]``: images stand before the text.
