@@ -220,6 +220,12 @@ def pairs_of(asked: Mapping[str, Sample]) -> list[tuple[str, str]]:
     ]
 
 
+def images_of_pair(sample: Sample, asked: Mapping[str, Sample]) -> frozenset[tuple[str, ...]]:
+    """The images of an item and of its twin: what all questions about one image pair have in common."""
+    twin = asked.get(sample.twin_id or "")
+    return frozenset(tuple(one.images) for one in (sample, twin) if one is not None)
+
+
 def pair_is_right(harmful: Outcome, benign: Outcome) -> bool | None:
     """Whether both members were handled right; unknown where a judge failed on either."""
     if Outcome.UNSCORED in (harmful, benign):

@@ -154,7 +154,7 @@ def official_sheets(
         Sheet(
             "official",
             "As the benchmarks define it",
-            ("benchmark", "variant", "judge", "group", "score", "percent", "n"),
+            ("benchmark", "variant", "judge", "group", "score", "percent", "bounds", "n"),
             [
                 [
                     score.benchmark,
@@ -163,12 +163,14 @@ def official_sheets(
                     score.group,
                     score.name,
                     _share(score),
+                    f"{score.worst_low:.1f}-{score.worst_high:.1f}" if score.n_unscored else "",
                     _count(score),
                 ]
                 for run, score in found
             ],
             [{"run": run.name, **score.model_dump()} for run, score in found],
-            f"{'; '.join(dict.fromkeys(said))}. Official judges: {'; '.join(judges)}",
+            f"{'; '.join(dict.fromkeys(said))}. n: scored + unscored; bounds: if every unscored item were a miss, or a hit. "
+            f"Official judges: {'; '.join(judges)}",
             left=5,
         )
     ]
