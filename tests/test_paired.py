@@ -86,6 +86,29 @@ def test_a_clear_effect_has_the_p_of_the_coin() -> None:
     assert (asr.difference.value, asr.difference.low) == (-100, None)  # all alike: no interval is made up
 
 
+def test_pairs_about_the_same_images_are_drawn_together() -> None:
+    images = [(f"{i}a.png", f"{i}b.png") for i in range(12) for _ in range(4)]  # four questions about each image pair
+    asked, verdicts = [], []
+    for i, pair in enumerate(images):
+        for harmful, shown in zip((True, False), pair, strict=True):
+            key, twin = (f"h{i}", f"b{i}") if harmful else (f"b{i}", f"h{i}")
+            asked.append(Sample(id=key, twin_id=twin, question=f"{i}?", images=[shown], harmful=harmful, split="chat"))
+            better = REASONED if i // 4 % 2 else UNSAFE
+            for variant, outcome in {"a": UNSAFE, "b": better}.items():
+                verdicts.append(
+                    Verdict(sample_id=key, variant=variant, judge="rule", outcome=outcome if harmful else HELPED)
+                )
+    said = [
+        Response(sample_id=v.sample_id, variant=v.variant, text="t", tokens=1, seconds=0, finish_reason="stop")
+        for v in verdicts
+    ]
+    run = Evaluated(Run(Path("runs/r/v1")), "rule", asked, said, verdicts)
+    asr, pair = compare(Side(run, "a"), Side(run, "b"), metrics=["asr", "pair"])
+    assert (pair.difference.value, pair.difference.low, pair.difference.high) == (
+        -(asr.difference.value or 0), -(asr.difference.high or 0), -(asr.difference.low or 0),
+    )  # fmt: skip
+
+
 OUTCOMES = st.lists(
     st.tuples(
         *(st.sampled_from([*kind, UNSCORED]) for kind in (HARMFUL_OUTCOMES, BENIGN_OUTCOMES, HARMFUL_OUTCOMES, BENIGN_OUTCOMES))
@@ -147,6 +170,7 @@ def test_frames_and_sheets_hold_every_item(both: tuple[Side, Side]) -> None:
     assert matrix["n"].sum() == len(frame) == 10
     assert sorted(one for ids in matrix["ids"] for one in ids) == sorted(frame["id"])
     moved, tested = paired_sheets(*both)
+    assert "p takes the items for independent" in tested.note
     assert len(moved.records) == 10
     assert {row[0] for row in moved.cells} >= {"fixed, 2", "broken, 1"}
     assert {record["metric"] for record in tested.records} >= {"asr", "pair"}

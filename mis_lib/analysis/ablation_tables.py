@@ -31,7 +31,8 @@ def _conditions(found: Found, measured: Sequence[Measured], tag: str, skipped: S
         ("variant", "condition", "declines", "unsafe", "against original", "p", "decision flips", "n"),
         [_condition(one, found) for one in measured if one.measure == "declines"],
         [one.model_dump() for one in measured if one.measure in ("declines", "unsafe", "shift", "flips")],
-        "percent, Wilson 95 % interval; against original: points of declining, bootstrap interval by image pair, p: McNemar's exact test; "
+        "percent, Wilson 95 % interval; against original: points of declining, bootstrap interval by image pair, p: McNemar's exact test, "
+        "which takes the items for independent; "
         f"twin-all shows the benign twin, where declining is over-refusal{left_out}",
     )
 

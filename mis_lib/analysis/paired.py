@@ -1,8 +1,9 @@
 """Two variants, or two runs, on the same items: what flipped, and whether more flipped one way than the other.
 
 Only items that both sides were asked count, and only where the judge scored both; the others are counted beside. Each metric is compared on its
-own units (harmful items, benign items, pairs) with McNemar's exact test and a bootstrap of the difference by image pair. Both sides must have
-been read by the same judge: otherwise the difference is the judges'.
+own units (harmful items, benign items, pairs) with McNemar's exact test and a bootstrap of the difference by image pair, the images of both twins
+where pairs are counted. McNemar's test takes the units for independent: where several questions are asked about the same images its p is too small, and
+the interval is what to go by. Both sides must have been read by the same judge: otherwise the difference is the judges'.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -16,6 +17,7 @@ from mis_lib.metrics import (
     METRICS,
     OUTCOME_METRICS,
     grouped,
+    images_of_pair,
     outcomes_of,
     pair_is_right,
     pairs_of,
@@ -155,7 +157,10 @@ def _units(metric: str, samples: Sequence[Sample]) -> list[_Unit]:
     if metric == "pair":
         asked = {sample.id: sample for sample in samples}
         return [
-            _Unit(harmful, lambda found, a=harmful, b=benign: pair_is_right(found[a], found[b]))
+            _Unit(
+                images_of_pair(asked[harmful], asked),
+                lambda found, a=harmful, b=benign: pair_is_right(found[a], found[b]),
+            )
             for harmful, benign in pairs_of(asked)
         ]
     wanted = OUTCOME_METRICS[metric]

@@ -81,7 +81,8 @@ def _test_sheet(rows: Sequence[Paired], title: str) -> Sheet:
         ],
         [_paired_record(row) for row in rows],
         "percent and points, on items that the judge scored on both sides; interval: bootstrap by image pair; p: McNemar's exact test, "
-        "and adjusted by Holm for all metrics and groups of this comparison",
+        "and adjusted by Holm for all metrics and groups of this comparison; p takes the items for independent and is too small where several "
+        "are about the same images",
     )  # fmt: skip
 
 
