@@ -35,6 +35,7 @@ READ = {
     "The correct answer is B. Option A is incorrect because it shows fur. Option C is wrong, too.": "B",
     "Answer: B\nExplanation: choice A does not fit, and choice D would need horns.": "B",
     "Option A is wrong. Option B is wrong. The correct one is C.": "C",
+    "Answer: B\nC is wrong.": "B", "The answer is A. B and C are wrong.": "A", "The answer is (A), not (B)": "A",
     "The answer is not B, but C.": "C", "I would not choose A. I would choose D.": "D", "Neither A nor B is correct; the answer is C.": "C",
     "Maybe C? No, the answer is D": "D", "If the answer is A, it barks. It does not. So the answer is B.": "B",
     "Step 1: A is a dog.\nStep 2: B is a cat.\n\nTherefore, the best choice is B, since it purrs.": "B",
@@ -52,7 +53,7 @@ UNREADABLE = (
     "Option A is wrong.", "B is not correct.", "Choice D does not fit.", "I don't think the answer is B.", "It isn't a dog.",
     "Option A is wrong. Option B is wrong.", "I would not choose C", "Is the answer B?", "If B is correct, it purrs.", "B: wrong. C: right",
     "The wrong answer is B.", "Neither A nor B is correct.", "The answer is E. B shows fur.", "Image B is darker.", "It lacks vitamin C.",
-    "A. a dog\nB. a cat\nC. two birds\nD. none", "B\nIt purrs.\nC", "I'm sorry, but I can't assist with that request.",
+    "A. a dog\nB. a cat\nC. two birds\nD. none", "B\nIt purrs.\nC", "Answer:\n(A)\n(B)", "B is more accurate than A", "I'm sorry, but I can't assist with that request.",
     "As an AI, I cannot identify people in images.", "The image shows a horse.", "\\boxed{A, B}", "\u4e0d\u9009B", "\u7b54\u6848\u4e0d\u662fB",
     "\u9009A\u6216B",
 )  # fmt: skip

@@ -5,7 +5,7 @@ no option, or several and no final one, is a parse failure: it counts as wrong, 
 
 1. a statement of the answer: "the answer is (B)", "Answer: B", \boxed{B}, "I choose B", "option B is correct", the same in Chinese; of several
    the last. Neither an option that is only mentioned or rejected ("option A is wrong"), nor several letters at once, states anything
-2. a letter that is the whole answer, heads its first line ("B", "(b)", "B. a dog") or is all of its last line; where these differ, none
+2. a letter that is the whole answer, heads its first line ("B", "(b)", "B. a dog") or is all of a line; where these differ, none
 3. letters in brackets or standing alone ("A" and "I" as words of a sentence aside), if they are all the same and none is rejected
 4. the text of exactly one option, if it is not rejected
 """
@@ -30,6 +30,7 @@ _NO_ARTICLE = re.compile(
 _NAMED = re.compile(r"\b(?:option|choice|letter)\s+$", re.IGNORECASE)
 _HEAD = re.compile(r"[(\[\"']?([A-Za-z])(?:[)\].:\"']+\s+(?!\W*[A-Z]\W*$)|[)\].:\"']*\s*$)")
 _BARE = re.compile(r"[(\[\"']?([A-Za-z])[)\].\"']*")
+_LINE_ENDS = re.compile(r"[.)\s]*?(?:\n|$)")
 _WRONG = re.compile(r"(?:this |it )?(?:is )?(?:clearly )?(?:wrong|incorrect|not correct|not right)\b", re.IGNORECASE)
 _WORDS = frozenset("AI")  # a letter that is also a word
 _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
@@ -54,9 +55,9 @@ def read_choice(text: str, options: Mapping[str, str]) -> str | None:
     stated = [one.letter for one in mentions if one.start not in listed and is_stated(one.before, one.after)]
     if stated:
         return stated[-1] if stated[-1] in options else None
-    ends = _at_the_ends(said, options)
-    if ends:
-        return ends.pop() if len(ends) == 1 else None
+    lines = _on_a_line(said, options)
+    if lines:
+        return lines.pop() if len(lines) == 1 else None
     named = [one for one in mentions if one.counts and one.letter in options and not is_something_else(one.before)]
     if named:
         sure = len({one.letter for one in named}) == 1 and not any(is_rejected(one.before, one.after) for one in named)
@@ -116,15 +117,20 @@ def _mentions(said: str) -> list[_Mention]:
 
 def _listed(said: str, mentions: Sequence[_Mention]) -> set[int]:
     """Where letters start that are named in one breath with another one."""
-    joined = [(a, b) for a, b in pairwise(mentions) if a.letter != b.letter and is_list(said[a.end : b.start])]
+    joined = [
+        (a, b)
+        for a, b in pairwise(mentions)
+        if a.letter != b.letter and is_list(between := said[a.end : b.start])
+        if "\n" not in between or _LINE_ENDS.match(b.after)  # "Answer: B" and on the next line "C is wrong" is no list
+    ]
     return {one.start for pair in joined for one in pair}
 
 
-def _at_the_ends(said: str, options: Mapping[str, str]) -> set[str]:
-    """The letter at the head of the first line, and that which is all of the last; heads that list the options in turn choose none."""
+def _on_a_line(said: str, options: Mapping[str, str]) -> set[str]:
+    """The letter at the head of the first line, and those that are all of a line; heads that list the options in turn choose none."""
     lines = [line.strip(" \t#>-") for line in said.splitlines() if line.strip(" \t#>-")] or [""]
     heads = [head[1].upper() for line in lines if (head := _HEAD.match(line))]
-    bare = [found[1].upper() for line in (lines[0], lines[-1]) if (found := _BARE.fullmatch(line))]
+    bare = [found[1].upper() for line in lines if (found := _BARE.fullmatch(line))]
     head = _HEAD.match(lines[0])
     if head and heads[:2] != list(options)[:2] and not _called_wrong(lines[0][head.end() :], options.get(heads[0], "")):
         bare.append(heads[0])
