@@ -37,7 +37,7 @@ class WordsJudge:
     def fingerprint(self) -> str:
         """Digest of the files that tell a refusal."""
         root = importlib.resources.files("mis_lib")
-        files = ("judge/offline.py", "data/refusals.py", "roles.py", "sentences.py")
+        files = ("judge/offline.py", "data/refusals.py", "roles.py", "wording.py", "sentences.py")
         return hashlib.sha256(b"".join(root.joinpath(name).read_bytes() for name in files)).hexdigest()
 
     async def decide(self, case: Case) -> Ruling:
