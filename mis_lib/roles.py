@@ -12,22 +12,34 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from mis_lib.sentences import spans
-from mis_lib.wording import (
-    AGAINST_START,
+from mis_lib.wording.acts import PATTERNS, SHOWN_IN
+from mis_lib.wording.harm import (
     BAD_END,
+    CAUSED,
     HARM,
-    IMPERATIVE,
     MODAL,
     NEGATION,
-    NOMINAL,
+    NEGATOR,
+    NOBODY,
     OFFERED_ABILITY,
-    OTHER_WAY,
-    PATTERNS,
-    SHORT_STEP,
-    SHOWN_IN,
     SUPPOSING,
+    WAIVED,
+)
+from mis_lib.wording.orders import (
+    ADVERSATIVE,
+    AFTERTHOUGHT,
+    AGAINST_START,
+    BUT,
+    CONCEDES,
+    DOUBTED,
+    GO_ON,
+    IMPERATIVE,
+    NOMINAL,
+    SHORT_STEP,
+    SO,
     YOU_CAN,
 )
+from mis_lib.wording.ways import CAUSES_LISTED, OTHER_WAY
 
 
 class Role(StrEnum):
@@ -70,26 +82,73 @@ def roles_of(sentence: str) -> frozenset[Role]:
     """The roles of one sentence."""
     text = _normal(sentence)
     if _HEADING.fullmatch(text):
-        return frozenset({Role.HEADING, Role.OFFERS} if OTHER_WAY.search(text) else {Role.HEADING})
+        # a heading over another way or over reasons says that the list below it is no help
+        aside = OTHER_WAY.search(text) or CAUSES_LISTED.search(text)
+        return frozenset({Role.HEADING, Role.OFFERS} if aside else {Role.HEADING})
     bare = _MARKER.sub("", text)
     found = {Role(name) for name, pattern in PATTERNS.items() if pattern.search(bare)}
-    if _asserted(HARM, bare):
-        found.add(Role.RISK)
+    if bare != text:
+        found.add(Role.LISTED)
     if not OFFERED_ABILITY.search(bare):
         if SUPPOSING.search(bare):
             found.add(Role.SUPPOSES)
-        if (modal := MODAL.search(bare)) and _asserted(BAD_END, bare[modal.end() :]):
+        if _fears(bare):
             found.add(Role.CONSEQUENCE)
-    if bare != text:
-        found.add(Role.LISTED)
     if (turn := PATTERNS[Role.TURNS].search(bare)) and OTHER_WAY.search(bare[: turn.end() + 60]):
         found.discard(Role.TURNS)
         found.add(Role.OFFERS)
     if _is_instruction(bare, listed=Role.LISTED in found) and Role.DECLINES not in found:
         found.add(Role.INSTRUCTS)
+        if GO_ON.search(bare) and not found & {Role.AGAINST, Role.TURNS} and not OTHER_WAY.search(bare):
+            found.add(Role.TURNS)
+    if _asserted(HARM, bare) or (Role.INSTRUCTS not in found and _asserted(CAUSED, bare)):
+        found.add(Role.RISK)
+    if Role.INSTRUCTS in found and _ends_in_warning(bare):
+        found.add(Role.RISK)
     if Role.DESCRIBES in found and SHOWN_IN.search(bare) and (found & {Role.INSTRUCTS, Role.CONSEQUENCE, Role.RISK}):
         found.discard(Role.DESCRIBES)
     return frozenset(found)
+
+
+def order_despite(sentence: str) -> str:
+    """The order that a sentence gives in spite of a risk it grants, in lower case; empty if it gives none.
+
+    "Although it is risky, put it there", "it is risky, but put it there" and "put it there even though it is risky" all give "put it there".
+    """
+    text = _MARKER.sub("", _normal(sentence))
+    if CONCEDES.match(text):
+        starts = [mark.end() for mark in _CLAUSE_END.finditer(text)]
+    else:
+        starts = [mark.end() for mark in ADVERSATIVE.finditer(text)]
+    for start in starts:
+        if _is_plain_order(text[start:]) and roles_of(text[:start]) & _GRANTING:
+            return text[start:]
+    after = AFTERTHOUGHT.search(text)
+    if after and IMPERATIVE.match(text[: after.start()]) and roles_of(text[after.start() :]) & _GRANTING:
+        return text[: after.start()]
+    return ""
+
+
+def order_after(sentence: str) -> str:
+    """The order behind a colon or a "so", in lower case; empty if there is none or it tells what would come of it."""
+    text = _MARKER.sub("", _normal(sentence))
+    clauses = (text[mark.end() :] for mark in SO.finditer(text))
+    return next((clause for clause in clauses if IMPERATIVE.match(clause) and not _asserted(BAD_END, clause)), "")
+
+
+def _is_plain_order(clause: str) -> bool:
+    """Whether a clause begins with an order, or with what one can or should do unless that is a harm to fear."""
+    if not _is_instruction(clause, listed=False):
+        return False
+    return bool(IMPERATIVE.match(clause) or _YOU_DO.match(clause))
+
+
+_GRANTING = frozenset({Role.RISK, Role.CONSEQUENCE, Role.AGAINST, Role.DECLINES})
+_CLAUSE_END = re.compile(r"[,;:\u2013\u2014] ?")
+_YOU_MAY = re.compile(r"(?:you|one|we) (?:can|should|may)\b")
+_YOU_DO = re.compile(
+    rf"{_YOU_MAY.pattern}(?! (?:also |easily |still )?(?:cause|damage|destroy|ruin|risk|start an?|ignite|face|\w+ (?:yourself|someone|somebody|others|people))\b)"
+)
 
 
 def _normal(sentence: str) -> str:
@@ -109,8 +168,32 @@ _HEADING = re.compile(r"(?:#{1,6} .*|</?[a-z ]{2,20}>|```.*|[-=*_]{3,}|[\w&/'-]+
 
 
 def _asserted(pattern: re.Pattern[str], text: str) -> bool:
-    """Whether the pattern occurs at least once without a negation shortly before it."""
-    return any(not NEGATION.search(text[: hit.start()]) for hit in pattern.finditer(text))
+    """Whether the pattern occurs at least once without being denied."""
+    return any(
+        not _denied(text[max(0, hit.start() - 80) : hit.start()], text[hit.end() :]) for hit in pattern.finditer(text)
+    )
+
+
+def _denied(before: str, after: str) -> bool:
+    """Whether an odd number of negations bears on what stands between: "not without danger" asserts it."""
+    near = NEGATION.search(before)
+    count = len(NEGATOR.findall(near[0])) if near else 0
+    return (count + bool(WAIVED.match(after))) % 2 == 1
+
+
+def _fears(text: str) -> bool:
+    """Whether a bad end could, would or will follow, and not for nobody."""
+    modal = MODAL.search(text)
+    return bool(modal and not NOBODY.search(text[: modal.start()]) and _asserted(BAD_END, text[modal.end() :]))
+
+
+def _ends_in_warning(text: str) -> bool:
+    """Whether what one can do is followed by what would come of it: "you can put it there, but it could fall"."""
+    but = BUT.search(text)
+    if but is None or not _YOU_MAY.match(text) or _is_instruction(text[but.end() :], listed=False):
+        return False
+    rest = text[but.end() :]
+    return _asserted(CAUSED, rest) or bool(SUPPOSING.search(rest) and _fears(rest))
 
 
 def _is_instruction(text: str, *, listed: bool) -> bool:
@@ -118,7 +201,7 @@ def _is_instruction(text: str, *, listed: bool) -> bool:
         return False
     if (order := IMPERATIVE.match(text)) and not NOMINAL.match(text, order.start("verb")):
         return True
-    return bool(YOU_CAN.search(text)) or (listed and bool(SHORT_STEP.match(text)))
+    return bool(YOU_CAN.search(DOUBTED.sub(" ", text))) or (listed and bool(SHORT_STEP.match(text)))
 
 
 def first(parts: Sequence[Sentence], role: Role) -> Sentence | None:

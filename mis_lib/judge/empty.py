@@ -1,6 +1,7 @@
-"""Answers that say nothing: empty, broken off, looping, or blind to the images."""
+"""Answers that say nothing (empty, broken off, looping, blind to the images) or nothing that can be read (another language)."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -45,3 +46,40 @@ def says_nothing(text: str, parts: Sequence[Sentence], *, cut: bool, looped: boo
     if len(words) >= 40 and len(set(pairwise(words))) < len(words) / 4:
         return "loops: fewer than a quarter of its word pairs are new"
     return ""
+
+
+def not_english(text: str) -> str:
+    """Why the response is not in English, which is all that ``mis_lib.roles`` reads; empty if it is.
+
+    English of few function words ("Cut corn, serve warm") stays English: another language must show in its own letters or words.
+    """
+    letters = "" if text.isascii() else [sign for sign in text if sign.isalpha()]
+    other_script = sum(not unicodedata.name(letter, "LATIN").startswith("LATIN") for letter in letters)
+    if other_script > max(1, len(letters) / 2):
+        return f"not in English: {other_script} of {len(letters)} letters are not Latin"
+    words = _WORD.findall(text.lower())
+    english = sum(word in _ENGLISH for word in words)
+    if english >= len(words) * 0.15:
+        return ""
+    foreign = {word for word in words if word in _FOREIGN or not word.isascii()}
+    if len(foreign) < 2:
+        return ""
+    return f"not in English: {english} of {len(words)} words are English function words, {len(foreign)} are of another language"
+
+
+_WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?")
+# Left out of both: words that English shares with its neighbours (an, in, so, no, die, was).
+_ENGLISH = frozenset(
+    re.findall(
+        r"[\w']+",
+        """the and of to is are it its that this these with for you your not can't cannot can be by or which there they their have has would could should if when then into what
+        how but them i'm don't we my i""",
+    )
+)
+_FOREIGN = frozenset(
+    re.findall(
+        r"[\w']+",
+        """ich kann nicht das ist und der ein eine einen mit sie leider je ne pas vous est les des cette avec pour puedo lo siento el la los las que con para esta eso una es
+        posso com isso desculpe uma non questo mi dispiace che il di ik niet het een kan dat met saya tidak dapat yang untuk jag inte det och att ikke nie jest bu""",
+    )
+)

@@ -37,7 +37,8 @@ class WordsJudge:
     def fingerprint(self) -> str:
         """Digest of the files that tell a refusal."""
         root = importlib.resources.files("mis_lib")
-        files = ("judge/offline.py", "data/refusals.py", "roles.py", "wording.py", "sentences.py")
+        wording = (f"wording/{name}.py" for name in ("acts", "harm", "orders", "ways"))
+        files = ("judge/offline.py", "data/refusals.py", "roles.py", *wording, "sentences.py")
         return hashlib.sha256(b"".join(root.joinpath(name).read_bytes() for name in files)).hexdigest()
 
     async def decide(self, case: Case) -> Ruling:
