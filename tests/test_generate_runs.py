@@ -2,25 +2,28 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from fakes import mini_data
-from killing import survive
+from killing import mis, survive, tell, writer
 from peft import LoraConfig, get_peft_model
 from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
+from mis_lib.analysis.evaluated import read_run
 from mis_lib.cli import app
 from mis_lib.commands.bench_generate import bench_generate
 from mis_lib.commands.generate import answer, answer_all, generate_run, read_samples
 from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import DataError, ModelError, SettingsError
-from mis_lib.files import load_image, read_records
+from mis_lib.files import append_record, load_image, open_append, read_records
 from mis_lib.generate.engine import Engine
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.local import generate
@@ -29,7 +32,7 @@ from mis_lib.judge.loopback import Fault, LoopbackJudge, one_in
 from mis_lib.models.load import load_model
 from mis_lib.prompts import to_messages
 from mis_lib.schema import Asked, Response, Sample
-from mis_lib.store.runs import Run
+from mis_lib.store.runs import RESPONSES, SHARDS, Run
 
 SHORT = GenerationSettings(max_new_tokens=6)
 
@@ -73,6 +76,10 @@ def said(run: Run) -> list[tuple[str, str, str, str]]:
         (one.sample_id, one.variant, one.text, one.key)
         for one in read_records(run.folder / "responses.jsonl", Response)
     ]
+
+
+def heard(run: Run) -> list[tuple[str, str]]:
+    return [(one.sample_id, one.variant) for one in run.responses()]
 
 
 class TestPlan:
@@ -309,6 +316,117 @@ class TestShards:
         shutil.copy(shard, done.run.folder / "responses.jsonl")  # written, and killed before the shard was removed
         done = generate_run(local(home, tmp_path, shard="2/2"))
         assert len({one[:2] for one in said(done.run)}) == len(said(done.run)) == 8
+
+    def test_a_shard_that_is_still_written_is_merged_only_after_it_has_ended(self, home, tmp_path) -> None:
+        first = generate_run(local(home, tmp_path, shard="1/2"))
+        run, part = first.run, f"{SHARDS}/2-of-2.jsonl"
+        every = {(sample.id, variant) for sample in run.samples() for variant in ("base", "one")}
+        with writer(run, part) as other:
+            tell(other, *every - set(heard(run)))
+            assert len(generate_run(local(home, tmp_path, shard="1/2")).responses) == 8
+            tell(other, ("late", "base"))
+            assert ("late", "base") in heard(run)
+        generate_run(local(home, tmp_path, shard="1/2"))
+        assert {one[:2] for one in said(run)} == {*every, ("late", "base")}
+        assert not (run.folder / SHARDS).exists()
+
+
+class TestWriters:
+    """Several processes at one run: a file is written by one of them at a time, and nobody who reads waits or is waited for."""
+
+    def test_a_second_process_is_refused_and_the_first_loses_nothing(self, home, tmp_path) -> None:
+        second = []
+
+        def reply(body: Mapping[str, Any]) -> str:
+            if not second:
+                second.append(None)
+                flags = ["--models", "mirage=big-mirage", "--max_new_tokens", "6"]
+                place = ["--data", home / "data", "--splits", "easy", "--limit", "1", "--runs", tmp_path]
+                second[:] = [mis("generate", "--server", server.url, *flags, *place)]
+            return "Yes."
+
+        with LoopbackJudge(reply=reply) as server:
+            done = generate_run(by_server(server.url, home, tmp_path, concurrency=1))
+            assert len(server.bodies) == 8  # the second process asked for nothing
+        assert (second[0].returncode, second[0].stdout) == (2, "")
+        assert "generate/v1: another process is writing responses.jsonl; wait until it has ended" in second[0].stderr
+        assert not done.missing
+        assert len(said(done.run)) == len(done.responses) == 8
+
+    def test_what_a_killed_writer_had_written_is_gone_on_with(self, home, tmp_path) -> None:
+        with LoopbackJudge(reply=lambda body: "Yes.") as server:
+            run = generate_run(by_server(server.url, home, tmp_path, limit=1)).run
+            with writer(run, RESPONSES) as other:
+                tell(other, ("easy-1", "mirage"))
+                other.kill()
+            done = generate_run(by_server(server.url, home, tmp_path))
+            assert len(server.bodies) == 7
+        assert len(said(run)) == len(done.responses) == 8
+
+    def test_what_needs_no_new_answer_is_not_refused(self, home, tmp_path) -> None:
+        with LoopbackJudge(reply=lambda body: "Yes.") as server:
+            asked = by_server(server.url, home, tmp_path)
+            run = generate_run(asked).run
+            with writer(run, RESPONSES) as other:
+                tell(other, ("easy-0", "late"))
+                assert len(generate_run(asked).responses) == 8
+                tell(other, ("easy-0", "later"))
+        assert {"late", "later"} <= set(read_run(run.folder).variants)
+
+    def test_a_run_that_is_written_and_merged_can_be_read(self, home, tmp_path) -> None:
+        with LoopbackJudge(reply=lambda body: "Yes.") as server:
+            run = generate_run(by_server(server.url, home, tmp_path, limit=1)).run
+        with writer(run, RESPONSES) as other, run.locked():
+            for number in range(3):
+                tell(other, ("easy-0", f"late-{number}"))
+                assert len(read_run(run.folder).responses) == 5 + number
+
+    def test_no_answer_is_out_of_sight_while_shards_are_merged(self, home, tmp_path) -> None:
+        with LoopbackJudge(reply=lambda body: "Yes.") as server:
+            run = generate_run(by_server(server.url, home, tmp_path, limit=1)).run
+        late = Response(sample_id="late", variant="base", text="", tokens=1, seconds=0, finish_reason="stop")
+        ended = threading.Event()
+
+        def merge() -> None:
+            try:
+                for number in range(150):
+                    with open_append(run.folder / SHARDS / "1-of-1.jsonl") as stream:
+                        append_record(stream, late.model_copy(update={"sample_id": f"late-{number:03}"}))
+                    run.settle()
+            finally:
+                ended.set()
+
+        with ThreadPoolExecutor(1) as threads:
+            merging, seen = threads.submit(merge), [4]
+            while not ended.is_set():
+                seen.append(len(heard(run)))
+            merging.result()
+        assert seen == sorted(seen)
+        assert len(heard(run)) == 154
+
+    def test_an_answer_that_is_not_in_the_file_is_told(self, home, tmp_path) -> None:
+        def reply(body: Mapping[str, Any]) -> str:
+            if len(server.bodies) == 4:
+                (tmp_path / "generate/v1" / RESPONSES).unlink()  # as by a process that knows of no locks
+            return "Yes."
+
+        with LoopbackJudge(reply=reply) as server:
+            done = generate_run(by_server(server.url, home, tmp_path, concurrency=1))
+        assert len(done.responses) + len(done.missing) == 8
+        assert "is not in" in done.missing[0].reason
+
+    def test_samples_of_all_that_begin_together_are_kept(self, home, tmp_path) -> None:
+        with LoopbackJudge(reply=lambda body: "Yes.") as server:
+            run = generate_run(by_server(server.url, home, tmp_path, limit=1)).run
+        start = threading.Barrier(8)
+
+        def begin(number: int) -> None:
+            start.wait(timeout=60)
+            run.keep_samples([Sample(id=f"more-{number}", question="?", images=["a.png"])])
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(begin, range(8)))
+        assert len(run.samples()) == 2 + 8
 
 
 class TestServer:

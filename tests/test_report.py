@@ -106,7 +106,7 @@ class TestEvaluate:
         assert second.run == first.run
         assert set(first.responses) <= set(second.responses)
         assert list(second.run.config.variants) == ["base", "one"]
-        assert [path.name for path in (tmp_path / "report").iterdir()] == ["v1"]
+        assert [run.folder.name for run in versions(tmp_path, "report")] == ["v1"]
 
     @pytest.mark.parametrize(
         "change",

@@ -105,6 +105,6 @@ def _verdicts(run: Run, probes: Sequence[Probe], settings: AblateSettings) -> li
 
 def _keep(run: Run, probes: Sequence[Probe]) -> None:
     """Add the probes to those that the run folder knows from earlier calls."""
-    path = run.folder / PROBES
-    known = {probe.id: probe for probe in read_probes(run)}
-    write_records(path, {**known, **{probe.id: probe for probe in probes}}.values())
+    with run.locked():
+        known = {probe.id: probe for probe in read_probes(run)}
+        write_records(run.folder / PROBES, {**known, **{probe.id: probe for probe in probes}}.values())

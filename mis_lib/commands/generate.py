@@ -2,10 +2,10 @@
 
 What a run was asked with stands in its ``config.yaml``; other settings open the next version, so settings never mix in one run. Only what is missing
 is generated, and an answer that an older version holds under the same key is taken over. Shards (``--shard 1/4``, or ``accelerate launch``) write
-files of their own, which are merged by whichever process finds the run complete.
+files of their own, which are merged by whichever process finds the run complete. Two processes never write one file: the second is refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from mis_lib.files import append_record, open_append, read_records, sha256
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.server import Failure
 from mis_lib.schema import Response, Sample
-from mis_lib.store.runs import Run, RunConfig, folder_digest, open_run, versions
+from mis_lib.store.runs import RESPONSES, Run, RunConfig, folder_digest, open_run, versions
 
 
 class Answered(NamedTuple):
@@ -34,7 +34,8 @@ def generate_run(settings: GenerateSettings) -> Answered:
     """Answer everything that ``settings`` ask for and that has no answer yet.
 
     Raises:
-        MisError: a variant, split, file, model or server cannot be used; the message says which and why.
+        MisError: a variant, split, file, model or server cannot be used, or another process is writing the same file; the message says which
+            and why.
     """
     samples, folder = read_samples(settings)
     return answer(samples, folder, settings, settings.name)
@@ -46,7 +47,7 @@ def answer_all(
     """Open the run, generate what is missing, and return the responses of these samples and variants, in the order asked for.
 
     Raises:
-        ModelError: a server left some without an answer; what it did answer is kept.
+        ModelError: some are without an answer; what was answered is kept.
     """
     run, responses, missing = answer(samples, data, settings, name)
     if missing:
@@ -81,13 +82,17 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
     keys = AnswerKeys(data, config.checkpoint_digest, config.variants, same)
     wanted = {(sample.id, variant): keys.of(sample, variant) for variant in settings.variants for sample in samples}
     _check_stored(run, wanted)
-    file = who.file
-    _adopt(run, file, wanted, settings.runs, name)
-    missing = wanted.keys() - {(one.sample_id, one.variant) for one in run.responses()}
-    failures = who.generate(samples, data, run, keys, missing) if missing else []
-    answers = {(one.sample_id, one.variant): one for one in run.responses()}
+    failures: list[Failure] = []
+    if wanted.keys() - _answered(run):
+        with run.writing(who.file):
+            _adopt(run, who.file, wanted, settings.runs, name)
+            if missing := wanted.keys() - _answered(run):
+                failures = who.generate(samples, data, run, keys, missing)
+    answers = _answered(run)
     if wanted.keys() <= answers.keys():
         run.settle()
+    elif who.file == RESPONSES:  # not a shard: nobody else brings the rest
+        failures += _lost(run, wanted.keys() - answers.keys() - {(one.sample_id, one.variant) for one in failures})
     return Answered(run, [answers[key] for key in wanted if key in answers], failures)
 
 
@@ -139,9 +144,19 @@ def _check_stored(run: Run, wanted: Mapping[Key, str]) -> None:
             )
 
 
+def _answered(run: Run) -> dict[Key, Response]:
+    return {(one.sample_id, one.variant): one for one in run.responses()}
+
+
+def _lost(run: Run, keys: Iterable[Key]) -> list[Failure]:
+    """Answers that were given and yet are not there: whoever else writes the file knows of no locks, or it has been edited."""
+    reason = f"its answer is not in {run.folder / RESPONSES}, which something else has changed meanwhile"
+    return [Failure(*key, reason) for key in sorted(keys)]
+
+
 def _adopt(run: Run, file: str, wanted: Mapping[Key, str], root: Path, name: str) -> None:
     """Take over from older versions what was answered there under the same key."""
-    have = {(one.sample_id, one.variant) for one in run.responses()}
+    have = _answered(run)
     missing = {key: digest for key, digest in wanted.items() if key not in have}
     if not missing:
         return

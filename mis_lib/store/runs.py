@@ -6,40 +6,41 @@
                    responses.jsonl     append-only, one answer a line
                    shards/I-of-N.jsonl answers of several processes, until they are merged
                    verdicts/JUDGE.jsonl, metrics.json
+    runs/NAME/.vN.FILE.lock            held by the process that appends to FILE
+    runs/.NAME.lock                    held for the moment in which files are begun, merged or replaced
 
 A run is resumed where nothing that its answers follow from has changed: checkpoint, data, settings, batch size and the adapter of
 every variant both know. New variants join an old run. Anything else opens the next version, so settings never mix and no file is overwritten
 by another experiment.
+
+Several processes may work at one run, each at files of its own: shards, or verdicts of different judges. A file is appended to by one process at a
+time (``Run.writing``), a second one is refused, and nobody replaces or removes a file that another process appends to, since what that writes from
+then on would be lost. Readers take no lock: what is there can be read at any time.
 """
 
-import hashlib
-import importlib.metadata
 import json
-import platform
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from filelock import FileLock
 from pydantic import Field
 
-from mis_lib import __version__
 from mis_lib.configs import GenerationSettings, Settings, dump_settings, load_settings
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import MANIFEST, read_records, sha256, write_atomic, write_records
+from mis_lib.files import read_records, write_atomic, write_records
 from mis_lib.schema import Asked, Record, Response, Sample, Verdict
+from mis_lib.store.locks import alone, is_held
+from mis_lib.store.provenance import environment as environment
+from mis_lib.store.provenance import folder_digest as folder_digest
 
 CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
 SAMPLES, SHARDS, VERDICTS = "samples.jsonl", "shards", "verdicts"
-VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")
-HASHED_WHOLE = (
-    16 * 2**20
-)  # larger files enter a folder's digest with their size and both ends: hashing 16 GB would take a minute
+R = TypeVar("R", bound=Record)
 
 
 class RunConfig(Settings):
@@ -77,28 +78,47 @@ class Run:
 
     def samples(self) -> list[Asked]:
         """What was asked so far; image paths are relative to the folder of the data."""
-        path = self.folder / SAMPLES
-        return read_records(path, Asked) if path.exists() else []
+        return _stored(self.folder / SAMPLES, Asked)
 
     def keep_samples(self, samples: Iterable[Sample]) -> None:
         """Keep what is asked beside the answers; what is there already stays as it is."""
-        kept: dict[str, Sample] = {sample.id: sample for sample in self.samples()}
-        more = {sample.id: sample for sample in samples if sample.id not in kept}
-        if more:
-            write_records(self.folder / SAMPLES, [*kept.values(), *more.values()])
+        with self.locked():
+            kept: dict[str, Sample] = {sample.id: sample for sample in self.samples()}
+            more = {sample.id: sample for sample in samples if sample.id not in kept}
+            if more:
+                write_records(self.folder / SAMPLES, [*kept.values(), *more.values()])
 
     def responses(self) -> list[Response]:
         """All answers so far, in the order they were given, those of shards included; each (sample, variant) once."""
-        files = [self.folder / RESPONSES, *sorted((self.folder / SHARDS).glob("*.jsonl"))]
+        # Shards first: those that are merged from now on are then found twice, not out of sight.
+        sharded = [one for file in self._shards() for one in _stored(file, Response)]
         found: dict[tuple[str, str], Response] = {}
-        for response in (response for file in files if file.exists() for response in read_records(file, Response)):
+        for response in (*_stored(self.folder / RESPONSES, Response), *sharded):
             found.setdefault((response.sample_id, response.variant), response)
         return list(found.values())
 
+    @contextmanager
+    def writing(self, file: str) -> Iterator[None]:
+        """Let no other process append to a file of the folder, or replace it, while the block lasts; a process that dies lets go of it.
+
+        Raises:
+            SettingsError: another process is writing it.
+        """
+        with ExitStack() as held:
+            with self.locked():  # not while somebody merges or replaces it
+                held.enter_context(alone(self._lock_of(file), self._refusal(file)))
+            yield
+
     def settle(self) -> None:
-        """Merge what shards and an asynchronous server have answered into one file, without loss and the same however it came about."""
+        """Merge what shards and an asynchronous server have answered into one file, without loss and the same however it came about.
+
+        Where another process is still writing one of the files, all stay as they are: that process or a later call merges them.
+        """
         with self.locked():
-            shards = sorted((self.folder / SHARDS).glob("*.jsonl"))
+            # By the locks, not by the files: a shard may be about to be begun.
+            if any(is_held(lock) for lock in (self._lock_of(RESPONSES), *self._locks_of(SHARDS))):
+                return
+            shards = self._shards()
             answers = self.responses()
             rank = {
                 (sample.id, variant): place
@@ -118,8 +138,11 @@ class Run:
 
     def verdicts(self, judge: str) -> list[Verdict]:
         """The stored verdicts of one judge."""
-        path = self._verdict_file(judge)
-        return read_records(path, Verdict) if path.exists() else []
+        return _stored(self.folder / self.verdict_file(judge), Verdict)
+
+    def verdict_file(self, judge: str) -> str:
+        """Where the verdicts of a judge are, in the folder."""
+        return f"{VERDICTS}/{judge}.jsonl"
 
     def judge_all(
         self, judge: str, fingerprint: str, decide: Callable[[Sample, Response], Verdict], samples: Sequence[Sample]
@@ -131,23 +154,29 @@ class Run:
             fingerprint: digest of everything its verdicts follow from; another one than stored makes all of them anew.
             decide: judges one response.
             samples: responses to other samples are left aside.
+
+        Raises:
+            SettingsError: another process is writing verdicts of this judge.
         """
         asked = {sample.id: sample for sample in samples}
-        fresh = self.config.judges.get(judge) == fingerprint
-        known = {(verdict.sample_id, verdict.variant): verdict for verdict in self.verdicts(judge)} if fresh else {}
-        answered = {(response.sample_id, response.variant): response for response in self.responses()}
-        wanted = {key: response for key, response in answered.items() if key[0] in asked}
+        known = self._known(judge, fingerprint)
+        wanted = {(one.sample_id, one.variant): one for one in self.responses() if one.sample_id in asked}
         new = {key: decide(asked[key[0]], response) for key, response in wanted.items() if key not in known}
         if new:
-            merged = known | new
-            write_records(self._verdict_file(judge), [merged[key] for key in answered if key in merged])
             with self.locked():
+                file = self.verdict_file(judge)
+                if is_held(self._lock_of(file)):
+                    raise SettingsError(self._refusal(file))
+                merged = (
+                    known | new | self._known(judge, fingerprint)
+                )  # another process may have judged others meanwhile
+                write_records(self.folder / file, _ordered(merged.values(), self.responses()))
                 self._note(judge, fingerprint)
         return [(known | new)[key] for key in wanted]
 
     def begin_verdicts(self, judge: str, fingerprint: str) -> Path:
-        """The file that verdicts of this judge may be appended to; those of a judge that has changed since are put aside first."""
-        path = self._verdict_file(judge)
+        """The file that verdicts of this judge may be appended to (``writing`` it); those of a judge that has changed since are put aside first."""
+        path = self.folder / self.verdict_file(judge)
         with self.locked():  # judges may begin together
             if self.config.judges.get(judge) != fingerprint:
                 path.unlink(
@@ -157,12 +186,12 @@ class Run:
         return path
 
     def settle_verdicts(self, judge: str) -> list[Verdict]:
-        """The verdicts of a judge, their file put into the order of the answers, the same however it came about."""
-        rank = {(one.sample_id, one.variant): place for place, one in enumerate(self.responses())}
-        latest = {(one.sample_id, one.variant): one for one in self.verdicts(judge)}
-        ordered = sorted(latest.values(), key=lambda one: _rank(rank, (one.sample_id, one.variant)))
-        if ordered != self.verdicts(judge):
-            write_records(self._verdict_file(judge), ordered)
+        """The verdicts of a judge, their file put into the order of the answers, the same however it came about; for who is ``writing`` it."""
+        verdicts = self.verdicts(judge)
+        latest = {(one.sample_id, one.variant): one for one in verdicts}
+        ordered = _ordered(latest.values(), self.responses())
+        if ordered != verdicts:
+            write_records(self.folder / self.verdict_file(judge), ordered)
         return ordered
 
     def write_metrics(self, rows: Sequence[Record]) -> None:
@@ -170,8 +199,25 @@ class Run:
         content = json.dumps([row.model_dump(mode="json") for row in rows], indent=1)
         write_atomic(self.folder / METRICS, f"{content}\n".encode())
 
-    def _verdict_file(self, judge: str) -> Path:
-        return self.folder / VERDICTS / f"{judge}.jsonl"
+    def _shards(self) -> list[Path]:
+        try:
+            return sorted((self.folder / SHARDS).glob("*.jsonl"))
+        except FileNotFoundError:  # merged by another process this moment
+            return []
+
+    def _known(self, judge: str, fingerprint: str) -> dict[tuple[str, str], Verdict]:
+        """The stored verdicts of a judge; none where it has changed since."""
+        fresh = self.config.judges.get(judge) == fingerprint
+        return {(one.sample_id, one.variant): one for one in self.verdicts(judge)} if fresh else {}
+
+    def _lock_of(self, file: str) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.{file.replace('/', '.')}.lock")
+
+    def _locks_of(self, folder: str) -> list[Path]:
+        return list(self.folder.parent.glob(f".{self.folder.name}.{folder}.*.lock"))
+
+    def _refusal(self, file: str) -> str:
+        return f"{self.folder}: another process is writing {file}; wait until it has ended, then run the same command again"
 
     def _note(self, judge: str, fingerprint: str) -> None:
         """Keep a judge's fingerprint beside those of others; the lock must be held, else one noted meanwhile is lost."""
@@ -210,36 +256,6 @@ def versions(root: Path, name: str) -> list[Run]:
     return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name[1:]))]
 
 
-def folder_digest(folder: Path) -> str:
-    """Digest of a folder's content: of its manifest where it has one, else of every file in it.
-
-    Raises:
-        DataError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder, found none")
-    if (folder / MANIFEST).exists():
-        return sha256(folder / MANIFEST)
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} {_file_digest(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def environment(device: str) -> dict[str, Any]:
-    """What a run was made with: versions, machine, device, git revision and whether files had been changed since."""
-    return {
-        "mis": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: importlib.metadata.version(name) for name in VERSIONED},
-        "device": device,
-        "git": _git("rev-parse", "HEAD"),
-        "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "command": sys.argv,
-    }
-
-
 def _fits(old: RunConfig, new: RunConfig) -> bool:
     """Whether answers of both would be the same: names and paths aside, and variants that only one of them has."""
     ignored = {"tag", "checkpoint", "data", "variants", "judges"}
@@ -256,6 +272,22 @@ def _is_training(folder: Path) -> bool:
         return path.exists() and "digests" in json.loads(path.read_text(encoding="utf-8"))
     except ValueError:  # damaged: its config will tell what it is
         return False
+
+
+def _stored(path: Path, kind: type[R]) -> list[R]:
+    """The records of a file; none where there is no such file, also if another process has removed it this moment."""
+    try:
+        return read_records(path, kind)
+    except DataError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return []
+        raise
+
+
+def _ordered(verdicts: Iterable[Verdict], answers: Iterable[Response]) -> list[Verdict]:
+    """Verdicts in the order of the answers."""
+    rank = {(one.sample_id, one.variant): place for place, one in enumerate(answers)}
+    return sorted(verdicts, key=lambda one: _rank(rank, (one.sample_id, one.variant)))
 
 
 def _rank(rank: Mapping[tuple[str, str], int], key: tuple[str, str]) -> tuple[int, tuple[str, str]]:
@@ -277,23 +309,3 @@ def _begin(parent: Path, config: RunConfig) -> Run:
     write_atomic(run.folder / ENVIRONMENT, f"{content}\n".encode())
     run._save(config)  # last: a folder without config.yaml is no run
     return run
-
-
-def _file_digest(path: Path) -> str:
-    size = path.stat().st_size
-    if size <= HASHED_WHOLE:
-        return sha256(path)
-    with path.open("rb") as stream:
-        head = stream.read(HASHED_WHOLE // 2)
-        stream.seek(size - HASHED_WHOLE // 2)
-        return hashlib.sha256(head + stream.read()).hexdigest()
-
-
-def _git(*arguments: str) -> str:
-    """What git says about this checkout; empty where there is no git or no checkout."""
-    folder = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

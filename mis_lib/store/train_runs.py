@@ -15,21 +15,19 @@ A run is gone on with where settings, base and data are the same; anything else 
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from mis_lib.configs import Settings, dump_settings, load_settings
 from mis_lib.errors import SettingsError
 from mis_lib.files import write_atomic
-from mis_lib.store.runs import CONFIG, ENVIRONMENT, environment
+from mis_lib.store.locks import alone, is_held
+from mis_lib.store.provenance import environment
+from mis_lib.store.runs import CONFIG, ENVIRONMENT
 
 RESULT, LOG = "result.json", "train_log.jsonl"
-PATIENCE = 2.0  # seconds: ``is_held`` takes the lock for an instant
 PLACES = {"name", "runs", "resume", "keep_checkpoints", "workers", "log_every"}  # what a result does not follow from
 
 
@@ -68,13 +66,7 @@ class TrainRun:
     @property
     def is_held(self) -> bool:
         """Whether some process is training it now, however it was started."""
-        if not self._lock.exists():
-            return False
-        try:
-            with FileLock(self._lock, timeout=0):
-                return False
-        except Timeout:
-            return True
+        return is_held(self._lock)
 
     @property
     def _lock(self) -> Path:
@@ -100,20 +92,11 @@ def _check_name(name: str) -> None:
         raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
 
 
-@contextmanager
-def _alone(path: Path, shown: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=PATIENCE)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise SettingsError(
-            f"{shown}: another process is training this run; wait until it has ended, or give the new one a name of its own (name)"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+def _alone(path: Path, shown: Path) -> AbstractContextManager[None]:
+    return alone(
+        path,
+        f"{shown}: another process is training this run; wait until it has ended, or give the new one a name of its own (name)",
+    )
 
 
 def open_train_run(

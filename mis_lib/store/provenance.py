@@ -1,0 +1,68 @@
+"""What a run was made with: digests of the folders that it reads, versions, machine and git revision."""
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mis_lib import __version__
+from mis_lib.errors import DataError
+from mis_lib.files import MANIFEST, sha256
+
+VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")
+HASHED_WHOLE = (
+    16 * 2**20
+)  # larger files enter a folder's digest with their size and both ends: hashing 16 GB would take a minute
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of a folder's content: of its manifest where it has one, else of every file in it.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder, found none")
+    if (folder / MANIFEST).exists():
+        return sha256(folder / MANIFEST)
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} {_file_digest(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What a run was made with: versions, machine, device, git revision and whether files had been changed since."""
+    return {
+        "mis": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in VERSIONED},
+        "device": device,
+        "git": _git("rev-parse", "HEAD"),
+        "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "command": sys.argv,
+    }
+
+
+def _file_digest(path: Path) -> str:
+    size = path.stat().st_size
+    if size <= HASHED_WHOLE:
+        return sha256(path)
+    with path.open("rb") as stream:
+        head = stream.read(HASHED_WHOLE // 2)
+        stream.seek(size - HASHED_WHOLE // 2)
+        return hashlib.sha256(head + stream.read()).hexdigest()
+
+
+def _git(*arguments: str) -> str:
+    """What git says about this checkout; empty where there is no git or no checkout."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
