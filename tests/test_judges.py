@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import mini_data
-from killing import survive
+from killing import mis, survive, writer
 from tiny import tiny_checkpoint, tiny_text_model
 from typer.testing import CliRunner
 
@@ -20,7 +20,7 @@ from mis_lib.commands.judges import JudgeSettings, JudgeSpec, read_judges
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, read_records
 from mis_lib.judge.guard import STYLES, GuardJudge, described, style_of
-from mis_lib.judge.loopback import REFUSAL, Fault, LoopbackJudge, asked_text, one_in, request_key
+from mis_lib.judge.loopback import REFUSAL, Fault, LoopbackJudge, asked_text, lot_verdict, one_in, request_key
 from mis_lib.judge.offline import RuleJudge, WordsJudge
 from mis_lib.judge.precondition import PreconditionJudge
 from mis_lib.judge.protocol import Case, Ruling
@@ -295,6 +295,71 @@ class TestFiles:
             assert len(server.bodies) <= lost
         assert [(one.sample_id, one.variant) for one in second] == [(one.sample_id, one.variant) for one in first]
         assert Outcome.UNSCORED not in {one.outcome for one in second}
+
+    def test_a_second_process_of_the_same_judge_is_refused_and_another_judge_is_not(
+        self, tmp_path, data, samples
+    ) -> None:
+        run = make_run(tmp_path, data, samples)
+        others = []
+
+        def reply(body: Mapping[str, Any]) -> str:
+            if not others:
+                others.append(None)
+                same = mis("judge", run.folder, "--judges", f"rubric={server.url}#m", "--variants", "kingfisher")
+                others[:] = [same, mis("judge", run.folder, "--judges", "words")]
+            return lot_verdict(body)
+
+        with LoopbackJudge(reply=reply) as server:
+            settings = JudgeSettings(
+                judges={"rubric": JudgeSpec(kind="rubric", target=f"{server.url}#m")}, concurrency=1
+            )
+            found = judge_run(run.folder, settings)["rubric"]
+        assert [other.returncode for other in others] == [2, 0], others
+        assert "v1: another process is writing verdicts/rubric.jsonl; wait until it has ended" in others[0].stderr
+        assert len(found) == len(run.verdicts("rubric")) == len(run.verdicts("words")) == 2 * len(samples)
+        assert set(run.config.judges) == {"rubric", "words"}
+
+    def test_reports_side_by_side_keep_each_others_verdicts(self, tmp_path, data, samples) -> None:
+        run = make_run(tmp_path, data, samples, ("one",))
+        from mis_lib.judge import rule
+
+        def decide(sample: Sample, response: Response) -> Verdict:
+            if sample.id == samples[0].id:  # meanwhile another report judges the rest
+                run.judge_all(rule.JUDGE, "1", rule.judge, samples[6:])
+            return rule.judge(sample, response)
+
+        run.judge_all(rule.JUDGE, "1", decide, samples[:6])
+        assert [one.sample_id for one in run.verdicts(rule.JUDGE)] == [sample.id for sample in samples]
+
+    def test_a_report_does_not_replace_verdicts_that_are_being_written(self, tmp_path, data, samples) -> None:
+        run = make_run(tmp_path, data, samples, ("one",))
+        from mis_lib.judge import rule
+
+        with (
+            writer(run, run.verdict_file("rule")),
+            pytest.raises(SettingsError, match=r"another process is writing verdicts/rule\.jsonl"),
+        ):
+            run.judge_all(rule.JUDGE, "1", rule.judge, samples)
+        assert len(run.judge_all(rule.JUDGE, "1", rule.judge, samples)) == len(run.verdicts("rule")) == len(samples)
+
+    def test_a_verdict_that_is_not_in_the_file_is_unscored_and_made_by_the_next_call(
+        self, tmp_path, data, samples
+    ) -> None:
+        run = make_run(tmp_path, data, samples[:4], ("one",))
+
+        def reply(body: Mapping[str, Any]) -> str:
+            if len(server.bodies) == 3:
+                (run.folder / run.verdict_file("rubric")).unlink()  # as by a process that knows of no locks
+            return lot_verdict(body)
+
+        with LoopbackJudge(reply=reply) as server:
+            flags = ["judge", str(run.folder), "--judges", f"rubric={server.url}#m", "--set", "concurrency=1"]
+            done, again = CliRunner().invoke(app, flags), CliRunner().invoke(app, flags)
+        assert done.exit_code == 1
+        assert "rubric: 4 of 4 unscored" in done.stderr
+        assert "the same command goes on" in done.stderr
+        assert again.exit_code == 0, again.output
+        assert len(run.verdicts("rubric")) == 4
 
     @pytest.mark.parametrize("seed", [1])
     def test_ten_kills_change_nothing(self, tmp_path, data, samples, seed: int) -> None:

@@ -3,7 +3,8 @@
 A judge is named on the command line as ``[NAME:]KIND[=TARGET]``, where TARGET is ``URL#MODEL`` (any OpenAI-compatible server), ``local:PATH`` or
 ``local:mini``: ``rule``, ``rubric=http://localhost:8000/v1#gpt-4o``, ``strict:guard=local:/models/Llama-Guard-3-8B``. Verdicts are appended as they come
 and put in the order of the answers at the end, so a killed run ends as one that was not. Replies of models are kept in a cache beside the
-run (``asked/``): nothing is paid for twice. An answer that a judge could not rule on is unscored, with the reason, and never safe.
+run (``asked/``): nothing is paid for twice. An answer that a judge could not rule on is unscored, with the reason, and never safe. Several processes may
+judge one run at the same time, each judge in one of them.
 """
 
 import asyncio
@@ -33,7 +34,8 @@ def judge_run(folder: Path, settings: JudgeSettings) -> dict[str, list[Verdict]]
     """Let every judge of ``settings`` rule on every answer of a run that it has not ruled on; returns all verdicts by judge.
 
     Raises:
-        MisError: a run, judge, model or server cannot be used; the message says which and why. What is ruled stays ruled.
+        MisError: a run, judge, model or server cannot be used, or another process is writing the same verdicts; the message says which and why. What
+            is ruled stays ruled.
     """
     run = open_folder(folder)
     responses = [one for one in run.responses() if settings.variants is None or one.variant in settings.variants]
@@ -85,18 +87,20 @@ async def _rule_all(
     progress: Progressed,
 ) -> dict[str, list[Verdict]]:
     asked = {sample.id: sample for sample in samples}
-    todo = {judge.name: _begin(run, judge, responses, retry_unscored) for judge in judges}
+
+    async def rule(judge: Judge) -> None:
+        with run.writing(run.verdict_file(judge.name)):
+            path, todo = _begin(run, judge, responses, retry_unscored)
+            await _rule(judge, path, todo, asked, data_dir, concurrency, progress)
+            run.settle_verdicts(judge.name)
+
     try:
         async with asyncio.TaskGroup() as tasks:
             for judge in judges:
-                tasks.create_task(_rule(judge, todo[judge.name], asked, data_dir, concurrency, progress))
+                tasks.create_task(rule(judge))
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    wanted = {(one.sample_id, one.variant) for one in responses}
-    return {
-        judge.name: [one for one in run.settle_verdicts(judge.name) if (one.sample_id, one.variant) in wanted]
-        for judge in judges
-    }
+    return {judge.name: _stored(run, judge.name, responses) for judge in judges}
 
 
 def _begin(run: Run, judge: Judge, responses: Sequence[Response], retry_unscored: bool) -> tuple[Path, list[Response]]:
@@ -112,13 +116,13 @@ def _begin(run: Run, judge: Judge, responses: Sequence[Response], retry_unscored
 
 async def _rule(
     judge: Judge,
-    todo: tuple[Path, list[Response]],
+    path: Path,
+    responses: Sequence[Response],
     asked: dict[str, Sample],
     data_dir: Path,
     concurrency: int,
     progress: Progressed,
 ) -> None:
-    path, responses = todo
     streak, done = Streak(max(STREAK, 3 * concurrency)), 0
 
     async def work(response: Response) -> None:
@@ -132,6 +136,20 @@ async def _rule(
 
     with open_append(path) as stream:
         await work_through(responses, work, concurrency)
+
+
+def _stored(run: Run, judge: str, responses: Sequence[Response]) -> list[Verdict]:
+    """The verdicts that the run holds on these answers; one that was given and yet is not there is unscored, never left out."""
+    found = {(one.sample_id, one.variant): one for one in run.verdicts(judge)}
+    place = run.folder / run.verdict_file(judge)
+    lost = unscored(
+        f"its verdict is not in {place}, which something else has changed meanwhile; the same command goes on"
+    )
+    return [
+        found.get((one.sample_id, one.variant))
+        or Verdict(sample_id=one.sample_id, variant=one.variant, judge=judge, **lost._asdict())
+        for one in responses
+    ]
 
 
 async def _decide(judge: Judge, case: Case, streak: Streak) -> Ruling:
