@@ -326,7 +326,7 @@ def test_the_command_does_not_overwrite_its_input(tmp_path: Path) -> None:
     [
         (["--loader", "vlgard"], "Unknown data set 'vlgard'"),
         (["--loader", "vlguard"], "to fetch it: hf download ys-zong/VLGuard"),
-        ([], "expected JSON Lines files or the files of a known data set"),
+        ([], "expected JSON Lines or JSON files, or the files of a known data set"),
     ],
 )
 def test_the_command_names_what_is_not_there(tmp_path: Path, args: list[str], message: str) -> None:

@@ -10,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import our_samples, png, put_images, put_lines, put_parquet
 
+from mis_lib.analysis.regression import REGRESSION
+from mis_lib.construct.stages.build import PENDING, REJECTED
 from mis_lib.data.benchmarks import LOADERS
+from mis_lib.data.findings import Kind
 from mis_lib.data.formats import to_sample
+from mis_lib.data.preferences import PAIRS
+from mis_lib.data.preflight import preflight
 from mis_lib.data.sources import find_source, load, scan
 from mis_lib.data.tables import Row, json_lines, read_table
 from mis_lib.errors import DataError, ImageError
@@ -312,6 +317,33 @@ def test_a_folder_of_ours_is_read_split_by_split(tmp_path: Path) -> None:
     assert load(find_source(tmp_path, split="general")) == [samples[2]]
     with pytest.raises(DataError, match=r"expected hard\.jsonl or the files of a known data set"):
         find_source(tmp_path, split="hard")
+
+
+@pytest.mark.parametrize("name", [PAIRS, REGRESSION, PENDING, REJECTED])
+def test_a_file_of_other_records_beside_the_splits_is_no_split(tmp_path: Path, name: str) -> None:
+    put_lines(tmp_path, "train.jsonl", [sample.model_dump(mode="json") for sample in our_samples(tmp_path)])
+    put_lines(tmp_path, name, [{"id": "a", "stage": "label", "reason": "not tried yet"}])
+    assert load(find_source(tmp_path)) == our_samples(tmp_path)
+    assert [file.name for file in preflight(tmp_path).files] == ["train.jsonl"]
+
+
+def test_a_cleaned_copy_is_no_split_beside_its_source_and_can_be_named(tmp_path: Path) -> None:
+    rows = [sample.model_dump(mode="json") for sample in our_samples(tmp_path)]
+    put_lines(tmp_path, "train.jsonl", rows)
+    put_lines(tmp_path, "train.clean.jsonl", rows[1:])
+    assert len(load(find_source(tmp_path))) == preflight(tmp_path).rows == len(rows)
+    for source in (find_source(tmp_path / "train.clean.jsonl"), find_source(tmp_path, split="train.clean")):
+        assert len(load(source)) == len(rows) - 1
+    (tmp_path / "train.jsonl").unlink()
+    assert len(load(find_source(tmp_path))) == preflight(tmp_path).rows == len(rows) - 1
+
+
+def test_a_split_may_be_empty_where_others_are_not(tmp_path: Path) -> None:
+    put_lines(tmp_path, "hard.jsonl", [])
+    assert [found.kind for found in preflight(tmp_path).findings] == [Kind.EMPTY_FILE]
+    put_lines(tmp_path, "train.jsonl", [sample.model_dump(mode="json") for sample in our_samples(tmp_path)])
+    report = preflight(tmp_path)
+    assert ([found.kind for found in report.findings], report.ready) == ([Kind.EMPTY_SPLIT], True)
 
 
 def test_images_may_lie_in_another_folder(tmp_path: Path) -> None:

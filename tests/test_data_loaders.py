@@ -10,6 +10,8 @@ from published import WRITERS, put, put_images, put_json, put_table
 
 from mis_lib.data.benchmarks import LOADERS, fetch_instructions, find_loader, recognise
 from mis_lib.data.loader import Loader
+from mis_lib.data.preflight import preflight
+from mis_lib.data.sources import find_source, load
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import load_image
 from mis_lib.schema import Sample
@@ -91,6 +93,16 @@ def test_a_folder_is_recognised_by_its_files_and_reading_changes_no_data_file(
     assert [loader.name for loader in recognise(folder)] == [name]
     assert LOADERS[name].available(folder) == list(SAMPLES[name])
     assert {file: file.read_bytes() for file in folder.rglob("*.json*")} == before
+
+
+@pytest.mark.parametrize("name", ["train.json", "data.json"])
+def test_a_name_that_others_use_too_makes_no_published_set(tmp_path: Path, name: str) -> None:
+    turns = [{"from": "human", "value": "<image>What is it?"}, {"from": "gpt", "value": "A dog."}]
+    put_json(tmp_path, name, [{"image": "a.png", "conversations": turns}])
+    put_images(tmp_path, "a.png")
+    assert recognise(tmp_path) == []
+    assert [sample.answer for sample in load(find_source(tmp_path))] == ["A dog."]
+    assert preflight(tmp_path).ready
 
 
 @pytest.mark.parametrize("name", LOADERS)

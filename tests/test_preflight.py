@@ -248,7 +248,7 @@ VARIANTS = [
 ]  # fmt: skip
 
 # Told by other means than damage to this folder; each has its own test.
-ELSEWHERE = {Kind.ANSWER_CUT, Kind.IMAGES_CUT, Kind.LEAKAGE, Kind.NEAR_DUPLICATE, Kind.MALFORMED}
+ELSEWHERE = {Kind.EMPTY_SPLIT, Kind.ANSWER_CUT, Kind.IMAGES_CUT, Kind.LEAKAGE, Kind.NEAR_DUPLICATE, Kind.MALFORMED}
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
@@ -344,7 +344,7 @@ def test_bytes_after_a_jpeg_are_no_damage(layout: Path) -> None:
 def test_nothing_to_check_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found nothing there"):
         preflight(tmp_path / "nowhere.json")
-    with pytest.raises(DataError, match=r"\.jsonl or \.json"):
+    with pytest.raises(DataError, match="JSON Lines or JSON files"):
         preflight(tmp_path)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mis_lib.data.findings import Finding, Kind
+from mis_lib.data.folders import clean_file
 from mis_lib.data.preflight import Checked, Progress
 from mis_lib.data.rows import RawFile
 from mis_lib.data.similarity import fingerprints, similar_images, similar_texts
@@ -128,7 +129,7 @@ def write_without(file: RawFile, numbers: Collection[int]) -> Path:
     Raises:
         DataError: such a file is there already.
     """
-    target = file.path.with_suffix(f".clean{file.path.suffix}")
+    target = clean_file(file.path)
     if target.exists():
         raise DataError(f"{target}: expected no such file yet, found one; move it away, it may be your only copy")
     if file.is_lines:

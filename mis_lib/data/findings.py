@@ -24,6 +24,7 @@ class Kind(StrEnum):
 
     # the file
     EMPTY_FILE = "empty-file"
+    EMPTY_SPLIT = "empty-split"
     NOT_JSON = "not-json"
     NOT_ROWS = "not-rows"
     TORN_LINE = "torn-line"
@@ -81,7 +82,7 @@ class Kind(StrEnum):
 
 
 WARNINGS = frozenset(
-    [Kind.SEPARATOR, Kind.UNKNOWN_SPLIT, Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.DAMAGED_TEXT, Kind.BROKEN_OFF,
+    [Kind.EMPTY_SPLIT, Kind.SEPARATOR, Kind.UNKNOWN_SPLIT, Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.DAMAGED_TEXT, Kind.BROKEN_OFF,
      Kind.WRONG_ENDING, Kind.ANIMATED, Kind.SAME_IMAGE_TWICE, Kind.DUPLICATE_ROW, Kind.REPEATED_QUESTION, Kind.NEAR_DUPLICATE]
 )  # fmt: skip
 

@@ -38,6 +38,8 @@ class Loader:
     files: Callable[[Path, str], list[Path]] = field(repr=False)
     convert: Callable[[Row, Path, str], Iterable[Sample]] = field(repr=False)
     rows: Callable[[Path], Rows] = field(default=read_table, repr=False)
+    is_named_as_others: bool = False
+    """Whether others give their files the names of this set's, so that a name alone does not tell it."""
 
     def available(self, folder: Path) -> list[str]:
         """The splits whose files are in a folder."""

@@ -18,13 +18,14 @@ from mis_lib.data.benchmarks import recognise
 from mis_lib.data.budget import Budget, budget_for
 from mis_lib.data.checks import is_cot, row_findings, set_findings
 from mis_lib.data.findings import Finding, Kind, Level, Place
+from mis_lib.data.folders import data_files
 from mis_lib.data.formats import to_sample
 from mis_lib.data.headers import Headers
 from mis_lib.data.loader import Loader
 from mis_lib.data.memory import Memory, Training, memory
 from mis_lib.data.reading import view
 from mis_lib.data.report import FileSummary, Report, RowTokens, Tokens
-from mis_lib.data.rows import RawFile, RawRow, data_files, read_file
+from mis_lib.data.rows import RawFile, RawRow, read_file
 from mis_lib.data.tables import Row
 from mis_lib.data.views import View
 from mis_lib.data.vision_tokens import limited
@@ -113,7 +114,17 @@ def read_all(path: Path, images: Path | None = None) -> list[Checked]:
     for file in data_files(path):
         folder = images or file.parent
         checked.append(_checked(read_file(file), found.setdefault(folder, Headers(folder))))
+    if any(file.raw.rows for file in checked):
+        for file in checked:
+            file.raw.findings[:] = map(_beside_others, file.raw.findings)
     return checked
+
+
+def _beside_others(found: Finding) -> Finding:
+    """A finding about one of several files: a split may be empty where others are not."""
+    if found.kind is not Kind.EMPTY_FILE:
+        return found
+    return found.model_copy(update={"kind": Kind.EMPTY_SPLIT, "fix": "leave it, or write the file again"})
 
 
 def _refused(file: Checked, wrong: set[int]) -> Iterator[Finding]:

@@ -18,7 +18,6 @@ from mis_lib.data.findings import Finding, Kind, Place, printable
 from mis_lib.data.taxonomy import close_to
 from mis_lib.errors import DataError
 
-NO_DATA = frozenset(["summary.json", "manifest.json", "dataset_info.json", "dataset_infos.json", "metadata.json"])
 IMAGE_PATH = re.compile(r"image_path\d{1,2}")
 SHOWN = 60
 
@@ -54,25 +53,6 @@ class RawFile:
     is_lines: bool
     rows: list[RawRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-
-
-def data_files(path: Path) -> list[Path]:
-    """The data files that ``path`` means: itself, or what lies in the folder (all ``.jsonl``; without one, ``mis_*.json``, then any ``.json``).
-
-    Raises:
-        DataError: there is no such file, or the folder holds no data file.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path}: expected a data file or a folder of them, found nothing there; check the path")
-    for pattern in ("*.jsonl", "mis_*.json", "mis_*/mis_*.json", "*.json"):
-        found = sorted(file for file in path.glob(pattern) if file.name not in NO_DATA and file.is_file())
-        if found:
-            return found
-    raise DataError(
-        f"{path}: expected a folder with .jsonl or .json files, found none in it; name the data file itself"
-    )
 
 
 def read_file(path: Path) -> RawFile:

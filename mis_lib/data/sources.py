@@ -1,7 +1,7 @@
 """Anything that people point at, as samples: a data file, a folder of ours, or a folder in a published layout.
 
     a file     .jsonl, .json, .csv, .tsv, .parquet; each record in one of the forms of ``formats.py``
-    a folder   that a loader recognises (``benchmarks``), or else with JSON Lines files, one a split
+    a folder   that a loader recognises (``benchmarks``), or else with JSON Lines or JSON files, one a split (``folders``)
 
 ``scan`` yields the errors in the records' places; ``load`` raises the first. Images are relative to ``Source.folder``.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib.data.benchmarks import find_loader, recognise
+from mis_lib.data.folders import data_files
 from mis_lib.data.formats import to_sample
 from mis_lib.data.loader import Loader, first_of_its_id
 from mis_lib.data.tables import read_table, told
@@ -60,13 +61,7 @@ def find_source(
     if found:
         splits = (split,) if split is not None else tuple(found[0].available(path)) or tuple(found[0].splits)[:1]
         return Source(path, [], found[0], splits)
-    files = sorted(path.glob("*.jsonl" if split is None else f"{split}.jsonl"))
-    if not files:
-        wanted = f"{split}.jsonl" if split else "JSON Lines files"
-        raise DataError(
-            f"{path}: expected {wanted} or the files of a known data set, found neither; name the data file"
-        )
-    return Source(images or path, files)
+    return Source(images or path, data_files(path) if split is None else [_split_file(path, split)])
 
 
 def scan(source: Source) -> Iterator[Sample | DataError]:
@@ -100,3 +95,12 @@ def load(source: Source) -> list[Sample]:
             raise found
         samples.append(found)
     return samples
+
+
+def _split_file(folder: Path, split: str) -> Path:
+    found = next((file for ending in (".jsonl", ".json") if (file := folder / f"{split}{ending}").is_file()), None)
+    if found is None:
+        raise DataError(
+            f"{folder}: expected {split}.jsonl or the files of a known data set, found neither; name the data file"
+        )
+    return found

@@ -81,4 +81,5 @@ LOADER = Loader(
     splits={"train": 2000, "test": 1000},
     files=_files,
     convert=_convert,
+    is_named_as_others=True,
 )

@@ -45,4 +45,5 @@ LOADER = Loader(
     splits={"test": 2241},
     files=_files,
     convert=_convert,
+    is_named_as_others=True,
 )
