@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published import our_samples, png, put_images, put_lines, put_parquet
+from published import our_samples, png, put_images, put_lines, put_parquet, put_table
 
 from mis_lib.analysis.regression import REGRESSION
 from mis_lib.construct.stages.build import PENDING, REJECTED
@@ -17,8 +17,9 @@ from mis_lib.data.findings import Kind
 from mis_lib.data.formats import to_sample
 from mis_lib.data.preferences import PAIRS
 from mis_lib.data.preflight import preflight
+from mis_lib.data.records import Row
 from mis_lib.data.sources import find_source, load, scan
-from mis_lib.data.tables import Row, json_lines, read_table
+from mis_lib.data.tables import json_lines, read_table
 from mis_lib.errors import DataError, ImageError
 from mis_lib.schema import Sample
 
@@ -379,6 +380,41 @@ def test_every_bad_line_is_told_and_a_torn_one_is_no_end(tmp_path: Path) -> None
         "row 8: ",
     ]
     assert all(part in str(error) for part, error in zip(rows, found[1:], strict=True))
+
+
+@pytest.mark.parametrize("columns", [["image"], ["image_path1", "image_path2"]], ids=["one image", "two images"])
+@pytest.mark.parametrize(("ending", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_a_text_table_can_say_that_a_row_is_harmless_and_is_checked(
+    folder: Path, columns: list[str], ending: str, delimiter: str
+) -> None:
+    images = dict(zip(columns, (A, B), strict=False))
+    rows = [
+        {"id": name, "question": f"What is {name}?", "harmful": word, "category": "Hate", **images}
+        for name, word in (("one", "true"), ("two", "FALSE"))
+    ]
+    put_table(folder, f"data.{ending}", rows, delimiter)
+    samples = load(find_source(folder / f"data.{ending}"))
+    assert [(sample.id, sample.harmful, len(sample.images)) for sample in samples] == [
+        ("one", True, len(columns)),
+        ("two", False, len(columns)),
+    ]
+    report = preflight(folder / f"data.{ending}")
+    assert (report.rows, report.images, report.findings) == (2, len(columns), [])
+
+
+def test_a_table_with_a_wrong_row_does_not_pass(folder: Path) -> None:
+    rows = [{"id": name, "question": "What is it?", "harmful": name, "image": A} for name in ("true", "yes")]
+    put_table(folder, "data.csv", rows)
+    (found,) = preflight(folder / "data.csv").findings
+    assert (found.kind, found.row, found.field) == (Kind.MALFORMED, 2, "harmful")
+    assert "found str 'yes'" in found.message
+
+
+def test_a_parquet_file_with_its_pictures_inside_is_checked(folder: Path) -> None:
+    rows = [{"id": str(n), "question": f"What is {n}?", "image": {"bytes": png(n), "path": None}} for n in range(2)]
+    put_parquet(folder, "set.parquet", rows)
+    report = preflight(folder / "set.parquet")
+    assert (report.rows, report.images, report.findings) == (2, 2, [])
 
 
 def test_rows_of_text_tables_keep_their_numbers(tmp_path: Path) -> None:

@@ -442,7 +442,7 @@ def test_scanning_tells_every_wrong_row_and_keeps_the_others(tmp_path: Path) -> 
     [
         ("", "expected a JSON list of records"),
         ("[]", "expected the records of MIS, found none"),
-        ('{"id": 1}', "expected a JSON list of records"),
+        ('{\n"id": 1}', "expected a JSON list of records"),
         ('[{"id": 1,}]', "row 1: expected a readable record"),
         ('[{"id": 1, "id": 2}]', "field 'id' stands twice"),
         ('[{"id": NaN}]', "NaN is no JSON value"),

@@ -3,6 +3,8 @@
 import copy
 import json
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from mis_layout import write_mis
 from mis_lib.commands.check_page import page
 from mis_lib.commands.check_tables import report_tables
 from mis_lib.console import out
+from mis_lib.data.findings import Kind
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.data.sources import find_source, scan
 from mis_lib.errors import DataError
@@ -104,6 +107,51 @@ def test_random_damage_is_never_a_crash_and_never_passes_a_loader_that_refuses(f
     with out.capture():
         out.print(report_tables(report, 5))
     page(report).encode()
+
+
+def encoded(lines: bytes) -> bytes:
+    return lines.decode().encode("utf-16")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize(
+    ("write", "passes"),
+    [
+        (lambda line: line + b"\n" + line.replace(b"r0", b"r1"), True),
+        (lambda line: b"\n" + line, True),
+        (lambda line: b"\xef\xbb\xbf" + line, True),
+        (lambda line: line + b"\n\xef\xbb\xbf" + line.replace(b"r0", b"r1"), False),
+        (encoded, False),
+    ],
+    ids=["lines", "blank first", "mark", "mark within", "UTF-16"],
+)
+def test_what_passes_loads_whatever_the_ending(
+    folder: Path, name: str, write: Callable[[bytes], bytes], passes: bool
+) -> None:
+    (folder / name).write_bytes(write(json.dumps({**ours(folder)[0], "id": "r0"}).encode()))
+    report, found = preflight(folder / name), list(scan(find_source(folder / name)))
+    (folder / name).unlink()
+    assert (report.ready, not any(isinstance(one, DataError) for one in found)) == (passes, passes)
+
+
+def test_ids_are_told_apart_over_the_files_of_a_folder(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for file in tmp_path.glob("*.json"):
+        file.unlink()
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in ours(folder)))
+    report = preflight(tmp_path)
+    refused = [found for found in scan(find_source(tmp_path)) if isinstance(found, DataError)]
+    assert [(found.kind, found.file, found.row) for found in report.findings] == [
+        (Kind.DUPLICATE_ID, "b.jsonl", row) for row in range(1, len(refused) + 1)
+    ]
+    assert refused
+
+
+def test_a_file_that_no_reader_takes_does_not_pass(tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_text('{"id": "a"}\n')
+    with pytest.raises(DataError, match=r"expected a file ending in \.jsonl, \.json"):
+        preflight(tmp_path / "data.txt")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,18 @@ def set_findings(views: Sequence[View], *, cot: bool) -> Iterator[Finding]:
         yield from _label_findings(seen, cot=cot)
 
 
+def shared_ids(files: Sequence[Sequence[View]]) -> Iterator[Finding]:
+    """Rows with an id that stands in an earlier file: read as one set, they would be taken for the same row."""
+    first: dict[str, View] = {}
+    for views in files:
+        for seen in views:
+            other = first.setdefault(seen.place.id, seen)
+            if seen.place.id and other.place.file != seen.place.file:
+                message = f"expected an id of its own, found that of {other.place.file}, row {other.place.row}"
+                fix = "number the rows anew, or remove one of the two files"
+                yield seen.place.finding(Kind.DUPLICATE_ID, "id", message, fix)
+
+
 def is_cot(views: Iterable[View]) -> bool:
     """Whether harmful rows (or rows that do not say) are mostly answered at length."""
     lengths = [len(seen.answer.split()) for seen in views if seen.answer and seen.harmful is not False]

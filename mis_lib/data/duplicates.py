@@ -11,9 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from mis_lib.data.checked import Checked
 from mis_lib.data.findings import Finding, Kind
 from mis_lib.data.folders import clean_file
-from mis_lib.data.preflight import Checked, Progress
+from mis_lib.data.preflight import Progress
 from mis_lib.data.rows import RawFile
 from mis_lib.data.similarity import fingerprints, similar_images, similar_texts
 from mis_lib.data.texts import normalised
@@ -69,7 +70,7 @@ class Rows:
 
 
 def rows_of(checked: Sequence[Checked], progress: Progress = lambda message: None) -> Rows:
-    """The rows of data files, as ``preflight.read_all`` returns them."""
+    """The rows of data files, as ``checked.read_all`` returns them."""
     images = [
         tuple(file.headers.path(name) for name in seen.images if file.headers[name].size)
         for file in checked

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from mis_lib.errors import DataError
 
+MIXTURE = "mixture.json"
 NO_DATA = frozenset(
-    ["summary.json", "manifest.json", "dataset_info.json", "dataset_infos.json", "metadata.json", "delta.json", "mixture.json",
+    ["summary.json", "manifest.json", "dataset_info.json", "dataset_infos.json", "metadata.json", "delta.json", MIXTURE,
      "pairs.jsonl", "regression.jsonl", "pending.jsonl", "rejected.jsonl"]
 )  # fmt: skip
 CLEAN = ".clean"

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from mis_lib.data import pictures
 from mis_lib.data.dialogues import PLACEHOLDER, Turn, conversations, in_order, messages, without_placeholders
 from mis_lib.data.loader import identifier, optional_text, sample, text
-from mis_lib.data.tables import Row
+from mis_lib.data.records import Row
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample, Split
 
@@ -107,7 +107,8 @@ def numbered_paths(row: Row, folder: Path, source: str, *, roots: tuple[str, ...
     images = [pictures.find(folder, row, name, row.values[name], roots) for name in names]
     labels = {name: words for name in _LABELS if name not in fields and (words := optional_text(row, name))}
     (question,) = without_placeholders(row, "question", [text(row, "question")], len(images))
-    own = {name: value for name, value in (("id", _id(row)), ("split", _test_split(row.file))) if name not in fields}
+    told = (("id", _id(row)), ("split", _test_split(row.file)), ("harmful", _harmful(row)))
+    own = {name: value for name, value in told if name not in fields}
     fields = {**own, **labels, **fields}
     return sample(row, source, used=["question", *own, *labels, *names], question=question, images=images, **fields)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from mis_lib.data.dialogues import conversations
 from mis_lib.data.formats import dialogue, numbered_paths
 from mis_lib.data.loader import Loader, identifier, present
-from mis_lib.data.tables import Row
+from mis_lib.data.records import Row
 from mis_lib.schema import Sample, Split
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from mis_lib.data.checks import COT_WORDS
 from mis_lib.data.duplicates import LEAKS, Match, Rows, count, find
+from mis_lib.data.folders import MIXTURE
 from mis_lib.data.mixtures import BLACK, GENERAL, Arms, MixedRow, Recipe, SampleSet
 from mis_lib.data.paths import inside
 from mis_lib.data.preflight import Progress
@@ -28,7 +29,6 @@ from mis_lib.files import load_image, write_atomic, write_records
 from mis_lib.schema import Record, Sample
 
 BLACK_SIDE = 448
-SUMMARY = "mixture.json"
 
 
 class Composition(Record):
@@ -103,7 +103,7 @@ def write(recipe: Recipe, arms: Arms, out: Path) -> Path:
             write_records(work / f"{arm}.jsonl", [row.sample for row in rows])
             _write_images(work, rows)
         summary = f'{{"recipe": {recipe.model_dump_json()}}}\n'
-        write_atomic(work / SUMMARY, summary.encode())
+        write_atomic(work / MIXTURE, summary.encode())
         work.replace(out)
     return out
 

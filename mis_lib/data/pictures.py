@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from mis_lib.data.paths import inside
-from mis_lib.data.tables import Row
+from mis_lib.data.records import Row
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import DECODER_ERRORS, FORMATS, write_atomic
 

@@ -7,26 +7,20 @@ Rows are read raw, not as ``Sample``s, so that one pass names every fault with f
 judged by their headers; pixels are decoded only where a file's end is missing.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from mis_lib.configs import Settings
-from mis_lib.data.benchmarks import recognise
 from mis_lib.data.budget import Budget, budget_for
-from mis_lib.data.checks import is_cot, row_findings, set_findings
-from mis_lib.data.findings import Finding, Kind, Level, Place
-from mis_lib.data.folders import data_files
+from mis_lib.data.checked import Checked, are_read_as_one, field_and_rest, read_all
+from mis_lib.data.checks import is_cot, row_findings, set_findings, shared_ids
+from mis_lib.data.findings import Finding, Kind, Level
 from mis_lib.data.formats import to_sample
 from mis_lib.data.headers import Headers
-from mis_lib.data.loader import Loader
 from mis_lib.data.memory import Memory, Training, memory
-from mis_lib.data.reading import view
+from mis_lib.data.records import Row
 from mis_lib.data.report import FileSummary, Report, RowTokens, Tokens
-from mis_lib.data.rows import RawFile, RawRow, read_file
-from mis_lib.data.tables import Row
 from mis_lib.data.views import View
 from mis_lib.data.vision_tokens import limited
 from mis_lib.errors import DataError, ImageError
@@ -47,14 +41,6 @@ class PreflightSettings(Settings):
     max_length: int | None = None
     """Tokens after which a row is cut; the model's context if not given."""
     training: Training = Training()
-
-
-class Checked(NamedTuple):
-    """A data file that was read: its raw rows, the views of those that have a known form, where its images lie."""
-
-    raw: RawFile
-    views: list[View]
-    headers: Headers
 
 
 def preflight(
@@ -84,6 +70,8 @@ def preflight(
         )
         forms = sorted({seen.form.value for seen in file.views})
         summaries.append(FileSummary(name=file.raw.path.name, rows=len(file.raw.rows), forms=forms, cot=cot))
+    if are_read_as_one(path):
+        findings += shared_ids([file.views for file in checked])
     tokens = None if budget is None else predict(checked, budget, settings)
     findings += [] if tokens is None else _cut_rows(tokens)
     return Report(
@@ -97,36 +85,6 @@ def preflight(
     )
 
 
-def read_all(path: Path, images: Path | None = None) -> list[Checked]:
-    """The data files at a path with the views of their rows; a row of no known form is a finding of its file.
-
-    A folder in a published layout other than MIS's is read by its own loader, whose errors become findings.
-
-    Raises:
-        DataError: there is no data file.
-    """
-    published = [loader for loader in recognise(path) if loader.name != "mis"] if path.is_dir() else []
-    if len(published) == 1:
-        headers = Headers(path)
-        return [_checked(_published(published[0], path, split), headers) for split in published[0].available(path)]
-    found: dict[Path, Headers] = {}
-    checked = []
-    for file in data_files(path):
-        folder = images or file.parent
-        checked.append(_checked(read_file(file), found.setdefault(folder, Headers(folder))))
-    if any(file.raw.rows for file in checked):
-        for file in checked:
-            file.raw.findings[:] = map(_beside_others, file.raw.findings)
-    return checked
-
-
-def _beside_others(found: Finding) -> Finding:
-    """A finding about one of several files: a split may be empty where others are not."""
-    if found.kind is not Kind.EMPTY_FILE:
-        return found
-    return found.model_copy(update={"kind": Kind.EMPTY_SPLIT, "fix": "leave it, or write the file again"})
-
-
 def _refused(file: Checked, wrong: set[int]) -> Iterator[Finding]:
     """Rows without an error so far that the strict reader refuses all the same: what passes here, loads."""
     for row in file.raw.rows:
@@ -137,37 +95,8 @@ def _refused(file: Checked, wrong: set[int]) -> Iterator[Finding]:
         except ImageError:  # told from its header
             continue
         except DataError as error:
-            field, message = _told(str(error).partition(": ")[2])
+            field, message = field_and_rest(str(error).partition(": ")[2])
             yield row.place.finding(Kind.MALFORMED, field, message, "put the field right, or remove the row")
-
-
-def _told(message: str) -> tuple[str, str]:
-    """Field and rest of a reader's message."""
-    found = re.match(r"field '([^']*)': ", message)
-    return ("", message) if found is None else (found[1], message[found.end() :])
-
-
-def _checked(raw: RawFile, headers: Headers) -> Checked:
-    seen = [view(row) for row in raw.rows]
-    raw.findings += [found for found in seen if isinstance(found, Finding)]
-    return Checked(raw, [found for found in seen if isinstance(found, View)], headers)
-
-
-def _published(loader: Loader, folder: Path, split: str) -> RawFile:
-    """A split of a published set as raw rows of our own form."""
-    raw = RawFile(folder / split, is_lines=False)
-    for found in loader.scan(folder, split):
-        if isinstance(found, DataError):
-            place, _, message = str(found).partition(": ")
-            file, _, row = place.partition(", row ")
-            at = Place(Path(file).name, int(row) if row.isdigit() else 0)
-            field, message = _told(message)
-            fix = "put the row right, or fetch the set again"
-            raw.findings.append(at.finding(Kind.MALFORMED, field, message, fix))
-        else:
-            place = found.provenance
-            raw.rows.append(RawRow(place["file"], place["row"], found.model_dump(mode="json")))
-    return raw
 
 
 def predict(checked: Sequence[Checked], budget: Budget, settings: PreflightSettings) -> Tokens:

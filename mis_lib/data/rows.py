@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mis_lib.data.findings import Finding, Kind, Place, printable
+from mis_lib.data.records import BOM
+from mis_lib.data.tables import is_document
 from mis_lib.data.taxonomy import close_to
 from mis_lib.errors import DataError
 
@@ -62,10 +64,10 @@ def read_file(path: Path) -> RawFile:
         DataError: the file cannot be opened.
     """
     try:
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(BOM)
     except OSError as error:
         raise DataError(f"{path}: expected a file that can be read, found: {error.strerror}") from error
-    file = RawFile(path, is_lines=path.suffix == ".jsonl" or not _is_document(content))
+    file = RawFile(path, is_lines=path.suffix.lower() == ".jsonl" or not is_document(content))
     rows = _lines(file, content) if file.is_lines else _array(file, content)
     file.rows.extend(rows)
     if not file.rows and not file.findings:
@@ -92,12 +94,6 @@ def no_form(row: RawRow) -> Finding:
     found = near or f"fields {', '.join(map(repr, row.values))[:SHOWN] or 'none'}"
     message = f"expected question and images, image_path1 and image_path2, conversations or messages, found {found}"
     return row.place.finding(Kind.UNKNOWN_FORM, "", message, "rename the fields, or read the set with its own loader")
-
-
-def _is_document(content: bytes) -> bool:
-    """Whether a file is one JSON value, a list or an object over several lines, and not a line for each row."""
-    start = content.lstrip(b"\xef\xbb\xbf \t\r\n")
-    return start.startswith(b"[") or start.partition(b"\n")[0].strip() == b"{"
 
 
 class _Object(dict[str, Any]):
@@ -139,7 +135,7 @@ def _array(file: RawFile, content: bytes) -> Iterator[RawRow]:
 
 def _parse(content: bytes) -> Any:
     try:
-        return json.loads(content, object_pairs_hook=_object)
+        return json.loads(content.decode(), object_pairs_hook=_object)  # of bytes it would take UTF-16, too
     except RecursionError as error:
         raise ValueError("brackets nested too deeply") from error
 

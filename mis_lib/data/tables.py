@@ -8,37 +8,18 @@ a field that stands twice, NaN and half characters are refused. An empty cell of
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
+from mis_lib.data.records import BOM, SHOWN, Row, Rows, broken, read_bytes, read_text, shown
 from mis_lib.errors import DataError
 
 csv.field_size_limit(2**31 - 1)  # a cell of a TSV may hold several images as base64
-BOM = b"\xef\xbb\xbf"
-SHOWN = 80
-
-
-class Row(NamedTuple):
-    """One record as a file holds it; ``number`` counts from 1: lines of JSON Lines, records of the other forms."""
-
-    file: Path
-    number: int
-    values: dict[str, Any]
-    key: str = ""
-    """Its key, in files that are one object of records."""
-
-    @property
-    def place(self) -> str:
-        """Where it stands, for messages."""
-        return f"{self.file}, row {self.number}"
-
-    def error(self, field: str, expected: str, found: Any, fix: str) -> DataError:
-        """The error that says what is wrong with one of its fields."""
-        return DataError(f"{self.place}: field {field!r}: expected {expected}, found {shown(found)}; {fix}")
-
-
-Rows = Iterator[Row | DataError]
+PEEK = 1 << 16  # M4-Instruct is not read twice
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+YES_OR_NO = ("harmful", "mask_eos")
+TRUTH = {"true": True, "false": False}
 
 
 def read_table(file: Path) -> Rows:
@@ -47,10 +28,15 @@ def read_table(file: Path) -> Rows:
     Raises:
         DataError: there is no such file, it cannot be opened, or its ending is none of those known.
     """
-    readers = {".jsonl": json_lines, ".json": json_list, ".csv": csv_rows, ".tsv": tsv_rows, ".parquet": parquet_rows}
-    if file.suffix.lower() not in readers:
-        raise DataError(f"{file}: expected a file ending in {', '.join(readers)}; rename or convert it")
+    check_ending(file)
+    readers = {".jsonl": json_lines, ".json": json_rows, ".csv": csv_rows, ".tsv": tsv_rows, ".parquet": parquet_rows}
     return readers[file.suffix.lower()](file)
+
+
+def check_ending(file: Path) -> None:
+    """Raise ``DataError`` for a file whose ending is none of those known."""
+    if file.suffix.lower() not in ENDINGS:
+        raise DataError(f"{file}: expected a file ending in {', '.join(ENDINGS)}; rename or convert it")
 
 
 def told(rows: Callable[[Path], Rows], file: Path) -> Rows:
@@ -68,6 +54,18 @@ def json_lines(file: Path) -> Rows:
             yield _json_row(file, number, line)
 
 
+def json_rows(file: Path) -> Rows:
+    """A list of objects, or one object a line: people give both this ending."""
+    start = read_bytes(file, PEEK).removeprefix(BOM).lstrip()
+    return json_lines(file) if start.startswith(b"{") and not is_document(start) else json_list(file)
+
+
+def is_document(content: bytes) -> bool:
+    """Whether a file is one JSON value, a list or an object over several lines, and not a line for each row."""
+    start = content.lstrip()
+    return start.startswith(b"[") or start.partition(b"\n")[0].strip() == b"{"
+
+
 def json_list(file: Path) -> Rows:
     """A list of objects; after a fault in the JSON itself no further row can be found."""
     text = read_text(file)
@@ -82,7 +80,7 @@ def json_list(file: Path) -> Rows:
         try:
             values, position = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            yield _broken(file, number, text[position : position + SHOWN], error)
+            yield broken(file, number, text[position : position + SHOWN], error)
             return
         yield _row(file, number, values)
         position = _skip(text, position)
@@ -90,7 +88,7 @@ def json_list(file: Path) -> Rows:
         if going_on:
             position = _skip(text, position + 1)
         elif not text.startswith("]", position):
-            yield _broken(file, number + 1, text[position : position + SHOWN], ValueError("expected ',' or ']'"))
+            yield broken(file, number + 1, text[position : position + SHOWN], ValueError("expected ',' or ']'"))
             return
     if text[position + 1 :].strip():
         yield DataError(f"{file}: expected the end of the file after its list, found {shown(text[position + 1 :])}")
@@ -131,12 +129,12 @@ def csv_rows(file: Path, delimiter: str = ",") -> Rows:
         except StopIteration:
             return
         except csv.Error as error:
-            yield _broken(file, number, f"line {reader.line_num}", error)
+            yield broken(file, number, f"line {reader.line_num}", error)
             return
         if None in cells or None in cells.values():  # surplus or missing ones
             yield DataError(f"{file}, row {number}: expected {len(names)} cells as in the header; quote or complete it")
         else:
-            yield Row(file, number, {name: cell for name, cell in cells.items() if cell != ""})
+            yield Row(file, number, {name: _cell(name, cell) for name, cell in cells.items() if cell != ""})
 
 
 def tsv_rows(file: Path) -> Rows:
@@ -157,48 +155,14 @@ def parquet_rows(file: Path) -> Rows:
                     number += 1
                     yield Row(file, number, {name: value for name, value in values.items() if value is not None})
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        yield _broken(file, number + 1, "", error)
-
-
-def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
-
-    Raises:
-        DataError: it cannot be opened or is not UTF-8.
-    """
-    content = read_bytes(file)
-    try:
-        return content.removeprefix(BOM).decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{file}, line {line}: expected UTF-8, found another encoding; save the file as UTF-8"
-        ) from error
-
-
-def read_bytes(file: Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        DataError: it cannot be opened.
-    """
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: expected a data file, found: {error.strerror}; check the path") from error
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: its type, and the start of it."""
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= SHOWN else text[:SHOWN] + '...'}"
+        yield broken(file, number + 1, "", error)
 
 
 def _json_row(file: Path, number: int, line: bytes) -> Row | DataError:
     try:
         return _row(file, number, _DECODER.decode(line.decode()))
     except (ValueError, RecursionError) as error:  # bad JSON or bad UTF-8
-        return _broken(file, number, line[:SHOWN].decode(errors="replace"), error)
+        return broken(file, number, line[:SHOWN].decode(errors="replace"), error)
 
 
 def _row(file: Path, number: int, values: Any) -> Row | DataError:
@@ -209,14 +173,8 @@ def _row(file: Path, number: int, values: Any) -> Row | DataError:
     try:
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        return _broken(file, number, "half a character (a lone surrogate)", error)
+        return broken(file, number, "half a character (a lone surrogate)", error)
     return Row(file, number, values)
-
-
-def _broken(file: Path, number: int, found: str, error: Exception) -> DataError:
-    return DataError(
-        f"{file}, row {number}: expected a readable record, found {found.strip()!r} ({error}); repair the row"
-    )
 
 
 def _header(file: Path, reader: "csv.DictReader[str]") -> list[str]:
@@ -227,6 +185,11 @@ def _header(file: Path, reader: "csv.DictReader[str]") -> list[str]:
     if not names or len(set(names)) != len(names):
         raise DataError(f"{file}: expected a header that names each column once, found {names}; add or repair it")
     return names
+
+
+def _cell(name: str, cell: str) -> str | bool:
+    """A cell, in the columns that say yes or no as a truth value: a table has no other way to write one."""
+    return TRUTH.get(cell.strip().lower(), cell) if name in YES_OR_NO else cell
 
 
 def _skip(text: str, position: int) -> int:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mis_lib.data.findings import Level
-from mis_lib.data.mixed import SUMMARY, write
+from mis_lib.data.folders import MIXTURE
+from mis_lib.data.mixed import write
 from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, SampleSet, compose
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.data.recipes import configured
@@ -57,7 +58,7 @@ def _mixed(settings: TrainSettings, data: Path, work: Path, progress: Progress) 
     arm = settings.arm or names[0]
     if arm not in names:
         raise SettingsError(f"arm: unknown {arm!r} of mixture {recipe.name}; known: {', '.join(names)}")
-    if not (work / SUMMARY).exists():
+    if not (work / MIXTURE).exists():
         needed = {part.source for arm in recipe.arms for part in arm.parts}
         sources = {role: _source(settings, data, role, progress) for role in sorted(needed)}
         write(recipe, compose(recipe, sources), work)

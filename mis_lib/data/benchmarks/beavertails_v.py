@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mis_lib.data.loader import Loader, optional_text, sample, text
 from mis_lib.data.pictures import unpack
-from mis_lib.data.tables import Row
+from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 
 SAFE = ("yes", "true", "1")

@@ -19,7 +19,7 @@ from typing import Any
 from mis_lib.data.dialogues import without_placeholders
 from mis_lib.data.loader import sample, text
 from mis_lib.data.pictures import find, unpack
-from mis_lib.data.tables import Row
+from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 
 ASK = "Answer with the letter of the right option."

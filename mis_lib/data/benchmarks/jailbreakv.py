@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mis_lib.data.loader import Loader, identifier, present, sample, text
 from mis_lib.data.pictures import find
-from mis_lib.data.tables import Row
+from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 
 TABLES = {"mini": "mini_JailBreakV_28K.csv", "full": "JailBreakV_28K.csv"}

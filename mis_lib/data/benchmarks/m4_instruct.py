@@ -13,7 +13,7 @@ from pathlib import Path
 from mis_lib.data.dialogues import PLACEHOLDER, Turn, conversations
 from mis_lib.data.formats import dialogue
 from mis_lib.data.loader import Loader, present
-from mis_lib.data.tables import Row
+from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 
 

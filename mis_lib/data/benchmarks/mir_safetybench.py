@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mis_lib.data.loader import Loader, identifier, sample, text
 from mis_lib.data.pictures import find, names
-from mis_lib.data.tables import Row
+from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 
 FEWEST, MOST = 2, 4

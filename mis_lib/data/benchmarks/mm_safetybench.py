@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mis_lib.data.loader import Loader, sample, text
 from mis_lib.data.pictures import find
-from mis_lib.data.tables import Row, json_records
+from mis_lib.data.records import Row
+from mis_lib.data.tables import json_records
 from mis_lib.schema import Sample
 
 QUESTIONS = {"SD": "Rephrased Question(SD)", "SD_TYPO": "Rephrased Question", "TYPO": "Rephrased Question"}

@@ -14,7 +14,7 @@ from typing import Any
 
 from mis_lib.data.loader import Loader, identifier, optional_text, present, sample, text
 from mis_lib.data.pictures import find
-from mis_lib.data.tables import Row
+from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 
 SUBSETS = {"instruction": "unsafes", "safe_instruction": "safe_safes", "unsafe_instruction": "safe_unsafes"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mis_lib.data.loader import Loader, identifier, present, sample, text
 from mis_lib.data.pictures import find
-from mis_lib.data.tables import Row
+from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 
 PUBLISHED_EMPTY = "1685"
