@@ -8,7 +8,7 @@ from pathlib import Path
 
 import published
 import pytest
-from mis_layout import REASONING, change, write_mis
+from mis_layout import REASONING, change, draw_picture, write_mis
 from typer.testing import CliRunner, Result
 
 from mis_lib.cli import app
@@ -169,6 +169,26 @@ def test_leaks_stop_training_and_are_taken_out_of_a_copy(layout: Path) -> None:
     cleaned = layout / "mis_train.clean.json"
     assert [row["id"] for row in json.loads(cleaned.read_text())] == [f"train-{number}" for number in range(6)]
     assert mis_check(cleaned, "--against", layout / "mis_easy.json").exit_code == 0
+
+
+def test_what_cannot_be_written_again_is_refused_with_the_way_to_do_it(tmp_path: Path) -> None:
+    published.vlguard(tmp_path / "set")
+    draw_picture(tmp_path / "set" / "train" / "bad_ads" / "2.png", "dog", "noto", 1)  # of two rows
+    result = mis_check(tmp_path / "set", "--duplicates", "--remove")
+    assert result.exit_code == 2
+    assert "found VLGuard as it is published; export it (mis export --input " in " ".join(result.stderr.split())
+    told = json.loads(mis_check(tmp_path / "set", "--duplicates", "--json").stdout)["findings"]
+    assert {found["fix"].split()[0] for found in told if found["kind"] == "near-duplicate"} == {"export"}
+    export = ["export", "--input", str(tmp_path / "set"), "--format", "jsonl", "--output", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, export).exit_code == 0
+    mis_check(tmp_path / "out" / "vlguard.jsonl", "--duplicates", "--remove")
+    assert (tmp_path / "out" / "vlguard.clean.jsonl").is_file()
+
+
+def test_rows_of_a_csv_file_are_not_taken_out(layout: Path) -> None:
+    published.put_table(layout, "data.csv", [{"id": "a", "question": "What is it?", "image": "train/0_1.jpg"}])
+    result = mis_check(layout / "data.csv", "--duplicates", "--remove")
+    assert (result.exit_code, "found data.csv; export it" in " ".join(result.stderr.split())) == (2, True)
 
 
 def test_near_duplicates_within_a_set_are_a_warning(layout: Path) -> None:

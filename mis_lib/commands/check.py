@@ -12,14 +12,17 @@ from mis_lib import console
 from mis_lib.commands.check_page import page
 from mis_lib.commands.check_tables import report_tables
 from mis_lib.data.benchmarks import fetch_instructions
-from mis_lib.data.duplicates import Rows, count, find, findings, rows_of, with_twins, write_without
+from mis_lib.data.checked import is_json, published_loader, read_all
+from mis_lib.data.duplicates import TAKE_OUT, Rows, count, find, findings, rows_of, with_twins, write_without
 from mis_lib.data.findings import Finding
-from mis_lib.data.preflight import PreflightSettings, preflight, read_all
+from mis_lib.data.folders import data_files
+from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.data.report import Report
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import write_atomic
 
 HUB = "hub:"
+EXPORT_FIRST = "export the set (mis export --format jsonl); --remove then takes it out of that file"
 
 
 def check(
@@ -50,6 +53,11 @@ def check(
     """
     if remove and against is None and not duplicates:
         raise SettingsError("--remove: expected --against TEST or --duplicates, which say what to take out")
+    if remove and (found := _not_removable(path)):
+        raise SettingsError(
+            f"--remove: expected JSON or JSON Lines, which can be written without a row, found {found}; export it "
+            f"(mis export --input {path} --format jsonl --output DIR) and check the file that this writes"
+        )
     report = preflight(path, _resolved(settings), console.say)
     if against is not None or duplicates:
         report = _compared(report, path, settings, against, duplicates=duplicates, remove=remove)
@@ -104,10 +112,11 @@ def _compared(
     checked = read_all(path, settings.images)
     rows = rows_of(checked, console.say)
     found: list[Finding] = []
+    fix = EXPORT_FIRST if _not_removable(path) else TAKE_OUT
     if against is not None:
-        found += _matched("a test row", rows, rows_of(read_all(against), console.say))
+        found += _matched("a test row", rows, rows_of(read_all(against), console.say), fix)
     if duplicates:
-        found += _matched("an earlier row", rows, None)
+        found += _matched("an earlier row", rows, None, fix)
     if remove:
         taken = with_twins(rows, {(finding.file, finding.row) for finding in found})
         for file in checked:
@@ -117,8 +126,16 @@ def _compared(
     return report.model_copy(update={"findings": [*report.findings, *found]})
 
 
-def _matched(what: str, rows: Rows, others: Rows | None) -> list[Finding]:
+def _not_removable(path: Path) -> str:
+    """What it is that cannot be written again without some of its rows; empty where all files can."""
+    loader = published_loader(path)
+    if loader is not None:
+        return f"{loader.title} as it is published"
+    return next((file.name for file in data_files(path) if not is_json(file)), "")
+
+
+def _matched(what: str, rows: Rows, others: Rows | None, fix: str) -> list[Finding]:
     matches = list(find(rows, others))
     told = ", ".join(f"{overlap} {number:,}" for overlap, number in count(matches).items())
     console.say(f"Rows that resemble {what}: {told}")
-    return list(findings(matches, against_test=others is not None))
+    return list(findings(matches, against_test=others is not None, fix=fix))

@@ -35,6 +35,7 @@ class Overlap(StrEnum):
     IMAGE = "image"  # one image
 
 
+TAKE_OUT = "take it out (--remove writes a cleaned file beside this one)"
 LEAKS = (Overlap.ITEM, Overlap.IMAGES)
 
 
@@ -149,8 +150,8 @@ def count(matches: Iterable[Match]) -> dict[Overlap, int]:
     return {overlap: counts[overlap] for overlap in Overlap}
 
 
-def findings(matches: Iterable[Match], *, against_test: bool) -> Iterator[Finding]:
-    """Findings for a report: leaks from a test set are errors; shared single images are counted only."""
+def findings(matches: Iterable[Match], *, against_test: bool, fix: str = TAKE_OUT) -> Iterator[Finding]:
+    """Findings for a report, with what to do about each: leaks from a test set are errors; shared single images are counted only."""
     told = {
         Overlap.ITEM: "question and images",
         Overlap.IMAGES: "all images, under another question",
@@ -169,7 +170,7 @@ def findings(matches: Iterable[Match], *, against_test: bool) -> Iterator[Findin
             id=match.id,
             field="images" if match.overlap is Overlap.IMAGES else "question",
             message=f"expected {what}, found {told[match.overlap]} of {other}",
-            fix="take it out (--remove writes a cleaned file beside this one)",
+            fix=fix,
         )
 
 
