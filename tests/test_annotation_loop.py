@@ -524,6 +524,7 @@ def test_from_the_command_line(
     [
         (["delta", "--name", "../up"], "expected letters, digits"),
         (["delta"], "expected decisions, found none"),
+        (["delta", "--set", "max_steps=1"], "--set goes with --train FILE"),
         (["export", "--output", "x.jsonl", "--salt", "s"], "--salt goes with --redacted"),
         (["import", "--input", "nowhere.jsonl"], "no such file"),
     ],

@@ -67,10 +67,21 @@ def test_warnings_do_not_stop_training(layout: Path) -> None:
         (["DATA", "--mixture", "mirrage"], "did you mean 'mirage'"),
         (["DATA", "--set", "modle=x"], "unknown setting 'modle'"),
         (["hub:imagenet"], "unknown set"),
+        (["hub:mis", "--duplicates"], "--duplicates goes with data"),
+        (["DATA", "--mixture", "mirage", "--model", "mini", "--remove"], "--model goes with a check of data as it is"),
+        (["DATA", "--mixture", "mirage", "--html", "x.html"], "--html goes with a check of data as it is"),
+        (["DATA", "--mixture", "mirage", "--lora_rank", "0"], "--lora_rank goes with a check of data as it is"),
+        (["DATA", "--output", "mixed"], "--output goes with --mixture NAME"),
+        (["DATA", "--max_length", "100"], "max_length: expected a model"),
+        (["DATA", "--lora_rank", "0"], "lora_rank: expected a model"),
+        (["SET", "--images", "elsewhere"], "VLGuard names its images itself"),
     ],
 )
 def test_a_mistake_is_one_message_and_status_2(layout: Path, args: list[str], message: str) -> None:
-    result = mis_check(*(layout if arg == "DATA" else arg for arg in args))
+    if "SET" in args:
+        published.vlguard(layout / "set")
+    places = {"DATA": layout, "SET": layout / "set"}
+    result = mis_check(*(places.get(arg, arg) for arg in args))
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr

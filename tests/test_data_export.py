@@ -333,3 +333,22 @@ def test_the_command_names_what_is_not_there(tmp_path: Path, args: list[str], me
     result = mis("--input", tmp_path, "--format", "trl", "--output", tmp_path / "out", *args)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "value", "message"),
+    [
+        ("data.jsonl", "--split", "train", "expected a folder, to find split 'train' in, found a file"),
+        ("data.jsonl", "--loader", "mis", "expected a folder, to find loader 'mis' in, found a file"),
+        ("set", "--image_folder", ".", "VLGuard names its images itself"),
+    ],
+)
+def test_the_command_takes_no_flag_that_nothing_would_come_of(
+    tmp_path: Path, name: str, flag: str, value: str, message: str
+) -> None:
+    WRITERS["vlguard"](tmp_path / "set")
+    put_lines(tmp_path, "data.jsonl", [sample.model_dump(mode="json") for sample in our_samples(tmp_path)])
+    result = mis("--input", tmp_path / name, flag, value, "--format", "jsonl", "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()

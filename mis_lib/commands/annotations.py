@@ -81,8 +81,10 @@ def delta(
 
     Raises:
         DataError: nothing to learn from, or an image is not there.
-        SettingsError: the name cannot be a folder's.
+        SettingsError: the name cannot be a folder's, or there are settings and nothing is trained.
     """
+    if sets and config is None:
+        raise SettingsError("--set goes with --train FILE, found no --train")
     made = make_delta(
         AnnotationStore(root=runs),
         runs,

@@ -37,10 +37,12 @@ def read_all(path: Path, images: Path | None = None) -> list[Checked]:
     A folder in a published layout other than MIS's is read by its own loader, whose errors become findings.
 
     Raises:
-        DataError: there is no data file, or it has no ending of one.
+        DataError: there is no data file, it has no ending of one, or a published set is given other ``images``.
     """
     loader = published_loader(path)
     if loader is not None:
+        if images is not None:
+            raise DataError(f"{path}: {loader.title} names its images itself; leave --images out")
         headers = Headers(path)
         return [_checked(_published(loader, path, split), headers) for split in loader.available(path)]
     found: dict[Path, Headers] = {}

@@ -8,7 +8,7 @@ judged by their headers; pixels are decoded only where a file's end is missing.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mis_lib.configs import Settings
@@ -23,7 +23,7 @@ from mis_lib.data.records import Row
 from mis_lib.data.report import FileSummary, Report, RowTokens, Tokens
 from mis_lib.data.views import View
 from mis_lib.data.vision_tokens import limited
-from mis_lib.errors import DataError, ImageError
+from mis_lib.errors import DataError, ImageError, SettingsError
 
 Progress = Callable[[str], None]
 
@@ -51,7 +51,7 @@ def preflight(
     Raises:
         DataError: there is nothing to check at ``path``.
         ModelError: the model is unknown or its files are damaged.
-        SettingsError: the model has no limit of the kind that is set.
+        SettingsError: the model has no limit of the kind that is set, or one is set and no model.
     """
     begun = time.perf_counter()
     settings = settings or PreflightSettings()
@@ -128,11 +128,21 @@ def grouped(findings: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _budget(settings: PreflightSettings) -> Budget | None:
+    limits = {name: getattr(settings, name) for name in ("min_pixels", "max_pixels", "max_dynamic_patch")}
     if settings.model is None:
+        _check_nothing_depends_on_a_model({**limits, "max_length": settings.max_length}, settings.training)
         return None
     budget = budget_for(settings.model)
-    limits = {name: getattr(settings, name) for name in ("min_pixels", "max_pixels", "max_dynamic_patch")}
     return budget._replace(image_tokens=limited(budget.image_tokens, **limits))
+
+
+def _check_nothing_depends_on_a_model(limits: Mapping[str, int | None], training: Training) -> None:
+    given = [name for name, value in limits.items() if value is not None]
+    given += [name for name, value in training if value != getattr(Training(), name)]
+    if given:
+        raise SettingsError(
+            f"{given[0]}: expected a model, which tells tokens and memory, found none; name it with --model"
+        )
 
 
 def _sizes(seen: View, headers: Headers) -> list:

@@ -45,12 +45,17 @@ def find_source(
         path: a data file or a folder.
         loader: name of a loader; otherwise the folder's files decide.
         split: only this split; otherwise all that are there.
-        images: folder of the images of a file [default: the file's].
+        images: folder of the images of files [default: the files'].
 
     Raises:
-        DataError: nothing is there, or nothing or several things that can be read.
+        DataError: nothing is there, or nothing or several things that can be read, or what is there knows no loader, split or images.
     """
-    if path.is_file() and loader is None:
+    if path.is_file():
+        for name, value in (("loader", loader), ("split", split)):
+            if value is not None:
+                raise DataError(
+                    f"{path}: expected a folder, to find {name} {value!r} in, found a file; leave --{name} out"
+                )
         return Source(images or path.parent, [path])
     if not path.is_dir():
         raise DataError(f"{path}: expected a data file or a folder, found nothing there; check the path")
@@ -59,6 +64,8 @@ def find_source(
         names = ", ".join(one.name for one in found)
         raise DataError(f"{path}: expected one data set, found several ({names}); name one with --loader")
     if found:
+        if images is not None:
+            raise DataError(f"{path}: {found[0].title} names its images itself; leave --image_folder out")
         splits = (split,) if split is not None else tuple(found[0].available(path)) or tuple(found[0].splits)[:1]
         return Source(path, [], found[0], splits)
     return Source(images or path, data_files(path) if split is None else [_split_file(path, split)])

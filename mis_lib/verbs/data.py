@@ -13,6 +13,13 @@ from mis_lib.errors import SettingsError
 
 verbs = typer.Typer()
 
+OF_MIXTURE = (
+    "mixture",
+    "general",
+    "output",
+    "against",
+    "set",
+)  # flags of check that go with --mixture; the last two without it, too
 OF_OBJECTS = ("elements", "icons", "general_items")  # flags of construct that go with that source
 
 
@@ -97,6 +104,20 @@ def _check_source(source: Source, given: list[str]) -> None:
         raise SettingsError(f"--{wrong[0]} goes with --source {other.value}, found --source {source.value}")
 
 
+def _check_what(is_hub: bool, mixture: str | None, given: list[str]) -> None:
+    """Refuse flags of ``check`` that nothing would come of."""
+    if is_hub and given:
+        raise SettingsError(f"--{given[0]} goes with data, found a name that only tells how to fetch it")
+    alone = [name for name in given if name not in OF_MIXTURE]
+    if mixture is not None and alone:
+        raise SettingsError(
+            f"--{alone[0]} goes with a check of data as it is, found --mixture {mixture}; run the two apart"
+        )
+    mixed = [name for name in given if name in ("general", "output")]
+    if mixture is None and mixed:
+        raise SettingsError(f"--{mixed[0]} goes with --mixture NAME, found none")
+
+
 @verbs.command(name="export")
 def export_data(
     path: Annotated[Path, typer.Option("--input", help="Data file, folder of ours, or folder of a published set.")],
@@ -107,7 +128,11 @@ def export_data(
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only this split [default: all that are there]")] = None,
     image_folder: Annotated[
-        Path | None, typer.Option("--image_folder", help="Folder of a data file's images [default: the file's]")
+        Path | None,
+        typer.Option(
+            "--image_folder",
+            help="Folder of the images of data files; published sets know theirs [default: the files']",
+        ),
     ] = None,
     images: Annotated[Images, typer.Option("--images", help="Copy them, or leave them where they are.")] = Images.COPY,
     leave_out_masked: Annotated[
@@ -153,7 +178,8 @@ def check_data(
         int | None, typer.Option("--max_dynamic_patch", help="InternVL: tiles for all images of a row.")
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option("--max_length", help="Rows are cut after so many tokens [default: the context]")
+        int | None,
+        typer.Option("--max_length", help="With --model: rows are cut after so many tokens [default: the context]"),
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch_size", help="For the memory estimate [default: 1]")] = None,
     lora_rank: Annotated[
@@ -167,7 +193,7 @@ def check_data(
     ] = False,
     mixture: Annotated[
         str | None,
-        typer.Option("--mixture", help="What this recipe makes of the data, and its overlap with the tests."),
+        typer.Option("--mixture", help="Instead: what this recipe makes of the data, and its overlap with the tests."),
     ] = None,
     general: Annotated[Path | None, typer.Option("--general", help="Mixture: general data [default: beside]")] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Mixture: folder to write it to.")] = None,
@@ -181,11 +207,19 @@ def check_data(
     """Find everything wrong with a data set before it costs GPU hours; status 1 means that training must not start."""
     from mis_lib.commands import check as commands
 
+    told = {
+        "images": images, "model": model, "max_pixels": max_pixels, "min_pixels": min_pixels, "max_dynamic_patch": max_dynamic_patch,
+        "max_length": max_length, "batch_size": batch_size, "lora_rank": lora_rank, "checkpointing": checkpointing or None, "against": against,
+        "duplicates": duplicates or None, "remove": remove or None, "mixture": mixture, "general": general, "output": output, "config": config,
+        "set": sets, "html": html,
+    }  # fmt: skip
+    is_hub = path is not None and path.startswith(commands.HUB)
+    _check_what(is_hub, mixture, [name for name, value in told.items() if value is not None])
     if path is None:
         from mis_lib.construct.pipeline import ensure_mini_data
 
         path = str(ensure_mini_data())
-    if path.startswith(commands.HUB):
+    if is_hub:
         commands.hub(path.removeprefix(commands.HUB), as_json=as_json)
         return
     if mixture is not None:
