@@ -66,6 +66,12 @@ class CountingImages(DrawnImages):
         return await super().make(ask)
 
 
+class LargerImages(DrawnImages):
+    """Another image maker."""
+
+    name = "larger"
+
+
 class AnythingGoes(CountingImages):
     """Tells nobody what it can draw."""
 
@@ -503,7 +509,7 @@ def test_people_decide_in_the_table_and_their_word_counts(tmp_path: Path) -> Non
         writer.writeheader()
         writer.writerows(rows)
     decisions = read_decisions(table)
-    assert {name: said.decision for name, said in decisions.items()} == {
+    assert {said.id: said.decision for said in decisions.values()} == {
         rows[1]["id"]: Choice.DROP,
         rows[2]["id"]: Choice.KEEP,
     }
@@ -519,9 +525,29 @@ def test_where_review_is_required_items_wait_for_it(tmp_path: Path) -> None:
     shop = workshop(tmp_path, review_required=True)
     account = construct(shop)
     assert (account.done, account.pending) == (0, {"review": 4})
-    names = [row["id"] for row in csv.DictReader((tmp_path / REVIEW).read_text().splitlines())]
-    kept = {name: Decision(id=name, decision=Choice.KEEP) for name in names}
-    assert construct(dataclasses.replace(shop, decisions=kept)).done == 4
+    assert construct(dataclasses.replace(shop, decisions=keep_all(tmp_path))).done == 4
+
+
+def keep_all(folder: Path) -> dict[str, Decision]:
+    """What ``read_decisions`` gives where people keep every item."""
+    rows = csv.DictReader((folder / REVIEW).read_text().splitlines())
+    return {row["content"]: Decision(id=row["id"], decision=Choice.KEEP, content=row["content"]) for row in rows}
+
+
+@pytest.mark.parametrize("change", ["seed", "images"])
+def test_a_decision_holds_for_what_was_seen_and_nothing_else_and_is_never_lost(tmp_path: Path, change: str) -> None:
+    shop = workshop(tmp_path, review_required=True)
+    construct(shop)
+    kept = keep_all(tmp_path)
+    other = {
+        "seed": workshop(tmp_path, ElementBank(1), seed=1, review_required=True, decisions=kept),
+        "images": dataclasses.replace(shop, maker=LargerImages(side=80), decisions=kept),
+    }[change]
+    account = construct(other)
+    assert (account.done, account.pending, account.unused_decisions) == (0, {"review": 4}, 4)
+    assert {content: said.decision for content, said in read_decisions(tmp_path / REVIEW).items()} == {
+        content: said.decision for content, said in kept.items()
+    }
 
 
 def test_the_status_of_every_entry_is_done_or_rejected(built: Path) -> None:

@@ -290,9 +290,16 @@ def test_an_image_seed_behind_a_link_that_leaves_the_folder_is_refused(tmp_path:
 
 def test_decisions_are_read_from_both_forms_and_odd_ones_are_named(tmp_path: Path) -> None:
     lines = tmp_path / "d.jsonl"
-    lines.write_text('{"id": "a", "decision": "DROP", "note": "blurred"}\n{"id": "b", "decision": null}\n')
+    lines.write_text(
+        '{"id": "a", "decision": "DROP", "note": "blurred", "content": "c"}\n{"id": "b", "decision": null}\n'
+    )
     found = read_decisions(lines)
-    assert {name: (said.decision, said.note) for name, said in found.items()} == {"a": (Choice.DROP, "blurred")}
+    assert {name: (said.id, said.decision, said.note) for name, said in found.items()} == {
+        "c": ("a", Choice.DROP, "blurred")
+    }
+    lines.write_text('{"id": "a", "decision": "drop"}\n')
+    with pytest.raises(DataError, match="row 1: field 'content': expected the hash"):
+        read_decisions(lines)
     table = tmp_path / "d.csv"
     table.write_text("id,decision\na,perhaps\n")
     with pytest.raises(DataError, match="row 2: field 'decision': expected keep, drop or nothing, found 'perhaps'"):

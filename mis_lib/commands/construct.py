@@ -18,9 +18,9 @@ from mis_lib import console
 from mis_lib.commands.parsing import FAILED_ITEMS
 from mis_lib.configs import Settings, dump_settings
 from mis_lib.construct.stages.bank import ElementBank
-from mis_lib.construct.stages.build import NAMES, Account, build, check_folder
+from mis_lib.construct.stages.build import NAMES, build, check_folder
 from mis_lib.construct.stages.drawn import DrawnImages
-from mis_lib.construct.stages.records import Seed
+from mis_lib.construct.stages.records import Account, Seed
 from mis_lib.construct.stages.review import REVIEW, Decision, read_decisions
 from mis_lib.construct.stages.runner import CONCURRENCY, STAGES
 from mis_lib.construct.stages.seeds import built_in_seeds, read_seeds
@@ -54,7 +54,7 @@ class ConstructSettings(Settings):
     prompts: Path | None = None
     """Folder with prompt files of one's own."""
     decisions: Path | None = None
-    """People's decisions (CSV or JSON Lines), beside those in OUT/review.csv."""
+    """People's decisions (CSV or JSON Lines), beside those in OUT/review.csv; each holds for the ``content`` of its row and nothing else."""
     review_required: bool = False
     """Items that no person has decided about stay pending."""
     concurrency: int = Field(default=CONCURRENCY, ge=1, le=256)
@@ -126,6 +126,10 @@ def balance(account: Account, out: Path, calls: dict[str, int]) -> Group:
         f"{account.done} items, each with its benign twin: {splits}",
         f"calls paid for now: {calls['paid_now']}, answered from the cache: {calls['from_cache']}",
     ]
+    if account.unused_decisions:
+        lines.append(
+            f"{account.unused_decisions} decisions in {REVIEW} are about other items or images than these: kept at its end, not applied"
+        )
     waiting = sum(account.pending.values())
     if waiting:
         lines.append(f"{waiting} records pending (pending.jsonl says why): run the same command again to go on")

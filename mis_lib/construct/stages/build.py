@@ -18,21 +18,29 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import Field
 
 from mis_lib.construct.stages.depict import depict
 from mis_lib.construct.stages.extract import extract
 from mis_lib.construct.stages.instruct import detox, rewrite
 from mis_lib.construct.stages.label import write_label
-from mis_lib.construct.stages.records import Draft, Entry, Pending, Seed, StageCount, Status, Step
-from mis_lib.construct.stages.review import REVIEW, row_of, write_review
+from mis_lib.construct.stages.records import Account, Draft, Entry, Loss, Pending, Seed, Status, Step
+from mis_lib.construct.stages.review import REVIEW, write_review
 from mis_lib.construct.stages.runner import CONCURRENCY, STAGES, Outcome, Progress, Stage, run_stage
-from mis_lib.construct.stages.screen import admit, classify, decisions_of, duplicates, objections, review, screen
+from mis_lib.construct.stages.screen import (
+    admit,
+    classify,
+    decisions_of,
+    duplicates,
+    objections,
+    review,
+    reviewed,
+    screen,
+)
 from mis_lib.construct.stages.twin import make_twin
 from mis_lib.construct.stages.workshop import Workshop
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic, write_records
-from mis_lib.schema import Record, Sample, Split
+from mis_lib.schema import Sample, Split
 
 ALL_STAGES = (
     Stage("extract", extract, ("extract",), draws=True),
@@ -50,34 +58,6 @@ NAMES = tuple(stage.name for stage in ALL_STAGES)
 REVIEWED = NAMES.index("review")
 DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")
 SUMMARY, REJECTED, PENDING, LOCK = "summary.json", "rejected.jsonl", "pending.jsonl", ".lock"
-
-
-class Loss(Record):
-    """A record that is not in the data: the stage that rejected it, why, and how far it had come."""
-
-    id: str
-    stage: str
-    code: str
-    reason: str
-    record: dict[str, Any]
-    lineage: tuple[Step, ...]
-
-
-class Account(Record):
-    """What became of everything. A seed is accounted for in the first stage, its drafts from the second on."""
-
-    seeds: int
-    drafts: int  # that the seeds gave
-    done: int  # items in the data, each with a twin
-    rejected: dict[str, int]  # stage: kind of reason -> how many
-    pending: dict[str, int]  # stage -> how many
-    splits: dict[str, int]
-    refined: int  # items whose images were drawn a second time
-    twins: dict[str, int]  # what was swapped
-    prompt_tokens: int
-    completion_tokens: int
-    stages: list[StageCount]
-    teachers: dict[str, str] = Field(default_factory=dict)
 
 
 async def build(
@@ -196,8 +176,9 @@ def _write(seeds: Sequence[Seed], outcomes: Sequence[Outcome], shop: Workshop) -
     pending: list[Pending] = [record for outcome in outcomes for record in outcome.pending]
     write_records(shop.folder / REJECTED, losses)
     write_records(shop.folder / PENDING, pending)
-    write_review(shop.folder / REVIEW, map(row_of, outcomes[REVIEWED - 1].outputs), shop.decisions)
-    account = _account(seeds, outcomes, losses, pending, shop)
+    shown = [reviewed(draft, shop) for draft in outcomes[REVIEWED - 1].outputs]
+    unused = write_review(shop.folder / REVIEW, shown, shop.decisions)
+    account = _account(seeds, outcomes, losses, pending, shop).model_copy(update={"unused_decisions": unused})
     write_atomic(shop.folder / SUMMARY, f"{account.model_dump_json(indent=1)}\n".encode())
     return account
 

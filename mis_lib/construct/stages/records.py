@@ -125,6 +125,35 @@ class StageCount(Record):
     completion_tokens: int = 0
 
 
+class Loss(Record):
+    """A record that is not in the data: the stage that rejected it, why, and how far it had come."""
+
+    id: str
+    stage: str
+    code: str
+    reason: str
+    record: dict[str, Any]
+    lineage: tuple[Step, ...]
+
+
+class Account(Record):
+    """What became of everything. A seed is accounted for in the first stage, its drafts from the second on."""
+
+    seeds: int
+    drafts: int  # that the seeds gave
+    done: int  # items in the data, each with a twin
+    rejected: dict[str, int]  # stage: kind of reason -> how many
+    pending: dict[str, int]  # stage -> how many
+    splits: dict[str, int]
+    refined: int  # items whose images were drawn a second time
+    twins: dict[str, int]  # what was swapped
+    prompt_tokens: int
+    completion_tokens: int
+    stages: list[StageCount]
+    teachers: dict[str, str] = Field(default_factory=dict)
+    unused_decisions: int = 0  # of people, about nothing that is here now
+
+
 class Rejected(Exception):
     """Raised by a stage to reject a record: a decision, not an error; ``code`` is for counting, ``reason`` for people."""
 

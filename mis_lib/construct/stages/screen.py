@@ -9,6 +9,7 @@ from typing import Any
 
 from mis_lib.construct.stages.forms import ImageDanger, Judged, TextDanger
 from mis_lib.construct.stages.records import Draft, Rejected, Waiting
+from mis_lib.construct.stages.review import row_of
 from mis_lib.construct.stages.rules import fold, forbidden, question_problem
 from mis_lib.construct.stages.workshop import Bench, Workshop, facts_of
 from mis_lib.schema import Split
@@ -67,9 +68,16 @@ async def review(draft: Draft, bench: Bench, context: Any) -> list[Draft]:
 
 
 def decisions_of(drafts: Sequence[Draft], shop: Workshop) -> dict[str, Any]:
-    """The decision about each draft that has one."""
-    found = {draft.id: shop.decisions.get(draft.id) for draft in drafts}
+    """The decision about each draft of which one was made as it is now."""
+    if not shop.decisions:
+        return {}
+    found = {draft.id: shop.decisions.get(reviewed(draft, shop)["content"]) for draft in drafts}
     return {name: decision.model_dump(mode="json") for name, decision in found.items() if decision is not None}
+
+
+def reviewed(draft: Draft, shop: Workshop) -> dict[str, str]:
+    """The row that a person is shown of a draft."""
+    return row_of(draft, [shop.read(path) for path in draft.images])
 
 
 async def classify(draft: Draft, bench: Bench, context: Any) -> list[Draft]:

@@ -78,6 +78,20 @@ class Workshop:
         is_picture = isinstance(record, Seed) and record.image is not None
         return self.teachers[Role.VIEWER if is_picture else ROLES[task]]
 
+    def read(self, path: str) -> bytes:
+        """An image of the data set.
+
+        Raises:
+            DataError: somebody has removed it.
+        """
+        try:
+            return (self.folder / path).read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{self.folder / path}: expected the image that an earlier stage has made ({error.strerror}); put it "
+                "back, or remove the file of that stage under stages/ to have it made again"
+            ) from error
+
 
 class Bench:
     """One record in one stage."""
@@ -124,18 +138,8 @@ class Bench:
         self._note(task, by, "", self.shop.seed, "", digest(decision), Cost())
 
     def read(self, path: str) -> bytes:
-        """An image of the data set.
-
-        Raises:
-            DataError: somebody has removed it.
-        """
-        try:
-            return (self.shop.folder / path).read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{self.shop.folder / path}: expected the image that an earlier stage has made ({error.strerror}); put it "
-                "back, or remove the file of that stage under stages/ to have it made again"
-            ) from error
+        """An image of the data set; raises as ``Workshop.read``."""
+        return self.shop.read(path)
 
     def write(self, path: str, content: bytes) -> None:
         """Put an image into the data set, all or nothing; before the line that speaks of it, so a kill leaves no gap."""
