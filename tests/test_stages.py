@@ -264,6 +264,15 @@ def test_an_edited_prompt_makes_its_stage_be_done_anew_and_nothing_before_it(tmp
     assert teacher.asked - before == {"label": 4}  # the first prompt's results are still there
 
 
+def test_pictures_that_another_run_wrote_over_are_drawn_again(tmp_path: Path) -> None:
+    construct(workshop(tmp_path))
+    before = content(tmp_path)
+    construct(workshop(tmp_path, maker=LargerImages(side=80)))
+    assert content(tmp_path) != before
+    construct(workshop(tmp_path))
+    assert content(tmp_path) == before
+
+
 def test_a_stage_is_a_function_over_records_without_the_rest(tmp_path: Path) -> None:
     draft = Draft(
         id="a-1", seed_id="a", source="test", category="Violent", sub_category="Weapon-Related",

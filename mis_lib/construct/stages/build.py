@@ -46,12 +46,12 @@ ALL_STAGES = (
     Stage("extract", extract, ("extract",), draws=True),
     Stage("rewrite", rewrite, ("rewrite",)),
     Stage("detox", detox, ("detox",)),
-    Stage("images", depict, ("critique",), draws=True),
+    Stage("images", depict, ("critique",), draws=True, writes=True),
     Stage("filter", screen, ("judge",), context=duplicates),
     Stage("review", review, context=decisions_of),
     Stage("classify", classify, ("danger_text", "danger_images")),
     Stage("label", write_label, ("label",)),
-    Stage("twin", make_twin, ("twin", "twin_check"), draws=True),
+    Stage("twin", make_twin, ("twin", "twin_check"), draws=True, writes=True),
     Stage("admit", admit, context=objections),
 )
 NAMES = tuple(stage.name for stage in ALL_STAGES)

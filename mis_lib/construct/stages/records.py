@@ -91,7 +91,7 @@ class Status(StrEnum):
 
 
 class Entry(Record):
-    """One line of a stage's file: what became of one record that came in. The last line with an id counts."""
+    """One line of a stage's file: what became of one record that came in. Of the lines with an id and the key that fits the last one counts."""
 
     id: str
     key: str  # digest of all that the result follows from: record, prompts, teachers, seed

@@ -46,7 +46,7 @@ class Stage:
     """A function over records and what it needs.
 
     ``tasks`` are the prompts it asks with, ``draws`` says whether it depends on the image maker, ``context`` what a result depends on
-    besides the record: the other records, or what people have said.
+    besides the record: the other records, or what people have said. ``writes`` says that it leaves pictures, under names that the next run takes, too.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Stage:
     tasks: tuple[str, ...] = ()
     draws: bool = False
     context: Context = _no_context
+    writes: bool = False
 
 
 @dataclass
@@ -131,7 +132,9 @@ async def run_stage(
         twice = [name for name, times in Counter(record.id for record in records).items() if times > 1]
         raise DataError(f"stage {stage.name}: expected each record once, found {twice[0]!r} several times")
     path = shop.folder / STAGES / f"{number}-{stage.name}.jsonl"
-    shift = _Shift(stage, shop, keys, context, max(STREAK, 3 * concurrency), _decided(path, keys))
+    shift = _Shift(
+        stage, shop, keys, context, max(STREAK, 3 * concurrency), _decided(path, keys, only_last=stage.writes)
+    )
     todo = [record for record in records if record.id not in shift.decided]
     progress(stage.name, len(records) - len(todo), len(records))
     if work and todo:
@@ -193,9 +196,11 @@ async def _decide(shift: _Shift, record: Any) -> Entry | None:
     return Entry(**common, status=Status.DONE, outputs=tuple(outputs), steps=tuple(bench.steps))
 
 
-def _decided(path: Path, keys: Mapping[str, str]) -> dict[str, Entry]:
-    """The stored decisions that still count."""
+def _decided(path: Path, keys: Mapping[str, str], *, only_last: bool) -> dict[str, Entry]:
+    """The stored decisions that still count; ``only_last``: only where nothing else was decided since, which wrote over their pictures."""
     stored = read_records(path, Entry) if path.exists() else []
+    if only_last:
+        stored = {entry.id: entry for entry in stored}.values()
     return {entry.id: entry for entry in stored if keys.get(entry.id) == entry.key}
 
 
