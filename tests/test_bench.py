@@ -90,3 +90,10 @@ def test_adapters_are_given_by_name(checkpoint: Path) -> None:
     result = CliRunner().invoke(app, ["bench", "variants", "--checkpoint", str(checkpoint), "--adapters", "one"])
     assert result.exit_code == 2
     assert "expected NAME=PATH, found 'one'" in result.output
+
+
+@pytest.mark.parametrize("verb", ["variants", "generate"])
+def test_an_unknown_number_type_is_refused_before_anything_is_loaded(verb: str, checkpoint: Path) -> None:
+    result = CliRunner().invoke(app, ["bench", verb, "--checkpoint", str(checkpoint), "--dtype", "float99"])
+    assert result.exit_code == 2
+    assert "--dtype: unknown 'float99'; known here: float32, bfloat16, float16" in result.output

@@ -19,7 +19,9 @@ from rich import box
 from rich.table import Table
 
 from mis_lib import console
+from mis_lib.commands.answerers import all_known
 from mis_lib.commands.compare import load_engine
+from mis_lib.commands.merge import DTYPES
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import SettingsError
 from mis_lib.models.shipped import choose_variants
@@ -90,9 +92,11 @@ def bench(
         dtype: number type of the weights; what suits the machine if not given.
 
     Raises:
-        SettingsError: there is no adapter to compare with.
+        SettingsError: there is no adapter to compare with, or no number type of that name.
         ModelError: checkpoint or adapters cannot be used.
     """
+    if dtype is not None:
+        all_known("--dtype", [dtype], DTYPES)
     engine = _load(checkpoint, adapters, device, dtype)
     settings = GenerationSettings(max_new_tokens=tokens)
     pictures = [Image.linear_gradient("L").resize((640, 480)).rotate(60 * turn) for turn in range(images)]

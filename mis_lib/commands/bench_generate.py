@@ -16,7 +16,9 @@ from pydantic import BaseModel
 
 from mis_lib import console
 from mis_lib.analysis.sheets import Sheet
+from mis_lib.commands.answerers import all_known
 from mis_lib.commands.generate import mini_data, read_split
+from mis_lib.commands.merge import DTYPES
 from mis_lib.configs import GenerationSettings
 from mis_lib.files import load_image
 from mis_lib.models.shipped import choose_variants
@@ -86,6 +88,7 @@ def bench_generate(
     from mis_lib.models.load import load_model
     from mis_lib.models.mini import ensure_mini
 
+    all_known("--dtype", [dtype], DTYPES)
     known = choose_variants(checkpoint, adapters)
     chosen = {name: known[name] for name in (variants or list(known)[:2])}
     folder, place = data or mini_data(), checkpoint or ensure_mini(console.say)
