@@ -316,7 +316,7 @@ def test_a_folder_of_ours_is_read_split_by_split(tmp_path: Path) -> None:
     put_lines(tmp_path, "general.jsonl", [samples[2].model_dump(mode="json")])
     assert load(find_source(tmp_path)) == [samples[2], *samples[:2]]
     assert load(find_source(tmp_path, split="general")) == [samples[2]]
-    with pytest.raises(DataError, match=r"expected hard\.jsonl or the files of a known data set"):
+    with pytest.raises(DataError, match="file of split 'hard', found none; splits there: general, train"):
         find_source(tmp_path, split="hard")
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from fakes import mini_data
 from killing import mis, survive, tell, writer
+from mis_layout import write_mis
 from peft import LoraConfig, get_peft_model
 from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
@@ -58,7 +59,7 @@ def local(home: Path, runs: Path, **more: Any) -> GenerateSettings:
         "batch_size": 4,
         "runs": runs,
     }
-    return GenerateSettings(**{**values, **more})
+    return GenerateSettings(**{key: value for key, value in {**values, **more}.items() if value is not None})
 
 
 def by_server(url: str, home: Path, runs: Path, **more: Any) -> GenerateSettings:
@@ -215,7 +216,7 @@ class TestRuns:
 
     def test_pictures_that_change_under_a_run_are_noticed(self, home, tmp_path) -> None:
         data = shutil.copytree(home / "data", tmp_path / "data")
-        asked = local(home, tmp_path / "runs", data=data / "easy.jsonl")
+        asked = local(home, tmp_path / "runs", data=data / "easy.jsonl", splits=None)
         generate_run(asked)
         name = read_records(data / "easy.jsonl", Sample)[0].images[0]
         shutil.copy(data / read_records(data / "hard.jsonl", Sample)[0].images[0], data / name)
@@ -265,10 +266,6 @@ def run(folder):
         assert said(cut) == said(whole)
         assert len({one[:2] for one in said(cut)}) == len(said(cut)) == 40
 
-    def test_published_forms_and_files_can_be_asked(self, home, tmp_path) -> None:
-        samples, folder = read_samples(local(home, tmp_path, data=home / "data" / "real.jsonl"))
-        assert (len(samples), folder) == (4, home / "data")
-
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
@@ -277,6 +274,11 @@ def run(folder):
             ({"checkpoint": Path("no/such/folder")}, ModelError, "check the path"),
             ({"shard": "5/4"}, SettingsError, "expected 1/N to N/N"),
             ({"splits": ("hrad", "easy")}, DataError, "split 'hrad'"),
+            ({"splits": ("hrad",)}, DataError, "splits there: easy, hard, real"),
+            ({"splits": ("easy", "easy")}, SettingsError, "--splits: expected at least one, and each once"),
+            ({"limit": 0}, SettingsError, "'limit'.*greater than or equal to 1, found 0"),
+            ({"limit": -1}, SettingsError, "'limit'.*found -1"),
+            ({"dtype": "float99"}, SettingsError, "'dtype'.*'float32'.*found 'float99'"),
         ],
     )
     def test_mistakes(self, home, tmp_path, change: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -286,6 +288,84 @@ def run(folder):
     def test_the_papers_length_stays_where_something_else_is_set(self) -> None:
         assert GenerateSettings(generation={"seed": 3}).generation == GenerationSettings(seed=3, max_new_tokens=1024)
         assert GenerateSettings().generation.max_new_tokens == 1024
+
+
+class TestWhatIsAsked:
+    """Data of any form, by splits."""
+
+    def read(self, data: Path, **more: Any) -> list[str]:
+        return [sample.id for sample in read_samples(GenerateSettings(data=data, **more))[0]]
+
+    def one_split(self, folder: Path, *lines: str, images: Path | None = None) -> Path:
+        """A folder whose split ``hard`` has these lines."""
+        if images is not None:
+            shutil.copytree(images, folder / "images")
+        (folder / "hard.jsonl").write_bytes("\n".join(lines).encode())
+        return folder
+
+    def test_a_file_can_be_asked_but_has_no_splits(self, home) -> None:
+        file = home / "data" / "real.jsonl"
+        samples, folder = read_samples(GenerateSettings(data=file))
+        assert (len(samples), folder) == (4, home / "data")
+        with pytest.raises(SettingsError, match=r"--splits: expected a folder of splits, found the file .*real\.jsonl"):
+            read_samples(GenerateSettings(data=file, splits=("real",)))
+
+    def test_only_the_splits_named_are_asked_of_a_published_set(self, tmp_path) -> None:
+        folder = write_mis(tmp_path)
+        assert self.read(folder, splits=("hard",), limit=1) == ["mis-hard-0"]
+        assert self.read(folder, splits=("train",), limit=2) == ["mis-train-train-0", "mis-train-train-1"]
+        with pytest.raises(DataError, match=r"Unknown split 'hrad' of MIS\. Known: train, easy, hard, real"):
+            self.read(folder, splits=("hrad",))
+
+    def test_where_no_split_is_named_the_usual_ones_that_are_there_are_asked(self, tmp_path) -> None:
+        folder = write_mis(tmp_path)
+        (folder / "mis_real.json").unlink()
+        assert self.read(folder, limit=1) == ["mis-easy-0", "mis-hard-0"]
+
+    def test_where_none_of_the_usual_ones_is_there_all_are_and_the_limit_counts_in_each(self, home, tmp_path) -> None:
+        shutil.copytree(home / "data" / "images", tmp_path / "images")
+        shutil.copy(home / "data" / "hard.jsonl", tmp_path / "one.jsonl")
+        shutil.copy(home / "data" / "real.jsonl", tmp_path / "two.jsonl")
+        assert self.read(tmp_path, limit=1) == ["hard-00", "hard-00-twin", "real-0", "real-0-twin"]
+
+    def test_an_id_in_two_splits_is_refused(self, home, tmp_path) -> None:
+        shutil.copytree(home / "data" / "images", tmp_path / "images")
+        for split in ("easy", "hard"):
+            shutil.copy(home / "data" / "hard.jsonl", tmp_path / f"{split}.jsonl")
+        with pytest.raises(DataError, match="in split 'hard', found that 'hard-00' stands in an earlier one too"):
+            self.read(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda line: (line, line[:40]), "row 2: expected a readable record"),
+            (lambda line: (line, line), "row 2: field 'id': expected an id of its own"),
+            (lambda line: (line.replace("images/hard", "/images/hard"),), "an absolute path"),
+            (lambda line: (line.replace("images/hard", "nowhere/hard"),), "expected the file nowhere/hard"),
+        ],
+        ids=["torn", "id twice", "absolute", "missing"],
+    )
+    def test_a_split_is_read_as_strictly_as_its_file(self, home, tmp_path, change, message: str) -> None:
+        line = (home / "data" / "hard.jsonl").read_text().splitlines()[0]
+        folder = self.one_split(tmp_path, *change(line), images=home / "data" / "images")
+        for data in (folder, folder / "hard.jsonl"):
+            with pytest.raises(DataError, match=message):
+                self.read(data)
+
+    def test_a_split_may_have_any_form_that_its_file_may_have(self, home, tmp_path) -> None:
+        images = [path.relative_to(home / "data").as_posix() for path in sorted((home / "data" / "images").iterdir())]
+        turns = [{"from": "human", "value": "<image><image>What is this?"}]
+        rows = [
+            {"id": "llava", "image": images[:2], "conversations": turns},
+            {"id": "mis", "question": "What?", "image_path1": images[0], "image_path2": images[1]},
+        ]
+        lines = [json.dumps(row) for row in rows]
+        folder = self.one_split(tmp_path, f"\ufeff{lines[0]}", lines[1], images=home / "data" / "images")
+        samples, _ = read_samples(GenerateSettings(data=folder, splits=("hard",)))
+        assert [(one.id, one.question, len(one.images)) for one in samples] == [
+            ("llava", "What is this?", 2),
+            ("mis", "What?", 2),
+        ]
 
 
 class TestShards:

@@ -165,7 +165,7 @@ class TestMistakes:
             ({"variants": ()}, r"--variants: expected each"),
             ({"by": "colour"}, r"--by: unknown 'colour'; known here: split, category, sub_category"),
             ({"styles": ("oil",)}, r"--styles: unknown 'oil'"),
-            ({"limit": 0}, r"--limit: expected 1 or more"),
+            ({"limit": 0}, r"'limit': Input should be greater than or equal to 1, found 0"),
             ({"name": "../x"}, r"run name '../x'"),
         ],
         ids=lambda value: str(value)[:30],

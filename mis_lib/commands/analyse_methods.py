@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mis_lib import console
 from mis_lib.commands.answerers import known_variants
-from mis_lib.commands.generate import answer_all, mini_data, read_split
+from mis_lib.commands.generate import answer_all, mini_data, read_split, read_splits
 from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import AnalysisMethod, GenerationSettings
 from mis_lib.errors import SettingsError
@@ -180,7 +180,7 @@ def _pairs(settings: AnalyseSettings) -> tuple[list["Pair"], Path]:
     from mis_lib.analysis.prompted import pairs_of
 
     folder = settings.data or mini_data()
-    samples = [sample for split in settings.splits for sample in read_split(folder, split)]
+    samples = read_splits(folder, settings.splits)
     return _spread(pairs_of(samples), settings.limit), folder
 
 

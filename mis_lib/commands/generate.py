@@ -12,10 +12,10 @@ from typing import NamedTuple
 from mis_lib import console
 from mis_lib.commands.answerers import Key, Local, Server
 from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.data.sources import find_source, load
+from mis_lib.data.sources import find_source, load, splits_of
 from mis_lib.data.spread import spread
-from mis_lib.errors import DataError, ModelError
-from mis_lib.files import append_record, open_append, read_records, sha256
+from mis_lib.errors import DataError, ModelError, SettingsError
+from mis_lib.files import append_record, cache_dir, open_append, read_records, sha256
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.server import Failure
 from mis_lib.schema import Response, Sample
@@ -97,35 +97,58 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
 
 
 def read_samples(settings: GenerateSettings) -> tuple[list[Sample], Path]:
-    """The samples that ``settings`` name, and the folder of their images.
+    """The samples that ``settings`` name, and the folder of their images; where no split was named, the usual ones that are there, or else all.
 
     Raises:
-        DataError: there are none, or a record is malformed.
+        DataError: a split is not there, or a record is malformed.
+        SettingsError: splits of a data file were asked for.
     """
-    if settings.data is None:
-        folder = mini_data()
-    elif settings.data.is_file() or not any((settings.data / f"{split}.jsonl").exists() for split in settings.splits):
+    named = "splits" in settings.model_fields_set
+    if settings.data is not None and settings.data.is_file():
+        if named:
+            raise SettingsError(f"--splits: expected a folder of splits, found the file {settings.data}; leave it out")
         source = find_source(settings.data)
-        return _limited(load(source), settings.limit), source.folder
-    else:
-        folder = settings.data
-    return [sample for split in settings.splits for sample in read_split(folder, split, settings.limit)], folder
+        return limited(load(source), settings.limit), source.folder
+    folder, splits = settings.data or mini_data(), settings.splits
+    if settings.data is not None and not named:
+        there = splits_of(folder)
+        splits = [split for split in splits if split in there] or there
+    return read_splits(folder, splits, settings.limit), folder
+
+
+def read_splits(folder: Path, splits: Sequence[str], limit: int | None = None) -> list[Sample]:
+    """The samples of several splits, one after the other; ``limit`` counts in each, as in ``read_split``.
+
+    Raises:
+        DataError: as ``read_split``, or a sample of one split has the id of one in another.
+        SettingsError: no split is named, or one twice.
+    """
+    if not splits or len(set(splits)) < len(splits):
+        raise SettingsError(f"--splits: expected at least one, and each once, found {' '.join(splits) or 'none'}")
+    found: dict[str, Sample] = {}
+    for split in splits:
+        samples = read_split(folder, split, limit)
+        if twice := [sample.id for sample in samples if sample.id in found]:
+            raise DataError(
+                f"{folder}: expected ids of their own in split {split!r}, found that {twice[0]!r} stands in an earlier one too; rename one"
+            )
+        found |= {sample.id: sample for sample in samples}
+    return list(found.values())
 
 
 def read_split(folder: Path, split: str, limit: int | None = None) -> list[Sample]:
-    """The samples of one split; with ``limit`` that many harmful items, spread over the categories, each with its twin.
+    """The samples of one split of a folder in any form; with ``limit`` that many harmful items, spread over the categories, each with its twin.
 
     Raises:
-        DataError: there is no such split, or a line of it is wrong.
+        DataError: there is no such split, or a record of it is malformed (file, row, field and fix named).
     """
-    path = folder / f"{split}.jsonl"
-    if not path.exists():
-        there = ", ".join(sorted(file.stem for file in folder.glob("*.jsonl"))) or "none"
-        raise DataError(f"{path}: expected the data file of split {split!r}, found none; splits there: {there}")
-    return _limited(read_records(path, Sample), limit)
+    if _is_embedded(folder) and (file := folder / f"{split}.jsonl").exists():
+        return limited(read_records(file, Sample), limit)  # written here and held to its hashes: nothing to look for
+    return limited(load(find_source(folder, split=split)), limit)
 
 
-def _limited(samples: list[Sample], limit: int | None) -> list[Sample]:
+def limited(samples: list[Sample], limit: int | None) -> list[Sample]:
+    """At most so many harmful items, spread over the categories, each with its twin; all for ``None``."""
     if limit is None:
         return samples
     kept = spread([sample for sample in samples if sample.harmful] or samples, limit)
@@ -179,3 +202,9 @@ def mini_data() -> Path:
     from mis_lib.construct.pipeline import ensure_mini_data
 
     return ensure_mini_data(console.say)
+
+
+def _is_embedded(folder: Path) -> bool:
+    from mis_lib.construct.pipeline import mini_data_folder
+
+    return folder.parent == cache_dir() and folder == mini_data_folder()

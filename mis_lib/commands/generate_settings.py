@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,7 @@ class GenerateSettings(Settings):
     variants: tuple[str, ...] = ("mini", "mirage", "refusal", "textual")
     """Who answers [default: all of ``models`` or ``adapters``, "base" for another checkpoint or server, or the four shipped ones]."""
     splits: tuple[str, ...] = ("easy", "hard", "real")
+    """Of a folder; if not given, those of the three that are there, or all that are."""
     data: Path | None = None
     """Folder with one JSON Lines file a split, a data file of any known form, or a published set; MIS-Mini if not given."""
     checkpoint: Path | None = None
@@ -29,9 +30,9 @@ class GenerateSettings(Settings):
     batch_tokens: int | None = Field(default=32_768, ge=1)
     """Prompts and longest answers of a batch with padding; null: no bound."""
     device: str = "cpu"
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number type of the weights; auto: what suits the machine. Name one where shards run on different machines."""
-    limit: int | None = None
+    limit: int | None = Field(default=None, ge=1)
     """At most so many harmful items a split, each with its twin."""
     runs: Path = Path("runs")
     name: str = "generate"

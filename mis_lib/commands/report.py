@@ -26,7 +26,7 @@ from mis_lib.analysis.reworded import read_questions, reworded
 from mis_lib.analysis.sheets import Sheet, render, rich_sheets, write_folder
 from mis_lib.analysis.tables import bounds_sheet, rates_sheet, rich_table
 from mis_lib.commands.answerers import all_known, known_variants
-from mis_lib.commands.generate import answer_all, mini_data, read_split
+from mis_lib.commands.generate import answer_all, read_samples
 from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import GenerationSettings, TableFormat
 from mis_lib.construct.images import STYLES
@@ -229,8 +229,7 @@ def _needs_no_judge(sample: Sample) -> bool:
 def evaluate(settings: ReportSettings) -> Evaluation:
     """Generate and judge whatever of ``settings`` has not been generated and judged yet."""
     questions = read_questions(settings.questions) if settings.questions else []
-    folder = settings.data or mini_data()
-    samples = [sample for split in settings.splits for sample in read_split(folder, split, settings.limit)]
+    samples, folder = read_samples(settings)
     name = settings.name
     if settings.questions is not None:
         every, name = len(samples), f"{name}-{settings.questions.stem}"
@@ -288,5 +287,3 @@ def check(settings: ReportSettings) -> None:
         raise SettingsError(
             f"--by {SEEN}: expected no --paired, since each side names other things; compare by {', '.join(GROUPINGS)}, or leave out --paired"
         )
-    if settings.limit is not None and settings.limit < 1:
-        raise SettingsError(f"--limit: expected 1 or more, found {settings.limit}")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from mis_lib.analysis.study import FORMATTED, HARD
-from mis_lib.commands.generate import read_split
+from mis_lib.commands.generate import read_splits
 from mis_lib.configs import GenerationSettings, Settings
 from mis_lib.data.mixtures import QUESTION
 from mis_lib.data.recipes import USER_FORMAT, Options
@@ -106,7 +106,7 @@ def arm_settings(name: str, settings: StudySettings) -> TrainSettings:
 
 def asked_samples(settings: StudySettings, folder: Path) -> list[Sample]:
     """The items that every mixture is asked: pairs of each split, and those of ``hard`` in another format."""
-    samples = [sample for split in settings.splits for sample in read_split(folder, split, settings.limit)]
+    samples = read_splits(folder, settings.splits, settings.limit)
     if settings.formatted:
         samples += [_formatted(sample) for sample in samples if sample.split == HARD]
     return samples

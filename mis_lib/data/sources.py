@@ -71,6 +71,16 @@ def find_source(
     return Source(images or path, data_files(path) if split is None else [_split_file(path, split)])
 
 
+def splits_of(folder: Path) -> list[str]:
+    """The splits that a folder holds: those of the set that a loader recognises, or else a data file each.
+
+    Raises:
+        DataError: as ``find_source``.
+    """
+    source = find_source(folder)
+    return [*source.splits] if source.loader is not None else [file.stem for file in source.files]
+
+
 def scan(source: Source) -> Iterator[Sample | DataError]:
     """The samples of a source in order, an error in the place of each record that is malformed."""
     if source.loader is not None:
@@ -107,7 +117,6 @@ def load(source: Source) -> list[Sample]:
 def _split_file(folder: Path, split: str) -> Path:
     found = next((file for ending in (".jsonl", ".json") if (file := folder / f"{split}{ending}").is_file()), None)
     if found is None:
-        raise DataError(
-            f"{folder}: expected {split}.jsonl or the files of a known data set, found neither; name the data file"
-        )
+        there = ", ".join(file.stem for file in data_files(folder))
+        raise DataError(f"{folder}: expected the data file of split {split!r}, found none; splits there: {there}")
     return found

@@ -27,7 +27,10 @@ def generate_answers(
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder, data file or published set [default: MIS-Mini]")
     ] = None,
-    splits: Annotated[list[str] | None, typer.Option("--splits", help="Of a folder [default: easy hard real]")] = None,
+    splits: Annotated[
+        list[str] | None,
+        typer.Option("--splits", help="Of a folder [default: those of easy hard real that are there, or all]"),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="So many pairs a split.")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="Folder, or hub id in the local cache [default: embedded model]")
