@@ -223,6 +223,14 @@ class TestRuns:
         with pytest.raises(DataError, match="images or question have changed"):
             generate_run(asked)
 
+    @pytest.mark.parametrize(
+        ("data", "asked"), [("data", {}), ("data/easy.jsonl", {"splits": None})], ids=["folder", "file"]
+    )
+    def test_a_run_can_be_read_from_another_folder(self, home, tmp_path, monkeypatch, data: str, asked) -> None:
+        monkeypatch.chdir(home)
+        run = generate_run(local(home, tmp_path, data=Path(data), **asked)).run
+        assert run.config.data == str(home / data)
+
     def test_keys_follow_from_everything_and_nothing_else(self, home, tmp_path) -> None:
         sample = read_records(home / "data" / "easy.jsonl", Sample)[0]
         data = home / "data"

@@ -639,6 +639,12 @@ class TestVerb:
         with pytest.raises(SettingsError, match=message):
             judge_run(run.folder, JudgeSettings(judges=judges))
 
+    def test_images_that_are_not_there_are_named_before_anything_is_asked(self, tmp_path, samples) -> None:
+        run = make_run(tmp_path, tmp_path / "moved", samples[:1])
+        with LoopbackJudge() as server, pytest.raises(DataError, match=r"images of its samples in .*moved.*--data"):
+            judge_run(run.folder, JudgeSettings(judges={"rubric": JudgeSpec(kind="rubric", target=f"{server.url}#m")}))
+        assert judge_run(run.folder, JudgeSettings())["rule"]  # it looks at no image
+
     def test_no_answers(self, tmp_path, data) -> None:
         run = make_run(tmp_path, data, [])
         with pytest.raises(DataError, match="expected answers to judge"):

@@ -18,6 +18,7 @@ from mis_lib.analysis.official_scores import Effect
 from mis_lib.analysis.published import published as numbers
 from mis_lib.cli import app
 from mis_lib.commands.report import ReportSettings, existing_report
+from mis_lib.configs import dump_settings
 from mis_lib.data.benchmarks import LOADERS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
@@ -146,9 +147,8 @@ class TestSections:
         assert {"flips_rule", "paired_rule", "flips_words", "paired_words"} <= found.keys()
         assert len(found["flips_rule"]) == len(run.samples())
 
-    def test_the_regression_set_comes_first_and_what_was_trained_on_leaves_the_rates(
-        self, run: Run, tmp_path: Path
-    ) -> None:
+    def regression(self, run: Run, folder: Path) -> list[str]:
+        """Write a set of six decisions, two of them trained on; returns the ids of all harmful samples."""
         harmful = [sample.id for sample in run.samples() if sample.harmful]
         entries = [
             {
@@ -161,13 +161,40 @@ class TestSections:
             }
             for i, key in enumerate(harmful[:6])
         ]
-        (tmp_path / "data" / "regression.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        (folder / "regression.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        return harmful
+
+    def test_the_regression_set_comes_first_and_what_was_trained_on_leaves_the_rates(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        harmful = self.regression(run, tmp_path / "data")
         found = sheets(run, "--judges", "rule")
         assert next(iter(found)) == "regression"
         mine = [row for row in found["regression"] if row["variant"] == "mini" and row["became"] == "still_failing"]
         assert [(row["trained_on"], row["n"]) for row in mine] == [(False, 4), (True, 2)]
         asked = sum(row["n"] for row in found["rates"] if (row["variant"], row["metric"]) == ("mini", "asr"))
         assert asked == len(harmful) - 2
+
+    @pytest.mark.parametrize(
+        ("data", "flags"),
+        [("data/hard.jsonl", []), ("data", []), ("nowhere", ["--data", "data"])],
+        ids=["beside the file", "where the run was made", "where --data says"],
+    )
+    def test_the_regression_set_is_found(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, flags: list[str]
+    ) -> None:
+        self.regression(run, tmp_path / "data")
+        (run.folder / "config.yaml").write_text(dump_settings(run.config.model_copy(update={"data": data})))
+        monkeypatch.chdir(tmp_path)
+        assert "regression" in sheets(run, "--judges", "rule", *flags)
+
+    def test_data_that_are_gone_are_told_since_what_was_trained_on_cannot_be_known(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        (tmp_path / "data").rename(tmp_path / "moved")
+        told = report(run).stderr
+        assert f"{tmp_path / 'data'}, are not there" in told and "--data" in told and "--regression" in told
+        assert "not there" not in report(run, "--data", str(tmp_path / "moved")).stderr
 
     def test_published_numbers_are_a_sheet_of_their_own(self, run: Run) -> None:
         found = sheets(run, "--published")

@@ -128,6 +128,12 @@ def open_folder(folder: Path) -> Run:
     return found[-1]
 
 
+def data_folder(run: Run, data: Path | None = None) -> Path:
+    """The folder that the images of a run's samples are relative to: that of ``data``, or of what its ``config.yaml`` names."""
+    place = data or Path(run.config.data)
+    return place.parent if place.is_file() else place
+
+
 def read_samples(run: Run, responses: Sequence[Response], data: Path | None = None) -> list[Sample]:
     """The samples that were answered, in the order of the data.
 

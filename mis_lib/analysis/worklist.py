@@ -15,7 +15,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
-from mis_lib.analysis.evaluated import judges_of, read_samples, run_name
+from mis_lib.analysis.evaluated import data_folder, judges_of, read_samples, run_name
 from mis_lib.errors import DataError
 from mis_lib.metrics import RIGHT
 from mis_lib.schema import Outcome, Record, Response, Sample, Verdict
@@ -207,12 +207,6 @@ def read_worklist(run: Run) -> Worklist:
         for response in group
     ]
     return Worklist(run_name(run), data_folder(run), items)
-
-
-def data_folder(run: Run) -> Path:
-    """The folder that the images of a run's samples are relative to."""
-    place = Path(run.config.data)
-    return place.parent if place.is_file() else place
 
 
 def at_random(key: Key) -> str:

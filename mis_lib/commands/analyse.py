@@ -82,7 +82,7 @@ def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:
         tag="mini" if settings.checkpoint is None else checkpoint.name,
         checkpoint=str(checkpoint),
         checkpoint_digest=folder_digest(checkpoint),
-        data=str(data),
+        data=str(data.resolve()),
         data_digest=digest,
         generation=settings.generation,
         batch_size=settings.batch_size,

@@ -15,8 +15,7 @@ from mis_lib import console
 from mis_lib.analysis.annotators import TeamAgreement, team_agreement
 from mis_lib.analysis.delta import build_delta
 from mis_lib.analysis.delta_files import TRAIN, About, write_delta
-from mis_lib.analysis.evaluated import open_folder
-from mis_lib.analysis.worklist import data_folder
+from mis_lib.analysis.evaluated import data_folder, open_folder
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_jsonl, write_atomic
 from mis_lib.models.shipped import shipped_variants
@@ -133,7 +132,7 @@ def make_delta(
         )
 
     def folder_of(of: str) -> Path:
-        return data or data_folder(open_folder(runs / of))
+        return data_folder(open_folder(runs / of), data)
 
     return write_delta(
         build_delta(events, reference=reference), output or runs / DELTAS, name, folder_of, replay=replay

@@ -69,7 +69,7 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
     who = Local.of(settings) if settings.server is None else Server.of(settings)
     config = RunConfig(
         **who.identity,
-        data=str(settings.data if settings.data and settings.data.is_file() else data),
+        data=str((settings.data if settings.data and settings.data.is_file() else data).resolve()),
         data_digest=_data_digest(data, settings),
         generation=settings.generation,
         batch_size=settings.batch_size if settings.server is None else 1,

@@ -14,8 +14,8 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from mis_lib import console
-from mis_lib.analysis.evaluated import open_folder, read_samples
-from mis_lib.commands.judges import JudgeSettings, open_judge
+from mis_lib.analysis.evaluated import data_folder, open_folder, read_samples
+from mis_lib.commands.judges import BLIND, JudgeSettings, open_judge
 from mis_lib.errors import DataError
 from mis_lib.files import append_record, open_append, write_records
 from mis_lib.judge.protocol import NOT_THE_MODELS, Case, Judge, Ruling, unscored
@@ -65,12 +65,12 @@ def judge_all(
 async def _judge(
     run: Run, settings: JudgeSettings, samples: Sequence[Sample], responses: Sequence[Response], progress: Progressed
 ) -> dict[str, list[Verdict]]:
+    data_dir = _images(run, settings)
     cache = Cache(run.folder.parent / CACHE)
     judges: dict[str, Judge] = {}
     for name, spec in sorted(settings.judges.items(), key=lambda item: item[1].kind == "routed"):
         judges[name] = await open_judge(name, spec, settings, cache, judges)
     chosen = [judges[name] for name in settings.judges]
-    data_dir = images_of(run, settings.data)
     return await _rule_all(
         run, chosen, samples, responses, data_dir, settings.concurrency, settings.retry_unscored, progress
     )
@@ -165,10 +165,14 @@ async def _decide(judge: Judge, case: Case, streak: Streak) -> Ruling:
     return ruling
 
 
-def images_of(run: Run, data: Path | None = None) -> Path:
-    """The folder to which the image paths of a run's samples are relative."""
-    place = data or Path(run.config.data)
-    return place.parent if place.is_file() else place
+def _images(run: Run, settings: JudgeSettings) -> Path:
+    """The folder of the images, which must be there for judges that look at them."""
+    folder = data_folder(run, settings.data)
+    if not folder.is_dir() and not {spec.kind for spec in settings.judges.values()} <= BLIND:
+        raise DataError(
+            f"{run.folder}: expected the images of its samples in {folder}, found no folder there; name it with --data"
+        )
+    return folder
 
 
 def _bars() -> Progress:

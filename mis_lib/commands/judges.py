@@ -24,6 +24,7 @@ from mis_lib.teachers.server import Caller, ServerChat, only_model, open_client
 
 Kind = Literal["rule", "words", "rubric", "guard", "precondition", "routed"]
 KINDS = ("rule", "words", "rubric", "guard", "precondition", "routed")
+BLIND = frozenset({"rule", "words", "guard", "routed"})  # the others look at the images; routed opens none itself
 
 
 class JudgeSpec(Settings):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib import console
-from mis_lib.analysis.evaluated import Evaluated, judges_of, open_folder, read_run, told_apart
+from mis_lib.analysis.evaluated import Evaluated, data_folder, judges_of, open_folder, read_run, told_apart
 from mis_lib.analysis.naming import ensure_naming_data, naming_samples, naming_table
 from mis_lib.analysis.official import EXACT, OFFICIAL, source_of
 from mis_lib.analysis.official_scores import majority, read_effects
@@ -71,6 +71,8 @@ class Evaluation(NamedTuple):
     """What was asked and answered, and how it was judged."""
 
     run: Run
+    data: Path
+    """Folder of the samples' images."""
     samples: list[Sample]
     responses: list[Response]
     verdicts: list[Verdict]
@@ -113,7 +115,7 @@ def new_report(settings: ReportSettings) -> Report:
         title = f"Concepts named [{run.config.tag}]"
         return Report(rows, title, [rates_sheet(rows, title, tag=run.config.tag)])
     judged = Evaluated(run, rule.JUDGE, evaluation.samples, evaluation.responses, evaluation.verdicts)
-    found = _assemble([judged], settings)
+    found = _assemble([judged], settings.model_copy(update={"data": evaluation.data}))
     run.write_metrics(found.rows)
     return found
 
@@ -168,8 +170,14 @@ def _regression(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Ent
     """The regression set that was named, or that lies beside the data of a run."""
     if settings.regression is not None:
         return read_regression(settings.regression)
-    places = dict.fromkeys(Path(run.run.config.data) / REGRESSION for run in runs)
-    return [entry for place in places if place.exists() for entry in read_regression(place)]
+    places = {data_folder(run.run, settings.data): run.name for run in runs}
+    for place, name in places.items():
+        if not place.exists():
+            console.say(
+                f"{name}: its data, {place}, are not there, nor a regression set beside them: what was trained on is not left out; "
+                "name their folder with --data, or the set with --regression"
+            )
+    return [entry for place in places if (place / REGRESSION).exists() for entry in read_regression(place)]
 
 
 def _paired(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Sheet]:
@@ -243,7 +251,7 @@ def evaluate(settings: ReportSettings) -> Evaluation:
     run, responses = answer_all(samples, folder, settings, name)
     verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, samples)
     return Evaluation(
-        run, samples, responses, [verdict for verdict in verdicts if verdict.variant in settings.variants]
+        run, folder, samples, responses, [verdict for verdict in verdicts if verdict.variant in settings.variants]
     )
 
 
@@ -257,7 +265,7 @@ def evaluate_naming(settings: ReportSettings) -> Evaluation:
     run, responses = answer_all(
         samples, folder, settings.model_copy(update={"generation": short}), f"{settings.name}-naming"
     )
-    return Evaluation(run, samples, responses, [])
+    return Evaluation(run, folder, samples, responses, [])
 
 
 def report_rows(evaluation: Evaluation, settings: ReportSettings) -> list[Row]:
