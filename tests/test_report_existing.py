@@ -196,6 +196,24 @@ class TestSections:
         assert f"{tmp_path / 'data'}, are not there" in told and "--data" in told and "--regression" in told
         assert "not there" not in report(run, "--data", str(tmp_path / "moved")).stderr
 
+    @pytest.mark.parametrize(
+        ("flags", "asked"),
+        [
+            (["--splits", "hard"], {"hard": 25}),
+            (["--splits", "real", "easy", "--limit", "1"], {"easy": 1, "real": 1}),
+            (["--limit", "2"], {"easy": 2, "hard": 2, "real": 2}),
+        ],
+    )
+    def test_only_the_splits_and_pairs_asked_for_count(self, run: Run, flags: list[str], asked: dict[str, int]) -> None:
+        found = sheets(run, "--judges", "rule", "--variants", "mirage", *flags)
+        for metric in ("asr", "over_refusal"):
+            assert {row["group"]: row["n"] for row in found["rates"] if row["metric"] == metric} == asked
+
+    def test_of_the_regression_set_only_what_is_asked_for_is_told(self, run: Run, tmp_path: Path) -> None:
+        self.regression(run, tmp_path / "data")  # two of easy, four of hard
+        told = sheets(run, "--judges", "rule", "--variants", "mini", "--splits", "hard")["regression"]
+        assert {row["became"]: row["n"] for row in told if row["n"]} == {"still_failing": 4}
+
     def test_published_numbers_are_a_sheet_of_their_own(self, run: Run) -> None:
         found = sheets(run, "--published")
         assert list(found)[-1] == "published"
@@ -294,6 +312,7 @@ class TestMistakes:
             (["--paired", "mini", "mini"], "--paired: expected two sides, found report/v1:mini twice"),
             (["--paired", "mini", "x"], "unknown variant 'x'; known: mini, mirage, refusal"),
             (["--variants", "x"], "unknown 'x'; known here: mini, mirage, refusal"),
+            (["--splits", "hard", "hrad"], "--splits: unknown 'hrad'; known here: easy, hard, real"),
             (["--by", "colour"], "--by: unknown 'colour'"),
             (["--regression", "none.jsonl"], "none.jsonl: there is no such file"),
         ],
@@ -315,7 +334,7 @@ class TestMistakes:
     def test_a_run_that_nobody_has_judged(self, run: Run) -> None:
         for judge in judges_of(run):
             (run.folder / "verdicts" / f"{judge}.jsonl").unlink()
-        with pytest.raises(SettingsError, match="judge it first: mis judge --run"):
+        with pytest.raises(SettingsError, match=f"judge it first: mis judge {run.folder}$"):
             existing_report(ReportSettings(existing=(run.folder,)))
 
     def test_one_of_several_judges_must_be_named(self, run: Run) -> None:

@@ -15,56 +15,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib import console
-from mis_lib.analysis.evaluated import Evaluated, data_folder, judges_of, open_folder, read_run, told_apart
+from mis_lib.analysis.evaluated import Evaluated, data_folder
 from mis_lib.analysis.naming import ensure_naming_data, naming_samples, naming_table
-from mis_lib.analysis.official import EXACT, OFFICIAL, source_of
-from mis_lib.analysis.official_scores import majority, read_effects
+from mis_lib.analysis.official import OFFICIAL, source_of
+from mis_lib.analysis.official_scores import read_effects
 from mis_lib.analysis.published import MIS_RATES, reference_sheet, select
 from mis_lib.analysis.regression import REGRESSION, Entry, read_regression
 from mis_lib.analysis.report_sheets import find_side, official_sheets, paired_sheets, regression_sheet
 from mis_lib.analysis.reworded import read_questions, reworded
 from mis_lib.analysis.sheets import Sheet, render, rich_sheets, write_folder
 from mis_lib.analysis.tables import bounds_sheet, rates_sheet, rich_table
-from mis_lib.commands.answerers import all_known, known_variants
 from mis_lib.commands.generate import answer_all, read_samples
-from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.configs import GenerationSettings, TableFormat
-from mis_lib.construct.images import STYLES
+from mis_lib.commands.report_existing import needs_no_judge, read_existing
+from mis_lib.commands.report_settings import ReportSettings, check
+from mis_lib.configs import TableFormat
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge import rule
-from mis_lib.metrics import GROUPINGS, SEEN, Row, table
+from mis_lib.metrics import Row, table
 from mis_lib.schema import Response, Sample, Verdict
 from mis_lib.store.runs import Run
 
 NAMING_TOKENS = 48
-
-
-class ReportSettings(GenerateSettings):
-    """What is evaluated and where it is kept; every field has a default that needs nothing but this package."""
-
-    by: str = "split"
-    generation: GenerationSettings = GenerationSettings()
-    name: str = "report"
-    naming: bool = False
-    styles: tuple[str, ...] = STYLES
-    questions: Path | None = None
-    """Text file, a question a line: every pair is asked one of these instead of its own, but for those whose harm lies in theirs."""
-    existing: tuple[Path, ...] = ()
-    """Run folders to be read as they are; nothing is generated."""
-    judges: tuple[str, ...] = ()
-    """Whose verdicts of existing runs [default: of all judges that have read them]."""
-    majority: bool = False
-    """Whether existing runs are draws of the same thing, of which the majority decides item by item (SIUO asks for three)."""
-    effectiveness: Path | None = None
-    """SIUO: JSON Lines file of its second judgement, a line for each response (sample_id, variant, said)."""
-    paired: tuple[str, ...] = ()
-    """Two sides, VARIANT or RUN:VARIANT, to be compared item by item."""
-    published: bool = False
-    """Whether to show the published reference too."""
-    regression: Path | None = None
-    """Regression set (``mis annotations delta`` writes it) [default: regression.jsonl beside the data of the run]."""
-    out: Path | None = None
-    """Folder into which every sheet is written in every form."""
 
 
 class Evaluation(NamedTuple):
@@ -127,14 +98,7 @@ def existing_report(settings: ReportSettings) -> Report:
         DataError: a folder is no run.
         SettingsError: no run has verdicts of a judge asked for, or one has none at all and is no multiple choice; or a run is named twice.
     """
-    folders = [open_folder(folder).folder.resolve() for folder in settings.existing]
-    if again := [folder for at, folder in enumerate(folders) if folder in folders[:at]]:
-        raise SettingsError(f"--existing: expected each run once, found {again[0]} twice; name it once")
-    runs = told_apart([one for folder in settings.existing for one in _read(folder, settings)])
-    if settings.majority:
-        judges = dict.fromkeys(run.judge for run in runs)
-        runs = [majority([run for run in runs if run.judge == judge]) for judge in judges]
-    return _assemble(runs, settings)
+    return _assemble(read_existing(settings), settings)
 
 
 def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
@@ -168,8 +132,14 @@ def _published(runs: Sequence[Evaluated]) -> Sheet:
 
 def _regression(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
     """The regression set that was named, or that lies beside the data of a run."""
-    if settings.regression is not None:
-        return read_regression(settings.regression)
+    entries = read_regression(settings.regression) if settings.regression is not None else _beside(runs, settings)
+    if settings.limit is None and "splits" not in settings.model_fields_set:
+        return entries
+    asked = {sample.id for run in runs for sample in run.samples}
+    return [entry for entry in entries if entry.sample_id in asked]
+
+
+def _beside(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
     places = {data_folder(run.run, settings.data): run.name for run in runs}
     for place, name in places.items():
         if not place.exists():
@@ -193,31 +163,9 @@ def _paired(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Sheet]:
     return found
 
 
-def _read(folder: Path, settings: ReportSettings) -> list[Evaluated]:
-    """A run once for each judge; with ``settings.variants`` given, its other variants are left aside."""
-    run = open_folder(folder)
-    known = judges_of(run)
-    if missing := set(settings.judges) - set(known):
-        raise SettingsError(
-            f"--judges: {run.folder} has no verdicts of {min(missing)!r}; there: {', '.join(known) or 'none'}"
-        )
-    judges = [judge for judge in known if not settings.judges or judge in settings.judges]
-    found = [read_run(run.folder, judge, settings.data) for judge in judges] or [
-        read_run(run.folder, None, settings.data)
-    ]
-    if "variants" in settings.model_fields_set:
-        all_known("--variants", settings.variants, found[0].variants)
-        found = [one.only(settings.variants) for one in found]
-    if not judges and not any(map(_needs_no_judge, found[0].samples)):
-        raise SettingsError(
-            f"{run.folder}: expected verdicts, found none; judge it first: mis judge --run {run.folder}"
-        )
-    return found
-
-
 def _rows_of(run: Evaluated, by: str) -> list[Row]:
     """The rates of one run under one judge; samples that are scored by exact match have none."""
-    samples = [sample for sample in run.samples if not _needs_no_judge(sample)]
+    samples = [sample for sample in run.samples if not needs_no_judge(sample)]
     if not samples or not run.judge:
         return []
     rows = table(run.verdicts, samples, run.responses, by=by, total=by != "split")
@@ -227,11 +175,6 @@ def _rows_of(run: Evaluated, by: str) -> list[Row]:
 def _told(row: Row, run: Evaluated) -> Row:
     """The row with the run and judge that it is about."""
     return row.model_copy(update={"tag": run.run.config.tag, "run": run.name, "judge": run.judge})
-
-
-def _needs_no_judge(sample: Sample) -> bool:
-    benchmark = OFFICIAL.get(source_of(sample))
-    return benchmark is not None and benchmark.judge == EXACT
 
 
 def evaluate(settings: ReportSettings) -> Evaluation:
@@ -277,21 +220,3 @@ def report_rows(evaluation: Evaluation, settings: ReportSettings) -> list[Row]:
     )
     groups = list(dict.fromkeys(row.group for row in rows))
     return sorted(rows, key=lambda row: (groups.index(row.group), settings.variants.index(row.variant)))
-
-
-def check(settings: ReportSettings) -> None:
-    """Refuse what cannot be done before anything is built or loaded."""
-    if settings.paired and len(settings.paired) != 2:
-        raise SettingsError(f"--paired: expected two sides, BEFORE AFTER, found {len(settings.paired)}")
-    if settings.questions is not None and (settings.existing or settings.naming):
-        raise SettingsError(
-            "--questions: expected pairs to be asked anew; leave out --existing and --naming, or the questions"
-        )
-    if not settings.existing:
-        all_known("--variants", settings.variants, known_variants(settings))
-    all_known("--styles", settings.styles, STYLES)
-    all_known("--by", [settings.by], [*GROUPINGS, SEEN])
-    if settings.by == SEEN and settings.paired:
-        raise SettingsError(
-            f"--by {SEEN}: expected no --paired, since each side names other things; compare by {', '.join(GROUPINGS)}, or leave out --paired"
-        )
