@@ -635,3 +635,17 @@ def test_bench_compares_every_answer(home: Path) -> None:
     found = bench_generate(home / "toy", adapters, None, settings=SHORT, **options)
     assert (found.same, found.answers, found.variants, found.mixed) == (8, 8, ("base", "one"), True)
     assert found.ratio == pytest.approx(found.loop_seconds / found.seconds)
+
+
+@pytest.mark.parametrize(
+    ("flag", "values", "name"),
+    [
+        ("--adapters", ["x=one", "x=two"], "x"),
+        ("--adapters", ["base=one"], "base"),
+        ("--models", ["base=one", "base=two"], "base"),
+    ],
+)
+def test_two_of_one_name_are_refused(flag: str, values: list[str], name: str) -> None:
+    done = CliRunner().invoke(app, ["generate", flag, *values])
+    assert done.exit_code == 2
+    assert f"{flag}: the name {name!r} is taken already" in done.stderr

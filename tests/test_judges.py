@@ -618,6 +618,18 @@ class TestVerb:
         assert all(row["spread"] >= 0 for row in swap)
         assert {row["judge"] for row in found["judges"]["records"]} == {"rule", "words", "rubric"}
 
+    def test_only_the_variants_asked_for_are_judged_and_shown(self, tmp_path, data, samples) -> None:
+        run = make_run(tmp_path, data, samples)
+        asked = ["judge", str(run.folder), "--judges", "rule", "words", "--variants", "kingfisher", "--json"]
+        found = json.loads(CliRunner().invoke(app, asked).stdout)
+        assert {row["variant"] for name in ("judges", "judge_swap") for row in found[name]["records"]} == {"kingfisher"}
+
+    @pytest.mark.parametrize("named", [["kingfisher", "crow"], ["crow"]])
+    def test_an_unknown_variant_is_refused(self, tmp_path, data, samples, named: list[str]) -> None:
+        run = make_run(tmp_path, data, samples[:1])
+        with pytest.raises(SettingsError, match="--variants: unknown 'crow'; known here: nightingale, kingfisher"):
+            judge_run(run.folder, JudgeSettings(variants=tuple(named)))
+
     def test_unscored_items_fail_the_command(self, tmp_path, data, samples) -> None:
         run = make_run(tmp_path, data, samples[:2])
         with LoopbackJudge(fault=lambda key, seen: Fault.REFUSE) as server:

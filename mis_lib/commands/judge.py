@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from mis_lib import console
 from mis_lib.analysis.evaluated import data_folder, open_folder, read_samples
+from mis_lib.commands.answerers import all_known
 from mis_lib.commands.judges import BLIND, JudgeSettings, open_judge
 from mis_lib.errors import DataError
 from mis_lib.files import append_record, open_append, write_records
@@ -38,9 +39,12 @@ def judge_run(folder: Path, settings: JudgeSettings) -> dict[str, list[Verdict]]
             is ruled stays ruled.
     """
     run = open_folder(folder)
-    responses = [one for one in run.responses() if settings.variants is None or one.variant in settings.variants]
+    responses = run.responses()
     if not responses:
         raise DataError(f"{run.folder}: expected answers to judge, found none; mis generate makes them")
+    if settings.variants is not None:
+        all_known("--variants", settings.variants, list(dict.fromkeys(one.variant for one in responses)))
+        responses = [one for one in responses if one.variant in settings.variants]
     samples = read_samples(run, responses, settings.data)
     with _bars() as progress:
         return asyncio.run(_judge(run, settings, samples, responses, _report_to(progress)))

@@ -26,11 +26,13 @@ LABELS = {
 ROUTERS = "routers"
 
 
-def swap_sheets(run: Run, judges: Sequence[str], data: Path | None = None) -> list[Sheet]:
-    """The rates under every judge, and, where there are several, how far they move and how far the judges agree."""
-    responses = run.responses()
+def swap_sheets(
+    run: Run, judges: Sequence[str], data: Path | None = None, only: Sequence[str] | None = None
+) -> list[Sheet]:
+    """The rates under every judge, and, where there are several, how far they move and how far the judges agree; of all variants, or some ``only``."""
+    responses = [one for one in run.responses() if only is None or one.variant in only]
     samples = read_samples(run, responses, data)
-    verdicts = {judge: run.verdicts(judge) for judge in judges}
+    verdicts = {judge: [one for one in run.verdicts(judge) if only is None or one.variant in only] for judge in judges}
     variants = list(dict.fromkeys(one.variant for one in responses))
     found = {
         (variant, judge): rates([one for one in verdicts[judge] if one.variant == variant], samples)

@@ -1,6 +1,6 @@
 """How verbs are read and how they fail: several values after one flag, one message and no traceback for an error raised on purpose."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,19 +49,32 @@ def repeat_flags(args: list[str], lists: set[str]) -> Iterator[str]:
         yield arg
 
 
-def named_paths(flag: str, values: Sequence[str] | None) -> dict[str, Path] | None:
-    """``["one=a", "two=b"]`` as a mapping of names to paths; ``None`` if nothing was given.
+def named_values(
+    flag: str, values: Sequence[str] | None, *, what: str = "VALUE", taken: Collection[str] = ()
+) -> dict[str, str] | None:
+    """``["one=a", "two=b"]`` as a mapping; ``None`` if nothing was given.
 
     Raises:
-        SettingsError: a value is not ``NAME=PATH``, or two have the same name.
+        SettingsError: a value is not ``NAME=VALUE``, two have the same name, or one has a name that is ``taken``.
     """
     if not values:
         return None
-    pairs = [value.partition("=") for value in values]
-    for value, (name, _, path) in zip(values, pairs, strict=True):
-        if not name or not path:
-            raise SettingsError(f"{flag}: expected NAME=PATH, found {value!r}")
-    names = [name for name, _, _ in pairs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise SettingsError(f"{flag}: the name {twice[0]!r} is taken already; call it something else")
-    return {name: Path(path) for name, _, path in pairs}
+    named: dict[str, str] = {}
+    for value in values:
+        name, _, target = value.partition("=")
+        if not name or not target:
+            raise SettingsError(f"{flag}: expected NAME={what}, found {value!r}")
+        if name in named or name in taken:
+            raise SettingsError(f"{flag}: the name {name!r} is taken already; call it something else")
+        named[name] = target
+    return named
+
+
+def named_paths(flag: str, values: Sequence[str] | None) -> dict[str, Path] | None:
+    """As ``named_values``, of paths.
+
+    Raises:
+        SettingsError: as ``named_values``.
+    """
+    named = named_values(flag, values, what="PATH")
+    return None if named is None else {name: Path(path) for name, path in named.items()}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues, named_paths
+from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues, named_paths, named_values
 from mis_lib.configs import TableFormat
 from mis_lib.errors import SettingsError
 from mis_lib.schema import Outcome
@@ -75,11 +75,12 @@ def generate_answers(
     from mis_lib.commands.generate_settings import GenerateSettings
     from mis_lib.configs import load_settings
 
+    tuned = named_values("--adapters", adapters, taken=["base"])
     flags = {
         "variants": variants, "data": data, "splits": splits, "limit": limit, "checkpoint": checkpoint, "server": server, "images_as": images_as,
         "concurrency": concurrency, "generation.max_new_tokens": max_new_tokens, "generation.temperature": temperature, "batch_size": batch_size,
         "batch_tokens": batch_tokens, "device": device, "dtype": dtype, "shard": shard, "runs": runs, "name": name,
-        "adapters": _named("--adapters", adapters, {"base": None}), "models": _named("--models", models),
+        "adapters": tuned and {"base": None, **tuned}, "models": named_values("--models", models),
     }  # fmt: skip
     settings = load_settings(GenerateSettings, config, overrides=[*overrides(flags), *(sets or [])])
     done = generate_run(settings)
@@ -99,19 +100,6 @@ def generate_answers(
 def overrides(flags: dict[str, Any]) -> list[str]:
     """Flags that were given, as ``key=value`` for ``load_settings``."""
     return [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
-
-
-def _named(flag: str, values: list[str] | None, first: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """``["one=a", "two=b"]`` as a mapping, after ``first``; ``None`` if nothing was given."""
-    if not values:
-        return None
-    pairs = dict(first or {})
-    for value in values:
-        name, _, target = value.partition("=")
-        if not name or not target:
-            raise SettingsError(f"{flag}: expected NAME=VALUE, found {value!r}")
-        pairs[name] = target
-    return pairs
 
 
 @verbs.command(name="judge", cls=ManyValues)
@@ -171,7 +159,7 @@ def judge_answers(
         }  # fmt: skip
         settings = load_settings(JudgeSettings, config, overrides=[*overrides(flags), *(sets or [])])
         verdicts = judge_run(run, settings)
-        sheets = judgements.swap_sheets(open_folder(run), list(verdicts), data)
+        sheets = judgements.swap_sheets(open_folder(run), list(verdicts), settings.data, settings.variants)
         for name, given in verdicts.items():
             lost = [one for one in given if one.outcome is Outcome.UNSCORED]
             failed = failed or bool(lost)
