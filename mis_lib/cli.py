@@ -1,6 +1,6 @@
 """``mis VERB``: every job of the workbench from a shell; the verbs are in ``mis_lib.verbs``.
 
-Exit status: 0 done, 1 done with failed items, 2 a mistake in what was asked for.
+Exit status: 0 done, 1 done with failed items, 2 a mistake in what was asked for, or a place that cannot be read or written.
 """
 
 import os
@@ -35,6 +35,7 @@ def show_version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the code an error came up.")] = False,
 ) -> None:
     """Flags before the verb."""
     # What is being done is said by the verbs; the libraries' own bars and advice would only be mixed in.

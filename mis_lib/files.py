@@ -4,11 +4,13 @@ A torn last line (a killed writer) is ignored by the reader; any other bad line 
 Images are checked from their header before a pixel is decoded, because a header may promise 30,000 x 30,000 pixels.
 """
 
+import errno
 import hashlib
 import io
 import json
 import os
 import struct
+import tempfile
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -80,8 +82,12 @@ def open_append(path: Path) -> IO[str]:
 
 def append_record(stream: IO[str], record: Record) -> None:
     """Append one record as one line and flush it, so that a kill loses at most the line being written."""
-    stream.write(record.model_dump_json() + "\n")
-    stream.flush()
+    try:
+        stream.write(record.model_dump_json() + "\n")
+        stream.flush()
+    except OSError as error:
+        error.filename = stream.name  # which the system does not say of a full disk
+        raise
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
@@ -103,9 +109,24 @@ def write_atomic(path: Path, content: bytes, *, sync: bool = True) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
         draft.replace(path)
-    except BaseException:
+    except BaseException as error:
         draft.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename2 is None:  # it names the draft, or on a full disk no file
+            error.filename = str(path)
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Find out before hours of work whether a file can be written there; its folder is made.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def spreadsheet_safe(value: Any) -> Any:

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from fakes import mini_data
+from full_disk import files_of_at_most
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mis_lib.cli import app
 from mis_lib.commands.parsing import repeat_flags
+from mis_lib.errors import MisError
+from mis_lib.files import append_record
+from mis_lib.schema import Sample
 
 VERBS = ("doctor", "build", "construct", "check", "compare", "report", "ablate", "app")
 
@@ -171,6 +176,79 @@ def assert_mistake(result: Result, message: str) -> None:
     assert last.startswith("Error: ")
     assert message in last
     assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a file, a folder and a picture."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").touch()
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["annotations", "export", "--output", "afile/x.jsonl"],
+            "afile: expected a place that can be read and written",
+        ),
+        (["annotations", "export", "--output", "folder"], "folder: expected a place"),
+        (["annotations", "agreement", "--runs", "afile"], "afile: expected a place"),
+        (["construct", "--source", "stages", "--out", "afile/x"], "afile/x/stages: expected a place"),
+        (["notebooks", "--execute", "--only", "1", "--out", "afile"], "found: a file where a folder should be"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_place_that_cannot_be_written_is_one_message(place: Path, args: list[str], message: str) -> None:
+    result = mis(*args)
+    assert_mistake(result, message)
+    assert sorted(path.name for path in place.iterdir() if path.is_file()) == ["afile"]
+
+
+@pytest.mark.parametrize("out", ["afile/x.json", "folder"])
+def test_parity_and_merge_look_at_the_place_first(place: Path, tiny: Tiny, out: str) -> None:
+    model = ["--checkpoint", str(tiny.checkpoint)]
+    result = mis("parity", *model, "--adapters", f"one={tiny.adapter}", "--out", out)
+    assert_mistake(result, "expected a place that can be read and written")
+    assert len(result.stderr.splitlines()) == 1  # nothing was begun
+    merged = mis("merge", str(tiny.adapter), out, *model)
+    assert merged.exit_code == 2 and len(merged.stderr.splitlines()) == 1
+
+
+def test_a_full_disk_is_one_message_that_names_the_file(place: Path) -> None:
+    mini_data(place / "data")
+    with files_of_at_most(100):
+        result = mis("check", "data", "--html", "page.html")
+    assert_mistake(result, "page.html: expected a place that can be read and written, found: File too large")
+    assert not list(place.glob("*page.html*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_file_that_fills_the_disk_is_named_though_closing_it_fails_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object, **__: object) -> None:
+        with Path("/dev/full").open("w") as stream:
+            append_record(stream, Sample(id="a", question="?", images=["a.png"]))
+
+    monkeypatch.setattr("mis_lib.commands.annotations.export", fill)
+    result = mis("annotations", "export", "--output", "x")
+    assert_mistake(result, "/dev/full: expected a place that can be read and written, found: No space left on device")
+
+
+def test_a_traceback_is_shown_where_one_is_asked_for(place: Path) -> None:
+    result = mis("--traceback", "annotations", "export", "--output", "folder")
+    assert isinstance(result.exception, IsADirectoryError)
+    assert isinstance(mis("--traceback", "build", "--forse").exception, MisError)
+
+
+@pytest.mark.parametrize("error", [OSError("a library's own"), ConnectionRefusedError(111, "Connection refused")])
+def test_what_is_about_no_file_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mis_lib.commands.annotations.export", fail)
+    assert mis("annotations", "export", "--output", "x").exception is error
 
 
 def test_an_unknown_flag_is_refused() -> None:

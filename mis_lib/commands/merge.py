@@ -6,6 +6,7 @@ from pathlib import Path
 from mis_lib import console
 from mis_lib.commands.answerers import local_checkpoint
 from mis_lib.errors import ModelError, SettingsError
+from mis_lib.files import check_writable
 
 RECORD = "merged.json"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -25,6 +26,7 @@ def merge_adapter(
         dtype: of the weights; the checkpoint's own if not given.
 
     Raises:
+        OSError: nothing can be written there.
         SettingsError: the place is taken, or the type is unknown.
         ModelError: checkpoint or adapter cannot be loaded, or the result cannot be saved.
     """
@@ -37,6 +39,7 @@ def merge_adapter(
         raise SettingsError(f"{out}: expected a place for a new folder, found something there; choose another one")
     if dtype is not None and dtype not in DTYPES:
         raise SettingsError(f"--dtype: expected one of {', '.join(DTYPES)}, found {dtype!r}")
+    check_writable(out)
     folder = adapter_folder(adapter)
     base = local_checkpoint(checkpoint or base_of(folder))
     console.say(f"Adding {folder} to {base}")

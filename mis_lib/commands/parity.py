@@ -18,7 +18,7 @@ from mis_lib.analysis.parity import TOLERANCE, Check, Finding, Status, first_dif
 from mis_lib.commands.parity_proof import LOCAL as LOCAL
 from mis_lib.commands.parity_proof import Form, ParitySettings, Proof
 from mis_lib.errors import SettingsError
-from mis_lib.files import load_image, write_atomic
+from mis_lib.files import check_writable, load_image, write_atomic
 from mis_lib.schema import Record, Sample
 
 if TYPE_CHECKING:
@@ -53,8 +53,11 @@ def parity(settings: ParitySettings) -> Report:
 
     Raises:
         MisError: a setting, file, model or server cannot be used; the message says which and why.
+        OSError: ``out`` cannot be written.
     """
     known = _variants(settings)
+    if settings.out is not None:
+        check_writable(settings.out)
     questions = _questions(settings)
     from mis_lib.models.mini import ensure_mini
 

@@ -1,8 +1,9 @@
-"""How verbs are read and how they fail: several values after one flag, one message and no traceback for an error raised on purpose."""
+"""How verbs are read and how they fail: several values after one flag, one message and no traceback for a mistake."""
 
+import errno
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -11,20 +12,24 @@ from typer.core import TyperCommand, TyperGroup
 from mis_lib.errors import MisError, SettingsError
 
 FAILED_ITEMS, MISTAKE = 1, 2  # exit statuses
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 class Verbs(TyperGroup):
-    """The group of all verbs: an error raised on purpose is one message and exit status 2, never a traceback."""
+    """The group of all verbs: an error raised on purpose, or by the system, is one message and exit status 2, and a traceback only with ``--traceback``."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb that was asked for."""
         try:
             return super().invoke(ctx)
         except MisError as error:
-            Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
-            raise typer.Exit(MISTAKE) from error
+            _end(ctx, error, str(error))
+        except OSError as error:
+            if (place := _place(error)) is None:  # a pipe without a reader, a connection, a library's own
+                raise
+            _end(ctx, error, _refused(place, error))
 
 
 class ManyValues(TyperCommand):
@@ -34,6 +39,31 @@ class ManyValues(TyperCommand):
         """Repeat each list flag before each of its values, which is the form that the parser knows."""
         lists = {flag for parameter in self.params if getattr(parameter, "multiple", False) for flag in parameter.opts}
         return super().parse_args(ctx, list(repeat_flags(args, lists)))
+
+
+def _end(ctx: Any, error: Exception, message: str) -> NoReturn:
+    if ctx.find_root().params.get("traceback"):
+        raise error
+    Console(stderr=True, soft_wrap=True).print(f"Error: {message}", style="red", markup=False, highlight=False)
+    raise typer.Exit(MISTAKE) from error
+
+
+def _place(error: OSError) -> str | None:
+    """The file or folder that the system refused; None if it refused something else."""
+    place = error.filename2 or error.filename
+    if place is None and error.errno in NO_ROOM:
+        # closing a file on a full disk fails anew, and no longer knows its name
+        before = error.__context__
+        return _place(before) if isinstance(before, OSError) else "the disk"
+    return None if place is None else str(place)
+
+
+def _refused(place: str, error: OSError) -> str:
+    found = "a file where a folder should be" if isinstance(error, FileExistsError) else error.strerror
+    return (
+        f"{place}: expected a place that can be read and written, found: {found}; "
+        "check the path, its rights and the room there (mis --traceback VERB shows where it was needed)"
+    )
 
 
 def repeat_flags(args: list[str], lists: set[str]) -> Iterator[str]:
