@@ -1,18 +1,23 @@
 """The command line: what it prints for people and programs, and how it fails."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import typer
 from fakes import mini_data
 from full_disk import files_of_at_most
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+import mis_lib
 from mis_lib.cli import app
 from mis_lib.commands.parsing import repeat_flags
 from mis_lib.errors import MisError
@@ -249,6 +254,44 @@ def test_what_is_about_no_file_is_not_taken_for_one(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("mis_lib.commands.annotations.export", fail)
     assert mis("annotations", "export", "--output", "x").exception is error
+
+
+# ---------------------------------------------------------------- what is said about flags
+
+OTHERS = {"--help", "--train_help", "--to", "--dataset"}  # of every verb, of its stages, of nbconvert, of ms-swift
+
+
+def flags_of_verbs() -> dict[str, set[str]]:
+    def walk(command: Any, name: str = "") -> Iterator[tuple[str, set[str]]]:
+        yield name, {flag for parameter in command.params for flag in parameter.opts}
+        for verb, inside in getattr(command, "commands", {}).items():
+            yield from walk(inside, f"{name} {verb}".strip())
+
+    return dict(walk(typer.main.get_command(app)))
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """All messages and docstrings of the library, with where they stand; words alone are arguments, and the stages of a build have their own flags."""
+    files = Path(mis_lib.__file__).parent.rglob("*.py")
+    for file in sorted(file for file in files if file.parent.name != "miniature"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+                yield f"{file.name}, line {node.lineno}", node.value
+
+
+def test_flags_that_are_named_exist() -> None:
+    verbs = flags_of_verbs()
+    known = OTHERS.union(*verbs.values())
+    flag = r"(?<![\w-])--[a-z][a-z_]*(?![\w-])"  # those of other programs mostly have a hyphen
+    wrong = []
+    for place, text in texts():
+        wrong += [f"{place}: {found}" for found in re.findall(flag, text) if found not in known]
+        for command in re.finditer(r"\bmis ((?:[a-z]+ )+)([^`;()]*)", text):
+            words = command[1].split()
+            verb = next((name for size in (2, 1) if (name := " ".join(words[:size])) in verbs), None)
+            unknown = [found for found in re.findall(flag, command[2]) if verb and found not in verbs[verb] | OTHERS]
+            wrong += [f"{place}: mis {verb} {found}" for found in unknown]
+    assert wrong == []
 
 
 def test_an_unknown_flag_is_refused() -> None:

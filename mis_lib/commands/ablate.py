@@ -65,7 +65,7 @@ def ablate(settings: AblateSettings) -> Ablation:
         MisError: a variant, split, file or model cannot be used; the message says which and why.
     """
     if not settings.states and not settings.swap:
-        raise SettingsError("--states: expected at least one, or --swap; found nothing to change")
+        raise SettingsError("--states: expected at least one, or --set swap=true; found nothing to change")
     samples, folder = read_samples(settings)
     probes, skipped = _probes(settings, samples, folder)
     run, _ = answer_all([probe.asked for probe in probes], folder, settings, settings.name)

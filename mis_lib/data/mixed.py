@@ -94,7 +94,7 @@ def write(recipe: Recipe, arms: Arms, out: Path) -> Path:
         DataError: ``out`` exists and is not empty, an image leaves its source's folder, or the disk is full.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: expected a new or empty folder, found other files; choose another --out")
+        raise DataError(f"{out}: expected a new or empty folder, found other files; choose another one")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".mixing-") as name:
         work = Path(name) / "mixture"

@@ -62,7 +62,9 @@ def find_source(
     found = [find_loader(loader)] if loader is not None else recognise(path)
     if len(found) > 1:
         names = ", ".join(one.name for one in found)
-        raise DataError(f"{path}: expected one data set, found several ({names}); name one with --loader")
+        raise DataError(
+            f"{path}: expected one data set, found several ({names}); keep each in a folder of its own, or name one (--loader)"
+        )
     if found:
         if images is not None:
             raise DataError(f"{path}: {found[0].title} names its images itself; leave --image_folder out")

@@ -2,7 +2,7 @@
 
 ``OUT/review.csv`` is written by every run, one row for every item that rules and judge let through, with the decisions that are in it already.
 Write ``keep`` or ``drop`` into the column ``decision``, a reason into ``note``, and run again. JSON Lines with the same fields is read as well
-(``--decisions FILE``); it wins over the table.
+(``--set decisions=FILE``); it wins over the table.
 
 Ids are places in a list, and another seed or image maker puts another item there. So a decision is about what its row showed, texts and pixels, of
 which ``content`` is the hash: it holds for nothing else, and where nothing is like that now it stays at the end of the table.

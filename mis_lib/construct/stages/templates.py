@@ -1,4 +1,4 @@
-"""The prompts: one Markdown file a task, in ``mis_lib/construct/prompts``, which people can copy and edit (``--prompts FOLDER``).
+"""The prompts: one Markdown file a task, in ``mis_lib/construct/prompts``, which people can copy and edit (``--set prompts=FOLDER``).
 
 A file has two parts, ``# System`` and ``# User``. ``$name`` stands for a fact about the record, ``$input`` for the record as JSON; the form of the answer
 is added behind. A folder of one's own needs only the files that differ. The hash of a file is in the lineage of every record, and an
