@@ -210,6 +210,7 @@ def test_a_place_that_cannot_be_written_is_one_message(place: Path, args: list[s
     result = mis(*args)
     assert_mistake(result, message)
     assert sorted(path.name for path in place.iterdir() if path.is_file()) == ["afile"]
+    assert "cell 1 of" not in result.stderr  # of a notebook: the place is looked at before minutes of work
 
 
 @pytest.mark.parametrize("out", ["afile/x.json", "folder"])

@@ -24,7 +24,7 @@ from rich.table import Table
 import mis_lib
 from mis_lib.commands.notebook_pages import OfflineHTMLExporter
 from mis_lib.errors import MisError, SettingsError
-from mis_lib.files import write_atomic
+from mis_lib.files import check_writable, write_atomic
 from mis_lib.schema import Record
 
 PARAMETERS, INJECTED = "parameters", "injected-parameters"
@@ -133,6 +133,8 @@ def execute(
     notebook: Notebook, out: Path, parameters: Mapping[str, Any], *, theme: str = "light", progress: Progress = print
 ) -> Executed:
     """Execute one notebook in a kernel of its own, whose working folder is the notebook's."""
+    copy, page = out / f"{notebook.name}.ipynb", out / f"{notebook.name}.html"
+    check_writable(copy)
     content = _with_parameters(nbformat.read(notebook.path, as_version=4), parameters)
     begun, error = time.perf_counter(), ""
     client = NotebookClient(
@@ -143,7 +145,6 @@ def execute(
         client.execute(env=os.environ | QUIET)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as stop:
         error = _told(content, stop)
-    copy, page = out / f"{notebook.name}.ipynb", out / f"{notebook.name}.html"
     write_atomic(copy, nbformat.writes(content).encode())
     write_atomic(page, as_page(content, notebook.title, theme=theme).encode())
     return Executed(name=notebook.name, notebook=copy, page=page, seconds=time.perf_counter() - begun, error=error)
