@@ -102,6 +102,9 @@ class Visitor:
     def column(self, variant: str) -> Locator:
         return self.page.locator(f'.mis-column[data-variant="{variant}"]')
 
+    def ticked(self) -> Locator:
+        return self.page.locator("#mis-variants label:has(input:checked)")
+
     def names(self) -> list[str]:
         return self.page.locator(".mis-tile figcaption").all_inner_texts()
 
@@ -286,6 +289,16 @@ def test_queue_shows_the_place_and_can_be_left_and_a_closed_tab_frees_it(slow_ur
     expect(third.column("mini").locator(".mis-part")).to_contain_text("word word", timeout=20_000)
     third.page.click("#mis-stop")
     expect(third.page.locator("#mis-status")).to_contain_text("Stopped after")
+
+
+def test_ticked_variants_stay_ticked(url: str, visit) -> None:
+    me = visit(url)
+    me.load("glass of milk + laptop")
+    for name in ("mirage", "refusal"):
+        me.page.locator("#mis-variants label", has_text=name).click()
+    me.compare()
+    me.page.wait_for_timeout(1500)  # a second after Compare was pressed the page looks at the model again
+    expect(me.ticked()).to_have_text(["mini", "refusal"])
 
 
 def test_errors_stay_until_dismissed_or_put_right(url: str, visit, tmp_path: Path) -> None:

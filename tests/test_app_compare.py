@@ -1,4 +1,4 @@
-"""The Compare tab's actions, without Gradio: prompts, examples, answers, verdicts, stop, and every bad input."""
+"""The Compare tab's actions (prompts, examples, answers, verdicts, stop, every bad input), and what its bindings add to them."""
 
 import json
 import threading
@@ -14,6 +14,7 @@ from workbench import compare
 from workbench.catalogue import Catalogue
 from workbench.compare import View
 from workbench.engine_host import Background, Host, Phase, load_engine, make_host
+from workbench.handlers_compare import CompareHandlers
 from workbench.state import Comparison, Prompt
 
 SETTINGS = {"max_new_tokens": 256, "temperature": 0, "seed": 0}
@@ -380,3 +381,18 @@ def test_the_download_holds_everything_needed_to_repeat_it(host: Host) -> None:
     assert all(len(image["sha256"]) == 64 for image in record["images"])
     with pytest.raises(DataError, match="press Compare first"):
         compare.export(None)
+
+
+# What the bindings add
+
+
+@pytest.fixture
+def handlers(host: Host) -> CompareHandlers:
+    return CompareHandlers(host)
+
+
+def test_a_look_at_the_model_keeps_what_is_ticked(handlers: CompareHandlers) -> None:
+    assert "value" not in handlers.refresh_model(["refusal", "mini"])[1]
+    assert handlers.refresh_model(["refusal", "gone"])[1]["value"] == ["refusal"]
+    assert handlers.refresh_model(["gone"])[1]["value"] == BOTH
+    assert not handlers.watch_again().active  # it is there: nothing more to look for

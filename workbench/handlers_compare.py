@@ -37,13 +37,13 @@ class CompareHandlers:
 
     # While model and examples are being made
 
-    def refresh_model(self) -> Updates:
+    def refresh_model(self, ticked: list[str]) -> Updates:
         """Header, variants, error bar, and whether to look again in a second."""
         status = self.host.model.status
         failed = [f"the model could not be loaded: {status.message}", RETRY]
         return (
             render.header(status, self.host.checkpoint),
-            self.variant_choices() if status.phase is Phase.READY else gr.skip(),
+            self.variant_choices(ticked) if status.phase is Phase.READY else gr.skip(),
             render.error_bar(failed) if status.phase is Phase.FAILED else gr.skip(),
             gr.Timer(active=status.phase in (Phase.WAITING, Phase.WORKING)),
         )
@@ -56,14 +56,17 @@ class CompareHandlers:
         splits = gr.Dropdown(choices=split_choices(catalogue.splits)) if catalogue else gr.skip()
         return categories, splits, gr.Timer(active=waiting)
 
-    def variant_choices(self) -> gr.CheckboxGroup:
-        """The loaded model's variants, the usual two ticked."""
+    def variant_choices(self, ticked: list[str]) -> dict[str, Any]:
+        """The loaded model's variants; what is ticked stays so where it exists, else the usual two are."""
         names = list(self.host.known_variants)
-        return gr.CheckboxGroup(choices=names, value=preselected(names))
+        kept = [name for name in ticked if name in names]
+        if kept and kept == ticked:
+            return gr.update(choices=names)  # no value: a tick set meanwhile must not be taken back
+        return gr.update(choices=names, value=kept or preselected(names))
 
     def watch_again(self) -> gr.Timer:
         """Follow a new try to load the model."""
-        return gr.Timer(active=True)
+        return gr.Timer(active=self.host.model.status.phase is not Phase.READY)
 
     # Examples
 

@@ -192,25 +192,25 @@ def _bind_loading(
     """Look once a second until model and examples are there; Compare looks again, since it may start a new try."""
     model_timer, data_timer = gr.Timer(1.0), gr.Timer(1.0)
     filters = [examples.category, examples.split, examples.words]
-    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     gr.on(
         [page.load, model_timer.tick],
         handlers.refresh_model,
+        inputs=asked.variants,
         outputs=[header, asked.variants, actions.errors, model_timer],
-        **quiet,
+        **QUIET,
     )
     gr.on(
         [page.load, data_timer.tick],
         handlers.refresh_examples,
         outputs=[examples.category, examples.split, data_timer],
-        **quiet,
+        **QUIET,
     ).then(  # with the filters as they are by then: whoever types fast must not see the full list come back
         handlers.list_examples,
         inputs=filters,
         outputs=examples.cards,
-        **quiet,
+        **QUIET,
     )
-    gr.on(actions.start.click, handlers.watch_again, outputs=[model_timer], **quiet)
+    gr.on(actions.start.click, handlers.watch_again, outputs=[model_timer], **QUIET)
 
 
 def _bind_prompt(
