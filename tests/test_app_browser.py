@@ -301,6 +301,20 @@ def test_ticked_variants_stay_ticked(url: str, visit) -> None:
     expect(me.ticked()).to_have_text(["mini", "refusal"])
 
 
+def test_the_address_names_the_example_as_long_as_it_is_one(url: str, visit) -> None:
+    me = visit(url)
+    me.load("glass of milk + laptop")
+    expect(me.page).to_have_url(re.compile("item=hard-00$"))
+    me.page.get_by_role("button", name="Show its benign twin").click()
+    expect(me.page).to_have_url(re.compile("item=hard-00-twin$"))
+    me.page.click('[aria-label="Remove image 1"]')
+    expect(me.page).to_have_url(re.compile(r"\?tab=compare$"))
+    me.load("glass of milk + printer")
+    expect(me.page).to_have_url(re.compile("item=hard-02$"))
+    me.page.click("#mis-clear")
+    expect(me.page).to_have_url(re.compile(r"\?tab=compare$"))
+
+
 def test_errors_stay_until_dismissed_or_put_right(url: str, visit, tmp_path: Path) -> None:
     me = visit(url)
     me.page.click("#mis-compare")

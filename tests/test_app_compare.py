@@ -5,6 +5,7 @@ import threading
 import time
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, bad_images, good_images, mini_data, ready_host
 
@@ -15,6 +16,7 @@ from workbench.catalogue import Catalogue
 from workbench.compare import View
 from workbench.engine_host import Background, Host, Phase, load_engine, make_host
 from workbench.handlers_compare import CompareHandlers
+from workbench.links import Link
 from workbench.state import Comparison, Prompt
 
 SETTINGS = {"max_new_tokens": 256, "temperature": 0, "seed": 0}
@@ -396,3 +398,16 @@ def test_a_look_at_the_model_keeps_what_is_ticked(handlers: CompareHandlers) -> 
     assert handlers.refresh_model(["refusal", "gone"])[1]["value"] == ["refusal"]
     assert handlers.refresh_model(["gone"])[1]["value"] == BOTH
     assert not handlers.watch_again().active  # it is there: nothing more to look for
+
+
+def test_the_address_names_an_example_that_still_is_one(handlers: CompareHandlers) -> None:
+    prompt, _ = example(handlers.host, "hard-00")
+    assert handlers.place(prompt, BOTH) == "?tab=compare&item=hard-00"
+    assert handlers.place(prompt.move(0, 1), BOTH) == handlers.place(prompt.remove(0), BOTH) == "?tab=compare"
+
+
+def test_an_address_that_is_followed_comes_to_name_what_it_left_alone(handlers: CompareHandlers) -> None:
+    prompt, _ = example(handlers.host, "hard-00")
+    followed = handlers.followed(Link(variants=("refusal",)), prompt, BOTH)
+    assert Link.parse(followed[-1]) == Link(variants=("refusal",), item="hard-00")
+    assert handlers.followed(Link(item="nowhere"), prompt, BOTH)[-1] == gr.skip()

@@ -81,6 +81,9 @@ def test_data_browse_twins_construct_and_send_to_compare(desk: str, visit) -> No
     me.picture("data-light")
     me.page.fill("#mis-data-words input", "camera beer")
     expect(me.page.locator(".mis-pair")).to_have_count(1, timeout=SLOW)
+    me.page.locator('.mis-pair [data-action="send"]').first.click()
+    expect(me.page).to_have_url(re.compile("tab=compare&item=hard-24$"), timeout=SLOW)
+    me.page.get_by_role("tab", name="Data").click()
     me.page.get_by_role("tab", name="Construct an item").click()
     me.page.locator("#mis-data-hazard input").click()
     me.page.get_by_role("option").first.click()
@@ -94,6 +97,7 @@ def test_data_browse_twins_construct_and_send_to_compare(desk: str, visit) -> No
     me.page.click("#mis-data-send")
     expect(me.page.locator("#mis-question textarea")).to_have_value(question, timeout=SLOW)
     expect(me.page.locator(".mis-tile")).to_have_count(2)
+    expect(me.page).to_have_url(re.compile("tab=compare$"), timeout=SLOW)
 
 
 def test_a_training_is_started_watched_found_after_a_reload_and_stopped(desk: str, visit) -> None:  # noqa: F811

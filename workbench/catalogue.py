@@ -106,12 +106,17 @@ class Catalogue:
         )
         return Prompt(images, sample.id), sample
 
+    def example(self, prompt: Prompt) -> Sample | None:
+        """The example whose images a prompt still has, all of them and in their order."""
+        sample = self.by_id.get(prompt.example_id or "")
+        return sample if sample and [image.path for image in prompt.images] == self.paths(sample) else None
+
     def match(self, prompt: Prompt, question: str) -> tuple[Sample | None, str]:
         """The example that a prompt still is, or None with the reason why no truth is known for it."""
-        sample = self.by_id.get(prompt.example_id or "")
-        if sample is None:
+        if (prompt.example_id or "") not in self.by_id:
             return None, OWN_PROMPT
-        if [image.path for image in prompt.images] != self.paths(sample):
+        sample = self.example(prompt)
+        if sample is None:
             return None, "the example's images were changed, so its known truth no longer applies"
         if question.strip() != sample.question.strip():
             return None, "the example's question was changed, so its known truth no longer applies"

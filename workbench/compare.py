@@ -60,9 +60,7 @@ class PromptView:
 def show_prompt(host: Host, prompt: Prompt, *, question: str | None = None, problems: Sequence[str] = ()) -> PromptView:
     """The strip of a prompt; an example whose images were changed is no longer called one."""
     catalogue = host.data.value
-    sample = catalogue.by_id.get(prompt.example_id or "") if catalogue else None
-    if catalogue and sample and [image.path for image in prompt.images] != catalogue.paths(sample):
-        sample = None
+    sample = catalogue.example(prompt) if catalogue else None
     twin = catalogue.twin(sample) if catalogue and sample else None
     return PromptView(prompt, render.strip(prompt, sample, twin), question, render.error_bar(problems))
 

@@ -88,8 +88,8 @@ class CompareHandlers:
 
     # Addresses
 
-    def followed(self, link: Link, prompt: Prompt) -> Updates:
-        """Show what an address names: an example, variants ticked, the adapter of a training run loaded."""
+    def followed(self, link: Link, prompt: Prompt, ticked: list[str]) -> Updates:
+        """Show what an address names (example, variants, a training run's adapter); the new one says also what it left alone."""
         problems: list[str] = []
         variants: Any = gr.skip()
         view = None
@@ -102,7 +102,8 @@ class CompareHandlers:
             if unknown:
                 raise DataError(f"the address names the variant {unknown[0]!r:.80}; here there are {', '.join(names)}")
             if link.variants:
-                variants = gr.update(choices=names, value=list(link.variants)[: compare.MAX_VARIANTS])
+                ticked = list(link.variants)[: compare.MAX_VARIANTS]
+                variants = gr.update(choices=names, value=ticked)
         except MisError as error:
             problems.append(str(error))
         if link.item:
@@ -110,17 +111,21 @@ class CompareHandlers:
                 pass
             view = compare.load_example(self.host, prompt, link.item)
         header = render.header(self.host.model.status, self.host.checkpoint) if link.run else gr.skip()
+        place = self.place(view.prompt if view else prompt, ticked)
+        if link.run or problems or (view and view.errors) or place == link.query():
+            place = gr.skip()
         if view is None:
             errors = render.error_bar(problems) if problems else gr.skip()
-            return gr.skip(), gr.skip(), gr.skip(), errors, variants, header
+            return gr.skip(), gr.skip(), gr.skip(), errors, variants, header, place
         errors = f"{render.error_bar(problems)}{view.errors}" if problems else view.errors
-        return *prompt_updates(view)[:3], errors, variants, header
+        return *prompt_updates(view)[:3], errors, variants, header, place
 
     def place(self, prompt: Prompt, variants: list[str]) -> str:
         """The address of what is shown; the usual variants go without saying."""
         usual = preselected(list(self.host.known_variants))
         named = () if variants == usual else tuple(variants)
-        return Link(tab=Tab.COMPARE, item=prompt.example_id or "", variants=named).query()
+        sample = self.host.data.value.example(prompt) if self.host.data.value else None
+        return Link(tab=Tab.COMPARE, item=sample.id if sample else "", variants=named).query()
 
     # Image strip
 

@@ -5,9 +5,11 @@ Python as events of that name. Uploads go through Gradio's own upload button, hi
 pasted files, so that a path that a browser names is never believed.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.events import Dependency
 
 from workbench import render, render_answers
 from workbench.engine_host import Host
@@ -74,6 +76,7 @@ class Ports(NamedTuple):
     strip: gr.HTML
     question: gr.Textbox
     errors: gr.HTML
+    variants: gr.CheckboxGroup
 
 
 class ResultsPart(NamedTuple):
@@ -94,10 +97,11 @@ def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) 
             examples = _examples_part(handlers.list_examples("", "", ""))
     actions = _actions_part()
     answered = _results_part()
+    ports = Ports(prompt, asked.strip, asked.question, actions.errors, asked.variants)
     _bind_loading(page, handlers, header, asked, examples, actions)
-    _bind_prompt(handlers, asked, examples, actions, prompt)
+    changes = _bind_prompt(handlers, asked, examples, actions, prompt)
     _bind_comparison(handlers, asked, actions, answered, prompt, comparison)
-    gr.on(
+    cleared = gr.on(
         actions.clear.click,
         handlers.clear,
         outputs=[prompt, asked.strip, asked.question, actions.errors, answered.results, comparison, actions.status],
@@ -109,17 +113,24 @@ def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) 
     navigation.follow(
         Tab.COMPARE,
         handlers.followed,
-        inputs=[prompt],
-        outputs=[prompt, asked.strip, asked.question, actions.errors, asked.variants, header],
-    )
-    gr.on(
-        [prompt.change, asked.variants.input],
-        handlers.place,
         inputs=[prompt, asked.variants],
-        outputs=navigation.place,
-        **QUIET,
+        outputs=[prompt, asked.strip, asked.question, actions.errors, asked.variants, header, navigation.place],
     )
-    return Ports(prompt, asked.strip, asked.question, actions.errors)
+    ticked = gr.on(asked.variants.input, None)
+    keep_place(host, navigation, ports, [*changes, cleared, ticked])
+    return ports
+
+
+def keep_place(host: Host, navigation: Navigation, ports: Ports, changes: Iterable[Dependency]) -> None:
+    """Let the address follow what events have changed; not the prompt's own change, of which Gradio tells only behind its queue."""
+    for change in changes:
+        change.then(
+            CompareHandlers(host).place,
+            inputs=[ports.prompt, ports.variants],
+            outputs=navigation.place,
+            trigger_mode="always_last",
+            **QUIET,
+        )
 
 
 def html(value: str, elem_id: str, **extra: Any) -> gr.HTML:
@@ -215,11 +226,10 @@ def _bind_loading(
 
 def _bind_prompt(
     handlers: CompareHandlers, asked: PromptPart, examples: ExamplesPart, actions: ActionsPart, prompt: gr.State
-) -> None:
-    """Examples and uploads become the prompt; the strip's buttons change it."""
+) -> list[Dependency]:
+    """Examples and uploads become the prompt; the strip's buttons change it. Returns the events that do so."""
     filters = [examples.category, examples.split, examples.words]
     loaded = [prompt, asked.strip, asked.question, actions.errors]
-    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     gr.on(
         [examples.category.change, examples.split.change, examples.words.change],
         handlers.list_examples,
@@ -231,14 +241,16 @@ def _bind_prompt(
         api_name="examples",
     )
     # Events of HTML pieces are bound one by one: gr.on knows only events that every component of the kind has.
-    examples.cards.more(handlers.more_examples, inputs=filters, outputs=examples.cards, **quiet)
-    examples.cards.random(handlers.load_random, inputs=[prompt, *filters], outputs=loaded, **quiet)
-    examples.cards.take(handlers.load, inputs=prompt, outputs=loaded, **quiet)
-    asked.strip.take(handlers.load, inputs=prompt, outputs=loaded, **quiet)
-    asked.strip.move(handlers.move, inputs=prompt, outputs=loaded, **quiet)
-    asked.strip.remove(handlers.remove, inputs=prompt, outputs=loaded, **quiet)
-    asked.strip.wipe(handlers.wipe, outputs=loaded, **quiet)
-    gr.on(
+    examples.cards.more(handlers.more_examples, inputs=filters, outputs=examples.cards, **QUIET)
+    changes = [
+        examples.cards.random(handlers.load_random, inputs=[prompt, *filters], outputs=loaded, **QUIET),
+        examples.cards.take(handlers.load, inputs=prompt, outputs=loaded, **QUIET),
+        asked.strip.take(handlers.load, inputs=prompt, outputs=loaded, **QUIET),
+        asked.strip.move(handlers.move, inputs=prompt, outputs=loaded, **QUIET),
+        asked.strip.remove(handlers.remove, inputs=prompt, outputs=loaded, **QUIET),
+        asked.strip.wipe(handlers.wipe, outputs=loaded, **QUIET),
+    ]
+    added = gr.on(
         asked.upload.upload,
         handlers.add_images,
         inputs=[asked.upload, prompt],
@@ -246,6 +258,7 @@ def _bind_prompt(
         show_progress="hidden",
         api_name="add_images",
     )
+    return [*changes, added]
 
 
 def _bind_comparison(

@@ -12,7 +12,7 @@ from workbench.engine_host import Host
 from workbench.handlers_data import CHECK, CONSTRUCT, ITEMS, DataHandlers
 from workbench.links import Tab
 from workbench.navigation import QUIET, Navigation
-from workbench.tab_compare import Ports, html
+from workbench.tab_compare import Ports, html, keep_place
 
 BUTTONS = """
 element.addEventListener('click', (event) => {
@@ -110,7 +110,7 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab, tabs: gr.Tabs, ports:
 
     # Events of HTML pieces are bound one by one: gr.on knows only events that every component of the kind has.
     parts.items.turn(handlers.turn, inputs=parts.choosers, outputs=everything, **QUIET)
-    parts.items.send(handlers.send, inputs=parts.data, outputs=everything, **QUIET)
+    sent = parts.items.send(handlers.send, inputs=parts.data, outputs=everything, **QUIET)
     shown_on = {**QUIET, "show_progress": "minimal", "show_progress_on": report}
     gr.on(check.click, handlers.check, inputs=parts.data, outputs=[report, errors], **shown_on)
     report.csv(handlers.findings, inputs=parts.data, outputs=[payload, errors], **QUIET).then(
@@ -118,7 +118,8 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab, tabs: gr.Tabs, ports:
     )
     gr.on(buttons.begin.click, handlers.begin, inputs=[parts.item, buttons.hazard], outputs=everything, **QUIET)
     gr.on(buttons.advance.click, handlers.advance, inputs=[parts.item, *parts.edits], outputs=everything, **QUIET)
-    gr.on(buttons.send.click, handlers.send_live, inputs=parts.item, outputs=everything, **QUIET)
+    made_here = gr.on(buttons.send.click, handlers.send_live, inputs=parts.item, outputs=everything, **QUIET)
+    keep_place(host, navigation, ports, [sent, made_here])
 
 
 def _browse() -> dict[str, Any]:
