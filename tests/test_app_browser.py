@@ -330,6 +330,12 @@ def test_errors_stay_until_dismissed_or_put_right(url: str, visit, tmp_path: Pat
     expect(bar).to_contain_text("notes.png: expected an image")
     me.load("glass of milk + laptop")
     expect(bar).to_have_count(0)
+    me.page.click("#mis-settings button")
+    me.page.wait_for_timeout(300)  # the fields unfold
+    me.page.fill("#mis-seed input", "-3")
+    me.page.click("#mis-compare")
+    expect(bar).to_contain_text("'seed': Input should be greater than or equal to 0, found -3")
+    expect(me.page.locator("#mis-compare")).to_be_visible()
 
 
 def test_search_random_copy_download_regenerate_clear(url: str, visit) -> None:

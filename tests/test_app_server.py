@@ -79,6 +79,11 @@ def test_leaving_the_queue_cancels_the_comparison(page: gr.Blocks) -> None:
     assert [dep["targets"][0][1] for dep in config["dependencies"] if compare in dep["cancels"]] == ["click"]
 
 
+def test_numbers_out_of_range_reach_those_who_can_say_what_is_wrong(page: gr.Blocks) -> None:
+    numbers = {block.elem_id: block for block in page.blocks.values() if isinstance(block, gr.Number)}
+    assert [numbers[name].preprocess(-5) for name in ("mis-seed", "mis-train-steps")] == [-5, -5]
+
+
 def test_nothing_is_recorded_shared_or_served() -> None:
     options = launch_options()
     assert options["server_name"] == "127.0.0.1"

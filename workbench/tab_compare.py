@@ -155,7 +155,7 @@ def _prompt_part(names: list[str]) -> PromptPart:
             temperature = gr.Slider(
                 0, 2, value=0, step=0.1, label="Temperature", min_width=150, elem_id="mis-temperature"
             )
-            seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=90, elem_id="mis-seed")
+            seed = gr.Number(0, precision=0, label="Seed", min_width=90, elem_id="mis-seed")
         html(render.SETTINGS_NOTE, "mis-settings-note")
     return PromptPart(strip, upload, question, variants, tokens, temperature, seed)
 

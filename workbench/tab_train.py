@@ -77,9 +77,7 @@ def _form(configs: Sequence[str]) -> tuple[list[Any], gr.Button, dict[str, Any]]
         name = gr.Textbox(
             "", label="Run name", placeholder="that of the file", max_lines=1, max_length=80, elem_id="mis-train-name"
         )
-        steps = gr.Number(
-            0, label="Steps at most (0: as configured)", precision=0, minimum=0, elem_id="mis-train-steps"
-        )
+        steps = gr.Number(0, label="Steps at most (0: as configured)", precision=0, elem_id="mis-train-steps")
     text = gr.Textbox(
         "",
         label="Other settings",
