@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import skimage.data
-from fakes import ANSWERS, DRINK_QUESTION, good_images, mini_data, ready_host
+from fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, good_images, mini_data, ready_host
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
@@ -59,6 +59,17 @@ def url(folder: Path) -> Iterator[str]:
 def slow_url(folder: Path) -> Iterator[str]:
     """An app whose answers take two minutes, so that only stopping ends them."""
     yield from serve(ready_host(folder, answers={"mini": "word " * 1200, "mirage": "word " * 1200}, delay=0.1))
+
+
+@pytest.fixture
+def broken(folder: Path) -> Iterator[tuple[ScriptedEngine, str]]:
+    """An app whose model has lost its answers, and that model."""
+    host = ready_host(folder)
+    engine = host.model.value
+    assert isinstance(engine, ScriptedEngine)
+    engine.answers = {}
+    for address in serve(host):
+        yield engine, address
 
 
 class Visitor:
@@ -289,6 +300,8 @@ def test_queue_shows_the_place_and_can_be_left_and_a_closed_tab_frees_it(slow_ur
     expect(third.column("mini").locator(".mis-part")).to_contain_text("word word", timeout=20_000)
     third.page.click("#mis-stop")
     expect(third.page.locator("#mis-status")).to_contain_text("Stopped after")
+    expect(second.page.locator("#mis-status")).to_contain_text("Stopped before it started")  # and no failure since
+    expect(second.page.get_by_role("alert")).to_have_count(0)
 
 
 def test_ticked_variants_stay_ticked(url: str, visit) -> None:
@@ -313,6 +326,16 @@ def test_the_address_names_the_example_as_long_as_it_is_one(url: str, visit) -> 
     expect(me.page).to_have_url(re.compile("item=hard-02$"))
     me.page.click("#mis-clear")
     expect(me.page).to_have_url(re.compile(r"\?tab=compare$"))
+
+
+def test_a_comparison_that_breaks_off_can_be_started_again(broken: tuple[ScriptedEngine, str], visit) -> None:
+    engine, address = broken
+    me = visit(address)
+    me.load("glass of milk + laptop")
+    me.page.click("#mis-compare")
+    expect(me.page.get_by_role("alert").first).to_contain_text("did not run to its end")
+    engine.answers = ANSWERS
+    me.compare()
 
 
 def test_errors_stay_until_dismissed_or_put_right(url: str, visit, tmp_path: Path) -> None:

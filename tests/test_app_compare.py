@@ -3,7 +3,9 @@
 import json
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -387,10 +389,45 @@ def test_the_download_holds_everything_needed_to_repeat_it(host: Host) -> None:
 
 # What the bindings add
 
+ME, YOU = (gr.Request(session_hash=name) for name in ("me", "you"))
+
 
 @pytest.fixture
 def handlers(host: Host) -> CompareHandlers:
     return CompareHandlers(host)
+
+
+def shown(buttons: Iterable[Any]) -> list[str]:
+    """Which one of three is there."""
+    return [name for name, button in zip(("start", "leave", "stop"), buttons, strict=False) if button.visible]
+
+
+def test_the_buttons_are_those_of_what_runs_already(handlers: CompareHandlers) -> None:
+    handlers.host.stops["me"] = threading.Event()
+    status, *buttons = handlers.begin(ME)
+    assert status == gr.skip() and shown(buttons) == ["stop"]
+    assert shown(handlers.begin(YOU)[1:]) == ["leave"]
+
+
+def test_leaving_the_queue_is_no_failure(handlers: CompareHandlers) -> None:
+    handlers.begin(ME)
+    status, cancelled = handlers.leave(ME)
+    assert "Stopped before it started" in status and isinstance(cancelled, str)
+    assert handlers.not_taken(ME)[:2] == (gr.skip(), gr.skip())
+    handlers.begin(ME)
+    errors, status, *buttons = handlers.not_taken(ME)
+    assert "did not run to its end" in errors and "Nothing is running" in status and shown(buttons) == ["start"]
+
+
+def test_whoever_leaves_when_it_is_their_turn_stops(handlers: CompareHandlers) -> None:
+    stop = handlers.host.stops["me"] = threading.Event()
+    assert handlers.leave(ME) == (gr.skip(), gr.skip()) and stop.is_set()  # cancelled, it could not say how far it came
+
+
+def test_what_was_left_before_its_turn_is_not_generated(host: Host) -> None:
+    assert compare.leave(host, "me")
+    views = run(host, *example(host, "hard-00"))
+    assert [view.results for view in views] == [None] and "Stopped before it started" in views[0].status
 
 
 def test_a_look_at_the_model_keeps_what_is_ticked(handlers: CompareHandlers) -> None:

@@ -76,7 +76,7 @@ def test_public_endpoints_are_the_documented_ones(page: gr.Blocks) -> None:
 def test_leaving_the_queue_cancels_the_comparison(page: gr.Blocks) -> None:
     config = page.get_config_file()
     compare = next(dep["id"] for dep in config["dependencies"] if dep["api_name"] == "compare")
-    assert [dep["targets"][0][1] for dep in config["dependencies"] if compare in dep["cancels"]] == ["click"]
+    assert [dep["targets"][0][1] for dep in config["dependencies"] if compare in dep["cancels"]] == ["change"]
 
 
 def test_numbers_out_of_range_reach_those_who_can_say_what_is_wrong(page: gr.Blocks) -> None:

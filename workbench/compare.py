@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MAX_QUESTION = 8000
 MAX_VARIANTS = 4
 RETRY = "press Compare to try again"
+UNSTARTED = "Stopped before it started."
 FAILURES = (MisError, OSError, RuntimeError, ValueError)  # of model, files or settings: shown, the app goes on
 
 
@@ -110,6 +111,8 @@ def compare(
     """
     stop = threading.Event()
     host.stops[session] = stop
+    if session in host.left:
+        stop.set()
     try:
         chosen = GenerationSettings(**settings)
         check_request(host, prompt, question, variants)
@@ -117,7 +120,7 @@ def compare(
         for status in host.model.wait(stop):
             yield View(render.status_line(render.progress(status), busy=True))
         if stop.is_set():
-            yield View(render.status_line("Stopped before the model was ready."))
+            yield View(render.status_line(UNSTARTED))
             return
         yield from _generate(host, _ready(host), prompt, question, variants, chosen, stop)
     except FAILURES as error:
@@ -138,6 +141,14 @@ def stop(host: Host, session: str) -> str | None:
         return render.status_line("Nothing is running.")
     running.set()
     return None
+
+
+def leave(host: Host, session: str) -> bool:
+    """Give up a session's place in the queue; False where its turn has come already, and its comparison is stopped."""
+    if stop(host, session) is None:
+        return False
+    host.left.add(session)
+    return True
 
 
 def check_request(host: Host, prompt: Prompt, question: str, variants: Sequence[str]) -> None:

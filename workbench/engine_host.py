@@ -122,6 +122,7 @@ class Host:
     load: Callable[[Mapping[str, Path | None], Progress], Engine] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     stops: dict[str, threading.Event] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)  # sessions that gave up their place before their turn
     _loading: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> None:

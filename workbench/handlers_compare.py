@@ -4,6 +4,7 @@ Bound methods rather than partials, because Gradio reads the type hints of a met
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -147,8 +148,11 @@ class CompareHandlers:
 
     # Comparison
 
-    def begin(self) -> Updates:
+    def begin(self, request: gr.Request) -> Updates:
         """Before a comparison gets its turn: it can leave the queue, and not be started twice."""
+        if session_of(request) in self.host.stops:
+            return gr.skip(), *button_updates(running=True)
+        self.host.left.discard(session_of(request))
         return render.status_line("Waiting for the model …", busy=True), *button_updates(queued=True)
 
     def compare(
@@ -174,23 +178,27 @@ class CompareHandlers:
         """After a comparison, however it ended, the next one can be started."""
         return button_updates()
 
-    def not_taken(self) -> tuple[str, str]:
+    def not_taken(self, request: gr.Request) -> Updates:
         """The comparison was not taken up, or broke off: told in the bar, where a passing notice would be missed."""
+        if session_of(request) in self.host.left:  # what is cancelled counts as failed
+            return gr.skip(), gr.skip(), *button_updates()
         told = "the comparison did not run to its end: too many people are waiting for the model, or something went wrong; try again in a moment"
-        return render.error_bar([told]), render.status_line("Nothing is running.")
+        return render.error_bar([told]), render.status_line("Nothing is running."), *button_updates()
 
     def stop(self, request: gr.Request) -> str | dict[str, Any]:
         """Stop this session's running comparison."""
         return compare.stop(self.host, session_of(request)) or gr.skip()
 
     def leave(self, request: gr.Request) -> Updates:
-        """Leave the queue; a comparison that has just got its turn is stopped."""
-        compare.stop(self.host, session_of(request))
-        return render.status_line("Stopped before it started."), *button_updates()
+        """Leave the queue, by a new value of what cancels the comparison; one that has just got its turn is stopped instead."""
+        if compare.leave(self.host, session_of(request)):
+            return render.status_line(compare.UNSTARTED), str(time.monotonic_ns())
+        return gr.skip(), gr.skip()
 
     def closed(self, request: gr.Request) -> None:
         """The browser tab was closed: nothing is generated for nobody."""
         compare.stop(self.host, session_of(request))
+        self.host.left.discard(session_of(request))
 
     def clear(self) -> Updates:
         """Back to an empty tab."""

@@ -271,10 +271,8 @@ def _bind_comparison(
 ) -> None:
     """Compare, stop, regenerate, download. The model has one queue; a queued comparison can leave it."""
     buttons = [actions.start, actions.leave, actions.stop, actions.again, actions.clear]
-    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    begun = gr.on(
-        [actions.start.click, asked.question.submit], handlers.begin, outputs=[actions.status, *buttons], **quiet
-    )
+    gr.on(asked.question.submit, fn=None, js=PRESS_COMPARE)
+    begun = gr.on(actions.start.click, handlers.begin, outputs=[actions.status, *buttons], **QUIET)
     run = begun.then(
         handlers.compare,
         inputs=[prompt, asked.question, asked.variants, asked.tokens, asked.temperature, asked.seed],
@@ -285,13 +283,15 @@ def _bind_comparison(
         show_progress_on=actions.status,
         api_name="compare",
     )
-    run.then(handlers.end, outputs=buttons, **quiet)
-    run.failure(handlers.not_taken, outputs=[actions.errors, actions.status], **quiet)
+    run.then(handlers.end, outputs=buttons, **QUIET)
+    run.failure(handlers.not_taken, outputs=[actions.errors, actions.status, *buttons], **QUIET)
     gr.on(
         actions.stop.click, handlers.stop, outputs=actions.status, queue=False, show_progress="hidden", api_name="stop"
     )
-    gr.on(actions.leave.click, handlers.leave, outputs=[actions.status, *buttons], cancels=run, **quiet)
-    gr.on(actions.again.click, handlers.next_seed, inputs=asked.seed, outputs=asked.seed, **quiet).then(
+    left = gr.Textbox(visible="hidden")
+    gr.on(actions.leave.click, handlers.leave, outputs=[actions.status, left], **QUIET)
+    gr.on(left.change, fn=None, cancels=run)  # not by the click: the server knows first that this is no failure
+    gr.on(actions.again.click, handlers.next_seed, inputs=asked.seed, outputs=asked.seed, **QUIET).then(
         fn=None, js=PRESS_COMPARE
     )
     gr.on(
