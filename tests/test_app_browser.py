@@ -285,6 +285,25 @@ def test_stop_ends_the_answer_and_says_so(slow_url: str, visit) -> None:
     expect(me.page.locator("#mis-compare")).to_be_visible()
 
 
+def test_the_keyboard_stops_what_it_has_started_and_starts_nothing_twice(slow_url: str, visit) -> None:
+    me = visit(slow_url)
+    me.load("glass of milk + laptop")
+    question = me.page.locator("#mis-question textarea")
+    question.press("Tab")
+    box = me.page.locator("#mis-variants input:focus")
+    assert box.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+    me.page.locator("#mis-compare").press("Enter")
+    expect(me.page.locator("#mis-stop")).to_be_focused()
+    expect(me.column("mirage").locator(".mis-part")).to_contain_text("word word")
+    question.press("Shift+Enter")
+    me.page.wait_for_timeout(500)  # nothing is to happen
+    expect(question).to_be_focused()
+    expect(me.page.locator("#mis-leave")).to_have_count(0)
+    me.page.locator("#mis-stop").press("Enter")
+    expect(me.page.locator("#mis-status")).to_contain_text("Stopped after")
+    expect(me.page.locator("#mis-compare")).to_be_focused()
+
+
 def test_queue_shows_the_place_and_can_be_left_and_a_closed_tab_frees_it(slow_url: str, visit) -> None:
     first, second, third = (visit(slow_url) for _ in range(3))
     for visitor in (first, second, third):

@@ -197,6 +197,20 @@ window.mis = (() => {
     if ('theme' in button.dataset) setDark(!document.body.classList.contains('dark'));
   });
 
+  // Compare and its two Stops take turns in one place: the focus of the one that goes is handed to the one that comes.
+  const TURNS = '#mis-compare, #mis-leave, #mis-stop';
+  let held = null; // the one of them that has the focus, or had it when it went
+  document.addEventListener('focusin', (event) => { held = event.target.closest?.(TURNS) ?? null; });
+  document.addEventListener('focusout', (event) => setTimeout(() => { // what is being removed is told before it is gone
+    if (event.target === held && held.isConnected) held = null;
+  }));
+  new MutationObserver(() => {
+    if (held && !held.isConnected) document.querySelector(TURNS)?.focus({preventScroll: true});
+  }).observe(document.documentElement, {childList: true, subtree: true});
+  document.addEventListener('keydown', (event) => {
+    if (event.repeat && event.target.closest?.(TURNS)) event.preventDefault(); // an Enter held down is no press on Stop
+  });
+
   const zoneOf = (event) => event.target.closest?.('#mis-prompt');
   const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes('Files');
 
