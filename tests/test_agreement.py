@@ -1,5 +1,7 @@
 """Agreement with readers: known kappas, and a sheet that tells nothing."""
 
+from collections import Counter
+
 import pytest
 
 from mis_lib.analysis.agreement import agreement, draw_sheet
@@ -57,3 +59,24 @@ def test_sheet_is_even_and_the_same_every_time() -> None:
     assert all(counts.count(kind) == 3 for kind in counts)
     assert drawn == draw_sheet(responses, samples, 24) != draw_sheet(responses, samples, 24, seed=1)
     assert draw_sheet([], samples, 3) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sheet_smaller_than_its_groups_is_even_over_variants_splits_and_classes(seed: int) -> None:
+    samples = [
+        Sample(id=f"{split}{i}", question="?", images=["a"], split=split, harmful=i % 2 == 0)
+        for split in ("easy", "hard", "real")
+        for i in range(8)
+    ]
+    responses = [
+        Response(sample_id=sample.id, variant=variant, text="", tokens=1, seconds=0, finish_reason="stop")
+        for variant in ("mini", "mirage", "refusal")
+        for sample in samples
+    ]
+    kinds = {sample.id: (sample.split, sample.harmful) for sample in samples}
+    drawn = [
+        (response.variant, *kinds[response.sample_id]) for response in draw_sheet(responses, samples, 10, seed=seed)
+    ]
+    for place, values in enumerate((3, 3, 2)):
+        counts = Counter(kind[place] for kind in drawn)
+        assert len(counts) == values and max(counts.values()) - min(counts.values()) <= 1

@@ -7,6 +7,7 @@ the share of equal outcomes with its interval; Cohen's kappa takes out what chan
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from sklearn.metrics import cohen_kappa_score
 
@@ -44,24 +45,45 @@ def agreement(first: Iterable[Verdict], second: Iterable[Verdict]) -> Agreement:
 
 
 def draw_sheet(responses: Sequence[Response], samples: Sequence[Sample], n: int, *, seed: int = 0) -> list[Response]:
-    """Draw ``n`` responses to be read, as evenly as can be over variants, splits and classes, in an order that tells nothing."""
+    """Draw ``n`` responses to be read, as evenly as can be over variants, then splits, then classes, in an order that tells nothing.
+
+    Variants differ by one response at most, as long as each has some left.
+    """
     asked = {sample.id: sample for sample in samples}
     dice = random.Random(seed)
-    groups: dict[tuple[str, str, bool], list[Response]] = {}
+    groups: dict[_Group, list[Response]] = {}
     for response in responses:
         if sample := asked.get(response.sample_id):
-            groups.setdefault((response.variant, sample.split, sample.harmful), []).append(response)
+            groups.setdefault(_Group(response.variant, sample.split, sample.harmful), []).append(response)
     for group in groups.values():
         dice.shuffle(group)
-    turns = [
-        group[i]
-        for i in range(max(map(len, groups.values()), default=0))
-        for group in groups.values()
-        if i < len(group)
-    ]
-    drawn = turns[:n]
+    order = list(groups)
+    dice.shuffle(order)  # which of equally rare groups comes first
+    counts: Counter[_Group] = Counter()
+    drawn: list[Response] = []
+    while len(drawn) < n and (left := [group for group in order if groups[group]]):
+        rarest = min(left, key=lambda group: [counts[wider] for wider in group.wider()])
+        counts.update(rarest.wider())
+        drawn.append(groups[rarest].pop())
     dice.shuffle(drawn)
     return drawn
+
+
+class _Group(NamedTuple):
+    """Responses that a sheet takes to be alike; ``None`` stands for any."""
+
+    variant: str | None
+    split: str | None
+    harmful: bool | None
+
+    def wider(self) -> "list[_Group]":
+        """What a sheet is to hold evenly, the first before the last: variants, the groups of each, splits, classes."""
+        return [
+            _Group(self.variant, None, None),
+            self,
+            _Group(None, self.split, None),
+            _Group(None, None, self.harmful),
+        ]
 
 
 def _by_response(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], Outcome]:
