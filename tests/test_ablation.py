@@ -267,6 +267,8 @@ class TestVerb:
         assert list(grid.columns) == list(ABLATION_GRID) and list(summary.columns) == list(ABLATION_SUMMARY)
         assert set(grid["condition"]) >= {"original", "black-1", "dropped-all", "twin-all", "swap"}
         assert set(grid[grid["condition"] == "black-2"]["second"]) == {"black"}
+        cells = grid[grid["variant"] == "base"].dropna(subset=["second"])[["id", "first", "second"]]
+        assert not cells.duplicated().any(), "two conditions of an item would share a cell of the figure"
         assert (summary["n"] + summary["n_unscored"] > 0).all() or set(summary[summary["n"] == 0]["measure"]) == {
             "shortcut"
         }

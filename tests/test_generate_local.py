@@ -1,6 +1,7 @@
 """Batched generation: same answers as one at a time, adapters kept apart, and a killed run ends as an undisturbed one."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,12 @@ def samples(data: Path) -> list[Sample]:
         first.model_copy(update={"id": "one-image", "images": first.images[:1]}),
         first.model_copy(update={"id": "three-images", "images": [*first.images, first.images[0]], "question": "Why?"}),
     ]
+
+
+def test_attaching_adapters_warns_of_nothing(checkpoint: Path, adapters: dict[str, Path | None]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_model(checkpoint, adapters)
 
 
 def texts(responses: list[Response]) -> dict[tuple[str, str], str]:

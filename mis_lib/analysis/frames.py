@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from mis_lib.analysis import paired
-from mis_lib.analysis.ablation import DECLINES, PROBES, read_probes
+from mis_lib.analysis.ablation import DECLINES, PROBES, State, read_probes
 from mis_lib.analysis.ablation_results import measure
 from mis_lib.analysis.evaluated import Evaluated, choose_judge, judges_of, open_folder, read_run
 from mis_lib.analysis.paired import PAIRED_METRICS, Side
@@ -179,7 +179,8 @@ def answers(run: Evaluated) -> pd.DataFrame:
 def ablation_grid(folder: Path, judge: str | None = None) -> pd.DataFrame:
     """The outcome of every item under every condition; columns ``ABLATION_GRID``.
 
-    ``first`` and ``second`` are the states of the images (``ablation.State``), ``states`` those of all, in order.
+    ``first`` and ``second`` are the states of the images (``ablation.State``), ``states`` those of all, in order. Images in reverse order are
+    two conditions, so there ``first`` is the condition (``swap`` or ``swap-renamed``).
     """
     run, verdicts = _ablation(folder, judge)
     probes = {probe.id: probe for probe in read_probes(run)}
@@ -189,7 +190,7 @@ def ablation_grid(folder: Path, judge: str | None = None) -> pd.DataFrame:
             "id": probe.sample_id,
             "variant": verdict.variant,
             "condition": probe.condition,
-            "first": str(probe.states[0]),
+            "first": probe.condition if probe.states[0] is State.SWAPPED else str(probe.states[0]),
             "second": str(probe.states[1]) if len(probe.states) > 1 else None,
             "states": [str(state) for state in probe.states],
             "harmful": probe.truth.harmful,

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from mis_lib.errors import ModelError
-from mis_lib.models.load import CONFIG
+from mis_lib.models.load import CONFIG, wrapping
 from mis_lib.models.shipped import WEIGHTS
 from mis_lib.schema import Record
 
@@ -76,7 +76,8 @@ def places(checkpoint: Path, folder: Path, form: str) -> list[TensorUse]:
             model = AutoModelForImageTextToText.from_config(
                 AutoConfig.from_pretrained(checkpoint, local_files_only=True)
             )
-            expected = _state(PeftModel(model, config, adapter_name=PLACES), PLACES, stored)
+            with wrapping():
+                expected = _state(PeftModel(model, config, adapter_name=PLACES), PLACES, stored)
     except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ModelError(f"{folder}: its places in {checkpoint} cannot be told: {error}") from error
     return _in_order(stored, expected, lambda name: _place(stored, expected, name), form)

@@ -6,7 +6,9 @@ attached side by side, so that variants can be switched, or mixed in one batch, 
     model, processor = load_model(ensure_mini(), shipped_variants())
 """
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +64,14 @@ def load_model(
     return LoadedModel(model.eval(), processor)
 
 
+@contextmanager
+def wrapping() -> Iterator[None]:
+    """While PEFT wraps a network: it asks transformers by a name that is on its way out, which nobody here can mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
 def _load_base(checkpoint: Path | str, dtype: torch.dtype | str) -> tuple[Any, Any]:
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if isinstance(checkpoint, Path) and not (checkpoint / "config.json").exists():
@@ -95,7 +105,8 @@ def _attach(model: Any, variant: str, folder: Path) -> PeftModel:
             tensors = len(weights.keys())
         if not isinstance(model, PeftModel):
             config = PeftConfig.from_pretrained(str(folder))
-            model = PeftModel(model, config, adapter_name=variant, autocast_adapter_dtype=False)
+            with wrapping():
+                model = PeftModel(model, config, adapter_name=variant, autocast_adapter_dtype=False)
         result = model.load_adapter(str(folder), adapter_name=variant, autocast_adapter_dtype=False)
     except _LOADING_ERRORS as error:
         raise ModelError(f"variant {variant!r}: {folder} cannot be loaded: {_first_line(error)}; {remedy}") from error

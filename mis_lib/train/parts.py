@@ -5,7 +5,6 @@ part is read off its name, and every parameter belongs to exactly one part. What
 """
 
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from functools import partial
@@ -16,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from mis_lib.errors import ModelError, SettingsError
+from mis_lib.models.load import wrapping
 from mis_lib.train.settings import LoraSettings, TrainSettings
 
 ADAPTER = "default"
@@ -96,8 +96,7 @@ def prepare(network: Any, settings: TrainSettings) -> Any:
         return network
     if settings.start_from is not None:
         return _saving_alone(_continued(network, settings.start_from))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # PEFT's own business
+    with wrapping():
         model = get_peft_model(network, lora_config(network, settings.lora, parts))
     model.peft_config[ADAPTER].base_model_name_or_path = settings.model
     return _saving_alone(model)
@@ -200,7 +199,8 @@ def _saving_alone(model: Any) -> Any:
 def _continued(network: Any, folder: Path) -> PeftModel:
     """The model with a copy of an adapter of ``folder``, to be trained further."""
     try:
-        return PeftModel.from_pretrained(network, str(folder), adapter_name=ADAPTER, is_trainable=True)
+        with wrapping():
+            return PeftModel.from_pretrained(network, str(folder), adapter_name=ADAPTER, is_trainable=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
