@@ -1,7 +1,7 @@
 """How the command line shows things: answers in the colours of their segments, findings as a table, everything as JSON.
 
 The three colours are those of the app's legend. What a program may want to read goes to standard output, everything said meanwhile to
-standard error, so that ``--json`` can be piped.
+standard error, so that ``--json`` can be piped; in a notebook to standard output, since there the other is shown as a fault.
 """
 
 import json
@@ -30,22 +30,23 @@ STATE_COLOURS = {State.OK: "green", State.MISSING: "yellow", State.DAMAGED: "red
 
 # In a notebook neither Jupyter's way of drawing, whose live bars need widgets that pages without a kernel cannot show, nor a terminal's, whose
 # bars would stand there once for each time they were drawn (a kernel's streams claim to be terminals): a bar is shown when it has ended.
-_KIND: dict[str, Any] = {"force_jupyter": False, "force_terminal": False if "ipykernel" in sys.modules else None}
+_IN_NOTEBOOK = "ipykernel" in sys.modules
+_KIND: dict[str, Any] = {"force_jupyter": False, "force_terminal": False if _IN_NOTEBOOK else None}
 FILE_WIDTH = 160  # columns of a log or a pipe, which Rich takes for 80: tables would lose figures there
 
 
 def _width(stream: TextIO) -> int | None:
     """A file's width; none where a terminal, a notebook or the variable COLUMNS knows better."""
-    known = stream.isatty() or "ipykernel" in sys.modules or "COLUMNS" in os.environ
+    known = stream.isatty() or _IN_NOTEBOOK or "COLUMNS" in os.environ
     return None if known else FILE_WIDTH
 
 
 out = Console(width=_width(sys.stdout), **_KIND)
-log = Console(stderr=True, width=_width(sys.stderr), **_KIND)
+log = Console(stderr=not _IN_NOTEBOOK, width=_width(sys.stderr), **_KIND)
 
 
 def say(message: str) -> None:
-    """Tell what is being done, on standard error."""
+    """Tell what is being done, on ``log``."""
     log.print(message, style="dim", markup=False)
 
 

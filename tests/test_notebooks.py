@@ -173,6 +173,24 @@ def test_curves_grow_in_one_place(tmp_path: Path) -> None:
     assert found.page.read_text(encoding="utf-8").count(f'class="{PLOT}"') == 1
 
 
+def test_what_is_being_done_is_no_fault_and_a_warning_is(tmp_path: Path) -> None:
+    """Standard error stands on red in a page: notices and the place where a bar was are not there, what a library warns of is."""
+    doing = [
+        "from mis_lib import console",
+        "from mis_lib.commands.answerers import shown",
+        "console.say('Generating 36 responses')",
+        "none = list(shown(iter([]), 0))",
+    ]
+    sources = ["\n".join(doing), "import warnings\nwarnings.warn('something real')"]
+    head = nbformat.v4.new_markdown_cell("# 8 A test\n\nNothing.\n\n**Cost.** None on two cores.")
+    path = tmp_path / "08_test.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[head, *map(nbformat.v4.new_code_cell, sources)]), path)
+    (found,) = commands.execute_all(commands.all_notebooks(tmp_path), tmp_path / "out", {})
+    said, warned = (cell.outputs for cell in code(read(found.notebook)))
+    assert [(one.name, one.text) for one in said] == [("stdout", "Generating 36 responses\n")]
+    assert [one.name for one in warned] == ["stderr"] and "something real" in warned[0].text
+
+
 def test_pages_need_nothing_but_themselves() -> None:
     """Figures are drawn by a library in the page, pictures wait for a click, frames of a server of this machine are told, not shown."""
     figure = {

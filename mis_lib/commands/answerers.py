@@ -185,7 +185,7 @@ def _progress(what: str) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    return Progress(*columns, console=console.log, transient=True)
+    return Progress(*columns, console=console.log, transient=True, disable=not console.log.is_interactive)
 
 
 def all_known(flag: str, values: Sequence[str], known: Mapping[str, Any] | Sequence[str]) -> None:

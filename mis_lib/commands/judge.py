@@ -181,7 +181,7 @@ def _images(run: Run, settings: JudgeSettings) -> Path:
 
 def _bars() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console.log, transient=True)
+    return Progress(*columns, console=console.log, transient=True, disable=not console.log.is_interactive)
 
 
 def _report_to(progress: Progress) -> Progressed:

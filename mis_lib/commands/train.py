@@ -199,7 +199,8 @@ def _shown(*, disable: bool = False) -> Iterator[Listener]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=console.log, transient=True, disable=disable) as progress:
+    unseen = disable or not console.log.is_interactive
+    with Progress(*columns, console=console.log, transient=True, disable=unseen) as progress:
         task = progress.add_task("", total=None)
 
         def show(line: Line) -> None:
