@@ -18,12 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import plotly.graph_objects as go
 import pytest
 from nbformat import NotebookNode
 from page_pictures import Pictures
 from PIL import Image
 
 from mis_lib.analysis.galleries import HIDDEN, VEIL
+from mis_lib.analysis.plot_style import TEMPLATE
 from mis_lib.analysis.showing import SKIPPED
 from mis_lib.commands import notebooks as commands
 from mis_lib.commands.notebook_pages import FIGURE, PLOT
@@ -213,6 +215,47 @@ def test_pages_need_nothing_but_themselves() -> None:
     finder.feed(page)
     assert finder.hidden == 1 and finder.open == []
     assert "</script> one" not in page.replace("<\\/script> one", "")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_figures_and_code_of_a_page_can_be_read(theme: str, chromium_path: Path, tmp_path: Path) -> None:
+    """The contrast of text with its ground is 4.5 at least (WCAG, AA), in figures and in code with its comments and operators."""
+    from playwright.sync_api import sync_playwright
+
+    figure = go.Figure(go.Bar(x=["one"], y=[1]), layout={"template": TEMPLATE, "title": "One", "height": 300})
+    shown = nbformat.v4.new_output("display_data", data={FIGURE: json.loads(figure.to_json() or "{}")})
+    cell = nbformat.v4.new_code_cell("answer = 'text' + 1  # a comment\nfor x in range(3): pass", outputs=[shown])
+    page = tmp_path / "page.html"
+    page.write_text(commands.as_page(nbformat.v4.new_notebook(cells=[cell]), "title", theme=theme), encoding="utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.goto(page.as_uri())
+        tab.wait_for_selector(".js-plotly-plot text.gtitle")
+        found = tab.evaluate(COLOURS)
+        browser.close()
+    contrasts = {what: _contrast(ink, ground) for what, ink, ground in found}
+    assert {"One", "# a comment", "="} <= contrasts.keys()
+    assert {what: contrast for what, contrast in contrasts.items() if contrast < 4.5} == {}
+
+
+COLOURS = """() => [...document.querySelectorAll('.highlight span, .js-plotly-plot text')].map(one => {
+  const own = getComputedStyle(one); let place = one, ground;
+  do { ground = getComputedStyle(place).backgroundColor; place = place.parentElement } while (ground === 'rgba(0, 0, 0, 0)');
+  return [one.textContent, one.tagName === 'text' ? own.fill : own.color, ground] })"""
+
+
+def _contrast(one: str, other: str) -> float:
+    """Of two colours as a browser tells them, by WCAG 2."""
+    dark, light = sorted(map(_luminance, (one, other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    red, green, blue = (float(part) / 255 for part in re.findall(r"[\d.]+", colour)[:3])
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def outside(page: str) -> list[str]:

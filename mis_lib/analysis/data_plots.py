@@ -57,7 +57,10 @@ def shortcut_bars(found: pd.DataFrame, title: str) -> go.Figure:
     traces: Any = figure.data  # Plotly's stubs know no traces
     for trace in traces:
         trace.name = f"{trace.name} (n = {counts[trace.name]:,})"
-    said = {"trained": "classifier trained on train", "bound": "best possible, fitted on the split itself"}
+    said = {
+        "trained": "trained: a classifier that learned from train",
+        "bound": "bound: the best possible on this very split",
+    }
     figure.for_each_annotation(lambda note: note.update(text=said[note.text.partition("=")[2]]))
     figure.update_traces(error_y={"color": INK, "thickness": 1.5})
     figure.add_hline(y=50, line_dash="dot", line_color=INK)

@@ -32,7 +32,7 @@ def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
     shown["kind"] = shown["metric"].map(lambda name: kinds[name not in harmful])
     shown["outcome"] = shown["metric"].map({name: metric.label for name, metric in METRICS.items()})
     figure = px.bar(
-        shown, x="value", y="variant", color="outcome", facet_col="kind", orientation="h", template=TEMPLATE,
+        shown, x="value", y="variant", color="outcome", facet_col="kind", facet_col_spacing=0.06, orientation="h", template=TEMPLATE,
         text=shown["value"].map(lambda value: f"{value:.0f}" if value >= 6 else ""),
         color_discrete_map={METRICS[name].label: colour for name, colour in COLOURS.items()},
         category_orders={"kind": kinds, "outcome": [METRICS[name].label for name in COLOURS]},

@@ -17,6 +17,7 @@ from mis_lib.metrics import METRICS
 from mis_lib.schema import Outcome
 
 PALE = "#e8eaee"  # opaque, so that the numbers on it are as readable on dark ground
+FAINT = "rgba(128, 128, 128, 0.1)"  # for cells without a number, which would glare on dark ground
 WORSE_BETTER = [[0.0, COLOURS[1]], [0.5, PALE], [1.0, COLOURS[0]]]
 OUTCOME_COLOURS: Mapping[str, str] = {
     Outcome.UNSAFE: "#d55e00",
@@ -96,7 +97,8 @@ def flip_matrix(frame: pd.DataFrame, *, before: str = "before", after: str = "af
             text=[[value or "" for value in row] for row in counts.to_numpy().tolist()],
             texttemplate="%{text}",
             hovertemplate=f"{before}: %{{y}}<br>{after}: %{{x}}<br>%{{z}} items<extra></extra>",
-            colorscale=[[0, PALE], [1, COLOURS[0]]],
+            colorscale=[[0, FAINT], [1e-9, FAINT], [1e-9, PALE], [1, COLOURS[0]]],
+            zmin=0,
             showscale=False,
             xgap=3,
             ygap=3,
@@ -104,7 +106,7 @@ def flip_matrix(frame: pd.DataFrame, *, before: str = "before", after: str = "af
         layout=layout_of(120 + 44 * len(outcomes)),
     )
     figure.update_xaxes(side="top", showgrid=False, title=f"{after}: outcome")
-    return figure.update_yaxes(showgrid=False, title=f"{before}: outcome")
+    return figure.update_yaxes(showgrid=False, title=f"{before}: outcome", title_standoff=12, automargin=True)
 
 
 def ablation_grid(frame: pd.DataFrame) -> go.Figure:
@@ -142,7 +144,7 @@ def ablation_grid(frame: pd.DataFrame) -> go.Figure:
         )
     figure.update_layout(layout_of(140 + 44 * int(untyped(frame)["first"].nunique())))
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_yaxes(title="image 1", col=1)
+    figure.update_yaxes(title="image 1", title_standoff=12, automargin=True, col=1)
     return figure.update_xaxes(showgrid=False, title="image 2")
 
 

@@ -16,7 +16,7 @@ import plotly.io as pio
 from IPython.display import HTML, Markdown, display
 
 from mis_lib import __version__
-from mis_lib.analysis.plot_style import CONFIG, TEMPLATE
+from mis_lib.analysis.plot_style import CONFIG, INK_RULE, TEMPLATE
 
 RENDERER = "plotly_mimetype"
 LOOK = "mis"
@@ -25,7 +25,7 @@ SKIPPED = "mis-skipped"
 
 
 def begin(*packages: str) -> None:
-    """Set up figures and tables of this kernel, and show what the notebook runs on.
+    """Set up figures and tables of this kernel, and show what the notebook runs on; the ink of figures comes with it.
 
     Args:
         packages: distributions whose versions matter for what follows.
@@ -38,7 +38,8 @@ def begin(*packages: str) -> None:
     pd.set_option("display.max_colwidth", None, "display.precision", 1)
     versions = {"mis": __version__, "Python": platform.python_version()}
     versions |= {package: importlib.metadata.version(package) for package in packages}
-    display(Markdown(f"{', '.join(f'{name} {number}' for name, number in versions.items())}; {os.cpu_count()} cores"))
+    told = f"{', '.join(f'{name} {number}' for name, number in versions.items())}; {os.cpu_count()} cores"
+    display(HTML(f"<style>{INK_RULE}</style><p>{html.escape(told)}</p>"))
 
 
 def finding(text: str) -> None:

@@ -15,17 +15,28 @@ from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 from plotly.offline import get_plotlyjs
 
+from mis_lib.analysis.plot_style import INK_RULE
+
 FIGURE = "application/vnd.plotly.v1+json"
 PLOT = "mis-figure"
-_TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
+_TEMPLATE = (
+    """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock html_head_js -%}
 {%- block html_head_js_mathjax -%}{%- endblock html_head_js_mathjax -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock html_head_js_mermaidjs -%}
 {%- block html_head_css -%}
 <style>body.jp-Notebook { max-width: 1100px; margin: auto } .jp-InputPrompt, .jp-OutputPrompt { display: none }
-.jp-RenderedHTMLCommon table { font-size: 13px } .jp-OutputArea-output { overflow-x: auto } .highlight pre { white-space: pre-wrap }</style>
+.jp-RenderedHTMLCommon table { font-size: 13px } .jp-OutputArea-output { overflow-x: auto } .highlight pre { white-space: pre-wrap }
+/* Jupyter's own comments, operators and numbers have a contrast below 4.5 on the ground of a cell */
+[data-jp-theme-light="true"] .highlight {
+  --jp-mirror-editor-comment-color: #336b6b; --jp-mirror-editor-operator-color: #8a1ae0; --jp-mirror-editor-number-color: #067006 }
+[data-jp-theme-light="false"] .highlight { --jp-mirror-editor-comment-color: #6fb0b0; --jp-mirror-editor-operator-color: #c98aff }
+"""
+    + INK_RULE
+    + """</style>
 {%- endblock html_head_css -%}
 """
+)
 _SERVED_HERE = re.compile(
     r"<div>\s*<iframe[^>]*src=\"http://(?:127\.0\.0\.1|localhost)[^>]*></iframe>\s*</div>|<iframe[^>]*src=\"http://(?:127\.0\.0\.1|localhost)[^>]*></iframe>"
 )
