@@ -81,7 +81,8 @@ def device() -> Finding:
         return _good("device", f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GiB", needed)
     if torch.backends.mps.is_available():
         return _good("device", "mps: Apple GPU", needed)
-    return _good("device", f"cpu, {torch.get_num_threads()} threads (no GPU found, none needed)", needed)
+    threads = torch.get_num_threads()
+    return _good("device", f"cpu, {threads} thread{'s' * (threads != 1)} (no GPU found, none needed)", needed)
 
 
 def packages() -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 pytest tests/test_galleries.py
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,31 @@ def test_facts_keep_each_number_in_its_own_form() -> None:
     text = "a text of any length " * 20
     shown = showing.facts(
         {"images": 1559, "megabytes": 31.6423, "rate": 1e-05, "cached": True, "why": text, "file": None}
+        | {"targets": {"corrected": 1, "reference": 1200}, "authors": ["reader", "skimmer"], "splits": {}}
     )
-    assert list(shown[""]) == ["1,559", "31.6", "1e-05", "True", text, "None"]
+    told = ["1,559", "31.6", "1e-05", "True", text, "None", "corrected 1, reference 1,200", "reader, skimmer", "none"]
+    assert list(shown.data[""]) == told
+
+
+def test_texts_of_a_table_stand_left_and_are_no_markup() -> None:
+    page = showing.left(pd.DataFrame({"why": ["<b>x</b>"], "n": [1]}, index=["<i>a</i>"])).to_html()
+    assert re.search(r"\.col0 \{\s*text-align: left", page) and not re.search(r"\.col1 \{\s*text-align", page)
+    assert "<b>" not in page and "<i>" not in page
+
+
+def test_a_text_is_no_column_beside_its_name() -> None:
+    """Jupyter lets both ``dt`` and ``dd`` float; a text that does is torn apart."""
+    for tag in ("dt", "dd"):
+        style = re.search(rf'<{tag} style="([^"]+)"', showing.texts([("name", "text")]).data or "")
+        assert style and "float: none" in style[1] and "width: auto" in style[1]
+
+
+def test_a_document_comes_in_below_the_headings_of_its_notebook() -> None:
+    assert showing.lowered("# Title\n\n## Part\n\n#1 of them").data == "### Title\n\n#### Part\n\n#1 of them"
+
+
+def test_one_row_is_no_rows() -> None:
+    assert [showing.counted(n, "row") for n in (0, 1, 1040)] == ["0 rows", "1 row", "1,040 rows"]
 
 
 def test_a_log_becomes_losses_by_segment_and_rates() -> None:
@@ -122,6 +146,18 @@ def test_questionable_numbers_say_why() -> None:
     wrong = reproduction.errors(published())
     assert len(wrong) == sum(bool(row.flag) for row in published()) > 0
     assert (wrong["why"].str.len() > 0).all()
+    assert [wrong.index[0], wrong.index[-1]] == [1, len(wrong)]
+
+
+def test_without_runs_of_ones_own_there_are_no_empty_lines_for_them() -> None:
+    for rows in reproduction.tables(published()).values():
+        assert set(reproduction.beside(rows, {}).index.get_level_values(1)) == {reproduction.PUBLISHED}
+
+
+def test_models_have_their_names_in_the_table_of_memory() -> None:
+    assert {"mini", "llava-onevision-7b", "qwen-2.5-vl-3b", "internvl-2.5-8b"} <= set(
+        reproduction.memory_needs(100).index
+    )
 
 
 def test_configurations_are_read_as_training_reads_them() -> None:

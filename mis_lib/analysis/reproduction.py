@@ -1,7 +1,7 @@
 """The paper's tables beside one's own: every printed number keeps its place, and a run of one's own fills the line under it.
 
     own = own_rates({"InternVL2.5-8B + MIRage": Mine(Path("runs/mirage/v1"), "mirage")})
-    beside(select(benchmark="MIS"), own)          # two lines a model: published, yours ("-" where nothing has been run)
+    beside(select(benchmark="MIS"), own)          # two lines a model: published, yours ("-" where that has not been run)
 
 What a configuration file asks for is read by the settings that training itself uses, so this table cannot differ from the run.
 """
@@ -57,16 +57,16 @@ def tables(rows: Iterable[Published]) -> dict[str, list[Published]]:
 
 
 def beside(rows: Iterable[Published], own: Mapping[Key, str]) -> pd.DataFrame:
-    """One printed table with a line for one's own run under each of its own; a number known to be wrong is marked with *."""
+    """One printed table, with a line for one's own run under each of its own once there is any; a number known to be wrong is marked with *."""
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         column = " ".join(filter(None, (row.benchmark, row.split, row.metric)))
         mark = "*" if row.flag else ""
         lines.setdefault((row.label, PUBLISHED), {})[column] = f"{row.value:.{row.decimals}f}{mark}"
-        is_mis = row.benchmark == "MIS"
-        lines.setdefault((row.label, YOURS), {})[column] = (
-            own.get((row.label, row.split, row.metric), NOT_RUN) if is_mis else NOT_RUN
-        )
+        if own:
+            key = (row.label, row.split, row.metric)
+            mine = own.get(key, NOT_RUN) if row.benchmark == "MIS" else NOT_RUN
+            lines.setdefault((row.label, YOURS), {})[column] = mine
     frame = pd.DataFrame(lines.values(), index=pd.MultiIndex.from_tuples(lines, names=["model", ""]))
     return frame.fillna("")
 
@@ -85,7 +85,8 @@ def errors(rows: Iterable[Published]) -> pd.DataFrame:
         for row in rows
         if row.flag
     ]
-    return pd.DataFrame(found, columns=["source", "model", "what", "printed", "corrected", "why"])
+    columns = ["source", "model", "what", "printed", "corrected", "why"]
+    return pd.DataFrame(found, columns=columns, index=pd.RangeIndex(1, len(found) + 1))  # people count from 1
 
 
 def configurations(folder: Path, pattern: str = "*.yaml") -> pd.DataFrame:
@@ -129,6 +130,8 @@ def memory_needs(longest: int, *, rank: int = 16) -> pd.DataFrame:
 
 
 def _readable(pattern: str) -> str:
-    """A pattern of ``SHAPES`` as people write the name: its first alternatives, without signs."""
-    plain = re.sub(r"\((?:\\\.5)\)\?|\(\w+\|(\w+)\)", r"\1", pattern.strip("^$"))
-    return re.sub(r"\[\._\]|\.\*|[?\\]", lambda found: "." if found[0] == "[._]" else "", plain)
+    """A pattern of ``SHAPES`` as people write the name: its first alternatives, without signs of patterns."""
+    plain = re.sub(r"\(\\\.5\)\?|\((\w+)\|\w+\)", r"\1", pattern.strip("^$"))
+    for sign, written in {"_?": "", ".*": "-", "[._]": ".", "?": "", "\\": ""}.items():
+        plain = plain.replace(sign, written)
+    return plain

@@ -8,12 +8,14 @@ import html
 import importlib.metadata
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 import plotly.io as pio
 from IPython.display import HTML, Markdown, display
+from pandas.io.formats.style import Styler
 
 from mis_lib import __version__
 from mis_lib.analysis.plot_style import CONFIG, INK_RULE, TEMPLATE
@@ -85,12 +87,37 @@ def points(difference: Any) -> str:
     return said if pd.isna(difference.low) else f"{said} ({difference.low:+.1f} to {difference.high:+.1f})"
 
 
-def facts(values: Mapping[str, object]) -> pd.DataFrame:
+def counted(n: int, noun: str) -> str:
+    """A number with its noun: "1 training row", "1,040 training rows"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def facts(values: Mapping[str, object]) -> Styler:
     """A few named facts as a table of one column: long texts in full, each number in its own form (one form for all makes 559 images 5.6e+02)."""
-    return pd.DataFrame({"": [_said(value) for value in values.values()]}, index=pd.Index(list(values)))
+    return left(pd.DataFrame({"": [_said(value) for value in values.values()]}, index=pd.Index(list(values))))
+
+
+def left(frame: pd.DataFrame) -> Styler:
+    """A table whose texts begin at the left, to be read as prose; numbers stay at the right. Nothing in it is markup."""
+    words = frame.select_dtypes(exclude="number").columns
+    shown = frame.style.format(escape="html", precision=pd.get_option("display.precision"))
+    shown = shown.format_index(escape="html").format_index(escape="html", axis=1)
+    shown = shown.set_table_styles({name: [{"selector": "", "props": "text-align: left"}] for name in words})
+    return shown.set_table_styles(
+        [{"selector": "th.row_heading, th.index_name", "props": "text-align: left"}], overwrite=False
+    )
+
+
+def lowered(text: str, levels: int = 2) -> Markdown:
+    """A document in Markdown as a part of the notebook: its headings so many levels below their own."""
+    return Markdown(re.sub(r"^(?=#+ )", "#" * levels, text, flags=re.MULTILINE))
 
 
 def _said(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_said(one)}" for name, one in value.items()) or "none"
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(_said, value)) or "none"
     if isinstance(value, float):
         return f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
@@ -100,7 +127,7 @@ def texts(rows: Iterable[tuple[str, str]]) -> HTML:
     """Named texts under one another, line breaks kept and nothing cut: prompts, questions and answers as they are."""
     cells = "".join(
         f'<dt style="font-weight: 600; margin-top: .6em; float: none; width: auto; text-align: left">{html.escape(name)}</dt>'
-        f'<dd style="margin-left: 1em; white-space: pre-wrap; max-width: 70em">{html.escape(text)}</dd>'
+        f'<dd style="margin-left: 1em; float: none; width: auto; white-space: pre-wrap; max-width: 70em">{html.escape(text)}</dd>'
         for name, text in rows
     )
     return HTML(f"<dl>{cells}</dl>")

@@ -113,7 +113,7 @@ def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
     """Join language model and vision tower into one (untrained) FastVLM in bfloat16, with its processor.
 
     Returns:
-        The model (140 M parameters, 9 tokens an image) and its ``LlavaProcessor``.
+        The model (160 M parameters, 9 tokens an image) and its ``LlavaProcessor``.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, FastVlmConfig, FastVlmForConditionalGeneration
