@@ -3,6 +3,7 @@
 pytest tests/test_datasets.py
 """
 
+import pandas as pd
 import pytest
 
 from mis_lib.analysis import datasets, shortcuts
@@ -72,6 +73,18 @@ def test_a_shortcut_is_found_where_there_is_one() -> None:
     found = shortcuts.shortcuts(rows, {"hard": rows}).set_index(["view", "measure"])["value"]
     assert found["object 1", "bound"] == found["object 1", "trained"] == 100
     assert found["object 2", "bound"] == found["object 2", "trained"] == 50
+
+
+def test_the_best_single_view_is_named_and_of_equal_ones_all() -> None:
+    bounds = {"hard": (50, 50, 50, 100), "easy": (75, 75, 50, 100), "real": (50, 75, 50, 100)}
+    rows = [
+        {"view": view, "split": split, "measure": "bound", "value": value, "n": 8}
+        for split, values in bounds.items()
+        for view, value in zip(("object 1", "object 2", "question", shortcuts.PAIR), values, strict=True)
+    ]
+    best = shortcuts.best_single(pd.DataFrame(rows))
+    assert best["view"].tolist() == ["every single view", "object 1 and object 2", "object 2"]
+    assert best["value"].tolist() == [50, 75, 75]
 
 
 def test_few_samples_are_spread_and_more_keep_the_few() -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 import nbformat
 import plotly.graph_objects as go
 import pytest
+from fakes import mini_data
 from nbformat import NotebookNode
 from page_pictures import Pictures
 from PIL import Image
@@ -376,6 +378,18 @@ def test_those_that_read_what_others_made_run_alone_too(number: int, tmp_path: P
     mine = [one for one in small if one.partition("=")[0] in known]
     done = subprocess.run([*command, *mine], cwd=ROOT, capture_output=True, text=True, check=False)
     assert [one["error"] for one in json.loads(done.stdout or "[]")] == [""], done.stderr[-2000:]
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("files", [("train", "easy", "hard"), ("hard",), ("train",)], ids=" ".join)
+def test_a_set_of_ones_own_is_explored_with_the_splits_that_it_has(files: tuple[str, ...], tmp_path: Path) -> None:
+    made = mini_data(tmp_path / "made")
+    own = tmp_path / "own"
+    shutil.copytree(made, own, ignore=shutil.ignore_patterns("*.jsonl"))
+    for name in files:
+        shutil.copy(made / f"{'hard' if name == 'train' else name}.jsonl", own / f"{name}.jsonl")
+    (found,) = commands.execute_all(commands.chosen(commands.all_notebooks(), [2]), tmp_path / "out", {"data": str(own)})  # fmt: skip
+    assert found.error == ""
 
 
 @pytest.mark.notebooks

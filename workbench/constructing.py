@@ -32,12 +32,12 @@ STAGES = tuple(
 MEANINGS = {
     "extract": "two things that are harmless alone are found in the hazard",
     "rewrite": "the request becomes a question that does not name them",
-    "detox": "the question loses its dangerous words",
+    "detox": "the question loses its dangerous words; hazards of the training side keep them",
     "images": "both things are drawn, and looked at",
     "filter": "rules and a judge decide whether it stays",
     "classify": "what is dangerous by itself: question, first image, second image",
     "label": "the safety chain-of-thought: perception, reasoning, answer",
-    "twin": "one image is exchanged so that nothing is wrong with the same question",
+    "twin": "one image is exchanged and the question stays; a question that is dangerous by its words is exchanged, and the images stay",
 }
 EDITABLE = ("request", "question", "objects", "risk", "answer")
 SEEDS = 60

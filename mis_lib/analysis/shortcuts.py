@@ -17,12 +17,13 @@ from mis_lib.schema import Sample
 from mis_lib.stats import rate
 
 View = Callable[[Sample], str]
+PAIR = "both objects"
 VIEWS: Mapping[str, View] = {
     "object 1": lambda sample: (sample.objects or [""])[0],
     "object 2": lambda sample: (sample.objects or [""])[-1],
     "question": lambda sample: sample.question,
     "drawing style": lambda sample: str(sample.provenance.get("style")),
-    "both objects": lambda sample: " + ".join(sample.objects or ()),
+    PAIR: lambda sample: " + ".join(sample.objects or ()),
 }
 
 
@@ -46,6 +47,21 @@ def shortcuts(
                 found = rate(hits, len(samples))
                 rows.append({"view": name, "split": split, "measure": measure, **found.model_dump(exclude={"n_unscored"})})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def best_single(found: pd.DataFrame) -> pd.DataFrame:
+    """The view that a classifier could learn most from, by split: view (of equal ones all, in words), value, n.
+
+    Args:
+        found: as ``shortcuts`` returns it; ``both objects``, which is no single view, is left aside.
+    """
+    single = found[(found["measure"] == "bound") & (found["view"] != PAIR)]
+    rows = {}
+    for split, group in single.groupby("split", sort=False):
+        first = group[group["value"] == group["value"].max()]
+        views = "every single view" if len(first) == len(group) > 1 else " and ".join(first["view"])
+        rows[split] = {"view": views, "value": first["value"].iloc[0], "n": first["n"].iloc[0]}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def bound(samples: Iterable[Sample], view: View) -> int:
