@@ -6,6 +6,7 @@ pytest tests/test_documents.py
 """
 
 import importlib.resources
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -99,6 +100,9 @@ def test_commands_that_are_shown_exist(path: Path) -> None:
             known |= set(re.findall(r'add_argument\(\s*"(--\w+)"', source.read_text(encoding="utf-8")))
         wanted = {word.partition("=")[0] for word in rest if word.startswith("--")}
         assert wanted <= known or "app" in words, f"{path.name}: mis {' '.join(words)}: {wanted - known}"
+        taken = [option.nargs for option in command.params if option.param_type_name == "argument"]
+        given = list(itertools.takewhile(lambda word: not word.startswith(("-", "...")), rest))
+        assert -1 in taken or len(given) <= sum(taken), f"{path.name}: mis {' '.join(words)}: {given} has no place"
 
 
 def test_shown_commands_are_found() -> None:

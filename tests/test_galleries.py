@@ -160,6 +160,13 @@ def test_models_have_their_names_in_the_table_of_memory() -> None:
     )
 
 
+def test_a_configuration_whose_checkpoint_is_refused_is_not_ready() -> None:
+    folder = Path(__file__).parent.parent / "configs"
+    table = reproduction.configurations(folder, "*-[0-9]*.yaml")
+    refused = {path.name for path in folder.glob("*-[0-9]*.yaml") if "and is refused" in path.read_text()}
+    assert set(table.index[table["ready"] != "yes"]) == refused and len(refused) == 6
+
+
 def test_configurations_are_read_as_training_reads_them() -> None:
     table = reproduction.configurations(Path(__file__).parent.parent / "configs", "internvl2_5-8b-mirage*.yaml")
     assert table.loc["internvl2_5-8b-mirage.yaml", ["tuning", "learning rate", "epochs", "vision"]].tolist() == [

@@ -378,6 +378,19 @@ def test_those_that_read_what_others_made_run_alone_too(number: int, tmp_path: P
     mine = [one for one in small if one.partition("=")[0] in known]
     done = subprocess.run([*command, *mine], cwd=ROOT, capture_output=True, text=True, check=False)
     assert [one["error"] for one in json.loads(done.stdout or "[]")] == [""], done.stderr[-2000:]
+    commands_printed = _printed_training(tmp_path / "pages")
+    assert len(commands_printed) == (number == 5)
+    for printed in commands_printed:
+        further = [*shlex.split(printed), "max_steps=1", f"runs={tmp_path / 'trained'}"]
+        trained = subprocess.run(further, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert trained.returncode == 0, f"{printed}: {trained.stderr[-2000:]}"
+
+
+def _printed_training(pages: Path) -> list[str]:
+    """The commands that train, as cells printed them."""
+    outputs = [output for path in pages.glob("*.ipynb") for cell in code(read(path)) for output in cell.outputs]
+    lines = [line for output in outputs for line in output.get("text", "").splitlines()]
+    return [line for line in lines if " -m mis_lib.cli train " in line]
 
 
 @pytest.mark.notebooks

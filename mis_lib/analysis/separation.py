@@ -81,7 +81,9 @@ def separation(states: Mapping[str, np.ndarray], *, folds: int = FOLDS, seed: in
     for variant, states_N2LH in states.items():
         pairs = len(states_N2LH)
         if pairs < folds:
-            raise DataError(f"expected at least {folds} pairs for {folds} folds, found {pairs}; raise --limit")
+            raise DataError(
+                f"expected at least {folds} pairs for {folds} folds, found {pairs}; ask for more (--limit, in notebook 6 the parameter pairs)"
+            )
         for layer in range(states_N2LH.shape[2]):
             layer_N2H = states_N2LH[:, :, layer].astype(np.float64)
             measures = {
