@@ -90,6 +90,15 @@ def test_the_flip_matrix_holds_every_item_once() -> None:
     assert heat.z[list(heat.y).index("unsafe")][list(heat.x).index("reasoned")] == 7
 
 
+def test_cells_without_items_do_not_glare_and_names_stand_clear_of_the_title() -> None:
+    frame = pd.DataFrame({"before": ["unsafe", "helped"], "after": ["reasoned", "helped"], "n": [1, 5]})
+    figure = plot_grids.flip_matrix(frame, before="mini", after="mirage")
+    grid = pd.DataFrame({"variant": "mini", "first": ["swap-renamed"], "second": ["swapped"], "outcome": ["unsafe"]})
+    assert figure.data[0].colorscale[0][1] == plot_grids.FAINT and figure.data[0].zmin == 0
+    for axis in (figure.layout.yaxis, plot_grids.ablation_grid(grid).layout.yaxis):
+        assert axis.automargin and axis.title.standoff > 0
+
+
 def test_judges_are_told_apart_by_mark_and_place() -> None:
     rows = [
         {"variant": variant, "judge": judge, "metric": "asr", **rate(hits, 20).model_dump()}
