@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import DistributedType
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import DeepSpeedPlugin
 from full_disk import files_of_at_most
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
@@ -32,7 +35,7 @@ from mis_lib.models.load import load_model
 from mis_lib.schema import Sample
 from mis_lib.train.callbacks import LOG, tensorboard
 from mis_lib.train.collate import collate
-from mis_lib.train.engine import make_trainer, run
+from mis_lib.train.engine import make_trainer, run, training_arguments
 from mis_lib.train.loader import Steps, lengths_of
 from mis_lib.train.loading import load
 from mis_lib.train.loss import AnswerHead, WholeHead
@@ -41,10 +44,12 @@ from mis_lib.train.material import places_of
 from mis_lib.train.mixup import Mixer, most_alike
 from mis_lib.train.packing import PackedRows, pack, packed_inputs
 from mis_lib.train.parts import Part, part_of, prepare
+from mis_lib.train.plan import Plan
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features
 from mis_lib.train.rows import IGNORED, Encoder, Place
 from mis_lib.train.settings import TrainSettings
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 Train = Callable[..., list[dict[str, Any]]]
 DEFAULTS: dict[str, Any] = {
     "batch_size": 4, "batch_tokens": 600, "epochs": 2, "precision": "float32", "learning_rate": 1e-3, "device": "cpu",
@@ -534,6 +539,39 @@ def test_training_goes_on_from_an_adapter_and_leaves_it_alone(train: Train, chec
 def test_a_folder_that_is_no_adapter_cannot_be_started_from(train: Train, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="start_from: expected the PEFT folder of an adapter"):
         train(start_from=tmp_path)
+
+
+# --- launchers ---
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("changes", [{}, {"freeze_projector": False}, {"tuning": "full"}])
+@pytest.mark.parametrize("file", ["one_gpu", "deepspeed_zero2", "deepspeed_zero3"])
+def test_the_settings_decide_over_what_a_launch_file_says(
+    file: str, changes: dict[str, Any], precision: str, settings_of: Callable[..., TrainSettings], checkpoint: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = settings_of(precision=precision, max_grad_norm=0.5, **changes)
+    loaded = load(settings, checkpoint)
+    launched: Any = load_config_from_file(str(CONFIGS / "accelerate" / f"{file}.yaml"))
+    sharded = launched.distributed_type == DistributedType.DEEPSPEED
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched.mixed_precision)
+    if sharded:
+        monkeypatch.setattr(DeepSpeedPlugin, "set_deepspeed_weakref", lambda plugin: None)  # wants the package
+        monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+        for name in ("zero_stage", "offload_optimizer_device", "offload_param_device"):
+            monkeypatch.setenv(f"ACCELERATE_DEEPSPEED_{name.upper()}", str(launched.deepspeed_config[name]))
+        monkeypatch.setenv("ACCELERATE_GRADIENT_CLIPPING", str(launched.deepspeed_config["gradient_clipping"]))
+    args = training_arguments(loaded, settings, Plan((10,), 1, 600, 1, 0), tmp_path)
+    whole_in_float32 = settings.tuning == "full" or not settings.projector_is_frozen
+    expected = precision == "bfloat16" and (
+        sharded or whole_in_float32
+    )  # else weights are in bfloat16 as they lie there
+    assert (args.bf16, args.mixed_precision) == (expected, "bf16" if expected else "no")
+    if sharded:  # transformers refuses what is neither "auto" nor the same
+        told: Any = args.deepspeed_plugin
+        assert told.deepspeed_config["bf16"]["enabled"] is args.bf16
+        assert told.deepspeed_config["gradient_clipping"] in ("auto", args.max_grad_norm)
 
 
 # --- interruptions ---

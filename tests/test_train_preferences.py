@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,9 @@ from mis_lib.files import read_records, sha256, write_records
 from mis_lib.models.load import load_model
 from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.store.train_runs import TrainRun
-from mis_lib.train.dpo import PreferenceRows, preference_rows, rows_a_pass
+from mis_lib.train.dpo import PreferenceRows, dpo_trainer, preference_rows, rows_a_pass
+from mis_lib.train.loading import load
+from mis_lib.train.lowrank import restore
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
 from mis_lib.train.processes import leave
 from mis_lib.train.settings import TrainSettings
@@ -113,6 +116,23 @@ def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(
     assert any(weight.abs().sum() > 0 for name, weight in loaded.model.named_parameters() if "lora_B.dpo" in name)
     assert train_by(dpo(home, tmp_path)) == run  # finished: not trained again
     assert not (tmp_path / "dpo" / "v2").exists()
+
+
+def trainer_of(settings: DpoSettings, home: Path, folder: Path) -> Any:
+    """TRL's trainer as a run makes it."""
+    pairs, data = pairs_of(settings)
+    loaded = load(settings, home / "toy")
+    restore(loaded.model)
+    rows = preference_rows(pairs, data, loaded.processor)
+    return dpo_trainer(loaded.model, loaded.processor, rows, settings, folder)
+
+
+def test_the_settings_decide_the_number_type_over_a_launch_file(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # as accelerate launch sets it
+    trainer = trainer_of(dpo(home, tmp_path, precision="float32"), home, tmp_path)
+    assert trainer.accelerator.mixed_precision == "no"
 
 
 def test_a_full_disk_leaves_no_half_of_an_adapter(home: Path, tmp_path: Path) -> None:

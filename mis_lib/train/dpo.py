@@ -17,6 +17,7 @@ from mis_lib.errors import DataError, MissingPackageError
 from mis_lib.files import load_image
 from mis_lib.prompts import as_plain_text, special_tokens
 from mis_lib.train.preference_settings import DpoSettings
+from mis_lib.train.processes import declare_precision
 
 
 class PreferenceRows:
@@ -76,6 +77,7 @@ def dpo_trainer(
     size = rows_a_pass(settings, longest)
     losses = {"sigmoid": 1.0} | ({"sft": settings.sft_weight} if settings.sft_weight else {})
     in_bfloat16 = model.get_base_model().dtype == torch.bfloat16
+    declare_precision(bfloat16=in_bfloat16)
     cuda = next(model.parameters()).device.type == "cuda"
     trainer = trl.DPOTrainer(
         model=model,

@@ -27,6 +27,7 @@ from mis_lib.train.lowrank import restore
 from mis_lib.train.parts import groups
 from mis_lib.train.plan import Plan
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features, use_packing
+from mis_lib.train.processes import declare_precision, shards
 from mis_lib.train.rows import Encoder, Place, Segmenter
 from mis_lib.train.settings import TrainSettings
 from mis_lib.train.trainer import AnswerTrainer, checkpoints, save_result
@@ -174,6 +175,9 @@ def make_trainer(
 
 def training_arguments(loaded: Loaded, settings: TrainSettings, plan: Plan, folder: Path) -> TrainingArguments:
     """The settings in transformers' words; what is decided here in place of it is switched off there."""
+    # DeepSpeed and FSDP want one number type for all weights, and keep what is trained in float32 themselves
+    mixed = loaded.autocast or (loaded.bfloat16 and shards())
+    declare_precision(bfloat16=mixed)
     checkpointing: dict[str, Any] = {"activation_checkpointing": True} if settings.gradient_checkpointing else {}
     args = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
@@ -187,7 +191,7 @@ def training_arguments(loaded: Loaded, settings: TrainSettings, plan: Plan, fold
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch_fused" if loaded.device.startswith("cuda") else "adamw_torch",
         seed=settings.seed,
-        bf16=loaded.autocast,
+        bf16=mixed,
         use_cpu=loaded.device == "cpu",
         **checkpointing,
         use_liger_kernel=settings.liger,

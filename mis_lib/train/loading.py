@@ -30,6 +30,8 @@ class Loaded(NamedTuple):
     device: str
     autocast: bool
     """Whether products are computed in bfloat16 from float32 weights."""
+    bfloat16: bool
+    """Whether products are computed in bfloat16 at all."""
 
 
 def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
@@ -62,7 +64,7 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
             weight.data = weight.data.float()
     if settings.tuning == "lora" and not is_deepspeed_zero3_enabled():
         shorten(model)  # reads factors directly, which ZeRO-3 only gathers when their own module is called
-    return Loaded(model, network, processor, device, in_bfloat16 and trains_whole)
+    return Loaded(model, network, processor, device, in_bfloat16 and trains_whole, in_bfloat16)
 
 
 def keep_few_kernels() -> None:

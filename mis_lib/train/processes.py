@@ -4,10 +4,25 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
+
 
 def several() -> bool:
     """Whether this is one of several processes of a run."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def shards() -> bool:
+    """Whether the launcher spreads the weights' work over the processes (FSDP, DeepSpeed), which casts weights itself."""
+    return any(os.environ.get(name, "").lower() in ("1", "true") for name in ("ACCELERATE_USE_FSDP", DEEPSPEED))
+
+
+def declare_precision(*, bfloat16: bool) -> None:
+    """Tell accelerate in which number type products are computed: the settings decide, whatever its launch file says.
+
+    transformers and accelerate both look into the environment, so nothing else would reach them both.
+    """
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bfloat16 else "no"
 
 
 @contextmanager
