@@ -22,6 +22,7 @@ from mis_lib.train.loss import AnswerHead
 from mis_lib.train.material import places_of
 from mis_lib.train.packing import no_packing, pack, packed_inputs
 from mis_lib.train.parts import Part, groups, part_of
+from mis_lib.train.preparing import use_packing
 from mis_lib.train.rows import IGNORED, Encoder, Place
 from mis_lib.train.settings import TrainSettings
 
@@ -97,6 +98,57 @@ def test_rows_together_have_the_losses_they_have_alone(checkpoint: Path, data: P
         network(**batch.inputs, **packed_inputs(model, batch))
     packed = head.losses.each
     torch.testing.assert_close(packed, torch.cat(alone), rtol=1e-3, atol=1e-4)
+
+
+def test_rows_packed_for_flash_attention_have_the_losses_they_have_alone(
+    checkpoint: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = load_model(checkpoint, dtype=torch.float32)
+    network: Any = model
+    head = AnswerHead(model)
+    rows = [Encoder(processor).row(place) for place in places(data)[:6]]
+    alone = []
+    for row in rows:
+        batch = collate([row], pad_token=0)
+        with head.armed(batch.labels):
+            network(**batch.inputs)
+        alone.append(head.losses.each)
+    stand_in_for_flash(monkeypatch)
+    for config in (network.config, *(getattr(network.config, name) for name in network.config.sub_configs)):
+        config._attn_implementation = "flash_attention_2"  # as set_attn_implementation does where the package is
+    assert use_packing(network, TrainSettings(attention="flash_attention_2"))
+    batch = collate(rows, pad_token=0, packed=True)
+    with head.armed(batch.labels):
+        network(**batch.inputs, **packed_inputs(network, batch))
+    torch.testing.assert_close(head.losses.each, torch.cat(alone), rtol=1e-3, atol=1e-4)
+
+
+def stand_in_for_flash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain attention with the package's interface, which transformers finds in its place; each call is held to what the kernels take."""
+    from transformers import modeling_flash_attention_utils as flash
+
+    def whole(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **given: Any) -> torch.Tensor:
+        assert not given["is_causal"], "packed rows in one piece: they would see each other"
+        return torch.nn.functional.scaled_dot_product_attention(
+            *(states.transpose(1, 2) for states in (query, key, value)), scale=given["softmax_scale"]
+        ).transpose(1, 2)
+
+    def by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, cu_seqlens_q: torch.Tensor,
+                cu_seqlens_k: torch.Tensor, **given: Any) -> torch.Tensor:  # fmt: skip
+        assert cu_seqlens_q.ndim == 1 and cu_seqlens_q.dtype == torch.int32 and torch.equal(cu_seqlens_q, cu_seqlens_k)
+        assert int(cu_seqlens_q[-1]) == len(query)
+        lengths = cu_seqlens_q.diff().tolist()
+        assert max(lengths) == given["max_seqlen_q"] == given["max_seqlen_k"]
+        return torch.cat([
+            torch.nn.functional.scaled_dot_product_attention(
+                *(states.transpose(0, 1) for states in parts), scale=given["softmax_scale"], is_causal=given["is_causal"],
+                enable_gqa=True,
+            ).transpose(0, 1)
+            for parts in zip(*(states.split(lengths) for states in (query, key, value)), strict=True)
+        ])  # fmt: skip
+
+    functions = whole, by_rows, None, flash._pad_input, flash._unpad_input
+    monkeypatch.setattr(flash, "lazy_import_flash_attention", lambda kind=None: (functions, (dict, dict)))
 
 
 def test_every_parameter_has_its_part(checkpoint: Path) -> None:

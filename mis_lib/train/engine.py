@@ -24,6 +24,7 @@ from mis_lib.train.features import FeatureCache, Progress, Worth
 from mis_lib.train.loader import Steps, lengths_of, suitable_workers
 from mis_lib.train.loading import Loaded, load
 from mis_lib.train.lowrank import restore
+from mis_lib.train.packing import decoder_of
 from mis_lib.train.parts import groups
 from mis_lib.train.plan import Plan
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features, use_packing
@@ -216,7 +217,7 @@ def compile_layers(network: Any) -> None:
     Raises:
         SettingsError: the model's decoder has no list of layers.
     """
-    inner = network.get_decoder() if hasattr(network, "get_decoder") else network.model.language_model
+    inner = decoder_of(network)
     if not isinstance(getattr(inner, "layers", None), nn.ModuleList):
         raise SettingsError("compile: expected a decoder with a list of layers, found none; set compile: false")
     for layer in inner.layers:

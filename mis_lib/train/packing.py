@@ -2,6 +2,7 @@
 
 Everything but attention treats tokens one by one, so packing leaves out all padding there. Attention gets ``packed_rows``, which tells where each row
 lies: on a GPU it goes to torch's kernel for rows of different lengths, elsewhere the rows are put below each other for the attention alone.
+Where ``attention`` is a package's flash attention, the decoder is told of the rows in that package's words.
 Models are reached through transformers' registry of attention functions; nothing of theirs is replaced, and without ``packed_rows`` (when the model answers
 in an evaluation) the function is plain scaled-dot-product attention.
 
@@ -21,6 +22,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from mis_lib.train.collate import Batch
 
 ATTENTION = "mis_packed"
+FLASH = "flash_attention"
 
 
 class PackedRows(NamedTuple):
@@ -139,14 +141,31 @@ def no_packing(network: Any) -> str | None:
 
 
 def pack(network: Any) -> None:
-    """Let a model's language part attend by ``packed_attention``; its vision tower keeps its own.
+    """Let a model's language part attend within packed rows, by ``packed_attention`` or the flash attention that it has; its vision tower keeps its own.
 
     Raises:
         ValueError: transformers does not know such a part.
     """
+    if str(network.config.get_text_config()._attn_implementation).startswith(FLASH):
+        decoder_of(network).register_forward_pre_hook(_in_words_of_flash, with_kwargs=True)
+        return
     AttentionInterface.register(ATTENTION, packed_attention)
     AttentionMaskInterface.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
     network.config.get_text_config()._attn_implementation = ATTENTION
+
+
+def decoder_of(network: Any) -> Any:
+    """The language model without its output layer."""
+    return network.get_decoder() if hasattr(network, "get_decoder") else network.model.language_model
+
+
+def _in_words_of_flash(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What the decoder is called with; said here and not to the whole model, which may hand such words to its vision tower too."""
+    rows: PackedRows | None = kwargs.pop("packed_rows", None)
+    if rows is None:
+        return args, kwargs
+    told = {"cu_seq_lens_q": rows.starts, "cu_seq_lens_k": rows.starts, "max_length_q": rows.longest, "max_length_k": rows.longest}  # fmt: skip
+    return args, kwargs | told | {"attention_mask": None}  # any mask would be taken for one of padding
 
 
 def packed_inputs(network: Any, batch: Batch) -> dict[str, Any]:

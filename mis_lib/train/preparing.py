@@ -92,8 +92,7 @@ def use_packing(network: Any, settings: TrainSettings) -> bool:
         )
     if settings.packing is False or reason is not None or settings.attention == "eager":
         return False
-    if settings.attention in (None, "sdpa"):
-        pack(network)
+    pack(network)
     return True
 
 
