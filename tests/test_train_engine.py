@@ -574,6 +574,12 @@ def test_the_settings_decide_over_what_a_launch_file_says(
         assert told.deepspeed_config["gradient_clipping"] in ("auto", args.max_grad_norm)
 
 
+def test_layers_to_shard_are_all_in_the_model(settings_of: Callable[..., TrainSettings], checkpoint: Path) -> None:
+    network = load(settings_of(), checkpoint).network
+    assert "LlamaDecoderLayer" in network._no_split_modules
+    assert set(network._no_split_modules) <= {type(module).__name__ for module in network.modules()}
+
+
 # --- interruptions ---
 
 

@@ -49,6 +49,7 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     _check_liger(settings, device)
     network, processor = load_model(checkpoint, {}, device, dtype)
     _as_plain(network)
+    _name_layers_that_are_there(network)
     limit_images(
         processor,
         min_pixels=settings.min_pixels,
@@ -97,6 +98,12 @@ def _as_plain(network: Any) -> None:
     quantizer = getattr(network, "hf_quantizer", None)
     if quantizer is not None and "gguf" in str(getattr(quantizer.quantization_config, "quant_method", "")).lower():
         network.hf_quantizer, network.is_quantized = None, False
+
+
+def _name_layers_that_are_there(network: Any) -> None:
+    """FSDP looks for every layer that a model names as one to be sharded as a whole; a vision tower names those of its text half too."""
+    there = {type(module).__name__ for module in network.modules()}
+    network._no_split_modules = [name for name in network._no_split_modules or () if name in there]
 
 
 def device_of(settings: TrainSettings) -> str:
