@@ -115,8 +115,8 @@ def _train(
     from mis_lib.train.engine import ADAPTER, CHECKPOINTS
     from mis_lib.train.loading import load
     from mis_lib.train.lowrank import restore
-    from mis_lib.train.parts import ADAPTER as TRAINED
     from mis_lib.train.parts import groups
+    from mis_lib.train.trainer import save_result
 
     pairs, folder = pairs_of(settings)
     loaded = load(settings, checkpoint)
@@ -128,9 +128,9 @@ def _train(
         console.say(f"DPO on {len(pairs):,} pairs")
     trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
     trainer.train()
+    save_result(trainer, run.folder / ADAPTER, again="DPO begins anew")
     if not is_main:
         return run.folder
-    _save(trainer.model, run.folder / ADAPTER, TRAINED)
     write_card(run, settings, len(pairs))
     run.finish(
         {
@@ -147,23 +147,3 @@ def _train(
     )
     shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
     return run.folder
-
-
-def _save(model: Any, folder: Path, name: str) -> None:
-    """Write an adapter as a folder that appears in one rename.
-
-    Raises:
-        TrainingError: it cannot be written.
-    """
-    from safetensors import SafetensorError
-
-    draft = folder.with_name(f".{folder.name}")
-    try:
-        model.save_pretrained(draft, selected_adapters=[name])
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise TrainingError(
-            f"{folder}: expected room for it, found: {error}; nothing half written is left. Free some space and start again: DPO begins anew"
-        ) from error

@@ -30,6 +30,7 @@ from mis_lib.train.rows import IGNORED, SEGMENTS
 
 CHECKPOINT = "checkpoint-"
 STAGING = ".saving"
+GOES_ON = "the run goes on from its last checkpoint"
 
 
 class Tally(NamedTuple):
@@ -226,17 +227,19 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(CHECKPOINT)))
 
 
-def cannot_write(path: Path, error: BaseException) -> str:
-    """The message about something that could not be written."""
+def cannot_write(path: Path, error: BaseException, again: str = GOES_ON) -> str:
+    """The message about something that could not be written; ``again`` is what starting again does."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
         f"{path}: expected room for it, found: {first}; nothing half written is left, earlier checkpoints are untouched. "
-        "Free some space (keep_checkpoints, runs) and start again: the run goes on from its last checkpoint"
+        f"Free some space (keep_checkpoints, runs) and start again: {again}"
     )
 
 
-def save_result(trainer: AnswerTrainer, folder: Path, *, processor: Any = None) -> None:
+def save_result(trainer: Trainer, folder: Path, *, processor: Any = None, again: str = GOES_ON) -> None:
     """Write the trained adapter (or the whole model, with its processor) as a folder that appears in one rename.
+
+    All processes of a run call it: weights that are spread over them are gathered.
 
     Raises:
         TrainingError: it cannot be written.
@@ -250,10 +253,12 @@ def save_result(trainer: AnswerTrainer, folder: Path, *, processor: Any = None) 
         if trainer.is_world_process_zero():
             if processor is not None and not isinstance(trainer.model, PeftModel):
                 processor.save_pretrained(draft)
+            for beside in draft.glob("*/adapter_config.json"):
+                shutil.rmtree(beside.parent)  # an adapter that was held as the reference
             (draft / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody needs to load
             shutil.rmtree(folder, ignore_errors=True)
             draft.replace(folder)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise TrainingError(cannot_write(folder, error)) from error
+        raise TrainingError(cannot_write(folder, error, again)) from error
     trainer.accelerator.wait_for_everyone()
