@@ -9,9 +9,11 @@ import pytest
 import torch
 from full_disk import files_of_at_most
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import tiny_checkpoint
 from torch import multiprocessing
 from transformers import AutoProcessor
+from trl import DPOConfig
 
 from mis_lib.commands.preference_data import Ranked, best, pairs_of, ranked_answers
 from mis_lib.commands.train import METHODS, read_train_settings, train, train_by
@@ -135,6 +137,18 @@ def test_the_settings_decide_the_number_type_over_a_launch_file(
     assert trainer.accelerator.mixed_precision == "no"
 
 
+def test_a_machine_with_two_gpus_trains_on_one_without_a_launcher(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sees_two(args: Any) -> None:
+        made(args)
+        args._n_gpu = 2
+
+    made = DPOConfig.__post_init__
+    monkeypatch.setattr(DPOConfig, "__post_init__", sees_two)
+    assert trainer_of(dpo(home, tmp_path), home, tmp_path).args.n_gpu == 1
+
+
 def test_a_full_disk_leaves_no_half_of_an_adapter(home: Path, tmp_path: Path) -> None:
     with files_of_at_most(20_000), pytest.raises(TrainingError, match=r"adapter: expected room for it.*begins anew"):
         train_by(dpo(home, tmp_path, max_steps=1))
@@ -180,6 +194,9 @@ def test_nothing_is_cut_to_fit(home: Path, tmp_path: Path) -> None:
 def test_passes_divide_a_step() -> None:
     settings = DpoSettings(batch_size=12, batch_tokens=4096)
     assert [rows_a_pass(settings, longest) for longest in (100, 300, 500, 4000)] == [12, 6, 4, 1]
+    assert [rows_a_pass(settings, longest, 4) for longest in (100, 300, 1000, 4000)] == [3, 3, 1, 1]
+    with pytest.raises(SettingsError, match="batch_size: expected a multiple of the 8 processes that train, found 12"):
+        rows_a_pass(settings, 100, 8)
 
 
 def test_the_method_of_a_file_decides_about_its_settings(tmp_path: Path) -> None:
@@ -286,7 +303,7 @@ def test_two_do_not_draw_answers_for_the_same_run_at_once(home: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["raft", "dpo"])
+@pytest.mark.parametrize("method", ["raft", "dpo", "dpo-sharded"])
 def test_several_processes_are_one_run(home: Path, tmp_path: Path, method: str) -> None:
     multiprocessing.spawn(_in_a_process, (method, str(home), str(tmp_path), free_port("127.0.0.1", 29700)), nprocs=2)
     told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
@@ -294,7 +311,11 @@ def test_several_processes_are_one_run(home: Path, tmp_path: Path, method: str) 
     run = TrainRun(Path(told[0]["run"]))
     assert run.folder == tmp_path / method / "v1" and run.result is not None and not run.is_held
     assert (run.folder / "adapter" / "adapter_model.safetensors").is_file()
-    if method == "raft":
+    if method != "raft":
+        assert run.result["steps"] == 12 / 4, "rows a step are those of all processes"
+        factors = load_file(run.folder / "adapter" / "adapter_model.safetensors")
+        assert all(factor.abs().sum() > 0 for factor in factors.values())
+    else:
         for number in (1, 2):
             (answers,) = (tmp_path / f"raft-answers-{number}").glob("v*/responses.jsonl")
             assert len(answers.read_text().splitlines()) == 8, "four questions, two answers each, none twice"
@@ -307,8 +328,10 @@ def _in_a_process(rank: int, method: str, home: str, runs: str, port: int) -> No
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     here = {"model": f"{home}/toy", "data": Path(home) / "data", "runs": Path(runs), "name": method, "device": "cpu"}
     told: dict[str, object] = {}
-    if method == "dpo":
-        run = train_by(DpoSettings(**here, batch_size=4, max_steps=2))
+    if method == "dpo-sharded":
+        shard_on_a_cpu()
+    if method != "raft":
+        run = train_by(DpoSettings(**here, batch_size=4))
     else:
         settings = RaftSettings(**here, rounds=2, prompts=2, answers=2, max_new_tokens=4, batch_size=4, max_steps=1)
 
@@ -320,6 +343,27 @@ def _in_a_process(rank: int, method: str, home: str, runs: str, port: int) -> No
         run = train_raft(settings, train, rank_all)
     (Path(runs) / f"{rank}.json").write_text(json.dumps(told | {"run": str(run)}))
     leave()
+
+
+def shard_on_a_cpu() -> None:
+    """FSDP2 as configs/accelerate/fsdp2.yaml asks for it; accelerate would only do so on GPUs."""
+    from accelerate import DistributedType, state
+
+    os.environ |= {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    }
+    os.environ |= {"FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
+    plain = state.AcceleratorState.__init__
+
+    def sharding(self: Any, *given: Any, fsdp_plugin: Any = None, **options: Any) -> None:
+        plain(self, *given, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin is not None:
+            self.fsdp_plugin, self.distributed_type = fsdp_plugin, DistributedType.FSDP
+            state.PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    state.AcceleratorState.__init__ = sharding
 
 
 def test_a_model_without_a_good_answer_learns_nothing(home: Path, tmp_path: Path) -> None:

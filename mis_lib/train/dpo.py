@@ -13,11 +13,11 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from mis_lib.data.preferences import Preference
-from mis_lib.errors import DataError, MissingPackageError
+from mis_lib.errors import DataError, MissingPackageError, SettingsError
 from mis_lib.files import load_image
 from mis_lib.prompts import as_plain_text, special_tokens
+from mis_lib.train import processes
 from mis_lib.train.preference_settings import DpoSettings
-from mis_lib.train.processes import declare_precision
 
 
 class PreferenceRows:
@@ -68,47 +68,50 @@ def dpo_trainer(
         DataError: a row is longer than ``max_length``.
         ImageError: an image is damaged.
         MissingPackageError: TRL is not installed.
+        SettingsError: ``batch_size`` cannot be shared by the processes.
     """
     from datasets import Dataset
 
     trl = _trl()
     collator = PreferenceRows(processor)
     longest = _longest(rows, collator, settings)
-    size = rows_a_pass(settings, longest)
+    size = rows_a_pass(settings, longest, processes.count())
     losses = {"sigmoid": 1.0} | ({"sft": settings.sft_weight} if settings.sft_weight else {})
     in_bfloat16 = model.get_base_model().dtype == torch.bfloat16
-    declare_precision(bfloat16=in_bfloat16)
+    processes.declare_precision(bfloat16=in_bfloat16)
     cuda = next(model.parameters()).device.type == "cuda"
+    args = trl.DPOConfig(
+        output_dir=str(folder),
+        beta=settings.beta,
+        loss_type=list(losses),
+        loss_weights=list(losses.values()),
+        max_length=None,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=settings.batch_size // processes.count() // size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
+        warmup_steps=settings.warmup_ratio,  # below 1: a share of all steps
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        seed=settings.seed,
+        bf16=in_bfloat16,  # TRL leaves pixels in float32 and lets autocast see to it
+        use_cpu=not cuda,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        dataloader_num_workers=settings.workers or 0,
+        logging_steps=settings.log_every,
+        save_strategy="steps" if settings.save_every else "no",
+        save_steps=settings.save_every or 500,
+        save_total_limit=settings.keep_checkpoints,
+        report_to=["tensorboard"] if settings.tensorboard else [],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    args._n_gpu = min(1, args.n_gpu)  # as in SFT: several GPUs are for accelerate launch
     trainer = trl.DPOTrainer(
         model=model,
-        args=trl.DPOConfig(
-            output_dir=str(folder),
-            beta=settings.beta,
-            loss_type=list(losses),
-            loss_weights=list(losses.values()),
-            max_length=None,
-            per_device_train_batch_size=size,
-            gradient_accumulation_steps=settings.batch_size // size,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type=settings.scheduler,
-            warmup_steps=settings.warmup_ratio,  # below 1: a share of all steps
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            num_train_epochs=settings.epochs,
-            max_steps=settings.max_steps or -1,
-            seed=settings.seed,
-            bf16=in_bfloat16,  # TRL leaves pixels in float32 and lets autocast see to it
-            use_cpu=not cuda,
-            gradient_checkpointing=settings.gradient_checkpointing,
-            dataloader_num_workers=settings.workers or 0,
-            logging_steps=settings.log_every,
-            save_strategy="steps" if settings.save_every else "no",
-            save_steps=settings.save_every or 500,
-            save_total_limit=settings.keep_checkpoints,
-            report_to=["tensorboard"] if settings.tensorboard else [],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-        ),
+        args=args,
         train_dataset=Dataset.from_list(list(rows)),
         processing_class=processor,
         data_collator=collator,
@@ -118,12 +121,19 @@ def dpo_trainer(
     return trainer
 
 
-def rows_a_pass(settings: DpoSettings, longest: int) -> int:
-    """Pairs a pass: the largest divisor of ``batch_size`` whose two answers a pair fit into ``batch_tokens``, at least one."""
+def rows_a_pass(settings: DpoSettings, longest: int, devices: int = 1) -> int:
+    """Pairs a pass on one device: the largest divisor of its share of ``batch_size`` whose two answers a pair fit into ``batch_tokens``, at least one.
+
+    Raises:
+        SettingsError: ``batch_size`` cannot be shared by so many devices.
+    """
+    share, rest = divmod(settings.batch_size, devices)
+    if rest:
+        raise SettingsError(
+            f"batch_size: expected a multiple of the {devices} processes that train, found {settings.batch_size}; TRL gives each as many pairs"
+        )
     fitting = max(1, settings.batch_tokens // (2 * longest))
-    return max(
-        size for size in range(1, settings.batch_size + 1) if settings.batch_size % size == 0 and size <= fitting
-    )
+    return max(size for size in range(1, share + 1) if share % size == 0 and size <= fitting)
 
 
 def _trl() -> Any:

@@ -7,9 +7,14 @@ from contextlib import contextmanager
 DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 
 
+def count() -> int:
+    """Processes of the run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def several() -> bool:
     """Whether this is one of several processes of a run."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return count() > 1
 
 
 def shards() -> bool:
