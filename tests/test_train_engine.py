@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_checkpoint
 from tiny_rows import tiny_rows
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from mis_lib.errors import (
     DataError,
@@ -125,6 +126,19 @@ def test_loss_of_each_token_is_that_of_the_whole_model(checkpoint: Path, data: P
     assert network(**batch.inputs).logits.shape == (5, batch.labels.shape[1], logits.shape[-1]), (
         "unarmed, it is the model's own"
     )
+
+
+@pytest.mark.parametrize("cap", [None, 30.0])
+def test_a_model_that_caps_its_logits_behind_the_output_layer_is_refused(cap: float | None) -> None:
+    text = {"model_type": "gemma2", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "final_logit_softcapping": cap}  # fmt: skip
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+              "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "projection_dim": 32}  # fmt: skip
+    config = PaliGemmaConfig(text_config=text, vision_config=vision, image_token_id=63, projection_dim=32)
+    network = PaliGemmaForConditionalGeneration(config).train()
+    with nullcontext() if cap is None else pytest.raises(ModelError, match=r"PaliGemma.* scales or caps them"):
+        AnswerHead(network)
+    assert network.training
 
 
 @pytest.mark.parametrize("trained", ["hidden", "weight", "both"])

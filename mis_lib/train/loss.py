@@ -92,7 +92,7 @@ class AnswerHead:
         network: a transformers model (not its ``PeftModel``).
 
     Raises:
-        ModelError: the model's output layer is no linear layer without bias.
+        ModelError: the model's output layer is no linear layer without bias, or the model changes what comes out of it.
     """
 
     def __init__(self, network: Any) -> None:
@@ -101,6 +101,7 @@ class AnswerHead:
             raise ModelError(
                 f"expected an output layer that is linear without bias, found {type(head).__name__}; such a model cannot be trained here"
             )
+        _check_untouched(network, head)
         self.head = head
         self._plain = head.forward
         self._labels: torch.Tensor | None = None
@@ -139,6 +140,35 @@ class AnswerHead:
         found: Any = LinearCrossEntropy.apply(picked.to(weight.dtype), weight, self._labels[:, 1:][wanted])
         self._losses = Losses(*found)
         return self._losses.total
+
+
+def _check_untouched(network: Any, head: nn.Linear) -> None:
+    """Refuse models that scale or cap logits behind the output layer: the loss would be that of other logits. Tried on a text of two tokens.
+
+    Raises:
+        ModelError: the model's logits are not its output layer's.
+    """
+    given: list[torch.Tensor] = []
+
+    def keep(layer: Any, args: Any, output: Any) -> None:
+        given.append(output)
+
+    hook = head.register_forward_hook(keep)
+    training = network.training
+    network.eval()  # no dropout, and no running means that would learn of it
+    try:
+        with torch.no_grad():
+            logits = network(
+                input_ids=torch.ones(1, 2, dtype=torch.long, device=head.weight.device), use_cache=False
+            ).logits
+    finally:
+        hook.remove()
+        network.train(training)
+    # numbers that are none are equal: under FSDP only the main process has read the weights
+    if given and not torch.allclose(given[-1].float(), logits.float(), rtol=0, atol=0, equal_nan=True):
+        raise ModelError(
+            f"expected logits that are the output layer's own, found that {type(network).__name__} scales or caps them; it cannot be trained here"
+        )
 
 
 class WholeHead(AnswerHead):

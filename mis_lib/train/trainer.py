@@ -76,7 +76,8 @@ class AnswerTrainer(Trainer):
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=steps, **options)
         self.steps, self.network, self.workers, self.feature_source = steps, network, workers, features
-        self.head = AnswerHead(network)
+        with self.accelerator.autocast():
+            self.head = AnswerHead(network)
         self.tally: Tally | None = None
         self.by_category: dict[str, list[float]] = {}
         self.grad_norm = math.nan
