@@ -66,9 +66,14 @@ def packed_attention(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
         return output, None
-    if query.is_cuda and dropout == 0.0 and query.dtype in (torch.bfloat16, torch.float16):
+    if dropout == 0.0 and query.dtype in (torch.bfloat16, torch.float16) and has_kernel(query.device):
         return _by_kernel(query, key, value, packed_rows, scaling), None
     return _below_each_other(query, key, value, packed_rows, scaling, dropout), None
+
+
+def has_kernel(device: torch.device) -> bool:
+    """Whether the device runs flash attention, which NVIDIA's do from Ampere on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def _by_kernel(
