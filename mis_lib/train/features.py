@@ -3,7 +3,7 @@
     CACHE/features/DIGEST/  features.bin   numbers one behind the other, mapped into memory
                             index.jsonl    an image's digest, where its numbers lie, and how the prompt holds it
 
-DIGEST covers the weights of everything in front of the features, the image processor's settings and the number type, so that a changed model never
+DIGEST covers the weights of everything in front of the features, the image processor's settings and the number types of numbers and products, so that a changed model never
 reads another one's features; an image's digest is that of its file. Features are stored behind the projector where that is frozen, before it
 where it is trained. Whether a model's images can be taken one by one is tried on rows of several images before anything is stored, never assumed.
 """
@@ -225,7 +225,8 @@ def has_room(cache: FeatureCache, places: Sequence[Place]) -> bool:
 
 def _digest(network: Any, encoder: Encoder, *, projector_is_frozen: bool, dtype: torch.dtype) -> str:
     """Digest of everything that an image's features follow from."""
-    digest = hashlib.sha256(f"{type(network).__name__}|{dtype}|{projector_is_frozen}".encode())
+    products = "|products in bfloat16" if torch.is_autocast_enabled(network.device.type) else ""
+    digest = hashlib.sha256(f"{type(network).__name__}|{dtype}|{projector_is_frozen}{products}".encode())
     digest.update(encoder.processor.image_processor.to_json_string().encode())
     for name, weight in network.state_dict().items():  # running means of a normalisation count too
         if part_of(name) is Part.VISION or (projector_is_frozen and part_of(name) is Part.PROJECTOR):
