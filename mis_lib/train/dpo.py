@@ -18,6 +18,7 @@ from mis_lib.files import load_image
 from mis_lib.prompts import as_plain_text, special_tokens
 from mis_lib.train import processes
 from mis_lib.train.preference_settings import DpoSettings
+from mis_lib.train.settings import SCHEDULER_OPTIONS
 
 
 class PreferenceRows:
@@ -90,6 +91,7 @@ def dpo_trainer(
         gradient_accumulation_steps=settings.batch_size // processes.count() // size,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.scheduler,
+        lr_scheduler_kwargs=SCHEDULER_OPTIONS.get(settings.scheduler),
         warmup_steps=settings.warmup_ratio,  # below 1: a share of all steps
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,

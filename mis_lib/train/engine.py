@@ -30,7 +30,7 @@ from mis_lib.train.plan import Plan
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features, use_packing
 from mis_lib.train.processes import declare_precision, shards
 from mis_lib.train.rows import Encoder, Place, Segmenter
-from mis_lib.train.settings import TrainSettings
+from mis_lib.train.settings import SCHEDULER_OPTIONS, TrainSettings
 from mis_lib.train.trainer import AnswerTrainer, checkpoints, save_result
 
 CHECKPOINTS, ADAPTER, MODEL = "checkpoints", "adapter", "model"
@@ -187,6 +187,7 @@ def training_arguments(loaded: Loaded, settings: TrainSettings, plan: Plan, fold
         gradient_accumulation_steps=1,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.scheduler,
+        lr_scheduler_kwargs=SCHEDULER_OPTIONS.get(settings.scheduler),
         warmup_steps=math.ceil(settings.warmup_ratio * plan.steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,

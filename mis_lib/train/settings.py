@@ -16,6 +16,8 @@ from mis_lib.configs import Settings
 
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr"]
 
+SCHEDULER_OPTIONS: dict[str, dict[str, Any]] = {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
+
 
 class LoraSettings(Settings):
     """Low-rank adapters (LoRA): where they sit and how large they are."""
@@ -95,6 +97,7 @@ class TrainSettings(Settings):
     # --- optimisation ---
     learning_rate: float = Field(default=2e-4, gt=0, lt=1)
     scheduler: Scheduler = "cosine"
+    """cosine_with_min_lr ends at a tenth of the learning rate."""
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -115,7 +118,7 @@ class TrainSettings(Settings):
 
     # --- speed and memory ---
     device: str | None = None
-    """cpu, cuda, cuda:1 ...; a GPU if there is one if not given."""
+    """cpu or cuda (the first that CUDA_VISIBLE_DEVICES shows); a GPU if there is one if not given."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Of the products; what is trained stays float32. bfloat16 where the device has it if not given."""
     gradient_checkpointing: bool = False
