@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_checkpoint
 from tiny_rows import tiny_rows
-from transformers import AutoModelForImageTextToText, PaliGemmaConfig, PaliGemmaForConditionalGeneration
+from transformers import AutoModelForImageTextToText, PaliGemmaConfig, PaliGemmaForConditionalGeneration, get_scheduler
 
 from mis_lib.errors import (
     DataError,
@@ -38,17 +39,17 @@ from mis_lib.train.callbacks import LOG, tensorboard
 from mis_lib.train.collate import collate
 from mis_lib.train.engine import make_trainer, run, training_arguments
 from mis_lib.train.loader import Steps, lengths_of
-from mis_lib.train.loading import load
+from mis_lib.train.loading import bfloat16, load
 from mis_lib.train.loss import AnswerHead, WholeHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.material import places_of
 from mis_lib.train.mixup import Mixer, most_alike
-from mis_lib.train.packing import PackedRows, pack, packed_inputs
+from mis_lib.train.packing import PackedRows, has_kernel, pack, packed_inputs
 from mis_lib.train.parts import Part, part_of, prepare
 from mis_lib.train.plan import Plan
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features
 from mis_lib.train.rows import IGNORED, Encoder, Place
-from mis_lib.train.settings import TrainSettings
+from mis_lib.train.settings import Scheduler, TrainSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 Train = Callable[..., list[dict[str, Any]]]
@@ -126,6 +127,19 @@ def test_loss_of_each_token_is_that_of_the_whole_model(checkpoint: Path, data: P
     assert network(**batch.inputs).logits.shape == (5, batch.labels.shape[1], logits.shape[-1]), (
         "unarmed, it is the model's own"
     )
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_gpus_before_ampere_have_no_bfloat16_and_no_flash_kernel(
+    capability: tuple[int, int], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=capability[0]))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)  # emulated
+    assert bfloat16(TrainSettings(), "cuda") is expected
+    assert has_kernel(torch.device("cuda", 0)) is expected
 
 
 @pytest.mark.parametrize("cap", [None, 30.0])
@@ -272,6 +286,23 @@ def test_a_half_written_feature_is_computed_again(
     assert worth and again and worth.computed == 1
     for mine, theirs in zip(again.features(places[4]), before, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_features_of_other_products_are_others(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path
+) -> None:
+    settings = settings_of(feature_cache=True, tuning="full")
+    loaded = load(settings, checkpoint)
+    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    folders = {
+        cache.folder
+        for autocast in (False, True)
+        for cache in prepare_features(
+            loaded._replace(autocast=autocast), make_encoder(loaded, settings), places, settings
+        )[:1]
+        if cache
+    }
+    assert len(folders) == 2
 
 
 @pytest.mark.parametrize(
@@ -514,6 +545,23 @@ def test_lora_of_some_layers_and_names(train: Train, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("scheduler", get_args(Scheduler))
+def test_every_schedule_can_be_made(
+    scheduler: str, settings_of: Callable[..., TrainSettings], checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(scheduler=scheduler, learning_rate=0.5, warmup_ratio=0)
+    args = training_arguments(load(settings, checkpoint), settings, Plan((10,), 1, 600, 10, 0), tmp_path)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
+    schedule = get_scheduler(
+        args.lr_scheduler_type, optimizer, args.warmup_steps, args.max_steps, args.lr_scheduler_kwargs
+    )
+    for _ in range(10):
+        optimizer.step()
+        schedule.step()
+    ends = {"cosine": 0.0, "linear": 0.0, "cosine_with_min_lr": 0.05}
+    assert schedule.get_last_lr() == [pytest.approx(ends.get(scheduler, 0.5), abs=1e-6)]
+
+
 def test_unknown_targets_are_refused_with_the_known_ones(train: Train) -> None:
     with pytest.raises(SettingsError, match=r"lora.targets \['query'\].*known: .*q_proj"):
         train(lora={"targets": ["query"]})
@@ -586,6 +634,35 @@ def test_the_settings_decide_over_what_a_launch_file_says(
         told: Any = args.deepspeed_plugin
         assert told.deepspeed_config["bf16"]["enabled"] is args.bf16
         assert told.deepspeed_config["gradient_clipping"] in ("auto", args.max_grad_norm)
+
+
+@pytest.mark.parametrize(("stage", "short"), [("2", True), ("3", False)])
+def test_zero3_is_known_before_transformers_is_told_of_it(
+    stage: str,
+    short: bool,
+    settings_of: Callable[..., TrainSettings],
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", stage)
+    model = load(settings_of(), checkpoint).model
+    assert any("forward" in vars(module) for module in model.modules()) is short
+
+
+def test_a_projector_in_parts_reads_no_stored_features(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    for changes, refused in (({}, False), ({"tuning": "full"}, True)):
+        settings = settings_of(**changes)
+        loaded = load(settings, checkpoint)
+        cache, _, reason = prepare_features(loaded, make_encoder(loaded, settings), places, settings)
+        assert (cache is None) is refused and ("keeps it in parts" in (reason or "")) is refused
+    with pytest.raises(SettingsError, match=r"feature_cache: the projector is trained.*leave it out"):
+        asked = settings_of(tuning="full", feature_cache=True)
+        prepare_features(loaded, make_encoder(loaded, asked), places, asked)
 
 
 def test_layers_to_shard_are_all_in_the_model(settings_of: Callable[..., TrainSettings], checkpoint: Path) -> None:
@@ -691,6 +768,11 @@ def test_cuda_without_cuda(train: Train) -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(SettingsError, match=r"device: expected a CUDA GPU for 'cuda', found none.*device: cpu"):
         train(device="cuda")
+
+
+def test_another_gpu_than_training_would_take_is_refused(train: Train) -> None:
+    with pytest.raises(SettingsError, match=r"found 'cuda:1'.*set device: cuda and CUDA_VISIBLE_DEVICES=1"):
+        train(device="cuda:1")
 
 
 def _changed(data: Path, folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Path:

@@ -137,6 +137,12 @@ def test_the_settings_decide_the_number_type_over_a_launch_file(
     assert trainer.accelerator.mixed_precision == "no"
 
 
+def test_a_schedule_that_needs_more_than_a_name_gets_it(home: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(dpo(home, tmp_path, scheduler="cosine_with_min_lr"), home, tmp_path)
+    trainer.create_optimizer()
+    trainer.create_scheduler(10)
+
+
 def test_a_machine_with_two_gpus_trains_on_one_without_a_launcher(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ from mis_lib.files import write_atomic
 from mis_lib.schema import Sample
 from mis_lib.store.train_runs import hold_rounds
 from mis_lib.train.preference_settings import RaftSettings
-from mis_lib.train.processes import main_first, wait_for_all
+from mis_lib.train.processes import check_device, main_first, wait_for_all
 from mis_lib.train.settings import TrainSettings
 
 RAFT_ONLY = set(RaftSettings.model_fields) - set(TrainSettings.model_fields)
@@ -47,8 +47,9 @@ def train_raft(settings: RaftSettings, train: Callable[[TrainSettings], Path], r
 
     Raises:
         DataError: a round has no answer worth keeping, or the data cannot be used.
-        SettingsError: another process trains a run of this name.
+        SettingsError: another process trains a run of this name, or the device is another than training takes.
     """
+    check_device(settings.device)  # not first when the answers of a round have been drawn
     folder = data_folder(settings.data)
     rounds = []
     run = settings.runs

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils.import_utils import is_liger_kernel_available
 
 from mis_lib.errors import MissingPackageError, SettingsError
@@ -13,6 +12,7 @@ from mis_lib.models.device import has_bfloat16_products
 from mis_lib.models.load import load_model
 from mis_lib.train.lowrank import shorten
 from mis_lib.train.parts import prepare
+from mis_lib.train.processes import check_device, zero3
 from mis_lib.train.rows import limit_images
 from mis_lib.train.settings import TrainSettings
 
@@ -63,7 +63,7 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     for weight in model.parameters():
         if weight.requires_grad:  # steps are smaller than bfloat16 can tell apart
             weight.data = weight.data.float()
-    if settings.tuning == "lora" and not is_deepspeed_zero3_enabled():
+    if settings.tuning == "lora" and not zero3():
         shorten(model)  # reads factors directly, which ZeRO-3 only gathers when their own module is called
     return Loaded(model, network, processor, device, in_bfloat16 and trains_whole, in_bfloat16)
 
@@ -110,8 +110,9 @@ def device_of(settings: TrainSettings) -> str:
     """The device to train on.
 
     Raises:
-        SettingsError: it is not there.
+        SettingsError: it is not there, or not the one that training would take.
     """
+    check_device(settings.device)
     if settings.device is None:
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
@@ -126,4 +127,8 @@ def bfloat16(settings: TrainSettings, device: str) -> bool:
     """Whether products are computed in bfloat16."""
     if settings.precision is not None:
         return settings.precision == "bfloat16"
-    return torch.cuda.is_bf16_supported() if device.startswith("cuda") else has_bfloat16_products()
+    return (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.startswith("cuda")
+        else has_bfloat16_products()
+    )

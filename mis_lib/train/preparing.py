@@ -11,6 +11,7 @@ from mis_lib.train.features import FeatureCache, Progress, Worth, has_room, open
 from mis_lib.train.loading import Loaded
 from mis_lib.train.packing import no_packing, pack
 from mis_lib.train.plan import Plan
+from mis_lib.train.processes import parts_weights
 from mis_lib.train.rows import Encoder, Place, Segmenter
 from mis_lib.train.settings import TrainSettings
 
@@ -44,6 +45,10 @@ def prepare_features(
     reason = settings.no_feature_cache
     if settings.feature_cache is False:
         reason = "feature_cache: false"
+    if reason is None and not settings.projector_is_frozen and parts_weights():
+        reason = "the projector is trained, and FSDP or ZeRO-3 keeps it in parts, so that it cannot be asked without the model"
+        if settings.feature_cache:
+            raise SettingsError(f"feature_cache: {reason}; leave it out")
     if reason is None and not any(place.sample.images for place in places):
         reason = "no row has images"
     if reason is not None:

@@ -4,7 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
+from mis_lib.errors import SettingsError
+
+FSDP, DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
 
 
 def count() -> int:
@@ -19,7 +21,35 @@ def several() -> bool:
 
 def shards() -> bool:
     """Whether the launcher spreads the weights' work over the processes (FSDP, DeepSpeed), which casts weights itself."""
-    return any(os.environ.get(name, "").lower() in ("1", "true") for name in ("ACCELERATE_USE_FSDP", DEEPSPEED))
+    return _asked_for(FSDP) or _asked_for(DEEPSPEED)
+
+
+def zero3() -> bool:
+    """Whether DeepSpeed will keep the weights themselves in parts; known before transformers is told of it, which is when it has made its arguments."""
+    return _asked_for(DEEPSPEED) and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") not in ("0", "1", "2")
+
+
+def parts_weights() -> bool:
+    """Whether the weights themselves will lie in parts on the processes (FSDP, ZeRO-3), whole only while the model itself is called."""
+    return _asked_for(FSDP) or zero3()
+
+
+def _asked_for(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true")
+
+
+def check_device(device: str | None) -> None:
+    """Refuse the index of a GPU that training would not take: accelerate counts on from the first one that it sees.
+
+    Raises:
+        SettingsError: another index than this process's own.
+    """
+    own = os.environ.get("LOCAL_RANK", "0")
+    if device is not None and device.startswith("cuda:") and device != f"cuda:{own}":
+        index = device.removeprefix("cuda:")
+        raise SettingsError(
+            f"device: expected cuda, found {device!r}: training takes the first GPUs that it sees; set device: cuda and CUDA_VISIBLE_DEVICES={index}"
+        )
 
 
 def declare_precision(*, bfloat16: bool) -> None:
