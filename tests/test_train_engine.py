@@ -21,7 +21,13 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_checkpoint
 from tiny_rows import tiny_rows
-from transformers import AutoModelForImageTextToText, PaliGemmaConfig, PaliGemmaForConditionalGeneration, get_scheduler
+from transformers import (
+    AutoModelForImageTextToText,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    Trainer,
+    get_scheduler,
+)
 
 from mis_lib.errors import (
     DataError,
@@ -737,6 +743,19 @@ def test_a_full_disk_leaves_nothing_half_written(train: Train, tmp_path: Path) -
     with files_of_at_most(40_000), pytest.raises(TrainingError, match="adapter: expected room for it"):
         train("full", save_every=0)
     assert [path.name for path in (tmp_path / "full").iterdir() if "adapter" in path.name] == []
+
+
+@pytest.mark.parametrize(("method", "changes"), [("_save_checkpoint", {"save_every": 2}), ("save_model", {})])
+def test_what_fails_while_saving_and_is_no_full_disk_is_not_told_as_one(
+    method: str, changes: dict[str, Any], train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object, **options: object) -> None:
+        raise RuntimeError("a collective timed out")
+
+    monkeypatch.setattr(Trainer, method, fail)
+    with pytest.raises(RuntimeError, match="a collective timed out") as caught:
+        train(**changes)
+    assert not isinstance(caught.value, TrainingError)
 
 
 # --- what is refused, by name ---

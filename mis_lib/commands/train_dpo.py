@@ -116,7 +116,7 @@ def _train(
     from mis_lib.train.loading import load
     from mis_lib.train.lowrank import restore
     from mis_lib.train.parts import groups
-    from mis_lib.train.trainer import save_result
+    from mis_lib.train.saving import save_result
 
     pairs, folder = pairs_of(settings)
     loaded = load(settings, checkpoint)

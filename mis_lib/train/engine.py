@@ -30,8 +30,9 @@ from mis_lib.train.plan import Plan
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features, use_packing
 from mis_lib.train.processes import declare_precision, shards
 from mis_lib.train.rows import Encoder, Place, Segmenter
+from mis_lib.train.saving import checkpoints, save_result
 from mis_lib.train.settings import SCHEDULER_OPTIONS, TrainSettings
-from mis_lib.train.trainer import AnswerTrainer, checkpoints, save_result
+from mis_lib.train.trainer import AnswerTrainer
 
 CHECKPOINTS, ADAPTER, MODEL = "checkpoints", "adapter", "model"
 

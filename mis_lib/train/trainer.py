@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import gather_object
-from peft import PeftModel
-from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
@@ -27,10 +25,9 @@ from mis_lib.train.loader import Step, Steps, make_loader
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.packing import packed_inputs
 from mis_lib.train.rows import IGNORED, SEGMENTS
+from mis_lib.train.saving import CHECKPOINT, WRITING_ERRORS, cannot_write, checkpoints, is_about_writing
 
-CHECKPOINT = "checkpoint-"
 STAGING = ".saving"
-GOES_ON = "the run goes on from its last checkpoint"
 
 
 class Tally(NamedTuple):
@@ -209,57 +206,12 @@ class AnswerTrainer(Trainer):
             if self.is_world_process_zero():
                 shutil.rmtree(folder / name, ignore_errors=True)
                 (folder / STAGING / name).replace(folder / name)
-        except (
-            OSError,
-            RuntimeError,
-            SafetensorError,
-        ) as error:  # torch and safetensors have errors of their own for a full disk
+        except WRITING_ERRORS as error:
             shutil.rmtree(folder / STAGING, ignore_errors=True)
+            if not is_about_writing(error):
+                raise
             raise TrainingError(cannot_write(folder / name, error)) from error
         if self.is_world_process_zero():
             shutil.rmtree(folder / STAGING, ignore_errors=True)
             for old in checkpoints(folder)[: -(self.args.save_total_limit or 1)]:
                 shutil.rmtree(old)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
-    found = [path for path in folder.glob(f"{CHECKPOINT}*") if path.name.removeprefix(CHECKPOINT).isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(CHECKPOINT)))
-
-
-def cannot_write(path: Path, error: BaseException, again: str = GOES_ON) -> str:
-    """The message about something that could not be written; ``again`` is what starting again does."""
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return (
-        f"{path}: expected room for it, found: {first}; nothing half written is left, earlier checkpoints are untouched. "
-        f"Free some space (keep_checkpoints, runs) and start again: {again}"
-    )
-
-
-def save_result(trainer: Trainer, folder: Path, *, processor: Any = None, again: str = GOES_ON) -> None:
-    """Write the trained adapter (or the whole model, with its processor) as a folder that appears in one rename.
-
-    All processes of a run call it: weights that are spread over them are gathered.
-
-    Raises:
-        TrainingError: it cannot be written.
-    """
-    draft = folder.with_name(f".{folder.name}")
-    try:
-        if trainer.is_world_process_zero():
-            shutil.rmtree(draft, ignore_errors=True)
-        trainer.accelerator.wait_for_everyone()
-        trainer.save_model(str(draft))
-        if trainer.is_world_process_zero():
-            if processor is not None and not isinstance(trainer.model, PeftModel):
-                processor.save_pretrained(draft)
-            for beside in draft.glob("*/adapter_config.json"):
-                shutil.rmtree(beside.parent)  # an adapter that was held as the reference
-            (draft / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody needs to load
-            shutil.rmtree(folder, ignore_errors=True)
-            draft.replace(folder)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise TrainingError(cannot_write(folder, error, again)) from error
-    trainer.accelerator.wait_for_everyone()
