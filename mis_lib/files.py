@@ -82,8 +82,13 @@ def open_append(path: Path) -> IO[str]:
 
 def append_record(stream: IO[str], record: Record) -> None:
     """Append one record as one line and flush it, so that a kill loses at most the line being written."""
+    append_records(stream, [record])
+
+
+def append_records(stream: IO[str], records: Iterable[Record]) -> None:
+    """Append records in one write, so that a kill finds all of them there or none, but for a disk that fills up meanwhile."""
     try:
-        stream.write(record.model_dump_json() + "\n")
+        stream.write("".join(record.model_dump_json() + "\n" for record in records))
         stream.flush()
     except OSError as error:
         error.filename = stream.name  # which the system does not say of a full disk

@@ -116,6 +116,15 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path, samples, data, model,
     assert [(r.sample_id, r.variant, r.text) for r in resumed] == [(r.sample_id, r.variant, r.text) for r in expected]
 
 
+def test_a_batch_is_on_disk_as_a_whole_before_its_first_answer_is_told(tmp_path, samples, data, model) -> None:
+    """Else a run that ends in between would ask fewer variants together the next time."""
+    told = generate(samples, data, model, VARIANTS, SHORT, tmp_path, batch_size=4)
+    next(told)
+    told.close()
+    written = read_records(tmp_path / RESPONSES, Response)
+    assert len(written) > 1 and len({one.sample_id for one in written}) * len(VARIANTS) == len(written)
+
+
 def test_order_of_work_is_fixed_by_the_samples_alone(samples) -> None:
     plan = plan_batches(samples, 4)
     assert plan == plan_batches(samples[::-1], 4)

@@ -2,9 +2,10 @@
 
 The order of work is fixed before the first token: longest prompts first (a batch that does not fit in memory fails at once, and rows of one
 batch are alike), cut into batches by a budget of tokens (``plan``). All variants answer a sample in the same batch where their adapters can be
-mixed, so that the images are encoded once; else one after the other. Rows whose answer has ended leave the batch. A batch of which a single
-answer is missing is generated as a whole and only the missing lines are appended. So every answer always comes from the same batch, and a run
-that was killed ends with the same texts as one that was not, also in bfloat16, where the company in a batch can tip a close call.
+mixed, so that the images are encoded once; else one after the other. Rows whose answer has ended leave the batch. A batch's answers are written
+at once, so that a kill leaves all of them or none, and a run that was killed ends with the same texts as one that was not, also in bfloat16, where
+the company in a batch can tip a close call. A variant of which some answers of a batch are there (a line was torn or removed) is asked for the
+batch as a whole, and only the missing lines are appended; variants that have all theirs, as those taken over from an older version, are not asked.
 """
 
 import time
@@ -16,7 +17,7 @@ import torch
 
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ModelError
-from mis_lib.files import append_record, load_image, open_append, read_records
+from mis_lib.files import append_records, load_image, open_append, read_records
 from mis_lib.generate.decode import shares_images
 from mis_lib.generate.engine import Engine
 from mis_lib.generate.engine import use_adapter as use_adapter
@@ -101,11 +102,16 @@ def generate(
             wanted = [name for name in variants if any((sample.id, name) not in known for sample in batch)]
             if number % shard.parts != shard.part or not wanted:
                 continue
-            for response in answer_batch(batch, data_dir, engine, {name: variants[name] for name in wanted}, settings):
-                if (response.sample_id, response.variant) not in known:
-                    digest = "" if key is None else key(_by_id(batch, response), response.variant)
-                    append_record(stream, response := response.model_copy(update={"key": digest}))
-                    yield response
+            answered = answer_batch(batch, data_dir, engine, {name: variants[name] for name in wanted}, settings)
+            fresh = [
+                response.model_copy(
+                    update={"key": "" if key is None else key(_by_id(batch, response), response.variant)}
+                )
+                for response in answered
+                if (response.sample_id, response.variant) not in known
+            ]
+            append_records(stream, fresh)
+            yield from fresh
 
 
 def answer_batch(
