@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from mis_lib.analysis.evaluated import read_run
 from mis_lib.cli import app
+from mis_lib.commands.answerers import Local
 from mis_lib.commands.bench_generate import bench_generate
 from mis_lib.commands.generate import answer, answer_all, generate_run, read_samples
 from mis_lib.commands.generate_settings import GenerateSettings
@@ -30,6 +31,7 @@ from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.local import generate
 from mis_lib.generate.plan import plan_batches, prompt_lengths
 from mis_lib.judge.loopback import Fault, LoopbackJudge, one_in
+from mis_lib.models.limits import ImageLimits, write_limits
 from mis_lib.models.load import load_model
 from mis_lib.prompts import to_messages
 from mis_lib.schema import Asked, Response, Sample
@@ -223,6 +225,7 @@ class TestRuns:
         with pytest.raises(DataError, match="images or question have changed"):
             generate_run(asked)
 
+<<<<<<< HEAD
     @pytest.mark.parametrize(
         ("data", "asked"), [("data", {}), ("data/easy.jsonl", {"splits": None})], ids=["folder", "file"]
     )
@@ -230,6 +233,27 @@ class TestRuns:
         monkeypatch.chdir(home)
         run = generate_run(local(home, tmp_path, data=Path(data), **asked)).run
         assert run.config.data == str(home / data)
+=======
+    def test_image_limits_of_an_adapter_make_other_answers(self, home, tmp_path) -> None:
+        plain, wide, narrow = (shutil.copytree(home / "one", tmp_path / name) for name in ("plain", "wide", "narrow"))
+        write_limits(plain, ImageLimits())
+        write_limits(wide, ImageLimits(max_dynamic_patch=6))
+        write_limits(narrow, ImageLimits(max_dynamic_patch=2))
+
+        def sees(**adapters: Path | None) -> dict[str, Any]:
+            return Local.of(
+                local(home, tmp_path, adapters={"base": None, **adapters}, variants=["base", *adapters])
+            ).sees
+
+        assert sees(plain=plain) == {}, "keys of answers that were stored before would change"
+        assert sees(wide=wide) == {"image_limits": {"max_dynamic_patch": 6}}
+        with pytest.raises(SettingsError, match=r"the same image limits, found wide: .*6.*narrow: .*2"):
+            sees(wide=wide, narrow=narrow)
+        with pytest.raises(SettingsError, match="plain: the own of the checkpoint"):
+            load_model(home / "toy", {"wide": wide, "plain": plain})
+        with pytest.raises(SettingsError, match="max_dynamic_patch limits InternVL's tiles; this model has none"):
+            load_model(home / "toy", {"wide": wide})
+>>>>>>> 9a26577 (An adapter answers under the image limits that it was trained with: they lie beside it, decide in every engine and in the answers' keys, and parity reads rows by the processor of training)
 
     def test_keys_follow_from_everything_and_nothing_else(self, home, tmp_path) -> None:
         sample = read_records(home / "data" / "easy.jsonl", Sample)[0]

@@ -15,6 +15,7 @@ import torch
 from fakes import mini_data
 from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_checkpoint
+from transformers import AutoProcessor
 from typer.testing import CliRunner
 
 from mis_lib.analysis.lora_tensors import Use, merged, read_adapter, wrong
@@ -106,6 +107,16 @@ def test_other_pixels_of_the_same_size_are_named(folder: Path, tmp_path: Path) -
     first = first_difference(prove(folder, merged=broken, forms=[Form.RELOADED]).findings)
     assert first is not None
     assert first.check is Check.PIXELS
+
+
+def test_images_that_training_saw_otherwise_are_named(folder: Path, tmp_path: Path) -> None:
+    adapter = shutil.copytree(folder / "one", tmp_path / "one")
+    AutoProcessor.from_pretrained(folder / "model").save_pretrained(adapter)  # as training leaves it there
+    assert prove(folder, adapters={"one": adapter}, forms=[Form.ROWS]).same
+    trained = processed(adapter, tmp_path / "trained", resample=0)
+    first = first_difference(prove(folder, adapters={"one": trained}, forms=[Form.ROWS]).findings)
+    assert first is not None
+    assert (first.check, first.form) == (Check.PIXELS, Form.ROWS)
 
 
 @pytest.mark.parametrize("factor", ["lora_A", "lora_B"])

@@ -8,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 from tiny_architectures import BUILDERS, built
+from transformers import AutoProcessor
 
 from mis_lib.configs import GenerationSettings
 from mis_lib.files import load_image, read_jsonl, read_records
 from mis_lib.generate.local import answer
 from mis_lib.models.load import load_model
+from mis_lib.models.merge import merge, save
 from mis_lib.schema import Sample
 from mis_lib.train.callbacks import LOG
 from mis_lib.train.collate import collate
@@ -121,6 +123,34 @@ def test_rows_packed_for_flash_attention_have_the_losses_they_have_alone(
     with head.armed(batch.labels):
         network(**batch.inputs, **packed_inputs(network, batch))
     torch.testing.assert_close(head.losses.each, torch.cat(alone), rtol=1e-3, atol=1e-4)
+
+
+LIMITED = {
+    "internvl": {"max_dynamic_patch": 2},
+    "qwen2_vl": {"max_pixels": 28 * 28 * 2},
+    "qwen2_5_vl": {"max_pixels": 28 * 28 * 2},
+}
+
+
+def test_an_adapter_answers_under_the_image_limits_that_it_was_trained_with(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    limits = LIMITED.get(load_model(checkpoint).model.config.model_type)
+    if limits is None:
+        pytest.skip("this model has no limits")
+    shared = {"device": "cpu", "precision": "float32", "max_steps": 1, "batch_size": 2}
+    first, further = tmp_path / "first", tmp_path / "further"
+    for folder, changes in ((first, limits), (further, {"start_from": first / "adapter"})):
+        settings = TrainSettings(model=str(checkpoint), data=data / "train.jsonl", **shared, **changes)
+        run(settings, checkpoint, places(data), folder)
+    plain, asked = load_model(checkpoint).processor, places(data)[2]
+    trained = Encoder(AutoProcessor.from_pretrained(first / "adapter")).prompt(asked).ids
+    assert len(trained) < len(Encoder(plain).prompt(asked).ids), "the limits limit nothing here"
+    for folder in (first, further):
+        loaded = load_model(checkpoint, {"base": None, "tuned": folder / "adapter"})
+        assert torch.equal(Encoder(loaded.processor).prompt(asked).ids, trained)
+    merged = save(merge(checkpoint, first / "adapter", "tuned", "cpu", "auto"), tmp_path / "merged")
+    assert torch.equal(Encoder(load_model(merged).processor).prompt(asked).ids, trained)
 
 
 def stand_in_for_flash(monkeypatch: pytest.MonkeyPatch) -> None:

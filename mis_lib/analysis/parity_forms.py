@@ -17,6 +17,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ import openai
 import torch
 from peft import PeftModel
 from PIL import Image
+from transformers import AutoProcessor
 
 from mis_lib.analysis.parity import TOP, View
 from mis_lib.configs import GenerationSettings
@@ -65,9 +67,16 @@ class Overheard:
         return getattr(self._processor, name)
 
 
-def ask_rows(form: str, loaded: LoadedModel, question: Question) -> View:
-    """Let the trainer's encoder render the question."""
-    made = Encoder(loaded.processor).prompt(question.place)
+def own_processor(adapter: Path | None) -> Any:
+    """The processor that an adapter was trained with, where training left it beside the adapter; else ``None``."""
+    if adapter is None or not (adapter / "processor_config.json").exists():
+        return None
+    return AutoProcessor.from_pretrained(adapter, local_files_only=True, trust_remote_code=False)
+
+
+def ask_rows(form: str, processor: Any, question: Question) -> View:
+    """Let the trainer's encoder render the question by the processor that the adapter was trained with."""
+    made = Encoder(processor).prompt(question.place)
     return _view(form, None, [], {"input_ids": made.ids[None], **made.vision})
 
 

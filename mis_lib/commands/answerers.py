@@ -16,6 +16,7 @@ from mis_lib.errors import ModelError, SettingsError
 from mis_lib.files import append_record, open_append
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.server import Failure
+from mis_lib.models.limits import shared_limits
 from mis_lib.schema import Response, Sample
 from mis_lib.store.runs import RESPONSES, SHARDS, Run, folder_digest
 
@@ -54,6 +55,16 @@ class Local:
                 variant: "" if folder is None else folder_digest(folder) for variant, folder in self.adapters.items()
             },
         }
+
+    @property
+    def sees(self) -> dict[str, Any]:
+        """How images are read, where the adapters' limits differ from the checkpoint's own; a part of each answer's key.
+
+        Raises:
+            SettingsError: the adapters were trained with different limits.
+        """
+        limits = shared_limits(self.adapters).given
+        return {"image_limits": limits} if limits else {}
 
     def generate(
         self, samples: Sequence[Sample], data: Path, run: Run, keys: AnswerKeys, missing: set[Key]
@@ -119,6 +130,11 @@ class Server:
             "backend": "server",
             "variants": dict(self.models),
         }
+
+    @property
+    def sees(self) -> dict[str, Any]:
+        """Nothing: how a server reads images is its own business."""
+        return {}
 
     def generate(
         self, samples: Sequence[Sample], data: Path, run: Run, keys: AnswerKeys, missing: set[Key]

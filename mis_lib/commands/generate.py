@@ -78,7 +78,7 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
     )
     run = open_run(settings.runs, name, config)
     run.keep_samples(samples)
-    same = {**settings.generation.model_dump(), "dtype": settings.dtype}
+    same = {**settings.generation.model_dump(), "dtype": settings.dtype} | who.sees
     keys = AnswerKeys(data, config.checkpoint_digest, config.variants, same)
     wanted = {(sample.id, variant): keys.of(sample, variant) for variant in settings.variants for sample in samples}
     _check_stored(run, wanted)

@@ -104,9 +104,10 @@ class Proof:
         ]
         yield [self._tensors(Form.TRAINING, uses)], uses
         if Form.ROWS in self.settings.forms:
-            from mis_lib.analysis.parity_forms import ask_rows
+            from mis_lib.analysis.parity_forms import ask_rows, own_processor
 
-            views = [ask_rows(Form.ROWS, self.reference, question) for question in self.questions]
+            processor = own_processor(self.known[self.variant]) or self.reference.processor
+            views = [ask_rows(Form.ROWS, processor, question) for question in self.questions]
             yield self._compare(views), []
         with ExitStack() as stack:
             yield from self._merged(stack)

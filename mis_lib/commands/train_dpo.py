@@ -113,7 +113,7 @@ def _train(
 ) -> Path:
     from mis_lib.train.dpo import dpo_trainer, preference_rows
     from mis_lib.train.engine import ADAPTER, CHECKPOINTS
-    from mis_lib.train.loading import load
+    from mis_lib.train.loading import limits_in, load
     from mis_lib.train.lowrank import restore
     from mis_lib.train.parts import groups
     from mis_lib.train.saving import save_result
@@ -128,7 +128,7 @@ def _train(
         console.say(f"DPO on {len(pairs):,} pairs")
     trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
     trainer.train()
-    save_result(trainer, run.folder / ADAPTER, again="DPO begins anew")
+    save_result(trainer, run.folder / ADAPTER, limits=limits_in(settings), again="DPO begins anew")
     if not is_main:
         return run.folder
     write_card(run, settings, len(pairs))

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from mis_lib.errors import ModelError
+from mis_lib.models.limits import limit_images, shared_limits
 from mis_lib.models.shipped import WEIGHTS
 from mis_lib.models.shipped import shipped_variants as shipped_variants  # the other half of "load"
 
@@ -48,13 +49,18 @@ def load_model(
         device: "cpu", "cuda", "cuda:1" ...
         dtype: of the weights; "auto" is the checkpoint's own.
 
+    The processor has the image limits that the adapters were trained with.
+
     Raises:
         ModelError: something is missing, damaged or does not fit; names the file and the way out.
+        SettingsError: adapters were trained with different limits.
     """
+    limits = shared_limits(adapters or {})
     model, processor = _load_base(checkpoint, dtype)
     for variant, folder in (adapters or {}).items():
         if folder is not None:
             model = _attach(model, variant, folder)
+    limit_images(processor, limits)
     try:
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:

@@ -22,7 +22,7 @@ from mis_lib.schema import Record
 from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop, tensorboard
 from mis_lib.train.features import FeatureCache, Progress, Worth
 from mis_lib.train.loader import Steps, lengths_of, suitable_workers
-from mis_lib.train.loading import Loaded, load
+from mis_lib.train.loading import Loaded, limits_in, load
 from mis_lib.train.lowrank import restore
 from mis_lib.train.packing import decoder_of
 from mis_lib.train.parts import groups
@@ -109,7 +109,8 @@ def run(
     finished = step >= plan.steps
     if finished:
         restore(loaded.model)
-        save_result(trainer, folder / (ADAPTER if settings.tuning == "lora" else MODEL), processor=loaded.processor)
+        kind = ADAPTER if settings.tuning == "lora" else MODEL
+        save_result(trainer, folder / kind, processor=loaded.processor, limits=limits_in(settings))
     parts = {group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)}
     return Outcome(
         finished=finished,

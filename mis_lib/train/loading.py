@@ -9,11 +9,11 @@ from transformers.utils.import_utils import is_liger_kernel_available
 
 from mis_lib.errors import MissingPackageError, SettingsError
 from mis_lib.models.device import has_bfloat16_products
+from mis_lib.models.limits import ImageLimits, limit_images, limits_of
 from mis_lib.models.load import load_model
 from mis_lib.train.lowrank import shorten
 from mis_lib.train.parts import prepare
 from mis_lib.train.processes import check_device, zero3
-from mis_lib.train.rows import limit_images
 from mis_lib.train.settings import TrainSettings
 
 KERNELS = 128  # that oneDNN keeps while training: enough for a tower and for a language model's layers at one length
@@ -50,12 +50,7 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     network, processor = load_model(checkpoint, {}, device, dtype)
     _as_plain(network)
     _name_layers_that_are_there(network)
-    limit_images(
-        processor,
-        min_pixels=settings.min_pixels,
-        max_pixels=settings.max_pixels,
-        max_dynamic_patch=settings.max_dynamic_patch,
-    )
+    limit_images(processor, limits_in(settings))
     if settings.attention is not None:
         _set_attention(network, settings.attention)
     network.config.use_cache = False
@@ -66,6 +61,16 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     if settings.tuning == "lora" and not zero3():
         shorten(model)  # reads factors directly, which ZeRO-3 only gathers when their own module is called
     return Loaded(model, network, processor, device, in_bfloat16 and trains_whole, in_bfloat16)
+
+
+def limits_in(settings: TrainSettings) -> ImageLimits:
+    """The image limits to train with: the settings', else those of the adapter that is trained further.
+
+    Raises:
+        ModelError: that adapter's cannot be read.
+    """
+    own = {name: value for name in ImageLimits.model_fields if (value := getattr(settings, name)) is not None}
+    return limits_of(settings.start_from).model_copy(update=own)
 
 
 def keep_few_kernels() -> None:

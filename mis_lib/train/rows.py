@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 from mis_lib.data.paths import inside
-from mis_lib.errors import DataError, ImageError, ModelError, SettingsError
+from mis_lib.errors import DataError, ImageError, ModelError
 from mis_lib.files import load_image
 from mis_lib.prompts import as_plain_text, special_tokens, to_messages, user_message
 from mis_lib.schema import Sample, Segment, SegmentKind
@@ -259,29 +259,3 @@ def varied(image: Image.Image, dice: random.Random) -> Image.Image:
     top, bottom = sorted((dice.uniform(0, 0.05), dice.uniform(0.95, 1)))
     box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
     return ImageEnhance.Brightness(image.crop(box)).enhance(dice.uniform(0.85, 1.15))
-
-
-def limit_images(
-    processor: Any,
-    *,
-    min_pixels: int | None = None,
-    max_pixels: int | None = None,
-    max_dynamic_patch: int | None = None,
-) -> None:
-    """Set a processor's limits for one image, in place.
-
-    Raises:
-        SettingsError: the processor knows no such limit.
-    """
-    images = processor.image_processor
-    if min_pixels is not None or max_pixels is not None:
-        size = images.size
-        if "longest_edge" not in size or not hasattr(images, "merge_size"):
-            raise SettingsError("min_pixels and max_pixels limit Qwen-VL's grids; this model has none, leave them out")
-        shortest, longest = min_pixels or size["shortest_edge"], max_pixels or size["longest_edge"]
-        images.size = {"shortest_edge": shortest, "longest_edge": longest}
-        images.min_pixels, images.max_pixels = shortest, longest
-    if max_dynamic_patch is not None:
-        if not hasattr(images, "max_patches"):
-            raise SettingsError("max_dynamic_patch limits InternVL's tiles; this model has none, leave it out")
-        images.max_patches = max_dynamic_patch

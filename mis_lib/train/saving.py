@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import Trainer
 
 from mis_lib.errors import TrainingError
+from mis_lib.models.limits import ImageLimits, write_limits
 
 CHECKPOINT = "checkpoint-"
 GOES_ON = "the run goes on from its last checkpoint"
@@ -38,10 +39,12 @@ def cannot_write(path: Path, error: BaseException, again: str = GOES_ON) -> str:
     )
 
 
-def save_result(trainer: Trainer, folder: Path, *, processor: Any = None, again: str = GOES_ON) -> None:
+def save_result(
+    trainer: Trainer, folder: Path, *, processor: Any = None, limits: ImageLimits | None = None, again: str = GOES_ON
+) -> None:
     """Write the trained adapter (or the whole model, with its processor) as a folder that appears in one rename.
 
-    All processes of a run call it: weights that are spread over them are gathered.
+    All processes of a run call it: weights that are spread over them are gathered. The limits of an image go beside an adapter.
 
     Raises:
         TrainingError: it cannot be written.
@@ -55,6 +58,8 @@ def save_result(trainer: Trainer, folder: Path, *, processor: Any = None, again:
         if trainer.is_world_process_zero():
             if processor is not None and not isinstance(trainer.model, PeftModel):
                 processor.save_pretrained(draft)
+            if limits is not None and isinstance(trainer.model, PeftModel):
+                write_limits(draft, limits)
             for beside in draft.glob("*/adapter_config.json"):
                 shutil.rmtree(beside.parent)  # an adapter that was held as the reference
             (draft / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody needs to load
