@@ -192,7 +192,7 @@ class TestSections:
         self, run: Run, tmp_path: Path
     ) -> None:
         (tmp_path / "data").rename(tmp_path / "moved")
-        told = report(run).stderr
+        told = " ".join(report(run).stderr.split())
         assert f"{tmp_path / 'data'}, are not there" in told and "--data" in told and "--regression" in told
         assert "not there" not in report(run, "--data", str(tmp_path / "moved")).stderr
 
