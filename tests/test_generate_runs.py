@@ -225,7 +225,6 @@ class TestRuns:
         with pytest.raises(DataError, match="images or question have changed"):
             generate_run(asked)
 
-<<<<<<< HEAD
     @pytest.mark.parametrize(
         ("data", "asked"), [("data", {}), ("data/easy.jsonl", {"splits": None})], ids=["folder", "file"]
     )
@@ -233,7 +232,7 @@ class TestRuns:
         monkeypatch.chdir(home)
         run = generate_run(local(home, tmp_path, data=Path(data), **asked)).run
         assert run.config.data == str(home / data)
-=======
+
     def test_image_limits_of_an_adapter_make_other_answers(self, home, tmp_path) -> None:
         plain, wide, narrow = (shutil.copytree(home / "one", tmp_path / name) for name in ("plain", "wide", "narrow"))
         write_limits(plain, ImageLimits())
@@ -253,7 +252,6 @@ class TestRuns:
             load_model(home / "toy", {"wide": wide, "plain": plain})
         with pytest.raises(SettingsError, match="max_dynamic_patch limits InternVL's tiles; this model has none"):
             load_model(home / "toy", {"wide": wide})
->>>>>>> 9a26577 (An adapter answers under the image limits that it was trained with: they lie beside it, decide in every engine and in the answers' keys, and parity reads rows by the processor of training)
 
     def test_keys_follow_from_everything_and_nothing_else(self, home, tmp_path) -> None:
         sample = read_records(home / "data" / "easy.jsonl", Sample)[0]
