@@ -18,7 +18,7 @@ import psutil
 import pytest
 from fakes import ANSWERS, ScriptedEngine, mini_data, ready_host
 
-from mis_lib.commands.report import ReportSettings
+from mis_lib.commands.report_settings import ReportSettings
 from mis_lib.configs import load_settings
 from mis_lib.errors import SettingsError
 from workbench.handlers_compare import CompareHandlers

@@ -9,7 +9,6 @@ import pytest
 
 from mis_lib.construct.labels import (
     DECLINING,
-    REFUSALS,
     cot_label,
     help_label,
     perceive,
@@ -17,6 +16,7 @@ from mis_lib.construct.labels import (
     refusal_label,
     with_article,
 )
+from mis_lib.data.refusals import REFUSALS
 from mis_lib.schema import SegmentKind
 
 RISK = "The candle could set the paper document alight."

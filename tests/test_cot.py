@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 
 from mis_lib.analysis.cot import label_sentences, segment
 from mis_lib.construct.elements import Element, load_elements
-from mis_lib.construct.labels import (
-    DECLINING,
-    REFUSALS,
-    Label,
-    compose,
-    pick,
-    refusal_label,
-    with_article,
-)
+from mis_lib.construct.labels import DECLINING, Label, compose, pick, refusal_label, with_article
 from mis_lib.construct.twins import labels
+from mis_lib.data.refusals import REFUSALS
 from mis_lib.schema import SegmentKind
 
 P, R, A = SegmentKind.PERCEPTION, SegmentKind.REASONING, SegmentKind.ANSWER

@@ -12,7 +12,8 @@ from tiny import tiny_adapter, tiny_checkpoint
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError, ModelError, SettingsError
 from mis_lib.files import read_records
-from mis_lib.generate.local import RESPONSES, generate, plan_batches
+from mis_lib.generate.local import RESPONSES, generate
+from mis_lib.generate.plan import plan_batches
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.schema import Response, Sample
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mis_lib.construct.elements import load_elements
-from mis_lib.construct.labels import REFUSALS, cot_label
+from mis_lib.construct.labels import cot_label
 from mis_lib.construct.pipeline import plan
 from mis_lib.construct.twins import labels
+from mis_lib.data.refusals import REFUSALS
 from mis_lib.judge.empty import collapse_loops
 from mis_lib.judge.rule import JUDGED_BY, RULES, decide, fingerprint, judge
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample

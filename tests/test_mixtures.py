@@ -8,11 +8,12 @@ from mis_layout import draw_picture
 from PIL import Image
 from pydantic import ValidationError
 
+from mis_lib.data.checked import read_all
 from mis_lib.data.checks import is_cot
 from mis_lib.data.findings import Kind
 from mis_lib.data.mixed import composition, overlaps, write
 from mis_lib.data.mixtures import Arms, MixedRow, Part, Recipe, SampleSet, compose
-from mis_lib.data.preflight import preflight, read_all
+from mis_lib.data.preflight import preflight
 from mis_lib.data.recipes import RECIPES, configured
 from mis_lib.data.refusals import REFUSALS, opens_with_refusal
 from mis_lib.errors import DataError, SettingsError

@@ -10,7 +10,8 @@ from tiny_architectures import BUILDERS, built
 from transformers import AutoModelForImageTextToText
 
 from mis_lib.analysis.parity import Check, Status, first_difference
-from mis_lib.commands.parity import Form, ParitySettings, parity
+from mis_lib.commands.parity import parity
+from mis_lib.commands.parity_proof import Form, ParitySettings
 
 
 def adapt(checkpoint: Path, folder: Path) -> Path:

@@ -17,7 +17,8 @@ from mis_lib.analysis.sheets import render
 from mis_lib.analysis.tables import rates_sheet, rich_table
 from mis_lib.cli import app
 from mis_lib.commands import report as command
-from mis_lib.commands.report import ReportSettings, evaluate, report_rows
+from mis_lib.commands.report import evaluate, report_rows
+from mis_lib.commands.report_settings import ReportSettings
 from mis_lib.configs import GenerationSettings, TableFormat
 from mis_lib.construct.images import STYLES, concepts, told
 from mis_lib.construct.labels import perceive
@@ -27,7 +28,8 @@ from mis_lib.judge import rule
 from mis_lib.metrics import Row
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.stats import rate
-from mis_lib.store.runs import RunConfig, folder_digest, open_run, versions
+from mis_lib.store.provenance import folder_digest
+from mis_lib.store.runs import RunConfig, open_run, versions
 
 VARIANTS = ("base", "one")
 

@@ -17,7 +17,8 @@ from mis_lib.analysis.official import OFFICIAL
 from mis_lib.analysis.official_scores import Effect
 from mis_lib.analysis.published import published as numbers
 from mis_lib.cli import app
-from mis_lib.commands.report import ReportSettings, existing_report
+from mis_lib.commands.report import existing_report
+from mis_lib.commands.report_settings import ReportSettings
 from mis_lib.configs import dump_settings
 from mis_lib.data.benchmarks import LOADERS
 from mis_lib.errors import DataError, SettingsError

@@ -7,7 +7,8 @@ from fakes import mini_data
 from tiny import tiny_checkpoint
 
 from mis_lib.analysis.reworded import read_questions, reworded
-from mis_lib.commands.report import ReportSettings, check, evaluate
+from mis_lib.commands.report import evaluate
+from mis_lib.commands.report_settings import ReportSettings, check
 from mis_lib.configs import GenerationSettings
 from mis_lib.construct.elements import load_elements
 from mis_lib.construct.images import concepts

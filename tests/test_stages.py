@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from mis_lib.cli import app
 from mis_lib.construct.images import concepts
 from mis_lib.construct.stages.bank import FAINT, ElementBank, ink_share
-from mis_lib.construct.stages.build import ALL_STAGES, NAMES, Account, build
+from mis_lib.construct.stages.build import ALL_STAGES, NAMES, build
 from mis_lib.construct.stages.drawn import DrawnImages, find_concept
-from mis_lib.construct.stages.records import Draft, Entry, Seed, Status
+from mis_lib.construct.stages.records import Account, Draft, Entry, Seed, Status
 from mis_lib.construct.stages.review import REVIEW, Choice, Decision, read_decisions
 from mis_lib.construct.stages.rules import fold
 from mis_lib.construct.stages.runner import STAGES, run_stage

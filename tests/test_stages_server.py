@@ -20,9 +20,9 @@ from tiny import tiny_checkpoint
 from typer.testing import CliRunner, Result
 
 from mis_lib.cli import app
-from mis_lib.construct.stages.build import Account
 from mis_lib.construct.stages.drawn import DrawnImages
 from mis_lib.construct.stages.forms import FORMS
+from mis_lib.construct.stages.records import Account
 from mis_lib.errors import MissingPackageError, ModelError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample

@@ -22,7 +22,8 @@ from mis_lib.errors import ImageError, ModelError, SettingsError
 from mis_lib.generate import cpu
 from mis_lib.generate.cache import ROOM, RoomyLayer, make_room
 from mis_lib.generate.decode import cache_name
-from mis_lib.generate.local import answer, use_adapter
+from mis_lib.generate.engine import use_adapter
+from mis_lib.generate.local import answer
 from mis_lib.generate.rows import Group, find_groups, rows_under
 from mis_lib.generate.variants import MAX_QUESTION, Column, VariantEngine, _Answer
 from mis_lib.models.load import load_model

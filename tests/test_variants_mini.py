@@ -11,7 +11,8 @@ from PIL import Image
 from mis_lib.configs import GenerationSettings
 from mis_lib.construct.images import scene
 from mis_lib.generate.cpu import working_dtype
-from mis_lib.generate.local import answer, use_adapter
+from mis_lib.generate.engine import use_adapter
+from mis_lib.generate.local import answer
 from mis_lib.generate.variants import Column, VariantEngine
 from mis_lib.models.load import load_model
 from mis_lib.models.mini import ensure_mini

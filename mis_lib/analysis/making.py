@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mis_lib.construct.stages.build import NAMES, SUMMARY, Account
-from mis_lib.construct.stages.records import Draft, Entry, Step
+from mis_lib.construct.stages.build import NAMES, SUMMARY
+from mis_lib.construct.stages.records import Account, Draft, Entry, Step
 from mis_lib.construct.stages.runner import STAGES
 from mis_lib.errors import DataError
 from mis_lib.files import read_records

@@ -30,7 +30,8 @@ from transformers import AutoProcessor
 from mis_lib.analysis.parity import TOP, View
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ModelError
-from mis_lib.generate.local import answer, use_adapter
+from mis_lib.generate.engine import use_adapter
+from mis_lib.generate.local import answer
 from mis_lib.generate.variants import VariantEngine
 from mis_lib.models.load import LoadedModel
 from mis_lib.prompts import as_plain_text, special_tokens

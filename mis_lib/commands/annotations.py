@@ -23,7 +23,8 @@ from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Event
 from mis_lib.store.exchange import Form, read_events, write_events
 from mis_lib.store.labels import Standing
-from mis_lib.store.runs import CONFIG, Run, folder_digest
+from mis_lib.store.provenance import folder_digest
+from mis_lib.store.runs import CONFIG, Run
 
 DELTAS = "deltas"  # beside the runs; no folder of a run, since it has none of its files
 

@@ -18,7 +18,8 @@ from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.server import Failure
 from mis_lib.models.limits import shared_limits
 from mis_lib.schema import Response, Sample
-from mis_lib.store.runs import RESPONSES, SHARDS, Run, folder_digest
+from mis_lib.store.provenance import folder_digest
+from mis_lib.store.runs import RESPONSES, SHARDS, Run
 
 Key = tuple[str, str]  # (sample id, variant)
 

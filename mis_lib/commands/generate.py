@@ -19,7 +19,8 @@ from mis_lib.files import append_record, cache_dir, open_append, read_records, s
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.server import Failure
 from mis_lib.schema import Response, Sample
-from mis_lib.store.runs import RESPONSES, Run, RunConfig, folder_digest, open_run, versions
+from mis_lib.store.provenance import folder_digest
+from mis_lib.store.runs import RESPONSES, Run, RunConfig, open_run, versions
 
 
 class Answered(NamedTuple):

@@ -33,7 +33,7 @@ def merge_adapter(
     import torch
 
     from mis_lib.models.merge import merge, save
-    from mis_lib.store.runs import folder_digest
+    from mis_lib.store.provenance import folder_digest
 
     if out.exists():
         raise SettingsError(f"{out}: expected a place for a new folder, found something there; choose another one")

@@ -21,7 +21,7 @@ from mis_lib.commands.train_evaluation import evaluator
 from mis_lib.configs import load_settings
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import sha256
-from mis_lib.store.runs import folder_digest
+from mis_lib.store.provenance import folder_digest
 from mis_lib.store.train_runs import TrainRun, open_train_run
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
 from mis_lib.train.processes import main_first

@@ -21,7 +21,7 @@ from mis_lib.commands.preference_data import data_folder, pairs_of
 from mis_lib.commands.train import base_of, open_shared, write_card
 from mis_lib.errors import TrainingError
 from mis_lib.files import open_append, sha256
-from mis_lib.store.runs import folder_digest
+from mis_lib.store.provenance import folder_digest
 from mis_lib.store.train_runs import LOG, TrainRun
 from mis_lib.train.preference_settings import DpoSettings
 from mis_lib.train.processes import main_first

@@ -49,7 +49,8 @@ def check_parity(
 ) -> None:
     """Prove that an adapter in training, merged, re-loaded, in the app's engine and served reads and says the same."""
     from mis_lib import console
-    from mis_lib.commands.parity import LOCAL, Form, ParitySettings, parity, show
+    from mis_lib.commands.parity import parity, show
+    from mis_lib.commands.parity_proof import LOCAL, Form, ParitySettings
     from mis_lib.configs import load_settings
 
     if served and not forms:
@@ -95,7 +96,8 @@ def analyse_variants(
 ) -> None:
     """Look inside: separation (by layer), spectrum (of the weight change), formats (other tasks), safeground (and weight edits)."""
     from mis_lib import console
-    from mis_lib.commands.analyse import AnalyseSettings, analyse, show
+    from mis_lib.commands.analyse import analyse, show
+    from mis_lib.commands.analyse_methods import AnalyseSettings
     from mis_lib.configs import load_settings
 
     named = named_paths("--adapters", adapters)

@@ -72,7 +72,8 @@ def print_report(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate variants on MIS-Mini (or other data) or read existing runs, and print rates, comparisons and official scores."""
-    from mis_lib.commands.report import ReportSettings, report
+    from mis_lib.commands.report import report
+    from mis_lib.commands.report_settings import ReportSettings
     from mis_lib.configs import load_settings
 
     flags = {

@@ -5,10 +5,10 @@ As in the paper (section 3.2, step 1), but the teacher names things and risks on
 
 from typing import Any
 
-from mis_lib.construct.elements import TAXONOMY
 from mis_lib.construct.stages.forms import Candidate, Extracted
 from mis_lib.construct.stages.records import Draft, Rejected, Seed
 from mis_lib.construct.stages.workshop import Bench
+from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.errors import ImageError
 from mis_lib.files import load_image
 from mis_lib.teachers.pictures import encode

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from mis_lib.construct.elements import TAXONOMY
 from mis_lib.construct.stages.rules import question_problem
+from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.teachers.answers import is_refusal
 from mis_lib.teachers.protocol import Answer
 

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mis_lib.construct.elements import TAXONOMY, Element, load_elements
+from mis_lib.construct.elements import Element, load_elements
 from mis_lib.construct.filters import drop_leaks
 from mis_lib.construct.scenarios import place
 from mis_lib.construct.stages.records import Seed
+from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_jsonl
 
