@@ -2,11 +2,13 @@
 
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 from fakes import mini_data, ready_host
 
@@ -17,7 +19,7 @@ from workbench import constructing
 from workbench.catalogue import Catalogue
 from workbench.constructing import STAGES, LiveItem, advance, begin, discard, prompt_of, seeds
 from workbench.datasets import BENIGN, HARMFUL, PAGE, Shelf
-from workbench.engine_host import Host
+from workbench.engine_host import Background, Host
 from workbench.handlers_data import Choice, DataHandlers
 from workbench.links import Link, Tab
 from workbench.render_data import items
@@ -89,6 +91,50 @@ def test_the_address_says_what_is_shown(handlers: DataHandlers) -> None:
     assert "page 3 of" in again["items"] and turned["items"] == again["items"] and again["twins"] is False
 
 
+def test_only_a_link_fills_in_the_words(handlers: DataHandlers) -> None:
+    assert handlers.opened(Link(tab=Tab.DATA, words="camera"))["words"] == "camera"
+    assert "words" not in handlers.chosen("MIS-Mini", "", "", "", "came", True)
+    turned = handlers.turn("MIS-Mini", "", "", "", "came", True, SimpleNamespace(page=1))  # pyright: ignore[reportArgumentType]
+    assert "words" not in turned
+
+
+def test_words_that_a_link_fills_in_do_not_turn_back_its_page(handlers: DataHandlers) -> None:
+    link = Link(tab=Tab.DATA, words="glass", single="yes", sheet="2")
+    update = handlers.opened(link)
+    values = ["MIS-Mini", "", "", "", "glass", False]
+    assert "page 2 of" in update["items"] and handlers.searched(update["filled"], *values) == {"filled": None}
+    assert "page 1 of" in handlers.searched(None, *values)["items"]
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        (Link(tab=Tab.DATA, split="zz"), "the split &#x27;zz&#x27;; in MIS-Mini there are easy, hard, real"),
+        (Link(tab=Tab.DATA, category="qq"), "the category &#x27;qq&#x27;; in MIS-Mini there are Illegal Activities"),
+        (Link(tab=Tab.DATA, view="items-odd"), "the truth &#x27;odd&#x27;; in MIS-Mini there are harmful, benign"),
+    ],
+)
+def test_a_link_to_what_a_data_set_does_not_have_says_so(handlers: DataHandlers, link: Link, message: str) -> None:
+    update = handlers.opened(link)
+    assert message in update["errors"] and "58 of 58 items" in update["items"]
+    assert update["place"] == gr.skip()
+
+
+def test_an_address_waits_for_the_examples(folder: Path) -> None:
+    loaded = threading.Event()
+    host = ready_host(folder)
+    host.data = Background(lambda progress: Catalogue.read(folder) if loaded.wait(60) else None, what="Examples")
+    host.data.start()
+    handlers, link = DataHandlers(host, Names()), Link(tab=Tab.DATA, data="MIS-Mini", split="hard")  # pyright: ignore[reportArgumentType]
+    update = handlers.opened(link)
+    assert update["timer"].active and "errors" not in update
+    loaded.set()
+    for _ in host.data.wait(threading.Event(), interval=0.01):
+        pass
+    assert handlers.waited(link, *Choice())["split"]["value"] == "hard"
+    assert handlers.waited(link, *Choice(words="camera"))["split"]["value"] == ""  # typed while one waited
+
+
 @pytest.mark.parametrize("name", ["../../etc", "/etc", "nothing", "x" * 300])
 def test_a_data_set_is_a_name_and_never_a_path(handlers: DataHandlers, name: str) -> None:
     assert "there is no data set" in handlers.opened(Link(tab=Tab.DATA, data=name))["errors"].lower()
@@ -110,6 +156,16 @@ def test_an_image_that_leads_out_of_its_folder_is_not_opened(folder: Path, tmp_p
     assert shown.problems or "not opened" in items(shown, shown.find(split="easy"), 0, twins=False)
     with pytest.raises(DataError):
         shown.prompt(first.id)
+
+
+def test_a_long_question_is_cut_until_it_is_opened(tmp_path: Path) -> None:
+    data = mini_data(tmp_path / "mini")
+    first = read_records(data / "easy.jsonl", Sample)[0]
+    write_records(data / "easy.jsonl", [first.model_copy(update={"question": "word " * 60})])
+    host = ready_host(data)
+    shown = Shelf(host).read("MIS-Mini")
+    assert items(shown, shown.find(split="easy"), 0, twins=False).count("mis-long-question") == 1
+    assert "mis-long-question" not in items(shown, shown.find(split="hard"), 0, twins=False)
 
 
 def test_markup_in_items_is_shown_as_text(folder: Path, tmp_path: Path) -> None:
@@ -135,8 +191,26 @@ def test_preflight_tells_what_is_wrong(folder: Path, tmp_path: Path) -> None:
     assert (
         "must not start" in handlers.check("broken")["report"] and "missing-image" in handlers.check("broken")["report"]
     )
-    file = json.loads(handlers.findings("broken")[0])
+
+
+def test_the_report_is_named_and_its_download_is_what_was_checked(folder: Path, tmp_path: Path) -> None:
+    data = mini_data(tmp_path / "broken")
+    (data / "images" / "hard-laptop.png").unlink()
+    host = ready_host(folder)
+    host.data_folders = (data,)
+    handlers = DataHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+    update = handlers.check("broken")
+    assert "<b>broken: training must not start" in update["report"]
+    file = json.loads(update["checked"].file)
     assert file["name"] == "findings-broken.csv" and "hard-laptop.png" in file["text"]
+    assert handlers.check("gone")["checked"].file == handlers.check("gone")["report"] == ""
+
+
+def test_another_data_set_empties_the_report_and_is_named_on_the_button(handlers: DataHandlers) -> None:
+    checked = handlers.check("MIS-Mini")["checked"]
+    assert handlers.renamed("MIS-Mini", checked) == {"check": gr.update(value="Check MIS-Mini")}
+    update = handlers.renamed("other", checked)
+    assert update["check"]["value"] == "Check other" and update["report"] == update["checked"].file == ""
 
 
 def test_an_item_is_sent_to_compare_with_its_pictures(handlers: DataHandlers) -> None:

@@ -74,6 +74,28 @@ def test_an_address_opens_what_it_says_and_a_bad_one_says_why(desk: str, visit) 
     expect(me.page.locator(".mis-tile")).to_have_count(2, timeout=SLOW)
 
 
+def test_another_page_of_items_can_be_reloaded(desk: str, visit) -> None:  # noqa: F811
+    me = visit(desk)
+    me.page.goto(f"{desk}?tab=data")
+    expect(me.page).to_have_url(re.compile("data=MIS-Mini"), timeout=SLOW)
+    me.page.locator('#mis-data-items [data-page="1"]').click()
+    expect(me.page).to_have_url(re.compile("sheet=2"), timeout=SLOW)
+    for address in (me.page.url, f"{me.page.url}&page=9999"):
+        assert getattr(me.page.goto(address), "status", 0) == 200
+        expect(me.page.locator("#mis-data-items")).to_contain_text("page 2 of", timeout=SLOW)
+
+
+def test_no_letter_of_a_search_is_lost(desk: str, visit) -> None:  # noqa: F811
+    me = visit(desk)
+    me.page.get_by_role("tab", name="Data").click()
+    expect(me.page.locator(".mis-pair").first).to_be_visible(timeout=SLOW)
+    for _ in range(3):
+        me.page.fill("#mis-data-words input", "")
+        me.page.locator("#mis-data-words input").press_sequentially("camera beer mug", delay=60)
+        expect(me.page.locator(".mis-pair")).to_have_count(1, timeout=SLOW)
+        expect(me.page.locator("#mis-data-words input")).to_have_value("camera beer mug")
+
+
 def test_data_browse_twins_construct_and_send_to_compare(desk: str, visit) -> None:  # noqa: F811
     me = visit(desk)
     me.page.get_by_role("tab", name="Data").click()

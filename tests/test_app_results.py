@@ -19,6 +19,7 @@ from mis_lib.files import read_records
 from mis_lib.schema import Outcome, Sample
 from workbench import results
 from workbench.evaluations import Evaluations
+from workbench.guard import GRADIOS
 from workbench.handlers_results import CHANGES, JUDGES, OVERVIEW, Choice, ResultsHandlers
 from workbench.links import Link, Tab, resolve_run
 from workbench.tables import csv_text, table
@@ -152,6 +153,12 @@ def test_markup_in_a_table_is_shown_as_text() -> None:
     assert "<script>" not in html and "&lt;script&gt;" in html and "<b>" not in html
 
 
+def test_words_are_broken_in_columns_of_running_text_only() -> None:
+    frame = pd.DataFrame({"kind": ["contradiction"], "what": ["a long text"]})
+    html = table(frame, {"kind": "kind", "what": "what"}, name="x", long=("what",))
+    assert '<td class="mis-long-cell">a long text' in html and "<td>contradiction" in html
+
+
 @pytest.mark.parametrize(
     "name", ["../mini/v1", "report/v1/..", "/etc/v1", "report/v9", "..", "", "report/../report/v1", "a\0/v1"]
 )
@@ -239,8 +246,8 @@ def test_names_that_no_judge_has_read_are_not_counted_as_unscored(folder: Path) 
         "?whose=nobody",
         "?signal=none",
         "?order=best",
-        "?page=-1",
-        "?page=x",
+        "?sheet=-1",
+        "?sheet=x",
         "?item=%00",
         f"?item={'x' * 301}",
         "?item=%ff",
@@ -258,6 +265,10 @@ def test_links_come_back_as_they_went_out() -> None:
     )
     assert Link.parse(link.query()) == link
     assert Link.parse("?__theme=dark&item=7&other=1") == Link(item="7")
+
+
+def test_no_field_of_a_link_is_a_key_of_gradios() -> None:
+    assert not GRADIOS & set(Link.model_fields)
 
 
 @pytest.mark.slow

@@ -115,6 +115,12 @@ def test_a_busy_port_leads_to_the_next_one() -> None:
             free_port("127.0.0.1", port, tries=1)
 
 
+@pytest.mark.parametrize("query", ["page=9999", "tab=data&p%61ge=2", "deep_link=x&page=config"])
+def test_keys_that_gradio_looks_up_do_not_break_the_page(url: str, query: str) -> None:
+    answer = httpx.get(f"{url}?{query}")
+    assert answer.status_code == 200 and "MIS Workbench" in answer.text
+
+
 # Round trip
 
 

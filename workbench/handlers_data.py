@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Update = dict[Any, Any]
 PROBLEMS = (MisError, OSError)
 ITEMS, CHECK, CONSTRUCT = "items", "check", "construct"
+CHECK_NONE = "Check this data set"  # on the button before any is chosen
 
 
 class Choice(NamedTuple):
@@ -42,8 +43,15 @@ class Choice(NamedTuple):
             category=self.category,
             words=self.words,
             single="" if self.twins else "yes",
-            page=str(page + 1) if page else "",
+            sheet=str(page + 1) if page else "",
         )
+
+
+class Checked(NamedTuple):
+    """What the report on the page is about: the data set's name, and the findings as a file for the browser to save."""
+
+    name: str = ""
+    file: str = ""
 
 
 class DataHandlers:
@@ -56,14 +64,23 @@ class DataHandlers:
         """Show what an address says: a data set, filters, perhaps one item."""
         truth = link.view.partition("-")[2]
         words = link.item or link.words
-        chosen = truth if truth in (HARMFUL, BENIGN) else ""
-        choice = Choice(link.data, link.split, link.category, chosen, words, not link.single)
-        return self._drawn(choice, page=int(link.page or 1) - 1)
+        choice = Choice(link.data, link.split, link.category, truth, words, not link.single)
+        return self._drawn(choice, page=int(link.sheet or 1) - 1, by_link=True)
+
+    def waited(self, link: Link, *values: Any) -> Update:
+        """Look again for the examples; what the address says is shown, unless a person has begun to search meanwhile."""
+        return self.chosen(*values) if Choice(*values).words else self.opened(link)
 
     def chosen(self, *values: Any) -> Update:
         """Show what is chosen on the screen, from the first page on."""
         data, split, category, truth, words, twins = (value or "" for value in values)
         return self._drawn(Choice(data, split, category, truth, words, bool(twins)))
+
+    def searched(self, filled: str | None, *values: Any) -> Update:
+        """Show what is searched for; words that a link has filled in are shown already, on the page that it names."""
+        if Choice(*values).words == filled:
+            return {self.parts.filled: None}
+        return self.chosen(*values) | {self.parts.filled: None}
 
     def turn(
         self, data: str | None, split: str, category: str, truth: str, words: str, twins: bool, event: gr.EventData
@@ -81,20 +98,21 @@ class DataHandlers:
         return self._sent(prompt, sample.question)
 
     def check(self, name: str | None) -> Update:
-        """Preflight of the data set that is chosen."""
+        """Preflight of the data set that is chosen; its findings are kept, so that what is downloaded is what was shown."""
+        parts = self.parts
         try:
-            html, _ = render_data.report(self.shelf.check(self._data(name or "").name))
+            name = self._data(name or "").name
+            html, frame = render_data.report(name, self.shelf.check(name))
         except PROBLEMS as error:
-            return {self.parts.errors: render.error_bar([str(error)])}
-        return {self.parts.report: html, self.parts.errors: ""}
+            return {parts.report: "", parts.checked: Checked(), parts.errors: render.error_bar([str(error)])}
+        file = {"name": f"findings-{name}.csv", "type": "text/csv", "text": csv_text(frame)}
+        return {parts.report: html, parts.checked: Checked(name, json.dumps(file)), parts.errors: ""}
 
-    def findings(self, name: str | None) -> tuple[str, str]:
-        """The findings as a file for the browser to save, and the error bar."""
-        try:
-            _, frame = render_data.report(self.shelf.check(self._data(name or "").name))
-        except PROBLEMS as error:
-            return "", render.error_bar([str(error)])
-        return json.dumps({"name": f"findings-{name}.csv", "type": "text/csv", "text": csv_text(frame)}), ""
+    def renamed(self, name: str | None, checked: Checked) -> Update:
+        """The name of the data set on the button, and no report of another one under it."""
+        parts = self.parts
+        update: Update = {parts.check: gr.update(value=f"Check {name}" if name else CHECK_NONE)}
+        return update if name == checked.name else update | {parts.report: "", parts.checked: Checked()}
 
     # One item through the stages
 
@@ -140,35 +158,44 @@ class DataHandlers:
         filled = {ports.prompt: view.prompt, ports.strip: view.strip, ports.question: question, ports.errors: ""}
         return {**filled, self.parts.tabs: gr.update(selected=Tab.COMPARE.value), self.parts.errors: ""}
 
-    def _drawn(self, choice: Choice, *, page: int = 0) -> Update:
+    def _drawn(self, choice: Choice, *, page: int = 0, by_link: bool = False) -> Update:
+        """The screen for a choice; only a link fills in the words, since otherwise a person may be typing on."""
         parts = self.parts
         status = self.host.data.status
-        if status.phase in (Phase.WAITING, Phase.WORKING) and not choice.data:
+        if status.phase in (Phase.WAITING, Phase.WORKING) and choice.data not in self.shelf.places():
             return {parts.items: f'<div class="mis-empty"><b>Preparing the examples …</b><p>{render.progress(status)}</p></div>',
                     parts.timer: gr.Timer(active=True)}  # fmt: skip
         try:
             data = self._data(choice.data)
         except PROBLEMS as error:
             return {parts.errors: render.error_bar([str(error)]), parts.timer: gr.Timer(active=False)}
-        choice = choice._replace(
-            data=data.name,
-            split=choice.split if choice.split in data.splits else "",
-            category=choice.category if choice.category in data.categories else "",
-        )
+        choice, problems = _known(choice._replace(data=data.name), data)
+        told = problems if by_link else []  # with one the address stays as it is, so that a reload says it again
         found = data.find(split=choice.split, category=choice.category, truth=choice.truth, words=choice.words)
         return {
             parts.data: gr.update(choices=list(self.shelf.places()), value=data.name),
             parts.split: gr.update(choices=[("All", ""), *data.splits], value=choice.split),
             parts.category: gr.update(choices=[("All", ""), *data.categories], value=choice.category),
             parts.truth: choice.truth,
-            parts.words: choice.words,
+            **({parts.words: choice.words, parts.filled: choice.words} if by_link else {}),
             parts.twins: choice.twins,
             parts.items: render_data.items(data, found, page, twins=choice.twins),
-            parts.errors: "",
-            parts.place: choice.link(page).query(),
+            parts.errors: render.error_bar(told),
+            parts.place: gr.skip() if told else choice.link(page).query(),
             parts.timer: gr.Timer(active=False),
         }
 
     def _data(self, name: str) -> DataSet:
         """The data set of that name, or the first one."""
         return self.shelf.read(name or next(iter(self.shelf.places()), ""))
+
+
+def _known(choice: Choice, data: DataSet) -> tuple[Choice, list[str]]:
+    """The choice without what the data set does not have, and a line on each such value."""
+    known = {"split": data.splits, "category": data.categories, "truth": [HARMFUL, BENIGN]}
+    gone = {name: value for name in known if (value := getattr(choice, name)) and value not in known[name]}
+    told = [
+        f"the address names the {name} {value!r:.80}; in {data.name} there are {', '.join(known[name]) or 'none'}, and all are shown"
+        for name, value in gone.items()
+    ]
+    return choice._replace(**dict.fromkeys(gone, "")), told

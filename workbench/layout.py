@@ -24,7 +24,7 @@ from mis_lib.errors import SettingsError
 from mis_lib.models.mini import ADAPTERS
 from workbench import render, tab_annotate, tab_compare, tab_data, tab_results, tab_train
 from workbench.engine_host import Host
-from workbench.guard import NoFiles
+from workbench.guard import NoFiles, OnePage
 from workbench.links import Tab
 from workbench.navigation import Navigation
 from workbench.tab_compare import html
@@ -116,7 +116,7 @@ def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = Non
         "num_workers": 0,
         "max_file_size": MAX_UPLOAD,
         "allowed_paths": [],
-        "app_kwargs": {"middleware": [Middleware(NoFiles)]},
+        "app_kwargs": {"middleware": [Middleware(NoFiles), Middleware(OnePage)]},
         "footer_links": ["api", "settings"],
         "strict_cors": True,
         "quiet": True,

@@ -3,7 +3,8 @@
     ?tab=annotate&run=mine/v2&variant=mirage&split=hard&outcome=unsafe&item=hard-17
 
 What stands in an address comes from strangers. So a link holds names only, never a path; each is checked for its form here, and looked up
-among what there is by whoever follows it. Keys that are no part of a link (Gradio's own begin with ``__``) are passed over.
+among what there is by whoever follows it. Keys that are no part of a link (Gradio's own: ``page``, ``deep_link``, and those that begin with ``__``)
+are passed over; no field may be called as one of them.
 """
 
 import re
@@ -58,7 +59,7 @@ class Link(Record):
     item: str = ""
     words: str = ""
     view: str = ""  # a part of a tab
-    page: str = ""
+    sheet: str = ""  # which page of a list, from 2 on
     single: str = ""  # "yes": items without their twins
     runs: tuple[str, ...] = ()  # in the address: a/v1,b/v2
     by: str = ""  # what rates are grouped by
@@ -88,12 +89,12 @@ class Link(Record):
             raise ValueError(f"expected one of {', '.join(Outcome)}")
         return value
 
-    @field_validator("whose", "signal", "order", "page", "single", "published")
+    @field_validator("whose", "signal", "order", "sheet", "single", "published")
     @classmethod
     def _is_known(cls, value: str, field: ValidationInfo) -> str:
         enums = {"whose": list(Whose), "signal": list(Signal), "order": list(Order)}
         known = enums.get(field.field_name or "", ["yes"])
-        if field.field_name == "page":
+        if field.field_name == "sheet":
             fits, known = value.isascii() and value.isdigit() and len(value) < 7, ["a page's number"]
         else:
             fits = value in known

@@ -17,7 +17,7 @@ from workbench import render
 from workbench.links import Link, Tab
 
 GO = "mis-go"
-READ_ADDRESS = "() => [window.location.search]"
+READ_ADDRESS = "(_, ...values) => [window.location.search, ...values]"
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 SHOW_PLACE = "(place) => window.mis.showPlace(place)"
 
@@ -41,15 +41,35 @@ class Navigation:
         """
         self._followers.append((tab, handler, list(inputs), list(outputs)))
 
-    def open_with(self, made: gr.Tab, tab: Tab, handler: Callable[..., Any], *, outputs: Sequence[Component]) -> None:
-        """Have ``handler(link)`` draw a tab whenever it is opened: by a link, with the page, or by choosing it.
+    def open_with(
+        self,
+        made: gr.Tab,
+        tab: Tab,
+        handler: Callable[..., Any],
+        *,
+        inputs: Sequence[Component] = (),
+        outputs: Sequence[Component],
+    ) -> None:
+        """Have ``handler(link, *inputs)`` draw a tab whenever it is opened: by a link, with the page, or by choosing it.
 
         Whoever comes back to a tab finds its last place in the address; a tab that shows what the address says needs to keep nothing else.
         """
-        self.follow(tab, handler, outputs=outputs)
-        made.select(
-            lambda address: handler(_link_to(tab, address)),
-            inputs=self._address,
+        self.follow(tab, handler, inputs=inputs, outputs=outputs)
+        self.on_address(made.select, tab, handler, inputs=inputs, outputs=outputs)
+
+    def on_address(
+        self,
+        event: Callable[..., Any],
+        tab: Tab,
+        handler: Callable[..., Any],
+        *,
+        inputs: Sequence[Component] = (),
+        outputs: Sequence[Component],
+    ) -> None:
+        """Have ``event`` call ``handler(link, *inputs)`` with the link of the address, or that of the tab as it opens at first."""
+        event(
+            lambda address, *values: handler(_link_to(tab, address), *values),
+            inputs=[self._address, *inputs],
             outputs=list(outputs),
             js=READ_ADDRESS,
             **QUIET,

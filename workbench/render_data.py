@@ -14,12 +14,14 @@ from workbench.pictures import card_thumbnail
 from workbench.render import icon, picture, truth_chip
 from workbench.tables import table
 
+LONG = 240  # characters of a question: about six lines of a card
+
 
 def items(data: DataSet, found: Sequence[Sample], page: int, *, twins: bool) -> str:
     """One page of items; with ``twins`` each harmful item stands beside its benign twin."""
     if not found:
         return (
-            '<div class="mis-empty"><b>No item matches.</b><p>Choose another file or category, or shorten the search. '
+            '<div class="mis-empty"><b>No item matches.</b><p>Choose another split or category, or shorten the search. '
             f"{escape(data.name)} holds {len(data.samples):,} items.</p></div>"
         )
     heads = [sample for sample in found if not _shown_with_twin(data, sample, found)] if twins else list(found)
@@ -35,17 +37,17 @@ def items(data: DataSet, found: Sequence[Sample], page: int, *, twins: bool) -> 
     )
 
 
-def report(found: Report) -> tuple[str, pd.DataFrame]:
-    """A preflight report as HTML, and its findings as a frame."""
+def report(name: str, found: Report) -> tuple[str, pd.DataFrame]:
+    """A preflight report on the data set ``name`` as HTML, and its findings as a frame."""
     frame = pd.DataFrame(
         [{**finding.model_dump(mode="json"), "level": finding.level.value} for finding in found.findings],
         columns=pd.Index(["level", "kind", "file", "row", "id", "field", "message", "fix", "rows"]),
     )
     tone, told = (
-        ("good", "Ready: training may start.") if found.ready else ("bad", "Training must not start with this data.")
+        ("good", "ready, training may start") if found.ready else ("bad", "training must not start with this data")
     )
     head = (
-        f'<div class="mis-verdict mis-{tone}">{icon(tone)}<b>{told}</b><small>{found.rows:,} rows and {found.images:,} images looked at in '
+        f'<div class="mis-verdict mis-{tone}">{icon(tone)}<b>{escape(name)}: {told}</b><small>{found.rows:,} rows and {found.images:,} images looked at in '
         f"{found.seconds:.1f} s: {len(found.findings):,} findings.</small></div>"
     )
     if frame.empty:
@@ -58,7 +60,7 @@ def report(found: Report) -> tuple[str, pd.DataFrame]:
         "message": "what",
         "fix": "how to put it right",
     }
-    return head + table(frame, headings, name="findings"), frame
+    return head + table(frame, headings, name="findings", long=("message", "fix")), frame
 
 
 def live(item: LiveItem | None) -> str:
@@ -143,10 +145,17 @@ def _card(data: DataSet, sample: Sample) -> str:
     )
     return (
         f'<article class="mis-item" data-item="{escape(sample.id)}"><div class="mis-item-pictures">{pictures}</div>'
-        f"<h4>{escape(' + '.join(named))}</h4><p>{escape(sample.question)}</p><small>{truth_chip(sample)} {escape(where)} · "
+        f"<h4>{escape(' + '.join(named))}</h4>{_question(sample.question)}<small>{truth_chip(sample)} {escape(where)} · "
         f'<code>{escape(sample.id)}</code></small>{answer}<button type="button" class="mis-link" data-action="send" '
         f'data-id="{escape(sample.id)}">Send to Compare</button></article>'
     )
+
+
+def _question(text: str) -> str:
+    """A question; a long one is cut to its first lines until it is opened."""
+    if len(text) <= LONG:
+        return f"<p>{escape(text)}</p>"
+    return f'<details class="mis-long-question"><summary><span>{escape(text)}</span></summary></details>'
 
 
 def _turn(label: str, page: int, possible: bool) -> str:

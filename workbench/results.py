@@ -170,7 +170,9 @@ def one_item(grid: pd.DataFrame, item: str) -> Judges:
     in_order = frame[~frame.condition.str.startswith("swap")].dropna(subset=["second"])
     headings = {"variant": "variant", "condition": "images", "outcome": "outcome", "text": "answer"}
     cells: dict[str, Callable[[Any], str]] = {"outcome": lambda row: words(row.outcome)}
-    return Judges(plot_grids.ablation_grid(in_order), table(frame, headings, name="item", cells=cells), frame)
+    return Judges(
+        plot_grids.ablation_grid(in_order), table(frame, headings, name="item", cells=cells, long=("text",)), frame
+    )
 
 
 def flip_table(matrix: pd.DataFrame, run: Evaluated, before: str, after: str) -> str:

@@ -9,7 +9,7 @@ from workbench import constructing, render_data
 from workbench.constructing import EDITABLE
 from workbench.datasets import BENIGN, HARMFUL
 from workbench.engine_host import Host
-from workbench.handlers_data import CHECK, CONSTRUCT, ITEMS, DataHandlers
+from workbench.handlers_data import CHECK, CHECK_NONE, CONSTRUCT, ITEMS, Checked, DataHandlers
 from workbench.links import Tab
 from workbench.navigation import QUIET, Navigation
 from workbench.tab_compare import Ports, html, keep_place
@@ -41,8 +41,11 @@ class Parts:
     category: gr.Dropdown
     truth: gr.Dropdown
     words: gr.Textbox
+    filled: gr.State
     twins: gr.Checkbox
     items: gr.HTML
+    check: gr.Button
+    checked: gr.State
     report: gr.HTML
     item: gr.State
     stages: gr.HTML
@@ -82,25 +85,19 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab, tabs: gr.Tabs, ports:
         with gr.Tab("Check", id=CHECK):
             html('<p class="mis-note">Every row of the data set chosen under Browse, its images and its twins: what would crash or spoil a training.</p>',
                  "mis-data-check-note")  # fmt: skip
-            check = gr.Button(
-                "Check this data set", variant="primary", scale=0, min_width=190, elem_id="mis-data-check"
-            )
+            check = gr.Button(CHECK_NONE, variant="primary", scale=0, min_width=190, elem_id="mis-data-check")
             report = html("", "mis-data-report", js_on_load=BUTTONS)
         with gr.Tab("Construct an item", id=CONSTRUCT):
             live, buttons = _construct()
     payload = gr.Textbox(visible=False)
     parts = Parts(
-        errors=errors, report=report, place=navigation.place, tabs=tabs, ports=ports, timer=gr.Timer(1.0, active=False), **made, **live
+        errors=errors, check=check, checked=gr.State(Checked()), report=report, place=navigation.place, tabs=tabs, ports=ports, timer=gr.Timer(1.0, active=False), **made, **live
     )  # fmt: skip
     handlers = DataHandlers(host, parts)
     everything = parts.everything
     navigation.open_with(tab, Tab.DATA, handlers.opened, outputs=everything)
     gr.on(
-        [
-            parts.timer.tick,
-            parts.words.change,
-            *(chooser.input for chooser in parts.choosers if chooser is not parts.words),
-        ],
+        [chooser.input for chooser in parts.choosers if chooser is not parts.words],
         handlers.chosen,
         inputs=parts.choosers,
         outputs=everything,
@@ -108,12 +105,30 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab, tabs: gr.Tabs, ports:
         **QUIET,
     )
 
+    # Not input, which a text that is pasted or dictated does not cause.
+    gr.on(
+        parts.words.change,
+        handlers.searched,
+        inputs=[parts.filled, *parts.choosers],
+        outputs=everything,
+        trigger_mode="always_last",
+        **QUIET,
+    )
+    navigation.on_address(parts.timer.tick, Tab.DATA, handlers.waited, inputs=parts.choosers, outputs=everything)
+    gr.on(
+        parts.data.change,
+        handlers.renamed,
+        inputs=[parts.data, parts.checked],
+        outputs=[check, report, parts.checked],
+        **QUIET,
+    )
+
     # Events of HTML pieces are bound one by one: gr.on knows only events that every component of the kind has.
     parts.items.turn(handlers.turn, inputs=parts.choosers, outputs=everything, **QUIET)
     sent = parts.items.send(handlers.send, inputs=parts.data, outputs=everything, **QUIET)
     shown_on = {**QUIET, "show_progress": "minimal", "show_progress_on": report}
-    gr.on(check.click, handlers.check, inputs=parts.data, outputs=[report, errors], **shown_on)
-    report.csv(handlers.findings, inputs=parts.data, outputs=[payload, errors], **QUIET).then(
+    gr.on(check.click, handlers.check, inputs=parts.data, outputs=[report, parts.checked, errors], **shown_on)
+    report.csv(lambda checked: checked.file, inputs=parts.checked, outputs=payload, **QUIET).then(
         fn=None, inputs=payload, js=SAVE
     )
     gr.on(buttons.begin.click, handlers.begin, inputs=[parts.item, buttons.hazard], outputs=everything, **QUIET)
@@ -145,7 +160,7 @@ def _browse() -> dict[str, Any]:
         twins = gr.Checkbox(True, label="Twins side by side", scale=3, min_width=190, elem_id="mis-data-twins")
     items = html("", "mis-data-items", js_on_load=BUTTONS)
     made = {"data": data, "split": split, "category": category, "truth": truth, "words": words}
-    return {**made, "twins": twins, "items": items}
+    return {**made, "filled": gr.State(None), "twins": twins, "items": items}
 
 
 def _construct() -> tuple[dict[str, Any], Buttons]:

@@ -4,7 +4,7 @@ What is shown is cut to its first rows, what is downloaded is whole. A text that
 the file, and every text is escaped on the page.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -22,6 +22,7 @@ def table(
     *,
     name: str,
     cells: Mapping[str, Cell] | None = None,
+    long: Collection[str] = (),
     note: str = "",
 ) -> str:
     """An HTML table with a button to download the whole of it.
@@ -31,12 +32,13 @@ def table(
         headings: the columns to show, and what stands above them.
         name: of the table, for its button (``data-table``).
         cells: column -> a function of the row that returns HTML, instead of the escaped value.
+        long: columns of running text, which may be broken anywhere; others keep their words whole.
         note: a line under the table.
     """
     drawn = cells or {}
     head = "".join(f"<th{_number(frame, column)}>{escape(text)}</th>" for column, text in headings.items())
     body = "".join(
-        f"<tr>{''.join(_cell(frame, column, row, drawn.get(column)) for column in headings)}</tr>"
+        f"<tr>{''.join(_cell(frame, column, row, drawn.get(column), long=column in long) for column in headings)}</tr>"
         for row in frame.head(SHOWN).itertuples(index=False)
     )
     cut = f" The first {SHOWN:,} of {len(frame):,} rows; the file has all." if len(frame) > SHOWN else ""
@@ -61,9 +63,10 @@ def csv_text(frame: pd.DataFrame) -> str:
     return safe.to_csv(index=False, lineterminator="\r\n")
 
 
-def _cell(frame: pd.DataFrame, column: str, row: Any, draw: Cell | None) -> str:
+def _cell(frame: pd.DataFrame, column: str, row: Any, draw: Cell | None, *, long: bool) -> str:
     value = getattr(row, column)
-    return f"<td{_number(frame, column)}>{draw(row) if draw else _text(value)}</td>"
+    kind = ' class="mis-long-cell"' if long else _number(frame, column)
+    return f"<td{kind}>{draw(row) if draw else _text(value)}</td>"
 
 
 def _text(value: Any) -> str:
