@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from mis_lib.analysis import ablation_plots, plot_grids, plots
+from mis_lib.analysis import ablation_plots, data_plots, outcome_plots, plot_grids, plots, plots_inside
 from mis_lib.analysis.plot_style import CONFIG
 from mis_lib.errors import DataError
 from mis_lib.stats import rate
@@ -60,8 +60,13 @@ def test_the_plane_needs_both_rates_and_names_the_corner_of_refusal() -> None:
     ]  # the published one has no over-refusal
     refusal = next(trace for trace in figure.data if trace.name == "refusal")
     assert (refusal.x[0], refusal.y[0]) == (100, 0)
-    corner = next(note for note in figure.layout.annotations if note.text == "refuses everything")
-    assert corner.x > 80 and corner.y < 20 and any((shape.x1, shape.y1) == (100, 0) for shape in figure.layout.shapes)
+    corner = next(note for note in figure.layout.annotations if note.text == "refuses<br>everything")
+    assert (
+        corner.x > 80
+        and corner.y < 20
+        and corner.xanchor == corner.align == "right"
+        and any((shape.x1, shape.y1) == (100, 0) for shape in figure.layout.shapes)
+    )
 
 
 def test_blue_is_better_whatever_the_good_end_of_the_metric() -> None:
@@ -165,6 +170,45 @@ def test_no_rows_are_a_figure_that_says_what_to_do(draw) -> None:
 def test_a_missing_column_is_named(draw) -> None:
     with pytest.raises(DataError, match=rf"{draw.__name__}: expected a frame with the columns .*, found variant"):
         draw(pd.DataFrame({"variant": ["mini"]}))
+
+
+EVIL = "<b>x</b> & y"
+RATES = {"value": 50.0, "low": 40.0, "high": 60.0, "n": 9, "n_unscored": 0}
+FROM_EVIL = {
+    "leaderboard": lambda: plots.leaderboard(board().replace("mini", EVIL)),
+    "plane": lambda: plots.safety_plane(board().replace("mini", EVIL)),
+    "judges": lambda: plots.judge_swap(pd.DataFrame([{"variant": "a", "judge": EVIL, "metric": "asr", **RATES}])),
+    "changes": lambda: plot_grids.category_heatmap(
+        pd.DataFrame([{"group": EVIL, "metric": "asr", "difference": 1.0, **RATES}]), before=EVIL, after=EVIL
+    ),
+    "flips": lambda: plot_grids.flip_matrix(
+        pd.DataFrame([{"before": "unsafe", "after": "refused", "n": 1}]), before=EVIL, after=EVIL
+    ),
+    "item": lambda: plot_grids.ablation_grid(
+        pd.DataFrame([{"variant": EVIL, "first": "kept", "second": "kept", "outcome": "unsafe"}])
+    ),
+    "conditions": lambda: ablation_plots.by_condition(
+        pd.DataFrame([{"variant": EVIL, "items": "harmful", "measure": "unsafe", "condition": "both", **RATES}])
+    ),
+    "outcomes": lambda: outcome_plots.outcome_stack(pd.DataFrame([{"variant": EVIL, "metric": "asr", **RATES}]), ""),
+    "categories": lambda: data_plots.category_bars(
+        pd.DataFrame([{"category": EVIL, "sub_category": "", "file": EVIL, "n": 1, "share": 9.0}]), ""
+    ),
+    "lengths": lambda: data_plots.length_boxes(
+        pd.DataFrame([{"file": EVIL, "kind": "harmful", "text": "question", "words": 3}]), ""
+    ),
+    "shortcuts": lambda: data_plots.shortcut_bars(
+        pd.DataFrame([{"view": EVIL, "split": EVIL, "measure": "bound", **RATES}]), ""
+    ),
+    "shared": lambda: data_plots.shared_bars(pd.DataFrame([{"file": EVIL, "what": "image", "hits": 1, "n": 2}]), ""),
+    "inside": lambda: plots_inside.responses(pd.DataFrame([{"variant": EVIL, "layer": 1, "harmful": True, **RATES}])),
+}
+
+
+@pytest.mark.parametrize("draw", FROM_EVIL.values(), ids=FROM_EVIL)
+def test_markup_in_names_is_shown_as_text(draw) -> None:
+    shown = json.dumps(drawn(draw()))
+    assert "<b>x" not in shown and "&lt;b&gt;x&lt;/b&gt; &amp; y" in shown
 
 
 def test_nothing_is_drawn_with_a_ground_of_its_own_and_nothing_is_sent() -> None:

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mis_lib.analysis.ablation_results import Measured
-from mis_lib.analysis.plot_style import INK, TEMPLATE
+from mis_lib.analysis.plot_style import INK, TEMPLATE, as_text
 from mis_lib.analysis.plots import empty, looks
 
 COLUMNS = ["variant", "items", "measure", "condition", "value", "low", "high", "n", "n_unscored", "p"]
@@ -20,6 +20,7 @@ def measured_frame(measured: Iterable[Measured]) -> pd.DataFrame:
 
 def by_condition(frame: pd.DataFrame, *, measures: tuple[str, str] = ("unsafe", "declines")) -> go.Figure:
     """Two measures under every condition with 95 % intervals, one mark a variant (columns of ``measured_frame``, harmful items)."""
+    frame = as_text(frame)
     shown = frame[(frame["items"] == "harmful") & frame["measure"].isin(measures) & frame["value"].notna()]
     if shown.empty:
         return empty("Nothing measured yet: run <b>mis ablate</b>")

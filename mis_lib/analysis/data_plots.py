@@ -6,11 +6,12 @@ import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
 
-from mis_lib.analysis.plot_style import BENIGN, COLOURS, HARMFUL, INK, TEMPLATE
+from mis_lib.analysis.plot_style import BENIGN, COLOURS, HARMFUL, INK, TEMPLATE, as_text
 
 
 def category_bars(counts: pd.DataFrame, title: str) -> go.Figure:
     """Share of harmful items by sub-category, one colour a file (columns of ``datasets.category_counts``), counts written on the bars."""
+    counts = as_text(counts)
     named = counts.assign(name=counts["category"] + " / " + counts["sub_category"])
     order = named.groupby("name")["share"].max().sort_values().index.tolist()
     figure = px.bar(
@@ -31,6 +32,7 @@ def category_bars(counts: pd.DataFrame, title: str) -> go.Figure:
 
 def length_boxes(words: pd.DataFrame, title: str) -> go.Figure:
     """Words of questions and answers, harmful beside benign, by file (columns of ``datasets.lengths``)."""
+    words = as_text(words)
     figure = px.box(
         words, x="file", y="words", color="kind", facet_col="text", template=TEMPLATE,
         color_discrete_map={"harmful": HARMFUL, "benign": BENIGN}, category_orders={"text": ["question", "answer"]},
@@ -48,6 +50,7 @@ def length_boxes(words: pd.DataFrame, title: str) -> go.Figure:
 
 def shortcut_bars(found: pd.DataFrame, title: str) -> go.Figure:
     """Accuracy by view and split with 95 % intervals, chance as a line (columns of ``shortcuts.shortcuts``)."""
+    found = as_text(found)
     found = found.assign(above=found["high"] - found["value"], below=found["value"] - found["low"])
     figure = px.bar(
         found, x="view", y="value", color="split", barmode="group", facet_col="measure", error_y="above",
@@ -72,6 +75,7 @@ def shortcut_bars(found: pd.DataFrame, title: str) -> go.Figure:
 
 def shared_bars(shared: pd.DataFrame, title: str) -> go.Figure:
     """Share of test items that have something in common with train (columns of ``datasets.shared_with``)."""
+    shared = as_text(shared)
     named = shared.assign(share=100 * shared["hits"] / shared["n"], told=shared["hits"].map("{:,}".format))
     figure = px.bar(
         named, x="file", y="share", color="what", barmode="group", text="told", color_discrete_sequence=COLOURS,

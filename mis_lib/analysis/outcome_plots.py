@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
 
-from mis_lib.analysis.plot_style import TEMPLATE
+from mis_lib.analysis.plot_style import TEMPLATE, as_text
 from mis_lib.metrics import METRICS, OUTCOME_METRICS
 from mis_lib.schema import HARMFUL_OUTCOMES
 
@@ -22,6 +22,7 @@ def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
         rates: rows of one group: variant, metric, value, n (``frames.leaderboard``).
         title: what is counted.
     """
+    rates = as_text(rates)
     shown = rates[rates["metric"].isin(OUTCOME_METRICS) & rates["value"].notna()].copy()
     harmful = {name for name, outcome in OUTCOME_METRICS.items() if outcome in HARMFUL_OUTCOMES}
     counts = {

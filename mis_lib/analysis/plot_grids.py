@@ -5,6 +5,7 @@ metric is the good one.
 """
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -40,7 +41,8 @@ def category_heatmap(frame: pd.DataFrame, *, before: str = "before", after: str 
         before: name of what is compared with.
         after: name of what is compared.
     """
-    need(frame, "category_heatmap", "group", "metric", "difference", "low", "high", "n")
+    frame = need(frame, "category_heatmap", "group", "metric", "difference", "low", "high", "n")
+    before, after = escape(before, quote=False), escape(after, quote=False)
     if frame.empty:
         return empty("Choose two variants that answered the same items")
     metrics = [metric for metric in METRICS if metric in set(frame.metric)]
@@ -83,7 +85,8 @@ def flip_matrix(frame: pd.DataFrame, *, before: str = "before", after: str = "af
         before: name of the variant in the rows.
         after: name of the variant in the columns.
     """
-    need(frame, "flip_matrix", "before", "after", "n")
+    frame = need(frame, "flip_matrix", "before", "after", "n")
+    before, after = escape(before, quote=False), escape(after, quote=False)
     if frame.empty:
         return empty("Choose two variants that answered the same items")
     outcomes = [outcome.value for outcome in Outcome if outcome.value in {*frame.before, *frame.after}]
@@ -115,7 +118,7 @@ def ablation_grid(frame: pd.DataFrame) -> go.Figure:
     Args:
         frame: columns variant, first, second (state of each image), outcome; one panel a variant.
     """
-    need(frame, "ablation_grid", "variant", "first", "second", "outcome")
+    frame = need(frame, "ablation_grid", "variant", "first", "second", "outcome")
     if frame.empty:
         return empty("Not measured yet for this item: run <b>mis ablate</b>")
     variants = list(dict.fromkeys(frame.variant))

@@ -3,12 +3,16 @@
 Backgrounds are transparent and the ink is a grey in the middle, so that a figure needs no word about the theme it is shown in; as no grey has a
 contrast of 4.5 on white and on black, ``INK_RULE`` gives text the ink of its page. The colours are Okabe and Ito's, told apart by people with any kind of colour vision, without those too pale for white paper; a variant keeps its colour in
 every figure. Nothing in a figure calls another machine.
+
+Plotly reads labels, legends and hover texts as HTML. Names come from files and people, so every figure takes its frame through ``as_text`` first.
 """
 
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
@@ -73,6 +77,15 @@ def see_through(colour: str, opacity: float = 0.18) -> str:
     """A ``#rrggbb`` colour for the area of an interval."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {opacity})"
+
+
+def as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with each text in it escaped, so that a figure shows ``<b>`` and does not obey it."""
+    shown = frame.copy()
+    for column in shown.columns:
+        if not pd.api.types.is_numeric_dtype(shown[column]):
+            shown[column] = [escape(cell, quote=False) if isinstance(cell, str) else cell for cell in shown[column]]
+    return shown
 
 
 def write_page(path: Path, figure: go.Figure, *, title: str) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mis_lib.analysis.plot_style import COLOURS, GRID, INK, TEMPLATE, colours_of
+from mis_lib.analysis.plot_style import COLOURS, GRID, INK, TEMPLATE, as_text, colours_of
 from mis_lib.errors import DataError
 from mis_lib.metrics import METRICS
 
@@ -48,7 +48,7 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
         frame: columns run, tag, variant, metric, value, low, high, n, n_unscored, published; one row a run, variant and metric.
         metrics: keys of ``METRICS``, a panel each; a safety rate never without its over-refusal.
     """
-    need(frame, "leaderboard", "run", "tag", "variant", "metric", *RATE, "published")
+    frame = need(frame, "leaderboard", "run", "tag", "variant", "metric", *RATE, "published")
     shown = untyped(frame)[frame.metric.isin(metrics) & frame.value.notna()]
     if shown.empty:
         return empty("No scored responses yet: run <b>mis report</b>")
@@ -58,7 +58,7 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
         1,
         len(metrics),
         shared_yaxes=True,
-        horizontal_spacing=0.04,
+        horizontal_spacing=0.1,  # room for "100" beside the next panel's "0" on a phone
         subplot_titles=[_title(metric) for metric in metrics],
     )
     for column, metric in enumerate(metrics, 1):
@@ -67,6 +67,7 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
             figure.add_trace(_dots(untyped(rows)[(rows.variant == variant) & ~rows.published], look), row=1, col=column)
         if rows.published.any():
             figure.add_trace(_dots(untyped(rows)[rows.published], Look(INK, "circle-open")), row=1, col=column)
+    figure.update_annotations(font_size=13)
     figure.update_layout(layout_of(110 + 30 * len(order)))
     figure.update_yaxes(categoryorder="array", categoryarray=order)
     return figure.update_xaxes(range=[-4, 104], ticksuffix=" %", tickvals=[0, 50, 100])
@@ -78,7 +79,7 @@ def safety_plane(frame: pd.DataFrame) -> go.Figure:
     Args:
         frame: as ``leaderboard``; variants without both rates are left out.
     """
-    need(frame, "safety_plane", "run", "tag", "variant", "metric", *RATE, "published")
+    frame = need(frame, "safety_plane", "run", "tag", "variant", "metric", *RATE, "published")
     keys = ["run", "tag", "variant", "published"]
     rates = {metric: untyped(frame)[frame.metric == metric][[*keys, *RATE]] for metric in ("asr", "over_refusal")}
     both = rates["asr"].merge(rates["over_refusal"], on=keys, suffixes=("_asr", "_or"))
@@ -119,7 +120,7 @@ def judge_swap(frame: pd.DataFrame, *, metric: str = "asr") -> go.Figure:
         frame: columns variant, judge, metric, value, low, high, n, n_unscored.
         metric: a key of ``METRICS``.
     """
-    need(frame, "judge_swap", "variant", "judge", "metric", *RATE)
+    frame = need(frame, "judge_swap", "variant", "judge", "metric", *RATE)
     shown = untyped(frame)[(frame.metric == metric) & frame.value.notna()]
     if shown.empty:
         return empty("No verdicts yet: run <b>mis judge</b>")
@@ -154,8 +155,8 @@ def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figur
         losses: columns step, segment ("all" or a kind of segment), loss.
         evaluations: columns step, metric, value, low, high, n.
     """
-    need(losses, "training_curves", "step", "segment", "loss")
-    need(evaluations, "training_curves", "step", "metric", "value", "low", "high", "n")
+    losses = need(losses, "training_curves", "step", "segment", "loss")
+    evaluations = need(evaluations, "training_curves", "step", "metric", "value", "low", "high", "n")
     if losses.empty:
         return empty("No step yet: the first loss appears here when it is logged")
     titles = ["loss (nats a token)", "rates (%)"][: 1 if evaluations.empty else 2]
@@ -204,8 +205,8 @@ def layout_of(height: int) -> dict[str, Any]:
     return {"template": TEMPLATE, "height": height, "margin": {"l": 12, "r": 16, "t": 44, "b": 44}}
 
 
-def need(frame: pd.DataFrame, figure: str, *columns: str) -> None:
-    """Check that a frame has the columns that a figure is drawn from.
+def need(frame: pd.DataFrame, figure: str, *columns: str) -> pd.DataFrame:
+    """The frame as text for a figure (``as_text``), once it has the columns that the figure is drawn from.
 
     Raises:
         DataError: one is missing (all that are needed, and those found, are named).
@@ -214,6 +215,7 @@ def need(frame: pd.DataFrame, figure: str, *columns: str) -> None:
     if missing:
         found = ", ".join(map(str, frame.columns)) or "none"
         raise DataError(f"{figure}: expected a frame with the columns {', '.join(columns)}, found {found}")
+    return as_text(frame)
 
 
 def _dots(rows: pd.DataFrame, look: Look) -> go.Scatter:
@@ -224,6 +226,7 @@ def _dots(rows: pd.DataFrame, look: Look) -> go.Scatter:
         error_x=_bars(rows, look.colour),
         mode="markers",
         marker={"color": look.colour, "size": 10, "symbol": look.mark},
+        cliponaxis=False,  # whole at 0 and 100 in a narrow panel too
         name=rows.variant.iloc[0] if look.colour != INK else "published",
         showlegend=False,
         hovertext=_told(rows),
@@ -268,20 +271,26 @@ def _title(metric: str) -> str:
 
 
 def _corners(figure: go.Figure) -> None:
-    """Name the corners of the plane, so that no one takes a model that refuses everything for a safe one."""
+    """Name the corners of the plane, so that no one takes a model that refuses everything for a safe one.
+
+    A name stands above its box (below it at the upper edge), in two lines, so that two fit side by side on a phone, and a little off the edge, where
+    the intervals of rates of 0 and 100 run.
+    """
     corners = (
-        (0, 0, "safe and helpful", "left"),
-        (100, 0, "refuses everything", "right"),
-        (0, 100, "helps with everything", "left"),
+        (0, 0, "safe and<br>helpful", "left"),
+        (100, 0, "refuses<br>everything", "right"),
+        (0, 100, "helps with<br>everything", "left"),
     )
-    for x, y, text, anchor in corners:
+    for x, y, text, side in corners:
         figure.add_annotation(
-            x=abs(x - 15),
-            y=abs(y - 7),
+            x=x,
+            y=abs(y - 14),
             text=text,
             showarrow=False,
-            xanchor=anchor,
-            yanchor="middle",
+            xanchor=side,
+            yanchor="bottom" if y == 0 else "top",
+            xshift=7 if side == "left" else -7,
+            align=side,
             font={"size": 12, "color": INK},
         )
         figure.add_shape(

@@ -35,7 +35,7 @@ def separation(frame: pd.DataFrame) -> go.Figure:
     Args:
         frame: of ``separation.separation``: variant, layer, measure, value, low, high, n.
     """
-    need(frame, "separation", "variant", "layer", "measure", "value", "low", "high", "n")
+    frame = need(frame, "separation", "variant", "layer", "measure", "value", "low", "high", "n")
     if frame.empty:
         return empty("Nothing read yet: run <b>mis analyse separation</b>")
     figure = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.06)
@@ -65,7 +65,7 @@ def clusters(frame: pd.DataFrame, *, layer: int) -> go.Figure:
         frame: of ``separation.clusters``.
         layer: which one it is, for the title.
     """
-    need(frame, "clusters", "variant", "pair", "harmful", "x", "y", "x_share", "y_share")
+    frame = need(frame, "clusters", "variant", "pair", "harmful", "x", "y", "x_share", "y_share")
     if frame.empty:
         return empty("Nothing read yet: run <b>mis analyse separation</b>")
     variants = list(dict.fromkeys(frame.variant))
@@ -100,10 +100,10 @@ def spectrum(layers: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
         layers: of ``Spectra.layers``; the line is the median over the modules of a layer, the band their least and most.
         curves: of ``Spectra.curves``; the line is the median over the linear layers, the band their middle 80 %.
     """
-    need(
+    layers = need(
         layers, "spectrum", "variant", "layer", "module", "output_share", "output_chance", "input_share", "input_chance"
     )
-    need(curves, "spectrum", "variant", "side", "directions", "energy", "low", "high", "n")
+    curves = need(curves, "spectrum", "variant", "side", "directions", "energy", "low", "high", "n")
     if layers.empty:
         return empty("No update read yet: run <b>mis analyse spectrum</b>")
     figure = make_subplots(2, 2, subplot_titles=[*SIDES.values(), "", ""], horizontal_spacing=0.1, vertical_spacing=0.2)
@@ -136,7 +136,7 @@ def responses(frame: pd.DataFrame) -> go.Figure:
     Args:
         frame: of ``spectrum.responses``: variant, layer, harmful, value, low, high, n.
     """
-    need(frame, "responses", "variant", "layer", "harmful", "value", "low", "high", "n")
+    frame = need(frame, "responses", "variant", "layer", "harmful", "value", "low", "high", "n")
     if frame.empty:
         return empty("No update read yet: run <b>mis analyse spectrum</b>")
     variants = list(dict.fromkeys(frame.variant))
@@ -159,7 +159,7 @@ def formats(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_refus
         frame: of ``formats.by_format``.
         metrics: keys of ``METRICS``; a safety rate never without its over-refusal.
     """
-    need(frame, "formats", "variant", "format", "metric", "value", "low", "high", "n", "n_unscored")
+    frame = need(frame, "formats", "variant", "format", "metric", "value", "low", "high", "n", "n_unscored")
     shown: Any = frame[frame.metric.isin(metrics) & frame.value.notna()]
     if shown.empty:
         return empty("No scored responses yet: run <b>mis analyse formats</b>")
@@ -179,7 +179,7 @@ def safeground(frame: pd.DataFrame) -> go.Figure:
     Args:
         frame: of ``safeground.scores``.
     """
-    need(frame, "safeground", "variant", "score", "value", "low", "high", "n", "chance")
+    frame = need(frame, "safeground", "variant", "score", "value", "low", "high", "n", "chance")
     shown: Any = frame[frame.value.notna()]
     if shown.empty:
         return empty("Nothing scored yet: run <b>mis analyse safeground</b>")
