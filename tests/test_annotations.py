@@ -130,7 +130,7 @@ def test_another_answer_in_the_same_run_is_another_subject(store: AnnotationStor
 @pytest.mark.parametrize(
     ("decision", "given", "other", "message"),
     [
-        (Decision(swapped=True), subject(), None, "nothing is decided yet"),
+        (Decision(swapped=True), subject(), None, r"nothing is decided yet; choose an outcome \(keys 1 to 5\)"),
         (Decision(outcome=Outcome.HELPED), subject(), None, "is harmful: expected one of unsafe"),
         (UNSAFE, subject(harmful=False), None, "is benign: expected one of helped"),
         (Decision(mark=Mark(start=3, end=99)), subject(), None, r"inside the response \(8 characters\)"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -30,7 +31,7 @@ from mis_lib.store.labels import Standing
 from workbench import annotate, loop, render_annotate
 from workbench.annotate import Ask, Desk, Place
 from workbench.auth import Users, entry
-from workbench.handlers_annotate import ask_of, choices
+from workbench.handlers_annotate import AnnotateHandlers, ask_of, choices
 from workbench.layout import build_app, free_port, launch_options
 from workbench.links import Link, Tab
 from workbench.tab_train import CONFIGS
@@ -312,6 +313,19 @@ def test_a_reload_shows_the_same_response_under_the_same_filters(desk: Desk, fil
     assert "has no response of &#x27;gpt&#x27; to" in annotate.show(desk, ask, "hard-00", "gpt").errors
 
 
+def test_a_filter_of_an_address_that_the_run_does_not_have_is_told_and_left_out(desk: Desk) -> None:
+    link = Link.parse("?tab=annotate&run=report/v1&split=zz&variants=gpt,mirage&after=unscored")
+    request: Any = SimpleNamespace(username=None)
+    run, *_, item, _, errors, place = AnnotateHandlers(desk).followed(link, "ada", True, request)
+    for told in (
+        "the split &#x27;zz&#x27;; in report/v1 there are easy, hard, real",
+        "the variant &#x27;gpt&#x27;; in report/v1 there are mini",
+        "the outcome &#x27;unscored&#x27;; in report/v1 there are unsafe",
+    ):
+        assert told in errors
+    assert run.value == "report/v1" and "data-subject" in item and place == gr.skip()
+
+
 def test_steps_behind_a_cell_of_the_flip_matrix_stay_in_it(desk: Desk) -> None:
     link = Link.parse("?tab=annotate&run=report/v1&variants=mini,mirage&before=unsafe&after=reasoned&order=random")
     ask = annotate.ask_of_link(link, ADA)
@@ -409,6 +423,12 @@ def test_markup_in_data_is_shown_as_text(root: Path, data: Path) -> None:
 
 
 # From decisions to training
+
+
+def test_the_re_tune_cannot_be_started_before_there_is_a_delta(served: tuple[str, gr.Blocks]) -> None:
+    config: Any = served[1].get_config_file()
+    props = {one["props"].get("elem_id"): one["props"] for one in config["components"]}
+    assert props["mis-delta-start"]["interactive"] is False
 
 
 def test_a_delta_is_made_and_the_re_tune_started_on_it(desk: Desk, root: Path) -> None:

@@ -1,6 +1,7 @@
 """What the Annotate tab's bindings call: they unpack events, filters and requests, and turn views into Gradio updates."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -44,8 +45,11 @@ class AnnotateHandlers:
         except MisError as error:
             runs = gr.Dropdown(choices=self.desk.runs())
             return runs, *(gr.skip(),) * (len(FILTERS) + 2), render.error_bar([str(error)]), gr.skip()
-        shown = annotate.show(self.desk, asked, link.item, link.response)
-        return gr.Dropdown(choices=self.desk.runs(), value=asked.run), *choices(worklist, asked.chosen), *updates(shown)
+        chosen, told = known(worklist, asked.chosen)
+        shown = annotate.show(self.desk, replace(asked, chosen=chosen), link.item, link.response)
+        if told:  # the address stays as it is, so that a reload says it again
+            shown = replace(shown, errors=render.error_bar(told) + shown.errors, place=None)
+        return gr.Dropdown(choices=self.desk.runs(), value=asked.run), *choices(worklist, chosen), *updates(shown)
 
     def run_chosen(self, run: str | None, author: str, blind: bool, request: gr.Request) -> Updates:
         """Another run: filters are set back, since its variants and splits are others."""
@@ -164,10 +168,34 @@ def updates(view: View) -> Updates:
     return tuple(gr.skip() if part is None else part for part in parts)
 
 
+def known(worklist: Worklist, chosen: Filter) -> tuple[Filter, list[str]]:
+    """The filters of an address without what the run does not have, and a line on each such value."""
+    there = {name: [value for _, value in options if value] for name, options in named(worklist).items()}
+    gone = {name: str(value) for name in FILTERS if (value := getattr(chosen, name)) and value not in there[name]}
+    words = {"beside": "variant", "beside_outcome": "outcome"}
+    told = [
+        f"the address names the {words.get(name, name)} {value!r:.80}; in {worklist.run} there are "
+        f"{', '.join(there[name]) or 'none'}, and this filter is left out"
+        for name, value in gone.items()
+    ]
+    return chosen.model_copy(update=dict.fromkeys(gone, ANY)), told
+
+
 def choices(worklist: Worklist, chosen: Filter) -> Updates:
     """The filters' choices for a run, with what is chosen."""
+    options = named(worklist)
+    values = {name: str(getattr(chosen, name)) for name in FILTERS}
+    there = {name: {value for _, value in options[name]} for name in FILTERS}
+    return tuple(
+        gr.Dropdown(choices=options[name], value=values[name] if values[name] in there[name] else options[name][0][1])
+        for name in FILTERS
+    )
+
+
+def named(worklist: Worklist) -> dict[str, list[tuple[str, str]]]:
+    """Label and value of all that each filter can be set to for a run."""
     outcomes = [("Any", ANY), *((render_annotate.OUTCOME_LABELS[one], str(one)) for one in worklist.outcomes)]
-    named = {
+    return {
         "variant": [("Any", ANY), *plain(worklist.variants)],
         "beside": [("Nothing", ANY), *plain(worklist.variants)],
         "split": [("All", ANY), *plain(worklist.splits)],
@@ -179,12 +207,6 @@ def choices(worklist: Worklist, chosen: Filter) -> Updates:
         "whose": [(label, str(whose)) for whose, label in render_annotate.WHOSE.items()],
         "order": [(label, str(order)) for order, label in render_annotate.ORDERS.items()],
     }
-    values = {name: str(getattr(chosen, name)) for name in FILTERS}
-    known = {name: {value for _, value in options} for name, options in named.items()}
-    return tuple(
-        gr.Dropdown(choices=named[name], value=values[name] if values[name] in known[name] else named[name][0][1])
-        for name in FILTERS
-    )
 
 
 def plain(names: list[str]) -> list[tuple[str, str]]:

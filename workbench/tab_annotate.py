@@ -117,21 +117,29 @@ def _loop_part(desk: Desk, trainings: Trainings) -> None:
                 min_width=150,
                 elem_id="mis-delta-causes",
             )
-        with gr.Row():
+        with gr.Row(elem_classes=["mis-filters"]):
             name = gr.Textbox(
-                "delta", label="Name", max_lines=1, max_length=60, min_width=120, elem_id="mis-delta-name"
+                "delta", label="Name", max_lines=1, max_length=60, min_width=110, elem_id="mis-delta-name"
             )
             replay = gr.Number(
                 64,
                 label="Rows replayed against forgetting",
                 precision=0,
                 minimum=0,
-                min_width=120,
+                scale=2,
+                min_width=250,
                 elem_id="mis-delta-replay",
             )
-            make = gr.Button("Make training delta", min_width=150, elem_id="mis-delta-make")
-            config = gr.Dropdown(trainings.configurations(), value=loop.CONFIG, label="Settings file", min_width=150)
-            start = gr.Button("Start the re-tune", variant="primary", min_width=150, elem_id="mis-delta-start")
+            make = gr.Button("Make training delta", scale=0, min_width=190, elem_id="mis-delta-make")
+            config = gr.Dropdown(trainings.configurations(), value=loop.CONFIG, label="Settings file", min_width=190)
+            start = gr.Button(
+                "Start the re-tune",
+                variant="primary",
+                interactive=False,
+                scale=0,
+                min_width=170,
+                elem_id="mis-delta-start",
+            )
         made, started = html("", "mis-delta-made"), html("", "mis-delta-started")
     folder = gr.Textbox(visible=False)
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -141,13 +149,13 @@ def _loop_part(desk: Desk, trainings: Trainings) -> None:
         return gr.Dropdown(choices=[("All runs", ""), *((one, one) for one in runs)]), gr.Dropdown(choices=authors)
 
     gr.on(accordion.expand, selectable, outputs=[run, people], queue=False, **private)
-    gr.on(
-        make.click,
-        lambda *values: loop.make(desk, *values),
-        inputs=[name, replay, run, people, causes],
-        outputs=[made, folder],
-        **private,
-    )
+
+    def make_delta(*values: Any) -> tuple[str, str, gr.Button]:
+        told, found = loop.make(desk, *values)
+        return told, found, gr.Button(interactive=bool(found))  # without a delta there is nothing to learn from
+
+    chosen = [name, replay, run, people, causes]
+    gr.on(make.click, make_delta, inputs=chosen, outputs=[made, folder, start], **private)
     gr.on(
         start.click,
         lambda *values: loop.start(desk, trainings, *values),

@@ -160,7 +160,7 @@ def check_decision(decision: Decision, subject: Subject, other: Subject | None =
             without a second response (or one about another question).
     """
     if decision.is_empty:
-        raise DataError("nothing is decided yet; choose an outcome (keys 1 to 4) or a preference (A, B, T, N)")
+        raise DataError("nothing is decided yet; choose an outcome (keys 1 to 5) or a preference (A, B, T, N)")
     sample = subject.sample
     if len(sample.id) > MAX_ID:
         raise DataError(f"expected a sample id of at most {MAX_ID} characters, found {len(sample.id):,}; rename it")
