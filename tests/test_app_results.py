@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pandas as pd
 import pytest
 from fake_runs import fake_run, outcome_of
@@ -115,6 +116,8 @@ def test_judges_are_drawn_beside_each_other(handlers: ResultsHandlers) -> None:
     [
         (Link(tab=Tab.RESULTS, view=CHANGES, run="gone/v7"), "no run &#x27;gone/v7&#x27;"),
         (Link(tab=Tab.RESULTS, runs=("report/v1", "gone/v7")), "run &#x27;gone/v7&#x27;; here there are report/v1"),
+        (Link(tab=Tab.RESULTS, view="odd"), "view &#x27;odd&#x27;; here there are overview, changes"),
+        (Link(tab=Tab.RESULTS, split="zz"), "group of items &#x27;zz&#x27;; here there are all, easy"),
         (Link(tab=Tab.RESULTS, view=CHANGES, by="mood"), "grouping &#x27;mood&#x27;; here there are category"),
         (Link(tab=Tab.RESULTS, view=JUDGES, metric="luck"), "rate &#x27;luck&#x27;; here there are asr"),
         (Link(tab=Tab.RESULTS, view=CHANGES, judge="oracle"), "judge &#x27;oracle&#x27;; here there are rule, words"),
@@ -123,6 +126,26 @@ def test_judges_are_drawn_beside_each_other(handlers: ResultsHandlers) -> None:
 )
 def test_a_link_to_what_is_not_there_says_so(handlers: ResultsHandlers, link: Link, message: str) -> None:
     assert message in handlers.opened(link)["errors"]
+
+
+def test_the_run_is_named_above_its_judges(handlers: ResultsHandlers) -> None:
+    update = handlers.opened(Link(tab=Tab.RESULTS, view=JUDGES))
+    assert update["judged"] == update["run"] == gr.update(choices=["report/v1"], value="report/v1")
+
+
+def test_an_emptied_overview_says_so_until_it_is_refreshed(handlers: ResultsHandlers) -> None:
+    emptied = Choice(OVERVIEW, runs=[])
+    update = handlers.runs_changed(["report/v1"], *emptied)
+    assert update["board"] is update["plane"] is None and "No run is chosen" in update["board_table"]
+    assert "runs" not in update and update["drawn"] == []
+    assert "No run is chosen" in handlers.chosen(*emptied)["board_table"]
+    assert handlers.refreshed(*emptied)["runs"]["value"] == ["report/v1"]
+    assert handlers.chosen(*emptied._replace(runs=["gone/v1"]))["runs"]["value"] == ["report/v1"]
+
+
+def test_runs_that_the_page_itself_has_set_are_not_drawn_again(handlers: ResultsHandlers) -> None:
+    update = handlers.opened(Link(tab=Tab.RESULTS))
+    assert handlers.runs_changed(update["drawn"], *Choice(OVERVIEW, runs=["report/v1"])) == {"view": gr.skip()}
 
 
 def test_without_runs_the_tab_says_how_to_get_some(folder: Path) -> None:

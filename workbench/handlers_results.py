@@ -29,6 +29,9 @@ NOT_TAKEN_APART = (
     '<div class="mis-empty"><b>No item has been taken apart yet</b><p>In a shell: <code>mis ablate --limit 6</code> asks some items again with '
     "each image blanked, dropped or exchanged, and shows which image, or which pair, decides.</p></div>"
 )
+NO_RUN = (
+    '<div class="mis-empty"><b>No run is chosen</b><p>Choose one under Runs, or press Refresh for the newest.</p></div>'
+)
 GROUP_CHOICES = [("category", "category"), ("sub-category", "sub_category"), ("split", "split")]
 Update = dict[Any, Any]
 
@@ -74,11 +77,11 @@ class ResultsHandlers:
     def opened(self, link: Link) -> Update:
         """Draw what an address says."""
         before, after = (*link.variants, "", "")[:2]
-        view = link.view if link.view in VIEWS else CHANGES if link.variants else OVERVIEW
+        view = link.view or (CHANGES if link.variants else OVERVIEW)
         choice = Choice(
             view,
             runs=link.runs,
-            group=link.split or ALL,
+            group=link.split,
             published=bool(link.published),
             run=link.run,
             judge=link.judge,
@@ -93,7 +96,20 @@ class ResultsHandlers:
 
     def chosen(self, *values: Any) -> Update:
         """Draw what is chosen on the screen."""
+        return self._draw(Choice(*values), fill=False)
+
+    def refreshed(self, *values: Any) -> Update:
+        """Look again for runs, and draw what is chosen; where no run is, the newest are."""
         return self._draw(Choice(*values))
+
+    def runs_changed(self, drawn: Sequence[str], *values: Any) -> Update:
+        """Draw other runs. They are not written back, since a person may be choosing on; and nothing where the page itself has set them."""
+        choice = Choice(*values)
+        if list(choice.runs or ()) == list(drawn):
+            return {self.parts.view: gr.skip()}
+        update = self._draw(choice, fill=False)
+        update.pop(self.parts.runs, None)
+        return update | {self.parts.drawn: list(choice.runs or ())}
 
     def view_chosen(self, view: str) -> Callable[..., Update]:
         """The handler that draws ``view`` when a person opens it; when an address has opened it, that has drawn it."""
@@ -113,15 +129,21 @@ class ResultsHandlers:
             return "", render.error_bar([str(error)])
         return json.dumps({"name": f"{name}.csv", "type": "text/csv", "text": csv_text(frame)}), ""
 
-    def _draw(self, choice: Choice, *, strict: bool = False) -> Update:
-        """The update of the screen for a choice; with ``strict``, what does not exist is told and not replaced."""
+    def _draw(self, choice: Choice, *, strict: bool = False, fill: bool = True) -> Update:
+        """The update of the screen for a choice.
+
+        Args:
+            choice: what is to be drawn.
+            strict: what does not exist is told and not replaced.
+            fill: an overview of no run is one of the usual runs.
+        """
         parts = self.parts
         names = self.evaluations.names()
         if not names:
             return {parts.empty: gr.update(visible=True), parts.body: gr.update(visible=False), parts.errors: ""}
         update: Update = {parts.empty: gr.update(visible=False), parts.body: gr.update(visible=True), parts.errors: ""}
         try:
-            settled = self._settled(choice, strict=strict)
+            settled = self._settled(choice, strict=strict, fill=fill)
             update |= self._filters(settled, names)
             update |= {OVERVIEW: self._overview, CHANGES: self._changes, JUDGES: self._judges, ITEM: self._item}[
                 settled.view
@@ -131,19 +153,23 @@ class ResultsHandlers:
         except (MisError, OSError) as error:
             return update | {parts.errors: render.error_bar([str(error)])}
 
-    def _settled(self, choice: Choice, *, strict: bool) -> Choice:
-        """The choice with every gap filled."""
+    def _settled(self, choice: Choice, *, strict: bool, fill: bool = True) -> Choice:
+        """The choice with every gap filled; a person may have emptied the runs of an overview, then they stay so without ``fill``."""
         names = self.evaluations.names()
         gone = [name for name in choice.runs or () if name not in names]
         if gone and strict:
             raise DataError(f"the address names the run {gone[0]!r:.80}; here there are {', '.join(names[:8])}")
-        runs = [name for name in choice.runs or () if name in names] or results.default_runs(self.evaluations)
+        view = _one("view", choice.view, VIEWS, OVERVIEW, strict=strict)
+        runs = [name for name in choice.runs or () if name in names]
+        if not runs and (fill or choice.runs or view != OVERVIEW):
+            runs = results.default_runs(self.evaluations)
         run = choice.run if choice.run and (strict or choice.run in names) else self.evaluations.newest()
-        choice = choice._replace(runs=runs, run=run)
+        choice = choice._replace(view=view, runs=runs, run=run)
         if choice.view == ITEM:
             return self._settled_item(choice, strict=strict)
         if choice.view == OVERVIEW:
-            return choice
+            groups = results.groups_of(list(self._boards(choice).values()))
+            return choice._replace(group=_one("group of items", choice.group, groups, ALL, strict=strict) or ALL)
         known = self.evaluations.judges(run)
         judge = _one("judge", choice.judge, known, "rule", strict=strict)
         variants = self.evaluations.read(run, judge).variants
@@ -159,7 +185,9 @@ class ResultsHandlers:
         update: Update = {
             parts.views: gr.update(selected=choice.view),
             parts.runs: gr.update(choices=list(names), value=list(choice.runs)),
+            parts.drawn: list(choice.runs),
             parts.run: gr.update(choices=list(names), value=choice.run),
+            parts.judged: gr.update(choices=list(names), value=choice.run),
             parts.published: bool(choice.published),
         }
         if choice.view in (OVERVIEW, ITEM):
@@ -176,11 +204,12 @@ class ResultsHandlers:
 
     def _overview(self, choice: Choice) -> Update:
         parts, boards = self.parts, self._boards(choice)
+        if not boards:
+            return {parts.board: None, parts.plane: None, parts.board_table: NO_RUN}
         groups = results.groups_of(list(boards.values()))
-        group = choice.group if choice.group in groups else next(iter(groups), ALL)
-        view = results.overview(boards, group, results.published() if choice.published else None)
+        view = results.overview(boards, choice.group, results.published() if choice.published else None)
         return {
-            parts.group: gr.update(choices=groups, value=group),
+            parts.group: gr.update(choices=groups, value=choice.group),
             parts.board: shown(view.board),
             parts.plane: shown(view.plane),
             parts.board_table: view.table,

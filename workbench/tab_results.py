@@ -37,6 +37,7 @@ class Parts:
     body: gr.Column
     views: gr.Tabs
     runs: gr.Dropdown
+    drawn: gr.State
     group: gr.Dropdown
     published: gr.Checkbox
     run: gr.Dropdown
@@ -44,6 +45,7 @@ class Parts:
     before: gr.Dropdown
     after: gr.Dropdown
     by: gr.Dropdown
+    judged: gr.Dropdown
     metric: gr.Dropdown
     board: gr.Plot
     plane: gr.Plot
@@ -85,7 +87,7 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab) -> None:
         item, item_tab = _item()
     payload = gr.Textbox(visible=False)
     parts = Parts(
-        errors=errors, empty=empty, body=body, views=views, view=gr.State(OVERVIEW), place=navigation.place, **overview, **detail, **item
+        errors=errors, empty=empty, body=body, views=views, view=gr.State(OVERVIEW), drawn=gr.State(()), place=navigation.place, **overview, **detail, **item
     )  # fmt: skip
     handlers = ResultsHandlers(host, parts)
     _bind(
@@ -136,13 +138,14 @@ def _details() -> tuple[dict[str, Any], gr.Tab, gr.Tab]:
         )
         flips = html("", "mis-results-flips", js_on_load=TABLES)
     with gr.Tab("Judges", id=JUDGES) as judges_tab:
-        metric = gr.Dropdown(
-            [(results.heading(name), name) for name in METRICS], value="asr", label="Rate", scale=0, min_width=220
-        )
+        with gr.Row(elem_classes=["mis-filters"]):
+            judged = gr.Dropdown([], label="Run", scale=3, min_width=160, elem_id="mis-results-judged")
+            rates = [(results.heading(name), name) for name in METRICS]
+            metric = gr.Dropdown(rates, value="asr", label="Rate", scale=2, min_width=160)
         swap = figure_part("judges", "The same answers under each judge")
         swap_table = html("", "mis-results-judges", js_on_load=TABLES)
     made = {"run": run, "judge": judge, "before": before, "after": after, "by": by, "heatmap": heatmap, "flips": flips}
-    return {**made, "metric": metric, "swap": swap, "swap_table": swap_table}, changes_tab, judges_tab
+    return {**made, "judged": judged, "metric": metric, "swap": swap, "swap_table": swap_table}, changes_tab, judges_tab
 
 
 def _item() -> tuple[dict[str, Any], gr.Tab]:
@@ -167,14 +170,14 @@ def _bind(
 ) -> None:
     everything = parts.everything
     navigation.open_with(tab, Tab.RESULTS, handlers.opened, outputs=everything)
-    gr.on(
-        [refresh.click, *(chooser.input for chooser in parts.choosers[1:])],
-        handlers.chosen,
-        inputs=parts.choosers,
-        outputs=everything,
-        trigger_mode="always_last",
-        **QUIET,
-    )
+    drawing: dict[str, Any] = {"outputs": everything, "trigger_mode": "always_last", **QUIET}
+    gr.on(refresh.click, handlers.refreshed, inputs=parts.choosers, **drawing)
+    others = [chooser.input for chooser in parts.choosers[1:] if chooser is not parts.runs]
+    gr.on(others, handlers.chosen, inputs=parts.choosers, **drawing)
+    # Not input: a chooser of several that is emptied, or shortened by Backspace, tells only of a change.
+    gr.on(parts.runs.change, handlers.runs_changed, inputs=[parts.drawn, *parts.choosers], **drawing)
+    with_judged = [parts.judged if chooser is parts.run else chooser for chooser in parts.choosers]
+    gr.on(parts.judged.input, handlers.chosen, inputs=with_judged, **drawing)
     by_hand = gr.Checkbox(visible=False)
     for name, view in views.items():
         view.select(
