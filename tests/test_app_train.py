@@ -207,6 +207,23 @@ def test_the_tab_finds_the_run_again_after_a_reload(trainings: Trainings, tmp_pa
     assert handlers.ticked("mine")["resume"]["visible"] is True
 
 
+def test_an_address_and_a_form_that_do_not_fit_are_told_together(trainings: Trainings, tmp_path: Path) -> None:
+    host = ready_host(mini_data(tmp_path / "mini"))
+    for name in ("mine/v1", "mine/v2"):
+        (trainings.runs / name).mkdir(parents=True)
+        (trainings.runs / name / "config.yaml").touch()
+        (trainings.runs / name / "environment.json").write_text('{"digests": {}}')
+    handlers = TrainHandlers(host, Names(), Trainings(trainings.runs, CONFIGS))  # pyright: ignore[reportArgumentType]
+    form = ("mini-mirage", "", None, "lora.rank=none")
+    update = handlers.opened(Link(tab=Tab.TRAIN, run="gone/v1"), *form)
+    assert "the run &#x27;gone&#x27;; there are mine" in update["errors"] and "lora" in update["errors"]
+    assert update["run"] == gr.update(choices=["mine"], value=None) and "No run is chosen" in update["status"]
+    assert update["place"] == gr.skip()
+    older = handlers.opened(Link(tab=Tab.TRAIN, run="mine/v1"), *form[:3], "")
+    assert "shown is the newest version of this run, v2" in older["errors"] and "mis train" in older["command"]
+    assert handlers.opened(Link(tab=Tab.TRAIN, run="mine/v2"), *form[:3], "")["errors"] == ""
+
+
 def test_the_form_shows_the_settings_and_the_very_command(trainings: Trainings, tmp_path: Path) -> None:
     host = ready_host(mini_data(tmp_path / "mini"))
     handlers = TrainHandlers(host, Names(), Trainings(trainings.runs, CONFIGS))  # pyright: ignore[reportArgumentType]

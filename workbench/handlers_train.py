@@ -26,27 +26,22 @@ class TrainHandlers:
     def __init__(self, host: Host, parts: "Parts", trainings: Trainings) -> None:
         self.host, self.parts, self.trainings = host, parts, trainings
 
-    def opened(self, link: Link) -> Update:
-        """The runs there are, the one of the address or the one that changed last, and the configurations."""
+    def opened(self, link: Link, *form: Any) -> Update:
+        """The run of the address or the one that changed last, and the plan of what is filled in; problems of both stand in one bar."""
         parts, names = self.parts, self.trainings.names()
         wanted = link.run.partition("/")[0]
-        update: Update = {parts.errors: ""}
-        if wanted and wanted not in names:
-            problem = f"the address names the run {wanted!r:.80}; there are {', '.join(names[:8]) or 'none yet'}"
-            return update | self._watched("") | {parts.errors: render.error_bar([problem])}
-        return update | self._watched(wanted or next(iter(names), ""))
+        plan, problems = self._plan(*form) if form else ({}, [])
+        known = not wanted or wanted in names
+        update = self._watched((wanted or next(iter(names), "")) if known else "")
+        if told := self._not_shown(link.run) if known else self._no_run(wanted):
+            problems = [told, *problems]
+            update[parts.place] = gr.skip()  # the address stays as it is, so that a reload says it again
+        return {parts.errors: render.error_bar(problems)} | plan | update
 
     def planned(self, config: str | None, name: str, steps: float | None, text: str) -> Update:
         """The resolved settings and the command of what is filled in."""
-        parts = self.parts
-        if not config:
-            return {parts.yaml: "", parts.command: ""}
-        try:
-            plan = self.trainings.plan(config, overrides(name, steps, text))
-        except PROBLEMS as error:
-            return {parts.errors: render.error_bar([str(error)])}
-        command = render_training.command_text(plan.command)
-        return {parts.yaml: plan.yaml, parts.command: command, parts.errors: ""}
+        update, problems = self._plan(config, name, steps, text)
+        return update | {self.parts.errors: render.error_bar(problems)}
 
     def start(self, config: str | None, name: str, steps: float | None, text: str) -> Update:
         """Start what is filled in, or go on with it, and watch it."""
@@ -87,12 +82,38 @@ class TrainHandlers:
         """Look again at the run that is watched."""
         return self._watched(run or "", again=True)
 
+    def _plan(self, config: str | None, name: str, steps: float | None, text: str) -> tuple[Update, list[str]]:
+        """Settings and command of what is filled in, and what is wrong with it."""
+        parts = self.parts
+        if not config:
+            return {parts.yaml: "", parts.command: ""}, []
+        try:
+            plan = self.trainings.plan(config, overrides(name, steps, text))
+        except PROBLEMS as error:
+            return {}, [str(error)]
+        return {parts.yaml: plan.yaml, parts.command: render_training.command_text(plan.command)}, []
+
+    def _no_run(self, wanted: str) -> str:
+        """That there is no run of that name."""
+        return (
+            f"the address names the run {wanted!r:.80}; there are {', '.join(self.trainings.names()[:8]) or 'none yet'}"
+        )
+
+    def _not_shown(self, wanted: str) -> str:
+        """That a newer version of a run is shown than the one wanted, where it is so; "" otherwise."""
+        run = self.trainings.newest(wanted.partition("/")[0]) if wanted else None
+        if run is None or wanted.endswith(f"/{run.folder.name}"):
+            return ""
+        return f"the address names {wanted}; shown is the newest version of this run, {run.folder.name}"
+
     def _watched(self, name: str, *, again: bool = False) -> Update:
         """State, curves and output of a run; the clock ticks only while it runs."""
         parts = self.parts
         if not name:
+            names = self.trainings.names()
             idle = {
-                parts.status: render_training.EMPTY,
+                parts.run: gr.update(choices=names, value=None),
+                parts.status: render_training.NONE_CHOSEN if names else render_training.EMPTY,
                 parts.figure: None,
                 parts.output: "",
                 parts.next: "",

@@ -12,9 +12,11 @@ from workbench.training import Job, State
 
 EMPTY = (
     '<div class="mis-empty mis-empty-results"><b>No training run yet</b><ol><li>Choose a configuration; <em>mini-mirage</em> is the paper\'s '
-    "recipe on the embedded model.</li><li>For a first look set <code>max_steps=20</code> and <code>evaluation.every=10</code>.</li>"
+    "recipe on the embedded model.</li><li>For a first look set <em>Steps at most</em> to 20, and write <code>evaluation.every=10</code> under "
+    "<em>Other settings</em>.</li>"
     "<li>Press <em>Start</em>: losses appear here as they are logged. The run goes on if you close the page.</li></ol></div>"
 )
+NONE_CHOSEN = '<div class="mis-empty"><b>No run is chosen</b><p>Choose one under Run.</p></div>'
 STATES = {
     State.RUNNING: ("mis-working", "running"),
     State.STOPPED: ("mis-failed", "stopped before its end: Start or resume goes on from the last checkpoint"),

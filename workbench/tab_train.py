@@ -51,9 +51,9 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab, trainings: Trainings)
     parts = Parts(errors=errors, place=navigation.place, timer=gr.Timer(SECONDS, active=False), **made, **watched)
     handlers = TrainHandlers(host, parts, trainings)
     everything: list[Any] = list(vars(parts).values())
-    navigation.open_with(tab, Tab.TRAIN, handlers.opened, outputs=everything)
+    navigation.open_with(tab, Tab.TRAIN, handlers.opened, inputs=form, outputs=everything)
     gr.on(
-        [tab.select, *(field.change for field in form)],
+        [field.change for field in form],
         handlers.planned,
         inputs=form,
         outputs=[parts.yaml, parts.command, errors],
