@@ -93,6 +93,26 @@ def test_nothing_is_recorded_shared_or_served() -> None:
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
 
 
+@pytest.mark.parametrize(("ending", "ground"), [("", "neutral_50"), ("_dark", "neutral_800")])
+def test_the_border_of_an_empty_box_can_be_seen(ending: str, ground: str) -> None:
+    theme = launch_options()["theme"]
+    for name in ("checkbox_border_color", "checkbox_border_color_hover"):
+        border = getattr(theme, getattr(theme, f"{name}{ending}").removeprefix("*"))
+        assert contrast(border, getattr(theme, ground)) >= 3, name
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of WCAG 2 between two ``#rrggbb`` colours."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
 def test_an_address_that_others_reach_needs_auth(host: str) -> None:
     with pytest.raises(SettingsError, match=r"other machines can reach this address.*--auth"):

@@ -180,4 +180,9 @@ def _theme() -> themes.Base:
         neutral_hue=colors.slate,
         radius_size=sizes.radius_md,
         spacing_size=sizes.spacing_md,
+    ).set(  # Gradio's own borders of an empty box cannot be seen on its ground
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_hover="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
+        checkbox_border_color_hover_dark="*neutral_400",
     )

@@ -91,7 +91,7 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab, tabs: gr.Tabs, ports:
             live, buttons = _construct()
     payload = gr.Textbox(visible=False)
     parts = Parts(
-        errors=errors, check=check, checked=gr.State(Checked()), report=report, place=navigation.place, tabs=tabs, ports=ports, timer=gr.Timer(1.0, active=False), **made, **live
+        errors=errors, check=check, checked=gr.State(Checked()), filled=gr.State(None), report=report, place=navigation.place, tabs=tabs, ports=ports, timer=gr.Timer(1.0, active=False), **made, **live
     )  # fmt: skip
     handlers = DataHandlers(host, parts)
     everything = parts.everything
@@ -160,7 +160,7 @@ def _browse() -> dict[str, Any]:
         twins = gr.Checkbox(True, label="Twins side by side", scale=3, min_width=190, elem_id="mis-data-twins")
     items = html("", "mis-data-items", js_on_load=BUTTONS)
     made = {"data": data, "split": split, "category": category, "truth": truth, "words": words}
-    return {**made, "filled": gr.State(None), "twins": twins, "items": items}
+    return {**made, "twins": twins, "items": items}
 
 
 def _construct() -> tuple[dict[str, Any], Buttons]:
@@ -170,7 +170,7 @@ def _construct() -> tuple[dict[str, Any], Buttons]:
         )
         begin = gr.Button("Begin", scale=0, min_width=90, elem_id="mis-data-begin")
         advance = gr.Button("Next stage", variant="primary", scale=0, min_width=120, elem_id="mis-data-advance")
-        send = gr.Button("Send to Compare", scale=0, min_width=150, elem_id="mis-data-send")
+        send = gr.Button("Send to Compare", scale=0, min_width=180, elem_id="mis-data-send")
     item = gr.State(None, delete_callback=constructing.discard)
     with gr.Row():
         with gr.Column(scale=7, min_width=320):
