@@ -434,6 +434,7 @@ def test_the_re_tune_cannot_be_started_before_there_is_a_delta(served: tuple[str
 def test_a_delta_is_made_and_the_re_tune_started_on_it(desk: Desk, root: Path) -> None:
     trainings = Trainings(root, CONFIGS, data=[ADAPTERS], program=(sys.executable, "-c", "pass"))
     assert "expected decisions, found none" in loop.make(desk, "mine", 0)[0]
+    assert "0 or more rows to replay, found -5" in loop.make(desk, "mine", -5)[0]
     annotate.keep(desk, ADA, place(variant="mirage"), {"outcome": "unsafe", "corrected": "Better."}, new_id())
     shown, name = loop.make(desk, "mine", 0)
     assert "1 training rows" in shown and name == "mine/v1"

@@ -43,10 +43,11 @@ def make(
         causes: only failures with one of these causes; empty for all.
     """
     wanted = {"run": run or None, "authors": authors or (), "causes": causes or ()}
+    rows = int(replay or 0)
+    if rows < 0:
+        return render.error_bar([f"expected 0 or more rows to replay, found {rows}"]), ""
     try:
-        made = make_delta(
-            desk.store, desk.root, None, name.strip() or "delta", replay=max(0, int(replay or 0)), **wanted
-        )
+        made = make_delta(desk.store, desk.root, None, name.strip() or "delta", replay=rows, **wanted)
     except (MisError, OSError) as error:
         return render.error_bar([str(error)]), ""
     return about(made), Path(made.folder).relative_to(desk.root / DELTAS).as_posix()

@@ -125,7 +125,6 @@ def _loop_part(desk: Desk, trainings: Trainings) -> None:
                 64,
                 label="Rows replayed against forgetting",
                 precision=0,
-                minimum=0,
                 scale=2,
                 min_width=250,
                 elem_id="mis-delta-replay",
