@@ -35,8 +35,7 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_atomic, write_records
 from mis_lib.schema import Asked, Record, Response, Sample, Verdict
 from mis_lib.store.locks import alone, is_held
-from mis_lib.store.provenance import environment as environment
-from mis_lib.store.provenance import folder_digest as folder_digest
+from mis_lib.store.provenance import environment
 
 CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
 SAMPLES, SHARDS, VERDICTS = "samples.jsonl", "shards", "verdicts"
