@@ -40,7 +40,7 @@ class Choice(NamedTuple):
     """What is chosen, in the order of ``Parts.choosers``."""
 
     view: str
-    runs: Sequence[str] = ()
+    runs: Sequence[str] | None = ()  # None before any were set
     group: str = ALL
     published: bool = False
     run: str = ""
@@ -55,7 +55,7 @@ class Choice(NamedTuple):
     def link(self, usual: Sequence[str] = ()) -> Link:
         """The place of this choice; what goes without saying, such as the ``usual`` runs, is left out."""
         if self.view == OVERVIEW:
-            runs = () if list(self.runs) == list(usual) else tuple(self.runs)
+            runs = () if list(self.runs or ()) == list(usual) else tuple(self.runs or ())
             published = "yes" if self.published else ""
             return Link(tab=Tab.RESULTS, view=self.view, split=self.group, runs=runs, published=published)
         if self.view == ITEM:
@@ -105,11 +105,11 @@ class ResultsHandlers:
     def runs_changed(self, drawn: Sequence[str], *values: Any) -> Update:
         """Draw other runs. They are not written back, since a person may be choosing on; and nothing where the page itself has set them."""
         choice = Choice(*values)
-        if list(choice.runs or ()) == list(drawn):
+        if choice.runs is None or list(choice.runs) == list(drawn):
             return {self.parts.view: gr.skip()}
         update = self._draw(choice, fill=False)
         update.pop(self.parts.runs, None)
-        return update | {self.parts.drawn: list(choice.runs or ())}
+        return update | {self.parts.drawn: list(choice.runs)}
 
     def view_chosen(self, view: str) -> Callable[..., Update]:
         """The handler that draws ``view`` when a person opens it; when an address has opened it, that has drawn it."""
@@ -184,8 +184,8 @@ class ResultsHandlers:
         parts = self.parts
         update: Update = {
             parts.views: gr.update(selected=choice.view),
-            parts.runs: gr.update(choices=list(names), value=list(choice.runs)),
-            parts.drawn: list(choice.runs),
+            parts.runs: gr.update(choices=list(names), value=list(choice.runs or ())),
+            parts.drawn: list(choice.runs or ()),
             parts.run: gr.update(choices=list(names), value=choice.run),
             parts.judged: gr.update(choices=list(names), value=choice.run),
             parts.published: bool(choice.published),
@@ -258,7 +258,7 @@ class ResultsHandlers:
 
     def _boards(self, choice: Choice) -> dict[str, pd.DataFrame]:
         known = self.evaluations
-        return {name: pd.concat([known.board(name), known.seen(name)], ignore_index=True) for name in choice.runs}
+        return {name: pd.concat([known.board(name), known.seen(name)], ignore_index=True) for name in choice.runs or ()}
 
     def _changed(self, choice: Choice) -> results.Changes:
         run = self.evaluations.read(choice.run, choice.judge)

@@ -104,7 +104,9 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab) -> None:
 def _overview() -> tuple[dict[str, Any], gr.Tab]:
     with gr.Tab("Overview", id=OVERVIEW) as tab:
         with gr.Row(elem_classes=["mis-filters"]):
-            runs = gr.Dropdown([], multiselect=True, label="Runs", scale=5, min_width=240, elem_id="mis-results-runs")
+            runs = gr.Dropdown(  # None: an empty list would tell of a change when the page is built
+                [], value=None, multiselect=True, label="Runs", scale=5, min_width=240, elem_id="mis-results-runs"
+            )
             group = gr.Dropdown([ALL], value=ALL, label="Items", scale=2, min_width=120, elem_id="mis-results-group")
             published = gr.Checkbox(False, label="Published figures beside", scale=3, min_width=230)
         with gr.Row():
