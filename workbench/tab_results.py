@@ -130,10 +130,10 @@ def _details() -> tuple[dict[str, Any], gr.Tab, gr.Tab]:
     with gr.Tab("What changed", id=CHANGES) as changes_tab:
         with gr.Row(elem_classes=["mis-filters"]):
             run = gr.Dropdown([], label="Run", scale=3, min_width=160, elem_id="mis-results-run")
-            judge = gr.Dropdown([], label="Judge", scale=2, min_width=110)
-            before = gr.Dropdown([], label="Before", scale=2, min_width=110, elem_id="mis-results-before")
-            after = gr.Dropdown([], label="After", scale=2, min_width=110, elem_id="mis-results-after")
-            by = gr.Dropdown(GROUP_CHOICES, value="category", label="By", scale=2, min_width=110)
+            judge = gr.Dropdown([], label="Judge", scale=2, min_width=140)
+            before = gr.Dropdown([], label="Before", scale=2, min_width=140, elem_id="mis-results-before")
+            after = gr.Dropdown([], label="After", scale=2, min_width=140, elem_id="mis-results-after")
+            by = gr.Dropdown(GROUP_CHOICES, value="category", label="By", scale=2, min_width=140)
         heatmap = figure_part(
             "changes",
             "Change in points, after less before (blue better, orange worse; * the interval leaves out no change)",
