@@ -21,8 +21,9 @@ from mis_lib.schema import Outcome, Sample
 from workbench import results
 from workbench.evaluations import Evaluations
 from workbench.guard import GRADIOS
-from workbench.handlers_results import CHANGES, JUDGES, OVERVIEW, Choice, ResultsHandlers
+from workbench.handlers_results import ResultsHandlers
 from workbench.links import Link, Tab, resolve_run
+from workbench.results_choice import CHANGES, JUDGES, OVERVIEW, Choice
 from workbench.tables import csv_text, table
 
 

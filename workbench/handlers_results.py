@@ -6,7 +6,7 @@ a message, so that a link never shows something else than it says without saying
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import pandas as pd
@@ -17,14 +17,13 @@ from workbench import render, results
 from workbench.engine_host import Host
 from workbench.evaluations import Evaluations
 from workbench.figures import shown
-from workbench.links import Link, Tab
+from workbench.links import Link
+from workbench.results_choice import CHANGES, GROUP_CHOICES, ITEM, JUDGES, OVERVIEW, VIEWS, Choice
 from workbench.tables import csv_text
 
 if TYPE_CHECKING:
     from workbench.tab_results import Parts
 
-OVERVIEW, CHANGES, JUDGES, ITEM = "overview", "changes", "judges", "item"
-VIEWS = (OVERVIEW, CHANGES, JUDGES, ITEM)
 NOT_TAKEN_APART = (
     '<div class="mis-empty"><b>No item has been taken apart yet</b><p>In a shell: <code>mis ablate --limit 6</code> asks some items again with '
     "each image blanked, dropped or exchanged, and shows which image, or which pair, decides.</p></div>"
@@ -32,39 +31,7 @@ NOT_TAKEN_APART = (
 NO_RUN = (
     '<div class="mis-empty"><b>No run is chosen</b><p>Choose one under Runs, or press Refresh for the newest.</p></div>'
 )
-GROUP_CHOICES = [("category", "category"), ("sub-category", "sub_category"), ("split", "split")]
 Update = dict[Any, Any]
-
-
-class Choice(NamedTuple):
-    """What is chosen, in the order of ``Parts.choosers``."""
-
-    view: str
-    runs: Sequence[str] | None = ()  # None before any were set
-    group: str = ALL
-    published: bool = False
-    run: str = ""
-    judge: str = ""
-    before: str = ""
-    after: str = ""
-    by: str = "category"
-    metric: str = "asr"
-    ablation: str = ""
-    item: str = ""
-
-    def link(self, usual: Sequence[str] = ()) -> Link:
-        """The place of this choice; what goes without saying, such as the ``usual`` runs, is left out."""
-        if self.view == OVERVIEW:
-            runs = () if list(self.runs or ()) == list(usual) else tuple(self.runs or ())
-            published = "yes" if self.published else ""
-            return Link(tab=Tab.RESULTS, view=self.view, split=self.group, runs=runs, published=published)
-        if self.view == ITEM:
-            return Link(tab=Tab.RESULTS, view=self.view, run=self.ablation, item=self.item)
-        place = Link(tab=Tab.RESULTS, view=self.view, run=self.run, judge=self.judge)
-        if self.view == JUDGES:
-            return place.model_copy(update={"metric": "" if self.metric == "asr" else self.metric})
-        by = "" if self.by == "category" else self.by
-        return place.model_copy(update={"variants": (self.before, self.after), "by": by})
 
 
 class ResultsHandlers:

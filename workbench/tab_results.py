@@ -13,9 +13,10 @@ from mis_lib.metrics import ALL, METRICS
 from workbench import results
 from workbench.engine_host import Host
 from workbench.figures import figure_part
-from workbench.handlers_results import CHANGES, GROUP_CHOICES, ITEM, JUDGES, OVERVIEW, ResultsHandlers
+from workbench.handlers_results import ResultsHandlers
 from workbench.links import Tab
 from workbench.navigation import QUIET, Navigation
+from workbench.results_choice import CHANGES, GROUP_CHOICES, ITEM, JUDGES, OVERVIEW
 from workbench.tab_compare import html
 
 TABLES = """
@@ -63,7 +64,7 @@ class Parts:
 
     @property
     def choosers(self) -> list[Any]:
-        """What the handlers read, in the order of ``handlers_results.Choice``."""
+        """What the handlers read, in the order of ``results_choice.Choice``."""
         return [
             self.view, self.runs, self.group, self.published, self.run, self.judge, self.before, self.after, self.by, self.metric, self.ablation, self.item
         ]  # fmt: skip
