@@ -164,7 +164,7 @@ def _examples_part(cards: str) -> ExamplesPart:
     with gr.Row(elem_id="mis-filters"):
         category = gr.Dropdown(category_choices([]), value=ANY, label="Examples by category", scale=4, min_width=150)
         split = gr.Dropdown(split_choices([]), value=ANY, label="Split", scale=4, min_width=150)
-        words = gr.Textbox(label="Search", placeholder="object, word or id", max_lines=1, scale=3, min_width=110)
+        words = gr.Textbox(label="Search", placeholder="word or id", max_lines=1, scale=3, min_width=110)
     return ExamplesPart(category, split, words, html(cards, "mis-example-list", js_on_load=ACTIONS))
 
 
