@@ -216,7 +216,7 @@ def test_an_address_and_a_form_that_do_not_fit_are_told_together(trainings: Trai
     handlers = TrainHandlers(host, Names(), Trainings(trainings.runs, CONFIGS))  # pyright: ignore[reportArgumentType]
     form = ("mini-mirage", "", None, "lora.rank=none")
     update = handlers.opened(Link(tab=Tab.TRAIN, run="gone/v1"), *form)
-    assert "the run &#x27;gone&#x27;; there are mine" in update["errors"] and "lora" in update["errors"]
+    assert "the run &#x27;gone&#x27;; here there are mine" in update["errors"] and "lora" in update["errors"]
     assert update["run"] == gr.update(choices=["mine"], value=None) and "No run is chosen" in update["status"]
     assert update["place"] == gr.skip()
     older = handlers.opened(Link(tab=Tab.TRAIN, run="mine/v1"), *form[:3], "")

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 import mis_lib
 from mis_lib.cli import app
-from mis_lib.commands.parsing import repeat_flags
+from mis_lib.commands.parsing import Verbs, repeat_flags
 from mis_lib.errors import MisError
 from mis_lib.files import append_record
 from mis_lib.schema import Sample
@@ -231,14 +231,24 @@ def test_a_full_disk_is_one_message_that_names_the_file(place: Path) -> None:
     assert not list(place.glob("*page.html*"))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_a_file_that_fills_the_disk_is_named_though_closing_it_fails_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(*_: object, **__: object) -> None:
+def run_as_verb(job: Callable[[], None]) -> Result:
+    """Run something as the verbs of the command line are run."""
+    verbs = typer.Typer(cls=Verbs, pretty_exceptions_enable=False)
+    verbs.command()(job)
+    verbs.callback()(lambda: None)  # with it a single command is one of a group
+    return CliRunner().invoke(verbs, [job.__name__])
+
+
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(),
+    reason="only Linux has a device that is always full",
+)
+def test_a_file_that_fills_the_disk_is_named_though_closing_it_fails_too() -> None:
+    def fill() -> None:
         with Path("/dev/full").open("w") as stream:
             append_record(stream, Sample(id="a", question="?", images=["a.png"]))
 
-    monkeypatch.setattr("mis_lib.commands.annotations.export", fill)
-    result = mis("annotations", "export", "--output", "x")
+    result = run_as_verb(fill)
     assert_mistake(result, "/dev/full: expected a place that can be read and written, found: No space left on device")
 
 
@@ -249,12 +259,11 @@ def test_a_traceback_is_shown_where_one_is_asked_for(place: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("a library's own"), ConnectionRefusedError(111, "Connection refused")])
-def test_what_is_about_no_file_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
-    def fail(*_: object, **__: object) -> None:
+def test_what_is_about_no_file_is_not_taken_for_one(error: OSError) -> None:
+    def fail() -> None:
         raise error
 
-    monkeypatch.setattr("mis_lib.commands.annotations.export", fail)
-    assert mis("annotations", "export", "--output", "x").exception is error
+    assert run_as_verb(fail).exception is error
 
 
 # ---------------------------------------------------------------- what is said about flags

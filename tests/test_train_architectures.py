@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_architectures import BUILDERS, built
+from tiny_rows import losses_alone
 from transformers import AutoProcessor
 
 from mis_lib.configs import GenerationSettings
@@ -82,12 +83,7 @@ def test_rows_together_have_the_losses_they_have_alone(checkpoint: Path, data: P
     network: Any = model
     head = AnswerHead(model)
     rows = [Encoder(processor).row(place) for place in places(data)[:6]]
-    alone = []
-    for row in rows:
-        batch = collate([row], pad_token=0)
-        with head.armed(batch.labels):
-            network(**batch.inputs)
-        alone.append(head.losses.each)
+    alone = losses_alone(head, network, rows)
     batch = collate(rows, pad_token=0)
     with head.armed(batch.labels):
         network(**batch.inputs)
@@ -109,12 +105,7 @@ def test_rows_packed_for_flash_attention_have_the_losses_they_have_alone(
     network: Any = model
     head = AnswerHead(model)
     rows = [Encoder(processor).row(place) for place in places(data)[:6]]
-    alone = []
-    for row in rows:
-        batch = collate([row], pad_token=0)
-        with head.armed(batch.labels):
-            network(**batch.inputs)
-        alone.append(head.losses.each)
+    alone = losses_alone(head, network, rows)
     stand_in_for_flash(monkeypatch)
     for config in (network.config, *(getattr(network.config, name) for name in network.config.sub_configs)):
         config._attn_implementation = "flash_attention_2"  # as set_attn_implementation does where the package is
@@ -132,12 +123,11 @@ LIMITED = {
 }
 
 
+@pytest.mark.parametrize("checkpoint", ["internvl", "qwen2_vl", "qwen2_5_vl"], indirect=True)
 def test_an_adapter_answers_under_the_image_limits_that_it_was_trained_with(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
-    limits = LIMITED.get(load_model(checkpoint).model.config.model_type)
-    if limits is None:
-        pytest.skip("this model has no limits")
+    limits = LIMITED[load_model(checkpoint).model.config.model_type]
     shared = {"device": "cpu", "precision": "float32", "max_steps": 1, "batch_size": 2}
     first, further = tmp_path / "first", tmp_path / "further"
     for folder, changes in ((first, limits), (further, {"start_from": first / "adapter"})):

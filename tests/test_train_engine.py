@@ -20,7 +20,7 @@ from full_disk import files_of_at_most
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_checkpoint
-from tiny_rows import tiny_rows
+from tiny_rows import losses_alone, tiny_rows
 from transformers import (
     AutoModelForImageTextToText,
     PaliGemmaConfig,
@@ -200,12 +200,7 @@ def test_packed_rows_have_the_losses_they_have_alone(checkpoint: Path, data: Pat
     network: Any = model
     rows = [Encoder(processor).row(Place(sample, data)) for sample in read_records(data / "train.jsonl", Sample)[:5]]
     head = AnswerHead(model)
-    alone = []
-    for row in rows:
-        batch = collate([row], pad_token=0)
-        with head.armed(batch.labels):
-            network(**batch.inputs)
-        alone.append(head.losses.each)
+    alone = losses_alone(head, network, rows)
     pack(model)
     batch = collate(rows, pad_token=0, packed=True)
     extra = packed_inputs(model, batch)

@@ -1,9 +1,16 @@
 """A data folder of a few small rows, written by the test that needs it: one, two and three images, harmful and benign."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from PIL import Image
+
+from mis_lib.train.collate import collate
+from mis_lib.train.loss import AnswerHead
+from mis_lib.train.rows import Row
 
 CATEGORIES = ("Violent", "Privacy")
 ANSWER = "The image shows a {thing}. A {thing} may hurt somebody. I will not help with that."
@@ -29,3 +36,14 @@ def tiny_rows(folder: Path, number: int = 12) -> Path:
         lines.append(json.dumps(row) + "\n")
     (folder / "train.jsonl").write_text("".join(lines), encoding="utf-8")
     return folder
+
+
+def losses_alone(head: AnswerHead, network: Any, rows: Sequence[Row]) -> list[torch.Tensor]:
+    """The losses of each row's answer tokens, passed through the network by itself."""
+    found = []
+    for row in rows:
+        batch = collate([row], pad_token=0)
+        with head.armed(batch.labels):
+            network(**batch.inputs)
+        found.append(head.losses.each)
+    return found

@@ -10,7 +10,7 @@ from mis_lib.analysis.worklist import SIGNALS, Filter, Order, Whose, Worklist
 from mis_lib.errors import DataError, MisError
 from workbench import annotate, render, render_annotate
 from workbench.annotate import Ask, Desk, View
-from workbench.links import Link
+from workbench.links import Link, not_there
 
 ANY = ""
 Updates = tuple[Any, ...]
@@ -174,8 +174,7 @@ def known(worklist: Worklist, chosen: Filter) -> tuple[Filter, list[str]]:
     gone = {name: str(value) for name in FILTERS if (value := getattr(chosen, name)) and value not in there[name]}
     words = {"beside": "variant", "beside_outcome": "outcome"}
     told = [
-        f"the address names the {words.get(name, name)} {value!r:.80}; in {worklist.run} there are "
-        f"{', '.join(there[name]) or 'none'}, and this filter is left out"
+        f"{not_there(words.get(name, name), value, there[name], f'in {worklist.run}')}, and this filter is left out"
         for name, value in gone.items()
     ]
     return chosen.model_copy(update=dict.fromkeys(gone, ANY)), told

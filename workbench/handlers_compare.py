@@ -14,7 +14,7 @@ from mis_lib.errors import DataError, MisError
 from workbench import compare, render, render_answers
 from workbench.compare import RETRY, PromptView
 from workbench.engine_host import Host, Phase
-from workbench.links import Link, Tab, resolve_training
+from workbench.links import Link, Tab, not_there, resolve_training
 from workbench.state import Comparison, Prompt
 from workbench.training import adapter_of
 
@@ -101,7 +101,7 @@ class CompareHandlers:
             names = list(self.host.known_variants)
             unknown = [name for name in link.variants if name not in names]
             if unknown:
-                raise DataError(f"the address names the variant {unknown[0]!r:.80}; here there are {', '.join(names)}")
+                raise DataError(not_there("variant", unknown[0], names))
             if link.variants:
                 ticked = list(link.variants)[: compare.MAX_VARIANTS]
                 variants = gr.update(choices=names, value=ticked)

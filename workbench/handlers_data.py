@@ -10,7 +10,7 @@ from workbench import compare, constructing, render, render_data
 from workbench.constructing import LiveItem
 from workbench.datasets import BENIGN, HARMFUL, DataSet, Shelf
 from workbench.engine_host import Host, Phase
-from workbench.links import Link, Tab
+from workbench.links import Link, Tab, not_there
 from workbench.state import Prompt
 from workbench.tables import csv_text
 
@@ -195,7 +195,6 @@ def _known(choice: Choice, data: DataSet) -> tuple[Choice, list[str]]:
     known = {"split": data.splits, "category": data.categories, "truth": [HARMFUL, BENIGN]}
     gone = {name: value for name in known if (value := getattr(choice, name)) and value not in known[name]}
     told = [
-        f"the address names the {name} {value!r:.80}; in {data.name} there are {', '.join(known[name]) or 'none'}, and all are shown"
-        for name, value in gone.items()
+        f"{not_there(name, value, known[name], f'in {data.name}')}, and all are shown" for name, value in gone.items()
     ]
     return choice._replace(**dict.fromkeys(gone, "")), told

@@ -17,7 +17,7 @@ from workbench import render, results
 from workbench.engine_host import Host
 from workbench.evaluations import Evaluations
 from workbench.figures import shown
-from workbench.links import Link
+from workbench.links import Link, not_there
 from workbench.results_choice import CHANGES, GROUP_CHOICES, ITEM, JUDGES, OVERVIEW, VIEWS, Choice
 from workbench.tables import csv_text
 
@@ -125,7 +125,7 @@ class ResultsHandlers:
         names = self.evaluations.names()
         gone = [name for name in choice.runs or () if name not in names]
         if gone and strict:
-            raise DataError(f"the address names the run {gone[0]!r:.80}; here there are {', '.join(names[:8])}")
+            raise DataError(not_there("run", gone[0], names[:8]))
         view = _one("view", choice.view, VIEWS, OVERVIEW, strict=strict)
         runs = [name for name in choice.runs or () if name in names]
         if not runs and (fill or choice.runs or view != OVERVIEW):
@@ -241,5 +241,5 @@ def _one(what: str, wanted: str, known: Sequence[str], usual: str, *, strict: bo
     if wanted in known:
         return wanted
     if wanted and strict:
-        raise DataError(f"the address names the {what} {wanted!r:.80}; here there are {', '.join(known) or 'none'}")
+        raise DataError(not_there(what, wanted, known))
     return usual if usual in known else next(iter(known), "")

@@ -10,7 +10,7 @@ from mis_lib.store.train_runs import TrainRun
 from workbench import render, render_training
 from workbench.engine_host import Host
 from workbench.figures import shown
-from workbench.links import Link, Tab
+from workbench.links import Link, Tab, not_there
 from workbench.training import State, Trainings, progress
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class TrainHandlers:
         plan, problems = self._plan(*form) if form else ({}, [])
         known = not wanted or wanted in names
         update = self._watched((wanted or next(iter(names), "")) if known else "")
-        if told := self._not_shown(link.run) if known else self._no_run(wanted):
+        if told := self._not_shown(link.run) if known else not_there("run", wanted, names[:8]):
             problems = [told, *problems]
             update[parts.place] = gr.skip()  # the address stays as it is, so that a reload says it again
         return {parts.errors: render.error_bar(problems)} | plan | update
@@ -92,12 +92,6 @@ class TrainHandlers:
         except PROBLEMS as error:
             return {}, [str(error)]
         return {parts.yaml: plan.yaml, parts.command: render_training.command_text(plan.command)}, []
-
-    def _no_run(self, wanted: str) -> str:
-        """That there is no run of that name."""
-        return (
-            f"the address names the run {wanted!r:.80}; there are {', '.join(self.trainings.names()[:8]) or 'none yet'}"
-        )
 
     def _not_shown(self, wanted: str) -> str:
         """That a newer version of a run is shown than the one wanted, where it is so; "" otherwise."""

@@ -8,7 +8,7 @@ are passed over; no field may be called as one of them.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,11 @@ def resolve_run(root: Path, name: str) -> Run:
 def resolve_training(root: Path, name: str) -> TrainRun:
     """The training run that ``NAME/vN`` means among those in ``root``; raises as ``resolve_run``."""
     return _resolved(root, name, train_versions, "training run")
+
+
+def not_there(what: str, name: str, there: Iterable[str], where: str = "here") -> str:
+    """What is said where an address names something that the app does not have, with what there is."""
+    return f"the address names the {what} {name!r:.80}; {where} there are {', '.join(there) or 'none'}"
 
 
 def _resolved(root: Path, name: str, of: Callable[[Path, str], Sequence[Any]], what: str) -> Any:

@@ -15,7 +15,7 @@ from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.data.sources import find_source, load, splits_of
 from mis_lib.data.spread import spread
 from mis_lib.errors import DataError, ModelError, SettingsError
-from mis_lib.files import append_record, cache_dir, open_append, read_records, sha256
+from mis_lib.files import append_record, open_append, sha256
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.server import Failure
 from mis_lib.schema import Response, Sample
@@ -143,8 +143,6 @@ def read_split(folder: Path, split: str, limit: int | None = None) -> list[Sampl
     Raises:
         DataError: there is no such split, or a record of it is malformed (file, row, field and fix named).
     """
-    if _is_embedded(folder) and (file := folder / f"{split}.jsonl").exists():
-        return limited(read_records(file, Sample), limit)  # written here and held to its hashes: nothing to look for
     return limited(load(find_source(folder, split=split)), limit)
 
 
@@ -203,9 +201,3 @@ def mini_data() -> Path:
     from mis_lib.construct.pipeline import ensure_mini_data
 
     return ensure_mini_data(console.say)
-
-
-def _is_embedded(folder: Path) -> bool:
-    from mis_lib.construct.pipeline import mini_data_folder
-
-    return folder.parent == cache_dir() and folder == mini_data_folder()
