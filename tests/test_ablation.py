@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
-from mis_lib.analysis.ablation import Probe, State, draw_blank, make_probes, read_probes, rename_ordinals
+from mis_lib.analysis.ablation import Probe, State, draw_blank, make_probes, read_probes
 from mis_lib.analysis.ablation_results import Measured, measure
 from mis_lib.analysis.evaluated import find_runs, read_run
 from mis_lib.analysis.frames import ABLATION_GRID, ABLATION_SUMMARY, ablation_grid, ablation_summary
@@ -118,19 +118,6 @@ def test_blanks_keep_the_size_and_nothing_else(tmp_path: Path) -> None:
     assert len(np.unique(noise)) > 100
     assert (noise != other).any()
     assert (noise == np.asarray(Image.open(draw_blank(picture, State.NOISE, 0)))).all()
-
-
-@pytest.mark.parametrize(
-    ("question", "renamed"),
-    [
-        ("Put the first on the second.", "Put the second on the first."),
-        ("First image, then second?", "Second image, then first?"),
-        ("What is shown?", "What is shown?"),
-    ],
-)
-def test_ordinals_change_places(question: str, renamed: str) -> None:
-    assert rename_ordinals(question, 2) == renamed
-    assert rename_ordinals(renamed, 2) == question
 
 
 ROWS = {  # original, black-1, black-2, black-all: what the decision of each item hangs on

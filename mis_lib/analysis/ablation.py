@@ -15,7 +15,6 @@ twin's are shown, as the original item elsewhere. So "unsafe" with black images 
 """
 
 import io
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -26,13 +25,13 @@ from PIL import Image
 from pydantic import Field
 
 from mis_lib.files import cache_dir, load_image, read_records, write_atomic
+from mis_lib.ordinals import ORDINALS, rename_ordinals
 from mis_lib.schema import Asked, Outcome, Record, Sample
 from mis_lib.store.runs import Run
 
 PROBES = "probes.jsonl"
 ORIGINAL, SWAP, SWAP_RENAMED, ALL = "original", "swap", "swap-renamed", "all"
 DECLINES = frozenset({Outcome.REASONED, Outcome.REFUSED, Outcome.OVER_REFUSED})
-ORDINALS: tuple[str, ...] = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
 class State(StrEnum):
@@ -160,18 +159,6 @@ def draw_blank(path: Path, state: State, seed: int = 0) -> Path:
     return file
 
 
-def rename_ordinals(question: str, count: int) -> str:
-    """The question with "first" and "last" ... exchanged, as it has to be asked when ``count`` images come in reverse order."""
-    names: Sequence[str] = ORDINALS[:count]
-    exchanged: dict[str, str] = dict(zip(names, reversed(names), strict=True))
-    return re.sub(
-        rf"\b({'|'.join(names)})\b",
-        lambda found: _same_case(exchanged[found[0].lower()], found[0]),
-        question,
-        flags=re.IGNORECASE,
-    )
-
-
 def _ablated(sample: Sample, state: State, blank: Callable[[str, State, int], str]) -> Iterator[Probe]:
     """Each image alone, then all of them."""
     count, objects = len(sample.images), sample.objects
@@ -242,7 +229,3 @@ def _png(pixels: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
-
-
-def _same_case(word: str, like: str) -> str:
-    return word.capitalize() if like[:1].isupper() else word

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from mis_lib.construct.gallery import Picture
 from mis_lib.construct.images import TRAINING_STYLES, available, concepts, drawings
-from mis_lib.construct.labels import ORDINALS, perceive, with_article
+from mis_lib.construct.labels import perceive, with_article
+from mis_lib.ordinals import ORDINALS
 from mis_lib.schema import Sample
 
 ITEMS = 1_000

@@ -21,6 +21,7 @@ from mis_lib.construct.filters import Dropped, drop_leaks, drop_untold
 from mis_lib.construct.gallery import Picture, Progress, draw_all
 from mis_lib.construct.images import ICONS, TRAINED_STYLES, TRAINING_STYLES, UNSEEN_STYLE, style_credits
 from mis_lib.construct.open_questions import ask_openly
+from mis_lib.construct.orders import ask_in_both_orders
 from mis_lib.construct.scenarios import Ask, Scenario, ask, place
 from mis_lib.construct.twins import pictures, twin_samples
 from mis_lib.errors import DataError
@@ -66,6 +67,7 @@ class Plan(NamedTuple):
     dropped: list[Dropped]  # rows that are in no split
     not_in_real: list[Dropped]  # rows that are in easy or hard alone
     icon_turns: int
+    both_orders: bool
 
 
 def construct(
@@ -78,6 +80,7 @@ def construct(
     general_items: int = general.ITEMS,
     everyday_items: int = everyday.ITEMS,
     icon_turns: int = 0,
+    both_orders: bool = False,
 ) -> Summary:
     """Build MIS-Mini in ``out``.
 
@@ -91,6 +94,7 @@ def construct(
         everyday_items: how many everyday pairs to train on; a quarter as many are for testing.
         icon_turns: how often every training pair is asked in icons as well, which are harder to make out; a quarter of the general
             items then shows icons, too.
+        both_orders: ask every training pair with its images exchanged as well, in the same pictures.
 
     Raises:
         DataError: the table is wrong, a block is unknown, ``out`` holds something else, or the disk is full.
@@ -103,6 +107,7 @@ def construct(
         general_items=general_items,
         everyday_items=everyday_items,
         icon_turns=icon_turns,
+        both_orders=both_orders,
     )
     progress(f"{planned.rows} rows of the element table, {len(planned.dropped)} of them dropped")
     try:
@@ -126,6 +131,7 @@ def plan(
     general_items: int = general.ITEMS,
     everyday_items: int = everyday.ITEMS,
     icon_turns: int = 0,
+    both_orders: bool = False,
 ) -> Plan:
     """Decide every item of the data set and every picture it needs, without drawing one; arguments as in ``construct``.
 
@@ -135,6 +141,8 @@ def plan(
     table = load_elements(elements)
     scenarios, dropped = drop_leaks(_chosen(table, blocks))
     asks = _asks(scenarios, table, icon_turns, seed)
+    if both_orders:
+        asks[Split.TRAIN] = ask_in_both_orders(asks[Split.TRAIN])
     asks[Split.REAL], untold = drop_untold(asks[Split.REAL])
     files = {
         split.value: [sample for row in rows for sample in twin_samples(row, split, seed=seed, table=table)]
@@ -149,7 +157,8 @@ def plan(
         files[split] = [sample for sample, _ in pairs]
         others += pairs
     needed |= {picture for _, shown in others for picture in shown}
-    return Plan(seed, table.digest, len(scenarios) + len(dropped), files, needed, dropped, untold, icon_turns)
+    rows = len(scenarios) + len(dropped)
+    return Plan(seed, table.digest, rows, files, needed, dropped, untold, icon_turns, both_orders)
 
 
 def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
@@ -198,6 +207,7 @@ def _build(folder: Path, planned: Plan, progress: Progress) -> Summary:
         table=planned.table,
         pictures=len(hashes),
         icon_turns=planned.icon_turns,
+        both_orders=planned.both_orders,
     )
     (folder / sheet.NAME).write_text(text, encoding="utf-8")
     write_manifest(folder)

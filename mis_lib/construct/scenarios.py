@@ -9,11 +9,12 @@ harmful row and its twin stay together: same side, same question, same drawing s
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from mis_lib.construct.elements import Element, Questions
 
 Side = Literal["train", "test"]
+T = TypeVar("T")
 
 
 class Scenario(NamedTuple):
@@ -30,18 +31,23 @@ class Scenario(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A scenario asked once: with which question, in which drawing style; ``turn`` tells several asks of one row apart."""
+    """A scenario asked once: with which question, in which drawing style, in which order; ``turn`` tells several asks of one row apart."""
 
     scenario: Scenario
     question: str
     style: str
     turn: int = 0
     explicit: str | None = None  # the question that names the harm, for mixtures of training data
+    exchanged: bool = False  # object 2 comes first
 
     @property
     def id(self) -> str:
-        """The scenario's id; later turns have a letter behind it."""
-        return f"{self.scenario.id}{'abcdefgh'[self.turn] if self.turn else ''}"
+        """The scenario's id; later turns have a letter behind it, exchanged images an x."""
+        return f"{self.scenario.id}{'abcdefgh'[self.turn] if self.turn else ''}{'x' if self.exchanged else ''}"
+
+    def in_order(self, of_both: Sequence[T]) -> list[T]:
+        """What belongs to object 1 and object 2, in the order in which they are shown."""
+        return list(of_both[::-1] if self.exchanged else of_both)
 
 
 @dataclass

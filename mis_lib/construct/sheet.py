@@ -22,7 +22,15 @@ LIMITS = (
 )
 
 
-def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictures: int, icon_turns: int = 0) -> str:
+def sheet(
+    files: Mapping[str, Sequence[Sample]],
+    *,
+    seed: int,
+    table: str,
+    pictures: int,
+    icon_turns: int = 0,
+    both_orders: bool = False,
+) -> str:
     """The datasheet of one build of MIS-Mini.
 
     Args:
@@ -31,10 +39,12 @@ def sheet(files: Mapping[str, Sequence[Sample]], *, seed: int, table: str, pictu
         table: SHA-256 of the element table.
         pictures: how many were drawn.
         icon_turns: how often every training pair is asked in icons as well.
+        both_orders: whether every training pair is asked with its images exchanged as well.
     """
     drawings = {f"drawings in style {style}": credit for style, credit in style_credits(icons=icon_turns > 0).items()}
     others = len(files.get(SPLIT, ()))
     options = f" --icons {icon_turns}" if icon_turns else ""
+    options += " --both_orders" if both_orders else ""
     options += f" --general_items {others}" if others not in (0, ITEMS) else ""
     about = About(
         title="MIS-Mini",

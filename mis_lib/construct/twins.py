@@ -6,7 +6,7 @@ Question, style, category and the picture of the unchanged object are the same, 
 
 from typing import Any
 
-from mis_lib.construct.elements import Element, ElementTable
+from mis_lib.construct.elements import ElementTable
 from mis_lib.construct.gallery import Picture
 from mis_lib.construct.images import ICONS, available, drawings
 from mis_lib.construct.labels import Label, cot_label, draw_lot, help_label
@@ -21,7 +21,7 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
     """The harmful item and its benign twin.
 
     Args:
-        ask: scenario, question and drawing style.
+        ask: scenario, question, drawing style and order.
         split: where the items go; ids of ``real`` carry its name, because the same rows are also in easy and hard.
         seed: draws pictures and declining sentence.
         table: the element table, for kinds and provenance.
@@ -29,7 +29,7 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
     element = ask.scenario.element
     name = f"{'real-' if split is Split.REAL else ''}{ask.id}"
     twin = f"{name}-twin"
-    harmful_label, benign_label = labels(element, table, key=f"{seed}|{name}")
+    harmful_label, benign_label = labels(ask, table, key=f"{seed}|{name}")
     common: dict[str, Any] = {
         "question": ask.question,
         "category": element.category,
@@ -47,6 +47,8 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
         "style": ask.style,
         "seed": seed,
     }
+    if ask.exchanged:
+        provenance["exchanged"] = True
     if split is Split.TRAIN:
         common["explicit_question"] = ask.explicit
     harmful = Sample(
@@ -72,11 +74,13 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
     return harmful, benign
 
 
-def labels(element: Element, table: ElementTable, *, key: str) -> tuple[Label, Label]:
+def labels(ask: Ask, table: ElementTable, *, key: str) -> tuple[Label, Label]:
     """What the harmful item and its twin are answered with; ``key`` draws the declining sentence."""
-    pair, twin = element.pair, element.twin_pair
-    kinds, twin_kinds = (table.kinds_of(element.block, shown) for shown in (pair, twin))
-    scene, twin_scene = (table.scene_of(element.block, shown) for shown in (pair, twin))
+    element = ask.scenario.element
+    pairs = (element.pair, element.twin_pair)
+    pair, twin = map(ask.in_order, pairs)
+    kinds, twin_kinds = (ask.in_order(table.kinds_of(element.block, shown)) for shown in pairs)
+    scene, twin_scene = (table.scene_of(element.block, shown) for shown in pairs)
     return (
         cot_label(pair, element.risk, element.safe_alternative, key=key, kinds=kinds, scene=scene),
         help_label(twin, element.twin_answer, twin_kinds, twin_scene),
@@ -104,7 +108,8 @@ def _picture(name: str, ask: Ask, key: str) -> Picture:
 
 
 def _shown(pair: tuple[str, str], ask: Ask, seed: int) -> dict[str, Any]:
-    return {"objects": list(pair), "images": [picture.path for picture in _pictures(pair, ask, seed)]}
+    paths = [picture.path for picture in _pictures(pair, ask, seed)]
+    return {"objects": ask.in_order(pair), "images": ask.in_order(paths)}
 
 
 def _labelled(label: Label) -> dict[str, Any]:

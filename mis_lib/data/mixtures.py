@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from mis_lib.configs import Settings
 from mis_lib.data.refusals import REFUSALS, opens_with_refusal
 from mis_lib.errors import DataError, SettingsError
+from mis_lib.ordinals import ORDINALS
 from mis_lib.schema import Sample, SegmentKind
 from mis_lib.sentences import spans
 
@@ -27,7 +28,6 @@ BESIDE = {GENERAL: "general", EVERYDAY: "everyday_train"}
 """The split, beside the safety data, that each other source is; ``EVERYDAY`` itself is the split to test."""
 BLACK, SIDE_BY_SIDE = "black.png", "side_by_side"
 ENOUGH = 0.95  # of the rows that a share asks for; VLGuard has 977 benign rows where its "2:1" asks for 1,000
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
 class Part(Settings):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib.judge.constitution import Precondition, Rule, read_constitution
-from mis_lib.judge.guard import ORDINALS
 from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
 from mis_lib.judge.rubric import case_text
 from mis_lib.judge.speakers import Speaker
+from mis_lib.ordinals import ORDINALS
 from mis_lib.schema import Outcome
 from mis_lib.teachers.protocol import CannotAnswer
 

@@ -20,7 +20,7 @@ OF_MIXTURE = (
     "against",
     "set",
 )  # flags of check that go with --mixture; the last two without it, too
-OF_OBJECTS = ("elements", "icons", "general_items")  # flags of construct that go with that source
+OF_OBJECTS = ("elements", "icons", "both_orders", "general_items")  # flags of construct that go with that source
 
 
 class Source(StrEnum):
@@ -44,6 +44,12 @@ def construct_data(
         int | None,
         typer.Option(
             "--icons", min=1, max=6, help="objects: ask every training pair so often in icons, too: hard to make out."
+        ),
+    ] = None,
+    both_orders: Annotated[
+        bool | None,
+        typer.Option(
+            "--both_orders", help="objects: ask every training pair with its images exchanged, too.", show_default=False
         ),
     ] = None,
     general_items: Annotated[
@@ -73,7 +79,7 @@ def construct_data(
     """Make data: MIS-Mini (harmful pairs and benign twins, drawn), or new items by teachers through the paper's stages."""
     flags = {
         "teacher": teacher, "images": images, "items": items, "seeds": seeds, "concurrency": concurrency, "stage": stage, "config": config,
-        "set": sets, "elements": elements, "icons": icons, "general_items": general_items,
+        "set": sets, "elements": elements, "icons": icons, "both_orders": both_orders, "general_items": general_items,
     }  # fmt: skip
     _check_source(source, [name for name, value in flags.items() if value is not None])
     if source is Source.STAGES:
@@ -89,7 +95,15 @@ def construct_data(
     from mis_lib.construct.general import ITEMS
     from mis_lib.construct.pipeline import construct
 
-    summary = construct(out, seed, elements, console.say, general_items=general_items or ITEMS, icon_turns=icons or 0)
+    summary = construct(
+        out,
+        seed,
+        elements,
+        console.say,
+        general_items=general_items or ITEMS,
+        icon_turns=icons or 0,
+        both_orders=bool(both_orders),
+    )
     if as_json:
         console.print_json({"out": str(out), "source": source.value, **summary.model_dump(mode="json")})
     else:

@@ -8,7 +8,8 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mis_lib.construct.labels import ORDINALS, perceive, with_article
+from mis_lib.construct.labels import perceive, with_article
+from mis_lib.ordinals import ORDINALS
 from mis_lib.train.miniature.pictures import Picture
 
 SHARES = (32, 22, 8, 7, 25, 6)  # of one, two, which, many, help, talk
