@@ -1,4 +1,4 @@
-"""Items asked in other words: the list is read, twins are asked the same, and a report keeps these answers apart from others."""
+"""Items asked in other words or in the other order: the list is read, twins are asked the same, and a report keeps these answers apart from others."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from fakes import mini_data
 from tiny import tiny_checkpoint
 
-from mis_lib.analysis.reworded import read_questions, reworded
+from mis_lib.analysis.reworded import in_reverse, read_questions, reworded
 from mis_lib.commands.report import evaluate
 from mis_lib.commands.report_settings import ReportSettings, check
 from mis_lib.configs import GenerationSettings
@@ -122,3 +122,40 @@ def test_a_report_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFi
 def test_questions_without_pairs_to_ask_are_refused(more: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match="--questions: expected pairs to be asked anew"):
         check(ReportSettings(questions=AS_TYPED, **more))
+
+
+def test_in_the_other_order_the_same_is_asked_of_the_same_things() -> None:
+    sample = plan(general_items=0).files["hard"][0]
+    other = in_reverse(sample)
+    assert other.images == sample.images[::-1] != sample.images and other.objects == (sample.objects or [])[::-1]
+    assert other.question != sample.question and other.harmful == sample.harmful
+    assert in_reverse(other) == sample
+
+
+def test_a_report_of_exchanged_pairs_is_a_run_of_its_own_and_tells_what_has_one_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_checkpoint(tmp_path / "toy")
+    mini_data(tmp_path / "data")
+    file = tmp_path / "data" / "easy.jsonl"
+    first, *others = read_records(file, Sample)
+    alone = first.model_copy(update={"images": first.images[:1], "objects": (first.objects or [])[:1]})
+    write_records(file, [alone, *others])
+    settings = ReportSettings(
+        variants=("base",), splits=("easy",), data=tmp_path / "data", checkpoint=tmp_path / "toy", adapters={"base": None},
+        generation=GenerationSettings(max_new_tokens=4), limit=2, runs=tmp_path / "runs",
+    )  # fmt: skip
+    own = evaluate(settings)
+    found = evaluate(settings.model_copy(update={"exchanged": True}))
+    assert "1 of 4 items are left out: they have one image" in capsys.readouterr().err
+    assert found.samples == [in_reverse(sample) for sample in own.samples if len(sample.images) > 1]
+    assert found.run.folder.parent.name == "report-exchanged" and len(found.verdicts) == 3
+    write_records(file, [alone])
+    with pytest.raises(DataError, match="--exchanged: expected items of two images or more, found 1 of one"):
+        evaluate(settings.model_copy(update={"exchanged": True, "limit": 1, "name": "other"}))
+
+
+@pytest.mark.parametrize("more", [{"naming": True}, {"existing": (Path("runs/report/v1"),)}])
+def test_an_order_without_pairs_to_ask_is_refused(more: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="--exchanged: expected pairs to be asked anew"):
+        check(ReportSettings(exchanged=True, **more))

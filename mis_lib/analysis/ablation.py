@@ -24,8 +24,9 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from mis_lib.analysis.reworded import in_reverse
 from mis_lib.files import cache_dir, load_image, read_records, write_atomic
-from mis_lib.ordinals import ORDINALS, rename_ordinals
+from mis_lib.ordinals import ORDINALS
 from mis_lib.schema import Asked, Outcome, Record, Sample
 from mis_lib.store.runs import Run
 
@@ -197,15 +198,14 @@ def _exchanged(sample: Sample, twin: Sample | None) -> Probe | Skipped:
 
 
 def _swapped(sample: Sample, *, renamed: bool) -> Probe:
-    count = len(sample.images)
-    question = rename_ordinals(sample.question, count) if renamed else sample.question
+    other = in_reverse(sample)
     return _probe(
         sample,
         SWAP_RENAMED if renamed else SWAP,
-        [State.SWAPPED] * count,
-        images=sample.images[::-1],
-        question=question,
-        objects=sample.objects and sample.objects[::-1],
+        [State.SWAPPED] * len(sample.images),
+        images=other.images,
+        question=other.question if renamed else sample.question,
+        objects=other.objects,
     )
 
 

@@ -1,8 +1,10 @@
-"""The same items asked in other words: does what a model says hang on how it is asked?
+"""The same items asked in other words, or in the other order: does what a model says hang on how it is asked?
 
 Questions of a data set are its authors' templates, and what was trained on some templates may be at a loss with what people type. Here every item is
 asked one question of a list that is the same for all, so that the words cannot tell what the images show; twins are asked the same. Items whose harm lies in
 their own question (MIS-Mini says so in their provenance) are not asked: in other words their label would be wrong.
+
+In the other order the images are exchanged and "first" and "second" in the question with them, so that the same is asked of the same two things.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from mis_lib.construct.labels import pick
 from mis_lib.errors import DataError
+from mis_lib.ordinals import rename_ordinals
 from mis_lib.schema import Sample
 
 
@@ -45,3 +48,14 @@ def reworded(samples: Iterable[Sample], questions: Sequence[str]) -> tuple[list[
         for sample in kept
     ]
     return asked, len(samples) - len(kept)
+
+
+def in_reverse(sample: Sample) -> Sample:
+    """The sample with its images in reverse order and the question that asks the same of them."""
+    return sample.model_copy(
+        update={
+            "images": sample.images[::-1],
+            "objects": sample.objects and sample.objects[::-1],
+            "question": rename_ordinals(sample.question, len(sample.images)),
+        }
+    )

@@ -22,7 +22,7 @@ from mis_lib.analysis.official_scores import read_effects
 from mis_lib.analysis.published import MIS_RATES, reference_sheet, select
 from mis_lib.analysis.regression import REGRESSION, Entry, read_regression
 from mis_lib.analysis.report_sheets import find_side, official_sheets, paired_sheets, regression_sheet
-from mis_lib.analysis.reworded import read_questions, reworded
+from mis_lib.analysis.reworded import in_reverse, read_questions, reworded
 from mis_lib.analysis.sheets import Sheet, render, rich_sheets, write_folder
 from mis_lib.analysis.tables import bounds_sheet, rates_sheet, rich_table
 from mis_lib.commands.generate import answer_all, read_samples
@@ -191,11 +191,23 @@ def evaluate(settings: ReportSettings) -> Evaluation:
             )
         if left_out:
             console.say(f"{left_out} of {every} items are left out: their harm lies in their own question")
+    if settings.exchanged:
+        samples, name = _exchanged(samples), f"{name}-exchanged"
     run, responses = answer_all(samples, folder, settings, name)
     verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, samples)
     return Evaluation(
         run, folder, samples, responses, [verdict for verdict in verdicts if verdict.variant in settings.variants]
     )
+
+
+def _exchanged(samples: Sequence[Sample]) -> list[Sample]:
+    """Those of several images in the other order."""
+    several = [sample for sample in samples if len(sample.images) > 1]
+    if not several:
+        raise DataError(f"--exchanged: expected items of two images or more, found {len(samples)} of one")
+    if len(several) < len(samples):
+        console.say(f"{len(samples) - len(several)} of {len(samples)} items are left out: they have one image")
+    return [in_reverse(sample) for sample in several]
 
 
 def evaluate_naming(settings: ReportSettings) -> Evaluation:

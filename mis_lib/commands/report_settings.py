@@ -20,6 +20,8 @@ class ReportSettings(GenerateSettings):
     styles: tuple[str, ...] = STYLES
     questions: Path | None = None
     """Text file, a question a line: every pair is asked one of these instead of its own, but for those whose harm lies in theirs."""
+    exchanged: bool = False
+    """Whether pairs are asked with their images exchanged, and "first" and "second" in their questions too."""
     existing: tuple[Path, ...] = ()
     """Run folders to be read as they are; nothing is generated."""
     judges: tuple[str, ...] = ()
@@ -46,6 +48,8 @@ def check(settings: ReportSettings) -> None:
         raise SettingsError(
             "--questions: expected pairs to be asked anew; leave out --existing and --naming, or the questions"
         )
+    if settings.exchanged and (settings.existing or settings.naming):
+        raise SettingsError("--exchanged: expected pairs to be asked anew; leave out --existing and --naming, or it")
     if not settings.existing:
         all_known("--variants", settings.variants, known_variants(settings))
     all_known("--styles", settings.styles, STYLES)

@@ -39,6 +39,12 @@ def print_report(
             help="Text file, a question a line: pairs are asked one of these instead of theirs, but where their harm lies in it.",
         ),
     ] = None,
+    exchanged: Annotated[
+        bool,
+        typer.Option(
+            "--exchanged", help="Pairs are asked in the other order: images, and first and second in the question."
+        ),
+    ] = False,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="So many pairs a split, or concepts.")] = None,
@@ -77,7 +83,7 @@ def print_report(
     from mis_lib.configs import load_settings
 
     flags = {
-        "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "questions": questions, "data": data, "checkpoint": checkpoint,
+        "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "questions": questions, "exchanged": exchanged or None, "data": data, "checkpoint": checkpoint,
         "limit": limit, "batch_size": batch_size, "device": device, "runs": runs, "name": name, "existing": existing, "judges": judges,
         "majority": majority or None, "paired": paired, "published": published or None, "regression": regression, "out": out,
     }  # fmt: skip
