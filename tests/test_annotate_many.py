@@ -16,7 +16,7 @@ from fakes import mini_data
 from gradio_client import Client
 
 from mis_lib.store.annotations import AnnotationStore
-from workbench.annotate import Place
+from workbench.desk import Place
 from workbench.layout import free_port
 
 HERE = Path(__file__).parent

@@ -33,7 +33,8 @@ from mis_lib.store.decisions import Cause, Decision, Kind, Mark, Preference, Sub
 from mis_lib.store.exchange import COLUMNS, Form, read_events, write_events
 from mis_lib.store.labels import Standing
 from mis_lib.store.provenance import folder_digest
-from mis_lib.store.runs import Run, RunConfig, open_run
+from mis_lib.store.runs import Run, RunConfig
+from mis_lib.store.versions import open_run
 from workbench import render_annotate
 
 UNSAFE, REASONED, REFUSED = (Decision(outcome=one) for one in (Outcome.UNSAFE, Outcome.REASONED, Outcome.REFUSED))

@@ -29,8 +29,9 @@ from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Kind, Preference
 from mis_lib.store.labels import Standing
 from workbench import annotate, loop, render_annotate
-from workbench.annotate import Ask, Desk, Place
+from workbench.annotate import Ask
 from workbench.auth import Users, entry
+from workbench.desk import Desk, Place
 from workbench.handlers_annotate import AnnotateHandlers, ask_of, choices
 from workbench.layout import build_app, free_port, launch_options
 from workbench.links import Link, Tab

@@ -33,7 +33,8 @@ from mis_lib.judge.routing import (
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Decision, Subject
-from mis_lib.store.runs import RESPONSES, Run, RunConfig, open_run
+from mis_lib.store.runs import RESPONSES, Run, RunConfig
+from mis_lib.store.versions import open_run
 
 
 def verdict(sample: str, unsafe: bool | None, judge: str = "j", score: float | None = None) -> Verdict:

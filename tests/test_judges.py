@@ -28,7 +28,8 @@ from mis_lib.judge.rubric import RubricJudge
 from mis_lib.judge.speakers import ServerSpeaker, local_speaker, ratio
 from mis_lib.metrics import rates
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.store.runs import RESPONSES, Run, RunConfig, open_run
+from mis_lib.store.runs import RESPONSES, Run, RunConfig
+from mis_lib.store.versions import open_run
 from mis_lib.teachers.cache import Cache
 from mis_lib.teachers.protocol import CannotAnswer
 from mis_lib.teachers.server import Caller, ServerChat, open_client

@@ -29,7 +29,8 @@ from mis_lib.metrics import Row
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.stats import rate
 from mis_lib.store.provenance import folder_digest
-from mis_lib.store.runs import RunConfig, open_run, versions
+from mis_lib.store.runs import RunConfig
+from mis_lib.store.versions import open_run, versions
 
 VARIANTS = ("base", "one")
 

@@ -24,7 +24,8 @@ from mis_lib.data.benchmarks import LOADERS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.schema import Outcome, Response, Verdict
-from mis_lib.store.runs import Run, RunConfig, open_run
+from mis_lib.store.runs import Run, RunConfig
+from mis_lib.store.versions import open_run
 
 
 @pytest.fixture(scope="module")

@@ -6,41 +6,24 @@ without logins.
 """
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pydantic import ValidationError
-
 from mis_lib.analysis.annotators import team_agreement
-from mis_lib.analysis.evaluated import find_runs, run_name
-from mis_lib.analysis.worklist import Filter, Item, Order, Whose, Worklist, read_worklist, step
+from mis_lib.analysis.worklist import Filter, Item, Order, Whose, Worklist, step
 from mis_lib.errors import DataError, MisError
 from mis_lib.schema import Record
-from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Decision, Event, Kind, Preference, read_decision
-from mis_lib.store.labels import AGE, Label, Standing
+from mis_lib.store.labels import AGE, Label
 from workbench import render, render_annotate, render_form
-from workbench.links import Link, Tab, resolve_run
+from workbench.desk import Desk, Place, read_place
+from workbench.links import Link, Tab
 
-KEPT = 6  # worklists in memory
 PAUSE = 300  # seconds: a longer gap between two decisions is a break, not the time of a decision
-
-
-class Place(Record):
-    """The response that the page shows; travels through the browser and is looked up, never trusted."""
-
-    run: str
-    sample: str
-    variant: str
-    beside: str = ""
-    swapped: bool = False
 
 
 class Progress(Record):
@@ -72,56 +55,6 @@ class View:
     place: str | None = None
 
 
-class Desk:
-    """What all sessions share: the runs, read once until their files change, and the store."""
-
-    def __init__(self, root: Path, store: AnnotationStore | None = None) -> None:
-        self.root = root
-        self.store = store or AnnotationStore(root=root)
-        self._standing = Standing()
-        self._lists: OrderedDict[str, tuple[tuple[Any, ...], Worklist]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def runs(self) -> list[str]:
-        """The runs that have answers, latest change first."""
-        found = sorted(find_runs(self.root), key=lambda run: -run.folder.stat().st_mtime)
-        return [run_name(run) for run in found]
-
-    def worklist(self, name: str) -> Worklist:
-        """The responses of a run.
-
-        Raises:
-            DataError: there is no such run, or it cannot be read.
-        """
-        run = resolve_run(self.root, name)
-        files = sorted(
-            [*run.folder.glob("*.jsonl"), *run.folder.glob("verdicts/*.jsonl"), *run.folder.glob("shards/*")]
-        )
-        state = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-        with self._lock:
-            known = self._lists.get(name)
-            if known is None or known[0] != state:
-                known = self._lists[name] = (state, read_worklist(run))
-            self._lists.move_to_end(name)
-            while len(self._lists) > KEPT:
-                self._lists.popitem(last=False)
-            return known[1]
-
-    def standing(self) -> Standing:
-        """What people have decided, as of now.
-
-        Raises:
-            DataError: the database cannot be read.
-        """
-        with self._lock:
-            newest = self.store.newest()
-            if newest < self._standing.seen:  # another database was put in its place
-                self._standing = Standing()
-            if newest > self._standing.seen:
-                self._standing.take(self.store.labels(after=self._standing.seen))
-            return self._standing
-
-
 def show(desk: Desk, ask: Ask, sample: str = "", variant: str = "") -> View:
     """The first response of the list, or the first to a certain sample (of a certain variant)."""
     try:
@@ -144,9 +77,9 @@ def go(desk: Desk, ask: Ask, target: Mapping[str, Any]) -> View:
     try:
         if "place" in target:
             place = read_place(target["place"])
-            return _view(desk, ask, desk.worklist(place.run), _item_at(desk, place))
+            return _view(desk, ask, desk.worklist(place.run), desk.item_at(place))
         worklist = desk.worklist(ask.run)
-        here = _item_at(desk, read_place(target["from"])) if target.get("from") else None
+        here = desk.item_at(read_place(target["from"])) if target.get("from") else None
         found = worklist.find(ask.chosen, desk.standing(), ask.author)
         return _view(desk, ask, worklist, step(found, here, int(target.get("by", 1)), ask.chosen.order))
     except MisError as error:
@@ -157,7 +90,7 @@ def record(desk: Desk, ask: Ask, place: str, values: Any, event_id: str, reason:
     """Keep a decision, and show the next response of the list."""
     try:
         event = keep(desk, ask, place, values, event_id, reason)
-        item = _item_at(desk, read_place(place))
+        item = desk.item_at(read_place(place))
         worklist = desk.worklist(item.run if not ask.run else ask.run)
         following = step(worklist.find(ask.chosen, desk.standing(), ask.author), item, 1, ask.chosen.order)
         return _view(desk, ask, worklist, following, done=(event, item))
@@ -172,7 +105,7 @@ def keep(desk: Desk, ask: Ask, place: str, values: Any, event_id: str, reason: s
         DataError: the response, the decision or the author is none, or the database cannot be written.
     """
     where, decision = read_place(place), read_decision(values)
-    item = _item_at(desk, where)
+    item = desk.item_at(where)
     other = desk.worklist(where.run).beside(item, where.beside) if where.beside else None
     decision = decision.model_copy(update={"swapped": where.swapped, "preference": _turned(decision, where)})
     kind = Kind.ADJUDICATE if ask.chosen.whose is Whose.DISPUTED else Kind.DECIDE
@@ -205,18 +138,6 @@ def agreement(desk: Desk) -> str:
         return render_annotate.agreement(team_agreement(desk.standing()))
     except MisError as error:
         return render.error_bar([str(error)])
-
-
-def read_place(text: Any) -> Place:
-    """The place that the browser names.
-
-    Raises:
-        DataError: it is none.
-    """
-    try:
-        return Place.model_validate_json(text)
-    except (ValidationError, TypeError) as error:
-        raise DataError("the page does not say which response it shows; reload it") from error
 
 
 def progress(desk: Desk, ask: Ask, worklist: Worklist) -> Progress:
@@ -308,15 +229,6 @@ def _turned(decision: Decision, place: Place) -> Preference | None:
 def _coin(author: str, item: Item) -> bool:
     """Whether the labelled response stands on the right: fixed for a person and a response, even over all."""
     return hashlib.sha256("/".join([author, *item.key]).encode()).digest()[0] % 2 == 1
-
-
-def _item_at(desk: Desk, place: Place) -> Item:
-    found = desk.worklist(place.run).by_key.get((place.run, place.sample, place.variant))
-    if found is None:
-        raise DataError(
-            f"run {place.run} has no response of {place.variant!r:.60} to {place.sample!r:.80}; reload the page"
-        )
-    return found
 
 
 def _pace(labels: list[Label]) -> float | None:

@@ -9,7 +9,8 @@ import gradio as gr
 from mis_lib.analysis.worklist import SIGNALS, Filter, Order, Whose, Worklist
 from mis_lib.errors import DataError, MisError
 from workbench import annotate, render, render_annotate
-from workbench.annotate import Ask, Desk, View
+from workbench.annotate import Ask, View
+from workbench.desk import Desk
 from workbench.links import Link, not_there
 
 ANY = ""

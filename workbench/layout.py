@@ -23,11 +23,11 @@ from starlette.middleware import Middleware
 from mis_lib.errors import SettingsError
 from mis_lib.models.mini import ADAPTERS
 from workbench import render, tab_annotate, tab_compare, tab_data, tab_results, tab_train
+from workbench.compare_parts import html
 from workbench.engine_host import Host
 from workbench.guard import NoFiles, OnePage
 from workbench.links import Tab
 from workbench.navigation import Navigation
-from workbench.tab_compare import html
 from workbench.training import Trainings
 
 MAX_UPLOAD = "32mb"

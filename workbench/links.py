@@ -19,8 +19,9 @@ from pydantic import ValidationError, ValidationInfo, field_validator
 from mis_lib.analysis.worklist import Order, Signal, Whose
 from mis_lib.errors import DataError
 from mis_lib.schema import Outcome, Record
-from mis_lib.store.runs import Run, versions
+from mis_lib.store.runs import Run
 from mis_lib.store.train_runs import TrainRun, train_versions
+from mis_lib.store.versions import versions
 
 LONGEST = 300  # characters of one value
 RUN = re.compile(r"(?!\.)[\w.-]+/v[0-9]{1,6}", re.ASCII)

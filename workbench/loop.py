@@ -8,7 +8,7 @@ from mis_lib.analysis.delta_files import About
 from mis_lib.commands.annotations import DELTAS, make_delta, overrides
 from mis_lib.errors import MisError
 from workbench import render
-from workbench.annotate import Desk
+from workbench.desk import Desk
 from workbench.links import Link, Tab
 from workbench.training import Trainings
 

@@ -11,12 +11,12 @@ import gradio as gr
 
 from mis_lib.store.decisions import CAUSES
 from workbench import loop, render_annotate
-from workbench.annotate import Desk
+from workbench.compare_parts import html
+from workbench.desk import Desk
 from workbench.engine_host import Host
 from workbench.handlers_annotate import AnnotateHandlers
 from workbench.links import Tab
 from workbench.navigation import Navigation
-from workbench.tab_compare import html
 from workbench.training import Trainings
 
 ACTIONS = """

@@ -1,72 +1,35 @@
-"""The Compare tab: layout first, bindings last; what a binding does is in ``handlers_compare`` and ``compare``.
+"""The Compare tab: its parts put in place (``compare_parts``) and bound; what a binding does is in ``handlers_compare`` and ``compare``.
 
-Three pieces of the page are HTML with buttons of their own (strip, example list, answers). Their buttons carry ``data-action`` and reach
-Python as events of that name. Uploads go through Gradio's own upload button, hidden; the strip opens it, also for dropped and
+Uploads go through Gradio's own upload button, hidden; the strip opens it, also for dropped and
 pasted files, so that a path that a browser names is never believed.
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gradio as gr
 from gradio.events import Dependency
 
-from workbench import render, render_answers
+from workbench.compare_parts import (
+    ActionsPart,
+    ExamplesPart,
+    PromptPart,
+    ResultsPart,
+    actions_part,
+    examples_part,
+    prompt_part,
+    results_part,
+)
 from workbench.engine_host import Host
-from workbench.handlers_compare import ANY, READY, CompareHandlers, category_choices, preselected, split_choices
+from workbench.handlers_compare import CompareHandlers
 from workbench.links import Tab
 from workbench.navigation import QUIET, Navigation
 from workbench.state import Prompt
 
 MODEL_QUEUE = "model"  # everything that runs the model shares this one queue
 
-ACTIONS = """
-const actions = ['take', 'move', 'remove', 'wipe', 'more', 'random'];
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-action]');
-  if (button && actions.includes(button.dataset.action)) trigger(button.dataset.action, {...button.dataset});
-});
-element.addEventListener('mis-move', (event) => trigger('move', event.detail));
-watch('value', () => window.mis.refresh(element));
-window.mis.refresh(element);
-"""
-REFRESH = "watch('value', () => window.mis.refresh(element));"
 SAVE = "(text) => window.mis.save(text)"
 PRESS_COMPARE = "() => document.querySelector('#mis-compare')?.click()"
-
-
-class PromptPart(NamedTuple):
-    """What is asked, and of whom."""
-
-    strip: gr.HTML
-    upload: gr.UploadButton
-    question: gr.Textbox
-    variants: gr.CheckboxGroup
-    tokens: gr.Slider
-    temperature: gr.Slider
-    seed: gr.Number
-
-
-class ExamplesPart(NamedTuple):
-    """Where examples are found."""
-
-    category: gr.Dropdown
-    split: gr.Dropdown
-    words: gr.Textbox
-    cards: gr.HTML
-
-
-class ActionsPart(NamedTuple):
-    """The bar that is always in sight; one of start, leave and stop is there at a time."""
-
-    start: gr.Button
-    leave: gr.Button
-    stop: gr.Button
-    again: gr.Button
-    clear: gr.Button
-    download: gr.Button
-    status: gr.HTML
-    errors: gr.HTML
 
 
 class Ports(NamedTuple):
@@ -79,24 +42,17 @@ class Ports(NamedTuple):
     variants: gr.CheckboxGroup
 
 
-class ResultsPart(NamedTuple):
-    """What was answered."""
-
-    results: gr.HTML
-    payload: gr.Textbox  # a download on its way to the browser
-
-
 def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) -> Ports:
     """Lay out the tab inside ``page``, which is being built, and bind it; returns where a prompt can be put."""
     handlers = CompareHandlers(host)
     prompt, comparison = gr.State(Prompt()), gr.State(None)
     with gr.Row(elem_id="mis-top"):
         with gr.Column(scale=7, min_width=320, elem_id="mis-prompt"):
-            asked = _prompt_part(list(host.known_variants))
+            asked = prompt_part(list(host.known_variants))
         with gr.Column(scale=5, min_width=320, elem_id="mis-examples"):
-            examples = _examples_part(handlers.list_examples("", "", ""))
-    actions = _actions_part()
-    answered = _results_part()
+            examples = examples_part(handlers.list_examples("", "", ""))
+    actions = actions_part()
+    answered = results_part()
     ports = Ports(prompt, asked.strip, asked.question, actions.errors, asked.variants)
     _bind_loading(page, handlers, header, asked, examples, actions)
     changes = _bind_prompt(handlers, asked, examples, actions, prompt)
@@ -131,65 +87,6 @@ def keep_place(host: Host, navigation: Navigation, ports: Ports, changes: Iterab
             trigger_mode="always_last",
             **QUIET,
         )
-
-
-def html(value: str, elem_id: str, **extra: Any) -> gr.HTML:
-    """An HTML piece with our own style only."""
-    return gr.HTML(value, elem_id=elem_id, apply_default_css=False, **extra)
-
-
-def _prompt_part(names: list[str]) -> PromptPart:
-    strip = html(render.strip(Prompt()), "mis-strip", js_on_load=ACTIONS)
-    upload = gr.UploadButton("Add images", file_count="multiple", visible="hidden", elem_id="mis-upload")
-    question = gr.Textbox(
-        label="Question",
-        placeholder="For example: How can I use the object in the first image on the one in the second image?",
-        lines=2,
-        max_lines=6,
-        elem_id="mis-question",
-    )
-    variants = gr.CheckboxGroup(names, value=preselected(names), label="Variants to compare", elem_id="mis-variants")
-    with gr.Accordion("Generation settings", open=False, elem_id="mis-settings"):
-        with gr.Row():
-            tokens = gr.Slider(1, 1024, value=256, step=1, label="Max tokens", min_width=150, elem_id="mis-tokens")
-            temperature = gr.Slider(
-                0, 2, value=0, step=0.1, label="Temperature", min_width=150, elem_id="mis-temperature"
-            )
-            seed = gr.Number(0, precision=0, label="Seed", min_width=90, elem_id="mis-seed")
-        html(render.SETTINGS_NOTE, "mis-settings-note")
-    return PromptPart(strip, upload, question, variants, tokens, temperature, seed)
-
-
-def _examples_part(cards: str) -> ExamplesPart:
-    with gr.Row(elem_id="mis-filters"):
-        category = gr.Dropdown(category_choices([]), value=ANY, label="Examples by category", scale=4, min_width=150)
-        split = gr.Dropdown(split_choices([]), value=ANY, label="Split", scale=4, min_width=150)
-        words = gr.Textbox(label="Search", placeholder="word or id", max_lines=1, scale=3, min_width=110)
-    return ExamplesPart(category, split, words, html(cards, "mis-example-list", js_on_load=ACTIONS))
-
-
-def _actions_part() -> ActionsPart:
-    with gr.Column(elem_id="mis-dock"):
-        errors = html("", "mis-errors")
-        with gr.Row(elem_id="mis-actions"):
-            start = gr.Button("Compare", variant="primary", size="md", scale=0, min_width=150, elem_id="mis-compare")
-            leave = gr.Button(
-                "Stop", variant="stop", size="md", scale=0, min_width=150, visible=False, elem_id="mis-leave"
-            )
-            stop = gr.Button(
-                "Stop", variant="stop", size="md", scale=0, min_width=150, visible=False, elem_id="mis-stop"
-            )
-            again = gr.Button("Regenerate", size="md", scale=0, min_width=110, elem_id="mis-again")
-            clear = gr.Button("Clear", size="md", scale=0, min_width=70, elem_id="mis-clear")
-            status = html(render.status_line(READY), "mis-status")
-            download = gr.Button("Download JSON", size="md", scale=0, min_width=140, elem_id="mis-download")
-    return ActionsPart(start, leave, stop, again, clear, download, status, errors)
-
-
-def _results_part() -> ResultsPart:
-    html(render_answers.legend(), "mis-legend")
-    results = html(render_answers.empty_results(), "mis-results", js_on_load=REFRESH)
-    return ResultsPart(results, gr.Textbox(visible=False))
 
 
 def _bind_loading(

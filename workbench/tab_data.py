@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from workbench import constructing, render_data
+from workbench.compare_parts import html
 from workbench.constructing import EDITABLE
 from workbench.datasets import BENIGN, HARMFUL
 from workbench.engine_host import Host
 from workbench.handlers_data import CHECK, CHECK_NONE, CONSTRUCT, ITEMS, Checked, DataHandlers
 from workbench.links import Tab
 from workbench.navigation import QUIET, Navigation
-from workbench.tab_compare import Ports, html, keep_place
+from workbench.tab_compare import Ports, keep_place
 
 BUTTONS = """
 element.addEventListener('click', (event) => {

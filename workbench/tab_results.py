@@ -11,13 +11,13 @@ import gradio as gr
 
 from mis_lib.metrics import ALL, METRICS
 from workbench import results
+from workbench.compare_parts import html
 from workbench.engine_host import Host
 from workbench.figures import figure_part
 from workbench.handlers_results import ResultsHandlers
 from workbench.links import Tab
 from workbench.navigation import QUIET, Navigation
 from workbench.results_choice import CHANGES, GROUP_CHOICES, ITEM, JUDGES, OVERVIEW
-from workbench.tab_compare import html
 
 TABLES = """
 element.addEventListener('click', (event) => {

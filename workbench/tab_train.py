@@ -8,12 +8,12 @@ from typing import Any
 import gradio as gr
 
 from workbench import render_training
+from workbench.compare_parts import html
 from workbench.engine_host import Host
 from workbench.figures import figure_part
 from workbench.handlers_train import TrainHandlers
 from workbench.links import Tab
 from workbench.navigation import QUIET, Navigation
-from workbench.tab_compare import html
 from workbench.training import Trainings
 
 CONFIGS = Path(__file__).parent.parent / "configs"

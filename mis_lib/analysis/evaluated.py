@@ -12,7 +12,8 @@ from mis_lib.analysis.ablation import PROBES
 from mis_lib.data.sources import find_source, scan
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Response, Sample, Verdict
-from mis_lib.store.runs import CONFIG, RESPONSES, Run, versions
+from mis_lib.store.runs import CONFIG, RESPONSES, Run
+from mis_lib.store.versions import versions
 
 
 @dataclass(frozen=True)

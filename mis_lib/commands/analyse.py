@@ -23,7 +23,8 @@ from mis_lib.commands.generate import mini_data
 from mis_lib.configs import AnalysisMethod, dump_settings
 from mis_lib.files import write_atomic
 from mis_lib.store.provenance import folder_digest
-from mis_lib.store.runs import Run, RunConfig, open_run
+from mis_lib.store.runs import Run, RunConfig
+from mis_lib.store.versions import open_run
 
 if TYPE_CHECKING:
     import pandas as pd

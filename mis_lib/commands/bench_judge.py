@@ -18,7 +18,8 @@ from mis_lib.files import append_record, open_append
 from mis_lib.judge.loopback import LoopbackJudge, one_in
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.store.runs import RESPONSES, Run, RunConfig, open_run
+from mis_lib.store.runs import RESPONSES, Run, RunConfig
+from mis_lib.store.versions import open_run
 from mis_lib.teachers.cache import Cache
 from mis_lib.teachers.server import ServerChat, open_client
 

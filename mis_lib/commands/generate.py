@@ -20,7 +20,8 @@ from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.server import Failure
 from mis_lib.schema import Response, Sample
 from mis_lib.store.provenance import folder_digest
-from mis_lib.store.runs import RESPONSES, Run, RunConfig, open_run, versions
+from mis_lib.store.runs import RESPONSES, Run, RunConfig
+from mis_lib.store.versions import open_run, versions
 
 
 class Answered(NamedTuple):

@@ -48,3 +48,9 @@ def is_held(path: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+def lock_of(root: Path, name: str) -> FileLock:
+    """The lock over the run ``root/name``, for whoever changes what several processes share."""
+    root.mkdir(parents=True, exist_ok=True)
+    return FileLock(root / f".{name}.lock")

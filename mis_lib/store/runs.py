@@ -9,17 +9,12 @@
     runs/NAME/.vN.FILE.lock            held by the process that appends to FILE
     runs/.NAME.lock                    held for the moment in which files are begun, merged or replaced
 
-A run is resumed where nothing that its answers follow from has changed: checkpoint, data, settings, batch size and the adapter of
-every variant both know. New variants join an old run. Anything else opens the next version, so settings never mix and no file is overwritten
-by another experiment.
-
 Several processes may work at one run, each at files of its own: shards, or verdicts of different judges. A file is appended to by one process at a
 time (``Run.writing``), a second one is refused, and nobody replaces or removes a file that another process appends to, since what that writes from
 then on would be lost. Readers take no lock: what is there can be read at any time.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,8 +29,7 @@ from mis_lib.configs import GenerationSettings, Settings, dump_settings, load_se
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_atomic, write_records
 from mis_lib.schema import Asked, Record, Response, Sample, Verdict
-from mis_lib.store.locks import alone, is_held
-from mis_lib.store.provenance import environment
+from mis_lib.store.locks import alone, is_held, lock_of
 
 CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
 SAMPLES, SHARDS, VERDICTS = "samples.jsonl", "shards", "verdicts"
@@ -133,7 +127,7 @@ class Run:
 
     def locked(self) -> FileLock:
         """Held by whoever changes what several processes share."""
-        return _lock(self.folder.parent.parent, self.folder.parent.name)
+        return lock_of(self.folder.parent.parent, self.folder.parent.name)
 
     def verdicts(self, judge: str) -> list[Verdict]:
         """The stored verdicts of one judge."""
@@ -198,6 +192,10 @@ class Run:
         content = json.dumps([row.model_dump(mode="json") for row in rows], indent=1)
         write_atomic(self.folder / METRICS, f"{content}\n".encode())
 
+    def save(self, config: RunConfig) -> None:
+        """Keep the configuration; the lock must be held, or the run be a new one."""
+        write_atomic(self.folder / CONFIG, dump_settings(config).encode())
+
     def _shards(self) -> list[Path]:
         try:
             return sorted((self.folder / SHARDS).glob("*.jsonl"))
@@ -221,56 +219,7 @@ class Run:
     def _note(self, judge: str, fingerprint: str) -> None:
         """Keep a judge's fingerprint beside those of others; the lock must be held, else one noted meanwhile is lost."""
         config = self.config
-        self._save(config.model_copy(update={"judges": {**config.judges, judge: fingerprint}}))
-
-    def _save(self, config: RunConfig) -> None:
-        write_atomic(self.folder / CONFIG, dump_settings(config).encode())
-
-
-def open_run(root: Path, name: str, config: RunConfig) -> Run:
-    """Resume the newest version of ``root/name`` whose answers follow from the same things, or begin the next one.
-
-    Raises:
-        SettingsError: the name cannot be a folder's.
-    """
-    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-        raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
-    with _lock(root, name):  # shards of one run start together
-        for run in reversed(versions(root, name)):
-            if _fits(run.config, config):
-                merged = run.config.model_copy(update={"variants": run.config.variants | config.variants})
-                if merged != run.config:
-                    run._save(merged)
-                return run
-        return _begin(root / name, config)
-
-
-def versions(root: Path, name: str) -> list[Run]:
-    """All complete versions of a run, oldest first; a folder without ``config.yaml`` is no run, and one of a training is another's."""
-    folders = [
-        folder
-        for folder in (root / name).glob("v*")
-        if re.fullmatch(r"v\d+", folder.name) and (folder / CONFIG).exists() and not _is_training(folder)
-    ]
-    return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name[1:]))]
-
-
-def _fits(old: RunConfig, new: RunConfig) -> bool:
-    """Whether answers of both would be the same: names and paths aside, and variants that only one of them has."""
-    ignored = {"tag", "checkpoint", "data", "variants", "judges"}
-    shared = old.variants.keys() & new.variants.keys()
-    return old.model_dump(exclude=ignored) == new.model_dump(exclude=ignored) and all(
-        old.variants[name] == new.variants[name] for name in shared
-    )
-
-
-def _is_training(folder: Path) -> bool:
-    """Whether the folder is a training's (``store.train_runs``), whose environment tells digests of its parts."""
-    path = folder / ENVIRONMENT
-    try:
-        return path.exists() and "digests" in json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # damaged: its config will tell what it is
-        return False
+        self.save(config.model_copy(update={"judges": {**config.judges, judge: fingerprint}}))
 
 
 def _stored(path: Path, kind: type[R]) -> list[R]:
@@ -291,20 +240,3 @@ def _ordered(verdicts: Iterable[Verdict], answers: Iterable[Response]) -> list[V
 
 def _rank(rank: Mapping[tuple[str, str], int], key: tuple[str, str]) -> tuple[int, tuple[str, str]]:
     return rank.get(key, len(rank)), key
-
-
-def _lock(root: Path, name: str) -> FileLock:
-    root.mkdir(parents=True, exist_ok=True)
-    return FileLock(root / f".{name}.lock")
-
-
-def _begin(parent: Path, config: RunConfig) -> Run:
-    taken = [int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit()]
-    run = Run(parent / f"v{max(taken, default=0) + 1}")
-    run.folder.mkdir(parents=True)
-    content = json.dumps(
-        environment(config.device) | {"data_digest": config.data_digest, "seed": config.generation.seed}, indent=1
-    )
-    write_atomic(run.folder / ENVIRONMENT, f"{content}\n".encode())
-    run._save(config)  # last: a folder without config.yaml is no run
-    return run
