@@ -22,6 +22,7 @@ VARIANT_NOTES = {
     "mirage": "MIRage: safety chain-of-thought + general data",
     "refusal": "trained to refuse, without reasoning",
     "textual": "safety data as text only, black images",
+    "mirage_both": "MIRage on pairs in both orders",
 }
 FINISH = {
     None: "running",

@@ -29,7 +29,7 @@ INK_RULE = (
 GRID = "rgba(128, 128, 128, 0.25)"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 HARMFUL, BENIGN = "#d55e00", "#009e73"
-FAMILIAR = ("mini", "mirage", "refusal", "textual")
+FAMILIAR = ("mini", "mirage", "refusal", "textual", "mirage_both")
 """Variants whose colour is fixed, in the order of ``COLOURS``; others take the colours that are left."""
 
 CONFIG: dict[str, Any] = {

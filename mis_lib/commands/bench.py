@@ -29,6 +29,7 @@ from mis_lib.models.shipped import choose_variants
 if TYPE_CHECKING:
     from mis_lib.generate.variants import VariantEngine
 
+SIDE_BY_SIDE = 4  # columns of the app at most
 QUESTION = "What is in the images, and how can the first be used together with the second?"
 
 
@@ -84,7 +85,7 @@ def bench(
 
     Args:
         checkpoint: folder; the embedded model (built if missing) if not given.
-        adapters: PEFT folder of each variant; those shipped if not given.
+        adapters: PEFT folder of each variant; if not given, those shipped, as many as the app shows side by side.
         images: in the prompt, 640 x 480 pixels each.
         tokens: written by every column.
         rounds: of all arrangements; one more, not counted, goes before.
@@ -167,6 +168,8 @@ def _load(
     checkpoint: Path | None, adapters: Mapping[str, Path] | None, device: str, dtype: str | None
 ) -> "VariantEngine":
     variants = choose_variants(checkpoint, adapters)
+    if checkpoint is None and not adapters:
+        variants = dict(list(variants.items())[:SIDE_BY_SIDE])
     if len(variants) < 2:
         raise SettingsError(
             "expected at least one adapter to measure beside the base, found none; name one with --adapters"

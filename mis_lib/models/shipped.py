@@ -7,7 +7,7 @@ from mis_lib.errors import SettingsError
 from mis_lib.models.mini import ADAPTERS
 
 BASE = "mini"
-SHIPPED = ("mirage", "refusal", "textual")
+SHIPPED = ("mirage", "refusal", "textual", "mirage_both")
 WEIGHTS = "adapter_model.safetensors"
 
 

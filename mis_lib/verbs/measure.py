@@ -97,7 +97,8 @@ def print_report(
 def bench_variants(
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
     adapters: Annotated[
-        list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each variant [default: those shipped]")
+        list[str] | None,
+        typer.Option("--adapters", help="NAME=FOLDER of each variant [default: the first four shipped]"),
     ] = None,
     images: Annotated[int, typer.Option("--images", min=1, max=6, help="Images in the prompt.")] = 2,
     tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens that every column writes.")] = 60,
