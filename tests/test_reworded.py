@@ -129,7 +129,9 @@ def test_in_the_other_order_the_same_is_asked_of_the_same_things() -> None:
     other = in_reverse(sample)
     assert other.images == sample.images[::-1] != sample.images and other.objects == (sample.objects or [])[::-1]
     assert other.question != sample.question and other.harmful == sample.harmful
-    assert in_reverse(other) == sample
+    assert sample.answer and other.answer is None  # it says what the first image shows
+    assert in_reverse(other).question == sample.question and in_reverse(other).images == sample.images
+    assert in_reverse(sample.model_copy(update={"answer": "B"})).answer == "B"
 
 
 def test_a_report_of_exchanged_pairs_is_a_run_of_its_own_and_tells_what_has_one_image(

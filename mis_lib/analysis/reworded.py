@@ -9,6 +9,7 @@ In the other order the images are exchanged and "first" and "second" in the ques
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mis_lib.construct.labels import pick
 from mis_lib.errors import DataError
@@ -51,11 +52,13 @@ def reworded(samples: Iterable[Sample], questions: Sequence[str]) -> tuple[list[
 
 
 def in_reverse(sample: Sample) -> Sample:
-    """The sample with its images in reverse order and the question that asks the same of them."""
-    return sample.model_copy(
-        update={
-            "images": sample.images[::-1],
-            "objects": sample.objects and sample.objects[::-1],
-            "question": rename_ordinals(sample.question, len(sample.images)),
-        }
-    )
+    """The sample with its images in reverse order and the question that asks the same of them; an answer that says which image shows what goes."""
+    count = len(sample.images)
+    changes: dict[str, Any] = {
+        "images": sample.images[::-1],
+        "objects": sample.objects and sample.objects[::-1],
+        "question": rename_ordinals(sample.question, count),
+    }
+    if sample.answer and rename_ordinals(sample.answer, count) != sample.answer:
+        changes |= {"answer": None, "segments": None}
+    return sample.model_copy(update=changes)
