@@ -45,10 +45,6 @@ class Ask(NamedTuple):
         """The scenario's id; later turns have a letter behind it, exchanged images an x."""
         return f"{self.scenario.id}{'abcdefgh'[self.turn] if self.turn else ''}{'x' if self.exchanged else ''}"
 
-    def in_order(self, of_both: Sequence[T]) -> list[T]:
-        """What belongs to object 1 and object 2, in the order in which they are shown."""
-        return list(of_both[::-1] if self.exchanged else of_both)
-
 
 @dataclass
 class _Square:
@@ -68,6 +64,11 @@ class _Square:
         size = max(len(self.firsts), len(self.seconds))
         diagonal = self.firsts.index(row.object_1) + self.seconds.index(row.object_2)
         return "test" if size > 1 and diagonal % size == 0 else "train"
+
+
+def in_order(of_both: Sequence[T], exchanged: bool) -> list[T]:
+    """What belongs to object 1 and object 2, in the order in which they are shown."""
+    return list(of_both[::-1] if exchanged else of_both)
 
 
 def place(elements: Sequence[Element]) -> list[Scenario]:

@@ -6,11 +6,11 @@ Question, style, category and the picture of the unchanged object are the same, 
 
 from typing import Any
 
-from mis_lib.construct.elements import ElementTable
+from mis_lib.construct.elements import Element, ElementTable
 from mis_lib.construct.gallery import Picture
 from mis_lib.construct.images import ICONS, available, drawings
 from mis_lib.construct.labels import Label, cot_label, draw_lot, help_label
-from mis_lib.construct.scenarios import Ask
+from mis_lib.construct.scenarios import Ask, in_order
 from mis_lib.schema import Sample, Split
 
 TRAIN_VARIANTS = (0, 1)
@@ -29,7 +29,7 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
     element = ask.scenario.element
     name = f"{'real-' if split is Split.REAL else ''}{ask.id}"
     twin = f"{name}-twin"
-    harmful_label, benign_label = labels(ask, table, key=f"{seed}|{name}")
+    harmful_label, benign_label = labels(element, table, key=f"{seed}|{name}", exchanged=ask.exchanged)
     common: dict[str, Any] = {
         "question": ask.question,
         "category": element.category,
@@ -74,12 +74,11 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
     return harmful, benign
 
 
-def labels(ask: Ask, table: ElementTable, *, key: str) -> tuple[Label, Label]:
-    """What the harmful item and its twin are answered with; ``key`` draws the declining sentence."""
-    element = ask.scenario.element
+def labels(element: Element, table: ElementTable, *, key: str, exchanged: bool = False) -> tuple[Label, Label]:
+    """What the harmful item and its twin are answered with; ``key`` draws the declining sentence, ``exchanged`` says that object 2 comes first."""
     pairs = (element.pair, element.twin_pair)
-    pair, twin = map(ask.in_order, pairs)
-    kinds, twin_kinds = (ask.in_order(table.kinds_of(element.block, shown)) for shown in pairs)
+    pair, twin = (in_order(shown, exchanged) for shown in pairs)
+    kinds, twin_kinds = (in_order(table.kinds_of(element.block, shown), exchanged) for shown in pairs)
     scene, twin_scene = (table.scene_of(element.block, shown) for shown in pairs)
     return (
         cot_label(pair, element.risk, element.safe_alternative, key=key, kinds=kinds, scene=scene),
@@ -109,7 +108,7 @@ def _picture(name: str, ask: Ask, key: str) -> Picture:
 
 def _shown(pair: tuple[str, str], ask: Ask, seed: int) -> dict[str, Any]:
     paths = [picture.path for picture in _pictures(pair, ask, seed)]
-    return {"objects": ask.in_order(pair), "images": ask.in_order(paths)}
+    return {"objects": in_order(pair, ask.exchanged), "images": in_order(paths, ask.exchanged)}
 
 
 def _labelled(label: Label) -> dict[str, Any]:
