@@ -22,6 +22,16 @@ from mis_lib.schema import Sample
 AS_TYPED = Path(__file__).parents[1] / "configs" / "questions-as-typed.txt"
 
 
+def tiny_settings(place: Path) -> ReportSettings:
+    """A report on a few items by a toy checkpoint, all below ``place``."""
+    tiny_checkpoint(place / "toy")
+    mini_data(place / "data")
+    return ReportSettings(
+        variants=("base",), splits=("easy",), data=place / "data", checkpoint=place / "toy", adapters={"base": None},
+        generation=GenerationSettings(max_new_tokens=4), limit=1, runs=place / "runs",
+    )  # fmt: skip
+
+
 def test_the_list_at_hand_is_in_no_data_and_gives_nothing_away() -> None:
     questions = read_questions(AS_TYPED)
     assert len(questions) == 6
@@ -79,14 +89,9 @@ def test_pairs_whose_harm_lies_in_their_own_question_are_left_out_and_counted() 
 
 
 def test_a_report_asks_them_and_keeps_the_answers_in_a_run_of_their_own(tmp_path: Path) -> None:
-    tiny_checkpoint(tmp_path / "toy")
-    mini_data(tmp_path / "data")
+    settings = tiny_settings(tmp_path)
     questions = tmp_path / "mine.txt"
     questions.write_text("What now?\n", encoding="utf-8")
-    settings = ReportSettings(
-        variants=("base",), splits=("easy",), data=tmp_path / "data", checkpoint=tmp_path / "toy", adapters={"base": None},
-        generation=GenerationSettings(max_new_tokens=4), limit=1, runs=tmp_path / "runs",
-    )  # fmt: skip
     own = evaluate(settings)
     found = evaluate(settings.model_copy(update={"questions": questions}))
     assert {sample.question for sample in found.samples} == {"What now?"}
@@ -100,18 +105,14 @@ def test_a_report_asks_them_and_keeps_the_answers_in_a_run_of_their_own(tmp_path
 
 
 def test_a_report_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny_checkpoint(tmp_path / "toy")
-    mini_data(tmp_path / "data")
+    settings = tiny_settings(tmp_path)
     file = tmp_path / "data" / "easy.jsonl"
     samples = list(read_records(file, Sample))
     bound = [sample.model_copy(update={"provenance": {"harm_in_question": True}}) for sample in samples[:2]]
     write_records(file, [*bound, *samples[2:]])
     questions = tmp_path / "mine.txt"
     questions.write_text("What now?\n", encoding="utf-8")
-    settings = ReportSettings(
-        variants=("base",), splits=("easy",), data=tmp_path / "data", checkpoint=tmp_path / "toy", adapters={"base": None},
-        generation=GenerationSettings(max_new_tokens=4), limit=2, runs=tmp_path / "runs", questions=questions,
-    )  # fmt: skip
+    settings = settings.model_copy(update={"limit": 2, "questions": questions})
     assert [sample.id for sample in evaluate(settings).samples] == [sample.id for sample in samples[2:4]]
     assert "2 of 4 items are left out: their harm lies in their own question" in capsys.readouterr().err
     with pytest.raises(DataError, match="found none: the harm of all 2 items"):
@@ -137,16 +138,12 @@ def test_in_the_other_order_the_same_is_asked_of_the_same_things() -> None:
 def test_a_report_of_exchanged_pairs_is_a_run_of_its_own_and_tells_what_has_one_image(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny_checkpoint(tmp_path / "toy")
-    mini_data(tmp_path / "data")
+    settings = tiny_settings(tmp_path)
     file = tmp_path / "data" / "easy.jsonl"
     first, *others = read_records(file, Sample)
     alone = first.model_copy(update={"images": first.images[:1], "objects": (first.objects or [])[:1]})
     write_records(file, [alone, *others])
-    settings = ReportSettings(
-        variants=("base",), splits=("easy",), data=tmp_path / "data", checkpoint=tmp_path / "toy", adapters={"base": None},
-        generation=GenerationSettings(max_new_tokens=4), limit=2, runs=tmp_path / "runs",
-    )  # fmt: skip
+    settings = settings.model_copy(update={"limit": 2})
     own = evaluate(settings)
     found = evaluate(settings.model_copy(update={"exchanged": True}))
     assert "1 of 4 items are left out: they have one image" in capsys.readouterr().err

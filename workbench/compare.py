@@ -19,6 +19,7 @@ from mis_lib.configs import GenerationSettings
 from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError
 from mis_lib.files import MAX_IMAGES, load_image, sha256
 from mis_lib.judge.rule import judge
+from mis_lib.models.shipped import SIDE_BY_SIDE
 from mis_lib.schema import Response, Sample
 from workbench import render, render_answers
 from workbench.catalogue import OWN_PROMPT, Page
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from mis_lib.generate.variants import Column
 
 MAX_QUESTION = 8000
-MAX_VARIANTS = 4
 RETRY = "press Compare to try again"
 UNSTARTED = "Stopped before it started."
 FAILURES = (MisError, OSError, RuntimeError, ValueError)  # of model, files or settings: shown, the app goes on
@@ -166,8 +166,8 @@ def check_request(host: Host, prompt: Prompt, question: str, variants: Sequence[
         raise SettingsError("the question is empty; write what you want to ask about the images")
     if len(question) > MAX_QUESTION:
         raise SettingsError(f"the question has {len(question):,} characters, at most {MAX_QUESTION:,}; shorten it")
-    if not 1 <= len(variants) <= MAX_VARIANTS:
-        raise SettingsError(f"{len(variants)} variants are chosen; tick 1 to {MAX_VARIANTS} of them")
+    if not 1 <= len(variants) <= SIDE_BY_SIDE:
+        raise SettingsError(f"{len(variants)} variants are chosen; tick 1 to {SIDE_BY_SIDE} of them")
     unknown = [name for name in variants if host.known_variants and name not in host.known_variants]
     if unknown:
         raise SettingsError(f"unknown variant {unknown[0]!r}; known: {', '.join(host.known_variants)}")

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from mis_lib.errors import DataError, MisError
+from mis_lib.models.shipped import SIDE_BY_SIDE
 from workbench import compare, render, render_answers
 from workbench.compare import RETRY, PromptView
 from workbench.engine_host import Host, Phase
@@ -103,7 +104,7 @@ class CompareHandlers:
             if unknown:
                 raise DataError(not_there("variant", unknown[0], names))
             if link.variants:
-                ticked = list(link.variants)[: compare.MAX_VARIANTS]
+                ticked = list(link.variants)[:SIDE_BY_SIDE]
                 variants = gr.update(choices=names, value=ticked)
         except MisError as error:
             problems.append(str(error))

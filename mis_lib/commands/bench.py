@@ -24,12 +24,11 @@ from mis_lib.commands.compare import load_engine
 from mis_lib.commands.merge import DTYPES
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import SettingsError
-from mis_lib.models.shipped import choose_variants
+from mis_lib.models.shipped import SIDE_BY_SIDE, choose_variants
 
 if TYPE_CHECKING:
     from mis_lib.generate.variants import VariantEngine
 
-SIDE_BY_SIDE = 4  # columns of the app at most
 QUESTION = "What is in the images, and how can the first be used together with the second?"
 
 

@@ -1,7 +1,7 @@
 """Both orders: every training pair asked with its images exchanged as well, so that what two things come to is not learned from where they stand.
 
-In the element table one image shows the means and the other what they act on, always in this order. A model trained on it takes the same two images in the
-other order for harmless (``mis ablate``, condition swap-renamed). Test items keep their order.
+In the element table the two things of a block have their parts, such as what acts and what it acts on, and these always come in the same order. A model trained on it takes
+the same two images in the other order for harmless (``mis ablate``, condition swap-renamed). Test items keep their order.
 """
 
 from collections.abc import Iterable

@@ -8,6 +8,8 @@ from mis_lib.models.mini import ADAPTERS
 
 BASE = "mini"
 SHIPPED = ("mirage", "refusal", "textual", "mirage_both")
+SIDE_BY_SIDE = 4
+"""How many variants the app shows at once, at most."""
 WEIGHTS = "adapter_model.safetensors"
 
 
