@@ -1,20 +1,29 @@
 """How verbs are read and how they fail: several values after one flag, one message and no traceback for a mistake."""
 
 import errno
-from collections.abc import Collection, Iterator, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
+from mis_lib.configs import Settings, load_settings
 from mis_lib.errors import MisError, SettingsError
 
+S = TypeVar("S", bound=Settings)
 FAILED_ITEMS, MISTAKE = 1, 2  # exit statuses
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Checkpoint = Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")]
+DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [default: cpu]")]
+RunsFolder = Annotated[Path | None, typer.Option("--runs", help="Folder of all runs [default: runs]")]
+SetValues = Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")]
 
 
 class Verbs(TyperGroup):
@@ -77,6 +86,16 @@ def repeat_flags(args: list[str], lists: set[str]) -> Iterator[str]:
             if flag and values > 1:
                 yield flag
         yield arg
+
+
+def resolve(kind: type[S], config: Path | None, flags: Mapping[str, Any], sets: Sequence[str] | None) -> S:
+    """The settings of a verb: those of the file, over them the flags that were given (not None), over these ``--set``.
+
+    Raises:
+        SettingsError: as ``load_settings``.
+    """
+    given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
+    return load_settings(kind, config, overrides=[*given, *(sets or [])])
 
 
 def named_values(

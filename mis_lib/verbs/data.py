@@ -1,13 +1,12 @@
 """Verbs about data: making it (``construct``), checking and mixing it (``check``), giving it to other trainers (``export``)."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues
+from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues, resolve
 from mis_lib.data.trainers import Form, Images
 from mis_lib.errors import SettingsError
 
@@ -84,11 +83,9 @@ def construct_data(
     _check_source(source, [name for name, value in flags.items() if value is not None])
     if source is Source.STAGES:
         from mis_lib.commands.construct import ConstructSettings, construct_with_teachers
-        from mis_lib.configs import load_settings
 
         values = {name: flags[name] for name in ("teacher", "images", "items", "seeds", "concurrency")}
-        given = [f"{name}={json.dumps(value, default=str)}" for name, value in values.items() if value is not None]
-        settings = load_settings(ConstructSettings, config, overrides=[*given, f"seed={seed}", *(sets or [])])
+        settings = resolve(ConstructSettings, config, {**values, "seed": seed}, sets)
         construct_with_teachers(out, settings, stage=stage, as_json=as_json)
         return
     from mis_lib import console
@@ -243,7 +240,6 @@ def check_data(
             Path(path), mixture, sets or [], general=general, against=against, output=output, as_json=as_json
         )
     else:
-        from mis_lib.configs import load_settings
         from mis_lib.data.preflight import PreflightSettings
 
         flags = {
@@ -251,8 +247,7 @@ def check_data(
             "max_length": max_length, "training.batch_size": batch_size, "training.lora_rank": lora_rank,
             "training.checkpointing": checkpointing or None,
         }  # fmt: skip
-        given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
-        settings = load_settings(PreflightSettings, config, overrides=[*given, *(sets or [])])
+        settings = resolve(PreflightSettings, config, flags, sets)
         fine = commands.check(
             Path(path), settings, against=against, duplicates=duplicates, remove=remove, html=html, as_json=as_json
         )

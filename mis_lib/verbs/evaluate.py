@@ -1,13 +1,25 @@
 """Verbs of an evaluation's two halves, answers (``generate``) and verdicts on them (``judge``), and what they cost (``bench``)."""
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues, named_paths, named_values
+from mis_lib.commands.parsing import (
+    FAILED_ITEMS,
+    AsJson,
+    Checkpoint,
+    ConfigFile,
+    DataFolder,
+    Device,
+    ManyValues,
+    RunsFolder,
+    SetValues,
+    named_paths,
+    named_values,
+    resolve,
+)
 from mis_lib.configs import TableFormat
 from mis_lib.errors import SettingsError
 from mis_lib.schema import Outcome
@@ -58,22 +70,21 @@ def generate_answers(
     batch_tokens: Annotated[
         int | None, typer.Option("--batch_tokens", help="Most tokens of a batch, padded [default: 32768]")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [default: cpu]")] = None,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32, ... [default: what suits the machine]")] = None,
     shard: Annotated[
         str | None, typer.Option("--shard", help="I/N: this process is the I-th of N [default: as accelerate tells]")
     ] = None,
-    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of all runs [default: runs]")] = None,
+    runs: RunsFolder = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of this run [default: generate]")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    config: ConfigFile = None,
+    sets: SetValues = None,
     as_json: AsJson = False,
 ) -> None:
     """Let variants answer samples, batched here or by a server; resumable, sharded, nothing generated twice."""
     from mis_lib import console
     from mis_lib.commands.generate import generate_run
     from mis_lib.commands.generate_settings import GenerateSettings
-    from mis_lib.configs import load_settings
 
     tuned = named_values("--adapters", adapters, taken=["base"])
     flags = {
@@ -82,7 +93,7 @@ def generate_answers(
         "batch_tokens": batch_tokens, "device": device, "dtype": dtype, "shard": shard, "runs": runs, "name": name,
         "adapters": tuned and {"base": None, **tuned}, "models": named_values("--models", models),
     }  # fmt: skip
-    settings = load_settings(GenerateSettings, config, overrides=[*overrides(flags), *(sets or [])])
+    settings = resolve(GenerateSettings, config, flags, sets)
     done = generate_run(settings)
     if as_json:
         failed = [failure._asdict() for failure in done.missing]
@@ -95,11 +106,6 @@ def generate_answers(
             console.say(f"{len(done.missing):,} answers are missing; run the same command again to go on")
     if done.missing:
         raise typer.Exit(FAILED_ITEMS)
-
-
-def overrides(flags: dict[str, Any]) -> list[str]:
-    """Flags that were given, as ``key=value`` for ``load_settings``."""
-    return [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
 
 
 @verbs.command(name="judge", cls=ManyValues)
@@ -130,8 +136,8 @@ def judge_answers(
         list[str] | None,
         typer.Option("--route", help="CHEAP EXPENSIVE TRUTH: train a router between two judges that have ruled."),
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    config: ConfigFile = None,
+    sets: SetValues = None,
     form: Annotated[TableFormat, typer.Option("--format", help="How tables are written.")] = TableFormat.TEXT,
     as_json: AsJson = False,
 ) -> None:
@@ -141,7 +147,6 @@ def judge_answers(
     from mis_lib.commands import judgements
     from mis_lib.commands.judge import judge_run
     from mis_lib.commands.judges import JudgeSettings, read_judges
-    from mis_lib.configs import load_settings
 
     failed = False
     if calibrate is not None:
@@ -157,7 +162,7 @@ def judge_answers(
             "judges": named, "variants": variants, "data": data, "concurrency": concurrency, "device": device,
             "retry_unscored": retry_unscored or None,
         }  # fmt: skip
-        settings = load_settings(JudgeSettings, config, overrides=[*overrides(flags), *(sets or [])])
+        settings = resolve(JudgeSettings, config, flags, sets)
         verdicts = judge_run(run, settings)
         sheets = judgements.swap_sheets(open_folder(run), list(verdicts), settings.data, settings.variants)
         for name, given in verdicts.items():
@@ -172,12 +177,12 @@ def judge_answers(
 
 @benches.command(name="generate", cls=ManyValues)
 def bench_generation(
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    checkpoint: Checkpoint = None,
     adapters: Annotated[
         list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each variant [default: those shipped]")
     ] = None,
     variants: Annotated[list[str] | None, typer.Option("--variants", help="[default: base and one adapter]")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
+    data: DataFolder = None,
     split: Annotated[str, typer.Option("--split", help="Of the data.")] = "hard",
     items: Annotated[int, typer.Option("--items", min=1, help="Pairs of the split.")] = 12,
     max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", min=1, help="Longest answer.")] = 96,

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues, named_paths
+from mis_lib.commands.parsing import (
+    FAILED_ITEMS,
+    AsJson,
+    Checkpoint,
+    ConfigFile,
+    DataFolder,
+    Device,
+    ManyValues,
+    RunsFolder,
+    SetValues,
+    named_paths,
+    resolve,
+)
 from mis_lib.configs import AnalysisMethod
 
 verbs = typer.Typer()
@@ -21,7 +33,7 @@ def check_parity(
         list[str] | None,
         typer.Option("--forms", help="training rows merged reloaded engine served [default: all but served]"),
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    checkpoint: Checkpoint = None,
     adapters: Annotated[
         list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each adapter [default: those shipped]")
     ] = None,
@@ -35,23 +47,22 @@ def check_parity(
     question: Annotated[
         str | None, typer.Option("--question", help="... this question [default: items of the data]")
     ] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
+    data: DataFolder = None,
     limit: Annotated[int | None, typer.Option("--limit", help="So many items [default: 2]")] = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max_new_tokens", help="[default: 24]")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [default: cpu]")] = None,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 [default: float32]")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Keep everything that was compared in this JSON file.")
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    config: ConfigFile = None,
+    sets: SetValues = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that an adapter in training, merged, re-loaded, in the app's engine and served reads and says the same."""
     from mis_lib import console
     from mis_lib.commands.parity import parity, show
     from mis_lib.commands.parity_proof import LOCAL, Form, ParitySettings
-    from mis_lib.configs import load_settings
 
     if served and not forms:
         forms = [*LOCAL, Form.SERVED]
@@ -60,8 +71,7 @@ def check_parity(
         "served": served, "images": images, "question": question, "data": data, "limit": limit, "max_new_tokens": max_new_tokens,
         "device": device, "dtype": dtype, "out": out,
     }  # fmt: skip
-    given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
-    report = parity(load_settings(ParitySettings, config, overrides=[*given, *(sets or [])]))
+    report = parity(resolve(ParitySettings, config, flags, sets))
     if as_json:
         console.print_json({"same": report.same, **report.model_dump(mode="json")})
     else:
@@ -77,8 +87,8 @@ def analyse_variants(
         list[str] | None, typer.Option("--variants", help="Which variants [default: mini mirage refusal textual]")
     ] = None,
     splits: Annotated[list[str] | None, typer.Option("--splits", help="Which splits [default: hard]")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    data: DataFolder = None,
+    checkpoint: Checkpoint = None,
     adapters: Annotated[
         list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each adapter [default: those shipped]")
     ] = None,
@@ -88,17 +98,16 @@ def analyse_variants(
         typer.Option("--formats", help="formats: question caption translation classification code [default: all]"),
     ] = None,
     layer: Annotated[int | None, typer.Option("--layer", help="separation: whose items are drawn.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [default: cpu]")] = None,
-    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of all runs [default: runs]")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    device: Device = None,
+    runs: RunsFolder = None,
+    config: ConfigFile = None,
+    sets: SetValues = None,
     as_json: AsJson = False,
 ) -> None:
     """Look inside: separation (by layer), spectrum (of the weight change), formats (other tasks), safeground (and weight edits)."""
     from mis_lib import console
     from mis_lib.commands.analyse import analyse, show
     from mis_lib.commands.analyse_methods import AnalyseSettings
-    from mis_lib.configs import load_settings
 
     named = named_paths("--adapters", adapters)
     folders = None if named is None else {"mini" if checkpoint is None else "base": None, **named}
@@ -106,8 +115,7 @@ def analyse_variants(
         "variants": variants, "splits": splits, "data": data, "checkpoint": checkpoint, "adapters": folders, "limit": limit,
         "formats": formats, "layer": layer, "device": device, "runs": runs,
     }  # fmt: skip
-    given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
-    result = analyse(method, load_settings(AnalyseSettings, config, overrides=[*given, *(sets or [])]))
+    result = analyse(method, resolve(AnalyseSettings, config, flags, sets))
     if as_json:
         frames = {name: json.loads(frame.to_json(orient="records") or "[]") for name, frame in result.frames.items()}
         console.print_json({"run": str(result.run.folder), **frames})

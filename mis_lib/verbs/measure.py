@@ -1,13 +1,24 @@
 """Verbs that measure: how safe and helpful (``report``), how fast (``bench``)."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mis_lib.commands.parsing import AsJson, ManyValues, Verbs, named_paths
+from mis_lib.commands.parsing import (
+    AsJson,
+    Checkpoint,
+    ConfigFile,
+    DataFolder,
+    Device,
+    ManyValues,
+    RunsFolder,
+    SetValues,
+    Verbs,
+    named_paths,
+    resolve,
+)
 from mis_lib.configs import TableFormat
 
 verbs = typer.Typer()
@@ -45,14 +56,14 @@ def print_report(
             "--exchanged", help="Pairs are asked in the other order: images, and first and second in the question."
         ),
     ] = False,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")] = None,
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    data: DataFolder = None,
+    checkpoint: Checkpoint = None,
     limit: Annotated[int | None, typer.Option("--limit", help="So many pairs a split, or concepts.")] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch_size", help="Rows generated together [default: 16]")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [default: cpu]")] = None,
-    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of all runs [default: runs]")] = None,
+    device: Device = None,
+    runs: RunsFolder = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of this run [default: report]")] = None,
     existing: Annotated[
         list[Path] | None, typer.Option("--existing", help="Run folders to read as they are; nothing is generated.")
@@ -72,30 +83,26 @@ def print_report(
         typer.Option("--regression", help="Set of decided responses, shown first [default: the data's own]"),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write every table in every form here.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    config: ConfigFile = None,
+    sets: SetValues = None,
     form: Annotated[TableFormat, typer.Option("--format", help="How the tables are written.")] = TableFormat.TEXT,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate variants on MIS-Mini (or other data) or read existing runs, and print rates, comparisons and official scores."""
     from mis_lib.commands.report import report
     from mis_lib.commands.report_settings import ReportSettings
-    from mis_lib.configs import load_settings
 
     flags = {
         "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "questions": questions, "exchanged": exchanged or None, "data": data, "checkpoint": checkpoint,
         "limit": limit, "batch_size": batch_size, "device": device, "runs": runs, "name": name, "existing": existing, "judges": judges,
         "majority": majority or None, "paired": paired, "published": published or None, "regression": regression, "out": out,
     }  # fmt: skip
-    given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
-    report(
-        load_settings(ReportSettings, config, overrides=[*given, *(sets or [])]), TableFormat.JSON if as_json else form
-    )
+    report(resolve(ReportSettings, config, flags, sets), TableFormat.JSON if as_json else form)
 
 
 @benches.command(name="variants", cls=ManyValues)
 def bench_variants(
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    checkpoint: Checkpoint = None,
     adapters: Annotated[
         list[str] | None,
         typer.Option("--adapters", help="NAME=FOLDER of each variant [default: the first four shipped]"),

@@ -1,13 +1,12 @@
 """Verbs that train to compare: every mixture against the papers (``study``), our engine against what people use (``bench train``)."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues
+from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ConfigFile, ManyValues, RunsFolder, SetValues, resolve
 from mis_lib.verbs.measure import benches
 
 verbs = typer.Typer()
@@ -21,21 +20,19 @@ def run_study(
     rows: Annotated[int | None, typer.Option("--rows", help="Rows of every mixture [default: 900]")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Pairs a split that are asked [default: 40]")] = None,
     splits: Annotated[list[str] | None, typer.Option("--splits", help="Which splits [default: easy hard real]")] = None,
-    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of all runs [default: runs]")] = None,
+    runs: RunsFolder = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of this study [default: study]")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    config: ConfigFile = None,
+    sets: SetValues = None,
     as_json: AsJson = False,
 ) -> None:
     """Train every mixture at the same budget, test all on the same items, and hold the rates against the papers."""
     from mis_lib import console
     from mis_lib.commands.study import show, study
     from mis_lib.commands.study_plan import StudySettings
-    from mis_lib.configs import load_settings
 
     flags = {"arms": arms, "rows": rows, "limit": limit, "splits": splits, "runs": runs, "name": name}
-    given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
-    found = study(load_settings(StudySettings, config, overrides=[*given, *(sets or [])]))
+    found = study(resolve(StudySettings, config, flags, sets))
     if as_json:
         console.print_json(
             {
@@ -68,8 +65,8 @@ def measure_training(
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda ... [default: a GPU if there is one]")
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")] = None,
+    config: ConfigFile = None,
+    sets: SetValues = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="A table for a document.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -77,14 +74,12 @@ def measure_training(
     from mis_lib import console
     from mis_lib.commands.bench_train import BenchTrainSettings, bench_train
     from mis_lib.commands.bench_train_tables import show, to_markdown
-    from mis_lib.configs import load_settings
 
     flags = {
         "model": model, "data": data, "steps": steps, "rounds": rounds, "batch_size": batch_size, "batch_tokens": batch_tokens,
         "precision": precision, "device": device,
     }  # fmt: skip
-    given = [f"{key}={json.dumps(value, default=str)}" for key, value in flags.items() if value is not None]
-    found = bench_train(load_settings(BenchTrainSettings, config, overrides=[*given, *(sets or [])]))
+    found = bench_train(resolve(BenchTrainSettings, config, flags, sets))
     if as_json:
         console.print_json(found.model_dump(mode="json"))
     elif markdown:
