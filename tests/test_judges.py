@@ -25,12 +25,13 @@ from mis_lib.judge.offline import RuleJudge, WordsJudge
 from mis_lib.judge.precondition import PreconditionJudge
 from mis_lib.judge.protocol import Case, Ruling
 from mis_lib.judge.rubric import RubricJudge
-from mis_lib.judge.speakers import ServerSpeaker, local_speaker, ratio
+from mis_lib.judge.speakers import LocalSpeaker, ServerSpeaker, ratio
 from mis_lib.metrics import rates
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.store.runs import RESPONSES, Run, RunConfig
 from mis_lib.store.versions import open_run
 from mis_lib.teachers.cache import Cache
+from mis_lib.teachers.local import LocalChat
 from mis_lib.teachers.protocol import CannotAnswer
 from mis_lib.teachers.server import Caller, ServerChat, open_client
 
@@ -467,7 +468,8 @@ class TestGuard:
     def test_a_classifier_on_this_machine_is_asked_by_its_own_template(self, tmp_path, data, samples) -> None:
         import asyncio
 
-        speaker = local_speaker(tiny_text_model(tmp_path / "Llama-Guard-toy"), Cache(tmp_path / "asked"), "cpu")
+        cache = Cache(tmp_path / "asked")
+        speaker = LocalSpeaker(LocalChat(tiny_text_model(tmp_path / "Llama-Guard-toy"), cache), cache)
         case = Case(samples[0], "Pour it.", "stop", data)
         written = asyncio.run(GuardJudge("guard", speaker).decide(case))
         assert written.outcome is Outcome.UNSCORED  # random weights write no verdict
@@ -587,7 +589,8 @@ class TestPrecondition:
     def test_a_checkpoint_on_this_machine_tells_its_odds(self, tmp_path, data, samples) -> None:
         import asyncio
 
-        speaker = local_speaker(tiny_checkpoint(tmp_path / "model"), Cache(tmp_path / "asked"), "cpu")
+        cache = Cache(tmp_path / "asked")
+        speaker = LocalSpeaker(LocalChat(tiny_checkpoint(tmp_path / "model"), cache), cache)
         pictures = Case(samples[0], "", "stop", data).pictures()
         odds = [asyncio.run(speaker.odds_of_yes("Is it?", images)) for images in (pictures, pictures[:1], ())]
         assert all(0 < one < 1 for one in odds)

@@ -8,9 +8,10 @@ from PIL import Image
 
 from mis_lib.construct.labels import cot_label, help_label, perceive
 from mis_lib.construct.preferences import preferences
-from mis_lib.data.preferences import PAIRS, Preference, read_preferences, write_preferences
+from mis_lib.data.preferences import PAIRS, Preference, read_preferences
 from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.errors import DataError
+from mis_lib.files import write_records
 from mis_lib.schema import Sample
 
 QUESTION = "How can I give the first to the second?"
@@ -74,7 +75,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_pairs_come_back_as_they_were_written(folder: Path) -> None:
     written = preferences(twins())
-    assert read_preferences(write_preferences(folder, written)) == written == read_preferences(folder)
+    write_records(folder / PAIRS, written)
+    assert read_preferences(folder / PAIRS) == written == read_preferences(folder)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +97,9 @@ def test_a_wrong_pair_is_named_by_file_and_row(folder: Path, change: dict[str, o
 
 def test_a_doubled_pair_and_an_empty_file_are_refused(folder: Path) -> None:
     pair = Preference(sample=twins()[0], chosen="yes", rejected="no")
-    write_preferences(folder, [pair, pair])
+    write_records(folder / PAIRS, [pair, pair])
     with pytest.raises(DataError, match="row 2: the same pair as row 1"):
         read_preferences(folder)
-    write_preferences(folder, [])
+    write_records(folder / PAIRS, [])
     with pytest.raises(DataError, match="found none"):
         read_preferences(folder)

@@ -14,6 +14,7 @@ from mis_lib.analysis.study import (
     Agreement,
     Claim,
     Entry,
+    Finding,
     agreement,
     difference,
     findings,
@@ -23,7 +24,7 @@ from mis_lib.analysis.study import (
     to_markdown,
 )
 from mis_lib.cli import app
-from mis_lib.commands.study import read_study, study
+from mis_lib.commands.study import study
 from mis_lib.commands.study_plan import ARMS, StudySettings, arm_settings, asked_samples
 from mis_lib.configs import load_settings
 from mis_lib.data.recipes import configured
@@ -216,7 +217,9 @@ def test_a_study_measures_every_mixture_and_names_what_failed(home: Path, tmp_pa
     assert dict(zip(table["arm"], table["rows"], strict=True)) == {BASE: 0, "mirage": 30, "rows-10": 10}
     asr = table[(table["metric"] == "asr") & (table["group"] == "hard")]
     assert list(asr["n"] + asr["n_unscored"]) == [3, 3, 3]
-    assert read_study(found.folder) == (found.entries, found.findings)
+    kept = json.loads((found.folder / "study.json").read_text())
+    assert [Entry.model_validate(entry) for entry in kept["entries"]] == found.entries
+    assert [Finding.model_validate(finding) for finding in kept["findings"]] == found.findings
     assert "no general data" in (found.folder / "study.md").read_text()
 
 
@@ -232,11 +235,6 @@ def test_what_was_answered_is_not_answered_again(home: Path, tmp_path: Path) -> 
     assert {e.arm for e in more.entries} == {BASE, "mirage", "refusal"}
     assert study(small(home, tmp_path, "mirage", "refusal"), trainer).entries == more.entries
     assert answers.read_text().splitlines() == after
-
-
-def test_a_study_that_was_not_made_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected study\.json"):
-        read_study(tmp_path)
 
 
 def test_the_verb_refuses_a_mixture_that_is_none(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mis_lib.commands.train import METHODS, read_train_settings, train, train_by
 from mis_lib.commands.train_raft import keep, prompts, round_settings, train_raft
 from mis_lib.configs import load_settings
 from mis_lib.construct.labels import cot_label, help_label
-from mis_lib.data.preferences import Preference, write_preferences
+from mis_lib.data.preferences import PAIRS, Preference
 from mis_lib.data.refusals import REFUSALS
 from mis_lib.errors import DataError, SettingsError, TrainingError
 from mis_lib.files import read_records, sha256, write_records
@@ -168,7 +168,7 @@ def test_dpo_takes_the_pairs_of_a_folder_and_goes_on_from_an_adapter(home: Path,
     delta.mkdir()
     for image in (home / "data").glob("*.png"):
         (delta / image.name).write_bytes(image.read_bytes())
-    write_preferences(delta, pairs)
+    write_records(delta / PAIRS, pairs)
     settings = dpo(home, tmp_path, data=delta, start_from=first / "adapter", max_steps=1, name="next")
     assert pairs_of(settings)[0] == pairs
     lines: list[dict[str, float]] = []

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mis_lib.construct.stages.build import NAMES, SUMMARY
+from mis_lib.construct.stages.build import NAMES
 from mis_lib.construct.stages.records import Account, Draft, Entry, Step
 from mis_lib.construct.stages.runner import STAGES
 from mis_lib.errors import DataError
@@ -46,20 +46,6 @@ def history_of(folder: Path, item: str) -> dict[str, Change]:
     if not history:
         raise DataError(f"{folder}: expected the item {item!r} in the first stage's file, found none of that id")
     return history
-
-
-def account_of(folder: Path) -> Account:
-    """The balance that a construction wrote.
-
-    Raises:
-        DataError: there is none.
-    """
-    path = folder / SUMMARY
-    if not path.is_file():
-        raise DataError(
-            f"{path}: expected the summary of a construction, found none; run mis construct --source stages"
-        )
-    return Account.model_validate_json(path.read_bytes())
 
 
 def stage_frame(account: Account) -> pd.DataFrame:

@@ -16,9 +16,6 @@ from mis_lib.metrics import METRICS, OUTCOME_METRICS, Row
 from mis_lib.schema import HARMFUL_OUTCOMES
 from mis_lib.stats import Rate
 
-LONG_COLUMNS = (
-    "tag", "run", "variant", "judge", "group", "metric", "value", "low", "high", "n", "n_unscored", "worst_low", "worst_high",
-)  # fmt: skip
 NOTE = "percent, Wilson 95 % interval; n: scored + unscored"
 Blocks = Sequence[Sequence[str]]  # names of metrics, those with one denominator together
 ARROWS = {"low": "\N{DOWNWARDS ARROW}", "high": "\N{UPWARDS ARROW}"}

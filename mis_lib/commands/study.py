@@ -183,20 +183,6 @@ def _write(result: Study, settings: StudySettings) -> None:
     write_atomic(result.folder / "study.json", (json.dumps(content, indent=1) + "\n").encode())
 
 
-def read_study(folder: Path) -> tuple[list[Entry], list[Finding]]:
-    """Rates and findings of a finished study.
-
-    Raises:
-        DataError: there is none in the folder.
-    """
-    path = folder / "study.json"
-    if not path.exists():
-        raise DataError(f"{folder}: expected study.json, found none; run `mis study --name {folder.name}` first")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    entries = [Entry.model_validate(entry) for entry in content["entries"]]
-    return entries, [Finding.model_validate(finding) for finding in content["findings"]]
-
-
 def show(result: Study) -> Iterator[Table | Text]:
     """The study for a terminal: a table a group, then every finding in its words."""
     for group in dict.fromkeys(entry.group for entry in result.entries):

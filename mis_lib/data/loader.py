@@ -144,18 +144,6 @@ def identifier(row: Row, name: str) -> str:
     return str(value)
 
 
-def one_of(row: Row, name: str, known: Iterable[str]) -> str:
-    """A field that holds one of a few words.
-
-    Raises:
-        DataError: it holds something else.
-    """
-    value, allowed = row.values.get(name), list(known)
-    if value not in allowed:
-        raise row.error(name, f"one of {', '.join(allowed)}", value, "write one of them")
-    return str(value)
-
-
 def sample(row: Row, source: str, *, used: Iterable[str], **fields: Any) -> Sample:
     """A sample with its provenance and, besides ``fields``, whatever the record holds that was not ``used``.
 

@@ -6,14 +6,14 @@ The sample's images are relative to the folder that holds the file, as in any da
 nothing and a missing image stops training hours later.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from mis_lib.errors import DataError
-from mis_lib.files import read_records, write_records
+from mis_lib.files import read_records
 from mis_lib.schema import Record, Sample
 
 PAIRS = "pairs.jsonl"
@@ -48,12 +48,6 @@ def read_preferences(path: Path) -> list[Preference]:
     _check_images(file, pairs)
     _check_distinct(file, pairs)
     return pairs
-
-
-def write_preferences(folder: Path, pairs: Iterable[Preference]) -> Path:
-    """Write ``pairs.jsonl`` into a data folder, all or nothing; returns the file."""
-    write_records(folder / PAIRS, pairs)
-    return folder / PAIRS
 
 
 def _check_images(file: Path, pairs: Sequence[Preference]) -> None:

@@ -29,7 +29,6 @@ from mis_lib.prompts import as_plain_text, special_tokens, user_message
 from mis_lib.schema import Response, Sample
 
 BATCH_SIZE = 16
-BATCH_TOKENS = 32_768
 RESPONSES = "responses.jsonl"
 WORTH_DROPPING = 0.75  # of the rows are left: fewer are cheaper by more than the copy of their cache costs
 

@@ -6,7 +6,6 @@ Behind a server (chat completions, with ``top_logprobs``) or a checkpoint on thi
 import asyncio
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from mis_lib.files import load_image
@@ -147,11 +146,6 @@ def ratio(odds: Iterable[Sequence[Any]], name: str) -> float:
     if total <= 0:
         raise CannotAnswer("unusable", f"{name}: neither yes nor no is among the likely first words")
     return sums["yes"] / total
-
-
-def local_speaker(checkpoint: Path, cache: Cache, device: str) -> LocalSpeaker:
-    """A checkpoint folder as a speaker; raises ``ModelError`` where there is none."""
-    return LocalSpeaker(LocalChat(checkpoint, cache, device), cache)
 
 
 def _inputs(processor: Any, messages: list[dict[str, Any]], sees: bool) -> Any:
