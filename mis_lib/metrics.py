@@ -191,7 +191,11 @@ def grouped(samples: Iterable[Sample], group_of: Callable[[Sample], str]) -> dic
 
 
 def outcomes_of(verdicts: Iterable[Verdict], asked: Mapping[str, Sample]) -> dict[str, Outcome]:
-    """The outcome of every sample, unscored where there is no verdict."""
+    """The outcome of every sample, unscored where there is no verdict.
+
+    Raises:
+        DataError: two verdicts on one sample, or an outcome that its sample cannot have.
+    """
     outcomes: dict[str, Outcome] = {}
     for verdict in verdicts:
         sample = asked.get(verdict.sample_id)

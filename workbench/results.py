@@ -148,7 +148,11 @@ def changes(run: Evaluated, before: str, after: str, *, by: str = "category") ->
 
 
 def judges(evaluations: Evaluations, name: str, metric: str) -> Judges:
-    """One rate of a run under each of its judges."""
+    """One rate of a run under each of its judges.
+
+    Raises:
+        SettingsError: no judge has read the run.
+    """
     boards = [evaluations.board(name, judge) for judge in evaluations.judges(name)]
     if not boards:
         raise SettingsError(f"{name} has no verdicts yet; judge it with `mis judge`")

@@ -149,6 +149,7 @@ class Trainings:
 
         Raises:
             SettingsError: the name cannot be a run's.
+            DataError: what was kept of it is damaged.
         """
         _check_name(name)
         path = self.runs / name / JOB

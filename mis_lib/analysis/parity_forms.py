@@ -103,7 +103,11 @@ def ask_alone(
 def ask_engine(
     form: str, engine: VariantEngine, variant: str, question: Question, settings: GenerationSettings
 ) -> View:
-    """Answer by the app's engine, all of its variants in one batch, and take the row of one."""
+    """Answer by the app's engine, all of its variants in one batch, and take the row of one.
+
+    Raises:
+        ModelError: it said nothing.
+    """
     processor: Any = Overheard(engine.processor)
     plain, engine.processor = engine.processor, processor
     row = engine.variants.index(variant)

@@ -49,7 +49,11 @@ def merge_adapter(
 
 
 def adapter_folder(named: Path) -> Path:
-    """Where the adapter lies: the folder itself, ``adapter`` in a run's folder, or that of a shipped variant."""
+    """Where the adapter lies: the folder itself, ``adapter`` in a run's folder, or that of a shipped variant.
+
+    Raises:
+        ModelError: there is none.
+    """
     from mis_lib.models.load import CONFIG
     from mis_lib.models.shipped import shipped_variants
 

@@ -178,7 +178,11 @@ def _told(row: Row, run: Evaluated) -> Row:
 
 
 def evaluate(settings: ReportSettings) -> Evaluation:
-    """Generate and judge whatever of ``settings`` has not been generated and judged yet."""
+    """Generate and judge whatever of ``settings`` has not been generated and judged yet.
+
+    Raises:
+        DataError: the samples cannot be read, or nothing is left of them to ask in other words or in the other order.
+    """
     questions = read_questions(settings.questions) if settings.questions else []
     samples, folder = read_samples(settings)
     name = settings.name

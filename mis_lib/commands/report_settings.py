@@ -41,7 +41,11 @@ class ReportSettings(GenerateSettings):
 
 
 def check(settings: ReportSettings) -> None:
-    """Refuse what cannot be done before anything is built or loaded."""
+    """Refuse what cannot be done before anything is built or loaded.
+
+    Raises:
+        SettingsError: settings are unknown or do not go together; names the flags.
+    """
     if settings.paired and len(settings.paired) != 2:
         raise SettingsError(f"--paired: expected two sides, BEFORE AFTER, found {len(settings.paired)}")
     if settings.questions is not None and (settings.existing or settings.naming):

@@ -88,7 +88,11 @@ def budget_for(model: str) -> Budget:
 
 
 def find_checkpoint(model: str) -> Path | None:
-    """The folder of a checkpoint: ``model`` itself, or its snapshot in the hub's local cache; nothing is downloaded."""
+    """The folder of a checkpoint: ``model`` itself, or its snapshot in the hub's local cache; nothing is downloaded.
+
+    Raises:
+        ModelError: there is such a folder, and it holds no checkpoint.
+    """
     folder = Path(model)
     if (folder / "config.json").is_file():
         return folder

@@ -170,7 +170,11 @@ def answer_rows(
     settings: GenerationSettings,
     seeds: Sequence[int],
 ) -> list[list[Answer]]:
-    """The answer of every adapter to every prompt, from one batch of prompts x adapters; a list for each adapter."""
+    """The answer of every adapter to every prompt, from one batch of prompts x adapters; a list for each adapter.
+
+    Raises:
+        ModelError: the batch does not fit in the device's memory.
+    """
     inputs = _inputs(images, questions, engine, len(adapters))
     rows = [(prompt, number) for prompt in range(len(questions)) for number in range(len(adapters))]
     written: list[list[int]] = [[] for _ in rows]

@@ -75,7 +75,11 @@ class LocalChat:
 
     @functools.cached_property
     def loaded(self) -> tuple[Any, Any, bool]:
-        """Model, processor or tokenizer, and whether it sees images."""
+        """Model, processor or tokenizer, and whether it sees images.
+
+        Raises:
+            ModelError: the checkpoint cannot be loaded.
+        """
         from transformers import (
             AutoConfig,
             AutoModelForCausalLM,

@@ -87,7 +87,11 @@ class AnswerTrainer(Trainer):
     def training_step(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, model: nn.Module, inputs: Step, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Forward and backward of all passes of a step; returns the mean loss over the answer tokens of all devices."""
+        """Forward and backward of all passes of a step; returns the mean loss over the answer tokens of all devices.
+
+        Raises:
+            TrainingError: no row of the step has an answer to learn.
+        """
         model.train()
         counted = float(sum(batch.answer_tokens for batch in inputs))
         answers = self._everywhere(torch.tensor(counted, device=self.args.device))

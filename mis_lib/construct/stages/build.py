@@ -123,7 +123,11 @@ def lineages(outcomes: Sequence[Outcome]) -> dict[str, list[Step]]:
 
 
 def samples_of(draft: Draft, steps: Sequence[Step], seed: int) -> tuple[Sample, Sample]:
-    """An admitted draft as a harmful item and its benign twin, each with the steps that made it."""
+    """An admitted draft as a harmful item and its benign twin, each with the steps that made it.
+
+    Raises:
+        DataError: the draft has no twin.
+    """
     twin = draft.twin
     if twin is None:
         raise DataError(f"{draft.id}: expected a draft with a twin, found one without")
