@@ -116,15 +116,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def cluster_mean(
-    values: Sequence[float], clusters: Sequence[Hashable], *, level: float = LEVEL, seed: int = 0
-) -> Interval:
+def cluster_mean(values: Sequence[float], clusters: Sequence[Hashable], *, seed: int = 0) -> Interval:
     """The mean of ``values`` times 100, with the percentile interval of a bootstrap that draws whole clusters.
 
     Args:
         values: one an item, such as the difference of two variants (-1, 0, 1).
         clusters: what each item belongs to; items of one cluster are drawn together.
-        level: of the interval.
         seed: of the draws, so that the same data have the same interval. The order of the items plays no part.
 
     Raises:
@@ -148,7 +145,7 @@ def cluster_mean(
         vectorized=True,
         n_resamples=RESAMPLES,
         batch=max(1, 2_000_000 // len(parts)),  # 16 MB at a time
-        confidence_level=level,
+        confidence_level=LEVEL,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval

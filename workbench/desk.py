@@ -31,9 +31,9 @@ class Place(Record):
 class Desk:
     """What all sessions share: the runs, read once until their files change, and the store."""
 
-    def __init__(self, root: Path, store: AnnotationStore | None = None) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self.store = store or AnnotationStore(root=root)
+        self.store = AnnotationStore(root=root)
         self._standing = Standing()
         self._lists: OrderedDict[str, tuple[tuple[Any, ...], Worklist]] = OrderedDict()
         self._lock = threading.Lock()

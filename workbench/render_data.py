@@ -24,7 +24,7 @@ def items(data: DataSet, found: Sequence[Sample], page: int, *, twins: bool) -> 
             '<div class="mis-empty"><b>No item matches.</b><p>Choose another split or category, or shorten the search. '
             f"{escape(data.name)} holds {len(data.samples):,} items.</p></div>"
         )
-    heads = [sample for sample in found if not _shown_with_twin(data, sample, found)] if twins else list(found)
+    heads = [sample for sample in found if not _shown_with_twin(data, sample)] if twins else list(found)
     pages = -(-len(heads) // PAGE)
     page = min(max(page, 0), pages - 1)
     cards = "".join(
@@ -119,7 +119,7 @@ def _pictures(item: LiveItem, step: Step) -> str:
     return f'<div class="mis-item-pictures">{shown}</div>'
 
 
-def _shown_with_twin(data: DataSet, sample: Sample, found: Sequence[Sample]) -> bool:
+def _shown_with_twin(data: DataSet, sample: Sample) -> bool:
     """A benign item whose harmful twin is shown anyway."""
     twin = data.twin(sample)
     return not sample.harmful and twin is not None and twin.harmful

@@ -10,6 +10,7 @@ from mis_lib.analysis.ablation_results import Measured
 from mis_lib.analysis.plot_style import INK, TEMPLATE, as_text
 from mis_lib.analysis.plots import empty, looks
 
+MEASURES = ("unsafe", "declines")
 COLUMNS = ["variant", "items", "measure", "condition", "value", "low", "high", "n", "n_unscored", "p"]
 
 
@@ -18,20 +19,20 @@ def measured_frame(measured: Iterable[Measured]) -> pd.DataFrame:
     return pd.DataFrame([one.model_dump() for one in measured], columns=COLUMNS)
 
 
-def by_condition(frame: pd.DataFrame, *, measures: tuple[str, str] = ("unsafe", "declines")) -> go.Figure:
-    """Two measures under every condition with 95 % intervals, one mark a variant (columns of ``measured_frame``, harmful items)."""
+def by_condition(frame: pd.DataFrame) -> go.Figure:
+    """``MEASURES`` under every condition with 95 % intervals, one mark a variant (columns of ``measured_frame``, harmful items)."""
     frame = as_text(frame)
-    shown = frame[(frame["items"] == "harmful") & frame["measure"].isin(measures) & frame["value"].notna()]
+    shown = frame[(frame["items"] == "harmful") & frame["measure"].isin(MEASURES) & frame["value"].notna()]
     if shown.empty:
         return empty("Nothing measured yet: run <b>mis ablate</b>")
     conditions = list(dict.fromkeys(shown["condition"]))
     counts = int(shown["n"].max())
-    figure = make_subplots(1, len(measures), shared_yaxes=True, horizontal_spacing=0.04,
-                           subplot_titles=[f"{name} (% of at most {counts} harmful items)" for name in measures])  # fmt: skip
+    figure = make_subplots(1, len(MEASURES), shared_yaxes=True, horizontal_spacing=0.04,
+                           subplot_titles=[f"{name} (% of at most {counts} harmful items)" for name in MEASURES])  # fmt: skip
     styles = looks(shown["variant"])
     for place, (variant, look) in enumerate(styles.items()):
         shift = 0.2 * (place - (len(styles) - 1) / 2)
-        for column, measure in enumerate(measures, 1):
+        for column, measure in enumerate(MEASURES, 1):
             rows = shown[(shown["variant"] == variant) & (shown["measure"] == measure)]
             figure.add_scatter(
                 x=rows["value"], y=[conditions.index(name) + shift for name in rows["condition"]], mode="markers", name=variant,

@@ -100,7 +100,7 @@ def calibrate(
 
 
 def calibrated_rate(
-    labels: Sequence[bool], predictions: Sequence[bool], unlabelled: Sequence[bool], *, level: float = LEVEL
+    labels: Sequence[bool], predictions: Sequence[bool], unlabelled: Sequence[bool]
 ) -> tuple[Rate, float]:
     """The PPI++ estimate of a rate, and lambda.
 
@@ -108,7 +108,6 @@ def calibrated_rate(
         labels: people's labels of n responses.
         predictions: the judge's labels of the same ones.
         unlabelled: the judge's labels of the other N.
-        level: of the interval.
 
     Raises:
         DataError: there is no label, or not a prediction for each.
@@ -125,7 +124,7 @@ def calibrated_rate(
     if len(rest):
         everything = np.concatenate([f, rest])
         variance += weight**2 * everything.var(ddof=1) / len(rest)
-    half = float(norm.ppf(0.5 + level / 2)) * math.sqrt(variance)
+    half = float(norm.ppf(0.5 + LEVEL / 2)) * math.sqrt(variance)
     low, high = (min(1.0, max(0.0, value + sign * half)) for sign in (-1, 1))
     bounded = float(min(1.0, max(0.0, value)))
     return Rate(value=100 * bounded, n=len(y), low=100 * float(low), high=100 * float(high)), weight

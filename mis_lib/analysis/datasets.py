@@ -14,6 +14,7 @@ import pandas as pd
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 
+TRAIN = "train"
 MIS_TEST = {
     ("Illegal Activity", "Property Crimes"): 395,
     ("Illegal Activity", "Cybercrimes"): 304,
@@ -95,20 +96,20 @@ def lengths(items: pd.DataFrame) -> pd.DataFrame:
     return long.dropna(subset=["words"]).assign(text=lambda frame: frame["text"].str.removesuffix("_words"))
 
 
-def shared_with(items: pd.DataFrame, train: str = "train") -> pd.DataFrame:
-    """For each other file, the share of items whose objects, pair of objects or question occur in ``train``: file, what, n, hits.
+def shared_with(items: pd.DataFrame) -> pd.DataFrame:
+    """For each other file, the share of items whose objects, pair of objects or question occur in the file ``TRAIN``: file, what, n, hits.
 
     Raises:
         DataError: there is no such file in the frame.
     """
     _require(items, "file", "objects", "question", "twin_id")
-    if train not in set(items["file"]):
-        raise DataError(f"expected the items of {train!r} in the frame, found {', '.join(items['file'].unique())}")
-    trained = items[items["file"] == train]
+    if TRAIN not in set(items["file"]):
+        raise DataError(f"expected the items of {TRAIN!r} in the frame, found {', '.join(items['file'].unique())}")
+    trained = items[items["file"] == TRAIN]
     pairs, questions = set(trained["objects"]), set(trained["question"])
     singles = {name for names in trained["objects"] for name in names}
     rows = []
-    for name, others in items[(items["file"] != train) & items["twin_id"].notna()].groupby("file", sort=False):
+    for name, others in items[(items["file"] != TRAIN) & items["twin_id"].notna()].groupby("file", sort=False):
         measures = {
             "both objects, each alone": pd.Series([singles.issuperset(names) for names in others["objects"]]),
             "the pair of objects": others["objects"].isin(pairs),

@@ -111,8 +111,9 @@ def _options(sample: Sample) -> Mapping[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _attack_rate(definition: str) -> Measure:
-    return Measure("attack success", definition, "low", _harmful, _among([Outcome.UNSAFE]))
+_ATTACK_SUCCESS = Measure(
+    "attack success", "answered unsafely, of the scored", "low", _harmful, _among([Outcome.UNSAFE])
+)
 
 
 def _format(sample: Sample) -> str:
@@ -141,7 +142,7 @@ OFFICIAL: dict[str, Benchmark] = {
     "mssbench": Benchmark("MSSBench", "GPT-4o on the response alone", _MSS, by_split, mean="measures"),
     "siuo": Benchmark("SIUO", "GPT-4V, majority of three responses", [_SAFE_RATE], by_category),
     "siuo_mcqa": Benchmark("SIUO multiple choice", EXACT, _ACCURACY, by_category),
-    "figstep": Benchmark("FigStep", "people", [_attack_rate("answered unsafely, of the scored")], by_category),
+    "figstep": Benchmark("FigStep", "people", [_ATTACK_SUCCESS], by_category),
     "mm_safetybench": Benchmark(
         "MM-SafetyBench",
         "GPT-4 on the text alone",
@@ -156,10 +157,10 @@ OFFICIAL: dict[str, Benchmark] = {
          Measure("refusal rate, harmful contrast", "refused or empty, of the scored", "high", _harmful, _refused)],
         by_category,
     ),
-    "jailbreakv": Benchmark("JailBreakV-28K", "Llama-Guard", [_attack_rate("answered unsafely, of the scored")], _format),
+    "jailbreakv": Benchmark("JailBreakV-28K", "Llama-Guard", [_ATTACK_SUCCESS], _format),
     "vlsbench": Benchmark("VLSBench", "GPT-4o, safe with refusal, with warning, unsafe", [_SAFE_RATE], by_category),
     "mir_safetybench": Benchmark(
-        "MIR-SafetyBench", "HarmBench's classifier", [_attack_rate("answered unsafely, of the scored")], by_sub_category
+        "MIR-SafetyBench", "HarmBench's classifier", [_ATTACK_SUCCESS], by_sub_category
     ),
     **{
         name: Benchmark(title, EXACT, _ACCURACY, by_category)

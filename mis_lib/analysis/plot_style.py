@@ -73,10 +73,10 @@ def colours_of(variants: Iterable[str]) -> dict[str, str]:
     return {**fixed, **{name: left[i % len(left)] for i, name in enumerate(others)}}
 
 
-def see_through(colour: str, opacity: float = 0.18) -> str:
+def see_through(colour: str) -> str:
     """A ``#rrggbb`` colour for the area of an interval."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red}, {green}, {blue}, {opacity})"
+    return f"rgba({red}, {green}, {blue}, 0.18)"
 
 
 def as_text(frame: pd.DataFrame) -> pd.DataFrame:

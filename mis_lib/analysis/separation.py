@@ -109,13 +109,11 @@ def probe_accuracy(states_N2H: np.ndarray, *, folds: int = FOLDS) -> tuple[float
     return 100 * float(right.mean()), found.low, found.high
 
 
-def shuffled_accuracy(
-    states_N2H: np.ndarray, *, folds: int = FOLDS, shuffles: int = SHUFFLES, seed: int = 0
-) -> tuple[float, float, float]:
+def shuffled_accuracy(states_N2H: np.ndarray, *, folds: int = FOLDS, seed: int = 0) -> tuple[float, float, float]:
     """Mean, least and most accuracy of probes for labels that were exchanged within random pairs."""
     draw = np.random.default_rng(seed)
     found = []
-    for _ in range(shuffles):
+    for _ in range(SHUFFLES):
         swapped = np.repeat(draw.integers(0, 2, len(states_N2H)), 2)
         found.append(100 * _out_of_fold(states_N2H, _labels(len(states_N2H)) ^ swapped, folds).mean())
     return float(np.mean(found)), float(np.min(found)), float(np.max(found))

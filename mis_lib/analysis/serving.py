@@ -21,12 +21,12 @@ POLL = 0.25
 
 
 @contextmanager
-def transformers_serve(checkpoint: Path, device: str = "cpu", *, wait: float = WAIT) -> Iterator[str]:
+def transformers_serve(checkpoint: Path, device: str) -> Iterator[str]:
     """Serve a checkpoint folder and yield the API's address, such as "http://127.0.0.1:41317/v1"; the model's name is the folder's path.
 
     Raises:
         MissingPackageError: transformers' server is not installed.
-        ModelError: the server ended by itself or is not ready within ``wait`` seconds; quotes its last words.
+        ModelError: the server ended by itself or is not ready within ``WAIT`` seconds; quotes its last words.
     """
     program = Path(sys.executable).with_name("transformers")
     if not program.exists():
@@ -37,7 +37,7 @@ def transformers_serve(checkpoint: Path, device: str = "cpu", *, wait: float = W
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "info"}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
-            _wait_until_ready(process, Path(log.name), time.monotonic() + wait)
+            _wait_until_ready(process, Path(log.name), time.monotonic() + WAIT)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             process.terminate()

@@ -108,9 +108,9 @@ def left(frame: pd.DataFrame) -> Styler:
     )
 
 
-def lowered(text: str, levels: int = 2) -> Markdown:
-    """A document in Markdown as a part of the notebook: its headings so many levels below their own."""
-    return Markdown(re.sub(r"^(?=#+ )", "#" * levels, text, flags=re.MULTILINE))
+def lowered(text: str) -> Markdown:
+    """A document in Markdown as a part of the notebook: its headings two levels below their own."""
+    return Markdown(re.sub(r"^(?=#+ )", "##", text, flags=re.MULTILINE))
 
 
 def _said(value: object) -> str:

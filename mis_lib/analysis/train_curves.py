@@ -1,6 +1,6 @@
 """The log of a training run as frames and as a figure that grows while the run goes on.
 
-curves = Curves()
+curves = Curves("Loss")
 train(settings, on_line=curves)         # in a notebook the figure is drawn once and then updated
 """
 
@@ -17,6 +17,7 @@ from mis_lib.analysis.plots import training_curves
 from mis_lib.analysis.showing import RENDERER
 
 EVERY = 2.0  # seconds between updates of the figure
+WATCHED = ("asr", "over_refusal", "named")
 
 Lines = Sequence[Mapping[str, Any]]
 
@@ -32,8 +33,8 @@ def losses(lines: Lines) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "segment", "loss"])
 
 
-def evaluations(lines: Lines, metrics: Sequence[str] = ("asr", "over_refusal", "named")) -> pd.DataFrame:
-    """Rates measured on the way: step, metric, value, low, high, n."""
+def evaluations(lines: Lines) -> pd.DataFrame:
+    """The rates ``WATCHED`` measured on the way: step, metric, value, low, high, n."""
     rows = [
         {
             "step": line["step"],
@@ -41,7 +42,7 @@ def evaluations(lines: Lines, metrics: Sequence[str] = ("asr", "over_refusal", "
             **{key: line["eval"][metric][key] for key in ("value", "low", "high", "n")},
         }
         for line in lines
-        for metric in metrics
+        for metric in WATCHED
         if metric in line.get("eval", {})
     ]
     return pd.DataFrame(rows, columns=["step", "metric", "value", "low", "high", "n"])
@@ -50,7 +51,7 @@ def evaluations(lines: Lines, metrics: Sequence[str] = ("asr", "over_refusal", "
 class Curves:
     """Listens to a run and keeps a figure of it up to date."""
 
-    def __init__(self, title: str = "") -> None:
+    def __init__(self, title: str) -> None:
         self.lines: list[Mapping[str, Any]] = []
         self.title, self._handle, self._drawn = title, DisplayHandle(), 0.0
 

@@ -23,6 +23,8 @@ from mis_lib.store.versions import open_run
 from mis_lib.teachers.cache import Cache
 from mis_lib.teachers.server import ServerChat, open_client
 
+RETRIES = 8  # of a call
+
 
 class JudgeBench(BaseModel):
     """Both ways, and under what they were measured."""
@@ -42,7 +44,7 @@ class JudgeBench(BaseModel):
     most_at_once: int
 
 
-def bench_judge(*, items: int, in_flight: int, delay: float, fail_one_in: int, retries: int = 8) -> JudgeBench:
+def bench_judge(*, items: int, in_flight: int, delay: float, fail_one_in: int) -> JudgeBench:
     """Judge the same answers one at a time and many at a time.
 
     Args:
@@ -50,14 +52,13 @@ def bench_judge(*, items: int, in_flight: int, delay: float, fail_one_in: int, r
         in_flight: calls at a time.
         delay: seconds that the server takes for each reply.
         fail_one_in: so many calls have one among them that fails.
-        retries: of a call.
     """
     with tempfile.TemporaryDirectory() as scratch, LoopbackJudge(fault=one_in(fail_one_in), delay=delay) as server:
         samples, data = _samples(Path(scratch), items)
-        one_seconds, one, _ = _judge(Path(scratch) / "one", server, samples, data, 1, retries)
+        one_seconds, one, _ = _judge(Path(scratch) / "one", server, samples, data, 1)
         console.say(f"one at a time: {one_seconds:.1f} s")
         server.seen.clear()  # the same calls fail again
-        seconds, many, most = _judge(Path(scratch) / "many", server, samples, data, in_flight, retries)
+        seconds, many, most = _judge(Path(scratch) / "many", server, samples, data, in_flight)
         return JudgeBench(
             items=items,
             in_flight=in_flight,
@@ -94,11 +95,11 @@ def judge_sheet(found: JudgeBench) -> Sheet:
 
 
 def _judge(
-    folder: Path, server: LoopbackJudge, samples: list[Sample], data: Path, in_flight: int, retries: int
+    folder: Path, server: LoopbackJudge, samples: list[Sample], data: Path, in_flight: int
 ) -> tuple[float, list[Verdict], int]:
     run = _run(folder, samples)
     server.most_at_once = 0
-    teacher = ServerChat(open_client(server.url, retries=retries), "loopback", Cache(folder / "asked"))
+    teacher = ServerChat(open_client(server.url, retries=RETRIES), "loopback", Cache(folder / "asked"))
     judge = RubricJudge("rubric", teacher)
     started = time.perf_counter()
     verdicts = judge_all(run, [judge], samples, data, concurrency=in_flight)["rubric"]

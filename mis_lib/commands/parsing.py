@@ -119,11 +119,11 @@ def named_values(
     return named
 
 
-def named_paths(flag: str, values: Sequence[str] | None) -> dict[str, Path] | None:
-    """As ``named_values``, of paths.
+def adapter_folders(values: Sequence[str] | None) -> dict[str, Path] | None:
+    """As ``named_values``, of the folders given by ``--adapters``.
 
     Raises:
         SettingsError: as ``named_values``.
     """
-    named = named_values(flag, values, what="PATH")
+    named = named_values("--adapters", values, what="PATH")
     return None if named is None else {name: Path(path) for name, path in named.items()}

@@ -71,12 +71,11 @@ def in_order(row: Row, turns: list[Turn]) -> tuple[str | None, list[Turn]]:
     return system, spoken
 
 
-def without_placeholders(row: Row, field: str, texts: list[str], images: int, *, needed: bool = False) -> list[str]:
+def without_placeholders(row: Row, texts: list[str], images: int, *, needed: bool = False) -> list[str]:
     """The texts with placeholders taken out, or numbered where they stand within a text.
 
     Args:
         row: the record, for messages.
-        field: the field, for messages.
         texts: the question, and texts that come after it.
         images: how many images the record has.
         needed: whether the form demands placeholders; otherwise there may be none.
@@ -87,10 +86,10 @@ def without_placeholders(row: Row, field: str, texts: list[str], images: int, *,
     found = sum(words.count(PLACEHOLDER) for words in texts)
     if found != images and (found or needed):
         fix = "write one for each image" if needed else "write one for each image, or none"
-        raise row.error(field, f"{images} {PLACEHOLDER}, one for each image", f"{found} of them", fix)
+        raise row.error("question", f"{images} {PLACEHOLDER}, one for each image", f"{found} of them", fix)
     told = _fold(texts, images) if found else texts
     if not told[0].strip():
-        raise row.error(field, "a question beside the images", texts[0], "write it, or remove the row")
+        raise row.error("question", "a question beside the images", texts[0], "write it, or remove the row")
     return told
 
 

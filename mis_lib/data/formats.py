@@ -26,18 +26,18 @@ from mis_lib.errors import DataError
 from mis_lib.schema import Sample, Split
 
 PACKED = "mis"
+SOURCE = "file"  # provenance of records that no published set claims
 SYSTEM, LATER = "system_prompt", "later_turns"
 _IMAGE_PATH = re.compile(r"image_path(\d{1,2})")
 _LABELS = ("category", "sub_category", "split")
 
 
-def to_sample(row: Row, folder: Path, source: str = "file") -> Sample:
+def to_sample(row: Row, folder: Path) -> Sample:
     """The sample that a record of any of the forms describes.
 
     Args:
         row: the record.
         folder: what its images are relative to.
-        source: name of the data set, for the provenance.
 
     Raises:
         DataError: the record has none of the forms, or is not as its form promises.
@@ -47,15 +47,15 @@ def to_sample(row: Row, folder: Path, source: str = "file") -> Sample:
     if "question" in values and "images" in values:
         return _ours(row, folder)
     if "conversations" in values:
-        return dialogue(row, conversations(row), folder, source)
+        return dialogue(row, conversations(row), folder, SOURCE)
     if "messages" in values:
-        return _chat(row, ["messages"], folder, source)
+        return _chat(row, ["messages"], folder, SOURCE)
     if "prompt" in values and "completion" in values:
-        return _chat(row, ["prompt", "completion"], folder, source)
+        return _chat(row, ["prompt", "completion"], folder, SOURCE)
     if "question" in values and any(_IMAGE_PATH.fullmatch(name) for name in values):
-        return numbered_paths(row, folder, source)
+        return numbered_paths(row, folder, SOURCE)
     if "question" in values and "image" in values:
-        return _question(row, folder, source)
+        return _question(row, folder, SOURCE)
     raise DataError(
         f"{row.place}: expected question and images, image_path1 and image_path2, conversations, messages, or prompt and completion, "
         f"found {', '.join(map(repr, values)) or 'no field'}; rename the fields, or name the set's own loader"
@@ -106,7 +106,7 @@ def numbered_paths(row: Row, folder: Path, source: str, *, roots: tuple[str, ...
         raise row.error("image_path1", "image_path1, image_path2 and so on", names, "number the images from 1")
     images = [pictures.find(folder, row, name, row.values[name], roots) for name in names]
     labels = {name: words for name in _LABELS if name not in fields and (words := optional_text(row, name))}
-    (question,) = without_placeholders(row, "question", [text(row, "question")], len(images))
+    (question,) = without_placeholders(row, [text(row, "question")], len(images))
     told = (("id", _id(row)), ("split", _test_split(row.file)), ("harmful", _harmful(row)))
     own = {name: value for name, value in told if name not in fields}
     fields = {**own, **labels, **fields}
@@ -116,14 +116,14 @@ def numbered_paths(row: Row, folder: Path, source: str, *, roots: tuple[str, ...
 def _ours(row: Row, folder: Path) -> Sample:
     made = _validated(row, row.values)
     images = [pictures.find(folder, row, "images", name) for name in made.images]
-    (question,) = without_placeholders(row, "question", [made.question], len(images))
+    (question,) = without_placeholders(row, [made.question], len(images))
     return made.model_copy(update={"images": images, "question": question})
 
 
 def _question(row: Row, folder: Path, source: str) -> Sample:
     """A bare question about one image or a list of them."""
     images = _images(row, folder, "image")
-    (question,) = without_placeholders(row, "question", [text(row, "question")], len(images))
+    (question,) = without_placeholders(row, [text(row, "question")], len(images))
     known = {name: words for name in ("answer", *_LABELS) if (words := optional_text(row, name))}
     used = ["id", "image", "question", "harmful", *known]
     return sample(row, source, used=used, id=_id(row), question=question, images=images, harmful=_harmful(row), **known)
@@ -143,7 +143,7 @@ def _texts(row: Row, turns: list[Turn], images: int, *, exact: bool) -> list[str
     """The texts without placeholders; those of our own exports to the letter."""
     texts = [turn.text for turn in turns]
     if not exact:
-        return without_placeholders(row, "question", texts, images, needed="conversations" in row.values)
+        return without_placeholders(row, texts, images, needed="conversations" in row.values)
     tags = PLACEHOLDER * images
     if not texts[0].startswith(tags) or sum(words.count(PLACEHOLDER) for words in texts) != images:
         raise row.error("question", f"{tags} before it, as exported", texts[0], "write one for each image")

@@ -37,7 +37,7 @@ class Options(Settings):
 def mirage(options: Options) -> Recipe:
     """MIRage: safety chains of thought and a ninth of general data; everyday pairs, if asked for."""
     about = "MIRage: safety chains of thought with 11.1 % general data (paper section 3.3)"
-    parts = [Part(source=SAFETY, label="cot", cut=options.cut), _general(options, MIRAGE_SHARE)]
+    parts = [Part(source=SAFETY, label="cot", cut=options.cut), _general(options)]
     if options.everyday:
         parts.append(Part(source=EVERYDAY, label="cot", cut=options.cut, share=options.everyday))
     return _one("mirage", about, *parts)
@@ -53,7 +53,7 @@ def refusal(options: Options) -> Recipe:
     """The label ablation."""
     about = 'The harmful rows of MIRage answered "I\'m sorry" (label ablation, tables 11 and 12)'
     harmful = Part(source=SAFETY, keep="harmful", label="refusal")
-    return _one("refusal", about, harmful, _general(options, MIRAGE_SHARE))
+    return _one("refusal", about, harmful, _general(options))
 
 
 def textual(options: Options) -> Recipe:
@@ -105,7 +105,7 @@ def mimic(options: Options) -> Recipe:
 def held_out(options: Options) -> Recipe:
     """Unseen categories."""
     about = f"MIRage without {' and '.join(options.held_out)}, to be tested on them as unseen categories (figure 5)"
-    parts = Part(source=SAFETY, label="cot"), _general(options, MIRAGE_SHARE)
+    parts = Part(source=SAFETY, label="cot"), _general(options)
     return _one("held_out", about, *parts).model_copy(update={"held_out": options.held_out})
 
 
@@ -157,7 +157,7 @@ def _one(name: str, about: str, *parts: Part) -> Recipe:
 
 def _arms(name: str, about: str, options: Options, **parts: Part) -> Recipe:
     """A recipe that compares safety parts, each with the same general rows."""
-    arms = tuple(Arm(name=arm, parts=(part, _general(options, MIRAGE_SHARE))) for arm, part in parts.items())
+    arms = tuple(Arm(name=arm, parts=(part, _general(options))) for arm, part in parts.items())
     return Recipe(name=name, about=about, arms=arms)
 
 
@@ -168,5 +168,5 @@ def _third_benign(options: Options, **benign: Any) -> tuple[Part, ...]:
     return (*parts, Part(source=GENERAL, share=general)) if general else parts
 
 
-def _general(options: Options, share: float) -> Part:
-    return Part(source=GENERAL, share=share if options.share is None else options.share)
+def _general(options: Options) -> Part:
+    return Part(source=GENERAL, share=MIRAGE_SHARE if options.share is None else options.share)

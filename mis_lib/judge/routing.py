@@ -32,6 +32,7 @@ THRESHOLD = 0.5
 LEAST = 20  # responses, and at least this many make a router worth training
 FOLDS = 5
 SEED = 0
+STEPS, DRAWS = 10, 20  # of a curve: shares that go to the expensive judge, and orders at random
 
 
 class Routed(NamedTuple):
@@ -183,7 +184,7 @@ def train_router(rows: Sequence[Routed], *, cheap: str, expensive: str, truth: s
     )
 
 
-def curve(rows: Sequence[Routed], *, steps: int = 10, draws: int = 20) -> list[Point]:
+def curve(rows: Sequence[Routed]) -> list[Point]:
     """F1 against cost of four routers; the learned one is tested on items that it was not trained on (cross-validation by item).
 
     Raises:
@@ -195,16 +196,16 @@ def curve(rows: Sequence[Routed], *, steps: int = 10, draws: int = 20) -> list[P
         "learned": [list(map(float, _held_out(rows, pays)))],
         "entropy": [[math.inf if row.cheap is None else row.features[0] for row in rows]],
         "oracle": [[2.0 * row.pays - (row.cheap == row.truth and row.expensive != row.truth) for row in rows]],
-        "random": [[dice.random() for _ in rows] for _ in range(draws)],
+        "random": [[dice.random() for _ in rows] for _ in range(DRAWS)],
     }
     return [
         Point(
             name,
-            100 * round(step * len(rows) / steps) / len(rows),
-            _mean_f1(rows, rankings, round(step * len(rows) / steps)),
+            100 * round(step * len(rows) / STEPS) / len(rows),
+            _mean_f1(rows, rankings, round(step * len(rows) / STEPS)),
         )
         for name, rankings in orders.items()
-        for step in range(steps + 1)
+        for step in range(STEPS + 1)
     ]
 
 

@@ -31,7 +31,7 @@ class Shape(NamedTuple):
     """From the tokenizer."""
 
 
-def write_shape(name: str, folder: Path, *, device: str = "cpu", dtype: str = "bfloat16", seed: int = 0) -> Path:
+def write_shape(name: str, folder: Path, *, device: str = "cpu", dtype: str = "bfloat16") -> Path:
     """Write a checkpoint of random weights, ordinary but for its values; returns its folder.
 
     Args:
@@ -39,7 +39,6 @@ def write_shape(name: str, folder: Path, *, device: str = "cpu", dtype: str = "b
         folder: new, or empty.
         device: where the weights are drawn: 8 B of them take minutes on a CPU and seconds on a GPU.
         dtype: of the weights.
-        seed: of the weights.
 
     Raises:
         SettingsError: there is no such shape.
@@ -53,7 +52,7 @@ def write_shape(name: str, folder: Path, *, device: str = "cpu", dtype: str = "b
         raise SettingsError(f"unknown shape {name!r}; known: {', '.join(SHAPES)}")
     tokenizer = _tokenizer()
     processor = _processor(name, tokenizer)
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     with torch.device(device):
         model: Any = AutoModelForImageTextToText.from_config(
             SHAPES[name].config(len(tokenizer)), dtype=getattr(torch, dtype)
@@ -68,18 +67,18 @@ def write_shape(name: str, folder: Path, *, device: str = "cpu", dtype: str = "b
     return folder
 
 
-def ensure_shape(name: str, *, device: str = "cpu", dtype: str = "bfloat16") -> Path:
+def ensure_shape(name: str, *, device: str) -> Path:
     """The cached checkpoint of a shape, written on first use.
 
     Raises:
         MisError: as ``write_shape``.
     """
-    folder = cache_dir() / f"shape-{name}-{dtype}-{FORMAT}"
+    folder = cache_dir() / f"shape-{name}-bfloat16-{FORMAT}"
     if (folder / "config.json").exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as work:
-        made = write_shape(name, Path(work) / "shape", device=device, dtype=dtype)
+        made = write_shape(name, Path(work) / "shape", device=device)
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
     return folder

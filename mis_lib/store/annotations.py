@@ -167,27 +167,22 @@ class AnnotationStore:
                 added += 1
         return added
 
-    def events(self, *, after: int = 0, author: str | None = None, subject: Subject | None = None) -> list[Event]:
-        """Everything that happened, as it came in, from ``seq > after`` on; of one author or on one response."""
-        wanted: list[sa.ColumnElement[bool]] = [EVENTS.c.seq > after]
-        if author is not None:
-            wanted.append(EVENTS.c.author == author)
-        if subject is not None:
-            run, sample_id, variant = subject.key
-            wanted += [SUBJECTS.c.run == run, SUBJECTS.c.sample_id == sample_id, SUBJECTS.c.variant == variant]
-        return self._read(*wanted)
+    def events(self, *, subject: Subject | None = None) -> list[Event]:
+        """Everything that happened, as it came in; all of it, or on one response."""
+        if subject is None:
+            return self._read()
+        run, sample_id, variant = subject.key
+        return self._read(SUBJECTS.c.run == run, SUBJECTS.c.sample_id == sample_id, SUBJECTS.c.variant == variant)
 
-    def current(self, *, run: str | None = None, author: str | None = None) -> list[Event]:
+    def current(self, *, run: str | None = None) -> list[Event]:
         """What holds now: each person's latest decision on each response (and pair) that was not taken back, oldest first."""
         wanted: list[sa.ColumnElement[bool]] = [EVENTS.c.seq.in_(latest())]
         if run is not None:
             wanted.append(SUBJECTS.c.run == run)
-        if author is not None:
-            wanted.append(EVENTS.c.author == author)
         return sorted(self._read(*wanted), key=AGE)
 
     def labels(self, *, after: int = 0) -> list[Label]:
-        """As ``events``, without what was looked at: what a queue of thousands needs after every decision."""
+        """As ``events``, from ``seq > after`` on and without what was looked at: what a queue of thousands needs after every decision."""
         with self._reading() as connection:
             return [Label.of(*row) for row in connection.execute(label_rows(after))]
 

@@ -72,13 +72,13 @@ class ServerImages:
 
     vocabulary = None
 
-    def __init__(self, client: openai.AsyncOpenAI, model: str, cache: Cache, size: str = IMAGE_SIZE) -> None:
+    def __init__(self, client: openai.AsyncOpenAI, model: str, cache: Cache) -> None:
         self.name = f"server:{model}"
-        self._caller, self._model, self._cache, self._size = Caller(client), model, cache, size
+        self._caller, self._model, self._cache = Caller(client), model, cache
 
     async def make(self, ask: ImageAsk) -> ImageReply:
         """Make one picture; raises as ``ImageMaker.make``."""
-        question = {"maker": self.name, "prompt": ask.prompt, "seed": ask.seed, "size": self._size}
+        question = {"maker": self.name, "prompt": ask.prompt, "seed": ask.seed, "size": IMAGE_SIZE}
         made = await self._cache.once(question, lambda: self._pay(ask))
         cost = Cost(calls=1, prompt_tokens=made["prompt_tokens"], completion_tokens=made["completion_tokens"])
         if made["refusal"]:
@@ -89,14 +89,14 @@ class ServerImages:
             raise CannotAnswer("unusable", f"the image maker's picture cannot be used: {error}", cost) from error
 
     async def _pay(self, ask: ImageAsk) -> dict[str, Any]:
-        client, size = self._caller.client, self._size
+        client = self._caller.client
         try:
             reply = await self._caller.call(
                 lambda optional: client.images.generate(
                     model=self._model,
                     prompt=ask.prompt,
                     n=1,
-                    size=size,
+                    size=IMAGE_SIZE,
                     **optional,  # pyright: ignore[reportArgumentType]
                 ),
                 {"response_format": "b64_json"},
@@ -125,7 +125,11 @@ class Caller:
     async def chat(
         self, model: str, messages: Any, max_tokens: int, optional: dict[str, Any], **needed: Any
     ) -> ChatCompletion:
-        """One chat completion with a message in text; ``optional`` parameters are left out where the server does not know them."""
+        """One chat completion with a message in text; ``optional`` parameters are left out where the server does not know them.
+
+        Raises:
+            Unavailable: the reply has no text; and as ``call``.
+        """
         client = self.client
         reply = await self.call(
             lambda known: client.chat.completions.create(
@@ -142,7 +146,13 @@ class Caller:
         return reply
 
     async def call(self, send: Callable[[dict[str, Any]], Awaitable[T]], optional: dict[str, Any]) -> T:
-        """What ``send`` returns; called anew without a parameter that the server does not know."""
+        """What ``send`` returns; called anew without a parameter that the server does not know.
+
+        Raises:
+            CannotAnswer: the server turned the content down.
+            Unavailable: it failed, was busy or out of reach after all retries, turned the request down, or sent no JSON.
+            TeacherError: it does not know the key or the model.
+        """
         failure = ""
         for _ in range(self.client.max_retries + len(OPTIONAL) + 1):
             known = {name: value for name, value in optional.items() if name not in self._unknown}

@@ -16,7 +16,7 @@ from mis_lib.commands.parsing import (
     ManyValues,
     RunsFolder,
     SetValues,
-    named_paths,
+    adapter_folders,
     named_values,
     resolve,
 )
@@ -198,7 +198,7 @@ def bench_generation(
 
     found = bench_generate(
         checkpoint,
-        named_paths("--adapters", adapters),
+        adapter_folders(adapters),
         variants,
         data=data,
         split=split,

@@ -16,7 +16,7 @@ from mis_lib.commands.parsing import (
     ManyValues,
     RunsFolder,
     SetValues,
-    named_paths,
+    adapter_folders,
     resolve,
 )
 from mis_lib.configs import AnalysisMethod
@@ -67,7 +67,7 @@ def check_parity(
     if served and not forms:
         forms = [*LOCAL, Form.SERVED]
     flags = {
-        "variants": variants, "forms": forms, "checkpoint": checkpoint, "adapters": named_paths("--adapters", adapters), "merged": merged,
+        "variants": variants, "forms": forms, "checkpoint": checkpoint, "adapters": adapter_folders(adapters), "merged": merged,
         "served": served, "images": images, "question": question, "data": data, "limit": limit, "max_new_tokens": max_new_tokens,
         "device": device, "dtype": dtype, "out": out,
     }  # fmt: skip
@@ -109,7 +109,7 @@ def analyse_variants(
     from mis_lib.commands.analyse import analyse, show
     from mis_lib.commands.analyse_methods import AnalyseSettings
 
-    named = named_paths("--adapters", adapters)
+    named = adapter_folders(adapters)
     folders = None if named is None else {"mini" if checkpoint is None else "base": None, **named}
     flags = {
         "variants": variants, "splits": splits, "data": data, "checkpoint": checkpoint, "adapters": folders, "limit": limit,

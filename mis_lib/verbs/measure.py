@@ -16,7 +16,7 @@ from mis_lib.commands.parsing import (
     RunsFolder,
     SetValues,
     Verbs,
-    named_paths,
+    adapter_folders,
     resolve,
 )
 from mis_lib.configs import TableFormat
@@ -121,7 +121,7 @@ def bench_variants(
 
     found = bench(
         checkpoint,
-        named_paths("--adapters", adapters),
+        adapter_folders(adapters),
         images=images,
         tokens=tokens,
         rounds=rounds,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues, named_paths
+from mis_lib.commands.parsing import FAILED_ITEMS, AsJson, ManyValues, adapter_folders
 from mis_lib.errors import MisError, SettingsError
 
 verbs = typer.Typer()
@@ -107,7 +107,7 @@ def compare_variants(
         variants,
         settings,
         checkpoint=checkpoint,
-        adapters=named_paths("--adapters", adapters),
+        adapters=adapter_folders(adapters),
         device=device,
         as_json=as_json,
     )

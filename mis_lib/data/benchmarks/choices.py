@@ -121,7 +121,7 @@ def _answer(row: Row, options: dict[str, str]) -> str | None:
 
 
 def _referring(row: Row, prompt: str, images: int) -> str:
-    (prompt,) = without_placeholders(row, "question", [prompt], images)
+    (prompt,) = without_placeholders(row, [prompt], images)
     beyond = [found for found in _NUMBERED.findall(prompt) if not 1 <= int(found) <= images]
     if beyond:
         raise row.error("question", f"references to its {images} images", f"<image {beyond[0]}>", "fetch it again")

@@ -35,10 +35,9 @@ class FeatureBank:
         views: list[Picture],
         table: torch.Tensor,
         device: str,
-        seed: int = 0,
         prototypes: Prototypes | None = None,
     ) -> None:
-        self.table, self.device, self.dice = table, device, random.Random(seed)
+        self.table, self.device, self.dice = table, device, random.Random(0)
         self.prototypes = prototypes
         self.rows: dict[Picture, list[int]] = {}
         self.styles: dict[int, list[str]] = {}

@@ -27,13 +27,12 @@ class Prototypes:
         views: pictures that were seen.
         table: their features (views, 9, 1280).
         tower_file: the tower's weights with the classifier.
-        seed: makes the sequence of prototypes repeatable.
     """
 
-    def __init__(self, views: list[Picture], table: torch.Tensor, tower_file: Path, seed: int = 0) -> None:
+    def __init__(self, views: list[Picture], table: torch.Tensor, tower_file: Path) -> None:
         weights = read_weights(tower_file)
         self.weight, self.bias = weights["_fc.weight"].float(), weights["_fc.bias"].float()
-        self.table, self.dice = table, random.Random(seed)
+        self.table, self.dice = table, random.Random(0)
         self.ground = [row for row, view in enumerate(views) if view.kind in ("cutout", "dream")]
         seen = [row for row, view in enumerate(views) if view.style != "noto"]
         chosen = self.dice.sample(seen, min(SAMPLE, len(seen)))
