@@ -224,6 +224,14 @@ def test_an_address_and_a_form_that_do_not_fit_are_told_together(trainings: Trai
     assert handlers.opened(Link(tab=Tab.TRAIN, run="mine/v2"), *form[:3], "")["errors"] == ""
 
 
+def test_a_run_whose_record_is_damaged_hides_no_other(trainings: Trainings) -> None:
+    for name, record in (("mine/v1", '{"digests": {}}'), ("torn/v1", '{"digests": ')):
+        (trainings.runs / name).mkdir(parents=True)
+        (trainings.runs / name / "config.yaml").touch()
+        (trainings.runs / name / "environment.json").write_text(record)
+    assert trainings.names() == ["mine"]
+
+
 def test_the_form_shows_the_settings_and_the_very_command(trainings: Trainings, tmp_path: Path) -> None:
     host = ready_host(mini_data(tmp_path / "mini"))
     handlers = TrainHandlers(host, Names(), Trainings(trainings.runs, CONFIGS))  # pyright: ignore[reportArgumentType]

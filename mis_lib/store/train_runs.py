@@ -26,6 +26,7 @@ from mis_lib.files import write_atomic
 from mis_lib.store.locks import alone, is_held
 from mis_lib.store.provenance import environment
 from mis_lib.store.runs import CONFIG, ENVIRONMENT
+from mis_lib.store.versions import is_training
 
 RESULT, LOG = "result.json", "train_log.jsonl"
 PLACES = {"name", "runs", "resume", "keep_checkpoints", "workers", "log_every"}  # what a result does not follow from
@@ -128,13 +129,8 @@ def open_train_run(
 def train_versions(root: Path, name: str) -> list[TrainRun]:
     """All versions of a training run, oldest first; evaluation runs of the same name are left aside."""
     folders = [path for path in (root / name).glob("v*") if path.name[1:].isdigit()]
-    trained = [path for path in folders if (path / CONFIG).exists() and _is_training(path)]
+    trained = [path for path in folders if (path / CONFIG).exists() and is_training(path)]
     return [TrainRun(path) for path in sorted(trained, key=lambda path: int(path.name[1:]))]
-
-
-def _is_training(folder: Path) -> bool:
-    path = folder / ENVIRONMENT
-    return path.exists() and "digests" in json.loads(path.read_text(encoding="utf-8"))
 
 
 def _essence(settings: Settings | None) -> dict[str, Any] | None:

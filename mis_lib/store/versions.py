@@ -39,7 +39,7 @@ def versions(root: Path, name: str) -> list[Run]:
     folders = [
         folder
         for folder in (root / name).glob("v*")
-        if re.fullmatch(r"v\d+", folder.name) and (folder / CONFIG).exists() and not _is_training(folder)
+        if re.fullmatch(r"v\d+", folder.name) and (folder / CONFIG).exists() and not is_training(folder)
     ]
     return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name[1:]))]
 
@@ -53,8 +53,8 @@ def _fits(old: RunConfig, new: RunConfig) -> bool:
     )
 
 
-def _is_training(folder: Path) -> bool:
-    """Whether the folder is a training's (``store.train_runs``), whose environment tells digests of its parts."""
+def is_training(folder: Path) -> bool:
+    """Whether the folder is a training's (``store.train_runs``), whose environment tells digests of its parts; not where that cannot be read."""
     path = folder / ENVIRONMENT
     try:
         return path.exists() and "digests" in json.loads(path.read_text(encoding="utf-8"))
