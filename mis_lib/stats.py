@@ -55,19 +55,17 @@ class Rate(Record):
         return "-" if self.value is None else f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
 
 
-def rate(hits: int, n: int, n_unscored: int = 0, *, level: float = LEVEL) -> Rate:
-    """The rate of ``hits`` among ``n`` scored items, with an interval of ``level``.
+def rate(hits: int, n: int, n_unscored: int = 0) -> Rate:
+    """The rate of ``hits`` among ``n`` scored items.
 
     Raises:
-        SettingsError: ``hits`` is not between 0 and ``n``, or the level not between 0 and 1.
+        SettingsError: ``hits`` is not between 0 and ``n``, or ``n_unscored`` below 0.
     """
     if not 0 <= hits <= n or n_unscored < 0:
         raise SettingsError(f"expected 0 <= hits <= n and n_unscored >= 0, found {hits} of {n}, {n_unscored} unscored")
-    if not 0 < level < 1:
-        raise SettingsError(f"expected a level between 0 and 1, found {level}")
     if n == 0:
         return Rate(value=None, n=0, low=0.0, high=100.0, n_unscored=n_unscored)
-    bounds: Any = proportion_confint(hits, n, alpha=1 - level, method="wilson")
+    bounds: Any = proportion_confint(hits, n, alpha=1 - LEVEL, method="wilson")
     low, high = (100 * float(bound) for bound in bounds)
     return Rate(
         value=100 * hits / n,
@@ -105,7 +103,7 @@ def mcnemar_exact(one_way: int, other_way: int) -> float:
     if min(one_way, other_way) < 0:
         raise SettingsError(f"expected counts of 0 or more, found {one_way} and {other_way}")
     result: Any = mcnemar([[0, one_way], [other_way, 0]], exact=True)
-    return min(1.0, float(result.pvalue))
+    return float(result.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

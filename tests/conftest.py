@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import postgres
 import pytest
+from hypothesis import settings
 
 from mis_lib.doctor import BROWSERS, find_browser
 
@@ -15,6 +16,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # there is a process a core already
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+settings.register_profile(
+    "patient", deadline=None
+)  # a busy machine takes longer than the 200 ms that Hypothesis allows an example
+settings.load_profile("patient")
 
 LONGEST = (
     "test_app_annotate_browser",

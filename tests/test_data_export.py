@@ -76,7 +76,7 @@ def samples(draw: st.DrawFn) -> Sample:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.lists(samples(), min_size=1, max_size=4, unique_by=lambda sample: sample.id))
 def test_samples_come_back_as_they_went_out(
     pictures: Path, tmp_path_factory: pytest.TempPathFactory, form: Form, data: list[Sample]

@@ -273,7 +273,7 @@ TURN = st.fixed_dictionaries(
 RECORD = st.dictionaries(st.sampled_from(OUR_FIELDS.split()), JSON | st.lists(TURN, max_size=3), max_size=8)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(record=RECORD)
 def test_no_record_whatsoever_crashes_the_reader(shared_folder: Path, record: dict[str, Any]) -> None:
     try:
@@ -285,7 +285,7 @@ def test_no_record_whatsoever_crashes_the_reader(shared_folder: Path, record: di
         assert all((shared_folder / image).is_file() for image in sample.images)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data(), name=st.sampled_from(sorted(LOADERS)))
 def test_no_record_whatsoever_crashes_a_loader(shared_folder: Path, data: st.DataObject, name: str) -> None:
     loader = LOADERS[name]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.metrics import ALL, METRICS, OUTCOME_METRICS, rates, table
+from mis_lib.metrics import ALL, METRICS, OUTCOME_METRICS, images_of_pair, rates, table
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict
 from mis_lib.stats import Rate, rate, rate_of
 
@@ -36,17 +36,16 @@ def test_nothing_scored_is_no_rate() -> None:
     assert str(rate(0, 0)) == "-"
 
 
-def test_all_hits_end_at_100() -> None:
-    assert rate(7, 7).high == pytest.approx(100)
-    assert rate(7, 7).value == 100
+@pytest.mark.parametrize("n", [7, 9, 14, 20])  # where the formula leaves a speck
+def test_the_ends_of_the_scale_are_met_to_the_bit(n: int) -> None:
+    assert rate(0, n).low == 0
+    assert (rate(n, n).value, rate(n, n).high) == (100, 100)
 
 
-@pytest.mark.parametrize(
-    ("hits", "n", "unscored", "level"), [(2, 1, 0, 0.95), (-1, 1, 0, 0.95), (0, 1, -1, 0.95), (0, 1, 0, 1.0)]
-)
-def test_impossible_counts_are_refused(hits: int, n: int, unscored: int, level: float) -> None:
+@pytest.mark.parametrize(("hits", "n", "unscored"), [(2, 1, 0), (-1, 1, 0), (0, 1, -1)])
+def test_impossible_counts_are_refused(hits: int, n: int, unscored: int) -> None:
     with pytest.raises(SettingsError):
-        rate(hits, n, unscored, level=level)
+        rate(hits, n, unscored)
 
 
 def test_unscored_is_counted_beside() -> None:
@@ -154,6 +153,15 @@ def test_pair_counts_only_where_both_were_asked() -> None:
     assert rates([], pair("p")[:1])["pair"].n_unscored == 0
 
 
+def test_both_members_of_a_pair_are_drawn_with_the_images_of_both() -> None:
+    first, second = pair("p")
+    asked = {"p": first, "p-twin": second.model_copy(update={"images": ["a.png", "c.png"]})}
+    assert {images_of_pair(member, asked) for member in asked.values()} == {
+        frozenset({("a.png", "b.png"), ("a.png", "c.png")})
+    }
+    assert images_of_pair(first, {"p": first}) == {("a.png", "b.png")}
+
+
 def test_always_refusing_wins_no_pair() -> None:
     samples = pair("p") + pair("q")
     verdicts = [verdict(s.id, Outcome.REFUSED if s.harmful else Outcome.OVER_REFUSED) for s in samples]
@@ -192,6 +200,8 @@ def test_table_has_a_row_for_each_variant_and_group() -> None:
         "C / none",
         "D / none",
     ]
+    bare = [sample("s", harmful=True)]
+    assert [row.group for row in table([], bare, [response("s")], by="category")] == ["none"]
 
 
 def test_answers_that_name_everything_stand_apart_for_each_variant() -> None:
@@ -213,3 +223,7 @@ def test_answers_that_name_everything_stand_apart_for_each_variant() -> None:
     assert [counts["v", group] for group in groups] == [(2, 1, 1), (0, 1, 0), (1, 0, 0), (3, 2, 2)]
     assert [counts["w", group] for group in groups] == [(0, 0, 0), (2, 2, 2), (1, 0, 0), (3, 2, 2)]
     assert rows["v", groups[0]]["rsr"].value == 100 and rows["w", groups[1]]["asr"].value == 100
+    alone = table([verdict("r", Outcome.UNSAFE)], samples[-1:], [response("r")], by="seen")
+    assert [(row.group, row.rates["asr"].n) for row in alone] == [("hard, no names known", 1)], (
+        "a set that names nothing"
+    )

@@ -118,7 +118,7 @@ OUTCOMES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(OUTCOMES)
 def test_turning_the_sides_round_turns_the_signs_round(rows: list[tuple[Outcome, ...]]) -> None:
     before = [outcome for row in rows for outcome in row[:2]]

@@ -28,7 +28,7 @@ from mis_lib.errors import ModelError, SettingsError
 from mis_lib.prompts import to_messages
 
 sizes = st.builds(Size, st.integers(20, 3000), st.integers(20, 3000))
-few = settings(max_examples=150, deadline=None)
+few = settings(max_examples=150)
 
 
 # ---------------------------------------------------------------- images, against transformers

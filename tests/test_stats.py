@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mis_lib.errors import SettingsError
@@ -39,6 +39,7 @@ def test_holm_of_a_worked_example() -> None:
 
 
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 50))
+@example(5, 14, 0)  # 19 x 26.3 % is a little less than 5
 def test_unscored_items_widen_what_may_be_and_leave_the_rate(hits: int, misses: int, unscored: int) -> None:
     found, n = rate(hits, hits + misses, unscored), hits + misses + unscored
     low, high = found.worst
@@ -76,6 +77,9 @@ def test_order_of_items_plays_no_part(items: list[tuple[int, int]], dice: random
 def test_where_all_clusters_are_alike_there_is_no_interval() -> None:
     assert cluster_mean([1, 1, 1], "abc") == Interval(value=100, low=None, high=None)
     assert cluster_mean([1, 0], "aa") == Interval(value=50, low=None, high=None)
+    assert cluster_mean([1, 1, 1], "aab") == Interval(value=100, low=None, high=None), (
+        "of unequal size, and still alike"
+    )
     assert cluster_mean([], []) == Interval(value=None, low=None, high=None)
 
 

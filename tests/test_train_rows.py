@@ -201,7 +201,7 @@ def test_no_row_attends_to_another_nor_to_what_comes_later(dropout: float) -> No
     assert torch.allclose(found, wanted.transpose(1, 2), atol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(10, 400), min_size=1, max_size=60),
     batch_size=st.integers(1, 17),
