@@ -202,7 +202,7 @@ def _is_on_topic(sample: Sample, text: str) -> bool:
 
 
 def _content_words(text: str) -> set[str]:
-    """Content words, cut to their first five letters so that "serving" meets "serve"."""
+    """Content words, cut to their first five letters so that "painting" meets "paint"."""
     return {word[:5] for word in re.findall(r"[a-z]{3,}", text.lower()) if word not in _COMMON}
 
 
