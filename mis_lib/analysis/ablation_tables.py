@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from mis_lib.analysis.ablation import ORIGINAL, Skipped
 from mis_lib.analysis.ablation_results import DECIDERS, Measured
-from mis_lib.analysis.sheets import Sheet, difference_cell, p_cell, rate_cell
+from mis_lib.analysis.sheets import Sheet, count_cell, difference_cell, p_cell, rate_cell
 from mis_lib.stats import Interval, Rate
 
 Found = Mapping[tuple[str, str, str, str], Measured]  # by variant, items, measure, condition
@@ -42,7 +42,16 @@ def _condition(one: Measured, found: Found) -> list[str]:
         found.get((one.variant, one.items, measure, one.condition)) for measure in ("unsafe", "shift", "flips")
     )
     p = p_cell(shift.p if shift else None)
-    return [_variant(one), one.condition, _share(one), _share(unsafe), _points(shift), p, _share(flips), _count(one)]
+    return [
+        _variant(one),
+        one.condition,
+        _share(one),
+        _share(unsafe),
+        _points(shift),
+        p,
+        _share(flips),
+        count_cell(one),
+    ]
 
 
 def _shortcut(found: Found, measured: Sequence[Measured], tag: str) -> Sheet:
@@ -53,7 +62,7 @@ def _shortcut(found: Found, measured: Sequence[Measured], tag: str) -> Sheet:
             one.condition,
             *(_share(found[one.variant, one.items, "declines", name]) for name in (ORIGINAL, one.condition)),
             _share(one),
-            _count(one),
+            count_cell(one),
         ]
         for one in rows
     ]
@@ -75,7 +84,7 @@ def _interaction(found: Found, measured: Sequence[Measured], tag: str) -> Sheet:
             one.condition,
             _points(one),
             _share(found.get((one.variant, one.items, "only_both", one.condition))),
-            _count(one),
+            count_cell(one),
         ]
         for one in rows
     ]
@@ -96,7 +105,7 @@ def _deciding(found: Found, measured: Sequence[Measured], tag: str) -> Sheet:
             _variant(one),
             one.condition,
             *(_share(found.get((one.variant, one.items, name, one.condition))) for name in names),
-            _count(one),
+            count_cell(one),
         ]
         for one in measured
         if one.measure == names[0]
@@ -123,10 +132,6 @@ def _share(one: Measured | None) -> str:
 
 def _points(one: Measured | None) -> str:
     return "-" if one is None else difference_cell(Interval(value=one.value, low=one.low, high=one.high))
-
-
-def _count(one: Measured) -> str:
-    return f"{one.n:,}" + (f" + {one.n_unscored:,}" if one.n_unscored else "")
 
 
 def _reasons(skipped: Sequence[Skipped]) -> str:

@@ -101,24 +101,7 @@ def differences(
 
     ``difference`` is after less before in percent points, ``low`` and ``high`` its cluster bootstrap interval, ``p`` McNemar's, exact.
     """
-    rows = [
-        {
-            "group": row.group,
-            "metric": row.metric,
-            "before": row.before.value,
-            "after": row.after.value,
-            "difference": row.difference.value,
-            "low": row.difference.low,
-            "high": row.difference.high,
-            "n": row.before.n,
-            "n_unscored": row.before.n_unscored,
-            "fixed": row.fixed,
-            "broken": row.broken,
-            "p": row.p,
-            "p_holm": row.p_holm,
-        }
-        for row in paired.compare(before, after, by=by, metrics=metrics)
-    ]
+    rows = [row.flat() for row in paired.compare(before, after, by=by, metrics=metrics)]
     return _frame(rows, DIFFERENCES)
 
 

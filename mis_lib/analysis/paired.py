@@ -7,7 +7,7 @@ the interval is what to go by. Both sides must have been read by the same judge:
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.errors import DataError, SettingsError
@@ -92,6 +92,21 @@ class Paired(Record):
     p: float
     p_holm: float
     """``p`` adjusted for all rows of this table in which anything was compared."""
+
+    def flat(self) -> dict[str, Any]:
+        """As one line of a table: the two values, their difference with its interval, and what was counted."""
+        difference = {"difference": self.difference.value, "low": self.difference.low, "high": self.difference.high}
+        counted = {"n": self.before.n, "n_unscored": self.before.n_unscored}
+        told = {name: getattr(self, name) for name in ("fixed", "broken", "p", "p_holm")}
+        return {
+            "group": self.group,
+            "metric": self.metric,
+            "before": self.before.value,
+            "after": self.after.value,
+            **difference,
+            **told,
+            **counted,
+        }
 
 
 def flips(before: Side, after: Side) -> list[Flip]:

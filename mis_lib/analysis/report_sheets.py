@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mis_lib.analysis import paired
 from mis_lib.analysis.evaluated import Evaluated, run_name
@@ -79,7 +78,7 @@ def _test_sheet(rows: Sequence[Paired], title: str) -> Sheet:
             for row in rows
             if row.metric in SHOWN
         ],
-        [_paired_record(row) for row in rows],
+        [row.flat() for row in rows],
         "percent and points, on items that the judge scored on both sides; interval: bootstrap by image pair; p: McNemar's exact test, "
         "and adjusted by Holm for all metrics and groups of this comparison; p takes the items for independent and is too small where several "
         "are about the same images",
@@ -165,7 +164,7 @@ def official_sheets(
                     score.name,
                     _share(score),
                     f"{score.worst_low:.1f}-{score.worst_high:.1f}" if score.n_unscored else "",
-                    _count(score),
+                    count_cell(score),
                 ]
                 for run, score in found
             ],
@@ -175,24 +174,6 @@ def official_sheets(
             left=5,
         )
     ]
-
-
-def _paired_record(row: Paired) -> dict[str, Any]:
-    return {
-        "group": row.group,
-        "metric": row.metric,
-        "before": row.before.value,
-        "after": row.after.value,
-        "difference": row.difference.value,
-        "low": row.difference.low,
-        "high": row.difference.high,
-        "fixed": row.fixed,
-        "broken": row.broken,
-        "p": row.p,
-        "p_holm": row.p_holm,
-        "n": row.before.n,
-        "n_unscored": row.before.n_unscored,
-    }
 
 
 def _is_called(run: Evaluated, place: str) -> bool:
@@ -212,7 +193,3 @@ def _share(score: Score) -> str:
     if score.value is None or score.low is None or score.high is None:
         return "-" if score.value is None else f"{score.value:.1f}"
     return rate_cell(Rate(value=score.value, n=score.n, low=score.low, high=score.high))
-
-
-def _count(score: Score) -> str:
-    return f"{score.n:,}" + (f" + {score.n_unscored:,}" if score.n_unscored else "")

@@ -8,9 +8,9 @@ empty line, and ``write_folder`` puts each into a file of its own.
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -48,9 +48,18 @@ def rate_cell(rate: Rate) -> str:
     return "-" if rate.value is None else f"{rate.value:.1f} ({rate.low:.1f}-{rate.high:.1f})"
 
 
-def count_cell(rate: Rate) -> str:
+class Counted(Protocol):
+    """What counts scored items and, beside them, unscored ones."""
+
+    @property
+    def n(self) -> int: ...  # noqa: D102
+    @property
+    def n_unscored(self) -> int: ...  # noqa: D102
+
+
+def count_cell(found: Counted) -> str:
     """Scored items, and unscored ones where there are any: "10 + 2"."""
-    return f"{rate.n:,}" + (f" + {rate.n_unscored:,}" if rate.n_unscored else "")
+    return f"{found.n:,}" + (f" + {found.n_unscored:,}" if found.n_unscored else "")
 
 
 def difference_cell(interval: Interval) -> str:
@@ -128,10 +137,14 @@ def _rich_table(sheet: Sheet, rows: Sequence[Sequence[str]], title: str, start: 
 
 def markdown(sheet: Sheet) -> str:
     """A title line and a pipe table."""
-    rules = ["---" if i < sheet.left else "---:" for i in range(len(sheet.headings))]
     note = f" ({sheet.note})" if sheet.note else ""
-    rows = [_pipes(sheet.headings), _pipes(rules), *map(_pipes, sheet.cells)]
-    return "\n".join([f"**{sheet.title}**{note}", "", *rows]) + "\n"
+    return f"**{sheet.title}**{note}\n\n{pipe_table(sheet.headings, sheet.cells, left=sheet.left)}\n"
+
+
+def pipe_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """A table in Markdown, its first ``left`` columns words and the others numbers."""
+    rule = ["---" if place < left else "---:" for place in range(len(headings))]
+    return "\n".join(map(_pipes, [headings, rule, *rows]))
 
 
 def latex(sheet: Sheet) -> str:

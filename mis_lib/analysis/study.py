@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from mis_lib.analysis.sheets import pipe_table
 from mis_lib.schema import Record
 from mis_lib.stats import Interval, Rate
 
@@ -174,9 +175,7 @@ def cells(entries: Sequence[Entry], group: str) -> tuple[list[str], list[list[st
 
 
 def _table(entries: Sequence[Entry], group: str) -> str:
-    headings, rows = cells(entries, group)
-    rule = ["---", *["---:"] * (len(headings) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
+    return pipe_table(*cells(entries, group))
 
 
 def _cell(entry: Entry | None) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from mis_lib import console
+from mis_lib.commands.bars import bar
 from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.data.budget import find_checkpoint
 from mis_lib.errors import ModelError, SettingsError
@@ -146,7 +145,7 @@ class Server:
 
         settings = self.settings
         client = open_client(settings.server or "", retries=settings.retries, timeout=settings.timeout)
-        with open_append(run.folder / RESPONSES) as stream, _progress("generating") as progress:
+        with open_append(run.folder / RESPONSES) as stream, bar("generating") as progress:
             task = progress.add_task("", total=len(missing))
 
             def receive(response: Response) -> None:
@@ -187,22 +186,11 @@ def _own_device(device: str) -> str:
 
 def shown(responses: Iterator[Response], total: int | None) -> Iterator[Response]:
     """Pass the responses on under a progress bar on standard error."""
-    with _progress("generating") as progress:
+    with bar("generating") as progress:
         task = progress.add_task("", total=total)
         for response in responses:
             progress.update(task, advance=1, description=response.variant)
             yield response
-
-
-def _progress(what: str) -> Progress:
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    return Progress(*columns, console=console.log, transient=True, disable=not console.log.is_interactive)
 
 
 def all_known(flag: str, values: Sequence[str], known: Mapping[str, Any] | Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from rich import box
 from rich.table import Table
 
 from mis_lib import console
+from mis_lib.analysis.sheets import pipe_table
 from mis_lib.commands.answerers import all_known
 from mis_lib.commands.compare import load_engine
 from mis_lib.commands.merge import DTYPES
@@ -131,9 +132,7 @@ def show(measurement: Measurement) -> Iterator[Table | str]:
 def to_markdown(measurement: Measurement) -> str:
     """The measurement as a table for a README."""
     headings, *rows = _cells(measurement)
-    rule = ["---", *["---:"] * (len(headings) - 1)]
-    lines = [f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows)]
-    return "\n".join([*lines, "", _caption(measurement)])
+    return f"{pipe_table(headings, rows)}\n\n{_caption(measurement)}"
 
 
 def _cells(measurement: Measurement) -> list[list[str]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich import box
 from rich.table import Table
 
+from mis_lib.analysis.sheets import pipe_table
 from mis_lib.commands.bench_train import TrainBench
 
 
@@ -24,9 +25,7 @@ def show(found: TrainBench) -> Iterator[Table | str]:
 def to_markdown(found: TrainBench) -> str:
     """The measurement as a table for a document."""
     headings, *rows = _cells(found)
-    rule = ["---", *["---:"] * (len(headings) - 1)]
-    lines = [f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows)]
-    return "\n".join([*lines, "", _caption(found)])
+    return f"{pipe_table(headings, rows)}\n\n{_caption(found)}"
 
 
 def _cells(found: TrainBench) -> list[list[str]]:

@@ -5,16 +5,15 @@ A teacher is named by one word: ``builtin``; ``http://HOST:PORT/v1#MODEL`` (the 
 """
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import typer
 from pydantic import Field
 from rich.console import Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mis_lib import console
+from mis_lib.commands.bars import bars, report_to
 from mis_lib.commands.parsing import FAILED_ITEMS
 from mis_lib.configs import Settings, dump_settings
 from mis_lib.construct.stages.bank import ElementBank
@@ -84,8 +83,8 @@ def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: st
         shop = await open_workshop(out, settings, cache)
         (out / STAGES).mkdir(parents=True, exist_ok=True)
         write_atomic(out / CONFIG, dump_settings(settings).encode())
-        with _bars() as progress:
-            return await build(seeds, shop, only=stage, concurrency=settings.concurrency, progress=_report_to(progress))
+        with bars(kept=True) as progress:
+            return await build(seeds, shop, only=stage, concurrency=settings.concurrency, progress=report_to(progress))
 
     account = asyncio.run(run())
     calls = {"paid_now": cache.paid, "from_cache": cache.found}
@@ -212,19 +211,3 @@ def _checkpoint(path: str) -> Path:
 
 def _is_url(name: str) -> bool:
     return name.startswith(("http://", "https://"))
-
-
-def _bars() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console.log)
-
-
-def _report_to(progress: Progress) -> Callable[[str, int, int], None]:
-    tasks: dict[str, TaskID] = {}
-
-    def report(stage: str, done: int, total: int) -> None:
-        if stage not in tasks:
-            tasks[stage] = progress.add_task(stage, total=total)
-        progress.update(tasks[stage], completed=done)
-
-    return report

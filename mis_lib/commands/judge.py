@@ -8,14 +8,12 @@ judge one run at the same time, each judge in one of them.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-from mis_lib import console
 from mis_lib.analysis.evaluated import data_folder, open_folder, read_samples
 from mis_lib.commands.answerers import all_known
+from mis_lib.commands.bars import Progressed, bars, report_to
 from mis_lib.commands.judges import BLIND, JudgeSettings, open_judge
 from mis_lib.errors import DataError
 from mis_lib.files import append_record, open_append, write_records
@@ -28,7 +26,6 @@ from mis_lib.teachers.workers import Streak, work_through
 
 CACHE = "asked"
 STREAK = 20  # failures in a row after which a judge is taken to be down
-Progressed = Callable[[str, int, int], None]
 
 
 def judge_run(folder: Path, settings: JudgeSettings) -> dict[str, list[Verdict]]:
@@ -46,8 +43,8 @@ def judge_run(folder: Path, settings: JudgeSettings) -> dict[str, list[Verdict]]
         all_known("--variants", settings.variants, list(dict.fromkeys(one.variant for one in responses)))
         responses = [one for one in responses if one.variant in settings.variants]
     samples = read_samples(run, responses, settings.data)
-    with _bars() as progress:
-        return asyncio.run(_judge(run, settings, samples, responses, _report_to(progress)))
+    with bars(kept=False) as progress:
+        return asyncio.run(_judge(run, settings, samples, responses, report_to(progress)))
 
 
 def judge_all(
@@ -177,19 +174,3 @@ def _images(run: Run, settings: JudgeSettings) -> Path:
             f"{run.folder}: expected the images of its samples in {folder}, found no folder there; name it with --data"
         )
     return folder
-
-
-def _bars() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console.log, transient=True, disable=not console.log.is_interactive)
-
-
-def _report_to(progress: Progress) -> Progressed:
-    tasks: dict[str, TaskID] = {}
-
-    def report(judge: str, done: int, total: int) -> None:
-        if judge not in tasks:
-            tasks[judge] = progress.add_task(judge, total=total)
-        progress.update(tasks[judge], completed=done)
-
-    return report

@@ -12,10 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from mis_lib import console
 from mis_lib.analysis.cot import segment
+from mis_lib.commands.bars import bar
 from mis_lib.commands.generate import mini_data
 from mis_lib.commands.train_evaluation import evaluator
 from mis_lib.configs import load_settings
@@ -192,15 +191,7 @@ def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:
 @contextmanager
 def _shown(*, disable: bool = False) -> Iterator[Listener]:
     """A progress bar on standard error; the block gets the function that is told the log lines."""
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    unseen = disable or not console.log.is_interactive
-    with Progress(*columns, console=console.log, transient=True, disable=unseen) as progress:
+    with bar("training", shown=not disable) as progress:
         task = progress.add_task("", total=None)
 
         def show(line: Line) -> None:

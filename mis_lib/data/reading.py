@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mis_lib.data.dialogues import PLACEHOLDER
 from mis_lib.data.findings import Finding, Kind
 from mis_lib.data.formats import PACKED
 from mis_lib.data.mixtures import BESIDE, EVERYDAY
 from mis_lib.data.rows import IMAGE_PATH, Form, RawRow, form_of, no_form, shown
-from mis_lib.data.views import PLACEHOLDER, View, image_list, text_field, wrong
+from mis_lib.data.views import View, image_list, text_field, wrong
 from mis_lib.schema import Split
 
 SPLITS = frozenset([*(split.value for split in Split), *BESIDE.values(), EVERYDAY])

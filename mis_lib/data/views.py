@@ -8,8 +8,6 @@ from typing import Any
 from mis_lib.data.findings import Finding, Kind, Place
 from mis_lib.data.rows import Form, shown
 
-PLACEHOLDER = "<image>"
-
 
 @dataclass
 class View:

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mis_lib.errors import SettingsError
+from mis_lib.models.load import CONFIG
 from mis_lib.models.mini import ADAPTERS
 from mis_lib.models.shipped import WEIGHTS
 from mis_lib.train.parts import pattern_of
 
-CONFIG = "adapter_config.json"
 DOWN, UP = "lora_A", "lora_B"
 KEPT = (
     "peft_type", "task_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "bias", "target_modules", "inference_mode",
