@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import openai
 import torch
-from peft import PeftModel
 from PIL import Image
 from transformers import AutoProcessor
 
@@ -86,7 +85,7 @@ def ask_alone(
 ) -> View:
     """Answer by the path of ``mis report``: one row under one adapter, or by a model without any."""
     processor: Any = Overheard(loaded.processor)
-    network: Any = loaded.model.get_base_model() if isinstance(loaded.model, PeftModel) else loaded.model
+    network = loaded.network
     with use_adapter(loaded.model, adapter), logits_of(network, row=0) as steps:
         try:
             answered = answer([question.images], [question.text], LoadedModel(loaded.model, processor), settings)[0]

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peft import PeftModel
 
 from mis_lib.errors import DataError
 from mis_lib.files import load_image
+from mis_lib.generate import local
 from mis_lib.models.load import LoadedModel
-from mis_lib.prompts import as_plain_text, special_tokens, user_message
 from mis_lib.schema import Sample
 
 
@@ -44,31 +43,14 @@ def pairs_of(samples: Sequence[Sample]) -> list[Pair]:
 
 
 def prompts(loaded: LoadedModel, images: Sequence[Sequence[Any]], questions: Sequence[str]) -> Any:
-    """The processor's output for a batch of prompts, generation prompt included, on the model's device and in its type."""
-    processor: Any = loaded.processor
-    special = special_tokens(processor)
-    messages = [
-        [user_message(row, as_plain_text(question, special))] for row, question in zip(images, questions, strict=True)
-    ]
-    return processor.apply_chat_template(
-        messages,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs={"padding": True, "padding_side": "left"},
-    ).to(loaded.model.device, dtype=loaded.model.dtype)
+    """The processor's output for a batch of prompts, as generation reads them."""
+    return local.prompts(images, questions, loaded.processor, loaded.model)
 
 
 def prompts_of(loaded: LoadedModel, samples: Sequence[Sample], data_dir: Path) -> Any:
     """``prompts`` of samples, whose images lie in ``data_dir``."""
     images = [[load_image(data_dir / name) for name in sample.images] for sample in samples]
     return prompts(loaded, images, [sample.question for sample in samples])
-
-
-def network_of(loaded: LoadedModel) -> Any:
-    """The transformers model itself, inside of PEFT's wrapper where it has one."""
-    return loaded.model.get_base_model() if isinstance(loaded.model, PeftModel) else loaded.model
 
 
 def continued(inputs: Any, text_T: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from mis_lib.analysis.prompted import Pair, continued, network_of, prompts
+from mis_lib.analysis.prompted import Pair, continued, prompts
 from mis_lib.construct.naming import plain
 from mis_lib.errors import DataError
 from mis_lib.files import load_image
@@ -130,9 +130,9 @@ def _mean_log_likelihood(loaded: LoadedModel, inputs: Any, text: str) -> np.ndar
     """Mean log-likelihood of the text's tokens as an answer to each prompt of the batch (rows,)."""
     processor: Any = loaded.processor
     text_T = torch.tensor(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-    logits_BTV = network_of(loaded)(
-        **continued(inputs, text_T), use_cache=False, logits_to_keep=len(text_T) + 1
-    ).logits[:, :-1]
+    logits_BTV = loaded.network(**continued(inputs, text_T), use_cache=False, logits_to_keep=len(text_T) + 1).logits[
+        :, :-1
+    ]
     logs_BTV = logits_BTV.float().log_softmax(-1)
     chosen_BT = logs_BTV.gather(-1, text_T.to(logs_BTV.device).expand(len(logs_BTV), -1)[..., None])[..., 0]
     return chosen_BT.mean(-1).cpu().numpy()

@@ -21,7 +21,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mis_lib.analysis.prompted import Pair, network_of, prompts_of
+from mis_lib.analysis.prompted import Pair, prompts_of
 from mis_lib.errors import DataError
 from mis_lib.generate.engine import use_adapter
 from mis_lib.models.load import LoadedModel
@@ -60,7 +60,7 @@ def hidden_states(
         inputs = prompts_of(loaded, items[start : start + batch_size], data_dir)
         for name, adapter in variants.items():
             with use_adapter(loaded.model, adapter):
-                output = network_of(loaded)(**inputs, output_hidden_states=True, use_cache=False, logits_to_keep=1)
+                output = loaded.network(**inputs, output_hidden_states=True, use_cache=False, logits_to_keep=1)
             last_BLH = torch.stack([layer[:, -1] for layer in output.hidden_states], dim=1)
             found[name].append(last_BLH.float().cpu().numpy())
     return {name: _paired(np.concatenate(parts)) for name, parts in found.items()}

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 
 from mis_lib.analysis.lora_tensors import lora_layers
-from mis_lib.analysis.prompted import Pair, network_of, prompts_of
+from mis_lib.analysis.prompted import Pair, prompts_of
 from mis_lib.errors import ModelError
 from mis_lib.generate.engine import use_adapter
 from mis_lib.models.load import LoadedModel
@@ -109,7 +109,7 @@ def responses(
         found: dict[int, list[np.ndarray]] = {}
         for start in range(0, len(items), batch_size):
             with use_adapter(loaded.model, adapter), _inputs_of([layer for _, layer in layers]) as inputs:
-                network_of(loaded)(
+                loaded.network(
                     **prompts_of(loaded, items[start : start + batch_size], data_dir), use_cache=False, logits_to_keep=1
                 )
             by_layer: dict[int, list[np.ndarray]] = {}

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from mis_lib.analysis.prompted import continued, network_of, prompts
+from mis_lib.analysis.prompted import continued, prompts
 from mis_lib.analysis.safeground import Quadruple
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.models.load import LoadedModel
@@ -125,7 +125,7 @@ def apply(loaded: LoadedModel, edit: Edit) -> dict[str, torch.Tensor]:
     Raises:
         ModelError: the model lacks a layer of the edit, or the layer is smaller.
     """
-    modules = dict(network_of(loaded).named_modules())
+    modules = dict(loaded.network.named_modules())
     for name, found in edit.indices.items():
         weight = getattr(modules.get(name), "weight", None)
         if weight is None or (len(found) and int(found.max()) >= weight.numel()):
@@ -141,7 +141,7 @@ def apply(loaded: LoadedModel, edit: Edit) -> dict[str, torch.Tensor]:
 @torch.inference_mode()
 def undo(loaded: LoadedModel, edit: Edit, kept: Mapping[str, torch.Tensor]) -> None:
     """Put back what ``apply`` has kept."""
-    modules = dict(network_of(loaded).named_modules())
+    modules = dict(loaded.network.named_modules())
     for name, found in edit.indices.items():
         modules[name].weight.data.view(-1)[found] = kept[name]
 
@@ -149,7 +149,7 @@ def undo(loaded: LoadedModel, edit: Edit, kept: Mapping[str, torch.Tensor]) -> N
 def _chosen(loaded: LoadedModel, layers: str) -> dict[str, nn.Linear]:
     found = {
         name: module
-        for name, module in network_of(loaded).named_modules()
+        for name, module in loaded.network.named_modules()
         if isinstance(module, nn.Linear) and re.search(layers, name)
     }
     if not found:
@@ -179,7 +179,7 @@ def _saliency(
     hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in chosen.items()]
     try:
         inputs = continued(prompts(loaded, [images], [item.question]), text_T)
-        network_of(loaded)(**inputs, use_cache=False, logits_to_keep=1)
+        loaded.network(**inputs, use_cache=False, logits_to_keep=1)
     finally:
         for hook in hooks:
             hook.remove()

@@ -32,7 +32,7 @@ class Engine:
     def __init__(self, model: LoadedModel, *, pack: bool = True, mix: bool = True) -> None:
         self.model: Any = model.model
         self.processor: Any = model.processor
-        self.network: Any = model.model.get_base_model() if isinstance(model.model, PeftModel) else model.model
+        self.network: Any = model.network
         self.groups = find_groups(self.network) if mix else None
         self.threads = Threads() if self.network.device.type == "cpu" else None
         self.packed = pack and can_pack(self.network)

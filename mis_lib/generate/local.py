@@ -175,7 +175,8 @@ def answer_rows(
     Raises:
         ModelError: the batch does not fit in the device's memory.
     """
-    inputs = _inputs(images, questions, engine, len(adapters))
+    copies = 1 if shares_images(engine.network) else len(adapters)
+    inputs = prompts(images, questions, engine.processor, engine.network, copies=copies)
     rows = [(prompt, number) for prompt in range(len(questions)) for number in range(len(adapters))]
     written: list[list[int]] = [[] for _ in rows]
     ends, alive = engine.ends, list(range(len(rows)))  # alive: the rows that the next list of tokens belongs to
@@ -209,23 +210,27 @@ def answer_rows(
     return [texts[number :: len(adapters)] for number in range(len(adapters))]
 
 
-def _inputs(images: Sequence[Sequence[Any]], questions: Sequence[str], engine: Engine, repeat: int) -> Any:
-    """The processor's output for the prompts, each as often as it is answered unless the model can share what it sees."""
-    special = special_tokens(engine.processor)
-    copies = 1 if shares_images(engine.network) else repeat
+def prompts(
+    images: Sequence[Sequence[Any]], questions: Sequence[str], processor: Any, network: Any, *, copies: int = 1
+) -> Any:
+    """The processor's output for a batch of prompts, each so many times, on the network's device and in its type.
+
+    Padded on the left: the last position of every row is the last prompt token, from which the answer begins.
+    """
+    special = special_tokens(processor)
     messages = [
         [user_message(row, as_plain_text(question, special))]
         for row, question in zip(images, questions, strict=True)
         for _ in range(copies)
     ]
-    return engine.processor.apply_chat_template(
+    return processor.apply_chat_template(
         messages,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
         processor_kwargs={"padding": True, "padding_side": "left"},
-    ).to(engine.network.device, dtype=engine.network.dtype)
+    ).to(network.device, dtype=network.dtype)
 
 
 def _read(tokens: list[int], engine: Engine) -> Answer:

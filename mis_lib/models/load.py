@@ -34,6 +34,11 @@ class LoadedModel(NamedTuple):
     model: PreTrainedModel | PeftModel
     processor: ProcessorMixin
 
+    @property
+    def network(self) -> Any:
+        """The transformers model itself, inside of PEFT's wrapper where it has one."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
 
 def load_model(
     checkpoint: Path | str,

@@ -80,7 +80,7 @@ def collate(rows: Sequence[Row], *, pad_token: int, packed: bool = False) -> Bat
     numbers = [torch.full_like(row.ids, number) for number, row in enumerate(rows)]
     return Batch(
         inputs=inputs | join_vision([row.vision for row in rows]),
-        labels=_join([_without_first(row.labels) for row in rows], IGNORED, packed=packed),
+        labels=_join([row.labels for row in rows], IGNORED, packed=packed),
         segments=_join([row.segments for row in rows], NO_SEGMENT, packed=packed),
         row_of_token=_join(numbers, -1, packed=packed),
         rows=tuple(rows),
@@ -102,11 +102,6 @@ def join_vision(parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.
 def without_pixels(vision: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What of the processor's output is read beside image features: grids, sizes, numbers of images."""
     return {name: value for name, value in vision.items() if not name.startswith(PIXELS)}
-
-
-def _without_first(labels: torch.Tensor) -> torch.Tensor:
-    """Labels of a row, whose first token nothing can predict."""
-    return torch.cat([labels.new_full((1,), IGNORED), labels[1:]])
 
 
 def _join(values: Sequence[torch.Tensor], fill: int, *, packed: bool) -> torch.Tensor:
