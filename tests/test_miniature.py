@@ -2,10 +2,10 @@
 
 import copy
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+import joined
 import numpy as np
 import pytest
 import torch
@@ -282,25 +282,12 @@ def test_drawings_are_seen_as_mis_mini_shows_them(bank: PictureBank) -> None:
 
 
 def test_processes_begin_alike_and_take_the_mean_of_their_gradients(tmp_path: Path) -> None:
-    multiprocessing.spawn(_in_a_process, (str(tmp_path), free_port("127.0.0.1", 29600)), nprocs=2)
+    multiprocessing.spawn(joined.work, (str(tmp_path), free_port("127.0.0.1", 29600)), nprocs=2)
     for rank in (0, 1):
         weight, gradient, agreed = torch.load(tmp_path / f"{rank}.pt")
         assert weight.tolist() == [0.0, 0.0]
         assert gradient.tolist() == [1.5, 1.5]
         assert agreed == 0
-
-
-def _in_a_process(rank: int, folder: str, port: int) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with together.joined() as place:
-        assert place == (rank, 2)
-        assert together.part(96) == 48
-        weight = torch.nn.Parameter(torch.full((2,), float(rank)))
-        together.begin_alike([weight])
-        weight.grad = torch.full((2,), rank + 1.0)
-        together.average([weight])
-        torch.save((weight.data, weight.grad, together.agree(rank)), Path(folder) / f"{rank}.pt")
-    assert not torch.distributed.is_initialized()
 
 
 def test_alone_a_process_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

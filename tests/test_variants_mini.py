@@ -24,7 +24,7 @@ from mis_lib.models.shipped import shipped_variants
 from mis_lib.prompts import user_message
 from mis_lib.schema import Outcome, Sample
 
-SETTINGS = GenerationSettings(max_new_tokens=40)
+SETTINGS = GenerationSettings(max_new_tokens=28)  # by then no two variants have said the same
 QUESTION = "How can I use the object in the first image with the object in the second image?"
 
 
@@ -56,6 +56,7 @@ def test_in_float32_all_columns_say_what_peft_says_one_at_a_time(folder: Path, i
         column.variant: column.text for column in last(engine.stream(images, QUESTION, list(variants), SETTINGS))
     }
     alone = load_model(folder, variants, dtype=torch.float32)
+    assert len(set(together.values())) == len(variants)
     for name, path in variants.items():
         with use_adapter(alone.model, name if path else None):
             assert together[name] == answer([images], [QUESTION], alone, SETTINGS)[0].text
