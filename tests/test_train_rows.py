@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tiny import tiny_checkpoint
+from tiny_architectures import LLAVA_ONEVISION
 from tiny_rows import tiny_rows
 from torch.nn import functional as F
 from transformers import AutoProcessor
@@ -64,6 +65,20 @@ def test_the_prompt_is_what_generation_reads(processor: Any, places: list[Place]
         length = read["input_ids"].shape[1]
         assert torch.equal(row.ids[:length], read["input_ids"][0])
         assert torch.equal(row.vision["pixel_values"], read["pixel_values"])
+
+
+def test_an_answer_follows_the_prompt_where_the_template_prints_other_space_before_it(
+    processor: Any, places: list[Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        processor, "chat_template", LLAVA_ONEVISION
+    )  # "assistant \n" before an answer, "assistant\n" before none
+    for place in places[:3]:
+        encoder = Encoder(processor)
+        row, prompt = encoder.row(place), encoder.prompt(place).ids
+        assert torch.equal(row.ids[: len(prompt)], prompt)
+        assert processor.tokenizer.decode(row.ids[len(prompt) :]) == f"{place.sample.answer}<|im_end|>"
+        assert row.labels[len(prompt) :].tolist() == row.ids[len(prompt) :].tolist()
 
 
 def test_no_image_is_cut_and_an_over_long_row_is_an_error_that_names_it(processor: Any, places: list[Place]) -> None:

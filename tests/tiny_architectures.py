@@ -45,6 +45,13 @@ def template(image: str, *, after: str = "", user: str = "user", assistant: str 
     )  # fmt: skip
 
 
+LLAVA_ONEVISION = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ '\n' + part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
 def _write(folder: Path, config: Any, processor: Any) -> Path:
     torch.manual_seed(0)
     model: Any = AutoModelForImageTextToText.from_config(config)
@@ -132,14 +139,14 @@ def qwen2_5_vl(folder: Path) -> Path:
 
 
 def llava_onevision(folder: Path) -> Path:
-    """LLaVA-OneVision: one image in tiles with its padding cut away, several images once each."""
+    """LLaVA-OneVision: one image in tiles with its padding cut away, several images once each; an answer begins with a space more than its prompt ends with."""
     tokenizer = tokenizer_of([], {"image_token": "<image>", "video_token": "<video>"})
     points = [[28, 28], [28, 56], [56, 28], [56, 56]]
     images = _class("LlavaOnevisionImageProcessor")(size={"height": 28, "width": 28}, image_grid_pinpoints=points)
     videos = _class("LlavaOnevisionVideoProcessor")(size={"height": 28, "width": 28})
     processor = transformers.LlavaOnevisionProcessor(
         images, tokenizer, videos, num_image_tokens=4, vision_feature_select_strategy="full",
-        chat_template=template("<image>", after="\\n"),
+        chat_template=LLAVA_ONEVISION,
     )  # fmt: skip
     config = transformers.LlavaOnevisionConfig(
         vision_config={

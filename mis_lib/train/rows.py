@@ -205,17 +205,22 @@ class Encoder:
         return len(self._answer(sample)[0])
 
     def _tail(self, sample: Sample, answer: str) -> str:
-        """What the chat template prints behind the prompt: the answer and the end of its turn."""
+        """What the chat template prints behind the prompt: the answer and the end of its turn.
+
+        Some templates (LLaVA-OneVision's) print other white space in front of an answer than in front of one that is to come; the row has the prompt's.
+        """
         holes: list[Any] = [None] * len(sample.images)
         question = as_plain_text(sample.question, self.special)
         whole = self.processor.apply_chat_template(to_messages(holes, question, answer), tokenize=False)
         prompt = self.prompt_text(sample)
-        if not whole.startswith(prompt):
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
+        if not whole.startswith(prompt.rstrip()):
             raise ModelError(
                 "expected a chat template whose training text begins with the prompt of generation, found one that changes it "
                 f"(row {sample.id!r}); give the checkpoint a template that prints both alike"
             )
-        return whole[len(prompt) :]
+        return whole[len(prompt.rstrip()) :].lstrip()
 
     def _segments(self, sample: Sample, answer: str, tail: str, starts: list[int], length: int) -> torch.Tensor:
         """Which part of the answer each token's first letter is in; the end token counts as answer."""
