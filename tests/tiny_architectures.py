@@ -1,4 +1,4 @@
-"""Real architectures at toy size with random weights: InternVL, Qwen2-VL, Qwen2.5-VL, LLaVA-OneVision, Idefics3, SmolVLM.
+"""Real architectures at toy size with random weights: InternVL, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, Mistral3, Idefics3, SmolVLM.
 
 Configurations and processors are transformers' own, only small; byte-level tokens; the chat templates print what the published ones print around
 images and turns. ``built(name, folder)`` writes a checkpoint. The processors of video models need torchvision.
@@ -98,29 +98,29 @@ def _qwen_tokenizer(special: Sequence[str]) -> Any:
     )  # fmt: skip
 
 
-def _qwen(folder: Path, kind: str) -> Path:
+def _qwen(folder: Path, kind: str, *, patch: int = 14) -> Path:
     special = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer = _qwen_tokenizer(special)
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
-    images = _class("Qwen2VLImageProcessor")(size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 12})
-    videos = _class("Qwen2VLVideoProcessor")()
-    make = getattr(transformers, "Qwen2VLProcessor" if kind == "Qwen2VL" else "Qwen2_5_VLProcessor")
+    cell = (2 * patch) ** 2
+    images = _class("Qwen2VLImageProcessor")(patch_size=patch, size={"shortest_edge": cell, "longest_edge": cell * 12})
+    videos = _class("Qwen3VLVideoProcessor" if kind == "Qwen3VL" else "Qwen2VLVideoProcessor")()
+    make = getattr(transformers, f"{kind}Processor")
     processor = make(images, tokenizer, videos, chat_template=template("<|vision_start|><|image_pad|><|vision_end|>"))
     text = {
         "vocab_size": len(tokenizer), **TEXT, "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
         "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
     }  # fmt: skip
-    vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": 14}
+    vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": patch}
     if kind == "Qwen2VL":
         vision |= {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}
     else:
-        vision |= {
-            "hidden_size": 16,
-            "out_hidden_size": 32,
-            "intermediate_size": 32,
-            "fullatt_block_indexes": [1],
-            "window_size": 28,
-        }
+        vision |= {"hidden_size": 16, "out_hidden_size": 32, "intermediate_size": 32}
+    if kind == "Qwen2_5_VL":
+        vision |= {"fullatt_block_indexes": [1], "window_size": 28}
+    if kind == "Qwen3VL":
+        vision |= {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64}
+        text["head_dim"] = 8
     config = getattr(transformers, f"{kind}Config")(
         text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
@@ -136,6 +136,35 @@ def qwen2_vl(folder: Path) -> Path:
 def qwen2_5_vl(folder: Path) -> Path:
     """Qwen2.5-VL: as Qwen2-VL, the tower attends within windows."""
     return _qwen(folder, "Qwen2_5_VL")
+
+
+def qwen3_vl(folder: Path) -> Path:
+    """Qwen3-VL: as Qwen2-VL, and the tower speaks to several layers of the language model, through a projector each."""
+    return _qwen(folder, "Qwen3VL", patch=16)
+
+
+def mistral3(folder: Path) -> Path:
+    """Mistral Small 3 with Pixtral's tower: grids of any shape with a mark at each line's end, and a projector that reads the images' sizes."""
+    special = ["[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
+    tokenizer = tokenizer_of(special)
+    images = _class("PixtralImageProcessor")(size={"longest_edge": 84}, patch_size={"height": 7, "width": 7})
+    processor = transformers.PixtralProcessor(
+        images, tokenizer, patch_size=7, spatial_merge_size=2,
+        chat_template=(
+            "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST]' }}{% for part in message['content'] %}"
+            "{% if part['type'] == 'image' %}{{ '[IMG]' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '[/INST]' }}"
+            "{% else %}{{ message['content'][0]['text'] + eos_token }}{% endif %}{% endfor %}"
+        ),
+    )  # fmt: skip
+    config = transformers.Mistral3Config(
+        vision_config={
+            "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "head_dim": 8, "image_size": 84, "patch_size": 7,
+        },
+        text_config={"model_type": "mistral", "vocab_size": len(tokenizer), **TEXT, "head_dim": 8, "sliding_window": None},
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"), spatial_merge_size=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    return _write(folder, config, processor)
 
 
 def llava_onevision(folder: Path) -> Path:
@@ -195,7 +224,8 @@ def _class(name: str) -> Any:
 
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
-    function.__name__: function for function in (internvl, qwen2_vl, qwen2_5_vl, llava_onevision, idefics3, smolvlm)
+    function.__name__: function
+    for function in (internvl, qwen2_vl, qwen2_5_vl, qwen3_vl, llava_onevision, mistral3, idefics3, smolvlm)
 }
 
 

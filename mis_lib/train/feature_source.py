@@ -18,6 +18,9 @@ from mis_lib.train.collate import join_vision, without_pixels
 from mis_lib.train.parts import Part, part_of
 from mis_lib.train.rows import Encoder, Place, Prompt
 
+USUAL = frozenset({"last_hidden_state", "pooler_output", "hidden_states", "attentions"})
+"""What an image's features come with; language models read ``pooler_output`` of it."""
+
 
 class Entry(Record):
     """One image in the store."""
@@ -68,11 +71,24 @@ def one_image(source: Source, encoder: Encoder, place: Place, name: str) -> tupl
 
 @torch.no_grad()
 def take(source: Source, vision: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Features of pixels, before or behind the projector."""
+    """Features of pixels, before or behind the projector.
+
+    Raises:
+        SettingsError: a projector is trained that reads more than features.
+    """
     if source.projector is None:
         return _flat(_pooled(source.network, vision))
     seen: list[torch.Tensor] = []
-    handle = source.projector.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+
+    def keep(projector: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if len(args) != 1 or options:
+            raise SettingsError(
+                "feature_cache: the projector reads more than the tower's features, which are all that is stored; leave it out, or set "
+                "freeze_projector: true"
+            )
+        seen.append(args[0])
+
+    handle = source.projector.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         _pooled(source.network, vision)
     finally:
@@ -128,14 +144,17 @@ def source_of(network: Any, encoder: Encoder, places: Sequence[Place], *, projec
     """Where this network's features are taken, found by asking it for those of the first row with images.
 
     Raises:
-        SettingsError: a projector is trained, and there is not exactly one.
+        SettingsError: the model reads more of an image than its features, or a projector is trained and there is not exactly one.
     """
     place = next(place for place in places if place.sample.images)
-    vision = encoder.prompt(place).vision
     with torch.no_grad():
-        pooled = _pooled(network, vision)
-    as_list = isinstance(pooled, (list, tuple))
-    trailing = tuple((pooled[0] if as_list else pooled).shape[1:])
+        found = _asked(network, encoder.prompt(place).vision)
+    if more := sorted(found.keys() - USUAL):
+        raise SettingsError(
+            f"feature_cache: this model reads more of an image than can be stored ({', '.join(more)}); leave it out or set feature_cache: false"
+        )
+    as_list = isinstance(found.pooler_output, (list, tuple))
+    trailing = tuple((found.pooler_output[0] if as_list else found.pooler_output).shape[1:])
     projector = None if projector_is_frozen else _projector(network)
     return Source(network, projector, as_list, trailing)
 
@@ -156,6 +175,11 @@ def _projector(network: Any) -> nn.Module:
 
 
 def _pooled(network: Any, vision: Mapping[str, torch.Tensor]) -> Any:
+    return _asked(network, vision).pooler_output
+
+
+def _asked(network: Any, vision: Mapping[str, torch.Tensor]) -> Any:
+    """What the model makes of pixels: its features as ``pooler_output``, and what else it may read of them."""
     known = inspect.signature(network.get_image_features).parameters
     given = {name: value for name, value in vision.items() if name in known}
     device = network.device
@@ -163,7 +187,7 @@ def _pooled(network: Any, vision: Mapping[str, torch.Tensor]) -> Any:
         name: value.to(device, network.dtype) if value.is_floating_point() else value.to(device)
         for name, value in given.items()
     }
-    return network.get_image_features(**moved, return_dict=True).pooler_output
+    return network.get_image_features(**moved, return_dict=True)
 
 
 def _flat(pooled: Any) -> torch.Tensor:

@@ -131,7 +131,7 @@ def lora_config(network: nn.Module, lora: LoraSettings, parts: Iterable[Part]) -
             f"lora.targets {list(lora.targets)}, first_layer {lora.first_layer}: no linear layer of the trained parts is called so; "
             f"known: {', '.join(there)}"
         )
-    whole = [name for name, _ in network.named_modules() if _is_projector(name)] if Part.PROJECTOR in wanted else []
+    whole = _projectors(network) if Part.PROJECTOR in wanted else []
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  # PEFT divides by it, any number serves
@@ -164,9 +164,13 @@ def _is_targeted(name: str, lora: LoraSettings) -> bool:
     )
 
 
-def _is_projector(name: str) -> bool:
-    """Whether this is a projector itself, not a module inside one."""
-    return bool(_PROJECTOR.search(name)) and not _PROJECTOR.search(name.rpartition(".")[0])
+def _projectors(network: nn.Module) -> list[str]:
+    """Names of the projectors, not of modules inside one; of those that stand in a list (Qwen3-VL's), each, since PEFT copies no list."""
+    found = []
+    for name, module in network.named_modules():
+        if _PROJECTOR.search(name) and not _PROJECTOR.search(name.rpartition(".")[0]):
+            found += [f"{name}.{at}" for at in range(len(module))] if isinstance(module, nn.ModuleList) else [name]
+    return found
 
 
 def pattern_of(names: Sequence[str]) -> str:
