@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from mis_lib.data.memory import SHAPES, Training, memory
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.data.vision_tokens import AnyRes, Fixed, Grid, Splits, Tiles, from_checkpoint, known, limited
 from mis_lib.errors import ModelError, SettingsError
+from mis_lib.models.limits import ImageLimits, limit_images
 from mis_lib.prompts import to_messages
 
 sizes = st.builds(Size, st.integers(20, 3000), st.integers(20, 3000))
@@ -75,13 +77,13 @@ def test_idefics_pieces_are_those_of_its_processor(size: Size) -> None:
         assert family.count([size]) == [family.tokens + 3 + rows * (columns * (family.tokens + 2) + 1)]
 
 
-def test_a_row_of_images_shares_internvls_budget() -> None:
+def test_each_image_of_a_row_has_internvls_tiles_to_itself_as_in_training() -> None:
     wide = Size(1792, 448)
-    assert Tiles(max_tiles=6).count([wide]) == [(4 + 1) * 256 + 2]
-    shared = limited(Tiles(), max_dynamic_patch=6)
-    assert shared.count([wide]) == [(4 + 1) * 256 + 2]
-    assert shared.count([wide, wide]) == [(3 + 1) * 256 + 2] * 2
-    assert shared.count([wide] * 7) == [256 + 2] * 7  # less than a tile each: one all the same
+    limits, processor = ImageLimits(max_dynamic_patch=6), SimpleNamespace(image_processor=GotOcr2ImageProcessorPil())
+    limit_images(processor, limits)
+    tiles = processor.image_processor.get_number_of_image_patches(wide.height, wide.width, {"crop_to_patches": True})
+    for images in (1, 2, 7):
+        assert limited(Tiles(), **limits.given).count([wide] * images) == [tiles * 256 + 2] * images
 
 
 def test_published_figures() -> None:

@@ -12,6 +12,7 @@ from tiny_rows import losses_alone
 from transformers import AutoProcessor
 
 from mis_lib.configs import GenerationSettings
+from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.files import load_image, read_jsonl, read_records
 from mis_lib.generate.local import answer
 from mis_lib.models.load import load_model
@@ -21,6 +22,7 @@ from mis_lib.train.callbacks import LOG
 from mis_lib.train.collate import collate
 from mis_lib.train.engine import run
 from mis_lib.train.loader import lengths_of
+from mis_lib.train.loading import load
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.material import places_of
 from mis_lib.train.packing import no_packing, pack, packed_inputs
@@ -141,6 +143,18 @@ def test_an_adapter_answers_under_the_image_limits_that_it_was_trained_with(
         assert torch.equal(Encoder(loaded.processor).prompt(asked).ids, trained)
     merged = save(merge(checkpoint, first / "adapter", "tuned", "cpu", "auto"), tmp_path / "merged")
     assert torch.equal(Encoder(load_model(merged).processor).prompt(asked).ids, trained)
+
+
+@pytest.mark.parametrize("checkpoint", ["internvl", "qwen2_vl", "qwen2_5_vl"], indirect=True)
+@pytest.mark.parametrize("limited", [True, False], ids=["limited", "as it is"])
+def test_check_counts_the_tokens_that_training_reads(checkpoint: Path, data: Path, limited: bool) -> None:
+    limits = LIMITED[load_model(checkpoint).model.config.model_type] if limited else {}
+    settings = TrainSettings(model=str(checkpoint), device="cpu", **limits)
+    read = Encoder(load(settings, checkpoint).processor)
+    found = preflight(data / "train.jsonl", PreflightSettings(model=str(checkpoint), **limits)).tokens
+    assert found is not None
+    line_end = 1  # behind the end of an answer, where training stops
+    assert [row.total for row in found.rows] == [len(read.row(place)) + line_end for place in places(data)]
 
 
 def stand_in_for_flash(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,24 +60,20 @@ class Grid(Settings):
 
 
 class Tiles(Settings):
-    """Square tiles in the grid whose shape is nearest the image's, and a thumbnail if there are several (InternVL).
-
-    ``shared``: the limit is for all images of a row together, as ``max_dynamic_patch`` is in InternVL's training script.
-    """
+    """Square tiles in the grid whose shape is nearest the image's, and a thumbnail if there are several (InternVL)."""
 
     side: int = 448
     tokens: int = 256
     max_tiles: int = 12
-    shared: bool = False
+    """Of an image, as in training and generation here; InternVL's own training script shares them among the images of a row."""
 
     def count(self, sizes: Sequence[Size]) -> list[int]:
         """Tiles with thumbnail, and the marks before and after them."""
-        limit = max(1, self.max_tiles // max(1, len(sizes))) if self.shared else self.max_tiles
-        return [self.tiles(size, limit) * self.tokens + 2 for size in sizes]
+        return [self.tiles(size) * self.tokens + 2 for size in sizes]
 
-    def tiles(self, size: Size, limit: int) -> int:
+    def tiles(self, size: Size) -> int:
         """How many tiles; of equally fitting grids the larger one, if the image has at least half its area."""
-        grids = [(x, y) for x in range(1, limit + 1) for y in range(1, limit // x + 1)]
+        grids = [(x, y) for x in range(1, self.max_tiles + 1) for y in range(1, self.max_tiles // x + 1)]
         best, nearest = (1, 1), math.inf
         for grid in sorted(grids, key=math.prod):
             distance = abs(size.width / size.height - grid[0] / grid[1])
@@ -261,7 +257,7 @@ def limited(
     if max_dynamic_patch is not None:
         if not isinstance(family, Tiles):
             raise SettingsError("--max_dynamic_patch limits InternVL's tiles; this model has none, leave it out")
-        family = Tiles(**{**family.model_dump(), "max_tiles": max_dynamic_patch, "shared": True})
+        family = Tiles(**{**family.model_dump(), "max_tiles": max_dynamic_patch})
     return family
 
 

@@ -186,7 +186,7 @@ def check_data(
     max_pixels: Annotated[int | None, typer.Option("--max_pixels", help="Qwen-VL: at most, for an image.")] = None,
     min_pixels: Annotated[int | None, typer.Option("--min_pixels", help="Qwen-VL: at least, for an image.")] = None,
     max_dynamic_patch: Annotated[
-        int | None, typer.Option("--max_dynamic_patch", help="InternVL: tiles for all images of a row.")
+        int | None, typer.Option("--max_dynamic_patch", help="InternVL: at most so many tiles, of an image.")
     ] = None,
     max_length: Annotated[
         int | None,
