@@ -11,6 +11,7 @@ from full_disk import files_of_at_most
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import tiny_checkpoint
+from tiny_architectures import LLAVA_ONEVISION
 from torch import multiprocessing
 from transformers import AutoProcessor
 from trl import DPOConfig
@@ -32,6 +33,7 @@ from mis_lib.train.loading import load
 from mis_lib.train.lowrank import restore
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
 from mis_lib.train.processes import leave
+from mis_lib.train.rows import Encoder, Place
 from mis_lib.train.settings import TrainSettings
 from workbench.layout import free_port
 
@@ -87,6 +89,22 @@ def test_tensors_hold_prompt_and_answer_and_only_the_answer_counts(home: Path) -
     assert "Image 3: " in prompt and "What < image>?" in prompt  # a token in a person's text is text
     image = text.convert_tokens_to_ids("<image>")
     assert (tensors["input_ids"] == image).sum(1).tolist() == [15, 15]
+
+
+@pytest.mark.parametrize("template", [None, LLAVA_ONEVISION], ids=["ChatML", "LLaVA-OneVision"])
+def test_a_pair_is_read_as_a_row_of_sft_and_as_generation_reads_it(home: Path, template: str | None) -> None:
+    processor = AutoProcessor.from_pretrained(home / "toy")
+    processor.chat_template = template or processor.chat_template
+    sample = Sample(id="a", question="What?", images=["0.png", "1.png"], answer="A thing, I think.")
+    row = Preference(sample=sample, chosen=sample.answer or "", rejected="no no")
+    tensors = PreferenceRows(processor)(preference_rows([row], home / "data", processor))
+    wanted = Encoder(processor).row(Place(sample, home / "data"))
+    assert torch.equal(tensors["input_ids"][0][: len(wanted)], wanted.ids)
+    prompt = Encoder(processor).prompt(Place(sample, home / "data")).ids
+    for ids, counted, given in zip(
+        *(tensors[name] for name in ("input_ids", "completion_mask", "attention_mask")), strict=True
+    ):
+        assert torch.equal(ids[(counted == 0) & (given == 1)], prompt)
 
 
 def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(

@@ -1,7 +1,7 @@
 """DPO on questions about several images, by TRL's ``DPOTrainer``: rows of one, two and six images go together in one batch.
 
-TRL prepares images at the moment of use, as we do, and takes any number a row; what is ours is how a question becomes a prompt (images first, no special
-tokens in people's texts), how images are read (upright, bounded in size), and that nothing is cut: ``max_length`` is checked before the first step.
+TRL prepares images at the moment of use, as we do, and takes any number a row; what is ours is how question and answer become texts (``rows.Encoder``: images
+first, no special tokens in people's texts), how images are read (upright, bounded in size), and that nothing is cut: ``max_length`` is checked before the first step.
 The adapter's own start is the reference, so no second model is held.
 """
 
@@ -15,9 +15,10 @@ from transformers import PrinterCallback, TrainerCallback
 from mis_lib.data.preferences import Preference
 from mis_lib.errors import DataError, MissingPackageError, SettingsError
 from mis_lib.files import load_image
-from mis_lib.prompts import as_plain_text, special_tokens
+from mis_lib.prompts import as_plain_text
 from mis_lib.train import processes
 from mis_lib.train.preference_settings import DpoSettings
+from mis_lib.train.rows import Encoder
 from mis_lib.train.settings import SCHEDULER_OPTIONS
 
 
@@ -33,14 +34,18 @@ class PreferenceRows:
 
 
 def preference_rows(pairs: Sequence[Preference], folder: Path, processor: Any) -> list[dict[str, Any]]:
-    """Pairs as TRL takes them; images stay paths. TRL puts the images before the question, as ``prompts.user_message`` does."""
-    special = special_tokens(processor)
+    """Pairs as TRL takes them, in texts that the model's template has printed as for fine-tuning on answers; images stay paths.
+
+    Raises:
+        ModelError: the chat template does not serve for training.
+    """
+    encoder = Encoder(processor)
     return [
         {
             "images": [str(folder / name) for name in pair.sample.images],
-            "prompt": [{"role": "user", "content": as_plain_text(pair.sample.question, special)}],
-            "chosen": [{"role": "assistant", "content": as_plain_text(pair.chosen, special)}],
-            "rejected": [{"role": "assistant", "content": as_plain_text(pair.rejected, special)}],
+            "prompt": encoder.prompt_text(pair.sample),
+            "chosen": encoder.tail(pair.sample, as_plain_text(pair.chosen, encoder.special)),
+            "rejected": encoder.tail(pair.sample, as_plain_text(pair.rejected, encoder.special)),
         }
         for pair in pairs
     ]

@@ -181,7 +181,7 @@ class Encoder:
                 f"row {sample.id!r}: expected an answer to learn, found none; construct labels, or leave the row out"
             )
         answer = as_plain_text(sample.answer, self.special)
-        tail = self._tail(sample, answer)
+        tail = self.tail(sample, answer)
         made = self.tokenizer(tail, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast)
         ids: list[int] = made["input_ids"]
         end = next((at for at, token in enumerate(ids) if token in self.end_tokens), None)
@@ -204,10 +204,13 @@ class Encoder:
         """
         return len(self._answer(sample)[0])
 
-    def _tail(self, sample: Sample, answer: str) -> str:
-        """What the chat template prints behind the prompt: the answer and the end of its turn.
+    def tail(self, sample: Sample, answer: str) -> str:
+        """What the chat template prints behind the prompt: the answer, in which nothing is a special token, and the end of its turn.
 
         Some templates (LLaVA-OneVision's) print other white space in front of an answer than in front of one that is to come; the row has the prompt's.
+
+        Raises:
+            ModelError: the template changes more of the prompt.
         """
         holes: list[Any] = [None] * len(sample.images)
         question = as_plain_text(sample.question, self.special)
