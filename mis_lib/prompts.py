@@ -10,6 +10,14 @@ from typing import Any
 
 Message = dict[str, Any]
 
+KNOWN_SPECIAL_TOKENS = (
+    "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>",
+    "<IMG_CONTEXT>", "<img>", "</img>", "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<start_of_turn>",
+    "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<bos>", "<eos>", "<end_of_utterance>", "<fake_token_around_image>",
+    "<|image|>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "<s>", "</s>",
+)  # fmt: skip
+"""What the common templates and processors read as something else than text, for models whose tokenizer is not at hand."""
+
 
 def user_message(images: Sequence[Any], question: str) -> Message:
     """One user turn in transformers' typed-content form; ``images`` are PIL images, paths or placeholders, in order."""

@@ -17,7 +17,7 @@ from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError
 from mis_lib.files import load_image
 from mis_lib.generate.keys import seed_of
-from mis_lib.prompts import as_plain_text
+from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
 from mis_lib.teachers.pictures import encode, is_png_or_jpeg
 from mis_lib.teachers.protocol import CannotAnswer, Unavailable
@@ -26,12 +26,6 @@ from mis_lib.teachers.workers import Streak, work_through
 
 CONCURRENCY = 16
 STREAK = 20  # failures in a row after which a server is taken to be down
-# A server's tokenizer cannot be asked; these are what the common templates read as something else than text.
-SPECIAL_TOKENS = (
-    "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>",
-    "<IMG_CONTEXT>", "<img>", "</img>", "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<start_of_turn>",
-    "<end_of_turn>", "<start_of_image>", "[INST]", "[/INST]", "[IMG]", "<s>", "</s>",
-)  # fmt: skip
 
 
 class ImagesAs(StrEnum):
@@ -112,7 +106,7 @@ async def _answer(
     started = time.perf_counter()
     urls = await asyncio.to_thread(lambda: [_url(data_dir / name, images_as) for name in sample.images])
     pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    text = {"type": "text", "text": as_plain_text(sample.question, SPECIAL_TOKENS)}
+    text = {"type": "text", "text": as_plain_text(sample.question, KNOWN_SPECIAL_TOKENS)}
     optional: dict[str, Any] = {"temperature": settings.temperature, "seed": seed_of(settings, sample)}
     said, tokens, reason = "", 0, "content_filter"
     try:

@@ -17,6 +17,7 @@ from mis_lib.errors import SettingsError
 from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
 from mis_lib.judge.speakers import Speaker
 from mis_lib.ordinals import ORDINALS
+from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Outcome, Sample
 from mis_lib.teachers.protocol import CannotAnswer
 
@@ -96,12 +97,13 @@ class GuardJudge:
 
     async def decide(self, case: Case) -> Ruling:
         """Show question and answer to the classifier."""
-        question = described(case.sample) if self._describe else case.sample.question
+        asked = described(case.sample) if self._describe else case.sample.question
+        question, text = (as_plain_text(words, KNOWN_SPECIAL_TOKENS) for words in (asked, case.text))
         try:
             if self._style.by_odds:
-                odds = await self._speaker.odds_of_yes(_policy_question(question, case.text), ())
+                odds = await self._speaker.odds_of_yes(_policy_question(question, text), ())
                 return _ruling(case, self._style.read(str(odds)), f"p(yes) = {odds:.4f}", odds)
-            turns = [{"role": "user", "content": question}, {"role": "assistant", "content": case.text}]
+            turns = [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
             reply = await self._speaker.say(turns, MAX_TOKENS)
         except CannotAnswer as error:
             return unscored(f"{error.code}: {error.reason}", error.text)

@@ -12,6 +12,7 @@ import json
 from typing import Literal
 
 from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
+from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Outcome
 from mis_lib.teachers.answers import TRIES, schema_of
 from mis_lib.teachers.protocol import Answer, CannotAnswer, ChatAsk, ChatReply, ChatTeacher
@@ -84,9 +85,10 @@ def rubric(harmful: bool) -> str:
 
 
 def case_text(case: Case) -> str:
-    """Question and answer as one JSON block, in which neither can pretend to be anything else."""
+    """Question and answer as one JSON block, in which neither can pretend to be anything else, nor be read as an image or as the end of a turn."""
     shown = json.dumps({"question": case.sample.question, "answer": case.text}, ensure_ascii=False, indent=1)
-    return f"```json\n{shown.replace('```', chr(96) * 2 + ' ' + chr(96))}\n```"
+    plain = as_plain_text(shown, KNOWN_SPECIAL_TOKENS)
+    return f"```json\n{plain.replace('```', chr(96) * 2 + ' ' + chr(96))}\n```"
 
 
 def _ruling(reply: ChatReply) -> Ruling:
