@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import published
 import pytest
 from mis_layout import REASONING, SIDE, Rows, change, draw_picture, write_json, write_mis
 from PIL import Image
@@ -248,7 +249,15 @@ VARIANTS = [
 ]  # fmt: skip
 
 # Told by other means than damage to this folder; each has its own test.
-ELSEWHERE = {Kind.EMPTY_SPLIT, Kind.ANSWER_CUT, Kind.IMAGES_CUT, Kind.LEAKAGE, Kind.NEAR_DUPLICATE, Kind.MALFORMED}
+ELSEWHERE = {
+    Kind.EMPTY_SPLIT,
+    Kind.ANSWER_CUT,
+    Kind.IMAGES_CUT,
+    Kind.LEAKAGE,
+    Kind.NEAR_DUPLICATE,
+    Kind.MALFORMED,
+    Kind.AS_PUBLISHED,
+}
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
@@ -293,6 +302,38 @@ def test_all_damage_at_once_is_told_in_one_pass(layout: Path) -> None:
 def test_a_refusal_set_is_no_leak(layout: Path) -> None:
     train(lambda rows: [row["conversations"][1].update(value=REFUSED) for row in rows])(layout)
     assert preflight(layout / TRAIN).findings == []
+
+
+def test_a_set_that_mostly_refuses_at_length_is_no_leak_either(layout: Path) -> None:
+    long = f"I'm sorry, but I can't help with that. {LONG}"
+    train(lambda rows: [row["conversations"][1].update(value=f"{long} {at}") for at, row in enumerate(rows[1:])])(
+        layout
+    )
+    report = preflight(layout / TRAIN)
+    assert (report.ready, report.files[0].cot) == (True, False)
+
+
+def test_what_the_authors_of_a_published_set_wrote_is_a_warning_and_one_split_can_be_looked_at(tmp_path: Path) -> None:
+    published.vlguard(tmp_path)
+    for split in ("train", "test"):
+        change(tmp_path / f"{split}.json", lambda rows: rows[-1]["instr-resp"][0].update(response=REFUSED))
+    report = preflight(tmp_path)
+    told = {(found.file, found.row, found.id) for found in report.findings if found.kind is Kind.AS_PUBLISHED}
+    assert told == {
+        ("test.json", 1, "vlguard-test-1-safe_instruction"),
+        ("train.json", 3, "vlguard-train-3-safe_instruction"),
+    }
+    assert report.ready
+    (tmp_path / "test/bad_ads/2.png").unlink()
+    assert not preflight(tmp_path).ready
+    alone = preflight(tmp_path, split="train")
+    assert (alone.ready, [(file.name, file.rows) for file in alone.files]) == (True, [("train", 5)])
+
+
+def test_of_mis_one_split_can_be_looked_at(layout: Path) -> None:
+    (layout / EASY).write_text("[")
+    assert [file.name for file in preflight(layout, split="train").files] == [TRAIN]
+    assert preflight(layout, split="train").ready
 
 
 def test_a_masked_refusal_of_a_benign_row_is_meant(layout: Path) -> None:

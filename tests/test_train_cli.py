@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import published
 import pytest
 import torch
 import yaml
@@ -27,6 +28,7 @@ from mis_lib.errors import SettingsError
 from mis_lib.files import read_jsonl, read_records
 from mis_lib.schema import Sample
 from mis_lib.store.train_runs import TrainRun, train_versions
+from mis_lib.train.material import places_of
 from mis_lib.train.settings import TrainSettings
 
 LOG = "train_log.jsonl"
@@ -116,6 +118,21 @@ def test_a_mixture_is_written_into_the_run(config: Path, tmp_path: Path, data: P
     assert {sample.id.partition("-")[0] for sample in mixed} == {"row", "general"}
     assert TrainRun(folder).result is not None and len(mixed) == (TrainRun(folder).result or {})["rows"]
     assert all((folder / "data" / name).exists() for sample in mixed for name in sample.images)
+
+
+def test_a_published_set_is_trained_on_as_it_is_and_only_its_split_is_read(tmp_path: Path) -> None:
+    published.vlguard(tmp_path / "set")
+    (tmp_path / "set/test/bad_ads/2.png").unlink()
+    records = json.loads((tmp_path / "set/train.json").read_text())
+    long = " It would harm somebody, and nobody should have to bear that only because it was easy to do and quick to forget."
+    for record in records:
+        for pair in record["instr-resp"]:
+            pair["response"] = f"I'm sorry, but I can't help with that.{long}"  # a harmless one too, as published
+    (tmp_path / "set/train.json").write_text(json.dumps(records))
+    settings = TrainSettings(name="set", data=tmp_path / "set", mixture="vlguard_p", mixture_options={"rows": 3})
+    places = places_of(settings, tmp_path / "set", tmp_path / "mixed")
+    assert [place.sample.harmful for place in places].count(True) == 2
+    assert len(places) == 3
 
 
 def test_what_is_refused_is_told_in_one_message(config: Path) -> None:

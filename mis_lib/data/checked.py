@@ -31,10 +31,10 @@ class Checked(NamedTuple):
     headers: Headers
 
 
-def read_all(path: Path, images: Path | None = None) -> list[Checked]:
+def read_all(path: Path, images: Path | None = None, *, split: str | None = None) -> list[Checked]:
     """The data files at a path with the views of their rows; a row of no known form is a finding of its file.
 
-    A folder in a published layout other than MIS's is read by its own loader, whose errors become findings.
+    A folder in a published layout other than MIS's is read by its own loader, whose errors become findings; ``split``: only this split of it.
 
     Raises:
         DataError: there is no data file, it has no ending of one, or a published set is given other ``images``.
@@ -44,10 +44,12 @@ def read_all(path: Path, images: Path | None = None) -> list[Checked]:
         if images is not None:
             raise DataError(f"{path}: {loader.title} names its images itself; leave --images out")
         headers = Headers(path)
-        return [_checked(_published(loader, path, split), headers) for split in loader.available(path)]
+        splits = loader.available(path) if split is None else [split]
+        return [_checked(_published(loader, path, one), headers) for one in splits]
     found: dict[Path, Headers] = {}
     checked = []
-    for file in data_files(path):
+    files = data_files(path) if split is None else [file for one in recognise(path) for file in one.files(path, split)]
+    for file in files:
         check_ending(file)
         folder = images or file.parent
         raw = read_file(file) if is_json(file) else _table(file, folder)

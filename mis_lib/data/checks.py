@@ -1,7 +1,7 @@
 """Checks: what can be wrong with the texts and labels of a row, with its images, and with rows among each other.
 
 Each check takes views and yields findings; none stops at the first. A data set has *safety chains of thought* if its harmful rows are mostly
-answered at length (``is_cot``); in such a set an answer that opens with a refusal is a leak of the label ablation, which teaches
+answered at length and not by refusals (``is_cot``); in such a set an answer that opens with a refusal is a leak of the label ablation, which teaches
 to refuse and not to reason (paper section 4, tables 11 and 12).
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mis_lib.data.findings import Finding, Kind
 from mis_lib.data.headers import Headers
-from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.data.rows import Form
 from mis_lib.data.taxonomy import TAXONOMY, close_to
 from mis_lib.data.texts import normalised
@@ -74,9 +73,12 @@ def shared_ids(files: Sequence[Sequence[View]]) -> Iterator[Finding]:
 
 
 def is_cot(views: Iterable[View]) -> bool:
-    """Whether harmful rows (or rows that do not say) are mostly answered at length."""
-    lengths = [len(seen.answer.split()) for seen in views if seen.answer and seen.harmful is not False]
-    return bool(lengths) and statistics.median(lengths) >= COT_WORDS
+    """Whether harmful rows (or rows that do not say) are mostly answered at length, and not mostly by refusals, which may be long: VLGuard's are."""
+    answered = [seen for seen in views if seen.answer and seen.harmful is not False]
+    lengths = [len((seen.answer or "").split()) for seen in answered]
+    if not lengths or statistics.median(lengths) < COT_WORDS:
+        return False
+    return 2 * sum(seen.declines for seen in answered) <= len(answered)
 
 
 def text_findings(seen: View) -> Iterator[Finding]:
@@ -102,7 +104,7 @@ def text_findings(seen: View) -> Iterator[Finding]:
 
 
 def _label_findings(seen: View, *, cot: bool) -> Iterator[Finding]:
-    if not seen.answer or seen.mask_eos or not (cot or seen.harmful is False) or not opens_with_refusal(seen.answer):
+    if not seen.answer or seen.mask_eos or not (cot or seen.harmful is False) or not seen.declines:
         return
     found = f"found {seen.answer[:50]!r}"
     if seen.harmful is False:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from mis_lib.configs import Settings
 from mis_lib.data.budget import Budget, budget_for
-from mis_lib.data.checked import Checked, are_read_as_one, field_and_rest, read_all
+from mis_lib.data.checked import Checked, are_read_as_one, field_and_rest, published_loader, read_all
 from mis_lib.data.checks import is_cot, row_findings, set_findings, shared_ids
-from mis_lib.data.findings import Finding, Kind, Level
+from mis_lib.data.findings import AUTHORS, Finding, Kind, Level
 from mis_lib.data.formats import to_sample
 from mis_lib.data.headers import Headers
 from mis_lib.data.memory import Memory, Training, memory
@@ -44,9 +44,15 @@ class PreflightSettings(Settings):
 
 
 def preflight(
-    path: Path, settings: PreflightSettings | None = None, progress: Progress = lambda message: None
+    path: Path,
+    settings: PreflightSettings | None = None,
+    progress: Progress = lambda message: None,
+    *,
+    split: str | None = None,
 ) -> Report:
-    """Check a data file or a folder of them.
+    """Check a data file or a folder of them; of a published set only a ``split``, if one is named.
+
+    What the rows of a published set say is its authors' choice: it is told as a warning.
 
     Raises:
         DataError: there is nothing to check at ``path``.
@@ -56,15 +62,17 @@ def preflight(
     begun = time.perf_counter()
     settings = settings or PreflightSettings()
     budget = _budget(settings)
-    checked = read_all(path, settings.images)
+    checked = read_all(path, settings.images, split=split)
+    is_published = published_loader(path) is not None
     findings: list[Finding] = []
     summaries = []
     for file in checked:
         progress(f"Checking {file.raw.path.name}: {len(file.raw.rows):,} rows")
         cot = is_cot(file.views)
         findings += file.raw.findings
-        findings += [finding for seen in file.views for finding in row_findings(seen, file.headers)]
-        findings += set_findings(file.views, cot=cot)
+        said = [finding for seen in file.views for finding in row_findings(seen, file.headers)]
+        said += set_findings(file.views, cot=cot)
+        findings += map(_as_published, said) if is_published else said
         findings += _refused(
             file, {found.row for found in findings if found.file == file.raw.path.name and found.level is Level.ERROR}
         )
@@ -83,6 +91,14 @@ def preflight(
         memory=_memory(budget, tokens, settings.training),
         seconds=round(time.perf_counter() - begun, 3),
     )
+
+
+def _as_published(found: Finding) -> Finding:
+    """A finding about a row of a published set, a warning if it is about what the authors wrote."""
+    if found.kind not in AUTHORS:
+        return found
+    fix = f"leave it as it is published, or export the set (mis export --format jsonl) and {found.fix}"
+    return found.model_copy(update={"kind": Kind.AS_PUBLISHED, "fix": fix})
 
 
 def _refused(file: Checked, wrong: set[int]) -> Iterator[Finding]:

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mis_lib.data.findings import Finding, Kind, Place
+from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.data.rows import Form, shown
 
 
@@ -28,6 +30,11 @@ class View:
     twin_id: str | None = None
     mask_eos: bool = False
     findings: list[Finding] = field(default_factory=list)
+
+    @cached_property
+    def declines(self) -> bool:
+        """Whether the answer opens with a refusal."""
+        return self.answer is not None and opens_with_refusal(self.answer)
 
     def note(self, kind: Kind, name: str, message: str, fix: str) -> None:
         """Add a finding about this row."""

@@ -14,6 +14,7 @@ from mis_lib.data.mixed import write
 from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, SampleSet, compose
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.data.recipes import configured
+from mis_lib.data.report import Report
 from mis_lib.data.sources import find_source, load
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records
@@ -78,14 +79,15 @@ def _source(settings: TrainSettings, data: Path, role: str, progress: Progress) 
 
 def _read(path: Path, split: str, progress: Progress) -> list[Place]:
     source = find_source(path, split=split if path.is_dir() else None)
-    for file in source.files or [path]:
-        _refuse(file, source.folder, progress)
+    if source.loader is not None:  # the other splits are neither read nor looked at
+        _refuse(path, preflight(path, None, progress, split=source.splits[0]))
+    for file in source.files:
+        _refuse(file, preflight(file, PreflightSettings(images=source.folder), progress))
     return [Place(sample, source.folder) for sample in load(source)]
 
 
-def _refuse(path: Path, folder: Path, progress: Progress) -> None:
-    """Raise what preflight finds wrong with a file."""
-    report = preflight(path, PreflightSettings(images=folder if path.is_file() else None), progress)
+def _refuse(path: Path, report: Report) -> None:
+    """Raise what preflight found wrong."""
     wrong = [finding for finding in report.findings if finding.level is Level.ERROR]
     if wrong:
         told = [
