@@ -5,9 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
-from published import WRITERS, put, put_images, put_json, put_table
+from published import WRITERS, put, put_images, put_json, put_parquet, put_table
 
+from mis_lib.analysis.choices import is_right
 from mis_lib.data.benchmarks import LOADERS, fetch_instructions, find_loader, recognise
 from mis_lib.data.loader import Loader
 from mis_lib.data.preflight import preflight
@@ -289,7 +291,13 @@ def test_m4_names_speakers_by_turn_and_numbers_images_within_a_text(published: C
 @pytest.mark.parametrize(
     ("name", "split", "images", "question", "answer"),
     [
-        ("mmstar", "val", 1, "Which is shown?\nOptions: A: red, B: blue", "B"),
+        (
+            "mmstar",
+            "val",
+            1,
+            "Which is shown?\nOptions: A: red, B: blue\nAnswer with the letter of the right option.",
+            "B",
+        ),
         ("mmmu", "val", 2, "How does [image 2] differ from [image 1]?\nA. darker\nB. lighter\nAnswer with", "A"),
         (
             "muirbench",
@@ -309,6 +317,30 @@ def test_general_sets_ask_for_a_letter(
     sample = read(published(name), name, split)[0]
     assert (len(sample.images), sample.answer, sample.harmful) == (images, answer, False)
     assert sample.question.startswith(question)
+
+
+def test_options_that_a_question_tells_itself_are_known_as_those_in_columns_are(
+    published: Callable[[str], Path],
+) -> None:
+    (sample,) = read(published("mmstar"), "mmstar", "val")
+    assert sample.options == {"A": "red", "B": "blue"}  # type: ignore[attr-defined]
+    assert is_right("B: blue", sample.answer or "", sample.options) is True  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        ("Which ratio?\nOptions: A: 1:2, B: vitamin A: 3, C: None", ["1:2", "vitamin A: 3", "None"]),
+        ("In which order?\nOptions:\nA: B, C, A\nB: A, B, C", ["B, C, A", "A, B, C"]),
+        ("Is it A: or B:?", []),
+    ],
+)
+def test_options_in_a_question_come_one_after_the_other(tmp_path: Path, question: str, told: list[str]) -> None:
+    WRITERS["mmstar"](tmp_path)
+    (row,) = pyarrow.parquet.read_table(tmp_path / "mmstar.parquet").to_pylist()
+    put_parquet(tmp_path, "mmstar.parquet", [{**row, "question": question}])
+    (sample,) = read(tmp_path, "mmstar", "val")
+    assert list((sample.model_extra or {}).get("options", {}).values()) == told
 
 
 def test_an_open_mmmu_question_keeps_its_words(published: Callable[[str], Path]) -> None:

@@ -1,7 +1,7 @@
 """Multiple choice: the columns in which general-ability sets hold their options, images and right answer, read into one prompt.
 
     options   A, B, ... (VLMEvalKit's TSV); options, a list or its Python text (MMMU, MuirBench); option0, ... with "N/A" for none
-              (Q-Bench's parquet); candidates (Q-Bench's JSON)
+              (Q-Bench's parquet); candidates (Q-Bench's JSON); in the question, behind "Options: A: " (MMStar's parquet)
     images    image, base64 or a Python list of it (TSV), bytes (parquet); image_list; image_1 to image_7; img_path, image_path
     answer    answer, correct_choice (a letter); correct_ans (the text of an option); missing or "?" in test sets
               an open answer with alternatives is a Python list in text (MMMU), and is kept as it is
@@ -42,7 +42,9 @@ def multiple_choice(row: Row, folder: Path, source: str, split: str, roots: tupl
     key = next((str(row.values[name]) for name in IDS if name in row.values), f"{row.file.stem}-{row.number}")
     images, shown = _images(row, folder, key, roots)
     options, listed = _options(row)
+    told = {} if options else _told(text(row, "question"))  # and then not told again
     lines = [text(row, "question"), *(f"{letter}. {option}" for letter, option in options.items())]
+    options = options or told
     prompt = "\n".join([*lines, ASK] if options else lines)
     category = next((name for name in ("category", "task", "subfield") if isinstance(row.values.get(name), str)), None)
     used = [*shown, *listed, "question", *(name for name in (*ANSWERS, category) if name)]
@@ -102,6 +104,20 @@ def _options(row: Row) -> tuple[dict[str, str], list[str]]:
     if len(listed) == 1 or len(listed) > len(string.ascii_uppercase):
         raise row.error(columns[0], "no option (an open question) or 2 to 26", listed, "fetch the table again")
     return dict(zip(string.ascii_uppercase, map(str, listed), strict=False)), columns
+
+
+def _told(question: str) -> dict[str, str]:
+    """The options that a question itself tells behind "Options:", by letter: A, B and so on as far as they come one after the other."""
+    listed = question.rpartition("Options:")[2] if "Options:" in question else ""
+    starts: list[re.Match[str]] = []
+    for letter in string.ascii_uppercase:
+        found = re.compile(rf"(?<!\w){letter}:").search(listed, starts[-1].end() if starts else 0)
+        if found is None:
+            break
+        starts.append(found)
+    ends = [*(start.start() for start in starts[1:]), len(listed)]
+    texts = [listed[start.end() : end].strip(" \n,") for start, end in zip(starts, ends, strict=False)]
+    return dict(zip(string.ascii_uppercase, texts, strict=False)) if len(texts) > 1 else {}
 
 
 def _answer(row: Row, options: dict[str, str]) -> str | None:
