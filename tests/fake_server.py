@@ -49,6 +49,7 @@ class Script:
     refuse: int = 0  # a completion that refuses
     unknown: tuple[str, ...] = ()  # parameters that the server does not know
     status: int = 0  # every request gets this
+    code: str | None = None  # and this error code
     hold_after: int | None = None  # so many requests are answered, all later ones hang
 
 
@@ -135,7 +136,9 @@ class FakeServer:
             known = [name for name in self.script.unknown if name in body]
             status = self.script.status or (400 if known else 500)
             message = f"unsupported parameter: {known[0]}" if known else "scripted failure"
-            return status, json.dumps({"error": {"message": message, "type": "scripted", "code": None}}).encode()
+            return status, json.dumps(
+                {"error": {"message": message, "type": "scripted", "code": self.script.code}}
+            ).encode()
         if path.endswith("/images/generations"):
             return self._picture(path, body, key, outcome)
         text = self._words(task, facts, images, outcome)

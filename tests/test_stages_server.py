@@ -136,6 +136,26 @@ def test_structured_output_images_and_the_key_are_sent(tmp_path: Path, monkeypat
     assert "sk-of-the-test" not in everything + (tmp_path / "data" / "config.yaml").read_text()
 
 
+def test_a_server_that_knows_the_older_name_of_the_limit_is_asked_by_it(by_bank: Path, tmp_path: Path) -> None:
+    with FakeServer(Script(unknown=("max_completion_tokens",))) as server:
+        result = mis(tmp_path / "data", server.url, "--concurrency", "1")
+    assert (result.exit_code, told(tmp_path / "data")) == (0, told(by_bank))
+    assert ["max_completion_tokens" in body for body in server.bodies].count(
+        True
+    ) == 1  # asked once with it, and never again
+    assert all(body["max_tokens"] == 1024 for body in server.bodies[1:])
+
+
+@pytest.mark.parametrize("code", ["content_filter", "data_inspection_failed", "invalid_prompt"])
+def test_content_that_a_server_turns_down_is_rejected_and_not_asked_again(tmp_path: Path, code: str) -> None:
+    with FakeServer(Script(status=400, code=code)) as server:
+        account = account_of(mis(tmp_path / "data", f"{server.url}#m", items=2))
+        calls = len(server.calls)
+        again = account_of(mis(tmp_path / "data", f"{server.url}#m", items=2))
+    assert (account.rejected, account.pending) == ({"extract: refused": 1}, {})
+    assert again == account and len(server.calls) == calls
+
+
 def test_a_server_that_knows_no_structured_output_is_asked_without_it(by_bank: Path, tmp_path: Path) -> None:
     with FakeServer(Script(unknown=("response_format", "seed"))) as server:
         result = mis(tmp_path / "data", server.url, "--concurrency", "1")

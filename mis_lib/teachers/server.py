@@ -35,8 +35,12 @@ RETRIES = 5
 TIMEOUT = 300.0  # seconds for one call: a 72 B model under load takes its time
 IMAGE_SIZE = "1024x1024"
 # Error codes by which servers say that the content, not the form of the request, is the problem.
-CONTENT_CODES = frozenset({"content_policy_violation", "content_filter", "moderation_blocked", "safety_violations"})
-OPTIONAL = ("response_format", "seed", "temperature")
+# data_inspection_failed is Alibaba's, which serves Qwen; invalid_prompt is that of OpenAI's models that reason.
+CONTENT_CODES = frozenset(
+    ["content_policy_violation", "content_filter", "moderation_blocked", "safety_violations", "data_inspection_failed", "invalid_prompt"]
+)  # fmt: skip
+LIMIT = "max_completion_tokens"  # Mistral, LMDeploy and older vLLM know the name of before, max_tokens, alone
+OPTIONAL = ("response_format", "seed", "temperature", LIMIT)
 
 T = TypeVar("T")
 
@@ -125,7 +129,7 @@ class Caller:
     async def chat(
         self, model: str, messages: Any, max_tokens: int, optional: dict[str, Any], **needed: Any
     ) -> ChatCompletion:
-        """One chat completion with a message in text; ``optional`` parameters are left out where the server does not know them.
+        """One chat completion with a message in text; ``optional`` parameters are left out where the server does not know them, and the limit goes by its older name.
 
         Raises:
             Unavailable: the reply has no text; and as ``call``.
@@ -133,9 +137,13 @@ class Caller:
         client = self.client
         reply = await self.call(
             lambda known: client.chat.completions.create(
-                model=model, messages=messages, max_completion_tokens=max_tokens, **needed, **known
+                model=model,
+                messages=messages,
+                **needed,
+                **known,
+                **({} if LIMIT in known else {"max_tokens": max_tokens}),
             ),
-            optional,
+            {LIMIT: max_tokens, **optional},
         )
         choices = reply.choices if isinstance(reply, ChatCompletion) else None
         message = choices[0].message if choices else None  # the client checks no types: a server may leave it out
