@@ -300,6 +300,21 @@ def test_the_command_takes_all_splits_of_a_set(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["samples"] == 11
 
 
+def test_no_trainer_is_given_test_rows_among_those_to_train_on(tmp_path: Path) -> None:
+    rows = [sample.model_dump(mode="json") for sample in our_samples(tmp_path / "in")]
+    put_lines(tmp_path, "in/train.jsonl", rows[:1])
+    put_lines(tmp_path, "in/hard.jsonl", [{**rows[1], "split": "hard", "twin_id": None}])
+    put_lines(tmp_path, "in/general.jsonl", rows[2:])
+    asked = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--format")
+    refused = mis(*asked, "swift")
+    assert refused.exit_code == 2 and not (tmp_path / "out").exists()
+    told = " ".join(refused.stderr.split())
+    assert "found splits to test on beside them (general 1, hard 1, train 1); name one (--split), or export" in told
+    assert mis(*asked, "swift", "--split", "train").exit_code == mis(*asked, "jsonl").exit_code == 0
+    (tmp_path / "in/hard.jsonl").unlink()
+    assert "2 samples" in mis("--input", tmp_path / "in", "--output", tmp_path / "both", "--format", "trl").output
+
+
 def test_the_command_lists_what_is_malformed_and_writes_nothing(tmp_path: Path) -> None:
     WRITERS["mis"](tmp_path / "MIS")
     for number in (2, 17):

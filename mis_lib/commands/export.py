@@ -1,15 +1,18 @@
 """``mis export``: data of any known form or set to the form of another trainer, or to ours; nothing is written while a record is malformed."""
 
+from collections import Counter
 from pathlib import Path
 
 from mis_lib import console
 from mis_lib.data import export as exports
+from mis_lib.data.mixtures import BESIDE
 from mis_lib.data.sources import Source, find_source, scan
 from mis_lib.data.trainers import Form, Images
 from mis_lib.errors import DataError
-from mis_lib.schema import Sample
+from mis_lib.schema import Sample, Split
 
 SHOWN = 20
+TO_TRAIN_ON = frozenset([Split.TRAIN.value, *BESIDE.values()])
 
 
 def export(
@@ -38,10 +41,12 @@ def export(
         as_json: print JSON for programs.
 
     Raises:
-        DataError: records are malformed (the first 20 are listed), or cannot be expressed in the form.
+        DataError: records are malformed (the first 20 are listed), cannot be expressed in the form, or are of splits to train on and to test at once.
     """
     source = find_source(path, loader=loader, split=split, images=folder)
     samples = _all_or_nothing(source)
+    if form is not Form.JSONL and max(len(source.files), len(source.splits)) > 1:
+        _refuse_tests_among_training(path, samples, form)
     target = out / f"{source.name}.jsonl"
     if target.is_file() and any(target.samefile(file) for file in source.files):
         raise DataError(f"{target}: expected an output folder other than the input's; name another --output")
@@ -57,6 +62,16 @@ def export(
         if made.left_out:
             console.out.print(f"{made.left_out:,} rows with mask_eos left out", highlight=False)
         console.out.print(made.usage, highlight=False, markup=False, soft_wrap=True)
+
+
+def _refuse_tests_among_training(path: Path, samples: list[Sample], form: Form) -> None:
+    """A trainer takes its file as it is: test rows in it would be learned, and every test figure after that be worth nothing."""
+    counts = Counter(sample.split for sample in samples)
+    if len({split in TO_TRAIN_ON for split in counts}) > 1:
+        told = ", ".join(f"{split} {number:,}" for split, number in counts.items())
+        raise DataError(
+            f"{path}: expected rows to train on for {form}, found splits to test on beside them ({told}); name one (--split), or export as jsonl"
+        )
 
 
 def _all_or_nothing(source: Source) -> list[Sample]:
