@@ -119,6 +119,31 @@ def test_one_meaning_in_every_form_is_one_sample(folder: Path, record: dict[str,
     assert sample.images == [A, B]
 
 
+@pytest.mark.parametrize("record", FORMS.values(), ids=FORMS)
+def test_what_is_read_in_a_form_is_not_found_fault_with(folder: Path, record: dict[str, Any]) -> None:
+    put_lines(folder, "data.jsonl", [record])
+    report = preflight(folder / "data.jsonl")
+    assert (report.ready, report.images) == (True, 2)
+
+
+def test_embedded_images_are_looked_at_as_they_are_read(folder: Path) -> None:
+    parts = [f"data:image/png;base64,{base64.b64encode(png(number)).decode()}" for number in (5, 6)]
+    shown = [{"type": "image_url", "image_url": {"url": part}} for part in parts]
+    asked = {"role": "user", "content": [*shown, words("What are these?")]}
+    answer = {"role": "assistant", "content": "Toys."}
+    put_lines(
+        folder,
+        "data.jsonl",
+        [{"messages": [asked, answer]}, {"question": "What?", "image": parts[0], "answer": "A toy."}],
+    )
+    report = preflight(folder / "data.jsonl")
+    assert (report.ready, report.images, len(load(find_source(folder / "data.jsonl")))) == (True, 3, 2)
+    asked["content"][0] = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    put_lines(folder, "data.jsonl", [{"messages": [asked, answer]}])
+    (found,) = preflight(folder / "data.jsonl").findings
+    assert (found.kind, found.row, found.field) == (Kind.MALFORMED, 1, "images")
+
+
 def test_mis_test_takes_as_many_numbered_images_as_there_are(folder: Path) -> None:
     record = {"id": 3, "question": "What?", **{f"image_path{place}": (A, B)[place % 2] for place in range(1, 11)}}
     assert convert(folder, record).images == [B, A] * 5  # 10 comes after 9

@@ -6,7 +6,7 @@ read as they are for use, into rows of our own form; a record that cannot be rea
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mis_lib.data.benchmarks import recognise
 from mis_lib.data.findings import Finding, Kind, Place
@@ -15,6 +15,7 @@ from mis_lib.data.formats import to_sample
 from mis_lib.data.headers import Headers
 from mis_lib.data.loader import Loader
 from mis_lib.data.reading import view
+from mis_lib.data.records import Row
 from mis_lib.data.rows import RawFile, RawRow, read_file
 from mis_lib.data.tables import check_ending, read_table, told
 from mis_lib.data.views import View
@@ -53,7 +54,7 @@ def read_all(path: Path, images: Path | None = None, *, split: str | None = None
         check_ending(file)
         folder = images or file.parent
         raw = read_file(file) if is_json(file) else _table(file, folder)
-        checked.append(_checked(raw, found.setdefault(folder, Headers(folder))))
+        checked.append(_checked(raw, found.setdefault(folder, Headers(folder)), file))
     if any(file.raw.rows for file in checked):
         for file in checked:
             file.raw.findings[:] = map(_beside_others, file.raw.findings)
@@ -82,10 +83,29 @@ def field_and_rest(message: str) -> tuple[str, str]:
     return ("", message) if found is None else (found[1], message[found.end() :])
 
 
-def _checked(raw: RawFile, headers: Headers) -> Checked:
-    seen = [view(row) for row in raw.rows]
+def _checked(raw: RawFile, headers: Headers, file: Path | None = None) -> Checked:
+    seen = [_view(row, file, headers.folder) for row in raw.rows]
     raw.findings += [found for found in seen if isinstance(found, Finding)]
     return Checked(raw, [found for found in seen if isinstance(found, View)], headers)
+
+
+def _view(row: RawRow, file: Path | None, folder: Path) -> View | Finding:
+    """The view of a row; one that holds its pictures itself, as OpenAI's messages may, is read as it is for use, which unpacks them."""
+    if file is None or not _embeds(row.values):
+        return view(row)
+    try:
+        sample = to_sample(Row(file, row.row, row.values), folder)
+    except DataError as error:
+        return _malformed(error, "put the row right, or remove it")
+    return view(row._replace(values=sample.model_dump(mode="json")))
+
+
+def _embeds(value: Any) -> bool:
+    """Whether a value is or holds a picture as a data address."""
+    if isinstance(value, str):
+        return value.startswith("data:image/")
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(map(_embeds, inside))
 
 
 def _beside_others(found: Finding) -> Finding:

@@ -50,6 +50,12 @@ def messages(row: Row, fields: list[str]) -> tuple[list[Turn], list[Any]]:
     return [*_system(row), *turns], carried
 
 
+def carried_by(part: dict[str, Any]) -> Any:
+    """The image that a typed part holds or names; None where the record's own field names it."""
+    image = next((part[name] for name in ("image", "path", "url", "image_url") if part.get(name) is not None), None)
+    return image.get("url", image) if isinstance(image, dict) else image
+
+
 def in_order(row: Row, turns: list[Turn]) -> tuple[str | None, list[Turn]]:
     """The system prompt, and the turns of user and assistant.
 
@@ -145,9 +151,9 @@ def _part(row: Row, field: str, part: Any, carried: list[Any]) -> str:
     if kind == "text" and isinstance(part.get("text"), str):
         return part["text"]
     if kind in ("image", "image_url"):
-        image = next((part[name] for name in ("image", "path", "url", "image_url") if part.get(name) is not None), None)
-        if image is not None:  # otherwise the record's own field names it
-            carried.append(image.get("url", image) if isinstance(image, dict) else image)
+        image = carried_by(part)
+        if image is not None:
+            carried.append(image)
         return PLACEHOLDER
     raise row.error(f"{field}.content", "a part of type text, image or image_url", part, "convert or remove it")
 

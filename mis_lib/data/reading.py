@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mis_lib.data.dialogues import PLACEHOLDER
+from mis_lib.data.dialogues import PLACEHOLDER, carried_by
 from mis_lib.data.findings import Finding, Kind
 from mis_lib.data.formats import PACKED
 from mis_lib.data.mixtures import BESIDE, EVERYDAY
@@ -164,6 +164,8 @@ def _turns(seen: View, turns: Any, name: str, role_key: str, text_key: str) -> N
         )
     asked = "\n".join(texts[USER])
     seen.placeholders = asked.count(PLACEHOLDER)
+    if seen.form is Form.MESSAGES:  # ms-swift puts images whose place no text tells before the question, and so do we
+        seen.placeholders = seen.placeholders or None
     seen.question = asked.replace(PLACEHOLDER, "").strip()
     seen.answer = "\n".join(texts[ASSISTANT]) if texts[ASSISTANT] else None
 
@@ -181,7 +183,7 @@ def _content(seen: View, content: Any, where: str) -> str:
             texts.append(part["text"])
         elif isinstance(part, dict) and part.get("type") in ("image", "image_url"):
             texts.append(PLACEHOLDER)
-            if isinstance(named := part.get("image", part.get("path")), str):
+            if isinstance(named := carried_by(part), str):
                 seen.images.append(named)
         else:
             message = f"expected parts of type text or image, found {shown(part)}"
