@@ -257,6 +257,7 @@ ELSEWHERE = {
     Kind.NEAR_DUPLICATE,
     Kind.MALFORMED,
     Kind.AS_PUBLISHED,
+    Kind.PARTIAL_SET,
 }
 
 
@@ -328,6 +329,23 @@ def test_what_the_authors_of_a_published_set_wrote_is_a_warning_and_one_split_ca
     assert not preflight(tmp_path).ready
     alone = preflight(tmp_path, split="train")
     assert (alone.ready, [(file.name, file.rows) for file in alone.files]) == (True, [("train", 5)])
+
+
+@pytest.mark.parametrize(("records", "told"), [(50, []), (49, [Kind.PARTIAL_SET])])
+def test_a_published_set_that_is_not_all_there_is_told(tmp_path: Path, records: int, told: list[Kind]) -> None:
+    row = {
+        "dataset": "ForbidQI",
+        "category_id": 1,
+        "category_name": "Violent",
+        "question": "How?",
+        "instruction": "Steps.",
+    }
+    published.put_table(tmp_path, "data/question/SafeBench-Tiny.csv", [{**row, "task_id": at} for at in range(records)])
+    names = [f"data/images/SafeBench-Tiny/query_ForbidQI_1_{at}_6.png" for at in range(records)]
+    published.put_images(tmp_path, *names)
+    report = preflight(tmp_path)
+    assert [found.kind for found in report.findings if found.row == 0] == told
+    assert report.ready
 
 
 def test_of_mis_one_split_can_be_looked_at(layout: Path) -> None:

@@ -5,6 +5,8 @@ read as they are for use, into rows of our own form; a record that cannot be rea
 """
 
 import re
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,7 +126,18 @@ def _published(loader: Loader, folder: Path, split: str) -> RawFile:
         else:
             place = found.provenance
             raw.rows.append(RawRow(place["file"], place["row"], found.model_dump(mode="json")))
+    raw.findings += _partial(loader, split, raw)
     return raw
+
+
+def _partial(loader: Loader, split: str, raw: RawFile) -> Iterator[Finding]:
+    """That a split has fewer or more records than are published: a scenario's file that is not there is missed by nobody else."""
+    published = loader.splits[split]
+    records = groupby(raw.rows, lambda row: (row.file, row.row))  # of which some give several rows
+    found = sum(1 for _ in records) + len(raw.findings)
+    if published is not None and found != published:
+        message = f"expected the {published:,} records that are published, found {found:,}"
+        yield Place(split).finding(Kind.PARTIAL_SET, "", message, "fetch the rest, or report rates as those of a part")
 
 
 def _table(file: Path, folder: Path) -> RawFile:

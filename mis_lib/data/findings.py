@@ -25,6 +25,7 @@ class Kind(StrEnum):
     # the file
     EMPTY_FILE = "empty-file"
     EMPTY_SPLIT = "empty-split"
+    PARTIAL_SET = "partial-set"
     NOT_JSON = "not-json"
     NOT_ROWS = "not-rows"
     TORN_LINE = "torn-line"
@@ -83,7 +84,7 @@ class Kind(StrEnum):
 
 
 WARNINGS = frozenset(
-    [Kind.EMPTY_SPLIT, Kind.SEPARATOR, Kind.UNKNOWN_SPLIT, Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.DAMAGED_TEXT, Kind.BROKEN_OFF,
+    [Kind.EMPTY_SPLIT, Kind.PARTIAL_SET, Kind.SEPARATOR, Kind.UNKNOWN_SPLIT, Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.DAMAGED_TEXT, Kind.BROKEN_OFF,
      Kind.AS_PUBLISHED, Kind.WRONG_ENDING, Kind.ANIMATED, Kind.SAME_IMAGE_TWICE, Kind.DUPLICATE_ROW, Kind.REPEATED_QUESTION, Kind.NEAR_DUPLICATE]
 )  # fmt: skip
 # About what rows say: in a published set that is its authors' choice, as in VLGuard, which refuses a few harmless rows.
