@@ -16,7 +16,7 @@ from typing import NamedTuple
 from mis_lib.judge.constitution import Precondition, Rule, read_constitution
 from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
 from mis_lib.judge.rubric import case_text
-from mis_lib.judge.speakers import Speaker
+from mis_lib.judge.speakers import LIKELY, Speaker
 from mis_lib.ordinals import ORDINALS
 from mis_lib.schema import Outcome
 from mis_lib.teachers.protocol import CannotAnswer
@@ -59,7 +59,7 @@ class PreconditionJudge:
     def fingerprint(self) -> str:
         """Follows from model, constitution and thresholds."""
         rules = self._constitution.model_dump(mode="json")
-        return fingerprint_of("precondition", self._speaker.name, rules, self._controls, THRESHOLD, MARGIN, 2)
+        return fingerprint_of("precondition", self._speaker.name, rules, self._controls, THRESHOLD, MARGIN, LIKELY, 2)
 
     async def decide(self, case: Case) -> Ruling:
         """Ask what the outcome follows from, and no more."""

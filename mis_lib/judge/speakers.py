@@ -15,6 +15,7 @@ from mis_lib.teachers.protocol import CannotAnswer, Unavailable, digest_bytes
 from mis_lib.teachers.server import Caller, completion_of, data_url
 
 TOP = 20  # first words whose odds servers tell
+LIKELY = 0.01  # least share of yes and no together; below it the model was about to say something else
 Message = dict[str, str]
 
 
@@ -135,7 +136,7 @@ def ratio(odds: Iterable[Sequence[Any]], name: str) -> float:
     """p(yes) / (p(yes) + p(no)) from words and their probabilities.
 
     Raises:
-        CannotAnswer: neither word is among them.
+        CannotAnswer: the first word is hardly ever one of them, as with models that think aloud first; what is left then says nothing.
     """
     sums = {"yes": 0.0, "no": 0.0}
     for word, share in odds:
@@ -143,8 +144,10 @@ def ratio(odds: Iterable[Sequence[Any]], name: str) -> float:
         if plain in sums:
             sums[plain] += float(share)
     total = sums["yes"] + sums["no"]
-    if total <= 0:
-        raise CannotAnswer("unusable", f"{name}: neither yes nor no is among the likely first words")
+    if total < LIKELY:
+        raise CannotAnswer(
+            "unusable", f"{name}: neither yes nor no is among the likely first words (together {100 * total:.2g} %)"
+        )
     return sums["yes"] / total
 
 

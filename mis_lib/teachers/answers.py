@@ -138,9 +138,10 @@ def _first_object(text: str) -> Any:
 def _last_object(completion: Completion) -> Any:
     """The JSON object with which a completion ends (a closing fence aside); ``None`` if it ends otherwise, was cut, or holds a broken one.
 
-    Of several the last must begin a line: in the middle of one it may be a quotation, which also comes behind a model's own object.
+    Of several the last must begin a line: in the middle of one it may be a quotation, which also comes behind a model's own object. What is thought
+    aloud is no answer, also where the thought never ends.
     """
-    text = re.sub(r"<think>.*?</think>", "", completion.text, flags=re.DOTALL)
+    text = re.sub(r"<think>.*?</think>|\A\s*<think>.*", "", completion.text, flags=re.DOTALL)
     found, end, alone = None, 0, True
     while (start := text.find("{", end)) >= 0:
         alone = found is None or bool(_NEW_LINE.search(text[end:start]))
