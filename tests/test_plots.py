@@ -9,6 +9,7 @@ import pytest
 from mis_lib.analysis import ablation_plots, data_plots, outcome_plots, plot_grids, plots, plots_inside
 from mis_lib.analysis.plot_style import CONFIG
 from mis_lib.errors import DataError
+from mis_lib.metrics import METRICS, OUTCOME_METRICS
 from mis_lib.stats import rate
 
 
@@ -124,6 +125,13 @@ def test_an_item_taken_apart_shows_each_outcome_in_words() -> None:
     heat = plot_grids.ablation_grid(pd.DataFrame(rows)).data[0]
     assert heat.text[list(heat.y).index("kept")][list(heat.x).index("kept")] == "unsafe"
     assert sum(text == "hallucinated" for row in heat.text for text in row) == 3
+
+
+def test_an_outcome_has_one_colour_in_all_figures() -> None:
+    rows = [{"variant": "mini", "metric": name, "value": 25.0, "n": 4} for name in OUTCOME_METRICS]
+    bars = outcome_plots.outcome_stack(pd.DataFrame(rows), "").data
+    colours = {METRICS[name].label: plot_grids.OUTCOME_COLOURS[outcome] for name, outcome in OUTCOME_METRICS.items()}
+    assert {bar.name: bar.marker.color for bar in bars} == colours
 
 
 def test_curves_of_training_keep_segments_and_rates_apart() -> None:

@@ -71,6 +71,8 @@ def test_a_number_that_no_count_gives_has_no_interval() -> None:
     assert (odd.rate.low, odd.rate.high) == (0, 100)
     fine = one(model="InternVL2.5-8B", method="MIRage", split="easy", metric="asr", table="leaderboard")
     assert (fine.rate.low, fine.rate.high) == (pytest.approx(0.09, abs=0.006), pytest.approx(0.61, abs=0.006))
+    ends = published([odd, fine])[["low", "high"]]
+    assert ends.notna().all(axis=1).tolist() == [False, True]  # a figure would draw 0 to 100
 
 
 def test_published_rows_stand_beside_and_are_never_in_a_leaderboard_of_runs() -> None:

@@ -74,6 +74,8 @@ def leaderboard(runs: Sequence[Evaluated], *, by: str = "split", total: bool = T
 def published(rows: Iterable[Published] | None = None) -> pd.DataFrame:
     """Published numbers in the columns of ``leaderboard`` and where they come from; columns ``PUBLISHED``.
 
+    ``low`` and ``high`` are empty where n is not known or no k of n gives the number: such a number has no interval.
+
     Args:
         rows: as ``published.select`` returns them; those on MIS if not given.
     """
@@ -86,6 +88,7 @@ def published(rows: Iterable[Published] | None = None) -> pd.DataFrame:
             "variant": row.label,
             "group": row.split or row.benchmark,
             **_rate(row.rate),
+            **({} if row.n and row.fits else {"low": None, "high": None}),
             "n": row.n,
             "published": True,
         }

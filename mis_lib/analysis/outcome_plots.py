@@ -4,15 +4,12 @@ import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
 
+from mis_lib.analysis.plot_grids import OUTCOME_COLOURS
 from mis_lib.analysis.plot_style import TEMPLATE, as_text
 from mis_lib.metrics import METRICS, OUTCOME_METRICS
 from mis_lib.schema import HARMFUL_OUTCOMES
 
-COLOURS = {
-    "asr": "#d55e00", "rsr": "#009e73", "rr": "#56b4e9", "hr": "#8f8f8f",
-    "helped": "#009e73", "warned": "#b3d334", "over_refusal": "#56b4e9", "off_topic": "#8f8f8f",
-}  # fmt: skip
-"""Safe and understood, or helped: green; declined: blue; harmful help: red; no answer: grey."""
+ORDER = ("asr", "rsr", "rr", "hr", "helped", "warned", "over_refusal", "off_topic")
 
 
 def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
@@ -35,8 +32,8 @@ def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
     figure = px.bar(
         shown, x="value", y="variant", color="outcome", facet_col="kind", facet_col_spacing=0.06, orientation="h", template=TEMPLATE,
         text=shown["value"].map(lambda value: f"{value:.0f}" if value >= 6 else ""),
-        color_discrete_map={METRICS[name].label: colour for name, colour in COLOURS.items()},
-        category_orders={"kind": kinds, "outcome": [METRICS[name].label for name in COLOURS]},
+        color_discrete_map={METRICS[name].label: OUTCOME_COLOURS[OUTCOME_METRICS[name]] for name in ORDER},
+        category_orders={"kind": kinds, "outcome": [METRICS[name].label for name in ORDER]},
     )  # fmt: skip
     figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
     figure.update_traces(textposition="inside", insidetextanchor="middle", textangle=0, textfont_color="white")
