@@ -1,8 +1,10 @@
 """What a judge is worth, measured on responses that people have labelled: agreement, kappa, and an attack success rate that people's labels correct.
 
 The corrected rate is the estimator PPI++ ("prediction-powered inference", Angelopoulos, Duchi and Zrnic, arXiv 2311.01453): the rate in people's labels on n responses,
-plus lambda times what the judge says more of on the N unlabelled ones than on those n. It is unbiased however bad the judge is, as long as the
-labelled responses are a random draw of all; a good judge makes its interval narrower than that of the labels alone, and lambda is chosen to that end.
+plus lambda times what the judge says more of on the N unlabelled ones than on those n. However bad the judge is, it is right on average where many are labelled,
+as long as these are a random draw of all; a good judge makes its interval narrower than that of the labels alone, and lambda is chosen to that end.
+As lambda comes from the same labels, few of them make a rare outcome look rarer (with 50 labels and a true rate of 10 %, 9.1 on average, with 200 9.7): far less
+than the interval is wide, which holds the truth as often as it says. A lambda from other labels takes that out and errs as much or more in the single case.
 A response that the judge has not scored counts as "not unsafe" among its predictions, labelled or not: judges fail more often on what is unsafe, so that
 leaving those responses out would bias the rate, while a poor prediction only widens the interval. Responses drop out only where people cannot tell.
 

@@ -96,7 +96,9 @@ class GuardJudge:
     @property
     def fingerprint(self) -> str:
         """Follows from model, style and policy."""
-        return fingerprint_of("guard", self._speaker.name, self._style.name, self._describe, POLICY, MAX_TOKENS, LIKELY, 2)
+        return fingerprint_of(
+            "guard", self._speaker.name, self._style.name, self._describe, POLICY, MAX_TOKENS, LIKELY, 2
+        )
 
     async def decide(self, case: Case) -> Ruling:
         """Show question and answer to the classifier."""
