@@ -105,6 +105,24 @@ def test_cells_without_items_do_not_glare_and_names_stand_clear_of_the_title() -
         assert axis.automargin and axis.title.standoff > 0
 
 
+def test_the_least_number_of_a_full_matrix_is_no_cell_without_items() -> None:
+    kinds = ("unsafe", "reasoned")
+    frame = pd.DataFrame([{"before": a, "after": b, "n": 3 + (a == b)} for a in kinds for b in kinds])
+    heat = plot_grids.flip_matrix(frame).data[0]
+    assert (heat.zmin, heat.zmax) == (0, 4)  # Plotly takes one of them alone for none
+
+
+@pytest.mark.parametrize("variants", [1, 3, 8])
+def test_title_and_legend_of_bars_stand_apart_however_many_there_are(variants: int) -> None:
+    rows = [
+        {"variant": f"v{i}", "metric": name, "value": 25.0, "n": 4} for i in range(variants) for name in OUTCOME_METRICS
+    ]
+    layout = outcome_plots.outcome_stack(pd.DataFrame(rows), "What became of them").layout
+    assert layout.legend.yref == "container" and layout.legend.yanchor == layout.title.yanchor == "top"
+    top, under = (layout.height * (1 - place.y) for place in (layout.title, layout.legend))
+    assert (top, under) == (pytest.approx(12), pytest.approx(44)) and layout.margin.t >= under + 60  # pixels
+
+
 def test_judges_are_told_apart_by_mark_and_place() -> None:
     rows = [
         {"variant": variant, "judge": judge, "metric": "asr", **rate(hits, 20).model_dump()}
@@ -154,8 +172,10 @@ def test_curves_without_rates_have_no_empty_panel() -> None:
 
 def test_the_axis_cuts_no_end_of_a_size_curve() -> None:
     rows = [{"rows": rows, "metric": "asr", **rate(3, 10).model_dump()} for rows in (0, 64, 192)]
-    low, high = ablation_plots.size_curve(pd.DataFrame(rows), "").layout.xaxis.range
+    figure = ablation_plots.size_curve(pd.DataFrame(rows), "")
+    low, high = figure.layout.xaxis.range
     assert low < 0 and high > 192
+    assert figure.data[0].name == "ASR"
 
 
 EMPTY = {

@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 from mis_lib.analysis.ablation_results import Measured
 from mis_lib.analysis.plot_style import INK, TEMPLATE, as_text
 from mis_lib.analysis.plots import empty, looks
+from mis_lib.metrics import METRICS
 
 MEASURES = ("unsafe", "declines")
 COLUMNS = ["variant", "items", "measure", "condition", "value", "low", "high", "n", "n_unscored", "p"]
@@ -27,8 +28,8 @@ def by_condition(frame: pd.DataFrame) -> go.Figure:
         return empty("Nothing measured yet: run <b>mis ablate</b>")
     conditions = list(dict.fromkeys(shown["condition"]))
     counts = int(shown["n"].max())
-    figure = make_subplots(1, len(MEASURES), shared_yaxes=True, horizontal_spacing=0.04,
-                           subplot_titles=[f"{name} (% of at most {counts} harmful items)" for name in MEASURES])  # fmt: skip
+    figure = make_subplots(1, len(MEASURES), shared_yaxes=True, horizontal_spacing=0.1,
+                           subplot_titles=[f"{name}<br>% of at most {counts} harmful items" for name in MEASURES])  # fmt: skip
     styles = looks(shown["variant"])
     for place, (variant, look) in enumerate(styles.items()):
         shift = 0.2 * (place - (len(styles) - 1) / 2)
@@ -41,6 +42,7 @@ def by_condition(frame: pd.DataFrame) -> go.Figure:
                 hovertext=[f"{row.variant}, {row.condition}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}], n {row.n}" for row in rows.itertuples()],
                 hoverinfo="text", row=1, col=column,
             )  # fmt: skip
+    figure.update_annotations(font_size=13)
     inner = 42 * len(conditions)
     figure.update_layout(template=TEMPLATE, height=170 + inner, margin={"l": 12, "r": 16, "t": 90, "b": 80})
     figure.update_layout(legend={"y": -40 / inner, "yanchor": "top"})  # below, since the two titles stand above
@@ -55,7 +57,7 @@ def size_curve(frame: pd.DataFrame, title: str) -> go.Figure:
     for metric, look in looks(frame["metric"]).items():
         rows = frame[(frame["metric"] == metric) & frame["value"].notna()].sort_values("rows")
         figure.add_scatter(
-            x=rows["rows"], y=rows["value"], mode="lines+markers", name=metric.replace("_", "-"), line={"color": look.colour},
+            x=rows["rows"], y=rows["value"], mode="lines+markers", name=METRICS[metric].label, line={"color": look.colour},
             marker={"color": look.colour, "symbol": look.mark, "size": 9},
             error_y={"type": "data", "array": rows["high"] - rows["value"], "arrayminus": rows["value"] - rows["low"], "color": look.colour},
         )  # fmt: skip

@@ -40,4 +40,6 @@ def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
     figure.update_xaxes(title="share of scored items (%)", range=[0, 100])
     figure.update_yaxes(title="", autorange="reversed", col=1)
     height = 190 + 42 * shown["variant"].nunique()
-    return figure.update_layout(title=title, height=height, margin_t=130, legend={"y": 1.18, "title": {"text": ""}})
+    figure.update_layout(height=height, margin_t=130, title={"text": title, "y": 1 - 12 / height, "yanchor": "top"})
+    # where the legend stands does not hang on how many bars there are
+    return figure.update_layout(legend={"y": 1 - 44 / height, "yref": "container", "yanchor": "top", "title_text": ""})

@@ -101,7 +101,8 @@ def flip_matrix(frame: pd.DataFrame, *, before: str = "before", after: str = "af
             texttemplate="%{text}",
             hovertemplate=f"{before}: %{{y}}<br>{after}: %{{x}}<br>%{{z}} items<extra></extra>",
             colorscale=[[0, FAINT], [1e-9, FAINT], [1e-9, PALE], [1, COLOURS[0]]],
-            zmin=0,
+            zmin=0,  # with zmax, as alone it counts for nothing and the least number would look like none
+            zmax=int(counts.to_numpy().max()),
             showscale=False,
             xgap=3,
             ygap=3,

@@ -59,7 +59,7 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
         len(metrics),
         shared_yaxes=True,
         horizontal_spacing=0.1,  # room for "100" beside the next panel's "0" on a phone
-        subplot_titles=[_title(metric) for metric in metrics],
+        subplot_titles=[f"{_title(metric)} (%)" for metric in metrics],
     )
     for column, metric in enumerate(metrics, 1):
         rows = untyped(shown)[shown.metric == metric]
@@ -70,7 +70,7 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
     figure.update_annotations(font_size=13)
     figure.update_layout(layout_of(110 + 30 * len(order)))
     figure.update_yaxes(categoryorder="array", categoryarray=order)
-    return figure.update_xaxes(range=[-4, 104], ticksuffix=" %", tickvals=[0, 50, 100])
+    return figure.update_xaxes(range=[-4, 104], tickvals=[0, 50, 100])
 
 
 def safety_plane(frame: pd.DataFrame) -> go.Figure:

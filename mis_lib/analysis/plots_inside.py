@@ -72,11 +72,11 @@ def clusters(frame: pd.DataFrame, *, layer: int) -> go.Figure:
     columns = min(2, len(variants))
     lines = -(-len(variants) // columns)
     titles = [
-        f"{name} ({part.x_share.iloc[0] + part.y_share.iloc[0]:.0f} % of the variance)"
+        f"{name} <br>{part.x_share.iloc[0] + part.y_share.iloc[0]:.0f} % of the variance"
         for name, part in frame.groupby("variant", sort=False)
     ]
-    figure = make_subplots(lines, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.16)
-    figure.update_layout(layout_of(90 + 280 * lines))
+    figure = make_subplots(lines, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.2)
+    figure.update_layout(layout_of(110 + 290 * lines))
     kinds = ((True, "harmful", HARMFUL, "x"), (False, "benign twin", BENIGN, "circle-open"))
     for number, variant in enumerate(variants):
         place: dict[str, Any] = {"row": number // columns + 1, "col": number % columns + 1}
@@ -197,8 +197,8 @@ def safeground(frame: pd.DataFrame) -> go.Figure:
 
 
 def _titled(figure: go.Figure, text: str) -> go.Figure:
-    """The figure under its title, the legend between the two."""
-    figure.update_layout(title_text=text, margin={"t": 104}, legend={"y": 1.0, "yref": "container", "yanchor": "top"})
+    """The figure under its title, between the two the legend, which has room for two lines above the titles of panels."""
+    figure.update_layout(title_text=text, margin={"t": 128}, legend={"y": 1.0, "yref": "container", "yanchor": "top"})
     figure.update_layout(title={"y": 0.985, "yanchor": "top"}, legend_y=0.93)
     return figure
 
