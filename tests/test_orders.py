@@ -36,12 +36,26 @@ def planned() -> tuple[Plan, Plan]:
     [
         ("Put the first on the second.", "Put the second on the first."),
         ("First image, then second?", "Second image, then first?"),
+        ("Use second item on first object.", "Use first item on second object."),
         ("What is shown?", "What is shown?"),
+        ("How does image 1 go with Picture 2?", "How does image 2 go with Picture 1?"),
+        ("Compare images 1 and 2: is the 2nd photo newer?", "Compare images 2 and 1: is the 1st photo newer?"),
+        ("First, take a second to look at the first image.", "First, take a second to look at the second image."),
+        (
+            "What do I do first with the object in the second image?",
+            "What do I do first with the object in the first image?",
+        ),
+        ("Is the first step to open the second picture's box?", "Is the first step to open the first picture's box?"),
     ],
 )
 def test_ordinals_change_places(question: str, renamed: str) -> None:
     assert rename_ordinals(question, 2) == renamed
     assert rename_ordinals(renamed, 2) == question
+
+
+def test_places_of_three_images_change_from_both_ends() -> None:
+    asked = "Is the last image like image 1, and the second picture like the 3rd image?"
+    assert rename_ordinals(asked, 3) == "Is the first image like image 3, and the second picture like the 1st image?"
 
 
 def test_exchanged_pairs_come_behind_the_others_and_into_no_test(planned: tuple[Plan, Plan]) -> None:
