@@ -153,6 +153,18 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
             (A, "## Recommendation\nKeep them apart.\n- Store paper in a cabinet."),
         ],
     ),
+    "tips behind steps": (
+        "### How to use it\n1. Rinse it.\n\n### Safety tips\n- Switch off the mains first.",
+        [(A, "### How to use it\n1. Rinse it.\n\n### Safety tips\n- Switch off the mains first.")],
+    ),
+    "one image after the other": (
+        f"I can see two images. In the first, there's a candle; in the second, a pile of papers. {RISK} Keep them apart.",
+        [
+            (P, "I can see two images. In the first, there's a candle; in the second, a pile of papers."),
+            (R, RISK),
+            (A, "Keep them apart."),
+        ],
+    ),
     "bold labels": (
         "**Perception:** A candle and papers.\n**Reasoning:** Fire spreads.\n**Answer:** I won't help.",
         [(P, "**Perception:** A candle and papers."), (R, "**Reasoning:** Fire spreads."), (A, "**Answer:** I won't help.")],

@@ -28,7 +28,7 @@ _TAGS = {
 _TAG_KINDS = {name: kind for kind, names in _TAGS.items() for name in names.split()}
 _TAG = re.compile(r"\s*<(/?)([A-Za-z_]{2,20})>\s*")
 _HEADINGS = (  # the first that matches decides; "risk analysis of the images" is reasoning, so perception comes last
-    (ANSWER, re.compile(r"answer|response|conclusion|recommend|alternative|suggest|solution|steps|instruction|how to|what (?:you can|to) do|advice|help")),
+    (ANSWER, re.compile(r"answer|response|conclusion|recommend|alternative|suggest|solution|steps|instruction|how to|what (?:you can|to) do|advice|help|tips|precaution|guideline")),
     (REASONING, re.compile(r"analy|reason|risk|safety|concern|implication|why|danger|harm|context|combin|intent|consider|issue|problem")),
     (PERCEPTION, re.compile(r"image|picture|photo|descri|observ|perception|caption|see\b")),
 )  # fmt: skip
@@ -37,6 +37,7 @@ _CONTINUES = re.compile(
     r"(?:it|they|he|she|both|the \w+(?: \w+)?|(?:a|an|one|another) \w+(?: \w+)?) (?:appears?|seems?|looks?|stands?|sits?|lies|wears?|(?:is|are) (?:drawn|shown|"
     r"placed|wearing|holding|standing|sitting|lying|visible|depicted|colou?red|surrounded|made of|lit))\b|there (?:is|are) (?!several|many|some (?:ways|steps)|a few"
     r"|no way|two ways|three|various|better|also (?:ways|risks))|in the background|the background"
+    r"|in the (?:first|second|third|fourth|other|latter)(?: \w+)?,? (?:there(?: is|'s| are)|(?:is|are) |an? )"
 )
 
 
