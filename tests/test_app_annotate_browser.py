@@ -176,6 +176,45 @@ def test_every_key_does_what_the_list_says(url: str, store: AnnotationStore, vis
     expect(page.locator("#mis-annotate-item code")).not_to_have_text("hard-00")
 
 
+def write(page: Page, text: str) -> None:
+    """The same text in all fields of the form, with the keys."""
+    for key in "cre":
+        page.keyboard.press(key)
+        page.keyboard.type(f"{key} {text}")
+        page.keyboard.press("Escape")
+
+
+def test_what_was_typed_stays_with_its_response(url: str, store: AnnotationStore, visit) -> None:
+    page = visit(url)
+    for number in range(3):
+        page.keyboard.press("1")
+        if number:
+            write(page, str(number))
+        page.keyboard.press("Enter")
+        expect(page.locator(".mis-progress")).to_contain_text(f"{number + 1} of 116 decided by you")
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    expect(page.locator(".mis-progress")).to_contain_text("4 of 116 decided by you")
+    typed = [(one.decision.comment, one.reason, one.decision.corrected) for one in store.events()]
+    assert typed == [("", "", None), ("c 1", "r 1", "e 1"), ("c 2", "r 2", "e 2"), ("", "", None)]
+
+
+def test_a_response_that_is_skipped_keeps_its_draft_and_gives_it_to_no_other(url: str, visit) -> None:
+    page = visit(url)
+    skipped = page.locator("#mis-annotate-item code").inner_text()
+    fields = [page.locator(f'[name="{name}"]') for name in ("comment", "reason", "corrected")]
+    write(page, "first")
+    page.keyboard.press("j")
+    expect(page.locator("#mis-annotate-item code")).not_to_have_text(skipped)
+    for field in fields:
+        expect(field).to_have_value("")
+    write(page, "second")
+    page.keyboard.press("k")
+    expect(page.locator("#mis-annotate-item code")).to_have_text(skipped)
+    for field, key in zip(fields, "cre", strict=True):
+        expect(field).to_have_value(f"{key} first")
+
+
 def test_words_can_be_marked_with_a_selection(url: str, store: AnnotationStore, visit) -> None:
     page = visit(url, "?tab=annotate&run=report/v1&variant=mini&item=hard-00")
     page.evaluate(

@@ -5,10 +5,11 @@ window.misAnnotate = (() => {
   const PATIENCE = 8000; // milliseconds without an answer before the person is told
   const SINGLE = ['outcome', 'severity', 'preference']; // of these one is chosen, of causes several
   const CHOICES = [...SINGLE, 'cause'];
+  const FIELDS = ['comment', 'reason', 'corrected'];
 
   let form = null; // the piece of the page that holds the form
   let send = () => {};
-  let pending = null; // {id, body, timer} of what was sent and not answered
+  let pending = null; // {id, place, timer} of what was sent and not answered
   let last = null; // {id, body} of the latest try, for sending the same again
   let kept = []; // keys pressed meanwhile
   let trail = [], here = -1; // places that were shown, for K
@@ -94,16 +95,16 @@ window.misAnnotate = (() => {
     };
   };
 
-  // A draft outlasts a reload of the page and a restart of the app, until it is recorded.
+  // Each response has a draft of its own, which outlasts other responses, a reload of the page and a restart of the app, until it is recorded.
+  const draftOf = (place) => `${DRAFT} ${place}`;
   const keepDraft = () => {
     if (!panel()?.dataset.place) return;
-    const draft = {place: panel().dataset.place, decision: decision(), reason: field('reason').value, last};
-    sessionStorage.setItem(DRAFT, JSON.stringify(draft));
+    const draft = {decision: decision(), reason: field('reason').value, last};
+    sessionStorage.setItem(draftOf(panel().dataset.place), JSON.stringify(draft));
   };
-  const dropDraft = () => sessionStorage.removeItem(DRAFT);
   const restoreDraft = () => {
-    const draft = JSON.parse(sessionStorage.getItem(DRAFT) ?? 'null');
-    if (draft?.place !== panel()?.dataset.place || !panel()?.dataset.place) return;
+    const draft = JSON.parse(sessionStorage.getItem(draftOf(panel().dataset.place)) ?? 'null');
+    if (!draft) return;
     const {outcome, causes, severity, preference, mark: marked, comment, corrected} = draft.decision;
     const wanted = {outcome: [outcome], cause: causes, severity: [String(severity)], preference: [preference]};
     for (const kind of CHOICES) {
@@ -116,14 +117,19 @@ window.misAnnotate = (() => {
     last = draft.last;
   };
 
-  const wait = (id, body) => {
+  // Gradio draws a form over the one before and leaves in its fields what a person typed, which belongs to the response that was shown then.
+  const resetFields = () => {
+    for (const box of FIELDS.map(field)) if (box) box.value = box.defaultValue;
+  };
+
+  const wait = (id, place = '') => {
     const timer = setTimeout(() => {
       pending = null;
       kept = [];
       form.classList.remove('mis-sending');
       tell('No answer from the app. What you chose is kept here: press Enter to send it again; it is recorded once.');
     }, PATIENCE);
-    pending = {id, body, timer};
+    pending = {id, place, timer};
     form.classList.add('mis-sending');
   };
   const settled = () => {
@@ -139,16 +145,16 @@ window.misAnnotate = (() => {
     const id = last?.body === body ? last.id : newId(); // the same again keeps its id, a change gets its own
     last = {id, body};
     keepDraft();
-    wait(id, body);
+    wait(id, message.place);
     send('record', {...message, id});
   };
   const go = (by) => {
-    if (by < 0 && here > 0) { here -= 1; wait('', ''); return send('go', {place: trail[here]}); }
-    if (by > 0 && here < trail.length - 1) { here += 1; wait('', ''); return send('go', {place: trail[here]}); }
-    wait('', '');
+    if (by < 0 && here > 0) { here -= 1; wait(''); return send('go', {place: trail[here]}); }
+    if (by > 0 && here < trail.length - 1) { here += 1; wait(''); return send('go', {place: trail[here]}); }
+    wait('');
     send('go', {from: panel()?.dataset.place || null, by});
   };
-  const undo = () => { const id = newId(); wait(id, ''); send('undo', {id}); };
+  const undo = () => { const id = newId(); wait(id); send('undo', {id}); };
   const help = () => { const box = dialog(); if (box?.open) box.close(); else box?.showModal(); };
 
   const showImages = (shown) => {
@@ -248,8 +254,9 @@ window.misAnnotate = (() => {
   const refresh = () => {
     const box = panel();
     if (!box) return;
-    if (pending?.id && box.dataset.ack === pending.id) { dropDraft(); last = null; }
+    if (pending?.id && box.dataset.ack === pending.id) { sessionStorage.removeItem(draftOf(pending.place)); last = null; }
     settled();
+    resetFields();
     const place = box.dataset.place;
     if (place && trail[here] !== place) {
       trail = [...trail.slice(0, here + 1), place];
