@@ -215,6 +215,15 @@ def test_a_response_that_is_skipped_keeps_its_draft_and_gives_it_to_no_other(url
         expect(field).to_have_value(f"{key} first")
 
 
+def test_the_same_error_again_is_no_lost_answer(url: str, visit) -> None:
+    page = visit(url)
+    for _ in range(2):
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("Nothing is decided yet")
+        page.wait_for_function("() => !document.querySelector('.mis-sending')")
+        expect(page.locator(".mis-form-note")).to_have_text("")
+
+
 def test_words_can_be_marked_with_a_selection(url: str, store: AnnotationStore, visit) -> None:
     page = visit(url, "?tab=annotate&run=report/v1&variant=mini&item=hard-00")
     page.evaluate(

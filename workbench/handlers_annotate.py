@@ -1,6 +1,7 @@
 """What the Annotate tab's bindings call: they unpack events, filters and requests, and turn views into Gradio updates."""
 
 import json
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -164,8 +165,9 @@ def detail(event: gr.EventData) -> dict[str, Any]:
 
 
 def updates(view: View) -> Updates:
-    """Item, form, error bar and place, in the order of the bindings."""
-    parts = (view.item, view.form, view.errors, view.place)
+    """Item, form, error bar and place, in the order of the bindings; the page hears of an error only where the bar changes, so no two are alike."""
+    errors = f"{view.errors}<!-- {uuid.uuid4().hex} -->" if view.errors else ""
+    parts = (view.item, view.form, errors, view.place)
     return tuple(gr.skip() if part is None else part for part in parts)
 
 
