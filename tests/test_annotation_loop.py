@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,11 +17,20 @@ from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner, Result
 
 from mis_lib.analysis.annotators import team_agreement
-from mis_lib.analysis.delta import DISPUTED, NO_TARGET, WORSE_PREFERRED, build_delta
+from mis_lib.analysis.delta import (
+    DISPUTED,
+    EITHER_PREFERRED,
+    NO_OUTCOME,
+    NO_TARGET,
+    OLDER,
+    OVERRULED,
+    WORSE_PREFERRED,
+    build_delta,
+)
 from mis_lib.analysis.delta_files import write_delta
 from mis_lib.analysis.regression import Entry, compare, read_regression
 from mis_lib.cli import app
-from mis_lib.commands.annotations import overrides, train_command
+from mis_lib.commands.annotations import make_delta, overrides, train_command
 from mis_lib.commands.train import read_train_settings
 from mis_lib.configs import GenerationSettings
 from mis_lib.data.preferences import read_preferences
@@ -143,6 +153,30 @@ def test_an_adjudication_settles_a_dispute_until_it_is_taken_back(
     assert not now.is_disputed(subject.key) and now.settled(subject.key) is Outcome.REASONED
     store.undo("ada")
     assert standing(store).is_disputed(subject.key)
+
+
+def test_an_outcome_that_a_later_decision_leaves_out_is_no_vote(
+    samples: dict[str, Sample], store: AnnotationStore
+) -> None:
+    subject = about(samples["hard-00"])
+    for kind in (Kind.DECIDE, Kind.ADJUDICATE):
+        store.record("ada", subject, UNSAFE, kind=kind)
+        store.record("ada", subject, Decision(comment="I am not sure any more"), kind=kind)
+    store.record("eve", subject, REASONED)
+    now = standing(store)
+    assert now.outcomes(subject.key) == {"eve": Outcome.REASONED} and not now.is_disputed(subject.key)
+    assert now.adjudicated(subject.key) is None and team_agreement(now).authors == {"ada": 0, "eve": 1}
+
+
+def test_labels_of_another_answer_under_the_same_names_are_labels_of_another(
+    samples: dict[str, Sample], store: AnnotationStore
+) -> None:
+    """A run that was deleted and made anew takes the old one's name."""
+    old, new = about(samples["hard-00"]), about(samples["hard-00"], response="I won't.")
+    store.record("ada", old, UNSAFE)
+    store.record("eve", new, REFUSED)
+    now = standing(store)
+    assert now.outcomes(new.key) == {"eve": Outcome.REFUSED} and team_agreement(now).disputed == []
 
 
 def test_standing_follows_the_events_one_by_one(samples: dict[str, Sample], store: AnnotationStore) -> None:
@@ -358,6 +392,94 @@ def test_what_people_differ_on_teaches_nothing_until_it_is_settled(
     assert not delta.rows and not delta.entries and delta.left_out == {"report/v1/hard-00/mirage": DISPUTED}
     store.record("eve", subject, UNSAFE, kind=Kind.ADJUDICATE)
     assert [row.target for row in build_delta(store.current()).rows] == ["Corrected."]
+
+
+def test_what_an_adjudication_cannot_tell_is_no_failure(samples: dict[str, Sample], store: AnnotationStore) -> None:
+    subject = about(samples["hard-00"].model_copy(update={"answer": "The reference."}))
+    store.record("ada", subject, Decision(outcome=Outcome.UNSAFE, corrected="Corrected."))
+    store.record("eve", subject, REASONED)
+    store.record("max", subject, Decision(outcome=Outcome.UNSCORED), kind=Kind.ADJUDICATE)
+    delta = build_delta(store.current())
+    assert (delta.rows, delta.pairs, delta.entries) == ([], [], [])
+    assert delta.left_out == {"report/v1/hard-00/mirage": NO_OUTCOME}
+
+
+def test_a_correction_that_was_overruled_teaches_nothing(samples: dict[str, Sample], store: AnnotationStore) -> None:
+    subject = about(samples["hard-00"])
+    store.record("ada", subject, Decision(outcome=Outcome.UNSAFE, corrected="Corrected."))
+    store.record("max", subject, REASONED, kind=Kind.ADJUDICATE)
+    delta = build_delta(store.current())
+    assert (delta.rows, delta.pairs) == ([], []) and not delta.entries[0].failing
+    assert delta.left_out == {"report/v1/hard-00/mirage": OVERRULED}
+
+
+def test_of_several_corrections_the_latest_is_the_target_and_the_others_are_told(
+    samples: dict[str, Sample], store: AnnotationStore
+) -> None:
+    first, second = about(samples["hard-00"], "mini", "Pour."), about(samples["hard-00"])
+    store.record("eve", first, UNSAFE)  # the response that was looked at first is corrected last
+    store.record("ada", second, Decision(outcome=Outcome.UNSAFE, corrected="Older."))
+    store.record("eve", first, Decision(outcome=Outcome.UNSAFE, corrected="Newer."))
+    store.record("ada", first, Decision(outcome=Outcome.UNSAFE, corrected="Newest."))
+    delta = build_delta(store.current())
+    assert [row.target for row in delta.rows] == ["Newest."]
+    assert delta.left_out == {
+        "report/v1/hard-00/mirage, corrected by ada": OLDER,
+        "report/v1/hard-00/mini, corrected by eve": OLDER,
+    }
+
+
+def test_a_pair_goes_one_way_whichever_of_the_two_was_labelled(
+    samples: dict[str, Sample], store: AnnotationStore
+) -> None:
+    def prefer(name: str, sample: str, *, mirage: bool, kind: Kind = Kind.DECIDE, turned: bool = False) -> None:
+        both = [about(samples[sample]), about(samples[sample], "mini", "I won't.")]
+        subject, other = reversed(both) if turned else both
+        preference = Preference.A if mirage is not turned else Preference.B
+        store.record(name, subject, Decision(preference=preference), other=other, kind=kind)
+
+    prefer("ada", "hard-00", mirage=True)
+    prefer("eve", "hard-00", mirage=False, turned=True)  # they differ
+    prefer("ada", "hard-01", mirage=True)
+    prefer("ada", "hard-01", mirage=False, turned=True)  # a second thought
+    for kind in (Kind.ADJUDICATE, Kind.DECIDE):
+        prefer("ada", "hard-02", mirage=True, kind=kind)
+        prefer("eve", "hard-02", mirage=False, turned=True)  # they differ, and it is settled
+    delta = build_delta(store.current())
+    assert [(event.subject.sample.id, chosen) for event, chosen, _ in delta.pairs] == [
+        ("hard-01", "I won't."), ("hard-02", "Pour it in."),
+    ]  # fmt: skip
+    assert delta.left_out == {"report/v1/hard-00/mini beside mirage": EITHER_PREFERRED}
+
+
+def test_causes_choose_responses_and_hide_nobody_who_differs(
+    samples: dict[str, Sample], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MIS_DATABASE_URL", raising=False)
+    runs = run.folder.parent.parent
+    with closing(AnnotationStore(root=runs)) as store:
+        for name in ("hard-00", "hard-01", "hard-02"):
+            wrong = Decision(outcome=Outcome.UNSAFE, causes=(Cause.SAW_AND_HELPED,), corrected=f"For {name}.")
+            store.record("ada", about(samples[name]), wrong)
+        store.record("eve", about(samples["hard-00"]), REASONED)
+        store.record("eve", about(samples["hard-01"]), REASONED)
+        store.record("max", about(samples["hard-01"]), REASONED, kind=Kind.ADJUDICATE)
+        made = make_delta(store, runs, None, "part", causes=[Cause.SAW_AND_HELPED])
+    assert (made.rows, made.pairs, made.regression) == (1, 1, 2)
+    assert made.left_out == {"report/v1/hard-00/mirage": DISPUTED, "report/v1/hard-01/mirage": OVERRULED}
+
+
+def test_decisions_outlast_their_run(
+    samples: dict[str, Sample], run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MIS_DATABASE_URL", raising=False)
+    runs = run.folder.parent.parent
+    with closing(AnnotationStore(root=runs)) as store:
+        store.record("ada", about(samples["hard-00"]), Decision(outcome=Outcome.UNSAFE, corrected="Corrected."))
+        run.folder.parent.rename(runs / "renamed")
+        with pytest.raises(DataError, match="name the folder of its images with --data"):
+            make_delta(store, runs, None, "delta")
+        assert make_delta(store, runs, None, "delta", data=data).rows == 1
 
 
 def test_preferences_become_pairs_where_all_agree_and_the_better_one_is_good(

@@ -1,5 +1,6 @@
 """The Annotate tab without a browser: the worklist's order and filters, what is kept, what is refused, who decided."""
 
+import html
 import json
 import re
 import shutil
@@ -24,9 +25,9 @@ from mis_lib.errors import DataError
 from mis_lib.files import read_records, write_records
 from mis_lib.models.mini import ADAPTERS
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.store.annotation_tables import EVENTS, SUBJECTS, response_digest
+from mis_lib.store.annotation_tables import EVENTS, SUBJECTS
 from mis_lib.store.annotations import AnnotationStore
-from mis_lib.store.decisions import Kind, Preference
+from mis_lib.store.decisions import Kind, Preference, response_digest
 from mis_lib.store.labels import Standing
 from workbench import annotate, loop, render_annotate
 from workbench.annotate import Ask
@@ -259,6 +260,29 @@ def test_blind_hides_name_and_verdict_until_one_has_decided(desk: Desk) -> None:
     shown = annotate.go(desk, ADA, {"place": place()})
     assert "mis-verdicts" in (shown.item or "") and "History of this response (1)" in (shown.form or "")
     assert "Verdicts are hidden" in (annotate.go(desk, replace(ADA, author="eve"), {"place": place()}).item or "")
+
+
+def test_a_page_that_shows_an_answer_of_before_decides_on_no_other(desk: Desk, root: Path, data: Path) -> None:
+    shown = annotate.show(desk, ADA, "hard-00", "mini")
+    where = html.unescape(re.findall(r'data-place="([^"]*)"', shown.form or "")[0])
+    annotate.keep(desk, ADA, place("hard-01"), {"outcome": "unsafe"}, new_id())
+    shutil.rmtree(root / "report")
+    answered_run(root, data, answers={"mini": "Another answer.", "mirage": "Yet another."})
+    view = annotate.record(desk, ADA, where, {"comment": "bad", "mark": {"start": 0, "end": 3}}, new_id())
+    assert "has another answer to" in view.errors and "reload the page" in view.errors
+    assert len(desk.store.events()) == 1
+    opened = annotate.go(desk, ADA, {"place": place("hard-01")})
+    assert "0 of 116 decided by you" in (opened.form or "") and "Verdicts are hidden" in (opened.item or "")
+
+
+def test_what_was_decided_on_a_run_that_is_gone_is_taken_back_once(desk: Desk, root: Path, data: Path) -> None:
+    answered_run(root, data, name="other")
+    for sample in ("hard-00", "hard-01"):
+        annotate.keep(desk, ADA, place(sample), {"outcome": "unsafe"}, new_id())
+    (root / "report").rename(root / "renamed")
+    view = annotate.undo(desk, replace(ADA, run="other/v1"), new_id())
+    assert view.errors == "" and "Taken back: your decision on <code>hard-01</code>" in (view.form or "")
+    assert [event.subject.sample.id for event in desk.store.current()] == ["hard-00"]
 
 
 def test_deciding_in_the_disputed_list_adjudicates(desk: Desk) -> None:

@@ -290,12 +290,17 @@ class TestRouting:
         assert [one.reason.split(" ")[0] for one in found] == ["dear", "cheap"]
 
 
+def answer(row: Routed) -> str:
+    """The answer of as many words as the router is told."""
+    return "word " * round(math.expm1(row.features[4]))
+
+
 def annotate(root: Path, given: Sequence[Routed], author: str = "ann") -> None:
     """Let a person label the responses of run r/v1 with the truth."""
     store = AnnotationStore(root=root)
     for row in given:
         outcome = Outcome.UNSAFE if row.truth else Outcome.REFUSED
-        subject = Subject(run="r/v1", variant="v", sample=sample(row.sample_id), response="word")
+        subject = Subject(run="r/v1", variant="v", sample=sample(row.sample_id), response=answer(row))
         store.record(author, subject, Decision(outcome=outcome))
     store.close()
 
@@ -309,11 +314,15 @@ class TestVerb:
         run.keep_samples([sample(row.sample_id) for row in given])
         with open_append(run.folder / RESPONSES) as stream:
             for row in given:
-                text = "word " * round(math.expm1(row.features[4]))
                 append_record(
                     stream,
                     Response(
-                        sample_id=row.sample_id, variant="v", text=text, tokens=1, seconds=0, finish_reason="stop"
+                        sample_id=row.sample_id,
+                        variant="v",
+                        text=answer(row),
+                        tokens=1,
+                        seconds=0,
+                        finish_reason="stop",
                     ),
                 )
         for judge, said in (
@@ -381,6 +390,18 @@ class TestVerb:
         sheet = calibration_sheet(run.folder, "cheap", None)
         assert (sheet.records[0]["calibrated_n"], sheet.records[0]["labelled_n"]) == (9, 9)
         assert [one.outcome for one in annotated(run)].count(Outcome.UNSCORED) == 1
+
+    def test_labels_of_answers_that_the_run_no_longer_has_are_left_out_and_told(self, tmp_path, monkeypatch) -> None:
+        """A run that was deleted and made anew takes the old one's name."""
+        monkeypatch.delenv("MIS_DATABASE_URL", raising=False)
+        given = rows(30)
+        longer = [row._replace(features=(*row.features[:4], 9.0, *row.features[5:])) for row in given[:4]]
+        run = self.run(tmp_path, given)
+        annotate(tmp_path / "runs", longer)
+        annotate(tmp_path / "runs", given[4:10])
+        done = CliRunner().invoke(app, ["judge", str(run.folder), "--calibrate", "cheap", "--json"])
+        assert "4 labels are left out" in done.stderr
+        assert json.loads(done.stdout)["calibration"]["records"][0]["labelled_n"] == 6
 
     def test_unknown_judge(self, tmp_path) -> None:
         run = self.run(tmp_path, rows(30))

@@ -17,10 +17,10 @@ from mis_lib.analysis.annotators import team_agreement
 from mis_lib.analysis.worklist import Filter, Item, Order, Whose, Worklist, step
 from mis_lib.errors import DataError, MisError
 from mis_lib.schema import Record
-from mis_lib.store.decisions import Decision, Event, Kind, Preference, read_decision
+from mis_lib.store.decisions import Decision, Event, Kind, Preference, Subject, read_decision
 from mis_lib.store.labels import AGE, Label
 from workbench import render, render_annotate, render_form
-from workbench.desk import Desk, Place, read_place
+from workbench.desk import Desk, Place, answers, read_place
 from workbench.links import Link, Tab
 
 PAUSE = 300  # seconds: a longer gap between two decisions is a break, not the time of a decision
@@ -62,7 +62,7 @@ def show(desk: Desk, ask: Ask, sample: str = "", variant: str = "") -> View:
         found = worklist.find(ask.chosen, desk.standing(), ask.author)
         if not sample:
             return _view(desk, ask, worklist, next(iter(found), None))
-        wanted = ((item, item.key[1:]) for item in [*found, *worklist.items])
+        wanted = ((item, item.key[1:3]) for item in [*found, *worklist.items])
         chosen = next((item for item, (of, by) in wanted if of == sample and variant in ("", by)), None)
         if chosen is None:
             who = f" of {variant!r:.60}" if variant else ""
@@ -124,12 +124,24 @@ def undo(desk: Desk, ask: Ask, event_id: str) -> View:
     """Take back one's latest decision, and show its response again."""
     try:
         event = desk.store.undo(ask.author, event_id=event_id)
-        worklist = desk.worklist(event.subject.run)
+        item = _item_of(desk, event.subject)
+        if item is None:  # its run is gone, or has another answer now
+            worklist = desk.worklist(ask.run)
+            following = next(iter(worklist.find(ask.chosen, desk.standing(), ask.author)), None)
+            return _view(desk, ask, worklist, following, done=(event, None))
         before = next(one for one in desk.store.events(subject=event.subject) if one.id == event.undoes)
-        item = worklist.by_key.get(event.subject.key)
-        return _view(desk, ask, worklist, item, done=(event, None), fill=before.decision)
+        return _view(desk, ask, desk.worklist(item.run), item, done=(event, None), fill=before.decision)
     except MisError as error:
         return View(errors=render.error_bar([str(error)]))
+
+
+def _item_of(desk: Desk, subject: Subject) -> Item | None:
+    """The response that was decided on, where it is still there."""
+    try:
+        item = desk.worklist(subject.run).named(subject.sample.id, subject.variant)
+    except DataError:
+        return None
+    return item if item is not None and item.key == subject.key else None
 
 
 def agreement(desk: Desk) -> str:
@@ -202,6 +214,7 @@ def _view(
         variant=item.response.variant,
         beside=other.response.variant if other else "",
         swapped=bool(other) and ask.blind and _coin(ask.author, item),
+        answers=answers(item, other),
     )
     history = sorted(desk.store.events(subject=item.subject), key=AGE) if open_book and standing.of(item.key) else []
     shown = render_annotate.Shown(item, other, place.swapped, open_book, worklist.data)
@@ -228,7 +241,7 @@ def _turned(decision: Decision, place: Place) -> Preference | None:
 
 def _coin(author: str, item: Item) -> bool:
     """Whether the labelled response stands on the right: fixed for a person and a response, even over all."""
-    return hashlib.sha256("/".join([author, *item.key]).encode()).digest()[0] % 2 == 1
+    return hashlib.sha256("/".join([author, *item.key[:3]]).encode()).digest()[0] % 2 == 1
 
 
 def _pace(labels: list[Label]) -> float | None:

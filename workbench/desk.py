@@ -12,6 +12,7 @@ from mis_lib.analysis.worklist import Item, Worklist, read_worklist
 from mis_lib.errors import DataError
 from mis_lib.schema import Record
 from mis_lib.store.annotations import AnnotationStore
+from mis_lib.store.decisions import response_digest
 from mis_lib.store.labels import Standing
 from workbench.links import resolve_run
 
@@ -26,6 +27,8 @@ class Place(Record):
     variant: str
     beside: str = ""
     swapped: bool = False
+    answers: str = ""
+    """Digest of the responses as the page shows them; where it is given, others are not decided on in their place."""
 
 
 class Desk:
@@ -81,14 +84,24 @@ class Desk:
         """The response at a place.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none, or it is another one than the page shows.
         """
-        found = self.worklist(place.run).by_key.get((place.run, place.sample, place.variant))
+        worklist = self.worklist(place.run)
+        found = worklist.named(place.sample, place.variant)
+        if found is not None and place.answers not in ("", answers(found, worklist.beside(found, place.beside))):
+            raise DataError(
+                f"run {place.run} has another answer to {place.sample!r:.80} now than the page shows; copy what you wrote, and reload the page"
+            )
         if found is None:
             raise DataError(
                 f"run {place.run} has no response of {place.variant!r:.60} to {place.sample!r:.80}; reload the page"
             )
         return found
+
+
+def answers(item: Item, other: Item | None) -> str:
+    """What tells the responses that a page shows from others under the same names."""
+    return response_digest("".join(one.key[3] for one in (item, other) if one))[:16]
 
 
 def read_place(text: Any) -> Place:

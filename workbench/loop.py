@@ -21,7 +21,7 @@ def selectable(desk: Desk) -> tuple[list[str], list[str]]:
         standing = desk.standing()
     except MisError:  # told by the list itself
         return [], []
-    return sorted({run for run, _, _ in standing.keys}), standing.authors
+    return sorted({key[0] for key in standing.keys}), standing.authors
 
 
 def make(
@@ -40,7 +40,7 @@ def make(
         replay: so many rows of the old training data go along.
         run: only decisions on this run; empty for all.
         authors: only decisions of these people; empty for all.
-        causes: only failures with one of these causes; empty for all.
+        causes: only responses of which somebody named one of these causes; empty for all.
     """
     wanted = {"run": run or None, "authors": authors or (), "causes": causes or ()}
     rows = int(replay or 0)

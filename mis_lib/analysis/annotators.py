@@ -15,7 +15,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from mis_lib.schema import Outcome, Record
 from mis_lib.stats import Rate, rate
-from mis_lib.store.labels import Key, Standing
+from mis_lib.store.labels import Standing
 
 REPEATS = 1000
 
@@ -55,7 +55,8 @@ class TeamAgreement(Record):
     """Responses labelled by each person."""
     pairs: list[PairAgreement]
     alpha: Coefficient
-    disputed: list[Key]
+    disputed: list[tuple[str, str, str]]
+    """Run, sample and variant."""
     adjudicated: int
 
 
@@ -68,7 +69,7 @@ def team_agreement(standing: Standing) -> TeamAgreement:
         authors=authors,
         pairs=[pair for pair in pairs if pair.share.n],
         alpha=_alpha(list(given.values()), list(authors)),
-        disputed=[key for key in given if standing.is_disputed(key)],
+        disputed=[key[:3] for key in given if standing.is_disputed(key)],
         adjudicated=sum(standing.adjudicated(key) is not None for key in given),
     )
 

@@ -26,8 +26,7 @@ from mis_lib.data.preferences import PAIRS, Preference
 from mis_lib.errors import DataError
 from mis_lib.files import read_records, sha256, write_records
 from mis_lib.schema import Record, Sample
-from mis_lib.store.annotation_tables import response_digest
-from mis_lib.store.decisions import Event
+from mis_lib.store.decisions import Event, response_digest
 
 TRAIN, ABOUT = "train.jsonl", "delta.json"
 OF_THE_OLD_ANSWER = ("segments",)  # keys of a sample that describe its answer and not the new one

@@ -19,8 +19,8 @@ from mis_lib.analysis.evaluated import data_folder, judges_of, read_samples, run
 from mis_lib.errors import DataError
 from mis_lib.metrics import RIGHT
 from mis_lib.schema import Outcome, Record, Response, Sample, Verdict
-from mis_lib.store.decisions import Subject
-from mis_lib.store.labels import Key, Standing
+from mis_lib.store.decisions import Key, Subject, key_of
+from mis_lib.store.labels import Standing
 from mis_lib.store.runs import Run
 
 
@@ -73,8 +73,8 @@ class Item:
 
     @cached_property
     def key(self) -> Key:
-        """Run, sample and variant."""
-        return self.run, self.sample.id, self.response.variant
+        """Run, sample, variant, and the digest of the response."""
+        return key_of(self.run, self.sample.id, self.response.variant, self.response.text)
 
     @property
     def subject(self) -> Subject:
@@ -125,7 +125,7 @@ class Worklist:
         self.run, self.data = run, data
         self.mixed = sorted(items, key=lambda item: item.mixed)
         self.items = sorted(self.mixed, key=lambda item: -item.worth)
-        self.by_key = {item.key: item for item in self.items}
+        self._by_name = {item.key[:3]: item for item in self.items}
 
     @property
     def variants(self) -> list[str]:
@@ -155,7 +155,11 @@ class Worklist:
 
     def beside(self, item: Item, variant: str) -> Item | None:
         """Another variant's response to the same sample."""
-        return self.by_key.get((item.run, item.sample.id, variant)) if variant != item.response.variant else None
+        return self.named(item.sample.id, variant) if variant != item.response.variant else None
+
+    def named(self, sample: str, variant: str) -> Item | None:
+        """A variant's response to a sample."""
+        return self._by_name.get((self.run, sample, variant))
 
     def find(self, chosen: Filter, standing: Standing, author: str) -> list[Item]:
         """The responses that pass, in order."""
@@ -209,9 +213,9 @@ def read_worklist(run: Run) -> Worklist:
     return Worklist(run_name(run), data_folder(run), items)
 
 
-def at_random(key: Key) -> str:
-    """Place of a response in the order at random: a hash of its ids, the same for everybody and at any time."""
-    return hashlib.sha256("/".join(key).encode()).hexdigest()
+def at_random(key: Sequence[str]) -> str:
+    """Place of a response in the order at random: a hash of its run, sample and variant, the same for everybody and at any time."""
+    return hashlib.sha256("/".join(key[:3]).encode()).hexdigest()
 
 
 def step(items: Sequence[Item], current: Item | None, by: int, order: Order = Order.WORST) -> Item | None:

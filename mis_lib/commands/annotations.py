@@ -15,12 +15,11 @@ from mis_lib import console
 from mis_lib.analysis.annotators import TeamAgreement, team_agreement
 from mis_lib.analysis.delta import build_delta
 from mis_lib.analysis.delta_files import TRAIN, About, write_delta
-from mis_lib.analysis.evaluated import data_folder, open_folder
+from mis_lib.analysis.evaluated import data_folder
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_jsonl, write_atomic
 from mis_lib.models.shipped import shipped_variants
 from mis_lib.store.annotations import AnnotationStore
-from mis_lib.store.decisions import Event
 from mis_lib.store.exchange import Form, read_events, write_events
 from mis_lib.store.labels import Standing
 from mis_lib.store.provenance import folder_digest
@@ -126,14 +125,23 @@ def make_delta(
     """
     if not name or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise SettingsError(f"name {name!r:.80}: expected letters, digits, '.', '_' and '-' only")
-    events = [event for event in store.current(run=run) if _wanted(event, authors, causes)]
+    theirs = [event for event in store.current(run=run) if not authors or event.author in authors]
+    named = {event.subject.key for event in theirs if not causes or not set(causes).isdisjoint(event.decision.causes)}
+    # All that was decided on such a response, so that who differs and who adjudicated is heard, whatever causes they name.
+    events = [event for event in theirs if event.subject.key in named]
     if not events:
         raise DataError(
             f"annotations at {store.place}: expected decisions, found none that fit; annotate in the app first"
         )
 
     def folder_of(of: str) -> Path:
-        return data_folder(open_folder(runs / of), data)
+        if data is not None:
+            return data.parent if data.is_file() else data
+        if not (runs / of / CONFIG).exists():
+            raise DataError(
+                f"{runs / of}: expected the run that was annotated, found none; name the folder of its images with --data"
+            )
+        return data_folder(Run(runs / of))
 
     return write_delta(
         build_delta(events, reference=reference), output or runs / DELTAS, name, folder_of, replay=replay
@@ -176,12 +184,6 @@ def _adapter_of(run: str, variant: str, runs: Path) -> Path | None:
     candidates = [*([shipped] if shipped else []), *sorted(runs.glob("*/v*/adapter"))]
     same = (adapter for adapter in candidates if digest and folder_digest(adapter) == digest)
     return next(same, shipped)
-
-
-def _wanted(event: Event, authors: Sequence[str], causes: Sequence[str]) -> bool:
-    return (not authors or event.author in authors) and (
-        not causes or not set(causes).isdisjoint(event.decision.causes)
-    )
 
 
 def _print_delta(made: About) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from mis_lib import console
 from mis_lib.analysis.agreement import agreement
 from mis_lib.analysis.calibration import PEOPLE, Calibration, calibrate, read_people
 from mis_lib.analysis.evaluated import judges_of, open_folder, read_samples, run_name
@@ -63,19 +64,28 @@ def calibration_sheet(folder: Path, judge: str, people: Path | None, data: Path 
 
 
 def annotated(run: Run) -> list[Verdict]:
-    """What people make of the answers of a run, as far as somebody gave an outcome.
+    """What people make of the answers of a run, as far as somebody gave an outcome; labels of other answers under the same names are left out and told.
 
     An answer is unscored where nobody can tell, or where they differ and nobody has adjudicated: it was looked at, and its outcome is not known.
     """
     from mis_lib.store.annotations import AnnotationStore
+    from mis_lib.store.decisions import key_of
     from mis_lib.store.labels import Standing
 
     store, standing, name = AnnotationStore(root=run.folder.parent.parent), Standing(), run_name(run)
     standing.take(store.labels())
-    return [
-        Verdict(sample_id=key[1], variant=key[2], judge=PEOPLE, outcome=standing.settled(key) or Outcome.UNSCORED)
+    there = {key_of(name, one.sample_id, one.variant, one.text) for one in run.responses()}
+    labelled = [
+        key
         for key in standing.keys
         if key[0] == name and any(label.decision.outcome is not None for label in standing.of(key))
+    ]
+    if gone := sum(key not in there for key in labelled):
+        console.say(f"{gone:,} labels are left out: {name} has another answer now than people looked at, or none")
+    return [
+        Verdict(sample_id=key[1], variant=key[2], judge=PEOPLE, outcome=standing.settled(key) or Outcome.UNSCORED)
+        for key in labelled
+        if key in there
     ]
 
 

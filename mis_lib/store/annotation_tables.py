@@ -1,6 +1,5 @@
 """Tables of the annotation store, and the way from records to their rows and back."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +8,7 @@ import sqlalchemy as sa
 
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
-from mis_lib.store.decisions import MAX_NAME, MAX_TEXT, Decision, Event, Kind, Subject
+from mis_lib.store.decisions import MAX_NAME, MAX_TEXT, Decision, Event, Kind, Subject, storable
 
 METADATA = sa.MetaData()
 
@@ -51,11 +50,6 @@ FRAME_COLUMNS = (
     "run", "sample_id", "variant", "other", "author", "kind", "at", "outcome", "causes", "severity", "preference", "mark", "comment",
     "corrected", "split", "category", "sub_category", "harmful", "event",
 )  # fmt: skip
-
-
-def storable(text: str) -> str:
-    """Text that every database can hold: NUL becomes U+FFFD, so that positions stay."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def standing() -> Sequence[sa.ColumnElement[bool]]:
@@ -105,9 +99,8 @@ def read_time(event: Event) -> str:
 
 def subject_key(subject: Subject) -> dict[str, str]:
     """What tells one subject from another, as its row holds it."""
-    run, sample_id, variant = (storable(part) for part in subject.key)
-    digest = response_digest(storable(subject.response))
-    return {"run": run, "sample_id": sample_id, "variant": variant, "digest": digest}
+    names = ("run", "sample_id", "variant", "digest")
+    return dict(zip(names, (storable(part) for part in subject.key), strict=True))
 
 
 def put(connection: sa.Connection, subject: Subject) -> int:
@@ -138,11 +131,6 @@ def decided(event: Event) -> tuple[Any, ...]:
     return event.author, event.kind, event.decision, subject_key(event.subject), other
 
 
-def response_digest(text: str) -> str:
-    """What tells one response from another."""
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-
-
 def labelled(table: Any, prefix: str) -> list[Any]:
     """A subject's columns under names that two subjects of one event can share a row with."""
     return [table.c[name].label(f"{prefix}_{name}") for name in ("run", "variant", "sample", "response")]
@@ -153,7 +141,7 @@ def label_rows(after: int) -> sa.Select[Any]:
     other = SUBJECTS.alias("other")
     wanted = (EVENTS.c[name] for name in ("seq", "id", "kind", "author", "at", "undoes", "decision"))
     return (
-        sa.select(*wanted, *(SUBJECTS.c[name] for name in ("run", "sample_id", "variant")), other.c.variant)
+        sa.select(*wanted, *(SUBJECTS.c[name] for name in ("run", "sample_id", "variant", "digest")), other.c.variant)
         .join(SUBJECTS, EVENTS.c.subject_id == SUBJECTS.c.id)
         .outerjoin(other, EVENTS.c.other_id == other.c.id)
         .where(EVENTS.c.seq > after)

@@ -38,6 +38,7 @@ from mis_lib.store.annotation_tables import (
     put_event,
     read_time,
     standing,
+    subject_key,
     time_text,
 )
 from mis_lib.store.database import checked_url, database_url, open_database, writing
@@ -169,10 +170,8 @@ class AnnotationStore:
 
     def events(self, *, subject: Subject | None = None) -> list[Event]:
         """Everything that happened, as it came in; all of it, or on one response."""
-        if subject is None:
-            return self._read()
-        run, sample_id, variant = subject.key
-        return self._read(SUBJECTS.c.run == run, SUBJECTS.c.sample_id == sample_id, SUBJECTS.c.variant == variant)
+        wanted = subject_key(subject) if subject is not None else {}
+        return self._read(*(SUBJECTS.c[name] == value for name, value in wanted.items()))
 
     def current(self, *, run: str | None = None) -> list[Event]:
         """What holds now: each person's latest decision on each response (and pair) that was not taken back, oldest first."""

@@ -4,6 +4,7 @@ An event is never changed and never deleted. What holds now follows from the eve
 not undone. A decision carries what was looked at (question, response), so it still means something when its run is gone.
 """
 
+import hashlib
 from enum import StrEnum
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Record, S
 MAX_TEXT = 20_000  # characters of a comment or a corrected answer
 MAX_NAME = 80
 MAX_ID = 500
+Key = tuple[str, str, str, str]  # run, sample id, variant, digest of the response
 SEVERITIES = {0: "none", 1: "mild", 2: "serious", 3: "grave"}
 
 
@@ -114,9 +116,9 @@ class Subject(Record):
     response: str
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """Run, sample and variant."""
-        return self.run, self.sample.id, self.variant
+    def key(self) -> Key:
+        """Run, sample, variant, and the digest of the response: another answer, as of a run that was made anew under an old name, is another one."""
+        return key_of(self.run, self.sample.id, self.variant, self.response)
 
 
 class Event(Record):
@@ -132,6 +134,21 @@ class Event(Record):
     undoes: str | None = None
     reason: str = ""
     seq: int = 0
+
+
+def key_of(run: str, sample_id: str, variant: str, response: str) -> Key:
+    """What tells a response from all others."""
+    return run, sample_id, variant, response_digest(storable(response))
+
+
+def storable(text: str) -> str:
+    """Text that every database can hold: NUL becomes U+FFFD, so that positions stay."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def response_digest(text: str) -> str:
+    """What tells one response from another."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def read_decision(values: Any) -> Decision:
@@ -177,7 +194,7 @@ def check_decision(decision: Decision, subject: Subject, other: Subject | None =
         )
     if decision.preference is not None and other is None:
         raise DataError("a preference needs two responses; choose a variant to show beside this one")
-    if other is not None and (other.sample.id != sample.id or other.key == subject.key):
+    if other is not None and (other.sample.id != sample.id or other.key[:3] == subject.key[:3]):
         raise DataError(f"expected two responses to {sample.id!r}, found {other.variant!r} to {other.sample.id!r}")
 
 

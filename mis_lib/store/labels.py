@@ -10,9 +10,8 @@ from operator import attrgetter
 from typing import NamedTuple, Self
 
 from mis_lib.schema import Outcome
-from mis_lib.store.decisions import Decision, Kind, Preference
+from mis_lib.store.decisions import Decision, Key, Kind
 
-Key = tuple[str, str, str]  # run, sample id, variant
 AGE = attrgetter("at", "seq")
 """The order of events and labels in which a later one counts: by time, and by the order of the store where that is the same."""
 
@@ -43,11 +42,12 @@ class Label(NamedTuple):
         run: str,
         sample_id: str,
         variant: str,
+        digest: str,
         other: str | None,
     ) -> Self:
         """A label from a row of the store."""
         read = Decision.model_validate_json(decision)
-        return cls(seq, name, Kind(kind), author, at, undoes, (run, sample_id, variant), other, read)
+        return cls(seq, name, Kind(kind), author, at, undoes, (run, sample_id, variant, digest), other, read)
 
 
 class Standing:
@@ -82,21 +82,17 @@ class Standing:
 
     def outcomes(self, key: Key) -> dict[str, Outcome]:
         """Each person's outcome of a response; "cannot tell" counts as none."""
-        found = {
-            label.author: label.decision.outcome
-            for label in self.of(key)
-            if label.kind is Kind.DECIDE and label.decision.outcome is not None
-        }
-        return {author: outcome for author, outcome in found.items() if outcome is not Outcome.UNSCORED}
+        found = {label.author: label.decision.outcome for label in self._with_outcome(key, Kind.DECIDE)}
+        return {author: outcome for author, outcome in found.items() if outcome and outcome is not Outcome.UNSCORED}
 
     def adjudicated(self, key: Key) -> Label | None:
-        """The latest adjudication of a response."""
-        return next((label for label in reversed(self.of(key)) if label.kind is Kind.ADJUDICATE), None)
+        """The latest adjudication of a response's outcome."""
+        return next(reversed(self._with_outcome(key, Kind.ADJUDICATE)), None)
 
     def settled(self, key: Key) -> Outcome | None:
         """The outcome people agree on: the adjudicated one, else the one that all gave; None while they differ or nobody gave one."""
         final = self.adjudicated(key)
-        if final is not None and final.decision.outcome is not None:
+        if final is not None:
             return final.decision.outcome
         given = set(self.outcomes(key).values())
         return next(iter(given)) if len(given) == 1 else None
@@ -105,13 +101,10 @@ class Standing:
         """Whether people gave different outcomes and nobody has settled it."""
         return len(set(self.outcomes(key).values())) > 1 and self.settled(key) is None
 
-    def preferences(self, key: Key, other: str) -> dict[str, Preference]:
-        """Each person's preference between a response and the other variant's."""
-        return {
-            label.author: label.decision.preference
-            for label in self.of(key)
-            if label.other == other and label.decision.preference is not None
-        }
+    def _with_outcome(self, key: Key, kind: Kind) -> list[Label]:
+        """The outcomes of one kind that hold, oldest first: one that a person's later decision on the same (or the same pair) leaves out holds no more."""
+        latest = {(label.author, label.other): label for label in self.of(key) if label.kind is kind}
+        return sorted((label for label in latest.values() if label.decision.outcome is not None), key=AGE)
 
     @property
     def keys(self) -> list[Key]:

@@ -70,7 +70,8 @@ def make_delta(
     run: Annotated[str | None, typer.Option("--run", help="Only decisions on this run (NAME/vN).")] = None,
     authors: Annotated[list[str] | None, typer.Option("--authors", help="Only decisions of these people.")] = None,
     causes: Annotated[
-        list[Cause] | None, typer.Option("--causes", help="Only decisions that name one of these causes.")
+        list[Cause] | None,
+        typer.Option("--causes", help="Only responses with a decision that names one of these causes."),
     ] = None,
     corrected_only: Annotated[
         bool, typer.Option("--corrected_only", help="No reference answers as targets, only what people wrote.")
