@@ -260,6 +260,22 @@ def test_texts_travel_to_the_letter(samples: dict[str, Sample], tmp_path: Path, 
     assert there.events() == here.events()
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_what_a_spreadsheet_has_saved_is_read(
+    store: AnnotationStore, samples: dict[str, Sample], tmp_path: Path, delimiter: str
+) -> None:
+    """A mark in front, another delimiter, line ends of its own, quotes where it needs them, booleans in capitals, a row of empty cells."""
+    events_of_all_kinds(store, samples)
+    rows = list(csv.reader(io.StringIO(write_events(store.events(), Form.CSV), newline="")))
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\r\n")
+    writer.writerows([cell.upper() if cell in ("true", "false") else cell for cell in row] for row in rows)
+    writer.writerow([""] * len(rows[0]))
+    path = tmp_path / "saved.csv"
+    path.write_bytes(stream.getvalue().encode("utf-8-sig"))
+    assert read_events(path) == [event.model_copy(update={"seq": 0}) for event in store.events()]
+
+
 @pytest.mark.parametrize("form", list(Form))
 def test_a_response_of_another_run_comes_back_as_one(samples: dict[str, Sample], tmp_path: Path, form: Form) -> None:
     store = AnnotationStore(root=tmp_path)

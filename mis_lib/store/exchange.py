@@ -1,7 +1,8 @@
 """Annotations as files: JSON Lines and CSV without loss, and a redacted form that can be passed on.
 
 A cell of a CSV that begins like a formula (``= + - @``, tab, return) gets an apostrophe in front, which spreadsheets show as text; reading takes
-it off again. Line ends inside a text stay as they are, because marks count characters. Redacted files have no images and no texts: each text is
+it off again. Line ends inside a text stay as they are, because marks count characters. What a spreadsheet makes of a file when it saves it is read:
+semicolons or tabs, TRUE and FALSE, rows of empty cells. Redacted files have no images and no texts: each text is
 replaced by a keyed hash, so that equal texts can be told but not guessed, and people are numbered by the same key. They cannot be read back.
 """
 
@@ -29,6 +30,7 @@ LATER_COLUMNS = (
     "other_run",
     "other_sample",
 )  # exports from before they were written lack them: the subject's are meant
+BOOLEANS = {"TRUE": "true", "FALSE": "false"}  # as spreadsheets write them
 AS_JSON = ("sample", "other_sample", "causes", "mark", "severity", "swapped")
 
 csv.field_size_limit(2**31 - 1)  # a sample with all that it carries may be longer than the 128 KiB of Python's own
@@ -131,10 +133,12 @@ def _read_csv(path: Path) -> Iterable[dict[str, Any]]:
         raise DataError(
             f"{path}: expected UTF-8, found {error.reason} at byte {error.start}; save it as UTF-8"
         ) from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    heading = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count))
     _check_columns(path, reader.fieldnames or [])
     for number, row in enumerate(reader, 1):
-        yield _unflat({name: plain(row.get(name) or "") for name in COLUMNS}, f"{path}, row {number}")
+        if any(row.values()):
+            yield _unflat({name: plain(row.get(name) or "") for name in COLUMNS}, f"{path}, row {number}")
 
 
 def plain(cell: str) -> str:
@@ -153,7 +157,8 @@ def _check_columns(path: Path, found: Sequence[str]) -> None:
 def _unflat(row: dict[str, str], where: str) -> dict[str, Any]:
     try:
         values: dict[str, Any] = {
-            name: json.loads(cell) if name in AS_JSON and cell else cell for name, cell in row.items()
+            name: json.loads(BOOLEANS.get(cell, cell)) if name in AS_JSON and cell else cell
+            for name, cell in row.items()
         }
     except ValueError as error:
         raise DataError(
