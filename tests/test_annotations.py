@@ -323,6 +323,20 @@ def test_what_is_no_database_is_named_and_not_touched(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_database_whose_folder_cannot_be_written_is_not_called_broken(tmp_path: Path) -> None:
+    """Nobody is to move weeks of work away because a disk is full or mounted to be read only."""
+    store = AnnotationStore(root=tmp_path)
+    store.record("ada", subject(), UNSAFE)
+    store.close()
+    blocked = tmp_path / "annotations.sqlite-wal"
+    blocked.mkdir()
+    with pytest.raises(DataError, match="leave the file as it is; check that its folder can be written") as caught:
+        AnnotationStore(root=tmp_path).events()
+    assert "move the file" not in str(caught.value)
+    blocked.rmdir()
+    assert len(AnnotationStore(root=tmp_path).events()) == 1
+
+
 def write_many(url: str, author: str, count: int) -> None:
     """Record ``count`` decisions, each sent twice, as after a lost answer."""
     store = AnnotationStore(url)

@@ -5,6 +5,7 @@ they were acknowledged. Readers never wait: SQLite runs in WAL mode. What was co
 """
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -67,9 +68,8 @@ def open_database(url: URL) -> Engine:
             f'{shown} needs the package psycopg; install it with: pip install "mis-workbench[postgres]"'
         ) from error
     except DBAPIError as error:
-        fix = "check that the server runs and the address is right" if url.host else "move the file away or repair it"
         first = str(error.orig).strip().splitlines()[0]
-        raise DataError(f"annotations at {shown}: expected a database, found: {first}; {fix}") from error
+        raise DataError(f"annotations at {shown}: expected a database, found: {first}; {_fix(url, error)}") from error
     return engine
 
 
@@ -92,6 +92,17 @@ def migrate(engine: Engine) -> None:
         except CommandError as error:
             shown = engine.url.render_as_string(hide_password=True)
             raise DataError(f"annotations at {shown}: made by a newer version; update this one ({error})") from error
+
+
+def _fix(url: URL, error: DBAPIError) -> str:
+    """What to do where a database cannot be opened; a file is called broken only where SQLite says so."""
+    if url.get_backend_name() != "sqlite":
+        return "check that the server runs and the address is right"
+    if getattr(error.orig, "sqlite_errorcode", None) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return "move the file away or repair it"
+    return (
+        "leave the file as it is; check that its folder can be written, also for reading, and that the disk is not full"
+    )
 
 
 @contextmanager
