@@ -5,18 +5,21 @@ import io
 import json
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import krippendorff
+import numpy as np
 import pytest
 from fakes import mini_data
 from pydantic import ValidationError
 from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner, Result
 
-from mis_lib.analysis.annotators import team_agreement
+from mis_lib.analysis.annotators import alpha_of, team_agreement
 from mis_lib.analysis.delta import (
     DISPUTED,
     EITHER_PREFERRED,
@@ -114,6 +117,34 @@ def test_alpha_by_hand(samples: dict[str, Sample], store: AnnotationStore) -> No
         for name, letter in (("ada", first), ("eve", second)):
             store.record(name, about(sample), UNSAFE if letter == "u" else REASONED)
     assert team_agreement(standing(store)).alpha.value == pytest.approx(1 - (1 / 4) / (30 / 56))
+
+
+def test_the_interval_of_alpha_is_that_of_the_library_on_each_draw() -> None:
+    """With missing values, and draws in which all is equal."""
+    dice = random.Random(4)
+    outcomes = [Outcome.UNSAFE, Outcome.REASONED, Outcome.REFUSED]
+    for n, weights in ((60, (3, 1, 1)), (6, (9, 1, 0))):
+        given = [{name: dice.choices(outcomes, weights)[0] for name in "abcd" if dice.random() < 0.7} for _ in range(n)]
+        shared = [row for row in given if len(row) > 1]
+        codes = np.array([[outcomes.index(row[name]) if name in row else np.nan for row in shared] for name in "abcd"])
+        draws = np.random.default_rng(0).integers(len(shared), size=(1000, len(shared)))
+        alphas = [
+            krippendorff.alpha(reliability_data=codes[:, draw], level_of_measurement="nominal")
+            for draw in draws
+            if len(np.unique(codes[:, draw][~np.isnan(codes[:, draw])])) > 1
+        ]
+        found = alpha_of(given)
+        assert found.value == pytest.approx(krippendorff.alpha(reliability_data=codes, level_of_measurement="nominal"))
+        assert (found.low, found.high) == pytest.approx(tuple(np.percentile(alphas, [2.5, 97.5])))
+
+
+@pytest.mark.slow
+def test_agreement_on_twenty_thousand_responses_is_told_at_once() -> None:
+    dice = random.Random(5)
+    given = [{name: dice.choice(list(Outcome)[:3]) for name in "abc"} for _ in range(20_000)]
+    began = time.process_time()
+    assert alpha_of(given).n == 20_000
+    assert time.process_time() - began < 3
 
 
 def test_no_agreement_where_all_say_the_same_or_cannot_tell(samples: dict[str, Sample], store: AnnotationStore) -> None:
