@@ -156,7 +156,7 @@ def test_no_agreement_where_all_say_the_same_or_cannot_tell(samples: dict[str, S
     assert found.pairs[0].kappa.value is None and found.pairs[0].share.n == 1 and found.alpha.value is None
 
 
-@pytest.mark.parametrize(("first", "second", "kappa"), [("uur", "uur", 1.0), ("ur", "ru", -1.0)])
+@pytest.mark.parametrize(("first", "second", "kappa"), [("uur", "uur", 1.0), ("ur", "ru", -1.0), ("u", "r", 0.0)])
 def test_where_no_draw_could_differ_there_is_no_interval(
     samples: dict[str, Sample], store: AnnotationStore, first: str, second: str, kappa: float
 ) -> None:

@@ -87,8 +87,10 @@ def _kappa(both: Sequence[tuple[Outcome, Outcome]]) -> Coefficient:
     table = np.zeros((len(used), len(used)))
     for a, b in both:
         table[used.index(a), used.index(b)] += 1
-    found: Any = cohens_kappa(table)
-    return _bounded(float(found.kappa), max(-1.0, float(found.kappa_low)), min(1.0, float(found.kappa_upp)), len(both))
+    with np.errstate(invalid="ignore"):
+        found: Any = cohens_kappa(table)
+    low, high = np.clip([found.kappa_low, found.kappa_upp], -1, 1)
+    return _bounded(float(found.kappa), float(low), float(high), len(both))
 
 
 def alpha_of(given: Sequence[dict[str, Outcome]]) -> Coefficient:
@@ -105,7 +107,7 @@ def alpha_of(given: Sequence[dict[str, Outcome]]) -> Coefficient:
 
 
 def _bounded(value: float, low: float, high: float, n: int) -> Coefficient:
-    """Without bounds where they are but a point."""
+    """Without bounds where they are but a point, or (of a few labels) cannot be computed."""
     varies = high - low > 1e-9  # less is rounding
     return Coefficient(value=value, low=low if varies else None, high=high if varies else None, n=n)
 
