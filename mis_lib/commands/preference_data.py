@@ -47,13 +47,22 @@ def pairs_of(settings: DpoSettings) -> tuple[list[Preference], Path]:
     """
     if settings.pairs is not None:
         folder = settings.pairs if settings.pairs.is_dir() else settings.pairs.parent
-        return read_preferences(settings.pairs)[: settings.limit], folder
+        return _read(settings.pairs, settings.limit), folder
     folder = data_folder(settings.data)
     if (folder / PAIRS).exists():  # a data folder that brings its own, such as a delta of annotations
-        return read_preferences(folder)[: settings.limit], folder
+        return _read(folder, settings.limit), folder
     samples = read_split(folder, settings.split, settings.limit)
     unsafe = None if settings.rejected == "constructed" else unsafe_answers(samples, folder, settings)
     return preferences(samples, unsafe, seed=settings.seed), folder
+
+
+def _read(path: Path, limit: int | None) -> list[Preference]:
+    pairs = read_preferences(path)
+    if limit is not None and limit < len(pairs):
+        console.say(
+            f"{len(pairs) - limit:,} of {len(pairs):,} pairs are left out: limit is {limit:,}; --set limit=null takes all"
+        )
+    return pairs[:limit]
 
 
 def unsafe_answers(samples: Sequence[Sample], folder: Path, settings: DpoSettings) -> dict[str, str]:
