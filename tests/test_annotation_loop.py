@@ -624,6 +624,18 @@ def test_ones_own_adapter_is_found_by_what_is_in_it(
     assert found == [f"data={made.folder}", *([f"start_from={adapter}"] if same else [])]
 
 
+def test_a_delta_of_preferences_alone_goes_on_from_the_adapter_that_was_annotated(
+    samples: dict[str, Sample], run: Run, data: Path, tmp_path: Path
+) -> None:
+    store = AnnotationStore(root=tmp_path)
+    subject = about(samples["hard-00"])
+    store.record("ada", subject, Decision(preference=Preference.A), other=about(samples["hard-00"], "mini", "Never."))
+    made = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)
+    assert (made.rows, made.pairs) == (0, 1)
+    _, start = overrides(Path(made.folder), run.folder.parent.parent)
+    assert start == f"start_from={shipped_variants()['mirage']}"
+
+
 @pytest.mark.parametrize("run", ["../../etc/v1", "/etc/v1", "a/b/v1", ".hidden/v1", "report", ""])
 def test_a_run_that_is_a_path_is_no_run(samples: dict[str, Sample], run: str) -> None:
     with pytest.raises(ValidationError):
@@ -686,6 +698,11 @@ def test_from_the_command_line(
     assert mis("export", "--runs", runs, "--output", str(tmp_path / "all.csv"), "--format", "csv").exit_code == 0
     taken = mis("import", "--input", str(tmp_path / "all.csv"), "--runs", str(tmp_path / "other"), "--json")
     assert json.loads(taken.stdout) == {"input": str(tmp_path / "all.csv"), "events": 2, "added": 2, "known": 0}
+    text = (tmp_path / "all.csv").read_text().replace("Corrected.", "Corrected in a spreadsheet.")
+    (tmp_path / "all.csv").write_text(text)
+    again = mis("import", "--input", str(tmp_path / "all.csv"), "--runs", runs, "--json")
+    assert json.loads(again.stdout)["known"] == 2
+    assert "1 rows differ from the decisions that are here" in again.stderr and "'hard-00' by ada" in again.stderr
     assert json.loads(mis("agreement", "--runs", runs, "--json").stdout)["authors"] == {"ada": 1, "eve": 1}
     assert "Cohen" in mis("agreement", "--runs", runs).stdout
 

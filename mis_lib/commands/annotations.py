@@ -16,9 +16,11 @@ from mis_lib.analysis.annotators import TeamAgreement, team_agreement
 from mis_lib.analysis.delta import build_delta
 from mis_lib.analysis.delta_files import TRAIN, About, write_delta
 from mis_lib.analysis.evaluated import data_folder
+from mis_lib.data.preferences import PAIRS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_jsonl, write_atomic
 from mis_lib.models.shipped import shipped_variants
+from mis_lib.store.annotation_tables import decided
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.exchange import Form, read_events, write_events
 from mis_lib.store.labels import Standing
@@ -46,7 +48,14 @@ def take_in(runs: Path, path: Path, *, as_json: bool) -> None:
     """Add the events of an export that are not here yet."""
     events = read_events(path)
     store = AnnotationStore(root=runs)
+    here = {event.id: event for event in store.events()}
+    changed = [event for event in events if event.id in here and decided(event) != decided(here[event.id])]
     added = store.restore(events)
+    if changed:
+        console.say(
+            f"{len(changed):,} rows differ from the decisions that are here under their ids, and were not taken in (such as that on "
+            f"{changed[0].subject.sample.id!r:.80} by {changed[0].author}); a decision is changed by a new one, in the app"
+        )
     _tell({"input": str(path), "events": len(events), "added": added, "known": len(events) - added}, as_json)
 
 
@@ -168,13 +177,15 @@ def overrides(folder: Path, runs: Path) -> list[str]:
 
     That is a shipped one, or the result of a training run below ``runs``; from the base where neither has given the answers.
     """
-    annotated = Counter(
-        (str(row["provenance"]["run"]), str(row["provenance"]["variant"]))
-        for row in read_jsonl(folder / TRAIN)
-        if "run" in row["provenance"]
-    )
+    annotated = _annotated(folder / TRAIN) or _annotated(folder / PAIRS)
     adapter = _adapter_of(*annotated.most_common(1)[0][0], runs) if annotated else None
     return [f"data={folder}", *([f"start_from={adapter}"] if adapter else [])]
+
+
+def _annotated(file: Path) -> Counter[tuple[str, str]]:
+    """How many rows of a delta's file come from each run and variant; replayed ones from none."""
+    origins = [row["provenance"] for row in read_jsonl(file)]
+    return Counter((str(origin["run"]), str(origin["variant"])) for origin in origins if "run" in origin)
 
 
 def _adapter_of(run: str, variant: str, runs: Path) -> Path | None:
