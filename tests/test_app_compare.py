@@ -66,6 +66,13 @@ def test_all_columns_end_with_text_parts_costs_and_a_verdict(host: Host) -> None
     assert outcomes == [Outcome.UNSAFE, Outcome.REASONED]
 
 
+def test_pictures_travel_once_and_not_with_every_token(host: Host) -> None:
+    views = run(host, *example(host, "hard-00"))
+    assert len(views) > 2 and [view.recap is not None for view in views] == [True] + [False] * (len(views) - 1)
+    assert (views[0].recap or "").count("data:image/") == 2
+    assert all(view.results and "data:image/" not in view.results for view in views)
+
+
 def test_a_slow_column_holds_no_fast_one_up(folder: Path) -> None:
     host = ready_host(folder, answers={"mini": "Pour it over.", "mirage": "word " * 60}, delay=0.01)
     between = [

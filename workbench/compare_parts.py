@@ -124,5 +124,7 @@ def actions_part() -> ActionsPart:
 def results_part() -> ResultsPart:
     """Legend and answers."""
     html(render_answers.legend(), "mis-legend")
-    results = html(render_answers.empty_results(), "mis-results", js_on_load=REFRESH)
+    results = html(
+        render_answers.empty_results(), "mis-results", html_template="${recap}${value}", recap="", js_on_load=REFRESH
+    )
     return ResultsPart(results, gr.Textbox(visible=False))

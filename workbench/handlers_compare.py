@@ -171,6 +171,8 @@ class CompareHandlers:
         buttons = button_updates(running=True)
         for view in compare.compare(self.host, prompt, question, variants, settings, session=session_of(request)):
             results = gr.skip() if view.results is None else view.results
+            if view.recap is not None:
+                results = gr.update(value=view.results, recap=view.recap)
             comparison = gr.skip() if view.comparison is None else view.comparison
             yield view.status, view.errors, results, comparison, *buttons
             buttons = (gr.skip(),) * len(buttons)
@@ -204,7 +206,8 @@ class CompareHandlers:
     def clear(self) -> Updates:
         """Back to an empty tab."""
         view = compare.show_prompt(self.host, Prompt(), question="")
-        return *prompt_updates(view), render_answers.empty_results(), None, render.status_line(READY)
+        results = gr.update(value=render_answers.empty_results(), recap="")
+        return *prompt_updates(view), results, None, render.status_line(READY)
 
     def next_seed(self, seed: float | None) -> int:
         """The seed of the next draw."""

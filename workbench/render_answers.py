@@ -62,13 +62,14 @@ def empty_results() -> str:
 
 
 def results(comparison: Comparison) -> str:
-    """The question as it was put, and one column an answer."""
+    """One column an answer; the question above them is ``recap``."""
     columns = "".join(_column(answer) for answer in comparison.answers)
     busy = "false" if comparison.finished else "true"
-    return f'{_recap(comparison)}<div class="mis-columns mis-columns-{len(comparison.answers)}" aria-busy="{busy}">{columns}</div>'
+    return f'<div class="mis-columns mis-columns-{len(comparison.answers)}" aria-busy="{busy}">{columns}</div>'
 
 
-def _recap(comparison: Comparison) -> str:
+def recap(comparison: Comparison) -> str:
+    """The question as it was put, with its images. Apart from the answers, since these are sent again with every few tokens, and images are heavy."""
     images = "".join(
         picture(image.thumbnail, f"Image {number}: {image.name}", image.flagged)
         for number, image in enumerate(comparison.prompt.images, 1)
