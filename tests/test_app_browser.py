@@ -243,6 +243,21 @@ def test_dropped_and_pasted_files_are_added(url: str, visit, tmp_path: Path) -> 
     assert me.names() == ["drop.png", "paste.png"]
 
 
+def test_files_dropped_while_others_are_being_read_are_not_lost(url: str, visit, tmp_path: Path) -> None:
+    me = visit(url)
+    script = """(bytes) => {
+        for (const name of ['one.png', 'two.png', 'three.png']) {
+            const box = new DataTransfer();
+            box.items.add(new File([new Uint8Array(bytes)], name, {type: 'image/png'}));
+            document.querySelector('#mis-prompt .mis-add').dispatchEvent(
+                new DragEvent('drop', {bubbles: true, cancelable: true, dataTransfer: box}));
+        }
+    }"""
+    me.page.evaluate(script, list(good_images(tmp_path, 1)[0].read_bytes()))
+    expect(me.page.locator(".mis-tile")).to_have_count(3)
+    assert sorted(me.names()) == ["one.png", "three.png", "two.png"]
+
+
 def test_a_file_dropped_before_the_page_can_take_it_is_not_lost(url: str, visit, tmp_path: Path) -> None:
     me = visit(url)
     expect(me.page.locator(FILES)).to_be_attached()

@@ -147,11 +147,13 @@ def _bind_prompt(
         asked.strip.remove(handlers.remove, inputs=prompt, outputs=loaded, **QUIET),
         asked.strip.wipe(handlers.wipe, outputs=loaded, **QUIET),
     ]
-    added = gr.on(
+    added = gr.on(  # what is dropped while the files before it are being read waits for its turn: each adds to the prompt that it finds
         asked.upload.upload,
         handlers.add_images,
         inputs=[asked.upload, prompt],
         outputs=[*loaded, asked.upload],
+        trigger_mode="multiple",
+        concurrency_limit=1,
         show_progress="hidden",
         api_name="add_images",
     )
