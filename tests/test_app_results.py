@@ -210,6 +210,27 @@ def test_a_run_that_grows_is_read_again(folder: Path, tmp_path: Path) -> None:
     assert len(evaluations.read("report/v1").responses) == len(first.responses) - 2
 
 
+def test_a_damaged_run_is_named_and_keeps_nobody_from_the_others(folder: Path, tmp_path: Path) -> None:
+    fake_run(tmp_path, folder / "mini")
+    damaged = fake_run(tmp_path, folder / "mini", "torn")
+    (damaged.folder / "verdicts" / "rule.jsonl").write_text('{"garbage": 1}\n')
+    host = ready_host(folder / "mini")
+    host.runs = tmp_path
+    handlers = ResultsHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+    overview = handlers.opened(Link(tab=Tab.RESULTS))
+    assert "report/v1" in overview["board_table"] and "mirage" in overview["board_table"]
+    assert "torn/v1 is not shown" in overview["errors"] and "rule.jsonl, row 1" in overview["errors"]
+    judges = handlers.opened(Link(tab=Tab.RESULTS, view=JUDGES))  # of the newest, which is the damaged one
+    assert "rule.jsonl, row 1" in judges["errors"]
+    assert sorted(judges["judged"]["choices"]) == sorted(judges["run"]["choices"]) == ["report/v1", "torn/v1"]
+
+
+def test_a_run_of_one_variant_is_told_as_such(folder: Path, tmp_path: Path) -> None:
+    fake_run(tmp_path, folder / "mini", variants=("mini",))
+    with pytest.raises(SettingsError, match="only mini has answered in report/v1.*choose a run"):
+        results.changes(Evaluations(tmp_path).read("report/v1"), "mini", "mini")
+
+
 def test_the_same_variant_twice_is_refused(folder: Path) -> None:
     run = Evaluations(folder / "runs").read("report/v1")
     with pytest.raises(SettingsError, match="two different variants"):

@@ -6,6 +6,7 @@ files. Whatever has been asked by name is looked up among the runs that are ther
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mis_lib.analysis import frames
 from mis_lib.analysis.ablation import PROBES
 from mis_lib.analysis.evaluated import Evaluated, find_runs, judges_of, read_run, run_name
 from mis_lib.analysis.plots import untyped
-from mis_lib.errors import DataError
+from mis_lib.errors import DataError, MisError
 from mis_lib.metrics import NAMELESS, SEEN
 from mis_lib.store.runs import Run
 from workbench.links import resolve_run
@@ -95,6 +96,17 @@ class Evaluations:
             found = untyped(frames.leaderboard([kept.run], by=SEEN, total=False))
             kept.seen = pd.DataFrame(found[~found.group.str.endswith(NAMELESS) & bool(kept.run.judge)])
         return kept.seen
+
+    def boards(self, names: Sequence[str]) -> tuple[dict[str, pd.DataFrame], list[str]]:
+        """The rates of several runs by name, ``board`` and ``seen`` in one, and a message on each run that cannot be read: it keeps nobody from the others."""
+        found: dict[str, pd.DataFrame] = {}
+        damaged = []
+        for name in names:
+            try:
+                found[name] = pd.concat([self.board(name), self.seen(name)], ignore_index=True)
+            except (MisError, OSError) as error:
+                damaged.append(f"{name} is not shown: {error}")
+        return found, damaged
 
     def _read(self, name: str, judge: str = "") -> Kept:
         run = resolve_run(self.root, name)

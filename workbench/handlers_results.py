@@ -109,6 +109,8 @@ class ResultsHandlers:
         if not names:
             return {parts.empty: gr.update(visible=True), parts.body: gr.update(visible=False), parts.errors: ""}
         update: Update = {parts.empty: gr.update(visible=False), parts.body: gr.update(visible=True), parts.errors: ""}
+        # also where nothing can be drawn: whoever cannot choose another run does not get away from one that is damaged
+        update |= {part: gr.update(choices=list(names)) for part in (parts.runs, parts.run, parts.judged)}
         try:
             settled = self._settled(choice, strict=strict, fill=fill)
             update |= self._filters(settled, names)
@@ -135,7 +137,8 @@ class ResultsHandlers:
         if choice.view == ITEM:
             return self._settled_item(choice, strict=strict)
         if choice.view == OVERVIEW:
-            groups = results.groups_of(list(self._boards(choice).values()))
+            boards, _ = self.evaluations.boards(choice.runs or ())
+            groups = results.groups_of(list(boards.values()))
             return choice._replace(group=_one("group of items", choice.group, groups, ALL, strict=strict) or ALL)
         known = self.evaluations.judges(run)
         judge = _one("judge", choice.judge, known, "rule", strict=strict)
@@ -170,9 +173,11 @@ class ResultsHandlers:
         }
 
     def _overview(self, choice: Choice) -> Update:
-        parts, boards = self.parts, self._boards(choice)
+        parts = self.parts
+        boards, damaged = self.evaluations.boards(choice.runs or ())
+        told = render.error_bar(damaged)
         if not boards:
-            return {parts.board: None, parts.plane: None, parts.board_table: NO_RUN}
+            return {parts.board: None, parts.plane: None, parts.board_table: NO_RUN, parts.errors: told}
         groups = results.groups_of(list(boards.values()))
         view = results.overview(boards, choice.group, results.published() if choice.published else None)
         return {
@@ -180,6 +185,7 @@ class ResultsHandlers:
             parts.board: shown(view.board),
             parts.plane: shown(view.plane),
             parts.board_table: view.table,
+            parts.errors: told,
         }
 
     def _changes(self, choice: Choice) -> Update:
@@ -215,17 +221,14 @@ class ResultsHandlers:
         """The frame behind the table of a view, and a name for its file."""
         if choice.view == OVERVIEW:
             published = results.published() if choice.published else None
-            return "leaderboard", results.overview(self._boards(choice), choice.group, published).frame
+            boards, _ = self.evaluations.boards(choice.runs or ())
+            return "leaderboard", results.overview(boards, choice.group, published).frame
         if choice.view == ITEM:
             return f"item-{choice.item}", results.one_item(self.evaluations.grid(choice.ablation), choice.item).frame
         place = choice.run.replace("/", "-")
         if choice.view == CHANGES:
             return f"flips-{place}", self._changed(choice).flips
         return f"judges-{place}", results.judges(self.evaluations, choice.run, choice.metric).frame
-
-    def _boards(self, choice: Choice) -> dict[str, pd.DataFrame]:
-        known = self.evaluations
-        return {name: pd.concat([known.board(name), known.seen(name)], ignore_index=True) for name in choice.runs or ()}
 
     def _changed(self, choice: Choice) -> results.Changes:
         run = self.evaluations.read(choice.run, choice.judge)

@@ -134,6 +134,10 @@ def changes(run: Evaluated, before: str, after: str, *, by: str = "category") ->
             raise SettingsError(
                 f"variant {variant!r} has not answered in {run.name}; there are {', '.join(run.variants)}"
             )
+    if len(run.variants) < 2:
+        raise SettingsError(
+            f"only {before} has answered in {run.name}, so nothing has changed there; choose a run in which several variants have answered"
+        )
     if before == after:
         raise SettingsError("choose two different variants to see what changed between them")
     sides = Side(run, before), Side(run, after)
