@@ -241,7 +241,17 @@ def test_the_form_shows_the_settings_and_the_very_command(trainings: Trainings, 
         update["command"].startswith("mis train --config ")
         and "name=mine max_steps=20 lora.rank=8" in update["command"]
     )
-    assert "lora" in handlers.planned("mini-mirage", "", None, "lora.rank=none")["errors"]
+    refused = handlers.planned("mini-mirage", "", None, "lora.rank=none")
+    assert "lora" in refused["errors"] and refused["command"] == refused["yaml"] == ""  # not those of before
+
+
+def test_a_run_that_dies_says_why_where_it_is_watched(tmp_path: Path) -> None:
+    dies = (sys.executable, "-c", "import sys; sys.exit('Error: unknown <b>mixture</b>')")
+    trainings = Trainings(tmp_path / "runs", CONFIGS, program=dies)
+    handlers = TrainHandlers(ready_host(mini_data(tmp_path / "mini")), Names(), trainings)  # pyright: ignore[reportArgumentType]
+    handlers.start("mini-mirage", "mine", None, "")
+    wait(lambda: trainings.state("mine") is State.STOPPED)
+    assert "Error: unknown &lt;b&gt;mixture&lt;/b&gt;" in handlers.ticked("mine")["status"]
 
 
 def test_a_finished_run_is_one_click_from_standing_beside_the_base(trainings: Trainings, tmp_path: Path) -> None:

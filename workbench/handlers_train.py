@@ -83,14 +83,15 @@ class TrainHandlers:
         return self._watched(run or "", again=True)
 
     def _plan(self, config: str | None, name: str, steps: float | None, text: str) -> tuple[Update, list[str]]:
-        """Settings and command of what is filled in, and what is wrong with it."""
+        """Settings and command of what is filled in, and what is wrong with it: then there is neither, rather than those of what was filled in before."""
         parts = self.parts
+        nothing = {parts.yaml: "", parts.command: ""}
         if not config:
-            return {parts.yaml: "", parts.command: ""}, []
+            return nothing, []
         try:
             plan = self.trainings.plan(config, overrides(name, steps, text))
         except PROBLEMS as error:
-            return {}, [str(error)]
+            return nothing, [str(error)]
         return {parts.yaml: plan.yaml, parts.command: render_training.command_text(plan.command)}, []
 
     def _not_shown(self, wanted: str) -> str:
@@ -117,15 +118,15 @@ class TrainHandlers:
         try:
             state, run = self.trainings.state(name), self.trainings.newest(name)
             found = progress(run.folder) if run else None
-            job = self.trainings.job(name)
+            job, printed = self.trainings.job(name), self.trainings.output(name)
         except PROBLEMS as error:
             return {parts.errors: render.error_bar([str(error)])}
         running = state is State.RUNNING
         version = run.folder.name if run else ""
         update: Update = {
-            parts.status: render_training.status(name, state, found.newest if found else {}, job),
+            parts.status: render_training.status(name, state, found.newest if found else {}, job, printed),
             parts.figure: shown(plots.training_curves(found.losses, found.evaluations)) if found else None,
-            parts.output: render_training.output(self.trainings.output(name)),
+            parts.output: render_training.output(printed),
             parts.next: self._next(name, run) if state is State.FINISHED and run else "",
             parts.timer: gr.Timer(active=running),
             parts.stop: gr.update(visible=self.trainings.is_ours(name)),

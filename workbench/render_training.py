@@ -22,6 +22,7 @@ STATES = {
     State.STOPPED: ("mis-failed", "stopped before its end: Start or resume goes on from the last checkpoint"),
     State.FINISHED: ("mis-ready", "finished"),
 }
+LAST = 6  # lines of the output of a run that has stopped
 NUMBERS = {
     "step": ("step", "{:,}"),
     "epoch": ("epoch", "{:.2f}"),
@@ -42,8 +43,8 @@ def command_text(command: Sequence[str]) -> str:
     return shlex.join(shown)
 
 
-def status(name: str, state: State, newest: Mapping[str, Any], job: Job | None) -> str:
-    """Where the run stands, and its newest numbers."""
+def status(name: str, state: State, newest: Mapping[str, Any], job: Job | None, printed: str = "") -> str:
+    """Where the run stands, its newest numbers, and if it has stopped the last of what it printed: why it did, where it died."""
     tone, told = STATES[state]
     numbers = "".join(
         f"<div><dt>{label}</dt><dd>{escape(_number(key, form, newest[key]))}</dd></div>"
@@ -55,9 +56,11 @@ def status(name: str, state: State, newest: Mapping[str, Any], job: Job | None) 
         if job
         else " · started in a shell"
     )
+    last = [line for line in printed.splitlines() if line.strip()][-LAST:] if state is State.STOPPED else []
+    said = f'<pre class="mis-output">{escape(chr(10).join(last))}</pre>' if last else ""
     return (
         f'<div class="mis-run" data-state="{state}"><p class="mis-pill {tone}" role="status"><span class="mis-dot"></span><span><b>{escape(name)}</b> '
-        f'{told}{since}</span></p><dl class="mis-numbers">{numbers}</dl></div>'
+        f'{told}{since}</span></p><dl class="mis-numbers">{numbers}</dl>{said}</div>'
     )
 
 
