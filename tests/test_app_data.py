@@ -262,6 +262,28 @@ def test_a_stage_that_rejects_says_why_and_can_be_tried_again() -> None:
     discard(item)
 
 
+def test_a_cache_that_cannot_be_written_is_told_and_the_item_in_hand_stays(
+    handlers: DataHandlers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = made(1)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MIS_CACHE", str(tmp_path / "file" / "cache"))
+    update = handlers.begin(item, next(iter(seeds())))
+    assert str(tmp_path / "file") in update["errors"] and item.folder.is_dir()
+    discard(item)
+
+
+def test_examples_that_could_not_be_prepared_are_told_with_the_reason(handlers: DataHandlers) -> None:
+    def fail(progress: object) -> Catalogue:
+        raise DataError("the disk is full")
+
+    handlers.host.data = Background(fail, what="Examples")
+    handlers.host.data.start()
+    for _ in handlers.host.data.wait(threading.Event()):
+        pass
+    assert "could not be prepared: the disk is full" in handlers.opened(Link(tab=Tab.DATA))["errors"]
+
+
 @pytest.mark.slow
 def test_twenty_thousand_items_are_shown_in_two_seconds_and_filtered_in_one(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "large"

