@@ -1,6 +1,7 @@
 """Figures: what is in the frame is in the figure, with its interval; the wrong frame is refused by name; nothing is drawn that was not given."""
 
 import json
+from html import unescape
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -50,6 +51,17 @@ def test_the_leaderboard_draws_every_rate_with_its_interval_and_published_ones_o
         if not row.published:
             assert trace.error_x.array[at] == pytest.approx(row.high - row.value)
             assert trace.error_x.arrayminus[at] == pytest.approx(row.value - row.low)
+
+
+def test_a_long_name_leaves_the_rates_their_room() -> None:
+    name = "tuned-with-a-long-name-r64-lr2e-4_seed17_epoch3_of_a_run & <more>"
+    figure = plots.leaderboard(board().replace("mini", name))
+    labels = {label for trace in figure.data for label in trace.y}
+    parts = [unescape(part) for label in labels for part in label.split("<br>")]
+    assert max(map(len, parts)) <= plots.LABEL and "mirage · report/v1" in labels
+    long = next(label for label in labels if "tuned" in label)
+    assert unescape(long.replace("<br>", "")).replace(" ", "") == f"{name} · report/v1".replace(" ", "")
+    assert figure.layout.height - plots.leaderboard(board()).layout.height >= 16 * long.count("<br>")
 
 
 def test_the_plane_needs_both_rates_and_names_the_corner_of_refusal() -> None:

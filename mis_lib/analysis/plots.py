@@ -7,6 +7,8 @@ gives a figure that says how to fill it. The look is that of
 """
 
 from collections.abc import Iterable, Sequence
+from html import escape, unescape
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -20,6 +22,7 @@ from mis_lib.metrics import METRICS
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "hexagon")
 DASHES = {"perception": "dot", "reasoning": "dash", "answer": "solid"}
 RATE = ("value", "low", "high", "n", "n_unscored")
+LABEL = 24  # characters of a line at the left of the leaderboard
 
 
 class Look(NamedTuple):
@@ -68,7 +71,8 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
         if rows.published.any():
             figure.add_trace(_dots(untyped(rows)[rows.published], Look(INK, "circle-open")), row=1, col=column)
     figure.update_annotations(font_size=13)
-    figure.update_layout(layout_of(110 + 30 * len(order)))
+    parts = 1 + max(line.count("<br>") for line in order)
+    figure.update_layout(layout_of(110 + (14 + 16 * parts) * len(order)))
     figure.update_yaxes(categoryorder="array", categoryarray=order)
     return figure.update_xaxes(range=[-4, 104], tickvals=[0, 50, 100])
 
@@ -235,10 +239,14 @@ def _dots(rows: pd.DataFrame, look: Look) -> go.Scatter:
 
 
 def _lines(frame: pd.DataFrame) -> list[str]:
-    """What stands at the left of each row: variant and run; published rows say so."""
-    return [
+    """What stands at the left of each row: variant and run; published rows say so. Long ones are broken, or they leave a phone no room for the rates."""
+    names = (
         f"{row.variant} (published)" if row.published else f"{row.variant} · {row.run}"
         for row in untyped(frame).itertuples()
+    )
+    return [
+        "<br>".join(escape(part, quote=False) for part in wrap(unescape(name), LABEL, replace_whitespace=False))
+        for name in names
     ]
 
 
