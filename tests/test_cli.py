@@ -164,6 +164,11 @@ def test_a_mistake_is_one_message_and_status_2(tiny: Tiny, pictures: list[str], 
     assert_mistake(result, message)
 
 
+def test_an_adapter_that_is_named_answers_beside_the_embedded_model(pictures: list[str]) -> None:
+    flags = ["--images", pictures[0], "--question", "What is this?", "--adapters", "mine=/nowhere"]
+    assert_mistake(mis("compare", *flags), "/nowhere")  # which would not be looked at if mini alone answered
+
+
 def test_seven_images_are_one_too_many(tiny: Tiny, pictures: list[str]) -> None:
     assert_mistake(compare(tiny, pictures), "6")
 

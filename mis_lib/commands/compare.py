@@ -51,7 +51,8 @@ def compare(
     """
     images = [load_image(path) for path in paths]
     known = choose_variants(checkpoint, adapters)
-    chosen = list(variants or [name for name in known if name in DEFAULT] or known)
+    usual = known if checkpoint or adapters else [name for name in known if name in DEFAULT]
+    chosen = list(variants or usual)
     for name in chosen:
         if name not in known:
             raise SettingsError(f"--variants: unknown variant {name!r}; known here: {', '.join(known)}")

@@ -84,11 +84,13 @@ def compare_variants(
     images: Annotated[list[Path], typer.Option("--images", help="One to six images, in order.")],
     question: Annotated[str, typer.Option("--question", help="What to ask about them.")],
     variants: Annotated[
-        list[str] | None, typer.Option("--variants", help="Which variants answer [default: mini mirage]")
+        list[str] | None,
+        typer.Option("--variants", help="Which variants answer [default: mini mirage, or all that are named]"),
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
     adapters: Annotated[
-        list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each variant [default: those shipped]")
+        list[str] | None,
+        typer.Option("--adapters", help="NAME=FOLDER of each variant beside the checkpoint [default: those shipped]"),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
