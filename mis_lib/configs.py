@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mis_lib.errors import SettingsError
+from mis_lib.errors import SettingsError, close_to
 
 
 class Settings(BaseModel):
@@ -120,7 +120,7 @@ def _explain(kind: type[Settings], error: ValidationError) -> str:
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {name!r}; known: {', '.join(kind.model_fields)}")
+            lines.append(f"unknown setting {name!r}{close_to(name, kind.model_fields)}")
         elif problem["type"] == "missing":
             lines.append(f"setting {name!r} is missing")
         elif problem["type"] == "value_error":  # a group of settings inside, which has explained itself, or a validator
@@ -128,4 +128,6 @@ def _explain(kind: type[Settings], error: ValidationError) -> str:
             lines.append(place + problem["msg"].removeprefix("Value error, "))
         else:
             lines.append(f"setting {name!r}: {problem['msg']}, found {problem['input']!r}")
+    if any(problem["type"] == "extra_forbidden" for problem in error.errors()):
+        lines.append(f"known: {', '.join(kind.model_fields)}")
     return "; ".join(lines)

@@ -4,6 +4,9 @@ Every message says what was expected, what was found, where (file, row, field) a
 inherit from ``MisError`` and from the builtin it refines, so that ``except ValueError`` keeps working.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class MisError(Exception):
     """Root of all errors raised on purpose by this project."""
@@ -31,3 +34,9 @@ class SettingsError(MisError, ValueError):
 
 class MissingPackageError(MisError, ImportError):
     """An optional package is needed here; the message names the extra that installs it."""
+
+
+def close_to(name: str, known: Iterable[str]) -> str:
+    """``" (did you mean 'x' or 'y'?)"`` for the known names that look like ``name``; empty if none does."""
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

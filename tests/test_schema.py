@@ -146,7 +146,10 @@ def test_defaults_are_the_papers_greedy_decoding() -> None:
         ({"temperature": -0.1}, r"'temperature': .*found -0.1"),
         ({"temperature": float("nan")}, r"'temperature': .*found nan"),
         ({"seed": "lucky"}, r"'seed': .*found 'lucky'"),
-        ({"max_tokens": 3}, r"unknown setting 'max_tokens'; known: max_new_tokens, temperature, seed"),
+        (
+            {"max_tokens": 3},
+            r"unknown setting 'max_tokens' \(did you mean 'max_new_tokens'\?\); known: max_new_tokens, temperature, seed$",
+        ),
     ],
 )
 def test_a_bad_setting_is_named_with_its_value(values: dict[str, Any], message: str) -> None:
@@ -157,6 +160,15 @@ def test_a_bad_setting_is_named_with_its_value(values: dict[str, Any], message: 
 def test_every_bad_setting_is_named_at_once() -> None:
     with pytest.raises(SettingsError, match=r"max_new_tokens.*temperature"):
         GenerationSettings(max_new_tokens=0, temperature=9)
+
+
+def test_what_is_known_is_told_once_however_much_is_not() -> None:
+    with pytest.raises(SettingsError) as refused:
+        GenerationSettings(sed=1, fsdp_config={})
+    assert str(refused.value) == (
+        "unknown setting 'sed' (did you mean 'seed'?); unknown setting 'fsdp_config'; "
+        "known: max_new_tokens, temperature, seed"
+    )
 
 
 def test_overrides_win_over_the_file_and_reach_into_groups(tmp_path: Path) -> None:
