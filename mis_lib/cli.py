@@ -3,9 +3,10 @@
 Exit status: 0 done, 1 done with failed items, 2 a mistake in what was asked for, or a place that cannot be read or written.
 """
 
+import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +42,14 @@ def main(
     # What is being done is said by the verbs; the libraries' own bars and advice would only be mixed in.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for stream in (sys.stdout, sys.stderr):
+        _write_any_sign(stream)
+
+
+def _write_any_sign(stream: Any) -> None:
+    """Files and pipes are UTF-8, also where the system's encoding is another (a redirected output on Windows); a terminal shows ? for what it lacks."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(**{"errors": "replace"} if stream.isatty() else {"encoding": "utf-8"})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import published
@@ -47,6 +50,18 @@ def sheets(run: Run, *flags: str) -> dict[str, list[dict[str, object]]]:
     done = report(run, *flags, "--json")
     assert done.exit_code == 0, done.output
     return {name: sheet["records"] for name, sheet in json.loads(done.stdout).items()}
+
+
+def test_tables_go_into_a_pipe_whatever_the_systems_encoding(run: Run) -> None:
+    ascii_only = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+    }  # as cp1252 of a redirected output on Windows
+    command = [sys.executable, "-m", "mis_lib.cli", "report", "--existing", str(run.folder)]
+    done = subprocess.run(command, env=os.environ | ascii_only, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "ASR ↓" in done.stdout.decode("utf-8")
 
 
 def benchmark_run(root: Path, name: str, split: str, text: str) -> Run:

@@ -7,7 +7,6 @@ round and their median is shown.
 
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,7 +66,7 @@ class Measurement(BaseModel):
     dtype: str
     packed: bool
     load_average: float | None
-    peak_memory_mb: int | None
+    peak_memory_mb: int
     timings: list[Timing]
 
 
@@ -208,6 +207,8 @@ def _describe(
 ) -> Measurement:
     import torch
 
+    from mis_lib.models.device import peak_memory
+
     return Measurement(
         images=images,
         tokens=settings.max_new_tokens,
@@ -217,16 +218,6 @@ def _describe(
         dtype=engine.dtype,
         packed=engine.packed,
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        peak_memory_mb=_peak_memory(),
+        peak_memory_mb=round(peak_memory() / 2**20),
         timings=timings,
     )
-
-
-def _peak_memory() -> int | None:
-    """Most memory that this process has held, in MB; unknown on Windows."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))

@@ -7,9 +7,7 @@ A line holds sums over all devices since the line before, so that nothing is ave
 
 import json
 import math
-import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from mis_lib.errors import MissingPackageError
 from mis_lib.files import open_append, read_jsonl, write_atomic
+from mis_lib.models.device import peak_memory
 from mis_lib.train.rows import SEGMENTS
 from mis_lib.train.settings import TrainSettings
 from mis_lib.train.trainer import AnswerTrainer, Tally
@@ -183,8 +182,7 @@ def memory_gb(device: torch.device) -> float:
     """The most memory that was in use so far: on a GPU the device's, else this process's."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
+    return round(peak_memory() / 1e9, 3)
 
 
 def tensorboard(folder: Path) -> Listener:
