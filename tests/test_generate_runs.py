@@ -21,7 +21,7 @@ from mis_lib.analysis.evaluated import read_run
 from mis_lib.cli import app
 from mis_lib.commands.answerers import Local
 from mis_lib.commands.bench_generate import bench_generate
-from mis_lib.commands.generate import answer, answer_all, generate_run, read_samples
+from mis_lib.commands.generate import answer, answer_all, generate_run, limited, read_samples
 from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import DataError, ModelError, SettingsError
@@ -358,6 +358,17 @@ class TestWhatIsAsked:
         shutil.copy(home / "data" / "real.jsonl", tmp_path / "two.jsonl")
         assert self.read(tmp_path, limit=1) == ["hard-00", "hard-00-twin", "real-0", "real-0-twin"]
 
+    def test_a_limit_keeps_benign_items_that_are_no_twin(self) -> None:
+        def item(name: str, *, harmful: bool, twin: str | None = None) -> Sample:
+            return Sample(
+                id=name, question="What?", images=(f"{name}.png",), harmful=harmful, twin_id=twin, split="test"
+            )
+
+        pairs = [item("h1", harmful=True, twin="b1"), item("b1", harmful=False, twin="h1"), item("h2", harmful=True)]
+        alone = [item(name, harmful=False) for name in ("c1", "c2")]
+        assert [one.id for one in limited([*pairs, *alone], 1)] == ["h1", "b1", "c1"]
+        assert [one.id for one in limited(alone, 1)] == ["c1"]
+
     def test_an_id_in_two_splits_is_refused(self, home, tmp_path) -> None:
         shutil.copytree(home / "data" / "images", tmp_path / "images")
         for split in ("easy", "hard"):
@@ -660,14 +671,15 @@ def test_bench_compares_every_answer(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "values", "name"),
+    ("verb", "flag", "values", "name"),
     [
-        ("--adapters", ["x=one", "x=two"], "x"),
-        ("--adapters", ["base=one"], "base"),
-        ("--models", ["base=one", "base=two"], "base"),
+        ("generate", "--adapters", ["x=one", "x=two"], "x"),
+        ("generate", "--adapters", ["base=one"], "base"),
+        ("generate", "--models", ["base=one", "base=two"], "base"),
+        ("ablate", "--adapters", ["base=one"], "base"),
     ],
 )
-def test_two_of_one_name_are_refused(flag: str, values: list[str], name: str) -> None:
-    done = CliRunner().invoke(app, ["generate", flag, *values])
+def test_two_of_one_name_are_refused(verb: str, flag: str, values: list[str], name: str) -> None:
+    done = CliRunner().invoke(app, [verb, flag, *values])
     assert done.exit_code == 2
     assert f"{flag}: the name {name!r} is taken already" in done.stderr

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from mis_lib.configs import GenerationSettings, TableFormat
 from mis_lib.construct.images import STYLES, concepts, told
 from mis_lib.construct.labels import perceive
 from mis_lib.errors import DataError, ModelError, SettingsError
-from mis_lib.files import read_records
+from mis_lib.files import read_jsonl, read_records
 from mis_lib.judge import rule
 from mis_lib.metrics import Row
 from mis_lib.schema import Outcome, Response, Sample, Verdict
@@ -268,6 +269,40 @@ class TestVerb:
         found = json.loads(done.stdout)["rates"]["records"]
         assert {(row["tag"], row["variant"], row["group"]) for row in found} == {("toy", "base", "easy")}
         assert next(row for row in found if row["metric"] == "asr")["n"] == 1
+
+    def test_an_adapter_is_evaluated_beside_its_base(self, home, tmp_path) -> None:
+        flags = [
+            "--checkpoint",
+            home / "toy",
+            "--adapters",
+            f"mine={home / 'one'}",
+            "--data",
+            home / "data",
+            "--runs",
+            tmp_path,
+        ]
+        some = ["--splits", "easy", "--limit", "1", "--set", "generation.max_new_tokens=4", "--json"]
+        done = CliRunner().invoke(app, ["report", *map(str, flags), *some])
+        assert done.exit_code == 0, done.output
+        assert {row["variant"] for row in json.loads(done.stdout)["rates"]["records"]} == {"base", "mine"}
+
+    def test_what_the_rule_judge_cannot_tell_is_told_with_who_can(self, home, tmp_path) -> None:
+        sample = next(iter(read_jsonl(home / "data" / "easy.jsonl")))
+        own = tmp_path / "own.jsonl"
+        own.write_text(json.dumps({key: sample[key] for key in ("id", "question", "images", "harmful")}) + "\n")
+        for name in sample["images"]:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(home / "data" / name, tmp_path / name)
+        flags = ["--checkpoint", str(home / "toy"), "--data", str(own), "--runs", str(tmp_path / "runs"), "--json"]
+        done = CliRunner().invoke(app, ["report", *flags, "--set", "generation.max_new_tokens=4"])
+        assert done.exit_code == 0, done.output
+        assert "1 of 1 answers are unscored" in done.stderr
+        assert f"mis judge {tmp_path / 'runs' / 'report' / 'v1'} --judges" in done.stderr.replace("\n", "")
+
+    def test_adapters_that_are_none_are_one_message(self) -> None:
+        done = CliRunner().invoke(app, ["report", "--set", "adapters=3"])
+        assert done.exit_code == 2, done.output
+        assert "setting 'adapters'" in done.stderr
 
     def test_mistake_is_one_message(self, tmp_path) -> None:
         done = CliRunner().invoke(app, ["report", "--variants", "nobody", "--runs", str(tmp_path)])

@@ -139,7 +139,7 @@ def read_splits(folder: Path, splits: Sequence[str], limit: int | None = None) -
 
 
 def read_split(folder: Path, split: str, limit: int | None = None) -> list[Sample]:
-    """The samples of one split of a folder in any form; with ``limit`` that many harmful items, spread over the categories, each with its twin.
+    """The samples of one split of a folder in any form; ``limit`` as in ``limited``.
 
     Raises:
         DataError: there is no such split, or a record of it is malformed (file, row, field and fix named).
@@ -148,10 +148,13 @@ def read_split(folder: Path, split: str, limit: int | None = None) -> list[Sampl
 
 
 def limited(samples: list[Sample], limit: int | None) -> list[Sample]:
-    """At most so many harmful items, spread over the categories, each with its twin; all for ``None``."""
+    """At most so many harmful items, spread over the categories, each with its twin, and as many benign ones that are no twin; all for ``None``."""
     if limit is None:
         return samples
-    kept = spread([sample for sample in samples if sample.harmful] or samples, limit)
+    harmful = [sample for sample in samples if sample.harmful]
+    paired = {sample.id for sample in harmful} | {sample.twin_id for sample in harmful}
+    alone = [sample for sample in samples if sample.id not in paired and sample.twin_id not in paired - {None}]
+    kept = [*spread(harmful, limit), *spread(alone, limit)]
     wanted = {sample.id for sample in kept} | {sample.twin_id for sample in kept}
     return [sample for sample in samples if sample.id in wanted]
 

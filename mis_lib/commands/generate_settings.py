@@ -1,6 +1,6 @@
 """What ``mis generate`` is asked for, in one frozen value that report, study and notebooks share."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,4 +61,4 @@ class GenerateSettings(Settings):
         if server and not values.get("models"):
             raise ValueError("a server's models must be named: server URL#MODEL, or models base=NAME mirage=LORA")
         named = values.get("models") or values.get("adapters") or (("base",) if values.get("checkpoint") else None)
-        return values if named is None else {**values, "variants": tuple(named)}
+        return {**values, "variants": tuple(named)} if isinstance(named, Collection) else values

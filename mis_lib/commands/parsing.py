@@ -17,6 +17,9 @@ S = TypeVar("S", bound=Settings)
 FAILED_ITEMS, MISTAKE = 1, 2  # exit statuses
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+Adapters = Annotated[
+    list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each further variant, beside base.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Checkpoint = Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")]
@@ -127,3 +130,13 @@ def adapter_folders(values: Sequence[str] | None) -> dict[str, Path] | None:
     """
     named = named_values("--adapters", values, what="PATH")
     return None if named is None else {name: Path(path) for name, path in named.items()}
+
+
+def beside_base(values: Sequence[str] | None) -> dict[str, str | None] | None:
+    """``--adapters NAME=FOLDER`` as variants that are compared with their checkpoint, which is called base; ``None`` if nothing was given.
+
+    Raises:
+        SettingsError: as ``named_values``; or one is called base.
+    """
+    tuned = named_values("--adapters", values, what="FOLDER", taken=["base"])
+    return tuned and {"base": None, **tuned}

@@ -32,7 +32,7 @@ from mis_lib.configs import TableFormat
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge import rule
 from mis_lib.metrics import Row, table
-from mis_lib.schema import Response, Sample, Verdict
+from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.store.runs import Run
 
 NAMING_TOKENS = 48
@@ -85,10 +85,21 @@ def new_report(settings: ReportSettings) -> Report:
         run.write_metrics(rows)
         title = f"Concepts named [{run.config.tag}]"
         return Report(rows, title, [rates_sheet(rows, title, tag=run.config.tag)])
+    _tell_unscored(evaluation)
     judged = Evaluated(run, rule.JUDGE, evaluation.samples, evaluation.responses, evaluation.verdicts)
     found = _assemble([judged], settings.model_copy(update={"data": evaluation.data}))
     run.write_metrics(found.rows)
     return found
+
+
+def _tell_unscored(found: Evaluation) -> None:
+    """Say what the rule judge could not rule on, and who can."""
+    lost = [verdict for verdict in found.verdicts if verdict.outcome is Outcome.UNSCORED]
+    if lost:
+        console.say(
+            f"{len(lost):,} of {len(found.verdicts):,} answers are unscored, such as: {lost[0].reason}; for another judge: "
+            f"mis judge {found.run.folder} --judges rubric=URL#MODEL, then mis report --existing {found.run.folder}"
+        )
 
 
 def existing_report(settings: ReportSettings) -> Report:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mis_lib.commands.parsing import (
+    Adapters,
     AsJson,
     Checkpoint,
     ConfigFile,
@@ -14,6 +15,7 @@ from mis_lib.commands.parsing import (
     ManyValues,
     RunsFolder,
     SetValues,
+    beside_base,
     resolve,
 )
 from mis_lib.configs import TableFormat
@@ -38,6 +40,7 @@ def ablate_images(
     ] = None,
     data: DataFolder = None,
     checkpoint: Checkpoint = None,
+    adapters: Adapters = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch_size", help="Rows generated together [default: 16]")
     ] = None,
@@ -55,7 +58,7 @@ def ablate_images(
 
     flags = {
         "variants": variants, "splits": splits, "states": states, "limit": limit, "benign": benign or None, "judge": judge, "data": data,
-        "checkpoint": checkpoint, "batch_size": batch_size, "device": device, "runs": runs, "name": name,
+        "checkpoint": checkpoint, "adapters": beside_base(adapters), "batch_size": batch_size, "device": device, "runs": runs, "name": name,
     }  # fmt: skip
     found = ablate(resolve(AblateSettings, config, flags, sets))
     if as_json or form is not TableFormat.TEXT:

@@ -8,6 +8,7 @@ import typer
 
 from mis_lib.commands.parsing import (
     FAILED_ITEMS,
+    Adapters,
     AsJson,
     Checkpoint,
     ConfigFile,
@@ -17,6 +18,7 @@ from mis_lib.commands.parsing import (
     RunsFolder,
     SetValues,
     adapter_folders,
+    beside_base,
     named_values,
     resolve,
 )
@@ -47,9 +49,7 @@ def generate_answers(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="Folder, or hub id in the local cache [default: embedded model]")
     ] = None,
-    adapters: Annotated[
-        list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each further variant, beside base.")
-    ] = None,
+    adapters: Adapters = None,
     server: Annotated[
         str | None, typer.Option("--server", help="URL#MODEL of an OpenAI-compatible server that answers instead.")
     ] = None,
@@ -86,12 +86,11 @@ def generate_answers(
     from mis_lib.commands.generate import generate_run
     from mis_lib.commands.generate_settings import GenerateSettings
 
-    tuned = named_values("--adapters", adapters, taken=["base"])
     flags = {
         "variants": variants, "data": data, "splits": splits, "limit": limit, "checkpoint": checkpoint, "server": server, "images_as": images_as,
         "concurrency": concurrency, "generation.max_new_tokens": max_new_tokens, "generation.temperature": temperature, "batch_size": batch_size,
         "batch_tokens": batch_tokens, "device": device, "dtype": dtype, "shard": shard, "runs": runs, "name": name,
-        "adapters": tuned and {"base": None, **tuned}, "models": named_values("--models", models),
+        "adapters": beside_base(adapters), "models": named_values("--models", models),
     }  # fmt: skip
     settings = resolve(GenerateSettings, config, flags, sets)
     done = generate_run(settings)

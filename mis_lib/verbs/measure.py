@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mis_lib.commands.parsing import (
+    Adapters,
     AsJson,
     Checkpoint,
     ConfigFile,
@@ -17,6 +18,7 @@ from mis_lib.commands.parsing import (
     SetValues,
     Verbs,
     adapter_folders,
+    beside_base,
     resolve,
 )
 from mis_lib.configs import TableFormat
@@ -58,6 +60,7 @@ def print_report(
     ] = False,
     data: DataFolder = None,
     checkpoint: Checkpoint = None,
+    adapters: Adapters = None,
     limit: Annotated[int | None, typer.Option("--limit", help="So many pairs a split, or concepts.")] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch_size", help="Rows generated together [default: 16]")
@@ -93,7 +96,7 @@ def print_report(
     from mis_lib.commands.report_settings import ReportSettings
 
     flags = {
-        "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "questions": questions, "exchanged": exchanged or None, "data": data, "checkpoint": checkpoint,
+        "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "questions": questions, "exchanged": exchanged or None, "data": data, "checkpoint": checkpoint, "adapters": beside_base(adapters),
         "limit": limit, "batch_size": batch_size, "device": device, "runs": runs, "name": name, "existing": existing, "judges": judges,
         "majority": majority or None, "paired": paired, "published": published or None, "regression": regression, "out": out,
     }  # fmt: skip
