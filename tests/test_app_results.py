@@ -227,7 +227,7 @@ def test_a_damaged_run_is_named_and_keeps_nobody_from_the_others(folder: Path, t
 
 def test_a_run_of_one_variant_is_told_as_such(folder: Path, tmp_path: Path) -> None:
     fake_run(tmp_path, folder / "mini", variants=("mini",))
-    with pytest.raises(SettingsError, match="only mini has answered in report/v1.*choose a run"):
+    with pytest.raises(SettingsError, match=r"only mini has answered in report/v1.*choose a run"):
         results.changes(Evaluations(tmp_path).read("report/v1"), "mini", "mini")
 
 

@@ -635,7 +635,7 @@ class TestWordsOfModels:
         case = Case(samples[0], self.SAID, "stop", data)
         judges = [
             RubricJudge("rubric", LocalChat(folder, asked), max_tokens=2),
-            PreconditionJudge("precondition", local_speaker(folder, asked, "cpu")),
+            PreconditionJudge("precondition", LocalSpeaker(LocalChat(folder, asked), asked)),
         ]
         for judge in judges:
             assert isinstance(

@@ -197,7 +197,8 @@ def test_dpo_takes_the_pairs_of_a_folder_and_goes_on_from_an_adapter(home: Path,
 
 def test_pairs_beyond_the_limit_are_told(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = [Preference(sample=twins(number)[0], chosen="No.", rejected="Sure.") for number in range(4)]
-    file = write_preferences(home / "data", pairs)
+    file = home / "data" / PAIRS
+    write_records(file, pairs)
     try:
         assert pairs_of(dpo(home, tmp_path, pairs=file, limit=3))[0] == pairs[:3]
         assert "1 of 4 pairs are left out: limit is 3" in capsys.readouterr().err

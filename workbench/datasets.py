@@ -147,7 +147,9 @@ class Shelf:
     def _path(self, name: str) -> Path:
         places = self.places()
         if name not in places:
-            told = [f"there is no data set{f' {name!r:.80}' if name else ''} here; there are {', '.join(places) or 'none'}"]
+            told = [
+                f"there is no data set{f' {name!r:.80}' if name else ''} here; there are {', '.join(places) or 'none'}"
+            ]
             if self.host.data.status.phase is Phase.FAILED:
                 told.append(f"The examples could not be prepared: {self.host.data.status.message}")
             raise DataError(". ".join([*told, "Start the app with --datasets PATH to have more"]))

@@ -135,16 +135,12 @@ class Caller:
             Unavailable: the reply has no text; and as ``call``.
         """
         client = self.client
-        reply = await self.call(
-            lambda known: client.chat.completions.create(
-                model=model,
-                messages=messages,
-                **needed,
-                **known,
-                **({} if LIMIT in known else {"max_tokens": max_tokens}),
-            ),
-            {LIMIT: max_tokens, **optional},
-        )
+
+        def send(known: dict[str, Any]) -> Awaitable[Any]:
+            limit: dict[str, Any] = {} if LIMIT in known else {"max_tokens": max_tokens}
+            return client.chat.completions.create(model=model, messages=messages, **needed, **known, **limit)
+
+        reply = await self.call(send, {LIMIT: max_tokens, **optional})
         choices = reply.choices if isinstance(reply, ChatCompletion) else None
         message = choices[0].message if choices else None  # the client checks no types: a server may leave it out
         if message is None or not isinstance(message.content, str | None):
