@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -28,39 +29,57 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mini_data(tmp_path_factory.mktemp("mini"))
 
 
+@pytest.fixture(scope="module")
+def starter(data: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A process that starts apps."""
+    command = [sys.executable, str(HERE / "annotate_app.py"), str(data)]
+    environment = os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parent}"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        yield process
+
+
 class App:
     """The app as a process that can be killed."""
 
-    def __init__(self, data: Path, runs: Path, database: str) -> None:
+    def __init__(self, starter: "subprocess.Popen[str]", runs: Path, database: str) -> None:
         self.port = free_port("127.0.0.1", 8160)  # no other test begins here: one could take it while the app is down
         self.url = f"http://127.0.0.1:{self.port}/"
-        self._command = [sys.executable, str(HERE / "annotate_app.py"), str(data), str(runs), str(self.port)]
-        self._environment = os.environ | {"MIS_DATABASE_URL": database, "PYTHONPATH": f"{HERE}:{HERE.parent}"}
+        self._starter, self._asked = starter, json.dumps([str(runs), self.port, database])
         self.start()
 
     def start(self) -> None:
         """Start, and again where the machine is too busy for Gradio's own patience of five seconds."""
-        self.process = self._open()
+        self.pid = self._open()
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            if self.process.poll() is not None:
-                self.process = self._open()
+            if not self.lives:
+                self.pid = self._open()
             try:
                 httpx.get(self.url, timeout=60).raise_for_status()
-                if self.process.poll() is None:  # else somebody else has answered
+                if self.lives:  # else somebody else has answered
                     return
             except httpx.HTTPError:
                 time.sleep(0.2)
         raise AssertionError("the app did not start")
 
-    def _open(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            self._command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+    def _open(self) -> int:
+        assert self._starter.stdin and self._starter.stdout
+        print(self._asked, file=self._starter.stdin, flush=True)
+        return int(self._starter.stdout.readline())
+
+    @property
+    def lives(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        os.kill(self.pid, signal.SIGKILL)
+        while self.lives:
+            time.sleep(0.01)
 
 
 class Annotator(threading.Thread):
@@ -95,9 +114,9 @@ class Annotator(threading.Thread):
 
 
 @pytest.fixture
-def app(data: Path, tmp_path: Path, database: str) -> Iterator[App]:
+def app(starter: "subprocess.Popen[str]", data: Path, tmp_path: Path, database: str) -> Iterator[App]:
     answered_run(tmp_path / "runs", data, variants=("mini",))
-    made = App(data, tmp_path / "runs", database)
+    made = App(starter, tmp_path / "runs", database)
     yield made
     made.kill()
 
