@@ -19,13 +19,14 @@ def rename_ordinals(question: str, count: int) -> str:
     numbers = [f"{place + 1}{('st', 'nd', 'rd')[place] if place < 3 else 'th'}" for place in range(count)]
     exchanged = {name: other for names in (places, numbers) for name, other in zip(names, names[::-1], strict=True)}
     exchanged["last"] = "first"
-    words = "|".join(exchanged)
+    place, any_name = "|".join(places), "|".join(exchanged)
+    followed = rf"(?: (?:and|or|to|with) (?:{any_name})\b)?(?: (?:{_IMAGE}|object|item|scene|one)s?\b)"
     named = re.compile(
-        rf"(?<=\bthe )(?:{'|'.join(places)})\b(?! {_NO_IMAGE}s?\b)|\b(?:{words})\b(?= (?:{_IMAGE}|object|item|scene|one)s?\b)|(?<=\bthen )(?:{'|'.join(places)})\b(?=[?.!]|$)",
+        rf"(?<=\bthe )(?:{place})\b(?! {_NO_IMAGE}s?\b)|\b(?:{any_name})\b(?={followed})|(?<=\bthen )(?:{place})\b(?=[?.!]|$)",
         re.IGNORECASE,
     )
     numbered = re.compile(
-        rf"\b{_IMAGE}s?[ #-]{{1,2}}[1-{count}]\b(?:(?:, ?| and | or | & |/)[1-{count}]\b)*", re.IGNORECASE
+        rf"\b{_IMAGE}s?[ #-]{{,2}}[1-{count}]\b(?:(?:, ?| and | or | & |/)[1-{count}]\b)*", re.IGNORECASE
     )
     found = named.sub(lambda word: _same_case(exchanged[word[0].lower()], word[0]), question)
     return numbered.sub(lambda name: re.sub(r"\d", lambda digit: str(count + 1 - int(digit[0])), name[0]), found)

@@ -36,6 +36,7 @@ def planned() -> tuple[Plan, Plan]:
     [
         ("Put the first on the second.", "Put the second on the first."),
         ("First image, then second?", "Second image, then first?"),
+        ("What joins first and second images?", "What joins second and first images?"),
         ("Use second item on first object.", "Use first item on second object."),
         ("What is shown?", "What is shown?"),
         ("How does image 1 go with Picture 2?", "How does image 2 go with Picture 1?"),
