@@ -390,6 +390,12 @@ class TestFigures:
                 note.split()[0] for note in named if note
             }, name
 
+    def test_the_axis_cuts_no_interval_of_a_probe(self) -> None:
+        draw, frame = self.frames()["separation"]
+        assert draw(frame).layout.yaxis.range == (30, 102)
+        few = frame.assign(low=frame.low.where(frame.measure != "probe", 25.4))  # 6 of 12 pairs
+        assert draw(few).layout.yaxis.range[0] < 25.4
+
     def test_nothing_and_the_wrong_thing(self) -> None:
         for name, (draw, frame) in self.frames().items():
             assert "mis analyse" in draw(frame.iloc[:0]).layout.annotations[0].text, name

@@ -44,7 +44,7 @@ def by_condition(frame: pd.DataFrame) -> go.Figure:
             )  # fmt: skip
     figure.update_annotations(font_size=13)
     inner = 42 * len(conditions)
-    figure.update_layout(template=TEMPLATE, height=170 + inner, margin={"l": 12, "r": 16, "t": 90, "b": 80})
+    figure.update_layout(template=TEMPLATE, height=190 + inner, margin={"l": 12, "r": 16, "t": 110, "b": 80})
     figure.update_layout(legend={"y": -40 / inner, "yanchor": "top"})  # below, since the two titles stand above
     names = [name.replace(":", ": ") for name in conditions]
     figure.update_yaxes(tickvals=list(range(len(conditions))), ticktext=names, range=[len(conditions) - 0.5, -0.5])

@@ -50,7 +50,8 @@ def separation(frame: pd.DataFrame) -> go.Figure:
     figure.add_scatter(
         x=shuffled.layer, y=shuffled.value, mode="lines", line=line, name="shuffled labels", row=1, col=1
     )
-    figure.update_yaxes(range=[30, 102], row=1, col=1)
+    lowest: Any = frame[frame.measure.isin(["probe", "shuffled"])].low.min()
+    figure.update_yaxes(range=[min(30, lowest - 2), 102], row=1, col=1)  # intervals of few pairs reach far below chance
     figure.update_yaxes(rangemode="tozero", row=2, col=1)
     figure.update_xaxes(title_text="layer (0: embeddings)", row=2, col=1)
     return _titled(
