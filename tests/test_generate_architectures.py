@@ -6,6 +6,7 @@ import pytest
 import torch
 from fakes import mini_data
 from peft import LoraConfig, get_peft_model
+from tiny_architectures import built
 
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import MissingPackageError
@@ -62,11 +63,14 @@ def test_batches_say_what_single_questions_say(tmp_path: Path, monkeypatch: pyte
     assert len({tokens for _, tokens in alone.values()}) > 1
 
 
-@pytest.mark.parametrize("shape", ["tiny-llava", "tiny-internvl", "tiny-qwen2-vl"])
-def test_lengths_of_prompts_are_foretold(tmp_path: Path, shape: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["tiny-llava", "tiny-internvl", "tiny-qwen2-vl", "llava_onevision", "idefics3", "smolvlm"]
+)
+def test_lengths_of_prompts_are_foretold(tmp_path: Path, name: str) -> None:
     data = mini_data(tmp_path / "data")
     try:
-        engine = Engine(load_model(write_shape(shape, tmp_path / "model")), pack=False)
+        make = write_shape if name.startswith("tiny-") else built
+        engine = Engine(load_model(make(name, tmp_path / "model")), pack=False)
     except MissingPackageError as error:
         pytest.skip(str(error))
     sample = read_records(data / "hard.jsonl", Sample)[0]
@@ -75,5 +79,5 @@ def test_lengths_of_prompts_are_foretold(tmp_path: Path, shape: str) -> None:
         add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
     )  # fmt: skip
     spare = prompt_lengths([sample], data, engine)[sample.id] - prompt["input_ids"].shape[1]
-    # marks around an image may stand in the template and be counted with it
-    assert 0 <= spare <= 2 * len(sample.images)
+    # marks around an image may stand in the template and be counted with it; two line ends (Idefics3) are one token in published vocabularies, two here
+    assert -len(sample.images) <= spare <= 2 * len(sample.images)

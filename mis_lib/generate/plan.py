@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 UNKNOWN_IMAGE = 1024  # tokens, for models whose way of counting is not known: too many rather than too few
 
+OF_THE_PROCESSOR = (
+    "patch_size", "num_additional_image_tokens", "vision_feature_select_strategy", "num_image_tokens", "image_seq_len", "image_seq_length",
+)  # fmt: skip
+"""What a processor, and not its image processor, says about the tokens of an image."""
+
 
 def plan_batches(
     samples: Sequence[Sample],
@@ -89,7 +94,7 @@ def _counting(engine: "Engine") -> ImageTokens | None:
     config: dict[str, Any] = engine.network.config.to_dict()
     images = getattr(engine.processor, "image_processor", None)
     settings: dict[str, Any] = {} if images is None else images.to_dict()
-    own = {name: getattr(engine.processor, name, None) for name in ("patch_size", "num_additional_image_tokens")}
+    own = {name: getattr(engine.processor, name, None) for name in OF_THE_PROCESSOR}
     try:
         return from_checkpoint(config, {**{k: v for k, v in own.items() if v is not None}, **settings})
     except ModelError:
