@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -84,6 +85,15 @@ def test_each_image_of_a_row_has_internvls_tiles_to_itself_as_in_training() -> N
     tiles = processor.image_processor.get_number_of_image_patches(wide.height, wide.width, {"crop_to_patches": True})
     for images in (1, 2, 7):
         assert limited(Tiles(), **limits.given).count([wide] * images) == [tiles * 256 + 2] * images
+
+
+def test_limited_grids_are_read_as_they_are_counted_and_without_a_word() -> None:
+    limits, images = ImageLimits(max_pixels=28 * 28 * 6), Qwen2VLImageProcessorPil()
+    limit_images(SimpleNamespace(image_processor=images), limits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # transformers speaks of limits that are given in two places
+        _, rows, columns = images(Image.new("RGB", (640, 480)), return_tensors="pt")["image_grid_thw"][0].tolist()
+    assert limited(Grid(), **limits.given).count([Size(640, 480)]) == [rows * columns // 4 + 2]
 
 
 def test_published_figures() -> None:

@@ -80,7 +80,6 @@ def limit_images(processor: Any, limits: ImageLimits) -> None:
             raise SettingsError("min_pixels and max_pixels limit Qwen-VL's grids; this model has none, leave them out")
         shortest, longest = limits.min_pixels or size["shortest_edge"], limits.max_pixels or size["longest_edge"]
         images.size = {"shortest_edge": shortest, "longest_edge": longest}
-        images.min_pixels, images.max_pixels = shortest, longest
     if limits.max_dynamic_patch is not None:
         if not hasattr(images, "max_patches"):
             raise SettingsError("max_dynamic_patch limits InternVL's tiles; this model has none, leave it out")
