@@ -5,8 +5,10 @@ import io
 import json
 import random
 import shutil
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +46,7 @@ from mis_lib.schema import Outcome, Sample, Verdict
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Cause, Decision, Kind, Mark, Preference, Subject
 from mis_lib.store.exchange import COLUMNS, Form, read_events, write_events
-from mis_lib.store.labels import Standing
+from mis_lib.store.labels import Label, Standing
 from mis_lib.store.provenance import folder_digest
 from mis_lib.store.runs import Run, RunConfig
 from mis_lib.store.versions import open_run
@@ -225,6 +227,28 @@ def test_standing_follows_the_events_one_by_one(samples: dict[str, Sample], stor
         assert {key: followed.of(key) for key in followed.keys} == {key: anew.of(key) for key in anew.keys}
     latest = {event.id for event in store.current()}
     assert latest <= {label.id for key in followed.keys for label in followed.of(key)}
+
+
+def test_standing_is_read_by_some_while_others_decide(samples: dict[str, Sample]) -> None:
+    """Six people at one app: one's decision is folded in while another's progress is counted."""
+    key, read = about(samples["hard-00"]).key, Standing()
+
+    def label(number: int) -> Label:
+        where = (key[0], f"{number}", *key[2:])
+        return Label(number, f"{number}", Kind.DECIDE, "ada", f"{number:06}", None, where, None, UNSAFE)
+
+    read.take(label(number) for number in range(5_000))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            taking = pool.submit(read.take, (label(number) for number in range(5_000, 15_000)))
+            while not taking.done():
+                assert len(read.by("ada")) >= 5_000 and len(read.keys) >= 5_000 and read.authors == ["ada"]
+        taking.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(read.by("ada")) == 15_000
 
 
 def test_standing_takes_older_decisions_that_come_later_for_older(samples: dict[str, Sample], tmp_path: Path) -> None:
