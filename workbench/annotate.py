@@ -17,7 +17,7 @@ from mis_lib.analysis.annotators import team_agreement
 from mis_lib.analysis.worklist import Filter, Item, Order, Whose, Worklist, step
 from mis_lib.errors import DataError, MisError
 from mis_lib.schema import Record
-from mis_lib.store.decisions import Decision, Event, Kind, Preference, Subject, read_decision
+from mis_lib.store.decisions import Decision, Event, Kind, Preference, read_decision
 from mis_lib.store.labels import AGE, Label
 from workbench import render, render_annotate, render_form
 from workbench.desk import Desk, Place, answers, read_place
@@ -124,7 +124,7 @@ def undo(desk: Desk, ask: Ask, event_id: str) -> View:
     """Take back one's latest decision, and show its response again."""
     try:
         event = desk.store.undo(ask.author, event_id=event_id)
-        item = _item_of(desk, event.subject)
+        item = desk.item_of(event.subject)
         if item is None:  # its run is gone, or has another answer now
             worklist = desk.worklist(ask.run)
             following = next(iter(worklist.find(ask.chosen, desk.standing(), ask.author)), None)
@@ -133,15 +133,6 @@ def undo(desk: Desk, ask: Ask, event_id: str) -> View:
         return _view(desk, ask, desk.worklist(item.run), item, done=(event, None), fill=before.decision)
     except MisError as error:
         return View(errors=render.error_bar([str(error)]))
-
-
-def _item_of(desk: Desk, subject: Subject) -> Item | None:
-    """The response that was decided on, where it is still there."""
-    try:
-        item = desk.worklist(subject.run).named(subject.sample.id, subject.variant)
-    except DataError:
-        return None
-    return item if item is not None and item.key == subject.key else None
 
 
 def agreement(desk: Desk) -> str:

@@ -12,7 +12,7 @@ from mis_lib.analysis.worklist import Item, Worklist, read_worklist
 from mis_lib.errors import DataError
 from mis_lib.schema import Record
 from mis_lib.store.annotations import AnnotationStore
-from mis_lib.store.decisions import response_digest
+from mis_lib.store.decisions import Subject, response_digest
 from mis_lib.store.labels import Standing
 from workbench.links import resolve_run
 
@@ -97,6 +97,14 @@ class Desk:
                 f"run {place.run} has no response of {place.variant!r:.60} to {place.sample!r:.80}; reload the page"
             )
         return found
+
+    def item_of(self, subject: Subject) -> Item | None:
+        """The response that was decided on; None where its run is gone, or has another answer now."""
+        try:
+            found = self.worklist(subject.run).named(subject.sample.id, subject.variant)
+        except DataError:
+            return None
+        return found if found is not None and found.key == subject.key else None
 
 
 def answers(item: Item, other: Item | None) -> str:
