@@ -12,7 +12,7 @@ from pathlib import Path
 from mis_lib.errors import MisError
 from workbench.auth import Users
 from workbench.engine_host import Host, make_host
-from workbench.layout import build_app, free_port, launch_options
+from workbench.layout import build_app, launch_options, serve
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,15 +21,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         host = make_host(options.model, options.adapters, options.data, runs=options.runs, datasets=options.datasets)
         users = Users.read(options.auth).check if options.auth else None
-        port = free_port(options.host, options.port)
-        launch = launch_options(options.host, port, auth=users)
+        launch_options(options.host, auth=users)  # what cannot be is refused before the page is built
+        page = build_app(host)
+        url, port = serve(page, options.host, options.port, auth=users)
     except MisError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
     if port != options.port:
         print(f"Port {options.port} is in use, so this is on port {port}.")
-    page = build_app(host)
-    _, url, _ = page.launch(prevent_thread_lock=True, **launch)
     host.start()
     if options.picture:
         return _picture(host, url, options.picture)

@@ -22,7 +22,7 @@ from gradio_client import Client, handle_file
 
 from mis_lib.errors import SettingsError
 from workbench.auth import FREE_TRIES, Users, entry
-from workbench.layout import build_app, free_port, launch_options, own_uploads
+from workbench.layout import build_app, free_port, launch_options, own_uploads, serve
 
 ROOT = Path(__file__).parents[1]
 BOTH = ["mini", "mirage"]
@@ -133,6 +133,32 @@ def test_a_busy_port_leads_to_the_next_one() -> None:
         assert free_port("127.0.0.1", port) > port
         with pytest.raises(SettingsError, match="choose another with --port"):
             free_port("127.0.0.1", port, tries=1)
+
+
+class Slow:
+    """A page at whose launch another app has just taken the port."""
+
+    def __init__(self, times: int) -> None:
+        self.taken: list[socket.socket] = []
+        self.times = times
+
+    def launch(self, *, server_name: str, server_port: int, **options: object) -> tuple[None, str, None]:
+        if len(self.taken) < self.times:
+            self.taken.append(socket.create_server((server_name, server_port)))
+            raise OSError(f"Cannot find empty port in range: {server_port}-{server_port}")
+        return None, f"http://{server_name}:{server_port}/", None
+
+
+def test_an_app_that_is_slower_than_another_takes_the_next_port() -> None:
+    page, gone = Slow(2), Slow(9)
+    try:
+        url, port = serve(page, "127.0.0.1", 7985)  # pyright: ignore[reportArgumentType]
+        assert url.endswith(f":{port}/") and port > page.taken[1].getsockname()[1] > page.taken[0].getsockname()[1]
+        with pytest.raises(SettingsError, match="quicker at each of 3 ports; choose another with --port"):
+            serve(gone, "127.0.0.1", port, tries=3)  # pyright: ignore[reportArgumentType]
+    finally:
+        for other in (*page.taken, *gone.taken):
+            other.close()
 
 
 @pytest.mark.parametrize("query", ["page=9999", "tab=data&p%61ge=2", "deep_link=x&page=config"])

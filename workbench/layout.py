@@ -144,6 +144,23 @@ def free_port(host: str, port: int, *, tries: int = 40) -> int:
     )
 
 
+def serve(page: gr.Blocks, host: str, port: int, *, auth: Any = None, tries: int = 5) -> tuple[str, int]:
+    """Launch ``page`` on the first free port from ``port`` on, the next one where another app takes it in the same moment; returns address and port.
+
+    Raises:
+        SettingsError: as ``free_port`` and ``launch_options``; or it cannot be listened there after ``tries`` ports.
+    """
+    for _ in range(tries):
+        found = free_port(host, port)
+        try:
+            _, url, _ = page.launch(prevent_thread_lock=True, **launch_options(host, found, auth=auth))
+        except OSError:  # Gradio's word for a port that is taken
+            port = found + 1
+        else:
+            return url, found
+    raise SettingsError(f"--port: another app was quicker at each of {tries} ports; choose another with --port")
+
+
 def _can_bind(host: str, port: int) -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
