@@ -254,7 +254,7 @@ def test_files_dropped_while_others_are_being_read_are_not_lost(url: str, visit,
         }
     }"""
     me.page.evaluate(script, list(good_images(tmp_path, 1)[0].read_bytes()))
-    expect(me.page.locator(".mis-tile")).to_have_count(3)
+    expect(me.page.locator(".mis-tile")).to_have_count(3, timeout=30_000)
     assert sorted(me.names()) == ["one.png", "three.png", "two.png"]
 
 
@@ -450,6 +450,15 @@ def test_dark_and_phone(url: str, visit, viewport: dict[str, int], scheme: str) 
     for element in (me.column("mini").locator(".mis-part p").first, me.page.locator(".mis-cost").first):
         assert contrast(element) >= 4.5
     expect(me.page.locator("#mis-compare")).to_be_in_viewport()
+
+
+def test_a_verdict_stands_beside_its_icon_in_a_narrow_column(url: str, visit) -> None:
+    me = visit(url)
+    me.load("glass of milk + laptop")
+    me.compare(timeout=60_000)
+    me.page.add_style_tag(content=".mis-verdict { width: 180px; }")
+    icon, words = (me.column("mirage").locator(f".mis-verdict > {part}").bounding_box() for part in ("svg", "b"))
+    assert icon and words and words["y"] < icon["y"] + icon["height"] and words["height"] > icon["height"]
 
 
 def test_theme_switch(url: str, visit) -> None:
