@@ -68,8 +68,8 @@ def test_all_columns_end_with_text_parts_costs_and_a_verdict(host: Host) -> None
 
 def test_pictures_travel_once_and_not_with_every_token(host: Host) -> None:
     views = run(host, *example(host, "hard-00"))
-    assert len(views) > 2 and [view.recap is not None for view in views] == [True] + [False] * (len(views) - 1)
-    assert (views[0].recap or "").count("data:image/") == 2
+    assert len(views) > 2 and [view.pictures is not None for view in views] == [True] + [False] * (len(views) - 1)
+    assert (views[0].pictures or "").count("data:image/") == 2
     assert all(view.results and "data:image/" not in view.results for view in views)
 
 

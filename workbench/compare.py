@@ -43,7 +43,7 @@ class View:
 
     status: str
     errors: str = ""
-    recap: str | None = None
+    pictures: str | None = None
     results: str | None = None
     comparison: Comparison | None = None
     generating: bool = False
@@ -205,7 +205,7 @@ def _generate(
     answers = tuple(Answer(name) for name in variants)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint)
-    yield replace(_running_view(comparison), recap=render_answers.recap(comparison))
+    yield replace(_running_view(comparison), pictures=render_answers.pictures(comparison))
     for columns in follow(engine, images, question, variants, settings, lock=host.lock, stop=stop):
         if columns:
             comparison = replace(comparison, answers=tuple(_answer(column, sample, why) for column in columns))

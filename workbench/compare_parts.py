@@ -125,6 +125,10 @@ def results_part() -> ResultsPart:
     """Legend and answers."""
     html(render_answers.legend(), "mis-legend")
     results = html(
-        render_answers.empty_results(), "mis-results", html_template="${recap}${value}", recap="", js_on_load=REFRESH
+        render_answers.empty_results(),
+        "mis-results",
+        html_template="${pictures}${value}",
+        pictures="",
+        js_on_load=REFRESH,
     )
     return ResultsPart(results, gr.Textbox(visible=False))

@@ -171,8 +171,8 @@ class CompareHandlers:
         buttons = button_updates(running=True)
         for view in compare.compare(self.host, prompt, question, variants, settings, session=session_of(request)):
             results = gr.skip() if view.results is None else view.results
-            if view.recap is not None:
-                results = gr.update(value=view.results, recap=view.recap)
+            if view.pictures is not None:
+                results = gr.update(value=view.results, pictures=view.pictures)
             comparison = gr.skip() if view.comparison is None else view.comparison
             yield view.status, view.errors, results, comparison, *buttons
             buttons = (gr.skip(),) * len(buttons)
@@ -206,7 +206,7 @@ class CompareHandlers:
     def clear(self) -> Updates:
         """Back to an empty tab."""
         view = compare.show_prompt(self.host, Prompt(), question="")
-        results = gr.update(value=render_answers.empty_results(), recap="")
+        results = gr.update(value=render_answers.empty_results(), pictures="")
         return *prompt_updates(view), results, None, render.status_line(READY)
 
     def next_seed(self, seed: float | None) -> int:

@@ -62,24 +62,28 @@ def empty_results() -> str:
 
 
 def results(comparison: Comparison) -> str:
-    """One column an answer; the question above them is ``recap``."""
+    """The question as it was put, and one column an answer; its images are ``pictures``."""
     columns = "".join(_column(answer) for answer in comparison.answers)
     busy = "false" if comparison.finished else "true"
-    return f'<div class="mis-columns mis-columns-{len(comparison.answers)}" aria-busy="{busy}">{columns}</div>'
+    return f'{_recap(comparison)}<div class="mis-columns mis-columns-{len(comparison.answers)}" aria-busy="{busy}">{columns}</div>'
 
 
-def recap(comparison: Comparison) -> str:
-    """The question as it was put, with its images. Apart from the answers, since these are sent again with every few tokens, and images are heavy."""
+def pictures(comparison: Comparison) -> str:
+    """The images of the question. Apart from the answers, since these are sent again with every few tokens, and images are heavy."""
     images = "".join(
         picture(image.thumbnail, f"Image {number}: {image.name}", image.flagged)
         for number, image in enumerate(comparison.prompt.images, 1)
     )
+    return f'<div class="mis-recap-images">{images}</div>'
+
+
+def _recap(comparison: Comparison) -> str:
     settings, sample = comparison.settings, comparison.sample
     decoding = "greedy" if settings.temperature == 0 else f"temperature {settings.temperature:g}, seed {settings.seed}"
     chip = f"{truth_chip(sample)} " if sample else ""
     return (
-        f'<div class="mis-recap"><div class="mis-recap-images">{images}</div><div><p class="mis-recap-question">'
-        f"{escape(comparison.question)}</p><small>{chip}{decoding} · at most {settings.max_new_tokens} tokens</small></div></div>"
+        f'<div class="mis-recap"><p class="mis-recap-question">{escape(comparison.question)}</p>'
+        f"<small>{chip}{decoding} · at most {settings.max_new_tokens} tokens</small></div>"
     )
 
 
