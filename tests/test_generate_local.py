@@ -190,6 +190,11 @@ class TestLoading:
         with pytest.raises(ModelError, match=rf"variant 'mirage': expected .*{name}.*mis train.*mini-mirage.yaml"):
             load_model(checkpoint, {"mirage": folder})
 
+    def test_a_run_is_told_from_its_adapter(self, tmp_path, checkpoint, adapters) -> None:
+        shutil.copytree(adapters["one"], tmp_path / "v1" / "adapter")
+        with pytest.raises(ModelError, match=r"variant 'mine': .*found a run of `mis train`; name .*v1/adapter"):
+            load_model(checkpoint, {"mine": tmp_path / "v1"})
+
     @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
     def test_damaged_adapter_file(self, tmp_path, checkpoint, adapters, name: str) -> None:
         folder = shutil.copytree(adapters["one"], tmp_path / "mirage")

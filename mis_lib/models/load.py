@@ -108,6 +108,9 @@ def _attach(model: Any, variant: str, folder: Path) -> PeftModel:
     remedy = (
         f"train it again (`mis train`; configs/mini-{variant}.yaml if it is a shipped one), or reinstall the package"
     )
+    inside = folder / "adapter"
+    if not (folder / CONFIG).exists() and (inside / CONFIG).exists():
+        raise ModelError(f"variant {variant!r}: expected a PEFT folder, found a run of `mis train`; name {inside}")
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).exists():
             raise ModelError(f"variant {variant!r}: expected {folder / name}, found no such file; {remedy}")
