@@ -48,8 +48,12 @@ def main(
 
 def _write_any_sign(stream: Any) -> None:
     """Files and pipes are UTF-8, also where the system's encoding is another (a redirected output on Windows); a terminal shows ? for what it lacks."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(**{"errors": "replace"} if stream.isatty() else {"encoding": "utf-8"})
+    if not isinstance(stream, io.TextIOWrapper):
+        return
+    if stream.isatty():
+        stream.reconfigure(errors="replace")
+    else:
+        stream.reconfigure(encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -139,4 +139,4 @@ def beside_base(values: Sequence[str] | None) -> dict[str, str | None] | None:
         SettingsError: as ``named_values``; or one is called base.
     """
     tuned = named_values("--adapters", values, what="FOLDER", taken=["base"])
-    return tuned and {"base": None, **tuned}
+    return None if tuned is None else {"base": None, **tuned}
