@@ -243,21 +243,6 @@ def test_dropped_and_pasted_files_are_added(url: str, visit, tmp_path: Path) -> 
     assert me.names() == ["drop.png", "paste.png"]
 
 
-def test_files_dropped_while_others_are_being_read_are_not_lost(url: str, visit, tmp_path: Path) -> None:
-    me = visit(url)
-    script = """(bytes) => {
-        for (const name of ['one.png', 'two.png', 'three.png']) {
-            const box = new DataTransfer();
-            box.items.add(new File([new Uint8Array(bytes)], name, {type: 'image/png'}));
-            document.querySelector('#mis-prompt .mis-add').dispatchEvent(
-                new DragEvent('drop', {bubbles: true, cancelable: true, dataTransfer: box}));
-        }
-    }"""
-    me.page.evaluate(script, list(good_images(tmp_path, 1)[0].read_bytes()))
-    expect(me.page.locator(".mis-tile")).to_have_count(3, timeout=30_000)
-    assert sorted(me.names()) == ["one.png", "three.png", "two.png"]
-
-
 def test_a_file_dropped_before_the_page_can_take_it_is_not_lost(url: str, visit, tmp_path: Path) -> None:
     me = visit(url)
     expect(me.page.locator(FILES)).to_be_attached()
@@ -459,6 +444,17 @@ def test_a_verdict_stands_beside_its_icon_in_a_narrow_column(url: str, visit) ->
     me.page.add_style_tag(content=".mis-verdict { width: 180px; }")
     icon, words = (me.column("mirage").locator(f".mis-verdict > {part}").bounding_box() for part in ("svg", "b"))
     assert icon and words and words["y"] < icon["y"] + icon["height"] and words["height"] > icon["height"]
+
+
+def test_six_images_leave_the_question_its_room_on_a_phone(url: str, visit, tmp_path: Path) -> None:
+    me = visit(url, PHONE)
+    me.page.set_input_files(FILES, good_images(tmp_path, 6))
+    expect(me.page.locator(".mis-tile")).to_have_count(6, timeout=30_000)
+    me.page.fill("#mis-question textarea", DRINK_QUESTION)
+    me.compare(timeout=60_000)
+    expect(me.page.locator(".mis-recap-images img")).to_have_count(6)
+    box = me.page.locator(".mis-recap-question").bounding_box()
+    assert box and box["width"] > 200
 
 
 def test_theme_switch(url: str, visit) -> None:

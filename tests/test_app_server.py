@@ -68,6 +68,12 @@ def test_everything_that_runs_the_model_waits_in_one_queue(page: gr.Blocks) -> N
     assert [name for name, (queue, _) in limits.items() if queue == "model"] == ["compare"]
 
 
+def test_files_that_come_while_others_are_being_read_wait_and_are_added_after_them(page: gr.Blocks) -> None:
+    config = page.get_config_file()
+    add = next(dep for dep in config["dependencies"] if dep["api_name"] == "add_images")
+    assert add["trigger_mode"] == "multiple" and page.fns[add["id"]].concurrency_limit == 1
+
+
 def test_public_endpoints_are_the_documented_ones(page: gr.Blocks) -> None:
     public = {fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"}
     assert public == {"add_images", "examples", "compare", "stop", "clear", "export", "annotate"}
