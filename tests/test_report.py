@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 from fakes import mini_data
+from rich.console import Console
 from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
 from mis_lib import console
 from mis_lib.analysis.naming import ONE, TWO, is_right, naming_samples, naming_table
-from mis_lib.analysis.sheets import render
+from mis_lib.analysis.sheets import render, rich_sheets
 from mis_lib.analysis.tables import rates_sheet, rich_table
 from mis_lib.cli import app
 from mis_lib.commands import report as command
@@ -240,6 +241,12 @@ class TestForms:
         with console.out.capture() as shown:
             console.out.print(rich_table((everyday,), "T"))
         assert "harmful items" not in shown.get()
+
+    def test_a_narrow_terminal_cuts_no_figure(self) -> None:
+        narrow = Console(width=44)
+        with narrow.capture() as shown:
+            narrow.print(rich_table(self.ROWS, "T"), rich_sheets([rates_sheet(self.ROWS, "T")]))
+        assert "…" not in shown.get()
 
     def test_terminal(self, home, tmp_path, monkeypatch, capsys) -> None:
         with console.out.capture() as shown:

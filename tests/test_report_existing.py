@@ -14,7 +14,7 @@ from fake_runs import fake_run
 from fakes import mini_data
 from typer.testing import CliRunner, Result
 
-from mis_lib.analysis.evaluated import find_runs, judges_of, read_run
+from mis_lib.analysis.evaluated import find_runs, judges_of, open_folder, read_run
 from mis_lib.analysis.frames import ANSWERS, JUDGE_SWAP, answers, judge_swap, leaderboard
 from mis_lib.analysis.official import OFFICIAL
 from mis_lib.analysis.official_scores import Effect
@@ -50,6 +50,12 @@ def sheets(run: Run, *flags: str) -> dict[str, list[dict[str, object]]]:
     done = report(run, *flags, "--json")
     assert done.exit_code == 0, done.output
     return {name: sheet["records"] for name, sheet in json.loads(done.stdout).items()}
+
+
+def test_a_version_that_failed_before_its_first_answer_hides_none(run: Run) -> None:
+    config = run.config.model_copy(update={"checkpoint_digest": "another"})
+    assert open_run(run.folder.parent.parent, run.folder.parent.name, config).folder.name == "v2"
+    assert open_folder(run.folder.parent).folder == run.folder
 
 
 def test_tables_go_into_a_pipe_whatever_the_systems_encoding(run: Run) -> None:

@@ -116,7 +116,7 @@ def read_run(folder: Path, judge: str | None = None, data: Path | None = None) -
 
 
 def open_folder(folder: Path) -> Run:
-    """The run in a folder, or the newest version below it.
+    """The run in a folder, or below it the newest version with answers: one that failed before its first answer hides none.
 
     Raises:
         DataError: there is none.
@@ -126,7 +126,7 @@ def open_folder(folder: Path) -> Run:
     found = versions(folder.parent, folder.name)
     if not found:
         raise DataError(f"{folder}: expected a run folder (runs/NAME/vN with {CONFIG}), found none; check the path")
-    return found[-1]
+    return next((run for run in reversed(found) if (run.folder / RESPONSES).exists()), found[-1])
 
 
 def data_folder(run: Run, data: Path | None = None) -> Path:

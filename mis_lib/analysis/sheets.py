@@ -129,7 +129,8 @@ def _rich_table(sheet: Sheet, rows: Sequence[Sequence[str]], title: str, start: 
         title=Text(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for position, heading in list(enumerate(sheet.headings))[start:]:
-        table.add_column(Text(heading), justify="left" if position < sheet.left else "right")
+        side = "left" if position < sheet.left else "right"
+        table.add_column(Text(heading), justify=side, overflow="fold")  # a narrow terminal cuts no figure
     for row in rows:
         table.add_row(*(Text(cell.replace(" (", "\n(")) for cell in row[start:]))
     return table

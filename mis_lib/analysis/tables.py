@@ -88,7 +88,7 @@ def _rich_block(rows: Sequence[Row], blocks: Blocks, title: str) -> Table:
     table = Table(title=Text(title), title_justify="left", header_style="bold", show_lines=True)
     words = _words(rows)
     for position, heading in enumerate(_headings(words, blocks)):
-        table.add_column(heading, justify="left" if position < len(words) else "right")
+        table.add_column(heading, justify="left" if position < len(words) else "right", overflow="fold")
     for row in rows:
         table.add_row(*_named(row, words), *(_stacked(cell) for cell in _cells(row, blocks)))
     return table

@@ -65,7 +65,7 @@ def show(result: Result) -> None:
     """Print the summary, and where everything is."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for number, column in enumerate(result.summary.columns):
-        table.add_column(str(column), justify="right" if number else "left")
+        table.add_column(str(column), justify="right" if number else "left", overflow="fold")
     for row in result.summary.itertuples(index=False):
         table.add_row(*map(str, row))
     console.out.print(table, highlight=False)

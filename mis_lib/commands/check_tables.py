@@ -136,5 +136,5 @@ def _verdict(report: Report) -> Text:
 def _table(title: str, *headings: str) -> Table:
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in TO_THE_LEFT else "right")
+        table.add_column(heading, justify="left" if heading in TO_THE_LEFT else "right", overflow="fold")
     return table

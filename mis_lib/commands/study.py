@@ -189,7 +189,7 @@ def show(result: Study) -> Iterator[Table | Text]:
         headings, rows = cells(result.entries, group)
         table = Table(title=group, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
         for heading in headings:
-            table.add_column(heading, justify="left" if heading == headings[0] else "right")
+            table.add_column(heading, justify="left" if heading == headings[0] else "right", overflow="fold")
         for row in rows:
             table.add_row(*row)
         yield table
