@@ -13,14 +13,13 @@ import plotly.graph_objects as go
 
 from mis_lib.analysis import frames, plot_grids, plots
 from mis_lib.analysis.evaluated import Evaluated
-from mis_lib.analysis.paired import FLIPS, Side
+from mis_lib.analysis.paired import Side
 from mis_lib.analysis.published import select
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.metrics import ALL, METRICS, NAMED
-from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome
 from workbench.evaluations import Evaluations
-from workbench.links import Link, Tab
-from workbench.tables import foot, table
+from workbench.flips import flip_counts, flip_table, words
+from workbench.tables import table
 
 SHOWN_METRICS = ("asr", "rsr", "rr", "hr", "over_refusal", "helped", "pair", "named")
 CHANGES = ("asr", "rsr", "over_refusal", "pair")
@@ -145,7 +144,7 @@ def changes(run: Evaluated, before: str, after: str, *, by: str = "category") ->
     flips = frames.flips(*sides)
     return Changes(
         plot_grids.category_heatmap(found, before=before, after=after),
-        flip_table(frames.flip_matrix(flips), run, before, after) + _flip_counts(flips),
+        flip_table(frames.flip_matrix(flips), run, before, after) + flip_counts(flips),
         found,
         flips,
     )
@@ -181,65 +180,6 @@ def one_item(grid: pd.DataFrame, item: str) -> Judges:
     return Judges(
         plot_grids.ablation_grid(in_order), table(frame, headings, name="item", cells=cells, long=("text",)), frame
     )
-
-
-def flip_table(matrix: pd.DataFrame, run: Evaluated, before: str, after: str) -> str:
-    """Outcomes of one variant against those of another, harmful items and benign items apart; a number opens its items."""
-    parts = (("harmful items", HARMFUL_OUTCOMES, True), ("benign items", BENIGN_OUTCOMES, False))
-    drawn = [
-        _flips_of(plots.untyped(matrix)[matrix.harmful == harmful], title, outcomes, run, before, after)
-        for title, outcomes, harmful in parts
-    ]
-    return f'<div class="mis-flips">{"".join(drawn)}</div>'
-
-
-def _flips_of(
-    matrix: pd.DataFrame, title: str, outcomes: Sequence[Outcome], run: Evaluated, before: str, after: str
-) -> str:
-    if matrix.empty:
-        return ""
-    counts = {(row.before, row.after): row.n for row in plots.untyped(matrix).itertuples()}
-    named = [outcome for outcome in (*outcomes, Outcome.UNSCORED) if any(outcome in pair for pair in counts)]
-    most = max(counts.values())
-
-    def cell(row: Outcome, column: Outcome) -> str:
-        count = counts.get((row, column), 0)
-        if not count:
-            return '<td class="mis-flip-none">·</td>'
-        link = Link(
-            tab=Tab.ANNOTATE, run=run.name, judge=run.judge, variants=(before, after), before=row, after=column
-        ).query()
-        told = f"{count} items: {words(row)} by {before}, {words(column)} by {after}. Open them"
-        same = " mis-flip-same" if row == column else ""
-        return (
-            f'<td class="mis-flip{same}" style="--share:{count / most:.3f}"><a href="{escape(link)}" data-link title="{escape(told)}" '
-            f'aria-label="{escape(told)}">{count}</a></td>'
-        )
-
-    head = "".join(f"<th scope=col>{words(outcome)}</th>" for outcome in named)
-    body = "".join(
-        f"<tr><th scope=row>{words(row)}</th>{''.join(cell(row, column) for column in named)}</tr>" for row in named
-    )
-    return (
-        f'<figure><figcaption><b>{title}</b>: rows {escape(before)}, columns {escape(after)}</figcaption><div class="mis-table-wrap" tabindex="0">'
-        f'<table class="mis-flip-table"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>'
-    )
-
-
-def _flip_counts(flips: pd.DataFrame) -> str:
-    """How many items flipped which way, in words."""
-    counts = flips.flip.value_counts()
-    lines = "".join(
-        f"<li><b>{counts[kind]:,}</b> {escape(kind.replace('_', ' '))}: {escape(meaning)}</li>"
-        for kind, meaning in FLIPS.items()
-        if kind in counts
-    )
-    return f'<ul class="mis-flip-counts">{lines}</ul>{foot("flips", "A number opens its items in Annotate. The file has one row an item.")}'
-
-
-def words(outcome: str) -> str:
-    """An outcome as people read it."""
-    return escape(str(outcome).replace("_", "-"))
 
 
 def _board_table(frame: pd.DataFrame, absent: Sequence[str] = ()) -> str:
