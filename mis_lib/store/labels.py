@@ -53,7 +53,8 @@ class Label(NamedTuple):
 class Standing:
     """The decisions that hold, by response; ``take`` new labels in the order of the store.
 
-    Several threads may read while one takes: whatever goes over all labels goes over a copy, which is made in one step.
+    Several threads may read while one takes: whatever goes over all labels goes over a copy by ``dict.copy``, which is made in
+    one step (``list`` of items is not: it makes tuples, at which other threads may get their turn).
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,7 @@ class Standing:
 
     def by(self, author: str) -> list[Label]:
         """Everything of one person that stands, oldest first."""
-        return sorted((label for label in list(self._by_id.values()) if label.author == author), key=AGE)
+        return sorted((label for label in self._by_id.copy().values() if label.author == author), key=AGE)
 
     def decided_by(self, key: Key, author: str) -> Label | None:
         """A person's latest decision on a response."""
@@ -112,9 +113,9 @@ class Standing:
     @property
     def keys(self) -> list[Key]:
         """All responses that anything stands on."""
-        return [key for key, labels in list(self._by_key.items()) if labels]
+        return [key for key, labels in self._by_key.copy().items() if labels]
 
     @property
     def authors(self) -> list[str]:
         """Who has decided anything that stands, by name."""
-        return sorted({label.author for label in list(self._by_id.values())})
+        return sorted({label.author for label in self._by_id.copy().values()})
