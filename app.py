@@ -4,6 +4,7 @@ The page is served first; model and examples are loaded behind it, and the page 
 """
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 from mis_lib.errors import MisError
 from workbench.auth import Users
 from workbench.engine_host import Host, make_host
-from workbench.layout import build_app, launch_options, serve
+from workbench.layout import build_app, launch_options, own_uploads, serve
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"MIS Workbench: {url}  (Ctrl-C ends it)", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and containers end it as Ctrl-C does: uploads go
     page.block_thread()
+    if not host.stop():  # deep in a library, where the end of Python would abort the process
+        own_uploads().cleanup()
+        os._exit(0)
     return 0
 
 

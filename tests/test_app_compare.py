@@ -1,6 +1,7 @@
 """The Compare tab's actions (prompts, examples, answers, verdicts, stop, every bad input), and what its bindings add to them."""
 
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Iterable
@@ -274,6 +275,32 @@ def test_compare_waits_for_the_model_and_says_so(folder: Path) -> None:
         seen = next(views).status
     gate.set()
     assert final(list(views)).answers[0].text == ANSWERS["mini"]
+
+
+def test_what_is_half_made_when_the_app_ends_is_cleared_away(folder: Path, tmp_path: Path) -> None:
+    def draw(progress) -> ScriptedEngine:
+        with tempfile.TemporaryDirectory(dir=tmp_path):
+            while True:
+                progress("Drawing")
+                time.sleep(0.01)
+
+    host = Host(Background(draw, what="Model"), Background(lambda progress: Catalogue.read(folder), what="Examples"))
+    assert host.stop()  # nothing has begun
+    host = Host(Background(draw, what="Model"), Background(lambda progress: Catalogue.read(folder), what="Examples"))
+    host.start()
+    while not list(tmp_path.iterdir()):
+        time.sleep(0.01)
+    assert host.stop() and not list(tmp_path.iterdir())
+
+
+def test_what_does_not_end_holds_the_end_up_only_so_long(folder: Path) -> None:
+    gate = threading.Event()
+    host = ready_host(folder)
+    host.model = Background(lambda progress: gate.wait(20) and ScriptedEngine(ANSWERS), what="Model")  # pyright: ignore
+    host.model.start()
+    assert not host.stop(patience=0.05)
+    gate.set()
+    assert host.stop()
 
 
 def test_stop_while_the_model_is_loading(folder: Path) -> None:

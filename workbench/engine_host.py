@@ -7,7 +7,7 @@ front of the model, and the stop event of what each session has running. Nothing
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +44,10 @@ class Engine(Protocol):
         ...
 
 
+class GivenUp(Exception):
+    """The app ends: what is being made is not wanted any more."""
+
+
 class Phase(StrEnum):
     """Where a value that is made in the background stands."""
 
@@ -71,6 +75,7 @@ class Background(Generic[T]):
         self._started = 0.0
         self._future: Future[T] | None = None
         self._lock = threading.Lock()
+        self._wanted = True
 
     def start(self) -> None:
         """Begin, unless the work is under way or done."""
@@ -103,7 +108,17 @@ class Background(Generic[T]):
             yield status
             stop.wait(interval)
 
+    def give_up(self) -> None:
+        """Let the work end at the next word of its progress, so that it clears away what is half made."""
+        self._wanted = False
+
+    def ended(self, *, patience: float) -> bool:
+        """Whether no work is under way, after at most ``patience`` seconds."""
+        return self._future is None or not wait([self._future], timeout=patience).not_done
+
     def _tell(self, message: str) -> None:
+        if not self._wanted:
+            raise GivenUp
         self._message = message
 
 
@@ -129,6 +144,13 @@ class Host:
         """Begin to make both values."""
         self.data.start()
         self.model.start()
+
+    def stop(self, *, patience: float = 10.0) -> bool:
+        """Give up what is being made and wait, at most ``patience`` seconds for each; whether nothing is left that is half made."""
+        made = self.data, self.model
+        for one in made:
+            one.give_up()
+        return all(one.ended(patience=patience) for one in made)
 
     def add_variant(self, name: str, folder: Path) -> None:
         """Load the model anew with one adapter more; the model that is there stays until that has worked.

@@ -103,8 +103,10 @@ def _build(folder: Path, gguf: Path | None, progress: Callable[[str], None]) -> 
         source = gguf or fetch_gguf(work, progress)
         progress("Assembling language model, vision tower and projector")
         model, processor = assemble(source)
+        progress("Putting the trained weights into the model")
         merge_base(model, base_weights())
         merge_tower(model, base_weights())
+        progress("Writing the model")
         target = work / "mini"
         model.save_pretrained(target)
         processor.save_pretrained(target)
