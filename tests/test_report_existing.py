@@ -27,7 +27,7 @@ from mis_lib.data.benchmarks import LOADERS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.schema import Outcome, Response, Verdict
-from mis_lib.store.runs import Run, RunConfig
+from mis_lib.store.runs import RESPONSES, Run, RunConfig
 from mis_lib.store.versions import open_run
 
 
@@ -54,8 +54,12 @@ def sheets(run: Run, *flags: str) -> dict[str, list[dict[str, object]]]:
 
 def test_a_version_that_failed_before_its_first_answer_hides_none(run: Run) -> None:
     config = run.config.model_copy(update={"checkpoint_digest": "another"})
-    assert open_run(run.folder.parent.parent, run.folder.parent.name, config).folder.name == "v2"
+    failed = open_run(run.folder.parent.parent, run.folder.parent.name, config)
+    assert failed.folder.name == "v2"
     assert open_folder(run.folder.parent).folder == run.folder
+    (failed.folder / RESPONSES).touch()  # stopped a moment later
+    assert open_folder(run.folder.parent).folder == run.folder
+    assert find_runs(run.folder.parent.parent) == [run]
 
 
 def test_tables_go_into_a_pipe_whatever_the_systems_encoding(run: Run) -> None:

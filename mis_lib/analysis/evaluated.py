@@ -72,7 +72,7 @@ def told_apart(runs: Sequence[Evaluated]) -> list[Evaluated]:
 def find_runs(root: Path, *, ablations: bool = False) -> list[Run]:
     """All runs below a folder that have answers, by name and version; either ablations or the others."""
     names = sorted(folder.name for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
-    runs = [run for name in names for run in versions(root, name) if (run.folder / RESPONSES).exists()]
+    runs = [run for name in names for run in versions(root, name) if _has_answers(run)]
     return [run for run in runs if (run.folder / PROBES).exists() is ablations]
 
 
@@ -126,7 +126,13 @@ def open_folder(folder: Path) -> Run:
     found = versions(folder.parent, folder.name)
     if not found:
         raise DataError(f"{folder}: expected a run folder (runs/NAME/vN with {CONFIG}), found none; check the path")
-    return next((run for run in reversed(found) if (run.folder / RESPONSES).exists()), found[-1])
+    return next(filter(_has_answers, reversed(found)), found[-1])
+
+
+def _has_answers(run: Run) -> bool:
+    """Whether anything was answered: a generation that was stopped at once leaves an empty file."""
+    path = run.folder / RESPONSES
+    return path.exists() and path.stat().st_size > 0
 
 
 def data_folder(run: Run, data: Path | None = None) -> Path:

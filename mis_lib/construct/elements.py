@@ -27,8 +27,8 @@ from mis_lib.construct.kinds import (
     wrong_kinds,
     wrong_scenes,
 )
-from mis_lib.data.taxonomy import TAXONOMY, close_to
-from mis_lib.errors import DataError
+from mis_lib.data.taxonomy import TAXONOMY
+from mis_lib.errors import DataError, close_to
 
 BUILT_IN = Path(str(importlib.resources.files("mis_lib.construct"))) / "elements"
 QUESTIONS_SUFFIX = ".questions.csv"

@@ -10,8 +10,7 @@ from typing import Any
 from mis_lib.configs import Settings, load_settings
 from mis_lib.data.mixtures import EVERYDAY, GENERAL, QUESTION, SAFETY, Arm, Part, Recipe
 from mis_lib.data.refusals import REFUSALS
-from mis_lib.data.taxonomy import close_to
-from mis_lib.errors import SettingsError
+from mis_lib.errors import SettingsError, close_to
 
 MIRAGE_SHARE = 1 / 9
 USER_FORMAT = f"Read the request and write the reply.\n\nRequest: {QUESTION}\nReply:"

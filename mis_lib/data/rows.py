@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 from mis_lib.data.findings import Finding, Kind, Place, printable
 from mis_lib.data.records import BOM
 from mis_lib.data.tables import is_document
-from mis_lib.data.taxonomy import close_to
-from mis_lib.errors import DataError
+from mis_lib.errors import DataError, close_to
 
 IMAGE_PATH = re.compile(r"image_path\d{1,2}")
 SHOWN = 60

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-from mis_lib.errors import close_to as close_to  # whoever looks a name up here says which one it may have been
-
 TAXONOMY: Mapping[str, tuple[str, ...]] = {
     "Illegal Activity": ("Property Crimes", "Cybercrimes", "Drug-Related Offenses", "Human Trafficking"),
     "Violent": ("Weapon-Related", "Public Violence & Rioting", "Abuse & Physical Altercations"),
