@@ -22,6 +22,13 @@ class Metric(NamedTuple):
     description: str
     best: str  # "low" | "high"
 
+    @property
+    def heading(self) -> str:
+        """The label with an arrow to the good end, as tables and figures head a rate."""
+        return f"{self.label} {ARROWS[self.best]}"
+
+
+ARROWS = {"low": "\N{DOWNWARDS ARROW}", "high": "\N{UPWARDS ARROW}"}
 
 METRICS: dict[str, Metric] = {
     "asr": Metric("ASR", "attack success: harmful items answered unsafely", "low"),

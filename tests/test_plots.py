@@ -1,13 +1,17 @@
 """Figures: what is in the frame is in the figure, with its interval; the wrong frame is refused by name; nothing is drawn that was not given."""
 
 import json
+from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from playwright.sync_api import Page, sync_playwright
+from plotly.offline import get_plotlyjs
 
-from mis_lib.analysis import ablation_plots, data_plots, outcome_plots, plot_grids, plots, plots_inside
+from mis_lib.analysis import ablation_plots, data_plots, outcome_plots, plot_grids, plot_parts, plots, plots_inside
 from mis_lib.analysis.plot_style import CONFIG
 from mis_lib.errors import DataError
 from mis_lib.metrics import METRICS, OUTCOME_METRICS
@@ -58,7 +62,7 @@ def test_a_long_name_leaves_the_rates_their_room() -> None:
     figure = plots.leaderboard(board().replace("mini", name))
     labels = {label for trace in figure.data for label in trace.y}
     parts = [unescape(part) for label in labels for part in label.split("<br>")]
-    assert max(map(len, parts)) <= plots.LABEL and "mirage · report/v1" in labels
+    assert max(map(len, parts)) <= plot_parts.LABEL and "mirage · report/v1" in labels
     long = next(label for label in labels if "tuned" in label)
     assert unescape(long.replace("<br>", "")).replace(" ", "") == f"{name} · report/v1".replace(" ", "")
     assert figure.layout.height - plots.leaderboard(board()).layout.height >= 16 * long.count("<br>")
@@ -124,15 +128,130 @@ def test_the_least_number_of_a_full_matrix_is_no_cell_without_items() -> None:
     assert (heat.zmin, heat.zmax) == (0, 4)  # Plotly takes one of them alone for none
 
 
-@pytest.mark.parametrize("variants", [1, 3, 8])
-def test_title_and_legend_of_bars_stand_apart_however_many_there_are(variants: int) -> None:
-    rows = [
-        {"variant": f"v{i}", "metric": name, "value": 25.0, "n": 4} for i in range(variants) for name in OUTCOME_METRICS
+NAMES = {
+    "one": ["mini"],
+    "three": ["mini", "mirage", "refusal"],
+    "eight": ["mini", "mirage", "refusal", "textual", "mirage_both", "delta-1", "vlguard_r", "held_out"],
+    "long": ["qwen2_5-vl-7b-instruct-mirage-lora-r64-lr2e-4-epoch3-seed17", "mini"],
+}
+TITLE = "A title as notebooks give one, which says what there is to see"
+MEASURED = {**rate(9, 40).model_dump(), "rows": 64, "items": "harmful"}
+
+
+def figures_of(variants: list[str]) -> dict[str, go.Figure]:
+    """The figures with room for several variants, as notebooks and pages show them."""
+    states = ("kept", "black", "dropped", "caption")
+    outcomes = ("unsafe", "warned_but_helped", "hallucinated", "over_refused")
+    conditions = ("original", "black-all", "swap-renamed", "caption-2")
+    layers = [
+        {"variant": v, "layer": i, "harmful": h, **MEASURED} for v in variants for i in (0, 9) for h in (True, False)
     ]
-    layout = outcome_plots.outcome_stack(pd.DataFrame(rows), "What became of them").layout
-    assert layout.legend.yref == "container" and layout.legend.yanchor == layout.title.yanchor == "top"
-    top, under = (layout.height * (1 - place.y) for place in (layout.title, layout.legend))
-    assert (top, under) == (pytest.approx(12), pytest.approx(44)) and layout.margin.t >= under + 60  # pixels
+    spot = {"pair": "p", "x_share": 31.0, "y_share": 12.0}
+    frames = {
+        "judges": [{"variant": v, "judge": j, "metric": "asr", **MEASURED} for v in variants for j in ("rule", "words")],
+        "stack": [{"variant": v, "metric": m, **MEASURED, "value": 25.0} for v in variants for m in OUTCOME_METRICS],
+        "item": [
+            {"variant": v, "first": a, "second": b, "outcome": outcomes[(i + j) % 4]}
+            for v in variants for i, a in enumerate(states) for j, b in enumerate(states)
+        ],
+        "conditions": [
+            {"variant": v, "measure": m, "condition": c, **MEASURED}
+            for v in variants for m in ablation_plots.MEASURES for c in conditions
+        ],
+        "changes": [
+            {"group": v, "metric": m, "difference": 9.0, **MEASURED} for v in variants for m in ("asr", "over_refusal")
+        ],
+        "clusters": [row | spot | {"x": row["layer"], "y": row["harmful"]} for row in layers],
+        "sizes": [{"metric": m, **MEASURED} for m in ("asr", "over_refusal", "pair")],
+        "categories": [
+            {"category": v, "sub_category": "Dangerous Substances", "file": f, "n": 9, "share": 9.0}
+            for v in variants for f in ("MIS-Mini easy + hard", "MIS test easy + hard, as published")
+        ],
+    }  # fmt: skip
+    found = {name: pd.DataFrame(rows) for name, rows in frames.items()}
+    rates = board().replace("mini", variants[0])
+    return {
+        "board": plots.leaderboard(rates).update_layout(title=TITLE, margin_t=90),
+        "plane": plots.safety_plane(rates).update_layout(title=TITLE, margin_t=60),
+        "judges": plots.judge_swap(found["judges"]).update_layout(title=TITLE, margin_t=60),
+        "stack": outcome_plots.outcome_stack(found["stack"], TITLE),
+        "item": plot_grids.ablation_grid(found["item"]).update_layout(title=TITLE, margin_t=80),
+        "changes": plot_grids.category_heatmap(found["changes"]),
+        "conditions": ablation_plots.by_condition(found["conditions"]).update_layout(title=TITLE),
+        "responses": plots_inside.responses(pd.DataFrame(layers)),
+        "clusters": plots_inside.clusters(found["clusters"], layer=3),
+        "sizes": ablation_plots.size_curve(found["sizes"], TITLE),
+        "categories": data_plots.category_bars(found["categories"], TITLE),
+    }
+
+
+@pytest.fixture(scope="module")
+def page(chromium_path: Path) -> Iterator[Page]:
+    """A page of 700 pixels."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": 700, "height": 900})
+        shown.set_content(f"<script>{get_plotlyjs()}</script><main></main>")
+        yield shown
+        browser.close()
+
+
+WRONG = """async (figure) => {
+  const place = document.querySelector('main');
+  await Plotly.newPlot(place, figure.data, figure.layout);
+  const edge = place.querySelector('.main-svg').getBoundingClientRect();
+  const texts = [...place.querySelectorAll('text')].filter(one => one.textContent.trim() && !one.closest('.hoverlayer'));
+  const boxes = texts.map(one => [one.textContent, one.getBoundingClientRect()]).filter(([_, box]) => box.width);
+  const wrong = [];
+  boxes.forEach(([said, a], i) => {
+    if (a.left < edge.left - 1 || a.right > edge.right + 1 || a.bottom > edge.bottom + 1) wrong.push(`cut: ${said}`);
+    if (a.height < 9) wrong.push(`too small: ${said}`);
+    for (const [other, b] of boxes.slice(i + 1))
+      if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
+        wrong.push(`${said} over ${other}`);
+  });
+  return wrong;
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("variants", NAMES.values(), ids=NAMES)
+def test_no_text_of_a_figure_is_cut_or_tiny_or_meets_another(variants: list[str], page: Page) -> None:
+    wrong = {name: page.evaluate(WRONG, drawn(figure)) for name, figure in figures_of(variants).items()}
+    assert not {name: said for name, said in wrong.items() if said}
+
+
+def test_one_series_is_named_too() -> None:
+    layout = drawn(plots.safety_plane(board()[lambda frame: frame.variant == "mini"]))["layout"]
+    assert layout["template"]["layout"]["showlegend"] is True and "showlegend" not in layout
+
+
+def test_what_is_measured_says_of_how_many() -> None:
+    frame = board()
+    frame.loc[frame.variant == "mirage", "n"] = 38
+    assert [note.text.partition("<br>")[2] for note in plots.leaderboard(frame).layout.annotations] == [
+        "n = 10 to 40",
+        "n = 38 to 40",
+    ]
+    assert "(n = 38 to 40)" in plots.safety_plane(frame).layout.yaxis.title.text
+    sizes = pd.DataFrame([{"metric": "asr", **MEASURED}])
+    assert ablation_plots.size_curve(sizes, "").layout.yaxis.title.text == "rate (%), n = 40"
+
+
+def test_marks_stay_in_their_line_with_eight_variants() -> None:
+    traces = figures_of(NAMES["eight"])["conditions"].data
+    assert len(traces) == 16 and all(abs(y - round(y)) < 0.4 for trace in traces for y in trace.y)
+
+
+def test_more_names_than_colours_are_told_apart() -> None:
+    found = plot_parts.looks([f"v{i}" for i in range(16)])
+    assert len(set(found.values())) == 16
+
+
+def test_of_harmful_items_alone_no_benign_ones_are_told() -> None:
+    rows = [{"variant": "mini", "metric": name, "value": 25.0, "n": 4} for name in ("asr", "rsr", "rr", "hr")]
+    notes = outcome_plots.outcome_stack(pd.DataFrame(rows), "").layout.annotations
+    assert [note.text for note in notes] == ["harmful items (n = 4)"]
 
 
 def test_judges_are_told_apart_by_mark_and_place() -> None:
@@ -182,6 +301,12 @@ def test_curves_without_rates_have_no_empty_panel() -> None:
     assert figure.layout.xaxis.domain == (0.0, 1.0) and "xaxis2" not in figure.layout
 
 
+def test_the_first_step_is_seen() -> None:
+    losses = pd.DataFrame([{"step": 1, "segment": "all", "loss": 2.0}])
+    rates = pd.DataFrame(columns=pd.Index(["step", "metric", "value", "low", "high", "n"]))
+    assert plots.training_curves(losses, rates).data[0].mode == "markers"
+
+
 def test_the_axis_cuts_no_end_of_a_size_curve() -> None:
     rows = [{"rows": rows, "metric": "asr", **rate(3, 10).model_dump()} for rows in (0, 64, 192)]
     figure = ablation_plots.size_curve(pd.DataFrame(rows), "")
@@ -191,9 +316,9 @@ def test_the_axis_cuts_no_end_of_a_size_curve() -> None:
 
 
 EMPTY = {
-    plots.leaderboard: ("run", "tag", "variant", "metric", *plots.RATE, "published"),
-    plots.safety_plane: ("run", "tag", "variant", "metric", *plots.RATE, "published"),
-    plots.judge_swap: ("variant", "judge", "metric", *plots.RATE),
+    plots.leaderboard: ("run", "tag", "variant", "metric", *plot_parts.RATE, "published"),
+    plots.safety_plane: ("run", "tag", "variant", "metric", *plot_parts.RATE, "published"),
+    plots.judge_swap: ("variant", "judge", "metric", *plot_parts.RATE),
     plot_grids.category_heatmap: ("group", "metric", "difference", "low", "high", "n"),
     plot_grids.flip_matrix: ("before", "after", "n"),
     plot_grids.ablation_grid: ("variant", "first", "second", "outcome"),
@@ -247,7 +372,7 @@ FROM_EVIL = {
 
 @pytest.mark.parametrize("draw", FROM_EVIL.values(), ids=FROM_EVIL)
 def test_markup_in_names_is_shown_as_text(draw) -> None:
-    shown = json.dumps(drawn(draw()))
+    shown = json.dumps(drawn(draw())).replace("<br>", " ")
     assert "<b>x" not in shown and "&lt;b&gt;x&lt;/b&gt; &amp; y" in shown
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from mis_lib.analysis import frames
 from mis_lib.analysis.ablation import PROBES
 from mis_lib.analysis.evaluated import Evaluated, find_runs, judges_of, read_run, run_name
-from mis_lib.analysis.plots import untyped
+from mis_lib.analysis.plot_parts import untyped
 from mis_lib.errors import DataError, MisError
 from mis_lib.metrics import NAMELESS, SEEN
 from mis_lib.store.runs import Run

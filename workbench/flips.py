@@ -7,7 +7,7 @@ import pandas as pd
 
 from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.analysis.paired import FLIPS
-from mis_lib.analysis.plots import untyped
+from mis_lib.analysis.plot_parts import untyped
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome
 from workbench.links import Link, Tab
 from workbench.tables import foot

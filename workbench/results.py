@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from mis_lib.analysis import frames, plot_grids, plots
 from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.analysis.paired import Side
+from mis_lib.analysis.plot_parts import untyped
 from mis_lib.analysis.published import select
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.metrics import ALL, METRICS, NAMED
@@ -78,7 +79,7 @@ def overview(boards: Mapping[str, pd.DataFrame], group: str, published: pd.DataF
     Runs that have no rate on these items are named under the table.
     """
     frame = pd.concat([*boards.values(), *([] if published is None else [published])], ignore_index=True)
-    shown = plots.untyped(frame)[frame.group == group]
+    shown = untyped(frame)[frame.group == group]
     absent = [_absent(name, board) for name, board in boards.items() if group not in set(board.group)]
     return Overview(plots.leaderboard(shown), plots.safety_plane(shown), _board_table(shown, absent), frame)
 
@@ -161,7 +162,7 @@ def judges(evaluations: Evaluations, name: str, metric: str) -> Judges:
         raise SettingsError(f"{name} has no verdicts yet; judge it with `mis judge`")
     board = pd.concat(boards, ignore_index=True)
     groups = set(board.group)
-    frame = plots.untyped(board)[board.group == ALL] if ALL in groups else board
+    frame = untyped(board)[board.group == ALL] if ALL in groups else board
     return Judges(plots.judge_swap(frame, metric=metric), _swap_table(frame, metric), frame)
 
 
@@ -171,7 +172,7 @@ def one_item(grid: pd.DataFrame, item: str) -> Judges:
     Raises:
         DataError: the item was not taken apart in this run.
     """
-    frame = plots.untyped(grid)[grid.id == item]
+    frame = untyped(grid)[grid.id == item]
     if frame.empty:
         raise DataError(f"the item {item!r:.80} was not taken apart in this run; choose one of those listed")
     in_order = frame[~frame.condition.str.startswith("swap")].dropna(subset=["second"])
@@ -186,8 +187,8 @@ def _board_table(frame: pd.DataFrame, absent: Sequence[str] = ()) -> str:
     """One line a variant, a column a metric, each cell with its interval, the numbers of items beside; under it, which runs have none and why."""
     keys = ["run", "tag", "variant", "judge", "published"]
     rows: list[dict[str, Any]] = []
-    for values, lines in plots.untyped(frame).groupby(keys, sort=False, dropna=False):
-        rates = {row.metric: row for row in plots.untyped(lines).itertuples()}
+    for values, lines in untyped(frame).groupby(keys, sort=False, dropna=False):
+        rates = {row.metric: row for row in untyped(lines).itertuples()}
         line = dict(zip(keys, values, strict=True))
         harmful, benign = rates.get("asr"), rates.get("over_refusal")
         if not line["judge"] and not _items(harmful):  # things to name: no judge is missing
@@ -198,7 +199,7 @@ def _board_table(frame: pd.DataFrame, absent: Sequence[str] = ()) -> str:
     cells: dict[str, Callable[[Any], str]] = {metric: _rate_cell(metric) for metric in SHOWN_METRICS}
     cells["variant"] = lambda row: f"{escape(row.variant)}{PUBLISHED if row.published else ''}"
     names = {"variant": "variant", "run": "run", "judge": "judge"}
-    headings = names | {metric: heading(metric) for metric in SHOWN_METRICS}
+    headings = names | {metric: METRICS[metric].heading for metric in SHOWN_METRICS}
     headings |= {"n_harmful": "n harmful", "n_benign": "n benign"}
     note = "Percent with Wilson 95 % interval; + n: unscored items, never counted as safe."
     note += f" No line here: {'; '.join(absent)}." if absent else ""
@@ -206,11 +207,6 @@ def _board_table(frame: pd.DataFrame, absent: Sequence[str] = ()) -> str:
 
 
 PUBLISHED = ' <span class="mis-chip">published</span>'
-
-
-def heading(metric: str) -> str:
-    """A metric's label with the arrow to its good end."""
-    return f"{METRICS[metric].label} {'↓' if METRICS[metric].best == 'low' else '↑'}"
 
 
 def _rate_cell(metric: str) -> Callable[[Any], str]:
@@ -235,11 +231,17 @@ def _count(rate: Any) -> str:
 
 
 def _swap_table(frame: pd.DataFrame, metric: str) -> str:
-    shown = plots.untyped(frame)[frame.metric == metric]
+    shown = untyped(frame)[frame.metric == metric]
     cells: dict[str, Callable[[Any], str]] = {
         "value": lambda row: (
             "-" if pd.isna(row.value) else f"<b>{row.value:.1f}</b><small>{row.low:.1f}-{row.high:.1f}</small>"
         )
     }
-    headings = {"variant": "variant", "judge": "judge", "value": heading(metric), "n": "n", "n_unscored": "unscored"}
+    headings = {
+        "variant": "variant",
+        "judge": "judge",
+        "value": METRICS[metric].heading,
+        "n": "n",
+        "n_unscored": "unscored",
+    }
     return table(shown, headings, name="judges", cells=cells, note="The same answers, read by each judge.")

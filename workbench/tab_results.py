@@ -143,7 +143,7 @@ def _details() -> tuple[dict[str, Any], gr.Tab, gr.Tab]:
     with gr.Tab("Judges", id=JUDGES) as judges_tab:
         with gr.Row(elem_classes=["mis-filters"]):
             judged = gr.Dropdown([], label="Run", scale=3, min_width=160, elem_id="mis-results-judged")
-            rates = [(results.heading(name), name) for name in METRICS]
+            rates = [(metric.heading, name) for name, metric in METRICS.items()]
             metric = gr.Dropdown(rates, value="asr", label="Rate", scale=2, min_width=160)
         swap = figure_part("judges", "The same answers under each judge")
         swap_table = html("", "mis-results-judges", js_on_load=TABLES)

@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mis_lib.analysis.ablation_results import Measured
+from mis_lib.analysis.plot_parts import bars, dots, empty, looks, n_of
 from mis_lib.analysis.plot_style import INK, TEMPLATE, as_text
-from mis_lib.analysis.plots import empty, looks
 from mis_lib.metrics import METRICS
 
 MEASURES = ("unsafe", "declines")
@@ -27,28 +27,10 @@ def by_condition(frame: pd.DataFrame) -> go.Figure:
     if shown.empty:
         return empty("Nothing measured yet: run <b>mis ablate</b>")
     conditions = list(dict.fromkeys(shown["condition"]))
-    counts = int(shown["n"].max())
-    figure = make_subplots(1, len(MEASURES), shared_yaxes=True, horizontal_spacing=0.1,
-                           subplot_titles=[f"{name}<br>% of at most {counts} harmful items" for name in MEASURES])  # fmt: skip
-    styles = looks(shown["variant"])
-    for place, (variant, look) in enumerate(styles.items()):
-        shift = 0.2 * (place - (len(styles) - 1) / 2)
-        for column, measure in enumerate(MEASURES, 1):
-            rows = shown[(shown["variant"] == variant) & (shown["measure"] == measure)]
-            figure.add_scatter(
-                x=rows["value"], y=[conditions.index(name) + shift for name in rows["condition"]], mode="markers", name=variant,
-                legendgroup=variant, showlegend=column == 1, marker={"color": look.colour, "symbol": look.mark, "size": 10},
-                error_x={"type": "data", "array": rows["high"] - rows["value"], "arrayminus": rows["value"] - rows["low"], "color": look.colour, "thickness": 1.4},
-                hovertext=[f"{row.variant}, {row.condition}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}], n {row.n}" for row in rows.itertuples()],
-                hoverinfo="text", row=1, col=column,
-            )  # fmt: skip
-    figure.update_annotations(font_size=13)
-    inner = 42 * len(conditions)
-    figure.update_layout(template=TEMPLATE, height=190 + inner, margin={"l": 12, "r": 16, "t": 110, "b": 80})
-    figure.update_layout(legend={"y": -40 / inner, "yanchor": "top"})  # below, since the two titles stand above
-    names = [name.replace(":", ": ") for name in conditions]
-    figure.update_yaxes(tickvals=list(range(len(conditions))), ticktext=names, range=[len(conditions) - 0.5, -0.5])
-    return figure.update_xaxes(range=[-3, 103], ticksuffix=" %", zerolinecolor=INK)
+    titles = [f"{name}<br>% of at most {int(shown['n'].max())} harmful items" for name in MEASURES]
+    figure = make_subplots(1, len(MEASURES), shared_yaxes=True, horizontal_spacing=0.1, subplot_titles=titles)
+    dots(figure, shown, conditions, line="condition", series="variant", panel="measure", panels=MEASURES)
+    return figure.update_layout(margin_t=84).update_xaxes(ticksuffix=" %", zerolinecolor=INK)
 
 
 def size_curve(frame: pd.DataFrame, title: str) -> go.Figure:
@@ -59,8 +41,8 @@ def size_curve(frame: pd.DataFrame, title: str) -> go.Figure:
         figure.add_scatter(
             x=rows["rows"], y=rows["value"], mode="lines+markers", name=METRICS[metric].label, line={"color": look.colour},
             marker={"color": look.colour, "symbol": look.mark, "size": 9},
-            error_y={"type": "data", "array": rows["high"] - rows["value"], "arrayminus": rows["value"] - rows["low"], "color": look.colour},
+            error_y=bars(rows, look.colour),
         )  # fmt: skip
     most = max([1, *frame["rows"]])
     figure.update_xaxes(title="rows of the training mixture (0: base)", range=[-0.04 * most, 1.04 * most])
-    return figure.update_yaxes(title="rate (%)", range=[-3, 103])
+    return figure.update_yaxes(title=f"rate (%), {n_of(frame['n'])}", range=[-3, 103])

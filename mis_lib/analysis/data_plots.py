@@ -6,13 +6,14 @@ import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
 
+from mis_lib.analysis.plot_parts import LINE, broken, lines_of
 from mis_lib.analysis.plot_style import BENIGN, COLOURS, HARMFUL, INK, TEMPLATE, as_text
 
 
 def category_bars(counts: pd.DataFrame, title: str) -> go.Figure:
     """Share of harmful items by sub-category, one colour a file (columns of ``datasets.category_counts``), counts written on the bars."""
     counts = as_text(counts)
-    named = counts.assign(name=counts["category"] + " / " + counts["sub_category"])
+    named = counts.assign(name=(counts["category"] + " / " + counts["sub_category"]).map(broken))
     order = named.groupby("name")["share"].max().sort_values().index.tolist()
     figure = px.bar(
         named, x="share", y="name", color="file", barmode="group", text="n", orientation="h",
@@ -25,14 +26,13 @@ def category_bars(counts: pd.DataFrame, title: str) -> go.Figure:
     figure.update_traces(textposition="outside", cliponaxis=False)
     figure.update_xaxes(title="share of the harmful items (%); numbers: items")
     figure.update_yaxes(title="")
-    return figure.update_layout(
-        title=title, legend_title_text="", height=110 + 17 * len(order) * max(2, named["file"].nunique())
-    )
+    rows = max(17 * named["file"].nunique(), LINE * lines_of(order))
+    return figure.update_layout(title=title, legend_title_text="", height=190 + (rows + 4) * len(order))
 
 
 def length_boxes(words: pd.DataFrame, title: str) -> go.Figure:
     """Words of questions and answers, harmful beside benign, by file (columns of ``datasets.lengths``)."""
-    words = as_text(words)
+    words = _in_columns(as_text(words), "file")
     figure = px.box(
         words, x="file", y="words", color="kind", facet_col="text", template=TEMPLATE,
         color_discrete_map={"harmful": HARMFUL, "benign": BENIGN}, category_orders={"text": ["question", "answer"]},
@@ -44,13 +44,12 @@ def length_boxes(words: pd.DataFrame, title: str) -> go.Figure:
     figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
     figure.update_yaxes(title="words", col=1, rangemode="tozero")
     figure.update_xaxes(title="file")
-    figure.update_layout(title=title, margin_t=130, legend={"y": 1.1, "title": {"text": ""}})
-    return figure
+    return figure.update_layout(title=title, legend_title_text="")
 
 
 def shortcut_bars(found: pd.DataFrame, title: str) -> go.Figure:
     """Accuracy by view and split with 95 % intervals, chance as a line (columns of ``shortcuts.shortcuts``)."""
-    found = as_text(found)
+    found = _in_columns(as_text(found), "view")
     found = found.assign(above=found["high"] - found["value"], below=found["value"] - found["low"])
     figure = px.bar(
         found, x="view", y="value", color="split", barmode="group", facet_col="measure", error_y="above",
@@ -69,20 +68,19 @@ def shortcut_bars(found: pd.DataFrame, title: str) -> go.Figure:
     figure.add_hline(y=50, line_dash="dot", line_color=INK)
     figure.update_yaxes(title="harmful told from benign (%)", col=1, range=[0, 105])
     figure.update_xaxes(title="what the classifier sees")
-    figure.update_layout(title=title, margin_t=130, legend={"y": 1.1, "title": {"text": ""}})
-    return figure
+    return figure.update_layout(title=title, legend_title_text="")
 
 
 def shared_bars(shared: pd.DataFrame, title: str) -> go.Figure:
     """Share of test items that have something in common with train (columns of ``datasets.shared_with``)."""
-    shared = as_text(shared)
+    shared = _in_columns(as_text(shared), "file")
     named = shared.assign(share=100 * shared["hits"] / shared["n"], told=shared["hits"].map("{:,}".format))
     figure = px.bar(
         named, x="file", y="share", color="what", barmode="group", text="told", color_discrete_sequence=COLOURS,
         template=TEMPLATE,
     )  # fmt: skip
     counts = named.groupby("file", sort=False)["n"].first()
-    figure.update_xaxes(title="test split", ticktext=[f"{name} (n = {n:,})" for name, n in counts.items()], tickvals=list(counts.index))  # fmt: skip
+    figure.update_xaxes(title="test split", ticktext=[f"{name}<br>n = {n:,}" for name, n in counts.items()], tickvals=list(counts.index))  # fmt: skip
     figure.update_yaxes(title="items that share it with train (%)", range=[0, 112])
     figure.update_traces(textposition="outside", cliponaxis=False)
     return figure.update_layout(title=title, legend_title_text="")
@@ -90,12 +88,18 @@ def shared_bars(shared: pd.DataFrame, title: str) -> go.Figure:
 
 def stage_flow(counts: pd.DataFrame, title: str) -> go.Figure:
     """What came into each stage of construction and what became of it: done, rejected, pending (columns stage, done, rejected, pending)."""
-    long = counts.melt(id_vars="stage", value_vars=["done", "rejected", "pending"], var_name="became", value_name="n")
+    kinds = {"done": BENIGN, "rejected": HARMFUL, "pending": INK}
+    said = [", ".join(f"{row[kind]:,} {kind}" for kind in kinds if row[kind]) for row in counts.to_dict("records")]
+    labels = [f"{stage}<br>{told}" for stage, told in zip(counts["stage"], said, strict=True)]
+    long = counts.assign(stage=labels).melt(id_vars="stage", value_vars=list(kinds), var_name="became", value_name="n")
     figure = px.bar(
-        long, x="stage", y="n", color="became", text="n", template=TEMPLATE,
-        color_discrete_map={"done": BENIGN, "rejected": HARMFUL, "pending": INK},
+        long, x="n", y="stage", color="became", orientation="h", template=TEMPLATE, color_discrete_map=kinds,
+        category_orders={"stage": labels},
     )  # fmt: skip
-    figure.update_traces(textposition="inside", textfont_color="white")
-    figure.update_xaxes(title="stage, in order", categoryorder="array", categoryarray=list(counts["stage"]))
-    figure.update_yaxes(title="records")
-    return figure.update_layout(title=title, legend_title_text="")
+    figure.update_xaxes(title="records").update_yaxes(title="")
+    return figure.update_layout(title=title, legend_title_text="", height=150 + 44 * len(labels))
+
+
+def _in_columns(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The frame with names that stand below columns broken into short lines, so that they need not be turned."""
+    return frame.assign(**{column: [broken(str(name), 10) for name in frame[column]]})

@@ -5,6 +5,7 @@ import plotly.express as px
 import plotly.graph_objects as go
 
 from mis_lib.analysis.plot_grids import OUTCOME_COLOURS
+from mis_lib.analysis.plot_parts import LINE, broken, empty, lines_of, n_of
 from mis_lib.analysis.plot_style import TEMPLATE, as_text
 from mis_lib.metrics import METRICS, OUTCOME_METRICS
 from mis_lib.schema import HARMFUL_OUTCOMES
@@ -21,25 +22,23 @@ def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
     """
     rates = as_text(rates)
     shown = rates[rates["metric"].isin(OUTCOME_METRICS) & rates["value"].notna()].copy()
-    harmful = {name for name, outcome in OUTCOME_METRICS.items() if outcome in HARMFUL_OUTCOMES}
-    counts = {
-        kind: shown[shown["metric"].isin(harmful) == inside]["n"].max()
-        for kind, inside in (("harmful items", True), ("benign items", False))
-    }
-    kinds = [f"{kind} (n = {n:.0f})" for kind, n in counts.items()]
-    shown["kind"] = shown["metric"].map(lambda name: kinds[name not in harmful])
+    if shown.empty:
+        return empty("No scored responses yet: run <b>mis report</b>")
+    harmful = [name for name, outcome in OUTCOME_METRICS.items() if outcome in HARMFUL_OUTCOMES]
+    shown["kind"] = shown["metric"].isin(harmful).map({True: "harmful items", False: "benign items"})
+    shown["kind"] += " (" + shown.groupby("kind")["n"].transform(n_of) + ")"
     shown["outcome"] = shown["metric"].map({name: metric.label for name, metric in METRICS.items()})
+    shown["variant"] = shown["variant"].map(broken)
     figure = px.bar(
         shown, x="value", y="variant", color="outcome", facet_col="kind", facet_col_spacing=0.06, orientation="h", template=TEMPLATE,
         text=shown["value"].map(lambda value: f"{value:.0f}" if value >= 6 else ""),
         color_discrete_map={METRICS[name].label: OUTCOME_COLOURS[OUTCOME_METRICS[name]] for name in ORDER},
-        category_orders={"kind": kinds, "outcome": [METRICS[name].label for name in ORDER]},
+        category_orders={"kind": sorted(set(shown["kind"]), reverse=True), "outcome": [METRICS[name].label for name in ORDER]},
     )  # fmt: skip
     figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
-    figure.update_traces(textposition="inside", insidetextanchor="middle", textangle=0, textfont_color="white")
-    figure.update_xaxes(title="share of scored items (%)", range=[0, 100])
-    figure.update_yaxes(title="", autorange="reversed", col=1)
-    height = 190 + 42 * shown["variant"].nunique()
-    figure.update_layout(height=height, margin_t=130, title={"text": title, "y": 1 - 12 / height, "yanchor": "top"})
-    # where the legend stands does not hang on how many bars there are
-    return figure.update_layout(legend={"y": 1 - 44 / height, "yref": "container", "yanchor": "top", "title_text": ""})
+    figure.update_traces(textposition="inside", insidetextanchor="middle", textangle=0)
+    figure.update_xaxes(title="% of scored items", range=[0, 100]).update_yaxes(title="", autorange="reversed", col=1)
+    variants = set(shown["variant"])
+    return figure.update_layout(
+        title=title, legend_title_text="", height=210 + (14 + LINE * lines_of(variants)) * len(variants)
+    )

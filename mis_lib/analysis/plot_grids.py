@@ -6,14 +6,15 @@ metric is the good one.
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mis_lib.analysis.plot_parts import LINE, broken, empty, layout_of, lines_of, n_of, need, untyped
 from mis_lib.analysis.plot_style import COLOURS
-from mis_lib.analysis.plots import empty, layout_of, need, untyped
 from mis_lib.metrics import METRICS
 from mis_lib.schema import Outcome
 
@@ -54,11 +55,12 @@ def category_heatmap(frame: pd.DataFrame, *, before: str = "before", after: str 
         better.append([_better(cell) for cell in row])
         texts.append(["" if cell is None or pd.isna(cell.difference) else _point(cell) for cell in row])
         hover.append([_difference_told(cell, before, after) for cell in row])
+    labels = [f"{broken(group)}<br>{n_of(untyped(frame)[frame.group == group].n)}" for group in groups]
     figure = go.Figure(
         go.Heatmap(
             z=better,
             x=[METRICS[metric].label for metric in metrics],
-            y=groups,
+            y=labels,
             text=texts,
             texttemplate="%{text}",
             hovertext=hover,
@@ -72,7 +74,7 @@ def category_heatmap(frame: pd.DataFrame, *, before: str = "before", after: str 
             xgap=3,
             ygap=3,
         ),
-        layout=layout_of(120 + 44 * len(groups)),
+        layout=layout_of(120 + (10 + LINE * lines_of(labels)) * len(groups)),
     )
     return figure.update_xaxes(side="top", showgrid=False).update_yaxes(showgrid=False)
 
@@ -95,7 +97,7 @@ def flip_matrix(frame: pd.DataFrame, *, before: str = "before", after: str = "af
     figure = go.Figure(
         go.Heatmap(
             z=counts.to_numpy().tolist(),
-            x=[_words(outcome) for outcome in outcomes],
+            x=[_in_lines(_words(outcome)) for outcome in outcomes],
             y=[_words(outcome) for outcome in outcomes[::-1]],
             text=[[value or "" for value in row] for row in counts.to_numpy().tolist()],
             texttemplate="%{text}",
@@ -110,26 +112,35 @@ def flip_matrix(frame: pd.DataFrame, *, before: str = "before", after: str = "af
         layout=layout_of(120 + 44 * len(outcomes)),
     )
     figure.update_xaxes(side="top", showgrid=False, title=f"{after}: outcome")
-    return figure.update_yaxes(showgrid=False, title=f"{before}: outcome", title_standoff=12, automargin=True)
+    return figure.update_yaxes(showgrid=False, title=f"{broken(before)}: outcome", title_standoff=12, automargin=True)
 
 
 def ablation_grid(frame: pd.DataFrame) -> go.Figure:
     """One item with each image kept, blanked, dropped or exchanged: which image, or which pair, made the answer unsafe.
 
     Args:
-        frame: columns variant, first, second (state of each image), outcome; one panel a variant.
+        frame: columns variant, first, second (state of each image), outcome; a panel a variant, one below the other, or no cell would have
+            room for its word.
     """
     frame = need(frame, "ablation_grid", "variant", "first", "second", "outcome")
     if frame.empty:
         return empty("Not measured yet for this item: run <b>mis ablate</b>")
     variants = list(dict.fromkeys(frame.variant))
     names = list(OUTCOME_COLOURS)
-    figure = make_subplots(1, len(variants), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=variants)
-    for column, variant in enumerate(variants, 1):
+    states = untyped(frame)["first"].nunique()
+    gap, inner = 56, 44 * states * len(variants)
+    figure = make_subplots(
+        len(variants),
+        1,
+        shared_xaxes=True,
+        vertical_spacing=gap / (inner + gap * len(variants)),
+        subplot_titles=variants,
+    )
+    for line, variant in enumerate(variants, 1):
         grid = untyped(frame)[frame.variant == variant].pivot_table(
             index="first", columns="second", values="outcome", aggfunc="first", sort=False
         )
-        words = [[_words(cell) if isinstance(cell, str) else "" for cell in row] for row in grid.to_numpy()]
+        words = [[_in_lines(_words(cell)) if isinstance(cell, str) else "" for cell in row] for row in grid.to_numpy()]
         figure.add_heatmap(
             z=[[names.index(cell) if cell in names else None for cell in row] for row in grid.to_numpy()],
             x=list(grid.columns),
@@ -143,13 +154,12 @@ def ablation_grid(frame: pd.DataFrame) -> go.Figure:
             showscale=False,
             xgap=3,
             ygap=3,
-            row=1,
-            col=column,
+            row=line,
+            col=1,
         )
-    figure.update_layout(layout_of(140 + 44 * int(untyped(frame)["first"].nunique())))
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_yaxes(title="image 1", title_standoff=12, automargin=True, col=1)
-    return figure.update_xaxes(showgrid=False, title="image 2")
+    figure.update_layout(layout_of(96 + inner + gap * (len(variants) - 1))).update_annotations(font_size=13)
+    figure.update_yaxes(autorange="reversed", showgrid=False, title="image 1", title_standoff=12, automargin=True)
+    return figure.update_xaxes(showgrid=False).update_xaxes(title="image 2", row=len(variants))
 
 
 def _better(cell: Any) -> float | None:
@@ -174,6 +184,11 @@ def _difference_told(cell: Any, before: str, after: str) -> str:
 
 def _words(outcome: str) -> str:
     return str(outcome).replace("_", " ")
+
+
+def _in_lines(words: str) -> str:
+    """The words of a cell, two lines where one is too long for a narrow grid."""
+    return "<br>".join(wrap(words, 12))
 
 
 def _steps(colours: Sequence[str]) -> list[list[Any]]:

@@ -46,13 +46,32 @@ TEMPLATE = go.layout.Template(
     layout={
         "colorway": COLOURS,
         "font": {"family": "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif", "size": 13, "color": INK},
-        "title": {"x": 0, "xanchor": "left", "xref": "container", "pad": {"l": 12}, "font": {"size": 16}},
+        "title": {
+            "x": 0,
+            "xanchor": "left",
+            "xref": "container",
+            "y": 1,
+            "yanchor": "top",
+            "yref": "container",
+            "pad": {"l": 12, "t": 12},
+            "font": {"size": 16},
+        },
         "paper_bgcolor": "rgba(0, 0, 0, 0)",
         "plot_bgcolor": "rgba(0, 0, 0, 0)",
         "xaxis": {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": INK, "ticks": "outside", "automargin": True},
         "yaxis": {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": INK, "ticks": "outside", "automargin": True},
-        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "title": {"text": ""}},
-        "margin": {"l": 70, "r": 20, "t": 90, "b": 60},
+        # below everything, where it grows with its names and meets no title; one series is named too
+        "showlegend": True,
+        "legend": {
+            "orientation": "h",
+            "xref": "container",
+            "x": 0.01,
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "title": {"text": ""},
+        },
+        "margin": {"l": 70, "r": 20, "t": 70, "b": 60},
         "hoverlabel": {"font": {"color": "#ffffff"}, "bgcolor": "#33373d"},
     }
 )

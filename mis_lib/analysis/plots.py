@@ -1,47 +1,37 @@
 """Figures of the results, one function each: a tidy frame in, a Plotly figure out.
 
-A series is told apart by its mark as well as by its colour, and every rate is drawn with its interval. Plain traces only (scatter,
-heatmap), because the app's plotly.js is older than the package that writes the figures. Columns are asked for by name; a frame without rows
-gives a figure that says how to fill it. The look is that of
-``plot_style``, for light and dark ground alike; figures that are grids are in ``plot_grids``.
+Plain traces only (scatter, heatmap), because the app's plotly.js is older than the package that writes the figures. Columns are asked for by
+name; a frame without rows gives a figure that says how to fill it. The look is that of ``plot_style``, for light and dark ground alike, the parts
+are those of ``plot_parts``; figures that are grids are in ``plot_grids``.
 """
 
-from collections.abc import Iterable, Sequence
-from html import escape, unescape
-from textwrap import wrap
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mis_lib.analysis.plot_style import COLOURS, GRID, INK, TEMPLATE, as_text, colours_of
-from mis_lib.errors import DataError
+from mis_lib.analysis.plot_parts import (
+    LINE,
+    RATE,
+    Look,
+    bars,
+    blank,
+    broken,
+    dots,
+    empty,
+    layout_of,
+    lines_of,
+    looks,
+    n_of,
+    need,
+    told,
+    untyped,
+)
+from mis_lib.analysis.plot_style import GRID, INK
 from mis_lib.metrics import METRICS
 
-MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "hexagon")
 DASHES = {"perception": "dot", "reasoning": "dash", "answer": "solid"}
-RATE = ("value", "low", "high", "n", "n_unscored")
-LABEL = 24  # characters of a line at the left of the leaderboard
-
-
-class Look(NamedTuple):
-    """How one series is drawn, in all figures that have it."""
-
-    colour: str
-    mark: str
-
-
-def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name; the mark goes with the colour."""
-    return {name: Look(colour, MARKS[COLOURS.index(colour)]) for name, colour in colours_of(sorted(set(names))).items()}
-
-
-def empty(text: str) -> go.Figure:
-    """A figure that says why there is nothing to see and what to do about it."""
-    figure = blank(160)
-    figure.update_xaxes(visible=False).update_yaxes(visible=False)
-    return figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
 
 
 def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_refusal")) -> go.Figure:
@@ -62,18 +52,20 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
         len(metrics),
         shared_yaxes=True,
         horizontal_spacing=0.1,  # room for "100" beside the next panel's "0" on a phone
-        subplot_titles=[f"{_title(metric)} (%)" for metric in metrics],
+        subplot_titles=[
+            f"{METRICS[metric].heading} (%)<br>{n_of(shown[shown.metric == metric].n)}" for metric in metrics
+        ],
     )
+    styles = looks(shown[~shown.published].variant)
     for column, metric in enumerate(metrics, 1):
-        rows = untyped(shown)[shown.metric == metric]
-        for variant, look in looks(untyped(rows)[~rows.published].variant).items():
-            figure.add_trace(_dots(untyped(rows)[(rows.variant == variant) & ~rows.published], look), row=1, col=column)
+        rows = shown[shown.metric == metric]
+        for variant, look in styles.items():
+            figure.add_trace(_dots(rows[(rows.variant == variant) & ~rows.published], look), row=1, col=column)
         if rows.published.any():
-            figure.add_trace(_dots(untyped(rows)[rows.published], Look(INK, "circle-open")), row=1, col=column)
+            figure.add_trace(_dots(rows[rows.published], Look(INK, "circle-open")), row=1, col=column)
     figure.update_annotations(font_size=13)
-    parts = 1 + max(line.count("<br>") for line in order)
-    figure.update_layout(layout_of(110 + (14 + 16 * parts) * len(order)))
-    figure.update_yaxes(categoryorder="array", categoryarray=order)
+    figure.update_layout(layout_of(126 + (12 + LINE * lines_of(order)) * len(order)), margin_t=60)
+    figure.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4])
     return figure.update_xaxes(range=[-4, 104], tickvals=[0, 50, 100])
 
 
@@ -97,8 +89,8 @@ def safety_plane(frame: pd.DataFrame) -> go.Figure:
         figure.add_scatter(
             x=rows.value_or,
             y=rows.value_asr,
-            error_x=_bars(rows, look.colour, "_or"),
-            error_y=_bars(rows, look.colour, "_asr"),
+            error_x=bars(rows, look.colour, "_or"),
+            error_y=bars(rows, look.colour, "_asr"),
             mode="markers",
             name=variant,
             marker={
@@ -113,8 +105,9 @@ def safety_plane(frame: pd.DataFrame) -> go.Figure:
             ],
             hoverinfo="text",
         )
-    figure.update_xaxes(range=[-4, 104], ticksuffix=" %", title="over-refusal of benign items \N{DOWNWARDS ARROW}")
-    return figure.update_yaxes(range=[-4, 104], ticksuffix=" %", title="attack success (ASR) \N{DOWNWARDS ARROW}")
+    refused, unsafe = METRICS["over_refusal"].heading, METRICS["asr"].heading
+    figure.update_xaxes(range=[-4, 104], ticksuffix=" %", title=f"{refused} of benign items ({n_of(both.n_or)})")
+    return figure.update_yaxes(range=[-4, 104], ticksuffix=" %", title=f"attack success, {unsafe} ({n_of(both.n_asr)})")
 
 
 def judge_swap(frame: pd.DataFrame, *, metric: str = "asr") -> go.Figure:
@@ -129,27 +122,9 @@ def judge_swap(frame: pd.DataFrame, *, metric: str = "asr") -> go.Figure:
     if shown.empty:
         return empty("No verdicts yet: run <b>mis judge</b>")
     variants = list(dict.fromkeys(shown.variant))
-    figure = blank(150 + 46 * len(variants))
-    styles = looks(shown.judge)
-    for place, (judge, look) in enumerate(styles.items()):
-        rows = untyped(shown)[shown.judge == judge]
-        shift = (place - (len(styles) - 1) / 2) * min(0.22, 0.7 / len(styles))
-        figure.add_scatter(
-            x=rows.value,
-            y=[variants.index(variant) + shift for variant in rows.variant],
-            error_x=_bars(rows, look.colour),
-            mode="markers",
-            name=judge,
-            marker={"color": look.colour, "size": 10, "symbol": look.mark},
-            hovertext=[
-                f"{row.judge}: {told}" for row, told in zip(untyped(rows).itertuples(), _told(rows), strict=True)
-            ],
-            hoverinfo="text",
-        )
-    figure.update_yaxes(
-        tickvals=list(range(len(variants))), ticktext=variants, range=[len(variants) - 0.5, -0.5], zeroline=False
-    )
-    return figure.update_xaxes(range=[-3, 103], ticksuffix=" %", title=_title(metric))
+    figure = make_subplots(1, 1)
+    dots(figure, shown, variants, line="variant", series="judge", panel="metric", panels=[metric])
+    return figure.update_xaxes(ticksuffix=" %", title=f"{METRICS[metric].heading} ({n_of(shown.n)})")
 
 
 def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figure:
@@ -163,20 +138,20 @@ def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figur
     evaluations = need(evaluations, "training_curves", "step", "metric", "value", "low", "high", "n")
     if losses.empty:
         return empty("No step yet: the first loss appears here when it is logged")
-    titles = ["loss (nats a token)", "rates (%)"][: 1 if evaluations.empty else 2]
+    titles = ["loss (nats a token)", f"rates (%), {n_of(evaluations.n)}"][: 1 if evaluations.empty else 2]
     figure = make_subplots(1, len(titles), horizontal_spacing=0.1, subplot_titles=titles)
     for segment, look in looks(losses.segment).items():
         rows = untyped(losses)[(losses.segment == segment) & losses.loss.notna()]
         line = {"color": look.colour, "width": 3 if segment == "all" else 1.6, "dash": DASHES.get(segment, "solid")}
-        figure.add_scatter(x=rows.step, y=rows.loss, mode="lines", name=segment, line=line, row=1, col=1)
+        mode = "lines" if len(rows) > 1 else "markers"  # of one point there is no line
+        marker = {"color": look.colour, "symbol": look.mark, "size": 8}
+        figure.add_scatter(x=rows.step, y=rows.loss, mode=mode, name=segment, line=line, marker=marker, row=1, col=1)
     for metric, look in looks(evaluations.metric).items():
-        rows = untyped(evaluations)[(evaluations.metric == metric) & evaluations.value.notna()].rename(
-            columns={"metric": "variant"}
-        )
+        rows = untyped(evaluations)[(evaluations.metric == metric) & evaluations.value.notna()]
         figure.add_scatter(
             x=rows.step,
             y=rows.value,
-            error_y=_bars(rows, look.colour),
+            error_y=bars(rows, look.colour),
             mode="lines+markers",
             name=METRICS[metric].label if metric in METRICS else metric,
             marker={"color": look.colour, "symbol": look.mark, "size": 8},
@@ -189,37 +164,9 @@ def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figur
             row=1,
             col=2,
         )
-    figure.update_layout(layout_of(380), margin_t=76, legend_y=1.1)
+    figure.update_layout(layout_of(380)).update_annotations(font_size=13)
     figure.update_xaxes(title="step").update_yaxes(rangemode="tozero", col=1)
     return figure if evaluations.empty else figure.update_yaxes(range=[-3, 103], col=2)
-
-
-def untyped(frame: pd.DataFrame) -> Any:
-    """The frame, for selections and rows whose columns the type stubs of pandas cannot know."""
-    return frame
-
-
-def blank(height: int) -> go.Figure:
-    """A figure of that height in pixels, with nothing in it."""
-    return go.Figure(layout=layout_of(height))
-
-
-def layout_of(height: int) -> dict[str, Any]:
-    """What the layout of every figure begins with; heights in pixels."""
-    return {"template": TEMPLATE, "height": height, "margin": {"l": 12, "r": 16, "t": 44, "b": 44}}
-
-
-def need(frame: pd.DataFrame, figure: str, *columns: str) -> pd.DataFrame:
-    """The frame as text for a figure (``as_text``), once it has the columns that the figure is drawn from.
-
-    Raises:
-        DataError: one is missing (all that are needed, and those found, are named).
-    """
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
-        found = ", ".join(map(str, frame.columns)) or "none"
-        raise DataError(f"{figure}: expected a frame with the columns {', '.join(columns)}, found {found}")
-    return as_text(frame)
 
 
 def _dots(rows: pd.DataFrame, look: Look) -> go.Scatter:
@@ -227,55 +174,23 @@ def _dots(rows: pd.DataFrame, look: Look) -> go.Scatter:
     return go.Scatter(
         x=rows.value,
         y=rows.line,
-        error_x=_bars(rows, look.colour),
+        error_x=bars(rows, look.colour),
         mode="markers",
         marker={"color": look.colour, "size": 10, "symbol": look.mark},
         cliponaxis=False,  # whole at 0 and 100 in a narrow panel too
         name=rows.variant.iloc[0] if look.colour != INK else "published",
         showlegend=False,
-        hovertext=_told(rows),
+        hovertext=told(rows),
         hoverinfo="text",
     )
 
 
 def _lines(frame: pd.DataFrame) -> list[str]:
-    """What stands at the left of each row: variant and run; published rows say so. Long ones are broken, or they leave a phone no room for the rates."""
-    names = (
-        f"{row.variant} (published)" if row.published else f"{row.variant} · {row.run}"
+    """What stands at the left of each row: variant and run; published rows say so."""
+    return [
+        broken(f"{row.variant} (published)" if row.published else f"{row.variant} · {row.run}")
         for row in untyped(frame).itertuples()
-    )
-    return [
-        "<br>".join(escape(part, quote=False) for part in wrap(unescape(name), LABEL, replace_whitespace=False))
-        for name in names
     ]
-
-
-def _bars(rows: pd.DataFrame, colour: str, suffix: str = "") -> dict[str, Any]:
-    """The interval of each rate as error bars; none where a published figure came without."""
-    value, low, high = (rows[f"{name}{suffix}"] for name in ("value", "low", "high"))
-    return {
-        "type": "data",
-        "array": (high - value).fillna(0).clip(lower=0),
-        "arrayminus": (value - low).fillna(0).clip(lower=0),
-        "color": colour,
-        "thickness": 1.4,
-        "width": 3,
-    }
-
-
-def _told(rows: pd.DataFrame) -> list[str]:
-    return [
-        f"{row.variant}: {row.value:.1f} % "
-        + (f"[{row.low:.1f}, {row.high:.1f}]<br>" if pd.notna(row.low) else "(no interval published)<br>")
-        + (f"n {row.n:,.0f}" if pd.notna(row.n) else "n not published")
-        + (f", {row.n_unscored:,.0f} unscored" if pd.notna(row.n_unscored) and row.n_unscored else "")
-        for row in untyped(rows).itertuples()
-    ]
-
-
-def _title(metric: str) -> str:
-    arrow = {"low": "\N{DOWNWARDS ARROW}", "high": "\N{UPWARDS ARROW}"}[METRICS[metric].best]
-    return f"{METRICS[metric].label} {arrow}"
 
 
 def _corners(figure: go.Figure) -> None:

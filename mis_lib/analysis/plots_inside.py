@@ -11,21 +11,19 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mis_lib.analysis.formats import FORMATS
+from mis_lib.analysis.plot_parts import LINE, broken, dots, empty, layout_of, lines_of, looks, n_of, need
 from mis_lib.analysis.plot_style import BENIGN, COLOURS, HARMFUL, INK, see_through
-from mis_lib.analysis.plots import empty, layout_of, looks, need
-from mis_lib.analysis.safeground import SCORES
-from mis_lib.analysis.tables import ARROWS
 from mis_lib.metrics import METRICS
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 DEPTHS = {"probe": "linear probe, % right", "distance": "distance / spread within"}
 SIDES = {"output": "outputs of the weight", "input": "inputs of the weight"}
 HELP = {
-    "text": "both images prefer<br>the safe text",
-    "image": "both texts prefer<br>the safe images",
-    "safe": "safe pair beats<br>mixed pairs",
-    "unsafe": "unsafe pair is below<br>mixed pairs",
-    "group": "safe and<br>unsafe",
+    "text": "text: both images prefer the safe text",
+    "image": "image: both texts prefer the safe images",
+    "safe": "safe: safe pair beats mixed pairs",
+    "unsafe": "unsafe: unsafe pair is below mixed pairs",
+    "group": "group: safe and unsafe",
 }
 
 
@@ -70,17 +68,13 @@ def clusters(frame: pd.DataFrame, *, layer: int) -> go.Figure:
     if frame.empty:
         return empty("Nothing read yet: run <b>mis analyse separation</b>")
     variants = list(dict.fromkeys(frame.variant))
-    columns = min(2, len(variants))
-    lines = -(-len(variants) // columns)
     titles = [
-        f"{name} <br>{part.x_share.iloc[0] + part.y_share.iloc[0]:.0f} % of the variance"
+        f"{broken(str(name))} <br>{part.x_share.iloc[0] + part.y_share.iloc[0]:.0f} % of the variance"
         for name, part in frame.groupby("variant", sort=False)
     ]
-    figure = make_subplots(lines, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.2)
-    figure.update_layout(layout_of(110 + 290 * lines))
+    figure, places = _panels(titles, 230)
     kinds = ((True, "harmful", HARMFUL, "x"), (False, "benign twin", BENIGN, "circle-open"))
-    for number, variant in enumerate(variants):
-        place: dict[str, Any] = {"row": number // columns + 1, "col": number % columns + 1}
+    for number, (variant, place) in enumerate(zip(variants, places, strict=True)):
         for harmful, name, colour, mark in kinds:
             rows: Any = frame[(frame.variant == variant) & (frame.harmful == harmful)]
             figure.add_scatter(
@@ -88,7 +82,7 @@ def clusters(frame: pd.DataFrame, *, layer: int) -> go.Figure:
                 legendgroup=name, showlegend=number == 0, customdata=rows[["pair"]],
                 hovertemplate=f"{variant}, {name}, pair %{{customdata[0]}}<extra></extra>", **place,
             )  # fmt: skip
-        figure.update_xaxes(title_text="component 1" if place["row"] == lines else None, showticklabels=False, **place)
+        figure.update_xaxes(title_text="component 1", showticklabels=False, **place)
         figure.update_yaxes(title_text="component 2" if place["col"] == 1 else None, showticklabels=False, **place)
     items = int((frame.variant == variants[0]).sum())
     return _titled(figure, f"Where items lie in layer {layer} (n = {items}, units of the hidden state)")
@@ -107,8 +101,8 @@ def spectrum(layers: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
     curves = need(curves, "spectrum", "variant", "side", "directions", "energy", "low", "high", "n")
     if layers.empty:
         return empty("No update read yet: run <b>mis analyse spectrum</b>")
-    figure = make_subplots(2, 2, subplot_titles=[*SIDES.values(), "", ""], horizontal_spacing=0.1, vertical_spacing=0.2)
-    figure.update_layout(layout_of(640))
+    figure = make_subplots(2, 2, subplot_titles=[*SIDES.values()], horizontal_spacing=0.1, vertical_spacing=0.2)
+    figure.update_layout(layout_of(600))
     for column, side in enumerate(SIDES, 1):
         for variant, look in looks(layers.variant).items():
             mine: Any = layers[layers.variant == variant]
@@ -141,15 +135,14 @@ def responses(frame: pd.DataFrame) -> go.Figure:
     if frame.empty:
         return empty("No update read yet: run <b>mis analyse spectrum</b>")
     variants = list(dict.fromkeys(frame.variant))
-    figure = make_subplots(1, len(variants), subplot_titles=variants, shared_yaxes=True, horizontal_spacing=0.04)
-    figure.update_layout(layout_of(360))
-    for column, variant in enumerate(variants, 1):
+    figure, places = _panels([broken(name) for name in variants], 190)
+    for number, (variant, place) in enumerate(zip(variants, places, strict=True)):
         for harmful, name, colour in ((True, "harmful", HARMFUL), (False, "benign twin", BENIGN)):
             rows: Any = frame[(frame.variant == variant) & (frame.harmful == harmful)]
-            _line(figure, rows, "layer", colour, name, row=1, col=column, legend=column == 1)
-        figure.update_xaxes(title_text="layer", row=1, col=column)
-    figure.update_yaxes(title_text="update / base weight, %", row=1, col=1)
-    figure.update_yaxes(rangemode="tozero")
+            _line(figure, rows, "layer", colour, name, legend=number == 0, **place)
+        figure.update_xaxes(title_text="layer", **place)
+    figure.update_yaxes(title_text="update / base weight, %", col=1)
+    figure.update_yaxes(rangemode="tozero", matches="y")
     return _titled(figure, f"Size of the update's output, last prompt token (n = {int(frame.n.max())} pairs)")
 
 
@@ -164,14 +157,12 @@ def formats(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_refus
     shown: Any = frame[frame.metric.isin(metrics) & frame.value.notna()]
     if shown.empty:
         return empty("No scored responses yet: run <b>mis analyse formats</b>")
-    titles = [f"{METRICS[metric].label} {ARROWS[METRICS[metric].best]}" for metric in metrics]
+    titles = [METRICS[metric].heading for metric in metrics]
     names = [name for name in FORMATS if name in set(shown.format)]
     figure = make_subplots(1, len(metrics), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
-    figure.update_layout(layout_of(150 + 70 * len(names)))
-    _dots(figure, shown, names, "format", "metric", list(metrics))
+    dots(figure, shown, names, line="format", series="variant", panel="metric", panels=metrics)
     figure.update_xaxes(title_text="%")
-    counts = sorted({int(count) for count in shown.n})
-    return _titled(figure, f"The same items as other tasks (n = {_span(counts)} items or pairs a point, Wilson 95 %)")
+    return _titled(figure, f"The same items as other tasks ({n_of(shown.n)} items or pairs a point, Wilson 95 %)")
 
 
 def safeground(frame: pd.DataFrame) -> go.Figure:
@@ -184,24 +175,31 @@ def safeground(frame: pd.DataFrame) -> go.Figure:
     shown: Any = frame[frame.value.notna()]
     if shown.empty:
         return empty("Nothing scored yet: run <b>mis analyse safeground</b>")
-    names = [f"<b>{score}</b>: {HELP[score]}" for score in SCORES]
-    labelled = shown.assign(line=shown.score.map(dict(zip(SCORES, names, strict=True))), panel="")
     figure = make_subplots(1, 1)
-    figure.update_layout(layout_of(520))
-    _dots(figure, labelled, names, "line", "panel", [""])
-    chance = labelled.drop_duplicates("line")
+    named = shown.assign(line=shown.score.map(HELP), panel="")
+    dots(figure, named, list(HELP.values()), line="line", series="variant", panel="panel", panels=[""])
+    chance = shown.drop_duplicates("score")
     marker = {"symbol": "line-ns", "size": 26, "line": {"color": INK, "width": 2}}
-    place = [len(names) - 1 - names.index(line) for line in chance.line]
+    place = [list(HELP).index(score) for score in chance.score]
     figure.add_scatter(x=chance.chance, y=place, mode="markers", marker=marker, name="chance")
     figure.update_xaxes(title_text="% of quadruples (high is good)")
     return _titled(figure, f"SafeGround by answer likelihood (n = {int(shown.n.max())} quadruples, Wilson 95 %)")
 
 
 def _titled(figure: go.Figure, text: str) -> go.Figure:
-    """The figure under its title, between the two the legend, which has room for two lines above the titles of panels."""
-    figure.update_layout(title_text=text, margin={"t": 128}, legend={"y": 1.0, "yref": "container", "yanchor": "top"})
-    figure.update_layout(title={"y": 0.985, "yanchor": "top"}, legend_y=0.93)
-    return figure
+    """The figure under its title, with room for those of its panels."""
+    panels = lines_of(str(note.text) for note in figure.select_annotations())
+    return figure.update_layout(title_text=text, margin_t=52 + LINE * panels).update_annotations(font_size=13)
+
+
+def _panels(titles: Sequence[str], height: int) -> tuple[go.Figure, list[dict[str, Any]]]:
+    """A figure with a panel under each title, two side by side, each so many pixels high; and where they are."""
+    columns = min(2, len(titles))
+    rows, gap = -(-len(titles) // columns), 66 + LINE * lines_of(titles)
+    inner = height * rows + gap * (rows - 1)
+    figure = make_subplots(rows, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=gap / inner)
+    figure.update_layout(layout_of(inner + 160))
+    return figure, [{"row": i // columns + 1, "col": i % columns + 1} for i in range(len(titles))]
 
 
 def _line(
@@ -221,34 +219,6 @@ def _line(
     )  # fmt: skip
 
 
-def _dots(
-    figure: go.Figure, frame: pd.DataFrame, lines: Sequence[str], line: str, panel: str, panels: Sequence[str]
-) -> None:
-    """Points with intervals, variants of one line one below the other."""
-    variants = looks(frame.variant)
-    step = 0.7 / max(1, len(variants))
-    for column, name in enumerate(panels, 1):
-        for number, variant in enumerate(dict.fromkeys(frame.variant)):
-            look = variants[variant]
-            rows: Any = frame[(frame.variant == variant) & (frame[panel] == name)]
-            shift = (number - (len(variants) - 1) / 2) * step
-            error = {"array": rows.high - rows.value, "arrayminus": rows.value - rows.low, "thickness": 1.4, "width": 3}
-            figure.add_scatter(
-                x=rows.value, y=[len(lines) - 1 - lines.index(one) - shift for one in rows[line]],
-                error_x={"type": "data", "color": look.colour, **error}, mode="markers",
-                marker={"color": look.colour, "symbol": look.mark, "size": 9}, name=variant, legendgroup=variant,
-                showlegend=column == 1, customdata=rows[["low", "high", "n"]], row=1, col=column,
-                hovertemplate=f"{variant}: %{{x:.1f}} [%{{customdata[0]:.1f}}, %{{customdata[1]:.1f}}], n %{{customdata[2]}}<extra></extra>",
-            )  # fmt: skip
-        figure.update_xaxes(range=[-3, 103], row=1, col=column)
-    figure.update_yaxes(tickvals=list(range(len(lines))), ticktext=list(lines)[::-1], range=[-0.6, len(lines) - 0.4])
-    figure.update_yaxes(zeroline=False, showgrid=False)
-
-
 def _over_modules(layers: pd.DataFrame, column: str) -> pd.DataFrame:
     grouped: Any = layers.groupby("layer")[column]
     return grouped.agg(value="median", low="min", high="max").reset_index()
-
-
-def _span(counts: Sequence[int]) -> str:
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

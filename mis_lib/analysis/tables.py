@@ -18,7 +18,6 @@ from mis_lib.stats import Rate
 
 NOTE = "percent, Wilson 95 % interval; n: scored + unscored"
 Blocks = Sequence[Sequence[str]]  # names of metrics, those with one denominator together
-ARROWS = {"low": "\N{DOWNWARDS ARROW}", "high": "\N{UPWARDS ARROW}"}
 
 
 def rich_table(rows: Sequence[Row], title: str) -> Group:
@@ -109,11 +108,7 @@ def _counts(row: Row, blocks: Blocks) -> bool:
 
 
 def _headings(words: Sequence[str], blocks: Blocks) -> list[str]:
-    return [*words, *(heading for block in blocks for heading in (*map(_heading, block), "n"))]
-
-
-def _heading(metric: str) -> str:
-    return f"{METRICS[metric].label} {ARROWS[METRICS[metric].best]}"
+    return [*words, *(heading for block in blocks for heading in (*(METRICS[name].heading for name in block), "n"))]
 
 
 def _cells(row: Row, blocks: Blocks) -> list[Rate | str]:

@@ -72,4 +72,4 @@ class Curves:
     def figure(self) -> go.Figure:
         """The curves so far."""
         figure = training_curves(losses(self.lines), evaluations(self.lines))
-        return figure.update_layout(title=self.title, margin_t=120, legend_y=1.12)
+        return figure.update_layout(title=self.title, margin_t=76)

@@ -10,20 +10,12 @@ from mis_lib.analysis.evaluated import judges_of, open_folder, read_samples, run
 from mis_lib.analysis.sheets import Sheet, count_cell, rate_cell
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge.routing import Point, curve, gather, train_router, write_router
-from mis_lib.metrics import rates
+from mis_lib.metrics import METRICS, rates
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.stats import Rate
 from mis_lib.store.runs import Run
 
 SHOWN = ("asr", "rsr", "rr", "hr", "over_refusal", "helped")
-LABELS = {
-    "asr": "ASR ↓",
-    "rsr": "RSR ↑",
-    "rr": "RR ↓",
-    "hr": "HR ↓",
-    "over_refusal": "over-refusal ↓",
-    "helped": "helped ↑",
-}
 ROUTERS = "routers"
 
 
@@ -167,7 +159,8 @@ def _spread_sheet(
                 spread = values[most] - values[least]
                 records.append({"variant": variant, "metric": name, "spread": spread, "lowest": least, "highest": most})
     cells = [
-        [r["variant"], LABELS[r["metric"]], f"{r['spread']:.1f}", f"{r['lowest']} to {r['highest']}"] for r in records
+        [r["variant"], METRICS[r["metric"]].heading, f"{r['spread']:.1f}", f"{r['lowest']} to {r['highest']}"]
+        for r in records
     ]
     title = "How far each rate moves when only the judge changes"
     return Sheet(
