@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from mis_lib.analysis.ablation import PROBES, State, make_probes
 from mis_lib.configs import GenerationSettings
 from mis_lib.files import read_records, write_records
 from mis_lib.schema import Outcome, Response, Sample, Verdict
@@ -61,6 +62,30 @@ def fake_run(
             for number, sample in enumerate(samples)
         ]
         write_records(run.folder / "verdicts" / f"{judge}.jsonl", verdicts)
+    return run
+
+
+def fake_ablation(root: Path, data: Path) -> Run:
+    """Write ``root/ablate/v1``: the first hard item with its images and without, answered by all variants."""
+    sample = next(one for one in read_records(data / "hard.jsonl", Sample) if one.harmful)
+    probes, _ = make_probes([sample], {}, data, (State.DROPPED,), swap=False)
+    config = RunConfig(
+        tag="mini", checkpoint="mini", checkpoint_digest="c", data=str(data), data_digest="ablated",
+        generation=GenerationSettings(max_new_tokens=64), variants=dict.fromkeys(VARIANTS, ""),
+    )  # fmt: skip
+    run = open_run(root, "ablate", config)
+    asked = [(probe, variant) for probe in probes for variant in VARIANTS]
+    write_records(run.folder / PROBES, probes)
+    answers = [
+        Response(sample_id=probe.id, variant=variant, text=TEXTS[variant], tokens=12, seconds=0.5, finish_reason="stop")
+        for probe, variant in asked
+    ]
+    write_records(run.folder / "responses.jsonl", answers)
+    verdicts = [
+        Verdict(sample_id=probe.id, variant=variant, judge="rule", outcome=outcome_of(probe.truth, variant, 1))
+        for probe, variant in asked
+    ]
+    write_records(run.folder / "verdicts" / "rule.jsonl", verdicts)
     return run
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 import pytest
-from fake_runs import fake_run, outcome_of
+from fake_runs import VARIANTS, fake_ablation, fake_run, outcome_of
 from fakes import mini_data, ready_host
 
 from mis_lib.errors import DataError, SettingsError
@@ -23,7 +23,7 @@ from workbench.evaluations import Evaluations
 from workbench.guard import GRADIOS
 from workbench.handlers_results import ResultsHandlers
 from workbench.links import Link, Tab, resolve_run
-from workbench.results_choice import CHANGES, JUDGES, OVERVIEW, Choice
+from workbench.results_choice import CHANGES, ITEM, JUDGES, OVERVIEW, Choice
 from workbench.tables import csv_text, table
 
 
@@ -88,6 +88,19 @@ def test_an_address_brings_every_choice_back(folder: Path, tmp_path: Path, choic
     assert first["errors"] == again["errors"] == "" and again["place"] == first["place"]
     parts = set(first) - {"views"}
     assert {part: str(first[part]) for part in parts} == {part: str(again[part]) for part in parts}
+
+
+def test_an_item_that_was_taken_apart_is_drawn_and_the_run_is_in_no_other_list(folder: Path, tmp_path: Path) -> None:
+    host = ready_host(folder / "mini")
+    host.runs = tmp_path
+    fake_run(tmp_path, folder / "mini")
+    fake_ablation(tmp_path, folder / "mini")
+    handlers = ResultsHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+    update = handlers.opened(Link(tab=Tab.RESULTS, view=ITEM))
+    assert update["errors"] == "" and update["ablation"]["value"] == "ablate/v1"
+    grids = figure(update, "grid")["data"]
+    assert len(grids) == len(VARIANTS) and grids[0]["text"][0][0] == "unsafe"
+    assert handlers.evaluations.names() == ["report/v1"]
 
 
 def test_each_cell_of_the_flip_matrix_opens_its_items_in_annotate(handlers: ResultsHandlers, folder: Path) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 
 from mis_lib.analysis import frames
-from mis_lib.analysis.ablation import PROBES
 from mis_lib.analysis.evaluated import Evaluated, find_runs, judges_of, read_run, run_name
 from mis_lib.analysis.plot_parts import untyped
 from mis_lib.errors import DataError, MisError
@@ -45,12 +44,11 @@ class Evaluations:
 
     def runs(self) -> list[Run]:
         """All runs that hold answers, the one that was answered last first; ablations are listed by ``ablations``."""
-        found = [run for run in find_runs(self.root) if not (run.folder / PROBES).exists()]
-        return sorted(found, key=lambda run: -_changed(run.folder))
+        return sorted(find_runs(self.root), key=lambda run: -_changed(run.folder))
 
     def ablations(self) -> list[str]:
         """Names of the runs in which items were taken apart (``mis ablate``), the newest first."""
-        found = [run for run in find_runs(self.root) if (run.folder / PROBES).exists()]
+        found = find_runs(self.root, ablations=True)
         return [run_name(run) for run in sorted(found, key=lambda run: -_changed(run.folder))]
 
     def grid(self, name: str) -> pd.DataFrame:
