@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from fake_runs import fake_run
+from fake_runs import fake_ablation, fake_run
 from fakes import ANSWERS, ScriptedEngine, mini_data, ready_host
 from playwright.sync_api import expect
 from test_app_browser import DESK, PHONE, browser, visit  # noqa: F401 - fixtures
@@ -25,6 +25,7 @@ SLOW = 60_000  # milliseconds: two cores may be busy with something else
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("desk")
     fake_run(root / "runs", mini_data(root / "mini"))
+    fake_ablation(root / "runs", root / "mini")
     host = ready_host(root / "mini", delay=0.005)
     host.runs = root / "runs"
     host.load = lambda adapters, progress: ScriptedEngine({**ANSWERS, **dict.fromkeys(adapters, "Tuned.")}, 0.005)
@@ -120,6 +121,14 @@ def test_data_browse_twins_construct_and_send_to_compare(desk: str, visit) -> No
     expect(me.page.locator("#mis-question textarea")).to_have_value(question, timeout=SLOW)
     expect(me.page.locator(".mis-tile")).to_have_count(2)
     expect(me.page).to_have_url(re.compile("tab=compare$"), timeout=SLOW)
+
+
+def test_labels_of_every_panel_have_the_ink_of_the_page(desk: str, visit) -> None:  # noqa: F811
+    me = visit(desk)
+    me.page.goto(f"{desk}?tab=results&view=item")
+    labels = me.page.locator('#mis-figure-item :is([class$="tick"] text, text[class$="title"])')
+    expect(labels.last).to_be_visible(timeout=SLOW)
+    assert len({label.evaluate("one => getComputedStyle(one).fill") for label in labels.all()}) == 1
 
 
 def test_a_training_is_started_watched_found_after_a_reload_and_stopped(desk: str, visit) -> None:  # noqa: F811
