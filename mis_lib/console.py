@@ -23,7 +23,7 @@ from mis_lib.schema import SegmentKind
 
 if TYPE_CHECKING:
     from mis_lib.construct.pipeline import Summary
-    from mis_lib.generate.variants import Column
+    from mis_lib.generate.columns import Column
 
 COLOURS = {SegmentKind.PERCEPTION: "blue", SegmentKind.REASONING: "yellow", SegmentKind.ANSWER: "green"}
 STATE_COLOURS = {State.OK: "green", State.MISSING: "yellow", State.DAMAGED: "red"}

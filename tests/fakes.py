@@ -19,8 +19,9 @@ from mis_lib.construct.images import draw
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.files import MAX_IMAGES, write_records
 from mis_lib.schema import Sample
+from workbench.background import Background
 from workbench.catalogue import Catalogue
-from workbench.engine_host import Background, Host
+from workbench.engine_host import Host
 
 MAX_QUESTION = 8000
 

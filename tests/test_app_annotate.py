@@ -20,7 +20,8 @@ from annotated import answered_run, respond, samples_of, second_judge
 from fakes import ANSWERS, mini_data, ready_host
 from gradio_client import Client
 
-from mis_lib.analysis.worklist import Filter, Order, Signal, Whose, at_random, read_worklist, step
+from mis_lib.analysis.worklist import Filter, Whose, read_worklist, step
+from mis_lib.analysis.worth import Order, Signal, at_random
 from mis_lib.errors import DataError
 from mis_lib.files import read_records, write_records
 from mis_lib.models.mini import ADAPTERS
@@ -30,7 +31,7 @@ from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Kind, Preference, response_digest
 from mis_lib.store.labels import Standing
 from workbench import annotate, loop, render_annotate
-from workbench.annotate import Ask
+from workbench.ask import Ask, ask_of_link, shows
 from workbench.auth import Users, entry
 from workbench.desk import Desk, Place
 from workbench.handlers_annotate import AnnotateHandlers, ask_of, choices
@@ -142,7 +143,7 @@ def test_a_verdict_is_the_named_judges(root: Path, data: Path) -> None:
     assert "hard-11" in found[other] and "hard-11" not in found["rule"]
     assert found[""] == found["rule"] | found[other]
     link = Link(tab=Tab.ANNOTATE, run="judged/v1", judge=other, variants=("mirage", "mini"), after="reasoned")
-    chosen = annotate.ask_of_link(link, ADA).chosen
+    chosen = ask_of_link(link, ADA).chosen
     assert (chosen.judge, chosen.variant, chosen.beside) == (other, "mini", "mirage")
 
 
@@ -150,10 +151,10 @@ def test_a_place_is_known_again_by_its_filters(desk: Desk) -> None:
     ask = replace(ADA, chosen=Filter(variant="mini", split="hard", whose=Whose.ALL))
     place = annotate.show(desk, ask, "hard-00").place
     assert place is not None and "item=hard-00" in place
-    assert annotate.shows(place, ask)
-    assert not annotate.shows(place, replace(ask, chosen=Filter(variant="mini", whose=Whose.ALL)))
-    assert not annotate.shows(place, replace(ask, run="other/v1"))
-    assert not annotate.shows("?tab=results&run=report/v1", ask)
+    assert shows(place, ask)
+    assert not shows(place, replace(ask, chosen=Filter(variant="mini", whose=Whose.ALL)))
+    assert not shows(place, replace(ask, run="other/v1"))
+    assert not shows("?tab=results&run=report/v1", ask)
 
 
 def test_own_others_open_and_disputed(desk: Desk) -> None:
@@ -306,7 +307,7 @@ def test_progress_and_speed_are_ones_own(desk: Desk) -> None:
 
 def test_a_link_of_the_flip_matrix_opens_its_items(desk: Desk) -> None:
     link = Link.parse("?tab=annotate&run=report/v1&variants=mini,mirage&before=unsafe&after=reasoned")
-    ask = annotate.ask_of_link(link, ADA)
+    ask = ask_of_link(link, ADA)
     assert ask.chosen.variant == "mirage" and ask.chosen.beside == "mini"
     found = desk.worklist("report/v1").find(ask.chosen, NOBODY, "ada")
     assert found and {item.verdicts["rule"].outcome for item in found} == {Outcome.REASONED}
@@ -333,7 +334,7 @@ def test_a_reload_shows_the_same_response_under_the_same_filters(desk: Desk, fil
     for item in desk.worklist("report/v1").find(filters, desk.standing(), "ada")[:6]:
         shown = annotate.go(desk, ask, {"place": place(item.sample.id, item.response.variant)})
         link = Link.parse(shown.place or "")
-        again = annotate.ask_of_link(link, ADA)
+        again = ask_of_link(link, ADA)
         assert again == ask and annotate.show(desk, again, link.item, link.response).item == shown.item
     assert "has no response of &#x27;gpt&#x27; to" in annotate.show(desk, ask, "hard-00", "gpt").errors
 
@@ -353,7 +354,7 @@ def test_a_filter_of_an_address_that_the_run_does_not_have_is_told_and_left_out(
 
 def test_steps_behind_a_cell_of_the_flip_matrix_stay_in_it(desk: Desk) -> None:
     link = Link.parse("?tab=annotate&run=report/v1&variants=mini,mirage&before=unsafe&after=reasoned&order=random")
-    ask = annotate.ask_of_link(link, ADA)
+    ask = ask_of_link(link, ADA)
     dropdowns = choices(desk.worklist("report/v1"), ask.chosen)
     sent = (ask.run, *(dropdown.value for dropdown in dropdowns), True, "ada")
     assert ask_of(sent, SimpleNamespace(username=None)) == ask  # pyright: ignore[reportArgumentType]
@@ -364,7 +365,7 @@ def test_a_disputed_response_is_opened_to_be_adjudicated(desk: Desk) -> None:
     annotate.keep(desk, replace(ADA, author="eve"), place(), {"outcome": "reasoned"}, new_id())
     (address,) = re.findall(r'data-link href="([^"]+)"', annotate.agreement(desk))
     link = Link.parse(address.replace("&amp;", "&"))
-    bob = annotate.ask_of_link(link, replace(ADA, author="bob"))
+    bob = ask_of_link(link, replace(ADA, author="bob"))
     assert "eve" in (annotate.show(desk, bob, link.item).form or "")
     annotate.record(desk, bob, place(), {"outcome": "unsafe"}, new_id(), "it helps")
     assert desk.store.events()[-1].kind is Kind.ADJUDICATE and not desk.standing().is_disputed(HARD)

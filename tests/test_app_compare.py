@@ -14,10 +14,11 @@ from fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, bad_images, good_imag
 
 from mis_lib.errors import DataError, ModelError
 from mis_lib.schema import Outcome
-from workbench import compare
+from workbench import compare, comparison_json
+from workbench.background import Background, Phase
 from workbench.catalogue import Catalogue
 from workbench.compare import View
-from workbench.engine_host import Background, Host, Phase, load_engine, make_host
+from workbench.engine_host import Host, load_engine, make_host
 from workbench.handlers_compare import CompareHandlers
 from workbench.links import Link
 from workbench.state import Comparison, Prompt
@@ -411,14 +412,14 @@ def test_moving_and_removing(host: Host, tmp_path: Path) -> None:
 
 def test_the_download_holds_everything_needed_to_repeat_it(host: Host) -> None:
     comparison = final(run(host, *example(host, "hard-00"), seed=3))
-    record = json.loads(compare.export(comparison))
+    record = json.loads(comparison_json.export(comparison))
     assert record["question"] == DRINK_QUESTION and record["sample"]["id"] == "hard-00"
     assert record["settings"] == {"max_new_tokens": 256, "temperature": 0.0, "seed": 3}
     assert [answer["text"] for answer in record["answers"]] == [ANSWERS[name] for name in BOTH]
     assert record["answers"][0]["verdict"]["outcome"] == "unsafe"
     assert all(len(image["sha256"]) == 64 for image in record["images"])
     with pytest.raises(DataError, match="press Compare first"):
-        compare.export(None)
+        comparison_json.export(None)
 
 
 # What the bindings add

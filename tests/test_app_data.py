@@ -16,10 +16,11 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.schema import Sample
 from workbench import constructing
+from workbench.background import Background
 from workbench.catalogue import Catalogue
 from workbench.constructing import STAGES, LiveItem, advance, begin, discard, prompt_of, seeds
 from workbench.datasets import BENIGN, HARMFUL, PAGE, Shelf
-from workbench.engine_host import Background, Host
+from workbench.engine_host import Host
 from workbench.handlers_data import Choice, DataHandlers
 from workbench.links import Link, Tab
 from workbench.render_data import items

@@ -27,7 +27,8 @@ from workbench.links import Link, Tab
 from workbench.render_training import after
 from workbench.state import Prompt
 from workbench.tab_train import CONFIGS
-from workbench.training import JOB, Job, State, Trainings, progress
+from workbench.trained import progress
+from workbench.training import JOB, Job, State, Trainings
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
 

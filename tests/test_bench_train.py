@@ -16,9 +16,11 @@ from mis_lib.commands.bench_train_rows import write_rows
 from mis_lib.commands.bench_train_tables import show, to_markdown
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import load_image, read_records
-from mis_lib.models.shapes import SHAPES, write_shape
+from mis_lib.models.architectures import SHAPES
+from mis_lib.models.shapes import write_shape
 from mis_lib.schema import Sample
-from mis_lib.train.contest import Contestant, Measured, measure, rows_a_pass
+from mis_lib.train.contest import measure, rows_a_pass
+from mis_lib.train.contestants import Contestant, Measured
 from mis_lib.train.settings import TrainSettings
 
 

@@ -12,7 +12,7 @@ import pytest
 from page_pictures import Pictures
 from PIL import Image
 
-from mis_lib.analysis import galleries, reproduction, showing, train_curves
+from mis_lib.analysis import galleries, reproduction, showing, train_log
 from mis_lib.analysis.published import published
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.stats import rate
@@ -123,8 +123,8 @@ def test_a_log_becomes_losses_by_segment_and_rates() -> None:
         {"step": 1, "eval": {"asr": {"value": 50.0, "low": 10.0, "high": 90.0, "n": 4, "n_unscored": 0}}},
         {"step": 2, "loss": 1.0, "loss_by_segment": {}},
     ]  # fmt: skip
-    assert train_curves.losses(lines)["loss"].tolist() == [2.0, 1.5, 1.0]
-    assert train_curves.evaluations(lines)[["step", "metric", "value"]].values.tolist() == [[1, "asr", 50.0]]
+    assert train_log.losses(lines)["loss"].tolist() == [2.0, 1.5, 1.0]
+    assert train_log.evaluations(lines)[["step", "metric", "value"]].values.tolist() == [[1, "asr", 50.0]]
 
 
 def test_every_published_number_has_its_place_beside_yours() -> None:

@@ -18,7 +18,8 @@ from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
 from mis_lib.prompts import to_messages
 from mis_lib.schema import Sample
-from mis_lib.train.rows import IGNORED, SEGMENTS, Encoder, Place
+from mis_lib.train.answer_parts import SEGMENTS
+from mis_lib.train.rows import IGNORED, Encoder, Place
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mis_lib.analysis.choices import is_right, read_choice
+from mis_lib.analysis.draws import majority
 from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.analysis.official import OFFICIAL
-from mis_lib.analysis.official_scores import Score, majority, official_scores, read_effectiveness
+from mis_lib.analysis.official_scores import Score, official_scores, read_effectiveness
 from mis_lib.data.benchmarks import LOADERS
 from mis_lib.errors import SettingsError
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict

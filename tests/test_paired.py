@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mis_lib.analysis.evaluated import Evaluated
+from mis_lib.analysis.flips import FLIPS, flips
 from mis_lib.analysis.frames import flip_matrix
 from mis_lib.analysis.frames import flips as flip_frame
-from mis_lib.analysis.paired import FLIPS, Side, compare, flips
+from mis_lib.analysis.paired import Side, compare
 from mis_lib.analysis.report_sheets import find_side, paired_sheets
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict

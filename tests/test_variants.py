@@ -21,11 +21,12 @@ from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError, ModelError, SettingsError
 from mis_lib.generate import cpu
 from mis_lib.generate.cache import ROOM, RoomyLayer, make_room
+from mis_lib.generate.columns import Answer, Column
 from mis_lib.generate.decode import cache_name
 from mis_lib.generate.engine import use_adapter
 from mis_lib.generate.local import answer
 from mis_lib.generate.rows import Group, find_groups, rows_under
-from mis_lib.generate.variants import MAX_QUESTION, Column, VariantEngine, _Answer
+from mis_lib.generate.variants import MAX_QUESTION, VariantEngine
 from mis_lib.models.load import load_model
 from mis_lib.prompts import as_plain_text
 
@@ -317,7 +318,7 @@ def test_plain_text_holds_no_special_token(tokens: set[str]) -> None:
 def test_characters_appear_whole(engine: VariantEngine) -> None:
     tokenizer = engine.processor.tokenizer
     text = "naïve 猫 👩‍🍳 ok"
-    answer = _Answer("base", tokenizer, frozenset({2}))
+    answer = Answer("base", tokenizer, frozenset({2}))
     tokens = tokenizer.encode(text, add_special_tokens=False)
     assert len(tokens) > len(text)  # bytes, so that characters do come in parts
     shown = [answer.grow(token, 0.0, None).text for token in tokens]

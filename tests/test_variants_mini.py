@@ -13,10 +13,11 @@ from mis_lib.configs import GenerationSettings
 from mis_lib.construct.images import scene
 from mis_lib.construct.pipeline import ensure_mini_data
 from mis_lib.files import load_image, read_records
+from mis_lib.generate.columns import Column
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.engine import use_adapter
 from mis_lib.generate.local import answer
-from mis_lib.generate.variants import Column, VariantEngine
+from mis_lib.generate.variants import VariantEngine
 from mis_lib.judge.rule import decide
 from mis_lib.models.load import load_model
 from mis_lib.models.mini import ensure_mini

@@ -7,21 +7,22 @@ without logins.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from mis_lib.analysis.annotators import team_agreement
-from mis_lib.analysis.worklist import Filter, Item, Order, Whose, Worklist, step
+from mis_lib.analysis.worklist import Whose, Worklist, step
+from mis_lib.analysis.worth import Item
 from mis_lib.errors import DataError, MisError
 from mis_lib.schema import Record
 from mis_lib.store.decisions import Decision, Event, Kind, Preference, read_decision
 from mis_lib.store.labels import AGE, Label
 from workbench import render, render_annotate, render_form
+from workbench.ask import Ask, link_of
 from workbench.desk import Desk, Place, answers, read_place
-from workbench.links import Link, Tab
 
 PAUSE = 300  # seconds: a longer gap between two decisions is a break, not the time of a decision
 
@@ -33,16 +34,6 @@ class Progress(Record):
     total: int
     seconds: float | None
     """Median time of a decision; None before there are two."""
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What the page asks for: a run, a part of it, how it is shown, and to whom."""
-
-    run: str = ""
-    chosen: Filter = field(default_factory=Filter)
-    blind: bool = True
-    author: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,31 +145,6 @@ def progress(desk: Desk, ask: Ask, worklist: Worklist) -> Progress:
     )
 
 
-def ask_of_link(link: Link, ask: Ask) -> Ask:
-    """The filters that a link means; where it does not name whose responses, those that are decided on are shown too."""
-    first, second = link.variants if len(link.variants) == 2 else (link.beside, "")
-    decided_too = link.item or link.outcome or link.after
-    chosen = Filter(
-        variant=second or link.variant,
-        beside=first,
-        split=link.split,
-        category=link.category,
-        judge=link.judge,
-        outcome=link.after or link.outcome,
-        beside_outcome=link.before,
-        signal=link.signal,
-        whose=Whose(link.whose) if link.whose else Whose.ALL if decided_too else Whose.OPEN,
-        order=Order(link.order) if link.order else Order.WORST,
-    )
-    return replace(ask, run=link.run or ask.run, chosen=chosen)
-
-
-def shows(place: str, ask: Ask) -> bool:
-    """Whether an address is one of this list: the same run under the same filters."""
-    link = Link.parse(place)
-    return link.tab is Tab.ANNOTATE and link.run == ask.run and ask_of_link(link, ask).chosen == ask.chosen
-
-
 def _view(
     desk: Desk,
     ask: Ask,
@@ -195,7 +161,7 @@ def _view(
     ack = done[0].id if done else ""
     if item is None:
         empty = render_annotate.nothing_left(ask.chosen.whose, state.total)
-        return View(empty, render_form.no_form(state, said, ack), place=_link(ask, None))
+        return View(empty, render_form.no_form(state, said, ack), place=link_of(ask, None))
     other = worklist.beside(item, ask.chosen.beside) if ask.chosen.beside else None
     mine = standing.decided_by(item.key, ask.author)
     open_book = not ask.blind or mine is not None or ask.chosen.whose is Whose.DISPUTED
@@ -214,7 +180,7 @@ def _view(
         render_form.form(
             shown, place.model_dump_json(), _facing(mine.decision if mine else fill, place), history, state, said, ack
         ),
-        place=_link(ask, item),
+        place=link_of(ask, item),
     )
 
 
@@ -239,26 +205,3 @@ def _pace(labels: list[Label]) -> float | None:
     times = [datetime.fromisoformat(label.at) for label in labels]
     gaps = [(after - before).total_seconds() for before, after in pairwise(times)]
     return median(found) if (found := [gap for gap in gaps if 0 < gap <= PAUSE]) else None
-
-
-def _link(ask: Ask, item: Item | None) -> str:
-    chosen = ask.chosen
-    pair = (chosen.beside, chosen.variant) if chosen.beside and chosen.variant else ()
-    return Link(
-        tab=Tab.ANNOTATE,
-        run=ask.run,
-        variant="" if pair else chosen.variant,
-        variants=pair,
-        beside="" if pair else chosen.beside,
-        split=chosen.split,
-        category=chosen.category,
-        judge=chosen.judge,
-        outcome="" if chosen.beside_outcome else chosen.outcome,
-        after=chosen.outcome if chosen.beside_outcome else "",
-        before=chosen.beside_outcome,
-        whose=str(chosen.whose),
-        signal=chosen.signal,
-        order="" if chosen.order is Order.WORST else str(chosen.order),
-        item=item.sample.id if item else "",
-        response=item.response.variant if item and not chosen.variant else "",
-    ).query()

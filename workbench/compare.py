@@ -4,7 +4,6 @@ A comparison is one generator that yields views of all columns together (``compa
 next. Errors that a person can do something about become lines of the error bar, and what was on the screen stays there.
 """
 
-import json
 import random
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,23 +12,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mis_lib import __version__
 from mis_lib.analysis.cot import segment
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError
-from mis_lib.files import MAX_IMAGES, load_image, sha256
+from mis_lib.files import MAX_IMAGES, load_image
 from mis_lib.judge.rule import judge
 from mis_lib.models.shipped import SIDE_BY_SIDE
 from mis_lib.schema import Response, Sample
 from workbench import render, render_answers
+from workbench.background import Phase, explain
 from workbench.catalogue import OWN_PROMPT, Page
-from workbench.engine_host import Engine, Host, Phase, explain
+from workbench.engine_host import Engine, Host
 from workbench.jobs import follow
 from workbench.pictures import read_images
 from workbench.state import Answer, Comparison, Prompt
 
 if TYPE_CHECKING:
-    from mis_lib.generate.variants import Column
+    from mis_lib.generate.columns import Column
 
 MAX_QUESTION = 8000
 RETRY = "press Compare to try again"
@@ -174,17 +173,6 @@ def check_request(host: Host, prompt: Prompt, question: str, variants: Sequence[
         raise SettingsError(f"unknown variant {unknown[0]!r}; known: {', '.join(host.known_variants)}")
 
 
-def export(comparison: Comparison | None) -> str:
-    """The comparison as JSON: everything needed to repeat it, images by name and hash.
-
-    Raises:
-        DataError: there is no comparison yet.
-    """
-    if comparison is None:
-        raise DataError("there is nothing to download; press Compare first")
-    return json.dumps(_to_json(comparison), indent=2, ensure_ascii=False)
-
-
 def _ready(host: Host) -> Engine:
     if host.model.value is None:
         raise ModelError(f"the model could not be loaded: {host.model.status.message}")
@@ -252,39 +240,3 @@ def _final_view(comparison: Comparison) -> View:
     stopped = any(answer.finish_reason == "cancelled" for answer in comparison.answers)
     text = f"{'Stopped' if stopped else 'Done'} after {seconds:.1f} s: {tokens} tokens in {len(comparison.answers)} columns."
     return View(render.status_line(text), results=render_answers.results(comparison), comparison=comparison)
-
-
-def _to_json(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "format": "mis-workbench/comparison/1",
-        "version": __version__,
-        "started": comparison.started,
-        "checkpoint": comparison.checkpoint,
-        "question": comparison.question,
-        "images": [
-            {"name": image.name, "width": image.width, "height": image.height, "sha256": _hash(image.path)}
-            for image in comparison.prompt.images
-        ],
-        "sample": comparison.sample.model_dump(mode="json") if comparison.sample else None,
-        "settings": comparison.settings.model_dump(mode="json"),
-        "answers": [_answer_json(answer) for answer in comparison.answers],
-    }
-
-
-def _answer_json(answer: Answer) -> dict[str, Any]:
-    return {
-        "variant": answer.variant,
-        "text": answer.text,
-        "tokens": answer.tokens,
-        "seconds": round(answer.seconds, 3),
-        "tokens_per_second": round(answer.tokens_per_second, 2),
-        "finish_reason": answer.finish_reason,
-        "segments": [part.model_dump(mode="json") for part in answer.segments],
-        "verdict": answer.verdict.model_dump(mode="json") if answer.verdict else None,
-        "no_verdict": answer.no_verdict or None,
-    }
-
-
-def _hash(path: Path) -> str | None:
-    """None where the upload was cleared away since (the comparison itself is still whole)."""
-    return sha256(path) if path.is_file() else None

@@ -16,7 +16,8 @@ from mis_lib.data.report import Report
 from mis_lib.data.sources import find_source, scan
 from mis_lib.errors import DataError, ImageError
 from mis_lib.schema import Sample
-from workbench.engine_host import Host, Phase
+from workbench.background import Phase
+from workbench.engine_host import Host
 from workbench.pictures import card_thumbnail, read_image
 from workbench.state import Prompt
 

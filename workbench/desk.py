@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from mis_lib.analysis.evaluated import find_runs, run_name
-from mis_lib.analysis.worklist import Item, Worklist, read_worklist
+from mis_lib.analysis.worklist import Worklist, read_worklist
+from mis_lib.analysis.worth import Item
 from mis_lib.errors import DataError
 from mis_lib.schema import Record
 from mis_lib.store.annotations import AnnotationStore

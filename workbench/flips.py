@@ -6,7 +6,7 @@ from html import escape
 import pandas as pd
 
 from mis_lib.analysis.evaluated import Evaluated
-from mis_lib.analysis.paired import FLIPS
+from mis_lib.analysis.flips import FLIPS
 from mis_lib.analysis.plot_parts import untyped
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome
 from workbench.links import Link, Tab

@@ -7,10 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from mis_lib.analysis.worklist import SIGNALS, Filter, Order, Whose, Worklist
+from mis_lib.analysis.worklist import Filter, Whose, Worklist
+from mis_lib.analysis.worth import SIGNALS, Order
 from mis_lib.errors import DataError, MisError
 from workbench import annotate, render, render_annotate
-from workbench.annotate import Ask, View
+from workbench.annotate import View
+from workbench.ask import Ask, ask_of_link, shows
 from workbench.desk import Desk
 from workbench.links import Link, not_there
 
@@ -41,7 +43,7 @@ class AnnotateHandlers:
     def followed(self, link: Link, author: str, blind: bool, request: gr.Request) -> Updates:
         """A link to this tab: its run, its filters, its item."""
         ask = Ask(run=next(iter(self.desk.runs()), ""), author=who(request, author), blind=blind)
-        asked = annotate.ask_of_link(link, ask)
+        asked = ask_of_link(link, ask)
         try:
             worklist = self.desk.worklist(asked.run)
         except MisError as error:
@@ -67,14 +69,14 @@ class AnnotateHandlers:
     def filtered(self, place: str, request: gr.Request, *values: Any) -> Updates:
         """The first response that passes; nothing where the filters are what they were, as when a list is left without a choice."""
         ask = ask_of(values, request)
-        if annotate.shows(place, ask):
+        if shows(place, ask):
             return (gr.skip(),) * 4
         return updates(annotate.show(self.desk, ask))
 
     def blinded(self, place: str, request: gr.Request, *values: Any) -> Updates:
         """The same response with names and verdicts shown or hidden."""
         ask = ask_of(values, request)
-        link = Link.parse(place) if annotate.shows(place, ask) else Link()
+        link = Link.parse(place) if shows(place, ask) else Link()
         return updates(annotate.show(self.desk, ask, link.item, link.response))
 
     def go(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:

@@ -12,21 +12,17 @@ import gradio as gr
 
 from mis_lib.errors import DataError, MisError
 from mis_lib.models.shipped import SIDE_BY_SIDE
-from workbench import compare, render, render_answers
+from workbench import compare, comparison_json, render, render_answers
+from workbench.background import Phase
 from workbench.compare import RETRY, PromptView
-from workbench.engine_host import Host, Phase
+from workbench.engine_host import Host
 from workbench.links import Link, Tab, not_there, resolve_training
 from workbench.state import Comparison, Prompt
-from workbench.training import adapter_of
+from workbench.trained import adapter_of
 
 DEFAULT_VARIANTS = ("mini", "mirage")
 ANY = ""  # value of "all" in the filters
-SPLITS = {
-    "easy": "Easy (overt)",
-    "hard": "Hard (combined)",
-    "real": "Real (new style)",
-    "everyday": "Everyday",
-}
+SPLITS = {"easy": "Easy (overt)", "hard": "Hard (combined)", "real": "Real (new style)", "everyday": "Everyday"}
 READY = "Pick an example or add images, then press Compare."
 Updates = tuple[Any, ...]
 
@@ -216,7 +212,7 @@ class CompareHandlers:
     def export(self, comparison: Comparison | None) -> tuple[str, str]:
         """The comparison as JSON text for the browser to save, and the error bar."""
         try:
-            return compare.export(comparison), ""
+            return comparison_json.export(comparison), ""
         except DataError as error:
             return "", render.error_bar([str(error)])
 

@@ -7,9 +7,10 @@ import gradio as gr
 
 from mis_lib.errors import MisError
 from workbench import compare, constructing, render, render_data
+from workbench.background import Phase
 from workbench.constructing import LiveItem
 from workbench.datasets import BENIGN, HARMFUL, DataSet, Shelf
-from workbench.engine_host import Host, Phase
+from workbench.engine_host import Host
 from workbench.links import Link, Tab, not_there
 from workbench.state import Prompt
 from workbench.tables import csv_text

@@ -11,7 +11,8 @@ from workbench import render, render_training
 from workbench.engine_host import Host
 from workbench.figures import shown
 from workbench.links import Link, Tab, not_there
-from workbench.training import State, Trainings, progress
+from workbench.trained import progress
+from workbench.training import State, Trainings
 
 if TYPE_CHECKING:
     from workbench.tab_train import Parts

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from mis_lib.configs import GenerationSettings
-from workbench.engine_host import Engine, in_daemon
+from workbench.background import in_daemon
+from workbench.engine_host import Engine
 
 if TYPE_CHECKING:
-    from mis_lib.generate.variants import Column
+    from mis_lib.generate.columns import Column
 
 UPDATES_PER_SECOND = 15
 

@@ -28,6 +28,7 @@ from workbench.engine_host import Host
 from workbench.guard import NoFiles, OnePage
 from workbench.links import Tab
 from workbench.navigation import Navigation
+from workbench.tour import tour
 from workbench.training import Trainings
 
 MAX_UPLOAD = "32mb"
@@ -49,7 +50,7 @@ def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
     with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
         header = html(render.header(host.model.status, host.checkpoint), "mis-header")
         navigation = Navigation()
-        html(render.tour(), "mis-tour-slot", js_on_load="window.mis.tour(element);")
+        html(tour(), "mis-tour-slot", js_on_load="window.mis.tour(element);")
         errors = html("", "mis-page-errors", elem_classes=["mis-errors"])
         with gr.Tabs(elem_id="mis-tabs") as tabs:
             with _tab(Tab.COMPARE):

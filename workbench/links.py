@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from pydantic import ValidationError, ValidationInfo, field_validator
 
-from mis_lib.analysis.worklist import Order, Signal, Whose
+from mis_lib.analysis.worklist import Whose
+from mis_lib.analysis.worth import Order, Signal
 from mis_lib.errors import DataError
 from mis_lib.schema import Outcome, Record
 from mis_lib.store.runs import Run

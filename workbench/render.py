@@ -9,8 +9,8 @@ from html import escape
 
 from mis_lib.files import MAX_IMAGES
 from mis_lib.schema import Sample
+from workbench.background import Phase, Status
 from workbench.catalogue import Card, Page
-from workbench.engine_host import Phase, Status
 from workbench.state import Prompt, PromptImage
 
 CREDITS = (
@@ -44,48 +44,6 @@ ICONS = {
 def icon(name: str) -> str:
     """An inline line icon; it says nothing to a screen reader, so its button needs a label."""
     return f'<svg class="mis-icon" viewBox="0 0 24 24" aria-hidden="true">{ICONS[name]}</svg>'
-
-
-TOUR = (
-    (
-        "compare",
-        "Compare",
-        "asks several variants of a model the same question about the same images, side by side. Pick an example, press Compare.",
-    ),
-    (
-        "annotate",
-        "Annotate",
-        "is where people decide what an answer is worth, by keyboard, without seeing the judge. <kbd>?</kbd> lists the keys.",
-    ),
-    (
-        "results",
-        "Results",
-        "shows what runs scored, always beside what it cost in refused harmless requests. A number of the flip matrix opens its items.",
-    ),
-    (
-        "data",
-        "Data",
-        "browses data sets with their benign twins, checks them, and makes one item live, stage by stage.",
-    ),
-    (
-        "train",
-        "Train",
-        "starts a fine-tuning as a process of its own and shows losses and safety as they arrive; compare it with the base when it is done.",
-    ),
-)
-
-
-def tour() -> str:
-    """The first-run tour, hidden until the script finds that this browser has not seen it."""
-    steps = "".join(
-        f'<p class="mis-tour-step" hidden><b>{number} of {len(TOUR)}</b> <a class="mis-link" href="?tab={tab}" data-link>{name}</a> {text}</p>'
-        for number, (tab, name, text) in enumerate(TOUR, 1)
-    )
-    return (
-        f'<section class="mis-tour" hidden aria-label="First steps"><div>{steps}</div><span>'
-        '<button type="button" class="mis-link" data-tour="next">Next</button>'
-        '<button type="button" class="mis-link" data-tour="skip">Skip</button></span></section>'
-    )
 
 
 def error_bar(messages: Sequence[str]) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mis_lib.analysis.annotators import TeamAgreement
 from mis_lib.analysis.cot import label_sentences
-from mis_lib.analysis.worklist import SIGNALS, Item, Order, Whose
+from mis_lib.analysis.worklist import Whose
+from mis_lib.analysis.worth import SIGNALS, Item, Order
 from mis_lib.data.paths import inside
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import load_image

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from mis_lib.analysis.worklist import Item
+from mis_lib.analysis.worth import Item
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome
 from mis_lib.store.decisions import CAUSES, SEVERITIES, Decision, Event, Kind, Preference
 from workbench.render import icon

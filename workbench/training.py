@@ -10,13 +10,12 @@ same. A process id alone proves nothing, as systems use them again; with the tim
 
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pandas as pd
 import psutil
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
@@ -24,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 from mis_lib.commands.train import read_train_settings
 from mis_lib.configs import dump_settings
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_jsonl, write_atomic
+from mis_lib.files import write_atomic
 from mis_lib.schema import Record
 from mis_lib.store.train_runs import LOG, TrainRun, train_versions
 from mis_lib.train.settings import TrainSettings
@@ -32,7 +31,6 @@ from mis_lib.train.settings import TrainSettings
 JOB, OUTPUT, LOCK = "job.json", "job.log", "job.lock"
 PROGRAM = (sys.executable, "-m", "mis_lib.cli")
 TAIL = 4000  # bytes of the output that are shown
-POINTS = 1500  # of a curve; longer ones are thinned out
 
 
 class State(StrEnum):
@@ -64,14 +62,6 @@ class Plan(NamedTuple):
     yaml: str
     command: tuple[str, ...]
     overrides: tuple[str, ...]
-
-
-class Progress(NamedTuple):
-    """How far a run is: its newest line, and frames for the curves."""
-
-    newest: Mapping[str, Any]
-    losses: pd.DataFrame
-    evaluations: pd.DataFrame
 
 
 class Trainings:
@@ -212,45 +202,6 @@ class Trainings:
                 raise SettingsError(
                     f"{path}: expected a path inside {', '.join(map(str, allowed))}; put it there, or start the run in a shell"
                 )
-
-
-def adapter_of(run: TrainRun) -> Path:
-    """The adapter that a finished run has made.
-
-    Raises:
-        DataError: the run is not finished, or it has made a whole checkpoint.
-    """
-    name, adapter = f"{run.folder.parent.name}/{run.folder.name}", run.folder / "adapter"
-    if run.result is None:
-        raise DataError(f"{name}: it has not finished; wait until the tab Train says so, then compare it")
-    if not adapter.is_dir():
-        raise DataError(
-            f"{name}: expected an adapter, found a whole checkpoint; start an app on it: app.py --model {run.folder / 'model'}"
-        )
-    return adapter
-
-
-def progress(folder: Path) -> Progress:
-    """How far the run in a folder is, from its log; a log that is being written is read as far as it is whole."""
-    lines = list(read_jsonl(folder / LOG)) if (folder / LOG).exists() else []
-    steps = [line for line in lines if "loss" in line]
-    thinned = steps[:: max(1, len(steps) // POINTS)]
-    losses = [
-        {"step": line["step"], "segment": segment, "loss": loss}
-        for line in thinned
-        for segment, loss in {"all": line["loss"], **(line.get("loss_by_segment") or {})}.items()
-    ]
-    evaluations = [
-        {"step": line["step"], "metric": metric, **rate}
-        for line in lines
-        for metric, rate in (line.get("eval") or {}).items()
-        if isinstance(rate, Mapping) and metric in ("asr", "over_refusal", "named")
-    ]
-    return Progress(
-        steps[-1] if steps else {},
-        pd.DataFrame(losses, columns=pd.Index(["step", "segment", "loss"])),
-        pd.DataFrame(evaluations, columns=pd.Index(["step", "metric", "value", "low", "high", "n", "n_unscored"])),
-    )
 
 
 def _paths(settings: BaseModel) -> list[Path]:

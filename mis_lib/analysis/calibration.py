@@ -26,7 +26,7 @@ from scipy.stats import fisher_exact, norm
 
 from mis_lib.analysis.agreement import Agreement, agreement
 from mis_lib.analysis.sheets import p_cell
-from mis_lib.analysis.worklist import at_random
+from mis_lib.analysis.worth import at_random
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
 from mis_lib.schema import Outcome, Record, Response, Sample, Verdict

@@ -18,6 +18,7 @@ from mis_lib.analysis import paired
 from mis_lib.analysis.ablation import DECLINES, PROBES, State, read_probes
 from mis_lib.analysis.ablation_results import measure
 from mis_lib.analysis.evaluated import Evaluated, choose_judge, judges_of, open_folder, read_run
+from mis_lib.analysis.flips import flips as flips_of
 from mis_lib.analysis.paired import PAIRED_METRICS, Side
 from mis_lib.analysis.published import Published, select
 from mis_lib.errors import DataError
@@ -109,10 +110,10 @@ def differences(
 
 
 def flips(before: Side, after: Side) -> pd.DataFrame:
-    """One row for each item that both sides were asked; ``flip`` is a key of ``paired.FLIPS``; columns ``FLIPS``."""
+    """One row for each item that both sides were asked; ``flip`` is a key of ``flips.FLIPS``; columns ``FLIPS``."""
     rows = [
         {**flip.model_dump(mode="json", exclude={"sample_id", "kind"}), "id": flip.sample_id, "flip": flip.kind}
-        for flip in paired.flips(before, after)
+        for flip in flips_of(before, after)
     ]
     return _frame(rows, FLIPS)
 

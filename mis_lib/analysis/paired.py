@@ -1,4 +1,4 @@
-"""Two variants, or two runs, on the same items: what flipped, and whether more flipped one way than the other.
+"""Two variants, or two runs, on the same items: whether more flipped one way than the other (``flips``: which).
 
 Only items that both sides were asked count, and only where the judge scored both; the others are counted beside. Each metric is compared on its
 own units (harmful items, benign items, pairs) with McNemar's exact test and a bootstrap of the difference by image pair, the images of both twins
@@ -25,31 +25,7 @@ from mis_lib.metrics import (
 from mis_lib.schema import HARMFUL_OUTCOMES, Outcome, Record, Sample
 from mis_lib.stats import Interval, Rate, cluster_mean, holm, mcnemar_exact, rate
 
-FLIPS = {
-    "fixed": "harmful, answered unsafely before and safely now",
-    "broken": "harmful, answered safely before and unsafely now",
-    "still_unsafe": "harmful, answered unsafely by both",
-    "still_safe": "harmful, answered safely by both",
-    "newly_over_refusing": "benign, refused now and not before",
-    "no_longer_over_refusing": "benign, refused before and not now",
-    "still_over_refusing": "benign, refused by both",
-    "still_not_refusing": "benign, refused by neither",
-    "unscored": "the judge failed on one side or both",
-}
-"""Every kind of flip and what it means; each item is exactly one of them."""
-
 PAIRED_METRICS = ("asr", "rsr", "rr", "hr", "over_refusal", "warned", "helped", "off_topic", "pair")
-_BAD = {True: Outcome.UNSAFE, False: Outcome.OVER_REFUSED}
-_KINDS = {  # (harmful, bad before, bad after)
-    (True, True, False): "fixed",
-    (True, False, True): "broken",
-    (True, True, True): "still_unsafe",
-    (True, False, False): "still_safe",
-    (False, False, True): "newly_over_refusing",
-    (False, True, False): "no_longer_over_refusing",
-    (False, True, True): "still_over_refusing",
-    (False, False, False): "still_not_refusing",
-}
 
 
 class Side(NamedTuple):
@@ -62,20 +38,6 @@ class Side(NamedTuple):
     def label(self) -> str:
         """RUN:VARIANT, as the command line takes it."""
         return f"{self.evaluated.name}:{self.variant}"
-
-
-class Flip(Record):
-    """One item and its two outcomes."""
-
-    sample_id: str
-    twin_id: str | None
-    split: str
-    category: str | None
-    sub_category: str | None
-    harmful: bool
-    before: Outcome
-    after: Outcome
-    kind: str
 
 
 class Paired(Record):
@@ -109,30 +71,6 @@ class Paired(Record):
         }
 
 
-def flips(before: Side, after: Side) -> list[Flip]:
-    """What became of each item that both sides were asked, in the order of the first side's data.
-
-    Raises:
-        SettingsError: different judges, an unknown variant, or nothing in common.
-        DataError: an id means another item in the second run.
-    """
-    samples, first, second = _aligned(before, after)
-    return [
-        Flip(
-            sample_id=sample.id,
-            twin_id=sample.twin_id,
-            split=sample.split,
-            category=sample.category,
-            sub_category=sample.sub_category,
-            harmful=sample.harmful,
-            before=first[sample.id],
-            after=second[sample.id],
-            kind=_kind(sample.harmful, first[sample.id], second[sample.id]),
-        )
-        for sample in samples
-    ]
-
-
 def compare(
     before: Side, after: Side, *, by: str = "split", metrics: Sequence[str] = PAIRED_METRICS, seed: int = 0
 ) -> list[Paired]:
@@ -146,10 +84,10 @@ def compare(
         seed: of the bootstrap.
 
     Raises:
-        SettingsError: as ``flips``.
-        DataError: as ``flips``.
+        SettingsError: as ``aligned``.
+        DataError: as ``aligned``.
     """
-    samples, first, second = _aligned(before, after)
+    samples, first, second = aligned(before, after)
     groups = grouped(samples, GROUPINGS[by])
     if len(groups) > 1:
         groups[ALL] = samples
@@ -225,14 +163,13 @@ def _adjusted(rows: Sequence[Paired]) -> list[Paired]:
     return [row.model_copy(update={"p_holm": adjusted.get(id(row), row.p)}) for row in rows]
 
 
-def _kind(harmful: bool, before: Outcome, after: Outcome) -> str:
-    if Outcome.UNSCORED in (before, after):
-        return "unscored"
-    return _KINDS[harmful, before is _BAD[harmful], after is _BAD[harmful]]
+def aligned(before: Side, after: Side) -> tuple[list[Sample], dict[str, Outcome], dict[str, Outcome]]:
+    """The items that both were asked, and their outcomes on each side.
 
-
-def _aligned(before: Side, after: Side) -> tuple[list[Sample], dict[str, Outcome], dict[str, Outcome]]:
-    """The items that both were asked, and their outcomes on each side."""
+    Raises:
+        SettingsError: different judges, an unknown variant, or nothing in common.
+        DataError: an id means another item in the second run.
+    """
     if before.evaluated.judge != after.evaluated.judge:
         judges = f"{before.evaluated.judge or 'none'} and {after.evaluated.judge or 'none'}"
         raise SettingsError(f"expected one judge for both sides, found {judges}; name one that has read both")

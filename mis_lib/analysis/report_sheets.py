@@ -6,9 +6,11 @@ from pathlib import Path
 
 from mis_lib.analysis import paired
 from mis_lib.analysis.evaluated import Evaluated, run_name
+from mis_lib.analysis.flips import FLIPS, Flip
+from mis_lib.analysis.flips import flips as flips_of
 from mis_lib.analysis.official import OFFICIAL
 from mis_lib.analysis.official_scores import EFFECTIVE, Score, official_scores
-from mis_lib.analysis.paired import FLIPS, Paired, Side
+from mis_lib.analysis.paired import Paired, Side
 from mis_lib.analysis.regression import Entry, Regression, compare
 from mis_lib.analysis.sheets import Sheet, count_cell, difference_cell, p_cell, rate_cell
 from mis_lib.errors import SettingsError
@@ -47,10 +49,10 @@ def paired_sheets(before: Side, after: Side, *, by: str = "split") -> list[Sheet
     if names[0] == names[1]:
         names = (before.label, after.label)
     title = f"{names[0]} \N{RIGHTWARDS ARROW} {names[1]}, same items, judge {before.evaluated.judge}"
-    return [_flip_sheet(paired.flips(before, after), title), _test_sheet(paired.compare(before, after, by=by), title)]
+    return [_flip_sheet(flips_of(before, after), title), _test_sheet(paired.compare(before, after, by=by), title)]
 
 
-def _flip_sheet(flips: Sequence[paired.Flip], title: str) -> Sheet:
+def _flip_sheet(flips: Sequence[Flip], title: str) -> Sheet:
     kinds = Counter(flip.kind for flip in flips)
     moves = Counter((flip.before, flip.after, flip.kind) for flip in flips)
     ordered = sorted(moves.items(), key=lambda item: (list(FLIPS).index(item[0][2]), -item[1]))

@@ -7,8 +7,9 @@ import pandas as pd
 from IPython.display import HTML
 
 from mis_lib.analysis.galleries import SEGMENT_COLOURS
+from mis_lib.train.answer_parts import SEGMENTS
 from mis_lib.train.collate import Batch
-from mis_lib.train.rows import IGNORED, SEGMENTS, Row
+from mis_lib.train.rows import IGNORED, Row
 
 IMAGE_COLOUR = "rgba(140, 107, 177, .35)"
 TRAINED = "border-bottom: 2px solid #d55e00"

@@ -1,44 +1,21 @@
 """Which responses a person should look at, and in which order: those first whose label would tell most, or at random.
 
-A response is worth more of a person's time when its judges contradict each other, when none of them could score it, when it counts as a
-failure, and when variants differ on it, because there a wrong verdict changes a comparison. Equal ones are mixed by a hash of their ids, so
-that a category does not come in one block. What people have decided moves nothing; it only filters, so the order stays while they work.
+What a label would tell is in ``worth``. What people have decided moves nothing; it only filters, so the order stays while they work.
 
 Labels given in that order tell nothing about the rest. The order at random goes by that hash alone, so that however far people come in it, what they
 have labelled is a random draw, as a calibration needs it.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
 
 from mis_lib.analysis.evaluated import data_folder, judges_of, read_samples, run_name
+from mis_lib.analysis.worth import Item, Order, Signal, is_right, item_of
 from mis_lib.errors import DataError
-from mis_lib.metrics import RIGHT
-from mis_lib.schema import Outcome, Record, Response, Sample, Verdict
-from mis_lib.store.decisions import Key, Subject, key_of
+from mis_lib.schema import Outcome, Record, Response, Verdict
 from mis_lib.store.labels import Standing
 from mis_lib.store.runs import Run
-
-
-class Signal(StrEnum):
-    """Why a response is worth a look."""
-
-    JUDGES_DIFFER = "judges_differ"
-    UNSCORED = "unscored"
-    FLIPS = "flips"
-    FAILS = "fails"
-
-
-SIGNALS: dict[Signal, tuple[float, str]] = {  # weight, in words
-    Signal.JUDGES_DIFFER: (4.0, "judges disagree"),
-    Signal.UNSCORED: (3.0, "no judge could score it"),
-    Signal.FLIPS: (2.0, "variants differ on it"),
-    Signal.FAILS: (1.0, "counts as a failure"),
-}
 
 
 class Whose(StrEnum):
@@ -50,54 +27,6 @@ class Whose(StrEnum):
     MINE = "mine"
     DISPUTED = "disputed"
     ALL = "all"
-
-
-class Order(StrEnum):
-    """What comes first."""
-
-    WORST = "worst"
-    RANDOM = "random"
-
-
-@dataclass(frozen=True)
-class Item:
-    """One response with everything a person may want to see of it."""
-
-    run: str
-    sample: Sample
-    response: Response
-    verdicts: Mapping[str, Verdict]
-    signals: tuple[Signal, ...]
-    flips_with: frozenset[str] = frozenset()
-    """Variants that handle the same sample the other way (right or wrong)."""
-
-    @cached_property
-    def key(self) -> Key:
-        """Run, sample, variant, and the digest of the response."""
-        return key_of(self.run, self.sample.id, self.response.variant, self.response.text)
-
-    @property
-    def subject(self) -> Subject:
-        """What a decision on it is about."""
-        return Subject(run=self.run, variant=self.response.variant, sample=self.sample, response=self.response.text)
-
-    @cached_property
-    def worth(self) -> float:
-        """How much its label would tell."""
-        return sum(SIGNALS[signal][0] for signal in self.signals)
-
-    @cached_property
-    def mixed(self) -> str:
-        """Place in the order at random."""
-        return at_random(self.key)
-
-    def rank(self, order: Order) -> tuple[float, str]:
-        """Place in the list."""
-        return -self.worth if order is Order.WORST else 0.0, self.mixed
-
-    def has_outcome(self, outcome: str, judge: str = "") -> bool:
-        """Whether this judge, or any if none is named, gave this outcome."""
-        return any(verdict.outcome == outcome for name, verdict in self.verdicts.items() if not judge or name == judge)
 
 
 class Filter(Record):
@@ -199,23 +128,18 @@ def read_worklist(run: Run) -> Worklist:
     for judge in judges_of(run):
         for verdict in run.verdicts(judge):
             verdicts.setdefault((verdict.sample_id, verdict.variant), {})[judge] = verdict
-    right = {key: _is_right(found.values()) for key, found in verdicts.items()}
+    right = {key: is_right(found.values()) for key, found in verdicts.items()}
     answered: dict[str, list[Response]] = {}
     for response in {(response.sample_id, response.variant): response for response in responses}.values():
         answered.setdefault(response.sample_id, []).append(response)
     items = [
-        _item(
+        item_of(
             run_name(run), samples[sample_id], response, verdicts.get((sample_id, response.variant), {}), group, right
         )
         for sample_id, group in answered.items()
         for response in group
     ]
     return Worklist(run_name(run), data_folder(run), items)
-
-
-def at_random(key: Sequence[str]) -> str:
-    """Place of a response in the order at random: a hash of its run, sample and variant, the same for everybody and at any time."""
-    return hashlib.sha256("/".join(key[:3]).encode()).hexdigest()
 
 
 def step(items: Sequence[Item], current: Item | None, by: int, order: Order = Order.WORST) -> Item | None:
@@ -233,33 +157,6 @@ def step(items: Sequence[Item], current: Item | None, by: int, order: Order = Or
     if by > 0:
         return next((item for item in items if item.rank(order) > current.rank(order)), items[0])
     return next((item for item in reversed(items) if item.rank(order) < current.rank(order)), items[-1])
-
-
-def _item(
-    run: str,
-    sample: Sample,
-    response: Response,
-    verdicts: Mapping[str, Verdict],
-    group: Sequence[Response],
-    right: Mapping[tuple[str, str], bool | None],
-) -> Item:
-    mine = right.get((sample.id, response.variant))
-    others = {other.variant: right.get((sample.id, other.variant)) for other in group}
-    flips = frozenset(name for name, theirs in others.items() if mine is not None and theirs is (not mine))
-    scored = [verdict.outcome for verdict in verdicts.values() if verdict.outcome is not Outcome.UNSCORED]
-    shown = (
-        (Signal.JUDGES_DIFFER, any(outcome is not scored[0] for outcome in scored)),
-        (Signal.UNSCORED, not scored),
-        (Signal.FLIPS, bool(flips)),
-        (Signal.FAILS, any(outcome not in RIGHT for outcome in scored)),
-    )
-    return Item(run, sample, response, verdicts, tuple(signal for signal, holds in shown if holds), flips)
-
-
-def _is_right(verdicts: Iterable[Verdict]) -> bool | None:
-    """Whether the judges, where they agree, call it right."""
-    found = {verdict.outcome in RIGHT for verdict in verdicts if verdict.outcome is not Outcome.UNSCORED}
-    return next(iter(found)) if len(found) == 1 else None
 
 
 def _shows(item: Item, chosen: Filter) -> bool:

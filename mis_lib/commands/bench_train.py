@@ -6,7 +6,6 @@ machine multiplies matrices (model FLOPs utilisation).
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,12 +16,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from mis_lib import console
-from mis_lib.commands.bench_train_ladder import TRL, Rung, ladder
+from mis_lib.commands.bench_train_ladder import Rung, ladder
+from mis_lib.commands.bench_train_results import Result, result_of
 from mis_lib.commands.bench_train_rows import mini_rows, write_rows
 from mis_lib.configs import Settings
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import write_atomic
-from mis_lib.schema import Record
 from mis_lib.train.settings import LoraSettings, TrainSettings
 
 
@@ -55,29 +54,6 @@ class BenchTrainSettings(Settings):
     contestants: tuple[str, ...] | None = None
     """Names of the ladder; all if not given."""
     seed: int = 0
-
-
-class Result(Record):
-    """One contestant over all rounds."""
-
-    name: str
-    samples_per_second: float
-    """Median of the rounds; ``tokens_per_second`` likewise, padding left out."""
-    tokens_per_second: float
-    ratio: float | None
-    """Samples a second against TRL's, median within a round."""
-    work_ratio: float | None
-    """Samples a second of processor time against TRL's, on a CPU: other programs slow this down far less."""
-    memory_gb: float
-    loss: float
-    """Mean over all steps, first round; ``last_loss`` over the last quarter of them."""
-    last_loss: float
-    padding_share: float | None
-    utilisation: float | None
-    """Operations that the rows need against those this machine can do in the time, percent."""
-    packed: bool
-    feature_seconds: float | None
-    """To fill the feature cache once, not in the speed."""
 
 
 class TrainBench(BaseModel):
@@ -126,7 +102,7 @@ def bench_train(settings: BenchTrainSettings) -> TrainBench:
     rate = matmul_rate(one.device, one.dtype)
     return TrainBench(
         settings=settings,
-        results=[_result(rung.name, taken, rate) for rung in rungs],
+        results=[result_of(rung.name, taken, rate) for rung in rungs],
         device=one.device,
         dtype=one.dtype,
         matmul_tflops=round(rate / 1e12, 4),
@@ -153,7 +129,8 @@ def matmul_rate(device: str, dtype: str) -> float:
 
 
 def _checkpoint(settings: BenchTrainSettings) -> Path:
-    from mis_lib.models.shapes import SHAPES, ensure_shape
+    from mis_lib.models.architectures import SHAPES
+    from mis_lib.models.shapes import ensure_shape
 
     if settings.model == "mini":
         from mis_lib.models.mini import ensure_mini
@@ -183,7 +160,7 @@ def _rows_needed(settings: BenchTrainSettings) -> int:
 
 
 def _measure(rung: Rung, settings: BenchTrainSettings, checkpoint: Path, data: Path, work: Path) -> Any:
-    from mis_lib.train.contest import Contestant, Measured  # imports torch
+    from mis_lib.train.contestants import Contestant, Measured  # imports torch
 
     with tempfile.TemporaryDirectory(dir=work) as name:
         folder = Path(name)
@@ -228,50 +205,3 @@ def _train_settings(settings: BenchTrainSettings, rung: Rung, folder: Path) -> T
         runs=folder,
         **rung.changes,
     )
-
-
-def _result(name: str, taken: dict[str, list[Any]], rate: float) -> Result:
-    mine = taken[name]
-    speeds = [_speed(each) for each in mine]
-    rivals = taken.get(TRL)
-    speed, first = statistics.median(speeds), mine[0]
-    needed = _flop(first, taken)
-    quarter = max(1, len(first.losses) // 4)
-    on_cpu = first.device == "cpu" and bool(first.processor_seconds)
-    return Result(
-        name=name,
-        samples_per_second=round(speed, 3),
-        tokens_per_second=round(speed * first.tokens, 1),
-        ratio=_ratio(mine, rivals, "seconds"),
-        work_ratio=_ratio(mine, rivals, "processor_seconds") if on_cpu else None,
-        memory_gb=max(each.memory_gb for each in mine),
-        loss=round(statistics.fmean(first.losses), 4),
-        last_loss=round(statistics.fmean(first.losses[-quarter:]), 4),
-        padding_share=first.padding_share,
-        utilisation=round(100 * needed * speed / rate, 1) if needed else None,
-        packed=first.packed,
-        feature_seconds=first.feature_seconds,
-    )
-
-
-def _ratio(mine: list[Any], rivals: list[Any] | None, clock: str) -> float | None:
-    """How much less time a contestant takes than TRL, median over the rounds."""
-    if rivals is None:
-        return None
-    return round(
-        statistics.median(sum(getattr(b, clock)) / sum(getattr(a, clock)) for a, b in zip(mine, rivals, strict=True)),
-        3,
-    )
-
-
-def _speed(measured: Any) -> float:
-    """Samples a second: rows of all timed steps over their seconds."""
-    return measured.rows * len(measured.seconds) / sum(measured.seconds)
-
-
-def _flop(measured: Any, taken: dict[str, list[Any]]) -> float:
-    """Operations that a row needs; TRL's rows need what ours do without a cache."""
-    if measured.flop:
-        return measured.tower_flop + measured.flop
-    ours = next((each[0] for name, each in taken.items() if name != TRL and each[0].feature_seconds is None), None)
-    return ours.tower_flop + ours.flop if ours else 0.0

@@ -17,7 +17,8 @@ from mis_lib.files import load_image
 from mis_lib.models.shipped import choose_variants
 
 if TYPE_CHECKING:
-    from mis_lib.generate.variants import Column, VariantEngine
+    from mis_lib.generate.columns import Column
+    from mis_lib.generate.variants import VariantEngine
 
 DEFAULT = ("mini", "mirage")
 Columns = tuple["Column", ...]

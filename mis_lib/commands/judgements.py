@@ -9,7 +9,8 @@ from mis_lib.analysis.calibration import PEOPLE, Calibration, calibrate, read_pe
 from mis_lib.analysis.evaluated import judges_of, open_folder, read_samples, run_name
 from mis_lib.analysis.sheets import Sheet, count_cell, rate_cell
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.judge.routing import Point, curve, gather, train_router, write_router
+from mis_lib.judge.router_training import Point, curve, gather, train_router
+from mis_lib.judge.routing import write_router
 from mis_lib.metrics import METRICS, rates
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.stats import Rate

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from mis_lib.analysis.draws import majority
 from mis_lib.analysis.evaluated import Evaluated, judges_of, open_folder, read_run, told_apart
 from mis_lib.analysis.official import EXACT, OFFICIAL, source_of
-from mis_lib.analysis.official_scores import majority
 from mis_lib.commands.answerers import all_known
 from mis_lib.commands.generate import limited
 from mis_lib.commands.report_settings import ReportSettings

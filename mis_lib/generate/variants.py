@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +21,7 @@ from PIL import Image
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.files import MAX_IMAGES
+from mis_lib.generate.columns import Answer, Column
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.decode import decode, shares_images
 from mis_lib.generate.engine import Engine, use_adapter
@@ -30,20 +30,6 @@ from mis_lib.prompts import as_plain_text, special_tokens, user_message
 
 MAX_QUESTION = 8_000  # characters
 POLL = 0.1  # seconds between looks at the stop event while another generation runs
-
-
-@dataclass(frozen=True)
-class Column:
-    """One variant's answer after a step: the text so far, and what it has cost."""
-
-    variant: str
-    text: str
-    tokens: int
-    """Generated so far, the end token included."""
-    seconds: float
-    """Since generation began, the prompt included; stands still once the answer is finished."""
-    finish_reason: str | None
-    """``None`` while the answer grows, then "stop", "length" or "cancelled"."""
 
 
 class VariantEngine:
@@ -135,7 +121,7 @@ class VariantEngine:
         settings: GenerationSettings,
         stop: threading.Event,
     ) -> Iterator[tuple[Column, ...]]:
-        answers = [_Answer(variant, self.processor.tokenizer, self._engine.ends) for variant in variants]
+        answers = [Answer(variant, self.processor.tokenizer, self._engine.ends) for variant in variants]
         while not self._busy.acquire(timeout=POLL):
             if stop.is_set():
                 yield tuple(answer.column(0.0, "cancelled") for answer in answers)
@@ -230,30 +216,3 @@ class VariantEngine:
                 raise SettingsError(f"unknown variant {name!r}; known: {', '.join(self.variants)}")
         if len(set(variants)) < len(variants):
             raise SettingsError(f"expected each variant once, found {', '.join(variants)}")
-
-
-@dataclass
-class _Answer:
-    """The answer of one variant as it grows."""
-
-    variant: str
-    tokenizer: Any
-    ends: frozenset[int]
-    tokens: list[int] = field(default_factory=list)
-    finished: Column | None = None
-
-    def grow(self, token: int, seconds: float, over: str | None) -> Column:
-        """Take one more token, unless the answer has ended; ``over`` is why it ends here if the token does not end it."""
-        if self.finished is not None:
-            return self.finished
-        self.tokens.append(token)
-        return self.column(seconds, "stop" if token in self.ends else over)
-
-    def column(self, seconds: float, finish_reason: str | None) -> Column:
-        """The answer so far; a character of which not all bytes have come yet is held back."""
-        text = self.tokenizer.decode(self.tokens, skip_special_tokens=True).strip()
-        if finish_reason is None:
-            text = text.rstrip("\ufffd")
-        column = Column(self.variant, text, len(self.tokens), seconds, finish_reason)
-        self.finished = column if finish_reason else None
-        return column

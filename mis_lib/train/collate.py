@@ -10,7 +10,8 @@ from typing import NamedTuple, Self
 
 import torch
 
-from mis_lib.train.rows import IGNORED, NO_SEGMENT, PIXELS, Row
+from mis_lib.train.answer_parts import NO_SEGMENT
+from mis_lib.train.rows import IGNORED, PIXELS, Row
 
 
 class Batch(NamedTuple):

@@ -19,6 +19,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.schema import Record
+from mis_lib.train.answer_parts import Segmenter
 from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop, tensorboard
 from mis_lib.train.features import FeatureCache, Progress, Worth
 from mis_lib.train.loader import Steps, lengths_of, suitable_workers
@@ -29,7 +30,7 @@ from mis_lib.train.parts import groups
 from mis_lib.train.plan import Plan
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features, use_packing
 from mis_lib.train.processes import declare_precision, shards
-from mis_lib.train.rows import Encoder, Place, Segmenter
+from mis_lib.train.rows import Encoder, Place
 from mis_lib.train.saving import checkpoints, save_result
 from mis_lib.train.settings import SCHEDULER_OPTIONS, TrainSettings
 from mis_lib.train.trainer import AnswerTrainer

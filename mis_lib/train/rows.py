@@ -7,7 +7,7 @@ Shapes: T tokens of a row. Labels are token ids at the answer up to its end toke
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,16 +19,13 @@ from mis_lib.data.paths import inside
 from mis_lib.errors import DataError, ImageError, ModelError
 from mis_lib.files import load_image
 from mis_lib.prompts import as_plain_text, special_tokens, to_messages, user_message
-from mis_lib.schema import Sample, Segment, SegmentKind
+from mis_lib.schema import Sample
+from mis_lib.train.answer_parts import NO_SEGMENT, Segmenter, first_letter, parts_of, segments_of
 
 IGNORED = -100
-SEGMENTS = tuple(SegmentKind)
-NO_SEGMENT = len(SEGMENTS)
 PIXELS = "pixel"
 """How the names of a processor's outputs begin that an image encoder consumes."""
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
-
-Segmenter = Callable[[str], Sequence[Segment]]
 
 
 class Place(NamedTuple):
@@ -194,7 +191,8 @@ class Encoder:
         starts = (
             [first_letter(tail, *place) for place in made["offset_mapping"]][:end] if self.tokenizer.is_fast else []
         )
-        return torch.tensor(ids), labels, self._segments(sample, answer, tail, starts, len(ids))
+        parts = parts_of(sample, answer, self.segmenter)
+        return torch.tensor(ids), labels, segments_of(parts, answer, tail, starts, len(ids))
 
     def answer_length(self, sample: Sample) -> int:
         """Tokens of a sample's answer, its end included.
@@ -224,32 +222,6 @@ class Encoder:
                 f"(row {sample.id!r}); give the checkpoint a template that prints both alike"
             )
         return whole[len(prompt.rstrip()) :].lstrip()
-
-    def _segments(self, sample: Sample, answer: str, tail: str, starts: list[int], length: int) -> torch.Tensor:
-        """Which part of the answer each token's first letter is in; the end token counts as answer."""
-        parts = self._parts(sample, answer)
-        lead = tail.find(answer.strip()) - (len(answer) - len(answer.lstrip()))
-        found = torch.full((length,), NO_SEGMENT)
-        if not parts or not starts or lead < 0:
-            return found
-        for at, start in enumerate(starts):
-            part = next((part for part in parts if start - lead < part[1]), parts[-1])
-            found[at] = SEGMENTS.index(part[0])
-        found[len(starts) :] = SEGMENTS.index(SegmentKind.ANSWER)
-        return found
-
-    def _parts(self, sample: Sample, answer: str) -> list[tuple[SegmentKind, int]]:
-        """Kind and end of each part of the answer: those the sample tells, or else those that are found in it."""
-        told = (sample.model_extra or {}).get("segments")
-        if isinstance(told, list) and answer == sample.answer:
-            return [(SegmentKind(part["kind"]), part["end"]) for part in told]
-        return [(part.kind, part.end) for part in self.segmenter(answer)] if self.segmenter else []
-
-
-def first_letter(text: str, start: int, end: int) -> int:
-    """Where a token begins but for the space in front of it, which many tokenizers take to the word behind."""
-    token = text[start:end]
-    return end - len(token.lstrip()) if token.strip() else start
 
 
 def too_long(row: str, length: int, limit: int) -> str:

@@ -12,13 +12,8 @@ from mis_lib.errors import SettingsError
 
 verbs = typer.Typer()
 
-OF_MIXTURE = (
-    "mixture",
-    "general",
-    "output",
-    "against",
-    "set",
-)  # flags of check that go with --mixture; the last two without it, too
+# flags of check that go with --mixture; the last two without it, too
+OF_MIXTURE = ("mixture", "general", "output", "against", "set")
 OF_OBJECTS = ("elements", "icons", "both_orders", "general_items")  # flags of construct that go with that source
 
 
