@@ -19,7 +19,7 @@ from mis_lib.analysis.sheets import render, rich_sheets
 from mis_lib.analysis.tables import rates_sheet, rich_table
 from mis_lib.cli import app
 from mis_lib.commands import report as command
-from mis_lib.commands.report import evaluate, report_rows
+from mis_lib.commands.report import evaluate, existing_report
 from mis_lib.commands.report_settings import ReportSettings
 from mis_lib.configs import GenerationSettings, TableFormat
 from mis_lib.construct.images import STYLES, concepts, told
@@ -255,8 +255,8 @@ class TestForms:
         assert (tmp_path / "report" / "v1" / "metrics.json").exists()
 
     def test_group_by_category_has_a_total(self, evaluated) -> None:
-        asked, evaluation = evaluated
-        rows = report_rows(evaluation, asked.model_copy(update={"by": "category"}))
+        _, evaluation = evaluated
+        rows = existing_report(ReportSettings(existing=(evaluation.run.folder,), by="category")).rows
         assert [(row.group, row.variant) for row in rows][-2:] == [("all", "base"), ("all", "one")]
 
     def test_by_what_is_seen_no_sides_are_compared(self, home, tmp_path) -> None:

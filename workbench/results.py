@@ -100,27 +100,8 @@ def published() -> pd.DataFrame:
 
     Where several tables print a number, the page's leaderboard counts; intervals only where n is known and fits.
     """
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for found in select(benchmark="MIS", metric="asr"):
-        fits = found.rate.high - found.rate.low < 100
-        rows.setdefault(
-            (found.label, found.split),
-            {
-                "run": f"{found.source}, {found.table}",
-                "tag": found.model,
-                "variant": found.label,
-                "judge": found.judge,
-                "group": found.split,
-                "metric": found.metric,
-                "value": found.value,
-                "low": found.rate.low if fits else None,
-                "high": found.rate.high if fits else None,
-                "n": found.n,
-                "n_unscored": 0,
-                "published": True,
-            },
-        )
-    return pd.DataFrame(list(rows.values())).astype({"low": float, "high": float})
+    found = frames.published(select(benchmark="MIS", metric="asr")).drop_duplicates(["variant", "group"])
+    return found.assign(run=found["source"] + ", " + found["table"])[list(frames.LEADERBOARD)]
 
 
 def changes(run: Evaluated, before: str, after: str, *, by: str = "category") -> Changes:

@@ -81,7 +81,7 @@ def new_report(settings: ReportSettings) -> Report:
     run = evaluation.run
     console.say(f"run folder: {run.folder}")
     if settings.naming:
-        rows = report_rows(evaluation, settings)
+        rows = naming_table(evaluation.samples, evaluation.responses)
         run.write_metrics(rows)
         title = f"Concepts named [{run.config.tag}]"
         return Report(rows, title, [rates_sheet(rows, title, tag=run.config.tag)])
@@ -236,14 +236,3 @@ def evaluate_naming(settings: ReportSettings) -> Evaluation:
         samples, folder, settings.model_copy(update={"generation": short}), f"{settings.name}-naming"
     )
     return Evaluation(run, folder, samples, responses, [])
-
-
-def report_rows(evaluation: Evaluation, settings: ReportSettings) -> list[Row]:
-    """The rows of the table, group by group, variants in the order asked for."""
-    if settings.naming:
-        return naming_table(evaluation.samples, evaluation.responses)
-    rows = table(
-        evaluation.verdicts, evaluation.samples, evaluation.responses, by=settings.by, total=settings.by != "split"
-    )
-    groups = list(dict.fromkeys(row.group for row in rows))
-    return sorted(rows, key=lambda row: (groups.index(row.group), settings.variants.index(row.variant)))
