@@ -110,6 +110,12 @@ def roles_of(sentence: str) -> frozenset[Role]:
     return frozenset(found)
 
 
+def declines(sentence: str) -> bool:
+    """Whether ``Role.DECLINES`` is among the roles of a sentence; asked alone, a data set's opening sentences take a tenth of the time."""
+    text = _normal(sentence)
+    return not _HEADING.fullmatch(text) and bool(PATTERNS[Role.DECLINES].search(_MARKER.sub("", text)))
+
+
 def order_despite(sentence: str) -> str:
     """The order that a sentence gives in spite of a risk it grants, in lower case; empty if it gives none.
 

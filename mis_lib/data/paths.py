@@ -5,9 +5,11 @@ absolute (on any system), climbs with ``..``, is a web address, or reaches out o
 there is a file is another question, asked later.
 """
 
+import ntpath
 import os
+import stat
 from itertools import accumulate, islice
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib.errors import DataError
@@ -29,11 +31,11 @@ def refusal(folder: Path, name: str) -> Refusal | None:
         return Refusal(f"a path with a character that no file name has ({name!r:.80})", relative)
     if "://" in name or name.startswith("data:"):
         return Refusal(f"a web address ({name:.80})", "save the image in the data folder and name that file")
-    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or name.startswith(("\\", "~")):
+    if name.startswith(("/", "\\", "~")) or ntpath.splitdrive(name)[0]:
         return Refusal(f"an absolute path ({name:.80})", relative)
-    if ".." in PurePosixPath(name.replace("\\", "/")).parts:
+    if ".." in name.replace("\\", "/").split("/"):
         return Refusal(f"a path that climbs out with '..' ({name:.80})", relative)
-    if len(name) > 1024 or any(len(part) > 255 for part in PurePosixPath(name).parts):
+    if len(name) > 1024 or any(len(part) > 255 for part in name.split("/")):
         return Refusal(f"a path of {len(name):,} characters", "give the file a shorter name")
     try:
         if not _may_leave(folder, name):
@@ -62,9 +64,12 @@ def inside(folder: Path, name: str) -> Path:
 
 def _may_leave(folder: Path, name: str) -> bool:
     """Whether a link stands on the way; a name that does not climb stays inside without one, and asking that is much quicker than resolving."""
-    steps = accumulate(Path(name).parts, Path.joinpath, initial=folder)
-    if any(step.is_symlink() for step in islice(steps, 1, None)):
-        return True
+    steps = accumulate(Path(name).parts, os.path.join, initial=str(folder))
+    try:
+        if any(stat.S_ISLNK(os.lstat(step).st_mode) for step in islice(steps, 1, None)):
+            return True
+    except (FileNotFoundError, NotADirectoryError):  # nothing is there, and so nothing behind it
+        pass
     return os.name == "nt"  # whose junctions are no links to Python 3.11
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from mis_lib.roles import Role, roles_of
+from mis_lib.roles import declines
 from mis_lib.sentences import sentences
 
 REFUSALS = (
@@ -21,4 +21,4 @@ _SORRY = re.compile(
 def opens_with_refusal(answer: str) -> bool:
     """Whether the first sentence declines or is sorry."""
     first = next(iter(sentences(answer[:OPENING])), "")
-    return bool(_SORRY.match(first)) or Role.DECLINES in roles_of(first)
+    return bool(_SORRY.match(first)) or declines(first)
