@@ -1,5 +1,6 @@
 """Preflight on a folder in MIS's exact layout: every way in which such a folder goes wrong is told with file, row, field and fix."""
 
+import io
 import json
 import os
 import shutil
@@ -111,6 +112,29 @@ def cut(path: Path) -> None:
     draw_picture(path, "cat", "openmoji", 1, side=SIDE)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
+
+
+def one_byte_damaged(path: Path) -> None:
+    """As a bad disk or memory leaves it: header and end are as they should be."""
+    draw_picture(path, "cat", "openmoji", 1, side=SIDE)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_gif_with_its_end(path: Path) -> None:
+    Image.effect_noise((SIDE, SIDE), 50).save(path, format="GIF")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + b";")
+
+
+def cut_behind_its_thumbnail(path: Path) -> None:
+    """A download that stopped soon after the small JPEG that cameras and editors put before the large one."""
+    thumbnail = io.BytesIO()
+    Image.effect_noise((SIDE, SIDE), 50).save(thumbnail, format="JPEG")
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + thumbnail.getvalue()
+    Image.effect_noise((5 * SIDE, 5 * SIDE), 50).save(path, format="JPEG", exif=exif)
+    path.write_bytes(path.read_bytes()[: len(exif) + 2000])
 
 
 def escape_by_link(folder: Path) -> None:
@@ -231,6 +255,9 @@ VARIANTS = [
     Variant("LFS pointer", picture(lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")), Kind.NOT_AN_IMAGE, 2, "image_path2"),
     Variant("noise", picture(lambda path: path.write_bytes(os.urandom(3000))), Kind.NOT_AN_IMAGE, 2, "image_path2"),
     Variant("image cut short", picture(cut), Kind.CUT_SHORT, 2, "image_path2"),
+    Variant("one byte of a PNG damaged", picture(one_byte_damaged), Kind.CUT_SHORT, 2, "image_path2"),
+    Variant("JPEG cut behind its thumbnail", picture(cut_behind_its_thumbnail), Kind.CUT_SHORT, 2, "image_path2"),
+    Variant("GIF cut with its end", picture(cut_gif_with_its_end), Kind.CUT_SHORT, 2, "image_path2"),
     Variant("giant", picture(lambda path: path.write_bytes(png_header(30_000, 30_000))), Kind.TOO_LARGE, 2, "image_path2"),
     Variant("large", picture(lambda path: path.write_bytes(png_header(9_000, 9_000))), Kind.TOO_LARGE, 2, "image_path2"),
     Variant("one pixel", picture(lambda path: Image.new("RGB", (1, 1)).save(path)), Kind.TOO_SMALL, 2, "image_path2"),

@@ -46,7 +46,7 @@ def read_all(path: Path, images: Path | None = None, *, split: str | None = None
     if loader is not None:
         if images is not None:
             raise DataError(f"{path}: {loader.title} names its images itself; leave --images out")
-        headers = Headers(path)
+        headers = Headers(path, pixels=True)
         splits = loader.available(path) if split is None else [split]
         return [_checked(_published(loader, path, one), headers) for one in splits]
     found: dict[Path, Headers] = {}
@@ -56,7 +56,7 @@ def read_all(path: Path, images: Path | None = None, *, split: str | None = None
         check_ending(file)
         folder = images or file.parent
         raw = read_file(file) if is_json(file) else _table(file, folder)
-        checked.append(_checked(raw, found.setdefault(folder, Headers(folder)), file))
+        checked.append(_checked(raw, found.setdefault(folder, Headers(folder, pixels=True)), file))
     if any(file.raw.rows for file in checked):
         for file in checked:
             file.raw.findings[:] = map(_beside_others, file.raw.findings)

@@ -4,7 +4,7 @@
     report.ready, report.findings, report.tokens.worst(5), report.memory.total
 
 Rows are read raw, not as ``Sample``s, so that one pass names every fault with file, row and fix instead of stopping at the first. Images are
-judged by their headers; pixels are decoded only where a file's end is missing.
+judged by their headers; pixels are decoded only where neither checksums nor the file's end tell that it is whole.
 """
 
 import time
