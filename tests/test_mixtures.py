@@ -190,6 +190,13 @@ def test_vlguard_refuses_in_p_and_reasons_in_r_about_the_same_rows(safety: Sampl
     assert composition({"r": reasoned})[0].labels == {"reasoned": 120}
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "benign_refusal"])
+def test_a_mixture_of_so_many_rows_has_so_many(name: str, safety: SampleSet, general: SampleSet) -> None:
+    for rows in range(40, 61):
+        found = composition(mixed(name, safety, general, f"rows={rows}"))
+        assert [arm.rows for arm in found] == [rows] * len(found)
+
+
 def test_vlguard_mixed_is_five_eighths_general(safety: SampleSet, general: SampleSet) -> None:
     with pytest.raises(DataError, match="expected 200 all rows of general data in 320, found 70"):
         mixed("vlguard_m", safety, general)

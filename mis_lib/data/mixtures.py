@@ -130,14 +130,27 @@ def _chosen(
     others = sum(len(rows) for part, rows in zip(arm.parts, chosen, strict=True) if part.share is None)
     total = recipe.rows or others / (1 - share)
     shrunk = total * (1 - share) / others if others else 1.0
-    for part, rows in zip(arm.parts, chosen, strict=True):
-        wanted = round(len(rows) * shrunk if part.share is None else part.share * total)
+    exact = [
+        len(rows) * shrunk if part.share is None else part.share * total
+        for part, rows in zip(arm.parts, chosen, strict=True)
+    ]
+    numbers = [round(number) for number in exact] if recipe.rows is None else _whole(exact)
+    for part, rows, wanted in zip(arm.parts, chosen, numbers, strict=True):
         if len(rows) < ENOUGH * wanted:
             raise DataError(
                 f"mixture {recipe.name}: expected {wanted:,} {part.keep} rows of {part.source} data in {round(total):,}, "
                 f"found {len(rows):,}; add such rows, or set fewer rows in all (rows) or another share (share)"
             )
         yield part, rows[:wanted], sources[part.source].folder
+
+
+def _whole(numbers: Sequence[float]) -> list[int]:
+    """Whole numbers with the sum that was asked for: each rounded by itself may come to one row more or less, so the largest remainders go up."""
+    whole = [int(number) for number in numbers]
+    missing = round(sum(numbers)) - sum(whole)
+    for place in sorted(range(len(whole)), key=lambda place: whole[place] - numbers[place])[:missing]:
+        whole[place] += 1
+    return whole
 
 
 def _pool(recipe: Recipe, part: Part, sources: Mapping[str, SampleSet]) -> list[Sample]:
