@@ -8,12 +8,21 @@ ORDINALS: tuple[str, ...] = ("first", "second", "third", "fourth", "fifth", "six
 _IMAGE = r"(?:image|picture|photo(?:graph)?|pic|panel|frame|figure)"
 # What "the first ..." may be without being an image; "do this first", "First, ..." and "a second" are none either.
 _NO_IMAGE = r"(?:thing|step|time|place|aid|half|part|hour|minute|day|night|week|month|year|floor|hand|person|of all)"
+# "The right picture" alone may be the fitting one, "turn it to the left" is a way to turn.
+_SIDE = re.compile(
+    rf"\b(?:left|right)(?:-hand)?(?: (?:and|or) (?:the )?(?:left|right)(?:-hand)?)? {_IMAGE}s?\b"
+    rf"|\b(?:{_IMAGE}|object|item|scene|thing|one)s? (?:on|to|at) the (?:left|right)\b(?! (?:track|path|foot)\b)",
+    re.IGNORECASE,
+)
+_OTHER = {"left": "right", "right": "left", "former": "latter", "latter": "former"}
 
 
 def rename_ordinals(question: str, count: int) -> str:
     """The question with the places of images exchanged, "first" and "second" of two, as it has to be asked when ``count`` images come in reverse order.
 
-    Images are named by words (the first, second image), by numbers (2nd picture, image 1, images 1 and 2) or as the last one; what comes first in time stays.
+    Images are named by words (the first, second image), by numbers (2nd picture, image 1, images 1 and 2), as the last one or by their sides (the left
+    image, the thing on the right); what comes first in time stays. Of two, "the former" is an image only where the question names none otherwise: behind
+    "the first and the second image" it is what was named before, in either order.
     """
     places = [*ORDINALS[:count]]
     numbers = [f"{place + 1}{('st', 'nd', 'rd')[place] if place < 3 else 'th'}" for place in range(count)]
@@ -29,7 +38,20 @@ def rename_ordinals(question: str, count: int) -> str:
         rf"\b{_IMAGE}s?[ #-]{{,2}}[1-{count}]\b(?:(?:, ?| and | or | & |/)[1-{count}]\b)*", re.IGNORECASE
     )
     found = named.sub(lambda word: _same_case(exchanged[word[0].lower()], word[0]), question)
-    return numbered.sub(lambda name: re.sub(r"\d", lambda digit: str(count + 1 - int(digit[0])), name[0]), found)
+    found = numbered.sub(lambda name: re.sub(r"\d", lambda digit: str(count + 1 - int(digit[0])), name[0]), found)
+    found = _exchange_sides(found)
+    return _others(found, r"(?<=\bthe )(?:former|latter)\b") if found == question and count == 2 else found
+
+
+def _exchange_sides(question: str) -> str:
+    names = [name[0].lower() for name in _SIDE.finditer(question)]
+    if all(name.startswith("right ") and "left" not in name for name in names):
+        return question
+    return _SIDE.sub(lambda name: _others(name[0], r"\b(?:left|right)\b"), question)
+
+
+def _others(text: str, words: str) -> str:
+    return re.sub(words, lambda word: _same_case(_OTHER[word[0].lower()], word[0]), text, flags=re.IGNORECASE)
 
 
 def _same_case(word: str, like: str) -> str:

@@ -47,6 +47,17 @@ def planned() -> tuple[Plan, Plan]:
             "What do I do first with the object in the first image?",
         ),
         ("Is the first step to open the second picture's box?", "Is the first step to open the first picture's box?"),
+        ("Left image on right image?", "Right image on left image?"),
+        (
+            "Is the thing on the left safe with the one on the right?",
+            "Is the thing on the right safe with the one on the left?",
+        ),
+        ("What links the left and right pictures?", "What links the right and left pictures?"),
+        ("Can I put the former into the latter?", "Can I put the latter into the former?"),
+        # what was named before is named before in either order
+        ("Heat the first, add the second: is the former hot?", "Heat the second, add the first: is the former hot?"),
+        # neither is a place
+        ("Is this the right picture? Turn it to the left.", "Is this the right picture? Turn it to the left."),
     ],
 )
 def test_ordinals_change_places(question: str, renamed: str) -> None:

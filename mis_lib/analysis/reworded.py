@@ -4,8 +4,8 @@ Questions of a data set are its authors' templates, and what was trained on some
 asked one question of a list that is the same for all, so that the words cannot tell what the images show; twins are asked the same. Items whose harm lies in
 their own question (MIS-Mini says so in their provenance) are not asked: in other words their label would be wrong.
 
-In the other order the images are exchanged and "first" and "second" in the question with them, so that the same is asked of the same two things. Places told
-otherwise ("the former", "on the left") are not known and stay as they are.
+In the other order the images are exchanged and "first" and "second" in the question with them, so that the same is asked of the same two things.
+``ordinals`` knows which other words for places change with them.
 """
 
 from collections.abc import Iterable, Sequence
