@@ -141,6 +141,25 @@ def test_a_data_set_is_a_name_and_never_a_path(handlers: DataHandlers, name: str
     assert "there is no data set" in handlers.opened(Link(tab=Tab.DATA, data=name))["errors"].lower()
 
 
+def test_a_twin_that_cannot_be_read_is_not_called_missing(folder: Path, tmp_path: Path) -> None:
+    data = mini_data(tmp_path / "mini")
+    first, *others = read_records(data / "easy.jsonl", Sample)
+    twin = next(sample for sample in others if sample.id == first.twin_id)
+    host = ready_host(folder)
+    host.data_folders = (data,)
+
+    def shown(*samples: Sample) -> str:
+        write_records(data / "easy.jsonl", samples)
+        read = Shelf(host).read("mini")
+        return items(read, read.find(split="easy"), 0, twins=True)
+
+    damaged = shown(first, twin.model_copy(update={"images": ["nowhere.png", *twin.images[1:]]}))
+    assert "no twin" not in damaged and f"Its twin, {twin.id}, is not among the items that could be read" in damaged
+    assert "nowhere.png" in damaged
+    assert f"names the twin {twin.id}, which is not in this data set" in shown(first)
+    assert "has no twin in this data set" in shown(first.model_copy(update={"twin_id": None}))
+
+
 @pytest.mark.parametrize("image", HOSTILE)
 def test_an_image_that_leads_out_of_its_folder_is_not_opened(folder: Path, tmp_path: Path, image: str) -> None:
     data = mini_data(tmp_path / "mini")

@@ -127,8 +127,17 @@ def _shown_with_twin(data: DataSet, sample: Sample) -> bool:
 
 def _pair(data: DataSet, sample: Sample) -> str:
     twin = data.twin(sample)
-    other = _card(data, twin) if twin else '<p class="mis-note">This item has no twin in this data set.</p>'
+    other = _card(data, twin) if twin else f'<p class="mis-note">{_without_twin(data, sample)}</p>'
     return f'<div class="mis-pair">{_card(data, sample)}{other}</div>'
+
+
+def _without_twin(data: DataSet, sample: Sample) -> str:
+    """Why no twin stands beside an item."""
+    if sample.twin_id is None:
+        return "This item has no twin in this data set."
+    if data.problems:
+        return f"Its twin, {escape(sample.twin_id)}, is not among the items that could be read; what could not be read stands below the items."
+    return f"It names the twin {escape(sample.twin_id)}, which is not in this data set."
 
 
 def _card(data: DataSet, sample: Sample) -> str:
