@@ -246,6 +246,31 @@ def test_the_form_shows_the_settings_and_the_very_command(trainings: Trainings, 
     assert "lora" in refused["errors"] and refused["command"] == refused["yaml"] == ""  # not those of before
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("mixture=mirag", "did you mean &#x27;mirage&#x27;"),
+        ("arm=cot", "arm: unknown &#x27;cot&#x27; of mixture mirage; known: train"),
+        ("mixture_options.shar=0.3", "Unknown setting &#x27;shar&#x27;"),
+        ("mixture_options.share=1.5", "Setting &#x27;share&#x27;"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_told_before_the_start(trainings: Trainings, setting: str, message: str) -> None:
+    handlers = TrainHandlers(Names(), Names(), trainings)  # pyright: ignore[reportArgumentType]
+    form = ("mini-mirage", "mine", 0, setting)
+    told = [handlers.planned(*form), handlers.start(*form)]
+    assert all(message in update["errors"] for update in told) and told[0]["command"] == ""
+    assert not trainings.runs.exists()
+
+
+def test_the_command_writes_to_the_apps_runs_wherever_it_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = Trainings(Path("runs"), CONFIGS).plan("mini-mirage", ["name=mine"])
+    assert f"runs={tmp_path / 'runs'}" in plan.command and plan.settings.runs == tmp_path / "runs"
+
+
 def test_a_run_that_dies_says_why_where_it_is_watched(tmp_path: Path) -> None:
     dies = (sys.executable, "-c", "import sys; sys.exit('Error: unknown <b>mixture</b>')")
     trainings = Trainings(tmp_path / "runs", CONFIGS, program=dies)

@@ -70,7 +70,8 @@ class Trainings:
     def __init__(
         self, runs: Path, configs: Path, *, data: Sequence[Path] = (), program: Sequence[str] = PROGRAM
     ) -> None:
-        self.runs, self.configs, self._program = runs, configs, tuple(program)
+        self.runs = runs.absolute()  # the command that is shown writes there wherever it is run
+        self.configs, self._program = configs, tuple(program)
         self._readable = [Path.cwd(), runs, configs, *data]
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 

@@ -24,7 +24,7 @@ from mis_lib.store.provenance import folder_digest
 from mis_lib.store.train_runs import TrainRun, open_train_run
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
 from mis_lib.train.processes import main_first
-from mis_lib.train.settings import TrainSettings
+from mis_lib.train.settings import TrainSettings, recipe_of
 
 if TYPE_CHECKING:
     from mis_lib.train.rows import Place
@@ -55,13 +55,16 @@ def read_train_settings(config: Path | None, overrides: Sequence[str] = ()) -> T
     """The settings of a file and ``key=value`` pairs, of the kind that their ``method`` names.
 
     Raises:
-        SettingsError: the method or a setting is unknown, or a value does not fit.
+        SettingsError: the method, a setting, the mixture or an option of it is unknown, or a value does not fit.
     """
     named = [text.partition("=")[2].strip() for text in overrides if text.partition("=")[0].strip() == "method"]
     name = named[-1] if named else _method_in(config)
     if name not in METHODS:
         raise SettingsError(f"method: unknown {name!r}; known: {', '.join(METHODS)}")
-    return load_settings(METHODS[name].settings, config, overrides=overrides)
+    settings = load_settings(METHODS[name].settings, config, overrides=overrides)
+    if settings.mixture is not None:
+        recipe_of(settings)  # here, and not in the run that is begun with them
+    return settings
 
 
 def train_by(settings: TrainSettings, on_line: Listener | None = None) -> Path:

@@ -3,7 +3,6 @@
 What preflight would refuse ends the run here, with row and fix, and not after two hours in the middle of an epoch.
 """
 
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +12,13 @@ from mis_lib.data.folders import MIXTURE
 from mis_lib.data.mixed import write
 from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, SampleSet, compose
 from mis_lib.data.preflight import PreflightSettings, preflight
-from mis_lib.data.recipes import configured
 from mis_lib.data.report import Report
 from mis_lib.data.sources import find_source, load
-from mis_lib.errors import DataError, SettingsError
+from mis_lib.errors import DataError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample
 from mis_lib.train.rows import Place
-from mis_lib.train.settings import TrainSettings
+from mis_lib.train.settings import TrainSettings, recipe_of
 
 SHOWN = 5  # findings that a message lists
 
@@ -52,13 +50,7 @@ def places_of(
 
 
 def _mixed(settings: TrainSettings, data: Path, work: Path, progress: Progress) -> list[Place]:
-    recipe = configured(
-        settings.mixture or "", [f"{key}={json.dumps(value)}" for key, value in settings.mixture_options.items()]
-    )
-    names = [arm.name for arm in recipe.arms]
-    arm = settings.arm or names[0]
-    if arm not in names:
-        raise SettingsError(f"arm: unknown {arm!r} of mixture {recipe.name}; known: {', '.join(names)}")
+    recipe, arm = recipe_of(settings)
     if not (work / MIXTURE).exists():
         needed = {part.source for arm in recipe.arms for part in arm.parts}
         sources = {role: _source(settings, data, role, progress) for role in sorted(needed)}

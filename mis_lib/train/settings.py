@@ -7,12 +7,16 @@ no more than ``batch_tokens`` tokens at once. So the result depends on the rows 
 and eight of them.
 """
 
+import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mis_lib.configs import Settings
+from mis_lib.data.mixtures import Recipe
+from mis_lib.data.recipes import configured
+from mis_lib.errors import SettingsError
 
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr"]
 
@@ -178,3 +182,18 @@ class TrainSettings(Settings):
         if not self.freeze_vision:
             return "the vision tower is trained, so that its features change; set freeze_vision: true"
         return None
+
+
+def recipe_of(settings: TrainSettings) -> tuple[Recipe, str]:
+    """The recipe of the settings' mixture, and the arm of it that is trained on.
+
+    Raises:
+        SettingsError: the mixture, its arm or an option is unknown, or a value does not fit.
+    """
+    options = [f"{key}={json.dumps(value)}" for key, value in settings.mixture_options.items()]
+    recipe = configured(settings.mixture or "", options)
+    names = [arm.name for arm in recipe.arms]
+    arm = settings.arm or names[0]
+    if arm not in names:
+        raise SettingsError(f"arm: unknown {arm!r} of mixture {recipe.name}; known: {', '.join(names)}")
+    return recipe, arm
