@@ -113,6 +113,19 @@ def test_agreement_is_that_of_the_libraries_and_of_a_known_table(
     assert len(found.disputed) == 20 - equal
 
 
+def test_nobody_agrees_with_themselves_under_a_name_in_other_letters(
+    samples: dict[str, Sample], store: AnnotationStore
+) -> None:
+    one, *_ = samples.values()
+    for name, outcome in (("Ada", Outcome.UNSAFE), ("eve", Outcome.UNSAFE), ("ada", Outcome.REASONED)):
+        store.record(name, about(one), Decision(outcome=outcome))
+    now = standing(store)
+    found = team_agreement(now)
+    assert found.authors == {"Ada": 1, "eve": 1} and len(found.pairs) == 1
+    assert now.outcomes(about(one).key) == {"Ada": Outcome.REASONED, "eve": Outcome.UNSAFE}
+    assert now.spelled("ADA") == "Ada" and len(now.by("ada")) == 2
+
+
 def test_alpha_by_hand(samples: dict[str, Sample], store: AnnotationStore) -> None:
     """Two people, four responses, one difference: observed 1/4, expected 8 * 7 - (5 * 4 + 3 * 2) = 30 of 56, alpha = 1 - (1/4) / (30/56)."""
     harmful = [sample for sample in samples.values() if sample.harmful][:4]

@@ -83,6 +83,15 @@ def test_people_do_not_undo_each_other(store: AnnotationStore) -> None:
     assert outcomes(store) == [("ada", Outcome.UNSAFE)]
 
 
+def test_a_name_in_other_letters_is_the_same_person(store: AnnotationStore) -> None:
+    store.record("Ada", subject(), UNSAFE)
+    later = store.record("ada", subject(), REASONED)
+    store.record("Eve", subject(), UNSAFE)
+    assert outcomes(store) == [("Ada", Outcome.REASONED), ("Eve", Outcome.UNSAFE)]
+    assert store.undo("ADA").undoes == later.id
+    assert outcomes(store) == [("Ada", Outcome.UNSAFE), ("Eve", Outcome.UNSAFE)]
+
+
 def test_an_adjudication_stands_beside_the_labels(store: AnnotationStore) -> None:
     store.record("ada", subject(), UNSAFE)
     store.record("ada", subject(), REASONED, kind=Kind.ADJUDICATE, reason="talked about it")

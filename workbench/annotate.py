@@ -101,7 +101,7 @@ def keep(desk: Desk, ask: Ask, place: str, values: Any, event_id: str, reason: s
     decision = decision.model_copy(update={"swapped": where.swapped, "preference": _turned(decision, where)})
     kind = Kind.ADJUDICATE if ask.chosen.whose is Whose.DISPUTED else Kind.DECIDE
     return desk.store.record(
-        ask.author,
+        desk.standing().spelled(ask.author),
         item.subject,
         decision,
         other=other.subject if other else None,

@@ -171,7 +171,7 @@ def _is_whose(item: Item, whose: Whose, standing: Standing, author: str) -> bool
     if whose is Whose.DISPUTED:
         return standing.is_disputed(item.key)
     labels = standing.of(item.key)
-    mine = any(label.author == author for label in labels)
+    mine = standing.decided_by(item.key, author) is not None
     return {
         Whose.OPEN: not mine,
         Whose.MINE: mine,

@@ -23,7 +23,7 @@ from mis_lib.models.shipped import shipped_variants
 from mis_lib.store.annotation_tables import decided
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.exchange import Form, read_events, write_events
-from mis_lib.store.labels import Standing
+from mis_lib.store.labels import Standing, person
 from mis_lib.store.provenance import folder_digest
 from mis_lib.store.runs import CONFIG, Run
 
@@ -134,7 +134,8 @@ def make_delta(
     """
     if not name or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise SettingsError(f"name {name!r:.80}: expected letters, digits, '.', '_' and '-' only")
-    theirs = [event for event in store.current(run=run) if not authors or event.author in authors]
+    people = {person(name) for name in authors}
+    theirs = [event for event in store.current(run=run) if not people or person(event.author) in people]
     named = {event.subject.key for event in theirs if not causes or not set(causes).isdisjoint(event.decision.causes)}
     # All that was decided on such a response, so that who differs and who adjudicated is heard, whatever causes they name.
     events = [event for event in theirs if event.subject.key in named]

@@ -193,7 +193,7 @@ def check_names(author: str, reason: str, event_id: str) -> None:
     """
     if not author.strip() or len(author) > MAX_NAME or not author.isprintable() or author != author.strip():
         raise DataError(
-            f"author: expected a name of 1 to {MAX_NAME} characters without line breaks, found {author!r:.100}"
+            f"author: expected a name of 1 to {MAX_NAME} characters without line breaks or spaces around it, found {author!r:.100}"
         )
     if len(reason) > MAX_TEXT or "\0" in reason:
         raise DataError(f"reason: expected text of at most {MAX_TEXT:,} characters, found {len(reason):,}")

@@ -43,7 +43,7 @@ from mis_lib.store.annotation_tables import (
 )
 from mis_lib.store.database import checked_url, database_url, open_database, writing
 from mis_lib.store.decisions import Decision, Event, Kind, Subject, check_decision
-from mis_lib.store.labels import AGE, Label
+from mis_lib.store.labels import AGE, Label, person
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,8 +126,12 @@ class AnnotationStore:
         """
         values = self._values(author, reason, event_id) | {"kind": Kind.UNDO.value, "decision": "{}"}
 
+        def same_name(name: str) -> bool:
+            return person(name) == person(author)
+
         def add(connection: sa.Connection) -> None:
-            chosen = sa.select(EVENTS).where(EVENTS.c.author == author, *standing())
+            names = [name for name in connection.scalars(sa.select(EVENTS.c.author).distinct()) if same_name(name)]
+            chosen = sa.select(EVENTS).where(EVENTS.c.author.in_(names), *standing())
             if target is not None:
                 chosen = chosen.where(EVENTS.c.id == target)
             chosen = chosen.order_by(EVENTS.c.at.desc(), EVENTS.c.seq.desc()).limit(1)
@@ -138,7 +142,7 @@ class AnnotationStore:
             connection.execute(sa.insert(EVENTS).values(**values, **subjects, undoes=found["id"]))
 
         def same(found: Event) -> bool:
-            return (found.author, found.kind) == (author, Kind.UNDO) and target in (None, found.undoes)
+            return same_name(found.author) and found.kind is Kind.UNDO and target in (None, found.undoes)
 
         return self._add_once(values["id"], add, same=same)
 
@@ -178,7 +182,14 @@ class AnnotationStore:
         wanted: list[sa.ColumnElement[bool]] = [EVENTS.c.seq.in_(latest())]
         if run is not None:
             wanted.append(SUBJECTS.c.run == run)
-        return sorted(self._read(*wanted), key=AGE)
+        names: dict[str, str] = {}
+        found: dict[Any, Event] = {}
+        for event in sorted(self._read(*wanted), key=AGE):
+            name = names.setdefault(person(event.author), event.author)
+            whose = (event.subject.key, event.other and event.other.key, name, event.kind)
+            found.pop(whose, None)  # the same person's under another spelling
+            found[whose] = event.model_copy(update={"author": name})
+        return list(found.values())
 
     def labels(self, *, after: int = 0) -> list[Label]:
         """As ``events``, from ``seq > after`` on and without what was looked at: what a queue of thousands needs after every decision."""

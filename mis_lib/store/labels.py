@@ -1,7 +1,8 @@
 """What holds now, kept in memory and brought up to date by the events that are new: a queue asks after every decision.
 
 ``Standing`` is a fold over the events. A decision stands until its author takes it back; of several by one person on one response the latest
-by time counts, in whatever order a store came to know them. An adjudication stands above all of them.
+by time counts, in whatever order a store came to know them. An adjudication stands above all of them. Names that differ in letter case or spaces
+alone, as they come from several browsers and machines, are one person, who is called as at first.
 """
 
 from bisect import insort
@@ -14,6 +15,11 @@ from mis_lib.store.decisions import Decision, Key, Kind
 
 AGE = attrgetter("at", "seq")
 """The order of events and labels in which a later one counts: by time, and by the order of the store where that is the same."""
+
+
+def person(name: str) -> str:
+    """Who is meant by a name, however it is spelled."""
+    return " ".join(name.split()).casefold()
 
 
 class Label(NamedTuple):
@@ -59,6 +65,7 @@ class Standing:
 
     def __init__(self) -> None:
         self.seen = 0
+        self._names: dict[str, str] = {}  # person -> the name first come upon
         self._by_id: dict[str, Label] = {}
         self._by_key: dict[Key, list[Label]] = {}  # oldest first
 
@@ -66,6 +73,7 @@ class Standing:
         """Fold in what happened since."""
         for label in labels:
             self.seen = max(self.seen, label.seq)
+            label = label._replace(author=self._names.setdefault(person(label.author), label.author))
             if label.kind is not Kind.UNDO:
                 self._by_id[label.id] = label
                 insort(self._by_key.setdefault(label.key, []), label, key=AGE)
@@ -76,13 +84,19 @@ class Standing:
         """Everything that stands on a response, oldest first."""
         return list(self._by_key.get(key, []))
 
+    def spelled(self, author: str) -> str:
+        """The name under which a person is known; as it is given where they are not."""
+        return self._names.get(person(author), author)
+
     def by(self, author: str) -> list[Label]:
         """Everything of one person that stands, oldest first."""
-        return sorted((label for label in self._by_id.copy().values() if label.author == author), key=AGE)
+        name = self.spelled(author)
+        return sorted((label for label in self._by_id.copy().values() if label.author == name), key=AGE)
 
     def decided_by(self, key: Key, author: str) -> Label | None:
         """A person's latest decision on a response."""
-        return next((label for label in reversed(self.of(key)) if label.author == author), None)
+        name = self.spelled(author)
+        return next((label for label in reversed(self.of(key)) if label.author == name), None)
 
     def outcomes(self, key: Key) -> dict[str, Outcome]:
         """Each person's outcome of a response; "cannot tell" counts as none."""
