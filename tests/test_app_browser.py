@@ -260,6 +260,26 @@ def test_a_file_dropped_before_the_page_can_take_it_is_not_lost(url: str, visit,
     assert me.names() == ["early.png"]
 
 
+def test_files_dropped_in_one_moment_are_all_added_and_one_too_large_is_named(url: str, visit, tmp_path: Path) -> None:
+    me = visit(url)
+    expect(me.page.locator(FILES)).to_be_attached()
+    script = """(bytes) => {
+        const file = (name, parts) => new File(parts, name, {type: 'image/png'});
+        const image = (name) => file(name, [new Uint8Array(bytes)]);
+        const large = () => file('large.png', [new Uint8Array(33 * 1024 * 1024)]);
+        for (const files of [[image('a.png'), large()], [image('b.png')], [image('c.png')]]) {
+            const box = new DataTransfer();
+            for (const one of files) box.items.add(one);
+            document.querySelector('#mis-prompt .mis-add').dispatchEvent(
+                new DragEvent('drop', {bubbles: true, cancelable: true, dataTransfer: box}));
+        }
+    }"""
+    me.page.evaluate(script, list(good_images(tmp_path, 1)[0].read_bytes()))
+    expect(me.page.locator(".mis-tile")).to_have_count(3)
+    assert me.names() == ["a.png", "b.png", "c.png"]
+    expect(me.page.locator("#mis-errors").first).to_contain_text("large.png: expected an image of at most 32mb")
+
+
 def test_order_by_buttons_and_by_dragging_and_removing(url: str, visit, tmp_path: Path) -> None:
     me = visit(url)
     me.page.set_input_files(FILES, good_images(tmp_path, 3))

@@ -28,10 +28,10 @@ from workbench.engine_host import Host
 from workbench.guard import NoFiles, OnePage
 from workbench.links import Tab
 from workbench.navigation import Navigation
+from workbench.pictures import MAX_UPLOAD
 from workbench.tour import tour
 from workbench.training import Trainings
 
-MAX_UPLOAD = "32mb"
 MOST_WAITING = 40  # comparisons in front of the model; who comes later is asked to try again
 HOURS_KEPT = 12  # uploads older than this are deleted
 OWN = "mis-uploads-"  # how the name of a process's folder of uploads begins

@@ -18,13 +18,21 @@ from workbench.state import PromptImage
 
 STRIP_SIDE = 320  # pixels of the longer side: twice the strip's 160, for dense screens
 CARD_SIDE = 112
+MAX_UPLOAD = "32mb"  # of one file
 
 
 def read_images(files: Iterable[tuple[Path, str]]) -> tuple[tuple[PromptImage, ...], list[str]]:
-    """Read the files that are images; return them with one message for each file that is not."""
+    """Read the uploaded files that are images; return them with one message for each file that is not.
+
+    In place of a file above ``MAX_UPLOAD`` the page sends an empty one.
+    """
     images, problems = [], []
     for path, name in files:
         try:
+            if path.is_file() and not path.stat().st_size:
+                raise ImageError(
+                    f"{name}: expected an image of at most {MAX_UPLOAD}, found a larger or an empty file; scale it down first"
+                )
             images.append(read_image(path, name=name))
         except ImageError as error:
             problems.append(str(error))

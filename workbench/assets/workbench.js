@@ -88,14 +88,28 @@ window.mis = (() => {
     input.click();
   });
 
-  const upload = (files) => {
+  // A file above the limit would have Gradio refuse all files with it, without a name: an empty one of its name goes, and the server tells.
+  const isTooLarge = (file) => file.size > (window.gradio_config?.max_file_size ?? Infinity);
+  const sized = (file) => (isTooLarge(file) ? new File([], file.name, {type: file.type}) : file);
+
+  // Gradio has one value for its input: files given to it one after the other in a moment may lose one, so they go together.
+  const GATHER = 150; // milliseconds
+  const gathered = [];
+  const send = () => withFileInput((input) => {
     const box = new DataTransfer();
-    for (const file of files) box.items.add(file);
-    withFileInput((input) => {
-      input.files = box.files;
-      input.dispatchEvent(new Event('change', {bubbles: true}));
-    });
+    for (const file of gathered.splice(0)) box.items.add(file);
+    input.files = box.files;
+    input.dispatchEvent(new Event('change', {bubbles: true}));
+  });
+  const upload = (files) => {
+    if (!gathered.length) setTimeout(send, GATHER);
+    gathered.push(...Array.from(files, sized));
   };
+  document.addEventListener('change', (event) => { // files that were chosen in the dialogue go straight to Gradio
+    if (event.target !== fileInput() || ![...event.target.files].some(isTooLarge)) return;
+    event.stopImmediatePropagation();
+    upload(event.target.files);
+  }, true);
 
   const download = (name, type, text) => {
     const link = document.createElement('a');
