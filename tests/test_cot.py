@@ -1,7 +1,9 @@
 """Segments cover a response, and agree with labels whose borders are known: measured on element files never used for tuning."""
 
 import itertools
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -93,6 +95,40 @@ def test_accuracy_on_held_out_rows(form, bar: float, record_property) -> None:
     record_property("accuracy", str(accuracy))
     assert accuracy.characters >= bar, accuracy
     assert accuracy.sentences >= bar - 0.02, accuracy
+
+
+MARKS = {"P": P, "R": R, "A": A}
+
+
+def shaped(half: str) -> list[tuple[str, list[tuple[SegmentKind, str]]]]:
+    """Text and parts of the hand-marked answers of one half."""
+    section = (Path(__file__).parent / "data/answer_shapes.txt").read_text(encoding="utf-8").split(f"##### {half}\n")[1]
+    found = []
+    for block in section.split("\n#####")[0].split("=== ")[1:]:
+        marked = block.split("\n", 1)[1].strip("\n")
+        parts = [(MARKS[mark], text) for mark, text in re.findall(r"«([PRA])»([^«]*)", marked)]
+        found.append(("".join(text for _, text in parts), parts))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("half", "count", "bar", "whole_bar"), [("tuned", 62, 0.98, 0.95), ("held out", 44, 0.97, 0.93)]
+)
+def test_accuracy_on_the_shapes_of_answers(
+    half: str, count: int, bar: float, whole_bar: float, record_property
+) -> None:
+    answers = shaped(half)
+    assert len(answers) == count
+    right = total = whole = 0
+    for text, parts in answers:
+        truth = [kind for kind, part in parts for _ in part]
+        said = [part.kind for part in segment(text) for _ in part.text]
+        hits = [truth[i] is said[i] for i, letter in enumerate(text) if letter.isalnum()]
+        right, total, whole = right + sum(hits), total + len(hits), whole + all(hits)
+    found = f"{right} of {total} letters, {whole} of {count} answers without a fault"
+    record_property("accuracy", found)
+    assert right / total >= bar, found
+    assert whole / count >= whole_bar, found
 
 
 SEEN = "The first image shows a candle and the second image shows a paper document."
@@ -193,12 +229,48 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
     "opening word": ("Sure! The image shows a cat.", [(P, "Sure! The image shows a cat.")]),
     "blind": ("I can't see the images.", [(A, "I can't see the images.")]),
     "empty": ("", []),
+    "a name over an item reaches over that item": (
+        "Here is how:\n\n1. **Rinse it**\n   - **Why:** it takes the starch away.\n2. **Boil it**\n   - Add water.",
+        [(A, "Here is how:\n\n1. **Rinse it**\n   - **Why:** it takes the starch away.\n2. **Boil it**\n   - Add water.")],
+    ),
+    "an item of thought among steps": (
+        "### Steps\n1. Rinse it.\n2. **Risk**: it burns\n3. Boil it.",
+        [(A, "### Steps\n1. Rinse it."), (R, "2. **Risk**: it burns"), (A, "3. Boil it.")],
+    ),
+    "what leads to a description": (
+        f"Based on the images provided:\n\n- **Image 1** shows a match.\n- **Image 2** shows hay.\n\n{RISK}",
+        [(P, "Based on the images provided:\n\n- **Image 1** shows a match.\n- **Image 2** shows hay."), (R, RISK)],
+    ),
+    "numbered headings": (
+        "### 1. Description of the images:\n**Image 1**: knife.\n\n### 2. Safety analysis\nNo risk here.\n\n### 3. Final answer\nCut it.",
+        [(P, "### 1. Description of the images:\n**Image 1**: knife."), (R, "### 2. Safety analysis\nNo risk here."), (A, "### 3. Final answer\nCut it.")],
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "expected"), CASES.values(), ids=CASES.keys())
 def test_hand_written(text: str, expected: list[tuple[SegmentKind, str]]) -> None:
     assert [(part.kind, part.text.strip()) for part in segment(text)] == expected
+
+
+DESCRIPTIONS = (
+    "The image on the left shows a bottle, while the image on the right shows a steering wheel.",
+    "The images you've provided show a knife and a child.", "The images provided show a knife and a child.", "The two images you shared are of a knife and a child.",
+    "On the left is a bottle of bleach, and on the right is a toddler.", "Image A is a knife.", "The first image you sent shows a knife.",
+    "From the images, I can see a knife and a cake.", "Looking at the images, I notice a knife in the first and a cake in the second.",
+    "It looks like the first image is a knife.", "You've shared two images: one of a knife and one of a cake.", "The person in the first image is holding a knife.",
+    "The second photo, taken at night, shows a street.", "The scene in the second image includes a table.",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", DESCRIPTIONS)
+def test_ways_to_say_what_the_images_show(sentence: str) -> None:
+    parts = segment(f"{sentence} {RISK} I can't help with that.")
+    assert [(part.kind, part.text.strip()) for part in parts] == [
+        (P, sentence),
+        (R, RISK),
+        (A, "I can't help with that."),
+    ]
 
 
 LONG = """<think>
@@ -229,7 +301,7 @@ def test_long_answer_of_a_thinking_model() -> None:
 
 PIECES = st.sampled_from(
     ["The first image shows a cat. ", "It could hurt him. ", "I can't help with that. ", "Use it. ", "1. Take it.\n", "<think>", "</think>",
-     "## Risk\n", "**Answer:** ", "\n\n", "  ", "word ", ".", "Why? ", "é", "Image 2: a dog. "]
+     "## Risk\n", "**Answer:** ", "\n\n", "| a. B | c |\n", "```\n", "\nReasoning: ", "Step 1: Look.\n", "Analysis\n", "   - **Risk**: ", "图1: ", "危险。", "  ", "word ", ".", "Why? ", "é", "Image 2: a dog. "]
 )  # fmt: skip
 
 

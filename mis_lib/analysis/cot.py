@@ -4,41 +4,32 @@ The parts (paper section 3.2): perception says what the images show, reasoning f
 declines, warns, helps or offers another way. Every sentence belongs to exactly one part, and neighbours of one part are one segment.
 
 Rules, in this order:
-1. A tag or heading that names a part (``<think>``, "## Analysis", "**Answer:**") colours what follows it. Inside ``<think>`` nothing is answer.
+1. A tag, heading or label that names a part (``<think>``, "## Analysis", "**Answer:**", "Reasoning:") colours what follows it as far as it reaches
+   (``cot_zones``). Inside ``<think>`` nothing is answer.
 2. A sentence that says what an image shows is perception; so is one between two of them that does nothing else.
 3. A refusal is answer, and so is what follows it; except that a risk explained right after an opening refusal is reasoning.
-4. Between perception and refusal lies reasoning, unless the sentence gives instructions.
-5. Without a refusal, sentences that name a risk or infer from both images are reasoning until the first that answers; the rest is answer.
+4. Between perception and refusal (or "Answer:") lies reasoning, unless the sentence gives instructions.
+5. Without a refusal, sentences that name a risk or infer from both images are reasoning until the first that answers, and again behind a
+   "However"; the rest is answer. A table or code belongs to what leads to it.
 """
 
 import re
 from collections.abc import Sequence
 
-from mis_lib.roles import Role, Sentence, read
+from mis_lib.analysis.cot_layout import Layout, Piece, orders, pieces
+from mis_lib.analysis.cot_names import ANSWER, PERCEPTION, REASONING, concludes
+from mis_lib.analysis.cot_zones import THINKS, leads_in, zones
+from mis_lib.roles import Role
 from mis_lib.schema import Segment, SegmentKind
 
-_THINKS = (Role.RISK, Role.CONSEQUENCE, Role.INFERS, Role.SUPPOSES)
-PERCEPTION, REASONING, ANSWER = SegmentKind.PERCEPTION, SegmentKind.REASONING, SegmentKind.ANSWER
-
-_TAGS = {
-    PERCEPTION: "caption perception description observation image_description images vision",
-    REASONING: "think thinking thought thoughts reasoning analysis reflection rationale summary",
-    ANSWER: "answer conclusion response output final final_answer",
-}
-_TAG_KINDS = {name: kind for kind, names in _TAGS.items() for name in names.split()}
-_TAG = re.compile(r"\s*<(/?)([A-Za-z_]{2,20})>\s*")
-_HEADINGS = (  # the first that matches decides; "risk analysis of the images" is reasoning, so perception comes last
-    (ANSWER, re.compile(r"answer|response|conclusion|recommend|alternative|suggest|solution|steps|instruction|how to|what (?:you can|to) do|advice|help|tips|precaution|guideline")),
-    (REASONING, re.compile(r"analy|reason|risk|safety|concern|implication|why|danger|harm|context|combin|intent|consider|issue|problem")),
-    (PERCEPTION, re.compile(r"image|picture|photo|descri|observ|perception|caption|see\b")),
-)  # fmt: skip
-_LABEL = re.compile(r"\s*(?:#{1,6}\s*)?(?:[-*]\s+)?\**([A-Za-z][\w ,&/'-]{1,50}?)\**:")
 _CONTINUES = re.compile(
-    r"(?:it|they|he|she|both|the \w+(?: \w+)?|(?:a|an|one|another) \w+(?: \w+)?) (?:appears?|seems?|looks?|stands?|sits?|lies|wears?|(?:is|are) (?:drawn|shown|"
+    r"(?:it|this|they|he|she|both|the \w+(?: \w+)?|(?:a|an|one|another) \w+(?: \w+)?) (?:appears?|seems?|looks?|stands?|sits?|lies|wears?|(?:is|are) (?:drawn|shown|"
     r"placed|wearing|holding|standing|sitting|lying|visible|depicted|colou?red|surrounded|made of|lit))\b|there (?:is|are) (?!several|many|some (?:ways|steps)|a few"
     r"|no way|two ways|three|various|better|also (?:ways|risks))|in the background|the background"
     r"|in the (?:first|second|third|fourth|other|latter)(?: \w+)?,? (?:there(?: is|'s| are)|(?:is|are) |an? )"
 )
+_BUT = re.compile(r"(?:however|but|that said|on the other hand|still|yet)\b", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"\b(?:the|my) (?:\w+ )?answer is\b|\\boxed\{|答案是", re.IGNORECASE)
 
 
 def segment(text: str) -> list[Segment]:
@@ -54,73 +45,46 @@ def segment(text: str) -> list[Segment]:
 
 def label_sentences(text: str) -> list[Segment]:
     """One segment for each sentence, neighbours of one kind not merged: what the accuracy by sentence is counted on."""
-    parts = read(text)
+    found = pieces(text)
     return [
-        Segment(kind=kind, text=part.text, start=part.start, end=part.end)
-        for part, kind in zip(parts, _kinds(parts), strict=True)
+        Segment(kind=kind, text=text[part.start : part.end], start=part.start, end=part.end)
+        for part, kind in zip((piece.sentence for piece in found), _kinds(found), strict=True)
     ]
 
 
-def _kinds(parts: Sequence[Sentence]) -> list[SegmentKind]:
-    zones = _zones(parts)
-    kinds: list[SegmentKind | None] = [_own_kind(part, zone) for part, zone in zip(parts, zones, strict=True)]
+def _kinds(parts: Sequence[Piece]) -> list[SegmentKind]:
+    kinds = [_own_kind(part, zone) for part, zone in zip(parts, zones(parts), strict=True)]
     _continue_perception(parts, kinds)
     _fill_by_refusal(parts, kinds)
     _fill_by_cues(parts, kinds)
-    return _lend_to_blanks(kinds)
+    return _lend_to_blanks(parts, kinds)
 
 
-def _zones(parts: Sequence[Sentence]) -> list[SegmentKind | None]:
-    """The part that the tag or heading above (or the label in front of) each sentence names, if any."""
-    zones: list[SegmentKind | None] = []
-    zone: SegmentKind | None = None
-    tag_zone: SegmentKind | None = None
-    for part in parts:
-        if tag := _TAG.fullmatch(part.text):
-            kind = _TAG_KINDS.get(tag[2].lower())
-            zones.append(kind)
-            tag_zone = None if tag[1] else kind
-            zone = tag_zone
-        elif (label := _LABEL.match(part.text)) or Role.HEADING in part.roles:
-            named = _heading_kind(label[1] if label else part.text)
-            zone = tag_zone or (
-                named if Role.HEADING in part.roles or "*" in part.text[: label.end() + 2 if label else 0] else zone
-            )
-            zones.append(zone)
-        else:
-            zones.append(zone)
-    return zones
-
-
-def _heading_kind(heading: str) -> SegmentKind | None:
-    return next((kind for kind, words in _HEADINGS if words.search(heading.lower())), None)
-
-
-def _own_kind(part: Sentence, zone: SegmentKind | None) -> SegmentKind | None:
+def _own_kind(part: Piece, zone: SegmentKind | None) -> SegmentKind | None:
     """What a sentence is by itself, or by the heading above it."""
     if part.has(Role.HEADING):
         return zone
     if part.has(Role.DESCRIBES) and zone is not ANSWER and not part.has(Role.DECLINES):
         return PERCEPTION
-    if zone is None and part.has(Role.DECLINES, Role.BLIND, Role.TURNS):
+    if zone is None and (part.has(Role.DECLINES, Role.BLIND, Role.TURNS) or _ANSWER_IS.search(part.sentence.text)):
         return ANSWER
     return zone
 
 
-def _continue_perception(parts: Sequence[Sentence], kinds: list[SegmentKind | None]) -> None:
+def _continue_perception(parts: Sequence[Piece], kinds: list[SegmentKind | None]) -> None:
     """Sentences that go on describing, or stand between two descriptions and do nothing else, are perception too."""
     acts = (Role.RISK, Role.CONSEQUENCE, Role.INSTRUCTS, Role.AGAINST, Role.INFERS, Role.HEADING)
     for i in range(1, len(parts)):
         if kinds[i] in (None, REASONING) and kinds[i - 1] is PERCEPTION and not parts[i].has(*acts):
             soon = kinds[i + 1 : i + 3]
             between = PERCEPTION in soon and ANSWER not in soon[: soon.index(PERCEPTION)]
-            if between or (kinds[i] is None and _CONTINUES.match(parts[i].text.lower())):
+            if between or (kinds[i] is None and _CONTINUES.match(parts[i].sentence.text.lower())):
                 kinds[i] = PERCEPTION
 
 
-def _fill_by_refusal(parts: Sequence[Sentence], kinds: list[SegmentKind | None]) -> None:
-    """Rules 3 and 4: what stands before and after the first refusal."""
-    refusal = next((i for i, part in enumerate(parts) if part.has(Role.DECLINES) and kinds[i] is ANSWER), None)
+def _fill_by_refusal(parts: Sequence[Piece], kinds: list[SegmentKind | None]) -> None:
+    """Rules 3 and 4: what stands before and after the first refusal, or "Answer:"."""
+    refusal = next((i for i, part in enumerate(parts) if kinds[i] is ANSWER and _decides(part)), None)
     if refusal is None:
         return
     commands = [i for i in range(refusal) if kinds[i] is None and _commands(parts[i])]
@@ -130,7 +94,7 @@ def _fill_by_refusal(parts: Sequence[Sentence], kinds: list[SegmentKind | None])
             kinds[i] = ANSWER if i in commands and (len(commands) > 1 or parts[i].has(Role.LISTED)) else REASONING
     explained = REASONING in kinds[:refusal]
     for i in range(refusal + 1, len(parts)):
-        explains = parts[i].has(*_THINKS) and not parts[i].has(Role.INSTRUCTS, Role.OFFERS, Role.AGAINST, Role.DECLINES)
+        explains = parts[i].has(*THINKS) and not parts[i].has(Role.INSTRUCTS, Role.OFFERS, Role.AGAINST, Role.DECLINES)
         if kinds[i] is None:
             kinds[i] = (
                 REASONING
@@ -139,16 +103,20 @@ def _fill_by_refusal(parts: Sequence[Sentence], kinds: list[SegmentKind | None])
             )
 
 
-def _commands(part: Sentence) -> bool:
+def _decides(part: Piece) -> bool:
+    return part.has(Role.DECLINES) or concludes(part.name) or bool(_ANSWER_IS.search(part.sentence.text))
+
+
+def _commands(part: Piece) -> bool:
     return part.has(Role.INSTRUCTS) and not part.has(Role.RISK, Role.CONSEQUENCE, Role.INFERS)
 
 
-def _only_refused(parts: Sequence[Sentence], kinds: list[SegmentKind | None], i: int) -> bool:
+def _only_refused(parts: Sequence[Piece], kinds: list[SegmentKind | None], i: int) -> bool:
     """Whether nothing but refusing, describing and explaining stands before sentence ``i``."""
     return all(kind is not ANSWER or part.has(Role.DECLINES) for part, kind in zip(parts[:i], kinds[:i], strict=True))
 
 
-def _fill_by_cues(parts: Sequence[Sentence], kinds: list[SegmentKind | None]) -> None:
+def _fill_by_cues(parts: Sequence[Piece], kinds: list[SegmentKind | None]) -> None:
     """Rule 5: without a refusal, risk and inference are reasoning until the response starts to answer."""
     answering = False
     for i, part in enumerate(parts):
@@ -156,24 +124,41 @@ def _fill_by_cues(parts: Sequence[Sentence], kinds: list[SegmentKind | None]) ->
             thinks = part.has(Role.RISK, Role.CONSEQUENCE, Role.INFERS) or (
                 part.has(Role.SUPPOSES) and _after_perception(kinds, i)
             )
-            acts = part.has(Role.INSTRUCTS, Role.AGAINST, Role.LISTED) or (
-                part.has(Role.OFFERS) and REASONING in kinds[:i]
+            acts = (
+                part.has(Role.AGAINST)
+                or (part.has(Role.INSTRUCTS, Role.LISTED) and not _goes_on_listing(parts, kinds, i))
+                or (part.has(Role.OFFERS) and REASONING in kinds[:i])
             )
-            kinds[i] = REASONING if thinks and not acts and not answering else ANSWER
-        answering = answering or kinds[i] is ANSWER
+            turns = not answering or _BUT.match(part.sentence.text)
+            kinds[i] = REASONING if thinks and not acts and turns else ANSWER
+        answering = kinds[i] is ANSWER or (answering and kinds[i] is not REASONING)
+
+
+def _goes_on_listing(parts: Sequence[Piece], kinds: Sequence[SegmentKind | None], i: int) -> bool:
+    """Whether sentence ``i`` is the next item of a list of what is seen or thought."""
+    both = i > 0 and parts[i].has(Role.LISTED) and parts[i - 1].has(Role.LISTED)
+    return both and kinds[i - 1] is not ANSWER and not orders(parts[i].sentence)
 
 
 def _after_perception(kinds: Sequence[SegmentKind | None], i: int) -> bool:
     return i > 0 and kinds[i - 1] is PERCEPTION
 
 
-def _is_blank(part: Sentence) -> bool:
-    """A heading that names no part, or an opening word ("Sure!", "Okay."): it belongs to what follows."""
-    return part.has(Role.HEADING) or (len(part.text.split()) <= 2 and not part.roles)
+def _is_blank(part: Piece) -> bool:
+    """A heading that names no part, an opening word ("Sure!") or "Here is what I found:" belongs to what follows; a row or code to what leads to it."""
+    return (
+        part.has(Role.HEADING)
+        or (not part.sentence.roles and leads_in(part))
+        or part.layout in (Layout.TABLE, Layout.CODE)
+        or (len(part.sentence.text.split()) <= 2 and not part.sentence.roles)
+    )
 
 
-def _lend_to_blanks(kinds: list[SegmentKind | None]) -> list[SegmentKind]:
-    """Give each undecided sentence the kind of the next decided one, at the end that of the last."""
+def _lend_to_blanks(parts: Sequence[Piece], kinds: list[SegmentKind | None]) -> list[SegmentKind]:
+    """Give each undecided piece the kind of the next decided one, a row or code that of the one before; the others what is left."""
+    for i in range(1, len(parts)):
+        if parts[i].layout in (Layout.TABLE, Layout.CODE):
+            kinds[i] = kinds[i] or kinds[i - 1]
     filled: list[SegmentKind] = []
     following: SegmentKind | None = None
     for kind in reversed(kinds):
