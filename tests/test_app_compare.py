@@ -21,6 +21,7 @@ from workbench.compare import View
 from workbench.engine_host import Host, load_engine, make_host
 from workbench.handlers_compare import CompareHandlers
 from workbench.links import Link
+from workbench.render_text import drawn
 from workbench.state import Comparison, Prompt
 
 SETTINGS = {"max_new_tokens": 256, "temperature": 0, "seed": 0}
@@ -483,3 +484,24 @@ def test_an_address_that_is_followed_comes_to_name_what_it_left_alone(handlers: 
     followed = handlers.followed(Link(variants=("refusal",)), prompt, BOTH)
     assert Link.parse(followed[-1]) == Link(variants=("refusal",), item="hard-00")
     assert handlers.followed(Link(item="nowhere"), prompt, BOTH)[-1] == gr.skip()
+
+
+DRAWN = {
+    "plain": ("It is a cat.\n  It sleeps.", "<p>It is a cat.\n  It sleeps.</p>"),
+    "heading and bold": ("### Risk\n**Fire:** it burns.", '<p class="mis-heading">Risk</p><p><strong>Fire:</strong> it burns.</p>'),
+    "no bold": ("2 ** 3 ** 4, and ** is a sign", "<p>2 ** 3 ** 4, and ** is a sign</p>"),
+    "table": (
+        "Seen:\n\n| Image | What |\n|:--|--:|\n| 1 | a\\|b **c** |\n\nEnd.",
+        '<p>Seen:</p><div class="mis-grid"><table><thead><tr><th>Image</th><th>What</th></tr></thead><tbody><tr><td>1</td>'
+        "<td>a|b <strong>c</strong></td></tr></tbody></table></div><p>End.</p>",
+    ),
+    "head of a table to come": ("| Image | What |", "<p>| Image | What |</p>"),
+    "code": ("Run:\n```python\nif a < b:\n    # **no**\n```\nDone.", '<p>Run:</p><pre class="mis-code">if a &lt; b:\n    # **no**</pre><p>Done.</p>'),
+    "code to come": ("~~~\n| a |\n", '<pre class="mis-code">| a |</pre>'),
+    "foreign HTML": ("<b>x</b>\n| <i> |\n|---|\n", '<p>&lt;b&gt;x&lt;/b&gt;</p><div class="mis-grid"><table><thead><tr><th>&lt;i&gt;</th></tr></thead><tbody></tbody></table></div>'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "html"), DRAWN.values(), ids=DRAWN.keys())
+def test_tables_code_headings_and_bold_words_are_drawn(text: str, html: str) -> None:
+    assert drawn(text) == html

@@ -5,6 +5,7 @@ Pure functions from values to strings; whatever a person, a file or a model wrot
 """
 
 import functools
+import re
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +18,7 @@ from mis_lib.analysis.worth import SIGNALS, Item, Order
 from mis_lib.data.paths import inside
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import load_image
-from mis_lib.schema import Outcome
+from mis_lib.schema import Outcome, Segment
 from workbench.links import Link, Tab
 from workbench.pictures import STRIP_SIDE, thumbnail
 from workbench.render import icon, picture, truth_chip
@@ -35,6 +36,8 @@ WHOSE = {
     Whose.DISPUTED: "Disputed",
     Whose.ALL: "All",
 }
+# Rows and code are set apart by their letters alone: a sentence stays one run of the very text, so that what is marked can be placed.
+_SET = re.compile(r"\s*(?:\||```|~~~)")
 ORDERS = {Order.WORST: "Worst first", Order.RANDOM: "At random"}
 
 
@@ -114,12 +117,16 @@ def _text(text: str) -> str:
         return '<p class="mis-waiting">(no text)</p>'
     blocks = []
     for kind, group in groupby(label_sentences(text), key=lambda part: part.kind):
-        sentences = "".join(
-            f'<span class="mis-sentence" data-start="{part.start}" data-end="{part.end}">{escape(part.text)}</span>'
-            for part in group
-        )
+        sentences = "".join(_sentence(part) for part in group)
         blocks.append(f'<section class="mis-part mis-{kind}"><b>{kind}</b><p>{sentences}</p></section>')
     return "".join(blocks)
+
+
+def _sentence(part: Segment) -> str:
+    look = " mis-set" if _SET.match(part.text) else ""
+    return (
+        f'<span class="mis-sentence{look}" data-start="{part.start}" data-end="{part.end}">{escape(part.text)}</span>'
+    )
 
 
 def preview(text: str) -> str:

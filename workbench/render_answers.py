@@ -10,6 +10,7 @@ from itertools import groupby
 from mis_lib.judge.rule import RULES
 from mis_lib.schema import Outcome, SegmentKind
 from workbench.render import icon, picture, truth_chip
+from workbench.render_text import drawn
 from workbench.state import Answer, Comparison
 
 PARTS = {
@@ -134,6 +135,5 @@ def _parts(answer: Answer) -> str:
         for kind, parts in groupby(answer.segments, key=lambda part: part.kind)
     ]
     return "".join(
-        f'<section class="mis-part mis-{kind}"><b>{kind}</b><p>{escape(text.strip())}</p></section>'
-        for kind, text in blocks
+        f'<section class="mis-part mis-{kind}"><b>{kind}</b>{drawn(text)}</section>' for kind, text in blocks
     )
