@@ -75,6 +75,13 @@ def test_a_verdict_is_to_be_guessed_first(folder: Path) -> None:
     assert "unsafe" not in shown and "unsafe" in behind
 
 
+def test_an_answer_keeps_its_lines(folder: Path) -> None:
+    text = "### Risk\n\n| a | b |\n|---|---|\n| 1 | 2 |"
+    response = Response(sample_id="x-True", variant="mini", text=text, tokens=2, seconds=1, finish_reason="stop")
+    page = galleries.answered([item(True)], folder, [response]).data or ""
+    assert "|---|---|\n| 1" in page and re.search(r"\.mis-card p \{[^}]*white-space: pre-wrap", page)
+
+
 def test_a_rate_is_told_with_n_interval_and_what_was_not_scored() -> None:
     assert showing.told(rate(1, 12, 2)) == "8.3 % (1.5-35.4, n = 12, 2 unscored)"
     assert showing.told(rate(0, 0, 3)) == "unknown (n = 0, 3 unscored)"

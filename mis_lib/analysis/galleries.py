@@ -32,7 +32,7 @@ _STYLE = f"""<style>
 .mis-cards {{ display: flex; flex-wrap: wrap; gap: 1.2em }} .mis-card {{ max-width: 330px }} .mis-pictures {{ display: flex; gap: .4em; flex-wrap: wrap }}
 .{HIDDEN} summary {{ cursor: pointer; list-style: none; font-size: .75em; text-align: center }}
 .{HIDDEN} img, .{HIDDEN} span {{ display: block }} .{HIDDEN}[open] summary img {{ display: none }} .mis-pictures img {{ border-radius: 6px }}
-.mis-card p {{ margin: .3em 0; line-height: 1.35 }} .mis-meta {{ opacity: .75; font-size: .88em }}
+.mis-card p {{ margin: .3em 0; line-height: 1.35; white-space: pre-wrap; overflow-wrap: anywhere }} .mis-meta {{ opacity: .75; font-size: .88em }}
 </style>"""
 
 
