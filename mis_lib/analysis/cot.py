@@ -28,6 +28,13 @@ _CONTINUES = re.compile(
     r"|no way|two ways|three|various|better|also (?:ways|risks))|in the background|the background"
     r"|in the (?:first|second|third|fourth|other|latter)(?: \w+)?,? (?:there(?: is|'s| are)|(?:is|are) |an? )"
 )
+_ANSWERS = (
+    Role.INSTRUCTS,
+    Role.AGAINST,
+    Role.DECLINES,
+    Role.TURNS,
+    Role.LISTED,
+)  # not so "I understand that you ask about ..."
 _BUT = re.compile(r"(?:however|but|that said|on the other hand|still|yet)\b", re.IGNORECASE)
 _ANSWER_IS = re.compile(r"\b(?:the|my) (?:\w+ )?answer is\b|\\boxed\{|答案是", re.IGNORECASE)
 
@@ -122,7 +129,7 @@ def _fill_by_cues(parts: Sequence[Piece], kinds: list[SegmentKind | None]) -> No
     for i, part in enumerate(parts):
         if kinds[i] is None and not _is_blank(part):
             thinks = part.has(Role.RISK, Role.CONSEQUENCE, Role.INFERS) or (
-                part.has(Role.SUPPOSES) and _after_perception(kinds, i)
+                part.has(Role.SUPPOSES) and _goes_on_thinking(parts, kinds, i)
             )
             acts = (
                 part.has(Role.AGAINST)
@@ -131,7 +138,8 @@ def _fill_by_cues(parts: Sequence[Piece], kinds: list[SegmentKind | None]) -> No
             )
             turns = not answering or _BUT.match(part.sentence.text)
             kinds[i] = REASONING if thinks and not acts and turns else ANSWER
-        answering = kinds[i] is ANSWER or (answering and kinds[i] is not REASONING)
+        opens = kinds[i] is PERCEPTION and not any(earlier.has(*_ANSWERS) for earlier in parts[:i])
+        answering = kinds[i] is ANSWER or (answering and kinds[i] is not REASONING and not opens)
 
 
 def _goes_on_listing(parts: Sequence[Piece], kinds: Sequence[SegmentKind | None], i: int) -> bool:
@@ -140,8 +148,9 @@ def _goes_on_listing(parts: Sequence[Piece], kinds: Sequence[SegmentKind | None]
     return both and kinds[i - 1] is not ANSWER and not orders(parts[i].sentence)
 
 
-def _after_perception(kinds: Sequence[SegmentKind | None], i: int) -> bool:
-    return i > 0 and kinds[i - 1] is PERCEPTION
+def _goes_on_thinking(parts: Sequence[Piece], kinds: Sequence[SegmentKind | None], i: int) -> bool:
+    """Whether sentence ``i`` stands right behind perception or reasoning, which a closing tag ends."""
+    return i > 0 and kinds[i - 1] in (PERCEPTION, REASONING) and parts[i - 1].layout is not Layout.TAG
 
 
 def _is_blank(part: Piece) -> bool:

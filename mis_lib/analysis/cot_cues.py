@@ -20,7 +20,9 @@ _ENGLISH = {
         r"^(?:since|because|comparing|from \d|there are (?:several|many|two|three) (?:reasons|risks|concerns|problems))\b|^(?:this|the|such an?) (?:\w+ )?(?:scenario|situation|juxtaposition"
         r"|combination|pairing)\b|\bnothing (?:\w+ )?(?:dangerous|harmful|unsafe|risky|illegal)\b(?!.*:)|\b(?:is|are) (?:\w+ )?harmless\b|\b(?:poses?|carr(?:y|ies)) no\b"
     ),
-    Role.RISK: re.compile(r"\b(?:is|are) (?:\w+ly )?(?:vulnerable|concerning|alarming)\b"),
+    Role.RISK: re.compile(
+        r"\b(?:is|are) (?:\w+ly )?(?:vulnerable|concerning|alarming|flammable|combustible|explosive|toxic|poisonous|lethal)\b"
+    ),
     Role.DESCRIBES: re.compile(
         rf"^(?:(?:here|this) is )?what (?:i|we) (?:can )?see\b|^in {IMAGE},? {_SOME} \w+|^there are (?:two|three|four|\d) (?:images|pictures|photos)\b"
         rf"|^in (?:one|the other)(?: of (?:them|these|the \w+)| one| image)?, (?!you|i\b|we\b)|(?:^|, |and |while ){IMAGE}{_WHICH},? {SHOWS}|(?:^|, |and )(?:on|at|to) the {_SIDE},? (?:is|are|there|{_SOME})\b"

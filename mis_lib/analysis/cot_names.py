@@ -49,12 +49,12 @@ _HEADINGS = (
 )  # fmt: skip
 # These do so only before the answer has begun: behind it "Safety" or "Context" is a part of the help.
 _BEFORE_ANSWER = re.compile(
-    r"safety|implication|context|combin|intent|consider|issue|problem|understand|意图|安全|组合"
+    r"safety|implication|context|combin|intent|consider|issue|problem|understand|connection|relation|interact|interpret|inference|synthesis|意图|安全|组合"
 )
 
 _OWN = (
-    r"(?:(?:the|my|an?|potential|possible|main|key|overall|combined|joint|final|safety|risk|image|images|visual|logical|ethical|critical|detailed|initial|brief|short|safe|safer|suggested"
-    r"|recommended|first|second|scene|picture|photo|step-by-step|legal|correct|proposed|better|general|contextual) ){0,3}"
+    r"(?:(?:the|my|an?|potential|possible|main|key|overall|combined|joint|final|safety|risk|image|images|visual|logical|critical|detailed|initial|brief|short|safe|safer|suggested"
+    r"|recommended|first|second|scene|picture|photo|step-by-step|correct|proposed|better|general|contextual) ){0,3}"
 )
 # What a label may be called in order to name a part though neither "#" nor a line of its own says that it is a heading.
 _USUAL = (

@@ -63,7 +63,7 @@ class _Walk:
 
     def _name(self, part: Piece) -> None:
         heads = part.layout is Layout.HEADING
-        kind = part.kind or (kind_before_answer(part.name) if heads and not self.answering else None)
+        kind = part.kind or (None if self.answering else kind_before_answer(part.name))
         if part.is_item and kind:
             self.item = (part.indent, self.zone)
         if kind or (heads and part.level <= self.level):
