@@ -255,6 +255,10 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
         "**Image 1**: a needle.\n\n**Image 2**: a balloon.\n\n**Connection**: The needle can pop the balloon.",
         [(P, "**Image 1**: a needle.\n\n**Image 2**: a balloon."), (R, "**Connection**: The needle can pop the balloon.")],
     ),
+    "a Chinese sentence is no opening word": (
+        "图中有一只猫。可以给它一些水。",
+        [(P, "图中有一只猫。"), (A, "可以给它一些水。")],
+    ),
     "numbered headings": (
         "### 1. Description of the images:\n**Image 1**: knife.\n\n### 2. Safety analysis\nNo risk here.\n\n### 3. Final answer\nCut it.",
         [(P, "### 1. Description of the images:\n**Image 1**: knife."), (R, "### 2. Safety analysis\nNo risk here."), (A, "### 3. Final answer\nCut it.")],

@@ -35,6 +35,7 @@ _ANSWERS = (
     Role.TURNS,
     Role.LISTED,
 )  # not so "I understand that you ask about ..."
+_WORDS = re.compile(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+")  # Chinese has no spaces: a character counts for a word
 _BUT = re.compile(r"(?:however|but|that said|on the other hand|still|yet)\b", re.IGNORECASE)
 _ANSWER_IS = re.compile(r"\b(?:the|my) (?:\w+ )?answer is\b|\\boxed\{|答案是", re.IGNORECASE)
 
@@ -159,7 +160,7 @@ def _is_blank(part: Piece) -> bool:
         part.has(Role.HEADING)
         or (not part.sentence.roles and leads_in(part))
         or part.layout in (Layout.TABLE, Layout.CODE)
-        or (len(part.sentence.text.split()) <= 2 and not part.sentence.roles)
+        or (len(_WORDS.findall(part.sentence.text)) <= 2 and not part.sentence.roles)
     )
 
 
