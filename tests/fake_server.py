@@ -50,6 +50,7 @@ class Script:
     unknown: tuple[str, ...] = ()  # parameters that the server does not know
     status: int = 0  # every request gets this
     code: str | None = None  # and this error code
+    fastapi: bool = False  # what is wrong is told as FastAPI tells it, and not as OpenAI does
     hold_after: int | None = None  # so many requests are answered, all later ones hang
 
 
@@ -136,6 +137,9 @@ class FakeServer:
             known = [name for name in self.script.unknown if name in body]
             status = self.script.status or (400 if known else 500)
             message = f"unsupported parameter: {known[0]}" if known else "scripted failure"
+            if self.script.fastapi:
+                place = {"type": "extra_forbidden", "loc": ["body", *known[:1]], "msg": "Extra inputs", "input": body}
+                return status, json.dumps({"detail": [place] if known else message}).encode()
             return status, json.dumps(
                 {"error": {"message": message, "type": "scripted", "code": self.script.code}}
             ).encode()
@@ -210,7 +214,7 @@ def _read(body: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], list[bytes]]
     """Task, facts and images of a chat request."""
     if "messages" not in body:
         return "draw", {}, []
-    first = body["messages"][1]["content"]
+    first = body["messages"][:2][-1]["content"]  # behind the system's words, if there are any
     parts = first if isinstance(first, list) else [{"type": "text", "text": first}]
     text = next(part["text"] for part in parts if part["type"] == "text")
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_server import FakeServer, Script
 from fakes import mini_data
 from killing import mis, survive, tell, writer
 from mis_layout import write_mis
@@ -609,6 +610,31 @@ class TestServer:
             answer(samples, home / "data", by_server(server.url, home, tmp_path, models={"base": "big"}), "w")
             text = server.bodies[0]["messages"][0]["content"][-1]["text"]
         assert text == "< image> < |im_end|> hello"
+
+    def test_a_server_that_takes_no_temperature_is_named(self, home, tmp_path, capsys) -> None:
+        with FakeServer(Script(unknown=("temperature",)), reply=lambda task, facts, images: "Yes.") as server:
+            done = generate_run(by_server(server.url, home, tmp_path))
+        assert len(done.responses) == 8
+        assert "takes no temperature" in " ".join(capsys.readouterr().err.split())
+
+    @pytest.mark.parametrize("address", ["http://me:secret@{}", "http://{}?api-key=secret", "{}"])
+    def test_an_address_that_is_none_or_carries_a_key_is_refused_before_anything_is_written(
+        self, home, tmp_path, address: str
+    ) -> None:
+        with pytest.raises(SettingsError, match="expected a server's address") as raised:
+            generate_run(by_server(address.format("127.0.0.1:9/v1"), home, tmp_path))
+        assert "secret" not in str(raised.value)
+        assert not list(tmp_path.iterdir())
+
+    def test_why_nothing_was_answered_is_told(self, home, tmp_path) -> None:
+        with FakeServer(Script(status=400, fastapi=True)) as server:
+            turned_down = generate_run(by_server(server.url, home, tmp_path)).missing
+        assert "scripted failure" in turned_down[0].reason
+        gone = generate_run(by_server("http://127.0.0.1:9/v1", home, tmp_path, retries=0)).missing
+        assert "nothing answers at http://127.0.0.1:9/v1" in gone[0].reason
+        with LoopbackJudge(reply=lambda body: "Yes.", delay=5) as server:
+            slow = generate_run(by_server(server.url, home, tmp_path, retries=0, timeout=0.1)).missing
+        assert "no answer within 0.1 seconds" in slow[0].reason and "--concurrency" in slow[0].reason
 
     def test_a_url_with_its_model_needs_no_more(self, home, tmp_path) -> None:
         settings = GenerateSettings(server="http://localhost:1/v1#qwen")

@@ -156,8 +156,11 @@ def test_content_that_a_server_turns_down_is_rejected_and_not_asked_again(tmp_pa
     assert again == account and len(server.calls) == calls
 
 
-def test_a_server_that_knows_no_structured_output_is_asked_without_it(by_bank: Path, tmp_path: Path) -> None:
-    with FakeServer(Script(unknown=("response_format", "seed"))) as server:
+@pytest.mark.parametrize("fastapi", [False, True])
+def test_a_server_that_knows_no_structured_output_is_asked_without_it(
+    by_bank: Path, tmp_path: Path, fastapi: bool
+) -> None:
+    with FakeServer(Script(unknown=("response_format", "seed"), fastapi=fastapi)) as server:
         result = mis(tmp_path / "data", server.url, "--concurrency", "1")
     assert account_of(result).done == ITEMS
     assert told(tmp_path / "data") == told(by_bank)

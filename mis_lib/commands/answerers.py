@@ -102,14 +102,17 @@ class Server:
     """A server that speaks the OpenAI API; variants are names of its models."""
 
     def __init__(self, settings: GenerateSettings, models: Mapping[str, str]) -> None:
+        from mis_lib.teachers.server import Caller, open_client
+
         self.settings, self.models, self.file = settings, models, RESPONSES
+        self._caller = Caller(open_client(settings.server or "", retries=settings.retries, timeout=settings.timeout))
 
     @classmethod
     def of(cls, settings: GenerateSettings) -> "Server":
         """The server that the settings name.
 
         Raises:
-            SettingsError: a shard is asked for, or a model of an unknown variant.
+            SettingsError: a shard is asked for, a model of an unknown variant, or what is no server's address.
         """
         if settings.shard is not None:
             raise SettingsError("--shard goes with a local model; a server shares its work by itself")
@@ -141,10 +144,8 @@ class Server:
     ) -> list[Failure]:
         """Ask for what is missing, many answers at a time; returns what got none."""
         from mis_lib.generate.server import generate_by_server
-        from mis_lib.teachers.server import Caller, open_client
 
         settings = self.settings
-        client = open_client(settings.server or "", retries=settings.retries, timeout=settings.timeout)
         with open_append(run.folder / RESPONSES) as stream, bar("generating") as progress:
             task = progress.add_task("", total=len(missing))
 
@@ -152,11 +153,11 @@ class Server:
                 append_record(stream, response)
                 progress.update(task, advance=1, description=response.variant)
 
-            return asyncio.run(
+            failures = asyncio.run(
                 generate_by_server(
                     samples,
                     data,
-                    Caller(client),
+                    self._caller,
                     self.models,
                     settings.generation,
                     receive,
@@ -166,6 +167,11 @@ class Server:
                     concurrency=settings.concurrency,
                 )
             )
+        if "temperature" in self._caller.left_out:
+            console.say(
+                f"{settings.server} takes no temperature: its answers are drawn as it likes, not with {settings.generation.temperature:g}"
+            )
+        return failures
 
 
 def _shard(settings: GenerateSettings) -> tuple[int, int]:

@@ -9,8 +9,10 @@ broken answer have been paid for too), and a parameter that a server does not kn
 import base64
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import openai
 from openai.types import ImagesResponse
@@ -19,6 +21,7 @@ from openai.types.chat import ChatCompletion
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.teachers.answers import Completion, Turn, answer, schema_of
 from mis_lib.teachers.cache import Cache
+from mis_lib.teachers.complaints import in_short, told
 from mis_lib.teachers.pictures import as_png, media_type
 from mis_lib.teachers.protocol import (
     CannotAnswer,
@@ -124,7 +127,8 @@ class Caller:
 
     def __init__(self, client: openai.AsyncOpenAI) -> None:
         self.client = client
-        self._unknown: set[str] = set()
+        self.left_out: set[str] = set()
+        """Optional parameters that the server has turned down."""
 
     async def chat(
         self, model: str, messages: Any, max_tokens: int, optional: dict[str, Any], **needed: Any
@@ -159,22 +163,31 @@ class Caller:
         """
         failure = ""
         for _ in range(self.client.max_retries + len(OPTIONAL) + 1):
-            known = {name: value for name, value in optional.items() if name not in self._unknown}
+            known = {name: value for name, value in optional.items() if name not in self.left_out}
             try:
                 return await send(known)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if error.code in CONTENT_CODES:
-                    raise CannotAnswer("refused", f"the server turned the content down: {_words(error)}") from error
-                turned_down = [name for name in known if name in str(error)]
+                    raise CannotAnswer("refused", f"the server turned the content down: {in_short(error)}") from error
+                turned_down = [name for name in known if re.search(rf"\b{name}\b", told(error))]
                 if not turned_down:
-                    raise Unavailable(f"the server turned the request down: {_words(error)}") from error
-                self._unknown.update(turned_down)
+                    raise Unavailable(f"the server turned the request down: {in_short(error)}") from error
+                self.left_out.update(turned_down)
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                 raise TeacherError(
-                    f"{self.client.base_url}: {_words(error)}; check the URL, the model's name and OPENAI_API_KEY"
+                    f"{self.client.base_url}: {in_short(error)}; check the URL, the model's name and OPENAI_API_KEY"
                 ) from error
-            except openai.APIError as error:  # busy, failing or out of reach, after all retries
-                raise Unavailable(f"the server failed: {_words(error)}") from error
+            except openai.APITimeoutError as error:
+                raise Unavailable(
+                    f"the server failed: no answer within {self.client.timeout} seconds; let fewer calls wait there at a time "
+                    "(--concurrency) or each for longer (--set timeout=SECONDS)"
+                ) from error
+            except openai.APIConnectionError as error:
+                raise Unavailable(
+                    f"the server failed: nothing answers at {self.client.base_url}; does it run?"
+                ) from error
+            except openai.APIError as error:  # busy or failing, after all retries
+                raise Unavailable(f"the server failed: {in_short(error)}") from error
             except json.JSONDecodeError as error:  # half a reply: a proxy or the server broke off
                 failure = str(error)
         raise Unavailable(f"the server's replies were no JSON: {failure}")
@@ -193,7 +206,19 @@ def completion_of(reply: ChatCompletion) -> Completion:
 
 
 def open_client(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> openai.AsyncOpenAI:
-    """A client for one server; the key is that of ``OPENAI_API_KEY``, which servers on one's own machine do not need."""
+    """A client for one server; the key is that of ``OPENAI_API_KEY``, which servers on one's own machine do not need.
+
+    Raises:
+        SettingsError: the address is none, or carries a password or a query.
+    """
+    parts = urlsplit(url)
+    if parts.username is not None or parts.query:
+        raise SettingsError(
+            f"{parts.scheme}://{parts.hostname}: expected a server's address without password or query, since run folders tell it; "
+            "a key goes into OPENAI_API_KEY"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(f"expected a server's address such as http://localhost:8000/v1, found {url!r}")
     key = os.environ.get("OPENAI_API_KEY") or "none"
     return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=retries, timeout=timeout)
 
@@ -209,7 +234,7 @@ async def only_model(client: openai.AsyncOpenAI) -> str:
         models = [model.id async for model in client.models.list()]
     except openai.APIError as error:
         raise TeacherError(
-            f"{client.base_url}: cannot be asked for its models ({_words(error)}); check the URL"
+            f"{client.base_url}: cannot be asked for its models ({in_short(error)}); check the URL"
         ) from error
     if len(models) != 1:
         shown = ", ".join(sorted(models)[:10]) or "none"
@@ -234,7 +259,3 @@ def data_url(image: bytes) -> str:
 def _schema(ask: ChatAsk) -> dict[str, Any]:
     form = {"name": ask.task, "schema": schema_of(ask.form), "strict": True}
     return {"type": "json_schema", "json_schema": form}
-
-
-def _words(error: openai.APIError) -> str:
-    return str(error.message).strip().replace("\n", " ")[:200]
