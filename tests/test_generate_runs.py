@@ -611,6 +611,19 @@ class TestServer:
             text = server.bodies[0]["messages"][0]["content"][-1]["text"]
         assert text == "< image> < |im_end|> hello"
 
+    def test_answers_that_are_there_are_told_since_a_name_may_have_come_to_mean_another_model(
+        self, home, tmp_path, capsys
+    ) -> None:
+        with LoopbackJudge(reply=lambda body: "Yes.") as server:
+            generate_run(by_server(server.url, home, tmp_path, limit=1))
+            assert "already" not in capsys.readouterr().err
+            generate_run(by_server(server.url, home, tmp_path))
+            assert "4 of 8 answers are in" in " ".join(capsys.readouterr().err.split())
+        done = generate_run(by_server("http://127.0.0.1:9/v1", home, tmp_path))
+        told = " ".join(capsys.readouterr().err.split())
+        assert len(done.responses) == 8
+        assert "8 of 8 answers are in" in told and "needs another --name" in told
+
     def test_a_server_that_takes_no_temperature_is_named(self, home, tmp_path, capsys) -> None:
         with FakeServer(Script(unknown=("temperature",)), reply=lambda task, facts, images: "Yes.") as server:
             done = generate_run(by_server(server.url, home, tmp_path))

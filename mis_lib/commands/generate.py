@@ -85,7 +85,13 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
     wanted = {(sample.id, variant): keys.of(sample, variant) for variant in settings.variants for sample in samples}
     _check_stored(run, wanted)
     failures: list[Failure] = []
-    if wanted.keys() - _answered(run):
+    there = len(wanted.keys() & _answered(run).keys())
+    if there and settings.server is not None:
+        console.say(
+            f"{there:,} of {len(wanted):,} answers are in {run.folder} already and are not asked for again; a server's models are known "
+            "by their names alone: one that was exchanged under its name needs another --name"
+        )
+    if there < len(wanted):
         with run.writing(who.file):
             _adopt(run, who.file, wanted, settings.runs, name)
             if missing := wanted.keys() - _answered(run):
