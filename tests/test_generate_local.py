@@ -1,5 +1,6 @@
 """Batched generation: same answers as one at a time, adapters kept apart, and a killed run ends as an undisturbed one."""
 
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -194,6 +195,36 @@ class TestLoading:
         shutil.copytree(adapters["one"], tmp_path / "v1" / "adapter")
         with pytest.raises(ModelError, match=r"variant 'mine': .*found a run of `mis train`; name .*v1/adapter"):
             load_model(checkpoint, {"mine": tmp_path / "v1"})
+
+    def test_what_is_no_adapter_is_told_from_one(self, tmp_path, checkpoint, adapters) -> None:
+        run = tmp_path / "v1"
+        shutil.copytree(checkpoint, run / "model")
+        for named in (checkpoint, run):
+            with pytest.raises(
+                ModelError, match=r"variant 'mine': .*found a (whole checkpoint|run of .*v1/model).*--checkpoint"
+            ):
+                load_model(checkpoint, {"mine": named})
+        with pytest.raises(ModelError, match="found an adapter; name it as one"):
+            load_model(adapters["one"])
+        with pytest.raises(ModelError, match=r"found a run of .*whole model; name .*v1/model as the checkpoint"):
+            load_model(run)
+        with pytest.raises(
+            ModelError,
+            match=r"expected .*nowhere/adapter_config.json, found no such file; name the folder of an adapter",
+        ):
+            load_model(checkpoint, {"mine": tmp_path / "nowhere"})
+        with pytest.raises(ModelError, match=r"variant 'mine\.2': .*call it something else"):
+            load_model(checkpoint, {"mine.2": adapters["one"]})
+
+    def test_an_adapter_of_another_model_says_of_which(self, tmp_path, checkpoint, adapters) -> None:
+        folder = shutil.copytree(adapters["one"], tmp_path / "mine")
+        config = json.loads((folder / "adapter_config.json").read_text())
+        other = {**config, "r": 2, "base_model_name_or_path": "somebody/other-7b"}
+        (folder / "adapter_config.json").write_text(json.dumps(other))
+        with pytest.raises(
+            ModelError, match=r"one of somebody/other-7b\): .*size mismatch for .*; name the folder of an adapter"
+        ):
+            load_model(checkpoint, {"mine": folder})
 
     @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
     def test_damaged_adapter_file(self, tmp_path, checkpoint, adapters, name: str) -> None:

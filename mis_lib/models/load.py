@@ -19,10 +19,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from mis_lib.errors import ModelError
 from mis_lib.models.limits import limit_images, shared_limits
-from mis_lib.models.shipped import WEIGHTS
+from mis_lib.models.shipped import SHIPPED, WEIGHTS
 from mis_lib.models.shipped import shipped_variants as shipped_variants  # the other half of "load"
 
 CONFIG = "adapter_config.json"
+SHOWN = 300  # characters of a library's complaint: the first tensor that does not fit stands behind a headline
 
 # What a damaged or unsuitable file makes the libraries raise.
 _LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
@@ -86,9 +87,8 @@ def wrapping() -> Iterator[None]:
 def _load_base(checkpoint: Path | str, dtype: torch.dtype | str) -> tuple[Any, Any]:
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if isinstance(checkpoint, Path) and not (checkpoint / "config.json").exists():
-        raise ModelError(
-            f"{checkpoint}: expected a checkpoint folder with config.json; `mis build` makes the embedded model"
-        )
+        found = _recognised(checkpoint) or "none; `mis build` makes the embedded model"
+        raise ModelError(f"{checkpoint}: expected a checkpoint folder with config.json, found {found}")
     try:
         processor = AutoProcessor.from_pretrained(checkpoint, **options)
         model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True, **options)
@@ -105,33 +105,55 @@ def _load_base(checkpoint: Path | str, dtype: torch.dtype | str) -> tuple[Any, A
 
 def _attach(model: Any, variant: str, folder: Path) -> PeftModel:
     """``model`` with the adapter of ``folder`` added under the name ``variant``; every tensor of the file must find its place."""
+    again = f"train it again (`mis train`; configs/mini-{variant}.yaml), or reinstall the package"
     remedy = (
-        f"train it again (`mis train`; configs/mini-{variant}.yaml if it is a shipped one), or reinstall the package"
+        again
+        if variant in SHIPPED
+        else "name the folder of an adapter of this checkpoint, such as runs/NAME/v1/adapter"
     )
-    inside = folder / "adapter"
-    if not (folder / CONFIG).exists() and (inside / CONFIG).exists():
-        raise ModelError(f"variant {variant!r}: expected a PEFT folder, found a run of `mis train`; name {inside}")
+    if "." in variant:
+        raise ModelError(f"variant {variant!r}: an adapter's name cannot have a point in it; call it something else")
+    if not (folder / CONFIG).exists() and (found := _recognised(folder)):
+        raise ModelError(f"variant {variant!r}: expected a PEFT folder, found {found}")
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).exists():
             raise ModelError(f"variant {variant!r}: expected {folder / name}, found no such file; {remedy}")
+    base = ""
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as weights:
             tensors = len(weights.keys())
+        config = PeftConfig.from_pretrained(str(folder))
+        base = f" (it says that it is one of {config.base_model_name_or_path})"
         if not isinstance(model, PeftModel):
-            config = PeftConfig.from_pretrained(str(folder))
             with wrapping():
                 model = PeftModel(model, config, adapter_name=variant, autocast_adapter_dtype=False)
         result = model.load_adapter(str(folder), adapter_name=variant, autocast_adapter_dtype=False)
     except _LOADING_ERRORS as error:
-        raise ModelError(f"variant {variant!r}: {folder} cannot be loaded: {_first_line(error)}; {remedy}") from error
+        words = " ".join(str(error).split()) or type(error).__name__
+        words = f"{words[:SHOWN]} ..." if len(words) > SHOWN else words
+        raise ModelError(f"variant {variant!r}: {folder} cannot be loaded{base}: {words}; {remedy}") from error
     missing = [key for key in result.missing_keys if f".{variant}." in key]
     if result.unexpected_keys or missing:
         example = (list(result.unexpected_keys) or missing)[0]
         raise ModelError(
             f"variant {variant!r}: {folder / WEIGHTS} with {tensors} tensors does not fit this checkpoint "
-            f"({len(result.unexpected_keys)} tensors without a place, {len(missing)} places without a tensor, such as {example}); {remedy}"
+            f"({len(result.unexpected_keys)} tensors without a place, {len(missing)} places without a tensor, such as {example}){base}; {remedy}"
         )
     return model
+
+
+def _recognised(folder: Path) -> str:
+    """What lies where something else was expected, and how it is to be named; empty if that cannot be told."""
+    as_model = "as the checkpoint (--checkpoint, or --model of the app)"
+    if (folder / CONFIG).exists():
+        return f"an adapter; name it as one (--adapters NAME={folder})"
+    if (folder / "config.json").exists():
+        return f"a whole checkpoint; name it {as_model}"
+    if (folder / "adapter" / CONFIG).exists():
+        return f"a run of `mis train`; name {folder / 'adapter'}"
+    if (folder / "model" / "config.json").exists():
+        return f"a run of `mis train` that tuned the whole model; name {folder / 'model'} {as_model}"
+    return ""
 
 
 def _first_line(error: BaseException) -> str:
