@@ -167,6 +167,11 @@ def test_a_server_that_knows_no_structured_output_is_asked_without_it(
     assert Counter(call.outcome for call in server.calls)["fail"] == 2  # once for each parameter, then never again
 
 
+def test_several_settings_may_stand_behind_one_flag(tmp_path: Path) -> None:
+    result = mis(tmp_path / "data", "builtin", "--set", "judge=builtin", "timeout=5", items=1)
+    assert account_of(result).done == 1
+
+
 def test_two_servers_can_share_the_work(tmp_path: Path) -> None:
     with FakeServer() as writer, FakeServer(models=("a", "vlm")) as viewer:
         result = mis(

@@ -24,7 +24,7 @@ class Source(StrEnum):
     STAGES = "stages"
 
 
-@verbs.command(name="construct")
+@verbs.command(name="construct", cls=ManyValues)
 def construct_data(
     out: Annotated[Path, typer.Option("--out", help="Folder to make; objects: an earlier build there is replaced.")],
     source: Annotated[
