@@ -706,6 +706,20 @@ class TestVerb:
         assert done.exit_code == 1
         assert "4 of 4 unscored" in done.stderr
 
+    def test_a_server_that_died_is_told_beside_what_a_judge_never_says(self, tmp_path, data, samples) -> None:
+        benign, harmful = (next(one for one in samples if one.harmful is harmful) for harmful in (False, True))
+        run = make_run(tmp_path, data, [benign, harmful])
+
+        def dies(key: str, seen: int) -> Fault:
+            return Fault.FAIL if len(server.bodies) >= 2 else Fault.NONE
+
+        with LoopbackJudge(reply=lambda body: "safe", fault=dies) as server:
+            asked = ["judge", str(run.folder), "--judges", f"guard={server.url}#llama-guard", "--set", "concurrency=1"]
+            done = CliRunner().invoke(app, [*asked, "retries=0"])
+        told = " ".join(done.stderr.split())
+        assert "does not tell whether a harmless question was answered" in told
+        assert "1: the judge could not be reached" in told and "--retry_unscored" in told
+
     @pytest.mark.parametrize(
         ("judges", "message"),
         [

@@ -1,6 +1,7 @@
 """Verbs of an evaluation's two halves, answers (``generate``) and verdicts on them (``judge``), and what they cost (``bench``)."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from mis_lib.analysis.sheets import Sheet
 
 verbs = typer.Typer()
+
+REASONS = 3  # why a judge could not rule: so many are told, the most frequent first
 
 
 @verbs.command(name="generate", cls=ManyValues)
@@ -168,7 +171,9 @@ def judge_answers(
             lost = [one for one in given if one.outcome is Outcome.UNSCORED]
             failed = failed or bool(lost)
             if lost:
-                console.say(f"{name}: {len(lost):,} of {len(given):,} unscored, such as: {lost[0].reason}")
+                console.say(f"{name}: {len(lost):,} of {len(given):,} unscored, most of all:")
+                for reason, count in Counter(one.reason for one in lost).most_common(REASONS):
+                    console.say(f"  {count:,}: {reason}")
     _show(sheets, TableFormat.JSON if as_json else form)
     if failed:
         raise typer.Exit(FAILED_ITEMS)
