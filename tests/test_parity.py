@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from fakes import mini_data
@@ -336,3 +340,23 @@ class TestCommand:
         result = self.run(folder, "--adapters", f"one={folder / 'one'}", *flags)
         assert result.exit_code == 2
         assert message in " ".join(result.output.split())
+
+
+def test_a_server_ends_with_the_process_that_was_told_to_end(folder: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from mis_lib.analysis.serving import transformers_serve\n"
+        "with transformers_serve(Path(sys.argv[1]), 'cpu'): time.sleep(600)"
+    )
+    asking = subprocess.Popen([sys.executable, "-c", code, str(folder / "model")], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (servers := psutil.Process(asking.pid).children()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        asking.terminate()
+        asking.wait(timeout=60)
+        assert servers and not psutil.wait_procs(servers, timeout=20)[1]
+    finally:
+        for process in servers:
+            if process.is_running():
+                process.kill()
+        asking.kill()

@@ -1,13 +1,15 @@
 """``transformers serve`` on loopback for as long as a block lasts: the server that everybody who can run a checkpoint here has.
 
-Its own process, its own port, no access to a hub; ended with the block, whatever happens in it.
+Its own process, its own port, no access to a hub; ended with the block, whatever happens in it, SIGTERM included.
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +35,7 @@ def transformers_serve(checkpoint: Path, device: str) -> Iterator[str]:
         raise MissingPackageError(f"expected transformers' command at {program}; pip install 'transformers[serving]'")
     port = _free_port()
     command = [str(program), "serve", str(checkpoint), "--host", "127.0.0.1", "--port", str(port), "--device", device]
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as log:
+    with _unwinding(), tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as log:
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "info"}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
@@ -46,6 +48,19 @@ def transformers_serve(checkpoint: Path, device: str) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """While the block lasts, SIGTERM (of ``timeout``, a cluster, a container) ends it as Ctrl-C does; by itself it would leave the server behind."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may say what signals do
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path, deadline: float) -> None:
