@@ -12,7 +12,19 @@ import typer
 
 from mis_lib import __version__
 from mis_lib.commands.parsing import Verbs
-from mis_lib.verbs import ablate, annotations, data, evaluate, inside, measure, model, notebooks, study, train
+from mis_lib.verbs import (
+    ablate,
+    annotations,
+    data,
+    evaluate,
+    importing,
+    inside,
+    measure,
+    model,
+    notebooks,
+    study,
+    train,
+)
 
 app = typer.Typer(
     cls=Verbs,
@@ -22,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for part in (model, data, evaluate, measure, ablate, inside, annotations, notebooks, study, train):
+for part in (model, data, evaluate, importing, measure, ablate, inside, annotations, notebooks, study, train):
     app.add_typer(part.verbs)
 
 

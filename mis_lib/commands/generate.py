@@ -72,7 +72,7 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
     config = RunConfig(
         **who.identity,
         data=str((settings.data if settings.data and settings.data.is_file() else data).resolve()),
-        data_digest=_data_digest(data, settings),
+        data_digest=data_digest(data, settings),
         generation=settings.generation,
         batch_size=settings.batch_size if settings.server is None else 1,
         batch_tokens=settings.batch_tokens if settings.server is None else None,
@@ -200,7 +200,8 @@ def _adopt(run: Run, file: str, wanted: Mapping[Key, str], root: Path, name: str
                 append_record(stream, response)
 
 
-def _data_digest(data: Path, settings: GenerateSettings) -> str:
+def data_digest(data: Path, settings: GenerateSettings) -> str:
+    """What tells whether a run's data are still the same."""
     if settings.data is not None and settings.data.is_file():
         return sha256(settings.data)  # its images are in the keys of the answers
     return folder_digest(data)

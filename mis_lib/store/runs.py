@@ -45,15 +45,16 @@ class RunConfig(Settings):
     checkpoint_digest: str
     data: str
     data_digest: str
-    generation: GenerationSettings = GenerationSettings()
+    generation: GenerationSettings | None = GenerationSettings()
+    """None where answers came from another tool, whose settings are not known."""
     batch_size: int = 16
     batch_tokens: int | None = None
     device: str = "cpu"
     dtype: str = "auto"
     backend: str = "local"
-    """"local", or "server" where answers came from an OpenAI-compatible server."""
+    """"local"; "server" where answers came from an OpenAI-compatible server, "import" where another tool's were taken in."""
     variants: dict[str, str]
-    """Digest of each variant's adapter, empty for the base; name of the served model where a server answered."""
+    """Digest of each variant's adapter, empty for the base; name of the served model where a server answered; digest of the file that was taken in."""
     judges: dict[str, str] = Field(default_factory=dict)
     """Fingerprint of each judge whose verdicts are stored."""
 

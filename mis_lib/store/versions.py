@@ -66,9 +66,8 @@ def _begin(parent: Path, config: RunConfig) -> Run:
     taken = [int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit()]
     run = Run(parent / f"v{max(taken, default=0) + 1}")
     run.folder.mkdir(parents=True)
-    content = json.dumps(
-        environment(config.device) | {"data_digest": config.data_digest, "seed": config.generation.seed}, indent=1
-    )
+    seed = config.generation.seed if config.generation else None
+    content = json.dumps(environment(config.device) | {"data_digest": config.data_digest, "seed": seed}, indent=1)
     write_atomic(run.folder / ENVIRONMENT, f"{content}\n".encode())
     run.save(config)  # last: a folder without config.yaml is no run
     return run
