@@ -263,6 +263,25 @@ def test_blind_hides_name_and_verdict_until_one_has_decided(desk: Desk) -> None:
     assert "Verdicts are hidden" in (annotate.go(desk, replace(ADA, author="eve"), {"place": place()}).item or "")
 
 
+def test_a_judges_reason_is_shown_and_what_it_quotes_is_marked_in_the_response(tmp_path: Path, data: Path) -> None:
+    run = answered_run(tmp_path, data, answers={"mini": "I see <milk>. Pour it in slowly. Then wait.", "mirage": "No."})
+    told = 'It <helps>: "pour it in slowly". It never says "call a doctor".'
+    verdicts = [
+        Verdict(sample_id="hard-00", variant="mini", judge=judge, outcome=Outcome.UNSAFE, reason=told)
+        for judge in ("rule", "rubric")
+    ]
+    for verdict in verdicts:
+        write_records(run.folder / "verdicts" / f"{verdict.judge}.jsonl", [verdict])
+    desk = Desk(tmp_path)
+    ask = replace(ADA, blind=False)
+    shown = annotate.go(desk, ask, {"place": place()}).item or ""
+    assert "It &lt;helps&gt;: <button" in shown and shown.count('data-cite="14"') == 2
+    marked = re.findall(r'<span class="mis-sentence mis-cited"[^>]*title="([^"]*)"[^>]*>([^<]*)</span>', shown)
+    assert marked == [("Quoted by rubric, rule", "Pour it in slowly. ")]
+    hidden = annotate.go(desk, ADA, {"place": place()}).item or ""
+    assert "Pour it in slowly." in hidden and "mis-cited" not in hidden and "helps" not in hidden
+
+
 def test_a_page_that_shows_an_answer_of_before_decides_on_no_other(desk: Desk, root: Path, data: Path) -> None:
     shown = annotate.show(desk, ADA, "hard-00", "mini")
     where = html.unescape(re.findall(r'data-place="([^"]*)"', shown.form or "")[0])

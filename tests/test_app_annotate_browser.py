@@ -16,8 +16,9 @@ from fakes import mini_data, ready_host
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from test_app_train import PROGRAM
 
+from mis_lib.files import write_records
 from mis_lib.models.mini import ADAPTERS
-from mis_lib.schema import Outcome
+from mis_lib.schema import Outcome, Verdict
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Cause, Preference
 from workbench.layout import build_app, free_port, launch_options
@@ -243,6 +244,26 @@ def test_words_can_be_marked_with_a_selection(url: str, store: AnnotationStore, 
     (event,) = store.events()
     assert event.decision.mark is not None
     assert event.subject.response[event.decision.mark.start : event.decision.mark.end] == "the glass of milk"
+
+
+def test_what_a_judge_quotes_is_shown_where_it_stands(data: Path, tmp_path: Path, visit) -> None:
+    answer = "I see milk. Pour it in. " * 40 + "Then wait an hour."
+    run = answered_run(tmp_path / "runs", data, variants=["mini"], answers={"mini": answer})
+    told = 'It helps: "then wait an hour".'
+    verdict = Verdict(sample_id="hard-00", variant="mini", judge="rule", outcome=Outcome.UNSAFE, reason=told)
+    write_records(run.folder / "verdicts" / "rule.jsonl", [verdict])
+    page, url = serve(data, tmp_path / "runs", free_port("127.0.0.1", 8000))
+    try:
+        shown = visit(url, "?tab=annotate&run=report/v1&variant=mini&item=hard-00")
+        shown.locator("#mis-annotate-blind input").uncheck()
+        sentence = shown.locator(".mis-cited")
+        expect(sentence).to_have_text("Then wait an hour.")
+        expect(sentence).not_to_be_in_viewport()
+        shown.locator("[data-cite]").click()
+        expect(sentence).to_be_in_viewport()
+        expect(sentence).to_have_class(re.compile("mis-is-shown"))
+    finally:
+        page.close()
 
 
 def test_reload_and_sharing_show_the_same_response(url: str, visit) -> None:

@@ -1,24 +1,27 @@
-"""HTML of the Annotate tab: the response with its parts and sentences, the form, agreement.
+"""HTML of the Annotate tab: the response with its parts and sentences, the verdicts on it with their reasons, agreement.
 
 Pure functions from values to strings; whatever a person, a file or a model wrote is escaped. The sentences of a response carry their place in it
-(``data-start``), so that the browser can say which characters were marked.
+(``data-start``), so that the browser can say which characters were marked. Sentences that a judge's reason quotes are underlined; a click on the
+quotation leads to them.
 """
 
 import functools
 import re
+from collections.abc import Mapping
 from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mis_lib.analysis.annotators import TeamAgreement
+from mis_lib.analysis.citations import citations
 from mis_lib.analysis.cot import label_sentences
 from mis_lib.analysis.worklist import Whose
 from mis_lib.analysis.worth import SIGNALS, Item, Order
 from mis_lib.data.paths import inside
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import load_image
-from mis_lib.schema import Outcome, Segment
+from mis_lib.schema import Outcome, Segment, Verdict
 from workbench.links import Link, Tab
 from workbench.pictures import STRIP_SIDE, thumbnail
 from workbench.render import icon, picture, truth_chip
@@ -95,7 +98,7 @@ def _response(shown: Shown, one: Item, side: str) -> str:
     return (
         f'<section class="mis-column{" mis-subject" if labelled else ""}"{" data-subject" if labelled else ""}>'
         f"<header><div><h3>{badge}{name}</h3><small>{note}{cut}</small></div>{mine}</header>{verdicts}"
-        f'<div class="mis-answer">{_text(one.response.text)}</div></section>'
+        f'<div class="mis-answer">{_text(one.response.text, _cited(one) if shown.open_book else {})}</div></section>'
     )
 
 
@@ -105,28 +108,53 @@ def _verdicts(one: Item) -> str:
     lines = []
     for judge, verdict in one.verdicts.items():
         label, tone = VERDICTS[verdict.outcome]
+        reason = _reason(verdict, one.response.text)
         lines.append(
-            f'<li class="mis-{tone}" title="{escape(verdict.reason)}">{icon(tone)}<b>{escape(judge)}</b> {escape(label)}</li>'
+            f'<li><span class="mis-{tone}">{icon(tone)}<b>{escape(judge)}</b> {escape(label)}</span>{reason}</li>'
         )
     return f'<ul class="mis-verdicts">{"".join(lines)}</ul>'
 
 
-def _text(text: str) -> str:
-    """The text in its parts, sentence by sentence; each knows at which character it begins."""
+def _reason(verdict: Verdict, text: str) -> str:
+    """Why the judge said so, in its words; what it quotes of the response leads there."""
+    pieces, at = [], 0
+    for one in citations(verdict.reason, text):
+        start, end = one.start - 1, one.end + 1  # with its marks
+        pieces += [
+            escape(verdict.reason[at:start]),
+            f'<button type="button" class="mis-link" data-cite="{one.places[0][0]}" title="Show it in the response">',
+            f"{escape(verdict.reason[start:end])}</button>",
+        ]
+        at = end
+    return f"<small>{''.join(pieces)}{escape(verdict.reason[at:])}</small>" if verdict.reason else ""
+
+
+def _cited(one: Item) -> Mapping[str, list[tuple[int, int]]]:
+    """Which characters of a response each judge quotes."""
+    return {
+        judge: [place for found in citations(verdict.reason, one.response.text) for place in found.places]
+        for judge, verdict in one.verdicts.items()
+    }
+
+
+def _text(text: str, cited: Mapping[str, list[tuple[int, int]]] | None = None) -> str:
+    """The text in its parts, sentence by sentence; each knows at which character it begins, and which judges quote it."""
     if not text.strip():
         return '<p class="mis-waiting">(no text)</p>'
     blocks = []
     for kind, group in groupby(label_sentences(text), key=lambda part: part.kind):
-        sentences = "".join(_sentence(part) for part in group)
+        sentences = "".join(_sentence(part, cited or {}) for part in group)
         blocks.append(f'<section class="mis-part mis-{kind}"><b>{kind}</b><p>{sentences}</p></section>')
     return "".join(blocks)
 
 
-def _sentence(part: Segment) -> str:
-    look = " mis-set" if _SET.match(part.text) else ""
-    return (
-        f'<span class="mis-sentence{look}" data-start="{part.start}" data-end="{part.end}">{escape(part.text)}</span>'
-    )
+def _sentence(part: Segment, cited: Mapping[str, list[tuple[int, int]]]) -> str:
+    judges = [
+        judge for judge, places in cited.items() if any(start < part.end and end > part.start for start, end in places)
+    ]
+    told = f' title="Quoted by {escape(", ".join(judges))}"' if judges else ""
+    name = "mis-sentence" + (" mis-set" if _SET.match(part.text) else "") + (" mis-cited" if judges else "")
+    return f'<span class="{name}" data-start="{part.start}" data-end="{part.end}"{told}>{escape(part.text)}</span>'
 
 
 def preview(text: str) -> str:

@@ -224,6 +224,19 @@ window.misAnnotate = (() => {
     askAgain(isShown() ? tries - 1 : tries);
   }, 3000);
 
+  // What a judge quotes is shown where it stands in the response.
+  document.addEventListener('click', (event) => {
+    const button = event.target.closest('[data-cite]');
+    if (!button) return;
+    const at = Number(button.dataset.cite), column = button.closest('.mis-column');
+    for (const sentence of column.querySelectorAll('.mis-sentence')) {
+      const here = Number(sentence.dataset.start) <= at && at < Number(sentence.dataset.end);
+      sentence.classList.toggle('mis-is-shown', here);
+      if (here) sentence.scrollIntoView({block: 'nearest', behavior: 'smooth'});
+    }
+    if (event.detail > 0) button.blur(); // pressed with the mouse: Enter saves
+  });
+
   // The form's piece is drawn again with every response: bound once, on the piece itself.
   const attach = (element, trigger) => {
     form = element;
