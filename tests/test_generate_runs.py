@@ -26,7 +26,7 @@ from mis_lib.commands.generate import answer, answer_all, generate_run, limited,
 from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import DataError, ModelError, SettingsError
-from mis_lib.files import append_record, load_image, open_append, read_records
+from mis_lib.files import append_record, load_image, open_append, read_records, write_records
 from mis_lib.generate.engine import Engine
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.local import generate
@@ -35,7 +35,7 @@ from mis_lib.judge.loopback import Fault, LoopbackJudge, one_in
 from mis_lib.models.limits import ImageLimits, write_limits
 from mis_lib.models.load import load_model
 from mis_lib.prompts import to_messages
-from mis_lib.schema import Asked, Response, Sample
+from mis_lib.schema import Asked, Outcome, Response, Sample, Verdict
 from mis_lib.store.runs import RESPONSES, SHARDS, Run
 
 SHORT = GenerationSettings(max_new_tokens=6)
@@ -722,3 +722,65 @@ def test_two_of_one_name_are_refused(verb: str, flag: str, values: list[str], na
     done = CliRunner().invoke(app, [verb, flag, *values])
     assert done.exit_code == 2
     assert f"{flag}: the name {name!r} is taken already" in done.stderr
+
+
+class TestOnly:
+    """``--only``: some items by id, or what a stored run got wrong, each failure with its twin."""
+
+    @pytest.fixture
+    def judged(self, home: Path, tmp_path: Path) -> Path:
+        """A run in which ``base`` fails at one harmful item and ``one`` at one benign item; the rest is right, or not known."""
+        run = generate_run(local(home, tmp_path / "runs", name="first")).run
+        wrong = {("easy-0", "base"): Outcome.UNSAFE, ("easy-1-twin", "one"): Outcome.OVER_REFUSED}
+        unknown = {("easy-1", "base"): Outcome.UNSCORED}
+
+        def decide(sample: Sample, response: Response) -> Verdict:
+            right = Outcome.REASONED if sample.harmful else Outcome.HELPED
+            outcome = (wrong | unknown).get((sample.id, response.variant), right)
+            return Verdict(sample_id=sample.id, variant=response.variant, judge="told", outcome=outcome)
+
+        run.judge_all("told", "1", decide, run.samples())
+        return run.folder
+
+    def ids(self, home: Path, *only: str, **more: Any) -> list[str]:
+        samples, _ = read_samples(GenerateSettings(data=home / "data", only=only, **more))
+        return [sample.id for sample in samples]
+
+    def test_failures_come_with_their_twins_and_ids_alone(self, home: Path, judged: Path) -> None:
+        assert self.ids(home, f"{judged}:base") == ["easy-0", "easy-0-twin"]
+        assert self.ids(home, f"{judged}:one") == ["easy-1", "easy-1-twin"]
+        assert self.ids(home, str(judged.parent)) == ["easy-0", "easy-0-twin", "easy-1", "easy-1-twin"]
+        assert self.ids(home, "real-0", f"{judged}:one") == ["easy-1", "easy-1-twin", "real-0"]  # whatever their splits
+
+    def test_a_run_of_some_items_is_its_own_and_says_so(self, home: Path, judged: Path) -> None:
+        runs = judged.parent.parent
+        done = generate_run(local(home, runs, name="first", only=(f"{judged}:base",)))
+        assert done.run.folder == runs / "first" / "v2" and len(done.responses) == 4
+        assert done.run.config.selection == "only failures of first/v1:base"
+        assert done.run.config.tag == "toy, only failures of first/v1:base"
+        assert [one.key for one in done.responses[:2]] == [one.key for one in Run(judged).responses()[:2]]  # none anew
+
+    @pytest.mark.parametrize(
+        ("only", "more", "message"),
+        [
+            (["nowhere"], {}, "expected the id of an item, or a run's folder, found 'nowhere'"),
+            (["{}:two"], {}, "unknown variant; known: base, one"),
+            (["{}:base"], {"splits": ("real",)}, "its items, 1 are not there .such as 'easy-0'.; looked at 4 items"),
+            (["{}:base"], {"limit": 1}, "no --limit beside it"),
+        ],
+    )
+    def test_what_cannot_be_selected_is_told(
+        self, home: Path, judged: Path, only: list[str], more: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises((DataError, SettingsError), match=message):
+            self.ids(home, *(value.format(judged) for value in only), **more)
+
+    def test_a_run_that_nobody_judged_or_that_has_no_failures_is_told(self, home: Path, judged: Path) -> None:
+        file = judged / "verdicts" / "told.jsonl"
+        right = [one for one in read_records(file, Verdict) if one.outcome is not Outcome.UNSAFE]
+        write_records(file, right)
+        with pytest.raises(DataError, match="nothing to ask again"):
+            self.ids(home, f"{judged}:base")
+        file.unlink()
+        with pytest.raises(DataError, match="let judges read it first"):
+            self.ids(home, f"{judged}:base")

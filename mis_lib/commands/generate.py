@@ -12,6 +12,7 @@ from typing import NamedTuple
 from mis_lib import console
 from mis_lib.commands.answerers import Key, Local, Server
 from mis_lib.commands.generate_settings import GenerateSettings
+from mis_lib.commands.selection import select, told
 from mis_lib.data.sources import find_source, load, splits_of
 from mis_lib.data.spread import spread
 from mis_lib.errors import DataError, ModelError, SettingsError
@@ -69,8 +70,10 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
         name: of the run.
     """
     who = Local.of(settings) if settings.server is None else Server.of(settings)
+    selection, identity = told(settings.only), who.identity
     config = RunConfig(
-        **who.identity,
+        **{**identity, "tag": ", ".join(filter(None, (identity["tag"], selection)))},
+        selection=selection,
         data=str((settings.data if settings.data and settings.data.is_file() else data).resolve()),
         data_digest=data_digest(data, settings),
         generation=settings.generation,
@@ -111,6 +114,8 @@ def read_samples(settings: GenerateSettings) -> tuple[list[Sample], Path]:
         DataError: a split is not there, or a record is malformed.
         SettingsError: splits of a data file were asked for.
     """
+    if settings.only:
+        return _selected(settings)
     named = "splits" in settings.model_fields_set
     if settings.data is not None and settings.data.is_file():
         if named:
@@ -122,6 +127,16 @@ def read_samples(settings: GenerateSettings) -> tuple[list[Sample], Path]:
         there = splits_of(folder)
         splits = [split for split in splits if split in there] or there
     return read_splits(folder, splits, settings.limit), folder
+
+
+def _selected(settings: GenerateSettings) -> tuple[list[Sample], Path]:
+    """The samples that ``only`` names, looked for in all splits that are there, or in those that were named."""
+    if settings.limit is not None and "limit" in settings.model_fields_set:
+        raise SettingsError("--only: expected no --limit beside it, since it names the items; leave one of them out")
+    folder = settings.data or mini_data()
+    everywhere = {} if folder.is_file() or "splits" in settings.model_fields_set else {"splits": (*splits_of(folder),)}
+    samples, folder = read_samples(settings.model_copy(update={"only": (), "limit": None, **everywhere}))
+    return select(samples, settings.only), folder
 
 
 def read_splits(folder: Path, splits: Sequence[str], limit: int | None = None) -> list[Sample]:

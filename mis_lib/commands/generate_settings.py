@@ -34,6 +34,8 @@ class GenerateSettings(Settings):
     """Number type of the weights; auto: what suits the machine. Name one where shards run on different machines."""
     limit: int | None = Field(default=None, ge=1)
     """At most so many harmful items a split, each with its twin."""
+    only: tuple[str, ...] = ()
+    """Ids of items; or RUN, RUN:VARIANT for what was answered wrong in a stored run, with the twins. Of all splits that are there, if none is named."""
     runs: Path = Path("runs")
     name: str = "generate"
     server: str | None = None

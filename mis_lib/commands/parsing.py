@@ -25,6 +25,10 @@ Checkpoint = Annotated[Path | None, typer.Option("--checkpoint", help="[default:
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with these settings and more.")]
 DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder of data files [default: MIS-Mini]")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [default: cpu]")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Ids of items; or RUN[:VARIANT], what was answered wrong there, with its twins."),
+]
 RunsFolder = Annotated[Path | None, typer.Option("--runs", help="Folder of all runs [default: runs]")]
 SetValues = Annotated[list[str] | None, typer.Option("--set", help="key=value, wins over the file.")]
 

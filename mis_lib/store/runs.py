@@ -45,6 +45,8 @@ class RunConfig(Settings):
     checkpoint_digest: str
     data: str
     data_digest: str
+    selection: str = ""
+    """Which items were asked, where it was not a whole split: what they have in common is no sample of the data."""
     generation: GenerationSettings | None = GenerationSettings()
     """None where answers came from another tool, whose settings are not known."""
     batch_size: int = 16

@@ -13,6 +13,7 @@ from mis_lib.commands.parsing import (
     DataFolder,
     Device,
     ManyValues,
+    Only,
     RunsFolder,
     SetValues,
     beside_base,
@@ -34,6 +35,7 @@ def ablate_images(
         typer.Option("--states", help="What is done to images [default: black mean noise dropped caption twin]"),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="So many items a split [default: 24]")] = None,
+    only: Only = None,
     benign: Annotated[bool, typer.Option("--benign", help="Ablate the benign twins too.")] = False,
     judge: Annotated[
         str | None, typer.Option("--judge", help="Whose verdicts are measured, after mis judge [default: rule]")
@@ -57,7 +59,7 @@ def ablate_images(
     from mis_lib.commands.ablate import AblateSettings, ablate, show
 
     flags = {
-        "variants": variants, "splits": splits, "states": states, "limit": limit, "benign": benign or None, "judge": judge, "data": data,
+        "variants": variants, "splits": splits, "states": states, "limit": limit, "only": only, "benign": benign or None, "judge": judge, "data": data,
         "checkpoint": checkpoint, "adapters": beside_base(adapters), "batch_size": batch_size, "device": device, "runs": runs, "name": name,
     }  # fmt: skip
     found = ablate(resolve(AblateSettings, config, flags, sets))

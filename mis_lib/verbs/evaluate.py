@@ -16,6 +16,7 @@ from mis_lib.commands.parsing import (
     DataFolder,
     Device,
     ManyValues,
+    Only,
     RunsFolder,
     SetValues,
     adapter_folders,
@@ -49,6 +50,7 @@ def generate_answers(
         typer.Option("--splits", help="Of a folder [default: those of easy hard real that are there, or all]"),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="So many pairs a split.")] = None,
+    only: Only = None,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="Folder, or hub id in the local cache [default: embedded model]")
     ] = None,
@@ -90,7 +92,7 @@ def generate_answers(
     from mis_lib.commands.generate_settings import GenerateSettings
 
     flags = {
-        "variants": variants, "data": data, "splits": splits, "limit": limit, "checkpoint": checkpoint, "server": server, "images_as": images_as,
+        "variants": variants, "data": data, "splits": splits, "limit": limit, "only": only, "checkpoint": checkpoint, "server": server, "images_as": images_as,
         "concurrency": concurrency, "generation.max_new_tokens": max_new_tokens, "generation.temperature": temperature, "batch_size": batch_size,
         "batch_tokens": batch_tokens, "device": device, "dtype": dtype, "shard": shard, "runs": runs, "name": name,
         "adapters": beside_base(adapters), "models": named_values("--models", models),

@@ -14,6 +14,7 @@ from mis_lib.commands.parsing import (
     DataFolder,
     Device,
     ManyValues,
+    Only,
     RunsFolder,
     SetValues,
     Verbs,
@@ -62,6 +63,7 @@ def print_report(
     checkpoint: Checkpoint = None,
     adapters: Adapters = None,
     limit: Annotated[int | None, typer.Option("--limit", help="So many pairs a split, or concepts.")] = None,
+    only: Only = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch_size", help="Rows generated together [default: 16]")
     ] = None,
@@ -97,7 +99,7 @@ def print_report(
 
     flags = {
         "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "questions": questions, "exchanged": exchanged or None, "data": data, "checkpoint": checkpoint, "adapters": beside_base(adapters),
-        "limit": limit, "batch_size": batch_size, "device": device, "runs": runs, "name": name, "existing": existing, "judges": judges,
+        "limit": limit, "only": only, "batch_size": batch_size, "device": device, "runs": runs, "name": name, "existing": existing, "judges": judges,
         "majority": majority or None, "paired": paired, "published": published or None, "regression": regression, "out": out,
     }  # fmt: skip
     report(resolve(ReportSettings, config, flags, sets), TableFormat.JSON if as_json else form)
