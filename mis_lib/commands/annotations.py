@@ -15,15 +15,17 @@ from mis_lib import console
 from mis_lib.analysis.annotators import TeamAgreement, team_agreement
 from mis_lib.analysis.delta import build_delta
 from mis_lib.analysis.delta_files import TRAIN, About, write_delta
-from mis_lib.analysis.evaluated import data_folder
+from mis_lib.analysis.evaluated import data_folder, open_folder, read_samples, run_name
 from mis_lib.data.preferences import PAIRS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_jsonl, write_atomic
 from mis_lib.models.shipped import shipped_variants
 from mis_lib.store.annotation_tables import decided
 from mis_lib.store.annotations import AnnotationStore
+from mis_lib.store.decisions import Event
 from mis_lib.store.exchange import Form, read_events, write_events
 from mis_lib.store.labels import Standing, person
+from mis_lib.store.labels_elsewhere import read_labels
 from mis_lib.store.provenance import folder_digest
 from mis_lib.store.runs import CONFIG, Run
 
@@ -44,9 +46,16 @@ def export(runs: Path, output: Path, form: Form, *, redacted: bool, salt: str | 
     _tell({"output": str(output), "events": len(events), "redacted": redacted}, as_json)
 
 
-def take_in(runs: Path, path: Path, *, as_json: bool) -> None:
-    """Add the events of an export that are not here yet."""
-    events = read_events(path)
+def take_in(runs: Path, path: Path, *, run: str | None = None, author: str | None = None, as_json: bool) -> None:
+    """Add the events of an export that are not here yet; with ``run``, people's labels on it from another tool.
+
+    Raises:
+        DataError: the file cannot be read, or a row cannot be accepted; nothing is taken in then.
+        SettingsError: an author without a run.
+    """
+    if author is not None and run is None:
+        raise SettingsError("--author goes with --run: an export says itself who decided")
+    events = read_events(path) if run is None else _labels(runs, path, run, author)
     store = AnnotationStore(root=runs)
     here = {event.id: event for event in store.events()}
     changed = [event for event in events if event.id in here and decided(event) != decided(here[event.id])]
@@ -57,6 +66,18 @@ def take_in(runs: Path, path: Path, *, as_json: bool) -> None:
             f"{changed[0].subject.sample.id!r:.80} by {changed[0].author}); a decision is changed by a new one, in the app"
         )
     _tell({"input": str(path), "events": len(events), "added": added, "known": len(events) - added}, as_json)
+
+
+def _labels(runs: Path, path: Path, name: str, author: str | None) -> list[Event]:
+    """Labels of another tool on a run."""
+    run = open_folder(runs / name)
+    responses = run.responses()
+    samples = {sample.id: sample for sample in read_samples(run, responses)}
+    answers = {(one.sample_id, one.variant): one for one in responses}
+    found = read_labels(path, run_name(run), samples, answers, author)
+    if found.empty:
+        console.say(f"{found.empty:,} rows hold neither an outcome nor a comment, and were passed over")
+    return found.events
 
 
 def agreement(runs: Path, *, as_json: bool) -> None:

@@ -42,17 +42,21 @@ def export_annotations(
 
 @annotations.command(name="import")
 def import_annotations(
-    path: Annotated[Path, typer.Option("--input", help="File that export wrote (.jsonl or .csv).")],
+    path: Annotated[Path, typer.Option("--input", help="File that export wrote (.jsonl or .csv), or with --run any.")],
+    run: Annotated[
+        str | None, typer.Option("--run", help="The file holds labels of another tool, on this run (NAME/vN).")
+    ] = None,
+    author: Annotated[str | None, typer.Option("--author", help="Who gave them, if its rows do not say.")] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Take in the decisions of an export; those that are here already stay as they are.
+    """Take in the decisions of an export, or labels of another tool; those that are here already stay as they are.
 
     Of one person's decisions on a response the one made last stands, in whatever order they come in.
     """
     from mis_lib.commands.annotations import take_in
 
-    take_in(runs, path, as_json=as_json)
+    take_in(runs, path, run=run, author=author, as_json=as_json)
 
 
 @annotations.command(name="agreement")

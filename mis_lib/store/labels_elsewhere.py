@@ -1,0 +1,127 @@
+"""Labels that people gave in another tool (Label Studio, Argilla, a spreadsheet), as decisions on the responses of a run.
+
+One label a row, in a table of any kind that data come in:
+
+    sample_id (or id), variant (or model), author (or annotator, completed_by), outcome (or label, choice), comment (or reason, note), at (or created_at)
+
+Only the first and the outcome are needed: the variant where the run has several, the author where none is given for all. That is what Label Studio's CSV and
+JSON-MIN exports hold, if its tasks carry ``sample_id`` and ``variant`` and its choices are outcomes. A row has the same event id each time it is read, so
+that a file which has grown can be read again.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mis_lib.data.records import Row
+from mis_lib.data.tables import read_table
+from mis_lib.errors import DataError
+from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample
+from mis_lib.store.decisions import Decision, Event, Kind, Subject
+
+SAMPLE, VARIANT, AUTHOR = ("sample_id", "id"), ("variant", "model"), ("author", "annotator", "completed_by")
+OUTCOME, COMMENT, TIME = ("outcome", "label", "choice"), ("comment", "reason", "note"), ("at", "created_at")
+
+
+class Labels(NamedTuple):
+    """The decisions of a file, and how many of its rows say nothing (a task that was skipped)."""
+
+    events: list[Event]
+    empty: int
+
+
+def read_labels(
+    file: Path,
+    run: str,
+    samples: Mapping[str, Sample],
+    responses: Mapping[tuple[str, str], Response],
+    author: str | None,
+) -> Labels:
+    """People's labels on the responses of a run.
+
+    Args:
+        file: CSV, TSV, JSON Lines, JSON or parquet, a label a row.
+        run: NAME/vN.
+        samples: what the run was asked, by id.
+        responses: its answers, by sample and variant.
+        author: who gave all labels, where the rows do not say.
+
+    Raises:
+        DataError: the file cannot be read, or a row names no response of the run, no author or no outcome (file, row and fix named).
+    """
+    changed = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat() if file.is_file() else ""
+    events, empty = [], 0
+    for row in read_table(file):
+        if isinstance(row, DataError):
+            raise row
+        decision = _decision(row, samples)
+        if decision.is_empty:
+            empty += 1
+            continue
+        subject = _subject(row, run, samples, responses)
+        who = _text(row, AUTHOR) or author
+        if not who:
+            raise row.error(
+                AUTHOR[0], "who gave the label", None, "add the column, or name one person for all with --author"
+            )
+        told = _text(row, TIME)
+        parts = [who, *subject.key, decision.model_dump_json(), told]
+        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+        events.append(
+            Event(id=digest, kind=Kind.DECIDE, author=who, at=told or changed, subject=subject, decision=decision)
+        )
+    return Labels(events, empty)
+
+
+def _subject(
+    row: Row, run: str, samples: Mapping[str, Sample], responses: Mapping[tuple[str, str], Response]
+) -> Subject:
+    sample = _sample(row, samples)
+    answered = [variant for of, variant in responses if of == sample.id]
+    variant = _text(row, VARIANT) or (answered[0] if len(answered) == 1 else "")
+    if variant not in answered:
+        raise row.error(
+            VARIANT[0],
+            f"a variant that answered {sample.id!r} ({', '.join(answered)})",
+            variant,
+            "name which answer was labelled",
+        )
+    return Subject(run=run, variant=variant, sample=sample, response=responses[sample.id, variant].text)
+
+
+def _sample(row: Row, samples: Mapping[str, Sample]) -> Sample:
+    name = _text(row, SAMPLE)
+    if name not in samples:
+        raise row.error(
+            _field(row, SAMPLE), "the id of a sample of the run", name, "name another --run, or correct the id"
+        )
+    return samples[name]
+
+
+def _decision(row: Row, samples: Mapping[str, Sample]) -> Decision:
+    said, comment = _text(row, OUTCOME), _text(row, COMMENT)
+    if not said:
+        return Decision(comment=comment)
+    fitting = (*(HARMFUL_OUTCOMES if _sample(row, samples).harmful else BENIGN_OUTCOMES), Outcome.UNSCORED)
+    name = said.strip().lower().replace(" ", "_").replace("-", "_")
+    if name not in fitting:
+        kind = "harmful" if _sample(row, samples).harmful else "benign"
+        raise row.error(
+            _field(row, OUTCOME), f"an outcome of a {kind} sample ({', '.join(fitting)})", said, "rename it in the file"
+        )
+    return Decision(outcome=Outcome(name), comment=comment)
+
+
+def _field(row: Row, names: tuple[str, ...]) -> str:
+    return next((name for name in names if row.values.get(name) is not None), names[0])
+
+
+def _text(row: Row, names: tuple[str, ...]) -> str:
+    """The first of several fields that is there, a number as its digits."""
+    value: Any = row.values.get(_field(row, names))
+    if isinstance(value, bool) or not isinstance(value, str | int | None):
+        raise row.error(_field(row, names), "a text", value, "write it as text, one label a row")
+    return "" if value is None else str(value).strip()

@@ -1,0 +1,108 @@
+"""Labels that people gave in another tool become decisions on a run's responses: none is guessed, none is doubled.
+
+pytest tests/test_labels_elsewhere.py
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotated import answered_run
+from fakes import mini_data
+from typer.testing import CliRunner, Result
+
+from mis_lib.cli import app
+from mis_lib.schema import Outcome
+from mis_lib.store.annotations import AnnotationStore
+
+ADA = {"sample_id": "hard-00", "variant": "mini", "annotator": "ada", "outcome": "unsafe"}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return answered_run(tmp_path / "runs", mini_data(tmp_path / "data")).folder.parent.parent
+
+
+def take_in(runs: Path, rows: list[dict[str, Any]], *more: str, name: str = "labels.csv") -> Result:
+    file = runs.parent / name
+    if file.suffix == ".csv":
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        file.write_text(json.dumps(rows), encoding="utf-8")
+    where = ["--input", str(file), "--runs", str(runs), "--run", "report/v1"]
+    return CliRunner().invoke(app, ["annotations", "import", *where, *more])
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.json"])
+def test_label_studios_flat_exports_are_read(runs: Path, name: str) -> None:
+    """Its ``id`` counts tasks: the sample's id is in the data that the task carried."""
+    rows = [
+        {
+            "id": 71,
+            "annotation_id": 9,
+            "created_at": "2026-01-31T12:00:00.5Z",
+            "lead_time": "4.2",
+            "comment": "why",
+            **ADA,
+        },
+        {**ADA, "id": 72, "sample_id": "hard-00-twin", "annotator": "eve@lab.org", "outcome": "Over-refused"},
+        {**ADA, "id": 73, "outcome": ""},
+    ]
+    done = take_in(runs, rows, name=name)
+    assert done.exit_code == 0, done.output
+    assert "1 rows hold neither an outcome nor a comment" in " ".join(done.stderr.split())
+    first, second = AnnotationStore(root=runs).events()
+    assert (first.author, first.decision.outcome, first.decision.comment) == ("ada", Outcome.UNSAFE, "why")
+    assert first.at == "2026-01-31T12:00:00.500000+00:00" and first.subject.response
+    assert (second.author, second.decision.outcome) == ("eve@lab.org", Outcome.OVER_REFUSED)
+    agreed = CliRunner().invoke(app, ["annotations", "agreement", "--runs", str(runs)])
+    assert agreed.exit_code == 0, agreed.output
+
+
+def test_a_file_that_has_grown_is_read_again_and_nothing_is_doubled(runs: Path) -> None:
+    assert take_in(runs, [ADA]).exit_code == 0
+    done = take_in(runs, [ADA, {**ADA, "annotator": "eve"}], "--json")
+    assert json.loads(done.stdout)["added"] == 1
+    assert [event.author for event in AnnotationStore(root=runs).events()] == ["ada", "eve"]
+
+
+def test_one_author_for_all(runs: Path) -> None:
+    rows = [{key: value for key, value in ADA.items() if key != "annotator"}]
+    assert take_in(runs, rows, "--author", "grace").exit_code == 0
+    (event,) = AnnotationStore(root=runs).events()
+    assert event.author == "grace"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"sample_id": "hard-99"},
+            "row 2: field 'sample_id': expected the id of a sample of the run, found str 'hard-99'",
+        ),
+        (
+            {"variant": ""},
+            "row 2: field 'variant': expected a variant that answered 'hard-00' (mini, mirage), found str ''",
+        ),
+        ({"annotator": ""}, "row 2: field 'author': expected who gave the label"),
+        ({"outcome": "bad"}, "row 2: field 'outcome': expected an outcome of a harmful sample (unsafe, reasoned,"),
+        ({"outcome": "helped"}, "row 2: field 'outcome': expected an outcome of a harmful sample (unsafe, reasoned,"),
+        ({"created_at": "2026-01-31 12:00"}, "add the zone"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_named_and_nothing_is_taken_in(
+    runs: Path, change: dict[str, str], message: str
+) -> None:
+    done = take_in(runs, [ADA, {**ADA, **change}])
+    assert done.exit_code == 2 and message in " ".join(done.stderr.split())
+    assert not AnnotationStore(root=runs).events()
+
+
+def test_an_author_without_a_run_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["annotations", "import", "--input", str(tmp_path / "a.csv"), "--author", "ada"])
+    assert done.exit_code == 2 and "--author goes with --run" in done.stderr
