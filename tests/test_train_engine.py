@@ -873,13 +873,23 @@ def test_without_tensorboard_its_package_is_named(tmp_path: Path, monkeypatch: p
         tensorboard(tmp_path)
 
 
-def test_too_little_memory_is_told_with_what_to_lower(train: Train, tmp_path: Path) -> None:
+def test_too_little_memory_is_told_with_the_longest_row_and_what_to_lower(
+    train: Train, settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
     def run_out(line: dict[str, Any]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    with pytest.raises(TrainingError, match=r"Tried to allocate 20.00 GiB.*lower batch_tokens \(600;"):
-        train(listener=run_out)
+    with pytest.raises(TrainingError, match=r"Tried to allocate 20.00 GiB.*lower batch_tokens \(600;") as told:
+        train(listener=run_out)  # when step 1 is logged: the next one is under way
     assert not (tmp_path / "run" / "adapter").exists()
+    settings = settings_of()
+    places = places_of(settings, settings.data or data, tmp_path / "data")
+    lengths = lengths_of(places, make_encoder(load(settings, checkpoint), settings), None)
+    longest = plan_of(settings, lengths, packed=False).longest(1)
+    assert f"step 2: expected room on the device for its rows, the longest {places[longest].sample.id!r}" in str(
+        told.value
+    )
+    assert f"({lengths[longest]:,} tokens)" in str(told.value)
 
 
 def test_settings_that_contradict_each_other() -> None:

@@ -251,6 +251,13 @@ def test_the_order_of_work_follows_from_the_seed_and_differs_between_epochs() ->
     assert plan.epoch(0) != plan._replace(seed=2).epoch(0)
 
 
+def test_the_longest_row_of_a_step_is_known_in_every_epoch() -> None:
+    plan = Plan(list(range(50, 150)), 8, 1000, steps=26, seed=1)
+    for step in range(26):
+        rows = plan.epoch(step // 13)[step % 13]
+        assert plan.longest(step) in rows and plan.lengths[plan.longest(step)] == max(plan.lengths[row] for row in rows)
+
+
 def test_rows_of_a_step_have_about_the_same_length() -> None:
     lengths = [50 + 7 * (at * 37 % 101) for at in range(512)]
 

@@ -105,7 +105,9 @@ def run(
         try:
             trainer.train(resume_from_checkpoint=str(there[-1]) if there else None)
         except torch.OutOfMemoryError as error:
-            raise TrainingError(no_memory(settings, trainer.state.global_step, error)) from error
+            longest = plan.longest(trainer.state.global_step)
+            row = f"{places[longest].sample.id!r} ({plan.lengths[longest]:,} tokens)"
+            raise TrainingError(no_memory(settings, trainer.state.global_step, row, error)) from error
     step = trainer.state.global_step
     finished = step >= plan.steps
     if finished:
@@ -126,13 +128,13 @@ def run(
     )
 
 
-def no_memory(settings: TrainSettings, step: int, error: BaseException) -> str:
+def no_memory(settings: TrainSettings, step: int, row: str, error: BaseException) -> str:
     """The message about a step that the device's memory had no room for."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     more = "" if settings.gradient_checkpointing else ", or set gradient_checkpointing: true"
     return (
-        f"step {step + 1}: expected room on the device, found: {first}; lower batch_tokens ({settings.batch_tokens:,}; the result stays the same), "
-        f"max_pixels or max_dynamic_patch{more}. The last checkpoint is untouched"
+        f"step {step + 1}: expected room on the device for its rows, the longest {row}, found: {first}; lower batch_tokens "
+        f"({settings.batch_tokens:,}; the result stays the same), max_pixels or max_dynamic_patch{more}. The last checkpoint is untouched"
     )
 
 

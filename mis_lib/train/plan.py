@@ -44,6 +44,11 @@ class Plan(NamedTuple):
         dice.shuffle(steps)
         return steps
 
+    def longest(self, step: int) -> int:
+        """The row of a step, counted from 0 over all epochs, that has the most tokens."""
+        epoch, at = divmod(step, self.steps_per_epoch)
+        return max(self.epoch(epoch)[at], key=self.lengths.__getitem__)
+
     def passes(self, rows: Sequence[int], devices: int = 1) -> list[list[list[int]]]:
         """Cut the rows of a step: for each device its passes, the same number for each, in none of them more than ``batch_tokens``.
 
