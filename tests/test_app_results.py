@@ -103,6 +103,17 @@ def test_an_item_that_was_taken_apart_is_drawn_and_the_run_is_in_no_other_list(f
     assert handlers.evaluations.names() == ["report/v1"]
 
 
+def test_whoever_has_only_taken_items_apart_sees_those(folder: Path, tmp_path: Path) -> None:
+    host = ready_host(folder / "mini")
+    host.runs = tmp_path
+    handlers = ResultsHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+    assert handlers.opened(Link(tab=Tab.RESULTS))["empty"]["visible"]
+    fake_ablation(tmp_path, folder / "mini")
+    update = handlers.opened(Link(tab=Tab.RESULTS))
+    assert update["view"] == ITEM and update["errors"] == "" and len(figure(update, "grid")["data"]) == len(VARIANTS)
+    assert update["body"]["visible"] and not update["empty"]["visible"]
+
+
 def test_each_cell_of_the_flip_matrix_opens_its_items_in_annotate(handlers: ResultsHandlers, folder: Path) -> None:
     html = handlers.opened(Link(tab=Tab.RESULTS, view=CHANGES, variants=("mini", "mirage")))["flips"]
     found = re.findall(r'href="([^"]+)" data-link[^>]*>(\d+)<', html)

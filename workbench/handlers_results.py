@@ -106,7 +106,7 @@ class ResultsHandlers:
         """
         parts = self.parts
         names = self.evaluations.names()
-        if not names:
+        if not names and not self.evaluations.ablations():
             return {parts.empty: gr.update(visible=True), parts.body: gr.update(visible=False), parts.errors: ""}
         update: Update = {parts.empty: gr.update(visible=False), parts.body: gr.update(visible=True), parts.errors: ""}
         # also where nothing can be drawn: whoever cannot choose another run does not get away from one that is damaged
@@ -129,6 +129,8 @@ class ResultsHandlers:
         if gone and strict:
             raise DataError(not_there("run", gone[0], names[:8]))
         view = _one("view", choice.view, VIEWS, OVERVIEW, strict=strict)
+        if not names:  # whoever has only taken items apart sees those
+            return self._settled_item(choice._replace(view=ITEM), strict=strict)
         runs = [name for name in choice.runs or () if name in names]
         if not runs and (fill or choice.runs or view != OVERVIEW):
             runs = results.default_runs(self.evaluations)
