@@ -5,7 +5,7 @@ import plotly.express as px
 import plotly.graph_objects as go
 
 from mis_lib.analysis.plot_grids import OUTCOME_COLOURS
-from mis_lib.analysis.plot_parts import LINE, broken, empty, lines_of, n_of
+from mis_lib.analysis.plot_parts import LINE, UNSCORED, broken, empty, lines_of, n_of
 from mis_lib.analysis.plot_style import TEMPLATE, as_text
 from mis_lib.metrics import METRICS, OUTCOME_METRICS
 from mis_lib.schema import HARMFUL_OUTCOMES
@@ -23,7 +23,7 @@ def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
     rates = as_text(rates)
     shown = rates[rates["metric"].isin(OUTCOME_METRICS) & rates["value"].notna()].copy()
     if shown.empty:
-        return empty("No scored responses yet: run <b>mis report</b>")
+        return empty(UNSCORED)
     harmful = [name for name, outcome in OUTCOME_METRICS.items() if outcome in HARMFUL_OUTCOMES]
     shown["kind"] = shown["metric"].isin(harmful).map({True: "harmful items", False: "benign items"})
     shown["kind"] += " (" + shown.groupby("kind")["n"].transform(n_of) + ")"

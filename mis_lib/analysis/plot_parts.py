@@ -20,6 +20,7 @@ MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "he
 RATE = ("value", "low", "high", "n", "n_unscored")
 LABEL = 24  # characters of a line of a label
 LINE = 18  # pixels of a line of a label
+UNSCORED = "No scored responses yet: <b>mis judge runs/NAME</b> scores those of a run."
 
 
 class Look(NamedTuple):

@@ -14,6 +14,7 @@ from plotly.subplots import make_subplots
 from mis_lib.analysis.plot_parts import (
     LINE,
     RATE,
+    UNSCORED,
     Look,
     bars,
     blank,
@@ -44,7 +45,7 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
     frame = need(frame, "leaderboard", "run", "tag", "variant", "metric", *RATE, "published")
     shown = untyped(frame)[frame.metric.isin(metrics) & frame.value.notna()]
     if shown.empty:
-        return empty("No scored responses yet: run <b>mis report</b>")
+        return empty(UNSCORED)
     shown = shown.assign(line=_lines(shown)).sort_values(["published", "line"], ascending=False)
     order = list(dict.fromkeys(shown.line))
     figure = make_subplots(
@@ -81,7 +82,9 @@ def safety_plane(frame: pd.DataFrame) -> go.Figure:
     both = rates["asr"].merge(rates["over_refusal"], on=keys, suffixes=("_asr", "_or"))
     both = untyped(both)[both.value_asr.notna() & both.value_or.notna()]
     if both.empty:
-        return empty("Needs attack success <b>and</b> over-refusal of the same run: run <b>mis report</b>")
+        return empty(
+            "Needs attack success <b>and</b> over-refusal of one run:<br>scored answers to harmful and to benign items."
+        )
     figure = blank(460)
     _corners(figure)
     for variant, look in looks(both.variant).items():
