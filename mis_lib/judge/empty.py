@@ -1,4 +1,4 @@
-"""Answers that say nothing (empty, broken off, looping, blind to the images) or nothing that can be read (another language)."""
+"""Answers that say nothing (empty, broken off, looping, blind to the images) or nothing that can be read (another language, a thought without end)."""
 
 import re
 import unicodedata
@@ -7,6 +7,15 @@ from itertools import pairwise
 
 from mis_lib.roles import Role, Sentence, first, quote
 from mis_lib.sentences import is_finished
+
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_THOUGHT_BEGINS = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
+
+
+def answer_in(text: str) -> str | None:
+    """What follows the model's thought (``<think>``, which some prompts open for it); all of a text without one, None if the thought never ends."""
+    *thoughts, answer = _THOUGHT_ENDS.split(text)
+    return None if not thoughts and _THOUGHT_BEGINS.match(answer) else answer
 
 
 def collapse_loops(text: str) -> tuple[str, bool]:
