@@ -9,7 +9,6 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -18,23 +17,13 @@ from mis_lib.configs import GenerationSettings
 from mis_lib.construct.images import draw
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.files import MAX_IMAGES, write_records
+from mis_lib.generate.columns import Column
 from mis_lib.schema import Sample
 from workbench.background import Background
 from workbench.catalogue import Catalogue
 from workbench.engine_host import Host
 
 MAX_QUESTION = 8000
-
-
-@dataclass(frozen=True)
-class Column:
-    """One variant's answer after a step, as ``mis_lib.generate.variants.Column``."""
-
-    variant: str
-    text: str
-    tokens: int
-    seconds: float
-    finish_reason: str | None
 
 
 class ScriptedEngine:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from html import escape
 from itertools import groupby
 
-_FENCE = re.compile(r"\s*(?:```|~~~)")
-_ROW = re.compile(r"\s*\|.*\|\s*$")
+from mis_lib.analysis.cot_layout import FENCE, ROW
+
 _RULE = re.compile(r"\s*\|(?:\s*:?-+:?\s*\|)+\s*$")
 _BAR = re.compile(r"(?<!\\)\|")
 _HEADING = re.compile(r"\s*#{1,6}\s+\S")
@@ -26,7 +26,7 @@ def _blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Neighbouring lines of one kind: code, table, heading or prose."""
     kinds, in_code = [], False
     for line in lines:
-        fence = bool(_FENCE.match(line))
+        fence = bool(FENCE.match(line))
         kinds.append("code" if in_code or fence else _kind(line))
         in_code = in_code != fence
     for kind, group in groupby(zip(kinds, lines, strict=True), key=lambda pair: pair[0]):
@@ -34,14 +34,14 @@ def _blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _kind(line: str) -> str:
-    if _ROW.match(line):
+    if ROW.match(line):
         return "table"
     return "heading" if _HEADING.match(line) else "prose"
 
 
 def _block(kind: str, lines: list[str]) -> str:
     if kind == "code":
-        inside = "\n".join(line for line in lines if not _FENCE.match(line))
+        inside = "\n".join(line for line in lines if not FENCE.match(line))
         return f'<pre class="mis-code">{escape(inside)}</pre>'
     if kind == "heading":
         return "".join(f'<p class="mis-heading">{_inline(line.strip().lstrip("# "))}</p>' for line in lines)

@@ -60,9 +60,11 @@ _TAGS = {
 }
 _TAG_KINDS = {name: kind for kind, names in _TAGS.items() for name in names.split()}
 _TAG = re.compile(r"\s*<(/?)([A-Za-z_]{2,20})>\s*")
-_FENCE = re.compile(r"\s*(?:```|~~~)")
+FENCE = re.compile(r"\s*(?:```|~~~)")
+"""Begins a block of code, and ends it."""
 _BLANK_LINES = re.compile(r"(?:[ \t]*\n)+")
-_ROW = re.compile(r"\s*\|.*\|\s*$")
+ROW = re.compile(r"\s*\|.*\|\s*$")
+"""A row of a table."""
 
 _TABLE_HEADS = (
     (ANSWER, re.compile(r"alternative|instead|safer|option|solution|recommend|替代|建议")),
@@ -91,7 +93,7 @@ def _cuts(text: str, *, thinks: bool) -> list[int]:
     """Where pieces begin: at sentences, labels and rows, not inside code or a row."""
     cuts = {start for start, _ in spans(text)}
     for start, end, content in _lines_and_code(text):
-        if _FENCE.match(content) or _ROW.match(content):
+        if FENCE.match(content) or ROW.match(content):
             cuts -= set(range(start + 1, end))
             cuts |= {start, end}
         elif name := name_of(content, steps_think=thinks):
@@ -107,7 +109,7 @@ def _lines_and_code(text: str) -> Iterator[tuple[int, int, str]]:
     at, fence_from = 0, -1
     for line in text.splitlines(keepends=True):
         end = at + len(line)
-        if _FENCE.match(line):
+        if FENCE.match(line):
             if fence_from >= 0:
                 yield fence_from, end, text[fence_from:end]
             fence_from = -1 if fence_from >= 0 else at
@@ -125,9 +127,9 @@ def _piece(text: str, start: int, end: int, *, thinks: bool) -> Piece:
     if tag := _TAG.fullmatch(content):
         kind = _TAG_KINDS.get(tag[2].lower())
         return Piece(bare._replace(roles=frozenset({Role.HEADING})), Layout.TAG, kind, tag[1] + tag[2].lower())
-    if _FENCE.match(content):
+    if FENCE.match(content):
         return Piece(bare, Layout.CODE, starts_line=True)
-    if _ROW.match(content):
+    if ROW.match(content):
         return Piece(bare, Layout.TABLE, first_of(_TABLE_HEADS, content.lower()), starts_line=True)
     sentence = bare._replace(roles=more_roles(content, roles_of(content)))
     may_name = starts_line or Role.HEADING in sentence.roles
