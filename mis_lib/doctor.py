@@ -132,7 +132,7 @@ def mini() -> Finding:
 
 def data() -> Finding:
     """The drawn data set in the cache."""
-    from mis_lib.construct.pipeline import mini_data_folder
+    from mis_lib.construct.cached import mini_data_folder
 
     return _cached("data MIS-Mini", mini_data_folder(), "report, examples in the app", fix="mis app, or mis report")
 

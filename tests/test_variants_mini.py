@@ -10,8 +10,8 @@ from PIL import Image
 
 from mis_lib.analysis.reworded import in_reverse
 from mis_lib.configs import GenerationSettings
+from mis_lib.construct.cached import ensure_mini_data
 from mis_lib.construct.images import scene
-from mis_lib.construct.pipeline import ensure_mini_data
 from mis_lib.files import load_image, read_records
 from mis_lib.generate.columns import Column
 from mis_lib.generate.cpu import working_dtype

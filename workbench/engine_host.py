@@ -153,7 +153,7 @@ def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], pr
 def load_examples(folder: Path | None, progress: Progress) -> Catalogue:
     """Read a data set folder; without one, MIS-Mini, drawn on first use."""
     if folder is None:
-        from mis_lib.construct.pipeline import ensure_mini_data
+        from mis_lib.construct.cached import ensure_mini_data
 
         folder = ensure_mini_data(progress=progress)
     progress("Reading the examples …")

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mis_lib.cache import one_maker
 from mis_lib.construct.gallery import Picture, draw_all
 from mis_lib.construct.images import STYLES, concepts, told
 from mis_lib.construct.naming import named_spans, plain
@@ -46,9 +47,16 @@ def ensure_naming_data(progress: Callable[[str], None] = lambda message: None) -
     folder = cache_dir() / f"naming-{_fingerprint()}"
     if is_intact(folder):
         return folder
-    progress("Drawing every concept in every style (once, about half a minute)")
+    with one_maker(folder, progress):
+        if not is_intact(folder):  # nobody made it while this process waited
+            progress("Drawing every concept in every style (once, about half a minute)")
+            _draw(folder, progress)
+    return folder
+
+
+def _draw(folder: Path, progress: Callable[[str], None]) -> None:
+    """Draw them beside the folder's place and move them there when they are whole."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as name:
         work = Path(name) / "naming"
         work.mkdir()
@@ -61,7 +69,6 @@ def ensure_naming_data(progress: Callable[[str], None] = lambda message: None) -
         write_records(work / FILE, naming_samples())
         write_manifest(work)
         work.rename(folder)
-    return folder
 
 
 def is_right(text: str, objects: Sequence[str]) -> bool:

@@ -224,6 +224,6 @@ def data_digest(data: Path, settings: GenerateSettings) -> str:
 
 def mini_data() -> Path:
     """MIS-Mini, drawn if it is not there."""
-    from mis_lib.construct.pipeline import ensure_mini_data
+    from mis_lib.construct.cached import ensure_mini_data
 
     return ensure_mini_data(console.say)

