@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
-from mis_lib.construct.elements import Element, Questions
+from mis_lib.construct.element_rows import Element
+from mis_lib.construct.elements import Questions
 
 Side = Literal["train", "test"]
 T = TypeVar("T")

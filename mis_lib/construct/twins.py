@@ -6,7 +6,8 @@ Question, style, category and the picture of the unchanged object are the same, 
 
 from typing import Any
 
-from mis_lib.construct.elements import Element, ElementTable
+from mis_lib.construct.element_rows import Element
+from mis_lib.construct.elements import ElementTable
 from mis_lib.construct.gallery import Picture
 from mis_lib.construct.images import ICONS, available, drawings
 from mis_lib.construct.labels import Label, cot_label, draw_lot, help_label

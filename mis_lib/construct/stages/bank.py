@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from mis_lib.construct.elements import Element, ElementTable, load_elements
+from mis_lib.construct.element_rows import Element
+from mis_lib.construct.elements import ElementTable, load_elements
 from mis_lib.construct.labels import DECLINING, perceive, pick, with_article
 from mis_lib.construct.naming import is_named
 from mis_lib.construct.scenarios import place

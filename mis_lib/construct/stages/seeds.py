@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mis_lib.construct.elements import Element, load_elements
+from mis_lib.construct.element_rows import Element
+from mis_lib.construct.elements import load_elements
 from mis_lib.construct.filters import drop_leaks
 from mis_lib.construct.scenarios import place
 from mis_lib.construct.stages.records import Seed
