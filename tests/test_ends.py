@@ -19,10 +19,11 @@ from mis_lib.models.ends import FIRST, in_end, side_by_side, widened
 from mis_lib.models.mini import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
 from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
-from mis_lib.train.miniature import cpu_steps, tuning, unseen
+from mis_lib.train.miniature import eye_steps, tuning, unseen
+from mis_lib.train.miniature.aims import aims_from, aims_of
 from mis_lib.train.miniature.align import Codebook
-from mis_lib.train.miniature.cpu_steps import look_again, mean_of_eyes, tower_of, trainable
-from mis_lib.train.miniature.features import FeatureBank, load
+from mis_lib.train.miniature.eye_steps import look_again, mean_of_eyes, tower_of, trainable
+from mis_lib.train.miniature.features import FeatureBank, load, save
 from mis_lib.train.miniature.loop import strip_squeeze_excite
 from mis_lib.train.miniature.pictures import Picture
 from mis_lib.train.miniature.tuning import End, Midway, features_of, mix_statistics, tune
@@ -93,7 +94,31 @@ def test_midway_and_end_are_the_tower(tower: Any) -> None:
         wanted = tower(pixels()).last_hidden_state.flatten(2).transpose(1, 2)
         midway = Midway(tower)(pixels()).last_hidden_state.flatten(2).transpose(1, 2)
         assert midway.shape == (2, 784, 40)
-        assert torch.allclose(End(tower)(midway), wanted, atol=1e-4)
+        assert torch.allclose(End(tower, torch.float32)(midway), wanted, atol=1e-4)
+        rough = End(tower, torch.bfloat16)(midway)
+        assert rough.dtype == torch.float32 and float((rough - wanted).std() / wanted.std()) < 0.06
+
+
+def test_an_ends_gradients_are_the_towers(tower: Any) -> None:
+    """But for depthwise filters, which get none and stay."""
+    strip_squeeze_excite(tower)
+    own, plain = End(copy.deepcopy(tower), torch.float32), copy.deepcopy(tower).requires_grad_(True)
+    with torch.no_grad():
+        midway = Midway(tower)(pixels()).last_hidden_state
+    tuned, parameters = own.tensors(), dict(plain.named_parameters())
+    for value in tuned.values():
+        value.requires_grad_(True)
+    own(midway.flatten(2).transpose(1, 2)).square().mean().backward()
+    hidden = midway
+    for block in plain.encoder.blocks[FIRST:]:
+        hidden = block(hidden)
+    plain.encoder.top_activation(plain.encoder.top_bn(plain.encoder.top_conv(hidden))).square().mean().backward()
+    for name, value in tuned.items():
+        wanted = parameters[name].grad
+        assert value.grad is not None and wanted is not None
+        assert float((value.grad - wanted).norm() / wanted.norm()) < 0.01, name
+    held = {name for name in parameters if in_end(name)} - set(tuned)
+    assert held and {name.split(".")[-2] for name in held} == {"depthwise_conv", "depthwise_norm"}
 
 
 def test_mixed_statistics_lie_between_two_pictures_and_shapes_stay() -> None:
@@ -129,7 +154,9 @@ def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any) -> Non
     before = nn.Sequential(copy.deepcopy(end), copy.deepcopy(projector)).requires_grad_(False)
     projector[2].requires_grad_(False)
     state = {name: value.clone() for name, value in tower.state_dict().items()}
-    mean_end, mean_projector, losses = tune(end, projector, before, bank, steps=12, lr=1e-3, seed=0, batch=18)
+    mean_end, mean_projector, losses = tune(
+        end, projector, aims_of(before, bank), bank, steps=12, lr=1e-3, seed=0, batch=18
+    )
     assert set(losses) == {"told_apart", "pull", "kept"}
     held = [torch.equal(new, old) for new, old in zip(projector.parameters(), before[1].parameters(), strict=True)]
     assert held == [False, False, True, True]
@@ -147,6 +174,27 @@ def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any) -> Non
     assert (mean - goals).norm() < 0.95 * (was - goals).norm()
 
 
+def test_aims_of_another_model_are_those_it_would_have_here(tower: Any, tmp_path: Path) -> None:
+    one, path = three_things(tower), tmp_path / "goals.pt"
+    bank = FeatureBank([*one.rows] * 2, torch.cat([one.table, 0.5 * one.table]), "cpu")  # two views of each
+    torch.manual_seed(0)
+    eyes = nn.Sequential(End(tower, torch.float32), nn.Linear(1280, 16))
+    with torch.no_grad():
+        seen = eyes(bank.table.float())
+    own, rows = aims_of(eyes, bank), [at + lot for at in range(6) for lot in (0, 9)]
+    assert own.rows == rows and torch.allclose(own.kept, seen[rows], atol=1e-5)
+    assert torch.allclose(own.places, seen[rows].mean(1).unflatten(0, (2, 3, 2)).mean((0, 2)), atol=1e-5)
+    order = [5, 4, 3, 2, 1, 0]
+    pictures = [[*one.rows][at] for at in order]
+    save(path, pictures * 2, torch.cat([seen[order], seen[9:][order]]))
+    other = aims_from(path, bank)
+    assert other.rows == own.rows
+    assert torch.allclose(other.kept, own.kept, atol=1e-5) and torch.allclose(other.places, own.places, atol=1e-5)
+    save(path, pictures, seen[order])
+    with pytest.raises(SettingsError, match=r"goals\.pt: expected 2 projections of thing 0 in openmoji, found 1"):
+        aims_from(path, bank)
+
+
 def test_tuning_ends_with_the_mean_of_its_later_weights(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bank, seen = three_things(tower), []
     end, projector = End(tower), nn.Linear(1280, 16)
@@ -156,7 +204,7 @@ def test_tuning_ends_with_the_mean_of_its_later_weights(tower: Any, monkeypatch:
         seen.append(projector.weight.detach().clone())
 
     monkeypatch.setattr(tuning.together, "average", keep)  # called in each step before the weights move
-    _, averaged, _ = tune(end, projector, before, bank, steps=5, lr=1e-3, seed=0, batch=6)
+    _, averaged, _ = tune(end, projector, aims_of(before, bank), bank, steps=5, lr=1e-3, seed=0, batch=6)
     later = [*seen[3:], projector.weight.detach()]  # what the third, fourth and fifth step have made
     mean = averaged.state_dict()["weight"]
     assert torch.allclose(mean, torch.stack(later).mean(0), atol=1e-6)
@@ -173,7 +221,7 @@ def test_tuning_shows_some_things_more_often(tower: Any, monkeypatch: pytest.Mon
         return two_views(views, thing, dice)
 
     monkeypatch.setattr(tuning, "two_views", draw_two)
-    tune(end, projector, before, bank, steps=2, lr=1e-3, seed=0, batch=60, often=[8.0, 1.0, 0.0])
+    tune(end, projector, aims_of(before, bank), bank, steps=2, lr=1e-3, seed=0, batch=60, often=[8.0, 1.0, 0.0])
     assert len(drawn) == 120 and 2 not in drawn
     assert 90 < drawn.count(0) < 118
 
@@ -227,8 +275,8 @@ def test_eyes_of_several_folders_are_told_apart(tower: Any, tmp_path: Path, monk
         save_file({key: share * value for key, value in projector.state_dict().items()}, folder / PROJECTOR_FILE)
     save_file({name: 1.5 * tower.state_dict()[name]}, folders[0] / DRAWINGS_FILE)
     seen = {}
-    monkeypatch.setattr(cpu_steps, "scores", lambda material, book, eyes: seen.update(eyes=eyes, book=book) or {})
-    assert cpu_steps.score_eyes(material, folders)["eyes"] == [str(folder) for folder in folders]
+    monkeypatch.setattr(eye_steps, "scores", lambda material, book, eyes: seen.update(eyes=eyes, book=book) or {})
+    assert eye_steps.score_eyes(material, folders)["eyes"] == [str(folder) for folder in folders]
     tuned, published = seen["eyes"]
     assert torch.equal(tuned[0].tower.state_dict()[name], 1.5 * tower.state_dict()[name])
     assert torch.equal(published[0].tower.state_dict()[name], tower.state_dict()[name])

@@ -21,6 +21,7 @@ from mis_lib.models.mini import merge_base
 from mis_lib.models.shipped import WEIGHTS
 from mis_lib.models.wheels import tower_file
 from mis_lib.train.miniature import together
+from mis_lib.train.miniature.aims import aims_of, views_by_style
 from mis_lib.train.miniature.align import Codebook, align, nearest
 from mis_lib.train.miniature.batches import Batches, Encoder
 from mis_lib.train.miniature.curriculum import NAMING, Curriculum, Row
@@ -30,7 +31,7 @@ from mis_lib.train.miniature.lowrank import add_low_rank, save_base
 from mis_lib.train.miniature.pictures import Picture, PictureBank, lines
 from mis_lib.train.miniature.prototypes import Prototypes
 from mis_lib.train.miniature.ship import KEPT, mean, ship
-from mis_lib.train.miniature.widen import places, views_by_style, widen
+from mis_lib.train.miniature.widen import widen
 from workbench.layout import free_port
 
 STYLES = ["openmoji", "twemoji", "noto"]
@@ -268,6 +269,9 @@ def test_drawings_are_seen_as_mis_mini_shows_them(bank: PictureBank) -> None:
         def features(self, pictures: list[Picture], *, augment: bool) -> torch.Tensor:
             return bank.pixels(pictures, augment=augment)
 
+        def framed(self, pictures: list[Picture]) -> torch.Tensor:
+            return bank.framed([picture._replace(style="openmoji") for picture in pictures])
+
     pictures = [Picture("drawn", number, style) for number in (0, 1) for style in ("openmoji", "noto")]
     eyes: Any = Eyes()
     views, table = see(eyes, [*pictures, Picture("black", 0)], 1, ["banana", "key"], 3)
@@ -279,6 +283,35 @@ def test_drawings_are_seen_as_mis_mini_shows_them(bank: PictureBank) -> None:
         assert np.abs(first - shown).max() <= 1  # bfloat16 keeps eight bits
     alike = [row for row, view in enumerate(views) if view == pictures[0]]
     assert not any(torch.equal(table[alike[0]], table[row]) for row in alike[1:])
+    helpers = [Picture("drawn", 0, "symbola"), Picture("drawn", 1, "symbola-fine"), Picture("cutout", 0)]
+    blind: Any = _Nothing()
+    views, _ = see(blind, helpers, 0, ["banana", "key"], 3)
+    assert [views.count(picture) for picture in helpers] == [4, 1, 1], (
+        "of drawings by one more hand there are more views"
+    )
+
+
+class _Nothing:
+    """Sees nothing."""
+
+    def features(self, pictures: list[Picture], *, augment: bool) -> torch.Tensor:
+        return torch.zeros(len(pictures), 1, 1)
+
+    def framed(self, pictures: list[Picture]) -> torch.Tensor:
+        return torch.zeros(len(pictures), 1, 1)
+
+
+def test_framed_drawings_are_whole_on_light_paper(bank: PictureBank) -> None:
+    torch.manual_seed(0)
+    shown = bank.framed([Picture("drawn", 0, "openmoji")] * 40) * 128 / 255 + 127 / 255
+    paper = shown[:, :, 0, 0]
+    assert float(shown.min()) >= -1e-6 and float(paper.min()) >= 0.84 and paper.std(0).min() > 0.02
+    ink = ((shown - paper[:, :, None, None]).abs().amax(1) > 0.1).flatten(1)
+    share = ink.float().mean(1)
+    assert float(share.min()) > 0.03 and float(share.max() / share.min()) < 2.6  # between 59 and 89 % as wide
+    rim = torch.cat([shown[..., 0, :], shown[..., -1, :], shown[..., 0], shown[..., -1]], -1)
+    assert float((rim - paper[..., None]).abs().max()) < 0.05, "nothing is cut off"
+    assert not torch.equal(shown[0], shown[1])
 
 
 def test_processes_begin_alike_and_take_the_mean_of_their_gradients(tmp_path: Path) -> None:
@@ -341,10 +374,11 @@ def test_widening_brings_strange_views_home_and_leaves_the_plain_ones() -> None:
         "twemoji",
         "fxemoji",
     }  # a single view of the unseen style would make every loss nan
-    book = Codebook([f"thing {thing}" for thing in range(things)], places(before, bank, rows))
+    aims = aims_of(before, bank)
+    book = Codebook([f"thing {thing}" for thing in range(things)], aims.places)
     strange = [(view, book.names[view.number]) for view in views if view.style == "fxemoji"]
     plain = [(view, book.names[view.number]) for view in views if view.style == "openmoji"]
     assert nearest(projector, bank, book, strange) < 0.7
-    result = widen(projector, before, bank, steps=200, lr=5e-3, seed=0)
+    result = widen(projector, aims, bank, steps=200, lr=5e-3, seed=0)
     assert nearest(projector, bank, book, strange) == nearest(projector, bank, book, plain) == 1.0
     assert result["kept"] < 0.1  # 0.14 where nothing holds them

@@ -16,11 +16,14 @@ from PIL import Image
 from mis_lib.construct.images import STYLES as SCENE_STYLES
 from mis_lib.construct.images import UNSEEN_STYLE, scene
 from mis_lib.models.tower import SIDE
+from mis_lib.train.miniature.assets import BITMAPS, STYLES
 from mis_lib.train.miniature.loop import TowerBank
 from mis_lib.train.miniature.pictures import SIZE, STYLE_WEIGHTS, Picture, PictureBank
 from mis_lib.train.miniature.prototypes import Prototypes
 
 BATCH = 64
+FRAMED = frozenset(STYLES) - {*SCENE_STYLES, *BITMAPS}
+"""Helper styles whose drawings are by a hand of their own."""
 SCENE_SEED = 900_000  # far from the seeds of every data set
 
 
@@ -80,7 +83,8 @@ def see(
     """What the tower makes of each picture, as (pictures, table of features).
 
     Drawings in MIS-Mini's styles come as its ``scene`` first, ``scenes`` times (the unseen style once, to be scored on); then follow the plain view and
-    ``views`` augmented ones of every picture.
+    ``views`` augmented ones of every picture, and drawings by other hands as often as ``scenes`` much as MIS-Mini would show them: of whom there is one
+    drawing of a thing, two views are not enough to know it by.
     """
     shown = [picture for picture in pictures if picture.kind == "drawn" and picture.style in SCENE_STYLES]
     scenery = [(picture, lot) for lot in range(scenes) for picture in shown if not lot or picture.style != UNSEEN_STYLE]
@@ -96,6 +100,12 @@ def see(
         for start in range(0, len(pictures), BATCH):
             part = pictures[start : start + BATCH]
             parts.append(bank.features(part, augment=view > 0).to("cpu", torch.bfloat16))
+            listed += part
+    helpers = [picture for picture in pictures if picture.kind == "drawn" and picture.style in FRAMED]
+    for _ in range(scenes):
+        for start in range(0, len(helpers), BATCH):
+            part = helpers[start : start + BATCH]
+            parts.append(bank.framed(part).to("cpu", torch.bfloat16))
             listed += part
     return listed, torch.cat(parts)
 

@@ -51,6 +51,10 @@ class TowerBank:
         """Tower features of pictures, (n, 9, 1280)."""
         return self.look(self.pictures.pixels(pictures, augment=augment))
 
+    def framed(self, pictures: list[Picture]) -> torch.Tensor:
+        """Tower features (n, 9, 1280) of drawings as MIS-Mini shows its own."""
+        return self.look(self.pictures.framed(pictures))
+
     def look(self, pixels: torch.Tensor) -> torch.Tensor:
         """Tower features (n, 9, 1280) of pixels (n, 3, 224, 224) in the tower's normalisation."""
         return tower_features(self.tower, pixels)

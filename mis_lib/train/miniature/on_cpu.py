@@ -6,6 +6,7 @@
     python -m mis_lib.train.miniature.on_cpu align   --assets A --work W --start B      the projector alone: photographs, other styles (5 min)
     python -m mis_lib.train.miniature.on_cpu base    --assets A --work W --start B --seconds 3600
     python -m mis_lib.train.miniature.on_cpu widen   --assets A --work W --start B      the projector alone: other styles, where it lies already
+    python -m mis_lib.train.miniature.on_cpu goals   --assets A --work M --model mini-FOLDER      what that model, with another tower, projects drawings to: for widen, tune and score --goals
     python -m mis_lib.train.miniature.on_cpu tune    --assets A --work M --start B --out W      the tower's second end; M from ``see --midway``
     python -m mis_lib.train.miniature.on_cpu mean    --assets A --work W --start B --other W X --out V      of ends that were tuned on from one another
     python -m mis_lib.train.miniature.on_cpu score   --assets A --work M --start B --other W X      what each sees of styles and hands that none was tuned to
@@ -32,18 +33,9 @@ import numpy as np
 import torch
 
 from mis_lib.train.miniature import together
-from mis_lib.train.miniature.cpu_steps import (
-    TOKENS,
-    align_projector,
-    look_again,
-    mean_of_eyes,
-    score_eyes,
-    train_base,
-    train_eyes,
-    tune_end,
-    widen_projector,
-)
+from mis_lib.train.miniature.cpu_steps import TOKENS, align_projector, train_base, train_eyes, widen_projector
 from mis_lib.train.miniature.curriculum import SHARES
+from mis_lib.train.miniature.eye_steps import look_again, mean_of_eyes, note_goals, score_eyes, tune_end
 from mis_lib.train.miniature.material import SCENES, VIEWS, Material, distil_answers, dream_known, see
 from mis_lib.train.miniature.photo_steps import tell_names, train_reader
 from mis_lib.train.miniature.tuning import BATCH
@@ -61,6 +53,7 @@ def main() -> None:
             "align",
             "base",
             "widen",
+            "goals",
             "tune",
             "mean",
             "score",
@@ -74,6 +67,8 @@ def main() -> None:
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--start", type=Path, help="folder with projector.safetensors and update.safetensors")
     options.add_argument("--other", type=Path, nargs="+", default=[], help="of mean and score: more such folders")
+    options.add_argument("--model", type=Path, help="of goals: a whole mini, as `mis build` makes it")
+    options.add_argument("--goals", type=Path, help="of widen, tune and score: goals.pt that step goals has written")
     options.add_argument("--out", type=Path, help="default: the work folder")
     options.add_argument("--seconds", type=float, default=720)
     options.add_argument("--steps", type=int, default=900, help="of align, widen, tune and read")
@@ -129,9 +124,12 @@ def _train(settings: argparse.Namespace, out: Path, rank: int) -> dict[str, Any]
     if settings.step == "again":
         return look_again(material, settings.start, out, every=settings.every)
     if settings.step == "score":
-        return score_eyes(material, [settings.start, *settings.other])
-    tuned = partial(tune_end, batch=settings.batch, often=settings.often)
-    steps = {"align": align_projector, "widen": widen_projector, "tune": tuned, "read": train_reader}
+        return score_eyes(material, [settings.start, *settings.other], settings.goals)
+    if settings.step == "goals":
+        return note_goals(settings.model, material, out)
+    tuned = partial(tune_end, goals=settings.goals, batch=settings.batch, often=settings.often)
+    widened = partial(widen_projector, goals=settings.goals)
+    steps = {"align": align_projector, "widen": widened, "tune": tuned, "read": train_reader}
     if settings.step in steps:
         seed = settings.seed + rank  # each process draws views of its own
         return steps[settings.step](material, settings.start, out, steps=settings.steps, lr=settings.lr, seed=seed)

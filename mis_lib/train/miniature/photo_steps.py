@@ -11,8 +11,9 @@ from mis_lib.construct.images import STYLES, UNSEEN_STYLE
 from mis_lib.models.mini import DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE, merge_base
 from mis_lib.models.reader import CLASSES, classifier, photo_classes, photo_names
 from mis_lib.train.miniature.align import PROTOTYPES
-from mis_lib.train.miniature.cpu_steps import BLANKS, hand_on, in_the_loop
+from mis_lib.train.miniature.cpu_steps import BLANKS, in_the_loop
 from mis_lib.train.miniature.curriculum import NAMING, Curriculum
+from mis_lib.train.miniature.eye_steps import hand_on
 from mis_lib.train.miniature.loop import tower_features
 from mis_lib.train.miniature.material import Material
 from mis_lib.train.miniature.pictures import Picture
@@ -30,7 +31,7 @@ from mis_lib.train.miniature.reading import (
 )
 from mis_lib.train.miniature.score import say
 
-VIEWS = 6000  # views that photographs are told apart from
+VIEWS = 24_000  # views that photographs are told apart from, at most
 TURNED = 0.5  # score at which a picture is half a photograph
 PART = 256  # pictures classified in one go
 

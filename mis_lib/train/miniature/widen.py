@@ -12,59 +12,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mis_lib.construct.images import TRAINED_STYLES, UNSEEN_STYLE
-from mis_lib.train.miniature.align import SHARPNESS
+from mis_lib.train.miniature.aims import Aims, Goals, Views, views_by_style
 from mis_lib.train.miniature.features import FeatureBank
 from mis_lib.train.miniature.pictures import STYLE_WEIGHTS
 
-BATCH, KEPT = 192, 64  # views a step, and how many of them keep their old projection
+BATCH, KEPT = 192, 64  # views a step, and how many plain drawings beside them keep their old projection
 BLENDED, RESTYLED, DROPPED = (
     0.5,
     0.7,
     0.2,
 )  # share of blended views; at most how far to another style; at most how many channels
-PART = 32  # things looked at in one go
 SAMPLE = 800  # views that a style's mean and spread are taken from
 FAINTEST = 0.02  # spread of a channel that a style hardly uses
-
-Views = Mapping[str, Mapping[int, list[int]]]
-"""Rows of the feature table by style and thing."""
-
-
-def views_by_style(bank: FeatureBank) -> dict[str, dict[int, list[int]]]:
-    """Which rows show which thing in which style, the unseen one left out."""
-    found: dict[str, dict[int, list[int]]] = {}
-    for picture, rows in bank.rows.items():
-        if picture.kind == "drawn" and picture.style not in (None, UNSEEN_STYLE):
-            found.setdefault(str(picture.style), {})[picture.number] = rows
-    return found
-
-
-@torch.no_grad()
-def places(projector: nn.Module, bank: FeatureBank, views: Views) -> torch.Tensor:
-    """Where each thing's plain drawings lie: mean projection (things, 576) of its first two views in each of ``TRAINED_STYLES``."""
-    things = sorted(views[TRAINED_STYLES[0]])
-    rows = [[row for style in TRAINED_STYLES for row in views[style][thing][:2]] for thing in things]
-    parts = [rows[start : start + PART] for start in range(0, len(rows), PART)]
-    means = [projector(bank.table[[row for found in part for row in found]].float()).mean(1) for part in parts]
-    return torch.cat(means).unflatten(0, (len(things), -1)).mean(1)
-
-
-class Goals:
-    """Where each thing is to lie, and how far what is projected is from there.
-
-    Args:
-        places: (things, 576).
-    """
-
-    def __init__(self, places: torch.Tensor) -> None:
-        self.places, self.centre, self.spread = places, places.mean(0), places.var(0).mean()
-        self.units = F.normalize(places - self.centre, dim=1)
-
-    def losses(self, mean: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """How badly mean projections (n, 576) of the things ``truth`` (n,) are told apart by direction, and how far off they are."""
-        told_apart = F.cross_entropy(SHARPNESS * F.normalize(mean - self.centre, dim=1) @ self.units.T, truth)
-        return told_apart, F.mse_loss(mean, self.places[truth]) / self.spread
 
 
 def last_losses(history: list[list[float]]) -> dict[str, float]:
@@ -73,14 +32,12 @@ def last_losses(history: list[list[float]]) -> dict[str, float]:
     return {key: round(float(value), 4) for key, value in zip(("told_apart", "pull", "kept"), last, strict=True)}
 
 
-def widen(
-    projector: nn.Module, before: nn.Module, bank: FeatureBank, *, steps: int, lr: float, seed: int
-) -> dict[str, float]:
+def widen(projector: nn.Module, aims: Aims, bank: FeatureBank, *, steps: int, lr: float, seed: int) -> dict[str, float]:
     """Train ``projector`` (float32) in place.
 
     Args:
-        projector: as trained with the language model.
-        before: the same, which stays as it is.
+        projector: as trained with the language model, or any; what of it needs no gradient stays.
+        aims: where things lie, and what plain drawings are projected to.
         bank: features of all pictures.
         steps: steps of ``BATCH`` views.
         lr: falls to nothing in a straight line.
@@ -91,9 +48,10 @@ def widen(
     """
     dice, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     views = views_by_style(bank)
-    goals = Goals(places(before, bank, views))
+    goals = Goals(aims.places)
     looks = {style: _look(bank, rows, dice) for style, rows in views.items()}
-    optimizer = torch.optim.AdamW(projector.parameters(), lr=lr, weight_decay=0.02)
+    fitted = [value for value in projector.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(fitted, lr=lr, weight_decay=0.02)
     history = []
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -104,9 +62,9 @@ def widen(
         other = bank.table[[row for _, row, _ in shown]].float()
         strange = _estrange(plain, other, [style for _, _, style in shown], looks, dice, generator)
         told_apart, pull = goals.losses(projector(strange).mean(1), torch.tensor(things))
-        with torch.no_grad():
-            wanted = before(plain[:KEPT])
-        kept = F.mse_loss(projector(plain[:KEPT]), wanted) / wanted.var()
+        known = dice.sample(range(len(aims.rows)), min(KEPT, len(aims.rows)))
+        wanted = aims.kept[known]
+        kept = F.mse_loss(projector(bank.table[[aims.rows[at] for at in known]].float()), wanted) / wanted.var()
         loss = told_apart + 0.5 * pull + kept
         optimizer.zero_grad()
         loss.backward()
