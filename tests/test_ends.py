@@ -283,6 +283,45 @@ def test_eyes_of_several_folders_are_told_apart(tower: Any, tmp_path: Path, monk
     assert torch.equal(published[1].weight, 2 * tuned[1].weight) and seen["book"].names == material.drawn
 
 
+class TwoLayers(nn.Module):
+    """A small projector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear_1, self.linear_2 = nn.Linear(1280, 64), nn.Linear(64, 16)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.linear_2(F.gelu(self.linear_1(features)))
+
+
+def test_what_is_written_is_the_whole_end_with_what_an_earlier_one_brought(
+    tower: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Depthwise filters are not tuned now, but ends of old have their own."""
+    filters = "encoder.blocks.12.depthwise_conv.depthwise_conv.weight"
+    torch.manual_seed(0)
+    projector = TwoLayers()
+    material: Any = SimpleNamespace(
+        model=SimpleNamespace(model=SimpleNamespace(vision_tower=tower, multi_modal_projector=projector)),
+        bank=three_things(tower),
+        drawn=["banana", "key", "candle"],
+    )
+    start, out, seen = tmp_path / "start", tmp_path / "out", {}
+    start.mkdir()
+    out.mkdir()
+    save_file({filters: 1.5 * tower.state_dict()[filters]}, start / DRAWINGS_FILE)
+    monkeypatch.setattr(eye_steps, "merge_base", lambda model, folder: None)
+    monkeypatch.setattr(eye_steps, "scores", lambda material, book, eyes: seen.update(eyes=eyes) or {})
+    eye_steps.tune_end(material, start, out, goals=None, batch=6, often=1.0, steps=2, lr=1e-3, seed=0)
+    read, mean = tower_of(material, out).state_dict(), seen["eyes"][2][0].tower.state_dict()
+    assert torch.allclose(read[filters], 1.5 * tower.state_dict()[filters], rtol=0.01)
+    for name, value in mean.items():
+        if name.startswith("encoder."):
+            assert torch.allclose(read[name], value, rtol=0.01, atol=1e-4), name
+    top = "encoder.top_conv.weight"
+    assert not torch.equal(read[top], tower.state_dict()[top].bfloat16().float())
+
+
 def test_tuning_goes_on_from_the_end_it_is_given(tower: Any, tmp_path: Path) -> None:
     name = "encoder.top_conv.weight"
     changed = 1.5 * tower.state_dict()[name]

@@ -54,7 +54,7 @@ def tune_end(
     mean_end, mean_projector, losses = tune(
         end, trainable(projector, start), aims, bank, steps=steps, lr=lr, seed=seed, batch=batch, often=shown
     )
-    tuned = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in mean_end.tensors().items()}
+    tuned = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in mean_end.own().items()}
     save_projector(mean_projector, start, out)
     save_file(tuned, out / DRAWINGS_FILE)
     result: dict[str, Any] = dict(losses)

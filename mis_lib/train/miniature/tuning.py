@@ -28,8 +28,8 @@ MIXED, DROPPED = 0.7, 0.2  # share of views with mixed statistics; at most how m
 FAINTEST = 1e-3  # added to the spread of a map
 FASTER = 3.0  # the projector's learning rate, in that of the end
 MIDWAY = 28  # rows and columns of the features midway
-HELD = re.compile(r"\.squeeze_excite\.|\.depthwise_conv\.weight$|\.depthwise_norm\.weight$")
-"""What stays as it is published."""
+HELD = re.compile(r"\.depthwise_conv\.weight$|\.depthwise_norm\.weight$")
+"""What of the end stays as it is."""
 SETTLED = 0.4  # of the steps; the weights behind are averaged
 
 
@@ -94,9 +94,17 @@ class End(nn.Module):
         filtered = F.conv2d(padded, weight.detach().float(), stride=depthwise.stride, groups=len(weight))
         return filtered.to(self.precision) + shift
 
+    def own(self) -> dict[str, nn.Parameter]:
+        """What is the end's own, by its name in the tower: what may be tuned, and depthwise filters, which an earlier end may have brought."""
+        return {
+            name: value
+            for name, value in self.tower.named_parameters()
+            if in_end(name) and ".squeeze_excite." not in name
+        }
+
     def tensors(self) -> dict[str, nn.Parameter]:
-        """What may be tuned, by its name in the tower."""
-        return {name: value for name, value in self.tower.named_parameters() if in_end(name) and not HELD.search(name)}
+        """What may be tuned."""
+        return {name: value for name, value in self.own().items() if not HELD.search(name)}
 
 
 class _Filter(torch.autograd.Function):
