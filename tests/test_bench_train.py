@@ -14,8 +14,9 @@ from mis_lib.commands.bench_train import BenchTrainSettings, matmul_rate
 from mis_lib.commands.bench_train_ladder import LADDER, PLAIN, TRL, ladder
 from mis_lib.commands.bench_train_rows import write_rows
 from mis_lib.commands.bench_train_tables import show, to_markdown
-from mis_lib.errors import SettingsError, TrainingError
+from mis_lib.errors import ModelError, SettingsError, TrainingError
 from mis_lib.files import load_image, read_records
+from mis_lib.models import shapes
 from mis_lib.models.architectures import SHAPES
 from mis_lib.models.shapes import write_shape
 from mis_lib.schema import Sample
@@ -185,3 +186,22 @@ def test_the_command_measures_in_processes_of_their_own(
     assert all(row["memory_gb"] > 0.1 and row["ratio"] > 0 for row in found["results"])
     with pytest.raises(TrainingError, match="TRL SFTTrainer on"):
         bench.bench_train(BenchTrainSettings(model=str(toy), steps=1, rounds=1, device="cuda:99"))
+
+
+def test_a_shape_is_written_to_the_cache_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+
+    def write(name: str, folder: Path, *, device: str) -> Path:
+        written.append((name, device))
+        folder.mkdir()
+        (folder / "config.json").write_text("{}", encoding="utf-8")
+        return folder
+
+    monkeypatch.setattr(shapes, "write_shape", write)
+    monkeypatch.setenv("MIS_CACHE", str(tmp_path / "cache"))
+    made = [shapes.ensure_shape("tiny-llava", device="cpu") for _ in range(2)]
+    assert made[0] == made[1] and (made[0] / "config.json").exists() and written == [("tiny-llava", "cpu")]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MIS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ModelError, match=r"writing tiny-llava to .* failed: .*16 GB of disk"):
+        shapes.ensure_shape("tiny-llava", device="cpu")

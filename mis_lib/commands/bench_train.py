@@ -141,7 +141,7 @@ def _checkpoint(settings: BenchTrainSettings) -> Path:
 
         fast = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
         console.say(f"Making random weights: {SHAPES[settings.model].about}")
-        return ensure_shape(settings.model, device=fast)
+        return ensure_shape(settings.model, device=fast, progress=console.say)
     if not (Path(settings.model) / "config.json").exists():
         raise SettingsError(
             f"model: unknown {settings.model!r}; expected mini, a checkpoint folder or one of {', '.join(SHAPES)}"

@@ -8,9 +8,11 @@ its published size (``architectures``). The ``tiny-`` shapes are the same archit
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mis_lib.cache import one_maker
 from mis_lib.errors import MissingPackageError, ModelError, SettingsError
 from mis_lib.files import cache_dir
 from mis_lib.models.architectures import SHAPES, SPECIAL
@@ -50,25 +52,34 @@ def write_shape(name: str, folder: Path, *, device: str = "cpu", dtype: str = "b
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     except OSError as error:
-        raise ModelError(f"writing {name} to {folder} failed: {error}; 8 B parameters take 16 GB of disk") from error
+        raise _unwritable(name, folder, error) from error
     return folder
 
 
-def ensure_shape(name: str, *, device: str) -> Path:
+def ensure_shape(name: str, *, device: str, progress: Callable[[str], None] = lambda message: None) -> Path:
     """The cached checkpoint of a shape, written on first use.
 
     Raises:
-        MisError: as ``write_shape``.
+        MisError: as ``write_shape``; or the cache cannot be written.
     """
     folder = cache_dir() / f"shape-{name}-bfloat16-{FORMAT}"
     if (folder / "config.json").exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as work:
-        made = write_shape(name, Path(work) / "shape", device=device)
-        shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
+    try:
+        with one_maker(folder, progress):
+            if (folder / "config.json").exists():  # another process made it while this one waited
+                return folder
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as work:
+                made = write_shape(name, Path(work) / "shape", device=device)
+                shutil.rmtree(folder, ignore_errors=True)
+                made.rename(folder)
+    except OSError as error:
+        raise _unwritable(name, folder, error) from error
     return folder
+
+
+def _unwritable(name: str, folder: Path, error: OSError) -> ModelError:
+    return ModelError(f"writing {name} to {folder} failed: {error}; 8 B parameters take 16 GB of disk")
 
 
 def _processor(name: str, tokenizer: Any) -> Any:
