@@ -389,3 +389,6 @@ def test_the_mean_of_ends_lies_between_them_and_the_rest_is_the_firsts(tmp_path:
     assert found == {DRAWINGS_FILE: 3.0, PROJECTOR_FILE: 3.0, NAMES_FILE: 1.0, UPDATE_FILE: 1.0}
     with pytest.raises(SettingsError, match=r"d/names\.safetensors: expected that of"):
         mean_of_eyes(tmp_path / "b", [tmp_path / "c", base_folder(tmp_path / "d", 2.0, names=3.0)], out)
+    save_file({"two": torch.tensor([2.0])}, tmp_path / "c" / DRAWINGS_FILE)
+    with pytest.raises(SettingsError, match=r"c/drawings\.safetensors: expected the tensors of .*such as 'one'"):
+        mean_of_eyes(tmp_path / "b", others, out)

@@ -67,9 +67,10 @@ def views_by_style(bank: FeatureBank) -> dict[str, dict[int, list[int]]]:
 @torch.no_grad()
 def aims_of(eyes: nn.Module, bank: FeatureBank) -> Aims:
     """What eyes (features -> projections) make of the plain drawings in ``bank``."""
-    rows = [row for found in _plain(bank).values() for row in found]
+    plain = _plain(bank)
+    rows = [row for found in plain.values() for row in found]
     kept = torch.cat([eyes(bank.table[rows[at : at + PART]].float()) for at in range(0, len(rows), PART)])
-    return _aims(bank, rows, kept)
+    return _aims(plain, kept)
 
 
 def aims_from(path: Path, bank: FeatureBank) -> Aims:
@@ -78,17 +79,16 @@ def aims_from(path: Path, bank: FeatureBank) -> Aims:
     Raises:
         SettingsError: the file lacks a drawing that the bank has.
     """
-    goals, rows, kept = load(path, "cpu"), [], []
-    for picture, found in _plain(bank).items():
+    goals, plain, kept = load(path, "cpu"), _plain(bank), []
+    for picture, found in plain.items():
         known = goals.rows.get(picture, [])
         if len(known) < len(found):
             raise SettingsError(
                 f"{path}: expected {len(found)} projections of thing {picture.number} in {picture.style}, found {len(known)}; "
                 "make it with the step `goals` and the same --work"
             )
-        rows += found
         kept += known[: len(found)]
-    return _aims(bank, rows, goals.table[kept].float())
+    return _aims(plain, goals.table[kept].float())
 
 
 @torch.no_grad()
@@ -114,9 +114,10 @@ def _plain(bank: FeatureBank) -> dict[Picture, list[int]]:
     return {picture: bank.rows[picture][:LOTS] for picture in order}
 
 
-def _aims(bank: FeatureBank, rows: list[int], kept: torch.Tensor) -> Aims:
+def _aims(plain: Mapping[Picture, list[int]], kept: torch.Tensor) -> Aims:
     """``kept``, and the mean of it over each thing's drawings."""
-    things = torch.tensor([picture.number for picture, found in _plain(bank).items() for _ in found])
+    rows = [row for found in plain.values() for row in found]
+    things = torch.tensor([picture.number for picture, found in plain.items() for _ in found])
     number = things.bincount()
     means = torch.zeros(len(number), kept.shape[2]).index_add_(0, things, kept.mean(1))
     return Aims(means / number[:, None], rows, kept)

@@ -1,6 +1,7 @@
 """What ``on_cpu`` runs for the tower's second end: tuning it to drawings, scoring it, and handing on what it sees."""
 
 import copy
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,10 +75,11 @@ def score_eyes(material: Material, folders: Sequence[Path], goals: Path | None =
     return {"eyes": [str(folder) for folder in folders], **scores(material, book, eyes)}
 
 
-def note_goals(checkpoint: Path, material: Material, out: Path) -> dict[str, Any]:
-    """Write ``goals.pt``: what the whole model in ``checkpoint``, whatever its tower, projects plain drawings to."""
+def note_goals(checkpoint: Path, work: Path, out: Path) -> None:
+    """Write ``goals.pt``: what the whole model in ``checkpoint``, whatever its tower, projects plain drawings of the things in ``work`` to."""
+    drawn = json.loads((work / "names.json").read_text(encoding="utf-8"))["drawn"]
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
-    return {"goals": write_goals(model, material.drawn, out / "goals.pt")}
+    print({"goals": write_goals(model, drawn, out / "goals.pt")}, flush=True)
 
 
 def mean_of_eyes(start: Path, others: Sequence[Path], out: Path) -> None:
@@ -86,7 +88,7 @@ def mean_of_eyes(start: Path, others: Sequence[Path], out: Path) -> None:
     Such a mean may see a style that none was tuned on a little better than any (weights of before and after averaged, Wortsman et al. 2022, arXiv 2109.01903).
 
     Raises:
-        SettingsError: there are no others; or their names of photographs or updates of the language model differ, so that they do not come from one another.
+        SettingsError: there are no others; or their names of photographs, updates of the language model or tensors differ, so that they do not come from one another.
     """
     if not others:
         raise SettingsError("mean: expected folders beside that of --start, found none; name them with --other")
@@ -99,6 +101,11 @@ def mean_of_eyes(start: Path, others: Sequence[Path], out: Path) -> None:
         hand_on(name, start, out)
     for name in (DRAWINGS_FILE, PROJECTOR_FILE):
         parts = [load_file(folder / name) for folder in (start, *others)]
+        for other, part in zip(others, parts[1:], strict=True):
+            if part.keys() != parts[0].keys():
+                raise SettingsError(
+                    f"{other / name}: expected the tensors of {start}, found others, such as {min(part.keys() ^ parts[0].keys())!r}"
+                )
         mean = {key: torch.stack([part[key].float() for part in parts]).mean(0).to(torch.bfloat16) for key in parts[0]}
         save_file(mean, out / name)
 

@@ -108,6 +108,11 @@ def main() -> None:
             settings.assets, settings.work, augmented=settings.augmented, scenes=settings.scenes, midway=settings.midway
         )
         return
+    if settings.step == "goals":
+        if settings.model is None:
+            options.error("goals: expected --model FOLDER, found none")
+        note_goals(settings.model, settings.work, out)
+        return
     if settings.step == "mean":
         mean_of_eyes(settings.start, settings.other, out)
         return
@@ -125,8 +130,6 @@ def _train(settings: argparse.Namespace, out: Path, rank: int) -> dict[str, Any]
         return look_again(material, settings.start, out, every=settings.every)
     if settings.step == "score":
         return score_eyes(material, [settings.start, *settings.other], settings.goals)
-    if settings.step == "goals":
-        return note_goals(settings.model, material, out)
     tuned = partial(tune_end, goals=settings.goals, batch=settings.batch, often=settings.often)
     widened = partial(widen_projector, goals=settings.goals)
     steps = {"align": align_projector, "widen": widened, "tune": tuned, "read": train_reader}
