@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what is imported stays; full collections, which statsmodels asks for at each correction, need not walk through it
+    gc.freeze()  # what is imported stays: full collections need not walk through it
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

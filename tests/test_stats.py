@@ -6,6 +6,7 @@ import random
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from mis_lib.errors import SettingsError
 from mis_lib.stats import Interval, cluster_mean, holm, mcnemar_exact, rate
@@ -36,6 +37,11 @@ def test_negative_counts_are_refused() -> None:
 def test_holm_of_a_worked_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_what_statsmodels_makes_of_it(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
 
 
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 50))
