@@ -659,6 +659,12 @@ class TestServer:
         with pytest.raises(SettingsError, match="models must be named"):
             GenerateSettings(server="http://localhost:1/v1")
 
+    def test_no_model_is_left_out_because_others_are_named(self) -> None:
+        with pytest.raises(SettingsError, match="put qwen among --models, or leave #qwen out"):
+            GenerateSettings(server="http://localhost:1/v1#qwen", models={"mirage": "lora"})
+        with pytest.raises(SettingsError, match="a run asks one server, found http://localhost:2/v1#lora"):
+            GenerateSettings(server="http://localhost:1/v1", models={"mirage": "http://localhost:2/v1#lora"})
+
     def test_verb(self, home, tmp_path) -> None:
         with LoopbackJudge(reply=lambda body: "Yes.") as server:
             flags = [

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mis_lib.configs import GenerationSettings, Settings
+from mis_lib.generate.served_models import UNNAMED, both_named
 from mis_lib.generate.server import CONCURRENCY, ImagesAs
 
 PAPER = GenerationSettings(max_new_tokens=1024)
@@ -56,11 +57,17 @@ class GenerateSettings(Settings):
         if isinstance(asked := values.get("generation"), Mapping):  # what is not said stays as it is here
             values = {**values, "generation": {**cls.model_fields["generation"].default.model_dump(), **asked}}
         server, _, model = str(values.get("server") or "").partition("#")
-        if model and not values.get("models"):
+        if model and values.get("models"):
+            raise ValueError(both_named(model))
+        if own := [target for target in (values.get("models") or {}).values() if "://" in str(target)]:
+            raise ValueError(
+                f"models: a run asks one server, found {own[0]} among its models; make a run for each server, mis report --existing takes several"
+            )
+        if model:
             values = {**values, "server": server, "models": {"base": model}}
         if values.get("variants") is not None:
             return values
         if server and not values.get("models"):
-            raise ValueError("a server's models must be named: server URL#MODEL, or models base=NAME mirage=LORA")
+            raise ValueError(UNNAMED)
         named = values.get("models") or values.get("adapters") or (("base",) if values.get("checkpoint") else None)
         return {**values, "variants": tuple(named)} if isinstance(named, Collection) else values

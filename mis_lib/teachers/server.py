@@ -12,13 +12,13 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import openai
 from openai.types import ImagesResponse
 from openai.types.chat import ChatCompletion
 
 from mis_lib.errors import ImageError, SettingsError
+from mis_lib.teachers.address import check_address
 from mis_lib.teachers.answers import Completion, Turn, answer, schema_of
 from mis_lib.teachers.cache import Cache
 from mis_lib.teachers.complaints import in_short, told
@@ -205,20 +205,13 @@ def completion_of(reply: ChatCompletion) -> Completion:
     )
 
 
-def open_client(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> openai.AsyncOpenAI:
+def open_client(url: str, *, retries: int = RETRIES, timeout: float | openai.Timeout = TIMEOUT) -> openai.AsyncOpenAI:
     """A client for one server; the key is that of ``OPENAI_API_KEY``, which servers on one's own machine do not need.
 
     Raises:
-        SettingsError: the address is none, or carries a password or a query.
+        SettingsError: as ``check_address``.
     """
-    parts = urlsplit(url)
-    if parts.username is not None or parts.query:
-        raise SettingsError(
-            f"{parts.scheme}://{parts.hostname}: expected a server's address without password or query, since run folders tell it; "
-            "a key goes into OPENAI_API_KEY"
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(f"expected a server's address such as http://localhost:8000/v1, found {url!r}")
+    check_address(url)
     key = os.environ.get("OPENAI_API_KEY") or "none"
     return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=retries, timeout=timeout)
 

@@ -21,7 +21,6 @@ from mis_lib.commands.parsing import (
     SetValues,
     adapter_folders,
     beside_base,
-    named_values,
     resolve,
 )
 from mis_lib.configs import TableFormat
@@ -59,7 +58,7 @@ def generate_answers(
         str | None, typer.Option("--server", help="URL#MODEL of an OpenAI-compatible server that answers instead.")
     ] = None,
     models: Annotated[
-        list[str] | None, typer.Option("--models", help="VARIANT=NAME of each served model or LoRA.")
+        list[str] | None, typer.Option("--models", help="Served models or LoRAs: MODEL, or VARIANT=MODEL.")
     ] = None,
     images_as: Annotated[
         str | None, typer.Option("--images_as", help="server: base64, or file (paths that it sees) [default: base64]")
@@ -90,12 +89,13 @@ def generate_answers(
     from mis_lib import console
     from mis_lib.commands.generate import generate_run
     from mis_lib.commands.generate_settings import GenerateSettings
+    from mis_lib.generate.served_models import named_models
 
     flags = {
         "variants": variants, "data": data, "splits": splits, "limit": limit, "only": only, "checkpoint": checkpoint, "server": server, "images_as": images_as,
         "concurrency": concurrency, "generation.max_new_tokens": max_new_tokens, "generation.temperature": temperature, "batch_size": batch_size,
         "batch_tokens": batch_tokens, "device": device, "dtype": dtype, "shard": shard, "runs": runs, "name": name,
-        "adapters": beside_base(adapters), "models": named_values("--models", models),
+        "adapters": beside_base(adapters), "models": named_models(models),
     }  # fmt: skip
     settings = resolve(GenerateSettings, config, flags, sets)
     done = generate_run(settings)
