@@ -7,7 +7,7 @@ standard error, so that ``--json`` can be piped; in a notebook to standard outpu
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -24,7 +24,9 @@ from mis_lib.schema import SegmentKind
 if TYPE_CHECKING:
     from mis_lib.construct.pipeline import Summary
     from mis_lib.generate.columns import Column
+    from mis_lib.generate.served_models import Served
 
+NONE_SERVED: "Mapping[str, Served]" = {}
 COLOURS = {SegmentKind.PERCEPTION: "blue", SegmentKind.REASONING: "yellow", SegmentKind.ANSWER: "green"}
 STATE_COLOURS = {State.OK: "green", State.MISSING: "yellow", State.DAMAGED: "red"}
 
@@ -55,40 +57,46 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def answer_record(column: "Column") -> dict[str, Any]:
-    """One variant's answer as a JSON object; ``segments`` cover the whole text in order."""
+def answer_record(column: "Column", served: "Served | None" = None) -> dict[str, Any]:
+    """One variant's answer as a JSON object; ``segments`` cover the whole text in order. ``tokens`` is null where a server told none."""
+    counted = column.unit == "tokens"
     return {
         "variant": column.variant,
         "text": column.text,
         "segments": [part.model_dump(mode="json") for part in segment(column.text)],
-        "tokens": column.tokens,
+        "tokens": column.tokens if counted else None,
         "seconds": round(column.seconds, 3),
-        "tokens_per_second": round(column.tokens / column.seconds, 2) if column.seconds else None,
+        "tokens_per_second": round(column.tokens / column.seconds, 2) if column.seconds and counted else None,
         "finish_reason": column.finish_reason,
+        **({} if counted else {"chunks": column.tokens}),
+        **({"told": column.told} if column.told else {}),
+        **({"server": served.url, "model": served.model} if served else {}),
     }
 
 
-def answers(columns: Sequence["Column"]) -> Group:
-    """The answers as panels, under the legend of their colours."""
+def answers(columns: Sequence["Column"], served: "Mapping[str, Served]" = NONE_SERVED) -> Group:
+    """The answers as panels, under the legend of their colours; ``served``: where which of them were asked."""
     legend = Text("  ").join(Text(f"■ {kind.value}", style=colour) for kind, colour in COLOURS.items())
-    return Group(legend, *(answer(column) for column in columns))
+    return Group(legend, *(answer(column, served.get(column.variant)) for column in columns))
 
 
-def answer(column: "Column") -> Panel:
-    """One variant's answer with its cost below."""
+def answer(column: "Column", served: "Served | None" = None) -> Panel:
+    """One variant's answer with its cost below, and above it the server that gave it."""
     text = Text()
     for part in segment(column.text):
         text.append(part.text, style=COLOURS[part.kind])
-    speed = f", {column.tokens / column.seconds:.1f} tokens/s" if column.seconds else ""
-    cost = f"{column.tokens} tokens, {column.seconds:.1f} s{speed}, {column.finish_reason or '...'}"
-    return Panel(
-        text, title=Text(column.variant, style="bold"), subtitle=cost, title_align="left", subtitle_align="right"
-    )
+    if column.told:
+        style = "red" if column.finish_reason == "failed" else "dim"
+        text.append(f"\n{column.told}" if column.text else column.told, style=style)
+    speed = f", {column.tokens / column.seconds:.1f} {column.unit}/s" if column.seconds and column.tokens else ""
+    cost = f"{column.tokens} {column.unit}, {column.seconds:.1f} s{speed}, {column.finish_reason or '...'}"
+    title = Text.assemble((column.variant, "bold"), f" (sent to {served.host})" if served else "")
+    return Panel(text, title=title, subtitle=cost, title_align="left", subtitle_align="right")
 
 
-def streaming(columns: Sequence["Column"]) -> Columns:
+def streaming(columns: Sequence["Column"], served: "Mapping[str, Served]" = NONE_SERVED) -> Columns:
     """The answers side by side while they grow."""
-    return Columns([answer(column) for column in columns], equal=True, expand=True)
+    return Columns([answer(column, served.get(column.variant)) for column in columns], equal=True, expand=True)
 
 
 def diagnosis(found: Diagnosis) -> Group:

@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -52,6 +52,13 @@ class Script:
     code: str | None = None  # and this error code
     fastapi: bool = False  # what is wrong is told as FastAPI tells it, and not as OpenAI does
     hold_after: int | None = None  # so many requests are answered, all later ones hang
+    known_models: bool = False  # a model that is not listed is HTTP 404
+    most_images: int | None = None  # more in one request are HTTP 400
+    pause: float = 0.0  # seconds before each chunk of a stream
+    usage: bool = True  # a stream that is asked for it ends with its tokens
+    breaks_after: int | None = None  # the connection of a stream is gone after so many chunks
+    fails_after: int | None = None  # a stream tells of an error after so many chunks
+    page: bool = False  # what is asked to stream gets a page of words
 
 
 @dataclass
@@ -65,6 +72,8 @@ class FakeServer:
     calls: list[Call] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     most_at_once: int = 0
+    sent: int = 0  # chunks of all streams
+    closed: int = 0  # streams that the client has closed before their end
 
     def __post_init__(self) -> None:
         self._bank, self._drawn = ElementBank(0), DrawnImages()
@@ -119,7 +128,7 @@ class FakeServer:
 
     def _outcome(self, key: str, body: Mapping[str, Any]) -> str:
         known = [name for name in self.script.unknown if name in body]
-        if self.script.status or known:
+        if self.script.status or known or self._refusal(body, _read(body)[2]):
             return "fail"
         if _lot(f"{key}|{self._seen[key]}|fail") < self.script.fail:
             return "fail"
@@ -134,6 +143,8 @@ class FakeServer:
         task, facts, images = _read(body)
         if outcome == "fail":
             self._log(Call(path, key, task, facts, outcome))
+            if refusal := self._refusal(body, images):
+                return refusal
             known = [name for name in self.script.unknown if name in body]
             status = self.script.status or (400 if known else 500)
             message = f"unsupported parameter: {known[0]}" if known else "scripted failure"
@@ -149,6 +160,28 @@ class FakeServer:
         content = json.dumps(_completion(text, body)).encode()
         self._log(Call(path, key, task, facts, outcome, text))
         return 200, content[: len(content) // 2] if outcome == "half" else content
+
+    def _refusal(self, body: Mapping[str, Any], images: list[bytes]) -> tuple[int, bytes] | None:
+        """What vLLM says of a model that it does not serve, and of more images than it was started for."""
+        most = self.script.most_images
+        if self.script.known_models and body["model"] not in self.models:
+            status, message = 404, f"The model `{body['model']}` does not exist."
+        elif most is not None and len(images) > most:
+            status, message = 400, f"At most {most} image(s) may be provided in one prompt."
+        else:
+            return None
+        return status, json.dumps({"error": {"message": message, "type": "scripted", "code": status}}).encode()
+
+    def chunks(self, text: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The answer as a stream sends it: a word a chunk, at most as many as were asked for, then why it ended, then its tokens."""
+        words = re.findall(r"\S+\s*", text)
+        kept = words[: body.get("max_completion_tokens", body.get("max_tokens"))]
+        yield _chunk(body, {"role": "assistant", "content": ""}, None)
+        for word in kept:
+            yield _chunk(body, {"content": word}, None)
+        yield _chunk(body, {}, "stop" if kept == words else "length")
+        if self.script.usage and body.get("stream_options", {}).get("include_usage"):
+            yield {**_chunk(body, {}, None), "choices": [], "usage": _usage(2 * len(kept))}  # a token is no word
 
     def _words(self, task: str, facts: Mapping[str, Any], images: list[bytes], outcome: str) -> str:
         if outcome == "refuse":
@@ -191,7 +224,37 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.fake.bodies.append({**body, "authorization": self.headers.get("Authorization")})
-        self._send(*self.fake.answer(self.path, body))
+        status, content = self.fake.answer(self.path, body)
+        if status == 200 and body.get("stream") and not self.fake.script.page:
+            self._stream(json.loads(content)["choices"][0]["message"]["content"], body)
+        else:
+            self._send(status, b"<html>It works!</html>" if self.fake.script.page else content)
+
+    def _stream(self, text: str, body: dict[str, Any]) -> None:
+        """Server-sent events, as they come; the connection ends with them."""
+        script, self.close_connection = self.fake.script, True
+        try:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for number, chunk in enumerate(self.fake.chunks(text, body)):
+                time.sleep(script.pause)
+                if number == script.breaks_after:
+                    return
+                if number == script.fails_after:
+                    chunk = {"error": {"message": "the engine is dead", "type": "scripted", "code": 500}}
+                self._event(json.dumps(chunk))
+                self.fake.sent += 1
+            self._event("[DONE]")
+            self.wfile.write(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            self.fake.closed += 1
+
+    def _event(self, data: str) -> None:
+        event = f"data: {data}\n\n".encode()
+        self.wfile.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
+        self.wfile.flush()
 
     def _send(self, status: int, content: bytes) -> None:
         try:
@@ -226,12 +289,23 @@ def _read(body: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], list[bytes]]
     return forms.get(schema[1], "") if schema else "", facts, images
 
 
-def _completion(text: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    usage = {
-        "prompt_tokens": PROMPT_TOKENS,
-        "completion_tokens": COMPLETION_TOKENS,
-        "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS,
+def _chunk(body: Mapping[str, Any], delta: Mapping[str, Any], finish_reason: str | None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return {
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": body["model"],
+        "choices": [choice],
+        "usage": None,
     }
+
+
+def _usage(tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens, "total_tokens": PROMPT_TOKENS + tokens}
+
+
+def _completion(text: str, body: Mapping[str, Any]) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     return {
         "id": "c",
@@ -239,7 +313,7 @@ def _completion(text: str, body: Mapping[str, Any]) -> dict[str, Any]:
         "created": 0,
         "model": body["model"],
         "choices": [choice],
-        "usage": usage,
+        "usage": _usage(COMPLETION_TOKENS),
     }
 
 

@@ -182,6 +182,11 @@ def ready_host(folder: Path, *, answers: Mapping[str, str] = ANSWERS, delay: flo
         Background(lambda progress: Catalogue.read(folder), what="Examples"),
         variants=tuple(answers),
     )
+    return started(host)
+
+
+def started(host: Host) -> Host:
+    """The same host, once its model and its examples are there."""
     host.start()
     never = threading.Event()
     for background in (host.model, host.data):

@@ -14,14 +14,17 @@ from mis_lib import console
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import SettingsError
 from mis_lib.files import load_image
+from mis_lib.generate.beside import SideBySide
+from mis_lib.generate.columns import Column
+from mis_lib.generate.request import Answerer
+from mis_lib.generate.served_models import Served, beside
 from mis_lib.models.shipped import choose_variants
 
 if TYPE_CHECKING:
-    from mis_lib.generate.columns import Column
     from mis_lib.generate.variants import VariantEngine
 
 DEFAULT = ("mini", "mirage")
-Columns = tuple["Column", ...]
+Columns = tuple[Column, ...]
 
 
 def compare(
@@ -34,37 +37,61 @@ def compare(
     adapters: Mapping[str, Path] | None = None,
     device: str = "cpu",
     as_json: bool = False,
-) -> None:
-    """Load images and variants, answer, and print the answers as panels or as one JSON document.
+    served: Mapping[str, Served] = console.NONE_SERVED,
+) -> bool:
+    """Load images and variants, answer, and print the answers as panels or as one JSON document; returns whether none failed.
 
     Args:
         paths: the images, in order.
         question: what is asked about them.
-        variants: which answer; by default ``DEFAULT`` of the shipped ones, or all that are named.
+        variants: which answer, local or served; by default ``DEFAULT`` of the shipped ones, or all that are named.
         settings: length and sampling.
         checkpoint: folder; the embedded model if not given.
         adapters: PEFT folder of each further variant; the shipped ones if neither this nor a checkpoint is given.
         device: where the model computes.
         as_json: one JSON document instead of panels.
+        served: where served variants are asked.
 
     Raises:
         MisError: an image, the question, a variant or the model cannot be used; the message says which and why.
     """
     images = [load_image(path) for path in paths]
-    known = choose_variants(checkpoint, adapters)
-    usual = known if checkpoint or adapters else [name for name in known if name in DEFAULT]
+    local = choose_variants(checkpoint, adapters)
+    if checkpoint or adapters:
+        beside(served, tuple(local))
+    else:  # the shipped ones, which nobody has named
+        local = {name: folder for name, folder in local.items() if name not in served}
+    known = [*served, *local]
+    usual = known if checkpoint or adapters else list(served) or [name for name in known if name in DEFAULT]
     chosen = list(variants or usual)
     for name in chosen:
         if name not in known:
             raise SettingsError(f"--variants: unknown variant {name!r}; known here: {', '.join(known)}")
-    engine = load_engine(checkpoint, {name: known[name] for name in chosen}, device)
-    stream = engine.stream(images, question, chosen, settings)
-    columns = last(stream) if as_json or not console.out.is_terminal else last(shown(stream))
+    stream = _engine(checkpoint, {name: local[name] for name in chosen if name in local}, device, served).stream(
+        images, question, chosen, settings
+    )
+    columns = last(stream) if as_json or not console.out.is_terminal else last(shown(stream, served))
     if as_json:
         asked = {"question": question, "images": [str(path) for path in paths], "settings": settings.model_dump()}
-        console.print_json({**asked, "answers": [console.answer_record(column) for column in columns]})
+        records = [console.answer_record(column, served.get(column.variant)) for column in columns]
+        console.print_json({**asked, "answers": records})
     else:
-        console.out.print(console.answers(columns))
+        console.out.print(console.answers(columns, served))
+    return all(column.finish_reason != "failed" for column in columns)
+
+
+def _engine(
+    checkpoint: Path | None, adapters: Mapping[str, Path | None], device: str, served: Mapping[str, Served]
+) -> Answerer:
+    """Those served, those of this machine if any are asked for, or both."""
+    engines: list[Answerer] = []
+    if served:
+        from mis_lib.generate.served import ServedEngine  # the openai client takes a second to import
+
+        engines.append(ServedEngine(served))
+    if adapters:
+        engines.append(load_engine(checkpoint, adapters, device))
+    return SideBySide(*engines)
 
 
 def load_engine(
@@ -86,9 +113,9 @@ def last(stream: Iterable[Columns]) -> Columns:
     return deque(stream, maxlen=1)[0]
 
 
-def shown(stream: Iterable[Columns]) -> Iterator[Columns]:
+def shown(stream: Iterable[Columns], served: Mapping[str, Served] = console.NONE_SERVED) -> Iterator[Columns]:
     """Pass the answers on and show them side by side while they grow; the terminal is left clean."""
     columns: Columns = ()
-    with Live(console=console.out, transient=True, get_renderable=lambda: console.streaming(columns)):
+    with Live(console=console.out, transient=True, get_renderable=lambda: console.streaming(columns, served)):
         for columns in stream:
             yield columns

@@ -15,7 +15,17 @@ class Column:
     seconds: float
     """Since generation began, the prompt included; stands still once the answer is finished."""
     finish_reason: str | None
-    """``None`` while the answer grows, then "stop", "length" or "cancelled"."""
+    """``None`` while the answer grows, then "stop", "length" or "cancelled"; of a served one also "content_filter" (the server's filter answered),
+    "failed" (``told`` says why) or "unknown" (the server did not say)."""
+    unit: str = "tokens"
+    """What ``tokens`` counts: "chunks", as they arrived, where a server has told no tokens (yet)."""
+    told: str = ""
+    """What went wrong, or otherwise than asked, in words for a person."""
+
+    @property
+    def speed(self) -> float | None:
+        """Tokens a second, the prompt's time included; ``None`` where no tokens are known."""
+        return self.tokens / self.seconds if self.seconds and self.unit == "tokens" else None
 
 
 @dataclass

@@ -105,13 +105,11 @@ async def _answer(
 ) -> Response:
     started = time.perf_counter()
     urls = await asyncio.to_thread(lambda: [_url(data_dir / name, images_as) for name in sample.images])
-    pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    text = {"type": "text", "text": as_plain_text(sample.question, KNOWN_SPECIAL_TOKENS)}
     optional: dict[str, Any] = {"temperature": settings.temperature, "seed": seed_of(settings, sample)}
     said, tokens, reason = "", 0, "content_filter"
     try:
-        messages = [{"role": "user", "content": [*pictures, text]}]
-        reply = completion_of(await caller.chat(model, messages, settings.max_new_tokens, optional))
+        asked = messages(urls, sample.question)
+        reply = completion_of(await caller.chat(model, asked, settings.max_new_tokens, optional))
         said, tokens, reason = reply.refusal or reply.text, reply.completion_tokens, reply.finish_reason
     except CannotAnswer:  # the server's filter, not the model
         pass
@@ -123,6 +121,13 @@ async def _answer(
         seconds=round(time.perf_counter() - started, 4),
         finish_reason=reason,
     )
+
+
+def messages(urls: Sequence[str], question: str) -> list[dict[str, Any]]:
+    """The one turn that asks ``question`` about the images at ``urls``, which stand before it in their order."""
+    pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    text = {"type": "text", "text": as_plain_text(question, KNOWN_SPECIAL_TOKENS)}
+    return [{"role": "user", "content": [*pictures, text]}]
 
 
 def _url(path: Path, images_as: ImagesAs) -> str:

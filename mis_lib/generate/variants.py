@@ -19,16 +19,15 @@ import torch
 from PIL import Image
 
 from mis_lib.configs import GenerationSettings
-from mis_lib.errors import ImageError, SettingsError
-from mis_lib.files import MAX_IMAGES
+from mis_lib.errors import SettingsError
 from mis_lib.generate.columns import Answer, Column
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.decode import decode, shares_images
 from mis_lib.generate.engine import Engine, use_adapter
+from mis_lib.generate.request import check_request
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.prompts import as_plain_text, special_tokens, user_message
 
-MAX_QUESTION = 8_000  # characters
 POLL = 0.1  # seconds between looks at the stop event while another generation runs
 
 
@@ -110,7 +109,7 @@ class VariantEngine:
             ImageError: no image, or too many.
             SettingsError: no or a too long question, an unknown or repeated variant, a prompt that the model has no room for.
         """
-        self._check(images, question, variants)
+        check_request(images, question, variants, self.variants)
         return self._stream(images, question, list(variants), settings, stop or threading.Event())
 
     def _stream(
@@ -195,24 +194,3 @@ class VariantEngine:
                 "ask a shorter question, show fewer images or lower max_new_tokens"
             )
         return inputs
-
-    def _check(self, images: Sequence[Image.Image], question: str, variants: Sequence[str]) -> None:
-        if not images:
-            raise ImageError(f"expected 1 to {MAX_IMAGES} images, found none; add one")
-        if len(images) > MAX_IMAGES:
-            raise ImageError(f"expected 1 to {MAX_IMAGES} images, found {len(images)}; remove some")
-        if not question.strip():
-            raise SettingsError("expected a question about the images, found none; write one")
-        if len(question) > MAX_QUESTION:
-            raise SettingsError(
-                f"expected a question of at most {MAX_QUESTION:,} characters, found {len(question):,}; shorten it"
-            )
-        if not variants:
-            raise SettingsError(
-                f"expected at least one variant to answer, found none; known: {', '.join(self.variants)}"
-            )
-        for name in variants:
-            if name not in self._adapters:
-                raise SettingsError(f"unknown variant {name!r}; known: {', '.join(self.variants)}")
-        if len(set(variants)) < len(variants):
-            raise SettingsError(f"expected each variant once, found {', '.join(variants)}")

@@ -92,18 +92,27 @@ def compare_variants(
         list[str] | None,
         typer.Option("--adapters", help="NAME=FOLDER of each variant beside the checkpoint [default: those shipped]"),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option("--server", help="URL or URL#MODEL of an OpenAI-compatible server; its models answer."),
+    ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--models", help="Served models: MODEL, NAME=MODEL, or NAME=URL#MODEL of another server."),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="For temperatures above 0.")] = 0,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, ...")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Let several variants answer one question about the same images, in one batch, with the reasoning in colours."""
+    """Let several variants, here or served, answer one question about the same images, with the reasoning in colours."""
     from mis_lib.commands.compare import compare
     from mis_lib.configs import GenerationSettings
+    from mis_lib.generate.served_models import read_served
 
     settings = GenerationSettings(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    compare(
+    complete = compare(
         images,
         question,
         variants,
@@ -112,7 +121,10 @@ def compare_variants(
         adapters=adapter_folders(adapters),
         device=device,
         as_json=as_json,
+        served=read_served(server, models),
     )
+    if not complete:
+        raise typer.Exit(FAILED_ITEMS)
 
 
 @verbs.command(name="merge")
