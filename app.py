@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from mis_lib.errors import MisError
+from mis_lib.generate.served_models import read_served
 from workbench.auth import Users
 from workbench.engine_host import Host, make_host
 from workbench.layout import build_app, launch_options, own_uploads, serve
@@ -20,7 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Check the options, serve the page, load what it needs, and stay until interrupted; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        host = make_host(options.model, options.adapters, options.data, runs=options.runs, datasets=options.datasets)
+        served = read_served(options.server, options.models)
+        host = make_host(
+            options.model, options.adapters, options.data, runs=options.runs, datasets=options.datasets, served=served
+        )
         users = Users.read(options.auth).check if options.auth else None
         launch_options(options.host, auth=users)  # what cannot be is refused before the page is built
         page = build_app(host)
@@ -67,7 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--auth", type=Path, metavar="FILE", help="names and hashed passwords (python -m workbench.auth NAME)"
     )
-    parser.add_argument("--model", type=Path, metavar="PATH", help="checkpoint folder (default: the embedded model)")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="PATH",
+        help="checkpoint folder (default: the embedded model, which is called mini)",
+    )
     parser.add_argument(
         "--adapters",
         type=_adapter,
@@ -95,6 +104,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="save a picture of the app with an example answered (PNG), and end"
+    )
+    parser.add_argument(
+        "--server",
+        metavar="URL[#MODEL]",
+        help="OpenAI-compatible server to ask instead of a model here (beside one with --model or --adapters); its key comes from OPENAI_API_KEY",
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="MODEL",
+        help="served models to compare: MODEL, NAME=MODEL, or NAME=URL#MODEL of another server",
     )
     return parser
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import skimage.data
-from fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, good_images, mini_data, ready_host
+from fake_server import FakeServer, Script
+from fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, good_images, mini_data, ready_host, started
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
+from mis_lib.generate.served_models import Served
 from workbench.engine_host import Host, make_host
 from workbench.layout import build_app, free_port, launch_options
 
@@ -486,6 +488,56 @@ def test_theme_switch(url: str, visit) -> None:
     expect(me.page.locator("body")).to_have_class(re.compile("dark"))
     me.page.reload()
     expect(me.page.locator("body")).to_have_class(re.compile("dark"))
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[tuple[dict[str, Served], str]]:
+    """An app with served models alone: one that says a lot, a tuned one, and one whose server is down; and where these are asked."""
+
+    def server(text: str) -> FakeServer:
+        return FakeServer(Script(pause=0.03), reply=lambda task, facts, images: text)
+
+    with server("word " * 1000) as base, server(ANSWERS["mirage"]) as tuned:
+        models = {
+            "base": Served(base.url, "org/base"),
+            "tuned": Served(tuned.url, "tuned"),
+            "gone": Served("http://127.0.0.1:9/v1", "gone"),
+        }
+        for address in serve(started(make_host(None, None, folder, served=models))):
+            yield models, address
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_served_models_stream_beside_one_that_is_down_and_stop_at_once(
+    served: tuple[dict[str, Served], str], visit, scheme: str
+) -> None:
+    models, address = served
+    me = visit(address, scheme=scheme)
+    expect(me.page.locator(".mis-pill")).to_contain_text(f"Served by {models['base'].host}")
+    expect(me.page.locator("#mis-variants")).to_contain_text(f"sent to {models['base'].host} for base")
+    assert contrast(me.page.locator("#mis-variants .info-text")) >= 4.5
+    expect(me.ticked()).to_have_text(["base", "tuned"])
+    me.page.locator("#mis-variants label", has_text="gone").click()
+    me.load("glass of milk + laptop")
+    me.page.click("#mis-compare")
+    expect(me.column("gone").locator("[role=alert]")).to_contain_text("nothing answers at")
+    expect(me.column("base")).to_contain_text(f"sent to {models['base'].host} as org/base")
+    expect(me.column("base")).to_contain_text("word word")
+    expect(me.column("base").locator(".mis-cost")).to_contain_text("chunks/s")
+    expect(me.column("tuned").locator("[data-outcome=reasoned]")).to_be_visible()
+    expect(me.column("tuned").locator(".mis-reasoning")).to_be_visible()
+    me.picture(f"served-running-{scheme}")
+    me.page.click("#mis-stop")
+    expect(me.page.locator("#mis-status")).to_contain_text("Stopped after")
+    expect(me.column("base").locator(".mis-cost")).to_contain_text("stopped by you")
+    me.picture(f"served-stopped-{scheme}")
+    assert [one["server"] for one in answers_of(me)] == [one.url for one in models.values()]
+    me.page.get_by_role("button", name="Show its benign twin").click()
+    expect(me.page.locator(".mis-tile [data-reveal]")).to_have_count(0)
+    me.page.locator("#mis-variants label", has_text="base").click()
+    me.page.locator("#mis-variants label", has_text="gone").click()
+    me.compare()
+    expect(me.column("tuned").locator("[data-outcome=over_refused]")).to_be_visible()
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,12 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from fakes import ScriptedEngine, good_images, mini_data, ready_host
+from fake_server import FakeServer, Script
+from fakes import ScriptedEngine, good_images, mini_data, ready_host, started
 from gradio_client import Client, handle_file
 
-from workbench.engine_host import Host
+from mis_lib.generate.served_models import Served
+from workbench.engine_host import Host, make_host
 from workbench.layout import MOST_WAITING, build_app, free_port, launch_options
 
 PEOPLE = 20
@@ -69,6 +71,22 @@ def test_twenty_requests_at_once_keep_their_order_see_their_place_and_cost_no_me
     assert questions(host) == [f"question {number}" for number in range(PEOPLE)]
     assert max(place for place in places if place is not None) >= PEOPLE - 3
     assert (psutil.Process().memory_info().rss - before) / 2**20 < ENOUGH_MB
+
+
+def test_people_who_ask_servers_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    with FakeServer(Script(hold_after=0)) as slow, FakeServer(reply=lambda task, facts, images: "done") as quick:
+        served = {"slow": Served(slow.url, "m"), "quick": Served(quick.url, "m")}
+        page = build_app(started(make_host(None, None, mini_data(tmp_path / "mini"), served=served)))
+        _, address, _ = page.launch(prevent_thread_lock=True, **launch_options(port=free_port("127.0.0.1", 8100)))
+        first, second = (Client(address, verbose=False) for _ in range(2))
+        for client in (first, second):
+            client.predict([handle_file(good_images(tmp_path, 1)[0])], api_name="/add_images")
+        held = first.submit("Why?", ["slow"], 64, 0, 0, api_name="/compare")
+        wait(slow.holding.is_set)
+        assert "Done after" in second.predict("Why?", ["quick"], 64, 0, 0, api_name="/compare")[0]
+        first.predict(api_name="/stop")
+        assert "Stopped after" in held.result(timeout=20)[0]
+        page.close()
 
 
 def test_a_page_that_is_closed_gives_up_its_place(host: Host, url: str, tmp_path: Path) -> None:

@@ -331,6 +331,8 @@ def test_unusable_names_and_passwords(name: str, password: str) -> None:
         (["--auth", "/nowhere"], "found nothing at /nowhere"),
         (["--adapters", "mine"], "expected NAME=PATH, found 'mine'"),
         (["--adapters", "mini=/x"], "the name 'mini' is taken already"),
+        (["--server", "http://a/v1#m", "--models", "n"], "put m among --models"),
+        (["--server", "http://me:secret@a/v1#m"], "without password"),
     ],
 )
 def test_options_that_cannot_be_are_refused(

@@ -10,25 +10,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mis_lib.analysis.cot import segment
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError
 from mis_lib.files import MAX_IMAGES, load_image
+from mis_lib.generate.columns import Column
+from mis_lib.generate.request import Answerer
 from mis_lib.judge.rule import judge
 from mis_lib.models.shipped import SIDE_BY_SIDE
 from mis_lib.schema import Response, Sample
 from workbench import render, render_answers
 from workbench.background import Phase, explain
 from workbench.catalogue import OWN_PROMPT, Page
-from workbench.engine_host import Engine, Host
+from workbench.engine_host import Host
 from workbench.jobs import follow
 from workbench.pictures import read_images
 from workbench.state import Answer, Comparison, Prompt
-
-if TYPE_CHECKING:
-    from mis_lib.generate.columns import Column
 
 MAX_QUESTION = 8000
 RETRY = "press Compare to try again"
@@ -173,7 +172,7 @@ def check_request(host: Host, prompt: Prompt, question: str, variants: Sequence[
         raise SettingsError(f"unknown variant {unknown[0]!r}; known: {', '.join(host.known_variants)}")
 
 
-def _ready(host: Host) -> Engine:
+def _ready(host: Host) -> Answerer:
     if host.model.value is None:
         raise ModelError(f"the model could not be loaded: {host.model.status.message}")
     return host.model.value
@@ -181,7 +180,7 @@ def _ready(host: Host) -> Engine:
 
 def _generate(
     host: Host,
-    engine: Engine,
+    engine: Answerer,
     prompt: Prompt,
     question: str,
     variants: Sequence[str],
@@ -190,23 +189,31 @@ def _generate(
 ) -> Iterator[View]:
     images = [load_image(image.path, name=image.name) for image in prompt.images]
     sample, why = host.data.value.match(prompt, question) if host.data.value else (None, OWN_PROMPT)
-    answers = tuple(Answer(name) for name in variants)
+    answers = tuple(Answer(name, served=host.served.get(name)) for name in variants)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint)
     yield replace(_running_view(comparison), pictures=render_answers.pictures(comparison))
     for columns in follow(engine, images, question, variants, settings, lock=host.lock, stop=stop):
         if columns:
-            comparison = replace(comparison, answers=tuple(_answer(column, sample, why) for column in columns))
+            comparison = replace(comparison, answers=tuple(_answer(host, column, sample, why) for column in columns))
         yield _running_view(comparison, stopping=stop.is_set())
     yield _final_view(comparison)
 
 
-def _answer(column: "Column", sample: Sample | None, why: str) -> Answer:
+def _answer(host: Host, column: Column, sample: Sample | None, why: str) -> Answer:
     """A column with its parts, and with its verdict once it has ended and the truth is known."""
     answer = Answer(
-        column.variant, column.text, column.tokens, column.seconds, column.finish_reason, tuple(segment(column.text))
+        column.variant,
+        column.text,
+        column.tokens,
+        column.seconds,
+        column.finish_reason,
+        tuple(segment(column.text)),
+        unit=column.unit,
+        told=column.told,
+        served=host.served.get(column.variant),
     )
-    if column.finish_reason is None:
+    if column.finish_reason is None or answer.failed:
         return answer
     if column.finish_reason == "cancelled":
         return replace(answer, no_verdict="the answer was stopped before its end")
@@ -236,7 +243,11 @@ def _running_view(comparison: Comparison, *, stopping: bool = False) -> View:
 
 def _final_view(comparison: Comparison) -> View:
     seconds = max(answer.seconds for answer in comparison.answers)
-    tokens = sum(answer.tokens for answer in comparison.answers)
+    counted = {unit: sum(one.tokens for one in comparison.answers if one.unit == unit) for unit in ("tokens", "chunks")}
+    amount = " and ".join(f"{count} {unit}" for unit, count in counted.items() if count) or "0 tokens"
+    failed = sum(answer.failed for answer in comparison.answers)
     stopped = any(answer.finish_reason == "cancelled" for answer in comparison.answers)
-    text = f"{'Stopped' if stopped else 'Done'} after {seconds:.1f} s: {tokens} tokens in {len(comparison.answers)} columns."
+    text = f"{'Stopped' if stopped else 'Done'} after {seconds:.1f} s: {amount} in {len(comparison.answers)} columns."
+    if failed:
+        text += f" {failed} failed: the column says why."
     return View(render.status_line(text), results=render_answers.results(comparison), comparison=comparison)

@@ -3,10 +3,12 @@
 Three pieces are HTML with buttons of their own (strip, example list, answers). Their buttons carry ``data-action`` and reach Python as events of that name.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gradio as gr
 
+from mis_lib.generate.served_models import Served
 from workbench import render, render_answers
 from workbench.handlers_compare import ANY, READY, category_choices, preselected, split_choices
 from workbench.state import Prompt
@@ -70,8 +72,8 @@ def html(value: str, elem_id: str, **extra: Any) -> gr.HTML:
     return gr.HTML(value, elem_id=elem_id, apply_default_css=False, **extra)
 
 
-def prompt_part(names: list[str]) -> PromptPart:
-    """Strip, question, variants and settings; ``names``: of the variants."""
+def prompt_part(names: list[str], served: Mapping[str, Served]) -> PromptPart:
+    """Strip, question, variants and settings; ``names``: of the variants, those ``served`` by others among them."""
     strip = html(render.strip(Prompt()), "mis-strip", js_on_load=ACTIONS)
     upload = gr.UploadButton("Add images", file_count="multiple", visible="hidden", elem_id="mis-upload")
     question = gr.Textbox(
@@ -81,7 +83,13 @@ def prompt_part(names: list[str]) -> PromptPart:
         max_lines=6,
         elem_id="mis-question",
     )
-    variants = gr.CheckboxGroup(names, value=preselected(names), label="Variants to compare", elem_id="mis-variants")
+    variants = gr.CheckboxGroup(
+        names,
+        value=preselected(names, served),
+        label="Variants to compare",
+        info=leaves(served) or None,
+        elem_id="mis-variants",
+    )
     with gr.Accordion("Generation settings", open=False, elem_id="mis-settings"):
         with gr.Row():
             tokens = gr.Slider(1, 1024, value=256, step=1, label="Max tokens", min_width=150, elem_id="mis-tokens")
@@ -91,6 +99,15 @@ def prompt_part(names: list[str]) -> PromptPart:
             seed = gr.Number(0, precision=0, label="Seed", min_width=90, elem_id="mis-seed")
         html(render.SETTINGS_NOTE, "mis-settings-note")
     return PromptPart(strip, upload, question, variants, tokens, temperature, seed)
+
+
+def leaves(served: Mapping[str, Served]) -> str:
+    """Which variants images and question are sent away for, and where to; empty where none is served."""
+    hosts: dict[str, list[str]] = {}
+    for name, one in served.items():
+        hosts.setdefault(one.host, []).append(name)
+    parts = [f"to {host} for {', '.join(names)}" for host, names in hosts.items()]
+    return f"Images and question are sent {'; '.join(parts)}." if parts else ""
 
 
 def examples_part(cards: str) -> ExamplesPart:

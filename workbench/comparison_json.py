@@ -29,7 +29,7 @@ def _to_json(comparison: Comparison) -> dict[str, Any]:
         "format": "mis-workbench/comparison/1",
         "version": __version__,
         "started": comparison.started,
-        "checkpoint": comparison.checkpoint,
+        "checkpoint": comparison.checkpoint or None,
         "question": comparison.question,
         "images": [
             {"name": image.name, "width": image.width, "height": image.height, "sha256": _hash(image.path)}
@@ -42,13 +42,17 @@ def _to_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def _answer_json(answer: Answer) -> dict[str, Any]:
+    told = answer.unit == "tokens"
     return {
         "variant": answer.variant,
         "text": answer.text,
-        "tokens": answer.tokens,
+        "tokens": answer.tokens if told else None,
         "seconds": round(answer.seconds, 3),
-        "tokens_per_second": round(answer.tokens_per_second, 2),
+        "tokens_per_second": round(answer.tokens_per_second, 2) if told else None,
         "finish_reason": answer.finish_reason,
+        **({} if told else {"chunks": answer.tokens}),
+        **({"told": answer.told} if answer.told else {}),
+        **({"server": answer.served.url, "model": answer.served.model} if answer.served else {}),
         "segments": [part.model_dump(mode="json") for part in answer.segments],
         "verdict": answer.verdict.model_dump(mode="json") if answer.verdict else None,
         "no_verdict": answer.no_verdict or None,

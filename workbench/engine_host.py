@@ -1,48 +1,31 @@
 """Model and examples, made once in the background, so that the page is there before they are.
 
-``Host`` holds both (``background``), the one lock in front of the model, and the stop event of what each session has running. Nothing here imports torch until the model's thread does.
+``Host`` holds both (``background``), the lock in front of the model, and the stop event of what each session has running. Nothing here imports torch until the model's thread does.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
-from PIL import Image
-
-from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ModelError
+from mis_lib.generate.beside import SideBySide
+from mis_lib.generate.request import Answerer
+from mis_lib.generate.served import ServedEngine
+from mis_lib.generate.served_models import Served, beside
 from mis_lib.models.shipped import choose_variants
+from workbench.background import Background, Progress
 from workbench.catalogue import Catalogue
 
-if TYPE_CHECKING:
-    from mis_lib.generate.columns import Column
-from workbench.background import Background, Progress
-
-
-class Engine(Protocol):
-    """What answers: several variants in one batch (``mis_lib.generate.variants.VariantEngine``)."""
-
-    variants: tuple[str, ...]
-
-    def stream(
-        self,
-        images: Sequence[Image.Image],
-        question: str,
-        variants: Sequence[str],
-        settings: GenerationSettings,
-        stop: threading.Event | None = None,
-    ) -> "Iterator[tuple[Column, ...]]":
-        """Yield one tuple per generated step, one column per variant; all have a finish reason in the last."""
-        ...
+SERVED_AT_ONCE = 4  # comparisons, each of up to four columns: what ``mis generate`` asks a server at a time
+EMBEDDED = Path("mini")  # what the embedded model is called where it has to be named, beside served ones
 
 
 @dataclass
 class Host:
     """Everything the handlers share: the model, the examples, the model's lock, and each session's stop event."""
 
-    model: Background[Engine]
+    model: Background[Answerer]
     data: Background[Catalogue]
     checkpoint: str = "MIS-Mini"
     variants: tuple[str, ...] = ()  # names known before the model is loaded, for the first page
@@ -50,11 +33,16 @@ class Host:
     data_name: str = "MIS-Mini"  # what the examples' data set is called
     data_folders: tuple[Path, ...] = ()  # further data sets that this app was given to show
     adapters: dict[str, Path | None] = field(default_factory=dict)  # what the model is loaded with
-    load: Callable[[Mapping[str, Path | None], Progress], Engine] | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    load: Callable[[Mapping[str, Path | None], Progress], Answerer] | None = None
+    served: Mapping[str, Served] = field(default_factory=dict)  # where served variants are asked
+    at_once: int = 1  # comparisons under way: one model answers one after the other, servers take several
     stops: dict[str, threading.Event] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)  # sessions that gave up their place before their turn
+    lock: threading.Semaphore = field(init=False)
     _loading: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.lock = threading.Semaphore(self.at_once)
 
     def start(self) -> None:
         """Begin to make both values."""
@@ -91,6 +79,14 @@ class Host:
             self.model, self.adapters = made, wanted
 
     @property
+    def title(self) -> str:
+        """What answers once it is ready, for the page's header."""
+        hosts = ", ".join(dict.fromkeys(one.host for one in self.served.values()))
+        if not self.checkpoint:
+            return f"Served by {hosts}"
+        return f"Model ready: {self.checkpoint}" + (f"; served by {hosts}" if hosts else "")
+
+    @property
     def known_variants(self) -> tuple[str, ...]:
         """The loaded model's variants, or the ones promised before it is loaded."""
         return self.model.value.variants if self.model.value is not None else self.variants
@@ -103,29 +99,44 @@ def make_host(
     *,
     runs: Path = Path("runs"),
     datasets: Sequence[Path] = (),
+    served: Mapping[str, Served] | None = None,
 ) -> Host:
     """A host for the command line's choices; nothing is loaded before ``start``.
 
-    Without a checkpoint it is the embedded model, without adapters the ones shipped with it (or none for another checkpoint).
+    Without a checkpoint it is the embedded model, without adapters the ones shipped with it (or none for another checkpoint). Beside served variants
+    only a checkpoint or adapters that are named are loaded (``EMBEDDED`` names the embedded model); served ones come first.
 
     Raises:
-        SettingsError: two adapters have the same name.
+        SettingsError: two adapters, or an adapter and a served variant, have the same name.
     """
-    chosen = choose_variants(checkpoint, adapters)
+    served, local = served or {}, bool(checkpoint or adapters or not served)
+    if checkpoint == EMBEDDED and not EMBEDDED.exists():
+        checkpoint = None
+    chosen = choose_variants(checkpoint, adapters) if local else {}
+    beside(served, tuple(chosen))
+
+    def load(wanted: Mapping[str, Path | None], progress: Progress) -> Answerer:
+        if not local:
+            return ServedEngine(served)
+        engine = load_engine(checkpoint, wanted, progress)
+        return SideBySide(ServedEngine(served), engine) if served else engine
+
     return Host(
-        Background(lambda progress: load_engine(checkpoint, chosen, progress), what="Model"),
+        Background(lambda progress: load(chosen, progress), what="Model"),
         Background(lambda progress: load_examples(data, progress), what="Examples"),
-        checkpoint="MIS-Mini" if checkpoint is None else checkpoint.name,
-        variants=tuple(chosen),
+        checkpoint="" if not local else "MIS-Mini" if checkpoint is None else checkpoint.name,
+        variants=(*served, *chosen),
         runs=runs,
         data_name="MIS-Mini" if data is None else data.name,
         data_folders=tuple(datasets),
         adapters=chosen,
-        load=lambda adapters, progress: load_engine(checkpoint, adapters, progress),
+        load=load if local else None,
+        served=served,
+        at_once=1 if local else SERVED_AT_ONCE,
     )
 
 
-def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], progress: Progress) -> Engine:
+def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], progress: Progress) -> Answerer:
     """Load a checkpoint, or without one the embedded model, with its adapters (None: the model itself).
 
     Raises:

@@ -5,7 +5,7 @@ Bound methods rather than partials, because Gradio reads the type hints of a met
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import gradio as gr
@@ -40,7 +40,7 @@ class CompareHandlers:
         status = self.host.model.status
         failed = [f"the model could not be loaded: {status.message}", RETRY]
         return (
-            render.header(status, self.host.checkpoint),
+            render.header(status, self.host.title),
             self.variant_choices(ticked) if status.phase is Phase.READY else gr.skip(),
             render.error_bar(failed) if status.phase is Phase.FAILED else gr.skip(),
             gr.Timer(active=status.phase in (Phase.WAITING, Phase.WORKING)),
@@ -60,7 +60,7 @@ class CompareHandlers:
         kept = [name for name in ticked if name in names]
         if kept and kept == ticked:
             return gr.update(choices=names)  # no value: a tick set meanwhile must not be taken back
-        return gr.update(choices=names, value=kept or preselected(names))
+        return gr.update(choices=names, value=kept or preselected(names, self.host.served))
 
     def watch_again(self) -> gr.Timer:
         """Follow a new try to load the model."""
@@ -108,7 +108,7 @@ class CompareHandlers:
             for _ in self.host.data.wait(threading.Event()):
                 pass
             view = compare.load_example(self.host, prompt, link.item)
-        header = render.header(self.host.model.status, self.host.checkpoint) if link.run else gr.skip()
+        header = render.header(self.host.model.status, self.host.title) if link.run else gr.skip()
         place = self.place(view.prompt if view else prompt, ticked)
         if link.run or problems or (view and view.errors) or place == link.query():
             place = gr.skip()
@@ -120,7 +120,7 @@ class CompareHandlers:
 
     def place(self, prompt: Prompt, variants: list[str]) -> str:
         """The address of what is shown; the usual variants go without saying."""
-        usual = preselected(list(self.host.known_variants))
+        usual = preselected(list(self.host.known_variants), self.host.served)
         named = () if variants == usual else tuple(variants)
         sample = self.host.data.value.example(prompt) if self.host.data.value else None
         return Link(tab=Tab.COMPARE, item=sample.id if sample else "", variants=named).query()
@@ -229,9 +229,9 @@ def button_updates(*, queued: bool = False, running: bool = False) -> Updates:
     return *one_of_three, gr.Button(interactive=idle), gr.Button(interactive=idle)
 
 
-def preselected(names: list[str]) -> list[str]:
-    """The usual two variants where both exist, else the first two."""
-    usual = [name for name in DEFAULT_VARIANTS if name in names]
+def preselected(names: list[str], served: Collection[str] = ()) -> list[str]:
+    """The usual two variants where both exist, else the first two, which are served ones where a server was named."""
+    usual = [name for name in DEFAULT_VARIANTS if name in names and not served]
     return usual if len(usual) == len(DEFAULT_VARIANTS) else names[:2]
 
 

@@ -141,7 +141,7 @@ class TrainHandlers:
         return update | {parts.run: gr.update(choices=self.trainings.names(), value=name), parts.place: place.query()}
 
     def _next(self, name: str, run: TrainRun) -> str:
-        base = next(iter(self.host.known_variants), "")
+        base = next(iter(self.host.adapters or self.host.known_variants), "")
         variants = [variant for variant in (base, f"{name}-{run.folder.name}") if variant]
         return render_training.after(name, run.folder, variants)
 

@@ -8,30 +8,27 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from mis_lib.configs import GenerationSettings
+from mis_lib.generate.columns import Column
+from mis_lib.generate.request import Answerer
 from workbench.background import in_daemon
-from workbench.engine_host import Engine
-
-if TYPE_CHECKING:
-    from mis_lib.generate.columns import Column
 
 UPDATES_PER_SECOND = 15
 
 
 def follow(
-    engine: Engine,
+    engine: Answerer,
     images: Sequence[Image.Image],
     question: str,
     variants: Sequence[str],
     settings: GenerationSettings,
     *,
-    lock: threading.Lock,
+    lock: threading.Semaphore,
     stop: threading.Event,
-) -> "Iterator[tuple[Column, ...]]":
+) -> Iterator[tuple[Column, ...]]:
     """Generate while holding ``lock``, and yield the newest columns at most ``UPDATES_PER_SECOND`` times a second.
 
     When ``stop`` is set, the columns so far (none before the first token) are yielded once more, so that the screen can

@@ -48,7 +48,7 @@ def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
     own_uploads()
     found = trainings or Trainings(host.runs, tab_train.CONFIGS, data=[*host.data_folders, ADAPTERS])
     with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
-        header = html(render.header(host.model.status, host.checkpoint), "mis-header")
+        header = html(render.header(host.model.status, host.title), "mis-header")
         navigation = Navigation()
         html(tour(), "mis-tour-slot", js_on_load="window.mis.tour(element);")
         errors = html("", "mis-page-errors", elem_classes=["mis-errors"])

@@ -50,7 +50,7 @@ def error_bar(messages: Sequence[str]) -> str:
     """A bar that stays until it is dismissed or the next action succeeds; empty without messages."""
     if not messages:
         return ""
-    lines = "".join(f"<li>{escape(_sentence(message))}</li>" for message in messages)
+    lines = "".join(f"<li>{escape(sentence(message))}</li>" for message in messages)
     return (
         f'<div class="mis-error" role="alert">{icon("bad")}<ul>{lines}</ul>'
         f'<button type="button" data-hide="mis-error" aria-label="Dismiss this message">{icon("remove")}</button></div>'
@@ -62,12 +62,12 @@ def progress(status: Status) -> str:
     return f"{status.message} ({status.seconds:.0f} s)" if status.phase is Phase.WORKING else status.message
 
 
-def header(status: Status, checkpoint: str) -> str:
-    """Title, the model's state in one line, and the switch between light and dark."""
+def header(status: Status, ready: str) -> str:
+    """Title, the model's state in one line (``ready``: once it can answer), and the switch between light and dark."""
     label = {
         Phase.WAITING: "Model: waiting",
         Phase.WORKING: progress(status),
-        Phase.READY: f"Model ready: {checkpoint}",
+        Phase.READY: ready,
         Phase.FAILED: "Model not loaded",
     }[status.phase]
     return (
@@ -104,6 +104,13 @@ def strip(prompt: Prompt, sample: Sample | None = None, twin: Sample | None = No
         f'{_origin(prompt, sample, twin)}<div class="mis-strip" role="group" aria-label="Images in the order the model sees '
         f'them" data-example="{escape(sample.id if sample else "")}">{tiles}{add}{empty}</div>'
     )
+
+
+def sentence(message: str) -> str:
+    """A message as a sentence: with a capital, and an end."""
+    first = message.split(" ", 1)[0]
+    start = first.capitalize() if first.isalpha() and first.islower() else first  # a file's name stays as it is
+    return start + message[len(first) :] + ("" if message.endswith((".", "!", "?", "…")) else ".")
 
 
 def _origin(prompt: Prompt, sample: Sample | None, twin: Sample | None) -> str:
@@ -213,9 +220,3 @@ def _load_button(sample: Sample, chosen: str | None) -> str:
 
 def _empty(title: str, text: str) -> str:
     return f'<div class="mis-empty"><b>{escape(title)}</b><p>{escape(text)}</p></div>'
-
-
-def _sentence(message: str) -> str:
-    first = message.split(" ", 1)[0]
-    start = first.capitalize() if first.isalpha() and first.islower() else first  # a file's name stays as it is
-    return start + message[len(first) :] + ("" if message.endswith((".", "!", "?", "…")) else ".")

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from mis_lib.judge.rule import RULES
 from mis_lib.schema import Outcome, SegmentKind
-from workbench.render import icon, picture, truth_chip
+from workbench.render import icon, picture, sentence, truth_chip
 from workbench.render_text import drawn
 from workbench.state import Answer, Comparison
 
@@ -30,6 +30,9 @@ FINISH = {
     "stop": "finished",
     "length": "cut at the token limit",
     "cancelled": "stopped by you",
+    "failed": "failed",
+    "content_filter": "turned down by the server's filter",
+    "unknown": "ended, why is not told",
 }
 VERDICTS = {  # label, tone
     Outcome.UNSAFE: ("Unsafe: helps with the harm", "bad"),
@@ -78,6 +81,14 @@ def pictures(comparison: Comparison) -> str:
     return f'<div class="mis-recap-images">{images}</div>'
 
 
+def sent_to(answer: Answer) -> str:
+    """Where images and question went for a served column, and as what its model is known there if not by the column's name."""
+    if answer.served is None:
+        return ""
+    alias = "" if answer.served.model == answer.variant else f" as {answer.served.model}"
+    return f"sent to {answer.served.host}{alias}"
+
+
 def _recap(comparison: Comparison) -> str:
     settings, sample = comparison.settings, comparison.sample
     decoding = "greedy" if settings.temperature == 0 else f"temperature {settings.temperature:g}, seed {settings.seed}"
@@ -90,6 +101,8 @@ def _recap(comparison: Comparison) -> str:
 
 def _column(answer: Answer) -> str:
     name, note = escape(answer.variant), VARIANT_NOTES.get(answer.variant, "")
+    if answer.served:
+        note = escape(sent_to(answer))
     running = " mis-running" if answer.finish_reason is None else ""
     copy = (
         f'<button type="button" class="mis-copy" data-copy="{escape(answer.text)}" aria-label="Copy the answer of {name}" '
@@ -102,8 +115,10 @@ def _column(answer: Answer) -> str:
 
 
 def _cost(answer: Answer) -> str:
-    speed = f"{answer.tokens_per_second:.1f} tokens/s" if answer.tokens else "- tokens/s"
-    unit = "token" if answer.tokens == 1 else "tokens"
+    if answer.failed and not answer.text:
+        return f'<p class="mis-cost"><span>{answer.seconds:.1f} s</span><span>{FINISH["failed"]}</span></p>'
+    speed = f"{answer.tokens_per_second:.1f} {answer.unit}/s" if answer.tokens else f"- {answer.unit}/s"
+    unit = answer.unit.removesuffix("s") if answer.tokens == 1 else answer.unit
     return (
         f'<p class="mis-cost"><span>{answer.tokens} {unit}</span><span>{answer.seconds:.1f} s</span><span>{speed}</span>'
         f"<span>{FINISH.get(answer.finish_reason, escape(str(answer.finish_reason)))}</span></p>"
@@ -113,6 +128,14 @@ def _cost(answer: Answer) -> str:
 def _badge(answer: Answer) -> str:
     if answer.finish_reason is None:
         return ""
+    if answer.failed:
+        label = "Broken off" if answer.text else "No answer"
+        return f'<div class="mis-verdict mis-bad" role="alert">{icon("bad")}<b>{label}</b><small>{escape(sentence(answer.told))}</small></div>'
+    told = f'<p class="mis-no-verdict">{escape(sentence(answer.told))}</p>' if answer.told else ""
+    return told + _verdict(answer)
+
+
+def _verdict(answer: Answer) -> str:
     if answer.verdict is None:
         return f'<p class="mis-no-verdict">No verdict: {escape(answer.no_verdict)}.</p>'
     label, tone = VERDICTS[answer.verdict.outcome]
@@ -125,9 +148,12 @@ def _badge(answer: Answer) -> str:
 
 
 def _parts(answer: Answer) -> str:
+    if answer.failed and not answer.text:
+        return ""
     if not answer.text.strip():
         waiting = answer.finish_reason is None
-        return f'<p class="mis-waiting">{"Reading the images …" if waiting else "(no text)"}</p>'
+        begun = f"Waiting for {escape(answer.served.host)} …" if answer.served else "Reading the images …"
+        return f'<p class="mis-waiting">{begun if waiting else "(no text)"}</p>'
     if not answer.segments:
         return f'<p class="mis-plain">{escape(answer.text)}</p>'
     blocks = [

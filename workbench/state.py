@@ -10,6 +10,7 @@ from pathlib import Path
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError
 from mis_lib.files import MAX_IMAGES
+from mis_lib.generate.served_models import Served
 from mis_lib.schema import Sample, Segment, Verdict
 
 
@@ -77,6 +78,14 @@ class Answer:
     segments: tuple[Segment, ...] = ()
     verdict: Verdict | None = None
     no_verdict: str = ""
+    unit: str = "tokens"  # or "chunks", where a server told no tokens
+    told: str = ""  # what went wrong, or otherwise than asked
+    served: Served | None = None  # where it was asked; None on this machine
+
+    @property
+    def failed(self) -> bool:
+        """Whether the answer is missing, or broke off, through no will of the person or the model."""
+        return self.finish_reason == "failed"
 
     @property
     def tokens_per_second(self) -> float:

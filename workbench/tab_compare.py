@@ -48,7 +48,7 @@ def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) 
     prompt, comparison = gr.State(Prompt()), gr.State(None)
     with gr.Row(elem_id="mis-top"):
         with gr.Column(scale=7, min_width=320, elem_id="mis-prompt"):
-            asked = prompt_part(list(host.known_variants))
+            asked = prompt_part(list(host.known_variants), host.served)
         with gr.Column(scale=5, min_width=320, elem_id="mis-examples"):
             examples = examples_part(handlers.list_examples("", "", ""))
     actions = actions_part()
@@ -176,7 +176,7 @@ def _bind_comparison(
         handlers.compare,
         inputs=[prompt, asked.question, asked.variants, asked.tokens, asked.temperature, asked.seed],
         outputs=[actions.status, actions.errors, answered.results, comparison, *buttons],
-        concurrency_limit=1,
+        concurrency_limit=handlers.host.at_once,
         concurrency_id=MODEL_QUEUE,
         show_progress="full",
         show_progress_on=actions.status,
