@@ -191,6 +191,12 @@ class TestEngine:
         assert (first.text, first.finish_reason) == (text, "failed") and told in first.told
         assert time.monotonic() - started < 5
 
+    def test_a_server_that_repeats_the_key_does_not_bring_it_onto_the_page(self, monkeypatch) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        with FakeServer(Script(known_models=True)) as server:  # it quotes the name it does not know
+            [last] = ask(engine_of(server, f"named-{KEY}"), [f"named-{KEY}"])[-1]
+        assert "`named-(the key)` does not exist" in last.told
+
     def test_a_server_that_is_down_is_told_at_once(self) -> None:
         started = time.monotonic()
         [last] = ask(ServedEngine({"base": Served(GONE, "m")}), ["base"])[-1]

@@ -1,14 +1,19 @@
 """What a server says is wrong. The ``openai`` client quotes it only where OpenAI puts it (``error.message``); FastAPI, and so many a server, puts it elsewhere."""
 
+import os
 from typing import Any
 
 import openai
 
+SHORTEST_KEY = 8  # characters; servers on one's own machine take any word for a key, and that may stand in what they say
+
 
 def told(error: openai.APIError) -> str:
-    """The client's words and the server's."""
+    """The client's words and the server's, without the key, which some repeat: what is told is shown and stored."""
     words = _complaint(error.body)
-    return error.message if words in error.message else f"{error.message} - {words}"
+    both = error.message if words in error.message else f"{error.message} - {words}"
+    key = os.environ.get("OPENAI_API_KEY", "")
+    return both.replace(key, "(the key)") if len(key) >= SHORTEST_KEY else both
 
 
 def in_short(error: openai.APIError) -> str:
