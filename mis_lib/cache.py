@@ -1,26 +1,71 @@
-"""What lies in the cache is made once on a machine: of several processes that miss it, one makes it and the others wait."""
+"""What lies in the cache is made once on a machine: of several processes that miss it, one makes it and the others wait.
 
+A folder is made beside its place and moved there when it is whole. The places beside it have fixed names, so that whoever comes after a kill finds
+what it left:
+
+    CACHE/NAME  CACHE/.NAME.lock  CACHE/.NAME.making/ (half made)  CACHE/.NAME.replaced (for a moment: what stood there before)
+"""
+
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mis_lib.files import is_intact
 
-@contextmanager
-def one_maker(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock over a folder of the cache while the block lasts; whoever gets it looks again whether the folder is there.
 
-    Without it the second of two processes would put its own folder in the place of the first one's while that one is being read.
+def made_once(
+    folder: Path,
+    make: Callable[[Path], object],
+    progress: Callable[[str], None],
+    *,
+    is_whole: Callable[[Path], bool] = is_intact,
+    force: bool = False,
+) -> Path:
+    """Return a folder of the cache, made by one process if it is missing or not whole.
+
+    Who reads the folder while it is made anew sees the old one, then the new one; between two renames there is none, and a kill just then is mended by
+    the next call, which puts the old one back.
 
     Args:
-        folder: in the cache; the lock lies beside it.
+        folder: in the cache.
+        make: writes it as the folder that it is given, which is not there yet; what it needs meanwhile may lie beside that.
         progress: is told of waiting.
+        is_whole: whether what lies there can be used.
+        force: make it anew even so.
 
     Raises:
         OSError: the cache cannot be written.
     """
+    if not force and is_whole(folder):
+        if any(place.exists() for place in _beside(folder)):
+            _tidy_if_idle(folder)
+        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder, progress):
+        _tidy(folder)
+        if force or not is_whole(folder):  # nobody made it while this process waited
+            making, replaced = _beside(folder)
+            try:
+                making.mkdir()
+                made = making / folder.name
+                make(made)
+                if folder.exists():
+                    folder.rename(replaced)  # removing it first would take long
+                made.rename(folder)
+            finally:
+                _tidy(folder)
+    return folder
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    return folder.with_name(f".{folder.name}.making"), folder.with_name(f".{folder.name}.replaced")
+
+
+@contextmanager
+def _lock(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -31,3 +76,22 @@ def one_maker(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a maker left beside the folder; what it had moved aside goes back if nothing took its place. Under the lock."""
+    making, replaced = _beside(folder)
+    if replaced.exists() and not folder.exists():
+        replaced.rename(folder)
+    for place in (making, replaced):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _tidy_if_idle(folder: Path) -> None:
+    """The same, unless somebody is at it, or the cache is one that can only be read."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        with lock.acquire(timeout=0):
+            _tidy(folder)
+    except (Timeout, PermissionError):
+        return

@@ -3,6 +3,9 @@
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -230,6 +233,64 @@ def test_a_full_disk_leaves_nothing_half_made(quick_build: Path, monkeypatch: py
     with pytest.raises(ModelError, match=r"No space left.*free disk.*MIS_CACHE"):
         mini.ensure_mini(gguf=quick_build)
     assert [path for path in quick_build.iterdir() if path.suffix != ".lock"] == []
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from mis_lib.files import is_intact
+from mis_lib.models import mini
+
+class Part:
+    def __init__(self, name):
+        self.name = name
+
+    def save_pretrained(self, folder):
+        folder.mkdir(exist_ok=True)
+        (folder / self.name).write_text(content)
+
+def attempt(step, force):
+    steps = 0
+
+    def stop(event, arguments):
+        nonlocal steps
+        if event in ("os.rename", "shutil.rmtree", "os.rmdir"):
+            steps += 1
+            if steps == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    if not (child := os.fork()):
+        sys.addaudithook(stop)
+        mini.ensure_mini(gguf=Path("there.gguf"), force=force)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+mini.assemble = lambda source: (Part("model.safetensors"), Part("tokenizer.json"))
+mini.merge_base = mini.merge_tower = lambda model, weights: None
+folder, content, step = mini.mini_folder(), "old", 1
+assert attempt(-1, force=False) == 0
+content = "new"
+while status := attempt(step, force=True):
+    content = "made by the next call, although there was a model"
+    after = attempt(-1, force=False)
+    others = [path.name for path in folder.parent.iterdir() if path.suffix != ".lock" and path != folder]
+    print(json.dumps([status, after, is_intact(folder), others, (folder / "model.safetensors").read_text()]), flush=True)
+    content, step = "new", step + 1
+"""
+
+
+def test_a_rebuild_that_is_killed_at_any_step_leaves_a_model_and_no_rubbish(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED],
+        env={**os.environ, "MIS_CACHE": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [kill[:4] for kill in found] == [[-signal.SIGKILL, 0, True, []]] * len(found)
+    assert {kill[4] for kill in found} == {"old", "new"} and len(found) > 3
 
 
 def test_what_names_are_worth_must_fit(tmp_path: Path) -> None:

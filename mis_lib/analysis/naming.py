@@ -7,16 +7,14 @@ has the concept's name or a listed synonym (``construct.naming``); a pair if bot
 
 import hashlib
 import importlib.metadata
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mis_lib.cache import one_maker
+from mis_lib.cache import made_once
 from mis_lib.construct.gallery import Picture, draw_all
 from mis_lib.construct.images import STYLES, concepts, told
 from mis_lib.construct.naming import named_spans, plain
-from mis_lib.files import cache_dir, is_intact, write_manifest, write_records
+from mis_lib.files import cache_dir, write_manifest, write_records
 from mis_lib.metrics import Row
 from mis_lib.schema import Response, Sample
 from mis_lib.stats import rate_of
@@ -45,30 +43,16 @@ def naming_samples(styles: Sequence[str] = STYLES, limit: int | None = None) -> 
 def ensure_naming_data(progress: Callable[[str], None] = lambda message: None) -> Path:
     """Return the cached folder with the pictures of all concepts in all styles, drawing them on first use."""
     folder = cache_dir() / f"naming-{_fingerprint()}"
-    if is_intact(folder):
-        return folder
-    with one_maker(folder, progress):
-        if not is_intact(folder):  # nobody made it while this process waited
-            progress("Drawing every concept in every style (once, about half a minute)")
-            _draw(folder, progress)
-    return folder
 
-
-def _draw(folder: Path, progress: Callable[[str], None]) -> None:
-    """Draw them beside the folder's place and move them there when they are whole."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as name:
-        work = Path(name) / "naming"
+    def draw(work: Path) -> None:
+        progress("Drawing every concept in every style (once, about half a minute)")
         work.mkdir()
-        draw_all(
-            [Picture(name, style, 0) for name in concepts() for style in STYLES if told(name, style)],
-            work,
-            SEED,
-            progress,
-        )
+        pictures = [Picture(name, style, 0) for name in concepts() for style in STYLES if told(name, style)]
+        draw_all(pictures, work, SEED, progress)
         write_records(work / FILE, naming_samples())
         write_manifest(work)
-        work.rename(folder)
+
+    return made_once(folder, draw, progress)
 
 
 def is_right(text: str, objects: Sequence[str]) -> bool:

