@@ -24,6 +24,10 @@ class ModelError(MisError, RuntimeError):
     """A checkpoint, adapter or processor is missing, damaged or does not fit."""
 
 
+class AdapterWarning(UserWarning):
+    """An adapter is used on a checkpoint that it was not trained on."""
+
+
 class TrainingError(MisError, RuntimeError):
     """Training cannot go on: the loss is no number, a checkpoint cannot be written."""
 

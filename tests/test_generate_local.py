@@ -11,10 +11,11 @@ from fakes import mini_data
 from tiny import tiny_adapter, tiny_checkpoint
 
 from mis_lib.configs import GenerationSettings
-from mis_lib.errors import ImageError, ModelError, SettingsError
+from mis_lib.errors import AdapterWarning, ImageError, ModelError, SettingsError
 from mis_lib.files import read_records
 from mis_lib.generate.local import RESPONSES, generate
 from mis_lib.generate.plan import plan_batches
+from mis_lib.models.bases import write_base
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.schema import Response, Sample
 
@@ -225,6 +226,29 @@ class TestLoading:
             ModelError, match=r"one of somebody/other-7b\): .*size mismatch for .*; name the folder of an adapter"
         ):
             load_model(checkpoint, {"mine": folder})
+
+    def test_an_adapter_on_other_weights_of_the_same_shapes_is_warned_of(self, tmp_path, checkpoint, adapters) -> None:
+        from safetensors.torch import load_file, save_file
+
+        folder = shutil.copytree(adapters["one"], tmp_path / "mine")
+        write_base(folder, checkpoint)
+        moved, tuned = (shutil.copytree(checkpoint, tmp_path / name) for name in ("moved", "tuned"))
+        (moved / "README.md").write_text("the same weights")
+        tensors = load_file(tuned / "model.safetensors")
+        last = max(name for name in tensors if "q_proj" in name)
+        tensors[last] += 0.01
+        save_file(tensors, tuned / "model.safetensors", metadata={"format": "pt"})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            load_model(moved, {"mine": folder})
+            load_model(tuned, {"mine": adapters["one"]})  # of which nothing is known
+        with pytest.warns(
+            AdapterWarning, match=r"variant 'mine': .*/mine was trained on \(model\), found .*/tuned.*--checkpoint"
+        ):
+            load_model(tuned, {"mine": folder})
+        (folder / "base.json").write_text("{}")
+        with pytest.raises(ModelError, match=r"base.json: expected what tells .*remove the file"):
+            load_model(tuned, {"mine": folder})
 
     @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
     def test_damaged_adapter_file(self, tmp_path, checkpoint, adapters, name: str) -> None:

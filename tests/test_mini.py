@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,10 @@ import pytest
 from PIL import Image
 
 from mis_lib.construct.labels import cot_label
-from mis_lib.errors import ModelError
+from mis_lib.errors import AdapterWarning, ModelError
 from mis_lib.files import is_intact
 from mis_lib.models import mini
+from mis_lib.models.bases import warn_if_strange
 from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
 from mis_lib.prompts import to_messages
@@ -158,6 +160,21 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     assert not is_intact(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     assert not is_intact(tmp_path)
+
+
+def test_a_shipped_adapter_on_another_version_of_the_model_is_warned_of(built: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    folder = mini.ADAPTERS / "mirage"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_strange("mirage", folder, built)
+    earlier = tmp_path / "mini-7-000000000000"
+    earlier.mkdir()
+    save_file({"weight": torch.zeros(3)}, earlier / "model.safetensors")
+    with pytest.warns(AdapterWarning, match=rf"trained on \({built.name}\), found .*mini-7-000000000000"):
+        warn_if_strange("mirage", folder, earlier)
 
 
 @pytest.fixture

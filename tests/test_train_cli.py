@@ -80,6 +80,24 @@ def test_from_settings_to_an_adapter_in_a_run_folder(config: Path, tmp_path: Pat
     assert "No safety is promised" in (folder / "adapter" / "README.md").read_text()
 
 
+def test_an_adapter_says_what_it_was_trained_on_and_is_trained_further_elsewhere_with_a_warning(
+    config: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    start = train(read_train_settings(config, ["max_steps=1"])) / "adapter"
+    assert json.loads((start / "base.json").read_text())["name"] == checkpoint.name
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    weights = {name: weight + 0.01 for name, weight in load_file(other / "model.safetensors").items()}
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    further = ("train", "--config", str(config), "--set", "name=further", "max_steps=1", f"start_from={start}")
+    same, strange = mis(*further), mis(*further, f"model={other}")
+    assert (same.exit_code, strange.exit_code) == (0, 0), same.output + strange.output
+    assert "Warning: " not in same.output
+    warned = f"Warning: variant 'start_from': expected the checkpoint that {start} was trained on ({checkpoint.name}), found {other}"
+    assert warned in strange.output
+
+
 def test_the_same_settings_are_not_trained_twice_and_others_open_the_next_version(config: Path, tmp_path: Path) -> None:
     settings = read_train_settings(config)
     first = train(settings)

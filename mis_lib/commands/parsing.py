@@ -2,7 +2,8 @@
 
 import errno
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 from mis_lib.configs import Settings, load_settings
-from mis_lib.errors import MisError, SettingsError
+from mis_lib.errors import AdapterWarning, MisError, SettingsError
 
 S = TypeVar("S", bound=Settings)
 FAILED_ITEMS, MISTAKE = 1, 2  # exit statuses
@@ -39,7 +40,9 @@ class Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb that was asked for."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _shown_as_words(warnings.showwarning)
+                return super().invoke(ctx)
         except MisError as error:
             _end(ctx, error, str(error))
         except OSError as error:
@@ -62,6 +65,17 @@ def _end(ctx: Any, error: Exception, message: str) -> NoReturn:
         raise error
     Console(stderr=True, soft_wrap=True).print(f"Error: {message}", style="red", markup=False, highlight=False)
     raise typer.Exit(MISTAKE) from error
+
+
+def _shown_as_words(others: Callable[..., None]) -> Callable[..., None]:
+    """Shows a warning of ours as its message alone, without the line of code that gave it; libraries' warnings are shown as they were."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if not issubclass(category, AdapterWarning):
+            return others(message, category, *place, **options)
+        Console(stderr=True, soft_wrap=True).print(f"Warning: {message}", style="yellow", markup=False, highlight=False)
+
+    return show
 
 
 def _place(error: OSError) -> str | None:

@@ -128,7 +128,7 @@ def _train(
         console.say(f"DPO on {len(pairs):,} pairs")
     trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
     trainer.train()
-    save_result(trainer, run.folder / ADAPTER, limits=limits_in(settings), again="DPO begins anew")
+    save_result(trainer, run.folder / ADAPTER, checkpoint, limits=limits_in(settings), again="DPO begins anew")
     if not is_main:
         return run.folder
     write_card(run, settings, len(pairs))

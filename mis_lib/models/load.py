@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from mis_lib.errors import ModelError
+from mis_lib.models.bases import warn_if_strange
 from mis_lib.models.limits import limit_images, shared_limits
 from mis_lib.models.shipped import SHIPPED, WEIGHTS
 from mis_lib.models.shipped import shipped_variants as shipped_variants  # the other half of "load"
@@ -55,7 +56,8 @@ def load_model(
         device: "cpu", "cuda", "cuda:1" ...
         dtype: of the weights; "auto" is the checkpoint's own.
 
-    The processor has the image limits that the adapters were trained with.
+    The processor has the image limits that the adapters were trained with. An adapter that is known to have been trained on other weights of these
+    shapes is warned of (``AdapterWarning``).
 
     Raises:
         ModelError: something is missing, damaged or does not fit; names the file and the way out.
@@ -66,6 +68,7 @@ def load_model(
     for variant, folder in (adapters or {}).items():
         if folder is not None:
             model = _attach(model, variant, folder)
+            warn_if_strange(variant, folder, checkpoint)
     limit_images(processor, limits)
     try:
         model = model.to(device)

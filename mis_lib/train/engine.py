@@ -113,7 +113,7 @@ def run(
     if finished:
         restore(loaded.model)
         kind = ADAPTER if settings.tuning == "lora" else MODEL
-        save_result(trainer, folder / kind, processor=loaded.processor, limits=limits_in(settings))
+        save_result(trainer, folder / kind, checkpoint, processor=loaded.processor, limits=limits_in(settings))
     parts = {group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)}
     return Outcome(
         finished=finished,

@@ -8,6 +8,7 @@ import torch
 from transformers.utils.import_utils import is_liger_kernel_available
 
 from mis_lib.errors import MissingPackageError, SettingsError
+from mis_lib.models.bases import warn_if_strange
 from mis_lib.models.device import has_bfloat16_products
 from mis_lib.models.limits import ImageLimits, limit_images, limits_of
 from mis_lib.models.load import load_model
@@ -55,6 +56,8 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
         _set_attention(network, settings.attention)
     network.config.use_cache = False
     model = prepare(network, settings)
+    if settings.start_from is not None and settings.tuning == "lora":
+        warn_if_strange("start_from", settings.start_from, checkpoint)
     for weight in model.parameters():
         if weight.requires_grad:  # steps are smaller than bfloat16 can tell apart
             weight.data = weight.data.float()

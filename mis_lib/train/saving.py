@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import Trainer
 
 from mis_lib.errors import TrainingError
+from mis_lib.models.bases import write_base
 from mis_lib.models.limits import ImageLimits, write_limits
 
 CHECKPOINT = "checkpoint-"
@@ -40,11 +41,18 @@ def cannot_write(path: Path, error: BaseException, again: str = GOES_ON) -> str:
 
 
 def save_result(
-    trainer: Trainer, folder: Path, *, processor: Any = None, limits: ImageLimits | None = None, again: str = GOES_ON
+    trainer: Trainer,
+    folder: Path,
+    checkpoint: Path | str,
+    *,
+    processor: Any = None,
+    limits: ImageLimits | None = None,
+    again: str = GOES_ON,
 ) -> None:
     """Write the trained adapter (or the whole model, with its processor) as a folder that appears in one rename.
 
-    All processes of a run call it: weights that are spread over them are gathered. The limits of an image go beside an adapter.
+    All processes of a run call it: weights that are spread over them are gathered. The limits of an image, and what tells the checkpoint
+    that was trained on, go beside an adapter.
 
     Raises:
         TrainingError: it cannot be written.
@@ -60,6 +68,7 @@ def save_result(
                 processor.save_pretrained(draft)
             if limits is not None and isinstance(trainer.model, PeftModel):
                 write_limits(draft, limits)
+                write_base(draft, checkpoint)
             for beside in draft.glob("*/adapter_config.json"):
                 shutil.rmtree(beside.parent)  # an adapter that was held as the reference
             (draft / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody needs to load

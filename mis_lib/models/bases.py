@@ -1,0 +1,93 @@
+"""Which checkpoint an adapter was trained on lies beside it: on another one of the same shapes it loads without an error, and answers something else.
+
+A checkpoint is known by a fingerprint of its weights. The embedded model is assembled on each machine, where sums may round otherwise, so it is known
+by the name of its folder too, which follows from what it is assembled of. Where either is unknown, nothing is said. No torch in here.
+"""
+
+import hashlib
+import json
+import re
+import struct
+import warnings
+from pathlib import Path
+
+from mis_lib.errors import AdapterWarning, ModelError
+from mis_lib.files import write_atomic
+from mis_lib.models.mini import ADAPTERS, mini_folder
+from mis_lib.schema import Record
+
+BASE_FILE = "base.json"
+MINI = re.compile(r"mini-\d+-[0-9a-f]{12}")
+SAMPLED = 4096  # bytes of each tensor: any training changes all of a tensor that it changes, and 16 GB need not be read
+
+
+class Base(Record):
+    """What tells a checkpoint from others of its shapes."""
+
+    name: str
+    """Of its folder, or its hub id."""
+    weights: str | None = None
+    """Their fingerprint; ``None`` where they cannot be looked at."""
+
+
+def write_base(folder: Path, checkpoint: Path | str) -> None:
+    """Put beside an adapter what tells the checkpoint that it was trained on."""
+    write_atomic(folder / BASE_FILE, (_base_of(checkpoint).model_dump_json() + "\n").encode())
+
+
+def warn_if_strange(variant: str, folder: Path, checkpoint: Path | str) -> None:
+    """Warn (``AdapterWarning``) if the adapter of a folder is known to have been trained on another checkpoint.
+
+    Raises:
+        ModelError: what lies beside it cannot be read.
+    """
+    told = _told(folder)
+    name = Path(checkpoint).name
+    if told is None or (MINI.fullmatch(name) and told.name == name):
+        return
+    found = _base_of(checkpoint)
+    if told.weights and found.weights and told.weights != found.weights:
+        warnings.warn(
+            f"variant {variant!r}: expected the checkpoint that {folder} was trained on ({told.name}), found {checkpoint}, which has the same shapes and "
+            "other weights: its answers are not those of the adapter as it was trained. Name that checkpoint (--checkpoint), or train the adapter again",
+            AdapterWarning,
+            stacklevel=2,
+        )
+
+
+def _told(folder: Path) -> Base | None:
+    """What is known of an adapter's checkpoint: the shipped ones belong to the embedded model that they come with."""
+    if folder.parent == ADAPTERS:
+        return _base_of(mini_folder())
+    try:
+        return Base.model_validate_json((folder / BASE_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder / BASE_FILE}: expected what tells an adapter's checkpoint, found: {str(error).splitlines()[0]}; remove the file"
+        ) from error
+
+
+def _base_of(checkpoint: Path | str) -> Base:
+    folder = Path(checkpoint)
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    name = folder.name if files else str(checkpoint)
+    return Base(name=name, weights=_fingerprint(files) if files else None)
+
+
+def _fingerprint(files: list[Path]) -> str:
+    """Of name, shape and first bytes of each tensor, however they are dealt to files."""
+    tensors: dict[str, bytes] = {}
+    for file in files:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+            for name, tensor in header.items():
+                if name == "__metadata__":
+                    continue
+                start, end = tensor["data_offsets"]
+                stream.seek(8 + length + start)
+                content = stream.read(min(SAMPLED, end - start))
+                tensors[name] = f"{name} {tensor['dtype']} {tensor['shape']} ".encode() + content
+    return hashlib.sha256(b"".join(tensors[name] for name in sorted(tensors))).hexdigest()[:16]
