@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import shutil
 import struct
 import zlib
@@ -137,6 +138,15 @@ def cut_behind_its_thumbnail(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: len(exif) + 2000])
 
 
+def with_bytes_of_another_file(path: Path) -> None:
+    """What a disk or a download that went wrong leaves in the middle of a picture whose end is right."""
+    Image.effect_noise((5 * SIDE, 5 * SIDE), 50).save(path, format="JPEG")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 1000] = random.Random(0).randbytes(1000)
+    path.write_bytes(content)
+
+
 def escape_by_link(folder: Path) -> None:
     outside = folder.parent / f"{folder.name}-secret.png"
     draw_picture(outside, "cat", "openmoji", 1)
@@ -257,6 +267,7 @@ VARIANTS = [
     Variant("image cut short", picture(cut), Kind.CUT_SHORT, 2, "image_path2"),
     Variant("one byte of a PNG damaged", picture(one_byte_damaged), Kind.CUT_SHORT, 2, "image_path2"),
     Variant("JPEG cut behind its thumbnail", picture(cut_behind_its_thumbnail), Kind.CUT_SHORT, 2, "image_path2"),
+    Variant("JPEG with bytes of another file", picture(with_bytes_of_another_file), Kind.CUT_SHORT, 2, "image_path2"),
     Variant("GIF cut with its end", picture(cut_gif_with_its_end), Kind.CUT_SHORT, 2, "image_path2"),
     Variant("giant", picture(lambda path: path.write_bytes(png_header(30_000, 30_000))), Kind.TOO_LARGE, 2, "image_path2"),
     Variant("large", picture(lambda path: path.write_bytes(png_header(9_000, 9_000))), Kind.TOO_LARGE, 2, "image_path2"),

@@ -1,11 +1,13 @@
 """Image headers: size and format of an image without decoding it, and what speaks against using it.
 
 A header costs a tenth of a millisecond where decoding costs twenty, so that thousands of photographs can be checked before every run. Whether a
-file is whole is told as cheaply as its format allows. A PNG carries a checksum for each chunk, read at 3 GB a second. Of a JPEG or WebP the end is
-looked for: what is damaged between is decoded all the same, into a wrong picture and not an error. Everything else is decoded, to be sure. An image
-shown by several rows is looked at once.
+file is whole is told as cheaply as its format allows. A PNG carries a checksum for each chunk, read at 3 GB a second. A JPEG's pixels are looked through
+for markers that cannot stand there, as fast: a block of other bytes has some, a single wrong byte or a block of zeros mostly has none and is decoded
+into a wrong picture without an error. Of a WebP the length is compared: to find more it would have to be decoded, at twenty times the cost of a
+whole check. Everything else is decoded, to be sure. An image shown by several rows is looked at once.
 """
 
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,12 @@ from mis_lib.errors import ImageError
 from mis_lib.files import DECODER_ERRORS, FORMATS, MAX_PIXELS, MIN_SIDE, load_image
 
 MAX_RATIO = 200  # Qwen-VL's image processors raise an error beyond it
-END_BYTES = 4096
+# Among a JPEG's pixels 0xFF is followed by zero, or by a place to start anew; anything else ends them.
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+END = 0xD9
+SEGMENTS = frozenset(
+    [*range(0xC0, 0xD0), *range(0xDA, 0xDE), *range(0xE0, 0xF0), 0xFE]
+)  # these have a length and are no pixels
 ENDINGS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
     ".avif": "AVIF", ".ppm": "PPM",
@@ -144,9 +151,8 @@ def _open(path: Path, start: bytes, *, pixels: bool) -> Header:
                 turned = "exif" in image.info and image.getexif().get(ORIENTATION) in TURNED
                 size = Size(*(image.size[::-1] if turned else image.size))
                 frames = 1 if form == "MPO" else getattr(image, "n_frames", 1)  # a phone's JPEG with its preview
-                scan = image.fp.tell() if form == "JPEG" and image.fp else 0  # behind a thumbnail, which has an end too
                 unfit = _unfit(size)
-                damaged = _damage(path, start, form, scan) if pixels and unfit is None else None
+                damaged = _damage(path, start, form) if pixels and unfit is None else None
                 found = (unfit, damaged, *_oddities(path, form, frames))
                 return Header(size, tuple(problem for problem in found if problem is not None))
     except UnidentifiedImageError:
@@ -185,9 +191,9 @@ def _oddities(path: Path, form: str, frames: int) -> Iterator[Problem]:
         yield Problem(Kind.ANIMATED, f"expected one picture, found {frames} frames", fix)
 
 
-def _damage(path: Path, start: bytes, form: str, scan: int) -> Problem | None:
+def _damage(path: Path, start: bytes, form: str) -> Problem | None:
     """What is wrong with the pixels of a file that is not surely whole; None if they can be read all the same."""
-    if _is_whole(path, start, form, scan):
+    if _is_whole(path, start, form):
         return None
     try:
         load_image(path)
@@ -197,21 +203,24 @@ def _damage(path: Path, start: bytes, form: str, scan: int) -> Problem | None:
     return None
 
 
-def _is_whole(path: Path, start: bytes, form: str, scan: int) -> bool:
-    """Whether the file's checksums hold, or it ends as its format demands behind the byte where its pixels begin; False for formats that have neither."""
+def _is_whole(path: Path, start: bytes, form: str) -> bool:
+    """Whether the file's checksums hold, or it goes on to its end as its format demands; False for formats that have neither."""
     if form == "PNG":
         return _sums_hold(path)
-    with path.open("rb") as stream:
-        length = stream.seek(0, 2)
-        stream.seek(max(scan, length - END_BYTES))
-        end = stream.read()
-    match form:
-        case "JPEG" | "MPO":
-            return b"\xff\xd9" in end  # cameras write more behind it; inside the pixels it cannot stand
-        case "WEBP":
-            return int.from_bytes(start[4:8], "little") + 8 <= length
-        case _:
-            return False
+    if form in ("JPEG", "MPO"):
+        return _goes_to_its_end(path.read_bytes())
+    return form == "WEBP" and int.from_bytes(start[4:8], "little") + 8 <= path.stat().st_size
+
+
+def _goes_to_its_end(content: bytes) -> bool:
+    """Whether a JPEG reaches its end mark over nothing but what may stand before it, a thumbnail's end jumped over; cameras write more behind it."""
+    at = 2
+    while found := MARKER.search(content, at):
+        marker = content[found.end() - 1]
+        if marker not in SEGMENTS:
+            return marker == END
+        at = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    return False
 
 
 def _sums_hold(path: Path) -> bool:
