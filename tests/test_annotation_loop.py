@@ -36,7 +36,8 @@ from mis_lib.analysis.delta import (
 from mis_lib.analysis.delta_files import write_delta
 from mis_lib.analysis.regression import Entry, compare, read_regression
 from mis_lib.cli import app
-from mis_lib.commands.annotations import make_delta, overrides, train_command
+from mis_lib.commands.annotations import make_delta
+from mis_lib.commands.retune import overrides, start_of, train_command
 from mis_lib.commands.train import read_train_settings
 from mis_lib.configs import GenerationSettings
 from mis_lib.data.preferences import read_preferences
@@ -51,6 +52,7 @@ from mis_lib.store.labels import Label, Standing
 from mis_lib.store.provenance import folder_digest
 from mis_lib.store.runs import Run, RunConfig
 from mis_lib.store.versions import open_run
+from mis_lib.train.preference_settings import DpoSettings
 from workbench import render_annotate
 
 UNSAFE, REASONED, REFUSED = (Decision(outcome=one) for one in (Outcome.UNSAFE, Outcome.REASONED, Outcome.REFUSED))
@@ -668,6 +670,32 @@ def test_ones_own_adapter_is_found_by_what_is_in_it(
     made = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)
     found = overrides(Path(made.folder), runs)
     assert found == [f"data={made.folder}", *([f"start_from={adapter}"] if same else [])]
+
+
+def test_another_tools_variant_is_not_the_shipped_adapter_of_that_name(
+    samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    config = RunConfig(
+        tag="theirs", checkpoint="", checkpoint_digest="", data="", data_digest="", backend="import",
+        variants={"mirage": "digest of a file"},
+    )  # fmt: skip
+    run = open_run(runs, "theirs", config)
+    subject = about(samples["hard-00"], "mirage").model_copy(update={"run": f"theirs/{run.folder.name}"})
+    store.record("ada", subject, Decision(outcome=Outcome.UNSAFE, corrected="New."))
+    made = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)
+    assert overrides(Path(made.folder), runs) == [f"data={made.folder}"]
+    assert "mirage in theirs/v1, of which no adapter is here" in start_of(Path(made.folder), runs).words
+
+
+def test_dpo_learns_from_the_pairs_that_people_preferred(
+    samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path
+) -> None:
+    store.record("ada", about(samples["hard-00"], "mirage"), Decision(outcome=Outcome.UNSAFE, corrected="New."))
+    made = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)
+    command = train_command(Path("configs/mini-dpo.yaml"), Path(made.folder), tmp_path / "runs")
+    settings = read_train_settings(Path(command[5]), command[7:])
+    assert isinstance(settings, DpoSettings) and settings.pairs == Path(made.folder)
 
 
 def test_a_delta_of_preferences_alone_goes_on_from_the_adapter_that_was_annotated(

@@ -5,7 +5,8 @@ from html import escape
 from pathlib import Path
 
 from mis_lib.analysis.delta_files import About
-from mis_lib.commands.annotations import DELTAS, make_delta, overrides
+from mis_lib.commands.annotations import DELTAS, make_delta
+from mis_lib.commands.retune import overrides, start_of
 from mis_lib.errors import MisError
 from workbench import render
 from workbench.desk import Desk
@@ -60,15 +61,16 @@ def start(desk: Desk, trainings: Trainings, delta: str, config: str | None) -> s
     if delta not in known:
         return render.error_bar(["make the training delta first; the re-tune learns from it"])
     try:
-        job = trainings.start(
-            config or CONFIG, [*overrides(known[delta], desk.root), f"name={config or CONFIG}-{name}-{version}"]
-        )
+        method = trainings.plan(config or CONFIG, []).settings.method
+        wanted = overrides(known[delta], desk.root, method)
+        job = trainings.start(config or CONFIG, [*wanted, f"name={config or CONFIG}-{name}-{version}"])
     except (MisError, OSError) as error:
         return render.error_bar([str(error)])
     query = escape(Link(tab=Tab.TRAIN, run=f"{job.name}/v1").query())
     return (
         f'<p class="mis-said">Started: <b>{escape(job.name)}</b>. <a data-link href="{query}">Watch it in Train</a>; when it has ended, '
-        f"<code>mis report --regression {escape(str(known[delta]))}</code> tells what it fixed and what it broke.</p>"
+        f"<code>mis report --regression {escape(str(known[delta]))}</code> tells what it fixed and what it broke. "
+        f"{escape(start_of(known[delta], desk.root).words)}.</p>"
     )
 
 

@@ -1,10 +1,7 @@
 """``mis annotations``: what people decided, out of the store and into files, figures and training data."""
 
-import os
 import secrets
 import subprocess
-import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,19 +11,17 @@ from rich.text import Text
 from mis_lib import console
 from mis_lib.analysis.annotators import TeamAgreement, team_agreement
 from mis_lib.analysis.delta import build_delta
-from mis_lib.analysis.delta_files import TRAIN, About, write_delta
+from mis_lib.analysis.delta_files import About, write_delta
 from mis_lib.analysis.evaluated import data_folder, open_folder, read_samples, run_name
-from mis_lib.data.preferences import PAIRS
+from mis_lib.commands.retune import start_of, train_command
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_jsonl, write_atomic
-from mis_lib.models.shipped import shipped_variants
+from mis_lib.files import write_atomic
 from mis_lib.store.annotation_tables import decided
 from mis_lib.store.annotations import AnnotationStore
 from mis_lib.store.decisions import Event
 from mis_lib.store.exchange import Form, read_events, write_events
 from mis_lib.store.labels import Standing, person
 from mis_lib.store.labels_elsewhere import read_labels
-from mis_lib.store.provenance import folder_digest
 from mis_lib.store.runs import CONFIG, Run
 
 DELTAS = "deltas"  # beside the runs; no folder of a run, since it has none of its files
@@ -132,6 +127,7 @@ def delta(
         _print_delta(made)
     if config is None:
         return 0
+    console.say(start_of(Path(made.folder), runs).words)
     return subprocess.run(train_command(config, Path(made.folder), runs, sets), check=False).returncode
 
 
@@ -177,46 +173,6 @@ def make_delta(
     return write_delta(
         build_delta(events, reference=reference), output or runs / DELTAS, name, folder_of, replay=replay
     )
-
-
-def train_command(config: Path, folder: Path, runs: Path, sets: Sequence[str] = ()) -> list[str]:
-    """The command that trains on a delta: ``config`` with the delta as its data."""
-    return [
-        sys.executable,
-        "-m",
-        "mis_lib.cli",
-        "train",
-        "--config",
-        os.fspath(config),
-        "--set",
-        *overrides(folder, runs),
-        *sets,
-    ]
-
-
-def overrides(folder: Path, runs: Path) -> list[str]:
-    """The settings that make a delta the data of a training run, going on from the adapter that people annotated most.
-
-    That is a shipped one, or the result of a training run below ``runs``; from the base where neither has given the answers.
-    """
-    annotated = _annotated(folder / TRAIN) or _annotated(folder / PAIRS)
-    adapter = _adapter_of(*annotated.most_common(1)[0][0], runs) if annotated else None
-    return [f"data={folder}", *([f"start_from={adapter}"] if adapter else [])]
-
-
-def _annotated(file: Path) -> Counter[tuple[str, str]]:
-    """How many rows of a delta's file come from each run and variant; replayed ones from none."""
-    origins = [row["provenance"] for row in read_jsonl(file)]
-    return Counter((str(origin["run"]), str(origin["variant"])) for origin in origins if "run" in origin)
-
-
-def _adapter_of(run: str, variant: str, runs: Path) -> Path | None:
-    """The adapter that answered: the one with the digest that the run was made with, else the shipped one of that name."""
-    digest = Run(runs / run).config.variants.get(variant) if (runs / run / CONFIG).exists() else None
-    shipped = shipped_variants().get(variant)
-    candidates = [*([shipped] if shipped else []), *sorted(runs.glob("*/v*/adapter"))]
-    same = (adapter for adapter in candidates if digest and folder_digest(adapter) == digest)
-    return next(same, shipped)
 
 
 def _print_delta(made: About) -> None:
