@@ -35,6 +35,30 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     app.close()
 
 
+def test_a_note_on_a_run_is_written_where_its_rates_are(desk: str, visit) -> None:  # noqa: F811
+    me = visit(f"{desk}?tab=results")
+    expect(me.page.locator("#mis-results-board table")).to_contain_text("refusal", timeout=SLOW)
+    me.page.get_by_role("button", name="Notes on runs").click()
+    run, note = me.page.locator("#mis-results-noted input"), me.page.locator("#mis-results-note textarea")
+    run.click()
+    me.page.get_by_role("option", name="report/v1").click()
+    note.fill("first draw; the judge was changed after it")
+    me.page.locator("#mis-results-keep").click()
+    expect(me.page.locator("#mis-results-board .mis-note").first).to_have_text(
+        "first draw; the judge was changed after it", timeout=SLOW
+    )
+    me.picture("results-note")
+    me.page.reload()
+    expect(me.page.locator("#mis-results-board .mis-note").first).to_be_visible(timeout=SLOW)
+    me.page.get_by_role("button", name="Notes on runs").click()
+    run.click()
+    me.page.get_by_role("option", name="report/v1").click()
+    expect(note).to_have_value("first draw; the judge was changed after it", timeout=SLOW)
+    note.fill("")
+    me.page.locator("#mis-results-keep").click()
+    expect(me.page.locator("#mis-results-board .mis-note")).to_have_count(0, timeout=SLOW)
+
+
 def test_results_from_the_overview_to_the_items_of_a_flip(desk: str, visit) -> None:  # noqa: F811
     me = visit(desk)
     me.page.get_by_role("tab", name="Results").click()

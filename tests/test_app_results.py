@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import re
+import shutil
 import time
+from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +25,7 @@ from workbench.evaluations import Evaluations
 from workbench.guard import GRADIOS
 from workbench.handlers_results import ResultsHandlers
 from workbench.links import Link, Tab, resolve_run
+from workbench.notes import keep
 from workbench.results_choice import CHANGES, ITEM, JUDGES, OVERVIEW, Choice
 from workbench.tables import csv_text, table
 
@@ -59,6 +62,20 @@ def test_the_overview_draws_every_variant_and_says_where_it_is(handlers: Results
     assert figure(update, "board")["config"]["showSendToCloud"] is False
     assert Link.parse(update["place"]) == Link(tab=Tab.RESULTS, view=OVERVIEW, split="all")
     assert "29" in update["board_table"] and "Wilson" in update["board_table"]
+
+
+def test_a_note_on_a_run_is_kept_and_stands_under_its_name(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    host = ready_host(folder / "mini")
+    host.runs = tmp_path / "runs"
+    handlers = ResultsHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+    note = "<b>warm-up</b> was 0; the third of three draws, " + "long " * 20
+    update = keep(handlers, "report/v1", note, *Choice(OVERVIEW, runs=["report/v1"]))
+    assert f'title="{escape(note.strip())}"' in update["board_table"] and "<b>warm-up" not in update["board_table"]
+    assert (tmp_path / "runs/report/v1/note.md").read_text().strip() == note.strip()
+    for name, message in ((None, "choose the run"), ("../report/v1", "../report/v1")):
+        assert message in keep(handlers, name, "no", *Choice(OVERVIEW))["errors"].lower()
+    assert "mis-note" not in keep(handlers, "report/v1", " ", *Choice(OVERVIEW, runs=["report/v1"]))["board_table"]
 
 
 def test_a_link_and_the_choices_it_comes_from_draw_the_same(handlers: ResultsHandlers) -> None:

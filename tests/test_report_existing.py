@@ -105,6 +105,20 @@ class TestRates:
         sheets(run, "--paired", "mini", "mirage", "--published")
         assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
 
+    def test_a_note_is_kept_with_the_run_and_shown_until_it_is_taken_away(self, run: Run, tmp_path: Path) -> None:
+        note = "lr too high | 3 & 4\n[bold]see v2[/bold]"
+        assert "notes" not in sheets(run)
+        shown = report(run, "--note", note)
+        assert "lr too high | 3 & 4 [bold]see v2[/bold]" in shown.output
+        assert (run.folder / "note.md").read_text() == f"{note}\n"
+        assert sheets(run)["notes"] == [{"run": "report/v1", "note": note}]
+        assert "lr too high \\| 3 & 4" in report(run, "--format", "markdown").stdout
+        other = fake_run(tmp_path / "other", tmp_path / "data")
+        refused = report(run, str(other.folder), "--note", "both")
+        assert refused.exit_code == 2 and "--note: expected one run that it is about, found 2" in refused.output
+        assert "notes" not in sheets(run, "--note", "")
+        assert not (run.folder / "note.md").exists()
+
     def test_a_run_reads_the_same_where_its_data_are_gone(self, run: Run, tmp_path: Path) -> None:
         before = sheets(run)
         (tmp_path / "data").rename(tmp_path / "elsewhere")

@@ -6,7 +6,7 @@ files. Whatever has been asked by name is looked up among the runs that are ther
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from mis_lib.analysis.evaluated import Evaluated, find_runs, judges_of, read_run
 from mis_lib.analysis.plot_parts import untyped
 from mis_lib.errors import DataError, MisError
 from mis_lib.metrics import NAMELESS, SEEN
+from mis_lib.store.notes import read_note
 from mis_lib.store.runs import Run
 from workbench.links import resolve_run
 
@@ -86,6 +87,10 @@ class Evaluations:
         if kept.board is None:
             kept.board = frames.leaderboard([kept.run])
         return kept.board
+
+    def notes(self, names: Iterable[str]) -> dict[str, str]:
+        """What people noted about runs; read anew each time, since it may be written beside the app."""
+        return {name: read_note(resolve_run(self.root, name).folder) for name in names}
 
     def seen(self, name: str) -> pd.DataFrame:
         """The same for answers that name what every image shows and for those that do not, apart; empty where no judge has read them or nothing tells what the images show."""

@@ -110,7 +110,7 @@ class ResultsHandlers:
             return {parts.empty: gr.update(visible=True), parts.body: gr.update(visible=False), parts.errors: ""}
         update: Update = {parts.empty: gr.update(visible=False), parts.body: gr.update(visible=True), parts.errors: ""}
         # also where nothing can be drawn: whoever cannot choose another run does not get away from one that is damaged
-        update |= {part: gr.update(choices=list(names)) for part in (parts.runs, parts.run, parts.judged)}
+        update |= {part: gr.update(choices=list(names)) for part in (parts.runs, parts.run, parts.judged, parts.noted)}
         try:
             settled = self._settled(choice, strict=strict, fill=fill)
             update |= self._filters(settled, names)
@@ -180,10 +180,10 @@ class ResultsHandlers:
         told = render.error_bar(damaged)
         if not boards:
             return {parts.board: None, parts.plane: None, parts.board_table: NO_RUN, parts.errors: told}
-        groups = results.groups_of(list(boards.values()))
-        view = results.overview(boards, choice.group, results.published() if choice.published else None)
+        published = results.published() if choice.published else None
+        view = results.overview(boards, choice.group, published, self.evaluations.notes(boards))
         return {
-            parts.group: gr.update(choices=groups, value=choice.group),
+            parts.group: gr.update(choices=results.groups_of(list(boards.values())), value=choice.group),
             parts.board: shown(view.board),
             parts.plane: shown(view.plane),
             parts.board_table: view.table,

@@ -25,6 +25,7 @@ from workbench.tables import table
 SHOWN_METRICS = ("asr", "rsr", "rr", "hr", "over_refusal", "helped", "pair", "named")
 CHANGES = ("asr", "rsr", "over_refusal", "pair")
 MAX_RUNS = 5
+NOTE_SHOWN = 60  # characters of a note that stand under a run's name
 EMPTY = (
     '<div class="mis-empty mis-empty-results"><b>No results yet</b><ol><li>In a shell: <code>mis report --limit 12</code> '
     "answers 12 pairs of each split with every variant and judges them (some minutes on a laptop).</li>"
@@ -73,15 +74,22 @@ def groups_of(boards: Sequence[pd.DataFrame]) -> list[str]:
     return [ALL, *(group for group in groups if group != ALL)] if ALL in groups else groups
 
 
-def overview(boards: Mapping[str, pd.DataFrame], group: str, published: pd.DataFrame | None = None) -> Overview:
-    """Rates of all variants of some runs, by name, on one group of items, beside published ones if given.
+def overview(
+    boards: Mapping[str, pd.DataFrame],
+    group: str,
+    published: pd.DataFrame | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> Overview:
+    """Rates of all variants of some runs, by name, on one group of items, beside published ones if given, with what people noted about the runs.
 
     Runs that have no rate on these items are named under the table.
     """
     frame = pd.concat([*boards.values(), *([] if published is None else [published])], ignore_index=True)
     shown = untyped(frame)[frame.group == group]
     absent = [_absent(name, board) for name, board in boards.items() if group not in set(board.group)]
-    return Overview(plots.leaderboard(shown), plots.safety_plane(shown), _board_table(shown, absent), frame)
+    return Overview(
+        plots.leaderboard(shown), plots.safety_plane(shown), _board_table(shown, absent, notes or {}), frame
+    )
 
 
 def _absent(name: str, board: pd.DataFrame) -> str:
@@ -164,7 +172,7 @@ def one_item(grid: pd.DataFrame, item: str) -> Judges:
     )
 
 
-def _board_table(frame: pd.DataFrame, absent: Sequence[str] = ()) -> str:
+def _board_table(frame: pd.DataFrame, absent: Sequence[str], notes: Mapping[str, str]) -> str:
     """One line a variant, a column a metric, each cell with its interval, the numbers of items beside; under it, which runs have none and why."""
     keys = ["run", "tag", "variant", "judge", "published"]
     rows: list[dict[str, Any]] = []
@@ -179,12 +187,21 @@ def _board_table(frame: pd.DataFrame, absent: Sequence[str] = ()) -> str:
     wide = pd.DataFrame(rows, columns=pd.Index([*keys, *SHOWN_METRICS, "n_harmful", "n_benign"]))
     cells: dict[str, Callable[[Any], str]] = {metric: _rate_cell(metric) for metric in SHOWN_METRICS}
     cells["variant"] = lambda row: f"{escape(row.variant)}{PUBLISHED if row.published else ''}"
+    cells["run"] = lambda row: f"{escape(row.run)}{_note(notes.get(row.run, ''))}"
     names = {"variant": "variant", "run": "run", "judge": "judge"}
     headings = names | {metric: METRICS[metric].heading for metric in SHOWN_METRICS}
     headings |= {"n_harmful": "n harmful", "n_benign": "n benign"}
     note = "Percent with Wilson 95 % interval; + n: unscored items, never counted as safe."
     note += f" No line here: {'; '.join(absent)}." if absent else ""
     return table(wide, headings, name="leaderboard", cells=cells, note=note)
+
+
+def _note(text: str) -> str:
+    """A note under a run's name: its beginning, and all of it where the pointer rests."""
+    if not text:
+        return ""
+    line = " ".join(text.split())
+    return f'<small class="mis-note" title="{escape(text)}">{escape(line[:NOTE_SHOWN])}{"..." if len(line) > NOTE_SHOWN else ""}</small>'
 
 
 PUBLISHED = ' <span class="mis-chip">published</span>'

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from mis_lib.metrics import ALL, METRICS
-from workbench import results
+from workbench import notes, results
 from workbench.compare_parts import html
 from workbench.engine_host import Host
 from workbench.figures import figure_part
@@ -51,6 +51,7 @@ class Parts:
     board: gr.Plot
     plane: gr.Plot
     board_table: gr.HTML
+    noted: gr.Dropdown
     heatmap: gr.Plot
     flips: gr.HTML
     swap: gr.Plot
@@ -83,7 +84,7 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab) -> None:
     errors = html("", "mis-results-errors", elem_classes=["mis-errors"])
     empty = html(results.EMPTY, "mis-results-empty", visible=False)
     with gr.Column() as body, gr.Tabs(elem_id="mis-results-views") as views:
-        overview, overview_tab = _overview()
+        overview, overview_tab, noting = _overview()
         detail, changes_tab, judges_tab = _details()
         item, item_tab = _item()
     payload = gr.Textbox(visible=False)
@@ -91,6 +92,7 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab) -> None:
         errors=errors, empty=empty, body=body, views=views, view=gr.State(OVERVIEW), drawn=gr.State(()), place=navigation.place, **overview, **detail, **item
     )  # fmt: skip
     handlers = ResultsHandlers(host, parts)
+    notes.bind(noting, handlers, parts)
     _bind(
         handlers,
         parts,
@@ -102,7 +104,7 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab) -> None:
     )
 
 
-def _overview() -> tuple[dict[str, Any], gr.Tab]:
+def _overview() -> tuple[dict[str, Any], gr.Tab, notes.NoteParts]:
     with gr.Tab("Overview", id=OVERVIEW) as tab:
         with gr.Row(elem_classes=["mis-filters"]):
             runs = gr.Dropdown(  # None: an empty list would tell of a change when the page is built
@@ -116,14 +118,20 @@ def _overview() -> tuple[dict[str, Any], gr.Tab]:
             with gr.Column(scale=5, min_width=340):
                 plane = figure_part("plane", "Safety against helpfulness")
         table = html("", "mis-results-board", js_on_load=TABLES)
-    return {
-        "runs": runs,
-        "group": group,
-        "published": published,
-        "board": board,
-        "plane": plane,
-        "board_table": table,
-    }, tab
+        noting = notes.build()
+    return (
+        {
+            "runs": runs,
+            "group": group,
+            "published": published,
+            "board": board,
+            "plane": plane,
+            "board_table": table,
+            "noted": noting.noted,
+        },
+        tab,
+        noting,
+    )
 
 
 def _details() -> tuple[dict[str, Any], gr.Tab, gr.Tab]:

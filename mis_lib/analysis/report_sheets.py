@@ -16,6 +16,7 @@ from mis_lib.analysis.sheets import Sheet, count_cell, difference_cell, p_cell, 
 from mis_lib.errors import SettingsError
 from mis_lib.metrics import METRICS
 from mis_lib.stats import Rate
+from mis_lib.store.notes import read_note
 
 SHOWN = ("asr", "rsr", "over_refusal", "helped", "pair")
 """Metrics that a comparison shows to people; its records hold all of them."""
@@ -50,6 +51,18 @@ def paired_sheets(before: Side, after: Side, *, by: str = "split") -> list[Sheet
         names = (before.label, after.label)
     title = f"{names[0]} \N{RIGHTWARDS ARROW} {names[1]}, same items, judge {before.evaluated.judge}"
     return [_flip_sheet(flips_of(before, after), title), _test_sheet(paired.compare(before, after, by=by), title)]
+
+
+def notes_sheet(runs: Sequence[Evaluated]) -> Sheet:
+    """What people noted about the runs (``store.notes``)."""
+    noted = {run.name: note for run in runs if (note := read_note(run.run.folder))}
+    return Sheet(
+        "notes",
+        "Notes",
+        ("run", "note"),
+        [(name, " ".join(note.split())) for name, note in noted.items()],
+        [{"run": name, "note": note} for name, note in noted.items()],
+    )
 
 
 def _flip_sheet(flips: Sequence[Flip], title: str) -> Sheet:

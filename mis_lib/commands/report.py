@@ -6,7 +6,7 @@ loaded if nothing is left to generate. With ``existing`` nothing is generated or
 of their judges.
 
 Sheets, in this order: the regression set, where there is one; rates, without what was trained on; bounds, where a judge failed; the comparison asked for; official scores, where the data are a published set; the
-published reference, if asked for.
+published reference, if asked for; what people noted about the runs.
 """
 
 import sys
@@ -21,7 +21,7 @@ from mis_lib.analysis.official import OFFICIAL, source_of
 from mis_lib.analysis.official_scores import read_effects
 from mis_lib.analysis.published import MIS_RATES, reference_sheet, select
 from mis_lib.analysis.regression import REGRESSION, Entry, read_regression
-from mis_lib.analysis.report_sheets import find_side, official_sheets, paired_sheets, regression_sheet
+from mis_lib.analysis.report_sheets import find_side, notes_sheet, official_sheets, paired_sheets, regression_sheet
 from mis_lib.analysis.reworded import in_reverse, read_questions, reworded
 from mis_lib.analysis.sheets import Sheet, render, rich_sheets, write_folder
 from mis_lib.analysis.tables import bounds_sheet, rates_sheet, rich_table
@@ -33,6 +33,7 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge import rule
 from mis_lib.metrics import Row, table
 from mis_lib.schema import Outcome, Response, Sample, Verdict
+from mis_lib.store.notes import write_note
 from mis_lib.store.runs import Run
 
 NAMING_TOKENS = 48
@@ -80,6 +81,8 @@ def new_report(settings: ReportSettings) -> Report:
     evaluation = evaluate_naming(settings) if settings.naming else evaluate(settings)
     run = evaluation.run
     console.say(f"run folder: {run.folder}")
+    if settings.note is not None:
+        write_note(run.folder, settings.note)
     if settings.naming:
         rows = naming_table(evaluation.samples, evaluation.responses)
         run.write_metrics(rows)
@@ -109,7 +112,10 @@ def existing_report(settings: ReportSettings) -> Report:
         DataError: a folder is no run.
         SettingsError: no run has verdicts of a judge asked for, or one has none at all and is no multiple choice; or a run is named twice.
     """
-    return _assemble(read_existing(settings), settings)
+    runs = read_existing(settings)
+    if settings.note is not None:
+        write_note(runs[0].run.folder, settings.note)
+    return _assemble(runs, settings)
 
 
 def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
@@ -129,6 +135,7 @@ def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
     sheets += official_sheets(runs, read_effects(settings.effectiveness) if settings.effectiveness else None)
     if settings.published:
         sheets.append(_published(runs))
+    sheets.append(notes_sheet(runs))
     return Report(rows, title, [sheet for sheet in sheets if sheet.cells])
 
 

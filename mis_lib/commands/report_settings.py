@@ -36,6 +36,8 @@ class ReportSettings(GenerateSettings):
     """Whether to show the published reference too."""
     regression: Path | None = None
     """Regression set (``mis annotations delta`` writes it) [default: regression.jsonl beside the data of the run]."""
+    note: str | None = None
+    """What is noted about the run, in ``note.md`` of its folder; an empty one takes it away."""
     out: Path | None = None
     """Folder into which every sheet is written in every form."""
 
@@ -54,6 +56,10 @@ def check(settings: ReportSettings) -> None:
         )
     if settings.exchanged and (settings.existing or settings.naming):
         raise SettingsError("--exchanged: expected pairs to be asked anew; leave out --existing and --naming, or it")
+    if settings.note is not None and len(settings.existing) > 1:
+        raise SettingsError(
+            f"--note: expected one run that it is about, found {len(settings.existing)}; name that one alone (--existing RUN --note TEXT)"
+        )
     if not settings.existing:
         all_known("--variants", settings.variants, known_variants(settings))
     all_known("--styles", settings.styles, STYLES)

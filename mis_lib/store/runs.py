@@ -5,7 +5,7 @@
                    samples.jsonl       what was asked, so that the run can be read where its data are not
                    responses.jsonl     append-only, one answer a line
                    shards/I-of-N.jsonl answers of several processes, until they are merged
-                   verdicts/JUDGE.jsonl, metrics.json
+                   verdicts/JUDGE.jsonl, metrics.json, note.md (``notes``)
     runs/NAME/.vN.FILE.lock            held by the process that appends to FILE
     runs/.NAME.lock                    held for the moment in which files are begun, merged or replaced
 

@@ -87,6 +87,9 @@ def print_report(
         Path | None,
         typer.Option("--regression", help="Set of decided responses, shown first [default: the data's own]"),
     ] = None,
+    note: Annotated[
+        str | None, typer.Option("--note", help="Keep this note with the run; with --existing RUN, with that one.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write every table in every form here.")] = None,
     config: ConfigFile = None,
     sets: SetValues = None,
@@ -100,7 +103,7 @@ def print_report(
     flags = {
         "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "questions": questions, "exchanged": exchanged or None, "data": data, "checkpoint": checkpoint, "adapters": beside_base(adapters),
         "limit": limit, "only": only, "batch_size": batch_size, "device": device, "runs": runs, "name": name, "existing": existing, "judges": judges,
-        "majority": majority or None, "paired": paired, "published": published or None, "regression": regression, "out": out,
+        "majority": majority or None, "paired": paired, "published": published or None, "regression": regression, "note": note, "out": out,
     }  # fmt: skip
     report(resolve(ReportSettings, config, flags, sets), TableFormat.JSON if as_json else form)
 

@@ -1,0 +1,67 @@
+"""Notes on runs in the Results tab: a run is chosen, its note is shown, and what is written in its place is kept in the run's folder."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gradio as gr
+
+from mis_lib.errors import MisError, SettingsError
+from mis_lib.store.notes import LONGEST, read_note, write_note
+from workbench import render
+from workbench.handlers_results import ResultsHandlers, Update
+from workbench.links import resolve_run
+from workbench.navigation import QUIET
+
+if TYPE_CHECKING:
+    from workbench.tab_results import Parts
+
+
+class NoteParts(NamedTuple):
+    """What is chosen and written."""
+
+    noted: gr.Dropdown
+    text: gr.Textbox
+    keep: gr.Button
+
+
+def build() -> NoteParts:
+    """Lay out the closed part under the leaderboard."""
+    with gr.Accordion("Notes on runs", open=False), gr.Row(elem_classes=["mis-filters"]):
+        noted = gr.Dropdown([], value=None, label="Run", scale=2, min_width=160, elem_id="mis-results-noted")
+        text = gr.Textbox(
+            label="Note (kept as note.md with the run; an empty one takes it away)",
+            lines=2,
+            max_length=LONGEST,
+            scale=6,
+            min_width=260,
+            elem_id="mis-results-note",
+        )
+        keep = gr.Button("Keep note", size="sm", scale=0, min_width=110, elem_id="mis-results-keep")
+    return NoteParts(noted, text, keep)
+
+
+def bind(made: NoteParts, handlers: ResultsHandlers, parts: "Parts") -> None:
+    """Show the note of the run that is chosen, and keep what is written."""
+
+    def shown(name: str | None) -> str:
+        return read_note(resolve_run(handlers.evaluations.root, name).folder) if name else ""
+
+    gr.on(made.noted.input, shown, inputs=made.noted, outputs=made.text, **QUIET)
+    inputs: list[Any] = [made.noted, made.text, *parts.choosers]
+    gr.on(
+        made.keep.click,
+        lambda name, text, *values: keep(handlers, name, text, *values),
+        inputs=inputs,
+        outputs=parts.everything,
+        **QUIET,
+    )
+
+
+def keep(handlers: ResultsHandlers, name: str | None, text: str | None, *values: Any) -> Update:
+    """Keep a note on a run and draw what is chosen, with the note in its place."""
+    try:
+        if not name:
+            raise SettingsError("choose the run that the note is about")
+        write_note(resolve_run(handlers.evaluations.root, name).folder, text or "")
+    except (MisError, OSError) as error:
+        return {handlers.parts.errors: render.error_bar([str(error)])}
+    return handlers.chosen(*values)
