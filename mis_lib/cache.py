@@ -4,16 +4,44 @@ A folder is made beside its place and moved there when it is whole. The places b
 what it left:
 
     CACHE/NAME  CACHE/.NAME.lock  CACHE/.NAME.making/ (half made)  CACHE/.NAME.replaced (for a moment: what stood there before)
+
+A folder that this program has made holds ``manifest.json``, the hash of every file in it.
 """
 
+import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
 from filelock import FileLock, Timeout
 
-from mis_lib.files import is_intact
+from mis_lib.files import sha256
+
+MANIFEST = "manifest.json"
+
+
+def cache_dir() -> Path:
+    """Where assembled models and drawn data live: ``$MIS_CACHE`` or the user's cache folder."""
+    return Path(os.environ.get("MIS_CACHE") or platformdirs.user_cache_dir("mis-workbench"))
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the hash of every file below a folder into its ``manifest.json``."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    hashes = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+    (folder / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether every file that a folder's manifest lists is there with the hash it was written with."""
+    try:
+        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    return all((folder / name).is_file() and sha256(folder / name) == digest for name, digest in hashes.items())
 
 
 def made_once(

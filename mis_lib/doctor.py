@@ -15,8 +15,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from mis_lib import __version__
+from mis_lib.cache import is_intact
 from mis_lib.errors import ModelError
-from mis_lib.files import is_intact
 from mis_lib.schema import Record
 
 DISTRIBUTION = "mis-workbench"

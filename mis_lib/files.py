@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
-import platformdirs
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -29,7 +28,7 @@ from mis_lib.schema import Record
 MAX_PIXELS = 50_000_000  # about 7,000 x 7,000: larger than any camera's output that a demo needs
 MIN_SIDE = 8
 MAX_IMAGES = 6
-MANIFEST = "manifest.json"
+MAX_QUESTION = 8_000  # characters of what is asked about them
 # What people bring. Pillow's other readers stay shut: EPS, for one, would start Ghostscript on the file.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 # What Pillow's decoders raise on damaged files, besides UnidentifiedImageError.
@@ -143,27 +142,6 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def cache_dir() -> Path:
-    """Where assembled models and drawn data live: ``$MIS_CACHE`` or the user's cache folder."""
-    return Path(os.environ.get("MIS_CACHE") or platformdirs.user_cache_dir("mis-workbench"))
-
-
-def write_manifest(folder: Path) -> None:
-    """Write the hash of every file below a folder into its ``manifest.json``."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    hashes = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
-    (folder / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
-
-
-def is_intact(folder: Path) -> bool:
-    """Whether every file that a folder's manifest lists is there with the hash it was written with."""
-    try:
-        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return False
-    return all((folder / name).is_file() and sha256(folder / name) == digest for name, digest in hashes.items())
 
 
 def load_image(source: Path | bytes, *, name: str = "") -> Image.Image:

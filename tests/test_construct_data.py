@@ -19,6 +19,7 @@ from PIL import Image
 from rich.console import Console
 
 from mis_lib import console
+from mis_lib.cache import is_intact
 from mis_lib.construct import cached, pipeline
 from mis_lib.construct.cached import ensure_mini_data
 from mis_lib.construct.gallery import SIDE, Picture
@@ -35,7 +36,7 @@ from mis_lib.construct.images import (
 )
 from mis_lib.construct.pipeline import Plan, Summary, construct, plan
 from mis_lib.errors import DataError
-from mis_lib.files import is_intact, load_image, read_records
+from mis_lib.files import load_image, read_records
 from mis_lib.schema import Sample
 
 FEW = {"property_crimes", "property_crimes-easy"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mis_lib.cache import is_intact
 from mis_lib.construct.images import CREDITS
 from mis_lib.construct.pipeline import construct, plan
 from mis_lib.construct.sheet import LIMITS, sheet
@@ -16,7 +17,6 @@ from mis_lib.data.reading import view
 from mis_lib.data.rows import RawRow
 from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.data.views import View
-from mis_lib.files import is_intact
 from mis_lib.schema import Sample
 
 

@@ -17,9 +17,9 @@ import gguf
 import pytest
 from PIL import Image
 
+from mis_lib.cache import is_intact
 from mis_lib.construct.labels import cot_label
 from mis_lib.errors import AdapterWarning, ModelError
-from mis_lib.files import is_intact
 from mis_lib.models import mini
 from mis_lib.models.bases import warn_if_strange
 from mis_lib.models.tower import load_tower, tower_config
@@ -255,7 +255,7 @@ def test_a_full_disk_leaves_nothing_half_made(quick_build: Path, monkeypatch: py
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from mis_lib.files import is_intact
+from mis_lib.cache import is_intact
 from mis_lib.models import mini
 
 class Part:

@@ -25,7 +25,8 @@ from mis_lib.data.findings import Kind
 from mis_lib.data.headers import Size
 from mis_lib.data.memory import SHAPES, Training, memory
 from mis_lib.data.preflight import PreflightSettings, preflight
-from mis_lib.data.vision_tokens import AnyRes, Fixed, Grid, Splits, Tiles, from_checkpoint, known, limited
+from mis_lib.data.vision_families import from_checkpoint, known, limited
+from mis_lib.data.vision_tokens import AnyRes, Fixed, Grid, Splits, Tiles
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.models.limits import ImageLimits, limit_images
 from mis_lib.prompts import to_messages

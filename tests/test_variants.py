@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError, ModelError, SettingsError
+from mis_lib.files import MAX_QUESTION
 from mis_lib.generate import cpu
 from mis_lib.generate.cache import ROOM, RoomyLayer, make_room
 from mis_lib.generate.columns import Answer, Column

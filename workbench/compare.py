@@ -15,7 +15,7 @@ from typing import Any
 from mis_lib.analysis.cot import segment
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError
-from mis_lib.files import MAX_IMAGES, load_image
+from mis_lib.files import MAX_IMAGES, MAX_QUESTION, load_image
 from mis_lib.generate.columns import Column
 from mis_lib.generate.request import Answerer
 from mis_lib.judge.rule import judge
@@ -29,7 +29,6 @@ from workbench.jobs import follow
 from workbench.pictures import read_images
 from workbench.state import Answer, Comparison, Prompt
 
-MAX_QUESTION = 8000
 RETRY = "press Compare to try again"
 UNSTARTED = "Stopped before it started."
 FAILURES = (MisError, OSError, RuntimeError, ValueError)  # of model, files or settings: shown, the app goes on

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mis_lib.cache import cache_dir
 from mis_lib.construct.stages.bank import ElementBank
 from mis_lib.construct.stages.build import ALL_STAGES
 from mis_lib.construct.stages.drawn import DrawnImages
@@ -21,7 +22,6 @@ from mis_lib.construct.stages.seeds import built_in_seeds
 from mis_lib.construct.stages.templates import read_prompts
 from mis_lib.construct.stages.workshop import Bench, Role, Workshop
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import cache_dir
 from mis_lib.teachers.protocol import Unavailable
 from workbench.pictures import read_image
 from workbench.state import Prompt

@@ -25,7 +25,8 @@ from PIL import Image
 from pydantic import Field
 
 from mis_lib.analysis.reworded import in_reverse
-from mis_lib.files import cache_dir, load_image, read_records, write_atomic
+from mis_lib.cache import cache_dir
+from mis_lib.files import load_image, read_records, write_atomic
 from mis_lib.ordinals import ORDINALS
 from mis_lib.schema import Asked, Outcome, Record, Sample
 from mis_lib.store.runs import Run

@@ -10,11 +10,11 @@ import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mis_lib.cache import made_once
+from mis_lib.cache import cache_dir, made_once, write_manifest
 from mis_lib.construct.gallery import Picture, draw_all
 from mis_lib.construct.images import STYLES, concepts, told
 from mis_lib.construct.naming import named_spans, plain
-from mis_lib.files import cache_dir, write_manifest, write_records
+from mis_lib.files import write_records
 from mis_lib.metrics import Row
 from mis_lib.schema import Response, Sample
 from mis_lib.stats import rate_of

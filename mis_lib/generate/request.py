@@ -8,10 +8,8 @@ from PIL import Image
 
 from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError, SettingsError
-from mis_lib.files import MAX_IMAGES
+from mis_lib.files import MAX_IMAGES, MAX_QUESTION
 from mis_lib.generate.columns import Column
-
-MAX_QUESTION = 8_000  # characters
 
 
 class Answerer(Protocol):

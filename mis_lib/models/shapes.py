@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mis_lib.cache import made_once
+from mis_lib.cache import cache_dir, made_once
 from mis_lib.errors import MissingPackageError, ModelError, SettingsError
-from mis_lib.files import cache_dir
 from mis_lib.models.architectures import SHAPES, SPECIAL
 
 FORMAT = 1  # raise when the way of making changes

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mis_lib import __version__
+from mis_lib.cache import MANIFEST
 from mis_lib.errors import DataError
-from mis_lib.files import MANIFEST, sha256
+from mis_lib.files import sha256
 
 VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")
 HASHED_WHOLE = (

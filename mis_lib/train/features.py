@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from mis_lib.cache import cache_dir
 from mis_lib.data.paths import inside
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import append_record, cache_dir, open_append, read_records, sha256, write_records
+from mis_lib.files import append_record, open_append, read_records, sha256, write_records
 from mis_lib.schema import Record
 from mis_lib.train.feature_source import Entry, Source, differs, entry_of, one_image, source_of, spliced
 from mis_lib.train.parts import Part, part_of
