@@ -121,5 +121,5 @@ def _tidy_if_idle(folder: Path) -> None:
     try:
         with lock.acquire(timeout=0):
             _tidy(folder)
-    except (Timeout, PermissionError):
+    except OSError:  # a Timeout is one, too
         return
