@@ -18,8 +18,8 @@ from fake_runs import VARIANTS, fake_ablation, fake_run, outcome_of
 from fakes import mini_data, ready_host
 
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_records
-from mis_lib.schema import Outcome, Sample
+from mis_lib.files import read_records, write_records
+from mis_lib.schema import Outcome, Sample, Verdict
 from workbench import results
 from workbench.evaluations import Evaluations
 from workbench.guard import GRADIOS
@@ -264,6 +264,20 @@ def test_a_damaged_run_is_named_and_keeps_nobody_from_the_others(folder: Path, t
     judges = handlers.opened(Link(tab=Tab.RESULTS, view=JUDGES))  # of the newest, which is the damaged one
     assert "rule.jsonl, row 1" in judges["errors"]
     assert sorted(judges["judged"]["choices"]) == sorted(judges["run"]["choices"]) == ["report/v1", "torn/v1"]
+
+
+def test_a_judge_that_could_score_nothing_gives_way_to_one_that_could(folder: Path, tmp_path: Path) -> None:
+    """The rule judge on data of one's own knows no truth."""
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    file = tmp_path / "runs/report/v1/verdicts/rule.jsonl"
+    unscored = [
+        one.model_copy(update={"outcome": Outcome.UNSCORED, "reason": "no truth"})
+        for one in read_records(file, Verdict)
+    ]
+    write_records(file, unscored)
+    evaluations = Evaluations(tmp_path / "runs")
+    assert set(evaluations.board("report/v1").judge) == {"words"}
+    assert set(evaluations.board("report/v1", "rule").judge) == {"rule"}
 
 
 def test_a_run_of_one_variant_is_told_as_such(folder: Path, tmp_path: Path) -> None:

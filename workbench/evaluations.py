@@ -17,6 +17,7 @@ from mis_lib.analysis.evaluated import Evaluated, find_runs, judges_of, read_run
 from mis_lib.analysis.plot_parts import untyped
 from mis_lib.errors import DataError, MisError
 from mis_lib.metrics import NAMELESS, SEEN
+from mis_lib.schema import Outcome
 from mis_lib.store.notes import read_note
 from mis_lib.store.runs import Run
 from workbench.links import resolve_run
@@ -73,7 +74,7 @@ class Evaluations:
         return judges_of(resolve_run(self.root, name))
 
     def read(self, name: str, judge: str = "") -> Evaluated:
-        """A run under one judge; without one, the first of those it has, by name (``rule`` where it is there).
+        """A run under one judge; without one, the first of those that could score some of it, ``rule`` before others.
 
         Raises:
             DataError: there is no such run, or its files are damaged.
@@ -112,9 +113,15 @@ class Evaluations:
         return found, damaged
 
     def _read(self, name: str, judge: str = "") -> Kept:
+        if judge:
+            return self._under(name, judge)
+        known = sorted(judges_of(resolve_run(self.root, name)), key=lambda one: one != "rule")
+        read = (self._under(name, one) for one in known)
+        scored = (kept for kept in read if any(one.outcome is not Outcome.UNSCORED for one in kept.run.verdicts))
+        return next(scored, None) or self._under(name, next(iter(known), ""))
+
+    def _under(self, name: str, chosen: str) -> Kept:
         run = resolve_run(self.root, name)
-        known = judges_of(run)
-        chosen = judge or ("rule" if "rule" in known else next(iter(known), ""))
         stamp = _stamp(run.folder)
         with self._lock:
             kept = self._kept.get((name, chosen))
