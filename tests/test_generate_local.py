@@ -246,6 +246,9 @@ class TestLoading:
             AdapterWarning, match=r"variant 'mine': .*/mine was trained on \(model\), found .*/tuned.*--checkpoint"
         ):
             load_model(tuned, {"mine": folder})
+        (moved / "other.safetensors").write_bytes(b"cut")  # of no use, and no reason to lose what was trained
+        write_base(folder, moved)
+        assert json.loads((folder / "base.json").read_text()) == {"name": "moved", "weights": None}
         (folder / "base.json").write_text("{}")
         with pytest.raises(ModelError, match=r"base.json: expected what tells .*remove the file"):
             load_model(tuned, {"mine": folder})

@@ -73,16 +73,24 @@ def _base_of(checkpoint: Path | str) -> Base:
     folder = Path(checkpoint)
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     name = folder.name if files else str(checkpoint)
-    return Base(name=name, weights=_fingerprint(files) if files else None)
+    try:
+        return Base(name=name, weights=_fingerprint(files) if files else None)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        struct.error,
+    ):  # a file that is none, beside a model that was trained for hours
+        return Base(name=name)
 
 
 def _fingerprint(files: list[Path]) -> str:
-    """Of name, shape and first bytes of each tensor, however they are dealt to files."""
+    """Of name, shape and first bytes of each tensor, however they are dealt to files; one that is damaged raises what reading it does."""
     tensors: dict[str, bytes] = {}
     for file in files:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
+            header = json.loads(stream.read(min(length, file.stat().st_size)))
             for name, tensor in header.items():
                 if name == "__metadata__":
                     continue
