@@ -127,7 +127,8 @@ def delta(
         _print_delta(made)
     if config is None:
         return 0
-    console.say(start_of(Path(made.folder), runs).words)
+    if not any(text.partition("=")[0].strip() == "start_from" for text in sets):
+        console.say(start_of(Path(made.folder), runs).words)
     return subprocess.run(train_command(config, Path(made.folder), runs, sets), check=False).returncode
 
 

@@ -36,7 +36,7 @@ class Start(NamedTuple):
     """Where a re-tune begins."""
 
     adapter: Path | None
-    """``None``: at the model of the settings file."""
+    """``None``: where the settings file says."""
     words: str
 
 
@@ -44,11 +44,11 @@ def start_of(folder: Path, runs: Path) -> Start:
     """Where the re-tune on a delta begins: at the adapter that people annotated most, a shipped one or the result of a training run below ``runs``."""
     annotated = _annotated(folder / TRAIN) or _annotated(folder / PAIRS)
     if not annotated:
-        return Start(None, f"No row of {folder} says who answered: training begins at the settings' model itself")
+        return Start(None, f"No row of {folder} says who answered: training begins where its settings say")
     (run, variant), _ = annotated.most_common(1)[0]
     adapter = _adapter_of(run, variant, runs)
     if adapter is None:
-        begins = "training begins at the settings' model itself; --set start_from=ADAPTER names another start"
+        begins = "training begins where its settings say; --set start_from=ADAPTER names another start"
         return Start(None, f"Most rows are of {variant} in {run}, of which no adapter is here: {begins}")
     return Start(adapter, f"Most rows are of {variant} in {run}: training goes on from {adapter}")
 
