@@ -26,7 +26,6 @@ from mis_lib.generate.columns import Answer, Column
 from mis_lib.generate.decode import cache_name
 from mis_lib.generate.engine import use_adapter
 from mis_lib.generate.local import answer
-from mis_lib.generate.request import MAX_QUESTION
 from mis_lib.generate.rows import Group, find_groups, rows_under
 from mis_lib.generate.variants import VariantEngine
 from mis_lib.models.load import load_model

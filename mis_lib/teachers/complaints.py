@@ -5,7 +5,9 @@ from typing import Any
 
 import openai
 
-SHORTEST_KEY = 8  # characters; servers on one's own machine take any word for a key, and that may stand in what they say
+SHORTEST_KEY = (
+    8  # characters; servers on one's own machine take any word for a key, and that may stand in what they say
+)
 
 
 def told(error: openai.APIError) -> str:
