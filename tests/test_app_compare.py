@@ -1,5 +1,6 @@
 """The Compare tab's actions (prompts, examples, answers, verdicts, stop, every bad input), and what its bindings add to them."""
 
+import html
 import json
 import tempfile
 import threading
@@ -11,8 +12,10 @@ from typing import Any
 import gradio as gr
 import pytest
 from fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, bad_images, good_images, mini_data, ready_host
+from tiny import tiny_adapter, tiny_checkpoint
 
 from mis_lib.errors import DataError, ModelError
+from mis_lib.models.bases import write_base
 from mis_lib.schema import Outcome
 from workbench import compare, comparison_json
 from workbench.background import Background, Phase
@@ -505,3 +508,20 @@ DRAWN = {
 @pytest.mark.parametrize(("text", "html"), DRAWN.values(), ids=DRAWN.keys())
 def test_tables_code_headings_and_bold_words_are_drawn(text: str, html: str) -> None:
     assert drawn(text) == html
+
+
+def test_an_adapter_of_another_model_is_told_on_the_page(tmp_path: Path) -> None:
+    model = tiny_checkpoint(tmp_path / "model")
+    other = tiny_checkpoint(tmp_path / "other", seed=1)
+    adapter = tiny_adapter(model, tmp_path / "mine", 1)
+    write_base(adapter, model)
+    for checkpoint, told in (
+        (model, ""),
+        (other, f"expected the checkpoint that {adapter} was trained on (model), found {other}"),
+    ):
+        host = make_host(checkpoint, [("mine", adapter)], mini_data(tmp_path / "data"))
+        host.start()
+        for _ in host.model.wait(threading.Event()):
+            pass
+        bar = CompareHandlers(host).refresh_model([])[2]
+        assert told in html.unescape(bar) if told else bar == gr.skip()

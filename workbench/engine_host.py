@@ -35,6 +35,9 @@ class Host:
     adapters: dict[str, Path | None] = field(default_factory=dict)  # what the model is loaded with
     load: Callable[[Mapping[str, Path | None], Progress], Answerer] | None = None
     served: Mapping[str, Served] = field(default_factory=dict)  # where served variants are asked
+    strange: list[str] = field(
+        default_factory=list
+    )  # which adapters do not belong to the model that is loaded, in words
     at_once: int = 1  # comparisons under way: one model answers one after the other, servers take several
     stops: dict[str, threading.Event] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)  # sessions that gave up their place before their turn
@@ -115,10 +118,13 @@ def make_host(
     chosen = choose_variants(checkpoint, adapters) if local else {}
     beside(served, tuple(chosen))
 
+    strange: list[str] = []
+
     def load(wanted: Mapping[str, Path | None], progress: Progress) -> Answerer:
         if not local:
             return ServedEngine(served)
         engine = load_engine(checkpoint, wanted, progress)
+        strange[:] = strangers(checkpoint, wanted)
         return SideBySide(ServedEngine(served), engine) if served else engine
 
     return Host(
@@ -132,6 +138,7 @@ def make_host(
         adapters=chosen,
         load=load if local else None,
         served=served,
+        strange=strange,
         at_once=1 if local else SERVED_AT_ONCE,
     )
 
@@ -159,6 +166,15 @@ def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], pr
         checkpoint = ensure_mini(progress=progress)
     progress("Loading the model …")
     return VariantEngine.load(checkpoint, adapters)
+
+
+def strangers(checkpoint: Path | None, adapters: Mapping[str, Path | None]) -> list[str]:
+    """What is to be said of adapters that were trained on another checkpoint than this one, or than the embedded model."""
+    from mis_lib.models.bases import strangeness
+    from mis_lib.models.mini import mini_folder
+
+    here = checkpoint or mini_folder()
+    return [words for name, folder in adapters.items() if folder and (words := strangeness(name, folder, here))]
 
 
 def load_examples(folder: Path | None, progress: Progress) -> Catalogue:

@@ -38,11 +38,12 @@ class CompareHandlers:
     def refresh_model(self, ticked: list[str]) -> Updates:
         """Header, variants, error bar, and whether to look again in a second."""
         status = self.host.model.status
-        failed = [f"the model could not be loaded: {status.message}", RETRY]
+        failed = [f"the model could not be loaded: {status.message}", RETRY] if status.phase is Phase.FAILED else []
+        told = failed or (self.host.strange if status.phase is Phase.READY else [])
         return (
             render.header(status, self.host.title),
             self.variant_choices(ticked) if status.phase is Phase.READY else gr.skip(),
-            render.error_bar(failed) if status.phase is Phase.FAILED else gr.skip(),
+            render.error_bar(told) if told else gr.skip(),
             gr.Timer(active=status.phase in (Phase.WAITING, Phase.WORKING)),
         )
 

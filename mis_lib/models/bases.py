@@ -36,23 +36,32 @@ def write_base(folder: Path, checkpoint: Path | str) -> None:
 
 
 def warn_if_strange(variant: str, folder: Path, checkpoint: Path | str) -> None:
-    """Warn (``AdapterWarning``) if the adapter of a folder is known to have been trained on another checkpoint.
+    """Warn (``AdapterWarning``) with the words of ``strangeness``, if there are any.
 
     Raises:
-        ModelError: what lies beside it cannot be read.
+        ModelError: what lies beside the adapter cannot be read.
+    """
+    if words := strangeness(variant, folder, checkpoint):
+        warnings.warn(words, AdapterWarning, stacklevel=2)
+
+
+def strangeness(variant: str, folder: Path, checkpoint: Path | str) -> str:
+    """What is to be said where the adapter of a folder is known to have been trained on another checkpoint; empty where nothing is.
+
+    Raises:
+        ModelError: what lies beside the adapter cannot be read.
     """
     told = _told(folder)
     name = Path(checkpoint).name
     if told is None or (MINI.fullmatch(name) and told.name == name):
-        return
+        return ""
     found = _base_of(checkpoint)
-    if told.weights and found.weights and told.weights != found.weights:
-        warnings.warn(
-            f"variant {variant!r}: expected the checkpoint that {folder} was trained on ({told.name}), found {checkpoint}, which has the same shapes and "
-            "other weights: its answers are not those of the adapter as it was trained. Name that checkpoint (--checkpoint), or train the adapter again",
-            AdapterWarning,
-            stacklevel=2,
-        )
+    if not (told.weights and found.weights) or told.weights == found.weights:
+        return ""
+    return (
+        f"variant {variant!r}: expected the checkpoint that {folder} was trained on ({told.name}), found {checkpoint}, which has the same shapes and "
+        "other weights: its answers are not those of the adapter as it was trained. Name that checkpoint (--checkpoint), or train the adapter again"
+    )
 
 
 def _told(folder: Path) -> Base | None:
