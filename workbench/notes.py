@@ -31,6 +31,7 @@ def build() -> NoteParts:
             label="Note (kept as note.md with the run; an empty one takes it away)",
             lines=2,
             max_length=LONGEST,
+            interactive=False,  # until the note of a run stands in it: that would take the place of what is being written
             scale=6,
             min_width=260,
             elem_id="mis-results-note",
@@ -42,8 +43,9 @@ def build() -> NoteParts:
 def bind(made: NoteParts, handlers: ResultsHandlers, parts: "Parts") -> None:
     """Show the note of the run that is chosen, and keep what is written."""
 
-    def shown(name: str | None) -> str:
-        return read_note(resolve_run(handlers.evaluations.root, name).folder) if name else ""
+    def shown(name: str | None) -> dict[str, Any]:
+        note = read_note(resolve_run(handlers.evaluations.root, name).folder) if name else ""
+        return gr.update(value=note, interactive=bool(name))
 
     gr.on(made.noted.input, shown, inputs=made.noted, outputs=made.text, **QUIET)
     inputs: list[Any] = [made.noted, made.text, *parts.choosers]
