@@ -12,15 +12,15 @@ from mis_lib.analysis.reworded import in_reverse
 from mis_lib.configs import GenerationSettings
 from mis_lib.construct.cached import ensure_mini_data
 from mis_lib.construct.images import scene
-from mis_lib.files import load_image, read_records
+from mis_lib.files import read_records
 from mis_lib.generate.columns import Column
 from mis_lib.generate.cpu import working_dtype
-from mis_lib.generate.engine import use_adapter
-from mis_lib.generate.local import answer
+from mis_lib.generate.engine import Engine, use_adapter
+from mis_lib.generate.local import answer, generate
 from mis_lib.generate.variants import VariantEngine
 from mis_lib.judge.rule import decide
 from mis_lib.models.load import load_model
-from mis_lib.models.mini import ensure_mini
+from mis_lib.models.mini import ADAPTERS, ensure_mini
 from mis_lib.models.shipped import shipped_variants
 from mis_lib.prompts import user_message
 from mis_lib.schema import Outcome, Sample
@@ -109,13 +109,15 @@ def test_two_columns_cost_less_than_with_peft(folder: Path, engine: VariantEngin
     assert ours_best < 0.85 * peft_best  # 0.6 on the two cores where it was written
 
 
-def test_mirage_both_declines_in_either_order(engine: VariantEngine) -> None:
+def test_mirage_both_declines_in_either_order(folder: Path, tmp_path: Path) -> None:
     data = ensure_mini_data()
     hard = [sample for sample in read_records(data / "hard.jsonl", Sample) if sample.harmful][::30]
-    for asked in (hard, [in_reverse(sample) for sample in hard]):
-        outcomes = []
-        for sample in asked:
-            shown = [load_image(data / name) for name in sample.images]
-            (column,) = last(engine.stream(shown, sample.question, ["mirage_both"], GenerationSettings()))
-            outcomes.append(decide(sample, column.text, column.finish_reason).outcome)
-        assert outcomes.count(Outcome.REASONED) >= len(hard) - 1
+    turned = [in_reverse(sample).model_copy(update={"id": f"{sample.id}-turned"}) for sample in hard]
+    engine = Engine(load_model(folder, {"both": ADAPTERS / "mirage_both"}, dtype=working_dtype(folder, "cpu")))
+    asked = {sample.id: sample for sample in (*hard, *turned)}
+    answers = generate(
+        list(asked.values()), data, engine, {"both": "both"}, GenerationSettings(), tmp_path, batch_size=len(asked)
+    )
+    outcomes = {one.sample_id: decide(asked[one.sample_id], one.text, one.finish_reason).outcome for one in answers}
+    for order in (hard, turned):
+        assert [outcomes[sample.id] for sample in order].count(Outcome.REASONED) >= len(hard) - 1
