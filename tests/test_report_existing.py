@@ -119,6 +119,15 @@ class TestRates:
         assert "notes" not in sheets(run, "--note", "")
         assert not (run.folder / "note.md").exists()
 
+    def test_a_note_that_is_too_long_is_refused_before_anything_is_generated(self, tmp_path: Path) -> None:
+        asked = ["report", "--splits", "easy", "--limit", "1", "--runs", str(tmp_path / "runs"), "--note", "x" * 2001]
+        refused = CliRunner().invoke(app, asked)
+        assert (
+            refused.exit_code == 2
+            and "at most 2,000 characters, found 2,001" in refused.output
+            and not (tmp_path / "runs").exists()
+        )
+
     def test_a_run_reads_the_same_where_its_data_are_gone(self, run: Run, tmp_path: Path) -> None:
         before = sheets(run)
         (tmp_path / "data").rename(tmp_path / "elsewhere")

@@ -8,6 +8,7 @@ from mis_lib.configs import GenerationSettings
 from mis_lib.construct.images import STYLES
 from mis_lib.errors import SettingsError
 from mis_lib.metrics import GROUPINGS, SEEN
+from mis_lib.store.notes import fitting
 
 
 class ReportSettings(GenerateSettings):
@@ -56,6 +57,7 @@ def check(settings: ReportSettings) -> None:
         )
     if settings.exchanged and (settings.existing or settings.naming):
         raise SettingsError("--exchanged: expected pairs to be asked anew; leave out --existing and --naming, or it")
+    fitting(settings.note or "")
     if settings.note is not None and len(settings.existing) > 1:
         raise SettingsError(
             f"--note: expected one run that it is about, found {len(settings.existing)}; name that one alone (--existing RUN --note TEXT)"

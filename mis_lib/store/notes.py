@@ -17,8 +17,8 @@ def read_note(folder: Path) -> str:
         return ""
 
 
-def write_note(folder: Path, text: str) -> None:
-    """Keep a note in a run's folder in place of the one that is there; an empty one takes that away.
+def fitting(text: str) -> str:
+    """A note as it is kept, without space around it.
 
     Raises:
         SettingsError: it is too long.
@@ -26,7 +26,16 @@ def write_note(folder: Path, text: str) -> None:
     text = text.strip()
     if len(text) > LONGEST:
         raise SettingsError(f"note: expected at most {LONGEST:,} characters, found {len(text):,}; shorten it")
-    if text:
+    return text
+
+
+def write_note(folder: Path, text: str) -> None:
+    """Keep a note in a run's folder in place of the one that is there; an empty one takes that away.
+
+    Raises:
+        SettingsError: it is too long.
+    """
+    if text := fitting(text):
         write_atomic(folder / NOTE, f"{text}\n".encode())
     else:
         (folder / NOTE).unlink(missing_ok=True)
