@@ -157,7 +157,7 @@ def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any) -> Non
     mean_end, mean_projector, losses = tune(
         end, projector, aims_of(before, bank), bank, steps=12, lr=1e-3, seed=0, batch=18
     )
-    assert set(losses) == {"told_apart", "pull", "kept"}
+    assert set(losses) == {"told_apart", "pull", "kept", "steps"} and losses["steps"] == 12
     held = [torch.equal(new, old) for new, old in zip(projector.parameters(), before[1].parameters(), strict=True)]
     assert held == [False, False, True, True]
     moved = {name for name, value in tower.state_dict().items() if not torch.equal(value, state[name])}

@@ -15,15 +15,16 @@ verbs = typer.Typer()
 
 
 class Stage(StrEnum):
-    """What ``--train`` runs: fetching the material, the base, its steps for a CPU, and taking in an adapter that ``mis train`` made."""
+    """What ``--train`` runs: fetching the material, the base, its steps for a CPU, its eyes on a GPU, and taking in an adapter that ``mis train`` made."""
 
     GATHER = "gather"
     BASE = "base"
     CPU = "cpu"
+    FRESH = "fresh"
     SHIP = "ship"
 
 
-MODULES = {Stage.GATHER: "gather", Stage.BASE: "base", Stage.CPU: "on_cpu", Stage.SHIP: "ship"}
+MODULES = {Stage.GATHER: "gather", Stage.BASE: "base", Stage.CPU: "on_cpu", Stage.FRESH: "fresh", Stage.SHIP: "ship"}
 
 
 @verbs.command()
@@ -52,7 +53,7 @@ def build(
         Stage | None,
         typer.Option(
             "--train",
-            help="Fetch the material (gather FOLDER), train the base anew, or ship an adapter (ship FOLDER NAME) instead; what follows goes to the stage (--train_help).",
+            help="Fetch the material (gather FOLDER), train the base anew, tune its eyes (fresh), or ship an adapter (ship FOLDER NAME) instead; what follows goes to the stage (--train_help).",
         ),
     ] = None,
     as_json: AsJson = False,

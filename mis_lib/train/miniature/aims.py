@@ -117,7 +117,7 @@ def _plain(bank: FeatureBank) -> dict[Picture, list[int]]:
 def _aims(plain: Mapping[Picture, list[int]], kept: torch.Tensor) -> Aims:
     """``kept``, and the mean of it over each thing's drawings."""
     rows = [row for found in plain.values() for row in found]
-    things = torch.tensor([picture.number for picture, found in plain.items() for _ in found])
+    things = torch.tensor([picture.number for picture, found in plain.items() for _ in found], device=kept.device)
     number = things.bincount()
-    means = torch.zeros(len(number), kept.shape[2]).index_add_(0, things, kept.mean(1))
+    means = kept.new_zeros(len(number), kept.shape[2]).index_add_(0, things, kept.mean(1))
     return Aims(means / number[:, None], rows, kept)

@@ -18,7 +18,7 @@ from mis_lib.train.miniature import features
 from mis_lib.train.miniature.aims import Aims, aims_from, aims_of, write_goals
 from mis_lib.train.miniature.align import Codebook
 from mis_lib.train.miniature.loop import strip_squeeze_excite
-from mis_lib.train.miniature.material import Material
+from mis_lib.train.miniature.material import Drawings, Material
 from mis_lib.train.miniature.tuning import End, features_of, tune
 from mis_lib.train.miniature.unseen import scores, table_things
 
@@ -55,12 +55,9 @@ def tune_end(
     mean_end, mean_projector, losses = tune(
         end, trainable(projector, start), aims, bank, steps=steps, lr=lr, seed=seed, batch=batch, often=shown
     )
-    tuned = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in mean_end.own().items()}
-    save_projector(mean_projector, start, out)
-    save_file(tuned, out / DRAWINGS_FILE)
+    save_eyes(mean_end, mean_projector, start, out)
     result: dict[str, Any] = dict(losses)
     eyes = (before, nn.Sequential(end, projector), nn.Sequential(mean_end, mean_projector))
-    hand_on(NAMES_FILE, start, out)
     return result | scores(material, book, eyes)
 
 
@@ -120,7 +117,7 @@ def look_again(material: Material, start: Path, out: Path, *, every: int) -> dic
     return {"views": len(table)}
 
 
-def tower_of(material: Material, start: Path) -> Any:
+def tower_of(material: Drawings, start: Path) -> Any:
     """A copy of the tower with the second end of ``start``, or with the published one where it has none."""
     tower = copy.deepcopy(material.model.model.vision_tower)
     strip_squeeze_excite(tower)
@@ -136,9 +133,19 @@ def trainable(projector: Any, start: Path) -> Any:
     return projector
 
 
+def save_eyes(end: End, projector: nn.Module, start: Path, out: Path) -> None:
+    """Write base weights with this end of the tower and this projector; the rest is that of ``start``."""
+    save_projector(projector, start, out)
+    tuned = {name: value.detach().cpu().to(torch.bfloat16).contiguous() for name, value in end.own().items()}
+    save_file(tuned, out / DRAWINGS_FILE)
+    hand_on(NAMES_FILE, start, out)
+
+
 def save_projector(projector: nn.Module, start: Path, out: Path) -> None:
     """Write base weights with this projector; the rest is that of ``start``."""
-    weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in projector.state_dict().items()}
+    weights = {
+        name: value.detach().cpu().to(torch.bfloat16).contiguous() for name, value in projector.state_dict().items()
+    }
     save_file(weights, out / PROJECTOR_FILE)
     for name in (UPDATE_FILE, DRAWINGS_FILE):
         hand_on(name, start, out)

@@ -87,15 +87,7 @@ def see(
     drawing of a thing, two views are not enough to know it by.
     """
     shown = [picture for picture in pictures if picture.kind == "drawn" and picture.style in SCENE_STYLES]
-    scenery = [(picture, lot) for lot in range(scenes) for picture in shown if not lot or picture.style != UNSEEN_STYLE]
-    listed = [picture for picture, _ in scenery]
-    parts = []
-    for start in range(0, len(scenery), BATCH):
-        drawn = [
-            scene(names[picture.number], str(picture.style), seed=SCENE_SEED + lot, size=SIZE)
-            for picture, lot in scenery[start : start + BATCH]
-        ]
-        parts.append(bank.look(scene_pixels(drawn)).to("cpu", torch.bfloat16))
+    listed, parts = scenery(bank, shown, names, scenes)
     for view in range(views + 1):
         for start in range(0, len(pictures), BATCH):
             part = pictures[start : start + BATCH]
@@ -108,6 +100,21 @@ def see(
             parts.append(bank.framed(part).to("cpu", torch.bfloat16))
             listed += part
     return listed, torch.cat(parts)
+
+
+def scenery(
+    bank: TowerBank, drawings: Sequence[Picture], names: Sequence[str], scenes: int
+) -> tuple[list[Picture], list[torch.Tensor]]:
+    """What the tower makes of drawings in MIS-Mini's styles as its ``scene``, ``scenes`` times (the unseen style once, to be scored on): pictures, and features in parts."""
+    shown = [(one, lot) for lot in range(scenes) for one in drawings if not lot or one.style != UNSEEN_STYLE]
+    parts = []
+    for start in range(0, len(shown), BATCH):
+        drawn = [
+            scene(names[one.number], str(one.style), seed=SCENE_SEED + lot, size=SIZE)
+            for one, lot in shown[start : start + BATCH]
+        ]
+        parts.append(bank.look(scene_pixels(drawn)).to("cpu", torch.bfloat16))
+    return [one for one, _ in shown], parts
 
 
 def scene_pixels(scenes: Sequence[Image.Image]) -> torch.Tensor:

@@ -62,8 +62,9 @@ class TowerBank:
 
 @torch.no_grad()
 def tower_features(tower: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """What ``TowerBank.look`` gives, of any tower."""
-    pixels = pixels.to(next(tower.parameters()).dtype, memory_format=torch.channels_last)
+    """What ``TowerBank.look`` gives, of any tower, on its device."""
+    first = next(tower.parameters())
+    pixels = pixels.to(first.device, first.dtype, memory_format=torch.channels_last)
     return tower(pixels).last_hidden_state.flatten(2).transpose(1, 2)
 
 

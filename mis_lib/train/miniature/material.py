@@ -32,19 +32,36 @@ BLANK_SHARE = 0.04  # of pictures, beside drawings
 DREAM_STEPS, DREAM_RATE, DREAM_BATCH = 40, 0.1, 32
 
 
-class Material:
+class Drawings:
+    """What seeing is tuned and scored on: the assembled model, the names of the things that are drawn, and features of pictures of them.
+
+    Args:
+        model: assembled, with the published tower.
+        drawn: names; a picture's number is its thing's place among them.
+        bank: features, midway where the tower's end is tuned.
+    """
+
+    def __init__(self, model: Any, drawn: list[str], bank: features.FeatureBank) -> None:
+        self.model, self.drawn, self.bank = model, drawn, bank
+
+    def drawings_in(self, style: str) -> list[tuple[Picture, str]]:
+        """Every thing in a drawing style, with its name, as far as the style tells it."""
+        return [(Picture("drawn", number, style), name) for number, name in enumerate(self.drawn) if told(name, style)]
+
+
+class Material(Drawings):
     """What every step needs: the assembled model, the names, and which pictures show what."""
 
     def __init__(self, assets: Path, work: Path, shares: Sequence[float] = SHARES) -> None:
         self.work = work
         self.tower_file = next(assets.glob("*.pth"))
-        self.model, processor = assemble(next(assets.glob("*.gguf")), self.tower_file)
-        self.model.requires_grad_(False)
+        model, processor = assemble(next(assets.glob("*.gguf")), self.tower_file)
+        model.requires_grad_(False)
         if not has_bfloat16_products():
-            self.model.float()  # ten times as fast there
+            model.float()  # ten times as fast there
         self.encoder, self.processor, self.shares = Encoder(processor), processor, shares
         names = json.loads((work / "names.json").read_text(encoding="utf-8"))
-        self.drawn: list[str] = names["drawn"]
+        super().__init__(model, names["drawn"], features.load(work / "features.pt", "cpu", self.tower_file))
         shuffled = random.Random(2).sample(range(len(names["cutouts"])), len(names["cutouts"]))
         cutouts = [("cutout", index, names["cutouts"][index]) for index in shuffled]
         self.held_out, kept = cutouts[:HELD_OUT_CUTOUTS], cutouts[HELD_OUT_CUTOUTS:]
@@ -53,7 +70,6 @@ class Material:
         known = {*self.drawn, *(name for _, _, name in self.photos)}
         rows = json.loads((assets / "distilled.json").read_text(encoding="utf-8"))
         self.distilled = [row for row in rows if all(name in known for name in row[0])]
-        self.bank = features.load(work / "features.pt", "cpu", self.tower_file)
 
     def curriculum(self, seed: int) -> Curriculum:
         """The base's tasks over these pictures."""
@@ -63,10 +79,6 @@ class Material:
         """Naming alone, of drawings and now and then one of ``blanks`` blank pictures."""
         blank = [("blank", number, BLANK) for number in range(blanks)]
         return Curriculum(self.drawn, blank, [], seed, NAMING, photo_share=BLANK_SHARE)
-
-    def drawings_in(self, style: str) -> list[tuple[Picture, str]]:
-        """Every thing in a drawing style, with its name, as far as the style tells it."""
-        return [(Picture("drawn", number, style), name) for number, name in enumerate(self.drawn) if told(name, style)]
 
     def cutouts(self) -> list[tuple[Picture, str]]:
         """Cut-out photographs to train on, and their names."""

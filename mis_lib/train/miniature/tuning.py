@@ -5,9 +5,11 @@ together, so that every style and view of a thing is projected to where its plai
 training. Features of two pictures swap their statistics on the way (MixStyle, Zhou et al. 2021), which is what drawing styles differ in.
 """
 
+import math
 import random
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -31,6 +33,9 @@ MIDWAY = 28  # rows and columns of the features midway
 HELD = re.compile(r"\.depthwise_conv\.weight$|\.depthwise_norm\.weight$")
 """What of the end stays as it is."""
 SETTLED = 0.4  # of the steps; the weights behind are averaged
+
+Shown = Callable[[Sequence[int], random.Random], torch.Tensor]
+"""Draws a view of each of some things: features midway (things, 784, 40) in float32."""
 
 
 class Midway(nn.Module):
@@ -133,12 +138,19 @@ def mix_statistics(midway: torch.Tensor, generator: torch.Generator) -> torch.Te
     """Give most pictures' maps a mean and spread between their own and another picture's; (n, 784, 40)."""
     number = len(midway)
     mean, spread = midway.mean(1, keepdim=True), midway.std(1, keepdim=True) + FAINTEST
-    other = torch.randperm(number, generator=generator)
-    share = torch.rand(number, 1, 1, generator=generator)
-    share = torch.where(torch.rand(number, 1, 1, generator=generator) < MIXED, share, 1.0)
+    device = midway.device
+    other = torch.randperm(number, generator=generator, device=device)
+    share = torch.rand(number, 1, 1, generator=generator, device=device)
+    share = torch.where(torch.rand(number, 1, 1, generator=generator, device=device) < MIXED, share, 1.0)
     new_mean = share * mean + (1 - share) * mean[other]
     new_spread = share * spread + (1 - share) * spread[other]
     return (midway - mean) / spread * new_spread + new_mean
+
+
+def stored(bank: FeatureBank) -> Shown:
+    """Views that were computed once, by lot."""
+    views = views_by_style(bank)
+    return lambda things, dice: bank.table[[two_views(views, thing, dice)[0] for thing in things]].float()
 
 
 def tune(
@@ -152,26 +164,35 @@ def tune(
     seed: int,
     batch: int = BATCH,
     often: Sequence[float] | None = None,
+    shown: Shown | None = None,
+    seconds: float = math.inf,
+    save: Callable[[], None] = lambda: None,
+    save_every: int = 500,
 ) -> tuple[End, nn.Module, dict[str, float]]:
-    """Train ``end`` and ``projector`` (float32) in place.
+    """Train ``end`` and ``projector`` (float32) in place, on the device of ``bank``.
 
     Args:
         end: the published one.
         projector: as it fits the published end; what of it needs no gradient stays.
         aims: where things lie, and what plain drawings are projected to.
-        bank: features midway of all pictures, (views, 784, 40).
-        steps: steps of ``batch`` views, all processes together.
+        bank: features midway of the plain drawings at least, (views, 784, 40).
+        steps: at most so many, of ``batch`` views, all processes together.
         lr: of the end; falls to a third in a straight line.
         seed: makes the run repeatable.
         batch: views a step.
         often: how often each thing is shown, in relation to the others (all alike).
+        shown: draws views (those in ``bank``).
+        seconds: end after so many, if the steps take longer.
+        save: called now and then.
+        save_every: steps between two calls.
 
     Returns:
-        End and projector with weights averaged over the steps behind ``SETTLED`` of them, which see a style that nobody tuned to better than
-        the last ones (Cha et al. 2021, arXiv 2102.08604); and mean losses of the last 100 steps.
+        End and projector with weights averaged over the steps behind ``SETTLED`` of the run, which see a style that nobody tuned to better than
+        the last ones (Cha et al. 2021, arXiv 2102.08604); and mean losses of the last 100 steps with how many there were.
     """
-    dice, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    views = views_by_style(bank)
+    device = bank.table.device
+    dice, generator = random.Random(seed), torch.Generator(device).manual_seed(seed)
+    shown = shown or stored(bank)
     goals = Goals(aims.places)
     tuned = list(end.tensors().values())
     for value in tuned:
@@ -183,16 +204,19 @@ def tune(
     averaged = AveragedModel(eyes)
     batch = together.part(batch)
     number_kept = min(batch // KEPT, len(aims.rows))
-    history = []
+    history, started = [], time.monotonic()
     for step in range(steps):
+        used = together.agree(max(step / steps, (time.monotonic() - started) / seconds))
+        if step and used >= 1:
+            break
         for group in optimizer.param_groups:
-            group["lr"] = group["rate"] * min(1.0, (step + 1) / 40) * (1 - 2 / 3 * step / steps)
+            group["lr"] = group["rate"] * min(1.0, (step + 1) / 40) * (1 - 2 / 3 * used)
         things = dice.choices(range(len(goals.places)), often, k=batch)
-        shown = bank.table[[two_views(views, thing, dice)[0] for thing in things]].float()
-        features = end(mix_statistics(shown, generator))
-        gone = DROPPED * torch.rand(batch, 1, 1, generator=generator)
-        features = features * (torch.rand(batch, 1, features.shape[2], generator=generator) > gone) / (1 - gone)
-        told_apart, pull = goals.losses(projector(features).mean(1), torch.tensor(things))
+        features = end(mix_statistics(shown(things, dice), generator))
+        gone = DROPPED * torch.rand(batch, 1, 1, generator=generator, device=device)
+        left = torch.rand(batch, 1, features.shape[2], generator=generator, device=device) > gone
+        features = features * left / (1 - gone)
+        told_apart, pull = goals.losses(projector(features).mean(1), torch.tensor(things, device=device))
         known = dice.sample(range(len(aims.rows)), number_kept)
         plain, wanted = bank.table[[aims.rows[at] for at in known]], aims.kept[known]
         kept = F.mse_loss(projector(end(plain)), wanted) / wanted.var()
@@ -201,13 +225,17 @@ def tune(
         loss.backward()
         together.average([*tuned, *fitted])
         optimizer.step()
-        if step >= SETTLED * steps:
+        if used >= SETTLED:
             averaged.update_parameters(eyes)
-        history.append([float(value.detach()) for value in (told_apart, pull, kept)])
+        history.append(torch.stack([told_apart, pull, kept]).detach())
         if step % 100 == 99:
             print({"step": step + 1, **last_losses(history)}, flush=True)
+        if step % save_every == save_every - 1:
+            save()
+    if not averaged.n_averaged:  # time was up in the first steps
+        averaged.update_parameters(eyes)
     mean_end, mean_projector = cast(nn.Sequential, averaged.module)
-    return cast(End, mean_end), mean_projector, last_losses(history)
+    return cast(End, mean_end), mean_projector, last_losses(history) | {"steps": len(history)}
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from mis_lib.construct.images import ICONS, STYLES, scene
 from mis_lib.train.miniature.align import Codebook, nearest
 from mis_lib.train.miniature.features import BATCH, SCENE_SEED, FeatureBank, scene_pixels
 from mis_lib.train.miniature.loop import tower_features
-from mis_lib.train.miniature.material import Material
+from mis_lib.train.miniature.material import Drawings
 from mis_lib.train.miniature.pictures import SIZE, Picture
 from mis_lib.train.miniature.tuning import Midway
 
@@ -27,7 +27,7 @@ def table_things() -> set[str]:
 
 
 def scores(
-    material: Material, book: Codebook, eyes: Sequence[nn.Module], *, limit: int | None = None
+    material: Drawings, book: Codebook, eyes: Sequence[nn.Module], *, limit: int | None = None
 ) -> dict[str, list[float]]:
     """Share of drawings nearest to their own thing's place, by what is shown, for each of ``eyes`` (features midway -> projections).
 
@@ -49,7 +49,7 @@ def scores(
     return result
 
 
-def kept_icons(material: Material, limit: int | None = None) -> tuple[Named, FeatureBank]:
+def kept_icons(material: Drawings, limit: int | None = None) -> tuple[Named, FeatureBank]:
     """Every icon, as MIS-Mini shows it, with its name; and features midway of them all."""
     drawn = [(name, number) for name, found in icons().items() for number in range(len(found))][:limit]
     pictures = [(Picture("icon", at), name) for at, (name, _) in enumerate(drawn)]
@@ -61,4 +61,4 @@ def kept_icons(material: Material, limit: int | None = None) -> tuple[Named, Fea
             for name, number in drawn[start : start + BATCH]
         ]
         parts.append(tower_features(tower, scene_pixels(scenes)).to("cpu", torch.bfloat16))
-    return pictures, FeatureBank([picture for picture, _ in pictures], torch.cat(parts), "cpu")
+    return pictures, FeatureBank([picture for picture, _ in pictures], torch.cat(parts), material.bank.device)

@@ -26,9 +26,9 @@ SAMPLE = 800  # views that a style's mean and spread are taken from
 FAINTEST = 0.02  # spread of a channel that a style hardly uses
 
 
-def last_losses(history: list[list[float]]) -> dict[str, float]:
-    """Means over the last 100 steps of the losses of widening and tuning, by name."""
-    last = torch.tensor(history[-100:]).mean(0)
+def last_losses(history: list[torch.Tensor]) -> dict[str, float]:
+    """Means over the last 100 steps of the losses of widening and tuning, (3,) each, by name."""
+    last = torch.stack(history[-100:]).mean(0)
     return {key: round(float(value), 4) for key, value in zip(("told_apart", "pull", "kept"), last, strict=True)}
 
 
@@ -69,7 +69,7 @@ def widen(projector: nn.Module, aims: Aims, bank: FeatureBank, *, steps: int, lr
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        history.append([float(value.detach()) for value in (told_apart, pull, kept)])
+        history.append(torch.stack([told_apart, pull, kept]).detach())
         if step % 200 == 199:
             print({"step": step + 1, **last_losses(history)}, flush=True)
     return last_losses(history)
