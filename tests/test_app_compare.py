@@ -517,7 +517,7 @@ def test_an_adapter_of_another_model_is_told_on_the_page(tmp_path: Path) -> None
     write_base(adapter, model)
     for checkpoint, told in (
         (model, ""),
-        (other, f"expected the checkpoint that {adapter} was trained on (model), found {other}"),
+        (other, f"expected the checkpoint that {adapter} belongs to (model), found {other}"),
     ):
         host = make_host(checkpoint, [("mine", adapter)], mini_data(tmp_path / "data"))
         host.start()

@@ -243,7 +243,7 @@ class TestLoading:
             load_model(moved, {"mine": folder})
             load_model(tuned, {"mine": adapters["one"]})  # of which nothing is known
         with pytest.warns(
-            AdapterWarning, match=r"variant 'mine': .*/mine was trained on \(model\), found .*/tuned.*--checkpoint"
+            AdapterWarning, match=r"variant 'mine': .*/mine belongs to \(model\), found .*/tuned.*--checkpoint"
         ):
             load_model(tuned, {"mine": folder})
         (moved / "other.safetensors").write_bytes(b"cut")  # of no use, and no reason to lose what was trained

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from mis_lib.cache import is_intact
 from mis_lib.construct.labels import cot_label
 from mis_lib.errors import AdapterWarning, ModelError
 from mis_lib.models import mini
-from mis_lib.models.bases import warn_if_strange
+from mis_lib.models.bases import read_base, strangeness, warn_if_strange, write_base_record
+from mis_lib.models.shipped import SHIPPED
 from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
 from mis_lib.prompts import to_messages
@@ -162,6 +164,21 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     assert not is_intact(tmp_path)
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_adapter_belongs_to_the_model_that_it_comes_with_wherever_it_lies(
+    name: str, built: Path, tmp_path: Path
+) -> None:
+    """After new weights of the model: train the adapters on, or measure them on it and put its base.json beside them (``write_base``)."""
+    folder = shutil.copytree(mini.ADAPTERS / name, tmp_path / "mine")
+    base = read_base(folder)
+    assert base and base.weights and base.name == mini.mini_folder().name
+    (moved := tmp_path / "moved").mkdir()
+    (moved / "model.safetensors").symlink_to(built / "model.safetensors")
+    elsewhere = base.model_copy(update={"weights": "0" * 16})  # as a machine that rounds otherwise would have told it
+    write_base_record(folder, elsewhere)
+    assert strangeness("mine", folder, moved) == ""
+
+
 def test_a_shipped_adapter_on_another_version_of_the_model_is_warned_of(built: Path, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file
@@ -173,7 +190,7 @@ def test_a_shipped_adapter_on_another_version_of_the_model_is_warned_of(built: P
     earlier = tmp_path / "mini-7-000000000000"
     earlier.mkdir()
     save_file({"weight": torch.zeros(3)}, earlier / "model.safetensors")
-    with pytest.warns(AdapterWarning, match=rf"trained on \({built.name}\), found .*mini-7-000000000000"):
+    with pytest.warns(AdapterWarning, match=rf"belongs to \({built.name}\), found .*mini-7-000000000000"):
         warn_if_strange("mirage", folder, earlier)
 
 

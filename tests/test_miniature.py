@@ -2,6 +2,9 @@
 
 import copy
 import json
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,9 @@ from torch import multiprocessing
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mis_lib.construct.images import draw, scene
-from mis_lib.errors import SettingsError
+from mis_lib.errors import AdapterWarning, SettingsError
+from mis_lib.models.bases import Base, read_base
+from mis_lib.models.limits import ImageLimits, limits_of, write_limits
 from mis_lib.models.mini import merge_base
 from mis_lib.models.shipped import WEIGHTS
 from mis_lib.models.wheels import tower_file
@@ -179,6 +184,41 @@ def test_of_several_adapters_the_mean_of_their_updates_is_shipped(tmp_path: Path
     with pytest.raises(SettingsError, match=r"other: expected lora_alpha 8 as in .*one, found 4"):
         ship([tmp_path / "one", tmp_path / "other"], tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_what_is_known_of_an_adapter_is_shipped_with_it(tmp_path: Path) -> None:
+    def made(name: str, base: str | None, pixels: int | None = None) -> Path:
+        (folder := tmp_path / name).mkdir()
+        save_file(
+            {"q.lora_A.weight": torch.randn(2, 12), "q.lora_B.weight": torch.randn(10, 2)},
+            folder / "adapter_model.safetensors",
+        )
+        (folder / "adapter_config.json").write_text(json.dumps(dict.fromkeys(KEPT) | {"r": 2}))
+        if base:
+            (folder / "base.json").write_text(json.dumps({"name": base, "weights": base * 4}))
+        write_limits(folder, ImageLimits(max_pixels=pixels))
+        return folder
+
+    early, late, later = made("early", "a"), made("late", "b"), made("later", "b")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = ship([late, later], tmp_path / "one")
+        few = ship([made("few", "b", 50_176)], tmp_path / "few_shipped")
+    assert read_base(one) == read_base(late) == Base(name="b", weights="bbbb")
+    assert limits_of(few).max_pixels == 50_176 and not limits_of(one).given
+    with pytest.warns(AdapterWarning, match=r"of one checkpoint, found .*early: a; .*late: b; .*belongs to the last"):
+        assert read_base(ship([early, late], few)) == read_base(late)
+    assert not limits_of(few).given, "those of the adapter that lay there before"
+    with pytest.warns(AdapterWarning, match=r"unknown: expected base.json beside the adapter, found none"):
+        ship([late, made("unknown", None)], one)
+    assert read_base(one) is None
+    with pytest.raises(SettingsError, match="same image limits"):
+        ship([late, tmp_path / "few"], tmp_path / "none")
+    said = subprocess.run(
+        [sys.executable, "-m", "mis_lib.train.miniature.ship", early, late, tmp_path / "said"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stderr.startswith("Warning: expected adapters of one checkpoint") and said.stderr.count("\n") == 1
 
 
 def test_layers_can_be_left_out_of_a_shipped_adapter(checkpoint: Path, tmp_path: Path) -> None:

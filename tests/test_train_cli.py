@@ -94,7 +94,7 @@ def test_an_adapter_says_what_it_was_trained_on_and_is_trained_further_elsewhere
     same, strange = mis(*further), mis(*further, f"model={other}")
     assert (same.exit_code, strange.exit_code) == (0, 0), same.output + strange.output
     assert "Warning: " not in same.output
-    warned = f"Warning: variant 'start_from': expected the checkpoint that {start} was trained on ({checkpoint.name}), found {other}"
+    warned = f"Warning: variant 'start_from': expected the checkpoint that {start} belongs to ({checkpoint.name}), found {other}"
     assert warned in strange.output
 
 

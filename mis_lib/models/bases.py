@@ -1,7 +1,8 @@
-"""Which checkpoint an adapter was trained on lies beside it: on another one of the same shapes it loads without an error, and answers something else.
+"""Which checkpoint an adapter belongs to lies beside it: on another one of the same shapes it loads without an error, and answers something else.
 
-A checkpoint is known by a fingerprint of its weights. The embedded model is assembled on each machine, where sums may round otherwise, so it is known
-by the name of its folder too, which follows from what it is assembled of. Where either is unknown, nothing is said. No torch in here.
+It is the one that the adapter was trained on; of a shipped adapter it is the embedded model on which it was measured. A checkpoint is known by a
+fingerprint of its weights. The embedded model is assembled on each machine, where sums may round otherwise, so it is known by the name of its folder
+too, which follows from what it is assembled of. Where either is unknown, nothing is said. No torch in here.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from mis_lib.errors import AdapterWarning, ModelError
 from mis_lib.files import write_atomic
-from mis_lib.models.mini import ADAPTERS, mini_folder
+from mis_lib.models.mini import mini_folder
 from mis_lib.schema import Record
 
 BASE_FILE = "base.json"
@@ -32,7 +33,31 @@ class Base(Record):
 
 def write_base(folder: Path, checkpoint: Path | str) -> None:
     """Put beside an adapter what tells the checkpoint that it was trained on."""
-    write_atomic(folder / BASE_FILE, (_base_of(checkpoint).model_dump_json() + "\n").encode())
+    write_base_record(folder, _base_of(checkpoint))
+
+
+def write_base_record(folder: Path, base: Base | None) -> None:
+    """Put beside an adapter what is known of its checkpoint; of an unknown one, what lay there of an earlier adapter goes."""
+    if base is None:
+        (folder / BASE_FILE).unlink(missing_ok=True)
+    else:
+        write_atomic(folder / BASE_FILE, (base.model_dump_json() + "\n").encode())
+
+
+def read_base(folder: Path) -> Base | None:
+    """What lies beside an adapter about its checkpoint; ``None`` where nothing does.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        return Base.model_validate_json((folder / BASE_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder / BASE_FILE}: expected what tells an adapter's checkpoint, found: {str(error).splitlines()[0]}; remove the file"
+        ) from error
 
 
 def warn_if_strange(variant: str, folder: Path, checkpoint: Path | str) -> None:
@@ -46,36 +71,30 @@ def warn_if_strange(variant: str, folder: Path, checkpoint: Path | str) -> None:
 
 
 def strangeness(variant: str, folder: Path, checkpoint: Path | str) -> str:
-    """What is to be said where the adapter of a folder is known to have been trained on another checkpoint; empty where nothing is.
+    """What is to be said where the adapter of a folder is known to belong to another checkpoint; empty where nothing is.
 
     Raises:
         ModelError: what lies beside the adapter cannot be read.
     """
-    told = _told(folder)
+    told = read_base(folder)
     name = Path(checkpoint).name
     if told is None or (MINI.fullmatch(name) and told.name == name):
         return ""
-    found = _base_of(checkpoint)
+    told, found = _as_rounded_here(told), _base_of(checkpoint)
     if not (told.weights and found.weights) or told.weights == found.weights:
         return ""
     return (
-        f"variant {variant!r}: expected the checkpoint that {folder} was trained on ({told.name}), found {checkpoint}, which has the same shapes and "
-        "other weights: its answers are not those of the adapter as it was trained. Name that checkpoint (--checkpoint), or train the adapter again"
+        f"variant {variant!r}: expected the checkpoint that {folder} belongs to ({told.name}), found {checkpoint}, which has the same shapes and "
+        "other weights: its answers are not those of the adapter on its own. Name that checkpoint (--checkpoint), or train the adapter again"
     )
 
 
-def _told(folder: Path) -> Base | None:
-    """What is known of an adapter's checkpoint: the shipped ones belong to the embedded model that they come with."""
-    if folder.parent == ADAPTERS:
-        return _base_of(mini_folder())
-    try:
-        return Base.model_validate_json((folder / BASE_FILE).read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{folder / BASE_FILE}: expected what tells an adapter's checkpoint, found: {str(error).splitlines()[0]}; remove the file"
-        ) from error
+def _as_rounded_here(base: Base) -> Base:
+    """The embedded model as it was assembled on this machine, where it was; any other checkpoint as it was told."""
+    if base.name != (folder := mini_folder()).name:
+        return base
+    here = _base_of(folder)
+    return here if here.weights else base
 
 
 def _base_of(checkpoint: Path | str) -> Base:

@@ -62,9 +62,11 @@ def shared_limits(adapters: Mapping[str, Path | None]) -> ImageLimits:
 
 
 def write_limits(folder: Path, limits: ImageLimits) -> None:
-    """Put limits beside an adapter; without any there is no file."""
+    """Put limits beside an adapter; without any there is no file, not even that of an earlier adapter."""
     if limits.given:
         write_atomic(folder / LIMITS, (limits.model_dump_json(exclude_none=True) + "\n").encode())
+    else:
+        (folder / LIMITS).unlink(missing_ok=True)
 
 
 def limit_images(processor: Any, limits: ImageLimits) -> None:

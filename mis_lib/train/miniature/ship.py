@@ -5,11 +5,16 @@
 Layers that an adapter changes little can be left out (``--without o_proj down_proj``), for they cost time at every token; trained on from there, the rest makes up
 for them. Of several adapters, each trained on from the one before, the mean is shipped: it keeps what the first one still knew and the last one has forgotten
 (weights of before and after fine-tuning averaged, Wortsman et al. 2022, arXiv 2109.01903).
+
+What lies beside a trained adapter goes with it: the checkpoint that it belongs to, and its image limits. Of a mean both are those of the last adapter, which was
+trained on from the others, though perhaps on a later checkpoint than they were.
 """
 
 import argparse
 import json
 import re
+import sys
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +22,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from mis_lib.errors import SettingsError
+from mis_lib.errors import AdapterWarning, ModelError, SettingsError
+from mis_lib.models.bases import BASE_FILE, Base, read_base, write_base_record
+from mis_lib.models.limits import shared_limits, write_limits
 from mis_lib.models.load import CONFIG
 from mis_lib.models.mini import ADAPTERS
 from mis_lib.models.shipped import WEIGHTS
@@ -39,6 +46,7 @@ def ship(adapters: Sequence[Path], folder: Path, without: Collection[str] = ()) 
 
     Raises:
         SettingsError: the adapters are not alike, or have no layer called so.
+        ModelError: what lies beside one, about its checkpoint or its image limits, cannot be read.
     """
     kept = [_settings(adapter) for adapter in adapters]
     for adapter, settings in zip(adapters, kept, strict=True):
@@ -47,6 +55,8 @@ def ship(adapters: Sequence[Path], folder: Path, without: Collection[str] = ()) 
             raise SettingsError(
                 f"{adapter}: expected {name} {kept[0][name]!r} as in {adapters[0]}, found {settings[name]!r}; only adapters that are alike have a mean"
             )
+    limits = shared_limits({str(adapter): adapter for adapter in adapters})
+    base = _base(adapters)
     stored = [load_file(adapter / WEIGHTS) for adapter in adapters]
     factors = stored[0] if len(stored) == 1 else mean(stored, rank=kept[0]["r"])
     if without:
@@ -55,7 +65,31 @@ def ship(adapters: Sequence[Path], folder: Path, without: Collection[str] = ()) 
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.to(torch.bfloat16).contiguous() for name, value in factors.items()}, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(kept[0], indent=2) + "\n", encoding="utf-8")
+    write_base_record(folder, base)
+    write_limits(folder, limits)
     return folder
+
+
+def _base(adapters: Sequence[Path]) -> Base | None:
+    """The checkpoint of the last adapter; a warning (``AdapterWarning``) where it is unknown, or not that of all."""
+    bases = [read_base(adapter) for adapter in adapters]
+    if bases[-1] is None:
+        warnings.warn(
+            f"{adapters[-1]}: expected {BASE_FILE} beside the adapter, found none; the checkpoint of what is shipped is unknown, and on another one of "
+            "the same shapes nothing will warn. Train it again (mis train writes the file)",
+            AdapterWarning,
+            stacklevel=3,
+        )
+    elif len(set(bases)) > 1:
+        told = "; ".join(
+            f"{adapter}: {base.name if base else 'unknown'}" for adapter, base in zip(adapters, bases, strict=True)
+        )
+        warnings.warn(
+            f"expected adapters of one checkpoint, found {told}; what is shipped belongs to the last one's",
+            AdapterWarning,
+            stacklevel=3,
+        )
+    return bases[-1]
 
 
 def mean(adapters: Sequence[dict[str, torch.Tensor]], rank: int) -> dict[str, torch.Tensor]:
@@ -107,9 +141,10 @@ def main() -> None:
     options.add_argument("--without", nargs="+", default=(), metavar="LAYER", help="leave these out, such as o_proj")
     settings = options.parse_args()
     folder = Path(settings.name) if "/" in settings.name else ADAPTERS / settings.name
+    warnings.showwarning = lambda message, *_: print(f"Warning: {message}", file=sys.stderr)
     try:
         print(ship(settings.adapters, folder, settings.without))
-    except SettingsError as error:
+    except (SettingsError, ModelError) as error:
         options.error(str(error))
 
 
