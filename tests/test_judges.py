@@ -31,9 +31,10 @@ from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.store.runs import RESPONSES, Run, RunConfig
 from mis_lib.store.versions import open_run
 from mis_lib.teachers.cache import Cache
+from mis_lib.teachers.caller import Caller, open_client
 from mis_lib.teachers.local import LocalChat
 from mis_lib.teachers.protocol import CannotAnswer
-from mis_lib.teachers.server import Caller, ServerChat, open_client
+from mis_lib.teachers.server import ServerChat
 
 SAFE = {Outcome.REASONED, Outcome.REFUSED, Outcome.HALLUCINATED}
 
@@ -386,7 +387,8 @@ from mis_lib.judge.offline import RuleJudge, WordsJudge
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.store.runs import Run
 from mis_lib.teachers.cache import Cache
-from mis_lib.teachers.server import ServerChat, open_client
+from mis_lib.teachers.caller import open_client
+from mis_lib.teachers.server import ServerChat
 
 def run(folder):
     chat = ServerChat(open_client({server.url!r}, retries=8), "loopback", Cache(folder / "asked"))

@@ -27,11 +27,12 @@ from mis_lib.errors import MissingPackageError, ModelError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample
 from mis_lib.teachers.cache import Cache
+from mis_lib.teachers.caller import open_client
 from mis_lib.teachers.diffusion import DiffusionImages
 from mis_lib.teachers.local import LocalChat
 from mis_lib.teachers.pictures import encode
 from mis_lib.teachers.protocol import CannotAnswer, ChatAsk, ImageAsk
-from mis_lib.teachers.server import ServerChat, open_client
+from mis_lib.teachers.server import ServerChat
 
 ITEMS = 8
 

@@ -34,7 +34,7 @@ from mis_lib.generate.local import answer
 from mis_lib.generate.variants import VariantEngine
 from mis_lib.models.load import LoadedModel
 from mis_lib.prompts import as_plain_text, special_tokens
-from mis_lib.teachers.server import only_model, open_client
+from mis_lib.teachers.caller import only_model, open_client
 from mis_lib.train.rows import PER_TOKEN, Encoder, Place
 
 TEXT_TENSORS = ("input_ids", "attention_mask", *PER_TOKEN)

@@ -102,7 +102,7 @@ class Server:
     """A server that speaks the OpenAI API; variants are names of its models."""
 
     def __init__(self, settings: GenerateSettings, models: Mapping[str, str]) -> None:
-        from mis_lib.teachers.server import Caller, open_client
+        from mis_lib.teachers.caller import Caller, open_client
 
         self.settings, self.models, self.file = settings, models, RESPONSES
         self._caller = Caller(open_client(settings.server or "", retries=settings.retries, timeout=settings.timeout))

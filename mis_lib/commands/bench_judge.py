@@ -21,7 +21,8 @@ from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.store.runs import RESPONSES, Run, RunConfig
 from mis_lib.store.versions import open_run
 from mis_lib.teachers.cache import Cache
-from mis_lib.teachers.server import ServerChat, open_client
+from mis_lib.teachers.caller import open_client
+from mis_lib.teachers.server import ServerChat
 
 RETRIES = 8  # of a call
 

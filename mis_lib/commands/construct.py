@@ -149,7 +149,8 @@ async def open_teacher(name: str, settings: ConstructSettings, cache: Cache) -> 
 
         return LocalChat(_checkpoint(name.removeprefix("local:")), cache, settings.device)
     if _is_url(name):
-        from mis_lib.teachers.server import ServerChat, only_model, open_client
+        from mis_lib.teachers.caller import only_model, open_client
+        from mis_lib.teachers.server import ServerChat
 
         url, _, model = name.partition("#")
         client = open_client(url, retries=settings.retries, timeout=settings.timeout)
@@ -168,7 +169,8 @@ async def open_maker(name: str, settings: ConstructSettings, cache: Cache) -> Im
 
         return DiffusionImages(name.removeprefix("diffusers").lstrip(":") or DEFAULT_MODEL, cache, settings.device)
     if _is_url(name):
-        from mis_lib.teachers.server import ServerImages, only_model, open_client
+        from mis_lib.teachers.caller import only_model, open_client
+        from mis_lib.teachers.server import ServerImages
 
         url, _, model = name.partition("#")
         client = open_client(url, retries=settings.retries, timeout=settings.timeout)

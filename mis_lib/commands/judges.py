@@ -18,9 +18,10 @@ from mis_lib.judge.routing import RoutedJudge, read_router
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.judge.speakers import LocalSpeaker, ServerSpeaker, Speaker
 from mis_lib.teachers.cache import Cache
+from mis_lib.teachers.caller import Caller, only_model, open_client
 from mis_lib.teachers.local import LocalChat
 from mis_lib.teachers.protocol import ChatTeacher
-from mis_lib.teachers.server import Caller, ServerChat, only_model, open_client
+from mis_lib.teachers.server import ServerChat
 
 Kind = Literal["rule", "words", "rubric", "guard", "precondition", "routed"]
 KINDS = ("rule", "words", "rubric", "guard", "precondition", "routed")

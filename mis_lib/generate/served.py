@@ -28,10 +28,11 @@ from mis_lib.generate.columns import Column
 from mis_lib.generate.request import check_request
 from mis_lib.generate.served_models import Served
 from mis_lib.generate.server import messages
+from mis_lib.teachers.caller import LIMIT, Caller, open_client
 from mis_lib.teachers.complaints import in_short
 from mis_lib.teachers.pictures import encode
 from mis_lib.teachers.protocol import CannotAnswer, TeacherError
-from mis_lib.teachers.server import LIMIT, Caller, data_url, open_client
+from mis_lib.teachers.server import data_url
 
 CONNECT, SILENCE = (
     10.0,

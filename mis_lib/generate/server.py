@@ -19,9 +19,10 @@ from mis_lib.files import load_image
 from mis_lib.generate.keys import seed_of
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
+from mis_lib.teachers.caller import Caller, completion_of
 from mis_lib.teachers.pictures import encode, is_png_or_jpeg
 from mis_lib.teachers.protocol import CannotAnswer, Unavailable
-from mis_lib.teachers.server import Caller, completion_of, data_url
+from mis_lib.teachers.server import data_url
 from mis_lib.teachers.workers import Streak, work_through
 
 CONCURRENCY = 16

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from mis_lib.files import load_image
 from mis_lib.teachers.cache import Cache
+from mis_lib.teachers.caller import Caller, completion_of
 from mis_lib.teachers.local import LocalChat
 from mis_lib.teachers.protocol import CannotAnswer, Unavailable, digest_bytes
-from mis_lib.teachers.server import Caller, completion_of, data_url
+from mis_lib.teachers.server import data_url
 
 TOP = 20  # first words whose odds servers tell
 LIKELY = 0.01  # least share of yes and no together; below it the model was about to say something else
