@@ -73,6 +73,7 @@ class FakeServer:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     most_at_once: int = 0
     sent: int = 0  # chunks of all streams
+    listings: int = 0  # requests for the list of models
     closed: int = 0  # streams that the client has closed before their end
 
     def __post_init__(self) -> None:
@@ -218,6 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections stay open, as real servers' do
 
     def do_GET(self) -> None:
+        self.fake.listings += 1
         listed = [{"id": name, "object": "model", "created": 0, "owned_by": "tests"} for name in self.fake.models]
         self._send(200, json.dumps({"object": "list", "data": listed}).encode())
 

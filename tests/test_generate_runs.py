@@ -630,6 +630,52 @@ class TestServer:
         assert len(done.responses) == 8
         assert "takes no temperature" in " ".join(capsys.readouterr().err.split())
 
+    @pytest.mark.parametrize(
+        ("unknown", "keeps", "temperature", "stored", "said"),
+        [
+            (("seed",), True, 0.7, {"seed": "turned down"}, "takes no seed: what it draws cannot be drawn again"),
+            (("seed",), True, 0.0, {"seed": "turned down"}, ""),
+            (
+                ("seed", "temperature"),
+                True,
+                0.0,
+                {"temperature": "turned down", "seed": "turned down"},
+                "takes no seed",
+            ),
+            ((), False, 0.7, {"seed": "not kept to"}, "the same request with the same seed was answered otherwise"),
+            ((), True, 0.7, {}, ""),
+            ((), False, 0.0, {}, ""),
+        ],
+    )
+    def test_a_seed_that_a_server_does_not_go_by_is_told_once_and_kept_with_the_run(
+        self, home, tmp_path, capsys, unknown, keeps: bool, temperature: float, stored, said: str
+    ) -> None:
+        drawn = iter(range(100))
+        generation = GenerationSettings(temperature=temperature, max_new_tokens=9)
+        with FakeServer(Script(unknown=unknown), reply=lambda *asked: "Yes." if keeps else f"{next(drawn)}.") as server:
+            settings = by_server(server.url, home, tmp_path, generation=generation)
+            done = generate_run(settings)
+            told = " ".join(capsys.readouterr().err.split())
+            assert told.count("seed") == (2 if "same request" in said else bool(said)) and said in told
+            asked = sum(call.outcome == "ok" for call in server.calls)
+            assert asked == 8 + (temperature > 0 and not unknown), "one call more, where a seed matters"
+            again = generate_run(settings)
+        assert again.run.folder == done.run.folder and len(again.responses) == 8
+        assert "what it draws" not in capsys.readouterr().err
+        assert again.run.config.left_out == done.run.config.left_out == stored
+
+    @pytest.mark.parametrize("listed", [("base-8b", "tuned"), ("big",), ()])
+    def test_a_bare_500_for_a_model_that_the_server_does_not_list_names_those_that_it_has(
+        self, home, tmp_path, listed: tuple[str, ...]
+    ) -> None:
+        with FakeServer(Script(status=500), models=listed) as server:
+            settings = by_server(server.url, home, tmp_path, retries=0, models={"base": "big"}, variants=("base",))
+            missing = generate_run(settings).missing
+            assert server.listings == 1, "asked once, however many requests fail"
+        names = "'big' is none of the models that it lists: base-8b, tuned"
+        assert all((names in one.reason) == ("tuned" in listed) for one in missing) and len(missing) == 4
+        assert all("the server failed" in one.reason for one in missing)
+
     @pytest.mark.parametrize("address", ["http://me:secret@{}", "http://{}?api-key=secret", "{}"])
     def test_an_address_that_is_none_or_carries_a_key_is_refused_before_anything_is_written(
         self, home, tmp_path, address: str

@@ -152,6 +152,20 @@ class TestEngine:
                 assert all("takes no temperature" in one.told and one.finish_reason == "stop" for one in columns)
             assert "stream_options" not in server.bodies[-1] and server.bodies[-1]["max_tokens"] == 64
 
+    @pytest.mark.parametrize(("temperature", "told"), [(0.8, "the server takes no seed: "), (0.0, "")])
+    def test_a_column_without_the_seed_that_was_asked_for_says_so(self, temperature: float, told: str) -> None:
+        with FakeServer(Script(unknown=("seed",)), reply=says("one")) as server:
+            settings = GenerationSettings(max_new_tokens=9, temperature=temperature)
+            [last] = ask(engine_of(server, "base"), ["base"], settings)[-1]
+        assert (last.text, last.finish_reason) == ("one", "stop")
+        assert last.told.startswith(told) and bool(last.told) == bool(told)
+
+    def test_a_wrong_name_behind_a_bare_500_is_told_with_the_names_that_there_are(self) -> None:
+        with FakeServer(Script(status=500), models=("base", "tuned")) as server:
+            [wrong, right] = ask(engine_of(server, "tunde", "tuned"), ["tunde", "tuned"])[-1]
+        assert wrong.told.endswith("; 'tunde' is none of the models that it lists: base, tuned")
+        assert "none of the models" not in right.told and "the server failed" in right.told
+
     def test_the_limit_ends_an_answer(self) -> None:
         with FakeServer(reply=says("one two three four")) as server:
             [last] = ask(engine_of(server, "base"), ["base"], GenerationSettings(max_new_tokens=2))[-1]

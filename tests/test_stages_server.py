@@ -166,6 +166,24 @@ def test_a_server_that_knows_no_structured_output_is_asked_without_it(
     assert account_of(result).done == ITEMS
     assert told(tmp_path / "data") == told(by_bank)
     assert Counter(call.outcome for call in server.calls)["fail"] == 2  # once for each parameter, then never again
+    lacks = {"server:teacher-72b": {"seed": "turned down"}}
+    assert json.loads(result.stdout)["left_out"] == lacks
+    assert json.loads((tmp_path / "data" / "stages" / "cache" / "left_out.json").read_text()) == lacks
+
+
+def test_that_a_seed_was_left_out_is_told_also_by_a_run_that_asks_nothing(tmp_path: Path) -> None:
+    with FakeServer(Script(unknown=("seed",))) as server:
+        url = f"{server.url}#teacher-72b"
+        told = [
+            CliRunner()
+            .invoke(app, ["construct", "--source", "stages", "--out", str(tmp_path), "--teacher", url, "--items", "1"])
+            .output
+            for _ in range(2)
+        ]
+        assert Counter(call.outcome for call in server.calls)["ok"] > 0
+    for output in told:
+        assert output.count("server:teacher-72b takes no seed: what it draws cannot be drawn again") == 1
+    assert "calls paid for now: 0" in told[1]
 
 
 def test_several_settings_may_stand_behind_one_flag(tmp_path: Path) -> None:
@@ -350,6 +368,7 @@ def test_images_of_an_endpoint_with_faults_are_accounted_for_and_paid_once(tmp_p
     # an endpoint takes no seed: the same words for two items are two calls, for two pictures
     assert json.loads(first.stdout)["calls"]["paid_now"] >= sum(server.paid.values()) > 0
     assert all(body["model"] == "sd-3.5" and body["n"] == 1 for body in server.bodies)
+    assert len({body["seed"] for body in server.bodies}) > 1, "of diffusion models: that of the item"
     for sample in samples(out).values():
         assert all((out / path).read_bytes().startswith(b"\x89PNG") for path in sample.images)
 

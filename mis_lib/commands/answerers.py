@@ -143,18 +143,20 @@ class Server:
         self, samples: Sequence[Sample], data: Path, run: Run, keys: AnswerKeys, missing: set[Key]
     ) -> list[Failure]:
         """Ask for what is missing, many answers at a time; returns what got none."""
-        from mis_lib.generate.server import generate_by_server
+        from mis_lib.generate.server import generate_by_server, keeps_seed
+        from mis_lib.teachers.sampling import NOT_KEPT, in_words, turned_down
 
-        settings = self.settings
+        settings, given = self.settings, list[Response]()
         with open_append(run.folder / RESPONSES) as stream, bar("generating") as progress:
             task = progress.add_task("", total=len(missing))
 
             def receive(response: Response) -> None:
                 append_record(stream, response)
+                given.append(response)
                 progress.update(task, advance=1, description=response.variant)
 
-            failures = asyncio.run(
-                generate_by_server(
+            async def ask() -> tuple[list[Failure], bool]:
+                failures = await generate_by_server(
                     samples,
                     data,
                     self._caller,
@@ -166,11 +168,16 @@ class Server:
                     images_as=settings.images_as,
                     concurrency=settings.concurrency,
                 )
-            )
-        if "temperature" in self._caller.left_out:
-            console.say(
-                f"{settings.server} takes no temperature: its answers are drawn as it likes, not with {settings.generation.temperature:g}"
-            )
+                kept = await keeps_seed(
+                    given, samples, data, self._caller, self.models, settings.generation, settings.images_as
+                )
+                return failures, kept
+
+            failures, kept = asyncio.run(ask())
+        left_out = turned_down(self._caller.left_out) or ({} if kept else {"seed": NOT_KEPT})
+        run.note_left_out(left_out)
+        for words in in_words(settings.server or "", left_out, settings.generation.temperature):
+            console.say(words)
         return failures
 
 

@@ -29,6 +29,7 @@ from mis_lib.errors import SettingsError
 from mis_lib.files import write_atomic
 from mis_lib.teachers.cache import Cache
 from mis_lib.teachers.protocol import ChatTeacher, ImageMaker
+from mis_lib.teachers.sampling import in_words
 
 ITEMS = 200
 CONFIG, CACHE = "config.yaml", "cache"
@@ -89,9 +90,14 @@ def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: st
     account = asyncio.run(run())
     calls = {"paid_now": cache.paid, "from_cache": cache.found}
     if as_json:
-        console.print_json({"out": str(out), "calls": calls, **account.model_dump(mode="json")})
+        console.print_json(
+            {"out": str(out), "calls": calls, "left_out": cache.left_out, **account.model_dump(mode="json")}
+        )
     else:
         console.out.print(balance(account, out, calls))
+        for teacher, lacks in cache.left_out.items():
+            for words in in_words(teacher, lacks):
+                console.out.print(words, highlight=False, soft_wrap=True)
     if account.pending:
         raise typer.Exit(FAILED_ITEMS)
 

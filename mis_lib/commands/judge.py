@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mis_lib import console
 from mis_lib.analysis.evaluated import data_folder, open_folder, read_samples
 from mis_lib.commands.answerers import all_known
 from mis_lib.commands.bars import Progressed, bars, report_to
@@ -22,6 +23,7 @@ from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.store.runs import Run
 from mis_lib.teachers.cache import Cache
 from mis_lib.teachers.protocol import Unavailable
+from mis_lib.teachers.sampling import in_words
 from mis_lib.teachers.workers import Streak, work_through
 
 CACHE = "asked"
@@ -72,9 +74,13 @@ async def _judge(
     for name, spec in sorted(settings.judges.items(), key=lambda item: item[1].kind == "routed"):
         judges[name] = await open_judge(name, spec, settings, cache, judges)
     chosen = [judges[name] for name in settings.judges]
-    return await _rule_all(
+    ruled = await _rule_all(
         run, chosen, samples, responses, data_dir, settings.concurrency, settings.retry_unscored, progress
     )
+    for teacher, lacks in cache.left_out.items():
+        for words in in_words(teacher, lacks, 0.0):
+            console.say(f"{words} (verdicts from {cache.folder})")
+    return ruled
 
 
 async def _rule_all(

@@ -32,6 +32,7 @@ from mis_lib.teachers.caller import LIMIT, Caller, open_client
 from mis_lib.teachers.complaints import in_short
 from mis_lib.teachers.pictures import encode
 from mis_lib.teachers.protocol import CannotAnswer, TeacherError
+from mis_lib.teachers.sampling import in_words, turned_down
 from mis_lib.teachers.server import data_url
 
 CONNECT, SILENCE = (
@@ -145,8 +146,8 @@ class ServedEngine:
                 why = f"the server failed: {in_short(error)}"
             except json.JSONDecodeError as error:
                 why = f"the server's stream was no JSON: {error}"
-            if not why and "temperature" in caller.left_out:
-                why = "the server takes no temperature: drawn as it likes"
+            if not why:
+                why = "; ".join(in_words("the server", turned_down(caller.left_out), settings.temperature))
             receive(replace(answer.column_so_far(), finish_reason=reason, told=why))
 
     def _late(self, served: Served) -> str:
@@ -164,7 +165,7 @@ async def _begin(
         return caller.client.chat.completions.create(model=model, messages=asked, stream=True, **known, **limit)
 
     optional = {"temperature": settings.temperature, "seed": settings.seed, "stream_options": {"include_usage": True}}
-    return await caller.call(send, {LIMIT: settings.max_new_tokens, **optional})
+    return await caller.call(send, {LIMIT: settings.max_new_tokens, **optional}, model)
 
 
 async def _tick(changed: asyncio.Event) -> None:

@@ -21,7 +21,8 @@ from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
 from mis_lib.teachers.caller import Caller, completion_of
 from mis_lib.teachers.pictures import encode, is_png_or_jpeg
-from mis_lib.teachers.protocol import CannotAnswer, Unavailable
+from mis_lib.teachers.protocol import CannotAnswer, TeacherError, Unavailable
+from mis_lib.teachers.sampling import turned_down
 from mis_lib.teachers.server import data_url
 from mis_lib.teachers.workers import Streak, work_through
 
@@ -93,6 +94,31 @@ async def generate_by_server(
     missing = [(sample, variant) for sample in samples for variant in variants if wanted(sample, variant)]
     await work_through(missing, ask, concurrency)
     return failures
+
+
+async def keeps_seed(
+    answers: Sequence[Response],
+    samples: Sequence[Sample],
+    data_dir: Path,
+    caller: Caller,
+    variants: Mapping[str, str],
+    settings: GenerationSettings,
+    images_as: ImagesAs = ImagesAs.BASE64,
+) -> bool:
+    """Whether the longest of some answers is given again to the same request; ``True``, too, where nothing is drawn or the server cannot be asked.
+
+    One call, and only where tokens are drawn. Equal answers prove nothing: what is likely enough is drawn by any seed.
+    """
+    answers = [one for one in answers if one.finish_reason != "content_filter"]
+    if not answers or settings.temperature == 0 or turned_down(caller.left_out):
+        return True
+    first = max(answers, key=lambda one: len(one.text))
+    sample = next(sample for sample in samples if sample.id == first.sample_id)
+    try:
+        again = await _answer(sample, data_dir, caller, first.variant, variants[first.variant], settings, images_as)
+    except TeacherError:
+        return True
+    return again.text == first.text
 
 
 async def _answer(

@@ -13,6 +13,7 @@ from mis_lib.teachers.cache import Cache
 from mis_lib.teachers.caller import Caller, completion_of
 from mis_lib.teachers.local import LocalChat
 from mis_lib.teachers.protocol import CannotAnswer, Unavailable, digest_bytes
+from mis_lib.teachers.sampling import turned_down
 from mis_lib.teachers.server import data_url
 
 TOP = 20  # first words whose odds servers tell
@@ -49,6 +50,7 @@ class ServerSpeaker:
 
         async def pay() -> dict[str, Any]:
             reply = await self._caller.chat(self._model, list(messages), max_tokens, {"temperature": 0.0})
+            self._cache.note(self.name, turned_down(self._caller.left_out))
             return completion_of(reply).model_dump()
 
         found = await self._cache.once({"say": self.name, "to": list(messages), "max_tokens": max_tokens}, pay)

@@ -57,6 +57,8 @@ class RunConfig(Settings):
     """"local"; "server" where answers came from an OpenAI-compatible server, "import" where another tool's were taken in."""
     variants: dict[str, str]
     """Digest of each variant's adapter, empty for the base; name of the served model where a server answered; digest of the file that was taken in."""
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Of ``generation``, what a server did not go by: "turned down" or "not kept to" (``teachers.sampling``); found out when it answers."""
     judges: dict[str, str] = Field(default_factory=dict)
     """Fingerprint of each judge whose verdicts are stored."""
 
@@ -163,11 +165,10 @@ class Run:
                 file = self.verdict_file(judge)
                 if is_held(self._lock_of(file)):
                     raise SettingsError(self._refusal(file))
-                merged = (
-                    known | new | self._known(judge, fingerprint)
-                )  # another process may have judged others meanwhile
+                # another process may have judged others meanwhile
+                merged = known | new | self._known(judge, fingerprint)
                 write_records(self.folder / file, _ordered(merged.values(), self.responses()))
-                self._note(judge, fingerprint)
+                self._note("judges", {judge: fingerprint})
         return [(known | new)[key] for key in wanted]
 
     def begin_verdicts(self, judge: str, fingerprint: str) -> Path:
@@ -175,10 +176,8 @@ class Run:
         path = self.folder / self.verdict_file(judge)
         with self.locked():  # judges may begin together
             if self.config.judges.get(judge) != fingerprint:
-                path.unlink(
-                    missing_ok=True
-                )  # before the new one is noted: a kill in between must not make old verdicts new
-                self._note(judge, fingerprint)
+                path.unlink(missing_ok=True)  # before the new one is noted: a kill between must not make old ones new
+                self._note("judges", {judge: fingerprint})
         return path
 
     def settle_verdicts(self, judge: str) -> list[Verdict]:
@@ -189,6 +188,12 @@ class Run:
         if ordered != verdicts:
             write_records(self.folder / self.verdict_file(judge), ordered)
         return ordered
+
+    def note_left_out(self, left_out: Mapping[str, str]) -> None:
+        """Keep what a server did not go by."""
+        if left_out:
+            with self.locked():
+                self._note("left_out", left_out)
 
     def write_metrics(self, rows: Sequence[Record]) -> None:
         """Keep a report's rows beside what they were computed from."""
@@ -219,10 +224,10 @@ class Run:
     def _refusal(self, file: str) -> str:
         return f"{self.folder}: another process is writing {file}; wait until it has ended, then run the same command again"
 
-    def _note(self, judge: str, fingerprint: str) -> None:
-        """Keep a judge's fingerprint beside those of others; the lock must be held, else one noted meanwhile is lost."""
+    def _note(self, field: str, more: Mapping[str, str]) -> None:
+        """Add to a field of the configuration; the lock must be held, else what others note meanwhile is lost."""
         config = self.config
-        self.save(config.model_copy(update={"judges": {**config.judges, judge: fingerprint}}))
+        self.save(config.model_copy(update={field: {**getattr(config, field), **more}}))
 
 
 def _stored(path: Path, kind: type[R]) -> list[R]:

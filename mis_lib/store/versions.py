@@ -45,8 +45,8 @@ def versions(root: Path, name: str) -> list[Run]:
 
 
 def _fits(old: RunConfig, new: RunConfig) -> bool:
-    """Whether answers of both would be the same: names and paths aside, and variants that only one of them has."""
-    ignored = {"tag", "checkpoint", "data", "variants", "judges"}
+    """Whether answers of both would be the same: names and paths aside, what came of asking, and variants that only one of them has."""
+    ignored = {"tag", "checkpoint", "data", "variants", "judges", "left_out"}
     shared = old.variants.keys() & new.variants.keys()
     return old.model_dump(exclude=ignored) == new.model_dump(exclude=ignored) and all(
         old.variants[name] == new.variants[name] for name in shared

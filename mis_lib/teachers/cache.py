@@ -1,6 +1,7 @@
 """The cache of paid answers: one JSON file an answer, named by the hash of what was asked. Nothing is paid for twice.
 
     FOLDER/3f/3f9c...e1.json
+    FOLDER/left_out.json        what answers of a server were drawn without: {teacher: {"seed": "turned down"}}
 
 An answer is written, in one step, the moment it arrives, so a killed run loses at most what was under way. Two equal questions at the same
 time are asked once: the second waits for the first. Delete the folder to pay again.
@@ -9,11 +10,13 @@ time are asked once: the second waits for the first. Delete the folder to pay ag
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mis_lib.files import write_atomic
+
+LEFT_OUT = "left_out.json"
 
 
 class Cache:
@@ -38,6 +41,21 @@ class Cache:
             write_atomic(self._path(key), json.dumps(answer, ensure_ascii=False).encode(), sync=False)
             self.paid += 1
             return answer
+
+    def note(self, teacher: str, lacks: Mapping[str, str]) -> None:
+        """Keep what a teacher's answers are drawn without (``teachers.sampling``); they are used again without asking it."""
+        known = self.left_out
+        if lacks and known.get(teacher) != lacks:
+            stored = json.dumps(known | {teacher: dict(lacks)}, indent=1)
+            write_atomic(self.folder / LEFT_OUT, f"{stored}\n".encode())
+
+    @property
+    def left_out(self) -> dict[str, dict[str, str]]:
+        """What was noted of each teacher, also by earlier runs."""
+        try:
+            return json.loads((self.folder / LEFT_OUT).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):  # as in ``_read``: it is noted anew
+            return {}
 
     def _read(self, key: str) -> dict[str, Any] | None:
         try:

@@ -5,6 +5,7 @@ that the server asks for. What it does not know is here: a parameter that a serv
 is sorted into what is final, what may be tried again, and what ends the run. The key comes from ``OPENAI_API_KEY`` alone.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from openai.types.chat import ChatCompletion
 from mis_lib.errors import SettingsError
 from mis_lib.teachers.address import check_address
 from mis_lib.teachers.answers import Completion
-from mis_lib.teachers.complaints import in_short, told
+from mis_lib.teachers.complaints import in_short, told, without_key
 from mis_lib.teachers.protocol import CannotAnswer, TeacherError, Unavailable
 
 RETRIES = 5
@@ -27,6 +28,8 @@ TIMEOUT = 300.0  # seconds for one call: a 72 B model under load takes its time
 CONTENT_CODES = frozenset(
     ["content_policy_violation", "content_filter", "moderation_blocked", "safety_violations", "data_inspection_failed", "invalid_prompt"]
 )  # fmt: skip
+LISTING = 10.0  # seconds for the list of a server's models
+SHOWN = 10  # models that a message lists
 LIMIT = "max_completion_tokens"  # Mistral, LMDeploy and older vLLM know the name of before, max_tokens, alone
 OPTIONAL = ("response_format", "seed", "temperature", LIMIT)
 
@@ -40,6 +43,7 @@ class Caller:
         self.client = client
         self.left_out: set[str] = set()
         """Optional parameters that the server has turned down."""
+        self._models: asyncio.Task[list[str]] | None = None
 
     async def chat(
         self, model: str, messages: Any, max_tokens: int, optional: dict[str, Any], **needed: Any
@@ -55,7 +59,7 @@ class Caller:
             limit: dict[str, Any] = {} if LIMIT in known else {"max_tokens": max_tokens}
             return client.chat.completions.create(model=model, messages=messages, **needed, **known, **limit)
 
-        reply = await self.call(send, {LIMIT: max_tokens, **optional})
+        reply = await self.call(send, {LIMIT: max_tokens, **optional}, model)
         choices = reply.choices if isinstance(reply, ChatCompletion) else None
         message = choices[0].message if choices else None  # the client checks no types: a server may leave it out
         if message is None or not isinstance(message.content, str | None):
@@ -64,8 +68,13 @@ class Caller:
             )
         return reply
 
-    async def call(self, send: Callable[[dict[str, Any]], Awaitable[T]], optional: dict[str, Any]) -> T:
+    async def call(self, send: Callable[[dict[str, Any]], Awaitable[T]], optional: dict[str, Any], model: str) -> T:
         """What ``send`` returns; called anew without a parameter that the server does not know.
+
+        Args:
+            send: makes the call with the parameters that it is given.
+            optional: parameters that may be left out.
+            model: that is asked; where the server fails or does not find something, it is told whether the server has it.
 
         Raises:
             CannotAnswer: the server turned the content down.
@@ -86,7 +95,7 @@ class Caller:
                 self.left_out.update(turned_down)
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                 raise TeacherError(
-                    f"{self.client.base_url}: {in_short(error)}; check the URL, the model's name and OPENAI_API_KEY"
+                    f"{self.client.base_url}: {in_short(error)}{await self._unless_served(model)}; check the URL, the model's name and OPENAI_API_KEY"
                 ) from error
             except openai.APITimeoutError as error:
                 raise Unavailable(
@@ -98,10 +107,30 @@ class Caller:
                     f"the server failed: nothing answers at {self.client.base_url}; does it run?"
                 ) from error
             except openai.APIError as error:  # busy or failing, after all retries
-                raise Unavailable(f"the server failed: {in_short(error)}") from error
+                raise Unavailable(f"the server failed: {in_short(error)}{await self._unless_served(model)}") from error
             except json.JSONDecodeError as error:  # half a reply: a proxy or the server broke off
                 failure = str(error)
         raise Unavailable(f"the server's replies were no JSON: {failure}")
+
+    async def _unless_served(self, model: str) -> str:
+        """What to add to a failure where the server does not list the model: ``transformers serve`` answers a wrong name with a bare HTTP 500."""
+        if self._models is None:  # one question for all calls that fail, of which many are under way
+            self._models = asyncio.create_task(self._listed())
+        names = await asyncio.shield(self._models)
+        if not names or model in names:
+            return ""
+        shown = ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
+        return without_key(f"; {model!r} is none of the models that it lists: {shown}")
+
+    async def _listed(self) -> list[str]:
+        """Names of the server's models; none where it does not tell them."""
+        try:
+            client = self.client.with_options(max_retries=0, timeout=LISTING)
+            # not models.list(), which trips over a page of words
+            reply: Any = await client.get("/models", cast_to=object)
+            return sorted(str(model["id"]) for model in reply["data"])
+        except (openai.APIError, ValueError, KeyError, TypeError):
+            return []  # it is not what failed: nothing is to be said about it
 
 
 def completion_of(reply: ChatCompletion) -> Completion:

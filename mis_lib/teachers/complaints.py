@@ -13,9 +13,13 @@ SHORTEST_KEY = (
 def told(error: openai.APIError) -> str:
     """The client's words and the server's, without the key, which some repeat: what is told is shown and stored."""
     words = _complaint(error.body)
-    both = error.message if words in error.message else f"{error.message} - {words}"
+    return without_key(error.message if words in error.message else f"{error.message} - {words}")
+
+
+def without_key(words: str) -> str:
+    """The words with another word in place of the key."""
     key = os.environ.get("OPENAI_API_KEY", "")
-    return both.replace(key, "(the key)") if len(key) >= SHORTEST_KEY else both
+    return words.replace(key, "(the key)") if len(key) >= SHORTEST_KEY else words
 
 
 def in_short(error: openai.APIError) -> str:

@@ -23,6 +23,7 @@ from mis_lib.teachers.protocol import (
     ImageReply,
     Unavailable,
 )
+from mis_lib.teachers.sampling import turned_down
 
 IMAGE_SIZE = "1024x1024"
 
@@ -50,6 +51,7 @@ class ServerChat:
     async def _pay(self, ask: ChatAsk, turns: list[Turn]) -> dict[str, Any]:
         optional = {"response_format": _schema(ask), "seed": ask.seed, "temperature": ask.temperature}
         reply = await self._caller.chat(self._model, _messages(ask, turns), ask.max_tokens, optional)
+        self._cache.note(self.name, turned_down(self._caller.left_out))
         return completion_of(reply).model_dump()
 
 
@@ -83,12 +85,14 @@ class ServerImages:
                     prompt=ask.prompt,
                     n=1,
                     size=IMAGE_SIZE,
-                    **optional,  # pyright: ignore[reportArgumentType]
+                    extra_body=optional,  # a seed is no parameter of OpenAI's own, but of those who serve diffusion models
                 ),
-                {"response_format": "b64_json"},
+                {"response_format": "b64_json", "seed": ask.seed},
+                self._model,
             )
         except CannotAnswer as error:
             return {"image": "", "refusal": error.reason, "prompt_tokens": 0, "completion_tokens": 0}
+        self._cache.note(self.name, turned_down(self._caller.left_out))
         data = reply.data[0] if isinstance(reply, ImagesResponse) and reply.data else None
         if data is None or not data.b64_json:
             raise Unavailable("expected an image as b64_json; a server that gives links instead cannot be used")
