@@ -125,7 +125,8 @@ class Caller:
     async def _listed(self) -> list[str]:
         """Names of the server's models; none where it does not tell them."""
         try:
-            client = self.client.with_options(max_retries=0, timeout=LISTING)
+            # uvicorn closes the connection behind a bare 500, which is found out by using it: one try more
+            client = self.client.with_options(max_retries=1, timeout=LISTING)
             # not models.list(), which trips over a page of words
             reply: Any = await client.get("/models", cast_to=object)
             return sorted(str(model["id"]) for model in reply["data"])
