@@ -3,8 +3,8 @@
 A header costs a tenth of a millisecond where decoding costs twenty, so that thousands of photographs can be checked before every run. Whether a
 file is whole is told as cheaply as its format allows. A PNG carries a checksum for each chunk, read at 3 GB a second. A JPEG's pixels are looked through
 for markers that cannot stand there, as fast: a block of other bytes has some, a single wrong byte or a block of zeros mostly has none and is decoded
-into a wrong picture without an error. Of a WebP the length is compared: to find more it would have to be decoded, at twenty times the cost of a
-whole check. Everything else is decoded, to be sure. An image shown by several rows is looked at once.
+into a wrong picture without an error. Everything else is decoded, to be sure, a WebP twice (``data.webp``). An image shown by several rows is looked at
+once.
 """
 
 import re
@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mis_lib.data.findings import Kind
 from mis_lib.data.paths import refusal
+from mis_lib.data.webp import is_decoded, leaves_over
 from mis_lib.errors import ImageError
 from mis_lib.files import DECODER_ERRORS, FORMATS, MAX_PIXELS, MIN_SIDE, load_image
 
@@ -138,10 +139,10 @@ def read_header(path: Path, *, pixels: bool = False) -> Header:
     for mark, what, fix in STRANGERS:
         if start.lstrip().lower().startswith(mark):
             return _bad(Kind.NOT_AN_IMAGE, f"expected an image, found {what}", fix)
-    return _open(path, start, pixels=pixels)
+    return _open(path, pixels=pixels)
 
 
-def _open(path: Path, start: bytes, *, pixels: bool) -> Header:
+def _open(path: Path, *, pixels: bool) -> Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # told by size, below
@@ -152,7 +153,7 @@ def _open(path: Path, start: bytes, *, pixels: bool) -> Header:
                 size = Size(*(image.size[::-1] if turned else image.size))
                 frames = 1 if form == "MPO" else getattr(image, "n_frames", 1)  # a phone's JPEG with its preview
                 unfit = _unfit(size)
-                damaged = _damage(path, start, form) if pixels and unfit is None else None
+                damaged = _damage(path, form) if pixels and unfit is None else None
                 found = (unfit, damaged, *_oddities(path, form, frames))
                 return Header(size, tuple(problem for problem in found if problem is not None))
     except UnidentifiedImageError:
@@ -191,10 +192,15 @@ def _oddities(path: Path, form: str, frames: int) -> Iterator[Problem]:
         yield Problem(Kind.ANIMATED, f"expected one picture, found {frames} frames", fix)
 
 
-def _damage(path: Path, start: bytes, form: str) -> Problem | None:
+def _damage(path: Path, form: str) -> Problem | None:
     """What is wrong with the pixels of a file that is not surely whole; None if they can be read all the same."""
-    if _is_whole(path, start, form):
+    if _is_whole(path, form):
         return None
+    if form == "WEBP" and is_decoded(content := path.read_bytes()):
+        if not leaves_over(content):
+            return None
+        message = "expected pixels that use up their data, found some left over: bytes before them are wrong, and what is shown is another picture"
+        return Problem(Kind.CUT_SHORT, message, "save or fetch it again")
     try:
         load_image(path)
     except ImageError as error:
@@ -203,13 +209,13 @@ def _damage(path: Path, start: bytes, form: str) -> Problem | None:
     return None
 
 
-def _is_whole(path: Path, start: bytes, form: str) -> bool:
+def _is_whole(path: Path, form: str) -> bool:
     """Whether the file's checksums hold, or it goes on to its end as its format demands; False for formats that have neither."""
     if form == "PNG":
         return _sums_hold(path)
     if form in ("JPEG", "MPO"):
         return _goes_to_its_end(path.read_bytes())
-    return form == "WEBP" and int.from_bytes(start[4:8], "little") + 8 <= path.stat().st_size
+    return False
 
 
 def _goes_to_its_end(content: bytes) -> bool:
