@@ -47,7 +47,15 @@ def test_a_note_on_a_run_is_written_where_its_rates_are(desk: str, visit) -> Non
     expect(me.page.locator("#mis-results-board .mis-note").first).to_have_text(
         "first draw; the judge was changed after it", timeout=SLOW
     )
+    expect(me.page.locator("#mis-results-kept")).to_contain_text("runs/report/v1/note.md. It stands under")
     me.picture("results-note")
+    me.page.locator("#mis-results-runs input").click()
+    me.page.keyboard.press("Backspace")  # takes the one run out of the table
+    me.page.keyboard.press("Escape")
+    expect(me.page.locator("#mis-results-board")).to_contain_text("No run is chosen", timeout=SLOW)
+    me.page.locator("#mis-results-keep").click()
+    expect(me.page.locator("#mis-results-kept")).to_contain_text("has no line of report/v1", timeout=SLOW)
+    me.picture("results-note-elsewhere")
     me.page.reload()
     expect(me.page.locator("#mis-results-board .mis-note").first).to_be_visible(timeout=SLOW)
     me.page.get_by_role("button", name="Notes on runs").click()

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import time
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,9 +73,25 @@ def test_a_note_on_a_run_is_kept_and_stands_under_its_name(folder: Path, tmp_pat
     update = keep(handlers, "report/v1", note, *Choice(OVERVIEW, runs=["report/v1"]))
     assert f'title="{escape(note.strip())}"' in update["board_table"] and "<b>warm-up" not in update["board_table"]
     assert (tmp_path / "runs/report/v1/note.md").read_text().strip() == note.strip()
+    assert f"Kept in {tmp_path}/runs/report/v1/note.md. It stands under the run" in unescape(update["kept"])
     for name, message in ((None, "choose the run"), ("../report/v1", "../report/v1")):
         assert message in keep(handlers, name, "no", *Choice(OVERVIEW))["errors"].lower()
-    assert "mis-note" not in keep(handlers, "report/v1", " ", *Choice(OVERVIEW, runs=["report/v1"]))["board_table"]
+    gone = keep(handlers, "report/v1", " ", *Choice(OVERVIEW, runs=["report/v1"]))
+    assert "mis-note" not in gone["board_table"] and "report/v1 has no note now" in gone["kept"]
+    assert handlers.chosen(*Choice(OVERVIEW, runs=["report/v1"]))["kept"] == "", "what is drawn anew needs no word"
+
+
+def test_a_note_on_a_run_that_the_table_does_not_show_is_said_to_be_kept(folder: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        shutil.copytree(folder / "runs/report/v1", tmp_path / f"runs/report/v{number}")
+    host = ready_host(folder / "mini")
+    host.runs = tmp_path / "runs"
+    handlers = ResultsHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+    update = keep(handlers, "report/v2", "another draw", *Choice(OVERVIEW, runs=["report/v1"]))
+    assert "another draw" not in update["board_table"]
+    assert f"Kept in {tmp_path}/runs/report/v2/note.md." in update["kept"]
+    assert "no line of report/v2" in update["kept"]
+    assert "Kept in" in keep(handlers, "report/v2", "another", *Choice(CHANGES, run="report/v1"))["kept"]
 
 
 def test_a_link_and_the_choices_it_comes_from_draw_the_same(handlers: ResultsHandlers) -> None:

@@ -118,7 +118,7 @@ class ResultsHandlers:
                 settled.view
             ](settled)
             place = settled.link(results.default_runs(self.evaluations)).query()
-            return update | {parts.place: place, parts.view: settled.view}
+            return update | {parts.place: place, parts.view: settled.view, parts.kept: ""}
         except (MisError, OSError) as error:
             return update | {parts.errors: render.error_bar([str(error)])}
 

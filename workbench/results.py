@@ -187,7 +187,7 @@ def _board_table(frame: pd.DataFrame, absent: Sequence[str], notes: Mapping[str,
     wide = pd.DataFrame(rows, columns=pd.Index([*keys, *SHOWN_METRICS, "n_harmful", "n_benign"]))
     cells: dict[str, Callable[[Any], str]] = {metric: _rate_cell(metric) for metric in SHOWN_METRICS}
     cells["variant"] = lambda row: f"{escape(row.variant)}{PUBLISHED if row.published else ''}"
-    cells["run"] = lambda row: f"{escape(row.run)}{_note(notes.get(row.run, ''))}"
+    cells["run"] = lambda row: f"{escape(row.run)}{note_under(notes.get(row.run, ''))}"
     names = {"variant": "variant", "run": "run", "judge": "judge"}
     headings = names | {metric: METRICS[metric].heading for metric in SHOWN_METRICS}
     headings |= {"n_harmful": "n harmful", "n_benign": "n benign"}
@@ -196,7 +196,7 @@ def _board_table(frame: pd.DataFrame, absent: Sequence[str], notes: Mapping[str,
     return table(wide, headings, name="leaderboard", cells=cells, note=note)
 
 
-def _note(text: str) -> str:
+def note_under(text: str) -> str:
     """A note under a run's name: its beginning, and all of it where the pointer rests."""
     if not text:
         return ""

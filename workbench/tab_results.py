@@ -52,6 +52,7 @@ class Parts:
     plane: gr.Plot
     board_table: gr.HTML
     noted: gr.Dropdown
+    kept: gr.HTML
     heatmap: gr.Plot
     flips: gr.HTML
     swap: gr.Plot
@@ -128,6 +129,7 @@ def _overview() -> tuple[dict[str, Any], gr.Tab, notes.NoteParts]:
             "plane": plane,
             "board_table": table,
             "noted": noting.noted,
+            "kept": noting.kept,
         },
         tab,
         noting,
