@@ -13,7 +13,8 @@ from mis_lib.construct.images import TRAINED_STYLES, TRAINING_STYLES, concepts
 from mis_lib.construct.naming import is_named
 from mis_lib.construct.open_questions import OPEN_QUESTIONS
 from mis_lib.construct.pipeline import Plan, construct, plan
-from mis_lib.data.mixtures import SampleSet, compose
+from mis_lib.data.compose import compose
+from mis_lib.data.mixtures import SampleSet
 from mis_lib.data.recipes import configured
 from mis_lib.errors import DataError
 from mis_lib.files import read_records

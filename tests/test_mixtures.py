@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from mis_lib.data.checked import read_all
 from mis_lib.data.checks import is_cot
+from mis_lib.data.compose import compose
 from mis_lib.data.findings import Kind
 from mis_lib.data.mixed import composition, overlaps, write
-from mis_lib.data.mixtures import Arms, MixedRow, Part, Recipe, SampleSet, compose
+from mis_lib.data.mixtures import Arms, MixedRow, Part, Recipe, SampleSet
 from mis_lib.data.preflight import preflight
 from mis_lib.data.recipes import RECIPES, configured
 from mis_lib.data.refusals import REFUSALS, opens_with_refusal

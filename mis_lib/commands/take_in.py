@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from mis_lib.commands.generate import data_digest, read_samples
 from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.data.answers import Given, Matched, match, read_answers
+from mis_lib.data.answer_matching import Matched, match
+from mis_lib.data.answers import Given, read_answers
 from mis_lib.errors import SettingsError
 from mis_lib.files import append_records, open_append, sha256
 from mis_lib.schema import Response

@@ -16,6 +16,7 @@ from mis_lib import console
 from mis_lib.analysis.cot import segment
 from mis_lib.commands.bars import bar
 from mis_lib.commands.generate import mini_data
+from mis_lib.commands.train_card import write_card
 from mis_lib.commands.train_evaluation import evaluator
 from mis_lib.configs import load_settings
 from mis_lib.errors import SettingsError, TrainingError
@@ -29,7 +30,7 @@ from mis_lib.train.settings import TrainSettings, recipe_of
 if TYPE_CHECKING:
     from mis_lib.train.rows import Place
 
-MIXTURE, CARD = "data", "README.md"
+MIXTURE = "data"
 SHOWN = ("asr", "over_refusal", "named")
 
 Line = dict[str, Any]
@@ -173,22 +174,6 @@ def base_of(settings: TrainSettings) -> Path | str:
         return ensure_mini(console.say)
     folder = Path(settings.model)
     return folder if folder.exists() or len(folder.parts) != 2 else settings.model
-
-
-def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:
-    """A model card beside the weights: what they are, of what they were made, and what they are not."""
-    from mis_lib.train.engine import ADAPTER, MODEL
-
-    kind = ADAPTER if settings.tuning == "lora" else MODEL
-    what = "LoRA adapter" if settings.tuning == "lora" else "fully fine-tuned checkpoint"
-    data = settings.mixture or settings.data or "MIS-Mini"
-    text = (
-        f"# {settings.name}\n\n"
-        f"{what.capitalize()} of `{settings.model}`, trained with `mis train` ({settings.method}) on {rows:,} rows of {data}, seed {settings.seed}.\n\n"
-        "Settings: `config.yaml`, log: `train_log.jsonl`, versions and digests: `environment.json`, all in the run's folder. No safety is promised: "
-        "measure attack success and over-refusal together (`mis report`).\n"
-    )
-    (run.folder / kind / CARD).write_text(text, encoding="utf-8")
 
 
 @contextmanager

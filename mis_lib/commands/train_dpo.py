@@ -18,7 +18,8 @@ from transformers import TrainerCallback
 
 from mis_lib import console
 from mis_lib.commands.preference_data import data_folder, pairs_of
-from mis_lib.commands.train import base_of, open_shared, write_card
+from mis_lib.commands.train import base_of, open_shared
+from mis_lib.commands.train_card import write_card
 from mis_lib.errors import TrainingError
 from mis_lib.files import open_append, sha256
 from mis_lib.store.provenance import folder_digest

@@ -20,8 +20,9 @@ from typing import Any
 from mis_lib import console
 from mis_lib.commands.generate import read_split
 from mis_lib.commands.preference_data import Ranked, data_folder, ranked_answers
+from mis_lib.data.compose import compose
 from mis_lib.data.mixed import write
-from mis_lib.data.mixtures import SAFETY, Arm, Part, Recipe, SampleSet, compose
+from mis_lib.data.mixtures import SAFETY, Arm, Part, Recipe, SampleSet
 from mis_lib.data.spread import spread
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic

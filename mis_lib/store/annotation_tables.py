@@ -131,9 +131,21 @@ def decided(event: Event) -> tuple[Any, ...]:
     return event.author, event.kind, event.decision, subject_key(event.subject), other
 
 
-def labelled(table: Any, prefix: str) -> list[Any]:
+def _labelled(table: Any, prefix: str) -> list[Any]:
     """A subject's columns under names that two subjects of one event can share a row with."""
     return [table.c[name].label(f"{prefix}_{name}") for name in ("run", "variant", "sample", "response")]
+
+
+def event_rows(*wanted: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """What ``event_of`` reads of the events that are wanted, as they came in."""
+    other = SUBJECTS.alias("other")
+    return (
+        sa.select(EVENTS, *_labelled(SUBJECTS, "subject"), *_labelled(other, "other"))
+        .join(SUBJECTS, EVENTS.c.subject_id == SUBJECTS.c.id)
+        .outerjoin(other, EVENTS.c.other_id == other.c.id)
+        .where(*wanted)
+        .order_by(EVENTS.c.seq)
+    )
 
 
 def label_rows(after: int) -> sa.Select[Any]:

@@ -30,9 +30,9 @@ from mis_lib.store.annotation_tables import (
     check_names,
     decided,
     event_of,
+    event_rows,
     frame_row,
     label_rows,
-    labelled,
     latest,
     newest_time,
     put_event,
@@ -227,16 +227,8 @@ class AnnotationStore:
         return event
 
     def _read(self, *wanted: sa.ColumnElement[bool]) -> list[Event]:
-        other = SUBJECTS.alias("other")
-        chosen = (
-            sa.select(EVENTS, *labelled(SUBJECTS, "subject"), *labelled(other, "other"))
-            .join(SUBJECTS, EVENTS.c.subject_id == SUBJECTS.c.id)
-            .outerjoin(other, EVENTS.c.other_id == other.c.id)
-            .where(*wanted)
-            .order_by(EVENTS.c.seq)
-        )
         with self._reading() as connection:
-            return [event_of(row) for row in connection.execute(chosen).mappings()]
+            return [event_of(row) for row in connection.execute(event_rows(*wanted)).mappings()]
 
     def _writing(self) -> AbstractContextManager[sa.Connection]:
         return self._told(writing(self.engine))

@@ -7,10 +7,11 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from mis_lib.data.compose import compose
 from mis_lib.data.findings import Level
 from mis_lib.data.folders import MIXTURE
 from mis_lib.data.mixed import write
-from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, SampleSet, compose
+from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, SampleSet
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.data.report import Report
 from mis_lib.data.sources import find_source, load
