@@ -22,7 +22,7 @@ from mis_lib.analysis.flips import flips as flips_of
 from mis_lib.analysis.paired import PAIRED_METRICS, Side
 from mis_lib.analysis.published import Published, select
 from mis_lib.errors import DataError
-from mis_lib.metrics import METRICS, table
+from mis_lib.metrics import METRICS, Grouping, table
 from mis_lib.schema import Outcome, Verdict
 from mis_lib.stats import Rate
 from mis_lib.store.runs import Run
@@ -44,12 +44,12 @@ ANSWERS = (
 )  # fmt: skip
 
 
-def leaderboard(runs: Sequence[Evaluated], *, by: str = "split", total: bool = True) -> pd.DataFrame:
+def leaderboard(runs: Sequence[Evaluated], *, by: str | Grouping = "split", total: bool = True) -> pd.DataFrame:
     """All rates of all variants of several runs; columns ``LEADERBOARD``.
 
     Args:
         runs: as ``evaluated.read_run`` returns them.
-        by: "split", "category", "sub_category" or "seen": what ``group`` holds.
+        by: "split", "category", "sub_category" or "seen", or a grouping such as ``slices.read_slices`` returns: what ``group`` holds.
         total: whether to add the group "all" where there are several.
     """
     rows = [

@@ -13,10 +13,10 @@ from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.metrics import (
     ALL,
-    GROUPINGS,
     METRICS,
     OUTCOME_METRICS,
-    grouped,
+    Grouping,
+    groups_of,
     images_of_pair,
     outcomes_of,
     pair_is_right,
@@ -72,14 +72,14 @@ class Paired(Record):
 
 
 def compare(
-    before: Side, after: Side, *, by: str = "split", metrics: Sequence[str] = PAIRED_METRICS, seed: int = 0
+    before: Side, after: Side, *, by: str | Grouping = "split", metrics: Sequence[str] = PAIRED_METRICS, seed: int = 0
 ) -> list[Paired]:
     """Each metric on each group of items, before and after, with test and interval; all groups together last.
 
     Args:
         before: the side that differences are counted from.
         after: the other side.
-        by: a key of ``metrics.GROUPINGS``.
+        by: a key of ``metrics.GROUPINGS``, or a grouping.
         metrics: out of ``PAIRED_METRICS``.
         seed: of the bootstrap.
 
@@ -88,7 +88,7 @@ def compare(
         DataError: as ``aligned``.
     """
     samples, first, second = aligned(before, after)
-    groups = grouped(samples, GROUPINGS[by])
+    groups = groups_of(samples, by)
     if len(groups) > 1:
         groups[ALL] = samples
     rows = [

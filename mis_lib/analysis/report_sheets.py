@@ -13,6 +13,7 @@ from mis_lib.analysis.official_scores import EFFECTIVE, Score, official_scores
 from mis_lib.analysis.paired import Paired, Side
 from mis_lib.analysis.regression import Entry, Regression, compare
 from mis_lib.analysis.sheets import Sheet, count_cell, difference_cell, p_cell, rate_cell
+from mis_lib.analysis.slices import Slices
 from mis_lib.errors import SettingsError
 from mis_lib.metrics import METRICS
 from mis_lib.stats import Rate
@@ -44,13 +45,16 @@ def find_side(text: str, runs: Sequence[Evaluated]) -> Side:
     return Side(having[0], variant)
 
 
-def paired_sheets(before: Side, after: Side, *, by: str = "split") -> list[Sheet]:
+def paired_sheets(before: Side, after: Side, *, by: str | Slices = "split") -> list[Sheet]:
     """The flip matrix of two sides, and their differences with test and interval."""
     names = (before.variant, after.variant)
     if names[0] == names[1]:
         names = (before.label, after.label)
     title = f"{names[0]} \N{RIGHTWARDS ARROW} {names[1]}, same items, judge {before.evaluated.judge}"
-    return [_flip_sheet(flips_of(before, after), title), _test_sheet(paired.compare(before, after, by=by), title)]
+    return [
+        _flip_sheet(flips_of(before, after), title),
+        _test_sheet(paired.compare(before, after, by=by), title, "group" if isinstance(by, str) else by.name),
+    ]
 
 
 def notes_sheet(runs: Sequence[Evaluated]) -> Sheet:
@@ -80,11 +84,11 @@ def _flip_sheet(flips: Sequence[Flip], title: str) -> Sheet:
     )
 
 
-def _test_sheet(rows: Sequence[Paired], title: str) -> Sheet:
+def _test_sheet(rows: Sequence[Paired], title: str, groups: str) -> Sheet:
     return Sheet(
         "paired",
         f"Differences: {title}",
-        ("group", "metric", "before", "after", "difference", "fixed", "broken", "p", "p (Holm)", "n"),
+        (groups, "metric", "before", "after", "difference", "fixed", "broken", "p", "p (Holm)", "n"),
         [
             [
                 row.group, METRICS[row.metric].label, _plain(row.before), _plain(row.after), difference_cell(row.difference),

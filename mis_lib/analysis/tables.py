@@ -40,7 +40,7 @@ def rates_sheet(rows: Sequence[Row], title: str, *, tag: str = "") -> Sheet:
     return Sheet(
         "rates",
         title,
-        _headings(words, blocks),
+        _headings(_told(words, rows), blocks),
         [[*_named(row, words), *map(_inline, _cells(row, blocks))] for row in rows],
         [_record(row, metric, rate, tag) for row in rows for metric, rate in row.rates.items()],
         NOTE,
@@ -56,7 +56,7 @@ def bounds_sheet(rows: Sequence[Row]) -> Sheet:
     return Sheet(
         "bounds",
         "Unscored items: parsed only, and the worst that they could hide",
-        (*words, "metric", "parsed only", "all unscored misses", "all unscored hits", "n"),
+        (*_told(words, rows), "metric", "parsed only", "all unscored misses", "all unscored hits", "n"),
         [
             [
                 *_named(row, words),
@@ -79,6 +79,11 @@ def _words(rows: Sequence[Row]) -> list[str]:
     return ["group", *(name for name in ("run", "variant", "judge") if name == "variant" or name in several)]
 
 
+def _told(words: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """The words as headings: groups by what they are called together."""
+    return [(rows[0].by if rows else "") or word if word == "group" else word for word in words]
+
+
 def _named(row: Row, words: Sequence[str]) -> list[str]:
     return [str(getattr(row, word)) for word in words]
 
@@ -86,7 +91,7 @@ def _named(row: Row, words: Sequence[str]) -> list[str]:
 def _rich_block(rows: Sequence[Row], blocks: Blocks, title: str) -> Table:
     table = Table(title=Text(title), title_justify="left", header_style="bold", show_lines=True)
     words = _words(rows)
-    for position, heading in enumerate(_headings(words, blocks)):
+    for position, heading in enumerate(_headings(_told(words, rows), blocks)):
         table.add_column(heading, justify="left" if position < len(words) else "right", overflow="fold")
     for row in rows:
         table.add_row(*_named(row, words), *(_stacked(cell) for cell in _cells(row, blocks)))

@@ -5,7 +5,7 @@ every variant and split with n and Wilson intervals. Responses and verdicts are 
 loaded if nothing is left to generate. With ``existing`` nothing is generated or judged: the runs named there are read as they are, under each
 of their judges.
 
-Sheets, in this order: the regression set, where there is one; rates, without what was trained on; bounds, where a judge failed; the comparison asked for; official scores, where the data are a published set; the
+Sheets, in this order: the regression set, where there is one; rates, without what was trained on; bounds, where a judge failed; slices, where a file names them; the comparison asked for; official scores, where the data are a published set; the
 published reference, if asked for; what people noted about the runs.
 """
 
@@ -24,6 +24,7 @@ from mis_lib.analysis.regression import REGRESSION, Entry, read_regression
 from mis_lib.analysis.report_sheets import find_side, notes_sheet, official_sheets, paired_sheets, regression_sheet
 from mis_lib.analysis.reworded import in_reverse, read_questions, reworded
 from mis_lib.analysis.sheets import Sheet, render, rich_sheets, write_folder
+from mis_lib.analysis.slices import Slices, grouping, slices_sheet
 from mis_lib.analysis.tables import bounds_sheet, rates_sheet, rich_table
 from mis_lib.commands.generate import answer_all, read_samples
 from mis_lib.commands.report_existing import needs_no_judge, read_existing
@@ -123,15 +124,19 @@ def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
     regression = [regression_sheet(runs, entries)] if entries else []
     trained = {entry.sample_id for entry in entries if entry.trained_on}
     runs = [run.without(trained) for run in runs] if trained else runs
-    rows = [row for run in runs for row in _rows_of(run, settings.by)]
+    by = grouping(settings.by)
+    rows = [row for run in runs for row in _rows_of(run, by)]
     groups = list(dict.fromkeys(row.group for row in rows))
     rows.sort(key=lambda row: groups.index(row.group))
     tags = ", ".join(dict.fromkeys(run.run.config.tag for run in runs))
     judges = ", ".join(dict.fromkeys(run.judge for run in runs if run.judge))
-    title = f"Safety and helpfulness by {settings.by.replace('_', '-')}, judge: {judges} [{tags}]"
+    called = by.replace("_", "-") if isinstance(by, str) else by.name
+    title = f"Safety and helpfulness by {called}, judge: {judges} [{tags}]"
     sheets = [*regression, *([rates_sheet(rows, title), bounds_sheet(rows)] if rows else [])]
+    if isinstance(by, Slices):
+        sheets.append(slices_sheet(by, list({sample.id: sample for run in runs for sample in run.samples}.values())))
     if settings.paired:
-        sheets += _paired(runs, settings)
+        sheets += _paired(runs, settings, by)
     sheets += official_sheets(runs, read_effects(settings.effectiveness) if settings.effectiveness else None)
     if settings.published:
         sheets.append(_published(runs))
@@ -168,7 +173,7 @@ def _beside(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
     return [entry for place in places if (place / REGRESSION).exists() for entry in read_regression(place)]
 
 
-def _paired(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Sheet]:
+def _paired(runs: Sequence[Evaluated], settings: ReportSettings, by: str | Slices) -> list[Sheet]:
     """The comparison under each judge that has read both sides."""
     found: list[Sheet] = []
     judges = list(dict.fromkeys(run.judge for run in runs if run.judge))
@@ -176,23 +181,19 @@ def _paired(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Sheet]:
         before, after = (find_side(text, [run for run in runs if run.judge == judge]) for text in settings.paired)
         if before == after:
             raise SettingsError(f"--paired: expected two sides, found {before.label} twice; name another one")
-        sheets = paired_sheets(before, after, by=settings.by)
+        sheets = paired_sheets(before, after, by=by)
         found += [sheet._replace(name=f"{sheet.name}_{judge}") if len(judges) > 1 else sheet for sheet in sheets]
     return found
 
 
-def _rows_of(run: Evaluated, by: str) -> list[Row]:
+def _rows_of(run: Evaluated, by: str | Slices) -> list[Row]:
     """The rates of one run under one judge; samples that are scored by exact match have none."""
     samples = [sample for sample in run.samples if not needs_no_judge(sample)]
     if not samples or not run.judge:
         return []
     rows = table(run.verdicts, samples, run.responses, by=by, total=by != "split")
-    return [_told(row, run) for row in rows]
-
-
-def _told(row: Row, run: Evaluated) -> Row:
-    """The row with the run and judge that it is about."""
-    return row.model_copy(update={"tag": run.run.config.tag, "run": run.name, "judge": run.judge})
+    of = {"tag": run.run.config.tag, "run": run.name, "judge": run.judge, "by": "" if isinstance(by, str) else by.name}
+    return [row.model_copy(update=of) for row in rows]
 
 
 def evaluate(settings: ReportSettings) -> Evaluation:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mis_lib.analysis.slices import is_file, read_slices
 from mis_lib.commands.answerers import all_known, known_variants
 from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import GenerationSettings
@@ -15,6 +16,7 @@ class ReportSettings(GenerateSettings):
     """What is evaluated and where it is kept; every field has a default that needs nothing but this package."""
 
     by: str = "split"
+    """A grouping, or a file of named slices (``analysis.slices``)."""
     generation: GenerationSettings = GenerationSettings()
     name: str = "report"
     naming: bool = False
@@ -48,6 +50,7 @@ def check(settings: ReportSettings) -> None:
 
     Raises:
         SettingsError: settings are unknown or do not go together; names the flags.
+        DataError: the slices cannot be read.
     """
     if settings.paired and len(settings.paired) != 2:
         raise SettingsError(f"--paired: expected two sides, BEFORE AFTER, found {len(settings.paired)}")
@@ -65,7 +68,10 @@ def check(settings: ReportSettings) -> None:
     if not settings.existing:
         all_known("--variants", settings.variants, known_variants(settings))
     all_known("--styles", settings.styles, STYLES)
-    all_known("--by", [settings.by], [*GROUPINGS, SEEN])
+    if is_file(settings.by):
+        read_slices(settings.by)
+    else:
+        all_known("--by", [settings.by], [*GROUPINGS, SEEN, "a file of slices (.csv, .json ...)"])
     if settings.by == SEEN and settings.paired:
         raise SettingsError(
             f"--by {SEEN}: expected no --paired, since each side names other things; compare by {', '.join(GROUPINGS)}, or leave out --paired"

@@ -39,7 +39,7 @@ def print_report(
         str | None,
         typer.Option(
             "--by",
-            help="Rows: split, category, sub_category, or seen (does the answer name what the images show?) [default: split]",
+            help="Rows: split, category, sub_category, seen (does the answer name what the images show?), or FILE, FILE#COLUMN: ids and the names of their slices [default: split]",
         ),
     ] = None,
     naming: Annotated[bool, typer.Option("--naming", help="What is recognised, instead of what is safe.")] = False,
