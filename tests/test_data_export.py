@@ -315,6 +315,16 @@ def test_no_trainer_is_given_test_rows_among_those_to_train_on(tmp_path: Path) -
     assert "2 samples" in mis("--input", tmp_path / "in", "--output", tmp_path / "both", "--format", "trl").output
 
 
+def test_test_rows_that_name_no_split_are_known_by_their_file(tmp_path: Path) -> None:
+    put_images(tmp_path, "in/a.png")
+    for split in ("train", "test"):
+        turns = [{"role": "user", "content": f"{split}: what is it?"}, {"role": "assistant", "content": "A toy."}]
+        put_lines(tmp_path, f"in/{split}.jsonl", [{"messages": turns, "images": ["a.png"]}])
+    refused = mis("--input", tmp_path / "in", "--output", tmp_path / "out", "--format", "trl")
+    assert (refused.exit_code, (tmp_path / "out").exists()) == (2, False)
+    assert "found splits to test on beside them (test 1, train 1)" in " ".join(refused.stderr.split())
+
+
 def test_the_command_lists_what_is_malformed_and_writes_nothing(tmp_path: Path) -> None:
     WRITERS["mis"](tmp_path / "MIS")
     for number in (2, 17):
@@ -341,7 +351,7 @@ def test_the_command_does_not_overwrite_its_input(tmp_path: Path) -> None:
     [
         (["--loader", "vlgard"], "Unknown data set 'vlgard'"),
         (["--loader", "vlguard"], "to fetch it: hf download ys-zong/VLGuard"),
-        ([], "expected JSON Lines or JSON files, or the files of a known data set"),
+        ([], "expected JSON Lines, JSON or parquet files, or the files of a known data set"),
     ],
 )
 def test_the_command_names_what_is_not_there(tmp_path: Path, args: list[str], message: str) -> None:

@@ -18,7 +18,7 @@ from mis_lib.data.formats import to_sample
 from mis_lib.data.preferences import PAIRS
 from mis_lib.data.preflight import preflight
 from mis_lib.data.records import Row
-from mis_lib.data.sources import find_source, load, scan
+from mis_lib.data.sources import find_source, load, scan, splits_of
 from mis_lib.data.tables import json_lines, read_table
 from mis_lib.errors import DataError, ImageError
 from mis_lib.schema import Sample
@@ -345,6 +345,39 @@ def test_a_folder_of_ours_is_read_split_by_split(tmp_path: Path) -> None:
         find_source(tmp_path, split="hard")
 
 
+@pytest.mark.parametrize("place", ["", "data/"])
+def test_a_folder_from_the_hub_is_read_split_by_split_and_is_no_published_set(tmp_path: Path, place: str) -> None:
+    def rows(*numbers: int) -> list[dict[str, Any]]:
+        return [
+            {"images": [{"bytes": png(n), "path": None}], "messages": chat(f"What is {n}?", "A toy.")} for n in numbers
+        ]
+
+    put_parquet(tmp_path, f"{place}train-00000-of-00002.parquet", rows(0, 1))
+    put_parquet(tmp_path, f"{place}train-00001-of-00002.parquet", rows(2))
+    put_parquet(tmp_path, f"{place}test-00000-of-00001.parquet", rows(3))
+    report = preflight(tmp_path)
+    assert (report.rows, report.images, report.findings, report.ready) == (4, 4, [], True)
+    assert splits_of(tmp_path) == ["test", "train"]
+    assert [sample.question for sample in load(find_source(tmp_path, split="train"))] == [
+        f"What is {n}?" for n in range(3)
+    ]
+    assert [sample.split for sample in load(find_source(tmp_path))] == ["test", "train", "train", "train"]
+    assert not list((tmp_path / "data").glob("unpacked"))  # once, beside what is read
+    with pytest.raises(DataError, match="split 'hard', found none; splits there: test, train"):
+        find_source(tmp_path, split="hard")
+
+
+@pytest.mark.parametrize(
+    "marks", [["dataset_dict.json", "train/data-00000-of-00001.arrow"], ["state.json", "data-00000-of-00001.arrow"]]
+)
+def test_what_datasets_saved_to_disk_is_told_with_the_way_to_parquet(tmp_path: Path, marks: list[str]) -> None:
+    for mark in marks:
+        (tmp_path / mark).parent.mkdir(exist_ok=True)
+        (tmp_path / mark).write_text("{}")
+    with pytest.raises(DataError, match=r"save_to_disk .* make parquet files of it .*load_from_disk"):
+        preflight(tmp_path)
+
+
 @pytest.mark.parametrize("name", [PAIRS, REGRESSION, PENDING, REJECTED])
 def test_a_file_of_other_records_beside_the_splits_is_no_split(tmp_path: Path, name: str) -> None:
     put_lines(tmp_path, "train.jsonl", [sample.model_dump(mode="json") for sample in our_samples(tmp_path)])
@@ -383,7 +416,7 @@ def test_images_may_lie_in_another_folder(tmp_path: Path) -> None:
 def test_nothing_there_and_nothing_known_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found nothing there"):
         find_source(tmp_path / "none")
-    with pytest.raises(DataError, match="found neither"):
+    with pytest.raises(DataError, match="found none of them"):
         find_source(tmp_path)
     (tmp_path / "data.txt").write_text("{}")
     with pytest.raises(DataError, match=r"expected a file ending in \.jsonl, \.json"):

@@ -6,13 +6,12 @@ from pathlib import Path
 from mis_lib import console
 from mis_lib.commands.check_tables import mixture_tables
 from mis_lib.data.compose import compose
+from mis_lib.data.folders import TEST_SPLITS, split_name
 from mis_lib.data.mixed import composition, overlaps, write
 from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, Recipe, SampleSet
 from mis_lib.data.recipes import configured
 from mis_lib.data.sources import Source, find_source, load
 from mis_lib.errors import DataError
-
-TEST_SPLITS = ("easy", "hard", "real", "everyday", "test")
 
 
 def mixture(
@@ -83,7 +82,7 @@ def _tests(path: Path, *, every: bool) -> dict[str, SampleSet]:
         if every:
             raise
         return {}  # training data that stands alone
-    there = whole.splits if whole.loader is not None else tuple(file.stem for file in whole.files)
+    there = whole.splits if whole.loader is not None else tuple(dict.fromkeys(map(split_name, whole.files)))
     splits = [split for split in there if split in TEST_SPLITS or (every and split != "train")]
     return {split: _read(find_source(folder, split=split)) for split in splits}
 

@@ -1,7 +1,7 @@
 """Anything that people point at, as samples: a data file, a folder of ours, or a folder in a published layout.
 
     a file     .jsonl, .json, .csv, .tsv, .parquet; each record in one of the forms of ``formats.py``
-    a folder   that a loader recognises (``benchmarks``), or else with JSON Lines or JSON files, one a split (``folders``)
+    a folder   that a loader recognises (``benchmarks``), or else with JSON Lines, JSON or parquet files, one a split or several shards (``folders``)
 
 ``scan`` yields the errors in the records' places; ``load`` raises the first. Images are relative to ``Source.folder``.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib.data.benchmarks import find_loader, recognise
-from mis_lib.data.folders import data_files
+from mis_lib.data.folders import TEST_SPLITS, data_files, split_name
 from mis_lib.data.formats import to_sample
 from mis_lib.data.loader import Loader, first_of_its_id
 from mis_lib.data.tables import read_table, told
@@ -70,7 +70,7 @@ def find_source(
             raise DataError(f"{path}: {found[0].title} names its images itself; leave --image_folder out")
         splits = (split,) if split is not None else tuple(found[0].available(path)) or tuple(found[0].splits)[:1]
         return Source(path, [], found[0], splits)
-    return Source(images or path, data_files(path) if split is None else [_split_file(path, split)])
+    return Source(images or path, data_files(path) if split is None else _split_files(path, split))
 
 
 def splits_of(folder: Path) -> list[str]:
@@ -80,7 +80,7 @@ def splits_of(folder: Path) -> list[str]:
         DataError: as ``find_source``.
     """
     source = find_source(folder)
-    return [*source.splits] if source.loader is not None else [file.stem for file in source.files]
+    return [*source.splits] if source.loader is not None else list(dict.fromkeys(map(split_name, source.files)))
 
 
 def scan(source: Source) -> Iterator[Sample | DataError]:
@@ -94,11 +94,23 @@ def scan(source: Source) -> Iterator[Sample | DataError]:
     for row in (row for file in source.files for row in told(read_table, file)):
         empty = False
         try:
-            yield row if isinstance(row, DataError) else first_of_its_id(to_sample(row, source.folder), row, seen)
+            if isinstance(row, DataError):
+                yield row
+                continue
+            sample = first_of_its_id(to_sample(row, source.folder), row, seen)
+            yield sample if len(source.files) == 1 else _of_its_file(sample, row.file)
         except DataError as error:
             yield error
     if empty:
         yield DataError(f"{source.files[0]}: expected records, found none; write the file again")
+
+
+def _of_its_file(sample: Sample, file: Path) -> Sample:
+    """A sample of a folder; one that names no split is of the test split that its file is called after, and not of ``train``, as a row alone is."""
+    named = split_name(file)
+    if "split" in sample.model_fields_set or named not in TEST_SPLITS:
+        return sample
+    return sample.model_copy(update={"split": named})
 
 
 def load(source: Source) -> list[Sample]:
@@ -116,9 +128,14 @@ def load(source: Source) -> list[Sample]:
     return samples
 
 
-def _split_file(folder: Path, split: str) -> Path:
-    found = next((file for ending in (".jsonl", ".json") if (file := folder / f"{split}{ending}").is_file()), None)
-    if found is None:
-        there = ", ".join(file.stem for file in data_files(folder))
+def _split_files(folder: Path, split: str) -> list[Path]:
+    """The file of a split, or its shards."""
+    single = next((file for ending in (".jsonl", ".json") if (file := folder / f"{split}{ending}").is_file()), None)
+    if single is not None:
+        return [single]
+    files = data_files(folder)
+    found = [file for file in files if split_name(file) == split]
+    if not found:
+        there = ", ".join(dict.fromkeys(map(split_name, files)))
         raise DataError(f"{folder}: expected the data file of split {split!r}, found none; splits there: {there}")
     return found

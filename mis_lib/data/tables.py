@@ -158,6 +158,19 @@ def parquet_rows(file: Path) -> Rows:
         yield broken(file, number + 1, "", error)
 
 
+def has_column(file: Path, column: str) -> bool:
+    """Whether a parquet file has a column, which tells whose it is; other files, and damaged ones, are told by their names alone."""
+    if file.suffix != ".parquet":
+        return True
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return column in pyarrow.parquet.read_schema(file).names
+    except (pyarrow.ArrowException, OSError):  # damaged: reading it will say so
+        return True
+
+
 def _json_row(file: Path, number: int, line: bytes) -> Row | DataError:
     try:
         return _row(file, number, _DECODER.decode(line.decode()))

@@ -13,14 +13,17 @@ from pathlib import Path
 from mis_lib.data.loader import Loader, optional_text, sample, text
 from mis_lib.data.pictures import unpack
 from mis_lib.data.records import Row
+from mis_lib.data.tables import has_column
 from mis_lib.schema import Sample
 
 SAFE = ("yes", "true", "1")
 
 
 def _files(folder: Path, split: str) -> list[Path]:
+    """Those of the set's own columns: anybody's ``data/train-00000-of-00001.parquet`` has such a name, too."""
     roots = (folder / "data", folder)
-    return next((files for root in roots if (files := sorted(root.glob(f"*/{split}*.parquet")))), [])
+    found = (sorted(root.glob(f"*/{split}*.parquet")) for root in roots)
+    return next((files for files in found if files and has_column(files[0], "image_severity")), [])
 
 
 def _convert(row: Row, folder: Path, split: str) -> Iterable[Sample]:

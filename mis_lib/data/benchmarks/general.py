@@ -17,6 +17,7 @@ from pathlib import Path
 from mis_lib.data.benchmarks.choices import multiple_choice
 from mis_lib.data.loader import Loader
 from mis_lib.data.records import Row
+from mis_lib.data.tables import has_column
 from mis_lib.schema import Sample
 
 MMMU_SPLITS = {"dev": "dev", "val": "validation"}
@@ -27,21 +28,9 @@ def _first(column: str, patterns: dict[str, tuple[str, ...]]) -> Callable[[Path,
 
     def files(folder: Path, split: str) -> list[Path]:
         matches = (sorted(folder.glob(pattern)) for pattern in patterns[split])
-        return next((found for found in matches if found and _has_column(found[0], column)), [])
+        return next((found for found in matches if found and has_column(found[0], column)), [])
 
     return files
-
-
-def _has_column(file: Path, column: str) -> bool:
-    if file.suffix != ".parquet":
-        return True
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return column in pyarrow.parquet.read_schema(file).names
-    except (pyarrow.ArrowException, OSError):  # damaged: reading it will say so
-        return True
 
 
 def _convert(row: Row, folder: Path, split: str, *, source: str) -> Iterable[Sample]:
