@@ -15,11 +15,14 @@ import published
 import pytest
 from mis_layout import REASONING, SIDE, Rows, change, draw_picture, write_json, write_mis
 from PIL import Image
+from typer.testing import CliRunner
 
+from mis_lib.cli import app
 from mis_lib.data.findings import Kind, Level
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.data.report import Report
-from mis_lib.errors import DataError
+from mis_lib.data.sources import find_source, load
+from mis_lib.errors import DataError, ImageError
 
 EASY, TRAIN = "mis_easy.json", "mis_train.json"
 OURS = "ours.jsonl"
@@ -414,7 +417,12 @@ def test_images_may_lie_elsewhere(layout: Path, tmp_path_factory: pytest.TempPat
 def test_training_images_may_lie_where_their_archive_was_unpacked(layout: Path) -> None:
     (layout / "images").mkdir()
     (layout / "train").rename(layout / "images" / "train")
-    assert preflight(layout / TRAIN).findings == []
+    assert [found for found in preflight(layout).findings if found.file == TRAIN] == []
+    load(find_source(layout, split="train"))
+    with pytest.raises(ImageError):  # which is read as anybody's
+        load(find_source(layout / TRAIN))
+    fixes = [found.fix for found in preflight(layout / TRAIN).findings]
+    assert fixes and all("of a published set name the folder, not the file" in fix for fix in fixes)
 
 
 def test_backslashes_are_told_and_the_image_is_looked_at(layout: Path) -> None:
@@ -441,9 +449,47 @@ def test_bytes_after_a_jpeg_are_no_damage(layout: Path) -> None:
 def test_nothing_to_check_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found nothing there"):
         preflight(tmp_path / "nowhere.json")
-    with pytest.raises(DataError, match="JSON Lines or JSON files"):
+    with pytest.raises(DataError, match="JSON Lines, JSON or parquet files"):
         preflight(tmp_path)
 
 
 def _errors(report: Report) -> list[Kind]:
     return [found.kind for found in report.findings if found.level is Level.ERROR]
+
+
+def put_rows(folder: Path, *names: str) -> Path:
+    """One row of ours for each image path, which need not lead anywhere."""
+    rows = [
+        {"id": str(at), "question": f"What is {at}?", "answer": "A toy.", "images": [name]}
+        for at, name in enumerate(names)
+    ]
+    path = folder / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def test_an_image_that_the_reader_does_not_find_is_missing_though_it_lies_in_images(tmp_path: Path) -> None:
+    draw_picture(tmp_path / "images/a.png", "cat", "noto", 3)
+    (found,) = preflight(put_rows(tmp_path, "a.png")).findings
+    assert (found.kind, found.fix) == (
+        Kind.MISSING_IMAGE,
+        "write images/a.png, which is there; of a published set name the folder, not the file",
+    )
+    with pytest.raises(ImageError):
+        load(find_source(tmp_path / "rows.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["/home/ada/data/images/a.png", "C:\\data\\images\\a.png", "../old/images/a.png"])
+def test_a_path_of_another_machine_is_told_with_the_file_that_it_means(tmp_path: Path, name: str) -> None:
+    draw_picture(tmp_path / "images/a.png", "cat", "noto", 3)
+    (found,) = preflight(put_rows(tmp_path, name)).findings
+    assert (found.kind, found.fix) == (Kind.PATH, "write images/a.png, which is there")
+
+
+def test_images_in_another_folder_are_told_with_the_way_to_train_on_them(tmp_path: Path) -> None:
+    draw_picture(tmp_path / "pictures/images/a.png", "cat", "noto", 3)
+    rows = put_rows(tmp_path, "images/a.png")
+    assert "mis export --image_folder FOLDER" in preflight(rows).findings[0].fix
+    done = CliRunner().invoke(app, ["check", str(rows), "--images", str(tmp_path / "pictures")])
+    told = f"mis export --input {rows} --image_folder {tmp_path / 'pictures'} --format jsonl --output DIR"
+    assert (done.exit_code, told in " ".join(done.stderr.split())) == (0, True)

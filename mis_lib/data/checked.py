@@ -24,6 +24,8 @@ from mis_lib.data.views import View
 from mis_lib.errors import DataError
 
 JSON = (".json", ".jsonl")
+MIS_ROOTS = ("", "images")
+"""Where MIS's training images may lie, as its loader looks for them: its archive is unpacked here or there. Nobody else's rows are read so."""
 
 
 class Checked(NamedTuple):
@@ -49,14 +51,15 @@ def read_all(path: Path, images: Path | None = None, *, split: str | None = None
         headers = Headers(path, pixels=True)
         splits = loader.available(path) if split is None else [split]
         return [_checked(_published(loader, path, one), headers) for one in splits]
+    roots = MIS_ROOTS if path.is_dir() and recognise(path) else ("",)
     found: dict[Path, Headers] = {}
     checked = []
     files = data_files(path) if split is None else [file for one in recognise(path) for file in one.files(path, split)]
     for file in files:
         check_ending(file)
-        folder = images or file.parent
+        folder = images or (file.parent if is_json(file) else path if path.is_dir() else file.parent)
         raw = read_file(file) if is_json(file) else _table(file, folder)
-        checked.append(_checked(raw, found.setdefault(folder, Headers(folder, pixels=True)), file))
+        checked.append(_checked(raw, found.setdefault(folder, Headers(folder, pixels=True, roots=roots)), file))
     if any(file.raw.rows for file in checked):
         for file in checked:
             file.raw.findings[:] = map(_beside_others, file.raw.findings)

@@ -32,6 +32,7 @@ ENDINGS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
     ".avif": "AVIF", ".ppm": "PPM",
 }  # fmt: skip
+ELSEWHERE = "fetch the image; if it lies in another folder, bring both together (mis export --image_folder FOLDER --format jsonl)"
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the picture is stored lying on its side
 STRANGERS = (
     (b"version https://git-lfs", "a Git LFS pointer", "fetch the files with git lfs pull"),
@@ -72,11 +73,13 @@ class Headers:
     Args:
         folder: what the names in the data files are relative to.
         pixels: whether it is asked, too, if the files are whole; who wants sizes alone need not wait for that.
+        roots: folders below ``folder`` that a name may be relative to, as the reader of the rows tries them.
     """
 
-    def __init__(self, folder: Path, *, pixels: bool = False) -> None:
+    def __init__(self, folder: Path, *, pixels: bool = False, roots: tuple[str, ...] = ("",)) -> None:
         self.folder = folder
         self.pixels = pixels
+        self.roots = roots
         self._seen: dict[str, Header] = {}
         self._listed: dict[Path, dict[str, str]] = {}
 
@@ -90,14 +93,16 @@ class Headers:
         return len(self._seen)
 
     def path(self, name: str) -> Path:
-        """The file of a name; MIS's training images may lie in ``images``, wherever their archive was unpacked."""
-        path, unpacked = self.folder / name, self.folder / "images" / name
-        return unpacked if not path.exists() and unpacked.exists() else path
+        """The file of a name: the first of its places where there is one."""
+        places = [self.folder / root / name for root in self.roots]
+        return next((place for place in places if place.exists()), self.folder / name)
 
     def _read(self, name: str) -> Header:
         refused = refusal(self.folder, name)
         if refused is not None:
-            return _bad(Kind.PATH, f"expected a path inside the data folder, found {refused.reason}", refused.fix)
+            meant = self._meant(name)
+            fix = f"write {meant}, which is there" if meant else refused.fix
+            return _bad(Kind.PATH, f"expected a path inside the data folder, found {refused.reason}", fix)
         path = self.path(name)
         try:
             return read_header(path, pixels=self.pixels) if path.is_file() else self._missing(name)
@@ -113,9 +118,17 @@ class Headers:
             told = Problem(Kind.SEPARATOR, f"expected / between folders, found \\ in {name}", f"write {forward}")
             header = read_header(self.folder / forward, pixels=self.pixels)
             return Header(header.size, (told, *header.problems))
-        near = self._names(path.parent).get(path.stem.lower())
-        fix = f"write {near}, which is in that folder" if near else "fetch the image, or name its folder with --images"
+        near, below = self._names(path.parent).get(path.stem.lower()), f"images/{name}"
+        fix = f"write {near}, which is in that folder" if near else ELSEWHERE
+        if refusal(self.folder, below) is None and (self.folder / below).is_file():
+            fix = f"write {below}, which is there; of a published set name the folder, not the file"
         return _bad(Kind.MISSING_IMAGE, f"expected the file {name} in {self.folder}, found none", fix)
+
+    def _meant(self, name: str) -> str | None:
+        """The end of a path from another machine, or of one that climbs, where there is such a file in the folder."""
+        parts = [part for part in name.replace("\\", "/").split("/") if part]
+        ends = ("/".join(parts[at:]) for at in range(1, len(parts)))
+        return next((end for end in ends if refusal(self.folder, end) is None and (self.folder / end).is_file()), None)
 
     def _names(self, folder: Path) -> dict[str, str]:
         """File names of a folder by their stem in lower case; listed once, since thousands may be missing from it."""
