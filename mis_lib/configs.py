@@ -79,9 +79,23 @@ def dump_settings(settings: Settings) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+class _EachOnce(yaml.SafeLoader):
+    """YAML in which a key stands once: of two, PyYAML would take the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} stands twice; keep one", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _EachOnce)
     except FileNotFoundError as error:
         raise SettingsError(f"settings file {path} does not exist") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -97,7 +111,9 @@ def _override(values: Mapping[str, Any], override: str) -> dict[str, Any]:
     """A copy of ``values`` with one ``a.b=value`` put in; the value is read as YAML, so that 3, 0.5, true and [1, 2] work."""
     path, separator, text = override.partition("=")
     if not separator or not path.strip():
-        raise SettingsError(f"--set {override!r}: expected key=value, for example --set max_new_tokens=64")
+        raise SettingsError(
+            f"--set {override!r}: expected key=value, for example --set seed=1, or GROUP.KEY=VALUE for what stands in a group"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -120,7 +136,7 @@ def _explain(kind: type[Settings], error: ValidationError) -> str:
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {name!r}{close_to(name, kind.model_fields)}")
+            lines.append(f"unknown setting {name!r}{_in_a_group(kind, name) or close_to(name, kind.model_fields)}")
         elif problem["type"] == "missing":
             lines.append(f"setting {name!r} is missing")
         elif problem["type"] == "value_error":  # a group of settings inside, which has explained itself, or a validator
@@ -131,3 +147,14 @@ def _explain(kind: type[Settings], error: ValidationError) -> str:
     if any(problem["type"] == "extra_forbidden" for problem in error.errors()):
         lines.append(f"known: {', '.join(kind.model_fields)}")
     return "; ".join(lines)
+
+
+def _in_a_group(kind: type[Settings], name: str) -> str:
+    """Where a group of these settings has one of that name: people leave the group out."""
+    groups = {group: field.annotation for group, field in kind.model_fields.items()}
+    found = [
+        f"{group}.{name}"
+        for group, inner in groups.items()
+        if isinstance(inner, type) and issubclass(inner, Settings) and name in inner.model_fields
+    ]
+    return f" (did you mean {' or '.join(map(repr, found))}?)" if found else ""

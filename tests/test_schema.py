@@ -190,6 +190,13 @@ def test_overrides_win_over_the_file_and_reach_into_groups(tmp_path: Path) -> No
         ("name: a\n", ["name.first=b"], "a single value"),
         ("name: a\n", ["generation.sede=3"], "in 'generation': unknown setting 'sede'"),
         ("{}\n", [], "'name' is missing"),
+        (
+            "name: a\n",
+            ["max_new_tokens=3"],
+            r"unknown setting 'max_new_tokens' \(did you mean 'generation.max_new_tokens'\?\)",
+        ),
+        ("name: a\nname: b\n", [], r"'name' stands twice; keep one(.|\n)*line 2"),
+        ("name: a\ngeneration: {seed: 1, seed: 2}\n", [], "'seed' stands twice"),
     ],
 )
 def test_bad_settings_files_and_overrides(
