@@ -22,6 +22,7 @@ from mis_lib.data.sources import find_source, load, scan, splits_of
 from mis_lib.data.tables import json_lines, read_table
 from mis_lib.errors import DataError, ImageError
 from mis_lib.schema import Sample
+from mis_lib.store.provenance import folder_digest
 
 A, B = "a.png", "b.png"
 
@@ -201,6 +202,21 @@ def test_embedded_images_are_unpacked(folder: Path) -> None:
     assert (folder / sample.images[0]).read_bytes() == png(6)
 
 
+@pytest.mark.parametrize("as_address", [False, True])
+def test_several_embedded_images_beside_a_question_are_unpacked(folder: Path, as_address: bool) -> None:
+    coded = [f"data:image/png;base64,{base64.b64encode(png(n)).decode()}" for n in (5, 6)]
+    images = coded if as_address else [{"bytes": png(n), "path": None} for n in (5, 6)]
+    row = {"id": "1", "question": "What are these?", "images": images, "answer": "Toys."}
+    if as_address:
+        put_lines(folder, "set.jsonl", [row])
+    else:
+        put_parquet(folder, "set.parquet", [row])
+    file = folder / ("set.jsonl" if as_address else "set.parquet")
+    assert preflight(file).findings == []
+    (sample,) = load(find_source(file))
+    assert [(folder / name).read_bytes() for name in sample.images] == [png(5), png(6)]
+
+
 # ---------------------------------------------------------------- each wrong record is named
 
 OURS, LLAVA, SWIFT = FORMS["ours"], FORMS["llava"], FORMS["swift"]
@@ -365,6 +381,17 @@ def test_a_folder_from_the_hub_is_read_split_by_split_and_is_no_published_set(tm
     assert not list((tmp_path / "data").glob("unpacked"))  # once, beside what is read
     with pytest.raises(DataError, match="split 'hard', found none; splits there: test, train"):
         find_source(tmp_path, split="hard")
+
+
+def test_reading_a_table_with_its_pictures_leaves_the_folders_digest_as_it_was(tmp_path: Path) -> None:
+    rows = [{"id": "1", "question": "What is it?", "images": [{"bytes": png(1), "path": None}]}]
+    put_parquet(tmp_path, "data/train-00000-of-00001.parquet", rows)
+    before = folder_digest(tmp_path)
+    (sample,) = load(find_source(tmp_path))
+    assert (tmp_path / sample.images[0]).is_file()
+    assert folder_digest(tmp_path) == before  # so that a training that was killed is found again
+    put_images(tmp_path, "unpacked/mine.png")
+    assert folder_digest(tmp_path) != before
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,7 @@ from mis_lib.commands.train_card import write_card
 from mis_lib.commands.train_evaluation import evaluator
 from mis_lib.configs import load_settings
 from mis_lib.errors import SettingsError, TrainingError
-from mis_lib.files import sha256
-from mis_lib.store.provenance import folder_digest
+from mis_lib.store.provenance import digest_of
 from mis_lib.store.train_runs import TrainRun, open_train_run
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
 from mis_lib.train.processes import main_first
@@ -215,7 +214,7 @@ def _digest(name: str, path: Path | str) -> str:
             f"{name}: expected a file or folder at {path}, found none; the head of a configuration says what must be run before it, "
             f"or name another one (--set {name}=...)"
         )
-    return sha256(path) if path.is_file() else folder_digest(path)
+    return digest_of(path)
 
 
 def _dpo(settings: DpoSettings, on_line: Listener | None = None) -> Path:

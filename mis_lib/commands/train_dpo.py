@@ -21,8 +21,8 @@ from mis_lib.commands.preference_data import data_folder, pairs_of
 from mis_lib.commands.train import base_of, open_shared
 from mis_lib.commands.train_card import write_card
 from mis_lib.errors import TrainingError
-from mis_lib.files import open_append, sha256
-from mis_lib.store.provenance import folder_digest
+from mis_lib.files import open_append
+from mis_lib.store.provenance import digest_of, folder_digest
 from mis_lib.store.train_runs import LOG, TrainRun
 from mis_lib.train.preference_settings import DpoSettings
 from mis_lib.train.processes import main_first
@@ -92,7 +92,7 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
     source = settings.pairs or data_folder(settings.data)
     digests = {
         "base": checkpoint if isinstance(checkpoint, str) else folder_digest(checkpoint),
-        "data": sha256(source) if source.is_file() else folder_digest(source),
+        "data": digest_of(source),
     } | ({"start_from": folder_digest(settings.start_from)} if settings.start_from else {})
     with ExitStack() as held:
         with main_first(settings.device) as is_main:

@@ -20,6 +20,7 @@ from mis_lib.errors import DataError, ImageError
 from mis_lib.files import DECODER_ERRORS, FORMATS, write_atomic
 
 UNPACKED = "unpacked"
+_UNPACKED = re.compile(r".*-[0-9a-f]{12}\.\w+")
 ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 
 
@@ -52,6 +53,11 @@ def find(folder: Path, row: Row, field: str, name: object, roots: Sequence[str] 
     raise ImageError(
         f"{row.place}: field {field!r}: expected the file {tried[0]} in {folder}, found none; fetch the image"
     )
+
+
+def is_unpacked(relative: PurePosixPath) -> bool:
+    """Whether a path in a data folder is that of a picture which ``unpack`` wrote: a copy of what its table holds, whose name tells its content."""
+    return UNPACKED in relative.parts[:-1] and _UNPACKED.fullmatch(relative.name) is not None
 
 
 def names(row: Row, field: str) -> list[object]:

@@ -5,11 +5,12 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mis_lib import __version__
 from mis_lib.cache import MANIFEST
+from mis_lib.data.pictures import is_unpacked
 from mis_lib.errors import DataError
 from mis_lib.files import sha256
 
@@ -22,6 +23,9 @@ HASHED_WHOLE = (
 def folder_digest(folder: Path) -> str:
     """Digest of a folder's content: of its manifest where it has one, else of every file in it.
 
+    Pictures unpacked from a table do not count: they are there as soon as the table was read, and the table itself counts. A training would otherwise
+    not find the run again that it was killed in.
+
     Raises:
         DataError: there is no such folder.
     """
@@ -31,8 +35,15 @@ def folder_digest(folder: Path) -> str:
         return sha256(folder / MANIFEST)
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} {_file_digest(path)}\n".encode())
+        relative = PurePosixPath(path.relative_to(folder).as_posix())
+        if not is_unpacked(relative):
+            digest.update(f"{relative} {path.stat().st_size} {_file_digest(path)}\n".encode())
     return digest.hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """Digest of a data file, or of a folder's content; raises as ``folder_digest``."""
+    return sha256(path) if path.is_file() else folder_digest(path)
 
 
 def environment(device: str) -> dict[str, Any]:
