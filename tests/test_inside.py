@@ -442,6 +442,12 @@ class TestCommand:
         assert list(run.glob("*.html"))
         assert (run.name, list(run.glob("edit-0.9.safetensors")) != []) == ("v1", method == "safeground")
 
+    @pytest.mark.parametrize("method", ["separation", "formats"])
+    def test_a_data_file_is_read_as_one_split(self, folder: Path, method: str) -> None:
+        flags = ["--data", str(folder / "data" / "hard.jsonl"), "--set", "generation.max_new_tokens=4", "--json"]
+        result = self.run(folder, method, *flags)
+        assert result.exit_code == 0, result.output
+
     @pytest.mark.parametrize(
         ("method", "flags", "message"),
         [

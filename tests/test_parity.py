@@ -70,6 +70,11 @@ def test_all_forms_of_all_adapters_say_the_same(folder: Path) -> None:
     assert {check for check, status in by_check(report, Form.ROWS).items() if status is Status.SAME} == set(told)
 
 
+def test_a_data_file_is_asked_as_its_folder_is(folder: Path) -> None:
+    questions = prove(folder, limit=2).questions
+    assert prove(folder, data=folder / "data" / "hard.jsonl", limit=2).questions == questions != []
+
+
 def test_a_system_prompt_on_one_side_is_named(folder: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(folder / "merged", tmp_path / "merged")
     template = broken / "chat_template.jinja"

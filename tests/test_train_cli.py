@@ -229,14 +229,15 @@ def test_every_method_reads_its_own_settings(tmp_path: Path) -> None:
         read_train_settings(None, ["method=nothing"])
 
 
-def test_evaluation_lines_hold_rates(config: Path, tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("place", [lambda tests: tests, lambda tests: tests / "hard.jsonl"], ids=["folder", "file"])
+def test_evaluation_lines_hold_rates(config: Path, tmp_path: Path, data: Path, place: Callable[[Path], Path]) -> None:
     tests = tiny_rows(tmp_path / "tests", 4)
     lines = [json.loads(line) for line in (tests / "train.jsonl").read_text().splitlines()]
     for line in lines:
         line |= {"split": "hard", "objects": [Path(name).stem for name in line["images"]]}
     (tests / "hard.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     told: list[dict[str, Any]] = []
-    sets = ["max_steps=2", "evaluation.every=1", f"evaluation.data={tests}", "evaluation.max_new_tokens=4"]
+    sets = ["max_steps=2", "evaluation.every=1", f"evaluation.data={place(tests)}", "evaluation.max_new_tokens=4"]
     folder = train(read_train_settings(config, sets), told.append)
     written = list(read_jsonl(folder / LOG))
     assert told == written

@@ -22,7 +22,7 @@ from mis_lib.commands.answerers import all_known, known_variants
 from mis_lib.commands.generate import mini_data
 from mis_lib.configs import AnalysisMethod, dump_settings
 from mis_lib.files import write_atomic
-from mis_lib.store.provenance import folder_digest
+from mis_lib.store.provenance import digest_of, folder_digest
 from mis_lib.store.runs import Run, RunConfig
 from mis_lib.store.versions import open_run
 
@@ -78,7 +78,7 @@ def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:
     checkpoint, known = checkpoint_of(settings), known_variants(settings)
     data = settings.data or mini_data()
     asked = dump_settings(settings.model_copy(update={"runs": Path(), "data": None, "checkpoint": None}))
-    digest = hashlib.sha256(f"{folder_digest(data)}\n{asked}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{digest_of(data)}\n{asked}".encode()).hexdigest()
     folders = {name: known[name] for name in settings.variants}
     config = RunConfig(
         tag="mini" if settings.checkpoint is None else checkpoint.name,

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mis_lib import console
 from mis_lib.commands.answerers import known_variants
-from mis_lib.commands.generate import answer_all, mini_data, read_split, read_splits
+from mis_lib.commands.generate import answer_all, mini_data, read_place
 from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import AnalysisMethod, GenerationSettings
 from mis_lib.errors import SettingsError
@@ -104,7 +104,9 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
     if settings.taus:
         model: Any = _plain(loaded)
         unwrapped = LoadedModel(model, loaded.processor)
-        calibration = quadruples(pairs_of(read_split(folder, TRAIN, settings.calibration)), folder)
+        calibration = quadruples(
+            pairs_of(read_place(settings.data or folder, (TRAIN,), settings.calibration)[0]), folder
+        )
         for tau in settings.taus:
             console.say(f"Editing the base, tau {tau:g}, with {len(calibration)} calibration quadruples")
             edit = find_edit(unwrapped, calibration, tau=tau, alpha=settings.alpha)
@@ -179,8 +181,7 @@ def _read(settings: AnalyseSettings) -> tuple["LoadedModel", dict[str, str | Non
 def _pairs(settings: AnalyseSettings) -> tuple[list["Pair"], Path]:
     from mis_lib.analysis.prompted import pairs_of
 
-    folder = settings.data or mini_data()
-    samples = read_splits(folder, settings.splits)
+    samples, folder = read_place(settings.data or mini_data(), settings.splits)
     return _spread(pairs_of(samples), settings.limit), folder
 
 

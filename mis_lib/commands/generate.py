@@ -120,8 +120,7 @@ def read_samples(settings: GenerateSettings) -> tuple[list[Sample], Path]:
     if settings.data is not None and settings.data.is_file():
         if named:
             raise SettingsError(f"--splits: expected a folder of splits, found the file {settings.data}; leave it out")
-        source = find_source(settings.data)
-        return limited(load(source), settings.limit), source.folder
+        return read_place(settings.data, (), settings.limit)
     folder, splits = settings.data or mini_data(), settings.splits
     if settings.data is not None and not named:
         there = splits_of(folder)
@@ -137,6 +136,18 @@ def _selected(settings: GenerateSettings) -> tuple[list[Sample], Path]:
     everywhere = {} if folder.is_file() or "splits" in settings.model_fields_set else {"splits": (*splits_of(folder),)}
     samples, folder = read_samples(settings.model_copy(update={"only": (), "limit": None, **everywhere}))
     return select(samples, settings.only), folder
+
+
+def read_place(path: Path, splits: Sequence[str], limit: int | None = None) -> tuple[list[Sample], Path]:
+    """The samples of a folder's splits, or of a data file, which is taken as one split; and the folder of their images.
+
+    Raises:
+        DataError, SettingsError: as ``read_splits``.
+    """
+    if path.is_file():
+        source = find_source(path)
+        return limited(load(source), limit), source.folder
+    return read_splits(path, splits, limit), path
 
 
 def read_splits(folder: Path, splits: Sequence[str], limit: int | None = None) -> list[Sample]:

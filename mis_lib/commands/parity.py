@@ -166,10 +166,10 @@ def _questions(settings: ParitySettings) -> list["Question"]:
             Sample(id="question", question=settings.question, images=[str(path.relative_to(folder)) for path in paths])
         ]
     else:
-        from mis_lib.commands.generate import mini_data, read_split
+        from mis_lib.commands.generate import mini_data, read_place
 
-        folder = settings.data or mini_data()
-        samples = read_split(folder, settings.split)[: settings.limit]
+        samples, folder = read_place(settings.data or mini_data(), (settings.split,))
+        samples = samples[: settings.limit]
     return [
         Question(
             sample.id, [load_image(folder / name) for name in sample.images], sample.question, Place(sample, folder)

@@ -51,7 +51,7 @@ class ParitySettings(Settings):
     images: tuple[Path, ...] = ()
     question: str | None = None
     data: Path | None = None
-    """Folder of data files, MIS-Mini if not given; its first items are asked where no question is given."""
+    """Folder of data files, or one of them, MIS-Mini if not given; its first items are asked where no question is given."""
     split: str = Split.HARD
     limit: int = Field(default=2, ge=1)
     max_new_tokens: int = Field(default=24, ge=1)

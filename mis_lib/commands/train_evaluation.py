@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mis_lib.commands.generate import mini_data, read_splits
+from mis_lib.commands.generate import mini_data, read_place
 from mis_lib.configs import GenerationSettings
 from mis_lib.files import load_image
 from mis_lib.judge import rule
@@ -19,8 +19,7 @@ def evaluator(settings: EvaluationSettings) -> Callable[[Any, Any], Mapping[str,
     Raises:
         DataError: a split is not there.
     """
-    folder = settings.data or mini_data()
-    samples = read_splits(folder, settings.splits, settings.limit)
+    samples, folder = read_place(settings.data or mini_data(), settings.splits, settings.limit)
     generation = GenerationSettings(max_new_tokens=settings.max_new_tokens)
 
     def evaluate(model: Any, processor: Any) -> Mapping[str, Any]:
