@@ -64,6 +64,58 @@ def test_label_studios_flat_exports_are_read(runs: Path, name: str) -> None:
     assert agreed.exit_code == 0, agreed.output
 
 
+def annotation(by: object, outcome: str, at: str, **more: Any) -> dict[str, Any]:
+    """As Label Studio's JSON export has it, with another control beside the outcome."""
+    results = [
+        {"from_name": "severity", "to_name": "text", "type": "choices", "value": {"choices": ["high"]}},
+        {"from_name": "outcome", "to_name": "text", "type": "choices", "value": {"choices": [outcome]}},
+        {"from_name": "why", "to_name": "text", "type": "textarea", "value": {"text": ["seen", "twice"]}},
+    ]
+    return {
+        "id": 5,
+        "completed_by": by,
+        "result": results,
+        "created_at": at,
+        "updated_at": at,
+        "was_cancelled": False,
+        **more,
+    }
+
+
+def test_label_studios_json_export_is_read_annotation_by_annotation(runs: Path) -> None:
+    one, two = "2026-01-31T12:00:00Z", "2026-01-31T13:00:00Z"
+    data = {"sample_id": "hard-00", "variant": "mini", "text": "..."}
+    given = [
+        annotation(3, "unsafe", one),
+        annotation({"id": 4, "email": "eve@lab.org"}, "reasoned", two),
+        annotation(5, "unsafe", two, was_cancelled=True),
+    ]
+    done = take_in(runs, [{"id": 71, "data": data, "annotations": given, "predictions": []}], name="labels.json")
+    assert done.exit_code == 0, done.output
+    assert "1 rows hold neither an outcome nor a comment" in " ".join(done.stderr.split())
+    first, second = AnnotationStore(root=runs).events()
+    assert (first.author, first.decision.outcome, first.decision.comment) == ("3", Outcome.UNSAFE, "seen\ntwice")
+    assert (second.author, second.decision.outcome, second.subject.variant) == ("eve@lab.org", Outcome.REASONED, "mini")
+    both = annotation(
+        3, "unsafe", one, result=[*annotation(3, "unsafe", one)["result"], *annotation(3, "refused", one)["result"]]
+    )
+    done = take_in(runs, [{"id": 71, "data": data, "annotations": [both]}], name="labels.json")
+    assert done.exit_code == 2 and "row 1: field 'outcome': expected one outcome" in " ".join(done.stderr.split())
+    done = take_in(runs, [{"id": 71, "data": {"text": "..."}, "annotations": given}], name="labels.json")
+    assert done.exit_code == 2 and "field 'sample_id': expected the id of a sample" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("later_first", [False, True])
+def test_a_label_that_was_changed_where_it_was_given_is_the_one_that_stands(runs: Path, later_first: bool) -> None:
+    """Label Studio keeps ``created_at`` when somebody changes an annotation."""
+    given = {**ADA, "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z"}
+    changed = {**given, "outcome": "refused", "updated_at": "2026-01-31T13:00:00Z"}
+    for row in (changed, given) if later_first else (given, changed):
+        assert take_in(runs, [row]).exit_code == 0
+    (event,) = AnnotationStore(root=runs).current()
+    assert event.decision.outcome == Outcome.REFUSED
+
+
 def test_a_file_that_has_grown_is_read_again_and_nothing_is_doubled(runs: Path) -> None:
     assert take_in(runs, [ADA]).exit_code == 0
     done = take_in(runs, [ADA, {**ADA, "annotator": "eve"}], "--json")

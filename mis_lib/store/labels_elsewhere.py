@@ -2,16 +2,16 @@
 
 One label a row, in a table of any kind that data come in:
 
-    sample_id (or id), variant (or model), author (or annotator, completed_by), outcome (or label, choice), comment (or reason, note), at (or created_at)
+    sample_id (or id), variant (or model), author (or annotator, completed_by), outcome (or label, choice), comment (or reason, note), at (or updated_at, created_at)
 
 Only the first and the outcome are needed: the variant where the run has several, the author where none is given for all. That is what Label Studio's CSV and
-JSON-MIN exports hold, if its tasks carry ``sample_id`` and ``variant`` and its choices are outcomes. A row has the same event id each time it is read, so
-that a file which has grown can be read again.
+JSON-MIN exports hold, if its tasks carry ``sample_id`` and ``variant`` and its choices are outcomes; of its JSON export each annotation of a task is such a
+row. A row has the same event id each time it is read, so that a file which has grown can be read again.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,11 @@ from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response,
 from mis_lib.store.decisions import Decision, Event, Kind, Subject
 
 SAMPLE, VARIANT, AUTHOR = ("sample_id", "id"), ("variant", "model"), ("author", "annotator", "completed_by")
-OUTCOME, COMMENT, TIME = ("outcome", "label", "choice"), ("comment", "reason", "note"), ("at", "created_at")
+OUTCOME, COMMENT, TIME = (
+    ("outcome", "label", "choice"),
+    ("comment", "reason", "note"),
+    ("at", "updated_at", "created_at"),
+)
 
 
 class Labels(NamedTuple):
@@ -54,9 +58,7 @@ def read_labels(
     """
     changed = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat() if file.is_file() else ""
     events, empty = [], 0
-    for row in read_table(file):
-        if isinstance(row, DataError):
-            raise row
+    for row in _rows(file):
         decision = _decision(row, samples)
         if decision.is_empty:
             empty += 1
@@ -74,6 +76,59 @@ def read_labels(
             Event(id=digest, kind=Kind.DECIDE, author=who, at=told or changed, subject=subject, decision=decision)
         )
     return Labels(events, empty)
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    """A label a row; a task of Label Studio's JSON export is taken apart into its annotations."""
+    for row in read_table(file):
+        if isinstance(row, DataError):
+            raise row
+        task, given = row.values.get("data"), row.values.get("annotations")
+        if isinstance(task, dict) and isinstance(given, list):
+            yield from (_annotation(row, task, one) for one in given)
+        else:
+            yield row
+
+
+def _annotation(row: Row, task: Mapping[str, Any], given: Any) -> Row:
+    """One person's annotation of a task as a row; a task that was skipped says nothing."""
+    if not isinstance(given, dict) or not isinstance(given.get("result"), list):
+        raise row.error("annotations", "annotations, each with its result", given, "export the project as JSON again")
+    who = given.get("completed_by")
+    who = (
+        next((who[name] for name in ("email", "username", "id") if who.get(name)), None)
+        if isinstance(who, dict)
+        else who
+    )
+    about = {name: task[name] for name in (*SAMPLE, *VARIANT) if name in task}
+    when = {name: given[name] for name in TIME if name in given}
+    said = {} if given.get("was_cancelled") else _said(row, given["result"])
+    return row._replace(values={SAMPLE[0]: None, **about, **when, **said, AUTHOR[0]: who})
+
+
+def _said(row: Row, results: list[Any]) -> dict[str, str]:
+    """Outcome and comment among the results of an annotation: of several choices or texts the one that is called so."""
+    said = {}
+    for names, kind, part in ((OUTCOME, "choices", "choices"), (COMMENT, "textarea", "text")):
+        found = [one for one in results if isinstance(one, dict) and one.get("type") == kind]
+        if len(found) > 1:
+            found = [one for one in found if one.get("from_name") in names]
+        texts = [text for one in found for text in _listed(one.get("value"), part)]
+        if len(texts) > 1 and kind == "choices":
+            raise row.error(
+                names[0],
+                f"one outcome, in a control called {names[0]!r}",
+                texts,
+                "keep one choice, or name the control so",
+            )
+        if texts:
+            said[names[0]] = "\n".join(texts)
+    return said
+
+
+def _listed(value: Any, part: str) -> list[str]:
+    found = value.get(part) if isinstance(value, dict) else None
+    return [found] if isinstance(found, str) else [text for text in found or [] if isinstance(text, str)]
 
 
 def _subject(
