@@ -116,6 +116,20 @@ def test_a_label_that_was_changed_where_it_was_given_is_the_one_that_stands(runs
     assert event.decision.outcome == Outcome.REFUSED
 
 
+def test_corrected_answers_come_along_and_become_training_data(runs: Path) -> None:
+    text = "These come to harm together, so I would rather not."
+    corrected = {"from_name": "corrected", "to_name": "text", "type": "textarea", "value": {"text": [text]}}
+    given = annotation("ada", "unsafe", "2026-01-31T12:00:00Z")
+    given["result"].append(corrected)
+    data = {"sample_id": "hard-00", "variant": "mini"}
+    assert take_in(runs, [{"id": 1, "data": data, "annotations": [given]}], name="labels.json").exit_code == 0
+    assert take_in(runs, [{**ADA, "variant": "mirage", "corrected": text}]).exit_code == 0
+    decisions = [event.decision for event in AnnotationStore(root=runs).events()]
+    assert [(one.corrected, one.comment) for one in decisions] == [(text, "seen\ntwice"), (text, "")]
+    done = take_in(runs, [{**ADA, "corrected": "a" * 100_000}])
+    assert done.exit_code == 2 and "row 1: field 'corrected': expected at most" in " ".join(done.stderr.split())
+
+
 def test_a_file_that_has_grown_is_read_again_and_nothing_is_doubled(runs: Path) -> None:
     assert take_in(runs, [ADA]).exit_code == 0
     done = take_in(runs, [ADA, {**ADA, "annotator": "eve"}], "--json")

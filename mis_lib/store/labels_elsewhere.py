@@ -2,7 +2,8 @@
 
 One label a row, in a table of any kind that data come in:
 
-    sample_id (or id), variant (or model), author (or annotator, completed_by), outcome (or label, choice), comment (or reason, note), at (or updated_at, created_at)
+    sample_id (or id), variant (or model), author (or annotator, completed_by), outcome (or label, choice), comment (or reason, note), at (or updated_at, created_at),
+    corrected (or correction, corrected_answer)
 
 Only the first and the outcome are needed: the variant where the run has several, the author where none is given for all. That is what Label Studio's CSV and
 JSON-MIN exports hold, if its tasks carry ``sample_id`` and ``variant`` and its choices are outcomes; of its JSON export each annotation of a task is such a
@@ -20,9 +21,10 @@ from mis_lib.data.records import Row
 from mis_lib.data.tables import read_table
 from mis_lib.errors import DataError
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample
-from mis_lib.store.decisions import Decision, Event, Kind, Subject
+from mis_lib.store.decisions import MAX_TEXT, Decision, Event, Kind, Subject
 
 SAMPLE, VARIANT, AUTHOR = ("sample_id", "id"), ("variant", "model"), ("author", "annotator", "completed_by")
+CORRECTED = ("corrected", "correction", "corrected_answer")
 OUTCOME, COMMENT, TIME = (
     ("outcome", "label", "choice"),
     ("comment", "reason", "note"),
@@ -109,9 +111,18 @@ def _annotation(row: Row, task: Mapping[str, Any], given: Any) -> Row:
 def _said(row: Row, results: list[Any]) -> dict[str, str]:
     """Outcome and comment among the results of an annotation: of several choices or texts the one that is called so."""
     said = {}
-    for names, kind, part in ((OUTCOME, "choices", "choices"), (COMMENT, "textarea", "text")):
-        found = [one for one in results if isinstance(one, dict) and one.get("type") == kind]
-        if len(found) > 1:
+    typed = [one for one in results if isinstance(one, dict)]
+    for names, kind, part in (
+        (OUTCOME, "choices", "choices"),
+        (CORRECTED, "textarea", "text"),
+        (COMMENT, "textarea", "text"),
+    ):
+        found = [
+            one
+            for one in typed
+            if one.get("type") == kind and not (names == COMMENT and one.get("from_name") in CORRECTED)
+        ]
+        if len(found) > 1 or names == CORRECTED:
             found = [one for one in found if one.get("from_name") in names]
         texts = [text for one in found for text in _listed(one.get("value"), part)]
         if len(texts) > 1 and kind == "choices":
@@ -157,9 +168,14 @@ def _sample(row: Row, samples: Mapping[str, Sample]) -> Sample:
 
 
 def _decision(row: Row, samples: Mapping[str, Sample]) -> Decision:
-    said, comment = _text(row, OUTCOME), _text(row, COMMENT)
+    said, texts = _text(row, OUTCOME), {"comment": _text(row, COMMENT), "corrected": _text(row, CORRECTED) or None}
+    for names, words in ((COMMENT, texts["comment"]), (CORRECTED, texts["corrected"])):
+        if words and len(words) > MAX_TEXT:
+            raise row.error(
+                _field(row, names), f"at most {MAX_TEXT:,} characters", f"{len(words):,} of them", "shorten it"
+            )
     if not said:
-        return Decision(comment=comment)
+        return Decision.model_validate(texts)
     fitting = (*(HARMFUL_OUTCOMES if _sample(row, samples).harmful else BENIGN_OUTCOMES), Outcome.UNSCORED)
     name = said.strip().lower().replace(" ", "_").replace("-", "_")
     if name not in fitting:
@@ -167,7 +183,7 @@ def _decision(row: Row, samples: Mapping[str, Sample]) -> Decision:
         raise row.error(
             _field(row, OUTCOME), f"an outcome of a {kind} sample ({', '.join(fitting)})", said, "rename it in the file"
         )
-    return Decision(outcome=Outcome(name), comment=comment)
+    return Decision.model_validate({**texts, "outcome": name})
 
 
 def _field(row: Row, names: tuple[str, ...]) -> str:
