@@ -641,6 +641,22 @@ def test_rows_of_the_old_training_data_go_along_against_forgetting(
     assert all((Path(made.folder) / name).is_file() for row in rows for name in row.images)
 
 
+def test_the_old_training_data_may_be_in_any_form_and_where_there_is_none_the_message_says_so(
+    samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(data, tmp_path / "data")
+    store.record("ada", about(samples["hard-00"]), Decision(outcome=Outcome.UNSAFE, corrected="New."))
+    for place in folder.glob("train*"):
+        place.unlink()
+    with pytest.raises(DataError, match=r"--replay: expected a training split .* or leave --replay out"):
+        write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: folder, replay=1)
+    asked = [{"role": "user", "content": "What are these?"}, {"role": "assistant", "content": "Toys."}]
+    row = {"id": "theirs", "messages": asked, "images": samples["hard-00"].images}
+    (folder / "train.jsonl").write_text(json.dumps(row) + "\n")
+    made = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: folder, replay=1)
+    assert [row.answer for row in read_records(Path(made.folder) / "train.jsonl", Sample)] == ["New.", "Toys."]
+
+
 def test_the_re_tune_goes_on_from_the_adapter_that_was_annotated(
     samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path
 ) -> None:

@@ -23,8 +23,9 @@ from mis_lib.analysis.delta import Delta
 from mis_lib.analysis.regression import REGRESSION
 from mis_lib.data.paths import inside
 from mis_lib.data.preferences import PAIRS, Preference
+from mis_lib.data.sources import find_source, load
 from mis_lib.errors import DataError
-from mis_lib.files import read_records, sha256, write_records
+from mis_lib.files import sha256, write_records
 from mis_lib.schema import Record, Sample
 from mis_lib.store.decisions import Event, response_digest
 
@@ -147,7 +148,13 @@ def _replayed(delta: Delta, work: Path, folder_of: Callable[[str], Path], count:
         return []
     folder = folder_of(delta.rows[0].event.subject.run)
     own = {row.event.subject.sample.id for row in delta.rows}
-    rows = [sample for sample in read_records(folder / TRAIN, Sample) if sample.id not in own and sample.answer]
+    try:
+        beside = load(find_source(folder, split="train"))
+    except DataError as error:
+        raise DataError(
+            f"--replay: expected a training split beside what was annotated; {error}, or leave --replay out"
+        ) from error
+    rows = [sample for sample in beside if sample.id not in own and sample.answer]
     drawn = random.Random(0).sample(rows, min(count, len(rows)))
     return [
         sample.model_copy(
