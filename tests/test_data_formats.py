@@ -13,7 +13,7 @@ from published import our_samples, png, put_images, put_lines, put_parquet, put_
 from mis_lib.analysis.regression import REGRESSION
 from mis_lib.construct.stages.build import PENDING, REJECTED
 from mis_lib.data.benchmarks import LOADERS
-from mis_lib.data.findings import Kind
+from mis_lib.data.findings import Kind, Level
 from mis_lib.data.formats import to_sample
 from mis_lib.data.preferences import PAIRS
 from mis_lib.data.preflight import preflight
@@ -167,6 +167,29 @@ def test_images_within_a_text_are_numbered_in_order(folder: Path) -> None:
     assert later.model_extra == {
         "later_turns": [{"role": "user", "content": "And [image 2]?"}, {"role": "assistant", "content": "A box."}]
     }
+
+
+SYSTEM_TURN = {"role": "system", "content": "Be careful."}
+LONG = chat("What are these?", "Toys.", "And why?", "They are small.")
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"messages": LONG}, ["later turns"]),
+        ({"messages": [SYSTEM_TURN, *LONG[:2]]}, ["a system prompt"]),
+        ({"messages": LONG, "system": "Be careful."}, ["later turns", "a system prompt"]),
+        ({"prompt": [SYSTEM_TURN, LONG[0]], "completion": LONG[1:2]}, ["a system prompt"]),
+        ({"conversations": turns("<image><image>What are these?", "Toys.", "And?", "Small.")}, ["later turns"]),
+        ({"question": "What?", "answer": "Toys.", "id": "1", "later_turns": LONG[2:], "system_prompt": "x"}, ["later turns", "a system prompt"]),
+        ({"messages": LONG[:2], "system": ""}, []),
+    ],
+)  # fmt: skip
+def test_what_no_model_is_shown_is_told_once(folder: Path, record: dict[str, Any], told: list[str]) -> None:
+    put_lines(folder, "data.jsonl", [{**record, "id": str(at), "images": [A, B]} for at in range(2)])
+    found = [one for one in preflight(folder / "data.jsonl").findings if one.kind is Kind.NOT_SHOWN]
+    assert [(one.row, one.rows, one.level) for one in found] == [(1, 2, Level.WARNING)] * len(told)
+    assert all(any(f"found {what} beside them" in one.message for one in found) for what in told)
 
 
 def test_a_system_prompt_is_kept_wherever_it_stands(folder: Path) -> None:
@@ -429,7 +452,8 @@ def test_a_split_may_be_empty_where_others_are_not(tmp_path: Path) -> None:
     assert [found.kind for found in preflight(tmp_path).findings] == [Kind.EMPTY_FILE]
     put_lines(tmp_path, "train.jsonl", [sample.model_dump(mode="json") for sample in our_samples(tmp_path)])
     report = preflight(tmp_path)
-    assert ([found.kind for found in report.findings], report.ready) == ([Kind.EMPTY_SPLIT], True)
+    assert {found.kind for found in report.findings} == {Kind.EMPTY_SPLIT, Kind.NOT_SHOWN}
+    assert report.ready
 
 
 def test_images_may_lie_in_another_folder(tmp_path: Path) -> None:

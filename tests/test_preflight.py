@@ -228,6 +228,7 @@ VARIANTS = [
     Variant("one placeholder short", train(turn(2, 0, value="<image>\nWhat is it?")), Kind.PLACEHOLDER_COUNT, 2, "conversations", TRAIN),
     Variant("one placeholder over", train(turn(2, 0, value="<image><image><image>What is it?")), Kind.PLACEHOLDER_COUNT, 2, "conversations", TRAIN),
     Variant("placeholder in a question", lines({"question": "Is <image> the one?"}), Kind.PLACEHOLDER_COUNT, 1, "question", OURS),
+    Variant("system prompt", train(put(2, system="Be careful.")), Kind.NOT_SHOWN, 2, "", TRAIN),
     Variant("placeholder in the answer", train(turn(2, 1, value="The <image> shows a key, which is a good thing to have here.")), Kind.PLACEHOLDER_PLACE, 2, "answer", TRAIN),
     Variant("turns as text", train(put(2, conversations="hello")), Kind.WRONG_TYPE, 2, "conversations", TRAIN),
     Variant("no turns", train(put(2, conversations=[])), Kind.TURNS, 2, "conversations", TRAIN),

@@ -810,6 +810,16 @@ def test_three_placeholders_for_two_images(train: Train, data: Path, tmp_path: P
         train(data=folder)
 
 
+def test_what_of_the_rows_is_not_trained_is_told(data: Path, tmp_path: Path) -> None:
+    later = [{"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes."}]
+    folder = _changed(data, tmp_path / "changed", lambda rows: [row.update(later_turns=later) for row in rows[:2]])
+    told: list[str] = []
+    places_of(TrainSettings(model="tiny"), folder, tmp_path / "mixed", told.append)
+    assert any(
+        text.startswith("train.jsonl: 2 rows, expected one question and one answer, found later turns") for text in told
+    )
+
+
 def test_a_missing_image_is_found_before_the_first_step(train: Train, data: Path, tmp_path: Path) -> None:
     def change(rows: list[dict[str, Any]]) -> None:
         rows[4]["images"][0] = "images/gone.png"

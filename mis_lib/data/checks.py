@@ -15,13 +15,17 @@ from mis_lib.data.headers import Headers
 from mis_lib.data.rows import Form
 from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.data.texts import normalised
-from mis_lib.data.views import View
+from mis_lib.data.views import LATER_TURNS, SYSTEM_PROMPT, View
 from mis_lib.errors import close_to
 
 COT_WORDS = 25  # a refusal has some 8 words, MIS-Mini's shortest chain of thought 30, MIS's some 200
 BROKEN_OFF_WORDS = 40  # shorter answers (names, options) need no full stop
 COPIED_WORDS = 8
 
+NOT_SHOWN_FIX = {
+    LATER_TURNS: "leave them, or make a row of its own of each question that is to be learned",
+    SYSTEM_PROMPT: "leave it, or write what matters into the question",
+}
 SPECIAL_TOKEN = re.compile(
     r"<\|[a-z_]{2,30}\|>|</?s>|</?img>|<IMG_CONTEXT>|<ImageHere>|<image_?\d+>|<fake_token_around_image>|<end_of_utterance>|\[/?INST\]|<video>"
 )
@@ -34,6 +38,9 @@ def row_findings(seen: View, headers: Headers) -> Iterator[Finding]:
     yield from text_findings(seen)
     yield from _category_findings(seen)
     yield from image_findings(seen, headers)
+    for what in seen.not_shown:
+        message = f"expected one question and one answer, found {what} beside them; no model is shown these, in training or when it is asked"
+        yield seen.place.finding(Kind.NOT_SHOWN, "", message, NOT_SHOWN_FIX[what])
 
 
 def image_findings(seen: View, headers: Headers) -> Iterator[Finding]:

@@ -54,6 +54,7 @@ class Kind(StrEnum):
     ANSWER_IN_QUESTION = "answer-in-question"
     BROKEN_OFF = "broken-off"
     AS_PUBLISHED = "as-published"
+    NOT_SHOWN = "not-shown"
     ANSWER_CUT = "answer-cut"
     IMAGES_CUT = "images-cut"
     # images
@@ -85,7 +86,7 @@ class Kind(StrEnum):
 
 WARNINGS = frozenset(
     [Kind.EMPTY_SPLIT, Kind.PARTIAL_SET, Kind.SEPARATOR, Kind.UNKNOWN_SPLIT, Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.DAMAGED_TEXT, Kind.BROKEN_OFF,
-     Kind.AS_PUBLISHED, Kind.WRONG_ENDING, Kind.ANIMATED, Kind.SAME_IMAGE_TWICE, Kind.DUPLICATE_ROW, Kind.REPEATED_QUESTION, Kind.NEAR_DUPLICATE]
+     Kind.AS_PUBLISHED, Kind.NOT_SHOWN, Kind.WRONG_ENDING, Kind.ANIMATED, Kind.SAME_IMAGE_TWICE, Kind.DUPLICATE_ROW, Kind.REPEATED_QUESTION, Kind.NEAR_DUPLICATE]
 )  # fmt: skip
 # About what rows say: in a published set that is its authors' choice, as in VLGuard, which refuses a few harmless rows.
 AUTHORS = frozenset(

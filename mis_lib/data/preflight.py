@@ -136,7 +136,7 @@ def grouped(findings: Sequence[Finding]) -> Iterator[Finding]:
     """The findings, those about one and the same wrong value told once, at the first row, with the number of rows."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for found in findings:
-        shared = found.kind in (Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.UNKNOWN_SPLIT)
+        shared = found.kind in (Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.UNKNOWN_SPLIT, Kind.NOT_SHOWN)
         key = (found.file, found.kind, found.message) if shared else (str(id(found)),)
         groups.setdefault(key, []).append(found)
     for group in groups.values():

@@ -10,10 +10,11 @@ from typing import Any
 
 from mis_lib.data.dialogues import PLACEHOLDER, carried_by
 from mis_lib.data.findings import Finding, Kind
-from mis_lib.data.formats import PACKED
+from mis_lib.data.formats import LATER, PACKED
+from mis_lib.data.formats import SYSTEM as SYSTEM_FIELD
 from mis_lib.data.mixtures import BESIDE, EVERYDAY
 from mis_lib.data.rows import IMAGE_PATH, Form, RawRow, form_of, no_form, shown
-from mis_lib.data.views import View, image_list, text_field, wrong
+from mis_lib.data.views import LATER_TURNS, SYSTEM_PROMPT, View, image_list, text_field, wrong
 from mis_lib.schema import Split
 
 SPLITS = frozenset([*(split.value for split in Split), *BESIDE.values(), EVERYDAY])
@@ -28,6 +29,10 @@ def view(row: RawRow) -> View | Finding:
         return no_form(row)
     seen = View(row.place, form)
     _READERS[form](seen, row.values)
+    system = "system" if form in (Form.CONVERSATIONS, Form.MESSAGES) else SYSTEM_FIELD
+    for name, what in ((LATER, LATER_TURNS), (system, SYSTEM_PROMPT)):
+        if row.values.get(name) and what not in seen.not_shown:
+            seen.not_shown.append(what)
     _labels(seen, {**_packed(row.values), **row.values})
     _agree(seen)
     return seen
@@ -162,6 +167,8 @@ def _turns(seen: View, turns: Any, name: str, role_key: str, text_key: str) -> N
             "expected an answer after the last question, found none",
             "add the assistant's turn",
         )
+    seen.not_shown += [LATER_TURNS] if len(order) > 2 else []
+    seen.not_shown += [SYSTEM_PROMPT] if any(text.strip() for text in texts[SYSTEM]) else []
     asked = "\n".join(texts[USER])
     seen.placeholders = asked.count(PLACEHOLDER)
     if seen.form is Form.MESSAGES:  # ms-swift puts images whose place no text tells before the question, and so do we

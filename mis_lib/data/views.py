@@ -10,6 +10,8 @@ from mis_lib.data.findings import Finding, Kind, Place
 from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.data.rows import Form, shown
 
+LATER_TURNS, SYSTEM_PROMPT = "later turns", "a system prompt"
+
 
 @dataclass
 class View:
@@ -29,6 +31,8 @@ class View:
     harmful: bool | None = None
     twin_id: str | None = None
     mask_eos: bool = False
+    not_shown: list[str] = field(default_factory=list)
+    """What the row holds and no model is shown, neither in training nor when it is asked: ``LATER_TURNS``, ``SYSTEM_PROMPT``."""
     findings: list[Finding] = field(default_factory=list)
 
     @cached_property

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mis_lib.data.compose import compose
-from mis_lib.data.findings import Level
+from mis_lib.data.findings import Kind, Level
 from mis_lib.data.folders import MIXTURE
 from mis_lib.data.mixed import write
 from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, SampleSet
@@ -73,14 +73,17 @@ def _source(settings: TrainSettings, data: Path, role: str, progress: Progress) 
 def _read(path: Path, split: str, progress: Progress) -> list[Place]:
     source = find_source(path, split=split if path.is_dir() else None)
     if source.loader is not None:  # the other splits are neither read nor looked at
-        _refuse(path, preflight(path, None, progress, split=source.splits[0]))
+        _refuse(path, preflight(path, None, progress, split=source.splits[0]), progress)
     for file in source.files:
-        _refuse(file, preflight(file, PreflightSettings(images=source.folder), progress))
+        _refuse(file, preflight(file, PreflightSettings(images=source.folder), progress), progress)
     return [Place(sample, source.folder) for sample in load(source)]
 
 
-def _refuse(path: Path, report: Report) -> None:
-    """Raise what preflight found wrong."""
+def _refuse(path: Path, report: Report, progress: Progress) -> None:
+    """Raise what preflight found wrong; tell what of the rows is not trained."""
+    for found in report.findings:
+        if found.kind is Kind.NOT_SHOWN:
+            progress(f"{found.file}: {found.rows:,} rows, {found.message}")
     wrong = [finding for finding in report.findings if finding.level is Level.ERROR]
     if wrong:
         told = [
