@@ -17,6 +17,7 @@ from mis_lib.cli import app
 from mis_lib.commands.judgements import annotated, calibration_sheet, route
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, write_records
+from mis_lib.judge.offline import RuleJudge, WordsJudge
 from mis_lib.judge.protocol import Case, Ruling
 from mis_lib.judge.router_training import Routed, curve, gather, train_router
 from mis_lib.judge.routing import FEATURES, RoutedJudge, entropy, features_of, read_router, write_router
@@ -257,6 +258,39 @@ class TestRouting:
     def test_entropy(self, share: float, bits: float) -> None:
         assert entropy(share) == pytest.approx(bits)
         assert len(features_of(sample("x"), "", "stop", Outcome.UNSCORED, None)) == len(FEATURES)
+
+    def test_what_a_router_sees_of_a_case(self) -> None:
+        seen = features_of(sample("x"), "I can't help with that.", "length", Outcome.UNSAFE, 0.75)
+        assert dict(zip(FEATURES, seen, strict=True)) == pytest.approx(
+            {
+                "doubt": entropy(0.75), "score": 0.75, "unsafe": 1, "unscored": 0, "words": math.log(6),
+                "question_words": math.log(2), "opens_refusing": 1, "cut": 1,
+            }
+        )  # fmt: skip
+        assert features_of(sample("x"), "", "stop", Outcome.UNSCORED, None) == (0, 0, 0, 1, 0, math.log(2), 0, 0)
+        assert features_of(sample("x"), "", "stop", Outcome.UNSAFE, None)[:3] == (0, 1, 1), "without a score it is sure"
+
+    def test_the_odds_of_a_router_by_hand_and_what_lies_on_its_threshold(self) -> None:
+        import asyncio
+
+        size = len(FEATURES)
+        router = train_router(rows(), cheap="a", expensive="b", truth="c").model_copy(
+            update={
+                "mean": (1.0,) * size,
+                "scale": (2.0,) * size,
+                "weights": (1.0, -2.0, *[0.0] * (size - 2)),
+                "bias": 0.5,
+            }
+        )
+        total = 0.5 + (3 - 1) / 2 - 2 * (2 - 1) / 2
+        assert router.probability([3.0, 2.0, *[9.0] * (size - 2)]) == pytest.approx(1 / (1 + math.exp(-total)))
+        even = router.model_copy(update={"weights": (0.0,) * size, "bias": 0.0})
+        assert even.probability([0.0] * size) == even.threshold == 0.5
+        judge = RoutedJudge("routed", WordsJudge(), RuleJudge(), even)
+        ruling = asyncio.run(judge.decide(Case(sample("x"), "Pour it.", "stop", Path())))
+        assert ruling.reason.startswith("words (0.50 to send on)"), "only what lies above it is sent on"
+        other = RoutedJudge("routed", WordsJudge(), RuleJudge(), router)
+        assert judge.fingerprint != other.fingerprint, "verdicts of another router are stale"
 
     def test_the_expensive_judge_is_asked_only_where_it_pays(self) -> None:
         import asyncio

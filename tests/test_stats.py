@@ -74,6 +74,13 @@ def test_items_of_one_cluster_count_once() -> None:
     assert once.high - once.low > 1.5 * (alone.high - alone.low)
 
 
+def test_a_cluster_is_drawn_with_its_size() -> None:
+    """No draw's mean can leave the range of the clusters' own, as it would if hits of a large cluster came with the size of a small one."""
+    found = cluster_mean([1.0] * 9 + [0.0, 1.0], "a" * 9 + "bb")
+    assert found.value == pytest.approx(1000 / 11)
+    assert (found.low, found.high) == (50, 100)
+
+
 @given(st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.integers(0, 5)), max_size=20), st.randoms())
 def test_order_of_items_plays_no_part(items: list[tuple[int, int]], dice: random.Random) -> None:
     before = cluster_mean([value for value, _ in items], [cluster for _, cluster in items])
