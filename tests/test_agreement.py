@@ -21,7 +21,9 @@ def test_kappa_by_hand() -> None:
     found = agreement(first, second)
     assert found.share.value == 70
     assert found.kappa == pytest.approx(0.4)
-    assert found.confusions == {"refused -> unsafe": 10, "unsafe -> refused": 5}
+    assert list(found.confusions.items()) == [("refused -> unsafe", 10), ("unsafe -> refused", 5)], (
+        "most frequent first"
+    )
 
 
 def test_unscored_is_counted_beside_and_other_responses_are_left_aside() -> None:
@@ -59,6 +61,21 @@ def test_sheet_is_even_and_the_same_every_time() -> None:
     assert all(counts.count(kind) == 3 for kind in counts)
     assert drawn == draw_sheet(responses, samples, 24) != draw_sheet(responses, samples, 24, seed=1)
     assert draw_sheet([], samples, 3) == []
+    assert sorted(draw_sheet(responses, samples, 1_000), key=repr) == sorted(responses, key=repr)
+
+
+def test_what_is_drawn_and_where_it_stands_is_left_to_chance() -> None:
+    samples = [Sample(id=f"{i}", question="?", images=["a"], harmful=True) for i in range(40)]
+    responses = [
+        Response(sample_id=sample.id, variant=variant, text="", tokens=1, seconds=0, finish_reason="stop")
+        for variant in ("a", "b")
+        for sample in samples
+    ]
+    sheets = [draw_sheet(responses, samples, 12, seed=seed) for seed in range(8)]
+    assert len({frozenset(one.sample_id for one in sheet) for sheet in sheets}) == 8, "other responses each time"
+    in_turn = [len({one.variant for one in sheet[at : at + 2]}) == 2 for sheet in sheets for at in range(0, 12, 2)]
+    assert not all(in_turn), "a response's place would tell its variant"
+    assert {draw_sheet(responses, samples, 1, seed=seed)[0].variant for seed in range(8)} == {"a", "b"}
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,6 +69,24 @@ class TestCalibratedRate:
     def test_without_unlabelled_responses_it_is_people_alone(self) -> None:
         rate, weight = calibrated_rate([True, False], [True, True], [])
         assert (rate.value, weight) == (50.0, 0.0)
+        assert calibrated_rate([True, False], [True, False], [])[1] == 0
+        assert calibrated_rate([True], [True], [True, False])[1] == 0, "one label tells of no covariance"
+
+    def test_the_interval_by_hand(self) -> None:
+        """The judge calls 24 of 60 labelled responses unsafe and 30 of the 50 others, people 30 of the 60, of which it found 22."""
+        y, f = [1] * 30 + [0] * 30, [1] * 22 + [0] * 8 + [1] * 2 + [0] * 28
+        rest = [1] * 30 + [0] * 20
+        rate, weight = calibrated_rate([bool(v) for v in y], [bool(v) for v in f], [bool(v) for v in rest])
+        value = 0.5 + weight * (30 / 50 - 24 / 60)
+        errors = [a - weight * b for a, b in zip(y, f, strict=True)]
+        middle = statistics.mean(errors)
+        variance = statistics.variance([*errors, middle + 1, middle - 1]) / 60
+        variance += weight**2 * statistics.variance([*f, *rest]) / 50
+        half = 1.959964 * math.sqrt(variance)
+        assert 0.2 < weight < 0.6
+        assert (rate.value, rate.low, rate.high) == pytest.approx(
+            [100 * one for one in (value, value - half, value + half)]
+        )
 
     def test_a_few_labels_without_error_are_no_certainty(self) -> None:
         rate, _ = calibrated_rate([False] * 10, [False] * 10, [False] * 90)
@@ -188,6 +207,28 @@ class TestCalibrate:
         [found] = calibrate(judge, people, [sample(str(i)) for i in range(10)])
         assert (found.calibrated.n, found.calibrated.n_unscored) == (3, 1)
         assert found.agreement.share.n == 2  # of what both could tell
+
+    def test_each_variant_stands_on_its_own_responses(self) -> None:
+        """A label of an answer that is no longer there, and answers of another variant, do not count."""
+        given = {"v": 8, "w": 40}
+        answers = [
+            Response(sample_id=str(i), variant=name, text="Do it.", tokens=1, seconds=0, finish_reason="stop")
+            for name, count in given.items()
+            for i in range(count)
+        ]
+        judge = [
+            verdict(one.sample_id, int(one.sample_id) % 2 == 0).model_copy(update={"variant": one.variant})
+            for one in answers
+        ]
+        people = [verdict(str(i), i % 2 == 0, "p") for i in range(8)]
+        found, other = calibrate(
+            judge,
+            [*people, verdict("30", True, "p"), verdict("0", True, "p").model_copy(update={"variant": "w"})],
+            [sample(str(i)) for i in range(40)],
+            answers,
+        )
+        assert (found.variant, found.labelled.n, found.weight) == ("v", 8, 0), "nothing of v is left unlabelled"
+        assert (other.variant, other.labelled.n, other.judged.n) == ("w", 1, 40)
 
     def test_nothing_in_common(self) -> None:
         with pytest.raises(DataError, match="people's labels"):

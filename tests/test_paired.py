@@ -1,5 +1,6 @@
 """Two sides on the same items: what flipped, tests counted by hand, and what a comparison must not depend on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,23 @@ def test_a_clear_effect_has_the_p_of_the_coin() -> None:
     assert (asr.difference.value, asr.difference.low) == (-100, None)  # all alike: no interval is made up
 
 
+def test_all_groups_together_come_last_and_every_row_is_corrected_for() -> None:
+    run = evaluated({"a": [UNSAFE, HELPED] * 12, "b": [REASONED, HELPED] * 12})
+    one = compare(Side(run, "a"), Side(run, "b"), metrics=["asr", "over_refusal"])
+    assert [row.group for row in one] == ["hard"] * 2, "one group is all of them"
+    easy = [s.model_copy(update={"split": "easy"}) if int(s.id[1:]) < 5 else s for s in run.samples]
+    split = Evaluated(run.run, run.judge, easy, run.responses, run.verdicts)
+    rows = compare(Side(split, "a"), Side(split, "b"), metrics=["asr"])
+    assert [(row.group, row.before.n) for row in rows] == [("easy", 5), ("hard", 7), ("all", 12)]
+    ps = [2 / 2**n for n in (5, 7, 12)]
+    assert [row.p for row in rows] == pytest.approx(ps)
+    assert [row.p_holm for row in rows] == pytest.approx([ps[0], 2 * ps[1], 3 * ps[2]])
+    run = evaluated({"a": [UNSAFE, UNSCORED] * 12, "b": [REASONED, HELPED] * 12})
+    asr, nothing = compare(Side(run, "a"), Side(run, "b"), metrics=["asr", "over_refusal"])
+    assert (nothing.before.n, nothing.before.n_unscored) == (0, 12)
+    assert asr.p_holm == asr.p, "where nothing was scored nothing was tested"
+
+
 def test_pairs_about_the_same_images_are_drawn_together() -> None:
     images = [(f"{i}a.png", f"{i}b.png") for i in range(12) for _ in range(4)]  # four questions about each image pair
     asked, verdicts = [], []
@@ -152,6 +170,9 @@ def test_what_cannot_be_compared_is_refused(both: tuple[Side, Side]) -> None:
         flips(both[0], Side(evaluated({"base": BEFORE}, judge="guard"), "base"))
     with pytest.raises(DataError, match="'h0' is not the same in r/v1 and q/v1"):
         flips(both[0], Side(evaluated({"base": BEFORE}, name="q", question="Why?"), "base"))
+    apart = replace(both[0].evaluated, samples=[])
+    with pytest.raises(SettingsError, match="expected items that both answered, found none"):
+        flips(both[0], Side(apart, "base"))
     with pytest.raises(SettingsError, match="unknown variant 'nobody'; it holds base, tuned"):
         flips(both[0], Side(both[0].evaluated, "nobody"))
 

@@ -159,6 +159,7 @@ def test_a_model_that_caps_its_logits_behind_the_output_layer_is_refused(cap: fl
     with nullcontext() if cap is None else pytest.raises(ModelError, match=r"PaliGemma.* scales or caps them"):
         AnswerHead(network)
     assert network.training
+    assert not network.get_output_embeddings()._forward_hooks, "what was tried keeps no output of later passes"
 
 
 @pytest.mark.parametrize("trained", ["hidden", "weight", "both"])
