@@ -113,6 +113,7 @@ def test_agreement_is_that_of_the_libraries_and_of_a_known_table(
     equal = sum(a == b for a, b in zip(given["ada"], given["eve"], strict=True))
     assert pair.share.n == 20 and pair.share.value == pytest.approx(100 * equal / 20)
     assert len(found.disputed) == 20 - equal
+    assert found.authors == {"ada": 20, "eve": 20}
 
 
 def test_nobody_agrees_with_themselves_under_a_name_in_other_letters(

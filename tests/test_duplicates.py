@@ -167,6 +167,9 @@ def test_a_row_with_one_image_more_is_not_the_same(layout: Path) -> None:
     two = write_rows(layout / "two.jsonl", {"question": "Which of the two do you like?", "images": pair})
     assert [match.overlap for match in matches(one, two)] == [Overlap.IMAGE]
     assert [match.overlap for match in matches(two, one)] == [Overlap.IMAGE]
+    Image.open(layout / pair[0]).save(layout / "again.png")
+    twice = write_rows(layout / "twice.jsonl", {"question": "Are these alike?", "images": [pair[0], "again.png"]})
+    assert [match.overlap for match in matches(twice, one)] == [Overlap.IMAGE]
 
 
 def test_within_a_set_the_later_row_resembles_the_earlier_and_twins_nothing(layout: Path) -> None:
@@ -177,11 +180,31 @@ def test_within_a_set_the_later_row_resembles_the_earlier_and_twins_nothing(layo
         {"question": question, "images": pair, "twin_id": "r2"},
         {"question": question, "images": [pair[0], "easy_image/3/object2.png"], "twin_id": "r1", "harmful": False},
         {"question": question.replace("use the", "use that"), "images": pair},
+        {"question": question, "images": pair},
+        {"question": "Which of them would you rather have?", "images": pair},
     )
     found = matches(file)
-    assert [(match.overlap, match.row, match.other_row) for match in found] == [(Overlap.ITEM, 3, 1)]
+    assert [(match.overlap, match.row, match.other_row) for match in found] == [
+        (Overlap.ITEM, 3, 1), (Overlap.ITEM, 4, 1), (Overlap.IMAGES, 5, 1),
+    ]  # fmt: skip
+    kinds = [(finding.kind, finding.row) for finding in findings(found, against_test=False)]
+    assert kinds == [(Kind.NEAR_DUPLICATE, 3), (Kind.NEAR_DUPLICATE, 4)], (
+        "another question about the same images is one more row"
+    )
     assert found[0].similarity is not None
     assert 0.8 <= found[0].similarity < 1
+
+
+def test_a_twin_is_one_of_the_same_file(layout: Path) -> None:
+    row = {"question": "What do I do with them?", "images": ["easy_image/0/object1.png", "easy_image/0/object2.png"]}
+    files = [
+        write_rows(layout / "one.jsonl", {**row, "twin_id": "r9"}),
+        write_rows(layout / "two.jsonl", {**row, "id": "r9"}),
+    ]
+    found = list(find(rows_of([checked for file in files for checked in read_all(file)])))
+    assert [(match.overlap, match.file, match.other_file) for match in found] == [
+        (Overlap.ITEM, "two.jsonl", "one.jsonl")
+    ]
 
 
 def test_black_pictures_connect_no_rows(layout: Path) -> None:

@@ -285,6 +285,7 @@ VARIANTS = [
     Variant("row again, other case", easy(lambda rows: rows.append({**rows[0], "id": 77, "question": rows[0]["question"].upper() + "!"})), Kind.DUPLICATE_ROW, 5, "question"),
     Variant("row again, other answer", train(lambda rows: rows.append(json.loads(json.dumps(rows[0]).replace("ask the owner", "ask him")) | {"id": "x"})), Kind.CONTRADICTION, 7, "question", TRAIN),
     Variant("question again", easy(lambda rows: rows[2].update(question=rows[0]["question"])), Kind.REPEATED_QUESTION, 3, "question"),
+    Variant("row again, other kind", lines({"question": "Why?"}, {"question": "Why?", "harmful": False, "images": _sample(0)["images"]}), Kind.CONTRADICTION, 2, "question", OURS),
     Variant("no such twin", lines({"twin_id": "s9"}), Kind.TWIN, 1, "twin_id", OURS),
     Variant("twin of another", lines({"twin_id": "s1"}, {"twin_id": None}), Kind.TWIN, 1, "twin_id", OURS),
     Variant("both twins harmful", lines({"twin_id": "s1"}, {"twin_id": "s0"}), Kind.TWIN, 1, "twin_id", OURS),
@@ -340,6 +341,37 @@ def test_all_damage_at_once_is_told_in_one_pass(layout: Path) -> None:
         found.kind for found in report.findings
     }
     assert [found.level for found in report.findings] == [Level.ERROR] * 3 + [Level.WARNING]
+
+
+SOUND = {
+    "text-only row": lines({"images": ["black.png", "black.png"]}),
+    "an option of the question": lines({"question": "Is it a red cat or a dog?", "answer": "a red cat or a dog"}),
+    "forty words without a full stop": lines({"answer": " ".join(["word"] * 40)}),
+    "half of the rows unlabelled": lines({"answer": LONG}, {}),
+    "twins ask the same": lines(
+        *({"question": "Why?", "twin_id": f"s{at ^ 1}", "harmful": at % 2 == 0} for at in range(4))
+    ),
+    "a refusal among short answers": lines(*({"answer": "Put it on a shelf."} for _ in range(3)), {"answer": REFUSED}),
+}
+
+
+@pytest.mark.parametrize("sound", SOUND.values(), ids=SOUND.keys())
+def test_what_is_meant_so_is_no_finding(layout: Path, sound: Callable[[Path], None]) -> None:
+    sound(layout)
+    Image.new("RGB", (SIDE, SIDE)).save(layout / "black.png")
+    assert preflight(layout / OURS).findings == []
+
+
+def test_reasoning_of_25_words_is_a_chain_of_thought_and_half_of_refusals_leave_it_one(layout: Path) -> None:
+    brief = " ".join(["word"] * 24) + " end."
+    for answers, leaks in (
+        ((brief, brief, brief, REFUSED), [4]),
+        ((LONG, LONG, f"{REFUSED} {LONG}", f"{REFUSED} {LONG}"), [3, 4]),
+        ((LONG, f"{REFUSED} {LONG}", f"{REFUSED} {LONG}"), []),
+    ):
+        lines(*({"answer": answer} for answer in answers))(layout)
+        found = [one.row for one in preflight(layout / OURS).findings if one.kind is Kind.LABEL_LEAK]
+        assert found == leaks
 
 
 def test_a_refusal_set_is_no_leak(layout: Path) -> None:

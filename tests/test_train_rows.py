@@ -1,5 +1,6 @@
 """Rows, batches and the order of work: label masks token by token, batches of different numbers of images, passes under a budget."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def test_no_image_is_cut_and_an_over_long_row_is_an_error_that_names_it(processo
         assert int((row.ids == image).sum()) == IMAGE_TOKENS * len(place.sample.images)
     with pytest.raises(DataError, match=r"row 'row-2': expected at most 50 tokens, found \d+; nothing is cut"):
         Encoder(processor, max_length=50).row(places[2])
+    assert len(Encoder(processor, max_length=len(row)).row(places[2])) == len(row)
 
 
 def test_a_masked_end_token_does_not_count(processor: Any, places: list[Place]) -> None:
@@ -158,9 +160,17 @@ def test_augmentation_changes_the_image_and_depends_on_the_seed(processor: Any, 
     one, same, other = (encoder.row(places[0], seed=seed).vision["pixel_values"] for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    import random
+    sample = places[0].sample.model_copy(update={"images": [places[0].sample.images[0]] * 2})
+    first, second = encoder.row(Place(sample, places[0].folder)).vision["pixel_values"]
+    assert not torch.equal(first, second), "each image of a row is varied for itself"
 
-    assert varied(Image.new("RGB", (40, 40)), random.Random(0)).size != (40, 40)
+
+def test_an_image_is_varied_by_no_more_than_is_told() -> None:
+    made = [varied(Image.new("RGB", (200, 100), (100, 100, 100)), random.Random(seed)) for seed in range(60)]
+    widths, heights, light = zip(*((*image.size, image.getpixel((0, 0))[0]) for image in made), strict=True)
+    for sizes, side in ((widths, 200), (heights, 100)):
+        assert 0.9 * side <= min(sizes) < 0.93 * side and 0.98 * side < max(sizes) <= side
+    assert 85 <= min(light) < 90 and 110 < max(light) <= 115
 
 
 def test_rows_of_one_two_and_three_images_share_a_batch(processor: Any, places: list[Place]) -> None:
