@@ -1,13 +1,9 @@
 """Image headers: size and format of an image without decoding it, and what speaks against using it.
 
-A header costs a tenth of a millisecond where decoding costs twenty, so that thousands of photographs can be checked before every run. Whether a
-file is whole is told as cheaply as its format allows. A PNG carries a checksum for each chunk, read at 3 GB a second. A JPEG's pixels are looked through
-for markers that cannot stand there, as fast: a block of other bytes has some, a single wrong byte or a block of zeros mostly has none and is decoded
-into a wrong picture without an error. Everything else is decoded, to be sure, a WebP twice (``data.webp``). An image shown by several rows is looked at
-once.
+A header costs a tenth of a millisecond where decoding costs twenty, so that thousands of photographs can be checked before every run; whether what
+follows it is whole is asked of ``data.wholeness``. An image shown by several rows is looked at once.
 """
 
-import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,17 +13,10 @@ from PIL import Image, UnidentifiedImageError
 
 from mis_lib.data.findings import Kind
 from mis_lib.data.paths import refusal
-from mis_lib.data.webp import is_decoded, leaves_over
-from mis_lib.errors import ImageError
-from mis_lib.files import DECODER_ERRORS, FORMATS, MAX_PIXELS, MIN_SIDE, load_image
+from mis_lib.data.wholeness import damage
+from mis_lib.files import DECODER_ERRORS, FORMATS, MAX_PIXELS, MIN_SIDE
 
 MAX_RATIO = 200  # Qwen-VL's image processors raise an error beyond it
-# Among a JPEG's pixels 0xFF is followed by zero, or by a place to start anew; anything else ends them.
-MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-END = 0xD9
-SEGMENTS = frozenset(
-    [*range(0xC0, 0xD0), *range(0xDA, 0xDE), *range(0xE0, 0xF0), 0xFE]
-)  # these have a length and are no pixels
 ENDINGS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
     ".avif": "AVIF", ".ppm": "PPM",
@@ -206,50 +195,8 @@ def _oddities(path: Path, form: str, frames: int) -> Iterator[Problem]:
 
 
 def _damage(path: Path, form: str) -> Problem | None:
-    """What is wrong with the pixels of a file that is not surely whole; None if they can be read all the same."""
-    if _is_whole(path, form):
-        return None
-    if form == "WEBP" and is_decoded(content := path.read_bytes()):
-        if not leaves_over(content):
-            return None
-        message = "expected pixels that use up their data, found some left over: bytes before them are wrong, and what is shown is another picture"
-        return Problem(Kind.CUT_SHORT, message, "save or fetch it again")
-    try:
-        load_image(path)
-    except ImageError as error:
-        message = f"expected a whole image, found a damaged one ({error})"
-        return Problem(Kind.CUT_SHORT, message, "save or fetch it again")
-    return None
-
-
-def _is_whole(path: Path, form: str) -> bool:
-    """Whether the file's checksums hold, or it goes on to its end as its format demands; False for formats that have neither."""
-    if form == "PNG":
-        return _sums_hold(path)
-    if form in ("JPEG", "MPO"):
-        return _goes_to_its_end(path.read_bytes())
-    return False
-
-
-def _goes_to_its_end(content: bytes) -> bool:
-    """Whether a JPEG reaches its end mark over nothing but what may stand before it, a thumbnail's end jumped over; cameras write more behind it."""
-    at = 2
-    while found := MARKER.search(content, at):
-        marker = content[found.end() - 1]
-        if marker not in SEGMENTS:
-            return marker == END
-        at = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
-    return False
-
-
-def _sums_hold(path: Path) -> bool:
-    """Whether the checksum of every chunk of a PNG is that of its bytes."""
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            image.verify()
-    except DECODER_ERRORS:
-        return False
-    return True
+    found = damage(path, form)
+    return Problem(Kind.CUT_SHORT, found, "save or fetch it again") if found else None
 
 
 def _bad(kind: Kind, message: str, fix: str) -> Header:
