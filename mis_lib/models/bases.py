@@ -85,7 +85,7 @@ def strangeness(variant: str, folder: Path, checkpoint: Path | str) -> str:
         return ""
     return (
         f"variant {variant!r}: expected the checkpoint that {folder} belongs to ({told.name}), found {checkpoint}, which has the same shapes and "
-        "other weights: its answers are not those of the adapter on its own. Name that checkpoint (--checkpoint), or train the adapter again"
+        "other weights: it answers otherwise than it does there. Name that checkpoint (--checkpoint), or train the adapter again"
     )
 
 
