@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_server import FakeServer, Script
 from fakes import mini_data
 from killing import mis, survive, writer
 from tiny import tiny_checkpoint, tiny_text_model
@@ -810,3 +811,16 @@ def test_faults_follow_the_request_not_its_arrival() -> None:
     assert request_key(body) == request_key(json.loads(json.dumps(body)))
     assert [script("k", n) for n in range(50)] == [script("k", n) for n in range(50)]
     assert 2 <= sum(script("k", n) is Fault.FAIL for n in range(50)) <= 20
+
+
+def test_a_judge_that_is_drawn_as_its_server_likes_is_told_and_kept(
+    tmp_path: Path, data: Path, samples, capsys
+) -> None:
+    run = make_run(tmp_path, data, samples, ["mirage"])
+    with FakeServer(Script(unknown=("temperature",)), reply=lambda *asked: "safe") as server:
+        guard = JudgeSpec(kind="guard", target=f"{server.url}#guard", style="llama_guard")
+        judge_run(run.folder, JudgeSettings(judges={"guard": guard}))
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("server:guard takes no temperature: its answers are drawn as it likes, not with 0") == 1
+    kept = json.loads((run.folder.parent / "asked" / "left_out.json").read_text())
+    assert kept == {"server:guard": {"temperature": "turned down"}}
