@@ -28,6 +28,7 @@ from mis_lib.models.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
 from mis_lib.prompts import to_messages
 from mis_lib.schema import Sample
+from mis_lib.store.provenance import folder_digest
 from mis_lib.train.answer_parts import SEGMENTS
 from mis_lib.train.rows import IGNORED, Encoder, Place
 
@@ -177,6 +178,15 @@ def test_a_shipped_adapter_belongs_to_the_model_that_it_comes_with_wherever_it_l
     elsewhere = base.model_copy(update={"weights": "0" * 16})  # as a machine that rounds otherwise would have told it
     write_base_record(folder, elsewhere)
     assert strangeness("mine", folder, moved) == ""
+
+
+def test_answers_are_not_asked_for_again_because_an_adapter_says_what_it_belongs_to(tmp_path: Path) -> None:
+    folder = shutil.copytree(mini.ADAPTERS / "refusal", tmp_path / "mine")
+    told = folder_digest(folder)
+    (folder / "base.json").unlink()
+    assert folder_digest(folder) == told
+    (folder / "adapter_config.json").write_text("{}")
+    assert folder_digest(folder) != told
 
 
 def test_a_shipped_adapter_on_another_version_of_the_model_is_warned_of(built: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from mis_lib.cache import MANIFEST
 from mis_lib.data.pictures import is_unpacked
 from mis_lib.errors import DataError
 from mis_lib.files import sha256
+from mis_lib.models.bases import BASE_FILE
 
 VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")
 HASHED_WHOLE = (
@@ -21,7 +22,9 @@ HASHED_WHOLE = (
 
 
 def folder_digest(folder: Path) -> str:
-    """Digest of a folder's content: of its manifest where it has one, else of every file in it.
+    """Digest of a folder's content: of its manifest where it has one, else of every file in it but ``base.json``.
+
+    What an adapter belongs to is told for people: no answer follows from it, and none must be asked for again once it is put there.
 
     Pictures unpacked from a table do not count: they are there as soon as the table was read, and the table itself counts. A training would otherwise
     not find the run again that it was killed in.
@@ -34,7 +37,7 @@ def folder_digest(folder: Path) -> str:
     if (folder / MANIFEST).exists():
         return sha256(folder / MANIFEST)
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != BASE_FILE):
         relative = PurePosixPath(path.relative_to(folder).as_posix())
         if not is_unpacked(relative):
             digest.update(f"{relative} {path.stat().st_size} {_file_digest(path)}\n".encode())
