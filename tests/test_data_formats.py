@@ -169,6 +169,25 @@ def test_images_within_a_text_are_numbered_in_order(folder: Path) -> None:
     }
 
 
+def test_an_absolute_path_into_the_folder_is_the_relative_one_that_it_means(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    link = tmp_path_factory.mktemp("elsewhere") / "link"
+    link.symlink_to(folder)
+    images = [str(folder / A), str(folder / B)]
+    put_lines(folder, "data.jsonl", [{"id": "1", "messages": chat("What are these?", "Toys."), "images": images}])
+    for place in (folder, link):
+        assert preflight(place / "data.jsonl").findings == []
+        assert load(find_source(place / "data.jsonl"))[0].images == [A, B]
+    outside = tmp_path_factory.mktemp("outside")
+    put_images(outside, A)
+    for wrong in (str(outside / A), f"{folder}/../{outside.name}/{A}", str(folder)):
+        put_lines(folder, "data.jsonl", [{"id": "1", "messages": chat("What?", "Toys."), "images": [wrong]}])
+        assert not preflight(folder / "data.jsonl").ready
+        with pytest.raises(DataError):
+            load(find_source(folder / "data.jsonl"))
+
+
 SYSTEM_TURN = {"role": "system", "content": "Be careful."}
 LONG = chat("What are these?", "Toys.", "And why?", "They are small.")
 

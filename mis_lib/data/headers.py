@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from mis_lib.data.findings import Kind
-from mis_lib.data.paths import refusal
+from mis_lib.data.paths import refusal, within
 from mis_lib.data.wholeness import damage
 from mis_lib.files import DECODER_ERRORS, FORMATS, MAX_PIXELS, MIN_SIDE
 
@@ -83,10 +83,12 @@ class Headers:
 
     def path(self, name: str) -> Path:
         """The file of a name: the first of its places where there is one."""
+        name = within(self.folder, name)
         places = [self.folder / root / name for root in self.roots]
         return next((place for place in places if place.exists()), self.folder / name)
 
     def _read(self, name: str) -> Header:
+        name = within(self.folder, name)
         refused = refusal(self.folder, name)
         if refused is not None:
             meant = self._meant(name)

@@ -2,7 +2,8 @@
 
 A data set comes from strangers, and the program that reads it may run with rights that they do not have. So a name is refused if it is
 absolute (on any system), climbs with ``..``, is a web address, or reaches out of the folder through a symbolic link. Whether
-there is a file is another question, asked later.
+there is a file is another question, asked later. An absolute name that leads into the folder, as ms-swift's users write them, is read as the relative
+one that it means (``within``).
 """
 
 import ntpath
@@ -48,6 +49,16 @@ def refusal(folder: Path, name: str) -> Refusal | None:
         reason = f"a symbolic link out of the data folder ({name:.80})"
         return Refusal(reason, "put the file itself there (hf download --local-dir FOLDER makes no links)")
     return None
+
+
+def within(folder: Path, name: str) -> str:
+    """The relative name that an absolute one means where it leads into ``folder``; any other name as it is."""
+    if not Path(name).is_absolute() or ".." in name.split("/"):
+        return name
+    for root in (folder.absolute(), folder.resolve()):
+        if Path(name).is_relative_to(root) and Path(name) != root:
+            return Path(name).relative_to(root).as_posix()
+    return name
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from mis_lib.data.paths import inside
+from mis_lib.data.paths import inside, within
 from mis_lib.data.records import Row
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import DECODER_ERRORS, FORMATS, write_atomic
@@ -40,6 +40,7 @@ def find(folder: Path, row: Row, field: str, name: object, roots: Sequence[str] 
     """
     if not isinstance(name, str):
         raise row.error(field, "the path of an image", name, "name the image file")
+    name = within(folder, name)
     tried = [PurePosixPath(root, name.replace("\\", "/")).as_posix() for root in roots]
     for candidate in tried:
         try:
