@@ -621,6 +621,9 @@ def test_a_delta_is_a_data_folder_with_provenance_and_versions(
     (pair,) = read_preferences(folder)
     assert (pair.chosen, pair.rejected) == ("Corrected.", "Pour it in.")
     assert read_regression(folder)[0].failing
+    (tmp_path / "none.jsonl").touch()
+    with pytest.raises(DataError, match="expected at least one annotated response, found none"):
+        read_regression(tmp_path / "none.jsonl")
     assert write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data) == made  # nothing new
     store.record("ada", about(samples["hard-01"]), Decision(outcome=Outcome.UNSAFE, corrected="Second."))
     again = write_delta(build_delta(store.current()), tmp_path / "out", "mine", lambda run: data)

@@ -17,12 +17,13 @@ from typer.testing import CliRunner
 
 from mis_lib.analysis import formats, plots_inside, safeground, separation, spectrum
 from mis_lib.analysis.plot_style import colours_of, write_page
-from mis_lib.analysis.prompted import Pair, continued, pairs_of, prompts
+from mis_lib.analysis.prompted import Pair, continued, pairs_of, prompts, prompts_of
 from mis_lib.analysis.safeground import Likelihoods, Quadruple
 from mis_lib.analysis.weight_edit import Edit, apply, edited, find_edit, undo
 from mis_lib.cli import app
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import read_records, write_records
+from mis_lib.generate.engine import use_adapter
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
@@ -87,11 +88,35 @@ class TestSeparation:
         assert (value, round(low, 1), high) == (100.0, 83.9, 100.0)
 
     def test_a_pair_is_never_cut(self) -> None:
-        """Items that are alike within a pair and labels drawn by pair: whoever has seen the twin knows the answer, nobody else does."""
+        """Items that are alike within a pair: whoever has seen the twin takes an item for the twin's kind, nobody else knows anything."""
         draw = np.random.default_rng(1)
         own = draw.standard_normal((80, 1, 40)) * 10
         states = np.repeat(own, 2, axis=1) + 0.01 * draw.standard_normal((80, 2, 40))
-        assert separation.probe_accuracy(states)[0] < 75
+        assert 35 < separation.probe_accuracy(states)[0] < 65
+
+    def test_twins_that_come_out_alike_count_as_one(self) -> None:
+        states = self.clouds(20.0)
+        states[::3, :, 0] = states[
+            ::3, ::-1, 0
+        ]  # of every third pair the kinds are exchanged: both are taken for the other
+        value, low, high = separation.probe_accuracy(states)
+        assert value == pytest.approx(200 / 3, abs=2)
+        assert high - low == pytest.approx(2 * 196 * np.sqrt(2 / 9 / 60), rel=0.12)  # of 60 pairs, not of 120 items
+
+    def test_the_distance_of_a_few_pairs_by_hand(self) -> None:
+        """Differences 4, 2 and 3: mean 3, variance 1, and harmful 4, 4, 5 over benign 0, 2, 2: variances 1/3 and 4/3."""
+        states = np.array([[[4.0], [0.0]], [[4.0], [2.0]], [[5.0], [2.0]]])
+
+        def squared(differences: list[float], kinds: tuple[list[float], list[float]]) -> float:
+            noise = np.var(differences, ddof=1) / len(differences)
+            return float((np.mean(differences) ** 2 - noise) / np.mean([np.var(kind, ddof=1) for kind in kinds]))
+
+        whole = squared([4, 2, 3], ([4, 4, 5], [0, 2, 2]))
+        assert whole == pytest.approx((9 - 1 / 3) / (5 / 6))
+        less = [squared([2, 3], ([4, 5], [2, 2])), squared([4, 3], ([4, 5], [0, 2])), squared([4, 2], ([4, 4], [0, 2]))]
+        reach = 1.96 * np.sqrt(2 / 3 * np.square(less - np.mean(less)).sum())
+        found = separation.class_distance(states)
+        assert found == pytest.approx((np.sqrt(whole), np.sqrt(max(0.0, whole - reach)), np.sqrt(whole + reach)))
 
     def test_states_are_those_of_the_last_prompt_token(
         self, model: LoadedModel, pairs: list[Pair], folder: Path
@@ -102,6 +127,11 @@ class TestSeparation:
         assert not np.allclose(states["base"][:, :, -1], states["one"][:, :, -1])
         alone = separation.hidden_states(model, {"base": None}, pairs[:1], folder / "data", batch_size=1)["base"]
         np.testing.assert_allclose(alone[0], states["base"][0], atol=1e-4)
+        inputs = prompts_of(model, list(pairs[0]), folder / "data")
+        with torch.inference_mode(), use_adapter(model.model, None):
+            read = model.network(**inputs, output_hidden_states=True).hidden_states
+        np.testing.assert_allclose(alone[0, :, 2], read[2][:, -1].numpy(), atol=1e-5)
+        assert separation.clusters(states, 1)["harmful"].tolist() == [True, False] * 2 * len(pairs)
         frame = separation.separation(states)
         assert len(frame) == 2 * 3 * 3
         assert (frame[(frame.layer == 0) & (frame.measure == "distance")].value == 0).all()
