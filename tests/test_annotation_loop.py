@@ -129,6 +129,14 @@ def test_nobody_agrees_with_themselves_under_a_name_in_other_letters(
     assert now.spelled("ADA") == "Ada" and len(now.by("ada")) == 2
 
 
+def test_a_later_preference_takes_no_outcome_away(samples: dict[str, Sample], store: AnnotationStore) -> None:
+    one, *_ = samples.values()
+    store.record("ada", about(one), Decision(outcome=Outcome.UNSAFE))
+    store.record("ada", about(one), Decision(preference=Preference.A), other=about(one, variant="beside"))
+    now = standing(store)
+    assert now.outcomes(about(one).key) == {"ada": Outcome.UNSAFE} and now.settled(about(one).key) is Outcome.UNSAFE
+
+
 def test_alpha_by_hand(samples: dict[str, Sample], store: AnnotationStore) -> None:
     """Two people, four responses, one difference: observed 1/4, expected 8 * 7 - (5 * 4 + 3 * 2) = 30 of 56, alpha = 1 - (1/4) / (30/56)."""
     harmful = [sample for sample in samples.values() if sample.harmful][:4]

@@ -75,6 +75,16 @@ def test_a_shortcut_is_found_where_there_is_one() -> None:
     assert found["object 2", "bound"] == found["object 2", "trained"] == 50
 
 
+def test_the_bound_of_a_view_by_hand() -> None:
+    """Three of four with a candle are harmful and the only key is not: who sees that object alone gets 4 of 5 right at best."""
+    seen = [("candle", True), ("candle", True), ("candle", False), ("candle", True), ("key", False)]
+    rows = [
+        Sample(id=str(at), question="?", images=["a.png", "b.png"], objects=[name, "house"], harmful=harmful)
+        for at, (name, harmful) in enumerate(seen)
+    ]
+    assert [shortcuts.bound(rows, shortcuts.VIEWS[view]) for view in ("object 1", "object 2")] == [4, 3]
+
+
 def test_the_best_single_view_is_named_and_of_equal_ones_all() -> None:
     bounds = {"hard": (50, 50, 50, 100), "easy": (75, 75, 50, 100), "real": (50, 75, 50, 100)}
     rows = [

@@ -11,6 +11,8 @@ import pytest
 import torch
 from fakes import mini_data
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear
+from scipy.stats import beta
 from tiny import tiny_adapter, tiny_checkpoint
 from torch import nn
 from typer.testing import CliRunner
@@ -171,7 +173,11 @@ class TestSpectrum:
         assert (away.output_share, away.input_share) == (pytest.approx(0), pytest.approx(50))
         assert (away["layer"], away.module, away.stable_rank) == (0, "proj", pytest.approx(1))
         assert away.weak_outputs == 0.25
-        assert away.output_chance_low <= 25 <= away.output_chance_high
+        chance = (away.output_chance_low, away.output_chance, away.output_chance_high)
+        of_four = beta(0.5, 1.5)  # a random update's share along one of four directions
+        assert chance == pytest.approx((100 * of_four.ppf(0.025), 25, 100 * of_four.ppf(0.975)), abs=8)
+        doubled = spectrum.spectrum(self.wrapped(2 * strong, strong), ["one"]).layers.iloc[0]
+        assert (doubled.stable_rank, doubled["size"]) == (pytest.approx(1), pytest.approx(2 / np.sqrt(300.01)))
         assert away["size"] == pytest.approx(1 / np.sqrt(300.01))
 
     def test_what_the_weight_cannot_see_is_its_null_space(self) -> None:
@@ -206,6 +212,29 @@ class TestSpectrum:
         assert (frame.value > 0).all()
         again = spectrum.responses(model, ["one"], pairs, folder / "data", batch_size=12)
         np.testing.assert_allclose(frame.value, again.value, rtol=1e-4)
+        layers: Any = [
+            module
+            for name, module in model.model.named_modules()
+            if isinstance(module, Linear) and "one" in module.lora_A and ".layers.1." in name
+        ]
+        seen: dict[Any, torch.Tensor] = {}
+        hooks = [one.register_forward_pre_hook(lambda to, given: seen.update({to: given[0][:, -1]})) for one in layers]
+        with torch.inference_mode(), use_adapter(model.model, "one"):
+            model.network(**prompts_of(model, [item for pair in pairs for item in pair], folder / "data"))
+            ratios = [
+                (seen[one] @ one.get_delta_weight("one").T).norm(dim=-1)
+                / (seen[one] @ one.base_layer.weight.T).norm(dim=-1)
+                for one in layers
+            ]
+        for hook in hooks:
+            hook.remove()
+        percent = 100 * torch.stack(ratios).mean(0).reshape(-1, 2).numpy()
+        for column, harmful in enumerate((True, False)):
+            (row,) = frame[(frame.layer == 1) & (frame.harmful == harmful)].itertuples()
+            mean, error = percent[:, column].mean(), percent[:, column].std(ddof=1) / np.sqrt(len(pairs))
+            assert (row.value, row.low, row.high) == pytest.approx(
+                (mean, mean - 1.96 * error, mean + 1.96 * error), rel=1e-3
+            )
 
     def test_a_plain_checkpoint_has_no_update(self, folder: Path) -> None:
         with pytest.raises(ModelError, match="expected a model with adapters"):

@@ -23,7 +23,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from mis_lib.data.budget import Budget, budget_for, estimate
 from mis_lib.data.findings import Kind
 from mis_lib.data.headers import Size
-from mis_lib.data.memory import SHAPES, Training, memory
+from mis_lib.data.memory import SHAPES, Shape, Training, memory
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.data.vision_families import from_checkpoint, known, limited
 from mis_lib.data.vision_tokens import AnyRes, Fixed, Grid, Splits, Tiles
@@ -239,6 +239,17 @@ def test_fewer_pixels_make_room(wide: Path) -> None:
     chosen = PreflightSettings(model="Qwen/Qwen2-VL-7B-Instruct", max_length=500)
     assert not preflight(wide, chosen).ready
     assert preflight(wide, chosen.model_copy(update={"max_pixels": 200 * 28 * 28})).ready
+
+
+def test_memory_by_hand() -> None:
+    shape = Shape(parameters=1000, hidden=10, layers=3, key_value=4, intermediate=20, vocabulary=50, weight_bytes=2)
+    layer, logits = 2 * (80 + 8 + 100), 2 * 2 * 50
+    lora = memory(shape, 7, Training(batch_size=2, lora_rank=4))
+    assert (lora.weights, lora.state) == (2000, 16 * 4 * 3 * (9 * 10 + 2 * 4 + 3 * 20))
+    assert lora.activations == 2 * 7 * (3 * layer + logits)
+    sparing = memory(shape, 7, Training(batch_size=2, lora_rank=0, checkpointing=True))
+    assert (sparing.state, sparing.activations) == (14 * 1000, 2 * 7 * (3 * 2 * 10 + layer + logits))
+    assert sparing.total == 2000 + sparing.state + sparing.activations
 
 
 @pytest.mark.parametrize(("batch", "checkpointing", "measured"), [(4, False, 41.0), (8, False, 64.7), (16, True, 28.3)])

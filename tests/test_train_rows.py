@@ -1,6 +1,7 @@
 """Rows, batches and the order of work: label masks token by token, batches of different numbers of images, passes under a budget."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,10 @@ def test_rows_of_one_two_and_three_images_share_a_batch(processor: Any, places: 
         assert batch.row_of_token[at].tolist() == [at] * len(row) + [-1] * (longest - len(row))
     assert batch.tokens == sum(map(len, rows))
     assert batch.padded_tokens == 3 * longest
+    assert batch.answer_tokens == sum(int((row.labels != IGNORED).sum()) for row in rows) < batch.tokens
+    stored = [replace(row, features=(torch.full((1, 2), at),)) for at, row in enumerate(rows)]
+    joined = collate(stored, pad_token=0).features
+    assert joined is not None and joined[:, 0].tolist() == [0, 1, 2]
 
 
 def test_packed_rows_stand_behind_each_other(processor: Any, places: list[Place]) -> None:
