@@ -30,7 +30,8 @@ from mis_lib.prompts import to_messages
 from mis_lib.schema import Sample
 from mis_lib.store.provenance import folder_digest
 from mis_lib.train.answer_parts import SEGMENTS
-from mis_lib.train.rows import IGNORED, Encoder, Place
+from mis_lib.train.dialogue import IGNORED
+from mis_lib.train.rows import Encoder, Place
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from mis_lib.models.merge import merge, save
 from mis_lib.schema import Sample
 from mis_lib.train.callbacks import LOG
 from mis_lib.train.collate import collate
+from mis_lib.train.dialogue import IGNORED
 from mis_lib.train.engine import run
 from mis_lib.train.loader import lengths_of
 from mis_lib.train.loading import load
@@ -28,7 +29,7 @@ from mis_lib.train.material import places_of
 from mis_lib.train.packing import no_packing, pack, packed_inputs
 from mis_lib.train.parts import Part, groups, part_of
 from mis_lib.train.preparing import use_packing
-from mis_lib.train.rows import IGNORED, Encoder, Place
+from mis_lib.train.rows import Encoder, Place
 from mis_lib.train.settings import TrainSettings
 
 NUMBERS = (1, 2, 4)  # images of the rows, in turn

@@ -43,6 +43,7 @@ from mis_lib.models.load import load_model
 from mis_lib.schema import Sample
 from mis_lib.train.callbacks import LOG, tensorboard
 from mis_lib.train.collate import collate
+from mis_lib.train.dialogue import IGNORED
 from mis_lib.train.engine import make_trainer, run, training_arguments
 from mis_lib.train.loader import Steps, lengths_of
 from mis_lib.train.loading import bfloat16, load
@@ -54,7 +55,7 @@ from mis_lib.train.packing import PackedRows, has_kernel, pack, packed_inputs
 from mis_lib.train.parts import Part, part_of, prepare
 from mis_lib.train.plan import Plan
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features
-from mis_lib.train.rows import IGNORED, Encoder, Place
+from mis_lib.train.rows import Encoder, Place
 from mis_lib.train.settings import Scheduler, TrainSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"

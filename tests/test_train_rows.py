@@ -23,9 +23,10 @@ from mis_lib.prompts import user_message
 from mis_lib.schema import Sample
 from mis_lib.train.answer_parts import NO_SEGMENT, SEGMENTS, first_letter
 from mis_lib.train.collate import collate
+from mis_lib.train.dialogue import IGNORED
 from mis_lib.train.packing import PackedRows, packed_attention
 from mis_lib.train.plan import Plan
-from mis_lib.train.rows import IGNORED, Encoder, Place, varied
+from mis_lib.train.rows import Encoder, Place, varied
 
 IMAGE_TOKENS = 5  # of the tiny model: 4 patches and the class token
 

@@ -9,7 +9,8 @@ from IPython.display import HTML
 from mis_lib.analysis.galleries import SEGMENT_COLOURS
 from mis_lib.train.answer_parts import SEGMENTS
 from mis_lib.train.collate import Batch
-from mis_lib.train.rows import IGNORED, Row
+from mis_lib.train.dialogue import IGNORED
+from mis_lib.train.rows import Row
 
 IMAGE_COLOUR = "rgba(140, 107, 177, .35)"
 TRAINED = "border-bottom: 2px solid #d55e00"

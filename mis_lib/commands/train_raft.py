@@ -24,6 +24,7 @@ from mis_lib.data.compose import compose
 from mis_lib.data.mixed import write
 from mis_lib.data.mixtures import SAFETY, Arm, Part, Recipe, SampleSet
 from mis_lib.data.spread import spread
+from mis_lib.data.turns import with_answer
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.schema import Sample
@@ -94,7 +95,7 @@ def keep(ranked: Sequence[Ranked], folder: Path, out: Path, seed: int) -> Path:
         DataError: there is none.
     """
     kept = [
-        row.sample.model_copy(update={"answer": row.answer, "provenance": {**row.sample.provenance, "answer": "raft"}})
+        with_answer(row.sample, row.answer, provenance={**row.sample.provenance, "answer": "raft"})
         for row in ranked
         if row.answer is not None
     ]

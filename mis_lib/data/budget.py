@@ -24,6 +24,7 @@ from mis_lib.errors import ModelError
 
 CHARACTERS_A_TOKEN = 4
 CHATML_TOKENS = 21  # a default system turn and the marks of two turns, in Qwen's vocabulary
+EXCHANGE_TOKENS = 10  # the marks of two turns more
 IMAGE_MARKS = ("<image>", "<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>", "<|image_pad|>")
 
 
@@ -50,6 +51,17 @@ class Budget(NamedTuple):
         if self.tokenizer is None:
             return [marks + estimate(text) for text in texts]
         return [marks + len(found) for found in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+    @property
+    def exchange_tokens(self) -> int:
+        """What the template adds for a further question and its answer, whose words are counted with the others."""
+        if self.template is None or self.tokenizer is None:
+            return EXCHANGE_TOKENS
+        one, two = (
+            self.tokenizer.encode(_render(self.template, 0, "a", "b", further=further), add_special_tokens=False)
+            for further in (0, 1)
+        )
+        return max(0, len(two) - len(one) - 2)
 
     def _rendered(self, images: int, question: str, answer: str | None) -> str:
         if self.template is None:
@@ -160,11 +172,12 @@ def _template(folder: Path, processor: Mapping[str, Any]) -> jinja2.Template | N
     return template
 
 
-def _render(template: jinja2.Template, images: int, question: str, answer: str | None) -> str:
+def _render(template: jinja2.Template, images: int, question: str, answer: str | None, *, further: int = 0) -> str:
     content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": question}]
     turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if answer is not None:
         turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    turns += further * [{"role": "user", "content": [{"type": "text", "text": question}]}, turns[-1]]
     text = template.render(messages=turns, add_generation_prompt=answer is None)
     for mark in IMAGE_MARKS:
         text = text.replace(mark, "")

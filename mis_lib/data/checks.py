@@ -22,9 +22,15 @@ COT_WORDS = 25  # a refusal has some 8 words, MIS-Mini's shortest chain of thoug
 BROKEN_OFF_WORDS = 40  # shorter answers (names, options) need no full stop
 COPIED_WORDS = 8
 
-NOT_SHOWN_FIX = {
-    LATER_TURNS: "leave them, or make a row of its own of each question that is to be learned",
-    SYSTEM_PROMPT: "leave it, or write what matters into the question",
+NOT_SHOWN = {
+    LATER_TURNS: (
+        "fine-tuning learns their answers too, but DPO and RAFT do not, and no model is asked them",
+        "leave them, or make a row of its own of each question that is to be asked",
+    ),
+    SYSTEM_PROMPT: (
+        "no model is shown it, in training or when it is asked",
+        "leave it, or write what matters into the question",
+    ),
 }
 SPECIAL_TOKEN = re.compile(
     r"<\|[a-z_]{2,30}\|>|</?s>|</?img>|<IMG_CONTEXT>|<ImageHere>|<image_?\d+>|<fake_token_around_image>|<end_of_utterance>|\[/?INST\]|<video>"
@@ -39,8 +45,9 @@ def row_findings(seen: View, headers: Headers) -> Iterator[Finding]:
     yield from _category_findings(seen)
     yield from image_findings(seen, headers)
     for what in seen.not_shown:
-        message = f"expected one question and one answer, found {what} beside them; no model is shown these, in training or when it is asked"
-        yield seen.place.finding(Kind.NOT_SHOWN, "", message, NOT_SHOWN_FIX[what])
+        consequence, fix = NOT_SHOWN[what]
+        message = f"expected one question and one answer, found {what} beside them; {consequence}"
+        yield seen.place.finding(Kind.NOT_SHOWN, "", message, fix)
 
 
 def image_findings(seen: View, headers: Headers) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mis_lib.data.mixtures import BLACK, QUESTION, SAFETY, SIDE_BY_SIDE, Arm, Arms, MixedRow, Part, Recipe, SampleSet
 from mis_lib.data.refusals import REFUSALS, opens_with_refusal
+from mis_lib.data.turns import with_answer
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.ordinals import ORDINALS
 from mis_lib.schema import Sample, SegmentKind
@@ -91,9 +92,8 @@ def _pool(recipe: Recipe, part: Part, sources: Mapping[str, SampleSet]) -> list[
 
 
 def _mixed(recipe: Recipe, part: Part, sample: Sample, folder: Path) -> MixedRow:
-    changes = {
+    changes: dict[str, Any] = {
         "question": _question(part, sample),
-        "answer": _answer(recipe, part, sample),
         "provenance": {**sample.provenance, "mixture": recipe.name, "part": part.source, "mixture_seed": recipe.seed},
     }
     pictures = tuple(sample.images)
@@ -105,9 +105,10 @@ def _mixed(recipe: Recipe, part: Part, sample: Sample, folder: Path) -> MixedRow
         changes["images"] = [f"{part.source}/{name}" for name in pictures]
     if part.mask_eos:
         changes["mask_eos"] = True
+    mixed = with_answer(sample, _answer(recipe, part, sample), **changes)
     if part.cut and random.Random(f"{recipe.seed}|cut|{sample.id}").random() < part.cut:
-        changes |= _opening(recipe, sample.model_copy(update=changes))
-    return MixedRow(sample.model_copy(update=changes), part, folder, pictures)
+        mixed = with_answer(mixed, **_opening(recipe, mixed))
+    return MixedRow(mixed, part, folder, pictures)
 
 
 def _question(part: Part, sample: Sample) -> str:

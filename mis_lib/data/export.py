@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from mis_lib.data.dialogues import PLACEHOLDER
-from mis_lib.data.formats import LATER, PACKED, SYSTEM
+from mis_lib.data.formats import PACKED, SYSTEM
 from mis_lib.data.paths import inside
 from mis_lib.data.tables import json_object
 from mis_lib.data.trainers import Form, Images
+from mis_lib.data.turns import LATER, later_exchanges
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.schema import Record, Sample
@@ -172,12 +173,8 @@ def _sayable(sample: Sample, field: str, words: object) -> str:
 
 def _later(sample: Sample) -> list[dict[str, str]]:
     """Turns after the first answer: user and assistant, the assistant last."""
-    turns = (sample.model_extra or {}).get(LATER) or []
-    roles = [turn.get("role") if isinstance(turn, dict) else None for turn in turns] if isinstance(turns, list) else []
-    if not isinstance(turns, list) or roles != ["user", "assistant"] * (len(turns) // 2):
-        expected = "turns of user and assistant, the assistant's last"
-        raise DataError(f"sample {sample.id}: field {LATER!r}: expected {expected}, found {turns!r:.80}; correct them")
-    return [{"role": turn["role"], "content": _sayable(sample, LATER, turn.get("content"))} for turn in turns]
+    said = [turn for one in later_exchanges(sample) for turn in zip(("user", "assistant"), one, strict=True)]
+    return [{"role": role, "content": _sayable(sample, LATER, words)} for role, words in said]
 
 
 def _system(sample: Sample) -> str:

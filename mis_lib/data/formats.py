@@ -22,12 +22,13 @@ from mis_lib.data import pictures
 from mis_lib.data.dialogues import PLACEHOLDER, Turn, conversations, in_order, messages, without_placeholders
 from mis_lib.data.loader import identifier, optional_text, sample, text
 from mis_lib.data.records import Row
+from mis_lib.data.turns import LATER
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample, Split
 
 PACKED = "mis"
 SOURCE = "file"  # provenance of records that no published set claims
-SYSTEM, LATER = "system_prompt", "later_turns"
+SYSTEM = "system_prompt"
 _IMAGE_PATH = re.compile(r"image_path(\d{1,2})")
 _LABELS = ("category", "sub_category", "split")
 

@@ -122,14 +122,20 @@ def predict(checked: Sequence[Checked], budget: Budget, settings: PreflightSetti
         whole = [
             (seen, sizes) for seen in file.views if seen.images and None not in (sizes := _sizes(seen, file.headers))
         ]
-        texts = budget.text_tokens([(len(seen.images), seen.question, seen.answer) for seen, _ in whole])
+        texts = budget.text_tokens([(len(seen.images), seen.question, _said(seen)) for seen, _ in whole])
         for (seen, sizes), text in zip(whole, texts, strict=True):
+            text += (seen.exchanges - 1) * budget.exchange_tokens
             pictures = sum(budget.image_tokens.count([size for size in sizes if size is not None]))
             rows.append(
                 RowTokens(**seen.place._asdict(), images=len(seen.images), image_tokens=pictures, text_tokens=text)
             )
     limit = settings.max_length or budget.context
     return Tokens(model=budget.name, exact=budget.is_exact, limit=limit, rows=rows)
+
+
+def _said(seen: View) -> str | None:
+    """All answers, and what our own form keeps of later turns."""
+    return f"{seen.answer or ''}\n{seen.later}" if seen.later else seen.answer
 
 
 def grouped(findings: Sequence[Finding]) -> Iterator[Finding]:

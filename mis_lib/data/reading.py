@@ -10,10 +10,11 @@ from typing import Any
 
 from mis_lib.data.dialogues import PLACEHOLDER, carried_by
 from mis_lib.data.findings import Finding, Kind
-from mis_lib.data.formats import LATER, PACKED
+from mis_lib.data.formats import PACKED
 from mis_lib.data.formats import SYSTEM as SYSTEM_FIELD
 from mis_lib.data.mixtures import BESIDE, EVERYDAY
 from mis_lib.data.rows import IMAGE_PATH, Form, RawRow, form_of, no_form, shown
+from mis_lib.data.turns import LATER, wrong_turn
 from mis_lib.data.views import LATER_TURNS, SYSTEM_PROMPT, View, image_list, text_field, wrong
 from mis_lib.schema import Split
 
@@ -33,9 +34,19 @@ def view(row: RawRow) -> View | Finding:
     for name, what in ((LATER, LATER_TURNS), (system, SYSTEM_PROMPT)):
         if row.values.get(name) and what not in seen.not_shown:
             seen.not_shown.append(what)
+    _later(seen, row.values.get(LATER))
     _labels(seen, {**_packed(row.values), **row.values})
     _agree(seen)
     return seen
+
+
+def _later(seen: View, turns: Any) -> None:
+    """The turns that our own form keeps beside question and answer."""
+    if found := wrong_turn(turns or []):
+        seen.note(Kind.TURNS, LATER, found, "write role and content of each, the user's first")
+    elif turns:
+        seen.exchanges += len(turns) // 2
+        seen.later = "\n".join(turn["content"] for turn in turns)
 
 
 def _packed(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -168,6 +179,7 @@ def _turns(seen: View, turns: Any, name: str, role_key: str, text_key: str) -> N
             "add the assistant's turn",
         )
     seen.not_shown += [LATER_TURNS] if len(order) > 2 else []
+    seen.exchanges = max(1, order.count(USER))
     seen.not_shown += [SYSTEM_PROMPT] if any(text.strip() for text in texts[SYSTEM]) else []
     asked = "\n".join(texts[USER])
     seen.placeholders = asked.count(PLACEHOLDER)

@@ -32,7 +32,11 @@ class View:
     twin_id: str | None = None
     mask_eos: bool = False
     not_shown: list[str] = field(default_factory=list)
-    """What the row holds and no model is shown, neither in training nor when it is asked: ``LATER_TURNS``, ``SYSTEM_PROMPT``."""
+    """What the row holds and no model is asked with: ``LATER_TURNS``, which fine-tuning learns, and ``SYSTEM_PROMPT``, which nothing reads."""
+    exchanges: int = 1
+    """Questions, each with its answer."""
+    later: str = ""
+    """What our own form keeps of later turns, which stand in ``question`` and ``answer`` in the others."""
     findings: list[Finding] = field(default_factory=list)
 
     @cached_property

@@ -11,7 +11,8 @@ from typing import NamedTuple, Self
 import torch
 
 from mis_lib.train.answer_parts import NO_SEGMENT
-from mis_lib.train.rows import IGNORED, PIXELS, Row
+from mis_lib.train.dialogue import IGNORED
+from mis_lib.train.rows import PIXELS, Row
 
 
 class Batch(NamedTuple):

@@ -21,6 +21,7 @@ from mis_lib.schema import Sample
 from mis_lib.train.callbacks import RunCallback, Stop, memory_gb
 from mis_lib.train.collate import collate
 from mis_lib.train.contestants import Clock, Contestant, Measured
+from mis_lib.train.dialogue import IGNORED
 from mis_lib.train.engine import make_trainer
 from mis_lib.train.loader import lengths_of
 from mis_lib.train.loading import load
@@ -28,7 +29,7 @@ from mis_lib.train.loss import WholeHead
 from mis_lib.train.lowrank import restore
 from mis_lib.train.parts import is_tower
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features, use_packing
-from mis_lib.train.rows import IGNORED, Place
+from mis_lib.train.rows import Place
 
 
 def measure(contestant: Contestant) -> Measured:

@@ -2,6 +2,7 @@
 
 The prompt's tokens are those that generation would read, made by the same call on the same messages; the answer's tokens are made apart from them and
 put behind. So training and inference cannot drift apart, no mask has to be guessed from a finished text, and an image's placeholders are never cut.
+Where a dialogue goes on behind the first answer (``later_turns``), each further question is read and each further answer learned.
 
 Shapes: T tokens of a row. Labels are token ids at the answer up to its end token, and ``IGNORED`` elsewhere.
 """
@@ -16,13 +17,13 @@ import torch
 from PIL import Image, ImageEnhance
 
 from mis_lib.data.paths import inside
-from mis_lib.errors import DataError, ImageError, ModelError
+from mis_lib.errors import DataError, ImageError
 from mis_lib.files import load_image
-from mis_lib.prompts import as_plain_text, special_tokens, to_messages, user_message
+from mis_lib.prompts import as_plain_text, user_message
 from mis_lib.schema import Sample
-from mis_lib.train.answer_parts import NO_SEGMENT, Segmenter, first_letter, parts_of, segments_of
+from mis_lib.train.answer_parts import NO_SEGMENT, Segmenter
+from mis_lib.train.dialogue import IGNORED, Dialogue
 
-IGNORED = -100
 PIXELS = "pixel"
 """How the names of a processor's outputs begin that an image encoder consumes."""
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
@@ -55,7 +56,7 @@ class Row:
     ids: torch.Tensor
     """(T,)"""
     labels: torch.Tensor
-    """(T,), each token's own id where the loss is taken at predicting it, else ``IGNORED``."""
+    """(T,), each token's own id where the loss is taken at predicting it, that is at answers, else ``IGNORED``."""
     segments: torch.Tensor
     """(T,), index into ``SEGMENTS`` of each answer token, else ``NO_SEGMENT``."""
     per_token: dict[str, torch.Tensor]
@@ -69,7 +70,7 @@ class Row:
         return len(self.ids)
 
 
-class Encoder:
+class Encoder(Dialogue):
     """Makes rows of samples with one model's processor.
 
     Args:
@@ -89,10 +90,8 @@ class Encoder:
         max_length: int | None = None,
         augment: bool = False,
     ) -> None:
-        self.processor, self.tokenizer = processor, processor.tokenizer
-        self.segmenter, self.max_length, self.augment = segmenter, max_length, augment
-        self.special = special_tokens(processor)
-        self.end_tokens = {*end_tokens, self.tokenizer.eos_token_id} - {None}
+        super().__init__(processor, segmenter=segmenter, end_tokens=end_tokens)
+        self.max_length, self.augment = max_length, augment
 
     def row(self, place: Place, *, seed: int = 0, category: str | None = None) -> Row:
         """Encode one sample, images included.
@@ -131,7 +130,7 @@ class Encoder:
             ModelError: the model's chat template does not serve for training.
         """
         prompt, per_token, vision = made
-        answer, labels, segments = self._answer(sample)
+        answer, labels, segments, _ = self.completion(sample)
         length = len(prompt) + len(answer)
         if self.max_length is not None and length > self.max_length:
             raise DataError(too_long(sample.id, length, self.max_length))
@@ -163,65 +162,6 @@ class Encoder:
                 return_tensors="pt",
             )
         )
-
-    def prompt_text(self, sample: Sample) -> str:
-        """The user's turn as text, one placeholder for each image."""
-        holes: list[Any] = [None] * len(sample.images)
-        return self.processor.apply_chat_template(
-            to_messages(holes, as_plain_text(sample.question, self.special)), tokenize=False, add_generation_prompt=True
-        )
-
-    def _answer(self, sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Ids, labels and segments of the answer and its end token, (T,) each."""
-        if not sample.answer or not sample.answer.strip():
-            raise DataError(
-                f"row {sample.id!r}: expected an answer to learn, found none; construct labels, or leave the row out"
-            )
-        answer = as_plain_text(sample.answer, self.special)
-        tail = self.tail(sample, answer)
-        made = self.tokenizer(tail, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast)
-        ids: list[int] = made["input_ids"]
-        end = next((at for at, token in enumerate(ids) if token in self.end_tokens), None)
-        if end is None:  # a template that leaves the last turn open
-            ids, end = [*ids, self.tokenizer.eos_token_id], len(ids)
-        ids = ids[: end + 1]
-        labels = torch.tensor(ids)
-        if (sample.model_extra or {}).get("mask_eos"):
-            labels[end] = IGNORED
-        starts = (
-            [first_letter(tail, *place) for place in made["offset_mapping"]][:end] if self.tokenizer.is_fast else []
-        )
-        parts = parts_of(sample, answer, self.segmenter)
-        return torch.tensor(ids), labels, segments_of(parts, answer, tail, starts, len(ids))
-
-    def answer_length(self, sample: Sample) -> int:
-        """Tokens of a sample's answer, its end included.
-
-        Raises:
-            DataError: it has none.
-        """
-        return len(self._answer(sample)[0])
-
-    def tail(self, sample: Sample, answer: str) -> str:
-        """What the chat template prints behind the prompt: the answer, in which nothing is a special token, and the end of its turn.
-
-        Some templates (LLaVA-OneVision's) print other white space in front of an answer than in front of one that is to come; the row has the prompt's.
-
-        Raises:
-            ModelError: the template changes more of the prompt.
-        """
-        holes: list[Any] = [None] * len(sample.images)
-        question = as_plain_text(sample.question, self.special)
-        whole = self.processor.apply_chat_template(to_messages(holes, question, answer), tokenize=False)
-        prompt = self.prompt_text(sample)
-        if whole.startswith(prompt):
-            return whole[len(prompt) :]
-        if not whole.startswith(prompt.rstrip()):
-            raise ModelError(
-                "expected a chat template whose training text begins with the prompt of generation, found one that changes it "
-                f"(row {sample.id!r}); give the checkpoint a template that prints both alike"
-            )
-        return whole[len(prompt.rstrip()) :].lstrip()
 
 
 def too_long(row: str, length: int, limit: int) -> str:

@@ -21,11 +21,11 @@ from transformers import Trainer, TrainingArguments
 from mis_lib.errors import TrainingError
 from mis_lib.train.answer_parts import SEGMENTS
 from mis_lib.train.collate import Batch
+from mis_lib.train.dialogue import IGNORED
 from mis_lib.train.feature_source import Source
 from mis_lib.train.loader import Step, Steps, make_loader
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.packing import packed_inputs
-from mis_lib.train.rows import IGNORED
 from mis_lib.train.saving import CHECKPOINT, WRITING_ERRORS, cannot_write, checkpoints, is_about_writing
 
 STAGING = ".saving"
