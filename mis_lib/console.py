@@ -52,6 +52,11 @@ def say(message: str) -> None:
     log.print(message, style="dim", markup=False)
 
 
+def offer(command: str) -> None:
+    """A command to be copied, on ``log``: on a line of its own, which is never broken."""
+    log.print(f"  {command}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -63,9 +63,9 @@ def check(
         report = _compared(report, path, settings, against, duplicates=duplicates, remove=remove)
     if settings.images is not None and report.ready:
         console.say(
-            f"The images lie in {settings.images}; mis train and mis generate look for them beside the rows. Bring both together: "
-            f"mis export --input {path} --image_folder {settings.images} --format jsonl --output DIR"
+            f"The images lie in {settings.images}, and mis train and mis generate look for them beside the rows. To bring both together:"
         )
+        console.offer(f"mis export --input {path} --image_folder {settings.images} --format jsonl --output DIR")
     if html is not None:
         write_atomic(html, page(report).encode())
         console.say(f"report: {html}")
