@@ -74,7 +74,7 @@ def base_weights(folder: Path) -> Path:
 
 def tuned(assets: Path, start: Path, out: Path, **changed: Any) -> dict[str, Any]:
     settings = {
-        "device": "cpu", "seconds": 600.0, "steps": 8, "batch": 12, "often": 1.0, "lr": 1e-3, "seed": 3, "save_every": 100, "icons": 3,
+        "device": "cpu", "seconds": 600.0, "steps": 3, "batch": 6, "often": 1.0, "lr": 1e-3, "seed": 3, "save_every": 100, "icons": 3,
     }  # fmt: skip
     return tune_afresh(assets, start, out, **(settings | changed))
 
@@ -132,7 +132,7 @@ def test_one_command_tunes_the_end_and_the_projectors_first_layer(assets: Path, 
     start, out = base_weights(tmp_path / "start"), tmp_path / "out"
     before = Assembled()
     result = tuned(assets, start, out)
-    assert result["steps"] == 8 and result["views_per_second"] > 0
+    assert result["steps"] == 3 and result["views_per_second"] > 0
     assert result["openmoji"][0] == 1.0 and len(result["icons"]) == 3
     assert {path.name for path in out.iterdir()} == {*BASE_FILES, "result.json"}
     for name in (UPDATE_FILE, NAMES_FILE):
