@@ -507,6 +507,14 @@ class TestCommand:
         result = self.run(folder, method, *flags)
         assert result.exit_code == 0, result.output
 
+    def test_edits_are_not_tested_on_the_pairs_that_they_were_found_with(self, folder: Path) -> None:
+        flags = ["--data", str(folder / "data" / "hard.jsonl"), "--json", "--set"]
+        result = self.run(folder, "safeground", *flags, "taus=[0.9]")
+        assert result.exit_code == 2
+        assert "found with, found the file" in " ".join(result.output.split())
+        result = self.run(folder, "safeground", *flags, "taus=[]")
+        assert result.exit_code == 0, result.output
+
     @pytest.mark.parametrize(
         ("method", "flags", "message"),
         [

@@ -190,6 +190,13 @@ def test_answers_are_not_asked_for_again_because_an_adapter_says_what_it_belongs
     assert folder_digest(folder) != told
 
 
+def test_data_that_happen_to_be_called_like_it_count(tmp_path: Path) -> None:
+    (tmp_path / "base.json").write_text("[]")
+    told = folder_digest(tmp_path)
+    (tmp_path / "base.json").write_text("[1]")
+    assert folder_digest(tmp_path) != told
+
+
 def test_a_shipped_adapter_on_another_version_of_the_model_is_warned_of(built: Path, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file

@@ -17,7 +17,7 @@ from rich import box
 from rich.table import Table
 
 from mis_lib import console
-from mis_lib.commands.analyse_methods import READERS, AnalyseSettings, ask_formats, checkpoint_of
+from mis_lib.commands.analyse_methods import READERS, AnalyseSettings, ask_formats, check_calibration, checkpoint_of
 from mis_lib.commands.answerers import all_known, known_variants
 from mis_lib.commands.generate import mini_data
 from mis_lib.configs import AnalysisMethod, dump_settings
@@ -52,6 +52,8 @@ def analyse(method: AnalysisMethod, settings: AnalyseSettings) -> Result:
     """
     known = known_variants(settings)
     all_known("--variants", settings.variants, known)
+    if method is AnalysisMethod.SAFEGROUND:
+        check_calibration(settings)
     if method is AnalysisMethod.FORMATS:
         run, (frames, figures, summary) = ask_formats(settings)
     else:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mis_lib import console
 from mis_lib.commands.answerers import known_variants
-from mis_lib.commands.generate import answer_all, mini_data, read_place
+from mis_lib.commands.generate import answer_all, mini_data, read_place, read_split
 from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.configs import AnalysisMethod, GenerationSettings
 from mis_lib.errors import SettingsError
@@ -84,6 +84,19 @@ def _spectrum(settings: AnalyseSettings, run: Run) -> Found:
     return frames, figures, inside_tables.spectrum(spectra.layers, answers)
 
 
+def check_calibration(settings: AnalyseSettings) -> None:
+    """Refuse to test the edits of ``safeground`` on the pairs that they were found with.
+
+    Raises:
+        SettingsError: there are edits, and one data file for everything.
+    """
+    if settings.taus and settings.data is not None and settings.data.is_file():
+        raise SettingsError(
+            f"safeground: expected a folder with a split {TRAIN!r}, whose pairs the edits of the base are found with, found the file "
+            f"{settings.data}: they would be tested on what they were found with; name a folder, or leave the edits out (--set 'taus=[]')"
+        )
+
+
 def _safeground(settings: AnalyseSettings, run: Run) -> Found:
     import pandas as pd
 
@@ -104,9 +117,7 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
     if settings.taus:
         model: Any = _plain(loaded)
         unwrapped = LoadedModel(model, loaded.processor)
-        calibration = quadruples(
-            pairs_of(read_place(settings.data or folder, (TRAIN,), settings.calibration)[0]), folder
-        )
+        calibration = quadruples(pairs_of(read_split(folder, TRAIN, settings.calibration)), folder)
         for tau in settings.taus:
             console.say(f"Editing the base, tau {tau:g}, with {len(calibration)} calibration quadruples")
             edit = find_edit(unwrapped, calibration, tau=tau, alpha=settings.alpha)

@@ -14,6 +14,7 @@ from mis_lib.data.pictures import is_unpacked
 from mis_lib.errors import DataError
 from mis_lib.files import sha256
 from mis_lib.models.bases import BASE_FILE
+from mis_lib.models.shipped import WEIGHTS
 
 VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")
 HASHED_WHOLE = (
@@ -22,7 +23,7 @@ HASHED_WHOLE = (
 
 
 def folder_digest(folder: Path) -> str:
-    """Digest of a folder's content: of its manifest where it has one, else of every file in it but ``base.json``.
+    """Digest of a folder's content: of its manifest where it has one, else of every file in it but an adapter's ``base.json``.
 
     What an adapter belongs to is told for people: no answer follows from it, and none must be asked for again once it is put there.
 
@@ -37,9 +38,10 @@ def folder_digest(folder: Path) -> str:
     if (folder / MANIFEST).exists():
         return sha256(folder / MANIFEST)
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != BASE_FILE):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         relative = PurePosixPath(path.relative_to(folder).as_posix())
-        if not is_unpacked(relative):
+        tells_a_base = path.name == BASE_FILE and (path.parent / WEIGHTS).exists()
+        if not tells_a_base and not is_unpacked(relative):
             digest.update(f"{relative} {path.stat().st_size} {_file_digest(path)}\n".encode())
     return digest.hexdigest()
 
