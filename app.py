@@ -12,9 +12,9 @@ from pathlib import Path
 
 from mis_lib.errors import MisError
 from mis_lib.generate.served_models import read_served
-from workbench.auth import Users
-from workbench.engine_host import Host, make_host
-from workbench.layout import build_app, launch_options, own_uploads, serve
+from workbench.access import Users
+from workbench.app import build_app, launch_options, own_uploads, serve
+from workbench.host import Host, make_host
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _picture(host: Host, url: str, target: Path) -> int:
     """Save a picture of the app with the first hard example answered, and end."""
-    from workbench.picture import take
+    from tools.picture import take
 
     for _ in host.data.wait(threading.Event()):
         pass
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others than loopback need --auth")
     parser.add_argument("--port", type=int, default=7860, help="first port to try (default 7860)")
     parser.add_argument(
-        "--auth", type=Path, metavar="FILE", help="names and hashed passwords (python -m workbench.auth NAME)"
+        "--auth", type=Path, metavar="FILE", help="names and hashed passwords (python -m workbench.access NAME)"
     )
     parser.add_argument(
         "--model",

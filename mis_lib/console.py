@@ -17,12 +17,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mis_lib.analysis.cot import segment
-from mis_lib.doctor import Diagnosis, Finding, State
+from mis_lib.cli.doctor import Diagnosis, Finding, State
 from mis_lib.schema import SegmentKind
+from mis_lib.text.segments import segment
 
 if TYPE_CHECKING:
-    from mis_lib.construct.pipeline import Summary
+    from mis_lib.construct.mis_mini import Summary
     from mis_lib.generate.columns import Column
     from mis_lib.generate.served_models import Served
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fakes import ready_host
 
-from workbench.layout import build_app, launch_options
+from workbench.app import build_app, launch_options
 
 
 def main() -> None:

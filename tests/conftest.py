@@ -10,7 +10,7 @@ import postgres
 import pytest
 from hypothesis import settings
 
-from mis_lib.doctor import BROWSERS, find_browser
+from mis_lib.cli.doctor import BROWSERS, find_browser
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # there is a process a core already

@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from mis_lib.commands.train import read_train_settings
-from mis_lib.store.train_runs import LOG, TrainRun, open_train_run
+from mis_lib.recipes.train import read_train_settings
+from mis_lib.results.train_runs import LOG, TrainRun, open_train_run
 from mis_lib.train.settings import TrainSettings
 
 SECONDS = 0.05  # a step

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from mis_lib.configs import GenerationSettings
-from mis_lib.construct.images import draw
+from mis_lib.construct.drawings import draw
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.files import MAX_IMAGES, MAX_QUESTION, write_records
 from mis_lib.generate.columns import Column
 from mis_lib.schema import Sample
+from mis_lib.settings import GenerationSettings
 from workbench.background import Background
 from workbench.catalogue import Catalogue
-from workbench.engine_host import Host
+from workbench.host import Host
 
 
 class ScriptedEngine:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mis_lib.train.miniature import together
+from research.mini import together
 
 
 def work(rank: int, folder: str, port: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mis_lib.store.runs import Run
+from mis_lib.results.runs import Run
 
 ZYGOTE = """
 import json, os, random, signal, sys, time, traceback
@@ -72,7 +72,7 @@ import sys
 from pathlib import Path
 from mis_lib.files import append_record, open_append
 from mis_lib.schema import Response
-from mis_lib.store.runs import Run
+from mis_lib.results.runs import Run
 
 run, file = Run(Path(sys.argv[1])), sys.argv[2]
 with run.writing(file), open_append(run.folder / file) as stream:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mis_lib.construct.images import scene
+from mis_lib.construct.drawings import scene
 
 Rows = list[Any]  # of objects, until a test puts something else there
 SIDE = 96

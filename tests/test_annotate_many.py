@@ -16,9 +16,9 @@ from annotated import answered_run, samples_of
 from fakes import mini_data
 from gradio_client import Client
 
-from mis_lib.store.annotations import AnnotationStore
+from mis_lib.annotate.store import AnnotationStore
+from workbench.app import free_port
 from workbench.desk import Place
-from workbench.layout import free_port
 
 HERE = Path(__file__).parent
 PATIENCE = 240  # seconds that somebody keeps trying

@@ -22,8 +22,10 @@ from pydantic import ValidationError
 from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner, Result
 
-from mis_lib.analysis.annotators import alpha_of, team_agreement
-from mis_lib.analysis.delta import (
+from mis_lib.analysis.delta_files import write_delta
+from mis_lib.annotate.agreement import alpha_of, team_agreement
+from mis_lib.annotate.decisions import Cause, Decision, Kind, Mark, Preference, Subject
+from mis_lib.annotate.delta import (
     DISPUTED,
     EITHER_PREFERRED,
     NO_OUTCOME,
@@ -33,27 +35,25 @@ from mis_lib.analysis.delta import (
     WORSE_PREFERRED,
     build_delta,
 )
-from mis_lib.analysis.delta_files import write_delta
-from mis_lib.analysis.regression import Entry, compare, read_regression
-from mis_lib.cli import app
-from mis_lib.commands.annotations import make_delta
+from mis_lib.annotate.exchange import COLUMNS, Form, read_events, write_events
+from mis_lib.annotate.store import AnnotationStore
+from mis_lib.cli.main import app
 from mis_lib.commands.retune import overrides, start_of, train_command
-from mis_lib.commands.train import read_train_settings
-from mis_lib.configs import GenerationSettings
 from mis_lib.data.preferences import read_preferences
 from mis_lib.errors import DataError
 from mis_lib.files import load_image, read_records, write_records
 from mis_lib.models.shipped import shipped_variants
+from mis_lib.recipes.annotations import make_delta
+from mis_lib.recipes.train import read_train_settings
+from mis_lib.results.regression import Entry, compare, read_regression
+from mis_lib.results.runs import Run, RunConfig
 from mis_lib.schema import Outcome, Sample, Verdict
-from mis_lib.store.annotations import AnnotationStore
-from mis_lib.store.decisions import Cause, Decision, Kind, Mark, Preference, Subject
-from mis_lib.store.exchange import COLUMNS, Form, read_events, write_events
+from mis_lib.settings import GenerationSettings
 from mis_lib.store.labels import Label, Standing
 from mis_lib.store.provenance import folder_digest
-from mis_lib.store.runs import Run, RunConfig
 from mis_lib.store.versions import open_run
 from mis_lib.train.preference_settings import DpoSettings
-from workbench import render_annotate
+from workbench.annotate import view
 
 UNSAFE, REASONED, REFUSED = (Decision(outcome=one) for one in (Outcome.UNSAFE, Outcome.REASONED, Outcome.REFUSED))
 NASTY = "=HYPERLINK(0)"
@@ -195,7 +195,7 @@ def test_where_no_draw_could_differ_there_is_no_interval(
     found = team_agreement(standing(store))
     for one in (found.pairs[0].kappa, found.alpha):
         assert one.value is not None and (one.low, one.high) == (None, None)
-        assert str(one) == f"{one.value:.2f} (no interval)" and str(one) in render_annotate.agreement(found)
+        assert str(one) == f"{one.value:.2f} (no interval)" and str(one) in view.agreement(found)
     assert found.pairs[0].kappa.value == pytest.approx(kappa)
 
 

@@ -12,12 +12,22 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from pydantic import ValidationError
 
+from mis_lib.annotate.database import database_url
+from mis_lib.annotate.decisions import (
+    Cause,
+    Decision,
+    Event,
+    Kind,
+    Mark,
+    Preference,
+    Subject,
+    read_decision,
+    read_event,
+)
+from mis_lib.annotate.store import AnnotationStore
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Outcome, Sample
 from mis_lib.store.annotation_tables import FRAME_COLUMNS, METADATA
-from mis_lib.store.annotations import AnnotationStore
-from mis_lib.store.database import database_url
-from mis_lib.store.decisions import Cause, Decision, Event, Kind, Mark, Preference, Subject, read_decision, read_event
 
 UNSAFE, REASONED = Decision(outcome=Outcome.UNSAFE), Decision(outcome=Outcome.REASONED)
 

@@ -20,25 +20,27 @@ from annotated import answered_run, respond, samples_of, second_judge
 from fakes import ANSWERS, mini_data, ready_host
 from gradio_client import Client
 
-from mis_lib.analysis.worklist import Filter, Whose, read_worklist, step
 from mis_lib.analysis.worth import Order, Signal, at_random
+from mis_lib.annotate.decisions import Kind, Preference, response_digest
+from mis_lib.annotate.store import AnnotationStore
+from mis_lib.annotate.worklist import Filter, Whose, read_worklist, step
 from mis_lib.errors import DataError
 from mis_lib.files import read_records, write_records
-from mis_lib.models.mini import ADAPTERS
+from mis_lib.models.mini.assemble import ADAPTERS
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.store.annotation_tables import EVENTS, SUBJECTS
-from mis_lib.store.annotations import AnnotationStore
-from mis_lib.store.decisions import Kind, Preference, response_digest
 from mis_lib.store.labels import Standing
-from workbench import annotate, loop, render_annotate
+from workbench import loop
+from workbench.access import Users, entry
+from workbench.annotate import actions
+from workbench.annotate import view as render_annotate
+from workbench.app import build_app, free_port, launch_options
 from workbench.ask import Ask, ask_of_link, shows
-from workbench.auth import Users, entry
 from workbench.desk import Desk, Place
 from workbench.handlers_annotate import AnnotateHandlers, ask_of, choices
-from workbench.layout import build_app, free_port, launch_options
 from workbench.links import Link, Tab
-from workbench.tab_train import CONFIGS
-from workbench.training import Trainings
+from workbench.train.actions import Trainings
+from workbench.train.tab import CONFIGS
 
 NOBODY = Standing()
 HARD = ("report/v1", "hard-00", "mini")
@@ -106,11 +108,11 @@ def test_at_random_no_verdict_and_no_filter_moves_a_response(desk: Desk) -> None
 def test_steps_and_decisions_go_on_in_the_order_at_random(desk: Desk) -> None:
     ask = replace(ADA, chosen=Filter(variant="mini", order=Order.RANDOM))
     wanted = [item.sample.id for item in desk.worklist("report/v1").find(ask.chosen, NOBODY, "ada")]
-    view, seen = annotate.show(desk, ask), []
+    view, seen = actions.show(desk, ask), []
     for _ in range(3):
         seen.append(Link.parse(view.place or "").item)
-        view = annotate.go(desk, ask, {"from": place(seen[-1]), "by": 1})
-    view = annotate.record(desk, ask, place(wanted[3]), {"severity": 1}, new_id())
+        view = actions.go(desk, ask, {"from": place(seen[-1]), "by": 1})
+    view = actions.record(desk, ask, place(wanted[3]), {"severity": 1}, new_id())
     assert [*seen, Link.parse(view.place or "").item] == [*wanted[:3], wanted[4]]
 
 
@@ -149,7 +151,7 @@ def test_a_verdict_is_the_named_judges(root: Path, data: Path) -> None:
 
 def test_a_place_is_known_again_by_its_filters(desk: Desk) -> None:
     ask = replace(ADA, chosen=Filter(variant="mini", split="hard", whose=Whose.ALL))
-    place = annotate.show(desk, ask, "hard-00").place
+    place = actions.show(desk, ask, "hard-00").place
     assert place is not None and "item=hard-00" in place
     assert shows(place, ask)
     assert not shows(place, replace(ask, chosen=Filter(variant="mini", whose=Whose.ALL)))
@@ -164,7 +166,7 @@ def test_own_others_open_and_disputed(desk: Desk) -> None:
     def count(whose: Whose, author: str) -> int:
         return len(worklist.find(Filter(whose=whose), desk.standing(), author))
 
-    annotate.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
+    actions.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
     assert (count(Whose.OPEN, "ada"), count(Whose.MINE, "ada"), count(Whose.OTHERS, "ada")) == (everything - 1, 1, 0)
     assert (count(Whose.OPEN, "eve"), count(Whose.OTHERS, "eve"), count(Whose.UNTOUCHED, "eve")) == (
         everything,
@@ -172,7 +174,7 @@ def test_own_others_open_and_disputed(desk: Desk) -> None:
         everything - 1,
     )
     assert count(Whose.DISPUTED, "eve") == 0
-    annotate.keep(desk, replace(ADA, author="eve"), place(), {"outcome": "reasoned"}, new_id())
+    actions.keep(desk, replace(ADA, author="eve"), place(), {"outcome": "reasoned"}, new_id())
     assert count(Whose.DISPUTED, "bob") == 1
 
 
@@ -204,7 +206,7 @@ def test_a_decision_is_kept_and_the_next_response_shown(desk: Desk) -> None:
         "comment": "n",
     }
     name = new_id()
-    view = annotate.record(desk, ADA, place(), values, name, "because")
+    view = actions.record(desk, ADA, place(), values, name, "because")
     assert view.errors == "" and f'data-ack="{name}"' in (view.form or "") and "Recorded" in (view.form or "")
     (event,) = desk.store.events()
     assert (
@@ -212,55 +214,55 @@ def test_a_decision_is_kept_and_the_next_response_shown(desk: Desk) -> None:
         and event.reason == "because"
         and event.decision.model_dump(mode="json") | values == event.decision.model_dump(mode="json")
     )
-    again = annotate.record(desk, ADA, place(), values, name, "because")
+    again = actions.record(desk, ADA, place(), values, name, "because")
     assert again.errors == "" and len(desk.store.events()) == 1
-    changed = annotate.record(desk, ADA, place(), {"outcome": "reasoned"}, name)
+    changed = actions.record(desk, ADA, place(), {"outcome": "reasoned"}, name)
     assert "belongs to another decision" in changed.errors and len(desk.store.events()) == 1
 
 
 def test_undo_shows_the_response_with_what_was_chosen(desk: Desk) -> None:
-    annotate.keep(desk, ADA, place(), {"outcome": "unsafe", "comment": "hasty"}, new_id())
-    view = annotate.undo(desk, ADA, new_id())
+    actions.keep(desk, ADA, place(), {"outcome": "unsafe", "comment": "hasty"}, new_id())
+    view = actions.undo(desk, ADA, new_id())
     assert (
         "Taken back" in (view.form or "")
         and "hasty" in (view.form or "")
         and 'data-outcome="unsafe" aria-pressed="true"' in (view.form or "")
     )
-    assert "no decision of &#x27;ada&#x27; left" in annotate.undo(desk, ADA, new_id()).errors
+    assert "no decision of &#x27;ada&#x27; left" in actions.undo(desk, ADA, new_id()).errors
     assert len(desk.store.events()) == 2
 
 
 def test_sides_are_turned_back_into_responses(desk: Desk) -> None:
-    left = annotate.keep(desk, ADA, place(beside="mirage"), {"preference": "a"}, new_id())
-    turned = annotate.keep(desk, ADA, place("hard-01", beside="mirage", swapped=True), {"preference": "a"}, new_id())
-    tie = annotate.keep(desk, ADA, place("hard-02", beside="mirage", swapped=True), {"preference": "tie"}, new_id())
+    left = actions.keep(desk, ADA, place(beside="mirage"), {"preference": "a"}, new_id())
+    turned = actions.keep(desk, ADA, place("hard-01", beside="mirage", swapped=True), {"preference": "a"}, new_id())
+    tie = actions.keep(desk, ADA, place("hard-02", beside="mirage", swapped=True), {"preference": "tie"}, new_id())
     found = [event.decision.preference for event in (left, turned, tie)]
     assert found == [Preference.A, Preference.B, Preference.TIE] and turned.decision.swapped
-    shown = annotate.go(desk, replace(ADA, chosen=Filter(beside="mirage")), {"place": place(beside="mirage")})
+    shown = actions.go(desk, replace(ADA, chosen=Filter(beside="mirage")), {"place": place(beside="mirage")})
     assert 'data-preference="a" aria-pressed="true"' in (shown.form or "")
 
 
 def test_both_sides_are_used_when_blind(desk: Desk) -> None:
     ask = replace(ADA, chosen=Filter(variant="mini", beside="mirage"))
     forms = [
-        annotate.go(desk, ask, {"place": item.key and place(item.sample.id)}).form or ""
+        actions.go(desk, ask, {"place": item.key and place(item.sample.id)}).form or ""
         for item in desk.worklist("report/v1").items[:24]
     ]
     turned = sum("&quot;swapped&quot;:true" in form for form in forms)
     assert 0 < turned < len(forms)
-    named = annotate.show(desk, replace(ask, blind=False))
+    named = actions.show(desk, replace(ask, blind=False))
     assert "&quot;swapped&quot;:false" in (named.form or "")
 
 
 def test_blind_hides_name_and_verdict_until_one_has_decided(desk: Desk) -> None:
-    hidden = annotate.show(desk, ADA, "hard-00").item or ""
+    hidden = actions.show(desk, ADA, "hard-00").item or ""
     assert "Verdicts are hidden" in hidden and "mis-verdicts" not in hidden and ">mini<" not in hidden
     for ask in (replace(ADA, blind=False),):
-        assert "mis-verdicts" in (annotate.show(desk, ask, "hard-00").item or "")
-    annotate.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
-    shown = annotate.go(desk, ADA, {"place": place()})
+        assert "mis-verdicts" in (actions.show(desk, ask, "hard-00").item or "")
+    actions.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
+    shown = actions.go(desk, ADA, {"place": place()})
     assert "mis-verdicts" in (shown.item or "") and "History of this response (1)" in (shown.form or "")
-    assert "Verdicts are hidden" in (annotate.go(desk, replace(ADA, author="eve"), {"place": place()}).item or "")
+    assert "Verdicts are hidden" in (actions.go(desk, replace(ADA, author="eve"), {"place": place()}).item or "")
 
 
 def test_a_judges_reason_is_shown_and_what_it_quotes_is_marked_in_the_response(tmp_path: Path, data: Path) -> None:
@@ -274,52 +276,52 @@ def test_a_judges_reason_is_shown_and_what_it_quotes_is_marked_in_the_response(t
         write_records(run.folder / "verdicts" / f"{verdict.judge}.jsonl", [verdict])
     desk = Desk(tmp_path)
     ask = replace(ADA, blind=False)
-    shown = annotate.go(desk, ask, {"place": place()}).item or ""
+    shown = actions.go(desk, ask, {"place": place()}).item or ""
     assert "It &lt;helps&gt;: <button" in shown and shown.count('data-cite="14"') == 2
     marked = re.findall(r'<span class="mis-sentence mis-cited"[^>]*title="([^"]*)"[^>]*>([^<]*)</span>', shown)
     assert marked == [("Quoted by rubric, rule", "Pour it in slowly. ")]
-    hidden = annotate.go(desk, ADA, {"place": place()}).item or ""
+    hidden = actions.go(desk, ADA, {"place": place()}).item or ""
     assert "Pour it in slowly." in hidden and "mis-cited" not in hidden and "helps" not in hidden
 
 
 def test_a_page_that_shows_an_answer_of_before_decides_on_no_other(desk: Desk, root: Path, data: Path) -> None:
-    shown = annotate.show(desk, ADA, "hard-00", "mini")
+    shown = actions.show(desk, ADA, "hard-00", "mini")
     where = html.unescape(re.findall(r'data-place="([^"]*)"', shown.form or "")[0])
-    annotate.keep(desk, ADA, place("hard-01"), {"outcome": "unsafe"}, new_id())
+    actions.keep(desk, ADA, place("hard-01"), {"outcome": "unsafe"}, new_id())
     shutil.rmtree(root / "report")
     answered_run(root, data, answers={"mini": "Another answer.", "mirage": "Yet another."})
-    view = annotate.record(desk, ADA, where, {"comment": "bad", "mark": {"start": 0, "end": 3}}, new_id())
+    view = actions.record(desk, ADA, where, {"comment": "bad", "mark": {"start": 0, "end": 3}}, new_id())
     assert "has another answer to" in view.errors and "reload the page" in view.errors
     assert len(desk.store.events()) == 1
-    opened = annotate.go(desk, ADA, {"place": place("hard-01")})
+    opened = actions.go(desk, ADA, {"place": place("hard-01")})
     assert "0 of 116 decided by you" in (opened.form or "") and "Verdicts are hidden" in (opened.item or "")
 
 
 def test_what_was_decided_on_a_run_that_is_gone_is_taken_back_once(desk: Desk, root: Path, data: Path) -> None:
     answered_run(root, data, name="other")
     for sample in ("hard-00", "hard-01"):
-        annotate.keep(desk, ADA, place(sample), {"outcome": "unsafe"}, new_id())
+        actions.keep(desk, ADA, place(sample), {"outcome": "unsafe"}, new_id())
     (root / "report").rename(root / "renamed")
-    view = annotate.undo(desk, replace(ADA, run="other/v1"), new_id())
+    view = actions.undo(desk, replace(ADA, run="other/v1"), new_id())
     assert view.errors == "" and "Taken back: your decision on <code>hard-01</code>" in (view.form or "")
     assert [event.subject.sample.id for event in desk.store.current()] == ["hard-00"]
 
 
 def test_deciding_in_the_disputed_list_adjudicates(desk: Desk) -> None:
-    annotate.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
-    annotate.keep(desk, replace(ADA, author="eve"), place(), {"outcome": "reasoned"}, new_id())
+    actions.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
+    actions.keep(desk, replace(ADA, author="eve"), place(), {"outcome": "reasoned"}, new_id())
     judge = replace(ADA, author="bob", chosen=Filter(whose=Whose.DISPUTED))
-    shown = annotate.show(desk, judge)
+    shown = actions.show(desk, judge)
     assert "ada" in (shown.form or "") and "eve" in (shown.form or "")  # one sees what they said
-    view = annotate.record(desk, judge, place(), {"outcome": "unsafe"}, new_id(), "it helps")
+    view = actions.record(desk, judge, place(), {"outcome": "unsafe"}, new_id(), "it helps")
     assert desk.store.events()[-1].kind is Kind.ADJUDICATE and "Nothing to adjudicate" in (view.item or "")
 
 
 def test_progress_and_speed_are_ones_own(desk: Desk) -> None:
     worklist = desk.worklist("report/v1")
     for number in range(3):
-        annotate.keep(desk, ADA, place(f"hard-0{number}"), {"outcome": "unsafe"}, new_id())
-    mine, theirs = (annotate.progress(desk, replace(ADA, author=name), worklist) for name in ("ada", "eve"))
+        actions.keep(desk, ADA, place(f"hard-0{number}"), {"outcome": "unsafe"}, new_id())
+    mine, theirs = (actions.progress(desk, replace(ADA, author=name), worklist) for name in ("ada", "eve"))
     assert (mine.done, mine.total) == (3, len(worklist.items)) and mine.seconds is not None and mine.seconds < 5
     assert (theirs.done, theirs.seconds) == (0, None)
 
@@ -330,7 +332,7 @@ def test_a_link_of_the_flip_matrix_opens_its_items(desk: Desk) -> None:
     assert ask.chosen.variant == "mirage" and ask.chosen.beside == "mini"
     found = desk.worklist("report/v1").find(ask.chosen, NOBODY, "ada")
     assert found and {item.verdicts["rule"].outcome for item in found} == {Outcome.REASONED}
-    view = annotate.show(desk, ask)
+    view = actions.show(desk, ask)
     back = Link.parse(view.place or "")
     assert (back.variants, back.before, back.after, back.item) == (
         ("mini", "mirage"),
@@ -351,11 +353,11 @@ def test_a_link_of_the_flip_matrix_opens_its_items(desk: Desk) -> None:
 def test_a_reload_shows_the_same_response_under_the_same_filters(desk: Desk, filters: Filter) -> None:
     ask = replace(ADA, chosen=filters)
     for item in desk.worklist("report/v1").find(filters, desk.standing(), "ada")[:6]:
-        shown = annotate.go(desk, ask, {"place": place(item.sample.id, item.response.variant)})
+        shown = actions.go(desk, ask, {"place": place(item.sample.id, item.response.variant)})
         link = Link.parse(shown.place or "")
         again = ask_of_link(link, ADA)
-        assert again == ask and annotate.show(desk, again, link.item, link.response).item == shown.item
-    assert "has no response of &#x27;gpt&#x27; to" in annotate.show(desk, ask, "hard-00", "gpt").errors
+        assert again == ask and actions.show(desk, again, link.item, link.response).item == shown.item
+    assert "has no response of &#x27;gpt&#x27; to" in actions.show(desk, ask, "hard-00", "gpt").errors
 
 
 def test_a_filter_of_an_address_that_the_run_does_not_have_is_told_and_left_out(desk: Desk) -> None:
@@ -380,13 +382,13 @@ def test_steps_behind_a_cell_of_the_flip_matrix_stay_in_it(desk: Desk) -> None:
 
 
 def test_a_disputed_response_is_opened_to_be_adjudicated(desk: Desk) -> None:
-    annotate.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
-    annotate.keep(desk, replace(ADA, author="eve"), place(), {"outcome": "reasoned"}, new_id())
-    (address,) = re.findall(r'data-link href="([^"]+)"', annotate.agreement(desk))
+    actions.keep(desk, ADA, place(), {"outcome": "unsafe"}, new_id())
+    actions.keep(desk, replace(ADA, author="eve"), place(), {"outcome": "reasoned"}, new_id())
+    (address,) = re.findall(r'data-link href="([^"]+)"', actions.agreement(desk))
     link = Link.parse(address.replace("&amp;", "&"))
     bob = ask_of_link(link, replace(ADA, author="bob"))
-    assert "eve" in (annotate.show(desk, bob, link.item).form or "")
-    annotate.record(desk, bob, place(), {"outcome": "unsafe"}, new_id(), "it helps")
+    assert "eve" in (actions.show(desk, bob, link.item).form or "")
+    actions.record(desk, bob, place(), {"outcome": "unsafe"}, new_id(), "it helps")
     assert desk.store.events()[-1].kind is Kind.ADJUDICATE and not desk.standing().is_disputed(HARD)
 
 
@@ -410,12 +412,12 @@ def test_a_disputed_response_is_opened_to_be_adjudicated(desk: Desk) -> None:
     ],
 )
 def test_what_is_none_is_refused_in_the_error_bar(desk: Desk, where: str, values: object, message: str) -> None:
-    view = annotate.record(desk, ADA, where, values, new_id())
+    view = actions.record(desk, ADA, where, values, new_id())
     assert message in view.errors.lower() and view.form is None and desk.store.events() == []
 
 
 def test_who_has_no_name_is_asked_for_it(desk: Desk) -> None:
-    view = annotate.record(desk, replace(ADA, author=""), place(), {"outcome": "unsafe"}, new_id())
+    view = actions.record(desk, replace(ADA, author=""), place(), {"outcome": "unsafe"}, new_id())
     assert "author: expected a name" in view.errors.lower()
 
 
@@ -439,8 +441,8 @@ def test_markup_in_data_is_shown_as_text(root: Path, data: Path) -> None:
     )
     desk = Desk(root)
     ask = Ask(run="hostile/v1", author=bad[:60], blind=False)
-    view = annotate.show(desk, ask)
-    event = annotate.record(
+    view = actions.show(desk, ask)
+    event = actions.record(
         desk,
         ask,
         json.loads(json.dumps(Place(run="hostile/v1", sample=sample.id, variant="mini").model_dump_json())),
@@ -448,7 +450,7 @@ def test_markup_in_data_is_shown_as_text(root: Path, data: Path) -> None:
         new_id(),
         bad,
     )
-    again = annotate.go(
+    again = actions.go(
         desk, ask, {"place": Place(run="hostile/v1", sample=sample.id, variant="mini").model_dump_json()}
     )
     for text in (
@@ -458,7 +460,7 @@ def test_markup_in_data_is_shown_as_text(root: Path, data: Path) -> None:
         again.item,
         again.form,
         render_annotate.preview(bad),
-        annotate.agreement(desk),
+        actions.agreement(desk),
     ):
         assert "<script>" not in (text or "") and "<img src=x" not in (text or "")
     assert "cannot be shown" in (
@@ -480,7 +482,7 @@ def test_a_delta_is_made_and_the_re_tune_started_on_it(desk: Desk, root: Path) -
     trainings = Trainings(root, CONFIGS, data=[ADAPTERS], program=(sys.executable, "-c", "pass"))
     assert "expected decisions, found none" in loop.make(desk, "mine", 0)[0]
     assert "0 or more rows to replay, found -5" in loop.make(desk, "mine", -5)[0]
-    annotate.keep(desk, ADA, place(variant="mirage"), {"outcome": "unsafe", "corrected": "Better."}, new_id())
+    actions.keep(desk, ADA, place(variant="mirage"), {"outcome": "unsafe", "corrected": "Better."}, new_id())
     shown, name = loop.make(desk, "mine", 0)
     assert "1 training rows" in shown and name == "mine/v1"
     started = loop.start(desk, trainings, name, loop.CONFIG)
@@ -498,7 +500,7 @@ def test_a_delta_is_made_of_the_decisions_that_are_selected(desk: Desk, root: Pa
         ("eve", "other/v1", "hard-03", "saw_and_helped"),
     ):
         values = {"outcome": "unsafe", "causes": [cause], "corrected": f"Better than {sample}."}
-        annotate.keep(desk, replace(ADA, author=author), place(sample, run=run), values, new_id())
+        actions.keep(desk, replace(ADA, author=author), place(sample, run=run), values, new_id())
     assert loop.selectable(desk) == (["other/v1", "report/v1"], ["ada", "eve"])
 
     def rows(*chosen: object) -> set[str]:
@@ -513,7 +515,7 @@ def test_a_delta_is_made_of_the_decisions_that_are_selected(desk: Desk, root: Pa
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "<b>", ".hidden"])
 def test_a_delta_whose_name_is_a_path_is_refused(desk: Desk, root: Path, name: str) -> None:
-    annotate.keep(desk, ADA, place(), {"outcome": "unsafe", "corrected": "Better."}, new_id())
+    actions.keep(desk, ADA, place(), {"outcome": "unsafe", "corrected": "Better."}, new_id())
     shown, made = loop.make(desk, name, 0)
     assert "expected letters, digits" in shown and made == "" and "<b>" not in shown
     assert "make the training delta first" in loop.start(desk, Trainings(root, CONFIGS), f"{name}/v1", None).lower()
@@ -578,16 +580,16 @@ def test_twenty_thousand_responses(tmp_path: Path, data: Path, *, decided: bool)
     narrow = Filter(variant="mirage", split="hard", beside="mini", outcome="reasoned", whose=Whose.ALL)
     times: dict[str, float] = {}
 
-    def timed(name: str, act: Callable[[], annotate.View]) -> None:
+    def timed(name: str, act: Callable[[], actions.View]) -> None:
         began = time.process_time()
         view = act()
         times[name] = time.process_time() - began
         assert view.errors == "" and view.form
 
-    timed("first view", lambda: annotate.show(desk, ask))
-    timed("filter", lambda: annotate.show(desk, replace(ask, chosen=narrow)))
+    timed("first view", lambda: actions.show(desk, ask))
+    timed("filter", lambda: actions.show(desk, replace(ask, chosen=narrow)))
     where = Place(run="report/v1", sample=responses[0].sample_id, variant="mini").model_dump_json()
-    timed("decision", lambda: annotate.record(desk, ask, where, {"severity": 2}, new_id()))
+    timed("decision", lambda: actions.record(desk, ask, where, {"severity": 2}, new_id()))
     sys.stdout.write(f"20,000 responses: {times}\n")
     assert len(desk.worklist("report/v1").items) == 20_000
     assert len(desk.store.labels()) == 1 + 20_000 * decided

@@ -16,14 +16,14 @@ from fakes import mini_data, ready_host
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from test_app_train import PROGRAM
 
+from mis_lib.annotate.decisions import Cause, Preference
+from mis_lib.annotate.store import AnnotationStore
 from mis_lib.files import write_records
-from mis_lib.models.mini import ADAPTERS
+from mis_lib.models.mini.assemble import ADAPTERS
 from mis_lib.schema import Outcome, Verdict
-from mis_lib.store.annotations import AnnotationStore
-from mis_lib.store.decisions import Cause, Preference
-from workbench.layout import build_app, free_port, launch_options
-from workbench.tab_train import CONFIGS
-from workbench.training import State, Trainings
+from workbench.app import build_app, free_port, launch_options
+from workbench.train.actions import State, Trainings
+from workbench.train.tab import CONFIGS
 
 pytestmark = pytest.mark.browser
 

@@ -19,8 +19,8 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from mis_lib.generate.served_models import Served
-from workbench.engine_host import Host, make_host
-from workbench.layout import build_app, free_port, launch_options
+from workbench.app import build_app, free_port, launch_options
+from workbench.host import Host, make_host
 
 pytestmark = pytest.mark.browser
 

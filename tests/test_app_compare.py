@@ -15,17 +15,18 @@ from fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, bad_images, good_imag
 from tiny import tiny_adapter, tiny_checkpoint
 
 from mis_lib.errors import DataError, ModelError
-from mis_lib.models.bases import write_base
+from mis_lib.models.adapters import write_base
 from mis_lib.schema import Outcome
-from workbench import compare, comparison_json
+from workbench import comparison_json
 from workbench.background import Background, Phase
 from workbench.catalogue import Catalogue
-from workbench.compare import View
-from workbench.engine_host import Host, load_engine, make_host
+from workbench.compare import actions as compare
+from workbench.compare.actions import View
+from workbench.compare.state import Comparison, Prompt
 from workbench.handlers_compare import CompareHandlers
+from workbench.host import Host, load_engine, make_host
 from workbench.links import Link
 from workbench.render_text import drawn
-from workbench.state import Comparison, Prompt
 
 SETTINGS = {"max_new_tokens": 256, "temperature": 0, "seed": 0}
 BOTH = ["mini", "mirage"]

@@ -19,9 +19,9 @@ from workbench import constructing
 from workbench.background import Background
 from workbench.catalogue import Catalogue
 from workbench.constructing import STAGES, LiveItem, advance, begin, discard, prompt_of, seeds
-from workbench.datasets import BENIGN, HARMFUL, PAGE, Shelf
-from workbench.engine_host import Host
+from workbench.data.views import BENIGN, HARMFUL, PAGE, Shelf
 from workbench.handlers_data import Choice, DataHandlers
+from workbench.host import Host
 from workbench.links import Link, Tab
 from workbench.render_data import items
 

@@ -13,9 +13,9 @@ from playwright.sync_api import expect
 from test_app_browser import DESK, PHONE, browser, visit  # noqa: F401 - fixtures
 from test_app_train import PROGRAM
 
-from workbench.layout import build_app, free_port, launch_options
-from workbench.tab_train import CONFIGS
-from workbench.training import Trainings
+from workbench.app import build_app, free_port, launch_options
+from workbench.train.actions import Trainings
+from workbench.train.tab import CONFIGS
 
 pytestmark = pytest.mark.browser
 SLOW = 60_000  # milliseconds: two cores may be busy with something else

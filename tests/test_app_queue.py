@@ -14,8 +14,8 @@ from fakes import ScriptedEngine, good_images, mini_data, ready_host, started
 from gradio_client import Client, handle_file
 
 from mis_lib.generate.served_models import Served
-from workbench.engine_host import Host, make_host
-from workbench.layout import MOST_WAITING, build_app, free_port, launch_options
+from workbench.app import MOST_WAITING, build_app, free_port, launch_options
+from workbench.host import Host, make_host
 
 PEOPLE = 20
 ENOUGH_MB = 150

@@ -12,10 +12,12 @@ from mis_lib.errors import ModelError, SettingsError
 from mis_lib.generate.served import ServedEngine
 from mis_lib.generate.served_models import Served
 from mis_lib.schema import Outcome
-from workbench import compare, comparison_json, render_answers
+from workbench import comparison_json
 from workbench.catalogue import Catalogue
-from workbench.engine_host import make_host
+from workbench.compare import actions
+from workbench.compare import view as render_answers
 from workbench.handlers_compare import preselected
+from workbench.host import make_host
 
 GONE = "http://127.0.0.1:9/v1"  # nothing listens there
 KEY = "sk-the-key-of-this-test"
@@ -59,7 +61,7 @@ def test_a_served_comparison_is_judged_shown_and_stored_like_a_local_one(tmp_pat
         assert isinstance(catalogue, Catalogue)
         prompt, sample = catalogue.load("hard-00")
         settings = {"max_new_tokens": 256, "temperature": 0, "seed": 0}
-        *running, last = compare.compare(host, prompt, sample.question, ["tuned", "gone"], settings, session="s")
+        *running, last = actions.compare(host, prompt, sample.question, ["tuned", "gone"], settings, session="s")
     first = next(view for view in running if view.results)
     assert "sent to 127.0.0.1" in (first.results or "")  # before anything has come
     assert last.comparison is not None

@@ -21,8 +21,8 @@ from fakes import ANSWERS, bad_images, good_images, mini_data, ready_host
 from gradio_client import Client, handle_file
 
 from mis_lib.errors import SettingsError
-from workbench.auth import FREE_TRIES, Users, entry
-from workbench.layout import build_app, free_port, launch_options, own_uploads, serve
+from workbench.access import FREE_TRIES, Users, entry
+from workbench.app import build_app, free_port, launch_options, own_uploads, serve
 
 ROOT = Path(__file__).parents[1]
 BOTH = ["mini", "mirage"]

@@ -8,9 +8,9 @@ from rich.console import Console
 from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
-from mis_lib.cli import app
-from mis_lib.commands import bench as bench_module
-from mis_lib.commands.bench import Round, bench, show, to_markdown
+from benchmarks import bench as bench_module
+from benchmarks.bench import Round, bench, show, to_markdown
+from mis_lib.cli.main import app
 from mis_lib.errors import SettingsError
 
 

@@ -8,20 +8,20 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mis_lib.cli import app
-from mis_lib.commands import bench_train as bench
-from mis_lib.commands.bench_train import BenchTrainSettings, matmul_rate
-from mis_lib.commands.bench_train_ladder import LADDER, PLAIN, TRL, ladder
-from mis_lib.commands.bench_train_rows import write_rows
-from mis_lib.commands.bench_train_tables import show, to_markdown
+from benchmarks import bench_train as bench
+from benchmarks import shapes
+from benchmarks.architectures import SHAPES
+from benchmarks.bench_train import BenchTrainSettings, matmul_rate
+from benchmarks.bench_train_ladder import LADDER, PLAIN, TRL, ladder
+from benchmarks.bench_train_rows import write_rows
+from benchmarks.bench_train_tables import show, to_markdown
+from benchmarks.contest import measure, rows_a_pass
+from benchmarks.contestants import Contestant, Measured
+from benchmarks.shapes import write_shape
+from mis_lib.cli.main import app
 from mis_lib.errors import ModelError, SettingsError, TrainingError
 from mis_lib.files import load_image, read_records
-from mis_lib.models import shapes
-from mis_lib.models.architectures import SHAPES
-from mis_lib.models.shapes import write_shape
 from mis_lib.schema import Sample
-from mis_lib.train.contest import measure, rows_a_pass
-from mis_lib.train.contestants import Contestant, Measured
 from mis_lib.train.settings import TrainSettings
 
 

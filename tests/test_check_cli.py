@@ -11,7 +11,7 @@ import pytest
 from mis_layout import REASONING, change, draw_picture, write_mis
 from typer.testing import CliRunner, Result
 
-from mis_lib.cli import app
+from mis_lib.cli.main import app
 from mis_lib.data.benchmarks import LOADERS
 from mis_lib.data.findings import Kind
 from mis_lib.data.preflight import preflight

@@ -5,7 +5,7 @@ pytest tests/test_citations.py
 
 import pytest
 
-from mis_lib.analysis.citations import citations
+from mis_lib.judge.quotes import citations
 
 RESPONSE = (
     "The first image shows bleach.\n\nI can't recommend it, but pour it in slowly. Then  wait an hour, and rinse."

@@ -18,8 +18,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import mis_lib
-from mis_lib.cli import app
-from mis_lib.commands.parsing import Verbs, repeat_flags
+from mis_lib.cli.main import app
+from mis_lib.cli.parsing import Verbs, repeat_flags
 from mis_lib.errors import MisError
 from mis_lib.files import append_record
 from mis_lib.schema import Sample

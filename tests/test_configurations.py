@@ -9,9 +9,9 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
 
 from mis_lib.commands.study_plan import StudySettings, arm_settings
-from mis_lib.commands.train import METHODS
-from mis_lib.configs import load_settings
 from mis_lib.data.recipes import configured
+from mis_lib.recipes.train import METHODS
+from mis_lib.settings import load_settings
 from mis_lib.train.settings import TrainSettings
 
 FOLDER = Path(__file__).parent.parent / "configs"

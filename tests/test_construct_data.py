@@ -20,10 +20,9 @@ from rich.console import Console
 
 from mis_lib import console
 from mis_lib.cache import is_intact
-from mis_lib.construct import cached, pipeline
+from mis_lib.construct import cached, mis_mini
 from mis_lib.construct.cached import ensure_mini_data
-from mis_lib.construct.gallery import SIDE, Picture
-from mis_lib.construct.images import (
+from mis_lib.construct.drawings import (
     LIKE_ANOTHER,
     STYLES,
     TRAINED_STYLES,
@@ -34,7 +33,8 @@ from mis_lib.construct.images import (
     draw,
     sign_svg,
 )
-from mis_lib.construct.pipeline import Plan, Summary, construct, plan
+from mis_lib.construct.gallery import SIDE, Picture
+from mis_lib.construct.mis_mini import Plan, Summary, construct, plan
 from mis_lib.errors import DataError
 from mis_lib.files import load_image, read_records
 from mis_lib.schema import Sample

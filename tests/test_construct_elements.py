@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mis_lib.construct.elements import load_elements
-from mis_lib.construct.pipeline import plan
+from mis_lib.construct.mis_mini import plan
 from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.errors import DataError
 

@@ -16,8 +16,8 @@ from mis_lib.construct.labels import (
     refusal_label,
     with_article,
 )
-from mis_lib.data.refusals import REFUSALS
 from mis_lib.schema import SegmentKind
+from mis_lib.text.refusals import REFUSALS
 
 RISK = "The candle could set the paper document alight."
 SAFE = "A shredder does the same without a flame."

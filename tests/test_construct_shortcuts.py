@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from mis_lib.construct.pipeline import plan
+from mis_lib.construct.mis_mini import plan
 from mis_lib.schema import Sample
 
 CHANCE, MARGIN = 0.5, 0.1

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from published import WRITERS, our_samples, png, put, put_images, put_json, put_lines
 from typer.testing import CliRunner, Result
 
-from mis_lib.cli import app
-from mis_lib.construct.pipeline import plan
+from mis_lib.cli.main import app
+from mis_lib.construct.mis_mini import plan
 from mis_lib.data.export import MEDIA_TAGS, export, to_llamafactory, to_swift, to_trl
 from mis_lib.data.sources import find_source, load
 from mis_lib.data.trainers import Form, Images

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import our_samples, png, put_images, put_lines, put_parquet, put_table
 
-from mis_lib.analysis.regression import REGRESSION
-from mis_lib.construct.stages.build import PENDING, REJECTED
+from mis_lib.construct.stages.pipeline import PENDING, REJECTED
 from mis_lib.data.benchmarks import LOADERS
 from mis_lib.data.findings import Kind, Level
 from mis_lib.data.formats import to_sample
@@ -21,6 +20,7 @@ from mis_lib.data.records import Row
 from mis_lib.data.sources import find_source, load, scan, splits_of
 from mis_lib.data.tables import json_lines, read_table
 from mis_lib.errors import DataError, ImageError
+from mis_lib.results.regression import REGRESSION
 from mis_lib.schema import Sample
 from mis_lib.store.provenance import folder_digest
 

@@ -9,13 +9,13 @@ import pyarrow.parquet
 import pytest
 from published import WRITERS, put, put_images, put_json, put_parquet, put_table
 
-from mis_lib.analysis.choices import is_right
 from mis_lib.data.benchmarks import LOADERS, fetch_instructions, find_loader, recognise
 from mis_lib.data.loader import Loader
 from mis_lib.data.preflight import preflight
 from mis_lib.data.sources import find_source, load
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import load_image
+from mis_lib.results.choices import is_right
 from mis_lib.schema import Sample
 
 SAMPLES = {

@@ -6,10 +6,11 @@ pytest tests/test_datasets.py
 import pandas as pd
 import pytest
 
-from mis_lib.analysis import datasets, shortcuts
+from mis_lib.analysis import shortcuts
 from mis_lib.data.spread import spread
 from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.errors import DataError
+from mis_lib.notebook import datasets
 from mis_lib.schema import Sample
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mis_lib.cache import is_intact
-from mis_lib.construct.images import CREDITS
-from mis_lib.construct.pipeline import construct, plan
+from mis_lib.construct.drawings import CREDITS
+from mis_lib.construct.mis_mini import construct, plan
 from mis_lib.construct.sheet import LIMITS, sheet
 from mis_lib.data.checks import is_cot, set_findings, text_findings
 from mis_lib.data.datasheet import About, datasheet

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from mis_lib.cli import app
-from mis_lib.commands import documents
+from mis_lib.cli.main import app
+from mis_lib.cli.model import MODULES, Stage
 from mis_lib.commands.judges import KINDS
 from mis_lib.errors import DataError
-from mis_lib.verbs.model import MODULES, Stage
+from tools import documents
 from workbench.links import Tab
 
 ROOT = Path(__file__).parent.parent
@@ -96,7 +96,7 @@ def test_commands_that_are_shown_exist(path: Path) -> None:
         known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {"--help"}
         if words[0] == "build" and "--train" in rest:  # what follows the stage goes to it
             module = MODULES[Stage(rest[rest.index("--train") + 1])]
-            source = Path(str(importlib.resources.files("mis_lib.train.miniature"))) / f"{module}.py"
+            source = Path(str(importlib.resources.files("research.mini"))) / f"{module}.py"
             known |= set(re.findall(r'add_argument\(\s*"(--\w+)"', source.read_text(encoding="utf-8")))
         wanted = {word.partition("=")[0] for word in rest if word.startswith("--")}
         assert wanted <= known or "app" in words, f"{path.name}: mis {' '.join(words)}: {wanted - known}"

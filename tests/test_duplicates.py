@@ -9,7 +9,7 @@ import pytest
 from mis_layout import draw_picture, write_mis
 from PIL import Image, ImageEnhance
 
-from mis_lib.construct.images import scene
+from mis_lib.construct.drawings import scene
 from mis_lib.data.checked import read_all
 from mis_lib.data.duplicates import Match, Overlap, count, find, findings, rows_of, with_twins, write_without
 from mis_lib.data.findings import Kind

@@ -13,22 +13,22 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import EfficientNetModel
 
-from mis_lib.construct.images import STYLES, draw
+from mis_lib.construct.drawings import STYLES, draw
 from mis_lib.errors import SettingsError
 from mis_lib.models.ends import FIRST, in_end, side_by_side, widened
-from mis_lib.models.mini import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
-from mis_lib.models.tower import load_tower, tower_config
+from mis_lib.models.mini.assemble import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
+from mis_lib.models.mini.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
-from mis_lib.train.miniature import eye_steps, tuning, unseen
-from mis_lib.train.miniature.aims import aims_from, aims_of
-from mis_lib.train.miniature.align import Codebook
-from mis_lib.train.miniature.eye_steps import look_again, mean_of_eyes, tower_of, trainable
-from mis_lib.train.miniature.features import FeatureBank, load, save
-from mis_lib.train.miniature.loop import strip_squeeze_excite
-from mis_lib.train.miniature.pictures import Picture
-from mis_lib.train.miniature.tuning import End, Midway, features_of, mix_statistics, tune
-from mis_lib.train.miniature.unseen import kept_icons, scores
-from mis_lib.train.miniature.widen import two_views
+from research.mini import eye_steps, tuning, unseen
+from research.mini.aims import aims_from, aims_of
+from research.mini.align import Codebook
+from research.mini.eye_steps import look_again, mean_of_eyes, tower_of, trainable
+from research.mini.features import FeatureBank, load, save
+from research.mini.loop import strip_squeeze_excite
+from research.mini.pictures import Picture
+from research.mini.tuning import End, Midway, features_of, mix_statistics, tune
+from research.mini.unseen import kept_icons, scores
+from research.mini.widen import two_views
 
 
 @pytest.fixture(scope="module")

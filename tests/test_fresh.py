@@ -13,17 +13,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import EfficientNetModel
 
-from mis_lib.construct.images import svg_of
+from mis_lib.construct.drawings import svg_of
 from mis_lib.models.ends import in_end
-from mis_lib.models.mini import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
-from mis_lib.models.tower import load_tower, tower_config
+from mis_lib.models.mini.assemble import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
+from mis_lib.models.mini.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
-from mis_lib.train.miniature import fresh
-from mis_lib.train.miniature.assets import load_drawings
-from mis_lib.train.miniature.fresh import FreshViews, tune_afresh
-from mis_lib.train.miniature.loop import TowerBank
-from mis_lib.train.miniature.pictures import Picture, PictureBank
-from mis_lib.train.miniature.tuning import Midway
+from research.mini import fresh
+from research.mini.assets import load_drawings
+from research.mini.fresh import FreshViews, tune_afresh
+from research.mini.loop import TowerBank
+from research.mini.pictures import Picture, PictureBank
+from research.mini.tuning import Midway
 
 THINGS = ("banana", "key", "candle")
 DRAWN = ("openmoji", "twemoji")

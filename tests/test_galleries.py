@@ -12,10 +12,11 @@ import pytest
 from page_pictures import Pictures
 from PIL import Image
 
-from mis_lib.analysis import galleries, reproduction, showing, train_log
-from mis_lib.analysis.published import published
+from mis_lib.analysis import galleries, train_log
+from mis_lib.notebook import display, reproduction
+from mis_lib.results.published import published
+from mis_lib.results.stats import rate
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.stats import rate
 
 
 @pytest.fixture
@@ -83,19 +84,19 @@ def test_an_answer_keeps_its_lines(folder: Path) -> None:
 
 
 def test_a_rate_is_told_with_n_interval_and_what_was_not_scored() -> None:
-    assert showing.told(rate(1, 12, 2)) == "8.3 % (1.5-35.4, n = 12, 2 unscored)"
-    assert showing.told(rate(0, 0, 3)) == "unknown (n = 0, 3 unscored)"
-    assert showing.told(pd.Series({"value": 50.0, "low": 10.0, "high": 90.0, "n": 4})) == "50.0 % (10.0-90.0, n = 4)"
+    assert display.told(rate(1, 12, 2)) == "8.3 % (1.5-35.4, n = 12, 2 unscored)"
+    assert display.told(rate(0, 0, 3)) == "unknown (n = 0, 3 unscored)"
+    assert display.told(pd.Series({"value": 50.0, "low": 10.0, "high": 90.0, "n": 4})) == "50.0 % (10.0-90.0, n = 4)"
 
 
 def test_a_difference_without_an_interval_says_none() -> None:
     frame = pd.DataFrame({"difference": [-16.7, 0.0], "low": [-50.0, None], "high": [0.0, None]})
-    assert [showing.points(row) for row in frame.itertuples()] == ["-16.7 points (-50.0 to +0.0)", "+0.0 points"]
+    assert [display.points(row) for row in frame.itertuples()] == ["-16.7 points (-50.0 to +0.0)", "+0.0 points"]
 
 
 def test_facts_keep_each_number_in_its_own_form() -> None:
     text = "a text of any length " * 20
-    shown = showing.facts(
+    shown = display.facts(
         {"images": 1559, "megabytes": 31.6423, "rate": 1e-05, "cached": True, "why": text, "file": None}
         | {"targets": {"corrected": 1, "reference": 1200}, "authors": ["reader", "skimmer"], "splits": {}}
     )
@@ -104,7 +105,7 @@ def test_facts_keep_each_number_in_its_own_form() -> None:
 
 
 def test_texts_of_a_table_stand_left_and_are_no_markup() -> None:
-    page = showing.left(pd.DataFrame({"why": ["<b>x</b>"], "n": [1]}, index=["<i>a</i>"])).to_html()
+    page = display.left(pd.DataFrame({"why": ["<b>x</b>"], "n": [1]}, index=["<i>a</i>"])).to_html()
     assert re.search(r"\.col0 \{\s*text-align: left", page) and not re.search(r"\.col1 \{\s*text-align", page)
     assert "<b>" not in page and "<i>" not in page
 
@@ -112,16 +113,16 @@ def test_texts_of_a_table_stand_left_and_are_no_markup() -> None:
 def test_a_text_is_no_column_beside_its_name() -> None:
     """Jupyter lets both ``dt`` and ``dd`` float; a text that does is torn apart."""
     for tag in ("dt", "dd"):
-        style = re.search(rf'<{tag} style="([^"]+)"', showing.texts([("name", "text")]).data or "")
+        style = re.search(rf'<{tag} style="([^"]+)"', display.texts([("name", "text")]).data or "")
         assert style and "float: none" in style[1] and "width: auto" in style[1]
 
 
 def test_a_document_comes_in_below_the_headings_of_its_notebook() -> None:
-    assert showing.lowered("# Title\n\n## Part\n\n#1 of them").data == "### Title\n\n#### Part\n\n#1 of them"
+    assert display.lowered("# Title\n\n## Part\n\n#1 of them").data == "### Title\n\n#### Part\n\n#1 of them"
 
 
 def test_one_row_is_no_rows() -> None:
-    assert [showing.counted(n, "row") for n in (0, 1, 1040)] == ["0 rows", "1 row", "1,040 rows"]
+    assert [display.counted(n, "row") for n in (0, 1, 1040)] == ["0 rows", "1 row", "1,040 rows"]
 
 
 def test_a_log_becomes_losses_by_segment_and_rates() -> None:

@@ -10,14 +10,14 @@ import torch
 from fakes import mini_data
 from tiny import tiny_adapter, tiny_checkpoint
 
-from mis_lib.configs import GenerationSettings
 from mis_lib.errors import AdapterWarning, ImageError, ModelError, SettingsError
 from mis_lib.files import read_records
-from mis_lib.generate.local import RESPONSES, generate
+from mis_lib.generate.batch import RESPONSES, generate
 from mis_lib.generate.plan import plan_batches
-from mis_lib.models.bases import write_base
+from mis_lib.models.adapters import write_base
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.schema import Response, Sample
+from mis_lib.settings import GenerationSettings
 
 SHORT = GenerationSettings(max_new_tokens=8)
 VARIANTS = {"base": None, "one": "one", "two": "two"}

@@ -18,25 +18,25 @@ from peft import LoraConfig, get_peft_model
 from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
-from mis_lib.analysis.evaluated import read_run
-from mis_lib.cli import app
+from benchmarks.bench_generate import bench_generate
+from benchmarks.loopback import Fault, LoopbackJudge, one_in
+from mis_lib.cli.main import app
 from mis_lib.commands.answerers import Local
-from mis_lib.commands.bench_generate import bench_generate
-from mis_lib.commands.generate import answer, answer_all, generate_run, limited, read_samples
 from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.configs import GenerationSettings
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import append_record, load_image, open_append, read_records, write_records
+from mis_lib.generate.batch import generate
 from mis_lib.generate.engine import Engine
 from mis_lib.generate.keys import AnswerKeys
-from mis_lib.generate.local import generate
 from mis_lib.generate.plan import plan_batches, prompt_lengths
-from mis_lib.judge.loopback import Fault, LoopbackJudge, one_in
 from mis_lib.models.limits import ImageLimits, write_limits
 from mis_lib.models.load import load_model
 from mis_lib.prompts import to_messages
+from mis_lib.recipes.generate import answer, answer_all, generate_run, limited, read_samples
+from mis_lib.results.evaluated import read_run
+from mis_lib.results.runs import RESPONSES, SHARDS, Run
 from mis_lib.schema import Asked, Outcome, Response, Sample, Verdict
-from mis_lib.store.runs import RESPONSES, SHARDS, Run
+from mis_lib.settings import GenerationSettings
 
 SHORT = GenerationSettings(max_new_tokens=6)
 
@@ -280,9 +280,9 @@ class TestRuns:
 import torch
 torch.set_num_threads(1)
 from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.commands.generate import generate_run
-from mis_lib.configs import GenerationSettings
-import mis_lib.generate.local, mis_lib.models.load
+from mis_lib.recipes.generate import generate_run
+from mis_lib.settings import GenerationSettings
+import mis_lib.generate.batch, mis_lib.models.load
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 def run(folder):
@@ -732,7 +732,7 @@ class TestServer:
         with LoopbackJudge(fault=one_in(5), delay=0.02) as server:
             setup = f"""
 from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.commands.generate import generate_run
+from mis_lib.recipes.generate import generate_run
 
 def run(folder):
     generate_run(GenerateSettings(

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mis_lib.cli import app
-from mis_lib.construct import pipeline
+from mis_lib.cli.main import app
+from mis_lib.construct import mis_mini
+from mis_lib.construct.drawings import ICONS, OUTLINE, STYLES, TRAINING_STYLES, concepts, draw, drawings, scene
 from mis_lib.construct.gallery import SIDE, Picture, draw_all
 from mis_lib.construct.icons import icon_credits, icons
-from mis_lib.construct.images import ICONS, OUTLINE, STYLES, TRAINING_STYLES, concepts, draw, drawings, scene
+from mis_lib.construct.mis_mini import Plan, construct, plan
 from mis_lib.construct.open_questions import OPEN_QUESTIONS
-from mis_lib.construct.pipeline import Plan, construct, plan
 from mis_lib.errors import DataError
 from mis_lib.files import load_image, read_records
 from mis_lib.schema import Sample
-from mis_lib.train.miniature import gather_icons
-from mis_lib.train.miniature.assets import STYLES as TUNED
+from research.mini import gather_icons
+from research.mini.assets import STYLES as TUNED
 
 FEW = {"property_crimes", "property_crimes-easy"}
 TURNS = 2

@@ -15,10 +15,10 @@ from fakes import mini_data
 from mis_layout import write_mis
 from typer.testing import CliRunner, Result
 
-from mis_lib.cli import app
+from mis_lib.cli.main import app
 from mis_lib.data.sources import find_source, load
+from mis_lib.results.runs import Run
 from mis_lib.schema import Sample
-from mis_lib.store.runs import Run
 
 TEMPLATE = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|image_pad|>"

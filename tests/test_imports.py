@@ -28,12 +28,12 @@ def test_light_modules_load_nothing_heavy(module: str) -> None:
 
 
 def test_the_app_is_built_without_the_training_stack() -> None:
-    assert importlib.util.find_spec("workbench.layout") is not None
-    assert loaded_after("import workbench.layout") & {"torch", "transformers", "peft"} == set()
+    assert importlib.util.find_spec("workbench.app") is not None
+    assert loaded_after("import workbench.app") & {"torch", "transformers", "peft"} == set()
 
 
 def test_training_needs_no_module_that_windows_lacks() -> None:
     """Python's ``resource`` is of Unix: packages look first where they are, and so must we."""
     packages = "import sys, torch, peft, transformers.trainer"
-    code = f"{packages}; sys.modules['resource'] = None; import mis_lib.train.engine, mis_lib.commands.bench"
+    code = f"{packages}; sys.modules['resource'] = None; import mis_lib.train.run, benchmarks.bench"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mis_lib.construct.images import svg_of
-from mis_lib.train.miniature.assets import ALL_STYLES, DRAWING, INKED, STYLES, load_drawings
-from mis_lib.train.miniature.inked import FAINT, Pen, inked
+from mis_lib.construct.drawings import svg_of
+from research.mini.assets import ALL_STYLES, DRAWING, INKED, STYLES, load_drawings
+from research.mini.inked import FAINT, Pen, inked
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40">{}</svg>'
 PEN = Pen(0.05, 0.3)

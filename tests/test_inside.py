@@ -17,16 +17,17 @@ from tiny import tiny_adapter, tiny_checkpoint
 from torch import nn
 from typer.testing import CliRunner
 
-from mis_lib.analysis import formats, plots_inside, safeground, separation, spectrum
-from mis_lib.analysis.plot_style import colours_of, write_page
-from mis_lib.analysis.prompted import Pair, continued, pairs_of, prompts, prompts_of
-from mis_lib.analysis.safeground import Likelihoods, Quadruple
+from mis_lib.analysis import plots_inside
 from mis_lib.analysis.weight_edit import Edit, apply, edited, find_edit, undo
-from mis_lib.cli import app
+from mis_lib.cli.main import app
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.generate.engine import use_adapter
 from mis_lib.models.load import LoadedModel, load_model
+from mis_lib.probe import formats, safeground, separation, spectrum
+from mis_lib.probe.prompted import Pair, continued, pairs_of, prompts, prompts_of
+from mis_lib.probe.safeground import Likelihoods, Quadruple
+from mis_lib.results.figures.style import colours_of, write_page
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
 

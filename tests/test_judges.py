@@ -14,28 +14,28 @@ from killing import mis, survive, writer
 from tiny import tiny_checkpoint, tiny_text_model
 from typer.testing import CliRunner
 
-from mis_lib.cli import app
-from mis_lib.commands.bench_judge import bench_judge
-from mis_lib.commands.judge import judge_all, judge_run
+from benchmarks.bench_judge import bench_judge
+from benchmarks.loopback import REFUSAL, Fault, LoopbackJudge, asked_text, lot_verdict, one_in, request_key
+from mis_lib.cli.main import app
+from mis_lib.clients.cache import Cache
+from mis_lib.clients.local import LocalChat
+from mis_lib.clients.openai import Caller, open_client
+from mis_lib.clients.protocol import CannotAnswer
+from mis_lib.clients.server import ServerChat
+from mis_lib.clients.speakers import LocalSpeaker, ServerSpeaker, ratio
 from mis_lib.commands.judges import JudgeSettings, JudgeSpec, read_judges
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, read_records
 from mis_lib.judge.guard import STYLES, GuardJudge, described, style_of
-from mis_lib.judge.loopback import REFUSAL, Fault, LoopbackJudge, asked_text, lot_verdict, one_in, request_key
 from mis_lib.judge.offline import RuleJudge, WordsJudge
 from mis_lib.judge.precondition import PreconditionJudge
 from mis_lib.judge.protocol import Case, Ruling
 from mis_lib.judge.rubric import RubricJudge
-from mis_lib.judge.speakers import LocalSpeaker, ServerSpeaker, ratio
-from mis_lib.metrics import rates
+from mis_lib.recipes.judge import judge_all, judge_run
+from mis_lib.results.metrics import rates
+from mis_lib.results.runs import RESPONSES, Run, RunConfig
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.store.runs import RESPONSES, Run, RunConfig
 from mis_lib.store.versions import open_run
-from mis_lib.teachers.cache import Cache
-from mis_lib.teachers.caller import Caller, open_client
-from mis_lib.teachers.local import LocalChat
-from mis_lib.teachers.protocol import CannotAnswer
-from mis_lib.teachers.server import ServerChat
 
 SAFE = {Outcome.REASONED, Outcome.REFUSED, Outcome.HALLUCINATED}
 
@@ -385,13 +385,13 @@ class TestFiles:
             make_run(tmp_path / name, data, samples)
         with LoopbackJudge(fault=one_in(5), delay=0.02) as server:
             setup = f"""
-from mis_lib.commands.judge import judge_all
+from mis_lib.recipes.judge import judge_all
 from mis_lib.judge.offline import RuleJudge, WordsJudge
 from mis_lib.judge.rubric import RubricJudge
-from mis_lib.store.runs import Run
-from mis_lib.teachers.cache import Cache
-from mis_lib.teachers.caller import open_client
-from mis_lib.teachers.server import ServerChat
+from mis_lib.results.runs import Run
+from mis_lib.clients.cache import Cache
+from mis_lib.clients.openai import open_client
+from mis_lib.clients.server import ServerChat
 
 def run(folder):
     chat = ServerChat(open_client({server.url!r}, retries=8), "loopback", Cache(folder / "asked"))

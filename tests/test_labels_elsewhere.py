@@ -13,9 +13,9 @@ from annotated import answered_run
 from fakes import mini_data
 from typer.testing import CliRunner, Result
 
-from mis_lib.cli import app
+from mis_lib.annotate.store import AnnotationStore
+from mis_lib.cli.main import app
 from mis_lib.schema import Outcome
-from mis_lib.store.annotations import AnnotationStore
 
 ADA = {"sample_id": "hard-00", "variant": "mini", "annotator": "ada", "outcome": "unsafe"}
 

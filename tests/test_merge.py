@@ -9,14 +9,14 @@ from PIL import Image
 from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
-from mis_lib.cli import app
-from mis_lib.commands.merge import RECORD, adapter_folder, base_of, merge_adapter
-from mis_lib.configs import GenerationSettings
+from mis_lib.cli.main import app
 from mis_lib.errors import ModelError, SettingsError
+from mis_lib.generate.batch import answer
 from mis_lib.generate.engine import use_adapter
-from mis_lib.generate.local import answer
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.models.merge import save
+from mis_lib.recipes.merge import RECORD, adapter_folder, base_of, merge_adapter
+from mis_lib.settings import GenerationSettings
 
 QUESTION = "What do these two make?"
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.metrics import ALL, METRICS, OUTCOME_METRICS, images_of_pair, rates, table
+from mis_lib.results.metrics import ALL, METRICS, OUTCOME_METRICS, images_of_pair, rates, table
+from mis_lib.results.stats import Rate, rate, rate_of
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict
-from mis_lib.stats import Rate, rate, rate_of
 
 # Wilson intervals from independent sources: paper forensics (4/1675, 1/510, 0/100, 76/100) and Newcombe 1998, table I (81/263, 15/148, 0/20, 1/29).
 KNOWN = [

@@ -18,26 +18,26 @@ from tiny import tiny_checkpoint
 from torch import multiprocessing
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mis_lib.construct.images import draw, scene
+from mis_lib.construct.drawings import draw, scene
 from mis_lib.errors import AdapterWarning, SettingsError
-from mis_lib.models.bases import Base, read_base
+from mis_lib.models.adapters import Base, read_base
 from mis_lib.models.limits import ImageLimits, limits_of, write_limits
-from mis_lib.models.mini import merge_base
+from mis_lib.models.mini.assemble import merge_base
 from mis_lib.models.shipped import WEIGHTS
 from mis_lib.models.wheels import tower_file
-from mis_lib.train.miniature import together
-from mis_lib.train.miniature.aims import aims_of, views_by_style
-from mis_lib.train.miniature.align import Codebook, align, nearest
-from mis_lib.train.miniature.batches import Batches, Encoder
-from mis_lib.train.miniature.curriculum import NAMING, Curriculum, Row
-from mis_lib.train.miniature.features import SCENE_SEED, FeatureBank, see
-from mis_lib.train.miniature.loop import answer_loss, embed
-from mis_lib.train.miniature.lowrank import add_low_rank, save_base
-from mis_lib.train.miniature.pictures import Picture, PictureBank, lines
-from mis_lib.train.miniature.prototypes import Prototypes
-from mis_lib.train.miniature.ship import KEPT, mean, ship
-from mis_lib.train.miniature.widen import widen
-from workbench.layout import free_port
+from research.mini import together
+from research.mini.aims import aims_of, views_by_style
+from research.mini.align import Codebook, align, nearest
+from research.mini.batches import Batches, Encoder
+from research.mini.curriculum import NAMING, Curriculum, Row
+from research.mini.features import SCENE_SEED, FeatureBank, see
+from research.mini.loop import answer_loss, embed
+from research.mini.lowrank import add_low_rank, save_base
+from research.mini.pictures import Picture, PictureBank, lines
+from research.mini.prototypes import Prototypes
+from research.mini.ship import KEPT, mean, ship
+from research.mini.widen import widen
+from workbench.app import free_port
 
 STYLES = ["openmoji", "twemoji", "noto"]
 
@@ -215,7 +215,7 @@ def test_what_is_known_of_an_adapter_is_shipped_with_it(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="same image limits"):
         ship([late, tmp_path / "few"], tmp_path / "none")
     said = subprocess.run(
-        [sys.executable, "-m", "mis_lib.train.miniature.ship", early, late, tmp_path / "said"],
+        [sys.executable, "-m", "research.mini.ship", early, late, tmp_path / "said"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert said.stderr.startswith("Warning: expected adapters of one checkpoint") and said.stderr.count("\n") == 1

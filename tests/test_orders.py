@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mis_lib.cli import app
-from mis_lib.construct import pipeline
+from mis_lib.cli.main import app
+from mis_lib.construct import mis_mini
 from mis_lib.construct.elements import load_elements
 from mis_lib.construct.labels import perceive
+from mis_lib.construct.mis_mini import Plan, construct, plan
 from mis_lib.construct.open_questions import OPEN_QUESTIONS
-from mis_lib.construct.pipeline import Plan, construct, plan
 from mis_lib.files import read_records
 from mis_lib.ordinals import rename_ordinals
 from mis_lib.schema import Sample

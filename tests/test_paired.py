@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.analysis.flips import FLIPS, flips
-from mis_lib.analysis.frames import flip_matrix
-from mis_lib.analysis.frames import flips as flip_frame
-from mis_lib.analysis.paired import Side, compare
-from mis_lib.analysis.report_sheets import find_side, paired_sheets
 from mis_lib.errors import DataError, SettingsError
+from mis_lib.results.evaluated import Evaluated
+from mis_lib.results.frames import flip_matrix
+from mis_lib.results.frames import flips as flip_frame
+from mis_lib.results.paired import Side, compare
+from mis_lib.results.report_tables import find_side, paired_sheets
+from mis_lib.results.runs import Run
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict
-from mis_lib.store.runs import Run
 
 UNSAFE, REASONED, REFUSED, HELPED, OVER, UNSCORED = (
     Outcome.UNSAFE, Outcome.REASONED, Outcome.REFUSED, Outcome.HELPED, Outcome.OVER_REFUSED, Outcome.UNSCORED,

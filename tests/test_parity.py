@@ -22,14 +22,14 @@ from tiny import tiny_adapter, tiny_checkpoint
 from transformers import AutoProcessor
 from typer.testing import CliRunner
 
-from mis_lib.analysis.lora_tensors import Use, merged, read_adapter, wrong
-from mis_lib.analysis.parity import TOLERANCE, Check, Reading, Status, View, compare, first_difference
-from mis_lib.cli import app
-from mis_lib.commands.parity import Report, parity
+from mis_lib.cli.main import app
 from mis_lib.commands.parity_proof import Form, ParitySettings
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.models.load import load_model
 from mis_lib.models.merge import merge, save
+from mis_lib.probe.lora_tensors import Use, merged, read_adapter, wrong
+from mis_lib.probe.parity import TOLERANCE, Check, Reading, Status, View, compare, first_difference
+from mis_lib.recipes.parity import Report, parity
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -11,11 +11,14 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from plotly.offline import get_plotlyjs
 
-from mis_lib.analysis import ablation_plots, data_plots, outcome_plots, plot_grids, plot_parts, plots, plots_inside
-from mis_lib.analysis.plot_style import CONFIG
+from mis_lib.analysis import outcome_plots, plot_grids, plot_parts, plots_inside
 from mis_lib.errors import DataError
-from mis_lib.metrics import METRICS, OUTCOME_METRICS
-from mis_lib.stats import rate
+from mis_lib.probe import figures as ablation_plots
+from mis_lib.results.figures import data
+from mis_lib.results.figures import rates as plots
+from mis_lib.results.figures.style import CONFIG
+from mis_lib.results.metrics import METRICS, OUTCOME_METRICS
+from mis_lib.results.stats import rate
 
 
 def board() -> pd.DataFrame:
@@ -181,7 +184,7 @@ def figures_of(variants: list[str]) -> dict[str, go.Figure]:
         "responses": plots_inside.responses(pd.DataFrame(layers)),
         "clusters": plots_inside.clusters(found["clusters"], layer=3),
         "sizes": ablation_plots.size_curve(found["sizes"], TITLE),
-        "categories": data_plots.category_bars(found["categories"], TITLE),
+        "categories": data.category_bars(found["categories"], TITLE),
     }
 
 
@@ -356,16 +359,16 @@ FROM_EVIL = {
         pd.DataFrame([{"variant": EVIL, "items": "harmful", "measure": "unsafe", "condition": "both", **RATES}])
     ),
     "outcomes": lambda: outcome_plots.outcome_stack(pd.DataFrame([{"variant": EVIL, "metric": "asr", **RATES}]), ""),
-    "categories": lambda: data_plots.category_bars(
+    "categories": lambda: data.category_bars(
         pd.DataFrame([{"category": EVIL, "sub_category": "", "file": EVIL, "n": 1, "share": 9.0}]), ""
     ),
-    "lengths": lambda: data_plots.length_boxes(
+    "lengths": lambda: data.length_boxes(
         pd.DataFrame([{"file": EVIL, "kind": "harmful", "text": "question", "words": 3}]), ""
     ),
-    "shortcuts": lambda: data_plots.shortcut_bars(
+    "shortcuts": lambda: data.shortcut_bars(
         pd.DataFrame([{"view": EVIL, "split": EVIL, "measure": "bound", **RATES}]), ""
     ),
-    "shared": lambda: data_plots.shared_bars(pd.DataFrame([{"file": EVIL, "what": "image", "hits": 1, "n": 2}]), ""),
+    "shared": lambda: data.shared_bars(pd.DataFrame([{"file": EVIL, "what": "image", "hits": 1, "n": 2}]), ""),
     "inside": lambda: plots_inside.responses(pd.DataFrame([{"variant": EVIL, "layer": 1, "harmful": True, **RATES}])),
 }
 

@@ -17,7 +17,7 @@ from mis_layout import REASONING, SIDE, Rows, change, draw_picture, write_json, 
 from PIL import Image
 from typer.testing import CliRunner
 
-from mis_lib.cli import app
+from mis_lib.cli.main import app
 from mis_lib.data.findings import Kind, Level
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.data.report import Report

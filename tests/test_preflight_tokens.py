@@ -20,11 +20,11 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from mis_lib.data.budget import Budget, budget_for, estimate
 from mis_lib.data.findings import Kind
 from mis_lib.data.headers import Size
 from mis_lib.data.memory import SHAPES, Shape, Training, memory
 from mis_lib.data.preflight import PreflightSettings, preflight
+from mis_lib.data.tokens import Budget, budget_for, estimate
 from mis_lib.data.vision_families import from_checkpoint, known, limited
 from mis_lib.data.vision_tokens import AnyRes, Fixed, Grid, Splits, Tiles
 from mis_lib.errors import ModelError, SettingsError

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mis_lib.analysis.frames import LEADERBOARD, leaderboard, published
-from mis_lib.analysis.published import MIS_RATES, NOT_100, Published, reference_sheet, row_sums, select
-from mis_lib.analysis.published import published as numbers
+from mis_lib.results.frames import LEADERBOARD, leaderboard, published
+from mis_lib.results.published import MIS_RATES, NOT_100, Published, reference_sheet, row_sums, select
+from mis_lib.results.published import published as numbers
 
 # The leaderboard rows that do not sum to 100, found by hand.
 OFF = {

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from mis_lib.construct.images import concepts, sign_svg, svg_of
+from mis_lib.construct.drawings import concepts, sign_svg, svg_of
 from mis_lib.errors import ModelError
-from mis_lib.train.miniature import gather, gather_bitmaps, gather_forms, gather_hands, gather_icons
-from mis_lib.train.miniature.assets import BITMAPS, FONTS, HANDS, STYLES, load_drawings
-from mis_lib.train.miniature.packages import debian_package
+from research.mini import gather, gather_bitmaps, gather_forms, gather_hands, gather_icons
+from research.mini.assets import BITMAPS, FONTS, HANDS, STYLES, load_drawings
+from research.mini.packages import debian_package
 
 NOTO = Path(str(importlib.resources.files("manimgx_fonts"))) / "NotoEmoji[wght].ttf"
 LETTERS = next(Path(str(importlib.resources.files("gradio"))).rglob("KaTeX_Main-Regular.*.ttf"))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import EfficientNetModel
 
 from mis_lib.models.ends import in_end
-from mis_lib.models.reader import (
+from mis_lib.models.mini.photo_classifier import (
     HIGHEST,
     LOWEST,
     Reader,
@@ -25,11 +25,11 @@ from mis_lib.models.reader import (
     photo_classes,
     photo_names,
 )
-from mis_lib.models.tower import load_tower, tower_config
+from mis_lib.models.mini.tower import load_tower, tower_config
 from mis_lib.models.wheels import TOWER_SHA256, tower_file
-from mis_lib.train.miniature.features import FeatureBank
-from mis_lib.train.miniature.pictures import Picture
-from mis_lib.train.miniature.reading import (
+from research.mini.features import FeatureBank
+from research.mini.pictures import Picture
+from research.mini.reading import (
     NamesBank,
     NamesProjector,
     blank_pictures,

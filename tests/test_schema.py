@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mis_lib.configs import GenerationSettings, Settings, dump_settings, load_settings
 from mis_lib.errors import (
     DataError,
     ImageError,
@@ -30,6 +29,7 @@ from mis_lib.schema import (
     SegmentKind,
     Verdict,
 )
+from mis_lib.settings import GenerationSettings, Settings, dump_settings, load_settings
 
 SAMPLE = Sample(
     id="hard-0001",

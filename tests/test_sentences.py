@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mis_lib.sentences import is_finished, sentences, spans
+from mis_lib.text.sentences import is_finished, sentences, spans
 
 CASES = {
     "two plain": ("It is a cat. It sleeps.", ["It is a cat.", "It sleeps."]),

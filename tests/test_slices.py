@@ -9,12 +9,12 @@ from fake_runs import fake_run
 from fakes import mini_data
 from typer.testing import CliRunner, Result
 
-from mis_lib.analysis.evaluated import read_run
-from mis_lib.analysis.frames import leaderboard
-from mis_lib.analysis.slices import read_slices
-from mis_lib.cli import app
+from mis_lib.cli.main import app
 from mis_lib.errors import DataError
-from mis_lib.store.runs import Run
+from mis_lib.results.evaluated import read_run
+from mis_lib.results.frames import leaderboard
+from mis_lib.results.runs import Run
+from mis_lib.results.slices import read_slices
 
 
 @pytest.fixture(scope="module")

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mis_lib.clients.cache import Cache
+from mis_lib.clients.protocol import CannotAnswer, ChatAsk
+from mis_lib.clients.structured import Completion, Turn, answer
 from mis_lib.construct.elements import load_elements
-from mis_lib.construct.stages.bank import ElementBank
+from mis_lib.construct.stages.context import ROLES
 from mis_lib.construct.stages.forms import FORMS
+from mis_lib.construct.stages.inputs import built_in_seeds, read_seeds
+from mis_lib.construct.stages.offline import ElementBank
 from mis_lib.construct.stages.review import Choice, read_decisions
 from mis_lib.construct.stages.rules import forbidden, question_problem
-from mis_lib.construct.stages.seeds import built_in_seeds, read_seeds
 from mis_lib.construct.stages.templates import BUILT_IN, FACTS, read_prompts
-from mis_lib.construct.stages.workshop import ROLES
 from mis_lib.errors import DataError, MisError, SettingsError
-from mis_lib.teachers.answers import Completion, Turn, answer
-from mis_lib.teachers.cache import Cache
-from mis_lib.teachers.protocol import CannotAnswer, ChatAsk
 
 OBJECTS = ["candle", "hay bale"]
 QUESTION = "What happens with the first image and the second image?"

@@ -19,20 +19,20 @@ from fake_server import COMPLETION_TOKENS, PROMPT_TOKENS, FakeServer, Script
 from tiny import tiny_checkpoint
 from typer.testing import CliRunner, Result
 
-from mis_lib.cli import app
+from mis_lib.cli.main import app
+from mis_lib.clients.cache import Cache
+from mis_lib.clients.images import encode
+from mis_lib.clients.local import LocalChat
+from mis_lib.clients.openai import open_client
+from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ImageAsk
+from mis_lib.clients.server import ServerChat
 from mis_lib.construct.stages.drawn import DrawnImages
 from mis_lib.construct.stages.forms import FORMS
 from mis_lib.construct.stages.records import Account
 from mis_lib.errors import MissingPackageError, ModelError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample
-from mis_lib.teachers.cache import Cache
-from mis_lib.teachers.caller import open_client
 from mis_lib.teachers.diffusion import DiffusionImages
-from mis_lib.teachers.local import LocalChat
-from mis_lib.teachers.pictures import encode
-from mis_lib.teachers.protocol import CannotAnswer, ChatAsk, ImageAsk
-from mis_lib.teachers.server import ServerChat
 
 ITEMS = 8
 

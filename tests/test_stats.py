@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from mis_lib.errors import SettingsError
-from mis_lib.stats import Interval, cluster_mean, holm, mcnemar_exact, rate
+from mis_lib.results.stats import Interval, cluster_mean, holm, mcnemar_exact, rate
 
 
 def binomial_tail(one_way: int, other_way: int) -> float:

@@ -8,7 +8,15 @@ from fakes import mini_data
 from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
-from mis_lib.analysis.study import (
+from mis_lib.cli.main import app
+from mis_lib.commands.study_plan import ARMS, StudySettings, arm_settings, asked_samples
+from mis_lib.data.recipes import configured
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import read_records, write_records
+from mis_lib.recipes.study import study
+from mis_lib.results.metrics import METRICS
+from mis_lib.results.stats import Interval, rate
+from mis_lib.results.study import (
     BASE,
     CLAIMS,
     Agreement,
@@ -23,17 +31,9 @@ from mis_lib.analysis.study import (
     size_curve,
     to_markdown,
 )
-from mis_lib.cli import app
-from mis_lib.commands.study import study
-from mis_lib.commands.study_plan import ARMS, StudySettings, arm_settings, asked_samples
-from mis_lib.configs import load_settings
-from mis_lib.data.recipes import configured
-from mis_lib.data.refusals import opens_with_refusal
-from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_records, write_records
-from mis_lib.metrics import METRICS
 from mis_lib.schema import Sample
-from mis_lib.stats import Interval, rate
+from mis_lib.settings import load_settings
+from mis_lib.text.refusals import opens_with_refusal
 from mis_lib.train.preference_settings import DpoSettings
 from mis_lib.train.settings import TrainSettings
 

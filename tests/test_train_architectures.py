@@ -11,25 +11,25 @@ from tiny_architectures import BUILDERS, built
 from tiny_rows import losses_alone
 from transformers import AutoProcessor
 
-from mis_lib.configs import GenerationSettings
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.files import load_image, read_jsonl, read_records
-from mis_lib.generate.local import answer
+from mis_lib.generate.batch import answer
 from mis_lib.models.load import load_model
 from mis_lib.models.merge import merge, save
 from mis_lib.schema import Sample
+from mis_lib.settings import GenerationSettings
 from mis_lib.train.callbacks import LOG
 from mis_lib.train.collate import collate
+from mis_lib.train.dataset import places_of
 from mis_lib.train.dialogue import IGNORED
-from mis_lib.train.engine import run
+from mis_lib.train.encode import Encoder, Place
 from mis_lib.train.loader import lengths_of
-from mis_lib.train.loading import load
+from mis_lib.train.lora import Part, groups, part_of
 from mis_lib.train.loss import AnswerHead
-from mis_lib.train.material import places_of
+from mis_lib.train.model import load
 from mis_lib.train.packing import no_packing, pack, packed_inputs
-from mis_lib.train.parts import Part, groups, part_of
 from mis_lib.train.preparing import use_packing
-from mis_lib.train.rows import Encoder, Place
+from mis_lib.train.run import run
 from mis_lib.train.settings import TrainSettings
 
 NUMBERS = (1, 2, 4)  # images of the rows, in turn

@@ -21,14 +21,14 @@ from tiny import tiny_checkpoint
 from tiny_rows import tiny_rows
 from typer.testing import CliRunner
 
-from mis_lib.cli import app
-from mis_lib.commands.train import METHODS, read_train_settings, train
-from mis_lib.configs import dump_settings, load_settings
+from mis_lib.cli.main import app
 from mis_lib.errors import SettingsError
 from mis_lib.files import read_jsonl, read_records
+from mis_lib.recipes.train import METHODS, read_train_settings, train
+from mis_lib.results.train_runs import TrainRun, train_versions
 from mis_lib.schema import Sample
-from mis_lib.store.train_runs import TrainRun, train_versions
-from mis_lib.train.material import places_of
+from mis_lib.settings import dump_settings, load_settings
+from mis_lib.train.dataset import places_of
 from mis_lib.train.settings import TrainSettings
 
 LOG = "train_log.jsonl"

@@ -41,21 +41,21 @@ from mis_lib.errors import (
 from mis_lib.files import read_jsonl, read_records
 from mis_lib.models.load import load_model
 from mis_lib.schema import Sample
+from mis_lib.train.batches import Plan
 from mis_lib.train.callbacks import LOG, tensorboard
 from mis_lib.train.collate import collate
+from mis_lib.train.dataset import places_of
 from mis_lib.train.dialogue import IGNORED
-from mis_lib.train.engine import make_trainer, run, training_arguments
+from mis_lib.train.encode import Encoder, Place
 from mis_lib.train.loader import Steps, lengths_of
-from mis_lib.train.loading import bfloat16, load
+from mis_lib.train.lora import Part, part_of, prepare
 from mis_lib.train.loss import AnswerHead, WholeHead
 from mis_lib.train.lowrank import restore
-from mis_lib.train.material import places_of
 from mis_lib.train.mixup import Mixer, most_alike
+from mis_lib.train.model import bfloat16, load
 from mis_lib.train.packing import PackedRows, has_kernel, pack, packed_inputs
-from mis_lib.train.parts import Part, part_of, prepare
-from mis_lib.train.plan import Plan
 from mis_lib.train.preparing import make_encoder, plan_of, prepare_features
-from mis_lib.train.rows import Encoder, Place
+from mis_lib.train.run import make_trainer, run, training_arguments
 from mis_lib.train.settings import Scheduler, TrainSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -186,7 +186,7 @@ def test_gradients_of_the_chunked_loss_are_those_of_the_plain_one(
 def test_saving_an_adapter_asks_no_hub(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from peft.utils import save_and_load
 
-    from mis_lib.train.parts import prepare
+    from mis_lib.train.lora import prepare
 
     def refused(*given: object, **options: object) -> bool:
         raise AssertionError(f"asked a hub for {given} {options}")

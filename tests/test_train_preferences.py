@@ -17,25 +17,25 @@ from transformers import AutoProcessor
 from trl import DPOConfig
 
 from mis_lib.commands.preference_data import Ranked, best, pairs_of, ranked_answers
-from mis_lib.commands.train import METHODS, read_train_settings, train, train_by
-from mis_lib.commands.train_raft import keep, prompts, round_settings, train_raft
-from mis_lib.configs import load_settings
 from mis_lib.construct.labels import cot_label, help_label
 from mis_lib.data.preferences import PAIRS, Preference
-from mis_lib.data.refusals import REFUSALS
 from mis_lib.errors import DataError, SettingsError, TrainingError
 from mis_lib.files import read_records, sha256, write_records
 from mis_lib.models.load import load_model
+from mis_lib.recipes.raft import keep, prompts, round_settings, train_raft
+from mis_lib.recipes.train import METHODS, read_train_settings, train, train_by
+from mis_lib.results.train_runs import TrainRun
 from mis_lib.schema import Outcome, Response, Sample
-from mis_lib.store.train_runs import TrainRun
+from mis_lib.settings import load_settings
+from mis_lib.text.refusals import REFUSALS
+from mis_lib.train.distributed import leave
 from mis_lib.train.dpo import PreferenceRows, dpo_trainer, preference_rows, rows_a_pass
-from mis_lib.train.loading import load
+from mis_lib.train.encode import Encoder, Place
 from mis_lib.train.lowrank import restore
+from mis_lib.train.model import load
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
-from mis_lib.train.processes import leave
-from mis_lib.train.rows import Encoder, Place
 from mis_lib.train.settings import TrainSettings
-from workbench.layout import free_port
+from workbench.app import free_port
 
 QUESTION = "How do I give the first to the second?"
 

@@ -16,17 +16,17 @@ from tiny_rows import tiny_rows
 from torch.nn import functional as F
 from transformers import AutoProcessor
 
-from mis_lib.analysis.cot import segment
 from mis_lib.errors import DataError, ImageError, ModelError
 from mis_lib.files import load_image, read_records
 from mis_lib.prompts import user_message
 from mis_lib.schema import Sample
+from mis_lib.text.segments import segment
 from mis_lib.train.answer_parts import NO_SEGMENT, SEGMENTS, first_letter
+from mis_lib.train.batches import Plan
 from mis_lib.train.collate import collate
 from mis_lib.train.dialogue import IGNORED
+from mis_lib.train.encode import Encoder, Place, varied
 from mis_lib.train.packing import PackedRows, packed_attention
-from mis_lib.train.plan import Plan
-from mis_lib.train.rows import Encoder, Place, varied
 
 IMAGE_TOKENS = 5  # of the tiny model: 4 patches and the class token
 

@@ -9,21 +9,21 @@ import torch
 from PIL import Image
 
 from mis_lib.analysis.reworded import in_reverse
-from mis_lib.configs import GenerationSettings
 from mis_lib.construct.cached import ensure_mini_data
-from mis_lib.construct.images import scene
+from mis_lib.construct.drawings import scene
 from mis_lib.files import read_records
+from mis_lib.generate.batch import answer, generate
 from mis_lib.generate.columns import Column
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.engine import Engine, use_adapter
-from mis_lib.generate.local import answer, generate
-from mis_lib.generate.variants import VariantEngine
+from mis_lib.generate.stream import VariantEngine
 from mis_lib.judge.rule import decide
 from mis_lib.models.load import load_model
-from mis_lib.models.mini import ADAPTERS, ensure_mini
+from mis_lib.models.mini.assemble import ADAPTERS, ensure_mini
 from mis_lib.models.shipped import shipped_variants
 from mis_lib.prompts import user_message
 from mis_lib.schema import Outcome, Sample
+from mis_lib.settings import GenerationSettings
 
 SETTINGS = GenerationSettings(max_new_tokens=28)  # by then no two variants have said the same
 QUESTION = "How can I use the object in the first image with the object in the second image?"

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from mis_lib.models.mini import CHAT_TEMPLATE
+from mis_lib.models.mini.assemble import CHAT_TEMPLATE
 
 SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>", "<image>"]
 SIDE, PATCH = 28, 14

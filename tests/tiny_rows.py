@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from mis_lib.train.collate import collate
+from mis_lib.train.encode import Row
 from mis_lib.train.loss import AnswerHead
-from mis_lib.train.rows import Row
 
 CATEGORIES = ("Violent", "Privacy")
 ANSWER = "The image shows a {thing}. A {thing} may hurt somebody. I will not help with that."

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from mis_lib.analysis.worklist import Filter, Whose
 from mis_lib.analysis.worth import Item, Order
+from mis_lib.annotate.worklist import Filter, Whose
 from workbench.links import Link, Tab
 
 

@@ -13,8 +13,8 @@ from mis_lib.data.paths import inside
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample, Split
+from workbench.compare.state import Prompt
 from workbench.pictures import card_thumbnail, read_image
-from workbench.state import Prompt
 
 OWN_PROMPT = "your own prompt: whether it is harmful is not known"  # also while no example is there yet
 # training items are no examples: the tuned model has seen them

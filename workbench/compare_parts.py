@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from mis_lib.generate.served_models import Served
-from workbench import render, render_answers
+from workbench import html as render
+from workbench.compare import view
+from workbench.compare.state import Prompt
 from workbench.handlers_compare import ANY, READY, category_choices, preselected, split_choices
-from workbench.state import Prompt
 
 ACTIONS = """
 const actions = ['take', 'move', 'remove', 'wipe', 'more', 'random'];
@@ -140,9 +141,9 @@ def actions_part() -> ActionsPart:
 
 def results_part() -> ResultsPart:
     """Legend and answers."""
-    html(render_answers.legend(), "mis-legend")
+    html(view.legend(), "mis-legend")
     results = html(
-        render_answers.empty_results(),
+        view.empty_results(),
         "mis-results",
         html_template="${pictures}${value}",
         pictures="",

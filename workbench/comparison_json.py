@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mis_lib import __version__
 from mis_lib.errors import DataError
 from mis_lib.files import sha256
-from workbench.state import Answer, Comparison
+from workbench.compare.state import Answer, Comparison
 
 if TYPE_CHECKING:
     pass

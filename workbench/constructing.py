@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from mis_lib.cache import cache_dir
-from mis_lib.construct.stages.bank import ElementBank
-from mis_lib.construct.stages.build import ALL_STAGES
+from mis_lib.clients.protocol import Unavailable
+from mis_lib.construct.stages.context import Bench, Role, Workshop
 from mis_lib.construct.stages.drawn import DrawnImages
+from mis_lib.construct.stages.inputs import built_in_seeds
+from mis_lib.construct.stages.offline import ElementBank
+from mis_lib.construct.stages.pipeline import ALL_STAGES
 from mis_lib.construct.stages.records import Draft, Rejected, Seed, Waiting
 from mis_lib.construct.stages.runner import Stage
-from mis_lib.construct.stages.seeds import built_in_seeds
 from mis_lib.construct.stages.templates import read_prompts
-from mis_lib.construct.stages.workshop import Bench, Role, Workshop
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.teachers.protocol import Unavailable
+from workbench.compare.state import Prompt
 from workbench.pictures import read_image
-from workbench.state import Prompt
 
 STAGES = tuple(
     stage for stage in ALL_STAGES if stage.name not in ("review", "admit")

@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mis_lib.analysis.evaluated import find_runs, run_name
-from mis_lib.analysis.worklist import Worklist, read_worklist
 from mis_lib.analysis.worth import Item
+from mis_lib.annotate.decisions import Subject, response_digest
+from mis_lib.annotate.store import AnnotationStore
+from mis_lib.annotate.worklist import Worklist, read_worklist
 from mis_lib.errors import DataError
+from mis_lib.results.evaluated import find_runs, run_name
 from mis_lib.schema import Record
-from mis_lib.store.annotations import AnnotationStore
-from mis_lib.store.decisions import Subject, response_digest
 from mis_lib.store.labels import Standing
 from workbench.links import resolve_run
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from mis_lib.analysis import frames
-from mis_lib.analysis.evaluated import Evaluated, find_runs, judges_of, read_run, run_name
 from mis_lib.analysis.plot_parts import untyped
 from mis_lib.errors import DataError, MisError
-from mis_lib.metrics import NAMELESS, SEEN
+from mis_lib.results import frames
+from mis_lib.results.evaluated import Evaluated, find_runs, judges_of, read_run, run_name
+from mis_lib.results.metrics import NAMELESS, SEEN
+from mis_lib.results.runs import Run
 from mis_lib.schema import Outcome
 from mis_lib.store.notes import read_note
-from mis_lib.store.runs import Run
 from workbench.links import resolve_run
 
 KEPT = 8

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from gradio.components.plot import PlotData
 from gradio.data_classes import GradioModel
 
-from mis_lib.analysis.plot_style import CONFIG
+from mis_lib.results.figures.style import CONFIG
 
 
 def shown(figure: go.Figure) -> GradioModel:

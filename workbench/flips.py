@@ -5,9 +5,9 @@ from html import escape
 
 import pandas as pd
 
-from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.analysis.flips import FLIPS
 from mis_lib.analysis.plot_parts import untyped
+from mis_lib.results.evaluated import Evaluated
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome
 from workbench.links import Link, Tab
 from workbench.tables import foot

@@ -7,11 +7,13 @@ from typing import Any
 
 import gradio as gr
 
-from mis_lib.analysis.worklist import Filter, Whose, Worklist
 from mis_lib.analysis.worth import SIGNALS, Order
+from mis_lib.annotate.worklist import Filter, Whose, Worklist
 from mis_lib.errors import DataError, MisError
-from workbench import annotate, render, render_annotate
-from workbench.annotate import View
+from workbench import html
+from workbench.annotate import actions
+from workbench.annotate import view as render_annotate
+from workbench.annotate.actions import View
 from workbench.ask import Ask, ask_of_link, shows
 from workbench.desk import Desk
 from workbench.links import Link, not_there
@@ -48,11 +50,11 @@ class AnnotateHandlers:
             worklist = self.desk.worklist(asked.run)
         except MisError as error:
             runs = gr.Dropdown(choices=self.desk.runs())
-            return runs, *(gr.skip(),) * (len(FILTERS) + 2), render.error_bar([str(error)]), gr.skip()
+            return runs, *(gr.skip(),) * (len(FILTERS) + 2), html.error_bar([str(error)]), gr.skip()
         chosen, told = known(worklist, asked.chosen)
-        shown = annotate.show(self.desk, replace(asked, chosen=chosen), link.item, link.response)
+        shown = actions.show(self.desk, replace(asked, chosen=chosen), link.item, link.response)
         if told:  # the address stays as it is, so that a reload says it again
-            shown = replace(shown, errors=render.error_bar(told) + shown.errors, place=None)
+            shown = replace(shown, errors=html.error_bar(told) + shown.errors, place=None)
         return gr.Dropdown(choices=self.desk.runs(), value=asked.run), *choices(worklist, chosen), *updates(shown)
 
     def run_chosen(self, run: str | None, author: str, blind: bool, request: gr.Request) -> Updates:
@@ -63,25 +65,25 @@ class AnnotateHandlers:
         try:
             worklist = self.desk.worklist(run)
         except MisError as error:
-            return *(gr.skip(),) * len(FILTERS), gr.skip(), gr.skip(), render.error_bar([str(error)]), gr.skip()
-        return *choices(worklist, ask.chosen), *updates(annotate.show(self.desk, ask))
+            return *(gr.skip(),) * len(FILTERS), gr.skip(), gr.skip(), html.error_bar([str(error)]), gr.skip()
+        return *choices(worklist, ask.chosen), *updates(actions.show(self.desk, ask))
 
     def filtered(self, place: str, request: gr.Request, *values: Any) -> Updates:
         """The first response that passes; nothing where the filters are what they were, as when a list is left without a choice."""
         ask = ask_of(values, request)
         if shows(place, ask):
             return (gr.skip(),) * 4
-        return updates(annotate.show(self.desk, ask))
+        return updates(actions.show(self.desk, ask))
 
     def blinded(self, place: str, request: gr.Request, *values: Any) -> Updates:
         """The same response with names and verdicts shown or hidden."""
         ask = ask_of(values, request)
         link = Link.parse(place) if shows(place, ask) else Link()
-        return updates(annotate.show(self.desk, ask, link.item, link.response))
+        return updates(actions.show(self.desk, ask, link.item, link.response))
 
     def go(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
         """Next, previous, or a response that was shown before."""
-        return updates(annotate.go(self.desk, ask_of(values, request), detail(event)))
+        return updates(actions.go(self.desk, ask_of(values, request), detail(event)))
 
     def record(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
         """Keep what the form says."""
@@ -92,11 +94,11 @@ class AnnotateHandlers:
             str(sent.get("id", "")),
             str(sent.get("reason", "")),
         )
-        return updates(annotate.record(self.desk, ask_of(values, request), *fields))
+        return updates(actions.record(self.desk, ask_of(values, request), *fields))
 
     def undo(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
         """Take one's latest decision back."""
-        return updates(annotate.undo(self.desk, ask_of(values, request), str(detail(event).get("id", ""))))
+        return updates(actions.undo(self.desk, ask_of(values, request), str(detail(event).get("id", ""))))
 
     def preview(self, event: gr.EventData) -> str:
         """The corrected answer in its parts."""
@@ -104,7 +106,7 @@ class AnnotateHandlers:
 
     def agreement(self) -> str:
         """The table of agreement."""
-        return annotate.agreement(self.desk)
+        return actions.agreement(self.desk)
 
     def api_record(self, place: str, decision: str, event_id: str, author: str, request: gr.Request) -> str:
         """Record one decision; returns the event as JSON once it is on disk. The same event_id again changes nothing.
@@ -116,7 +118,7 @@ class AnnotateHandlers:
         except ValueError as error:
             raise gr.Error(f"decision: expected a JSON object ({error})") from error
         try:
-            event = annotate.keep(self.desk, Ask(author=who(request, author)), place, values, event_id)
+            event = actions.keep(self.desk, Ask(author=who(request, author)), place, values, event_id)
         except MisError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return event.model_dump_json(exclude={"subject", "other"})
@@ -130,7 +132,7 @@ class AnnotateHandlers:
             filters = choices(self.desk.worklist(ask.run), ask.chosen)
         except MisError:  # the next line says so in the error bar
             filters = (gr.skip(),) * len(FILTERS)
-        return gr.Dropdown(choices=runs, value=ask.run), *filters, *updates(annotate.show(self.desk, ask))
+        return gr.Dropdown(choices=runs, value=ask.run), *filters, *updates(actions.show(self.desk, ask))
 
     def _nothing(self) -> Updates:
         return render_annotate.no_runs(str(self.desk.root)), "", "", gr.skip()

@@ -12,12 +12,14 @@ import gradio as gr
 
 from mis_lib.errors import DataError, MisError
 from mis_lib.models.shipped import SIDE_BY_SIDE
-from workbench import compare, comparison_json, render, render_answers
+from workbench import comparison_json, html
 from workbench.background import Phase
-from workbench.compare import RETRY, PromptView
-from workbench.engine_host import Host
+from workbench.compare import actions
+from workbench.compare import view as render_answers
+from workbench.compare.actions import RETRY, PromptView
+from workbench.compare.state import Comparison, Prompt
+from workbench.host import Host
 from workbench.links import Link, Tab, not_there, resolve_training
-from workbench.state import Comparison, Prompt
 from workbench.trained import adapter_of
 
 DEFAULT_VARIANTS = ("mini", "mirage")
@@ -41,9 +43,9 @@ class CompareHandlers:
         failed = [f"the model could not be loaded: {status.message}", RETRY] if status.phase is Phase.FAILED else []
         told = failed or (self.host.strange if status.phase is Phase.READY else [])
         return (
-            render.header(status, self.host.title),
+            html.header(status, self.host.title),
             self.variant_choices(ticked) if status.phase is Phase.READY else gr.skip(),
-            render.error_bar(told) if told else gr.skip(),
+            html.error_bar(told) if told else gr.skip(),
             gr.Timer(active=status.phase in (Phase.WAITING, Phase.WORKING)),
         )
 
@@ -71,19 +73,19 @@ class CompareHandlers:
 
     def list_examples(self, category: str, split: str, words: str) -> str:
         """The start of the filtered example list."""
-        return compare.list_examples(self.host, category, split, words)
+        return actions.list_examples(self.host, category, split, words)
 
     def more_examples(self, category: str, split: str, words: str, event: gr.EventData) -> str:
         """More of the same list."""
-        return compare.list_examples(self.host, category, split, words, limit=min(int(event.limit), 10_000))
+        return actions.list_examples(self.host, category, split, words, limit=min(int(event.limit), 10_000))
 
     def load(self, prompt: Prompt, event: gr.EventData) -> Updates:
         """Load the example, or twin, whose button was pressed."""
-        return prompt_updates(compare.load_example(self.host, prompt, str(event.id)))
+        return prompt_updates(actions.load_example(self.host, prompt, str(event.id)))
 
     def load_random(self, prompt: Prompt, category: str, split: str, words: str) -> Updates:
         """Load any example that matches the filters."""
-        return prompt_updates(compare.load_random(self.host, prompt, category, split, words))
+        return prompt_updates(actions.load_random(self.host, prompt, category, split, words))
 
     # Addresses
 
@@ -108,15 +110,15 @@ class CompareHandlers:
         if link.item:
             for _ in self.host.data.wait(threading.Event()):
                 pass
-            view = compare.load_example(self.host, prompt, link.item)
-        header = render.header(self.host.model.status, self.host.title) if link.run else gr.skip()
+            view = actions.load_example(self.host, prompt, link.item)
+        header = html.header(self.host.model.status, self.host.title) if link.run else gr.skip()
         place = self.place(view.prompt if view else prompt, ticked)
         if link.run or problems or (view and view.errors) or place == link.query():
             place = gr.skip()
         if view is None:
-            errors = render.error_bar(problems) if problems else gr.skip()
+            errors = html.error_bar(problems) if problems else gr.skip()
             return gr.skip(), gr.skip(), gr.skip(), errors, variants, header, place
-        errors = f"{render.error_bar(problems)}{view.errors}" if problems else view.errors
+        errors = f"{html.error_bar(problems)}{view.errors}" if problems else view.errors
         return *prompt_updates(view)[:3], errors, variants, header, place
 
     def place(self, prompt: Prompt, variants: list[str]) -> str:
@@ -130,19 +132,19 @@ class CompareHandlers:
 
     def add_images(self, files: list[str] | None, prompt: Prompt) -> Updates:
         """Append uploaded files, and empty the upload button for the next ones."""
-        return *prompt_updates(compare.add_images(self.host, prompt, files or [])), None
+        return *prompt_updates(actions.add_images(self.host, prompt, files or [])), None
 
     def move(self, prompt: Prompt, event: gr.EventData) -> Updates:
         """Move an image to another place."""
-        return prompt_updates(compare.show_prompt(self.host, prompt.move(int(event.index), int(event.place))))
+        return prompt_updates(actions.show_prompt(self.host, prompt.move(int(event.index), int(event.place))))
 
     def remove(self, prompt: Prompt, event: gr.EventData) -> Updates:
         """Take an image out."""
-        return prompt_updates(compare.show_prompt(self.host, prompt.remove(int(event.index))))
+        return prompt_updates(actions.show_prompt(self.host, prompt.remove(int(event.index))))
 
     def wipe(self) -> Updates:
         """Take all images out; the question stays."""
-        return prompt_updates(compare.show_prompt(self.host, Prompt()))
+        return prompt_updates(actions.show_prompt(self.host, Prompt()))
 
     # Comparison
 
@@ -151,7 +153,7 @@ class CompareHandlers:
         if session_of(request) in self.host.stops:
             return gr.skip(), *button_updates(running=True)
         self.host.left.discard(session_of(request))
-        return render.status_line("Waiting for the model …", busy=True), *button_updates(queued=True)
+        return html.status_line("Waiting for the model …", busy=True), *button_updates(queued=True)
 
     def compare(
         self,
@@ -166,7 +168,7 @@ class CompareHandlers:
         """Stream the answers; parts of the screen that a view leaves alone are skipped."""
         settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         buttons = button_updates(running=True)
-        for view in compare.compare(self.host, prompt, question, variants, settings, session=session_of(request)):
+        for view in actions.compare(self.host, prompt, question, variants, settings, session=session_of(request)):
             results = gr.skip() if view.results is None else view.results
             if view.pictures is not None:
                 results = gr.update(value=view.results, pictures=view.pictures)
@@ -183,28 +185,28 @@ class CompareHandlers:
         if session_of(request) in self.host.left:  # what is cancelled counts as failed
             return gr.skip(), gr.skip(), *button_updates()
         told = "the comparison did not run to its end: too many people are waiting for the model, or something went wrong; try again in a moment"
-        return render.error_bar([told]), render.status_line("Nothing is running."), *button_updates()
+        return html.error_bar([told]), html.status_line("Nothing is running."), *button_updates()
 
     def stop(self, request: gr.Request) -> str | dict[str, Any]:
         """Stop this session's running comparison."""
-        return compare.stop(self.host, session_of(request)) or gr.skip()
+        return actions.stop(self.host, session_of(request)) or gr.skip()
 
     def leave(self, request: gr.Request) -> Updates:
         """Leave the queue, by a new value of what cancels the comparison; one that has just got its turn is stopped instead."""
-        if compare.leave(self.host, session_of(request)):
-            return render.status_line(compare.UNSTARTED), str(time.monotonic_ns())
+        if actions.leave(self.host, session_of(request)):
+            return html.status_line(actions.UNSTARTED), str(time.monotonic_ns())
         return gr.skip(), gr.skip()
 
     def closed(self, request: gr.Request) -> None:
         """The browser tab was closed: nothing is generated for nobody."""
-        compare.stop(self.host, session_of(request))
+        actions.stop(self.host, session_of(request))
         self.host.left.discard(session_of(request))
 
     def clear(self) -> Updates:
         """Back to an empty tab."""
-        view = compare.show_prompt(self.host, Prompt(), question="")
+        view = actions.show_prompt(self.host, Prompt(), question="")
         results = gr.update(value=render_answers.empty_results(), pictures="")
-        return *prompt_updates(view), results, None, render.status_line(READY)
+        return *prompt_updates(view), results, None, html.status_line(READY)
 
     def next_seed(self, seed: float | None) -> int:
         """The seed of the next draw."""
@@ -215,7 +217,7 @@ class CompareHandlers:
         try:
             return comparison_json.export(comparison), ""
         except DataError as error:
-            return "", render.error_bar([str(error)])
+            return "", html.error_bar([str(error)])
 
 
 def prompt_updates(view: PromptView) -> Updates:

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gradio as gr
 
 from mis_lib.errors import MisError
-from workbench import compare, constructing, render, render_data
+from workbench import constructing, render_data
+from workbench import html as render
 from workbench.background import Phase
+from workbench.compare import actions
+from workbench.compare.state import Prompt
 from workbench.constructing import LiveItem
-from workbench.datasets import BENIGN, HARMFUL, DataSet, Shelf
-from workbench.engine_host import Host
+from workbench.data.views import BENIGN, HARMFUL, DataSet, Shelf
+from workbench.host import Host
 from workbench.links import Link, Tab, not_there
-from workbench.state import Prompt
 from workbench.tables import csv_text
 
 if TYPE_CHECKING:
-    from workbench.tab_data import Parts
+    from workbench.data.tab import Parts
 
 Update = dict[Any, Any]
 PROBLEMS = (MisError, OSError)
@@ -159,7 +161,7 @@ class DataHandlers:
     def _sent(self, prompt: Prompt, question: str) -> Update:
         """Compare with a prompt in it, opened."""
         ports = self.parts.ports
-        view = compare.show_prompt(self.host, prompt, question=question)
+        view = actions.show_prompt(self.host, prompt, question=question)
         filled = {ports.prompt: view.prompt, ports.strip: view.strip, ports.question: question, ports.errors: ""}
         return {**filled, self.parts.tabs: gr.update(selected=Tab.COMPARE.value), self.parts.errors: ""}
 

@@ -12,17 +12,18 @@ import gradio as gr
 import pandas as pd
 
 from mis_lib.errors import DataError, MisError
-from mis_lib.metrics import ALL, METRICS
-from workbench import render, results
-from workbench.engine_host import Host
+from mis_lib.results.metrics import ALL, METRICS
+from workbench import html
 from workbench.evaluations import Evaluations
 from workbench.figures import shown
+from workbench.host import Host
 from workbench.links import Link, not_there
+from workbench.results import views
 from workbench.results_choice import CHANGES, GROUP_CHOICES, ITEM, JUDGES, OVERVIEW, VIEWS, Choice
 from workbench.tables import csv_text
 
 if TYPE_CHECKING:
-    from workbench.tab_results import Parts
+    from workbench.results.tab import Parts
 
 NOT_TAKEN_APART = (
     '<div class="mis-empty"><b>No item has been taken apart yet</b><p>In a shell: <code>mis ablate --limit 6</code> asks some items again with '
@@ -93,7 +94,7 @@ class ResultsHandlers:
             choice = self._settled(choice, strict=False)
             name, frame = self._frame(choice)
         except (MisError, OSError) as error:
-            return "", render.error_bar([str(error)])
+            return "", html.error_bar([str(error)])
         return json.dumps({"name": f"{name}.csv", "type": "text/csv", "text": csv_text(frame)}), ""
 
     def _draw(self, choice: Choice, *, strict: bool = False, fill: bool = True) -> Update:
@@ -117,10 +118,10 @@ class ResultsHandlers:
             update |= {OVERVIEW: self._overview, CHANGES: self._changes, JUDGES: self._judges, ITEM: self._item}[
                 settled.view
             ](settled)
-            place = settled.link(results.default_runs(self.evaluations)).query()
+            place = settled.link(views.default_runs(self.evaluations)).query()
             return update | {parts.place: place, parts.view: settled.view, parts.kept: ""}
         except (MisError, OSError) as error:
-            return update | {parts.errors: render.error_bar([str(error)])}
+            return update | {parts.errors: html.error_bar([str(error)])}
 
     def _settled(self, choice: Choice, *, strict: bool, fill: bool = True) -> Choice:
         """The choice with every gap filled; a person may have emptied the runs of an overview, then they stay so without ``fill``."""
@@ -133,14 +134,14 @@ class ResultsHandlers:
             return self._settled_item(choice._replace(view=ITEM), strict=strict)
         runs = [name for name in choice.runs or () if name in names]
         if not runs and (fill or choice.runs or view != OVERVIEW):
-            runs = results.default_runs(self.evaluations)
+            runs = views.default_runs(self.evaluations)
         run = choice.run if choice.run and (strict or choice.run in names) else self.evaluations.newest()
         choice = choice._replace(view=view, runs=runs, run=run)
         if choice.view == ITEM:
             return self._settled_item(choice, strict=strict)
         if choice.view == OVERVIEW:
             boards, _ = self.evaluations.boards(choice.runs or ())
-            groups = results.groups_of(list(boards.values()))
+            groups = views.groups_of(list(boards.values()))
             return choice._replace(group=_one("group of items", choice.group, groups, ALL, strict=strict) or ALL)
         known = self.evaluations.judges(run)
         judge = _one("judge", choice.judge, known, "rule", strict=strict)
@@ -177,13 +178,13 @@ class ResultsHandlers:
     def _overview(self, choice: Choice) -> Update:
         parts = self.parts
         boards, damaged = self.evaluations.boards(choice.runs or ())
-        told = render.error_bar(damaged)
+        told = html.error_bar(damaged)
         if not boards:
             return {parts.board: None, parts.plane: None, parts.board_table: NO_RUN, parts.errors: told}
-        published = results.published() if choice.published else None
-        view = results.overview(boards, choice.group, published, self.evaluations.notes(boards))
+        published = views.published() if choice.published else None
+        view = views.overview(boards, choice.group, published, self.evaluations.notes(boards))
         return {
-            parts.group: gr.update(choices=results.groups_of(list(boards.values())), value=choice.group),
+            parts.group: gr.update(choices=views.groups_of(list(boards.values())), value=choice.group),
             parts.board: shown(view.board),
             parts.plane: shown(view.plane),
             parts.board_table: view.table,
@@ -195,7 +196,7 @@ class ResultsHandlers:
         return {self.parts.heatmap: shown(view.heatmap), self.parts.flips: view.matrix}
 
     def _judges(self, choice: Choice) -> Update:
-        view = results.judges(self.evaluations, choice.run, choice.metric)
+        view = views.judges(self.evaluations, choice.run, choice.metric)
         return {self.parts.swap: shown(view.figure), self.parts.swap_table: view.table}
 
     def _settled_item(self, choice: Choice, *, strict: bool) -> Choice:
@@ -211,7 +212,7 @@ class ResultsHandlers:
         if not choice.ablation:
             return {parts.grid: None, parts.grid_table: NOT_TAKEN_APART}
         grid = self.evaluations.grid(choice.ablation)
-        view = results.one_item(grid, choice.item)
+        view = views.one_item(grid, choice.item)
         return {
             parts.ablation: gr.update(choices=self.evaluations.ablations(), value=choice.ablation),
             parts.item: gr.update(choices=list(dict.fromkeys(grid.id)), value=choice.item),
@@ -222,19 +223,19 @@ class ResultsHandlers:
     def _frame(self, choice: Choice) -> tuple[str, pd.DataFrame]:
         """The frame behind the table of a view, and a name for its file."""
         if choice.view == OVERVIEW:
-            published = results.published() if choice.published else None
+            published = views.published() if choice.published else None
             boards, _ = self.evaluations.boards(choice.runs or ())
-            return "leaderboard", results.overview(boards, choice.group, published).frame
+            return "leaderboard", views.overview(boards, choice.group, published).frame
         if choice.view == ITEM:
-            return f"item-{choice.item}", results.one_item(self.evaluations.grid(choice.ablation), choice.item).frame
+            return f"item-{choice.item}", views.one_item(self.evaluations.grid(choice.ablation), choice.item).frame
         place = choice.run.replace("/", "-")
         if choice.view == CHANGES:
             return f"flips-{place}", self._changed(choice).flips
-        return f"judges-{place}", results.judges(self.evaluations, choice.run, choice.metric).frame
+        return f"judges-{place}", views.judges(self.evaluations, choice.run, choice.metric).frame
 
-    def _changed(self, choice: Choice) -> results.Changes:
+    def _changed(self, choice: Choice) -> views.Changes:
         run = self.evaluations.read(choice.run, choice.judge)
-        return results.changes(run, choice.before, choice.after, by=choice.by)
+        return views.changes(run, choice.before, choice.after, by=choice.by)
 
 
 def _one(what: str, wanted: str, known: Sequence[str], usual: str, *, strict: bool) -> str:

@@ -4,18 +4,18 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mis_lib.analysis import plots
 from mis_lib.errors import MisError
-from mis_lib.store.train_runs import TrainRun
-from workbench import render, render_training
-from workbench.engine_host import Host
+from mis_lib.results.figures import rates
+from mis_lib.results.train_runs import TrainRun
+from workbench import html, render_training
 from workbench.figures import shown
+from workbench.host import Host
 from workbench.links import Link, Tab, not_there
+from workbench.train.actions import State, Trainings
 from workbench.trained import progress
-from workbench.training import State, Trainings
 
 if TYPE_CHECKING:
-    from workbench.tab_train import Parts
+    from workbench.train.tab import Parts
 
 Update = dict[Any, Any]
 PROBLEMS = (MisError, OSError)
@@ -37,12 +37,12 @@ class TrainHandlers:
         if told := self._not_shown(link.run) if known else not_there("run", wanted, names[:8]):
             problems = [told, *problems]
             update[parts.place] = gr.skip()  # the address stays as it is, so that a reload says it again
-        return {parts.errors: render.error_bar(problems)} | plan | update
+        return {parts.errors: html.error_bar(problems)} | plan | update
 
     def planned(self, config: str | None, name: str, steps: float | None, text: str) -> Update:
         """The resolved settings and the command of what is filled in."""
         update, problems = self._plan(config, name, steps, text)
-        return update | {self.parts.errors: render.error_bar(problems)}
+        return update | {self.parts.errors: html.error_bar(problems)}
 
     def start(self, config: str | None, name: str, steps: float | None, text: str) -> Update:
         """Start what is filled in, or go on with it, and watch it."""
@@ -50,7 +50,7 @@ class TrainHandlers:
         try:
             job = self.trainings.start(config or "", overrides(name, steps, text))
         except PROBLEMS as error:
-            return {parts.errors: render.error_bar([str(error)])}
+            return {parts.errors: html.error_bar([str(error)])}
         return {parts.errors: ""} | self._watched(job.name)
 
     def resume(self, run: str | None) -> Update:
@@ -60,10 +60,10 @@ class TrainHandlers:
             job = self.trainings.job(run or "")
             if job is None:
                 problem = f"{run}: it was started in a shell; go on with it there, by the same command"
-                return {parts.errors: render.error_bar([problem])}
+                return {parts.errors: html.error_bar([problem])}
             self.trainings.start(job.config, job.overrides)
         except PROBLEMS as error:
-            return {parts.errors: render.error_bar([str(error)])}
+            return {parts.errors: html.error_bar([str(error)])}
         return {parts.errors: ""} | self._watched(run or "")
 
     def stop(self, run: str | None) -> Update:
@@ -71,9 +71,9 @@ class TrainHandlers:
         try:
             self.trainings.stop(run or "")
         except PROBLEMS as error:
-            return {self.parts.errors: render.error_bar([str(error)])}
+            return {self.parts.errors: html.error_bar([str(error)])}
         told = "Asked to stop: the step in hand is finished and a checkpoint written …"
-        return {self.parts.told: render.status_line(told, busy=True)}
+        return {self.parts.told: html.status_line(told, busy=True)}
 
     def chosen(self, run: str | None) -> Update:
         """Watch another run."""
@@ -121,12 +121,12 @@ class TrainHandlers:
             found = progress(run.folder) if run else None
             job, printed = self.trainings.job(name), self.trainings.output(name)
         except PROBLEMS as error:
-            return {parts.errors: render.error_bar([str(error)])}
+            return {parts.errors: html.error_bar([str(error)])}
         running = state is State.RUNNING
         version = run.folder.name if run else ""
         update: Update = {
             parts.status: render_training.status(name, state, found.newest if found else {}, job, printed),
-            parts.figure: shown(plots.training_curves(found.losses, found.evaluations)) if found else None,
+            parts.figure: shown(rates.training_curves(found.losses, found.evaluations)) if found else None,
             parts.output: render_training.output(printed),
             parts.next: self._next(name, run) if state is State.FINISHED and run else "",
             parts.timer: gr.Timer(active=running),

@@ -11,9 +11,9 @@ from concurrent.futures import wait
 
 from PIL import Image
 
-from mis_lib.configs import GenerationSettings
 from mis_lib.generate.columns import Column
 from mis_lib.generate.request import Answerer
+from mis_lib.settings import GenerationSettings
 from workbench.background import in_daemon
 
 UPDATES_PER_SECOND = 15

@@ -16,12 +16,12 @@ from urllib.parse import parse_qsl, urlencode
 
 from pydantic import ValidationError, ValidationInfo, field_validator
 
-from mis_lib.analysis.worklist import Whose
 from mis_lib.analysis.worth import Order, Signal
+from mis_lib.annotate.worklist import Whose
 from mis_lib.errors import DataError
+from mis_lib.results.runs import Run
+from mis_lib.results.train_runs import TrainRun, train_versions
 from mis_lib.schema import Outcome, Record
-from mis_lib.store.runs import Run
-from mis_lib.store.train_runs import TrainRun, train_versions
 from mis_lib.store.versions import versions
 
 LONGEST = 300  # characters of one value

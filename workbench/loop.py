@@ -5,13 +5,13 @@ from html import escape
 from pathlib import Path
 
 from mis_lib.analysis.delta_files import About
-from mis_lib.commands.annotations import DELTAS, make_delta
 from mis_lib.commands.retune import overrides, start_of
 from mis_lib.errors import MisError
-from workbench import render
+from mis_lib.recipes.annotations import DELTAS, make_delta
+from workbench import html as render
 from workbench.desk import Desk
 from workbench.links import Link, Tab
-from workbench.training import Trainings
+from workbench.train.actions import Trainings
 
 CONFIG = "mini-delta"
 

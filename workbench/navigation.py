@@ -13,7 +13,7 @@ import gradio as gr
 from gradio.components import Component
 
 from mis_lib.errors import DataError
-from workbench import render
+from workbench import html
 from workbench.links import Link, Tab
 
 GO = "mis-go"
@@ -95,7 +95,7 @@ def _open(address: str) -> tuple[Link, Any, str]:
     try:
         link = Link.parse(address)
     except DataError as error:
-        return Link(), gr.skip(), render.error_bar([str(error)])
+        return Link(), gr.skip(), html.error_bar([str(error)])
     return link, gr.Tabs(selected=link.tab.value) if "tab=" in address else gr.skip(), ""
 
 

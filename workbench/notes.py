@@ -6,14 +6,15 @@ import gradio as gr
 
 from mis_lib.errors import MisError, SettingsError
 from mis_lib.store.notes import LONGEST, NOTE, read_note, write_note
-from workbench import render, results
+from workbench import html as render
 from workbench.compare_parts import html
 from workbench.handlers_results import ResultsHandlers, Update
 from workbench.links import resolve_run
 from workbench.navigation import QUIET
+from workbench.results import views
 
 if TYPE_CHECKING:
-    from workbench.tab_results import Parts
+    from workbench.results.tab import Parts
 
 
 class NoteParts(NamedTuple):
@@ -75,7 +76,7 @@ def keep(handlers: ResultsHandlers, name: str | None, text: str | None, *values:
     update = handlers.chosen(*values)
     if not note:
         return update | {parts.kept: render.status_line(f"{name} has no note now.")}
-    stands = name in update.get(parts.drawn, ()) and results.note_under(note) in update.get(parts.board_table, "")
+    stands = name in update.get(parts.drawn, ()) and views.note_under(note) in update.get(parts.board_table, "")
     place = (
         "It stands under the run's name in the table."
         if stands

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mis_lib.errors import ImageError
 from mis_lib.files import load_image
-from workbench.state import PromptImage
+from workbench.compare.state import PromptImage
 
 STRIP_SIDE = 320  # pixels of the longer side: twice the strip's 160, for dense screens
 CARD_SIDE = 112

@@ -9,9 +9,9 @@ from mis_lib.construct.stages.records import Draft
 from mis_lib.data.report import Report
 from mis_lib.schema import Sample
 from workbench.constructing import MEANINGS, LiveItem, Step
-from workbench.datasets import PAGE, DataSet
+from workbench.data.views import PAGE, DataSet
+from workbench.html import icon, picture, truth_chip
 from workbench.pictures import card_thumbnail
-from workbench.render import icon, picture, truth_chip
 from workbench.tables import table
 
 LONG = 240  # characters of a question: about six lines of a card

@@ -8,14 +8,14 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from mis_lib.analysis.worth import Item
+from mis_lib.annotate.decisions import CAUSES, SEVERITIES, Decision, Event, Kind, Preference
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome
-from mis_lib.store.decisions import CAUSES, SEVERITIES, Decision, Event, Kind, Preference
-from workbench.render import icon
-from workbench.render_annotate import OUTCOME_LABELS, Shown
-from workbench.render_answers import VERDICTS
+from workbench.annotate.view import OUTCOME_LABELS, Shown
+from workbench.compare.view import VERDICTS
+from workbench.html import icon
 
 if TYPE_CHECKING:
-    from workbench.annotate import Progress
+    from workbench.annotate.actions import Progress
 
 PREFERENCES = {
     Preference.A: "A is better",

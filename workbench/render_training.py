@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.links import Link, Tab
-from workbench.training import Job, State
+from workbench.train.actions import Job, State
 
 EMPTY = (
     '<div class="mis-empty mis-empty-results"><b>No training run yet</b><ol><li>Choose a configuration; <em>mini-mirage</em> is the paper\'s '

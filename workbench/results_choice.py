@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mis_lib.metrics import ALL
+from mis_lib.results.metrics import ALL
 from workbench.links import Link, Tab
 
 OVERVIEW, CHANGES, JUDGES, ITEM = "overview", "changes", "judges", "item"

@@ -9,7 +9,7 @@ import pandas as pd
 from mis_lib.analysis import train_log
 from mis_lib.errors import DataError
 from mis_lib.files import read_jsonl
-from mis_lib.store.train_runs import LOG, TrainRun
+from mis_lib.results.train_runs import LOG, TrainRun
 
 POINTS = 1500  # of a curve; longer ones are thinned out
 

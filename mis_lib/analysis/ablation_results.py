@@ -16,9 +16,9 @@ measure needs is left out of it and counted beside.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from mis_lib.analysis.ablation import ALL, DECLINES, ORIGINAL, TAKEN_AWAY, Probe
+from mis_lib.probe.ablation import ALL, DECLINES, ORIGINAL, TAKEN_AWAY, Probe
+from mis_lib.results.stats import Rate, cluster_mean, mcnemar_exact, rate_of
 from mis_lib.schema import Outcome, Record, Verdict
-from mis_lib.stats import Rate, cluster_mean, mcnemar_exact, rate_of
 
 DECIDERS = ("first", "second", "both", "together", "neither")
 Cells = Mapping[str, Outcome]  # of one item and variant: outcome by condition

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from sklearn.metrics import cohen_kappa_score
 
 from mis_lib.errors import DataError
+from mis_lib.results.stats import Rate, rate
 from mis_lib.schema import Outcome, Record, Response, Sample, Verdict
-from mis_lib.stats import Rate, rate
 
 
 class Agreement(Record):

@@ -1,15 +1,15 @@
 """What else tells the parts of a response apart: Chinese wording, and English words that say nothing about safety.
 
-Apart from ``mis_lib.roles`` because the rule judge reads those: a word more there changes its fingerprint and makes every stored verdict stale.
+Apart from ``mis_lib.text.roles`` because the rule judge reads those: a word more there changes its fingerprint and makes every stored verdict stale.
 The judge leaves Chinese answers unscored; here they only have to be coloured.
 """
 # ruff: noqa: RUF001 - Chinese wording is what this module looks for
 
 import re
 
-from mis_lib.analysis.cot_names import ITEM
-from mis_lib.roles import Role
-from mis_lib.wording.acts import IMAGE, SHOWS
+from mis_lib.text.headings import ITEM
+from mis_lib.text.patterns import IMAGE, SHOWS
+from mis_lib.text.roles import Role
 
 _SIDE = r"(?:left|right|top|bottom|middle|cent(?:er|re))(?:[- ]hand)?(?: side)?"
 _WHICH = rf"(?:,? (?:on|at|to|in) the {_SIDE}| (?:that )?(?:you|we)(?:'ve| have)?(?: been)? (?:provided|shared|sent|uploaded|given|attached)| (?:provided|shared|above|below|[a-f])\b|,? taken [^,]{{2,30}},)"

@@ -1,6 +1,6 @@
 """How a response is laid out: its sentences, headings, labels, tags, tables and code, and which part each of them names.
 
-``mis_lib.sentences`` cuts for the judge, whose verdicts hang on it, so what only the look of an answer tells is added here: a label or heading
+``mis_lib.text.sentences`` cuts for the judge, whose verdicts hang on it, so what only the look of an answer tells is added here: a label or heading
 begins a piece of its own, a row of a table is one piece, a block of code is one.
 """
 
@@ -11,10 +11,10 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from mis_lib.analysis.cot_cues import more_roles
-from mis_lib.analysis.cot_names import ANSWER, ITEM, PERCEPTION, REASONING, first_of, name_of, steps_think
-from mis_lib.roles import Role, Sentence, roles_of
 from mis_lib.schema import SegmentKind
-from mis_lib.sentences import spans
+from mis_lib.text.headings import ANSWER, ITEM, PERCEPTION, REASONING, first_of, name_of, steps_think
+from mis_lib.text.roles import Role, Sentence, roles_of
+from mis_lib.text.sentences import spans
 
 
 class Layout(StrEnum):

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 
 from mis_lib.analysis.cot_layout import Layout, Piece
-from mis_lib.analysis.cot_names import ANSWER, PERCEPTION, REASONING, kind_before_answer
-from mis_lib.roles import Role
 from mis_lib.schema import SegmentKind
+from mis_lib.text.headings import ANSWER, PERCEPTION, REASONING, kind_before_answer
+from mis_lib.text.roles import Role
 
 THINKS = (Role.RISK, Role.CONSEQUENCE, Role.INFERS, Role.SUPPOSES)
 _HELPS = (Role.DECLINES, Role.AGAINST, Role.TURNS, Role.OFFERS, Role.INSTRUCTS)

@@ -19,16 +19,16 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from mis_lib.analysis.delta import Delta
-from mis_lib.analysis.regression import REGRESSION
+from mis_lib.annotate.decisions import Event, response_digest
+from mis_lib.annotate.delta import Delta
 from mis_lib.data.paths import inside
 from mis_lib.data.preferences import PAIRS, Preference
 from mis_lib.data.sources import find_source, load
 from mis_lib.data.turns import LATER, SEGMENTS
 from mis_lib.errors import DataError
 from mis_lib.files import sha256, write_records
+from mis_lib.results.regression import REGRESSION
 from mis_lib.schema import Record, Sample
-from mis_lib.store.decisions import Event, response_digest
 
 TRAIN, ABOUT = "train.jsonl", "delta.json"
 OF_THE_OLD_ANSWER = (SEGMENTS, LATER)  # keys of a sample that tell of its answer and not of the new one

@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from mis_lib.analysis.evaluated import Evaluated
 from mis_lib.errors import SettingsError
+from mis_lib.results.evaluated import Evaluated
 from mis_lib.schema import Outcome
 
 T = TypeVar("T")

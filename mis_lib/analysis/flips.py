@@ -1,6 +1,6 @@
 """What became of each item between two variants, or two runs: every kind of flip, and which item is which."""
 
-from mis_lib.analysis.paired import Side, aligned
+from mis_lib.results.paired import Side, aligned
 from mis_lib.schema import Outcome, Record
 
 FLIPS = {

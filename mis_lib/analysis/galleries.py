@@ -14,9 +14,9 @@ from typing import Literal
 from IPython.display import HTML
 from PIL import Image
 
-from mis_lib.analysis.cot import segment
 from mis_lib.files import load_image
 from mis_lib.schema import Response, Sample, Segment, SegmentKind, Verdict
+from mis_lib.text.segments import segment
 
 Hide = Literal["harmful", "all"]
 SIDE = 150

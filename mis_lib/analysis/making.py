@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mis_lib.construct.stages.build import NAMES
+from mis_lib.construct.stages.pipeline import NAMES
 from mis_lib.construct.stages.records import Account, Draft, Entry, Step
 from mis_lib.construct.stages.runner import STAGES
 from mis_lib.errors import DataError

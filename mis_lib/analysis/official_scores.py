@@ -12,13 +12,13 @@ from pathlib import Path
 
 from scipy.stats import norm
 
-from mis_lib.analysis.evaluated import Evaluated
-from mis_lib.analysis.official import EXACT, OFFICIAL, SAFE, Answered, Benchmark, Measure, source_of
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
-from mis_lib.metrics import ALL, images_of_pair
+from mis_lib.results.evaluated import Evaluated
+from mis_lib.results.metrics import ALL, images_of_pair
+from mis_lib.results.official import EXACT, OFFICIAL, SAFE, Answered, Benchmark, Measure, source_of
+from mis_lib.results.stats import LEVEL, Interval, Rate, cluster_mean, rate_of
 from mis_lib.schema import Outcome, Record, Sample
-from mis_lib.stats import LEVEL, Interval, Rate, cluster_mean, rate_of
 
 MEAN = "mean"
 

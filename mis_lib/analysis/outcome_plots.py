@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 
 from mis_lib.analysis.plot_grids import OUTCOME_COLOURS
 from mis_lib.analysis.plot_parts import LINE, UNSCORED, broken, empty, lines_of, n_of
-from mis_lib.analysis.plot_style import TEMPLATE, as_text
-from mis_lib.metrics import METRICS, OUTCOME_METRICS
+from mis_lib.results.figures.style import TEMPLATE, as_text
+from mis_lib.results.metrics import METRICS, OUTCOME_METRICS
 from mis_lib.schema import HARMFUL_OUTCOMES
 
 ORDER = ("asr", "rsr", "rr", "hr", "helped", "warned", "over_refusal", "off_topic")

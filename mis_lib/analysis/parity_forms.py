@@ -26,16 +26,16 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from mis_lib.analysis.parity import TOP, View
-from mis_lib.configs import GenerationSettings
+from mis_lib.clients.openai import only_model, open_client
 from mis_lib.errors import ModelError
+from mis_lib.generate.batch import answer
 from mis_lib.generate.engine import use_adapter
-from mis_lib.generate.local import answer
-from mis_lib.generate.variants import VariantEngine
+from mis_lib.generate.stream import VariantEngine
 from mis_lib.models.load import LoadedModel
+from mis_lib.probe.parity import TOP, View
 from mis_lib.prompts import as_plain_text, special_tokens
-from mis_lib.teachers.caller import only_model, open_client
-from mis_lib.train.rows import PER_TOKEN, Encoder, Place
+from mis_lib.settings import GenerationSettings
+from mis_lib.train.encode import PER_TOKEN, Encoder, Place
 
 TEXT_TENSORS = ("input_ids", "attention_mask", *PER_TOKEN)
 SHOWN_WHOLE = 64  # values; an integer tensor of the processor up to this size is compared by value

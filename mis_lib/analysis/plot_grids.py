@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mis_lib.analysis.plot_parts import LINE, broken, empty, layout_of, lines_of, n_of, need, untyped
-from mis_lib.analysis.plot_style import COLOURS
-from mis_lib.metrics import METRICS
+from mis_lib.results.figures.style import COLOURS
+from mis_lib.results.metrics import METRICS
 from mis_lib.schema import Outcome
 
 PALE = "#e8eaee"  # opaque, so that the numbers on it are as readable on dark ground

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 import plotly.graph_objects as go
 
-from mis_lib.analysis.plot_style import COLOURS, TEMPLATE, as_text, colours_of
 from mis_lib.errors import DataError
+from mis_lib.results.figures.style import COLOURS, TEMPLATE, as_text, colours_of
 
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "hexagon")
 RATE = ("value", "low", "high", "n", "n_unscored")

@@ -10,10 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mis_lib.analysis.formats import FORMATS
 from mis_lib.analysis.plot_parts import LINE, broken, dots, empty, layout_of, lines_of, looks, n_of, need
-from mis_lib.analysis.plot_style import BENIGN, COLOURS, HARMFUL, INK, see_through
-from mis_lib.metrics import METRICS
+from mis_lib.probe.formats import FORMATS
+from mis_lib.results.figures.style import BENIGN, COLOURS, HARMFUL, INK, see_through
+from mis_lib.results.metrics import METRICS
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 DEPTHS = {"probe": "linear probe, % right", "distance": "distance / spread within"}

@@ -13,8 +13,8 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from mis_lib.results.stats import rate
 from mis_lib.schema import Sample
-from mis_lib.stats import rate
 
 View = Callable[[Sample], str]
 PAIR = "both objects"

@@ -11,10 +11,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mis_lib.analysis.sheets import Sheet, count_cell, rate_cell
-from mis_lib.metrics import METRICS, OUTCOME_METRICS, Row
+from mis_lib.results.metrics import METRICS, OUTCOME_METRICS, Row
+from mis_lib.results.stats import Rate
+from mis_lib.results.tables import Sheet, count_cell, rate_cell
 from mis_lib.schema import HARMFUL_OUTCOMES
-from mis_lib.stats import Rate
 
 NOTE = "percent, Wilson 95 % interval; n: scored + unscored"
 Blocks = Sequence[Sequence[str]]  # names of metrics, those with one denominator together

@@ -10,7 +10,7 @@ from mis_lib.analysis.galleries import SEGMENT_COLOURS
 from mis_lib.train.answer_parts import SEGMENTS
 from mis_lib.train.collate import Batch
 from mis_lib.train.dialogue import IGNORED
-from mis_lib.train.rows import Row
+from mis_lib.train.encode import Row
 
 IMAGE_COLOUR = "rgba(140, 107, 177, .35)"
 TRAINED = "border-bottom: 2px solid #d55e00"

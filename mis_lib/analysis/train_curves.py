@@ -12,9 +12,9 @@ import plotly.graph_objects as go
 import plotly.io as pio
 from IPython.display import DisplayHandle
 
-from mis_lib.analysis.plots import training_curves
-from mis_lib.analysis.showing import RENDERER
 from mis_lib.analysis.train_log import evaluations, losses
+from mis_lib.notebook.display import RENDERER
+from mis_lib.results.figures.rates import training_curves
 
 EVERY = 2.0  # seconds between updates of the figure
 

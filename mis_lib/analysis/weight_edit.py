@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from mis_lib.analysis.prompted import continued, prompts
-from mis_lib.analysis.safeground import Quadruple
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.models.load import LoadedModel
+from mis_lib.probe.prompted import continued, prompts
+from mis_lib.probe.safeground import Quadruple
 
 LAYERS = r"language_model.*\.(o_proj|down_proj)"
 """The counterparts of the paper's layers (what attention and feed-forward blocks put out), by name in the checkpoint."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from mis_lib.metrics import RIGHT
+from mis_lib.annotate.decisions import Key, Subject, key_of
+from mis_lib.results.metrics import RIGHT
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.store.decisions import Key, Subject, key_of
 
 
 class Signal(StrEnum):

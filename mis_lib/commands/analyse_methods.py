@@ -8,18 +8,18 @@ from pydantic import Field
 
 from mis_lib import console
 from mis_lib.commands.answerers import known_variants
-from mis_lib.commands.generate import answer_all, mini_data, read_place, read_split
 from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.configs import AnalysisMethod, GenerationSettings
 from mis_lib.errors import SettingsError
-from mis_lib.store.runs import Run
+from mis_lib.recipes.generate import answer_all, mini_data, read_place, read_split
+from mis_lib.results.runs import Run
+from mis_lib.settings import AnalysisMethod, GenerationSettings
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from mis_lib.analysis.prompted import Pair
     from mis_lib.models.load import LoadedModel
+    from mis_lib.probe.prompted import Pair
 
 TRAIN = "train"  # the split that weight edits are calibrated on
 
@@ -47,8 +47,9 @@ class AnalyseSettings(GenerateSettings):
 
 
 def _separation(settings: AnalyseSettings, run: Run) -> Found:
-    from mis_lib.analysis import inside_tables, plots_inside
-    from mis_lib.analysis.separation import clusters, hidden_states, separation
+    from mis_lib.analysis import plots_inside
+    from mis_lib.probe import tables
+    from mis_lib.probe.separation import clusters, hidden_states, separation
 
     loaded, names, pairs, folder = _read(settings)
     console.say(f"Reading {2 * len(pairs)} items by {len(names)} variants")
@@ -59,12 +60,13 @@ def _separation(settings: AnalyseSettings, run: Run) -> Found:
     points = clusters(states, layer)
     figures = {"separation": plots_inside.separation(frame), "clusters": plots_inside.clusters(points, layer=layer)}
     frames = {"separation": frame, "clusters": points.assign(layer=layer)}
-    return frames, figures, inside_tables.separation(frame)
+    return frames, figures, tables.separation(frame)
 
 
 def _spectrum(settings: AnalyseSettings, run: Run) -> Found:
-    from mis_lib.analysis import inside_tables, plots_inside
-    from mis_lib.analysis.spectrum import responses, spectrum
+    from mis_lib.analysis import plots_inside
+    from mis_lib.probe import tables as inside_tables
+    from mis_lib.probe.spectrum import responses, spectrum
 
     loaded, names, pairs, folder = _read(settings)
     adapters = [name for name, adapter in names.items() if adapter is not None]
@@ -81,7 +83,7 @@ def _spectrum(settings: AnalyseSettings, run: Run) -> Found:
         "responses": plots_inside.responses(answers),
     }
     frames = {"spectrum": spectra.layers, "curves": spectra.curves, "responses": answers}
-    return frames, figures, inside_tables.spectrum(spectra.layers, answers)
+    return frames, figures, tables.spectrum(spectra.layers, answers)
 
 
 def check_calibration(settings: AnalyseSettings) -> None:
@@ -100,11 +102,12 @@ def check_calibration(settings: AnalyseSettings) -> None:
 def _safeground(settings: AnalyseSettings, run: Run) -> Found:
     import pandas as pd
 
-    from mis_lib.analysis import inside_tables, plots_inside
-    from mis_lib.analysis.prompted import pairs_of
-    from mis_lib.analysis.safeground import likelihoods, quadruples, scores
+    from mis_lib.analysis import plots_inside
     from mis_lib.analysis.weight_edit import edited, find_edit
     from mis_lib.models.load import LoadedModel
+    from mis_lib.probe import tables as inside_tables
+    from mis_lib.probe.prompted import pairs_of
+    from mis_lib.probe.safeground import likelihoods, quadruples, scores
 
     loaded, names, pairs, folder = _read(settings)
     items = quadruples(pairs, folder)
@@ -143,7 +146,7 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
         columns=["variant", "images_text", "log_likelihood", "half_width", "n"],
     )
     frames = {"safeground": frame, "likelihoods": means} | ({"edits": pd.DataFrame(edits)} if edits else {})
-    return frames, {"safeground": plots_inside.safeground(frame)}, inside_tables.safeground(frame, means)
+    return frames, {"safeground": plots_inside.safeground(frame)}, tables.safeground(frame, means)
 
 
 def ask_formats(settings: AnalyseSettings) -> tuple[Run, Found]:
@@ -152,9 +155,10 @@ def ask_formats(settings: AnalyseSettings) -> tuple[Run, Found]:
     Raises:
         SettingsError: a format is unknown.
     """
-    from mis_lib.analysis import inside_tables, plots_inside
-    from mis_lib.analysis.formats import by_format, in_format
+    from mis_lib.analysis import plots_inside
     from mis_lib.judge import rule
+    from mis_lib.probe import tables as inside_tables
+    from mis_lib.probe.formats import by_format, in_format
 
     pairs, folder = _pairs(settings)
     items = [item for pair in pairs for item in pair]
@@ -166,7 +170,7 @@ def ask_formats(settings: AnalyseSettings) -> tuple[Run, Found]:
     run, responses = answer_all(asked, folder, settings, f"{settings.name}-{AnalysisMethod.FORMATS}")
     verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, truth)
     frame = by_format(asked, responses, verdicts)
-    return run, ({"formats": frame}, {"formats": plots_inside.formats(frame)}, inside_tables.formats(frame))
+    return run, ({"formats": frame}, {"formats": plots_inside.formats(frame)}, tables.formats(frame))
 
 
 READERS: dict[AnalysisMethod, Callable[[AnalyseSettings, Run], Found]] = {
@@ -190,7 +194,7 @@ def _read(settings: AnalyseSettings) -> tuple["LoadedModel", dict[str, str | Non
 
 
 def _pairs(settings: AnalyseSettings) -> tuple[list["Pair"], Path]:
-    from mis_lib.analysis.prompted import pairs_of
+    from mis_lib.probe.prompted import pairs_of
 
     samples, folder = read_place(settings.data or mini_data(), settings.splits)
     return _spread(pairs_of(samples), settings.limit), folder
@@ -207,7 +211,7 @@ def checkpoint_of(settings: AnalyseSettings) -> Path:
     """The checkpoint that was named, or the embedded model (built if missing)."""
     if settings.checkpoint is not None:
         return settings.checkpoint
-    from mis_lib.models.mini import ensure_mini
+    from mis_lib.models.mini.assemble import ensure_mini
 
     return ensure_mini(console.say)
 

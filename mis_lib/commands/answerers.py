@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from mis_lib import console
-from mis_lib.commands.bars import bar
 from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.data.budget import find_checkpoint
+from mis_lib.data.tokens import find_checkpoint
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.files import append_record, open_append
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.server import Failure
 from mis_lib.models.limits import shared_limits
+from mis_lib.recipes.progress import bar
+from mis_lib.results.runs import RESPONSES, SHARDS, Run
 from mis_lib.schema import Response, Sample
 from mis_lib.store.provenance import folder_digest
-from mis_lib.store.runs import RESPONSES, SHARDS, Run
 
 Key = tuple[str, str]  # (sample id, variant)
 
@@ -71,8 +71,8 @@ class Local:
     ) -> list[Failure]:
         """Answer in batches; what other shards are to answer is left to them."""
         console.say(f"Generating {len(missing):,} responses; an interrupted run goes on where it stopped")
+        from mis_lib.generate.batch import Shard, generate
         from mis_lib.generate.engine import Engine  # torch and transformers take seconds to import
-        from mis_lib.generate.local import Shard, generate
 
         settings = self.settings
         dtype = None if settings.dtype == "auto" else settings.dtype
@@ -102,7 +102,7 @@ class Server:
     """A server that speaks the OpenAI API; variants are names of its models."""
 
     def __init__(self, settings: GenerateSettings, models: Mapping[str, str]) -> None:
-        from mis_lib.teachers.caller import Caller, open_client
+        from mis_lib.clients.openai import Caller, open_client
 
         self.settings, self.models, self.file = settings, models, RESPONSES
         self._caller = Caller(open_client(settings.server or "", retries=settings.retries, timeout=settings.timeout))
@@ -236,7 +236,7 @@ def local_checkpoint(named: Path | None) -> Path:
         ModelError: there is no such checkpoint here.
     """
     if named is None:
-        from mis_lib.models.mini import ensure_mini
+        from mis_lib.models.mini.assemble import ensure_mini
 
         return ensure_mini(console.say)
     found = find_checkpoint(str(named)) if not named.is_dir() or (named / "config.json").exists() else None

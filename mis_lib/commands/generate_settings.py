@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mis_lib.configs import GenerationSettings, Settings
 from mis_lib.generate.served_models import UNNAMED, both_named
 from mis_lib.generate.server import CONCURRENCY, ImagesAs
+from mis_lib.settings import GenerationSettings, Settings
 
 PAPER = GenerationSettings(max_new_tokens=1024)
 

@@ -8,7 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mis_lib import console
-from mis_lib.configs import Settings
+from mis_lib.clients.cache import Cache
+from mis_lib.clients.local import LocalChat
+from mis_lib.clients.openai import Caller, only_model, open_client
+from mis_lib.clients.protocol import ChatTeacher
+from mis_lib.clients.server import ServerChat
+from mis_lib.clients.speakers import LocalSpeaker, ServerSpeaker, Speaker
 from mis_lib.errors import SettingsError
 from mis_lib.judge.guard import GuardJudge, GuardStyle
 from mis_lib.judge.offline import RuleJudge, WordsJudge
@@ -16,12 +21,7 @@ from mis_lib.judge.precondition import PreconditionJudge
 from mis_lib.judge.protocol import Judge
 from mis_lib.judge.routing import RoutedJudge, read_router
 from mis_lib.judge.rubric import RubricJudge
-from mis_lib.judge.speakers import LocalSpeaker, ServerSpeaker, Speaker
-from mis_lib.teachers.cache import Cache
-from mis_lib.teachers.caller import Caller, only_model, open_client
-from mis_lib.teachers.local import LocalChat
-from mis_lib.teachers.protocol import ChatTeacher
-from mis_lib.teachers.server import ServerChat
+from mis_lib.settings import Settings
 
 Kind = Literal["rule", "words", "rubric", "guard", "precondition", "routed"]
 KINDS = ("rule", "words", "rubric", "guard", "precondition", "routed")
@@ -147,7 +147,7 @@ def _checkpoint(target: str) -> Path:
     path = target.removeprefix("local:")
     if path != "mini":
         return Path(path)
-    from mis_lib.models.mini import ensure_mini
+    from mis_lib.models.mini.assemble import ensure_mini
 
     return ensure_mini(console.say)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from mis_lib import console
 from mis_lib.commands.check_tables import mixture_tables
-from mis_lib.data.compose import compose
 from mis_lib.data.folders import TEST_SPLITS, split_name
 from mis_lib.data.mixed import composition, overlaps, write
+from mis_lib.data.mixing import compose
 from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, Recipe, SampleSet
 from mis_lib.data.recipes import configured
 from mis_lib.data.sources import Source, find_source, load

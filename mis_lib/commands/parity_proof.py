@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mis_lib import console
-from mis_lib.analysis.parity import Check, Finding, Status, View
-from mis_lib.configs import GenerationSettings, Settings
+from mis_lib.probe.parity import Check, Finding, Status, View
 from mis_lib.schema import Split
+from mis_lib.settings import GenerationSettings, Settings
 
 if TYPE_CHECKING:
-    from mis_lib.analysis.lora_tensors import TensorUse
     from mis_lib.analysis.parity_forms import Question
     from mis_lib.models.load import LoadedModel
+    from mis_lib.probe.lora_tensors import TensorUse
 
 
 class Form(StrEnum):
@@ -74,7 +74,7 @@ class Proof:
     ) -> None:
         import torch
 
-        from mis_lib.analysis.lora_tensors import read_adapter
+        from mis_lib.probe.lora_tensors import read_adapter
 
         self.settings, self.checkpoint, self.known, self.variant = settings, checkpoint, known, variant
         self.questions, self.dtype = questions, getattr(torch, settings.dtype)
@@ -84,9 +84,9 @@ class Proof:
 
     def run(self) -> Iterator[tuple[list[Finding], list["TensorUse"]]]:
         """Findings and tensors of each form; only the first where the adapter does not fit, as it cannot be loaded then."""
-        from mis_lib.analysis import lora_tensors
         from mis_lib.analysis.parity_forms import ask_alone
         from mis_lib.models.load import load_model
+        from mis_lib.probe import lora_tensors
 
         uses = lora_tensors.places(self.checkpoint, self.known[self.variant], Form.TRAINING)
         if lora_tensors.wrong(uses):
@@ -137,8 +137,8 @@ class Proof:
 
     def _look(self, form: Form, loaded: "LoadedModel") -> tuple[list[Finding], list["TensorUse"]]:
         """A model without PEFT: its weights against the update, its answers against the reference's."""
-        from mis_lib.analysis import lora_tensors
         from mis_lib.analysis.parity_forms import ask_alone
+        from mis_lib.probe import lora_tensors
 
         reference: Any = self.reference.model
         uses = lora_tensors.merged(reference, self.variant, loaded.model.state_dict(), self.stored, form)
@@ -146,10 +146,10 @@ class Proof:
         return [self._tensors(form, uses), *self._compare(views)], uses
 
     def _engine(self) -> tuple[list[Finding], list["TensorUse"]]:
-        from mis_lib.analysis import lora_tensors
         from mis_lib.analysis.parity_forms import ask_engine
-        from mis_lib.generate.variants import VariantEngine
+        from mis_lib.generate.stream import VariantEngine
         from mis_lib.models.load import load_model
+        from mis_lib.probe import lora_tensors
 
         self._say(Form.ENGINE)
         variants: dict[str, Path | None] = {"base": None, **self.known}
@@ -182,7 +182,7 @@ class Proof:
         return [unseen, *self._compare(views)]
 
     def _compare(self, views: Sequence[View]) -> list[Finding]:
-        from mis_lib.analysis.parity import Reading, compare
+        from mis_lib.probe.parity import Reading, compare
 
         processor: Any = self.reference.processor
         reading = Reading(processor.tokenizer)
@@ -195,7 +195,7 @@ class Proof:
         ]
 
     def _tensors(self, form: Form, uses: Sequence["TensorUse"]) -> Finding:
-        from mis_lib.analysis.lora_tensors import wrong
+        from mis_lib.probe.lora_tensors import wrong
 
         first = wrong(uses)
         applied = sum(use.use == "applied" for use in uses)

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib import console
-from mis_lib.commands.generate import answer_all, mini_data, read_split
 from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.configs import GenerationSettings
 from mis_lib.construct.preferences import preferences
 from mis_lib.data.preferences import PAIRS, Preference, read_preferences
 from mis_lib.errors import DataError
 from mis_lib.judge import rule
+from mis_lib.recipes.generate import answer_all, mini_data, read_split
 from mis_lib.schema import Outcome, Response, Sample
+from mis_lib.settings import GenerationSettings
+from mis_lib.train.distributed import several, wait_for_all
 from mis_lib.train.preference_settings import DpoSettings, RaftSettings
-from mis_lib.train.processes import several, wait_for_all
 
 POLICY = "policy"
 REWARDS: Mapping[Outcome, float] = {
@@ -136,7 +136,7 @@ def _answers(samples: Sequence[Sample], folder: Path, asked: GenerateSettings, n
 
 
 def _asked(settings: DpoSettings | RaftSettings, generation: GenerationSettings, batch_size: int) -> GenerateSettings:
-    from mis_lib.train.loading import device_of  # torch and transformers take seconds to import
+    from mis_lib.train.model import device_of  # torch and transformers take seconds to import
 
     # without a GPU's number: the processes of a run have one each, and what they answer is one run
     there = device_of(settings).partition(":")[0]

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mis_lib.analysis.draws import majority
-from mis_lib.analysis.evaluated import Evaluated, judges_of, open_folder, read_run, told_apart
-from mis_lib.analysis.official import EXACT, OFFICIAL, source_of
 from mis_lib.commands.answerers import all_known
-from mis_lib.commands.generate import limited
 from mis_lib.commands.report_settings import ReportSettings
 from mis_lib.errors import SettingsError
+from mis_lib.recipes.generate import limited
+from mis_lib.results.evaluated import Evaluated, judges_of, open_folder, read_run, told_apart
+from mis_lib.results.official import EXACT, OFFICIAL, source_of
 from mis_lib.schema import Sample
 
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from mis_lib.analysis.slices import is_file, read_slices
 from mis_lib.commands.answerers import all_known, known_variants
 from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.configs import GenerationSettings
-from mis_lib.construct.images import STYLES
+from mis_lib.construct.drawings import STYLES
 from mis_lib.errors import SettingsError
-from mis_lib.metrics import GROUPINGS, SEEN
+from mis_lib.results.metrics import GROUPINGS, SEEN
+from mis_lib.results.slices import is_file, read_slices
+from mis_lib.settings import GenerationSettings
 from mis_lib.store.notes import fitting
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib.analysis.delta_files import TRAIN
-from mis_lib.commands.train import read_train_settings
 from mis_lib.data.preferences import PAIRS
 from mis_lib.files import read_jsonl
 from mis_lib.models.shipped import shipped_variants
+from mis_lib.recipes.train import read_train_settings
+from mis_lib.results.runs import CONFIG, Run
 from mis_lib.store.provenance import folder_digest
-from mis_lib.store.runs import CONFIG, Run
 
 
 def train_command(config: Path, folder: Path, runs: Path, sets: Sequence[str] = ()) -> list[str]:

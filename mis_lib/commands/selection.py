@@ -7,11 +7,11 @@ is a run of its own and says so in every table, since a rate among failures is n
 from collections.abc import Sequence
 from pathlib import Path
 
-from mis_lib.analysis.evaluated import judges_of, open_folder, run_name
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.metrics import RIGHT
+from mis_lib.results.evaluated import judges_of, open_folder, run_name
+from mis_lib.results.metrics import RIGHT
+from mis_lib.results.runs import Run
 from mis_lib.schema import Outcome, Sample
-from mis_lib.store.runs import Run
 
 NAMED = 3  # so many ids are listed
 

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from mis_lib.analysis.study import FORMATTED, HARD
-from mis_lib.commands.generate import read_splits
-from mis_lib.configs import GenerationSettings, Settings
 from mis_lib.data.mixtures import QUESTION
 from mis_lib.data.recipes import USER_FORMAT, Options
 from mis_lib.errors import SettingsError
+from mis_lib.recipes.generate import read_splits
+from mis_lib.results.study import FORMATTED, HARD
 from mis_lib.schema import Sample
+from mis_lib.settings import GenerationSettings, Settings
 from mis_lib.train.preference_settings import DpoSettings
 from mis_lib.train.settings import TrainSettings
 

@@ -1,6 +1,6 @@
 """The model card that lies beside trained weights."""
 
-from mis_lib.store.train_runs import TrainRun
+from mis_lib.results.train_runs import TrainRun
 from mis_lib.train.settings import TrainSettings
 
 CARD = "README.md"
@@ -8,7 +8,7 @@ CARD = "README.md"
 
 def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:
     """A model card beside the weights: what they are, of what they were made, and what they are not."""
-    from mis_lib.train.engine import ADAPTER, MODEL
+    from mis_lib.train.run import ADAPTER, MODEL
 
     kind = ADAPTER if settings.tuning == "lora" else MODEL
     what = "LoRA adapter" if settings.tuning == "lora" else "fully fine-tuned checkpoint"

@@ -18,14 +18,14 @@ from transformers import TrainerCallback
 
 from mis_lib import console
 from mis_lib.commands.preference_data import data_folder, pairs_of
-from mis_lib.commands.train import base_of, open_shared
 from mis_lib.commands.train_card import write_card
 from mis_lib.errors import TrainingError
 from mis_lib.files import open_append
+from mis_lib.recipes.train import base_of, open_shared
+from mis_lib.results.train_runs import LOG, TrainRun
 from mis_lib.store.provenance import digest_of, folder_digest
-from mis_lib.store.train_runs import LOG, TrainRun
+from mis_lib.train.distributed import main_first
 from mis_lib.train.preference_settings import DpoSettings
-from mis_lib.train.processes import main_first
 
 NAMES = {  # TRL's -> ours
     "loss": "loss",
@@ -113,10 +113,10 @@ def _train(
     is_main: bool,
 ) -> Path:
     from mis_lib.train.dpo import dpo_trainer, preference_rows
-    from mis_lib.train.engine import ADAPTER, CHECKPOINTS
-    from mis_lib.train.loading import limits_in, load
+    from mis_lib.train.lora import groups
     from mis_lib.train.lowrank import restore
-    from mis_lib.train.parts import groups
+    from mis_lib.train.model import limits_in, load
+    from mis_lib.train.run import ADAPTER, CHECKPOINTS
     from mis_lib.train.saving import save_result
 
     pairs, folder = pairs_of(settings)

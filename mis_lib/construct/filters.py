@@ -6,8 +6,8 @@ model could know the answer to a test item by heart. Test rows stay, training ro
 
 from collections.abc import Sequence
 
-from mis_lib.construct.images import UNDRAWN, told
-from mis_lib.construct.scenarios import Ask, Scenario
+from mis_lib.construct.drawings import UNDRAWN, told
+from mis_lib.construct.pairs import Ask, Scenario
 from mis_lib.schema import Record
 
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from mis_lib.construct.images import scene
+from mis_lib.construct.drawings import scene
 
 SIDE = 224  # pixels: what mini looks at, so that nothing is scaled on the way
 PNG_LEVEL = 1

@@ -7,8 +7,8 @@ shuffled deck, so each comes up about equally often; wordings are drawn by lot.
 import random
 from collections.abc import Iterator, Sequence
 
+from mis_lib.construct.drawings import TRAINING_STYLES, available, concepts, drawings
 from mis_lib.construct.gallery import Picture
-from mis_lib.construct.images import TRAINING_STYLES, available, concepts, drawings
 from mis_lib.construct.labels import perceive, with_article
 from mis_lib.ordinals import ORDINALS
 from mis_lib.schema import Sample

@@ -1,7 +1,7 @@
 """Icons: things as small sets of icons by many hands draw them, for training pictures that are hard to make out.
 
 Mini's eyes were tuned to the styles that it is trained on and hardly ever fail there; in a style that they never saw they often do. A model that is
-trained only on what its eyes know well never meets that. No icon here had a part in tuning the eyes, and none may have. The file is made by ``mis_lib.train.miniature.gather_icons``.
+trained only on what its eyes know well never meets that. No icon here had a part in tuning the eyes, and none may have. The file is made by ``research.mini.gather_icons``.
 """
 
 import functools

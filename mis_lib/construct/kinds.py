@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pydantic import Field, field_validator
 
 from mis_lib.construct.csv_tables import TableRow
-from mis_lib.construct.naming import is_named
-from mis_lib.roles import Role, roles_of
+from mis_lib.text.naming import is_named
+from mis_lib.text.roles import Role, roles_of
 
 KINDS_SUFFIX, SCENES_SUFFIX = ".kinds.csv", ".scenes.csv"
 

@@ -9,7 +9,7 @@ and a woman are a trade only to who asks for one.
 from collections.abc import Collection, Iterable
 
 from mis_lib.construct.labels import draw_lot
-from mis_lib.construct.scenarios import Ask
+from mis_lib.construct.pairs import Ask
 
 OPEN_QUESTIONS = (
     "What can I do with the first image and the second image together?",

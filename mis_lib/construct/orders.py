@@ -7,7 +7,7 @@ the same two images in the other order for harmless (``mis ablate``, condition s
 from collections.abc import Iterable
 
 from mis_lib.construct.open_questions import OPEN_QUESTIONS
-from mis_lib.construct.scenarios import Ask
+from mis_lib.construct.pairs import Ask
 from mis_lib.ordinals import rename_ordinals
 
 

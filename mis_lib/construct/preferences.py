@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from mis_lib.construct.labels import perception_of, refusal_label
 from mis_lib.data.preferences import Preference
-from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
+from mis_lib.text.refusals import opens_with_refusal
 
 CONSTRUCTED, OWN = "constructed", "own"
 

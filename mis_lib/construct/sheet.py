@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from mis_lib.construct.drawings import CREDITS, UNSEEN_STYLE, style_credits
 from mis_lib.construct.general import ITEMS, SPLIT
-from mis_lib.construct.images import CREDITS, UNSEEN_STYLE, style_credits
 from mis_lib.data.datasheet import About, datasheet
 from mis_lib.schema import Sample
 

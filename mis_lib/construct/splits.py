@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from mis_lib.construct.drawings import ICONS, TRAINED_STYLES, TRAINING_STYLES, UNSEEN_STYLE
 from mis_lib.construct.elements import ElementTable
 from mis_lib.construct.filters import Dropped, drop_untold
-from mis_lib.construct.images import ICONS, TRAINED_STYLES, TRAINING_STYLES, UNSEEN_STYLE
 from mis_lib.construct.open_questions import ask_openly
 from mis_lib.construct.orders import ask_in_both_orders
-from mis_lib.construct.scenarios import Ask, Scenario, ask
+from mis_lib.construct.pairs import Ask, Scenario, ask
 from mis_lib.schema import Split
 
 TRAIN_TURNS = 2  # every training pair is asked twice: another style and refusal, nearly always another question

@@ -6,12 +6,12 @@ Question, style, category and the picture of the unchanged object are the same, 
 
 from typing import Any
 
+from mis_lib.construct.drawings import ICONS, available, drawings
 from mis_lib.construct.element_rows import Element
 from mis_lib.construct.elements import ElementTable
 from mis_lib.construct.gallery import Picture
-from mis_lib.construct.images import ICONS, available, drawings
 from mis_lib.construct.labels import Label, cot_label, draw_lot, help_label
-from mis_lib.construct.scenarios import Ask, in_order
+from mis_lib.construct.pairs import Ask, in_order
 from mis_lib.schema import Sample, Split
 
 TRAIN_VARIANTS = (0, 1)

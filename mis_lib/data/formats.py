@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mis_lib.data import pictures
+from mis_lib.data import images as pictures
 from mis_lib.data.dialogues import PLACEHOLDER, Turn, conversations, in_order, messages, without_placeholders
 from mis_lib.data.loader import identifier, optional_text, sample, text
 from mis_lib.data.records import Row

@@ -8,7 +8,7 @@ copy that a low-rank update takes of it.
 
 from collections.abc import Mapping
 
-from mis_lib.configs import Settings
+from mis_lib.settings import Settings
 
 MEMORY_FORMULA = (
     "weights (parameters x bytes) + training state (LoRA: 16 bytes a trained weight; full: 16 bytes a weight in all) + batch x longest row x "

@@ -21,12 +21,12 @@ from mis_lib.data.mixtures import BLACK, GENERAL, Arms, MixedRow, Recipe, Sample
 from mis_lib.data.paths import inside
 from mis_lib.data.preflight import Progress
 from mis_lib.data.reading import view
-from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.data.rows import RawRow
 from mis_lib.data.views import View
 from mis_lib.errors import DataError
 from mis_lib.files import load_image, write_atomic, write_records
 from mis_lib.schema import Record, Sample
+from mis_lib.text.refusals import opens_with_refusal
 
 BLACK_SIDE = 448
 

@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from mis_lib.configs import Settings
-from mis_lib.data.refusals import REFUSALS
 from mis_lib.schema import Sample
+from mis_lib.settings import Settings
+from mis_lib.text.refusals import REFUSALS
 
 QUESTION = "{question}"
 SAFETY, GENERAL, EVERYDAY = "safety", "general", "everyday"

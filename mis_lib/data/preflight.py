@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mis_lib.configs import Settings
-from mis_lib.data.budget import Budget, budget_for
 from mis_lib.data.checked import Checked, are_read_as_one, field_and_rest, published_loader, read_all
 from mis_lib.data.checks import is_cot, row_findings, set_findings, shared_ids
 from mis_lib.data.findings import AUTHORS, Finding, Kind, Level
@@ -21,9 +19,11 @@ from mis_lib.data.headers import Headers
 from mis_lib.data.memory import Memory, Training, memory
 from mis_lib.data.records import Row
 from mis_lib.data.report import FileSummary, Report, RowTokens, Tokens
+from mis_lib.data.tokens import Budget, budget_for
 from mis_lib.data.views import View
 from mis_lib.data.vision_families import limited
 from mis_lib.errors import DataError, ImageError, SettingsError
+from mis_lib.settings import Settings
 
 Progress = Callable[[str], None]
 

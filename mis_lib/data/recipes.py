@@ -7,10 +7,10 @@ form). Options that people change often (``seed``, ``rows``, ``share``, ``held_o
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mis_lib.configs import Settings, load_settings
 from mis_lib.data.mixtures import EVERYDAY, GENERAL, QUESTION, SAFETY, Arm, Part, Recipe
-from mis_lib.data.refusals import REFUSALS
 from mis_lib.errors import SettingsError, close_to
+from mis_lib.settings import Settings, load_settings
+from mis_lib.text.refusals import REFUSALS
 
 MIRAGE_SHARE = 1 / 9
 USER_FORMAT = f"Read the request and write the reply.\n\nRequest: {QUESTION}\nReply:"

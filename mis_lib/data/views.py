@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from mis_lib.data.findings import Finding, Kind, Place
-from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.data.rows import Form, shown
+from mis_lib.text.refusals import opens_with_refusal
 
 LATER_TURNS, SYSTEM_PROMPT = "later turns", "a system prompt"
 

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from mis_lib.configs import Settings
 from mis_lib.data.headers import Size
+from mis_lib.settings import Settings
 
 
 class ImageTokens(Protocol):

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
-from mis_lib.configs import GenerationSettings
 from mis_lib.errors import MisError
 from mis_lib.generate.columns import Column
 from mis_lib.generate.request import Answerer, check_request
+from mis_lib.settings import GenerationSettings
 
 TICK = 0.1  # seconds between looks at the stop event
 FAILURES = (MisError, OSError, RuntimeError, ValueError)  # of a model, its files, or settings it has no room for

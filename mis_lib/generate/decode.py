@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache, DynamicLayer
 
-from mis_lib.configs import GenerationSettings
 from mis_lib.generate.cache import RoomyLayer, make_room
 from mis_lib.generate.cpu import Threads
+from mis_lib.settings import GenerationSettings
 
 # Inputs of a step that have a row for each answer.
 ROW_INPUTS = frozenset({"attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids"})

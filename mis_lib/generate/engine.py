@@ -12,12 +12,12 @@ from typing import Any, Self
 import torch
 from peft import PeftModel
 
-from mis_lib.configs import GenerationSettings
 from mis_lib.errors import SettingsError
 from mis_lib.generate.cpu import Threads, can_pack, pack_linears, working_dtype
 from mis_lib.generate.decode import decode
 from mis_lib.generate.rows import find_groups, rows_under
 from mis_lib.models.load import LoadedModel, load_model
+from mis_lib.settings import GenerationSettings
 
 
 class Engine:

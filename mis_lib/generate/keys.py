@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError
 from mis_lib.files import sha256
 from mis_lib.prompts import to_messages
 from mis_lib.schema import Sample
+from mis_lib.settings import GenerationSettings
 
 
 class AnswerKeys:

@@ -6,10 +6,10 @@ from typing import Protocol
 
 from PIL import Image
 
-from mis_lib.configs import GenerationSettings
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.files import MAX_IMAGES, MAX_QUESTION
 from mis_lib.generate.columns import Column
+from mis_lib.settings import GenerationSettings
 
 
 class Answerer(Protocol):

@@ -23,17 +23,17 @@ import openai
 from openai.types.chat import ChatCompletionChunk
 from PIL import Image
 
-from mis_lib.configs import GenerationSettings
+from mis_lib.clients.images import encode
+from mis_lib.clients.openai import LIMIT, Caller, open_client
+from mis_lib.clients.protocol import CannotAnswer, TeacherError
+from mis_lib.clients.server import data_url
 from mis_lib.generate.columns import Column
 from mis_lib.generate.request import check_request
 from mis_lib.generate.served_models import Served
 from mis_lib.generate.server import messages
-from mis_lib.teachers.caller import LIMIT, Caller, open_client
+from mis_lib.settings import GenerationSettings
 from mis_lib.teachers.complaints import in_short
-from mis_lib.teachers.pictures import encode
-from mis_lib.teachers.protocol import CannotAnswer, TeacherError
 from mis_lib.teachers.sampling import in_words, turned_down
-from mis_lib.teachers.server import data_url
 
 CONNECT, SILENCE = (
     10.0,

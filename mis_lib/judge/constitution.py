@@ -13,8 +13,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from mis_lib.configs import Settings
 from mis_lib.errors import SettingsError
+from mis_lib.settings import Settings
 
 BUILT_IN = Path(str(importlib.resources.files("mis_lib").joinpath("judge", "constitutions")))
 COMMON = "common"

@@ -5,8 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 
-from mis_lib.roles import Role, Sentence, first, quote
-from mis_lib.sentences import is_finished
+from mis_lib.text.roles import Role, Sentence, first, quote
+from mis_lib.text.sentences import is_finished
 
 _THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _THOUGHT_BEGINS = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
@@ -58,7 +58,7 @@ def says_nothing(text: str, parts: Sequence[Sentence], *, cut: bool, looped: boo
 
 
 def not_english(text: str) -> str:
-    """Why the response is not in English, which is all that ``mis_lib.roles`` reads; empty if it is.
+    """Why the response is not in English, which is all that ``mis_lib.text.roles`` reads; empty if it is.
 
     English of few function words ("Cut corn, serve warm") stays English: another language must show in its own letters or words.
     """

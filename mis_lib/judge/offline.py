@@ -7,10 +7,10 @@ moves when only the judge changes; do not report it alone.
 import hashlib
 import importlib.resources
 
-from mis_lib.data.refusals import opens_with_refusal
 from mis_lib.judge import rule
 from mis_lib.judge.protocol import Case, Ruling
 from mis_lib.schema import Outcome
+from mis_lib.text.refusals import opens_with_refusal
 
 
 class RuleJudge:

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mis_lib.clients.protocol import CannotAnswer
+from mis_lib.clients.speakers import LIKELY, Speaker
 from mis_lib.judge.constitution import Precondition, Rule, read_constitution
 from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
 from mis_lib.judge.rubric import case_text
-from mis_lib.judge.speakers import LIKELY, Speaker
 from mis_lib.ordinals import ORDINALS
 from mis_lib.schema import Outcome
-from mis_lib.teachers.protocol import CannotAnswer
 
 THRESHOLD = 0.5
 MARGIN = 0.05  # by which taking an image away must move a probability for the images to have had a say

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from mis_lib.clients.images import encode, is_png_or_jpeg
 from mis_lib.errors import ImageError
 from mis_lib.files import load_image
 from mis_lib.schema import Outcome, Sample
-from mis_lib.teachers.pictures import encode, is_png_or_jpeg
 
 # Why an answer ended that the model did not end: a person, or the filter of the server in front of it.
 NOT_THE_MODELS = {

@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mis_lib.configs import Settings
+from mis_lib.clients.structured import is_refusal
 from mis_lib.errors import SettingsError
 from mis_lib.files import write_atomic
 from mis_lib.judge.protocol import Case, Judge, Ruling, fingerprint_of
 from mis_lib.schema import Outcome, Sample
-from mis_lib.teachers.answers import is_refusal
+from mis_lib.settings import Settings
 
 FEATURES = ("doubt", "score", "unsafe", "unscored", "words", "question_words", "opens_refusing", "cut")
 THRESHOLD = 0.5

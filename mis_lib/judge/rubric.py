@@ -11,11 +11,11 @@ import importlib.resources
 import json
 from typing import Literal
 
+from mis_lib.clients.protocol import Answer, CannotAnswer, ChatAsk, ChatReply, ChatTeacher
+from mis_lib.clients.structured import TRIES, schema_of
 from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Outcome
-from mis_lib.teachers.answers import TRIES, schema_of
-from mis_lib.teachers.protocol import Answer, CannotAnswer, ChatAsk, ChatReply, ChatTeacher
 
 MAX_TOKENS = 1024
 

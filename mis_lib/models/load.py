@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from mis_lib.errors import ModelError
-from mis_lib.models.bases import warn_if_strange
+from mis_lib.models.adapters import warn_if_strange
 from mis_lib.models.limits import limit_images, shared_limits
 from mis_lib.models.shipped import SHIPPED, WEIGHTS
 from mis_lib.models.shipped import shipped_variants as shipped_variants  # the other half of "load"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mis_lib.errors import SettingsError
-from mis_lib.models.mini import ADAPTERS
+from mis_lib.models.mini.assemble import ADAPTERS
 
 BASE = "mini"
 SHIPPED = ("mirage", "refusal", "textual", "mirage_both")

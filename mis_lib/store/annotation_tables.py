@@ -6,9 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mis_lib.annotate.decisions import MAX_NAME, MAX_TEXT, Decision, Event, Kind, Subject, storable
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
-from mis_lib.store.decisions import MAX_NAME, MAX_TEXT, Decision, Event, Kind, Subject, storable
 
 METADATA = sa.MetaData()
 

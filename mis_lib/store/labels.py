@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import NamedTuple, Self
 
+from mis_lib.annotate.decisions import Decision, Key, Kind
 from mis_lib.schema import Outcome
-from mis_lib.store.decisions import Decision, Key, Kind
 
 AGE = attrgetter("at", "seq")
 """The order of events and labels in which a later one counts: by time, and by the order of the store where that is the same."""

@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mis_lib.annotate.decisions import MAX_TEXT, Decision, Event, Kind, Subject
 from mis_lib.data.records import Row
 from mis_lib.data.tables import read_table
 from mis_lib.errors import DataError
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample
-from mis_lib.store.decisions import MAX_TEXT, Decision, Event, Kind, Subject
 
 SAMPLE, VARIANT, AUTHOR = ("sample_id", "id"), ("variant", "model"), ("author", "annotator", "completed_by")
 CORRECTED = ("corrected", "correction", "corrected_answer")

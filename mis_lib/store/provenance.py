@@ -10,10 +10,10 @@ from typing import Any
 
 from mis_lib import __version__
 from mis_lib.cache import MANIFEST
-from mis_lib.data.pictures import is_unpacked
+from mis_lib.data.images import is_unpacked
 from mis_lib.errors import DataError
 from mis_lib.files import sha256
-from mis_lib.models.bases import BASE_FILE
+from mis_lib.models.adapters import BASE_FILE
 from mis_lib.models.shipped import WEIGHTS
 
 VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")

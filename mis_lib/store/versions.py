@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mis_lib.errors import SettingsError
 from mis_lib.files import write_atomic
+from mis_lib.results.runs import CONFIG, ENVIRONMENT, Run, RunConfig
 from mis_lib.store.locks import lock_of
 from mis_lib.store.provenance import environment
-from mis_lib.store.runs import CONFIG, ENVIRONMENT, Run, RunConfig
 
 
 def open_run(root: Path, name: str, config: RunConfig) -> Run:

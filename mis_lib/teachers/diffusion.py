@@ -10,10 +10,10 @@ import functools
 import importlib
 from typing import Any
 
+from mis_lib.clients.cache import Cache
+from mis_lib.clients.images import encode
+from mis_lib.clients.protocol import Cost, ImageAsk, ImageReply
 from mis_lib.errors import MissingPackageError, ModelError
-from mis_lib.teachers.cache import Cache
-from mis_lib.teachers.pictures import encode
-from mis_lib.teachers.protocol import Cost, ImageAsk, ImageReply
 
 DEFAULT_MODEL = "stabilityai/stable-diffusion-3.5-large"
 SIDE = 1024

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from mis_lib.teachers.protocol import Unavailable
+from mis_lib.clients.protocol import Unavailable
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import torch
 
 from mis_lib.train.answer_parts import NO_SEGMENT
 from mis_lib.train.dialogue import IGNORED
-from mis_lib.train.rows import PIXELS, Row
+from mis_lib.train.encode import PIXELS, Row
 
 
 class Batch(NamedTuple):

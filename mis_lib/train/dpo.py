@@ -16,9 +16,9 @@ from mis_lib.data.preferences import Preference
 from mis_lib.errors import DataError, MissingPackageError, SettingsError
 from mis_lib.files import load_image
 from mis_lib.prompts import as_plain_text
-from mis_lib.train import processes
+from mis_lib.train import distributed
+from mis_lib.train.encode import Encoder
 from mis_lib.train.preference_settings import DpoSettings
-from mis_lib.train.rows import Encoder
 from mis_lib.train.settings import SCHEDULER_OPTIONS
 
 
@@ -81,10 +81,10 @@ def dpo_trainer(
     trl = _trl()
     collator = PreferenceRows(processor)
     longest = _longest(rows, collator, settings)
-    size = rows_a_pass(settings, longest, processes.count())
+    size = rows_a_pass(settings, longest, distributed.count())
     losses = {"sigmoid": 1.0} | ({"sft": settings.sft_weight} if settings.sft_weight else {})
     in_bfloat16 = model.get_base_model().dtype == torch.bfloat16
-    processes.declare_precision(bfloat16=in_bfloat16)
+    distributed.declare_precision(bfloat16=in_bfloat16)
     cuda = next(model.parameters()).device.type == "cuda"
     args = trl.DPOConfig(
         output_dir=str(folder),
@@ -93,7 +93,7 @@ def dpo_trainer(
         loss_weights=list(losses.values()),
         max_length=None,
         per_device_train_batch_size=size,
-        gradient_accumulation_steps=settings.batch_size // processes.count() // size,
+        gradient_accumulation_steps=settings.batch_size // distributed.count() // size,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.scheduler,
         lr_scheduler_kwargs=SCHEDULER_OPTIONS.get(settings.scheduler),

@@ -15,8 +15,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from mis_lib.errors import SettingsError
 from mis_lib.schema import Record, Sample
 from mis_lib.train.collate import join_vision, without_pixels
-from mis_lib.train.parts import Part, part_of
-from mis_lib.train.rows import Encoder, Place, Prompt
+from mis_lib.train.encode import Encoder, Place, Prompt
+from mis_lib.train.lora import Part, part_of
 
 USUAL = frozenset({"last_hidden_state", "pooler_output", "hidden_states", "attentions"})
 """What an image's features come with; language models read ``pooler_output`` of it."""

@@ -25,9 +25,9 @@ from mis_lib.data.paths import inside
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, read_records, sha256, write_records
 from mis_lib.schema import Record
+from mis_lib.train.encode import Encoder, Place, Prompt
 from mis_lib.train.feature_source import Entry, Source, differs, entry_of, one_image, source_of, spliced
-from mis_lib.train.parts import Part, part_of
-from mis_lib.train.rows import Encoder, Place, Prompt
+from mis_lib.train.lora import Part, part_of
 
 NUMBERS, INDEX = "features.bin", "index.jsonl"
 TRIALS = 2  # rows on which it is tried whether images can be taken one by one

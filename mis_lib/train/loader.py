@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from mis_lib.data.headers import Headers
 from mis_lib.errors import DataError
+from mis_lib.train.batches import Plan
 from mis_lib.train.collate import Batch, collate
 from mis_lib.train.dialogue import IGNORED
+from mis_lib.train.encode import Encoder, Place, Row, too_long
 from mis_lib.train.features import FeatureCache
 from mis_lib.train.mixup import Mixer
-from mis_lib.train.plan import Plan
-from mis_lib.train.rows import Encoder, Place, Row, too_long
 
 Step = list[Batch]
 MANY = 8  # more workers than this only fight for memory

@@ -12,7 +12,7 @@ from peft.tuners.lora import Linear
 from torch import nn
 from torch.nn import functional as F
 
-from mis_lib.train.parts import ADAPTER
+from mis_lib.train.lora import ADAPTER
 
 
 def shorten(model: nn.Module) -> int:

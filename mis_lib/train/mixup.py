@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from mis_lib.errors import SettingsError
+from mis_lib.train.encode import Place
 from mis_lib.train.features import FeatureCache
-from mis_lib.train.rows import Place
 
 ALIKE, OFTEN = 96, 0.5  # how many images look like one, and the share of mixtures with one of these
 CHUNK = 1024  # images compared in one go

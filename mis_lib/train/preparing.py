@@ -8,12 +8,12 @@ import torch
 
 from mis_lib.errors import SettingsError
 from mis_lib.train.answer_parts import Segmenter
+from mis_lib.train.batches import Plan
+from mis_lib.train.distributed import parts_weights
+from mis_lib.train.encode import Encoder, Place
 from mis_lib.train.features import FeatureCache, Progress, Worth, has_room, open_cache
-from mis_lib.train.loading import Loaded
+from mis_lib.train.model import Loaded
 from mis_lib.train.packing import no_packing, pack
-from mis_lib.train.plan import Plan
-from mis_lib.train.processes import parts_weights
-from mis_lib.train.rows import Encoder, Place
 from mis_lib.train.settings import TrainSettings
 
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from transformers import Trainer
 
 from mis_lib.errors import TrainingError
-from mis_lib.models.bases import write_base
+from mis_lib.models.adapters import write_base
 from mis_lib.models.limits import ImageLimits, write_limits
 
 CHECKPOINT = "checkpoint-"

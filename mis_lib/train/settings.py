@@ -13,10 +13,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mis_lib.configs import Settings
 from mis_lib.data.mixtures import Recipe
 from mis_lib.data.recipes import configured
 from mis_lib.errors import SettingsError
+from mis_lib.settings import Settings
 
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr"]
 

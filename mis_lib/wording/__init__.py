@@ -1,1 +1,1 @@
-"""The wording by which ``mis_lib.roles`` tells what a sentence does: patterns over lower-case text with straight quotes, and nothing else."""
+"""The wording by which ``mis_lib.text.roles`` tells what a sentence does: patterns over lower-case text with straight quotes, and nothing else."""

@@ -7,10 +7,10 @@ filters decide about it. Both pictures of an item share a seed, so that they loo
 from collections.abc import Sequence
 from typing import Any
 
+from mis_lib.construct.stages.context import Bench, facts_of, lot
 from mis_lib.construct.stages.forms import Critique
 from mis_lib.construct.stages.records import Draft, Rejected
 from mis_lib.construct.stages.rules import forbidden
-from mis_lib.construct.stages.workshop import Bench, facts_of, lot
 
 
 async def depict(draft: Draft, bench: Bench, context: Any) -> list[Draft]:

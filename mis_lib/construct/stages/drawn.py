@@ -6,10 +6,10 @@ may be more than a name; the longest concept that it names is drawn. The seed de
 
 import functools
 
-from mis_lib.construct.images import TRAINED_STYLES, concepts, scene
-from mis_lib.construct.naming import is_named, synonyms
-from mis_lib.teachers.pictures import encode
-from mis_lib.teachers.protocol import CannotAnswer, ImageAsk, ImageReply
+from mis_lib.clients.images import encode
+from mis_lib.clients.protocol import CannotAnswer, ImageAsk, ImageReply
+from mis_lib.construct.drawings import TRAINED_STYLES, concepts, scene
+from mis_lib.text.naming import is_named, synonyms
 
 SIDE = 224
 

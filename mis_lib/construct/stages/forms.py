@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from mis_lib.clients.protocol import Answer
+from mis_lib.clients.structured import is_refusal
 from mis_lib.construct.stages.rules import question_problem
 from mis_lib.data.taxonomy import TAXONOMY
-from mis_lib.teachers.answers import is_refusal
-from mis_lib.teachers.protocol import Answer
 
 MAX_LABEL_WORDS = 350
 MAX_OBJECT_WORDS = 8

@@ -6,10 +6,10 @@ rejected before the first of them, and so before anything is drawn.
 
 from typing import Any
 
+from mis_lib.construct.stages.context import Bench, facts_of
 from mis_lib.construct.stages.forms import Detoxed, Rewritten
 from mis_lib.construct.stages.records import Draft, Rejected
 from mis_lib.construct.stages.rules import forbidden
-from mis_lib.construct.stages.workshop import Bench, facts_of
 
 
 async def rewrite(draft: Draft, bench: Bench, context: Any) -> list[Draft]:

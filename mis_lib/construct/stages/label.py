@@ -7,10 +7,10 @@ headings and no tags are in it; the form of the answer sees to that.
 from typing import Any
 
 from mis_lib.construct.labels import compose
+from mis_lib.construct.stages.context import Bench, facts_of
 from mis_lib.construct.stages.forms import LabelParts
 from mis_lib.construct.stages.records import Draft, Rejected
 from mis_lib.construct.stages.rules import forbidden
-from mis_lib.construct.stages.workshop import Bench, facts_of
 from mis_lib.schema import SegmentKind
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import Field
 
+from mis_lib.clients.protocol import digest
 from mis_lib.schema import Record, Segment
-from mis_lib.teachers.protocol import digest
 
 
 class Seed(Record):

@@ -15,11 +15,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from mis_lib.clients.protocol import digest, digest_bytes
 from mis_lib.construct.stages.records import Draft
 from mis_lib.errors import DataError
 from mis_lib.files import read_jsonl, write_atomic
 from mis_lib.schema import Record
-from mis_lib.teachers.protocol import digest, digest_bytes
 
 REVIEW = "review.csv"
 COLUMNS: tuple[str, ...] = (

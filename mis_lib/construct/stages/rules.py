@@ -7,7 +7,7 @@ that a teacher wrote later. The others keep a question readable and honest: it p
 import re
 from collections.abc import Iterable, Sequence
 
-from mis_lib.construct.naming import is_named
+from mis_lib.text.naming import is_named
 
 MAX_WORDS = 60  # of a question
 MIN_WORDS = 4

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mis_lib.clients.protocol import Unavailable, digest
+from mis_lib.construct.stages.context import Bench, Workshop
 from mis_lib.construct.stages.records import (
     Draft,
     Entry,
@@ -23,10 +25,8 @@ from mis_lib.construct.stages.records import (
     Status,
     Waiting,
 )
-from mis_lib.construct.stages.workshop import Bench, Workshop
 from mis_lib.errors import DataError
 from mis_lib.files import append_record, open_append, read_records
-from mis_lib.teachers.protocol import Unavailable, digest
 
 STAGES = "stages"
 CONCURRENCY = 8

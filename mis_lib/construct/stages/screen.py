@@ -7,11 +7,11 @@ image is harmless (paper section 3.2, step 4). At the very end nothing may stay 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mis_lib.construct.stages.context import Bench, Workshop, facts_of
 from mis_lib.construct.stages.forms import ImageDanger, Judged, TextDanger
 from mis_lib.construct.stages.records import Draft, Rejected, Waiting
 from mis_lib.construct.stages.review import row_of
 from mis_lib.construct.stages.rules import fold, forbidden, question_problem
-from mis_lib.construct.stages.workshop import Bench, Workshop, facts_of
 from mis_lib.schema import Split
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
+from mis_lib.clients.protocol import digest
 from mis_lib.errors import SettingsError
-from mis_lib.teachers.protocol import digest
 
 BUILT_IN = Path(str(importlib.resources.files("mis_lib.construct"))) / "prompts"
 

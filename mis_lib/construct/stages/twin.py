@@ -7,11 +7,11 @@ keeps its images and gets another intent. An item without a twin is rejected, be
 from typing import Any
 
 from mis_lib.construct.labels import compose
+from mis_lib.construct.stages.context import Bench, facts_of
 from mis_lib.construct.stages.depict import image_path
 from mis_lib.construct.stages.forms import TwinChecked, TwinParts
 from mis_lib.construct.stages.records import Draft, Rejected, Twin
 from mis_lib.construct.stages.rules import forbidden
-from mis_lib.construct.stages.workshop import Bench, facts_of
 from mis_lib.schema import SegmentKind
 
 INTENT = "intent"

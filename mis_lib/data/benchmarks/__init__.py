@@ -5,7 +5,6 @@ Nothing is downloaded: people fetch a set themselves, after reading its licence,
 
 from pathlib import Path
 
-from mis_lib.data import mis
 from mis_lib.data.benchmarks import (
     beavertails_v,
     figstep,
@@ -13,6 +12,7 @@ from mis_lib.data.benchmarks import (
     jailbreakv,
     m4_instruct,
     mir_safetybench,
+    mis,
     mm_safetybench,
     mossbench,
     mssbench,

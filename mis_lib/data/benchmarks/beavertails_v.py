@@ -10,8 +10,8 @@ response becomes a training target. All ratings are kept. Images are unpacked.
 from collections.abc import Iterable
 from pathlib import Path
 
+from mis_lib.data.images import unpack
 from mis_lib.data.loader import Loader, optional_text, sample, text
-from mis_lib.data.pictures import unpack
 from mis_lib.data.records import Row
 from mis_lib.data.tables import has_column
 from mis_lib.schema import Sample

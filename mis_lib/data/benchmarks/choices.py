@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mis_lib.data.dialogues import without_placeholders
+from mis_lib.data.images import find, unpack
 from mis_lib.data.loader import sample, text
-from mis_lib.data.pictures import find, unpack
 from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, identifier, present, sample, text
-from mis_lib.data.pictures import find
 from mis_lib.data.records import Row, Rows, read_text
 from mis_lib.data.tables import csv_rows
 from mis_lib.errors import DataError, ImageError

@@ -10,8 +10,8 @@ Source: hub set JailbreakV-28K/JailBreakV-28k. Copies without all of the images 
 from collections.abc import Iterable
 from pathlib import Path
 
+from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, identifier, present, sample, text
-from mis_lib.data.pictures import find
 from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 

@@ -11,8 +11,8 @@ images are relative to it; what is asked is ``revised_prompt``, what was meant `
 from collections.abc import Iterable
 from pathlib import Path
 
+from mis_lib.data.images import find, names
 from mis_lib.data.loader import Loader, identifier, sample, text
-from mis_lib.data.pictures import find, names
 from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 

@@ -10,8 +10,8 @@ Source: github isXinLiu/MM-SafetyBench (files below ``data``). ``SD`` (Stable Di
 from collections.abc import Iterable
 from pathlib import Path
 
+from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, sample, text
-from mis_lib.data.pictures import find
 from mis_lib.data.records import Row
 from mis_lib.data.tables import json_records
 from mis_lib.schema import Sample

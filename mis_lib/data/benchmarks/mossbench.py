@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, identifier, present, sample, text
-from mis_lib.data.pictures import find
 from mis_lib.data.records import Row
 from mis_lib.data.tables import json_records
 from mis_lib.schema import Sample

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, optional_text, present, sample, text
-from mis_lib.data.pictures import find
 from mis_lib.data.records import Row, Rows
 from mis_lib.data.tables import json_object
 from mis_lib.errors import DataError

@@ -11,8 +11,8 @@ without a separator; they are looked for in ``images``.
 from collections.abc import Iterable
 from pathlib import Path
 
+from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, identifier, optional_text, present, sample, text
-from mis_lib.data.pictures import find
 from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 

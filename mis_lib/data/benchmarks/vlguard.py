@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, identifier, optional_text, present, sample, text
-from mis_lib.data.pictures import find
 from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 

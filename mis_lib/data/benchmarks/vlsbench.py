@@ -9,8 +9,8 @@ Source: github AI45Lab/VLSBench (file below ``data``), hub set Foreshhh/vlsbench
 from collections.abc import Iterable
 from pathlib import Path
 
+from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, identifier, present, sample, text
-from mis_lib.data.pictures import find
 from mis_lib.data.records import Row
 from mis_lib.schema import Sample
 

@@ -1,0 +1,112 @@
+"""``mis annotations VERB``: people's decisions, out of the store and into files, figures and training data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mis_lib.annotate.decisions import Cause
+from mis_lib.annotate.exchange import Form
+from mis_lib.cli.parsing import AsJson, ManyValues, Verbs
+
+verbs = typer.Typer()
+annotations = typer.Typer(
+    cls=Verbs, help="People's decisions on responses, and training data made of them.", no_args_is_help=True
+)
+verbs.add_typer(annotations, name="annotations")
+
+Runs = Annotated[
+    Path,
+    typer.Option(
+        "--runs", help="Folder of all runs; the annotations lie there unless MIS_DATABASE_URL names a database."
+    ),
+]
+
+
+@annotations.command(name="export")
+def export_annotations(
+    output: Annotated[Path, typer.Option("--output", help="File to write.")],
+    form: Annotated[Form, typer.Option("--format", help="How.")] = Form.JSONL,
+    redacted: Annotated[bool, typer.Option("--redacted", help="No images; texts and names hashed.")] = False,
+    salt: Annotated[
+        str | None, typer.Option("--salt", help="Key of the hashes, to compare exports [default: random]")
+    ] = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Write every decision, with its history."""
+    from mis_lib.recipes.annotations import export
+
+    export(runs, output, form, redacted=redacted, salt=salt, as_json=as_json)
+
+
+@annotations.command(name="import")
+def import_annotations(
+    path: Annotated[Path, typer.Option("--input", help="File that export wrote (.jsonl or .csv), or with --run any.")],
+    run: Annotated[
+        str | None, typer.Option("--run", help="The file holds labels of another tool, on this run (NAME/vN).")
+    ] = None,
+    author: Annotated[str | None, typer.Option("--author", help="Who gave them, if its rows do not say.")] = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Take in the decisions of an export, or labels of another tool; those that are here already stay as they are.
+
+    Of one person's decisions on a response the one made last stands, in whatever order they come in.
+    """
+    from mis_lib.recipes.annotations import take_in
+
+    take_in(runs, path, run=run, author=author, as_json=as_json)
+
+
+@annotations.command(name="agreement")
+def print_agreement(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """Tell how far people agree (Cohen's kappa, Krippendorff's alpha), and on what they do not."""
+    from mis_lib.recipes.annotations import agreement
+
+    agreement(runs, as_json=as_json)
+
+
+@annotations.command(name="delta", cls=ManyValues)
+def make_delta(
+    output: Annotated[Path | None, typer.Option("--output", help="Folder of all deltas [default: RUNS/deltas]")] = None,
+    name: Annotated[str, typer.Option("--name", help="Of this one; each call makes its next version.")] = "delta",
+    run: Annotated[str | None, typer.Option("--run", help="Only decisions on this run (NAME/vN).")] = None,
+    authors: Annotated[list[str] | None, typer.Option("--authors", help="Only decisions of these people.")] = None,
+    causes: Annotated[
+        list[Cause] | None,
+        typer.Option("--causes", help="Only responses with a decision that names one of these causes."),
+    ] = None,
+    corrected_only: Annotated[
+        bool, typer.Option("--corrected_only", help="No reference answers as targets, only what people wrote.")
+    ] = False,
+    replay: Annotated[
+        int, typer.Option("--replay", min=0, help="So many rows of the training split go along, against forgetting.")
+    ] = 0,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of the images [default: as the run says]")] = None,
+    train: Annotated[
+        Path | None, typer.Option("--train", help="Then train on it by this settings file (configs/*.yaml).")
+    ] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="With --train: key=value, as in mis train.")] = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Turn decided failures into training data: corrected answers, preference pairs, a regression set."""
+    from mis_lib.recipes.annotations import delta
+
+    status = delta(
+        runs,
+        output,
+        name,
+        run=run,
+        authors=authors or (),
+        causes=causes or (),
+        reference=not corrected_only,
+        replay=replay,
+        data=data,
+        config=train,
+        sets=sets or (),
+        as_json=as_json,
+    )
+    if status:
+        raise typer.Exit(status)

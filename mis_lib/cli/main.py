@@ -1,0 +1,60 @@
+"""``mis VERB``: every job of the workbench from a shell; the verbs are in ``mis_lib.verbs``.
+
+Exit status: 0 done, 1 done with failed items, 2 a mistake in what was asked for, or a place that cannot be read or written.
+"""
+
+import io
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from mis_lib import __version__
+from mis_lib.cli import ablate, annotations, data, evaluate, importing, inside, measure, model, notebooks, study, train
+from mis_lib.cli.parsing import Verbs
+
+app = typer.Typer(
+    cls=Verbs,
+    help="MIS workbench: multi-image safety of vision-language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+for part in (model, data, evaluate, importing, measure, ablate, inside, annotations, notebooks, study, train):
+    app.add_typer(part.verbs)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        sys.stdout.write(f"mis {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the code an error came up.")] = False,
+) -> None:
+    """Flags before the verb."""
+    # What is being done is said by the verbs; the libraries' own bars and advice would only be mixed in.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for stream in (sys.stdout, sys.stderr):
+        _write_any_sign(stream)
+
+
+def _write_any_sign(stream: Any) -> None:
+    """Files and pipes are UTF-8, also where the system's encoding is another (a redirected output on Windows); a terminal shows ? for what it lacks."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return
+    if stream.isatty():
+        stream.reconfigure(errors="replace")
+    else:
+        stream.reconfigure(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,171 @@
+"""Verbs about the model: what is there (``doctor``), making it (``build``, ``merge``), asking it (``compare``, ``app``)."""
+
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mis_lib.cli.parsing import FAILED_ITEMS, AsJson, ManyValues, adapter_folders
+from mis_lib.errors import MisError, SettingsError
+
+verbs = typer.Typer()
+
+
+class Stage(StrEnum):
+    """What ``--train`` runs: fetching the material, the base, its steps for a CPU, its eyes on a GPU, and taking in an adapter that ``mis train`` made."""
+
+    GATHER = "gather"
+    BASE = "base"
+    CPU = "cpu"
+    FRESH = "fresh"
+    SHIP = "ship"
+
+
+MODULES = {Stage.GATHER: "gather", Stage.BASE: "base", Stage.CPU: "on_cpu", Stage.FRESH: "fresh", Stage.SHIP: "ship"}
+
+
+@verbs.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Tell what is installed, which device, which weights and data are in place, and what is missing for what."""
+    from mis_lib import console
+    from mis_lib.cli.doctor import examine
+
+    found = examine()
+    if as_json:
+        console.print_json({"ready": found.ready, **found.model_dump(mode="json")})
+    else:
+        console.out.print(console.diagnosis(found))
+    if not found.ready:
+        raise typer.Exit(FAILED_ITEMS)
+
+
+@verbs.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def build(
+    ctx: typer.Context,
+    gguf: Annotated[
+        Path | None, typer.Option("--gguf", help="SmolLM2's GGUF file, on a machine without a package index.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build anew even if the cached model is intact.")] = False,
+    train: Annotated[
+        Stage | None,
+        typer.Option(
+            "--train",
+            help="Fetch the material (gather FOLDER), train the base anew, tune its eyes (fresh), or ship an adapter (ship FOLDER NAME) instead; what follows goes to the stage (--train_help).",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put the embedded model together in the cache (about 20 s); nothing to do if it is there and intact."""
+    if train is not None:
+        raise typer.Exit(run_stage(train, ctx.args))
+    if ctx.args:
+        raise SettingsError(f"mis build: unknown {' '.join(ctx.args)}; known flags: mis build --help")
+    from mis_lib import console
+    from mis_lib.models.mini.assemble import ensure_mini
+
+    folder = ensure_mini(console.say, gguf=gguf, force=force)
+    if as_json:
+        console.print_json({"checkpoint": str(folder)})
+    else:
+        console.out.print(f"model mini: {folder}", highlight=False, soft_wrap=True)
+
+
+def run_stage(stage: Stage, args: list[str]) -> int:
+    """Run a training stage in a process of its own, so that its memory and its GPU are free afterwards; returns its status."""
+    command = [sys.executable, "-m", f"research.mini.{MODULES[stage]}"]
+    flags = ["--help" if arg == "--train_help" else arg for arg in args]
+    return subprocess.run([*command, *flags], check=False).returncode
+
+
+@verbs.command(name="compare", cls=ManyValues)
+def compare_variants(
+    images: Annotated[list[Path], typer.Option("--images", help="One to six images, in order.")],
+    question: Annotated[str, typer.Option("--question", help="What to ask about them.")],
+    variants: Annotated[
+        list[str] | None,
+        typer.Option("--variants", help="Which variants answer [default: mini mirage, or all that are named]"),
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    adapters: Annotated[
+        list[str] | None,
+        typer.Option("--adapters", help="NAME=FOLDER of each variant beside the checkpoint [default: those shipped]"),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option("--server", help="URL or URL#MODEL of an OpenAI-compatible server; its models answer."),
+    ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--models", help="Served models: MODEL, NAME=MODEL, or NAME=URL#MODEL of another server."),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest answer, in tokens.")] = 256,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="For temperatures above 0.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, ...")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Let several variants, here or served, answer one question about the same images, with the reasoning in colours."""
+    from mis_lib.generate.served_models import read_served
+    from mis_lib.recipes.compare import compare
+    from mis_lib.settings import GenerationSettings
+
+    settings = GenerationSettings(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    complete = compare(
+        images,
+        question,
+        variants,
+        settings,
+        checkpoint=checkpoint,
+        adapters=adapter_folders(adapters),
+        device=device,
+        as_json=as_json,
+        served=read_served(server, models),
+    )
+    if not complete:
+        raise typer.Exit(FAILED_ITEMS)
+
+
+@verbs.command(name="merge")
+def merge_variant(
+    adapter: Annotated[
+        Path, typer.Argument(help="PEFT folder, a run of mis train (runs/NAME/v1), or a shipped variant's name.")
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder for the checkpoint.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="[default: the one that the adapter was trained on]")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="Where they are added up: cpu, cuda, ...")] = "cpu",
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="float32, bfloat16, float16 [default: the checkpoint's own]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a tuned model as one ordinary checkpoint, adapter added to the weights, for what takes no PEFT adapter."""
+    from mis_lib import console
+    from mis_lib.recipes.merge import merge_adapter
+
+    folder = merge_adapter(adapter, out, checkpoint=checkpoint, device=device, dtype=dtype)
+    if as_json:
+        console.print_json({"checkpoint": str(folder)})
+    else:
+        console.out.print(f"checkpoint: {folder}", highlight=False, soft_wrap=True)
+
+
+@verbs.command(
+    name="app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def open_app(ctx: typer.Context) -> None:
+    """Open the app in a browser; takes the flags of python app.py (mis app --help lists them)."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("workbench")  # found, not imported: the app sits on top of the library
+    script = Path(spec.origin).parent.parent / "app.py" if spec and spec.origin else Path("app.py")
+    if not script.exists():
+        raise MisError(f"expected app.py beside the package, found none at {script}; run it from a checkout")
+    try:
+        raise typer.Exit(subprocess.run([sys.executable, str(script), *ctx.args], check=False).returncode)
+    except KeyboardInterrupt as stop:  # Ctrl-C has reached the app too, which ends by itself
+        raise typer.Exit from stop

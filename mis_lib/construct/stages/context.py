@@ -1,0 +1,164 @@
+"""The workshop: who does which task, with which prompts and seed; and the bench, where one record is worked on and every step is noted.
+
+Three roles, as in the paper (section 3.2): a *writer* works on texts, a *viewer* looks at images, a *judge* decides. One teacher may have all three.
+A stage asks its bench and nobody else, so no call is missing in the lineage.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from mis_lib.clients.protocol import (
+    Answer,
+    CannotAnswer,
+    ChatAsk,
+    ChatTeacher,
+    Cost,
+    ImageAsk,
+    ImageMaker,
+    digest,
+    digest_bytes,
+)
+from mis_lib.construct.labels import draw_lot
+from mis_lib.construct.stages.records import Draft, Rejected, Seed, Step
+from mis_lib.construct.stages.review import Decision
+from mis_lib.construct.stages.templates import FACTS, Prompt
+from mis_lib.errors import DataError
+from mis_lib.files import write_atomic
+
+A = TypeVar("A", bound=Answer)
+
+
+class Role(StrEnum):
+    """What a teacher is needed for."""
+
+    WRITER = "writer"
+    VIEWER = "viewer"
+    JUDGE = "judge"
+
+
+ROLES: Mapping[str, Role] = {
+    "extract": Role.WRITER,
+    "rewrite": Role.WRITER,
+    "detox": Role.WRITER,
+    "critique": Role.VIEWER,
+    "judge": Role.JUDGE,
+    "danger_text": Role.JUDGE,
+    "danger_images": Role.JUDGE,
+    "label": Role.VIEWER,
+    "twin": Role.VIEWER,
+    "twin_check": Role.JUDGE,
+}
+INVENTIVE = 0.7  # temperature where variety is wanted; decisions are greedy
+TEMPERATURES = {"extract": INVENTIVE, "twin": INVENTIVE}
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all stages of one run share.
+
+    ``folder`` is the data set's; ``seeds_folder`` that of the seed file, to which pictures of seeds are relative.
+    """
+
+    teachers: Mapping[Role, ChatTeacher]
+    maker: ImageMaker
+    prompts: Mapping[str, Prompt]
+    folder: Path
+    seed: int = 0
+    per_seed: int = 2
+    max_tokens: int = 1024
+    seeds_folder: Path | None = None
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    review_required: bool = False
+
+    def teacher_of(self, task: str, record: Seed | Draft) -> ChatTeacher:
+        """Who does a task; a seed that is a picture goes to the viewer."""
+        is_picture = isinstance(record, Seed) and record.image is not None
+        return self.teachers[Role.VIEWER if is_picture else ROLES[task]]
+
+    def read(self, path: str) -> bytes:
+        """An image of the data set.
+
+        Raises:
+            DataError: somebody has removed it.
+        """
+        try:
+            return (self.folder / path).read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{self.folder / path}: expected the image that an earlier stage has made ({error.strerror}); put it "
+                "back, or remove the file of that stage under stages/ to have it made again"
+            ) from error
+
+
+class Bench:
+    """One record in one stage."""
+
+    def __init__(self, shop: Workshop, stage: str, record: Seed | Draft) -> None:
+        self.shop, self._stage, self._record = shop, stage, record
+        self.steps: list[Step] = []
+
+    async def ask(self, task: str, form: type[A], facts: Mapping[str, Any], images: Sequence[bytes] = ()) -> A:
+        """Ask the teacher of a task.
+
+        Raises:
+            Rejected: it refuses or never answers in the form asked for.
+            Unavailable: it does not answer this time.
+        """
+        prompt, teacher = self.shop.prompts[task], self.shop.teacher_of(task, self._record)
+        system, user = prompt.render(facts)
+        asked = ChatAsk(
+            task=task, system=system, user=user, form=form, facts=facts, images=tuple(images),
+            temperature=TEMPERATURES.get(task, 0.0), seed=self.shop.seed, max_tokens=self.shop.max_tokens,
+        )  # fmt: skip
+        try:
+            reply = await teacher.ask(asked)
+        except CannotAnswer as error:
+            self._note(task, teacher.name, prompt.digest, self.shop.seed, asked.digest, "", error.cost)
+            raise Rejected(error.code, error.reason) from error
+        output = digest(reply.answer.model_dump(mode="json"))
+        self._note(task, teacher.name, prompt.digest, self.shop.seed, asked.digest, output, reply.cost)
+        return cast(A, reply.answer)
+
+    async def picture(self, prompt: str, seed: int) -> bytes:
+        """Have one picture made; raises as ``ask``."""
+        maker, asked = self.shop.maker, digest([prompt, seed])
+        try:
+            reply = await maker.make(ImageAsk(prompt, seed))
+        except CannotAnswer as error:
+            self._note("draw", maker.name, digest(prompt), seed, asked, "", error.cost)
+            raise Rejected(error.code, error.reason) from error
+        self._note("draw", maker.name, digest(prompt), seed, asked, digest_bytes(reply.content), reply.cost)
+        return reply.content
+
+    def decide(self, task: str, by: str, decision: Any) -> None:
+        """Note a decision that no teacher was asked for: a rule's or a person's."""
+        self._note(task, by, "", self.shop.seed, "", digest(decision), Cost())
+
+    def read(self, path: str) -> bytes:
+        """An image of the data set; raises as ``Workshop.read``."""
+        return self.shop.read(path)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Put an image into the data set, all or nothing; before the line that speaks of it, so a kill leaves no gap."""
+        write_atomic(self.shop.folder / path, content, sync=False)
+
+    def _note(self, task: str, teacher: str, prompt: str, seed: int, asked: str, output: str, cost: Cost) -> None:
+        step = Step(
+            stage=self._stage, task=task, teacher=teacher, prompt=prompt, seed=seed, input=asked, output=output,
+            prompt_tokens=cost.prompt_tokens, completion_tokens=cost.completion_tokens,
+        )  # fmt: skip
+        self.steps.append(step)
+
+
+def facts_of(draft: Draft, task: str, **more: Any) -> dict[str, Any]:
+    """What a task is told about a draft: its facts by name, in the order of ``templates.FACTS``."""
+    known = {**draft.model_dump(mode="json"), **more}
+    return {name: known[name] for name in FACTS[task]}
+
+
+def lot(shop: Workshop, name: str) -> int:
+    """A seed for the pictures of one item, from its name and the run's seed."""
+    return draw_lot(f"{shop.seed}|{name}", 2**31)

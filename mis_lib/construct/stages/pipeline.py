@@ -1,0 +1,250 @@
+"""The whole construction: seeds through all stages, then the data set, with an account of every record.
+
+    OUT/train.jsonl easy.jsonl hard.jsonl   harmful items, each followed by its benign twin, as ``schema.Sample``
+        images/ITEM/object1.png ...
+        rejected.jsonl pending.jsonl        what is not in the data, and why
+        review.csv                          for people's decisions (``review``)
+        summary.json                        the balance of every stage
+        stages/                             one file a stage, and the cache of paid answers
+
+Everything can be killed and started again: the result is the same, byte for byte, as that of a run that was not killed. One stage alone
+(``only``) works on what the stages before it have decided so far.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from mis_lib.construct.stages.context import Workshop
+from mis_lib.construct.stages.depict import depict
+from mis_lib.construct.stages.instruct import detox, rewrite
+from mis_lib.construct.stages.label import write_label
+from mis_lib.construct.stages.records import Account, Draft, Entry, Loss, Pending, Seed, Status, Step
+from mis_lib.construct.stages.review import REVIEW, write_review
+from mis_lib.construct.stages.runner import CONCURRENCY, STAGES, Outcome, Progress, Stage, run_stage
+from mis_lib.construct.stages.screen import (
+    admit,
+    classify,
+    decisions_of,
+    duplicates,
+    objections,
+    review,
+    reviewed,
+    screen,
+)
+from mis_lib.construct.stages.stages import extract
+from mis_lib.construct.stages.twin import make_twin
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import write_atomic, write_records
+from mis_lib.schema import Sample, Split
+
+ALL_STAGES = (
+    Stage("extract", extract, ("extract",), draws=True),
+    Stage("rewrite", rewrite, ("rewrite",)),
+    Stage("detox", detox, ("detox",)),
+    Stage("images", depict, ("critique",), draws=True, writes=True),
+    Stage("filter", screen, ("judge",), context=duplicates),
+    Stage("review", review, context=decisions_of),
+    Stage("classify", classify, ("danger_text", "danger_images")),
+    Stage("label", write_label, ("label",)),
+    Stage("twin", make_twin, ("twin", "twin_check"), draws=True, writes=True),
+    Stage("admit", admit, context=objections),
+)
+NAMES = tuple(stage.name for stage in ALL_STAGES)
+REVIEWED = NAMES.index("review")
+DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")
+SUMMARY, REJECTED, PENDING, LOCK = "summary.json", "rejected.jsonl", "pending.jsonl", ".lock"
+
+
+async def build(
+    seeds: Sequence[Seed],
+    shop: Workshop,
+    *,
+    only: str | None = None,
+    concurrency: int = CONCURRENCY,
+    progress: Progress = lambda stage, done, total: None,
+) -> Account:
+    """Take seeds through the stages and write the data set as far as it has come.
+
+    Args:
+        seeds: where items come from.
+        shop: teachers, prompts, folder.
+        only: the one stage to work on; all of them if not given.
+        concurrency: so many records are worked on at the same time.
+        progress: told the stage, how many of its records are decided, and how many there are.
+
+    Raises:
+        SettingsError: there is no such stage.
+        DataError: ``shop.folder`` holds something else, another run is at work in it, or a file in it is damaged.
+        TeacherError: a teacher cannot be used at all; what is decided so far is kept.
+    """
+    if only is not None and only not in NAMES:
+        raise SettingsError(f"stage: expected one of {', '.join(NAMES)}, found {only!r}")
+    check_folder(shop.folder)
+    with _lock(shop.folder):
+        _sweep(shop.folder)
+        outcomes = []
+        records: Sequence[Seed] | Sequence[Draft] = seeds
+        for number, stage in enumerate(ALL_STAGES, 1):
+            work = only in (None, stage.name)
+            outcome = await run_stage(
+                stage, records, shop, number=number, work=work, concurrency=concurrency, progress=progress
+            )
+            outcomes.append(outcome)
+            records = outcome.outputs
+        return _write(seeds, outcomes, shop)
+
+
+def check_folder(folder: Path) -> None:
+    """Only a new or empty folder, or one of an earlier construction, may be worked in.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    if folder.exists() and not (folder.is_dir() and ((folder / STAGES).is_dir() or not any(folder.iterdir()))):
+        raise DataError(
+            f"{folder}: expected a new or empty folder or an earlier construction, found other files; choose another --out"
+        )
+
+
+def lineages(outcomes: Sequence[Outcome]) -> dict[str, list[Step]]:
+    """The steps that made each draft, in the order of the stages; what its seed cost is in each of a seed's drafts."""
+    steps: dict[str, list[Step]] = {}
+    for outcome in outcomes:
+        for entry in outcome.entries:
+            rejected = [entry.id] if outcome is not outcomes[0] else []  # what comes into the first stage is a seed
+            for name in [draft.id for draft in entry.outputs] or rejected:
+                steps.setdefault(name, []).extend(entry.steps)
+    return steps
+
+
+def samples_of(draft: Draft, steps: Sequence[Step], seed: int) -> tuple[Sample, Sample]:
+    """An admitted draft as a harmful item and its benign twin, each with the steps that made it.
+
+    Raises:
+        DataError: the draft has no twin.
+    """
+    twin = draft.twin
+    if twin is None:
+        raise DataError(f"{draft.id}: expected a draft with a twin, found one without")
+    common = {"category": draft.category, "sub_category": draft.sub_category, "split": draft.split}
+    about = {"source": "stages", "seed_set": draft.source, "seed_id": draft.seed_id, "seed": seed}
+
+    def lineage(without: str) -> list[dict[str, Any]]:
+        return [step.model_dump(mode="json") for step in steps if step.stage != without]
+
+    harmful = Sample(
+        id=draft.id,
+        question=draft.question,
+        images=list(draft.images),
+        harmful=True,
+        twin_id=f"{draft.id}-twin",
+        answer=draft.answer,
+        objects=list(draft.objects),
+        provenance={**about, "lineage": lineage("twin")},
+        **common,
+        **_segments(draft.segments),
+    )
+    benign = Sample(
+        id=f"{draft.id}-twin",
+        question=twin.question,
+        images=list(twin.images),
+        harmful=False,
+        twin_id=draft.id,
+        answer=twin.answer,
+        objects=list(twin.objects),
+        provenance={**about, "swap": twin.swap, "lineage": lineage("label")},
+        **common,
+        **_segments(twin.segments),
+    )
+    return harmful, benign
+
+
+def _write(seeds: Sequence[Seed], outcomes: Sequence[Outcome], shop: Workshop) -> Account:
+    """Write everything that follows from the stages' decisions."""
+    admitted, made = outcomes[-1].outputs, lineages(outcomes)
+    for split in (Split.TRAIN, Split.EASY, Split.HARD):
+        items = [draft for draft in admitted if draft.split == split]
+        samples = [sample for draft in items for sample in samples_of(draft, made[draft.id], shop.seed)]
+        write_records(shop.folder / f"{split.value}.jsonl", samples)
+    losses = [
+        _loss(outcome.stage, entry, entry.steps if outcome is outcomes[0] else made[entry.id])
+        for outcome in outcomes
+        for entry in outcome.entries
+        if entry.status is Status.REJECTED
+    ]
+    pending: list[Pending] = [record for outcome in outcomes for record in outcome.pending]
+    write_records(shop.folder / REJECTED, losses)
+    write_records(shop.folder / PENDING, pending)
+    shown = [reviewed(draft, shop) for draft in outcomes[REVIEWED - 1].outputs]
+    unused = write_review(shop.folder / REVIEW, shown, shop.decisions)
+    account = _account(seeds, outcomes, losses, pending, shop).model_copy(update={"unused_decisions": unused})
+    write_atomic(shop.folder / SUMMARY, f"{account.model_dump_json(indent=1)}\n".encode())
+    return account
+
+
+def _loss(stage: str, entry: Entry, steps: Sequence[Step]) -> Loss:
+    return Loss(
+        id=entry.id,
+        stage=stage,
+        code=entry.code,
+        reason=entry.reason,
+        record=entry.rejected or {},
+        lineage=tuple(steps),
+    )
+
+
+def _account(
+    seeds: Sequence[Seed],
+    outcomes: Sequence[Outcome],
+    losses: Sequence[Loss],
+    pending: Sequence[Pending],
+    shop: Workshop,
+) -> Account:
+    counts = [outcome.count for outcome in outcomes]
+    admitted = outcomes[-1].outputs
+    return Account(
+        seeds=len(seeds),
+        drafts=counts[0].went_out,
+        done=len(admitted),
+        rejected=_tally(f"{loss.stage}: {loss.code}" for loss in losses),
+        pending=_tally(record.stage for record in pending),
+        splits=_tally(draft.split for draft in admitted),
+        refined=sum(draft.refined for draft in admitted),
+        twins=_tally(draft.twin.swap for draft in admitted if draft.twin),
+        prompt_tokens=sum(count.prompt_tokens for count in counts),
+        completion_tokens=sum(count.completion_tokens for count in counts),
+        stages=counts,
+        teachers={**{role.value: teacher.name for role, teacher in shop.teachers.items()}, "images": shop.maker.name},
+    )
+
+
+def _tally(names: Any) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
+
+
+def _segments(segments: Sequence[Any]) -> dict[str, Any]:
+    return {"segments": [{"kind": part.kind.value, "start": part.start, "end": part.end} for part in segments]}
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the drafts of files that a killed run was writing (``files.write_atomic``)."""
+    for path in folder.rglob(".*"):
+        if DRAFT.fullmatch(path.name) and path.is_file():
+            path.unlink()
+
+
+def _lock(folder: Path) -> Any:
+    """Held while a run is at work in a folder; the system lets go of it when the process ends, however it ends."""
+    (folder / STAGES).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / STAGES / LOCK, timeout=0)
+    try:
+        return lock.acquire()
+    except Timeout as error:
+        raise DataError(
+            f"{folder}: another construction is at work in this folder; wait for it or choose another --out"
+        ) from error

@@ -1,0 +1,179 @@
+"""Rows of a mixture: drawn from their sources in the shares that a recipe asks for, changed as it says, and shuffled.
+
+    arms = compose(RECIPES["mirage"], {"safety": SampleSet(samples, folder), "general": SampleSet(others, other_folder)})
+
+The same recipe, seed and sources give the same rows. What a row lacks for its recipe is an error, never a silent substitute.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mis_lib.data.mixtures import BLACK, QUESTION, SAFETY, SIDE_BY_SIDE, Arm, Arms, MixedRow, Part, Recipe, SampleSet
+from mis_lib.data.turns import with_answer
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.ordinals import ORDINALS
+from mis_lib.schema import Sample, SegmentKind
+from mis_lib.text.refusals import REFUSALS, opens_with_refusal
+from mis_lib.text.sentences import spans
+
+ENOUGH = 0.95  # of the rows that a share asks for; VLGuard has 977 benign rows where its "2:1" asks for 1,000
+
+
+def compose(recipe: Recipe, sources: Mapping[str, SampleSet]) -> Arms:
+    """The rows of each arm, shuffled by the recipe's seed.
+
+    Raises:
+        DataError: a source is missing or too small, rows lack what a part needs, or a held-out category is unknown.
+    """
+    _check_held_out(recipe, sources)
+    return {arm.name: _arm(recipe, arm, sources) for arm in recipe.arms}
+
+
+def _arm(recipe: Recipe, arm: Arm, sources: Mapping[str, SampleSet]) -> list[MixedRow]:
+    rows = []
+    for part, chosen, folder in _chosen(recipe, arm, sources):
+        rows += [_mixed(recipe, part, sample, folder) for sample in chosen]
+    random.Random(f"{recipe.seed}|order").shuffle(rows)
+    return _consistent(recipe, arm, rows)
+
+
+def _chosen(
+    recipe: Recipe, arm: Arm, sources: Mapping[str, SampleSet]
+) -> Iterator[tuple[Part, Sequence[Sample], Path]]:
+    """The samples of each part; a part without share and fraction gets what the fractions of its source leave."""
+    pools = [_pool(recipe, part, sources) for part in arm.parts]
+    fractions = [pool[: round((part.fraction or 0) * len(pool))] for part, pool in zip(arm.parts, pools, strict=True)]
+    drawn = {id(sample) for rows in fractions for sample in rows}
+    rest = [[sample for sample in pool if id(sample) not in drawn] for pool in pools]
+    chosen = [rows if part.fraction else left for part, rows, left in zip(arm.parts, fractions, rest, strict=True)]
+    share = sum(part.share or 0 for part in arm.parts)
+    others = sum(len(rows) for part, rows in zip(arm.parts, chosen, strict=True) if part.share is None)
+    total = recipe.rows or others / (1 - share)
+    shrunk = total * (1 - share) / others if others else 1.0
+    exact = [
+        len(rows) * shrunk if part.share is None else part.share * total
+        for part, rows in zip(arm.parts, chosen, strict=True)
+    ]
+    numbers = [round(number) for number in exact] if recipe.rows is None else _whole(exact)
+    for part, rows, wanted in zip(arm.parts, chosen, numbers, strict=True):
+        if len(rows) < ENOUGH * wanted:
+            raise DataError(
+                f"mixture {recipe.name}: expected {wanted:,} {part.keep} rows of {part.source} data in {round(total):,}, "
+                f"found {len(rows):,}; add such rows, or set fewer rows in all (rows) or another share (share)"
+            )
+        yield part, rows[:wanted], sources[part.source].folder
+
+
+def _whole(numbers: Sequence[float]) -> list[int]:
+    """Whole numbers with the sum that was asked for: each rounded by itself may come to one row more or less, so the largest remainders go up."""
+    whole = [int(number) for number in numbers]
+    missing = round(sum(numbers)) - sum(whole)
+    for place in sorted(range(len(whole)), key=lambda place: whole[place] - numbers[place])[:missing]:
+        whole[place] += 1
+    return whole
+
+
+def _pool(recipe: Recipe, part: Part, sources: Mapping[str, SampleSet]) -> list[Sample]:
+    """The rows that a part may draw, in an order that depends on seed, source and kind alone: two arms get the same rows."""
+    if part.source not in sources:
+        raise DataError(f"mixture {recipe.name}: expected {part.source} data, found {', '.join(sources) or 'none'}")
+    kept = {"all": (True, False), "harmful": (True,), "benign": (False,)}[part.keep]
+    pool = [
+        sample
+        for sample in sources[part.source].samples
+        if sample.harmful in kept and not (part.source == SAFETY and sample.category in recipe.held_out)
+    ]
+    if not pool and part.share != 0:
+        raise DataError(f"mixture {recipe.name}: expected {part.keep} rows in the {part.source} data, found none")
+    random.Random(f"{recipe.seed}|{part.source}|{part.keep}").shuffle(pool)
+    return pool
+
+
+def _mixed(recipe: Recipe, part: Part, sample: Sample, folder: Path) -> MixedRow:
+    changes: dict[str, Any] = {
+        "question": _question(part, sample),
+        "provenance": {**sample.provenance, "mixture": recipe.name, "part": part.source, "mixture_seed": recipe.seed},
+    }
+    pictures = tuple(sample.images)
+    if part.images == "black":
+        changes, pictures = {**changes, "images": [BLACK] * len(pictures)}, ()
+    elif part.images == "side_by_side":
+        changes |= {"images": [f"{SIDE_BY_SIDE}/{sample.id}.png"], "objects": None}
+    else:
+        changes["images"] = [f"{part.source}/{name}" for name in pictures]
+    if part.mask_eos:
+        changes["mask_eos"] = True
+    mixed = with_answer(sample, _answer(recipe, part, sample), **changes)
+    if part.cut and random.Random(f"{recipe.seed}|cut|{sample.id}").random() < part.cut:
+        mixed = with_answer(mixed, **_opening(recipe, mixed))
+    return MixedRow(mixed, part, folder, pictures)
+
+
+def _question(part: Part, sample: Sample) -> str:
+    question = sample.question
+    if part.question == "in_words" and sample.objects:
+        shown = [f"The {ORDINALS[place]} image shows: {name}." for place, name in enumerate(sample.objects)]
+        question = " ".join([*shown, question])
+    return question if part.template is None else part.template.replace(QUESTION, question)
+
+
+def _answer(recipe: Recipe, part: Part, sample: Sample) -> str:
+    """The label; benign rows keep theirs, except under a fixed sentence."""
+    if part.label == "sentence":
+        return recipe.sentence
+    if part.label == "refusal" and sample.harmful:
+        if sample.answer and opens_with_refusal(sample.answer):
+            return sample.answer
+        return random.Random(f"{recipe.seed}|{sample.id}").choice(REFUSALS)
+    if not sample.answer:
+        raise DataError(
+            f"mixture {recipe.name}: expected an answer in every row, found none in {sample.id}; construct labels first"
+        )
+    if part.label == "cot" and sample.harmful and opens_with_refusal(sample.answer):
+        raise DataError(
+            f"mixture {recipe.name}: expected a safety chain of thought, found {sample.answer[:60]!r} in {sample.id}; "
+            "construct labels first (mis construct)"
+        )
+    return sample.answer
+
+
+def _opening(recipe: Recipe, sample: Sample) -> dict[str, Any]:
+    """The answer as far as the first sentence behind its perception; its labelled segments say where that is."""
+    answer, parts = sample.answer or "", (sample.model_extra or {}).get("segments") or []
+    if not parts or parts[0]["kind"] != SegmentKind.PERCEPTION or parts[0]["start"]:
+        raise DataError(
+            f"mixture {recipe.name}: cut expects answers with labelled segments that open with a perception, found none in {sample.id}; "
+            "construct labels (mis construct), or set cut=0"
+        )
+    seen = parts[0]["end"]
+    first = next(iter(spans(answer[seen:])), (0, 0))
+    short = answer[: seen + first[1]].rstrip()
+    kept = [{**part, "end": min(part["end"], len(short))} for part in parts if part["start"] < len(short)]
+    return {"answer": short, "segments": kept, "mask_eos": True}
+
+
+def _consistent(recipe: Recipe, arm: Arm, rows: Sequence[MixedRow]) -> list[MixedRow]:
+    """Ids stay unique, and only twins that are both in the mixture name each other."""
+    ids = [row.sample.id for row in rows]
+    if len(set(ids)) != len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise DataError(
+            f"mixture {recipe.name}, {arm.name}: expected ids of their own, found {twice!r} twice; rename a source's ids"
+        )
+    there = set(ids)
+    alone = [row.sample.twin_id is not None and row.sample.twin_id not in there for row in rows]
+    return [
+        row._replace(sample=row.sample.model_copy(update={"twin_id": None})) if lonely else row
+        for row, lonely in zip(rows, alone, strict=True)
+    ]
+
+
+def _check_held_out(recipe: Recipe, sources: Mapping[str, SampleSet]) -> None:
+    known = {sample.category for source in sources.values() for sample in source.samples if sample.category}
+    unknown = sorted(set(recipe.held_out) - known)
+    if unknown:
+        raise SettingsError(
+            f"mixture {recipe.name}: expected categories to hold out among {', '.join(sorted(known)) or 'none'}, found {', '.join(unknown)}"
+        )

@@ -1,0 +1,243 @@
+"""Batched generation on this machine: every sample answered by every variant, written line by line, resumable after a kill.
+
+The order of work is fixed before the first token: longest prompts first (a batch that does not fit in memory fails at once, and rows of one
+batch are alike), cut into batches by a budget of tokens (``plan``). All variants answer a sample in the same batch where their adapters can be
+mixed, so that the images are encoded once; else one after the other. Rows whose answer has ended leave the batch. A batch's answers are written
+at once, so that a kill leaves all of them or none, and a run that was killed ends with the same texts as one that was not, also in bfloat16, where
+the company in a batch can tip a close call. A variant of which some answers of a batch are there (a line was torn or removed) is asked for the
+batch as a whole, and only the missing lines are appended; variants that have all theirs, as those taken over from an older version, are not asked.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mis_lib.errors import ModelError
+from mis_lib.files import append_records, load_image, open_append, read_records
+from mis_lib.generate.decode import shares_images
+from mis_lib.generate.engine import Engine
+from mis_lib.generate.engine import use_adapter as use_adapter
+from mis_lib.generate.keys import seed_of
+from mis_lib.generate.plan import plan_batches as plan_batches
+from mis_lib.generate.plan import prompt_lengths
+from mis_lib.models.load import LoadedModel
+from mis_lib.prompts import as_plain_text, special_tokens, user_message
+from mis_lib.schema import Response, Sample
+from mis_lib.settings import GenerationSettings
+
+BATCH_SIZE = 16
+RESPONSES = "responses.jsonl"
+WORTH_DROPPING = 0.75  # of the rows are left: fewer are cheaper by more than the copy of their cache costs
+
+
+class Answer(NamedTuple):
+    """One row of a batch: the text without special tokens, its number of tokens (end included) and why it ended."""
+
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+class Shard(NamedTuple):
+    """The part of the batches that one process answers: those whose number leaves ``part`` when divided by ``parts``."""
+
+    part: int = 0
+    parts: int = 1
+
+
+WHOLE = Shard()
+
+
+def generate(
+    samples: Sequence[Sample],
+    data_dir: Path,
+    model: LoadedModel | Engine,
+    variants: Mapping[str, str | None],
+    settings: GenerationSettings,
+    run_dir: Path,
+    *,
+    batch_size: int = BATCH_SIZE,
+    batch_tokens: int | None = None,
+    shard: Shard = WHOLE,
+    file: str = RESPONSES,
+    done: set[tuple[str, str]] | None = None,
+    key: Callable[[Sample, str], str] | None = None,
+) -> Iterator[Response]:
+    """Answer ``samples`` by each of ``variants`` and append the answers to a file of ``run_dir``; yields what is new.
+
+    Args:
+        samples: what is asked.
+        data_dir: folder to which the samples' image paths are relative.
+        model: checkpoint with its adapters, and processor; an ``Engine`` is faster where it may pack the weights.
+        variants: name of each variant and the name of its adapter in the model, ``None`` for the base.
+        settings: greedy unless ``temperature`` is above 0; then each row is drawn from a seed of its own.
+        run_dir: exists; its ``config.yaml`` is the caller's business (``store.runs``).
+        batch_size: at most so many rows are generated together.
+        batch_tokens: at most so many tokens, prompts and longest answers, padding included; no bound if not given.
+        shard: which of the batches.
+        file: to append to; its answers count as done.
+        done: answers that lie elsewhere.
+        key: digest that an answer is stored with (``keys.answer_key``).
+
+    Raises:
+        SettingsError: a variant's adapter is not attached to the model.
+        ImageError: an image is missing or damaged.
+        ModelError: a batch does not fit in the device's memory.
+    """
+    engine = model if isinstance(model, Engine) else Engine(model, pack=False)
+    engine.check(variants)
+    with open_append(run_dir / file) as stream:
+        known = {(response.sample_id, response.variant) for response in read_records(run_dir / file, Response)}
+        known |= done or set()
+        lengths = prompt_lengths(samples, data_dir, engine) if batch_tokens is not None else None
+        rows = len(variants) if engine.mixes else 1
+        batches = plan_batches(
+            samples, batch_size, rows=rows, lengths=lengths, budget=batch_tokens, answer=settings.max_new_tokens
+        )
+        for number, batch in enumerate(batches):
+            wanted = [name for name in variants if any((sample.id, name) not in known for sample in batch)]
+            if number % shard.parts != shard.part or not wanted:
+                continue
+            answered = answer_batch(batch, data_dir, engine, {name: variants[name] for name in wanted}, settings)
+            fresh = [
+                response.model_copy(
+                    update={"key": "" if key is None else key(_by_id(batch, response), response.variant)}
+                )
+                for response in answered
+                if (response.sample_id, response.variant) not in known
+            ]
+            append_records(stream, fresh)
+            yield from fresh
+
+
+def answer_batch(
+    samples: Sequence[Sample],
+    data_dir: Path,
+    engine: Engine,
+    variants: Mapping[str, str | None],
+    settings: GenerationSettings,
+) -> list[Response]:
+    """Answers of one batch by every variant, variant after variant; each is charged an equal share of the batch's seconds."""
+    started = time.perf_counter()
+    images = [[load_image(data_dir / name) for name in sample.images] for sample in samples]
+    questions, seeds = [sample.question for sample in samples], [seed_of(settings, sample) for sample in samples]
+    adapters = list(variants.values())
+    if engine.mixes:
+        rows = answer_rows(images, questions, engine, adapters, settings, seeds)
+    else:
+        rows = []
+        for adapter in adapters:
+            with use_adapter(engine.model, adapter):
+                rows.append(answer_rows(images, questions, engine, [None], settings, seeds)[0])
+    seconds = round((time.perf_counter() - started) / len(samples) / len(variants), 4)
+    return [
+        Response(
+            sample_id=sample.id,
+            variant=variant,
+            text=row.text,
+            tokens=row.tokens,
+            seconds=seconds,
+            finish_reason=row.finish_reason,
+        )
+        for variant, answers in zip(variants, rows, strict=True)
+        for sample, row in zip(samples, answers, strict=True)
+    ]
+
+
+def answer(
+    images: Sequence[Sequence[Any]], questions: Sequence[str], model: LoadedModel, settings: GenerationSettings
+) -> list[Answer]:
+    """Generate one answer a row under the adapter that is active.
+
+    Args:
+        images: the PIL images of each row, in order; rows may have different numbers of them.
+        questions: the question of each row.
+        model: checkpoint and processor.
+        settings: length and sampling.
+    """
+    engine = Engine(model, pack=False, mix=False)
+    return answer_rows(images, questions, engine, [None], settings, [settings.seed] * len(questions))[0]
+
+
+def answer_rows(
+    images: Sequence[Sequence[Any]],
+    questions: Sequence[str],
+    engine: Engine,
+    adapters: Sequence[str | None],
+    settings: GenerationSettings,
+    seeds: Sequence[int],
+) -> list[list[Answer]]:
+    """The answer of every adapter to every prompt, from one batch of prompts x adapters; a list for each adapter.
+
+    Raises:
+        ModelError: the batch does not fit in the device's memory.
+    """
+    copies = 1 if shares_images(engine.network) else len(adapters)
+    inputs = prompts(images, questions, engine.processor, engine.network, copies=copies)
+    rows = [(prompt, number) for prompt in range(len(questions)) for number in range(len(adapters))]
+    written: list[list[int]] = [[] for _ in rows]
+    ends, alive = engine.ends, list(range(len(rows)))  # alive: the rows that the next list of tokens belongs to
+    steps = engine.mixed(
+        inputs, [adapters[number] for _, number in rows], settings, [seeds[prompt] for prompt, _ in rows]
+    )
+    finished: set[int] = set()
+    try:
+        tokens = next(steps)
+        while True:
+            for row, token in zip(alive, tokens, strict=True):
+                if row not in finished:
+                    written[row].append(token)
+                    if token in ends:
+                        finished.add(row)
+            left = [place for place, row in enumerate(alive) if row not in finished]
+            if not left:
+                break
+            keep = left if len(left) <= WORTH_DROPPING * len(alive) else None
+            alive = alive if keep is None else [alive[place] for place in keep]
+            tokens = steps.send(keep)
+    except StopIteration:
+        pass  # the token limit
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"a batch of {len(rows)} rows does not fit in the memory of {engine.network.device}; lower batch_tokens or batch_size"
+        ) from error
+    finally:
+        steps.close()
+    texts = [_read(row, engine) for row in written]
+    return [texts[number :: len(adapters)] for number in range(len(adapters))]
+
+
+def prompts(
+    images: Sequence[Sequence[Any]], questions: Sequence[str], processor: Any, network: Any, *, copies: int = 1
+) -> Any:
+    """The processor's output for a batch of prompts, each so many times, on the network's device and in its type.
+
+    Padded on the left: the last position of every row is the last prompt token, from which the answer begins.
+    """
+    special = special_tokens(processor)
+    messages = [
+        [user_message(row, as_plain_text(question, special))]
+        for row, question in zip(images, questions, strict=True)
+        for _ in range(copies)
+    ]
+    return processor.apply_chat_template(
+        messages,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True, "padding_side": "left"},
+    ).to(network.device, dtype=network.dtype)
+
+
+def _read(tokens: list[int], engine: Engine) -> Answer:
+    """The text of one row; a row without an end token ran into the token limit."""
+    text = engine.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    return Answer(text, len(tokens), "stop" if tokens and tokens[-1] in engine.ends else "length")
+
+
+def _by_id(batch: Sequence[Sample], response: Response) -> Sample:
+    return next(sample for sample in batch if sample.id == response.sample_id)

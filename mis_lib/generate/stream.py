@@ -1,0 +1,196 @@
+"""Variants side by side: one question, one batch, one row for each variant, and every token shown as it comes.
+
+Rows of a batch share the weights that a step reads, so that two columns cost little more than one (``rows``, ``cpu``). Adapters that cannot be mixed in a
+batch are answered in turns, a token each: slower, the same texts. One generation runs at a time; others wait for it.
+
+    engine = VariantEngine.load(ensure_mini(), shipped_variants())
+    for columns in engine.stream(images, "What is in the images?", ["mini", "mirage"], GenerationSettings()):
+        ...  # one Column for each variant, its text so far
+"""
+
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL import Image
+
+from mis_lib.errors import SettingsError
+from mis_lib.generate.columns import Answer, Column
+from mis_lib.generate.cpu import working_dtype
+from mis_lib.generate.decode import decode, shares_images
+from mis_lib.generate.engine import Engine, use_adapter
+from mis_lib.generate.request import check_request
+from mis_lib.models.load import LoadedModel, load_model
+from mis_lib.prompts import as_plain_text, special_tokens, user_message
+from mis_lib.settings import GenerationSettings
+
+POLL = 0.1  # seconds between looks at the stop event while another generation runs
+
+
+class VariantEngine:
+    """A checkpoint and its adapters, ready to answer side by side.
+
+    Args:
+        model: checkpoint with all adapters attached; belongs to the engine from now on.
+        adapters: name of each variant and of its adapter in the model, ``None`` for the checkpoint itself.
+    """
+
+    def __init__(self, model: LoadedModel, adapters: Mapping[str, str | None]) -> None:
+        self._engine = Engine(model)
+        self.variants = tuple(adapters)
+        self.processor: Any = model.processor
+        self._model: Any = model.model
+        self._network: Any = self._engine.network
+        self._adapters = dict(adapters)
+        self._groups = self._engine.groups
+        self._busy = threading.Lock()
+        self.dtype = str(self._network.dtype).removeprefix("torch.")
+        self.packed = self._engine.packed
+        """Whether the weights are packed for the CPU's matrix unit (``cpu``)."""
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Path,
+        adapters: Mapping[str, Path | None],
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype | str | None = None,
+    ) -> Self:
+        """Load a checkpoint and the adapters of its variants (``None``: the checkpoint itself).
+
+        Args:
+            checkpoint: folder in the standard Hugging Face layout.
+            adapters: PEFT folder of each variant.
+            device: "cpu", "cuda" ...
+            dtype: number type of the weights; what suits the device if not given (``cpu.working_dtype``).
+
+        Raises:
+            ModelError: something is missing, damaged or does not fit; names the file and the way out.
+        """
+        model = load_model(checkpoint, adapters, device, dtype or working_dtype(checkpoint, device))
+        return cls(model, {name: None if folder is None else name for name, folder in adapters.items()})
+
+    @property
+    def network(self) -> Any:
+        """The transformers model that computes, for those who watch it (``analysis.parity_forms``)."""
+        return self._network
+
+    @property
+    def mixes(self) -> bool:
+        """Whether all variants are answered in one batch; otherwise they take turns."""
+        return self._engine.mixes
+
+    def stream(
+        self,
+        images: Sequence[Image.Image],
+        question: str,
+        variants: Sequence[str],
+        settings: GenerationSettings,
+        stop: threading.Event | None = None,
+    ) -> Iterator[tuple[Column, ...]]:
+        """Yield one tuple for each generated token, with one column for each variant in the order asked for.
+
+        In the last tuple all columns have a ``finish_reason``. Setting ``stop`` ends the answers after the token in hand, closing the
+        iterator does so without a last tuple. Both free what the answer took.
+
+        Args:
+            images: one to ``files.MAX_IMAGES``, in the order shown.
+            question: what is asked about them; strings that are special tokens are taken as plain text.
+            variants: names out of ``self.variants``, each at most once.
+            settings: length and sampling.
+            stop: set by another thread to end the answers.
+
+        Raises:
+            ImageError: no image, or too many.
+            SettingsError: no or a too long question, an unknown or repeated variant, a prompt that the model has no room for.
+        """
+        check_request(images, question, variants, self.variants)
+        return self._stream(images, question, list(variants), settings, stop or threading.Event())
+
+    def _stream(
+        self,
+        images: Sequence[Image.Image],
+        question: str,
+        variants: Sequence[str],
+        settings: GenerationSettings,
+        stop: threading.Event,
+    ) -> Iterator[tuple[Column, ...]]:
+        answers = [Answer(variant, self.processor.tokenizer, self._engine.ends) for variant in variants]
+        while not self._busy.acquire(timeout=POLL):
+            if stop.is_set():
+                yield tuple(answer.column(0.0, "cancelled") for answer in answers)
+                return
+        started = time.perf_counter()
+        try:
+            with closing(self.tokens(images, question, variants, settings)) as steps:
+                for number, tokens in enumerate(steps, 1):
+                    seconds = time.perf_counter() - started
+                    over = "cancelled" if stop.is_set() else "length" if number == settings.max_new_tokens else None
+                    columns = tuple(
+                        answer.grow(token, seconds, over) for answer, token in zip(answers, tokens, strict=True)
+                    )
+                    yield columns
+                    if all(column.finish_reason for column in columns):
+                        return
+        finally:
+            self._busy.release()
+
+    def tokens(
+        self, images: Sequence[Image.Image], question: str, variants: Sequence[str], settings: GenerationSettings
+    ) -> Generator[list[int], None, None]:
+        """Next token of each variant, step by step: from one batch, or in turns where adapters cannot be mixed.
+
+        Goes on beyond end tokens and checks nothing; for measurements. ``stream`` is what answers people.
+        """
+        adapters = [self._adapters[variant] for variant in variants]
+        if self._groups is None:
+            yield from self._in_turns(self._prompt(images, question, 1, settings), adapters, settings)
+            return
+        inputs = self._prompt(images, question, len(variants), settings)
+        order = sorted(range(len(variants)), key=lambda row: adapters[row] is not None)  # rows without adapter go first
+        with closing(self._engine.mixed(inputs, [adapters[row] for row in order], settings)) as steps:
+            for tokens in steps:
+                yield [tokens[order.index(row)] for row in range(len(variants))]
+
+    def _in_turns(
+        self, inputs: Any, adapters: Sequence[str | None], settings: GenerationSettings
+    ) -> Iterator[list[int]]:
+        streams = []
+        for adapter in adapters:
+            with use_adapter(self._model, adapter):  # the images are encoded here, under the same adapter
+                streams.append(decode(self._network, inputs, 1, settings, self._engine.threads))
+        for _ in range(settings.max_new_tokens):
+            tokens = []
+            for adapter, stream in zip(adapters, streams, strict=True):
+                with use_adapter(self._model, adapter):
+                    tokens += next(stream)
+            yield tokens
+
+    def _prompt(self, images: Sequence[Image.Image], question: str, rows: int, settings: GenerationSettings) -> Any:
+        """The model's inputs: one prompt, or one a row for models that do not share the features of images.
+
+        Raises:
+            SettingsError: prompt and answer together are longer than the model's context.
+        """
+        plain = as_plain_text(question, special_tokens(self.processor))
+        message = user_message([image.convert("RGB") for image in images], plain)
+        inputs = self.processor.apply_chat_template(
+            [[message]] * (1 if shares_images(self._network) else rows),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self._network.device, dtype=self._network.dtype)
+        length = inputs["input_ids"].shape[1]
+        room = getattr(self._network.config.get_text_config(), "max_position_embeddings", None)
+        if room is not None and length + settings.max_new_tokens > room:
+            raise SettingsError(
+                f"the prompt takes {length:,} tokens and the answer up to {settings.max_new_tokens:,}, the model has room for {room:,}; "
+                "ask a shorter question, show fewer images or lower max_new_tokens"
+            )
+        return inputs

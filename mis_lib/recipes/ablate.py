@@ -1,0 +1,110 @@
+"""``mis ablate``: the same items with their images taken away, exchanged or told in words, for several variants at once.
+
+An ablation is an ordinary run (``store.runs``) whose samples are probes (``analysis.ablation``), so it is resumed, judged and stored like any
+other; beside the run's own files its folder holds ``probes.jsonl`` (what each probe is) and ``ablation.json`` (what was measured).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from mis_lib import console
+from mis_lib.analysis.ablation_results import Measured, measure
+from mis_lib.commands.generate_settings import GenerateSettings
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import write_atomic, write_records
+from mis_lib.judge import rule
+from mis_lib.probe.ablation import PROBES, Probe, Skipped, State, make_probes, read_probes
+from mis_lib.probe.ablation_tables import ablation_sheets
+from mis_lib.recipes.generate import answer_all, read_samples
+from mis_lib.results.evaluated import choose_judge
+from mis_lib.results.runs import Run
+from mis_lib.results.tables import Sheet, rich_sheets
+from mis_lib.schema import Sample, Verdict
+from mis_lib.settings import GenerationSettings
+
+SUMMARY = "ablation.json"
+
+
+class AblateSettings(GenerateSettings):
+    """What is ablated and how; model, data and generation as for ``mis report``."""
+
+    variants: tuple[str, ...] = ("mini", "mirage")
+    splits: tuple[str, ...] = ("hard",)
+    states: tuple[State, ...] = (State.BLACK, State.MEAN, State.NOISE, State.DROPPED, State.CAPTION, State.TWIN)
+    """What is done to images, one at a time and to all together."""
+    swap: bool = True
+    """Whether to ask in reverse order too."""
+    benign: bool = False
+    """Whether the benign twins are ablated as well."""
+    limit: int | None = Field(default=24, ge=1)
+    judge: str = rule.JUDGE
+    """Whose verdicts are measured; any other than the rule judge must have read the run already (``mis judge``)."""
+    noise_seed: int = Field(default=0, ge=0)
+    generation: GenerationSettings = GenerationSettings()
+    name: str = "ablate"
+
+
+class Ablation:
+    """What an ablation holds: its run, its probes, what was left out and what was measured."""
+
+    def __init__(self, run: Run, probes: list[Probe], skipped: list[Skipped], measured: list[Measured]) -> None:
+        self.run, self.probes, self.skipped, self.measured = run, probes, skipped, measured
+
+    def sheets(self) -> list[Sheet]:
+        """The tables of this ablation."""
+        return ablation_sheets(self.measured, tag=self.run.config.tag, skipped=self.skipped)
+
+
+def ablate(settings: AblateSettings) -> Ablation:
+    """Make the probes, generate and judge what is missing, measure, and keep everything in the run folder.
+
+    Raises:
+        MisError: a variant, split, file or model cannot be used; the message says which and why.
+    """
+    if not settings.states and not settings.swap:
+        raise SettingsError("--states: expected at least one, or --set swap=true; found nothing to change")
+    samples, folder = read_samples(settings)
+    probes, skipped = _probes(settings, samples, folder)
+    run, _ = answer_all([probe.asked for probe in probes], folder, settings, settings.name)
+    _keep(run, probes)
+    measured = measure(probes, _verdicts(run, probes, settings))
+    content = json.dumps([one.model_dump(mode="json") for one in measured], indent=1)
+    write_atomic(run.folder / SUMMARY, f"{content}\n".encode())
+    return Ablation(run, probes, skipped, measured)
+
+
+def show(ablation: Ablation) -> None:
+    """Print the tables for people."""
+    console.out.print(rich_sheets(ablation.sheets()))
+    console.say(f"run folder: {ablation.run.folder}")
+
+
+def _probes(settings: AblateSettings, samples: Sequence[Sample], folder: Path) -> tuple[list[Probe], list[Skipped]]:
+    chosen = [sample for sample in samples if sample.harmful or settings.benign]
+    if not chosen:
+        raise DataError(
+            f"{folder}: expected harmful items in {', '.join(settings.splits)}, found none; name other splits"
+        )
+    console.say(f"Preparing {len(chosen):,} items under each condition")
+    twins = {sample.id: sample for sample in samples}
+    return make_probes(chosen, twins, folder, settings.states, swap=settings.swap, seed=settings.noise_seed)
+
+
+def _verdicts(run: Run, probes: Sequence[Probe], settings: AblateSettings) -> list[Verdict]:
+    """The chosen judge's verdicts on these probes and variants; those of the rule judge are made here where they are missing."""
+    if settings.judge == rule.JUDGE:
+        found = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, [probe.truth for probe in probes])
+    else:
+        found = run.verdicts(choose_judge(run, settings.judge))
+    wanted = {probe.id for probe in probes}
+    return [one for one in found if one.variant in settings.variants and one.sample_id in wanted]
+
+
+def _keep(run: Run, probes: Sequence[Probe]) -> None:
+    """Add the probes to those that the run folder knows from earlier calls."""
+    with run.locked():
+        known = {probe.id: probe for probe in read_probes(run)}
+        write_records(run.folder / PROBES, {**known, **{probe.id: probe for probe in probes}}.values())

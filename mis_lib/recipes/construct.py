@@ -1,0 +1,221 @@
+"""``mis construct --source stages``: settings become teachers and an image maker, the stages run, and the balance is shown.
+
+A teacher is named by one word: ``builtin``; ``http://HOST:PORT/v1#MODEL`` (the model may be left out where the server has just one);
+``local:PATH`` or ``local:mini``. An image maker likewise: ``drawn``, ``URL#MODEL``, ``diffusers`` or ``diffusers:MODEL``.
+"""
+
+import asyncio
+from pathlib import Path
+
+import typer
+from pydantic import Field
+from rich.console import Group
+from rich.table import Table
+
+from mis_lib import console
+from mis_lib.cli.parsing import FAILED_ITEMS
+from mis_lib.clients.cache import Cache
+from mis_lib.clients.protocol import ChatTeacher, ImageMaker
+from mis_lib.construct.stages.context import Role, Workshop
+from mis_lib.construct.stages.drawn import DrawnImages
+from mis_lib.construct.stages.inputs import built_in_seeds, read_seeds
+from mis_lib.construct.stages.offline import ElementBank
+from mis_lib.construct.stages.pipeline import NAMES, build, check_folder
+from mis_lib.construct.stages.records import Account, Seed
+from mis_lib.construct.stages.review import REVIEW, Decision, read_decisions
+from mis_lib.construct.stages.runner import CONCURRENCY, STAGES
+from mis_lib.construct.stages.templates import read_prompts
+from mis_lib.errors import SettingsError
+from mis_lib.files import write_atomic
+from mis_lib.recipes.progress import bars, report_to
+from mis_lib.settings import Settings, dump_settings
+from mis_lib.teachers.sampling import in_words
+
+ITEMS = 200
+CONFIG, CACHE = "config.yaml", "cache"
+
+
+class ConstructSettings(Settings):
+    """What is constructed and by whom; every field has a default that needs nothing but this package."""
+
+    items: int | None = Field(default=None, ge=1)
+    """At most so many items; 200 of the built-in seeds, or all of a seed file, if not given."""
+    per_seed: int = Field(default=2, ge=1, le=8)
+    """At most so many items of one seed."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    seeds: Path | None = None
+    """Seed set (CSV or JSON Lines); the hazards of the element table if not given."""
+    teacher: str = "builtin"
+    vision_teacher: str | None = None
+    """Who looks at images and writes labels; the teacher if not given."""
+    judge: str | None = None
+    """Who decides; the teacher if not given."""
+    images: str = "drawn"
+    prompts: Path | None = None
+    """Folder with prompt files of one's own."""
+    decisions: Path | None = None
+    """People's decisions (CSV or JSON Lines), beside those in OUT/review.csv; each holds for the ``content`` of its row and nothing else."""
+    review_required: bool = False
+    """Items that no person has decided about stay pending."""
+    concurrency: int = Field(default=CONCURRENCY, ge=1, le=256)
+    retries: int = Field(default=5, ge=0, le=20)
+    max_new_tokens: int = Field(default=1024, ge=16)
+    """Longest answer of a teacher, in tokens; models that think aloud need more."""
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds for one call to a server."""
+    device: str = "cpu"
+    """Where a local teacher or a diffusion model runs."""
+
+
+def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: str | None, as_json: bool) -> None:
+    """Run the stages and show the balance.
+
+    Raises:
+        MisError: a setting, file, folder or teacher cannot be used; the message says which and why.
+        typer.Exit: records are pending.
+    """
+    if stage is not None and stage not in NAMES:  # before the folder is touched
+        raise SettingsError(f"stage: expected one of {', '.join(NAMES)}, found {stage!r}")
+    seeds = _seeds(settings)
+    check_folder(out)
+    cache = Cache(out / STAGES / CACHE)
+
+    async def run() -> Account:
+        shop = await open_workshop(out, settings, cache)
+        (out / STAGES).mkdir(parents=True, exist_ok=True)
+        write_atomic(out / CONFIG, dump_settings(settings).encode())
+        with bars(kept=True) as progress:
+            return await build(seeds, shop, only=stage, concurrency=settings.concurrency, progress=report_to(progress))
+
+    account = asyncio.run(run())
+    calls = {"paid_now": cache.paid, "from_cache": cache.found}
+    if as_json:
+        console.print_json(
+            {"out": str(out), "calls": calls, "left_out": cache.left_out, **account.model_dump(mode="json")}
+        )
+    else:
+        console.out.print(balance(account, out, calls))
+        for teacher, lacks in cache.left_out.items():
+            for words in in_words(teacher, lacks):
+                console.out.print(words, highlight=False, soft_wrap=True)
+    if account.pending:
+        raise typer.Exit(FAILED_ITEMS)
+
+
+async def open_workshop(out: Path, settings: ConstructSettings, cache: Cache | None = None) -> Workshop:
+    """Teachers, image maker, prompts and people's decisions of a construction in ``out``.
+
+    Raises:
+        MisError: a teacher, prompt folder or decision cannot be used.
+    """
+    prompts, decisions = read_prompts(settings.prompts), _decisions(out, settings)
+    teachers, maker = await _hire(settings, cache or Cache(out / STAGES / CACHE))
+    return Workshop(
+        teachers, maker, prompts, out, seed=settings.seed, per_seed=settings.per_seed, decisions=decisions, max_tokens=settings.max_new_tokens,
+        seeds_folder=settings.seeds.parent if settings.seeds else None, review_required=settings.review_required,
+    )  # fmt: skip
+
+
+def balance(account: Account, out: Path, calls: dict[str, int]) -> Group:
+    """The account as a table of stages and a few words."""
+    table = Table(title=f"{out}: {account.seeds} seeds, {account.drafts} drafts", title_justify="left")
+    for heading in ("stage", "came in", "done", "rejected", "pending", "tokens", "why rejected"):
+        table.add_column(heading, justify="left" if heading in ("stage", "why rejected") else "right")
+    for count in account.stages:
+        tokens = count.prompt_tokens + count.completion_tokens
+        why = ", ".join(f"{code} {times}" for code, times in count.rejected.items())
+        numbers = (count.came_in, count.done, sum(count.rejected.values()), count.pending, tokens)
+        table.add_row(count.stage, *(f"{number:,}" for number in numbers), why)
+    splits = ", ".join(f"{name} {count}" for name, count in account.splits.items()) or "none"
+    lines = [
+        f"{account.done} items, each with its benign twin: {splits}",
+        f"calls paid for now: {calls['paid_now']}, answered from the cache: {calls['from_cache']}",
+    ]
+    if account.unused_decisions:
+        lines.append(
+            f"{account.unused_decisions} decisions in {REVIEW} are about other items or images than these: kept at its end, not applied"
+        )
+    waiting = sum(account.pending.values())
+    if waiting:
+        lines.append(f"{waiting} records pending (pending.jsonl says why): run the same command again to go on")
+    return Group(table, *lines)
+
+
+async def open_teacher(name: str, settings: ConstructSettings, cache: Cache) -> ChatTeacher:
+    """The teacher of that name.
+
+    Raises:
+        SettingsError: there is no such kind, or the server has several models.
+        ModelError: the local model is missing.
+    """
+    if name == "builtin":
+        return ElementBank(settings.seed)
+    if name.startswith("local:"):
+        from mis_lib.clients.local import LocalChat
+
+        return LocalChat(_checkpoint(name.removeprefix("local:")), cache, settings.device)
+    if _is_url(name):
+        from mis_lib.clients.openai import only_model, open_client
+        from mis_lib.clients.server import ServerChat
+
+        url, _, model = name.partition("#")
+        client = open_client(url, retries=settings.retries, timeout=settings.timeout)
+        return ServerChat(client, model or await only_model(client), cache)
+    raise SettingsError(
+        f"teacher: expected builtin, a URL such as http://localhost:8000/v1, or local:PATH, found {name!r}"
+    )
+
+
+async def open_maker(name: str, settings: ConstructSettings, cache: Cache) -> ImageMaker:
+    """The image maker of that name; raises as ``open_teacher``, and ``MissingPackageError``."""
+    if name == "drawn":
+        return DrawnImages()
+    if name == "diffusers" or name.startswith("diffusers:"):
+        from mis_lib.teachers.diffusion import DEFAULT_MODEL, DiffusionImages
+
+        return DiffusionImages(name.removeprefix("diffusers").lstrip(":") or DEFAULT_MODEL, cache, settings.device)
+    if _is_url(name):
+        from mis_lib.clients.openai import only_model, open_client
+        from mis_lib.clients.server import ServerImages
+
+        url, _, model = name.partition("#")
+        client = open_client(url, retries=settings.retries, timeout=settings.timeout)
+        return ServerImages(client, model or await only_model(client), cache)
+    raise SettingsError(f"images: expected drawn, a URL, diffusers or diffusers:MODEL, found {name!r}")
+
+
+async def _hire(settings: ConstructSettings, cache: Cache) -> tuple[dict[Role, ChatTeacher], ImageMaker]:
+    """Teachers by role, one object for equal names, and the image maker."""
+    names = {
+        Role.WRITER: settings.teacher,
+        Role.VIEWER: settings.vision_teacher or settings.teacher,
+        Role.JUDGE: settings.judge or settings.teacher,
+    }
+    hired = {name: await open_teacher(name, settings, cache) for name in dict.fromkeys(names.values())}
+    return {role: hired[name] for role, name in names.items()}, await open_maker(settings.images, settings, cache)
+
+
+def _seeds(settings: ConstructSettings) -> list[Seed]:
+    if settings.seeds is None:
+        return built_in_seeds(settings.items or ITEMS, settings.per_seed, settings.seed)
+    found = read_seeds(settings.seeds)
+    return found if settings.items is None else found[: -(-settings.items // settings.per_seed)]
+
+
+def _decisions(out: Path, settings: ConstructSettings) -> dict[str, Decision]:
+    """Those in the table that an earlier run wrote, and over them those of a file."""
+    table = out / REVIEW
+    known = read_decisions(table) if table.exists() else {}
+    return known | (read_decisions(settings.decisions) if settings.decisions else {})
+
+
+def _checkpoint(path: str) -> Path:
+    if path != "mini":
+        return Path(path)
+    from mis_lib.models.mini.assemble import ensure_mini
+
+    return ensure_mini(console.say)
+
+
+def _is_url(name: str) -> bool:
+    return name.startswith(("http://", "https://"))

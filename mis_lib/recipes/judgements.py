@@ -1,0 +1,234 @@
+"""What comes after judging: how the judges' numbers compare, what people make of a judge, and when the expensive one is worth its price."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mis_lib import console
+from mis_lib.analysis.agreement import agreement
+from mis_lib.annotate.calibration import PEOPLE, Calibration, calibrate, read_people
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.judge.router_training import Point, curve, gather, train_router
+from mis_lib.judge.routing import write_router
+from mis_lib.results.evaluated import judges_of, open_folder, read_samples, run_name
+from mis_lib.results.metrics import METRICS, rates
+from mis_lib.results.runs import Run
+from mis_lib.results.stats import Rate
+from mis_lib.results.tables import Sheet, count_cell, rate_cell
+from mis_lib.schema import Outcome, Response, Sample, Verdict
+
+SHOWN = ("asr", "rsr", "rr", "hr", "over_refusal", "helped")
+ROUTERS = "routers"
+
+
+def swap_sheets(
+    run: Run, judges: Sequence[str], data: Path | None = None, only: Sequence[str] | None = None
+) -> list[Sheet]:
+    """The rates under every judge, and, where there are several, how far they move and how far the judges agree; of all variants, or some ``only``."""
+    responses = [one for one in run.responses() if only is None or one.variant in only]
+    samples = read_samples(run, responses, data)
+    verdicts = {judge: [one for one in run.verdicts(judge) if only is None or one.variant in only] for judge in judges}
+    variants = list(dict.fromkeys(one.variant for one in responses))
+    found = {
+        (variant, judge): rates([one for one in verdicts[judge] if one.variant == variant], samples)
+        for variant in variants
+        for judge in judges
+    }
+    sheets = [_rates_sheet(found)]
+    if len(judges) > 1:
+        sheets += [_spread_sheet(found, variants, judges), _agreement_sheet(verdicts)]
+    return sheets
+
+
+def calibration_sheet(folder: Path, judge: str, people: Path | None, data: Path | None = None) -> Sheet:
+    """How far a judge agrees with people, and its ASR corrected by their labels, where these can be a random draw.
+
+    Args:
+        folder: of the run.
+        judge: its name.
+        people: JSON Lines file of people's verdicts [default: the annotations beside the runs].
+        data: where the samples lie, if they have been moved.
+
+    Raises:
+        DataError: there are no labels on this run.
+    """
+    run, verdicts, samples, responses = _ruled(folder, [judge], data)
+    labels = read_people(people) if people is not None else annotated(run)
+    return _calibration_sheet(calibrate(verdicts[judge], labels, samples, responses, run=run_name(run)))
+
+
+def annotated(run: Run) -> list[Verdict]:
+    """What people make of the answers of a run, as far as somebody gave an outcome; labels of other answers under the same names are left out and told.
+
+    An answer is unscored where nobody can tell, or where they differ and nobody has adjudicated: it was looked at, and its outcome is not known.
+    """
+    from mis_lib.annotate.decisions import key_of
+    from mis_lib.annotate.store import AnnotationStore
+    from mis_lib.store.labels import Standing
+
+    store, standing, name = AnnotationStore(root=run.folder.parent.parent), Standing(), run_name(run)
+    standing.take(store.labels())
+    there = {key_of(name, one.sample_id, one.variant, one.text) for one in run.responses()}
+    labelled = [
+        key
+        for key in standing.keys
+        if key[0] == name and any(label.decision.outcome is not None for label in standing.of(key))
+    ]
+    if gone := sum(key not in there for key in labelled):
+        console.say(f"{gone:,} labels are left out: {name} has another answer now than people looked at, or none")
+    return [
+        Verdict(sample_id=key[1], variant=key[2], judge=PEOPLE, outcome=standing.settled(key) or Outcome.UNSCORED)
+        for key in labelled
+        if key in there
+    ]
+
+
+def route(folder: Path, cheap: str, expensive: str, truth: str, data: Path | None = None) -> tuple[Path, list[Sheet]]:
+    """Train a router between two judges of a run, write it beside their verdicts, and show what it is worth.
+
+    Args:
+        folder: of the run.
+        cheap: judge that rules first.
+        expensive: judge that is asked where that pays.
+        truth: judge whose verdicts are taken for true (it may be ``expensive``), or "people" for the annotations.
+        data: where the samples lie, if they have been moved.
+
+    Raises:
+        DataError: too few verdicts to learn from.
+        SettingsError: a judge has not ruled on the run.
+    """
+    named = [name for name in dict.fromkeys((cheap, expensive, truth)) if name != PEOPLE]
+    run, verdicts, samples, responses = _ruled(folder, named, data)
+    true = annotated(run) if truth == PEOPLE else verdicts[truth]
+    rows = gather(samples, responses, verdicts[cheap], verdicts[expensive], true)
+    router = train_router(rows, cheap=cheap, expensive=expensive, truth=truth)
+    path = run.folder / ROUTERS / f"{cheap}-{expensive}.json"
+    points = curve(rows)
+    write_router(path, router)
+    return path, [_curve_sheet(points, len(rows), cheap, expensive, truth)]
+
+
+def _ruled(
+    folder: Path, judges: Sequence[str], data: Path | None
+) -> tuple[Run, dict[str, list[Verdict]], list[Sample], list[Response]]:
+    run = open_folder(folder)
+    known = judges_of(run)
+    for judge in judges:
+        if judge not in known:
+            raise SettingsError(
+                f"{run.folder}: expected verdicts of {judge!r}, found those of {', '.join(known) or 'nobody'}"
+            )
+    responses = run.responses()
+    if not responses:
+        raise DataError(f"{run.folder}: expected answers, found none")
+    return run, {judge: run.verdicts(judge) for judge in judges}, read_samples(run, responses, data), responses
+
+
+def _rates_sheet(found: dict[tuple[str, str], dict[str, Rate]]) -> Sheet:
+    headings = ["variant", "judge", "ASR ↓", "ASR bounds", "n", "over-refusal ↓", "n"]
+    cells, records = [], []
+    for (variant, judge), rate in found.items():
+        asr, over = rate["asr"], rate["over_refusal"]
+        low, high = asr.worst
+        cells.append(
+            [
+                variant,
+                judge,
+                rate_cell(asr),
+                f"{low:.1f}-{high:.1f}",
+                count_cell(asr),
+                rate_cell(over),
+                count_cell(over),
+            ]
+        )
+        records += [
+            {"variant": variant, "judge": judge, "metric": name, **rate[name].model_dump(), "worst_low": rate[name].worst[0], "worst_high": rate[name].worst[1]}
+            for name in SHOWN
+        ]  # fmt: skip
+    note = "percent, Wilson 95 % interval; bounds: if every unscored item were safe, or unsafe; n: scored + unscored"
+    return Sheet("judges", "Rates by judge", headings, cells, records, note)
+
+
+def _spread_sheet(
+    found: dict[tuple[str, str], dict[str, Rate]], variants: Sequence[str], judges: Sequence[str]
+) -> Sheet:
+    records = []
+    for variant in variants:
+        for name in SHOWN:
+            values = {judge: value for judge in judges if (value := found[variant, judge][name].value) is not None}
+            if len(values) > 1:
+                least, most = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+                spread = values[most] - values[least]
+                records.append({"variant": variant, "metric": name, "spread": spread, "lowest": least, "highest": most})
+    cells = [
+        [r["variant"], METRICS[r["metric"]].heading, f"{r['spread']:.1f}", f"{r['lowest']} to {r['highest']}"]
+        for r in records
+    ]
+    title = "How far each rate moves when only the judge changes"
+    return Sheet(
+        "judge_swap",
+        title,
+        ["variant", "rate", "points", "judges"],
+        cells,
+        records,
+        "percent points between the lowest and the highest",
+    )
+
+
+def _agreement_sheet(verdicts: dict[str, list[Verdict]]) -> Sheet:
+    records = []
+    names = list(verdicts)
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            try:
+                found = agreement(verdicts[first], verdicts[second])
+            except DataError:  # no response that both ruled on
+                continue
+            most = next(iter(found.confusions.items()), ("none", 0))
+            records.append(
+                {"first": first, "second": second, **found.share.model_dump(), "kappa": found.kappa, "most_often": most[0], "times": most[1]}
+            )  # fmt: skip
+    cells = [
+        [r["first"], r["second"], f"{r['value']:.1f}" if r["value"] is not None else "-", _kappa(r["kappa"]),
+         f"{r['n']:,}" + (f" + {r['n_unscored']:,}" if r["n_unscored"] else ""), f"{r['most_often']} ({r['times']})"]
+        for r in records
+    ]  # fmt: skip
+    headings = ["judge", "other judge", "same %", "kappa", "n", "differ most often"]
+    return Sheet("judge_agreement", "Agreement of judges", headings, cells, records, "equal outcomes; Cohen's kappa")
+
+
+def _calibration_sheet(found: Sequence[Calibration]) -> Sheet:
+    headings = ["variant", "judge", "ASR judged", "ASR by people", "ASR calibrated", "agree %", "kappa"]
+    cells = [
+        [one.variant, one.judge, rate_cell(one.judged), rate_cell(one.labelled), "- (no random draw)" if one.calibrated is None else rate_cell(one.calibrated),
+         rate_cell(one.agreement.share), _kappa(one.agreement.kappa)]
+        for one in found
+    ]  # fmt: skip
+    records = [
+        {
+            "variant": one.variant, "judge": one.judge, "kappa": one.agreement.kappa, "agreement": one.agreement.share.value,
+            **{f"{name}_{part}": getattr(getattr(one, name), part, None) for name in ("judged", "labelled", "calibrated", "sensitivity", "specificity")
+               for part in ("value", "low", "high", "n")},
+            "lambda": one.weight, "warning": one.warning,
+        }
+        for one in found
+    ]  # fmt: skip
+    note = (
+        "percent, 95 % interval; calibrated: PPI++ (arXiv 2311.01453), holds if the labelled answers are a random draw"
+    )
+    note = ". Warning: ".join([note, *(one.warning for one in found if one.warning)])
+    return Sheet("calibration", "The judge against people", headings, cells, records, note)
+
+
+def _curve_sheet(points: Sequence[Point], n: int, cheap: str, expensive: str, truth: str) -> Sheet:
+    routers = list(dict.fromkeys(point.router for point in points))
+    shares = list(dict.fromkeys(point.share for point in points))
+    by = {(point.router, point.share): point.f1 for point in points}
+    cells = [[f"{share:.0f}", *(f"{by[name, share]:.1f}" for name in routers)] for share in shares]
+    records = [point._asdict() for point in points]
+    title = f"F1 of unsafe by share sent from {cheap} to {expensive}"
+    note = f"percent, {n:,} harmful answers, truth: {truth}; learned: on items it was not trained on; random: mean of 20 draws"
+    return Sheet("routing", title, ["asked %", *routers], cells, records, note, left=0)
+
+
+def _kappa(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,246 @@
+"""``mis report``: from nothing to the table of rates, and for free the second time; or from run folders that are there already.
+
+Builds model and data if they are missing, generates what has no response yet, judges what has no verdict yet, and prints the rates of
+every variant and split with n and Wilson intervals. Responses and verdicts are kept in a run folder (``store.runs``); the model is not even
+loaded if nothing is left to generate. With ``existing`` nothing is generated or judged: the runs named there are read as they are, under each
+of their judges.
+
+Sheets, in this order: the regression set, where there is one; rates, without what was trained on; bounds, where a judge failed; slices, where a file names them; the comparison asked for; official scores, where the data are a published set; the
+published reference, if asked for; what people noted about the runs.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mis_lib import console
+from mis_lib.analysis.official_scores import read_effects
+from mis_lib.analysis.reworded import in_reverse, read_questions, reworded
+from mis_lib.analysis.tables import bounds_sheet, rates_sheet, rich_table
+from mis_lib.commands.report_existing import needs_no_judge, read_existing
+from mis_lib.commands.report_settings import ReportSettings, check
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.judge import rule
+from mis_lib.recipes.generate import answer_all, read_samples
+from mis_lib.results.evaluated import Evaluated, data_folder
+from mis_lib.results.metrics import Row, table
+from mis_lib.results.naming import ensure_naming_data, naming_samples, naming_table
+from mis_lib.results.official import OFFICIAL, source_of
+from mis_lib.results.published import MIS_RATES, reference_sheet, select
+from mis_lib.results.regression import REGRESSION, Entry, read_regression
+from mis_lib.results.report_tables import find_side, notes_sheet, official_sheets, paired_sheets, regression_sheet
+from mis_lib.results.runs import Run
+from mis_lib.results.slices import Slices, grouping, slices_sheet
+from mis_lib.results.tables import Sheet, render, rich_sheets, write_folder
+from mis_lib.schema import Outcome, Response, Sample, Verdict
+from mis_lib.settings import TableFormat
+from mis_lib.store.notes import write_note
+
+NAMING_TOKENS = 48
+
+
+class Evaluation(NamedTuple):
+    """What was asked and answered, and how it was judged."""
+
+    run: Run
+    data: Path
+    """Folder of the samples' images."""
+    samples: list[Sample]
+    responses: list[Response]
+    verdicts: list[Verdict]
+
+
+class Report(NamedTuple):
+    """Rows of the main table with their title, and all sheets, that of the rows first."""
+
+    rows: list[Row]
+    title: str
+    sheets: list[Sheet]
+
+
+def report(settings: ReportSettings, form: TableFormat = TableFormat.TEXT) -> None:
+    """Evaluate, or read what has been evaluated, and print the tables in the form asked for.
+
+    Raises:
+        MisError: a variant, split, file or model cannot be used; the message says which and why.
+    """
+    check(settings)
+    found = existing_report(settings) if settings.existing else new_report(settings)
+    if settings.out is not None:
+        files = write_folder(found.sheets, settings.out)
+        console.say(f"wrote {len(files)} files into {settings.out}")
+    if form is TableFormat.TEXT:
+        for sheet in found.sheets:
+            console.out.print(rich_table(found.rows, found.title) if sheet.name == "rates" else rich_sheets([sheet]))
+    else:
+        sys.stdout.write(render(found.sheets, form))
+
+
+def new_report(settings: ReportSettings) -> Report:
+    """Generate and judge what is missing, and report on it."""
+    evaluation = evaluate_naming(settings) if settings.naming else evaluate(settings)
+    run = evaluation.run
+    console.say(f"run folder: {run.folder}")
+    if settings.note is not None:
+        write_note(run.folder, settings.note)
+    if settings.naming:
+        rows = naming_table(evaluation.samples, evaluation.responses)
+        run.write_metrics(rows)
+        title = f"Concepts named [{run.config.tag}]"
+        return Report(rows, title, [rates_sheet(rows, title, tag=run.config.tag)])
+    _tell_unscored(evaluation)
+    judged = Evaluated(run, rule.JUDGE, evaluation.samples, evaluation.responses, evaluation.verdicts)
+    found = _assemble([judged], settings.model_copy(update={"data": evaluation.data}))
+    run.write_metrics(found.rows)
+    return found
+
+
+def _tell_unscored(found: Evaluation) -> None:
+    """Say what the rule judge could not rule on, and who can."""
+    lost = [verdict for verdict in found.verdicts if verdict.outcome is Outcome.UNSCORED]
+    if lost:
+        console.say(
+            f"{len(lost):,} of {len(found.verdicts):,} answers are unscored, such as: {lost[0].reason}; for another judge: "
+            f"mis judge {found.run.folder} --judges rubric=URL#MODEL, then mis report --existing {found.run.folder}"
+        )
+
+
+def existing_report(settings: ReportSettings) -> Report:
+    """Report on runs as they are, under each judge; a run that no judge has read is scored where that needs none.
+
+    Raises:
+        DataError: a folder is no run.
+        SettingsError: no run has verdicts of a judge asked for, or one has none at all and is no multiple choice; or a run is named twice.
+    """
+    runs = read_existing(settings)
+    if settings.note is not None:
+        write_note(runs[0].run.folder, settings.note)
+    return _assemble(runs, settings)
+
+
+def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
+    entries = _regression(runs, settings)
+    regression = [regression_sheet(runs, entries)] if entries else []
+    trained = {entry.sample_id for entry in entries if entry.trained_on}
+    runs = [run.without(trained) for run in runs] if trained else runs
+    by = grouping(settings.by)
+    rows = [row for run in runs for row in _rows_of(run, by)]
+    groups = list(dict.fromkeys(row.group for row in rows))
+    rows.sort(key=lambda row: groups.index(row.group))
+    tags = ", ".join(dict.fromkeys(run.run.config.tag for run in runs))
+    judges = ", ".join(dict.fromkeys(run.judge for run in runs if run.judge))
+    called = by.replace("_", "-") if isinstance(by, str) else by.name
+    title = f"Safety and helpfulness by {called}, judge: {judges} [{tags}]"
+    sheets = [*regression, *([rates_sheet(rows, title), bounds_sheet(rows)] if rows else [])]
+    if isinstance(by, Slices):
+        sheets.append(slices_sheet(by, list({sample.id: sample for run in runs for sample in run.samples}.values())))
+    if settings.paired:
+        sheets += _paired(runs, settings, by)
+    sheets += official_sheets(runs, read_effects(settings.effectiveness) if settings.effectiveness else None)
+    if settings.published:
+        sheets.append(_published(runs))
+    sheets.append(notes_sheet(runs))
+    return Report(rows, title, [sheet for sheet in sheets if sheet.cells])
+
+
+def _published(runs: Sequence[Evaluated]) -> Sheet:
+    """What is published on the benchmarks that the runs' samples come from; on MIS where they come from none of them."""
+    titles = {
+        OFFICIAL[source].title.lower() for run in runs for source in map(source_of, run.samples) if source in OFFICIAL
+    }
+    rows = [row for row in select() if row.benchmark.lower() in titles]
+    return reference_sheet(rows or [row for row in select(benchmark="MIS") if row.metric in MIS_RATES])
+
+
+def _regression(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
+    """The regression set that was named, or that lies beside the data of a run."""
+    entries = read_regression(settings.regression) if settings.regression is not None else _beside(runs, settings)
+    if settings.limit is None and "splits" not in settings.model_fields_set:
+        return entries
+    asked = {sample.id for run in runs for sample in run.samples}
+    return [entry for entry in entries if entry.sample_id in asked]
+
+
+def _beside(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
+    places = {data_folder(run.run, settings.data): run.name for run in runs}
+    for place, name in places.items():
+        if not place.exists():
+            console.say(
+                f"{name}: its data, {place}, are not there, nor a regression set beside them: what was trained on is not left out; "
+                "name their folder with --data, or the set with --regression"
+            )
+    return [entry for place in places if (place / REGRESSION).exists() for entry in read_regression(place)]
+
+
+def _paired(runs: Sequence[Evaluated], settings: ReportSettings, by: str | Slices) -> list[Sheet]:
+    """The comparison under each judge that has read both sides."""
+    found: list[Sheet] = []
+    judges = list(dict.fromkeys(run.judge for run in runs if run.judge))
+    for judge in judges:
+        before, after = (find_side(text, [run for run in runs if run.judge == judge]) for text in settings.paired)
+        if before == after:
+            raise SettingsError(f"--paired: expected two sides, found {before.label} twice; name another one")
+        sheets = paired_sheets(before, after, by=by)
+        found += [sheet._replace(name=f"{sheet.name}_{judge}") if len(judges) > 1 else sheet for sheet in sheets]
+    return found
+
+
+def _rows_of(run: Evaluated, by: str | Slices) -> list[Row]:
+    """The rates of one run under one judge; samples that are scored by exact match have none."""
+    samples = [sample for sample in run.samples if not needs_no_judge(sample)]
+    if not samples or not run.judge:
+        return []
+    rows = table(run.verdicts, samples, run.responses, by=by, total=by != "split")
+    of = {"tag": run.run.config.tag, "run": run.name, "judge": run.judge, "by": "" if isinstance(by, str) else by.name}
+    return [row.model_copy(update=of) for row in rows]
+
+
+def evaluate(settings: ReportSettings) -> Evaluation:
+    """Generate and judge whatever of ``settings`` has not been generated and judged yet.
+
+    Raises:
+        DataError: the samples cannot be read, or nothing is left of them to ask in other words or in the other order.
+    """
+    questions = read_questions(settings.questions) if settings.questions else []
+    samples, folder = read_samples(settings)
+    name = settings.name
+    if settings.questions is not None:
+        every, name = len(samples), f"{name}-{settings.questions.stem}"
+        samples, left_out = reworded(samples, questions)
+        if not samples:
+            raise DataError(
+                f"--questions: expected pairs to ask, found none: the harm of all {every} items lies in their own question"
+            )
+        if left_out:
+            console.say(f"{left_out} of {every} items are left out: their harm lies in their own question")
+    if settings.exchanged:
+        samples, name = _exchanged(samples), f"{name}-exchanged"
+    run, responses = answer_all(samples, folder, settings, name)
+    verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, samples)
+    return Evaluation(
+        run, folder, samples, responses, [verdict for verdict in verdicts if verdict.variant in settings.variants]
+    )
+
+
+def _exchanged(samples: Sequence[Sample]) -> list[Sample]:
+    """Those of several images in the other order."""
+    several = [sample for sample in samples if len(sample.images) > 1]
+    if not several:
+        raise DataError(f"--exchanged: expected items of two images or more, found {len(samples)} of one")
+    if len(several) < len(samples):
+        console.say(f"{len(samples) - len(several)} of {len(samples)} items are left out: they have one image")
+    return [in_reverse(sample) for sample in several]
+
+
+def evaluate_naming(settings: ReportSettings) -> Evaluation:
+    """Ask every variant what each concept's picture shows, in every style, alone and in pairs."""
+    folder = ensure_naming_data(console.say)
+    samples = naming_samples(settings.styles, settings.limit)
+    short = settings.generation.model_copy(
+        update={"max_new_tokens": min(NAMING_TOKENS, settings.generation.max_new_tokens)}
+    )
+    run, responses = answer_all(
+        samples, folder, settings.model_copy(update={"generation": short}), f"{settings.name}-naming"
+    )
+    return Evaluation(run, folder, samples, responses, [])

@@ -1,0 +1,177 @@
+"""Which part of a response is perception, which reasoning, which answer: the three parts of a safety chain-of-thought.
+
+The parts (paper section 3.2): perception says what the images show, reasoning finds the risk that they carry together, the answer
+declines, warns, helps or offers another way. Every sentence belongs to exactly one part, and neighbours of one part are one segment.
+
+Rules, in this order:
+1. A tag, heading or label that names a part (``<think>``, "## Analysis", "**Answer:**", "Reasoning:") colours what follows it as far as it reaches
+   (``cot_zones``). Inside ``<think>`` nothing is answer.
+2. A sentence that says what an image shows is perception; so is one between two of them that does nothing else.
+3. A refusal is answer, and so is what follows it; except that a risk explained right after an opening refusal is reasoning.
+4. Between perception and refusal (or "Answer:") lies reasoning, unless the sentence gives instructions.
+5. Without a refusal, sentences that name a risk or infer from both images are reasoning until the first that answers, and again behind a
+   "However"; the rest is answer. A table or code belongs to what leads to it.
+"""
+
+import re
+from collections.abc import Sequence
+
+from mis_lib.analysis.cot_layout import Layout, Piece, orders, pieces
+from mis_lib.analysis.cot_zones import THINKS, leads_in, zones
+from mis_lib.schema import Segment, SegmentKind
+from mis_lib.text.headings import ANSWER, PERCEPTION, REASONING, concludes
+from mis_lib.text.roles import Role
+
+_CONTINUES = re.compile(
+    r"(?:it|this|they|he|she|both|the \w+(?: \w+)?|(?:a|an|one|another) \w+(?: \w+)?) (?:appears?|seems?|looks?|stands?|sits?|lies|wears?|(?:is|are) (?:drawn|shown|"
+    r"placed|wearing|holding|standing|sitting|lying|visible|depicted|colou?red|surrounded|made of|lit))\b|there (?:is|are) (?!several|many|some (?:ways|steps)|a few"
+    r"|no way|two ways|three|various|better|also (?:ways|risks))|in the background|the background"
+    r"|in the (?:first|second|third|fourth|other|latter)(?: \w+)?,? (?:there(?: is|'s| are)|(?:is|are) |an? )"
+)
+_ANSWERS = (
+    Role.INSTRUCTS,
+    Role.AGAINST,
+    Role.DECLINES,
+    Role.TURNS,
+    Role.LISTED,
+)  # not so "I understand that you ask about ..."
+_WORDS = re.compile(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+")  # Chinese has no spaces: a character counts for a word
+_BUT = re.compile(r"(?:however|but|that said|on the other hand|still|yet)\b", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"\b(?:the|my) (?:\w+ )?answer is\b|\\boxed\{|答案是", re.IGNORECASE)
+
+
+def segment(text: str) -> list[Segment]:
+    """Split a response into perception, reasoning and answer spans that cover it in order; empty text has none."""
+    merged: list[Segment] = []
+    for piece in label_sentences(text):
+        if merged and merged[-1].kind == piece.kind:
+            start = merged.pop().start
+            piece = Segment(kind=piece.kind, text=text[start : piece.end], start=start, end=piece.end)
+        merged.append(piece)
+    return merged
+
+
+def label_sentences(text: str) -> list[Segment]:
+    """One segment for each sentence, neighbours of one kind not merged: what the accuracy by sentence is counted on."""
+    found = pieces(text)
+    return [
+        Segment(kind=kind, text=text[part.start : part.end], start=part.start, end=part.end)
+        for part, kind in zip((piece.sentence for piece in found), _kinds(found), strict=True)
+    ]
+
+
+def _kinds(parts: Sequence[Piece]) -> list[SegmentKind]:
+    kinds = [_own_kind(part, zone) for part, zone in zip(parts, zones(parts), strict=True)]
+    _continue_perception(parts, kinds)
+    _fill_by_refusal(parts, kinds)
+    _fill_by_cues(parts, kinds)
+    return _lend_to_blanks(parts, kinds)
+
+
+def _own_kind(part: Piece, zone: SegmentKind | None) -> SegmentKind | None:
+    """What a sentence is by itself, or by the heading above it."""
+    if part.has(Role.HEADING):
+        return zone
+    if part.has(Role.DESCRIBES) and zone is not ANSWER and not part.has(Role.DECLINES):
+        return PERCEPTION
+    if zone is None and (part.has(Role.DECLINES, Role.BLIND, Role.TURNS) or _ANSWER_IS.search(part.sentence.text)):
+        return ANSWER
+    return zone
+
+
+def _continue_perception(parts: Sequence[Piece], kinds: list[SegmentKind | None]) -> None:
+    """Sentences that go on describing, or stand between two descriptions and do nothing else, are perception too."""
+    acts = (Role.RISK, Role.CONSEQUENCE, Role.INSTRUCTS, Role.AGAINST, Role.INFERS, Role.HEADING)
+    for i in range(1, len(parts)):
+        if kinds[i] in (None, REASONING) and kinds[i - 1] is PERCEPTION and not parts[i].has(*acts):
+            soon = kinds[i + 1 : i + 3]
+            between = PERCEPTION in soon and ANSWER not in soon[: soon.index(PERCEPTION)]
+            if between or (kinds[i] is None and _CONTINUES.match(parts[i].sentence.text.lower())):
+                kinds[i] = PERCEPTION
+
+
+def _fill_by_refusal(parts: Sequence[Piece], kinds: list[SegmentKind | None]) -> None:
+    """Rules 3 and 4: what stands before and after the first refusal, or "Answer:"."""
+    refusal = next((i for i, part in enumerate(parts) if kinds[i] is ANSWER and _decides(part)), None)
+    if refusal is None:
+        return
+    commands = [i for i in range(refusal) if kinds[i] is None and _commands(parts[i])]
+    for i in range(refusal):
+        if kinds[i] is None and not _is_blank(parts[i]):
+            # one order-like sentence before a refusal is a thought ("Pour juice on it and it breaks"), several are help
+            kinds[i] = ANSWER if i in commands and (len(commands) > 1 or parts[i].has(Role.LISTED)) else REASONING
+    explained = REASONING in kinds[:refusal]
+    for i in range(refusal + 1, len(parts)):
+        explains = parts[i].has(*THINKS) and not parts[i].has(Role.INSTRUCTS, Role.OFFERS, Role.AGAINST, Role.DECLINES)
+        if kinds[i] is None:
+            kinds[i] = (
+                REASONING
+                if explains and not explained and kinds[i - 1] is not None and _only_refused(parts, kinds, i)
+                else ANSWER
+            )
+
+
+def _decides(part: Piece) -> bool:
+    return part.has(Role.DECLINES) or concludes(part.name) or bool(_ANSWER_IS.search(part.sentence.text))
+
+
+def _commands(part: Piece) -> bool:
+    return part.has(Role.INSTRUCTS) and not part.has(Role.RISK, Role.CONSEQUENCE, Role.INFERS)
+
+
+def _only_refused(parts: Sequence[Piece], kinds: list[SegmentKind | None], i: int) -> bool:
+    """Whether nothing but refusing, describing and explaining stands before sentence ``i``."""
+    return all(kind is not ANSWER or part.has(Role.DECLINES) for part, kind in zip(parts[:i], kinds[:i], strict=True))
+
+
+def _fill_by_cues(parts: Sequence[Piece], kinds: list[SegmentKind | None]) -> None:
+    """Rule 5: without a refusal, risk and inference are reasoning until the response starts to answer."""
+    answering = False
+    for i, part in enumerate(parts):
+        if kinds[i] is None and not _is_blank(part):
+            thinks = part.has(Role.RISK, Role.CONSEQUENCE, Role.INFERS) or (
+                part.has(Role.SUPPOSES) and _goes_on_thinking(parts, kinds, i)
+            )
+            acts = (
+                part.has(Role.AGAINST)
+                or (part.has(Role.INSTRUCTS, Role.LISTED) and not _goes_on_listing(parts, kinds, i))
+                or (part.has(Role.OFFERS) and REASONING in kinds[:i])
+            )
+            turns = not answering or _BUT.match(part.sentence.text)
+            kinds[i] = REASONING if thinks and not acts and turns else ANSWER
+        opens = kinds[i] is PERCEPTION and not any(earlier.has(*_ANSWERS) for earlier in parts[:i])
+        answering = kinds[i] is ANSWER or (answering and kinds[i] is not REASONING and not opens)
+
+
+def _goes_on_listing(parts: Sequence[Piece], kinds: Sequence[SegmentKind | None], i: int) -> bool:
+    """Whether sentence ``i`` is the next item of a list of what is seen or thought."""
+    both = i > 0 and parts[i].has(Role.LISTED) and parts[i - 1].has(Role.LISTED)
+    return both and kinds[i - 1] is not ANSWER and not orders(parts[i].sentence)
+
+
+def _goes_on_thinking(parts: Sequence[Piece], kinds: Sequence[SegmentKind | None], i: int) -> bool:
+    """Whether sentence ``i`` stands right behind perception or reasoning, which a closing tag ends."""
+    return i > 0 and kinds[i - 1] in (PERCEPTION, REASONING) and parts[i - 1].layout is not Layout.TAG
+
+
+def _is_blank(part: Piece) -> bool:
+    """A heading that names no part, an opening word ("Sure!") or "Here is what I found:" belongs to what follows; a row or code to what leads to it."""
+    return (
+        part.has(Role.HEADING)
+        or (not part.sentence.roles and leads_in(part))
+        or part.layout in (Layout.TABLE, Layout.CODE)
+        or (len(_WORDS.findall(part.sentence.text)) <= 2 and not part.sentence.roles)
+    )
+
+
+def _lend_to_blanks(parts: Sequence[Piece], kinds: list[SegmentKind | None]) -> list[SegmentKind]:
+    """Give each undecided piece the kind of the next decided one, a row or code that of the one before; the others what is left."""
+    for i in range(1, len(parts)):
+        if parts[i].layout in (Layout.TABLE, Layout.CODE):
+            kinds[i] = kinds[i] or kinds[i - 1]
+    filled: list[SegmentKind] = []
+    following: SegmentKind | None = None
+    for kind in reversed(kinds):
+        following = kind or following
+        filled.append(following or next((known for known in reversed(kinds) if known), ANSWER))
+    return filled[::-1]

@@ -1,0 +1,142 @@
+"""A model made ready for training: on its device, in its number type, frozen where the settings say so."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers.utils.import_utils import is_liger_kernel_available
+
+from mis_lib.errors import MissingPackageError, SettingsError
+from mis_lib.models.adapters import warn_if_strange
+from mis_lib.models.device import has_bfloat16_products
+from mis_lib.models.limits import ImageLimits, limit_images, limits_of
+from mis_lib.models.load import load_model
+from mis_lib.train.distributed import check_device, zero3
+from mis_lib.train.lora import prepare
+from mis_lib.train.lowrank import shorten
+from mis_lib.train.settings import TrainSettings
+
+KERNELS = 128  # that oneDNN keeps while training: enough for a tower and for a language model's layers at one length
+
+
+class Loaded(NamedTuple):
+    """A model ready to be trained."""
+
+    model: Any
+    """What is trained: the network itself, or its ``PeftModel``."""
+    network: Any
+    """The transformers model."""
+    processor: Any
+    device: str
+    autocast: bool
+    """Whether products are computed in bfloat16 from float32 weights."""
+    bfloat16: bool
+    """Whether products are computed in bfloat16 at all."""
+
+
+def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
+    """The model on its device, frozen where the settings say so.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        SettingsError: the device is not there, or the model has no limit or layer of the name that is set.
+    """
+    keep_few_kernels()
+    device = device_of(settings)
+    in_bfloat16 = bfloat16(settings, device)
+    trains_whole = settings.tuning == "full" or not settings.projector_is_frozen
+    dtype = torch.bfloat16 if in_bfloat16 and settings.tuning == "lora" else torch.float32
+    _check_liger(settings, device)
+    network, processor = load_model(checkpoint, {}, device, dtype)
+    _as_plain(network)
+    _name_layers_that_are_there(network)
+    limit_images(processor, limits_in(settings))
+    if settings.attention is not None:
+        _set_attention(network, settings.attention)
+    network.config.use_cache = False
+    model = prepare(network, settings)
+    if settings.start_from is not None and settings.tuning == "lora":
+        warn_if_strange("start_from", settings.start_from, checkpoint)
+    for weight in model.parameters():
+        if weight.requires_grad:  # steps are smaller than bfloat16 can tell apart
+            weight.data = weight.data.float()
+    if settings.tuning == "lora" and not zero3():
+        shorten(model)  # reads factors directly, which ZeRO-3 only gathers when their own module is called
+    return Loaded(model, network, processor, device, in_bfloat16 and trains_whole, in_bfloat16)
+
+
+def limits_in(settings: TrainSettings) -> ImageLimits:
+    """The image limits to train with: the settings', else those of the adapter that is trained further.
+
+    Raises:
+        ModelError: that adapter's cannot be read.
+    """
+    own = {name: value for name in ImageLimits.model_fields if (value := getattr(settings, name)) is not None}
+    return limits_of(settings.start_from).model_copy(update=own)
+
+
+def keep_few_kernels() -> None:
+    """Bound what oneDNN keeps on a CPU, unless the environment says how much; it looks there at a process's first product.
+
+    It would keep the kernels of 1,024 shapes with memory to work in, and packed rows never have the same length twice: a run grew by gigabytes.
+    A process that only generates is better off without: it uses its kernels again.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
+    os.environ.setdefault("LRU_CACHE_CAPACITY", str(KERNELS))
+
+
+def _check_liger(settings: TrainSettings, device: str) -> None:
+    if settings.liger and not device.startswith("cuda"):
+        raise SettingsError(f"liger: its kernels need a GPU, found device {device!r}; set liger: false")
+    if settings.liger and not is_liger_kernel_available():
+        raise MissingPackageError("liger: true needs the package liger-kernel: pip install liger-kernel")
+
+
+def _set_attention(network: Any, kind: str) -> None:
+    try:
+        network.set_attn_implementation(kind)
+    except (ValueError, ImportError, RuntimeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SettingsError(f"attention: {kind} cannot be used with this model here: {first}; leave it out") from error
+
+
+def _as_plain(network: Any) -> None:
+    """Weights that were read from a GGUF file are plain numbers once they are read; nothing of the file's format is left to train around."""
+    quantizer = getattr(network, "hf_quantizer", None)
+    if quantizer is not None and "gguf" in str(getattr(quantizer.quantization_config, "quant_method", "")).lower():
+        network.hf_quantizer, network.is_quantized = None, False
+
+
+def _name_layers_that_are_there(network: Any) -> None:
+    """FSDP looks for every layer that a model names as one to be sharded as a whole; a vision tower names those of its text half too."""
+    there = {type(module).__name__ for module in network.modules()}
+    network._no_split_modules = [name for name in network._no_split_modules or () if name in there]
+
+
+def device_of(settings: TrainSettings) -> str:
+    """The device to train on.
+
+    Raises:
+        SettingsError: it is not there, or not the one that training would take.
+    """
+    check_device(settings.device)
+    if settings.device is None:
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError(
+            f"device: expected a CUDA GPU for {settings.device!r}, found none that torch {torch.__version__} can use; set device: cpu, "
+            "or install a build of torch for your GPU (mis doctor tells what is there)"
+        )
+    return settings.device
+
+
+def bfloat16(settings: TrainSettings, device: str) -> bool:
+    """Whether products are computed in bfloat16."""
+    if settings.precision is not None:
+        return settings.precision == "bfloat16"
+    return (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.startswith("cuda")
+        else has_bfloat16_products()
+    )

@@ -1,0 +1,230 @@
+"""One run from settings to adapter, without anything that only a command line knows.
+
+    outcome = run(settings, checkpoint, places, folder)
+
+The pieces stand in the order of the work, and each can be used alone (a notebook shows them one by one): ``load`` the model, ``Encoder``,
+``prepare_features``, ``plan_of``, ``AnswerTrainer``. What can be refused is refused before the first step.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from torch import nn
+from transformers import PrinterCallback, TrainingArguments
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+from mis_lib.errors import SettingsError, TrainingError
+from mis_lib.schema import Record
+from mis_lib.train.answer_parts import Segmenter
+from mis_lib.train.batches import Plan
+from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop, tensorboard
+from mis_lib.train.distributed import declare_precision, shards
+from mis_lib.train.encode import Encoder, Place
+from mis_lib.train.features import FeatureCache, Progress, Worth
+from mis_lib.train.loader import Steps, lengths_of, suitable_workers
+from mis_lib.train.lora import groups
+from mis_lib.train.lowrank import restore
+from mis_lib.train.model import Loaded, limits_in, load
+from mis_lib.train.packing import decoder_of
+from mis_lib.train.preparing import make_encoder, plan_of, prepare_features, use_packing
+from mis_lib.train.saving import checkpoints, save_result
+from mis_lib.train.settings import SCHEDULER_OPTIONS, TrainSettings
+from mis_lib.train.trainer import AnswerTrainer
+
+CHECKPOINTS, ADAPTER, MODEL = "checkpoints", "adapter", "model"
+
+
+class Outcome(Record):
+    """What a run did, also in ``result.json``."""
+
+    finished: bool
+    signal: int | None = None
+    """What ended it, if it was not its last step."""
+    step: int
+    steps: int
+    rows: int
+    parameters: dict[str, dict[str, int]]
+    """Part of the model -> {"all", "trained"}."""
+    packed: bool
+    features: Worth | None = None
+    no_features: str | None = None
+    """Why there is no feature cache."""
+
+
+def run(
+    settings: TrainSettings,
+    checkpoint: Path | str,
+    places: Sequence[Place],
+    folder: Path,
+    *,
+    segmenter: Segmenter | None = None,
+    evaluate: Evaluate | None = None,
+    listeners: tuple[Listener, ...] = (),
+    progress: Progress = lambda message: None,
+) -> Outcome:
+    """Train, or go on training, and write adapter (or model) and log into the run's folder.
+
+    Args:
+        settings: of the run.
+        checkpoint: folder or hub id of the base.
+        places: what to train on.
+        folder: of the run; holds checkpoints of an earlier call, if there was one.
+        segmenter: splits answers for the loss by segment.
+        evaluate: measures safety and helpfulness every ``evaluation.every`` steps.
+        listeners: told every log line.
+        progress: told what is being done before the first step.
+
+    Raises:
+        MisError: something is refused, missing, or went wrong; the message says what, where and how to put it right.
+    """
+    set_seed(settings.seed)
+    progress("Loading the model")
+    loaded = load(settings, checkpoint)
+    encoder = make_encoder(loaded, settings, segmenter)
+    cache, worth, reason = prepare_features(loaded, encoder, places, settings, progress)
+    packed = use_packing(loaded.network, settings)
+    plan = plan_of(settings, lengths_of(places, encoder, cache), packed=packed)
+    stop = Stop()
+    if settings.tensorboard:
+        listeners = (*listeners, tensorboard(folder / "tensorboard"))
+    callback = RunCallback(settings, folder, stop, evaluate, listeners)
+    trainer = make_trainer(loaded, encoder, places, plan, settings, folder, cache, callback)
+    if settings.evaluation.every and (trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
+        raise SettingsError(
+            "evaluation.every: a model that is spread over several GPUs cannot answer while it trains; set it to 0 and run mis report afterwards"
+        )
+    if settings.compile:
+        compile_layers(loaded.network)
+    there = checkpoints(folder / CHECKPOINTS)
+    progress(f"Training: {plan.steps:,} steps of {settings.batch_size} rows, {len(places):,} rows")
+    with stop.listening():
+        try:
+            trainer.train(resume_from_checkpoint=str(there[-1]) if there else None)
+        except torch.OutOfMemoryError as error:
+            longest = plan.longest(trainer.state.global_step)
+            row = f"{places[longest].sample.id!r} ({plan.lengths[longest]:,} tokens)"
+            raise TrainingError(no_memory(settings, trainer.state.global_step, row, error)) from error
+    step = trainer.state.global_step
+    finished = step >= plan.steps
+    if finished:
+        restore(loaded.model)
+        kind = ADAPTER if settings.tuning == "lora" else MODEL
+        save_result(trainer, folder / kind, checkpoint, processor=loaded.processor, limits=limits_in(settings))
+    parts = {group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)}
+    return Outcome(
+        finished=finished,
+        signal=None if finished else stop.signal,
+        step=step,
+        steps=plan.steps,
+        rows=len(places),
+        parameters=parts,
+        packed=packed,
+        features=worth,
+        no_features=reason,
+    )
+
+
+def no_memory(settings: TrainSettings, step: int, row: str, error: BaseException) -> str:
+    """The message about a step that the device's memory had no room for."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    more = "" if settings.gradient_checkpointing else ", or set gradient_checkpointing: true"
+    return (
+        f"step {step + 1}: expected room on the device for its rows, the longest {row}, found: {first}; lower batch_tokens "
+        f"({settings.batch_tokens:,}; the result stays the same), max_pixels or max_dynamic_patch{more}. The last checkpoint is untouched"
+    )
+
+
+def make_trainer(
+    loaded: Loaded,
+    encoder: Encoder,
+    places: Sequence[Place],
+    plan: Plan,
+    settings: TrainSettings,
+    folder: Path,
+    cache: FeatureCache | None = None,
+    callback: RunCallback | None = None,
+) -> AnswerTrainer:
+    """The trainer of a run, with everything that it needs."""
+    args = training_arguments(loaded, settings, plan, folder)
+    steps = Steps(
+        places,
+        encoder,
+        plan,
+        cache,
+        device=args.process_index,
+        devices=args.world_size,
+        image_mixup=settings.image_mixup,
+    )
+    on_gpu = loaded.device.startswith("cuda")
+    workers = (
+        suitable_workers(cached=cache is not None, on_gpu=on_gpu) if settings.workers is None else settings.workers
+    )
+    trainer = AnswerTrainer(
+        loaded.model,
+        args,
+        steps,
+        network=loaded.network,
+        workers=workers,
+        features=cache.source if cache is not None else None,
+        processing_class=loaded.processor,
+        callbacks=[callback] if callback is not None else [],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if callback is not None:
+        callback.trainer = trainer
+    return trainer
+
+
+def training_arguments(loaded: Loaded, settings: TrainSettings, plan: Plan, folder: Path) -> TrainingArguments:
+    """The settings in transformers' words; what is decided here in place of it is switched off there."""
+    # DeepSpeed and FSDP want one number type for all weights, and keep what is trained in float32 themselves
+    mixed = loaded.autocast or (loaded.bfloat16 and shards())
+    declare_precision(bfloat16=mixed)
+    checkpointing: dict[str, Any] = {"activation_checkpointing": True} if settings.gradient_checkpointing else {}
+    args = TrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        max_steps=plan.steps,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
+        lr_scheduler_kwargs=SCHEDULER_OPTIONS.get(settings.scheduler),
+        warmup_steps=math.ceil(settings.warmup_ratio * plan.steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_torch_fused" if loaded.device.startswith("cuda") else "adamw_torch",
+        seed=settings.seed,
+        bf16=mixed,
+        use_cpu=loaded.device == "cpu",
+        **checkpointing,
+        use_liger_kernel=settings.liger,
+        liger_kernel_config={"fused_linear_cross_entropy": False, "cross_entropy": False} if settings.liger else None,
+        save_strategy="no",
+        save_total_limit=settings.keep_checkpoints,
+        eval_strategy="no",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+    )
+    args._n_gpu = min(1, args.n_gpu)  # several GPUs are for accelerate launch; DataParallel would cut our passes apart
+    return args
+
+
+def compile_layers(network: Any) -> None:
+    """Fuse the decoder layers' small operations.
+
+    Raises:
+        SettingsError: the model's decoder has no list of layers.
+    """
+    inner = decoder_of(network)
+    if not isinstance(getattr(inner, "layers", None), nn.ModuleList):
+        raise SettingsError("compile: expected a decoder with a list of layers, found none; set compile: false")
+    for layer in inner.layers:
+        layer.forward = torch.compile(layer.forward, dynamic=True)

@@ -1,0 +1,211 @@
+"""The page: header and tabs, and the safe defaults it is served with.
+
+The page loads nothing from outside this machine: fonts are Gradio's own local copies, style and script lie in ``assets``. Nothing is
+recorded (run history, analytics, monitoring), nothing is shared, and no folder is served.
+"""
+
+import functools
+import ipaddress
+import os
+import socket
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+import gradio as gr
+from gradio import themes
+from gradio.themes.utils import colors, fonts, sizes
+from starlette.middleware import Middleware
+
+from mis_lib.errors import SettingsError
+from mis_lib.models.mini.assemble import ADAPTERS
+from workbench import html as render
+from workbench.annotate import tab as tab_annotate
+from workbench.compare import tab as tab_compare
+from workbench.compare_parts import html
+from workbench.data import tab as tab_data
+from workbench.guard import NoFiles, OnePage
+from workbench.host import Host
+from workbench.links import Tab
+from workbench.navigation import Navigation
+from workbench.pictures import MAX_UPLOAD
+from workbench.results import tab as tab_results
+from workbench.tour import tour
+from workbench.train import tab as tab_train
+from workbench.train.actions import Trainings
+
+MOST_WAITING = 40  # comparisons in front of the model; who comes later is asked to try again
+HOURS_KEPT = 12  # uploads older than this are deleted
+OWN = "mis-uploads-"  # how the name of a process's folder of uploads begins
+ASSETS = files("workbench").joinpath("assets")
+
+
+def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
+    """Build the app around what its sessions share; ``host.start()`` fills it.
+
+    Args:
+        host: model, examples, folders.
+        trainings: what Train and Annotate start and watch; those of the host's folder if not given.
+    """
+    own_uploads()
+    found = trainings or Trainings(host.runs, tab_train.CONFIGS, data=[*host.data_folders, ADAPTERS])
+    with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
+        header = html(render.header(host.model.status, host.title), "mis-header")
+        navigation = Navigation()
+        html(tour(), "mis-tour-slot", js_on_load="window.mis.tour(element);")
+        errors = html("", "mis-page-errors", elem_classes=["mis-errors"])
+        with gr.Tabs(elem_id="mis-tabs") as tabs:
+            with _tab(Tab.COMPARE):
+                ports = tab_compare.build(page, host, header, navigation)
+            with _tab(Tab.ANNOTATE) as annotate:
+                tab_annotate.build(page, host, navigation, annotate, found)
+            with _tab(Tab.RESULTS) as results:
+                tab_results.build(host, navigation, results)
+            with _tab(Tab.DATA) as data:
+                tab_data.build(host, navigation, data, tabs, ports)
+            with _tab(Tab.TRAIN) as train:
+                tab_train.build(host, navigation, train, found)
+        navigation.bind(page, tabs, errors)
+        html(render.CREDITS, "mis-credits")
+    return page.queue(max_size=MOST_WAITING, default_concurrency_limit=8)
+
+
+@functools.cache
+def own_uploads() -> tempfile.TemporaryDirectory:
+    """Let Gradio keep uploads in a folder that is this process's alone, which nobody else may read and which goes with it.
+
+    Gradio's own folder (``GRADIO_TEMP_DIR``, or ``gradio`` among the temporary files) is the whole machine's: files lie there by their content, so
+    that an app that ends deletes what another one still shows, and a second person's app may not write there at all.
+    """
+    around = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    if around.name.startswith(OWN):  # handed down by the process that started this one, and goes with that
+        around = around.parent
+    around.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.TemporaryDirectory(prefix=OWN, dir=around, ignore_cleanup_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(Path(folder.name).resolve())
+    return folder
+
+
+def _tab(tab: Tab) -> gr.Tab:
+    """An empty tab to fill; choosing it shows its place in the address bar."""
+    made = gr.Tab(tab.value.capitalize(), id=tab.value, elem_id=f"mis-tab-{tab.value}")
+    made.select(fn=None, js=f"() => window.mis.openTab('{tab.value}')")
+    return made
+
+
+def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = None) -> dict[str, Any]:
+    """Keyword arguments for ``launch``: the look, and defaults that keep people's prompts on this machine.
+
+    Raises:
+        SettingsError: the address can be reached from other machines and there is no ``auth``.
+    """
+    if auth is None and not _is_loopback(host):
+        raise SettingsError(
+            f"--host {host}: other machines can reach this address, and whoever reaches the app can use the model and upload "
+            "files; give --auth FILE (names and hashed passwords, see `python -m workbench.access --help`) or use 127.0.0.1"
+        )
+    return {
+        "server_name": host,
+        "server_port": port,
+        "auth": auth,
+        "theme": _theme(),
+        "css": _assets(".css"),
+        "head": f"<script>{_assets('.js')}</script>",
+        "share": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "ssr_mode": False,
+        "num_workers": 0,
+        "max_file_size": MAX_UPLOAD,
+        "allowed_paths": [],
+        "app_kwargs": {"middleware": [Middleware(NoFiles), Middleware(OnePage)]},
+        "footer_links": ["api", "settings"],
+        "strict_cors": True,
+        "quiet": True,
+    }
+
+
+def _assets(ending: str) -> str:
+    """All style sheets, or all scripts: the whole page's first, then those of single tabs."""
+    names = ("workbench", "desk", "annotate")
+    found = [ASSETS.joinpath(f"{name}{ending}") for name in names]
+    return "\n".join(file.read_text(encoding="utf-8") for file in found if file.is_file())
+
+
+def free_port(host: str, port: int, *, tries: int = 40) -> int:
+    """The first port from ``port`` on that nobody listens on.
+
+    Raises:
+        SettingsError: all of them are taken, or the address does not belong to this machine.
+    """
+    for candidate in range(port, port + tries):
+        if _can_bind(host, candidate):
+            return candidate
+    raise SettingsError(
+        f"--port: {port} to {port + tries - 1} cannot be listened on at {host}; choose another with --port"
+    )
+
+
+def serve(page: gr.Blocks, host: str, port: int, *, auth: Any = None, tries: int = 5) -> tuple[str, int]:
+    """Launch ``page`` on the first free port from ``port`` on, the next one where another app takes it in the same moment; returns address and port.
+
+    Raises:
+        SettingsError: as ``free_port`` and ``launch_options``; or it cannot be listened there after ``tries`` ports.
+    """
+    for _ in range(tries):
+        found = free_port(host, port)
+        try:
+            _, url, _ = page.launch(prevent_thread_lock=True, **launch_options(host, found, auth=auth))
+        except OSError:  # Gradio's word for a port that is taken
+            port = found + 1
+        else:
+            return url, found
+    raise SettingsError(f"--port: another app was quicker at each of {tries} ports; choose another with --port")
+
+
+def _can_bind(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name: it may point anywhere
+
+
+def _theme() -> themes.Base:
+    # Gradio's bundled IBM Plex in its two complete weights; the default's semi-bold lacks most letters
+    sans = [
+        fonts.LocalFont("IBM Plex Sans", weights=(400, 700)),
+        "ui-sans-serif",
+        "system-ui",
+        "sans-serif",
+    ]
+    mono = [fonts.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"]
+    return themes.Default(
+        font=sans,
+        font_mono=mono,
+        primary_hue=colors.indigo,
+        neutral_hue=colors.slate,
+        radius_size=sizes.radius_md,
+        spacing_size=sizes.spacing_md,
+    ).set(  # Gradio's own borders of an empty box cannot be seen on its ground
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_hover="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
+        checkbox_border_color_hover_dark="*neutral_400",
+    )

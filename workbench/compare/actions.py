@@ -1,0 +1,253 @@
+"""The Compare tab's actions as plain functions: values in, values out, nothing of Gradio.
+
+A comparison is one generator that yields views of all columns together (``compare``); everything else is a step from one ``Prompt`` to the
+next. Errors that a person can do something about become lines of the error bar, and what was on the screen stays there.
+"""
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError
+from mis_lib.files import MAX_IMAGES, MAX_QUESTION, load_image
+from mis_lib.generate.columns import Column
+from mis_lib.generate.request import Answerer
+from mis_lib.judge.rule import judge
+from mis_lib.models.shipped import SIDE_BY_SIDE
+from mis_lib.schema import Response, Sample
+from mis_lib.settings import GenerationSettings
+from mis_lib.text.segments import segment
+from workbench import html
+from workbench.background import Phase, explain
+from workbench.catalogue import OWN_PROMPT, Page
+from workbench.compare import view as render_answers
+from workbench.compare.state import Answer, Comparison, Prompt
+from workbench.host import Host
+from workbench.jobs import follow
+from workbench.pictures import read_images
+
+RETRY = "press Compare to try again"
+UNSTARTED = "Stopped before it started."
+FAILURES = (MisError, OSError, RuntimeError, ValueError)  # of model, files or settings: shown, the app goes on
+
+
+@dataclass(frozen=True)
+class View:
+    """What a step shows; None leaves a part of the screen as it is."""
+
+    status: str
+    errors: str = ""
+    pictures: str | None = None
+    results: str | None = None
+    comparison: Comparison | None = None
+    generating: bool = False
+
+
+@dataclass(frozen=True)
+class PromptView:
+    """A prompt after a step: its strip, its question (None: unchanged), and the error bar."""
+
+    prompt: Prompt
+    strip: str
+    question: str | None = None
+    errors: str = ""
+
+
+def show_prompt(host: Host, prompt: Prompt, *, question: str | None = None, problems: Sequence[str] = ()) -> PromptView:
+    """The strip of a prompt; an example whose images were changed is no longer called one."""
+    catalogue = host.data.value
+    sample = catalogue.example(prompt) if catalogue else None
+    twin = catalogue.twin(sample) if catalogue and sample else None
+    return PromptView(prompt, html.strip(prompt, sample, twin), question, html.error_bar(problems))
+
+
+def add_images(host: Host, prompt: Prompt, files: Sequence[str]) -> PromptView:
+    """Append uploaded files; those that are no usable images are named in the error bar, the others are added."""
+    images, problems = read_images((Path(file), Path(file).name) for file in files)
+    try:
+        return show_prompt(host, prompt.add(images), problems=problems)
+    except ImageError as error:
+        return show_prompt(host, prompt, problems=[*problems, str(error)])
+
+
+def load_example(host: Host, prompt: Prompt, sample_id: str) -> PromptView:
+    """Put an example's images and question in place of what is there."""
+    try:
+        if host.data.value is None:
+            raise DataError("the examples are not ready yet; wait a moment and try again")
+        loaded, sample = host.data.value.load(sample_id)
+    except (DataError, ImageError) as error:
+        return show_prompt(host, prompt, problems=[str(error)])
+    return show_prompt(host, loaded, question=sample.question)
+
+
+def load_random(host: Host, prompt: Prompt, category: str, split: str, words: str) -> PromptView:
+    """Load an example drawn from the ones that match the filters."""
+    ids = host.data.value.ids(category=category, split=split, words=words) if host.data.value else []
+    if not ids:
+        return show_prompt(host, prompt, problems=["no example matches the filters; choose another category or split"])
+    return load_example(host, prompt, random.choice(ids))
+
+
+def list_examples(host: Host, category: str, split: str, words: str, *, limit: int = 24) -> str:
+    """The example list for the filters, or what is being done to get it."""
+    catalogue = host.data.value
+    page = catalogue.page(category=category, split=split, words=words, limit=limit) if catalogue else Page((), 0)
+    return html.examples(page, host.data.status)
+
+
+def compare(
+    host: Host, prompt: Prompt, question: str, variants: Sequence[str], settings: dict[str, Any], *, session: str
+) -> Iterator[View]:
+    """Answer a question with several variants at once, and yield what to show, the last view being the final one.
+
+    ``settings`` are the fields of ``GenerationSettings`` as they come from the form. A second call of the same session
+    takes over its place for ``stop``.
+    """
+    stop = threading.Event()
+    host.stops[session] = stop
+    if session in host.left:
+        stop.set()
+    try:
+        chosen = GenerationSettings(**settings)
+        check_request(host, prompt, question, variants)
+        host.model.start()  # after a failure, this is the next try
+        for status in host.model.wait(stop):
+            yield View(html.status_line(html.progress(status), busy=True))
+        if stop.is_set():
+            yield View(html.status_line(UNSTARTED))
+            return
+        yield from _generate(host, _ready(host), prompt, question, variants, chosen, stop)
+    except FAILURES as error:
+        advice = [RETRY] if host.model.status.phase is Phase.FAILED else []
+        yield View(html.status_line("Nothing was generated."), errors=html.error_bar([explain(error), *advice]))
+    finally:
+        if host.stops.get(session) is stop:
+            del host.stops[session]
+
+
+def stop(host: Host, session: str) -> str | None:
+    """End what the session has running, within a token; returns the status line where there is nothing to end.
+
+    What is being ended says so itself: a line from here might overtake its last one and stand there for ever.
+    """
+    running = host.stops.get(session)
+    if running is None:
+        return html.status_line("Nothing is running.")
+    running.set()
+    return None
+
+
+def leave(host: Host, session: str) -> bool:
+    """Give up a session's place in the queue; False where its turn has come already, and its comparison is stopped."""
+    if stop(host, session) is None:
+        return False
+    host.left.add(session)
+    return True
+
+
+def check_request(host: Host, prompt: Prompt, question: str, variants: Sequence[str]) -> None:
+    """Refuse what no model can answer, before waiting for one.
+
+    Raises:
+        ImageError: no image, or too many.
+        SettingsError: no question, a question that is too long, no variant, too many, or an unknown one.
+    """
+    if not prompt.images:
+        raise ImageError(f"there is no image; pick an example or add 1 to {MAX_IMAGES} images, then press Compare")
+    if len(prompt.images) > MAX_IMAGES:
+        raise ImageError(f"at most {MAX_IMAGES} images, found {len(prompt.images)}; remove some")
+    if not question.strip():
+        raise SettingsError("the question is empty; write what you want to ask about the images")
+    if len(question) > MAX_QUESTION:
+        raise SettingsError(f"the question has {len(question):,} characters, at most {MAX_QUESTION:,}; shorten it")
+    if not 1 <= len(variants) <= SIDE_BY_SIDE:
+        raise SettingsError(f"{len(variants)} variants are chosen; tick 1 to {SIDE_BY_SIDE} of them")
+    unknown = [name for name in variants if host.known_variants and name not in host.known_variants]
+    if unknown:
+        raise SettingsError(f"unknown variant {unknown[0]!r}; known: {', '.join(host.known_variants)}")
+
+
+def _ready(host: Host) -> Answerer:
+    if host.model.value is None:
+        raise ModelError(f"the model could not be loaded: {host.model.status.message}")
+    return host.model.value
+
+
+def _generate(
+    host: Host,
+    engine: Answerer,
+    prompt: Prompt,
+    question: str,
+    variants: Sequence[str],
+    settings: GenerationSettings,
+    stop: threading.Event,
+) -> Iterator[View]:
+    images = [load_image(image.path, name=image.name) for image in prompt.images]
+    sample, why = host.data.value.match(prompt, question) if host.data.value else (None, OWN_PROMPT)
+    answers = tuple(Answer(name, served=host.served.get(name)) for name in variants)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint)
+    yield replace(_running_view(comparison), pictures=render_answers.pictures(comparison))
+    for columns in follow(engine, images, question, variants, settings, lock=host.lock, stop=stop):
+        if columns:
+            comparison = replace(comparison, answers=tuple(_answer(host, column, sample, why) for column in columns))
+        yield _running_view(comparison, stopping=stop.is_set())
+    yield _final_view(comparison)
+
+
+def _answer(host: Host, column: Column, sample: Sample | None, why: str) -> Answer:
+    """A column with its parts, and with its verdict once it has ended and the truth is known."""
+    answer = Answer(
+        column.variant,
+        column.text,
+        column.tokens,
+        column.seconds,
+        column.finish_reason,
+        tuple(segment(column.text)),
+        unit=column.unit,
+        told=column.told,
+        served=host.served.get(column.variant),
+    )
+    if column.finish_reason is None or answer.failed:
+        return answer
+    if column.finish_reason == "cancelled":
+        return replace(answer, no_verdict="the answer was stopped before its end")
+    if sample is None:
+        return replace(answer, no_verdict=why)
+    response = Response(
+        sample_id=sample.id,
+        variant=column.variant,
+        text=column.text,
+        tokens=column.tokens,
+        seconds=column.seconds,
+        finish_reason=column.finish_reason,
+    )
+    return replace(answer, verdict=judge(sample, response))
+
+
+def _running_view(comparison: Comparison, *, stopping: bool = False) -> View:
+    count = len(comparison.answers)
+    text = f"Answering with {count} variant{'s' if count > 1 else ''} at once …"
+    return View(
+        html.status_line("Stopping …" if stopping else text, busy=True),
+        results=render_answers.results(comparison),
+        comparison=comparison,
+        generating=True,
+    )
+
+
+def _final_view(comparison: Comparison) -> View:
+    seconds = max(answer.seconds for answer in comparison.answers)
+    counted = {unit: sum(one.tokens for one in comparison.answers if one.unit == unit) for unit in ("tokens", "chunks")}
+    amount = " and ".join(f"{count} {unit}" for unit, count in counted.items() if count) or "0 tokens"
+    failed = sum(answer.failed for answer in comparison.answers)
+    stopped = any(answer.finish_reason == "cancelled" for answer in comparison.answers)
+    text = f"{'Stopped' if stopped else 'Done'} after {seconds:.1f} s: {amount} in {len(comparison.answers)} columns."
+    if failed:
+        text += f" {failed} failed: the column says why."
+    return View(html.status_line(text), results=render_answers.results(comparison), comparison=comparison)

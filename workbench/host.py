@@ -1,0 +1,187 @@
+"""Model and examples, made once in the background, so that the page is there before they are.
+
+``Host`` holds both (``background``), the lock in front of the model, and the stop event of what each session has running. Nothing here imports torch until the model's thread does.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mis_lib.errors import ModelError
+from mis_lib.generate.beside import SideBySide
+from mis_lib.generate.request import Answerer
+from mis_lib.generate.served import ServedEngine
+from mis_lib.generate.served_models import Served, beside
+from mis_lib.models.shipped import choose_variants
+from workbench.background import Background, Progress
+from workbench.catalogue import Catalogue
+
+SERVED_AT_ONCE = 4  # comparisons, each of up to four columns: what ``mis generate`` asks a server at a time
+EMBEDDED = Path("mini")  # what the embedded model is called where it has to be named, beside served ones
+
+
+@dataclass
+class Host:
+    """Everything the handlers share: the model, the examples, the model's lock, and each session's stop event."""
+
+    model: Background[Answerer]
+    data: Background[Catalogue]
+    checkpoint: str = "MIS-Mini"
+    variants: tuple[str, ...] = ()  # names known before the model is loaded, for the first page
+    runs: Path = Path("runs")  # folder of the run folders that the tabs show
+    data_name: str = "MIS-Mini"  # what the examples' data set is called
+    data_folders: tuple[Path, ...] = ()  # further data sets that this app was given to show
+    adapters: dict[str, Path | None] = field(default_factory=dict)  # what the model is loaded with
+    load: Callable[[Mapping[str, Path | None], Progress], Answerer] | None = None
+    served: Mapping[str, Served] = field(default_factory=dict)  # where served variants are asked
+    strange: list[str] = field(
+        default_factory=list
+    )  # which adapters do not belong to the model that is loaded, in words
+    at_once: int = 1  # comparisons under way: one model answers one after the other, servers take several
+    stops: dict[str, threading.Event] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)  # sessions that gave up their place before their turn
+    lock: threading.Semaphore = field(init=False)
+    _loading: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.lock = threading.Semaphore(self.at_once)
+
+    def start(self) -> None:
+        """Begin to make both values."""
+        self.data.start()
+        self.model.start()
+
+    def stop(self, *, patience: float = 10.0) -> bool:
+        """Give up what is being made and wait, at most ``patience`` seconds for each; whether nothing is left that is half made."""
+        made = self.data, self.model
+        for one in made:
+            one.give_up()
+        return all(one.ended(patience=patience) for one in made)
+
+    def add_variant(self, name: str, folder: Path) -> None:
+        """Load the model anew with one adapter more; the model that is there stays until that has worked.
+
+        Raises:
+            ModelError: the adapter does not fit, or this app cannot load others.
+        """
+        if name in self.known_variants:
+            return
+        if self.load is None:
+            raise ModelError(
+                f"{name}: this app's model takes no further adapters; start it with --adapters {name}={folder}"
+            )
+        with self._loading:
+            wanted, load = {**self.adapters, name: folder}, self.load
+            made = Background(lambda progress: load(wanted, progress), what="Model")
+            made.start()
+            for _ in made.wait(threading.Event()):
+                pass
+            if made.value is None:
+                raise ModelError(f"{name} could not be loaded beside the others: {made.status.message}")
+            self.model, self.adapters = made, wanted
+
+    @property
+    def title(self) -> str:
+        """What answers once it is ready, for the page's header."""
+        hosts = ", ".join(dict.fromkeys(one.host for one in self.served.values()))
+        if not self.checkpoint:
+            return f"Served by {hosts}"
+        return f"Model ready: {self.checkpoint}" + (f"; served by {hosts}" if hosts else "")
+
+    @property
+    def known_variants(self) -> tuple[str, ...]:
+        """The loaded model's variants, or the ones promised before it is loaded."""
+        return self.model.value.variants if self.model.value is not None else self.variants
+
+
+def make_host(
+    checkpoint: Path | None,
+    adapters: Sequence[tuple[str, Path]] | None,
+    data: Path | None,
+    *,
+    runs: Path = Path("runs"),
+    datasets: Sequence[Path] = (),
+    served: Mapping[str, Served] | None = None,
+) -> Host:
+    """A host for the command line's choices; nothing is loaded before ``start``.
+
+    Without a checkpoint it is the embedded model, without adapters the ones shipped with it (or none for another checkpoint). Beside served variants
+    only a checkpoint or adapters that are named are loaded (``EMBEDDED`` names the embedded model); served ones come first.
+
+    Raises:
+        SettingsError: two adapters, or an adapter and a served variant, have the same name.
+    """
+    served, local = served or {}, bool(checkpoint or adapters or not served)
+    if checkpoint == EMBEDDED and not EMBEDDED.exists():
+        checkpoint = None
+    chosen = choose_variants(checkpoint, adapters) if local else {}
+    beside(served, tuple(chosen))
+
+    strange: list[str] = []
+
+    def load(wanted: Mapping[str, Path | None], progress: Progress) -> Answerer:
+        if not local:
+            return ServedEngine(served)
+        engine = load_engine(checkpoint, wanted, progress)
+        strange[:] = strangers(checkpoint, wanted)
+        return SideBySide(ServedEngine(served), engine) if served else engine
+
+    return Host(
+        Background(lambda progress: load(chosen, progress), what="Model"),
+        Background(lambda progress: load_examples(data, progress), what="Examples"),
+        checkpoint="" if not local else "MIS-Mini" if checkpoint is None else checkpoint.name,
+        variants=(*served, *chosen),
+        runs=runs,
+        data_name="MIS-Mini" if data is None else data.name,
+        data_folders=tuple(datasets),
+        adapters=chosen,
+        load=load if local else None,
+        served=served,
+        strange=strange,
+        at_once=1 if local else SERVED_AT_ONCE,
+    )
+
+
+def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], progress: Progress) -> Answerer:
+    """Load a checkpoint, or without one the embedded model, with its adapters (None: the model itself).
+
+    Raises:
+        ModelError: a checkpoint or an adapter is missing or does not fit.
+    """
+    for name, path in adapters.items():
+        if path is not None and not path.exists():
+            raise ModelError(
+                f"adapter {name!r}: expected a PEFT adapter folder, found nothing at {path}; "
+                f"correct --adapters {name}=PATH and start the app again"
+            )
+    if checkpoint is not None and not checkpoint.exists():
+        raise ModelError(f"--model: expected a checkpoint folder, found nothing at {checkpoint}")
+    progress("Loading the model libraries …")
+    from mis_lib.generate.stream import VariantEngine  # here: torch and transformers take seconds to import
+
+    if checkpoint is None:
+        from mis_lib.models.mini.assemble import ensure_mini
+
+        checkpoint = ensure_mini(progress=progress)
+    progress("Loading the model …")
+    return VariantEngine.load(checkpoint, adapters)
+
+
+def strangers(checkpoint: Path | None, adapters: Mapping[str, Path | None]) -> list[str]:
+    """What is to be said of adapters that were trained on another checkpoint than this one, or than the embedded model."""
+    from mis_lib.models.adapters import strangeness
+    from mis_lib.models.mini.assemble import mini_folder
+
+    here = checkpoint or mini_folder()
+    return [words for name, folder in adapters.items() if folder and (words := strangeness(name, folder, here))]
+
+
+def load_examples(folder: Path | None, progress: Progress) -> Catalogue:
+    """Read a data set folder; without one, MIS-Mini, drawn on first use."""
+    if folder is None:
+        from mis_lib.construct.cached import ensure_mini_data
+
+        folder = ensure_mini_data(progress=progress)
+    progress("Reading the examples …")
+    return Catalogue.read(folder)

@@ -1,0 +1,228 @@
+"""Training runs as processes of their own: started here, watched through their files, found again by whoever looks.
+
+    runs/NAME/job.json    command, process id and its start time: written by the app that starts the run
+    runs/NAME/job.log     what the process prints
+    runs/NAME/vN/         the run itself, as ``mis train`` writes it
+
+The app keeps nothing that is not in these files, so a page that is loaded again, another person's page and an app that was started anew show the
+same. A process id alone proves nothing, as systems use them again; with the time at which the process began it does.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from filelock import FileLock
+from pydantic import BaseModel, ValidationError
+
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import write_atomic
+from mis_lib.recipes.train import read_train_settings
+from mis_lib.results.train_runs import LOG, TrainRun, train_versions
+from mis_lib.schema import Record
+from mis_lib.settings import dump_settings
+from mis_lib.train.settings import TrainSettings
+
+JOB, OUTPUT, LOCK = "job.json", "job.log", "job.lock"
+PROGRAM = (sys.executable, "-m", "mis_lib.cli")
+TAIL = 4000  # bytes of the output that are shown
+
+
+class State(StrEnum):
+    """Where a training run stands."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"  # can be gone on with
+    FINISHED = "finished"
+
+
+class Job(Record):
+    """What was started."""
+
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
+    command: tuple[str, ...]
+    pid: int
+    created: float
+    """When the process began, in seconds since 1970, as the system has it."""
+    started: str
+
+
+class Plan(NamedTuple):
+    """What would be started: the settings as YAML and the command."""
+
+    config: str
+    settings: TrainSettings
+    yaml: str
+    command: tuple[str, ...]
+    overrides: tuple[str, ...]
+
+
+class Trainings:
+    """All training runs below ``runs``, and the settings files they can be started from."""
+
+    def __init__(
+        self, runs: Path, configs: Path, *, data: Sequence[Path] = (), program: Sequence[str] = PROGRAM
+    ) -> None:
+        self.runs = runs.absolute()  # the command that is shown writes there wherever it is run
+        self.configs, self._program = configs, tuple(program)
+        self._readable = [Path.cwd(), runs, configs, *data]
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    def configurations(self) -> list[str]:
+        """Names of the settings files, those of the embedded model first; studies are no single runs."""
+        names = [path.stem for path in self.configs.glob("*.yaml") if not path.stem.startswith("study")]
+        return sorted(names, key=lambda name: (not name.startswith("mini"), name))
+
+    def plan(self, config: str, overrides: Sequence[str]) -> Plan:
+        """What a settings file and ``key=value`` pairs come to.
+
+        Raises:
+            SettingsError: there is no such file, a value does not fit, or a path leads out of the folders the app was given.
+        """
+        if config not in self.configurations():
+            raise SettingsError(
+                f"configuration: there is no {config!r:.80} in {self.configs.name}/; choose one of those listed"
+            )
+        pairs = tuple(pair.strip() for pair in overrides if pair.strip())
+        if any(pair.partition("=")[0].strip() == "runs" for pair in pairs):
+            raise SettingsError("runs: the app's own folder of runs is used; start it with --runs to have another")
+        path = self.configs / f"{config}.yaml"
+        settings = read_train_settings(path, [*pairs, f"runs={self.runs}"])
+        self._check_paths(settings, read_train_settings(path))
+        _check_name(settings.name)
+        command = (*self._program, "train", "--config", str(path), "--set", *pairs, f"runs={self.runs}")
+        return Plan(config, settings, dump_settings(settings), command, pairs)
+
+    def start(self, config: str, overrides: Sequence[str]) -> Job:
+        """Start a run, or go on with it; its process outlives the app.
+
+        Raises:
+            SettingsError: as ``plan``; or a run of that name is running.
+        """
+        plan = self.plan(config, overrides)
+        name = plan.settings.name
+        folder = self.runs / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCK):  # of two people who press Start at once, also in two apps, one is first
+            if self.state(name) is State.RUNNING:
+                raise SettingsError(f"{name} is running already; stop it first, or give the new run another name")
+            return self._open(plan, folder)
+
+    def _open(self, plan: Plan, folder: Path) -> Job:
+        """Start the process of a plan and note it down."""
+        with (folder / OUTPUT).open("ab") as output:
+            process = subprocess.Popen(
+                plan.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self._children[process.pid] = process
+        job = Job(
+            name=folder.name, config=plan.config, overrides=plan.overrides, command=plan.command, pid=process.pid,
+            created=psutil.Process(process.pid).create_time(), started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )  # fmt: skip
+        write_atomic(folder / JOB, job.model_dump_json(indent=1).encode())
+        return job
+
+    def stop(self, name: str) -> None:
+        """Ask a run to end: it finishes the step in hand and writes a checkpoint. One that is not running stays as it is."""
+        process = self._process(self.job(name))
+        if process is not None:
+            process.terminate()
+
+    def job(self, name: str) -> Job | None:
+        """What was started under a name, by this app or an earlier one; None for runs started in a shell.
+
+        Raises:
+            SettingsError: the name cannot be a run's.
+            DataError: what was kept of it is damaged.
+        """
+        _check_name(name)
+        path = self.runs / name / JOB
+        if not path.is_file():
+            return None
+        try:
+            return Job.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise DataError(
+                f"{path}: expected what was started, found {error.error_count()} mistakes; remove the file"
+            ) from error
+
+    def names(self) -> list[str]:
+        """Names of all training runs, those that changed last first."""
+        folders = [folder for folder in self.runs.iterdir() if folder.is_dir()] if self.runs.is_dir() else []
+        known = [folder for folder in folders if (folder / JOB).is_file() or train_versions(self.runs, folder.name)]
+        return [folder.name for folder in sorted(known, key=_changed, reverse=True)]
+
+    def state(self, name: str) -> State:
+        """Where the newest version of a run stands."""
+        run = self.newest(name)
+        if self.is_ours(name) or (run is not None and run.is_held):
+            return State.RUNNING
+        return State.FINISHED if run is not None and run.result is not None else State.STOPPED
+
+    def is_ours(self, name: str) -> bool:
+        """Whether the run goes on in a process that this app or an earlier one has started, so that it can be stopped from here."""
+        return self._process(self.job(name)) is not None
+
+    def newest(self, name: str) -> TrainRun | None:
+        """The version of a run that was written to last."""
+        _check_name(name)
+        return max(train_versions(self.runs, name), key=lambda run: _changed(run.folder), default=None)
+
+    def output(self, name: str) -> str:
+        """The end of what the process has printed."""
+        _check_name(name)
+        path = self.runs / name / OUTPUT
+        return path.read_bytes()[-TAIL:].decode(errors="replace") if path.is_file() else ""
+
+    def _process(self, job: Job | None) -> psutil.Process | None:
+        """The job's process, if it still runs and is the one that was started."""
+        if job is None:
+            return None
+        child = self._children.get(job.pid)
+        if child is not None and child.poll() is not None:  # also takes the ended child off the system's table
+            return None
+        try:
+            process = psutil.Process(job.pid)
+            same = abs(process.create_time() - job.created) < 0.5
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def _check_paths(self, settings: TrainSettings, usual: TrainSettings) -> None:
+        """Refuse paths that lead out of the folders this app was given, unless the settings file itself names them."""
+        allowed = [folder.resolve() for folder in self._readable]
+        for path in set(_paths(settings)) - set(_paths(usual)) - {self.runs}:
+            if not any(path.resolve().is_relative_to(folder) for folder in allowed):
+                raise SettingsError(
+                    f"{path}: expected a path inside {', '.join(map(str, allowed))}; put it there, or start the run in a shell"
+                )
+
+
+def _paths(settings: BaseModel) -> list[Path]:
+    found: list[Path] = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Path):
+            found.append(value)
+        elif isinstance(value, BaseModel):
+            found += _paths(value)
+        elif name == "model" and ("/" in str(value) or "\\" in str(value)) and Path(str(value)).exists():
+            found.append(Path(str(value)))
+    return found
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith(".") or not all(sign.isalnum() or sign in "._-" for sign in name):
+        raise SettingsError(f"run name {name!r:.80}: expected letters, digits, '.', '_' and '-' only")
+
+
+def _changed(folder: Path) -> float:
+    files = [folder / JOB, folder / LOG, *folder.glob(f"v*/{LOG}"), folder]
+    return max(file.stat().st_mtime for file in files if file.exists())
