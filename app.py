@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from mis_lib.errors import MisError
-from mis_lib.generate.served_models import read_served
+from mis_lib.generate.served import read_served
 from workbench.access import Users
 from workbench.app import build_app, launch_options, own_uploads, serve
 from workbench.host import Host, make_host

@@ -18,10 +18,10 @@ from rich import box
 from rich.table import Table
 
 from mis_lib import console
-from mis_lib.commands.answerers import all_known
 from mis_lib.errors import SettingsError
-from mis_lib.models.shipped import SIDE_BY_SIDE, choose_variants
+from mis_lib.models.adapters import SIDE_BY_SIDE, choose_variants
 from mis_lib.recipes.compare import load_engine
+from mis_lib.recipes.generate import all_known
 from mis_lib.recipes.merge import DTYPES
 from mis_lib.results.tables import pipe_table
 from mis_lib.settings import GenerationSettings
@@ -207,7 +207,7 @@ def _describe(
 ) -> Measurement:
     import torch
 
-    from mis_lib.models.device import peak_memory
+    from mis_lib.models.load import peak_memory
 
     return Measurement(
         images=images,

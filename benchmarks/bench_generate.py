@@ -15,10 +15,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from mis_lib import console
-from mis_lib.commands.answerers import all_known
 from mis_lib.files import load_image
-from mis_lib.models.shipped import choose_variants
-from mis_lib.recipes.generate import mini_data, read_split
+from mis_lib.models.adapters import choose_variants
+from mis_lib.recipes.generate import all_known, mini_data, read_split
 from mis_lib.recipes.merge import DTYPES
 from mis_lib.results.tables import Sheet
 from mis_lib.schema import Response, Sample

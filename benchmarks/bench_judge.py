@@ -19,10 +19,9 @@ from mis_lib.clients.server import ServerChat
 from mis_lib.files import append_record, open_append
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.recipes.judge import judge_all
-from mis_lib.results.runs import RESPONSES, Run, RunConfig
+from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
 from mis_lib.results.tables import Sheet
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.store.versions import open_run
 
 RETRIES = 8  # of a call
 

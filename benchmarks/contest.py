@@ -19,17 +19,14 @@ from mis_lib.errors import MissingPackageError
 from mis_lib.files import load_image, read_records, write_atomic
 from mis_lib.prompts import as_plain_text, special_tokens
 from mis_lib.schema import Sample
+from mis_lib.train.batches import collate
 from mis_lib.train.callbacks import RunCallback, Stop, memory_gb
-from mis_lib.train.collate import collate
-from mis_lib.train.dialogue import IGNORED
-from mis_lib.train.encode import Place
+from mis_lib.train.encode import IGNORED, Place
 from mis_lib.train.loader import lengths_of
-from mis_lib.train.lora import is_tower
+from mis_lib.train.lora import is_tower, restore
 from mis_lib.train.loss import WholeHead
-from mis_lib.train.lowrank import restore
 from mis_lib.train.model import load
-from mis_lib.train.preparing import make_encoder, plan_of, prepare_features, use_packing
-from mis_lib.train.run import make_trainer
+from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, use_packing
 
 
 def measure(contestant: Contestant) -> Measured:

@@ -7,10 +7,9 @@ from fakes import ANSWERS
 
 from mis_lib.files import append_record, open_append, read_records
 from mis_lib.judge import rule
-from mis_lib.results.runs import RESPONSES, Run, RunConfig
+from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings
-from mis_lib.store.versions import open_run
 
 VARIANTS = ("mini", "mirage")
 

@@ -19,9 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ImageAsk
-from mis_lib.construct.stages.drawn import DrawnImages
 from mis_lib.construct.stages.forms import FORMS
-from mis_lib.construct.stages.offline import ElementBank
+from mis_lib.construct.stages.offline import DrawnImages, ElementBank
 
 FACTS = re.compile(r"```json\n(.*?)\n```", re.DOTALL)
 PROMPT_TOKENS, COMPLETION_TOKENS = 100, 20

@@ -10,11 +10,10 @@ from PIL import Image
 from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
-from mis_lib.analysis.ablation_results import Measured, measure
 from mis_lib.cli.main import app
 from mis_lib.errors import DataError
 from mis_lib.files import read_records, write_records
-from mis_lib.probe.ablation import Probe, State, draw_blank, make_probes, read_probes
+from mis_lib.probe.ablation import Measured, Probe, State, draw_blank, make_probes, measure, read_probes
 from mis_lib.results.evaluated import find_runs, read_run
 from mis_lib.results.frames import ABLATION_GRID, ABLATION_SUMMARY, ablation_grid, ablation_summary
 from mis_lib.schema import Outcome, Sample, Verdict

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from mis_lib.analysis.agreement import agreement, draw_sheet
+from mis_lib.annotate.calibration import agreement, draw_sheet
 from mis_lib.errors import DataError
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 

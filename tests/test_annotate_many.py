@@ -17,8 +17,8 @@ from fakes import mini_data
 from gradio_client import Client
 
 from mis_lib.annotate.store import AnnotationStore
+from workbench.annotate.actions import Place
 from workbench.app import free_port
-from workbench.desk import Place
 
 HERE = Path(__file__).parent
 PATIENCE = 240  # seconds that somebody keeps trying

@@ -22,9 +22,8 @@ from pydantic import ValidationError
 from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner, Result
 
-from mis_lib.analysis.delta_files import write_delta
 from mis_lib.annotate.agreement import alpha_of, team_agreement
-from mis_lib.annotate.decisions import Cause, Decision, Kind, Mark, Preference, Subject
+from mis_lib.annotate.decisions import Cause, Decision, Kind, Label, Mark, Preference, Standing, Subject
 from mis_lib.annotate.delta import (
     DISPUTED,
     EITHER_PREFERRED,
@@ -34,25 +33,22 @@ from mis_lib.annotate.delta import (
     OVERRULED,
     WORSE_PREFERRED,
     build_delta,
+    write_delta,
 )
 from mis_lib.annotate.exchange import COLUMNS, Form, read_events, write_events
 from mis_lib.annotate.store import AnnotationStore
 from mis_lib.cli.main import app
-from mis_lib.commands.retune import overrides, start_of, train_command
 from mis_lib.data.preferences import read_preferences
 from mis_lib.errors import DataError
 from mis_lib.files import load_image, read_records, write_records
-from mis_lib.models.shipped import shipped_variants
-from mis_lib.recipes.annotations import make_delta
+from mis_lib.models.adapters import shipped_variants
+from mis_lib.recipes.annotations import make_delta, overrides, start_of, train_command
 from mis_lib.recipes.train import read_train_settings
 from mis_lib.results.regression import Entry, compare, read_regression
-from mis_lib.results.runs import Run, RunConfig
+from mis_lib.results.runs import Run, RunConfig, folder_digest, open_run
 from mis_lib.schema import Outcome, Sample, Verdict
 from mis_lib.settings import GenerationSettings
-from mis_lib.store.labels import Label, Standing
-from mis_lib.store.provenance import folder_digest
-from mis_lib.store.versions import open_run
-from mis_lib.train.preference_settings import DpoSettings
+from mis_lib.train.settings import DpoSettings
 from workbench.annotate import view
 
 UNSAFE, REASONED, REFUSED = (Decision(outcome=one) for one in (Outcome.UNSAFE, Outcome.REASONED, Outcome.REFUSED))

@@ -24,10 +24,9 @@ from mis_lib.annotate.decisions import (
     read_decision,
     read_event,
 )
-from mis_lib.annotate.store import AnnotationStore
+from mis_lib.annotate.store import FRAME_COLUMNS, METADATA, AnnotationStore
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Outcome, Sample
-from mis_lib.store.annotation_tables import FRAME_COLUMNS, METADATA
 
 UNSAFE, REASONED = Decision(outcome=Outcome.UNSAFE), Decision(outcome=Outcome.REASONED)
 

@@ -20,24 +20,18 @@ from annotated import answered_run, respond, samples_of, second_judge
 from fakes import ANSWERS, mini_data, ready_host
 from gradio_client import Client
 
-from mis_lib.analysis.worth import Order, Signal, at_random
-from mis_lib.annotate.decisions import Kind, Preference, response_digest
-from mis_lib.annotate.store import AnnotationStore
-from mis_lib.annotate.worklist import Filter, Whose, read_worklist, step
+from mis_lib.annotate.decisions import Kind, Preference, Standing, response_digest
+from mis_lib.annotate.store import EVENTS, SUBJECTS, AnnotationStore
+from mis_lib.annotate.worklist import Filter, Order, Signal, Whose, at_random, read_worklist, step
 from mis_lib.errors import DataError
 from mis_lib.files import read_records, write_records
 from mis_lib.models.mini.assemble import ADAPTERS
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.store.annotation_tables import EVENTS, SUBJECTS
-from mis_lib.store.labels import Standing
-from workbench import loop
 from workbench.access import Users, entry
 from workbench.annotate import actions
-from workbench.annotate import view as render_annotate
+from workbench.annotate.actions import Ask, Desk, Place, ask_of_link, shows
+from workbench.annotate.tab import AnnotateHandlers, ask_of, choices
 from workbench.app import build_app, free_port, launch_options
-from workbench.ask import Ask, ask_of_link, shows
-from workbench.desk import Desk, Place
-from workbench.handlers_annotate import AnnotateHandlers, ask_of, choices
 from workbench.links import Link, Tab
 from workbench.train.actions import Trainings
 from workbench.train.tab import CONFIGS
@@ -459,7 +453,7 @@ def test_markup_in_data_is_shown_as_text(root: Path, data: Path) -> None:
         event.form,
         again.item,
         again.form,
-        render_annotate.preview(bad),
+        view.preview(bad),
         actions.agreement(desk),
     ):
         assert "<script>" not in (text or "") and "<img src=x" not in (text or "")
@@ -480,12 +474,12 @@ def test_the_re_tune_cannot_be_started_before_there_is_a_delta(served: tuple[str
 
 def test_a_delta_is_made_and_the_re_tune_started_on_it(desk: Desk, root: Path) -> None:
     trainings = Trainings(root, CONFIGS, data=[ADAPTERS], program=(sys.executable, "-c", "pass"))
-    assert "expected decisions, found none" in loop.make(desk, "mine", 0)[0]
-    assert "0 or more rows to replay, found -5" in loop.make(desk, "mine", -5)[0]
+    assert "expected decisions, found none" in actions.make(desk, "mine", 0)[0]
+    assert "0 or more rows to replay, found -5" in actions.make(desk, "mine", -5)[0]
     actions.keep(desk, ADA, place(variant="mirage"), {"outcome": "unsafe", "corrected": "Better."}, new_id())
-    shown, name = loop.make(desk, "mine", 0)
+    shown, name = actions.make(desk, "mine", 0)
     assert "1 training rows" in shown and name == "mine/v1"
-    started = loop.start(desk, trainings, name, loop.CONFIG)
+    started = actions.start(desk, trainings, name, actions.CONFIG)
     job = trainings.job("mini-delta-mine-v1")
     assert "Started" in started and job is not None
     assert job.overrides[0] == f"data={root / 'deltas' / 'mine' / 'v1'}" and job.overrides[1].startswith("start_from=")
@@ -501,24 +495,24 @@ def test_a_delta_is_made_of_the_decisions_that_are_selected(desk: Desk, root: Pa
     ):
         values = {"outcome": "unsafe", "causes": [cause], "corrected": f"Better than {sample}."}
         actions.keep(desk, replace(ADA, author=author), place(sample, run=run), values, new_id())
-    assert loop.selectable(desk) == (["other/v1", "report/v1"], ["ada", "eve"])
+    assert actions.selectable(desk) == (["other/v1", "report/v1"], ["ada", "eve"])
 
     def rows(*chosen: object) -> set[str]:
-        _, name = loop.make(desk, "part", 0, *chosen)  # pyright: ignore[reportArgumentType]
+        _, name = actions.make(desk, "part", 0, *chosen)  # pyright: ignore[reportArgumentType]
         return {sample.id for sample in read_records(root / "deltas" / name / "train.jsonl", Sample)}
 
     assert rows() == {"hard-00", "hard-01", "hard-02", "hard-03"}
     assert rows("other/v1") == {"hard-03"} and rows("", ["ada"]) == {"hard-00", "hard-01"}
     assert rows("report/v1", [], ["saw_and_helped"]) == {"hard-00", "hard-02"}
-    assert "expected decisions, found none" in loop.make(desk, "part", 0, "other/v1", ["ada"])[0]
+    assert "expected decisions, found none" in actions.make(desk, "part", 0, "other/v1", ["ada"])[0]
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "<b>", ".hidden"])
 def test_a_delta_whose_name_is_a_path_is_refused(desk: Desk, root: Path, name: str) -> None:
     actions.keep(desk, ADA, place(), {"outcome": "unsafe", "corrected": "Better."}, new_id())
-    shown, made = loop.make(desk, name, 0)
+    shown, made = actions.make(desk, name, 0)
     assert "expected letters, digits" in shown and made == "" and "<b>" not in shown
-    assert "make the training delta first" in loop.start(desk, Trainings(root, CONFIGS), f"{name}/v1", None).lower()
+    assert "make the training delta first" in actions.start(desk, Trainings(root, CONFIGS), f"{name}/v1", None).lower()
 
 
 # Speed

@@ -18,7 +18,7 @@ from fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, good_images, mini_dat
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from mis_lib.generate.served_models import Served
+from mis_lib.generate.served import Served
 from workbench.app import build_app, free_port, launch_options
 from workbench.host import Host, make_host
 

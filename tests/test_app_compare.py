@@ -17,16 +17,15 @@ from tiny import tiny_adapter, tiny_checkpoint
 from mis_lib.errors import DataError, ModelError
 from mis_lib.models.adapters import write_base
 from mis_lib.schema import Outcome
-from workbench import comparison_json
 from workbench.background import Background, Phase
-from workbench.catalogue import Catalogue
 from workbench.compare import actions as compare
+from workbench.compare import state
 from workbench.compare.actions import View
-from workbench.compare.state import Comparison, Prompt
-from workbench.handlers_compare import CompareHandlers
+from workbench.compare.state import Catalogue, Comparison, Prompt
+from workbench.compare.tab import CompareHandlers
 from workbench.host import Host, load_engine, make_host
+from workbench.html import drawn
 from workbench.links import Link
-from workbench.render_text import drawn
 
 SETTINGS = {"max_new_tokens": 256, "temperature": 0, "seed": 0}
 BOTH = ["mini", "mirage"]
@@ -417,14 +416,14 @@ def test_moving_and_removing(host: Host, tmp_path: Path) -> None:
 
 def test_the_download_holds_everything_needed_to_repeat_it(host: Host) -> None:
     comparison = final(run(host, *example(host, "hard-00"), seed=3))
-    record = json.loads(comparison_json.export(comparison))
+    record = json.loads(state.export(comparison))
     assert record["question"] == DRINK_QUESTION and record["sample"]["id"] == "hard-00"
     assert record["settings"] == {"max_new_tokens": 256, "temperature": 0.0, "seed": 3}
     assert [answer["text"] for answer in record["answers"]] == [ANSWERS[name] for name in BOTH]
     assert record["answers"][0]["verdict"]["outcome"] == "unsafe"
     assert all(len(image["sha256"]) == 64 for image in record["images"])
     with pytest.raises(DataError, match="press Compare first"):
-        comparison_json.export(None)
+        state.export(None)
 
 
 # What the bindings add

@@ -15,15 +15,26 @@ from fakes import mini_data, ready_host
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.schema import Sample
-from workbench import constructing
 from workbench.background import Background
-from workbench.catalogue import Catalogue
-from workbench.constructing import STAGES, LiveItem, advance, begin, discard, prompt_of, seeds
-from workbench.data.views import BENIGN, HARMFUL, PAGE, Shelf
-from workbench.handlers_data import Choice, DataHandlers
+from workbench.compare.state import Catalogue
+from workbench.data import views
+from workbench.data.tab import Choice, DataHandlers
+from workbench.data.views import (
+    BENIGN,
+    HARMFUL,
+    PAGE,
+    STAGES,
+    LiveItem,
+    Shelf,
+    advance,
+    begin,
+    discard,
+    items,
+    prompt_of,
+    seeds,
+)
 from workbench.host import Host
 from workbench.links import Link, Tab
-from workbench.render_data import items
 
 HOSTILE = [
     "../secret.png",
@@ -40,7 +51,7 @@ class Names(SimpleNamespace):
     """Parts that are their own names."""
 
     def __getattr__(self, name: str) -> Any:
-        return tuple(f"edit-{field}" for field in constructing.EDITABLE) if name == "edits" else name
+        return tuple(f"edit-{field}" for field in views.EDITABLE) if name == "edits" else name
 
 
 @pytest.fixture(scope="module")

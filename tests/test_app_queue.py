@@ -13,7 +13,7 @@ from fake_server import FakeServer, Script
 from fakes import ScriptedEngine, good_images, mini_data, ready_host, started
 from gradio_client import Client, handle_file
 
-from mis_lib.generate.served_models import Served
+from mis_lib.generate.served import Served
 from workbench.app import MOST_WAITING, build_app, free_port, launch_options
 from workbench.host import Host, make_host
 

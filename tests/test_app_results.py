@@ -20,14 +20,13 @@ from fakes import mini_data, ready_host
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.schema import Outcome, Sample, Verdict
-from workbench.evaluations import Evaluations
-from workbench.guard import GRADIOS
-from workbench.handlers_results import ResultsHandlers
+from workbench.access import GRADIOS
+from workbench.html import csv_text, table
 from workbench.links import Link, Tab, resolve_run
-from workbench.notes import keep
 from workbench.results import views as results
-from workbench.results_choice import CHANGES, ITEM, JUDGES, OVERVIEW, Choice
-from workbench.tables import csv_text, table
+from workbench.results.tab import ResultsHandlers, keep
+from workbench.results.views import ITEM, JUDGES, OVERVIEW, Choice, Evaluations
+from workbench.results.views import RESULTS_CHOICE_CHANGES as CHANGES
 
 
 class Names(SimpleNamespace):

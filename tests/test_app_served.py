@@ -9,14 +9,11 @@ from fake_server import FakeServer
 from fakes import ANSWERS, mini_data, started
 
 from mis_lib.errors import ModelError, SettingsError
-from mis_lib.generate.served import ServedEngine
-from mis_lib.generate.served_models import Served
+from mis_lib.generate.served import Served, ServedEngine
 from mis_lib.schema import Outcome
-from workbench import comparison_json
-from workbench.catalogue import Catalogue
-from workbench.compare import actions
-from workbench.compare import view as render_answers
-from workbench.handlers_compare import preselected
+from workbench.compare import actions, state, view
+from workbench.compare.state import Catalogue
+from workbench.compare.tab import preselected
 from workbench.host import make_host
 
 GONE = "http://127.0.0.1:9/v1"  # nothing listens there
@@ -69,9 +66,9 @@ def test_a_served_comparison_is_judged_shown_and_stored_like_a_local_one(tmp_pat
     assert tuned.verdict is not None and tuned.verdict.outcome is Outcome.REASONED
     assert gone.verdict is None and gone.failed and "nothing answers" in gone.told
     assert "1 failed" in last.status
-    page = render_answers.results(last.comparison)
+    page = view.results(last.comparison)
     assert "mis-reasoning" in page and "Nothing answers at" not in page and "nothing answers at" in page
-    stored = comparison_json.export(last.comparison)
+    stored = state.export(last.comparison)
     answers = json.loads(stored)["answers"]
     assert (answers[0]["server"], answers[0]["model"]) == (server.url, "org/lora")
     assert json.loads(stored)["checkpoint"] is None and "nothing answers" in answers[1]["told"]

@@ -18,17 +18,14 @@ import psutil
 import pytest
 from fakes import ANSWERS, ScriptedEngine, mini_data, ready_host
 
-from mis_lib.commands.report_settings import ReportSettings
 from mis_lib.errors import SettingsError
+from mis_lib.recipes.report import ReportSettings
 from mis_lib.settings import load_settings
 from workbench.compare.state import Prompt
-from workbench.handlers_compare import CompareHandlers
-from workbench.handlers_train import TrainHandlers
+from workbench.compare.tab import CompareHandlers
 from workbench.links import Link, Tab
-from workbench.render_training import after
-from workbench.train.actions import JOB, Job, State, Trainings
-from workbench.train.tab import CONFIGS
-from workbench.trained import progress
+from workbench.train.actions import JOB, Job, State, Trainings, after, progress
+from workbench.train.tab import CONFIGS, TrainHandlers
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
 

@@ -12,21 +12,30 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mis_lib.analysis.worth import at_random
 from mis_lib.annotate.calibration import calibrate, calibrated_rate, read_people
 from mis_lib.annotate.decisions import Decision, Subject
 from mis_lib.annotate.store import AnnotationStore
+from mis_lib.annotate.worklist import at_random
 from mis_lib.cli.main import app
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, write_records
-from mis_lib.judge.offline import RuleJudge, WordsJudge
 from mis_lib.judge.protocol import Case, Ruling
-from mis_lib.judge.router_training import Routed, curve, gather, train_router
-from mis_lib.judge.routing import FEATURES, RoutedJudge, entropy, features_of, read_router, write_router
+from mis_lib.judge.routing import (
+    FEATURES,
+    Routed,
+    RoutedJudge,
+    curve,
+    entropy,
+    features_of,
+    gather,
+    read_router,
+    train_router,
+    write_router,
+)
+from mis_lib.judge.rule import RuleJudge, WordsJudge
 from mis_lib.recipes.judgements import annotated, calibration_sheet, route
-from mis_lib.results.runs import RESPONSES, Run, RunConfig
+from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.store.versions import open_run
 
 
 def verdict(sample: str, unsafe: bool | None, judge: str = "j", score: float | None = None) -> Verdict:

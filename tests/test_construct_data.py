@@ -20,24 +20,24 @@ from rich.console import Console
 
 from mis_lib import console
 from mis_lib.cache import is_intact
-from mis_lib.construct import cached, mis_mini
-from mis_lib.construct.cached import ensure_mini_data
+from mis_lib.construct import mis_mini
 from mis_lib.construct.drawings import (
     LIKE_ANOTHER,
+    SIDE,
     STYLES,
     TRAINED_STYLES,
     TRAINING_STYLES,
     UNDRAWN,
     UNSEEN_STYLE,
-    concepts,
+    Picture,
     draw,
     sign_svg,
 )
-from mis_lib.construct.gallery import SIDE, Picture
-from mis_lib.construct.mis_mini import Plan, Summary, construct, plan
+from mis_lib.construct.mis_mini import Plan, Summary, construct, ensure_mini_data, plan
 from mis_lib.errors import DataError
 from mis_lib.files import load_image, read_records
 from mis_lib.schema import Sample
+from mis_lib.text.concepts import concepts
 
 FEW = {"property_crimes", "property_crimes-easy"}
 SAFETY_SPLITS = ("train", "easy", "hard", "real")
@@ -261,7 +261,7 @@ def test_a_failing_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     def full_disk(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(pipeline, "write_records", full_disk)
+    monkeypatch.setattr(mis_mini, "write_records", full_disk)
     with pytest.raises(DataError, match="No space left"):
         construct(tmp_path / "data", blocks={"property_crimes-easy"}, general_items=1, everyday_items=4)
     assert list(tmp_path.iterdir()) == []
@@ -280,7 +280,7 @@ def test_the_cached_data_is_built_once_and_again_when_damaged(tmp_path: Path, mo
         return construct(out, blocks={"property_crimes-easy"}, general_items=1, everyday_items=4)
 
     monkeypatch.setenv("MIS_CACHE", str(tmp_path))
-    monkeypatch.setattr(cached, "construct", few)
+    monkeypatch.setattr(mis_mini, "construct", few)
     folder = ensure_mini_data()
     assert ensure_mini_data() == folder and len(builds) == 1
     next((folder / "images").iterdir()).unlink()
@@ -309,7 +309,7 @@ def test_of_two_that_miss_the_cached_data_one_makes_it_and_the_other_waits(
             waits.set()
 
     monkeypatch.setenv("MIS_CACHE", str(tmp_path))
-    monkeypatch.setattr(cached, "construct", slow)
+    monkeypatch.setattr(mis_mini, "construct", slow)
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(ensure_mini_data, [listen, listen]))
     assert len(builds) == 1 and made[0] == made[1] and is_intact(made[0])

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mis_lib.construct.element_rows import Element
-from mis_lib.construct.elements import load_elements
+from mis_lib.construct.elements import Element, load_elements
 from mis_lib.construct.labels import DECLINING, Label, compose, pick, refusal_label, with_article
-from mis_lib.construct.twins import labels
+from mis_lib.construct.pairs import labels
 from mis_lib.schema import SegmentKind
 from mis_lib.text.refusals import REFUSALS
 from mis_lib.text.segments import label_sentences, segment

@@ -13,9 +13,8 @@ from typer.testing import CliRunner, Result
 
 from mis_lib.cli.main import app
 from mis_lib.construct.mis_mini import plan
-from mis_lib.data.export import MEDIA_TAGS, export, to_llamafactory, to_swift, to_trl
+from mis_lib.data.export import MEDIA_TAGS, Form, Images, export, to_llamafactory, to_swift, to_trl
 from mis_lib.data.sources import find_source, load
-from mis_lib.data.trainers import Form, Images
 from mis_lib.errors import DataError
 from mis_lib.files import read_records, write_records
 from mis_lib.schema import Sample

@@ -16,13 +16,12 @@ from mis_lib.data.findings import Kind, Level
 from mis_lib.data.formats import to_sample
 from mis_lib.data.preferences import PAIRS
 from mis_lib.data.preflight import preflight
-from mis_lib.data.records import Row
+from mis_lib.data.records import Row, json_lines, read_table
 from mis_lib.data.sources import find_source, load, scan, splits_of
-from mis_lib.data.tables import json_lines, read_table
 from mis_lib.errors import DataError, ImageError
 from mis_lib.results.regression import REGRESSION
+from mis_lib.results.runs import folder_digest
 from mis_lib.schema import Sample
-from mis_lib.store.provenance import folder_digest
 
 A, B = "a.png", "b.png"
 

@@ -6,8 +6,7 @@ pytest tests/test_datasets.py
 import pandas as pd
 import pytest
 
-from mis_lib.analysis import shortcuts
-from mis_lib.data.spread import spread
+from mis_lib.data.mixing import spread
 from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.errors import DataError
 from mis_lib.notebook import datasets
@@ -71,7 +70,7 @@ def test_a_shortcut_is_found_where_there_is_one() -> None:
     rows = [item(f"x{n}", "knife", f"thing {n % 2}") for n in range(6)] + [
         item(f"y{n}-twin", "spoon", f"thing {n % 2}", harmful=False) for n in range(6)
     ]
-    found = shortcuts.shortcuts(rows, {"hard": rows}).set_index(["view", "measure"])["value"]
+    found = datasets.shortcuts(rows, {"hard": rows}).set_index(["view", "measure"])["value"]
     assert found["object 1", "bound"] == found["object 1", "trained"] == 100
     assert found["object 2", "bound"] == found["object 2", "trained"] == 50
 
@@ -83,7 +82,7 @@ def test_the_bound_of_a_view_by_hand() -> None:
         Sample(id=str(at), question="?", images=["a.png", "b.png"], objects=[name, "house"], harmful=harmful)
         for at, (name, harmful) in enumerate(seen)
     ]
-    assert [shortcuts.bound(rows, shortcuts.VIEWS[view]) for view in ("object 1", "object 2")] == [4, 3]
+    assert [datasets.bound(rows, datasets.VIEWS[view]) for view in ("object 1", "object 2")] == [4, 3]
 
 
 def test_the_best_single_view_is_named_and_of_equal_ones_all() -> None:
@@ -91,9 +90,9 @@ def test_the_best_single_view_is_named_and_of_equal_ones_all() -> None:
     rows = [
         {"view": view, "split": split, "measure": "bound", "value": value, "n": 8}
         for split, values in bounds.items()
-        for view, value in zip(("object 1", "object 2", "question", shortcuts.PAIR), values, strict=True)
+        for view, value in zip(("object 1", "object 2", "question", datasets.PAIR), values, strict=True)
     ]
-    best = shortcuts.best_single(pd.DataFrame(rows))
+    best = datasets.best_single(pd.DataFrame(rows))
     assert best["view"].tolist() == ["every single view", "object 1 and object 2", "object 2"]
     assert best["value"].tolist() == [50, 75, 75]
 

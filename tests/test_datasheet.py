@@ -9,14 +9,11 @@ import pytest
 
 from mis_lib.cache import is_intact
 from mis_lib.construct.drawings import CREDITS
-from mis_lib.construct.mis_mini import construct, plan
-from mis_lib.construct.sheet import LIMITS, sheet
+from mis_lib.construct.mis_mini import LIMITS, construct, plan, sheet
 from mis_lib.data.checks import is_cot, set_findings, text_findings
 from mis_lib.data.datasheet import About, datasheet
-from mis_lib.data.reading import view
-from mis_lib.data.rows import RawRow
 from mis_lib.data.taxonomy import TAXONOMY
-from mis_lib.data.views import View
+from mis_lib.data.views import RawRow, View, view
 from mis_lib.schema import Sample
 
 

@@ -17,8 +17,8 @@ import typer
 
 from mis_lib.cli.main import app
 from mis_lib.cli.model import MODULES, Stage
-from mis_lib.commands.judges import KINDS
 from mis_lib.errors import DataError
+from mis_lib.recipes.judge import KINDS
 from tools import documents
 from workbench.links import Tab
 

@@ -10,12 +10,24 @@ from mis_layout import draw_picture, write_mis
 from PIL import Image, ImageEnhance
 
 from mis_lib.construct.drawings import scene
-from mis_lib.data.checked import read_all
-from mis_lib.data.duplicates import Match, Overlap, count, find, findings, rows_of, with_twins, write_without
+from mis_lib.data.duplicates import (
+    IMAGE_BITS,
+    Match,
+    Overlap,
+    count,
+    find,
+    findings,
+    fingerprint,
+    rows_of,
+    similar_images,
+    similar_texts,
+    with_twins,
+    write_without,
+)
 from mis_lib.data.findings import Kind
-from mis_lib.data.similarity import IMAGE_BITS, fingerprint, similar_images, similar_texts
-from mis_lib.data.texts import normalised
+from mis_lib.data.preflight import read_all
 from mis_lib.errors import DataError
+from mis_lib.text.sentences import normalised
 
 # ---------------------------------------------------------------- texts
 

@@ -15,10 +15,17 @@ from transformers import EfficientNetModel
 
 from mis_lib.construct.drawings import STYLES, draw
 from mis_lib.errors import SettingsError
-from mis_lib.models.ends import FIRST, in_end, side_by_side, widened
 from mis_lib.models.mini.assemble import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
-from mis_lib.models.mini.tower import load_tower, tower_config
-from mis_lib.models.wheels import TOWER_SHA256, tower_file
+from mis_lib.models.mini.tower import (
+    FIRST,
+    TOWER_SHA256,
+    in_end,
+    load_tower,
+    side_by_side,
+    tower_config,
+    tower_file,
+    widened,
+)
 from research.mini import eye_steps, tuning, unseen
 from research.mini.aims import aims_from, aims_of
 from research.mini.align import Codebook

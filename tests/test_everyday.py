@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from mis_lib.commands.mixture import mixture
-from mis_lib.construct.drawings import TRAINED_STYLES, TRAINING_STYLES, concepts
+from mis_lib.construct.drawings import TRAINED_STYLES, TRAINING_STYLES
 from mis_lib.construct.elements import BUILT_IN, ElementTable, load_elements
-from mis_lib.construct.everyday import TEST, TEST_QUESTIONS, TRAIN, everyday_samples, scenes, things
+from mis_lib.construct.general import TEST, TEST_QUESTIONS, TRAIN, everyday_samples, scenes, things
 from mis_lib.construct.mis_mini import Plan, construct, plan
-from mis_lib.construct.open_questions import OPEN_QUESTIONS
+from mis_lib.construct.pairs import OPEN_QUESTIONS
 from mis_lib.data.mixing import compose
-from mis_lib.data.mixtures import SampleSet
-from mis_lib.data.recipes import configured
+from mis_lib.data.recipes import SampleSet, configured
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
 from mis_lib.judge.rule import decide
+from mis_lib.recipes.check import mixture
 from mis_lib.schema import Outcome, Sample
+from mis_lib.text.concepts import concepts
 from mis_lib.text.naming import is_named
 from mis_lib.text.roles import Role, roles_of
 from mis_lib.train.dataset import places_of

@@ -12,8 +12,8 @@ import pytest
 from page_pictures import Pictures
 from PIL import Image
 
-from mis_lib.analysis import galleries, train_log
 from mis_lib.notebook import display, reproduction
+from mis_lib.results import train_runs
 from mis_lib.results.published import published
 from mis_lib.results.stats import rate
 from mis_lib.schema import Outcome, Response, Sample, Verdict
@@ -42,8 +42,8 @@ def item(harmful: bool, question: str = "What now?") -> Sample:
 @pytest.mark.parametrize(
     ("hide", "harmful", "hidden"), [("harmful", True, 2), ("harmful", False, 0), ("all", False, 2), ("all", True, 2)]
 )
-def test_what_is_flagged_waits_for_a_click(folder: Path, hide: galleries.Hide, harmful: bool, hidden: int) -> None:
-    page = galleries.gallery([item(harmful)], folder, hide=hide).data
+def test_what_is_flagged_waits_for_a_click(folder: Path, hide: display.Hide, harmful: bool, hidden: int) -> None:
+    page = display.gallery([item(harmful)], folder, hide=hide).data
     finder = Pictures()
     finder.feed(page or "")
     assert finder.hidden == hidden
@@ -54,14 +54,14 @@ def test_what_is_flagged_waits_for_a_click(folder: Path, hide: galleries.Hide, h
 
 def test_a_hidden_picture_stays_hidden_without_style_or_script(folder: Path) -> None:
     """A viewer may strip both: what hides a picture is that its element is closed."""
-    page = galleries.pictures([folder / "a.png"], ["one"], hidden=True).data or ""
+    page = display.pictures([folder / "a.png"], ["one"], hidden=True).data or ""
     assert "<script" not in page
     bare = page.partition("</style>")[2]
     assert bare.count("<details") == 1 and "<details open" not in bare
 
 
 def test_texts_of_data_are_never_markup(folder: Path) -> None:
-    page = galleries.gallery([item(True, "<script>alert(1)</script>")], folder).data or ""
+    page = display.gallery([item(True, "<script>alert(1)</script>")], folder).data or ""
     assert "<script>" not in page and "&lt;script&gt;" in page
 
 
@@ -70,7 +70,7 @@ def test_a_verdict_is_to_be_guessed_first(folder: Path) -> None:
         sample_id="x-True", variant="mini", text="<b>Sure</b>.", tokens=2, seconds=1, finish_reason="stop"
     )
     verdict = Verdict(sample_id="x-True", variant="mini", judge="rule", outcome=Outcome.UNSAFE, reason="helps")
-    page = galleries.answered([item(True)], folder, [response], verdicts=[verdict]).data or ""
+    page = display.answered([item(True)], folder, [response], verdicts=[verdict]).data or ""
     assert "&lt;b&gt;Sure" in page and "<b>Sure" not in page
     shown, _, behind = page.partition("<summary>verdict</summary>")
     assert "unsafe" not in shown and "unsafe" in behind
@@ -79,7 +79,7 @@ def test_a_verdict_is_to_be_guessed_first(folder: Path) -> None:
 def test_an_answer_keeps_its_lines(folder: Path) -> None:
     text = "### Risk\n\n| a | b |\n|---|---|\n| 1 | 2 |"
     response = Response(sample_id="x-True", variant="mini", text=text, tokens=2, seconds=1, finish_reason="stop")
-    page = galleries.answered([item(True)], folder, [response]).data or ""
+    page = display.answered([item(True)], folder, [response]).data or ""
     assert "|---|---|\n| 1" in page and re.search(r"\.mis-card p \{[^}]*white-space: pre-wrap", page)
 
 
@@ -131,8 +131,8 @@ def test_a_log_becomes_losses_by_segment_and_rates() -> None:
         {"step": 1, "eval": {"asr": {"value": 50.0, "low": 10.0, "high": 90.0, "n": 4, "n_unscored": 0}}},
         {"step": 2, "loss": 1.0, "loss_by_segment": {}},
     ]  # fmt: skip
-    assert train_log.losses(lines)["loss"].tolist() == [2.0, 1.5, 1.0]
-    assert train_log.evaluations(lines)[["step", "metric", "value"]].values.tolist() == [[1, "asr", 50.0]]
+    assert train_runs.losses(lines)["loss"].tolist() == [2.0, 1.5, 1.0]
+    assert train_runs.evaluations(lines)[["step", "metric", "value"]].values.tolist() == [[1, "asr", 50.0]]
 
 
 def test_every_published_number_has_its_place_beside_yours() -> None:

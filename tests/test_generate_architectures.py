@@ -12,9 +12,8 @@ from benchmarks.shapes import write_shape
 from mis_lib.errors import MissingPackageError
 from mis_lib.files import load_image, read_records
 from mis_lib.generate import decode
-from mis_lib.generate.batch import generate
+from mis_lib.generate.batch import generate, prompt_lengths
 from mis_lib.generate.engine import Engine
-from mis_lib.generate.plan import prompt_lengths
 from mis_lib.models.load import load_model
 from mis_lib.prompts import to_messages
 from mis_lib.schema import Sample

@@ -12,8 +12,7 @@ from tiny import tiny_adapter, tiny_checkpoint
 
 from mis_lib.errors import AdapterWarning, ImageError, ModelError, SettingsError
 from mis_lib.files import read_records
-from mis_lib.generate.batch import RESPONSES, generate
-from mis_lib.generate.plan import plan_batches
+from mis_lib.generate.batch import RESPONSES, generate, plan_batches
 from mis_lib.models.adapters import write_base
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.schema import Response, Sample

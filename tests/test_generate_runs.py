@@ -21,18 +21,14 @@ from typer.testing import CliRunner
 from benchmarks.bench_generate import bench_generate
 from benchmarks.loopback import Fault, LoopbackJudge, one_in
 from mis_lib.cli.main import app
-from mis_lib.commands.answerers import Local
-from mis_lib.commands.generate_settings import GenerateSettings
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import append_record, load_image, open_append, read_records, write_records
-from mis_lib.generate.batch import generate
+from mis_lib.generate.batch import AnswerKeys, generate, plan_batches, prompt_lengths
 from mis_lib.generate.engine import Engine
-from mis_lib.generate.keys import AnswerKeys
-from mis_lib.generate.plan import plan_batches, prompt_lengths
-from mis_lib.models.limits import ImageLimits, write_limits
+from mis_lib.models.adapters import ImageLimits, write_limits
 from mis_lib.models.load import load_model
 from mis_lib.prompts import to_messages
-from mis_lib.recipes.generate import answer, answer_all, generate_run, limited, read_samples
+from mis_lib.recipes.generate import GenerateSettings, Local, answer, answer_all, generate_run, limited, read_samples
 from mis_lib.results.evaluated import read_run
 from mis_lib.results.runs import RESPONSES, SHARDS, Run
 from mis_lib.schema import Asked, Outcome, Response, Sample, Verdict
@@ -279,7 +275,7 @@ class TestRuns:
         setup = f"""
 import torch
 torch.set_num_threads(1)
-from mis_lib.commands.generate_settings import GenerateSettings
+from mis_lib.recipes.generate import GenerateSettings
 from mis_lib.recipes.generate import generate_run
 from mis_lib.settings import GenerationSettings
 import mis_lib.generate.batch, mis_lib.models.load
@@ -731,7 +727,7 @@ class TestServer:
     def test_ten_kills_change_nothing(self, home, tmp_path) -> None:
         with LoopbackJudge(fault=one_in(5), delay=0.02) as server:
             setup = f"""
-from mis_lib.commands.generate_settings import GenerateSettings
+from mis_lib.recipes.generate import GenerateSettings
 from mis_lib.recipes.generate import generate_run
 
 def run(folder):

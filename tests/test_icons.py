@@ -13,14 +13,26 @@ from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
 from mis_lib.construct import mis_mini
-from mis_lib.construct.drawings import ICONS, OUTLINE, STYLES, TRAINING_STYLES, concepts, draw, drawings, scene
-from mis_lib.construct.gallery import SIDE, Picture, draw_all
-from mis_lib.construct.icons import icon_credits, icons
+from mis_lib.construct.drawings import (
+    ICONS,
+    OUTLINE,
+    SIDE,
+    STYLES,
+    TRAINING_STYLES,
+    Picture,
+    draw,
+    draw_all,
+    drawings,
+    icon_credits,
+    icons,
+    scene,
+)
 from mis_lib.construct.mis_mini import Plan, construct, plan
-from mis_lib.construct.open_questions import OPEN_QUESTIONS
+from mis_lib.construct.pairs import OPEN_QUESTIONS
 from mis_lib.errors import DataError
 from mis_lib.files import load_image, read_records
 from mis_lib.schema import Sample
+from mis_lib.text.concepts import concepts
 from research.mini import gather_icons
 from research.mini.assets import STYLES as TUNED
 
@@ -86,7 +98,7 @@ def test_general_items_show_icons_too(planned: tuple[Plan, Plan]) -> None:
 def test_a_data_set_with_icons_says_whose_they_are_and_how_to_make_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "construct", partial(construct, blocks=FEW, everyday_items=8))
+    monkeypatch.setattr(mis_mini, "construct", partial(construct, blocks=FEW, everyday_items=8))
     out = tmp_path / "data"
     done = CliRunner().invoke(app, ["construct", "--out", str(out), "--icons", "1", "--general_items", "5", "--json"])
     assert done.exit_code == 0, done.output

@@ -17,16 +17,14 @@ from tiny import tiny_adapter, tiny_checkpoint
 from torch import nn
 from typer.testing import CliRunner
 
-from mis_lib.analysis import plots_inside
-from mis_lib.analysis.weight_edit import Edit, apply, edited, find_edit, undo
 from mis_lib.cli.main import app
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.generate.engine import use_adapter
 from mis_lib.models.load import LoadedModel, load_model
-from mis_lib.probe import formats, safeground, separation, spectrum
+from mis_lib.probe import figures, formats, safeground, separation, spectrum
 from mis_lib.probe.prompted import Pair, continued, pairs_of, prompts, prompts_of
-from mis_lib.probe.safeground import Likelihoods, Quadruple
+from mis_lib.probe.safeground import Edit, Likelihoods, Quadruple, apply, edited, find_edit, undo
 from mis_lib.results.figures.style import colours_of, write_page
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
@@ -198,13 +196,13 @@ class TestSpectrum:
 
     def test_the_figure_tells_n_and_holds_every_share(self) -> None:
         found = spectrum.spectrum(self.wrapped(np.ones(4), np.ones(4)), ["one"])
-        figure: Any = plots_inside.spectrum(found.layers, found.curves)
+        figure: Any = figures.spectrum(found.layers, found.curves)
         assert "n = 1 linear layers" in figure.layout.title.text
         drawn = [list(trace.y) for trace in figure.data if trace.name == "one" and trace.mode != "none"]
         for share in (found.layers.output_share, found.layers.input_share):
             assert share.tolist() in drawn
         assert all(axis.title.text for axis in figure.select_xaxes())
-        assert plots_inside.spectrum(found.layers.iloc[:0], found.curves).layout.annotations[0].text  # pyright: ignore[reportAttributeAccessIssue]
+        assert figures.spectrum(found.layers.iloc[:0], found.curves).layout.annotations[0].text  # pyright: ignore[reportAttributeAccessIssue]
 
     def test_answers_are_the_updates_outputs(self, model: LoadedModel, pairs: list[Pair], folder: Path) -> None:
         frame = spectrum.responses(model, ["one"], pairs, folder / "data", batch_size=4)
@@ -433,11 +431,11 @@ class TestFigures:
         ]
         scored = [{"variant": v, "score": s, "chance": 25.0, **rate} for v in variants for s in safeground.SCORES]
         return {
-            "separation": (plots_inside.separation, pd.DataFrame(measures)),
-            "clusters": (lambda frame: plots_inside.clusters(frame, layer=7), pd.DataFrame(points)),
-            "responses": (plots_inside.responses, pd.DataFrame([{**r, "harmful": h} for r in by_layer for h in (True, False)])),
-            "formats": (plots_inside.formats, pd.DataFrame(told)),
-            "safeground": (plots_inside.safeground, pd.DataFrame(scored)),
+            "separation": (figures.separation, pd.DataFrame(measures)),
+            "clusters": (lambda frame: figures.clusters(frame, layer=7), pd.DataFrame(points)),
+            "responses": (figures.responses, pd.DataFrame([{**r, "harmful": h} for r in by_layer for h in (True, False)])),
+            "formats": (figures.formats, pd.DataFrame(told)),
+            "safeground": (figures.safeground, pd.DataFrame(scored)),
         }  # fmt: skip
 
     def test_titles_tell_n_and_axes_have_names(self) -> None:

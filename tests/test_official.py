@@ -8,13 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mis_lib.analysis.draws import majority
-from mis_lib.analysis.official_scores import Score, official_scores, read_effectiveness, read_effects
 from mis_lib.data.benchmarks import LOADERS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.results.choices import is_right, read_choice
-from mis_lib.results.evaluated import Evaluated
-from mis_lib.results.official import OFFICIAL
+from mis_lib.results.evaluated import Evaluated, majority
+from mis_lib.results.official import OFFICIAL, Score, official_scores, read_effectiveness, read_effects
 from mis_lib.results.runs import Run
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict
 

@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
-from mis_lib.construct.drawings import concepts
 from mis_lib.construct.elements import Questions, load_elements
 from mis_lib.construct.mis_mini import Plan, plan
-from mis_lib.construct.open_questions import OPEN_QUESTIONS
+from mis_lib.construct.pairs import OPEN_QUESTIONS
 from mis_lib.schema import Sample
+from mis_lib.text.concepts import concepts
 from mis_lib.text.naming import is_named
 from mis_lib.text.roles import Role, roles_of
 

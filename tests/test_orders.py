@@ -16,10 +16,10 @@ from mis_lib.construct import mis_mini
 from mis_lib.construct.elements import load_elements
 from mis_lib.construct.labels import perceive
 from mis_lib.construct.mis_mini import Plan, construct, plan
-from mis_lib.construct.open_questions import OPEN_QUESTIONS
+from mis_lib.construct.pairs import OPEN_QUESTIONS
 from mis_lib.files import read_records
-from mis_lib.ordinals import rename_ordinals
 from mis_lib.schema import Sample
+from mis_lib.text.ordinals import rename_ordinals
 
 TABLE = load_elements()
 FEW = {"property_crimes", "human_trafficking", "property_crimes-easy"}
@@ -119,7 +119,7 @@ def test_no_text_behind_the_perception_says_which_image_is_which() -> None:
 
 
 def test_the_command_makes_it_and_the_datasheet_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "construct", partial(construct, blocks={"property_crimes-easy"}, everyday_items=8))
+    monkeypatch.setattr(mis_mini, "construct", partial(construct, blocks={"property_crimes-easy"}, everyday_items=8))
     out = tmp_path / "data"
     done = CliRunner().invoke(app, ["construct", "--out", str(out), "--both_orders", "--general_items", "5", "--json"])
     assert done.exit_code == 0, done.output

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mis_lib.analysis.flips import FLIPS, flips
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.results.evaluated import Evaluated
 from mis_lib.results.frames import flip_matrix
 from mis_lib.results.frames import flips as flip_frame
-from mis_lib.results.paired import Side, compare
+from mis_lib.results.paired import FLIPS, Side, compare, flips
 from mis_lib.results.report_tables import find_side, paired_sheets
 from mis_lib.results.runs import Run
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict

@@ -23,13 +23,12 @@ from transformers import AutoProcessor
 from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
-from mis_lib.commands.parity_proof import Form, ParitySettings
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.models.load import load_model
 from mis_lib.models.merge import merge, save
 from mis_lib.probe.lora_tensors import Use, merged, read_adapter, wrong
 from mis_lib.probe.parity import TOLERANCE, Check, Reading, Status, View, compare, first_difference
-from mis_lib.recipes.parity import Report, parity
+from mis_lib.recipes.parity import Form, ParitySettings, Report, parity
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -349,7 +348,7 @@ class TestCommand:
 
 def test_a_server_ends_with_the_process_that_was_told_to_end(folder: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from mis_lib.analysis.serving import transformers_serve\n"
+        "import sys, time; from pathlib import Path; from mis_lib.probe.parity import transformers_serve\n"
         "with transformers_serve(Path(sys.argv[1]), 'cpu'): time.sleep(600)"
     )
     asking = subprocess.Popen([sys.executable, "-c", code, str(folder / "model")], stderr=subprocess.DEVNULL)

@@ -9,9 +9,8 @@ from peft import LoraConfig, get_peft_model
 from tiny_architectures import BUILDERS, built
 from transformers import AutoModelForImageTextToText
 
-from mis_lib.commands.parity_proof import Form, ParitySettings
 from mis_lib.probe.parity import Check, Status, first_difference
-from mis_lib.recipes.parity import parity
+from mis_lib.recipes.parity import Form, ParitySettings, parity
 
 
 def adapt(checkpoint: Path, folder: Path) -> Path:

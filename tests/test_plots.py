@@ -11,10 +11,11 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from plotly.offline import get_plotlyjs
 
-from mis_lib.analysis import outcome_plots, plot_grids, plot_parts, plots_inside
 from mis_lib.errors import DataError
+from mis_lib.probe import figures
 from mis_lib.probe import figures as ablation_plots
-from mis_lib.results.figures import data
+from mis_lib.results.figures import data, rates, style
+from mis_lib.results.figures import rates as plot_grids
 from mis_lib.results.figures import rates as plots
 from mis_lib.results.figures.style import CONFIG
 from mis_lib.results.metrics import METRICS, OUTCOME_METRICS
@@ -65,7 +66,7 @@ def test_a_long_name_leaves_the_rates_their_room() -> None:
     figure = plots.leaderboard(board().replace("mini", name))
     labels = {label for trace in figure.data for label in trace.y}
     parts = [unescape(part) for label in labels for part in label.split("<br>")]
-    assert max(map(len, parts)) <= plot_parts.LABEL and "mirage · report/v1" in labels
+    assert max(map(len, parts)) <= style.LABEL and "mirage · report/v1" in labels
     long = next(label for label in labels if "tuned" in label)
     assert unescape(long.replace("<br>", "")).replace(" ", "") == f"{name} · report/v1".replace(" ", "")
     assert figure.layout.height - plots.leaderboard(board()).layout.height >= 16 * long.count("<br>")
@@ -177,12 +178,12 @@ def figures_of(variants: list[str]) -> dict[str, go.Figure]:
         "board": plots.leaderboard(rates).update_layout(title=TITLE, margin_t=90),
         "plane": plots.safety_plane(rates).update_layout(title=TITLE, margin_t=60),
         "judges": plots.judge_swap(found["judges"]).update_layout(title=TITLE, margin_t=60),
-        "stack": outcome_plots.outcome_stack(found["stack"], TITLE),
+        "stack": rates.outcome_stack(found["stack"], TITLE),
         "item": plot_grids.ablation_grid(found["item"]).update_layout(title=TITLE, margin_t=80),
         "changes": plot_grids.category_heatmap(found["changes"]),
         "conditions": ablation_plots.by_condition(found["conditions"]).update_layout(title=TITLE),
-        "responses": plots_inside.responses(pd.DataFrame(layers)),
-        "clusters": plots_inside.clusters(found["clusters"], layer=3),
+        "responses": figures.responses(pd.DataFrame(layers)),
+        "clusters": figures.clusters(found["clusters"], layer=3),
         "sizes": ablation_plots.size_curve(found["sizes"], TITLE),
         "categories": data.category_bars(found["categories"], TITLE),
     }
@@ -247,13 +248,13 @@ def test_marks_stay_in_their_line_with_eight_variants() -> None:
 
 
 def test_more_names_than_colours_are_told_apart() -> None:
-    found = plot_parts.looks([f"v{i}" for i in range(16)])
+    found = style.looks([f"v{i}" for i in range(16)])
     assert len(set(found.values())) == 16
 
 
 def test_of_harmful_items_alone_no_benign_ones_are_told() -> None:
     rows = [{"variant": "mini", "metric": name, "value": 25.0, "n": 4} for name in ("asr", "rsr", "rr", "hr")]
-    notes = outcome_plots.outcome_stack(pd.DataFrame(rows), "").layout.annotations
+    notes = rates.outcome_stack(pd.DataFrame(rows), "").layout.annotations
     assert [note.text for note in notes] == ["harmful items (n = 4)"]
 
 
@@ -281,7 +282,7 @@ def test_an_item_taken_apart_shows_each_outcome_in_words() -> None:
 
 def test_an_outcome_has_one_colour_in_all_figures() -> None:
     rows = [{"variant": "mini", "metric": name, "value": 25.0, "n": 4} for name in OUTCOME_METRICS]
-    bars = outcome_plots.outcome_stack(pd.DataFrame(rows), "").data
+    bars = rates.outcome_stack(pd.DataFrame(rows), "").data
     colours = {METRICS[name].label: plot_grids.OUTCOME_COLOURS[outcome] for name, outcome in OUTCOME_METRICS.items()}
     assert {bar.name: bar.marker.color for bar in bars} == colours
 
@@ -319,9 +320,9 @@ def test_the_axis_cuts_no_end_of_a_size_curve() -> None:
 
 
 EMPTY = {
-    plots.leaderboard: ("run", "tag", "variant", "metric", *plot_parts.RATE, "published"),
-    plots.safety_plane: ("run", "tag", "variant", "metric", *plot_parts.RATE, "published"),
-    plots.judge_swap: ("variant", "judge", "metric", *plot_parts.RATE),
+    plots.leaderboard: ("run", "tag", "variant", "metric", *style.RATE, "published"),
+    plots.safety_plane: ("run", "tag", "variant", "metric", *style.RATE, "published"),
+    plots.judge_swap: ("variant", "judge", "metric", *style.RATE),
     plot_grids.category_heatmap: ("group", "metric", "difference", "low", "high", "n"),
     plot_grids.flip_matrix: ("before", "after", "n"),
     plot_grids.ablation_grid: ("variant", "first", "second", "outcome"),
@@ -358,7 +359,7 @@ FROM_EVIL = {
     "conditions": lambda: ablation_plots.by_condition(
         pd.DataFrame([{"variant": EVIL, "items": "harmful", "measure": "unsafe", "condition": "both", **RATES}])
     ),
-    "outcomes": lambda: outcome_plots.outcome_stack(pd.DataFrame([{"variant": EVIL, "metric": "asr", **RATES}]), ""),
+    "outcomes": lambda: rates.outcome_stack(pd.DataFrame([{"variant": EVIL, "metric": "asr", **RATES}]), ""),
     "categories": lambda: data.category_bars(
         pd.DataFrame([{"category": EVIL, "sub_category": "", "file": EVIL, "n": 1, "share": 9.0}]), ""
     ),
@@ -369,7 +370,7 @@ FROM_EVIL = {
         pd.DataFrame([{"view": EVIL, "split": EVIL, "measure": "bound", **RATES}]), ""
     ),
     "shared": lambda: data.shared_bars(pd.DataFrame([{"file": EVIL, "what": "image", "hits": 1, "n": 2}]), ""),
-    "inside": lambda: plots_inside.responses(pd.DataFrame([{"variant": EVIL, "layer": 1, "harmful": True, **RATES}])),
+    "inside": lambda: figures.responses(pd.DataFrame([{"variant": EVIL, "layer": 1, "harmful": True, **RATES}])),
 }
 
 

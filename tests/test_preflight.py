@@ -19,8 +19,7 @@ from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
 from mis_lib.data.findings import Kind, Level
-from mis_lib.data.preflight import PreflightSettings, preflight
-from mis_lib.data.report import Report
+from mis_lib.data.preflight import PreflightSettings, Report, preflight
 from mis_lib.data.sources import find_source, load
 from mis_lib.errors import DataError, ImageError
 
@@ -468,7 +467,7 @@ def test_a_lying_photograph_is_measured_upright(layout: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (300, 100)).save(layout / "train/0_1.jpg", exif=exif)
-    from mis_lib.data.headers import Headers
+    from mis_lib.data.images import Headers
 
     assert Headers(layout)["train/0_1.jpg"].size == (100, 300)
 

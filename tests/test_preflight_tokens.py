@@ -21,14 +21,27 @@ from transformers.models.llava_onevision.processing_llava_onevision import Llava
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from mis_lib.data.findings import Kind
-from mis_lib.data.headers import Size
-from mis_lib.data.memory import SHAPES, Shape, Training, memory
+from mis_lib.data.images import Size
 from mis_lib.data.preflight import PreflightSettings, preflight
-from mis_lib.data.tokens import Budget, budget_for, estimate
-from mis_lib.data.vision_families import from_checkpoint, known, limited
-from mis_lib.data.vision_tokens import AnyRes, Fixed, Grid, Splits, Tiles
+from mis_lib.data.tokens import (
+    SHAPES,
+    AnyRes,
+    Budget,
+    Fixed,
+    Grid,
+    Shape,
+    Splits,
+    Tiles,
+    Training,
+    budget_for,
+    estimate,
+    from_checkpoint,
+    known,
+    limited,
+    memory,
+)
 from mis_lib.errors import ModelError, SettingsError
-from mis_lib.models.limits import ImageLimits, limit_images
+from mis_lib.models.adapters import ImageLimits, limit_images
 from mis_lib.prompts import to_messages
 
 sizes = st.builds(Size, st.integers(20, 3000), st.integers(20, 3000))

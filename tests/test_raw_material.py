@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from mis_lib.construct.drawings import concepts, sign_svg, svg_of
+from mis_lib.construct.drawings import sign_svg, svg_of
 from mis_lib.errors import ModelError
+from mis_lib.text.concepts import concepts
 from research.mini import gather, gather_bitmaps, gather_forms, gather_hands, gather_icons
 from research.mini.assets import BITMAPS, FONTS, HANDS, STYLES, load_drawings
 from research.mini.packages import debian_package

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import EfficientNetModel
 
-from mis_lib.models.ends import in_end
 from mis_lib.models.mini.photo_classifier import (
     HIGHEST,
     LOWEST,
@@ -25,8 +24,7 @@ from mis_lib.models.mini.photo_classifier import (
     photo_classes,
     photo_names,
 )
-from mis_lib.models.mini.tower import load_tower, tower_config
-from mis_lib.models.wheels import TOWER_SHA256, tower_file
+from mis_lib.models.mini.tower import TOWER_SHA256, in_end, load_tower, tower_config, tower_file
 from research.mini.features import FeatureBank
 from research.mini.pictures import Picture
 from research.mini.reading import (

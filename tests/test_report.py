@@ -14,25 +14,22 @@ from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
 from mis_lib import console
-from mis_lib.analysis.tables import rates_sheet, rich_table
 from mis_lib.cli.main import app
-from mis_lib.commands.report_settings import ReportSettings
-from mis_lib.construct.drawings import STYLES, concepts, told
+from mis_lib.construct.drawings import STYLES, told
 from mis_lib.construct.labels import perceive
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import read_jsonl, read_records
 from mis_lib.judge import rule
 from mis_lib.recipes import report as command
-from mis_lib.recipes.report import evaluate, existing_report
+from mis_lib.recipes.report import ReportSettings, evaluate, existing_report
 from mis_lib.results.metrics import Row
 from mis_lib.results.naming import ONE, TWO, is_right, naming_samples, naming_table
-from mis_lib.results.runs import RunConfig
+from mis_lib.results.runs import RunConfig, folder_digest, open_run, versions
 from mis_lib.results.stats import rate
-from mis_lib.results.tables import render, rich_sheets
+from mis_lib.results.tables import rates_sheet, render, rich_sheets, rich_table
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings, TableFormat
-from mis_lib.store.provenance import folder_digest
-from mis_lib.store.versions import open_run, versions
+from mis_lib.text.concepts import concepts
 
 VARIANTS = ("base", "one")
 

@@ -14,21 +14,18 @@ from fake_runs import fake_run
 from fakes import mini_data
 from typer.testing import CliRunner, Result
 
-from mis_lib.analysis.official_scores import Effect
 from mis_lib.cli.main import app
-from mis_lib.commands.report_settings import ReportSettings
 from mis_lib.data.benchmarks import LOADERS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
-from mis_lib.recipes.report import existing_report
+from mis_lib.recipes.report import ReportSettings, existing_report
 from mis_lib.results.evaluated import find_runs, judges_of, open_folder, read_run
 from mis_lib.results.frames import ANSWERS, JUDGE_SWAP, answers, judge_swap, leaderboard
-from mis_lib.results.official import OFFICIAL
+from mis_lib.results.official import OFFICIAL, Effect
 from mis_lib.results.published import published as numbers
-from mis_lib.results.runs import RESPONSES, Run, RunConfig
+from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
 from mis_lib.schema import Outcome, Response, Verdict
 from mis_lib.settings import dump_settings
-from mis_lib.store.versions import open_run
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,16 @@ import pytest
 from fakes import mini_data
 from tiny import tiny_checkpoint
 
-from mis_lib.analysis.reworded import in_reverse, read_questions, reworded
-from mis_lib.commands.report_settings import ReportSettings, check
-from mis_lib.construct.drawings import concepts
 from mis_lib.construct.elements import load_elements
 from mis_lib.construct.mis_mini import plan
-from mis_lib.construct.open_questions import OPEN_QUESTIONS
+from mis_lib.construct.pairs import OPEN_QUESTIONS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
-from mis_lib.recipes.report import evaluate
+from mis_lib.probe.ablation import in_reverse, read_questions, reworded
+from mis_lib.recipes.report import ReportSettings, check, evaluate
 from mis_lib.schema import Sample
 from mis_lib.settings import GenerationSettings
+from mis_lib.text.concepts import concepts
 from mis_lib.text.naming import is_named
 
 AS_TYPED = Path(__file__).parents[1] / "configs" / "questions-as-typed.txt"

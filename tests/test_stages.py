@@ -18,20 +18,16 @@ from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
 from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ChatReply, ImageAsk, Unavailable, digest_bytes
-from mis_lib.construct.drawings import concepts
-from mis_lib.construct.stages.context import Role, Workshop
-from mis_lib.construct.stages.drawn import DrawnImages, find_concept
-from mis_lib.construct.stages.inputs import built_in_seeds
-from mis_lib.construct.stages.offline import FAINT, ElementBank, ink_share
-from mis_lib.construct.stages.pipeline import ALL_STAGES, NAMES, build
+from mis_lib.construct.stages.context import BUILT_IN, Role, Workshop, read_prompts
+from mis_lib.construct.stages.forms import fold
+from mis_lib.construct.stages.inputs import REVIEW, Choice, Decision, built_in_seeds, read_decisions
+from mis_lib.construct.stages.offline import FAINT, DrawnImages, ElementBank, find_concept, ink_share
+from mis_lib.construct.stages.pipeline import ALL_STAGES, NAMES, STAGES, build, run_stage
 from mis_lib.construct.stages.records import Account, Draft, Entry, Seed, Status
-from mis_lib.construct.stages.review import REVIEW, Choice, Decision, read_decisions
-from mis_lib.construct.stages.rules import fold
-from mis_lib.construct.stages.runner import STAGES, run_stage
-from mis_lib.construct.stages.templates import BUILT_IN, read_prompts
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample
+from mis_lib.text.concepts import concepts
 
 ITEMS = 30
 FILES = ("train.jsonl", "easy.jsonl", "hard.jsonl", "rejected.jsonl", "pending.jsonl", "summary.json", REVIEW)

@@ -13,13 +13,10 @@ from mis_lib.clients.cache import Cache
 from mis_lib.clients.protocol import CannotAnswer, ChatAsk
 from mis_lib.clients.structured import Completion, Turn, answer
 from mis_lib.construct.elements import load_elements
-from mis_lib.construct.stages.context import ROLES
-from mis_lib.construct.stages.forms import FORMS
-from mis_lib.construct.stages.inputs import built_in_seeds, read_seeds
+from mis_lib.construct.stages.context import BUILT_IN, FACTS, ROLES, read_prompts
+from mis_lib.construct.stages.forms import FORMS, forbidden, question_problem
+from mis_lib.construct.stages.inputs import Choice, built_in_seeds, read_decisions, read_seeds
 from mis_lib.construct.stages.offline import ElementBank
-from mis_lib.construct.stages.review import Choice, read_decisions
-from mis_lib.construct.stages.rules import forbidden, question_problem
-from mis_lib.construct.stages.templates import BUILT_IN, FACTS, read_prompts
 from mis_lib.errors import DataError, MisError, SettingsError
 
 OBJECTS = ["candle", "hay bale"]

@@ -21,18 +21,18 @@ from typer.testing import CliRunner, Result
 
 from mis_lib.cli.main import app
 from mis_lib.clients.cache import Cache
+from mis_lib.clients.diffusion import DiffusionImages
 from mis_lib.clients.images import encode
 from mis_lib.clients.local import LocalChat
 from mis_lib.clients.openai import open_client
 from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ImageAsk
 from mis_lib.clients.server import ServerChat
-from mis_lib.construct.stages.drawn import DrawnImages
 from mis_lib.construct.stages.forms import FORMS
+from mis_lib.construct.stages.offline import DrawnImages
 from mis_lib.construct.stages.records import Account
 from mis_lib.errors import MissingPackageError, ModelError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample
-from mis_lib.teachers.diffusion import DiffusionImages
 
 ITEMS = 8
 

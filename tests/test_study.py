@@ -9,11 +9,10 @@ from tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
-from mis_lib.commands.study_plan import ARMS, StudySettings, arm_settings, asked_samples
 from mis_lib.data.recipes import configured
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
-from mis_lib.recipes.study import study
+from mis_lib.recipes.study import ARMS, StudySettings, arm_settings, asked_samples, study
 from mis_lib.results.metrics import METRICS
 from mis_lib.results.stats import Interval, rate
 from mis_lib.results.study import (
@@ -34,8 +33,7 @@ from mis_lib.results.study import (
 from mis_lib.schema import Sample
 from mis_lib.settings import load_settings
 from mis_lib.text.refusals import opens_with_refusal
-from mis_lib.train.preference_settings import DpoSettings
-from mis_lib.train.settings import TrainSettings
+from mis_lib.train.settings import DpoSettings, TrainSettings
 
 # ---------------------------------------------------------------- claims
 

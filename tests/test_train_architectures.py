@@ -18,18 +18,16 @@ from mis_lib.models.load import load_model
 from mis_lib.models.merge import merge, save
 from mis_lib.schema import Sample
 from mis_lib.settings import GenerationSettings
+from mis_lib.train.batches import collate
 from mis_lib.train.callbacks import LOG
-from mis_lib.train.collate import collate
 from mis_lib.train.dataset import places_of
-from mis_lib.train.dialogue import IGNORED
-from mis_lib.train.encode import Encoder, Place
+from mis_lib.train.encode import IGNORED, Encoder, Place
 from mis_lib.train.loader import lengths_of
 from mis_lib.train.lora import Part, groups, part_of
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import load
 from mis_lib.train.packing import no_packing, pack, packed_inputs
-from mis_lib.train.preparing import use_packing
-from mis_lib.train.run import run
+from mis_lib.train.run import run, use_packing
 from mis_lib.train.settings import TrainSettings
 
 NUMBERS = (1, 2, 4)  # images of the rows, in turn

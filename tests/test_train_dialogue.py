@@ -13,21 +13,19 @@ from tiny_rows import tiny_rows
 from transformers import AutoProcessor
 
 from mis_lib.data.findings import Kind
+from mis_lib.data.formats import Exchange, later_exchanges, with_answer
 from mis_lib.data.mixing import compose
-from mis_lib.data.mixtures import Arm, Part, Recipe, SampleSet
 from mis_lib.data.preferences import Preference
 from mis_lib.data.preflight import PreflightSettings, preflight
-from mis_lib.data.turns import Exchange, later_exchanges, with_answer
+from mis_lib.data.recipes import Arm, Part, Recipe, SampleSet
 from mis_lib.errors import DataError, ModelError
 from mis_lib.files import load_image
 from mis_lib.prompts import assistant_message, to_messages, user_message
 from mis_lib.schema import Sample, SegmentKind
 from mis_lib.text.segments import segment
-from mis_lib.train.answer_parts import NO_SEGMENT, SEGMENTS
-from mis_lib.train.collate import collate
-from mis_lib.train.dialogue import IGNORED
+from mis_lib.train.batches import collate
 from mis_lib.train.dpo import preference_rows
-from mis_lib.train.encode import Encoder, Place
+from mis_lib.train.encode import IGNORED, NO_SEGMENT, SEGMENTS, Encoder, Place
 
 LATER = [
     {"role": "user", "content": "And the <image> behind it?"},

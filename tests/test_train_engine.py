@@ -41,21 +41,16 @@ from mis_lib.errors import (
 from mis_lib.files import read_jsonl, read_records
 from mis_lib.models.load import load_model
 from mis_lib.schema import Sample
-from mis_lib.train.batches import Plan
+from mis_lib.train.batches import Plan, collate
 from mis_lib.train.callbacks import LOG, tensorboard
-from mis_lib.train.collate import collate
 from mis_lib.train.dataset import places_of
-from mis_lib.train.dialogue import IGNORED
-from mis_lib.train.encode import Encoder, Place
-from mis_lib.train.loader import Steps, lengths_of
-from mis_lib.train.lora import Part, part_of, prepare
+from mis_lib.train.encode import IGNORED, Encoder, Place
+from mis_lib.train.loader import Mixer, Steps, lengths_of, most_alike
+from mis_lib.train.lora import Part, part_of, prepare, restore
 from mis_lib.train.loss import AnswerHead, WholeHead
-from mis_lib.train.lowrank import restore
-from mis_lib.train.mixup import Mixer, most_alike
 from mis_lib.train.model import bfloat16, load
 from mis_lib.train.packing import PackedRows, has_kernel, pack, packed_inputs
-from mis_lib.train.preparing import make_encoder, plan_of, prepare_features
-from mis_lib.train.run import make_trainer, run, training_arguments
+from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, run, training_arguments
 from mis_lib.train.settings import Scheduler, TrainSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -380,8 +375,8 @@ class SixImages:
 
 
 def test_half_of_the_mixtures_are_with_images_that_look_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mis_lib.train.mixup.CHUNK", 4)  # several chunks
-    monkeypatch.setattr("mis_lib.train.mixup.ALIKE", 1)
+    monkeypatch.setattr("mis_lib.train.loader.CHUNK", 4)  # several chunks
+    monkeypatch.setattr("mis_lib.train.loader.ALIKE", 1)
     cache: Any = SixImages()
     assert most_alike(cache.table[:, 0]) == [[3], [4], [5], [0], [1], [2]]
     assert most_alike(cache.table[:1, 0]) == [[]]

@@ -16,13 +16,12 @@ from torch import multiprocessing
 from transformers import AutoProcessor
 from trl import DPOConfig
 
-from mis_lib.commands.preference_data import Ranked, best, pairs_of, ranked_answers
 from mis_lib.construct.labels import cot_label, help_label
 from mis_lib.data.preferences import PAIRS, Preference
 from mis_lib.errors import DataError, SettingsError, TrainingError
 from mis_lib.files import read_records, sha256, write_records
 from mis_lib.models.load import load_model
-from mis_lib.recipes.raft import keep, prompts, round_settings, train_raft
+from mis_lib.recipes.raft import Ranked, best, keep, pairs_of, prompts, ranked_answers, round_settings, train_raft
 from mis_lib.recipes.train import METHODS, read_train_settings, train, train_by
 from mis_lib.results.train_runs import TrainRun
 from mis_lib.schema import Outcome, Response, Sample
@@ -31,10 +30,9 @@ from mis_lib.text.refusals import REFUSALS
 from mis_lib.train.distributed import leave
 from mis_lib.train.dpo import PreferenceRows, dpo_trainer, preference_rows, rows_a_pass
 from mis_lib.train.encode import Encoder, Place
-from mis_lib.train.lowrank import restore
+from mis_lib.train.lora import restore
 from mis_lib.train.model import load
-from mis_lib.train.preference_settings import DpoSettings, RaftSettings
-from mis_lib.train.settings import TrainSettings
+from mis_lib.train.settings import DpoSettings, RaftSettings, TrainSettings
 from workbench.app import free_port
 
 QUESTION = "How do I give the first to the second?"

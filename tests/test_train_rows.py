@@ -21,11 +21,8 @@ from mis_lib.files import load_image, read_records
 from mis_lib.prompts import user_message
 from mis_lib.schema import Sample
 from mis_lib.text.segments import segment
-from mis_lib.train.answer_parts import NO_SEGMENT, SEGMENTS, first_letter
-from mis_lib.train.batches import Plan
-from mis_lib.train.collate import collate
-from mis_lib.train.dialogue import IGNORED
-from mis_lib.train.encode import Encoder, Place, varied
+from mis_lib.train.batches import Plan, collate
+from mis_lib.train.encode import IGNORED, NO_SEGMENT, SEGMENTS, Encoder, Place, first_letter, varied
 from mis_lib.train.packing import PackedRows, packed_attention
 
 IMAGE_TOKENS = 5  # of the tiny model: 4 patches and the class token
@@ -207,7 +204,7 @@ def test_packed_rows_stand_behind_each_other(processor: Any, places: list[Place]
 
 
 def test_vision_tensors_of_different_shapes_are_filled_up() -> None:
-    from mis_lib.train.collate import join_vision
+    from mis_lib.train.batches import join_vision
 
     joined = join_vision([{"pixel_values": torch.ones(1, 2, 3)}, {"pixel_values": torch.ones(2, 3, 3) * 2}])
     assert joined["pixel_values"].shape == (3, 3, 3)

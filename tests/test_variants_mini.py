@@ -8,19 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
-from mis_lib.analysis.reworded import in_reverse
-from mis_lib.construct.cached import ensure_mini_data
 from mis_lib.construct.drawings import scene
+from mis_lib.construct.mis_mini import ensure_mini_data
 from mis_lib.files import read_records
 from mis_lib.generate.batch import answer, generate
-from mis_lib.generate.columns import Column
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.engine import Engine, use_adapter
-from mis_lib.generate.stream import VariantEngine
+from mis_lib.generate.stream import Column, VariantEngine
 from mis_lib.judge.rule import decide
+from mis_lib.models.adapters import shipped_variants
 from mis_lib.models.load import load_model
 from mis_lib.models.mini.assemble import ADAPTERS, ensure_mini
-from mis_lib.models.shipped import shipped_variants
+from mis_lib.probe.ablation import in_reverse
 from mis_lib.prompts import user_message
 from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import GenerationSettings

@@ -17,8 +17,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from mis_lib.data.findings import Kind
-from mis_lib.data.headers import Headers, read_header
-from mis_lib.data.webp import is_decoded, leaves_over
+from mis_lib.data.images import Headers, is_decoded, leaves_over, read_header
 
 FORMS: dict[str, dict[str, Any]] = {
     "lossy, quality 30": {"quality": 30},

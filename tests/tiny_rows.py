@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mis_lib.train.collate import collate
+from mis_lib.train.batches import collate
 from mis_lib.train.encode import Row
 from mis_lib.train.loss import AnswerHead
 

@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mis_lib.commands.judges import KINDS
 from mis_lib.data.benchmarks import fetch_instructions
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.notebook.execute import all_notebooks
+from mis_lib.recipes.judge import KINDS
 from mis_lib.results.metrics import METRICS
 from mis_lib.results.published import select
 

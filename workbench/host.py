@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mis_lib.errors import ModelError
-from mis_lib.generate.beside import SideBySide
-from mis_lib.generate.request import Answerer
-from mis_lib.generate.served import ServedEngine
-from mis_lib.generate.served_models import Served, beside
-from mis_lib.models.shipped import choose_variants
+from mis_lib.generate.served import Served, ServedEngine, beside
+from mis_lib.generate.stream import Answerer, SideBySide
+from mis_lib.models.adapters import choose_variants
 from workbench.background import Background, Progress
-from workbench.catalogue import Catalogue
+from workbench.compare.state import Catalogue
 
 SERVED_AT_ONCE = 4  # comparisons, each of up to four columns: what ``mis generate`` asks a server at a time
 EMBEDDED = Path("mini")  # what the embedded model is called where it has to be named, beside served ones
@@ -180,7 +178,7 @@ def strangers(checkpoint: Path | None, adapters: Mapping[str, Path | None]) -> l
 def load_examples(folder: Path | None, progress: Progress) -> Catalogue:
     """Read a data set folder; without one, MIS-Mini, drawn on first use."""
     if folder is None:
-        from mis_lib.construct.cached import ensure_mini_data
+        from mis_lib.construct.mis_mini import ensure_mini_data
 
         folder = ensure_mini_data(progress=progress)
     progress("Reading the examples …")

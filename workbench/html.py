@@ -4,14 +4,25 @@ Pure functions from values to strings. Whatever a person, a file or a model wrot
 page as data of a fixed template, so nothing in them is evaluated.
 """
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from html import escape
+from itertools import groupby
+from typing import Any
 
-from mis_lib.files import MAX_IMAGES
+import gradio as gr
+import pandas as pd
+import plotly.graph_objects as go
+from gradio.components.plot import PlotData
+from gradio.data_classes import GradioModel
+
+from mis_lib.files import MAX_IMAGES, spreadsheet_safe
+from mis_lib.results.figures.style import CONFIG
 from mis_lib.schema import Sample
+from mis_lib.text.headings import FENCE, ROW
 from workbench.background import Phase, Status
-from workbench.catalogue import Card, Page
-from workbench.compare.state import Prompt, PromptImage
+from workbench.compare.state import Card, Page, Prompt, PromptImage
 
 CREDITS = (
     '<p class="mis-credits">Example drawings: '
@@ -220,3 +231,158 @@ def _load_button(sample: Sample, chosen: str | None) -> str:
 
 def _empty(title: str, text: str) -> str:
     return f'<div class="mis-empty"><b>{escape(title)}</b><p>{escape(text)}</p></div>'
+
+
+# ---------- HTML of what a model wrote: tables, code, headings and bold words are drawn, all else stands as it was written.
+#
+# No Markdown library: those take lists, links, images and HTML of a text that nobody has read for commands, and lose its line breaks. What is copied
+# is the text itself.
+
+_RULE = re.compile(r"\s*\|(?:\s*:?-+:?\s*\|)+\s*$")
+_BAR = re.compile(r"(?<!\\)\|")
+_HEADING = re.compile(r"\s*#{1,6}\s+\S")
+_BOLD = re.compile(r"\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*")
+
+
+def drawn(text: str) -> str:
+    """Blocks of HTML, everything escaped; a table or code that is still being written is drawn as far as it goes."""
+    return "".join(_block(kind, lines) for kind, lines in _blocks(text.strip("\n").rstrip().split("\n")))
+
+
+def _blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Neighbouring lines of one kind: code, table, heading or prose."""
+    kinds, in_code = [], False
+    for line in lines:
+        fence = bool(FENCE.match(line))
+        kinds.append("code" if in_code or fence else _kind(line))
+        in_code = in_code != fence
+    for kind, group in groupby(zip(kinds, lines, strict=True), key=lambda pair: pair[0]):
+        yield kind, [line for _, line in group]
+
+
+def _kind(line: str) -> str:
+    if ROW.match(line):
+        return "table"
+    return "heading" if _HEADING.match(line) else "prose"
+
+
+def _block(kind: str, lines: list[str]) -> str:
+    if kind == "code":
+        inside = "\n".join(line for line in lines if not FENCE.match(line))
+        return f'<pre class="mis-code">{escape(inside)}</pre>'
+    if kind == "heading":
+        return "".join(f'<p class="mis-heading">{_inline(line.strip().lstrip("# "))}</p>' for line in lines)
+    if kind == "table" and len(lines) > 1 and _RULE.match(lines[1]):
+        rows = "".join(_row(line, "td") for line in lines[2:])
+        return f'<div class="mis-grid"><table><thead>{_row(lines[0], "th")}</thead><tbody>{rows}</tbody></table></div>'
+    prose = "\n".join(lines).strip("\n").rstrip()
+    return f"<p>{_inline(prose)}</p>" if prose else ""
+
+
+def _row(line: str, tag: str) -> str:
+    cells = (_inline(cell.strip().replace("\\|", "|")) for cell in _BAR.split(line.strip())[1:-1])
+    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
+
+
+def _inline(text: str) -> str:
+    return _BOLD.sub(r"<strong>\1</strong>", escape(text))
+
+
+# ---------- Figures on the page: a Plotly figure with our configuration, and buttons that save it as PNG or SVG without any other machine.
+
+
+def shown(figure: go.Figure) -> GradioModel:
+    """The figure as the page's component takes it; the configuration travels with it (no logo, no cloud button)."""
+    return PlotData(type="plotly", plot=json.dumps({**json.loads(figure.to_json() or "{}"), "config": CONFIG}))
+
+
+def figure_part(name: str, title: str) -> gr.Plot:
+    """A titled figure, empty at first, with its two download buttons; its element is ``mis-figure-NAME``."""
+    with gr.Column(elem_classes=["mis-figure"], min_width=320):
+        gr.HTML(_head(name, title), apply_default_css=False)
+        return gr.Plot(elem_id=f"mis-figure-{name}", show_label=False, container=False)
+
+
+def _head(name: str, title: str) -> str:
+    buttons = "".join(
+        f'<button type="button" class="mis-link" data-figure="{name}" data-format="{kind}">{kind.upper()}</button>'
+        for kind in ("png", "svg")
+    )
+    return f'<div class="mis-figure-head"><h3>{title}</h3><span>{buttons}</span></div>'
+
+
+# ---------- Tables: a frame as HTML to read and as CSV to keep.
+#
+# What is shown is cut to its first rows, what is downloaded is whole. A text that a spreadsheet would run as a formula is made harmless in
+# the file, and every text is escaped on the page.
+
+SHOWN = 200
+Cell = Callable[[Any], str]
+
+
+def table(
+    frame: pd.DataFrame,
+    headings: Mapping[str, str],
+    *,
+    name: str,
+    cells: Mapping[str, Cell] | None = None,
+    long: Collection[str] = (),
+    note: str = "",
+) -> str:
+    """An HTML table with a button to download the whole of it.
+
+    Args:
+        frame: what to show; only its first ``SHOWN`` rows are.
+        headings: the columns to show, and what stands above them.
+        name: of the table, for its button (``data-table``).
+        cells: column -> a function of the row that returns HTML, instead of the escaped value.
+        long: columns of running text, which may be broken anywhere; others keep their words whole.
+        note: a line under the table.
+    """
+    drawn = cells or {}
+    head = "".join(f"<th{_number(frame, column)}>{escape(text)}</th>" for column, text in headings.items())
+    body = "".join(
+        f"<tr>{''.join(_cell(frame, column, row, drawn.get(column), long=column in long) for column in headings)}</tr>"
+        for row in frame.head(SHOWN).itertuples(index=False)
+    )
+    cut = f" The first {SHOWN:,} of {len(frame):,} rows; the file has all." if len(frame) > SHOWN else ""
+    return (
+        f'<div class="mis-table-wrap" tabindex="0" role="region" aria-label="{escape(name)}"><table class="mis-table"><thead><tr>{head}</tr>'
+        f"</thead><tbody>{body}</tbody></table></div>{foot(name, note + cut)}"
+    )
+
+
+def foot(name: str, note: str = "") -> str:
+    """The line under a table: what to know, and the button that downloads it."""
+    return (
+        f'<p class="mis-table-foot"><span>{escape(note.strip())}</span><button type="button" class="mis-link" data-action="csv" '
+        f'data-table="{escape(name)}">Download CSV</button></p>'
+    )
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """The whole frame as CSV; no cell of it is a formula to a spreadsheet."""
+    texts = [column for column in frame.columns if not pd.api.types.is_numeric_dtype(frame[column])]
+    safe = frame.assign(**{column: [spreadsheet_safe(value) for value in frame[column]] for column in texts})
+    return safe.to_csv(index=False, lineterminator="\r\n")
+
+
+def _cell(frame: pd.DataFrame, column: str, row: Any, draw: Cell | None, *, long: bool) -> str:
+    value = getattr(row, column)
+    kind = ' class="mis-long-cell"' if long else _number(frame, column)
+    return f"<td{kind}>{draw(row) if draw else _text(value)}</td>"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, Sequence) and pd.isna(value):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if isinstance(value, float) else escape(str(value))
+    )
+
+
+def _number(frame: pd.DataFrame, column: str) -> str:
+    numeric = pd.api.types.is_numeric_dtype(frame[column]) and not pd.api.types.is_bool_dtype(frame[column])
+    return ' class="mis-number-cell"' if numeric else ""

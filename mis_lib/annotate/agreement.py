@@ -13,9 +13,9 @@ import krippendorff
 import numpy as np
 from statsmodels.stats.inter_rater import cohens_kappa
 
+from mis_lib.annotate.decisions import Standing
 from mis_lib.results.stats import Rate, rate
 from mis_lib.schema import Outcome, Record
-from mis_lib.store.labels import Standing
 
 REPEATS = 1000
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mis_lib.cli.parsing import FAILED_ITEMS, AsJson, ManyValues, resolve
-from mis_lib.data.trainers import Form, Images
+from mis_lib.data.export import Form, Images
 from mis_lib.errors import SettingsError
 
 verbs = typer.Typer()
@@ -222,14 +222,14 @@ def check_data(
     is_hub = path is not None and path.startswith(commands.HUB)
     _check_what(is_hub, mixture, [name for name, value in told.items() if value is not None])
     if path is None:
-        from mis_lib.construct.cached import ensure_mini_data
+        from mis_lib.construct.mis_mini import ensure_mini_data
 
         path = str(ensure_mini_data())
     if is_hub:
         commands.hub(path.removeprefix(commands.HUB), as_json=as_json)
         return
     if mixture is not None:
-        from mis_lib.commands.mixture import mixture as compose
+        from mis_lib.recipes.check import mixture as compose
 
         fine = compose(
             Path(path), mixture, sets or [], general=general, against=against, output=output, as_json=as_json

@@ -105,7 +105,7 @@ def packages() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """The shipped variants, and the assembled model in the cache."""
-    from mis_lib.models.shipped import BASE, SHIPPED, shipped_variants
+    from mis_lib.models.adapters import BASE, SHIPPED, shipped_variants
 
     shipped = shipped_variants()
     for name in (BASE, *SHIPPED):
@@ -132,7 +132,7 @@ def mini() -> Finding:
 
 def data() -> Finding:
     """The drawn data set in the cache."""
-    from mis_lib.construct.cached import mini_data_folder
+    from mis_lib.construct.mis_mini import mini_data_folder
 
     return _cached("data MIS-Mini", mini_data_folder(), "report, examples in the app", fix="mis app, or mis report")
 

@@ -87,9 +87,8 @@ def generate_answers(
 ) -> None:
     """Let variants answer samples, batched here or by a server; resumable, sharded, nothing generated twice."""
     from mis_lib import console
-    from mis_lib.commands.generate_settings import GenerateSettings
-    from mis_lib.generate.served_models import named_models
-    from mis_lib.recipes.generate import generate_run
+    from mis_lib.generate.served import named_models
+    from mis_lib.recipes.generate import GenerateSettings, generate_run
 
     flags = {
         "variants": variants, "data": data, "splits": splits, "limit": limit, "only": only, "checkpoint": checkpoint, "server": server, "images_as": images_as,
@@ -147,9 +146,8 @@ def judge_answers(
 ) -> None:
     """Let judges rule on the answers of a run, several at once; compare them, calibrate them, route between them."""
     from mis_lib import console
-    from mis_lib.commands.judges import JudgeSettings, read_judges
     from mis_lib.recipes import judgements
-    from mis_lib.recipes.judge import judge_run
+    from mis_lib.recipes.judge import JudgeSettings, judge_run, read_judges
     from mis_lib.results.evaluated import open_folder
 
     failed = False

@@ -27,7 +27,7 @@ def import_answers(
 ) -> None:
     """Take in answers that LLaMA-Factory, ms-swift, VLMEvalKit, lmms-eval, inspect-ai or MIS's scripts gave, as a run."""
     from mis_lib import console
-    from mis_lib.commands.generate_settings import GenerateSettings
+    from mis_lib.recipes.generate import GenerateSettings
     from mis_lib.recipes.import_answers import import_answers as take_in
 
     files = {variant: Path(file) for variant, file in (named_values("--answers", answers, what="FILE") or {}).items()}

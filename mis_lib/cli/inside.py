@@ -61,8 +61,7 @@ def check_parity(
 ) -> None:
     """Prove that an adapter in training, merged, re-loaded, in the app's engine and served reads and says the same."""
     from mis_lib import console
-    from mis_lib.commands.parity_proof import LOCAL, Form, ParitySettings
-    from mis_lib.recipes.parity import parity, show
+    from mis_lib.recipes.parity import LOCAL, Form, ParitySettings, parity, show
 
     if served and not forms:
         forms = [*LOCAL, Form.SERVED]
@@ -106,8 +105,7 @@ def analyse_variants(
 ) -> None:
     """Look inside: separation (by layer), spectrum (of the weight change), formats (other tasks), safeground (and weight edits)."""
     from mis_lib import console
-    from mis_lib.commands.analyse_methods import AnalyseSettings
-    from mis_lib.recipes.analyse import analyse, show
+    from mis_lib.recipes.analyse import AnalyseSettings, analyse, show
 
     named = adapter_folders(adapters)
     folders = None if named is None else {"mini" if checkpoint is None else "base": None, **named}

@@ -97,8 +97,7 @@ def print_report(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate variants on MIS-Mini (or other data) or read existing runs, and print rates, comparisons and official scores."""
-    from mis_lib.commands.report_settings import ReportSettings
-    from mis_lib.recipes.report import report
+    from mis_lib.recipes.report import ReportSettings, report
 
     flags = {
         "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "questions": questions, "exchanged": exchanged or None, "data": data, "checkpoint": checkpoint, "adapters": beside_base(adapters),

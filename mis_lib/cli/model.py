@@ -108,7 +108,7 @@ def compare_variants(
     as_json: AsJson = False,
 ) -> None:
     """Let several variants, here or served, answer one question about the same images, with the reasoning in colours."""
-    from mis_lib.generate.served_models import read_served
+    from mis_lib.generate.served import read_served
     from mis_lib.recipes.compare import compare
     from mis_lib.settings import GenerationSettings
 

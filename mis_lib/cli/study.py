@@ -28,8 +28,7 @@ def run_study(
 ) -> None:
     """Train every mixture at the same budget, test all on the same items, and hold the rates against the papers."""
     from mis_lib import console
-    from mis_lib.commands.study_plan import StudySettings
-    from mis_lib.recipes.study import show, study
+    from mis_lib.recipes.study import StudySettings, show, study
 
     flags = {"arms": arms, "rows": rows, "limit": limit, "splits": splits, "runs": runs, "name": name}
     found = study(resolve(StudySettings, config, flags, sets))

@@ -9,8 +9,9 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import openai
 from openai.types.chat import ChatCompletion
@@ -18,8 +19,61 @@ from openai.types.chat import ChatCompletion
 from mis_lib.clients.protocol import CannotAnswer, TeacherError, Unavailable
 from mis_lib.clients.structured import Completion
 from mis_lib.errors import SettingsError
-from mis_lib.teachers.address import check_address
-from mis_lib.teachers.complaints import in_short, told, without_key
+
+# ---------- What a server says is wrong. The ``openai`` client quotes it only where OpenAI puts it (``error.message``); FastAPI, and so many a server, puts it elsewhere.
+
+SHORTEST_KEY = (
+    8  # characters; servers on one's own machine take any word for a key, and that may stand in what they say
+)
+
+
+def told(error: openai.APIError) -> str:
+    """The client's words and the server's, without the key, which some repeat: what is told is shown and stored."""
+    words = _complaint(error.body)
+    return without_key(error.message if words in error.message else f"{error.message} - {words}")
+
+
+def without_key(words: str) -> str:
+    """The words with another word in place of the key."""
+    key = os.environ.get("OPENAI_API_KEY", "")
+    return words.replace(key, "(the key)") if len(key) >= SHORTEST_KEY else words
+
+
+def in_short(error: openai.APIError) -> str:
+    """The same in one line of at most 200 characters."""
+    return " ".join(told(error).split())[:200]
+
+
+def _complaint(body: Any) -> str:
+    """OpenAI's ``message``, FastAPI's ``detail`` (a text, or a list of places and messages that also repeats what was sent), or plain text."""
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(_complaint, body)))
+    if isinstance(body, dict):
+        words = next(
+            (found for name in ("message", "detail", "msg", "error") if (found := _complaint(body.get(name)))), ""
+        )
+        return ": ".join(filter(None, (".".join(map(str, body.get("loc") or ())), words)))
+    return body if isinstance(body, str) else ""
+
+
+# ---------- What is taken for a server's address: one that may be shown and stored, so that nothing secret stands in it.
+
+
+def check_address(url: str) -> None:
+    """Refuse what is no server's address, or one that should not be told.
+
+    Raises:
+        SettingsError: the address is none, or carries a password or a query.
+    """
+    parts = urlsplit(url)
+    if parts.username is not None or parts.query:
+        raise SettingsError(
+            f"{parts.scheme}://{parts.hostname}: expected a server's address without password or query, since run folders and pages tell it; "
+            "a key goes into OPENAI_API_KEY"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(f"expected a server's address such as http://localhost:8000/v1, found {url!r}")
+
 
 RETRIES = 5
 TIMEOUT = 300.0  # seconds for one call: a 72 B model under load takes its time
@@ -174,3 +228,38 @@ async def only_model(client: openai.AsyncOpenAI) -> str:
         shown = ", ".join(sorted(models)[:10]) or "none"
         raise SettingsError(f"{client.base_url}: expected one model, found {shown}; name one as URL#MODEL")
     return models[0]
+
+
+# ---------- What the draws of a server's answers lacked: as it is stored beside them, and in words.
+#
+# A server that takes no seed, or takes it and does not go by it, answers otherwise whenever it draws; nobody sees that from one answer.
+
+TURNED_DOWN, NOT_KEPT = "turned down", "not kept to"
+SAMPLING = ("temperature", "seed")
+
+
+def turned_down(left_out: Collection[str]) -> dict[str, str]:
+    """Of the parameters that a server has turned down, those that an answer is drawn with, as they are stored."""
+    return {name: TURNED_DOWN for name in SAMPLING if name in left_out}
+
+
+def in_words(who: str, lacks: Mapping[str, str], temperature: float | None = None) -> list[str]:
+    """A sentence for each parameter that matters.
+
+    Args:
+        who: the server or its model.
+        lacks: what ``turned_down`` stores; of a seed also ``NOT_KEPT``.
+        temperature: that was asked for; a seed matters where something is drawn. ``None`` where several were.
+    """
+    said = []
+    if "temperature" in lacks:
+        wanted = "" if temperature is None else f", not with {temperature:g}"
+        said.append(f"{who} takes no temperature: its answers are drawn as it likes{wanted}")
+    if "seed" in lacks and (temperature != 0 or "temperature" in lacks):
+        how = (
+            "takes no seed: what it draws cannot be drawn again"
+            if lacks["seed"] == TURNED_DOWN
+            else "does not keep to the seed: the same request with the same seed was answered otherwise, so that what it draws cannot be drawn again"
+        )
+        said.append(f"{who} {how}")
+    return said

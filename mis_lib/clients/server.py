@@ -11,7 +11,7 @@ from openai.types import ImagesResponse
 
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.images import as_png, media_type
-from mis_lib.clients.openai import Caller, completion_of
+from mis_lib.clients.openai import Caller, completion_of, turned_down
 from mis_lib.clients.protocol import (
     CannotAnswer,
     ChatAsk,
@@ -23,7 +23,6 @@ from mis_lib.clients.protocol import (
 )
 from mis_lib.clients.structured import Completion, Turn, answer, schema_of
 from mis_lib.errors import ImageError
-from mis_lib.teachers.sampling import turned_down
 
 IMAGE_SIZE = "1024x1024"
 

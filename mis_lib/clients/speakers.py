@@ -10,11 +10,10 @@ from typing import Any, Protocol
 
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.local import LocalChat
-from mis_lib.clients.openai import Caller, completion_of
+from mis_lib.clients.openai import Caller, completion_of, turned_down
 from mis_lib.clients.protocol import CannotAnswer, Unavailable, digest_bytes
 from mis_lib.clients.server import data_url
 from mis_lib.files import load_image
-from mis_lib.teachers.sampling import turned_down
 
 TOP = 20  # first words whose odds servers tell
 LIKELY = 0.01  # least share of yes and no together; below it the model was about to say something else

@@ -7,21 +7,57 @@ what is learned does not hang on colour. A drawing is a transparent RGBA square;
 plain paper with a little seeded jitter, so that two pictures of a candle are not the same pixels.
 """
 
-import csv
 import functools
 import hashlib
 import importlib.resources
 import io
+import json
+import lzma
+import re
+from collections.abc import Callable, Iterable
+from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 import resvg_py
 from PIL import Image
 
-from mis_lib.construct.icons import icon_credits, icons
 from mis_lib.errors import DataError
+from mis_lib.text.concepts import concepts
+
+# ---------- Icons: things as small sets of icons by many hands draw them, for training pictures that are hard to make out.
+#
+# Mini's eyes were tuned to the styles that it is trained on and hardly ever fail there; in a style that they never saw they often do. A model that is
+# trained only on what its eyes know well never meets that. No icon here had a part in tuning the eyes, and none may have. The file is made by ``research.mini.gather_icons``.
+
+FILE = Path(__file__).with_name("icons.json.xz")
+
+
+class Icon(NamedTuple):
+    """One drawing and the set that it is from."""
+
+    set: str
+    svg: str
+
+
+@functools.cache
+def icons() -> dict[str, tuple[Icon, ...]]:
+    """The icons of each thing that has any, by its name in ``concepts.csv``."""
+    return {name: tuple(Icon(*icon) for icon in found) for name, found in _table()["icons"].items()}
+
+
+def icon_credits() -> str:
+    """Who drew them, and under which licences."""
+    sets = [f"{one['title']} by {one['author']} ({one['licence']})" for one in _table()["sets"].values()]
+    return f"{len(sets)} sets of icons as Iconify publishes them, in training data: {'; '.join(sets)}"
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    return json.loads(lzma.decompress(FILE.read_bytes()))
+
 
 STYLES = ("openmoji", "twemoji", "noto")
 TRAINED_STYLES = STYLES[:2]
@@ -30,7 +66,7 @@ OUTLINE = "outline"
 TRAINING_STYLES = (*TRAINED_STYLES, OUTLINE)
 """Of data to train on; what is tested in styles trained on is tested in ``TRAINED_STYLES``."""
 ICONS = "icons"
-"""Of data to train on where it is asked for: ``mis_lib.construct.icons``, which has several drawings of a thing or none."""
+"""Of data to train on where it is asked for: ``mis_lib.construct.drawings``, which has several drawings of a thing or none."""
 UNDRAWN = frozenset({"ballet dancer", "harp", "leafless tree", "shovel", "treasure chest", "trombone"})
 """What Noto's font has no sign of: it shows a box, or the signs that a sequence is made of."""
 LIKE_ANOTHER = frozenset(
@@ -49,21 +85,6 @@ CREDITS = {
 def style_credits(*, icons: bool = False) -> dict[str, str]:
     """Whom the drawings are owed to, by style."""
     return CREDITS | ({ICONS: icon_credits()} if icons else {})
-
-
-class Concept(NamedTuple):
-    """One drawable thing: its everyday name, its Unicode sequence and its group in the emoji chart."""
-
-    name: str
-    codepoints: str  # hexadecimal, joined by "-", without variation selectors
-    group: str
-
-
-@functools.cache
-def concepts() -> dict[str, Concept]:
-    """All drawable concepts by name, in the table's order."""
-    table = importlib.resources.files("mis_lib.text").joinpath("concepts.csv").read_text(encoding="utf-8")
-    return {row["name"]: Concept(**row) for row in csv.DictReader(io.StringIO(table))}
 
 
 def drawings(name: str, style: str) -> int:
@@ -187,3 +208,52 @@ def sign_svg(codepoints: str, font: str) -> str:
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
         f'<text x="50" y="77" font-family="{font}" font-size="76" text-anchor="middle">{text}</text></svg>'
     )
+
+
+# ---------- Gallery: the pictures of a data set, each drawn once however many items show it.
+#
+# A picture is a concept in a style and a *variant* (its seeded place, tilt and tint). Files are PNG with the fastest lossless
+# compression: they are drawn on this machine and never shipped, so seconds count and bytes do not.
+
+SIDE = 224  # pixels: what mini looks at, so that nothing is scaled on the way
+PNG_LEVEL = 1
+REPORT_EVERY = 200
+
+Progress = Callable[[str], None]
+
+
+class Picture(NamedTuple):
+    """One picture file, known before it is drawn; of a style with several drawings of a thing the variant is one of these."""
+
+    concept: str
+    style: str
+    variant: int
+
+    @property
+    def path(self) -> str:
+        """Its place in the data set's folder."""
+        slug = re.sub(r"[^a-z0-9]+", "_", self.concept.lower().replace("ñ", "n"))
+        return f"images/{slug}-{self.style}-{self.variant}.png"
+
+
+def draw_all(pictures: Iterable[Picture], folder: Path, seed: int, progress: Progress) -> dict[str, str]:
+    """Draw every picture once into ``folder`` and return the SHA-256 of each by its path."""
+    (folder / "images").mkdir(parents=True)
+    wanted = sorted(set(pictures))
+    hashes = {}
+    for number, picture in enumerate(wanted):
+        if number % REPORT_EVERY == 0:
+            progress(f"Drawing pictures: {number:,} of {len(wanted):,}")
+        content = _draw(picture, seed)
+        (folder / picture.path).write_bytes(content)
+        hashes[picture.path] = sha256(content).hexdigest()
+    return hashes
+
+
+def _draw(picture: Picture, seed: int) -> bytes:
+    stream = io.BytesIO()
+    # a variant of one seed must not be another variant of the next seed
+    lot = 1_000 * seed + picture.variant
+    image = scene(picture.concept, picture.style, seed=lot, size=SIDE, number=picture.variant)
+    image.save(stream, "PNG", compress_level=PNG_LEVEL)
+    return stream.getvalue()

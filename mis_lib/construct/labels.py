@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mis_lib.ordinals import ORDINALS
 from mis_lib.schema import Segment, SegmentKind
+from mis_lib.text.ordinals import ORDINALS
 from mis_lib.text.refusals import REFUSALS
 
 # Sentences that decline, all clear and polite; which one an item gets is drawn by its id, so none goes with one category.

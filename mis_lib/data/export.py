@@ -13,19 +13,36 @@ Those trainers end every answer, so a row that is not to teach an end (``mask_eo
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
-from mis_lib.data.dialogues import PLACEHOLDER
-from mis_lib.data.formats import PACKED, SYSTEM
-from mis_lib.data.paths import inside
-from mis_lib.data.tables import json_object
-from mis_lib.data.trainers import Form, Images
-from mis_lib.data.turns import LATER, later_exchanges
+from mis_lib.data.formats import LATER, PACKED, PLACEHOLDER, SYSTEM, later_exchanges
+from mis_lib.data.images import inside
+from mis_lib.data.records import json_object
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.schema import Record, Sample
+
+# ---------- Words for an export, apart from its code so that a command line can name them at once.
+
+
+class Form(StrEnum):
+    """Forms of other trainers, and ours."""
+
+    LLAMAFACTORY = "llamafactory"
+    SWIFT = "swift"
+    TRL = "trl"
+    JSONL = "jsonl"
+
+
+class Images(StrEnum):
+    """What becomes of the images."""
+
+    COPY = "copy"
+    KEEP = "keep"
+
 
 DATASET_INFO = "dataset_info.json"
 MEDIA_TAGS = (PLACEHOLDER, "<video>", "<audio>")  # trainers count them in any text

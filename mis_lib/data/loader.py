@@ -14,8 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mis_lib.data.records import Row, Rows
-from mis_lib.data.tables import read_table, told
+from mis_lib.data.records import Row, Rows, read_table, told
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 

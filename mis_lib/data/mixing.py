@@ -5,16 +5,41 @@
 The same recipe, seed and sources give the same rows. What a row lacks for its recipe is an error, never a silent substitute.
 """
 
+import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mis_lib.data.mixtures import BLACK, QUESTION, SAFETY, SIDE_BY_SIDE, Arm, Arms, MixedRow, Part, Recipe, SampleSet
-from mis_lib.data.turns import with_answer
+from PIL import Image
+
+from mis_lib.data.checks import COT_WORDS
+from mis_lib.data.duplicates import LEAKS, Match, Rows, count, find
+from mis_lib.data.formats import with_answer
+from mis_lib.data.images import inside
+from mis_lib.data.preflight import Progress
+from mis_lib.data.recipes import (
+    BLACK,
+    GENERAL,
+    QUESTION,
+    SAFETY,
+    SIDE_BY_SIDE,
+    Arm,
+    Arms,
+    MixedRow,
+    Part,
+    Recipe,
+    SampleSet,
+)
+from mis_lib.data.sources import MIXTURE
+from mis_lib.data.views import RawRow, View, view
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.ordinals import ORDINALS
-from mis_lib.schema import Sample, SegmentKind
+from mis_lib.files import load_image, write_atomic, write_records
+from mis_lib.schema import Record, Sample, SegmentKind
+from mis_lib.text.ordinals import ORDINALS
 from mis_lib.text.refusals import REFUSALS, opens_with_refusal
 from mis_lib.text.sentences import spans
 
@@ -177,3 +202,183 @@ def _check_held_out(recipe: Recipe, sources: Mapping[str, SampleSet]) -> None:
         raise SettingsError(
             f"mixture {recipe.name}: expected categories to hold out among {', '.join(sorted(known)) or 'none'}, found {', '.join(unknown)}"
         )
+
+
+# ---------- Mixed sets: what a mixture is made of, how it overlaps with test sets, and writing it as a folder of its own.
+#
+#     OUT/train.jsonl (or one file an arm)  safety/...  general/...  black.png  side_by_side/...  mixture.json
+#
+# Images are hard links to those of the sources where the file system allows, so that a mixture of 10 GB costs none.
+
+BLACK_SIDE = 448
+
+
+class Composition(Record):
+    """What one arm of a mixture is made of; the first three counts add up to ``rows``."""
+
+    arm: str
+    rows: int
+    harmful: int
+    benign: int
+    general: int
+    masked: int
+    """Rows whose end token stays out of the loss."""
+    images_per_row: dict[int, int]
+    labels: dict[str, int]
+    """Answers of safety rows: reasoned, refused, other."""
+    categories: dict[str, int]
+
+    @property
+    def general_share(self) -> float:
+        """Share of general rows."""
+        return self.general / self.rows if self.rows else 0.0
+
+
+class Overlaps(Record):
+    """How many rows of an arm resemble a row of one test file."""
+
+    arm: str
+    test: str
+    test_rows: int
+    counts: dict[str, int]
+    """Overlap (``duplicates.Overlap``) -> rows of the mixture."""
+    leaks: int
+    """Rows that show all images of a test row, whatever they ask."""
+    examples: list[Match]
+
+
+def composition(arms: Arms) -> list[Composition]:
+    """The composition of each arm."""
+    return [_composition(name, rows) for name, rows in arms.items()]
+
+
+def overlaps(
+    arms: Arms, tests: Mapping[str, SampleSet], progress: Progress = lambda message: None
+) -> Iterator[Overlaps]:
+    """Compare each arm with each test set."""
+    others = {name: _rows(name, test.samples, [_inside(test.folder, sample.images) for sample in test.samples], progress)
+              for name, test in tests.items()}  # fmt: skip
+    for arm, rows in arms.items():
+        mixed = _rows(arm, [row.sample for row in rows], [_inside(row.folder, row.pictures) for row in rows], progress)
+        for name, test in others.items():
+            matches = list(find(mixed, test))
+            leaks = [match for match in matches if match.overlap in LEAKS]
+            counts = {overlap.value: number for overlap, number in count(matches).items()}
+            yield Overlaps(
+                arm=arm, test=name, test_rows=len(test.views), counts=counts, leaks=len(leaks), examples=leaks[:5]
+            )
+
+
+def write(recipe: Recipe, arms: Arms, out: Path) -> Path:
+    """Write the mixture as a folder that training and ``mis check`` read.
+
+    Raises:
+        DataError: ``out`` exists and is not empty, an image leaves its source's folder, or the disk is full.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: expected a new or empty folder, found other files; choose another one")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".mixing-") as name:
+        work = Path(name) / "mixture"
+        work.mkdir()
+        for arm, rows in arms.items():
+            write_records(work / f"{arm}.jsonl", [row.sample for row in rows])
+            _write_images(work, rows)
+        summary = f'{{"recipe": {recipe.model_dump_json()}}}\n'
+        write_atomic(work / MIXTURE, summary.encode())
+        work.replace(out)
+    return out
+
+
+def _composition(name: str, rows: Sequence[MixedRow]) -> Composition:
+    safety = [row.sample for row in rows if row.part.source != GENERAL]
+    return Composition(
+        arm=name,
+        rows=len(rows),
+        harmful=sum(sample.harmful for sample in safety),
+        benign=sum(not sample.harmful for sample in safety),
+        general=len(rows) - len(safety),
+        masked=sum(row.part.mask_eos for row in rows),
+        images_per_row=dict(sorted(Counter(len(row.sample.images) for row in rows).items())),
+        labels=dict(Counter(_label(sample.answer or "") for sample in safety)),
+        categories=dict(sorted(Counter(sample.category or "none" for sample in safety).items())),
+    )
+
+
+def _label(answer: str) -> str:
+    if opens_with_refusal(answer):
+        return "refused"
+    return "reasoned" if len(answer.split()) >= COT_WORDS else "short"
+
+
+def _rows(name: str, samples: Iterable[Sample], images: Sequence[tuple[Path, ...]], progress: Progress) -> Rows:
+    """Samples as ``duplicates`` compares them."""
+    raw = [RawRow(name, number, sample.model_dump(mode="json")) for number, sample in enumerate(samples, 1)]
+    views = [found for row in raw if isinstance(found := view(row), View)]
+    return Rows(views, images, progress)
+
+
+def _inside(folder: Path, names: Iterable[str]) -> tuple[Path, ...]:
+    return tuple(inside(folder, name) for name in names)
+
+
+def _write_images(folder: Path, rows: Iterable[MixedRow]) -> None:
+    for row in rows:
+        if row.part.images == "black":
+            _black(folder / BLACK)
+        elif row.part.images == "side_by_side":
+            _side_by_side(
+                [load_image(path) for path in _inside(row.folder, row.pictures)], folder / row.sample.images[0]
+            )
+        else:
+            for source, name in zip(_inside(row.folder, row.pictures), row.sample.images, strict=True):
+                _link(source, inside(folder, name))
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where there can be none."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _black(target: Path) -> None:
+    if not target.exists():
+        Image.new("RGB", (BLACK_SIDE, BLACK_SIDE)).save(target)
+
+
+def _side_by_side(pictures: Sequence[Image.Image], target: Path) -> None:
+    """One picture of several at the height of the lowest, left to right with a white gap."""
+    height = min(picture.height for picture in pictures)
+    scaled = [picture.resize((max(1, round(picture.width * height / picture.height)), height)) for picture in pictures]
+    gap = max(4, height // 50)
+    whole = Image.new("RGB", (sum(picture.width for picture in scaled) + gap * (len(scaled) - 1), height), "white")
+    left = 0
+    for picture in scaled:
+        whole.paste(picture, (left, 0))
+        left += picture.width + gap
+    target.parent.mkdir(parents=True, exist_ok=True)
+    whole.save(target, compress_level=1)
+
+
+# ---------- A few of many samples, spread evenly over their categories: the first so many of a file would often be one category only.
+#
+# Choosing more keeps those that were chosen before, so a run over few items can be continued with more.
+
+
+def spread(samples: Iterable[Sample], n: int) -> list[Sample]:
+    """At most ``n`` samples, one of each category in turn, and within a category one of each sub-category in turn."""
+    categories: dict[str | None, dict[str | None, list[Sample]]] = {}
+    for sample in samples:
+        categories.setdefault(sample.category, {}).setdefault(sample.sub_category, []).append(sample)
+    return in_turn([in_turn(list(parts.values())) for parts in categories.values()])[:n]
+
+
+def in_turn(groups: Sequence[Sequence[Sample]]) -> list[Sample]:
+    """The first of every group, then the second of every group, and so on."""
+    longest = max(map(len, groups), default=0)
+    return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]

@@ -11,16 +11,383 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jinja2
 import jinja2.sandbox
 from tokenizers import Tokenizer
 
-from mis_lib.data.memory import SHAPES, Shape
-from mis_lib.data.vision_families import from_checkpoint, known
-from mis_lib.data.vision_tokens import ImageTokens
-from mis_lib.errors import ModelError
+from mis_lib.data.images import Size
+from mis_lib.errors import ModelError, SettingsError
+from mis_lib.settings import Settings
+
+# ---------- Image tokens: how many of them a model makes of an image, from width and height alone.
+#
+# One small class for each way that models cut images up; tests hold each to the image processor that transformers ships for it. Sizes are
+# ``(width, height)`` in pixels, as shown. Marks around an image (vision start and end, tile names) count, since they take
+# room too. Which model counts how is told by ``vision_families``.
+
+
+class ImageTokens(Protocol):
+    """Counts the tokens of the images of one row."""
+
+    def count(self, sizes: Sequence[Size]) -> list[int]:
+        """Tokens of each image, in order; a row's images are given together because some models share a budget among them."""
+        ...
+
+
+class Fixed(Settings):
+    """Every image is scaled to one size (LLaVA-1.5, FastVLM, mini)."""
+
+    tokens: int
+
+    def count(self, sizes: Sequence[Size]) -> list[int]:
+        """The same for every image."""
+        return [self.tokens for _ in sizes]
+
+
+class Grid(Settings):
+    """Images keep their shape; sides are rounded to whole cells within a budget of pixels (Qwen2-VL, Qwen2.5-VL, Qwen3-VL)."""
+
+    patch: int = 14
+    merge: int = 2
+    min_pixels: int = 56 * 56
+    max_pixels: int = 16384 * 28 * 28
+
+    def count(self, sizes: Sequence[Size]) -> list[int]:
+        """Cells of the grid, and the marks before and after it."""
+        return [math.prod(self.cells(size)) + 2 for size in sizes]
+
+    def cells(self, size: Size) -> tuple[int, int]:
+        """Columns and rows of merged patches."""
+        side = self.patch * self.merge
+        columns, rows = round(size.width / side), round(size.height / side)
+        pixels = columns * rows * side * side
+        if pixels > self.max_pixels:
+            scale = math.sqrt(size.width * size.height / self.max_pixels)
+            return max(1, math.floor(size.width / scale / side)), max(1, math.floor(size.height / scale / side))
+        if pixels < self.min_pixels:
+            scale = math.sqrt(self.min_pixels / (size.width * size.height))
+            return math.ceil(size.width * scale / side), math.ceil(size.height * scale / side)
+        return columns, rows
+
+
+class Tiles(Settings):
+    """Square tiles in the grid whose shape is nearest the image's, and a thumbnail if there are several (InternVL)."""
+
+    side: int = 448
+    tokens: int = 256
+    max_tiles: int = 12
+    """Of an image, as in training and generation here; InternVL's own training script shares them among the images of a row."""
+
+    def count(self, sizes: Sequence[Size]) -> list[int]:
+        """Tiles with thumbnail, and the marks before and after them."""
+        return [self.tiles(size) * self.tokens + 2 for size in sizes]
+
+    def tiles(self, size: Size) -> int:
+        """How many tiles; of equally fitting grids the larger one, if the image has at least half its area."""
+        grids = [(x, y) for x in range(1, self.max_tiles + 1) for y in range(1, self.max_tiles // x + 1)]
+        best, nearest = (1, 1), math.inf
+        for grid in sorted(grids, key=math.prod):
+            distance = abs(size.width / size.height - grid[0] / grid[1])
+            if distance < nearest:
+                best, nearest = grid, distance
+            elif distance == nearest and size.width * size.height > 0.5 * self.side**2 * math.prod(grid):
+                best = grid
+        number = math.prod(best)
+        return number + 1 if number > 1 else 1
+
+
+class AnyRes(Settings):
+    """A single image in the best of many resolutions, padding cut away, beside the whole; several images once each (LLaVA-OneVision)."""
+
+    side: int = 384
+    patches: int = 27
+    """Patches along a side of a tile."""
+    max_tiles: int = 9
+    pinpoints: tuple[tuple[int, int], ...] = tuple((y * 384, x * 384) for y in range(1, 7) for x in range(1, 7))
+    """Resolutions to choose from, (height, width)."""
+
+    def count(self, sizes: Sequence[Size]) -> list[int]:
+        """Tokens of the whole image and, where it is the only one, of its tiles with a mark after each line."""
+        whole = self.patches**2
+        if len(sizes) != 1:
+            return [whole + 1 for _ in sizes]
+        return [whole + self._tiled(sizes[0])]
+
+    def _tiled(self, size: Size) -> int:
+        best_height, best_width = self._resolution(size)
+        rows, columns = self.patches * (best_height // self.side), self.patches * (best_width // self.side)
+        if size.width / size.height > columns / rows:
+            rows -= (rows - int(round(size.height * (columns / size.width), 7))) // 2 * 2
+        else:
+            columns -= (columns - int(round(size.width * (rows / size.height), 7))) // 2 * 2
+        excess = math.sqrt(columns * rows / (self.max_tiles * self.patches**2))
+        if excess > 1.1:
+            rows, columns = int(rows // excess), int(columns // excess)
+        return rows * columns + rows
+
+    def _resolution(self, size: Size) -> tuple[int, int]:
+        """The pinpoint that keeps most of the image's pixels and, of those, wastes fewest."""
+
+        def worth(point: tuple[int, int]) -> tuple[int, int]:
+            scale = min(point[1] / size.width, point[0] / size.height)
+            kept = min(int(size.width * scale) * int(size.height * scale), size.width * size.height)
+            return kept, kept - math.prod(point)
+
+        return max(self.pinpoints, key=worth)
+
+
+class Splits(Settings):
+    """The longer side is brought to one length, the image cut into square pieces, each named, and shown once more as a whole (Idefics3, SmolVLM)."""
+
+    longest: int = 1456
+    side: int = 364
+    tokens: int = 169
+    """Tokens of one piece."""
+
+    def count(self, sizes: Sequence[Size]) -> list[int]:
+        """Pieces with their marks and line ends, and the whole with its three marks."""
+        return [self._one(size) for size in sizes]
+
+    def _one(self, size: Size) -> int:
+        width, height = self._scaled(size)
+        columns, rows = math.ceil(width / self.side), math.ceil(height / self.side)
+        whole = self.tokens + 3
+        return whole if columns * rows == 1 else whole + rows * (columns * (self.tokens + 2) + 1)
+
+    def _scaled(self, size: Size) -> tuple[int, int]:
+        """Width and height with the longer side at its length, the other even."""
+        ratio = size.width / size.height
+        if size.width >= size.height:
+            height = int(self.longest / ratio)
+            return self.longest, max(1, height + height % 2)
+        width = int(self.longest * ratio)
+        return max(1, width + width % 2), self.longest
+
+
+# ---------- Which model makes image tokens in which way (``vision_tokens``), and with which numbers.
+#
+# ``from_checkpoint`` reads the numbers from a checkpoint's own processor files, ``known`` has them for models by name, ``limited`` takes one's own limits.
+
+QWEN3_GRID = Grid(patch=16, min_pixels=65536, max_pixels=16777216)
+LARGE_SMOLVLM = Splits(longest=1536, side=384, tokens=81)
+# Model names as people write them -> how it counts; the first pattern found in the name wins.
+FAMILIES: Mapping[str, ImageTokens] = {
+    r"^mini$": Fixed(tokens=9),
+    r"qwen-?3-?vl": QWEN3_GRID,
+    r"qwen-?2(\.|_)5-?_?vl": Grid(),
+    r"qwen-?2-?_?vl": Grid(),
+    r"internvl": Tiles(),
+    r"llava-?_?(onevision|ov)": AnyRes(),
+    r"llava-?v?1\.5": Fixed(tokens=576),
+    r"idefics-?3": Splits(),
+    r"smolvlm2?-(256m|500m)": Splits(longest=2048, side=512, tokens=64),
+    r"smolvlm": LARGE_SMOLVLM,
+}
+
+
+def known(name: str) -> ImageTokens:
+    """How a model of this name counts, as published.
+
+    Raises:
+        ModelError: the name is of no known family.
+    """
+    for pattern, family in FAMILIES.items():
+        if re.search(pattern, name.lower()):
+            return family
+    listed = "mini, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, LLaVA-OneVision, LLaVA-1.5, Idefics3, SmolVLM"
+    raise ModelError(
+        f"--model {name}: expected a checkpoint folder or a name with one of {listed} in it, found neither"
+    )
+
+
+def from_checkpoint(config: Mapping[str, Any], processor: Mapping[str, Any]) -> ImageTokens:
+    """How a checkpoint counts, from its ``config.json`` and its processor's settings (both files merged into one mapping).
+
+    Raises:
+        ModelError: the model's type is not among the known ones.
+    """
+    size = processor.get("size") or {}
+    match config.get("model_type"):
+        case "qwen2_vl" | "qwen2_5_vl" | "qwen3_vl":
+            return Grid(
+                patch=processor.get("patch_size", 14),
+                merge=processor.get("merge_size", 2),
+                min_pixels=processor.get("min_pixels") or size.get("shortest_edge", 56 * 56),
+                max_pixels=processor.get("max_pixels") or size.get("longest_edge", 28 * 28 * 1280),
+            )
+        case "internvl":
+            return Tiles(
+                side=size.get("height", 448),
+                tokens=processor.get("image_seq_length", config.get("image_seq_length", 256)),
+                max_tiles=processor.get("max_patches", 12),
+            )
+        case "internvl_chat":
+            patches = config.get("force_image_size", 448) // config.get("vision_config", {}).get("patch_size", 14)
+            tokens = int(patches**2 * config.get("downsample_ratio", 0.5) ** 2)
+            return Tiles(
+                side=config.get("force_image_size", 448), tokens=tokens, max_tiles=config.get("max_dynamic_patch", 12)
+            )
+        case "llava_onevision":
+            default = AnyRes()
+            points = processor.get("image_grid_pinpoints") or config.get("image_grid_pinpoints") or default.pinpoints
+            return AnyRes(
+                side=min(size.values(), default=384),
+                patches=math.isqrt(processor.get("num_image_tokens") or 729),
+                max_tiles=int(config.get("vision_aspect_ratio", "anyres_max_9").rpartition("_")[2]),
+                pinpoints=tuple((height, width) for height, width in points),
+            )
+        case "idefics3" | "smolvlm":
+            return Splits(
+                longest=size.get("longest_edge", 1456),
+                side=(processor.get("max_image_size") or {}).get("longest_edge", 364),
+                tokens=processor.get("image_seq_len", 169),
+            )
+        case "llava" | "fast_vlm":
+            return _fixed(config, processor)
+        case other:
+            raise ModelError(f"expected a model type whose image tokens are known, found {other!r}; leave --model out")
+
+
+def limited(
+    family: ImageTokens,
+    *,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    max_dynamic_patch: int | None = None,
+) -> ImageTokens:
+    """The same way of counting under limits of one's own.
+
+    Raises:
+        SettingsError: the model knows no such limit.
+    """
+    pixels = {
+        name: value for name, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if value is not None
+    }
+    if pixels:
+        if not isinstance(family, Grid):
+            raise SettingsError(
+                "--max_pixels and --min_pixels limit Qwen-VL's grids; this model has none, leave them out"
+            )
+        family = Grid(**{**family.model_dump(), **pixels})
+    if max_dynamic_patch is not None:
+        if not isinstance(family, Tiles):
+            raise SettingsError("--max_dynamic_patch limits InternVL's tiles; this model has none, leave it out")
+        family = Tiles(**{**family.model_dump(), "max_tiles": max_dynamic_patch})
+    return family
+
+
+def _fixed(config: Mapping[str, Any], processor: Mapping[str, Any]) -> Fixed:
+    """As LLaVA's processor counts: patches of the scaled image, one more for a class token, which "default" leaves out."""
+    crop = processor.get("crop_size") or processor.get("size") or {}
+    if not isinstance(crop, Mapping):
+        crop = {"height": crop, "width": crop}
+    side = crop.get("height") or crop.get("shortest_edge") or config.get("vision_config", {}).get("image_size", 336)
+    patch = processor.get("patch_size") or config.get("vision_config", {}).get("patch_size", 14)
+    tokens = (side // patch) ** 2 + processor.get("num_additional_image_tokens", 0)
+    return Fixed(tokens=tokens - (processor.get("vision_feature_select_strategy") == "default"))
+
+
+# ---------- Memory: what training needs on the device, by a formula that is shown with its result.
+#
+# Against TRL's trainer on one H100 (Qwen2-VL-7B, LoRA r=16 on all decoder linears, bfloat16, 812 tokens a row: 41.0 GB at batch 4, 64.7 GB at batch 8,
+# 28.3 GB at batch 16 with checkpointing) it is within 10 %. The eight hidden widths of a block are its residual stream, the
+# normalisations' inputs in float32 and outputs, queries and the attention's output; the five intermediate ones gate, up, activation, product and the
+# copy that a low-rank update takes of it.
+
+MEMORY_FORMULA = (
+    "weights (parameters x bytes) + training state (LoRA: 16 bytes a trained weight; full: 16 bytes a weight in all) + batch x longest row x "
+    "(layers x bytes x (8 hidden + 2 key/value + 5 intermediate) + 2 x bytes x vocabulary); with checkpointing only hidden a layer and one "
+    "whole layer; without the frozen vision tower's passing use (under 2 %) and the allocator's slack (5-10 %)"
+)
+
+
+class Shape(Settings):
+    """What a memory estimate needs to know of a model."""
+
+    parameters: int
+    hidden: int
+    layers: int
+    key_value: int
+    intermediate: int
+    vocabulary: int
+    weight_bytes: int = 2
+
+    def lora_parameters(self, rank: int) -> int:
+        """Weights of low-rank updates of all seven linear layers of every block."""
+        return rank * self.layers * (9 * self.hidden + 2 * self.key_value + 3 * self.intermediate)
+
+
+# Published sizes (model cards and configurations).
+_QWEN2_7B: dict[str, int] = {
+    "hidden": 3584,
+    "layers": 28,
+    "key_value": 512,
+    "intermediate": 18944,
+    "vocabulary": 152064,
+}
+SHAPES: Mapping[str, Shape] = {
+    r"^mini$": Shape(parameters=163_000_000, hidden=576, layers=30, key_value=192, intermediate=1536, vocabulary=49153),
+    r"qwen-?2(\.5)?-?vl-7b": Shape(parameters=8_290_000_000, **_QWEN2_7B),
+    r"qwen-?2-?vl-2b": Shape(parameters=2_210_000_000, hidden=1536, layers=28, key_value=256, intermediate=8960, vocabulary=151936),
+    r"qwen-?2\.5-?vl-3b": Shape(parameters=3_750_000_000, hidden=2048, layers=36, key_value=256, intermediate=11008, vocabulary=151936),
+    r"internvl-?2[._]5-8b": Shape(parameters=8_080_000_000, hidden=4096, layers=32, key_value=1024, intermediate=14336, vocabulary=92553),
+    r"llava-?_?(onevision|ov).*7b": Shape(parameters=8_030_000_000, **_QWEN2_7B),
+    r"idefics-?3-8b": Shape(parameters=8_460_000_000, hidden=4096, layers=32, key_value=1024, intermediate=14336, vocabulary=128259),
+    r"smolvlm2?-256m": Shape(parameters=256_000_000, hidden=576, layers=30, key_value=192, intermediate=1536, vocabulary=49280),
+    r"smolvlm2?-500m": Shape(parameters=507_000_000, hidden=960, layers=32, key_value=320, intermediate=2560, vocabulary=49280),
+}  # fmt: skip
+
+
+class Training(Settings):
+    """How it will be trained, as far as memory depends on it."""
+
+    batch_size: int = 1
+    lora_rank: int = 16
+    """0: all weights are trained."""
+    checkpointing: bool = False
+
+
+class Memory(Settings):
+    """A memory estimate in bytes, term by term."""
+
+    weights: int
+    state: int
+    activations: int
+    longest: int
+    """Tokens of the longest row, to which its batch is padded."""
+    training: Training
+
+    @property
+    def total(self) -> int:
+        """All terms."""
+        return self.weights + self.state + self.activations
+
+
+def memory(shape: Shape, longest: int, training: Training) -> Memory:
+    """What training needs by ``MEMORY_FORMULA``, in bytes.
+
+    Args:
+        shape: the model.
+        longest: tokens of the longest row.
+        training: batch size, LoRA rank, checkpointing.
+    """
+    whole = shape.weight_bytes * (8 * shape.hidden + 2 * shape.key_value + 5 * shape.intermediate)
+    kept = shape.layers * shape.weight_bytes * shape.hidden + whole if training.checkpointing else shape.layers * whole
+    logits = 2 * shape.weight_bytes * shape.vocabulary
+    if training.lora_rank:
+        state = 16 * shape.lora_parameters(training.lora_rank)
+    else:
+        state = (16 - shape.weight_bytes) * shape.parameters
+    return Memory(
+        weights=shape.weight_bytes * shape.parameters,
+        state=state,
+        activations=training.batch_size * longest * (kept + logits),
+        longest=longest,
+        training=training,
+    )
+
 
 CHARACTERS_A_TOKEN = 4
 CHATML_TOKENS = 21  # a default system turn and the marks of two turns, in Qwen's vocabulary

@@ -8,25 +8,170 @@ the company in a batch can tip a close call. A variant of which some answers of 
 batch as a whole, and only the missing lines are appended; variants that have all theirs, as those taken over from an older version, are not asked.
 """
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from mis_lib.errors import ModelError
-from mis_lib.files import append_records, load_image, open_append, read_records
+from mis_lib.data.images import read_header
+from mis_lib.data.tokens import ImageTokens, from_checkpoint
+from mis_lib.errors import ImageError, ModelError
+from mis_lib.files import append_records, load_image, open_append, read_records, sha256
 from mis_lib.generate.decode import shares_images
 from mis_lib.generate.engine import Engine
 from mis_lib.generate.engine import use_adapter as use_adapter
-from mis_lib.generate.keys import seed_of
-from mis_lib.generate.plan import plan_batches as plan_batches
-from mis_lib.generate.plan import prompt_lengths
 from mis_lib.models.load import LoadedModel
-from mis_lib.prompts import as_plain_text, special_tokens, user_message
+from mis_lib.prompts import as_plain_text, special_tokens, to_messages, user_message
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
+
+if TYPE_CHECKING:
+    from mis_lib.generate.engine import Engine
+
+
+# ---------- The order of work: which prompts are answered together, decided by the prompts alone, so that every process and every resumed run decides the same.
+#
+# Longest first, by number of tokens where it is known, else by images and question. A batch ends where one more row would pass the budget:
+# rows x (longest prompt + longest answer), which is what padding makes the batch cost.
+
+UNKNOWN_IMAGE = 1024  # tokens, for models whose way of counting is not known: too many rather than too few
+
+OF_THE_PROCESSOR = (
+    "patch_size", "num_additional_image_tokens", "vision_feature_select_strategy", "num_image_tokens", "image_seq_len", "image_seq_length",
+)  # fmt: skip
+"""What a processor, and not its image processor, says about the tokens of an image."""
+
+
+def plan_batches(
+    samples: Sequence[Sample],
+    batch_size: int,
+    *,
+    rows: int = 1,
+    lengths: Mapping[str, int] | None = None,
+    budget: int | None = None,
+    answer: int = 0,
+) -> list[tuple[Sample, ...]]:
+    """The batches in the order of work.
+
+    Args:
+        samples: what is asked, in any order.
+        batch_size: at most so many rows.
+        rows: that each sample takes (one for each variant that answers in the same batch).
+        lengths: tokens of each sample's prompt, by id.
+        budget: at most so many tokens with padding; a single sample may exceed it.
+        answer: tokens of the longest answer.
+    """
+    sizes = lengths or {}
+    ordered = sorted(
+        samples,
+        key=lambda sample: (-sizes.get(sample.id, 0), -len(sample.images), -len(sample.question), sample.id),
+    )
+    batches: list[list[Sample]] = []
+    for sample in ordered:
+        full = not batches or (len(batches[-1]) + 1) * rows > batch_size
+        if not full and budget is not None:
+            longest = sizes.get(batches[-1][0].id, 0)
+            full = (len(batches[-1]) + 1) * rows * (longest + answer) > budget
+        if full:
+            batches.append([])
+        batches[-1].append(sample)
+    return [tuple(batch) for batch in batches]
+
+
+def prompt_lengths(samples: Sequence[Sample], data_dir: Path, engine: "Engine") -> dict[str, int]:
+    """Tokens of each sample's prompt: its text through the model's own template and tokenizer, its images by their sizes.
+
+    An image whose header cannot be read counts as nothing; it is named when it is opened.
+    """
+    processor, count = engine.processor, _counting(engine)
+    image_token = getattr(processor, "image_token", None)
+    texts = [
+        processor.apply_chat_template(
+            [user_message([None] * len(sample.images), sample.question)], add_generation_prompt=True, tokenize=False
+        )
+        for sample in samples
+    ]
+    if isinstance(image_token, str):
+        texts = [text.replace(image_token, "") for text in texts]
+    encoded = processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return {
+        sample.id: len(tokens) + _image_tokens(sample, data_dir, count)
+        for sample, tokens in zip(samples, encoded, strict=True)
+    }
+
+
+def _image_tokens(sample: Sample, data_dir: Path, count: ImageTokens | None) -> int:
+    if count is None:
+        return UNKNOWN_IMAGE * len(sample.images)
+    sizes = [header.size for name in sample.images if (header := read_header(data_dir / name)).size is not None]
+    return sum(count.count([size for size in sizes if size is not None]))
+
+
+def _counting(engine: "Engine") -> ImageTokens | None:
+    config: dict[str, Any] = engine.network.config.to_dict()
+    images = getattr(engine.processor, "image_processor", None)
+    settings: dict[str, Any] = {} if images is None else images.to_dict()
+    own = {name: getattr(engine.processor, name, None) for name in OF_THE_PROCESSOR}
+    try:
+        return from_checkpoint(config, {**{k: v for k, v in own.items() if v is not None}, **settings})
+    except ModelError:
+        return None
+
+
+# ---------- The key of an answer: a digest of everything that it follows from, and nothing else.
+#
+# Model, adapter, what is asked (question and the content of every image, in order) and settings. Two answers with one key are the same answer, whatever
+# run, folder or file they lie in, so an answer that was given once is never generated again.
+
+
+class AnswerKeys:
+    """Keys of the answers of one run; each image file is hashed once.
+
+    Args:
+        data_dir: folder to which the samples' image paths are relative.
+        model: digest of the checkpoint, or address-free name of the served model.
+        variants: digest of each variant's adapter.
+        settings: of generation and of whatever else an answer may follow from, as JSON values.
+    """
+
+    def __init__(self, data_dir: Path, model: str, variants: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+        self._data_dir, self._model, self._variants, self._settings = data_dir, model, dict(variants), dict(settings)
+        self._images: dict[str, str] = {}
+
+    def of(self, sample: Sample, variant: str) -> str:
+        """The key of one variant's answer to one sample.
+
+        Raises:
+            ImageError: an image is not there.
+        """
+        messages = to_messages([self._digest(name) for name in sample.images], sample.question)
+        return answer_key(self._model, self._variants[variant], messages, self._settings)
+
+    def _digest(self, name: str) -> str:
+        if name not in self._images:
+            try:
+                self._images[name] = sha256(self._data_dir / name)
+            except OSError as error:
+                raise ImageError(
+                    f"{self._data_dir / name}: expected an image file, found: {error.strerror}; check the path"
+                ) from error
+        return self._images[name]
+
+
+def answer_key(model: str, adapter: str, messages: Any, settings: Mapping[str, Any]) -> str:
+    """SHA-256 over the canonical JSON of model, adapter, messages (with the images' hashes in their places) and settings."""
+    asked = {"model": model, "adapter": adapter, "messages": messages, "settings": dict(settings)}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def seed_of(settings: GenerationSettings, sample: Sample) -> int:
+    """The seed of one sample's draws: its own, so that an answer does not depend on its company or on the order of work."""
+    return int.from_bytes(hashlib.sha256(f"{settings.seed} {sample.id}".encode()).digest()[:4], "big")
+
 
 BATCH_SIZE = 16
 RESPONSES = "responses.jsonl"

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mis_lib.models.device import has_bfloat16_products
+from mis_lib.models.load import has_bfloat16_products
 
 LARGE = 4 * 2**30  # bytes on disk: above this, a copy in float32 may not fit into a laptop's memory
 PACKED_FOR = 2  # rows that the packed layout is chosen for; it serves any number

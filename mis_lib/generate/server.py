@@ -13,18 +13,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mis_lib.clients.cache import Streak, work_through
 from mis_lib.clients.images import encode, is_png_or_jpeg
-from mis_lib.clients.openai import Caller, completion_of
+from mis_lib.clients.openai import Caller, completion_of, turned_down
 from mis_lib.clients.protocol import CannotAnswer, TeacherError, Unavailable
 from mis_lib.clients.server import data_url
 from mis_lib.errors import ImageError
 from mis_lib.files import load_image
-from mis_lib.generate.keys import seed_of
+from mis_lib.generate.batch import seed_of
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
-from mis_lib.teachers.sampling import turned_down
-from mis_lib.teachers.workers import Streak, work_through
 
 CONCURRENCY = 16
 STREAK = 20  # failures in a row after which a server is taken to be down

@@ -16,11 +16,11 @@ from mis_lib.clients.protocol import CannotAnswer
 from mis_lib.clients.speakers import LIKELY, Speaker
 from mis_lib.errors import SettingsError
 from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
-from mis_lib.ordinals import ORDINALS
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import Settings
 from mis_lib.text.naming import names_all
+from mis_lib.text.ordinals import ORDINALS
 
 MAX_TOKENS = 64
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 from mis_lib.schema import Sample
 from mis_lib.text.naming import named_spans, plain
+from mis_lib.text.patterns import AIM, ALTERNATIVES, ANOTHER_WAY, CAUSES_LISTED, DISTRESS, OTHER_WAY, SAME_AIM
 from mis_lib.text.roles import Role, Sentence, order_after, order_despite, roles_of
-from mis_lib.wording.ways import AIM, ALTERNATIVES, ANOTHER_WAY, CAUSES_LISTED, DISTRESS, OTHER_WAY, SAME_AIM
 
 
 def help_despite(sample: Sample, parts: Sequence[Sentence]) -> Sentence | None:

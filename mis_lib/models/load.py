@@ -6,22 +6,24 @@ attached side by side, so that variants can be switched, or mixed in one batch, 
     model, processor = load_model(ensure_mini(), shipped_variants())
 """
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from mis_lib.errors import ModelError
-from mis_lib.models.adapters import warn_if_strange
-from mis_lib.models.limits import limit_images, shared_limits
-from mis_lib.models.shipped import SHIPPED, WEIGHTS
-from mis_lib.models.shipped import shipped_variants as shipped_variants  # the other half of "load"
+from mis_lib.models.adapters import SHIPPED, WEIGHTS, limit_images, shared_limits, warn_if_strange
+from mis_lib.models.adapters import shipped_variants as shipped_variants
+
+# the other half of "load"
 
 CONFIG = "adapter_config.json"
 SHOWN = 300  # characters of a library's complaint: the first tensor that does not fit stands behind a headline
@@ -161,3 +163,22 @@ def _recognised(folder: Path) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# ---------- What the machine at hand is good at, and what it was asked for.
+
+
+def has_bfloat16_products() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -6,12 +6,21 @@
 MIS's own distribution over its test set (easy and hard, 2,185 items; paper table 3, whose "Alterations" is read as Altercations) stands beside.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
+from mis_lib.construct.stages.pipeline import NAMES, STAGES
+from mis_lib.construct.stages.records import Account, Draft, Entry, Step
 from mis_lib.errors import DataError
+from mis_lib.files import read_records
+from mis_lib.results.stats import rate
 from mis_lib.schema import Sample
 
 TRAIN = "train"
@@ -143,3 +152,141 @@ def _require(frame: pd.DataFrame, *columns: str) -> None:
         raise DataError(
             f"expected the columns {', '.join(columns)}, found no {', '.join(missing)}; make the frame with item_frame"
         )
+
+
+# ---------- Shortcuts: how well harm can be told without understanding, from one image, one question or the drawing style alone.
+#
+# A model that does no better on a test split than the best guess from a single view has not been shown to reason over images. Two numbers
+# for each view: a linear classifier *trained* on train and tried on the split, and the *bound*, the accuracy that no classifier seeing only this
+# view can pass on the split, fitted on its own items. Chance is the share of the larger class.
+
+View = Callable[[Sample], str]
+PAIR = "both objects"
+VIEWS: Mapping[str, View] = {
+    "object 1": lambda sample: (sample.objects or [""])[0],
+    "object 2": lambda sample: (sample.objects or [""])[-1],
+    "question": lambda sample: sample.question,
+    "drawing style": lambda sample: str(sample.provenance.get("style")),
+    PAIR: lambda sample: " + ".join(sample.objects or ()),
+}
+
+
+def shortcuts(train: Sequence[Sample], tests: Mapping[str, Sequence[Sample]]) -> pd.DataFrame:
+    """Accuracy of telling harmful from benign by each of ``VIEWS`` alone: view, split, measure (trained, bound), value, low, high, n.
+
+    Args:
+        train: what the classifier learns from.
+        tests: the splits it is tried on.
+    """
+    rows = []
+    for name, view in VIEWS.items():
+        model = make_pipeline(DictVectorizer(), LogisticRegression(max_iter=2_000))
+        model.fit(_features(train, view), _harm(train))
+        for split, samples in tests.items():
+            right = sum(model.predict(_features(samples, view)) == _harm(samples))
+            for measure, hits in (("trained", int(right)), ("bound", bound(samples, view))):
+                found = rate(hits, len(samples))
+                rows.append({"view": name, "split": split, "measure": measure, **found.model_dump(exclude={"n_unscored"})})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def best_single(found: pd.DataFrame) -> pd.DataFrame:
+    """The view that a classifier could learn most from, by split: view (of equal ones all, in words), value, n.
+
+    Args:
+        found: as ``shortcuts`` returns it; ``both objects``, which is no single view, is left aside.
+    """
+    single = found[(found["measure"] == "bound") & (found["view"] != PAIR)]
+    rows = {}
+    for split, group in single.groupby("split", sort=False):
+        first = group[group["value"] == group["value"].max()]
+        views = "every single view" if len(first) == len(group) > 1 else " and ".join(first["view"])
+        rows[split] = {"view": views, "value": first["value"].iloc[0], "n": first["n"].iloc[0]}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def bound(samples: Iterable[Sample], view: View) -> int:
+    """How many items the best possible classifier that sees ``view`` only gets right, fitted on these very items."""
+    counts: defaultdict[str, Counter[bool]] = defaultdict(Counter)
+    for sample in samples:
+        counts[view(sample)][sample.harmful] += 1
+    return sum(max(count.values()) for count in counts.values())
+
+
+def _features(samples: Sequence[Sample], view: View) -> list[dict[str, str]]:
+    return [{"seen": view(sample)} for sample in samples]
+
+
+def _harm(samples: Sequence[Sample]) -> list[bool]:
+    return [sample.harmful for sample in samples]
+
+
+# ---------- How one item came about: the stages' files of a construction read back, and what each stage changed in a draft.
+#
+# history = history_of(folder, "hazard-0001-1")
+# history["detox"].changes      # {"question": "How can I ...?"}
+
+
+class Change(NamedTuple):
+    """What one stage did to a draft."""
+
+    stage: str
+    before: Draft | None
+    """``None`` in the first stage, which makes drafts of a seed."""
+    after: Draft
+    changes: dict[str, Any]
+    steps: tuple[Step, ...]
+    """The calls to teachers and the decisions behind it."""
+
+
+def history_of(folder: Path, item: str) -> dict[str, Change]:
+    """Every stage of one item, by the stage's name, in order.
+
+    Raises:
+        DataError: the folder is no construction, or no stage let this item through.
+    """
+    history: dict[str, Change] = {}
+    before: Draft | None = None
+    for number, stage in enumerate(NAMES, 1):
+        found = _found(folder / STAGES / f"{number}-{stage}.jsonl", item)
+        if found is None:
+            break
+        after, steps = found
+        history[stage] = Change(stage, before, after, _changes(before, after), steps)
+        before = after
+    if not history:
+        raise DataError(f"{folder}: expected the item {item!r} in the first stage's file, found none of that id")
+    return history
+
+
+def stage_frame(account: Account) -> pd.DataFrame:
+    """The balance of every stage: stage, came_in, done, rejected, pending, went_out, tokens, why (counts of reasons)."""
+    return pd.DataFrame(
+        {
+            "stage": count.stage,
+            "came_in": count.came_in,
+            "done": count.done,
+            "rejected": sum(count.rejected.values()),
+            "pending": count.pending,
+            "went_out": count.went_out,
+            "tokens": count.prompt_tokens + count.completion_tokens,
+            "why": ", ".join(f"{code} {times}" for code, times in count.rejected.items()),
+        }
+        for count in account.stages
+    )
+
+
+def _found(path: Path, item: str) -> tuple[Draft, tuple[Step, ...]] | None:
+    """The last line about an item counts (``stages.runner``)."""
+    if not path.is_file():
+        raise DataError(f"{path}: expected a stage's file, found none; run mis construct --source stages")
+    found = None
+    for entry in read_records(path, Entry):
+        found = next(((draft, entry.steps) for draft in entry.outputs if draft.id == item), found)
+    return found
+
+
+def _changes(before: Draft | None, after: Draft) -> dict[str, Any]:
+    new = after.model_dump(mode="json")
+    old = before.model_dump(mode="json") if before else {}
+    return {name: value for name, value in new.items() if value and value != old.get(name)}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mis_lib.data.memory import SHAPES, Training, memory
+from mis_lib.data.tokens import SHAPES, Training, memory
 from mis_lib.results import frames
 from mis_lib.results.evaluated import read_run
 from mis_lib.results.published import Published

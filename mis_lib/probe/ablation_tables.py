@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from mis_lib.analysis.ablation_results import DECIDERS, Measured
-from mis_lib.probe.ablation import ORIGINAL, Skipped
+from mis_lib.probe.ablation import DECIDERS, ORIGINAL, Measured, Skipped
 from mis_lib.results.stats import Interval, Rate
 from mis_lib.results.tables import Sheet, count_cell, difference_cell, p_cell, rate_cell
 

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from mis_lib.errors import ModelError
+from mis_lib.models.adapters import WEIGHTS
 from mis_lib.models.load import CONFIG, wrapping
-from mis_lib.models.shipped import WEIGHTS
 from mis_lib.schema import Record
 
 PLACES = "places"  # name of an adapter without numbers

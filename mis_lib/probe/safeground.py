@@ -15,7 +15,9 @@ Chance is 25 % for text and image, 33 % for safe and unsafe, 8 % for group if al
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +25,11 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
 
-from mis_lib.errors import DataError
+from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import load_image
 from mis_lib.generate.engine import use_adapter
 from mis_lib.models.load import LoadedModel
@@ -158,3 +163,180 @@ def _replace(text: str, old: str, new: str) -> str:
         return f"{article}{name}"
 
     return pattern.sub(put, text)
+
+
+# ---------- A training-free weight edit: find the few weights that answer to unsafe inputs more than to safe ones, and turn their sign; with an undo.
+#
+# After Unsafe Weights Manipulation (arXiv 2503.11742). Of every chosen linear layer and input, the saliency of a weight is its size times the L2
+# norm of its input over the tokens; it is smoothed to the outer product of its row means and column means, and divided by the spread of the activations. A
+# weight's score is its size times the mean ratio of that between unsafe and safe calibration inputs. Scores are normalised and
+# summed up from the smallest; weights beyond the mass ``tau`` are multiplied by ``alpha``.
+#
+# The ratio of two outer products is an outer product, so that a layer's scores are one small matrix product, whatever its size:
+#
+#     ratio_OI = mean over pairs of (rows_u / rows_s)_O (columns_u / columns_s)_I (spread_s / spread_u)
+
+LAYERS = r"language_model.*\.(o_proj|down_proj)"
+"""The counterparts of the paper's layers (what attention and feed-forward blocks put out), by name in the checkpoint."""
+TAU, ALPHA = 0.98, -1.0
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Which weights of which layers are multiplied by ``alpha``: flat indices (int64) by the layer's name."""
+
+    indices: Mapping[str, torch.Tensor]
+    alpha: float
+    tau: float
+    weights: int
+    """Number of weights in the layers that were looked at."""
+
+    @property
+    def share(self) -> float:
+        """Percent of the looked-at weights that are edited."""
+        return 100 * sum(len(found) for found in self.indices.values()) / max(1, self.weights)
+
+    def save(self, path: Path) -> None:
+        """Write the edit as safetensors."""
+        told = {"alpha": str(self.alpha), "tau": str(self.tau), "weights": str(self.weights)}
+        save_file(dict(self.indices), path, metadata=told)
+
+    @classmethod
+    def read(cls, path: Path) -> "Edit":
+        """Read an edit back.
+
+        Raises:
+            ModelError: the file is missing, damaged or no edit.
+        """
+        try:
+            with safe_open(path, framework="pt") as stored:
+                told = stored.metadata()
+                indices = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
+            return cls(indices, float(told["alpha"]), float(told["tau"]), int(told["weights"]))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{path}: expected a weight edit, found: {error}; make it anew") from error
+
+
+@torch.inference_mode()
+def find_edit(
+    loaded: LoadedModel,
+    calibration: Sequence[Quadruple],
+    *,
+    layers: str = LAYERS,
+    tau: float = TAU,
+    alpha: float = ALPHA,
+) -> Edit:
+    """Weights that answer to the unsafe halves of the calibration set more than to the safe ones.
+
+    Args:
+        loaded: the checkpoint to be edited, without adapters.
+        calibration: safe images with safe text against unsafe images with unsafe text; items that nothing is tested on.
+        layers: regular expression of the layers' names.
+        tau: mass of the scores that is left alone, between 0 and 1.
+        alpha: factor of the weights beyond it.
+
+    Raises:
+        SettingsError: no calibration item, no layer of that name, or ``tau`` out of range.
+    """
+    if not calibration or not 0 < tau < 1:
+        raise SettingsError(f"expected calibration items and 0 < tau < 1, found {len(calibration)} items and tau {tau}")
+    chosen = _chosen(loaded, layers)
+    rows = {name: [] for name in chosen}
+    columns = {name: [] for name in chosen}
+    for item in calibration:
+        safe, unsafe = (_saliency(loaded, chosen, item, unsafe=harm) for harm in (False, True))
+        for name in chosen:
+            spread = safe[name][2] / unsafe[name][2].clamp_min(TINY)
+            rows[name].append(spread * unsafe[name][0] / safe[name][0].clamp_min(TINY))
+            columns[name].append(unsafe[name][1] / safe[name][1].clamp_min(TINY))
+    indices = {}
+    for name, layer in chosen.items():
+        ratio_OI = torch.stack(rows[name]).T @ torch.stack(columns[name]) / len(calibration)
+        indices[name] = _beyond(ratio_OI * layer.weight.float().abs().to(ratio_OI.device), tau)
+    return Edit(indices, alpha, tau, sum(layer.weight.numel() for layer in chosen.values()))
+
+
+@contextmanager
+def edited(loaded: LoadedModel, edit: Edit) -> Iterator[LoadedModel]:
+    """The model with the edit for as long as the block lasts; afterwards every weight is, to the last bit, what it was."""
+    kept = apply(loaded, edit)
+    try:
+        yield loaded
+    finally:
+        undo(loaded, edit, kept)
+
+
+@torch.inference_mode()
+def apply(loaded: LoadedModel, edit: Edit) -> dict[str, torch.Tensor]:
+    """Edit the model in place; returns the weights' values from before, for ``undo``.
+
+    Raises:
+        ModelError: the model lacks a layer of the edit, or the layer is smaller.
+    """
+    modules = dict(loaded.network.named_modules())
+    for name, found in edit.indices.items():
+        weight = getattr(modules.get(name), "weight", None)
+        if weight is None or (len(found) and int(found.max()) >= weight.numel()):
+            raise ModelError(f"the edit does not fit the model: layer {name} is missing or smaller; find the edit anew")
+    kept = {}
+    for name, found in edit.indices.items():
+        flat = modules[name].weight.data.view(-1)
+        kept[name] = flat[found].clone()
+        flat[found] = kept[name] * edit.alpha
+    return kept
+
+
+@torch.inference_mode()
+def undo(loaded: LoadedModel, edit: Edit, kept: Mapping[str, torch.Tensor]) -> None:
+    """Put back what ``apply`` has kept."""
+    modules = dict(loaded.network.named_modules())
+    for name, found in edit.indices.items():
+        modules[name].weight.data.view(-1)[found] = kept[name]
+
+
+def _chosen(loaded: LoadedModel, layers: str) -> dict[str, nn.Linear]:
+    found = {
+        name: module
+        for name, module in loaded.network.named_modules()
+        if isinstance(module, nn.Linear) and re.search(layers, name)
+    }
+    if not found:
+        raise SettingsError(
+            f"expected linear layers whose names match {layers!r}, found none; see the model's module names"
+        )
+    return found
+
+
+def _saliency(
+    loaded: LoadedModel, chosen: Mapping[str, nn.Linear], item: Quadruple, *, unsafe: bool
+) -> dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Of each layer for one image-text pair: row means (out,), column means (in,) of |W| times input norms, and the inputs' spread ()."""
+    images, text = (item.unsafe_images, item.unsafe_text) if unsafe else (item.safe_images, item.safe_text)
+    processor: Any = loaded.processor
+    text_T = torch.tensor(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+    found: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+
+    def watch(name: str) -> Any:
+        def hook(layer: nn.Linear, args: Any) -> None:
+            hidden_TI = args[0][0].float()
+            norms_I, sizes_OI = hidden_TI.norm(dim=0), layer.weight.float().abs()
+            found[name] = (sizes_OI @ norms_I / len(norms_I), norms_I * sizes_OI.mean(0), hidden_TI.std())
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in chosen.items()]
+    try:
+        inputs = continued(prompts(loaded, [images], [item.question]), text_T)
+        loaded.network(**inputs, use_cache=False, logits_to_keep=1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _beyond(score_OI: torch.Tensor, tau: float) -> torch.Tensor:
+    """Flat indices of the largest scores, those beyond the mass ``tau`` of all scores summed from the smallest."""
+    values, order = score_OI.flatten().double().sort()
+    mass = values.cumsum(0) / values.sum().clamp_min(TINY)
+    return order[mass > tau].cpu()

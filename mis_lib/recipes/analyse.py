@@ -10,25 +10,249 @@ in ``analyse_methods``.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import Field
 from rich import box
 from rich.table import Table
 
 from mis_lib import console
-from mis_lib.commands.analyse_methods import READERS, AnalyseSettings, ask_formats, check_calibration, checkpoint_of
-from mis_lib.commands.answerers import all_known, known_variants
+from mis_lib.errors import SettingsError
 from mis_lib.files import write_atomic
-from mis_lib.recipes.generate import mini_data
-from mis_lib.results.runs import Run, RunConfig
-from mis_lib.settings import AnalysisMethod, dump_settings
-from mis_lib.store.provenance import digest_of, folder_digest
-from mis_lib.store.versions import open_run
+from mis_lib.recipes.generate import (
+    GenerateSettings,
+    all_known,
+    answer_all,
+    known_variants,
+    mini_data,
+    read_place,
+    read_split,
+)
+from mis_lib.results.runs import Run, RunConfig, digest_of, folder_digest, open_run
+from mis_lib.settings import AnalysisMethod, GenerationSettings, dump_settings
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+    from mis_lib.models.load import LoadedModel
+    from mis_lib.probe.prompted import Pair
+
+
+# ---------- The methods behind ``mis analyse``: each reads what its settings name and returns frames, figures and the few lines that a terminal shows.
+
+TRAIN = "train"  # the split that weight edits are calibrated on
+
+Found = tuple[dict[str, "pd.DataFrame"], dict[str, "go.Figure"], "pd.DataFrame"]
+
+
+class AnalyseSettings(GenerateSettings):
+    """What is analysed and how; model, data and generation as for ``mis generate``."""
+
+    splits: tuple[str, ...] = ("hard",)
+    limit: int | None = Field(default=24, ge=1)
+    generation: GenerationSettings = GenerationSettings(max_new_tokens=160)
+    name: str = "analyse"
+    """The run is called NAME-METHOD."""
+    layer: int | None = None
+    """separation: the layer whose items are drawn; where tuning shows best if not given."""
+    weak: float = Field(default=0.01, gt=0, lt=1)
+    """spectrum: share of a base weight's energy whose directions count as its null space."""
+    formats: tuple[str, ...] = ("question", "caption", "translation", "classification", "code")
+    taus: tuple[float, ...] = (0.98, 0.995, 0.999)
+    """safeground: masses of the scores that the weight edits of the base leave alone; none: no edit."""
+    alpha: float = -1.0
+    calibration: int = Field(default=12, ge=1)
+    """safeground: pairs of the split "train" that the edits are found with."""
+
+
+def _separation(settings: AnalyseSettings, run: Run) -> Found:
+    from mis_lib.probe import figures as draw
+    from mis_lib.probe import tables
+    from mis_lib.probe.separation import clusters, hidden_states, separation
+
+    loaded, names, pairs, folder = _read(settings)
+    console.say(f"Reading {2 * len(pairs)} items by {len(names)} variants")
+    states = hidden_states(loaded, names, pairs, folder, batch_size=settings.batch_size)
+    console.say("Fitting probes")
+    frame = separation(states)
+    layer = settings.layer if settings.layer is not None else _telling_layer(frame)
+    points = clusters(states, layer)
+    figures = {"separation": draw.separation(frame), "clusters": draw.clusters(points, layer=layer)}
+    frames = {"separation": frame, "clusters": points.assign(layer=layer)}
+    return frames, figures, tables.separation(frame)
+
+
+def _spectrum(settings: AnalyseSettings, run: Run) -> Found:
+    from mis_lib.probe import figures as draw
+    from mis_lib.probe import tables
+    from mis_lib.probe.spectrum import responses, spectrum
+
+    loaded, names, pairs, folder = _read(settings)
+    adapters = [name for name, adapter in names.items() if adapter is not None]
+    if not adapters:
+        raise SettingsError(
+            "--variants: expected at least one tuned variant, as the base has no update; found the base only"
+        )
+    console.say(f"Decomposing the weights that {', '.join(adapters)} change")
+    spectra = spectrum(loaded, adapters, weak=settings.weak)
+    console.say(f"Reading {2 * len(pairs)} items by {len(adapters)} variants")
+    answers = responses(loaded, adapters, pairs, folder, batch_size=settings.batch_size)
+    figures = {
+        "spectrum": draw.spectrum(spectra.layers, spectra.curves),
+        "responses": draw.responses(answers),
+    }
+    frames = {"spectrum": spectra.layers, "curves": spectra.curves, "responses": answers}
+    return frames, figures, tables.spectrum(spectra.layers, answers)
+
+
+def check_calibration(settings: AnalyseSettings) -> None:
+    """Refuse to test the edits of ``safeground`` on the pairs that they were found with.
+
+    Raises:
+        SettingsError: there are edits, and one data file for everything.
+    """
+    if settings.taus and settings.data is not None and settings.data.is_file():
+        raise SettingsError(
+            f"safeground: expected a folder with a split {TRAIN!r}, whose pairs the edits of the base are found with, found the file "
+            f"{settings.data}: they would be tested on what they were found with; name a folder, or leave the edits out (--set 'taus=[]')"
+        )
+
+
+def _safeground(settings: AnalyseSettings, run: Run) -> Found:
+    import pandas as pd
+
+    from mis_lib.models.load import LoadedModel
+    from mis_lib.probe import figures as draw
+    from mis_lib.probe import tables
+    from mis_lib.probe.prompted import pairs_of
+    from mis_lib.probe.safeground import edited, find_edit, likelihoods, quadruples, scores
+
+    loaded, names, pairs, folder = _read(settings)
+    items = quadruples(pairs, folder)
+    console.say(f"{len(items)} of {len(pairs)} pairs make a quadruple (their help names the object that differs)")
+    likely = {}
+    for variant, adapter in names.items():
+        console.say(f"Scoring {variant}")
+        likely[variant] = likelihoods(loaded, adapter, items)
+    edits = []
+    if settings.taus:
+        model: Any = _plain(loaded)
+        unwrapped = LoadedModel(model, loaded.processor)
+        calibration = quadruples(pairs_of(read_split(folder, TRAIN, settings.calibration)), folder)
+        for tau in settings.taus:
+            console.say(f"Editing the base, tau {tau:g}, with {len(calibration)} calibration quadruples")
+            edit = find_edit(unwrapped, calibration, tau=tau, alpha=settings.alpha)
+            edit.save(run.folder / f"edit-{tau:g}.safetensors")
+            with edited(unwrapped, edit):
+                likely[f"edit {tau:g}"] = likelihoods(unwrapped, None, items)
+            edits.append(
+                {"tau": tau, "alpha": edit.alpha, "edited_percent": edit.share, "calibration": len(calibration)}
+            )
+    frame = scores(likely)
+    means = pd.DataFrame(
+        [
+            (
+                variant,
+                combination,
+                float(values.mean()),
+                float(1.96 * values.std(ddof=1) / len(values) ** 0.5),
+                len(values),
+            )
+            for variant, one in likely.items()
+            for combination, values in one._asdict().items()
+        ],
+        columns=["variant", "images_text", "log_likelihood", "half_width", "n"],
+    )
+    frames = {"safeground": frame, "likelihoods": means} | ({"edits": pd.DataFrame(edits)} if edits else {})
+    return frames, {"safeground": draw.safeground(frame)}, tables.safeground(frame, means)
+
+
+def ask_formats(settings: AnalyseSettings) -> tuple[Run, Found]:
+    """Ask and judge the pairs in every format; the one method that opens a run of answers.
+
+    Raises:
+        SettingsError: a format is unknown.
+    """
+    from mis_lib.judge import rule
+    from mis_lib.probe import figures as draw
+    from mis_lib.probe import tables
+    from mis_lib.probe.formats import by_format, in_format
+
+    pairs, folder = _pairs(settings)
+    items = [item for pair in pairs for item in pair]
+    asked = [in_format(item, name) for name in settings.formats for item in items]
+    truth = [
+        wrapped.model_copy(update={"question": item.question})
+        for wrapped, item in zip(asked, items * len(settings.formats), strict=True)
+    ]  # judged by what the item asks, whatever it is wrapped in
+    run, responses = answer_all(asked, folder, settings, f"{settings.name}-{AnalysisMethod.FORMATS}")
+    verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, truth)
+    frame = by_format(asked, responses, verdicts)
+    return run, ({"formats": frame}, {"formats": draw.formats(frame)}, tables.formats(frame))
+
+
+READERS: dict[AnalysisMethod, Callable[[AnalyseSettings, Run], Found]] = {
+    AnalysisMethod.SEPARATION: _separation,
+    AnalysisMethod.SPECTRUM: _spectrum,
+    AnalysisMethod.SAFEGROUND: _safeground,
+}
+
+
+def _read(settings: AnalyseSettings) -> tuple["LoadedModel", dict[str, str | None], list["Pair"], Path]:
+    """Model with adapters, names of the variants' adapters, pairs and their folder."""
+    pairs, folder = _pairs(settings)
+    from mis_lib.generate.cpu import working_dtype
+    from mis_lib.models.load import load_model
+
+    checkpoint, known = checkpoint_of(settings), known_variants(settings)
+    dtype = working_dtype(checkpoint, settings.device) if settings.dtype == "auto" else settings.dtype
+    chosen = {name: known[name] for name in settings.variants}
+    loaded = load_model(checkpoint, chosen, settings.device, dtype)
+    return loaded, {name: None if path is None else name for name, path in chosen.items()}, pairs, folder
+
+
+def _pairs(settings: AnalyseSettings) -> tuple[list["Pair"], Path]:
+    from mis_lib.probe.prompted import pairs_of
+
+    samples, folder = read_place(settings.data or mini_data(), settings.splits)
+    return _spread(pairs_of(samples), settings.limit), folder
+
+
+def _spread(pairs: list["Pair"], limit: int | None) -> list["Pair"]:
+    """So many pairs, evenly from the whole list, as data files are sorted by sub-category."""
+    if limit is None or limit >= len(pairs):
+        return pairs
+    return [pairs[number * len(pairs) // limit] for number in range(limit)]
+
+
+def checkpoint_of(settings: AnalyseSettings) -> Path:
+    """The checkpoint that was named, or the embedded model (built if missing)."""
+    if settings.checkpoint is not None:
+        return settings.checkpoint
+    from mis_lib.models.mini.assemble import ensure_mini
+
+    return ensure_mini(console.say)
+
+
+def _plain(loaded: "LoadedModel") -> "object":
+    """The checkpoint without its adapters, whose layers are plain again."""
+    from peft import PeftModel
+
+    return loaded.model.unload().eval() if isinstance(loaded.model, PeftModel) else loaded.model
+
+
+def _telling_layer(frame: "pd.DataFrame") -> int:
+    """Where tuning shows best: the last layer with the best probe of a tuned variant, among layers in which it differs from the first variant."""
+    wide = frame[frame.measure != "shuffled"].pivot(index=["layer", "measure"], columns="variant", values="value")
+    first = frame.variant.iloc[0]
+    tuned = wide.drop(columns=first)
+    moved = tuned.ne(wide[first], axis=0).any(axis=1).groupby("layer").any()
+    layers = moved.index[moved] if moved.any() else moved.index
+    best = (tuned if len(tuned.columns) else wide).xs("probe", level="measure").T.max().loc[layers]
+    return int(best[best == best.max()].index.max())
 
 
 SETTINGS = "settings.yaml"

@@ -13,11 +13,9 @@ from rich.live import Live
 from mis_lib import console
 from mis_lib.errors import SettingsError
 from mis_lib.files import load_image
-from mis_lib.generate.beside import SideBySide
-from mis_lib.generate.columns import Column
-from mis_lib.generate.request import Answerer
-from mis_lib.generate.served_models import Served, beside
-from mis_lib.models.shipped import choose_variants
+from mis_lib.generate.served import Served, beside
+from mis_lib.generate.stream import Answerer, Column, SideBySide
+from mis_lib.models.adapters import choose_variants
 from mis_lib.settings import GenerationSettings
 
 if TYPE_CHECKING:

@@ -15,21 +15,17 @@ from rich.table import Table
 from mis_lib import console
 from mis_lib.cli.parsing import FAILED_ITEMS
 from mis_lib.clients.cache import Cache
+from mis_lib.clients.openai import in_words
 from mis_lib.clients.protocol import ChatTeacher, ImageMaker
-from mis_lib.construct.stages.context import Role, Workshop
-from mis_lib.construct.stages.drawn import DrawnImages
-from mis_lib.construct.stages.inputs import built_in_seeds, read_seeds
-from mis_lib.construct.stages.offline import ElementBank
-from mis_lib.construct.stages.pipeline import NAMES, build, check_folder
+from mis_lib.construct.stages.context import Role, Workshop, read_prompts
+from mis_lib.construct.stages.inputs import REVIEW, Decision, built_in_seeds, read_decisions, read_seeds
+from mis_lib.construct.stages.offline import DrawnImages, ElementBank
+from mis_lib.construct.stages.pipeline import CONCURRENCY, NAMES, STAGES, build, check_folder
 from mis_lib.construct.stages.records import Account, Seed
-from mis_lib.construct.stages.review import REVIEW, Decision, read_decisions
-from mis_lib.construct.stages.runner import CONCURRENCY, STAGES
-from mis_lib.construct.stages.templates import read_prompts
 from mis_lib.errors import SettingsError
 from mis_lib.files import write_atomic
 from mis_lib.recipes.progress import bars, report_to
 from mis_lib.settings import Settings, dump_settings
-from mis_lib.teachers.sampling import in_words
 
 ITEMS = 200
 CONFIG, CACHE = "config.yaml", "cache"
@@ -171,7 +167,7 @@ async def open_maker(name: str, settings: ConstructSettings, cache: Cache) -> Im
     if name == "drawn":
         return DrawnImages()
     if name == "diffusers" or name.startswith("diffusers:"):
-        from mis_lib.teachers.diffusion import DEFAULT_MODEL, DiffusionImages
+        from mis_lib.clients.diffusion import DEFAULT_MODEL, DiffusionImages
 
         return DiffusionImages(name.removeprefix("diffusers").lstrip(":") or DEFAULT_MODEL, cache, settings.device)
     if _is_url(name):

@@ -5,24 +5,405 @@ is generated, and an answer that an older version holds under the same key is ta
 files of their own, which are merged by whichever process finds the run complete. Two processes never write one file: the second is refused.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field, model_validator
 
 from mis_lib import console
-from mis_lib.commands.answerers import Key, Local, Server
-from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.commands.selection import select, told
+from mis_lib.data.mixing import spread
 from mis_lib.data.sources import find_source, load, splits_of
-from mis_lib.data.spread import spread
+from mis_lib.data.tokens import find_checkpoint
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import append_record, open_append, sha256
-from mis_lib.generate.keys import AnswerKeys
-from mis_lib.generate.server import Failure
-from mis_lib.results.runs import RESPONSES, Run, RunConfig
-from mis_lib.schema import Response, Sample
-from mis_lib.store.provenance import folder_digest
-from mis_lib.store.versions import open_run, versions
+from mis_lib.generate.batch import AnswerKeys
+from mis_lib.generate.served import UNNAMED, both_named
+from mis_lib.generate.server import CONCURRENCY, Failure, ImagesAs
+from mis_lib.models.adapters import shared_limits
+from mis_lib.recipes.progress import bar
+from mis_lib.results.evaluated import judges_of, open_folder, run_name
+from mis_lib.results.metrics import RIGHT
+from mis_lib.results.runs import RESPONSES, SHARDS, Run, RunConfig, folder_digest, open_run, versions
+from mis_lib.schema import Outcome, Response, Sample
+from mis_lib.settings import GenerationSettings, Settings
+
+# ---------- What ``mis generate`` is asked for, in one frozen value that report, study and notebooks share.
+
+PAPER = GenerationSettings(max_new_tokens=1024)
+
+
+class GenerateSettings(Settings):
+    """What is asked of whom, and where the answers are kept; every field has a default that needs nothing but this package."""
+
+    variants: tuple[str, ...] = ("mini", "mirage", "refusal", "textual")
+    """Who answers [default: all of ``models`` or ``adapters``, "base" for another checkpoint or server, or the four shipped ones]."""
+    splits: tuple[str, ...] = ("easy", "hard", "real")
+    """Of a folder; if not given, those of the three that are there, or all that are."""
+    data: Path | None = None
+    """Folder with one JSON Lines file a split, a data file of any known form, or a published set; MIS-Mini if not given."""
+    checkpoint: Path | None = None
+    """Checkpoint folder or hub id in the local cache; the embedded model if not given."""
+    adapters: dict[str, Path | None] | None = None
+    """PEFT folder of each variant (null: the checkpoint itself); the shipped ones if not given."""
+    generation: GenerationSettings = PAPER
+    batch_size: int = Field(default=16, ge=1)
+    batch_tokens: int | None = Field(default=32_768, ge=1)
+    """Prompts and longest answers of a batch with padding; null: no bound."""
+    device: str = "cpu"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type of the weights; auto: what suits the machine. Name one where shards run on different machines."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most so many harmful items a split, each with its twin."""
+    only: tuple[str, ...] = ()
+    """Ids of items; or RUN, RUN:VARIANT for what was answered wrong in a stored run, with the twins. Of all splits that are there, if none is named."""
+    runs: Path = Path("runs")
+    name: str = "generate"
+    server: str | None = None
+    """URL or URL#MODEL of an OpenAI-compatible server that answers instead of a checkpoint here; its key comes from OPENAI_API_KEY."""
+    models: dict[str, str] | None = None
+    """Name of the served model, or of its LoRA, for each variant [default: the variant's own name, or MODEL]."""
+    images_as: ImagesAs = ImagesAs.BASE64
+    concurrency: int = Field(default=CONCURRENCY, ge=1, le=1024)
+    retries: int = Field(default=5, ge=0, le=20)
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds for one call to a server."""
+    shard: str | None = Field(default=None, pattern=r"^\d+/\d+$")
+    """"1/4": the first of four processes that share the work; told by accelerate launch if not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(asked := values.get("generation"), Mapping):  # what is not said stays as it is here
+            values = {**values, "generation": {**cls.model_fields["generation"].default.model_dump(), **asked}}
+        server, _, model = str(values.get("server") or "").partition("#")
+        if model and values.get("models"):
+            raise ValueError(both_named(model))
+        if own := [target for target in (values.get("models") or {}).values() if "://" in str(target)]:
+            raise ValueError(
+                f"models: a run asks one server, found {own[0]} among its models; make a run for each server, mis report --existing takes several"
+            )
+        if model:
+            values = {**values, "server": server, "models": {"base": model}}
+        if values.get("variants") is not None:
+            return values
+        if server and not values.get("models"):
+            raise ValueError(UNNAMED)
+        named = values.get("models") or values.get("adapters") or (("base",) if values.get("checkpoint") else None)
+        return {**values, "variants": tuple(named)} if isinstance(named, Collection) else values
+
+
+# ---------- Who answers: a checkpoint and its adapters on this machine, or a server. Both say who they are and fill in what a run lacks.
+
+Key = tuple[str, str]  # (sample id, variant)
+
+
+class Local:
+    """A checkpoint and its adapters on this machine."""
+
+    def __init__(self, settings: GenerateSettings, checkpoint: Path, adapters: Mapping[str, Path | None]) -> None:
+        self.settings, self.checkpoint, self.adapters = settings, checkpoint, adapters
+        self.index, self.count = _shard(settings)
+        self.file = RESPONSES if self.count == 1 else f"{SHARDS}/{self.index + 1}-of-{self.count}.jsonl"
+
+    @classmethod
+    def of(cls, settings: GenerateSettings) -> "Local":
+        """The checkpoint and adapters that the settings name.
+
+        Raises:
+            MisError: one of them is not there.
+        """
+        known = known_variants(settings)
+        all_known("--variants", settings.variants, known)
+        adapters = {variant: known[variant] for variant in settings.variants}
+        return cls(settings, local_checkpoint(settings.checkpoint), adapters)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The part of the run's configuration that says who answers."""
+        return {
+            "tag": "mini" if self.settings.checkpoint is None else self.settings.checkpoint.name,
+            "checkpoint": str(self.checkpoint),
+            "checkpoint_digest": folder_digest(self.checkpoint),
+            "device": self.settings.device,
+            "variants": {
+                variant: "" if folder is None else folder_digest(folder) for variant, folder in self.adapters.items()
+            },
+        }
+
+    @property
+    def sees(self) -> dict[str, Any]:
+        """How images are read, where the adapters' limits differ from the checkpoint's own; a part of each answer's key.
+
+        Raises:
+            SettingsError: the adapters were trained with different limits.
+        """
+        limits = shared_limits(self.adapters).given
+        return {"image_limits": limits} if limits else {}
+
+    def generate(
+        self, samples: Sequence[Sample], data: Path, run: Run, keys: AnswerKeys, missing: set[Key]
+    ) -> list[Failure]:
+        """Answer in batches; what other shards are to answer is left to them."""
+        console.say(f"Generating {len(missing):,} responses; an interrupted run goes on where it stopped")
+        from mis_lib.generate.batch import Shard, generate
+        from mis_lib.generate.engine import Engine  # torch and transformers take seconds to import
+
+        settings = self.settings
+        dtype = None if settings.dtype == "auto" else settings.dtype
+        engine = Engine.load(self.checkpoint, self.adapters, _own_device(settings.device), dtype)
+        names = {variant: None if folder is None else variant for variant, folder in self.adapters.items()}
+        answers = generate(
+            samples,
+            data,
+            engine,
+            names,
+            settings.generation,
+            run.folder,
+            batch_size=settings.batch_size,
+            batch_tokens=settings.batch_tokens,
+            shard=Shard(self.index, self.count),
+            file=self.file,
+            done={(one.sample_id, one.variant) for one in run.responses()},
+            key=keys.of,
+        )
+        total = len(missing) if self.count == 1 else None
+        for _ in shown(answers, total):
+            pass
+        return []
+
+
+class Server:
+    """A server that speaks the OpenAI API; variants are names of its models."""
+
+    def __init__(self, settings: GenerateSettings, models: Mapping[str, str]) -> None:
+        from mis_lib.clients.openai import Caller, open_client
+
+        self.settings, self.models, self.file = settings, models, RESPONSES
+        self._caller = Caller(open_client(settings.server or "", retries=settings.retries, timeout=settings.timeout))
+
+    @classmethod
+    def of(cls, settings: GenerateSettings) -> "Server":
+        """The server that the settings name.
+
+        Raises:
+            SettingsError: a shard is asked for, a model of an unknown variant, or what is no server's address.
+        """
+        if settings.shard is not None:
+            raise SettingsError("--shard goes with a local model; a server shares its work by itself")
+        named = settings.models or {}
+        unknown = [name for name in named if name not in settings.variants]
+        if unknown:
+            raise SettingsError(f"models: unknown variant {unknown[0]!r}; asked for: {', '.join(settings.variants)}")
+        return cls(settings, {variant: named.get(variant, variant) for variant in settings.variants})
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As ``Local.identity``; a server's weights cannot be hashed, so its models are known by their names."""
+        return {
+            "tag": ", ".join(dict.fromkeys(self.models.values())),
+            "checkpoint": self.settings.server,
+            "checkpoint_digest": "",
+            "device": "server",
+            "backend": "server",
+            "variants": dict(self.models),
+        }
+
+    @property
+    def sees(self) -> dict[str, Any]:
+        """Nothing: how a server reads images is its own business."""
+        return {}
+
+    def generate(
+        self, samples: Sequence[Sample], data: Path, run: Run, keys: AnswerKeys, missing: set[Key]
+    ) -> list[Failure]:
+        """Ask for what is missing, many answers at a time; returns what got none."""
+        from mis_lib.clients.openai import NOT_KEPT, in_words, turned_down
+        from mis_lib.generate.server import generate_by_server, keeps_seed
+
+        settings, given = self.settings, list[Response]()
+        with open_append(run.folder / RESPONSES) as stream, bar("generating") as progress:
+            task = progress.add_task("", total=len(missing))
+
+            def receive(response: Response) -> None:
+                append_record(stream, response)
+                given.append(response)
+                progress.update(task, advance=1, description=response.variant)
+
+            async def ask() -> tuple[list[Failure], bool]:
+                failures = await generate_by_server(
+                    samples,
+                    data,
+                    self._caller,
+                    self.models,
+                    settings.generation,
+                    receive,
+                    wanted=lambda sample, variant: (sample.id, variant) in missing,
+                    key=keys.of,
+                    images_as=settings.images_as,
+                    concurrency=settings.concurrency,
+                )
+                kept = await keeps_seed(
+                    given, samples, data, self._caller, self.models, settings.generation, settings.images_as
+                )
+                return failures, kept
+
+            failures, kept = asyncio.run(ask())
+        left_out = turned_down(self._caller.left_out) or ({} if kept else {"seed": NOT_KEPT})
+        run.note_left_out(left_out)
+        for words in in_words(settings.server or "", left_out, settings.generation.temperature):
+            console.say(words)
+        return failures
+
+
+def _shard(settings: GenerateSettings) -> tuple[int, int]:
+    """(index, count) of this process: as given, as accelerate and torchrun tell, or the only one."""
+    if settings.shard is None:
+        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    number, count = (int(part) for part in settings.shard.split("/"))
+    if not 1 <= number <= count:
+        raise SettingsError(f"--shard {settings.shard}: expected 1/N to N/N")
+    return number - 1, count
+
+
+def _own_device(device: str) -> str:
+    """The GPU of this process where accelerate has started one for each."""
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if device == "cuda" and rank is not None else device
+
+
+def shown(responses: Iterator[Response], total: int | None) -> Iterator[Response]:
+    """Pass the responses on under a progress bar on standard error."""
+    with bar("generating") as progress:
+        task = progress.add_task("", total=total)
+        for response in responses:
+            progress.update(task, advance=1, description=response.variant)
+            yield response
+
+
+def all_known(flag: str, values: Sequence[str], known: Mapping[str, Any] | Sequence[str]) -> None:
+    """Refuse values that are unknown, repeated, or none at all.
+
+    Raises:
+        SettingsError: names the flag and what is known.
+    """
+    listed = list(known)
+    for value in values:
+        if value not in listed:
+            raise SettingsError(f"{flag}: unknown {value!r}; known here: {', '.join(listed)}")
+    if not values or len(set(values)) != len(values):
+        raise SettingsError(
+            f"{flag}: expected each of {', '.join(listed)} at most once and at least one, found {values}"
+        )
+
+
+def known_variants(settings: GenerateSettings) -> Mapping[str, Path | None]:
+    """The PEFT folder of each variant that may be asked for, ``None`` for the checkpoint itself."""
+    from mis_lib.models.adapters import choose_variants
+
+    return settings.adapters if settings.adapters is not None else choose_variants(settings.checkpoint, None)
+
+
+def local_checkpoint(named: Path | None) -> Path:
+    """The folder of a checkpoint: of a path, of a hub id in the local cache, or of the embedded model (built if it is missing).
+
+    Raises:
+        ModelError: there is no such checkpoint here.
+    """
+    if named is None:
+        from mis_lib.models.mini.assemble import ensure_mini
+
+        return ensure_mini(console.say)
+    found = find_checkpoint(str(named)) if not named.is_dir() or (named / "config.json").exists() else None
+    if found is None:
+        hub = re.fullmatch(r"[\w.-]+/[\w.-]+", str(named)) is not None
+        way = f"fetch it first: hf download {named}" if hub else "check the path"
+        raise ModelError(f"{named}: expected a checkpoint folder, or the id of a model in the local hub cache; {way}")
+    return found
+
+
+# ---------- ``--only``: some items instead of a whole split, by their ids or as the failures of a stored run, each of these with its twin.
+#
+# The twin goes along because what a model learned from its failures shows on both: less help with harm, and perhaps less help at all. A run over a selection
+# is a run of its own and says so in every table, since a rate among failures is no rate of the data.
+
+NAMED = 3  # so many ids are listed
+
+
+def select(samples: Sequence[Sample], only: Sequence[str]) -> list[Sample]:
+    """The samples that ``only`` names, in their order.
+
+    Args:
+        samples: all that there are.
+        only: ids; or RUN, RUN:VARIANT for what was answered wrong there, each with its twin.
+
+    Raises:
+        DataError: an id is not there, a sample of the run is not, or no judge has read the run.
+        SettingsError: the run has no such variant.
+    """
+    known = {sample.id: sample for sample in samples}
+    wanted: set[str] = set()
+    for value in only:
+        if (side := _side(value)) is None:
+            if value not in known:
+                raise DataError(
+                    f"--only: expected the id of an item, or a run's folder, found {value!r}; {_where(samples)}"
+                )
+            wanted.add(value)
+        else:
+            failed = _failures(*side)
+            if lost := [name for name in failed if name not in known]:
+                raise DataError(
+                    f"--only {value}: expected its items, {len(lost):,} are not there (such as {lost[0]!r}); {_where(samples)}, "
+                    f"and the run asked {side[0].config.data}"
+                )
+            wanted |= {name for one in failed for name in (one, known[one].twin_id or one)}
+    return [sample for sample in samples if sample.id in wanted]
+
+
+def told(only: Sequence[str]) -> str:
+    """The selection in words, the same however the run's folder was written."""
+    sides = [side for value in only if (side := _side(value))]
+    ids = sorted(value for value in only if _side(value) is None)
+    failures = [f"failures of {run_name(run)}{f':{variant}' if variant else ''}" for run, variant in sides]
+    named = ids if len(ids) <= NAMED else [*ids[:NAMED], f"{len(ids) - NAMED} more"]
+    return f"only {', '.join([*failures, *named])}" if only else ""
+
+
+def _side(value: str) -> tuple[Run, str] | None:
+    """The run and variant that a value names; None if it is an id."""
+    folder, _, variant = (value, "", "") if Path(value).is_dir() else value.rpartition(":")
+    return (open_folder(Path(folder)), variant) if folder and Path(folder).is_dir() else None
+
+
+def _failures(run: Run, variant: str) -> list[str]:
+    """Ids of the samples that the variant, or any, answered wrong by any judge that could tell, as Annotate counts failures."""
+    verdicts = [verdict for judge in judges_of(run) for verdict in run.verdicts(judge)]
+    if not verdicts:
+        raise DataError(
+            f"{run.folder}: expected verdicts, found none; let judges read it first: mis judge {run.folder}"
+        )
+    variants = list(dict.fromkeys(verdict.variant for verdict in verdicts))
+    if variant and variant not in variants:
+        raise SettingsError(f"--only {run.folder}:{variant}: unknown variant; known: {', '.join(variants)}")
+    found = [
+        verdict.sample_id
+        for verdict in verdicts
+        if variant in ("", verdict.variant) and verdict.outcome not in (*RIGHT, Outcome.UNSCORED)
+    ]
+    if not found:
+        raise DataError(
+            f"{run.folder}: expected failures of {variant or 'any variant'}, found none: nothing to ask again"
+        )
+    return list(dict.fromkeys(found))
+
+
+def _where(samples: Sequence[Sample]) -> str:
+    splits = ", ".join(dict.fromkeys(sample.split for sample in samples))
+    return f"looked at {len(samples):,} items ({splits}); name others with --data and --splits"
 
 
 class Answered(NamedTuple):
@@ -235,6 +616,6 @@ def data_digest(data: Path, settings: GenerateSettings) -> str:
 
 def mini_data() -> Path:
     """MIS-Mini, drawn if it is not there."""
-    from mis_lib.construct.cached import ensure_mini_data
+    from mis_lib.construct.mis_mini import ensure_mini_data
 
     return ensure_mini_data(console.say)

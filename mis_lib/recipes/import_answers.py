@@ -8,15 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mis_lib.commands.generate_settings import GenerateSettings
-from mis_lib.data.answer_matching import Matched, match
-from mis_lib.data.answers import Given, read_answers
+from mis_lib.data.answers import Given, Matched, match, read_answers
 from mis_lib.errors import SettingsError
 from mis_lib.files import append_records, open_append, sha256
-from mis_lib.recipes.generate import data_digest, read_samples
-from mis_lib.results.runs import RESPONSES, Run, RunConfig
+from mis_lib.recipes.generate import GenerateSettings, data_digest, read_samples
+from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
 from mis_lib.schema import Response
-from mis_lib.store.versions import open_run
 
 BACKEND = "import"
 

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mis_lib import console
-from mis_lib.analysis.agreement import agreement
-from mis_lib.annotate.calibration import PEOPLE, Calibration, calibrate, read_people
+from mis_lib.annotate.calibration import PEOPLE, Calibration, agreement, calibrate, read_people
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.judge.router_training import Point, curve, gather, train_router
-from mis_lib.judge.routing import write_router
+from mis_lib.judge.routing import Point, curve, gather, train_router, write_router
 from mis_lib.results.evaluated import judges_of, open_folder, read_samples, run_name
 from mis_lib.results.metrics import METRICS, rates
 from mis_lib.results.runs import Run
@@ -61,9 +59,8 @@ def annotated(run: Run) -> list[Verdict]:
 
     An answer is unscored where nobody can tell, or where they differ and nobody has adjudicated: it was looked at, and its outcome is not known.
     """
-    from mis_lib.annotate.decisions import key_of
+    from mis_lib.annotate.decisions import Standing, key_of
     from mis_lib.annotate.store import AnnotationStore
-    from mis_lib.store.labels import Standing
 
     store, standing, name = AnnotationStore(root=run.folder.parent.parent), Standing(), run_name(run)
     standing.take(store.labels())

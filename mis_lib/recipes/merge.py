@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from mis_lib import console
-from mis_lib.commands.answerers import local_checkpoint
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.files import check_writable
+from mis_lib.recipes.generate import local_checkpoint
 
 RECORD = "merged.json"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -33,7 +33,7 @@ def merge_adapter(
     import torch
 
     from mis_lib.models.merge import merge, save
-    from mis_lib.store.provenance import folder_digest
+    from mis_lib.results.runs import folder_digest
 
     if out.exists():
         raise SettingsError(f"{out}: expected a place for a new folder, found something there; choose another one")
@@ -54,8 +54,8 @@ def adapter_folder(named: Path) -> Path:
     Raises:
         ModelError: there is none.
     """
+    from mis_lib.models.adapters import shipped_variants
     from mis_lib.models.load import CONFIG
-    from mis_lib.models.shipped import shipped_variants
 
     shipped = shipped_variants().get(str(named))
     for folder in (named, named / "adapter", shipped):

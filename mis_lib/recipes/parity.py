@@ -4,25 +4,226 @@ The forms are in ``parity_proof``. Everything that was compared is kept (``--out
 """
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from mis_lib import console
-from mis_lib.commands.parity_proof import LOCAL as LOCAL
-from mis_lib.commands.parity_proof import Form, ParitySettings, Proof
 from mis_lib.errors import SettingsError
 from mis_lib.files import check_writable, load_image, write_atomic
-from mis_lib.probe.parity import TOLERANCE, Check, Finding, Status, first_difference
-from mis_lib.schema import Record, Sample
+from mis_lib.probe.parity import TOLERANCE, Check, Finding, Status, View, first_difference
+from mis_lib.schema import Record, Sample, Split
+from mis_lib.settings import GenerationSettings, Settings
 
 if TYPE_CHECKING:
-    from mis_lib.analysis.parity_forms import Question
+    from mis_lib.models.load import LoadedModel
+    from mis_lib.probe.lora_tensors import TensorUse
+    from mis_lib.probe.parity import Question
+
+
+# ---------- The comparison behind ``mis parity``: one variant's forms, one after the other, so that no more than two models are in memory at a time.
+
+
+class Form(StrEnum):
+    """A form of a tuned model (``analysis.parity_forms``)."""
+
+    TRAINING = "training"
+    ROWS = "rows"
+    MERGED = "merged"
+    RELOADED = "reloaded"
+    ENGINE = "engine"
+    SERVED = "served"
+
+
+LOCAL = (Form.TRAINING, Form.ROWS, Form.MERGED, Form.RELOADED, Form.ENGINE)
+
+
+class ParitySettings(Settings):
+    """What is compared with what, on which questions."""
+
+    variants: tuple[str, ...] | None = None
+    """Which adapters; all shipped ones, or all that are named, if not given."""
+    forms: tuple[Form, ...] = LOCAL
+    checkpoint: Path | None = None
+    """Checkpoint folder; the embedded model if not given."""
+    adapters: dict[str, Path] | None = None
+    """PEFT folder of each variant; the shipped ones if not given."""
+    merged: Path | None = None
+    """A checkpoint that was merged elsewhere, taken as the form "reloaded"."""
+    served: str | None = None
+    """Address of a running server, URL or URL#MODEL; without it the form "served" starts transformers' own on the merged checkpoint."""
+    images: tuple[Path, ...] = ()
+    question: str | None = None
+    data: Path | None = None
+    """Folder of data files, or one of them, MIS-Mini if not given; its first items are asked where no question is given."""
+    split: str = Split.HARD
+    limit: int = Field(default=2, ge=1)
+    max_new_tokens: int = Field(default=24, ge=1)
+    device: str = "cpu"
+    dtype: str = "float32"
+    """float32 proves the arithmetic; another one shows what its rounding does."""
+    out: Path | None = None
+
+
+class Proof:
+    """The comparison of one variant, form after form."""
+
+    def __init__(
+        self,
+        settings: ParitySettings,
+        checkpoint: Path,
+        known: Mapping[str, Path],
+        variant: str,
+        questions: Sequence["Question"],
+    ) -> None:
+        import torch
+
+        from mis_lib.probe.lora_tensors import read_adapter
+
+        self.settings, self.checkpoint, self.known, self.variant = settings, checkpoint, known, variant
+        self.questions, self.dtype = questions, getattr(torch, settings.dtype)
+        self.generation = GenerationSettings(max_new_tokens=settings.max_new_tokens)
+        self.stored = read_adapter(known[variant])
+        self.expected: list[View] = []
+
+    def run(self) -> Iterator[tuple[list[Finding], list["TensorUse"]]]:
+        """Findings and tensors of each form; only the first where the adapter does not fit, as it cannot be loaded then."""
+        from mis_lib.models.load import load_model
+        from mis_lib.probe import lora_tensors
+        from mis_lib.probe.parity import ask_alone
+
+        uses = lora_tensors.places(self.checkpoint, self.known[self.variant], Form.TRAINING)
+        if lora_tensors.wrong(uses):
+            yield [self._tensors(Form.TRAINING, uses)], uses
+            return
+        self._say(Form.TRAINING)
+        self.reference = load_model(
+            self.checkpoint, {self.variant: self.known[self.variant]}, self.settings.device, self.dtype
+        )
+        live: Any = self.reference.model
+        uses = lora_tensors.attached(live, self.variant, self.stored, Form.TRAINING)
+        self.expected = [
+            ask_alone(Form.TRAINING, self.reference, self.variant, question, self.generation)
+            for question in self.questions
+        ]
+        yield [self._tensors(Form.TRAINING, uses)], uses
+        if Form.ROWS in self.settings.forms:
+            from mis_lib.probe.parity import ask_rows, own_processor
+
+            processor = own_processor(self.known[self.variant]) or self.reference.processor
+            views = [ask_rows(Form.ROWS, processor, question) for question in self.questions]
+            yield self._compare(views), []
+        with ExitStack() as stack:
+            yield from self._merged(stack)
+        if Form.ENGINE in self.settings.forms:
+            yield self._engine()
+
+    def _merged(self, stack: ExitStack) -> Iterator[tuple[list[Finding], list["TensorUse"]]]:
+        """The forms that rest on merged weights: in memory, from disk, served."""
+        from mis_lib.models.load import load_model
+        from mis_lib.models.merge import merge, save
+
+        forms, folder = self.settings.forms, self.settings.merged
+        serves = Form.SERVED in forms and self.settings.served is None
+        if Form.MERGED in forms or (folder is None and (Form.RELOADED in forms or serves)):
+            self._say(Form.MERGED)
+            loaded = merge(self.checkpoint, self.known[self.variant], self.variant, self.settings.device, self.dtype)
+            if folder is None and (Form.RELOADED in forms or serves):
+                folder = save(loaded, Path(stack.enter_context(tempfile.TemporaryDirectory())) / self.variant)
+            if Form.MERGED in forms:
+                yield self._look(Form.MERGED, loaded)
+            del loaded
+        if folder is not None and Form.RELOADED in forms:
+            self._say(Form.RELOADED)
+            yield self._look(Form.RELOADED, load_model(folder, None, self.settings.device, self.dtype))
+        if Form.SERVED in forms:
+            yield self._served(stack, folder), []
+
+    def _look(self, form: Form, loaded: "LoadedModel") -> tuple[list[Finding], list["TensorUse"]]:
+        """A model without PEFT: its weights against the update, its answers against the reference's."""
+        from mis_lib.probe import lora_tensors
+        from mis_lib.probe.parity import ask_alone
+
+        reference: Any = self.reference.model
+        uses = lora_tensors.merged(reference, self.variant, loaded.model.state_dict(), self.stored, form)
+        views = [ask_alone(form, loaded, None, question, self.generation) for question in self.questions]
+        return [self._tensors(form, uses), *self._compare(views)], uses
+
+    def _engine(self) -> tuple[list[Finding], list["TensorUse"]]:
+        from mis_lib.generate.stream import VariantEngine
+        from mis_lib.models.load import load_model
+        from mis_lib.probe import lora_tensors
+        from mis_lib.probe.parity import ask_engine
+
+        self._say(Form.ENGINE)
+        variants: dict[str, Path | None] = {"base": None, **self.known}
+        loaded = load_model(self.checkpoint, variants, self.settings.device, self.dtype)
+        live: Any = loaded.model
+        uses = lora_tensors.attached(live, self.variant, self.stored, Form.ENGINE)
+        engine = VariantEngine(loaded, {name: None if folder is None else name for name, folder in variants.items()})
+        views = [
+            ask_engine(Form.ENGINE, engine, self.variant, question, self.generation) for question in self.questions
+        ]
+        return [self._tensors(Form.ENGINE, uses), *self._compare(views)], uses
+
+    def _served(self, stack: ExitStack, folder: Path | None) -> list[Finding]:
+        from mis_lib.probe.parity import ask_server, transformers_serve
+
+        self._say(Form.SERVED)
+        url, _, name = (self.settings.served or "").partition("#")
+        if not url:
+            assert folder is not None  # _merged has saved it
+            url, name = stack.enter_context(transformers_serve(folder, self.settings.device)), str(folder)
+        views = [
+            ask_server(Form.SERVED, url, name or None, question, self.generation, self.reference.processor)
+            for question in self.questions
+        ]
+        unseen = Finding(
+            variant=self.variant, form=Form.SERVED, question="", check=Check.TENSORS, status=Status.NOT_TOLD,
+            detail="a server does not show its weights",
+        )  # fmt: skip
+        return [unseen, *self._compare(views)]
+
+    def _compare(self, views: Sequence[View]) -> list[Finding]:
+        from mis_lib.probe.parity import Reading, compare
+
+        processor: Any = self.reference.processor
+        reading = Reading(processor.tokenizer)
+        return [
+            finding
+            for question, expected, view in zip(self.questions, self.expected, views, strict=True)
+            for finding in compare(
+                expected, view, variant=self.variant, question=question.name, dtype=self.settings.dtype, reading=reading
+            )
+        ]
+
+    def _tensors(self, form: Form, uses: Sequence["TensorUse"]) -> Finding:
+        from mis_lib.probe.lora_tensors import wrong
+
+        first = wrong(uses)
+        applied = sum(use.use == "applied" for use in uses)
+        return Finding(
+            variant=self.variant,
+            form=form,
+            question="",
+            check=Check.TENSORS,
+            status=Status.SAME if first is None else Status.DIFFERS,
+            detail=f"{first.tensor} {first.use}: {first.detail}" if first else "",
+            count=f"{applied}/{len(uses)}",
+        )
+
+    def _say(self, form: Form) -> None:
+        console.say(f"{self.variant}: {form}")
+
 
 HEADINGS = {
     Check.TENSORS: "tensors", Check.GRIDS: "grids", Check.PIXELS: "pixels", Check.TOKENS: "tokens", Check.LOGITS: "logits",
@@ -137,7 +338,7 @@ def _place(finding: Finding) -> str:
 
 def _variants(settings: ParitySettings) -> dict[str, Path]:
     """Adapters by name; what was asked for is checked before anything is loaded."""
-    from mis_lib.models.shipped import choose_variants
+    from mis_lib.models.adapters import choose_variants
 
     chosen = choose_variants(settings.checkpoint, settings.adapters)
     known = {name: folder for name, folder in chosen.items() if folder is not None}
@@ -156,7 +357,7 @@ def _variants(settings: ParitySettings) -> dict[str, Path]:
 
 
 def _questions(settings: ParitySettings) -> list["Question"]:
-    from mis_lib.analysis.parity_forms import Question
+    from mis_lib.probe.parity import Question
     from mis_lib.train.encode import Place
 
     if settings.question is not None:

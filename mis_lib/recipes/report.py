@@ -15,27 +15,152 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mis_lib import console
-from mis_lib.analysis.official_scores import read_effects
-from mis_lib.analysis.reworded import in_reverse, read_questions, reworded
-from mis_lib.analysis.tables import bounds_sheet, rates_sheet, rich_table
-from mis_lib.commands.report_existing import needs_no_judge, read_existing
-from mis_lib.commands.report_settings import ReportSettings, check
+from mis_lib.construct.drawings import STYLES
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge import rule
-from mis_lib.recipes.generate import answer_all, read_samples
-from mis_lib.results.evaluated import Evaluated, data_folder
-from mis_lib.results.metrics import Row, table
+from mis_lib.probe.ablation import in_reverse, read_questions, reworded
+from mis_lib.recipes.generate import GenerateSettings, all_known, answer_all, known_variants, limited, read_samples
+from mis_lib.results.evaluated import Evaluated, data_folder, judges_of, majority, open_folder, read_run, told_apart
+from mis_lib.results.metrics import GROUPINGS, SEEN, Row, table
 from mis_lib.results.naming import ensure_naming_data, naming_samples, naming_table
-from mis_lib.results.official import OFFICIAL, source_of
+from mis_lib.results.official import EXACT, OFFICIAL, read_effects, source_of
 from mis_lib.results.published import MIS_RATES, reference_sheet, select
 from mis_lib.results.regression import REGRESSION, Entry, read_regression
 from mis_lib.results.report_tables import find_side, notes_sheet, official_sheets, paired_sheets, regression_sheet
-from mis_lib.results.runs import Run
-from mis_lib.results.slices import Slices, grouping, slices_sheet
-from mis_lib.results.tables import Sheet, render, rich_sheets, write_folder
+from mis_lib.results.runs import Run, fitting, write_note
+from mis_lib.results.slices import Slices, grouping, is_file, read_slices, slices_sheet
+from mis_lib.results.tables import Sheet, bounds_sheet, rates_sheet, render, rich_sheets, rich_table, write_folder
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.settings import TableFormat
-from mis_lib.store.notes import write_note
+from mis_lib.settings import GenerationSettings, TableFormat
+
+# ---------- What ``mis report`` is asked for.
+
+
+class ReportSettings(GenerateSettings):
+    """What is evaluated and where it is kept; every field has a default that needs nothing but this package."""
+
+    by: str = "split"
+    """A grouping, or a file of named slices (``analysis.slices``)."""
+    generation: GenerationSettings = GenerationSettings()
+    name: str = "report"
+    naming: bool = False
+    styles: tuple[str, ...] = STYLES
+    questions: Path | None = None
+    """Text file, a question a line: every pair is asked one of these instead of its own, but for those whose harm lies in theirs."""
+    exchanged: bool = False
+    """Whether pairs are asked with their images exchanged, and "first" and "second" in their questions too."""
+    existing: tuple[Path, ...] = ()
+    """Run folders to be read as they are; nothing is generated."""
+    judges: tuple[str, ...] = ()
+    """Whose verdicts of existing runs [default: of all judges that have read them]."""
+    majority: bool = False
+    """Whether existing runs are draws of the same thing, of which the majority decides item by item (SIUO asks for three)."""
+    effectiveness: Path | None = None
+    """SIUO: JSON Lines file of its second judgement, a line for each response (sample_id, variant, said)."""
+    paired: tuple[str, ...] = ()
+    """Two sides, VARIANT or RUN:VARIANT, to be compared item by item."""
+    published: bool = False
+    """Whether to show the published reference too."""
+    regression: Path | None = None
+    """Regression set (``mis annotations delta`` writes it) [default: regression.jsonl beside the data of the run]."""
+    note: str | None = None
+    """What is noted about the run, in ``note.md`` of its folder; an empty one takes it away."""
+    out: Path | None = None
+    """Folder into which every sheet is written in every form."""
+
+
+def check(settings: ReportSettings) -> None:
+    """Refuse what cannot be done before anything is built or loaded.
+
+    Raises:
+        SettingsError: settings are unknown or do not go together; names the flags.
+        DataError: the slices cannot be read.
+    """
+    if settings.paired and len(settings.paired) != 2:
+        raise SettingsError(f"--paired: expected two sides, BEFORE AFTER, found {len(settings.paired)}")
+    if settings.questions is not None and (settings.existing or settings.naming):
+        raise SettingsError(
+            "--questions: expected pairs to be asked anew; leave out --existing and --naming, or the questions"
+        )
+    if settings.exchanged and (settings.existing or settings.naming):
+        raise SettingsError("--exchanged: expected pairs to be asked anew; leave out --existing and --naming, or it")
+    fitting(settings.note or "")
+    if settings.note is not None and len(settings.existing) > 1:
+        raise SettingsError(
+            f"--note: expected one run that it is about, found {len(settings.existing)}; name that one alone (--existing RUN --note TEXT)"
+        )
+    if not settings.existing:
+        all_known("--variants", settings.variants, known_variants(settings))
+    all_known("--styles", settings.styles, STYLES)
+    if is_file(settings.by):
+        read_slices(settings.by)
+    else:
+        all_known("--by", [settings.by], [*GROUPINGS, SEEN, "a file of slices (.csv, .json ...)"])
+    if settings.by == SEEN and settings.paired:
+        raise SettingsError(
+            f"--by {SEEN}: expected no --paired, since each side names other things; compare by {', '.join(GROUPINGS)}, or leave out --paired"
+        )
+
+
+# ---------- Runs that are there already, as ``mis report --existing`` reads them: under each of their judges, and narrowed to what was asked for.
+
+
+def read_existing(settings: ReportSettings) -> list[Evaluated]:
+    """The runs that ``settings`` name, once under each judge; with a majority, what most of them say.
+
+    Raises:
+        DataError: a folder is no run.
+        SettingsError: a judge, variant or split asked for is not there, nobody has judged a run that needs it, or a run is named twice.
+    """
+    folders = [open_folder(folder).folder.resolve() for folder in settings.existing]
+    if again := [folder for at, folder in enumerate(folders) if folder in folders[:at]]:
+        raise SettingsError(f"--existing: expected each run once, found {again[0]} twice; name it once")
+    runs = told_apart([one for folder in settings.existing for one in _read(folder, settings)])
+    if settings.majority:
+        judges = dict.fromkeys(run.judge for run in runs)
+        runs = [majority([run for run in runs if run.judge == judge]) for judge in judges]
+    return runs
+
+
+def needs_no_judge(sample: Sample) -> bool:
+    """Whether a sample is scored by exact match."""
+    benchmark = OFFICIAL.get(source_of(sample))
+    return benchmark is not None and benchmark.judge == EXACT
+
+
+def _read(folder: Path, settings: ReportSettings) -> list[Evaluated]:
+    """A run once for each judge; with ``settings.variants`` given, its other variants are left aside."""
+    run = open_folder(folder)
+    known = judges_of(run)
+    if missing := set(settings.judges) - set(known):
+        raise SettingsError(
+            f"--judges: {run.folder} has no verdicts of {min(missing)!r}; there: {', '.join(known) or 'none'}"
+        )
+    judges = [judge for judge in known if not settings.judges or judge in settings.judges]
+    found = [read_run(run.folder, judge, settings.data) for judge in judges] or [
+        read_run(run.folder, None, settings.data)
+    ]
+    if "variants" in settings.model_fields_set:
+        all_known("--variants", settings.variants, found[0].variants)
+        found = [one.only(settings.variants) for one in found]
+    if not judges and not any(map(needs_no_judge, found[0].samples)):
+        raise SettingsError(f"{run.folder}: expected verdicts, found none; judge it first: mis judge {run.folder}")
+    return _narrowed(found, settings)
+
+
+def _narrowed(found: Sequence[Evaluated], settings: ReportSettings) -> list[Evaluated]:
+    """One run under each judge, without the samples of other splits and those beyond the limit."""
+    chosen = "splits" in settings.model_fields_set
+    if not chosen and settings.limit is None:
+        return list(found)
+    splits: dict[str, list[Sample]] = {}
+    for sample in found[0].samples:
+        splits.setdefault(sample.split, []).append(sample)
+    named = settings.splits if chosen else tuple(splits)
+    all_known("--splits", named, splits)
+    kept = {sample.id for split in named for sample in limited(splits[split], settings.limit)}
+    return [one.without({sample.id for sample in one.samples} - kept) for one in found]
+
 
 NAMING_TOKENS = 48
 

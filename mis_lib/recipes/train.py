@@ -6,28 +6,109 @@ The same call goes on where an interrupted run stopped, and returns at once wher
 function that trains it; the ``method`` of a settings file decides which.
 """
 
+import json
+import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from transformers import TrainerCallback
+
 from mis_lib import console
-from mis_lib.commands.train_card import write_card
-from mis_lib.commands.train_evaluation import evaluator
 from mis_lib.errors import SettingsError, TrainingError
-from mis_lib.recipes.generate import mini_data
+from mis_lib.files import load_image, open_append
+from mis_lib.judge import rule
+from mis_lib.recipes.generate import mini_data, read_place
 from mis_lib.recipes.progress import bar
-from mis_lib.results.train_runs import TrainRun, open_train_run
-from mis_lib.settings import load_settings
-from mis_lib.store.provenance import digest_of
+from mis_lib.recipes.raft import data_folder, pairs_of
+from mis_lib.results.metrics import rates
+from mis_lib.results.runs import digest_of, folder_digest
+from mis_lib.results.train_runs import LOG, TrainRun, open_train_run
+from mis_lib.schema import Response, Sample
+from mis_lib.settings import GenerationSettings, load_settings
 from mis_lib.text.segments import segment
 from mis_lib.train.distributed import main_first
-from mis_lib.train.preference_settings import DpoSettings, RaftSettings
-from mis_lib.train.settings import TrainSettings, recipe_of
+from mis_lib.train.settings import DpoSettings, EvaluationSettings, RaftSettings, TrainSettings, recipe_of
 
 if TYPE_CHECKING:
     from mis_lib.train.encode import Place
+
+
+# ---------- The model card that lies beside trained weights.
+
+CARD = "README.md"
+
+
+def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:
+    """A model card beside the weights: what they are, of what they were made, and what they are not."""
+    from mis_lib.train.run import ADAPTER, MODEL
+
+    kind = ADAPTER if settings.tuning == "lora" else MODEL
+    what = "LoRA adapter" if settings.tuning == "lora" else "fully fine-tuned checkpoint"
+    data = settings.mixture or settings.data or "MIS-Mini"
+    text = (
+        f"# {settings.name}\n\n"
+        f"{what.capitalize()} of `{settings.model}`, trained with `mis train` ({settings.method}) on {rows:,} rows of {data}, seed {settings.seed}.\n\n"
+        "Settings: `config.yaml`, log: `train_log.jsonl`, versions and digests: `environment.json`, all in the run's folder. No safety is promised: "
+        "measure attack success and over-refusal together (`mis report`).\n"
+    )
+    (run.folder / kind / CARD).write_text(text, encoding="utf-8")
+
+
+# ---------- Safety and helpfulness measured while training goes on, by the rule judge.
+
+
+def evaluator(settings: EvaluationSettings) -> Callable[[Any, Any], Mapping[str, Any]]:
+    """A function that measures a model in training on MIS-Mini (or other data that the rule judge knows).
+
+    Raises:
+        DataError: a split is not there.
+    """
+    samples, folder = read_place(settings.data or mini_data(), settings.splits, settings.limit)
+    generation = GenerationSettings(max_new_tokens=settings.max_new_tokens)
+
+    def evaluate(model: Any, processor: Any) -> Mapping[str, Any]:
+        responses = _answers(model, processor, samples, folder, generation, settings.batch_size)
+        asked = {sample.id: sample for sample in samples}
+        verdicts = [rule.judge(asked[response.sample_id], response) for response in responses]
+        return {name: rate.model_dump() for name, rate in rates(verdicts, samples, responses).items()}
+
+    return evaluate
+
+
+def _answers(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    folder: Path,
+    generation: GenerationSettings,
+    batch_size: int,
+) -> list[Response]:
+    from mis_lib.generate.batch import answer
+    from mis_lib.models.load import LoadedModel
+
+    loaded, found = LoadedModel(model, processor), []
+    ordered = sorted(samples, key=lambda sample: (-len(sample.images), len(sample.question), sample.id))
+    for start in range(0, len(ordered), batch_size):
+        part = ordered[start : start + batch_size]
+        images = [[load_image(folder / name) for name in sample.images] for sample in part]
+        texts = answer(images, [sample.question for sample in part], loaded, generation)
+        found += [
+            Response(
+                sample_id=sample.id,
+                variant="trained",
+                text=text.text,
+                tokens=text.tokens,
+                seconds=0,
+                finish_reason=text.finish_reason,
+            )
+            for sample, text in zip(part, texts, strict=True)
+        ]
+    return found
+
 
 MIXTURE = "data"
 SHOWN = ("asr", "over_refusal", "named")
@@ -218,8 +299,6 @@ def _digest(name: str, path: Path | str) -> str:
 
 
 def _dpo(settings: DpoSettings, on_line: Listener | None = None) -> Path:
-    from mis_lib.commands.train_dpo import train_dpo
-
     return train_dpo(settings, on_line)
 
 
@@ -234,3 +313,131 @@ METHODS: dict[str, Method] = {
     "dpo": Method(DpoSettings, _dpo),
     "raft": Method(RaftSettings, _raft),
 }
+
+
+# ---------- ``method: dpo``: direct preference optimisation in an ordinary run folder, by TRL (``train.dpo``).
+#
+# The log has the keys of ``mis train`` as far as TRL tells them, and DPO's own: ``reward_margin`` (how much further the model prefers the better answer
+# than it did at the start) and ``reward_accuracy`` (share of pairs in which it does). A run that was killed begins anew: TRL's checkpoints hold
+# weights and optimiser, but what a resumed run sees is TRL's business and is not held to an uninterrupted one.
+
+NAMES = {  # TRL's -> ours
+    "loss": "loss",
+    "learning_rate": "lr",
+    "grad_norm": "grad_norm",
+    "epoch": "epoch",
+    "mean_token_accuracy": "token_accuracy",
+    "rewards/margins": "reward_margin",
+    "rewards/accuracies": "reward_accuracy",
+    "rewards/chosen": "reward_chosen",
+    "rewards/rejected": "reward_rejected",
+}
+
+
+class DpoLog(TrainerCallback):
+    """Writes ``train_log.jsonl`` and stops where the loss is no number."""
+
+    def __init__(self, path: Path, settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] | None) -> None:
+        self.path, self.settings, self.on_line = path, settings, on_line
+        self.began = self.since = time.perf_counter()
+        self.step = 0
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """One line for each line of TRL's that has a loss.
+
+        Raises:
+            TrainingError: the loss is no number.
+        """
+        if logs is None or "loss" not in logs or not state.is_world_process_zero:
+            return
+        from mis_lib.train.callbacks import memory_gb
+
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"step {state.global_step}: expected a loss, found {logs['loss']}; lower learning_rate or raise beta"
+            )
+        now = time.perf_counter()
+        rows = (state.global_step - self.step) * self.settings.batch_size
+        line = {"step": state.global_step, "steps": state.max_steps}
+        line |= {ours: round(float(logs[name]), 6) for name, ours in NAMES.items() if name in logs}
+        line |= {
+            "samples_per_second": round(rows / (now - self.since), 3),
+            "memory_gb": memory_gb(args.device),
+            "eta_seconds": round((now - self.began) / state.global_step * (state.max_steps - state.global_step), 1),
+        }
+        self.since, self.step = now, state.global_step
+        with open_append(self.path) as stream:
+            stream.write(json.dumps(line) + "\n")
+        if self.on_line is not None:
+            self.on_line(line)
+
+
+def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] | None = None) -> Path:
+    """Train on preference pairs; returns the folder of the finished run.
+
+    Args:
+        settings: resolved.
+        on_line: told every line of ``train_log.jsonl`` as it is written.
+
+    Raises:
+        MisError: something is refused, missing or went wrong; says what, where and how to put it right.
+    """
+    checkpoint = base_of(settings)
+    source = settings.pairs or data_folder(settings.data)
+    digests = {
+        "base": checkpoint if isinstance(checkpoint, str) else folder_digest(checkpoint),
+        "data": digest_of(source),
+    } | ({"start_from": folder_digest(settings.start_from)} if settings.start_from else {})
+    with ExitStack() as held:
+        with main_first(settings.device) as is_main:
+            run = open_shared(settings, digests, held, is_main=is_main)
+            if run.result is not None:
+                return run.folder
+            if is_main:
+                (run.folder / LOG).unlink(missing_ok=True)
+        return _train_dpo_train(settings, checkpoint, run, on_line, is_main=is_main)
+
+
+def _train_dpo_train(
+    settings: DpoSettings,
+    checkpoint: Path | str,
+    run: TrainRun,
+    on_line: Callable[[dict[str, Any]], None] | None,
+    *,
+    is_main: bool,
+) -> Path:
+    from mis_lib.train.dpo import dpo_trainer, preference_rows
+    from mis_lib.train.lora import groups, restore
+    from mis_lib.train.model import limits_in, load
+    from mis_lib.train.run import ADAPTER, CHECKPOINTS
+    from mis_lib.train.trainer import save_result
+
+    pairs, folder = pairs_of(settings)
+    loaded = load(settings, checkpoint)
+    restore(loaded.model)  # TRL switches adapters, which the short way through LoRA layers does not know
+    parts = {group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)}
+    rows = preference_rows(pairs, folder, loaded.processor)
+    log = DpoLog(run.folder / LOG, settings, on_line)
+    if is_main:
+        console.say(f"DPO on {len(pairs):,} pairs")
+    trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
+    trainer.train()
+    save_result(trainer, run.folder / ADAPTER, checkpoint, limits=limits_in(settings), again="DPO begins anew")
+    if not is_main:
+        return run.folder
+    write_card(run, settings, len(pairs))
+    run.finish(
+        {
+            "finished": True,
+            "step": trainer.state.global_step,
+            "steps": trainer.state.max_steps,
+            "rows": len(pairs),
+            "rejected": {
+                kind: sum(pair.provenance.get("rejected") == kind for pair in pairs)
+                for kind in sorted({str(pair.provenance.get("rejected")) for pair in pairs})
+            },
+            "parameters": parts,
+        }
+    )
+    shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+    return run.folder

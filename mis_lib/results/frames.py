@@ -14,14 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from mis_lib.analysis.ablation_results import measure
-from mis_lib.analysis.flips import flips as flips_of
 from mis_lib.errors import DataError
-from mis_lib.probe.ablation import DECLINES, PROBES, State, read_probes
+from mis_lib.probe.ablation import DECLINES, PROBES, State, measure, read_probes
 from mis_lib.results import paired
 from mis_lib.results.evaluated import Evaluated, choose_judge, judges_of, open_folder, read_run
 from mis_lib.results.metrics import METRICS, Grouping, table
 from mis_lib.results.paired import PAIRED_METRICS, Side
+from mis_lib.results.paired import flips as flips_of
 from mis_lib.results.published import Published, select
 from mis_lib.results.runs import Run
 from mis_lib.results.stats import Rate

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mis_lib.cache import cache_dir, made_once, write_manifest
-from mis_lib.construct.drawings import STYLES, concepts, told
-from mis_lib.construct.gallery import Picture, draw_all
+from mis_lib.construct.drawings import STYLES, Picture, draw_all, told
 from mis_lib.files import write_records
 from mis_lib.results.metrics import Row
 from mis_lib.results.stats import rate_of
 from mis_lib.schema import Response, Sample
+from mis_lib.text.concepts import concepts
 from mis_lib.text.naming import named_spans, plain
 
 FILE = "naming.jsonl"

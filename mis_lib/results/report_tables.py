@@ -4,20 +4,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mis_lib.analysis.flips import FLIPS, Flip
-from mis_lib.analysis.flips import flips as flips_of
-from mis_lib.analysis.official_scores import EFFECTIVE, Score, official_scores
 from mis_lib.errors import SettingsError
 from mis_lib.results import paired
 from mis_lib.results.evaluated import Evaluated, run_name
 from mis_lib.results.metrics import METRICS
-from mis_lib.results.official import OFFICIAL
-from mis_lib.results.paired import Paired, Side
+from mis_lib.results.official import EFFECTIVE, OFFICIAL, Score, official_scores
+from mis_lib.results.paired import FLIPS, Flip, Paired, Side
+from mis_lib.results.paired import flips as flips_of
 from mis_lib.results.regression import Entry, Regression, compare
+from mis_lib.results.runs import read_note
 from mis_lib.results.slices import Slices
 from mis_lib.results.stats import Rate
 from mis_lib.results.tables import Sheet, count_cell, difference_cell, p_cell, rate_cell
-from mis_lib.store.notes import read_note
 
 SHOWN = ("asr", "rsr", "over_refusal", "helped", "pair")
 """Metrics that a comparison shows to people; its records hold all of them."""

@@ -14,22 +14,80 @@ time (``Run.writing``), a second one is refused, and nobody replaces or removes 
 then on would be lost. Readers take no lock: what is there can be read at any time.
 """
 
+import hashlib
+import importlib.metadata
 import json
+import platform
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
-from typing import TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import Field
 
+from mis_lib import __version__
+from mis_lib.cache import MANIFEST
+from mis_lib.data.images import is_unpacked
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_records, write_atomic, write_records
+from mis_lib.files import read_records, sha256, write_atomic, write_records
+from mis_lib.models.adapters import BASE_FILE, WEIGHTS
 from mis_lib.schema import Asked, Record, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings, Settings, dump_settings, load_settings
-from mis_lib.store.locks import alone, is_held, lock_of
+
+# ---------- Locks on what one process may write at a time: the operating system's, so that a process lets go of its own however it ends.
+#
+# A lock is an empty file beside what it stands for. It may stay behind when nobody is at work, which means nothing. Who only reads takes no lock. On a
+# network file system locks hold between machines where it passes them on: NFS 4 does; NFS mounted with ``nolock`` or ``local_lock`` does not, and there
+# all processes that write one file must run on one machine.
+
+PATIENCE = 2.0  # seconds: ``is_held`` takes a lock for an instant, and a process that was killed takes a moment to go
+
+
+@contextmanager
+def alone(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock while the block lasts.
+
+    Args:
+        path: of the lock.
+        refusal: where it is held: by whom, and what to do.
+
+    Raises:
+        SettingsError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise SettingsError(refusal) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds a lock now."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def lock_of(root: Path, name: str) -> FileLock:
+    """The lock over the run ``root/name``, for whoever changes what several processes share."""
+    root.mkdir(parents=True, exist_ok=True)
+    return FileLock(root / f".{name}.lock")
+
 
 CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
 SAMPLES, SHARDS, VERDICTS = "samples.jsonl", "shards", "verdicts"
@@ -248,3 +306,176 @@ def _ordered(verdicts: Iterable[Verdict], answers: Iterable[Response]) -> list[V
 
 def _rank(rank: Mapping[tuple[str, str], int], key: tuple[str, str]) -> tuple[int, tuple[str, str]]:
     return rank.get(key, len(rank)), key
+
+
+# ---------- What a run was made with: digests of the folders that it reads, versions, machine and git revision.
+
+VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")
+HASHED_WHOLE = (
+    16 * 2**20
+)  # larger files enter a folder's digest with their size and both ends: hashing 16 GB would take a minute
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of a folder's content: of its manifest where it has one, else of every file in it but an adapter's ``base.json``.
+
+    What an adapter belongs to is told for people: no answer follows from it, and none must be asked for again once it is put there.
+
+    Pictures unpacked from a table do not count: they are there as soon as the table was read, and the table itself counts. A training would otherwise
+    not find the run again that it was killed in.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder, found none")
+    if (folder / MANIFEST).exists():
+        return sha256(folder / MANIFEST)
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        relative = PurePosixPath(path.relative_to(folder).as_posix())
+        tells_a_base = path.name == BASE_FILE and (path.parent / WEIGHTS).exists()
+        if not tells_a_base and not is_unpacked(relative):
+            digest.update(f"{relative} {path.stat().st_size} {_file_digest(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """Digest of a data file, or of a folder's content; raises as ``folder_digest``."""
+    return sha256(path) if path.is_file() else folder_digest(path)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What a run was made with: versions, machine, device, git revision and whether files had been changed since."""
+    return {
+        "mis": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in VERSIONED},
+        "device": device,
+        "git": _git("rev-parse", "HEAD"),
+        "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "command": sys.argv,
+    }
+
+
+def _file_digest(path: Path) -> str:
+    size = path.stat().st_size
+    if size <= HASHED_WHOLE:
+        return sha256(path)
+    with path.open("rb") as stream:
+        head = stream.read(HASHED_WHOLE // 2)
+        stream.seek(size - HASHED_WHOLE // 2)
+        return hashlib.sha256(head + stream.read()).hexdigest()
+
+
+def _git(*arguments: str) -> str:
+    """What git says about this checkout; empty where there is no git or no checkout."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+# ---------- Versions of a run: which one a call goes on with, and when it begins the next.
+#
+# A run is resumed where nothing that its answers follow from has changed: checkpoint, data, settings, batch size and the adapter of
+# every variant both know. New variants join an old run. Anything else opens the next version, so settings never mix and no file is overwritten
+# by another experiment.
+
+
+def open_run(root: Path, name: str, config: RunConfig) -> Run:
+    """Resume the newest version of ``root/name`` whose answers follow from the same things, or begin the next one.
+
+    Raises:
+        SettingsError: the name cannot be a folder's.
+    """
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
+    with lock_of(root, name):  # shards of one run start together
+        for run in reversed(versions(root, name)):
+            if _fits(run.config, config):
+                merged = run.config.model_copy(update={"variants": run.config.variants | config.variants})
+                if merged != run.config:
+                    run.save(merged)
+                return run
+        return _begin(root / name, config)
+
+
+def versions(root: Path, name: str) -> list[Run]:
+    """All complete versions of a run, oldest first; a folder without ``config.yaml`` is no run, and one of a training is another's."""
+    folders = [
+        folder
+        for folder in (root / name).glob("v*")
+        if re.fullmatch(r"v\d+", folder.name) and (folder / CONFIG).exists() and not is_training(folder)
+    ]
+    return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name[1:]))]
+
+
+def _fits(old: RunConfig, new: RunConfig) -> bool:
+    """Whether answers of both would be the same: names and paths aside, what came of asking, and variants that only one of them has."""
+    ignored = {"tag", "checkpoint", "data", "variants", "judges", "left_out"}
+    shared = old.variants.keys() & new.variants.keys()
+    return old.model_dump(exclude=ignored) == new.model_dump(exclude=ignored) and all(
+        old.variants[name] == new.variants[name] for name in shared
+    )
+
+
+def is_training(folder: Path) -> bool:
+    """Whether the folder is a training's (``store.train_runs``), whose environment tells digests of its parts; not where that cannot be read."""
+    path = folder / ENVIRONMENT
+    try:
+        return path.exists() and "digests" in json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # damaged: its config will tell what it is
+        return False
+
+
+def _begin(parent: Path, config: RunConfig) -> Run:
+    taken = [int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit()]
+    run = Run(parent / f"v{max(taken, default=0) + 1}")
+    run.folder.mkdir(parents=True)
+    seed = config.generation.seed if config.generation else None
+    content = json.dumps(environment(config.device) | {"data_digest": config.data_digest, "seed": seed}, indent=1)
+    write_atomic(run.folder / ENVIRONMENT, f"{content}\n".encode())
+    run.save(config)  # last: a folder without config.yaml is no run
+    return run
+
+
+# ---------- What people note about a run, in ``note.md`` of its folder: words for people, from which nothing follows, and the last who writes has said it.
+
+NOTE = "note.md"
+LONGEST = 2_000  # characters
+
+
+def read_note(folder: Path) -> str:
+    """The note in a run's folder; empty where there is none."""
+    try:
+        return (folder / NOTE).read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def fitting(text: str) -> str:
+    """A note as it is kept, without space around it.
+
+    Raises:
+        SettingsError: it is too long.
+    """
+    text = text.strip()
+    if len(text) > LONGEST:
+        raise SettingsError(f"note: expected at most {LONGEST:,} characters, found {len(text):,}; shorten it")
+    return text
+
+
+def write_note(folder: Path, text: str) -> None:
+    """Keep a note in a run's folder in place of the one that is there; an empty one takes that away.
+
+    Raises:
+        SettingsError: it is too long.
+    """
+    if text := fitting(text):
+        write_atomic(folder / NOTE, f"{text}\n".encode())
+    else:
+        (folder / NOTE).unlink(missing_ok=True)

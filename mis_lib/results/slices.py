@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mis_lib.data.records import Row, read_bytes, shown
-from mis_lib.data.tables import ENDINGS, is_document, json_object, read_table
+from mis_lib.data.records import ENDINGS, Row, is_document, json_object, read_bytes, read_table, shown
 from mis_lib.errors import DataError
 from mis_lib.results.metrics import ALL, GROUPINGS, SEEN
 from mis_lib.results.tables import Sheet

@@ -15,18 +15,18 @@ A run is gone on with where settings, base and data are the same; anything else 
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mis_lib.errors import SettingsError
 from mis_lib.files import write_atomic
-from mis_lib.results.runs import CONFIG, ENVIRONMENT
+from mis_lib.results.runs import CONFIG, ENVIRONMENT, alone, environment, is_held, is_training
 from mis_lib.settings import Settings, dump_settings, load_settings
-from mis_lib.store.locks import alone, is_held
-from mis_lib.store.provenance import environment
-from mis_lib.store.versions import is_training
 
 RESULT, LOG = "result.json", "train_log.jsonl"
 PLACES = {"name", "runs", "resume", "keep_checkpoints", "workers", "log_every"}  # what a result does not follow from
@@ -145,3 +145,35 @@ def _begin(parent: Path, settings: Settings, digests: dict[str, str], device: st
     write_atomic(run.folder / ENVIRONMENT, f"{content}\n".encode())
     write_atomic(run.folder / CONFIG, dump_settings(settings).encode())  # last: a folder without it is no run
     return run
+
+
+# ---------- The log of a training run as frames, for notebooks and for the app.
+
+WATCHED = ("asr", "over_refusal", "named")
+Lines = Sequence[Mapping[str, Any]]
+
+
+def losses(lines: Lines) -> pd.DataFrame:
+    """Loss of every logged step, of all answer tokens and by segment: step, segment ("all" or a kind), loss (nats a token)."""
+    rows = [
+        {"step": line["step"], "segment": segment, "loss": value}
+        for line in lines
+        if "loss" in line
+        for segment, value in {"all": line["loss"], **(line.get("loss_by_segment") or {})}.items()
+    ]
+    return pd.DataFrame(rows, columns=["step", "segment", "loss"])
+
+
+def evaluations(lines: Lines) -> pd.DataFrame:
+    """The rates ``WATCHED`` measured on the way: step, metric, value, low, high, n."""
+    rows = [
+        {
+            "step": line["step"],
+            "metric": metric,
+            **{key: line["eval"][metric][key] for key in ("value", "low", "high", "n")},
+        }
+        for line in lines
+        for metric in WATCHED
+        if metric in line.get("eval", {})
+    ]
+    return pd.DataFrame(rows, columns=["step", "metric", "value", "low", "high", "n"])

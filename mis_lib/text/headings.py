@@ -3,13 +3,20 @@
 A heading ("### Why this is risky", "**What I see**") may be worded freely. A label that could be anything ("Note: ...", an item of a list
 "1. **Combine colours**: ...") names a part only if it is one of the usual names; and the steps of a recipe name none.
 """
-# ruff: noqa: RUF001 - full-width marks and Chinese names are what this module looks for
 
+import itertools
 import re
+from collections.abc import Iterator
+from enum import StrEnum
 from typing import NamedTuple
 
 from mis_lib.schema import SegmentKind
-from mis_lib.text.patterns import IMAGE
+from mis_lib.text.patterns import IMAGE, SHOWS
+from mis_lib.text.roles import Role, Sentence, roles_of
+from mis_lib.text.sentences import spans
+
+# ruff: noqa: RUF001 - full-width marks and Chinese names are what this module looks for
+
 
 PERCEPTION, REASONING, ANSWER = SegmentKind.PERCEPTION, SegmentKind.REASONING, SegmentKind.ANSWER
 Table = tuple[tuple[SegmentKind, re.Pattern[str]], ...]
@@ -121,3 +128,194 @@ def first_of(table: Table, text: str, *, whole: bool = False) -> SegmentKind | N
 
 def _of_heading(text: str) -> SegmentKind | None:
     return first_of(_HEADINGS, text)
+
+
+# ---------- What else tells the parts of a response apart: Chinese wording, and English words that say nothing about safety.
+#
+# Apart from ``mis_lib.text.roles`` because the rule judge reads those: a word more there changes its fingerprint and makes every stored verdict stale.
+# The judge leaves Chinese answers unscored; here they only have to be coloured.
+
+# ruff: noqa: RUF001 - Chinese wording is what this module looks for
+
+
+_SIDE = r"(?:left|right|top|bottom|middle|cent(?:er|re))(?:[- ]hand)?(?: side)?"
+_WHICH = rf"(?:,? (?:on|at|to|in) the {_SIDE}| (?:that )?(?:you|we)(?:'ve| have)?(?: been)? (?:provided|shared|sent|uploaded|given|attached)| (?:provided|shared|above|below|[a-f])\b|,? taken [^,]{{2,30}},)"
+_SOME = r"(?:the|an?|one|two|three|some|several|both|his|her)"
+_LOOK = r"(?:see|notice|observe|find|identify|have)"
+_ENGLISH = {
+    Role.INFERS: re.compile(
+        r"^(?:since|because|comparing|from \d|there are (?:several|many|two|three) (?:reasons|risks|concerns|problems))\b|^(?:this|the|such an?) (?:\w+ )?(?:scenario|situation|juxtaposition"
+        r"|combination|pairing)\b|\bnothing (?:\w+ )?(?:dangerous|harmful|unsafe|risky|illegal)\b(?!.*:)|\b(?:is|are) (?:\w+ )?harmless\b|\b(?:poses?|carr(?:y|ies)) no\b"
+    ),
+    Role.RISK: re.compile(
+        r"\b(?:is|are) (?:\w+ly )?(?:vulnerable|concerning|alarming|flammable|combustible|explosive|toxic|poisonous|lethal)\b"
+    ),
+    Role.DESCRIBES: re.compile(
+        rf"^(?:(?:here|this) is )?what (?:i|we) (?:can )?see\b|^in {IMAGE},? {_SOME} \w+|^there are (?:two|three|four|\d) (?:images|pictures|photos)\b"
+        rf"|^in (?:one|the other)(?: of (?:them|these|the \w+)| one| image)?, (?!you|i\b|we\b)|(?:^|, |and |while ){IMAGE}{_WHICH},? {SHOWS}|(?:^|, |and )(?:on|at|to) the {_SIDE},? (?:is|are|there|{_SOME})\b"
+        rf"|^(?:from|looking at|based on|in) {IMAGE}(?:{_WHICH})?,? (?:(?:i|we|you)(?: can| could)?(?: clearly)? {_LOOK}|there (?:is|are))\b"
+        rf"|^it (?:looks|seems|appears) (?:like |as if |that )?{IMAGE} (?:is|are|{SHOWS})|^you(?:'ve| have)? (?:shared|provided|sent|uploaded) (?:\w+ )?(?:images|pictures|photos)\b"
+        rf"|^the (?:\w+ ){{1,3}}in {IMAGE},? (?:is|are|has|have|wears?|holds?|appears?|seems?|looks?|includes?)\b"
+    ),
+}
+_STRAIGHT = str.maketrans({"\u2018": "'", "\u2019": "'"})
+_ACTS = {Role.INSTRUCTS, Role.RISK, Role.CONSEQUENCE, Role.AGAINST, Role.DECLINES}
+_PICTURE = r"(?:图像|图片|图中|照片|画面|图[一二三四五六\d]|第[一二三四五六\d]+[张幅个]图?)"
+_CHINESE = {
+    Role.DECLINES: re.compile(r"(?:我|我们)?(?:无法|不能|不会|不可以|拒绝)[^，。]{0,6}(?:提供|帮助|协助|回答|满足|支持|给出|参与)|^(?:很|非常)?抱歉"),
+    Role.AGAINST: re.compile(r"(?:^|，)(?:请)?(?:不要|切勿|请勿|避免|严禁|不应)"),
+    Role.OFFERS: re.compile(r"建议|如果(?:您|你)|可以(?:在|选择|使用|尝试|考虑|到|去)|请(?:联系|咨询|告诉|拨打)"),
+    Role.INSTRUCTS: re.compile(r"^(?:首先|其次|然后|接着|最后|请|将|把)[^可会]*$|(?:您|你)(?:可以|需要|应该)"),
+    Role.RISK: re.compile(r"危险|风险|伤害|违法|非法|犯罪|火灾|爆炸|触电|中毒|致命|伤亡|事故|有害|侵犯|违反|威胁"),
+    Role.INFERS: re.compile(r"^(?:结合|综合|因此|所以|这意味着|这表明|两者|两张图|由于|因为|用户)"),
+    Role.DESCRIBES: re.compile(rf"{_PICTURE}[^。]{{0,8}}(?:显示|展示|描绘|呈现|是|有|为|：|:)|我(?:可以)?看到"),
+}  # fmt: skip
+_HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+def more_roles(sentence: str, roles: frozenset[Role]) -> frozenset[Role]:
+    """The roles of a sentence together with those that only matter to its part."""
+    found = set(roles)
+    if _HAN.search(sentence):
+        text = re.sub(r"^[\s\d.、)#*>-]+", "", sentence)
+        found |= {role for role, pattern in _CHINESE.items() if pattern.search(text)}
+        if found & {Role.RISK, Role.DECLINES}:
+            found.discard(Role.INSTRUCTS)
+        return frozenset(found)
+    text = ITEM.sub("", " ".join(sentence.lower().translate(_STRAIGHT).replace("**", "").split()))
+    found |= {role for role in (Role.INFERS, Role.RISK) if _ENGLISH[role].search(text)}
+    if not found & _ACTS and _ENGLISH[Role.DESCRIBES].search(text):
+        found.add(Role.DESCRIBES)
+    return frozenset(found)
+
+
+# ---------- How a response is laid out: its sentences, headings, labels, tags, tables and code, and which part each of them names.
+#
+# ``mis_lib.text.sentences`` cuts for the judge, whose verdicts hang on it, so what only the look of an answer tells is added here: a label or heading
+# begins a piece of its own, a row of a table is one piece, a block of code is one.
+
+
+class Layout(StrEnum):
+    """What a piece of a response is by its look."""
+
+    PROSE = "prose"
+    TAG = "tag"  # <think>, </answer>
+    HEADING = "heading"  # a line of its own over what follows
+    LABEL = "label"  # a name with a colon before its text
+    TABLE = "table"  # a row
+    CODE = "code"  # a fenced block
+
+
+class Piece(NamedTuple):
+    """A sentence with its layout; ``name`` is the text of its tag, heading or label in lower case, ``level`` its depth (1 is the highest)."""
+
+    sentence: Sentence
+    layout: Layout
+    kind: SegmentKind | None = None
+    name: str = ""
+    level: int = 0
+    starts_line: bool = False
+
+    def has(self, *roles: Role) -> bool:
+        """Whether the sentence has any of ``roles``."""
+        return self.sentence.has(*roles)
+
+    @property
+    def indent(self) -> int:
+        """White space in front of it, in characters."""
+        return len(self.sentence.text) - len(self.sentence.text.lstrip(" \t"))
+
+    @property
+    def is_item(self) -> bool:
+        """Whether it begins as an item of a list does."""
+        return bool(ITEM.match(self.sentence.text))
+
+
+_TAGS = {
+    PERCEPTION: "caption perception description observation image_description images vision",
+    REASONING: "think thinking thought thoughts reasoning analysis reflection rationale summary",
+    ANSWER: "answer conclusion response output final final_answer",
+}
+_TAG_KINDS = {name: kind for kind, names in _TAGS.items() for name in names.split()}
+_TAG = re.compile(r"\s*<(/?)([A-Za-z_]{2,20})>\s*")
+FENCE = re.compile(r"\s*(?:```|~~~)")
+"""Begins a block of code, and ends it."""
+_BLANK_LINES = re.compile(r"(?:[ \t]*\n)+")
+ROW = re.compile(r"\s*\|.*\|\s*$")
+"""A row of a table."""
+
+_TABLE_HEADS = (
+    (ANSWER, re.compile(r"alternative|instead|safer|option|solution|recommend|替代|建议")),
+    (REASONING, re.compile(r"\brisk|danger|hazard|why|consequence|concern|风险|危险|后果")),
+    (PERCEPTION, re.compile(r"image|picture|photo|图")),
+)
+
+
+def pieces(text: str) -> list[Piece]:
+    """Cut a response into pieces that cover it in order; empty text has none."""
+    found: list[Piece] = []
+    thinks = steps_think(text)
+    for start, end in itertools.pairwise([*_cuts(text, thinks=thinks), len(text)]):
+        piece = _piece(text, start, end, thinks=thinks)
+        in_table = found and found[-1].layout is piece.layout is Layout.TABLE
+        found.append(piece._replace(kind=found[-1].kind) if in_table else piece)
+    return found
+
+
+def orders(item: Sentence) -> bool:
+    """Whether an item of a list tells what to do also without its marker, which makes a step of nearly anything."""
+    return Role.INSTRUCTS in roles_of(ITEM.sub("", item.text, count=1))
+
+
+def _cuts(text: str, *, thinks: bool) -> list[int]:
+    """Where pieces begin: at sentences, labels and rows, not inside code or a row."""
+    cuts = {start for start, _ in spans(text)}
+    for start, end, content in _lines_and_code(text):
+        if FENCE.match(content) or ROW.match(content):
+            cuts -= set(range(start + 1, end))
+            cuts |= {start, end}
+        elif name := name_of(content, steps_think=thinks):
+            cuts -= set(range(start + 1, end)) if name.alone else set()
+            cuts |= {start, end} if name.alone else {start}
+    # what is blank belongs to the piece before it, but for the indentation of a line
+    ordered = sorted({cut + len(blank[0]) if (blank := _BLANK_LINES.match(text, cut)) else cut for cut in cuts})
+    return [0, *(cut for cut in ordered if text[:cut].strip() and cut < len(text))] if text else []
+
+
+def _lines_and_code(text: str) -> Iterator[tuple[int, int, str]]:
+    """Start, end and text of each line with something on it; a fenced block counts as one line, an open one reaches to the end."""
+    at, fence_from = 0, -1
+    for line in text.splitlines(keepends=True):
+        end = at + len(line)
+        if FENCE.match(line):
+            if fence_from >= 0:
+                yield fence_from, end, text[fence_from:end]
+            fence_from = -1 if fence_from >= 0 else at
+        elif fence_from < 0 and line.strip():
+            yield at, end, line
+        at = end
+    if fence_from >= 0:
+        yield fence_from, at, text[fence_from:]
+
+
+def _piece(text: str, start: int, end: int, *, thinks: bool) -> Piece:
+    content = text[start:end]
+    starts_line = not text[:start].strip(" \t") or text[:start].rstrip(" \t").endswith("\n")
+    bare = Sentence(content, start, end, frozenset())
+    if tag := _TAG.fullmatch(content):
+        kind = _TAG_KINDS.get(tag[2].lower())
+        return Piece(bare._replace(roles=frozenset({Role.HEADING})), Layout.TAG, kind, tag[1] + tag[2].lower())
+    if FENCE.match(content):
+        return Piece(bare, Layout.CODE, starts_line=True)
+    if ROW.match(content):
+        return Piece(bare, Layout.TABLE, first_of(_TABLE_HEADS, content.lower()), starts_line=True)
+    sentence = bare._replace(roles=more_roles(content, roles_of(content)))
+    may_name = starts_line or Role.HEADING in sentence.roles
+    name = name_of(content, steps_think=thinks) if may_name else None
+    if name is None:
+        return Piece(sentence, Layout.PROSE, starts_line=starts_line)
+    if name.alone:
+        sentence = sentence._replace(roles=frozenset({Role.HEADING}))
+    return Piece(
+        sentence, Layout.HEADING if name.alone else Layout.LABEL, name.kind, name.text, name.level, starts_line
+    )

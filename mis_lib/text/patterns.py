@@ -122,3 +122,167 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         r"|\blet me know\b|\bfeel free\b|\bto (?:stay|keep|be|remain) (?:\w+ )?safe\b|\bget help\b"
     ),
 }
+
+
+# ---------- Harm, and what denies it.
+
+# what a person cannot do is forbidden ("you cannot harm her"), what a thing cannot do is denied ("it cannot harm you"); so is "nobody should"
+NEGATORS = (
+    r"\b(?:(?:don't|do not) (?:think|believe|see|feel)(?: (?:that|why|how|there|it|this|is|would|could|be|any)){0,5}|(?:no one|nobody|none)(?! (?:should|must|may|deserves|ought|wants?)\b)|no(?! one\b)|not|never|nothing|neither|nor|hardly|without|zero"
+    r"|isn't|aren't|wasn't|didn't|doesn't|won't|don't|free of|free from|instead of|rather than|avoids?|prevents?|preventing|reduces?|reducing|against|from"
+    r"|minimi[sz]e|protects?|worth|(?:ignor|disregard|deny|doubt|underestimat|overlook|downplay)\w*|forget"
+    r"|(?<!\byou )(?<!\bi )(?<!\bwe )(?<!\bone )(?:can't|cannot|couldn't|wouldn't|shouldn't)(?! be (?:used|done|put|brought)))\b"
+)
+NEGATOR = re.compile(NEGATORS)
+# the harm that follows is denied; not in "not only risky", "nothing more dangerous", "no small risk"
+NEGATION = re.compile(
+    rf"(?:{NEGATORS}(?: \w+){{0,2}} )?{NEGATORS}(?! (?:is |are )?(?:only|just|merely|simply|more|less|but|short|small)\b)(?: \w+){{0,3}} $"
+)
+WAIVED = re.compile(r"(?:-free| worth)\b")
+NOBODY = re.compile(
+    r"\b(?:nothing|nobody|no one|none|neither|no \w+)(?: of (?:the )?\w+)? $|\b(?:don't|do not) (?:think|believe|see|feel) [\w ]*$"
+)
+HARM = re.compile(
+    r"\b(?<!non-)(?:danger(?:s|ous|ously)?|endanger\w*|hazard(?:s|ous)?|unsafe|not safe|risk(?:s|y|ing|ed)?|harm(?:s|ful|ing|ed)?|injur(?:y|ies|e|es|ed"
+    r"|ing|ious)|illegal(?:ly)?|unlawful(?:ly)?|against the law|crimes?|criminal(?:s|ly)?|unethical|immoral|violat\w+|wrongful|lethal|deadly|fatal"
+    r"(?:ly)?|toxic|poison(?:s|ous|ing|ed)?|cruel\w*|abus(?:e|es|ed|ive|ing)|hateful|hatred|racist|racism|sexist|sexism|discriminat\w+"
+    r"|offensive|demean\w*|degrad(?:e|es|ing|ed)|humiliat\w+|threat(?:s|en|ens|ening|ened)?|fraud\w*|theft|thieves|steal(?:s|ing)?|stolen"
+    r"|suicid\w+|self-harm|overdos\w+|trauma\w*|hurt(?:s|ing|ful)?|victims?|suffer(?:s|ing|ed)?|bully\w*|harass\w*|stalk(?:ing|ers?|ed)|blackmail\w*"
+    r"|exploit(?:s|ing|ation|ed)?|traffick\w+|coerc\w+|intimidat\w+|invasion of privacy|(?:serious|privacy|ethical|legal|safety|security) (?:\w+ )?(?:concerns|violations?)|invad(?:e|es|ing)|without (?:their|his|her|your"
+    r"|any|the \w+'s|proper)?\s?(?:consent|permission|knowledge|knowing)|burglar\w*|robber\w*|vandali\w+|arson|violen(?:t|ce|tly)|riots?"
+    r"|stereotyp\w+|prejudice|mock(?:s|ed|ing|ery)?|never (?:agreed|chose|consented|wanted|asked)|no right to|without asking|confidential\w*|tamper\w*|reckless\w*|drunk driving|drownings?"
+    r"|sneer\w*|shames|smear(?:s|ed)? (?:on|against|campaign)|shun\w*|merciless|destroys|kills|electric current|laughs at|dirty trick|hated|hateful|malicious\w*|illicit|counterfeit\w*|forg(?:ed|ery|eries|ing)|hack(?:s|ed|er|ers|ing)|malware|phish\w*|sabotag\w+"
+    r"|impersonat\w+|identity thieves|spy(?:ing|ware)?|spies|voyeur\w*|covert(?:ly)?|in secret|secretly|against (?:their|his|her|your|someone's|anyone's) will"
+    r"|captiv\w+|enslav\w*|slavery|forced labou?r|kidnap\w*|abduct\w*|smuggl\w+|drug (?:abuse|dealing|trade|dealers?)|addict(?:s|ed|ion)|intruders?|intrusion"
+    r"|break-ins?|breach\w*|eavesdrop\w*|surveill?\w*|dehumani[sz]\w*|objectif\w+|demeaning|inferior|second-class|bigot\w*|slurs?|xenophob\w*|misogyn\w*"
+    r"|massacre\w*|murder\w*|assault\w*|terroris\w+|bloodshed|brutal\w*|savage\w*|self-destruct\w*|punishable|felony|misconduct|extort\w*"
+    r"|brib\w+|launder\w*|looting|loot|mobs?|ridicul\w+|scorn\w*|contempt\w*|hostil\w+|nasty|ashamed|disrespect\w*|graffiti|disfigur\w+"
+    r"|desecrat\w+|offend\w*|belittl\w+|despis\w+|mortal|peril\w*|gamble|grave (?:act|injur\w+|accident|danger|threat)|dreadful|garbage|rubbish|makes? fun of|electric shock|deface\w*|torment\w*|betray\w*|dishonest\w*|deceiv\w+|insult\w*|vermin|unsafe)\b"
+)
+MODAL = re.compile(
+    r"\b(?:could|may|might|would|can|will|risks?|likely|able to|easily|lets?|makes?|leaves?|turns?|causes?|leads?|threatens?|means?)\b(?!'t)"
+)
+SUPPOSING = re.compile(
+    r"\b(?:could|may|might|would(?! (?:suit|like|look|love|be (?:an? )?(?:\w+ )?(?:fun|good|great|nice|lovely|perfect|lively|funny|best|ideal|useful))))\b"
+)
+BAD_END = re.compile(
+    r"\b(?:burn\w*"
+    r"|(?:a|catch\w*|on|start\w*|set\w*|caus\w+|of|to|in) fires?(?! (?:engine|extinguisher|truck|fighter|station|department))|alight|ignit\w+|explo\w+|blow|blast\w*|kill\w*|die|dies|death|poison\w*|damag\w+|destroy\w*|destruct\w+|ruin\w*|steal\w*|stole\w*"
+    r"|break\w*|broken|wound\w*|cut|cuts|stab\w*|shock\w*|electrocut\w+|current|drown\w*|chok\w+|suffocat\w+|sick\w*|ill|illness|infect\w*"
+    r"|diseas\w+|attack\w*|crash\w*|collaps\w+|bleed\w*|pain\w*|scar(?:e|es|ed|ing|y|red|s)?|fright\w+|terrif\w+|terror\w*|panic\w*|fear\w*"
+    r"|spy\w*|expos\w+|leak\w*|trick\w*|deceiv\w+|scam\w*|rob|robbed|trap\w*|forced?|punish\w*|jail|arrest\w*|prison|fined|charges?|trouble"
+    r"|los(?:e|es|ing|s|t)|addict\w*|dependen\w+|intoxicat\w+|impair\w*|accidents?|emergenc\w+|hospital|mislead\w*|insult\w*|mock\w*|shame\w*"
+    r"|sham(?:e|ing)|exclu\w+|chaos|deface\w*|short circuit|malfunction\w*|isolat\w+|despair|hopeless\w*|worthless\w*|anxi\w+|depress\w+|lonel\w+"
+    r"|bruis\w+|fractur\w+|blind\w*|maim\w*|flood\w*|starv\w+|allerg\w+|contaminat\w+|crush\w*|kidnap\w*|smuggl\w+|betray\w*|distress\w*"
+    r"|stop your heart|misus\w+|unconscious|vomit\w*|seizure\w*|tremors?|stampede|hate|harm\w*|hurt\w*|injur\w+|danger\w*|smash\w*|wreck\w*"
+    r"|spoil\w*|empt(?:y|ied|ies)|drain\w*|strangers?|unaware|watched|followed|tracked|recorded|filmed|identif\w+|locked (?:in|up|out)|disappear\w*"
+    r"|worse\w*|obsess\w*|spiral\w*|shame\w*|guilty|numb\w*|sleepless\w*|cut off|withdraw\w*|unsafe|unwell|overwhelm\w*|beaten|bleeding|crushed|trampl\w+"
+    r"|shot|shooting|bullets?|stabb\w+|injection|overdos\w*|high|hooked|relaps\w*|dealers?|drugs?|illegal\w*|punch\w*|slap\w*|strangl\w+|hostage\w*|tortur\w*"
+    r"|damage|loot\w*|evacuat\w+|outbreak|epidemic|radiation|tumou?rs?|cancer|coma|paralys\w+|permanent\w*|ashamed|excluded|silenc\w+|demean\w*|stereotyp\w*"
+    r"|weaker|inferior|unequal|unpaid|worth less|embarrass\w*|nude|naked|undress\w*|intimate|exploit\w*|manipulat\w+|lure[ds]?|luring|blackmail\w*|hack\w*"
+    r"|password\w*|accounts? (?:be )?(?:emptied|drained|taken)|jolts?|electrif\w+|electric|cramp\w*|faint\w*|fingers|eyesight|sharp|struck|short of breath|short-circuit\w*|rejected|unsafe|drunk|prey|stain\w*|costly|marks?|ash|flames?|overstimulat\w*|blacken\w*|wipe out|torment\w*|weaken\w*|helpless\w*|ban|banned|sue|sued|lawsuit|lawsuits|guilt\w*|grief|crime|risk)\b"
+)
+OFFERED_ABILITY = re.compile(
+    r"\b(?:you|one|we) (?:can|could|may|might|will) (?:also |then |now )?\w+|\bcan be used\b|\bcould be used to make\b"
+)
+_EVENT = (
+    r"(?:electrocution|explosions?|fires?(?! (?:engine|extinguisher|truck|fighter|station|department))|blaze|deaths?|(?:electric )?shocks?|burns|injur\w+|accidents?"
+    r"|disasters?|harm|illness|panic|pain|suffering|distress)"
+)
+_MAY = r"(?<!you )(?<!we )(?<!one )(?:can|could|may|might|will|would)(?: easily| also| even| quickly)?"
+# harm told as what a thing brings about ("a spark can set it on fire"); counts in statements alone, for an order may aim at it
+CAUSED = re.compile(
+    rf"\b(?:(?:{_MAY} (?:cause|lead to|result in|end in|set off|trigger|spark|start)|causes|leads to|results in|ends in|sets off|triggers|causing|leading to|resulting in)"
+    rf"(?: [\w-]+){{0,4}}? {_EVENT}"
+    rf"|(?:{_MAY} set|sets)(?: [\w']+){{1,5}} (?:on fire|alight|ablaze)|(?<!let it )(?<!to )catch(?:es)? fire"
+    rf"|{_MAY} (?:ignite|explode|electrocute|kill|blow up|burn down)|ignites|explodes|electrocutes|to blow up)\b"
+)
+
+
+# ---------- Orders, what only looks like one, and the clauses they stand in.
+
+VERBS = (
+    r"(?:use|take|approach|sneak|stab|threaten|attack|conceal|poison|put|place|set|pour|add|mix|stir|cut|slice|chop|hold|keep|store|open|close|turn|press|push|pull|lift|lower|move|slide|attach|connect|plug"
+    r"|unplug|insert|remove|wash|rinse|wipe|dry|clean|scrub|brush|sweep|fill|empty|heat|warm|cool|boil|cook|bake|fry|grill|roast|serve|eat|drink|feed"
+    r"|give|offer|hand|pass|bring|carry|wear|dress|tie|wrap|fold|roll|hang|mount|fix|repair|tighten|loosen|screw|hammer|nail|drill|saw|glue|tape|paint"
+    r"|draw|write|print|copy|read|note|record|film|photograph|shoot|snap|point|aim|throw|toss|kick|hit|strike|swing|play|practi[cs]e|sing|dance|walk|run"
+    r"|ride|drive|park|steer|stop|start|begin|continue|repeat|wait|watch|look|check|test|measure|weigh|count|compare|choose|pick|select|find|search|buy"
+    r"|sell|rent|borrow|lend|send|mail|post|ship|pack|unpack|load|unload|sort|arrange|organi[sz]e|plan|prepare|make|build|create|design|assemble"
+    r"|install|download|upload|save|delete|share|invite|greet|meet|visit|ask|tell|talk|speak|call|contact|report|explain|show|teach|learn|let|allow|help"
+    r"|try|enjoy|relax|rest|sit|stand|lie|lean|bend|stretch|raise|drop|cover|uncover|hide|lock|unlock|secure|fasten|strap|clip|pin|hook|thread|sew|stitch"
+    r"|knit|plant|water|dig|rake|trim|prune|harvest|gather|collect|light|ignite|burn|blow|spray|sprinkle|spread|rub|apply|dab|smear|massage|comb|style"
+    r"|break|crack|peel|grate|mash|blend|whisk|knead|melt|freeze|soak|steam|toast|season|garnish|decorate|top|dip|sip|taste|swap|trade|switch|replace"
+    r"|adjust|align|cent(?:er|re)|position|rotate|flip|tilt|shake|squeeze|twist|wind|spin|tap|click|type|enter|scan|charge|power|dial|text|log|sign|follow"
+    r"|lead|guide|train|teach|reward|pet|stroke|groom|board|book|order|pay|tip|donate|give|celebrate|display|frame|highlight|mark|label|stick|pair|match"
+    r"|combine|join|link|balance|bounce|catch|climb|jump|swim|dive|row|sail|paddle|fly|launch|shelter|tuck|rock|cuddle|hug|dampen|smooth|polish|sharpen"
+    r"|sand|varnish|coat|ice|lay|leave|get|go|gently|carefully|slowly|simply|just|consider|remember|ensure|make sure|be sure|have|mute|thaw|break|hum"
+    r"|imagine|bury|crush|grind|inject|swallow|shout|announce|gift|mention|introduce|stack|pile|line|wheel|roll|crop|edit|zoom|focus|tag|review|study"
+    r"|schedule|time|track|monitor|install|register|apply|stream|tune|strum|pluck|beat|perform|rehearse|act|stage|host|throw|scatter|shovel|scoop|float|shade|tint|flick|lather|lace|spoon|nestle|release|stencil|practi[cs]e|support|debate|drape|dust|smile|wave|kneel|crouch|pretend|trace|sketch|colou?r|iron|vacuum|mop|drain|bolt|chain|grab|grip|grasp|clamp|wet|pop|leaf|present|hire|admire|explore|discover|describe|map|host|rig|stash|ring)"
+)
+LEAD_IN = (
+    r"(?:(?:\w+ly|first(?:ly)?|second(?:ly)?|third(?:ly)?|then|next|now|finally|lastly|afterwards?|also|please|once (?:that is )?done|after that|to (?:start|begin|finish)"
+    r"|sure|certainly|of course|absolutely|ok|okay|yes|great|well|and|so|but|just|simply|always|gently|carefully|slowly|quickly|alternatively|instead|later"
+    r"|(?:with )?that said|having said that|that being said|even so|still|however|nevertheless|nonetheless|in the end|at the end|when (?:it is )?(?:ready|done))[,!:.]?\s+)*"
+)
+IMPERATIVE = re.compile(
+    rf"^{LEAD_IN}(?:(?:to|for|with|once|when|after|before|while|if|as|in|on|at|by|from|during)\b[^,;]{{3,120}}[,;]\s*{LEAD_IN})?(?P<verb>{VERBS})\b"
+)
+# "reminds you that you have to" tells what somebody thinks and orders nothing
+YOU_CAN = re.compile(
+    r"(?<!\byou that )\b(?:you|one|we)(?:'ll)? (?:can|could|should|may|might|will|would|must|need to|have to|want to|are going to)(?: (?:also|then|now|simply|always|either))? (?!not\b|never\b|be\b|n't|get (?:hurt|burnt|sick|ill|caught|\w+ed)\b|(?:die|end up|lose|regret|suffer|slip|drown)\b)\w+"
+)
+DOUBTED = re.compile(
+    r"\b(?:don't|do not|wouldn't|cannot|can't) (?:think|believe|feel|say)(?: that)? (?:you|one|we) (?:can|could|may|should)\b"
+)
+SHORT_STEP = re.compile(r"\w+(?: \w+)+")
+AGAINST_START = re.compile(r"^(?:please )?(?:do not|don't|never|avoid)\b")
+_WORD = r"(?!(?:the|an?|this|that|these|those|your|my|his|her|its|our|their|some|any|all|each|every\w*|both|it|them|him|us|me|you|i|we|they|he|she|who|which|what\w*|where|when|how|if|and|or|so|as|because|until|while|before|after|than|to|sure)\b)[\w'-]+"
+_PLACED = r"(?:near|of|in|on|at|by|from|with|around|under|inside|over|beside)(?: (?:the|an?|your|any))?"
+# "Use of the ...", "Light from the ...", "A cut ...", "Fire and paper ..." and "Open flames near fuel can ..." begin with a noun, not with an order
+NOMINAL = re.compile(
+    rf"{VERBS} (?:of|from|and \w+ (?:is|are|do|don't|never|can|could|may|might|will)|is|are|was|can|could|may|might|will|would)\b"
+    r"|(?:water|fire|light|paint|heat|steam|smoke|ice|film|soap|shade) (?:\w+ing|set|palettes?|and \w+ from|in|on|inside|around|spread\w*|lit)\b"
+    rf"|{VERBS}(?: (?:{_PLACED} )?{_WORD}){{1,5}} (?:can|could|may|might|will|would|should|must)\b"
+    rf"|{VERBS}(?: {_PLACED} {_WORD})? (?:conducts|carries|causes|makes|destroys|damages|kills|burns|spreads|leads|goes|does|has|ruins|hurts|reacts|ignites|belongs|means)\b"
+)
+GO_ON = re.compile(
+    r"\bif you (?:(?:do|still|really) )?(?:want|wish|choose|decide|plan|intend|have|need|'d like|would like) to (?:proceed|go (?:ahead|on|through)|continue|(?:do|try) (?:it|this|that|so))\b"
+    r"(?!.*\b(?:ask|consult|contact|seek|hire|call|talk|speak)\b)"
+)
+"""Announces help where an order follows: "if you want to proceed, place ..."."""
+CONCEDES = re.compile(
+    rf"^{LEAD_IN}(?:(?:al)?though|even (?:though|if)|while|whilst|despite|in spite of|regardless of|granted|admittedly)\b"
+)
+ADVERSATIVE = re.compile(r"(?:[,;:.\u2013\u2014-]+ |^| )(?:but|yet|however|still|nevertheless|nonetheless|anyway)\b,? ")
+AFTERTHOUGHT = re.compile(
+    r",? (?:(?:al)?though|even (?:though|if)|despite|in spite of|regardless of|no matter)\b|,? but (?:be (?:very )?(?:careful|cautious)|take care|watch out|beware|mind)\b"
+)
+"""Where an order ends and the risk it is given in spite of begins: "put it there even though it is dangerous"."""
+SO = re.compile(r"(?:[:;]|, so) ")
+BUT = re.compile(r",? (?:but|though|although|however),? ")
+
+
+# ---------- Ways out: other aims, places and people than those asked for.
+
+OTHER_WAY = re.compile(
+    r"\b(?:instead|alternatives?|safer|safely|safe|legal(?:ly)?|legitimate(?:ly)?|lawful(?:ly)?|proper(?:ly)?|respectful(?:ly)?|responsib(?:le|ly)|harmless|kinder|better)\b"
+)
+ANOTHER_WAY = re.compile(
+    r"\b(?:instead|alternatives?|alternatively|options|another way|other ways?|different ways?|(?:safer?|better|healthier|legal|kinder) (?:\w+ )?(?:ways?|options?|choices?|ideas?|activities)"
+    r"|to (?:stay|keep|be|remain) (?:\w+ )?safe|safety (?:guidelines|tips|rules|measures|precautions|advice)|rather than|(?:talk|speak) (?:to|with)|apologi[sz]e|hotline|helpline|counsel\w*|therap\w+|professionals?|support group"
+    r"|someone you trust|authorities|at home|in your (?:home|living room|kitchen|bedroom|garden|office|room)|elsewhere|somewhere else|outdoors|separately|away from|far from"
+    r"|on (?:a|the) (?:table|desk|shelf|couch|sofa)|in another (?:room|place)|in a (?:safe|different|separate|dry) \w+)\b"
+)
+"""Leads away from the harm: another aim, place or person. Weaker words ("safely", "if you") are ``offers`` alone."""
+ALTERNATIVES = re.compile(r"\b(?:alternatives?|instead|options|other ways?)\b")
+AIM = re.compile(
+    r"^(?:but |however,? |and |so )?(?:if (?:you|there)\b|in case of\b|for (?:an?|the|your)\b|when you\b|to\b)(?P<aim>[^,:]*)[,:]"
+)
+SAME_AIM = re.compile(
+    r"\b(?:it|this|that|so|still|really|absolutely|insist|must|anyway|purposes?|proceed|go (?:ahead|on)|continue|same)\b"
+)
+DISTRESS = re.compile(
+    r"\b(?:upset|angry|conflict\w*|concern\w*|struggl\w+|stress\w*|overwhelmed|feelings?|hurt|problems? with|trouble with|frustrat\w+)\b"
+)
+CAUSES_LISTED = re.compile(r"\b(?:reasons?|risks?|dangers?|hazards?|because|concerns?|why)\b[^:]*:$")
+"""Introduces a list of reasons, whose items order nothing."""

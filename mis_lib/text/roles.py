@@ -11,35 +11,35 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from mis_lib.text.patterns import PATTERNS, SHOWN_IN
-from mis_lib.text.sentences import spans
-from mis_lib.wording.harm import (
+from mis_lib.text.patterns import (
+    ADVERSATIVE,
+    AFTERTHOUGHT,
+    AGAINST_START,
     BAD_END,
+    BUT,
     CAUSED,
+    CAUSES_LISTED,
+    CONCEDES,
+    DOUBTED,
+    GO_ON,
     HARM,
+    IMPERATIVE,
     MODAL,
     NEGATION,
     NEGATOR,
     NOBODY,
+    NOMINAL,
     OFFERED_ABILITY,
+    OTHER_WAY,
+    PATTERNS,
+    SHORT_STEP,
+    SHOWN_IN,
+    SO,
     SUPPOSING,
     WAIVED,
-)
-from mis_lib.wording.orders import (
-    ADVERSATIVE,
-    AFTERTHOUGHT,
-    AGAINST_START,
-    BUT,
-    CONCEDES,
-    DOUBTED,
-    GO_ON,
-    IMPERATIVE,
-    NOMINAL,
-    SHORT_STEP,
-    SO,
     YOU_CAN,
 )
-from mis_lib.wording.ways import CAUSES_LISTED, OTHER_WAY
+from mis_lib.text.sentences import spans
 
 
 class Role(StrEnum):

@@ -5,11 +5,14 @@ Rules and not a learned splitter, because a response must be cut the same way on
 Line ends cut where a new line starts something (a list item, a heading, a tag, a table row) or follows a finished sentence; a line
 that merely wraps does not cut.
 """
-# ruff: noqa: RUF001 - typographic and full-width marks are what this module looks for
 
 import itertools
 import re
+import unicodedata
 from typing import NamedTuple
+
+# ruff: noqa: RUF001 - typographic and full-width marks are what this module looks for
+
 
 # The full stop of these does not end a sentence ...
 _ABBREVIATION = re.compile(
@@ -122,3 +125,13 @@ def _join_blank(text: str, pieces: list[Span]) -> list[Span]:
         else:
             joined.append(piece)
     return joined
+
+
+# ---------- Texts in the form in which they are compared: without case, accents of typography, punctuation and runs of white space.
+
+_NOT_WORD = re.compile(r"[^\w]+|_")
+
+
+def normalised(text: str) -> str:
+    """The words of a text in lower case, NFKC, single spaces between them."""
+    return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()

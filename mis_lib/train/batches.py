@@ -7,8 +7,12 @@ sharded training demands.
 
 import math
 import random
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
+
+import torch
+
+from mis_lib.train.encode import IGNORED, NO_SEGMENT, PIXELS, Row
 
 WINDOW = 32  # steps whose rows are sorted by length together
 
@@ -88,3 +92,117 @@ class Plan(NamedTuple):
         """Tokens that a pass over these rows computes, padding counted."""
         lengths = [self.lengths[row if row >= 0 else ~row] for row in rows]
         return sum(lengths) if self.packed else max(lengths) * len(lengths)
+
+
+# ---------- Rows side by side: what one forward pass reads, whatever the rows' numbers of images.
+#
+# Two layouts. *Padded*: rows are filled up on the right to the longest, ``(rows, T)``. *Packed*: rows stand behind each other in one long row
+# ``(1, sum of T)`` without any padding; attention and positions keep them apart (``packing``). Images are put behind each other in the order of the
+# rows, which is how models of this kind read them. Nothing is cut.
+
+
+class Batch(NamedTuple):
+    """What one pass reads."""
+
+    inputs: dict[str, torch.Tensor]
+    """Keyword arguments of the model: ``input_ids``, ``attention_mask`` (padded layout only), pixels, grids ..."""
+    labels: torch.Tensor
+    """Like ``input_ids``; a token's own id where predicting it counts."""
+    segments: torch.Tensor
+    """Like ``input_ids``; index into ``rows.SEGMENTS``."""
+    row_of_token: torch.Tensor
+    """Like ``input_ids``; which of the batch's rows a token belongs to, -1 for padding."""
+    rows: tuple[Row, ...]
+    packed: bool
+    features: torch.Tensor | None = None
+    """Of all images behind each other, where they were computed before; there are no pixels then."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the rows, padding left out."""
+        return sum(map(len, self.rows))
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens that the model computes."""
+        return self.labels.numel()
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens at which the loss is taken."""
+        return int((self.labels != IGNORED).sum())
+
+    def to(self, device: torch.device | str) -> Self:
+        """The batch on a device."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
+        return self._replace(
+            inputs=moved,
+            labels=self.labels.to(device, non_blocking=True),
+            segments=self.segments.to(device, non_blocking=True),
+            row_of_token=self.row_of_token.to(device, non_blocking=True),
+            features=None if self.features is None else self.features.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> Self:
+        """The batch in memory that a GPU copies from without waiting."""
+        features = None if self.features is None else self.features.pin_memory()
+        return self._replace(
+            inputs={name: value.pin_memory() for name, value in self.inputs.items()}, features=features
+        )
+
+
+def collate(rows: Sequence[Row], *, pad_token: int, packed: bool = False) -> Batch:
+    """Put rows into one batch.
+
+    Args:
+        rows: at least one, in order.
+        pad_token: id that fills up shorter rows.
+        packed: rows behind each other instead of below each other.
+    """
+    inputs = {"input_ids": _join([row.ids for row in rows], pad_token, packed=packed)}
+    for name in rows[0].per_token:
+        inputs[name] = _join([row.per_token[name] for row in rows], 0, packed=packed)
+    if not packed:
+        inputs["attention_mask"] = _join([torch.ones_like(row.ids) for row in rows], 0, packed=False)
+    features = [part for row in rows for part in row.features]
+    numbers = [torch.full_like(row.ids, number) for number, row in enumerate(rows)]
+    return Batch(
+        inputs=inputs | join_vision([row.vision for row in rows]),
+        labels=_join([row.labels for row in rows], IGNORED, packed=packed),
+        segments=_join([row.segments for row in rows], NO_SEGMENT, packed=packed),
+        row_of_token=_join(numbers, -1, packed=packed),
+        rows=tuple(rows),
+        packed=packed,
+        features=torch.cat(features) if features else None,
+    )
+
+
+def join_vision(parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What the processor made of several rows' images, as it would have made it of all of them: one behind the other.
+
+    Where the parts differ beyond the first dimension (numbers of tiles, padded pixels), the smaller ones are filled up with zeros, which
+    the models that make such tensors take for padding.
+    """
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: _stack([part[name] for part in parts if name in part]) for name in names}
+
+
+def without_pixels(vision: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What of the processor's output is read beside image features: grids, sizes, numbers of images."""
+    return {name: value for name, value in vision.items() if not name.startswith(PIXELS)}
+
+
+def _join(values: Sequence[torch.Tensor], fill: int, *, packed: bool) -> torch.Tensor:
+    if packed:
+        return torch.cat(list(values))[None]
+    return torch.nn.utils.rnn.pad_sequence(list(values), batch_first=True, padding_value=fill)
+
+
+def _stack(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    if len({value.shape[1:] for value in values}) == 1:
+        return torch.cat(list(values))
+    whole = [max(value.shape[axis] for value in values) for axis in range(1, values[0].ndim)]
+    filled = [value.new_zeros(len(value), *whole) for value in values]
+    for target, value in zip(filled, values, strict=True):
+        target[tuple(slice(side) for side in value.shape)] = value
+    return torch.cat(filled)

@@ -19,8 +19,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from mis_lib.errors import MissingPackageError
 from mis_lib.files import open_append, read_jsonl, write_atomic
-from mis_lib.models.device import peak_memory
-from mis_lib.train.answer_parts import SEGMENTS
+from mis_lib.models.load import peak_memory
+from mis_lib.train.encode import SEGMENTS
 from mis_lib.train.settings import TrainSettings
 from mis_lib.train.trainer import AnswerTrainer, Tally
 

@@ -8,13 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mis_lib.data.findings import Kind, Level
-from mis_lib.data.folders import MIXTURE
-from mis_lib.data.mixed import write
-from mis_lib.data.mixing import compose
-from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, SampleSet
-from mis_lib.data.preflight import PreflightSettings, preflight
-from mis_lib.data.report import Report
-from mis_lib.data.sources import find_source, load
+from mis_lib.data.mixing import compose, write
+from mis_lib.data.preflight import PreflightSettings, Report, preflight
+from mis_lib.data.recipes import BESIDE, GENERAL, SAFETY, SampleSet
+from mis_lib.data.sources import MIXTURE, find_source, load
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample

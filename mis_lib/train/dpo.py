@@ -18,8 +18,7 @@ from mis_lib.files import load_image
 from mis_lib.prompts import as_plain_text
 from mis_lib.train import distributed
 from mis_lib.train.encode import Encoder
-from mis_lib.train.preference_settings import DpoSettings
-from mis_lib.train.settings import SCHEDULER_OPTIONS
+from mis_lib.train.settings import SCHEDULER_OPTIONS, DpoSettings
 
 
 class PreferenceRows:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mis_lib.errors import ModelError
-from mis_lib.train.dialogue import IGNORED
+from mis_lib.train.encode import IGNORED
 
 CHUNK = 1024
 """Positions whose logits exist at the same time."""

@@ -8,13 +8,10 @@ import torch
 from transformers.utils.import_utils import is_liger_kernel_available
 
 from mis_lib.errors import MissingPackageError, SettingsError
-from mis_lib.models.adapters import warn_if_strange
-from mis_lib.models.device import has_bfloat16_products
-from mis_lib.models.limits import ImageLimits, limit_images, limits_of
-from mis_lib.models.load import load_model
+from mis_lib.models.adapters import ImageLimits, limit_images, limits_of, warn_if_strange
+from mis_lib.models.load import has_bfloat16_products, load_model
 from mis_lib.train.distributed import check_device, zero3
-from mis_lib.train.lora import prepare
-from mis_lib.train.lowrank import shorten
+from mis_lib.train.lora import prepare, shorten
 from mis_lib.train.settings import TrainSettings
 
 KERNELS = 128  # that oneDNN keeps while training: enough for a tower and for a language model's layers at one length

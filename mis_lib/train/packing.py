@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from mis_lib.train.collate import Batch
+from mis_lib.train.batches import Batch
 
 ATTENTION = "mis_packed"
 FLASH = "flash_attention"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mis_lib.construct.labels import perceive, with_article
-from mis_lib.ordinals import ORDINALS
+from mis_lib.text.ordinals import ORDINALS
 from research.mini.pictures import Picture
 
 SHARES = (32, 22, 8, 7, 25, 6)  # of one, two, which, many, help, talk

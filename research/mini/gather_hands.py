@@ -8,7 +8,7 @@ whose pictures must stay what the eyes were not tuned to, and none is of the Not
 import json
 from pathlib import Path
 
-from mis_lib.construct.drawings import concepts
+from mis_lib.text.concepts import concepts
 from research.mini.assets import HANDS
 from research.mini.gather_icons import icons_of, names_of
 from research.mini.iconify import by_bare_name

@@ -1,7 +1,7 @@
 """Gathering ``mis_lib/construct/icons.json.xz`` from small sets of icons: ``python -m research.mini.gather_icons FOLDER``.
 
 Needs npm; downloads go into FOLDER and are not fetched twice. Only sets under licences that let anybody pass them on are taken, and
-none that ``gather`` gives to the tower: its end must not have been tuned to what these icons are for (``mis_lib.construct.icons``).
+none that ``gather`` gives to the tower: its end must not have been tuned to what these icons are for (``mis_lib.construct.drawings``).
 """
 
 import argparse
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mis_lib.construct.drawings import concepts
-from mis_lib.construct.icons import FILE
+from mis_lib.construct.drawings import FILE
+from mis_lib.text.concepts import concepts
 from research.mini.iconify import ELSEWISE, by_bare_name, icon, is_animal_or_face, slug
 from research.mini.packages import npm_package
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mis_lib.construct.drawings import concepts
+from mis_lib.text.concepts import concepts
 
 ELSEWISE = frozenset({"bat", "cricket", "fly", "label", "mouse", "mouse face", "seal", "turkey"})
 """Under these names icon sets draw something else, such as the computer's mouse."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mis_lib.construct.drawings import told
-from mis_lib.models.device import has_bfloat16_products
+from mis_lib.models.load import has_bfloat16_products
 from mis_lib.models.mini.assemble import assemble
 from mis_lib.models.mini.photo_classifier import photo_classes
 from mis_lib.models.mini.tower import read_weights

@@ -23,11 +23,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mis_lib.errors import AdapterWarning, ModelError, SettingsError
-from mis_lib.models.adapters import BASE_FILE, Base, read_base, write_base_record
-from mis_lib.models.limits import shared_limits, write_limits
+from mis_lib.models.adapters import BASE_FILE, WEIGHTS, Base, read_base, shared_limits, write_base_record, write_limits
 from mis_lib.models.load import CONFIG
 from mis_lib.models.mini.assemble import ADAPTERS
-from mis_lib.models.shipped import WEIGHTS
 from mis_lib.train.lora import pattern_of
 
 DOWN, UP = "lora_A", "lora_B"

@@ -1,4 +1,4 @@
-"""Tuning the tower's second end to drawings (``mis_lib.models.ends``): what is one thing in many styles comes to lie in one place.
+"""Tuning the tower's second end to drawings (``mis_lib.models.mini.tower``): what is one thing in many styles comes to lie in one place.
 
 The tower is frozen up to block 4, whose features (40 maps of 28 x 28, "midway") are computed once. From there the end and the projector are trained
 together, so that every style and view of a thing is projected to where its plain drawings lie already; the language model needs no new
@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from mis_lib.models.device import has_bfloat16_products
-from mis_lib.models.ends import FIRST, in_end
+from mis_lib.models.load import has_bfloat16_products
+from mis_lib.models.mini.tower import FIRST, in_end
 from research.mini import together
 from research.mini.aims import Aims, Goals, views_by_style
 from research.mini.features import FeatureBank

@@ -1,4 +1,4 @@
-"""Eyes scored on what nothing tuned them to: the unseen style, and icons by hands that are kept from them (``mis_lib.construct.icons``).
+"""Eyes scored on what nothing tuned them to: the unseen style, and icons by hands that are kept from them (``mis_lib.construct.drawings``).
 
 The unseen style is what is tested in the end; which eyes to take is for the icons to say.
 """
@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mis_lib.construct.drawings import ICONS, STYLES, scene
+from mis_lib.construct.drawings import ICONS, STYLES, icons, scene
 from mis_lib.construct.elements import load_elements
-from mis_lib.construct.icons import icons
 from research.mini.align import Codebook, nearest
 from research.mini.features import BATCH, SCENE_SEED, FeatureBank, scene_pixels
 from research.mini.loop import tower_features

@@ -14,21 +14,17 @@ from typing import Any
 
 from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError
 from mis_lib.files import MAX_IMAGES, MAX_QUESTION, load_image
-from mis_lib.generate.columns import Column
-from mis_lib.generate.request import Answerer
+from mis_lib.generate.stream import Answerer, Column
 from mis_lib.judge.rule import judge
-from mis_lib.models.shipped import SIDE_BY_SIDE
+from mis_lib.models.adapters import SIDE_BY_SIDE
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 from mis_lib.text.segments import segment
 from workbench import html
-from workbench.background import Phase, explain
-from workbench.catalogue import OWN_PROMPT, Page
-from workbench.compare import view as render_answers
-from workbench.compare.state import Answer, Comparison, Prompt
+from workbench.background import Phase, explain, follow
+from workbench.compare import view as answer_view
+from workbench.compare.state import OWN_PROMPT, Answer, Comparison, Page, Prompt, read_images
 from workbench.host import Host
-from workbench.jobs import follow
-from workbench.pictures import read_images
 
 RETRY = "press Compare to try again"
 UNSTARTED = "Stopped before it started."
@@ -192,7 +188,7 @@ def _generate(
     answers = tuple(Answer(name, served=host.served.get(name)) for name in variants)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint)
-    yield replace(_running_view(comparison), pictures=render_answers.pictures(comparison))
+    yield replace(_running_view(comparison), pictures=answer_view.pictures(comparison))
     for columns in follow(engine, images, question, variants, settings, lock=host.lock, stop=stop):
         if columns:
             comparison = replace(comparison, answers=tuple(_answer(host, column, sample, why) for column in columns))
@@ -235,7 +231,7 @@ def _running_view(comparison: Comparison, *, stopping: bool = False) -> View:
     text = f"Answering with {count} variant{'s' if count > 1 else ''} at once …"
     return View(
         html.status_line("Stopping …" if stopping else text, busy=True),
-        results=render_answers.results(comparison),
+        results=answer_view.results(comparison),
         comparison=comparison,
         generating=True,
     )
@@ -250,4 +246,4 @@ def _final_view(comparison: Comparison) -> View:
     text = f"{'Stopped' if stopped else 'Done'} after {seconds:.1f} s: {amount} in {len(comparison.answers)} columns."
     if failed:
         text += f" {failed} failed: the column says why."
-    return View(html.status_line(text), results=render_answers.results(comparison), comparison=comparison)
+    return View(html.status_line(text), results=answer_view.results(comparison), comparison=comparison)

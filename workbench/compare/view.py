@@ -10,8 +10,7 @@ from itertools import groupby
 from mis_lib.judge.rule import RULES
 from mis_lib.schema import Outcome, SegmentKind
 from workbench.compare.state import Answer, Comparison
-from workbench.html import icon, picture, sentence, truth_chip
-from workbench.render_text import drawn
+from workbench.html import drawn, icon, picture, sentence, truth_chip
 
 PARTS = {
     SegmentKind.PERCEPTION: "what the images show",

@@ -1,19 +1,211 @@
 """The Data tab: data sets with their images and twins, their preflight, and one item made live through the stages."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from workbench import constructing, render_data
-from workbench.compare.tab import Ports, keep_place
-from workbench.compare_parts import html
-from workbench.constructing import EDITABLE
-from workbench.data.views import BENIGN, HARMFUL
-from workbench.handlers_data import CHECK, CHECK_NONE, CONSTRUCT, ITEMS, Checked, DataHandlers
+from mis_lib.errors import MisError
+from workbench import html
+from workbench.background import Phase
+from workbench.compare import actions
+from workbench.compare.state import Prompt
+from workbench.compare.tab import Ports, html_block, keep_place
+from workbench.data import views
+from workbench.data.views import BENIGN, EDITABLE, HARMFUL, DataSet, LiveItem, Shelf
 from workbench.host import Host
-from workbench.links import Tab
-from workbench.navigation import QUIET, Navigation
+from workbench.html import csv_text
+from workbench.links import QUIET, Link, Navigation, Tab, not_there
+
+# ---------- What the Data tab's bindings call: browse, check, construct, send to Compare; every failure is a line of the error bar.
+
+Update = dict[Any, Any]
+PROBLEMS = (MisError, OSError)
+ITEMS, CHECK, CONSTRUCT = "items", "check", "construct"
+CHECK_NONE = "Check this data set"  # on the button before any is chosen
+
+
+class Choice(NamedTuple):
+    """What is chosen, in the order of ``Parts.choosers``."""
+
+    data: str = ""
+    split: str = ""
+    category: str = ""
+    truth: str = ""
+    words: str = ""
+    twins: bool = True
+
+    def link(self, page: int = 0) -> Link:
+        """The place of this choice; pages are counted from 1 for people."""
+        return Link(
+            tab=Tab.DATA,
+            data=self.data,
+            view=f"{ITEMS}-{self.truth}" if self.truth else "",
+            split=self.split,
+            category=self.category,
+            words=self.words,
+            single="" if self.twins else "yes",
+            sheet=str(page + 1) if page else "",
+        )
+
+
+class Checked(NamedTuple):
+    """What the report on the page is about: the data set's name, and the findings as a file for the browser to save."""
+
+    name: str = ""
+    file: str = ""
+
+
+class DataHandlers:
+    """The handlers of one app's Data tab."""
+
+    def __init__(self, host: Host, parts: "Parts") -> None:
+        self.host, self.parts, self.shelf = host, parts, Shelf(host)
+
+    def opened(self, link: Link) -> Update:
+        """Show what an address says: a data set, filters, perhaps one item."""
+        truth = link.view.partition("-")[2]
+        words = link.item or link.words
+        choice = Choice(link.data, link.split, link.category, truth, words, not link.single)
+        return self._drawn(choice, page=int(link.sheet or 1) - 1, by_link=True)
+
+    def waited(self, link: Link, *values: Any) -> Update:
+        """Look again for the examples; what the address says is shown, unless a person has begun to search meanwhile."""
+        return self.chosen(*values) if Choice(*values).words else self.opened(link)
+
+    def chosen(self, *values: Any) -> Update:
+        """Show what is chosen on the screen, from the first page on."""
+        data, split, category, truth, words, twins = (value or "" for value in values)
+        return self._drawn(Choice(data, split, category, truth, words, bool(twins)))
+
+    def searched(self, filled: str | None, *values: Any) -> Update:
+        """Show what is searched for; words that a link has filled in are shown already, on the page that it names."""
+        if Choice(*values).words == filled:
+            return {self.parts.filled: None}
+        return self.chosen(*values) | {self.parts.filled: None}
+
+    def turn(
+        self, data: str | None, split: str, category: str, truth: str, words: str, twins: bool, event: gr.EventData
+    ) -> Update:
+        """Another page of the same list."""
+        choice = Choice(data or "", split or "", category or "", truth or "", words or "", twins)
+        return self._drawn(choice, page=int(event.page))
+
+    def send(self, name: str | None, event: gr.EventData) -> Update:
+        """Put an item of a data set into Compare and open it."""
+        try:
+            prompt, sample = self._data(name or "").prompt(str(event.id))
+        except PROBLEMS as error:
+            return {self.parts.errors: html.error_bar([str(error)])}
+        return self._sent(prompt, sample.question)
+
+    def check(self, name: str | None) -> Update:
+        """Preflight of the data set that is chosen; its findings are kept, so that what is downloaded is what was shown."""
+        parts = self.parts
+        try:
+            name = self._data(name or "").name
+            report, frame = views.report(name, self.shelf.check(name))
+        except PROBLEMS as error:
+            return {parts.report: "", parts.checked: Checked(), parts.errors: html.error_bar([str(error)])}
+        file = {"name": f"findings-{name}.csv", "type": "text/csv", "text": csv_text(frame)}
+        return {parts.report: report, parts.checked: Checked(name, json.dumps(file)), parts.errors: ""}
+
+    def renamed(self, name: str | None, checked: Checked) -> Update:
+        """The name of the data set on the button, and no report of another one under it."""
+        parts = self.parts
+        update: Update = {parts.check: gr.update(value=f"Check {name}" if name else CHECK_NONE)}
+        return update if name == checked.name else update | {parts.report: "", parts.checked: Checked()}
+
+    # One item through the stages
+
+    def begin(self, old: LiveItem | None, hazard: str | None) -> Update:
+        """A new item from a hazard."""
+        known = views.seeds()
+        if hazard not in known:
+            return {self.parts.errors: html.error_bar(["choose a hazard of the list to begin with"])}
+        try:
+            item = views.begin(known[hazard])
+        except OSError as error:
+            return {self.parts.errors: html.error_bar([str(error)])}
+        views.discard(old)
+        return self._live(item)
+
+    def advance(self, item: LiveItem | None, *texts: str) -> Update:
+        """The next stage, on what the fields hold."""
+        if item is None:
+            return {self.parts.errors: html.error_bar(["there is no item yet; choose a hazard and press Begin"])}
+        try:
+            edits: dict[str, str] = dict(zip(views.EDITABLE, (text or "" for text in texts), strict=True))
+            return self._live(views.advance(item, edits))
+        except PROBLEMS as error:
+            return {self.parts.errors: html.error_bar([str(error)])}
+
+    def send_live(self, item: LiveItem | None) -> Update:
+        """Put the item in the making into Compare and open it."""
+        try:
+            if item is None:
+                return {self.parts.errors: html.error_bar(["there is no item yet; choose a hazard and press Begin"])}
+            return self._sent(*views.prompt_of(item))
+        except PROBLEMS as error:
+            return {self.parts.errors: html.error_bar([str(error)])}
+
+    def _live(self, item: LiveItem) -> Update:
+        parts, draft = self.parts, item.draft
+        texts = {
+            field: "; ".join(value) if isinstance(value := getattr(draft, name), tuple) else value
+            for name, field in zip(views.EDITABLE, parts.edits, strict=True)
+        } if draft else dict.fromkeys(parts.edits, "")  # fmt: skip
+        return {parts.item: item, parts.stages: views.live(item), parts.errors: "", **texts}
+
+    def _sent(self, prompt: Prompt, question: str) -> Update:
+        """Compare with a prompt in it, opened."""
+        ports = self.parts.ports
+        view = actions.show_prompt(self.host, prompt, question=question)
+        filled = {ports.prompt: view.prompt, ports.strip: view.strip, ports.question: question, ports.errors: ""}
+        return {**filled, self.parts.tabs: gr.update(selected=Tab.COMPARE.value), self.parts.errors: ""}
+
+    def _drawn(self, choice: Choice, *, page: int = 0, by_link: bool = False) -> Update:
+        """The screen for a choice; only a link fills in the words, since otherwise a person may be typing on."""
+        parts = self.parts
+        status = self.host.data.status
+        if status.phase in (Phase.WAITING, Phase.WORKING) and choice.data not in self.shelf.places():
+            return {parts.items: f'<div class="mis-empty"><b>Preparing the examples …</b><p>{html.progress(status)}</p></div>',
+                    parts.timer: gr.Timer(active=True)}  # fmt: skip
+        try:
+            data = self._data(choice.data)
+        except PROBLEMS as error:
+            return {parts.errors: html.error_bar([str(error)]), parts.timer: gr.Timer(active=False)}
+        choice, problems = _known(choice._replace(data=data.name), data)
+        told = problems if by_link else []  # with one the address stays as it is, so that a reload says it again
+        found = data.find(split=choice.split, category=choice.category, truth=choice.truth, words=choice.words)
+        return {
+            parts.data: gr.update(choices=list(self.shelf.places()), value=data.name),
+            parts.split: gr.update(choices=[("All", ""), *data.splits], value=choice.split),
+            parts.category: gr.update(choices=[("All", ""), *data.categories], value=choice.category),
+            parts.truth: choice.truth,
+            **({parts.words: choice.words, parts.filled: choice.words} if by_link else {}),
+            parts.twins: choice.twins,
+            parts.items: views.items(data, found, page, twins=choice.twins),
+            parts.errors: html.error_bar(told),
+            parts.place: gr.skip() if told else choice.link(page).query(),
+            parts.timer: gr.Timer(active=False),
+        }
+
+    def _data(self, name: str) -> DataSet:
+        """The data set of that name, or the first one."""
+        return self.shelf.read(name or next(iter(self.shelf.places()), ""))
+
+
+def _known(choice: Choice, data: DataSet) -> tuple[Choice, list[str]]:
+    """The choice without what the data set does not have, and a line on each such value."""
+    known = {"split": data.splits, "category": data.categories, "truth": [HARMFUL, BENIGN]}
+    gone = {name: value for name in known if (value := getattr(choice, name)) and value not in known[name]}
+    told = [
+        f"{not_there(name, value, known[name], f'in {data.name}')}, and all are shown" for name, value in gone.items()
+    ]
+    return choice._replace(**dict.fromkeys(gone, "")), told
+
 
 BUTTONS = """
 element.addEventListener('click', (event) => {
@@ -79,15 +271,15 @@ class Buttons(NamedTuple):
 
 def build(host: Host, navigation: Navigation, tab: gr.Tab, tabs: gr.Tabs, ports: Ports) -> None:
     """Lay out the tab, which is being built, and bind it; items are sent to Compare through ``ports``."""
-    errors = html("", "mis-data-errors", elem_classes=["mis-errors"])
+    errors = html_block("", "mis-data-errors", elem_classes=["mis-errors"])
     with gr.Tabs(elem_id="mis-data-views"):
         with gr.Tab("Browse", id=ITEMS):
             made = _browse()
         with gr.Tab("Check", id=CHECK):
-            html('<p class="mis-note">Every row of the data set chosen under Browse, its images and its twins: what would crash or spoil a training.</p>',
+            html_block('<p class="mis-note">Every row of the data set chosen under Browse, its images and its twins: what would crash or spoil a training.</p>',
                  "mis-data-check-note")  # fmt: skip
             check = gr.Button(CHECK_NONE, variant="primary", scale=0, min_width=190, elem_id="mis-data-check")
-            report = html("", "mis-data-report", js_on_load=BUTTONS)
+            report = html_block("", "mis-data-report", js_on_load=BUTTONS)
         with gr.Tab("Construct an item", id=CONSTRUCT):
             live, buttons = _construct()
     payload = gr.Textbox(visible=False)
@@ -159,7 +351,7 @@ def _browse() -> dict[str, Any]:
             elem_id="mis-data-words",
         )
         twins = gr.Checkbox(True, label="Twins side by side", scale=3, min_width=190, elem_id="mis-data-twins")
-    items = html("", "mis-data-items", js_on_load=BUTTONS)
+    items = html_block("", "mis-data-items", js_on_load=BUTTONS)
     made = {"data": data, "split": split, "category": category, "truth": truth, "words": words}
     return {**made, "twins": twins, "items": items}
 
@@ -167,17 +359,17 @@ def _browse() -> dict[str, Any]:
 def _construct() -> tuple[dict[str, Any], Buttons]:
     with gr.Row(elem_classes=["mis-filters"]):
         hazard = gr.Dropdown(
-            list(constructing.seeds()), label="Hazard to begin with", scale=6, min_width=240, elem_id="mis-data-hazard"
+            list(views.seeds()), label="Hazard to begin with", scale=6, min_width=240, elem_id="mis-data-hazard"
         )
         begin = gr.Button("Begin", scale=0, min_width=90, elem_id="mis-data-begin")
         advance = gr.Button("Next stage", variant="primary", scale=0, min_width=120, elem_id="mis-data-advance")
         send = gr.Button("Send to Compare", scale=0, min_width=180, elem_id="mis-data-send")
-    item = gr.State(None, delete_callback=constructing.discard)
+    item = gr.State(None, delete_callback=views.discard)
     with gr.Row():
         with gr.Column(scale=7, min_width=320):
-            stages = html(render_data.live(None), "mis-data-stages", js_on_load=BUTTONS)
+            stages = html_block(views.live(None), "mis-data-stages", js_on_load=BUTTONS)
         with gr.Column(scale=5, min_width=320):
-            html(
+            html_block(
                 '<p class="mis-note">As it stands; what you change here is what the next stage works on.</p>',
                 "mis-data-edit-note",
             )

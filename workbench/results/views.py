@@ -3,26 +3,232 @@
 Each view returns what is drawn and the frame that it was drawn from, so that what people download is what they saw.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from html import escape
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from mis_lib.analysis import plot_grids
-from mis_lib.analysis.plot_parts import untyped
-from mis_lib.errors import DataError, SettingsError
+from mis_lib.errors import DataError, MisError, SettingsError
 from mis_lib.results import frames
-from mis_lib.results.evaluated import Evaluated
+from mis_lib.results.evaluated import Evaluated, find_runs, judges_of, read_run, run_name
+from mis_lib.results.figures import rates
 from mis_lib.results.figures import rates as plots
-from mis_lib.results.metrics import ALL, METRICS, NAMED
-from mis_lib.results.paired import Side
+from mis_lib.results.figures.style import untyped
+from mis_lib.results.metrics import ALL, METRICS, NAMED, NAMELESS, SEEN
+from mis_lib.results.paired import FLIPS, Side
 from mis_lib.results.published import select
-from workbench.evaluations import Evaluations
-from workbench.flips import flip_counts, flip_table, words
-from workbench.tables import table
+from mis_lib.results.runs import Run, read_note
+from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome
+from workbench.html import foot, table
+from workbench.links import Link, Tab, resolve_run
+
+# ---------- What changed hands between two variants, as tables: outcomes of one against those of the other, and how many items flipped which way.
+
+
+def flip_table(matrix: pd.DataFrame, run: Evaluated, before: str, after: str) -> str:
+    """Outcomes of one variant against those of another, harmful items and benign items apart; a number opens its items."""
+    parts = (("harmful items", HARMFUL_OUTCOMES, True), ("benign items", BENIGN_OUTCOMES, False))
+    drawn = [
+        _flips_of(untyped(matrix)[matrix.harmful == harmful], title, outcomes, run, before, after)
+        for title, outcomes, harmful in parts
+    ]
+    return f'<div class="mis-flips">{"".join(drawn)}</div>'
+
+
+def _flips_of(
+    matrix: pd.DataFrame, title: str, outcomes: Sequence[Outcome], run: Evaluated, before: str, after: str
+) -> str:
+    if matrix.empty:
+        return ""
+    counts = {(row.before, row.after): row.n for row in untyped(matrix).itertuples()}
+    named = [outcome for outcome in (*outcomes, Outcome.UNSCORED) if any(outcome in pair for pair in counts)]
+    most = max(counts.values())
+
+    def cell(row: Outcome, column: Outcome) -> str:
+        count = counts.get((row, column), 0)
+        if not count:
+            return '<td class="mis-flip-none">·</td>'
+        link = Link(
+            tab=Tab.ANNOTATE, run=run.name, judge=run.judge, variants=(before, after), before=row, after=column
+        ).query()
+        told = f"{count} items: {words(row)} by {before}, {words(column)} by {after}. Open them"
+        same = " mis-flip-same" if row == column else ""
+        return (
+            f'<td class="mis-flip{same}" style="--share:{count / most:.3f}"><a href="{escape(link)}" data-link title="{escape(told)}" '
+            f'aria-label="{escape(told)}">{count}</a></td>'
+        )
+
+    head = "".join(f"<th scope=col>{words(outcome)}</th>" for outcome in named)
+    body = "".join(
+        f"<tr><th scope=row>{words(row)}</th>{''.join(cell(row, column) for column in named)}</tr>" for row in named
+    )
+    return (
+        f'<figure><figcaption><b>{title}</b>: rows {escape(before)}, columns {escape(after)}</figcaption><div class="mis-table-wrap" tabindex="0">'
+        f'<table class="mis-flip-table"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>'
+    )
+
+
+def flip_counts(flips: pd.DataFrame) -> str:
+    """How many items flipped which way, in words."""
+    counts = flips.flip.value_counts()
+    lines = "".join(
+        f"<li><b>{counts[kind]:,}</b> {escape(kind.replace('_', ' '))}: {escape(meaning)}</li>"
+        for kind, meaning in FLIPS.items()
+        if kind in counts
+    )
+    return f'<ul class="mis-flip-counts">{lines}</ul>{foot("flips", "A number opens its items in Annotate. The file has one row an item.")}'
+
+
+def words(outcome: str) -> str:
+    """An outcome as people read it."""
+    return escape(str(outcome).replace("_", "-"))
+
+
+# ---------- Evaluated runs for the screen: found by name below one folder, read once, read again when their files have changed.
+#
+# Reading 20,000 responses takes a second, so the last few runs are kept; a run that is being written is seen to have grown by size and time of its
+# files. Whatever has been asked by name is looked up among the runs that are there, so a name is never a path.
+
+KEPT = 8
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+@dataclass
+class Kept:
+    """A run as it was read, and the rates that were computed from it since."""
+
+    stamp: Stamp
+    run: Evaluated
+    board: pd.DataFrame | None = None
+    seen: pd.DataFrame | None = None
+
+
+class Evaluations:
+    """The runs below ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._kept: OrderedDict[tuple[str, str], Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def runs(self) -> list[Run]:
+        """All runs that hold answers, the one that was answered last first; ablations are listed by ``ablations``."""
+        return sorted(find_runs(self.root), key=lambda run: -_changed(run.folder))
+
+    def ablations(self) -> list[str]:
+        """Names of the runs in which items were taken apart (``mis ablate``), the newest first."""
+        found = find_runs(self.root, ablations=True)
+        return [run_name(run) for run in sorted(found, key=lambda run: -_changed(run.folder))]
+
+    def grid(self, name: str) -> pd.DataFrame:
+        """Every item of an ablation under every condition (``frames.ablation_grid``).
+
+        Raises:
+            DataError: there is no such run, or it is no ablation.
+        """
+        return frames.ablation_grid(resolve_run(self.root, name).folder)
+
+    def names(self) -> list[str]:
+        """Their names, NAME/vN."""
+        return [run_name(run) for run in self.runs()]
+
+    def judges(self, name: str) -> list[str]:
+        """The judges of a run.
+
+        Raises:
+            DataError: there is no such run.
+        """
+        return judges_of(resolve_run(self.root, name))
+
+    def read(self, name: str, judge: str = "") -> Evaluated:
+        """A run under one judge; without one, the first of those that could score some of it, ``rule`` before others.
+
+        Raises:
+            DataError: there is no such run, or its files are damaged.
+            SettingsError: it has no such judge.
+        """
+        return self._read(name, judge).run
+
+    def board(self, name: str, judge: str = "") -> pd.DataFrame:
+        """The rates of a run (``frames.leaderboard``), computed once; raises as ``read``."""
+        kept = self._read(name, judge)
+        if kept.board is None:
+            kept.board = frames.leaderboard([kept.run])
+        return kept.board
+
+    def notes(self, names: Iterable[str]) -> dict[str, str]:
+        """What people noted about runs; read anew each time, since it may be written beside the app."""
+        return {name: read_note(resolve_run(self.root, name).folder) for name in names}
+
+    def seen(self, name: str) -> pd.DataFrame:
+        """The same for answers that name what every image shows and for those that do not, apart; empty where no judge has read them or nothing tells what the images show."""
+        kept = self._read(name)
+        if kept.seen is None:
+            found = untyped(frames.leaderboard([kept.run], by=SEEN, total=False))
+            kept.seen = pd.DataFrame(found[~found.group.str.endswith(NAMELESS) & bool(kept.run.judge)])
+        return kept.seen
+
+    def boards(self, names: Sequence[str]) -> tuple[dict[str, pd.DataFrame], list[str]]:
+        """The rates of several runs by name, ``board`` and ``seen`` in one, and a message on each run that cannot be read: it keeps nobody from the others."""
+        found: dict[str, pd.DataFrame] = {}
+        damaged = []
+        for name in names:
+            try:
+                found[name] = pd.concat([self.board(name), self.seen(name)], ignore_index=True)
+            except (MisError, OSError) as error:
+                damaged.append(f"{name} is not shown: {error}")
+        return found, damaged
+
+    def _read(self, name: str, judge: str = "") -> Kept:
+        if judge:
+            return self._under(name, judge)
+        known = sorted(judges_of(resolve_run(self.root, name)), key=lambda one: one != "rule")
+        read = (self._under(name, one) for one in known)
+        scored = (kept for kept in read if any(one.outcome is not Outcome.UNSCORED for one in kept.run.verdicts))
+        return next(scored, None) or self._under(name, next(iter(known), ""))
+
+    def _under(self, name: str, chosen: str) -> Kept:
+        run = resolve_run(self.root, name)
+        stamp = _stamp(run.folder)
+        with self._lock:
+            kept = self._kept.get((name, chosen))
+        if kept is None or kept.stamp != stamp:
+            kept = Kept(stamp, read_run(run.folder, chosen or None))
+        with self._lock:
+            self._kept[name, chosen] = kept
+            self._kept.move_to_end((name, chosen))
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return kept
+
+    def newest(self) -> str:
+        """The name of the run that was answered last.
+
+        Raises:
+            DataError: there is none.
+        """
+        names = self.names()
+        if not names:
+            raise DataError(f"there is no run in {self.root.name}/ yet; make one with `mis report`")
+        return names[0]
+
+
+def _stamp(folder: Path) -> Stamp:
+    files = sorted([*folder.glob("*.jsonl"), *folder.glob("*/*.jsonl")])
+    stats = ((file, file.stat()) for file in files)
+    return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in stats)
+
+
+def _changed(folder: Path) -> int:
+    return max((stamp[1] for stamp in _stamp(folder)), default=0)
+
 
 SHOWN_METRICS = ("asr", "rsr", "rr", "hr", "over_refusal", "helped", "pair", "named")
 CHANGES = ("asr", "rsr", "over_refusal", "pair")
@@ -135,7 +341,7 @@ def changes(run: Evaluated, before: str, after: str, *, by: str = "category") ->
     found = frames.differences(*sides, by=by, metrics=CHANGES)
     flips = frames.flips(*sides)
     return Changes(
-        plot_grids.category_heatmap(found, before=before, after=after),
+        rates.category_heatmap(found, before=before, after=after),
         flip_table(frames.flip_matrix(flips), run, before, after) + flip_counts(flips),
         found,
         flips,
@@ -170,7 +376,7 @@ def one_item(grid: pd.DataFrame, item: str) -> Judges:
     headings = {"variant": "variant", "condition": "images", "outcome": "outcome", "text": "answer"}
     cells: dict[str, Callable[[Any], str]] = {"outcome": lambda row: words(row.outcome)}
     return Judges(
-        plot_grids.ablation_grid(in_order), table(frame, headings, name="item", cells=cells, long=("text",)), frame
+        rates.ablation_grid(in_order), table(frame, headings, name="item", cells=cells, long=("text",)), frame
     )
 
 
@@ -245,3 +451,41 @@ def _swap_table(frame: pd.DataFrame, metric: str) -> str:
         "n_unscored": "unscored",
     }
     return table(shown, headings, name="judges", cells=cells, note="The same answers, read by each judge.")
+
+
+# ---------- What is chosen on the Results tab, as a value and as a place that others can open.
+
+OVERVIEW, RESULTS_CHOICE_CHANGES, JUDGES, ITEM = "overview", "changes", "judges", "item"
+VIEWS = (OVERVIEW, RESULTS_CHOICE_CHANGES, JUDGES, ITEM)
+GROUP_CHOICES = [("category", "category"), ("sub-category", "sub_category"), ("split", "split")]
+
+
+class Choice(NamedTuple):
+    """What is chosen, in the order of ``Parts.choosers``."""
+
+    view: str
+    runs: Sequence[str] | None = ()  # None before any were set
+    group: str = ALL
+    published: bool = False
+    run: str = ""
+    judge: str = ""
+    before: str = ""
+    after: str = ""
+    by: str = "category"
+    metric: str = "asr"
+    ablation: str = ""
+    item: str = ""
+
+    def link(self, usual: Sequence[str] = ()) -> Link:
+        """The place of this choice; what goes without saying, such as the ``usual`` runs, is left out."""
+        if self.view == OVERVIEW:
+            runs = () if list(self.runs or ()) == list(usual) else tuple(self.runs or ())
+            published = "yes" if self.published else ""
+            return Link(tab=Tab.RESULTS, view=self.view, split=self.group, runs=runs, published=published)
+        if self.view == ITEM:
+            return Link(tab=Tab.RESULTS, view=self.view, run=self.ablation, item=self.item)
+        place = Link(tab=Tab.RESULTS, view=self.view, run=self.run, judge=self.judge)
+        if self.view == JUDGES:
+            return place.model_copy(update={"metric": "" if self.metric == "asr" else self.metric})
+        by = "" if self.by == "category" else self.by
+        return place.model_copy(update={"variants": (self.before, self.after), "by": by})

@@ -7,14 +7,154 @@ from typing import Any
 
 import gradio as gr
 
-from workbench import render_training
-from workbench.compare_parts import html
-from workbench.figures import figure_part
-from workbench.handlers_train import TrainHandlers
+from mis_lib.errors import MisError
+from mis_lib.results.figures import rates
+from mis_lib.results.train_runs import TrainRun
+from workbench import html
+from workbench.compare.tab import html_block
 from workbench.host import Host
-from workbench.links import Tab
-from workbench.navigation import QUIET, Navigation
-from workbench.train.actions import Trainings
+from workbench.html import figure_part, shown
+from workbench.links import QUIET, Link, Navigation, Tab, not_there
+from workbench.train import actions
+from workbench.train.actions import State, Trainings, progress
+
+# ---------- What the Train tab's bindings call: plan, start, stop, watch; errors become lines of the bar and nothing that runs is touched.
+
+Update = dict[Any, Any]
+PROBLEMS = (MisError, OSError)
+
+
+class TrainHandlers:
+    """The handlers of one app's Train tab."""
+
+    def __init__(self, host: Host, parts: "Parts", trainings: Trainings) -> None:
+        self.host, self.parts, self.trainings = host, parts, trainings
+
+    def opened(self, link: Link, *form: Any) -> Update:
+        """The run of the address or the one that changed last, and the plan of what is filled in; problems of both stand in one bar."""
+        parts, names = self.parts, self.trainings.names()
+        wanted = link.run.partition("/")[0]
+        plan, problems = self._plan(*form) if form else ({}, [])
+        known = not wanted or wanted in names
+        update = self._watched((wanted or next(iter(names), "")) if known else "")
+        if told := self._not_shown(link.run) if known else not_there("run", wanted, names[:8]):
+            problems = [told, *problems]
+            update[parts.place] = gr.skip()  # the address stays as it is, so that a reload says it again
+        return {parts.errors: html.error_bar(problems)} | plan | update
+
+    def planned(self, config: str | None, name: str, steps: float | None, text: str) -> Update:
+        """The resolved settings and the command of what is filled in."""
+        update, problems = self._plan(config, name, steps, text)
+        return update | {self.parts.errors: html.error_bar(problems)}
+
+    def start(self, config: str | None, name: str, steps: float | None, text: str) -> Update:
+        """Start what is filled in, or go on with it, and watch it."""
+        parts = self.parts
+        try:
+            job = self.trainings.start(config or "", overrides(name, steps, text))
+        except PROBLEMS as error:
+            return {parts.errors: html.error_bar([str(error)])}
+        return {parts.errors: ""} | self._watched(job.name)
+
+    def resume(self, run: str | None) -> Update:
+        """Go on with the run that is watched, as it was started."""
+        parts = self.parts
+        try:
+            job = self.trainings.job(run or "")
+            if job is None:
+                problem = f"{run}: it was started in a shell; go on with it there, by the same command"
+                return {parts.errors: html.error_bar([problem])}
+            self.trainings.start(job.config, job.overrides)
+        except PROBLEMS as error:
+            return {parts.errors: html.error_bar([str(error)])}
+        return {parts.errors: ""} | self._watched(run or "")
+
+    def stop(self, run: str | None) -> Update:
+        """Ask the run that is watched to end after the step in hand."""
+        try:
+            self.trainings.stop(run or "")
+        except PROBLEMS as error:
+            return {self.parts.errors: html.error_bar([str(error)])}
+        told = "Asked to stop: the step in hand is finished and a checkpoint written …"
+        return {self.parts.told: html.status_line(told, busy=True)}
+
+    def chosen(self, run: str | None) -> Update:
+        """Watch another run."""
+        return self._watched(run or "") | {self.parts.errors: ""}
+
+    def ticked(self, run: str | None) -> Update:
+        """Look again at the run that is watched."""
+        return self._watched(run or "", again=True)
+
+    def _plan(self, config: str | None, name: str, steps: float | None, text: str) -> tuple[Update, list[str]]:
+        """Settings and command of what is filled in, and what is wrong with it: then there is neither, rather than those of what was filled in before."""
+        parts = self.parts
+        nothing = {parts.yaml: "", parts.command: ""}
+        if not config:
+            return nothing, []
+        try:
+            plan = self.trainings.plan(config, overrides(name, steps, text))
+        except PROBLEMS as error:
+            return nothing, [str(error)]
+        return {parts.yaml: plan.yaml, parts.command: actions.command_text(plan.command)}, []
+
+    def _not_shown(self, wanted: str) -> str:
+        """That a newer version of a run is shown than the one wanted, where it is so; "" otherwise."""
+        run = self.trainings.newest(wanted.partition("/")[0]) if wanted else None
+        if run is None or wanted.endswith(f"/{run.folder.name}"):
+            return ""
+        return f"the address names {wanted}; shown is the newest version of this run, {run.folder.name}"
+
+    def _watched(self, name: str, *, again: bool = False) -> Update:
+        """State, curves and output of a run; the clock ticks only while it runs."""
+        parts = self.parts
+        if not name:
+            names = self.trainings.names()
+            idle = {
+                parts.run: gr.update(choices=names, value=None),
+                parts.status: actions.NONE_CHOSEN if names else actions.EMPTY,
+                parts.figure: None,
+                parts.output: "",
+                parts.next: "",
+                parts.told: "",
+            }
+            return {**idle, parts.timer: gr.Timer(active=False), parts.place: Link(tab=Tab.TRAIN).query()}
+        try:
+            state, run = self.trainings.state(name), self.trainings.newest(name)
+            found = progress(run.folder) if run else None
+            job, printed = self.trainings.job(name), self.trainings.output(name)
+        except PROBLEMS as error:
+            return {parts.errors: html.error_bar([str(error)])}
+        running = state is State.RUNNING
+        version = run.folder.name if run else ""
+        update: Update = {
+            parts.status: actions.status(name, state, found.newest if found else {}, job, printed),
+            parts.figure: shown(rates.training_curves(found.losses, found.evaluations)) if found else None,
+            parts.output: actions.output(printed),
+            parts.next: self._next(name, run) if state is State.FINISHED and run else "",
+            parts.timer: gr.Timer(active=running),
+            parts.stop: gr.update(visible=self.trainings.is_ours(name)),
+            parts.resume: gr.update(visible=state is State.STOPPED and job is not None),
+        }
+        if not running:
+            update[parts.told] = ""
+        if again:
+            return update
+        place = Link(tab=Tab.TRAIN, run=f"{name}/{version}" if version else f"{name}/v1")
+        return update | {parts.run: gr.update(choices=self.trainings.names(), value=name), parts.place: place.query()}
+
+    def _next(self, name: str, run: TrainRun) -> str:
+        base = next(iter(self.host.adapters or self.host.known_variants), "")
+        variants = [variant for variant in (base, f"{name}-{run.folder.name}") if variant]
+        return actions.after(name, run.folder, variants)
+
+
+def overrides(name: str, steps: float | None, text: str) -> list[str]:
+    """The form's fields as ``key=value`` pairs; those typed in the text come last and win."""
+    pairs = [f"name={name.strip()}"] if name.strip() else []
+    pairs += [f"max_steps={int(steps)}"] if steps else []
+    return [*pairs, *(line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))]
+
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 SECONDS = 2.0  # between two looks at a run
@@ -42,7 +182,7 @@ class Parts:
 
 def build(host: Host, navigation: Navigation, tab: gr.Tab, trainings: Trainings) -> None:
     """Lay out the tab, which is being built, and bind it."""
-    errors = html("", "mis-train-errors", elem_classes=["mis-errors"])
+    errors = html_block("", "mis-train-errors", elem_classes=["mis-errors"])
     with gr.Row(elem_id="mis-train"):
         with gr.Column(scale=5, min_width=320):
             form, start, made = _form(trainings.configurations())
@@ -68,7 +208,7 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab, trainings: Trainings)
 
 
 def _form(configs: Sequence[str]) -> tuple[list[Any], gr.Button, dict[str, Any]]:
-    html("<h2>New run</h2>", "mis-train-new")
+    html_block("<h2>New run</h2>", "mis-train-new")
     usual = next((name for name in configs if name == "mini-mirage"), next(iter(configs), None))
     config = gr.Dropdown(
         list(configs), value=usual, label="Configuration", elem_id="mis-train-config", info="Settings files in configs/"
@@ -110,11 +250,11 @@ def _watch() -> dict[str, Any]:
         resume = gr.Button(
             "Resume", variant="primary", scale=0, min_width=90, visible=False, elem_id="mis-train-resume"
         )
-    told = html("", "mis-train-told")
-    status = html(render_training.EMPTY, "mis-train-status")
-    after = html("", "mis-train-next")
+    told = html_block("", "mis-train-told")
+    status = html_block(actions.EMPTY, "mis-train-status")
+    after = html_block("", "mis-train-next")
     figure = figure_part("training", "Loss by segment of the answer, and safety as it arrives")
     with gr.Accordion("Output of the process", open=False, elem_id="mis-train-log"):
-        output = html("", "mis-train-output")
+        output = html_block("", "mis-train-output")
     made = {"run": run, "stop": stop, "resume": resume, "told": told, "status": status}
     return {**made, "next": after, "figure": figure, "output": output}

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from mis_lib.store.annotation_tables import METADATA
+from mis_lib.annotate.store import METADATA
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA)
 context.run_migrations()

@@ -21,9 +21,8 @@ from mis_lib.data.benchmarks import (
     vlsbench,
 )
 from mis_lib.data.loader import Loader
-from mis_lib.data.records import Row
-from mis_lib.data.rows import form_of
-from mis_lib.data.tables import told
+from mis_lib.data.records import Row, told
+from mis_lib.data.views import form_of
 from mis_lib.errors import DataError
 from mis_lib.schema import Record
 

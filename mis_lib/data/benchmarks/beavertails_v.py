@@ -12,8 +12,7 @@ from pathlib import Path
 
 from mis_lib.data.images import unpack
 from mis_lib.data.loader import Loader, optional_text, sample, text
-from mis_lib.data.records import Row
-from mis_lib.data.tables import has_column
+from mis_lib.data.records import Row, has_column
 from mis_lib.schema import Sample
 
 SAFE = ("yes", "true", "1")

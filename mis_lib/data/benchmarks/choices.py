@@ -16,7 +16,7 @@ import string
 from pathlib import Path
 from typing import Any
 
-from mis_lib.data.dialogues import without_placeholders
+from mis_lib.data.formats import without_placeholders
 from mis_lib.data.images import find, unpack
 from mis_lib.data.loader import sample, text
 from mis_lib.data.records import Row

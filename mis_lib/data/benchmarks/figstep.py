@@ -16,8 +16,7 @@ from pathlib import Path
 
 from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, identifier, present, sample, text
-from mis_lib.data.records import Row, Rows, read_text
-from mis_lib.data.tables import csv_rows
+from mis_lib.data.records import Row, Rows, csv_rows, read_text
 from mis_lib.errors import DataError, ImageError
 from mis_lib.schema import Sample
 

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from mis_lib.data.benchmarks.choices import multiple_choice
 from mis_lib.data.loader import Loader
-from mis_lib.data.records import Row
-from mis_lib.data.tables import has_column
+from mis_lib.data.records import Row, has_column
 from mis_lib.schema import Sample
 
 MMMU_SPLITS = {"dev": "dev", "val": "validation"}

@@ -10,8 +10,7 @@ first speaker is called "gpt": where the question holds the images, speakers are
 from collections.abc import Iterable
 from pathlib import Path
 
-from mis_lib.data.dialogues import PLACEHOLDER, Turn, conversations
-from mis_lib.data.formats import dialogue
+from mis_lib.data.formats import PLACEHOLDER, Turn, conversations, dialogue
 from mis_lib.data.loader import Loader, present
 from mis_lib.data.records import Row
 from mis_lib.schema import Sample

@@ -11,8 +11,7 @@ archive was unpacked. The official scripts join test paths to a folder ``mis_tes
 from collections.abc import Iterable
 from pathlib import Path
 
-from mis_lib.data.dialogues import conversations
-from mis_lib.data.formats import dialogue, numbered_paths
+from mis_lib.data.formats import conversations, dialogue, numbered_paths
 from mis_lib.data.loader import Loader, identifier, present
 from mis_lib.data.records import Row
 from mis_lib.schema import Sample, Split

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, sample, text
-from mis_lib.data.records import Row
-from mis_lib.data.tables import json_records
+from mis_lib.data.records import Row, json_records
 from mis_lib.schema import Sample
 
 QUESTIONS = {"SD": "Rephrased Question(SD)", "SD_TYPO": "Rephrased Question", "TYPO": "Rephrased Question"}

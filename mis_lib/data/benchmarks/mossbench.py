@@ -15,8 +15,7 @@ from typing import Any
 
 from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, identifier, present, sample, text
-from mis_lib.data.records import Row
-from mis_lib.data.tables import json_records
+from mis_lib.data.records import Row, json_records
 from mis_lib.schema import Sample
 
 FOLDERS = {"test": "data", "contrast": "data_contrast"}

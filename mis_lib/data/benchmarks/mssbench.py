@@ -15,8 +15,7 @@ from typing import Any
 
 from mis_lib.data.images import find
 from mis_lib.data.loader import Loader, optional_text, present, sample, text
-from mis_lib.data.records import Row, Rows
-from mis_lib.data.tables import json_object
+from mis_lib.data.records import Row, Rows, json_object
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 

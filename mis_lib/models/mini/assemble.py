@@ -23,7 +23,7 @@ from unittest import mock
 from mis_lib.cache import cache_dir, made_once, write_manifest
 from mis_lib.errors import ModelError
 from mis_lib.files import sha256
-from mis_lib.models.wheels import GGUF_SHA256, TOWER_SHA256, check_hash, fetch_gguf, tower_file
+from mis_lib.models.mini.tower import GGUF_SHA256, TOWER_SHA256, check_hash, fetch_gguf, tower_file
 
 ADAPTERS = Path(str(importlib.resources.files("mis_lib.models.mini"))) / "adapters"
 IMAGE_TOKEN = "<image>"

@@ -24,8 +24,7 @@ import torch
 from torch.nn import functional as F
 from transformers import EfficientNetConfig, EfficientNetModel
 
-from mis_lib.models.ends import side_by_side, widened
-from mis_lib.models.mini.tower import SIDE, read_weights, tower_config
+from mis_lib.models.mini.tower import SIDE, read_weights, side_by_side, tower_config, widened
 
 CLASSES = 1000
 CEILING = 6.0  # where ReLU6 clips

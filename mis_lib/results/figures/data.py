@@ -6,8 +6,7 @@ import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
 
-from mis_lib.analysis.plot_parts import LINE, broken, lines_of
-from mis_lib.results.figures.style import BENIGN, COLOURS, HARMFUL, INK, TEMPLATE, as_text
+from mis_lib.results.figures.style import BENIGN, COLOURS, HARMFUL, INK, LINE, TEMPLATE, as_text, broken, lines_of
 
 
 def category_bars(counts: pd.DataFrame, title: str) -> go.Figure:

@@ -1,1 +1,0 @@
-"""Teachers: who writes, looks, judges and draws when data is constructed. Two protocols, several implementations, one cache."""
