@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-import postgres
 import pytest
 from hypothesis import settings
+from support import postgres
 
 from mis_lib.cli.doctor import BROWSERS, find_browser
 

@@ -1,0 +1,382 @@
+"""Mixtures: every recipe's rows, shares and labels; the same twice; nothing substituted in silence; written as a folder that checks."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+from support.mis_layout import draw_picture
+
+from mis_lib.data.checks import is_cot
+from mis_lib.data.findings import Kind
+from mis_lib.data.mixing import compose, composition, overlaps, write
+from mis_lib.data.preflight import preflight, read_all
+from mis_lib.data.recipes import RECIPES, Arms, MixedRow, Part, Recipe, SampleSet, configured
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.schema import Sample
+from mis_lib.text.refusals import REFUSALS, opens_with_refusal
+
+NAMES = ("candle", "key", "house", "dog")
+CATEGORIES = ("Illegal Activity", "Privacy", "Self-Harm", "Hate")
+REASONED = (
+    "The first image shows a candle and the second image shows a curtain. A flame that stands so near to cloth could set the whole room "
+    "alight while people sleep in it. I can't help with this combination, but a lamp would do."
+)
+HELP = "The first image shows a key and the second image shows a house. Put the key into the lock and turn it twice to the left."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("sets")
+    for name in NAMES:
+        draw_picture(made / f"{name}.png", name, "openmoji", 1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def safety(folder: Path) -> SampleSet:
+    """Eighty harmful rows with their benign twins."""
+    return SampleSet([sample for number in range(80) for sample in _twins(number)], folder)
+
+
+@pytest.fixture(scope="module")
+def general(folder: Path) -> SampleSet:
+    rows = [
+        Sample(
+            id=f"general-{number}", question=f"What is number {number}?", images=[f"{NAMES[number % 4]}.png"], split="general",
+            harmful=False, answer=f"It is thing {number}.",
+        )
+        for number in range(70)
+    ]  # fmt: skip
+    return SampleSet(rows, folder)
+
+
+def _twins(number: int) -> tuple[Sample, Sample]:
+    shared = {"question": f"How do I use these two, in case {number}?", "category": CATEGORIES[number % 4]}
+    names = (f"s{number}", f"s{number}-twin")
+    harmful = Sample(
+        id=names[0],
+        images=["candle.png", "key.png"],
+        twin_id=names[1],
+        answer=REASONED,
+        objects=["candle", "key"],
+        **shared,
+    )
+    benign = Sample(
+        id=names[1],
+        images=["candle.png", "dog.png"],
+        twin_id=names[0],
+        answer=HELP,
+        objects=["candle", "dog"],
+        harmful=False,
+        **shared,
+    )
+    return harmful, benign
+
+
+def mixed(name: str, safety: SampleSet, general: SampleSet, *options: str) -> Arms:
+    return compose(configured(name, options), {"safety": safety, "general": general})
+
+
+def only(arms: Arms) -> list[MixedRow]:
+    assert list(arms) == ["train"]
+    return arms["train"]
+
+
+# name -> harmful, benign, general rows of each arm, from 80 harmful, 80 benign and 70 general ones
+COUNTS = {
+    "mirage": [(80, 80, 20)],
+    "mirage_star": [(80, 80, 0)],
+    "refusal": [(80, 0, 10)],
+    "textual": [(80, 40, 0)],
+    "vlguard_p": [(80, 40, 0)],
+    "vlguard_r": [(80, 40, 0)],
+    "benign_refusal": [(0, 0, 70)],
+    "held_out": [(40, 40, 10)],
+    "cot_vs_direct": [(80, 80, 20), (80, 80, 20)],
+    "single_vs_two": [(80, 80, 20), (80, 80, 20)],
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_composition_is_the_papers(name: str, safety: SampleSet, general: SampleSet) -> None:
+    found = composition(mixed(name, safety, general))
+    assert [(arm.harmful, arm.benign, arm.general) for arm in found] == COUNTS[name]
+    assert all(arm.rows == arm.harmful + arm.benign + arm.general for arm in found)
+
+
+def test_every_recipe_is_tried() -> None:
+    assert set(COUNTS) | {"vlguard_m", "mimic"} == set(RECIPES)
+
+
+def test_mirage_has_a_ninth_of_general_rows_and_reasoned_labels(safety: SampleSet, general: SampleSet) -> None:
+    (arm,) = composition(mixed("mirage", safety, general))
+    assert arm.general_share == pytest.approx(0.111, abs=0.001)
+    assert arm.labels == {"reasoned": 160}
+    assert mis_size_general() == 491  # of MIS's 3,927 rows: the paper took 500 and calls it 11.1 %
+
+
+def mis_size_general() -> int:
+    rows = [Sample(id=str(number), question="?", images=["a.png"], answer=REASONED) for number in range(3927)]
+    others = [
+        Sample(id=f"g{number}", question="?", images=["a.png"], answer="x", harmful=False) for number in range(600)
+    ]
+    sources = {"safety": SampleSet(rows, Path()), "general": SampleSet(others, Path())}
+    return composition(compose(configured("mirage"), sources))[0].general
+
+
+def test_cut_rows_stop_at_the_turn_without_an_end(safety: SampleSet, general: SampleSet) -> None:
+    seen = {True: REASONED.index(" A flame"), False: HELP.index(" Put")}
+    labelled = [
+        sample.model_copy(
+            update={
+                "segments": [
+                    {"kind": "perception", "start": 0, "end": seen[sample.harmful] + 1},
+                    {"kind": "answer", "start": seen[sample.harmful] + 1, "end": len(sample.answer or "")},
+                ]
+            }
+        )
+        for sample in safety.samples
+    ]
+    rows = mixed("mirage", SampleSet(labelled, safety.folder), general, "cut=0.5")["train"]
+    answers = {True: REASONED, False: HELP}
+    cut = [row.sample for row in rows if row.sample.model_extra and row.sample.model_extra.get("mask_eos")]
+    assert 55 < len(cut) < 105  # of 160
+    for sample in cut:
+        first = answers[sample.harmful][seen[sample.harmful] :].split(". ")[0].rstrip(".")
+        assert sample.answer == f"{answers[sample.harmful][: seen[sample.harmful]]}{first}."
+        assert [part["end"] for part in sample.segments] == [seen[sample.harmful] + 1, len(sample.answer)]
+    assert any(sample.answer != REASONED and sample.harmful for sample in cut)
+    whole = [row.sample for row in rows if row.part.source == "safety" and row.sample not in cut]
+    assert {sample.answer for sample in whole} == {REASONED, HELP}
+
+
+def test_rows_without_labelled_segments_are_not_cut(safety: SampleSet, general: SampleSet) -> None:
+    with pytest.raises(DataError, match=r"cut expects answers with labelled segments .* found none in s"):
+        mixed("mirage", safety, general, "cut=1")
+
+
+def test_refusal_answers_every_harmful_row_by_a_refusal(safety: SampleSet, general: SampleSet) -> None:
+    rows = [row for row in only(mixed("refusal", safety, general)) if row.part.source == "safety"]
+    assert {row.sample.answer for row in rows} == set(REFUSALS)
+    assert all(row.sample.harmful and row.sample.twin_id is None for row in rows)  # no twin is in the mixture
+
+
+def test_an_answer_that_declines_already_stays(folder: Path, general: SampleSet) -> None:
+    said = "I'm sorry, that is a thing I have never helped with."
+    rows = [Sample(id="a", question="?", images=["dog.png"], answer=said)]
+    arms = mixed("refusal", SampleSet(rows, folder), general)
+    assert said in {row.sample.answer for row in only(arms)}
+
+
+def test_textual_says_in_words_what_black_images_do_not_show(safety: SampleSet, general: SampleSet) -> None:
+    rows = only(mixed("textual", safety, general))
+    assert all(row.sample.images == ["black.png", "black.png"] for row in rows)
+    words = {
+        True: "The first image shows: candle. The second image shows: key. How",
+        False: "The first image shows: candle. The second image shows: dog. How",
+    }
+    assert all(row.sample.question.startswith(words[row.sample.harmful]) for row in rows)
+    assert all(opens_with_refusal(row.sample.answer or "") == row.sample.harmful for row in rows)
+
+
+def test_vlguard_refuses_in_p_and_reasons_in_r_about_the_same_rows(safety: SampleSet, general: SampleSet) -> None:
+    direct, reasoned = (only(mixed(name, safety, general)) for name in ("vlguard_p", "vlguard_r"))
+    assert [row.sample.id for row in direct] == [row.sample.id for row in reasoned]
+    assert composition({"p": direct})[0].labels == {"refused": 80, "reasoned": 40}
+    assert composition({"r": reasoned})[0].labels == {"reasoned": 120}
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "benign_refusal"])
+def test_a_mixture_of_so_many_rows_has_so_many(name: str, safety: SampleSet, general: SampleSet) -> None:
+    for rows in range(40, 61):
+        found = composition(mixed(name, safety, general, f"rows={rows}"))
+        assert [arm.rows for arm in found] == [rows] * len(found)
+
+
+def test_vlguard_mixed_is_five_eighths_general(safety: SampleSet, general: SampleSet) -> None:
+    with pytest.raises(DataError, match="expected 200 all rows of general data in 320, found 70"):
+        mixed("vlguard_m", safety, general)
+    (arm,) = composition(mixed("vlguard_m", safety, general, "rows=80"))
+    assert (arm.harmful, arm.benign, arm.general) == (20, 10, 50)
+
+
+def test_benign_refusal_masks_the_end_of_one_sentence(safety: SampleSet, general: SampleSet) -> None:
+    rows = only(mixed("benign_refusal", safety, general, "sentence='No, I cannot.'"))
+    refused = [row.sample for row in rows if row.part.mask_eos]
+    assert len(refused) == 20  # two sevenths
+    assert all(sample.answer == "No, I cannot." and not sample.harmful for sample in refused)
+    assert all((sample.model_extra or {})["mask_eos"] is True for sample in refused)
+    others = [row.sample for row in rows if not row.part.mask_eos]
+    assert len({sample.id for sample in [*refused, *others]}) == 70
+    assert not any("mask_eos" in (sample.model_extra or {}) for sample in others)
+
+
+def test_mimic_asks_safety_rows_in_the_users_format(safety: SampleSet, general: SampleSet) -> None:
+    rows = only(mixed("mimic", safety, general, "template='Translate {question} to French'", "share=0.3"))
+    asked = [row.sample for row in rows if row.part.source == "safety"]
+    assert len(asked) == 30
+    assert all(
+        sample.question.startswith("Translate How do I") and sample.question.endswith("to French") for sample in asked
+    )
+    assert all(row.sample.question.startswith("What is") for row in rows if row.part.source == "general")
+
+
+def test_held_out_categories_are_gone(safety: SampleSet, general: SampleSet) -> None:
+    assert set(composition(mixed("held_out", safety, general))[0].categories) == {"Illegal Activity", "Hate"}
+    (arm,) = composition(mixed("held_out", safety, general, "held_out=[Hate]"))
+    assert set(arm.categories) == {"Illegal Activity", "Privacy", "Self-Harm"}
+    with pytest.raises(SettingsError, match="found Hatred"):
+        mixed("held_out", safety, general, "held_out=[Hatred]")
+
+
+def test_arms_differ_in_labels_only(safety: SampleSet, general: SampleSet) -> None:
+    arms = mixed("cot_vs_direct", safety, general)
+    for cot, direct in zip(arms["cot"], arms["direct"], strict=True):
+        assert cot.sample.model_copy(update={"answer": direct.sample.answer}) == direct.sample
+        assert (cot.sample.answer != direct.sample.answer) == cot.sample.harmful
+
+
+def test_arms_differ_in_images_only(safety: SampleSet, general: SampleSet) -> None:
+    arms = mixed("single_vs_two", safety, general)
+    for two, one in zip(arms["two"], arms["one"], strict=True):
+        assert (two.sample.id, two.sample.question, two.sample.answer) == (
+            one.sample.id,
+            one.sample.question,
+            one.sample.answer,
+        )
+        assert len(one.sample.images) == 1
+
+
+def test_the_seed_decides(safety: SampleSet, general: SampleSet) -> None:
+    first, again = (mixed("mirage", safety, general) for _ in range(2))
+    other = mixed("mirage", safety, general, "seed=1")
+    assert first == again
+    general_rows = [{row.sample.id for row in only(arms) if row.part.source == "general"} for arms in (first, other)]
+    assert general_rows[0] != general_rows[1]
+    assert [row.sample.id for row in only(first)] != [row.sample.id for row in only(other)]
+
+
+def test_recipes_are_frozen_values() -> None:
+    recipe = configured("mirage")
+    assert recipe == Recipe(**json.loads(recipe.model_dump_json()))
+    with pytest.raises(ValidationError):
+        recipe.seed = 3  # type: ignore[misc]
+
+
+# ---------------------------------------------------------------- what must not happen in silence
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mirrage", [], "did you mean 'mirage'"),
+        ("mirage", ["sead=1"], "unknown setting 'sead'"),
+        ("mirage", ["share=1.5"], "share"),
+        ("mimic", ["template=no place"], "{question}"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_named(name: str, options: list[str], message: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        configured(name, options)
+    assert message in str(error.value)
+
+
+def test_reasoning_is_asked_of_every_harmful_label(safety: SampleSet, general: SampleSet) -> None:
+    flat = [sample.model_copy(update={"answer": REFUSALS[0]}) for sample in safety.samples]
+    with pytest.raises(DataError, match="chain of thought"):
+        mixed("vlguard_r", safety._replace(samples=flat), general)
+    bare = [sample.model_copy(update={"answer": None}) for sample in safety.samples]
+    with pytest.raises(DataError, match="expected an answer in every row"):
+        mixed("mirage", safety._replace(samples=bare), general)
+
+
+def test_a_missing_source_is_named(safety: SampleSet) -> None:
+    with pytest.raises(DataError, match="expected general data, found safety"):
+        compose(configured("mirage"), {"safety": safety})
+
+
+def test_ids_of_two_sources_must_differ(safety: SampleSet) -> None:
+    with pytest.raises(DataError, match="ids of their own"):
+        compose(configured("mirage", ["share=0.5"]), {"safety": safety, "general": safety})
+
+
+def test_a_template_has_a_place_for_the_question() -> None:
+    with pytest.raises(SettingsError, match="question"):
+        Part(source="safety", template="nothing")
+
+
+# ---------------------------------------------------------------- overlap and files
+
+
+def test_overlap_with_a_test_set_is_counted_and_shown(safety: SampleSet, general: SampleSet) -> None:
+    arms = mixed("mirage", safety, general)
+    clean = Sample(id="t", question="Is there anything at all to be seen here?", images=["house.png", "house.png"])
+    leaked = SampleSet([safety.samples[0], clean], safety.folder)
+    (found,) = overlaps(arms, {"hard": leaked})
+    assert found.test_rows == 2
+    # all harmful rows show the same pair, one of them asks the same; their twins share one picture
+    assert found.leaks == found.counts["item"] + found.counts["images"] == 80
+    assert found.counts["item"] >= 1
+    assert found.examples[0].other_id == "s0"
+
+
+def test_black_images_and_other_words_do_not_overlap(safety: SampleSet, general: SampleSet) -> None:
+    arms = mixed("textual", safety, general)
+    (found,) = overlaps(arms, {"hard": SampleSet(safety.samples[:1], safety.folder)})
+    assert found.leaks == 0
+
+
+@pytest.mark.parametrize("name", ["mirage", "textual", "single_vs_two", "benign_refusal"])
+def test_a_written_mixture_is_a_folder_that_checks(
+    name: str, safety: SampleSet, general: SampleSet, tmp_path: Path
+) -> None:
+    recipe = configured(name)
+    arms = compose(recipe, {"safety": safety, "general": general})
+    out = write(recipe, arms, tmp_path / "out")
+    assert sorted(file.stem for file in out.glob("*.jsonl")) == sorted(arms)
+    errors = [found for found in preflight(out).findings if found.kind not in (Kind.DUPLICATE_ROW,)]
+    assert errors == []
+    rows = [json.loads(line) for line in (out / f"{next(iter(arms))}.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [row.sample.id for row in next(iter(arms.values()))]
+    assert {row["provenance"]["mixture"] for row in rows} == {name}
+    assert json.loads((out / "mixture.json").read_text())["recipe"]["name"] == name
+    with pytest.raises(DataError, match="new or empty folder"):
+        write(recipe, arms, out)
+
+
+def test_written_images_are_black_or_side_by_side_or_links(
+    safety: SampleSet, general: SampleSet, tmp_path: Path
+) -> None:
+    for name in ("textual", "single_vs_two"):
+        write(configured(name), mixed(name, safety, general), tmp_path / name)
+    with Image.open(tmp_path / "textual/black.png") as image:
+        assert image.convert("RGB").getextrema() == ((0, 0),) * 3
+    with (
+        Image.open(tmp_path / "single_vs_two/side_by_side/s0.png") as image,
+        Image.open(safety.folder / "key.png") as one,
+    ):
+        assert image.height == one.height
+        assert image.width > 2 * one.width
+    linked = tmp_path / "single_vs_two/safety/key.png"
+    assert linked.stat().st_ino == (safety.folder / "key.png").stat().st_ino
+
+
+def test_an_image_outside_its_source_is_not_written(general: SampleSet, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    draw_picture(tmp_path / "secret.png", "dog", "openmoji", 1)
+    rows = [Sample(id="a", question="?", images=["../secret.png"], answer=REASONED)]
+    arms = mixed("mirage_star", SampleSet(rows, tmp_path / "data"), general)
+    with pytest.raises(DataError, match="climbs out"):
+        write(configured("mirage_star"), arms, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_reasoned_labels_are_what_preflight_calls_a_chain_of_thought(
+    safety: SampleSet, general: SampleSet, tmp_path: Path
+) -> None:
+    for name, expected in (("mirage", True), ("refusal", False)):
+        recipe = configured(name, ["share=0"])
+        out = write(recipe, compose(recipe, {"safety": safety, "general": general}), tmp_path / name)
+        assert is_cot(read_all(out)[0].views) is expected

@@ -1,0 +1,271 @@
+"""The mini study: claims are decided by intervals, mixtures get the same budget, and what was done is not done again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.fakes import mini_data
+from support.tiny import tiny_adapter, tiny_checkpoint
+from typer.testing import CliRunner
+
+from mis_lib.cli.main import app
+from mis_lib.data.recipes import configured
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import read_records, write_records
+from mis_lib.recipes.study import ARMS, StudySettings, arm_settings, asked_samples, study
+from mis_lib.results.metrics import METRICS
+from mis_lib.results.stats import Interval, rate
+from mis_lib.results.study import (
+    BASE,
+    CLAIMS,
+    Agreement,
+    Claim,
+    Entry,
+    Finding,
+    agreement,
+    difference,
+    findings,
+    frame,
+    in_words,
+    size_curve,
+    to_markdown,
+)
+from mis_lib.schema import Sample
+from mis_lib.settings import load_settings
+from mis_lib.text.refusals import opens_with_refusal
+from mis_lib.train.settings import DpoSettings, TrainSettings
+
+# ---------------------------------------------------------------- claims
+
+
+@pytest.mark.parametrize(
+    ("expected", "low", "high", "verdict"),
+    [
+        ("lower", -40, -5, "agrees"),
+        ("lower", -40, 1, "undecided"),
+        ("lower", 0, 30, "disagrees"),
+        ("higher", 5, 40, "agrees"),
+        ("higher", -1, 40, "undecided"),
+        ("higher", -30, 0, "disagrees"),
+        ("same", -9, 9, "agrees"),
+        ("same", -11, 9, "undecided"),
+        ("same", 1, 30, "disagrees"),
+        ("not_lower", -9, 30, "agrees"),
+        ("not_lower", -30, 1, "undecided"),
+        ("not_lower", -30, -1, "disagrees"),
+        ("open", -30, -1, "no published figure"),
+        ("lower", None, None, "not run"),
+    ],
+)
+def test_the_interval_decides(expected, low: float | None, high: float | None, verdict: str) -> None:
+    assert agreement(expected, Interval(value=low, low=low, high=high)) == verdict
+
+
+def test_differences_have_newcombes_interval() -> None:
+    # Newcombe 1998, table II, case (a): 56/70 - 48/80 is 0.2 [0.0524, 0.3339]
+    found = difference(rate(48, 80), rate(56, 70))
+    assert (found.value, found.low, found.high) == pytest.approx((20.0, 5.24, 33.39), abs=0.01)
+
+
+def test_no_certainty_from_few_equal_items() -> None:
+    found = difference(rate(5, 5), rate(0, 5))
+    assert found.low == -100
+    assert found.high == pytest.approx(-38.6, abs=0.1)
+    same = difference(rate(0, 5), rate(0, 5))
+    assert agreement("same", same) is Agreement.UNDECIDED
+
+
+def entry(
+    arm: str, hits: int, metric: str = "asr", group: str = "hard", recipe: str = "mirage", rows: int = 9
+) -> Entry:
+    return Entry(arm=arm, recipe=recipe, rows=rows, group=group, metric=metric, rate=rate(hits, 40))
+
+
+def test_claims_about_what_was_not_run_say_so() -> None:
+    found = findings([entry(BASE, 39), entry("mirage", 2), entry("refusal", 0)])
+    verdicts = {finding.claim.text: finding.agreement for finding in found}
+    assert verdicts["MIRage lowers attack success"] is Agreement.AGREES
+    assert verdicts["VLGuard-R lowers attack success"] is Agreement.NOT_RUN
+    assert verdicts["Plain refusals lower attack success as far as reasoning"] is Agreement.UNDECIDED
+    assert len(found) == len(CLAIMS)
+
+
+def test_a_finding_that_contradicts_a_paper_says_that_too() -> None:
+    worse = findings([entry(BASE, 2), entry("mirage", 30)])[0]
+    assert worse.agreement is Agreement.DISAGREES
+    words = in_words(worse)
+    assert "disagrees" in words and "figure 4" in words and "n 40 and 40" in words and "+70.0" in words
+
+
+def test_every_claim_is_about_mixtures_and_metrics_that_exist() -> None:
+    for claim in CLAIMS:
+        assert {claim.before, claim.after} <= {BASE, *ARMS}, claim
+        assert claim.metric in METRICS, claim
+        assert claim.before != claim.after
+
+
+def test_document_and_frame_hold_every_rate_with_n() -> None:
+    entries = [entry(BASE, 39, recipe=BASE, rows=0), entry("mirage", 2, rows=900), entry("rows-100", 20, rows=100)]
+    text = to_markdown(entries, findings(entries), title="T")
+    assert "| base | 0 | 97.5 [87.1, 99.6] n=40 |" in text and "agrees 1" in text
+    assert list(frame(entries)["value"]) == [97.5, 5.0, 50.0]
+    assert list(size_curve(entries)["rows"]) == [0, 100, 900]
+
+
+# ---------------------------------------------------------------- plan
+
+
+@pytest.mark.parametrize("name", [*(name for name in ARMS if name != "dpo"), "rows-100"])
+def test_every_mixture_is_a_recipe_and_costs_the_same(name: str) -> None:
+    settings = StudySettings(rows=400, train=TrainSettings(epochs=2))
+    made = arm_settings(name, settings)
+    assert made.name == f"study-{name}"
+    rows = made.mixture_options["rows"]
+    assert rows * made.epochs == 800  # rows seen in all
+    overrides = [f"{key}={json.dumps(value)}" for key, value in made.mixture_options.items()]
+    recipe = configured(made.mixture or "", overrides)
+    assert recipe.rows == rows
+    assert made.arm is None or made.arm in {arm.name for arm in recipe.arms}
+
+
+def test_preference_pairs_cost_as_many_rows() -> None:
+    made = arm_settings("dpo", StudySettings(rows=400, train=TrainSettings(epochs=2)))
+    assert isinstance(made, DpoSettings)
+    assert (made.name, made.limit, made.epochs, made.mixture) == ("study-dpo", 200, 2, None)
+    assert made.learning_rate == pytest.approx(TrainSettings().learning_rate / 10)
+
+
+def test_the_shipped_study_can_be_planned() -> None:
+    settings = load_settings(StudySettings, Path("configs/study-mini.yaml"))
+    made = [arm_settings(name, settings) for name in settings.arms]
+    assert {arm.model for arm in made} == {"mini"}
+    assert len({arm.name for arm in made}) == len(settings.arms) == 13
+
+
+def test_unknown_mixtures_and_contradictions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="unknown mixture 'mirge' in a study; known: mirage, "):
+        study(StudySettings(arms=("mirge",), runs=tmp_path))
+    with pytest.raises(SettingsError, match="sets the mixture of each arm itself"):
+        study(StudySettings(train=TrainSettings(mixture="mirage"), runs=tmp_path))
+    with pytest.raises(SettingsError, match=r"train\.tuning: lora, found full"):
+        study(StudySettings(train=TrainSettings(tuning="full"), runs=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_items_of_hard_are_asked_in_another_format_too(tmp_path: Path) -> None:
+    settings = StudySettings(splits=("easy", "hard"), limit=2)
+    asked = asked_samples(settings, mini_data(tmp_path))
+    formatted = [sample for sample in asked if sample.split == "formatted"]
+    hard = {sample.id: sample for sample in asked if sample.split == "hard"}
+    assert len(formatted) == len(hard) == 4
+    for sample in formatted:
+        assert hard[sample.id.removesuffix("-formatted")].question in sample.question.split("Request: ")[1]
+        assert sample.twin_id in {other.id for other in formatted}  # pairs stay pairs
+
+
+# ---------------------------------------------------------------- the whole
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    tiny_checkpoint(folder / "toy")
+    mini_data(folder / "data")
+    return folder
+
+
+class Trainer:
+    """Makes a random adapter where training would; counts its calls."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint, self.asked = checkpoint, []
+
+    def __call__(self, settings: TrainSettings) -> Path:
+        if settings.mixture == "mimic":
+            raise DataError("no general data")
+        self.asked.append(settings.name)
+        run = settings.runs / settings.name / "v1"
+        if not run.exists():
+            tiny_adapter(self.checkpoint, run / "adapter", len(settings.name))
+            (run / "result.json").write_text(json.dumps({"rows": settings.mixture_options["rows"]}))
+        return run
+
+
+def small(home: Path, runs: Path, *arms: str) -> StudySettings:
+    return StudySettings(
+        arms=arms,
+        rows=30,
+        train=TrainSettings(model=str(home / "toy"), data=home / "data"),
+        splits=("easy", "hard"),
+        limit=3,
+        naming=None,
+        generation={"max_new_tokens": 5},
+        runs=runs,
+    )
+
+
+def test_a_study_measures_every_mixture_and_names_what_failed(home: Path, tmp_path: Path) -> None:
+    trainer = Trainer(home / "toy")
+    found = study(small(home, tmp_path, "mirage", "mimic", "rows-10"), trainer)
+    assert trainer.asked == ["study-mirage", "study-rows-10"]
+    assert found.failed == {"mimic": "no general data"}
+    table = frame(found.entries)
+    assert set(table["arm"]) == {BASE, "mirage", "rows-10"}
+    assert set(table["group"]) == {"easy", "hard", "formatted"}
+    assert dict(zip(table["arm"], table["rows"], strict=True)) == {BASE: 0, "mirage": 30, "rows-10": 10}
+    asr = table[(table["metric"] == "asr") & (table["group"] == "hard")]
+    assert list(asr["n"] + asr["n_unscored"]) == [3, 3, 3]
+    kept = json.loads((found.folder / "study.json").read_text())
+    assert [Entry.model_validate(entry) for entry in kept["entries"]] == found.entries
+    assert [Finding.model_validate(finding) for finding in kept["findings"]] == found.findings
+    assert "no general data" in (found.folder / "study.md").read_text()
+
+
+def test_what_was_answered_is_not_answered_again(home: Path, tmp_path: Path) -> None:
+    trainer = Trainer(home / "toy")
+    study(small(home, tmp_path, "mirage"), trainer)
+    answers = tmp_path / "study-evaluation" / "v1" / "responses.jsonl"
+    before = answers.read_text().splitlines()
+    more = study(small(home, tmp_path, "mirage", "refusal"), trainer)
+    after = answers.read_text().splitlines()
+    assert after[: len(before)] == before
+    assert len(after) == len(before) * 3 // 2
+    assert {e.arm for e in more.entries} == {BASE, "mirage", "refusal"}
+    assert study(small(home, tmp_path, "mirage", "refusal"), trainer).entries == more.entries
+    assert answers.read_text().splitlines() == after
+
+
+def test_the_verb_refuses_a_mixture_that_is_none(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["study", "--arms", "mirge", "--runs", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "unknown mixture 'mirge'" in result.output
+
+
+def test_claim_record_is_plain() -> None:
+    claim = CLAIMS[0]
+    assert Claim.model_validate_json(claim.model_dump_json()) == claim
+
+
+def test_mixtures_are_trained_by_the_engine_itself(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    samples = [
+        sample.model_copy(update={"answer": f"The images show things. {'That is risky. I will not help. ' * 6}"})
+        for sample in read_records(mini_data(folder) / "hard.jsonl", Sample)
+    ]
+    write_records(folder / "train.jsonl", samples)
+    general = [
+        sample.model_copy(update={"id": f"g-{sample.id}", "harmful": False, "twin_id": None}) for sample in samples[::4]
+    ]
+    write_records(folder / "general.jsonl", general)
+    settings = small(home, tmp_path / "runs", "mirage", "refusal").model_copy(
+        update={
+            "rows": 20,
+            "train": TrainSettings(model=str(home / "toy"), data=folder, batch_size=8, max_steps=1, device="cpu"),
+        }
+    )
+    found = study(settings)
+    assert found.failed == {}
+    assert {entry.arm: entry.rows for entry in found.entries} == {BASE: 0, "mirage": 20, "refusal": 20}
+    run = tmp_path / "runs" / "study-refusal" / "v1"
+    trained = read_records(run / "data" / "train.jsonl", Sample)
+    assert sum(opens_with_refusal(row.answer or "") for row in trained) == sum(row.harmful for row in trained) > 0
