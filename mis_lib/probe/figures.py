@@ -1,13 +1,12 @@
 """Figures of ablations: how answers change when images are taken away, told in words, exchanged or put in another order."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mis_lib.probe.ablation import Measured
 from mis_lib.probe.formats import FORMATS
 from mis_lib.results.figures.style import (
     BENIGN,
@@ -31,12 +30,6 @@ from mis_lib.results.figures.style import (
 from mis_lib.results.metrics import METRICS
 
 MEASURES = ("unsafe", "declines")
-COLUMNS = ["variant", "items", "measure", "condition", "value", "low", "high", "n", "n_unscored", "p"]
-
-
-def measured_frame(measured: Iterable[Measured]) -> pd.DataFrame:
-    """What an ablation measured, one row a measure, variant and condition."""
-    return pd.DataFrame([one.model_dump() for one in measured], columns=COLUMNS)
 
 
 def by_condition(frame: pd.DataFrame) -> go.Figure:

@@ -14,11 +14,11 @@ from mis_lib import console
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic, write_records
 from mis_lib.judge import rule
-from mis_lib.probe.ablation import PROBES, Measured, Probe, Skipped, State, make_probes, measure, read_probes
+from mis_lib.probe.ablation import Measured, Probe, Skipped, State, make_probes, measure, read_probes
 from mis_lib.probe.ablation_tables import ablation_sheets
 from mis_lib.recipes.generate import GenerateSettings, answer_all, read_samples
 from mis_lib.results.evaluated import choose_judge
-from mis_lib.results.runs import Run
+from mis_lib.results.runs import PROBES, Run
 from mis_lib.results.tables import Sheet, rich_sheets
 from mis_lib.schema import Sample, Verdict
 from mis_lib.settings import GenerationSettings

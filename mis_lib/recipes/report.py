@@ -18,7 +18,7 @@ from mis_lib import console
 from mis_lib.construct.drawings import STYLES
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge import rule
-from mis_lib.probe.ablation import in_reverse, read_questions, reworded
+from mis_lib.probe.rewording import in_reverse, read_questions, reworded
 from mis_lib.recipes.generate import GenerateSettings, all_known, answer_all, known_variants, limited, read_samples
 from mis_lib.results.evaluated import Evaluated, data_folder, judges_of, majority, open_folder, read_run, told_apart
 from mis_lib.results.metrics import GROUPINGS, SEEN, Row, table

@@ -12,8 +12,7 @@ from typing import TypeVar
 
 from mis_lib.data.sources import find_source, scan
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.probe.ablation import PROBES
-from mis_lib.results.runs import CONFIG, RESPONSES, Run, versions
+from mis_lib.results.runs import CONFIG, PROBES, RESPONSES, Run, versions
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
 

@@ -14,17 +14,14 @@ from typing import Any
 
 import pandas as pd
 
-from mis_lib.errors import DataError
-from mis_lib.probe.ablation import DECLINES, PROBES, State, measure, read_probes
 from mis_lib.results import paired
-from mis_lib.results.evaluated import Evaluated, choose_judge, judges_of, open_folder, read_run
+from mis_lib.results.evaluated import Evaluated, judges_of, open_folder, read_run
 from mis_lib.results.metrics import METRICS, Grouping, table
 from mis_lib.results.paired import PAIRED_METRICS, Side
 from mis_lib.results.paired import flips as flips_of
 from mis_lib.results.published import Published, select
-from mis_lib.results.runs import Run
 from mis_lib.results.stats import Rate
-from mis_lib.schema import Outcome, Verdict
+from mis_lib.schema import Outcome
 
 RATE = ("value", "low", "high", "n", "n_unscored")
 LEADERBOARD = ("run", "tag", "variant", "judge", "group", "metric", *RATE, "worst_low", "worst_high", "published")
@@ -35,8 +32,6 @@ DIFFERENCES = (
 FLIPS = ("id", "twin_id", "split", "category", "sub_category", "harmful", "before", "after", "flip")
 FLIP_MATRIX = ("before", "after", "harmful", "n", "ids")
 JUDGE_SWAP = ("variant", "judge", "metric", *RATE)
-ABLATION_GRID = ("id", "variant", "condition", "first", "second", "states", "harmful", "outcome", "declines", "text")
-ABLATION_SUMMARY = ("variant", "items", "measure", "condition", *RATE, "p")
 ANSWERS = (
     "run", "variant", "id", "split", "category", "sub_category", "harmful", "outcome", "reason", "tokens", "words", "seconds",
     "tokens_per_second", "finish_reason", "text",
@@ -160,47 +155,6 @@ def answers(run: Evaluated) -> pd.DataFrame:
             }
         )
     return _frame(rows, ANSWERS)
-
-
-def ablation_grid(folder: Path, judge: str | None = None) -> pd.DataFrame:
-    """The outcome of every item under every condition; columns ``ABLATION_GRID``.
-
-    ``first`` and ``second`` are the states of the images (``ablation.State``), ``states`` those of all, in order. Images in reverse order are
-    two conditions, so there ``first`` is the condition (``swap`` or ``swap-renamed``).
-    """
-    run, verdicts = _ablation(folder, judge)
-    probes = {probe.id: probe for probe in read_probes(run)}
-    texts = {(response.sample_id, response.variant): response.text for response in run.responses()}
-    rows = [
-        {
-            "id": probe.sample_id,
-            "variant": verdict.variant,
-            "condition": probe.condition,
-            "first": probe.condition if probe.states[0] is State.SWAPPED else str(probe.states[0]),
-            "second": str(probe.states[1]) if len(probe.states) > 1 else None,
-            "states": [str(state) for state in probe.states],
-            "harmful": probe.truth.harmful,
-            "outcome": str(verdict.outcome),
-            "declines": verdict.outcome in DECLINES,
-            "text": texts.get((verdict.sample_id, verdict.variant), ""),
-        }
-        for verdict in verdicts
-        if (probe := probes.get(verdict.sample_id)) is not None
-    ]
-    return _frame(rows, ABLATION_GRID)
-
-
-def ablation_summary(folder: Path, judge: str | None = None) -> pd.DataFrame:
-    """The measures of an ablation (``ablation_results``), each with its interval; columns ``ABLATION_SUMMARY``."""
-    run, verdicts = _ablation(folder, judge)
-    return _frame([one.model_dump() for one in measure(read_probes(run), verdicts)], ABLATION_SUMMARY)
-
-
-def _ablation(folder: Path, judge: str | None) -> tuple[Run, list[Verdict]]:
-    run = open_folder(folder)
-    if not read_probes(run):
-        raise DataError(f"{run.folder}: expected an ablation (mis ablate writes {PROBES}), found another run")
-    return run, run.verdicts(choose_judge(run, judge))
 
 
 def _rate(found: Rate) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def lock_of(root: Path, name: str) -> FileLock:
 
 
 CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
-SAMPLES, SHARDS, VERDICTS = "samples.jsonl", "shards", "verdicts"
+SAMPLES, SHARDS, VERDICTS, PROBES = "samples.jsonl", "shards", "verdicts", "probes.jsonl"
 R = TypeVar("R", bound=Record)
 
 

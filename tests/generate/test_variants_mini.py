@@ -19,7 +19,7 @@ from mis_lib.judge.rule import decide
 from mis_lib.models.adapters import shipped_variants
 from mis_lib.models.load import load_model
 from mis_lib.models.mini.assemble import ADAPTERS, ensure_mini
-from mis_lib.probe.ablation import in_reverse
+from mis_lib.probe.rewording import in_reverse
 from mis_lib.prompts import user_message
 from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import GenerationSettings

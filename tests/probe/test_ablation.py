@@ -13,9 +13,20 @@ from typer.testing import CliRunner
 from mis_lib.cli.main import app
 from mis_lib.errors import DataError
 from mis_lib.files import read_records, write_records
-from mis_lib.probe.ablation import Measured, Probe, State, draw_blank, make_probes, measure, read_probes
+from mis_lib.probe.ablation import (
+    GRID,
+    SUMMARY,
+    Measured,
+    Probe,
+    State,
+    ablation_grid,
+    ablation_summary,
+    draw_blank,
+    make_probes,
+    measure,
+    read_probes,
+)
 from mis_lib.results.evaluated import find_runs, read_run
-from mis_lib.results.frames import ABLATION_GRID, ABLATION_SUMMARY, ablation_grid, ablation_summary
 from mis_lib.schema import Outcome, Sample, Verdict
 
 STATES = (State.BLACK, State.MEAN, State.NOISE, State.DROPPED, State.CAPTION, State.TWIN)
@@ -273,7 +284,7 @@ class TestVerb:
 
     def test_frames_hold_the_grid_and_the_measures(self, run: Path) -> None:
         grid, summary = ablation_grid(run / "ablate"), ablation_summary(run / "ablate")
-        assert list(grid.columns) == list(ABLATION_GRID) and list(summary.columns) == list(ABLATION_SUMMARY)
+        assert list(grid.columns) == list(GRID) and list(summary.columns) == list(SUMMARY)
         assert set(grid["condition"]) >= {"original", "black-1", "dropped-all", "twin-all", "swap"}
         assert set(grid[grid["condition"] == "black-2"]["second"]) == {"black"}
         unsafe = set(summary[summary["measure"] == "unsafe"]["condition"])

@@ -11,7 +11,7 @@ from mis_lib.construct.mis_mini import plan
 from mis_lib.construct.pairs import OPEN_QUESTIONS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
-from mis_lib.probe.ablation import in_reverse, read_questions, reworded
+from mis_lib.probe.rewording import in_reverse, read_questions, reworded
 from mis_lib.recipes.report import ReportSettings, check, evaluate
 from mis_lib.schema import Sample
 from mis_lib.settings import GenerationSettings

@@ -13,10 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from mis_lib.errors import DataError
 from mis_lib.probe import figures
-from mis_lib.probe import figures as ablation_plots
 from mis_lib.results.figures import data, rates, style
-from mis_lib.results.figures import rates as plot_grids
-from mis_lib.results.figures import rates as plots
 from mis_lib.results.figures.style import CONFIG
 from mis_lib.results.metrics import METRICS, OUTCOME_METRICS
 from mis_lib.results.stats import rate
@@ -49,7 +46,7 @@ def drawn(figure: go.Figure) -> dict:
 
 def test_the_leaderboard_draws_every_rate_with_its_interval_and_published_ones_open() -> None:
     frame = board()
-    traces = plots.leaderboard(frame).data
+    traces = rates.leaderboard(frame).data
     points = {(trace.name, x): trace for trace in traces for x in trace.x}
     assert len(points) == len(frame)
     for row in frame.itertuples():
@@ -63,17 +60,17 @@ def test_the_leaderboard_draws_every_rate_with_its_interval_and_published_ones_o
 
 def test_a_long_name_leaves_the_rates_their_room() -> None:
     name = "tuned-with-a-long-name-r64-lr2e-4_seed17_epoch3_of_a_run & <more>"
-    figure = plots.leaderboard(board().replace("mini", name))
+    figure = rates.leaderboard(board().replace("mini", name))
     labels = {label for trace in figure.data for label in trace.y}
     parts = [unescape(part) for label in labels for part in label.split("<br>")]
     assert max(map(len, parts)) <= style.LABEL and "mirage · report/v1" in labels
     long = next(label for label in labels if "tuned" in label)
     assert unescape(long.replace("<br>", "")).replace(" ", "") == f"{name} · report/v1".replace(" ", "")
-    assert figure.layout.height - plots.leaderboard(board()).layout.height >= 16 * long.count("<br>")
+    assert figure.layout.height - rates.leaderboard(board()).layout.height >= 16 * long.count("<br>")
 
 
 def test_the_plane_needs_both_rates_and_names_the_corner_of_refusal() -> None:
-    figure = plots.safety_plane(board())
+    figure = rates.safety_plane(board())
     assert sorted(trace.name for trace in figure.data) == [
         "mini",
         "mirage",
@@ -98,7 +95,7 @@ def test_blue_is_better_whatever_the_good_end_of_the_metric() -> None:
             {"group": "Violent", "metric": "over_refusal", "difference": 30.0, "low": 10.0, "high": 50.0, "n": 12},
         ]
     )
-    heat = plot_grids.category_heatmap(frame).data[0]
+    heat = rates.category_heatmap(frame).data[0]
     assert dict(zip(heat.x, heat.z[0], strict=True)) == {"ASR": 50, "RSR": 40, "over-refusal": -30}
     assert list(heat.text[0]) == ["-50*", "+40", "+30*"]  # a star where the interval leaves out no change
 
@@ -111,24 +108,24 @@ def test_the_flip_matrix_holds_every_item_once() -> None:
             {"before": "helped", "after": "over_refused", "n": 3},
         ]
     )
-    heat = plot_grids.flip_matrix(frame, before="mini", after="mirage").data[0]
+    heat = rates.flip_matrix(frame, before="mini", after="mirage").data[0]
     assert sum(sum(row) for row in heat.z) == 12
     assert heat.z[list(heat.y).index("unsafe")][list(heat.x).index("reasoned")] == 7
 
 
 def test_cells_without_items_do_not_glare_and_names_stand_clear_of_the_title() -> None:
     frame = pd.DataFrame({"before": ["unsafe", "helped"], "after": ["reasoned", "helped"], "n": [1, 5]})
-    figure = plot_grids.flip_matrix(frame, before="mini", after="mirage")
+    figure = rates.flip_matrix(frame, before="mini", after="mirage")
     grid = pd.DataFrame({"variant": "mini", "first": ["swap-renamed"], "second": ["swapped"], "outcome": ["unsafe"]})
-    assert figure.data[0].colorscale[0][1] == plot_grids.FAINT and figure.data[0].zmin == 0
-    for axis in (figure.layout.yaxis, plot_grids.ablation_grid(grid).layout.yaxis):
+    assert figure.data[0].colorscale[0][1] == rates.FAINT and figure.data[0].zmin == 0
+    for axis in (figure.layout.yaxis, rates.ablation_grid(grid).layout.yaxis):
         assert axis.automargin and axis.title.standoff > 0
 
 
 def test_the_least_number_of_a_full_matrix_is_no_cell_without_items() -> None:
     kinds = ("unsafe", "reasoned")
     frame = pd.DataFrame([{"before": a, "after": b, "n": 3 + (a == b)} for a in kinds for b in kinds])
-    heat = plot_grids.flip_matrix(frame).data[0]
+    heat = rates.flip_matrix(frame).data[0]
     assert (heat.zmin, heat.zmax) == (0, 4)  # Plotly takes one of them alone for none
 
 
@@ -160,7 +157,7 @@ def figures_of(variants: list[str]) -> dict[str, go.Figure]:
         ],
         "conditions": [
             {"variant": v, "measure": m, "condition": c, **MEASURED}
-            for v in variants for m in ablation_plots.MEASURES for c in conditions
+            for v in variants for m in figures.MEASURES for c in conditions
         ],
         "changes": [
             {"group": v, "metric": m, "difference": 9.0, **MEASURED} for v in variants for m in ("asr", "over_refusal")
@@ -173,18 +170,18 @@ def figures_of(variants: list[str]) -> dict[str, go.Figure]:
         ],
     }  # fmt: skip
     found = {name: pd.DataFrame(rows) for name, rows in frames.items()}
-    rates = board().replace("mini", variants[0])
+    shown = board().replace("mini", variants[0])
     return {
-        "board": plots.leaderboard(rates).update_layout(title=TITLE, margin_t=90),
-        "plane": plots.safety_plane(rates).update_layout(title=TITLE, margin_t=60),
-        "judges": plots.judge_swap(found["judges"]).update_layout(title=TITLE, margin_t=60),
+        "board": rates.leaderboard(shown).update_layout(title=TITLE, margin_t=90),
+        "plane": rates.safety_plane(shown).update_layout(title=TITLE, margin_t=60),
+        "judges": rates.judge_swap(found["judges"]).update_layout(title=TITLE, margin_t=60),
         "stack": rates.outcome_stack(found["stack"], TITLE),
-        "item": plot_grids.ablation_grid(found["item"]).update_layout(title=TITLE, margin_t=80),
-        "changes": plot_grids.category_heatmap(found["changes"]),
-        "conditions": ablation_plots.by_condition(found["conditions"]).update_layout(title=TITLE),
+        "item": rates.ablation_grid(found["item"]).update_layout(title=TITLE, margin_t=80),
+        "changes": rates.category_heatmap(found["changes"]),
+        "conditions": figures.by_condition(found["conditions"]).update_layout(title=TITLE),
         "responses": figures.responses(pd.DataFrame(layers)),
         "clusters": figures.clusters(found["clusters"], layer=3),
-        "sizes": ablation_plots.size_curve(found["sizes"], TITLE),
+        "sizes": figures.size_curve(found["sizes"], TITLE),
         "categories": data.category_bars(found["categories"], TITLE),
     }
 
@@ -226,20 +223,20 @@ def test_no_text_of_a_figure_is_cut_or_tiny_or_meets_another(variants: list[str]
 
 
 def test_one_series_is_named_too() -> None:
-    layout = drawn(plots.safety_plane(board()[lambda frame: frame.variant == "mini"]))["layout"]
+    layout = drawn(rates.safety_plane(board()[lambda frame: frame.variant == "mini"]))["layout"]
     assert layout["template"]["layout"]["showlegend"] is True and "showlegend" not in layout
 
 
 def test_what_is_measured_says_of_how_many() -> None:
     frame = board()
     frame.loc[frame.variant == "mirage", "n"] = 38
-    assert [note.text.partition("<br>")[2] for note in plots.leaderboard(frame).layout.annotations] == [
+    assert [note.text.partition("<br>")[2] for note in rates.leaderboard(frame).layout.annotations] == [
         "n = 10 to 40",
         "n = 38 to 40",
     ]
-    assert "(n = 38 to 40)" in plots.safety_plane(frame).layout.yaxis.title.text
+    assert "(n = 38 to 40)" in rates.safety_plane(frame).layout.yaxis.title.text
     sizes = pd.DataFrame([{"metric": "asr", **MEASURED}])
-    assert ablation_plots.size_curve(sizes, "").layout.yaxis.title.text == "rate (%), n = 40"
+    assert figures.size_curve(sizes, "").layout.yaxis.title.text == "rate (%), n = 40"
 
 
 def test_marks_stay_in_their_line_with_eight_variants() -> None:
@@ -264,7 +261,7 @@ def test_judges_are_told_apart_by_mark_and_place() -> None:
         for variant in ("mini", "mirage")
         for judge, hits in (("rule", 9), ("words", 3))
     ]
-    figure = plots.judge_swap(pd.DataFrame(rows))
+    figure = rates.judge_swap(pd.DataFrame(rows))
     assert len({trace.marker.symbol for trace in figure.data}) == len({trace.y[0] for trace in figure.data}) == 2
 
 
@@ -275,7 +272,7 @@ def test_an_item_taken_apart_shows_each_outcome_in_words() -> None:
         for a in states
         for b in states
     ]
-    heat = plot_grids.ablation_grid(pd.DataFrame(rows)).data[0]
+    heat = rates.ablation_grid(pd.DataFrame(rows)).data[0]
     assert heat.text[list(heat.y).index("kept")][list(heat.x).index("kept")] == "unsafe"
     assert sum(text == "hallucinated" for row in heat.text for text in row) == 3
 
@@ -283,7 +280,7 @@ def test_an_item_taken_apart_shows_each_outcome_in_words() -> None:
 def test_an_outcome_has_one_colour_in_all_figures() -> None:
     rows = [{"variant": "mini", "metric": name, "value": 25.0, "n": 4} for name in OUTCOME_METRICS]
     bars = rates.outcome_stack(pd.DataFrame(rows), "").data
-    colours = {METRICS[name].label: plot_grids.OUTCOME_COLOURS[outcome] for name, outcome in OUTCOME_METRICS.items()}
+    colours = {METRICS[name].label: rates.OUTCOME_COLOURS[outcome] for name, outcome in OUTCOME_METRICS.items()}
     assert {bar.name: bar.marker.color for bar in bars} == colours
 
 
@@ -292,7 +289,7 @@ def test_curves_of_training_keep_segments_and_rates_apart() -> None:
         [{"step": step, "segment": name, "loss": 2.0 / step} for step in (1, 2, 3) for name in ("all", "reasoning")]
     )
     evaluations = pd.DataFrame([{"step": 2, "metric": "asr", **rate(3, 10).model_dump()}])
-    traces = {trace.name: trace for trace in plots.training_curves(losses, evaluations).data}
+    traces = {trace.name: trace for trace in rates.training_curves(losses, evaluations).data}
     assert list(traces["reasoning"].x) == [1, 2, 3] and list(traces["ASR"].y) == [30.0]
     assert traces["all"].line.dash != traces["reasoning"].line.dash
 
@@ -300,7 +297,7 @@ def test_curves_of_training_keep_segments_and_rates_apart() -> None:
 def test_curves_without_rates_have_no_empty_panel() -> None:
     losses = pd.DataFrame([{"step": step, "segment": "all", "loss": 2.0 / step} for step in (1, 2)])
     rates = pd.DataFrame(columns=pd.Index(["step", "metric", "value", "low", "high", "n"]))
-    figure = plots.training_curves(losses, rates)
+    figure = rates.training_curves(losses, rates)
     assert [note.text for note in figure.layout.annotations] == ["loss (nats a token)"]
     assert figure.layout.xaxis.domain == (0.0, 1.0) and "xaxis2" not in figure.layout
 
@@ -308,24 +305,24 @@ def test_curves_without_rates_have_no_empty_panel() -> None:
 def test_the_first_step_is_seen() -> None:
     losses = pd.DataFrame([{"step": 1, "segment": "all", "loss": 2.0}])
     rates = pd.DataFrame(columns=pd.Index(["step", "metric", "value", "low", "high", "n"]))
-    assert plots.training_curves(losses, rates).data[0].mode == "markers"
+    assert rates.training_curves(losses, rates).data[0].mode == "markers"
 
 
 def test_the_axis_cuts_no_end_of_a_size_curve() -> None:
     rows = [{"rows": rows, "metric": "asr", **rate(3, 10).model_dump()} for rows in (0, 64, 192)]
-    figure = ablation_plots.size_curve(pd.DataFrame(rows), "")
+    figure = figures.size_curve(pd.DataFrame(rows), "")
     low, high = figure.layout.xaxis.range
     assert low < 0 and high > 192
     assert figure.data[0].name == "ASR"
 
 
 EMPTY = {
-    plots.leaderboard: ("run", "tag", "variant", "metric", *style.RATE, "published"),
-    plots.safety_plane: ("run", "tag", "variant", "metric", *style.RATE, "published"),
-    plots.judge_swap: ("variant", "judge", "metric", *style.RATE),
-    plot_grids.category_heatmap: ("group", "metric", "difference", "low", "high", "n"),
-    plot_grids.flip_matrix: ("before", "after", "n"),
-    plot_grids.ablation_grid: ("variant", "first", "second", "outcome"),
+    rates.leaderboard: ("run", "tag", "variant", "metric", *style.RATE, "published"),
+    rates.safety_plane: ("run", "tag", "variant", "metric", *style.RATE, "published"),
+    rates.judge_swap: ("variant", "judge", "metric", *style.RATE),
+    rates.category_heatmap: ("group", "metric", "difference", "low", "high", "n"),
+    rates.flip_matrix: ("before", "after", "n"),
+    rates.ablation_grid: ("variant", "first", "second", "outcome"),
 }
 
 
@@ -344,19 +341,19 @@ def test_a_missing_column_is_named(draw) -> None:
 EVIL = "<b>x</b> & y"
 RATES = {"value": 50.0, "low": 40.0, "high": 60.0, "n": 9, "n_unscored": 0}
 FROM_EVIL = {
-    "leaderboard": lambda: plots.leaderboard(board().replace("mini", EVIL)),
-    "plane": lambda: plots.safety_plane(board().replace("mini", EVIL)),
-    "judges": lambda: plots.judge_swap(pd.DataFrame([{"variant": "a", "judge": EVIL, "metric": "asr", **RATES}])),
-    "changes": lambda: plot_grids.category_heatmap(
+    "leaderboard": lambda: rates.leaderboard(board().replace("mini", EVIL)),
+    "plane": lambda: rates.safety_plane(board().replace("mini", EVIL)),
+    "judges": lambda: rates.judge_swap(pd.DataFrame([{"variant": "a", "judge": EVIL, "metric": "asr", **RATES}])),
+    "changes": lambda: rates.category_heatmap(
         pd.DataFrame([{"group": EVIL, "metric": "asr", "difference": 1.0, **RATES}]), before=EVIL, after=EVIL
     ),
-    "flips": lambda: plot_grids.flip_matrix(
+    "flips": lambda: rates.flip_matrix(
         pd.DataFrame([{"before": "unsafe", "after": "refused", "n": 1}]), before=EVIL, after=EVIL
     ),
-    "item": lambda: plot_grids.ablation_grid(
+    "item": lambda: rates.ablation_grid(
         pd.DataFrame([{"variant": EVIL, "first": "kept", "second": "kept", "outcome": "unsafe"}])
     ),
-    "conditions": lambda: ablation_plots.by_condition(
+    "conditions": lambda: figures.by_condition(
         pd.DataFrame([{"variant": EVIL, "items": "harmful", "measure": "unsafe", "condition": "both", **RATES}])
     ),
     "outcomes": lambda: rates.outcome_stack(pd.DataFrame([{"variant": EVIL, "metric": "asr", **RATES}]), ""),
@@ -381,6 +378,6 @@ def test_markup_in_names_is_shown_as_text(draw) -> None:
 
 
 def test_nothing_is_drawn_with_a_ground_of_its_own_and_nothing_is_sent() -> None:
-    layout = drawn(plots.leaderboard(board()))["layout"]
+    layout = drawn(rates.leaderboard(board()))["layout"]
     assert layout["template"]["layout"]["paper_bgcolor"] == "rgba(0, 0, 0, 0)"
     assert CONFIG["showSendToCloud"] is False and CONFIG["displaylogo"] is False

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mis_lib.files import read_records, write_records
-from mis_lib.probe.ablation import PROBES, State, make_probes
-from mis_lib.results.runs import Run, RunConfig, open_run
+from mis_lib.probe.ablation import State, make_probes
+from mis_lib.results.runs import PROBES, Run, RunConfig, open_run
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings
 

@@ -16,6 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mis_lib.errors import DataError, MisError, SettingsError
+from mis_lib.probe.ablation import ablation_grid
 from mis_lib.results import frames
 from mis_lib.results.evaluated import Evaluated, find_runs, judges_of, read_run, run_name
 from mis_lib.results.figures import rates
@@ -128,12 +129,12 @@ class Evaluations:
         return [run_name(run) for run in sorted(found, key=lambda run: -_changed(run.folder))]
 
     def grid(self, name: str) -> pd.DataFrame:
-        """Every item of an ablation under every condition (``frames.ablation_grid``).
+        """Every item of an ablation under every condition (``probe.ablation.ablation_grid``).
 
         Raises:
             DataError: there is no such run, or it is no ablation.
         """
-        return frames.ablation_grid(resolve_run(self.root, name).folder)
+        return ablation_grid(resolve_run(self.root, name).folder)
 
     def names(self) -> list[str]:
         """Their names, NAME/vN."""
