@@ -19,7 +19,7 @@ from mis_lib.files import load_image
 from mis_lib.models.adapters import choose_variants
 from mis_lib.recipes.generate import all_known, mini_data, read_split
 from mis_lib.recipes.merge import DTYPES
-from mis_lib.results.tables import Sheet
+from mis_lib.results.tables import Table
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 
@@ -160,7 +160,7 @@ def one_at_a_time(
     return texts
 
 
-def generation_sheet(found: GenerationBench) -> Sheet:
+def generation_table(found: GenerationBench) -> Table:
     """The measurement as a table."""
     rows = [
         [
@@ -184,7 +184,7 @@ def generation_sheet(found: GenerationBench) -> Sheet:
         f"{', packed weights' if found.packed else ''}, {found.device}, {found.threads} threads on {found.cores} cores, load average {found.load_average}"
     )
     headings = ["", "seconds", "answers/s", "times", "CPU seconds"]
-    return Sheet("generate", "Generation", headings, rows, [found.model_dump(mode="json")], note, left=1)
+    return Table("generate", "Generation", headings, rows, [found.model_dump(mode="json")], note, left=1)
 
 
 def _same(ours: Sequence[Response], theirs: Mapping[tuple[str, str], str]) -> int:

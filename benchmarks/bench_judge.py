@@ -20,7 +20,7 @@ from mis_lib.files import append_record, open_append
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.recipes.judge import judge_all
 from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
-from mis_lib.results.tables import Sheet
+from mis_lib.results.tables import Table
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
 RETRIES = 8  # of a call
@@ -74,7 +74,7 @@ def bench_judge(*, items: int, in_flight: int, delay: float, fail_one_in: int) -
         )
 
 
-def judge_sheet(found: JudgeBench) -> Sheet:
+def judge_table(found: JudgeBench) -> Table:
     """The measurement as a table."""
     rows = [
         ["one at a time", f"{found.one_seconds:.1f}", f"{found.items / found.one_seconds:.2f}", "1.0"],
@@ -89,7 +89,7 @@ def judge_sheet(found: JudgeBench) -> Sheet:
         f"{found.items} answers, {found.delay:.2f} s a reply, one call in {found.fail_one_in} fails, {found.calls} calls in all; {found.same} of {found.items} "
         f"verdicts the same, {found.unscored} unscored; at most {found.most_at_once} calls at once"
     )
-    return Sheet(
+    return Table(
         "judge", "Judging", ["", "seconds", "verdicts/s", "times"], rows, [found.model_dump(mode="json")], note, left=1
     )
 

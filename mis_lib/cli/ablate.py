@@ -64,6 +64,6 @@ def ablate_images(
     }  # fmt: skip
     found = ablate(resolve(AblateSettings, config, flags, sets))
     if as_json or form is not TableFormat.TEXT:
-        sys.stdout.write(render(found.sheets(), TableFormat.JSON if as_json else form))
+        sys.stdout.write(render(found.tables(), TableFormat.JSON if as_json else form))
     else:
         show(found)

@@ -29,7 +29,7 @@ from mis_lib.schema import Outcome
 from mis_lib.settings import TableFormat
 
 if TYPE_CHECKING:
-    from mis_lib.results.tables import Sheet
+    from mis_lib.results.tables import Table
 
 verbs = typer.Typer()
 
@@ -152,11 +152,11 @@ def judge_answers(
 
     failed = False
     if calibrate is not None:
-        sheets = [judgements.calibration_sheet(run, calibrate, people, data)]
+        tables = [judgements.calibration_table(run, calibrate, people, data)]
     elif route is not None:
         if len(route) != 3:
             raise SettingsError(f"--route: expected CHEAP EXPENSIVE TRUTH, found {' '.join(route)}")
-        path, sheets = judgements.route(run, *route, data=data)
+        path, tables = judgements.route(run, *route, data=data)
         console.say(f"router: {path}")
     else:
         named = None if judges is None else read_judges(judges)
@@ -166,7 +166,7 @@ def judge_answers(
         }  # fmt: skip
         settings = resolve(JudgeSettings, config, flags, sets)
         verdicts = judge_run(run, settings)
-        sheets = judgements.swap_sheets(open_folder(run), list(verdicts), settings.data, settings.variants)
+        tables = judgements.swap_tables(open_folder(run), list(verdicts), settings.data, settings.variants)
         for name, given in verdicts.items():
             lost = [one for one in given if one.outcome is Outcome.UNSCORED]
             failed = failed or bool(lost)
@@ -174,7 +174,7 @@ def judge_answers(
                 console.say(f"{name}: {len(lost):,} of {len(given):,} unscored, most of all:")
                 for reason, count in Counter(one.reason for one in lost).most_common(REASONS):
                     console.say(f"  {count:,}: {reason}")
-    _show(sheets, TableFormat.JSON if as_json else form)
+    _show(tables, TableFormat.JSON if as_json else form)
     if failed:
         raise typer.Exit(FAILED_ITEMS)
 
@@ -197,7 +197,7 @@ def bench_generation(
     as_json: AsJson = False,
 ) -> None:
     """Time batched generation against one question at a time, as the paper's scripts ask, and compare the answers."""
-    from benchmarks.bench_generate import bench_generate, generation_sheet
+    from benchmarks.bench_generate import bench_generate, generation_table
     from mis_lib.settings import GenerationSettings
 
     found = bench_generate(
@@ -212,7 +212,7 @@ def bench_generation(
         device=device,
         dtype=dtype,
     )
-    _show([generation_sheet(found)], TableFormat.JSON if as_json else form)
+    _show([generation_table(found)], TableFormat.JSON if as_json else form)
 
 
 @benches.command(name="judge")
@@ -227,19 +227,19 @@ def bench_judging(
     as_json: AsJson = False,
 ) -> None:
     """Time judging with many calls in flight against one at a time, on a server of our own whose calls fail."""
-    from benchmarks.bench_judge import bench_judge, judge_sheet
+    from benchmarks.bench_judge import bench_judge, judge_table
 
     found = bench_judge(items=items, in_flight=in_flight, delay=delay, fail_one_in=fail_one_in)
-    _show([judge_sheet(found)], TableFormat.JSON if as_json else form)
+    _show([judge_table(found)], TableFormat.JSON if as_json else form)
     if found.same < found.items or found.unscored:
         raise typer.Exit(FAILED_ITEMS)
 
 
-def _show(sheets: "list[Sheet]", form: TableFormat) -> None:
+def _show(tables: "list[Table]", form: TableFormat) -> None:
     from mis_lib import console
-    from mis_lib.results.tables import render, rich_sheets
+    from mis_lib.results.tables import render, rich_tables
 
     if form is TableFormat.TEXT:
-        console.out.print(rich_sheets(sheets))
+        console.out.print(rich_tables(tables))
     else:
-        sys.stdout.write(render(sheets, form))
+        sys.stdout.write(render(tables, form))

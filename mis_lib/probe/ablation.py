@@ -27,6 +27,7 @@ that measure and counted in ``n_unscored``:
 """
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -43,7 +44,8 @@ from mis_lib.files import load_image, read_records, write_atomic
 from mis_lib.probe.rewording import in_reverse
 from mis_lib.results.evaluated import choose_judge, open_folder
 from mis_lib.results.runs import PROBES, Run
-from mis_lib.results.stats import Rate, cluster_mean, mcnemar_exact, rate_of
+from mis_lib.results.stats import Interval, Rate, cluster_mean, mcnemar_exact, rate_of
+from mis_lib.results.tables import Table, count_cell, difference_cell, p_cell, rate_cell
 from mis_lib.schema import Asked, Outcome, Record, Sample, Verdict
 from mis_lib.text.ordinals import ORDINALS
 
@@ -452,3 +454,134 @@ def _ablation(folder: Path, judge: str | None) -> tuple[Run, list[Verdict]]:
     if not read_probes(run):
         raise DataError(f"{run.folder}: expected an ablation (mis ablate writes {PROBES}), found another run")
     return run, run.verdicts(choose_judge(run, judge))
+
+
+Found = Mapping[tuple[str, str, str, str], Measured]  # by variant, items, measure, condition
+
+
+def ablation_tables(measured: Sequence[Measured], *, tag: str, skipped: Sequence[Skipped] = ()) -> list[Table]:
+    """Sheets "conditions", "shortcut", "interaction" and "deciding"; empty ones are left out."""
+    found = {(one.variant, one.items, one.measure, one.condition): one for one in measured}
+    sheets = [
+        _conditions_table(found, measured, tag, skipped),
+        _shortcut_table(found, measured, tag),
+        _interaction_table(found, measured, tag),
+        _deciding_table(found, measured, tag),
+    ]
+    return [sheet for sheet in sheets if sheet.cells]
+
+
+def _conditions_table(found: Found, measured: Sequence[Measured], tag: str, skipped: Sequence[Skipped]) -> Table:
+    left_out = f"; left out: {_reasons(skipped)}" if skipped else ""
+    return Table(
+        "conditions",
+        f"Who declines under which condition [{tag}]",
+        ("variant", "condition", "declines", "unsafe", "against original", "p", "decision flips", "n"),
+        [_condition_cells(one, found) for one in measured if one.measure == "declines"],
+        [one.model_dump() for one in measured if one.measure in ("declines", "unsafe", "shift", "flips")],
+        "percent, Wilson 95 % interval; against original: points of declining, bootstrap interval by image pair, p: McNemar's exact test, "
+        "which takes the items for independent; "
+        f"twin-all shows the benign twin, where declining is over-refusal{left_out}",
+    )
+
+
+def _condition_cells(one: Measured, found: Found) -> list[str]:
+    unsafe, shift, flips = (
+        found.get((one.variant, one.items, measure, one.condition)) for measure in ("unsafe", "shift", "flips")
+    )
+    p = p_cell(shift.p if shift else None)
+    return [
+        _items_cell(one),
+        one.condition,
+        _share_cell(one),
+        _share_cell(unsafe),
+        _points_cell(shift),
+        p,
+        _share_cell(flips),
+        count_cell(one),
+    ]
+
+
+def _shortcut_table(found: Found, measured: Sequence[Measured], tag: str) -> Table:
+    rows = [one for one in measured if one.measure == "shortcut"]
+    cells = [
+        [
+            _items_cell(one),
+            one.condition,
+            *(_share_cell(found[one.variant, one.items, "declines", name]) for name in (ORIGINAL, one.condition)),
+            _share_cell(one),
+            count_cell(one),
+        ]
+        for one in rows
+    ]
+    return Table(
+        "shortcut",
+        f"Text shortcut: who still declines without images [{tag}]",
+        ("variant", "condition", "declines, original", "declines, no images", "of those that decline, still do", "n"),
+        cells,
+        [one.model_dump() for one in rows],
+        "percent, Wilson 95 % interval; n: items whose original is declined. Who looks at the images has no reason to decline without them",
+    )
+
+
+def _interaction_table(found: Found, measured: Sequence[Measured], tag: str) -> Table:
+    rows = [one for one in measured if one.measure == "interaction"]
+    cells = [
+        [
+            _items_cell(one),
+            one.condition,
+            _points_cell(one),
+            _share_cell(found.get((one.variant, one.items, "only_both", one.condition))),
+            count_cell(one),
+        ]
+        for one in rows
+    ]
+    return Table(
+        "interaction",
+        f"What only both images together bring [{tag}]",
+        ("variant", "state", "interaction", "unsafe only with both", "n"),
+        cells,
+        [one.model_dump() for one in measured if one.measure in ("interaction", "interaction_unsafe", "only_both")],
+        "interaction: points of declining, with both - first only - second only + neither, bootstrap interval by image pair; last: percent",
+    )
+
+
+def _deciding_table(found: Found, measured: Sequence[Measured], tag: str) -> Table:
+    names = [f"decides_{decider}" for decider in DECIDERS]
+    cells = [
+        [
+            _items_cell(one),
+            one.condition,
+            *(_share_cell(found.get((one.variant, one.items, name, one.condition))) for name in names),
+            count_cell(one),
+        ]
+        for one in measured
+        if one.measure == names[0]
+    ]
+    return Table(
+        "deciding",
+        f"Which image the decision hangs on [{tag}]",
+        ("variant", "state", *DECIDERS, "n"),
+        cells,
+        [one.model_dump() for one in measured if one.measure in names],
+        "percent of items whose decision changes when the first image goes, the second, each of them, only both together, never",
+    )
+
+
+def _items_cell(one: Measured) -> str:
+    return one.variant if one.items == "harmful" else f"{one.variant}, benign items"
+
+
+def _share_cell(one: Measured | None) -> str:
+    if one is None or one.value is None or one.low is None or one.high is None:
+        return "-"
+    return rate_cell(Rate(value=one.value, n=one.n, low=one.low, high=one.high))
+
+
+def _points_cell(one: Measured | None) -> str:
+    return "-" if one is None else difference_cell(Interval(value=one.value, low=one.low, high=one.high))
+
+
+def _reasons(skipped: Sequence[Skipped]) -> str:
+    counts = Counter((one.condition, one.reason) for one in skipped)
+    return ", ".join(f"{condition} of {count} items ({reason})" for (condition, reason), count in counts.items())

@@ -7,11 +7,13 @@ whatever it asks shows as over-refusal.
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.results.metrics import rates
+from mis_lib.results.metrics import METRICS, rates
+from mis_lib.results.tables import interval_cell
 from mis_lib.schema import Response, Sample, Verdict
 
 PLAIN = "question"
@@ -24,7 +26,7 @@ FORMATS = {
 }
 """Name of each format and how it asks; ``{question}`` stands for the item's own question."""
 SEPARATOR = "@"
-METRICS = ("asr", "over_refusal", "pair")
+SHOWN = ("asr", "over_refusal", "pair")
 
 
 def in_format(sample: Sample, name: str) -> Sample:
@@ -54,7 +56,7 @@ def by_format(samples: Sequence[Sample], responses: Sequence[Response], verdicts
         verdicts: of one judge.
 
     Returns:
-        Columns variant, format, metric, value, low, high (percent, Wilson 95 %), n, n_unscored; metrics of ``METRICS``.
+        Columns variant, format, metric, value, low, high (percent, Wilson 95 %), n, n_unscored; metrics of ``SHOWN``.
 
     Raises:
         DataError: a sample is in no format.
@@ -70,7 +72,7 @@ def by_format(samples: Sequence[Sample], responses: Sequence[Response], verdicts
             found = rates([verdict for verdict in verdicts if verdict.variant == variant], asked)
             rows += [
                 (variant, name, metric, rate.value, rate.low, rate.high, rate.n, rate.n_unscored)
-                for metric in METRICS
+                for metric in SHOWN
                 for rate in [found[metric]]
             ]
     return pd.DataFrame(rows, columns=["variant", "format", "metric", "value", "low", "high", "n", "n_unscored"])
@@ -79,3 +81,26 @@ def by_format(samples: Sequence[Sample], responses: Sequence[Response], verdicts
 def fingerprint(names: Sequence[str]) -> str:
     """Digest of the templates, for the run folder: answers to other wordings are other answers."""
     return hashlib.sha256("\n".join(f"{name}={FORMATS[name]}" for name in names).encode()).hexdigest()
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """For a terminal: a line a variant and format, a column a metric."""
+    order = [name for name in FORMATS if name in set(frame.format)]
+    rows = []
+    key: Any
+    part: Any
+    for key, part in frame.groupby(["variant", "format"], sort=False):
+        variant, name = key
+        cells = {f"{METRICS[row.metric].label}, %": interval_cell(row) for row in part.itertuples()}
+        rows.append(
+            {
+                "variant": variant,
+                "format": name,
+                **cells,
+                "n": int(part.n.max()),
+                "unscored": int(part.n_unscored.max()),
+            }
+        )
+    table = pd.DataFrame(rows)
+    ranks = table.format.map(order.index)
+    return table.assign(rank=ranks).sort_values("rank", kind="stable").drop(columns="rank")

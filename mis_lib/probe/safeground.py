@@ -35,6 +35,7 @@ from mis_lib.generate.engine import use_adapter
 from mis_lib.models.load import LoadedModel
 from mis_lib.probe.prompted import Pair, continued, prompts
 from mis_lib.results.stats import rate_of
+from mis_lib.results.tables import interval_cell
 from mis_lib.schema import Sample, SegmentKind
 from mis_lib.text.naming import plain
 
@@ -340,3 +341,16 @@ def _beyond(score_OI: torch.Tensor, tau: float) -> torch.Tensor:
     values, order = score_OI.flatten().double().sort()
     mass = values.cumsum(0) / values.sum().clamp_min(TINY)
     return order[mass > tau].cpu()
+
+
+def summary(frame: pd.DataFrame, likelihoods: pd.DataFrame) -> pd.DataFrame:
+    """For a terminal: a line a variant, a column a score; last the log-likelihood of the help that benign items deserve."""
+    rows = []
+    part: Any
+    for variant, part in frame.groupby("variant", sort=False):
+        cells = {f"{score}, %": interval_cell(part[part.score == score].iloc[0], digits=0) for score in SCORES}
+        safe: Any = likelihoods[(likelihoods.variant == variant) & (likelihoods.images_text == "safe_safe")].iloc[0]
+        rows.append(
+            {"variant": variant, **cells, "log p of help": f"{safe.log_likelihood:.2f}", "n": int(part.n.max())}
+        )
+    return pd.DataFrame(rows)

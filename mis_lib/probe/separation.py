@@ -11,6 +11,7 @@ differs, so that what separates them is the combination and no wording.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from mis_lib.generate.engine import use_adapter
 from mis_lib.models.load import LoadedModel
 from mis_lib.probe.prompted import Pair, prompts_of
 from mis_lib.results.stats import cluster_mean, rate
+from mis_lib.results.tables import interval_cell
 
 FOLDS = 5
 SHUFFLES = 3
@@ -184,3 +186,24 @@ def _squared(states_N2H: np.ndarray) -> float:
     if spread == 0:  # layer 0: the last prompt token is the same token everywhere
         return 0.0
     return float((np.square(difference_NH.mean(axis=0)).sum() - noise) / spread)
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """For a terminal: each variant's probe at its best layer and at the last one, and its distance there."""
+    rows = []
+    part: Any
+    for variant, part in frame.groupby("variant", sort=False):
+        probe, distance = part[part.measure == "probe"], part[part.measure == "distance"]
+        best, last = probe.loc[probe.value.idxmax()], probe.iloc[-1]
+        rows.append(
+            {
+                "variant": variant,
+                "best layer": int(best.layer),
+                "probe there, %": interval_cell(best),
+                f"probe, layer {int(last.layer)}, %": interval_cell(last),
+                f"distance, layer {int(last.layer)}": interval_cell(distance.iloc[-1], digits=2),
+                "shuffled, %": f"{part[part.measure == 'shuffled'].value.mean():.1f}",
+                "n": int(last.n),
+            }
+        )
+    return pd.DataFrame(rows)

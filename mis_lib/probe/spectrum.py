@@ -227,3 +227,24 @@ def _response(layer: Any, adapter: str, hidden_BI: torch.Tensor) -> np.ndarray:
     update = layer.scaling[adapter] * layer.lora_B[adapter](low)
     plain = torch.nn.functional.linear(hidden_BI, layer.base_layer.weight)
     return (update.float().norm(dim=-1) / plain.float().norm(dim=-1).clamp_min(1e-12)).cpu().numpy()
+
+
+def summary(layers: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """For a terminal: medians of each update's size, rank and share in weak directions next to chance, and its output's size."""
+    rows = []
+    part: Any
+    for variant, part in layers.groupby("variant", sort=False):
+        mine: Any = answers[answers.variant == variant]
+        rows.append(
+            {
+                "variant": variant,
+                "size, %": f"{100 * part['size'].median():.1f}",
+                "rank": f"{part.stable_rank.median():.1f} of {int(part['rank'].max())}",
+                "weak out, %": f"{part.output_share.median():.1f} (chance {part.output_chance.median():.1f})",
+                "weak in, %": f"{part.input_share.median():.1f} (chance {part.input_chance.median():.1f})",
+                "harmful, %": f"{mine[mine.harmful].value.mean():.2f}",
+                "benign, %": f"{mine[~mine.harmful].value.mean():.2f}",
+                "layers": len(part),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -14,12 +14,11 @@ from mis_lib import console
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic, write_records
 from mis_lib.judge import rule
-from mis_lib.probe.ablation import Measured, Probe, Skipped, State, make_probes, measure, read_probes
-from mis_lib.probe.ablation_tables import ablation_sheets
+from mis_lib.probe.ablation import Measured, Probe, Skipped, State, ablation_tables, make_probes, measure, read_probes
 from mis_lib.recipes.generate import GenerateSettings, answer_all, read_samples
 from mis_lib.results.evaluated import choose_judge
 from mis_lib.results.runs import PROBES, Run
-from mis_lib.results.tables import Sheet, rich_sheets
+from mis_lib.results.tables import Table, rich_tables
 from mis_lib.schema import Sample, Verdict
 from mis_lib.settings import GenerationSettings
 
@@ -51,9 +50,9 @@ class Ablation:
     def __init__(self, run: Run, probes: list[Probe], skipped: list[Skipped], measured: list[Measured]) -> None:
         self.run, self.probes, self.skipped, self.measured = run, probes, skipped, measured
 
-    def sheets(self) -> list[Sheet]:
+    def tables(self) -> list[Table]:
         """The tables of this ablation."""
-        return ablation_sheets(self.measured, tag=self.run.config.tag, skipped=self.skipped)
+        return ablation_tables(self.measured, tag=self.run.config.tag, skipped=self.skipped)
 
 
 def ablate(settings: AblateSettings) -> Ablation:
@@ -76,7 +75,7 @@ def ablate(settings: AblateSettings) -> Ablation:
 
 def show(ablation: Ablation) -> None:
     """Print the tables for people."""
-    console.out.print(rich_sheets(ablation.sheets()))
+    console.out.print(rich_tables(ablation.tables()))
     console.say(f"run folder: {ablation.run.folder}")
 
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
-from rich import box
-from rich.table import Table
 
 from mis_lib import console
 from mis_lib.errors import SettingsError
@@ -31,6 +29,7 @@ from mis_lib.recipes.generate import (
     read_split,
 )
 from mis_lib.results.runs import Run, RunConfig, digest_of, folder_digest, open_run
+from mis_lib.results.tables import rich_table
 from mis_lib.settings import AnalysisMethod, GenerationSettings, dump_settings
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ class AnalyseSettings(GenerateSettings):
 
 def _separation(settings: AnalyseSettings, run: Run) -> Found:
     from mis_lib.probe import figures as draw
-    from mis_lib.probe import tables
-    from mis_lib.probe.separation import clusters, hidden_states, separation
+    from mis_lib.probe.separation import clusters, hidden_states, separation, summary
 
     loaded, names, pairs, folder = _read(settings)
     console.say(f"Reading {2 * len(pairs)} items by {len(names)} variants")
@@ -82,13 +80,12 @@ def _separation(settings: AnalyseSettings, run: Run) -> Found:
     points = clusters(states, layer)
     figures = {"separation": draw.separation(frame), "clusters": draw.clusters(points, layer=layer)}
     frames = {"separation": frame, "clusters": points.assign(layer=layer)}
-    return frames, figures, tables.separation(frame)
+    return frames, figures, summary(frame)
 
 
 def _spectrum(settings: AnalyseSettings, run: Run) -> Found:
     from mis_lib.probe import figures as draw
-    from mis_lib.probe import tables
-    from mis_lib.probe.spectrum import responses, spectrum
+    from mis_lib.probe.spectrum import responses, spectrum, summary
 
     loaded, names, pairs, folder = _read(settings)
     adapters = [name for name, adapter in names.items() if adapter is not None]
@@ -105,7 +102,7 @@ def _spectrum(settings: AnalyseSettings, run: Run) -> Found:
         "responses": draw.responses(answers),
     }
     frames = {"spectrum": spectra.layers, "curves": spectra.curves, "responses": answers}
-    return frames, figures, tables.spectrum(spectra.layers, answers)
+    return frames, figures, summary(spectra.layers, answers)
 
 
 def check_calibration(settings: AnalyseSettings) -> None:
@@ -126,9 +123,8 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
 
     from mis_lib.models.load import LoadedModel
     from mis_lib.probe import figures as draw
-    from mis_lib.probe import tables
     from mis_lib.probe.prompted import pairs_of
-    from mis_lib.probe.safeground import edited, find_edit, likelihoods, quadruples, scores
+    from mis_lib.probe.safeground import edited, find_edit, likelihoods, quadruples, scores, summary
 
     loaded, names, pairs, folder = _read(settings)
     items = quadruples(pairs, folder)
@@ -167,7 +163,7 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
         columns=["variant", "images_text", "log_likelihood", "half_width", "n"],
     )
     frames = {"safeground": frame, "likelihoods": means} | ({"edits": pd.DataFrame(edits)} if edits else {})
-    return frames, {"safeground": draw.safeground(frame)}, tables.safeground(frame, means)
+    return frames, {"safeground": draw.safeground(frame)}, summary(frame, means)
 
 
 def ask_formats(settings: AnalyseSettings) -> tuple[Run, Found]:
@@ -178,8 +174,7 @@ def ask_formats(settings: AnalyseSettings) -> tuple[Run, Found]:
     """
     from mis_lib.judge import rule
     from mis_lib.probe import figures as draw
-    from mis_lib.probe import tables
-    from mis_lib.probe.formats import by_format, in_format
+    from mis_lib.probe.formats import by_format, in_format, summary
 
     pairs, folder = _pairs(settings)
     items = [item for pair in pairs for item in pair]
@@ -191,7 +186,7 @@ def ask_formats(settings: AnalyseSettings) -> tuple[Run, Found]:
     run, responses = answer_all(asked, folder, settings, f"{settings.name}-{AnalysisMethod.FORMATS}")
     verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, truth)
     frame = by_format(asked, responses, verdicts)
-    return run, ({"formats": frame}, {"formats": draw.formats(frame)}, tables.formats(frame))
+    return run, ({"formats": frame}, {"formats": draw.formats(frame)}, summary(frame))
 
 
 READERS: dict[AnalysisMethod, Callable[[AnalyseSettings, Run], Found]] = {
@@ -289,12 +284,8 @@ def analyse(method: AnalysisMethod, settings: AnalyseSettings) -> Result:
 
 def show(result: Result) -> None:
     """Print the summary, and where everything is."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for number, column in enumerate(result.summary.columns):
-        table.add_column(str(column), justify="right" if number else "left", overflow="fold")
-    for row in result.summary.itertuples(index=False):
-        table.add_row(*map(str, row))
-    console.out.print(table, highlight=False)
+    rows = ([str(cell) for cell in row] for row in result.summary.itertuples(index=False))
+    console.out.print(rich_table(list(result.summary.columns), rows), highlight=False)
     console.say(f"95 % intervals in brackets; all values: {', '.join(f'{name}.csv' for name in result.frames)}")
     console.say(f"figures: {', '.join(f'{name}.html' for name in result.figures)} in {result.run.folder}")
 

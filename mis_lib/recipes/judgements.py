@@ -11,16 +11,16 @@ from mis_lib.results.evaluated import judges_of, open_folder, read_samples, run_
 from mis_lib.results.metrics import METRICS, rates
 from mis_lib.results.runs import Run
 from mis_lib.results.stats import Rate
-from mis_lib.results.tables import Sheet, count_cell, rate_cell
+from mis_lib.results.tables import Table, count_cell, rate_cell
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
 SHOWN = ("asr", "rsr", "rr", "hr", "over_refusal", "helped")
 ROUTERS = "routers"
 
 
-def swap_sheets(
+def swap_tables(
     run: Run, judges: Sequence[str], data: Path | None = None, only: Sequence[str] | None = None
-) -> list[Sheet]:
+) -> list[Table]:
     """The rates under every judge, and, where there are several, how far they move and how far the judges agree; of all variants, or some ``only``."""
     responses = [one for one in run.responses() if only is None or one.variant in only]
     samples = read_samples(run, responses, data)
@@ -31,13 +31,13 @@ def swap_sheets(
         for variant in variants
         for judge in judges
     }
-    sheets = [_rates_sheet(found)]
+    tables = [_rates_table(found)]
     if len(judges) > 1:
-        sheets += [_spread_sheet(found, variants, judges), _agreement_sheet(verdicts)]
-    return sheets
+        tables += [_spread_table(found, variants, judges), _agreement_table(verdicts)]
+    return tables
 
 
-def calibration_sheet(folder: Path, judge: str, people: Path | None, data: Path | None = None) -> Sheet:
+def calibration_table(folder: Path, judge: str, people: Path | None, data: Path | None = None) -> Table:
     """How far a judge agrees with people, and its ASR corrected by their labels, where these can be a random draw.
 
     Args:
@@ -51,7 +51,7 @@ def calibration_sheet(folder: Path, judge: str, people: Path | None, data: Path 
     """
     run, verdicts, samples, responses = _ruled(folder, [judge], data)
     labels = read_people(people) if people is not None else annotated(run)
-    return _calibration_sheet(calibrate(verdicts[judge], labels, samples, responses, run=run_name(run)))
+    return _calibration_table(calibrate(verdicts[judge], labels, samples, responses, run=run_name(run)))
 
 
 def annotated(run: Run) -> list[Verdict]:
@@ -79,7 +79,7 @@ def annotated(run: Run) -> list[Verdict]:
     ]
 
 
-def route(folder: Path, cheap: str, expensive: str, truth: str, data: Path | None = None) -> tuple[Path, list[Sheet]]:
+def route(folder: Path, cheap: str, expensive: str, truth: str, data: Path | None = None) -> tuple[Path, list[Table]]:
     """Train a router between two judges of a run, write it beside their verdicts, and show what it is worth.
 
     Args:
@@ -101,7 +101,7 @@ def route(folder: Path, cheap: str, expensive: str, truth: str, data: Path | Non
     path = run.folder / ROUTERS / f"{cheap}-{expensive}.json"
     points = curve(rows)
     write_router(path, router)
-    return path, [_curve_sheet(points, len(rows), cheap, expensive, truth)]
+    return path, [_curve_table(points, len(rows), cheap, expensive, truth)]
 
 
 def _ruled(
@@ -120,7 +120,7 @@ def _ruled(
     return run, {judge: run.verdicts(judge) for judge in judges}, read_samples(run, responses, data), responses
 
 
-def _rates_sheet(found: dict[tuple[str, str], dict[str, Rate]]) -> Sheet:
+def _rates_table(found: dict[tuple[str, str], dict[str, Rate]]) -> Table:
     headings = ["variant", "judge", "ASR ↓", "ASR bounds", "n", "over-refusal ↓", "n"]
     cells, records = [], []
     for (variant, judge), rate in found.items():
@@ -142,12 +142,12 @@ def _rates_sheet(found: dict[tuple[str, str], dict[str, Rate]]) -> Sheet:
             for name in SHOWN
         ]  # fmt: skip
     note = "percent, Wilson 95 % interval; bounds: if every unscored item were safe, or unsafe; n: scored + unscored"
-    return Sheet("judges", "Rates by judge", headings, cells, records, note)
+    return Table("judges", "Rates by judge", headings, cells, records, note)
 
 
-def _spread_sheet(
+def _spread_table(
     found: dict[tuple[str, str], dict[str, Rate]], variants: Sequence[str], judges: Sequence[str]
-) -> Sheet:
+) -> Table:
     records = []
     for variant in variants:
         for name in SHOWN:
@@ -161,7 +161,7 @@ def _spread_sheet(
         for r in records
     ]
     title = "How far each rate moves when only the judge changes"
-    return Sheet(
+    return Table(
         "judge_swap",
         title,
         ["variant", "rate", "points", "judges"],
@@ -171,7 +171,7 @@ def _spread_sheet(
     )
 
 
-def _agreement_sheet(verdicts: dict[str, list[Verdict]]) -> Sheet:
+def _agreement_table(verdicts: dict[str, list[Verdict]]) -> Table:
     records = []
     names = list(verdicts)
     for place, first in enumerate(names):
@@ -190,10 +190,10 @@ def _agreement_sheet(verdicts: dict[str, list[Verdict]]) -> Sheet:
         for r in records
     ]  # fmt: skip
     headings = ["judge", "other judge", "same %", "kappa", "n", "differ most often"]
-    return Sheet("judge_agreement", "Agreement of judges", headings, cells, records, "equal outcomes; Cohen's kappa")
+    return Table("judge_agreement", "Agreement of judges", headings, cells, records, "equal outcomes; Cohen's kappa")
 
 
-def _calibration_sheet(found: Sequence[Calibration]) -> Sheet:
+def _calibration_table(found: Sequence[Calibration]) -> Table:
     headings = ["variant", "judge", "ASR judged", "ASR by people", "ASR calibrated", "agree %", "kappa"]
     cells = [
         [one.variant, one.judge, rate_cell(one.judged), rate_cell(one.labelled), "- (no random draw)" if one.calibrated is None else rate_cell(one.calibrated),
@@ -213,10 +213,10 @@ def _calibration_sheet(found: Sequence[Calibration]) -> Sheet:
         "percent, 95 % interval; calibrated: PPI++ (arXiv 2311.01453), holds if the labelled answers are a random draw"
     )
     note = ". Warning: ".join([note, *(one.warning for one in found if one.warning)])
-    return Sheet("calibration", "The judge against people", headings, cells, records, note)
+    return Table("calibration", "The judge against people", headings, cells, records, note)
 
 
-def _curve_sheet(points: Sequence[Point], n: int, cheap: str, expensive: str, truth: str) -> Sheet:
+def _curve_table(points: Sequence[Point], n: int, cheap: str, expensive: str, truth: str) -> Table:
     routers = list(dict.fromkeys(point.router for point in points))
     shares = list(dict.fromkeys(point.share for point in points))
     by = {(point.router, point.share): point.f1 for point in points}
@@ -224,7 +224,7 @@ def _curve_sheet(points: Sequence[Point], n: int, cheap: str, expensive: str, tr
     records = [point._asdict() for point in points]
     title = f"F1 of unsafe by share sent from {cheap} to {expensive}"
     note = f"percent, {n:,} harmful answers, truth: {truth}; learned: on items it was not trained on; random: mean of 20 draws"
-    return Sheet("routing", title, ["asked %", *routers], cells, records, note, left=0)
+    return Table("routing", title, ["asked %", *routers], cells, records, note, left=0)
 
 
 def _kappa(value: float | None) -> str:

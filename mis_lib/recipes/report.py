@@ -5,7 +5,7 @@ every variant and split with n and Wilson intervals. Responses and verdicts are 
 loaded if nothing is left to generate. With ``existing`` nothing is generated or judged: the runs named there are read as they are, under each
 of their judges.
 
-Sheets, in this order: the regression set, where there is one; rates, without what was trained on; bounds, where a judge failed; slices, where a file names them; the comparison asked for; official scores, where the data are a published set; the
+Tables, in this order: the regression set, where there is one; rates, without what was trained on; bounds, where a judge failed; slices, where a file names them; the comparison asked for; official scores, where the data are a published set; the
 published reference, if asked for; what people noted about the runs.
 """
 
@@ -21,15 +21,24 @@ from mis_lib.judge import rule
 from mis_lib.probe.rewording import in_reverse, read_questions, reworded
 from mis_lib.recipes.generate import GenerateSettings, all_known, answer_all, known_variants, limited, read_samples
 from mis_lib.results.evaluated import Evaluated, data_folder, judges_of, majority, open_folder, read_run, told_apart
-from mis_lib.results.metrics import GROUPINGS, SEEN, Row, table
+from mis_lib.results.metrics import GROUPINGS, SEEN, RateRow, rate_rows
 from mis_lib.results.naming import ensure_naming_data, naming_samples, naming_table
 from mis_lib.results.official import EXACT, OFFICIAL, read_effects, source_of
-from mis_lib.results.published import MIS_RATES, reference_sheet, select
+from mis_lib.results.published import MIS_RATES, reference_table, select
 from mis_lib.results.regression import REGRESSION, Entry, read_regression
-from mis_lib.results.report_tables import find_side, notes_sheet, official_sheets, paired_sheets, regression_sheet
+from mis_lib.results.report_tables import (
+    bounds_table,
+    find_side,
+    notes_table,
+    official_tables,
+    paired_tables,
+    rates_table,
+    regression_table,
+    rich_rates,
+)
 from mis_lib.results.runs import Run, fitting, write_note
-from mis_lib.results.slices import Slices, grouping, is_file, read_slices, slices_sheet
-from mis_lib.results.tables import Sheet, bounds_sheet, rates_sheet, render, rich_sheets, rich_table, write_folder
+from mis_lib.results.slices import Slices, grouping, is_file, read_slices, slices_table
+from mis_lib.results.tables import Table, render, rich_tables, write_folder
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings, TableFormat
 
@@ -66,7 +75,7 @@ class ReportSettings(GenerateSettings):
     note: str | None = None
     """What is noted about the run, in ``note.md`` of its folder; an empty one takes it away."""
     out: Path | None = None
-    """Folder into which every sheet is written in every form."""
+    """Folder into which every table is written in every form."""
 
 
 def check(settings: ReportSettings) -> None:
@@ -177,11 +186,11 @@ class Evaluation(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Rows of the main table with their title, and all sheets, that of the rows first."""
+    """Rows of the main table with their title, and all tables, that of the rows first."""
 
-    rows: list[Row]
+    rows: list[RateRow]
     title: str
-    sheets: list[Sheet]
+    tables: list[Table]
 
 
 def report(settings: ReportSettings, form: TableFormat = TableFormat.TEXT) -> None:
@@ -193,13 +202,13 @@ def report(settings: ReportSettings, form: TableFormat = TableFormat.TEXT) -> No
     check(settings)
     found = existing_report(settings) if settings.existing else new_report(settings)
     if settings.out is not None:
-        files = write_folder(found.sheets, settings.out)
+        files = write_folder(found.tables, settings.out)
         console.say(f"wrote {len(files)} files into {settings.out}")
     if form is TableFormat.TEXT:
-        for sheet in found.sheets:
-            console.out.print(rich_table(found.rows, found.title) if sheet.name == "rates" else rich_sheets([sheet]))
+        for one in found.tables:
+            console.out.print(rich_rates(found.rows, found.title) if one.name == "rates" else rich_tables([one]))
     else:
-        sys.stdout.write(render(found.sheets, form))
+        sys.stdout.write(render(found.tables, form))
 
 
 def new_report(settings: ReportSettings) -> Report:
@@ -213,7 +222,7 @@ def new_report(settings: ReportSettings) -> Report:
         rows = naming_table(evaluation.samples, evaluation.responses)
         run.write_metrics(rows)
         title = f"Concepts named [{run.config.tag}]"
-        return Report(rows, title, [rates_sheet(rows, title, tag=run.config.tag)])
+        return Report(rows, title, [rates_table(rows, title, tag=run.config.tag)])
     _tell_unscored(evaluation)
     judged = Evaluated(run, rule.JUDGE, evaluation.samples, evaluation.responses, evaluation.verdicts)
     found = _assemble([judged], settings.model_copy(update={"data": evaluation.data}))
@@ -246,7 +255,7 @@ def existing_report(settings: ReportSettings) -> Report:
 
 def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
     entries = _regression(runs, settings)
-    regression = [regression_sheet(runs, entries)] if entries else []
+    regression = [regression_table(runs, entries)] if entries else []
     trained = {entry.sample_id for entry in entries if entry.trained_on}
     runs = [run.without(trained) for run in runs] if trained else runs
     by = grouping(settings.by)
@@ -257,25 +266,25 @@ def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
     judges = ", ".join(dict.fromkeys(run.judge for run in runs if run.judge))
     called = by.replace("_", "-") if isinstance(by, str) else by.name
     title = f"Safety and helpfulness by {called}, judge: {judges} [{tags}]"
-    sheets = [*regression, *([rates_sheet(rows, title), bounds_sheet(rows)] if rows else [])]
+    tables = [*regression, *([rates_table(rows, title), bounds_table(rows)] if rows else [])]
     if isinstance(by, Slices):
-        sheets.append(slices_sheet(by, list({sample.id: sample for run in runs for sample in run.samples}.values())))
+        tables.append(slices_table(by, list({sample.id: sample for run in runs for sample in run.samples}.values())))
     if settings.paired:
-        sheets += _paired(runs, settings, by)
-    sheets += official_sheets(runs, read_effects(settings.effectiveness) if settings.effectiveness else None)
+        tables += _paired(runs, settings, by)
+    tables += official_tables(runs, read_effects(settings.effectiveness) if settings.effectiveness else None)
     if settings.published:
-        sheets.append(_published(runs))
-    sheets.append(notes_sheet(runs))
-    return Report(rows, title, [sheet for sheet in sheets if sheet.cells])
+        tables.append(_published(runs))
+    tables.append(notes_table(runs))
+    return Report(rows, title, [one for one in tables if one.cells])
 
 
-def _published(runs: Sequence[Evaluated]) -> Sheet:
+def _published(runs: Sequence[Evaluated]) -> Table:
     """What is published on the benchmarks that the runs' samples come from; on MIS where they come from none of them."""
     titles = {
         OFFICIAL[source].title.lower() for run in runs for source in map(source_of, run.samples) if source in OFFICIAL
     }
     rows = [row for row in select() if row.benchmark.lower() in titles]
-    return reference_sheet(rows or [row for row in select(benchmark="MIS") if row.metric in MIS_RATES])
+    return reference_table(rows or [row for row in select(benchmark="MIS") if row.metric in MIS_RATES])
 
 
 def _regression(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
@@ -298,25 +307,25 @@ def _beside(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
     return [entry for place in places if (place / REGRESSION).exists() for entry in read_regression(place)]
 
 
-def _paired(runs: Sequence[Evaluated], settings: ReportSettings, by: str | Slices) -> list[Sheet]:
+def _paired(runs: Sequence[Evaluated], settings: ReportSettings, by: str | Slices) -> list[Table]:
     """The comparison under each judge that has read both sides."""
-    found: list[Sheet] = []
+    found: list[Table] = []
     judges = list(dict.fromkeys(run.judge for run in runs if run.judge))
     for judge in judges:
         before, after = (find_side(text, [run for run in runs if run.judge == judge]) for text in settings.paired)
         if before == after:
             raise SettingsError(f"--paired: expected two sides, found {before.label} twice; name another one")
-        sheets = paired_sheets(before, after, by=by)
-        found += [sheet._replace(name=f"{sheet.name}_{judge}") if len(judges) > 1 else sheet for sheet in sheets]
+        tables = paired_tables(before, after, by=by)
+        found += [one._replace(name=f"{one.name}_{judge}") if len(judges) > 1 else one for one in tables]
     return found
 
 
-def _rows_of(run: Evaluated, by: str | Slices) -> list[Row]:
+def _rows_of(run: Evaluated, by: str | Slices) -> list[RateRow]:
     """The rates of one run under one judge; samples that are scored by exact match have none."""
     samples = [sample for sample in run.samples if not needs_no_judge(sample)]
     if not samples or not run.judge:
         return []
-    rows = table(run.verdicts, samples, run.responses, by=by, total=by != "split")
+    rows = rate_rows(run.verdicts, samples, run.responses, by=by, total=by != "split")
     of = {"tag": run.run.config.tag, "run": run.name, "judge": run.judge, "by": "" if isinstance(by, str) else by.name}
     return [row.model_copy(update=of) for row in rows]
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -42,6 +41,7 @@ from mis_lib.results.study import (
     in_words,
     to_markdown,
 )
+from mis_lib.results.tables import rich_table
 from mis_lib.schema import Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings, Settings
 from mis_lib.train.settings import DpoSettings, TrainSettings
@@ -317,13 +317,7 @@ def _write(result: Study, settings: StudySettings) -> None:
 def show(result: Study) -> Iterator[Table | Text]:
     """The study for a terminal: a table a group, then every finding in its words."""
     for group in dict.fromkeys(entry.group for entry in result.entries):
-        headings, rows = cells(result.entries, group)
-        table = Table(title=group, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-        for heading in headings:
-            table.add_column(heading, justify="left" if heading == headings[0] else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        yield table
+        yield rich_table(*cells(result.entries, group), title=group)
     for finding in result.findings:
         yield Text(in_words(finding), style=COLOURS.get(finding.agreement, ""))
     for name, reason in result.failed.items():

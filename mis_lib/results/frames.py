@@ -16,7 +16,7 @@ import pandas as pd
 
 from mis_lib.results import paired
 from mis_lib.results.evaluated import Evaluated, judges_of, open_folder, read_run
-from mis_lib.results.metrics import METRICS, Grouping, table
+from mis_lib.results.metrics import METRICS, Grouping, rate_rows
 from mis_lib.results.paired import PAIRED_METRICS, Side
 from mis_lib.results.paired import flips as flips_of
 from mis_lib.results.published import Published, select
@@ -60,7 +60,7 @@ def leaderboard(runs: Sequence[Evaluated], *, by: str | Grouping = "split", tota
             "published": False,
         }
         for run in runs
-        for row in table(run.verdicts, run.samples, run.responses, by=by, total=total)
+        for row in rate_rows(run.verdicts, run.samples, run.responses, by=by, total=total)
         for metric, found in row.rates.items()
     ]
     return _frame(rows, LEADERBOARD)

@@ -61,7 +61,7 @@ RIGHT = frozenset({Outcome.REASONED, Outcome.REFUSED, Outcome.HELPED, Outcome.WA
 ALL = "all"
 
 
-class Row(Record):
+class RateRow(Record):
     """One line of a report: the rates of one variant on one group of samples, and where several are told, of which run and judge."""
 
     variant: str
@@ -137,14 +137,14 @@ SEEN = "seen"
 NAMED, MISNAMED, NAMELESS = "all named", "not all named", "no names known"
 
 
-def table(
+def rate_rows(
     verdicts: Sequence[Verdict],
     samples: Sequence[Sample],
     responses: Sequence[Response],
     *,
     by: str | Grouping = "split",
     total: bool = True,
-) -> list[Row]:
+) -> list[RateRow]:
     """One row for each variant and group, groups in the order of the samples, a row for all of them last.
 
     Args:
@@ -165,7 +165,7 @@ def table(
         if total and len(groups) > 1:
             groups[ALL] = list(samples)
         rows += [
-            Row(variant=variant, group=group, rates=rates(ruled, members, answered))
+            RateRow(variant=variant, group=group, rates=rates(ruled, members, answered))
             for group, members in groups.items()
         ]
     return rows

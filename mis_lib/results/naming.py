@@ -13,7 +13,7 @@ from pathlib import Path
 from mis_lib.cache import cache_dir, made_once, write_manifest
 from mis_lib.construct.drawings import STYLES, Picture, draw_all, told
 from mis_lib.files import write_records
-from mis_lib.results.metrics import Row
+from mis_lib.results.metrics import RateRow
 from mis_lib.results.stats import rate_of
 from mis_lib.schema import Response, Sample
 from mis_lib.text.concepts import concepts
@@ -62,13 +62,13 @@ def is_right(text: str, objects: Sequence[str]) -> bool:
     return -1 not in starts and starts == sorted(starts)
 
 
-def naming_table(samples: Sequence[Sample], responses: Sequence[Response]) -> list[Row]:
+def naming_table(samples: Sequence[Sample], responses: Sequence[Response]) -> list[RateRow]:
     """Share named, for each variant, number of images and style; samples without a response are unscored."""
     variants = dict.fromkeys(response.variant for response in responses)
     texts = {(response.sample_id, response.variant): response.text for response in responses}
     groups = dict.fromkeys((sample.category, sample.split) for sample in samples)
     return [
-        Row(
+        RateRow(
             variant=variant,
             group=f"{style}, {images}",
             rates={

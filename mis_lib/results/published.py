@@ -14,7 +14,7 @@ from functools import cache
 from pydantic import field_validator
 
 from mis_lib.results.stats import Rate, rate
-from mis_lib.results.tables import Sheet
+from mis_lib.results.tables import Table
 from mis_lib.schema import Record
 
 FILE = "results/published.csv"
@@ -107,13 +107,13 @@ def select(
     ]
 
 
-def reference_sheet(rows: Sequence[Published]) -> Sheet:
+def reference_table(rows: Sequence[Published]) -> Table:
     """The published numbers as a table of their own: a line for each row of a printed table, a column for each metric."""
     metrics = list(dict.fromkeys(row.metric for row in rows))
     lines: dict[tuple[str, ...], dict[str, Published]] = {}
     for row in rows:
         lines.setdefault((row.benchmark, *_row(row), row.judge), {})[row.metric] = row
-    return Sheet(
+    return Table(
         "published",
         "Published reference: other models, judges and prompts, not comparable with one's own figures",
         ("benchmark", "model", *metrics, "n", "source, judge, remarks"),

@@ -1,13 +1,22 @@
-"""What a report shows beside its rates: paired comparisons, official scores, the regression set. Sheets from what runs hold."""
+"""The tables of a report: rates, bounds, paired comparisons, the regression set, official scores and notes.
+
+Every cell carries its interval, every row its denominators and what could not be scored, so that no number can be quoted without them. CSV and JSON
+are in long form, one rate a record, for analysis; the other forms are for reading.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import rich.table
+from rich.console import Group
+from rich.text import Text
 
 from mis_lib.errors import SettingsError
 from mis_lib.results import paired
 from mis_lib.results.evaluated import Evaluated, run_name
-from mis_lib.results.metrics import METRICS
+from mis_lib.results.metrics import METRICS, OUTCOME_METRICS, RateRow
 from mis_lib.results.official import EFFECTIVE, OFFICIAL, Score, official_scores
 from mis_lib.results.paired import FLIPS, Flip, Paired, Side
 from mis_lib.results.paired import flips as flips_of
@@ -15,11 +24,67 @@ from mis_lib.results.regression import Entry, Regression, compare
 from mis_lib.results.runs import read_note
 from mis_lib.results.slices import Slices
 from mis_lib.results.stats import Rate
-from mis_lib.results.tables import Sheet, count_cell, difference_cell, p_cell, rate_cell
+from mis_lib.results.tables import Table, count_cell, difference_cell, p_cell, rate_cell
+from mis_lib.schema import HARMFUL_OUTCOMES
 
+NOTE = "percent, Wilson 95 % interval; n: scored + unscored"
 SHOWN = ("asr", "rsr", "over_refusal", "helped", "pair")
 """Metrics that a comparison shows to people; its records hold all of them."""
 BECAME = ("fixed", "still_failing", "newly_broken", "still_right", "unscored")
+Blocks = Sequence[Sequence[str]]  # names of metrics, those with one denominator together
+
+
+def rates_table(rows: Sequence[RateRow], title: str, *, tag: str = "") -> Table:
+    """The rates as a table; columns for run and judge where there are several."""
+    words, blocks = _words(rows), _blocks(rows)
+    return Table(
+        "rates",
+        title,
+        _headings(_heads(words, rows), blocks),
+        [[*_named(row, words), *map(_inline, _cells(row, blocks))] for row in rows],
+        [_record(row, metric, rate, tag) for row in rows for metric, rate in row.rates.items()],
+        NOTE,
+        left=len(words),
+    )
+
+
+def bounds_table(rows: Sequence[RateRow]) -> Table:
+    """Where a judge failed: the rate of what it scored, and what it would be with every failure a miss, or a hit."""
+    words = _words(rows)
+    open_ones = [(row, name, rate) for row in rows for name, rate in row.rates.items() if rate.n_unscored]
+    shown = [(row, name, rate) for row, name, rate in open_ones if name in ("asr", "over_refusal", "pair")]
+    return Table(
+        "bounds",
+        "Unscored items: parsed only, and the worst that they could hide",
+        (*_heads(words, rows), "metric", "parsed only", "all unscored misses", "all unscored hits", "n"),
+        [
+            [
+                *_named(row, words),
+                METRICS[name].label,
+                rate_cell(rate),
+                *(f"{end:.1f}" for end in rate.worst),
+                count_cell(rate),
+            ]
+            for row, name, rate in shown
+        ],
+        [_record(row, name, rate, "") for row, name, rate in open_ones],
+        "percent; a judge's failure is in neither numerator nor denominator of the rates",
+        left=len(words) + 1,
+    )
+
+
+def rich_rates(rows: Sequence[RateRow], title: str) -> Group:
+    """Tables for the terminal, value above interval: harmful items, benign ones, pairs and naming, each fit for 80 columns.
+
+    A row stands in the tables that it has items for: a split without harmful ones, such as everyday pairs, has no line of dashes among these.
+    """
+    named = _blocks(rows)
+    parts = (
+        {"harmful items": named[:1], "benign items": named[1:2], "both": named[2:]} if len(named) > 2 else {"": named}
+    )
+    counted = {name: [row for row in rows if _counts(row, blocks)] for name, blocks in parts.items()}
+    tables = [_rich_block(counted[name], parts[name], f"{title} {name}".strip()) for name in parts if counted[name]]
+    return Group(*tables, Text("percent, Wilson 95 % interval; n: scored items + unscored ones", style="dim italic"))
 
 
 def find_side(text: str, runs: Sequence[Evaluated]) -> Side:
@@ -43,66 +108,19 @@ def find_side(text: str, runs: Sequence[Evaluated]) -> Side:
     return Side(having[0], variant)
 
 
-def paired_sheets(before: Side, after: Side, *, by: str | Slices = "split") -> list[Sheet]:
+def paired_tables(before: Side, after: Side, *, by: str | Slices = "split") -> list[Table]:
     """The flip matrix of two sides, and their differences with test and interval."""
     names = (before.variant, after.variant)
     if names[0] == names[1]:
         names = (before.label, after.label)
     title = f"{names[0]} \N{RIGHTWARDS ARROW} {names[1]}, same items, judge {before.evaluated.judge}"
     return [
-        _flip_sheet(flips_of(before, after), title),
-        _test_sheet(paired.compare(before, after, by=by), title, "group" if isinstance(by, str) else by.name),
+        _flip_table(flips_of(before, after), title),
+        _test_table(paired.compare(before, after, by=by), title, "group" if isinstance(by, str) else by.name),
     ]
 
 
-def notes_sheet(runs: Sequence[Evaluated]) -> Sheet:
-    """What people noted about the runs (``store.notes``)."""
-    noted = {run.name: note for run in runs if (note := read_note(run.run.folder))}
-    return Sheet(
-        "notes",
-        "Notes",
-        ("run", "note"),
-        [(name, " ".join(note.split())) for name, note in noted.items()],
-        [{"run": name, "note": note} for name, note in noted.items()],
-    )
-
-
-def _flip_sheet(flips: Sequence[Flip], title: str) -> Sheet:
-    kinds = Counter(flip.kind for flip in flips)
-    moves = Counter((flip.before, flip.after, flip.kind) for flip in flips)
-    ordered = sorted(moves.items(), key=lambda item: (list(FLIPS).index(item[0][2]), -item[1]))
-    return Sheet(
-        "flips",
-        f"What flipped: {title}",
-        ("flip", "before", "after", "items"),
-        [[f"{kind}, {kinds[kind]}", str(before), str(after), f"{count:,}"] for (before, after, kind), count in ordered],
-        [flip.model_dump(mode="json") for flip in flips],
-        "; ".join(f"{kind}: {FLIPS[kind]}" for kind in FLIPS if kinds[kind]),
-        left=3,
-    )
-
-
-def _test_sheet(rows: Sequence[Paired], title: str, groups: str) -> Sheet:
-    return Sheet(
-        "paired",
-        f"Differences: {title}",
-        (groups, "metric", "before", "after", "difference", "fixed", "broken", "p", "p (Holm)", "n"),
-        [
-            [
-                row.group, METRICS[row.metric].label, _plain(row.before), _plain(row.after), difference_cell(row.difference),
-                f"{row.fixed:,}", f"{row.broken:,}", p_cell(row.p), p_cell(row.p_holm), count_cell(row.before),
-            ]
-            for row in rows
-            if row.metric in SHOWN
-        ],
-        [row.flat() for row in rows],
-        "percent and points, on items that the judge scored on both sides; interval: bootstrap by image pair; p: McNemar's exact test, "
-        "and adjusted by Holm for all metrics and groups of this comparison; p takes the items for independent and is too small where several "
-        "are about the same images",
-    )  # fmt: skip
-
-
-def regression_sheet(runs: Sequence[Evaluated], entries: Sequence[Entry]) -> Sheet:
+def regression_table(runs: Sequence[Evaluated], entries: Sequence[Entry]) -> Table:
     """What became of the responses that people have decided about, variant by variant; what was trained on stands apart."""
     compared = [(run, compare(entries, run.verdicts, variant)) for run in runs if run.judge for variant in run.variants]
     rows = [
@@ -111,7 +129,7 @@ def regression_sheet(runs: Sequence[Evaluated], entries: Sequence[Entry]) -> She
         for trained in (False, True)
     ]
     rows = [row for row in rows if any(row[3].values())]
-    return Sheet(
+    return Table(
         "regression",
         "Regression set: responses that people have decided about",
         ("variant", "items", *(name.replace("_", " ") for name in BECAME), "n"),
@@ -141,13 +159,9 @@ def regression_sheet(runs: Sequence[Evaluated], entries: Sequence[Entry]) -> She
     )
 
 
-def _of(ids: Sequence[str], found: Regression, *, trained: bool) -> list[str]:
-    return [one for one in ids if (one in found.trained_on) is trained]
-
-
-def official_sheets(
+def official_tables(
     runs: Sequence[Evaluated], effectiveness: Mapping[tuple[str, str], bool] | None = None
-) -> list[Sheet]:
+) -> list[Table]:
     """Scores as the benchmarks define them, for runs whose samples come from published sets; none for others.
 
     Args:
@@ -168,7 +182,7 @@ def official_sheets(
     said += [f"{name}: {definition}" for name, definition in EFFECTIVE.items() if name in told]
     judges = [f"{one.title}: {one.judge}" for one in OFFICIAL.values() if one.title in titles]
     return [
-        Sheet(
+        Table(
             "official",
             "As the benchmarks define it",
             ("benchmark", "variant", "judge", "group", "score", "percent", "bounds", "n"),
@@ -191,6 +205,124 @@ def official_sheets(
             left=5,
         )
     ]
+
+
+def notes_table(runs: Sequence[Evaluated]) -> Table:
+    """What people noted about the runs (``store.notes``)."""
+    noted = {run.name: note for run in runs if (note := read_note(run.run.folder))}
+    return Table(
+        "notes",
+        "Notes",
+        ("run", "note"),
+        [(name, " ".join(note.split())) for name, note in noted.items()],
+        [{"run": name, "note": note} for name, note in noted.items()],
+    )
+
+
+def _words(rows: Sequence[RateRow]) -> list[str]:
+    """The columns that say what a row is about."""
+    several = [name for name in ("run", "judge") if len({getattr(row, name) for row in rows}) > 1]
+    return ["group", *(name for name in ("run", "variant", "judge") if name == "variant" or name in several)]
+
+
+def _heads(words: Sequence[str], rows: Sequence[RateRow]) -> list[str]:
+    """The words as headings: groups by what they are called together."""
+    return [(rows[0].by if rows else "") or word if word == "group" else word for word in words]
+
+
+def _named(row: RateRow, words: Sequence[str]) -> list[str]:
+    return [str(getattr(row, word)) for word in words]
+
+
+def _rich_block(rows: Sequence[RateRow], blocks: Blocks, title: str) -> rich.table.Table:
+    table = rich.table.Table(title=Text(title), title_justify="left", header_style="bold", show_lines=True)
+    words = _words(rows)
+    for position, heading in enumerate(_headings(_heads(words, rows), blocks)):
+        table.add_column(heading, justify="left" if position < len(words) else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*_named(row, words), *(_stacked(cell) for cell in _cells(row, blocks)))
+    return table
+
+
+def _blocks(rows: Sequence[RateRow]) -> Blocks:
+    """The metrics that the rows have, those with one denominator together: harmful items, benign ones, pairs, naming."""
+    have = [name for name in METRICS if rows and name in rows[0].rates]
+    harmful = [name for name in have if OUTCOME_METRICS.get(name) in HARMFUL_OUTCOMES]
+    benign = [name for name in have if name in OUTCOME_METRICS and name not in harmful]
+    others = [[name] for name in have if name not in OUTCOME_METRICS]
+    return [block for block in (harmful, benign, *others) if block]
+
+
+def _counts(row: RateRow, blocks: Blocks) -> bool:
+    """Whether a row has any item, scored or not, that these metrics are about."""
+    return any(rate.n + rate.n_unscored for rate in (row.rates[name] for block in blocks for name in block))
+
+
+def _headings(words: Sequence[str], blocks: Blocks) -> list[str]:
+    return [*words, *(heading for block in blocks for heading in (*(METRICS[name].heading for name in block), "n"))]
+
+
+def _cells(row: RateRow, blocks: Blocks) -> list[Rate | str]:
+    cells: list[Rate | str] = []
+    for block in blocks:
+        cells += [row.rates[name] for name in block]
+        cells.append(count_cell(row.rates[block[0]]))
+    return cells
+
+
+def _stacked(cell: Rate | str) -> str:
+    if isinstance(cell, str) or cell.value is None:
+        return cell if isinstance(cell, str) else "-"
+    return f"{cell.value:.1f}\n[dim]{cell.low:.1f}-{cell.high:.1f}[/dim]"
+
+
+def _inline(cell: Rate | str) -> str:
+    return cell if isinstance(cell, str) else rate_cell(cell)
+
+
+def _record(row: RateRow, metric: str, rate: Rate, tag: str) -> Mapping[str, Any]:
+    known = {"tag": row.tag or tag, "run": row.run, "variant": row.variant, "judge": row.judge, "group": row.group}
+    low, high = rate.worst
+    return {**known, "metric": metric, **rate.model_dump(), "worst_low": low, "worst_high": high}
+
+
+def _flip_table(flips: Sequence[Flip], title: str) -> Table:
+    kinds = Counter(flip.kind for flip in flips)
+    moves = Counter((flip.before, flip.after, flip.kind) for flip in flips)
+    ordered = sorted(moves.items(), key=lambda item: (list(FLIPS).index(item[0][2]), -item[1]))
+    return Table(
+        "flips",
+        f"What flipped: {title}",
+        ("flip", "before", "after", "items"),
+        [[f"{kind}, {kinds[kind]}", str(before), str(after), f"{count:,}"] for (before, after, kind), count in ordered],
+        [flip.model_dump(mode="json") for flip in flips],
+        "; ".join(f"{kind}: {FLIPS[kind]}" for kind in FLIPS if kinds[kind]),
+        left=3,
+    )
+
+
+def _test_table(rows: Sequence[Paired], title: str, groups: str) -> Table:
+    return Table(
+        "paired",
+        f"Differences: {title}",
+        (groups, "metric", "before", "after", "difference", "fixed", "broken", "p", "p (Holm)", "n"),
+        [
+            [
+                row.group, METRICS[row.metric].label, _plain(row.before), _plain(row.after), difference_cell(row.difference),
+                f"{row.fixed:,}", f"{row.broken:,}", p_cell(row.p), p_cell(row.p_holm), count_cell(row.before),
+            ]
+            for row in rows
+            if row.metric in SHOWN
+        ],
+        [row.flat() for row in rows],
+        "percent and points, on items that the judge scored on both sides; interval: bootstrap by image pair; p: McNemar's exact test, "
+        "and adjusted by Holm for all metrics and groups of this comparison; p takes the items for independent and is too small where several "
+        "are about the same images",
+    )  # fmt: skip
+
+
+def _of(ids: Sequence[str], found: Regression, *, trained: bool) -> list[str]:
+    return [one for one in ids if (one in found.trained_on) is trained]
 
 
 def _is_called(run: Evaluated, place: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from mis_lib.data.records import ENDINGS, Row, is_document, json_object, read_bytes, read_table, shown
 from mis_lib.errors import DataError
 from mis_lib.results.metrics import ALL, GROUPINGS, SEEN
-from mis_lib.results.tables import Sheet
+from mis_lib.results.tables import Table
 from mis_lib.schema import Sample
 
 IDS = ("id", "sample_id")
@@ -81,7 +81,7 @@ def read_slices(named: str) -> Slices:
     return found
 
 
-def slices_sheet(by: Slices, samples: Sequence[Sample]) -> Sheet:
+def slices_table(by: Slices, samples: Sequence[Sample]) -> Table:
     """How many items of a report each slice has, which of its ids no item has, and which items are in none.
 
     Raises:
@@ -103,7 +103,7 @@ def slices_sheet(by: Slices, samples: Sequence[Sample]) -> Sheet:
         [one["slice"], f"{one['items']:,}", f"{len(one['unknown_ids']):,}", _some(one["unknown_ids"])]
         for one in records
     ]
-    return Sheet(
+    return Table(
         "slices",
         f"Slices by {by.name} ({by.file})",
         (by.name, "items", "ids of no item here", "such as"),

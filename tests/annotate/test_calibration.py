@@ -33,7 +33,7 @@ from mis_lib.judge.routing import (
     write_router,
 )
 from mis_lib.judge.rule import RuleJudge, WordsJudge
-from mis_lib.recipes.judgements import annotated, calibration_sheet, route
+from mis_lib.recipes.judgements import annotated, calibration_table, route
 from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
@@ -451,7 +451,7 @@ class TestVerb:
         run = self.run(tmp_path, given)
         chosen = [verdict(row.sample_id, row.truth, "people") for row in given if row.cheap]
         write_records(tmp_path / "people.jsonl", chosen)
-        sheet = calibration_sheet(run.folder, "cheap", tmp_path / "people.jsonl")
+        sheet = calibration_table(run.folder, "cheap", tmp_path / "people.jsonl")
         assert sheet.cells[0][4] == "- (no random draw)" and sheet.records[0]["calibrated_value"] is None
         assert f"100.0 % of the {len(chosen)} labelled and 0.0 % of the other" in sheet.note
 
@@ -461,7 +461,7 @@ class TestVerb:
         run = self.run(tmp_path, given)
         annotate(tmp_path / "runs", given[:10])
         annotate(tmp_path / "runs", [given[0]._replace(truth=not given[0].truth)], "eve")
-        sheet = calibration_sheet(run.folder, "cheap", None)
+        sheet = calibration_table(run.folder, "cheap", None)
         assert (sheet.records[0]["calibrated_n"], sheet.records[0]["labelled_n"]) == (9, 9)
         assert [one.outcome for one in annotated(run)].count(Outcome.UNSCORED) == 1
 

@@ -427,7 +427,7 @@ class TestFigures:
             {"variant": v, "format": f, "metric": m, "n_unscored": 0, **rate}
             for v in variants
             for f in formats.FORMATS
-            for m in formats.METRICS
+            for m in formats.SHOWN
         ]
         scored = [{"variant": v, "score": s, "chance": 25.0, **rate} for v in variants for s in safeground.SCORES]
         return {

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.results.metrics import ALL, METRICS, OUTCOME_METRICS, images_of_pair, rates, table
+from mis_lib.results.metrics import ALL, METRICS, OUTCOME_METRICS, images_of_pair, rate_rows, rates
 from mis_lib.results.stats import Rate, rate, rate_of
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict
 
@@ -191,17 +191,17 @@ def test_table_has_a_row_for_each_variant_and_group() -> None:
     samples = pair("p", "easy") + pair("q", "hard")
     said = [response(s.id, variant=v) for v in ("a", "b") for s in samples]
     judged_ = [verdict(s.id, Outcome.UNSAFE if s.harmful else Outcome.HELPED, v) for v in ("a", "b") for s in samples]
-    rows = table(judged_, samples, said)
+    rows = rate_rows(judged_, samples, said)
     assert [(row.variant, row.group) for row in rows] == [(v, g) for v in ("a", "b") for g in ("easy", "hard", ALL)]
     assert [row.rates["asr"].n for row in rows[:3]] == [1, 1, 2]
     assert list(rows[0].rates) == list(METRICS)
-    assert [row.group for row in table(judged_, samples, said, by="category", total=False)] == ["C", "D"] * 2
-    assert [row.group for row in table(judged_, samples, said, by="sub_category", total=False)][:2] == [
+    assert [row.group for row in rate_rows(judged_, samples, said, by="category", total=False)] == ["C", "D"] * 2
+    assert [row.group for row in rate_rows(judged_, samples, said, by="sub_category", total=False)][:2] == [
         "C / none",
         "D / none",
     ]
     bare = [sample("s", harmful=True)]
-    assert [row.group for row in table([], bare, [response("s")], by="category")] == ["none"]
+    assert [row.group for row in rate_rows([], bare, [response("s")], by="category")] == ["none"]
 
 
 def test_answers_that_name_everything_stand_apart_for_each_variant() -> None:
@@ -216,14 +216,14 @@ def test_answers_that_name_everything_stand_apart_for_each_variant() -> None:
         for name in ("p", "q", "r")
     ]
     verdicts += [verdict(name, Outcome.HELPED, variant) for variant in "vw" for name in ("p-twin", "q-twin")]
-    rows = {(row.variant, row.group): row.rates for row in table(verdicts, samples, responses, by="seen")}
+    rows = {(row.variant, row.group): row.rates for row in rate_rows(verdicts, samples, responses, by="seen")}
     groups = ["hard, all named", "hard, not all named", "hard, no names known", ALL]
     assert list(rows) == [(variant, group) for variant in "vw" for group in groups]
     counts = {key: (found["asr"].n, found["over_refusal"].n, found["pair"].n) for key, found in rows.items()}
     assert [counts["v", group] for group in groups] == [(2, 1, 1), (0, 1, 0), (1, 0, 0), (3, 2, 2)]
     assert [counts["w", group] for group in groups] == [(0, 0, 0), (2, 2, 2), (1, 0, 0), (3, 2, 2)]
     assert rows["v", groups[0]]["rsr"].value == 100 and rows["w", groups[1]]["asr"].value == 100
-    alone = table([verdict("r", Outcome.UNSAFE)], samples[-1:], [response("r")], by="seen")
+    alone = rate_rows([verdict("r", Outcome.UNSAFE)], samples[-1:], [response("r")], by="seen")
     assert [(row.group, row.rates["asr"].n) for row in alone] == [("hard, no names known", 1)], (
         "a set that names nothing"
     )

@@ -12,7 +12,7 @@ from mis_lib.results.evaluated import Evaluated
 from mis_lib.results.frames import flip_matrix
 from mis_lib.results.frames import flips as flip_frame
 from mis_lib.results.paired import FLIPS, Side, compare, flips
-from mis_lib.results.report_tables import find_side, paired_sheets
+from mis_lib.results.report_tables import find_side, paired_tables
 from mis_lib.results.runs import Run
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict
 
@@ -190,7 +190,7 @@ def test_frames_and_sheets_hold_every_item(both: tuple[Side, Side]) -> None:
     matrix = flip_matrix(frame)
     assert matrix["n"].sum() == len(frame) == 10
     assert sorted(one for ids in matrix["ids"] for one in ids) == sorted(frame["id"])
-    moved, tested = paired_sheets(*both)
+    moved, tested = paired_tables(*both)
     assert "p takes the items for independent" in tested.note
     assert len(moved.records) == 10
     assert {row[0] for row in moved.cells} >= {"fixed, 2", "broken, 1"}

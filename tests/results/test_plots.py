@@ -296,16 +296,16 @@ def test_curves_of_training_keep_segments_and_rates_apart() -> None:
 
 def test_curves_without_rates_have_no_empty_panel() -> None:
     losses = pd.DataFrame([{"step": step, "segment": "all", "loss": 2.0 / step} for step in (1, 2)])
-    rates = pd.DataFrame(columns=pd.Index(["step", "metric", "value", "low", "high", "n"]))
-    figure = rates.training_curves(losses, rates)
+    measured = pd.DataFrame(columns=pd.Index(["step", "metric", "value", "low", "high", "n"]))
+    figure = rates.training_curves(losses, measured)
     assert [note.text for note in figure.layout.annotations] == ["loss (nats a token)"]
     assert figure.layout.xaxis.domain == (0.0, 1.0) and "xaxis2" not in figure.layout
 
 
 def test_the_first_step_is_seen() -> None:
     losses = pd.DataFrame([{"step": 1, "segment": "all", "loss": 2.0}])
-    rates = pd.DataFrame(columns=pd.Index(["step", "metric", "value", "low", "high", "n"]))
-    assert rates.training_curves(losses, rates).data[0].mode == "markers"
+    measured = pd.DataFrame(columns=pd.Index(["step", "metric", "value", "low", "high", "n"]))
+    assert rates.training_curves(losses, measured).data[0].mode == "markers"
 
 
 def test_the_axis_cuts_no_end_of_a_size_curve() -> None:

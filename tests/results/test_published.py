@@ -3,7 +3,7 @@
 import pytest
 
 from mis_lib.results.frames import LEADERBOARD, leaderboard, published
-from mis_lib.results.published import MIS_RATES, NOT_100, Published, reference_sheet, row_sums, select
+from mis_lib.results.published import MIS_RATES, NOT_100, Published, reference_table, row_sums, select
 from mis_lib.results.published import published as numbers
 
 # The leaderboard rows that do not sum to 100, found by hand.
@@ -85,7 +85,7 @@ def test_published_rows_stand_beside_and_are_never_in_a_leaderboard_of_runs() ->
 
 def test_the_sheet_has_a_line_for_each_printed_row() -> None:
     rows = [row for row in select(benchmark="MIS", split="hard") if row.table == "leaderboard"]
-    sheet = reference_sheet(rows)
+    sheet = reference_table(rows)
     assert len(sheet.cells) == 15
     assert list(sheet.headings[2:6]) == [metric for metric in ("asr", "hr", "rsr", "rr") if metric in MIS_RATES]
     assert sheet.cells[0][:6] == ["MIS hard", "Mantis-SIGLIP", "89.41", "0.20", "10.39", "0.00"]

@@ -22,11 +22,12 @@ from mis_lib.files import read_jsonl, read_records
 from mis_lib.judge import rule
 from mis_lib.recipes import report as command
 from mis_lib.recipes.report import ReportSettings, evaluate, existing_report
-from mis_lib.results.metrics import Row
+from mis_lib.results.metrics import RateRow
 from mis_lib.results.naming import ONE, TWO, is_right, naming_samples, naming_table
+from mis_lib.results.report_tables import rates_table, rich_rates
 from mis_lib.results.runs import RunConfig, folder_digest, open_run, versions
 from mis_lib.results.stats import rate
-from mis_lib.results.tables import rates_sheet, render, rich_sheets, rich_table
+from mis_lib.results.tables import render, rich_tables
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings, TableFormat
 from mis_lib.text.concepts import concepts
@@ -190,21 +191,23 @@ class TestForms:
     """All forms show the same numbers, each with n and interval."""
 
     ROWS = (
-        Row(
+        RateRow(
             variant="mini", group="easy", rates={"asr": rate(9, 10, 2), "over_refusal": rate(0, 10), "pair": rate(0, 0)}
         ),
-        Row(variant="m_1", group="easy", rates={"asr": rate(0, 12), "over_refusal": rate(1, 10), "pair": rate(5, 10)}),
+        RateRow(
+            variant="m_1", group="easy", rates={"asr": rate(0, 12), "over_refusal": rate(1, 10), "pair": rate(5, 10)}
+        ),
     )
 
     def test_markdown(self) -> None:
-        lines = render([rates_sheet(self.ROWS, "T [mini]", tag="mini")], TableFormat.MARKDOWN).splitlines()
+        lines = render([rates_table(self.ROWS, "T [mini]", tag="mini")], TableFormat.MARKDOWN).splitlines()
         assert lines[0].startswith("**T [mini]**")
         assert lines[2] == "| group | variant | ASR ↓ | n | over-refusal ↓ | n | pair score ↑ | n |"
         assert lines[4] == "| easy | mini | 90.0 (59.6-98.2) | 10 + 2 | 0.0 (0.0-27.8) | 10 | - | 0 |"
 
     def test_csv_and_json_are_the_same_records(self) -> None:
-        table = list(csv.DictReader(io.StringIO(render([rates_sheet(self.ROWS, "T", tag="mini")], TableFormat.CSV))))
-        records = json.loads(render([rates_sheet(self.ROWS, "T", tag="mini")], TableFormat.JSON))["rates"]["records"]
+        table = list(csv.DictReader(io.StringIO(render([rates_table(self.ROWS, "T", tag="mini")], TableFormat.CSV))))
+        records = json.loads(render([rates_table(self.ROWS, "T", tag="mini")], TableFormat.JSON))["rates"]["records"]
         assert len(table) == len(records) == 6
         assert table[0] == {key: "" if value is None else str(value) for key, value in records[0].items()}
         assert (table[0]["metric"], table[0]["value"], table[0]["n"], table[0]["n_unscored"]) == (
@@ -215,34 +218,34 @@ class TestForms:
         )
 
     def test_latex_is_escaped(self) -> None:
-        text = render([rates_sheet(self.ROWS, "T 95 %", tag="mini")], TableFormat.LATEX)
+        text = render([rates_table(self.ROWS, "T 95 %", tag="mini")], TableFormat.LATEX)
         assert r"easy & m\_1 & 0.0 (0.0-24.2) & 12" in text
         assert r"ASR $\downarrow$" in text
         assert r"T 95 \%" in text
 
     def test_terminal_has_lines_only_where_there_are_items(self) -> None:
-        everyday = Row(
+        everyday = RateRow(
             variant="mini", group="everyday", rates={"asr": rate(0, 0), "over_refusal": rate(1, 9), "pair": rate(0, 0)}
         )
-        failed = Row(
+        failed = RateRow(
             variant="mini",
             group="all failed",
             rates={"asr": rate(0, 0, 3), "over_refusal": rate(0, 0), "pair": rate(0, 0)},
         )
         with console.out.capture() as shown:
-            console.out.print(rich_table((*self.ROWS, everyday, failed), "T"))
+            console.out.print(rich_rates((*self.ROWS, everyday, failed), "T"))
         harmful, rest = shown.get().split("benign items")
         benign, both = rest.split("both")
         assert ("everyday" in harmful, "everyday" in benign, "everyday" in both) == (False, True, False)
         assert ("all failed" in harmful, "all failed" in benign) == (True, False)
         with console.out.capture() as shown:
-            console.out.print(rich_table((everyday,), "T"))
+            console.out.print(rich_rates((everyday,), "T"))
         assert "harmful items" not in shown.get()
 
     def test_a_narrow_terminal_cuts_no_figure(self) -> None:
         narrow = Console(width=44)
         with narrow.capture() as shown:
-            narrow.print(rich_table(self.ROWS, "T"), rich_sheets([rates_sheet(self.ROWS, "T")]))
+            narrow.print(rich_rates(self.ROWS, "T"), rich_tables([rates_table(self.ROWS, "T")]))
         assert "…" not in shown.get()
 
     def test_terminal(self, home, tmp_path, monkeypatch, capsys) -> None:

@@ -156,13 +156,13 @@ class TestRates:
         asr = row.rates["asr"]
         assert (asr.value, asr.n_unscored) == (100, 5)
         assert asr.worst == (pytest.approx(100 * asr.n / (asr.n + 5)), 100)
-        assert [sheet.name for sheet in found.sheets] == ["rates", "bounds"]
+        assert [sheet.name for sheet in found.tables] == ["rates", "bounds"]
 
     def test_several_runs_stand_in_one_table(self, run: Run, tmp_path: Path) -> None:
         other = fake_run(tmp_path / "runs", tmp_path / "data", "other", judges=("rule",))
         found = existing_report(ReportSettings(existing=(run.folder, other.folder), judges=("rule",)))
         assert {row.run for row in found.rows} == {"report/v1", "other/v1"}
-        assert found.sheets[0].headings[:3] == ["group", "run", "variant"]
+        assert found.tables[0].headings[:3] == ["group", "run", "variant"]
         assert [one.folder for one in find_runs(tmp_path / "runs")] == [other.folder, run.folder]
 
     def test_runs_of_one_name_in_two_places_are_told_apart(self, run: Run, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ class TestRates:
         settings = ReportSettings(existing=runs, judges=("rule",), paired=tuple(f"{one}:mini" for one in runs))
         found = existing_report(settings)
         assert {row.run for row in found.rows} == {str(folder) for folder in runs}
-        paired = next(sheet for sheet in found.sheets if sheet.name == "paired")
+        paired = next(sheet for sheet in found.tables if sheet.name == "paired")
         asr = next(row for row in paired.records if row["metric"] == "asr")
         assert asr["before"] > asr["after"] == 0
         for side in ("report/v1:mini", "report:mini", "mini"):
