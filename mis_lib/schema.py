@@ -5,10 +5,21 @@ newer version added (``Sample`` keeps unknown keys), strict about the ones it kn
 machine never enter a record: a ``Sample`` names its images relative to the folder of the data file that holds it.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TAXONOMY: Mapping[str, tuple[str, ...]] = {
+    "Illegal Activity": ("Property Crimes", "Cybercrimes", "Drug-Related Offenses", "Human Trafficking"),
+    "Violent": ("Weapon-Related", "Public Violence & Rioting", "Abuse & Physical Altercations"),
+    "Hate": ("Racial/Ethnic", "Gender"),
+    "Self-Harm": ("Physical", "Psychological"),
+    "Privacy": ("Unauthorized Data Collection", "Identity Theft"),
+    "Erotic": ("Erotic",),
+}
+"""MIS's categories and their sub-categories (paper section 3.2), spelled as in its data files."""
 
 
 class Split(StrEnum):

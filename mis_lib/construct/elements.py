@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.errors import DataError, close_to
+from mis_lib.schema import TAXONOMY
 from mis_lib.text.concepts import concepts
 from mis_lib.text.naming import is_named
 from mis_lib.text.roles import Role, roles_of

@@ -15,7 +15,7 @@ from mis_lib.construct.drawings import TRAINED_STYLES, TRAINING_STYLES, Picture,
 from mis_lib.construct.elements import ElementTable
 from mis_lib.construct.labels import draw_lot, help_label, perceive, pick, with_article
 from mis_lib.construct.pairs import OPEN_QUESTIONS, TEST_VARIANTS, TRAIN_VARIANTS
-from mis_lib.data.recipes import BESIDE, EVERYDAY
+from mis_lib.data.mixtures import BESIDE, EVERYDAY
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 from mis_lib.text.concepts import concepts

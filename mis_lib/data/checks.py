@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mis_lib.data.findings import Finding, Kind
 from mis_lib.data.images import Headers
-from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.data.views import LATER_TURNS, SYSTEM_PROMPT, Form, View
 from mis_lib.errors import close_to
+from mis_lib.schema import TAXONOMY
 from mis_lib.text.sentences import normalised
 
 COT_WORDS = 25  # a refusal has some 8 words, MIS-Mini's shortest chain of thought 30, MIS's some 200

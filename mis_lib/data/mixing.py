@@ -20,8 +20,7 @@ from mis_lib.data.checks import COT_WORDS
 from mis_lib.data.duplicates import LEAKS, Match, Rows, count, find
 from mis_lib.data.formats import with_answer
 from mis_lib.data.images import inside
-from mis_lib.data.preflight import Progress
-from mis_lib.data.recipes import (
+from mis_lib.data.mixtures import (
     BLACK,
     GENERAL,
     QUESTION,
@@ -34,6 +33,7 @@ from mis_lib.data.recipes import (
     Recipe,
     SampleSet,
 )
+from mis_lib.data.preflight import Progress
 from mis_lib.data.sources import MIXTURE
 from mis_lib.data.views import RawRow, View, view
 from mis_lib.errors import DataError, SettingsError

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mis_lib.data.findings import Finding, Kind, Place, printable
 from mis_lib.data.formats import LATER, PACKED, PLACEHOLDER, carried_by, wrong_turn
 from mis_lib.data.formats import SYSTEM as SYSTEM_FIELD
-from mis_lib.data.recipes import BESIDE, EVERYDAY
+from mis_lib.data.mixtures import BESIDE, EVERYDAY
 from mis_lib.data.records import BOM, is_document
 from mis_lib.errors import DataError, close_to
 from mis_lib.schema import Split

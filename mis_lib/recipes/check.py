@@ -17,8 +17,8 @@ from mis_lib.data.benchmarks import fetch_instructions
 from mis_lib.data.duplicates import TAKE_OUT, Overlap, Rows, count, find, findings, rows_of, with_twins, write_without
 from mis_lib.data.findings import Finding, Level, count_by_kind
 from mis_lib.data.mixing import Composition, Overlaps, compose, composition, overlaps, write
+from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, Recipe, SampleSet, configured
 from mis_lib.data.preflight import PreflightSettings, Report, is_json, preflight, published_loader, read_all
-from mis_lib.data.recipes import BESIDE, GENERAL, SAFETY, Recipe, SampleSet, configured
 from mis_lib.data.sources import TEST_SPLITS, Source, data_files, find_source, load, split_name
 from mis_lib.data.tokens import Training
 from mis_lib.errors import DataError, ModelError, SettingsError

@@ -6,7 +6,7 @@ from pathlib import Path
 from mis_lib import console
 from mis_lib.data import export as exports
 from mis_lib.data.export import Form, Images
-from mis_lib.data.recipes import BESIDE
+from mis_lib.data.mixtures import BESIDE
 from mis_lib.data.sources import Source, find_source, scan
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample, Split

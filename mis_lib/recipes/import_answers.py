@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mis_lib.data.answers import Given, Matched, match, read_answers
+from mis_lib.data.import_answers import Given, Matched, match, read_answers
 from mis_lib.errors import SettingsError
 from mis_lib.files import append_records, open_append, sha256
 from mis_lib.recipes.generate import GenerateSettings, data_digest, read_samples
@@ -25,7 +25,7 @@ class TakenIn(NamedTuple):
     answers: dict[str, int]
     """How many each variant has."""
     by: dict[str, str]
-    """By what its rows were matched (``data.answers.Matched``)."""
+    """By what its rows were matched (``data.import_answers.Matched``)."""
     empty: list[tuple[str, str]]
     """Variant and id of rows that hold no answer."""
     asked: int

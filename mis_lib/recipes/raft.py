@@ -21,8 +21,8 @@ from mis_lib import console
 from mis_lib.construct.preferences import preferences
 from mis_lib.data.formats import with_answer
 from mis_lib.data.mixing import compose, spread, write
+from mis_lib.data.mixtures import SAFETY, Arm, Part, Recipe, SampleSet
 from mis_lib.data.preferences import PAIRS, Preference, read_preferences
-from mis_lib.data.recipes import SAFETY, Arm, Part, Recipe, SampleSet
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule

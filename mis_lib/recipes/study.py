@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mis_lib import console
-from mis_lib.data.recipes import QUESTION, USER_FORMAT, Options
+from mis_lib.data.mixtures import QUESTION, USER_FORMAT, Options
 from mis_lib.errors import DataError, MissingPackageError, ModelError, SettingsError, TrainingError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mis_lib.data.findings import Kind, Level
 from mis_lib.data.mixing import compose, write
+from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, SampleSet
 from mis_lib.data.preflight import PreflightSettings, Report, preflight
-from mis_lib.data.recipes import BESIDE, GENERAL, SAFETY, SampleSet
 from mis_lib.data.sources import MIXTURE, find_source, load
 from mis_lib.errors import DataError
 from mis_lib.files import read_records

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mis_lib.data.recipes import Recipe, configured
+from mis_lib.data.mixtures import Recipe, configured
 from mis_lib.errors import SettingsError
 from mis_lib.settings import Settings
 

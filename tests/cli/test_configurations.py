@@ -8,7 +8,7 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
 
-from mis_lib.data.recipes import configured
+from mis_lib.data.mixtures import configured
 from mis_lib.recipes.study import StudySettings, arm_settings
 from mis_lib.recipes.train import METHODS
 from mis_lib.settings import load_settings

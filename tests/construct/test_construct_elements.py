@@ -10,8 +10,8 @@ import pytest
 
 from mis_lib.construct.elements import load_elements
 from mis_lib.construct.mis_mini import plan
-from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.errors import DataError
+from mis_lib.schema import TAXONOMY
 
 COLUMNS = [
     "block", "level", "category", "sub_category", "object_1", "object_2", "risk", "safe_alternative",

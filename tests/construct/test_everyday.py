@@ -12,7 +12,7 @@ from mis_lib.construct.general import TEST, TEST_QUESTIONS, TRAIN, everyday_samp
 from mis_lib.construct.mis_mini import Plan, construct, plan
 from mis_lib.construct.pairs import OPEN_QUESTIONS
 from mis_lib.data.mixing import compose
-from mis_lib.data.recipes import SampleSet, configured
+from mis_lib.data.mixtures import SampleSet, configured
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
 from mis_lib.judge.rule import decide

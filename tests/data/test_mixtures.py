@@ -11,8 +11,8 @@ from support.mis_layout import draw_picture
 from mis_lib.data.checks import is_cot
 from mis_lib.data.findings import Kind
 from mis_lib.data.mixing import compose, composition, overlaps, write
+from mis_lib.data.mixtures import RECIPES, Arms, MixedRow, Part, Recipe, SampleSet, configured
 from mis_lib.data.preflight import preflight, read_all
-from mis_lib.data.recipes import RECIPES, Arms, MixedRow, Part, Recipe, SampleSet, configured
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Sample
 from mis_lib.text.refusals import REFUSALS, opens_with_refusal

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
 from mis_lib.data.findings import Kind, Level
+from mis_lib.data.images import read_header
 from mis_lib.data.preflight import PreflightSettings, Report, preflight
 from mis_lib.data.sources import find_source, load
 from mis_lib.errors import DataError, ImageError
@@ -129,6 +130,12 @@ def cut_gif_with_its_end(path: Path) -> None:
     Image.effect_noise((SIDE, SIDE), 50).save(path, format="GIF")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2] + b";")
+
+
+def cut_webp(path: Path) -> None:
+    Image.effect_noise((SIDE, SIDE), 50).save(path, format="WEBP")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
 
 
 def cut_behind_its_thumbnail(path: Path) -> None:
@@ -268,6 +275,7 @@ VARIANTS = [
     Variant("LFS pointer", picture(lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")), Kind.NOT_AN_IMAGE, 2, "image_path2"),
     Variant("noise", picture(lambda path: path.write_bytes(os.urandom(3000))), Kind.NOT_AN_IMAGE, 2, "image_path2"),
     Variant("image cut short", picture(cut), Kind.CUT_SHORT, 2, "image_path2"),
+    Variant("WebP cut short", picture(cut_webp), Kind.CUT_SHORT, 2, "image_path2"),
     Variant("one byte of a PNG damaged", picture(one_byte_damaged), Kind.CUT_SHORT, 2, "image_path2"),
     Variant("JPEG cut behind its thumbnail", picture(cut_behind_its_thumbnail), Kind.CUT_SHORT, 2, "image_path2"),
     Variant("JPEG with bytes of another file", picture(with_bytes_of_another_file), Kind.CUT_SHORT, 2, "image_path2"),
@@ -476,6 +484,20 @@ def test_bytes_after_a_jpeg_are_no_damage(layout: Path) -> None:
     path = layout / "train/0_1.jpg"
     path.write_bytes(path.read_bytes() + b"\0" * 200)
     assert preflight(layout / TRAIN).findings == []
+
+
+@pytest.mark.parametrize("options", [{"quality": 1}, {"quality": 90}, {"lossless": True}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_a_whole_webp_passes_and_a_cut_one_is_found(tmp_path: Path, options: dict[str, Any], mode: str) -> None:
+    path = tmp_path / "a.webp"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise = Image.effect_noise((97, 201), 50).convert(mode)
+    noise.save(path, exif=exif, icc_profile=b"x" * 301, xmp=b"y" * 77, **options)
+    path.write_bytes(path.read_bytes() + b"behind")
+    assert read_header(path, pixels=True).problems == ()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert [problem.kind for problem in read_header(path, pixels=True).problems] == [Kind.CUT_SHORT]
 
 
 def test_nothing_to_check_is_a_mistake(tmp_path: Path) -> None:

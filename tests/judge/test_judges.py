@@ -616,8 +616,8 @@ class TestPrecondition:
             ratio([("<think>", 0.999), ("I", 0.0009), (" no", 1e-6)], "m")
 
     def test_every_sub_category_has_a_rule_about_its_images(self) -> None:
-        from mis_lib.data.taxonomy import TAXONOMY
         from mis_lib.judge.precondition import read_constitution
+        from mis_lib.schema import TAXONOMY
 
         built_in = read_constitution()
         for category, parts in TAXONOMY.items():

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 
 from mis_lib.data.mixing import spread
-from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.errors import DataError
 from mis_lib.notebook import datasets
-from mis_lib.schema import Sample
+from mis_lib.schema import TAXONOMY, Sample
 
 
 def item(

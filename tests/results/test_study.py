@@ -9,7 +9,7 @@ from support.tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
-from mis_lib.data.recipes import configured
+from mis_lib.data.mixtures import configured
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.recipes.study import ARMS, StudySettings, arm_settings, asked_samples, study

@@ -15,9 +15,9 @@ from transformers import AutoProcessor
 from mis_lib.data.findings import Kind
 from mis_lib.data.formats import Exchange, later_exchanges, with_answer
 from mis_lib.data.mixing import compose
+from mis_lib.data.mixtures import Arm, Part, Recipe, SampleSet
 from mis_lib.data.preferences import Preference
 from mis_lib.data.preflight import PreflightSettings, preflight
-from mis_lib.data.recipes import Arm, Part, Recipe, SampleSet
 from mis_lib.errors import DataError, ModelError
 from mis_lib.files import load_image
 from mis_lib.prompts import assistant_message, to_messages, user_message

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mis_lib import __version__
 from mis_lib.data.images import inside
-from mis_lib.data.recipes import EVERYDAY
+from mis_lib.data.mixtures import EVERYDAY
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import MAX_IMAGES, load_image, read_records, sha256
 from mis_lib.generate.served import Served

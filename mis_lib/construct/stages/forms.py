@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from mis_lib.clients.protocol import Answer
 from mis_lib.clients.structured import is_refusal
-from mis_lib.data.taxonomy import TAXONOMY
+from mis_lib.schema import TAXONOMY
 from mis_lib.text.naming import is_named
 
 # ---------- Rules: what can be decided without asking anyone. Patterns that a reader can check; every hit names what was hit.

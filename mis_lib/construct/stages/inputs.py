@@ -18,10 +18,9 @@ from mis_lib.clients.protocol import digest, digest_bytes
 from mis_lib.construct.elements import Element, load_elements
 from mis_lib.construct.pairs import drop_leaks, place
 from mis_lib.construct.stages.records import Draft, Seed
-from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_jsonl, write_atomic
-from mis_lib.schema import Record
+from mis_lib.schema import TAXONOMY, Record
 
 TEXT_FIELDS = ("text", "goal", "question", "prompt", "instruction", "query", "redteam_query")
 SAFE_ID = r"[A-Za-z0-9][A-Za-z0-9._-]*"

@@ -27,10 +27,9 @@ from mis_lib.construct.stages.forms import (
 )
 from mis_lib.construct.stages.inputs import row_of
 from mis_lib.construct.stages.records import Draft, Rejected, Seed, Twin, Waiting
-from mis_lib.data.taxonomy import TAXONOMY
 from mis_lib.errors import ImageError
 from mis_lib.files import load_image
-from mis_lib.schema import SegmentKind, Split
+from mis_lib.schema import TAXONOMY, SegmentKind, Split
 
 
 async def extract(seed: Seed, bench: Bench, context: Any) -> list[Draft]:

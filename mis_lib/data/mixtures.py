@@ -18,7 +18,7 @@ from mis_lib.text.refusals import REFUSALS
 # ---------- Mixtures: what a training set is made of, as a recipe over any sets of samples.
 #
 # A recipe is a frozen value: which rows of which source, in what share, under which change of label, question or images. Recipes that compare two
-# things have two *arms* made of the same rows. ``data.compose`` makes the rows, ``data.recipes`` holds those of the paper and its neighbours.
+# things have two *arms* made of the same rows. ``data.compose`` makes the rows, ``data.mixtures`` holds those of the paper and its neighbours.
 
 QUESTION = "{question}"
 SAFETY, GENERAL, EVERYDAY = "safety", "general", "everyday"
