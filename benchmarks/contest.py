@@ -1,24 +1,28 @@
-"""One contestant of the training benchmark, measured in a process of its own, so that its memory and threads are its own too.
+"""One contestant of ``mis bench train``, measured in a separate process, so that memory and threads are its own.
 
     python -m benchmarks.contest CONTESTANT.json MEASURED.json
 
-Contestants get the same checkpoint, rows, LoRA targets, number type and rows a step. ``trl`` is TRL's ``SFTTrainer`` as people use it; ``ours`` is the
-engine of ``mis train`` with its optimisations switched one by one. A step is timed from the end of the one before, loading included.
+Contestants share checkpoint, rows, LoRA targets, number type and rows a step. ``trl`` is TRL's ``SFTTrainer`` with its defaults; ``ours`` is the
+engine of ``mis train`` with its optimisations switched on one by one. A step is timed from the end of the step before, loading included.
 """
 
 import json
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import TrainerCallback
 
-from benchmarks.contestants import Clock, Contestant, Measured
 from mis_lib.errors import MissingPackageError
 from mis_lib.files import load_image, read_records, write_atomic
 from mis_lib.prompts import as_plain_text, special_tokens
-from mis_lib.schema import Sample
+from mis_lib.schema import Record, Sample
+from mis_lib.settings import Settings
 from mis_lib.train.batches import collate
 from mis_lib.train.callbacks import RunCallback, Stop, memory_gb
 from mis_lib.train.encode import IGNORED, Place
@@ -27,6 +31,81 @@ from mis_lib.train.lora import is_tower, restore
 from mis_lib.train.loss import WholeHead
 from mis_lib.train.model import load
 from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, use_packing
+from mis_lib.train.settings import TrainSettings
+
+
+class Contestant(Settings):
+    """Who trains on what; the settings hold everything that both kinds share."""
+
+    name: str
+    engine: Literal["trl", "ours"]
+    short_lora: bool = True
+    """Whether LoRA layers take the short way (``lowrank``)."""
+    whole_logits: bool = False
+    """Ours computes logits at every position, as TRL does, to tell what leaving them out is worth."""
+    checkpoint: str
+    data: Path
+    """JSON Lines file of samples with answers; images beside it."""
+    work: Path
+    train: TrainSettings
+    warmup: int = Field(default=2, ge=1)
+    """First steps, which are not timed."""
+
+
+class Measured(Record):
+    """What one contestant took."""
+
+    name: str
+    seconds: list[float]
+    """Of each timed step."""
+    processor_seconds: list[float]
+    """Of this process's threads, likewise; on a CPU it tells the work whatever else the machine does. Worker processes are left out."""
+    rows: int
+    """A step."""
+    tokens: float
+    """A row, images counted, padding left out; the same for all contestants."""
+    losses: list[float]
+    """Of each step, warm-up included."""
+    memory_gb: float
+    padding_share: float | None = None
+    feature_seconds: float | None = None
+    """What it took to fill the feature cache, which is not in ``seconds``."""
+    device: str
+    dtype: str
+    packed: bool = False
+    tower_flop: float = 0.0
+    """Floating-point operations of a row's images in the tower, forward; zero where features are read from a cache."""
+    flop: float = 0.0
+    """Of a row in everything behind the tower, forward and backward."""
+
+
+class Clock(TrainerCallback):
+    """Notes when each step ended, by the clock on the wall and by the processor's."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.ends: list[tuple[float, float]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start."""
+        self.ends.append(self._now())
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the end of a step."""
+        self.ends.append(self._now())
+
+    def _now(self) -> tuple[float, float]:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter(), time.process_time()
+
+    def seconds(self, warmup: int) -> dict[str, Any]:
+        """Of each step but the first ``warmup``, as fields of ``Measured``."""
+        taken = [[b - a for a, b in zip(start, end, strict=True)] for start, end in pairwise(self.ends)][warmup:]
+        return {
+            "seconds": [round(wall, 5) for wall, _ in taken],
+            "processor_seconds": [round(worked, 5) for _, worked in taken],
+        }
 
 
 def measure(contestant: Contestant) -> Measured:

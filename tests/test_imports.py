@@ -35,5 +35,5 @@ def test_the_app_is_built_without_the_training_stack() -> None:
 def test_training_needs_no_module_that_windows_lacks() -> None:
     """Python's ``resource`` is of Unix: packages look first where they are, and so must we."""
     packages = "import sys, torch, peft, transformers.trainer"
-    code = f"{packages}; sys.modules['resource'] = None; import mis_lib.train.run, benchmarks.bench"
+    code = f"{packages}; sys.modules['resource'] = None; import mis_lib.train.run, benchmarks.variants"
     subprocess.run([sys.executable, "-c", code], check=True)

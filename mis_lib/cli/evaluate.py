@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mis_lib.cli.checkout import outside
 from mis_lib.cli.measure import benches
 from mis_lib.cli.parsing import (
     FAILED_ITEMS,
@@ -197,10 +198,10 @@ def bench_generation(
     as_json: AsJson = False,
 ) -> None:
     """Time batched generation against one question at a time, as the paper's scripts ask, and compare the answers."""
-    from benchmarks.bench_generate import bench_generate, generation_table
     from mis_lib.settings import GenerationSettings
 
-    found = bench_generate(
+    bench = outside("benchmarks.generate", "mis bench generate")
+    found = bench.bench_generate(
         checkpoint,
         adapter_folders(adapters),
         variants,
@@ -212,7 +213,7 @@ def bench_generation(
         device=device,
         dtype=dtype,
     )
-    _show([generation_table(found)], TableFormat.JSON if as_json else form)
+    _show([bench.generation_table(found)], TableFormat.JSON if as_json else form)
 
 
 @benches.command(name="judge")
@@ -227,10 +228,9 @@ def bench_judging(
     as_json: AsJson = False,
 ) -> None:
     """Time judging with many calls in flight against one at a time, on a server of our own whose calls fail."""
-    from benchmarks.bench_judge import bench_judge, judge_table
-
-    found = bench_judge(items=items, in_flight=in_flight, delay=delay, fail_one_in=fail_one_in)
-    _show([judge_table(found)], TableFormat.JSON if as_json else form)
+    bench = outside("benchmarks.judge", "mis bench judge")
+    found = bench.bench_judge(items=items, in_flight=in_flight, delay=delay, fail_one_in=fail_one_in)
+    _show([bench.judge_table(found)], TableFormat.JSON if as_json else form)
     if found.same < found.items or found.unscored:
         raise typer.Exit(FAILED_ITEMS)
 

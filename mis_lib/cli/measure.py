@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mis_lib.cli.checkout import outside
 from mis_lib.cli.parsing import (
     Adapters,
     AsJson,
@@ -123,10 +124,10 @@ def bench_variants(
     as_json: AsJson = False,
 ) -> None:
     """Time one column against two and all of them, in one run: first token, tokens a second, ratios, memory."""
-    from benchmarks.bench import bench, show, to_markdown
     from mis_lib import console
 
-    found = bench(
+    columns = outside("benchmarks.variants", "mis bench variants")
+    found = columns.bench(
         checkpoint,
         adapter_folders(adapters),
         images=images,
@@ -138,7 +139,7 @@ def bench_variants(
     if as_json:
         console.print_json(found.model_dump(mode="json"))
     elif markdown:
-        sys.stdout.write(to_markdown(found) + "\n")
+        sys.stdout.write(columns.to_markdown(found) + "\n")
     else:
-        for part in show(found):
+        for part in columns.show(found):
             console.out.print(part, highlight=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mis_lib.cli.checkout import command_of
 from mis_lib.cli.parsing import FAILED_ITEMS, AsJson, ManyValues, adapter_folders
 from mis_lib.errors import MisError, SettingsError
 
@@ -74,10 +75,10 @@ def build(
 
 
 def run_stage(stage: Stage, args: list[str]) -> int:
-    """Run a training stage in a process of its own, so that its memory and its GPU are free afterwards; returns its status."""
-    command = [sys.executable, "-m", f"research.mini.{MODULES[stage]}"]
+    """Run a training stage in a separate process, so that its memory and its GPU are free afterwards; returns its status."""
     flags = ["--help" if arg == "--train_help" else arg for arg in args]
-    return subprocess.run([*command, *flags], check=False).returncode
+    command, environment = command_of(f"research.mini.{MODULES[stage]}", flags, f"mis build --train {stage}")
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 @verbs.command(name="compare", cls=ManyValues)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from mis_lib.cli.checkout import outside
 from mis_lib.cli.parsing import FAILED_ITEMS, AsJson, ManyValues
 from mis_lib.errors import SettingsError
 
@@ -72,9 +73,8 @@ def write_tables(
 ) -> None:
     """Write the tables of README that follow from the code (notebooks, verbs, tabs, data sets, judges, metrics) anew."""
     from mis_lib import console
-    from tools.documents import update
 
-    changed = update(file, ctx.find_root().command, check=check)
+    changed = outside("tools.documents", "mis docs").update(file, ctx.find_root().command, check=check)
     console.out.print(changed or f"{file}: as the code has it", markup=False, highlight=False, soft_wrap=True)
     if changed and check:
         raise typer.Exit(FAILED_ITEMS)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mis_lib.cli.checkout import outside
 from mis_lib.cli.measure import benches
 from mis_lib.cli.parsing import FAILED_ITEMS, AsJson, ConfigFile, ManyValues, RunsFolder, SetValues, resolve
 
@@ -70,19 +71,18 @@ def measure_training(
     as_json: AsJson = False,
 ) -> None:
     """Our training engine against TRL's SFTTrainer on the same rows, and what each optimisation is worth."""
-    from benchmarks.bench_train import BenchTrainSettings, bench_train
-    from benchmarks.bench_train_tables import show, to_markdown
     from mis_lib import console
 
+    bench = outside("benchmarks.train", "mis bench train")
     flags = {
         "model": model, "data": data, "steps": steps, "rounds": rounds, "batch_size": batch_size, "batch_tokens": batch_tokens,
         "precision": precision, "device": device,
     }  # fmt: skip
-    found = bench_train(resolve(BenchTrainSettings, config, flags, sets))
+    found = bench.bench_train(resolve(bench.BenchTrainSettings, config, flags, sets))
     if as_json:
         console.print_json(found.model_dump(mode="json"))
     elif markdown:
-        sys.stdout.write(to_markdown(found) + "\n")
+        sys.stdout.write(bench.to_markdown(found) + "\n")
     else:
-        for part in show(found):
+        for part in bench.show(found):
             console.out.print(part, highlight=False)

@@ -101,7 +101,7 @@ def styles(downloads: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 def spoken_names() -> dict[str, list[str]]:
     """Slugs of the names that emoji sets may use, by code points without variation selectors."""
-    import emoji  # pyright: ignore[reportMissingImports]  # the extra "train"
+    import emoji  # pyright: ignore[reportMissingImports]  # the extra "research"
 
     names: dict[str, list[str]] = {}
     for sign, entry in emoji.EMOJI_DATA.items():

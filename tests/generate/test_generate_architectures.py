@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from support.fakes import mini_data
 from support.tiny_architectures import built
 
-from benchmarks.shapes import write_shape
+from benchmarks.random_checkpoints import write_shape
 from mis_lib.errors import MissingPackageError
 from mis_lib.files import load_image, read_records
 from mis_lib.generate import decode

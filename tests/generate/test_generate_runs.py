@@ -18,7 +18,7 @@ from support.mis_layout import write_mis
 from support.tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
-from benchmarks.bench_generate import bench_generate
+from benchmarks.generate import bench_generate
 from benchmarks.loopback import Fault, LoopbackJudge, one_in
 from mis_lib.cli.main import app
 from mis_lib.errors import DataError, ModelError, SettingsError

@@ -14,7 +14,7 @@ from support.killing import mis, survive, writer
 from support.tiny import tiny_checkpoint, tiny_text_model
 from typer.testing import CliRunner
 
-from benchmarks.bench_judge import bench_judge
+from benchmarks.judge import bench_judge
 from benchmarks.loopback import REFUSAL, Fault, LoopbackJudge, asked_text, lot_verdict, one_in, request_key
 from mis_lib.cli.main import app
 from mis_lib.clients.cache import Cache

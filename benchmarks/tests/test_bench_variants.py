@@ -8,10 +8,12 @@ from rich.console import Console
 from support.tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
-from benchmarks import bench as bench_module
-from benchmarks.bench import Round, bench, show, to_markdown
+from benchmarks import variants as bench_module
+from benchmarks.variants import Round, bench, show, to_markdown
 from mis_lib.cli.main import app
 from mis_lib.errors import SettingsError
+
+pytestmark = pytest.mark.research
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from mis_lib.construct.drawings import svg_of
 from research.mini.assets import ALL_STYLES, DRAWING, INKED, STYLES, load_drawings
 from research.mini.inked import FAINT, Pen, inked
 
+pytestmark = pytest.mark.research
+
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40">{}</svg>'
 PEN = Pen(0.05, 0.3)
 

@@ -8,21 +8,18 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import bench_train as bench
-from benchmarks import shapes
-from benchmarks.architectures import SHAPES
-from benchmarks.bench_train import BenchTrainSettings, matmul_rate
-from benchmarks.bench_train_ladder import LADDER, PLAIN, TRL, ladder
-from benchmarks.bench_train_rows import write_rows
-from benchmarks.bench_train_tables import show, to_markdown
-from benchmarks.contest import measure, rows_a_pass
-from benchmarks.contestants import Contestant, Measured
-from benchmarks.shapes import write_shape
+from benchmarks import random_checkpoints
+from benchmarks import train as bench
+from benchmarks.contest import Contestant, Measured, measure, rows_a_pass
+from benchmarks.random_checkpoints import SHAPES, write_shape
+from benchmarks.train import LADDER, PLAIN, TRL, BenchTrainSettings, ladder, matmul_rate, show, to_markdown, write_rows
 from mis_lib.cli.main import app
 from mis_lib.errors import ModelError, SettingsError, TrainingError
 from mis_lib.files import load_image, read_records
 from mis_lib.schema import Sample
 from mis_lib.train.settings import TrainSettings
+
+pytestmark = pytest.mark.research
 
 
 @pytest.fixture(scope="module")
@@ -197,11 +194,11 @@ def test_a_shape_is_written_to_the_cache_once(tmp_path: Path, monkeypatch: pytes
         (folder / "config.json").write_text("{}", encoding="utf-8")
         return folder
 
-    monkeypatch.setattr(shapes, "write_shape", write)
+    monkeypatch.setattr(random_checkpoints, "write_shape", write)
     monkeypatch.setenv("MIS_CACHE", str(tmp_path / "cache"))
-    made = [shapes.ensure_shape("tiny-llava", device="cpu") for _ in range(2)]
+    made = [random_checkpoints.ensure_shape("tiny-llava", device="cpu") for _ in range(2)]
     assert made[0] == made[1] and (made[0] / "config.json").exists() and written == [("tiny-llava", "cpu")]
     (tmp_path / "file").touch()
     monkeypatch.setenv("MIS_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(ModelError, match=r"writing tiny-llava to .* failed: .*16 GB of disk"):
-        shapes.ensure_shape("tiny-llava", device="cpu")
+        random_checkpoints.ensure_shape("tiny-llava", device="cpu")

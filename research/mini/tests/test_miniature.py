@@ -8,12 +8,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import joined_processes
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from support import joined
 from support.tiny import tiny_checkpoint
 from torch import multiprocessing
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -36,6 +36,8 @@ from research.mini.prototypes import Prototypes
 from research.mini.ship import KEPT, mean, ship
 from research.mini.widen import widen
 from workbench.app import free_port
+
+pytestmark = pytest.mark.research
 
 STYLES = ["openmoji", "twemoji", "noto"]
 
@@ -353,7 +355,7 @@ def test_framed_drawings_are_whole_on_light_paper(bank: PictureBank) -> None:
 
 
 def test_processes_begin_alike_and_take_the_mean_of_their_gradients(tmp_path: Path) -> None:
-    multiprocessing.spawn(joined.work, (str(tmp_path), free_port("127.0.0.1", 29600)), nprocs=2)
+    multiprocessing.spawn(joined_processes.work, (str(tmp_path), free_port("127.0.0.1", 29600)), nprocs=2)
     for rank in (0, 1):
         weight, gradient, agreed = torch.load(tmp_path / f"{rank}.pt")
         assert weight.tolist() == [0.0, 0.0]

@@ -23,6 +23,8 @@ from research.mini.loop import TowerBank
 from research.mini.pictures import Picture, PictureBank
 from research.mini.tuning import Midway
 
+pytestmark = pytest.mark.research
+
 THINGS = ("banana", "key", "candle")
 DRAWN = ("openmoji", "twemoji")
 

@@ -18,6 +18,8 @@ from research.mini import gather, gather_bitmaps, gather_forms, gather_hands, ga
 from research.mini.assets import BITMAPS, FONTS, HANDS, STYLES, load_drawings
 from research.mini.packages import debian_package
 
+pytestmark = pytest.mark.research
+
 NOTO = Path(str(importlib.resources.files("manimgx_fonts"))) / "NotoEmoji[wght].ttf"
 LETTERS = next(Path(str(importlib.resources.files("gradio"))).rglob("KaTeX_Main-Regular.*.ttf"))
 SETS = {name: {"icons": {}} for name in (*gather.EMOJI_SETS, *gather.ICON_SETS)}
