@@ -28,7 +28,7 @@ from mis_lib.train.callbacks import RunCallback, Stop, memory_gb
 from mis_lib.train.encode import IGNORED, Place
 from mis_lib.train.loader import lengths_of
 from mis_lib.train.lora import is_tower, restore
-from mis_lib.train.loss import WholeHead
+from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import load
 from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, use_packing
 from mis_lib.train.settings import TrainSettings
@@ -137,7 +137,7 @@ def _ours(contestant: Contestant) -> Measured:
     trainer.add_callback(clock)
     answers = trainer.head
     if contestant.whole_logits:
-        trainer.head = WholeHead(loaded.network)
+        trainer.head = AnswerHead(loaded.network, whole_logits=True)
     trainer.train()
     trainer.head = answers  # what the rows need is counted alike for all
     tower, behind = row_flop(loaded.model, trainer, cached=cache is not None)

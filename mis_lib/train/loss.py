@@ -1,15 +1,15 @@
-"""Loss at answer positions only: the vocabulary is never computed at image, question or padding tokens.
+"""Cross-entropy at answer positions only: logits of image, question and padding tokens are never computed.
 
-A row of two images and 250 answer tokens has 800 tokens, and logits over 150,000 words in float32 are 0.6 MB a token: for most of them nobody asks. While
-``AnswerHead`` is armed, a model's output layer picks the positions that count, and returns their loss instead of logits. So every
-architecture's own ``forward`` stays as it is, and sharded weights are gathered by the hooks that gather them anyway.
+A row of two images and 250 answer tokens has 800 tokens, and float32 logits over 150,000 words are 0.6 MB a token. ``LinearCrossEntropyLoss``
+takes hidden states and the output layer, and holds the logits of ``CHUNK`` positions at a time. ``AnswerHead`` calls it where a model calls its
+output layer, so that every architecture's ``forward`` stays as it is and FSDP or ZeRO-3 have gathered the weights.
 
-Legend: B rows, T tokens, H width, V vocabulary, N positions that count.
+Legend: B rows, T tokens, H width, V vocabulary, N positions with a label.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import nn
@@ -20,13 +20,88 @@ from mis_lib.train.encode import IGNORED
 
 CHUNK = 1024
 """Positions whose logits exist at the same time."""
+SMALL, LARGE = 2.0**-10, 2.0**20
+"""Results of an output layer that a cap leaves alone, and that it bounds; powers of two, so that products are exact."""
+
+
+class Losses(NamedTuple):
+    """The losses of one pass."""
+
+    total: torch.Tensor
+    """() sum of the losses; gradients flow from here."""
+    each: torch.Tensor
+    """(N,) loss of each position with a label, in the order of rows and tokens; without gradient."""
+    hits: torch.Tensor
+    """(N,) bool: the model's first choice is the label."""
+
+
+class LinearCrossEntropyLoss(nn.Module):
+    """Summed cross-entropy of an output layer's logits, without the logits of all positions in memory.
+
+    Some models change what their output layer returns: Gemma 2 caps it, Granite divides it, Cohere multiplies it. Their logits are
+    ``cap * tanh(scale * x / cap)``, or ``scale * x`` without a cap.
+
+    Args:
+        scale: factor of the output layer's results.
+        cap: bound of the scaled results; None for no bound.
+    """
+
+    def __init__(self, scale: float = 1.0, cap: float | None = None) -> None:
+        super().__init__()
+        self.scale, self.cap = scale, cap
+
+    @classmethod
+    def of(cls, network: Any) -> Self | None:
+        """The loss with the scale and cap of a transformers model, or None if its logits are another function of its output layer.
+
+        The model's ``forward`` is tried with known numbers in place of the output layer's. Configuration keys would not do: Aya Vision has
+        Cohere's ``logit_scale`` in its configuration and does not apply it.
+        """
+        head = network.get_output_embeddings()
+        if not isinstance(head, nn.Linear):
+            return None
+        tried = (torch.full((head.out_features,), x) for x in (SMALL, LARGE))
+        small, large = (_logits_for(network, head, output) for output in tried)
+        if small is None or large is None:
+            return None
+        scale, bound = float(small[0]) / SMALL, float(large[0])
+        loss = cls(scale, bound if bound < 0.99 * scale * LARGE else None)
+        known = torch.linspace(-60.0, 60.0, head.out_features)
+        found = _logits_for(network, head, known)
+        matches = found is not None and torch.allclose(found, loss.logits(known), rtol=1e-3, atol=1e-3)
+        return loss if matches else None
+
+    def logits(self, output: torch.Tensor) -> torch.Tensor:
+        """The model's logits, of the shape of ``output``, which its output layer returned."""
+        scaled = output if self.scale == 1 else output * self.scale
+        return scaled if self.cap is None else torch.tanh(scaled / self.cap) * self.cap
+
+    def slope(self, logits: torch.Tensor) -> torch.Tensor | float:
+        """Derivative of ``logits`` by the output layer's result; a number where it is the same everywhere."""
+        return self.scale if self.cap is None else self.scale * (1 - (logits / self.cap) ** 2)
+
+    def forward(self, hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor) -> Losses:
+        """The losses of predicting each label from the hidden state of the token before.
+
+        Args:
+            hidden: (B, T, H) the decoder's last hidden states.
+            head: the output layer, H to V.
+            labels: (B, T) token ids; ``IGNORED`` where no loss is taken.
+        """
+        wanted, weight = labels[:, 1:] != IGNORED, head.weight
+        if torch.is_autocast_enabled(hidden.device.type):
+            weight = weight.to(torch.get_autocast_dtype(hidden.device.type))
+        picked = hidden[:, :-1][wanted].to(weight.dtype)
+        bias = None if head.bias is None else head.bias.to(weight.dtype)
+        found: Any = LinearCrossEntropy.apply(picked, weight, labels[:, 1:][wanted], bias, self)
+        return Losses(*found)
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy of ``hidden @ weight.T`` without ever holding the logits of all positions.
+    """``LinearCrossEntropyLoss`` for positions that are already picked.
 
-    The gradients are computed with the loss, chunk by chunk, while a chunk's logits are there, and only scaled on the way back (Hsu et al. 2024, Liger
-    kernel, section 3.2); here in plain torch, so that it runs anywhere. Nothing of the weight is kept, so it may be sharded again meanwhile.
+    The gradients are computed with the loss, chunk by chunk, and scaled in ``backward`` (Hsu et al. 2024, Liger kernel, section 3.2);
+    here in plain torch, so that it runs anywhere. No reference to the weight is kept, so it may be sharded again in between.
     """
 
     @staticmethod
@@ -35,151 +110,146 @@ class LinearCrossEntropy(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         targets: torch.Tensor,
+        bias: torch.Tensor | None,
+        loss: LinearCrossEntropyLoss,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The sum, and for the log, without gradient, each position's loss (N,) and whether it was predicted right (N,).
+        """``Losses``.
 
         Args:
             ctx: autograd's.
             hidden: (N, H).
             weight: (V, H).
             targets: (N,) token ids.
+            bias: (V,).
+            loss: the scale and cap of the logits.
         """
-        wants_hidden, wants_weight, _ = ctx.needs_input_grad
+        wants_hidden, wants_weight, _, wants_bias, _ = ctx.needs_input_grad
         losses = hidden.new_empty(len(hidden), dtype=torch.float32)
         hits = torch.empty_like(targets, dtype=torch.bool)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants_bias else None
         for start in range(0, len(hidden), CHUNK):
             part = slice(start, start + CHUNK)
-            logits, chosen = F.linear(hidden[part], weight).float(), targets[part]
+            logits, chosen = loss.logits(F.linear(hidden[part], weight, bias).float()), targets[part]
             losses[part] = F.cross_entropy(logits, chosen, reduction="none")
             hits[part] = logits.argmax(-1) == chosen
-            if wants_hidden or wants_weight:
-                slope = logits.softmax(-1)
-                slope[torch.arange(len(chosen), device=chosen.device), chosen] -= 1
-                slope = slope.to(weight.dtype)
+            if wants_hidden or wants_weight or wants_bias:
+                grad = logits.softmax(-1)
+                grad[torch.arange(len(chosen), device=chosen.device), chosen] -= 1
+                slope = loss.slope(logits)
+                if not isinstance(slope, float | int) or slope != 1:
+                    grad *= slope
+                grad = grad.to(weight.dtype)
                 if grad_hidden is not None:
-                    grad_hidden[part] = slope @ weight
+                    grad_hidden[part] = grad @ weight
                 if grad_weight is not None:
-                    grad_weight += slope.T @ hidden[part]
-        ctx.grads = grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
+                    grad_weight += grad.T @ hidden[part]
+                if grad_bias is not None:
+                    grad_bias += grad.sum(0)
+        ctx.grads = tuple(
+            None if grad is None else grad.to(hidden.dtype) for grad in (grad_hidden, grad_weight, grad_bias)
+        )
         ctx.mark_non_differentiable(losses, hits)
         return losses.sum(), losses, hits
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
-        """Gradients of hidden states and weight."""
+    def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of hidden states, weight and bias."""
         scale = grads[0]
-        found = [None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.grads]
-        return found[0], found[1], None
-
-
-class Losses(NamedTuple):
-    """What the armed head says of one pass."""
-
-    total: torch.Tensor
-    """() summed loss; gradients flow from here."""
-    each: torch.Tensor
-    """(N,) loss of each position that counts, in the order of rows and tokens."""
-    hits: torch.Tensor
-    """(N,) whether each was predicted right."""
+        hidden, weight, bias = (None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.grads)
+        return hidden, weight, None, bias, None
 
 
 class AnswerHead:
-    """A model's output layer that, while it is armed, computes losses at chosen positions.
+    """Computes a model's losses in its forward passes, by hooks on its output layer and on the model.
+
+    Inside ``losses_at``, the output layer gets no position, so that the model's logits are (B, 0, V), and the ``loss`` of its output is
+    the sum of the losses. Outside, nothing is changed. A model whose logits are neither scaled nor capped results of a linear layer keeps
+    its logits, and the losses are taken from them: that is exact, too, and only needs more memory.
 
     Args:
         network: a transformers model (not its ``PeftModel``).
-
-    Raises:
-        ModelError: the model's output layer is no linear layer without bias, or the model changes what comes out of it.
+        whole_logits: compute the losses from the model's logits at every position, as most trainers do.
     """
 
-    def __init__(self, network: Any) -> None:
-        head = network.get_output_embeddings()
-        if not isinstance(head, nn.Linear) or head.bias is not None:
-            raise ModelError(
-                f"expected an output layer that is linear without bias, found {type(head).__name__}; such a model cannot be trained here"
-            )
-        _check_untouched(network, head)
-        self.head = head
-        self._plain = head.forward
+    def __init__(self, network: Any, *, whole_logits: bool = False) -> None:
+        self.loss = None if whole_logits else LinearCrossEntropyLoss.of(network)
         self._labels: torch.Tensor | None = None
         self._losses: Losses | None = None
-        setattr(head, "forward", self._forward)  # noqa: B010  (modules of torch are typed to have a fixed one)
+        self._hidden: torch.Tensor | None = None
+        if self.loss is not None:
+            head = network.get_output_embeddings()
+            head.register_forward_pre_hook(self._withhold)
+            head.register_forward_hook(self._score)
+        network.register_forward_hook(self._hand_out)
 
     @contextmanager
-    def armed(self, labels: torch.Tensor) -> Iterator[None]:
-        """While the block lasts, a forward pass computes the losses of the labels (B, T) that count, and its ``logits`` are their sum."""
+    def losses_at(self, labels: torch.Tensor) -> Iterator[None]:
+        """While the block lasts, a forward pass computes the losses of the labels (B, T)."""
         self._labels, self._losses = labels, None
         try:
             yield
         finally:
-            self._labels = None
+            self._labels = self._hidden = None
 
     @property
     def losses(self) -> Losses:
-        """Of the last armed pass.
+        """The losses of the last forward pass inside ``losses_at``.
 
         Raises:
-            ModelError: there was none, or the model has another output layer than it says.
+            ModelError: there was no such pass.
         """
         if self._losses is None:
-            raise ModelError(
-                "expected the model to call its output layer in an armed pass, found that it did not; it cannot be trained here"
-            )
+            raise ModelError("expected a forward pass of the model with labels, found none since losses_at")
         return self._losses
 
-    def _forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def _withhold(self, head: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         if self._labels is None:
-            return self._plain(hidden)
-        wanted = self._labels[:, 1:] != IGNORED
-        picked, weight = hidden[:, :-1][wanted], self.head.weight
-        if torch.is_autocast_enabled(hidden.device.type):
-            weight = weight.to(torch.get_autocast_dtype(hidden.device.type))
-        found: Any = LinearCrossEntropy.apply(picked.to(weight.dtype), weight, self._labels[:, 1:][wanted])
-        self._losses = Losses(*found)
-        return self._losses.total
+            return None
+        self._hidden = args[0]
+        return (args[0][:, :0],)
+
+    def _score(self, head: nn.Module, args: Any, output: torch.Tensor) -> None:
+        # here and not after the model's forward, since ZeRO-3 has the whole weight only while its own module is called
+        if self._labels is not None and self._hidden is not None and self.loss is not None:
+            self._losses, self._hidden = self.loss(self._hidden, head, self._labels), None
+
+    def _hand_out(self, network: nn.Module, args: Any, output: Any) -> Any:
+        if self._labels is None:
+            return None
+        if self.loss is None:
+            self._losses = _losses_of(output["logits"], self._labels)
+        output["loss"] = self.losses.total  # FSDP finds what gradients start from among a model's outputs
+        return output
 
 
-def _check_untouched(network: Any, head: nn.Linear) -> None:
-    """Refuse models that scale or cap logits behind the output layer: the loss would be that of other logits. Tried on a text of two tokens.
+def _losses_of(logits: torch.Tensor, labels: torch.Tensor) -> Losses:
+    """The losses of labels (B, T) from logits at every position (B, T, V)."""
+    logits, targets = logits[:, :-1].float(), labels[:, 1:]
+    wanted = targets != IGNORED
+    each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    each = each.view_as(targets)[wanted]
+    return Losses(each.sum(), each.detach(), (logits.argmax(-1) == targets)[wanted])
 
-    Raises:
-        ModelError: the model's logits are not its output layer's.
-    """
-    given: list[torch.Tensor] = []
 
-    def keep(layer: Any, args: Any, output: Any) -> None:
-        given.append(output)
+@torch.no_grad()
+def _logits_for(network: Any, head: nn.Linear, output: torch.Tensor) -> torch.Tensor | None:
+    """The model's logits (V,) where its output layer returns ``output`` (V,); None if they have another shape or are made without that layer."""
+    called = False
 
-    hook = head.register_forward_hook(keep)
+    def replace(layer: Any, args: Any, result: torch.Tensor) -> torch.Tensor:
+        nonlocal called
+        called = True
+        return output.to(result.device).expand_as(result)
+
+    hook = head.register_forward_hook(replace)
     training = network.training
-    network.eval()  # no dropout, and no running means that would learn of it
+    network.eval()  # no dropout, and no running means that would change
     try:
-        with torch.no_grad():
-            logits = network(
-                input_ids=torch.ones(1, 2, dtype=torch.long, device=head.weight.device), use_cache=False
-            ).logits
+        tokens = torch.ones(1, 2, dtype=torch.long, device=head.weight.device)
+        logits = network(input_ids=tokens, use_cache=False).logits
     finally:
         hook.remove()
         network.train(training)
-    # numbers that are none are equal: under FSDP only the main process has read the weights
-    if given and not torch.allclose(given[-1].float(), logits.float(), rtol=0, atol=0, equal_nan=True):
-        raise ModelError(
-            f"expected logits that are the output layer's own, found that {type(network).__name__} scales or caps them; it cannot be trained here"
-        )
-
-
-class WholeHead(AnswerHead):
-    """The same losses from logits at every position, as most trainers compute them: what ``contest`` measures the other way against."""
-
-    def _forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        if self._labels is None:
-            return self._plain(hidden)
-        logits, targets = self._plain(hidden)[:, :-1].float(), self._labels[:, 1:]
-        wanted = targets != IGNORED
-        each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
-        each = each.view_as(targets)[wanted]
-        self._losses = Losses(each.sum(), each.detach(), (logits.argmax(-1) == targets)[wanted])
-        return self._losses.total
+    return logits[0, -1].float().cpu() if called and logits.shape[-1:] == output.shape else None

@@ -147,8 +147,7 @@ class AnswerTrainer(Trainer):
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=steps, **options)
         self.steps, self.network, self.workers, self.feature_source = steps, network, workers, features
-        with self.accelerator.autocast():
-            self.head = AnswerHead(network)
+        self.head = AnswerHead(network)
         self.tally: Tally | None = None
         self.by_category: dict[str, list[float]] = {}
         self.grad_norm = math.nan
@@ -190,7 +189,7 @@ class AnswerTrainer(Trainer):
         inputs = {name: value.to(kind) if value.is_floating_point() else value for name, value in inputs.items()}
         if batch.packed:
             inputs |= packed_inputs(self.network, batch)
-        with self.accelerator.autocast(), self.head.armed(batch.labels):
+        with self.accelerator.autocast(), self.head.losses_at(batch.labels):
             if batch.features is not None and self.feature_source is not None:
                 inputs["mm_encoder_outputs"] = self.feature_source.outputs(batch.features.to(kind))
             model(**inputs, use_cache=False)

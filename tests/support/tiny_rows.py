@@ -43,7 +43,7 @@ def losses_alone(head: AnswerHead, network: Any, rows: Sequence[Row]) -> list[to
     found = []
     for row in rows:
         batch = collate([row], pad_token=0)
-        with head.armed(batch.labels):
+        with head.losses_at(batch.labels):
             network(**batch.inputs)
         found.append(head.losses.each)
     return found

@@ -86,14 +86,14 @@ def test_rows_together_have_the_losses_they_have_alone(checkpoint: Path, data: P
     rows = [Encoder(processor).row(place) for place in places(data)[:6]]
     alone = losses_alone(head, network, rows)
     batch = collate(rows, pad_token=0)
-    with head.armed(batch.labels):
+    with head.losses_at(batch.labels):
         network(**batch.inputs)
     padded = head.losses.each
     torch.testing.assert_close(padded, torch.cat(alone), rtol=1e-3, atol=1e-4)
     assert no_packing(model) is None
     pack(model)
     batch = collate(rows, pad_token=0, packed=True)
-    with head.armed(batch.labels):
+    with head.losses_at(batch.labels):
         network(**batch.inputs, **packed_inputs(model, batch))
     packed = head.losses.each
     torch.testing.assert_close(packed, torch.cat(alone), rtol=1e-3, atol=1e-4)
@@ -112,7 +112,7 @@ def test_rows_packed_for_flash_attention_have_the_losses_they_have_alone(
         config._attn_implementation = "flash_attention_2"  # as set_attn_implementation does where the package is
     assert use_packing(network, TrainSettings(attention="flash_attention_2"))
     batch = collate(rows, pad_token=0, packed=True)
-    with head.armed(batch.labels):
+    with head.losses_at(batch.labels):
         network(**batch.inputs, **packed_inputs(network, batch))
     torch.testing.assert_close(head.losses.each, torch.cat(alone), rtol=1e-3, atol=1e-4)
 

@@ -6,7 +6,6 @@ import random
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -23,8 +22,6 @@ from support.tiny import tiny_adapter, tiny_checkpoint
 from support.tiny_rows import losses_alone, tiny_rows
 from transformers import (
     AutoModelForImageTextToText,
-    PaliGemmaConfig,
-    PaliGemmaForConditionalGeneration,
     Trainer,
     get_scheduler,
 )
@@ -47,7 +44,7 @@ from mis_lib.train.dataset import places_of
 from mis_lib.train.encode import IGNORED, Encoder, Place
 from mis_lib.train.loader import Mixer, Steps, lengths_of, most_alike
 from mis_lib.train.lora import Part, part_of, prepare, restore
-from mis_lib.train.loss import AnswerHead, WholeHead
+from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import bfloat16, load
 from mis_lib.train.packing import PackedRows, has_kernel, pack, packed_inputs
 from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, run, training_arguments
@@ -114,20 +111,20 @@ def test_loss_of_each_token_is_that_of_the_whole_model(checkpoint: Path, data: P
     wanted = batch.labels[:, 1:] != IGNORED
     expected = torch.nn.functional.cross_entropy(logits[wanted], batch.labels[:, 1:][wanted], reduction="none")
     head = AnswerHead(model)
-    with head.armed(batch.labels):
+    with head.losses_at(batch.labels):
         network(**batch.inputs)
     torch.testing.assert_close(head.losses.each, expected)
     assert torch.equal(head.losses.hits, logits[wanted].argmax(-1) == batch.labels[:, 1:][wanted])
-    whole = WholeHead(model)  # put in the place of the other, as the benchmark does
-    with whole.armed(batch.labels):
+    whole = AnswerHead(model, whole_logits=True)  # put in the place of the other, as the benchmark does
+    with whole.losses_at(batch.labels):
         network(**batch.inputs)
     torch.testing.assert_close(whole.losses.each, expected)
     assert torch.equal(whole.losses.hits, head.losses.hits)
-    with head.armed(batch.labels):
+    with head.losses_at(batch.labels):
         network(**batch.inputs)
     torch.testing.assert_close(head.losses.each, expected)
     assert network(**batch.inputs).logits.shape == (5, batch.labels.shape[1], logits.shape[-1]), (
-        "unarmed, it is the model's own"
+        "outside, it is the model's own"
     )
 
 
@@ -142,40 +139,6 @@ def test_gpus_before_ampere_have_no_bfloat16_and_no_flash_kernel(
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)  # emulated
     assert bfloat16(TrainSettings(), "cuda") is expected
     assert has_kernel(torch.device("cuda", 0)) is expected
-
-
-@pytest.mark.parametrize("cap", [None, 30.0])
-def test_a_model_that_caps_its_logits_behind_the_output_layer_is_refused(cap: float | None) -> None:
-    text = {"model_type": "gemma2", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "final_logit_softcapping": cap}  # fmt: skip
-    vision = {"model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
-              "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "projection_dim": 32}  # fmt: skip
-    config = PaliGemmaConfig(text_config=text, vision_config=vision, image_token_id=63, projection_dim=32)
-    network = PaliGemmaForConditionalGeneration(config).train()
-    with nullcontext() if cap is None else pytest.raises(ModelError, match=r"PaliGemma.* scales or caps them"):
-        AnswerHead(network)
-    assert network.training
-    assert not network.get_output_embeddings()._forward_hooks, "what was tried keeps no output of later passes"
-
-
-@pytest.mark.parametrize("trained", ["hidden", "weight", "both"])
-def test_gradients_of_the_chunked_loss_are_those_of_the_plain_one(
-    trained: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mis_lib.train import loss
-
-    monkeypatch.setattr(loss, "CHUNK", 7)  # several chunks
-    torch.manual_seed(0)
-    hidden = torch.randn(23, 8, requires_grad=trained != "weight")
-    weight = torch.randn(11, 8, requires_grad=trained != "hidden")
-    targets = torch.randint(0, 11, (23,))
-    found: Any = loss.LinearCrossEntropy.apply(hidden, weight, targets)
-    plain = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
-    wanted = [value for value in (hidden, weight) if value.requires_grad]
-    torch.testing.assert_close(found[1], plain)
-    mine, theirs = (torch.autograd.grad(total * 0.3, wanted) for total in (found[0], plain.sum()))
-    for one, other in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(one, other)
 
 
 def test_saving_an_adapter_asks_no_hub(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +164,7 @@ def test_packed_rows_have_the_losses_they_have_alone(checkpoint: Path, data: Pat
     pack(model)
     batch = collate(rows, pad_token=0, packed=True)
     extra = packed_inputs(model, batch)
-    with head.armed(batch.labels):
+    with head.losses_at(batch.labels):
         network(**batch.inputs, **extra)
         together = head.losses.each
         network(**batch.inputs, **{**extra, "packed_rows": PackedRows.of([batch.tokens])})
