@@ -1,4 +1,4 @@
-"""What happens beside the steps: log lines, evaluations, checkpoints, and an end that was asked for from outside.
+"""What happens between the steps: log lines, evaluations, checkpoints, and an end on a signal.
 
     train_log.jsonl  one line every ``log_every`` steps, and one for each evaluation ({"step": ..., "eval": {...}})
 
@@ -7,6 +7,7 @@ A line holds sums over all devices since the line before, so that nothing is ave
 
 import json
 import math
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from mis_lib.files import open_append, read_jsonl, write_atomic
 from mis_lib.models.load import peak_memory
 from mis_lib.train.encode import SEGMENTS
 from mis_lib.train.settings import TrainSettings
-from mis_lib.train.trainer import AnswerTrainer, Tally
+from mis_lib.train.trainer import AnswerTrainer, Tally, publish_checkpoint
 
 LOG = "train_log.jsonl"
 
@@ -64,9 +65,9 @@ class RunCallback(TrainerCallback):
     Args:
         settings: of the run.
         folder: of the run.
-        stop: asked after each step.
-        evaluate: measures safety and helpfulness; ``None``: nobody does.
-        listeners: told every line.
+        stop: read after each step.
+        evaluate: measures safety and helpfulness; None for no evaluations.
+        listeners: called with every line.
     """
 
     def __init__(
@@ -86,8 +87,9 @@ class RunCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Forget what a killed run logged after the checkpoint it goes on from."""
+        """Remove what a killed run left after the checkpoint it goes on from: log lines, and half a checkpoint."""
         if state.is_world_process_zero:
+            shutil.rmtree(str(args.output_dir), ignore_errors=True)
             truncate(self.folder / LOG, state.global_step)
         self._since = self._began = time.perf_counter()
         self._first = state.global_step
@@ -95,29 +97,43 @@ class RunCallback(TrainerCallback):
     def on_step_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Log, evaluate, and decide about a checkpoint and about going on."""
+        """Decide about a log line, an evaluation, a checkpoint and about going on; ``Trainer`` does them in this order."""
         step, settings = state.global_step, self.settings
         is_last = step >= state.max_steps
-        if step % settings.log_every == 0 or is_last:
-            self._log(state)
-        if settings.evaluation.every and (step % settings.evaluation.every == 0 or is_last):
-            self._evaluate(state)
+        control.should_log = step % settings.log_every == 0 or is_last
+        every = settings.evaluation.every
+        control.should_evaluate = bool(every) and (step % every == 0 or is_last)
         control.should_save = bool(settings.save_every) and step % settings.save_every == 0 and not is_last
         if self._is_asked_to_stop() and not is_last:
             control.should_save = control.should_training_stop = True
         return control
 
+    def on_log(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Line, **kwargs: Any
+    ) -> None:
+        """Write a log line; ``logs`` are ``Trainer``'s numbers of the last step."""
+        if "learning_rate" in logs:  # the last call of a run has only its duration
+            self._log(state, logs)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure safety and helpfulness."""
+        self._evaluate(state)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Publish the checkpoint that was written."""
+        publish_checkpoint(self._trainer(), Path(str(args.output_dir)).parent, self.settings.keep_checkpoints)
+
     def _is_asked_to_stop(self) -> bool:
         """Whether any process was asked to; all of them must end after the same step."""
         trainer = self._trainer()
         asked = torch.tensor(float(self.stop.signal is not None), device=trainer.args.device)
-        return bool(trainer._everywhere(asked))
+        return bool(trainer.sum_over_devices(asked))
 
     def _trainer(self) -> AnswerTrainer:
         assert self.trainer is not None, "set callback.trainer before training"
         return self.trainer
 
-    def _log(self, state: TrainerState) -> None:
+    def _log(self, state: TrainerState, logs: Line) -> None:
         trainer = self._trainer()
         tally, categories = trainer.drain(), trainer.drain_categories()
         now = time.perf_counter()
@@ -126,8 +142,8 @@ class RunCallback(TrainerCallback):
             "steps": state.max_steps,
             "epoch": round(state.global_step / trainer.steps.plan.steps_per_epoch, 4),
             **quotients(tally, now - self._since),
-            "lr": trainer.rate,
-            "grad_norm": round(trainer.grad_norm, 5),
+            "lr": logs["learning_rate"],
+            "grad_norm": round(logs.get("grad_norm", math.nan), 5),
             "memory_gb": memory_gb(trainer.args.device),
             "eta_seconds": self._eta(state, now),
             "loss_by_category": {name: round(loss, 6) for name, loss in categories.items()},

@@ -29,7 +29,15 @@ from mis_lib.train.lora import groups, restore
 from mis_lib.train.model import Loaded, limits_in, load
 from mis_lib.train.packing import decoder_of, no_packing, pack
 from mis_lib.train.settings import SCHEDULER_OPTIONS, TrainSettings
-from mis_lib.train.trainer import AnswerTrainer, checkpoints, save_result
+from mis_lib.train.trainer import (
+    CHECKPOINT,
+    STAGING,
+    WRITING_ERRORS,
+    AnswerTrainer,
+    checkpoints,
+    reported_as_full_disk,
+    save_result,
+)
 
 # ---------- Rows made ready for a model: its encoder, the store of image features where that pays, and the passes that rows are taken in.
 
@@ -206,6 +214,12 @@ def run(
             longest = plan.longest(trainer.state.global_step)
             row = f"{places[longest].sample.id!r} ({plan.lengths[longest]:,} tokens)"
             raise TrainingError(no_memory(settings, trainer.state.global_step, row, error)) from error
+        except WRITING_ERRORS:
+            if not trainer.control.should_save:
+                raise
+            path = folder / CHECKPOINTS / f"{CHECKPOINT}{trainer.state.global_step}"
+            with reported_as_full_disk(path, folder / CHECKPOINTS / STAGING):
+                raise
     step = trainer.state.global_step
     finished = step >= plan.steps
     if finished:
@@ -284,7 +298,7 @@ def training_arguments(loaded: Loaded, settings: TrainSettings, plan: Plan, fold
     declare_precision(bfloat16=mixed)
     checkpointing: dict[str, Any] = {"activation_checkpointing": True} if settings.gradient_checkpointing else {}
     args = TrainingArguments(
-        output_dir=str(folder / CHECKPOINTS),
+        output_dir=str(folder / CHECKPOINTS / STAGING),
         max_steps=plan.steps,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=1,
@@ -302,7 +316,6 @@ def training_arguments(loaded: Loaded, settings: TrainSettings, plan: Plan, fold
         use_liger_kernel=settings.liger,
         liger_kernel_config={"fused_linear_cross_entropy": False, "cross_entropy": False} if settings.liger else None,
         save_strategy="no",
-        save_total_limit=settings.keep_checkpoints,
         eval_strategy="no",
         logging_strategy="no",
         logging_nan_inf_filter=False,

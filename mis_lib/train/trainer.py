@@ -1,14 +1,14 @@
 """The engine: transformers' ``Trainer`` with our rows, our passes and our loss.
 
 ``Trainer`` keeps optimiser, schedule, devices, sharding and checkpoints (accelerate underneath). What is ours: a step is a list of passes, the loss
-is the mean over all answer tokens of the step, whatever devices and passes they were on, and a loss that is no number stops the run by row. A
-checkpoint appears in one rename.
+is the mean over all answer tokens of the step, whatever devices and passes they were on, and a loss that is not finite stops the run and
+names its rows. Checkpoints and results appear in one rename.
 """
 
 import math
 import shutil
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,14 +29,169 @@ from mis_lib.train.loader import Step, Steps, make_loader
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.packing import packed_inputs
 
-# ---------- What a run leaves on disk appears in one rename: checkpoints are found here, and the result is written.
-
 CHECKPOINT = "checkpoint-"
 GOES_ON = "the run goes on from its last checkpoint"
-
 WRITING_ERRORS = (OSError, RuntimeError, SafetensorError)
 """What the libraries raise for a full disk, if ``is_about_writing`` says so."""
 _TORCHS_WRITER = ("PytorchStreamWriter", "inline_container", "file write failed")
+STAGING = ".saving"
+"""Folder among the checkpoints in which one is written."""
+
+
+class Tally(NamedTuple):
+    """Sums over some passes, from which every logged number is a quotient."""
+
+    losses: torch.Tensor
+    """(S + 1,) summed loss by segment; the last is what belongs to no segment."""
+    counts: torch.Tensor
+    """(S + 1,) answer tokens by segment."""
+    hits: torch.Tensor
+    """() answer tokens predicted right."""
+    sizes: torch.Tensor
+    """(3,) rows, tokens, tokens with padding."""
+
+    def __add__(self, other: object) -> "Tally":
+        if not isinstance(other, Tally):
+            return NotImplemented
+        return Tally(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class AnswerTrainer(Trainer):
+    """Trains one model on steps of passes.
+
+    Args:
+        model: prepared (``lora.prepare``), on its device.
+        args: of transformers; ``max_steps`` is that of ``steps``.
+        steps: what to train on.
+        network: the transformers model inside ``model``.
+        features: where stored image features go into the model, if they are read from a cache.
+        options: of ``Trainer``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        steps: Steps,
+        *,
+        network: Any,
+        workers: int = 0,
+        features: Source | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model=model, args=args, train_dataset=steps, **options)
+        self.steps, self.network, self.workers, self.feature_source = steps, network, workers, features
+        self.head = AnswerHead(network)
+        self.tally: Tally | None = None
+        self.by_category: dict[str, list[float]] = {}
+
+    def get_train_dataloader(self) -> DataLoader[Step]:
+        """The steps as they are: which rows belong to which device is already decided."""
+        return make_loader(self.steps, self.workers, pin=self.args.device.type == "cuda")
+
+    def training_step(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, model: nn.Module, inputs: Step, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Forward and backward of all passes of a step; returns the mean loss over the answer tokens of all devices.
+
+        Raises:
+            TrainingError: no row of the step has an answer to learn.
+        """
+        model.train()
+        counted = float(sum(batch.answer_tokens for batch in inputs))
+        answers = self.sum_over_devices(torch.tensor(counted, device=self.args.device))
+        if answers == 0:
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: expected answers to learn, found none in its rows; see mask_eos"
+            )
+        total = torch.zeros((), device=self.args.device)
+        for number, batch in enumerate(inputs):
+            last = number == len(inputs) - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            with nullcontext() if last or self.is_deepspeed_enabled else self.accelerator.no_sync(model):
+                loss = self._pass(model, batch.to(self.args.device))
+                total += loss.detach()
+                self.accelerator.backward(loss / answers * self.args.world_size)
+        return self.sum_over_devices(total) / answers
+
+    def _pass(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Summed loss of one pass."""
+        inputs: dict[str, Any] = dict(batch.inputs)
+        kind = self.network.dtype
+        inputs = {name: value.to(kind) if value.is_floating_point() else value for name, value in inputs.items()}
+        if batch.packed:
+            inputs |= packed_inputs(self.network, batch)
+        with self.accelerator.autocast(), self.head.losses_at(batch.labels):
+            if batch.features is not None and self.feature_source is not None:
+                inputs["mm_encoder_outputs"] = self.feature_source.outputs(batch.features.to(kind))
+            model(**inputs, use_cache=False)
+        losses = self.head.losses
+        self._count(batch, losses.each, losses.hits)
+        return losses.total
+
+    def _count(self, batch: Batch, losses: torch.Tensor, hits: torch.Tensor) -> None:
+        """Add a pass to the sums of the next log line.
+
+        Raises:
+            TrainingError: a loss is not finite.
+        """
+        wanted = batch.labels[:, 1:] != IGNORED
+        rows = batch.row_of_token[:, 1:][wanted]
+        per_row = torch.zeros(len(batch.rows), device=losses.device).index_add_(0, rows, losses)
+        sums = per_row.tolist()
+        wrong = [row.id for row, loss in zip(batch.rows, sums, strict=True) if not math.isfinite(loss)]
+        if wrong:
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: expected a finite loss, found {sums[[row.id for row in batch.rows].index(wrong[0])]} in rows "
+                f"{', '.join(map(repr, wrong[:8]))}; lower learning_rate, look at these rows (mis check), or set precision: float32. "
+                "The last checkpoint is untouched"
+            )
+        counts = torch.bincount(rows, minlength=len(batch.rows)).tolist()
+        for row, loss, count in zip(batch.rows, sums, counts, strict=True):
+            known = self.by_category.setdefault(row.category, [0.0, 0.0])
+            known[0], known[1] = known[0] + loss, known[1] + count
+        segments = batch.segments[:, 1:][wanted]
+        zeros = torch.zeros(len(SEGMENTS) + 1, device=losses.device)
+        tally = Tally(
+            zeros.index_add(0, segments, losses),
+            torch.bincount(segments, minlength=len(SEGMENTS) + 1).float(),
+            hits.sum().float(),
+            torch.tensor(
+                [len(batch.rows), batch.tokens, batch.padded_tokens], dtype=torch.float32, device=losses.device
+            ),
+        )
+        self.tally = tally if self.tally is None else self.tally + tally
+
+    def drain(self) -> Tally:
+        """What was counted on all devices since the last call."""
+        assert self.tally is not None
+        found = Tally(*(self.sum_over_devices(value) for value in self.tally))
+        self.tally = None
+        return found
+
+    def drain_categories(self) -> Mapping[str, float]:
+        """Mean loss of each category since the last call, over the rows of all devices."""
+        parts: Any = gather_object([self.by_category]) if self.args.world_size > 1 else [self.by_category]
+        sums: dict[str, list[float]] = {}
+        for name, (loss, count) in (each for part in parts for each in part.items()):
+            known = sums.setdefault(name, [0.0, 0.0])
+            known[0], known[1] = known[0] + loss, known[1] + count
+        self.by_category = {}
+        return {name: loss / count for name, (loss, count) in sorted(sums.items()) if count}
+
+    def sum_over_devices(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all devices, of the same shape."""
+        found: Any = self.accelerator.reduce(value, reduction="sum") if self.args.world_size > 1 else value
+        return found
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        """What callbacks do in ``on_evaluate``: the model answers questions, which no loss on a data set would show."""
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {})
+        return {}
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: transformers' estimate knows nothing of frozen parts."""
+        return 0
 
 
 def is_about_writing(error: BaseException) -> bool:
@@ -70,14 +225,14 @@ def save_result(
 ) -> None:
     """Write the trained adapter (or the whole model, with its processor) as a folder that appears in one rename.
 
-    All processes of a run call it: weights that are spread over them are gathered. The limits of an image, and what tells the checkpoint
-    that was trained on, go beside an adapter.
+    All processes of a run call it: weights that are spread over them are gathered. An adapter's folder also holds the image limits and
+    the fingerprint of its base checkpoint.
 
     Raises:
         TrainingError: it cannot be written.
     """
     draft = folder.with_name(f".{folder.name}")
-    try:
+    with reported_as_full_disk(folder, draft, again):
         if trainer.is_world_process_zero():
             shutil.rmtree(draft, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
@@ -88,207 +243,45 @@ def save_result(
             if limits is not None and isinstance(trainer.model, PeftModel):
                 write_limits(draft, limits)
                 write_base(draft, checkpoint)
-            for beside in draft.glob("*/adapter_config.json"):
-                shutil.rmtree(beside.parent)  # an adapter that was held as the reference
+            for other in draft.glob("*/adapter_config.json"):
+                shutil.rmtree(other.parent)  # an adapter that was held as the reference
             (draft / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody needs to load
             shutil.rmtree(folder, ignore_errors=True)
             draft.replace(folder)
+    trainer.accelerator.wait_for_everyone()
+
+
+def publish_checkpoint(trainer: Trainer, folder: Path, keep: int) -> None:
+    """Move the checkpoint that ``Trainer`` has just written in ``STAGING`` to the run's folder of checkpoints; keep the newest ones.
+
+    All processes call it.
+
+    Raises:
+        TrainingError: it cannot be moved.
+    """
+    name = f"{CHECKPOINT}{trainer.state.global_step}"
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        with reported_as_full_disk(folder / name, folder / STAGING):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            (folder / STAGING / name).replace(folder / name)
+            shutil.rmtree(folder / STAGING)
+        for old in checkpoints(folder)[:-keep]:
+            shutil.rmtree(old)
+    trainer.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def reported_as_full_disk(path: Path, draft: Path, again: str = GOES_ON) -> Iterator[None]:
+    """Turn an error about writing ``path`` into one that says what to do; what was half written in ``draft`` is removed.
+
+    Raises:
+        TrainingError: ``path`` cannot be written.
+    """
+    try:
+        yield
     except WRITING_ERRORS as error:
         shutil.rmtree(draft, ignore_errors=True)
         if not is_about_writing(error):
             raise
-        raise TrainingError(cannot_write(folder, error, again)) from error
-    trainer.accelerator.wait_for_everyone()
-
-
-STAGING = ".saving"
-
-
-class Tally(NamedTuple):
-    """Sums over some passes, from which every logged number is a quotient."""
-
-    losses: torch.Tensor
-    """(S + 1,) summed loss by segment; the last is what belongs to no segment."""
-    counts: torch.Tensor
-    """(S + 1,) answer tokens by segment."""
-    hits: torch.Tensor
-    """() answer tokens predicted right."""
-    sizes: torch.Tensor
-    """(3,) rows, tokens, tokens with padding."""
-
-    def __add__(self, other: object) -> "Tally":
-        if not isinstance(other, Tally):
-            return NotImplemented
-        return Tally(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
-
-class AnswerTrainer(Trainer):
-    """Trains one model on steps of passes.
-
-    Args:
-        model: prepared (``parts.prepare``), on its device.
-        args: of transformers; ``max_steps`` is that of ``steps``.
-        steps: what to train on.
-        network: the transformers model inside ``model``.
-        features: where stored image features go into the model, if they are read from a cache.
-        options: of ``Trainer``.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        args: TrainingArguments,
-        steps: Steps,
-        *,
-        network: Any,
-        workers: int = 0,
-        features: Source | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(model=model, args=args, train_dataset=steps, **options)
-        self.steps, self.network, self.workers, self.feature_source = steps, network, workers, features
-        self.head = AnswerHead(network)
-        self.tally: Tally | None = None
-        self.by_category: dict[str, list[float]] = {}
-        self.grad_norm = math.nan
-        self.rate = math.nan
-
-    def get_train_dataloader(self) -> DataLoader[Step]:
-        """The steps as they are: which rows belong to which device is already decided."""
-        return make_loader(self.steps, self.workers, pin=self.args.device.type == "cuda")
-
-    def training_step(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, model: nn.Module, inputs: Step, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        """Forward and backward of all passes of a step; returns the mean loss over the answer tokens of all devices.
-
-        Raises:
-            TrainingError: no row of the step has an answer to learn.
-        """
-        model.train()
-        counted = float(sum(batch.answer_tokens for batch in inputs))
-        answers = self._everywhere(torch.tensor(counted, device=self.args.device))
-        if answers == 0:
-            raise TrainingError(
-                f"step {self.state.global_step + 1}: expected answers to learn, found none in its rows; see mask_eos"
-            )
-        total = torch.zeros((), device=self.args.device)
-        for number, batch in enumerate(inputs):
-            last = number == len(inputs) - 1
-            self.accelerator.gradient_state._set_sync_gradients(last)
-            with nullcontext() if last or self.is_deepspeed_enabled else self.accelerator.no_sync(model):
-                loss = self._pass(model, batch.to(self.args.device))
-                total += loss.detach()
-                self.accelerator.backward(loss / answers * self.args.world_size)
-        return self._everywhere(total) / answers
-
-    def _pass(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Summed loss of one pass."""
-        inputs: dict[str, Any] = dict(batch.inputs)
-        kind = self.network.dtype
-        inputs = {name: value.to(kind) if value.is_floating_point() else value for name, value in inputs.items()}
-        if batch.packed:
-            inputs |= packed_inputs(self.network, batch)
-        with self.accelerator.autocast(), self.head.losses_at(batch.labels):
-            if batch.features is not None and self.feature_source is not None:
-                inputs["mm_encoder_outputs"] = self.feature_source.outputs(batch.features.to(kind))
-            model(**inputs, use_cache=False)
-        losses = self.head.losses
-        self._count(batch, losses.each, losses.hits)
-        return losses.total
-
-    def _count(self, batch: Batch, losses: torch.Tensor, hits: torch.Tensor) -> None:
-        """Add a pass to what the next log line tells.
-
-        Raises:
-            TrainingError: a loss is no number.
-        """
-        wanted = batch.labels[:, 1:] != IGNORED
-        rows = batch.row_of_token[:, 1:][wanted]
-        per_row = torch.zeros(len(batch.rows), device=losses.device).index_add_(0, rows, losses)
-        sums = per_row.tolist()
-        wrong = [row.id for row, loss in zip(batch.rows, sums, strict=True) if not math.isfinite(loss)]
-        if wrong:
-            raise TrainingError(
-                f"step {self.state.global_step + 1}: expected a finite loss, found {sums[[row.id for row in batch.rows].index(wrong[0])]} in rows "
-                f"{', '.join(map(repr, wrong[:8]))}; lower learning_rate, look at these rows (mis check), or set precision: float32. "
-                "The last checkpoint is untouched"
-            )
-        counts = torch.bincount(rows, minlength=len(batch.rows)).tolist()
-        for row, loss, count in zip(batch.rows, sums, counts, strict=True):
-            known = self.by_category.setdefault(row.category, [0.0, 0.0])
-            known[0], known[1] = known[0] + loss, known[1] + count
-        segments = batch.segments[:, 1:][wanted]
-        zeros = torch.zeros(len(SEGMENTS) + 1, device=losses.device)
-        tally = Tally(
-            zeros.index_add(0, segments, losses),
-            torch.bincount(segments, minlength=len(SEGMENTS) + 1).float(),
-            hits.sum().float(),
-            torch.tensor(
-                [len(batch.rows), batch.tokens, batch.padded_tokens], dtype=torch.float32, device=losses.device
-            ),
-        )
-        self.tally = tally if self.tally is None else self.tally + tally
-
-    def drain(self) -> Tally:
-        """What was counted on all devices since the last call."""
-        assert self.tally is not None
-        found = Tally(*(self._everywhere(value) for value in self.tally))
-        self.tally = None
-        return found
-
-    def drain_categories(self) -> Mapping[str, float]:
-        """Mean loss of each category since the last call, over the rows of all devices."""
-        parts: Any = gather_object([self.by_category]) if self.args.world_size > 1 else [self.by_category]
-        sums: dict[str, list[float]] = {}
-        for name, (loss, count) in (each for part in parts for each in part.items()):
-            known = sums.setdefault(name, [0.0, 0.0])
-            known[0], known[1] = known[0] + loss, known[1] + count
-        self.by_category = {}
-        return {name: loss / count for name, (loss, count) in sorted(sums.items()) if count}
-
-    def _everywhere(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum over all devices."""
-        found: Any = self.accelerator.reduce(value, reduction="sum") if self.args.world_size > 1 else value
-        return found
-
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)
-        self.grad_norm = float(norm) if norm is not None else math.nan
-        self.rate = self._get_learning_rate()
-        return norm
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: transformers' estimate knows nothing of frozen parts."""
-        return 0
-
-    def _get_output_dir(self, trial: Any) -> str:
-        """Checkpoints are written aside and renamed when they are whole (``_save_checkpoint``)."""
-        return str(Path(str(self.args.output_dir)) / STAGING)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint: it is there as a whole or not at all.
-
-        Raises:
-            TrainingError: it cannot be written; older checkpoints are untouched.
-        """
-        folder = Path(str(self.args.output_dir))
-        name = f"{CHECKPOINT}{self.state.global_step}"
-        if self.is_world_process_zero():
-            shutil.rmtree(folder / STAGING, ignore_errors=True)
-        try:
-            self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
-                shutil.rmtree(folder / name, ignore_errors=True)
-                (folder / STAGING / name).replace(folder / name)
-        except WRITING_ERRORS as error:
-            shutil.rmtree(folder / STAGING, ignore_errors=True)
-            if not is_about_writing(error):
-                raise
-            raise TrainingError(cannot_write(folder / name, error)) from error
-        if self.is_world_process_zero():
-            shutil.rmtree(folder / STAGING, ignore_errors=True)
-            for old in checkpoints(folder)[: -(self.args.save_total_limit or 1)]:
-                shutil.rmtree(old)
+        raise TrainingError(cannot_write(path, error, again)) from error
