@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock, Timeout
 
-from mis_lib.files import sha256
+from mis_lib.files import hold, is_held, sha256
 
 MANIFEST = "manifest.json"
 
@@ -94,16 +93,11 @@ def _beside(folder: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def _lock(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    path = folder.with_name(f".{folder.name}.lock")
+    if is_held(path):
         progress(f"Another process is making {folder}: waiting for it")
-        lock.acquire()
-    try:
+    with hold(path):
         yield
-    finally:
-        lock.release()
 
 
 def _tidy(folder: Path) -> None:
@@ -117,9 +111,10 @@ def _tidy(folder: Path) -> None:
 
 def _tidy_if_idle(folder: Path) -> None:
     """The same, unless somebody is at it, or the cache is one that can only be read."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    path = folder.with_name(f".{folder.name}.lock")
     try:
-        with lock.acquire(timeout=0):
-            _tidy(folder)
-    except OSError:  # a Timeout is one, too
+        if not is_held(path):
+            with hold(path, TimeoutError(str(path))):
+                _tidy(folder)
+    except OSError:
         return

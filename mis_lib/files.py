@@ -1,4 +1,4 @@
-"""Files: JSON Lines that survive a kill, writes that are all or nothing, hashes, and images from people.
+"""Files: JSON Lines that survive a kill, writes that are all or nothing, locks, hashes, and images from people.
 
 A torn last line (a killed writer) is ignored by the reader; any other bad line is an error that names file and row.
 Images are checked from their header before a pixel is decoded, because a header may promise 30,000 x 30,000 pixels.
@@ -14,10 +14,12 @@ import tempfile
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -33,6 +35,7 @@ MAX_QUESTION = 8_000  # characters of what is asked about them
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 # What Pillow's decoders raise on damaged files, besides UnidentifiedImageError.
 DECODER_ERRORS = (OSError, SyntaxError, EOFError, ValueError, RuntimeError, struct.error)
+PATIENCE = 2.0  # seconds: ``is_held`` takes a lock for an instant, and a process that was killed takes a moment to go
 
 R = TypeVar("R", bound=Record)
 
@@ -142,6 +145,50 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(content: str | bytes) -> str:
+    """Hex SHA-256 of bytes, or of text in UTF-8."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """Hex SHA-256 of a JSON value with sorted keys."""
+    return digest(json.dumps(value, sort_keys=True, ensure_ascii=False))
+
+
+@contextmanager
+def hold(path: Path, refusal: Exception | None = None) -> Iterator[None]:
+    """Hold a lock between processes while the block lasts; the operating system releases it however the process ends.
+
+    A lock is an empty file. It may remain when no process holds it, which means nothing. On a network file system locks work between machines
+    where it passes them on: NFS 4 does; NFS mounted with ``nolock`` or ``local_lock`` does not.
+
+    Args:
+        path: of the lock file.
+        refusal: raised where another process holds it [default: wait until it is free].
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=-1 if refusal is None else PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise refusal or error from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds a lock now."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def load_image(source: Path | bytes, *, name: str = "") -> Image.Image:

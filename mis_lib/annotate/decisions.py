@@ -4,7 +4,6 @@ An event is never changed and never deleted. What holds now follows from the eve
 not undone. A decision carries what was looked at (question, response), so it still means something when its run is gone.
 """
 
-import hashlib
 from bisect import insort
 from collections.abc import Iterable
 from enum import StrEnum
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mis_lib.errors import DataError
+from mis_lib.files import digest
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Record, Sample
 
 MAX_TEXT = 20_000  # characters of a comment or a corrected answer
@@ -151,7 +151,7 @@ def storable(text: str) -> str:
 
 def response_digest(text: str) -> str:
     """What tells one response from another."""
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return digest(text.encode("utf-8", "replace"))
 
 
 def read_decision(values: Any) -> Decision:

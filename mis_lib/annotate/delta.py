@@ -5,7 +5,6 @@ data's reference answer, else an answer of another variant that people found rig
 who was overruled on whether the response fails is none.
 """
 
-import hashlib
 import json
 import random
 import shutil
@@ -22,7 +21,7 @@ from mis_lib.data.images import inside
 from mis_lib.data.preferences import PAIRS, Preference
 from mis_lib.data.sources import find_source, load
 from mis_lib.errors import DataError
-from mis_lib.files import sha256, write_records
+from mis_lib.files import digest, sha256, write_records
 from mis_lib.results.metrics import RIGHT
 from mis_lib.results.regression import REGRESSION, Entry
 from mis_lib.schema import Outcome, Record, Sample
@@ -413,4 +412,4 @@ def _copied(folder: Path, name: str, work: Path) -> str:
 def _digest(folder: Path) -> str:
     """Of the files that say what a delta is; images are named by content."""
     parts = [folder / name for name in (TRAIN, PAIRS, REGRESSION, ABOUT)]
-    return hashlib.sha256("".join(sha256(part) for part in parts if part.exists()).encode()).hexdigest()
+    return digest("".join(sha256(part) for part in parts if part.exists()))

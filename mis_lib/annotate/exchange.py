@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from mis_lib.annotate.decisions import MAX_TEXT, Decision, Event, Kind, Subject, read_event
 from mis_lib.data.records import Row, read_table
 from mis_lib.errors import DataError
-from mis_lib.files import read_jsonl
+from mis_lib.files import digest, read_jsonl
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the apostrophe itself too, so that taking one off is never wrong
@@ -245,9 +245,9 @@ def read_labels(
             )
         told = _text(row, TIME)
         parts = [who, *subject.key, decision.model_dump_json(), told]
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+        identity = digest(json.dumps(parts))[:32]
         events.append(
-            Event(id=digest, kind=Kind.DECIDE, author=who, at=told or changed, subject=subject, decision=decision)
+            Event(id=identity, kind=Kind.DECIDE, author=who, at=told or changed, subject=subject, decision=decision)
         )
     return Labels(events, empty)
 

@@ -6,7 +6,6 @@ Labels given in that order tell nothing about the rest. The order at random goes
 have labelled is a random draw, as a calibration needs it.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from mis_lib.annotate.decisions import Key, Standing, Subject, key_of
 from mis_lib.errors import DataError
+from mis_lib.files import digest
 from mis_lib.results.evaluated import data_folder, judges_of, read_samples, run_name
 from mis_lib.results.metrics import RIGHT
 from mis_lib.results.runs import Run
@@ -93,7 +93,7 @@ class Item:
 
 def at_random(key: Sequence[str]) -> str:
     """Place of a response in the order at random: a hash of its run, sample and variant, the same for everybody and at any time."""
-    return hashlib.sha256("/".join(key[:3]).encode()).hexdigest()
+    return digest("/".join(key[:3]))
 
 
 def item_of(

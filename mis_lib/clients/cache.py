@@ -8,14 +8,13 @@ time are asked once: the second waits for the first. Delete the folder to pay ag
 """
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mis_lib.clients.protocol import Unavailable
-from mis_lib.files import write_atomic
+from mis_lib.files import digest_json, write_atomic
 
 LEFT_OUT = "left_out.json"
 
@@ -31,8 +30,7 @@ class Cache:
 
     async def once(self, question: Any, pay: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         """The stored answer to ``question`` (a JSON value), or that of ``pay``, which is then stored."""
-        canonical = json.dumps(question, sort_keys=True, ensure_ascii=False)
-        key = hashlib.sha256(canonical.encode()).hexdigest()
+        key = digest_json(question)
         async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._read(key)
             if known is not None:

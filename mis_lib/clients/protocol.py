@@ -6,7 +6,6 @@ teacher that is no model. Two errors say what becomes of the record: ``CannotAns
 ``Unavailable`` is not (it stays pending and is tried again by the next run). Both carry what was paid all the same.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from mis_lib import files
 from mis_lib.errors import MisError
 from mis_lib.schema import Record
 
@@ -149,9 +149,9 @@ class Unavailable(TeacherError):
 def digest(value: Any) -> str:
     """Hash of a JSON value: the first 16 hexadecimal digits of SHA-256 over its canonical form."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return files.digest(canonical)[:16]
 
 
 def digest_bytes(content: bytes) -> str:
     """The same for a file's bytes."""
-    return hashlib.sha256(content).hexdigest()[:16]
+    return files.digest(content)[:16]

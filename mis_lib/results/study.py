@@ -8,12 +8,12 @@ as all mixtures answer the same items they are on the safe side.
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from math import hypot
 from typing import Any, Literal
 
 import pandas as pd
+from statsmodels.stats.proportion import confint_proportions_2indep
 
-from mis_lib.results.stats import Interval, Rate
+from mis_lib.results.stats import LEVEL, Interval, Rate
 from mis_lib.results.tables import pipe_table
 from mis_lib.schema import Record
 
@@ -116,13 +116,11 @@ def findings(entries: Iterable[Entry], claims: Sequence[Claim] = CLAIMS) -> list
 
 
 def difference(before: Rate, after: Rate) -> Interval:
-    """After less before in percent points with Newcombe's interval (1998, method 10), made of both Wilson intervals."""
+    """After less before in percent points with Newcombe's interval (1998, method 10)."""
     if before.value is None or after.value is None:
         return Interval(value=None, low=None, high=None)
-    value = after.value - before.value
-    below = hypot(after.value - after.low, before.high - before.value)
-    above = hypot(after.high - after.value, before.value - before.low)
-    return Interval(value=value, low=value - below, high=value + above)
+    bounds = confint_proportions_2indep(after.hits, after.n, before.hits, before.n, method="newcomb", alpha=1 - LEVEL)
+    return Interval(value=after.value - before.value, low=100 * float(bounds[0]), high=100 * float(bounds[1]))
 
 
 def agreement(expected: Expected, found: Interval) -> Agreement:

@@ -24,8 +24,8 @@ from typing import Any
 import pandas as pd
 
 from mis_lib.errors import SettingsError
-from mis_lib.files import write_atomic
-from mis_lib.results.runs import CONFIG, ENVIRONMENT, alone, environment, is_held, is_training
+from mis_lib.files import hold, is_held, write_atomic
+from mis_lib.results.runs import CONFIG, ENVIRONMENT, environment, is_training
 from mis_lib.settings import Settings, dump_settings, load_settings
 
 RESULT, LOG = "result.json", "train_log.jsonl"
@@ -94,9 +94,11 @@ def _check_name(name: str) -> None:
 
 
 def _alone(path: Path, shown: Path) -> AbstractContextManager[None]:
-    return alone(
+    return hold(
         path,
-        f"{shown}: another process is training this run; wait until it has ended, or give the new one a name of its own (name)",
+        SettingsError(
+            f"{shown}: another process is training this run; wait until it has ended, or give the new one a name of its own (name)"
+        ),
     )
 
 

@@ -19,14 +19,13 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mis_lib.cache import cache_dir
 from mis_lib.data.images import inside
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import append_record, open_append, read_records, sha256, write_records
+from mis_lib.files import append_record, hold, open_append, read_records, sha256, write_records
 from mis_lib.schema import Record, Sample
 from mis_lib.train.batches import join_vision, without_pixels
 from mis_lib.train.encode import Encoder, Place, Prompt
@@ -322,8 +321,7 @@ class FeatureCache:
             ImageError: an image is missing or damaged.
         """
         started, computed = time.perf_counter(), 0
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "lock"):
+        with hold(self.folder / "lock"):
             self._load()
             missing = self.missing(places)
             with self._open_end() as numbers, open_append(self.folder / INDEX) as index:

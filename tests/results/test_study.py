@@ -1,6 +1,7 @@
 """The mini study: claims are decided by intervals, mixtures get the same budget, and what was done is not done again."""
 
 import json
+from math import hypot
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,17 @@ def test_differences_have_newcombes_interval() -> None:
     # Newcombe 1998, table II, case (a): 56/70 - 48/80 is 0.2 [0.0524, 0.3339]
     found = difference(rate(48, 80), rate(56, 70))
     assert (found.value, found.low, found.high) == pytest.approx((20.0, 5.24, 33.39), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((0, 5), (3, 3)), ((7, 40), (0, 100)), ((24, 24), (1, 7)), ((0, 9), (0, 9))]
+)
+def test_the_interval_is_made_of_both_wilson_intervals(before: tuple[int, int], after: tuple[int, int]) -> None:
+    a, b = rate(*before), rate(*after)
+    assert a.value is not None and b.value is not None
+    below, above = hypot(b.value - b.low, a.high - a.value), hypot(b.high - b.value, a.value - a.low)
+    found = difference(a, b)
+    assert (found.low, found.high) == pytest.approx((b.value - a.value - below, b.value - a.value + above))
 
 
 def test_no_certainty_from_few_equal_items() -> None:

@@ -21,11 +21,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import psutil
-from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_jsonl, write_atomic
+from mis_lib.files import hold, read_jsonl, write_atomic
 from mis_lib.recipes.train import read_train_settings
 from mis_lib.results import train_runs
 from mis_lib.results.train_runs import LOG, TrainRun, train_versions
@@ -115,8 +114,7 @@ class Trainings:
         plan = self.plan(config, overrides)
         name = plan.settings.name
         folder = self.runs / name
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / LOCK):  # of two people who press Start at once, also in two apps, one is first
+        with hold(folder / LOCK):  # of two people who press Start at once, also in two apps, one is first
             if self.state(name) is State.RUNNING:
                 raise SettingsError(f"{name} is running already; stop it first, or give the new run another name")
             return self._open(plan, folder)

@@ -15,11 +15,10 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from mis_lib.clients.protocol import Unavailable, digest
 from mis_lib.construct.stages.context import Bench, Workshop
@@ -54,7 +53,7 @@ from mis_lib.construct.stages.stages import (
     write_label,
 )
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import append_record, open_append, read_records, write_atomic, write_records
+from mis_lib.files import append_record, hold, open_append, read_records, write_atomic, write_records
 from mis_lib.schema import Sample, Split
 
 # ---------- Running one stage over its records: what is done is not done again, what fails is pending, and every record is exactly one of three things.
@@ -452,13 +451,7 @@ def _sweep(folder: Path) -> None:
             path.unlink()
 
 
-def _lock(folder: Path) -> Any:
+def _lock(folder: Path) -> AbstractContextManager[None]:
     """Held while a run is at work in a folder; the system lets go of it when the process ends, however it ends."""
-    (folder / STAGES).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / STAGES / LOCK, timeout=0)
-    try:
-        return lock.acquire()
-    except Timeout as error:
-        raise DataError(
-            f"{folder}: another construction is at work in this folder; wait for it or choose another --out"
-        ) from error
+    refusal = f"{folder}: another construction is at work in this folder; wait for it or choose another --out"
+    return hold(folder / STAGES / LOCK, DataError(refusal))

@@ -12,7 +12,6 @@ The folder appears in one rename (``mis_lib.cache``), so a killed build leaves n
 
 import contextlib
 import functools
-import hashlib
 import importlib.resources
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from unittest import mock
 
 from mis_lib.cache import cache_dir, made_once, write_manifest
 from mis_lib.errors import ModelError
-from mis_lib.files import sha256
+from mis_lib.files import digest, sha256
 from mis_lib.models.mini.tower import GGUF_SHA256, TOWER_SHA256, check_hash, fetch_gguf, tower_file
 
 ADAPTERS = Path(str(importlib.resources.files("mis_lib.models.mini"))) / "adapters"
@@ -53,7 +52,7 @@ def mini_folder() -> Path:
     """Folder of the assembled model; its name changes with the shipped weights and the way of assembling."""
     weights = base_weights()
     parts = "".join(sha256(weights / name) for name in BASE_FILES)
-    return cache_dir() / f"mini-{FORMAT}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
+    return cache_dir() / f"mini-{FORMAT}-{digest(parts)[:12]}"
 
 
 def base_weights() -> Path:
