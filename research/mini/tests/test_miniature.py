@@ -22,7 +22,7 @@ from mis_lib.construct.drawings import draw, scene
 from mis_lib.errors import AdapterWarning, SettingsError
 from mis_lib.models.adapters import WEIGHTS, Base, ImageLimits, limits_of, read_base, write_limits
 from mis_lib.models.mini.assemble import merge_base
-from mis_lib.models.mini.tower import tower_file
+from mis_lib.models.mini.wheels import tower_file
 from research.mini import together
 from research.mini.aims import aims_of, views_by_style
 from research.mini.align import Codebook, align, nearest
