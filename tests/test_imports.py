@@ -22,7 +22,7 @@ def test_import_contracts_hold(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("module", ["cli", "configs", "files", "prompts", "schema"])
+@pytest.mark.parametrize("module", ["cli", "settings", "files", "prompts", "schema"])
 def test_light_modules_load_nothing_heavy(module: str) -> None:
     assert loaded_after(f"import mis_lib.{module}") == set()
 
