@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from support.page_pictures import Pictures
 
-from mis_lib.notebook import display, reproduction
+from mis_lib.notebook import reproduction
 from mis_lib.results import train_runs
 from mis_lib.results.published import published
 from mis_lib.results.stats import rate

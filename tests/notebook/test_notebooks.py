@@ -28,8 +28,8 @@ from support.page_pictures import Pictures
 
 from mis_lib.errors import SettingsError
 from mis_lib.notebook import execute as commands
-from mis_lib.notebook.display import HIDDEN, SKIPPED, VEIL
 from mis_lib.notebook.pages import FIGURE, PLOT
+from mis_lib.notebook.show import HIDDEN, SKIPPED, VEIL
 from mis_lib.results.figures.style import TEMPLATE
 
 ROOT = Path(__file__).parents[2]
@@ -95,12 +95,12 @@ def test_each_has_title_cost_parameters_versions_claims_and_a_closing(path: Path
     found = commands._described(path)
     assert found.title.startswith(f"{found.number} ") and found.about and "two cores" in found.cost
     assert commands.parameters_of(notebook), "no parameters cell"
-    assert any("showing.begin(" in cell.source for cell in code(notebook)[:3])
+    assert any("show.begin(" in cell.source for cell in code(notebook)[:3])
     text = "\n".join(cell.source for cell in notebook.cells)
     sections = [int(number) for number in re.findall(r"^## (\d+) ", text, re.MULTILINE)]
     assert sections == list(range(1, len(sections) + 1)) and len(sections) >= 4
-    assert text.count("showing.finding(") >= 3
-    assert "## What we now know" in text and "showing.known(" in text.partition("## What we now know")[2]
+    assert text.count("show.finding(") >= 3
+    assert "## What we now know" in text and "show.known(" in text.partition("## What we now know")[2]
     assert "Used here: [`mis_lib." in notebook.cells[-1].source
 
 
@@ -159,7 +159,7 @@ def test_curves_grow_in_one_place(tmp_path: Path) -> None:
     lines = [
         "import warnings",
         "warnings.warn('IProgress not found. Please update jupyter and ipywidgets.')",
-        "from mis_lib.notebook.display import Curves",
+        "from mis_lib.notebook.show import Curves",
         "curves = Curves('loss')",
         "curves({'step': 1, 'loss': 2.0})",
         "curves.lines.append({'step': 2, 'loss': 1.0})",

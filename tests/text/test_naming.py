@@ -87,7 +87,7 @@ def test_every_listed_synonym_names_its_concept() -> None:
 
 
 def test_table_of_synonyms_is_clean() -> None:
-    table = importlib.resources.files("mis_lib.construct").joinpath("synonyms.csv").read_text(encoding="utf-8")
+    table = importlib.resources.files("mis_lib.text").joinpath("synonyms.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(table)))
     assert [row["name"] for row in rows if row["name"] not in concepts()] == []
     assert len({row["name"] for row in rows}) == len(rows)
