@@ -82,7 +82,10 @@ def test_agreement(work: Path, mis: Callable[..., Any], golden: Callable[..., No
 def test_a_delta_is_made_again_of_the_same_decisions(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
     said = mis("annotations", "delta", "--data", "pairs", "--json")
     golden("annotations/delta", {"status": said.status, "said": said.json})
-    old, new = tree(DATA / "runs/deltas/delta/v1"), tree(work / "runs/deltas/delta/v2")
+    old = tree(DATA / "runs/deltas/delta/v1")
+    assert tree(work / "runs/deltas/delta") == {f"v1/{name}": content for name, content in old.items()}, "of the same decisions comes the same version"
+    assert mis("annotations", "delta", "--data", "pairs", "--output", "anew", "--json").status == 0
+    new = tree(work / "anew/delta/v1")
     assert new.keys() == old.keys()
     for name in old.keys() - {"delta.json"}:
         assert new[name] == old[name], name

@@ -50,14 +50,14 @@ def test_what_is_wrong_with_data_is_found(work: Path, mis: Callable[..., Any], g
     assert said.status in (1, 2)
 
 
-def test_near_duplicates_are_written_away(work: Path, mis: Callable[..., Any]) -> None:
-    rows = lines(work / "rows/train.jsonl")
-    again = [{**row, "id": f"{row['id']}-again"} for row in rows[:2]]
-    (work / "rows/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *again]))
-    said = mis("check", "rows", "--duplicates", "--remove", "--json")
-    assert said.status in (0, 1)
-    clean = [path for path in (work / "rows").rglob("*") if ".clean" in path.name]
-    assert len(clean) == 1 and len(lines(clean[0])) <= len(rows)
+def test_near_duplicates_are_written_away(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
+    rows = lines(work / "pairs/hard.jsonl")
+    again = [{**row, "id": f"{row['id']}-again", "twin_id": None, "question": f"{row['question']} Now?"} for row in rows[:2]]
+    (work / "pairs/hard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *again]))
+    before = tree(work / "pairs").keys()
+    said = mis("check", "pairs/hard.jsonl", "--duplicates", "--remove", "--json")
+    new = {name: content for name, content in tree(work / "pairs").items() if name not in before}
+    golden("check/removed", {"status": said.status, "kept": {name: [json.loads(line)["id"] for line in content.splitlines()] for name, content in new.items()}})
 
 
 def test_a_mixture_is_written_as_it_was(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
@@ -102,7 +102,7 @@ def test_a_construction_that_is_done_costs_nothing(work: Path, mis: Callable[...
 
 
 def test_prompts_of_all_stages_find_the_replies_that_were_paid_for(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
-    """The teacher is gone. What is made anew of the cache alone is the same, byte for byte: prompts, forms, seeds, drawings, order."""
+    """The teacher is gone. What is made anew of the cache alone is the same, byte for byte: prompts, forms, seeds, drawings."""
     cache = work / "cache-alone/stages"
     cache.mkdir(parents=True)
     shutil.copytree(work / "stages/stages/cache", cache / "cache")
@@ -110,8 +110,18 @@ def test_prompts_of_all_stages_find_the_replies_that_were_paid_for(work: Path, m
     shutil.copy(work / "stages/config.yaml", work / "cache-alone")
     said = stages(mis, "cache-alone")
     golden("construct/from-cache", {"status": said.status, "said": said.json})
-    made = {name: content for name, content in tree(work / "cache-alone").items() if name != "config.yaml"}
-    assert made == {name: content for name, content in tree(DATA / "stages").items() if name != "config.yaml"}
+    made, kept = without_order(work / "cache-alone"), without_order(DATA / "stages")
+    assert made.keys() == kept.keys()
+    assert not [name for name in kept if made[name] != kept[name]]
+
+
+def without_order(folder: Path) -> dict[str, Any]:
+    """Files of a construction; a stage's records are kept in the order in which they were done."""
+    return {
+        name: sorted(content.splitlines()) if name.startswith("stages/") and name.endswith(".jsonl") else content
+        for name, content in tree(folder).items()
+        if name != "config.yaml"
+    }
 
 
 @pytest.mark.slow
