@@ -137,7 +137,9 @@ def annotations_now(runs: Path) -> list[dict[str, Any]]:
         store.close()
 
 
-def decide(runs: Path, author: str, run: str, sample: dict[str, Any], variant: str, response: str, outcome: str) -> None:
+def decide(
+    runs: Path, author: str, run: str, sample: dict[str, Any], variant: str, response: str, outcome: str
+) -> None:
     """Record a decision, as the app does."""
     from mis_lib.schema import Outcome, Sample
     from mis_lib.store.annotations import AnnotationStore

@@ -19,7 +19,7 @@ DATA, GOLDEN = HERE / "data", HERE / "golden"
 WRITTEN_IN = "/tmp/written/data"  # where the artefacts were made: what their files call by a whole path
 WRITES = os.environ.get("MIS_WRITE_GOLDEN") == "1"
 TIMES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?[\d.+:Z]*")
-CLOCKED = frozenset({"seconds", "wall", "at"})
+CLOCKED = frozenset({"seconds", "at", "tokens_per_second", "first_token_seconds"})
 
 
 class Said(NamedTuple):
@@ -138,7 +138,13 @@ def plain(value: Any, folder: str) -> Any:
     if isinstance(value, list | tuple):
         return [plain(one, folder) for one in value]
     if isinstance(value, str):
-        return TIMES.sub("(time)", value.replace(f"{folder}/work", "WORK").replace(folder, "TMP").replace(WRITTEN_IN, "WORK"))
+        return TIMES.sub(
+            "(time)",
+            value.replace(f"{folder}/work", "WORK")
+            .replace(str(HERE.parents[1]), "REPO")
+            .replace(folder, "TMP")
+            .replace(WRITTEN_IN, "WORK"),
+        )
     if isinstance(value, float) and math.isnan(value):
         return "NaN"
     return value
@@ -157,7 +163,11 @@ def differences(kept: Any, found: Any, close: float, place: str = "$") -> Iterat
             yield f"{place}: {len(kept)} entries were kept, found {len(found)}"
         for at, (one, other) in enumerate(zip(kept, found, strict=False)):
             yield from differences(one, other, close, f"{place}[{at}]")
-    elif isinstance(kept, bool) or isinstance(found, bool) or not (isinstance(kept, int | float) and isinstance(found, int | float)):
+    elif (
+        isinstance(kept, bool)
+        or isinstance(found, bool)
+        or not (isinstance(kept, int | float) and isinstance(found, int | float))
+    ):
         if kept != found or type(kept) is not type(found):
             yield f"{place}: kept {kept!r:.300}, found {found!r:.300}"
     elif not math.isclose(kept, found, rel_tol=close, abs_tol=close):

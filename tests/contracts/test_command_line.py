@@ -83,7 +83,13 @@ def test_options_before_the_verb(command: Any, golden: Callable[..., None]) -> N
 
 def test_a_negative_form_is_no_surprise(command: Any) -> None:
     """Switches are set by naming them; there is no ``--no-...``, and words are joined by underscores."""
-    names = [name for options in found(command).values() for one in options.values() for name in one["names"] if one["names"] != "argument"]
+    names = [
+        name
+        for options in found(command).values()
+        for one in options.values()
+        for name in one["names"]
+        if one["names"] != "argument"
+    ]
     assert not [name for name in names if "-" in name[2:] or name.startswith("--no_")]
     assert len(names) > 200
 

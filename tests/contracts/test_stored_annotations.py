@@ -13,7 +13,13 @@ from conftest import DATA, lines, tree
 
 
 def test_an_old_database_is_read_whole(work: Path, golden: Callable[..., None]) -> None:
-    golden("annotations/history", [{**one, "subject": one["subject"]["sample"]["id"], "other": one["other"] and one["other"]["variant"]} for one in access.annotation_history(work / "runs")])
+    golden(
+        "annotations/history",
+        [
+            {**one, "subject": one["subject"]["sample"]["id"], "other": one["other"] and one["other"]["variant"]}
+            for one in access.annotation_history(work / "runs")
+        ],
+    )
     golden("annotations/now", access.annotations_now(work / "runs"))
 
 
@@ -53,7 +59,10 @@ def test_exports_are_those_of_old(work: Path, mis: Callable[..., Any], form: str
     if form == "jsonl":
         assert lines(work / "again.jsonl") == lines(DATA / f"{kind}.jsonl")
     else:
-        old, new = (list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(keepends=True))) for path in (DATA / f"{kind}.csv", work / "again.csv"))
+        old, new = (
+            list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(keepends=True)))
+            for path in (DATA / f"{kind}.csv", work / "again.csv")
+        )
         assert new == old
 
 
@@ -61,14 +70,19 @@ def test_exports_are_those_of_old(work: Path, mis: Callable[..., Any], form: str
 def test_an_old_export_is_taken_in_once(work: Path, mis: Callable[..., Any], form: str) -> None:
     words = ["annotations", "import", "--input", f"annotations.{form}", "--json"]
     known = mis(*words)
-    assert (known.status, known.json) == (0, {"input": f"annotations.{form}", "events": 13, "added": 0, "known": 13}), known.err
+    assert (known.status, known.json) == (0, {"input": f"annotations.{form}", "events": 13, "added": 0, "known": 13}), (
+        known.err
+    )
     fresh = mis(*words, "--runs", "elsewhere")
     assert (fresh.status, fresh.json) == (0, {"input": f"annotations.{form}", "events": 13, "added": 13, "known": 0})
     assert access.annotations_now(work / "elsewhere") == access.annotations_now(work / "runs")
 
 
 def test_labels_of_another_tool_are_taken_in(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
-    rows = [{"sample_id": one["sample_id"], "variant": one["variant"], "outcome": one["outcome"]} for one in lines(work / "runs/imported/v1/verdicts/rule.jsonl")]
+    rows = [
+        {"sample_id": one["sample_id"], "variant": one["variant"], "outcome": one["outcome"]}
+        for one in lines(work / "runs/imported/v1/verdicts/rule.jsonl")
+    ]
     (work / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     said = mis("annotations", "import", "--input", "labels.jsonl", "--run", "imported/v1", "--author", "hal", "--json")
     golden("annotations/labels", {"status": said.status, "said": said.json})
@@ -79,11 +93,15 @@ def test_agreement(work: Path, mis: Callable[..., Any], golden: Callable[..., No
     golden("annotations/agreement", {"status": said.status, "said": said.json})
 
 
-def test_a_delta_is_made_again_of_the_same_decisions(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
+def test_a_delta_is_made_again_of_the_same_decisions(
+    work: Path, mis: Callable[..., Any], golden: Callable[..., None]
+) -> None:
     said = mis("annotations", "delta", "--data", "pairs", "--json")
     golden("annotations/delta", {"status": said.status, "said": said.json})
     old = tree(DATA / "runs/deltas/delta/v1")
-    assert tree(work / "runs/deltas/delta") == {f"v1/{name}": content for name, content in old.items()}, "of the same decisions comes the same version"
+    assert tree(work / "runs/deltas/delta") == {f"v1/{name}": content for name, content in old.items()}, (
+        "of the same decisions comes the same version"
+    )
     assert mis("annotations", "delta", "--data", "pairs", "--output", "anew", "--json").status == 0
     new = tree(work / "anew/delta/v1")
     assert new.keys() == old.keys()
@@ -93,6 +111,8 @@ def test_a_delta_is_made_again_of_the_same_decisions(work: Path, mis: Callable[.
 
 
 @pytest.mark.parametrize("flags", ["--corrected_only", "--authors ada", "--causes over_refusal", "--run mini/v1"])
-def test_a_delta_of_some_decisions(work: Path, mis: Callable[..., Any], golden: Callable[..., None], flags: str) -> None:
+def test_a_delta_of_some_decisions(
+    work: Path, mis: Callable[..., Any], golden: Callable[..., None], flags: str
+) -> None:
     said = mis("annotations", "delta", "--data", "pairs", "--name", "some", *flags.split(), "--json")
     golden(f"annotations/delta{flags.replace(' ', '-').replace('/', '-')}", {"status": said.status, "said": said.json})

@@ -52,17 +52,41 @@ def test_what_is_wrong_with_data_is_found(work: Path, mis: Callable[..., Any], g
 
 def test_near_duplicates_are_written_away(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
     rows = lines(work / "pairs/hard.jsonl")
-    again = [{**row, "id": f"{row['id']}-again", "twin_id": None, "question": f"{row['question']} Now?"} for row in rows[:2]]
+    again = [
+        {**row, "id": f"{row['id']}-again", "twin_id": None, "question": f"{row['question']} Now?"} for row in rows[:2]
+    ]
     (work / "pairs/hard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *again]))
     before = tree(work / "pairs").keys()
     said = mis("check", "pairs/hard.jsonl", "--duplicates", "--remove", "--json")
     new = {name: content for name, content in tree(work / "pairs").items() if name not in before}
-    golden("check/removed", {"status": said.status, "kept": {name: [json.loads(line)["id"] for line in content.splitlines()] for name, content in new.items()}})
+    golden(
+        "check/removed",
+        {
+            "status": said.status,
+            "kept": {name: [json.loads(line)["id"] for line in content.splitlines()] for name, content in new.items()},
+        },
+    )
 
 
 def test_a_mixture_is_written_as_it_was(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
-    said = mis("check", "rows", "--mixture", "refusal", "--general", "pairs/general.jsonl", "--set", "share=0.2", "--output", "mixed", "--json")
-    files = {name: sha256(content).hexdigest() for name, content in tree(work / "mixed").items()} if (work / "mixed").exists() else {}
+    said = mis(
+        "check",
+        "rows",
+        "--mixture",
+        "refusal",
+        "--general",
+        "pairs/general.jsonl",
+        "--set",
+        "share=0.2",
+        "--output",
+        "mixed",
+        "--json",
+    )
+    files = (
+        {name: sha256(content).hexdigest() for name, content in tree(work / "mixed").items()}
+        if (work / "mixed").exists()
+        else {}
+    )
     golden("check/mixed", {"status": said.status, "files": files})
 
 
@@ -76,11 +100,27 @@ def test_exports_are_those_of_old(work: Path, mis: Callable[..., Any], golden: C
 @pytest.mark.parametrize("form", ["llamafactory", "swift", "trl"])
 def test_an_export_comes_back(work: Path, mis: Callable[..., Any], golden: Callable[..., None], form: str) -> None:
     said = mis("export", "--input", f"exports/{form}", "--format", "jsonl", "--output", "again", "--json")
-    golden(f"export/back-{form}", {"status": said.status, "rows": lines(work / "again/train.jsonl") if said.status == 0 else None})
+    golden(
+        f"export/back-{form}",
+        {"status": said.status, "rows": lines(work / "again/train.jsonl") if said.status == 0 else None},
+    )
 
 
 def test_images_stay_where_they_are(work: Path, mis: Callable[..., Any]) -> None:
-    said = mis("export", "--input", "pairs", "--split", "hard", "--format", "trl", "--output", "again", "--images", "keep", "--json")
+    said = mis(
+        "export",
+        "--input",
+        "pairs",
+        "--split",
+        "hard",
+        "--format",
+        "trl",
+        "--output",
+        "again",
+        "--images",
+        "keep",
+        "--json",
+    )
     assert said.status == 0 and not list((work / "again").rglob("*.png"))
 
 
@@ -89,10 +129,26 @@ def test_images_stay_where_they_are(work: Path, mis: Callable[..., Any]) -> None
 
 def stages(mis: Callable[..., Any], out: str, *more: str) -> Any:
     teacher = yaml.safe_load((DATA / "stages/config.yaml").read_text())["teacher"]
-    return mis("construct", "--source", "stages", "--out", out, "--items", "2", "--teacher", teacher, "--set", "retries=0", "--json", *more)
+    return mis(
+        "construct",
+        "--source",
+        "stages",
+        "--out",
+        out,
+        "--items",
+        "2",
+        "--teacher",
+        teacher,
+        "--set",
+        "retries=0",
+        "--json",
+        *more,
+    )
 
 
-def test_a_construction_that_is_done_costs_nothing(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
+def test_a_construction_that_is_done_costs_nothing(
+    work: Path, mis: Callable[..., Any], golden: Callable[..., None]
+) -> None:
     (work / "stages/stages/.lock").touch()
     before = {name: content for name, content in tree(work / "stages").items() if name != "config.yaml"}
     said = stages(mis, "stages")
@@ -101,7 +157,9 @@ def test_a_construction_that_is_done_costs_nothing(work: Path, mis: Callable[...
     assert after == before
 
 
-def test_prompts_of_all_stages_find_the_replies_that_were_paid_for(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
+def test_prompts_of_all_stages_find_the_replies_that_were_paid_for(
+    work: Path, mis: Callable[..., Any], golden: Callable[..., None]
+) -> None:
     """The teacher is gone. What is made anew of the cache alone is the same, byte for byte: prompts, forms, seeds, drawings."""
     cache = work / "cache-alone/stages"
     cache.mkdir(parents=True)

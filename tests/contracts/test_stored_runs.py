@@ -65,7 +65,9 @@ def test_digests_of_checkpoint_adapters_and_data_are_the_stored_ones() -> None:
     assert access.folder_digest(DATA / "tuned") == tiny["variants"]["tuned"]
     assert access.folder_digest(DATA / "pairs") == tiny["data_digest"] == mini["data_digest"]
     for name in ("mirage", "refusal"):
-        assert access.folder_digest(access.shipped_adapter(name)) == mini["variants"][name], "an adapter that comes with the package"
+        assert access.folder_digest(access.shipped_adapter(name)) == mini["variants"][name], (
+            "an adapter that comes with the package"
+        )
     assert access.embedded_model() == Path(mini["checkpoint"]).name, "the embedded model is assembled of the same"
 
 
@@ -99,10 +101,14 @@ ASKED = {
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_report_on_stored_runs(whole: Path, tmp_path: Path, mis: Callable[..., Any], golden: Callable[..., None], name: str) -> None:
+def test_report_on_stored_runs(
+    whole: Path, tmp_path: Path, mis: Callable[..., Any], golden: Callable[..., None], name: str
+) -> None:
     slices = tmp_path / "slices.csv"
     ids = [one["id"] for one in lines(whole / "pairs/hard.jsonl")]
-    slices.write_text("id,slice\n" + "".join(f"{one},{'first' if at < 2 else 'second'}\n" for at, one in enumerate(ids)))
+    slices.write_text(
+        "id,slice\n" + "".join(f"{one},{'first' if at < 2 else 'second'}\n" for at, one in enumerate(ids))
+    )
     words = [str(slices) if word == "slices.csv" else word for word in ASKED[name].split()]
     said = mis("report", "--existing", *words, "--json")
     told = said.json if said.status == 0 else None
@@ -113,17 +119,23 @@ def test_report_on_stored_runs(whole: Path, tmp_path: Path, mis: Callable[..., A
 
 @pytest.mark.parametrize("form", ["text", "markdown", "latex", "csv"])
 def test_report_in_every_form(whole: Path, mis: Callable[..., Any], golden: Callable[..., None], form: str) -> None:
-    said = mis("report", "--existing", "runs/mini", "--judges", "rule", "--variants", "mini", "mirage", "--format", form)
+    said = mis(
+        "report", "--existing", "runs/mini", "--judges", "rule", "--variants", "mini", "mirage", "--format", form
+    )
     golden(f"report/as-{form}", {"status": said.status, "said": [line.rstrip() for line in said.out.splitlines()]})
 
 
-def test_every_table_goes_into_a_folder_in_every_form(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
+def test_every_table_goes_into_a_folder_in_every_form(
+    work: Path, mis: Callable[..., Any], golden: Callable[..., None]
+) -> None:
     said = mis("report", "--existing", "runs/mini", "--judges", "rule", "--out", "tables", "--json")
     assert said.status == 0
     golden("report/tables", sorted(tree(work / "tables")))
 
 
-def test_a_run_whose_data_have_moved_is_read_by_its_samples(moved: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
+def test_a_run_whose_data_have_moved_is_read_by_its_samples(
+    moved: Path, mis: Callable[..., Any], golden: Callable[..., None]
+) -> None:
     said = mis("report", "--existing", "runs/mini", "--json")
     golden("report/mini", {"status": said.status, "said": said.json})
     (moved / "runs/mini/v1/samples.jsonl").unlink()
@@ -139,7 +151,9 @@ def test_a_note_is_kept_and_taken_away(work: Path, mis: Callable[..., Any]) -> N
     assert mis("report", "--existing", "runs/tiny", "--note", "").status == 0 and not note.exists()
 
 
-def test_a_report_that_is_complete_is_made_again_without_asking(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
+def test_a_report_that_is_complete_is_made_again_without_asking(
+    work: Path, mis: Callable[..., Any], golden: Callable[..., None]
+) -> None:
     before = (work / "runs/report/v1/responses.jsonl").read_bytes()
     words = ["--splits", "hard", "real", "--set", "generation.max_new_tokens=8", "--name", "report", "--json"]
     said = mis("report", *TINY, *words)
@@ -165,14 +179,38 @@ def test_a_complete_run_is_not_generated_again(work: Path, mis: Callable[..., An
 
 def test_answers_of_a_server_are_not_asked_for_again(work: Path, mis: Callable[..., Any]) -> None:
     before = tree(work / "runs/served")
-    words = ["--server", "http://127.0.0.1:9/v1", "--models", "served=loopback", "--max_new_tokens", "20", "--splits", "hard", "--name", "served", "--json"]
+    words = [
+        "--server",
+        "http://127.0.0.1:9/v1",
+        "--models",
+        "served=loopback",
+        "--max_new_tokens",
+        "20",
+        "--splits",
+        "hard",
+        "--name",
+        "served",
+        "--json",
+    ]
     said = mis("generate", "--data", "pairs", *words)
     assert (said.status, said.json) == (0, {"run": "runs/served/v1", "answers": 6, "failed": []}), said.err
     assert tree(work / "runs/served") == before
 
 
 def test_other_settings_open_the_next_version_and_take_over_nothing(work: Path, mis: Callable[..., Any]) -> None:
-    words = ["--server", "http://127.0.0.1:9/v1", "--models", "served=loopback", "--max_new_tokens", "21", "--splits", "hard", "--name", "served", "--json"]
+    words = [
+        "--server",
+        "http://127.0.0.1:9/v1",
+        "--models",
+        "served=loopback",
+        "--max_new_tokens",
+        "21",
+        "--splits",
+        "hard",
+        "--name",
+        "served",
+        "--json",
+    ]
     said = mis("generate", "--data", "pairs", *words, "--set", "retries=0")
     assert said.status == 1 and said.json["run"] == "runs/served/v2" and len(said.json["failed"]) == 6
 
@@ -199,12 +237,28 @@ def test_images_that_have_changed_are_not_mixed_into_a_run(work: Path, mis: Call
     shutil.copy(work / "pairs/images/house-twemoji-2.png", work / "pairs/images/turkey-twemoji-2.png")
     said = generate(mis, "tiny", "--variants", "base", "--only", "hard-abuse_physical_altercations-010")
     assert said.status in (0, 1, 2)
-    assert access.read_run(run)["responses"] == access.read_run(DATA / "runs/tiny/v1")["responses"], "they stay as they were"
+    assert access.read_run(run)["responses"] == access.read_run(DATA / "runs/tiny/v1")["responses"], (
+        "they stay as they were"
+    )
 
 
-def test_an_ablation_is_measured_again_without_asking(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
+def test_an_ablation_is_measured_again_without_asking(
+    work: Path, mis: Callable[..., Any], golden: Callable[..., None]
+) -> None:
     before = tree(work / "runs/ablate")
-    words = ["--variants", "base", "tuned", "--limit", "1", "--set", "generation.max_new_tokens=6", "--states", "black", "dropped", "twin"]
+    words = [
+        "--variants",
+        "base",
+        "tuned",
+        "--limit",
+        "1",
+        "--set",
+        "generation.max_new_tokens=6",
+        "--states",
+        "black",
+        "dropped",
+        "twin",
+    ]
     said = mis("ablate", *TINY, *words, "--json")
     golden("ablate", {"status": said.status, "said": said.json})
     after = tree(work / "runs/ablate")
@@ -266,7 +320,9 @@ def test_what_is_ruled_is_not_ruled_again(work: Path, mis: Callable[..., Any], g
     assert tree(work / "runs/mini/v1/verdicts") == before
 
 
-def test_paid_replies_are_found_under_their_prompts(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
+def test_paid_replies_are_found_under_their_prompts(
+    work: Path, mis: Callable[..., Any], golden: Callable[..., None]
+) -> None:
     """Keys of the cache follow from the whole prompt: rubric, case, images, form, settings."""
     before, paid = tree(work / "runs/mini/v1/verdicts"), tree(work / "runs/mini/asked")
     forget(work / "runs/mini/v1")
@@ -283,11 +339,15 @@ def test_paid_replies_are_found_under_their_prompts(work: Path, mis: Callable[..
 def test_a_judge_of_another_name_finds_its_replies(work: Path, mis: Callable[..., Any]) -> None:
     before = lines(work / "runs/served/v1/verdicts/strict.jsonl")
     forget(work / "runs/served/v1")
-    assert mis("judge", "runs/served", "--judges", f"strict:rubric={CLOSED}", "--set", "retries=0", "--json").status == 0
+    assert (
+        mis("judge", "runs/served", "--judges", f"strict:rubric={CLOSED}", "--set", "retries=0", "--json").status == 0
+    )
     assert lines(work / "runs/served/v1/verdicts/strict.jsonl") == before
 
 
-def test_the_routed_judge_sends_on_what_it_sent_on(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
+def test_the_routed_judge_sends_on_what_it_sent_on(
+    work: Path, mis: Callable[..., Any], golden: Callable[..., None]
+) -> None:
     before = tree(work / "runs/report/v1/verdicts")
     said = mis("judge", "runs/report", "--config", "routed.yaml", "--json")
     golden("judge/routed", {"status": said.status, "said": said.json})
@@ -312,7 +372,10 @@ def test_a_reply_in_the_cache_is_not_paid_for(tmp_path: Path) -> None:
     answer, paid = access.paid_once(tmp_path / "asked", {"ask": "é", "n": [1, 2]}, {"text": "x"})
     assert (answer, paid) == ({"text": "x"}, 1)
     (file,) = (path for path in (tmp_path / "asked").rglob("*.json"))
-    assert file.relative_to(tmp_path / "asked").as_posix() == "62/62ababd612718c092d20a3a30da0925cb91250f0910131fc8ec759c4969d1469.json"
+    assert (
+        file.relative_to(tmp_path / "asked").as_posix()
+        == "62/62ababd612718c092d20a3a30da0925cb91250f0910131fc8ec759c4969d1469.json"
+    )
     assert json.loads(file.read_text()) == {"text": "x"}
     assert access.paid_once(tmp_path / "asked", {"n": [1, 2], "ask": "é"}, {"text": "y"}) == ({"text": "x"}, 0)
 
@@ -324,7 +387,11 @@ def test_answers_of_another_tool_are_taken_in(work: Path, mis: Callable[..., Any
     words = ["--answers", "theirs=theirs.jsonl", "--data", "pairs", "--splits", "hard", "--json"]
     said = mis("import", *words, "--name", "again")
     golden("import", {"status": said.status, "said": said.json})
-    assert (work / "runs/again/v1/responses.jsonl").read_bytes() == (work / "runs/imported/v1/responses.jsonl").read_bytes()
+    assert (work / "runs/again/v1/responses.jsonl").read_bytes() == (
+        work / "runs/imported/v1/responses.jsonl"
+    ).read_bytes()
     before = tree(work / "runs/imported")
-    assert mis("import", *words, "--name", "imported").json["run"] == "runs/imported/v1", "the same file is the same run"
+    assert mis("import", *words, "--name", "imported").json["run"] == "runs/imported/v1", (
+        "the same file is the same run"
+    )
     assert tree(work / "runs/imported") == before

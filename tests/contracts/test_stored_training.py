@@ -20,7 +20,9 @@ def test_a_training_is_read_as_it_was_written(golden: Callable[..., None]) -> No
     assert all(isinstance(line["loss"], float) for line in curve)
 
 
-def test_settings_of_the_shipped_files_are_what_they_were(mis: Callable[..., Any], golden: Callable[..., None], monkeypatch: Any) -> None:
+def test_settings_of_the_shipped_files_are_what_they_were(
+    mis: Callable[..., Any], golden: Callable[..., None], monkeypatch: Any
+) -> None:
     """Every file of ``configs/`` resolved, as ``mis train --show`` prints it."""
     monkeypatch.chdir(DATA.parents[2])
     told = {}
@@ -30,7 +32,9 @@ def test_settings_of_the_shipped_files_are_what_they_were(mis: Callable[..., Any
     first = next(one["settings"] for one in told.values() if one["settings"])
     for one in told.values():  # what is as in the first file need not be told again
         if one["settings"] and one["settings"] is not first:
-            one["settings"] = {key: value for key, value in one["settings"].items() if key not in first or first[key] != value}
+            one["settings"] = {
+                key: value for key, value in one["settings"].items() if key not in first or first[key] != value
+            }
     golden("train/configs", told)
 
 
@@ -69,9 +73,26 @@ def test_variants_answer_as_they_did(whole: Path, mis: Callable[..., Any], golde
     images = ["pairs/images/house-twemoji-2.png", "pairs/images/firecracker-twemoji-2.png"]
     words = ["--question", "What is this?", *TINY, "--variants", "base", "tuned", "--max_new_tokens", "6", "--json"]
     said = mis("compare", "--images", *images, *words)
-    golden("compare", {"status": said.status, "said": {key: value for key, value in said.json.items() if key != "environment"}})
+    golden(
+        "compare",
+        {"status": said.status, "said": {key: value for key, value in said.json.items() if key != "environment"}},
+    )
 
 
 def test_all_forms_of_a_model_are_one(work: Path, mis: Callable[..., Any]) -> None:
-    said = mis("parity", *TINY, "--data", "pairs", "--limit", "1", "--max_new_tokens", "3", "--forms", "rows", "merged", "engine", "--json")
+    said = mis(
+        "parity",
+        *TINY,
+        "--data",
+        "pairs",
+        "--limit",
+        "1",
+        "--max_new_tokens",
+        "3",
+        "--forms",
+        "rows",
+        "merged",
+        "engine",
+        "--json",
+    )
     assert said.status == 0 and said.json["same"] is True, said.err
