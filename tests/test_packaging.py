@@ -56,7 +56,7 @@ def undeclared(folders: list[str], requirements: list[str], *, in_functions: boo
     """Third-party imports under ``folders`` whose distribution no requirement names."""
     files = [file for folder in folders for file in sorted(ROOT.glob(folder))]
     assert files
-    ours = {"mis_lib", "workbench", *(path.stem for path in (ROOT / "tests").glob("*.py")), "tests"}
+    ours = {"mis_lib", "workbench", *(path.stem for path in (ROOT / "tests").rglob("*.py")), "tests"}
     declared = {canonicalize_name(Requirement(line).name) for line in requirements}
     declared |= {part for part, whole in COMES_WITH.items() if whole in declared}
     distributions = importlib.metadata.packages_distributions()

@@ -9,7 +9,7 @@ from typing import Any
 
 import access
 import pytest
-from conftest import DATA, lines, tree
+from artefacts import DATA, lines, tree
 
 
 def test_an_old_database_is_read_whole(work: Path, golden: Callable[..., None]) -> None:

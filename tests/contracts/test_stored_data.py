@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import DATA, lines, tree
+from artefacts import DATA, lines, tree
 
 CHECKS = {
     "pairs": "pairs",

@@ -9,7 +9,7 @@ from typing import Any
 import access
 import pytest
 import yaml
-from conftest import DATA, lines, tree
+from artefacts import DATA, lines, tree
 
 TINY = ["--data", "pairs", "--checkpoint", "tiny", "--adapters", "tuned=tuned"]
 RUNS = ("mini", "tiny", "served", "imported", "report", "torn", "ablate")
@@ -236,7 +236,7 @@ def test_images_that_have_changed_are_not_mixed_into_a_run(work: Path, mis: Call
     run = work / "runs/tiny/v1"
     shutil.copy(work / "pairs/images/house-twemoji-2.png", work / "pairs/images/turkey-twemoji-2.png")
     said = generate(mis, "tiny", "--variants", "base", "--only", "hard-abuse_physical_altercations-010")
-    assert said.status in (0, 1, 2)
+    assert said.status == 0 and said.json["run"] == "runs/tiny/v2", said
     assert access.read_run(run)["responses"] == access.read_run(DATA / "runs/tiny/v1")["responses"], (
         "they stay as they were"
     )

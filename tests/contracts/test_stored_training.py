@@ -8,7 +8,7 @@ from typing import Any
 
 import access
 import yaml
-from conftest import DATA, tree
+from artefacts import DATA, tree
 
 TINY = ["--checkpoint", "tiny", "--adapters", "tuned=tuned"]
 
