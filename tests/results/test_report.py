@@ -13,7 +13,7 @@ from support.fakes import mini_data
 from support.tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
-from mis_lib import console
+from mis_lib.cli import console
 from mis_lib.cli.main import app
 from mis_lib.construct.drawings import STYLES, told
 from mis_lib.construct.labels import perceive
