@@ -181,6 +181,7 @@ def test_what_is_being_done_is_no_fault_and_a_warning_is(tmp_path: Path) -> None
     doing = [
         "from mis_lib.cli import console",
         "from mis_lib.recipes.generate import shown",
+        "console.show_progress()",
         "console.say('Generating 36 responses')",
         "none = list(shown(iter([]), 0))",
     ]
