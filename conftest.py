@@ -84,3 +84,14 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'annotations.sqlite'}"
     return postgres.new_database(request.getfixturevalue("postgres_server"))
+
+
+@pytest.fixture
+def reported() -> Iterator[None]:
+    """What recipes report is shown on standard error, as on the command line."""
+    from mis_lib.cli.console import Terminal
+    from mis_lib.recipes.progress import report_to
+
+    before = report_to(Terminal())
+    yield
+    report_to(before)

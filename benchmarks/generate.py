@@ -14,11 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mis_lib import console
 from mis_lib.files import load_image
 from mis_lib.models.adapters import choose_variants
 from mis_lib.recipes.generate import all_known, mini_data, read_split
 from mis_lib.recipes.merge import DTYPES
+from mis_lib.recipes.progress import say
 from mis_lib.results.tables import Table
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
@@ -90,7 +90,7 @@ def bench_generate(
     all_known("--dtype", [dtype], DTYPES)
     known = choose_variants(checkpoint, adapters)
     chosen = {name: known[name] for name in (variants or list(known)[:2])}
-    folder, place = data or mini_data(), checkpoint or ensure_mini(console.say)
+    folder, place = data or mini_data(), checkpoint or ensure_mini(say)
     samples = read_split(folder, split, items)
     names = {name: None if path is None else name for name, path in chosen.items()}
     numbers = getattr(torch, dtype)
@@ -103,7 +103,7 @@ def bench_generate(
         started, began = time.perf_counter(), time.process_time()
         ours = list(generate(samples, folder, engine, names, settings, Path(scratch) / "timed", batch_size=batch_size))
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - began
-    console.say(f"batched: {seconds:.1f} s; now one at a time")
+    say(f"batched: {seconds:.1f} s; now one at a time")
     packed, mixed = engine.packed, engine.mixes
     del engine
     model: Any = load_model(place, chosen, device, numbers)

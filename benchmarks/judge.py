@@ -12,13 +12,13 @@ from PIL import Image
 from pydantic import BaseModel
 
 from benchmarks.loopback import LoopbackJudge, one_in
-from mis_lib import console
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.openai import open_client
 from mis_lib.clients.server import ServerChat
 from mis_lib.files import append_record, open_append
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.recipes.judge import judge_all
+from mis_lib.recipes.progress import say
 from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
 from mis_lib.results.tables import Table
 from mis_lib.schema import Outcome, Response, Sample, Verdict
@@ -56,7 +56,7 @@ def bench_judge(*, items: int, in_flight: int, delay: float, fail_one_in: int) -
     with tempfile.TemporaryDirectory() as scratch, LoopbackJudge(fault=one_in(fail_one_in), delay=delay) as server:
         samples, data = _samples(Path(scratch), items)
         one_seconds, one, _ = _judge(Path(scratch) / "one", server, samples, data, 1)
-        console.say(f"one at a time: {one_seconds:.1f} s")
+        say(f"one at a time: {one_seconds:.1f} s")
         server.seen.clear()  # the same calls fail again
         seconds, many, most = _judge(Path(scratch) / "many", server, samples, data, in_flight)
         return JudgeBench(

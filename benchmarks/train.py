@@ -22,11 +22,11 @@ from pydantic import BaseModel, Field
 from rich import box
 from rich.table import Table
 
-from mis_lib import console
 from mis_lib.cli.checkout import command_of
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import read_records, write_atomic, write_records
 from mis_lib.recipes.generate import mini_data
+from mis_lib.recipes.progress import say
 from mis_lib.results.tables import pipe_table
 from mis_lib.schema import Record, Sample
 from mis_lib.settings import Settings
@@ -172,9 +172,7 @@ def bench_train(settings: BenchTrainSettings) -> TrainBench:
             for rung in rungs:
                 started = time.monotonic()
                 taken[rung.name].append(_measure(rung, settings, checkpoint, data, work))
-                console.say(
-                    f"round {number} of {settings.rounds}: {rung.name}, {time.monotonic() - started:.0f} s in all"
-                )
+                say(f"round {number} of {settings.rounds}: {rung.name}, {time.monotonic() - started:.0f} s in all")
     one = next(iter(taken.values()))[0]
     rate = matmul_rate(one.device, one.dtype)
     return TrainBench(
@@ -211,13 +209,13 @@ def _checkpoint(settings: BenchTrainSettings) -> Path:
     if settings.model == "mini":
         from mis_lib.models.mini.assemble import ensure_mini
 
-        return ensure_mini(console.say)
+        return ensure_mini(say)
     if settings.model in SHAPES:
         import torch
 
         fast = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        console.say(f"Making random weights: {SHAPES[settings.model].about}")
-        return ensure_shape(settings.model, device=fast, progress=console.say)
+        say(f"Making random weights: {SHAPES[settings.model].about}")
+        return ensure_shape(settings.model, device=fast, progress=say)
     if not (Path(settings.model) / "config.json").exists():
         raise SettingsError(
             f"model: unknown {settings.model!r}; expected mini, a checkpoint folder or one of {', '.join(SHAPES)}"

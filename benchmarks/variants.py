@@ -17,12 +17,12 @@ from pydantic import BaseModel
 from rich import box
 from rich.table import Table
 
-from mis_lib import console
 from mis_lib.errors import SettingsError
 from mis_lib.models.adapters import SIDE_BY_SIDE, choose_variants
 from mis_lib.recipes.compare import load_engine
 from mis_lib.recipes.generate import all_known
 from mis_lib.recipes.merge import DTYPES
+from mis_lib.recipes.progress import say
 from mis_lib.results.tables import pipe_table
 from mis_lib.settings import GenerationSettings
 
@@ -110,7 +110,7 @@ def bench(
             taken = _round(engine, pictures, variants, settings)
             if number:
                 measured[variants].append(taken)
-        console.say(f"round {number} of {rounds} done" + ("" if number else " (warm-up, not counted)"))
+        say(f"round {number} of {rounds} done" + ("" if number else " (warm-up, not counted)"))
     ones = {variants[0]: taken for variants, taken in measured.items() if len(variants) == 1}
     return _describe(engine, images, settings, [_timing(v, t, ones, tokens) for v, t in measured.items()], rounds)
 

@@ -55,8 +55,9 @@ def ablate_images(
     as_json: AsJson = False,
 ) -> None:
     """Drop, blank, swap or exchange images, one at a time and together: which image matters, and do words alone decide?"""
-    from mis_lib.recipes.ablate import AblateSettings, ablate, show
-    from mis_lib.results.tables import render
+    from mis_lib.cli import console
+    from mis_lib.recipes.ablate import AblateSettings, ablate
+    from mis_lib.results.tables import render, rich_tables
 
     flags = {
         "variants": variants, "splits": splits, "states": states, "limit": limit, "only": only, "benign": benign or None, "judge": judge, "data": data,
@@ -66,4 +67,5 @@ def ablate_images(
     if as_json or form is not TableFormat.TEXT:
         sys.stdout.write(render(found.tables(), TableFormat.JSON if as_json else form))
     else:
-        show(found)
+        console.out.print(rich_tables(found.tables()))
+        console.say(f"run folder: {found.run.folder}")

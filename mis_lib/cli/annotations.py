@@ -8,6 +8,7 @@ import typer
 from mis_lib.annotate.decisions import Cause
 from mis_lib.annotate.exchange import Form
 from mis_lib.cli.parsing import AsJson, ManyValues, Verbs
+from mis_lib.errors import SettingsError
 
 verbs = typer.Typer()
 annotations = typer.Typer(
@@ -37,7 +38,7 @@ def export_annotations(
     """Write every decision, with its history."""
     from mis_lib.recipes.annotations import export
 
-    export(runs, output, form, redacted=redacted, salt=salt, as_json=as_json)
+    _print_counts(export(runs, output, form, redacted=redacted, salt=salt), as_json=as_json)
 
 
 @annotations.command(name="import")
@@ -54,17 +55,23 @@ def import_annotations(
 
     Of one person's decisions on a response the one made last stands, in whatever order they come in.
     """
-    from mis_lib.recipes.annotations import take_in
+    from mis_lib.recipes.annotations import import_file
 
-    take_in(runs, path, run=run, author=author, as_json=as_json)
+    _print_counts(import_file(runs, path, run=run, author=author), as_json=as_json)
 
 
 @annotations.command(name="agreement")
 def print_agreement(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Tell how far people agree (Cohen's kappa, Krippendorff's alpha), and on what they do not."""
+    from mis_lib.cli import console
+    from mis_lib.cli.show.annotations import show_agreement
     from mis_lib.recipes.annotations import agreement
 
-    agreement(runs, as_json=as_json)
+    found = agreement(runs)
+    if as_json:
+        console.print_json(found.model_dump(mode="json"))
+    else:
+        show_agreement(found)
 
 
 @annotations.command(name="delta", cls=ManyValues)
@@ -92,9 +99,15 @@ def make_delta(
     as_json: AsJson = False,
 ) -> None:
     """Turn decided failures into training data: corrected answers, preference pairs, a regression set."""
-    from mis_lib.recipes.annotations import delta
+    from mis_lib.annotate.store import AnnotationStore
+    from mis_lib.cli import console
+    from mis_lib.cli.show.annotations import show_delta
+    from mis_lib.recipes import annotations as recipe
 
-    status = delta(
+    if sets and train is None:
+        raise SettingsError("--set goes with --train FILE, found no --train")
+    made = recipe.make_delta(
+        AnnotationStore(root=runs),
         runs,
         output,
         name,
@@ -104,9 +117,21 @@ def make_delta(
         reference=not corrected_only,
         replay=replay,
         data=data,
-        config=train,
-        sets=sets or (),
-        as_json=as_json,
     )
-    if status:
+    if as_json:
+        console.print_json(made.model_dump(mode="json"))
+    else:
+        show_delta(made)
+    if train is not None and (status := recipe.train_on(made, train, runs, sets or ())):
         raise typer.Exit(status)
+
+
+def _print_counts(values: dict[str, object], *, as_json: bool) -> None:
+    from rich.text import Text
+
+    from mis_lib.cli import console
+
+    if as_json:
+        console.print_json(values)
+    else:
+        console.out.print(Text(", ".join(f"{name} {value}" for name, value in values.items())), soft_wrap=True)

@@ -87,7 +87,7 @@ def generate_answers(
     as_json: AsJson = False,
 ) -> None:
     """Let variants answer samples, batched here or by a server; resumable, sharded, nothing generated twice."""
-    from mis_lib import console
+    from mis_lib.cli import console
     from mis_lib.generate.served import named_models
     from mis_lib.recipes.generate import GenerateSettings, generate_run
 
@@ -146,7 +146,7 @@ def judge_answers(
     as_json: AsJson = False,
 ) -> None:
     """Let judges rule on the answers of a run, several at once; compare them, calibrate them, route between them."""
-    from mis_lib import console
+    from mis_lib.cli import console
     from mis_lib.recipes import judgements
     from mis_lib.recipes.judge import JudgeSettings, judge_run, read_judges
     from mis_lib.results.evaluated import open_folder
@@ -236,7 +236,7 @@ def bench_judging(
 
 
 def _show(tables: "list[Table]", form: TableFormat) -> None:
-    from mis_lib import console
+    from mis_lib.cli import console
     from mis_lib.results.tables import render, rich_tables
 
     if form is TableFormat.TEXT:

@@ -26,7 +26,7 @@ def import_answers(
     as_json: AsJson = False,
 ) -> None:
     """Take in answers that LLaMA-Factory, ms-swift, VLMEvalKit, lmms-eval, inspect-ai or MIS's scripts gave, as a run."""
-    from mis_lib import console
+    from mis_lib.cli import console
     from mis_lib.recipes.generate import GenerateSettings
     from mis_lib.recipes.import_answers import import_answers as take_in
 

@@ -11,7 +11,22 @@ from typing import Annotated, Any
 import typer
 
 from mis_lib import __version__
-from mis_lib.cli import ablate, annotations, data, evaluate, importing, inside, measure, model, notebooks, study, train
+from mis_lib.cli import (
+    ablate,
+    analyse,
+    annotations,
+    check,
+    construct,
+    evaluate,
+    export,
+    importing,
+    measure,
+    model,
+    notebooks,
+    parity,
+    study,
+    train,
+)
 from mis_lib.cli.parsing import Verbs
 
 app = typer.Typer(
@@ -22,7 +37,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for part in (model, data, evaluate, importing, measure, ablate, inside, annotations, notebooks, study, train):
+for part in (
+    model,
+    construct,
+    export,
+    check,
+    evaluate,
+    importing,
+    measure,
+    ablate,
+    parity,
+    analyse,
+    annotations,
+    notebooks,
+    study,
+    train,
+):
     app.add_typer(part.verbs)
 
 
@@ -39,9 +69,12 @@ def main(
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the code an error came up.")] = False,
 ) -> None:
     """Flags before the verb."""
+    from mis_lib.cli import console
+
     # What is being done is said by the verbs; the libraries' own bars and advice would only be mixed in.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    console.show_progress()
     for stream in (sys.stdout, sys.stderr):
         _write_any_sign(stream)
 

@@ -98,14 +98,22 @@ def print_report(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate variants on MIS-Mini (or other data) or read existing runs, and print rates, comparisons and official scores."""
+    from mis_lib.cli import console
     from mis_lib.recipes.report import ReportSettings, report
+    from mis_lib.results.report_tables import rich_rates
+    from mis_lib.results.tables import render, rich_tables
 
     flags = {
         "variants": variants, "splits": splits, "by": by, "naming": naming or None, "styles": styles, "questions": questions, "exchanged": exchanged or None, "data": data, "checkpoint": checkpoint, "adapters": beside_base(adapters),
         "limit": limit, "only": only, "batch_size": batch_size, "device": device, "runs": runs, "name": name, "existing": existing, "judges": judges,
         "majority": majority or None, "paired": paired, "published": published or None, "regression": regression, "note": note, "out": out,
     }  # fmt: skip
-    report(resolve(ReportSettings, config, flags, sets), TableFormat.JSON if as_json else form)
+    found = report(resolve(ReportSettings, config, flags, sets))
+    if as_json or form is not TableFormat.TEXT:
+        sys.stdout.write(render(found.tables, TableFormat.JSON if as_json else form))
+        return
+    for one in found.tables:
+        console.out.print(rich_rates(found.rows, found.title) if one.name == "rates" else rich_tables([one]))
 
 
 @benches.command(name="variants", cls=ManyValues)
@@ -124,7 +132,7 @@ def bench_variants(
     as_json: AsJson = False,
 ) -> None:
     """Time one column against two and all of them, in one run: first token, tokens a second, ratios, memory."""
-    from mis_lib import console
+    from mis_lib.cli import console
 
     columns = outside("benchmarks.variants", "mis bench variants")
     found = columns.bench(

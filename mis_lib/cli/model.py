@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import deque
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +32,7 @@ MODULES = {Stage.GATHER: "gather", Stage.BASE: "base", Stage.CPU: "on_cpu", Stag
 @verbs.command()
 def doctor(as_json: AsJson = False) -> None:
     """Tell what is installed, which device, which weights and data are in place, and what is missing for what."""
-    from mis_lib import console
+    from mis_lib.cli import console
     from mis_lib.cli.doctor import examine
 
     found = examine()
@@ -64,7 +65,7 @@ def build(
         raise typer.Exit(run_stage(train, ctx.args))
     if ctx.args:
         raise SettingsError(f"mis build: unknown {' '.join(ctx.args)}; known flags: mis build --help")
-    from mis_lib import console
+    from mis_lib.cli import console
     from mis_lib.models.mini.assemble import ensure_mini
 
     folder = ensure_mini(console.say, gguf=gguf, force=force)
@@ -109,12 +110,14 @@ def compare_variants(
     as_json: AsJson = False,
 ) -> None:
     """Let several variants, here or served, answer one question about the same images, with the reasoning in colours."""
+    from mis_lib.cli import console
     from mis_lib.generate.served import read_served
     from mis_lib.recipes.compare import compare
     from mis_lib.settings import GenerationSettings
 
     settings = GenerationSettings(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    complete = compare(
+    served = read_served(server, models)
+    stream = compare(
         images,
         question,
         variants,
@@ -122,10 +125,19 @@ def compare_variants(
         checkpoint=checkpoint,
         adapters=adapter_folders(adapters),
         device=device,
-        as_json=as_json,
-        served=read_served(server, models),
+        served=served,
     )
-    if not complete:
+    if as_json or not console.out.is_terminal:
+        columns = deque(stream, maxlen=1)[0]
+    else:
+        columns = console.stream_answers(stream, served)
+    if as_json:
+        asked = {"question": question, "images": [str(path) for path in images], "settings": settings.model_dump()}
+        records = [console.answer_record(column, served.get(column.variant)) for column in columns]
+        console.print_json({**asked, "answers": records})
+    else:
+        console.out.print(console.answers(columns, served))
+    if any(column.finish_reason == "failed" for column in columns):
         raise typer.Exit(FAILED_ITEMS)
 
 
@@ -145,7 +157,7 @@ def merge_variant(
     as_json: AsJson = False,
 ) -> None:
     """Write a tuned model as one ordinary checkpoint, adapter added to the weights, for what takes no PEFT adapter."""
-    from mis_lib import console
+    from mis_lib.cli import console
     from mis_lib.recipes.merge import merge_adapter
 
     folder = merge_adapter(adapter, out, checkpoint=checkpoint, device=device, dtype=dtype)

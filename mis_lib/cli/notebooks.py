@@ -34,7 +34,7 @@ def walk(
     as_json: AsJson = False,
 ) -> None:
     """List the notebooks, or execute them in order into whole HTML pages with pictures hidden; status 1 if a cell failed."""
-    from mis_lib import console
+    from mis_lib.cli import console
     from mis_lib.notebook import execute as commands
 
     wanted = commands.chosen(commands.all_notebooks(), only or [])
@@ -72,7 +72,7 @@ def write_tables(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; status 1 if something would change.")] = False,
 ) -> None:
     """Write the tables of README that follow from the code (notebooks, verbs, tabs, data sets, judges, metrics) anew."""
-    from mis_lib import console
+    from mis_lib.cli import console
 
     changed = outside("tools.documents", "mis docs").update(file, ctx.find_root().command, check=check)
     console.out.print(changed or f"{file}: as the code has it", markup=False, highlight=False, soft_wrap=True)

@@ -28,8 +28,9 @@ def run_study(
     as_json: AsJson = False,
 ) -> None:
     """Train every mixture at the same budget, test all on the same items, and hold the rates against the papers."""
-    from mis_lib import console
-    from mis_lib.recipes.study import StudySettings, show, study
+    from mis_lib.cli import console
+    from mis_lib.cli.show.study import shown
+    from mis_lib.recipes.study import StudySettings, study
 
     flags = {"arms": arms, "rows": rows, "limit": limit, "splits": splits, "runs": runs, "name": name}
     found = study(resolve(StudySettings, config, flags, sets))
@@ -42,7 +43,7 @@ def run_study(
             }
         )
     else:
-        for part in show(found):
+        for part in shown(found):
             console.out.print(part, highlight=False)
     if found.failed:
         raise typer.Exit(FAILED_ITEMS)
@@ -71,7 +72,7 @@ def measure_training(
     as_json: AsJson = False,
 ) -> None:
     """Our training engine against TRL's SFTTrainer on the same rows, and what each optimisation is worth."""
-    from mis_lib import console
+    from mis_lib.cli import console
 
     bench = outside("benchmarks.train", "mis bench train")
     flags = {

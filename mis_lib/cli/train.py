@@ -26,7 +26,7 @@ def run_training(
 
     from rich.console import Console
 
-    from mis_lib import console
+    from mis_lib.cli import console
     from mis_lib.recipes.train import Interrupted, read_train_settings, train_by
     from mis_lib.results.train_runs import TrainRun
     from mis_lib.settings import dump_settings

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mis_lib import console
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic, write_records
 from mis_lib.judge import rule
 from mis_lib.probe.ablation import Measured, Probe, Skipped, State, ablation_tables, make_probes, measure, read_probes
 from mis_lib.recipes.generate import GenerateSettings, answer_all, read_samples
+from mis_lib.recipes.progress import say
 from mis_lib.results.evaluated import choose_judge
 from mis_lib.results.runs import PROBES, Run
-from mis_lib.results.tables import Table, rich_tables
+from mis_lib.results.tables import Table
 from mis_lib.schema import Sample, Verdict
 from mis_lib.settings import GenerationSettings
 
@@ -73,19 +73,13 @@ def ablate(settings: AblateSettings) -> Ablation:
     return Ablation(run, probes, skipped, measured)
 
 
-def show(ablation: Ablation) -> None:
-    """Print the tables for people."""
-    console.out.print(rich_tables(ablation.tables()))
-    console.say(f"run folder: {ablation.run.folder}")
-
-
 def _probes(settings: AblateSettings, samples: Sequence[Sample], folder: Path) -> tuple[list[Probe], list[Skipped]]:
     chosen = [sample for sample in samples if sample.harmful or settings.benign]
     if not chosen:
         raise DataError(
             f"{folder}: expected harmful items in {', '.join(settings.splits)}, found none; name other splits"
         )
-    console.say(f"Preparing {len(chosen):,} items under each condition")
+    say(f"Preparing {len(chosen):,} items under each condition")
     twins = {sample.id: sample for sample in samples}
     return make_probes(chosen, twins, folder, settings.states, swap=settings.swap, seed=settings.noise_seed)
 

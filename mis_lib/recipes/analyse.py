@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
-from mis_lib import console
 from mis_lib.errors import SettingsError
 from mis_lib.files import digest, write_atomic
 from mis_lib.recipes.generate import (
@@ -27,8 +26,8 @@ from mis_lib.recipes.generate import (
     read_place,
     read_split,
 )
+from mis_lib.recipes.progress import say
 from mis_lib.results.runs import Run, RunConfig, digest_of, folder_digest, open_run
-from mis_lib.results.tables import rich_table
 from mis_lib.settings import AnalysisMethod, GenerationSettings, dump_settings
 
 if TYPE_CHECKING:
@@ -71,9 +70,9 @@ def _separation(settings: AnalyseSettings, run: Run) -> Found:
     from mis_lib.probe.separation import clusters, hidden_states, separation, summary
 
     loaded, names, pairs, folder = _read(settings)
-    console.say(f"Reading {2 * len(pairs)} items by {len(names)} variants")
+    say(f"Reading {2 * len(pairs)} items by {len(names)} variants")
     states = hidden_states(loaded, names, pairs, folder, batch_size=settings.batch_size)
-    console.say("Fitting probes")
+    say("Fitting probes")
     frame = separation(states)
     layer = settings.layer if settings.layer is not None else _telling_layer(frame)
     points = clusters(states, layer)
@@ -92,9 +91,9 @@ def _spectrum(settings: AnalyseSettings, run: Run) -> Found:
         raise SettingsError(
             "--variants: expected at least one tuned variant, as the base has no update; found the base only"
         )
-    console.say(f"Decomposing the weights that {', '.join(adapters)} change")
+    say(f"Decomposing the weights that {', '.join(adapters)} change")
     spectra = spectrum(loaded, adapters, weak=settings.weak)
-    console.say(f"Reading {2 * len(pairs)} items by {len(adapters)} variants")
+    say(f"Reading {2 * len(pairs)} items by {len(adapters)} variants")
     answers = responses(loaded, adapters, pairs, folder, batch_size=settings.batch_size)
     figures = {
         "spectrum": draw.spectrum(spectra.layers, spectra.curves),
@@ -127,10 +126,10 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
 
     loaded, names, pairs, folder = _read(settings)
     items = quadruples(pairs, folder)
-    console.say(f"{len(items)} of {len(pairs)} pairs make a quadruple (their help names the object that differs)")
+    say(f"{len(items)} of {len(pairs)} pairs make a quadruple (their help names the object that differs)")
     likely = {}
     for variant, adapter in names.items():
-        console.say(f"Scoring {variant}")
+        say(f"Scoring {variant}")
         likely[variant] = likelihoods(loaded, adapter, items)
     edits = []
     if settings.taus:
@@ -138,7 +137,7 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
         unwrapped = LoadedModel(model, loaded.processor)
         calibration = quadruples(pairs_of(read_split(folder, TRAIN, settings.calibration)), folder)
         for tau in settings.taus:
-            console.say(f"Editing the base, tau {tau:g}, with {len(calibration)} calibration quadruples")
+            say(f"Editing the base, tau {tau:g}, with {len(calibration)} calibration quadruples")
             edit = find_edit(unwrapped, calibration, tau=tau, alpha=settings.alpha)
             edit.save(run.folder / f"edit-{tau:g}.safetensors")
             with edited(unwrapped, edit):
@@ -228,7 +227,7 @@ def checkpoint_of(settings: AnalyseSettings) -> Path:
         return settings.checkpoint
     from mis_lib.models.mini.assemble import ensure_mini
 
-    return ensure_mini(console.say)
+    return ensure_mini(say)
 
 
 def _plain(loaded: "LoadedModel") -> "object":
@@ -279,14 +278,6 @@ def analyse(method: AnalysisMethod, settings: AnalyseSettings) -> Result:
         frames, figures, summary = READERS[method](settings, run)
     _keep(run, settings, frames, figures)
     return Result(run, frames, figures, summary)
-
-
-def show(result: Result) -> None:
-    """Print the summary, and where everything is."""
-    rows = ([str(cell) for cell in row] for row in result.summary.itertuples(index=False))
-    console.out.print(rich_table(list(result.summary.columns), rows), highlight=False)
-    console.say(f"95 % intervals in brackets; all values: {', '.join(f'{name}.csv' for name in result.frames)}")
-    console.say(f"figures: {', '.join(f'{name}.html' for name in result.figures)} in {result.run.folder}")
 
 
 def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:

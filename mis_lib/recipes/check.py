@@ -7,155 +7,22 @@ mis check hub:                                             published sets and ho
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
-from mis_lib import console
-from mis_lib.data.benchmarks import fetch_instructions
-from mis_lib.data.duplicates import TAKE_OUT, Overlap, Rows, count, find, findings, rows_of, with_twins, write_without
-from mis_lib.data.findings import Finding, Level, count_by_kind
+from mis_lib.data.benchmarks import Instruction, fetch_instructions
+from mis_lib.data.duplicates import TAKE_OUT, Rows, count, find, findings, rows_of, with_twins, write_without
+from mis_lib.data.findings import Finding, count_by_kind
 from mis_lib.data.mixing import Composition, Overlaps, compose, composition, overlaps, write
 from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, Recipe, SampleSet, configured
 from mis_lib.data.preflight import PreflightSettings, Report, is_json, preflight, published_loader, read_all
 from mis_lib.data.sources import TEST_SPLITS, Source, data_files, find_source, load, split_name
-from mis_lib.data.tokens import Training
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import write_atomic
-
-# ---------- How ``mis check`` shows reports and mixtures in a terminal. What data files hold is shown as it stands, never read as markup.
-
-GB = 1e9
-COLOURS = {Level.ERROR: "red", Level.WARNING: "yellow"}
-TO_THE_LEFT = ("arm", "test", "file", "id", "kind", "level", "labels")
-LONGEST = 5
-
-
-def report_tables(report: Report, shown: int) -> Group:
-    """The report as tables: kinds of findings, the findings themselves, the longest rows, the verdict."""
-    return Group(*_head(report), *_findings(report, shown), *_tokens(report), _verdict(report))
-
-
-def mixture_tables(recipe: Recipe, made: Sequence[Composition], shared: Sequence[Overlaps]) -> Group:
-    """A mixture as tables: composition by arm, overlap by test split."""
-    parts = _table(
-        f"{recipe.name}: {recipe.about}",
-        "arm",
-        "rows",
-        "harmful",
-        "benign",
-        "general",
-        "share",
-        "no end token",
-        "labels",
-    )
-    for arm in made:
-        numbers = (arm.rows, arm.harmful, arm.benign, arm.general)
-        labels = ", ".join(f"{number:,} {label}" for label, number in arm.labels.items())
-        parts.add_row(
-            arm.arm, *(f"{number:,}" for number in numbers), f"{arm.general_share:.1%}", f"{arm.masked:,}", labels
-        )
-    common = _table(
-        "Rows that resemble a test row", "arm", "test", "test rows", *(overlap.value for overlap in Overlap)
-    )
-    for overlap in shared:
-        numbers = (overlap.test_rows, *overlap.counts.values())
-        common.add_row(overlap.arm, Text(overlap.test), *(f"{number:,}" for number in numbers))
-    categories = [
-        Text(f"{arm.arm}: " + ", ".join(f"{name} {n:,}" for name, n in arm.categories.items())) for arm in made
-    ]
-    note = Text(
-        "item: question and all images; images: all images; question: the question alone; image: one image", style="dim"
-    )
-    return Group(
-        parts,
-        *categories,
-        *([common, note] if shared else [Text("No test splits to compare with: name them with --against.")]),
-    )
-
-
-def _head(report: Report) -> list[Text]:
-    lines = [
-        Text(
-            f"{file.name}: {file.rows:,} rows ({', '.join(file.forms) or 'no known form'}{'; chains of thought' if file.cot else ''})"
-        )
-        for file in report.files
-    ]
-    return [*lines, Text(f"{report.images:,} images looked at; {report.seconds:.1f} s\n")]
-
-
-def _findings(report: Report, shown: int) -> list[Table | Text]:
-    if not report.findings:
-        return []
-    kinds = _table("Findings", "kind", "level", "number")
-    for kind, number in count_by_kind(report.findings).items():
-        kinds.add_row(Text(kind.value, style=COLOURS[kind.level]), kind.level.value, f"{number:,}")
-    lines: list[Table | Text] = [kinds]
-    for finding in report.findings[:shown]:
-        row = f", row {finding.row}" if finding.row else ""
-        named = f" ({finding.id})" if finding.id else ""
-        field = f", {finding.field}" if finding.field else ""
-        more = f" [{finding.rows:,} rows]" if finding.rows > 1 else ""
-        head = (f"{finding.kind.value}: ", COLOURS[finding.level])
-        lines.append(
-            Text.assemble(head, f"{finding.file}{row}{named}{field}: {finding.message}{more}\n  {finding.fix}")
-        )
-    hidden = len(report.findings) - shown
-    return [*lines, *([Text(f"... and {hidden:,} more; --json or --html FILE has them all")] if hidden > 0 else [])]
-
-
-def _tokens(report: Report) -> list[Table | Text]:
-    tokens = report.tokens
-    if tokens is None or not tokens.rows:
-        return []
-    how = "its own tokenizer and template" if tokens.exact else "estimated: four characters a token"
-    limit = f"cut after {tokens.limit:,}" if tokens.limit else "no limit known, see --max_length"
-    total = sum(row.total for row in tokens.rows)
-    table = _table(
-        f"\nTokens for {tokens.model} ({how}; {limit}), the longest rows",
-        "file",
-        "row",
-        "id",
-        "images",
-        "image",
-        "text",
-        "total",
-    )
-    for row in tokens.worst(LONGEST):
-        numbers = (row.images, row.image_tokens, row.text_tokens, row.total)
-        table.add_row(Text(row.file), str(row.row), Text(row.id), *(f"{number:,}" for number in numbers))
-    lines: list[Table | Text] = [table, Text(f"all rows: {total:,} tokens, {total / len(tokens.rows):,.0f} a row")]
-    if report.memory is not None:
-        memory = report.memory
-        terms = f"{memory.weights / GB:.1f} weights, {memory.state / GB:.1f} training state, {memory.activations / GB:.1f} activations"
-        lines.append(Text(f"memory: {memory.total / GB:.1f} GB ({terms}) for {_how(memory.training)}", style="bold"))
-        lines.append(Text(f"  = {report.memory_formula}", style="dim"))
-    return lines
-
-
-def _how(training: Training) -> str:
-    weights = f"LoRA rank {training.lora_rank}" if training.lora_rank else "all weights"
-    return f"batch {training.batch_size}, {weights}{', checkpointing' if training.checkpointing else ''}"
-
-
-def _verdict(report: Report) -> Text:
-    errors = sum(finding.level is Level.ERROR for finding in report.findings)
-    if report.ready:
-        return Text("\nTraining may start.", style="green")
-    return Text(f"\nTraining must not start: {errors:,} errors.", style="red")
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in TO_THE_LEFT else "right", overflow="fold")
-    return table
-
+from mis_lib.recipes.progress import say
 
 # ---------- The preflight report as one HTML page that needs nothing else: no script, no web address, everything from the data escaped.
 
-CHECK_PAGE_GB = 1e9
+GB = 1e9
 STYLE = """
 :root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; width: 100% } th, td { border-bottom: 1px solid #8885; padding: .3rem .6rem; text-align: left;
@@ -168,12 +35,12 @@ vertical-align: top; overflow-wrap: anywhere } td.number { text-align: right; fo
 def page(report: Report, *, longest: int = 20) -> str:
     """The whole page: verdict, files, findings by kind and one by one, the longest rows, the memory estimate."""
     parts = [
-        _check_page_verdict(report),
-        _check_page_table(
+        _verdict(report),
+        _table(
             "Files", ("file", "rows", "forms"), ((file.name, file.rows, ", ".join(file.forms)) for file in report.files)
         ),
         _kinds(report),
-        _check_page_findings(report),
+        _findings(report),
         *_budget(report, longest),
     ]
     title = f"Preflight of {escape(report.path)}"
@@ -181,17 +48,17 @@ def page(report: Report, *, longest: int = 20) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><h1>{title}</h1>{"".join(parts)}</body></html>\n'
 
 
-def _check_page_verdict(report: Report) -> str:
+def _verdict(report: Report) -> str:
     words = ("ready", "Training may start.") if report.ready else ("error", "Training must not start.")
     return f'<p class="{words[0]}">{words[1]}</p><p>{report.rows:,} rows, {report.images:,} images, {report.seconds:.1f} s</p>'
 
 
 def _kinds(report: Report) -> str:
     rows = ((kind.value, kind.level.value, number) for kind, number in count_by_kind(report.findings).items())
-    return _check_page_table("Findings by kind", ("kind", "level", "number"), rows)
+    return _table("Findings by kind", ("kind", "level", "number"), rows)
 
 
-def _check_page_findings(report: Report) -> str:
+def _findings(report: Report) -> str:
     rows = (
         (
             found.level.value,
@@ -206,7 +73,7 @@ def _check_page_findings(report: Report) -> str:
         )
         for found in report.findings
     )
-    return _check_page_table(
+    return _table(
         "Findings", ("level", "kind", "file", "row", "id", "field", "what", "rows", "how to put it right"), rows
     )
 
@@ -219,19 +86,19 @@ def _budget(report: Report, longest: int) -> Iterable[str]:
         for row in report.tokens.worst(longest)
     )
     title = f"Tokens for {report.tokens.model} ({'counted' if report.tokens.exact else 'texts estimated'}), the longest rows"
-    yield _check_page_table(title, ("file", "row", "id", "images", "image tokens", "text tokens", "total"), rows)
+    yield _table(title, ("file", "row", "id", "images", "image tokens", "text tokens", "total"), rows)
     if report.memory is not None:
         memory = report.memory
         terms = (memory.weights, memory.state, memory.activations, memory.total)
-        yield _check_page_table(
+        yield _table(
             "Memory, GB",
             ("weights", "training state", "activations", "in all"),
-            [[f"{term / CHECK_PAGE_GB:.1f}" for term in terms]],
+            [[f"{term / GB:.1f}" for term in terms]],
         )
         yield f"<p>{escape(report.memory_formula)}</p>"
 
 
-def _check_page_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     if not body:
         return f"<h2>{escape(title)}</h2><p>none</p>"
@@ -258,10 +125,8 @@ def check(
     duplicates: bool = False,
     remove: bool = False,
     html: Path | None = None,
-    as_json: bool = False,
-    shown: int = 20,
-) -> bool:
-    """Check a data set and print the report; returns whether training may start.
+) -> Report:
+    """Check a data set.
 
     Args:
         path: a data file, a folder of them, or a folder in a published layout.
@@ -270,8 +135,6 @@ def check(
         duplicates: look for near-duplicates within the set too.
         remove: write a copy of each file without the rows found by ``against`` or ``duplicates``.
         html: write the report as a page too.
-        as_json: print JSON for programs.
-        shown: how many findings and longest rows the table lists.
 
     Raises:
         MisError: there is nothing to check, or the model is unknown.
@@ -283,26 +146,17 @@ def check(
             f"--remove: expected JSON or JSON Lines, which can be written without a row, found {found}; export it "
             f"(mis export --input {path} --format jsonl --output DIR) and check the file that this writes"
         )
-    report = preflight(path, _resolved(settings), console.say)
+    report = preflight(path, _resolved(settings), say)
     if against is not None or duplicates:
         report = _compared(report, path, settings, against, duplicates=duplicates, remove=remove)
-    if settings.images is not None and report.ready:
-        console.say(
-            f"The images lie in {settings.images}, and mis train and mis generate look for them beside the rows. To bring both together:"
-        )
-        console.offer(f"mis export --input {path} --image_folder {settings.images} --format jsonl --output DIR")
     if html is not None:
         write_atomic(html, page(report).encode())
-        console.say(f"report: {html}")
-    if as_json:
-        console.print_json({"ready": report.ready, **report.model_dump(mode="json")})
-    else:
-        console.out.print(report_tables(report, shown))
-    return report.ready
+        say(f"report: {html}")
+    return report
 
 
-def hub(name: str = "", *, as_json: bool = False) -> None:
-    """Tell how to fetch the published sets, or the one of that name; nothing is downloaded.
+def hub(name: str = "") -> list[Instruction]:
+    """How to fetch the published sets, or the one of that name; nothing is downloaded.
 
     Raises:
         DataError: there is no set of that name.
@@ -311,15 +165,7 @@ def hub(name: str = "", *, as_json: bool = False) -> None:
     wanted = [instruction for instruction in known if name in ("", instruction.name)]
     if not wanted:
         raise DataError(f"{HUB}{name}: unknown set; known: {', '.join(instruction.name for instruction in known)}")
-    if as_json:
-        console.print_json([instruction.model_dump(mode="json") for instruction in wanted])
-        return
-    for instruction in wanted:
-        splits = ", ".join(f"{split} {rows:,}" if rows else split for split, rows in instruction.splits.items())
-        head = Text.assemble((instruction.title, "bold"), f"  ({instruction.name}; {splits}; {instruction.licence})")
-        console.out.print(
-            head, Text(f"  from {instruction.source}"), Text(f"  {instruction.fetch}\n"), sep="\n", soft_wrap=True
-        )
+    return wanted
 
 
 def _resolved(settings: PreflightSettings) -> PreflightSettings:
@@ -340,11 +186,11 @@ def _compared(
 ) -> Report:
     """The report with near-duplicates; what is to be removed is left out of copies."""
     checked = read_all(path, settings.images)
-    rows = rows_of(checked, console.say)
+    rows = rows_of(checked, say)
     found: list[Finding] = []
     fix = EXPORT_FIRST if _not_removable(path) else TAKE_OUT
     if against is not None:
-        found += _matched("a test row", rows, rows_of(read_all(against), console.say), fix)
+        found += _matched("a test row", rows, rows_of(read_all(against), say), fix)
     if duplicates:
         found += _matched("an earlier row", rows, None, fix)
     if remove:
@@ -352,7 +198,7 @@ def _compared(
         for file in checked:
             if numbers := taken.get(file.raw.path.name):
                 target = write_without(file.raw, numbers)
-                console.say(f"{target}: {len(file.raw.rows) - len(numbers):,} of {len(file.raw.rows):,} rows")
+                say(f"{target}: {len(file.raw.rows) - len(numbers):,} of {len(file.raw.rows):,} rows")
     return report.model_copy(update={"findings": [*report.findings, *found]})
 
 
@@ -367,11 +213,30 @@ def _not_removable(path: Path) -> str:
 def _matched(what: str, rows: Rows, others: Rows | None, fix: str) -> list[Finding]:
     matches = list(find(rows, others))
     told = ", ".join(f"{overlap} {number:,}" for overlap, number in count(matches).items())
-    console.say(f"Rows that resemble {what}: {told}")
+    say(f"Rows that resemble {what}: {told}")
     return list(findings(matches, against_test=others is not None, fix=fix))
 
 
 # ---------- ``mis check DATA --mixture NAME``: what a mixture is made of and what it shares with the test splits; and writing it.
+
+
+class Mixed(NamedTuple):
+    """A mixture, what each of its arms is made of, and what it shares with the test splits."""
+
+    recipe: Recipe
+    composition: list[Composition]
+    overlaps: list[Overlaps]
+
+    @property
+    def leaks(self) -> bool:
+        """Whether a test row is in it."""
+        return any(overlap.leaks for overlap in self.overlaps)
+
+    def record(self) -> dict[str, Any]:
+        """All of it for JSON."""
+        lists = {"composition": self.composition, "overlaps": self.overlaps}
+        records = {name: [one.model_dump(mode="json") for one in found] for name, found in lists.items()}
+        return {"recipe": self.recipe.model_dump(mode="json"), **records}
 
 
 def mixture(
@@ -382,9 +247,8 @@ def mixture(
     general: Path | None = None,
     against: Path | None = None,
     output: Path | None = None,
-    as_json: bool = False,
-) -> bool:
-    """Compose a mixture, print what it is made of and what it shares with the test splits; returns whether it leaks nothing.
+) -> Mixed:
+    """Compose a mixture, and find what it is made of and what it shares with the test splits.
 
     Args:
         path: the safety data; of a folder with several splits, ``train``.
@@ -393,7 +257,6 @@ def mixture(
         general: the general data [default: ``general`` in the same folder].
         against: test data [default: the test splits in the same folder].
         output: folder to write the mixture to.
-        as_json: print JSON for programs.
 
     Raises:
         MisError: the recipe is unknown or the data does not suffice for it.
@@ -402,17 +265,11 @@ def mixture(
     arms = compose(recipe, _sources(recipe, path, general))
     made = composition(arms)
     tests = _tests(path if against is None else against, every=against is not None)
-    shared = list(overlaps(arms, tests, console.say))
+    shared = list(overlaps(arms, tests, say))
     if output is not None:
         write(recipe, arms, output)
-        console.say(f"mixture: {output}")
-    if as_json:
-        parts = {"composition": made, "overlaps": shared}
-        records = {key: [value.model_dump(mode="json") for value in values] for key, values in parts.items()}
-        console.print_json({"recipe": recipe.model_dump(mode="json"), **records})
-    else:
-        console.out.print(mixture_tables(recipe, made, shared))
-    return not any(overlap.leaks for overlap in shared)
+        say(f"mixture: {output}")
+    return Mixed(recipe, made, shared)
 
 
 def _sources(recipe: Recipe, path: Path, general: Path | None) -> dict[str, SampleSet]:
@@ -426,7 +283,7 @@ def _sources(recipe: Recipe, path: Path, general: Path | None) -> dict[str, Samp
     sources = {}
     for role in sorted(needed):
         place, split = places[role]
-        console.say(f"Reading {role} data")
+        say(f"Reading {role} data")
         sources[role] = _read(find_source(place, split=split if place.is_dir() else None))
     return sources
 

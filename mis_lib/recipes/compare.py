@@ -3,19 +3,16 @@
 What was asked for is checked before the model is loaded, so that a wrong path or name costs no wait.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.live import Live
-
-from mis_lib import console
 from mis_lib.errors import SettingsError
 from mis_lib.files import load_image
 from mis_lib.generate.served import Served, beside
 from mis_lib.generate.stream import Answerer, Column, SideBySide
 from mis_lib.models.adapters import choose_variants
+from mis_lib.recipes.progress import say
 from mis_lib.settings import GenerationSettings
 
 if TYPE_CHECKING:
@@ -23,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT = ("mini", "mirage")
 Columns = tuple[Column, ...]
+NONE_SERVED: Mapping[str, Served] = {}
 
 
 def compare(
@@ -34,10 +32,9 @@ def compare(
     checkpoint: Path | None = None,
     adapters: Mapping[str, Path] | None = None,
     device: str = "cpu",
-    as_json: bool = False,
-    served: Mapping[str, Served] = console.NONE_SERVED,
-) -> bool:
-    """Load images and variants, answer, and print the answers as panels or as one JSON document; returns whether none failed.
+    served: Mapping[str, Served] = NONE_SERVED,
+) -> Iterator[Columns]:
+    """Load images and variants, and answer; yields the answers of all variants as they grow, the finished ones last.
 
     Args:
         paths: the images, in order.
@@ -47,7 +44,6 @@ def compare(
         checkpoint: folder; the embedded model if not given.
         adapters: PEFT folder of each further variant; the shipped ones if neither this nor a checkpoint is given.
         device: where the model computes.
-        as_json: one JSON document instead of panels.
         served: where served variants are asked.
 
     Raises:
@@ -65,17 +61,8 @@ def compare(
     for name in chosen:
         if name not in known:
             raise SettingsError(f"--variants: unknown variant {name!r}; known here: {', '.join(known)}")
-    stream = _engine(checkpoint, {name: local[name] for name in chosen if name in local}, device, served).stream(
-        images, question, chosen, settings
-    )
-    columns = last(stream) if as_json or not console.out.is_terminal else last(shown(stream, served))
-    if as_json:
-        asked = {"question": question, "images": [str(path) for path in paths], "settings": settings.model_dump()}
-        records = [console.answer_record(column, served.get(column.variant)) for column in columns]
-        console.print_json({**asked, "answers": records})
-    else:
-        console.out.print(console.answers(columns, served))
-    return all(column.finish_reason != "failed" for column in columns)
+    engine = _engine(checkpoint, {name: local[name] for name in chosen if name in local}, device, served)
+    return iter(engine.stream(images, question, chosen, settings))
 
 
 def _engine(
@@ -103,17 +90,4 @@ def load_engine(
     from mis_lib.generate.stream import VariantEngine  # takes seconds to import
     from mis_lib.models.mini.assemble import ensure_mini
 
-    return VariantEngine.load(checkpoint or ensure_mini(console.say), adapters, device=device, dtype=dtype)
-
-
-def last(stream: Iterable[Columns]) -> Columns:
-    """The finished answers: what the stream yields last."""
-    return deque(stream, maxlen=1)[0]
-
-
-def shown(stream: Iterable[Columns], served: Mapping[str, Served] = console.NONE_SERVED) -> Iterator[Columns]:
-    """Pass the answers on and show them side by side while they grow; the terminal is left clean."""
-    columns: Columns = ()
-    with Live(console=console.out, transient=True, get_renderable=lambda: console.streaming(columns, served)):
-        for columns in stream:
-            yield columns
+    return VariantEngine.load(checkpoint or ensure_mini(say), adapters, device=device, dtype=dtype)

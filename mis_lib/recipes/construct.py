@@ -6,16 +6,11 @@ A teacher is named by one word: ``builtin``; ``http://HOST:PORT/v1#MODEL`` (the 
 
 import asyncio
 from pathlib import Path
+from typing import NamedTuple
 
-import typer
 from pydantic import Field
-from rich.console import Group
-from rich.table import Table
 
-from mis_lib import console
-from mis_lib.cli.parsing import FAILED_ITEMS
 from mis_lib.clients.cache import Cache
-from mis_lib.clients.openai import in_words
 from mis_lib.clients.protocol import ChatTeacher, ImageMaker
 from mis_lib.construct.stages.context import Role, Workshop, read_prompts
 from mis_lib.construct.stages.inputs import REVIEW, Decision, built_in_seeds, read_decisions, read_seeds
@@ -24,7 +19,7 @@ from mis_lib.construct.stages.pipeline import CONCURRENCY, NAMES, STAGES, build,
 from mis_lib.construct.stages.records import Account, Seed
 from mis_lib.errors import SettingsError
 from mis_lib.files import write_atomic
-from mis_lib.recipes.progress import bars, report_to
+from mis_lib.recipes.progress import bars, say
 from mis_lib.settings import Settings, dump_settings
 
 ITEMS = 200
@@ -63,12 +58,21 @@ class ConstructSettings(Settings):
     """Where a local teacher or a diffusion model runs."""
 
 
-def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: str | None, as_json: bool) -> None:
-    """Run the stages and show the balance.
+class Constructed(NamedTuple):
+    """What came out of the stages."""
+
+    account: Account
+    calls: dict[str, int]
+    """How many calls were paid for now, and how many were answered from the cache."""
+    left_out: dict[str, dict[str, str]]
+    """Of each server, what it does not take and why."""
+
+
+def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: str | None) -> Constructed:
+    """Run the stages, or one of them.
 
     Raises:
         MisError: a setting, file, folder or teacher cannot be used; the message says which and why.
-        typer.Exit: records are pending.
     """
     if stage is not None and stage not in NAMES:  # before the folder is touched
         raise SettingsError(f"stage: expected one of {', '.join(NAMES)}, found {stage!r}")
@@ -81,21 +85,10 @@ def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: st
         (out / STAGES).mkdir(parents=True, exist_ok=True)
         write_atomic(out / CONFIG, dump_settings(settings).encode())
         with bars(kept=True) as progress:
-            return await build(seeds, shop, only=stage, concurrency=settings.concurrency, progress=report_to(progress))
+            return await build(seeds, shop, only=stage, concurrency=settings.concurrency, progress=progress)
 
     account = asyncio.run(run())
-    calls = {"paid_now": cache.paid, "from_cache": cache.found}
-    if as_json:
-        console.print_json(
-            {"out": str(out), "calls": calls, "left_out": cache.left_out, **account.model_dump(mode="json")}
-        )
-    else:
-        console.out.print(balance(account, out, calls))
-        for teacher, lacks in cache.left_out.items():
-            for words in in_words(teacher, lacks):
-                console.out.print(words, highlight=False, soft_wrap=True)
-    if account.pending:
-        raise typer.Exit(FAILED_ITEMS)
+    return Constructed(account, {"paid_now": cache.paid, "from_cache": cache.found}, cache.left_out)
 
 
 async def open_workshop(out: Path, settings: ConstructSettings, cache: Cache | None = None) -> Workshop:
@@ -110,31 +103,6 @@ async def open_workshop(out: Path, settings: ConstructSettings, cache: Cache | N
         teachers, maker, prompts, out, seed=settings.seed, per_seed=settings.per_seed, decisions=decisions, max_tokens=settings.max_new_tokens,
         seeds_folder=settings.seeds.parent if settings.seeds else None, review_required=settings.review_required,
     )  # fmt: skip
-
-
-def balance(account: Account, out: Path, calls: dict[str, int]) -> Group:
-    """The account as a table of stages and a few words."""
-    table = Table(title=f"{out}: {account.seeds} seeds, {account.drafts} drafts", title_justify="left")
-    for heading in ("stage", "came in", "done", "rejected", "pending", "tokens", "why rejected"):
-        table.add_column(heading, justify="left" if heading in ("stage", "why rejected") else "right")
-    for count in account.stages:
-        tokens = count.prompt_tokens + count.completion_tokens
-        why = ", ".join(f"{code} {times}" for code, times in count.rejected.items())
-        numbers = (count.came_in, count.done, sum(count.rejected.values()), count.pending, tokens)
-        table.add_row(count.stage, *(f"{number:,}" for number in numbers), why)
-    splits = ", ".join(f"{name} {count}" for name, count in account.splits.items()) or "none"
-    lines = [
-        f"{account.done} items, each with its benign twin: {splits}",
-        f"calls paid for now: {calls['paid_now']}, answered from the cache: {calls['from_cache']}",
-    ]
-    if account.unused_decisions:
-        lines.append(
-            f"{account.unused_decisions} decisions in {REVIEW} are about other items or images than these: kept at its end, not applied"
-        )
-    waiting = sum(account.pending.values())
-    if waiting:
-        lines.append(f"{waiting} records pending (pending.jsonl says why): run the same command again to go on")
-    return Group(table, *lines)
 
 
 async def open_teacher(name: str, settings: ConstructSettings, cache: Cache) -> ChatTeacher:
@@ -210,7 +178,7 @@ def _checkpoint(path: str) -> Path:
         return Path(path)
     from mis_lib.models.mini.assemble import ensure_mini
 
-    return ensure_mini(console.say)
+    return ensure_mini(say)
 
 
 def _is_url(name: str) -> bool:

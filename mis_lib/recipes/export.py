@@ -3,12 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
-from mis_lib import console
 from mis_lib.data import export as exports
-from mis_lib.data.export import Form, Images
+from mis_lib.data.export import Export, Form, Images
 from mis_lib.data.mixtures import BESIDE
 from mis_lib.data.sources import Source, find_source, scan
 from mis_lib.errors import DataError
+from mis_lib.recipes.progress import say
 from mis_lib.schema import Sample, Split
 
 SHOWN = 20
@@ -25,9 +25,8 @@ def export(
     folder: Path | None = None,
     images: Images = Images.COPY,
     leave_out_masked: bool = False,
-    as_json: bool = False,
-) -> None:
-    """Read a file or folder, write it for a trainer, and say how it is used there.
+) -> Export:
+    """Read a file or folder and write it for a trainer.
 
     Args:
         path: a data file, a folder of ours, or a folder in a published layout.
@@ -38,7 +37,6 @@ def export(
         folder: folder of a data file's images [default: its own].
         images: copy them, or leave them where they are.
         leave_out_masked: leave out the rows with ``mask_eos``, which only ``jsonl`` can carry.
-        as_json: print JSON for programs.
 
     Raises:
         DataError: records are malformed (the first 20 are listed), cannot be expressed in the form, or are of splits to train on and to test at once.
@@ -50,18 +48,9 @@ def export(
     target = out / f"{source.name}.jsonl"
     if target.is_file() and any(target.samefile(file) for file in source.files):
         raise DataError(f"{target}: expected an output folder other than the input's; name another --output")
-    made = exports.export(
+    return exports.export(
         samples, source.folder, out, form, name=source.name, images=images, leave_out_masked=leave_out_masked
     )
-    if as_json:
-        console.print_json(made.model_dump(mode="json"))
-    else:
-        console.out.print(
-            f"{made.samples:,} samples, {made.images:,} images: {made.file}", highlight=False, soft_wrap=True
-        )
-        if made.left_out:
-            console.out.print(f"{made.left_out:,} rows with mask_eos left out", highlight=False)
-        console.out.print(made.usage, highlight=False, markup=False, soft_wrap=True)
 
 
 def _refuse_tests_among_training(path: Path, samples: list[Sample], form: Form) -> None:
@@ -83,7 +72,7 @@ def _all_or_nothing(source: Source) -> list[Sample]:
         else:
             samples.append(found)
     for error in wrong[:SHOWN]:
-        console.log.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        say(str(error))
     if wrong:
         raise DataError(
             f"{len(wrong):,} of {len(wrong) + len(samples):,} records of {source.folder} are malformed "

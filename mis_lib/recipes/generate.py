@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from mis_lib import console
 from mis_lib.data.mixing import spread
 from mis_lib.data.sources import find_source, load, splits_of
 from mis_lib.data.tokens import find_checkpoint
@@ -24,7 +23,7 @@ from mis_lib.generate.batch import AnswerKeys
 from mis_lib.generate.served import UNNAMED, both_named
 from mis_lib.generate.server import CONCURRENCY, Failure, ImagesAs
 from mis_lib.models.adapters import shared_limits
-from mis_lib.recipes.progress import bar
+from mis_lib.recipes.progress import bar, say
 from mis_lib.results.evaluated import judges_of, open_folder, run_name
 from mis_lib.results.metrics import RIGHT
 from mis_lib.results.runs import RESPONSES, SHARDS, Run, RunConfig, folder_digest, open_run, versions
@@ -148,7 +147,7 @@ class Local:
         self, samples: Sequence[Sample], data: Path, run: Run, keys: AnswerKeys, missing: set[Key]
     ) -> list[Failure]:
         """Answer in batches; what other shards are to answer is left to them."""
-        console.say(f"Generating {len(missing):,} responses; an interrupted run goes on where it stopped")
+        say(f"Generating {len(missing):,} responses; an interrupted run goes on where it stopped")
         from mis_lib.generate.batch import Shard, generate
         from mis_lib.generate.engine import Engine  # torch and transformers take seconds to import
 
@@ -170,8 +169,7 @@ class Local:
             done={(one.sample_id, one.variant) for one in run.responses()},
             key=keys.of,
         )
-        total = len(missing) if self.count == 1 else None
-        for _ in shown(answers, total):
+        for _ in shown(answers, len(missing) if self.count == 1 else None):
             pass
         return []
 
@@ -225,13 +223,13 @@ class Server:
         from mis_lib.generate.server import generate_by_server, keeps_seed
 
         settings, given = self.settings, list[Response]()
-        with open_append(run.folder / RESPONSES) as stream, bar("generating") as progress:
-            task = progress.add_task("", total=len(missing))
+        with open_append(run.folder / RESPONSES) as stream, bar("generating") as advance:
+            advance("", 0, len(missing))
 
             def receive(response: Response) -> None:
                 append_record(stream, response)
                 given.append(response)
-                progress.update(task, advance=1, description=response.variant)
+                advance(response.variant, len(given), len(missing))
 
             async def ask() -> tuple[list[Failure], bool]:
                 failures = await generate_by_server(
@@ -255,7 +253,7 @@ class Server:
         left_out = turned_down(self._caller.left_out) or ({} if kept else {"seed": NOT_KEPT})
         run.note_left_out(left_out)
         for words in in_words(settings.server or "", left_out, settings.generation.temperature):
-            console.say(words)
+            say(words)
         return failures
 
 
@@ -276,11 +274,11 @@ def _own_device(device: str) -> str:
 
 
 def shown(responses: Iterator[Response], total: int | None) -> Iterator[Response]:
-    """Pass the responses on under a progress bar on standard error."""
-    with bar("generating") as progress:
-        task = progress.add_task("", total=total)
-        for response in responses:
-            progress.update(task, advance=1, description=response.variant)
+    """Pass the responses on and report their number."""
+    with bar("generating") as advance:
+        advance("", 0, total)
+        for number, response in enumerate(responses, 1):
+            advance(response.variant, number, total)
             yield response
 
 
@@ -316,7 +314,7 @@ def local_checkpoint(named: Path | None) -> Path:
     if named is None:
         from mis_lib.models.mini.assemble import ensure_mini
 
-        return ensure_mini(console.say)
+        return ensure_mini(say)
     found = find_checkpoint(str(named)) if not named.is_dir() or (named / "config.json").exists() else None
     if found is None:
         hub = re.fullmatch(r"[\w.-]+/[\w.-]+", str(named)) is not None
@@ -471,7 +469,7 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
     failures: list[Failure] = []
     there = len(wanted.keys() & _answered(run).keys())
     if there and settings.server is not None:
-        console.say(
+        say(
             f"{there:,} of {len(wanted):,} answers are in {run.folder} already and are not asked for again; a server's models are known "
             "by their names alone: one that was exchanged under its name needs another --name"
         )
@@ -618,4 +616,4 @@ def mini_data() -> Path:
     """MIS-Mini, drawn if it is not there."""
     from mis_lib.construct.mis_mini import ensure_mini_data
 
-    return ensure_mini_data(console.say)
+    return ensure_mini_data(say)

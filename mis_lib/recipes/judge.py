@@ -15,7 +15,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mis_lib import console
 from mis_lib.clients.cache import Cache, Streak, work_through
 from mis_lib.clients.local import LocalChat
 from mis_lib.clients.openai import Caller, in_words, only_model, open_client
@@ -31,7 +30,7 @@ from mis_lib.judge.routing import RoutedJudge, read_router
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.judge.rule import RuleJudge, WordsJudge
 from mis_lib.recipes.generate import all_known
-from mis_lib.recipes.progress import Progressed, bars, report_to
+from mis_lib.recipes.progress import Advance, bars, say
 from mis_lib.results.evaluated import data_folder, open_folder, read_samples
 from mis_lib.results.runs import Run
 from mis_lib.schema import Outcome, Response, Sample, Verdict
@@ -165,7 +164,7 @@ def _checkpoint(target: str) -> Path:
         return Path(path)
     from mis_lib.models.mini.assemble import ensure_mini
 
-    return ensure_mini(console.say)
+    return ensure_mini(say)
 
 
 def _routed(name: str, spec: JudgeSpec, judges: dict[str, Judge]) -> RoutedJudge:
@@ -195,8 +194,8 @@ def judge_run(folder: Path, settings: JudgeSettings) -> dict[str, list[Verdict]]
         all_known("--variants", settings.variants, list(dict.fromkeys(one.variant for one in responses)))
         responses = [one for one in responses if one.variant in settings.variants]
     samples = read_samples(run, responses, settings.data)
-    with bars(kept=False) as progress:
-        return asyncio.run(_judge(run, settings, samples, responses, report_to(progress)))
+    with bars() as progress:
+        return asyncio.run(_judge(run, settings, samples, responses, progress))
 
 
 def judge_all(
@@ -208,7 +207,7 @@ def judge_all(
     responses: Sequence[Response] | None = None,
     concurrency: int = 16,
     retry_unscored: bool = False,
-    progress: Progressed = lambda judge, done, total: None,
+    progress: Advance = lambda judge, done, total: None,
 ) -> dict[str, list[Verdict]]:
     """As ``judge_run``, for judges that are there already."""
     asked = run.responses() if responses is None else responses
@@ -216,7 +215,7 @@ def judge_all(
 
 
 async def _judge(
-    run: Run, settings: JudgeSettings, samples: Sequence[Sample], responses: Sequence[Response], progress: Progressed
+    run: Run, settings: JudgeSettings, samples: Sequence[Sample], responses: Sequence[Response], progress: Advance
 ) -> dict[str, list[Verdict]]:
     data_dir = _images(run, settings)
     cache = Cache(run.folder.parent / CACHE)
@@ -229,7 +228,7 @@ async def _judge(
     )
     for teacher, lacks in cache.left_out.items():
         for words in in_words(teacher, lacks, 0.0):
-            console.say(f"{words} (verdicts from {cache.folder})")
+            say(f"{words} (verdicts from {cache.folder})")
     return ruled
 
 
@@ -241,7 +240,7 @@ async def _rule_all(
     data_dir: Path,
     concurrency: int,
     retry_unscored: bool,
-    progress: Progressed,
+    progress: Advance,
 ) -> dict[str, list[Verdict]]:
     asked = {sample.id: sample for sample in samples}
 
@@ -278,7 +277,7 @@ async def _rule(
     asked: dict[str, Sample],
     data_dir: Path,
     concurrency: int,
-    progress: Progressed,
+    progress: Advance,
 ) -> None:
     streak, done = Streak(max(STREAK, 3 * concurrency)), 0
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mis_lib import console
 from mis_lib.annotate.calibration import PEOPLE, Calibration, agreement, calibrate, read_people
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge.routing import Point, curve, gather, train_router, write_router
+from mis_lib.recipes.progress import say
 from mis_lib.results.evaluated import judges_of, open_folder, read_samples, run_name
 from mis_lib.results.metrics import METRICS, rates
 from mis_lib.results.runs import Run
@@ -71,7 +71,7 @@ def annotated(run: Run) -> list[Verdict]:
         if key[0] == name and any(label.decision.outcome is not None for label in standing.of(key))
     ]
     if gone := sum(key not in there for key in labelled):
-        console.say(f"{gone:,} labels are left out: {name} has another answer now than people looked at, or none")
+        say(f"{gone:,} labels are left out: {name} has another answer now than people looked at, or none")
     return [
         Verdict(sample_id=key[1], variant=key[2], judge=PEOPLE, outcome=standing.settled(key) or Outcome.UNSCORED)
         for key in labelled

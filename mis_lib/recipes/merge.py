@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from mis_lib import console
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.files import check_writable
 from mis_lib.recipes.generate import local_checkpoint
+from mis_lib.recipes.progress import say
 
 RECORD = "merged.json"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -42,7 +42,7 @@ def merge_adapter(
     check_writable(out)
     folder = adapter_folder(adapter)
     base = local_checkpoint(checkpoint or base_of(folder))
-    console.say(f"Adding {folder} to {base}")
+    say(f"Adding {folder} to {base}")
     loaded = merge(base, folder, adapter.name, device, getattr(torch, dtype) if dtype else "auto")
     record = {"checkpoint": str(base), "adapter": str(folder), "adapter_digest": folder_digest(folder), "dtype": str(loaded.model.dtype)}  # fmt: skip
     return save(loaded, out, {RECORD: (json.dumps(record, indent=1) + "\n").encode()})

@@ -12,15 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
-from mis_lib import console
 from mis_lib.errors import SettingsError
 from mis_lib.files import check_writable, load_image, write_atomic
 from mis_lib.probe.parity import TOLERANCE, Check, Finding, Status, View, first_difference
+from mis_lib.recipes.progress import say
 from mis_lib.schema import Record, Sample, Split
 from mis_lib.settings import GenerationSettings, Settings
 
@@ -222,14 +218,7 @@ class Proof:
         )
 
     def _say(self, form: Form) -> None:
-        console.say(f"{self.variant}: {form}")
-
-
-HEADINGS = {
-    Check.TENSORS: "tensors", Check.GRIDS: "grids", Check.PIXELS: "pixels", Check.TOKENS: "tokens", Check.LOGITS: "logits",
-    Check.TEXT: "text",
-}  # fmt: skip
-SHOWN_TENSORS = 20  # of those not applied, in the terminal; all of them are in --json and --out
+        say(f"{self.variant}: {form}")
 
 
 class Report(Record):
@@ -262,7 +251,7 @@ def parity(settings: ParitySettings) -> Report:
     questions = _questions(settings)
     from mis_lib.models.mini.assemble import ensure_mini
 
-    checkpoint = settings.checkpoint or ensure_mini(console.say)
+    checkpoint = settings.checkpoint or ensure_mini(say)
     findings: list[Finding] = []
     tensors: dict[str, list[dict[str, Any]]] = {}
     for variant in settings.variants or tuple(known):
@@ -279,61 +268,6 @@ def parity(settings: ParitySettings) -> Report:
     if settings.out is not None:
         write_atomic(settings.out, (report.model_dump_json(indent=1) + "\n").encode())
     return report
-
-
-def show(report: Report) -> Group:
-    """The report for a terminal: one row a form and variant, one column a check; then what differs, first cause first."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in ("variant", "form", *HEADINGS.values()):
-        table.add_column(heading, no_wrap=True)
-    cells: dict[tuple[str, str], dict[Check, list[Finding]]] = {}
-    for finding in report.findings:
-        cells.setdefault((finding.variant, finding.form), {}).setdefault(finding.check, []).append(finding)
-    for (variant, form), checks in cells.items():
-        row = [_cell(checks.get(check, [])) for check in HEADINGS]
-        if form == Form.TRAINING:
-            row[1:] = [Text("ref", style="dim")] * (len(row) - 1)
-        table.add_row(variant, form, *row)
-    note = Text(
-        f"{report.dtype}, {len(report.questions)} questions; logits may differ by {report.tolerance:g} of the largest one. "
-        "Tensors: applied / all. ref: what the others are held to; not told: this form does not show it; "
-        "tie: two tokens so close that rounding decides.",
-        style="dim",
-    )
-    return Group(table, note, *_differences(report))
-
-
-def _cell(findings: Sequence[Finding]) -> Text:
-    """The worst status of a form's questions; the number of tensors where it is known."""
-    if not findings:
-        return Text("", style="dim")
-    order = [Status.NOT_TOLD, Status.SAME, Status.TIE, Status.DIFFERS]
-    worst = max((finding.status for finding in findings), key=order.index)
-    styles = {Status.SAME: "green", Status.TIE: "yellow", Status.DIFFERS: "bold red", Status.NOT_TOLD: "dim"}
-    return Text(findings[0].count or worst.value, style=styles[worst])
-
-
-def _differences(report: Report) -> list[Text]:
-    lines = []
-    for finding in (each for each in report.findings if each.status is Status.TIE):
-        lines.append(Text(f"Tie: {_place(finding)}: {finding.detail}", style="yellow"))
-    first = first_difference(report.findings)
-    if first is not None:
-        lines.append(Text(f"First point of difference: {_place(first)}: {first.detail}", style="bold red"))
-    unused = [
-        use | {"variant": name} for name, uses in report.tensors.items() for use in uses if use["use"] != "applied"
-    ]
-    for use in unused[:SHOWN_TENSORS]:
-        lines.append(
-            Text(f"  {use['variant']} {use['form']}: {use['tensor']} {use['use']}: {use['detail']}", style="red")
-        )
-    if len(unused) > SHOWN_TENSORS:
-        lines.append(Text(f"  and {len(unused) - SHOWN_TENSORS} more (--json lists all)", style="red"))
-    return lines
-
-
-def _place(finding: Finding) -> str:
-    return ", ".join(part for part in (finding.variant, finding.form, finding.question, finding.check.value) if part)
 
 
 def _variants(settings: ParitySettings) -> dict[str, Path]:

@@ -1,49 +1,73 @@
-"""Progress bars on ``console.log``, one form for all commands: a single bar with the time that is left, or a bar a name with the time gone by."""
+"""What recipes report while they work. They never print: a listener shows it, and without one they are silent.
 
-from collections.abc import Callable
+    report_to(Terminal())       # the command line and the notebooks do so once (``mis_lib.cli.console``)
+    generate_run(settings)
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+One listener serves the whole process, as in ``logging``: models and data are built deep inside a recipe, and a parameter would
+pass through every function on the way.
+"""
 
-from mis_lib import console
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
-Progressed = Callable[[str, int, int], None]
-"""Takes a name, how many of its parts are done, and of how many."""
+Advance = Callable[[str, int, int | None], None]
+"""Takes a text, how many parts are done, and of how many (None: not known)."""
 
 
-def bar(what: str, *, shown: bool = True) -> Progress:
-    """A bar with a word before it and its task's description behind; drawn where somebody watches, and gone at the end."""
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    return Progress(*columns, console=console.log, transient=True, disable=not (shown and console.log.is_interactive))
+class Progress(Protocol):
+    """Shows what a recipe reports."""
+
+    def say(self, text: str) -> None:
+        """Show one message."""
+        ...
+
+    def bar(self, what: str) -> AbstractContextManager[Advance]:
+        """One bar called ``what``; the text of an advance is shown after it."""
+        ...
+
+    def bars(self, *, kept: bool) -> AbstractContextManager[Advance]:
+        """One bar for each text; ``kept`` ones are still shown at the end."""
+        ...
 
 
-def bars(*, kept: bool) -> Progress:
-    """Bars below one another; ``kept`` ones stay at the end, also in a log, the others are drawn where somebody watches."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    unseen = not kept and not console.log.is_interactive
-    return Progress(*columns, console=console.log, transient=not kept, disable=unseen)
+class Silent:
+    """Shows nothing."""
+
+    def say(self, text: str) -> None:
+        """Pass over a message."""
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Advance]:
+        """A bar that nothing draws."""
+        yield lambda text, done, total: None
+
+    @contextmanager
+    def bars(self, *, kept: bool) -> Iterator[Advance]:
+        """Bars that nothing draws."""
+        yield lambda text, done, total: None
 
 
-def report_to(progress: Progress) -> Progressed:
-    """What moves the bar of a name, which begins when it is first told."""
-    tasks: dict[str, TaskID] = {}
+_listener: Progress = Silent()
 
-    def report(name: str, done: int, total: int) -> None:
-        if name not in tasks:
-            tasks[name] = progress.add_task(name, total=total)
-        progress.update(tasks[name], completed=done)
 
-    return report
+def report_to(progress: Progress) -> Progress:
+    """From now on ``progress`` shows what recipes report; returns what did so before."""
+    global _listener
+    before, _listener = _listener, progress
+    return before
+
+
+def say(text: str) -> None:
+    """Report one message."""
+    _listener.say(text)
+
+
+def bar(what: str) -> AbstractContextManager[Advance]:
+    """Report the progress of one thing."""
+    return _listener.bar(what)
+
+
+def bars(*, kept: bool = False) -> AbstractContextManager[Advance]:
+    """Report the progress of several things at the same time."""
+    return _listener.bars(kept=kept)

@@ -17,7 +17,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mis_lib import console
 from mis_lib.construct.preferences import preferences
 from mis_lib.data.formats import with_answer
 from mis_lib.data.mixing import compose, spread, write
@@ -27,6 +26,7 @@ from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule
 from mis_lib.recipes.generate import GenerateSettings, answer_all, mini_data, read_split
+from mis_lib.recipes.progress import say
 from mis_lib.results.train_runs import hold_rounds
 from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.settings import GenerationSettings
@@ -77,7 +77,7 @@ def pairs_of(settings: DpoSettings) -> tuple[list[Preference], Path]:
 def _read(path: Path, limit: int | None) -> list[Preference]:
     pairs = read_preferences(path)
     if limit is not None and limit < len(pairs):
-        console.say(
+        say(
             f"{len(pairs) - limit:,} of {len(pairs):,} pairs are left out: limit is {limit:,}; --set limit=null takes all"
         )
     return pairs[:limit]
@@ -94,7 +94,7 @@ def unsafe_answers(samples: Sequence[Sample], folder: Path, settings: DpoSetting
         for response in responses
         if rule.judge(known[response.sample_id], response).outcome is Outcome.UNSAFE
     }
-    console.say(f"Own unsafe answers: {len(found):,} of {len(harmful):,} harmful items")
+    say(f"Own unsafe answers: {len(found):,} of {len(harmful):,} harmful items")
     return found
 
 
@@ -198,7 +198,7 @@ def train_raft(settings: RaftSettings, train: Callable[[TrainSettings], Path], r
         for number in range(1, settings.rounds + 1):
             samples = prompts(read_split(folder, settings.split), settings, number)
             if is_main:
-                console.say(
+                say(
                     f"RAFT round {number} of {settings.rounds}: {len(samples):,} questions, {settings.answers} answers each"
                 )
             ranked = rank(samples, folder, settings, number)

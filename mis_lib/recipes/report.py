@@ -9,17 +9,16 @@ Tables, in this order: the regression set, where there is one; rates, without wh
 published reference, if asked for; what people noted about the runs.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mis_lib import console
 from mis_lib.construct.drawings import STYLES
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge import rule
 from mis_lib.probe.rewording import in_reverse, read_questions, reworded
 from mis_lib.recipes.generate import GenerateSettings, all_known, answer_all, known_variants, limited, read_samples
+from mis_lib.recipes.progress import say
 from mis_lib.results.evaluated import Evaluated, data_folder, judges_of, majority, open_folder, read_run, told_apart
 from mis_lib.results.metrics import GROUPINGS, SEEN, RateRow, rate_rows
 from mis_lib.results.naming import ensure_naming_data, naming_samples, naming_table
@@ -34,13 +33,12 @@ from mis_lib.results.report_tables import (
     paired_tables,
     rates_table,
     regression_table,
-    rich_rates,
 )
 from mis_lib.results.runs import Run, fitting, write_note
 from mis_lib.results.slices import Slices, grouping, is_file, read_slices, slices_table
-from mis_lib.results.tables import Table, render, rich_tables, write_folder
+from mis_lib.results.tables import Table, write_folder
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.settings import GenerationSettings, TableFormat
+from mis_lib.settings import GenerationSettings
 
 # ---------- What ``mis report`` is asked for.
 
@@ -193,8 +191,8 @@ class Report(NamedTuple):
     tables: list[Table]
 
 
-def report(settings: ReportSettings, form: TableFormat = TableFormat.TEXT) -> None:
-    """Evaluate, or read what has been evaluated, and print the tables in the form asked for.
+def report(settings: ReportSettings) -> Report:
+    """Evaluate, or read what has been evaluated; tables are written to a folder where ``settings.out`` names one.
 
     Raises:
         MisError: a variant, split, file or model cannot be used; the message says which and why.
@@ -203,19 +201,15 @@ def report(settings: ReportSettings, form: TableFormat = TableFormat.TEXT) -> No
     found = existing_report(settings) if settings.existing else new_report(settings)
     if settings.out is not None:
         files = write_folder(found.tables, settings.out)
-        console.say(f"wrote {len(files)} files into {settings.out}")
-    if form is TableFormat.TEXT:
-        for one in found.tables:
-            console.out.print(rich_rates(found.rows, found.title) if one.name == "rates" else rich_tables([one]))
-    else:
-        sys.stdout.write(render(found.tables, form))
+        say(f"wrote {len(files)} files into {settings.out}")
+    return found
 
 
 def new_report(settings: ReportSettings) -> Report:
     """Generate and judge what is missing, and report on it."""
     evaluation = evaluate_naming(settings) if settings.naming else evaluate(settings)
     run = evaluation.run
-    console.say(f"run folder: {run.folder}")
+    say(f"run folder: {run.folder}")
     if settings.note is not None:
         write_note(run.folder, settings.note)
     if settings.naming:
@@ -234,7 +228,7 @@ def _tell_unscored(found: Evaluation) -> None:
     """Say what the rule judge could not rule on, and who can."""
     lost = [verdict for verdict in found.verdicts if verdict.outcome is Outcome.UNSCORED]
     if lost:
-        console.say(
+        say(
             f"{len(lost):,} of {len(found.verdicts):,} answers are unscored, such as: {lost[0].reason}; for another judge: "
             f"mis judge {found.run.folder} --judges rubric=URL#MODEL, then mis report --existing {found.run.folder}"
         )
@@ -300,7 +294,7 @@ def _beside(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
     places = {data_folder(run.run, settings.data): run.name for run in runs}
     for place, name in places.items():
         if not place.exists():
-            console.say(
+            say(
                 f"{name}: its data, {place}, are not there, nor a regression set beside them: what was trained on is not left out; "
                 "name their folder with --data, or the set with --regression"
             )
@@ -347,7 +341,7 @@ def evaluate(settings: ReportSettings) -> Evaluation:
                 f"--questions: expected pairs to ask, found none: the harm of all {every} items lies in their own question"
             )
         if left_out:
-            console.say(f"{left_out} of {every} items are left out: their harm lies in their own question")
+            say(f"{left_out} of {every} items are left out: their harm lies in their own question")
     if settings.exchanged:
         samples, name = _exchanged(samples), f"{name}-exchanged"
     run, responses = answer_all(samples, folder, settings, name)
@@ -363,13 +357,13 @@ def _exchanged(samples: Sequence[Sample]) -> list[Sample]:
     if not several:
         raise DataError(f"--exchanged: expected items of two images or more, found {len(samples)} of one")
     if len(several) < len(samples):
-        console.say(f"{len(samples) - len(several)} of {len(samples)} items are left out: they have one image")
+        say(f"{len(samples) - len(several)} of {len(samples)} items are left out: they have one image")
     return [in_reverse(sample) for sample in several]
 
 
 def evaluate_naming(settings: ReportSettings) -> Evaluation:
     """Ask every variant what each concept's picture shows, in every style, alone and in pairs."""
-    folder = ensure_naming_data(console.say)
+    folder = ensure_naming_data(say)
     samples = naming_samples(settings.styles, settings.limit)
     short = settings.generation.model_copy(
         update={"max_new_tokens": min(NAMING_TOKENS, settings.generation.max_new_tokens)}

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field
-from rich.table import Table
-from rich.text import Text
 
-from mis_lib import console
 from mis_lib.data.mixtures import QUESTION, USER_FORMAT, Options
 from mis_lib.errors import DataError, MissingPackageError, ModelError, SettingsError, TrainingError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule
 from mis_lib.recipes.generate import GenerateSettings, answer_all, mini_data, read_splits
+from mis_lib.recipes.progress import say
 from mis_lib.results.metrics import naming_rate, rates
 from mis_lib.results.naming import ensure_naming_data, naming_samples
 from mis_lib.results.stats import Rate
@@ -33,15 +31,11 @@ from mis_lib.results.study import (
     HARD,
     NAMING,
     UNSEEN,
-    Agreement,
     Entry,
     Finding,
-    cells,
     findings,
-    in_words,
     to_markdown,
 )
-from mis_lib.results.tables import rich_table
 from mis_lib.schema import Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings, Settings
 from mis_lib.train.settings import DpoSettings, TrainSettings
@@ -176,7 +170,6 @@ def check(settings: StudySettings) -> None:
 
 
 NAMING_TOKENS = 48
-COLOURS = {Agreement.AGREES: "green", Agreement.DISAGREES: "red", Agreement.UNDECIDED: "yellow"}
 
 
 class Study(NamedTuple):
@@ -217,12 +210,12 @@ def _train_all(
     """The adapter of each arm, and why an arm has none."""
     adapters, failed = {}, {}
     for number, name in enumerate(arms, 1):
-        console.say(f"Mixture {number} of {len(arms)}: {name}")
+        say(f"Mixture {number} of {len(arms)}: {name}")
         try:
             adapters[name] = train(arm_settings(name, settings)) / "adapter"
         except (DataError, ModelError, TrainingError, MissingPackageError) as error:
             failed[name] = str(error)
-            console.say(f"Mixture {name} failed: {error}")
+            say(f"Mixture {name} failed: {error}")
     return adapters, failed
 
 
@@ -269,7 +262,7 @@ def _rates(verdicts: Sequence[Verdict], samples: Sequence[Sample], responses: Se
 
 def _named(asked: GenerateSettings, settings: StudySettings) -> Rate:
     """Share of drawn concepts that are named, all styles together."""
-    folder, samples = ensure_naming_data(console.say), naming_samples(limit=settings.naming)
+    folder, samples = ensure_naming_data(say), naming_samples(limit=settings.naming)
     short = asked.generation.model_copy(update={"max_new_tokens": NAMING_TOKENS})
     _, responses = answer_all(
         samples, folder, asked.model_copy(update={"generation": short}), f"{settings.name}-naming"
@@ -312,17 +305,6 @@ def _write(result: Study, settings: StudySettings) -> None:
         "failed": result.failed,
     }
     write_atomic(result.folder / "study.json", (json.dumps(content, indent=1) + "\n").encode())
-
-
-def show(result: Study) -> Iterator[Table | Text]:
-    """The study for a terminal: a table a group, then every finding in its words."""
-    for group in dict.fromkeys(entry.group for entry in result.entries):
-        yield rich_table(*cells(result.entries, group), title=group)
-    for finding in result.findings:
-        yield Text(in_words(finding), style=COLOURS.get(finding.agreement, ""))
-    for name, reason in result.failed.items():
-        yield Text(f"not trained: {name}: {reason}", style="red")
-    yield Text(f"study: {result.folder / 'study.md'}", style="dim")
 
 
 def _default_train() -> Train:

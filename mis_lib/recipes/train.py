@@ -11,18 +11,17 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers import TrainerCallback
 
-from mis_lib import console
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import load_image, open_append
 from mis_lib.judge import rule
 from mis_lib.recipes.generate import mini_data, read_place
-from mis_lib.recipes.progress import bar
+from mis_lib.recipes.progress import bar, say
 from mis_lib.recipes.raft import data_folder, pairs_of
 from mis_lib.results.metrics import rates
 from mis_lib.results.runs import digest_of, folder_digest
@@ -170,13 +169,12 @@ def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
     )
     with ExitStack() as held:
         with main_first(settings.device) as is_main:
-            say = console.say if is_main else _silent
             run = open_shared(settings, digests, held, is_main=is_main)
             if run.result is not None:
                 return run.folder
             from mis_lib.train.dataset import places_of  # torch and transformers take seconds to import
 
-            places = places_of(settings, data, run.folder / MIXTURE, say)
+            places = places_of(settings, data, run.folder / MIXTURE, say if is_main else _silent)
         return _train(settings, checkpoint, places, run, on_line if is_main else None, is_main=is_main)
 
 
@@ -192,7 +190,7 @@ def _train(
     from mis_lib.train.run import CHECKPOINTS
     from mis_lib.train.run import run as train_engine
 
-    with _shown(disable=not is_main) as show:
+    with _reported() if is_main else nullcontext() as report:
         outcome = train_engine(
             settings,
             checkpoint,
@@ -200,8 +198,8 @@ def _train(
             run.folder,
             segmenter=segment,
             evaluate=evaluator(settings.evaluation) if settings.evaluation.every else None,
-            listeners=(show, *([on_line] if on_line else [])),
-            progress=console.say if is_main else _silent,
+            listeners=tuple(listener for listener in (report, on_line) if listener is not None),
+            progress=say if is_main else _silent,
         )
     if not outcome.finished:
         raise Interrupted(
@@ -232,7 +230,7 @@ def open_shared(settings: TrainSettings, digests: dict[str, str], held: ExitStac
         resume=settings.resume or not is_main,
     )
     if is_main and run.result is not None:
-        console.say(f"{run.folder} is finished; resume: false trains anew")
+        say(f"{run.folder} is finished; resume: false trains anew")
     elif is_main:
         held.enter_context(run.held())
     return run
@@ -251,26 +249,25 @@ def base_of(settings: TrainSettings) -> Path | str:
     if settings.model == "mini":
         from mis_lib.models.mini.assemble import ensure_mini
 
-        return ensure_mini(console.say)
+        return ensure_mini(say)
     folder = Path(settings.model)
     return folder if folder.exists() or len(folder.parts) != 2 else settings.model
 
 
 @contextmanager
-def _shown(*, disable: bool = False) -> Iterator[Listener]:
-    """A progress bar on standard error; the block gets the function that is told the log lines."""
-    with bar("training", shown=not disable) as progress:
-        task = progress.add_task("", total=None)
+def _reported() -> Iterator[Listener]:
+    """The block gets a function that reports the log lines that it is called with."""
+    with bar("training") as advance:
 
-        def show(line: Line) -> None:
+        def report(line: Line) -> None:
             if "eval" in line:
-                told = ", ".join(f"{name} {line['eval'][name]['value']}" for name in SHOWN if name in line["eval"])
-                progress.console.print(f"step {line['step']:,}: {told}", style="dim", highlight=False)
+                rates = ", ".join(f"{name} {line['eval'][name]['value']}" for name in SHOWN if name in line["eval"])
+                say(f"step {line['step']:,}: {rates}")
                 return
             text = f"loss {line['loss']:.4f}, {line['samples_per_second']:.1f} rows/s, {line['memory_gb']:.1f} GB"
-            progress.update(task, completed=line["step"], total=line["steps"], description=text)
+            advance(text, line["step"], line["steps"])
 
-        yield show
+        yield report
 
 
 def _method_in(config: Path | None) -> str:
@@ -419,7 +416,7 @@ def _train_dpo_train(
     rows = preference_rows(pairs, folder, loaded.processor)
     log = DpoLog(run.folder / LOG, settings, on_line)
     if is_main:
-        console.say(f"DPO on {len(pairs):,} pairs")
+        say(f"DPO on {len(pairs):,} pairs")
     trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
     trainer.train()
     save_result(trainer, run.folder / ADAPTER, checkpoint, limits=limits_in(settings), again="DPO begins anew")

@@ -364,7 +364,7 @@ def test_doctor_for_people_says_ready() -> None:
 @pytest.mark.parametrize(("columns", "width"), [(None, 160), ("70", 70)])
 def test_a_log_is_wide_enough_for_figures_unless_told_otherwise(columns: str | None, width: int) -> None:
     others = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    asked = "from mis_lib import console; print(console.out.width, console.log.width)"
+    asked = "from mis_lib.cli import console; print(console.out.width, console.log.width)"
     done = subprocess.run(
         [sys.executable, "-c", asked],
         env=others | ({"COLUMNS": columns} if columns else {}),

@@ -18,8 +18,8 @@ import resvg_py
 from PIL import Image
 from rich.console import Console
 
-from mis_lib import console
 from mis_lib.cache import is_intact
+from mis_lib.cli.show.construct import summary
 from mis_lib.construct import mis_mini
 from mis_lib.construct.drawings import (
     LIKE_ANOTHER,
@@ -238,7 +238,7 @@ def test_what_was_left_out_is_counted_on_the_screen(small: tuple[Path, Summary],
         update={"dropped": planned.dropped, "not_in_real": planned.not_in_real, "rows": planned.rows}
     )
     screen = Console(width=160, record=True, file=io.StringIO())
-    screen.print(console.summary(found, small[0]))
+    screen.print(summary(found, small[0]))
     assert f"{len(planned.dropped)} of {planned.rows} rows left out, 11 more of real" in screen.export_text()
 
 

@@ -170,7 +170,7 @@ def test_data_without_everyday_pairs_are_told_so(planned: Plan, tmp_path_factory
 def test_a_mixture_of_a_folder_takes_the_pairs_to_train_on(tmp_path: Path) -> None:
     folder, out = tmp_path / "data", tmp_path / "mixture"
     construct(folder, blocks={"property_crimes-easy", "gender"}, general_items=80, everyday_items=40)
-    assert mixture(folder, "mirage", ["everyday=0.05"], output=out, as_json=True), "nothing leaks"
+    assert not mixture(folder, "mirage", ["everyday=0.05"], output=out).leaks
     rows = [row for row in read_records(out / "train.jsonl", Sample) if row.provenance["part"] == "everyday"]
     assert rows and {row.split for row in rows} == {TRAIN}
     assert all((out / name).is_file() for row in rows for name in row.images)

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from support.mis_layout import write_mis
 
-from mis_lib.console import out
+from mis_lib.cli.console import out
+from mis_lib.cli.show.check import report_tables
 from mis_lib.data.findings import Kind
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.data.sources import find_source, scan
 from mis_lib.errors import DataError
-from mis_lib.recipes.check import page, report_tables
+from mis_lib.recipes.check import page
 
 DAMAGES = 400  # of each form
 VALUES: tuple[Any, ...] = (

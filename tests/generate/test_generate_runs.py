@@ -607,6 +607,7 @@ class TestServer:
             text = server.bodies[0]["messages"][0]["content"][-1]["text"]
         assert text == "< image> < |im_end|> hello"
 
+    @pytest.mark.usefixtures("reported")
     def test_answers_that_are_there_are_told_since_a_name_may_have_come_to_mean_another_model(
         self, home, tmp_path, capsys
     ) -> None:
@@ -620,6 +621,7 @@ class TestServer:
         assert len(done.responses) == 8
         assert "8 of 8 answers are in" in told and "needs another --name" in told
 
+    @pytest.mark.usefixtures("reported")
     def test_a_server_that_takes_no_temperature_is_named(self, home, tmp_path, capsys) -> None:
         with FakeServer(Script(unknown=("temperature",)), reply=lambda task, facts, images: "Yes.") as server:
             done = generate_run(by_server(server.url, home, tmp_path))
@@ -643,6 +645,7 @@ class TestServer:
             ((), False, 0.0, {}, ""),
         ],
     )
+    @pytest.mark.usefixtures("reported")
     def test_a_seed_that_a_server_does_not_go_by_is_told_once_and_kept_with_the_run(
         self, home, tmp_path, capsys, unknown, keeps: bool, temperature: float, stored, said: str
     ) -> None:

@@ -811,6 +811,7 @@ def test_faults_follow_the_request_not_its_arrival() -> None:
     assert 2 <= sum(script("k", n) is Fault.FAIL for n in range(50)) <= 20
 
 
+@pytest.mark.usefixtures("reported")
 def test_a_judge_that_is_drawn_as_its_server_likes_is_told_and_kept(
     tmp_path: Path, data: Path, samples, capsys
 ) -> None:

@@ -179,8 +179,9 @@ def test_curves_grow_in_one_place(tmp_path: Path) -> None:
 def test_what_is_being_done_is_no_fault_and_a_warning_is(tmp_path: Path) -> None:
     """Standard error stands on red in a page: notices and the place where a bar was are not there, what a library warns of is."""
     doing = [
-        "from mis_lib import console",
+        "from mis_lib.cli import console",
         "from mis_lib.recipes.generate import shown",
+        "console.show_progress()",
         "console.say('Generating 36 responses')",
         "none = list(shown(iter([]), 0))",
     ]

@@ -103,6 +103,7 @@ def test_a_report_asks_them_and_keeps_the_answers_in_a_run_of_their_own(tmp_path
     assert [one.key for one in again.responses] == [one.key for one in own.responses]
 
 
+@pytest.mark.usefixtures("reported")
 def test_a_report_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = tiny_settings(tmp_path)
     file = tmp_path / "data" / "easy.jsonl"
@@ -134,6 +135,7 @@ def test_in_the_other_order_the_same_is_asked_of_the_same_things() -> None:
     assert in_reverse(sample.model_copy(update={"answer": "B"})).answer == "B"
 
 
+@pytest.mark.usefixtures("reported")
 def test_a_report_of_exchanged_pairs_is_a_run_of_its_own_and_tells_what_has_one_image(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from support.fakes import mini_data
 from support.tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
-from mis_lib import console
+from mis_lib.cli import console
 from mis_lib.cli.main import app
 from mis_lib.construct.drawings import STYLES, told
 from mis_lib.construct.labels import perceive
@@ -249,8 +249,9 @@ class TestForms:
         assert "…" not in shown.get()
 
     def test_terminal(self, home, tmp_path, monkeypatch, capsys) -> None:
+        found = command.report(settings(home, tmp_path, variants=("base",), splits=("easy",)))
         with console.out.capture() as shown:
-            command.report(settings(home, tmp_path, variants=("base",), splits=("easy",)))
+            console.out.print(rich_rates(found.rows, found.title))
         assert "[toy]" in shown.get()
         assert (tmp_path / "report" / "v1" / "metrics.json").exists()
 

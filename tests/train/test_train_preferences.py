@@ -105,6 +105,7 @@ def test_a_pair_is_read_as_a_row_of_sft_and_as_generation_reads_it(home: Path, t
         assert torch.equal(ids[(counted == 0) & (given == 1)], prompt)
 
 
+@pytest.mark.usefixtures("reported")
 def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +194,7 @@ def test_dpo_takes_the_pairs_of_a_folder_and_goes_on_from_an_adapter(home: Path,
     assert sorted(file.name for file in (second / "adapter").iterdir() if file.is_dir()) == []
 
 
+@pytest.mark.usefixtures("reported")
 def test_pairs_beyond_the_limit_are_told(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = [Preference(sample=twins(number)[0], chosen="No.", rejected="Sure.") for number in range(4)]
     file = home / "data" / PAIRS

@@ -1,6 +1,5 @@
-"""Verbs that look inside: whether all forms of a model are one (``parity``), and what tuning did to it (``analyse``)."""
+"""``mis parity``: whether all forms of a tuned model read and say the same."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +13,10 @@ from mis_lib.cli.parsing import (
     DataFolder,
     Device,
     ManyValues,
-    RunsFolder,
     SetValues,
     adapter_folders,
     resolve,
 )
-from mis_lib.settings import AnalysisMethod
 
 verbs = typer.Typer()
 
@@ -60,8 +57,9 @@ def check_parity(
     as_json: AsJson = False,
 ) -> None:
     """Prove that an adapter in training, merged, re-loaded, in the app's engine and served reads and says the same."""
-    from mis_lib import console
-    from mis_lib.recipes.parity import LOCAL, Form, ParitySettings, parity, show
+    from mis_lib.cli import console
+    from mis_lib.cli.show.parity import shown
+    from mis_lib.recipes.parity import LOCAL, Form, ParitySettings, parity
 
     if served and not forms:
         forms = [*LOCAL, Form.SERVED]
@@ -74,48 +72,6 @@ def check_parity(
     if as_json:
         console.print_json({"same": report.same, **report.model_dump(mode="json")})
     else:
-        console.out.print(show(report), highlight=False)
+        console.out.print(shown(report), highlight=False)
     if not report.same:
         raise typer.Exit(FAILED_ITEMS)
-
-
-@verbs.command(name="analyse", cls=ManyValues)
-def analyse_variants(
-    method: Annotated[AnalysisMethod, typer.Argument(help="What to look at.")],
-    variants: Annotated[
-        list[str] | None, typer.Option("--variants", help="Which variants [default: mini mirage refusal textual]")
-    ] = None,
-    splits: Annotated[list[str] | None, typer.Option("--splits", help="Which splits [default: hard]")] = None,
-    data: DataFolder = None,
-    checkpoint: Checkpoint = None,
-    adapters: Annotated[
-        list[str] | None, typer.Option("--adapters", help="NAME=FOLDER of each adapter [default: those shipped]")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="So many pairs [default: 24]")] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option("--formats", help="formats: question caption translation classification code [default: all]"),
-    ] = None,
-    layer: Annotated[int | None, typer.Option("--layer", help="separation: whose items are drawn.")] = None,
-    device: Device = None,
-    runs: RunsFolder = None,
-    config: ConfigFile = None,
-    sets: SetValues = None,
-    as_json: AsJson = False,
-) -> None:
-    """Look inside: separation (by layer), spectrum (of the weight change), formats (other tasks), safeground (and weight edits)."""
-    from mis_lib import console
-    from mis_lib.recipes.analyse import AnalyseSettings, analyse, show
-
-    named = adapter_folders(adapters)
-    folders = None if named is None else {"mini" if checkpoint is None else "base": None, **named}
-    flags = {
-        "variants": variants, "splits": splits, "data": data, "checkpoint": checkpoint, "adapters": folders, "limit": limit,
-        "formats": formats, "layer": layer, "device": device, "runs": runs,
-    }  # fmt: skip
-    result = analyse(method, resolve(AnalyseSettings, config, flags, sets))
-    if as_json:
-        frames = {name: json.loads(frame.to_json(orient="records") or "[]") for name, frame in result.frames.items()}
-        console.print_json({"run": str(result.run.folder), **frames})
-    else:
-        show(result)

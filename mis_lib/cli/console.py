@@ -7,22 +7,32 @@ standard error, so that ``--json`` can be piped; in a notebook to standard outpu
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.columns import Columns
 from rich.console import Console, Group
+from rich.live import Live
 from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from mis_lib.cli.doctor import Diagnosis, Finding, State
+from mis_lib.recipes.progress import Advance, report_to
 from mis_lib.schema import SegmentKind
 from mis_lib.text.segments import segment
 
 if TYPE_CHECKING:
-    from mis_lib.construct.mis_mini import Summary
     from mis_lib.generate.served import Served
     from mis_lib.generate.stream import Column
 
@@ -50,6 +60,52 @@ log = Console(stderr=not _IN_NOTEBOOK, width=_width(sys.stderr), **_KIND)
 def say(message: str) -> None:
     """Tell what is being done, on ``log``."""
     log.print(message, style="dim", markup=False)
+
+
+class Terminal:
+    """Shows on ``log`` what recipes report: bars where somebody watches, messages always."""
+
+    def say(self, text: str) -> None:
+        """Print a message."""
+        say(text)
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Advance]:
+        """A bar with the time that is left; it is gone at the end."""
+        columns = (
+            TextColumn(what),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        with Progress(*columns, console=log, transient=True, disable=not log.is_interactive) as progress:
+            task = progress.add_task("", total=None)
+
+            def advance(text: str, done: int, total: int | None) -> None:
+                progress.update(task, description=text, completed=done, total=total)
+
+            yield advance
+
+    @contextmanager
+    def bars(self, *, kept: bool) -> Iterator[Advance]:
+        """A bar for each text with the time that has passed; ``kept`` ones are printed at the end, also into a log."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        unseen = not kept and not log.is_interactive
+        tasks: dict[str, TaskID] = {}
+        with Progress(*columns, console=log, transient=not kept, disable=unseen) as progress:
+
+            def advance(text: str, done: int, total: int | None) -> None:
+                if text not in tasks:
+                    tasks[text] = progress.add_task(text, total=total)
+                progress.update(tasks[text], completed=done)
+
+            yield advance
+
+
+def show_progress() -> None:
+    """Show what recipes report from now on; a notebook calls this once."""
+    report_to(Terminal())
 
 
 def offer(command: str) -> None:
@@ -99,9 +155,19 @@ def answer(column: "Column", served: "Served | None" = None) -> Panel:
     return Panel(text, title=title, subtitle=cost, title_align="left", subtitle_align="right")
 
 
-def streaming(columns: Sequence["Column"], served: "Mapping[str, Served]" = NONE_SERVED) -> Columns:
-    """The answers side by side while they grow."""
-    return Columns([answer(column, served.get(column.variant)) for column in columns], equal=True, expand=True)
+def stream_answers(
+    stream: Iterable[tuple["Column", ...]], served: "Mapping[str, Served]" = NONE_SERVED
+) -> tuple["Column", ...]:
+    """Show the answers side by side while they grow, and leave the terminal clean; returns the finished ones."""
+    columns: tuple[Column, ...] = ()
+
+    def panels() -> Columns:
+        return Columns([answer(column, served.get(column.variant)) for column in columns], equal=True, expand=True)
+
+    with Live(console=out, transient=True, get_renderable=panels):
+        for answers_now in stream:
+            columns = answers_now
+    return columns
 
 
 def diagnosis(found: Diagnosis) -> Group:
@@ -130,16 +196,3 @@ def in_order(findings: Sequence[Finding]) -> list[tuple[str, str]]:
         elif finding.state is State.OK:
             rows[finding.name] = [finding.detail]
     return [(name, ", ".join(details)) for name, details in rows.items()]
-
-
-def summary(made: "Summary", out_folder: Path) -> Group:
-    """How much of what a constructed data set holds."""
-    table = Table(title=f"{out_folder} (seed {made.seed})", title_justify="left")
-    for heading in ("split", "items", "harmful", "benign", "questions"):
-        table.add_column(heading, justify="left" if heading == "split" else "right")
-    for name, split in made.splits.items():
-        table.add_row(name, *(f"{count:,}" for count in (split.items, split.harmful, split.benign, split.questions)))
-    drawings = [credit.split(":")[0] for credit in made.styles.values()]  # the sets of icons are in its datasheet
-    styles = Text("Drawings: " + "; ".join(drawings), style="dim")
-    left_out = f"{len(made.dropped)} of {made.rows} rows left out, {len(made.not_in_real)} more of real"
-    return Group(table, Text(f"{made.pictures:,} pictures; {left_out}"), styles)

@@ -1,0 +1,61 @@
+"""``mis export``: data for other trainers, or as our own records."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mis_lib.cli.parsing import AsJson
+from mis_lib.data.export import Form, Images
+
+verbs = typer.Typer()
+
+
+@verbs.command(name="export")
+def export_data(
+    path: Annotated[Path, typer.Option("--input", help="Data file, folder of ours, or folder of a published set.")],
+    form: Annotated[Form, typer.Option("--format", help="Which trainer; jsonl: our own records.")],
+    out: Annotated[Path, typer.Option("--output", help="Folder to write to.")],
+    loader: Annotated[
+        str | None, typer.Option("--loader", help="Name of the set [default: told by the folder's files]")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only this split [default: all that are there]")] = None,
+    image_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--image_folder",
+            help="Folder of the images of data files; published sets know theirs [default: the files']",
+        ),
+    ] = None,
+    images: Annotated[Images, typer.Option("--images", help="Copy them, or leave them where they are.")] = Images.COPY,
+    leave_out_masked: Annotated[
+        bool,
+        typer.Option(
+            "--leave_out_masked",
+            help="Leave out rows whose end is not to be learned (mask_eos): only jsonl can carry them.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert data of any known form or set for LLaMA-Factory, ms-swift or TRL, or to our JSON Lines; and back."""
+    from mis_lib.cli import console
+    from mis_lib.recipes.export import export
+
+    made = export(
+        path,
+        form,
+        out,
+        loader=loader,
+        split=split,
+        folder=image_folder,
+        images=images,
+        leave_out_masked=leave_out_masked,
+    )
+    if as_json:
+        console.print_json(made.model_dump(mode="json"))
+        return
+    counts = f"{made.samples:,} samples, {made.images:,} images: {made.file}"
+    console.out.print(counts, highlight=False, soft_wrap=True)
+    if made.left_out:
+        console.out.print(f"{made.left_out:,} rows with mask_eos left out", highlight=False)
+    console.out.print(made.usage, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,150 @@
+"""How ``mis check`` shows reports, mixtures and sets to fetch. What data files hold is shown as it is, never read as markup."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from mis_lib.data.benchmarks import Instruction
+from mis_lib.data.duplicates import Overlap
+from mis_lib.data.findings import Level, count_by_kind
+from mis_lib.data.preflight import Report
+from mis_lib.data.tokens import Training
+from mis_lib.recipes.check import Mixed
+
+GB = 1e9
+COLOURS = {Level.ERROR: "red", Level.WARNING: "yellow"}
+TO_THE_LEFT = ("arm", "test", "file", "id", "kind", "level", "labels")
+LONGEST = 5
+
+
+def report_tables(report: Report, shown: int) -> Group:
+    """The report as tables: kinds of findings, the findings themselves, the longest rows, the verdict."""
+    return Group(*_head(report), *_findings(report, shown), *_tokens(report), _verdict(report))
+
+
+def mixture_tables(mixed: Mixed) -> Group:
+    """A mixture as tables: composition by arm, overlap by test split."""
+    recipe, made, shared = mixed
+    parts = _table(
+        f"{recipe.name}: {recipe.about}",
+        "arm",
+        "rows",
+        "harmful",
+        "benign",
+        "general",
+        "share",
+        "no end token",
+        "labels",
+    )
+    for arm in made:
+        numbers = (arm.rows, arm.harmful, arm.benign, arm.general)
+        labels = ", ".join(f"{number:,} {label}" for label, number in arm.labels.items())
+        parts.add_row(
+            arm.arm, *(f"{number:,}" for number in numbers), f"{arm.general_share:.1%}", f"{arm.masked:,}", labels
+        )
+    common = _table(
+        "Rows that resemble a test row", "arm", "test", "test rows", *(overlap.value for overlap in Overlap)
+    )
+    for overlap in shared:
+        numbers = (overlap.test_rows, *overlap.counts.values())
+        common.add_row(overlap.arm, Text(overlap.test), *(f"{number:,}" for number in numbers))
+    categories = [
+        Text(f"{arm.arm}: " + ", ".join(f"{name} {n:,}" for name, n in arm.categories.items())) for arm in made
+    ]
+    note = Text(
+        "item: question and all images; images: all images; question: the question alone; image: one image", style="dim"
+    )
+    return Group(
+        parts,
+        *categories,
+        *([common, note] if shared else [Text("No test splits to compare with: name them with --against.")]),
+    )
+
+
+def fetch_lines(wanted: Sequence[Instruction]) -> Iterator[Text]:
+    """Each set with its splits and licence, where it is, and how to fetch it."""
+    for one in wanted:
+        splits = ", ".join(f"{split} {rows:,}" if rows else split for split, rows in one.splits.items())
+        yield Text.assemble((one.title, "bold"), f"  ({one.name}; {splits}; {one.licence})")
+        yield Text(f"  from {one.source}")
+        yield Text(f"  {one.fetch}\n")
+
+
+def _head(report: Report) -> list[Text]:
+    lines = [
+        Text(
+            f"{file.name}: {file.rows:,} rows ({', '.join(file.forms) or 'no known form'}{'; chains of thought' if file.cot else ''})"
+        )
+        for file in report.files
+    ]
+    return [*lines, Text(f"{report.images:,} images looked at; {report.seconds:.1f} s\n")]
+
+
+def _findings(report: Report, shown: int) -> list[Table | Text]:
+    if not report.findings:
+        return []
+    kinds = _table("Findings", "kind", "level", "number")
+    for kind, number in count_by_kind(report.findings).items():
+        kinds.add_row(Text(kind.value, style=COLOURS[kind.level]), kind.level.value, f"{number:,}")
+    lines: list[Table | Text] = [kinds]
+    for finding in report.findings[:shown]:
+        row = f", row {finding.row}" if finding.row else ""
+        named = f" ({finding.id})" if finding.id else ""
+        field = f", {finding.field}" if finding.field else ""
+        more = f" [{finding.rows:,} rows]" if finding.rows > 1 else ""
+        head = (f"{finding.kind.value}: ", COLOURS[finding.level])
+        lines.append(
+            Text.assemble(head, f"{finding.file}{row}{named}{field}: {finding.message}{more}\n  {finding.fix}")
+        )
+    hidden = len(report.findings) - shown
+    return [*lines, *([Text(f"... and {hidden:,} more; --json or --html FILE has them all")] if hidden > 0 else [])]
+
+
+def _tokens(report: Report) -> list[Table | Text]:
+    tokens = report.tokens
+    if tokens is None or not tokens.rows:
+        return []
+    how = "its own tokenizer and template" if tokens.exact else "estimated: four characters a token"
+    limit = f"cut after {tokens.limit:,}" if tokens.limit else "no limit known, see --max_length"
+    total = sum(row.total for row in tokens.rows)
+    table = _table(
+        f"\nTokens for {tokens.model} ({how}; {limit}), the longest rows",
+        "file",
+        "row",
+        "id",
+        "images",
+        "image",
+        "text",
+        "total",
+    )
+    for row in tokens.worst(LONGEST):
+        numbers = (row.images, row.image_tokens, row.text_tokens, row.total)
+        table.add_row(Text(row.file), str(row.row), Text(row.id), *(f"{number:,}" for number in numbers))
+    lines: list[Table | Text] = [table, Text(f"all rows: {total:,} tokens, {total / len(tokens.rows):,.0f} a row")]
+    if report.memory is not None:
+        memory = report.memory
+        terms = f"{memory.weights / GB:.1f} weights, {memory.state / GB:.1f} training state, {memory.activations / GB:.1f} activations"
+        lines.append(Text(f"memory: {memory.total / GB:.1f} GB ({terms}) for {_how(memory.training)}", style="bold"))
+        lines.append(Text(f"  = {report.memory_formula}", style="dim"))
+    return lines
+
+
+def _how(training: Training) -> str:
+    weights = f"LoRA rank {training.lora_rank}" if training.lora_rank else "all weights"
+    return f"batch {training.batch_size}, {weights}{', checkpointing' if training.checkpointing else ''}"
+
+
+def _verdict(report: Report) -> Text:
+    errors = sum(finding.level is Level.ERROR for finding in report.findings)
+    if report.ready:
+        return Text("\nTraining may start.", style="green")
+    return Text(f"\nTraining must not start: {errors:,} errors.", style="red")
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in TO_THE_LEFT else "right", overflow="fold")
+    return table
