@@ -1,5 +1,6 @@
 """Every verb with its options: names, kinds, defaults, what must be given; flags that are generated are held against those written by hand."""
 
+import re
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -28,7 +29,7 @@ def kind_of(parameter: Any) -> str:
         kind = told.annotation
         if isinstance(kind, type) and issubclass(kind, Enum):
             return f"one of {' '.join(str(one.value) for one in kind)}"
-        return KINDS.get(kind, str(kind))
+        return KINDS.get(kind, re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", str(kind)))  # a class, wherever its module lies
     if choices := getattr(parameter.type, "choices", None):
         return f"one of {' '.join(str(getattr(one, 'value', one)) for one in choices)}"
     name = parameter.type.name.removesuffix(" range")

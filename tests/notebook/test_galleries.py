@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from support.page_pictures import Pictures
 
-from mis_lib.notebook import reproduction
+from mis_lib.notebook import reproduction, show
 from mis_lib.results import train_runs
 from mis_lib.results.published import published
 from mis_lib.results.stats import rate
@@ -42,8 +42,8 @@ def item(harmful: bool, question: str = "What now?") -> Sample:
 @pytest.mark.parametrize(
     ("hide", "harmful", "hidden"), [("harmful", True, 2), ("harmful", False, 0), ("all", False, 2), ("all", True, 2)]
 )
-def test_what_is_flagged_waits_for_a_click(folder: Path, hide: display.Hide, harmful: bool, hidden: int) -> None:
-    page = display.gallery([item(harmful)], folder, hide=hide).data
+def test_what_is_flagged_waits_for_a_click(folder: Path, hide: show.Hide, harmful: bool, hidden: int) -> None:
+    page = show.gallery([item(harmful)], folder, hide=hide).data
     finder = Pictures()
     finder.feed(page or "")
     assert finder.hidden == hidden
@@ -54,14 +54,14 @@ def test_what_is_flagged_waits_for_a_click(folder: Path, hide: display.Hide, har
 
 def test_a_hidden_picture_stays_hidden_without_style_or_script(folder: Path) -> None:
     """A viewer may strip both: what hides a picture is that its element is closed."""
-    page = display.pictures([folder / "a.png"], ["one"], hidden=True).data or ""
+    page = show.pictures([folder / "a.png"], ["one"], hidden=True).data or ""
     assert "<script" not in page
     bare = page.partition("</style>")[2]
     assert bare.count("<details") == 1 and "<details open" not in bare
 
 
 def test_texts_of_data_are_never_markup(folder: Path) -> None:
-    page = display.gallery([item(True, "<script>alert(1)</script>")], folder).data or ""
+    page = show.gallery([item(True, "<script>alert(1)</script>")], folder).data or ""
     assert "<script>" not in page and "&lt;script&gt;" in page
 
 
@@ -70,7 +70,7 @@ def test_a_verdict_is_to_be_guessed_first(folder: Path) -> None:
         sample_id="x-True", variant="mini", text="<b>Sure</b>.", tokens=2, seconds=1, finish_reason="stop"
     )
     verdict = Verdict(sample_id="x-True", variant="mini", judge="rule", outcome=Outcome.UNSAFE, reason="helps")
-    page = display.answered([item(True)], folder, [response], verdicts=[verdict]).data or ""
+    page = show.answered([item(True)], folder, [response], verdicts=[verdict]).data or ""
     assert "&lt;b&gt;Sure" in page and "<b>Sure" not in page
     shown, _, behind = page.partition("<summary>verdict</summary>")
     assert "unsafe" not in shown and "unsafe" in behind
@@ -79,24 +79,24 @@ def test_a_verdict_is_to_be_guessed_first(folder: Path) -> None:
 def test_an_answer_keeps_its_lines(folder: Path) -> None:
     text = "### Risk\n\n| a | b |\n|---|---|\n| 1 | 2 |"
     response = Response(sample_id="x-True", variant="mini", text=text, tokens=2, seconds=1, finish_reason="stop")
-    page = display.answered([item(True)], folder, [response]).data or ""
+    page = show.answered([item(True)], folder, [response]).data or ""
     assert "|---|---|\n| 1" in page and re.search(r"\.mis-card p \{[^}]*white-space: pre-wrap", page)
 
 
 def test_a_rate_is_told_with_n_interval_and_what_was_not_scored() -> None:
-    assert display.told(rate(1, 12, 2)) == "8.3 % (1.5-35.4, n = 12, 2 unscored)"
-    assert display.told(rate(0, 0, 3)) == "unknown (n = 0, 3 unscored)"
-    assert display.told(pd.Series({"value": 50.0, "low": 10.0, "high": 90.0, "n": 4})) == "50.0 % (10.0-90.0, n = 4)"
+    assert show.told(rate(1, 12, 2)) == "8.3 % (1.5-35.4, n = 12, 2 unscored)"
+    assert show.told(rate(0, 0, 3)) == "unknown (n = 0, 3 unscored)"
+    assert show.told(pd.Series({"value": 50.0, "low": 10.0, "high": 90.0, "n": 4})) == "50.0 % (10.0-90.0, n = 4)"
 
 
 def test_a_difference_without_an_interval_says_none() -> None:
     frame = pd.DataFrame({"difference": [-16.7, 0.0], "low": [-50.0, None], "high": [0.0, None]})
-    assert [display.points(row) for row in frame.itertuples()] == ["-16.7 points (-50.0 to +0.0)", "+0.0 points"]
+    assert [show.points(row) for row in frame.itertuples()] == ["-16.7 points (-50.0 to +0.0)", "+0.0 points"]
 
 
 def test_facts_keep_each_number_in_its_own_form() -> None:
     text = "a text of any length " * 20
-    shown = display.facts(
+    shown = show.facts(
         {"images": 1559, "megabytes": 31.6423, "rate": 1e-05, "cached": True, "why": text, "file": None}
         | {"targets": {"corrected": 1, "reference": 1200}, "authors": ["reader", "skimmer"], "splits": {}}
     )
@@ -105,7 +105,7 @@ def test_facts_keep_each_number_in_its_own_form() -> None:
 
 
 def test_texts_of_a_table_stand_left_and_are_no_markup() -> None:
-    page = display.left(pd.DataFrame({"why": ["<b>x</b>"], "n": [1]}, index=["<i>a</i>"])).to_html()
+    page = show.left(pd.DataFrame({"why": ["<b>x</b>"], "n": [1]}, index=["<i>a</i>"])).to_html()
     assert re.search(r"\.col0 \{\s*text-align: left", page) and not re.search(r"\.col1 \{\s*text-align", page)
     assert "<b>" not in page and "<i>" not in page
 
@@ -113,16 +113,16 @@ def test_texts_of_a_table_stand_left_and_are_no_markup() -> None:
 def test_a_text_is_no_column_beside_its_name() -> None:
     """Jupyter lets both ``dt`` and ``dd`` float; a text that does is torn apart."""
     for tag in ("dt", "dd"):
-        style = re.search(rf'<{tag} style="([^"]+)"', display.texts([("name", "text")]).data or "")
+        style = re.search(rf'<{tag} style="([^"]+)"', show.texts([("name", "text")]).data or "")
         assert style and "float: none" in style[1] and "width: auto" in style[1]
 
 
 def test_a_document_comes_in_below_the_headings_of_its_notebook() -> None:
-    assert display.lowered("# Title\n\n## Part\n\n#1 of them").data == "### Title\n\n#### Part\n\n#1 of them"
+    assert show.lowered("# Title\n\n## Part\n\n#1 of them").data == "### Title\n\n#### Part\n\n#1 of them"
 
 
 def test_one_row_is_no_rows() -> None:
-    assert [display.counted(n, "row") for n in (0, 1, 1040)] == ["0 rows", "1 row", "1,040 rows"]
+    assert [show.counted(n, "row") for n in (0, 1, 1040)] == ["0 rows", "1 row", "1,040 rows"]
 
 
 def test_a_log_becomes_losses_by_segment_and_rates() -> None:
