@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from PIL import Image
 
 from mis_lib.errors import MisError
-from mis_lib.generate.stream import Answerer, Column
+from mis_lib.generate.columns import Answerer, Column
 from mis_lib.settings import GenerationSettings
 
 T = TypeVar("T")

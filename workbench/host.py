@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mis_lib.errors import ModelError
+from mis_lib.generate.columns import Answerer, SideBySide
 from mis_lib.generate.served import Served, ServedEngine, beside
-from mis_lib.generate.stream import Answerer, SideBySide
 from mis_lib.models.adapters import choose_variants
 from workbench.background import Background, Progress
 from workbench.compare.state import Catalogue

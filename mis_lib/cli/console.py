@@ -33,8 +33,8 @@ from mis_lib.schema import SegmentKind
 from mis_lib.text.segments import segment
 
 if TYPE_CHECKING:
+    from mis_lib.generate.columns import Column
     from mis_lib.generate.served import Served
-    from mis_lib.generate.stream import Column
 
 NONE_SERVED: "Mapping[str, Served]" = {}
 COLOURS = {SegmentKind.PERCEPTION: "blue", SegmentKind.REASONING: "yellow", SegmentKind.ANSWER: "green"}

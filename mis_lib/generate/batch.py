@@ -8,7 +8,6 @@ the company in a batch can tip a close call. A variant of which some answers of 
 batch as a whole, and only the missing lines are appended; variants that have all theirs, as those taken over from an older version, are not asked.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,13 +17,13 @@ import torch
 
 from mis_lib.data.images import read_header
 from mis_lib.data.tokens import ImageTokens, from_checkpoint
-from mis_lib.errors import ImageError, ModelError
-from mis_lib.files import append_records, digest_json, load_image, open_append, read_records, sha256
+from mis_lib.errors import ModelError
+from mis_lib.files import append_records, load_image, open_append, read_records
 from mis_lib.generate.decode import shares_images
 from mis_lib.generate.engine import Engine
 from mis_lib.generate.engine import use_adapter as use_adapter
 from mis_lib.models.load import LoadedModel
-from mis_lib.prompts import as_plain_text, special_tokens, to_messages, user_message
+from mis_lib.prompts import as_plain_text, special_tokens, user_message
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 
@@ -119,57 +118,6 @@ def _counting(engine: "Engine") -> ImageTokens | None:
         return from_checkpoint(config, {**{k: v for k, v in own.items() if v is not None}, **settings})
     except ModelError:
         return None
-
-
-# ---------- The key of an answer: a digest of everything that it follows from, and nothing else.
-#
-# Model, adapter, what is asked (question and the content of every image, in order) and settings. Two answers with one key are the same answer, whatever
-# run, folder or file they lie in, so an answer that was given once is never generated again.
-
-
-class AnswerKeys:
-    """Keys of the answers of one run; each image file is hashed once.
-
-    Args:
-        data_dir: folder to which the samples' image paths are relative.
-        model: digest of the checkpoint, or address-free name of the served model.
-        variants: digest of each variant's adapter.
-        settings: of generation and of whatever else an answer may follow from, as JSON values.
-    """
-
-    def __init__(self, data_dir: Path, model: str, variants: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-        self._data_dir, self._model, self._variants, self._settings = data_dir, model, dict(variants), dict(settings)
-        self._images: dict[str, str] = {}
-
-    def of(self, sample: Sample, variant: str) -> str:
-        """The key of one variant's answer to one sample.
-
-        Raises:
-            ImageError: an image is not there.
-        """
-        messages = to_messages([self._digest(name) for name in sample.images], sample.question)
-        return answer_key(self._model, self._variants[variant], messages, self._settings)
-
-    def _digest(self, name: str) -> str:
-        if name not in self._images:
-            try:
-                self._images[name] = sha256(self._data_dir / name)
-            except OSError as error:
-                raise ImageError(
-                    f"{self._data_dir / name}: expected an image file, found: {error.strerror}; check the path"
-                ) from error
-        return self._images[name]
-
-
-def answer_key(model: str, adapter: str, messages: Any, settings: Mapping[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of model, adapter, messages (with the images' hashes in their places) and settings."""
-    asked = {"model": model, "adapter": adapter, "messages": messages, "settings": dict(settings)}
-    return digest_json(asked)
-
-
-def seed_of(settings: GenerationSettings, sample: Sample) -> int:
-    """The seed of one sample's draws: its own, so that an answer does not depend on its company or on the order of work."""
-    return int.from_bytes(hashlib.sha256(f"{settings.seed} {sample.id}".encode()).digest()[:4], "big")
 
 
 BATCH_SIZE = 16
@@ -267,7 +215,7 @@ def answer_batch(
     """Answers of one batch by every variant, variant after variant; each is charged an equal share of the batch's seconds."""
     started = time.perf_counter()
     images = [[load_image(data_dir / name) for name in sample.images] for sample in samples]
-    questions, seeds = [sample.question for sample in samples], [seed_of(settings, sample) for sample in samples]
+    questions, seeds = [sample.question for sample in samples], [settings.seed_for(sample.id) for sample in samples]
     adapters = list(variants.values())
     if engine.mixes:
         rows = answer_rows(images, questions, engine, adapters, settings, seeds)

@@ -29,8 +29,8 @@ from mis_lib.clients.openai import LIMIT, Caller, check_address, in_short, in_wo
 from mis_lib.clients.protocol import CannotAnswer, TeacherError
 from mis_lib.clients.server import data_url
 from mis_lib.errors import SettingsError
+from mis_lib.generate.columns import Column, check_request
 from mis_lib.generate.server import messages
-from mis_lib.generate.stream import Column, check_request
 from mis_lib.settings import GenerationSettings
 
 # ---------- Which served models answer, as flags say it: ``--server URL#MODEL``, or ``--server URL --models base tuned=LORA other=URL#MODEL``.

@@ -20,7 +20,6 @@ from mis_lib.clients.protocol import CannotAnswer, TeacherError, Unavailable
 from mis_lib.clients.server import data_url
 from mis_lib.errors import ImageError
 from mis_lib.files import load_image
-from mis_lib.generate.batch import seed_of
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
@@ -131,7 +130,7 @@ async def _answer(
 ) -> Response:
     started = time.perf_counter()
     urls = await asyncio.to_thread(lambda: [_url(data_dir / name, images_as) for name in sample.images])
-    optional: dict[str, Any] = {"temperature": settings.temperature, "seed": seed_of(settings, sample)}
+    optional: dict[str, Any] = {"temperature": settings.temperature, "seed": settings.seed_for(sample.id)}
     said, tokens, reason = "", 0, "content_filter"
     try:
         asked = messages(urls, sample.question)

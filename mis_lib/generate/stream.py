@@ -8,52 +8,25 @@ batch are answered in turns, a token each: slower, the same texts. One generatio
         ...  # one Column for each variant, its text so far
 """
 
-import queue
 import threading
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from PIL import Image
 
-from mis_lib.errors import ImageError, MisError, SettingsError
-from mis_lib.files import MAX_IMAGES, MAX_QUESTION
+from mis_lib.errors import SettingsError
+from mis_lib.generate.columns import Column, check_request
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.decode import decode, shares_images
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.prompts import as_plain_text, special_tokens, user_message
 from mis_lib.settings import GenerationSettings
-
-# ---------- One column of several answers side by side: the text of a variant as it grows, and what it has cost.
-
-
-@dataclass(frozen=True)
-class Column:
-    """One variant's answer after a step: the text so far, and what it has cost."""
-
-    variant: str
-    text: str
-    tokens: int
-    """Generated so far, the end token included."""
-    seconds: float
-    """Since generation began, the prompt included; stands still once the answer is finished."""
-    finish_reason: str | None
-    """``None`` while the answer grows, then "stop", "length" or "cancelled"; of a served one also "content_filter" (the server's filter answered),
-    "failed" (``told`` says why) or "unknown" (the server did not say)."""
-    unit: str = "tokens"
-    """What ``tokens`` counts: "chunks", as they arrived, where a server has told no tokens (yet)."""
-    told: str = ""
-    """What went wrong, or otherwise than asked, in words for a person."""
-
-    @property
-    def speed(self) -> float | None:
-        """Tokens a second, the prompt's time included; ``None`` where no tokens are known."""
-        return self.tokens / self.seconds if self.seconds and self.unit == "tokens" else None
 
 
 @dataclass
@@ -81,54 +54,6 @@ class Answer:
         column = Column(self.variant, text, len(self.tokens), seconds, finish_reason)
         self.finished = column if finish_reason else None
         return column
-
-
-# ---------- One question put to several variants side by side: who can be asked (``Answerer``), and what is refused before anybody answers.
-
-
-class Answerer(Protocol):
-    """What answers side by side: a local checkpoint (``variants``), served models (``served``), or both (``beside``)."""
-
-    variants: tuple[str, ...]
-
-    def stream(
-        self,
-        images: Sequence[Image.Image],
-        question: str,
-        variants: Sequence[str],
-        settings: GenerationSettings,
-        stop: threading.Event | None = None,
-    ) -> Iterator[tuple[Column, ...]]:
-        """Yield one tuple per step, one column per variant in the order asked for; all have a finish reason in the last."""
-        ...
-
-
-def check_request(
-    images: Sequence[Image.Image], question: str, variants: Sequence[str], known: Collection[str]
-) -> None:
-    """Refuse what no variant can answer.
-
-    Raises:
-        ImageError: no image, or too many.
-        SettingsError: no or a too long question, no variant, an unknown or a repeated one.
-    """
-    if not images:
-        raise ImageError(f"expected 1 to {MAX_IMAGES} images, found none; add one")
-    if len(images) > MAX_IMAGES:
-        raise ImageError(f"expected 1 to {MAX_IMAGES} images, found {len(images)}; remove some")
-    if not question.strip():
-        raise SettingsError("expected a question about the images, found none; write one")
-    if len(question) > MAX_QUESTION:
-        raise SettingsError(
-            f"expected a question of at most {MAX_QUESTION:,} characters, found {len(question):,}; shorten it"
-        )
-    if not variants:
-        raise SettingsError(f"expected at least one variant to answer, found none; known: {', '.join(known)}")
-    for name in variants:
-        if name not in known:
-            raise SettingsError(f"unknown variant {name!r}; known: {', '.join(known)}")
-    if len(set(variants)) < len(variants):
-        raise SettingsError(f"expected each variant once, found {', '.join(variants)}")
 
 
 POLL = 0.1  # seconds between looks at the stop event while another generation runs
@@ -297,90 +222,3 @@ class VariantEngine:
                 "ask a shorter question, show fewer images or lower max_new_tokens"
             )
         return inputs
-
-
-# ---------- Two engines as one: served models beside the local checkpoint and its adapters, all answering the same question at once.
-#
-# Each engine streams in a thread of its own, so that neither waits for the other's tokens. One that fails ends its own columns, with the reason in words;
-# the others go on.
-
-TICK = 0.1  # seconds between looks at the stop event
-FAILURES = (MisError, OSError, RuntimeError, ValueError)  # of a model, its files, or settings it has no room for
-
-Update = tuple[Column, ...] | BaseException
-
-
-class SideBySide:
-    """Engines whose variants have different names, in this order."""
-
-    def __init__(self, *engines: Answerer) -> None:
-        self._engines = engines
-        self.variants = tuple(name for engine in engines for name in engine.variants)
-
-    def stream(
-        self,
-        images: Sequence[Image.Image],
-        question: str,
-        variants: Sequence[str],
-        settings: GenerationSettings,
-        stop: threading.Event | None = None,
-    ) -> Iterator[tuple[Column, ...]]:
-        """As ``Answerer.stream``; columns of an engine that fails while others answer are "failed" and say why.
-
-        Raises:
-            ImageError: no image, or too many.
-            SettingsError: no or a too long question, an unknown or repeated variant.
-        """
-        check_request(images, question, variants, self.variants)
-        asked = [(engine, [name for name in variants if name in engine.variants]) for engine in self._engines]
-        asked = [(engine, names) for engine, names in asked if names]
-        stop = stop or threading.Event()
-        if len(asked) == 1:
-            return asked[0][0].stream(images, question, variants, settings, stop)
-        return self._merged(images, question, asked, variants, settings, stop)
-
-    def _merged(
-        self,
-        images: Sequence[Image.Image],
-        question: str,
-        asked: Sequence[tuple[Answerer, list[str]]],
-        variants: Sequence[str],
-        settings: GenerationSettings,
-        stop: threading.Event,
-    ) -> Iterator[tuple[Column, ...]]:
-        updates: queue.SimpleQueue[tuple[list[str], Update]] = queue.SimpleQueue()
-        over = threading.Event()  # stopped, or nobody reads any more
-
-        def answer(engine: Answerer, names: list[str]) -> None:
-            try:
-                for columns in engine.stream(images, question, names, settings, over):
-                    updates.put((names, columns))
-            except BaseException as error:  # noqa: BLE001 - handed on: shown or raised where the columns are put together
-                updates.put((names, error))
-
-        started = time.perf_counter()
-        columns = {name: Column(name, "", 0, 0.0, None) for name in variants}
-        for engine, names in asked:
-            threading.Thread(target=answer, args=(engine, names), name="side by side", daemon=True).start()
-        try:
-            while any(column.finish_reason is None for column in columns.values()):
-                if stop.is_set():
-                    over.set()
-                try:
-                    names, update = updates.get(timeout=TICK)
-                except queue.Empty:
-                    continue
-                if isinstance(update, BaseException):
-                    seconds = time.perf_counter() - started
-                    update = tuple(_failed(columns[name], update, seconds) for name in names)
-                columns |= {column.variant: column for column in update}
-                yield tuple(columns.values())
-        finally:
-            over.set()
-
-
-def _failed(column: Column, error: BaseException, seconds: float) -> Column:
-    if not isinstance(error, FAILURES):
-        raise error
-    told = str(error) if isinstance(error, MisError) else f"{type(error).__name__}: {error}"
-    return Column(column.variant, column.text, column.tokens, seconds, "failed", column.unit, told)

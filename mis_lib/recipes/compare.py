@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from mis_lib.errors import SettingsError
 from mis_lib.files import load_image
+from mis_lib.generate.columns import Answerer, Column, SideBySide
 from mis_lib.generate.served import Served, beside
-from mis_lib.generate.stream import Answerer, Column, SideBySide
 from mis_lib.models.adapters import choose_variants
 from mis_lib.recipes.progress import say
 from mis_lib.settings import GenerationSettings

@@ -19,7 +19,7 @@ from mis_lib.data.sources import find_source, load, splits_of
 from mis_lib.data.tokens import find_checkpoint
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import append_record, open_append, sha256
-from mis_lib.generate.batch import AnswerKeys
+from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.served import UNNAMED, both_named
 from mis_lib.generate.server import CONCURRENCY, Failure, ImagesAs
 from mis_lib.models.adapters import shared_limits

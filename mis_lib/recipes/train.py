@@ -6,19 +6,14 @@ The same call goes on where an interrupted run stopped, and returns at once wher
 function that trains it; the ``method`` of a settings file decides which.
 """
 
-import json
-import math
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from transformers import TrainerCallback
-
 from mis_lib.errors import SettingsError, TrainingError
-from mis_lib.files import load_image, open_append
+from mis_lib.files import load_image
 from mis_lib.judge import rule
 from mis_lib.recipes.generate import mini_data, read_place
 from mis_lib.recipes.progress import bar, say
@@ -318,56 +313,6 @@ METHODS: dict[str, Method] = {
 # than it did at the start) and ``reward_accuracy`` (share of pairs in which it does). A run that was killed begins anew: TRL's checkpoints hold
 # weights and optimiser, but what a resumed run sees is TRL's business and is not held to an uninterrupted one.
 
-NAMES = {  # TRL's -> ours
-    "loss": "loss",
-    "learning_rate": "lr",
-    "grad_norm": "grad_norm",
-    "epoch": "epoch",
-    "mean_token_accuracy": "token_accuracy",
-    "rewards/margins": "reward_margin",
-    "rewards/accuracies": "reward_accuracy",
-    "rewards/chosen": "reward_chosen",
-    "rewards/rejected": "reward_rejected",
-}
-
-
-class DpoLog(TrainerCallback):
-    """Writes ``train_log.jsonl`` and stops where the loss is no number."""
-
-    def __init__(self, path: Path, settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] | None) -> None:
-        self.path, self.settings, self.on_line = path, settings, on_line
-        self.began = self.since = time.perf_counter()
-        self.step = 0
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """One line for each line of TRL's that has a loss.
-
-        Raises:
-            TrainingError: the loss is no number.
-        """
-        if logs is None or "loss" not in logs or not state.is_world_process_zero:
-            return
-        from mis_lib.train.callbacks import memory_gb
-
-        if not math.isfinite(logs["loss"]):
-            raise TrainingError(
-                f"step {state.global_step}: expected a loss, found {logs['loss']}; lower learning_rate or raise beta"
-            )
-        now = time.perf_counter()
-        rows = (state.global_step - self.step) * self.settings.batch_size
-        line = {"step": state.global_step, "steps": state.max_steps}
-        line |= {ours: round(float(logs[name]), 6) for name, ours in NAMES.items() if name in logs}
-        line |= {
-            "samples_per_second": round(rows / (now - self.since), 3),
-            "memory_gb": memory_gb(args.device),
-            "eta_seconds": round((now - self.began) / state.global_step * (state.max_steps - state.global_step), 1),
-        }
-        self.since, self.step = now, state.global_step
-        with open_append(self.path) as stream:
-            stream.write(json.dumps(line) + "\n")
-        if self.on_line is not None:
-            self.on_line(line)
-
 
 def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] | None = None) -> Path:
     """Train on preference pairs; returns the folder of the finished run.
@@ -403,7 +348,7 @@ def _train_dpo_train(
     *,
     is_main: bool,
 ) -> Path:
-    from mis_lib.train.dpo import dpo_trainer, preference_rows
+    from mis_lib.train.dpo import DpoLog, dpo_trainer, preference_rows
     from mis_lib.train.lora import groups, restore
     from mis_lib.train.model import limits_in, load
     from mis_lib.train.run import ADAPTER, CHECKPOINTS

@@ -5,7 +5,10 @@ first, no special tokens in people's texts), how images are read (upright, bound
 The adapter's own start is the reference, so no second model is held.
 """
 
-from collections.abc import Sequence
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,11 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from mis_lib.data.preferences import Preference
-from mis_lib.errors import DataError, MissingPackageError, SettingsError
-from mis_lib.files import load_image
+from mis_lib.errors import DataError, MissingPackageError, SettingsError, TrainingError
+from mis_lib.files import load_image, open_append
 from mis_lib.prompts import as_plain_text
 from mis_lib.train import distributed
+from mis_lib.train.callbacks import memory_gb
 from mis_lib.train.encode import Encoder
 from mis_lib.train.settings import SCHEDULER_OPTIONS, DpoSettings
 
@@ -173,3 +177,52 @@ def _longest(rows: Sequence[dict[str, Any]], collator: PreferenceRows, settings:
 
 def _with_images(example: dict[str, Any]) -> dict[str, Any]:
     return {**example, "images": [load_image(Path(name)) for name in example["images"]]}
+
+
+NAMES = {  # TRL's -> ours
+    "loss": "loss",
+    "learning_rate": "lr",
+    "grad_norm": "grad_norm",
+    "epoch": "epoch",
+    "mean_token_accuracy": "token_accuracy",
+    "rewards/margins": "reward_margin",
+    "rewards/accuracies": "reward_accuracy",
+    "rewards/chosen": "reward_chosen",
+    "rewards/rejected": "reward_rejected",
+}
+
+
+class DpoLog(TrainerCallback):
+    """Writes ``train_log.jsonl`` and stops where the loss is no number."""
+
+    def __init__(self, path: Path, settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] | None) -> None:
+        self.path, self.settings, self.on_line = path, settings, on_line
+        self.began = self.since = time.perf_counter()
+        self.step = 0
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """One line for each line of TRL's that has a loss.
+
+        Raises:
+            TrainingError: the loss is no number.
+        """
+        if logs is None or "loss" not in logs or not state.is_world_process_zero:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"step {state.global_step}: expected a loss, found {logs['loss']}; lower learning_rate or raise beta"
+            )
+        now = time.perf_counter()
+        rows = (state.global_step - self.step) * self.settings.batch_size
+        line = {"step": state.global_step, "steps": state.max_steps}
+        line |= {ours: round(float(logs[name]), 6) for name, ours in NAMES.items() if name in logs}
+        line |= {
+            "samples_per_second": round(rows / (now - self.since), 3),
+            "memory_gb": memory_gb(args.device),
+            "eta_seconds": round((now - self.began) / state.global_step * (state.max_steps - state.global_step), 1),
+        }
+        self.since, self.step = now, state.global_step
+        with open_append(self.path) as stream:
+            stream.write(json.dumps(line) + "\n")
+        if self.on_line is not None:
+            self.on_line(line)

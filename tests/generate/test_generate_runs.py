@@ -23,8 +23,9 @@ from benchmarks.loopback import Fault, LoopbackJudge, one_in
 from mis_lib.cli.main import app
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import append_record, load_image, open_append, read_records, write_records
-from mis_lib.generate.batch import AnswerKeys, generate, plan_batches, prompt_lengths
+from mis_lib.generate.batch import generate, plan_batches, prompt_lengths
 from mis_lib.generate.engine import Engine
+from mis_lib.generate.keys import AnswerKeys
 from mis_lib.models.adapters import ImageLimits, write_limits
 from mis_lib.models.load import load_model
 from mis_lib.prompts import to_messages

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from mis_lib.cli.main import app
 from mis_lib.clients.images import encode
 from mis_lib.errors import ImageError, ModelError, SettingsError
+from mis_lib.generate.columns import Column, SideBySide
 from mis_lib.generate.served import Served, ServedEngine, packed, read_served
-from mis_lib.generate.stream import Column, SideBySide
 from mis_lib.settings import GenerationSettings
 
 GONE = "http://127.0.0.1:9/v1"  # nothing listens there

@@ -21,9 +21,10 @@ from mis_lib.errors import ImageError, ModelError, SettingsError
 from mis_lib.files import MAX_QUESTION
 from mis_lib.generate import cpu
 from mis_lib.generate.batch import answer
+from mis_lib.generate.columns import Column
 from mis_lib.generate.decode import ROOM, RoomyLayer, cache_name, make_room
 from mis_lib.generate.engine import Group, find_groups, rows_under, use_adapter
-from mis_lib.generate.stream import Answer, Column, VariantEngine
+from mis_lib.generate.stream import Answer, VariantEngine
 from mis_lib.models.load import load_model
 from mis_lib.prompts import as_plain_text
 from mis_lib.settings import GenerationSettings

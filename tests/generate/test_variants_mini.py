@@ -12,9 +12,10 @@ from mis_lib.construct.drawings import scene
 from mis_lib.construct.mis_mini import ensure_mini_data
 from mis_lib.files import read_records
 from mis_lib.generate.batch import answer, generate
+from mis_lib.generate.columns import Column
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.engine import Engine, use_adapter
-from mis_lib.generate.stream import Column, VariantEngine
+from mis_lib.generate.stream import VariantEngine
 from mis_lib.judge.rule import decide
 from mis_lib.models.adapters import shipped_variants
 from mis_lib.models.load import load_model

@@ -16,7 +16,7 @@ from PIL import Image
 from mis_lib.construct.drawings import draw
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.files import MAX_IMAGES, MAX_QUESTION, write_records
-from mis_lib.generate.stream import Column
+from mis_lib.generate.columns import Column
 from mis_lib.schema import Sample
 from mis_lib.settings import GenerationSettings
 from workbench.background import Background

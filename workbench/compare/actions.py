@@ -14,7 +14,7 @@ from typing import Any
 
 from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError
 from mis_lib.files import MAX_IMAGES, MAX_QUESTION, load_image
-from mis_lib.generate.stream import Answerer, Column
+from mis_lib.generate.columns import Answerer, Column
 from mis_lib.judge.rule import judge
 from mis_lib.models.adapters import SIDE_BY_SIDE
 from mis_lib.schema import Response, Sample

@@ -1,0 +1,53 @@
+"""The key of an answer: a digest of model, adapter, settings and what is asked, the content of every image included.
+
+Two answers with one key are the same answer, in whatever run or file they are. So no answer is generated twice.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mis_lib.errors import ImageError
+from mis_lib.files import digest_json, sha256
+from mis_lib.prompts import to_messages
+from mis_lib.schema import Sample
+
+
+class AnswerKeys:
+    """Keys of the answers of one run; each image file is hashed once.
+
+    Args:
+        data_dir: folder to which the samples' image paths are relative.
+        model: digest of the checkpoint, or address-free name of the served model.
+        variants: digest of each variant's adapter.
+        settings: of generation and of whatever else an answer may follow from, as JSON values.
+    """
+
+    def __init__(self, data_dir: Path, model: str, variants: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+        self._data_dir, self._model, self._variants, self._settings = data_dir, model, dict(variants), dict(settings)
+        self._images: dict[str, str] = {}
+
+    def of(self, sample: Sample, variant: str) -> str:
+        """The key of one variant's answer to one sample.
+
+        Raises:
+            ImageError: an image is not there.
+        """
+        messages = to_messages([self._digest(name) for name in sample.images], sample.question)
+        return answer_key(self._model, self._variants[variant], messages, self._settings)
+
+    def _digest(self, name: str) -> str:
+        if name not in self._images:
+            try:
+                self._images[name] = sha256(self._data_dir / name)
+            except OSError as error:
+                raise ImageError(
+                    f"{self._data_dir / name}: expected an image file, found: {error.strerror}; check the path"
+                ) from error
+        return self._images[name]
+
+
+def answer_key(model: str, adapter: str, messages: Any, settings: Mapping[str, Any]) -> str:
+    """SHA-256 over the canonical JSON of model, adapter, messages (with the images' hashes in their places) and settings."""
+    asked = {"model": model, "adapter": adapter, "messages": messages, "settings": dict(settings)}
+    return digest_json(asked)
