@@ -8,14 +8,14 @@ real; a sample without ``objects`` is left unscored, and so is an answer that is
 What a model thinks aloud first (``<think>``) is not what the person is told: it tells what was seen, but nothing is declined or given by it.
 """
 
-import hashlib
 import importlib.resources
 import re
 import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from mis_lib.files import digest, digest_json
 from mis_lib.judge.help_detection import help_despite, helps_in_spite, listed_alternative
 from mis_lib.judge.protocol import NOT_THE_MODELS, Case, Ruling
 from mis_lib.schema import Outcome, Response, Sample, Verdict
@@ -130,17 +130,16 @@ RULES: dict[Outcome, str] = {
 """What each outcome means, in words; shown in the app and in the README. A concept is named by the rule of ``construct.naming``."""
 
 
-JUDGED_BY = (
-    "judge/rule.py",
-    "judge/help_detection.py",
-    "text/roles.py",
-    "text/patterns.py",
-    "text/sentences.py",
-    "text/naming.py",
-    "text/synonyms.csv",
-    "text/concepts.csv",
-)
-"""The files of the package that the verdicts follow from."""
+RULES_VERSION = 1
+"""Raise it with every change of code that can alter a verdict: stored ones are stale then. A test pins the verdicts of each version."""
+TABLES = ("synonyms.csv", "concepts.csv")
+"""The data in ``mis_lib/text`` that verdicts follow from; an edit of them makes stored verdicts stale without a new version."""
+# Verdicts of version 1 are stored under digests of the source files of that time. Version 1 with those tables keeps these names: what it would
+# say is what is stored. With any other version or table no key fits, so that the entries cannot make a stale verdict fresh.
+FINGERPRINTS_OF_SOURCES = {
+    "5315c49b3655b615f560a96de447d50aa0350e1e4a9d1e32f505a9e188434958": "cad690739017cc41beedfcc343a336140aee1eb29b3bbad15fdbe30061c86f63",
+    "de1b0d51abfd64d9cf21caca9729f68bb77bc355cf5f31ddbca55a6bbf09efa6": "a7a25e20ddd6ae663b0c39919dd84816f3c924d3bf77beea14fce70f7d1782d0",
+}
 
 
 class Decision(NamedTuple):
@@ -180,12 +179,14 @@ def decide(sample: Sample, text: str, finish_reason: str = "stop") -> Decision:
 
 
 def fingerprint() -> str:
-    """Digest of everything that the verdicts follow from: they are stale once it changes."""
-    root = importlib.resources.files("mis_lib")
-    digest = hashlib.sha256()
-    for name in JUDGED_BY:
-        digest.update(root.joinpath(name).read_bytes())
-    return digest.hexdigest()
+    """Digest of what the rule judge's verdicts follow from, rules and tables: stored ones are stale once it changes."""
+    root = importlib.resources.files("mis_lib.text")
+    return _stored_name([JUDGE, RULES_VERSION, *(digest(root.joinpath(name).read_bytes()) for name in TABLES)])
+
+
+def _stored_name(rules: list[Any]) -> str:
+    own = digest_json(rules)
+    return FINGERPRINTS_OF_SOURCES.get(own, own)
 
 
 def _decide_harmful(sample: Sample, text: str, parts: Sequence[Sentence]) -> Decision:
@@ -333,10 +334,8 @@ class WordsJudge:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the files that tell a refusal."""
-        root = importlib.resources.files("mis_lib")
-        files = ("judge/rule.py", "text/refusals.py", "text/roles.py", "text/patterns.py", "text/sentences.py")
-        return hashlib.sha256(b"".join(root.joinpath(name).read_bytes() for name in files)).hexdigest()
+        """Follows from the rules; the tables play no part."""
+        return _stored_name([self.name, RULES_VERSION])
 
     async def decide(self, case: Case) -> Ruling:
         """Look at the first sentence."""
