@@ -13,8 +13,7 @@ from pydantic import BaseModel
 
 from benchmarks.loopback import LoopbackJudge, one_in
 from mis_lib.clients.cache import Cache
-from mis_lib.clients.openai import open_client
-from mis_lib.clients.server import ServerChat
+from mis_lib.clients.openai import ServerChat, open_client
 from mis_lib.files import append_record, open_append
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.recipes.judge import judge_all

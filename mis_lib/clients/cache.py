@@ -1,10 +1,10 @@
 """The cache of paid answers: one JSON file an answer, named by the hash of what was asked. Nothing is paid for twice.
 
     FOLDER/3f/3f9c...e1.json
-    FOLDER/left_out.json        what answers of a server were drawn without: {teacher: {"seed": "turned down"}}
+    FOLDER/left_out.json        parameters that a server's answers were drawn without: {model: {"seed": "turned down"}}
 
-An answer is written, in one step, the moment it arrives, so a killed run loses at most what was under way. Two equal questions at the same
-time are asked once: the second waits for the first. Delete the folder to pay again.
+An answer is written atomically when it arrives: a killed run loses at most the calls under way. Of two equal questions
+at the same time the second waits for the first. Delete the folder to pay again.
 """
 
 import asyncio
@@ -13,14 +13,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mis_lib.clients.protocol import Unavailable
+from mis_lib.clients.protocol import ChatAsk, Message, Unavailable, digest_bytes
+from mis_lib.clients.structured import Turn
 from mis_lib.files import digest_json, write_atomic
 
 LEFT_OUT = "left_out.json"
 
 
 class Cache:
-    """Answers on disk; ``found`` and ``paid`` count what came from it and what went into it since it was opened."""
+    """Answers on disk; ``found`` and ``paid`` count the answers read and written since it was opened."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,29 +42,52 @@ class Cache:
             self.paid += 1
             return answer
 
-    def note(self, teacher: str, lacks: Mapping[str, str]) -> None:
-        """Keep what a teacher's answers are drawn without (``teachers.sampling``); they are used again without asking it."""
+    def note(self, model: str, lacks: Mapping[str, str]) -> None:
+        """Keep the parameters that a model's answers are drawn without (``openai.turned_down``)."""
         known = self.left_out
-        if lacks and known.get(teacher) != lacks:
-            stored = json.dumps(known | {teacher: dict(lacks)}, indent=1)
+        if lacks and known.get(model) != lacks:
+            stored = json.dumps(known | {model: dict(lacks)}, indent=1)
             write_atomic(self.folder / LEFT_OUT, f"{stored}\n".encode())
 
     @property
     def left_out(self) -> dict[str, dict[str, str]]:
-        """What was noted of each teacher, also by earlier runs."""
+        """What was noted of each model, also by earlier runs."""
         try:
             return json.loads((self.folder / LEFT_OUT).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # as in ``_read``: it is noted anew
+        except (FileNotFoundError, ValueError):  # as in ``_read``: it is noted again
             return {}
 
     def _read(self, key: str) -> dict[str, Any] | None:
         try:
             return json.loads(self._path(key).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # not there, or damaged by something else: it is paid for anew
+        except (FileNotFoundError, ValueError):  # missing, or damaged by another program: it is paid for again
             return None
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
+
+
+# ---------- What a stored answer is found by. A change of these values makes stored answers unfindable: they are paid
+# for again.
+
+
+def ask_question(model: str, ask: ChatAsk, turns: Sequence[Turn]) -> dict[str, Any]:
+    """A question in a fixed form, with the turns so far."""
+    return {
+        "teacher": model,
+        "turns": [turn.model_dump() for turn in turns],
+        "asked": [ask.digest, ask.temperature, ask.seed, ask.max_tokens],
+    }
+
+
+def say_question(model: str, messages: Sequence[Message], max_tokens: int) -> dict[str, Any]:
+    """A question that is answered in plain text."""
+    return {"say": model, "to": [dict(message) for message in messages], "max_tokens": max_tokens}
+
+
+def odds_question(model: str, question: str, images: Sequence[bytes]) -> dict[str, Any]:
+    """A question that is answered with the odds of yes."""
+    return {"odds": model, "question": question, "images": [digest_bytes(image) for image in images]}
 
 
 # ---------- Many calls at a time, but not too many: workers that share one list of work.
@@ -72,13 +96,13 @@ T = TypeVar("T")
 
 
 class Streak:
-    """Counts failures in a row; beyond ``most`` the server is taken to be down and nothing more is asked of it."""
+    """Counts failures in a row; after ``most`` the server is taken to be down and is asked nothing more."""
 
     def __init__(self, most: int) -> None:
         self.most, self.length = most, 0
 
     def check(self) -> None:
-        """Refuse to go on where the streak is too long.
+        """Refuse to go on if the streak is too long.
 
         Raises:
             Unavailable: it is.
@@ -88,10 +112,10 @@ class Streak:
 
 
 async def work_through(items: Sequence[T], work: Callable[[T], Awaitable[None]], concurrency: int) -> None:
-    """Do ``work`` on every item, ``concurrency`` at a time, begun in their order.
+    """Do ``work`` on every item, ``concurrency`` at a time, started in their order.
 
     Raises:
-        Exception: the first that any of them raised; what was under way is cancelled.
+        Exception: the first that any of them raised; the others are cancelled.
     """
     waiting = iter(items)
 

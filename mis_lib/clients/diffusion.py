@@ -1,7 +1,7 @@
-"""Pictures from a diffusers pipeline on this machine: Stable Diffusion 3.5 Large by default, as in the paper (section 3.2).
+"""Pictures from a local diffusers pipeline: by default Stable Diffusion 3.5 Large, as in the paper (section 3.2).
 
-diffusers is imported when the first picture is asked for; it comes with ``pip install "mis-workbench[gpu]"``. Nothing is downloaded: the model is a
-folder, or is in the local hub cache already. Pictures are cached like everything else that is costly.
+diffusers is imported with the first picture; ``pip install "mis-workbench[gpu]"`` installs it. Nothing is downloaded:
+the model is a folder, or is in the local hub cache. Pictures are cached like chat answers.
 """
 
 import asyncio
@@ -52,8 +52,13 @@ class DiffusionImages:
 
         dice = torch.Generator("cpu").manual_seed(ask.seed)  # on the CPU: the same picture on every card
         made = self._pipeline(
-            prompt=ask.prompt, height=self._side, width=self._side, num_inference_steps=self._steps, guidance_scale=GUIDANCE, generator=dice
-        )  # fmt: skip
+            prompt=ask.prompt,
+            height=self._side,
+            width=self._side,
+            num_inference_steps=self._steps,
+            guidance_scale=GUIDANCE,
+            generator=dice,
+        )
         return encode(made.images[0].convert("RGB"))
 
     @functools.cached_property
@@ -68,8 +73,8 @@ class DiffusionImages:
             return pipeline.to(self._device)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             raise ModelError(
-                f"{self._model} cannot be loaded by diffusers: {str(error).strip().splitlines()[0]}; give the folder of a "
-                f"pipeline, or fetch it first: hf download {self._model}"
+                f"{self._model} cannot be loaded by diffusers: {str(error).strip().splitlines()[0]}; "
+                f"give the folder of a pipeline, or fetch it first: hf download {self._model}"
             ) from error
 
 

@@ -1,5 +1,6 @@
-"""Picture files on their way from and to teachers: PNG throughout, whatever a maker sends."""
+"""Picture files that are sent to and received from models: received ones become PNG, whatever a maker sends."""
 
+import base64
 import io
 
 from PIL import Image
@@ -25,9 +26,10 @@ def encode(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def media_type(content: bytes) -> str:
-    """The MIME type that a data URL of this file carries."""
-    return "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
+def data_url(content: bytes) -> str:
+    """A PNG or JPEG file as a URL that holds it."""
+    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def is_png_or_jpeg(content: bytes) -> bool:

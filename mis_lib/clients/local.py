@@ -1,18 +1,20 @@
-"""A transformers checkpoint on this machine as a teacher: a VLM, or a text model for the stages that show no image.
+"""A transformers checkpoint on this machine as a chat model: a VLM, or a text model for questions without images.
 
-Greedy or seeded, one question after the other: for many items serve the model (vLLM, ``transformers serve``) and give the URL instead. torch and
-transformers are imported when the model is loaded, with the first question. Nothing is downloaded.
+It answers one question at a time, greedy or seeded. For many items serve the model (vLLM, ``transformers serve``) and
+give the URL instead. torch and transformers are imported when the model is loaded, with the first question. Nothing is
+downloaded.
 """
 
 import asyncio
 import functools
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mis_lib.clients.cache import Cache
-from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ChatReply
-from mis_lib.clients.structured import Completion, Turn, answer
+from mis_lib.clients.cache import Cache, ask_question, odds_question, say_question
+from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ChatReply, Message
+from mis_lib.clients.structured import Completion, Turn, answer, ratio
 from mis_lib.errors import ModelError
 from mis_lib.files import load_image
 
@@ -20,7 +22,7 @@ END_BYTES = 2**20
 
 
 class LocalChat:
-    """A checkpoint folder in the standard Hugging Face layout."""
+    """A checkpoint folder in the standard Hugging Face layout: a ``ChatModel``, and a ``PlainChatModel``."""
 
     def __init__(self, checkpoint: Path, cache: Cache, device: str = "cpu") -> None:
         if not (checkpoint / "config.json").is_file():
@@ -30,48 +32,37 @@ class LocalChat:
         self._turn = asyncio.Lock()
 
     async def ask(self, ask: ChatAsk) -> ChatReply:
-        """Answer one question; raises as ``ChatTeacher.ask``."""
+        """See ``ChatModel``."""
 
         async def complete(turns: list[Turn]) -> Completion:
-            question = {
-                "teacher": self.name,
-                "turns": [turn.model_dump() for turn in turns],
-                "asked": [ask.digest, ask.temperature, ask.seed, ask.max_tokens],
-            }
-            return Completion.model_validate(await self._cache.once(question, lambda: self._generate(ask, turns)))
+            question = ask_question(self.name, ask, turns)
+            return Completion.model_validate(await self._once(question, lambda: self._complete(ask, turns)))
 
         return await answer(ask, complete)
 
-    async def _generate(self, ask: ChatAsk, turns: list[Turn]) -> dict[str, Any]:
-        async with self._turn:  # one model, one generation at a time
-            completion = await asyncio.to_thread(self._complete, ask, turns)
-        return completion.model_dump()
+    async def say(self, messages: Sequence[Message], max_tokens: int) -> str:
+        """See ``PlainChatModel``."""
 
-    def _complete(self, ask: ChatAsk, turns: list[Turn]) -> Completion:
-        import torch
+        def write() -> dict[str, Any]:
+            return {"text": self._generate(messages, (), max_tokens).text}
 
-        model, processor, sees = self.loaded
-        if ask.images and not sees:
-            raise CannotAnswer("unusable", f"{ask.task}: {self.name} is a text model and cannot look at images")
-        inputs = processor.apply_chat_template(
-            _messages(ask, turns, typed=sees),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        ).to(model.device)
-        drawn = {"do_sample": True, "temperature": ask.temperature} if ask.temperature > 0 else {"do_sample": False}
-        torch.manual_seed(ask.seed)
-        with torch.inference_mode():
-            tokens = model.generate(**inputs, max_new_tokens=ask.max_tokens, **drawn)
-        asked = inputs["input_ids"].shape[1]
-        written = tokens[0, asked:]
-        return Completion(
-            text=processor.decode(written, skip_special_tokens=True),
-            finish_reason="length" if len(written) >= ask.max_tokens else "stop",
-            prompt_tokens=asked,
-            completion_tokens=len(written),
-        )
+        return (await self._once(say_question(self.name, messages, max_tokens), write))["text"]
+
+    async def odds_of_yes(self, question: str, images: Sequence[bytes]) -> float:
+        """See ``PlainChatModel``."""
+
+        def weigh() -> dict[str, Any]:
+            import torch
+
+            model, processor, sees = self.loaded
+            inputs = self._inputs([{"role": "user", "content": question}], images)
+            inputs = inputs.to(model.device, dtype=model.dtype) if sees else inputs.to(model.device)
+            with torch.inference_mode():
+                odds = model(**inputs).logits[0, -1].float().softmax(-1)
+            tokenizer = getattr(processor, "tokenizer", processor)
+            return {"odds": [[word, float(odds[list(_first_pieces(tokenizer, word))].sum())] for word in ("yes", "no")]}
+
+        return ratio((await self._once(odds_question(self.name, question, images), weigh))["odds"], self.name)
 
     @functools.cached_property
     def loaded(self) -> tuple[Any, Any, bool]:
@@ -98,8 +89,56 @@ class LocalChat:
             return model.to(self._device).eval(), reader.from_pretrained(self._checkpoint, **options), sees
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(
-                f"{self._checkpoint} cannot be loaded as a teacher: {str(error).splitlines()[0]}"
+                f"{self._checkpoint} cannot be loaded as a chat model: {str(error).splitlines()[0]}"
             ) from error
+
+    async def _once(self, question: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        async def pay() -> dict[str, Any]:
+            async with self._turn:  # one model, one question at a time
+                return await asyncio.to_thread(work)
+
+        return await self._cache.once(question, pay)
+
+    def _complete(self, ask: ChatAsk, turns: Sequence[Turn]) -> dict[str, Any]:
+        if ask.images and not self.loaded[2]:
+            raise CannotAnswer("unusable", f"{ask.task}: {self.name} is a text model and cannot look at images")
+        messages = [turn.message for turn in turns]
+        drawn: dict[str, Any] = {"do_sample": True, "temperature": ask.temperature} if ask.temperature > 0 else {}
+        return self._generate(messages, ask.images, ask.max_tokens, ask.seed, **drawn).model_dump()
+
+    def _generate(
+        self, messages: Sequence[Message], images: Sequence[bytes], max_tokens: int, seed: int = 0, **drawn: Any
+    ) -> Completion:
+        import torch
+
+        model, processor, _ = self.loaded
+        inputs = self._inputs(messages, images).to(model.device)
+        torch.manual_seed(seed)
+        with torch.inference_mode():
+            tokens = model.generate(**inputs, max_new_tokens=max_tokens, **{"do_sample": False, **drawn})
+        asked = inputs["input_ids"].shape[1]
+        written = tokens[0, asked:]
+        return Completion(
+            text=processor.decode(written, skip_special_tokens=True),
+            finish_reason="length" if len(written) >= max_tokens else "stop",
+            prompt_tokens=asked,
+            completion_tokens=len(written),
+        )
+
+    def _inputs(self, messages: Sequence[Message], images: Sequence[bytes]) -> Any:
+        """The processor's inputs: typed parts for a VLM, images before the first question; else strings."""
+        _, processor, sees = self.loaded
+        if images and not sees:
+            raise CannotAnswer("unusable", f"{self.name} is a text model and cannot look at images")
+        shown = [{"type": "image", "image": load_image(image, name="the image shown")} for image in images]
+        chat: list[Mapping[str, Any]] = list(messages)
+        if sees:
+            chat = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+            first = next(one for one in chat if one["role"] == "user")
+            first["content"][:0] = shown
+        return processor.apply_chat_template(
+            chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -115,13 +154,11 @@ def checkpoint_digest(folder: Path) -> str:
     return found.hexdigest()[:8]
 
 
-def _messages(ask: ChatAsk, turns: list[Turn], *, typed: bool) -> list[dict[str, Any]]:
-    """Messages as chat templates want them: typed parts for a VLM, plain strings for a text model."""
-    if not typed:
-        return [{"role": turn.role, "content": turn.text} for turn in turns]
-    messages: list[dict[str, Any]] = [
-        {"role": turn.role, "content": [{"type": "text", "text": turn.text}]} for turn in turns
-    ]
-    shown = [{"type": "image", "image": load_image(image, name="the teacher's image")} for image in ask.images]
-    messages[1]["content"] = [*shown, *messages[1]["content"]]
-    return messages
+def _first_pieces(tokenizer: Any, word: str) -> set[int]:
+    """The tokens that the word may begin with in any spelling, without those that its opposite may begin with."""
+
+    def pieces(of: str) -> set[int]:
+        written = (of, of.capitalize(), of.upper(), f" {of}", f" {of.capitalize()}")
+        return {tokens[0] for text in written if (tokens := tokenizer.encode(text, add_special_tokens=False))}
+
+    return pieces(word) - pieces("no" if word == "yes" else "yes")

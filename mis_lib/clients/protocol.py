@@ -1,9 +1,10 @@
-"""What a teacher is: something that is asked and answers in a fixed form, and something that makes an image from a prompt.
+"""Protocols of chat models and image makers.
 
-A construction stage knows only these protocols, so a 72 B model behind a server, a checkpoint on this machine and the built-in element bank
-are exchanged by one flag. A question travels twice: as text for a model (``system``, ``user``) and as plain values (``facts``) for a
-teacher that is no model. Two errors say what becomes of the record: ``CannotAnswer`` is final (it is rejected, with the reason),
-``Unavailable`` is not (it stays pending and is tried again by the next run). Both carry what was paid all the same.
+Construction stages and judges know only these protocols. One flag exchanges a 72 B model behind a server, a checkpoint
+on this machine and the built-in element bank. A question holds text for a model (``system``, ``user``) and plain values
+(``facts``) for the element bank, which is no model. Two errors decide what becomes of a record. ``CannotAnswer`` is
+final: the record is rejected, with the reason. ``Unavailable`` is
+temporary: the record stays pending, and the next run asks again.
 """
 
 import json
@@ -17,9 +18,12 @@ from mis_lib import files
 from mis_lib.errors import MisError
 from mis_lib.schema import Record
 
+Message = Mapping[str, str]
+"""A chat message without images: ``role`` and ``content``."""
+
 
 class Answer(BaseModel):
-    """Base of all forms of answer. Every field is required and none may be added: what servers call a strict JSON schema.
+    """Base of all forms of answer. Every field is required and none may be added (a strict JSON schema).
 
     Rules that a schema cannot say are validators; they see the ``facts`` of the question as validation context.
     """
@@ -28,7 +32,7 @@ class Answer(BaseModel):
 
 
 class Cost(Record):
-    """What was paid for: calls that were answered (also from the cache, where they were paid for once) and their tokens."""
+    """Answered calls and their tokens; answers from the cache count, since they were paid for once."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -47,7 +51,7 @@ FREE = Cost()
 
 @dataclass(frozen=True)
 class ChatAsk:
-    """One question to a teacher; ``images`` are the bytes of PNG or JPEG files, in order, and stand before the text."""
+    """One question to a chat model; ``images`` are the bytes of PNG or JPEG files, in order, shown before the text."""
 
     task: str  # names the prompt file: extract, rewrite ...
     system: str
@@ -59,7 +63,7 @@ class ChatAsk:
     seed: int = 0
     max_tokens: int = 1024
     final: bool = False
-    """Whether the object with which the answer ends counts, and not the first: for judges, who may quote others before."""
+    """Whether the last object of the answer counts, not the first: judges may quote others before."""
 
     @property
     def digest(self) -> str:
@@ -93,12 +97,12 @@ class ImageReply:
     cost: Cost = FREE
 
 
-class ChatTeacher(Protocol):
-    """Answers questions in the form asked for; ``name`` stands in the lineage of every record."""
+class ChatModel(Protocol):
+    """Answers questions in the form asked for; the lineage of every record holds ``name``."""
 
     @property
     def name(self) -> str:
-        """Model, without address or key: what the answers follow from."""
+        """Model, without address or key."""
         ...
 
     async def ask(self, ask: ChatAsk) -> ChatReply:
@@ -107,13 +111,30 @@ class ChatTeacher(Protocol):
         Raises:
             CannotAnswer: it refuses, or never answers in the form asked for.
             Unavailable: it could not be reached; the same question may be asked again later.
-            TeacherError: nothing can be asked at all, such as a wrong key or an unknown model.
+            ClientError: nothing can be asked at all, such as a wrong key or an unknown model.
         """
         ...
 
 
+class PlainChatModel(Protocol):
+    """Answers in plain text, or with the odds of "yes" against "no" as first word: what judges ask classifiers."""
+
+    @property
+    def name(self) -> str:
+        """Model, without address or key."""
+        ...
+
+    async def say(self, messages: Sequence[Message], max_tokens: int) -> str:
+        """The answer to a conversation; raises as ``ChatModel.ask``."""
+        ...
+
+    async def odds_of_yes(self, question: str, images: Sequence[bytes]) -> float:
+        """p(yes) / (p(yes) + p(no)) of the first word; raises as ``ChatModel.ask``."""
+        ...
+
+
 class ImageMaker(Protocol):
-    """Makes pictures; ``vocabulary`` lists the only things that it can show, or is ``None`` where it shows anything."""
+    """Makes pictures."""
 
     @property
     def name(self) -> str:
@@ -122,28 +143,28 @@ class ImageMaker(Protocol):
 
     @property
     def vocabulary(self) -> Sequence[str] | None:
-        """Names of what can be shown."""
+        """Names of the only things that it can show; ``None`` if it shows anything."""
         ...
 
     async def make(self, ask: ImageAsk) -> ImageReply:
-        """Make one picture; raises as ``ChatTeacher.ask``."""
+        """Make one picture; raises as ``ChatModel.ask``."""
         ...
 
 
-class TeacherError(MisError, RuntimeError):
-    """A teacher cannot be used at all: the run ends, and what is done stays done."""
+class ClientError(MisError, RuntimeError):
+    """A model cannot be used at all: the run ends, finished items are kept."""
 
 
-class CannotAnswer(TeacherError):
-    """This question gets no usable answer, however often it is asked; ``code`` is the kind of reason, ``text`` what was said last."""
+class CannotAnswer(ClientError):
+    """This question gets no usable answer; ``code`` is the kind of reason, ``text`` the last answer."""
 
     def __init__(self, code: str, reason: str, cost: Cost = FREE, text: str | None = None) -> None:
         super().__init__(reason)
         self.code, self.reason, self.cost, self.text = code, reason, cost, text
 
 
-class Unavailable(TeacherError):
-    """The teacher did not answer this time."""
+class Unavailable(ClientError):
+    """The model did not answer this time."""
 
 
 def digest(value: Any) -> str:

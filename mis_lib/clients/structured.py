@@ -1,26 +1,29 @@
-"""From a model's text to an answer in the form asked for: the part that a server and a local model have in common.
+"""Reads a model's text as an answer in the form asked for, whatever client sent it.
 
-Models wrap JSON in fences, put words around it, break it off, forget a field, or refuse. What can be read is read; what cannot is asked again
-with the complaint, up to ``TRIES`` times in all; a refusal is never argued with. Nothing is repaired and nothing is filled in.
+Models wrap JSON in fences, put words around it, break it off, forget a field, or refuse. An answer that cannot be read
+is asked for again with the complaint, ``TRIES`` times in all. A refusal is final. Nothing is repaired and nothing is
+filled in.
 """
 
 import functools
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from mis_lib.clients.protocol import Answer, CannotAnswer, ChatAsk, ChatReply, Cost
+from mis_lib.clients.protocol import Answer, CannotAnswer, ChatAsk, ChatReply, Cost, Message
 from mis_lib.schema import Record
 
 TRIES = 3
-SHOWN = 160
+SHOWN = 160  # characters of an answer that a message quotes
+LIKELY = 0.01  # least probability of yes and no together; below it the model was about to say something else
 
 # How a refusal begins; only looked for where no JSON object was found.
 _REFUSAL = re.compile(
-    r"^\W*(?:i['\u2019]?m\s+(?:really\s+|very\s+|so\s+)?sorry|sorry|i\s+apologi[sz]e|i\s+(?:can['\u2019]?t|can\s?not|won['\u2019]?t|will\s+not|must\s+decline"
+    r"^\W*(?:i['\u2019]?m\s+(?:really\s+|very\s+|so\s+)?sorry|sorry|i\s+apologi[sz]e"
+    r"|i\s+(?:can['\u2019]?t|can\s?not|won['\u2019]?t|will\s+not|must\s+decline"
     r"|am\s+(?:unable|not\s+able))|i['\u2019]m\s+(?:unable|not\s+able)|as\s+an\s+ai\b|unfortunately,?\s+i\b)",
     re.IGNORECASE,
 )
@@ -29,10 +32,10 @@ _NEW_LINE = re.compile(r"\n[ \t]*(?:```\w*\s*)?$")  # what comes next begins a l
 
 
 class Completion(Record):
-    """What came back from a model, before it is read."""
+    """A model's reply before it is read."""
 
     text: str
-    refusal: str | None = None  # said in the field that servers have for it
+    refusal: str | None = None  # in the field that servers have for it
     finish_reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -44,10 +47,15 @@ class Completion(Record):
 
 
 class Turn(Record):
-    """One message; images belong to the first question only."""
+    """One message; only the first question has images."""
 
     role: str
     text: str
+
+    @property
+    def message(self) -> Message:
+        """As a chat message without images."""
+        return {"role": self.role, "content": self.text}
 
 
 Complete = Callable[[list[Turn]], Awaitable[Completion]]
@@ -83,12 +91,12 @@ async def answer(ask: ChatAsk, complete: Complete, *, tries: int = TRIES) -> Cha
 
 @functools.cache
 def schema_of(form: type[Answer]) -> dict[str, Any]:
-    """The JSON schema of a form; composing it takes milliseconds, which add up."""
+    """The JSON schema of a form; cached, since composing it takes milliseconds."""
     return form.model_json_schema()
 
 
 def describe(form: type[Answer]) -> str:
-    """The form of the answer in words that any model understands, also behind a server that knows no structured output."""
+    """The form of the answer in words, for servers that know no structured output."""
     schema = json.dumps(schema_of(form), ensure_ascii=False, separators=(",", ":"))
     return f"Answer with one JSON object and nothing else. It must fit this JSON schema:\n{schema}"
 
@@ -109,7 +117,7 @@ def is_refusal(text: str) -> bool:
 
 
 def read_answer(completion: Completion, ask: ChatAsk) -> Answer:
-    """Read the first JSON object of a completion as an answer, or that with which it ends where that is what counts.
+    """Read the first JSON object of a completion as an answer, or the last one if ``ask.final``.
 
     Raises:
         ValueError: there is none, or it does not have the form; says what is wrong in one line.
@@ -125,8 +133,32 @@ def read_answer(completion: Completion, ask: ChatAsk) -> Answer:
         raise ValueError("; ".join(map(_explain, error.errors()[:3]))) from error
 
 
+def ratio(odds: Iterable[Sequence[Any]], name: str) -> float:
+    """p(yes) / (p(yes) + p(no)) from first words and their probabilities.
+
+    Args:
+        odds: pairs of a word and its probability.
+        name: the model, for the message.
+
+    Raises:
+        CannotAnswer: yes and no together are unlikely, as with models that think aloud first; their ratio says nothing
+            then.
+    """
+    sums = {"yes": 0.0, "no": 0.0}
+    for word, share in odds:
+        plain = str(word).strip().lower().strip("▁Ġ.,!\"'")
+        if plain in sums:
+            sums[plain] += float(share)
+    total = sums["yes"] + sums["no"]
+    if total < LIKELY:
+        raise CannotAnswer(
+            "unusable", f"{name}: neither yes nor no is among the likely first words (together {100 * total:.2g} %)"
+        )
+    return sums["yes"] / total
+
+
 def _first_object(text: str) -> Any:
-    """The JSON object that begins with the first brace, whatever stands around it; ``None`` if it is broken or there is none."""
+    """The JSON object that begins with the first brace; ``None`` if it is broken or there is none."""
     text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
     start = text.find("{")
     try:
@@ -136,10 +168,10 @@ def _first_object(text: str) -> Any:
 
 
 def _last_object(completion: Completion) -> Any:
-    """The JSON object with which a completion ends (a closing fence aside); ``None`` if it ends otherwise, was cut, or holds a broken one.
+    """The JSON object that ends a completion (a closing fence aside); ``None`` if another text ends it, or it was cut.
 
-    Of several the last must begin a line: in the middle of one it may be a quotation, which also comes behind a model's own object. What is thought
-    aloud is no answer, also where the thought never ends.
+    Of several objects the last must begin a line: inside a line it may be a quotation. A broken object voids all. A
+    thought (``<think>``) is no answer, also if it never ends.
     """
     text = re.sub(r"<think>.*?</think>|\A\s*<think>.*", "", completion.text, flags=re.DOTALL)
     found, end, alone = None, 0, True
@@ -147,7 +179,7 @@ def _last_object(completion: Completion) -> Any:
         alone = found is None or bool(_NEW_LINE.search(text[end:start]))
         try:
             found, end = json.JSONDecoder().raw_decode(text, start)
-        except ValueError:  # what stands inside or behind a broken object may be a quotation
+        except ValueError:  # what is inside or after a broken object may be a quotation
             return None
     ends = not text[end:].strip("`. \n\t") and completion.finish_reason != "length"
     return found if ends and alone else None

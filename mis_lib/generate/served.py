@@ -24,10 +24,9 @@ import openai
 from openai.types.chat import ChatCompletionChunk
 from PIL import Image
 
-from mis_lib.clients.images import encode
-from mis_lib.clients.openai import LIMIT, Caller, check_address, in_short, in_words, open_client, turned_down
-from mis_lib.clients.protocol import CannotAnswer, TeacherError
-from mis_lib.clients.server import data_url
+from mis_lib.clients.images import data_url, encode
+from mis_lib.clients.openai import Caller, check_address, in_short, in_words, open_client, turned_down
+from mis_lib.clients.protocol import CannotAnswer, ClientError
 from mis_lib.errors import SettingsError
 from mis_lib.generate.columns import Column, check_request
 from mis_lib.generate.server import messages
@@ -208,11 +207,17 @@ class ServedEngine:
         """Hand over a column as it grows, and at last with its finish reason."""
         served = self.models[column.variant]
         answer, reason, why = _Answer(column), "failed", ""
+        optional = {
+            "temperature": settings.temperature,
+            "seed": settings.seed,
+            "stream_options": {"include_usage": True},
+        }
         async with open_client(served.url, retries=0, timeout=openai.Timeout(self._silence, connect=CONNECT)) as client:
-            caller = Caller(client)
-            caller.left_out = self._left_out[served.url]
+            caller = Caller(client, self._left_out[served.url])
             try:
-                async with await _begin(caller, served.model, asked, settings) as stream:
+                async with await caller.begin_chat(
+                    served.model, asked, settings.max_new_tokens, optional, stream=True
+                ) as stream:
                     async for chunk in stream:
                         receive(answer.grow(chunk))
                 if answer.heard:
@@ -221,7 +226,7 @@ class ServedEngine:
                     why = f"{served.url} sent no answer; expected a stream of chunks: is this an OpenAI-compatible URL, as http://localhost:8000/v1?"
             except CannotAnswer as error:
                 reason, why = "content_filter", str(error)
-            except TeacherError as error:
+            except ClientError as error:
                 why = self._late(served) if isinstance(error.__cause__, openai.APITimeoutError) else str(error)
             except openai.APITimeoutError:
                 why = self._late(served)
@@ -242,17 +247,6 @@ class ServedEngine:
             f"no answer from {served.host}: no connection within {CONNECT:g} seconds, or no word within {self._silence:g}; "
             "does the server run, and has it loaded the model?"
         )
-
-
-async def _begin(
-    caller: Caller, model: str, asked: Any, settings: GenerationSettings
-) -> openai.AsyncStream[ChatCompletionChunk]:
-    def send(known: dict[str, Any]) -> Any:
-        limit: dict[str, Any] = {} if LIMIT in known else {"max_tokens": settings.max_new_tokens}
-        return caller.client.chat.completions.create(model=model, messages=asked, stream=True, **known, **limit)
-
-    optional = {"temperature": settings.temperature, "seed": settings.seed, "stream_options": {"include_usage": True}}
-    return await caller.call(send, {LIMIT: settings.max_new_tokens, **optional}, model)
 
 
 async def _tick(changed: asyncio.Event) -> None:

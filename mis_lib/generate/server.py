@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mis_lib.clients.cache import Streak, work_through
-from mis_lib.clients.images import encode, is_png_or_jpeg
-from mis_lib.clients.openai import Caller, completion_of, turned_down
-from mis_lib.clients.protocol import CannotAnswer, TeacherError, Unavailable
-from mis_lib.clients.server import data_url
+from mis_lib.clients.images import data_url, encode, is_png_or_jpeg
+from mis_lib.clients.openai import Caller, completion_of, image_message, turned_down
+from mis_lib.clients.protocol import CannotAnswer, ClientError, Unavailable
 from mis_lib.errors import ImageError
 from mis_lib.files import load_image
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
@@ -72,7 +71,7 @@ async def generate_by_server(
 
     Raises:
         ImageError: an image is missing or damaged.
-        TeacherError: the server cannot be used at all, such as a wrong key or an unknown model.
+        ClientError: the server cannot be used at all, such as a wrong key or an unknown model.
     """
     failures: list[Failure] = []
     streak = Streak(max(STREAK, 3 * concurrency))
@@ -114,7 +113,7 @@ async def keeps_seed(
     sample = next(sample for sample in samples if sample.id == first.sample_id)
     try:
         again = await _answer(sample, data_dir, caller, first.variant, variants[first.variant], settings, images_as)
-    except TeacherError:
+    except ClientError:
         return True
     return again.text == first.text
 
@@ -150,9 +149,7 @@ async def _answer(
 
 def messages(urls: Sequence[str], question: str) -> list[dict[str, Any]]:
     """The one turn that asks ``question`` about the images at ``urls``, which stand before it in their order."""
-    pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    text = {"type": "text", "text": as_plain_text(question, KNOWN_SPECIAL_TOKENS)}
-    return [{"role": "user", "content": [*pictures, text]}]
+    return [image_message(urls, as_plain_text(question, KNOWN_SPECIAL_TOKENS))]
 
 
 def _url(path: Path, images_as: ImagesAs) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from mis_lib.clients.protocol import CannotAnswer
-from mis_lib.clients.speakers import LIKELY, Speaker
+from mis_lib.clients.protocol import CannotAnswer, PlainChatModel
+from mis_lib.clients.structured import LIKELY
 from mis_lib.errors import SettingsError
 from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
@@ -88,7 +88,9 @@ class GuardJudge:
         describe: put what the images show, where it is known, before the question.
     """
 
-    def __init__(self, name: str, speaker: Speaker, *, style: GuardStyle = "auto", describe: bool = True) -> None:
+    def __init__(
+        self, name: str, speaker: PlainChatModel, *, style: GuardStyle = "auto", describe: bool = True
+    ) -> None:
         self.name = name
         self._speaker, self._describe = speaker, describe
         self._style = STYLES[style] if style != "auto" else style_of(speaker.name)

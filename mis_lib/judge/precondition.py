@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from pydantic import Field
 
-from mis_lib.clients.protocol import CannotAnswer
-from mis_lib.clients.speakers import LIKELY, Speaker
+from mis_lib.clients.protocol import CannotAnswer, PlainChatModel
+from mis_lib.clients.structured import LIKELY
 from mis_lib.errors import SettingsError
 from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
 from mis_lib.judge.rubric import case_text
@@ -149,7 +149,9 @@ class PreconditionJudge:
         controls: whether each image is taken away in turn; without that nothing is left unscored for want of grounding.
     """
 
-    def __init__(self, name: str, speaker: Speaker, *, constitution: Path | None = None, controls: bool = True) -> None:
+    def __init__(
+        self, name: str, speaker: PlainChatModel, *, constitution: Path | None = None, controls: bool = True
+    ) -> None:
         self.name = name
         self._speaker, self._controls = speaker, controls
         self._constitution = read_constitution(constitution)
@@ -213,7 +215,7 @@ class PreconditionJudge:
 class _Asker:
     """Asks questions about one case and notes every probability."""
 
-    def __init__(self, speaker: Speaker, case: Case, images: Sequence[bytes], controls: bool) -> None:
+    def __init__(self, speaker: PlainChatModel, case: Case, images: Sequence[bytes], controls: bool) -> None:
         self.case, self._speaker, self._images, self._controls = case, speaker, images, controls
         self._noted: dict[str, Weighed] = {}
 

@@ -69,7 +69,7 @@ class Judge(Protocol):
 
         Raises:
             Unavailable: it could not be reached, and might be later.
-            TeacherError: it cannot be asked at all.
+            ClientError: it cannot be asked at all.
         """
         ...
 

@@ -11,7 +11,7 @@ import importlib.resources
 import json
 from typing import Literal
 
-from mis_lib.clients.protocol import Answer, CannotAnswer, ChatAsk, ChatReply, ChatTeacher
+from mis_lib.clients.protocol import Answer, CannotAnswer, ChatAsk, ChatModel, ChatReply
 from mis_lib.clients.structured import TRIES, schema_of
 from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
@@ -48,7 +48,7 @@ class RubricJudge:
         seed: asks anew where the cache holds a reply.
     """
 
-    def __init__(self, name: str, teacher: ChatTeacher, *, max_tokens: int = MAX_TOKENS, seed: int = 0) -> None:
+    def __init__(self, name: str, teacher: ChatModel, *, max_tokens: int = MAX_TOKENS, seed: int = 0) -> None:
         self.name = name
         self._teacher, self._max_tokens, self._seed = teacher, max_tokens, seed
 

@@ -10,9 +10,7 @@ that rounding decides, and is said to be one.
 """
 
 import asyncio
-import base64
 import hashlib
-import io
 import os
 import signal
 import socket
@@ -30,10 +28,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import openai
 import torch
+from openai.types.chat import ChatCompletion
 from PIL import Image
 from transformers import AutoProcessor
 
-from mis_lib.clients.openai import only_model, open_client
+from mis_lib.clients.images import data_url, encode
+from mis_lib.clients.openai import LIMIT, Caller, image_message, only_model, open_client
+from mis_lib.clients.protocol import ClientError, Unavailable
 from mis_lib.errors import MissingPackageError, ModelError, SettingsError
 from mis_lib.generate.batch import answer
 from mis_lib.generate.engine import use_adapter
@@ -377,25 +378,23 @@ def ask_server(
 async def _ask_server(
     form: str, url: str, model: str | None, question: Question, text: str, settings: GenerationSettings
 ) -> View:
-    pictures = [{"type": "image_url", "image_url": {"url": _as_url(image)}} for image in question.images]
+    asked = [image_message([data_url(encode(image)) for image in question.images], text)]
     async with open_client(url, retries=1) as client:
-        request: dict[str, Any] = {
-            "model": model or await only_model(client),
-            "messages": [{"role": "user", "content": [*pictures, {"type": "text", "text": text}]}],
-            "max_tokens": settings.max_new_tokens,
-            "temperature": 0.0,
-        }
+        name = model or await only_model(client)
+        caller = Caller(client, left_out={LIMIT})  # max_tokens at once: every server of a checkpoint knows it
+
+        async def chat(**needed: Any) -> ChatCompletion:
+            return await caller.chat(name, asked, settings.max_new_tokens, {"temperature": 0.0}, **needed)
+
         try:
             try:
-                reply = await client.chat.completions.create(**request, logprobs=True, top_logprobs=TOP)
-            except (openai.BadRequestError, openai.UnprocessableEntityError):  # does not know of log-probabilities
-                reply = await client.chat.completions.create(**request)
-        except openai.APIError as error:
-            raise ModelError(
-                f"{url}: cannot be asked: {error}; check that the server runs and serves images"
-            ) from error
-    if not getattr(reply, "choices", None):
-        raise ModelError(f"{url}: expected a chat completion, found {str(reply)[:80]!r}; is this the API's address?")
+                reply = await chat(logprobs=True, top_logprobs=TOP)
+            except Unavailable as error:
+                if not isinstance(error.__cause__, openai.BadRequestError | openai.UnprocessableEntityError):
+                    raise
+                reply = await chat()  # the server does not know log-probabilities
+        except ClientError as error:
+            raise ModelError(f"{url}: cannot be asked: {error}; check that it serves images") from error
     choice = reply.choices[0]
     first = choice.logprobs.content[0].top_logprobs if choice.logprobs and choice.logprobs.content else []
     return View(
@@ -442,12 +441,6 @@ def _grid(value: torch.Tensor) -> Any:
 
 def _digest(value: torch.Tensor) -> str:
     return hashlib.sha256(value.contiguous().float().numpy().tobytes()).hexdigest()
-
-
-def _as_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 # ---------- ``transformers serve`` on loopback for as long as a block lasts: the server that everybody who can run a checkpoint here has.

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from pydantic import Field
 
 from mis_lib.clients.cache import Cache
-from mis_lib.clients.protocol import ChatTeacher, ImageMaker
+from mis_lib.clients.openai import in_words
+from mis_lib.clients.protocol import ChatModel, ImageMaker
 from mis_lib.construct.stages.context import Role, Workshop, read_prompts
 from mis_lib.construct.stages.inputs import REVIEW, Decision, built_in_seeds, read_decisions, read_seeds
 from mis_lib.construct.stages.offline import DrawnImages, ElementBank
@@ -105,7 +106,7 @@ async def open_workshop(out: Path, settings: ConstructSettings, cache: Cache | N
     )  # fmt: skip
 
 
-async def open_teacher(name: str, settings: ConstructSettings, cache: Cache) -> ChatTeacher:
+async def open_teacher(name: str, settings: ConstructSettings, cache: Cache) -> ChatModel:
     """The teacher of that name.
 
     Raises:
@@ -119,12 +120,10 @@ async def open_teacher(name: str, settings: ConstructSettings, cache: Cache) -> 
 
         return LocalChat(_checkpoint(name.removeprefix("local:")), cache, settings.device)
     if _is_url(name):
-        from mis_lib.clients.openai import only_model, open_client
-        from mis_lib.clients.server import ServerChat
+        from mis_lib.clients.openai import ServerChat, open_model
 
-        url, _, model = name.partition("#")
-        client = open_client(url, retries=settings.retries, timeout=settings.timeout)
-        return ServerChat(client, model or await only_model(client), cache)
+        client, model = await open_model(name, retries=settings.retries, timeout=settings.timeout)
+        return ServerChat(client, model, cache)
     raise SettingsError(
         f"teacher: expected builtin, a URL such as http://localhost:8000/v1, or local:PATH, found {name!r}"
     )
@@ -139,16 +138,14 @@ async def open_maker(name: str, settings: ConstructSettings, cache: Cache) -> Im
 
         return DiffusionImages(name.removeprefix("diffusers").lstrip(":") or DEFAULT_MODEL, cache, settings.device)
     if _is_url(name):
-        from mis_lib.clients.openai import only_model, open_client
-        from mis_lib.clients.server import ServerImages
+        from mis_lib.clients.openai import ServerImages, open_model
 
-        url, _, model = name.partition("#")
-        client = open_client(url, retries=settings.retries, timeout=settings.timeout)
-        return ServerImages(client, model or await only_model(client), cache)
+        client, model = await open_model(name, retries=settings.retries, timeout=settings.timeout)
+        return ServerImages(client, model, cache)
     raise SettingsError(f"images: expected drawn, a URL, diffusers or diffusers:MODEL, found {name!r}")
 
 
-async def _hire(settings: ConstructSettings, cache: Cache) -> tuple[dict[Role, ChatTeacher], ImageMaker]:
+async def _hire(settings: ConstructSettings, cache: Cache) -> tuple[dict[Role, ChatModel], ImageMaker]:
     """Teachers by role, one object for equal names, and the image maker."""
     names = {
         Role.WRITER: settings.teacher,

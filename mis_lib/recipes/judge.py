@@ -17,10 +17,8 @@ from pydantic import Field
 
 from mis_lib.clients.cache import Cache, Streak, work_through
 from mis_lib.clients.local import LocalChat
-from mis_lib.clients.openai import Caller, in_words, only_model, open_client
-from mis_lib.clients.protocol import ChatTeacher, Unavailable
-from mis_lib.clients.server import ServerChat
-from mis_lib.clients.speakers import LocalSpeaker, ServerSpeaker, Speaker
+from mis_lib.clients.openai import ServerChat, in_words, is_url, open_model
+from mis_lib.clients.protocol import Unavailable
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, write_records
 from mis_lib.judge.guard import GuardJudge, GuardStyle
@@ -108,14 +106,12 @@ async def open_judge(
         raise SettingsError(
             f"judge {name!r}: {spec.kind} needs a model, as {spec.kind}=URL#MODEL or {spec.kind}=local:PATH"
         )
+    chat = await _chat(spec.target, settings, cache)
     if spec.kind == "rubric":
-        return RubricJudge(
-            name, await _teacher(spec.target, settings, cache), max_tokens=spec.max_tokens, seed=spec.seed
-        )
-    speaker = await _speaker(spec.target, settings, cache)
+        return RubricJudge(name, chat, max_tokens=spec.max_tokens, seed=spec.seed)
     if spec.kind == "guard":
-        return GuardJudge(name, speaker, style=spec.style, describe=spec.describe)
-    return PreconditionJudge(name, speaker, constitution=spec.constitution, controls=spec.controls)
+        return GuardJudge(name, chat, style=spec.style, describe=spec.describe)
+    return PreconditionJudge(name, chat, constitution=spec.constitution, controls=spec.controls)
 
 
 def read_judges(named: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -136,26 +132,13 @@ def read_judges(named: Iterable[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-async def _teacher(target: str, settings: JudgeSettings, cache: Cache) -> ChatTeacher:
+async def _chat(target: str, settings: JudgeSettings, cache: Cache) -> LocalChat | ServerChat:
     if target.startswith("local:"):
         return LocalChat(_checkpoint(target), cache, settings.device)
-    caller, model = await _served(target, settings)
-    return ServerChat(caller.client, model, cache)
-
-
-async def _speaker(target: str, settings: JudgeSettings, cache: Cache) -> Speaker:
-    if target.startswith("local:"):
-        return LocalSpeaker(LocalChat(_checkpoint(target), cache, settings.device), cache)
-    caller, model = await _served(target, settings)
-    return ServerSpeaker(caller, model, cache)
-
-
-async def _served(target: str, settings: JudgeSettings) -> tuple[Caller, str]:
-    if not target.startswith(("http://", "https://")):
+    if not is_url(target):
         raise SettingsError(f"judge: expected URL#MODEL, local:PATH or local:mini, found {target!r}")
-    url, _, model = target.partition("#")
-    client = open_client(url, retries=settings.retries, timeout=settings.timeout)
-    return Caller(client), model or await only_model(client)
+    client, model = await open_model(target, retries=settings.retries, timeout=settings.timeout)
+    return ServerChat(client, model, cache)
 
 
 def _checkpoint(target: str) -> Path:

@@ -24,9 +24,8 @@ from mis_lib.clients.cache import Cache
 from mis_lib.clients.diffusion import DiffusionImages
 from mis_lib.clients.images import encode
 from mis_lib.clients.local import LocalChat
-from mis_lib.clients.openai import open_client
+from mis_lib.clients.openai import ServerChat, open_client
 from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ImageAsk
-from mis_lib.clients.server import ServerChat
 from mis_lib.construct.stages.forms import FORMS
 from mis_lib.construct.stages.offline import DrawnImages
 from mis_lib.construct.stages.records import Account

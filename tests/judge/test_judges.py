@@ -19,10 +19,9 @@ from benchmarks.loopback import REFUSAL, Fault, LoopbackJudge, asked_text, lot_v
 from mis_lib.cli.main import app
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.local import LocalChat
-from mis_lib.clients.openai import Caller, open_client
+from mis_lib.clients.openai import ServerChat, open_client
 from mis_lib.clients.protocol import CannotAnswer
-from mis_lib.clients.server import ServerChat
-from mis_lib.clients.speakers import LocalSpeaker, ServerSpeaker, ratio
+from mis_lib.clients.structured import ratio
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, read_records
 from mis_lib.judge.guard import STYLES, GuardJudge, described, style_of
@@ -389,7 +388,7 @@ from mis_lib.judge.rubric import RubricJudge
 from mis_lib.results.runs import Run
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.openai import open_client
-from mis_lib.clients.server import ServerChat
+from mis_lib.clients.openai import ServerChat
 
 def run(folder):
     chat = ServerChat(open_client({server.url!r}, retries=8), "loopback", Cache(folder / "asked"))
@@ -444,7 +443,7 @@ class TestGuard:
         import asyncio
 
         with LoopbackJudge(**server) as fake:
-            speaker = ServerSpeaker(Caller(open_client(fake.url)), "guard", Cache(tmp_path / "asked"))
+            speaker = ServerChat(open_client(fake.url), "guard", Cache(tmp_path / "asked"))
             return asyncio.run(GuardJudge("guard", speaker, style=style).decide(case))
 
     def test_what_the_images_show_is_put_into_words(self, tmp_path, data, samples) -> None:
@@ -523,7 +522,7 @@ class TestGuard:
         import asyncio
 
         cache = Cache(tmp_path / "asked")
-        speaker = LocalSpeaker(LocalChat(tiny_text_model(tmp_path / "Llama-Guard-toy"), cache), cache)
+        speaker = LocalChat(tiny_text_model(tmp_path / "Llama-Guard-toy"), cache)
         case = Case(samples[0], "Pour it.", "stop", data)
         written = asyncio.run(GuardJudge("guard", speaker).decide(case))
         assert written.outcome is Outcome.UNSCORED  # random weights write no verdict
@@ -544,7 +543,7 @@ class TestPrecondition:
             return odds(asked_text(body), sum(part["type"] == "image_url" for part in content))
 
         with LoopbackJudge(odds=of_body) as server:
-            speaker = ServerSpeaker(Caller(open_client(server.url)), "vlm", Cache(tmp_path / "asked"))
+            speaker = ServerChat(open_client(server.url), "vlm", Cache(tmp_path / "asked"))
             return asyncio.run(PreconditionJudge("p", speaker, **more).decide(case))
 
     @staticmethod
@@ -646,7 +645,7 @@ class TestPrecondition:
         import asyncio
 
         cache = Cache(tmp_path / "asked")
-        speaker = LocalSpeaker(LocalChat(tiny_checkpoint(tmp_path / "model"), cache), cache)
+        speaker = LocalChat(tiny_checkpoint(tmp_path / "model"), cache)
         pictures = Case(samples[0], "", "stop", data).pictures()
         odds = [asyncio.run(speaker.odds_of_yes("Is it?", images)) for images in (pictures, pictures[:1], ())]
         assert all(0 < one < 1 for one in odds)
@@ -665,7 +664,7 @@ class TestWordsOfModels:
         case = Case(samples[0], self.SAID, "stop", data)
         judges = [
             RubricJudge("rubric", LocalChat(folder, asked), max_tokens=2),
-            PreconditionJudge("precondition", LocalSpeaker(LocalChat(folder, asked), asked)),
+            PreconditionJudge("precondition", LocalChat(folder, asked)),
         ]
         for judge in judges:
             assert isinstance(
@@ -675,7 +674,7 @@ class TestWordsOfModels:
     def test_verdicts_are_stale_once_model_or_settings_are_others(self, tmp_path) -> None:
         client, cache = open_client("http://127.0.0.1:9/v1"), Cache(tmp_path / "asked")
         chat, other = (ServerChat(client, name, cache) for name in "ab")
-        guard, different = (ServerSpeaker(Caller(client), name, cache) for name in "ab")
+        guard, different = (ServerChat(client, name, cache) for name in "ab")
         judges = [
             RubricJudge("j", chat),
             RubricJudge("j", other),
@@ -698,7 +697,7 @@ class TestWordsOfModels:
         question = samples[0].model_copy(update={"question": "What is <|image_pad|> this?"})
         with LoopbackJudge(odds=lambda body: 0.1) as server:
             client, cache = open_client(server.url), Cache(tmp_path / "asked")
-            speaker = ServerSpeaker(Caller(client), "m", cache)
+            speaker = ServerChat(client, "m", cache)
             made: dict[str, Callable[[], Any]] = {
                 "rubric": lambda: RubricJudge("r", ServerChat(client, "m", cache)),
                 "llama_guard": lambda: GuardJudge("g", speaker, style="llama_guard"),

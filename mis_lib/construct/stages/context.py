@@ -18,7 +18,7 @@ from mis_lib.clients.protocol import (
     Answer,
     CannotAnswer,
     ChatAsk,
-    ChatTeacher,
+    ChatModel,
     Cost,
     ImageAsk,
     ImageMaker,
@@ -164,7 +164,7 @@ class Workshop:
     ``folder`` is the data set's; ``seeds_folder`` that of the seed file, to which pictures of seeds are relative.
     """
 
-    teachers: Mapping[Role, ChatTeacher]
+    teachers: Mapping[Role, ChatModel]
     maker: ImageMaker
     prompts: Mapping[str, Prompt]
     folder: Path
@@ -175,7 +175,7 @@ class Workshop:
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     review_required: bool = False
 
-    def teacher_of(self, task: str, record: Seed | Draft) -> ChatTeacher:
+    def teacher_of(self, task: str, record: Seed | Draft) -> ChatModel:
         """Who does a task; a seed that is a picture goes to the viewer."""
         is_picture = isinstance(record, Seed) and record.image is not None
         return self.teachers[Role.VIEWER if is_picture else ROLES[task]]

@@ -159,7 +159,7 @@ async def run_stage(
 
     Raises:
         DataError: an id comes twice, or the stage's file is damaged.
-        TeacherError: a teacher cannot be used at all; what is decided so far is kept.
+        ClientError: a teacher cannot be used at all; what is decided so far is kept.
     """
     context = stage.context(records, shop)
     keys = {record.id: _key(stage, record, shop, context.get(record.id)) for record in records}
@@ -293,7 +293,7 @@ async def build(
     Raises:
         SettingsError: there is no such stage.
         DataError: ``shop.folder`` holds something else, another run is at work in it, or a file in it is damaged.
-        TeacherError: a teacher cannot be used at all; what is decided so far is kept.
+        ClientError: a teacher cannot be used at all; what is decided so far is kept.
     """
     if only is not None and only not in NAMES:
         raise SettingsError(f"stage: expected one of {', '.join(NAMES)}, found {only!r}")
