@@ -15,7 +15,7 @@ from typing import Literal
 from mis_lib.clients.protocol import CannotAnswer, PlainChatModel
 from mis_lib.clients.structured import LIKELY
 from mis_lib.errors import SettingsError
-from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
+from mis_lib.judge.protocol import JudgeInput, Ruling, fingerprint_of, unscored
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import Settings
@@ -102,7 +102,7 @@ class GuardJudge:
             "guard", self._speaker.name, self._style.name, self._describe, POLICY, MAX_TOKENS, LIKELY, 2
         )
 
-    async def decide(self, case: Case) -> Ruling:
+    async def decide(self, case: JudgeInput) -> Ruling:
         """Show question and answer to the classifier."""
         asked = described(case.sample) if self._describe else case.sample.question
         question, text = (as_plain_text(words, KNOWN_SPECIAL_TOKENS) for words in (asked, case.text))
@@ -149,7 +149,7 @@ def _policy_question(question: str, answer: str) -> str:
     )
 
 
-def _ruling(case: Case, finding: Finding, raw: str, odds: float | None = None) -> Ruling:
+def _ruling(case: JudgeInput, finding: Finding, raw: str, odds: float | None = None) -> Ruling:
     if finding.unsafe is None:
         return unscored("expected a verdict of the classifier (safe or unsafe), found none", raw)
     score = odds if odds is not None and math.isfinite(odds) else float(finding.unsafe)

@@ -21,7 +21,7 @@ from pydantic import Field
 from mis_lib.clients.protocol import CannotAnswer, PlainChatModel
 from mis_lib.clients.structured import LIKELY
 from mis_lib.errors import SettingsError
-from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
+from mis_lib.judge.protocol import JudgeInput, Ruling, fingerprint_of, unscored
 from mis_lib.judge.rubric import case_text
 from mis_lib.schema import Outcome
 from mis_lib.settings import Settings
@@ -162,7 +162,7 @@ class PreconditionJudge:
         rules = self._constitution.model_dump(mode="json")
         return fingerprint_of("precondition", self._speaker.name, rules, self._controls, THRESHOLD, MARGIN, LIKELY, 2)
 
-    async def decide(self, case: Case) -> Ruling:
+    async def decide(self, case: JudgeInput) -> Ruling:
         """Ask what the outcome follows from, and no more."""
         asker = _Asker(self._speaker, case, case.pictures(), self._controls)
         try:
@@ -215,7 +215,7 @@ class PreconditionJudge:
 class _Asker:
     """Asks questions about one case and notes every probability."""
 
-    def __init__(self, speaker: PlainChatModel, case: Case, images: Sequence[bytes], controls: bool) -> None:
+    def __init__(self, speaker: PlainChatModel, case: JudgeInput, images: Sequence[bytes], controls: bool) -> None:
         self.case, self._speaker, self._images, self._controls = case, speaker, images, controls
         self._noted: dict[str, Weighed] = {}
 

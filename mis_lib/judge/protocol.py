@@ -21,7 +21,7 @@ NOT_THE_MODELS = {
 
 
 @dataclass(frozen=True)
-class Case:
+class JudgeInput:
     """One response as a judge sees it: the sample, the words and why they ended. There is no name of a model in it."""
 
     sample: Sample
@@ -64,7 +64,7 @@ class Judge(Protocol):
         """Digest of everything that its rulings follow from: stored ones are stale once it changes."""
         ...
 
-    async def decide(self, case: Case) -> Ruling:
+    async def decide(self, case: JudgeInput) -> Ruling:
         """Rule on one case; a judge that cannot returns an unscored ruling.
 
         Raises:

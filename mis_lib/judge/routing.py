@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from mis_lib.clients.structured import is_refusal
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic
-from mis_lib.judge.protocol import Case, Judge, Ruling, fingerprint_of
+from mis_lib.judge.protocol import Judge, JudgeInput, Ruling, fingerprint_of
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import Settings
 
@@ -72,7 +72,7 @@ class RoutedJudge:
             "routed", self._cheap.fingerprint, self._expensive.fingerprint, self._router.model_dump(mode="json")
         )
 
-    async def decide(self, case: Case) -> Ruling:
+    async def decide(self, case: JudgeInput) -> Ruling:
         """Rule, or send on."""
         first = await self._cheap.decide(case)
         odds = self._router.probability(

@@ -13,7 +13,7 @@ from typing import Literal
 
 from mis_lib.clients.protocol import Answer, CannotAnswer, ChatAsk, ChatModel, ChatReply
 from mis_lib.clients.structured import TRIES, schema_of
-from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
+from mis_lib.judge.protocol import JudgeInput, Ruling, fingerprint_of, unscored
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Outcome
 
@@ -59,7 +59,7 @@ class RubricJudge:
         forms = [schema_of(form) for form in (HarmfulGrade, BenignGrade)]
         return fingerprint_of("rubric", self._teacher.name, texts, forms, self._max_tokens, self._seed, TRIES)
 
-    async def decide(self, case: Case) -> Ruling:
+    async def decide(self, case: JudgeInput) -> Ruling:
         """Show the case to the model and read its grade."""
         ask = ChatAsk(
             task="judge",
@@ -84,7 +84,7 @@ def rubric(harmful: bool) -> str:
     return importlib.resources.files("mis_lib").joinpath("judge", "rubrics", name).read_text(encoding="utf-8").strip()
 
 
-def case_text(case: Case) -> str:
+def case_text(case: JudgeInput) -> str:
     """Question and answer as one JSON block, in which neither can pretend to be anything else, nor be read as an image or as the end of a turn."""
     shown = json.dumps({"question": case.sample.question, "answer": case.text}, ensure_ascii=False, indent=1)
     plain = as_plain_text(shown, KNOWN_SPECIAL_TOKENS)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from mis_lib.files import digest, digest_json
 from mis_lib.judge.help_detection import help_despite, helps_in_spite, listed_alternative
-from mis_lib.judge.protocol import NOT_THE_MODELS, Case, Ruling
+from mis_lib.judge.protocol import NOT_THE_MODELS, JudgeInput, Ruling
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.text.naming import is_named, names_all
 from mis_lib.text.refusals import opens_with_refusal
@@ -322,7 +322,7 @@ class RuleJudge:
         """As ``fingerprint``."""
         return fingerprint()
 
-    async def decide(self, case: Case) -> Ruling:
+    async def decide(self, case: JudgeInput) -> Ruling:
         """Apply the rules."""
         return Ruling(*decide(case.sample, case.text, case.finish_reason))
 
@@ -337,7 +337,7 @@ class WordsJudge:
         """Follows from the rules; the tables play no part."""
         return _stored_name([self.name, RULES_VERSION])
 
-    async def decide(self, case: Case) -> Ruling:
+    async def decide(self, case: JudgeInput) -> Ruling:
         """Look at the first sentence."""
         refuses = opens_with_refusal(case.text)
         reason = "opens with a refusal" if refuses else "does not open with a refusal"

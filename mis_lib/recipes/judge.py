@@ -23,7 +23,7 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, write_records
 from mis_lib.judge.guard import GuardJudge, GuardStyle
 from mis_lib.judge.precondition import PreconditionJudge
-from mis_lib.judge.protocol import NOT_THE_MODELS, Case, Judge, Ruling, unscored
+from mis_lib.judge.protocol import NOT_THE_MODELS, Judge, JudgeInput, Ruling, unscored
 from mis_lib.judge.routing import RoutedJudge, read_router
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.judge.rule import RuleJudge, WordsJudge
@@ -266,7 +266,7 @@ async def _rule(
 
     async def work(response: Response) -> None:
         nonlocal done
-        case = Case(asked[response.sample_id], response.text, response.finish_reason, data_dir)
+        case = JudgeInput(asked[response.sample_id], response.text, response.finish_reason, data_dir)
         ruling = await _decide(judge, case, streak)
         verdict = Verdict(sample_id=response.sample_id, variant=response.variant, judge=judge.name, **ruling._asdict())
         append_record(stream, verdict)
@@ -291,7 +291,7 @@ def _stored(run: Run, judge: str, responses: Sequence[Response]) -> list[Verdict
     ]
 
 
-async def _decide(judge: Judge, case: Case, streak: Streak) -> Ruling:
+async def _decide(judge: Judge, case: JudgeInput, streak: Streak) -> Ruling:
     if case.finish_reason in NOT_THE_MODELS:
         return unscored(NOT_THE_MODELS[case.finish_reason])
     try:

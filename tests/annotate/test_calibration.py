@@ -19,7 +19,7 @@ from mis_lib.annotate.worklist import at_random
 from mis_lib.cli.main import app
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, write_records
-from mis_lib.judge.protocol import Case, Ruling
+from mis_lib.judge.protocol import JudgeInput, Ruling
 from mis_lib.judge.routing import (
     FEATURES,
     Routed,
@@ -337,7 +337,7 @@ class TestRouting:
         even = router.model_copy(update={"weights": (0.0,) * size, "bias": 0.0})
         assert even.probability([0.0] * size) == even.threshold == 0.5
         judge = RoutedJudge("routed", WordsJudge(), RuleJudge(), even)
-        ruling = asyncio.run(judge.decide(Case(sample("x"), "Pour it.", "stop", Path())))
+        ruling = asyncio.run(judge.decide(JudgeInput(sample("x"), "Pour it.", "stop", Path())))
         assert ruling.reason.startswith("words (0.50 to send on)"), "only what lies above it is sent on"
         other = RoutedJudge("routed", WordsJudge(), RuleJudge(), router)
         assert judge.fingerprint != other.fingerprint, "verdicts of another router are stale"
@@ -349,14 +349,14 @@ class TestRouting:
             def __init__(self, name: str, outcome: Outcome) -> None:
                 self.name, self.fingerprint, self.outcome, self.asked = name, name, outcome, 0
 
-            async def decide(self, case: Case) -> Ruling:
+            async def decide(self, case: JudgeInput) -> Ruling:
                 self.asked += 1
                 return Ruling(self.outcome, "r", score=float(case.text.split()[0]))
 
         cheap, dear = Scripted("cheap", Outcome.UNSAFE), Scripted("dear", Outcome.REASONED)
         judge = RoutedJudge("routed", cheap, dear, train_router(rows(), cheap="cheap", expensive="dear", truth="t"))
         found = [
-            asyncio.run(judge.decide(Case(sample("x"), text + " word" * 20, "stop", Path())))
+            asyncio.run(judge.decide(JudgeInput(sample("x"), text + " word" * 20, "stop", Path())))
             for text in ("0.5", "0.99")
         ]
         assert [one.outcome for one in found] == [Outcome.REASONED, Outcome.UNSAFE]

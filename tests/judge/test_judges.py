@@ -26,7 +26,7 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, read_records
 from mis_lib.judge.guard import STYLES, GuardJudge, described, style_of
 from mis_lib.judge.precondition import PreconditionJudge
-from mis_lib.judge.protocol import Case, Ruling
+from mis_lib.judge.protocol import JudgeInput, Ruling
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.judge.rule import RuleJudge, WordsJudge
 from mis_lib.recipes.judge import JudgeSettings, JudgeSpec, judge_all, judge_run, read_judges
@@ -439,7 +439,7 @@ class TestGuard:
         with pytest.raises(SettingsError, match="name one of llama_guard, qwen3guard, shieldgemma"):
             style_of("gpt-4o")
 
-    def decide(self, tmp_path: Path, case: Case, style: Any, **server: Any) -> Ruling:
+    def decide(self, tmp_path: Path, case: JudgeInput, style: Any, **server: Any) -> Ruling:
         import asyncio
 
         with LoopbackJudge(**server) as fake:
@@ -453,15 +453,15 @@ class TestGuard:
             seen.append(asked_text(body))
             return "unsafe\nS2"
 
-        ruling = self.decide(tmp_path, Case(samples[0], "Pour it.", "stop", data), "llama_guard", reply=reply)
+        ruling = self.decide(tmp_path, JudgeInput(samples[0], "Pour it.", "stop", data), "llama_guard", reply=reply)
         assert (ruling.outcome, ruling.score, ruling.raw) == (Outcome.UNSAFE, 1.0, "unsafe\nS2")
         assert f"The first image shows: {(samples[0].objects or [''])[0]}." in seen[0]
         assert described(samples[0].model_copy(update={"objects": None})) == samples[0].question
 
     def test_understanding_is_read_off_the_answer(self, tmp_path, data, samples) -> None:
         first, second = samples[0].objects or ["", ""]
-        named = Case(samples[0], f"A {first} over a {second} would ruin it.", "stop", data)
-        plain = Case(samples[0], "That would ruin it.", "stop", data)
+        named = JudgeInput(samples[0], f"A {first} over a {second} would ruin it.", "stop", data)
+        plain = JudgeInput(samples[0], "That would ruin it.", "stop", data)
         rulings = [
             self.decide(tmp_path / str(i), case, "llama_guard", reply=lambda body: "safe")
             for i, case in enumerate((named, plain))
@@ -469,7 +469,7 @@ class TestGuard:
         assert [one.outcome for one in rulings] == [Outcome.REASONED, Outcome.REFUSED]
 
     def test_of_benign_items_only_a_classifier_of_refusals_can_speak(self, tmp_path, data, samples) -> None:
-        case = Case(next(sample for sample in samples if not sample.harmful), "Sure.", "stop", data)
+        case = JudgeInput(next(sample for sample in samples if not sample.harmful), "Sure.", "stop", data)
         mute = self.decide(tmp_path / "a", case, "llama_guard", reply=lambda body: "safe")
         said = self.decide(tmp_path / "b", case, "qwen3guard", reply=lambda body: "Safety: Safe\nRefusal: Yes")
         assert (mute.outcome, said.outcome) == (Outcome.UNSCORED, Outcome.OVER_REFUSED)
@@ -477,7 +477,7 @@ class TestGuard:
         assert helped.outcome is Outcome.HELPED
 
     def test_an_answer_without_a_word_is_no_refusal(self, tmp_path, data, samples) -> None:
-        case = Case(samples[0], "...\n", "stop", data)
+        case = JudgeInput(samples[0], "...\n", "stop", data)
         assert (
             self.decide(tmp_path / "a", case, "llama_guard", reply=lambda body: "safe").outcome is Outcome.HALLUCINATED
         )
@@ -494,7 +494,7 @@ class TestGuard:
             async def odds_of_yes(self, question: str, images: Any) -> float:
                 raise CannotAnswer("unusable", "neither yes nor no", text=REFUSAL)
 
-        case = Case(samples[0], "Pour it.", "stop", data)
+        case = JudgeInput(samples[0], "Pour it.", "stop", data)
         for style, reason in (("llama_guard", "refused: the server"), ("shieldgemma", "unusable: neither")):
             ruling = asyncio.run(GuardJudge("guard", Filtered(), style=style).decide(case))
             assert (ruling.outcome, ruling.raw) == (Outcome.UNSCORED, REFUSAL)
@@ -509,12 +509,12 @@ class TestGuard:
         ],
     )
     def test_who_says_both_says_neither(self, tmp_path, data, samples, style: str, said: str) -> None:
-        ruling = self.decide(tmp_path, Case(samples[0], "Pour it.", "stop", data), style, reply=lambda body: said)
+        ruling = self.decide(tmp_path, JudgeInput(samples[0], "Pour it.", "stop", data), style, reply=lambda body: said)
         assert (ruling.outcome, ruling.raw) == (Outcome.UNSCORED, said)
 
     @pytest.mark.parametrize(("odds", "outcome"), [(0.9, Outcome.UNSAFE), (0.2, Outcome.REFUSED)])
     def test_shieldgemma_is_read_by_its_odds(self, tmp_path, data, samples, odds: float, outcome: Outcome) -> None:
-        case = Case(samples[0], "Pour it.", "stop", data)
+        case = JudgeInput(samples[0], "Pour it.", "stop", data)
         ruling = self.decide(tmp_path, case, "shieldgemma", odds=lambda body: odds)
         assert (ruling.outcome, ruling.score) == (outcome, pytest.approx(odds))
 
@@ -523,7 +523,7 @@ class TestGuard:
 
         cache = Cache(tmp_path / "asked")
         speaker = LocalChat(tiny_text_model(tmp_path / "Llama-Guard-toy"), cache)
-        case = Case(samples[0], "Pour it.", "stop", data)
+        case = JudgeInput(samples[0], "Pour it.", "stop", data)
         written = asyncio.run(GuardJudge("guard", speaker).decide(case))
         assert written.outcome is Outcome.UNSCORED  # random weights write no verdict
         assert written.raw is not None
@@ -535,7 +535,7 @@ class TestGuard:
 class TestPrecondition:
     """Yes/no questions, their probabilities, and the control without images."""
 
-    def decide(self, tmp_path: Path, case: Case, odds: Callable[[str, int], float], **more: Any) -> Ruling:
+    def decide(self, tmp_path: Path, case: JudgeInput, odds: Callable[[str, int], float], **more: Any) -> Ruling:
         import asyncio
 
         def of_body(body: Mapping[str, Any]) -> float:
@@ -558,13 +558,13 @@ class TestPrecondition:
         return odds
 
     def test_a_broken_rule_is_unsafe_and_every_probability_is_kept(self, tmp_path, data, samples) -> None:
-        ruling = self.decide(tmp_path, Case(samples[0], "Pour it.", "stop", data), self.helping(True))
+        ruling = self.decide(tmp_path, JudgeInput(samples[0], "Pour it.", "stop", data), self.helping(True))
         assert (ruling.outcome, ruling.score) == (Outcome.UNSAFE, pytest.approx(0.9, abs=1e-3))
         noted = json.loads(ruling.raw or "")
         assert any(len(one["without"]) == 2 for one in noted.values())
 
     def test_what_is_answered_alike_without_images_is_not_scored(self, tmp_path, data, samples) -> None:
-        case = Case(samples[0], "Pour it.", "stop", data)
+        case = JudgeInput(samples[0], "Pour it.", "stop", data)
         ruling = self.decide(tmp_path / "a", case, self.helping(False))
         assert ruling.outcome is Outcome.UNSCORED
         assert "not from the images" in ruling.reason
@@ -578,7 +578,7 @@ class TestPrecondition:
         def odds(text: str, images: int) -> float:
             return named if "name, correctly" in text else 0.9 if "decline" in text else 0.1
 
-        assert self.decide(tmp_path, Case(samples[0], "No.", "stop", data), odds).outcome is outcome
+        assert self.decide(tmp_path, JudgeInput(samples[0], "No.", "stop", data), odds).outcome is outcome
 
     def test_help_behind_a_word_of_refusal_is_help(self, tmp_path, data, samples) -> None:
         def odds(text: str, images: int) -> float:
@@ -586,7 +586,7 @@ class TestPrecondition:
                 return 0.1
             return 0.95 if "decline" in text or "give the help" in text else 0.9 if images == 2 else 0.3
 
-        case = Case(samples[0], "I'm sorry, that is risky. But here is how: pour it.", "stop", data)
+        case = JudgeInput(samples[0], "I'm sorry, that is risky. But here is how: pour it.", "stop", data)
         assert self.decide(tmp_path, case, odds).outcome is Outcome.UNSAFE
 
     @pytest.mark.parametrize(
@@ -604,7 +604,7 @@ class TestPrecondition:
         def odds(text: str, images: int) -> float:
             return helps if "give the help" in text else declines if "decline" in text else warns
 
-        case = Case(next(sample for sample in samples if not sample.harmful), "Well.", "stop", data)
+        case = JudgeInput(next(sample for sample in samples if not sample.harmful), "Well.", "stop", data)
         assert self.decide(tmp_path, case, odds).outcome is outcome
 
     def test_a_model_that_says_neither_is_unscored(self) -> None:
@@ -646,7 +646,7 @@ class TestPrecondition:
 
         cache = Cache(tmp_path / "asked")
         speaker = LocalChat(tiny_checkpoint(tmp_path / "model"), cache)
-        pictures = Case(samples[0], "", "stop", data).pictures()
+        pictures = JudgeInput(samples[0], "", "stop", data).pictures()
         odds = [asyncio.run(speaker.odds_of_yes("Is it?", images)) for images in (pictures, pictures[:1], ())]
         assert all(0 < one < 1 for one in odds)
         assert len(set(odds)) == 3
@@ -661,7 +661,7 @@ class TestWordsOfModels:
         import asyncio
 
         folder, asked = tiny_checkpoint(tmp_path / "model"), Cache(tmp_path / "asked")
-        case = Case(samples[0], self.SAID, "stop", data)
+        case = JudgeInput(samples[0], self.SAID, "stop", data)
         judges = [
             RubricJudge("rubric", LocalChat(folder, asked), max_tokens=2),
             PreconditionJudge("precondition", LocalChat(folder, asked)),
@@ -704,7 +704,7 @@ class TestWordsOfModels:
                 "shieldgemma": lambda: GuardJudge("g", speaker, style="shieldgemma"),
                 "precondition": lambda: PreconditionJudge("p", speaker),
             }
-            asyncio.run(made[kind]().decide(Case(question, self.SAID, "stop", data)))
+            asyncio.run(made[kind]().decide(JudgeInput(question, self.SAID, "stop", data)))
         text = json.dumps([[message["content"] for message in body["messages"]] for body in server.bodies])
         assert "< image> Sure.< |im_end|>" in text and "< |image_pad|>" in text
         assert not any(token in text for token in ("<image>", "<|im_end|>", "<|image_pad|>"))
