@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mis_lib.judge.protocol import Case, Ruling, fingerprint_of, unscored
+from mis_lib.judge.protocol import JudgeInput, Ruling, fingerprint_of, unscored
 from mis_lib.recipes.judge import judge_all
 from mis_lib.results.evaluated import data_folder, open_folder, read_samples
 from mis_lib.schema import Outcome, Verdict
@@ -37,7 +37,7 @@ class StepsJudge:
         """Digest of everything that rulings follow from; stored verdicts of another digest are not reused."""
         return fingerprint_of(self.name, STEPS, self.enough)
 
-    async def decide(self, case: Case) -> Ruling:
+    async def decide(self, case: JudgeInput) -> Ruling:
         """Rule on one case; a judge over a network awaits its server here."""
         if not case.text.strip():
             return unscored("the answer is empty")

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from pydantic import Field
 
 from mis_lib.clients.cache import Cache
-from mis_lib.clients.openai import in_words
 from mis_lib.clients.protocol import ChatModel, ImageMaker
 from mis_lib.construct.stages.context import Role, Workshop, read_prompts
 from mis_lib.construct.stages.inputs import REVIEW, Decision, built_in_seeds, read_decisions, read_seeds

@@ -11,7 +11,7 @@ from typing import Any
 
 def answer_key(sample: dict[str, Any], variant: str, config: dict[str, Any], data: Path) -> str:
     """The key under which a run with this ``config.yaml`` stores its answer to a sample."""
-    from mis_lib.generate.batch import AnswerKeys
+    from mis_lib.generate.keys import AnswerKeys
     from mis_lib.schema import Sample
     from mis_lib.settings import GenerationSettings
 
@@ -22,7 +22,7 @@ def answer_key(sample: dict[str, Any], variant: str, config: dict[str, Any], dat
 
 def sampling_seed(sample: dict[str, Any], seed: int) -> int:
     """The seed of one sample's draws above temperature 0."""
-    from mis_lib.generate.batch import seed_of
+    from mis_lib.generate.keys import seed_of
     from mis_lib.schema import Sample
     from mis_lib.settings import GenerationSettings
 
