@@ -22,11 +22,10 @@ def answer_key(sample: dict[str, Any], variant: str, config: dict[str, Any], dat
 
 def sampling_seed(sample: dict[str, Any], seed: int) -> int:
     """The seed of one sample's draws above temperature 0."""
-    from mis_lib.generate.keys import seed_of
     from mis_lib.schema import Sample
     from mis_lib.settings import GenerationSettings
 
-    return seed_of(GenerationSettings(temperature=1.0, seed=seed), Sample.model_validate(sample))
+    return GenerationSettings(temperature=1.0, seed=seed).seed_for(Sample.model_validate(sample).id)
 
 
 def folder_digest(folder: Path) -> str:
