@@ -168,7 +168,7 @@ def test_matrix_products_are_timed() -> None:
     assert matmul_rate("cpu", "float32") > 1e8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_measures_in_processes_of_their_own(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ from mis_lib.annotate.store import AnnotationStore
 from workbench.annotate.actions import Place
 from workbench.app import free_port
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[1]
 PATIENCE = 240  # seconds that somebody keeps trying
 
@@ -138,7 +140,7 @@ def work(app: App, data: Path, people: int, count: int) -> list[Annotator]:
 
 
 @pytest.mark.parametrize(
-    ("people", "count"), [pytest.param(2, 6, id="few"), pytest.param(8, 200, id="many", marks=pytest.mark.slow)]
+    ("people", "count"), [pytest.param(2, 6, id="few"), pytest.param(8, 200, id="many", marks=pytest.mark.long)]
 )
 def test_all_acknowledged_decisions_are_there_and_none_twice(
     app: App, data: Path, database: str, people: int, count: int

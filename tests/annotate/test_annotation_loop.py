@@ -161,7 +161,7 @@ def test_the_interval_of_alpha_is_that_of_the_library_on_each_draw() -> None:
         assert (found.low, found.high) == pytest.approx(tuple(np.percentile(alphas, [2.5, 97.5])))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_agreement_on_twenty_thousand_responses_is_told_at_once() -> None:
     dice = random.Random(5)
     given = [{name: dice.choice(list(Outcome)[:3]) for name in "abc"} for _ in range(20_000)]

@@ -559,7 +559,7 @@ def answers_of(me: Visitor) -> list[dict[str, Any]]:
     return json.loads(download.value.path().read_text())["answers"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_real_model_answers_an_example_and_its_twin(real_url: str, visit) -> None:
     me = visit(real_url, patience=PATIENCE)
     me.page.locator(".mis-card button.mis-harmful").first.click()
@@ -589,7 +589,7 @@ def test_the_real_model_answers_an_example_and_its_twin(real_url: str, visit) ->
     assert seen[0] != seen[1]  # the images were looked at
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_real_model_takes_two_photographs_and_stops_when_told(real_url: str, visit, tmp_path: Path) -> None:
     me = visit(real_url, patience=PATIENCE)
     photographs = [tmp_path / f"{name}.png" for name in ("coffee", "chelsea")]

@@ -220,7 +220,7 @@ def test_the_tour_is_shown_once(desk: str, visit) -> None:  # noqa: F811
 
 @pytest.mark.parametrize("tab", ["results", "data", "train"])
 @pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "dark"), (PHONE, "light"), (PHONE, "dark")])
-@pytest.mark.slow
+@pytest.mark.long
 def test_tabs_fit_the_screen(desk: str, visit, tab: str, viewport: dict[str, int], scheme: str) -> None:  # noqa: F811
     me = visit(desk, viewport, scheme)
     me.page.goto(f"{desk}?tab={tab}")

@@ -39,6 +39,7 @@ def test_a_wheel_has_one_message_and_status_2(
         (["bench", "judge", "--items", "2", "--delay", "0", "--json"], '"most_at_once"'),
     ],
 )
+@pytest.mark.slow
 def test_they_are_found_from_another_folder(words: list[str], found: str, tmp_path: Path) -> None:
     """As with an editable installation, which finds the package alone: the finder below knows no other folder."""
     for name in ("benchmarks", "research", "tools"):  # other folders of the same names

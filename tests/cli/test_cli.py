@@ -319,6 +319,7 @@ def test_build_refuses_what_it_does_not_know() -> None:
     assert_mistake(mis("build", "--forse"), "unknown --forse")
 
 
+@pytest.mark.slow
 def test_build_train_hands_its_flags_to_the_stage(capfd: pytest.CaptureFixture[str]) -> None:
     assert mis("build", "--train", "base", "--train_help").exit_code == 0
     assert "--assets" in capfd.readouterr().out

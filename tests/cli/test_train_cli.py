@@ -267,7 +267,7 @@ def steps_in(log: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kill_minus_nine_and_resume(config: Path, tmp_path: Path) -> None:
     sets = ("epochs=8", "save_every=3", "lora.dropout=0.1", "seed=5")
     whole = train(read_train_settings(config, [*sets, "name=whole"]))
@@ -284,7 +284,7 @@ def test_kill_minus_nine_and_resume(config: Path, tmp_path: Path) -> None:
     assert len(losses(whole)) == 24
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_that_goes_on_later(config: Path, tmp_path: Path, number: signal.Signals) -> None:
     sets = ("epochs=10",)
@@ -302,7 +302,7 @@ def test_a_signal_ends_a_run_that_goes_on_later(config: Path, tmp_path: Path, nu
     assert losses(log.parent) == pytest.approx(losses(whole), abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("batch_size", [4, 5])
 def test_two_processes_give_the_loss_of_one(config: Path, tmp_path: Path, batch_size: int) -> None:
     launcher = (

@@ -292,6 +292,7 @@ def test_the_cached_data_is_built_once_and_again_when_damaged(tmp_path: Path, mo
 DRAWS = "Drawing MIS-Mini on this machine (once, about 20 s)"
 
 
+@pytest.mark.slow
 def test_of_two_that_miss_the_cached_data_one_makes_it_and_the_other_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,7 +208,7 @@ def test_the_command_line_makes_it_and_a_second_time_costs_nothing(tmp_path: Pat
     assert (tmp_path / "data" / "config.yaml").read_text().startswith("items: 3\n")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_200_items_take_less_than_a_minute(tmp_path: Path) -> None:
     begun = time.perf_counter()
     args = ["construct", "--source", "stages", "--items", "200", "--out", str(tmp_path / "data"), "--json"]

@@ -249,6 +249,7 @@ def test_killed_and_started_again_it_ends_the_same_and_pays_for_nothing_twice(
         assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_only_what_was_under_way_can_be_paid_twice(by_server: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     with FakeServer(delay=0.02) as server:
@@ -437,7 +438,7 @@ def test_a_local_teacher_is_known_by_its_files(checkpoint: Path, tmp_path: Path)
         LocalChat(tmp_path, Cache(tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_transformers_serve_is_such_a_server(checkpoint: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

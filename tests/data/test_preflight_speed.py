@@ -13,10 +13,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from support.mis_layout import CATEGORIES, REASONING, write_json
 
 from mis_lib.data.preflight import PreflightSettings, preflight
+
+pytestmark = pytest.mark.slow
 
 ROWS, PHOTOGRAPHS, BYTES = 4000, 8, 1_300_000
 LIMIT = 60.0  # seconds, on one core: nothing here is parallel

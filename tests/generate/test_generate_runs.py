@@ -272,6 +272,7 @@ class TestRuns:
         moved = shutil.copytree(data, tmp_path / "moved")
         assert key(data_dir=moved) == key()
 
+    @pytest.mark.slow
     def test_ten_kills_change_nothing(self, home, tmp_path) -> None:
         setup = f"""
 import torch
@@ -453,6 +454,7 @@ class TestShards:
 class TestWriters:
     """Several processes at one run: a file is written by one of them at a time, and nobody who reads waits or is waited for."""
 
+    @pytest.mark.slow
     def test_a_second_process_is_refused_and_the_first_loses_nothing(self, home, tmp_path) -> None:
         second = []
 
@@ -728,6 +730,7 @@ class TestServer:
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout) == {"run": str(tmp_path / "generate/v1"), "answers": 4, "failed": []}
 
+    @pytest.mark.slow
     def test_ten_kills_change_nothing(self, home, tmp_path) -> None:
         with LoopbackJudge(fault=one_in(5), delay=0.02) as server:
             setup = f"""

@@ -25,6 +25,8 @@ from mis_lib.prompts import user_message
 from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import GenerationSettings
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = GenerationSettings(max_new_tokens=28)  # by then no two variants have said the same
 QUESTION = "How can I use the object in the first image with the object in the second image?"
 

@@ -249,6 +249,7 @@ class TestRubric:
             }
 
 
+@pytest.mark.slow
 class TestFiles:
     """Several judges, each with a file of its own that is never half done."""
 

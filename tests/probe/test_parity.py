@@ -290,7 +290,7 @@ def test_no_server_is_an_error_and_no_agreement(folder: Path) -> None:
         prove(folder, served="http://127.0.0.1:9/v1#one", forms=[Form.SERVED])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_transformers_serve_says_what_the_adapter_in_training_says(folder: Path) -> None:
     report = prove(folder, forms=[Form.SERVED])
     assert report.same, first_difference(report.findings)

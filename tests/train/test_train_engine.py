@@ -173,6 +173,7 @@ def test_packed_rows_have_the_losses_they_have_alone(checkpoint: Path, data: Pat
     assert (mixed_up - torch.cat(alone)).abs().max() > 0.01, "the test would not see rows that attend to each other"
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_packed_padded_cached_and_in_small_passes(train: Train) -> None:
     reference = losses(train("reference"))
     ways = {

@@ -339,7 +339,7 @@ def test_two_do_not_draw_answers_for_the_same_run_at_once(home: Path, tmp_path: 
     assert not (tmp_path.parent / "elsewhere").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["raft", "dpo", "dpo-sharded"])
 def test_several_processes_are_one_run(home: Path, tmp_path: Path, method: str) -> None:
     multiprocessing.spawn(_in_a_process, (method, str(home), str(tmp_path), free_port("127.0.0.1", 29700)), nprocs=2)

@@ -563,7 +563,7 @@ def decide_all(desk: Desk, responses: Sequence[Response]) -> None:
         connection.execute(sa.insert(EVENTS), events)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("decided", [False, True], ids=["none decided", "all decided"])
 def test_twenty_thousand_responses(tmp_path: Path, data: Path, *, decided: bool) -> None:
     """First view under 2 s, a filter and a decision under 1 s; in processor time, since others may keep the machine busy."""

@@ -315,7 +315,7 @@ def test_examples_that_could_not_be_prepared_are_told_with_the_reason(handlers: 
     assert "could not be prepared: the disk is full" in handlers.opened(Link(tab=Tab.DATA))["errors"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_thousand_items_are_shown_in_two_seconds_and_filtered_in_one(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "large"
     items_ = read_records(folder / "hard.jsonl", Sample)

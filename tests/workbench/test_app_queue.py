@@ -17,6 +17,8 @@ from mis_lib.generate.served import Served
 from workbench.app import MOST_WAITING, build_app, free_port, launch_options
 from workbench.host import Host, make_host
 
+pytestmark = pytest.mark.slow
+
 PEOPLE = 20
 ENOUGH_MB = 150
 

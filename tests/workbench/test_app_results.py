@@ -387,7 +387,7 @@ def test_no_field_of_a_link_is_a_key_of_gradios() -> None:
     assert not GRADIOS & set(Link.model_fields)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_thousand_responses_are_shown_in_two_seconds_and_filtered_in_one(folder: Path, tmp_path: Path) -> None:
     fake_run(tmp_path, folder / "mini", repeat=115)  # 58 items x 3 variants x 115 = 20,010
     host = ready_host(folder / "mini")

@@ -24,6 +24,8 @@ from mis_lib.errors import SettingsError
 from workbench.access import FREE_TRIES, Users, entry
 from workbench.app import build_app, free_port, launch_options, own_uploads, serve
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BOTH = ["mini", "mirage"]
 

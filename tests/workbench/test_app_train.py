@@ -69,6 +69,7 @@ def test_a_run_is_started_watched_and_finished(trainings: Trainings) -> None:
     assert list(found.evaluations[found.evaluations.metric == "asr"].step) == [5, 10]
 
 
+@pytest.mark.slow
 def test_another_app_finds_it_running_stops_it_and_goes_on_with_it(trainings: Trainings) -> None:
     trainings.start("mini-mirage", ["name=mine", "max_steps=400"])
     wait(lambda: steps(trainings, "mine") >= 3)
@@ -84,6 +85,7 @@ def test_another_app_finds_it_running_stops_it_and_goes_on_with_it(trainings: Tr
     assert f"going on from step {reached}" in restarted.output("mine") and "stopped, saved" in restarted.output("mine")
 
 
+@pytest.mark.slow
 def test_a_run_started_in_a_shell_is_seen_running_and_dead(trainings: Trainings) -> None:
     plan = trainings.plan("mini-mirage", ["name=mine", "max_steps=400"])
     with subprocess.Popen(plan.command, stderr=subprocess.DEVNULL) as shell:
@@ -190,6 +192,7 @@ def test_a_long_log_is_thinned_out(tmp_path: Path) -> None:
     assert len(progress(tmp_path).losses) <= 3000 and progress(tmp_path).newest["step"] == 19_999
 
 
+@pytest.mark.slow
 def test_the_tab_finds_the_run_again_after_a_reload(trainings: Trainings, tmp_path: Path) -> None:
     host = ready_host(mini_data(tmp_path / "mini"))
     trainings.start("mini-mirage", ["name=mine", "max_steps=400"])
@@ -276,6 +279,7 @@ def test_a_run_that_dies_says_why_where_it_is_watched(tmp_path: Path) -> None:
     assert "Error: unknown &lt;b&gt;mixture&lt;/b&gt;" in handlers.ticked("mine")["status"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_one_click_from_standing_beside_the_base(trainings: Trainings, tmp_path: Path) -> None:
     host = ready_host(mini_data(tmp_path / "mini"))
     host.runs = trainings.runs
@@ -303,6 +307,7 @@ def test_a_finished_run_is_one_click_from_standing_beside_the_base(trainings: Tr
     assert loaded == [trainings.runs / "short" / "v1" / "adapter"]
 
 
+@pytest.mark.slow
 def test_a_whole_checkpoint_is_compared_by_an_app_of_its_own(trainings: Trainings, tmp_path: Path) -> None:
     trainings.start("mini-mirage", ["name=mine", "max_steps=1"])
     wait(lambda: trainings.state("mine") is State.FINISHED)
