@@ -13,7 +13,7 @@ import krippendorff
 import numpy as np
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from mis_lib.annotate.decisions import Standing
+from mis_lib.annotate.decisions import CurrentLabels
 from mis_lib.results.stats import Rate, rate
 from mis_lib.schema import Outcome, Record
 
@@ -60,7 +60,7 @@ class TeamAgreement(Record):
     adjudicated: int
 
 
-def team_agreement(standing: Standing) -> TeamAgreement:
+def team_agreement(standing: CurrentLabels) -> TeamAgreement:
     """Agreement on everything that stands."""
     given = {key: standing.outcomes(key) for key in standing.keys}
     authors = {name: sum(name in outcomes for outcomes in given.values()) for name in standing.authors}

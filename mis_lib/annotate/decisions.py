@@ -212,7 +212,7 @@ def _read(kind: Any, values: Any, where: str) -> Any:
 
 # ---------- What holds now, kept in memory and brought up to date by the events that are new: a queue asks after every decision.
 #
-# ``Standing`` is a fold over the events. A decision stands until its author takes it back; of several by one person on one response the latest
+# ``CurrentLabels`` is a fold over the events. A decision stands until its author takes it back; of several by one person on one response the latest
 # by time counts, in whatever order a store came to know them. An adjudication stands above all of them. Names that differ in letter case or spaces
 # alone, as they come from several browsers and machines, are one person, who is called as at first.
 
@@ -259,7 +259,7 @@ class Label(NamedTuple):
         return cls(seq, name, Kind(kind), author, at, undoes, (run, sample_id, variant, digest), other, read)
 
 
-class Standing:
+class CurrentLabels:
     """The decisions that hold, by response; ``take`` new labels in the order of the store.
 
     Several threads may read while one takes: whatever goes over all labels goes over a copy by ``dict.copy``, which is made in

@@ -1,6 +1,6 @@
 """Which responses a person should look at, and in which order: those first whose label would tell most, or at random.
 
-What a label would tell is in ``worth``. What people have decided moves nothing; it only filters, so the order stays while they work.
+What a label would tell is in ``Item.priority``. What people have decided moves nothing; it only filters, so the order stays while they work.
 
 Labels given in that order tell nothing about the rest. The order at random goes by that hash alone, so that however far people come in it, what they
 have labelled is a random draw, as a calibration needs it.
@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
-from mis_lib.annotate.decisions import Key, Standing, Subject, key_of
+from mis_lib.annotate.decisions import CurrentLabels, Key, Subject, key_of
 from mis_lib.errors import DataError
 from mis_lib.files import digest
 from mis_lib.results.evaluated import data_folder, judges_of, read_samples, run_name
@@ -73,7 +73,7 @@ class Item:
         return Subject(run=self.run, variant=self.response.variant, sample=self.sample, response=self.response.text)
 
     @cached_property
-    def worth(self) -> float:
+    def priority(self) -> float:
         """How much its label would tell."""
         return sum(SIGNALS[signal][0] for signal in self.signals)
 
@@ -84,7 +84,7 @@ class Item:
 
     def rank(self, order: Order) -> tuple[float, str]:
         """Place in the list."""
-        return -self.worth if order is Order.WORST else 0.0, self.mixed
+        return -self.priority if order is Order.WORST else 0.0, self.mixed
 
     def has_outcome(self, outcome: str, judge: str = "") -> bool:
         """Whether this judge, or any if none is named, gave this outcome."""
@@ -168,7 +168,7 @@ class Worklist:
     def __init__(self, run: str, data: Path, items: Iterable[Item]) -> None:
         self.run, self.data = run, data
         self.mixed = sorted(items, key=lambda item: item.mixed)
-        self.items = sorted(self.mixed, key=lambda item: -item.worth)
+        self.items = sorted(self.mixed, key=lambda item: -item.priority)
         self._by_name = {item.key[:3]: item for item in self.items}
 
     @property
@@ -205,7 +205,7 @@ class Worklist:
         """A variant's response to a sample."""
         return self._by_name.get((self.run, sample, variant))
 
-    def find(self, chosen: Filter, standing: Standing, author: str) -> list[Item]:
+    def find(self, chosen: Filter, standing: CurrentLabels, author: str) -> list[Item]:
         """The responses that pass, in order."""
         return [
             item
@@ -280,7 +280,7 @@ def _shows(item: Item, chosen: Filter) -> bool:
     return chosen.signal in item.signals
 
 
-def _is_whose(item: Item, whose: Whose, standing: Standing, author: str) -> bool:
+def _is_whose(item: Item, whose: Whose, standing: CurrentLabels, author: str) -> bool:
     if whose is Whose.ALL:
         return True
     if whose is Whose.DISPUTED:

@@ -62,7 +62,7 @@ def finding(text: str) -> None:
     display(Markdown(f"**Finding.** {text}"))
 
 
-def known(*lines: str) -> None:
+def conclusions(*lines: str) -> None:
     """Show the closing list, "What we now know"."""
     display(Markdown("\n".join(f"- {line}" for line in lines)))
 
@@ -77,7 +77,7 @@ def skipped(what: str, *, why: str, then: str) -> None:
     )
 
 
-def told(rate: Any) -> str:
+def rate_text(rate: Any) -> str:
     """A rate as sentences say it: "8.3 % (2.9-21.8, n = 36)", with what could not be scored.
 
     Args:
@@ -339,7 +339,7 @@ def row_tokens(row: Row, tokenizer: Any, image_token: str) -> pd.DataFrame:
     )
 
 
-def shown(stretches: pd.DataFrame) -> HTML:
+def token_html(stretches: pd.DataFrame) -> HTML:
     """The stretches of ``row_tokens`` in colours; what is underlined is what the loss is taken at."""
     colours = {kind.value: colour for kind, colour in SEGMENT_COLOURS.items()} | {"image": IMAGE_COLOUR}
     spans = []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mis_lib.annotate.agreement import TeamAgreement, team_agreement
-from mis_lib.annotate.decisions import Event, Standing, person
+from mis_lib.annotate.decisions import CurrentLabels, Event, person
 from mis_lib.annotate.delta import TRAIN, About, build_delta, write_delta
 from mis_lib.annotate.exchange import Form, read_events, read_labels, write_events
 from mis_lib.annotate.store import AnnotationStore, decided
@@ -137,7 +137,7 @@ def _labels(runs: Path, path: Path, name: str, author: str | None) -> list[Event
 
 def agreement(runs: Path) -> TeamAgreement:
     """How far people agree."""
-    standing = Standing()
+    standing = CurrentLabels()
     standing.take(AnnotationStore(root=runs).labels())
     return team_agreement(standing)
 

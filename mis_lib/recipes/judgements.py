@@ -59,10 +59,10 @@ def annotated(run: Run) -> list[Verdict]:
 
     An answer is unscored where nobody can tell, or where they differ and nobody has adjudicated: it was looked at, and its outcome is not known.
     """
-    from mis_lib.annotate.decisions import Standing, key_of
+    from mis_lib.annotate.decisions import CurrentLabels, key_of
     from mis_lib.annotate.store import AnnotationStore
 
-    store, standing, name = AnnotationStore(root=run.folder.parent.parent), Standing(), run_name(run)
+    store, standing, name = AnnotationStore(root=run.folder.parent.parent), CurrentLabels(), run_name(run)
     standing.take(store.labels())
     there = {key_of(name, one.sample_id, one.variant, one.text) for one in run.responses()}
     labelled = [

@@ -23,7 +23,7 @@ from support.fakes import mini_data
 from typer.testing import CliRunner, Result
 
 from mis_lib.annotate.agreement import alpha_of, team_agreement
-from mis_lib.annotate.decisions import Cause, Decision, Kind, Label, Mark, Preference, Standing, Subject
+from mis_lib.annotate.decisions import Cause, CurrentLabels, Decision, Kind, Label, Mark, Preference, Subject
 from mis_lib.annotate.delta import (
     DISPUTED,
     EITHER_PREFERRED,
@@ -235,7 +235,7 @@ def test_labels_of_another_answer_under_the_same_names_are_labels_of_another(
 
 def test_standing_follows_the_events_one_by_one(samples: dict[str, Sample], store: AnnotationStore) -> None:
     """Brought up to date after every event, it is what reading everything anew gives."""
-    dice, followed = random.Random(0), Standing()
+    dice, followed = random.Random(0), CurrentLabels()
     subjects = [about(sample) for sample in list(samples.values())[:6] if sample.harmful]
     for _ in range(60):
         author = dice.choice(["ada", "eve"])
@@ -252,7 +252,7 @@ def test_standing_follows_the_events_one_by_one(samples: dict[str, Sample], stor
 
 def test_standing_is_read_by_some_while_others_decide(samples: dict[str, Sample]) -> None:
     """Six people at one app: one's decision is folded in while another's progress is counted."""
-    key, read = about(samples["hard-00"]).key, Standing()
+    key, read = about(samples["hard-00"]).key, CurrentLabels()
 
     def label(number: int) -> Label:
         where = (key[0], f"{number}", *key[2:])
@@ -285,7 +285,7 @@ def test_standing_takes_older_decisions_that_come_later_for_older(samples: dict[
         AnnotationStore(root=tmp_path / str(day), now=lambda day=day: datetime(2026, 1, day, tzinfo=UTC))
         for day in (1, 6)
     )
-    subject, followed = about(samples["hard-00"]), Standing()
+    subject, followed = about(samples["hard-00"]), CurrentLabels()
     old.record("ada", subject, UNSAFE)
     old.record("ada", subject, UNSAFE, kind=Kind.ADJUDICATE)
     new.record("ada", subject, REASONED)
@@ -298,8 +298,8 @@ def test_standing_takes_older_decisions_that_come_later_for_older(samples: dict[
     assert [label.at for label in followed.by("ada")] == sorted(label.at for label in followed.by("ada"))
 
 
-def standing(store: AnnotationStore) -> Standing:
-    made = Standing()
+def standing(store: AnnotationStore) -> CurrentLabels:
+    made = CurrentLabels()
     made.take(store.labels())
     return made
 

@@ -84,9 +84,9 @@ def test_an_answer_keeps_its_lines(folder: Path) -> None:
 
 
 def test_a_rate_is_told_with_n_interval_and_what_was_not_scored() -> None:
-    assert show.told(rate(1, 12, 2)) == "8.3 % (1.5-35.4, n = 12, 2 unscored)"
-    assert show.told(rate(0, 0, 3)) == "unknown (n = 0, 3 unscored)"
-    assert show.told(pd.Series({"value": 50.0, "low": 10.0, "high": 90.0, "n": 4})) == "50.0 % (10.0-90.0, n = 4)"
+    assert show.rate_text(rate(1, 12, 2)) == "8.3 % (1.5-35.4, n = 12, 2 unscored)"
+    assert show.rate_text(rate(0, 0, 3)) == "unknown (n = 0, 3 unscored)"
+    assert show.rate_text(pd.Series({"value": 50.0, "low": 10.0, "high": 90.0, "n": 4})) == "50.0 % (10.0-90.0, n = 4)"
 
 
 def test_a_difference_without_an_interval_says_none() -> None:

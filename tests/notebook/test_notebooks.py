@@ -100,7 +100,7 @@ def test_each_has_title_cost_parameters_versions_claims_and_a_closing(path: Path
     sections = [int(number) for number in re.findall(r"^## (\d+) ", text, re.MULTILINE)]
     assert sections == list(range(1, len(sections) + 1)) and len(sections) >= 4
     assert text.count("show.finding(") >= 3
-    assert "## What we now know" in text and "show.known(" in text.partition("## What we now know")[2]
+    assert "## What we now know" in text and "show.conclusions(" in text.partition("## What we now know")[2]
     assert "Used here: [`mis_lib." in notebook.cells[-1].source
 
 

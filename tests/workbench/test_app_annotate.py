@@ -20,7 +20,7 @@ from gradio_client import Client
 from support.annotated import answered_run, respond, samples_of, second_judge
 from support.fakes import ANSWERS, mini_data, ready_host
 
-from mis_lib.annotate.decisions import Kind, Preference, Standing, response_digest
+from mis_lib.annotate.decisions import CurrentLabels, Kind, Preference, response_digest
 from mis_lib.annotate.store import EVENTS, SUBJECTS, AnnotationStore
 from mis_lib.annotate.worklist import Filter, Order, Signal, Whose, at_random, read_worklist, step
 from mis_lib.errors import DataError
@@ -36,7 +36,7 @@ from workbench.links import Link, Tab
 from workbench.train.actions import Trainings
 from workbench.train.tab import CONFIGS
 
-NOBODY = Standing()
+NOBODY = CurrentLabels()
 HARD = ("report/v1", "hard-00", "mini")
 
 
@@ -84,7 +84,7 @@ def test_what_judges_differ_on_comes_first_then_flips_then_failures(root: Path, 
     first = worklist.items[:2]
     assert {item.key[1] for item in first} == {"hard-11", "hard-12"}
     assert all(Signal.JUDGES_DIFFER in item.signals for item in first)
-    worth = [item.worth for item in worklist.items]
+    worth = [item.priority for item in worklist.items]
     assert worth == sorted(worth, reverse=True)
     assert [item.key for item in read_worklist(run).items] == [item.key for item in worklist.items]  # always the same
 

@@ -22,12 +22,12 @@ from pydantic import ValidationError
 from mis_lib.annotate.agreement import team_agreement
 from mis_lib.annotate.decisions import (
     AGE,
+    CurrentLabels,
     Decision,
     Event,
     Kind,
     Label,
     Preference,
-    Standing,
     Subject,
     read_decision,
     response_digest,
@@ -129,7 +129,7 @@ class Desk:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.store = AnnotationStore(root=root)
-        self._standing = Standing()
+        self._standing = CurrentLabels()
         self._lists: OrderedDict[str, tuple[tuple[Any, ...], Worklist]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -158,7 +158,7 @@ class Desk:
                 self._lists.popitem(last=False)
             return known[1]
 
-    def standing(self) -> Standing:
+    def standing(self) -> CurrentLabels:
         """What people have decided, as of now.
 
         Raises:
@@ -167,7 +167,7 @@ class Desk:
         with self._lock:
             newest = self.store.newest()
             if newest < self._standing.seen:  # another database was put in its place
-                self._standing = Standing()
+                self._standing = CurrentLabels()
             if newest > self._standing.seen:
                 self._standing.take(self.store.labels(after=self._standing.seen))
             return self._standing
