@@ -31,6 +31,7 @@ from workbench.access import Users, entry
 from workbench.annotate import actions
 from workbench.annotate.actions import Ask, Desk, Place, ask_of_link, shows
 from workbench.annotate.tab import AnnotateHandlers, ask_of, choices
+from workbench.annotate.view import preview
 from workbench.app import build_app, free_port, launch_options
 from workbench.links import Link, Tab
 from workbench.train.actions import Trainings
@@ -453,7 +454,7 @@ def test_markup_in_data_is_shown_as_text(root: Path, data: Path) -> None:
         event.form,
         again.item,
         again.form,
-        view.preview(bad),
+        preview(bad),
         actions.agreement(desk),
     ):
         assert "<script>" not in (text or "") and "<img src=x" not in (text or "")
