@@ -1,17 +1,22 @@
-"""Run folders: everything that one evaluation was made of, in files that can be read without this project.
+"""Run folders: all files of one evaluation, readable without this project.
 
-    runs/NAME/vN/  config.yaml         what was asked for; decides which later call may go on here
-                   environment.json    versions, device, git revision: what may differ between machines
-                   samples.jsonl       what was asked, so that the run can be read where its data are not
+    runs/NAME/vN/  config.yaml         settings and digests; decide whether a later call resumes this version
+                   environment.json    versions, device, git revision: may differ between machines
+                   samples.jsonl       the items, so that the run can be read without its data
                    responses.jsonl     append-only, one answer a line
                    shards/I-of-N.jsonl answers of several processes, until they are merged
-                   verdicts/JUDGE.jsonl, metrics.json, note.md (``notes``)
+                   verdicts/JUDGE.jsonl, metrics.json
+                   note.md             a note by a person; nothing depends on it
     runs/NAME/.vN.FILE.lock            held by the process that appends to FILE
-    runs/.NAME.lock                    held for the moment in which files are begun, merged or replaced
+    runs/.NAME.lock                    held while files are begun, merged or replaced
 
-Several processes may work at one run, each at files of its own: shards, or verdicts of different judges. A file is appended to by one process at a
-time (``Run.writing``), a second one is refused, and nobody replaces or removes a file that another process appends to, since what that writes from
-then on would be lost. Readers take no lock: what is there can be read at any time.
+Several processes may work on one run, each on its own files: shards, or verdicts of different judges. One process at a
+time appends to a file (``Run.writing``); a second one is refused. No process replaces or removes a file that another
+one appends to, since later lines would be lost. Readers take no lock.
+
+A run is resumed if everything that its answers depend on is unchanged: checkpoint, data, settings, batch size, and the
+adapter of every variant that both have. New variants join an old run. Any other change begins the next version, so
+settings never mix and no file is overwritten.
 """
 
 import hashlib
@@ -41,32 +46,37 @@ from mis_lib.settings import GenerationSettings, Settings, dump_settings, load_s
 
 CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
 SAMPLES, SHARDS, VERDICTS, PROBES = "samples.jsonl", "shards", "verdicts", "probes.jsonl"
+NOTE = "note.md"
+LONGEST = 2_000  # characters of a note
+VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")
+HASHED_WHOLE = 16 * 2**20
+"""Bytes. A folder's digest takes of larger files their size and both ends: to hash 16 GB would take a minute."""
 R = TypeVar("R", bound=Record)
 
 
 class RunConfig(Settings):
-    """What the answers of a run follow from. Digests decide; paths are there for people."""
+    """What the answers of a run depend on. Digests decide; paths are for people."""
 
     tag: str
-    """Stands in every table that is made from the run: the model's name."""
+    """The model's name in every table of the run."""
     checkpoint: str
     checkpoint_digest: str
     data: str
     data_digest: str
     selection: str = ""
-    """Which items were asked, where it was not a whole split: what they have in common is no sample of the data."""
+    """Which items were asked, if not whole splits: such items are no random sample of the data."""
     generation: GenerationSettings | None = GenerationSettings()
-    """None where answers came from another tool, whose settings are not known."""
+    """None for answers of another tool, whose settings are unknown."""
     batch_size: int = 16
     batch_tokens: int | None = None
     device: str = "cpu"
     dtype: str = "auto"
     backend: str = "local"
-    """"local"; "server" where answers came from an OpenAI-compatible server, "import" where another tool's were taken in."""
+    """"local", "server" (OpenAI-compatible) or "import" (answers of another tool)."""
     variants: dict[str, str]
-    """Digest of each variant's adapter, empty for the base; name of the served model where a server answered; digest of the file that was taken in."""
+    """Digest of each variant's adapter, empty for the base; a server's model name; the digest of an imported file."""
     left_out: dict[str, str] = Field(default_factory=dict)
-    """Of ``generation``, what a server did not go by: "turned down" or "not kept to" (``teachers.sampling``); found out when it answers."""
+    """Fields of ``generation`` that a server ignored: "turned down" or "not kept to"; known once it has answered."""
     judges: dict[str, str] = Field(default_factory=dict)
     """Fingerprint of each judge whose verdicts are stored."""
 
@@ -83,11 +93,11 @@ class Run:
         return load_settings(RunConfig, self.folder / CONFIG)
 
     def samples(self) -> list[Asked]:
-        """What was asked so far; image paths are relative to the folder of the data."""
+        """Items asked so far; image paths are relative to the data folder."""
         return _stored(self.folder / SAMPLES, Asked)
 
     def keep_samples(self, samples: Iterable[Sample]) -> None:
-        """Keep what is asked beside the answers; what is there already stays as it is."""
+        """Add items to ``samples.jsonl``; stored ones are not changed."""
         with self.locked():
             kept: dict[str, Sample] = {sample.id: sample for sample in self.samples()}
             more = {sample.id: sample for sample in samples if sample.id not in kept}
@@ -95,8 +105,8 @@ class Run:
                 write_records(self.folder / SAMPLES, [*kept.values(), *more.values()])
 
     def responses(self) -> list[Response]:
-        """All answers so far, in the order they were given, those of shards included; each (sample, variant) once."""
-        # Shards first: those that are merged from now on are then found twice, not out of sight.
+        """All answers so far in the order of their files, shards included; each (sample, variant) once."""
+        # Shards first: an answer merged meanwhile is then read twice instead of missed.
         sharded = [one for file in self._shards() for one in _stored(file, Response)]
         found: dict[tuple[str, str], Response] = {}
         for response in (*_stored(self.folder / RESPONSES, Response), *sharded):
@@ -105,23 +115,23 @@ class Run:
 
     @contextmanager
     def writing(self, file: str) -> Iterator[None]:
-        """Let no other process append to a file of the folder, or replace it, while the block lasts; a process that dies lets go of it.
+        """Lock a file of the folder for appending; the lock of a process that dies is released.
 
         Raises:
             SettingsError: another process is writing it.
         """
         with ExitStack() as held:
-            with self.locked():  # not while somebody merges or replaces it
+            with self.locked():  # no merge or replacement at the same time
                 held.enter_context(hold(self._lock_of(file), SettingsError(self._refusal(file))))
             yield
 
     def settle(self) -> None:
-        """Merge what shards and an asynchronous server have answered into one file, without loss and the same however it came about.
+        """Merge shards into ``responses.jsonl``, in the order of variants and samples, whatever the order of answering.
 
-        Where another process is still writing one of the files, all stay as they are: that process or a later call merges them.
+        Does nothing while another process writes one of the files: that process or a later call merges them.
         """
         with self.locked():
-            # By the locks, not by the files: a shard may be about to be begun.
+            # Locks decide, not files: a shard may be locked before its file exists.
             if any(is_held(lock) for lock in (self._lock_of(RESPONSES), *self._locks_of(SHARDS))):
                 return
             shards = self._shards()
@@ -133,13 +143,13 @@ class Run:
             ordered = sorted(answers, key=lambda one: _rank(rank, (one.sample_id, one.variant)))
             if shards or ordered != answers:
                 write_records(self.folder / RESPONSES, ordered)
-            for shard in shards:  # only now: killed before, all of it is still read
+            for shard in shards:  # last: a process killed before loses no answer
                 shard.unlink()
             if shards:
                 (self.folder / SHARDS).rmdir()
 
     def locked(self) -> AbstractContextManager[None]:
-        """The lock over all versions of the run, for changes to what several processes share."""
+        """The lock over all versions of the run, for changes to shared files."""
         return _locked(self.folder.parent.parent, self.folder.parent.name)
 
     def verdicts(self, judge: str) -> list[Verdict]:
@@ -147,7 +157,7 @@ class Run:
         return _stored(self.folder / self.verdict_file(judge), Verdict)
 
     def verdict_file(self, judge: str) -> str:
-        """Where the verdicts of a judge are, in the folder."""
+        """Path of a judge's verdicts within the folder."""
         return f"{VERDICTS}/{judge}.jsonl"
 
     def judge_all(
@@ -157,39 +167,43 @@ class Run:
 
         Args:
             judge: its name, also the file's.
-            fingerprint: digest of everything its verdicts follow from; another one than stored makes all of them anew.
+            fingerprint: digest of everything its verdicts depend on; if the stored one differs, all are judged again.
             decide: judges one response.
-            samples: responses to other samples are left aside.
+            samples: responses to other samples are ignored.
 
         Raises:
             SettingsError: another process is writing verdicts of this judge.
         """
         asked = {sample.id: sample for sample in samples}
         known = self._known(judge, fingerprint)
-        wanted = {(one.sample_id, one.variant): one for one in self.responses() if one.sample_id in asked}
+        answers = self.responses()
+        wanted = {(one.sample_id, one.variant): one for one in answers if one.sample_id in asked}
         new = {key: decide(asked[key[0]], response) for key, response in wanted.items() if key not in known}
         if new:
             with self.locked():
                 file = self.verdict_file(judge)
                 if is_held(self._lock_of(file)):
                     raise SettingsError(self._refusal(file))
-                # another process may have judged others meanwhile
                 merged = known | new | self._known(judge, fingerprint)
-                write_records(self.folder / file, _ordered(merged.values(), self.responses()))
+                if merged.keys() - {(one.sample_id, one.variant) for one in answers}:
+                    answers = self.responses()  # another process has judged later answers meanwhile
+                write_records(self.folder / file, _ordered(merged.values(), answers))
                 self._note("judges", {judge: fingerprint})
         return [(known | new)[key] for key in wanted]
 
     def begin_verdicts(self, judge: str, fingerprint: str) -> Path:
-        """The file that verdicts of this judge may be appended to (``writing`` it); those of a judge that has changed since are put aside first."""
+        """The file for a judge's verdicts (append while ``writing`` it), without those of another fingerprint."""
         path = self.folder / self.verdict_file(judge)
         with self.locked():  # judges may begin together
             if self.config.judges.get(judge) != fingerprint:
-                path.unlink(missing_ok=True)  # before the new one is noted: a kill between must not make old ones new
+                path.unlink(
+                    missing_ok=True
+                )  # before the new fingerprint: after a kill in between, old verdicts must not count as new
                 self._note("judges", {judge: fingerprint})
         return path
 
     def settle_verdicts(self, judge: str) -> list[Verdict]:
-        """The verdicts of a judge, their file put into the order of the answers, the same however it came about; for who is ``writing`` it."""
+        """Sort a judge's file by the order of the answers; returns its verdicts. Call it while ``writing`` the file."""
         verdicts = self.verdicts(judge)
         latest = {(one.sample_id, one.variant): one for one in verdicts}
         ordered = _ordered(latest.values(), self.responses())
@@ -198,28 +212,28 @@ class Run:
         return ordered
 
     def note_left_out(self, left_out: Mapping[str, str]) -> None:
-        """Keep what a server did not go by."""
+        """Store the settings that a server ignored."""
         if left_out:
             with self.locked():
                 self._note("left_out", left_out)
 
     def write_metrics(self, rows: Sequence[Record]) -> None:
-        """Keep a report's rows beside what they were computed from."""
+        """Store a report's rows in ``metrics.json``."""
         content = json.dumps([row.model_dump(mode="json") for row in rows], indent=1)
         write_atomic(self.folder / METRICS, f"{content}\n".encode())
 
     def save(self, config: RunConfig) -> None:
-        """Keep the configuration; the lock must be held, or the run be a new one."""
+        """Write the configuration; the caller holds the lock, or the run is new."""
         write_atomic(self.folder / CONFIG, dump_settings(config).encode())
 
     def _shards(self) -> list[Path]:
         try:
             return sorted((self.folder / SHARDS).glob("*.jsonl"))
-        except FileNotFoundError:  # merged by another process this moment
+        except FileNotFoundError:  # another process has just merged them
             return []
 
     def _known(self, judge: str, fingerprint: str) -> dict[tuple[str, str], Verdict]:
-        """The stored verdicts of a judge; none where it has changed since."""
+        """The stored verdicts of a judge; none if its fingerprint differs."""
         fresh = self.config.judges.get(judge) == fingerprint
         return {(one.sample_id, one.variant): one for one in self.verdicts(judge)} if fresh else {}
 
@@ -230,16 +244,130 @@ class Run:
         return list(self.folder.parent.glob(f".{self.folder.name}.{folder}.*.lock"))
 
     def _refusal(self, file: str) -> str:
-        return f"{self.folder}: another process is writing {file}; wait until it has ended, then run the same command again"
+        return (
+            f"{self.folder}: another process is writing {file}; "
+            "wait until it has ended, then run the same command again"
+        )
 
     def _note(self, field: str, more: Mapping[str, str]) -> None:
-        """Add to a field of the configuration; the lock must be held, else what others note meanwhile is lost."""
+        """Add to a field of the configuration; the caller holds the lock, or notes of other processes are lost."""
         config = self.config
         self.save(config.model_copy(update={field: {**getattr(config, field), **more}}))
 
 
+def open_run(root: Path, name: str, config: RunConfig) -> Run:
+    """Resume the newest version of ``root/name`` that fits the configuration, or begin the next one.
+
+    Raises:
+        SettingsError: the name cannot be a folder's.
+    """
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
+    with _locked(root, name):  # shards of one run start together
+        for run in reversed(versions(root, name)):
+            if _fits(run.config, config):
+                merged = run.config.model_copy(update={"variants": run.config.variants | config.variants})
+                if merged != run.config:
+                    run.save(merged)
+                return run
+        return _begin(root / name, config)
+
+
+def versions(root: Path, name: str) -> list[Run]:
+    """All versions of a run, oldest first; folders without ``config.yaml`` and training runs are skipped."""
+    folders = [
+        folder
+        for folder in (root / name).glob("v*")
+        if re.fullmatch(r"v\d+", folder.name) and (folder / CONFIG).exists() and not is_training(folder)
+    ]
+    return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name[1:]))]
+
+
+def is_training(folder: Path) -> bool:
+    """Whether the folder is a training run (``results.train_runs``): its environment has ``digests``."""
+    path = folder / ENVIRONMENT
+    try:
+        return path.exists() and "digests" in json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # damaged: reading its config names the fault
+        return False
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of a folder's content: its manifest's if it has one, else over all files except those named here.
+
+    An adapter's ``base.json`` is left out: no answer depends on it, so adding it must not make answers stale.
+    Images unpacked from a table are left out: reading the table creates them, and an interrupted training must find
+    its run again.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder, found none")
+    if (folder / MANIFEST).exists():
+        return sha256(folder / MANIFEST)
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        relative = PurePosixPath(path.relative_to(folder).as_posix())
+        is_base_record = path.name == BASE_FILE and (path.parent / WEIGHTS).exists()
+        if not is_base_record and not is_unpacked(relative):
+            found.update(f"{relative} {path.stat().st_size} {_file_digest(path)}\n".encode())
+    return found.hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """Digest of a data file, or of a folder's content; raises as ``folder_digest``."""
+    return sha256(path) if path.is_file() else folder_digest(path)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, machine, device, git revision, and whether the checkout has changes."""
+    return {
+        "mis": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in VERSIONED},
+        "device": device,
+        "git": _git("rev-parse", "HEAD"),
+        "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "command": sys.argv,
+    }
+
+
+def read_note(folder: Path) -> str:
+    """The note in a run's folder; empty where there is none."""
+    try:
+        return (folder / NOTE).read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def fitting(text: str) -> str:
+    """A note as it is stored, without space around it.
+
+    Raises:
+        SettingsError: it is too long.
+    """
+    text = text.strip()
+    if len(text) > LONGEST:
+        raise SettingsError(f"note: expected at most {LONGEST:,} characters, found {len(text):,}; shorten it")
+    return text
+
+
+def write_note(folder: Path, text: str) -> None:
+    """Replace the note in a run's folder; an empty one removes it.
+
+    Raises:
+        SettingsError: it is too long.
+    """
+    if text := fitting(text):
+        write_atomic(folder / NOTE, f"{text}\n".encode())
+    else:
+        (folder / NOTE).unlink(missing_ok=True)
+
+
 def _stored(path: Path, kind: type[R]) -> list[R]:
-    """The records of a file; none where there is no such file, also if another process has removed it this moment."""
+    """The records of a file; none if it is missing, or was removed while it was read."""
     try:
         return read_records(path, kind)
     except DataError as error:
@@ -258,132 +386,17 @@ def _rank(rank: Mapping[tuple[str, str], int], key: tuple[str, str]) -> tuple[in
     return rank.get(key, len(rank)), key
 
 
-# ---------- What a run was made with: digests of the folders that it reads, versions, machine and git revision.
-
-VERSIONED = ("torch", "transformers", "peft", "safetensors", "pillow", "numpy")
-HASHED_WHOLE = (
-    16 * 2**20
-)  # larger files enter a folder's digest with their size and both ends: hashing 16 GB would take a minute
-
-
-def folder_digest(folder: Path) -> str:
-    """Digest of a folder's content: of its manifest where it has one, else of every file in it but an adapter's ``base.json``.
-
-    What an adapter belongs to is told for people: no answer follows from it, and none must be asked for again once it is put there.
-
-    Pictures unpacked from a table do not count: they are there as soon as the table was read, and the table itself counts. A training would otherwise
-    not find the run again that it was killed in.
-
-    Raises:
-        DataError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder, found none")
-    if (folder / MANIFEST).exists():
-        return sha256(folder / MANIFEST)
-    found = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        relative = PurePosixPath(path.relative_to(folder).as_posix())
-        tells_a_base = path.name == BASE_FILE and (path.parent / WEIGHTS).exists()
-        if not tells_a_base and not is_unpacked(relative):
-            found.update(f"{relative} {path.stat().st_size} {_file_digest(path)}\n".encode())
-    return found.hexdigest()
-
-
-def digest_of(path: Path) -> str:
-    """Digest of a data file, or of a folder's content; raises as ``folder_digest``."""
-    return sha256(path) if path.is_file() else folder_digest(path)
-
-
-def environment(device: str) -> dict[str, Any]:
-    """What a run was made with: versions, machine, device, git revision and whether files had been changed since."""
-    return {
-        "mis": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: importlib.metadata.version(name) for name in VERSIONED},
-        "device": device,
-        "git": _git("rev-parse", "HEAD"),
-        "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "command": sys.argv,
-    }
-
-
-def _file_digest(path: Path) -> str:
-    size = path.stat().st_size
-    if size <= HASHED_WHOLE:
-        return sha256(path)
-    with path.open("rb") as stream:
-        head = stream.read(HASHED_WHOLE // 2)
-        stream.seek(size - HASHED_WHOLE // 2)
-        return digest(head + stream.read())
-
-
-def _git(*arguments: str) -> str:
-    """What git says about this checkout; empty where there is no git or no checkout."""
-    folder = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-# ---------- Versions of a run: which one a call goes on with, and when it begins the next.
-#
-# A run is resumed where nothing that its answers follow from has changed: checkpoint, data, settings, batch size and the adapter of
-# every variant both know. New variants join an old run. Anything else opens the next version, so settings never mix and no file is overwritten
-# by another experiment.
-
-
-def open_run(root: Path, name: str, config: RunConfig) -> Run:
-    """Resume the newest version of ``root/name`` whose answers follow from the same things, or begin the next one.
-
-    Raises:
-        SettingsError: the name cannot be a folder's.
-    """
-    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-        raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
-    with _locked(root, name):  # shards of one run start together
-        for run in reversed(versions(root, name)):
-            if _fits(run.config, config):
-                merged = run.config.model_copy(update={"variants": run.config.variants | config.variants})
-                if merged != run.config:
-                    run.save(merged)
-                return run
-        return _begin(root / name, config)
-
-
-def versions(root: Path, name: str) -> list[Run]:
-    """All complete versions of a run, oldest first; a folder without ``config.yaml`` is no run, and one of a training is another's."""
-    folders = [
-        folder
-        for folder in (root / name).glob("v*")
-        if re.fullmatch(r"v\d+", folder.name) and (folder / CONFIG).exists() and not is_training(folder)
-    ]
-    return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name[1:]))]
-
-
 def _locked(root: Path, name: str) -> AbstractContextManager[None]:
     return hold(root / f".{name}.lock")
 
 
 def _fits(old: RunConfig, new: RunConfig) -> bool:
-    """Whether answers of both would be the same: names and paths aside, what came of asking, and variants that only one of them has."""
+    """Whether both give the same answers; names, paths, results and variants of only one of them are ignored."""
     ignored = {"tag", "checkpoint", "data", "variants", "judges", "left_out"}
     shared = old.variants.keys() & new.variants.keys()
     return old.model_dump(exclude=ignored) == new.model_dump(exclude=ignored) and all(
         old.variants[name] == new.variants[name] for name in shared
     )
-
-
-def is_training(folder: Path) -> bool:
-    """Whether the folder is a training's (``store.train_runs``), whose environment tells digests of its parts; not where that cannot be read."""
-    path = folder / ENVIRONMENT
-    try:
-        return path.exists() and "digests" in json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # damaged: its config will tell what it is
-        return False
 
 
 def _begin(parent: Path, config: RunConfig) -> Run:
@@ -397,39 +410,21 @@ def _begin(parent: Path, config: RunConfig) -> Run:
     return run
 
 
-# ---------- What people note about a run, in ``note.md`` of its folder: words for people, from which nothing follows, and the last who writes has said it.
+def _file_digest(path: Path) -> str:
+    size = path.stat().st_size
+    if size <= HASHED_WHOLE:
+        return sha256(path)
+    with path.open("rb") as stream:
+        head = stream.read(HASHED_WHOLE // 2)
+        stream.seek(size - HASHED_WHOLE // 2)
+        return digest(head + stream.read())
 
-NOTE = "note.md"
-LONGEST = 2_000  # characters
 
-
-def read_note(folder: Path) -> str:
-    """The note in a run's folder; empty where there is none."""
+def _git(*arguments: str) -> str:
+    """Output of git for this checkout; empty without git or a checkout."""
+    folder = Path(__file__).parent
     try:
-        return (folder / NOTE).read_text(encoding="utf-8", errors="replace").strip()
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return ""
-
-
-def fitting(text: str) -> str:
-    """A note as it is kept, without space around it.
-
-    Raises:
-        SettingsError: it is too long.
-    """
-    text = text.strip()
-    if len(text) > LONGEST:
-        raise SettingsError(f"note: expected at most {LONGEST:,} characters, found {len(text):,}; shorten it")
-    return text
-
-
-def write_note(folder: Path, text: str) -> None:
-    """Keep a note in a run's folder in place of the one that is there; an empty one takes that away.
-
-    Raises:
-        SettingsError: it is too long.
-    """
-    if text := fitting(text):
-        write_atomic(folder / NOTE, f"{text}\n".encode())
-    else:
-        (folder / NOTE).unlink(missing_ok=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
