@@ -317,7 +317,7 @@ def numbered_paths(row: Row, folder: Path, source: str, *, roots: tuple[str, ...
 
 def _ours(row: Row, folder: Path) -> Sample:
     listed = row.values["images"]
-    embedded = isinstance(listed, list) and any(isinstance(one, dict) or _is_address(one) for one in listed)
+    embedded = isinstance(listed, list) and any(isinstance(one, dict) or is_address(one) for one in listed)
     values = {**row.values, "images": _images(row, folder, "images")} if embedded else row.values
     made = _validated(row, values)
     images = [pictures.find(folder, row, "images", name) for name in made.images]
@@ -392,12 +392,12 @@ def _images(row: Row, folder: Path, field: str, roots: tuple[str, ...] = ("",)) 
 
 def _image(row: Row, folder: Path, field: str, found: Any, roots: tuple[str, ...], number: int) -> str:
     embedded = found.get("bytes") if isinstance(found, dict) else None
-    if embedded is not None or _is_address(found):
+    if embedded is not None or is_address(found):
         return pictures.unpack(folder, row, field, f"{_id(row)}-{number}", embedded or found)
     return pictures.find(folder, row, field, found.get("path") if isinstance(found, dict) else found, roots)
 
 
-def _is_address(found: object) -> bool:
+def is_address(found: object) -> bool:
     """Whether an image stands in the record as a data address."""
     return isinstance(found, str) and found.startswith("data:image/")
 

@@ -35,7 +35,7 @@ from mis_lib.data.mixtures import (
 )
 from mis_lib.data.preflight import Progress
 from mis_lib.data.sources import MIXTURE
-from mis_lib.data.views import RawRow, View, view
+from mis_lib.data.views import view_of
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import load_image, write_atomic, write_records
 from mis_lib.schema import Record, Sample, SegmentKind
@@ -313,9 +313,7 @@ def _label(answer: str) -> str:
 
 def _rows(name: str, samples: Iterable[Sample], images: Sequence[tuple[Path, ...]], progress: Progress) -> Rows:
     """Samples as ``duplicates`` compares them."""
-    raw = [RawRow(name, number, sample.model_dump(mode="json")) for number, sample in enumerate(samples, 1)]
-    views = [found for row in raw if isinstance(found := view(row), View)]
-    return Rows(views, images, progress)
+    return Rows([view_of(sample, name, number) for number, sample in enumerate(samples, 1)], images, progress)
 
 
 def _inside(folder: Path, names: Iterable[str]) -> tuple[Path, ...]:

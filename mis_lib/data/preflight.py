@@ -12,26 +12,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mis_lib.data.benchmarks import recognise
 from mis_lib.data.checks import is_cot, row_findings, set_findings, shared_ids
 from mis_lib.data.findings import AUTHORS, Finding, Kind, Level, Place
-from mis_lib.data.formats import to_sample
+from mis_lib.data.formats import is_address, to_sample
 from mis_lib.data.images import Headers
 from mis_lib.data.loader import Loader
 from mis_lib.data.records import Row, check_ending, read_table, told
 from mis_lib.data.sources import MIXTURE, data_files
 from mis_lib.data.tokens import MEMORY_FORMULA, Budget, Memory, Training, budget_for, limited, memory
-from mis_lib.data.views import RawFile, RawRow, View, read_file, view
+from mis_lib.data.views import RawFile, RawRow, View, read_file, view, view_of
 from mis_lib.errors import DataError, ImageError, SettingsError
-from mis_lib.schema import Record
+from mis_lib.schema import Record, Sample
 from mis_lib.settings import Settings
 
 # ---------- Data files as they are checked: raw rows of whatever form, what they say, and where their images lie.
 #
-# JSON and JSON Lines are read row by row as they stand, so that every fault of a row is told. Published sets and tables (CSV, TSV, parquet) are
-# read as they are for use, into rows of our own form; a record that cannot be read so is one finding.
+# Rows of JSON and JSON Lines are read strictly, as for use, and leniently, so that every fault of a row is reported. Published sets and
+# tables (CSV, TSV, parquet) are read strictly alone; a record that cannot be read is one finding.
 
 JSON = (".json", ".jsonl")
 MIS_ROOTS = ("", "images")
@@ -39,11 +39,23 @@ MIS_ROOTS = ("", "images")
 
 
 class Checked(NamedTuple):
-    """A data file that was read: its raw rows, the views of those that have a known form, where its images lie."""
+    """A data file that was read: its rows, the views of those that have a known form, the headers of its images."""
 
     raw: RawFile
     views: list[View]
     headers: Headers
+
+    def samples(self, file: Path) -> Iterator[tuple[Row, Sample]]:
+        """The samples of its rows, each with its place in ``file``.
+
+        Raises:
+            DataError: the strict reader refuses a row.
+        """
+        for row in self.raw.rows:
+            if isinstance(row.read, DataError):
+                raise row.read
+            if row.read is not None:
+                yield Row(file, row.row, row.values), row.read
 
 
 def read_all(path: Path, images: Path | None = None, *, split: str | None = None) -> list[Checked]:
@@ -69,7 +81,7 @@ def read_all(path: Path, images: Path | None = None, *, split: str | None = None
         check_ending(file)
         folder = images or (file.parent if is_json(file) else path if path.is_dir() else file.parent)
         raw = read_file(file) if is_json(file) else _table(file, folder)
-        checked.append(_checked(raw, found.setdefault(folder, Headers(folder, pixels=True, roots=roots)), file))
+        checked.append(_checked(raw, found.setdefault(folder, Headers(folder, pixels=True, roots=roots))))
     if any(file.raw.rows for file in checked):
         for file in checked:
             file.raw.findings[:] = map(_beside_others, file.raw.findings)
@@ -98,29 +110,30 @@ def field_and_rest(message: str) -> tuple[str, str]:
     return ("", message) if found is None else (found[1], message[found.end() :])
 
 
-def _checked(raw: RawFile, headers: Headers, file: Path | None = None) -> Checked:
-    seen = [_view(row, file, headers.folder) for row in raw.rows]
+def _checked(raw: RawFile, headers: Headers) -> Checked:
+    raw.rows[:] = [row if row.read else row._replace(read=_strictly(raw, row, headers.folder)) for row in raw.rows]
+    seen = [_view(row) for row in raw.rows]
     raw.findings += [found for found in seen if isinstance(found, Finding)]
     return Checked(raw, [found for found in seen if isinstance(found, View)], headers)
 
 
-def _view(row: RawRow, file: Path | None, folder: Path) -> View | Finding:
-    """The view of a row; one that holds its pictures itself, as OpenAI's messages may, is read as it is for use, which unpacks them."""
-    if file is None or not _embeds(row.values):
-        return view(row)
+def _strictly(raw: RawFile, row: RawRow, folder: Path) -> Sample | DataError:
     try:
-        sample = to_sample(Row(file, row.row, row.values), folder)
+        return to_sample(Row(raw.path, row.row, row.values), folder)
     except DataError as error:
-        return _malformed(error, "put the row right, or remove it")
-    return view(row._replace(values=sample.model_dump(mode="json")))
+        return error
 
 
-def _embeds(value: Any) -> bool:
-    """Whether a value is or holds a picture as a data address."""
-    if isinstance(value, str):
-        return value.startswith("data:image/")
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(map(_embeds, inside))
+def _view(row: RawRow) -> View | Finding:
+    """The lenient view of a row; that of the sample where the row has no JSON values or embeds images, as OpenAI's may."""
+    if not row.values and isinstance(row.read, Sample):
+        return view_of(row.read, row.file, row.row)
+    seen = view(row)
+    if isinstance(seen, Finding) or not any(map(is_address, seen.images)):
+        return seen
+    if isinstance(row.read, Sample):
+        return view_of(row.read, row.file, row.row)
+    return _malformed(row.read, "put the row right, or remove it") if row.read is not None else seen
 
 
 def _beside_others(found: Finding) -> Finding:
@@ -131,14 +144,14 @@ def _beside_others(found: Finding) -> Finding:
 
 
 def _published(loader: Loader, folder: Path, split: str) -> RawFile:
-    """A split of a published set as raw rows of our own form."""
+    """A split of a published set, read by its loader."""
     raw = RawFile(folder / split, is_lines=False)
     for found in loader.scan(folder, split):
         if isinstance(found, DataError):
             raw.findings.append(_malformed(found, "put the row right, or fetch the set again"))
         else:
             place = found.provenance
-            raw.rows.append(RawRow(place["file"], place["row"], found.model_dump(mode="json")))
+            raw.rows.append(RawRow(place["file"], place["row"], {}, found))
     raw.findings += _partial(loader, split, raw)
     return raw
 
@@ -154,13 +167,13 @@ def _partial(loader: Loader, split: str, raw: RawFile) -> Iterator[Finding]:
 
 
 def _table(file: Path, folder: Path) -> RawFile:
-    """A table as raw rows of our own form; its pictures, if it holds any, are unpacked."""
+    """A table, read strictly; its images, if it holds any, are unpacked."""
     raw = RawFile(file, is_lines=False)
     for row in told(read_table, file):
         try:
             if isinstance(row, DataError):
                 raise row
-            raw.rows.append(RawRow(file.name, row.number, to_sample(row, folder).model_dump(mode="json")))
+            raw.rows.append(RawRow(file.name, row.number, {}, to_sample(row, folder)))
         except DataError as error:
             raw.findings.append(_malformed(error, "put the row right, or remove it"))
     if not raw.rows and not raw.findings:
@@ -273,12 +286,27 @@ def preflight(
 ) -> Report:
     """Check a data file or a folder of them; of a published set only a ``split``, if one is named.
 
-    What the rows of a published set say is its authors' choice: it is told as a warning.
+    What the rows of a published set say is its authors' choice: it is reported as a warning.
 
     Raises:
         DataError: there is nothing to check at ``path``.
         ModelError: the model is unknown or its files are damaged.
         SettingsError: the model has no limit of the kind that is set, or one is set and no model.
+    """
+    return examine(path, settings, progress, split=split)[0]
+
+
+def examine(
+    path: Path,
+    settings: PreflightSettings | None = None,
+    progress: Progress = lambda message: None,
+    *,
+    split: str | None = None,
+) -> tuple[Report, list[Checked]]:
+    """The report of ``preflight``, and the files that it read, which hold the samples.
+
+    Raises:
+        DataError, ModelError, SettingsError: as ``preflight``.
     """
     begun = time.perf_counter()
     settings = settings or PreflightSettings()
@@ -303,7 +331,7 @@ def preflight(
         findings += shared_ids([file.views for file in checked])
     tokens = None if budget is None else predict(checked, budget, settings)
     findings += [] if tokens is None else _cut_rows(tokens)
-    return Report(
+    report = Report(
         path=str(path),
         files=summaries,
         images=sum(len(headers) for headers in {id(file.headers): file.headers for file in checked}.values()),
@@ -312,6 +340,7 @@ def preflight(
         memory=_memory(budget, tokens, settings.training),
         seconds=round(time.perf_counter() - begun, 3),
     )
+    return report, checked
 
 
 def _as_published(found: Finding) -> Finding:
@@ -325,15 +354,10 @@ def _as_published(found: Finding) -> Finding:
 def _refused(file: Checked, wrong: set[int]) -> Iterator[Finding]:
     """Rows without an error so far that the strict reader refuses all the same: what passes here, loads."""
     for row in file.raw.rows:
-        if row.row in wrong or not file.raw.path.is_file():
-            continue
-        try:
-            to_sample(Row(file.raw.path, row.row, row.values), file.headers.folder)
-        except ImageError:  # told from its header
-            continue
-        except DataError as error:
-            field, message = field_and_rest(str(error).partition(": ")[2])
-            yield row.place.finding(Kind.MALFORMED, field, message, "put the field right, or remove the row")
+        if row.row in wrong or not isinstance(row.read, DataError) or isinstance(row.read, ImageError):
+            continue  # a missing image is reported from its header
+        field, message = field_and_rest(str(row.read).partition(": ")[2])
+        yield row.place.finding(Kind.MALFORMED, field, message, "put the field right, or remove the row")
 
 
 def predict(checked: Sequence[Checked], budget: Budget, settings: PreflightSettings) -> Tokens:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mis_lib.data.benchmarks import find_loader, recognise
 from mis_lib.data.formats import to_sample
 from mis_lib.data.loader import Loader, first_of_its_id
-from mis_lib.data.records import read_table, told
+from mis_lib.data.records import Row, read_table, told
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 
@@ -172,12 +172,21 @@ def scan(source: Source) -> Iterator[Sample | DataError]:
             if isinstance(row, DataError):
                 yield row
                 continue
-            sample = first_of_its_id(to_sample(row, source.folder), row, seen)
-            yield sample if len(source.files) == 1 else _of_its_file(sample, row.file)
+            yield of_source(source, to_sample(row, source.folder), row, seen)
         except DataError as error:
             yield error
     if empty:
         yield DataError(f"{source.files[0]}: expected records, found none; write the file again")
+
+
+def of_source(source: Source, sample: Sample, row: Row, seen: dict[str, str]) -> Sample:
+    """The sample of a row as one of several (``seen``: id -> place of those before it).
+
+    Raises:
+        DataError: another sample has its id.
+    """
+    sample = first_of_its_id(sample, row, seen)
+    return sample if len(source.files) == 1 else _of_its_file(sample, row.file)
 
 
 def _of_its_file(sample: Sample, file: Path) -> Sample:

@@ -15,7 +15,7 @@ from mis_lib.data.formats import SYSTEM as SYSTEM_FIELD
 from mis_lib.data.mixtures import BESIDE, EVERYDAY
 from mis_lib.data.records import BOM, is_document
 from mis_lib.errors import DataError, close_to
-from mis_lib.schema import Split
+from mis_lib.schema import Sample, Split
 from mis_lib.text.refusals import opens_with_refusal
 
 # ---------- Raw rows: what a data file holds before anybody has checked it, in one lenient view for the forms that people have.
@@ -39,11 +39,14 @@ class Form(StrEnum):
 
 
 class RawRow(NamedTuple):
-    """One object of a data file, as it stands there; ``row`` is its line (JSON Lines) or its position (JSON), from 1."""
+    """One record of a data file; ``row`` is its line (JSON Lines) or its position (other files), from 1."""
 
     file: str
     row: int
     values: dict[str, Any]
+    """The object of a JSON file; empty for records of other files."""
+    read: Sample | DataError | None = None
+    """What the strict reader makes of the record; None until it was asked."""
 
     @property
     def place(self) -> Place:
@@ -298,6 +301,7 @@ def wrong(seen: View, values: Mapping[str, Any], name: str, expected: str, fix: 
 #
 # Reading goes on after a fault, with what is left of the row: a row with a missing image may have a leaking label too, and both should be told.
 
+LABELS = ("category", "sub_category", "twin_id", "harmful", "split")
 SPLITS = frozenset([*(split.value for split in Split), *BESIDE.values(), EVERYDAY])
 USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
 ROLES = {"human": USER, "user": USER, "gpt": ASSISTANT, "assistant": ASSISTANT, "system": SYSTEM}
@@ -316,6 +320,18 @@ def view(row: RawRow) -> View | Finding:
             seen.not_shown.append(what)
     _later(seen, row.values.get(LATER))
     _labels(seen, {**_packed(row.values), **row.values})
+    _agree(seen)
+    return seen
+
+
+def view_of(sample: Sample, file: str, row: int) -> View:
+    """The view of a row that was read as a sample already: no field is missing or of another type."""
+    seen = View(Place(file, row, printable(sample.id)), Form.SAMPLE, answer=sample.answer, images=sample.images)
+    extra = sample.model_extra or {}
+    _plain_question(seen, {"question": sample.question})
+    seen.not_shown = [what for name, what in ((LATER, LATER_TURNS), (SYSTEM_FIELD, SYSTEM_PROMPT)) if extra.get(name)]
+    _later(seen, extra.get(LATER))
+    _labels(seen, {**_packed(extra), **extra, **{name: getattr(sample, name) for name in LABELS}})
     _agree(seen)
     return seen
 

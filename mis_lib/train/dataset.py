@@ -10,8 +10,8 @@ from pathlib import Path
 from mis_lib.data.findings import Kind, Level
 from mis_lib.data.mixing import compose, write
 from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, SampleSet
-from mis_lib.data.preflight import PreflightSettings, Report, preflight
-from mis_lib.data.sources import MIXTURE, find_source, load
+from mis_lib.data.preflight import PreflightSettings, Report, examine
+from mis_lib.data.sources import MIXTURE, find_source, of_source
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample
@@ -69,11 +69,18 @@ def _source(settings: TrainSettings, data: Path, role: str, progress: Progress) 
 
 def _read(path: Path, split: str, progress: Progress) -> list[Place]:
     source = find_source(path, split=split if path.is_dir() else None)
+    seen: dict[str, str] = {}
+    places = []
     if source.loader is not None:  # the other splits are neither read nor looked at
-        _refuse(path, preflight(path, None, progress, split=source.splits[0]), progress)
+        report, checked = examine(path, None, progress, split=source.splits[0])
+        _refuse(path, report, progress)
+        places = [Place(sample, source.folder) for one in checked for _, sample in one.samples(path)]
     for file in source.files:
-        _refuse(file, preflight(file, PreflightSettings(images=source.folder), progress), progress)
-    return [Place(sample, source.folder) for sample in load(source)]
+        report, checked = examine(file, PreflightSettings(images=source.folder), progress)
+        _refuse(file, report, progress)
+        rows = [found for one in checked for found in one.samples(file)]
+        places += [Place(of_source(source, sample, row, seen), source.folder) for row, sample in rows]
+    return places
 
 
 def _refuse(path: Path, report: Report, progress: Progress) -> None:

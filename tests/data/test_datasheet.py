@@ -12,7 +12,7 @@ from mis_lib.construct.drawings import CREDITS
 from mis_lib.construct.mis_mini import LIMITS, construct, plan, sheet
 from mis_lib.data.checks import is_cot, set_findings, text_findings
 from mis_lib.data.datasheet import About, datasheet
-from mis_lib.data.views import RawRow, View, view
+from mis_lib.data.views import view_of
 from mis_lib.schema import TAXONOMY, Sample
 
 
@@ -110,9 +110,7 @@ def test_construct_writes_it_beside_the_data(tmp_path: Path) -> None:
 
 def test_preflight_finds_nothing_wrong_with_mis_minis_texts_and_labels(files: dict[str, list[Sample]]) -> None:
     for name, samples in files.items():
-        rows = [RawRow(name, place, sample.model_dump(mode="json")) for place, sample in enumerate(samples, 1)]
-        views = [found for row in rows if isinstance(found := view(row), View)]
-        assert len(views) == len(samples)
+        views = [view_of(sample, name, place) for place, sample in enumerate(samples, 1)]
         assert [finding for seen in views for finding in [*seen.findings, *text_findings(seen)]] == []
         assert list(set_findings(views, cot=is_cot(views))) == []
         assert is_cot(views) == any(sample.harmful for sample in samples)
