@@ -1,7 +1,7 @@
 """What lies in the cache is made once on a machine: of several processes that miss it, one makes it and the others wait.
 
-A folder is made beside its place and moved there when it is whole. The places beside it have fixed names, so that whoever comes after a kill finds
-what it left:
+A folder is made beside its place and moved there when it is whole. The places beside it have fixed names, so that
+whoever comes after a kill finds what it left:
 
     CACHE/NAME  CACHE/.NAME.lock  CACHE/.NAME.making/ (half made)  CACHE/.NAME.replaced (for a moment: what stood there before)
 
@@ -53,12 +53,13 @@ def made_once(
 ) -> Path:
     """Return a folder of the cache, made by one process if it is missing or not whole.
 
-    Who reads the folder while it is made anew sees the old one, then the new one; between two renames there is none, and a kill just then is mended by
-    the next call, which puts the old one back.
+    Who reads the folder while it is made anew sees the old one, then the new one; between two renames there is none,
+    and a kill just then is mended by the next call, which puts the old one back.
 
     Args:
         folder: in the cache.
-        make: writes it as the folder that it is given, which is not there yet; what it needs meanwhile may lie beside that.
+        make: writes it as the folder that it is given, which is not there yet; what it needs meanwhile may lie beside
+            that.
         progress: is told of waiting.
         is_whole: whether what lies there can be used.
         force: make it anew even so.
@@ -101,7 +102,10 @@ def _lock(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what a maker left beside the folder; what it had moved aside goes back if nothing took its place. Under the lock."""
+    """Remove what a maker left beside the folder.
+
+    What it had moved aside goes back if nothing took its place. Under the lock.
+    """
     making, replaced = _beside(folder)
     if replaced.exists() and not folder.exists():
         replaced.rename(folder)

@@ -105,7 +105,8 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 def write_atomic(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Replace ``path`` by ``content`` in one step: a reader sees the old file or the new one, never half of it.
 
-    With ``sync`` that outlasts a power cut, not only a kill; it waits for the disk, which many small files cannot afford.
+    With ``sync`` that outlasts a power cut, not only a kill; it waits for the disk, which many small files cannot
+    afford.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # same folder: a rename never crosses file systems
@@ -137,7 +138,10 @@ def check_writable(path: Path) -> None:
 
 
 def spreadsheet_safe(value: Any) -> Any:
-    """A CSV cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe before it; numbers stay."""
+    """A CSV cell that no spreadsheet takes for a formula.
+
+    Text that begins like one gets an apostrophe before it; numbers stay.
+    """
     return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")) else value
 
 
@@ -161,8 +165,8 @@ def digest_json(value: Any) -> str:
 def hold(path: Path, refusal: Exception | None = None) -> Iterator[None]:
     """Hold a lock between processes while the block lasts; the operating system releases it however the process ends.
 
-    A lock is an empty file. It may remain when no process holds it, which means nothing. On a network file system locks work between machines
-    where it passes them on: NFS 4 does; NFS mounted with ``nolock`` or ``local_lock`` does not.
+    A lock is an empty file. It may remain when no process holds it, which means nothing. On a network file system locks
+    work between machines where it passes them on: NFS 4 does; NFS mounted with ``nolock`` or ``local_lock`` does not.
 
     Args:
         path: of the lock file.
@@ -269,7 +273,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits to 8: zero stays black, the brightest pixel becomes white (12-bit scans would be near black)."""
+    """Grey of 16 or 32 bits to 8.
+
+    Zero stays black, the brightest pixel becomes white (12-bit scans would be near black).
+    """
     values = np.nan_to_num(np.asarray(image, dtype=np.float32))
     top = float(values.max())
     unit_range = image.mode == "F" and 0 < top <= 1

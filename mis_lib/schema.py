@@ -1,8 +1,9 @@
 """Records: the pure values that flow from construction to the screen.
 
-Every record is a frozen pydantic model that holds no handle, draws no id and does no input or output. Reading is tolerant of fields that a
-newer version added (``Sample`` keeps unknown keys), strict about the ones it knows. Tensors, images and paths on this
-machine never enter a record: a ``Sample`` names its images relative to the folder of the data file that holds it.
+Every record is a frozen pydantic model that holds no handle, draws no id and does no input or output. Reading is
+tolerant of fields that a newer version added (``Sample`` keeps unknown keys), strict about the ones it knows. Tensors,
+images and paths on this machine never enter a record: a ``Sample`` names its images relative to the folder of the data
+file that holds it.
 """
 
 from collections.abc import Mapping
@@ -34,8 +35,9 @@ class Split(StrEnum):
 class Outcome(StrEnum):
     """What a response to one sample is: always exactly one of these.
 
-    The first four are MIS's classes for harmful samples (paper section 3.1: unsafe; safe at perception level 1, 2, 3), the next four
-    their counterparts for benign twins. ``UNSCORED`` means that the judge failed; it is never counted as safe or unsafe.
+    The first four are MIS's classes for harmful samples (paper section 3.1: unsafe; safe at perception level 1, 2, 3),
+    the next four their counterparts for benign twins. ``UNSCORED`` means that the judge failed; it is never counted as
+    safe or unsafe.
     """
 
     UNSAFE = "unsafe"
@@ -63,8 +65,8 @@ class Sample(Record):
     """One item: an ordered list of images, a question, and what is known about them.
 
     ``answer`` is the target text for training (safety CoT or plain help), ``objects`` what each image shows, in order,
-    ``twin_id`` the counterpart with the opposite ``harmful``. ``provenance`` holds stage, teacher, seed and content hashes.
-    Unknown keys are kept, so that reading and writing a foreign data set loses nothing.
+    ``twin_id`` the counterpart with the opposite ``harmful``. ``provenance`` holds stage, teacher, seed and content
+    hashes. Unknown keys are kept, so that reading and writing a foreign data set loses nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")

@@ -1,7 +1,8 @@
 """Settings: frozen, checked when they are made, and built the same way by command line, form and notebook.
 
 A settings class refuses unknown keys and values out of range with ``SettingsError``, naming setting and value. The same
-class is read from a YAML file with ``load_settings``; ``--set key=value`` pairs win over the file, dots reach into groups:
+class is read from a YAML file with ``load_settings``; ``--set key=value`` pairs win over the file, dots reach into
+groups:
 
     settings = load_settings(GenerationSettings, Path("run.yaml"), overrides=["max_new_tokens=64"])
 """
@@ -71,7 +72,8 @@ def load_settings(kind: type[S], path: Path | None = None, *, overrides: Iterabl
     """Build settings from an optional YAML file and ``key=value`` overrides, which win.
 
     Raises:
-        SettingsError: the file is missing or no mapping, an override has no ``=``, a key is unknown, a value out of range.
+        SettingsError: the file is missing or no mapping, an override has no ``=``, a key is unknown, a value out of
+            range.
     """
     values = {} if path is None else _read_mapping(path)
     for override in overrides:
@@ -113,7 +115,10 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _override(values: Mapping[str, Any], override: str) -> dict[str, Any]:
-    """A copy of ``values`` with one ``a.b=value`` put in; the value is read as YAML, so that 3, 0.5, true and [1, 2] work."""
+    """A copy of ``values`` with one ``a.b=value`` put in.
+
+    The value is read as YAML, so that 3, 0.5, true and [1, 2] work.
+    """
     path, separator, text = override.partition("=")
     if not separator or not path.strip():
         raise SettingsError(

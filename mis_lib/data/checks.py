@@ -1,8 +1,8 @@
 """Checks: what can be wrong with the texts and labels of a row, with its images, and with rows among each other.
 
-Each check takes views and yields findings; none stops at the first. A data set has *safety chains of thought* if its harmful rows are mostly
-answered at length and not by refusals (``is_cot``); in such a set an answer that opens with a refusal is a leak of the label ablation, which teaches
-to refuse and not to reason (paper section 4, tables 11 and 12).
+Each check takes views and yields findings; none stops at the first. A data set has *safety chains of thought* if its
+harmful rows are mostly answered at length and not by refusals (``is_cot``); in such a set an answer that opens with a
+refusal is a leak of the label ablation, which teaches to refuse and not to reason (paper section 4, tables 11 and 12).
 """
 
 import re
@@ -152,7 +152,10 @@ def _repeated_ids(views: Sequence[View]) -> Iterator[Finding]:
 
 
 def _repeated_rows(views: Sequence[View]) -> Iterator[Finding]:
-    """Rows that ask the same about the same images; and questions about harm asked again, unless twins share them by design."""
+    """Rows that ask the same about the same images.
+
+    Questions about harm asked again, unless twins share them by design.
+    """
     for _, group in _groups(views, lambda seen: normalised(seen.question)).items():
         first: dict[tuple[str, ...], View] = {}
         for seen in group:

@@ -1,7 +1,8 @@
 """Near-duplicates: rows of one set, or of training and test, that ask nearly the same or show nearly the same pictures.
 
-What resembles what is decided in ``similarity``; here rows are compared. Twins of one pair share question and one image by design and are no
-match. Rows can be taken out: the cleaned file is written beside the checked one, never in its place.
+What resembles what is decided in ``similarity``; here rows are compared. Twins of one pair share question and one image
+by design and are no match. Rows can be taken out: the cleaned file is written beside the checked one, never in its
+place.
 """
 
 import json
@@ -29,10 +30,11 @@ from mis_lib.text.sentences import normalised
 
 # ---------- Similarity: which texts and which pictures are nearly the same.
 #
-# Texts are compared by the five-letter pieces they share (Jaccard, found by MinHash, then computed exactly), pictures by a perceptual
-# hash of 256 bits. The limits were set on drawings and photographs: up to ``IMAGE_BITS`` differing bits are what re-encoding, scaling, grey and a 1 %
-# crop make of a picture; two different drawings of MIS-Mini differ by 40 or more (an open and a closed folder excepted).
-# Single-coloured pictures resemble each other and say nothing; they are left out.
+# Texts are compared by the five-letter pieces they share (Jaccard, found by MinHash, then computed exactly), pictures
+# by a perceptual hash of 256 bits. The limits were set on drawings and photographs: up to ``IMAGE_BITS`` differing bits
+# are what re-encoding, scaling, grey and a 1 % crop make of a picture; two different drawings of MIS-Mini differ by 40
+# or more (an open and a closed folder excepted). Single-coloured pictures resemble each other and say nothing; they are
+# left out.
 
 PIECE = 5
 TEXT_SIMILARITY = 0.8
@@ -216,7 +218,10 @@ def find(rows: Rows, others: Rows | None = None) -> Iterator[Match]:
 
 
 def with_twins(rows: Rows, places: Iterable[tuple[str, int]]) -> dict[str, set[int]]:
-    """Rows to take out, by file: those at ``places`` (file, row), and their twins, which would stand alone without them."""
+    """Rows to take out, by file.
+
+    Those at ``places`` (file, row), and their twins, which would stand alone without them.
+    """
     taken: dict[str, set[int]] = defaultdict(set)
     for file, row in places:
         taken[file].add(row)
@@ -253,7 +258,10 @@ def count(matches: Iterable[Match]) -> dict[Overlap, int]:
 
 
 def findings(matches: Iterable[Match], *, against_test: bool, fix: str = TAKE_OUT) -> Iterator[Finding]:
-    """Findings for a report, with what to do about each: leaks from a test set are errors; shared single images are counted only."""
+    """Findings for a report, with what to do about each.
+
+    Leaks from a test set are errors; shared single images are counted only.
+    """
     told = {
         Overlap.ITEM: "question and images",
         Overlap.IMAGES: "all images, under another question",

@@ -5,9 +5,10 @@
     trl            OUT/NAME.jsonl                      prompt and completion with typed parts: the loss is on the answer only
     jsonl          OUT/NAME.jsonl                      our own records
 
-What the other forms have no field for travels in ``mis``, one JSON text a record, so that columns keep one type; ``formats.py`` unpacks it.
-Images are copied under their relative paths, or stay where they are. ``swift`` and ``trl`` look for them from the working directory.
-Those trainers end every answer, so a row that is not to teach an end (``mask_eos``) goes out as ``jsonl`` only, or is left out on request.
+What the other forms have no field for travels in ``mis``, one JSON text a record, so that columns keep one type;
+``formats.py`` unpacks it. Images are copied under their relative paths, or stay where they are. ``swift`` and ``trl``
+look for them from the working directory. Those trainers end every answer, so a row that is not to teach an end
+(``mask_eos``) goes out as ``jsonl`` only, or is left out on request.
 """
 
 import json
@@ -84,7 +85,8 @@ def export(
         leave_out_masked: write the rows without ``mask_eos`` only.
 
     Raises:
-        DataError: there is no sample, one cannot be expressed in the form (``mask_eos`` in none but ``jsonl``), or ``out`` cannot be written or holds another image of that name.
+        DataError: there is no sample, one cannot be expressed in the form (``mask_eos`` in none but ``jsonl``), or
+            ``out`` cannot be written or holds another image of that name.
         ImageError: an image is not there.
     """
     given, samples = len(samples), _carried(samples, form, leave_out_masked=leave_out_masked)

@@ -1,7 +1,7 @@
 """Findings: what is wrong with a data set, each with file, row, field, what was found and how to put it right.
 
-An *error* means that training must not start: a row would crash it, be learned wrongly or be cut. A *warning* means that a person should
-look. Which is which stands in one table, ``Kind``, so that a report can be read by programs.
+An *error* means that training must not start: a row would crash it, be learned wrongly or be cut. A *warning* means
+that a person should look. Which is which stands in one table, ``Kind``, so that a report can be read by programs.
 """
 
 from collections import Counter
@@ -114,7 +114,7 @@ class Finding(Record):
         return self.kind.level
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where in a data set something stands."""
 
     file: str

@@ -6,8 +6,8 @@
     messages    {"messages": [{"role", "content"}], "images"}       ms-swift, OpenAI, TRL; content is text or a list of typed parts
     completion  {"prompt": [...], "completion": [...], "images"}    TRL
 
-Turns after the first answer are kept in ``later_turns``, a system prompt in ``system_prompt``. What ``export.py`` packed into ``mis`` is unpacked, so
-that a sample comes back as it went out.
+Turns after the first answer are kept in ``later_turns``, a system prompt in ``system_prompt``. What ``export.py``
+packed into ``mis`` is unpacked, so that a sample comes back as it went out.
 """
 
 import json
@@ -26,8 +26,9 @@ from mis_lib.schema import Sample, Split
 
 # ---------- Dialogues: who says what in a record of ShareGPT turns or chat messages, and where its images stand.
 #
-# ``prompts.py`` shows all images before the question. So a run of ``<image>`` before or after the question is taken out, and ``<image>``
-# elsewhere becomes ``[image 2]``; no text of a sample holds a placeholder, which a processor would take for an image.
+# ``prompts.py`` shows all images before the question. So a run of ``<image>`` before or after the question is taken
+# out, and ``<image>`` elsewhere becomes ``[image 2]``; no text of a sample holds a placeholder, which a processor would
+# take for an image.
 
 PLACEHOLDER = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -221,7 +222,10 @@ def wrong_turn(turns: Any) -> str:
 
 
 def with_answer(sample: Sample, answer: str, **changes: Any) -> Sample:
-    """The sample with another answer and other ``changes``; what is told of its own answer goes: what was said after it, and where its parts end."""
+    """The sample with another answer and other ``changes``.
+
+    What is told of its own answer goes: what was said after it, and where its parts end.
+    """
     told = (LATER, SEGMENTS) if answer != sample.answer else ()
     gone = {name: None for name in told if name in (sample.model_extra or {})}
     return sample.model_copy(update={"answer": answer, **gone, **changes})
@@ -384,7 +388,10 @@ def _validated(row: Row, values: Mapping[str, Any]) -> Sample:
 
 
 def _images(row: Row, folder: Path, field: str, roots: tuple[str, ...] = ("",)) -> list[str]:
-    """The images of a field: named ones are found, embedded ones (datasets' ``{"bytes", "path"}``, data addresses) unpacked."""
+    """The images of a field.
+
+    Named ones are found, embedded ones (datasets' ``{"bytes", "path"}``, data addresses) unpacked.
+    """
     return [
         _image(row, folder, field, found, roots, number) for number, found in enumerate(pictures.names(row, field), 1)
     ]

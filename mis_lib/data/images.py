@@ -1,7 +1,8 @@
 """Pictures of a data set: named files, found and kept inside its folder, and embedded ones, unpacked beside their table.
 
-A TSV or parquet table holds its images in its cells. They are written once to ``unpacked/TABLE/ID-HASH.png`` in the data folder, so that a
-sample of any set names files; a second reading finds them there. Headers are looked at, pixels are not decoded.
+A TSV or parquet table holds its images in its cells. They are written once to ``unpacked/TABLE/ID-HASH.png`` in the
+data folder, so that a sample of any set names files; a second reading finds them there. Headers are looked at, pixels
+are not decoded.
 """
 
 import base64
@@ -26,10 +27,10 @@ from mis_lib.files import DECODER_ERRORS, FORMATS, MAX_PIXELS, MIN_SIDE, load_im
 
 # ---------- Paths in data files: relative names that stay inside the data folder, or a refusal.
 #
-# A data set comes from strangers, and the program that reads it may run with rights that they do not have. So a name is refused if it is
-# absolute (on any system), climbs with ``..``, is a web address, or reaches out of the folder through a symbolic link. Whether
-# there is a file is another question, asked later. An absolute name that leads into the folder, as ms-swift's users write them, is read as the relative
-# one that it means (``within``).
+# A data set comes from strangers, and the program that reads it may run with rights that they do not have. So a name is
+# refused if it is absolute (on any system), climbs with ``..``, is a web address, or reaches out of the folder through
+# a symbolic link. Whether there is a file is another question, asked later. An absolute name that leads into the
+# folder, as ms-swift's users write them, is read as the relative one that it means (``within``).
 
 
 class Refusal(NamedTuple):
@@ -90,7 +91,10 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _may_leave(folder: Path, name: str) -> bool:
-    """Whether a link stands on the way; a name that does not climb stays inside without one, and asking that is much quicker than resolving."""
+    """Whether a link stands on the way.
+
+    A name that does not climb stays inside without one, and asking that is much quicker than resolving.
+    """
     steps = accumulate(Path(name).parts, os.path.join, initial=str(folder))
     try:
         if any(stat.S_ISLNK(os.lstat(step).st_mode) for step in islice(steps, 1, None)):
@@ -146,7 +150,10 @@ def find(folder: Path, row: Row, field: str, name: object, roots: Sequence[str] 
 
 
 def is_unpacked(relative: PurePosixPath) -> bool:
-    """Whether a path in a data folder is that of a picture which ``unpack`` wrote: a copy of what its table holds, whose name tells its content."""
+    """Whether a path in a data folder is that of a picture which ``unpack`` wrote.
+
+    A copy of what its table holds, whose name tells its content.
+    """
     return UNPACKED in relative.parts[:-1] and _UNPACKED.fullmatch(relative.name) is not None
 
 
@@ -223,11 +230,11 @@ def _no_image(row: Row, field: str, found: str) -> ImageError:
     )
 
 
-# ---------- Whether the pixels of an image file are whole, told as cheaply as its format allows.
+# ---------- Whether the pixels of an image file are whole, found out as cheaply as its format allows.
 #
-# A PNG carries a checksum for each chunk, read at 3 GB a second. A JPEG's pixels are looked through for markers that cannot stand there, as fast: a block of
-# other bytes has some, a single wrong byte or a block of zeros mostly has none and is decoded into a wrong picture without an error. Everything else is
-# decoded, to be sure, a WebP twice (``data.webp``).
+# A PNG has a checksum for each chunk, read at 3 GB a second. A JPEG's pixels are searched, as fast, for markers that
+# cannot be among them. A block of other bytes has some. A single wrong byte or a block of zeros mostly has none, and is
+# decoded into a wrong picture without an error. Every other format is decoded.
 
 # Among a JPEG's pixels 0xFF is followed by zero, or by a place to start anew; anything else ends them.
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
@@ -255,7 +262,10 @@ def damage(path: Path, form: str) -> str | None:
 
 
 def _goes_to_its_end(content: bytes) -> bool:
-    """Whether a JPEG reaches its end mark over nothing but what may stand before it, a thumbnail's end jumped over; cameras write more behind it."""
+    """Whether a JPEG reaches its end mark over nothing but what may stand before it, a thumbnail's end jumped over.
+
+    Cameras write more behind it.
+    """
     at = 2
     while found := MARKER.search(content, at):
         marker = content[found.end() - 1]
@@ -277,13 +287,14 @@ def _sums_hold(path: Path) -> bool:
 
 # ---------- Image headers: size and format of an image without decoding it, and what speaks against using it.
 #
-# A header costs a tenth of a millisecond where decoding costs twenty, so that thousands of photographs can be checked before every run; whether what
-# follows it is whole is asked of ``data.wholeness``. An image shown by several rows is looked at once.
+# A header costs a tenth of a millisecond where decoding costs twenty, so that thousands of photographs can be checked
+# before every run. Whether the pixels after it are whole is asked of ``damage``. An image that several rows show is
+# read once.
 
 MAX_RATIO = 200  # Qwen-VL's image processors raise an error beyond it
-HEADERS_ENDINGS = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
-    ".avif": "AVIF", ".ppm": "PPM",
+FORMATS_BY_ENDING = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP",
+    ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF", ".ppm": "PPM",
 }  # fmt: skip
 ELSEWHERE = "fetch the image; if it lies in another folder, bring both together (mis export --image_folder FOLDER --format jsonl)"
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the picture is stored lying on its side
@@ -370,9 +381,9 @@ class Headers:
         if path.is_dir():
             return _bad(Kind.MISSING_IMAGE, f"expected an image file, found the folder {name}", "name a file in it")
         if forward != name and refusal(self.folder, forward) is None and (self.folder / forward).is_file():
-            told = Problem(Kind.SEPARATOR, f"expected / between folders, found \\ in {name}", f"write {forward}")
+            backslash = Problem(Kind.SEPARATOR, f"expected / between folders, found \\ in {name}", f"write {forward}")
             header = read_header(self.folder / forward, pixels=self.pixels)
-            return Header(header.size, (told, *header.problems))
+            return Header(header.size, (backslash, *header.problems))
         near, below = self._names(path.parent).get(path.stem.lower()), f"images/{name}"
         fix = f"write {near}, which is in that folder" if near else ELSEWHERE
         if refusal(self.folder, below) is None and (self.folder / below).is_file():
@@ -413,7 +424,7 @@ def read_header(path: Path, *, pixels: bool = False) -> Header:
 def _open(path: Path, *, pixels: bool) -> Header:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # told by size, below
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # reported by size, below
             with Image.open(path, formats=FORMATS) as image:
                 form = image.format or ""
                 # a PNG without EXIF would be decoded in search of it
@@ -452,7 +463,7 @@ def _unfit(size: Size) -> Problem | None:
 
 def _oddities(path: Path, form: str, frames: int) -> Iterator[Problem]:
     """What is odd about a file that can be used all the same."""
-    expected = HEADERS_ENDINGS.get(path.suffix.lower(), form)
+    expected = FORMATS_BY_ENDING.get(path.suffix.lower(), form)
     if expected != form and (expected, form) != ("JPEG", "MPO"):
         yield Problem(Kind.WRONG_ENDING, f"expected {expected} by its name, found {form}", "rename it")
     if frames > 1:

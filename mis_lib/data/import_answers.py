@@ -55,7 +55,8 @@ def read_answers(file: Path, field: str | None = None) -> list[Given]:
         field: which field holds the answer [default: the first of ``ANSWERS`` that is there].
 
     Raises:
-        DataError: the file cannot be read, or a row holds no field of an answer, or several answers in one (file, row, field and fix named).
+        DataError: the file cannot be read, or a row holds no field of an answer, or several answers in one (file, row,
+            field and fix named).
     """
     rows = _rows(file)
     if not rows:
@@ -159,12 +160,15 @@ def _plain(text: str) -> str:
 
 # ---------- Which sample an answer of another tool belongs to.
 #
-# Few tools write ids, so a row is found by what it tells: its id, else its place in the order of the data, else its question and images. Whatever it
-# tells must fit; an answer is never given to a sample whose question it was not asked.
+# Few tools write ids, so a row is found by what it tells: its id, else its place in the order of the data, else its
+# question and images. Whatever it tells must fit; an answer is never given to a sample whose question it was not asked.
 
 
 class Matched(NamedTuple):
-    """Which sample each row answers, and by what that was found: "id", "order" or "question"; "order alone" where rows tell nothing else."""
+    """Which sample each row answers, and by what that was found.
+
+    "id", "order" or "question"; "order alone" where rows tell nothing else.
+    """
 
     samples: list[Sample]
     by: str
@@ -243,7 +247,10 @@ def _by_content(given: Sequence[Given], samples: Sequence[Sample]) -> list[Sampl
 
 
 def _only_one(one: Given, asked: Mapping[str, list[Sample]], rows: int, samples: int) -> Sample:
-    """The sample whose question and images are those of the row; of questions of which one holds the other, the longest is meant."""
+    """The sample whose question and images are those of the row.
+
+    Of questions of which one holds the other, the longest is meant.
+    """
     questions = [question for question, of in asked.items() if one.prompt and _asks(one.prompt, of[0])]
     longest = max(questions, key=len, default="")
     fitting = [sample for sample in asked.get(longest, []) if _shows(one.images, sample)]

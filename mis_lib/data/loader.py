@@ -1,10 +1,12 @@
 """A loader: how one published data set becomes samples, and what is known about the set.
 
-A loader is a value, not a class hierarchy: three functions (which files, their rows, a row's samples) and the facts that people need
-before they fetch it. Reading is strict: ``load`` raises at the first wrong row; ``scan`` yields the error in the row's place and goes on, so
-that one pass tells them all. Nothing is skipped. Images are paths relative to the folder that was given, and exist.
+A loader is a value, not a class hierarchy: three functions (which files, their rows, a row's samples) and the facts
+that people need before they fetch it. Reading is strict: ``load`` raises at the first wrong row; ``scan`` yields the
+error in the row's place and goes on, so that one pass tells them all. Nothing is skipped. Images are paths relative to
+the folder that was given, and exist.
 
-Fields that a set has and ``Sample`` has not are kept under their own names; where the name is taken, as ``source_NAME``.
+Fields that a set has and ``Sample`` has not are kept under their own names; where the name is taken, as
+``source_NAME``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mis_lib.data.records import Row, Rows, read_table, told
+from mis_lib.data.records import Row, Rows, read_table, reported
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 
@@ -25,8 +27,9 @@ RESERVED = frozenset(Sample.model_fields)
 class Loader:
     """One published data set.
 
-    ``files(folder, split)`` names the data files of a split that are there (none: the split is not), ``rows(file)`` reads one of them,
-    ``convert(row, folder, split)`` makes samples of a row. ``splits`` gives the number of published records a split, where known.
+    ``files(folder, split)`` names the data files of a split that are there (none: the split is not), ``rows(file)``
+    reads one of them, ``convert(row, folder, split)`` makes samples of a row. ``splits`` gives the number of published
+    records a split, where known.
     """
 
     name: str
@@ -66,7 +69,7 @@ class Loader:
         files = self._files(folder, split)
         seen: dict[str, str] = {}
         empty = True
-        for row in (row for file in files for row in told(self.rows, file)):
+        for row in (row for file in files for row in reported(self.rows, file)):
             empty = False
             if isinstance(row, DataError):
                 yield row

@@ -2,7 +2,8 @@
 
     arms = compose(RECIPES["mirage"], {"safety": SampleSet(samples, folder), "general": SampleSet(others, other_folder)})
 
-The same recipe, seed and sources give the same rows. What a row lacks for its recipe is an error, never a silent substitute.
+The same recipe, seed and sources give the same rows. What a row lacks for its recipe is an error, never a silent
+substitute.
 """
 
 import os
@@ -92,7 +93,10 @@ def _chosen(
 
 
 def _whole(numbers: Sequence[float]) -> list[int]:
-    """Whole numbers with the sum that was asked for: each rounded by itself may come to one row more or less, so the largest remainders go up."""
+    """Whole numbers with the sum that was asked for.
+
+    Each rounded by itself may come to one row more or less, so the largest remainders go up.
+    """
     whole = [int(number) for number in numbers]
     missing = round(sum(numbers)) - sum(whole)
     for place in sorted(range(len(whole)), key=lambda place: whole[place] - numbers[place])[:missing]:
@@ -101,7 +105,10 @@ def _whole(numbers: Sequence[float]) -> list[int]:
 
 
 def _pool(recipe: Recipe, part: Part, sources: Mapping[str, SampleSet]) -> list[Sample]:
-    """The rows that a part may draw, in an order that depends on seed, source and kind alone: two arms get the same rows."""
+    """The rows that a part may draw, in an order that depends on seed, source and kind alone.
+
+    Two arms get the same rows.
+    """
     if part.source not in sources:
         raise DataError(f"mixture {recipe.name}: expected {part.source} data, found {', '.join(sources) or 'none'}")
     kept = {"all": (True, False), "harmful": (True,), "benign": (False,)}[part.keep]

@@ -1,7 +1,8 @@
 """Recipes: the training sets that the paper and its neighbours compare, by name.
 
-Shares are the papers' own (MIRage: 500 general rows in 4,500; VLGuard: two harmful rows to a benign one, with 5,000 general rows in the mixed
-form). Options that people change often (``seed``, ``rows``, ``share``, ``held_out``, ``template``, ``sentence``) go through ``configured``.
+Shares are the papers' own (MIRage: 500 general rows in 4,500; VLGuard: two harmful rows to a benign one, with 5,000
+general rows in the mixed form). Options that people change often (``seed``, ``rows``, ``share``, ``held_out``,
+``template``, ``sentence``) go through ``configured``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,9 @@ from mis_lib.text.refusals import REFUSALS
 
 # ---------- Mixtures: what a training set is made of, as a recipe over any sets of samples.
 #
-# A recipe is a frozen value: which rows of which source, in what share, under which change of label, question or images. Recipes that compare two
-# things have two *arms* made of the same rows. ``data.compose`` makes the rows, ``data.mixtures`` holds those of the paper and its neighbours.
+# A recipe is a frozen value: which rows of which source, in what share, under which change of label, question or
+# images. Recipes that compare two things have two *arms* made of the same rows. ``data.compose`` makes the rows,
+# ``data.mixtures`` holds those of the paper and its neighbours.
 
 QUESTION = "{question}"
 SAFETY, GENERAL, EVERYDAY = "safety", "general", "everyday"
@@ -111,7 +113,10 @@ class Options(Settings):
     cut: float = 0.0
     """mirage: share of safety rows that stop where the answer has turned to a warning or to help."""
     everyday: float = 0.0
-    """mirage: share of harmless pairs that belong to no category, asked about openly; not the paper's, which has none."""
+    """mirage.
+
+    Share of harmless pairs that belong to no category, asked about openly; not the paper's, which has none.
+    """
     held_out: tuple[str, ...] = ("Privacy", "Self-Harm")
     template: str = USER_FORMAT
     sentence: str = REFUSALS[0]
@@ -245,7 +250,10 @@ def _arms(name: str, about: str, options: Options, **parts: Part) -> Recipe:
 
 
 def _third_benign(options: Options, **benign: Any) -> tuple[Part, ...]:
-    """One benign row to two harmful ones; ``share`` of general rows besides makes the paper's daggered forms (table 7)."""
+    """One benign row to two harmful ones.
+
+    ``share`` of general rows besides makes the paper's daggered forms (table 7).
+    """
     general = options.share or 0.0
     parts = (Part(**benign, keep="benign", share=(1 - general) / 3),)
     return (*parts, Part(source=GENERAL, share=general)) if general else parts

@@ -2,8 +2,8 @@
 
     {"sample": {...}, "chosen": "...", "rejected": "...", "provenance": {...}}       pairs.jsonl, one a line
 
-The sample's images are relative to the folder that holds the file, as in any data folder. What is read is checked at once: equal answers teach
-nothing and a missing image stops training hours later.
+The sample's images are relative to the folder that holds the file, as in any data folder. What is read is checked at
+once: equal answers teach nothing and a missing image stops training hours later.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,8 @@ def read_preferences(path: Path) -> list[Preference]:
     """The pairs of a file, or of the ``pairs.jsonl`` of a folder, with every image in its place.
 
     Raises:
-        DataError: the file is missing or empty, a line is wrong, two pairs are the same, or an image is not there (row named).
+        DataError: the file is missing or empty, a line is wrong, two pairs are the same, or an image is not there (row
+            named).
     """
     file = path / PAIRS if path.is_dir() else path
     pairs = read_records(file, Preference)

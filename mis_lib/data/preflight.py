@@ -3,8 +3,9 @@
     report = preflight(Path("data"), PreflightSettings(model="Qwen/Qwen2-VL-7B-Instruct", max_pixels=1003520))
     report.ready, report.findings, report.tokens.worst(5), report.memory.total
 
-Rows are read raw, not as ``Sample``s, so that one pass names every fault with file, row and fix instead of stopping at the first. Images are
-judged by their headers; pixels are decoded only where neither checksums nor the file's end tell that it is whole.
+Rows are read raw, not as ``Sample``s, so that one pass names every fault with file, row and fix instead of stopping at
+the first. Images are judged by their headers; pixels are decoded only where neither checksums nor the file's end tell
+that it is whole.
 """
 
 import re
@@ -16,11 +17,11 @@ from typing import NamedTuple
 
 from mis_lib.data.benchmarks import recognise
 from mis_lib.data.checks import is_cot, row_findings, set_findings, shared_ids
-from mis_lib.data.findings import AUTHORS, Finding, Kind, Level, Place
+from mis_lib.data.findings import AUTHORS, Finding, Kind, Level, Location
 from mis_lib.data.formats import is_address, to_sample
 from mis_lib.data.images import Headers
 from mis_lib.data.loader import Loader
-from mis_lib.data.records import Row, check_ending, read_table, told
+from mis_lib.data.records import Row, check_ending, read_table, reported
 from mis_lib.data.sources import MIXTURE, data_files
 from mis_lib.data.tokens import MEMORY_FORMULA, Budget, Memory, Training, budget_for, limited, memory
 from mis_lib.data.views import RawFile, RawRow, View, read_file, view, view_of
@@ -30,12 +31,15 @@ from mis_lib.settings import Settings
 
 # ---------- Data files as they are checked: raw rows of whatever form, what they say, and where their images lie.
 #
-# Rows of JSON and JSON Lines are read strictly, as for use, and leniently, so that every fault of a row is reported. Published sets and
-# tables (CSV, TSV, parquet) are read strictly alone; a record that cannot be read is one finding.
+# Rows of JSON and JSON Lines are read strictly, as for use, and leniently, so that every fault of a row is reported.
+# Published sets and tables (CSV, TSV, parquet) are read strictly alone; a record that cannot be read is one finding.
 
 JSON = (".json", ".jsonl")
 MIS_ROOTS = ("", "images")
-"""Where MIS's training images may lie, as its loader looks for them: its archive is unpacked here or there. Nobody else's rows are read so."""
+"""Where MIS's training images may lie, as its loader looks for them.
+
+Its archive is unpacked here or there. Nobody else's rows are read so.
+"""
 
 
 class Checked(NamedTuple):
@@ -61,7 +65,8 @@ class Checked(NamedTuple):
 def read_all(path: Path, images: Path | None = None, *, split: str | None = None) -> list[Checked]:
     """The data files at a path with the views of their rows; a row of no known form is a finding of its file.
 
-    A folder in a published layout other than MIS's is read by its own loader, whose errors become findings; ``split``: only this split of it.
+    A folder in a published layout other than MIS's is read by its own loader, whose errors become findings; ``split``:
+    only this split of it.
 
     Raises:
         DataError: there is no data file, it has no ending of one, or a published set is given other ``images``.
@@ -89,13 +94,19 @@ def read_all(path: Path, images: Path | None = None, *, split: str | None = None
 
 
 def published_loader(path: Path) -> Loader | None:
-    """The loader that a folder is checked by; None for files, our own folders and MIS's, whose rows are checked as they stand."""
+    """The loader that a folder is checked by.
+
+    None for files, our own folders and MIS's, whose rows are checked as they stand.
+    """
     found = [loader for loader in recognise(path) if loader.name != "mis"] if path.is_dir() else []
     return found[0] if len(found) == 1 else None
 
 
 def are_read_as_one(path: Path) -> bool:
-    """Whether a path's files are read together, so that their ids must differ: not MIS's, whose ids get the split's name, nor a mixture's arms."""
+    """Whether a path's files are read together, so that their ids must differ.
+
+    Not MIS's, whose ids get the split's name, nor a mixture's arms.
+    """
     return path.is_dir() and not recognise(path) and not (path / MIXTURE).is_file()
 
 
@@ -125,7 +136,10 @@ def _strictly(raw: RawFile, row: RawRow, folder: Path) -> Sample | DataError:
 
 
 def _view(row: RawRow) -> View | Finding:
-    """The lenient view of a row; that of the sample where the row has no JSON values or embeds images, as OpenAI's may."""
+    """The lenient view of a row.
+
+    That of the sample where the row has no JSON values or embeds images, as OpenAI's may.
+    """
     if not row.values and isinstance(row.read, Sample):
         return view_of(row.read, row.file, row.row)
     seen = view(row)
@@ -157,19 +171,24 @@ def _published(loader: Loader, folder: Path, split: str) -> RawFile:
 
 
 def _partial(loader: Loader, split: str, raw: RawFile) -> Iterator[Finding]:
-    """That a split has fewer or more records than are published: a scenario's file that is not there is missed by nobody else."""
+    """That a split has fewer or more records than are published.
+
+    A scenario's file that is not there is missed by nobody else.
+    """
     published = loader.splits[split]
     records = groupby(raw.rows, lambda row: (row.file, row.row))  # of which some give several rows
     found = sum(1 for _ in records) + len(raw.findings)
     if published is not None and found != published:
         message = f"expected the {published:,} records that are published, found {found:,}"
-        yield Place(split).finding(Kind.PARTIAL_SET, "", message, "fetch the rest, or report rates as those of a part")
+        yield Location(split).finding(
+            Kind.PARTIAL_SET, "", message, "fetch the rest, or report rates as those of a part"
+        )
 
 
 def _table(file: Path, folder: Path) -> RawFile:
     """A table, read strictly; its images, if it holds any, are unpacked."""
     raw = RawFile(file, is_lines=False)
-    for row in told(read_table, file):
+    for row in reported(read_table, file):
         try:
             if isinstance(row, DataError):
                 raise row
@@ -178,7 +197,7 @@ def _table(file: Path, folder: Path) -> RawFile:
             raw.findings.append(_malformed(error, "put the row right, or remove it"))
     if not raw.rows and not raw.findings:
         raw.findings.append(
-            Place(file.name).finding(Kind.EMPTY_FILE, "", "expected rows, found none", "write the file again")
+            Location(file.name).finding(Kind.EMPTY_FILE, "", "expected rows, found none", "write the file again")
         )
     return raw
 
@@ -187,7 +206,7 @@ def _malformed(error: DataError, fix: str) -> Finding:
     """A reader's error as a finding at the place that it names."""
     place, _, message = str(error).partition(": ")
     file, _, row = place.partition(", row ")
-    at = Place(Path(file).name, int(row) if row.isdigit() else 0)
+    at = Location(Path(file).name, int(row) if row.isdigit() else 0)
     field, message = field_and_rest(message)
     return at.finding(Kind.MALFORMED, field, message, fix)
 

@@ -79,9 +79,10 @@ def broken(file: Path, number: int, found: str, error: Exception) -> DataError:
 
 # ---------- Tables: the rows of JSON, JSON Lines, CSV, TSV and parquet files, strictly, each with its place.
 #
-# Nothing is passed over: a line that cannot be read is yielded as the ``DataError`` that names it, and reading goes on with the next one where
-# the file allows it. A JSON list is parsed row by row, because M4-Instruct's is a gigabyte. Stricter than Python's own reader:
-# a field that stands twice, NaN and half characters are refused. An empty cell of a CSV or TSV is a missing field.
+# Nothing is passed over: a line that cannot be read is yielded as the ``DataError`` that names it, and reading goes on
+# with the next one where the file allows it. A JSON list is parsed row by row, because M4-Instruct's is a gigabyte.
+# Stricter than Python's own reader: a field that stands twice, NaN and half characters are refused. An empty cell of a
+# CSV or TSV is a missing field.
 
 csv.field_size_limit(2**31 - 1)  # a cell of a TSV may hold several images as base64
 PEEK = 1 << 16  # M4-Instruct is not read twice
@@ -107,7 +108,7 @@ def check_ending(file: Path) -> None:
         raise DataError(f"{file}: expected a file ending in {', '.join(ENDINGS)}; rename or convert it")
 
 
-def told(rows: Callable[[Path], Rows], file: Path) -> Rows:
+def reported(rows: Callable[[Path], Rows], file: Path) -> Rows:
     """The rows of a file, where an error about the file as a whole comes last instead of being raised."""
     try:
         yield from rows(file)
@@ -227,7 +228,10 @@ def parquet_rows(file: Path) -> Rows:
 
 
 def has_column(file: Path, column: str) -> bool:
-    """Whether a parquet file has a column, which tells whose it is; other files, and damaged ones, are told by their names alone."""
+    """Whether a parquet file has a column, which tells whose it is.
+
+    Other files, and damaged ones, are told by their names alone.
+    """
     if file.suffix != ".parquet":
         return True
     import pyarrow

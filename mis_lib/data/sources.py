@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mis_lib.data.benchmarks import find_loader, recognise
 from mis_lib.data.formats import to_sample
 from mis_lib.data.loader import Loader, first_of_its_id
-from mis_lib.data.records import Row, read_table, told
+from mis_lib.data.records import Row, read_table, reported
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 
@@ -23,10 +23,11 @@ from mis_lib.schema import Sample
 #     *.jsonl                                  if there are any, else
 #     mis_*.json, then mis_*/mis_*.json        MIS's layout, else
 #     *.json                                   what other trainers read, else
-#     *.parquet, then data/*.parquet           what a data set on the hub is downloaded as; the shards of a split belong together
+#     *.parquet, then data/*.parquet           what a data set on the hub is downloaded as; the shards of a split belong
+# together
 #
-# Beside the splits lie files that are no data: accounts, and records of other kinds. What ``mis check --remove`` writes is no split either, as
-# long as the file that it was made of lies beside it; name the file itself to use it.
+# Beside the splits lie files that are no data: accounts, and records of other kinds. What ``mis check --remove`` writes
+# is no split either, as long as the file that it was made of lies beside it; name the file itself to use it.
 
 MIXTURE = "mixture.json"
 NO_DATA = frozenset(
@@ -123,7 +124,8 @@ def find_source(
         images: folder of the images of files [default: the files'].
 
     Raises:
-        DataError: nothing is there, or nothing or several things that can be read, or what is there knows no loader, split or images.
+        DataError: nothing is there, or nothing or several things that can be read, or what is there knows no loader,
+            split or images.
     """
     if path.is_file():
         for name, value in (("loader", loader), ("split", split)):
@@ -166,7 +168,7 @@ def scan(source: Source) -> Iterator[Sample | DataError]:
         return
     seen: dict[str, str] = {}
     empty = True
-    for row in (row for file in source.files for row in told(read_table, file)):
+    for row in (row for file in source.files for row in reported(read_table, file)):
         empty = False
         try:
             if isinstance(row, DataError):
@@ -190,7 +192,10 @@ def of_source(source: Source, sample: Sample, row: Row, seen: dict[str, str]) ->
 
 
 def _of_its_file(sample: Sample, file: Path) -> Sample:
-    """A sample of a folder; one that names no split is of the test split that its file is called after, and not of ``train``, as a row alone is."""
+    """A sample of a folder.
+
+    One that names no split is of the test split that its file is called after, and not of ``train``, as a row alone is.
+    """
     named = split_name(file)
     if "split" in sample.model_fields_set or named not in TEST_SPLITS:
         return sample

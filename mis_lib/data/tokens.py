@@ -1,8 +1,8 @@
 """Budget: how many tokens the rows of a data set will cost a given model, before anything is loaded.
 
-A checkpoint on this machine (a folder, or a hub id in the local cache) is counted exactly: its processor's image settings, its chat template
-and its tokenizer. A model known only by its published name is counted from published settings, its text at four characters a
-token (which overestimates English a little).
+A checkpoint on this machine (a folder, or a hub id in the local cache) is counted exactly: its processor's image
+settings, its chat template and its tokenizer. A model known only by its published name is counted from published
+settings, its text at four characters a token (which overestimates English a little).
 """
 
 import json
@@ -23,16 +23,19 @@ from mis_lib.settings import Settings
 
 # ---------- Image tokens: how many of them a model makes of an image, from width and height alone.
 #
-# One small class for each way that models cut images up; tests hold each to the image processor that transformers ships for it. Sizes are
-# ``(width, height)`` in pixels, as shown. Marks around an image (vision start and end, tile names) count, since they take
-# room too. Which model counts how is told by ``vision_families``.
+# One small class for each way that models cut images up; tests hold each to the image processor that transformers ships
+# for it. Sizes are ``(width, height)`` in pixels, as shown. Marks around an image (vision start and end, tile names)
+# count, since they take room too. Which model counts how is told by ``vision_families``.
 
 
 class ImageTokens(Protocol):
     """Counts the tokens of the images of one row."""
 
     def count(self, sizes: Sequence[Size]) -> list[int]:
-        """Tokens of each image, in order; a row's images are given together because some models share a budget among them."""
+        """Tokens of each image, in order.
+
+        A row's images are given together because some models share a budget among them.
+        """
         ...
 
 
@@ -47,7 +50,10 @@ class Fixed(Settings):
 
 
 class Grid(Settings):
-    """Images keep their shape; sides are rounded to whole cells within a budget of pixels (Qwen2-VL, Qwen2.5-VL, Qwen3-VL)."""
+    """Images keep their shape.
+
+    Sides are rounded to whole cells within a budget of pixels (Qwen2-VL, Qwen2.5-VL, Qwen3-VL).
+    """
 
     patch: int = 14
     merge: int = 2
@@ -78,7 +84,10 @@ class Tiles(Settings):
     side: int = 448
     tokens: int = 256
     max_tiles: int = 12
-    """Of an image, as in training and generation here; InternVL's own training script shares them among the images of a row."""
+    """Of an image, as in training and generation here.
+
+    InternVL's own training script shares them among the images of a row.
+    """
 
     def count(self, sizes: Sequence[Size]) -> list[int]:
         """Tiles with thumbnail, and the marks before and after them."""
@@ -99,7 +108,10 @@ class Tiles(Settings):
 
 
 class AnyRes(Settings):
-    """A single image in the best of many resolutions, padding cut away, beside the whole; several images once each (LLaVA-OneVision)."""
+    """A single image in the best of many resolutions, padding cut away, beside the whole.
+
+    Several images once each (LLaVA-OneVision).
+    """
 
     side: int = 384
     patches: int = 27
@@ -168,7 +180,8 @@ class Splits(Settings):
 
 # ---------- Which model makes image tokens in which way (``vision_tokens``), and with which numbers.
 #
-# ``from_checkpoint`` reads the numbers from a checkpoint's own processor files, ``known`` has them for models by name, ``limited`` takes one's own limits.
+# ``from_checkpoint`` reads the numbers from a checkpoint's own processor files, ``known`` has them for models by name,
+# ``limited`` takes one's own limits.
 
 QWEN3_GRID = Grid(patch=16, min_pixels=65536, max_pixels=16777216)
 LARGE_SMOLVLM = Splits(longest=1536, side=384, tokens=81)
@@ -279,7 +292,10 @@ def limited(
 
 
 def _fixed(config: Mapping[str, Any], processor: Mapping[str, Any]) -> Fixed:
-    """As LLaVA's processor counts: patches of the scaled image, one more for a class token, which "default" leaves out."""
+    """As LLaVA's processor counts.
+
+    Patches of the scaled image, one more for a class token, which "default" leaves out.
+    """
     crop = processor.get("crop_size") or processor.get("size") or {}
     if not isinstance(crop, Mapping):
         crop = {"height": crop, "width": crop}
@@ -291,10 +307,10 @@ def _fixed(config: Mapping[str, Any], processor: Mapping[str, Any]) -> Fixed:
 
 # ---------- Memory: what training needs on the device, by a formula that is shown with its result.
 #
-# Against TRL's trainer on one H100 (Qwen2-VL-7B, LoRA r=16 on all decoder linears, bfloat16, 812 tokens a row: 41.0 GB at batch 4, 64.7 GB at batch 8,
-# 28.3 GB at batch 16 with checkpointing) it is within 10 %. The eight hidden widths of a block are its residual stream, the
-# normalisations' inputs in float32 and outputs, queries and the attention's output; the five intermediate ones gate, up, activation, product and the
-# copy that a low-rank update takes of it.
+# Against TRL's trainer on one H100 (Qwen2-VL-7B, LoRA r=16 on all decoder linears, bfloat16, 812 tokens a row: 41.0 GB
+# at batch 4, 64.7 GB at batch 8, 28.3 GB at batch 16 with checkpointing) it is within 10 %. The eight hidden widths of
+# a block are its residual stream, the normalisations' inputs in float32 and outputs, queries and the attention's
+# output; the five intermediate ones gate, up, activation, product and the copy that a low-rank update takes of it.
 
 MEMORY_FORMULA = (
     "weights (parameters x bytes) + training state (LoRA: 16 bytes a trained weight; full: 16 bytes a weight in all) + batch x longest row x "

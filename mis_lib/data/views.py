@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mis_lib.data.findings import Finding, Kind, Place, printable
+from mis_lib.data.findings import Finding, Kind, Location, printable
 from mis_lib.data.formats import LATER, PACKED, PLACEHOLDER, carried_by, wrong_turn
 from mis_lib.data.formats import SYSTEM as SYSTEM_FIELD
 from mis_lib.data.mixtures import BESIDE, EVERYDAY
@@ -20,10 +20,10 @@ from mis_lib.text.refusals import opens_with_refusal
 
 # ---------- Raw rows: what a data file holds before anybody has checked it, in one lenient view for the forms that people have.
 #
-# Loaders refuse the first wrong row; here every row is read as far as it can be, and each thing that is wrong becomes a finding, so that one
-# pass names them all. Forms, told apart by their fields: our JSON Lines (``question``, ``images``), MIS's test JSON (``image_path1``,
-# ``image_path2``), LLaVA / ShareGPT / MIS train (``conversations``), and chat messages (``messages`` or ``prompt`` and ``completion``: TRL,
-# ms-swift, OpenAI).
+# Loaders refuse the first wrong row; here every row is read as far as it can be, and each thing that is wrong becomes a
+# finding, so that one pass names them all. Forms, told apart by their fields: our JSON Lines (``question``,
+# ``images``), MIS's test JSON (``image_path1``, ``image_path2``), LLaVA / ShareGPT / MIS train (``conversations``), and
+# chat messages (``messages`` or ``prompt`` and ``completion``: TRL, ms-swift, OpenAI).
 
 IMAGE_PATH = re.compile(r"image_path\d{1,2}")
 SHOWN = 60
@@ -49,10 +49,10 @@ class RawRow(NamedTuple):
     """What the strict reader makes of the record; None until it was asked."""
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Location:
         """Where it stands, with its id if it has one."""
         found = self.values.get("id")
-        return Place(self.file, self.row, printable(str(found)) if isinstance(found, str | int) else "")
+        return Location(self.file, self.row, printable(str(found)) if isinstance(found, str | int) else "")
 
 
 @dataclass
@@ -80,7 +80,7 @@ def read_file(path: Path) -> RawFile:
     file.rows.extend(rows)
     if not file.rows and not file.findings:
         message = "expected rows, found none"
-        file.findings.append(Place(path.name).finding(Kind.EMPTY_FILE, "", message, "write the file again"))
+        file.findings.append(Location(path.name).finding(Kind.EMPTY_FILE, "", message, "write the file again"))
     return file
 
 
@@ -114,7 +114,7 @@ def _lines(file: RawFile, content: bytes) -> Iterator[RawRow]:
     lines = content.split(b"\n")
     for number, line in enumerate(lines, 1):
         if line.strip():
-            place = Place(file.path.name, number)
+            place = Location(file.path.name, number)
             try:
                 yield from _row(file, place, _parse(line))
             except ValueError as error:
@@ -122,7 +122,7 @@ def _lines(file: RawFile, content: bytes) -> Iterator[RawRow]:
 
 
 def _array(file: RawFile, content: bytes) -> Iterator[RawRow]:
-    place = Place(file.path.name)
+    place = Location(file.path.name)
     try:
         values = _parse(content)
     except ValueError as error:
@@ -157,7 +157,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _row(file: RawFile, place: Place, value: Any) -> Iterator[RawRow]:
+def _row(file: RawFile, place: Location, value: Any) -> Iterator[RawRow]:
     if not isinstance(value, dict):
         message = f"expected a JSON object, found {shown(value)}"
         file.findings.append(place.finding(Kind.NOT_ROWS, "", message, "one object {...} for each row"))
@@ -183,7 +183,7 @@ def _not_in_json(value: Any) -> str | None:
     return None
 
 
-def _broken_line(place: Place, line: bytes, error: ValueError, *, is_last: bool) -> Finding:
+def _broken_line(place: Location, line: bytes, error: ValueError, *, is_last: bool) -> Finding:
     found = f"found {line[:SHOWN].decode(errors='replace').strip()!r} ({error})"
     if is_last:  # no newline after it
         fix = "the writer was stopped: let it go on, or delete the line"
@@ -215,7 +215,7 @@ LATER_TURNS, SYSTEM_PROMPT = "later turns", "a system prompt"
 class View:
     """What one row says; fields that are missing or wrong are empty, and ``findings`` say so."""
 
-    place: Place
+    place: Location
     form: Form
     question: str = ""
     """All user turns, without placeholders."""
@@ -230,7 +230,10 @@ class View:
     twin_id: str | None = None
     mask_eos: bool = False
     not_shown: list[str] = field(default_factory=list)
-    """What the row holds and no model is asked with: ``LATER_TURNS``, which fine-tuning learns, and ``SYSTEM_PROMPT``, which nothing reads."""
+    """What the row holds and no model is asked with.
+
+    ``LATER_TURNS``, which fine-tuning learns, and ``SYSTEM_PROMPT``, which nothing reads.
+    """
     exchanges: int = 1
     """Questions, each with its answer."""
     later: str = ""
@@ -248,7 +251,10 @@ class View:
 
 
 def image_list(seen: View, values: Mapping[str, Any], name: str, *, may_be_one: bool) -> list[str]:
-    """The paths of a list field; LLaVA's ``image`` may be a single path, ``images`` may not: it would be read letter by letter."""
+    """The paths of a list field.
+
+    LLaVA's ``image`` may be a single path, ``images`` may not: it would be read letter by letter.
+    """
     listed = values.get(name)
     if isinstance(listed, str):
         if not may_be_one:
@@ -299,7 +305,8 @@ def wrong(seen: View, values: Mapping[str, Any], name: str, expected: str, fix: 
 
 # ---------- Reading: a raw row of any form as a view, with a finding for each field that is not as its form promises.
 #
-# Reading goes on after a fault, with what is left of the row: a row with a missing image may have a leaking label too, and both should be told.
+# Reading goes on after a fault, with what is left of the row: a row with a missing image may have a leaking label too,
+# and both should be told.
 
 LABELS = ("category", "sub_category", "twin_id", "harmful", "split")
 SPLITS = frozenset([*(split.value for split in Split), *BESIDE.values(), EVERYDAY])
@@ -326,7 +333,7 @@ def view(row: RawRow) -> View | Finding:
 
 def view_of(sample: Sample, file: str, row: int) -> View:
     """The view of a row that was read as a sample already: no field is missing or of another type."""
-    seen = View(Place(file, row, printable(sample.id)), Form.SAMPLE, answer=sample.answer, images=sample.images)
+    seen = View(Location(file, row, printable(sample.id)), Form.SAMPLE, answer=sample.answer, images=sample.images)
     extra = sample.model_extra or {}
     _plain_question(seen, {"question": sample.question})
     seen.not_shown = [what for name, what in ((LATER, LATER_TURNS), (SYSTEM_FIELD, SYSTEM_PROMPT)) if extra.get(name)]
@@ -445,7 +452,10 @@ _READERS: Mapping[Form, Callable[[View, Mapping[str, Any]], None]] = {
 
 
 def _turns(seen: View, turns: Any, name: str, role_key: str, text_key: str) -> None:
-    """Read a dialogue: user and assistant in turn, placeholders in the user's turns only, as many as there are images."""
+    """Read a dialogue.
+
+    User and assistant in turn, placeholders in the user's turns only, as many as there are images.
+    """
     if not isinstance(turns, list):
         seen.note(Kind.WRONG_TYPE, name, f"expected a list of turns, found {shown(turns)}", "write the turns as a list")
         return
@@ -507,7 +517,10 @@ def _content(seen: View, content: Any, where: str) -> str:
 
 
 def _plain_question(seen: View, values: Mapping[str, Any]) -> None:
-    """A question in a field of its own: images come before it, so it needs no placeholder, but may hold one for each."""
+    """A question in a field of its own.
+
+    Images come before it, so it needs no placeholder, but may hold one for each.
+    """
     text = text_field(seen, values, "question")
     if PLACEHOLDER in text:
         seen.placeholders = text.count(PLACEHOLDER)

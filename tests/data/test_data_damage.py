@@ -1,7 +1,8 @@
 """2,000 randomly damaged records: each is refused with its file named, none crashes a loader, none passes for a whole one.
 
-A damage is one that takes something away that a sample needs: a required field gone, null, blank or of the wrong type, an image path that
-leads nowhere or out of the folder, an image that is none, a record that is no object, stands twice or is torn, a byte that is no UTF-8.
+A damage is one that takes something away that a sample needs: a required field gone, null, blank or of the wrong type,
+an image path that leads nowhere or out of the folder, an image that is none, a record that is no object, stands twice
+or is torn, a byte that is no UTF-8.
 """
 
 import json

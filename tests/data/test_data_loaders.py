@@ -1,4 +1,7 @@
-"""Each loader on a folder in exactly the published layout: what it reads, that it keeps what it does not know, and what it refuses."""
+"""Each loader on a folder in exactly the published layout.
+
+What it reads, that it keeps what it does not know, and what it refuses.
+"""
 
 import json
 import shutil

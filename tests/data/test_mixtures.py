@@ -1,4 +1,7 @@
-"""Mixtures: every recipe's rows, shares and labels; the same twice; nothing substituted in silence; written as a folder that checks."""
+"""Mixtures.
+
+Every recipe's rows, shares and labels; the same twice; nothing substituted in silence; written as a folder that checks.
+"""
 
 import json
 from pathlib import Path

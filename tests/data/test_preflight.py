@@ -1,4 +1,7 @@
-"""Preflight on a folder in MIS's exact layout: every way in which such a folder goes wrong is told with file, row, field and fix."""
+"""Preflight on a folder in MIS's exact layout.
+
+Every way in which such a folder goes wrong is told with file, row, field and fix.
+"""
 
 import io
 import json

@@ -54,7 +54,10 @@ def write_large_set(folder: Path, rows: int = ROWS) -> Path:
 
 
 def measure(file: Path) -> dict[str, float]:
-    """Check one file in this process; seconds of the clock and of the processor, and the most memory ever used, in MB."""
+    """Check one file in this process.
+
+    Seconds of the clock and of the processor, and the most memory ever used, in MB.
+    """
     clock, processor = time.perf_counter(), time.process_time()
     report = preflight(file, PreflightSettings(model="Qwen/Qwen2-VL-7B-Instruct", max_pixels=1280 * 28 * 28))
     used = {"clock": time.perf_counter() - clock, "processor": time.process_time() - processor}
@@ -70,7 +73,10 @@ def measure(file: Path) -> dict[str, float]:
 
 
 def most_memory() -> float:
-    """The most memory that this program has held, in MB; ``ru_maxrss`` would also count the process that it was forked from."""
+    """The most memory that this program has held, in MB.
+
+    ``ru_maxrss`` would also count the process that it was forked from.
+    """
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

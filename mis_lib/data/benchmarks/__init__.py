@@ -21,7 +21,7 @@ from mis_lib.data.benchmarks import (
     vlsbench,
 )
 from mis_lib.data.loader import Loader
-from mis_lib.data.records import Row, told
+from mis_lib.data.records import Row, reported
 from mis_lib.data.views import form_of
 from mis_lib.errors import DataError
 from mis_lib.schema import Record
@@ -70,7 +70,10 @@ def find_loader(name: str) -> Loader:
 
 
 def recognise(folder: Path) -> list[Loader]:
-    """The loaders that find their files in a folder; one of common names (``train.json``) only if these hold none of the forms that anybody has."""
+    """The loaders that find their files in a folder.
+
+    One of common names (``train.json``) only if these hold none of the forms that anybody has.
+    """
     return [loader for loader in LOADERS.values() if loader.available(folder) and not _is_of_others(loader, folder)]
 
 
@@ -78,7 +81,7 @@ def _is_of_others(loader: Loader, folder: Path) -> bool:
     if not loader.is_named_as_others:
         return False
     files = [file for split in loader.available(folder) for file in loader.files(folder, split)]
-    first = [next(told(loader.rows, file), None) for file in files]
+    first = [next(reported(loader.rows, file), None) for file in files]
     return all(isinstance(row, Row) and form_of(row.values) is not None for row in first)
 
 

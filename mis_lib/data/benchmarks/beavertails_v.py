@@ -3,8 +3,8 @@
     data/animal_abuse/train.parquet, evaluation.parquet   question, image, category, image_severity, response_1, response_2,
         response_k_from, is_response_k_safe ("yes", "no"), safer_response_id, more_helpful_response_id, response_k_harmless_rate, ...
 
-Source: hub set saferlhf-v/BeaverTails-V. The answer of a sample is the safer response if it is marked safe, else there is none: no unsafe
-response becomes a training target. All ratings are kept. Images are unpacked.
+Source: hub set saferlhf-v/BeaverTails-V. The answer of a sample is the safer response if it is marked safe, else there
+is none: no unsafe response becomes a training target. All ratings are kept. Images are unpacked.
 """
 
 from collections.abc import Iterable

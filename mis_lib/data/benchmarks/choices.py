@@ -6,8 +6,8 @@
     answer    answer, correct_choice (a letter); correct_ans (the text of an option); missing or "?" in test sets
               an open answer with alternatives is a Python list in text (MMMU), and is kept as it is
 
-The prompt is the question, the options and one line that asks for a letter; ``options`` keeps them by letter. Text that refers to an image in its
-midst (``<image>``, ``<image 2>``) says ``[image 2]``: images stand before the text.
+The prompt is the question, the options and one line that asks for a letter; ``options`` keeps them by letter. Text that
+refers to an image in its midst (``<image>``, ``<image 2>``) says ``[image 2]``: images stand before the text.
 """
 
 import ast
@@ -107,7 +107,10 @@ def _options(row: Row) -> tuple[dict[str, str], list[str]]:
 
 
 def _told(question: str) -> dict[str, str]:
-    """The options that a question itself tells behind "Options:", by letter: A, B and so on as far as they come one after the other."""
+    """The options that a question itself tells behind "Options:", by letter.
+
+    A, B and so on as far as they come one after the other.
+    """
     listed = question.rpartition("Options:")[2] if "Options:" in question else ""
     starts: list[re.Match[str]] = []
     for letter in string.ascii_uppercase:

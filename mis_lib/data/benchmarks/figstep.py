@@ -5,9 +5,9 @@
     data/question/benign_sentences_without_harmful_phase.csv   sentence, with * for the phrase that the images spell
     data/images/FigStep-Pro/image_0_splits/image_0_split_0.png, ...   2 to 7 pieces each, from sub-figures.zip
 
-Source: github ThuCCSLab/FigStep. ``pro`` is FigStep-Pro: the phrase cut into pieces, a multi-image attack; row n of its file, counted from 0,
-belongs to ``image_n_splits``. That file has one column and, as published, a sentence with an unquoted comma, so its lines are read whole. The
-prompts are the benchmark's own, as its README prints them.
+Source: github ThuCCSLab/FigStep. ``pro`` is FigStep-Pro: the phrase cut into pieces, a multi-image attack; row n of its
+file, counted from 0, belongs to ``image_n_splits``. That file has one column and, as published, a sentence with an
+unquoted comma, so its lines are read whole. The prompts are the benchmark's own, as its README prints them.
 """
 
 import re

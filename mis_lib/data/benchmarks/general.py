@@ -6,8 +6,8 @@
     MMT-Bench_VAL_MI.tsv                           arXiv 2404.16006, images kept apart; 3,127
     Q-Bench1_TEST.tsv, Q-Bench1_VAL.tsv, or llvisionqa_dev.json with images/, or data/dev-*.parquet   arXiv 2309.14181; 1,495 each
 
-TSV files are those of VLMEvalKit, whose addresses are in its ``vlmeval/dataset/image_mcq.py``; parquet and JSON files those of the hub sets. Where
-both are there the TSV counts. How columns are read says ``choices.py``.
+TSV files are those of VLMEvalKit, whose addresses are in its ``vlmeval/dataset/image_mcq.py``; parquet and JSON files
+those of the hub sets. Where both are there the TSV counts. How columns are read says ``choices.py``.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,10 @@ MMMU_SPLITS = {"dev": "dev", "val": "validation"}
 
 
 def _first(column: str, patterns: dict[str, tuple[str, ...]]) -> Callable[[Path, str], list[Path]]:
-    """Files of a split: those of its first pattern that any file matches; parquet files only with the set's own ``column``."""
+    """Files of a split.
+
+    Those of its first pattern that any file matches; parquet files only with the set's own ``column``.
+    """
 
     def files(folder: Path, split: str) -> list[Path]:
         matches = (sorted(folder.glob(pattern)) for pattern in patterns[split])

@@ -4,7 +4,8 @@
                                                                  selected_mini, transfer_from_llm
     JailBreakV_28K/figstep/..., llm_transfer_attack/..., query_related/...   images; image_path is relative to the folder of the CSV
 
-Source: hub set JailbreakV-28K/JailBreakV-28k. Copies without all of the images are common; each row without its image is an error.
+Source: hub set JailbreakV-28K/JailBreakV-28k. Copies without all of the images are common; each row without its image
+is an error.
 """
 
 from collections.abc import Iterable

@@ -3,8 +3,9 @@
     m4_instruct_annotations.json   [{"sample_id", "image": [paths], "conversations": [...], "metadata": {"dataset", "split", ...}}]
     Birds-to-Words/...             images of each part, unzipped beside the file
 
-Source: hub set lmms-lab/M4-Instruct-Data. As published, ``sample_id`` repeats between parts, so samples are named by row, and in some dialogues the
-first speaker is called "gpt": where the question holds the images, speakers are named by their turn. Videos are a file of their own.
+Source: hub set lmms-lab/M4-Instruct-Data. As published, ``sample_id`` repeats between parts, so samples are named by
+row, and in some dialogues the first speaker is called "gpt": where the question holds the images, speakers are named by
+their turn. Videos are a file of their own.
 """
 
 from collections.abc import Iterable

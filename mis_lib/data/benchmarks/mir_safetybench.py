@@ -4,8 +4,9 @@
                                        "images": ["images/Analogy/Analogy_1_0.png", ...], "iteration"}]
     Hate_Speech/images/Analogy/Analogy_1_0.png
 
-Source: github thu-coai/MIR-SafetyBench, whose ``extract_data.py`` writes this layout from the hub set. The category is the folder's name and
-images are relative to it; what is asked is ``revised_prompt``, what was meant ``original_question``.
+Source: github thu-coai/MIR-SafetyBench, whose ``extract_data.py`` writes this layout from the hub set. The category is
+the folder's name and images are relative to it; what is asked is ``revised_prompt``, what was meant
+``original_question``.
 """
 
 from collections.abc import Iterable

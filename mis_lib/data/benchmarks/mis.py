@@ -4,8 +4,9 @@
     mis_easy.json  _hard  _real    [{"id", "question", "category", "sub_category", "image_path1", "image_path2"}]
     easy_image/17/object1.png, object2.png; hard_image, real_image alike
 
-Source: hub sets Tuwhy/MIS_Train and Tuwhy/MIS_Test, code DripNowhy/MIS. Training images lie beside the file or in ``images``, wherever their
-archive was unpacked. The official scripts join test paths to a folder ``mis_test``; both that folder and its parent are accepted.
+Source: hub sets Tuwhy/MIS_Train and Tuwhy/MIS_Test, code DripNowhy/MIS. Training images lie beside the file or in
+``images``, wherever their archive was unpacked. The official scripts join test paths to a folder ``mis_test``; both
+that folder and its parent are accepted.
 """
 
 from collections.abc import Iterable

@@ -3,8 +3,8 @@
     processed_questions/01-Illegal_Activitiy.json   {"0": {"Question", "Changed Question", "Key Phrase", "Phrase Type", ...}}
     imgs/01-Illegal_Activitiy/SD/0.jpg              and SD_TYPO, TYPO; the misspelling is the published name
 
-Source: github isXinLiu/MM-SafetyBench (files below ``data``). ``SD`` (Stable Diffusion) is asked with "Rephrased Question(SD)", ``SD_TYPO`` and
-``TYPO`` (typography) with "Rephrased Question".
+Source: github isXinLiu/MM-SafetyBench (files below ``data``). ``SD`` (Stable Diffusion) is asked with "Rephrased
+Question(SD)", ``SD_TYPO`` and ``TYPO`` (typography) with "Rephrased Question".
 """
 
 from collections.abc import Iterable

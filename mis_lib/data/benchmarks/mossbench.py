@@ -4,8 +4,8 @@
     data_contrast/images_information/information.json   the same; here metadata is a text that holds a Python dict
     data/images/1.png                                   named "images/1.png", relative to data (or data_contrast)
 
-Source: github xirui-li/MOSSBench, hub set AIcell/MOSSBench. ``metadata.over`` is the type of stimulus: exaggerated risk, negated harm,
-counterintuitive interpretation.
+Source: github xirui-li/MOSSBench, hub set AIcell/MOSSBench. ``metadata.over`` is the type of stimulus: exaggerated
+risk, negated harm, counterintuitive interpretation.
 """
 
 import ast

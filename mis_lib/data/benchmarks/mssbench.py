@@ -5,8 +5,9 @@
     chat:     {"safe_image_path", "unsafe_image_path", "intent", "unsafe_image", "Type", "queries": [...]}
     embodied: {"task", "category", "safe", "unsafe", "safe_instruction(s)", "unsafe_instruction(s)", "observation_safe", ...}
 
-Source: github eric-ai-lab/MSSBench, hub set kzhou35/mssbench. Each query gives two samples, twins: the same text with the safe and with the
-unsafe image. The scripts put a fixed instruction before each query, which is not part of the data and not added here.
+Source: github eric-ai-lab/MSSBench, hub set kzhou35/mssbench. Each query gives two samples, twins: the same text with
+the safe and with the unsafe image. The scripts put a fixed instruction before each query, which is not part of the data
+and not added here.
 """
 
 from collections.abc import Iterable, Iterator

@@ -4,8 +4,8 @@
     siuo_mcqa.json   the same with "options": {"A": ...} and "correct_option" instead of the last two
     images/S-01.png
 
-Source: github sinwang20/SIUO (files below ``data``), hub set sinwang/SIUO. Image names have no folder, and the official judge script joins them
-without a separator; they are looked for in ``images``.
+Source: github sinwang20/SIUO (files below ``data``), hub set sinwang/SIUO. Image names have no folder, and the official
+judge script joins them without a separator; they are looked for in ``images``.
 """
 
 from collections.abc import Iterable

@@ -3,7 +3,8 @@
     data.json    [{"instruction_id", "instruction", "image_path": "imgs/0.png", "category", "sub_category", "source", ...}]
     imgs/0.png
 
-Source: github AI45Lab/VLSBench (file below ``data``), hub set Foreshhh/vlsbench. As published, instruction 1685 is empty: the image speaks alone.
+Source: github AI45Lab/VLSBench (file below ``data``), hub set Foreshhh/vlsbench. As published, instruction 1685 is
+empty: the image speaks alone.
 """
 
 from collections.abc import Iterable
