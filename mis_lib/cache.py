@@ -1,9 +1,9 @@
-"""What lies in the cache is made once on a machine: of several processes that miss it, one makes it and the others wait.
+"""A cached folder is made once on a machine: of several processes that miss it, one makes it and the others wait.
 
-A folder is made beside its place and moved there when it is whole. The places beside it have fixed names, so that
-whoever comes after a kill finds what it left:
+A folder is made next to its place and moved there when it is whole. The places next to it have fixed names, so that
+the next process after a kill finds what it left:
 
-    CACHE/NAME  CACHE/.NAME.lock  CACHE/.NAME.making/ (half made)  CACHE/.NAME.replaced (for a moment: what stood there before)
+    CACHE/NAME  CACHE/.NAME.lock  CACHE/.NAME.making/ (half made)  CACHE/.NAME.replaced (briefly: the old one)
 
 A folder that this program has made holds ``manifest.json``, the hash of every file in it.
 """
@@ -53,16 +53,16 @@ def made_once(
 ) -> Path:
     """Return a folder of the cache, made by one process if it is missing or not whole.
 
-    Who reads the folder while it is made anew sees the old one, then the new one; between two renames there is none,
+    Who reads the folder while it is made again sees the old one, then the new one; between two renames there is none,
     and a kill just then is mended by the next call, which puts the old one back.
 
     Args:
         folder: in the cache.
-        make: writes it as the folder that it is given, which is not there yet; what it needs meanwhile may lie beside
-            that.
-        progress: is told of waiting.
-        is_whole: whether what lies there can be used.
-        force: make it anew even so.
+        make: writes it as the folder that it is given, which is not there yet; what it needs meanwhile may be next
+            to it.
+        progress: receives a message while waiting.
+        is_whole: whether what is there can be used.
+        force: make it again even so.
 
     Raises:
         OSError: the cache cannot be written.
@@ -74,7 +74,7 @@ def made_once(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder, progress):
         _tidy(folder)
-        if force or not is_whole(folder):  # nobody made it while this process waited
+        if force or not is_whole(folder):  # no other process made it while this process waited
             making, replaced = _beside(folder)
             try:
                 making.mkdir()
@@ -102,7 +102,7 @@ def _lock(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what a maker left beside the folder.
+    """Remove what a maker left next to the folder.
 
     What it had moved aside goes back if nothing took its place. Under the lock.
     """

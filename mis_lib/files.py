@@ -88,7 +88,7 @@ def append_record(stream: IO[str], record: Record) -> None:
 
 
 def append_records(stream: IO[str], records: Iterable[Record]) -> None:
-    """Append records in one write, so that a kill finds all of them there or none, but for a disk that fills up meanwhile."""
+    """Append records in one write, so that a kill finds all of them or none, unless the disk fills up meanwhile."""
     try:
         stream.write("".join(record.model_dump_json() + "\n" for record in records))
         stream.flush()
@@ -216,7 +216,8 @@ def load_image(source: Path | bytes, *, name: str = "") -> Image.Image:
         raise ImageError(f"{name}: expected an image ({', '.join(FORMATS)}), found a file that is none") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
-            f"{name}: its header promises too many pixels, at most {MAX_PIXELS:,} are accepted; scale the image down first"
+            f"{name}: its header promises too many pixels, at most {MAX_PIXELS:,} are accepted; scale the image down "
+            "first"
         ) from error
     except ImageError:
         raise
@@ -256,7 +257,8 @@ def _is_object(line: bytes) -> bool:
 def _check_size(name: str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"{name}: {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} in all are accepted, scale the image down first"
+            f"{name}: {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} in all are accepted, scale the image down "
+            "first"
         )
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name}: {width} x {height} pixels; too small to show anything, at least {MIN_SIDE} a side")

@@ -107,7 +107,10 @@ class Response(Record):
     tokens: int = Field(ge=0)
     seconds: float = Field(ge=0)
     finish_reason: str
-    """"stop" (the model ended), "length" (token limit), "cancelled" (a person stopped it), "content_filter" (a server's filter, not the model)."""
+    """Why it ended.
+
+    "stop" (the model ended), "length" (token limit), "cancelled" (a person), "content_filter" (a server's filter).
+    """
     key: str = Field(default="", exclude_if=lambda value: not value)
     """Digest of everything that the answer follows from (``generate.keys``); empty where it is not known."""
 

@@ -87,7 +87,7 @@ def dump_settings(settings: Settings) -> str:
 
 
 class _EachOnce(yaml.SafeLoader):
-    """YAML in which a key stands once: of two, PyYAML would take the last and say nothing."""
+    """YAML in which a key occurs once: of two, PyYAML would take the last and say nothing."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -122,7 +122,8 @@ def _override(values: Mapping[str, Any], override: str) -> dict[str, Any]:
     path, separator, text = override.partition("=")
     if not separator or not path.strip():
         raise SettingsError(
-            f"--set {override!r}: expected key=value, for example --set seed=1, or GROUP.KEY=VALUE for what stands in a group"
+            f"--set {override!r}: expected key=value, for example --set seed=1, or GROUP.KEY=VALUE for what stands in "
+            "a group"
         )
     try:
         value = yaml.safe_load(text)

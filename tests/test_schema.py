@@ -148,7 +148,8 @@ def test_defaults_are_the_papers_greedy_decoding() -> None:
         ({"seed": "lucky"}, r"'seed': .*found 'lucky'"),
         (
             {"max_tokens": 3},
-            r"unknown setting 'max_tokens' \(did you mean 'max_new_tokens'\?\); known: max_new_tokens, temperature, seed$",
+            r"unknown setting 'max_tokens' \(did you mean 'max_new_tokens'\?\); "
+            r"known: max_new_tokens, temperature, seed$",
         ),
     ],
 )

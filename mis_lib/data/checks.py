@@ -32,7 +32,8 @@ NOT_SHOWN = {
     ),
 }
 SPECIAL_TOKEN = re.compile(
-    r"<\|[a-z_]{2,30}\|>|</?s>|</?img>|<IMG_CONTEXT>|<ImageHere>|<image_?\d+>|<fake_token_around_image>|<end_of_utterance>|\[/?INST\]|<video>"
+    r"<\|[a-z_]{2,30}\|>|</?s>|</?img>|<IMG_CONTEXT>|<ImageHere>|<image_?\d+>|<fake_token_around_image>"
+    r"|<end_of_utterance>|\[/?INST\]|<video>"
 )
 DAMAGED = re.compile("\ufffd|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\u00e2\u20ac|\u00c3[\u0080-\u00bf]|[\ud800-\udfff]")
 
@@ -75,7 +76,7 @@ def set_findings(views: Sequence[View], *, cot: bool) -> Iterator[Finding]:
 
 
 def shared_ids(files: Sequence[Sequence[View]]) -> Iterator[Finding]:
-    """Rows with an id that stands in an earlier file: read as one set, they would be taken for the same row."""
+    """Rows with an id of an earlier file: read as one set, they would be taken for the same row."""
     first: dict[str, View] = {}
     for views in files:
         for seen in views:
@@ -87,7 +88,10 @@ def shared_ids(files: Sequence[Sequence[View]]) -> Iterator[Finding]:
 
 
 def is_cot(views: Iterable[View]) -> bool:
-    """Whether harmful rows (or rows that do not say) are mostly answered at length, and not mostly by refusals, which may be long: VLGuard's are."""
+    """Whether harmful rows (or rows that do not say) are mostly answered at length, and not mostly by refusals.
+
+    Refusals may be long: VLGuard's are.
+    """
     answered = [seen for seen in views if seen.answer and seen.harmful is not False]
     lengths = [len((seen.answer or "").split()) for seen in answered]
     if not lengths or statistics.median(lengths) < COT_WORDS:
@@ -140,7 +144,8 @@ def _category_findings(seen: View) -> Iterator[Finding]:
         )
     elif seen.sub_category is not None and seen.sub_category not in TAXONOMY[seen.category]:
         known = TAXONOMY[seen.category]
-        message = f"expected one of {', '.join(known)} for {seen.category!r}, found {seen.sub_category!r}{close_to(seen.sub_category, known)}"
+        found = f"{seen.sub_category!r}{close_to(seen.sub_category, known)}"
+        message = f"expected one of {', '.join(known)} for {seen.category!r}, found {found}"
         yield seen.place.finding(Kind.WRONG_SUB_CATEGORY, "sub_category", message, "spell it as MIS does")
 
 

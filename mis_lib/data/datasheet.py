@@ -1,4 +1,4 @@
-"""The datasheet of a data set, counted from its samples: what is in it, how it is balanced, how long it is, whose it is, what it is not.
+"""The datasheet of a data set, counted from its samples: contents, balance, lengths, authors, limits.
 
     datasheet({"train": samples, "easy": others}, about) -> Markdown
 
@@ -93,12 +93,14 @@ def _balance(splits: Splits) -> Iterable[str]:
         shared = _in_both(paired, lambda sample: [sample.question])
         objects = _in_both(paired, lambda sample: sample.objects or [])
         yield (
-            f"{name}: {harmful / len(paired):.1%} of {len(paired):,} paired items are harmful; {shared} of their questions and {objects} "
+            f"{name}: {harmful / len(paired):.1%} of {len(paired):,} paired items are harmful; {shared} of their "
+            f"questions and {objects} "
             "of their objects occur in harmful and in benign items"
         )
         counted = Counter(sample.category for sample in samples if sample.harmful)
         largest, number = counted.most_common(1)[0]
-        yield f"{name}: the largest category, {largest}, has {number / harmful:.1%} of the harmful items (in MIS 46.5 %)"
+        share = f"{number / harmful:.1%} of the harmful items (in MIS 46.5 %)"
+        yield f"{name}: the largest category, {largest}, has {share}"
 
 
 def _in_both(samples: Iterable[Sample], things: Callable[[Sample], Iterable[str]]) -> str:
@@ -137,7 +139,10 @@ def _overlap(splits: Splits) -> Iterable[str]:
         again = sum(frozenset(sample.objects or []) in pairs for sample in samples)
         asked = sum(sample.question in questions for sample in samples)
         shown = sum(any(image in pictures for image in sample.images) for sample in samples)
-        yield f"{name}: {again} of {len(samples):,} items show an object pair of train, {asked} ask a question of train, {shown} show a picture of train"
+        yield (
+            f"{name}: {again} of {len(samples):,} items show an object pair of train, {asked} ask a question of train, "
+            f"{shown} show a picture of train"
+        )
 
 
 def _counted_limits(splits: Splits) -> Iterable[str]:

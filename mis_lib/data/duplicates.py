@@ -1,7 +1,7 @@
 """Near-duplicates: rows of one set, or of training and test, that ask nearly the same or show nearly the same pictures.
 
 What resembles what is decided in ``similarity``; here rows are compared. Twins of one pair share question and one image
-by design and are no match. Rows can be taken out: the cleaned file is written beside the checked one, never in its
+by design and are no match. Rows can be taken out: the cleaned file is written next to the checked one, never in its
 place.
 """
 
@@ -163,7 +163,7 @@ class Rows:
     Args:
         views: what the rows say.
         images: the image files of each row.
-        progress: told how many pictures are read.
+        progress: receives how many images are read.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ def with_twins(rows: Rows, places: Iterable[tuple[str, int]]) -> dict[str, set[i
 
 
 def write_without(file: RawFile, numbers: Collection[int]) -> Path:
-    """Write a data file without some of its rows as ``NAME.clean.jsonl`` (or ``.json``) beside it, and return its path.
+    """Write a data file without some of its rows as ``NAME.clean.jsonl`` (or ``.json``) next to it; return its path.
 
     Raises:
         DataError: such a file is there already.
@@ -262,13 +262,13 @@ def findings(matches: Iterable[Match], *, against_test: bool, fix: str = TAKE_OU
 
     Leaks from a test set are errors; shared single images are counted only.
     """
-    told = {
+    words = {
         Overlap.ITEM: "question and images",
         Overlap.IMAGES: "all images, under another question",
         Overlap.QUESTION: "the question, about other images",
     }
     for match in matches:
-        if match.overlap not in (told if against_test else (Overlap.ITEM,)):
+        if match.overlap not in (words if against_test else (Overlap.ITEM,)):
             continue
         is_leak = against_test and match.overlap in LEAKS
         what = "a row that no test row resembles" if against_test else "a row that no other resembles"
@@ -279,7 +279,7 @@ def findings(matches: Iterable[Match], *, against_test: bool, fix: str = TAKE_OU
             row=match.row,
             id=match.id,
             field="images" if match.overlap is Overlap.IMAGES else "question",
-            message=f"expected {what}, found {told[match.overlap]} of {other}",
+            message=f"expected {what}, found {words[match.overlap]} of {other}",
             fix=fix,
         )
 

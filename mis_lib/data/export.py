@@ -1,8 +1,8 @@
 """Export: samples in the forms that other trainers read, and back without loss.
 
-    llamafactory   OUT/NAME.json + dataset_info.json   ShareGPT conversations, one <image> for each image before the question
+    llamafactory   OUT/NAME.json + dataset_info.json   ShareGPT conversations, one <image> an image before the question
     swift          OUT/NAME.jsonl                      messages with the same placeholders
-    trl            OUT/NAME.jsonl                      prompt and completion with typed parts: the loss is on the answer only
+    trl            OUT/NAME.jsonl                      prompt and completion with typed parts: loss on the answer only
     jsonl          OUT/NAME.jsonl                      our own records
 
 What the other forms have no field for travels in ``mis``, one JSON text a record, so that columns keep one type;
@@ -81,7 +81,7 @@ def export(
         out: folder to write to; other files in it are left alone.
         form: which trainer.
         name: of the data file and of LLaMA-Factory's entry.
-        images: copy them, or leave them; then the trainer is told to look in ``folder``.
+        images: copy them, or leave them; then the trainer looks in ``folder``.
         leave_out_masked: write the rows without ``mask_eos`` only.
 
     Raises:
@@ -168,8 +168,10 @@ def _carried(samples: list[Sample], form: Form, *, leave_out_masked: bool) -> li
         return [sample for sample in samples if not (sample.model_extra or {}).get(MASKED)]
     if masked and form is not Form.JSONL:
         raise DataError(
-            f"expected answers with their end, found {MASKED} in {len(masked):,} of {len(samples):,} rows, first in {masked[0].id!r}: trainers "
-            f"of {form} would learn that end too; leave them out (--leave_out_masked), mix without them (cut=0), or export as jsonl"
+            f"expected answers with their end, found {MASKED} in {len(masked):,} of {len(samples):,} rows, first in "
+            f"{masked[0].id!r}: trainers "
+            f"of {form} would learn that end too; leave them out (--leave_out_masked), mix without them (cut=0), or "
+            "export as jsonl"
         )
     return samples
 
@@ -232,7 +234,7 @@ def _copy(folder: Path, out: Path, image: str) -> None:
 
 
 def _register(path: Path, name: str, file: str) -> None:
-    """Enter a data file in LLaMA-Factory's list, beside what is there."""
+    """Enter a data file in LLaMA-Factory's list and keep its other entries."""
     known = json_object(path) if path.is_file() else {}
     columns = {"messages": "conversations", "images": "images", "system": "system"}
     entry = {"file_name": file, "formatting": "sharegpt", "columns": columns}

@@ -1,7 +1,7 @@
 """Findings: what is wrong with a data set, each with file, row, field, what was found and how to put it right.
 
 An *error* means that training must not start: a row would crash it, be learned wrongly or be cut. A *warning* means
-that a person should look. Which is which stands in one table, ``Kind``, so that a report can be read by programs.
+that a person should look. One table, ``WARNINGS``, says which kind is which, so that a report can be read by programs.
 """
 
 from collections import Counter
@@ -85,12 +85,14 @@ class Kind(StrEnum):
 
 
 WARNINGS = frozenset(
-    [Kind.EMPTY_SPLIT, Kind.PARTIAL_SET, Kind.SEPARATOR, Kind.UNKNOWN_SPLIT, Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.DAMAGED_TEXT, Kind.BROKEN_OFF,
-     Kind.AS_PUBLISHED, Kind.NOT_SHOWN, Kind.WRONG_ENDING, Kind.ANIMATED, Kind.SAME_IMAGE_TWICE, Kind.DUPLICATE_ROW, Kind.REPEATED_QUESTION, Kind.NEAR_DUPLICATE]
+    [Kind.EMPTY_SPLIT, Kind.PARTIAL_SET, Kind.SEPARATOR, Kind.UNKNOWN_SPLIT, Kind.UNKNOWN_CATEGORY,
+     Kind.WRONG_SUB_CATEGORY, Kind.DAMAGED_TEXT, Kind.BROKEN_OFF, Kind.AS_PUBLISHED, Kind.NOT_SHOWN, Kind.WRONG_ENDING,
+     Kind.ANIMATED, Kind.SAME_IMAGE_TWICE, Kind.DUPLICATE_ROW, Kind.REPEATED_QUESTION, Kind.NEAR_DUPLICATE]
 )  # fmt: skip
 # About what rows say: in a published set that is its authors' choice, as in VLGuard, which refuses a few harmless rows.
 AUTHORS = frozenset(
-    [Kind.LABEL_LEAK, Kind.BENIGN_REFUSED, Kind.ANSWER_IN_QUESTION, Kind.CONTRADICTION, Kind.MISSING_FIELD, Kind.EMPTY_TEXT]
+    [Kind.LABEL_LEAK, Kind.BENIGN_REFUSED, Kind.ANSWER_IN_QUESTION, Kind.CONTRADICTION, Kind.MISSING_FIELD,
+     Kind.EMPTY_TEXT]
 )  # fmt: skip
 
 
@@ -115,7 +117,7 @@ class Finding(Record):
 
 
 class Location(NamedTuple):
-    """Where in a data set something stands."""
+    """A file, and a row of it by number and id."""
 
     file: str
     row: int = 0

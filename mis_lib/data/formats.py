@@ -1,9 +1,9 @@
-"""Forms of single records: each is told by its fields and becomes one ``Sample``; a form of several meanings is refused.
+"""Forms of single records, recognised by their fields: each record becomes one ``Sample``; an ambiguous one is refused.
 
     ours        {"question", "images", ...}                         our JSON Lines; also {"question", "image"}
     MIS test    {"question", "image_path1", "image_path2", ...}
     ShareGPT    {"conversations": [{"from", "value"}], "image(s)"}  LLaVA, InternVL, MIS train, LLaMA-Factory
-    messages    {"messages": [{"role", "content"}], "images"}       ms-swift, OpenAI, TRL; content is text or a list of typed parts
+    messages    {"messages": [{"role", "content"}], "images"}       ms-swift, OpenAI, TRL; content: text or typed parts
     completion  {"prompt": [...], "completion": [...], "images"}    TRL
 
 Turns after the first answer are kept in ``later_turns``, a system prompt in ``system_prompt``. What ``export.py``
@@ -37,7 +37,7 @@ _BEFORE = re.compile(rf"\s*(?:(?:Image-?\s?\d+:\s*)?{_TAG}\s*)+")  # InternVL nu
 
 
 class Turn(NamedTuple):
-    """One turn of a dialogue; ``text`` holds ``<image>`` where an image stands."""
+    """One turn of a dialogue; ``text`` holds ``<image>`` in place of an image."""
 
     role: str
     text: str
@@ -55,7 +55,7 @@ def conversations(row: Row) -> list[Turn]:
 
 
 def messages(row: Row, fields: list[str]) -> tuple[list[Turn], list[Any]]:
-    """The turns of chat messages (``role``, ``content``) in one or more fields, and the images that their typed parts carry.
+    """The turns of chat messages (``role``, ``content``) in one or more fields, and the images of their typed parts.
 
     Raises:
         DataError: a message is not as the form promises.
@@ -112,10 +112,10 @@ def without_placeholders(row: Row, texts: list[str], images: int, *, needed: boo
     if found != images and (found or needed):
         fix = "write one for each image" if needed else "write one for each image, or none"
         raise row.error("question", f"{images} {PLACEHOLDER}, one for each image", f"{found} of them", fix)
-    told = _fold(texts, images) if found else texts
-    if not told[0].strip():
+    clean = _fold(texts, images) if found else texts
+    if not clean[0].strip():
         raise row.error("question", "a question beside the images", texts[0], "write it, or remove the row")
-    return told
+    return clean
 
 
 def _fold(texts: list[str], images: int) -> list[str]:
@@ -182,7 +182,7 @@ def _system(row: Row) -> list[Turn]:
     return [Turn("system", words)] if words else []
 
 
-# ---------- What a dialogue goes on with behind its first answer: kept with the sample in ``later_turns``, exported, and learned in fine-tuning; never asked.
+# ---------- Turns after the first answer: kept in ``later_turns``, exported, learned in fine-tuning, never asked.
 
 LATER, SEGMENTS = "later_turns", "segments"
 
@@ -195,7 +195,7 @@ class Exchange(NamedTuple):
 
 
 def later_exchanges(sample: Sample) -> list[Exchange]:
-    """The exchanges behind the first one, in order.
+    """The exchanges after the first one, in order.
 
     Raises:
         DataError: they are no turns of user and assistant, the assistant's last, with a text in each.
@@ -224,10 +224,10 @@ def wrong_turn(turns: Any) -> str:
 def with_answer(sample: Sample, answer: str, **changes: Any) -> Sample:
     """The sample with another answer and other ``changes``.
 
-    What is told of its own answer goes: what was said after it, and where its parts end.
+    Fields about its own answer are removed: the turns after it, and the ends of its segments.
     """
-    told = (LATER, SEGMENTS) if answer != sample.answer else ()
-    gone = {name: None for name in told if name in (sample.model_extra or {})}
+    about = (LATER, SEGMENTS) if answer != sample.answer else ()
+    gone = {name: None for name in about if name in (sample.model_extra or {})}
     return sample.model_copy(update={"answer": answer, **gone, **changes})
 
 
@@ -263,7 +263,8 @@ def to_sample(row: Row, folder: Path) -> Sample:
     if "question" in values and "image" in values:
         return _question(row, folder, SOURCE)
     raise DataError(
-        f"{row.place}: expected question and images, image_path1 and image_path2, conversations, messages, or prompt and completion, "
+        f"{row.place}: expected question and images, image_path1 and image_path2, conversations, messages, or prompt "
+        "and completion, "
         f"found {', '.join(map(repr, values)) or 'no field'}; rename the fields, or name the set's own loader"
     )
 
@@ -313,8 +314,8 @@ def numbered_paths(row: Row, folder: Path, source: str, *, roots: tuple[str, ...
     images = [pictures.find(folder, row, name, row.values[name], roots) for name in names]
     labels = {name: words for name in _LABELS if name not in fields and (words := optional_text(row, name))}
     (question,) = without_placeholders(row, [text(row, "question")], len(images))
-    told = (("id", _id(row)), ("split", _test_split(row.file)), ("harmful", _harmful(row)))
-    own = {name: value for name, value in told if name not in fields}
+    given = (("id", _id(row)), ("split", _test_split(row.file)), ("harmful", _harmful(row)))
+    own = {name: value for name, value in given if name not in fields}
     fields = {**own, **labels, **fields}
     return sample(row, source, used=["question", *own, *labels, *names], question=question, images=images, **fields)
 
@@ -405,7 +406,7 @@ def _image(row: Row, folder: Path, field: str, found: Any, roots: tuple[str, ...
 
 
 def is_address(found: object) -> bool:
-    """Whether an image stands in the record as a data address."""
+    """Whether an image is given as a data address."""
     return isinstance(found, str) and found.startswith("data:image/")
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a data set: named files, found and kept inside its folder, and embedded ones, unpacked beside their table.
+"""Images of a data set: named files, found and kept inside its folder, and embedded ones, unpacked next to their table.
 
 A TSV or parquet table holds its images in its cells. They are written once to ``unpacked/TABLE/ID-HASH.png`` in the
 data folder, so that a sample of any set names files; a second reading finds them there. Headers are looked at, pixels
@@ -91,7 +91,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _may_leave(folder: Path, name: str) -> bool:
-    """Whether a link stands on the way.
+    """Whether there is a symbolic link on the way.
 
     A name that does not climb stays inside without one, and asking that is much quicker than resolving.
     """
@@ -99,7 +99,7 @@ def _may_leave(folder: Path, name: str) -> bool:
     try:
         if any(stat.S_ISLNK(os.lstat(step).st_mode) for step in islice(steps, 1, None)):
             return True
-    except (FileNotFoundError, NotADirectoryError):  # nothing is there, and so nothing behind it
+    except (FileNotFoundError, NotADirectoryError):  # nothing is there, and so no link
         pass
     return os.name == "nt"  # whose junctions are no links to Python 3.11
 
@@ -124,7 +124,7 @@ def find(folder: Path, row: Row, field: str, name: object, roots: Sequence[str] 
         folder: the data folder.
         row: the record, for messages.
         field: the field that holds the name.
-        name: what stands there.
+        name: the field's value.
         roots: folders below ``folder`` that the name may be relative to, in the order in which they are tried.
 
     Raises:
@@ -186,7 +186,8 @@ def unpack(folder: Path, row: Row, field: str, stem: str, content: Any, table: s
         DataError: the folder cannot be written.
     """
     data = _content(row, field, content)
-    name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', stem)[:80]}-{hashlib.sha256(data).hexdigest()[:12]}.{_ending(row, field, data)}"
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', stem)[:80]}-{digest}.{_ending(row, field, data)}"
     relative = f"{UNPACKED}/{table or row.file.stem}/{name}"
     target = inside(folder, relative)
     if not target.is_file():  # the hash in its name says that it is the same
@@ -194,7 +195,8 @@ def unpack(folder: Path, row: Row, field: str, stem: str, content: Any, table: s
             write_atomic(target, data)
         except OSError as error:
             raise DataError(
-                f"{target}: expected to unpack an image there, found: {error.strerror}; copy the table to a folder of your own"
+                f"{target}: expected to unpack an image there, found: {error.strerror}; copy the table to a folder of "
+                "your own"
             ) from error
     return relative
 
@@ -236,7 +238,7 @@ def _no_image(row: Row, field: str, found: str) -> ImageError:
 # cannot be among them. A block of other bytes has some. A single wrong byte or a block of zeros mostly has none, and is
 # decoded into a wrong picture without an error. Every other format is decoded.
 
-# Among a JPEG's pixels 0xFF is followed by zero, or by a place to start anew; anything else ends them.
+# Among a JPEG's pixels 0xFF is followed by zero, or by a restart marker; anything else ends them.
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 END = 0xD9
 SEGMENTS = frozenset(
@@ -245,7 +247,9 @@ SEGMENTS = frozenset(
 
 
 def damage(path: Path, form: str) -> str | None:
-    """What is wrong with the pixels of an image in Pillow's format ``form``, in words; ``None`` if they are whole as far as can be told.
+    """What is wrong with the pixels of an image in Pillow's format ``form``, in words.
+
+    ``None`` if they are whole as far as can be found out.
 
     Raises:
         OSError: the file cannot be read.
@@ -264,7 +268,7 @@ def damage(path: Path, form: str) -> str | None:
 def _goes_to_its_end(content: bytes) -> bool:
     """Whether a JPEG reaches its end mark over nothing but what may stand before it, a thumbnail's end jumped over.
 
-    Cameras write more behind it.
+    Cameras write more after it.
     """
     at = 2
     while found := MARKER.search(content, at):
@@ -296,7 +300,10 @@ FORMATS_BY_ENDING = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP",
     ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF", ".ppm": "PPM",
 }  # fmt: skip
-ELSEWHERE = "fetch the image; if it lies in another folder, bring both together (mis export --image_folder FOLDER --format jsonl)"
+ELSEWHERE = (
+    "fetch the image; if it lies in another folder, bring both together "
+    "(mis export --image_folder FOLDER --format jsonl)"
+)
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the picture is stored lying on its side
 STRANGERS = (
     (b"version https://git-lfs", "a Git LFS pointer", "fetch the files with git lfs pull"),

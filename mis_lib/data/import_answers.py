@@ -1,4 +1,4 @@
-"""Answers that another tool has given: each row of its file is read for the answer and for whatever it tells of what was asked.
+"""Answers that another tool has given: a row of its file is read for the answer and for what it says of the question.
 
     {"prompt", "predict", "label"}                  LLaMA-Factory's generated_predictions.jsonl
     {"response", "messages", "images", ...}         ms-swift's infer results
@@ -27,7 +27,8 @@ IDS = ("id", "sample_id", "index", "question_id")
 PROMPTS = ("prompt", "question", "messages", "input")
 ELSEWHERE = {
     ".eval": "write it as JSON with: inspect log dump LOG.eval > LOG.json",
-    ".xlsx": "cells of a spreadsheet end at 32,767 characters; let VLMEvalKit write TSV (export PRED_FORMAT=tsv), or save it as CSV",
+    ".xlsx": "cells of a spreadsheet end at 32,767 characters; let VLMEvalKit write TSV (export PRED_FORMAT=tsv), "
+    "or save it as CSV",
 }
 REASONS = {"max_tokens": "length", "model_length": "length"}  # inspect's words for a cut answer
 UNKNOWN = "unknown"
@@ -98,16 +99,17 @@ def _given(row: Row, field: str | None) -> Given:
     if name is None or name not in values:
         expected = repr(field) if field else f"one of {', '.join(ANSWERS)}"
         raise DataError(
-            f"{row.place}: expected the answer in the field {expected}, found the fields {', '.join(map(repr, values))}; name it with --field"
+            f"{row.place}: expected the answer in the field {expected}, found the fields "
+            f"{', '.join(map(repr, values))}; name it with --field"
         )
     text, reason = _answer(row, name, values[name])
-    told = values.get("finish_reason", reason)
+    found = values.get("finish_reason", reason)
     ids = (values[name] for name in IDS if isinstance(values.get(name), str | int))
     prompt = next((_words(values[name]) for name in PROMPTS if name in values), "")
     return Given(
         row,
         text,
-        REASONS.get(told, told) if isinstance(told, str) and told else UNKNOWN,
+        REASONS.get(found, found) if isinstance(found, str) and found else UNKNOWN,
         next(map(str, ids), None),
         _plain(prompt),
         tuple(_images(values)),
@@ -131,7 +133,7 @@ def _answer(row: Row, field: str, value: Any) -> tuple[str | None, str]:
 
 
 def _part(part: Any) -> str:
-    """The words of one part of a message; a reasoning of its own is told by tags, as in any other answer."""
+    """The words of one part of a message; separate reasoning is marked by tags, as in any other answer."""
     values = part if isinstance(part, Mapping) else {}
     return f"<think>{values['reasoning']}</think>\n" if values.get("reasoning") else str(values.get("text") or "")
 
@@ -196,7 +198,8 @@ def match(given: Sequence[Given], samples: Sequence[Sample]) -> Matched:
     for one, sample in zip(given, found, strict=True):
         if sample.id in first:
             raise DataError(
-                f"{one.row.place}: expected one answer to each sample, found a second one to {sample.id!r}, after row {first[sample.id].number}; "
+                f"{one.row.place}: expected one answer to each sample, found a second one to {sample.id!r}, after row "
+                f"{first[sample.id].number}; "
                 "take one out, or import several draws each as a run of its own"
             )
         first[sample.id] = one.row
@@ -209,7 +212,7 @@ def _fits(one: Given, sample: Sample) -> bool:
 
 
 def _asks(prompt: str, sample: Sample) -> bool:
-    """Whether the question stands in what was asked, which may hold a template around it, and its marks for images in other places."""
+    """Whether the question is in the prompt, which may hold a template around it and image marks in other places."""
     pieces = (" ".join(piece.split()) for piece in PLACEHOLDER.split(sample.question))
     return not prompt or all(piece in prompt for piece in pieces)
 
@@ -233,7 +236,8 @@ def _by_id(one: Given, known: Mapping[str, Sample]) -> Sample:
         )
     if not _fits(one, sample := known[one.id]):
         raise DataError(
-            f"{one.row.place}: expected an answer to sample {one.id!r} ({sample.question!r:.80}), found one to {one.prompt!r:.80}; "
+            f"{one.row.place}: expected an answer to sample {one.id!r} ({sample.question!r:.80}), found one to "
+            f"{one.prompt!r:.80}; "
             "name the data that were asked (--data, --splits), or take out the ids if they count something else"
         )
     return sample
@@ -257,7 +261,8 @@ def _only_one(one: Given, asked: Mapping[str, list[Sample]], rows: int, samples:
     if len(fitting) != 1:
         found = f"{len(fitting):,} that it could be" if fitting else "none that it could be"
         raise DataError(
-            f"{one.row.place}: expected one sample of the {samples:,} that it answers, found {found} (the file has {rows:,} rows); "
+            f"{one.row.place}: expected one sample of the {samples:,} that it answers, found {found} (the file has "
+            f"{rows:,} rows); "
             "give each row the sample's id, or name with --data and --splits just what was asked, in its order"
         )
     return fitting[0]

@@ -1,6 +1,7 @@
 """Rows of a mixture: drawn from their sources in the shares that a recipe asks for, changed as it says, and shuffled.
 
-    arms = compose(RECIPES["mirage"], {"safety": SampleSet(samples, folder), "general": SampleSet(others, other_folder)})
+    sources = {"safety": SampleSet(samples, folder), "general": SampleSet(others, other_folder)}
+    arms = compose(RECIPES["mirage"], sources)
 
 The same recipe, seed and sources give the same rows. What a row lacks for its recipe is an error, never a silent
 substitute.
@@ -86,7 +87,8 @@ def _chosen(
     for part, rows, wanted in zip(arm.parts, chosen, numbers, strict=True):
         if len(rows) < ENOUGH * wanted:
             raise DataError(
-                f"mixture {recipe.name}: expected {wanted:,} {part.keep} rows of {part.source} data in {round(total):,}, "
+                f"mixture {recipe.name}: expected {wanted:,} {part.keep} rows of {part.source} data in "
+                f"{round(total):,}, "
                 f"found {len(rows):,}; add such rows, or set fewer rows in all (rows) or another share (share)"
             )
         yield part, rows[:wanted], sources[part.source].folder
@@ -172,11 +174,12 @@ def _answer(recipe: Recipe, part: Part, sample: Sample) -> str:
 
 
 def _opening(recipe: Recipe, sample: Sample) -> dict[str, Any]:
-    """The answer as far as the first sentence behind its perception; its labelled segments say where that is."""
+    """The answer as far as the first sentence after its perception; its labelled segments say where that is."""
     answer, parts = sample.answer or "", (sample.model_extra or {}).get("segments") or []
     if not parts or parts[0]["kind"] != SegmentKind.PERCEPTION or parts[0]["start"]:
         raise DataError(
-            f"mixture {recipe.name}: cut expects answers with labelled segments that open with a perception, found none in {sample.id}; "
+            f"mixture {recipe.name}: cut expects answers with labelled segments that open with a perception, found "
+            f"none in {sample.id}; "
             "construct labels (mis construct), or set cut=0"
         )
     seen = parts[0]["end"]
@@ -192,7 +195,8 @@ def _consistent(recipe: Recipe, arm: Arm, rows: Sequence[MixedRow]) -> list[Mixe
     if len(set(ids)) != len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
         raise DataError(
-            f"mixture {recipe.name}, {arm.name}: expected ids of their own, found {twice!r} twice; rename a source's ids"
+            f"mixture {recipe.name}, {arm.name}: expected ids of their own, found {twice!r} twice; rename a source's "
+            "ids"
         )
     there = set(ids)
     alone = [row.sample.twin_id is not None and row.sample.twin_id not in there for row in rows]
@@ -207,11 +211,12 @@ def _check_held_out(recipe: Recipe, sources: Mapping[str, SampleSet]) -> None:
     unknown = sorted(set(recipe.held_out) - known)
     if unknown:
         raise SettingsError(
-            f"mixture {recipe.name}: expected categories to hold out among {', '.join(sorted(known)) or 'none'}, found {', '.join(unknown)}"
+            f"mixture {recipe.name}: expected categories to hold out among {', '.join(sorted(known)) or 'none'}, "
+            f"found {', '.join(unknown)}"
         )
 
 
-# ---------- Mixed sets: what a mixture is made of, how it overlaps with test sets, and writing it as a folder of its own.
+# ---------- Mixed sets: what a mixture is made of, how it overlaps with test sets, and how it is written as a folder.
 #
 #     OUT/train.jsonl (or one file an arm)  safety/...  general/...  black.png  side_by_side/...  mixture.json
 #
@@ -263,8 +268,10 @@ def overlaps(
     arms: Arms, tests: Mapping[str, SampleSet], progress: Progress = lambda message: None
 ) -> Iterator[Overlaps]:
     """Compare each arm with each test set."""
-    others = {name: _rows(name, test.samples, [_inside(test.folder, sample.images) for sample in test.samples], progress)
-              for name, test in tests.items()}  # fmt: skip
+    others = {}
+    for name, test in tests.items():
+        images = [_inside(test.folder, sample.images) for sample in test.samples]
+        others[name] = _rows(name, test.samples, images, progress)
     for arm, rows in arms.items():
         mixed = _rows(arm, [row.sample for row in rows], [_inside(row.folder, row.pictures) for row in rows], progress)
         for name, test in others.items():
@@ -370,7 +377,7 @@ def _side_by_side(pictures: Sequence[Image.Image], target: Path) -> None:
     whole.save(target, compress_level=1)
 
 
-# ---------- A few of many samples, spread evenly over their categories: the first so many of a file would often be one category only.
+# ---------- A few of many samples, stratified by category: the first ones of a file often have only one.
 #
 # Choosing more keeps those that were chosen before, so a run over few items can be continued with more.
 

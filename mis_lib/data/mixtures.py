@@ -25,7 +25,7 @@ from mis_lib.text.refusals import REFUSALS
 QUESTION = "{question}"
 SAFETY, GENERAL, EVERYDAY = "safety", "general", "everyday"
 BESIDE = {GENERAL: "general", EVERYDAY: "everyday_train"}
-"""The split, beside the safety data, that each other source is; ``EVERYDAY`` itself is the split to test."""
+"""The split that each other source is, in the folder of the safety data; ``EVERYDAY`` itself is the split to test."""
 BLACK, SIDE_BY_SIDE = "black.png", "side_by_side"
 
 
@@ -46,8 +46,10 @@ class Part(Settings):
     mask_eos: bool = False
     """Leave the answer's end token out of the loss."""
     cut: float = Field(default=0.0, ge=0, le=1)
-    """Share of rows whose answer stops after the first sentence behind its perception, without an end: whether that warns or helps is then what
-    they teach, at half the tokens."""
+    """Share of rows whose answer stops, without an end, after the first sentence that follows its perception.
+
+    They teach whether to warn or to help, at half the tokens.
+    """
 
     @model_validator(mode="after")
     def _has_a_place_for_the_question(self) -> Self:
@@ -79,7 +81,7 @@ class Recipe(Settings):
 
 
 class SampleSet(NamedTuple):
-    """Samples and the folder that their images lie in."""
+    """Samples and the folder of their images."""
 
     samples: Sequence[Sample]
     folder: Path
@@ -177,7 +179,10 @@ def vlguard_r(options: Options) -> Recipe:
 
 def benign_refusal(options: Options) -> Recipe:
     """Benign prompts refused."""
-    about = "Benign prompts answered by one refusal sentence, its end token out of the loss, with ordinary rows 2:5 (arXiv 2504.10000)"
+    about = (
+        "Benign prompts answered by one refusal sentence, its end token out of the loss, with ordinary rows 2:5 "
+        "(arXiv 2504.10000)"
+    )
     fraction = 2 / 7 if options.share is None else options.share
     refused = Part(source=GENERAL, fraction=fraction, label="sentence", mask_eos=True)
     return _one("benign_refusal", about, refused, Part(source=GENERAL))
@@ -219,7 +224,8 @@ def single_vs_two(options: Options) -> Recipe:
 RECIPES: Mapping[str, Callable[[Options], Recipe]] = {
     function.__name__: function
     for function in (
-        mirage, mirage_star, refusal, textual, vlguard_m, vlguard_p, vlguard_r, benign_refusal, mimic, held_out, cot_vs_direct,
+        mirage, mirage_star, refusal, textual, vlguard_m, vlguard_p, vlguard_r, benign_refusal, mimic, held_out,
+        cot_vs_direct,
         single_vs_two,
     )
 }  # fmt: skip

@@ -56,7 +56,8 @@ def _check_images(file: Path, pairs: Sequence[Preference]) -> None:
         for name in pair.sample.images:
             if not (file.parent / name).is_file():
                 raise DataError(
-                    f"{file}, row {row} ({pair.sample.id}): expected the image {file.parent / name}, found no such file; "
+                    f"{file}, row {row} ({pair.sample.id}): expected the image {file.parent / name}, found no such "
+                    "file; "
                     "image paths are relative to the folder of the pairs"
                 )
 

@@ -29,14 +29,14 @@ from mis_lib.errors import DataError, ImageError, SettingsError
 from mis_lib.schema import Record, Sample
 from mis_lib.settings import Settings
 
-# ---------- Data files as they are checked: raw rows of whatever form, what they say, and where their images lie.
+# ---------- Data files as they are checked: raw rows of whatever form, what they say, and the headers of their images.
 #
 # Rows of JSON and JSON Lines are read strictly, as for use, and leniently, so that every fault of a row is reported.
 # Published sets and tables (CSV, TSV, parquet) are read strictly alone; a record that cannot be read is one finding.
 
 JSON = (".json", ".jsonl")
 MIS_ROOTS = ("", "images")
-"""Where MIS's training images may lie, as its loader looks for them.
+"""Where MIS's training images may be, as its loader looks for them.
 
 Its archive is unpacked here or there. Nobody else's rows are read so.
 """
@@ -111,7 +111,7 @@ def are_read_as_one(path: Path) -> bool:
 
 
 def is_json(file: Path) -> bool:
-    """Whether a file is read as it stands, and can be written again."""
+    """Whether a file holds JSON, whose rows are read one by one, and can be written again."""
     return file.suffix.lower() in JSON
 
 
@@ -173,7 +173,7 @@ def _published(loader: Loader, folder: Path, split: str) -> RawFile:
 def _partial(loader: Loader, split: str, raw: RawFile) -> Iterator[Finding]:
     """That a split has fewer or more records than are published.
 
-    A scenario's file that is not there is missed by nobody else.
+    No other check misses the file of a scenario that is not there.
     """
     published = loader.splits[split]
     records = groupby(raw.rows, lambda row: (row.file, row.row))  # of which some give several rows
@@ -403,7 +403,7 @@ def _said(seen: View) -> str | None:
 
 
 def grouped(findings: Sequence[Finding]) -> Iterator[Finding]:
-    """The findings, those about one and the same wrong value told once, at the first row, with the number of rows."""
+    """The findings, those about the same wrong value reported once, at the first row, with the number of rows."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for found in findings:
         shared = found.kind in (Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.UNKNOWN_SPLIT, Kind.NOT_SHOWN)

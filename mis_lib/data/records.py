@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it stands, for messages."""
+        """File and row, for messages."""
         return f"{self.file}, row {self.number}"
 
     def error(self, field: str, expected: str, found: Any, fix: str) -> DataError:
@@ -81,7 +81,7 @@ def broken(file: Path, number: int, found: str, error: Exception) -> DataError:
 #
 # Nothing is passed over: a line that cannot be read is yielded as the ``DataError`` that names it, and reading goes on
 # with the next one where the file allows it. A JSON list is parsed row by row, because M4-Instruct's is a gigabyte.
-# Stricter than Python's own reader: a field that stands twice, NaN and half characters are refused. An empty cell of a
+# Stricter than Python's own reader: a field given twice, NaN and half characters are refused. An empty cell of a
 # CSV or TSV is a missing field.
 
 csv.field_size_limit(2**31 - 1)  # a cell of a TSV may hold several images as base64
@@ -230,7 +230,7 @@ def parquet_rows(file: Path) -> Rows:
 def has_column(file: Path, column: str) -> bool:
     """Whether a parquet file has a column, which tells whose it is.
 
-    Other files, and damaged ones, are told by their names alone.
+    Other files, and damaged ones, are recognised by their names alone.
     """
     if file.suffix != ".parquet":
         return True

@@ -1,7 +1,8 @@
 """Anything that people point at, as samples: a data file, a folder of ours, or a folder in a published layout.
 
     a file     .jsonl, .json, .csv, .tsv, .parquet; each record in one of the forms of ``formats.py``
-    a folder   that a loader recognises (``benchmarks``), or else with JSON Lines, JSON or parquet files, one a split or several shards (``folders``)
+    a folder   that a loader recognises (``benchmarks``), or else with JSON Lines, JSON or parquet files, one a split
+               or several shards
 
 ``scan`` yields the errors in the records' places; ``load`` raises the first. Images are relative to ``Source.folder``.
 """
@@ -26,8 +27,8 @@ from mis_lib.schema import Sample
 #     *.parquet, then data/*.parquet           what a data set on the hub is downloaded as; the shards of a split belong
 # together
 #
-# Beside the splits lie files that are no data: accounts, and records of other kinds. What ``mis check --remove`` writes
-# is no split either, as long as the file that it was made of lies beside it; name the file itself to use it.
+# A folder also holds files that are no data: accounts, and records of other kinds. What ``mis check --remove`` writes
+# is no split either, as long as the file that it was made of is in the folder; name the file itself to use it.
 
 MIXTURE = "mixture.json"
 NO_DATA = frozenset(
@@ -39,7 +40,7 @@ TEST_SPLITS = ("easy", "hard", "real", "everyday", "test", "validation", "valid"
 CLEAN = ".clean"
 PATTERNS = ("*.jsonl", "mis_*.json", "mis_*/mis_*.json", "*.json", "*.parquet", "data/*.parquet")
 SAVED = ("dataset_dict.json", "state.json")
-"""What ``save_to_disk`` of the package ``datasets`` leaves in a folder, beside Arrow files, which no other program reads."""
+"""What ``save_to_disk`` of ``datasets`` leaves in a folder with its Arrow files, which no other program reads."""
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
 
@@ -58,7 +59,8 @@ def data_files(path: Path) -> list[Path]:
         if found := sorted(file for file in path.glob(pattern) if _is_split(file)):
             return found
     raise DataError(
-        f"{path}: expected JSON Lines, JSON or parquet files, or the files of a known data set, found none of them; name the data file"
+        f"{path}: expected JSON Lines, JSON or parquet files, or the files of a known data set, found none of them; "
+        "name the data file"
     )
 
 
@@ -84,7 +86,8 @@ def _refuse_saved(path: Path) -> None:
         else f"{loaded}.to_parquet('NEW/train.parquet')"
     )
     raise DataError(
-        f"{path}: expected data files, found what save_to_disk of the package datasets wrote, which only that package reads; "
+        f"{path}: expected data files, found what save_to_disk of the package datasets wrote, which only that package "
+        "reads; "
         f"make parquet files of it in a folder NEW, which is read: {line}"
     )
 
@@ -140,7 +143,8 @@ def find_source(
     if len(found) > 1:
         names = ", ".join(one.name for one in found)
         raise DataError(
-            f"{path}: expected one data set, found several ({names}); keep each in a folder of its own, or name one (--loader)"
+            f"{path}: expected one data set, found several ({names}); keep each in a folder of its own, or name one "
+            "(--loader)"
         )
     if found:
         if images is not None:

@@ -25,7 +25,7 @@ from mis_lib.settings import Settings
 #
 # One small class for each way that models cut images up; tests hold each to the image processor that transformers ships
 # for it. Sizes are ``(width, height)`` in pixels, as shown. Marks around an image (vision start and end, tile names)
-# count, since they take room too. Which model counts how is told by ``vision_families``.
+# count, since they take room too. ``FAMILIES`` says which model counts in which way.
 
 
 class ImageTokens(Protocol):
@@ -108,7 +108,7 @@ class Tiles(Settings):
 
 
 class AnyRes(Settings):
-    """A single image in the best of many resolutions, padding cut away, beside the whole.
+    """A single image in the best of many resolutions, padding cut away, and the whole image.
 
     Several images once each (LLaVA-OneVision).
     """
@@ -151,7 +151,7 @@ class AnyRes(Settings):
 
 
 class Splits(Settings):
-    """The longer side is brought to one length, the image cut into square pieces, each named, and shown once more as a whole (Idefics3, SmolVLM)."""
+    """Idefics3, SmolVLM: the longer side is scaled to one length; square pieces, each named, and the whole image."""
 
     longest: int = 1456
     side: int = 364
@@ -216,7 +216,7 @@ def known(name: str) -> ImageTokens:
 
 
 def from_checkpoint(config: Mapping[str, Any], processor: Mapping[str, Any]) -> ImageTokens:
-    """How a checkpoint counts, from its ``config.json`` and its processor's settings (both files merged into one mapping).
+    """How a checkpoint counts, from its ``config.json`` and its processor's settings (both merged into one mapping).
 
     Raises:
         ModelError: the model's type is not among the known ones.
@@ -313,8 +313,10 @@ def _fixed(config: Mapping[str, Any], processor: Mapping[str, Any]) -> Fixed:
 # output; the five intermediate ones gate, up, activation, product and the copy that a low-rank update takes of it.
 
 MEMORY_FORMULA = (
-    "weights (parameters x bytes) + training state (LoRA: 16 bytes a trained weight; full: 16 bytes a weight in all) + batch x longest row x "
-    "(layers x bytes x (8 hidden + 2 key/value + 5 intermediate) + 2 x bytes x vocabulary); with checkpointing only hidden a layer and one "
+    "weights (parameters x bytes) + training state (LoRA: 16 bytes a trained weight; full: 16 bytes a weight in all) "
+    "+ batch x longest row x "
+    "(layers x bytes x (8 hidden + 2 key/value + 5 intermediate) + 2 x bytes x vocabulary); with checkpointing only "
+    "hidden a layer and one "
     "whole layer; without the frozen vision tower's passing use (under 2 %) and the allocator's slack (5-10 %)"
 )
 
@@ -346,13 +348,19 @@ _QWEN2_7B: dict[str, int] = {
 SHAPES: Mapping[str, Shape] = {
     r"^mini$": Shape(parameters=163_000_000, hidden=576, layers=30, key_value=192, intermediate=1536, vocabulary=49153),
     r"qwen-?2(\.5)?-?vl-7b": Shape(parameters=8_290_000_000, **_QWEN2_7B),
-    r"qwen-?2-?vl-2b": Shape(parameters=2_210_000_000, hidden=1536, layers=28, key_value=256, intermediate=8960, vocabulary=151936),
-    r"qwen-?2\.5-?vl-3b": Shape(parameters=3_750_000_000, hidden=2048, layers=36, key_value=256, intermediate=11008, vocabulary=151936),
-    r"internvl-?2[._]5-8b": Shape(parameters=8_080_000_000, hidden=4096, layers=32, key_value=1024, intermediate=14336, vocabulary=92553),
+    r"qwen-?2-?vl-2b": Shape(parameters=2_210_000_000, hidden=1536, layers=28, key_value=256,
+        intermediate=8960, vocabulary=151936),
+    r"qwen-?2\.5-?vl-3b": Shape(parameters=3_750_000_000, hidden=2048, layers=36, key_value=256,
+        intermediate=11008, vocabulary=151936),
+    r"internvl-?2[._]5-8b": Shape(parameters=8_080_000_000, hidden=4096, layers=32, key_value=1024,
+        intermediate=14336, vocabulary=92553),
     r"llava-?_?(onevision|ov).*7b": Shape(parameters=8_030_000_000, **_QWEN2_7B),
-    r"idefics-?3-8b": Shape(parameters=8_460_000_000, hidden=4096, layers=32, key_value=1024, intermediate=14336, vocabulary=128259),
-    r"smolvlm2?-256m": Shape(parameters=256_000_000, hidden=576, layers=30, key_value=192, intermediate=1536, vocabulary=49280),
-    r"smolvlm2?-500m": Shape(parameters=507_000_000, hidden=960, layers=32, key_value=320, intermediate=2560, vocabulary=49280),
+    r"idefics-?3-8b": Shape(parameters=8_460_000_000, hidden=4096, layers=32, key_value=1024,
+        intermediate=14336, vocabulary=128259),
+    r"smolvlm2?-256m": Shape(parameters=256_000_000, hidden=576, layers=30, key_value=192,
+        intermediate=1536, vocabulary=49280),
+    r"smolvlm2?-500m": Shape(parameters=507_000_000, hidden=960, layers=32, key_value=320,
+        intermediate=2560, vocabulary=49280),
 }  # fmt: skip
 
 

@@ -18,10 +18,10 @@ from mis_lib.errors import DataError, close_to
 from mis_lib.schema import Sample, Split
 from mis_lib.text.refusals import opens_with_refusal
 
-# ---------- Raw rows: what a data file holds before anybody has checked it, in one lenient view for the forms that people have.
+# ---------- Raw rows: what a data file holds before it is checked, in one lenient view for the forms that people have.
 #
 # Loaders refuse the first wrong row; here every row is read as far as it can be, and each thing that is wrong becomes a
-# finding, so that one pass names them all. Forms, told apart by their fields: our JSON Lines (``question``,
+# finding, so that one pass names them all. Forms, recognised by their fields: our JSON Lines (``question``,
 # ``images``), MIS's test JSON (``image_path1``, ``image_path2``), LLaVA / ShareGPT / MIS train (``conversations``), and
 # chat messages (``messages`` or ``prompt`` and ``completion``: TRL, ms-swift, OpenAI).
 
@@ -50,7 +50,7 @@ class RawRow(NamedTuple):
 
     @property
     def place(self) -> Location:
-        """Where it stands, with its id if it has one."""
+        """File and row, with the id if there is one."""
         found = self.values.get("id")
         return Location(self.file, self.row, printable(str(found)) if isinstance(found, str | int) else "")
 
@@ -306,7 +306,7 @@ def wrong(seen: View, values: Mapping[str, Any], name: str, expected: str, fix: 
 # ---------- Reading: a raw row of any form as a view, with a finding for each field that is not as its form promises.
 #
 # Reading goes on after a fault, with what is left of the row: a row with a missing image may have a leaking label too,
-# and both should be told.
+# and both should be reported.
 
 LABELS = ("category", "sub_category", "twin_id", "harmful", "split")
 SPLITS = frozenset([*(split.value for split in Split), *BESIDE.values(), EVERYDAY])
@@ -344,7 +344,7 @@ def view_of(sample: Sample, file: str, row: int) -> View:
 
 
 def _later(seen: View, turns: Any) -> None:
-    """The turns that our own form keeps beside question and answer."""
+    """The turns that our own form keeps apart from question and answer."""
     if found := wrong_turn(turns or []):
         seen.note(Kind.TURNS, LATER, found, "write role and content of each, the user's first")
     elif turns:
@@ -380,7 +380,7 @@ def _agree(seen: View) -> None:
 
 
 def _noted(seen: View, name: str) -> bool:
-    """Whether a fault that explains a missing text has been told already."""
+    """Whether a fault that explains a missing text has been reported already."""
     turns = (Kind.TURNS, Kind.MISSING_FIELD, Kind.WRONG_TYPE)
     return any(
         found.field == name or (found.kind in turns and found.field.startswith(("conversations", "messages")))
@@ -419,7 +419,7 @@ def _mis_test(seen: View, values: Mapping[str, Any]) -> None:
 
 
 def _optional_id(seen: View, values: Mapping[str, Any]) -> None:
-    """Dialogues may go without an id; their place in the file stands for it."""
+    """Dialogues may go without an id; their position in the file replaces it."""
     found = values.get("id", "none")
     if isinstance(found, bool) or not isinstance(found, int | str) or not str(found).strip():
         wrong(seen, values, "id", "a text or number", "give the row an id, or leave the field out")

@@ -1,4 +1,4 @@
-"""2,000 randomly damaged records: each is refused with its file named, none crashes a loader, none passes for a whole one.
+"""2,000 randomly damaged records: each is refused with its file named, none crashes a loader, none passes as whole.
 
 A damage is one that takes something away that a sample needs: a required field gone, null, blank or of the wrong type,
 an image path that leads nowhere or out of the folder, an image that is none, a record that is no object, stands twice

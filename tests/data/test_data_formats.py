@@ -199,7 +199,8 @@ LONG = chat("What are these?", "Toys.", "And why?", "They are small.")
         ({"messages": LONG, "system": "Be careful."}, ["later turns", "a system prompt"]),
         ({"prompt": [SYSTEM_TURN, LONG[0]], "completion": LONG[1:2]}, ["a system prompt"]),
         ({"conversations": turns("<image><image>What are these?", "Toys.", "And?", "Small.")}, ["later turns"]),
-        ({"question": "What?", "answer": "Toys.", "id": "1", "later_turns": LONG[2:], "system_prompt": "x"}, ["later turns", "a system prompt"]),
+        ({"question": "What?", "answer": "Toys.", "id": "1", "later_turns": LONG[2:], "system_prompt": "x"},
+         ["later turns", "a system prompt"]),
         ({"messages": LONG[:2], "system": ""}, []),
     ],
 )  # fmt: skip
@@ -340,14 +341,19 @@ JSON = st.recursive(
     max_leaves=12,
 )
 OUR_FIELDS = (
-    "id question images image image_path1 image_path2 conversations messages prompt completion mis system harmful category objects "
+    "id question images image image_path1 image_path2 conversations messages prompt completion mis system harmful "
+    "category objects "
     "provenance answer twin_id split"
 )
 THEIR_FIELDS = (
-    "id image safe instr-resp harmful_category queries Type safe_image_path unsafe_image_path safe unsafe safe_instruction "
-    "unsafe_instructions question_id question options correct_option category dataset category_id task_id category_name sentence "
-    "jailbreak_query image_path policy metadata pid instruction instruction_id sub_category revised_prompt relationship_type images "
-    "safer_response_id response_1 is_response_1_safe conversations index image_list image_1 answer candidates correct_ans A B option0 split"
+    "id image safe instr-resp harmful_category queries Type safe_image_path unsafe_image_path safe unsafe "
+    "safe_instruction "
+    "unsafe_instructions question_id question options correct_option category dataset category_id task_id "
+    "category_name sentence "
+    "jailbreak_query image_path policy metadata pid instruction instruction_id sub_category revised_prompt "
+    "relationship_type images "
+    "safer_response_id response_1 is_response_1_safe conversations index image_list image_1 answer candidates "
+    "correct_ans A B option0 split"
 )
 TURN = st.fixed_dictionaries(
     {}, optional={"from": JSON, "value": JSON, "role": st.just("user") | JSON, "content": JSON}

@@ -21,7 +21,8 @@ from mis_lib.results.runs import Run
 from mis_lib.schema import Sample
 
 TEMPLATE = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|image_pad|>"
+    "<|im_start|>system\nYou are a helpful "
+    "assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|image_pad|>"
     "<|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n"
 )
 Form = Callable[[Path, Sequence[Sample]], Path]

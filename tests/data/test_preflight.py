@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from PIL import Image
+from PIL import Image, WebPImagePlugin
 from support import published
 from support.mis_layout import REASONING, SIDE, Rows, change, draw_picture, write_json, write_mis
 from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
 from mis_lib.data.findings import Kind, Level
-from mis_lib.data.images import read_header
+from mis_lib.data.images import Header, Headers, Size, read_header
 from mis_lib.data.preflight import PreflightSettings, Report, preflight
 from mis_lib.data.sources import find_source, load
 from mis_lib.errors import DataError, ImageError
@@ -204,11 +204,15 @@ VARIANTS = [
     Variant("one object", lambda folder: write_json(folder / EASY, {"1": {"question": "?"}}), Kind.NOT_ROWS, 0, ""),
     Variant("row is a text", easy(lambda rows: rows.insert(1, "row")), Kind.NOT_ROWS, 2, ""),
     Variant("row is a list", easy(lambda rows: rows.insert(3, [])), Kind.NOT_ROWS, 4, ""),
-    Variant("torn last line", lambda f: (lines({}, {})(f), (f / OURS).open("a").write('{"id": "s2", "que')), Kind.TORN_LINE, 3, "", OURS),
-    Variant("line of no JSON", lambda f: (f / OURS).write_text(f'{json.dumps(_sample(0))}\nhello\n'), Kind.NOT_JSON, 2, "", OURS),
+    Variant("torn last line", lambda f: (lines({}, {})(f), (f / OURS).open("a").write('{"id": "s2", "que')),
+            Kind.TORN_LINE, 3, "", OURS),
+    Variant("line of no JSON", lambda f: (f / OURS).write_text(f'{json.dumps(_sample(0))}\nhello\n'),
+            Kind.NOT_JSON, 2, "", OURS),
     Variant("not UTF-8", lambda f: (f / OURS).write_bytes(b'{"id": "caf\xe9"}\n'), Kind.NOT_JSON, 1, "", OURS),
-    Variant("field twice", text_of(EASY, lambda text: text.replace('"id": 1,', '"id": 1, "question": "?",')), Kind.REPEATED_KEY, 2, "question"),
-    Variant("misspelt fields", easy(lambda rows: rows.__setitem__(1, {"Question": "?", "imags": []})), Kind.UNKNOWN_FORM, 2, ""),
+    Variant("field twice", text_of(EASY, lambda text: text.replace('"id": 1,', '"id": 1, "question": "?",')),
+            Kind.REPEATED_KEY, 2, "question"),
+    Variant("misspelt fields", easy(lambda rows: rows.__setitem__(1, {"Question": "?", "imags": []})),
+            Kind.UNKNOWN_FORM, 2, ""),
     # fields
     Variant("no question", easy(drop(2, "question")), Kind.MISSING_FIELD, 2, "question"),
     Variant("question is null", easy(put(2, question=None)), Kind.MISSING_FIELD, 2, "question"),
@@ -223,28 +227,41 @@ VARIANTS = [
     Variant("unknown category", easy(put(1, category="Ilegal Activity")), Kind.UNKNOWN_CATEGORY, 1, "category"),
     Variant("sub-category of another", easy(put(1, sub_category="Gender")), Kind.WRONG_SUB_CATEGORY, 1, "sub_category"),
     Variant("no second image", easy(drop(2, "image_path2")), Kind.MISSING_FIELD, 2, "image_path2"),
-    Variant("a gap in the images", easy(put(2, image_path4="easy_image/1/object1.png")), Kind.MISSING_FIELD, 2, "image_path3"),
+    Variant("a gap in the images", easy(put(2, image_path4="easy_image/1/object1.png")),
+            Kind.MISSING_FIELD, 2, "image_path3"),
     Variant("image is a list", easy(put(2, image_path2=["a.png"])), Kind.WRONG_TYPE, 2, "image_path2"),
-    Variant("string for list", lines({}, {"images": "easy_image/1/object1.png"}), Kind.STRING_FOR_LIST, 2, "images", OURS),
-    Variant("string for list, dialogue", train(lambda rows: (rows[1].pop("image"), rows[1].update(images="train/1_1.jpg"))), Kind.STRING_FOR_LIST, 2, "images", TRAIN),
+    Variant("string for list", lines({}, {"images": "easy_image/1/object1.png"}),
+            Kind.STRING_FOR_LIST, 2, "images", OURS),
+    Variant("string for list, dialogue",
+            train(lambda rows: (rows[1].pop("image"), rows[1].update(images="train/1_1.jpg"))),
+            Kind.STRING_FOR_LIST, 2, "images", TRAIN),
     Variant("empty list", lines({}, {"images": []}), Kind.NO_IMAGES, 2, "images", OURS),
     Variant("no images at all", train(drop(2, "image")), Kind.NO_IMAGES, 2, "images", TRAIN),
-    Variant("null among images", lines({"images": ["easy_image/0/object1.png", None]}), Kind.WRONG_TYPE, 1, "images[1]", OURS),
+    Variant("null among images", lines({"images": ["easy_image/0/object1.png", None]}),
+            Kind.WRONG_TYPE, 1, "images[1]", OURS),
     Variant("harmful as text", lines({"harmful": "true"}), Kind.WRONG_TYPE, 1, "harmful", OURS),
     Variant("too few object names", lines({"objects": ["key"]}), Kind.OBJECT_COUNT, 1, "objects", OURS),
     Variant("unknown split", lines({"split": "mis_hrad"}), Kind.UNKNOWN_SPLIT, 1, "split", OURS),
     # dialogue
-    Variant("one placeholder short", train(turn(2, 0, value="<image>\nWhat is it?")), Kind.PLACEHOLDER_COUNT, 2, "conversations", TRAIN),
-    Variant("one placeholder over", train(turn(2, 0, value="<image><image><image>What is it?")), Kind.PLACEHOLDER_COUNT, 2, "conversations", TRAIN),
-    Variant("placeholder in a question", lines({"question": "Is <image> the one?"}), Kind.PLACEHOLDER_COUNT, 1, "question", OURS),
+    Variant("one placeholder short", train(turn(2, 0, value="<image>\nWhat is it?")),
+            Kind.PLACEHOLDER_COUNT, 2, "conversations", TRAIN),
+    Variant("one placeholder over", train(turn(2, 0, value="<image><image><image>What is it?")),
+            Kind.PLACEHOLDER_COUNT, 2, "conversations", TRAIN),
+    Variant("placeholder in a question", lines({"question": "Is <image> the one?"}),
+            Kind.PLACEHOLDER_COUNT, 1, "question", OURS),
     Variant("system prompt", train(put(2, system="Be careful.")), Kind.NOT_SHOWN, 2, "", TRAIN),
-    Variant("placeholder in the answer", train(turn(2, 1, value="The <image> shows a key, which is a good thing to have here.")), Kind.PLACEHOLDER_PLACE, 2, "answer", TRAIN),
+    Variant("placeholder in the answer",
+            train(turn(2, 1, value="The <image> shows a key, which is a good thing to have here.")),
+            Kind.PLACEHOLDER_PLACE, 2, "answer", TRAIN),
     Variant("turns as text", train(put(2, conversations="hello")), Kind.WRONG_TYPE, 2, "conversations", TRAIN),
     Variant("no turns", train(put(2, conversations=[])), Kind.TURNS, 2, "conversations", TRAIN),
-    Variant("answer first", train(lambda rows: rows[1]["conversations"].reverse()), Kind.TURNS, 2, "conversations", TRAIN),
+    Variant("answer first", train(lambda rows: rows[1]["conversations"].reverse()),
+            Kind.TURNS, 2, "conversations", TRAIN),
     Variant("unknown speaker", train(turn(2, 1, **{"from": "robot"})), Kind.TURNS, 2, "conversations[1].from", TRAIN),
-    Variant("wrong keys in a turn", train(lambda rows: rows[1]["conversations"].__setitem__(1, {"speaker": "gpt"})), Kind.TURNS, 2, "conversations[1]", TRAIN),
-    Variant("no answer", train(lambda rows: rows[1]["conversations"].pop()), Kind.MISSING_FIELD, 2, "conversations", TRAIN),
+    Variant("wrong keys in a turn", train(lambda rows: rows[1]["conversations"].__setitem__(1, {"speaker": "gpt"})),
+            Kind.TURNS, 2, "conversations[1]", TRAIN),
+    Variant("no answer", train(lambda rows: rows[1]["conversations"].pop()),
+            Kind.MISSING_FIELD, 2, "conversations", TRAIN),
     Variant("blank answer", train(turn(2, 1, value=" ")), Kind.EMPTY_TEXT, 2, "answer", TRAIN),
     Variant("answer is a number", train(turn(2, 1, value=4)), Kind.WRONG_TYPE, 2, "conversations[1].value", TRAIN),
     Variant("one row unlabelled", lines({"answer": LONG}, {"answer": LONG}, {}), Kind.MISSING_FIELD, 3, "answer", OURS),
@@ -255,10 +272,13 @@ VARIANTS = [
     Variant("control character", easy(put(2, question="What\x07 is this?")), Kind.DAMAGED_TEXT, 2, "question"),
     # labels
     Variant("refusal among reasoning", train(turn(4, 1, value=REFUSED)), Kind.LABEL_LEAK, 4, "answer", TRAIN),
-    Variant("typographic refusal", train(turn(4, 1, value=f"I\u2019m sorry. {LONG}")), Kind.LABEL_LEAK, 4, "answer", TRAIN),
+    Variant("typographic refusal", train(turn(4, 1, value=f"I\u2019m sorry. {LONG}")),
+            Kind.LABEL_LEAK, 4, "answer", TRAIN),
     Variant("benign row refused", lines({"harmful": False, "answer": REFUSED}), Kind.BENIGN_REFUSED, 1, "answer", OURS),
-    Variant("answer in the question", train(turn(2, 0, value=f"<image><image>Say this: {REASONING.format(number=1)}")), Kind.ANSWER_IN_QUESTION, 2, "question", TRAIN),
-    Variant("answer breaks off", train(turn(2, 1, value=f"{LONG} And then the two of them")), Kind.BROKEN_OFF, 2, "answer", TRAIN),
+    Variant("answer in the question", train(turn(2, 0, value=f"<image><image>Say this: {REASONING.format(number=1)}")),
+            Kind.ANSWER_IN_QUESTION, 2, "question", TRAIN),
+    Variant("answer breaks off", train(turn(2, 1, value=f"{LONG} And then the two of them")),
+            Kind.BROKEN_OFF, 2, "answer", TRAIN),
     # images
     Variant("absolute path", easy(put(2, image_path1="/etc/passwd")), Kind.PATH, 2, "image_path1"),
     Variant("Windows path", easy(put(2, image_path1="C:\\data\\a.png")), Kind.PATH, 2, "image_path1"),
@@ -270,12 +290,16 @@ VARIANTS = [
     Variant("NUL in a path", easy(put(2, image_path1="a\0.png")), Kind.PATH, 2, "image_path1"),
     Variant("endless path", easy(put(2, image_path1="a" * 5000)), Kind.PATH, 2, "image_path1"),
     Variant("backslashes", easy(put(2, image_path1="easy_image\\1\\object1.png")), Kind.SEPARATOR, 2, "image_path1"),
-    Variant("no such image", easy(put(2, image_path1="easy_image/9/object1.png")), Kind.MISSING_IMAGE, 2, "image_path1"),
+    Variant("no such image", easy(put(2, image_path1="easy_image/9/object1.png")),
+            Kind.MISSING_IMAGE, 2, "image_path1"),
     Variant("other case", easy(put(2, image_path1="easy_image/1/Object1.PNG")), Kind.MISSING_IMAGE, 2, "image_path1"),
     Variant("folder for a file", easy(put(2, image_path1="easy_image/1")), Kind.MISSING_IMAGE, 2, "image_path1"),
     Variant("empty image", picture(lambda path: path.write_bytes(b"")), Kind.NOT_AN_IMAGE, 2, "image_path2"),
-    Variant("web page", picture(lambda path: path.write_text("<!DOCTYPE html><html>404</html>")), Kind.NOT_AN_IMAGE, 2, "image_path2"),
-    Variant("LFS pointer", picture(lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")), Kind.NOT_AN_IMAGE, 2, "image_path2"),
+    Variant("web page", picture(lambda path: path.write_text("<!DOCTYPE html><html>404</html>")),
+            Kind.NOT_AN_IMAGE, 2, "image_path2"),
+    Variant("LFS pointer",
+            picture(lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")),
+            Kind.NOT_AN_IMAGE, 2, "image_path2"),
     Variant("noise", picture(lambda path: path.write_bytes(os.urandom(3000))), Kind.NOT_AN_IMAGE, 2, "image_path2"),
     Variant("image cut short", picture(cut), Kind.CUT_SHORT, 2, "image_path2"),
     Variant("WebP cut short", picture(cut_webp), Kind.CUT_SHORT, 2, "image_path2"),
@@ -283,19 +307,30 @@ VARIANTS = [
     Variant("JPEG cut behind its thumbnail", picture(cut_behind_its_thumbnail), Kind.CUT_SHORT, 2, "image_path2"),
     Variant("JPEG with bytes of another file", picture(with_bytes_of_another_file), Kind.CUT_SHORT, 2, "image_path2"),
     Variant("GIF cut with its end", picture(cut_gif_with_its_end), Kind.CUT_SHORT, 2, "image_path2"),
-    Variant("giant", picture(lambda path: path.write_bytes(png_header(30_000, 30_000))), Kind.TOO_LARGE, 2, "image_path2"),
-    Variant("large", picture(lambda path: path.write_bytes(png_header(9_000, 9_000))), Kind.TOO_LARGE, 2, "image_path2"),
+    Variant("giant", picture(lambda path: path.write_bytes(png_header(30_000, 30_000))),
+            Kind.TOO_LARGE, 2, "image_path2"),
+    Variant("large", picture(lambda path: path.write_bytes(png_header(9_000, 9_000))),
+            Kind.TOO_LARGE, 2, "image_path2"),
     Variant("one pixel", picture(lambda path: Image.new("RGB", (1, 1)).save(path)), Kind.TOO_SMALL, 2, "image_path2"),
     Variant("a line", picture(lambda path: Image.new("RGB", (4000, 9)).save(path)), Kind.ODD_SHAPE, 2, "image_path2"),
-    Variant("JPEG called PNG", picture(lambda path: Image.new("RGB", (SIDE, SIDE)).save(path, "JPEG")), Kind.WRONG_ENDING, 2, "image_path2"),
+    Variant("JPEG called PNG", picture(lambda path: Image.new("RGB", (SIDE, SIDE)).save(path, "JPEG")),
+            Kind.WRONG_ENDING, 2, "image_path2"),
     Variant("animation", picture(animated), Kind.ANIMATED, 2, "image_path2"),
-    Variant("one image twice", easy(put(2, image_path2="easy_image/1/object1.png")), Kind.SAME_IMAGE_TWICE, 2, "images"),
+    Variant("one image twice", easy(put(2, image_path2="easy_image/1/object1.png")),
+            Kind.SAME_IMAGE_TWICE, 2, "images"),
     # rows among each other
     Variant("row again", easy(lambda rows: rows.append({**rows[0], "id": 77})), Kind.DUPLICATE_ROW, 5, "question"),
-    Variant("row again, other case", easy(lambda rows: rows.append({**rows[0], "id": 77, "question": rows[0]["question"].upper() + "!"})), Kind.DUPLICATE_ROW, 5, "question"),
-    Variant("row again, other answer", train(lambda rows: rows.append(json.loads(json.dumps(rows[0]).replace("ask the owner", "ask him")) | {"id": "x"})), Kind.CONTRADICTION, 7, "question", TRAIN),
-    Variant("question again", easy(lambda rows: rows[2].update(question=rows[0]["question"])), Kind.REPEATED_QUESTION, 3, "question"),
-    Variant("row again, other kind", lines({"question": "Why?"}, {"question": "Why?", "harmful": False, "images": _sample(0)["images"]}), Kind.CONTRADICTION, 2, "question", OURS),
+    Variant("row again, other case", easy(lambda rows: rows.append(
+                {**rows[0], "id": 77, "question": rows[0]["question"].upper() + "!"})),
+            Kind.DUPLICATE_ROW, 5, "question"),
+    Variant("row again, other answer", train(lambda rows: rows.append(
+                json.loads(json.dumps(rows[0]).replace("ask the owner", "ask him")) | {"id": "x"})),
+            Kind.CONTRADICTION, 7, "question", TRAIN),
+    Variant("question again", easy(lambda rows: rows[2].update(question=rows[0]["question"])),
+            Kind.REPEATED_QUESTION, 3, "question"),
+    Variant("row again, other kind",
+            lines({"question": "Why?"}, {"question": "Why?", "harmful": False, "images": _sample(0)["images"]}),
+            Kind.CONTRADICTION, 2, "question", OURS),
     Variant("no such twin", lines({"twin_id": "s9"}), Kind.TWIN, 1, "twin_id", OURS),
     Variant("twin of another", lines({"twin_id": "s1"}, {"twin_id": None}), Kind.TWIN, 1, "twin_id", OURS),
     Variant("both twins harmful", lines({"twin_id": "s1"}, {"twin_id": "s0"}), Kind.TWIN, 1, "twin_id", OURS),
@@ -478,7 +513,6 @@ def test_a_lying_photograph_is_measured_upright(layout: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (300, 100)).save(layout / "train/0_1.jpg", exif=exif)
-    from mis_lib.data.images import Headers
 
     assert Headers(layout)["train/0_1.jpg"].size == (100, 300)
 
@@ -487,6 +521,19 @@ def test_bytes_after_a_jpeg_are_no_damage(layout: Path) -> None:
     path = layout / "train/0_1.jpg"
     path.write_bytes(path.read_bytes() + b"\0" * 200)
     assert preflight(layout / TRAIN).findings == []
+
+
+def test_the_size_of_a_webp_is_read_without_decoding_its_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.effect_noise((SIDE, SIDE), 50).save(tmp_path / "a.webp")
+    decoded: list[str] = []
+    load_pixels = WebPImagePlugin.WebPImageFile.load
+    monkeypatch.setattr(WebPImagePlugin.WebPImageFile, "load", lambda self: (decoded.append("a"), load_pixels(self))[1])
+    assert Headers(tmp_path)["a.webp"] == Header(Size(SIDE, SIDE))
+    assert decoded == []
+    assert Headers(tmp_path, pixels=True)["a.webp"] == Header(Size(SIDE, SIDE))
+    assert decoded, "where pixels are asked for they are decoded"
 
 
 @pytest.mark.parametrize("options", [{"quality": 1}, {"quality": 90}, {"lossless": True}])

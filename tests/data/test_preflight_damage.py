@@ -21,20 +21,27 @@ from mis_lib.recipes.check import page
 
 DAMAGES = 400  # of each form
 VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 1.5, 10**30, float("nan"), "", " ", "a", "<image>", "<image><image><image>", "\ud800", "é" * 300, "../a.png", "/etc/hosts",
-    "C:\\a.png", "\0", "a" * 3000, "http://a/b.png", [], {}, [[]], ["a"], [None], [{}], {"a": 1}, {"from": "gpt"}, {"type": "image"}, "gpt", "human",
-    [{"from": "human", "value": "?"}], [{"role": "user", "content": [{"type": "text", "text": 3}]}], {"bytes": "x", "path": None}, "easy_image",
+    None, True, 0, -1, 1.5, 10**30, float("nan"), "", " ", "a", "<image>", "<image><image><image>", "\ud800",
+    "é" * 300, "../a.png", "/etc/hosts",
+    "C:\\a.png", "\0", "a" * 3000, "http://a/b.png", [], {}, [[]], ["a"], [None], [{}], {"a": 1}, {"from": "gpt"},
+    {"type": "image"}, "gpt", "human",
+    [{"from": "human", "value": "?"}], [{"role": "user", "content": [{"type": "text", "text": 3}]}],
+    {"bytes": "x", "path": None}, "easy_image",
 )  # fmt: skip
-NAMES = ("question", "images", "image", "conversations", "messages", "prompt", "completion", "image_path1", "image_path0", "image_path77", "mis", "id",
-         "answer", "objects", "harmful", "twin_id", "split", "category", "sub_category", "mask_eos", "system", "provenance")  # fmt: skip
+NAMES = ("question", "images", "image", "conversations", "messages", "prompt", "completion", "image_path1",
+         "image_path0", "image_path77", "mis", "id",
+         "answer", "objects", "harmful", "twin_id", "split", "category", "sub_category", "mask_eos", "system",
+         "provenance")  # fmt: skip
 
 
 def ours(folder: Path) -> list[dict[str, Any]]:
     rows = json.loads((folder / "mis_easy.json").read_text())
     return [
         {
-            "id": f"r{row['id']}", "question": row["question"], "images": [row["image_path1"], row["image_path2"]], "category": row["category"],
-            "sub_category": row["sub_category"], "split": "easy", "harmful": True, "twin_id": None, "answer": None, "objects": ["a", "b"],
+            "id": f"r{row['id']}", "question": row["question"], "images": [row["image_path1"], row["image_path2"]],
+            "category": row["category"],
+            "sub_category": row["sub_category"], "split": "easy", "harmful": True, "twin_id": None, "answer": None,
+            "objects": ["a", "b"],
             "provenance": {},
         }
         for row in rows

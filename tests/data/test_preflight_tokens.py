@@ -267,7 +267,7 @@ def test_memory_by_hand() -> None:
 
 @pytest.mark.parametrize(("batch", "checkpointing", "measured"), [(4, False, 41.0), (8, False, 64.7), (16, True, 28.3)])
 def test_memory_is_within_a_tenth_of_what_was_measured(batch: int, checkpointing: bool, measured: float) -> None:
-    """TRL's SFTTrainer on one H100, Qwen2-VL-7B's shape, LoRA r=16 on all decoder linears, bfloat16, 812 tokens a row."""
+    """TRL's SFTTrainer on one H100, Qwen2-VL-7B's shape, LoRA r=16 on all decoder linears, bfloat16, 812 tokens."""
     shape = next(shape for pattern, shape in SHAPES.items() if "7b" in pattern and "qwen" in pattern)
     found = memory(shape, 812, Training(batch_size=batch, checkpointing=checkpointing))
     assert found.total / 1e9 == pytest.approx(measured, rel=0.1)

@@ -1,4 +1,4 @@
-"""Published data sets by name: ``LOADERS["vlguard"].load(folder, "train")``; one small file each, and how to fetch them all.
+"""Published data sets by name: ``LOADERS["vlguard"].load(folder, "train")``; one small file each.
 
 Nothing is downloaded: people fetch a set themselves, after reading its licence, and name the folder.
 """
@@ -72,7 +72,7 @@ def find_loader(name: str) -> Loader:
 def recognise(folder: Path) -> list[Loader]:
     """The loaders that find their files in a folder.
 
-    One of common names (``train.json``) only if these hold none of the forms that anybody has.
+    One of common names (``train.json``) only if these hold none of the common forms.
     """
     return [loader for loader in LOADERS.values() if loader.available(folder) and not _is_of_others(loader, folder)]
 
@@ -86,6 +86,6 @@ def _is_of_others(loader: Loader, folder: Path) -> bool:
 
 
 def fetch_instructions() -> list[Instruction]:
-    """How to fetch each data set; FOLDER stands for where it shall lie."""
+    """How to fetch each data set; FOLDER is the folder to put it in."""
     fields = Instruction.model_fields
     return [Instruction(**{name: getattr(loader, name) for name in fields}) for loader in LOADERS.values()]

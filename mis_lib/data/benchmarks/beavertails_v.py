@@ -1,7 +1,8 @@
 """BeaverTails-V (arXiv 2503.17682, Safe RLHF-V): questions about images of 20 categories with two rated responses.
 
-    data/animal_abuse/train.parquet, evaluation.parquet   question, image, category, image_severity, response_1, response_2,
-        response_k_from, is_response_k_safe ("yes", "no"), safer_response_id, more_helpful_response_id, response_k_harmless_rate, ...
+    data/animal_abuse/train.parquet, evaluation.parquet   question, image, category, image_severity, response_1,
+        response_2, response_k_from, is_response_k_safe ("yes", "no"), safer_response_id, more_helpful_response_id,
+        response_k_harmless_rate, ...
 
 Source: hub set saferlhf-v/BeaverTails-V. The answer of a sample is the safer response if it is marked safe, else there
 is none: no unsafe response becomes a training target. All ratings are kept. Images are unpacked.
@@ -19,7 +20,7 @@ SAFE = ("yes", "true", "1")
 
 
 def _files(folder: Path, split: str) -> list[Path]:
-    """Those of the set's own columns: anybody's ``data/train-00000-of-00001.parquet`` has such a name, too."""
+    """Those of the set's own columns: many other sets have a ``data/train-00000-of-00001.parquet``."""
     roots = (folder / "data", folder)
     found = (sorted(root.glob(f"*/{split}*.parquet")) for root in roots)
     return next((files for files in found if files and has_column(files[0], "image_severity")), [])

@@ -1,8 +1,10 @@
-"""Multiple choice: the columns in which general-ability sets hold their options, images and right answer, read into one prompt.
+"""Multiple choice: the columns in which general-ability sets hold options, images and right answer, as one prompt.
 
-    options   A, B, ... (VLMEvalKit's TSV); options, a list or its Python text (MMMU, MuirBench); option0, ... with "N/A" for none
-              (Q-Bench's parquet); candidates (Q-Bench's JSON); in the question, behind "Options: A: " (MMStar's parquet)
-    images    image, base64 or a Python list of it (TSV), bytes (parquet); image_list; image_1 to image_7; img_path, image_path
+    options   A, B, ... (VLMEvalKit's TSV); options, a list or its Python text (MMMU, MuirBench); option0, ... with
+              "N/A" for none (Q-Bench's parquet); candidates (Q-Bench's JSON); in the question, after "Options: A: "
+              (MMStar's parquet)
+    images    image, base64 or a Python list of it (TSV), bytes (parquet); image_list; image_1 to image_7; img_path,
+              image_path
     answer    answer, correct_choice (a letter); correct_ans (the text of an option); missing or "?" in test sets
               an open answer with alternatives is a Python list in text (MMMU), and is kept as it is
 
@@ -42,9 +44,9 @@ def multiple_choice(row: Row, folder: Path, source: str, split: str, roots: tupl
     key = next((str(row.values[name]) for name in IDS if name in row.values), f"{row.file.stem}-{row.number}")
     images, shown = _images(row, folder, key, roots)
     options, listed = _options(row)
-    told = {} if options else _told(text(row, "question"))  # and then not told again
+    inline = {} if options else _inline_options(text(row, "question"))  # then not repeated
     lines = [text(row, "question"), *(f"{letter}. {option}" for letter, option in options.items())]
-    options = options or told
+    options = options or inline
     prompt = "\n".join([*lines, ASK] if options else lines)
     category = next((name for name in ("category", "task", "subfield") if isinstance(row.values.get(name), str)), None)
     used = [*shown, *listed, "question", *(name for name in (*ANSWERS, category) if name)]
@@ -106,8 +108,8 @@ def _options(row: Row) -> tuple[dict[str, str], list[str]]:
     return dict(zip(string.ascii_uppercase, map(str, listed), strict=False)), columns
 
 
-def _told(question: str) -> dict[str, str]:
-    """The options that a question itself tells behind "Options:", by letter.
+def _inline_options(question: str) -> dict[str, str]:
+    """The options that a question itself lists after "Options:", by letter.
 
     A, B and so on as far as they come one after the other.
     """

@@ -1,10 +1,13 @@
 """General ability, which safety tuning must not cost: MMStar, MMMU, MuirBench, MMT-Bench (several images) and Q-Bench.
 
     MMStar.tsv, or mmstar.parquet        arXiv 2403.20330, hub set Lin-Chen/MMStar; 1,500
-    MMMU_DEV_VAL.tsv, or Accounting/validation-00000-of-00001.parquet   arXiv 2311.16502, hub set MMMU/MMMU; 150 dev, 900 val
-    MUIRBench.tsv, or data/test-*.parquet          arXiv 2406.09411, hub set MUIRBENCH/MUIRBENCH; 2,600, 2 images or more
+    MMMU_DEV_VAL.tsv, or Accounting/validation-00000-of-00001.parquet   arXiv 2311.16502, hub set MMMU/MMMU; 150 dev,
+                                                   900 val
+    MUIRBench.tsv, or data/test-*.parquet          arXiv 2406.09411, hub set MUIRBENCH/MUIRBENCH; 2,600, 2 images
+                                                   or more
     MMT-Bench_VAL_MI.tsv                           arXiv 2404.16006, images kept apart; 3,127
-    Q-Bench1_TEST.tsv, Q-Bench1_VAL.tsv, or llvisionqa_dev.json with images/, or data/dev-*.parquet   arXiv 2309.14181; 1,495 each
+    Q-Bench1_TEST.tsv, Q-Bench1_VAL.tsv, or llvisionqa_dev.json with images/, or data/dev-*.parquet
+                                                   arXiv 2309.14181; 1,495 each
 
 TSV files are those of VLMEvalKit, whose addresses are in its ``vlmeval/dataset/image_mcq.py``; parquet and JSON files
 those of the hub sets. Where both are there the TSV counts. How columns are read says ``choices.py``.

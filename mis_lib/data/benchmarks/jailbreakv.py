@@ -1,8 +1,10 @@
 """JailBreakV-28K (arXiv 2404.03027): jailbreak texts of language models, and image attacks, each with an image.
 
-    JailBreakV_28K/mini_JailBreakV_28K.csv, JailBreakV_28K.csv   id, jailbreak_query, redteam_query, format, policy, image_path, from,
+    JailBreakV_28K/mini_JailBreakV_28K.csv, JailBreakV_28K.csv   id, jailbreak_query, redteam_query, format, policy,
+        image_path, from,
                                                                  selected_mini, transfer_from_llm
-    JailBreakV_28K/figstep/..., llm_transfer_attack/..., query_related/...   images; image_path is relative to the folder of the CSV
+    JailBreakV_28K/figstep/..., llm_transfer_attack/..., query_related/...   images; image_path is relative
+        to the folder of the CSV
 
 Source: hub set JailbreakV-28K/JailBreakV-28k. Copies without all of the images are common; each row without its image
 is an error.

@@ -1,7 +1,8 @@
-"""M4-Instruct (LLaVA-NeXT-Interleave, arXiv 2407.07895): multi-image instructions without harm; the paper mixes 500 of them in.
+"""M4-Instruct (LLaVA-NeXT-Interleave, arXiv 2407.07895): harmless multi-image instructions; the paper mixes 500 in.
 
-    m4_instruct_annotations.json   [{"sample_id", "image": [paths], "conversations": [...], "metadata": {"dataset", "split", ...}}]
-    Birds-to-Words/...             images of each part, unzipped beside the file
+    m4_instruct_annotations.json   [{"sample_id", "image": [paths], "conversations": [...],
+                                     "metadata": {"dataset", "split", ...}}]
+    Birds-to-Words/...             images of each part, unzipped next to the file
 
 Source: hub set lmms-lab/M4-Instruct-Data. As published, ``sample_id`` repeats between parts, so samples are named by
 row, and in some dialogues the first speaker is called "gpt": where the question holds the images, speakers are named by
@@ -42,7 +43,8 @@ LOADER = Loader(
     title="M4-Instruct",
     source="hub set lmms-lab/M4-Instruct-Data; arXiv 2407.07895",
     licence="CC BY 4.0; that of each part applies too",
-    fetch="hf download lmms-lab/M4-Instruct-Data --repo-type dataset --local-dir FOLDER; unzip its parts there; of some parts alone, keep their rows alone in the file",
+    fetch="hf download lmms-lab/M4-Instruct-Data --repo-type dataset --local-dir FOLDER; unzip its parts there; of "
+    "some parts alone, keep their rows alone in the file",
     splits={"train": None},
     files=_files,
     convert=_convert,

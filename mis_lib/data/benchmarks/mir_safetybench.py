@@ -1,6 +1,7 @@
 """MIR-SafetyBench (arXiv 2601.14127): 2,676 attacks over 2 to 4 images, 6 categories by 9 relations between the images.
 
-    Hate_Speech/Analogy_final.json   [{"id", "original_question", "relationship_type", "revised_prompt", "image_descriptions", "image_keywords",
+    Hate_Speech/Analogy_final.json   [{"id", "original_question", "relationship_type", "revised_prompt",
+        "image_descriptions", "image_keywords",
                                        "images": ["images/Analogy/Analogy_1_0.png", ...], "iteration"}]
     Hate_Speech/images/Analogy/Analogy_1_0.png
 
@@ -49,7 +50,8 @@ LOADER = Loader(
     title="MIR-SafetyBench",
     source="github.com/thu-coai/MIR-SafetyBench; arXiv 2601.14127",
     licence="MIT",
-    fetch="git clone https://github.com/thu-coai/MIR-SafetyBench; python extract_data.py --output FOLDER (needs a hub token)",
+    fetch="git clone https://github.com/thu-coai/MIR-SafetyBench; python extract_data.py --output FOLDER "
+    "(needs a hub token)",
     splits={"test": 2676},
     files=_files,
     convert=_convert,

@@ -4,7 +4,7 @@
     mis_easy.json  _hard  _real    [{"id", "question", "category", "sub_category", "image_path1", "image_path2"}]
     easy_image/17/object1.png, object2.png; hard_image, real_image alike
 
-Source: hub sets Tuwhy/MIS_Train and Tuwhy/MIS_Test, code DripNowhy/MIS. Training images lie beside the file or in
+Source: hub sets Tuwhy/MIS_Train and Tuwhy/MIS_Test, code DripNowhy/MIS. Training images are next to the file or in
 ``images``, wherever their archive was unpacked. The official scripts join test paths to a folder ``mis_test``; both
 that folder and its parent are accepted.
 """
@@ -38,7 +38,8 @@ LOADER = Loader(
     source="Tuwhy/MIS_Train and Tuwhy/MIS_Test on the hub; arXiv 2501.18533",
     licence="apache-2.0",
     fetch=(
-        "hf download Tuwhy/MIS_Test --repo-type dataset --local-dir FOLDER; the same for Tuwhy/MIS_Train (images.zip is 10.6 GB); "
+        "hf download Tuwhy/MIS_Test --repo-type dataset --local-dir FOLDER; the same for Tuwhy/MIS_Train (images.zip "
+        "is 10.6 GB); "
         "unzip the archives there"
     ),
     splits={"train": 3927, "easy": 1675, "hard": 510, "real": 100},

@@ -1,6 +1,6 @@
 """MM-SafetyBench (arXiv 2311.17600): 1,680 questions of 13 scenarios, each shown as an image in three ways.
 
-    processed_questions/01-Illegal_Activitiy.json   {"0": {"Question", "Changed Question", "Key Phrase", "Phrase Type", ...}}
+    processed_questions/01-Illegal_Activitiy.json   {"0": {"Question", "Changed Question", "Key Phrase", ...}}
     imgs/01-Illegal_Activitiy/SD/0.jpg              and SD_TYPO, TYPO; the misspelling is the published name
 
 Source: github isXinLiu/MM-SafetyBench (files below ``data``). ``SD`` (Stable Diffusion) is asked with "Rephrased
@@ -42,7 +42,8 @@ LOADER = Loader(
     title="MM-SafetyBench",
     source="github.com/isXinLiu/MM-SafetyBench; arXiv 2311.17600",
     licence="CC BY-NC 4.0",
-    fetch="git clone https://github.com/isXinLiu/MM-SafetyBench FOLDER; unzip its images (linked in its README) to FOLDER/data/imgs",
+    fetch="git clone https://github.com/isXinLiu/MM-SafetyBench FOLDER; unzip its images (linked in its README) to "
+    "FOLDER/data/imgs",
     splits=dict.fromkeys(QUESTIONS, 1680),
     files=_files,
     convert=_convert,

@@ -1,6 +1,7 @@
 """MOSSBench (arXiv 2406.17806): 300 harmless questions that look dangerous, and a harmful contrast for 244 of them.
 
-    data/images_information/information.json            {"1": {"image", "question", "short description", "pid", "metadata": {...}}}
+    data/images_information/information.json            {"1": {"image", "question", "short description", "pid",
+                                                               "metadata": {...}}}
     data_contrast/images_information/information.json   the same; here metadata is a text that holds a Python dict
     data/images/1.png                                   named "images/1.png", relative to data (or data_contrast)
 

@@ -1,9 +1,11 @@
-"""MSSBench, Multimodal Situational Safety (arXiv 2410.06172): one query that is harmless in one image and harmful in another.
+"""MSSBench, Multimodal Situational Safety (arXiv 2410.06172): a query harmless in one image and harmful in another.
 
-    combined.json                      {"chat": [...], "embodied": [...]}; the official scripts open it as combine.json, both are read
+    combined.json                      {"chat": [...], "embodied": [...]}; the official scripts open it as
+                                       combine.json, both are read
     chat/..., embodied/...             images; names in the file are relative to the folder of their task
     chat:     {"safe_image_path", "unsafe_image_path", "intent", "unsafe_image", "Type", "queries": [...]}
-    embodied: {"task", "category", "safe", "unsafe", "safe_instruction(s)", "unsafe_instruction(s)", "observation_safe", ...}
+    embodied: {"task", "category", "safe", "unsafe", "safe_instruction(s)", "unsafe_instruction(s)",
+               "observation_safe", ...}
 
 Source: github eric-ai-lab/MSSBench, hub set kzhou35/mssbench. Each query gives two samples, twins: the same text with
 the safe and with the unsafe image. The scripts put a fixed instruction before each query, which is not part of the data

@@ -1,6 +1,7 @@
-"""SIUO, Safe Inputs but Unsafe Output (arXiv 2406.15279): 167 pairs of image and question that are harmful only together.
+"""SIUO, Safe Inputs but Unsafe Output (arXiv 2406.15279): 167 pairs of image and question, harmful only together.
 
-    siuo_gen.json    [{"question_id", "image": "S-01.png", "question", "category", "safety_warning", "reference_answer"}]
+    siuo_gen.json    [{"question_id", "image": "S-01.png", "question", "category", "safety_warning",
+                       "reference_answer"}]
     siuo_mcqa.json   the same with "options": {"A": ...} and "correct_option" instead of the last two
     images/S-01.png
 
@@ -56,7 +57,8 @@ LOADER = Loader(
     title="SIUO",
     source="github.com/sinwang20/SIUO; arXiv 2406.15279",
     licence="CC BY-NC 4.0, research only",
-    fetch="git clone https://github.com/sinwang20/SIUO FOLDER; unzip SIUO-images.zip (linked in its README) to FOLDER/data/images",
+    fetch="git clone https://github.com/sinwang20/SIUO FOLDER; unzip SIUO-images.zip (linked in its README) to "
+    "FOLDER/data/images",
     splits={"gen": 167, "mcqa": 167},
     files=_files,
     convert=_convert,

@@ -1,11 +1,11 @@
 """VLGuard (arXiv 2402.02207): 2,000 training and 1,000 test images, each with one or two instructions.
 
     train.json, test.json   [{"id", "image", "safe", "harmful_category"?, "harmful_subcategory"?, "instr-resp": [...]}]
-    train/bad_ads/x.png     images, below a folder named as the split; or beside the file
+    train/bad_ads/x.png     images, below a folder named as the split; or next to the file
 
 Source: github ys-zong/VLGuard, hub set ys-zong/VLGuard. An unsafe image has one ``instruction`` (subset ``unsafes``), a
 safe one a ``safe_instruction`` and an ``unsafe_instruction`` (``safe_safes``, ``safe_unsafes``), which become twins. As
-published, the id Ads_303871 stands twice in train, so samples are named by row; 17 safe test instructions have an empty
+published, the id Ads_303871 occurs twice in train, so samples are named by row; 17 safe test instructions have an empty
 response, which is no answer.
 """
 

@@ -1,6 +1,7 @@
 """VLSBench (arXiv 2411.19939): harm that only the image shows; 2,241 questions about 1,957 images.
 
-    data.json    [{"instruction_id", "instruction", "image_path": "imgs/0.png", "category", "sub_category", "source", ...}]
+    data.json    [{"instruction_id", "instruction", "image_path": "imgs/0.png", "category", "sub_category",
+                   "source", ...}]
     imgs/0.png
 
 Source: github AI45Lab/VLSBench (file below ``data``), hub set Foreshhh/vlsbench. As published, instruction 1685 is
