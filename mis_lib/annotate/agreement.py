@@ -1,8 +1,8 @@
 """How far people agree with each other on outcomes: Cohen's kappa for each two, Krippendorff's alpha for all of them.
 
-Both are nominal and take out what chance alone would give. They stand on the responses that the people in question have both labelled;
-"cannot tell" is a missing value, never an outcome. An adjudication is no vote. Alpha's interval resamples responses. Where nothing varies,
-as where everyone agrees on everything, there is no interval: a few labels that agree would show as a certainty that is none.
+Both are nominal and corrected for chance. They use the responses that both people have labelled; "cannot tell" is a
+missing value, never an outcome. An adjudication is no vote. Alpha's interval resamples responses. If nothing varies, as
+when everyone agrees on everything, there is no interval: a few equal labels would look like certainty.
 """
 
 import itertools
@@ -23,7 +23,7 @@ REPEATS = 1000
 class Coefficient(Record):
     """A coefficient of agreement with its 95 % interval on ``n`` responses.
 
-    ``value`` is None where it is not defined (one outcome only, or no response), the bounds are None where nothing varies.
+    ``value`` is None if undefined (one outcome only, or no response), the bounds are None if nothing varies.
     """
 
     value: float | None

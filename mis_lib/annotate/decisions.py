@@ -1,7 +1,9 @@
 """What people decide about responses: pure records, one event for every decision, undo and adjudication.
 
-An event is never changed and never deleted. What holds now follows from the events: a person's latest decision (by time) on a response that was
-not undone. A decision carries what was looked at (question, response), so it still means something when its run is gone.
+An event is never changed and never deleted. ``CurrentLabels`` folds the events into the current labels: each person's
+latest decision (by time, in whatever order a store received them) on a response that was not undone. An adjudication
+overrules them. Names that differ only in letter case or spaces, as from several browsers, are one person with the first
+spelling. A decision carries the question and response that were shown, so it is still readable without its run.
 """
 
 from bisect import insort
@@ -120,7 +122,7 @@ class Subject(Record):
 
     @property
     def key(self) -> Key:
-        """Run, sample, variant, and the digest of the response: another answer, as of a run that was made anew under an old name, is another one."""
+        """Run, sample, variant, and the digest of the response: another answer is another subject."""
         return key_of(self.run, self.sample.id, self.variant, self.response)
 
 
@@ -210,18 +212,12 @@ def _read(kind: Any, values: Any, where: str) -> Any:
         raise DataError(f"{where}: field {field!r}: {first['msg']}, found {first['input']!r:.80}") from error
 
 
-# ---------- What holds now, kept in memory and brought up to date by the events that are new: a queue asks after every decision.
-#
-# ``CurrentLabels`` is a fold over the events. A decision stands until its author takes it back; of several by one person on one response the latest
-# by time counts, in whatever order a store came to know them. An adjudication stands above all of them. Names that differ in letter case or spaces
-# alone, as they come from several browsers and machines, are one person, who is called as at first.
-
 AGE = attrgetter("at", "seq")
-"""The order of events and labels in which a later one counts: by time, and by the order of the store where that is the same."""
+"""Sort key of events and labels: time, then the order of the store; the latest counts."""
 
 
 def person(name: str) -> str:
-    """Who is meant by a name, however it is spelled."""
+    """A name without differences in letter case and spaces."""
     return " ".join(name.split()).casefold()
 
 
@@ -262,8 +258,8 @@ class Label(NamedTuple):
 class CurrentLabels:
     """The decisions that hold, by response; ``take`` new labels in the order of the store.
 
-    Several threads may read while one takes: whatever goes over all labels goes over a copy by ``dict.copy``, which is made in
-    one step (``list`` of items is not: it makes tuples, at which other threads may get their turn).
+    Several threads may read while one takes: loops over all labels use ``dict.copy``, which is atomic. ``list`` of items
+    is not: another thread may run while it makes tuples.
     """
 
     def __init__(self) -> None:
@@ -311,7 +307,7 @@ class CurrentLabels:
         return next(reversed(self._with_outcome(key, Kind.ADJUDICATE)), None)
 
     def settled(self, key: Key) -> Outcome | None:
-        """The outcome people agree on: the adjudicated one, else the one that all gave; None while they differ or nobody gave one."""
+        """The adjudicated outcome, else the one that all people gave; None if they differ or there is none."""
         final = self.adjudicated(key)
         if final is not None:
             return final.decision.outcome
@@ -323,7 +319,7 @@ class CurrentLabels:
         return len(set(self.outcomes(key).values())) > 1 and self.settled(key) is None
 
     def _with_outcome(self, key: Key, kind: Kind) -> list[Label]:
-        """The outcomes of one kind that hold, oldest first: one that a person's later decision on the same (or the same pair) leaves out holds no more."""
+        """Current outcomes of one kind, oldest first; a person's later decision without an outcome removes theirs."""
         latest = {(label.author, label.other): label for label in self.of(key) if label.kind is kind}
         return sorted((label for label in latest.values() if label.decision.outcome is not None), key=AGE)
 

@@ -1,9 +1,11 @@
-"""Which responses a person should look at, and in which order: those first whose label would tell most, or at random.
+"""Worklists: which responses a person should label first, or all of them in random order.
 
-What a label would tell is in ``Item.priority``. What people have decided moves nothing; it only filters, so the order stays while they work.
+The priority of a response is higher if its judges contradict each other, if no judge could score it, if it counts as a
+failure, and if variants differ on it, since a wrong verdict there changes a comparison. Equal ones are ordered by a
+hash of their ids, so that a category does not come as one block. Labels only filter the list, never reorder it.
 
-Labels given in that order tell nothing about the rest. The order at random goes by that hash alone, so that however far people come in it, what they
-have labelled is a random draw, as a calibration needs it.
+Labels given by priority are no sample of the rest. The random order depends on the hash alone: at any time the labelled
+responses are a random draw, as a calibration needs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,14 +22,9 @@ from mis_lib.results.metrics import RIGHT
 from mis_lib.results.runs import Run
 from mis_lib.schema import Outcome, Record, Response, Sample, Verdict
 
-# ---------- What a response is worth of a person's time, and with that its place in a worklist: first what would tell most, or at random.
-#
-# It is worth more when its judges contradict each other, when none of them could score it, when it counts as a failure, and when variants differ on
-# it, because there a wrong verdict changes a comparison. Equal ones are mixed by a hash of their ids, so that a category does not come in one block.
-
 
 class Signal(StrEnum):
-    """Why a response is worth a look."""
+    """Why a response should be looked at."""
 
     JUDGES_DIFFER = "judges_differ"
     UNSCORED = "unscored"
@@ -74,7 +71,7 @@ class Item:
 
     @cached_property
     def priority(self) -> float:
-        """How much its label would tell."""
+        """Sum of its signals' weights; the highest is labelled first."""
         return sum(SIGNALS[signal][0] for signal in self.signals)
 
     @cached_property
@@ -92,7 +89,7 @@ class Item:
 
 
 def at_random(key: Sequence[str]) -> str:
-    """Place of a response in the order at random: a hash of its run, sample and variant, the same for everybody and at any time."""
+    """Place of a response in the random order: a hash of its run, sample and variant."""
     return digest("/".join(key[:3]))
 
 
@@ -163,7 +160,7 @@ class Filter(Record):
 
 
 class Worklist:
-    """The responses of one run, most worthwhile first; ``mixed`` are the same at random."""
+    """The responses of one run by priority; ``mixed`` are the same in random order."""
 
     def __init__(self, run: str, data: Path, items: Iterable[Item]) -> None:
         self.run, self.data = run, data
@@ -258,7 +255,7 @@ def read_worklist(run: Run) -> Worklist:
 
 
 def step(items: Sequence[Item], current: Item | None, by: int, order: Order = Order.WORST) -> Item | None:
-    """The item ``by`` places after (or before) ``current``, which need not be in the list any more; the list, in ``order``, is a ring.
+    """The item ``by`` places after (or before) ``current``, which may have left the list; the ends are joined.
 
     Raises:
         DataError: ``by`` is neither 1 nor -1.
