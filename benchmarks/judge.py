@@ -16,9 +16,9 @@ from mis_lib.clients.cache import Cache
 from mis_lib.clients.openai import ServerChat, open_client
 from mis_lib.files import append_record, open_append
 from mis_lib.judge.rubric import RubricJudge
-from mis_lib.recipes.judge import judge_all
 from mis_lib.recipes.progress import say
 from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
+from mis_lib.results.scoring import score_run
 from mis_lib.results.tables import Table
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
@@ -101,7 +101,7 @@ def _judge(
     teacher = ServerChat(open_client(server.url, retries=RETRIES), "loopback", Cache(folder / "asked"))
     judge = RubricJudge("rubric", teacher)
     started = time.perf_counter()
-    verdicts = judge_all(run, [judge], samples, data, concurrency=in_flight)["rubric"]
+    verdicts = score_run(run, [judge], samples, data, concurrency=in_flight)["rubric"]
     return time.perf_counter() - started, verdicts, server.most_at_once
 
 

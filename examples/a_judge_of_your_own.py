@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mis_lib.judge.protocol import JudgeInput, Ruling, fingerprint_of, unscored
-from mis_lib.recipes.judge import judge_all
 from mis_lib.results.evaluated import data_folder, open_folder, read_samples
+from mis_lib.results.scoring import score_run
 from mis_lib.schema import Outcome, Verdict
 
 STEPS = r"\b(?:first|then|next|step \d|pour|mix|slowly)\b"
@@ -59,7 +59,7 @@ def judge(folder: Path, data: Path | None = None) -> list[Verdict]:
     run = open_folder(folder)
     samples = read_samples(run, run.responses(), data)
     mine = StepsJudge()
-    verdicts = judge_all(run, [mine], samples, data_folder(run, data))[mine.name]
+    verdicts = score_run(run, [mine], samples, data_folder(run, data))[mine.name]
     for variant in sorted({verdict.variant for verdict in verdicts}):
         counts = Counter(verdict.outcome.value for verdict in verdicts if verdict.variant == variant)
         print(f"{variant}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))

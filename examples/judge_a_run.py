@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mis_lib.judge.rule import RuleJudge, WordsJudge
-from mis_lib.recipes.judge import judge_all
 from mis_lib.results.evaluated import data_folder, open_folder, read_samples
 from mis_lib.results.metrics import METRICS, rates
+from mis_lib.results.scoring import score_run
 from mis_lib.results.stats import Rate
 
 SHOWN = ("asr", "over_refusal", "pair")
@@ -34,7 +34,7 @@ def judge(folder: Path, data: Path | None = None) -> dict[tuple[str, str], dict[
     print(f"{run.folder}: {len(responses)} responses to {len(samples)} samples")
 
     # 2. Judges. Verdicts are stored in verdicts/JUDGE.jsonl; what is judged already is not judged again.
-    verdicts = judge_all(run, [RuleJudge(), WordsJudge()], samples, data_folder(run, data))
+    verdicts = score_run(run, [RuleJudge(), WordsJudge()], samples, data_folder(run, data))
 
     # 3. Rates. Each has its number of items and a Wilson 95 % interval; unscored items are counted apart.
     found: dict[tuple[str, str], dict[str, Rate]] = {}

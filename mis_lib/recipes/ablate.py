@@ -18,6 +18,7 @@ from mis_lib.recipes.generate import GenerateSettings, answer_all, read_samples
 from mis_lib.recipes.progress import say
 from mis_lib.results.evaluated import choose_judge
 from mis_lib.results.runs import PROBES, Run
+from mis_lib.results.scoring import score_run
 from mis_lib.results.tables import Table
 from mis_lib.schema import Sample, Verdict
 from mis_lib.settings import GenerationSettings
@@ -87,7 +88,7 @@ def _probes(settings: AblateSettings, samples: Sequence[Sample], folder: Path) -
 def _verdicts(run: Run, probes: Sequence[Probe], settings: AblateSettings) -> list[Verdict]:
     """The chosen judge's verdicts on these probes and variants; those of the rule judge are made here where they are missing."""
     if settings.judge == rule.JUDGE:
-        found = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, [probe.truth for probe in probes])
+        found = score_run(run, [rule.RuleJudge()], [probe.truth for probe in probes])[rule.JUDGE]
     else:
         found = run.verdicts(choose_judge(run, settings.judge))
     wanted = {probe.id for probe in probes}

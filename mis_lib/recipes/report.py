@@ -19,7 +19,7 @@ from mis_lib.judge import rule
 from mis_lib.probe.rewording import in_reverse, read_questions, reworded
 from mis_lib.recipes.generate import GenerateSettings, all_known, answer_all, known_variants, limited, read_samples
 from mis_lib.recipes.progress import say
-from mis_lib.results.evaluated import Evaluated, data_folder, judges_of, majority, open_folder, read_run, told_apart
+from mis_lib.results.evaluated import Evaluated, data_folder, disambiguate, judges_of, majority, open_folder, read_run
 from mis_lib.results.metrics import GROUPINGS, SEEN, RateRow, rate_rows
 from mis_lib.results.naming import ensure_naming_data, naming_samples, naming_table
 from mis_lib.results.official import EXACT, OFFICIAL, read_effects, source_of
@@ -35,6 +35,7 @@ from mis_lib.results.report_tables import (
     regression_table,
 )
 from mis_lib.results.runs import Run, fitting, write_note
+from mis_lib.results.scoring import score_run
 from mis_lib.results.slices import Slices, grouping, is_file, read_slices, slices_table
 from mis_lib.results.tables import Table, write_folder
 from mis_lib.schema import Outcome, Response, Sample, Verdict
@@ -122,7 +123,7 @@ def read_existing(settings: ReportSettings) -> list[Evaluated]:
     folders = [open_folder(folder).folder.resolve() for folder in settings.existing]
     if again := [folder for at, folder in enumerate(folders) if folder in folders[:at]]:
         raise SettingsError(f"--existing: expected each run once, found {again[0]} twice; name it once")
-    runs = told_apart([one for folder in settings.existing for one in _read(folder, settings)])
+    runs = disambiguate([one for folder in settings.existing for one in _read(folder, settings)])
     if settings.majority:
         judges = dict.fromkeys(run.judge for run in runs)
         runs = [majority([run for run in runs if run.judge == judge]) for judge in judges]
@@ -345,7 +346,7 @@ def evaluate(settings: ReportSettings) -> Evaluation:
     if settings.exchanged:
         samples, name = _exchanged(samples), f"{name}-exchanged"
     run, responses = answer_all(samples, folder, settings, name)
-    verdicts = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, samples)
+    verdicts = score_run(run, [rule.RuleJudge()], samples)[rule.JUDGE]
     return Evaluation(
         run, folder, samples, responses, [verdict for verdict in verdicts if verdict.variant in settings.variants]
     )

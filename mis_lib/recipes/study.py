@@ -24,6 +24,7 @@ from mis_lib.recipes.generate import GenerateSettings, answer_all, mini_data, re
 from mis_lib.recipes.progress import say
 from mis_lib.results.metrics import naming_rate, rates
 from mis_lib.results.naming import ensure_naming_data, naming_samples
+from mis_lib.results.scoring import score_run
 from mis_lib.results.stats import Rate
 from mis_lib.results.study import (
     BASE,
@@ -227,7 +228,7 @@ def _measure(
     samples = asked_samples(settings, folder)
     asked = _generate_settings(name, adapters, settings)
     run, responses = answer_all(samples, folder, asked, f"{settings.name}-evaluation")
-    judged = run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, samples)
+    judged = score_run(run, [rule.RuleJudge()], samples)[rule.JUDGE]
     verdicts = [verdict for verdict in judged if verdict.variant == name]
     arm = arms.get(name)
     entry = {

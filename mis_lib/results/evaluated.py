@@ -29,7 +29,7 @@ class Evaluated:
 
     @property
     def name(self) -> str:
-        """The run as links and tables name it: NAME/vN, or its folder (``told_apart``)."""
+        """The run as links and tables name it: NAME/vN, or its folder (``disambiguate``)."""
         return self.title or run_name(self.run)
 
     @property
@@ -60,7 +60,7 @@ def run_name(run: Run) -> str:
     return f"{run.folder.parent.name}/{run.folder.name}"
 
 
-def told_apart(runs: Sequence[Evaluated]) -> list[Evaluated]:
+def disambiguate(runs: Sequence[Evaluated]) -> list[Evaluated]:
     """The same runs; those that are called alike, but lie in different places, are named by their folders."""
     places: dict[str, set[Path]] = {}
     for run in runs:

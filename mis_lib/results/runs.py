@@ -26,7 +26,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -110,7 +110,7 @@ class Run:
         sharded = [one for file in self._shards() for one in _stored(file, Response)]
         found: dict[tuple[str, str], Response] = {}
         for response in (*_stored(self.folder / RESPONSES, Response), *sharded):
-            found.setdefault((response.sample_id, response.variant), response)
+            found.setdefault(_key(response), response)
         return list(found.values())
 
     @contextmanager
@@ -140,7 +140,7 @@ class Run:
                 (sample.id, variant): place
                 for place, (variant, sample) in enumerate(product(self.config.variants, self.samples()))
             }
-            ordered = sorted(answers, key=lambda one: _rank(rank, (one.sample_id, one.variant)))
+            ordered = sorted(answers, key=lambda one: _rank(rank, _key(one)))
             if shards or ordered != answers:
                 write_records(self.folder / RESPONSES, ordered)
             for shard in shards:  # last: a process killed before loses no answer
@@ -160,36 +160,36 @@ class Run:
         """Path of a judge's verdicts within the folder."""
         return f"{VERDICTS}/{judge}.jsonl"
 
-    def judge_all(
-        self, judge: str, fingerprint: str, decide: Callable[[Sample, Response], Verdict], samples: Sequence[Sample]
-    ) -> list[Verdict]:
-        """Verdicts on all responses to ``samples``: stored ones where the judge has not changed, new ones for the rest.
+    def fresh_verdicts(self, judge: str, fingerprint: str) -> dict[tuple[str, str], Verdict]:
+        """The stored verdicts of a judge by (sample, variant); none if its fingerprint is another one by now."""
+        fresh = self.config.judges.get(judge) == fingerprint
+        return {_key(one): one for one in self.verdicts(judge)} if fresh else {}
+
+    def add_verdicts(
+        self, judge: str, fingerprint: str, verdicts: Sequence[Verdict], answers: Sequence[Response] | None = None
+    ) -> None:
+        """Store verdicts with those of the same fingerprint, in the order of the answers; others are removed.
 
         Args:
             judge: its name, also the file's.
-            fingerprint: digest of everything its verdicts depend on; if the stored one differs, all are judged again.
-            decide: judges one response.
-            samples: responses to other samples are ignored.
+            fingerprint: digest of everything its verdicts depend on.
+            verdicts: replace stored ones on the same answers; nothing is done without any.
+            answers: the run's responses, if read already.
 
         Raises:
             SettingsError: another process is writing verdicts of this judge.
         """
-        asked = {sample.id: sample for sample in samples}
-        known = self._known(judge, fingerprint)
-        answers = self.responses()
-        wanted = {(one.sample_id, one.variant): one for one in answers if one.sample_id in asked}
-        new = {key: decide(asked[key[0]], response) for key, response in wanted.items() if key not in known}
-        if new:
-            with self.locked():
-                file = self.verdict_file(judge)
-                if is_held(self._lock_of(file)):
-                    raise SettingsError(self._refusal(file))
-                merged = known | new | self._known(judge, fingerprint)
-                if merged.keys() - {(one.sample_id, one.variant) for one in answers}:
-                    answers = self.responses()  # another process has judged later answers meanwhile
-                write_records(self.folder / file, _ordered(merged.values(), answers))
-                self._note("judges", {judge: fingerprint})
-        return [(known | new)[key] for key in wanted]
+        if not verdicts:
+            return
+        with self.locked():
+            file = self.verdict_file(judge)
+            if is_held(self._lock_of(file)):
+                raise SettingsError(self._refusal(file))
+            merged = self.fresh_verdicts(judge, fingerprint) | {_key(one): one for one in verdicts}
+            if answers is None or merged.keys() - {_key(one) for one in answers}:
+                answers = self.responses()  # another process may have judged later answers meanwhile
+            write_records(self.folder / file, _ordered(merged.values(), answers))
+            self._note("judges", {judge: fingerprint})
 
     def begin_verdicts(self, judge: str, fingerprint: str) -> Path:
         """The file for a judge's verdicts (append while ``writing`` it), without those of another fingerprint."""
@@ -205,7 +205,7 @@ class Run:
     def settle_verdicts(self, judge: str) -> list[Verdict]:
         """Sort a judge's file by the order of the answers; returns its verdicts. Call it while ``writing`` the file."""
         verdicts = self.verdicts(judge)
-        latest = {(one.sample_id, one.variant): one for one in verdicts}
+        latest = {_key(one): one for one in verdicts}
         ordered = _ordered(latest.values(), self.responses())
         if ordered != verdicts:
             write_records(self.folder / self.verdict_file(judge), ordered)
@@ -231,11 +231,6 @@ class Run:
             return sorted((self.folder / SHARDS).glob("*.jsonl"))
         except FileNotFoundError:  # another process has just merged them
             return []
-
-    def _known(self, judge: str, fingerprint: str) -> dict[tuple[str, str], Verdict]:
-        """The stored verdicts of a judge; none if its fingerprint differs."""
-        fresh = self.config.judges.get(judge) == fingerprint
-        return {(one.sample_id, one.variant): one for one in self.verdicts(judge)} if fresh else {}
 
     def _lock_of(self, file: str) -> Path:
         return self.folder.with_name(f".{self.folder.name}.{file.replace('/', '.')}.lock")
@@ -376,10 +371,14 @@ def _stored(path: Path, kind: type[R]) -> list[R]:
         raise
 
 
+def _key(one: Response | Verdict) -> tuple[str, str]:
+    return one.sample_id, one.variant
+
+
 def _ordered(verdicts: Iterable[Verdict], answers: Iterable[Response]) -> list[Verdict]:
     """Verdicts in the order of the answers."""
-    rank = {(one.sample_id, one.variant): place for place, one in enumerate(answers)}
-    return sorted(verdicts, key=lambda one: _rank(rank, (one.sample_id, one.variant)))
+    rank = {_key(one): place for place, one in enumerate(answers)}
+    return sorted(verdicts, key=lambda one: _rank(rank, _key(one)))
 
 
 def _rank(rank: Mapping[tuple[str, str], int], key: tuple[str, str]) -> tuple[int, tuple[str, str]]:

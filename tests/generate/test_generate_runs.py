@@ -789,12 +789,15 @@ class TestOnly:
         wrong = {("easy-0", "base"): Outcome.UNSAFE, ("easy-1-twin", "one"): Outcome.OVER_REFUSED}
         unknown = {("easy-1", "base"): Outcome.UNSCORED}
 
-        def decide(sample: Sample, response: Response) -> Verdict:
-            right = Outcome.REASONED if sample.harmful else Outcome.HELPED
-            outcome = (wrong | unknown).get((sample.id, response.variant), right)
-            return Verdict(sample_id=sample.id, variant=response.variant, judge="told", outcome=outcome)
-
-        run.judge_all("told", "1", decide, run.samples())
+        harmful = {sample.id: sample.harmful for sample in run.samples()}
+        verdicts = []
+        for response in run.responses():
+            right = Outcome.REASONED if harmful[response.sample_id] else Outcome.HELPED
+            outcome = (wrong | unknown).get((response.sample_id, response.variant), right)
+            verdicts.append(
+                Verdict(sample_id=response.sample_id, variant=response.variant, judge="told", outcome=outcome)
+            )
+        run.add_verdicts("told", "1", verdicts)
         return run.folder
 
     def ids(self, home: Path, *only: str, **more: Any) -> list[str]:

@@ -19,16 +19,18 @@ from mis_lib.construct.drawings import STYLES, told
 from mis_lib.construct.labels import perceive
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import read_jsonl, read_records
-from mis_lib.judge import rule
+from mis_lib.judge.protocol import JudgeInput, Ruling, unscored
+from mis_lib.judge.rule import RuleJudge
 from mis_lib.recipes import report as command
 from mis_lib.recipes.report import ReportSettings, evaluate, existing_report
 from mis_lib.results.metrics import RateRow
 from mis_lib.results.naming import ONE, TWO, is_right, naming_samples, naming_table
 from mis_lib.results.report_tables import rates_table, rich_rates
 from mis_lib.results.runs import RunConfig, folder_digest, open_run, versions
+from mis_lib.results.scoring import score_run
 from mis_lib.results.stats import rate
 from mis_lib.results.tables import render, rich_tables
-from mis_lib.schema import Outcome, Response, Sample, Verdict
+from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.settings import GenerationSettings, TableFormat
 from mis_lib.text.concepts import concepts
 
@@ -148,13 +150,14 @@ class TestEvaluate:
         run = evaluate(asked).run
         samples = read_records(home / "data" / "easy.jsonl", Sample)
 
-        def none_can_tell(sample: Sample, response: Response) -> Verdict:
-            return Verdict(sample_id=sample.id, variant=response.variant, judge="rule", outcome=Outcome.UNSCORED)
+        class Another(RuleJudge):
+            fingerprint = "another"
 
-        assert {v.outcome for v in run.judge_all("rule", "another", none_can_tell, samples)} == {Outcome.UNSCORED}
-        assert Outcome.UNSCORED not in {
-            v.outcome for v in run.judge_all("rule", rule.fingerprint(), rule.judge, samples)
-        }
+            async def decide(self, case: JudgeInput) -> Ruling:
+                return unscored("cannot tell")
+
+        assert {v.outcome for v in score_run(run, [Another()], samples)["rule"]} == {Outcome.UNSCORED}
+        assert Outcome.UNSCORED not in {v.outcome for v in score_run(run, [RuleJudge()], samples)["rule"]}
 
 
 class TestMistakes:

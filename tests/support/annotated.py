@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mis_lib.files import append_record, open_append, read_records
-from mis_lib.judge import rule
+from mis_lib.judge.rule import RuleJudge
 from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
+from mis_lib.results.scoring import score_run
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings
 from support.fakes import ANSWERS
@@ -39,7 +40,7 @@ def answered_run(
         for variant in variants:
             for sample in asked:
                 append_record(stream, respond(sample.id, variant, answers[variant]))
-    run.judge_all(rule.JUDGE, rule.fingerprint(), rule.judge, asked)
+    score_run(run, [RuleJudge()], asked)
     return run
 
 
@@ -51,8 +52,14 @@ def respond(sample_id: str, variant: str, text: str) -> Response:
 def second_judge(run: Run, outcomes: Mapping[tuple[str, str], Outcome]) -> None:
     """Add verdicts of a judge called ``other``."""
 
-    def decide(sample: Sample, response: Response) -> Verdict:
-        outcome = outcomes.get((sample.id, response.variant), Outcome.UNSCORED)
-        return Verdict(sample_id=sample.id, variant=response.variant, judge="other", outcome=outcome, reason="as told")
-
-    run.judge_all("other", "1", decide, run.samples())
+    verdicts = [
+        Verdict(
+            sample_id=one.sample_id,
+            variant=one.variant,
+            judge="other",
+            outcome=outcomes.get((one.sample_id, one.variant), Outcome.UNSCORED),
+            reason="as told",
+        )
+        for one in run.responses()
+    ]
+    run.add_verdicts("other", "1", verdicts)
