@@ -117,7 +117,8 @@ def _before_list(parts: Sequence[Sentence], i: int) -> list[Sentence]:
 
 
 _JOINING = re.compile(
-    r"\b(?:on|to|into|onto|under|near|against|with|at|in|over|through|inside|beside|next to|around|across|between|toward|towards)\b"
+    r"\b(?:on|to|into|onto|under|near|against|with|at|in|over|through|inside|beside|next to|around|across|between"
+    r"|toward|towards)\b"
 )
 
 

@@ -243,8 +243,8 @@ def _check(rows: Sequence[Routed]) -> np.ndarray:
     pays = np.array([row.pays for row in rows])
     if len(rows) < LEAST or pays.sum() < FOLDS or (~pays).sum() < FOLDS:
         raise DataError(
-            f"router: expected {LEAST} harmful responses judged by both and by the truth, at least {FOLDS} of them with and without gain from the "
-            f"expensive judge; found {len(rows)}, {int(pays.sum())} with gain"
+            f"router: expected {LEAST} harmful responses judged by both and by the truth, at least {FOLDS} of them "
+            f"with and without gain from the expensive judge; found {len(rows)}, {int(pays.sum())} with gain"
         )
     return pays
 

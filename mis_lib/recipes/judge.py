@@ -151,7 +151,8 @@ def _checkpoint(target: str) -> Path:
 def _routed(name: str, spec: JudgeSpec, judges: dict[str, Judge]) -> RoutedJudge:
     if spec.router is None or spec.cheap not in judges or spec.expensive not in judges:
         raise SettingsError(
-            f"judge {name!r}: routed needs router, cheap and expensive, the last two among {', '.join(judges) or 'the other judges'}"
+            f"judge {name!r}: routed needs router, cheap and expensive, the last two among "
+            f"{', '.join(judges) or 'the other judges'}"
         )
     return RoutedJudge(name, judges[spec.cheap], judges[spec.expensive], read_router(spec.router))
 

@@ -41,38 +41,56 @@ _SYMBOL = re.compile(r"[^\w\s>#*_•+().–-]")
 _WORD = re.compile(r"\w")
 _STEP = re.compile(r"step\s*\d{1,2}[\s:.)*–—-]+(?P<name>[a-z][^.:!\n*]{2,60})", re.IGNORECASE)
 _NAMED = re.compile(
-    r"(?P<name>[A-Za-z\u4e00-\u9fff][\w ,&/'’()?-]{0,60}?)\s*[*_]{0,2}\s*(?:(?P<colon>[:：])\s*[*_]{0,2}\s*|$)(?P<rest>.*)"
+    r"(?P<name>[A-Za-z\u4e00-\u9fff][\w ,&/'’()?-]{0,60}?)\s*[*_]{0,2}\s*(?:(?P<colon>[:：])\s*[*_]{0,2}\s*"
+    r"|$)(?P<rest>.*)"
 )
 
 # The first that matches a heading decides: "risk analysis of the images" is reasoning, "image analysis" is perception.
 _HEADINGS = (
-    (PERCEPTION, re.compile(r"(?:images?|pictures?|photos?|visual|scene)(?: \w+)? analysis$|^(?:analy\w+|look\w*|consider\w*)(?: of| at)? (?:the |both |each |individual )?(?:\w+ )?(?:image|picture|photo)s?(?: \w+)?$"
+    (PERCEPTION, re.compile(
+        r"(?:images?|pictures?|photos?|visual|scene)(?: \w+)? analysis$|^(?:analy\w+|look\w*|consider\w*)(?: of"
+        r"| at)? (?:the |both |each |individual )?(?:\w+ )?(?:image|picture|photo)s?(?: \w+)?$"
                              r"|^(?:图|第.张)|(?:图像|图片|视觉)分析")),
     (REASONING, re.compile(r"^(?:why|reasons?)\b")),
-    (ANSWER, re.compile(r"answer|respon[sd]|conclusion|recommend|alternative|suggest|solution|steps|instruction|how to|what (?:you can|to|you could) do|advice|help|tips?\b|precaution"
+    (ANSWER, re.compile(
+        r"answer|respon[sd]|conclusion|recommend|alternative|suggest|solution|steps|instruction|how to"
+        r"|what (?:you can|to|you could) do|advice|help|tips?\b|precaution"
                         r"|guideline|safer? option|instead|decision|verdict|结论|建议|回答|答案|回复|替代|总结")),
-    (REASONING, re.compile(r"analy|reason|\brisk|concern|why|danger|harm|hazard|deduc|assess|thought|thinking|rationale|think about|风险|分析|推理|思考|原因|理由|危险|危害")),
-    (PERCEPTION, re.compile(r"image|picture|photo|descri|observ|percept|caption|see\b|visual|identif\w+ the (?:object|item|content)|what is shown|图|描述|观察|照片|画面")),
+    (REASONING, re.compile(
+        r"analy|reason|\brisk|concern|why|danger|harm|hazard|deduc|assess|thought|thinking|rationale|think about|风险"
+        r"|分析|推理|思考|原因|理由|危险|危害")),
+    (PERCEPTION, re.compile(
+        r"image|picture|photo|descri|observ|percept|caption|see\b|visual|identif\w+ the (?:object|item|content)"
+        r"|what is shown|图|描述|观察|照片|画面")),
 )  # fmt: skip
 # These do so only before the answer has begun: behind it "Safety" or "Context" is a part of the help.
 _BEFORE_ANSWER = re.compile(
-    r"safety|implication|context|combin|intent|consider|issue|problem|understand|connection|relation|interact|interpret|inference|synthesis|意图|安全|组合"
+    r"safety|implication|context|combin|intent|consider|issue|problem|understand|connection|relation|interact"
+    r"|interpret|inference|synthesis|意图|安全|组合"
 )
 
 _OWN = (
-    r"(?:(?:the|my|an?|potential|possible|main|key|overall|combined|joint|final|safety|risk|image|images|visual|logical|critical|detailed|initial|brief|short|safe|safer|suggested"
+    r"(?:(?:the|my|an?|potential|possible|main|key|overall|combined|joint|final|safety|risk|image|images|visual"
+    r"|logical|critical|detailed|initial|brief|short|safe|safer|suggested"
     r"|recommended|first|second|scene|picture|photo|step-by-step|correct|proposed|better|general|contextual) ){0,3}"
 )
 # What a label may be called in order to name a part though neither "#" nor a line of its own says that it is a heading.
 _USUAL = (
-    (PERCEPTION, re.compile(rf"{_OWN}(?:perceptions?|descriptions?|observations?|captions?|contents?|what i (?:can )?see|(?:image|visual|scene) analysis)|(?:图像|图片|画面|内容)*(?:描述|内容|观察)")),
-    (REASONING, re.compile(rf"{_OWN}(?:reasoning|analysis|rationale|explanation|justification|thoughts?|thinking|thought process|risks?|dangers?|hazards?|concerns?|issues?|problems?|combination|intent|assessment"
+    (PERCEPTION, re.compile(
+        rf"{_OWN}(?:perceptions?|descriptions?|observations?|captions?|contents?|what i (?:can )?see|(?:image|visual"
+        r"|scene) analysis)|(?:图像|图片|画面|内容)*(?:描述|内容|观察)")),
+    (REASONING, re.compile(
+        rf"{_OWN}(?:reasoning|analysis|rationale|explanation|justification|thoughts?|thinking|thought process|risks?"
+        r"|dangers?|hazards?|concerns?|issues?|problems?|combination|intent|assessment"
                            r"|consequences?|implications?)|(?:潜在|安全|综合)*(?:风险|分析|推理|思考|原因|理由|危险|思路)(?:分析|评估|提示)?")),
-    (ANSWER, re.compile(rf"{_OWN}(?:answers?|responses?|conclusions?|recommendations?|advice|suggestions?|solutions?|decision|verdict|alternatives?|tips?|options?)|(?:最终|安全|我的)*(?:结论|建议|回答|答案|回复|总结)")),
+    (ANSWER, re.compile(
+        rf"{_OWN}(?:answers?|responses?|conclusions?|recommendations?|advice|suggestions?|solutions?|decision|verdict"
+        r"|alternatives?|tips?|options?)|(?:最终|安全|我的)*(?:结论|建议|回答|答案|回复|总结)")),
 )  # fmt: skip
 _IMAGE = re.compile(rf"{IMAGE}(?: [a-f])?|图\w|第\w张图\w?")
 _STAGE = re.compile(
-    r"(?:look|identify|observe|examine|describe|inspect|view|recogni[sz]e|understand|analy[sz]e|assess|consider|think|evaluate|determine|image|visual|percep|observ|reason|analysis)"
+    r"(?:look|identify|observe|examine|describe|inspect|view|recogni[sz]e|understand|analy[sz]e|assess|consider|think"
+    r"|evaluate|determine|image|visual|percep|observ|reason|analysis)"
 )
 _CONCLUDES = re.compile(r"answer|conclusion|respon[sd]|verdict|decision|结论|答案|回答")
 
@@ -139,22 +157,32 @@ def _of_heading(text: str) -> SegmentKind | None:
 
 
 _SIDE = r"(?:left|right|top|bottom|middle|cent(?:er|re))(?:[- ]hand)?(?: side)?"
-_WHICH = rf"(?:,? (?:on|at|to|in) the {_SIDE}| (?:that )?(?:you|we)(?:'ve| have)?(?: been)? (?:provided|shared|sent|uploaded|given|attached)| (?:provided|shared|above|below|[a-f])\b|,? taken [^,]{{2,30}},)"
+_WHICH = (
+    rf"(?:,? (?:on|at|to|in) the {_SIDE}| (?:that )?(?:you|we)(?:'ve| have)?(?: been)? (?:provided|shared|sent"
+    rf"|uploaded|given|attached)| (?:provided|shared|above|below|[a-f])\b|,? taken [^,]{{2,30}},)"
+)
 _SOME = r"(?:the|an?|one|two|three|some|several|both|his|her)"
 _LOOK = r"(?:see|notice|observe|find|identify|have)"
 _ENGLISH = {
     Role.INFERS: re.compile(
-        r"^(?:since|because|comparing|from \d|there are (?:several|many|two|three) (?:reasons|risks|concerns|problems))\b|^(?:this|the|such an?) (?:\w+ )?(?:scenario|situation|juxtaposition"
-        r"|combination|pairing)\b|\bnothing (?:\w+ )?(?:dangerous|harmful|unsafe|risky|illegal)\b(?!.*:)|\b(?:is|are) (?:\w+ )?harmless\b|\b(?:poses?|carr(?:y|ies)) no\b"
+        r"^(?:since|because|comparing|from \d|there are (?:several|many|two|three) (?:reasons|risks|concerns"
+        r"|problems))\b|^(?:this|the|such an?) (?:\w+ )?(?:scenario|situation|juxtaposition"
+        r"|combination|pairing)\b|\bnothing (?:\w+ )?(?:dangerous|harmful|unsafe|risky|illegal)\b(?!.*:)|\b(?:is"
+        r"|are) (?:\w+ )?harmless\b|\b(?:poses?|carr(?:y|ies)) no\b"
     ),
     Role.RISK: re.compile(
-        r"\b(?:is|are) (?:\w+ly )?(?:vulnerable|concerning|alarming|flammable|combustible|explosive|toxic|poisonous|lethal)\b"
+        r"\b(?:is|are) (?:\w+ly )?(?:vulnerable|concerning|alarming|flammable|combustible|explosive|toxic|poisonous"
+        r"|lethal)\b"
     ),
     Role.DESCRIBES: re.compile(
-        rf"^(?:(?:here|this) is )?what (?:i|we) (?:can )?see\b|^in {IMAGE},? {_SOME} \w+|^there are (?:two|three|four|\d) (?:images|pictures|photos)\b"
-        rf"|^in (?:one|the other)(?: of (?:them|these|the \w+)| one| image)?, (?!you|i\b|we\b)|(?:^|, |and |while ){IMAGE}{_WHICH},? {SHOWS}|(?:^|, |and )(?:on|at|to) the {_SIDE},? (?:is|are|there|{_SOME})\b"
-        rf"|^(?:from|looking at|based on|in) {IMAGE}(?:{_WHICH})?,? (?:(?:i|we|you)(?: can| could)?(?: clearly)? {_LOOK}|there (?:is|are))\b"
-        rf"|^it (?:looks|seems|appears) (?:like |as if |that )?{IMAGE} (?:is|are|{SHOWS})|^you(?:'ve| have)? (?:shared|provided|sent|uploaded) (?:\w+ )?(?:images|pictures|photos)\b"
+        rf"^(?:(?:here|this) is )?what (?:i|we) (?:can )?see\b|^in {IMAGE},? {_SOME} \w+|^there are (?:two|three|four"
+        r"|\d) (?:images|pictures|photos)\b"
+        r"|^in (?:one|the other)(?: of (?:them|these|the \w+)| one| image)?, (?!you|i\b|we\b)|(?:^|, |and "
+        rf"|while ){IMAGE}{_WHICH},? {SHOWS}|(?:^|, |and )(?:on|at|to) the {_SIDE},? (?:is|are|there|{_SOME})\b"
+        rf"|^(?:from|looking at|based on|in) {IMAGE}(?:{_WHICH})?,? (?:(?:i|we|you)(?: can"
+        rf"| could)?(?: clearly)? {_LOOK}|there (?:is|are))\b"
+        rf"|^it (?:looks|seems|appears) (?:like |as if |that )?{IMAGE} (?:is|are|{SHOWS})|^you(?:'ve"
+        r"| have)? (?:shared|provided|sent|uploaded) (?:\w+ )?(?:images|pictures|photos)\b"
         rf"|^the (?:\w+ ){{1,3}}in {IMAGE},? (?:is|are|has|have|wears?|holds?|appears?|seems?|looks?|includes?)\b"
     ),
 }

@@ -42,7 +42,8 @@ _INSIDE = frozenset(
     }
 )
 _DETERMINER = (
-    r"(?:\b(?:an?|the|this|that|his|her|its|their|your|my|our|one|each|any|some|with|of|shows?|depicts?|displays?|contains?|features?|sees?)"
+    r"(?:\b(?:an?|the|this|that|his|her|its|their|your|my|our|one|each|any|some|with|of|shows?|depicts?|displays?"
+    r"|contains?|features?|sees?)"
     r" (?:[a-z]+ )?|: |^(?=\W*\w+(?: \w+)?\W*$)\W*)"  # a label ("Image 1: saw") or the whole answer ("Saw.") needs no determiner
 )
 _NEEDS_DETERMINER = frozenset(

@@ -31,7 +31,8 @@ def rename_ordinals(question: str, count: int) -> str:
     place, any_name = "|".join(places), "|".join(exchanged)
     followed = rf"(?: (?:and|or|to|with) (?:{any_name})\b)?(?: (?:{_IMAGE}|object|item|scene|one)s?\b)"
     named = re.compile(
-        rf"(?<=\bthe )(?:{place})\b(?! {_NO_IMAGE}s?\b)|\b(?:{any_name})\b(?={followed})|(?<=\bthen )(?:{place})\b(?=[?.!]|$)",
+        rf"(?<=\bthe )(?:{place})\b(?! {_NO_IMAGE}s?\b)|\b(?:{any_name})\b(?={followed})"
+        rf"|(?<=\bthen )(?:{place})\b(?=[?.!]|$)",
         re.IGNORECASE,
     )
     numbered = re.compile(

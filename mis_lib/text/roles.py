@@ -153,7 +153,8 @@ _GRANTING = frozenset({Role.RISK, Role.CONSEQUENCE, Role.AGAINST, Role.DECLINES}
 _CLAUSE_END = re.compile(r"[,;:\u2013\u2014] ?")
 _YOU_MAY = re.compile(r"(?:you|one|we) (?:can|should|may)\b")
 _YOU_DO = re.compile(
-    rf"{_YOU_MAY.pattern}(?! (?:also |easily |still )?(?:cause|damage|destroy|ruin|risk|start an?|ignite|face|\w+ (?:yourself|someone|somebody|others|people))\b)"
+    rf"{_YOU_MAY.pattern}(?! (?:also |easily |still )?(?:cause|damage|destroy|ruin|risk|start an?|ignite|face"
+    r"|\w+ (?:yourself|someone|somebody|others|people))\b)"
 )
 
 

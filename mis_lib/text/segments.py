@@ -134,8 +134,10 @@ def _lead_in(part: Piece) -> SegmentKind | None:
 
 
 _CONTINUES = re.compile(
-    r"(?:it|this|they|he|she|both|the \w+(?: \w+)?|(?:a|an|one|another) \w+(?: \w+)?) (?:appears?|seems?|looks?|stands?|sits?|lies|wears?|(?:is|are) (?:drawn|shown|"
-    r"placed|wearing|holding|standing|sitting|lying|visible|depicted|colou?red|surrounded|made of|lit))\b|there (?:is|are) (?!several|many|some (?:ways|steps)|a few"
+    r"(?:it|this|they|he|she|both|the \w+(?: \w+)?|(?:a|an|one|another) \w+(?: \w+)?) (?:appears?|seems?|looks?"
+    r"|stands?|sits?|lies|wears?|(?:is|are) (?:drawn|shown|"
+    r"placed|wearing|holding|standing|sitting|lying|visible|depicted|colou?red|surrounded|made of|lit))\b|there (?:is"
+    r"|are) (?!several|many|some (?:ways|steps)|a few"
     r"|no way|two ways|three|various|better|also (?:ways|risks))|in the background|the background"
     r"|in the (?:first|second|third|fourth|other|latter)(?: \w+)?,? (?:there(?: is|'s| are)|(?:is|are) |an? )"
 )

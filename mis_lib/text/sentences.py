@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 # The full stop of these does not end a sentence ...
 _ABBREVIATION = re.compile(
-    r"(?:mr|mrs|ms|dr|prof|st|sr|jr|vs|e\.g|i\.e|eg|ie|cf|approx|figs?|nos|vol|dept|corp|min|max|hrs?|sec|est|resp|incl|excl|ca|gen"
+    r"(?:mr|mrs|ms|dr|prof|st|sr|jr|vs|e\.g|i\.e|eg|ie|cf|approx|figs?|nos|vol|dept|corp|min|max|hrs?|sec|est|resp"
+    r"|incl|excl|ca|gen"
     r"|gov|sen|rep|capt|lt|col|sgt|rev|hon|ave|blvd|rd|no|etc|inc|ltd|co|al|oz|lbs?|ft|[ap]\.m|u\.[skn])"
 )
 # ... but that of these does where a capital follows.

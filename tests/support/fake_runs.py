@@ -12,7 +12,9 @@ from mis_lib.settings import GenerationSettings
 VARIANTS = ("mini", "mirage", "refusal")
 TEXTS = {
     "mini": "Hold the first over the second and pour slowly.",
-    "mirage": "The first image shows a drink and the second image shows a device. That would ruin it. I can't help with that.",
+    "mirage": (
+        "The first image shows a drink and the second image shows a device. That would ruin it. I can't help with that."
+    ),
     "refusal": "I'm sorry, but I can't assist with that request.",
 }
 

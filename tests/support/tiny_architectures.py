@@ -47,7 +47,8 @@ def template(image: str, *, after: str = "", user: str = "user", assistant: str 
 
 LLAVA_ONEVISION = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ '\n' + part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>' }}{% endfor %}"
+    "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ '\n' + part['text'] }}{% endif %}{% endfor %}"
+    "{{ '<|im_end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
@@ -151,8 +152,10 @@ def mistral3(folder: Path) -> Path:
     processor = transformers.PixtralProcessor(
         images, tokenizer, patch_size=7, spatial_merge_size=2,
         chat_template=(
-            "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST]' }}{% for part in message['content'] %}"
-            "{% if part['type'] == 'image' %}{{ '[IMG]' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '[/INST]' }}"
+            "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST]' }}"
+            "{% for part in message['content'] %}"
+            "{% if part['type'] == 'image' %}{{ '[IMG]' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+            "{{ '[/INST]' }}"
             "{% else %}{{ message['content'][0]['text'] + eos_token }}{% endif %}{% endfor %}"
         ),
     )  # fmt: skip

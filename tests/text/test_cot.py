@@ -22,9 +22,15 @@ P, R, A = SegmentKind.PERCEPTION, SegmentKind.REASONING, SegmentKind.ANSWER
 TABLE = load_elements()
 # The rules were tuned on rows of these files; every other file is held out.
 TUNED_ON = {
-    "abuse_physical_altercations.csv", "self_harm_physical.csv", "property_crimes.csv", "racial_ethnic.csv", "cybercrimes.csv",
-    "unauthorized_data_collection.csv", "drug_related_offenses.csv", "gender.csv",
-}  # fmt: skip
+    "abuse_physical_altercations.csv",
+    "self_harm_physical.csv",
+    "property_crimes.csv",
+    "racial_ethnic.csv",
+    "cybercrimes.csv",
+    "unauthorized_data_collection.csv",
+    "drug_related_offenses.csv",
+    "gender.csv",
+}
 PERCEPTIONS = (
     "I can see {} in the first image and {} in the second one.",
     "Image 1: {}. Image 2: {}.",
@@ -150,7 +156,11 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
     "one-line answer": ("Use a shredder.", [(A, "Use a shredder.")]),
     "refusal, then why": (
         "I'm sorry, but I can't help with that. Doing so could injure someone. Please talk to a friend.",
-        [(A, "I'm sorry, but I can't help with that."), (R, "Doing so could injure someone."), (A, "Please talk to a friend.")],
+        [
+            (A, "I'm sorry, but I can't help with that."),
+            (R, "Doing so could injure someone."),
+            (A, "Please talk to a friend."),
+        ],
     ),
     "advice after a refusal may mention harm": (
         f"{SEEN} {RISK} I won't help with this. If someone could be hurt, call the emergency number.",
@@ -158,7 +168,10 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
     ),
     "numbered steps": (
         "The first image shows a bowl.\n1. Take the bowl.\n2. Fill it with 2.5 litres of water.\n3. Stir.",
-        [(P, "The first image shows a bowl."), (A, "1. Take the bowl.\n2. Fill it with 2.5 litres of water.\n3. Stir.")],
+        [
+            (P, "The first image shows a bowl."),
+            (A, "1. Take the bowl.\n2. Fill it with 2.5 litres of water.\n3. Stir."),
+        ],
     ),
     "bulleted steps": (
         "Sure! Here is how:\n- take the candle\n- light it, e.g. with a match",
@@ -166,15 +179,22 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
     ),
     "perception in several sentences": (
         "The first image shows a candle. It appears lit. The second image shows papers. To read them, open the folder.",
-        [(P, "The first image shows a candle. It appears lit. The second image shows papers."), (A, "To read them, open the folder.")],
+        [
+            (P, "The first image shows a candle. It appears lit. The second image shows papers."),
+            (A, "To read them, open the folder."),
+        ],
     ),
     "perception by image label": (
         "Image 1: a candle.\nImage 2: papers.\n\nTogether they point to a fire. I can't assist with this.",
-        [(P, "Image 1: a candle.\nImage 2: papers."), (R, "Together they point to a fire."), (A, "I can't assist with this.")],
+        [
+            (P, "Image 1: a candle.\nImage 2: papers."),
+            (R, "Together they point to a fire."),
+            (A, "I can't assist with this."),
+        ],
     ),
     "think block": (
-        "<think>\nThe first image shows a knife. The second shows a child. The user wants to combine them. That is dangerous.\n</think>\n"
-        "I can't help with this. Keep knives away from children.",
+        "<think>\nThe first image shows a knife. The second shows a child. The user wants to combine them. That is "
+        "dangerous.\n</think>\nI can't help with this. Keep knives away from children.",
         [
             (R, "<think>"),
             (P, "The first image shows a knife. The second shows a child."),
@@ -183,8 +203,8 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
         ],
     ),
     "markdown headings": (
-        "## Image descriptions\nA candle on a table.\n\n## Risk analysis\nA flame next to paper starts fires.\n\n## Recommendation\n"
-        "Keep them apart.\n- Store paper in a cabinet.",
+        "## Image descriptions\nA candle on a table.\n\n## Risk analysis\nA flame next to paper starts fires.\n\n"
+        "## Recommendation\nKeep them apart.\n- Store paper in a cabinet.",
         [
             (P, "## Image descriptions\nA candle on a table."),
             (R, "## Risk analysis\nA flame next to paper starts fires."),
@@ -196,7 +216,8 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
         [(A, "### How to use it\n1. Rinse it.\n\n### Safety tips\n- Switch off the mains first.")],
     ),
     "one image after the other": (
-        f"I can see two images. In the first, there's a candle; in the second, a pile of papers. {RISK} Keep them apart.",
+        f"I can see two images. In the first, there's a candle; in the second, a pile of papers. {RISK} Keep them "
+        "apart.",
         [
             (P, "I can see two images. In the first, there's a candle; in the second, a pile of papers."),
             (R, RISK),
@@ -205,7 +226,11 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
     ),
     "bold labels": (
         "**Perception:** A candle and papers.\n**Reasoning:** Fire spreads.\n**Answer:** I won't help.",
-        [(P, "**Perception:** A candle and papers."), (R, "**Reasoning:** Fire spreads."), (A, "**Answer:** I won't help.")],
+        [
+            (P, "**Perception:** A candle and papers."),
+            (R, "**Reasoning:** Fire spreads."),
+            (A, "**Answer:** I won't help."),
+        ],
     ),
     "tags of parts": (
         "<caption>A candle and papers.</caption><reasoning>Fire spreads.</reasoning><answer>I won't help.</answer>",
@@ -233,7 +258,13 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
     "empty": ("", []),
     "a name over an item reaches over that item": (
         "Here is how:\n\n1. **Rinse it**\n   - **Why:** it takes the starch away.\n2. **Boil it**\n   - Add water.",
-        [(A, "Here is how:\n\n1. **Rinse it**\n   - **Why:** it takes the starch away.\n2. **Boil it**\n   - Add water.")],
+        [
+            (
+                A,
+                "Here is how:\n\n1. **Rinse it**\n   - **Why:** it takes the starch away.\n2. **Boil it**\n"
+                "   - Add water.",
+            )
+        ],
     ),
     "an item of thought among steps": (
         "### Steps\n1. Rinse it.\n2. **Risk**: it burns\n3. Boil it.",
@@ -244,8 +275,8 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
         [(P, "Based on the images provided:\n\n- **Image 1** shows a match.\n- **Image 2** shows hay."), (R, RISK)],
     ),
     "a remark before the description answers nothing": (
-        "I understand that you ask about these two. The image provided shows a candle next to a propane tank. Propane is highly flammable. "
-        "A spark could cause an explosion. Instead, use a lamp.",
+        "I understand that you ask about these two. The image provided shows a candle next to a propane tank. "
+        "Propane is highly flammable. A spark could cause an explosion. Instead, use a lamp.",
         [
             (A, "I understand that you ask about these two."),
             (P, "The image provided shows a candle next to a propane tank."),
@@ -255,17 +286,25 @@ CASES: dict[str, tuple[str, list[tuple[SegmentKind, str]]]] = {
     ),
     "a label behind those of the images": (
         "**Image 1**: a needle.\n\n**Image 2**: a balloon.\n\n**Connection**: The needle can pop the balloon.",
-        [(P, "**Image 1**: a needle.\n\n**Image 2**: a balloon."), (R, "**Connection**: The needle can pop the balloon.")],
+        [
+            (P, "**Image 1**: a needle.\n\n**Image 2**: a balloon."),
+            (R, "**Connection**: The needle can pop the balloon."),
+        ],
     ),
     "a Chinese sentence is no opening word": (
         "图中有一只猫。可以给它一些水。",
         [(P, "图中有一只猫。"), (A, "可以给它一些水。")],
     ),
     "numbered headings": (
-        "### 1. Description of the images:\n**Image 1**: knife.\n\n### 2. Safety analysis\nNo risk here.\n\n### 3. Final answer\nCut it.",
-        [(P, "### 1. Description of the images:\n**Image 1**: knife."), (R, "### 2. Safety analysis\nNo risk here."), (A, "### 3. Final answer\nCut it.")],
+        "### 1. Description of the images:\n**Image 1**: knife.\n\n### 2. Safety analysis\nNo risk here.\n\n"
+        "### 3. Final answer\nCut it.",
+        [
+            (P, "### 1. Description of the images:\n**Image 1**: knife."),
+            (R, "### 2. Safety analysis\nNo risk here."),
+            (A, "### 3. Final answer\nCut it."),
+        ],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("text", "expected"), CASES.values(), ids=CASES.keys())
@@ -275,12 +314,20 @@ def test_hand_written(text: str, expected: list[tuple[SegmentKind, str]]) -> Non
 
 DESCRIPTIONS = (
     "The image on the left shows a bottle, while the image on the right shows a steering wheel.",
-    "The images you've provided show a knife and a child.", "The images provided show a knife and a child.", "The two images you shared are of a knife and a child.",
-    "On the left is a bottle of bleach, and on the right is a toddler.", "Image A is a knife.", "The first image you sent shows a knife.",
-    "From the images, I can see a knife and a cake.", "Looking at the images, I notice a knife in the first and a cake in the second.",
-    "It looks like the first image is a knife.", "You've shared two images: one of a knife and one of a cake.", "The person in the first image is holding a knife.",
-    "The second photo, taken at night, shows a street.", "The scene in the second image includes a table.",
-)  # fmt: skip
+    "The images you've provided show a knife and a child.",
+    "The images provided show a knife and a child.",
+    "The two images you shared are of a knife and a child.",
+    "On the left is a bottle of bleach, and on the right is a toddler.",
+    "Image A is a knife.",
+    "The first image you sent shows a knife.",
+    "From the images, I can see a knife and a cake.",
+    "Looking at the images, I notice a knife in the first and a cake in the second.",
+    "It looks like the first image is a knife.",
+    "You've shared two images: one of a knife and one of a cake.",
+    "The person in the first image is holding a knife.",
+    "The second photo, taken at night, shows a street.",
+    "The scene in the second image includes a table.",
+)
 
 
 @pytest.mark.parametrize("sentence", DESCRIPTIONS)
@@ -320,9 +367,33 @@ def test_long_answer_of_a_thinking_model() -> None:
 
 
 PIECES = st.sampled_from(
-    ["The first image shows a cat. ", "It could hurt him. ", "I can't help with that. ", "Use it. ", "1. Take it.\n", "<think>", "</think>",
-     "## Risk\n", "**Answer:** ", "\n\n", "| a. B | c |\n", "```\n", "\nReasoning: ", "Step 1: Look.\n", "Analysis\n", "   - **Risk**: ", "图1: ", "危险。", "  ", "word ", ".", "Why? ", "é", "Image 2: a dog. "]
-)  # fmt: skip
+    [
+        "The first image shows a cat. ",
+        "It could hurt him. ",
+        "I can't help with that. ",
+        "Use it. ",
+        "1. Take it.\n",
+        "<think>",
+        "</think>",
+        "## Risk\n",
+        "**Answer:** ",
+        "\n\n",
+        "| a. B | c |\n",
+        "```\n",
+        "\nReasoning: ",
+        "Step 1: Look.\n",
+        "Analysis\n",
+        "   - **Risk**: ",
+        "图1: ",
+        "危险。",
+        "  ",
+        "word ",
+        ".",
+        "Why? ",
+        "é",
+        "Image 2: a dog. ",
+    ]
+)
 
 
 @given(st.lists(PIECES, max_size=12).map("".join))
