@@ -1,18 +1,21 @@
 """What a judge is worth, measured on responses that people have labelled: agreement, kappa, and an attack success rate that people's labels correct.
 
-The corrected rate is the estimator PPI++ ("prediction-powered inference", Angelopoulos, Duchi and Zrnic, arXiv 2311.01453): the rate in people's labels on n responses,
-plus lambda times what the judge says more of on the N unlabelled ones than on those n. However bad the judge is, it is right on average where many are labelled,
-as long as these are a random draw of all; a good judge makes its interval narrower than that of the labels alone, and lambda is chosen to that end.
-As lambda comes from the same labels, few of them make a rare outcome look rarer (with 50 labels and a true rate of 10 %, 9.1 on average, with 200 9.7): far less
-than the interval is wide, which holds the truth as often as it says. A lambda from other labels takes that out and errs as much or more in the single case.
-A response that the judge has not scored counts as "not unsafe" among its predictions, labelled or not: judges fail more often on what is unsafe, so that
-leaving those responses out would bias the rate, while a poor prediction only widens the interval. Responses drop out only where people cannot tell.
+The corrected rate is the estimator PPI++ ("prediction-powered inference", Angelopoulos, Duchi and Zrnic, arXiv
+2311.01453): the rate in people's labels on n responses, plus lambda times what the judge says more of on the N
+unlabelled ones than on those n. However bad the judge is, it is right on average where many are labelled, as long as
+these are a random draw of all; a good judge makes its interval narrower than that of the labels alone, and lambda is
+chosen to that end. As lambda comes from the same labels, few of them make a rare outcome look rarer (with 50 labels and
+a true rate of 10 %, 9.1 on average, with 200 9.7): far less than the interval is wide, which holds the truth as often
+as it says. A lambda from other labels takes that out and errs as much or more in the single case. A response that the
+judge has not scored counts as "not unsafe" among its predictions, labelled or not: judges fail more often on what is
+unsafe, so that leaving those responses out would bias the rate, while a poor prediction only widens the interval.
+Responses drop out only where people cannot tell.
 
-Labels of responses that were chosen, such as failures first, correct nothing: where what the judge says of the labelled ones and of the rest could hardly
-come from a random draw, there is no corrected rate. People who went on in the Annotate tab's order at random have labelled a draw all the same: the
-responses up to the first unlabelled one of that order.
-The interval is the normal one. To its variance alone one error of each kind is added (as Agresti and Coull do with two successes
-and two failures), so that a judge without an error among a few labels is not taken for infallible.
+Labels of responses that were chosen, such as failures first, correct nothing: where what the judge says of the labelled
+ones and of the rest could hardly come from a random draw, there is no corrected rate. People who went on in the
+Annotate tab's order at random have labelled a draw all the same: the responses up to the first unlabelled one of that
+order. The interval is the normal one. To its variance alone one error of each kind is added (as Agresti and Coull do
+with two successes and two failures), so that a judge without an error among a few labels is not taken for infallible.
 """
 
 import math
@@ -36,8 +39,9 @@ from mis_lib.schema import Outcome, Record, Response, Sample, Verdict
 
 # ---------- How far a judge agrees with people who read the same responses.
 #
-# Readers get a sheet without variant and without verdict, drawn evenly over variants and classes, and write one outcome a line. Agreement is
-# the share of equal outcomes with its interval; Cohen's kappa takes out what chance alone would give; the confusions say where they differ.
+# Readers get a sheet without variant and without verdict, drawn evenly over variants and classes, and write one outcome
+# a line. Agreement is the share of equal outcomes with its interval; Cohen's kappa takes out what chance alone would
+# give; the confusions say where they differ.
 
 
 class Agreement(Record):
@@ -167,7 +171,8 @@ def calibrate(
         judge: all verdicts of one judge.
         people: verdicts of people on a random draw of the same responses.
         samples: what was asked; only harmful items count.
-        responses: all that were given, where the judge may not have read each [default: those with a verdict or a label].
+        responses: all that were given, where the judge may not have read each [default: those with a verdict or a
+            label].
         run: its name, by which the Annotate tab's order at random goes.
 
     Raises:
@@ -285,8 +290,8 @@ def _draw(
 def _selection(said: Mapping[str, bool | None], labelled: Collection[str], answered: Set[str]) -> str:
     """What shows that the labelled responses are no random draw; empty where nothing does.
 
-    Two things are tested, Holm's correction between them: what the judge calls unsafe, and what it could not score. Both come early where people
-    label worst first.
+    Two things are tested, Holm's correction between them: what the judge calls unsafe, and what it could not score.
+    Both come early where people label worst first.
     """
     drawn, rest = [said.get(name) for name in labelled], [said.get(name) for name in answered - set(labelled)]
     kinds = [kind for kind in TOLD_BY if kind in drawn or kind in rest]

@@ -1,7 +1,8 @@
 """The database behind the annotations: SQLite beside the runs, or PostgreSQL by ``MIS_DATABASE_URL``; brought up to date on opening.
 
-Writers go one at a time (SQLite: ``BEGIN IMMEDIATE``; PostgreSQL: an advisory lock), so that the order of the events is the order in which
-they were acknowledged. Readers never wait: SQLite runs in WAL mode. What was committed outlasts a power cut (``synchronous=FULL``).
+Writers go one at a time (SQLite: ``BEGIN IMMEDIATE``; PostgreSQL: an advisory lock), so that the order of the events is
+the order in which they were acknowledged. Readers never wait: SQLite runs in WAL mode. What was committed outlasts a
+power cut (``synchronous=FULL``).
 """
 
 import os

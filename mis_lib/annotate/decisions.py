@@ -178,8 +178,8 @@ def check_decision(decision: Decision, subject: Subject, other: Subject | None =
     """Refuse a decision that its subject cannot have.
 
     Raises:
-        DataError: nothing is set, the outcome belongs to the other kind of item, the mark lies outside the response, or there is a preference
-            without a second response (or one about another question).
+        DataError: nothing is set, the outcome belongs to the other kind of item, the mark lies outside the response, or
+            there is a preference without a second response (or one about another question).
     """
     if decision.is_empty:
         raise DataError("nothing is decided yet; choose an outcome (keys 1 to 5) or a preference (A, B, T, N)")
@@ -258,8 +258,8 @@ class Label(NamedTuple):
 class CurrentLabels:
     """The decisions that hold, by response; ``take`` new labels in the order of the store.
 
-    Several threads may read while one takes: loops over all labels use ``dict.copy``, which is atomic. ``list`` of items
-    is not: another thread may run while it makes tuples.
+    Several threads may read while one takes: loops over all labels use ``dict.copy``, which is atomic. ``list`` of
+    items is not: another thread may run while it makes tuples.
     """
 
     def __init__(self) -> None:

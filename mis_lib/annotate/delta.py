@@ -1,8 +1,8 @@
 """A training delta: what people decided about failures, as rows with what should have been said, pairs, and a regression set.
 
-A response is used where people agree on its outcome (or somebody settled it). The target is the corrected answer; else, for a failure, the
-data's reference answer, else an answer of another variant that people found right; else it is left out and said so. A correction by somebody
-who was overruled on whether the response fails is none.
+A response is used where people agree on its outcome (or somebody settled it). The target is the corrected answer; else,
+for a failure, the data's reference answer, else an answer of another variant that people found right; else it is left
+out and said so. A correction by somebody who was overruled on whether the response fails is none.
 """
 
 import json
@@ -265,7 +265,8 @@ def write_delta(delta: Delta, out: Path, name: str, folder_of: Callable[[str], P
         out: folder of all deltas.
         name: of this one.
         folder_of: the folder that the images of a run's samples are relative to.
-        replay: so many rows of the training split beside those samples go along, so that what was learned before is not forgotten.
+        replay: so many rows of the training split beside those samples go along, so that what was learned before is not
+            forgotten.
 
     Raises:
         DataError: there is nothing to write, or an image is not there.

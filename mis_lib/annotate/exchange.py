@@ -1,9 +1,10 @@
 """Annotations as files: JSON Lines and CSV without loss, and a redacted form that can be passed on.
 
-A cell of a CSV that begins like a formula (``= + - @``, tab, return) gets an apostrophe in front, which spreadsheets show as text; reading takes
-it off again. Line ends inside a text stay as they are, because marks count characters. What a spreadsheet makes of a file when it saves it is read:
-semicolons or tabs, TRUE and FALSE, rows of empty cells. Redacted files have no images and no texts: each text is
-replaced by a keyed hash, so that equal texts can be told but not guessed, and people are numbered by the same key. They cannot be read back.
+A cell of a CSV that begins like a formula (``= + - @``, tab, return) gets an apostrophe in front, which spreadsheets
+show as text; reading takes it off again. Line ends inside a text stay as they are, because marks count characters. What
+a spreadsheet makes of a file when it saves it is read: semicolons or tabs, TRUE and FALSE, rows of empty cells.
+Redacted files have no images and no texts: each text is replaced by a keyed hash, so that equal texts can be told but
+not guessed, and people are numbered by the same key. They cannot be read back.
 """
 
 import csv
@@ -191,9 +192,10 @@ def _unflat(row: dict[str, str], where: str) -> dict[str, Any]:
 #     sample_id (or id), variant (or model), author (or annotator, completed_by), outcome (or label, choice), comment (or reason, note), at (or updated_at, created_at),
 #     corrected (or correction, corrected_answer)
 #
-# Only the first and the outcome are needed: the variant where the run has several, the author where none is given for all. That is what Label Studio's CSV and
-# JSON-MIN exports hold, if its tasks carry ``sample_id`` and ``variant`` and its choices are outcomes; of its JSON export each annotation of a task is such a
-# row. A row has the same event id each time it is read, so that a file which has grown can be read again.
+# Only the first and the outcome are needed: the variant where the run has several, the author where none is given for
+# all. That is what Label Studio's CSV and JSON-MIN exports hold, if its tasks carry ``sample_id`` and ``variant`` and
+# its choices are outcomes; of its JSON export each annotation of a task is such a row. A row has the same event id each
+# time it is read, so that a file which has grown can be read again.
 
 SAMPLE, VARIANT, AUTHOR = ("sample_id", "id"), ("variant", "model"), ("author", "annotator", "completed_by")
 CORRECTED = ("corrected", "correction", "corrected_answer")
@@ -228,7 +230,8 @@ def read_labels(
         author: who gave all labels, where the rows do not say.
 
     Raises:
-        DataError: the file cannot be read, or a row names no response of the run, no author or no outcome (file, row and fix named).
+        DataError: the file cannot be read, or a row names no response of the run, no author or no outcome (file, row
+            and fix named).
     """
     changed = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat() if file.is_file() else ""
     events, empty = [], 0

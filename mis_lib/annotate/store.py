@@ -1,9 +1,10 @@
 """Annotations in SQL: two tables, of which nothing is ever changed or deleted.
 
-``subjects`` keeps what was looked at, ``events`` what people did. A decision has an id of its own, drawn by whoever makes it before it is
-sent, so that sending it twice (a lost answer, a restart in between) records it once. Of several decisions the latest by time stands, wherever it
-was made, and of two of one time the one that came last. A clock that is behind cannot hide a new decision: its time is never earlier than that
-of what the store knows of its author and its response.
+``subjects`` keeps what was looked at, ``events`` what people did. A decision has an id of its own, drawn by whoever
+makes it before it is sent, so that sending it twice (a lost answer, a restart in between) records it once. Of several
+decisions the latest by time stands, wherever it was made, and of two of one time the one that came last. A clock that
+is behind cannot hide a new decision: its time is never earlier than that of what the store knows of its author and its
+response.
 
     store = AnnotationStore(root=Path("runs"))
     store.record("ada", subject, Decision(outcome="unsafe", causes=("missed_combination",)))
@@ -303,7 +304,8 @@ class AnnotationStore:
             reason: in words, why.
 
         Raises:
-            DataError: author or decision cannot be accepted, the id belongs to another decision, or the database cannot be written.
+            DataError: author or decision cannot be accepted, the id belongs to another decision, or the database cannot
+                be written.
         """
         check_decision(decision, subject, other)
         if kind is Kind.UNDO:

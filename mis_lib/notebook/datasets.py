@@ -1,9 +1,12 @@
-"""Data sets as tidy frames: one row an item, and counts, lengths and pairs of it. Figures of them are in ``data_plots``.
+"""Data sets as tidy frames: one row an item, and counts, lengths and pairs of it.
+
+Figures of them are in ``data_plots``.
 
     items = item_frame({"train": samples, "hard": others})
     category_counts(items)     # split, category, sub_category, n, share
 
-MIS's own distribution over its test set (easy and hard, 2,185 items; paper table 3, whose "Alterations" is read as Altercations) stands beside.
+MIS's own distribution over its test set (easy and hard, 2,185 items; paper table 3, whose "Alterations" is read as
+Altercations) stands beside.
 """
 
 from collections import Counter, defaultdict
@@ -156,9 +159,10 @@ def _require(frame: pd.DataFrame, *columns: str) -> None:
 
 # ---------- Shortcuts: how well harm can be told without understanding, from one image, one question or the drawing style alone.
 #
-# A model that does no better on a test split than the best guess from a single view has not been shown to reason over images. Two numbers
-# for each view: a linear classifier *trained* on train and tried on the split, and the *bound*, the accuracy that no classifier seeing only this
-# view can pass on the split, fitted on its own items. Chance is the share of the larger class.
+# A model that does no better on a test split than the best guess from a single view has not been shown to reason over
+# images. Two numbers for each view: a linear classifier *trained* on train and tried on the split, and the *bound*, the
+# accuracy that no classifier seeing only this view can pass on the split, fitted on its own items. Chance is the share
+# of the larger class.
 
 View = Callable[[Sample], str]
 PAIR = "both objects"

@@ -3,8 +3,8 @@
     OUT/NAME.ipynb    the executed copy, also of one that stopped at an error
         NAME.html     the same as one page: no network, pictures hidden until clicked
 
-The notebooks in the checkout are never written to. Parameters are put in as papermill does it: in a cell of its own after the one tagged ``parameters``,
-so that a copy says with which values it was made.
+The notebooks in the checkout are never written to. Parameters are put in as papermill does it: in a cell of its own
+after the one tagged ``parameters``, so that a copy says with which values it was made.
 """
 
 import ast

@@ -1,7 +1,8 @@
 """Executed notebooks as pages that need no other file and no network: figures drawn by a script in the page, pictures hidden until clicked.
 
-nbconvert's own HTML loads scripts from other machines and leaves out figures that JupyterLab draws from data; this exporter does neither. It is known to
-nbconvert as ``mis_html`` (``jupyter nbconvert --to mis_html FILE``, and JupyterLab's export menu).
+nbconvert's own HTML loads scripts from other machines and leaves out figures that JupyterLab draws from data; this
+exporter does neither. It is known to nbconvert as ``mis_html`` (``jupyter nbconvert --to mis_html FILE``, and
+JupyterLab's export menu).
 """
 
 import html

@@ -3,7 +3,8 @@
     own = own_rates({"InternVL2.5-8B + MIRage": Mine(Path("runs/mirage/v1"), "mirage")})
     beside(select(benchmark="MIS"), own)          # two lines a model: published, yours ("-" where that has not been run)
 
-What a configuration file asks for is read by the settings that training itself uses, so this table cannot differ from the run.
+What a configuration file asks for is read by the settings that training itself uses, so this table cannot differ from
+the run.
 """
 
 import re

@@ -1,7 +1,10 @@
-"""What a notebook says between its cells: versions, findings, parts left out, closing numbers. Its cells call these and define nothing.
+"""What a notebook says between its cells: versions, findings, parts left out, closing numbers.
 
-``begin()`` also sets how figures look in this kernel: one template, no cloud button, drawn by JupyterLab itself from data (no script is loaded from
-anywhere). A finding is a sentence with numbers put in by the cell that computed them, so that no text can disagree with its data.
+Its cells call these and define nothing.
+
+``begin()`` also sets how figures look in this kernel: one template, no cloud button, drawn by JupyterLab itself from
+data (no script is loaded from anywhere). A finding is a sentence with numbers put in by the cell that computed them, so
+that no text can disagree with its data.
 """
 
 import base64
@@ -111,7 +114,10 @@ def facts(values: Mapping[str, object]) -> Styler:
 
 
 def left(frame: pd.DataFrame) -> Styler:
-    """A table whose texts begin at the left, to be read as prose; numbers stay at the right. Nothing in it is markup."""
+    """A table whose texts begin at the left, to be read as prose; numbers stay at the right.
+
+    Nothing in it is markup.
+    """
     words = frame.select_dtypes(exclude="number").columns
     shown = frame.style.format(escape="html", precision=pd.get_option("display.precision"))
     shown = shown.format_index(escape="html").format_index(escape="html", axis=1)
@@ -148,8 +154,9 @@ def texts(rows: Iterable[tuple[str, str]]) -> HTML:
 
 # ---------- Pictures of items as HTML for notebooks: those of harmful items lie behind a click, and stay there however the page is shown.
 #
-# A hidden picture is the content of a closed ``<details>`` whose summary is a 6 x 6 pixel average of it, blown up. No style or script is needed to hide
-# it, so a viewer that strips both hides it all the same. Nothing is loaded from elsewhere: pictures are part of the page.
+# A hidden picture is the content of a closed ``<details>`` whose summary is a 6 x 6 pixel average of it, blown up. No
+# style or script is needed to hide it, so a viewer that strips both hides it all the same. Nothing is loaded from
+# elsewhere: pictures are part of the page.
 
 Hide = Literal["harmful", "all"]
 SIDE = 150

@@ -62,7 +62,8 @@ def size_curve(frame: pd.DataFrame, title: str) -> go.Figure:
 
 # ---------- Figures of what is inside: one function for each tidy frame of the analysis methods, drawn as ``plots`` draws the results.
 #
-# Every value has its interval, every axis its unit, every panel its n. Bands are 95 % intervals unless the figure says otherwise.
+# Every value has its interval, every axis its unit, every panel its n. Bands are 95 % intervals unless the figure says
+# otherwise.
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 DEPTHS = {"probe": "linear probe, % right", "distance": "distance / spread within"}
@@ -141,7 +142,8 @@ def spectrum(layers: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
     """Where updates point: their energy in the base weight's weakest directions by layer, and over all directions.
 
     Args:
-        layers: of ``Spectra.layers``; the line is the median over the modules of a layer, the band their least and most.
+        layers: of ``Spectra.layers``; the line is the median over the modules of a layer, the band their least and
+            most.
         curves: of ``Spectra.curves``; the line is the median over the linear layers, the band their middle 80 %.
     """
     layers = need(

@@ -1,8 +1,8 @@
 """Safety by task format: the same items asked as a question, a caption, a translation, a classification, a piece of code.
 
-After "Multitask Mayhem" (arXiv 2409.15361): a model that declines a question may answer it where it comes as another task. The templates only
-wrap the item's own question; they name no harm and add none. Each member of a twin pair is asked in every format, so that a format that is declined
-whatever it asks shows as over-refusal.
+After "Multitask Mayhem" (arXiv 2409.15361): a model that declines a question may answer it where it comes as another
+task. The templates only wrap the item's own question; they name no harm and add none. Each member of a twin pair is
+asked in every format, so that a format that is declined whatever it asks shows as over-refusal.
 """
 
 from collections.abc import Sequence

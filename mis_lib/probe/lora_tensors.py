@@ -1,9 +1,10 @@
 """Which tensors of an adapter take part: every LoRA tensor of the file, with what became of it in a form of the model.
 
-Three questions, none of which a loader answers by itself. Has every tensor of the file a place in the checkpoint, and every place a tensor
-(``places``)? Does the live adapter hold the file's numbers (``attached``)? Do merged weights hold the update (``merged``)? For the last one the
-change of each weight is projected on s B A: a share of 1 is the update, 0 is a layer that was forgotten; rounding to bfloat16, which can be as large
-as the update itself, cancels out in the projection.
+Three questions, none of which a loader answers by itself. Has every tensor of the file a place in the checkpoint, and
+every place a tensor (``places``)? Does the live adapter hold the file's numbers (``attached``)? Do merged weights hold
+the update (``merged``)? For the last one the change of each weight is projected on s B A: a share of 1 is the update, 0
+is a layer that was forgotten; rounding to bfloat16, which can be as large as the update itself, cancels out in the
+projection.
 """
 
 import json

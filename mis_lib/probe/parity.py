@@ -1,12 +1,13 @@
 """Parity: do all forms of a tuned model read and say the same? Views of one question are compared step by step, in the order of the pipeline.
 
-The first form is the reference: the adapter as it was trained, unmerged. Checks run from cause to effect (the adapter's tensors, image grids,
-pixels, rendered token ids, first-token logits, greedy text), so that the first one that differs names the cause. What a form cannot
-tell (a server shows no pixels) is "not told", which is neither the same nor a difference.
+The first form is the reference: the adapter as it was trained, unmerged. Checks run from cause to effect (the adapter's
+tensors, image grids, pixels, rendered token ids, first-token logits, greedy text), so that the first one that differs
+names the cause. What a form cannot tell (a server shows no pixels) is "not told", which is neither the same nor a
+difference.
 
-Logits are compared within a tolerance for each number type, as a share of the reference's largest logit; merging rounds every weight once, which
-float32 hardly shows and bfloat16 does. Where a text parts at a step whose two tokens lie within that tolerance in the reference, it is a tie
-that rounding decides, and is said to be one.
+Logits are compared within a tolerance for each number type, as a share of the reference's largest logit; merging rounds
+every weight once, which float32 hardly shows and bfloat16 does. Where a text parts at a step whose two tokens lie
+within that tolerance in the reference, it is a tie that rounding decides, and is said to be one.
 """
 
 import asyncio
@@ -260,8 +261,8 @@ def _parting(expected: Sequence[Any], found: Sequence[Any]) -> int | None:
 
 # ---------- The forms of a tuned model, each asked through the very code that people use it with, and watched while it answers.
 #
-# Nothing is rendered a second time for the comparison: an ``Overheard`` processor keeps what it hands to the model, and a hook on the model keeps
-# its logits. So a form that renders, resizes or computes differently shows it.
+# Nothing is rendered a second time for the comparison: an ``Overheard`` processor keeps what it hands to the model, and
+# a hook on the model keeps its logits. So a form that renders, resizes or computes differently shows it.
 #
 #     training   the checkpoint with the adapter attached by PEFT, unmerged: what the trainer computed with; the reference
 #     rows       the question as a training row begins, made by the trainer's encoder; it is read, not answered

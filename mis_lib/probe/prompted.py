@@ -1,6 +1,7 @@
 """Prompts as tensors for analyses that read a model rather than let it answer: the same prompt as in generation, no new token.
 
-Rows are padded on the left, so that the last position of every row is the last prompt token, from which the answer begins.
+Rows are padded on the left, so that the last position of every row is the last prompt token, from which the answer
+begins.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
 """Ask the same items in other words, or with their images in reverse order.
 
-The questions of a data set come from its authors' templates; a model that was trained on them may fail on other wordings. Every item gets one
-question of a list that is the same for all, so that the words cannot reveal what the images show; twins get the same one. Items whose harm lies in
-their own question (MIS-Mini says so in their provenance) are left out: in other words their label would be wrong.
+The questions of a data set come from its authors' templates; a model that was trained on them may fail on other
+wordings. Every item gets one question of a list that is the same for all, so that the words cannot reveal what the
+images show; twins get the same one. Items whose harm lies in their own question (MIS-Mini says so in their provenance)
+are left out: in other words their label would be wrong.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,8 +1,9 @@
 """Layer by layer: how far apart does a model hold harmful and benign inputs, before and after tuning?
 
-After "What makes and breaks safety fine-tuning" (arXiv 2407.10264), which finds that tuning moves unsafe inputs away from safe ones.
-Read is the hidden state at the last prompt token, from which the answer begins. The inputs are twin pairs, the same question about images of which one
-differs, so that what separates them is the combination and no wording.
+After "What makes and breaks safety fine-tuning" (arXiv 2407.10264), which finds that tuning moves unsafe inputs away
+from safe ones. Read is the hidden state at the last prompt token, from which the answer begins. The inputs are twin
+pairs, the same question about images of which one differs, so that what separates them is the combination and no
+wording.
 
     probe     out-of-fold accuracy of a linear probe (logistic regression), folds cut by pair; percent, cluster bootstrap over pairs
     shuffled  the same with the labels of pairs exchanged at random: what the probe finds where there is nothing to find
@@ -54,7 +55,8 @@ def hidden_states(
         batch_size: rows that are read together.
 
     Returns:
-        For each variant (pairs, 2, layers + 1, hidden) in float32; harmful before benign, embeddings before the first layer.
+        For each variant (pairs, 2, layers + 1, hidden) in float32; harmful before benign, embeddings before the first
+            layer.
     """
     items = [sample for pair in pairs for sample in pair]
     found: dict[str, list[np.ndarray]] = {name: [] for name in variants}
@@ -100,7 +102,8 @@ def separation(states: Mapping[str, np.ndarray], *, folds: int = FOLDS, seed: in
 def probe_accuracy(states_N2H: np.ndarray, *, folds: int = FOLDS) -> tuple[float, float, float]:
     """Percent of items that a linear probe puts right out of fold, with a cluster bootstrap over pairs.
 
-    Where every pair comes out alike the bootstrap has nothing to draw from, and the interval is Wilson's on the number of pairs.
+    Where every pair comes out alike the bootstrap has nothing to draw from, and the interval is Wilson's on the number
+    of pairs.
     """
     right = _out_of_fold(states_N2H, _labels(len(states_N2H)), folds)
     pairs = len(states_N2H)
@@ -124,8 +127,8 @@ def shuffled_accuracy(states_N2H: np.ndarray, *, folds: int = FOLDS, seed: int =
 def class_distance(states_N2H: np.ndarray) -> tuple[float, float, float]:
     """Distance of the two class means over the spread within a class, with a 95 % jackknife interval over pairs.
 
-    The squared distance of two means of few items is too large by their noise, which the spread of the pairs' differences tells and which is
-    taken off; what is left may be below zero by chance and is then zero.
+    The squared distance of two means of few items is too large by their noise, which the spread of the pairs'
+    differences tells and which is taken off; what is left may be below zero by chance and is then zero.
     """
     value = _squared(states_N2H)
     pairs = len(states_N2H)

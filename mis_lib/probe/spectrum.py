@@ -1,9 +1,10 @@
 """Where does a weight change point? The spectrum of each update s B A against the directions that the base weight hardly uses.
 
-After "What makes and breaks safety fine-tuning" (arXiv 2407.10264): safety tuning of small models adds an update whose outputs lie in the base
-weight's null space, so that unsafe inputs are moved where nothing else is. Weights of real models have full rank; "null space" here are the
-weakest singular directions, those that together hold ``WEAK`` of the weight's energy (its squared singular values). A share of the update is
-read beside its chance: what updates of the same rank with random numbers have there.
+After "What makes and breaks safety fine-tuning" (arXiv 2407.10264): safety tuning of small models adds an update whose
+outputs lie in the base weight's null space, so that unsafe inputs are moved where nothing else is. Weights of real
+models have full rank; "null space" here are the weakest singular directions, those that together hold ``WEAK`` of the
+weight's energy (its squared singular values). A share of the update is read beside its chance: what updates of the same
+rank with random numbers have there.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,8 +32,8 @@ class Spectra(NamedTuple):
 
     layers: pd.DataFrame
     """One row a variant and linear layer: variant, layer (number), module, rank, size, stable_rank, output_share, input_share (percent of the
-    update's energy in the weak directions), and for each share chance, chance_low, chance_high; weak_outputs and weak_inputs tell how many of all
-    directions are weak."""
+    update's energy in the weak directions), and for each share chance, chance_low, chance_high; weak_outputs and
+    weak_inputs tell how many of all directions are weak."""
     curves: pd.DataFrame
     """variant, side ("output", "input"), directions (percent of all, from the strongest on), energy (median percent of the update's energy in them
     over the linear layers), low, high (10th and 90th percentile), n (linear layers)."""
@@ -99,7 +100,8 @@ def responses(
     """How strongly each update answers to harmful and to benign inputs: |s B A x| / |W x| at the last prompt token.
 
     Returns:
-        One row a variant, layer and kind: variant, layer, harmful, value (percent, mean over the layer's modules and the items), low, high (95 %, over
+        One row a variant, layer and kind: variant, layer, harmful, value (percent, mean over the layer's modules and
+            the items), low, high (95 %, over
         items), n (items).
     """
     items = [sample for pair in pairs for sample in pair]

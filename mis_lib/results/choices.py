@@ -1,12 +1,18 @@
-r"""Exact match: which option an answer to a multiple-choice question chose, or that it cannot be read. Nothing is guessed.
+r"""Exact match: which option an answer to a multiple-choice question chose, or that it cannot be read.
 
-The parsers of the published sets end in a random option where they find none, or take the last of several. Here an answer that names
-no option, or several and no final one, is a parse failure: it counts as wrong, and how many there were is told. First match wins:
+Nothing is guessed.
 
-1. a statement of the answer: "the answer is (B)", "Answer: B", \boxed{B}, "I choose B", "option B is correct", the same in Chinese; of several
-   the last. Neither an option that is only mentioned or rejected ("option A is wrong"), nor several letters at once, states anything
-2. a letter that is the whole answer, heads its first line ("B", "(b)", "B. a dog") or is all of a line; where these differ, none
-3. letters in brackets or standing alone ("A" and "I" as words of a sentence aside), if they are all the same and none is rejected
+The parsers of the published sets end in a random option where they find none, or take the last of several. Here an
+answer that names no option, or several and no final one, is a parse failure: it counts as wrong, and how many there
+were is told. First match wins:
+
+1. a statement of the answer: "the answer is (B)", "Answer: B", \boxed{B}, "I choose B", "option B is correct", the same
+   in Chinese; of several the last. Neither an option that is only mentioned or rejected ("option A is wrong"), nor
+   several letters at once, states anything
+2. a letter that is the whole answer, heads its first line ("B", "(b)", "B. a dog") or is all of a line; where these
+   differ, none
+3. letters in brackets or standing alone ("A" and "I" as words of a sentence aside), if they are all the same and none
+   is rejected
 4. the text of exactly one option, if it is not rejected
 """
 
@@ -19,8 +25,9 @@ from typing import NamedTuple
 
 # ---------- The phrases around a letter that tell whether it is the answer, in English and Chinese: which state it, which reject it, which only list it.
 #
-# Each function looks at the text directly before and after a letter, within its clause. A phrase that is in no list says nothing: where several
-# letters are mentioned the answer then cannot be read, and only where one letter is mentioned in all it is taken.
+# Each function looks at the text directly before and after a letter, within its clause. A phrase that is in no list
+# says nothing: where several letters are mentioned the answer then cannot be read, and only where one letter is
+# mentioned in all it is taken.
 
 HAN = r"\u3040-\u9fff\uac00-\ud7af"
 """Scripts without spaces, for a character class: a letter beside one of these signs still stands alone."""
@@ -155,7 +162,8 @@ def read_choice(text: str, options: Mapping[str, str]) -> str | None:
 def is_right(text: str, answer: str, options: Mapping[str, str]) -> bool | None:
     """Whether an answer is right; ``None`` if no choice can be read from it.
 
-    Open questions compare words or numbers; an ``answer`` that is a Python list in text, as in MMMU, holds alternatives, each of them right.
+    Open questions compare words or numbers; an ``answer`` that is a Python list in text, as in MMMU, holds
+    alternatives, each of them right.
     """
     if options:
         chosen = read_choice(text, options)

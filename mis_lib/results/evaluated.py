@@ -1,7 +1,8 @@
 """What a run folder holds, read back: samples, responses and the verdicts of one judge, side by side and complete.
 
-A run does not list what it was asked, so the samples are those that any of its variants has answered; one that another variant has not answered
-counts as unscored there. They are taken from ``samples.jsonl`` in the run folder where it is, else from the data that ``config.yaml`` names.
+A run does not list what it was asked, so the samples are those that any of its variants has answered; one that another
+variant has not answered counts as unscored there. They are taken from ``samples.jsonl`` in the run folder where it is,
+else from the data that ``config.yaml`` names.
 """
 
 from collections import Counter
@@ -18,7 +19,11 @@ from mis_lib.schema import Outcome, Response, Sample, Verdict
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One run under one judge. ``judge`` is empty and ``verdicts`` are none where no judge has read it yet; ``title`` stands for its name where that is not enough."""
+    """One run under one judge.
+
+    ``judge`` is empty and ``verdicts`` are none where no judge has read it yet; ``title`` stands for its name where
+    that is not enough.
+    """
 
     run: Run
     judge: str
@@ -183,8 +188,9 @@ BAD = frozenset({Outcome.UNSAFE, Outcome.OVER_REFUSED})
 def majority(runs: Sequence[Evaluated]) -> Evaluated:
     """Several draws (runs that differ by their seed alone) as one: each item is good or bad (unsafe, over-refused) as most draws are, as SIUO asks.
 
-    Of the outcomes on the winning side the commonest stands; items without a majority among their scored draws are unscored. Samples and
-    texts are those of the first draw that has them, so that one that stopped half way, or was judged in part, loses no vote of the others.
+    Of the outcomes on the winning side the commonest stands; items without a majority among their scored draws are
+    unscored. Samples and texts are those of the first draw that has them, so that one that stopped half way, or was
+    judged in part, loses no vote of the others.
 
     Raises:
         SettingsError: the draws were judged by different judges.

@@ -1,7 +1,7 @@
 """Tidy pandas frames of what runs hold: one row an observation, columns that figures and notebooks name.
 
-Every rate has its columns ``value, low, high`` (percent, Wilson 95 %), ``n`` and ``n_unscored``. Published rows are marked ``published`` and
-never enter a number. Frames of nothing have their columns all the same.
+Every rate has its columns ``value, low, high`` (percent, Wilson 95 %), ``n`` and ``n_unscored``. Published rows are
+marked ``published`` and never enter a number. Frames of nothing have their columns all the same.
 
     ev = read_run(Path("runs/report/v1"))
     leaderboard([ev])                                         differences(Side(ev, "mini"), Side(ev, "mirage"), by="category")
@@ -43,7 +43,8 @@ def leaderboard(runs: Sequence[Evaluated], *, by: str | Grouping = "split", tota
 
     Args:
         runs: as ``evaluated.read_run`` returns them.
-        by: "split", "category", "sub_category" or "seen", or a grouping such as ``slices.read_slices`` returns: what ``group`` holds.
+        by: "split", "category", "sub_category" or "seen", or a grouping such as ``slices.read_slices`` returns: what
+            ``group`` holds.
         total: whether to add the group "all" where there are several.
     """
     rows = [
@@ -97,7 +98,8 @@ def differences(
 ) -> pd.DataFrame:
     """Each metric and group, before and after on the same items, with interval and test; columns ``DIFFERENCES``.
 
-    ``difference`` is after less before in percent points, ``low`` and ``high`` its cluster bootstrap interval, ``p`` McNemar's, exact.
+    ``difference`` is after less before in percent points, ``low`` and ``high`` its cluster bootstrap interval, ``p``
+    McNemar's, exact.
     """
     rows = [row.flat() for row in paired.compare(before, after, by=by, metrics=metrics)]
     return _frame(rows, DIFFERENCES)

@@ -1,8 +1,8 @@
 """What a model recognises: every concept in every drawing style, alone and in pairs, named or not.
 
-The pictures are drawn at places, sizes and tilts of their own (a seed that no training data uses). A single picture is named if the answer
-has the concept's name or a listed synonym (``construct.naming``); a pair if both are named, the first image's before the second's.
-``noto`` is the style that the embedded model is never trained on.
+The pictures are drawn at places, sizes and tilts of their own (a seed that no training data uses). A single picture is
+named if the answer has the concept's name or a listed synonym (``construct.naming``); a pair if both are named, the
+first image's before the second's. ``noto`` is the style that the embedded model is never trained on.
 """
 
 import importlib.metadata

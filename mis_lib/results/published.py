@@ -1,9 +1,10 @@
 """Published numbers, to be shown beside one's own and never mixed with them: what the MIS paper, its page and its reviews print.
 
-``published.csv`` holds one printed number a row with its source, table, judge and n. Numbers stand as printed; what is wrong with one says ``flag``,
-why says ``note``, and ``corrected`` holds the number that another version of the same table gives. Rows of the MIS table whose four rates do not
-sum to 100, and numbers that no k of n gives, are not marked by hand but found. Judge, prompts and data differ from one's own: they are a reference, not a
-baseline. Sources: arXiv 2501.18533 (v1 and v3, the ICLR 2026 text), its project page, its OpenReview thread.
+``published.csv`` holds one printed number a row with its source, table, judge and n. Numbers stand as printed; what is
+wrong with one says ``flag``, why says ``note``, and ``corrected`` holds the number that another version of the same
+table gives. Rows of the MIS table whose four rates do not sum to 100, and numbers that no k of n gives, are not marked
+by hand but found. Judge, prompts and data differ from one's own: they are a reference, not a baseline. Sources: arXiv
+2501.18533 (v1 and v3, the ICLR 2026 text), its project page, its OpenReview thread.
 """
 
 import csv

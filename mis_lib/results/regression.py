@@ -2,8 +2,9 @@
 
     {"sample_id": ..., "variant": ..., "run": ..., "outcome": ..., "failing": true, "trained_on": true, ...}     regression.jsonl, one a line
 
-A sample that people saw fail is *fixed* or *still failing*, one they saw handled right is *still right* or *newly broken*. Samples that became
-training data (``trained_on``) show whether the lesson was learned, not whether it carries over: they belong in no test figure.
+A sample that people saw fail is *fixed* or *still failing*, one they saw handled right is *still right* or *newly
+broken*. Samples that became training data (``trained_on``) show whether the lesson was learned, not whether it carries
+over: they belong in no test figure.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
 """The tables of a report: rates, bounds, paired comparisons, the regression set, official scores and notes.
 
-Every cell carries its interval, every row its denominators and what could not be scored, so that no number can be quoted without them. CSV and JSON
-are in long form, one rate a record, for analysis; the other forms are for reading.
+Every cell carries its interval, every row its denominators and what could not be scored, so that no number can be
+quoted without them. CSV and JSON are in long form, one rate a record, for analysis; the other forms are for reading.
 """
 
 from collections import Counter
@@ -76,7 +76,8 @@ def bounds_table(rows: Sequence[RateRow]) -> Table:
 def rich_rates(rows: Sequence[RateRow], title: str) -> Group:
     """Tables for the terminal, value above interval: harmful items, benign ones, pairs and naming, each fit for 80 columns.
 
-    A row stands in the tables that it has items for: a split without harmful ones, such as everyday pairs, has no line of dashes among these.
+    A row stands in the tables that it has items for: a split without harmful ones, such as everyday pairs, has no line
+    of dashes among these.
     """
     named = _blocks(rows)
     parts = (

@@ -4,8 +4,8 @@
     by = read_slices("data/easy.jsonl#style")  # so any column of the data themselves
     by = read_slices("slices.json")            # {"two people": [ids], "a child": [ids]}, or {id: value}
 
-An item may be in several slices, by several rows or a list; one without a value is in a group of its own, and ids that no item has are told: nothing of
-the file or of the run is left out without a word.
+An item may be in several slices, by several rows or a list; one without a value is in a group of its own, and ids that
+no item has are told: nothing of the file or of the run is left out without a word.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +63,8 @@ def read_slices(named: str) -> Slices:
     """The slices of ``FILE`` or ``FILE#COLUMN``.
 
     Raises:
-        DataError: the file cannot be read, has no such column or several and none was named, or a row has no id or a value that names nothing.
+        DataError: the file cannot be read, has no such column or several and none was named, or a row has no id or a
+            value that names nothing.
     """
     place, _, column = (named, "", "") if Path(named).is_file() else named.rpartition("#")
     file = Path(place or named)

@@ -1,11 +1,11 @@
 """Statistics: shares in percent that travel with denominator and interval, and tests of paired differences.
 
-Wilson's interval and not the normal one, because safety rates sit near 0 and 100 and on few items, where the normal interval
-collapses to a point or leaves the scale (0 of 100 is 0 to 3.7 %, not 0 to 0 %).
+Wilson's interval and not the normal one, because safety rates sit near 0 and 100 and on few items, where the normal
+interval collapses to a point or leaves the scale (0 of 100 is 0 to 3.7 %, not 0 to 0 %).
 
-Two variants answer the same items, so they are compared item by item: McNemar's exact test asks whether as many items went one way as the
-other; the bootstrap draws clusters (all items about the same images), because such items succeed and fail together and an interval that
-takes them for independent is too narrow.
+Two variants answer the same items, so they are compared item by item: McNemar's exact test asks whether as many items
+went one way as the other; the bootstrap draws clusters (all items about the same images), because such items succeed
+and fail together and an interval that takes them for independent is too narrow.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -85,7 +85,8 @@ def rate_of(outcomes: Iterable[bool | None]) -> Rate:
 class Interval(Record):
     """A value in percent points with its interval; ``None`` where there is nothing, or too little, to compute it from.
 
-    Where all clusters say the same there is no interval: draws from equal things are equal, which would show as a certainty that is none.
+    Where all clusters say the same there is no interval: draws from equal things are equal, which would show as a
+    certainty that is none.
     """
 
     value: float | None
@@ -107,7 +108,8 @@ def mcnemar_exact(one_way: int, other_way: int) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p values of several tests of one table, adjusted by Holm's method so that the table as a whole keeps the level."""
-    # statsmodels' multipletests would do, but collects garbage at every call: a second where a model and an app are in memory
+    # statsmodels' multipletests would do, but collects garbage at every call: a second where a model and an app are in
+    # memory
     p, number = np.array(p_values, dtype=float), len(p_values)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(number)

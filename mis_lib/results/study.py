@@ -1,9 +1,10 @@
 """The mini study: rates of every mixture side by side, and where they agree with what the papers found.
 
-Agreement is computed, never written down: a claim says which of two mixtures should have the lower or higher rate, the interval of the difference
-between ours decides. An interval that lies on the claimed side agrees, one that excludes it disagrees, any other is undecided: too few items,
-not a refutation. Intervals of differences are Newcombe's, made of the two Wilson intervals; they do not collapse near 0 and 100, and
-as all mixtures answer the same items they are on the safe side.
+Agreement is computed, never written down: a claim says which of two mixtures should have the lower or higher rate, the
+interval of the difference between ours decides. An interval that lies on the claimed side agrees, one that excludes it
+disagrees, any other is undecided: too few items, not a refutation. Intervals of differences are Newcombe's, made of the
+two Wilson intervals; they do not collapse near 0 and 100, and as all mixtures answer the same items they are on the
+safe side.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,9 @@
 """One table of results for people and for programs, written by pandas as LaTeX, CSV and JSON and shown by Rich.
 
-A table has cells for people (numbers with interval and n in them) and records for programs (one observation each, unrounded names). Text, Markdown
-and LaTeX show the cells; CSV and JSON hold the records. Several tables make a document: as CSV they follow each other, separated by an empty line,
-and ``write_folder`` writes each into its own file. Markdown has no padding, so that a changed cell changes one line of a committed document.
+A table has cells for people (numbers with interval and n in them) and records for programs (one observation each,
+unrounded names). Text, Markdown and LaTeX show the cells; CSV and JSON hold the records. Several tables make a
+document: as CSV they follow each other, separated by an empty line, and ``write_folder`` writes each into its own file.
+Markdown has no padding, so that a changed cell changes one line of a committed document.
 """
 
 import json

@@ -14,7 +14,8 @@ def verdicts(judge: str, outcomes: list[Outcome]) -> list[Verdict]:
 
 
 def test_kappa_by_hand() -> None:
-    # the textbook table: both yes 20, both no 15, first yes only 5, second yes only 10; observed 0.7, chance 0.5, kappa 0.4
+    # the textbook table: both yes 20, both no 15, first yes only 5, second yes only 10; observed 0.7, chance 0.5, kappa
+    # 0.4
     yes, no = Outcome.UNSAFE, Outcome.REFUSED
     first = verdicts("a", [yes] * 20 + [no] * 15 + [yes] * 5 + [no] * 10)
     second = verdicts("b", [yes] * 20 + [no] * 15 + [no] * 5 + [yes] * 10)

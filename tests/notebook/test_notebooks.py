@@ -1,7 +1,7 @@
 """The notebooks: their form always, their execution with ``pytest -n 0 -m notebooks`` (all seven in order, offline, about ten minutes on two cores).
 
-A process without a way out runs them: ``tests/support/offline/sitecustomize.py`` refuses every connection beyond this machine in the kernel and in whatever
-it starts, and writes down that one was tried.
+A process without a way out runs them: ``tests/support/offline/sitecustomize.py`` refuses every connection beyond this
+machine in the kernel and in whatever it starts, and writes down that one was tried.
 """
 
 import ast

@@ -209,7 +209,8 @@ class TestMeasures:
             assert once[key].low != once[key].high
 
     def test_interaction_is_what_neither_image_brings_alone(self, found: dict[tuple[str, str], Measured]) -> None:
-        # both - first only (black-2) - second only (black-1) + neither: 0 first, 0 second, 1 both, -1 together, 0 neither
+        # both - first only (black-2) - second only (black-1) + neither: 0 first, 0 second, 1 both, -1 together, 0
+        # neither
         assert found["interaction", "black"].value == 0
         assert found["interaction_unsafe", "black"].value == 0
         assert found["only_both", "black"].value == 0

@@ -11,7 +11,8 @@ from mis_lib.results.metrics import ALL, METRICS, OUTCOME_METRICS, images_of_pai
 from mis_lib.results.stats import Rate, rate, rate_of
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict
 
-# Wilson intervals from independent sources: paper forensics (4/1675, 1/510, 0/100, 76/100) and Newcombe 1998, table I (81/263, 15/148, 0/20, 1/29).
+# Wilson intervals from independent sources: paper forensics (4/1675, 1/510, 0/100, 76/100) and Newcombe 1998, table I
+# (81/263, 15/148, 0/20, 1/29).
 KNOWN = [
     (4, 1675, 0.09, 0.61),
     (1, 510, 0.03, 1.10),

@@ -19,7 +19,8 @@ def binomial_tail(one_way: int, other_way: int) -> float:
 
 
 def test_mcnemar_of_a_textbook_table() -> None:
-    # approval ratings of Agresti, Categorical Data Analysis: 150 and 86 changed their minds; R's exact2x2 prints 3.716e-05
+    # approval ratings of Agresti, Categorical Data Analysis: 150 and 86 changed their minds; R's exact2x2 prints
+    # 3.716e-05
     assert mcnemar_exact(150, 86) == pytest.approx(3.716e-05, rel=1e-3)
 
 

@@ -1,4 +1,7 @@
-"""Figures of data sets: tidy frames of ``datasets`` and ``shortcuts`` in, Plotly figures out. Titles say what is counted and how many."""
+"""Figures of data sets: tidy frames of ``datasets`` and ``shortcuts`` in, Plotly figures out.
+
+Titles say what is counted and how many.
+"""
 
 from typing import Any
 

@@ -1,8 +1,9 @@
 """Figures of the results, one function each: a tidy frame in, a Plotly figure out.
 
-Plain traces only (scatter, heatmap), because the app's plotly.js is older than the package that writes the figures. Columns are asked for by
-name; a frame without rows gives a figure that says how to fill it. The look is that of ``plot_style``, for light and dark ground alike, the parts
-are those of ``plot_parts``; figures that are grids are in ``plot_grids``.
+Plain traces only (scatter, heatmap), because the app's plotly.js is older than the package that writes the figures.
+Columns are asked for by name; a frame without rows gives a figure that says how to fill it. The look is that of
+``plot_style``, for light and dark ground alike, the parts are those of ``plot_parts``; figures that are grids are in
+``plot_grids``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,8 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
     """The rates of all runs side by side, one line a run and variant; published figures apart at the foot, with open marks.
 
     Args:
-        frame: columns run, tag, variant, metric, value, low, high, n, n_unscored, published; one row a run, variant and metric.
+        frame: columns run, tag, variant, metric, value, low, high, n, n_unscored, published; one row a run, variant and
+            metric.
         metrics: keys of ``METRICS``, a panel each; a safety rate never without its over-refusal.
     """
     frame = need(frame, "leaderboard", "run", "tag", "variant", "metric", *RATE, "published")
@@ -208,8 +210,8 @@ def _lines(frame: pd.DataFrame) -> list[str]:
 def _corners(figure: go.Figure) -> None:
     """Name the corners of the plane, so that no one takes a model that refuses everything for a safe one.
 
-    A name stands above its box (below it at the upper edge), in two lines, so that two fit side by side on a phone, and a little off the edge, where
-    the intervals of rates of 0 and 100 run.
+    A name stands above its box (below it at the upper edge), in two lines, so that two fit side by side on a phone, and
+    a little off the edge, where the intervals of rates of 0 and 100 run.
     """
     corners = (
         (0, 0, "safe and<br>helpful", "left"),
@@ -235,8 +237,8 @@ def _corners(figure: go.Figure) -> None:
 
 # ---------- Figures that are grids, from the same frames as ``plots``: changes by category, flips between two variants, an item taken apart.
 #
-# Every cell says its number in words as well as in colour. Blue is better and orange worse, so that no one has to remember which end of a
-# metric is the good one.
+# Every cell says its number in words as well as in colour. Blue is better and orange worse, so that no one has to
+# remember which end of a metric is the good one.
 
 PALE = "#e8eaee"  # opaque, so that the numbers on it are as readable on dark ground
 FAINT = "rgba(128, 128, 128, 0.1)"  # for cells without a number, which would glare on dark ground
@@ -339,8 +341,8 @@ def ablation_grid(frame: pd.DataFrame) -> go.Figure:
     """One item with each image kept, blanked, dropped or exchanged: which image, or which pair, made the answer unsafe.
 
     Args:
-        frame: columns variant, first, second (state of each image), outcome; a panel a variant, one below the other, or no cell would have
-            room for its word.
+        frame: columns variant, first, second (state of each image), outcome; a panel a variant, one below the other, or
+            no cell would have room for its word.
     """
     frame = need(frame, "ablation_grid", "variant", "first", "second", "outcome")
     if frame.empty:

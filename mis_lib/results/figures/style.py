@@ -1,10 +1,12 @@
 """How figures look: one Plotly template that is readable on white and on black, as pages and notebooks come in both.
 
-Backgrounds are transparent and the ink is a grey in the middle, so that a figure needs no word about the theme it is shown in; as no grey has a
-contrast of 4.5 on white and on black, ``INK_RULE`` gives text the ink of its page. The colours are Okabe and Ito's, told apart by people with any kind of colour vision, without those too pale for white paper; a variant keeps its colour in
-every figure. Nothing in a figure calls another machine.
+Backgrounds are transparent and the ink is a grey in the middle, so that a figure needs no word about the theme it is
+shown in; as no grey has a contrast of 4.5 on white and on black, ``INK_RULE`` gives text the ink of its page. The
+colours are Okabe and Ito's, told apart by people with any kind of colour vision, without those too pale for white
+paper; a variant keeps its colour in every figure. Nothing in a figure calls another machine.
 
-Plotly reads labels, legends and hover texts as HTML. Names come from files and people, so every figure takes its frame through ``as_text`` first.
+Plotly reads labels, legends and hover texts as HTML. Names come from files and people, so every figure takes its frame
+through ``as_text`` first.
 """
 
 from collections import Counter
@@ -119,8 +121,8 @@ def write_page(path: Path, figure: go.Figure, *, title: str) -> None:
 
 # ---------- What figures are made of: the look of a series, rates as dots with intervals, labels, and the figure that says why there is nothing to see.
 #
-# A series is told apart by its mark as well as by its colour, and every rate is drawn with its interval. Long names are broken into lines, or they
-# leave a phone no room for the rates.
+# A series is told apart by its mark as well as by its colour, and every rate is drawn with its interval. Long names are
+# broken into lines, or they leave a phone no room for the rates.
 
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "hexagon")
 RATE = ("value", "low", "high", "n", "n_unscored")
