@@ -83,15 +83,18 @@ class BenchTrainSettings(Settings):
     """What is measured and for how long."""
 
     model: str = "mini"
-    """``mini``, a shape with random weights (internvl2_5-8b, qwen2-vl-7b, tiny-...), or a checkpoint folder."""
+    """mini, a shape with random weights (internvl2_5-8b, qwen2-vl-7b, tiny-...), or a checkpoint folder."""
     data: Path | None = None
-    """JSON Lines file of samples with answers; MIS-Mini's training rows for mini, else rows made for the purpose."""
+    """JSON Lines file of samples with answers (default: MIS-Mini's training rows for mini, else rows of noise)."""
     steps: int = Field(default=10, ge=1)
     """Timed steps a round; ``warmup`` more go before."""
     warmup: int = Field(default=2, ge=1)
     rounds: int = Field(default=2, ge=1)
+    """How often all are measured."""
     batch_size: int = Field(default=8, ge=1)
+    """Rows a step."""
     batch_tokens: int = Field(default=4096, ge=16)
+    """Most tokens of a forward pass."""
     images: int = Field(default=2, ge=1, le=6)
     """Of a made row, 448 pixels a side."""
     answer_tokens: int = Field(default=250, ge=1)
@@ -99,7 +102,9 @@ class BenchTrainSettings(Settings):
     lora: LoraSettings = LoraSettings()
     learning_rate: float = Field(default=2e-4, gt=0)
     precision: Literal["float32", "bfloat16"] | None = None
+    """float32 or bfloat16 (default: what suits the device)."""
     device: str | None = None
+    """cpu, cuda, ... (default: a GPU if there is one)."""
     gradient_checkpointing: bool = False
     compile: bool = False
     """Measure compiled layers too."""

@@ -20,9 +20,9 @@ from mis_lib.errors import SettingsError, close_to
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, no unknown keys, errors that name setting and value."""
+    """Base of all settings: immutable, no unknown keys, errors that name setting and value; a field's docstring is its description."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
     if not TYPE_CHECKING:  # keeps the fields as the constructor's signature for type checkers
 
@@ -40,9 +40,11 @@ class GenerationSettings(Settings):
     """How an answer is generated; the defaults are the paper's greedy decoding."""
 
     max_new_tokens: int = Field(default=256, ge=1, le=4096)
+    """Longest answer, in tokens."""
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, allow_inf_nan=False)
     """0 is greedy; above 0 tokens are drawn with ``seed``."""
     seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the draws, for temperatures above 0."""
 
     def seed_for(self, sample_id: str) -> int:
         """The seed of one sample's draws; it depends on nothing but the id, so the order of work changes no answer."""

@@ -1,4 +1,4 @@
-"""``mis annotations VERB``: people's decisions, out of the store and into files, figures and training data."""
+"""``mis annotations VERB``: people's decisions, exported, imported, compared, and made into training data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,8 @@ import typer
 
 from mis_lib.annotate.decisions import Cause
 from mis_lib.annotate.exchange import Form
-from mis_lib.cli.parsing import AsJson, ManyValues, Verbs
+from mis_lib.cli.options import AsJson, ManyValues
+from mis_lib.cli.parsing import Verbs
 from mis_lib.errors import SettingsError
 
 verbs = typer.Typer()
@@ -18,19 +19,17 @@ verbs.add_typer(annotations, name="annotations")
 
 Runs = Annotated[
     Path,
-    typer.Option(
-        "--runs", help="Folder of all runs; the annotations lie there unless MIS_DATABASE_URL names a database."
-    ),
+    typer.Option("--runs", help="Folder of all runs, and of the annotations unless MIS_DATABASE_URL names a database."),
 ]
 
 
 @annotations.command(name="export")
 def export_annotations(
     output: Annotated[Path, typer.Option("--output", help="File to write.")],
-    form: Annotated[Form, typer.Option("--format", help="How.")] = Form.JSONL,
-    redacted: Annotated[bool, typer.Option("--redacted", help="No images; texts and names hashed.")] = False,
+    form: Annotated[Form, typer.Option("--format", help="File format.")] = Form.JSONL,
+    redacted: Annotated[bool, typer.Option("--redacted", help="Leave out images; hash texts and names.")] = False,
     salt: Annotated[
-        str | None, typer.Option("--salt", help="Key of the hashes, to compare exports [default: random]")
+        str | None, typer.Option("--salt", help="Key of the hashes, to compare exports (default: random)")
     ] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
@@ -43,17 +42,19 @@ def export_annotations(
 
 @annotations.command(name="import")
 def import_annotations(
-    path: Annotated[Path, typer.Option("--input", help="File that export wrote (.jsonl or .csv), or with --run any.")],
+    path: Annotated[
+        Path, typer.Option("--input", help="File that export wrote (.jsonl or .csv); with --run, a file of labels.")
+    ],
     run: Annotated[
-        str | None, typer.Option("--run", help="The file holds labels of another tool, on this run (NAME/vN).")
+        str | None, typer.Option("--run", help="The run (NAME/vN) that labels of another tool are about.")
     ] = None,
-    author: Annotated[str | None, typer.Option("--author", help="Who gave them, if its rows do not say.")] = None,
+    author: Annotated[str | None, typer.Option("--author", help="Who gave the labels, if the rows do not say.")] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Take in the decisions of an export, or labels of another tool; those that are here already stay as they are.
+    """Import the decisions of an export, or labels of another tool; decisions that are known already do not change.
 
-    Of one person's decisions on a response the one made last stands, in whatever order they come in.
+    The latest decision of a person on a response counts, whatever the order of import.
     """
     from mis_lib.recipes.annotations import import_file
 
@@ -62,7 +63,7 @@ def import_annotations(
 
 @annotations.command(name="agreement")
 def print_agreement(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
-    """Tell how far people agree (Cohen's kappa, Krippendorff's alpha), and on what they do not."""
+    """Show how far people agree (Cohen's kappa, Krippendorff's alpha), and count what they dispute."""
     from mis_lib.cli import console
     from mis_lib.cli.show.annotations import show_agreement
     from mis_lib.recipes.annotations import agreement
@@ -76,29 +77,33 @@ def print_agreement(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
 
 @annotations.command(name="delta", cls=ManyValues)
 def make_delta(
-    output: Annotated[Path | None, typer.Option("--output", help="Folder of all deltas [default: RUNS/deltas]")] = None,
-    name: Annotated[str, typer.Option("--name", help="Of this one; each call makes its next version.")] = "delta",
+    output: Annotated[Path | None, typer.Option("--output", help="Folder of all deltas (default: RUNS/deltas)")] = None,
+    name: Annotated[
+        str, typer.Option("--name", help="Name of this delta; each call makes its next version.")
+    ] = "delta",
     run: Annotated[str | None, typer.Option("--run", help="Only decisions on this run (NAME/vN).")] = None,
     authors: Annotated[list[str] | None, typer.Option("--authors", help="Only decisions of these people.")] = None,
     causes: Annotated[
         list[Cause] | None,
-        typer.Option("--causes", help="Only responses with a decision that names one of these causes."),
+        typer.Option("--causes", help="Only responses with a decision that names one of these causes of failure."),
     ] = None,
     corrected_only: Annotated[
-        bool, typer.Option("--corrected_only", help="No reference answers as targets, only what people wrote.")
+        bool, typer.Option("--corrected_only", help="Learn from corrected answers only, not from reference answers.")
     ] = False,
     replay: Annotated[
-        int, typer.Option("--replay", min=0, help="So many rows of the training split go along, against forgetting.")
+        int, typer.Option("--replay", min=0, help="Add so many rows of the training split, against forgetting.")
     ] = 0,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of the images [default: as the run says]")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the images (default: as recorded by the run)")
+    ] = None,
     train: Annotated[
-        Path | None, typer.Option("--train", help="Then train on it by this settings file (configs/*.yaml).")
+        Path | None, typer.Option("--train", help="Then train on the delta with this settings file (configs/*.yaml).")
     ] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="With --train: key=value, as in mis train.")] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Turn decided failures into training data: corrected answers, preference pairs, a regression set."""
+    """Make training data of labelled failures: corrected answers, preference pairs, a regression set."""
     from mis_lib.annotate.store import AnnotationStore
     from mis_lib.cli import console
     from mis_lib.cli.show.annotations import show_delta

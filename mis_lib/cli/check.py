@@ -5,72 +5,67 @@ from typing import Annotated
 
 import typer
 
-from mis_lib.cli.parsing import FAILED_ITEMS, AsJson, ManyValues, resolve
+from mis_lib.cli.options import AsJson, given, options_of, resolve
+from mis_lib.cli.parsing import FAILED_ITEMS
 from mis_lib.errors import SettingsError
 
 verbs = typer.Typer()
 
 SHOWN = 20  # findings that the terminal lists
-OF_MIXTURE = ("mixture", "general", "output", "against", "set")  # flags of --mixture; the last two without it, too
+OF_MIXTURE = ("mixture", "general", "output", "against", "set")  # the last two are options of any check
 
 
-@verbs.command(name="check", cls=ManyValues)
+OPTIONS = options_of(
+    "mis_lib.data.preflight:PreflightSettings",
+    "images model max_pixels min_pixels max_dynamic_patch max_length training.batch_size training.lora_rank training.checkpointing",
+)
+
+
+@verbs.command(name="check", cls=OPTIONS)
 def check_data(
+    ctx: typer.Context,
     path: Annotated[
         str | None,
         typer.Argument(
-            help="Data file or folder; hub: or hub:NAME tells how to fetch published sets; MIS-Mini where none is given."
+            help="Data file or folder (default: MIS-Mini); hub: or hub:NAME says how to fetch published sets."
         ),
     ] = None,
-    images: Annotated[Path | None, typer.Option("--images", help="Folder of the images [default: the file's]")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Predict tokens and memory: checkpoint folder, hub id, or mini.")
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Test data; rows that resemble it are errors.")
     ] = None,
-    max_pixels: Annotated[int | None, typer.Option("--max_pixels", help="Qwen-VL: at most, for an image.")] = None,
-    min_pixels: Annotated[int | None, typer.Option("--min_pixels", help="Qwen-VL: at least, for an image.")] = None,
-    max_dynamic_patch: Annotated[
-        int | None, typer.Option("--max_dynamic_patch", help="InternVL: at most so many tiles, of an image.")
-    ] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option("--max_length", help="With --model: rows are cut after so many tokens [default: the context]"),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch_size", help="For the memory estimate [default: 1]")] = None,
-    lora_rank: Annotated[
-        int | None, typer.Option("--lora_rank", help="For the memory estimate; 0: all weights [default: 16]")
-    ] = None,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="For the memory estimate.")] = False,
-    against: Annotated[Path | None, typer.Option("--against", help="Test data that no row may resemble.")] = None,
     duplicates: Annotated[bool, typer.Option("--duplicates", help="Look for near-duplicates within the set.")] = False,
     remove: Annotated[
-        bool, typer.Option("--remove", help="Write NAME.clean beside each file, without what these two found.")
+        bool,
+        typer.Option(
+            "--remove", help="Write a copy NAME.clean of each file without what --against and --duplicates found."
+        ),
     ] = False,
     mixture: Annotated[
         str | None,
-        typer.Option("--mixture", help="Instead: what this recipe makes of the data, and its overlap with the tests."),
+        typer.Option(
+            "--mixture", help="Show instead what this recipe makes of the data, and its overlap with test data."
+        ),
     ] = None,
-    general: Annotated[Path | None, typer.Option("--general", help="Mixture: general data [default: beside]")] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Mixture: folder to write it to.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")] = None,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value: settings, or options of the mixture.")
+    general: Annotated[
+        Path | None,
+        typer.Option("--general", help="With --mixture: general data (default: split general of the data folder)"),
     ] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write the report as a page too.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="With --mixture: folder to write it to.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report as an HTML page, too.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find everything wrong with a data set before it costs GPU hours; status 1 means that training must not start."""
+    """Find every fault of a data set before training; status 1 means that training must not start."""
     from mis_lib.cli import console
     from mis_lib.cli.show import check as show
     from mis_lib.recipes import check as recipe
 
-    told = {
-        "images": images, "model": model, "max_pixels": max_pixels, "min_pixels": min_pixels, "max_dynamic_patch": max_dynamic_patch,
-        "max_length": max_length, "batch_size": batch_size, "lora_rank": lora_rank, "checkpointing": checkpointing or None, "against": against,
-        "duplicates": duplicates or None, "remove": remove or None, "mixture": mixture, "general": general, "output": output, "config": config,
-        "set": sets, "html": html,
+    own = {
+        "against": against, "duplicates": duplicates or None, "remove": remove or None, "mixture": mixture, "general": general,
+        "output": output, "html": html,
     }  # fmt: skip
+    flags = [*given(ctx), *(name for name, value in own.items() if value is not None)]
     is_hub = path is not None and path.startswith(recipe.HUB)
-    _check_what(is_hub, mixture, [name for name, value in told.items() if value is not None])
+    _check_what(is_hub, mixture, flags)
     if path is None:
         from mis_lib.construct.mis_mini import ensure_mini_data
 
@@ -79,7 +74,9 @@ def check_data(
         _show_hub(path.removeprefix(recipe.HUB), as_json=as_json)
         return
     if mixture is not None:
-        mixed = recipe.mixture(Path(path), mixture, sets or [], general=general, against=against, output=output)
+        mixed = recipe.mixture(
+            Path(path), mixture, given(ctx).get("set", ()), general=general, against=against, output=output
+        )
         if as_json:
             console.print_json(mixed.record())
         else:
@@ -88,12 +85,7 @@ def check_data(
     else:
         from mis_lib.data.preflight import PreflightSettings
 
-        flags = {
-            "images": images, "model": model, "max_pixels": max_pixels, "min_pixels": min_pixels, "max_dynamic_patch": max_dynamic_patch,
-            "max_length": max_length, "training.batch_size": batch_size, "training.lora_rank": lora_rank,
-            "training.checkpointing": checkpointing or None,
-        }  # fmt: skip
-        settings = resolve(PreflightSettings, config, flags, sets)
+        settings = resolve(ctx, PreflightSettings)
         report = recipe.check(Path(path), settings, against=against, duplicates=duplicates, remove=remove, html=html)
         fine = report.ready
         if settings.images is not None and fine:
@@ -123,7 +115,7 @@ def _show_hub(name: str, *, as_json: bool) -> None:
 
 
 def _check_what(is_hub: bool, mixture: str | None, given: list[str]) -> None:
-    """Refuse flags of ``check`` that nothing would come of."""
+    """Refuse options that would have no effect."""
     if is_hub and given:
         raise SettingsError(f"--{given[0]} goes with data, found a name that only tells how to fetch it")
     alone = [name for name in given if name not in OF_MIXTURE]

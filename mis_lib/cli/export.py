@@ -1,11 +1,11 @@
-"""``mis export``: data for other trainers, or as our own records."""
+"""``mis export``: data for other trainers, or as records of this project."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mis_lib.cli.parsing import AsJson
+from mis_lib.cli.options import AsJson
 from mis_lib.data.export import Form, Images
 
 verbs = typer.Typer()
@@ -13,31 +13,31 @@ verbs = typer.Typer()
 
 @verbs.command(name="export")
 def export_data(
-    path: Annotated[Path, typer.Option("--input", help="Data file, folder of ours, or folder of a published set.")],
-    form: Annotated[Form, typer.Option("--format", help="Which trainer; jsonl: our own records.")],
+    path: Annotated[Path, typer.Option("--input", help="Data file, data folder, or folder of a published set.")],
+    form: Annotated[Form, typer.Option("--format", help="Which trainer; jsonl: records of this project.")],
     out: Annotated[Path, typer.Option("--output", help="Folder to write to.")],
     loader: Annotated[
-        str | None, typer.Option("--loader", help="Name of the set [default: told by the folder's files]")
+        str | None, typer.Option("--loader", help="Name of the published set (default: recognised by its files)")
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Only this split [default: all that are there]")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only this split (default: all)")] = None,
     image_folder: Annotated[
         Path | None,
         typer.Option(
             "--image_folder",
-            help="Folder of the images of data files; published sets know theirs [default: the files']",
+            help="Folder of a data file's images (default: the file's folder)",
         ),
     ] = None,
-    images: Annotated[Images, typer.Option("--images", help="Copy them, or leave them where they are.")] = Images.COPY,
+    images: Annotated[Images, typer.Option("--images", help="Copy images, or keep them where they are.")] = Images.COPY,
     leave_out_masked: Annotated[
         bool,
         typer.Option(
             "--leave_out_masked",
-            help="Leave out rows whose end is not to be learned (mask_eos): only jsonl can carry them.",
+            help="Leave out rows with mask_eos (the end token is not learned), which only jsonl can express.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Convert data of any known form or set for LLaMA-Factory, ms-swift or TRL, or to our JSON Lines; and back."""
+    """Convert data of any known format or published set to LLaMA-Factory, ms-swift, TRL or this project's JSON Lines."""
     from mis_lib.cli import console
     from mis_lib.recipes.export import export
 

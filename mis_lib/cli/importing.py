@@ -1,38 +1,39 @@
-"""``mis import``: answers of other tools, into a run."""
+"""``mis import``: answers of other tools become a run."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mis_lib.cli.parsing import FAILED_ITEMS, AsJson, ManyValues, RunsFolder, named_values, resolve
+from mis_lib.cli.options import AsJson, named_values, options_of, resolve
+from mis_lib.cli.parsing import FAILED_ITEMS
 
 verbs = typer.Typer()
 
 
-@verbs.command(name="import", cls=ManyValues)
+@verbs.command(
+    name="import", cls=options_of("mis_lib.recipes.generate:GenerateSettings", "data splits runs", file=False)
+)
 def import_answers(
-    answers: Annotated[list[str], typer.Option("--answers", help="VARIANT=FILE of each model's answers.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="What was asked: folder, file or set [default: MIS-Mini]")
-    ] = None,
-    splits: Annotated[list[str] | None, typer.Option("--splits", help="Of a folder: those that were asked.")] = None,
+    ctx: typer.Context,
+    answers: Annotated[list[str], typer.Option("--answers", help="VARIANT=FILE with the answers of each model.")],
     field: Annotated[
-        str | None, typer.Option("--field", help="Which field holds the answer, if not a usual one.")
+        str | None, typer.Option("--field", help="Field that holds the answer (default: recognised)")
     ] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="The model's name, for tables [default: the run's]")] = None,
-    runs: RunsFolder = None,
+    tag: Annotated[
+        str | None, typer.Option("--tag", help="Name of the model in tables (default: the run's name)")
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the run.")] = "import",
     as_json: AsJson = False,
 ) -> None:
-    """Take in answers that LLaMA-Factory, ms-swift, VLMEvalKit, lmms-eval, inspect-ai or MIS's scripts gave, as a run."""
+    """Import answers of LLaMA-Factory, ms-swift, VLMEvalKit, lmms-eval, inspect-ai or MIS's scripts as a run."""
     from mis_lib.cli import console
     from mis_lib.recipes.generate import GenerateSettings
     from mis_lib.recipes.import_answers import import_answers as take_in
 
-    files = {variant: Path(file) for variant, file in (named_values("--answers", answers, what="FILE") or {}).items()}
-    flags = {"data": data, "splits": splits, "runs": runs, "name": name, "variants": list(files)}
-    done = take_in(files, resolve(GenerateSettings, None, flags, None), field=field, tag=tag)
+    files = {variant: Path(file) for variant, file in named_values("--answers", answers, what="FILE").items()}
+    settings = resolve(ctx, GenerateSettings, name=name, variants=list(files))
+    done = take_in(files, settings, field=field, tag=tag)
     if as_json:
         console.print_json({**done._asdict(), "run": str(done.run.folder)})
     else:

@@ -1,6 +1,6 @@
-"""``mis VERB``: every job of the workbench from a shell; the verbs are in ``mis_lib.verbs``.
+"""``mis VERB``: every job of the workbench from a shell; each verb has a module in this package.
 
-Exit status: 0 done, 1 done with failed items, 2 a mistake in what was asked for, or a place that cannot be read or written.
+Exit status: 0 done, 1 done with failed items, 2 for invalid arguments, or a file that cannot be read or written.
 """
 
 import io
@@ -57,7 +57,7 @@ for part in (
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and end."""
+    """Print the version and exit."""
     if wanted:
         sys.stdout.write(f"mis {__version__}\n")
         raise typer.Exit
@@ -65,13 +65,15 @@ def show_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the code an error came up.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Flags before the verb."""
+    """Options before the verb."""
     from mis_lib.cli import console
 
-    # What is being done is said by the verbs; the libraries' own bars and advice would only be mixed in.
+    # The verbs report progress; bars and advice of the libraries would be printed between.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     console.show_progress()
@@ -80,7 +82,7 @@ def main(
 
 
 def _write_any_sign(stream: Any) -> None:
-    """Files and pipes are UTF-8, also where the system's encoding is another (a redirected output on Windows); a terminal shows ? for what it lacks."""
+    """Write UTF-8 to files and pipes, whatever the system's encoding (Windows); print ? where a terminal lacks a sign."""
     if not isinstance(stream, io.TextIOWrapper):
         return
     if stream.isatty():

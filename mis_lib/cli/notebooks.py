@@ -1,4 +1,4 @@
-"""Verb about the notebooks: listing them, and executing them into pages that can be passed on."""
+"""``mis notebooks`` lists notebooks or executes them into HTML pages; ``mis docs`` updates README's generated tables."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,7 +8,8 @@ import typer
 import yaml
 
 from mis_lib.cli.checkout import outside
-from mis_lib.cli.parsing import FAILED_ITEMS, AsJson, ManyValues
+from mis_lib.cli.options import AsJson, ManyValues
+from mis_lib.cli.parsing import FAILED_ITEMS
 from mis_lib.errors import SettingsError
 
 verbs = typer.Typer()
@@ -23,17 +24,17 @@ class Theme(StrEnum):
 
 @verbs.command(name="notebooks", cls=ManyValues)
 def walk(
-    execute: Annotated[bool, typer.Option("--execute", help="Run them in order and write copies and pages.")] = False,
+    execute: Annotated[bool, typer.Option("--execute", help="Execute them in order; write copies and pages.")] = False,
     only: Annotated[list[int] | None, typer.Option("--only", help="Only these numbers, as --only 2 4.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the copies and pages.")] = Path("runs/notebooks/pages"),
-    theme: Annotated[Theme, typer.Option("--theme", help="Of the pages.")] = Theme.LIGHT,
+    theme: Annotated[Theme, typer.Option("--theme", help="Theme of the pages.")] = Theme.LIGHT,
     show_benign: Annotated[
-        bool, typer.Option("--show_benign", help="Hide pictures of harmful items only; all are hidden otherwise.")
+        bool, typer.Option("--show_benign", help="Show pictures of benign items (default: all pictures are hidden)")
     ] = False,
     sets: Annotated[list[str] | None, typer.Option("--set", help="key=value: a parameter of the notebooks.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the notebooks, or execute them in order into whole HTML pages with pictures hidden; status 1 if a cell failed."""
+    """List the notebooks, or execute them into HTML pages with pictures hidden; status 1 if a cell failed."""
     from mis_lib.cli import console
     from mis_lib.notebook import execute as commands
 
@@ -71,7 +72,7 @@ def write_tables(
     file: Annotated[Path, typer.Option("--file", help="Markdown file with marked tables.")] = Path("README.md"),
     check: Annotated[bool, typer.Option("--check", help="Write nothing; status 1 if something would change.")] = False,
 ) -> None:
-    """Write the tables of README that follow from the code (notebooks, verbs, tabs, data sets, judges, metrics) anew."""
+    """Update the tables of README that are generated from the code (notebooks, verbs, tabs, data sets, judges, metrics)."""
     from mis_lib.cli import console
 
     changed = outside("tools.documents", "mis docs").update(file, ctx.find_root().command, check=check)

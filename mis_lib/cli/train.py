@@ -1,11 +1,11 @@
-"""The verb that fine-tunes (``train``)."""
+"""``mis train``: fine-tuning."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mis_lib.cli.parsing import AsJson, ManyValues
+from mis_lib.cli.options import AsJson, ManyValues
 
 verbs = typer.Typer()
 
@@ -13,15 +13,15 @@ verbs = typer.Typer()
 @verbs.command(name="train", cls=ManyValues)
 def run_training(
     config: Annotated[
-        Path | None, typer.Option("--config", help="YAML file with settings, as those in configs/.")
+        Path | None, typer.Option("--config", help="YAML file with settings, such as those in configs/.")
     ] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, wins over the file: lora.rank=8 max_steps=50 ...")
     ] = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the resolved settings and end.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the resolved settings and exit.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune a model as a settings file says; the same command goes on with a run that was stopped."""
+    """Fine-tune a model with a settings file; the same command resumes a run that was stopped."""
     import sys
 
     from rich.console import Console

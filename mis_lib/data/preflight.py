@@ -285,14 +285,17 @@ class PreflightSettings(Settings):
     """What to check a data set for."""
 
     images: Path | None = None
-    """Folder that image paths are relative to; the data file's own if not given."""
+    """Folder that image paths are relative to (default: the data file's)."""
     model: str | None = None
-    """Checkpoint folder, hub id or published name; without it no tokens are predicted."""
+    """Predict tokens and memory for this model: checkpoint folder, hub id, published name, or mini."""
     min_pixels: int | None = None
+    """Qwen-VL: fewest pixels of an image."""
     max_pixels: int | None = None
+    """Qwen-VL: most pixels of an image."""
     max_dynamic_patch: int | None = None
+    """InternVL: most tiles of an image."""
     max_length: int | None = None
-    """Tokens after which a row is cut; the model's context if not given."""
+    """With a model: rows are cut after so many tokens (default: its context)."""
     training: Training = Training()
 
 

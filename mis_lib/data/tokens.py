@@ -368,9 +368,11 @@ class Training(Settings):
     """How it will be trained, as far as memory depends on it."""
 
     batch_size: int = 1
+    """For the memory estimate: rows a step."""
     lora_rank: int = 16
-    """0: all weights are trained."""
+    """For the memory estimate; 0: all weights are trained."""
     checkpointing: bool = False
+    """For the memory estimate: gradient checkpointing."""
 
 
 class Memory(Settings):

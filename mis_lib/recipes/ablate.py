@@ -32,15 +32,16 @@ class AblateSettings(GenerateSettings):
     variants: tuple[str, ...] = ("mini", "mirage")
     splits: tuple[str, ...] = ("hard",)
     states: tuple[State, ...] = (State.BLACK, State.MEAN, State.NOISE, State.DROPPED, State.CAPTION, State.TWIN)
-    """What is done to images, one at a time and to all together."""
+    """What is done to images, one at a time and to all together: black mean noise dropped caption twin."""
     swap: bool = True
-    """Whether to ask in reverse order too."""
+    """Ask with the images in reverse order, too."""
     benign: bool = False
-    """Whether the benign twins are ablated as well."""
+    """Ablate the benign twins as well."""
     limit: int | None = Field(default=24, ge=1)
     judge: str = rule.JUDGE
-    """Whose verdicts are measured; any other than the rule judge must have read the run already (``mis judge``)."""
+    """Whose verdicts are measured; any other than the rule judge must have judged the run already (``mis judge``)."""
     noise_seed: int = Field(default=0, ge=0)
+    """Seed of the images of noise."""
     generation: GenerationSettings = GenerationSettings()
     name: str = "ablate"
 

@@ -52,12 +52,13 @@ class AnalyseSettings(GenerateSettings):
     limit: int | None = Field(default=24, ge=1)
     generation: GenerationSettings = GenerationSettings(max_new_tokens=160)
     name: str = "analyse"
-    """The run is called NAME-METHOD."""
+    """Name of this run, NAME-METHOD."""
     layer: int | None = None
-    """separation: the layer whose items are drawn; where tuning shows best if not given."""
+    """separation: the layer whose items are drawn (default: where tuning shows best)."""
     weak: float = Field(default=0.01, gt=0, lt=1)
     """spectrum: share of a base weight's energy whose directions count as its null space."""
     formats: tuple[str, ...] = ("question", "caption", "translation", "classification", "code")
+    """formats: which tasks."""
     taus: tuple[float, ...] = (0.98, 0.995, 0.999)
     """safeground: masses of the scores that the weight edits of the base leave alone; none: no edit."""
     alpha: float = -1.0

@@ -30,28 +30,33 @@ class ConstructSettings(Settings):
     """What is constructed and by whom; every field has a default that needs nothing but this package."""
 
     items: int | None = Field(default=None, ge=1)
-    """At most so many items; 200 of the built-in seeds, or all of a seed file, if not given."""
+    """At most so many items (default: 200 of the built-in seeds, or all of a seed file)."""
     per_seed: int = Field(default=2, ge=1, le=8)
     """At most so many items of one seed."""
     seed: int = Field(default=0, ge=0, lt=2**32)
+    """The same seed and replies give the same items."""
     seeds: Path | None = None
-    """Seed set (CSV or JSON Lines); the hazards of the element table if not given."""
+    """Seed set, CSV or JSON Lines (default: the hazards of the element table)."""
     teacher: str = "builtin"
+    """The model that writes: builtin, URL#MODEL, local:PATH or local:mini."""
     vision_teacher: str | None = None
-    """Who looks at images and writes labels; the teacher if not given."""
+    """The model that looks at images and writes labels (default: the teacher)."""
     judge: str | None = None
-    """Who decides; the teacher if not given."""
+    """The model that decides (default: the teacher)."""
     images: str = "drawn"
+    """What makes images: drawn, URL#MODEL, diffusers or diffusers:MODEL."""
     prompts: Path | None = None
-    """Folder with prompt files of one's own."""
+    """Folder with prompt files that replace the built-in ones."""
     decisions: Path | None = None
-    """People's decisions (CSV or JSON Lines), beside those in OUT/review.csv; each holds for the ``content`` of its row and nothing else."""
+    """People's decisions (CSV or JSON Lines), added to those in OUT/review.csv; each is about the ``content`` of its row only."""
     review_required: bool = False
-    """Items that no person has decided about stay pending."""
+    """Items without a person's decision stay pending."""
     concurrency: int = Field(default=CONCURRENCY, ge=1, le=256)
+    """Records worked on at a time."""
     retries: int = Field(default=5, ge=0, le=20)
+    """Further attempts of a call to a server that failed."""
     max_new_tokens: int = Field(default=1024, ge=16)
-    """Longest answer of a teacher, in tokens; models that think aloud need more."""
+    """Longest answer of a teacher, in tokens; reasoning models need more."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds for one call to a server."""
     device: str = "cpu"

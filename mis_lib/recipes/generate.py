@@ -39,39 +39,46 @@ class GenerateSettings(Settings):
     """What is asked of whom, and where the answers are kept; every field has a default that needs nothing but this package."""
 
     variants: tuple[str, ...] = ("mini", "mirage", "refusal", "textual")
-    """Who answers [default: all of ``models`` or ``adapters``, "base" for another checkpoint or server, or the four shipped ones]."""
+    """Which variants answer (default: all of ``models`` or ``adapters``; base for another checkpoint or server; else the four shipped ones)."""
     splits: tuple[str, ...] = ("easy", "hard", "real")
-    """Of a folder; if not given, those of the three that are there, or all that are."""
+    """Splits of a data folder (default: those of easy hard real that it has, or else all)."""
     data: Path | None = None
-    """Folder with one JSON Lines file a split, a data file of any known form, or a published set; MIS-Mini if not given."""
+    """Folder of data files, a data file of any known form, or a published set (default: MIS-Mini)."""
     checkpoint: Path | None = None
-    """Checkpoint folder or hub id in the local cache; the embedded model if not given."""
+    """Checkpoint folder, or hub id in the local cache (default: the embedded model)."""
     adapters: dict[str, Path | None] | None = None
-    """PEFT folder of each variant (null: the checkpoint itself); the shipped ones if not given."""
+    """NAME=FOLDER of each variant's PEFT adapter, next to base; null in a file: the checkpoint itself (default: the shipped adapters)."""
     generation: GenerationSettings = PAPER
     batch_size: int = Field(default=16, ge=1)
+    """Most rows of a batch."""
     batch_tokens: int | None = Field(default=32_768, ge=1)
-    """Prompts and longest answers of a batch with padding; null: no bound."""
+    """Most tokens of a batch: prompts and longest answers with padding; null: no bound."""
     device: str = "cpu"
+    """cpu, cuda, cuda:1, ..."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number type of the weights; auto: what suits the machine. Name one where shards run on different machines."""
+    """Number type of the weights: float32, bfloat16, float16; auto suits the machine. Name one where shards run on different machines."""
     limit: int | None = Field(default=None, ge=1)
-    """At most so many harmful items a split, each with its twin."""
+    """At most so many harmful items a split, each with its twin; null: all."""
     only: tuple[str, ...] = ()
-    """Ids of items; or RUN, RUN:VARIANT for what was answered wrong in a stored run, with the twins. Of all splits that are there, if none is named."""
+    """Ids of items, or RUN[:VARIANT]: what a stored run answered wrong, with the twins; from all splits, unless some are named."""
     runs: Path = Path("runs")
+    """Folder of all runs."""
     name: str = "generate"
+    """Name of this run."""
     server: str | None = None
-    """URL or URL#MODEL of an OpenAI-compatible server that answers instead of a checkpoint here; its key comes from OPENAI_API_KEY."""
+    """URL or URL#MODEL of an OpenAI-compatible server that answers instead; its key comes from OPENAI_API_KEY."""
     models: dict[str, str] | None = None
-    """Name of the served model, or of its LoRA, for each variant [default: the variant's own name, or MODEL]."""
+    """Served models or LoRAs: MODEL, or VARIANT=MODEL (default: the variants' names, or the MODEL of the server)."""
     images_as: ImagesAs = ImagesAs.BASE64
+    """How a server gets images: base64, or file (paths that it can read)."""
     concurrency: int = Field(default=CONCURRENCY, ge=1, le=1024)
+    """Requests to a server at a time."""
     retries: int = Field(default=5, ge=0, le=20)
+    """Further attempts of a call to a server that failed."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds for one call to a server."""
     shard: str | None = Field(default=None, pattern=r"^\d+/\d+$")
-    """"1/4": the first of four processes that share the work; told by accelerate launch if not given."""
+    """I/N: this process is the I-th of N that share the work (default: as accelerate launch says)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -70,18 +70,21 @@ class JudgeSettings(Settings):
     judges: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")], JudgeSpec] = Field(
         default={"rule": JudgeSpec(kind="rule")}, min_length=1
     )
+    """[NAME:]KIND[=URL#MODEL|local:PATH] of each; kinds: rule, words, rubric, guard, precondition (default: rule)."""
     data: Path | None = None
-    """Folder of the images, if they are no longer where the run had them."""
+    """Folder of samples and images, if it has moved since the run."""
     variants: tuple[str, ...] | None = None
-    """Only the answers of these."""
+    """Judge the answers of these variants only."""
     concurrency: int = Field(default=16, ge=1, le=1024)
     """Answers that each judge works on at a time."""
     retries: int = Field(default=5, ge=0, le=20)
+    """Further attempts of a call to a server that failed."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds for one call to a server."""
     device: str = "cpu"
+    """Where local judges run: cpu, cuda, ..."""
     retry_unscored: bool = False
-    """Rule again on what is unscored."""
+    """Judge again what is unscored."""
 
 
 async def open_judge(

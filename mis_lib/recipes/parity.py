@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mis_lib.errors import SettingsError
 from mis_lib.files import check_writable, load_image, write_atomic
@@ -47,27 +47,42 @@ class ParitySettings(Settings):
     """What is compared with what, on which questions."""
 
     variants: tuple[str, ...] | None = None
-    """Which adapters; all shipped ones, or all that are named, if not given."""
+    """Which adapters (default: all that are named, or all shipped ones)."""
     forms: tuple[Form, ...] = LOCAL
+    """training rows merged reloaded engine served (default: all but served)."""
     checkpoint: Path | None = None
-    """Checkpoint folder; the embedded model if not given."""
+    """Checkpoint folder (default: the embedded model)."""
     adapters: dict[str, Path] | None = None
-    """PEFT folder of each variant; the shipped ones if not given."""
+    """NAME=FOLDER of each PEFT adapter (default: the shipped ones)."""
     merged: Path | None = None
-    """A checkpoint that was merged elsewhere, taken as the form "reloaded"."""
+    """A checkpoint that was merged elsewhere, taken as the form "reloaded"; for one adapter."""
     served: str | None = None
-    """Address of a running server, URL or URL#MODEL; without it the form "served" starts transformers' own on the merged checkpoint."""
+    """URL or URL#MODEL of a running server; adds the form served, which else starts transformers' server on the merged checkpoint."""
     images: tuple[Path, ...] = ()
+    """Ask the question about these images, instead of items of the data."""
     question: str | None = None
+    """What to ask about the images."""
     data: Path | None = None
-    """Folder of data files, or one of them, MIS-Mini if not given; its first items are asked where no question is given."""
+    """Folder of data files, or one of them, whose first items are asked (default: MIS-Mini)."""
     split: str = Split.HARD
+    """Split of a data folder."""
     limit: int = Field(default=2, ge=1)
+    """So many items."""
     max_new_tokens: int = Field(default=24, ge=1)
+    """Longest answer, in tokens."""
     device: str = "cpu"
+    """cpu, cuda, cuda:1, ..."""
     dtype: str = "float32"
-    """float32 proves the arithmetic; another one shows what its rounding does."""
+    """float32 proves the arithmetic; bfloat16, float16 show what their rounding does."""
     out: Path | None = None
+    """JSON file to keep everything that was compared."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_served(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("served") and not values.get("forms"):
+            return {**values, "forms": (*LOCAL, Form.SERVED)}
+        return values
 
 
 class Proof:

@@ -48,33 +48,35 @@ class ReportSettings(GenerateSettings):
     """What is evaluated and where it is kept; every field has a default that needs nothing but this package."""
 
     by: str = "split"
-    """A grouping, or a file of named slices (``analysis.slices``)."""
+    """What the rows are: split, category, sub_category, seen (what the answer names of the images), or FILE, FILE#COLUMN: ids and their slices."""
     generation: GenerationSettings = GenerationSettings()
     name: str = "report"
     naming: bool = False
+    """Measure what is recognised, instead of what is safe."""
     styles: tuple[str, ...] = STYLES
+    """With naming: drawing styles (default: all)."""
     questions: Path | None = None
-    """Text file, a question a line: every pair is asked one of these instead of its own, but for those whose harm lies in theirs."""
+    """Text file, a question a line: pairs are asked these instead of their own; pairs whose harm lies in the question are left out."""
     exchanged: bool = False
-    """Whether pairs are asked with their images exchanged, and "first" and "second" in their questions too."""
+    """Ask pairs with their images exchanged, and "first" and "second" exchanged in their questions."""
     existing: tuple[Path, ...] = ()
-    """Run folders to be read as they are; nothing is generated."""
+    """Run folders to read as they are; nothing is generated."""
     judges: tuple[str, ...] = ()
-    """Whose verdicts of existing runs [default: of all judges that have read them]."""
+    """With existing runs: whose verdicts (default: of all judges)."""
     majority: bool = False
-    """Whether existing runs are draws of the same thing, of which the majority decides item by item (SIUO asks for three)."""
+    """The existing runs are draws of the same variants; the majority decides item by item (SIUO asks for three)."""
     effectiveness: Path | None = None
-    """SIUO: JSON Lines file of its second judgement, a line for each response (sample_id, variant, said)."""
+    """SIUO: JSON Lines file of its second judgement, a line a response (sample_id, variant, said)."""
     paired: tuple[str, ...] = ()
-    """Two sides, VARIANT or RUN:VARIANT, to be compared item by item."""
+    """BEFORE AFTER, each VARIANT or RUN:VARIANT: compare them item by item."""
     published: bool = False
-    """Whether to show the published reference too."""
+    """Show the published figures, too."""
     regression: Path | None = None
-    """Regression set (``mis annotations delta`` writes it) [default: regression.jsonl beside the data of the run]."""
+    """Regression set of ``mis annotations delta``, shown first (default: regression.jsonl in the data folder of the run)."""
     note: str | None = None
-    """What is noted about the run, in ``note.md`` of its folder; an empty one takes it away."""
+    """Note to keep with the run (``note.md``), or with the one existing run; an empty note removes it."""
     out: Path | None = None
-    """Folder into which every table is written in every form."""
+    """Folder to write every table to, in every format."""
 
 
 def check(settings: ReportSettings) -> None:

@@ -75,21 +75,28 @@ class StudySettings(Settings):
     """What is trained and on what it is tested; ``train`` holds what all mixtures share."""
 
     arms: tuple[str, ...] = (*ARMS, f"{SIZE}100", f"{SIZE}300")
+    """Which mixtures; rows-N is MIRage on N rows."""
     rows: int | None = Field(default=900, ge=1)
-    """Size of every mixture, so that all cost the same; as many as the sources give if null."""
+    """Rows of every mixture, so that all cost the same; null: as many as the sources give."""
     train: TrainSettings = TrainSettings(learning_rate=5e-4, epochs=2)
+    """Settings of training that all mixtures share."""
     splits: tuple[str, ...] = ("easy", "hard", "real")
+    """Splits that are tested."""
     limit: int | None = Field(default=40, ge=1)
-    """Pairs of a harmful item and its twin a split, spread over the categories; all if null."""
+    """Pairs of a harmful item and its twin that are asked a split, spread over the categories; null: all."""
     held_out: tuple[str, ...] = Options().held_out
+    """Categories that the mixture held_out leaves out."""
     formatted: bool = True
     """Ask the items of split hard in the format of mixture ``mimic`` too."""
     naming: int | None = Field(default=40, ge=1)
-    """Concepts asked in every drawing style; none if null."""
+    """Concepts asked in every drawing style; null: none."""
     generation: GenerationSettings = GenerationSettings(max_new_tokens=160)
     batch_size: int = Field(default=24, ge=1)
+    """Most rows of a batch when answers are generated."""
     runs: Path = Path("runs")
+    """Folder of all runs."""
     name: str = "study"
+    """Name of this study."""
 
 
 def arm_of(name: str) -> Arm:

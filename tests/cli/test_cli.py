@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 
 import mis_lib
 from mis_lib.cli.main import app
-from mis_lib.cli.parsing import Verbs, repeat_flags
+from mis_lib.cli.options import repeat_flags
+from mis_lib.cli.parsing import Verbs
 from mis_lib.errors import MisError
 from mis_lib.files import append_record
 from mis_lib.schema import Sample
