@@ -5,6 +5,8 @@ class is read from a YAML file with ``load_settings``; ``--set key=value`` pairs
 groups:
 
     settings = load_settings(GenerationSettings, Path("run.yaml"), overrides=["max_new_tokens=64"])
+
+A file that starts with ``base: OTHER.yaml`` holds only what differs from that file.
 """
 
 import hashlib
@@ -34,6 +36,7 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+BASE = "base"  # key of a settings file, of no settings class
 
 
 class GenerationSettings(Settings):
@@ -77,15 +80,46 @@ def load_settings(kind: type[S], path: Path | None = None, *, overrides: Iterabl
         SettingsError: the file is missing or no mapping, an override has no ``=``, a key is unknown, a value out of
             range.
     """
-    values = {} if path is None else _read_mapping(path)
+    values = {} if path is None else read_settings_file(path)
     for override in overrides:
         values = _override(values, override)
     return kind(**values)
 
 
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The values of a settings file; ``base: OTHER.yaml`` in it names a file whose values it adds to or replaces.
+
+    The path of the base is relative to the file. Groups are merged key by key. A base has no base: a value is in one of two files.
+
+    Raises:
+        SettingsError: a file is missing or no mapping, or the base has a base.
+    """
+    values = _read_mapping(path)
+    if BASE not in values:
+        return values
+    named = values.pop(BASE)
+    if not isinstance(named, str):
+        raise SettingsError(f"{path}: {BASE}: expected the path of a settings file, found {named!r}")
+    under = path.parent / named
+    shared = _read_mapping(under)
+    if BASE in shared:
+        raise SettingsError(
+            f"{under}: {BASE}: expected none, since it is the base of {path}, found {shared[BASE]!r}; copy its values"
+        )
+    return _merged(shared, values)
+
+
 def dump_settings(settings: Settings) -> str:
     """The resolved settings as YAML, in the order of the fields; ``load_settings`` reads it back."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` wins; groups that both have are merged."""
+    return {**under} | {
+        key: _merged(under[key], value) if isinstance(value, Mapping) and isinstance(under.get(key), Mapping) else value
+        for key, value in over.items()
+    }
 
 
 class _EachOnce(yaml.SafeLoader):

@@ -22,7 +22,7 @@ from mis_lib.results.metrics import rates
 from mis_lib.results.runs import digest_of, folder_digest
 from mis_lib.results.train_runs import LOG, TrainRun, open_train_run
 from mis_lib.schema import Response, Sample
-from mis_lib.settings import GenerationSettings, load_settings
+from mis_lib.settings import GenerationSettings, load_settings, read_settings_file
 from mis_lib.text.segments import segment
 from mis_lib.train.distributed import main_first
 from mis_lib.train.settings import DpoSettings, EvaluationSettings, RaftSettings, TrainSettings, recipe_of
@@ -269,13 +269,7 @@ def _method_in(config: Path | None) -> str:
     """The method that a settings file names."""
     if config is None:
         return "sft"
-    import yaml
-
-    try:
-        values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # said by load_settings
-        return "sft"
-    return str(values.get("method", "sft")) if isinstance(values, dict) else "sft"
+    return str(read_settings_file(config).get("method", "sft"))
 
 
 def _digest(name: str, path: Path | str) -> str:

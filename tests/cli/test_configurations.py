@@ -1,4 +1,4 @@
-"""The files in configs/: each loads, says what the paper says where the paper says it, and marks the rest as a choice of ours."""
+"""The files in configs/: each loads, agrees with the paper where the paper gives a value, and marks the rest as our choice."""
 
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
 
 from mis_lib.data.mixtures import configured
+from mis_lib.errors import SettingsError
 from mis_lib.recipes.study import StudySettings, arm_settings
-from mis_lib.recipes.train import METHODS
-from mis_lib.settings import load_settings
+from mis_lib.recipes.train import METHODS, read_train_settings
+from mis_lib.settings import BASE, load_settings, read_settings_file
 from mis_lib.train.settings import TrainSettings
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -44,7 +45,7 @@ def of(name: str) -> TrainSettings:
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_every_run_loads_into_its_settings_and_its_recipe_exists(path: Path) -> None:
-    kind = KINDS[yaml.safe_load(path.read_text(encoding="utf-8")).get("method", "sft")]
+    kind = KINDS[read_settings_file(path).get("method", "sft")]
     settings = load_settings(kind, path)
     assert settings.name == path.stem, "a run folder is found by the name of its file"
     if settings.mixture is not None:
@@ -89,7 +90,9 @@ def test_low_rank_runs_differ_in_what_is_trained_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLE_7)
 def test_what_the_paper_leaves_open_is_marked_as_ours_and_nothing_else(name: str) -> None:
-    lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    own = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    files = FOLDER / f"{name}.yaml", FOLDER / own[BASE]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     given = {line.split(":")[0]: line for line in lines if line and line[0].isalpha()}
     assert given.keys() >= OURS
     assert all("our choice" in given[key] for key in OURS)
@@ -108,6 +111,41 @@ def test_the_study_trains_what_its_file_names() -> None:
     study = load_settings(StudySettings, FOLDER / "study-mini.yaml")
     assert [arm_settings(name, study).mixture for name in study.arms][:3] == ["mirage", "mirage_star", "refusal"]
     assert set(StudySettings().arms) == set(study.arms)
+
+
+# ---------------------------------------------------------------- base
+
+
+def test_a_file_adds_to_its_base_and_set_wins_over_both(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "shared.yaml").write_text("seed: 3\nepochs: 2\nlora: {rank: 4, alpha: 8}\n")
+    path = tmp_path / "run.yaml"
+    path.write_text("base: models/shared.yaml\nepochs: 1\nlora: {rank: 2}\n")
+    settings = load_settings(TrainSettings, path, overrides=["lora.alpha=5"])
+    assert (settings.seed, settings.epochs, settings.lora.rank, settings.lora.alpha) == (3, 1, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("base", "shared", "message"),
+    [
+        ("shared.yaml", "base: other.yaml\n", "shared.yaml: base: expected none, since it is the base of"),
+        ("[shared.yaml]", "seed: 1\n", "run.yaml: base: expected the path of a settings file"),
+        ("absent.yaml", "seed: 1\n", "absent.yaml does not exist"),
+        ("shared.yaml", "- 1\n", "shared.yaml: expected YAML with one 'key: value' a line"),
+        ("shared.yaml", "sed: 1\n", "unknown setting 'sed'"),
+    ],
+)
+def test_a_wrong_base_is_refused(tmp_path: Path, base: str, shared: str, message: str) -> None:
+    (tmp_path / "shared.yaml").write_text(shared)
+    (tmp_path / "run.yaml").write_text(f"base: {base}\n")
+    with pytest.raises(SettingsError, match=message):
+        load_settings(TrainSettings, tmp_path / "run.yaml")
+
+
+def test_the_method_may_be_named_in_the_base(tmp_path: Path) -> None:
+    (tmp_path / "shared.yaml").write_text("method: dpo\n")
+    (tmp_path / "run.yaml").write_text("base: shared.yaml\n")
+    assert type(read_train_settings(tmp_path / "run.yaml")) is KINDS["dpo"]
 
 
 # ---------------------------------------------------------------- accelerate
