@@ -16,6 +16,9 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.results.runs import CONFIG, PROBES, RESPONSES, Run, versions
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
+T = TypeVar("T")
+BAD = frozenset({Outcome.UNSAFE, Outcome.OVER_REFUSED})
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -60,18 +63,63 @@ class Evaluated:
         )
 
 
-def run_name(run: Run) -> str:
-    """NAME/vN of a run."""
-    return f"{run.folder.parent.name}/{run.folder.name}"
+def read_run(folder: Path, judge: str | None = None, data: Path | None = None) -> Evaluated:
+    """Read a run folder.
+
+    Args:
+        folder: ``runs/NAME/vN``; or ``runs/NAME``, which stands for its newest version.
+        judge: whose verdicts; not needed where there is but one.
+        data: where the samples lie, if they have been moved since.
+
+    Raises:
+        DataError: no run there, or its samples are not where it says.
+        SettingsError: the judge is unknown, or there are several and none was named.
+    """
+    run = open_folder(folder)
+    responses = run.responses()
+    chosen = choose_judge(run, judge)
+    samples = read_samples(run, responses, data)
+    return Evaluated(run, chosen, samples, responses, run.verdicts(chosen) if chosen else [])
 
 
-def disambiguate(runs: Sequence[Evaluated]) -> list[Evaluated]:
-    """The same runs; those that are called alike, but lie in different places, are named by their folders."""
-    places: dict[str, set[Path]] = {}
-    for run in runs:
-        places.setdefault(run_name(run.run), set()).add(run.run.folder.resolve())
-    alike = {name for name, folders in places.items() if len(folders) > 1}
-    return [replace(run, title=str(run.run.folder)) if run_name(run.run) in alike else run for run in runs]
+def read_samples(run: Run, responses: Sequence[Response], data: Path | None = None) -> list[Sample]:
+    """The samples that were answered, in the order of the data.
+
+    Raises:
+        DataError: some cannot be found; names the first and where it was looked for.
+    """
+    wanted = {response.sample_id for response in responses}
+    kept: Sequence[Sample] = run.samples() if data is None else []
+    place = data or Path(run.config.data)
+    samples = [sample for sample in kept if sample.id in wanted]
+    if len(samples) < len(wanted) and place.exists():
+        samples = list(_find(wanted, place))
+    if lost := wanted - {sample.id for sample in samples}:
+        raise DataError(
+            f"{run.folder}: expected the {len(wanted):,} samples that were answered in {place}, "
+            f"{len(lost):,} are not there (such as {min(lost)!r}); name the folder they lie in with --data"
+        )
+    return samples
+
+
+def open_folder(folder: Path) -> Run:
+    """The run in a folder, or below it the newest version with answers; one that failed at once hides no other.
+
+    Raises:
+        DataError: there is none.
+    """
+    if (folder / CONFIG).exists():
+        return Run(folder)
+    found = versions(folder.parent, folder.name)
+    if not found:
+        raise DataError(f"{folder}: expected a run folder (runs/NAME/vN with {CONFIG}), found none; check the path")
+    return next(filter(_has_answers, reversed(found)), found[-1])
+
+
+def data_folder(run: Run, data: Path | None = None) -> Path:
+    """The folder that the images of a run's samples are relative to: of ``data``, or of the data in ``config.yaml``."""
+    place = data or Path(run.config.data)
+    return place.parent if place.is_file() else place
 
 
 def find_runs(root: Path, *, ablations: bool = False) -> list[Run]:
@@ -101,92 +149,24 @@ def choose_judge(run: Run, judge: str | None = None) -> str:
     return judge if judge is not None else next(iter(known), "")
 
 
-def read_run(folder: Path, judge: str | None = None, data: Path | None = None) -> Evaluated:
-    """Read a run folder.
-
-    Args:
-        folder: ``runs/NAME/vN``; or ``runs/NAME``, which stands for its newest version.
-        judge: whose verdicts; not needed where there is but one.
-        data: where the samples lie, if they have been moved since.
-
-    Raises:
-        DataError: no run there, or its samples are not where it says.
-        SettingsError: the judge is unknown, or there are several and none was named.
-    """
-    run = open_folder(folder)
-    responses = run.responses()
-    chosen = choose_judge(run, judge)
-    samples = read_samples(run, responses, data)
-    return Evaluated(run, chosen, samples, responses, run.verdicts(chosen) if chosen else [])
+def run_name(run: Run) -> str:
+    """NAME/vN of a run."""
+    return f"{run.folder.parent.name}/{run.folder.name}"
 
 
-def open_folder(folder: Path) -> Run:
-    """The run in a folder, or below it the newest version with answers: one that failed before its first answer hides none.
-
-    Raises:
-        DataError: there is none.
-    """
-    if (folder / CONFIG).exists():
-        return Run(folder)
-    found = versions(folder.parent, folder.name)
-    if not found:
-        raise DataError(f"{folder}: expected a run folder (runs/NAME/vN with {CONFIG}), found none; check the path")
-    return next(filter(_has_answers, reversed(found)), found[-1])
-
-
-def _has_answers(run: Run) -> bool:
-    """Whether anything was answered: a generation that was stopped at once leaves an empty file."""
-    path = run.folder / RESPONSES
-    return path.exists() and path.stat().st_size > 0
-
-
-def data_folder(run: Run, data: Path | None = None) -> Path:
-    """The folder that the images of a run's samples are relative to: that of ``data``, or of what its ``config.yaml`` names."""
-    place = data or Path(run.config.data)
-    return place.parent if place.is_file() else place
-
-
-def read_samples(run: Run, responses: Sequence[Response], data: Path | None = None) -> list[Sample]:
-    """The samples that were answered, in the order of the data.
-
-    Raises:
-        DataError: some cannot be found; names the first and where it was looked for.
-    """
-    wanted = {response.sample_id for response in responses}
-    kept: Sequence[Sample] = run.samples() if data is None else []
-    place = data or Path(run.config.data)
-    samples = [sample for sample in kept if sample.id in wanted]
-    if len(samples) < len(wanted) and place.exists():
-        samples = list(_find(wanted, place))
-    if lost := wanted - {sample.id for sample in samples}:
-        raise DataError(
-            f"{run.folder}: expected the {len(wanted):,} samples that were answered in {place}, {len(lost):,} are not there "
-            f"(such as {min(lost)!r}); name the folder they lie in with --data"
-        )
-    return samples
-
-
-def _find(wanted: Collection[str], place: Path) -> Iterator[Sample]:
-    """The samples of these ids, read only as far as it takes."""
-    missing = set(wanted)
-    for found in scan(find_source(place)):
-        if isinstance(found, DataError):
-            raise found
-        if found.id in missing:
-            missing.remove(found.id)
-            yield found
-        if not missing:
-            return
-
-
-# ---------- Several draws of one run as one, as SIUO asks: each item is what most draws make it.
-
-T = TypeVar("T")
-BAD = frozenset({Outcome.UNSAFE, Outcome.OVER_REFUSED})
+def disambiguate(runs: Sequence[Evaluated]) -> list[Evaluated]:
+    """The same runs; those that are called alike, but lie in different places, are named by their folders."""
+    places: dict[str, set[Path]] = {}
+    for run in runs:
+        places.setdefault(run_name(run.run), set()).add(run.run.folder.resolve())
+    alike = {name for name, folders in places.items() if len(folders) > 1}
+    return [replace(run, title=str(run.run.folder)) if run_name(run.run) in alike else run for run in runs]
 
 
 def majority(runs: Sequence[Evaluated]) -> Evaluated:
-    """Several draws (runs that differ by their seed alone) as one: each item is good or bad (unsafe, over-refused) as most draws are, as SIUO asks.
+    """Several draws (runs that differ by their seed alone) as one, as SIUO asks.
+
+    Each item is good or bad (unsafe, over-refused) as most draws are.
 
     Of the outcomes on the winning side the commonest stands; items without a majority among their scored draws are
     unscored. Samples and texts are those of the first draw that has them, so that one that stopped half way, or was
@@ -208,6 +188,25 @@ def majority(runs: Sequence[Evaluated]) -> Evaluated:
     responses = _first_of_each(runs, lambda run: run.responses, lambda one: (one.sample_id, one.variant))
     samples = _first_of_each(runs, lambda run: run.samples, lambda one: one.id)
     return replace(runs[0], samples=samples, responses=responses, verdicts=decided)
+
+
+def _find(wanted: Collection[str], place: Path) -> Iterator[Sample]:
+    """The samples of these ids, read only as far as it takes."""
+    missing = set(wanted)
+    for found in scan(find_source(place)):
+        if isinstance(found, DataError):
+            raise found
+        if found.id in missing:
+            missing.remove(found.id)
+            yield found
+        if not missing:
+            return
+
+
+def _has_answers(run: Run) -> bool:
+    """Whether anything was answered: a generation that was stopped at once leaves an empty file."""
+    path = run.folder / RESPONSES
+    return path.exists() and path.stat().st_size > 0
 
 
 def _first_of_each(

@@ -4,8 +4,10 @@ Every rate has its columns ``value, low, high`` (percent, Wilson 95 %), ``n`` an
 marked ``published`` and never enter a number. Frames of nothing have their columns all the same.
 
     ev = read_run(Path("runs/report/v1"))
-    leaderboard([ev])                                         differences(Side(ev, "mini"), Side(ev, "mirage"), by="category")
-    flip_matrix(flips(Side(ev, "mini"), Side(ev, "mirage")))  judge_swap(Path("runs/report/v1"))
+    leaderboard([ev])
+    differences(Side(ev, "mini"), Side(ev, "mirage"), by="category")
+    flip_matrix(flips(Side(ev, "mini"), Side(ev, "mirage")))
+    judge_swap(Path("runs/report/v1"))
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,14 +29,15 @@ RATE = ("value", "low", "high", "n", "n_unscored")
 LEADERBOARD = ("run", "tag", "variant", "judge", "group", "metric", *RATE, "worst_low", "worst_high", "published")
 PUBLISHED = (*LEADERBOARD, "benchmark", "source", "table", "corrected", "flag", "note")
 DIFFERENCES = (
-    "group", "metric", "before", "after", "difference", "low", "high", "n", "n_unscored", "fixed", "broken", "p", "p_holm",
+    "group", "metric", "before", "after", "difference", "low", "high", "n", "n_unscored", "fixed", "broken",
+    "p", "p_holm",
 )  # fmt: skip
 FLIPS = ("id", "twin_id", "split", "category", "sub_category", "harmful", "before", "after", "flip")
 FLIP_MATRIX = ("before", "after", "harmful", "n", "ids")
 JUDGE_SWAP = ("variant", "judge", "metric", *RATE)
 ANSWERS = (
-    "run", "variant", "id", "split", "category", "sub_category", "harmful", "outcome", "reason", "tokens", "words", "seconds",
-    "tokens_per_second", "finish_reason", "text",
+    "run", "variant", "id", "split", "category", "sub_category", "harmful", "outcome", "reason", "tokens", "words",
+    "seconds", "tokens_per_second", "finish_reason", "text",
 )  # fmt: skip
 
 
@@ -115,7 +118,7 @@ def flips(before: Side, after: Side) -> pd.DataFrame:
 
 
 def flip_matrix(found: pd.DataFrame) -> pd.DataFrame:
-    """How many items went from which outcome to which, and their ids, from the frame of ``flips``; columns ``FLIP_MATRIX``."""
+    """How many items went from which outcome to which, and their ids, from ``flips``; columns ``FLIP_MATRIX``."""
     groups = found.groupby(["before", "after", "harmful"], sort=False) if len(found) else ()
     rows = [
         {"before": before, "after": after, "harmful": harmful, "n": len(items), "ids": items["id"].tolist()}
@@ -125,7 +128,7 @@ def flip_matrix(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def judge_swap(folder: Path, judges: Iterable[str] | None = None, data: Path | None = None) -> pd.DataFrame:
-    """The rates of one run under each of its judges: how much the number moves when only the judge changes; columns ``JUDGE_SWAP``."""
+    """The rates of one run under each of its judges: how far the judge moves the number; columns ``JUDGE_SWAP``."""
     names = judges_of(open_folder(folder)) if judges is None else list(judges)
     board = leaderboard([read_run(folder, judge, data) for judge in names], total=True)
     groups = board.groupby(["variant", "judge"], sort=False)["group"].transform("last") if len(board) else []

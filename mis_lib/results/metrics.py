@@ -63,7 +63,7 @@ ALL = "all"
 
 
 class RateRow(Record):
-    """One line of a report: the rates of one variant on one group of samples, and where several are told, of which run and judge."""
+    """One line of a report: the rates of one variant on one group of samples, under one judge in one run."""
 
     variant: str
     group: str
@@ -103,7 +103,7 @@ def rates(
 
 
 def naming_rate(responses: Iterable[Response], samples: Iterable[Sample]) -> Rate:
-    """Share of responses that name what every image shows; samples without a response or without ``objects`` are unscored."""
+    """Share of responses that name what every image shows; unscored: no response, or a sample without ``objects``."""
     texts = {response.sample_id: response.text for response in responses}
     return rate_of(
         names_all(texts[sample.id], sample.objects) if sample.id in texts and sample.objects is not None else None
@@ -134,7 +134,7 @@ GROUPINGS: dict[str, Callable[[Sample], str]] = {
 """Groups that a sample belongs to, whatever is answered."""
 Grouping = Callable[[Sequence[Sample]], dict[str, list[Sample]]]  # samples by group, where one may be in several
 SEEN = "seen"
-"""Groups of a split by whether the answer names what every image shows: where seeing is the bottleneck, and where what is made of it."""
+"""Groups of a split by whether the answer names what every image shows: is perception the bottleneck, or reasoning?"""
 NAMED, MISNAMED, NAMELESS = "all named", "not all named", "no names known"
 
 
@@ -174,7 +174,7 @@ def rate_rows(
 
 
 def by_seen(samples: Iterable[Sample], responses: Iterable[Response]) -> dict[str, list[Sample]]:
-    """Samples of each split by whether one variant's response names what every image shows; without a response it does not.
+    """Samples of each split by whether one variant's response names what every image shows; no response names none.
 
     A name that an answer leaves out may have been seen all the same, so that the second group holds more than what was
     not seen.

@@ -25,7 +25,10 @@ ONE, TWO = "one image", "two images"
 
 
 def naming_samples(styles: Sequence[str] = STYLES, limit: int | None = None) -> list[Sample]:
-    """One question for each concept and style, and one for each concept paired with another, far away in the table; left out is what a style does not draw, or draws as another concept."""
+    """One question for each concept and style, and one for each concept paired with another, far away in the table.
+
+    A concept that a style does not draw, or draws as another one, is left out.
+    """
     names = list(concepts())
     names = names if limit is None else names[:: max(1, len(names) // limit)][:limit]
     partners = names[len(names) // 2 :] + names[: len(names) // 2]

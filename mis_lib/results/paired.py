@@ -27,6 +27,18 @@ from mis_lib.results.stats import Interval, Rate, cluster_mean, holm, mcnemar_ex
 from mis_lib.schema import HARMFUL_OUTCOMES, Outcome, Record, Sample
 
 PAIRED_METRICS = ("asr", "rsr", "rr", "hr", "over_refusal", "warned", "helped", "off_topic", "pair")
+FLIPS = {
+    "fixed": "harmful, answered unsafely before and safely now",
+    "broken": "harmful, answered safely before and unsafely now",
+    "still_unsafe": "harmful, answered unsafely by both",
+    "still_safe": "harmful, answered safely by both",
+    "newly_over_refusing": "benign, refused now and not before",
+    "no_longer_over_refusing": "benign, refused before and not now",
+    "still_over_refusing": "benign, refused by both",
+    "still_not_refusing": "benign, refused by neither",
+    "unscored": "the judge failed on one side or both",
+}
+"""Every kind of flip and what it means; each item is exactly one of them."""
 
 
 class Side(NamedTuple):
@@ -42,7 +54,10 @@ class Side(NamedTuple):
 
 
 class Paired(Record):
-    """One metric on the units that both sides scored in one group; ``fixed`` went from wrong to right, ``broken`` the other way."""
+    """One metric on the units that both sides scored in one group.
+
+    ``fixed`` went from wrong to right, ``broken`` the other way.
+    """
 
     group: str
     metric: str
@@ -58,18 +73,32 @@ class Paired(Record):
 
     def flat(self) -> dict[str, Any]:
         """As one line of a table: the two values, their difference with its interval, and what was counted."""
-        difference = {"difference": self.difference.value, "low": self.difference.low, "high": self.difference.high}
-        counted = {"n": self.before.n, "n_unscored": self.before.n_unscored}
-        told = {name: getattr(self, name) for name in ("fixed", "broken", "p", "p_holm")}
         return {
             "group": self.group,
             "metric": self.metric,
             "before": self.before.value,
             "after": self.after.value,
-            **difference,
-            **told,
-            **counted,
+            "difference": self.difference.value,
+            **self.model_dump(include={"fixed", "broken", "p", "p_holm"}),
+            "low": self.difference.low,
+            "high": self.difference.high,
+            "n": self.before.n,
+            "n_unscored": self.before.n_unscored,
         }
+
+
+class Flip(Record):
+    """One item and its two outcomes."""
+
+    sample_id: str
+    twin_id: str | None
+    split: str
+    category: str | None
+    sub_category: str | None
+    harmful: bool
+    before: Outcome
+    after: Outcome
+    kind: str
 
 
 def compare(
@@ -98,6 +127,58 @@ def compare(
         for metric in metrics
     ]
     return _adjusted([row for row in rows if row.before.n or row.before.n_unscored])
+
+
+def flips(before: Side, after: Side) -> list[Flip]:
+    """What became of each item that both sides were asked, in the order of the first side's data.
+
+    Raises:
+        SettingsError: as ``aligned``.
+        DataError: as ``aligned``.
+    """
+    samples, first, second = aligned(before, after)
+    return [
+        Flip(
+            sample_id=sample.id,
+            twin_id=sample.twin_id,
+            split=sample.split,
+            category=sample.category,
+            sub_category=sample.sub_category,
+            harmful=sample.harmful,
+            before=first[sample.id],
+            after=second[sample.id],
+            kind=_kind(sample.harmful, first[sample.id], second[sample.id]),
+        )
+        for sample in samples
+    ]
+
+
+def aligned(before: Side, after: Side) -> tuple[list[Sample], dict[str, Outcome], dict[str, Outcome]]:
+    """The items that both were asked, and their outcomes on each side.
+
+    Raises:
+        SettingsError: different judges, an unknown variant, or nothing in common.
+        DataError: an id means another item in the second run.
+    """
+    if before.evaluated.judge != after.evaluated.judge:
+        judges = f"{before.evaluated.judge or 'none'} and {after.evaluated.judge or 'none'}"
+        raise SettingsError(f"expected one judge for both sides, found {judges}; name one that has read both")
+    asked = [_asked(side) for side in (before, after)]
+    samples = [sample for key, sample in asked[0].items() if key in asked[1]]
+    if not samples:
+        raise SettingsError(f"{before.label} and {after.label}: expected items that both answered, found none")
+    for sample in samples:
+        other = asked[1][sample.id]
+        if (sample.question, sample.images, sample.harmful) != (other.question, other.images, other.harmful):
+            raise DataError(
+                f"sample {sample.id!r} is not the same in {before.evaluated.name} and {after.evaluated.name}: "
+                "expected one question about the same images; compare runs on the same data"
+            )
+    first, second = (
+        outcomes_of([v for v in side.evaluated.verdicts if v.variant == side.variant], {s.id: s for s in samples})
+        for side in (before, after)
+    )
+    return samples, first, second
 
 
 class _Unit(NamedTuple):
@@ -164,34 +245,6 @@ def _adjusted(rows: Sequence[Paired]) -> list[Paired]:
     return [row.model_copy(update={"p_holm": adjusted.get(id(row), row.p)}) for row in rows]
 
 
-def aligned(before: Side, after: Side) -> tuple[list[Sample], dict[str, Outcome], dict[str, Outcome]]:
-    """The items that both were asked, and their outcomes on each side.
-
-    Raises:
-        SettingsError: different judges, an unknown variant, or nothing in common.
-        DataError: an id means another item in the second run.
-    """
-    if before.evaluated.judge != after.evaluated.judge:
-        judges = f"{before.evaluated.judge or 'none'} and {after.evaluated.judge or 'none'}"
-        raise SettingsError(f"expected one judge for both sides, found {judges}; name one that has read both")
-    asked = [_asked(side) for side in (before, after)]
-    samples = [sample for key, sample in asked[0].items() if key in asked[1]]
-    if not samples:
-        raise SettingsError(f"{before.label} and {after.label}: expected items that both answered, found none")
-    for sample in samples:
-        other = asked[1][sample.id]
-        if (sample.question, sample.images, sample.harmful) != (other.question, other.images, other.harmful):
-            raise DataError(
-                f"sample {sample.id!r} is not the same in {before.evaluated.name} and {after.evaluated.name}: expected one "
-                "question about the same images; compare runs on the same data"
-            )
-    first, second = (
-        outcomes_of([v for v in side.evaluated.verdicts if v.variant == side.variant], {s.id: s for s in samples})
-        for side in (before, after)
-    )
-    return samples, first, second
-
-
 def _asked(side: Side) -> dict[str, Sample]:
     if side.variant not in side.evaluated.variants:
         known = ", ".join(side.evaluated.variants) or "none"
@@ -199,25 +252,7 @@ def _asked(side: Side) -> dict[str, Sample]:
     return {sample.id: sample for sample in side.evaluated.samples}
 
 
-# ---------- What became of each item between two variants, or two runs: every kind of flip, and which item is which.
-
-FLIPS = {
-    "fixed": "harmful, answered unsafely before and safely now",
-    "broken": "harmful, answered safely before and unsafely now",
-    "still_unsafe": "harmful, answered unsafely by both",
-    "still_safe": "harmful, answered safely by both",
-    "newly_over_refusing": "benign, refused now and not before",
-    "no_longer_over_refusing": "benign, refused before and not now",
-    "still_over_refusing": "benign, refused by both",
-    "still_not_refusing": "benign, refused by neither",
-    "unscored": "the judge failed on one side or both",
-}
-"""Every kind of flip and what it means; each item is exactly one of them."""
-
-
 _BAD = {True: Outcome.UNSAFE, False: Outcome.OVER_REFUSED}
-
-
 _KINDS = {  # (harmful, bad before, bad after)
     (True, True, False): "fixed",
     (True, False, True): "broken",
@@ -228,44 +263,6 @@ _KINDS = {  # (harmful, bad before, bad after)
     (False, True, True): "still_over_refusing",
     (False, False, False): "still_not_refusing",
 }
-
-
-class Flip(Record):
-    """One item and its two outcomes."""
-
-    sample_id: str
-    twin_id: str | None
-    split: str
-    category: str | None
-    sub_category: str | None
-    harmful: bool
-    before: Outcome
-    after: Outcome
-    kind: str
-
-
-def flips(before: Side, after: Side) -> list[Flip]:
-    """What became of each item that both sides were asked, in the order of the first side's data.
-
-    Raises:
-        SettingsError: as ``paired.aligned``.
-        DataError: as ``paired.aligned``.
-    """
-    samples, first, second = aligned(before, after)
-    return [
-        Flip(
-            sample_id=sample.id,
-            twin_id=sample.twin_id,
-            split=sample.split,
-            category=sample.category,
-            sub_category=sample.sub_category,
-            harmful=sample.harmful,
-            before=first[sample.id],
-            after=second[sample.id],
-            kind=_kind(sample.harmful, first[sample.id], second[sample.id]),
-        )
-        for sample in samples
-    ]
 
 
 def _kind(harmful: bool, before: Outcome, after: Outcome) -> str:

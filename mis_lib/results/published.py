@@ -1,4 +1,4 @@
-"""Published numbers, to be shown beside one's own and never mixed with them: what the MIS paper, its page and its reviews print.
+"""Published numbers, shown next to one's own and never mixed with them: what MIS's paper, page and reviews print.
 
 ``published.csv`` holds one printed number a row with its source, table, judge and n. Numbers stand as printed; what is
 wrong with one says ``flag``, why says ``note``, and ``corrected`` holds the number that another version of the same
@@ -61,14 +61,14 @@ class Published(Record):
 
     @property
     def rate(self) -> Rate:
-        """The printed value with the Wilson interval of its n; without n, or where no k of n gives it, one that says nothing."""
+        """The printed value with the Wilson interval of its n; no interval without n, or where no k of n gives it."""
         if self.n and self.fits:
             return rate(self._nearest, self.n).model_copy(update={"value": self.value})
         return Rate(value=self.value, n=self.n or 0, low=0.0, high=100.0)
 
     @property
     def fits(self) -> bool:
-        """Whether some k of n lies within one unit of the last printed digit: tables round, cut off, and round twice."""
+        """Whether some k of n is within one unit of the last printed digit: tables round, cut off, and round twice."""
         return not self.n or abs(100 * self._nearest / self.n - self.value) < 1.01 * 10**-self.decimals
 
     @property
@@ -109,7 +109,7 @@ def select(
 
 
 def reference_table(rows: Sequence[Published]) -> Table:
-    """The published numbers as a table of their own: a line for each row of a printed table, a column for each metric."""
+    """The published numbers as a separate table: a line for each row of a printed table, a column for each metric."""
     metrics = list(dict.fromkeys(row.metric for row in rows))
     lines: dict[tuple[str, ...], dict[str, Published]] = {}
     for row in rows:

@@ -1,6 +1,7 @@
 """The regression set: what people have decided about responses, held against the next run.
 
-    {"sample_id": ..., "variant": ..., "run": ..., "outcome": ..., "failing": true, "trained_on": true, ...}     regression.jsonl, one a line
+    regression.jsonl, one a line:
+    {"sample_id": ..., "variant": ..., "run": ..., "outcome": ..., "failing": true, "trained_on": true, ...}
 
 A sample that people saw fail is *fixed* or *still failing*, one they saw handled right is *still right* or *newly
 broken*. Samples that became training data (``trained_on``) show whether the lesson was learned, not whether it carries
@@ -61,7 +62,10 @@ def read_regression(path: Path) -> list[Entry]:
 
 
 def compare(entries: Sequence[Entry], verdicts: Iterable[Verdict], variant: str) -> Regression:
-    """Hold the verdicts of one variant (and one judge) against the set; a sample counts as failing if any annotated response to it failed."""
+    """Compare the verdicts of one variant (and one judge) with the set.
+
+    A sample counts as failing if any annotated response to it failed.
+    """
     found = {verdict.sample_id: verdict.outcome for verdict in verdicts if verdict.variant == variant}
     failing = {entry.sample_id for entry in entries if entry.failing}
     lists: dict[str, list[str]] = {

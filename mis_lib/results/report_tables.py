@@ -74,7 +74,7 @@ def bounds_table(rows: Sequence[RateRow]) -> Table:
 
 
 def rich_rates(rows: Sequence[RateRow], title: str) -> Group:
-    """Tables for the terminal, value above interval: harmful items, benign ones, pairs and naming, each fit for 80 columns.
+    """Tables for the terminal, value above interval: harmful and benign items, pairs, naming, each 80 columns wide.
 
     A row stands in the tables that it has items for: a split without harmful ones, such as everyday pairs, has no line
     of dashes among these.
@@ -122,7 +122,7 @@ def paired_tables(before: Side, after: Side, *, by: str | Slices = "split") -> l
 
 
 def regression_table(runs: Sequence[Evaluated], entries: Sequence[Entry]) -> Table:
-    """What became of the responses that people have decided about, variant by variant; what was trained on stands apart."""
+    """What became of the responses that people have decided about, by variant; those trained on are separate."""
     compared = [(run, compare(entries, run.verdicts, variant)) for run in runs if run.judge for variant in run.variants]
     rows = [
         (run, found.variant, trained, {name: _of(getattr(found, name), found, trained=trained) for name in BECAME})
@@ -201,8 +201,8 @@ def official_tables(
                 for run, score in found
             ],
             [{"run": run.name, **score.model_dump()} for run, score in found],
-            f"{'; '.join(dict.fromkeys(said))}. n: scored + unscored; bounds: if every unscored item were a miss, or a hit. "
-            f"Official judges: {'; '.join(judges)}",
+            f"{'; '.join(dict.fromkeys(said))}. n: scored + unscored; "
+            f"bounds: if every unscored item were a miss, or a hit. Official judges: {'; '.join(judges)}",
             left=5,
         )
     ]
@@ -246,7 +246,7 @@ def _rich_block(rows: Sequence[RateRow], blocks: Blocks, title: str) -> rich.tab
 
 
 def _blocks(rows: Sequence[RateRow]) -> Blocks:
-    """The metrics that the rows have, those with one denominator together: harmful items, benign ones, pairs, naming."""
+    """The metrics that the rows have, those with one denominator together: harmful, benign, pairs, naming."""
     have = [name for name in METRICS if rows and name in rows[0].rates]
     harmful = [name for name in have if OUTCOME_METRICS.get(name) in HARMFUL_OUTCOMES]
     benign = [name for name in have if name in OUTCOME_METRICS and name not in harmful]
@@ -309,16 +309,17 @@ def _test_table(rows: Sequence[Paired], title: str, groups: str) -> Table:
         (groups, "metric", "before", "after", "difference", "fixed", "broken", "p", "p (Holm)", "n"),
         [
             [
-                row.group, METRICS[row.metric].label, _plain(row.before), _plain(row.after), difference_cell(row.difference),
-                f"{row.fixed:,}", f"{row.broken:,}", p_cell(row.p), p_cell(row.p_holm), count_cell(row.before),
+                row.group, METRICS[row.metric].label, _plain(row.before), _plain(row.after),
+                difference_cell(row.difference), f"{row.fixed:,}", f"{row.broken:,}", p_cell(row.p), p_cell(row.p_holm),
+                count_cell(row.before),
             ]
             for row in rows
             if row.metric in SHOWN
         ],
         [row.flat() for row in rows],
-        "percent and points, on items that the judge scored on both sides; interval: bootstrap by image pair; p: McNemar's exact test, "
-        "and adjusted by Holm for all metrics and groups of this comparison; p takes the items for independent and is too small where several "
-        "are about the same images",
+        "percent and points, on items that the judge scored on both sides; interval: bootstrap by image pair; "
+        "p: McNemar's exact test, and adjusted by Holm for all metrics and groups of this comparison; "
+        "p takes the items for independent and is too small where several are about the same images",
     )  # fmt: skip
 
 

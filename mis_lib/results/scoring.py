@@ -39,7 +39,7 @@ def score_run(
     retry_unscored: bool = False,
     progress: Progress = lambda judge, done, total: None,
 ) -> dict[str, list[Verdict]]:
-    """Verdicts by judge, in the order of the responses: stored ones where the judge has not changed, new ones for the rest.
+    """Verdicts by judge, in the order of the responses: stored ones of an unchanged judge, new ones for the rest.
 
     Args:
         run: the stored run.

@@ -1,6 +1,6 @@
 """Slices: named subsets of the items, kept in a file by whoever looks at them, such as "two people in them".
 
-    by = read_slices("people.csv")             # id,people: the value names the item's slice; FILE#COLUMN where there are several columns
+    by = read_slices("people.csv")             # id,people: the value names the item's slice; or FILE#COLUMN
     by = read_slices("data/easy.jsonl#style")  # so any column of the data themselves
     by = read_slices("slices.json")            # {"two people": [ids], "a child": [ids]}, or {id: value}
 
@@ -92,8 +92,9 @@ def slices_table(by: Slices, samples: Sequence[Sample]) -> Table:
     if groups.keys() <= {by.rest}:
         example = min(min(ids) for ids in by.ids.values())
         raise DataError(
-            f"{by.file}: expected ids of the {len(samples):,} items of this report (such as {min(known, default='none')!r}), found others "
-            f"(such as {example!r}); is it the file for these data?"
+            f"{by.file}: expected ids of the {len(samples):,} items of this report "
+            f"(such as {min(known, default='none')!r}), found others (such as {example!r}); "
+            "is it the file for these data?"
         )
     records = [
         {"slice": name, "items": len(groups.get(name, ())), "unknown_ids": sorted(ids - known)}

@@ -24,7 +24,7 @@ RESAMPLES = 2_000
 
 
 class Rate(Record):
-    """A share of ``n`` scored items in percent with its Wilson interval; ``value`` is ``None`` where nothing was scored.
+    """A share of ``n`` scored items in percent with its Wilson interval; ``value`` is ``None`` if nothing was scored.
 
     ``n_unscored`` items are counted beside it and are in neither numerator nor denominator.
     """
@@ -107,7 +107,7 @@ def mcnemar_exact(one_way: int, other_way: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values of several tests of one table, adjusted by Holm's method so that the table as a whole keeps the level."""
+    """The p values of several tests of one table, adjusted by Holm's method: the table as a whole keeps the level."""
     # statsmodels' multipletests would do, but collects garbage at every call: a second where a model and an app are in
     # memory
     p, number = np.array(p_values, dtype=float), len(p_values)

@@ -49,29 +49,51 @@ class Claim(Record):
     group: str = HARD
 
 
+def _claim(
+    text: str, source: str, before: str, after: str, metric: str, expected: Expected, group: str = HARD
+) -> Claim:
+    return Claim(text=text, source=source, before=before, after=after, metric=metric, expected=expected, group=group)
+
+
 CLAIMS = (
-    Claim(text="MIRage lowers attack success", source="figure 4: 84.5 to 0.2 %", before=BASE, after="mirage", metric="asr", expected="lower"),
-    Claim(text="MIRage answers by reasoning", source="figure 4: RSR 14.1 to 99.8 %", before=BASE, after="mirage", metric="rsr", expected="higher"),
-    Claim(text="Textual SFT lowers attack success", source="figure 4: 84.5 to 54.3 %", before=BASE, after="textual", metric="asr", expected="lower"),
-    Claim(text="MIRage lowers it further than Textual SFT", source="figure 4: 54.3 to 0.2 %", before="textual", after="mirage", metric="asr", expected="lower"),
-    Claim(text="VLGuard-R lowers attack success", source="figure 4: 84.5 to 9.0 %", before=BASE, after="vlguard_r", metric="asr", expected="lower"),
-    Claim(text="MIRage lowers it further than VLGuard-R", source="figure 4: 9.0 to 0.2 %", before="vlguard_r", after="mirage", metric="asr", expected="lower"),
-    Claim(text="Plain refusals lower attack success as far as reasoning", source="table 12: 0.0 and 0.2 %", before="mirage", after="refusal", metric="asr", expected="same"),
-    Claim(text="Plain refusals cost help on harmless images", source="table 11: MSS-safe 87.7 to 43.7 %", before="mirage", after="refusal", metric="over_refusal", expected="higher"),
-    Claim(text="MIRage makes harmless requests be refused more often", source="MOSSBench: 5.7 to 20.3 %", before=BASE, after="mirage", metric="over_refusal", expected="higher"),
-    Claim(text="Textual SFT makes harmless requests be refused more often", source="MOSSBench: 5.7 to 26.7 %", before=BASE, after="textual", metric="over_refusal", expected="higher"),
-    Claim(text="MIRage keeps general ability", source="table 6: mean 60.5 to 61.3 %", before=BASE, after="mirage", metric="named", expected="not_lower", group=NAMING),
-    Claim(text="General data help general ability", source="table 6: mean 60.5 (MIRage*) to 61.3 %", before="mirage_star", after="mirage", metric="named", expected="higher", group=NAMING),
-    Claim(text="Categories left out of training are made safe too", source="figure 5: 69.0 to 0.0 %", before=BASE, after="held_out", metric="asr", expected="lower", group=UNSEEN),
-    Claim(text="... as far as if they had been trained on", source="figure 5: 0.0 and 0.0 %", before="mirage", after="held_out", metric="asr", expected="same", group=UNSEEN),
-    Claim(text="Refusing harmless prompts lowers attack success", source="arXiv 2504.10000", before=BASE, after="benign_refusal", metric="asr", expected="lower"),
-    Claim(text="... as far as data about harm", source="arXiv 2504.10000", before="mirage", after="benign_refusal", metric="asr", expected="same"),
-    Claim(text="Safety rows in the user's format lower attack success there", source="arXiv 2406.10288", before=BASE, after="mimic", metric="asr", expected="lower", group=FORMATTED),
-    Claim(text="DPO makes safer than fine-tuning on the preferred answers", source="arXiv 2412.00074", before="mirage", after="dpo", metric="asr", expected="lower"),
-    Claim(text="Two images apart against one picture of both: attack success", source="asked for by reviewers", before="single", after="mirage", metric="asr", expected="open"),
-    Claim(text="Reasoning against refusal for the same rows and twins: pair score", source="asked for by reviewers", before="direct", after="mirage", metric="pair", expected="open"),
+    _claim("MIRage lowers attack success", "figure 4: 84.5 to 0.2 %", BASE, "mirage", "asr", "lower"),
+    _claim("MIRage answers by reasoning", "figure 4: RSR 14.1 to 99.8 %", BASE, "mirage", "rsr", "higher"),
+    _claim("Textual SFT lowers attack success", "figure 4: 84.5 to 54.3 %", BASE, "textual", "asr", "lower"),
+    _claim("MIRage lowers it further than Textual SFT", "figure 4: 54.3 to 0.2 %", "textual", "mirage", "asr", "lower"),
+    _claim("VLGuard-R lowers attack success", "figure 4: 84.5 to 9.0 %", BASE, "vlguard_r", "asr", "lower"),
+    _claim("MIRage lowers it further than VLGuard-R", "figure 4: 9.0 to 0.2 %", "vlguard_r", "mirage", "asr", "lower"),
+    _claim("Plain refusals lower attack success as far as reasoning", "table 12: 0.0 and 0.2 %",
+           "mirage", "refusal", "asr", "same"),
+    _claim("Plain refusals cost help on harmless images", "table 11: MSS-safe 87.7 to 43.7 %",
+           "mirage", "refusal", "over_refusal", "higher"),
+    _claim("MIRage makes harmless requests be refused more often", "MOSSBench: 5.7 to 20.3 %",
+           BASE, "mirage", "over_refusal", "higher"),
+    _claim("Textual SFT makes harmless requests be refused more often", "MOSSBench: 5.7 to 26.7 %",
+           BASE, "textual", "over_refusal", "higher"),
+    _claim("MIRage keeps general ability", "table 6: mean 60.5 to 61.3 %",
+           BASE, "mirage", "named", "not_lower", NAMING),
+    _claim("General data help general ability", "table 6: mean 60.5 (MIRage*) to 61.3 %",
+           "mirage_star", "mirage", "named", "higher", NAMING),
+    _claim("Categories left out of training are made safe too", "figure 5: 69.0 to 0.0 %",
+           BASE, "held_out", "asr", "lower", UNSEEN),
+    _claim("... as far as if they had been trained on", "figure 5: 0.0 and 0.0 %",
+           "mirage", "held_out", "asr", "same", UNSEEN),
+    _claim("Refusing harmless prompts lowers attack success", "arXiv 2504.10000",
+           BASE, "benign_refusal", "asr", "lower"),
+    _claim("... as far as data about harm", "arXiv 2504.10000", "mirage", "benign_refusal", "asr", "same"),
+    _claim("Safety rows in the user's format lower attack success there", "arXiv 2406.10288",
+           BASE, "mimic", "asr", "lower", FORMATTED),
+    _claim("DPO makes safer than fine-tuning on the preferred answers", "arXiv 2412.00074",
+           "mirage", "dpo", "asr", "lower"),
+    _claim("Two images apart against one picture of both: attack success", "asked for by reviewers",
+           "single", "mirage", "asr", "open"),
+    _claim("Reasoning against refusal for the same rows and twins: pair score", "asked for by reviewers",
+           "direct", "mirage", "pair", "open"),
 )  # fmt: skip
-"""What the papers found (arXiv 2501.18533 where no other is named; InternVL2.5-8B on MIS-hard), as comparisons that a study can make."""
+"""What the papers found, as comparisons that a study can make.
+
+Source: arXiv 2501.18533 where no other is named, InternVL2.5-8B on MIS-hard.
+"""
 
 
 class Entry(Record):
@@ -103,7 +125,7 @@ def frame(entries: Iterable[Entry]) -> pd.DataFrame:
 
 
 def size_curve(entries: Iterable[Entry], *, group: str = HARD) -> pd.DataFrame:
-    """How rates change with the number of rows that one recipe is trained on: rows, metric, value, low, high, n; the base has no row."""
+    """How rates change with the number of training rows (base: 0): rows, metric, value, low, high, n."""
     found: Any = frame(entries)
     sized = found[(found["recipe"].isin(["mirage", BASE])) & (found["group"] == group) & found["metric"].isin(SHOWN)]
     columns = ["rows", "metric", "value", "low", "high", "n"]
@@ -148,8 +170,10 @@ def in_words(finding: Finding) -> str:
         return f"{claim.text} ({claim.source}): {finding.agreement}"
     low, high = finding.difference.low or 0.0, finding.difference.high or 0.0
     return (
-        f"{claim.text} ({claim.source}): {finding.agreement}; here {claim.before} {finding.before}, {claim.after} {finding.after}, "
-        f"difference {finding.difference.value:+.1f} [{low:+.1f}, {high:+.1f}], n {finding.before.n} and {finding.after.n}"
+        f"{claim.text} ({claim.source}): {finding.agreement}; "
+        f"here {claim.before} {finding.before}, {claim.after} {finding.after}, "
+        f"difference {finding.difference.value:+.1f} [{low:+.1f}, {high:+.1f}], "
+        f"n {finding.before.n} and {finding.after.n}"
     )
 
 

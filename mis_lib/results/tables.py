@@ -84,7 +84,7 @@ def write_folder(tables: Sequence[Table], folder: Path) -> list[Path]:
 
 
 def rich_tables(tables: Sequence[Table]) -> Group:
-    """All tables for a terminal of 80 columns: intervals below their numbers, wide tables in parts by their first column."""
+    """All tables for 80 columns of a terminal: intervals below their numbers, wide tables split by first column."""
     parts: list[RenderableType] = []
     for table in tables:
         wide = int(len(table.headings) > WIDE)
@@ -159,7 +159,7 @@ def difference_cell(interval: Interval) -> str:
 
 
 def interval_cell(row: Any, digits: int = 1) -> str:
-    """The ``value`` of a row of a frame above its ``low`` and ``high``, which fits a terminal; "-" where nothing was scored."""
+    """The ``value`` of a row of a frame above its ``low`` and ``high``; "-" where nothing was scored."""
     return "-" if pd.isna(row.value) else f"{row.value:.{digits}f}\n[{row.low:.{digits}f}, {row.high:.{digits}f}]"
 
 

@@ -10,7 +10,8 @@
     runs/NAME/.vN.lock                held by the process that trains it
     runs/NAME/.rounds.lock            held by the process that goes through the rounds of a method that has such (RAFT)
 
-A run is gone on with where settings, base and data are the same; anything else opens the next version.
+A run is resumed where settings, base and data are the same; anything else opens the next version. ``losses`` and
+``evaluations`` are its log as frames.
 """
 
 import json
@@ -30,6 +31,8 @@ from mis_lib.settings import Settings, dump_settings, load_settings
 
 RESULT, LOG = "result.json", "train_log.jsonl"
 PLACES = {"name", "runs", "resume", "keep_checkpoints", "workers", "log_every"}  # what a result does not follow from
+WATCHED = ("asr", "over_refusal", "named")
+Lines = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -78,30 +81,6 @@ class TrainRun:
         write_atomic(self.folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
 
 
-def hold_rounds(root: Path, name: str) -> AbstractContextManager[None]:
-    """Keep other processes from going through the rounds of ``root/name`` while the block lasts: between two trainings no version is held.
-
-    Raises:
-        SettingsError: another process does, or the name cannot be a folder's.
-    """
-    _check_name(name)
-    return _alone(root / name / ".rounds.lock", root / name)
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-        raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
-
-
-def _alone(path: Path, shown: Path) -> AbstractContextManager[None]:
-    return hold(
-        path,
-        SettingsError(
-            f"{shown}: another process is training this run; wait until it has ended, or give the new one a name of its own (name)"
-        ),
-    )
-
-
 def open_train_run(
     root: Path, name: str, settings: Settings, digests: dict[str, str], device: str, *, resume: bool
 ) -> TrainRun:
@@ -129,34 +108,24 @@ def open_train_run(
 
 
 def train_versions(root: Path, name: str) -> list[TrainRun]:
-    """All versions of a training run, oldest first; evaluation runs of the same name are left aside."""
+    """All versions of a training run, oldest first; evaluation runs of the same name are left out."""
     folders = [path for path in (root / name).glob("v*") if path.name[1:].isdigit()]
     trained = [path for path in folders if (path / CONFIG).exists() and is_training(path)]
     return [TrainRun(path) for path in sorted(trained, key=lambda path: int(path.name[1:]))]
 
 
-def _essence(settings: Settings | None) -> dict[str, Any] | None:
-    return None if settings is None else settings.model_dump(mode="json", exclude=PLACES)
+def hold_rounds(root: Path, name: str) -> AbstractContextManager[None]:
+    """Keep other processes from the rounds of ``root/name`` while the block lasts: between two no version is held.
 
-
-def _begin(parent: Path, settings: Settings, digests: dict[str, str], device: str) -> TrainRun:
-    taken = [int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit()]
-    run = TrainRun(parent / f"v{max(taken, default=0) + 1}")
-    run.folder.mkdir(parents=True)
-    content = json.dumps(environment(device) | {"digests": digests}, indent=1)
-    write_atomic(run.folder / ENVIRONMENT, f"{content}\n".encode())
-    write_atomic(run.folder / CONFIG, dump_settings(settings).encode())  # last: a folder without it is no run
-    return run
-
-
-# ---------- The log of a training run as frames, for notebooks and for the app.
-
-WATCHED = ("asr", "over_refusal", "named")
-Lines = Sequence[Mapping[str, Any]]
+    Raises:
+        SettingsError: another process does, or the name cannot be a folder's.
+    """
+    _check_name(name)
+    return _alone(root / name / ".rounds.lock", root / name)
 
 
 def losses(lines: Lines) -> pd.DataFrame:
-    """Loss of every logged step, of all answer tokens and by segment: step, segment ("all" or a kind), loss (nats a token)."""
+    """Loss of every logged step by segment: step, segment ("all" answer tokens, or a kind), loss (nats a token)."""
     rows = [
         {"step": line["step"], "segment": segment, "loss": value}
         for line in lines
@@ -179,3 +148,32 @@ def evaluations(lines: Lines) -> pd.DataFrame:
         if metric in line.get("eval", {})
     ]
     return pd.DataFrame(rows, columns=["step", "metric", "value", "low", "high", "n"])
+
+
+def _essence(settings: Settings | None) -> dict[str, Any] | None:
+    return None if settings is None else settings.model_dump(mode="json", exclude=PLACES)
+
+
+def _begin(parent: Path, settings: Settings, digests: dict[str, str], device: str) -> TrainRun:
+    taken = [int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit()]
+    run = TrainRun(parent / f"v{max(taken, default=0) + 1}")
+    run.folder.mkdir(parents=True)
+    content = json.dumps(environment(device) | {"digests": digests}, indent=1)
+    write_atomic(run.folder / ENVIRONMENT, f"{content}\n".encode())
+    write_atomic(run.folder / CONFIG, dump_settings(settings).encode())  # last: a folder without it is no run
+    return run
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise SettingsError(f"run name {name!r}: expected letters, digits, '.', '_' and '-' only")
+
+
+def _alone(path: Path, shown: Path) -> AbstractContextManager[None]:
+    return hold(
+        path,
+        SettingsError(
+            f"{shown}: another process is training this run; wait until it has ended, "
+            "or give the new one a name of its own (name)"
+        ),
+    )

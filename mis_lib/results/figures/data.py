@@ -1,4 +1,4 @@
-"""Figures of data sets: tidy frames of ``datasets`` and ``shortcuts`` in, Plotly figures out.
+"""Figures of data sets: tidy frames of ``notebook.datasets`` in, Plotly figures out.
 
 Titles say what is counted and how many.
 """
@@ -13,7 +13,7 @@ from mis_lib.results.figures.style import BENIGN, COLOURS, HARMFUL, INK, LINE, T
 
 
 def category_bars(counts: pd.DataFrame, title: str) -> go.Figure:
-    """Share of harmful items by sub-category, one colour a file (columns of ``datasets.category_counts``), counts written on the bars."""
+    """Share of harmful items by sub-category, one colour a file, counts on the bars (``datasets.category_counts``)."""
     counts = as_text(counts)
     named = counts.assign(name=(counts["category"] + " / " + counts["sub_category"]).map(broken))
     order = named.groupby("name")["share"].max().sort_values().index.tolist()
@@ -50,7 +50,7 @@ def length_boxes(words: pd.DataFrame, title: str) -> go.Figure:
 
 
 def shortcut_bars(found: pd.DataFrame, title: str) -> go.Figure:
-    """Accuracy by view and split with 95 % intervals, chance as a line (columns of ``shortcuts.shortcuts``)."""
+    """Accuracy by view and split with 95 % intervals, chance as a line (columns of ``datasets.shortcuts``)."""
     found = _in_columns(as_text(found), "view")
     found = found.assign(above=found["high"] - found["value"], below=found["value"] - found["low"])
     figure = px.bar(
@@ -82,14 +82,15 @@ def shared_bars(shared: pd.DataFrame, title: str) -> go.Figure:
         template=TEMPLATE,
     )  # fmt: skip
     counts = named.groupby("file", sort=False)["n"].first()
-    figure.update_xaxes(title="test split", ticktext=[f"{name}<br>n = {n:,}" for name, n in counts.items()], tickvals=list(counts.index))  # fmt: skip
+    labels = [f"{name}<br>n = {n:,}" for name, n in counts.items()]
+    figure.update_xaxes(title="test split", ticktext=labels, tickvals=list(counts.index))
     figure.update_yaxes(title="items that share it with train (%)", range=[0, 112])
     figure.update_traces(textposition="outside", cliponaxis=False)
     return figure.update_layout(title=title, legend_title_text="")
 
 
 def stage_flow(counts: pd.DataFrame, title: str) -> go.Figure:
-    """What came into each stage of construction and what became of it: done, rejected, pending (columns stage, done, rejected, pending)."""
+    """What became of the records of each stage of construction (columns stage, done, rejected, pending)."""
     kinds = {"done": BENIGN, "rejected": HARMFUL, "pending": INK}
     said = [", ".join(f"{row[kind]:,} {kind}" for kind in kinds if row[kind]) for row in counts.to_dict("records")]
     labels = [f"{stage}<br>{told}" for stage, told in zip(counts["stage"], said, strict=True)]

@@ -1,9 +1,9 @@
 """Figures of the results, one function each: a tidy frame in, a Plotly figure out.
 
-Plain traces only (scatter, heatmap), because the app's plotly.js is older than the package that writes the figures.
-Columns are asked for by name; a frame without rows gives a figure that says how to fill it. The look is that of
-``plot_style``, for light and dark ground alike, the parts are those of ``plot_parts``; figures that are grids are in
-``plot_grids``.
+Plain traces only (scatter, bar, heatmap), because the app's plotly.js is older than the package that writes the
+figures. Columns are named; a frame without rows gives a figure that says how to fill it. The look is that of ``style``,
+for light and dark ground alike. Every cell of a grid says its number in words as well as in colour. There blue is
+better and orange worse, so that no one has to remember which end of a metric is the good one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,10 +43,26 @@ from mis_lib.results.metrics import METRICS, OUTCOME_METRICS
 from mis_lib.schema import HARMFUL_OUTCOMES, Outcome
 
 DASHES = {"perception": "dot", "reasoning": "dash", "answer": "solid"}
+ORDER = ("asr", "rsr", "rr", "hr", "helped", "warned", "over_refusal", "off_topic")
+PALE = "#e8eaee"  # opaque, so that the numbers on it are as readable on dark ground
+FAINT = "rgba(128, 128, 128, 0.1)"  # for cells without a number, which would glare on dark ground
+CELLS: Mapping[str, Any] = {"texttemplate": "%{text}", "showscale": False, "xgap": 3, "ygap": 3}
+WORSE_BETTER = [[0.0, COLOURS[1]], [0.5, PALE], [1.0, COLOURS[0]]]
+OUTCOME_COLOURS: Mapping[str, str] = {
+    Outcome.UNSAFE: "#d55e00",
+    Outcome.OVER_REFUSED: "#cc79a7",
+    Outcome.REASONED: "#009e73",
+    Outcome.HELPED: "#009e73",
+    Outcome.REFUSED: "#0072b2",
+    Outcome.WARNED_BUT_HELPED: "#56b4e9",
+    Outcome.HALLUCINATED: "#8c6bb1",
+    Outcome.OFF_TOPIC: "#8c6bb1",
+    Outcome.UNSCORED: "#7f7f7f",
+}
 
 
 def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_refusal")) -> go.Figure:
-    """The rates of all runs side by side, one line a run and variant; published figures apart at the foot, with open marks.
+    """The rates of all runs side by side, one line a run and variant; published figures at the foot, with open marks.
 
     Args:
         frame: columns run, tag, variant, metric, value, low, high, n, n_unscored, published; one row a run, variant and
@@ -59,15 +75,9 @@ def leaderboard(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_r
         return empty(UNSCORED)
     shown = shown.assign(line=_lines(shown)).sort_values(["published", "line"], ascending=False)
     order = list(dict.fromkeys(shown.line))
-    figure = make_subplots(
-        1,
-        len(metrics),
-        shared_yaxes=True,
-        horizontal_spacing=0.1,  # room for "100" beside the next panel's "0" on a phone
-        subplot_titles=[
-            f"{METRICS[metric].heading} (%)<br>{n_of(shown[shown.metric == metric].n)}" for metric in metrics
-        ],
-    )
+    titles = [f"{METRICS[metric].heading} (%)<br>{n_of(shown[shown.metric == metric].n)}" for metric in metrics]
+    gap = 0.1  # room for "100" next to the following panel's "0" on a phone
+    figure = make_subplots(1, len(metrics), shared_yaxes=True, horizontal_spacing=gap, subplot_titles=titles)
     styles = looks(shown[~shown.published].variant)
     for column, metric in enumerate(metrics, 1):
         rows = shown[shown.metric == metric]
@@ -110,11 +120,12 @@ def safety_plane(frame: pd.DataFrame) -> go.Figure:
             marker={
                 "color": look.colour,
                 "size": 12,
-                "symbol": [f"{look.mark}-open" if open_ else look.mark for open_ in rows.published],
+                "symbol": look.mark + rows.published.map({True: "-open", False: ""}),
             },
             hovertext=[
-                f"{row.variant} · {row.run or row.tag}<br>ASR {row.value_asr:.1f} [{row.low_asr:.1f}, {row.high_asr:.1f}], "
-                f"n {row.n_asr}<br>over-refusal {row.value_or:.1f} [{row.low_or:.1f}, {row.high_or:.1f}], n {row.n_or}"
+                f"{row.variant} · {row.run or row.tag}<br>"
+                f"ASR {row.value_asr:.1f} [{row.low_asr:.1f}, {row.high_asr:.1f}], n {row.n_asr}<br>"
+                f"over-refusal {row.value_or:.1f} [{row.low_or:.1f}, {row.high_or:.1f}], n {row.n_or}"
                 for row in untyped(rows).itertuples()
             ],
             hoverinfo="text",
@@ -141,119 +152,37 @@ def judge_swap(frame: pd.DataFrame, *, metric: str = "asr") -> go.Figure:
     return figure.update_xaxes(ticksuffix=" %", title=f"{METRICS[metric].heading} ({n_of(shown.n)})")
 
 
-def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figure:
-    """Loss by segment of the answer and, where safety rates were measured on the way, those beside it, each over the optimiser's steps.
+def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
+    """The rates that sum to 100, harmful items left and benign ones right, one bar a variant.
 
     Args:
-        losses: columns step, segment ("all" or a kind of segment), loss.
-        evaluations: columns step, metric, value, low, high, n.
+        rates: rows of one group: variant, metric, value, n (``frames.leaderboard``).
+        title: what is counted.
     """
-    losses = need(losses, "training_curves", "step", "segment", "loss")
-    evaluations = need(evaluations, "training_curves", "step", "metric", "value", "low", "high", "n")
-    if losses.empty:
-        return empty("No step yet: the first loss appears here when it is logged")
-    titles = ["loss (nats a token)", f"rates (%), {n_of(evaluations.n)}"][: 1 if evaluations.empty else 2]
-    figure = make_subplots(1, len(titles), horizontal_spacing=0.1, subplot_titles=titles)
-    for segment, look in looks(losses.segment).items():
-        rows = untyped(losses)[(losses.segment == segment) & losses.loss.notna()]
-        line = {"color": look.colour, "width": 3 if segment == "all" else 1.6, "dash": DASHES.get(segment, "solid")}
-        mode = "lines" if len(rows) > 1 else "markers"  # of one point there is no line
-        marker = {"color": look.colour, "symbol": look.mark, "size": 8}
-        figure.add_scatter(x=rows.step, y=rows.loss, mode=mode, name=segment, line=line, marker=marker, row=1, col=1)
-    for metric, look in looks(evaluations.metric).items():
-        rows = untyped(evaluations)[(evaluations.metric == metric) & evaluations.value.notna()]
-        figure.add_scatter(
-            x=rows.step,
-            y=rows.value,
-            error_y=bars(rows, look.colour),
-            mode="lines+markers",
-            name=METRICS[metric].label if metric in METRICS else metric,
-            marker={"color": look.colour, "symbol": look.mark, "size": 8},
-            line={"color": look.colour, "width": 1.6},
-            hovertext=[
-                f"step {row.step}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}], n {row.n}"
-                for row in untyped(rows).itertuples()
-            ],
-            hoverinfo="text",
-            row=1,
-            col=2,
-        )
-    figure.update_layout(layout_of(380)).update_annotations(font_size=13)
-    figure.update_xaxes(title="step").update_yaxes(rangemode="tozero", col=1)
-    return figure if evaluations.empty else figure.update_yaxes(range=[-3, 103], col=2)
-
-
-def _dots(rows: pd.DataFrame, look: Look) -> go.Scatter:
-    """Rates as dots with intervals, one line of the board each."""
-    return go.Scatter(
-        x=rows.value,
-        y=rows.line,
-        error_x=bars(rows, look.colour),
-        mode="markers",
-        marker={"color": look.colour, "size": 10, "symbol": look.mark},
-        cliponaxis=False,  # whole at 0 and 100 in a narrow panel too
-        name=rows.variant.iloc[0] if look.colour != INK else "published",
-        showlegend=False,
-        hovertext=told(rows),
-        hoverinfo="text",
+    rates = as_text(rates)
+    shown = rates[rates["metric"].isin(OUTCOME_METRICS) & rates["value"].notna()].copy()
+    if shown.empty:
+        return empty(UNSCORED)
+    harmful = [name for name, outcome in OUTCOME_METRICS.items() if outcome in HARMFUL_OUTCOMES]
+    shown["kind"] = shown["metric"].isin(harmful).map({True: "harmful items", False: "benign items"})
+    shown["kind"] += " (" + shown.groupby("kind")["n"].transform(n_of) + ")"
+    shown["outcome"] = shown["metric"].map({name: metric.label for name, metric in METRICS.items()})
+    shown["variant"] = shown["variant"].map(broken)
+    figure = px.bar(
+        shown, x="value", y="variant", color="outcome", facet_col="kind", facet_col_spacing=0.06, orientation="h",
+        template=TEMPLATE, text=shown["value"].map(lambda value: f"{value:.0f}" if value >= 6 else ""),
+        color_discrete_map={METRICS[name].label: OUTCOME_COLOURS[OUTCOME_METRICS[name]] for name in ORDER},
+        category_orders={
+            "kind": sorted(set(shown["kind"]), reverse=True), "outcome": [METRICS[name].label for name in ORDER],
+        },
+    )  # fmt: skip
+    figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
+    figure.update_traces(textposition="inside", insidetextanchor="middle", textangle=0)
+    figure.update_xaxes(title="% of scored items", range=[0, 100]).update_yaxes(title="", autorange="reversed", col=1)
+    variants = set(shown["variant"])
+    return figure.update_layout(
+        title=title, legend_title_text="", height=210 + (14 + LINE * lines_of(variants)) * len(variants)
     )
-
-
-def _lines(frame: pd.DataFrame) -> list[str]:
-    """What stands at the left of each row: variant and run; published rows say so."""
-    return [
-        broken(f"{row.variant} (published)" if row.published else f"{row.variant} · {row.run}")
-        for row in untyped(frame).itertuples()
-    ]
-
-
-def _corners(figure: go.Figure) -> None:
-    """Name the corners of the plane, so that no one takes a model that refuses everything for a safe one.
-
-    A name stands above its box (below it at the upper edge), in two lines, so that two fit side by side on a phone, and
-    a little off the edge, where the intervals of rates of 0 and 100 run.
-    """
-    corners = (
-        (0, 0, "safe and<br>helpful", "left"),
-        (100, 0, "refuses<br>everything", "right"),
-        (0, 100, "helps with<br>everything", "left"),
-    )
-    for x, y, text, side in corners:
-        figure.add_annotation(
-            x=x,
-            y=abs(y - 14),
-            text=text,
-            showarrow=False,
-            xanchor=side,
-            yanchor="bottom" if y == 0 else "top",
-            xshift=7 if side == "left" else -7,
-            align=side,
-            font={"size": 12, "color": INK},
-        )
-        figure.add_shape(
-            type="rect", x0=abs(x - 14), x1=x, y0=abs(y - 14), y1=y, line={"width": 0}, fillcolor=GRID, layer="below"
-        )
-
-
-# ---------- Figures that are grids, from the same frames as ``plots``: changes by category, flips between two variants, an item taken apart.
-#
-# Every cell says its number in words as well as in colour. Blue is better and orange worse, so that no one has to
-# remember which end of a metric is the good one.
-
-PALE = "#e8eaee"  # opaque, so that the numbers on it are as readable on dark ground
-FAINT = "rgba(128, 128, 128, 0.1)"  # for cells without a number, which would glare on dark ground
-WORSE_BETTER = [[0.0, COLOURS[1]], [0.5, PALE], [1.0, COLOURS[0]]]
-OUTCOME_COLOURS: Mapping[str, str] = {
-    Outcome.UNSAFE: "#d55e00",
-    Outcome.OVER_REFUSED: "#cc79a7",
-    Outcome.REASONED: "#009e73",
-    Outcome.HELPED: "#009e73",
-    Outcome.REFUSED: "#0072b2",
-    Outcome.WARNED_BUT_HELPED: "#56b4e9",
-    Outcome.HALLUCINATED: "#8c6bb1",
-    Outcome.OFF_TOPIC: "#8c6bb1",
-    Outcome.UNSCORED: "#7f7f7f",
-}
 
 
 def category_heatmap(frame: pd.DataFrame, *, before: str = "before", after: str = "after") -> go.Figure:
@@ -284,7 +213,6 @@ def category_heatmap(frame: pd.DataFrame, *, before: str = "before", after: str 
             x=[METRICS[metric].label for metric in metrics],
             y=labels,
             text=texts,
-            texttemplate="%{text}",
             hovertext=hover,
             hoverinfo="text",
             colorscale=WORSE_BETTER,
@@ -292,9 +220,7 @@ def category_heatmap(frame: pd.DataFrame, *, before: str = "before", after: str 
             zmin=-140,  # pale enough for dark numbers at every change
             zmax=140,
             textfont={"color": "#1b2430"},
-            showscale=False,
-            xgap=3,
-            ygap=3,
+            **CELLS,
         ),
         layout=layout_of(120 + (10 + LINE * lines_of(labels)) * len(groups)),
     )
@@ -322,14 +248,11 @@ def flip_matrix(frame: pd.DataFrame, *, before: str = "before", after: str = "af
             x=[_in_lines(_words(outcome)) for outcome in outcomes],
             y=[_words(outcome) for outcome in outcomes[::-1]],
             text=[[value or "" for value in row] for row in counts.to_numpy().tolist()],
-            texttemplate="%{text}",
             hovertemplate=f"{before}: %{{y}}<br>{after}: %{{x}}<br>%{{z}} items<extra></extra>",
             colorscale=[[0, FAINT], [1e-9, FAINT], [1e-9, PALE], [1, COLOURS[0]]],
             zmin=0,  # with zmax, as alone it counts for nothing and the least number would look like none
             zmax=int(counts.to_numpy().max()),
-            showscale=False,
-            xgap=3,
-            ygap=3,
+            **CELLS,
         ),
         layout=layout_of(120 + 44 * len(outcomes)),
     )
@@ -351,13 +274,8 @@ def ablation_grid(frame: pd.DataFrame) -> go.Figure:
     names = list(OUTCOME_COLOURS)
     states = untyped(frame)["first"].nunique()
     gap, inner = 56, 44 * states * len(variants)
-    figure = make_subplots(
-        len(variants),
-        1,
-        shared_xaxes=True,
-        vertical_spacing=gap / (inner + gap * len(variants)),
-        subplot_titles=variants,
-    )
+    spacing = gap / (inner + gap * len(variants))
+    figure = make_subplots(len(variants), 1, shared_xaxes=True, vertical_spacing=spacing, subplot_titles=variants)
     for line, variant in enumerate(variants, 1):
         grid = untyped(frame)[frame.variant == variant].pivot_table(
             index="first", columns="second", values="outcome", aggfunc="first", sort=False
@@ -368,20 +286,89 @@ def ablation_grid(frame: pd.DataFrame) -> go.Figure:
             x=list(grid.columns),
             y=list(grid.index),
             text=words,
-            texttemplate="%{text}",
             hovertemplate="image 1 %{y}, image 2 %{x}: %{text}<extra></extra>",
             colorscale=_steps([OUTCOME_COLOURS[name] for name in names]),
             zmin=-0.5,
             zmax=len(names) - 0.5,
-            showscale=False,
-            xgap=3,
-            ygap=3,
             row=line,
             col=1,
+            **CELLS,
         )
     figure.update_layout(layout_of(96 + inner + gap * (len(variants) - 1))).update_annotations(font_size=13)
     figure.update_yaxes(autorange="reversed", showgrid=False, title="image 1", title_standoff=12, automargin=True)
     return figure.update_xaxes(showgrid=False).update_xaxes(title="image 2", row=len(variants))
+
+
+def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figure:
+    """Loss by segment of the answer, and safety rates where they were measured, over the optimiser's steps.
+
+    Args:
+        losses: columns step, segment ("all" or a kind of segment), loss.
+        evaluations: columns step, metric, value, low, high, n.
+    """
+    losses = need(losses, "training_curves", "step", "segment", "loss")
+    evaluations = need(evaluations, "training_curves", "step", "metric", "value", "low", "high", "n")
+    if losses.empty:
+        return empty("No step yet: the first loss appears here when it is logged")
+    titles = ["loss (nats a token)", f"rates (%), {n_of(evaluations.n)}"][: 1 if evaluations.empty else 2]
+    figure = make_subplots(1, len(titles), horizontal_spacing=0.1, subplot_titles=titles)
+    for segment, look in looks(losses.segment).items():
+        rows = untyped(losses)[(losses.segment == segment) & losses.loss.notna()]
+        line = {"color": look.colour, "width": 3 if segment == "all" else 1.6, "dash": DASHES.get(segment, "solid")}
+        mode = "lines" if len(rows) > 1 else "markers"  # of one point there is no line
+        marker = {"color": look.colour, "symbol": look.mark, "size": 8}
+        figure.add_scatter(x=rows.step, y=rows.loss, mode=mode, name=segment, line=line, marker=marker, row=1, col=1)
+    for metric, look in looks(evaluations.metric).items():
+        rows = untyped(evaluations)[(evaluations.metric == metric) & evaluations.value.notna()]
+        hover = [
+            f"step {row.step}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}], n {row.n}" for row in rows.itertuples()
+        ]
+        figure.add_scatter(
+            x=rows.step, y=rows.value, error_y=bars(rows, look.colour), mode="lines+markers", row=1, col=2,
+            name=METRICS[metric].label if metric in METRICS else metric, hovertext=hover, hoverinfo="text",
+            marker={"color": look.colour, "symbol": look.mark, "size": 8}, line={"color": look.colour, "width": 1.6},
+        )  # fmt: skip
+    figure.update_layout(layout_of(380)).update_annotations(font_size=13)
+    figure.update_xaxes(title="step").update_yaxes(rangemode="tozero", col=1)
+    return figure if evaluations.empty else figure.update_yaxes(range=[-3, 103], col=2)
+
+
+def _dots(rows: pd.DataFrame, look: Look) -> go.Scatter:
+    """Rates as dots with intervals, one line of the board each."""
+    return go.Scatter(
+        x=rows.value, y=rows.line, error_x=bars(rows, look.colour), mode="markers", showlegend=False,
+        marker={"color": look.colour, "size": 10, "symbol": look.mark}, hovertext=told(rows), hoverinfo="text",
+        name=rows.variant.iloc[0] if look.colour != INK else "published",
+        cliponaxis=False,  # whole at 0 and 100 in a narrow panel too
+    )  # fmt: skip
+
+
+def _lines(frame: pd.DataFrame) -> list[str]:
+    """The label of each row: variant and run; published rows say so."""
+    return [
+        broken(f"{row.variant} (published)" if row.published else f"{row.variant} · {row.run}")
+        for row in untyped(frame).itertuples()
+    ]
+
+
+def _corners(figure: go.Figure) -> None:
+    """Name the corners of the plane, so that no one takes a model that refuses everything for a safe one.
+
+    A name stands above its box (below it at the upper edge), in two lines, so that two fit side by side on a phone, and
+    a little off the edge, where the intervals of rates of 0 and 100 run.
+    """
+    corners = (
+        (0, 0, "safe and<br>helpful", "left"),
+        (100, 0, "refuses<br>everything", "right"),
+        (0, 100, "helps with<br>everything", "left"),
+    )
+    for x, y, text, side in corners:
+        figure.add_annotation(
+            x=x, y=abs(y - 14), text=text, showarrow=False, align=side, font={"size": 12, "color": INK},
+            xanchor=side, xshift=7 if side == "left" else -7, yanchor="bottom" if y == 0 else "top",
+        ).add_shape(
+            type="rect", x0=abs(x - 14), x1=x, y0=abs(y - 14), y1=y, line={"width": 0}, fillcolor=GRID, layer="below"
+        )  # fmt: skip
 
 
 def _better(cell: Any) -> float | None:
@@ -401,7 +388,8 @@ def _difference_told(cell: Any, before: str, after: str) -> str:
     if cell is None or pd.isna(cell.difference):
         return "not scored"
     interval = f"[{cell.low:+.1f}, {cell.high:+.1f}]" if pd.notna(cell.low) else "(all alike: no interval)"
-    return f"{cell.group}<br>{METRICS[cell.metric].label}, {after} - {before}: {cell.difference:+.1f} points {interval}, n {cell.n:,}"
+    change = f"{after} - {before}: {cell.difference:+.1f} points {interval}"
+    return f"{cell.group}<br>{METRICS[cell.metric].label}, {change}, n {cell.n:,}"
 
 
 def _words(outcome: str) -> str:
@@ -416,39 +404,3 @@ def _in_lines(words: str) -> str:
 def _steps(colours: Sequence[str]) -> list[list[Any]]:
     """A colour scale of equal steps, one a colour."""
     return [[at / len(colours), colour] for i, colour in enumerate(colours) for at in (i, i + 1)]
-
-
-# ---------- Figures of outcomes that add up: what became of all harmful items, and of all benign items, of each variant.
-
-ORDER = ("asr", "rsr", "rr", "hr", "helped", "warned", "over_refusal", "off_topic")
-
-
-def outcome_stack(rates: pd.DataFrame, title: str) -> go.Figure:
-    """The rates that sum to 100, harmful items left and benign ones right, one bar a variant.
-
-    Args:
-        rates: rows of one group: variant, metric, value, n (``frames.leaderboard``).
-        title: what is counted.
-    """
-    rates = as_text(rates)
-    shown = rates[rates["metric"].isin(OUTCOME_METRICS) & rates["value"].notna()].copy()
-    if shown.empty:
-        return empty(UNSCORED)
-    harmful = [name for name, outcome in OUTCOME_METRICS.items() if outcome in HARMFUL_OUTCOMES]
-    shown["kind"] = shown["metric"].isin(harmful).map({True: "harmful items", False: "benign items"})
-    shown["kind"] += " (" + shown.groupby("kind")["n"].transform(n_of) + ")"
-    shown["outcome"] = shown["metric"].map({name: metric.label for name, metric in METRICS.items()})
-    shown["variant"] = shown["variant"].map(broken)
-    figure = px.bar(
-        shown, x="value", y="variant", color="outcome", facet_col="kind", facet_col_spacing=0.06, orientation="h", template=TEMPLATE,
-        text=shown["value"].map(lambda value: f"{value:.0f}" if value >= 6 else ""),
-        color_discrete_map={METRICS[name].label: OUTCOME_COLOURS[OUTCOME_METRICS[name]] for name in ORDER},
-        category_orders={"kind": sorted(set(shown["kind"]), reverse=True), "outcome": [METRICS[name].label for name in ORDER]},
-    )  # fmt: skip
-    figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
-    figure.update_traces(textposition="inside", insidetextanchor="middle", textangle=0)
-    figure.update_xaxes(title="% of scored items", range=[0, 100]).update_yaxes(title="", autorange="reversed", col=1)
-    variants = set(shown["variant"])
-    return figure.update_layout(
-        title=title, legend_title_text="", height=210 + (14 + LINE * lines_of(variants)) * len(variants)
-    )

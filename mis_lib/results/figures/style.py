@@ -5,8 +5,9 @@ shown in; as no grey has a contrast of 4.5 on white and on black, ``INK_RULE`` g
 colours are Okabe and Ito's, told apart by people with any kind of colour vision, without those too pale for white
 paper; a variant keeps its colour in every figure. Nothing in a figure calls another machine.
 
-Plotly reads labels, legends and hover texts as HTML. Names come from files and people, so every figure takes its frame
-through ``as_text`` first.
+A series differs in its mark as well as in its colour, and every rate is drawn with its interval. Long names are broken
+into lines, or they leave a phone no room for the rates. Plotly reads labels, legends and hover texts as HTML. Names
+come from files and people, so every figure takes its frame through ``as_text`` first.
 """
 
 from collections import Counter
@@ -34,9 +35,13 @@ INK_RULE = (
 GRID = "rgba(128, 128, 128, 0.25)"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 HARMFUL, BENIGN = "#d55e00", "#009e73"
+MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "hexagon")
 FAMILIAR = ("mini", "mirage", "refusal", "textual", "mirage_both")
 """Variants whose colour is fixed, in the order of ``COLOURS``; others take the colours that are left."""
-
+RATE = ("value", "low", "high", "n", "n_unscored")
+LABEL = 24  # characters of a line of a label
+LINE = 18  # pixels of a line of a label
+UNSCORED = "No scored responses yet: <b>mis judge runs/NAME</b> scores those of a run."
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
     "showSendToCloud": False,
@@ -46,20 +51,13 @@ CONFIG: dict[str, Any] = {
     "responsive": True,
 }
 """For ``fig.show(config=CONFIG)`` and ``gr.Plot``: no logo, no button that sends data anywhere, pictures as SVG."""
-
 TEMPLATE = go.layout.Template(
     layout={
         "colorway": COLOURS,
         "font": {"family": "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif", "size": 13, "color": INK},
         "title": {
-            "x": 0,
-            "xanchor": "left",
-            "xref": "container",
-            "y": 1,
-            "yanchor": "top",
-            "yref": "container",
-            "pad": {"l": 12, "t": 12},
-            "font": {"size": 16},
+            "x": 0, "xanchor": "left", "xref": "container", "y": 1, "yanchor": "top", "yref": "container",
+            "pad": {"l": 12, "t": 12}, "font": {"size": 16},
         },
         "paper_bgcolor": "rgba(0, 0, 0, 0)",
         "plot_bgcolor": "rgba(0, 0, 0, 0)",
@@ -68,24 +66,35 @@ TEMPLATE = go.layout.Template(
         # below everything, where it grows with its names and meets no title; one series is named too
         "showlegend": True,
         "legend": {
-            "orientation": "h",
-            "xref": "container",
-            "x": 0.01,
-            "yref": "container",
-            "y": 0,
-            "yanchor": "bottom",
+            "orientation": "h", "xref": "container", "x": 0.01, "yref": "container", "y": 0, "yanchor": "bottom",
             "title": {"text": ""},
         },
         "margin": {"l": 70, "r": 20, "t": 70, "b": 60},
         "hoverlabel": {"font": {"color": "#ffffff"}, "bgcolor": "#33373d"},
     }
-)
-
+)  # fmt: skip
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>:root {{ color-scheme: light dark; background: Canvas; }} body {{ margin: 1rem; }} {ink}</style></head>
 <body>{figure}</body></html>
 """
+
+
+class Look(NamedTuple):
+    """How one series is drawn, in all figures that have it."""
+
+    colour: str
+    mark: str
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """A look for each name; the mark goes with the colour; the next mark where names share a colour."""
+    used: Counter[str] = Counter()
+    found = {}
+    for name, colour in colours_of(sorted(set(names))).items():
+        found[name] = Look(colour, MARKS[(COLOURS.index(colour) + used[colour]) % len(MARKS)])
+        used[colour] += 1
+    return found
 
 
 def colours_of(variants: Iterable[str]) -> dict[str, str]:
@@ -101,56 +110,6 @@ def see_through(colour: str) -> str:
     """A ``#rrggbb`` colour for the area of an interval."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, 0.18)"
-
-
-def as_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with each text in it escaped, so that a figure shows ``<b>`` and does not obey it."""
-    shown = frame.copy()
-    for column in shown.columns:
-        if not pd.api.types.is_numeric_dtype(shown[column]):
-            shown[column] = [escape(cell, quote=False) if isinstance(cell, str) else cell for cell in shown[column]]
-    return shown
-
-
-def write_page(path: Path, figure: go.Figure, *, title: str) -> None:
-    """Write a figure as a page that needs no other file and no network, light or dark as its reader has it."""
-    chart = figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG)
-    script = f'<script type="text/javascript">{get_plotlyjs()}</script>'
-    write_atomic(path, _PAGE.format(title=title, ink=INK_RULE, figure=script + chart).encode())
-
-
-# ---------- What figures are made of: the look of a series, rates as dots with intervals, labels, and the figure that says why there is nothing to see.
-#
-# A series is told apart by its mark as well as by its colour, and every rate is drawn with its interval. Long names are
-# broken into lines, or they leave a phone no room for the rates.
-
-MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "hexagon")
-RATE = ("value", "low", "high", "n", "n_unscored")
-LABEL = 24  # characters of a line of a label
-LINE = 18  # pixels of a line of a label
-UNSCORED = "No scored responses yet: <b>mis judge runs/NAME</b> scores those of a run."
-
-
-class Look(NamedTuple):
-    """How one series is drawn, in all figures that have it."""
-
-    colour: str
-    mark: str
-
-
-def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name; the mark goes with the colour, and is the next one where more names than colours share it."""
-    used: Counter[str] = Counter()
-    found = {}
-    for name, colour in colours_of(sorted(set(names))).items():
-        found[name] = Look(colour, MARKS[(COLOURS.index(colour) + used[colour]) % len(MARKS)])
-        used[colour] += 1
-    return found
-
-
-def untyped(frame: pd.DataFrame) -> Any:
-    """The frame, for selections and rows whose columns the type stubs of pandas cannot know."""
-    return frame
 
 
 def empty(text: str) -> go.Figure:
@@ -181,6 +140,20 @@ def need(frame: pd.DataFrame, figure: str, *columns: str) -> pd.DataFrame:
         found = ", ".join(map(str, frame.columns)) or "none"
         raise DataError(f"{figure}: expected a frame with the columns {', '.join(columns)}, found {found}")
     return as_text(frame)
+
+
+def as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with each text in it escaped, so that a figure shows ``<b>`` and does not obey it."""
+    shown = frame.copy()
+    for column in shown.columns:
+        if not pd.api.types.is_numeric_dtype(shown[column]):
+            shown[column] = [escape(cell, quote=False) if isinstance(cell, str) else cell for cell in shown[column]]
+    return shown
+
+
+def untyped(frame: pd.DataFrame) -> Any:
+    """The frame, for selections and rows whose columns the type stubs of pandas cannot know."""
+    return frame
 
 
 def broken(name: str, width: int = LABEL) -> str:
@@ -228,17 +201,24 @@ def told(rows: pd.DataFrame, name: str = "variant") -> list[str]:
 
 
 def dots(
-    figure: go.Figure, frame: pd.DataFrame, lines: Sequence[str], *, line: str, series: str, panel: str, panels: Sequence[str]
-) -> None:  # fmt: skip
+    figure: go.Figure,
+    frame: pd.DataFrame,
+    lines: Sequence[str],
+    *,
+    line: str,
+    series: str,
+    panel: str,
+    panels: Sequence[str],
+) -> None:
     """Draw rates as dots with intervals into the panels of a figure side by side, and make it as high as that takes.
 
     Args:
         figure: with a column for each panel.
         frame: columns value, low, high, n and those named by the next.
         lines: values of the column ``line``, from the top.
-        line: column that says on which line a rate stands.
+        line: column that names the line of a rate.
         series: column of what is told apart on a line, one below the other.
-        panel: column that says in which panel a rate stands.
+        panel: column that names the panel of a rate.
         panels: values of the column ``panel``, from the left.
     """
     styles, labels = looks(frame[series]), [broken(name) for name in lines]
@@ -249,10 +229,18 @@ def dots(
             rows = untyped(frame)[(frame[series] == name) & (frame[panel] == shown)]
             figure.add_scatter(
                 x=rows.value, y=[lines.index(one) + shift for one in rows[line]], error_x=bars(rows, look.colour),
-                mode="markers", marker={"color": look.colour, "symbol": look.mark, "size": 10}, name=name, legendgroup=name,
-                showlegend=column == 1, hovertext=told(rows, series), hoverinfo="text", row=1, col=column,
+                mode="markers", marker={"color": look.colour, "symbol": look.mark, "size": 10}, name=name,
+                legendgroup=name, showlegend=column == 1, hovertext=told(rows, series), hoverinfo="text",
+                row=1, col=column,
             )  # fmt: skip
     figure.update_layout(layout_of(150 + max(46, 14 * len(styles), LINE * lines_of(labels)) * len(lines)))
     figure.update_xaxes(range=[-3, 103]).update_annotations(font_size=13)
     figure.update_yaxes(tickvals=list(range(len(lines))), ticktext=labels, range=[len(lines) - 0.5, -0.5])
     figure.update_yaxes(zeroline=False)
+
+
+def write_page(path: Path, figure: go.Figure, *, title: str) -> None:
+    """Write a figure as a page that needs no other file and no network, light or dark as its reader has it."""
+    chart = figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG)
+    script = f'<script type="text/javascript">{get_plotlyjs()}</script>'
+    write_atomic(path, _PAGE.format(title=title, ink=INK_RULE, figure=script + chart).encode())
