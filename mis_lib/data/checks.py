@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mis_lib.data.findings import Finding, Kind
+from mis_lib.data.formats import LATER_TURNS, SYSTEM_PROMPT, Form, View
 from mis_lib.data.images import Headers
-from mis_lib.data.views import LATER_TURNS, SYSTEM_PROMPT, Form, View
 from mis_lib.errors import close_to
 from mis_lib.schema import TAXONOMY
 from mis_lib.text.sentences import normalised

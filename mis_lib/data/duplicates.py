@@ -20,9 +20,10 @@ from datasketch import MinHash, MinHashLSH
 from PIL import Image, ImageOps
 
 from mis_lib.data.findings import Finding, Kind
+from mis_lib.data.formats import View
 from mis_lib.data.preflight import Checked, Progress
 from mis_lib.data.sources import clean_file
-from mis_lib.data.views import RawFile, View
+from mis_lib.data.views import RawFile
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import DECODER_ERRORS, load_image, write_atomic
 from mis_lib.schema import Record
@@ -245,7 +246,7 @@ def write_without(file: RawFile, numbers: Collection[int]) -> Path:
         lines = file.path.read_bytes().split(b"\n")
         content = b"\n".join(line for number, line in enumerate(lines, 1) if number not in numbers)
     else:
-        kept = [row.values for row in file.rows if row.row not in numbers]
+        kept = [row.values for row in file.rows if row.number not in numbers]
         content = json.dumps(kept, ensure_ascii=False, indent=1).encode() + b"\n"
     write_atomic(target, content)
     return target

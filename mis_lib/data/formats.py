@@ -1,4 +1,4 @@
-"""Forms of single records, recognised by their fields: each record becomes one ``Sample``; an ambiguous one is refused.
+"""Forms of single records, recognised by their fields: what a row says, what is wrong with it, and its ``Sample``.
 
     ours        {"question", "images", ...}                         our JSON Lines; also {"question", "image"}
     MIS test    {"question", "image_path1", "image_path2", ...}
@@ -6,34 +6,197 @@
     messages    {"messages": [{"role", "content"}], "images"}       ms-swift, OpenAI, TRL; content: text or typed parts
     completion  {"prompt": [...], "completion": [...], "images"}    TRL
 
-Turns after the first answer are kept in ``later_turns``, a system prompt in ``system_prompt``. What ``export.py``
-packed into ``mis`` is unpacked, so that a sample comes back as it went out.
+``parse`` goes on after a fault, so that a check reports all of them; ``to_sample`` raises the first. Turns after the
+first answer are kept in ``later_turns``, a system prompt in ``system_prompt``. What ``export.py`` packed into ``mis``
+is unpacked, so that a sample comes back as it went out.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from mis_lib.data import images as pictures
-from mis_lib.data.loader import identifier, optional_text, sample, text
-from mis_lib.data.records import Row
-from mis_lib.errors import DataError
+from mis_lib.data.findings import Finding, Kind, Location, printable
+from mis_lib.data.loader import not_in_json, sample_fields
+from mis_lib.data.mixtures import BESIDE, EVERYDAY
+from mis_lib.data.records import Row, field_and_rest
+from mis_lib.errors import DataError, close_to
 from mis_lib.schema import Sample, Split
-
-# ---------- Dialogues: who says what in a record of ShareGPT turns or chat messages, and where its images stand.
-#
-# ``prompts.py`` shows all images before the question. So a run of ``<image>`` before or after the question is taken
-# out, and ``<image>`` elsewhere becomes ``[image 2]``; no text of a sample holds a placeholder, which a processor would
-# take for an image.
+from mis_lib.text.refusals import opens_with_refusal
 
 PLACEHOLDER = "<image>"
+PACKED = "mis"
+SOURCE = "file"  # provenance of records that no published set claims
+SYSTEM = "system_prompt"
+LATER, SEGMENTS = "later_turns", "segments"
+LATER_TURNS, SYSTEM_PROMPT = "later turns", "a system prompt"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+SPLITS = frozenset([*(split.value for split in Split), *BESIDE.values(), EVERYDAY])
+SHOWN = 60
+_LABELS = ("category", "sub_category", "split")
+_IMAGE_PATH = re.compile(r"image_path(\d{1,2})")
 _TAG = re.escape(PLACEHOLDER)
 _BEFORE = re.compile(rf"\s*(?:(?:Image-?\s?\d+:\s*)?{_TAG}\s*)+")  # InternVL numbers its images: "Image-1: <image>"
+_TYPES = {str: "the text", int: "the number", float: "the number", bool: "the value", list: "the list",
+          type(None): "the value"}  # fmt: skip
+_EXPECTED = {"string_type": "a text", "bool_type": "true or false", "bool_parsing": "true or false",
+             "list_type": "a list", "dict_type": "an object"}  # fmt: skip
+
+
+class Form(StrEnum):
+    """How a row is laid out."""
+
+    SAMPLE = "sample"
+    MIS_TEST = "mis_test"
+    CONVERSATIONS = "conversations"
+    MESSAGES = "messages"
+
+
+@dataclass
+class View:
+    """What one row says; fields that are missing or wrong are empty, and ``findings`` say so."""
+
+    row: Row
+    form: Form | None = None
+    """None if it is none of those known."""
+    question: str = ""
+    """All user turns, without placeholders."""
+    answer: str | None = None
+    """All assistant turns; None where the row has none."""
+    images: list[str] = field(default_factory=list)
+    category: str | None = None
+    sub_category: str | None = None
+    harmful: bool | None = None
+    twin_id: str | None = None
+    mask_eos: bool = False
+    not_shown: list[str] = field(default_factory=list)
+    """What the row holds and no model is asked with.
+
+    ``LATER_TURNS``, which fine-tuning learns, and ``SYSTEM_PROMPT``, which nothing reads.
+    """
+    exchanges: int = 1
+    """Questions, each with its answer."""
+    later: str = ""
+    """What our own form keeps of later turns, which stand in ``question`` and ``answer`` in the others."""
+    sample: Sample | None = None
+    """What is trained and asked; None where there are errors."""
+    findings: list[Finding] = field(default_factory=list)
+    errors: list[DataError] = field(default_factory=list)
+    """Why the row is no sample, in the order in which it was read."""
+    place: Location = field(init=False)
+    """File and row, with the id if there is one."""
+
+    def __post_init__(self) -> None:
+        found = self.row.values.get("id")
+        name = printable(str(found)) if isinstance(found, str | int) else ""
+        self.place = Location(self.row.file.name, self.row.number, name)
+
+    @cached_property
+    def declines(self) -> bool:
+        """Whether the answer opens with a refusal."""
+        return self.answer is not None and opens_with_refusal(self.answer)
+
+    def note(self, kind: Kind, name: str, message: str, fix: str) -> None:
+        """Add a finding about this row, which can be read all the same."""
+        self.findings.append(self.place.finding(kind, name, message, fix))
+
+    def refuse(self, kind: Kind, name: str, expected: str, found: Any, fix: str) -> None:
+        """Add a finding about this row, and the error of a reader that stops at it."""
+        self.note(kind, name, f"expected {expected}, found {shown(found)}", fix)
+        self.errors.append(self.row.error(re.sub(r"\[(\d+)\]", r".\1", name), expected, found, fix))
+
+    def wrong(self, values: Mapping[str, Any], name: str, expected: str, fix: str, *, may_pass: bool = False) -> None:
+        """Refuse a field that is missing or of another type; ``may_pass``: note it alone."""
+        value = values.get(name)
+        found = shown(value) if name in values else "no such field"
+        self.note(_kind(value), name, f"expected {expected}, found {found}", fix)
+        if not may_pass:
+            self.errors.append(self.row.error(name, expected, value, fix))
+
+    def strictly(self) -> Sample:
+        """The sample.
+
+        Raises:
+            DataError: the first thing that is wrong, with file, row, field and fix.
+            ImageError: an image is not there.
+        """
+        if self.sample is None:
+            raise self.errors[0]
+        return self.sample
+
+
+def form_of(values: Mapping[str, Any]) -> Form | None:
+    """Which form a row has; None if it is none of them."""
+    if "question" in values and "images" in values:
+        return Form.SAMPLE
+    if "conversations" in values:
+        return Form.CONVERSATIONS
+    if "messages" in values or ("prompt" in values and "completion" in values):
+        return Form.MESSAGES
+    if any(_IMAGE_PATH.fullmatch(name) for name in values):
+        return Form.MIS_TEST
+    return Form.SAMPLE if "question" in values or "images" in values else None
+
+
+def to_sample(row: Row, folder: Path) -> Sample:
+    """The sample that a record of any of the forms describes.
+
+    Args:
+        row: the record.
+        folder: what its images are relative to.
+
+    Raises:
+        DataError: the record has none of the forms, or is not as its form promises.
+        ImageError: an image is not there.
+    """
+    return parse(row, folder).strictly()
+
+
+def parse(
+    row: Row,
+    folder: Path,
+    *,
+    form: Form | None = None,
+    roots: Sequence[str] = ("",),
+    source: str = SOURCE,
+    **fields: Any,
+) -> View:
+    """What a record says, what is wrong with it, and its sample if nothing is that a sample could not hold.
+
+    Args:
+        row: the record.
+        folder: what its images are relative to.
+        form: how it is laid out [default: as its fields say].
+        roots: folders below ``folder`` that images may be relative to.
+        source: the data set, for the provenance.
+        fields: fields of the sample that win over what the record says.
+    """
+    seen = View(row, form or form_of(row.values))
+    if seen.form is None:
+        _no_form(seen)
+    else:
+        _Reader(seen, folder, roots, source, fields).read()
+    return seen
+
+
+def view_of(sample: Sample, file: str, row: int) -> View:
+    """The view of a row that was read as a sample already: no field is missing or of another type."""
+    extra = sample.model_extra or {}
+    seen = View(Row(Path(file), row, {}), Form.SAMPLE, answer=sample.answer, images=sample.images, sample=sample)
+    seen.place = Location(file, row, printable(sample.id))
+    seen.question = sample.question.replace(PLACEHOLDER, "").strip()
+    without_placeholders(seen, [sample.question], len(sample.images))
+    _what_is_not_shown(seen, extra, SYSTEM)
+    _labels(seen, {**extra, **{name: getattr(sample, name) for name in ("twin_id", "harmful", *_LABELS)}})
+    _texts_say_something(seen)
+    return seen
 
 
 class Turn(NamedTuple):
@@ -43,78 +206,345 @@ class Turn(NamedTuple):
     text: str
 
 
-def conversations(row: Row) -> list[Turn]:
-    """The turns of a ShareGPT record (``from``, ``value``), a system prompt first.
+class _Reader(NamedTuple):
+    """Reads one record into its view."""
 
-    Raises:
-        DataError: a turn is not as the form promises.
-    """
-    field = "conversations"
-    turns = [Turn(_role(row, field, turn, "from"), _words(row, field, turn, "value")) for turn in _turns(row, field)]
-    return [*_system(row), *turns]
+    seen: View
+    folder: Path
+    roots: Sequence[str]
+    source: str
+    fields: Mapping[str, Any]
+
+    def read(self) -> None:
+        seen, values = self.seen, self.seen.row.values
+        is_dialogue = seen.form in (Form.CONVERSATIONS, Form.MESSAGES)
+        packed = self._unpacked() if is_dialogue else None
+        self._id()
+        if is_dialogue:
+            made = self._dialogue(packed)
+        else:
+            made = self._mis_test() if seen.form is Form.MIS_TEST else self._plain()
+        _what_is_not_shown(seen, values, "system" if is_dialogue else SYSTEM)
+        _labels(seen, {**(values if packed is None else packed), **self.fields})
+        self._validate(made, keeps_others=packed is None and not _is_ours(seen))
+        _texts_say_something(seen)
+
+    def _plain(self) -> Mapping[str, Any]:
+        """Our own form, whose fields are a sample's; or a bare question about one image or a list of them."""
+        seen, values = self.seen, self.seen.row.values
+        is_ours = _is_ours(seen)
+        images = self._images("images" if is_ours else "image", values, is_ours=is_ours)
+        question = self._question(len(images))
+        answer = values.get("answer")
+        if isinstance(answer, str):
+            seen.answer = answer
+        elif answer is not None:
+            seen.wrong(values, "answer", "a text", "write the answer")
+        if is_ours:
+            return {**values, "question": question, "images": images}
+        said = {"answer": seen.answer} if seen.answer and seen.answer.strip() else {}
+        return self._with_provenance(["question", "image", *said], question=question, images=images, **said)
+
+    def _mis_test(self) -> Mapping[str, Any]:
+        """MIS's test form: ``image_path1``, ``image_path2`` and so on."""
+        seen, values = self.seen, self.seen.row.values
+        names = sorted((name for name in values if _IMAGE_PATH.fullmatch(name)), key=lambda name: int(name[10:]))
+        last = int(names[-1][10:]) if names else 1
+        numbered = [f"image_path{number}" for number in range(1, last + 1)]
+        fix = "name the image file relative to the data folder, and number the images from 1"
+        if strange := sorted(set(names) - set(numbered)):
+            seen.refuse(Kind.MALFORMED, strange[0], "image_path1, image_path2 and so on", names, fix)
+        if "category" not in self.fields and values.get("category") is None:
+            seen.wrong(
+                values, "category", "one of MIS's categories", "fill it in: rates are by category", may_pass=True
+            )
+        if "id" not in values:
+            seen.wrong(values, "id", "a number", "number the rows as in MIS", may_pass=True)
+        if last == 1:
+            seen.wrong(values, "image_path2", "a path", fix, may_pass=True)
+        images = [self._named(name, values.get(name), fix) for name in numbered]
+        split = {} if "split" in self.fields else {"split": _test_split(seen.row.file)}
+        question = self._question(len(images))
+        return self._with_provenance(["question", *split, *numbered], question=question, images=images, **split)
+
+    def _dialogue(self, packed: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """A dialogue whose images stand in ``image`` or ``images``, or in the typed parts of its messages."""
+        seen, values = self.seen, self.seen.row.values
+        if seen.form is Form.CONVERSATIONS:
+            names, keys = ["conversations"], ("from", "value")
+        else:
+            names, keys = ["messages"] if "messages" in values else ["prompt", "completion"], ("role", "content")
+        carried: list[Any] = []
+        turns = [turn for name in names for turn in self._turns(name, *keys, carried)]
+        system = values.get("system")
+        if isinstance(system, str) and system.strip():
+            turns.insert(0, Turn("system", system))
+        elif system is not None and not isinstance(system, str):
+            seen.wrong(values, "system", "a text", "write it as text, or leave it out")
+        are_read = not any(found.field.startswith(tuple(names)) for found in seen.findings)
+        images, used = self._images_of_dialogue(carried)
+        system, turns = self._in_order(turns, names[0]) if are_read else (None, turns)
+        asked = [turn.text for turn in turns if turn.role == "user"]
+        said = [turn.text for turn in turns if turn.role == "assistant"]
+        seen.question = "\n".join(asked).replace(PLACEHOLDER, "").strip()
+        seen.answer = "\n".join(said) if said else None
+        seen.exchanges = max(1, len(asked))
+        for what, is_there in ((LATER_TURNS, len(turns) > 2), (SYSTEM_PROMPT, bool(system and system.strip()))):
+            if is_there and what not in seen.not_shown:
+                seen.not_shown.append(what)
+        texts = [turn.text for turn in turns] or [""]
+        if are_read and images:
+            texts = self._texts(texts, len(images), names[0], is_packed=packed is not None)
+        later = [{"role": turn.role, "content": words} for turn, words in zip(turns[2:], texts[2:], strict=True)]
+        rest = {name: value for name, value in ((SYSTEM, system), (LATER, later)) if value}
+        rest |= {"question": texts[0], "answer": texts[1] if len(texts) > 1 else None, "images": images}
+        if packed is not None:
+            return {**packed, **rest, "id": values.get("id")}
+        return self._with_provenance([used, *names, "system"], **rest)
+
+    def _question(self, images: int) -> str:
+        """A question in a field of its own: images come before it, and it may hold a placeholder for each."""
+        values, asked = self.seen.row.values, self.seen.row.values.get("question")
+        if not isinstance(asked, str):
+            self.seen.wrong(values, "question", "a text", "write the question")
+            return ""
+        self.seen.question = asked.replace(PLACEHOLDER, "").strip()
+        return without_placeholders(self.seen, [asked], images)[0] if images else asked
+
+    def _id(self) -> None:
+        values, found = self.seen.row.values, self.seen.row.values.get("id")
+        if "id" in self.fields:
+            return
+        if _is_ours(self.seen):
+            is_right = isinstance(found, str) and bool(found.strip())
+            expected, fix = "a text", "give every row an id of its own, as a text"
+        else:
+            is_right = "id" not in values or (
+                isinstance(found, str | int) and not isinstance(found, bool) and bool(str(found).strip())
+            )
+            expected, fix = "an id (text or number)", "give the row an id, or leave the field out"
+        if not is_right:
+            self.seen.wrong(values, "id", expected, fix)
+
+    def _images_of_dialogue(self, carried: list[Any]) -> tuple[list[str], str]:
+        """The images, and the field that holds them; those that the typed parts carry are taken as if it did."""
+        values = self.seen.row.values
+        found = [name for name in ("image", "images") if values.get(name) is not None]
+        if carried and found:
+            expected = "images in the parts or in their own field, not in both"
+            self.seen.refuse(Kind.MALFORMED, "images", expected, carried, "keep one of them")
+        elif not carried and len(found) != 1:
+            kind = Kind.MALFORMED if found else Kind.NO_IMAGES
+            expected, fix = "one of the fields image and images", "name the images in one field"
+            self.seen.refuse(kind, "images", expected, found, fix)
+            return ([], "images") if not found else (self._images("images", values), "images")
+        name = found[0] if found else "images"
+        return self._images(name, {name: carried} if carried else values), name
+
+    def _images(self, name: str, values: Mapping[str, Any], *, is_ours: bool = False) -> list[str]:
+        """The images of a field; where one cannot be had, what the row says stands for it."""
+        seen, listed = self.seen, values.get(name)
+        if listed is None or listed == []:
+            seen.refuse(Kind.NO_IMAGES, name, "images", listed, "name the images")
+            return []
+        if isinstance(listed, str) and name == "images":  # which others would read letter by letter
+            expected, fix = "a list of paths", f"write {json.dumps([listed])}"
+            if is_ours:
+                seen.refuse(Kind.STRING_FOR_LIST, name, expected, listed, fix)
+            else:
+                seen.note(Kind.STRING_FOR_LIST, name, f"expected {expected}, found {shown(listed)}", fix)
+        elif not isinstance(listed, list if is_ours else list | dict | str):
+            seen.refuse(Kind.WRONG_TYPE, name, "an image path or a list of them", listed, "write the paths as a list")
+            return []
+        if not isinstance(listed, list):
+            return [self._image(name, listed, 1)]
+        return [self._image(f"{name}[{number}]", found, number + 1) for number, found in enumerate(listed)]
+
+    def _image(self, name: str, found: Any, number: int) -> str:
+        """One image: named ones are found, embedded ones (datasets' ``{"bytes", "path"}``, data addresses) unpacked."""
+        seen, row, at = self.seen, self.seen.row, name.partition("[")[0]
+        content = found.get("bytes") if isinstance(found, dict) else found if is_address(found) else None
+        if content is None:
+            return self._named(name, found.get("path") if isinstance(found, dict) else found)
+        stem = f"{row.values.get('id', _default_id(row))}-{number}"
+        try:
+            seen.images.append(pictures.unpack(self.folder, row, at, stem, content or found))
+        except DataError as error:
+            seen.errors.append(error)
+            _, message = field_and_rest(str(error).partition(": ")[2])
+            seen.note(Kind.MALFORMED, at, message, "put the row right, or remove it")
+            return stem
+        return seen.images[-1]
+
+    def _named(self, name: str, path: Any, fix: str = "name the image file") -> str:
+        """One image, found in the folder; a fault of a name is reported with its header."""
+        seen, at = self.seen, name.partition("[")[0]
+        if not isinstance(path, str):
+            kind = Kind.MISSING_FIELD if path is None and name == at else Kind.WRONG_TYPE
+            seen.refuse(kind, name, "a path", path, fix)
+            return str(path)
+        seen.images.append(path)
+        try:
+            return pictures.find(self.folder, seen.row, at, path, self.roots)
+        except DataError as error:
+            seen.errors.append(error)
+            return path
+
+    def _turns(self, name: str, role_key: str, text_key: str, carried: list[Any]) -> Iterator[Turn]:
+        """The turns of a field; what typed parts carry is added to ``carried``."""
+        seen, turns = self.seen, self.seen.row.values.get(name)
+        if not isinstance(turns, list) or not turns:
+            kind = Kind.TURNS if turns == [] else Kind.WRONG_TYPE
+            seen.refuse(kind, name, "a list of turns", turns, "write the turns as a list")
+            return
+        for number, turn in enumerate(turns):
+            where = f"{name}[{number}]"
+            if not isinstance(turn, dict) or role_key not in turn:
+                expected = f"turns that are objects with {role_key!r} and {text_key!r}"
+                seen.refuse(Kind.TURNS, where, expected, turn, f'write {{"{role_key}": ..., "{text_key}": ...}}')
+                continue
+            role = ROLES.get(turn[role_key]) if isinstance(turn[role_key], str) else None
+            if role is None:
+                expected, fix = f"one of {', '.join(ROLES)}", "name who speaks; turns of tools are not supported"
+                seen.refuse(Kind.TURNS, f"{where}.{role_key}", expected, turn[role_key], fix)
+                continue
+            yield Turn(role, self._content(turn.get(text_key), f"{where}.{text_key}", carried))
+
+    def _content(self, content: Any, where: str, carried: list[Any]) -> str:
+        """The text of a turn, with ``<image>`` for each image part."""
+        if isinstance(content, str):
+            return content
+        if not isinstance(content, list) or self.seen.form is Form.CONVERSATIONS:
+            expected = "a text" if self.seen.form is Form.CONVERSATIONS else "a text or a list of typed parts"
+            self.seen.refuse(Kind.WRONG_TYPE, where, expected, content, "write the turn as a text")
+            return ""
+        texts = []
+        for part in content:
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind == "text" and isinstance(part.get("text"), str):
+                texts.append(part["text"])
+            elif kind in ("image", "image_url"):
+                texts.append(PLACEHOLDER)
+                carried += [] if (image := _carried_by(part)) is None else [image]
+            else:
+                expected, fix = "a part of type text, image or image_url", "convert or remove it"
+                self.seen.refuse(Kind.WRONG_TYPE, where, expected, part, fix)
+        return "".join(texts)
+
+    def _in_order(self, turns: list[Turn], name: str) -> tuple[str | None, list[Turn]]:
+        """The system prompt, and the turns of user and assistant, which alternate and say something."""
+        seen = self.seen
+        system = turns[0].text if turns and turns[0].role == "system" else None
+        spoken = turns if system is None else turns[1:]
+        expected = [("user", "assistant")[number % 2] for number in range(max(1, len(spoken)))]
+        for number, role in enumerate(expected):
+            turn = spoken[number] if spoken else Turn("no turn", "")
+            if turn.role != role:
+                fix = "user and assistant take turns: begin with the user, answer every question"
+                seen.refuse(Kind.TURNS, name, f"the {role}'s turn in place {number + 1}", turn.role, fix)
+                return system, spoken
+            what = "question" if role == "user" else "answer"
+            if not turn.text.replace(PLACEHOLDER, "").strip():
+                fix = f"write what the {role} says, or remove the row"
+                seen.refuse(Kind.EMPTY_TEXT, what, f"a text in turn {number + 1}", turn.text, fix)
+            if role == "assistant" and PLACEHOLDER in turn.text:
+                expected_there = f"{PLACEHOLDER} in the user's turns only"
+                seen.refuse(Kind.PLACEHOLDER_PLACE, what, expected_there, turn.text, "move it to the user's turn")
+        if len(spoken) % 2:
+            message = "expected an answer after the last question, found none"
+            seen.note(Kind.MISSING_FIELD, name, message, "add the assistant's turn")
+        return system, spoken
+
+    def _texts(self, texts: list[str], images: int, name: str, *, is_packed: bool) -> list[str]:
+        """The texts without placeholders; those of our own exports to the letter."""
+        if not is_packed:
+            needed = self.seen.form is Form.CONVERSATIONS
+            return without_placeholders(self.seen, texts, images, name=name, needed=needed)
+        tags = PLACEHOLDER * images
+        if not texts[0].startswith(tags) or sum(words.count(PLACEHOLDER) for words in texts) != images:
+            expected, fix = f"{tags} before it, as exported", "write one for each image"
+            self.seen.refuse(Kind.PLACEHOLDER_COUNT, name, expected, texts[0], fix)
+        return [texts[0].removeprefix(tags), *texts[1:]]
+
+    def _unpacked(self) -> Mapping[str, Any] | None:
+        """What ``export.py`` packed into a record; None if it comes from elsewhere."""
+        packed = self.seen.row.values.get(PACKED)
+        if packed is None:
+            return None
+        try:
+            values = json.loads(packed)
+        except (TypeError, ValueError, RecursionError):
+            values = None
+        if isinstance(values, dict):
+            return values
+        fix = "export again, or remove the field"
+        self.seen.refuse(Kind.MALFORMED, PACKED, "the text that export wrote", packed, fix)
+        return None
+
+    def _with_provenance(self, used: list[str], **made: Any) -> Mapping[str, Any]:
+        """The fields of a sample, with what else the record holds."""
+        row = self.seen.row
+        labels = {name: words for name in _LABELS if isinstance(words := row.values.get(name), str) and words.strip()}
+        identity = str(row.values["id"]) if "id" in row.values else _default_id(row)
+        own = {"id": identity, "harmful": row.values.get("harmful", True), **labels}
+        taken = [*used, *(name for name in own if name not in self.fields)]
+        return sample_fields(row, self.source, used=taken, **{**own, **made, **labels, **self.fields})
+
+    def _validate(self, values: Mapping[str, Any], *, keeps_others: bool) -> None:
+        """Make the sample, if nothing was refused; what pydantic refuses is added."""
+        try:
+            made = Sample.model_validate(values)
+        except ValidationError as error:
+            for one in error.errors():
+                self._refuse_invalid(one["loc"], one["type"], one["msg"], one["input"])
+            return
+        if keeps_others and (unfit := not_in_json(self.seen.row, made)) is not None:
+            self.seen.errors.append(unfit)
+        if not self.seen.errors:
+            self.seen.sample = made
+
+    def _refuse_invalid(self, loc: tuple[int | str, ...], kind: str, message: str, found: Any) -> None:
+        if not loc:
+            expected, found = message.removeprefix("Value error, expected "), self.seen.row.values.get("objects")
+            fix = "name what each image shows, in order, or leave the field out"
+            self.seen.refuse(Kind.OBJECT_COUNT, "objects", expected, found, fix)
+            return
+        root, *rest = (str(part) for part in loc)
+        name = root + "".join(f"[{part}]" for part in rest)
+        expected = _EXPECTED.get(kind, f"a sample's {root} ({message})")
+        if any(one.field.startswith(root.removesuffix("s")) for one in self.seen.findings):  # said already
+            self.seen.errors.append(self.seen.row.error(name, expected, found, "correct it"))
+            return
+        missing = Kind.MISSING_FIELD if kind == "missing" or found is None else Kind.WRONG_TYPE
+        self.seen.refuse(missing, name, expected, None if kind == "missing" else found, "correct it")
 
 
-def messages(row: Row, fields: list[str]) -> tuple[list[Turn], list[Any]]:
-    """The turns of chat messages (``role``, ``content``) in one or more fields, and the images of their typed parts.
+def without_placeholders(
+    seen: View, texts: list[str], images: int, *, name: str = "question", needed: bool = False
+) -> list[str]:
+    """The texts with placeholders taken out, or numbered where they stand within a text (``[image 2]``).
 
-    Raises:
-        DataError: a message is not as the form promises.
-    """
-    carried: list[Any] = []
-    turns = [
-        Turn(_role(row, field, turn, "role"), _content(row, field, turn.get("content"), carried))
-        for field in fields
-        for turn in _turns(row, field)
-    ]
-    return [*_system(row), *turns], carried
-
-
-def carried_by(part: dict[str, Any]) -> Any:
-    """The image that a typed part holds or names; None where the record's own field names it."""
-    image = next((part[name] for name in ("image", "path", "url", "image_url") if part.get(name) is not None), None)
-    return image.get("url", image) if isinstance(image, dict) else image
-
-
-def in_order(row: Row, turns: list[Turn]) -> tuple[str | None, list[Turn]]:
-    """The system prompt, and the turns of user and assistant.
-
-    Raises:
-        DataError: they do not alternate, the user does not begin, or one says nothing.
-    """
-    system = turns[0].text if turns[0].role == "system" else None
-    spoken = turns[1:] if system is not None else turns
-    for number, turn in enumerate(spoken):
-        expected, field = ("user", "assistant")[number % 2], f"turn {number + 1}"
-        if turn.role != expected:
-            raise row.error(field, f"the {expected}'s turn", turn.role, "user and assistant take turns")
-        if not turn.text.replace(PLACEHOLDER, "").strip():
-            raise row.error(field, "a text", turn.text, f"write what the {expected} says, or remove the row")
-        if turn.role == "assistant" and PLACEHOLDER in turn.text:
-            raise row.error(field, f"{PLACEHOLDER} in the user's turns only", turn.text, "move it to the user's turn")
-    if not spoken:
-        raise row.error("turn 1", "the user's turn", "no turn", "write the question")
-    return system, spoken
-
-
-def without_placeholders(row: Row, texts: list[str], images: int, *, needed: bool = False) -> list[str]:
-    """The texts with placeholders taken out, or numbered where they stand within a text.
+    ``prompts.py`` shows all images before the question. No text of a sample holds a placeholder, which a processor
+    would take for an image. Refused are placeholders that are not one for each image, and a question that is empty.
 
     Args:
-        row: the record, for messages.
+        seen: the view of the record.
         texts: the question, and texts that come after it.
         images: how many images the record has.
-        needed: whether the form demands placeholders; otherwise there may be none.
-
-    Raises:
-        DataError: there are placeholders, and not one for each image, or nothing is left of the question.
+        name: the field that holds them, for messages.
+        needed: whether the form asks for a placeholder for each image.
     """
     found = sum(words.count(PLACEHOLDER) for words in texts)
     if found != images and (found or needed):
-        fix = "write one for each image" if needed else "write one for each image, or none"
-        raise row.error("question", f"{images} {PLACEHOLDER}, one for each image", f"{found} of them", fix)
+        expected = f"{images} {PLACEHOLDER}, one for each image"
+        fix = f"write {PLACEHOLDER} once for each image, in the user's turn{'' if needed else ', or nowhere'}"
+        seen.note(Kind.PLACEHOLDER_COUNT, name, f"expected {expected}, found {found}", fix)
+        seen.errors.append(seen.row.error(name, expected, f"{found} of them", fix))
+        return texts
     clean = _fold(texts, images) if found else texts
     if not clean[0].strip():
-        raise row.error("question", "a question beside the images", texts[0], "write it, or remove the row")
+        fix = "write the question, or remove the row"
+        seen.refuse(Kind.EMPTY_TEXT, "question", "a question beside the images", texts[0], fix)
     return clean
 
 
@@ -132,59 +562,109 @@ def _fold(texts: list[str], images: int) -> list[str]:
     return [re.sub(_TAG, lambda _: f"[image {next(numbers)}]", words) for words in texts]
 
 
-def _turns(row: Row, field: str) -> Iterator[dict[str, Any]]:
-    turns = row.values.get(field)
-    if not isinstance(turns, list) or not turns:
-        raise row.error(field, "a list of turns", turns, "write the dialogue's turns")
-    for turn in turns:
-        if not isinstance(turn, dict):
-            raise row.error(field, "turns that are objects", turn, "write role and text of each")
-        yield turn
+def _no_form(seen: View) -> None:
+    values = seen.row.values
+    known = ("question", "images", "conversations", "messages", "image_path1")
+    near = next((f"field {key!r}{close_to(key, known)}" for key in values if close_to(key, known)), "")
+    found = near or f"fields {', '.join(map(repr, values))[:SHOWN] or 'none'}"
+    message = (
+        "expected question and images, image_path1 and image_path2, conversations, messages, or prompt and completion, "
+        f"found {found}"
+    )
+    fix = "rename the fields, or read the set with its own loader"
+    seen.note(Kind.UNKNOWN_FORM, "", message, fix)
+    seen.errors.append(DataError(f"{seen.row.place}: {message}; {fix}"))
 
 
-def _role(row: Row, field: str, turn: dict[str, Any], name: str) -> str:
-    role = turn.get(name)
-    if not isinstance(role, str) or role not in ROLES:
-        known = f"one of {', '.join(ROLES)}"
-        raise row.error(f"{field}.{name}", known, role, "name who speaks; turns of tools are not supported")
-    return ROLES[role]
+def _labels(seen: View, values: Mapping[str, Any]) -> None:
+    """Category, harmfulness, twin and split: optional in every form, but of the right type if they are there."""
+    are_checked_later = _is_ours(seen)  # by ``Sample``, which takes "true", too
+    for name, kind, expected in (
+        ("category", str, "a text"),
+        ("sub_category", str, "a text"),
+        ("twin_id", str, "the id of the twin"),
+        ("harmful", bool, "true or false"),
+        ("mask_eos", bool, "true or false"),
+    ):
+        value = values.get(name)
+        if isinstance(value, kind):
+            setattr(seen, name, value)
+        elif value is not None or (name == "harmful" and name in values):
+            fix = "write it without quotes" if kind is bool else "write it as a text"
+            seen.wrong(values, name, expected, fix, may_pass=are_checked_later or name in ("twin_id", "mask_eos"))
+    split = values.get("split")
+    if split is None or (isinstance(split, str) and split in SPLITS):
+        return
+    expected, fix = f"one of {', '.join(sorted(SPLITS))}", "name the part of the data set"
+    if isinstance(split, str):
+        seen.note(Kind.UNKNOWN_SPLIT, "split", f"expected {expected}, found {shown(split)}", fix)
+    else:
+        seen.refuse(Kind.WRONG_TYPE, "split", expected, split, fix)
 
 
-def _words(row: Row, field: str, turn: dict[str, Any], name: str) -> str:
-    if not isinstance(turn.get(name), str):
-        raise row.error(f"{field}.{name}", "a text", turn.get(name), "write what is said")
-    return turn[name]
+def _is_ours(seen: View) -> bool:
+    """Whether the fields of a row are those of a sample."""
+    return seen.form is Form.SAMPLE and ("images" in seen.row.values or "image" not in seen.row.values)
 
 
-def _content(row: Row, field: str, content: Any, carried: list[Any]) -> str:
-    """The text of a message, with ``<image>`` for each image part; what the parts carry is added to ``carried``."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise row.error(f"{field}.content", "a text or a list of typed parts", content, "write {type, text} parts")
-    return "".join(_part(row, field, part, carried) for part in content)
+def _what_is_not_shown(seen: View, values: Mapping[str, Any], system: str) -> None:
+    """Later turns that stand in a field of their own, and a system prompt."""
+    turns = values.get(LATER)
+    for value, what in ((turns, LATER_TURNS), (values.get(system), SYSTEM_PROMPT)):
+        if value and what not in seen.not_shown:
+            seen.not_shown.append(what)
+    if found := wrong_turn(turns or []):
+        seen.note(Kind.TURNS, LATER, found, "write role and content of each, the user's first")
+    elif turns:
+        seen.exchanges += len(turns) // 2
+        seen.later = "\n".join(turn["content"] for turn in turns)
 
 
-def _part(row: Row, field: str, part: Any, carried: list[Any]) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind == "text" and isinstance(part.get("text"), str):
-        return part["text"]
-    if kind in ("image", "image_url"):
-        image = carried_by(part)
-        if image is not None:
-            carried.append(image)
-        return PLACEHOLDER
-    raise row.error(f"{field}.content", "a part of type text, image or image_url", part, "convert or remove it")
+def _texts_say_something(seen: View) -> None:
+    """That question and answer hold words, where no other fault explains that they do not."""
+    fields = {(found.kind, found.field) for found in seen.findings}
+    if PLACEHOLDER in (seen.answer or "") and (Kind.PLACEHOLDER_PLACE, "answer") not in fields:
+        message = f"expected {PLACEHOLDER} in questions only, found it in an answer"
+        seen.note(Kind.PLACEHOLDER_PLACE, "answer", message, "move it to the user's turn")
+    turns, kinds = (
+        ("conversations", "messages", "prompt", "completion"),
+        (Kind.TURNS, Kind.MISSING_FIELD, Kind.WRONG_TYPE),
+    )
+    for name, text in (("question", seen.question), ("answer", seen.answer)):
+        explained = any(at == name or (kind in kinds and at.startswith(turns)) for kind, at in fields)
+        if text is not None and not explained and not re.search(r"\w", text):
+            message = f"expected a text, found {shown(text)}"
+            seen.note(Kind.EMPTY_TEXT, name, message, f"write the {name}, or remove the row")
 
 
-def _system(row: Row) -> list[Turn]:
-    words = optional_text(row, "system")
-    return [Turn("system", words)] if words else []
+def shown(value: Any) -> str:
+    """A value as a finding shows it: its type and the start of it."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return f"{_TYPES.get(type(value), 'the object')} {text if len(text) <= SHOWN else text[:SHOWN] + '...'}".strip()
 
 
-# ---------- Turns after the first answer: kept in ``later_turns``, exported, learned in fine-tuning, never asked.
+def is_address(found: object) -> bool:
+    """Whether an image is given as a data address."""
+    return isinstance(found, str) and found.startswith("data:image/")
 
-LATER, SEGMENTS = "later_turns", "segments"
+
+def _carried_by(part: dict[str, Any]) -> Any:
+    """The image that a typed part holds or names; None where the record's own field names it."""
+    image = next((part[name] for name in ("image", "path", "url", "image_url") if part.get(name) is not None), None)
+    return image.get("url", image) if isinstance(image, dict) else image
+
+
+def _kind(value: Any) -> Kind:
+    return Kind.MISSING_FIELD if value is None else Kind.WRONG_TYPE
+
+
+def _default_id(row: Row) -> str:
+    return f"{row.file.stem}-{row.number}"
+
+
+def _test_split(file: Path) -> str:
+    """The split that a file's name ends in, as ``mis_hard.json``; ``easy`` if it ends in none."""
+    return next((split for split in Split if file.stem.endswith(split)), Split.EASY).value
 
 
 class Exchange(NamedTuple):
@@ -229,205 +709,3 @@ def with_answer(sample: Sample, answer: str, **changes: Any) -> Sample:
     about = (LATER, SEGMENTS) if answer != sample.answer else ()
     gone = {name: None for name in about if name in (sample.model_extra or {})}
     return sample.model_copy(update={"answer": answer, **gone, **changes})
-
-
-PACKED = "mis"
-SOURCE = "file"  # provenance of records that no published set claims
-SYSTEM = "system_prompt"
-_IMAGE_PATH = re.compile(r"image_path(\d{1,2})")
-_LABELS = ("category", "sub_category", "split")
-
-
-def to_sample(row: Row, folder: Path) -> Sample:
-    """The sample that a record of any of the forms describes.
-
-    Args:
-        row: the record.
-        folder: what its images are relative to.
-
-    Raises:
-        DataError: the record has none of the forms, or is not as its form promises.
-        ImageError: an image is not there.
-    """
-    values = row.values
-    if "question" in values and "images" in values:
-        return _ours(row, folder)
-    if "conversations" in values:
-        return dialogue(row, conversations(row), folder, SOURCE)
-    if "messages" in values:
-        return _chat(row, ["messages"], folder, SOURCE)
-    if "prompt" in values and "completion" in values:
-        return _chat(row, ["prompt", "completion"], folder, SOURCE)
-    if "question" in values and any(_IMAGE_PATH.fullmatch(name) for name in values):
-        return numbered_paths(row, folder, SOURCE)
-    if "question" in values and "image" in values:
-        return _question(row, folder, SOURCE)
-    raise DataError(
-        f"{row.place}: expected question and images, image_path1 and image_path2, conversations, messages, or prompt "
-        "and completion, "
-        f"found {', '.join(map(repr, values)) or 'no field'}; rename the fields, or name the set's own loader"
-    )
-
-
-def dialogue(
-    row: Row,
-    turns: list[Turn],
-    folder: Path,
-    source: str,
-    *,
-    used: tuple[str, ...] = ("conversations",),
-    roots: tuple[str, ...] = ("",),
-    **fields: Any,
-) -> Sample:
-    """A sample from a dialogue whose images stand in ``image`` or ``images``; ``fields`` win over what the record says.
-
-    Raises:
-        DataError: turns do not alternate, texts are empty, or placeholders and images differ in number.
-        ImageError: an image is not there.
-    """
-    field = _only_one(row, "image", "images")
-    images = _images(row, folder, field, roots)
-    system, turns = in_order(row, turns)
-    packed = _unpacked(row)
-    texts = _texts(row, turns, len(images), exact=packed is not None)
-    said = {"question": texts[0], "answer": texts[1] if len(texts) > 1 else None}
-    later = [{"role": turn.role, "content": words} for turn, words in zip(turns[2:], texts[2:], strict=True)]
-    rest = {name: value for name, value in ((SYSTEM, system), (LATER, later)) if value}
-    if packed is not None:
-        return _validated(row, {**packed, **rest, "id": row.values.get("id"), "images": images, **said})
-    labels = {name: words for name in _LABELS if name not in fields and (words := optional_text(row, name))}
-    own = {name: value for name, value in (("id", _id(row)), ("harmful", _harmful(row))) if name not in fields}
-    taken = [field, *used, *labels, *own, "system"]
-    return sample(row, source, used=taken, images=images, **own, **labels, **rest, **said, **fields)
-
-
-def numbered_paths(row: Row, folder: Path, source: str, *, roots: tuple[str, ...] = ("",), **fields: Any) -> Sample:
-    """A sample of MIS's test form: ``image_path1``, ``image_path2`` and so on.
-
-    Raises:
-        DataError: the paths are not numbered from 1, or a field is malformed.
-        ImageError: an image is not there.
-    """
-    names = sorted((name for name in row.values if _IMAGE_PATH.fullmatch(name)), key=lambda name: int(name[10:]))
-    if not names or names != [f"image_path{number}" for number in range(1, len(names) + 1)]:
-        raise row.error("image_path1", "image_path1, image_path2 and so on", names, "number the images from 1")
-    images = [pictures.find(folder, row, name, row.values[name], roots) for name in names]
-    labels = {name: words for name in _LABELS if name not in fields and (words := optional_text(row, name))}
-    (question,) = without_placeholders(row, [text(row, "question")], len(images))
-    given = (("id", _id(row)), ("split", _test_split(row.file)), ("harmful", _harmful(row)))
-    own = {name: value for name, value in given if name not in fields}
-    fields = {**own, **labels, **fields}
-    return sample(row, source, used=["question", *own, *labels, *names], question=question, images=images, **fields)
-
-
-def _ours(row: Row, folder: Path) -> Sample:
-    listed = row.values["images"]
-    embedded = isinstance(listed, list) and any(isinstance(one, dict) or is_address(one) for one in listed)
-    values = {**row.values, "images": _images(row, folder, "images")} if embedded else row.values
-    made = _validated(row, values)
-    images = [pictures.find(folder, row, "images", name) for name in made.images]
-    (question,) = without_placeholders(row, [made.question], len(images))
-    return made.model_copy(update={"images": images, "question": question})
-
-
-def _question(row: Row, folder: Path, source: str) -> Sample:
-    """A bare question about one image or a list of them."""
-    images = _images(row, folder, "image")
-    (question,) = without_placeholders(row, [text(row, "question")], len(images))
-    known = {name: words for name in ("answer", *_LABELS) if (words := optional_text(row, name))}
-    used = ["id", "image", "question", "harmful", *known]
-    return sample(row, source, used=used, id=_id(row), question=question, images=images, harmful=_harmful(row), **known)
-
-
-def _chat(row: Row, fields: list[str], folder: Path, source: str) -> Sample:
-    """Images that the typed parts carry are put where the other forms have them."""
-    turns, carried = messages(row, fields)
-    if carried and any(row.values.get(name) is not None for name in ("image", "images")):
-        raise row.error("images", "images in the parts or in their own field, not in both", carried, "keep one of them")
-    if carried:
-        row = row._replace(values={**row.values, "images": carried})
-    return dialogue(row, turns, folder, source, used=tuple(fields))
-
-
-def _texts(row: Row, turns: list[Turn], images: int, *, exact: bool) -> list[str]:
-    """The texts without placeholders; those of our own exports to the letter."""
-    texts = [turn.text for turn in turns]
-    if not exact:
-        return without_placeholders(row, texts, images, needed="conversations" in row.values)
-    tags = PLACEHOLDER * images
-    if not texts[0].startswith(tags) or sum(words.count(PLACEHOLDER) for words in texts) != images:
-        raise row.error("question", f"{tags} before it, as exported", texts[0], "write one for each image")
-    return [texts[0].removeprefix(tags), *texts[1:]]
-
-
-def _unpacked(row: Row) -> dict[str, Any] | None:
-    """What ``export.py`` packed into a record; None if it comes from elsewhere."""
-    if row.values.get(PACKED) is None:
-        return None
-    packed = row.values[PACKED]
-    try:
-        values = json.loads(packed)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise row.error(PACKED, "the text that export wrote", packed, "export again, or remove the field") from error
-    if not isinstance(values, dict):
-        raise row.error(PACKED, "the text that export wrote", packed, "export again, or remove the field")
-    return values
-
-
-def _validated(row: Row, values: Mapping[str, Any]) -> Sample:
-    """A record whose fields are a sample's own: no provenance is added, nothing is renamed."""
-    try:
-        made = Sample.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "record"
-        raise row.error(name, f"a sample's {name} ({first['msg']})", first["input"], "correct it") from error
-    for name, value in (("id", made.id), ("question", made.question)):
-        if not value.strip():
-            raise row.error(name, "a text", value, "write it, or remove the row")
-    return made
-
-
-def _images(row: Row, folder: Path, field: str, roots: tuple[str, ...] = ("",)) -> list[str]:
-    """The images of a field.
-
-    Named ones are found, embedded ones (datasets' ``{"bytes", "path"}``, data addresses) unpacked.
-    """
-    return [
-        _image(row, folder, field, found, roots, number) for number, found in enumerate(pictures.names(row, field), 1)
-    ]
-
-
-def _image(row: Row, folder: Path, field: str, found: Any, roots: tuple[str, ...], number: int) -> str:
-    embedded = found.get("bytes") if isinstance(found, dict) else None
-    if embedded is not None or is_address(found):
-        return pictures.unpack(folder, row, field, f"{_id(row)}-{number}", embedded or found)
-    return pictures.find(folder, row, field, found.get("path") if isinstance(found, dict) else found, roots)
-
-
-def is_address(found: object) -> bool:
-    """Whether an image is given as a data address."""
-    return isinstance(found, str) and found.startswith("data:image/")
-
-
-def _only_one(row: Row, *fields: str) -> str:
-    found = [name for name in fields if row.values.get(name) is not None]
-    if len(found) != 1:
-        raise row.error(fields[-1], f"one of the fields {' and '.join(fields)}", found, "name the images in one field")
-    return found[0]
-
-
-def _id(row: Row) -> str:
-    return identifier(row, "id") if "id" in row.values else f"{row.file.stem}-{row.number}"
-
-
-def _harmful(row: Row) -> bool:
-    value = row.values.get("harmful", True)
-    if not isinstance(value, bool):
-        raise row.error("harmful", "true or false", value, "write true or false, without quotes")
-    return value
-
-
-def _test_split(file: Path) -> str:
-    """The split that a file's name ends in, as ``mis_hard.json``; ``easy`` if it ends in none."""
-    return next((split for split in Split if file.stem.endswith(split)), Split.EASY).value

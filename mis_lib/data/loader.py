@@ -152,20 +152,33 @@ def sample(row: Row, source: str, *, used: Iterable[str], **fields: Any) -> Samp
     Raises:
         DataError: the fields do not make a sample (the field is named), or a kept field is no JSON value.
     """
-    taken = set(used)
-    kept = {_free_name(name, row.values): value for name, value in row.values.items() if name not in taken}
-    place = {"source": source, "file": row.file.name, "row": row.number}
-    provenance = {**fields.pop("provenance", {}), **place}
+    values = sample_fields(row, source, used=used, **fields)
     try:
-        made = Sample.model_validate({**kept, **fields, "provenance": provenance})
-        made.model_dump_json()
+        made = Sample.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "record"
         raise row.error(name, f"a sample's {name} ({first['msg']})", first["input"], "correct it") from error
-    except (ValueError, TypeError) as error:  # what pydantic raises for bytes or half characters
-        raise row.error("record", "values that JSON can hold", row.values, f"remove the others ({error})") from error
+    if (error := not_in_json(row, made)) is not None:
+        raise error
     return made
+
+
+def sample_fields(row: Row, source: str, *, used: Iterable[str], **fields: Any) -> dict[str, Any]:
+    """The fields of a sample: ``fields``, what the record holds that was not ``used``, and where it is from."""
+    taken = set(used)
+    kept = {_free_name(name, row.values): value for name, value in row.values.items() if name not in taken}
+    place = {"source": source, "file": row.file.name, "row": row.number}
+    return {**kept, **fields, "provenance": {**fields.get("provenance", {}), **place}}
+
+
+def not_in_json(row: Row, made: Sample) -> DataError | None:
+    """The error about a sample that keeps values, bytes or half characters, that JSON cannot hold."""
+    try:
+        made.model_dump_json()
+    except (ValueError, TypeError) as error:
+        return row.error("record", "values that JSON can hold", row.values, f"remove the others ({error})")
+    return None
 
 
 def _free_name(name: str, values: Mapping[str, Any]) -> str:

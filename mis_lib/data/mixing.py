@@ -20,7 +20,7 @@ from PIL import Image
 
 from mis_lib.data.checks import COT_WORDS
 from mis_lib.data.duplicates import LEAKS, Match, Rows, count, find
-from mis_lib.data.formats import with_answer
+from mis_lib.data.formats import view_of, with_answer
 from mis_lib.data.images import inside
 from mis_lib.data.mixtures import (
     BLACK,
@@ -37,7 +37,6 @@ from mis_lib.data.mixtures import (
 )
 from mis_lib.data.preflight import Progress
 from mis_lib.data.sources import MIXTURE
-from mis_lib.data.views import view_of
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import load_image, write_atomic, write_records
 from mis_lib.schema import Record, Sample, SegmentKind

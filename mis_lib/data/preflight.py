@@ -8,7 +8,6 @@ the first. Images are judged by their headers; pixels are decoded only where nei
 that it is whole.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -18,14 +17,14 @@ from typing import NamedTuple
 from mis_lib.data.benchmarks import recognise
 from mis_lib.data.checks import is_cot, row_findings, set_findings, shared_ids
 from mis_lib.data.findings import AUTHORS, Finding, Kind, Level, Location
-from mis_lib.data.formats import is_address, to_sample
+from mis_lib.data.formats import View, parse, to_sample, view_of
 from mis_lib.data.images import Headers
 from mis_lib.data.loader import Loader
-from mis_lib.data.records import Row, check_ending, read_table, reported
+from mis_lib.data.records import Row, check_ending, field_and_rest, read_table, reported
 from mis_lib.data.sources import MIXTURE, data_files
 from mis_lib.data.tokens import MEMORY_FORMULA, Budget, Memory, Training, budget_for, limited, memory
-from mis_lib.data.views import RawFile, RawRow, View, read_file, view, view_of
-from mis_lib.errors import DataError, ImageError, SettingsError
+from mis_lib.data.views import RawFile, read_file
+from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Record, Sample
 from mis_lib.settings import Settings
 
@@ -43,23 +42,26 @@ Its archive is unpacked here or there. Nobody else's rows are read so.
 
 
 class Checked(NamedTuple):
-    """A data file that was read: its rows, the views of those that have a known form, the headers of its images."""
+    """A data file that was read, and the headers of its images."""
 
     raw: RawFile
-    views: list[View]
+    parsed: list[View]
+    """What its rows say, those of no known form too."""
     headers: Headers
 
-    def samples(self, file: Path) -> Iterator[tuple[Row, Sample]]:
-        """The samples of its rows, each with its place in ``file``.
+    @property
+    def views(self) -> list[View]:
+        """What the rows say that have a known form."""
+        return [seen for seen in self.parsed if seen.form is not None]
+
+    def samples(self) -> Iterator[tuple[Row, Sample]]:
+        """The samples of its rows, each with its row.
 
         Raises:
             DataError: the strict reader refuses a row.
         """
-        for row in self.raw.rows:
-            if isinstance(row.read, DataError):
-                raise row.read
-            if row.read is not None:
-                yield Row(file, row.row, row.values), row.read
+        for seen in self.parsed:
+            yield seen.row, seen.strictly()
 
 
 def read_all(path: Path, images: Path | None = None, *, split: str | None = None) -> list[Checked]:
@@ -77,7 +79,7 @@ def read_all(path: Path, images: Path | None = None, *, split: str | None = None
             raise DataError(f"{path}: {loader.title} names its images itself; leave --images out")
         headers = Headers(path, pixels=True)
         splits = loader.available(path) if split is None else [split]
-        return [_checked(_published(loader, path, one), headers) for one in splits]
+        return [_published(loader, path, one, headers) for one in splits]
     roots = MIS_ROOTS if path.is_dir() and recognise(path) else ("",)
     found: dict[Path, Headers] = {}
     checked = []
@@ -85,9 +87,9 @@ def read_all(path: Path, images: Path | None = None, *, split: str | None = None
     for file in files:
         check_ending(file)
         folder = images or (file.parent if is_json(file) else path if path.is_dir() else file.parent)
-        raw = read_file(file) if is_json(file) else _table(file, folder)
-        checked.append(_checked(raw, found.setdefault(folder, Headers(folder, pixels=True, roots=roots))))
-    if any(file.raw.rows for file in checked):
+        headers = found.setdefault(folder, Headers(folder, pixels=True, roots=roots))
+        checked.append(_parsed(read_file(file), headers) if is_json(file) else _table(file, headers))
+    if any(file.parsed for file in checked):
         for file in checked:
             file.raw.findings[:] = map(_beside_others, file.raw.findings)
     return checked
@@ -115,39 +117,10 @@ def is_json(file: Path) -> bool:
     return file.suffix.lower() in JSON
 
 
-def field_and_rest(message: str) -> tuple[str, str]:
-    """The field that a reader's message begins with, if it does, and what it says about it."""
-    found = re.match(r"field '([^']*)': ", message)
-    return ("", message) if found is None else (found[1], message[found.end() :])
-
-
-def _checked(raw: RawFile, headers: Headers) -> Checked:
-    raw.rows[:] = [row if row.read else row._replace(read=_strictly(raw, row, headers.folder)) for row in raw.rows]
-    seen = [_view(row) for row in raw.rows]
-    raw.findings += [found for found in seen if isinstance(found, Finding)]
-    return Checked(raw, [found for found in seen if isinstance(found, View)], headers)
-
-
-def _strictly(raw: RawFile, row: RawRow, folder: Path) -> Sample | DataError:
-    try:
-        return to_sample(Row(raw.path, row.row, row.values), folder)
-    except DataError as error:
-        return error
-
-
-def _view(row: RawRow) -> View | Finding:
-    """The lenient view of a row.
-
-    That of the sample where the row has no JSON values or embeds images, as OpenAI's may.
-    """
-    if not row.values and isinstance(row.read, Sample):
-        return view_of(row.read, row.file, row.row)
-    seen = view(row)
-    if isinstance(seen, Finding) or not any(map(is_address, seen.images)):
-        return seen
-    if isinstance(row.read, Sample):
-        return view_of(row.read, row.file, row.row)
-    return _malformed(row.read, "put the row right, or remove it") if row.read is not None else seen
+def _parsed(raw: RawFile, headers: Headers) -> Checked:
+    parsed = [parse(row, headers.folder) for row in raw.rows]
+    raw.findings += [found for seen in parsed if seen.form is None for found in seen.findings]
+    return Checked(raw, parsed, headers)
 
 
 def _beside_others(found: Finding) -> Finding:
@@ -157,27 +130,26 @@ def _beside_others(found: Finding) -> Finding:
     return found.model_copy(update={"kind": Kind.EMPTY_SPLIT, "fix": "leave it, or write the file again"})
 
 
-def _published(loader: Loader, folder: Path, split: str) -> RawFile:
+def _published(loader: Loader, folder: Path, split: str, headers: Headers) -> Checked:
     """A split of a published set, read by its loader."""
-    raw = RawFile(folder / split, is_lines=False)
+    raw, parsed = RawFile(folder / split, is_lines=False), []
     for found in loader.scan(folder, split):
         if isinstance(found, DataError):
             raw.findings.append(_malformed(found, "put the row right, or fetch the set again"))
         else:
-            place = found.provenance
-            raw.rows.append(RawRow(place["file"], place["row"], {}, found))
-    raw.findings += _partial(loader, split, raw)
-    return raw
+            parsed.append(view_of(found, found.provenance["file"], found.provenance["row"]))
+    raw.findings += _partial(loader, split, parsed, len(raw.findings))
+    return Checked(raw, parsed, headers)
 
 
-def _partial(loader: Loader, split: str, raw: RawFile) -> Iterator[Finding]:
+def _partial(loader: Loader, split: str, parsed: list[View], refused: int) -> Iterator[Finding]:
     """That a split has fewer or more records than are published.
 
     No other check misses the file of a scenario that is not there.
     """
     published = loader.splits[split]
-    records = groupby(raw.rows, lambda row: (row.file, row.row))  # of which some give several rows
-    found = sum(1 for _ in records) + len(raw.findings)
+    records = groupby(parsed, lambda seen: (seen.place.file, seen.place.row))  # of which some give several rows
+    found = sum(1 for _ in records) + refused
     if published is not None and found != published:
         message = f"expected the {published:,} records that are published, found {found:,}"
         yield Location(split).finding(
@@ -185,21 +157,21 @@ def _partial(loader: Loader, split: str, raw: RawFile) -> Iterator[Finding]:
         )
 
 
-def _table(file: Path, folder: Path) -> RawFile:
+def _table(file: Path, headers: Headers) -> Checked:
     """A table, read strictly; its images, if it holds any, are unpacked."""
-    raw = RawFile(file, is_lines=False)
+    raw, parsed = RawFile(file, is_lines=False), []
     for row in reported(read_table, file):
         try:
             if isinstance(row, DataError):
                 raise row
-            raw.rows.append(RawRow(file.name, row.number, {}, to_sample(row, folder)))
+            parsed.append(view_of(to_sample(row, headers.folder), file.name, row.number))
         except DataError as error:
             raw.findings.append(_malformed(error, "put the row right, or remove it"))
-    if not raw.rows and not raw.findings:
+    if not parsed and not raw.findings:
         raw.findings.append(
             Location(file.name).finding(Kind.EMPTY_FILE, "", "expected rows, found none", "write the file again")
         )
-    return raw
+    return Checked(raw, parsed, headers)
 
 
 def _malformed(error: DataError, fix: str) -> Finding:
@@ -338,17 +310,15 @@ def examine(
     findings: list[Finding] = []
     summaries = []
     for file in checked:
-        progress(f"Checking {file.raw.path.name}: {len(file.raw.rows):,} rows")
-        cot = is_cot(file.views)
+        progress(f"Checking {file.raw.path.name}: {len(file.parsed):,} rows")
+        views = file.views
+        cot = is_cot(views)
         findings += file.raw.findings
-        said = [finding for seen in file.views for finding in row_findings(seen, file.headers)]
-        said += set_findings(file.views, cot=cot)
+        said = [finding for seen in views for finding in row_findings(seen, file.headers)]
+        said += set_findings(views, cot=cot)
         findings += map(_as_published, said) if is_published else said
-        findings += _refused(
-            file, {found.row for found in findings if found.file == file.raw.path.name and found.level is Level.ERROR}
-        )
-        forms = sorted({seen.form.value for seen in file.views})
-        summaries.append(FileSummary(name=file.raw.path.name, rows=len(file.raw.rows), forms=forms, cot=cot))
+        forms = sorted({seen.form.value for seen in views if seen.form is not None})
+        summaries.append(FileSummary(name=file.raw.path.name, rows=len(file.parsed), forms=forms, cot=cot))
     if are_read_as_one(path):
         findings += shared_ids([file.views for file in checked])
     tokens = None if budget is None else predict(checked, budget, settings)
@@ -371,15 +341,6 @@ def _as_published(found: Finding) -> Finding:
         return found
     fix = f"leave it as it is published, or export the set (mis export --format jsonl) and {found.fix}"
     return found.model_copy(update={"kind": Kind.AS_PUBLISHED, "fix": fix})
-
-
-def _refused(file: Checked, wrong: set[int]) -> Iterator[Finding]:
-    """Rows without an error so far that the strict reader refuses all the same: what passes here, loads."""
-    for row in file.raw.rows:
-        if row.row in wrong or not isinstance(row.read, DataError) or isinstance(row.read, ImageError):
-            continue  # a missing image is reported from its header
-        field, message = field_and_rest(str(row.read).partition(": ")[2])
-        yield row.place.finding(Kind.MALFORMED, field, message, "put the field right, or remove the row")
 
 
 def predict(checked: Sequence[Checked], budget: Budget, settings: PreflightSettings) -> Tokens:

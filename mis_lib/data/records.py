@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -33,6 +34,12 @@ class Row(NamedTuple):
 
 
 Rows = Iterator[Row | DataError]
+
+
+def field_and_rest(message: str) -> tuple[str, str]:
+    """The field that a reader's message begins with, if it does, and what it says about it."""
+    found = re.match(r"field '([^']*)': ", message)
+    return ("", message) if found is None else (found[1], message[found.end() :])
 
 
 def read_text(file: Path) -> str:

@@ -198,7 +198,7 @@ def _compared(
         for file in checked:
             if numbers := taken.get(file.raw.path.name):
                 target = write_without(file.raw, numbers)
-                say(f"{target}: {len(file.raw.rows) - len(numbers):,} of {len(file.raw.rows):,} rows")
+                say(f"{target}: {len(file.parsed) - len(numbers):,} of {len(file.parsed):,} rows")
     return report.model_copy(update={"findings": [*report.findings, *found]})
 
 

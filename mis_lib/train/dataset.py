@@ -74,11 +74,11 @@ def _read(path: Path, split: str, progress: Progress) -> list[Place]:
     if source.loader is not None:  # the other splits are neither read nor looked at
         report, checked = examine(path, None, progress, split=source.splits[0])
         _refuse(path, report, progress)
-        places = [Place(sample, source.folder) for one in checked for _, sample in one.samples(path)]
+        places = [Place(sample, source.folder) for one in checked for _, sample in one.samples()]
     for file in source.files:
         report, checked = examine(file, PreflightSettings(images=source.folder), progress)
         _refuse(file, report, progress)
-        rows = [found for one in checked for found in one.samples(file)]
+        rows = [found for one in checked for found in one.samples()]
         places += [Place(of_source(source, sample, row, seen), source.folder) for row, sample in rows]
     return places
 

@@ -12,7 +12,7 @@ from mis_lib.construct.drawings import CREDITS
 from mis_lib.construct.mis_mini import LIMITS, construct, plan, sheet
 from mis_lib.data.checks import is_cot, set_findings, text_findings
 from mis_lib.data.datasheet import About, datasheet
-from mis_lib.data.views import view_of
+from mis_lib.data.formats import view_of
 from mis_lib.schema import TAXONOMY, Sample
 
 

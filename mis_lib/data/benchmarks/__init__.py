@@ -20,9 +20,9 @@ from mis_lib.data.benchmarks import (
     vlguard,
     vlsbench,
 )
+from mis_lib.data.formats import form_of
 from mis_lib.data.loader import Loader
 from mis_lib.data.records import Row, reported
-from mis_lib.data.views import form_of
 from mis_lib.errors import DataError
 from mis_lib.schema import Record
 

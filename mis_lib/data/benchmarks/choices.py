@@ -18,7 +18,7 @@ import string
 from pathlib import Path
 from typing import Any
 
-from mis_lib.data.formats import without_placeholders
+from mis_lib.data.formats import View, without_placeholders
 from mis_lib.data.images import find, unpack
 from mis_lib.data.loader import sample, text
 from mis_lib.data.records import Row
@@ -142,7 +142,10 @@ def _answer(row: Row, options: dict[str, str]) -> str | None:
 
 
 def _referring(row: Row, prompt: str, images: int) -> str:
-    (prompt,) = without_placeholders(row, [prompt], images)
+    seen = View(row)
+    (prompt,) = without_placeholders(seen, [prompt], images)
+    if seen.errors:
+        raise seen.errors[0]
     beyond = [found for found in _NUMBERED.findall(prompt) if not 1 <= int(found) <= images]
     if beyond:
         raise row.error("question", f"references to its {images} images", f"<image {beyond[0]}>", "fetch it again")

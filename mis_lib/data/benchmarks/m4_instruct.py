@@ -12,7 +12,7 @@ their turn. Videos are a file of their own.
 from collections.abc import Iterable
 from pathlib import Path
 
-from mis_lib.data.formats import PLACEHOLDER, Turn, conversations, dialogue
+from mis_lib.data.formats import PLACEHOLDER, Form, parse
 from mis_lib.data.loader import Loader, present
 from mis_lib.data.records import Row
 from mis_lib.schema import Sample
@@ -26,16 +26,20 @@ def _convert(row: Row, folder: Path, split: str) -> Iterable[Sample]:
     metadata = row.values.get("metadata")
     part = metadata.get("dataset") if isinstance(metadata, dict) else None
     category = part if isinstance(part, str) else None
-    turns = _speakers(conversations(row))
-    yield dialogue(
-        row, turns, folder, "m4_instruct", id=f"m4-{row.number}", split=split, harmful=False, category=category
-    )
+    fields = {"id": f"m4-{row.number}", "split": split, "harmful": False, "category": category}
+    yield parse(_speakers(row), folder, form=Form.CONVERSATIONS, source="m4_instruct", **fields).strictly()
 
 
-def _speakers(turns: list[Turn]) -> list[Turn]:
-    if turns[0].role != "assistant" or PLACEHOLDER not in turns[0].text:
-        return turns
-    return [turn._replace(role=("user", "assistant")[number % 2]) for number, turn in enumerate(turns)]
+def _speakers(row: Row) -> Row:
+    """The record, its turns with the speakers in order where the first one shows images as if it were the answer."""
+    turns = row.values.get("conversations")
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        return row
+    first = turns[0] if turns else {}
+    if first.get("from") != "gpt" or PLACEHOLDER not in str(first.get("value")):
+        return row
+    right = [{**turn, "from": ("human", "gpt")[number % 2]} for number, turn in enumerate(turns)]
+    return row._replace(values={**row.values, "conversations": right})
 
 
 LOADER = Loader(

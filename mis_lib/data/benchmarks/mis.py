@@ -12,7 +12,7 @@ that folder and its parent are accepted.
 from collections.abc import Iterable
 from pathlib import Path
 
-from mis_lib.data.formats import conversations, dialogue, numbered_paths
+from mis_lib.data.formats import Form, parse
 from mis_lib.data.loader import Loader, identifier, present
 from mis_lib.data.records import Row
 from mis_lib.schema import Sample, Split
@@ -25,11 +25,12 @@ def _files(folder: Path, split: str) -> list[Path]:
 def _convert(row: Row, folder: Path, split: str) -> Iterable[Sample]:
     root = row.file.parent.relative_to(folder).as_posix()
     if split == Split.TRAIN:
-        roots, key = (root, f"{root}/images"), identifier(row, "id") if "id" in row.values else str(row.number)
-        yield dialogue(row, conversations(row), folder, "mis", roots=roots, id=f"mis-train-{key}", split=split)
+        form, roots = Form.CONVERSATIONS, (root, f"{root}/images")
+        key = identifier(row, "id") if "id" in row.values else str(row.number)
     else:
-        fields = {"id": f"mis-{split}-{identifier(row, 'id')}", "split": split}
-        yield numbered_paths(row, folder, "mis", roots=(root, ""), **fields)
+        form, roots, key = Form.MIS_TEST, (root, ""), identifier(row, "id")
+    seen = parse(row, folder, form=form, roots=roots, source="mis", id=f"mis-{split}-{key}", split=split)
+    yield seen.strictly()
 
 
 LOADER = Loader(
