@@ -37,7 +37,7 @@ JUDGES: Mapping[str, tuple[str, str]] = {
     "precondition": ("chains of yes-no questions of a constitution, with each image taken away in turn", "a model that gives probabilities"),
     "routed": ("a cheap judge first, an expensive one where a router says so", "two judges and mis judge --route"),
 }  # fmt: skip
-"""What each kind of judge does and needs (``commands.judge.KINDS``)."""
+"""What each kind of judge does and needs (``recipes.judge.KINDS``)."""
 
 
 def fill(text: str, program: object) -> str:

@@ -267,7 +267,7 @@ class AnnotationStore:
         """The database, made and migrated when it is first asked for.
 
         Raises:
-            DataError, MissingPackageError: it cannot be opened (``store.database``).
+            DataError, MissingPackageError: it cannot be opened (``annotate.database``).
         """
         return open_database(self._url)
 

@@ -1,7 +1,7 @@
 """The element table: harmful pairs of objects with their benign twins, written by people, in CSV files that people can extend.
 
 ``NAME.csv`` holds one row a pair, ``NAME.questions.csv`` the neutral questions that are asked about it and ``NAME.kinds.csv`` and
-``NAME.scenes.csv``, if they are there, what kind of thing each object is and what two kinds come to (``kinds``). A *block* is a set of rows for
+``NAME.scenes.csv``, if they are there, what kind of thing each object is and what two kinds come to. A *block* is a set of rows for
 which the same questions read naturally; several blocks may stand in one file. Questions are of four uses: ``train``, ``test``, ``own`` (for training,
 where the harm lies in what is asked) and ``explicit``. A folder of one's own files is read after the built-in ones (``mis construct --elements FOLDER``). Nothing is repaired in reading: a row that is wrong is named with file, row, field and fix.
 """

@@ -1,6 +1,6 @@
 """MIS-Mini: from the element table to a folder of data files and pictures, byte for byte the same for the same seed.
 
-    OUT/train.jsonl easy.jsonl hard.jsonl real.jsonl general.jsonl everyday_train.jsonl general.jsonl  images/  summary.json  DATASHEET.md  manifest.json
+    OUT/train.jsonl easy.jsonl hard.jsonl real.jsonl general.jsonl everyday_train.jsonl everyday.jsonl  images/  summary.json  DATASHEET.md  manifest.json
 
 Everything is made in a temporary folder beside OUT and appears in one rename: a killed build leaves nothing half made. ``real`` holds
 the questions and pairs of easy and hard in a drawing style that is never trained on, as far as it draws them.
@@ -29,7 +29,6 @@ from mis_lib.construct.drawings import (
     style_credits,
 )
 from mis_lib.construct.elements import ElementTable, load_elements
-from mis_lib.construct.general import ITEMS, SPLIT
 from mis_lib.construct.pairs import Dropped, Scenario, asks_by_split, drop_leaks, pictures, place, twin_samples
 from mis_lib.data.datasheet import About, datasheet
 from mis_lib.errors import DataError
@@ -73,10 +72,10 @@ def sheet(
         both_orders: whether every training pair is asked with its images exchanged as well.
     """
     drawings = {f"drawings in style {style}": credit for style, credit in style_credits(icons=icon_turns > 0).items()}
-    others = len(files.get(SPLIT, ()))
+    others = len(files.get(general.SPLIT, ()))
     options = f" --icons {icon_turns}" if icon_turns else ""
     options += " --both_orders" if both_orders else ""
-    options += f" --general_items {others}" if others not in (0, ITEMS) else ""
+    options += f" --general_items {others}" if others not in (0, general.ITEMS) else ""
     about = About(
         title="MIS-Mini",
         purpose=(

@@ -166,7 +166,7 @@ def generate(
         model: checkpoint with its adapters, and processor; an ``Engine`` is faster where it may pack the weights.
         variants: name of each variant and the name of its adapter in the model, ``None`` for the base.
         settings: greedy unless ``temperature`` is above 0; then each row is drawn from a seed of its own.
-        run_dir: exists; its ``config.yaml`` is the caller's business (``store.runs``).
+        run_dir: exists; its ``config.yaml`` is the caller's business (``results.runs``).
         batch_size: at most so many rows are generated together.
         batch_tokens: at most so many tokens, prompts and longest answers, padding included; no bound if not given.
         shard: which of the batches.

@@ -105,7 +105,7 @@ class VariantEngine:
 
     @property
     def network(self) -> Any:
-        """The transformers model that computes, for those who watch it (``analysis.parity_forms``)."""
+        """The transformers model that computes, for those who watch it (``probe.parity``)."""
         return self._network
 
     @property

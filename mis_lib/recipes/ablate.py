@@ -1,6 +1,6 @@
 """``mis ablate``: the same items with their images taken away, exchanged or told in words, for several variants at once.
 
-An ablation is an ordinary run (``store.runs``) whose samples are probes (``analysis.ablation``), so it is resumed, judged and stored like any
+An ablation is an ordinary run (``results.runs``) whose samples are probes (``probe.ablation``), so it is resumed, judged and stored like any
 other; beside the run's own files its folder holds ``probes.jsonl`` (what each probe is) and ``ablation.json`` (what was measured).
 """
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Form(StrEnum):
-    """A form of a tuned model (``analysis.parity_forms``)."""
+    """A form of a tuned model (``probe.parity``)."""
 
     TRAINING = "training"
     ROWS = "rows"

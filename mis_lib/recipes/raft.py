@@ -180,7 +180,7 @@ def train_raft(settings: RaftSettings, train: Callable[[TrainSettings], Path], r
 
     Args:
         settings: of the run.
-        train: fine-tunes on the kept answers of a round (``commands.train.train``).
+        train: fine-tunes on the kept answers of a round (``recipes.train.train``).
         rank: answers questions and ranks the answers.
 
     Raises:

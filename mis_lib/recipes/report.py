@@ -1,7 +1,7 @@
 """``mis report``: from nothing to the table of rates, and for free the second time; or from run folders that are there already.
 
 Builds model and data if they are missing, generates what has no response yet, judges what has no verdict yet, and prints the rates of
-every variant and split with n and Wilson intervals. Responses and verdicts are kept in a run folder (``store.runs``); the model is not even
+every variant and split with n and Wilson intervals. Responses and verdicts are kept in a run folder (``results.runs``); the model is not even
 loaded if nothing is left to generate. With ``existing`` nothing is generated or judged: the runs named there are read as they are, under each
 of their judges.
 

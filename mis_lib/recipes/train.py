@@ -331,10 +331,10 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
                 return run.folder
             if is_main:
                 (run.folder / LOG).unlink(missing_ok=True)
-        return _train_dpo_train(settings, checkpoint, run, on_line, is_main=is_main)
+        return _train_on_pairs(settings, checkpoint, run, on_line, is_main=is_main)
 
 
-def _train_dpo_train(
+def _train_on_pairs(
     settings: DpoSettings,
     checkpoint: Path | str,
     run: TrainRun,

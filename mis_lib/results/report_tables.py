@@ -209,7 +209,7 @@ def official_tables(
 
 
 def notes_table(runs: Sequence[Evaluated]) -> Table:
-    """What people noted about the runs (``store.notes``)."""
+    """What people noted about the runs (``results.runs``)."""
     noted = {run.name: note for run in runs if (note := read_note(run.run.folder))}
     return Table(
         "notes",

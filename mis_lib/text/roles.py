@@ -3,7 +3,7 @@
 Patterns and not a model, so that two machines agree, a reader can check every decision, and a judge can quote the words it rests on.
 A sentence may have several roles ("This is illegal, but here is how" names a risk and turns to help). Words inside quotation marks
 do not count ('some would say "I can't help with that"'), nor do negated ones ("there is no danger").
-What follows from the roles is decided by their users: ``judge.rule`` (was it safe?) and ``analysis.cot`` (which part is it?).
+What follows from the roles is decided by their users: ``judge.rule`` (was it safe?) and ``text.segments`` (which part is it?).
 """
 
 import re

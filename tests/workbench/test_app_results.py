@@ -25,8 +25,7 @@ from workbench.html import csv_text, table
 from workbench.links import Link, Tab, resolve_run
 from workbench.results import views as results
 from workbench.results.tab import ResultsHandlers, keep
-from workbench.results.views import ITEM, JUDGES, OVERVIEW, Choice, Evaluations
-from workbench.results.views import RESULTS_CHOICE_CHANGES as CHANGES
+from workbench.results.views import CHANGES, ITEM, JUDGES, OVERVIEW, Choice, Evaluations
 
 
 class Names(SimpleNamespace):

@@ -1,4 +1,4 @@
-"""The Annotate tab: layout first, bindings last; what a binding does is in ``handlers_annotate`` and ``annotate``.
+"""The Annotate tab: its handlers, its layout and its bindings; what a handler asks of the runs is in ``actions``.
 
 The form is HTML of its own, so that a key press costs no round trip: the script keeps the choices in the page and sends them with
 Enter, under an id drawn before the first try. Everything sent tells which response it is about; the server keeps nothing of a session.
@@ -239,7 +239,7 @@ KEEP_NAME = "(name) => window.misAnnotate.keepName(name)"
 
 
 class FilterPart(NamedTuple):
-    """Which responses, in the order of ``handlers_annotate.FILTERS`` between run and blind."""
+    """Which responses, in the order of ``FILTERS`` between run and blind."""
 
     run: gr.Dropdown
     variant: gr.Dropdown

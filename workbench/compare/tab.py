@@ -1,4 +1,4 @@
-"""The Compare tab: its parts put in place (``compare_parts``) and bound; what a binding does is in ``handlers_compare`` and ``compare``.
+"""The Compare tab: its handlers, its layout and its bindings; what a handler asks of the models is in ``actions``.
 
 Uploads go through Gradio's own upload button, hidden; the strip opens it, also for dropped and
 pasted files, so that a path that a browser names is never believed.
@@ -260,7 +260,7 @@ def session_of(request: gr.Request) -> str:
     return request.session_hash or "no session"
 
 
-# ---------- What the Compare tab consists of, as it is laid out; what its parts do is bound in ``tab_compare``.
+# ---------- What the Compare tab consists of, as it is laid out; ``build`` binds what its parts do.
 #
 # Three pieces are HTML with buttons of their own (strip, example list, answers). Their buttons carry ``data-action`` and reach Python as events of that name.
 

@@ -250,7 +250,7 @@ class Parts:
 
     @property
     def choosers(self) -> list[Any]:
-        """What is filtered by, in the order of ``handlers_data.Choice``."""
+        """What is filtered by, in the order of ``Choice``."""
         return [self.data, self.split, self.category, self.truth, self.words, self.twins]
 
     @property

@@ -21,8 +21,7 @@ from workbench.host import Host
 from workbench.html import csv_text, figure_part, shown
 from workbench.links import QUIET, Link, Navigation, Tab, not_there, resolve_run
 from workbench.results import views
-from workbench.results.views import GROUP_CHOICES, ITEM, JUDGES, OVERVIEW, VIEWS, Choice, Evaluations
-from workbench.results.views import RESULTS_CHOICE_CHANGES as CHANGES
+from workbench.results.views import CHANGES, GROUP_CHOICES, ITEM, JUDGES, OVERVIEW, VIEWS, Choice, Evaluations
 
 # ---------- What the Results tab's bindings call: from the choices on the screen to what is drawn, errors as lines of the bar.
 #
@@ -373,7 +372,7 @@ class Parts:
 
     @property
     def choosers(self) -> list[Any]:
-        """What the handlers read, in the order of ``results_choice.Choice``."""
+        """What the handlers read, in the order of ``views.Choice``."""
         return [
             self.view, self.runs, self.group, self.published, self.run, self.judge, self.before, self.after, self.by, self.metric, self.ablation, self.item
         ]  # fmt: skip

@@ -232,7 +232,7 @@ def _changed(folder: Path) -> int:
 
 
 SHOWN_METRICS = ("asr", "rsr", "rr", "hr", "over_refusal", "helped", "pair", "named")
-CHANGES = ("asr", "rsr", "over_refusal", "pair")
+COMPARED = ("asr", "rsr", "over_refusal", "pair")
 MAX_RUNS = 5
 NOTE_SHOWN = 60  # characters of a note that stand under a run's name
 EMPTY = (
@@ -339,7 +339,7 @@ def changes(run: Evaluated, before: str, after: str, *, by: str = "category") ->
     if before == after:
         raise SettingsError("choose two different variants to see what changed between them")
     sides = Side(run, before), Side(run, after)
-    found = frames.differences(*sides, by=by, metrics=CHANGES)
+    found = frames.differences(*sides, by=by, metrics=COMPARED)
     flips = frames.flips(*sides)
     return Changes(
         rates.category_heatmap(found, before=before, after=after),
@@ -456,8 +456,8 @@ def _swap_table(frame: pd.DataFrame, metric: str) -> str:
 
 # ---------- What is chosen on the Results tab, as a value and as a place that others can open.
 
-OVERVIEW, RESULTS_CHOICE_CHANGES, JUDGES, ITEM = "overview", "changes", "judges", "item"
-VIEWS = (OVERVIEW, RESULTS_CHOICE_CHANGES, JUDGES, ITEM)
+OVERVIEW, CHANGES, JUDGES, ITEM = "overview", "changes", "judges", "item"
+VIEWS = (OVERVIEW, CHANGES, JUDGES, ITEM)
 GROUP_CHOICES = [("category", "category"), ("sub-category", "sub_category"), ("split", "split")]
 
 

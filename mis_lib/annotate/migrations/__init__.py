@@ -1,1 +1,1 @@
-"""Alembic's migrations of the annotation tables, applied by ``store.database.migrate``."""
+"""Alembic's migrations of the annotation tables, applied by ``annotate.database.migrate``."""

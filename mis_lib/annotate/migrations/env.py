@@ -1,4 +1,4 @@
-"""Run by Alembic: migrate over the connection that ``store.database.migrate`` hands in, inside its transaction."""
+"""Run by Alembic: migrate over the connection that ``annotate.database.migrate`` hands in, inside its transaction."""
 
 from alembic import context
 

@@ -1,6 +1,6 @@
 """The forms of the answers that teachers give, one a task. What a schema cannot say is a validator: a model that gets it wrong is told so.
 
-Validators see the facts of the question as context (``teachers.answers``). Descriptions are part of the schema and so of the prompt.
+Validators see the facts of the question as context (``clients.structured``). Descriptions are part of the schema and so of the prompt.
 """
 
 import re

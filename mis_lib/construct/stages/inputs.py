@@ -178,7 +178,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
         DataError: the file is missing or no table with ``id`` and ``decision``, or a decision is neither keep nor drop or says not about what.
     """
     decisions: dict[str, Decision] = {}
-    for number, row in enumerate(_review_rows(path), 1 if path.suffix == ".jsonl" else 2):
+    for number, row in enumerate(_decision_rows(path), 1 if path.suffix == ".jsonl" else 2):
         if not {"id", "decision"} <= row.keys():
             raise DataError(
                 f"{path}, row {number}: expected the fields id and decision, found {', '.join(map(str, row))}"
@@ -230,7 +230,7 @@ def row_of(draft: Draft, shown: Sequence[bytes]) -> dict[str, str]:
     }
 
 
-def _review_rows(path: Path) -> Sequence[Mapping[str, Any]]:
+def _decision_rows(path: Path) -> Sequence[Mapping[str, Any]]:
     if path.suffix == ".jsonl":
         return list(read_jsonl(path))
     try:
