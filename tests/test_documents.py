@@ -109,3 +109,61 @@ def test_shown_commands_are_found() -> None:
     found = [words for path in SHOWN for words in shown_commands(path)]
     assert len(found) > 80
     assert ["train", "--config", "configs/mini-mirage.yaml"] in found
+
+
+ROOMS = "mis_lib|workbench|research|benchmarks|tools|examples"
+FOLDERS = ("mis_lib", "docs", "notebooks", "configs", "research", "tests/contracts")
+NAMED = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(
+        path
+        for folder in FOLDERS
+        for ending in ("md", "ipynb", "yaml")
+        for path in (ROOT / folder).rglob(f"*.{ending}")
+    ),
+]
+OLD_NAMES = "## Old and new names"  # the heading in CONTRIBUTING whose table names modules that are gone
+
+
+def named_places(text: str) -> Iterator[str]:
+    """The paths ``mis_lib/a/b`` and the names ``mis_lib.a.b`` in a text, without the address of a page around them."""
+    start, path, dotted = (
+        rf"(?:(?<=\.\./)|(?<![\w./-]))(?:{ROOMS})",
+        r"(?:/[\w-]+(?:\.[\w-]+)*)+",
+        r"(?:\.[A-Za-z]\w*)+",
+    )
+    yield from re.findall(f"{start}(?:{path}|{dotted})", text)
+
+
+def is_there(place: str) -> bool:
+    """Whether a path exists; of a dotted name, whether its module does and the module has a line with what follows."""
+    if "/" in place:
+        return (ROOT / place).exists()
+    at, names = ROOT, place.split(".")
+    for number, name in enumerate(names):
+        module = at / f"{name}.py"
+        if module.is_file():
+            source, rest = module, names[number + 1 :]
+            break
+        if not (at / name).is_dir():
+            source, rest = at / "__init__.py", names[number:]
+            break
+        at = at / name
+    else:
+        return (at / "__init__.py").is_file()
+    return not rest or (source.is_file() and re.search(rf"\b{rest[0]}\b", source.read_text("utf-8")) is not None)
+
+
+@pytest.mark.parametrize("path", NAMED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_and_paths_that_are_named_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8").partition(OLD_NAMES)[0]
+    gone = sorted({place for place in named_places(text) if not is_there(place)})
+    assert not gone, f"{path.relative_to(ROOT)} names what does not exist: {', '.join(gone)}"
+
+
+def test_a_place_that_is_gone_is_noticed() -> None:
+    text = "`mis_lib/construct/elements.py`, `mis_lib.construct.elements.load_elements`, mis_lib.results."
+    assert all(map(is_there, named_places(text)))
+    text = "`mis_lib/construct/kinds.py`, `mis_lib.analysis.cot`, `mis_lib.construct.elements.nothing_such`"
+    assert [place for place in named_places(text) if not is_there(place)] == text.replace("`", "").split(", ")
