@@ -4,10 +4,12 @@ mis check DATA [--model M] [--against TEST] [--remove]     every fault with file
 mis check hub:                                             published sets and how to fetch them
 """
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from jinja2 import Environment
 
 from mis_lib.data.benchmarks import Instruction, fetch_instructions
 from mis_lib.data.duplicates import TAKE_OUT, Rows, count, find, findings, rows_of, with_twins, write_without
@@ -20,99 +22,7 @@ from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import write_atomic
 from mis_lib.recipes.progress import say
 
-# ---------- The preflight report as one HTML page that needs nothing else: no script, no web address, everything from the data escaped.
-
 GB = 1e9
-STYLE = """
-:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem; width: 100% } th, td { border-bottom: 1px solid #8885; padding: .3rem .6rem; text-align: left;
-vertical-align: top; overflow-wrap: anywhere } td.number { text-align: right; font-variant-numeric: tabular-nums }
-.error { color: light-dark(#b00020, #ff8a8a); font-weight: 600 } .warning { color: light-dark(#7a5200, #ffc66d); font-weight: 600 }
-.ready { color: light-dark(#146c2e, #7fdc9b); font-weight: 600 }
-"""
-
-
-def page(report: Report, *, longest: int = 20) -> str:
-    """The whole page: verdict, files, findings by kind and one by one, the longest rows, the memory estimate."""
-    parts = [
-        _verdict(report),
-        _table(
-            "Files", ("file", "rows", "forms"), ((file.name, file.rows, ", ".join(file.forms)) for file in report.files)
-        ),
-        _kinds(report),
-        _findings(report),
-        *_budget(report, longest),
-    ]
-    title = f"Preflight of {escape(report.path)}"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title><style>{STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><h1>{title}</h1>{"".join(parts)}</body></html>\n'
-
-
-def _verdict(report: Report) -> str:
-    words = ("ready", "Training may start.") if report.ready else ("error", "Training must not start.")
-    return f'<p class="{words[0]}">{words[1]}</p><p>{report.rows:,} rows, {report.images:,} images, {report.seconds:.1f} s</p>'
-
-
-def _kinds(report: Report) -> str:
-    rows = ((kind.value, kind.level.value, number) for kind, number in count_by_kind(report.findings).items())
-    return _table("Findings by kind", ("kind", "level", "number"), rows)
-
-
-def _findings(report: Report) -> str:
-    rows = (
-        (
-            found.level.value,
-            found.kind.value,
-            found.file,
-            found.row or "",
-            found.id,
-            found.field,
-            found.message,
-            found.rows,
-            found.fix,
-        )
-        for found in report.findings
-    )
-    return _table(
-        "Findings", ("level", "kind", "file", "row", "id", "field", "what", "rows", "how to put it right"), rows
-    )
-
-
-def _budget(report: Report, longest: int) -> Iterable[str]:
-    if report.tokens is None:
-        return
-    rows = (
-        (row.file, row.row, row.id, row.images, row.image_tokens, row.text_tokens, row.total)
-        for row in report.tokens.worst(longest)
-    )
-    title = f"Tokens for {report.tokens.model} ({'counted' if report.tokens.exact else 'texts estimated'}), the longest rows"
-    yield _table(title, ("file", "row", "id", "images", "image tokens", "text tokens", "total"), rows)
-    if report.memory is not None:
-        memory = report.memory
-        terms = (memory.weights, memory.state, memory.activations, memory.total)
-        yield _table(
-            "Memory, GB",
-            ("weights", "training state", "activations", "in all"),
-            [[f"{term / GB:.1f}" for term in terms]],
-        )
-        yield f"<p>{escape(report.memory_formula)}</p>"
-
-
-def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    if not body:
-        return f"<h2>{escape(title)}</h2><p>none</p>"
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
-    return f"<h2>{escape(title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, int):
-        return f'<td class="number">{value:,}</td>'
-    kind = f' class="{value}"' if value in ("error", "warning") else ""
-    return f"<td{kind}>{escape(str(value))}</td>"
-
-
 HUB = "hub:"
 EXPORT_FIRST = "export the set (mis export --format jsonl); --remove then takes it out of that file"
 
@@ -153,6 +63,38 @@ def check(
         write_atomic(html, page(report).encode())
         say(f"report: {html}")
     return report
+
+
+def page(report: Report, *, longest: int = 20) -> str:
+    """The report as one HTML page: verdict, files, findings by kind and one by one, the longest rows, memory."""
+    template = files("mis_lib.recipes").joinpath("check.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    memory = report.memory
+    return environment.from_string(template).render(
+        report=report,
+        files=[(file.name, file.rows, ", ".join(file.forms)) for file in report.files],
+        kinds=[(kind.value, kind.level.value, number) for kind, number in count_by_kind(report.findings).items()],
+        findings=[
+            (
+                one.level.value,
+                one.kind.value,
+                one.file,
+                one.row or "",
+                one.id,
+                one.field,
+                one.message,
+                one.rows,
+                one.fix,
+            )
+            for one in report.findings
+        ],
+        longest=[
+            (row.file, row.row, row.id, row.images, row.image_tokens, row.text_tokens, row.total)
+            for row in (report.tokens.worst(longest) if report.tokens is not None else ())
+        ],
+        memory=memory
+        and [[f"{part / GB:.1f}" for part in (memory.weights, memory.state, memory.activations, memory.total)]],
+    )
 
 
 def hub(name: str = "") -> list[Instruction]:
@@ -215,9 +157,6 @@ def _matched(what: str, rows: Rows, others: Rows | None, fix: str) -> list[Findi
     told = ", ".join(f"{overlap} {number:,}" for overlap, number in count(matches).items())
     say(f"Rows that resemble {what}: {told}")
     return list(findings(matches, against_test=others is not None, fix=fix))
-
-
-# ---------- ``mis check DATA --mixture NAME``: what a mixture is made of and what it shares with the test splits; and writing it.
 
 
 class Mixed(NamedTuple):
