@@ -16,12 +16,12 @@ from pydantic import BaseModel
 
 from mis_lib.files import load_image
 from mis_lib.models.adapters import choose_variants
-from mis_lib.recipes.generate import all_known, mini_data, read_split
 from mis_lib.recipes.merge import DTYPES
 from mis_lib.recipes.progress import say
+from mis_lib.recipes.samples import mini_data, read_split
 from mis_lib.results.tables import Table
 from mis_lib.schema import Response, Sample
-from mis_lib.settings import GenerationSettings
+from mis_lib.settings import GenerationSettings, all_known
 
 
 class GenerationBench(BaseModel):

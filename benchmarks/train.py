@@ -25,8 +25,8 @@ from rich.table import Table
 from mis_lib.cli.checkout import command_of
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import read_records, write_atomic, write_records
-from mis_lib.recipes.generate import mini_data
 from mis_lib.recipes.progress import say
+from mis_lib.recipes.samples import mini_data
 from mis_lib.results.tables import pipe_table
 from mis_lib.schema import Record, Sample
 from mis_lib.settings import Settings

@@ -20,11 +20,10 @@ from rich.table import Table
 from mis_lib.errors import SettingsError
 from mis_lib.models.adapters import SIDE_BY_SIDE, choose_variants
 from mis_lib.recipes.compare import load_engine
-from mis_lib.recipes.generate import all_known
 from mis_lib.recipes.merge import DTYPES
 from mis_lib.recipes.progress import say
 from mis_lib.results.tables import pipe_table
-from mis_lib.settings import GenerationSettings
+from mis_lib.settings import GenerationSettings, all_known
 
 if TYPE_CHECKING:
     from mis_lib.generate.stream import VariantEngine

@@ -10,7 +10,7 @@ A file that starts with ``base: OTHER.yaml`` holds only what differs from that f
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -107,6 +107,22 @@ def read_settings_file(path: Path) -> dict[str, Any]:
             f"{under}: {BASE}: expected none, since it is the base of {path}, found {shared[BASE]!r}; copy its values"
         )
     return _merged(shared, values)
+
+
+def all_known(flag: str, values: Sequence[str], known: Mapping[str, Any] | Sequence[str]) -> None:
+    """Refuse values that are unknown, repeated, or none at all.
+
+    Raises:
+        SettingsError: names the flag and what is known.
+    """
+    listed = list(known)
+    for value in values:
+        if value not in listed:
+            raise SettingsError(f"{flag}: unknown {value!r}; known here: {', '.join(listed)}")
+    if not values or len(set(values)) != len(values):
+        raise SettingsError(
+            f"{flag}: expected each of {', '.join(listed)} at most once and at least one, found {values}"
+        )
 
 
 def dump_settings(settings: Settings) -> str:

@@ -14,8 +14,9 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic, write_records
 from mis_lib.judge import rule
 from mis_lib.probe.ablation import Measured, Probe, Skipped, State, ablation_tables, make_probes, measure, read_probes
-from mis_lib.recipes.generate import GenerateSettings, answer_all, read_samples
+from mis_lib.recipes.generate import GenerateSettings, answer_all
 from mis_lib.recipes.progress import say
+from mis_lib.recipes.samples import read_samples
 from mis_lib.results.evaluated import choose_judge
 from mis_lib.results.runs import PROBES, Run
 from mis_lib.results.scoring import score_run

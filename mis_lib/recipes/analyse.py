@@ -17,18 +17,11 @@ from pydantic import Field
 
 from mis_lib.errors import SettingsError
 from mis_lib.files import digest, write_atomic
-from mis_lib.recipes.generate import (
-    GenerateSettings,
-    all_known,
-    answer_all,
-    known_variants,
-    mini_data,
-    read_place,
-    read_split,
-)
+from mis_lib.recipes.generate import GenerateSettings, answer_all, known_variants
 from mis_lib.recipes.progress import say
+from mis_lib.recipes.samples import mini_data, read_place, read_split
 from mis_lib.results.runs import Run, RunConfig, digest_of, folder_digest, open_run
-from mis_lib.settings import AnalysisMethod, GenerationSettings, dump_settings
+from mis_lib.settings import AnalysisMethod, GenerationSettings, all_known, dump_settings
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,8 +1,9 @@
-"""``mis generate``: variants answer samples into a run folder, on this machine or by a server, in one process or in many.
+"""``mis generate``: variants answer samples into a run folder, here or by a server, in one process or in many.
 
-What a run was asked with stands in its ``config.yaml``; other settings open the next version, so settings never mix in one run. Only what is missing
-is generated, and an answer that an older version holds under the same key is taken over. Shards (``--shard 1/4``, or ``accelerate launch``) write
-files of their own, which are merged by whichever process finds the run complete. Two processes never write one file: the second is refused.
+``config.yaml`` records what a run was asked for. Other settings open the next version, so settings never mix in one run.
+Only what is missing is generated, and an answer that an older version holds under the same key is copied. Shards
+(``--shard 1/4``, or ``accelerate launch``) write separate files, merged by the process that finds the run complete. Two
+processes never write one file: the second is refused.
 """
 
 import asyncio
@@ -14,32 +15,28 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from mis_lib.data.mixing import spread
-from mis_lib.data.sources import find_source, load, splits_of
 from mis_lib.data.tokens import find_checkpoint
 from mis_lib.errors import DataError, ModelError, SettingsError
-from mis_lib.files import append_record, open_append, sha256
+from mis_lib.files import append_record, open_append
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.served import UNNAMED, both_named
 from mis_lib.generate.server import CONCURRENCY, Failure, ImagesAs
 from mis_lib.models.adapters import shared_limits
 from mis_lib.recipes.progress import bar, say
-from mis_lib.results.evaluated import judges_of, open_folder, run_name
-from mis_lib.results.metrics import RIGHT
+from mis_lib.recipes.samples import data_digest, read_samples, selection_in_words
 from mis_lib.results.runs import RESPONSES, SHARDS, Run, RunConfig, folder_digest, open_run, versions
-from mis_lib.schema import Outcome, Response, Sample
-from mis_lib.settings import GenerationSettings, Settings
+from mis_lib.schema import Response, Sample
+from mis_lib.settings import GenerationSettings, Settings, all_known
 
-# ---------- What ``mis generate`` is asked for, in one frozen value that report, study and notebooks share.
-
+Key = tuple[str, str]  # (sample id, variant)
 PAPER = GenerationSettings(max_new_tokens=1024)
 
 
 class GenerateSettings(Settings):
-    """What is asked of whom, and where the answers are kept; every field has a default that needs nothing but this package."""
+    """What is asked of whom, and where the answers are kept; the defaults need nothing but this package."""
 
     variants: tuple[str, ...] = ("mini", "mirage", "refusal", "textual")
-    """Which variants answer (default: all of ``models`` or ``adapters``; base for another checkpoint or server; else the four shipped ones)."""
+    """Which variants (default: all of ``models`` or ``adapters``; base for a checkpoint or server; else the shipped)."""
     splits: tuple[str, ...] = ("easy", "hard", "real")
     """Splits of a data folder (default: those of easy hard real that it has, or else all)."""
     data: Path | None = None
@@ -47,7 +44,7 @@ class GenerateSettings(Settings):
     checkpoint: Path | None = None
     """Checkpoint folder, or hub id in the local cache (default: the embedded model)."""
     adapters: dict[str, Path | None] | None = None
-    """NAME=FOLDER of each variant's PEFT adapter, next to base; null in a file: the checkpoint itself (default: the shipped adapters)."""
+    """NAME=FOLDER of each PEFT adapter, next to base; null in a file: the checkpoint itself (default: the shipped)."""
     generation: GenerationSettings = PAPER
     batch_size: int = Field(default=16, ge=1)
     """Most rows of a batch."""
@@ -56,11 +53,11 @@ class GenerateSettings(Settings):
     device: str = "cpu"
     """cpu, cuda, cuda:1, ..."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number type of the weights: float32, bfloat16, float16; auto suits the machine. Name one where shards run on different machines."""
+    """float32, bfloat16, float16; auto suits the machine: name one where shards run on different machines."""
     limit: int | None = Field(default=None, ge=1)
     """At most so many harmful items a split, each with its twin; null: all."""
     only: tuple[str, ...] = ()
-    """Ids of items, or RUN[:VARIANT]: what a stored run answered wrong, with the twins; from all splits, unless some are named."""
+    """Ids of items, or RUN[:VARIANT]: what a stored run answered wrong, with twins; of all splits, or those named."""
     runs: Path = Path("runs")
     """Folder of all runs."""
     name: str = "generate"
@@ -83,14 +80,15 @@ class GenerateSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if isinstance(asked := values.get("generation"), Mapping):  # what is not said stays as it is here
+        if isinstance(asked := values.get("generation"), Mapping):  # what is not given keeps the defaults of this class
             values = {**values, "generation": {**cls.model_fields["generation"].default.model_dump(), **asked}}
         server, _, model = str(values.get("server") or "").partition("#")
         if model and values.get("models"):
             raise ValueError(both_named(model))
         if own := [target for target in (values.get("models") or {}).values() if "://" in str(target)]:
             raise ValueError(
-                f"models: a run asks one server, found {own[0]} among its models; make a run for each server, mis report --existing takes several"
+                f"models: a run asks one server, found {own[0]} among its models; make a run for each server, "
+                "mis report --existing takes several"
             )
         if model:
             values = {**values, "server": server, "models": {"base": model}}
@@ -102,13 +100,89 @@ class GenerateSettings(Settings):
         return {**values, "variants": tuple(named)} if isinstance(named, Collection) else values
 
 
-# ---------- Who answers: a checkpoint and its adapters on this machine, or a server. Both say who they are and fill in what a run lacks.
+class Answered(NamedTuple):
+    """A run with the answers that were asked for, and what is still missing."""
 
-Key = tuple[str, str]  # (sample id, variant)
+    run: Run
+    responses: list[Response]
+    missing: list[Failure]
+
+
+def generate_run(settings: GenerateSettings) -> Answered:
+    """Answer everything that ``settings`` ask for and that has no answer yet.
+
+    Raises:
+        MisError: a variant, split, file, model or server cannot be used, or another process is writing the same file.
+    """
+    samples, folder = read_samples(settings)
+    return answer(samples, folder, settings, settings.name)
+
+
+def answer_all(
+    samples: Sequence[Sample], data: Path, settings: GenerateSettings, name: str
+) -> tuple[Run, list[Response]]:
+    """Open the run and generate what is missing; returns the responses of these samples and variants, in that order.
+
+    Raises:
+        ModelError: answers are missing; the others are kept.
+    """
+    run, responses, missing = answer(samples, data, settings, name)
+    if missing:
+        raise ModelError(
+            f"{len(missing)} answers are missing (first: {missing[0].reason}); run the same command again to go on"
+        )
+    return run, responses
+
+
+def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, name: str) -> Answered:
+    """As ``answer_all``, but missing answers are returned, not raised.
+
+    Args:
+        samples: what is asked; without images, as plain text.
+        data: folder to which the samples' image paths are relative.
+        settings: who answers, how, and where it is kept.
+        name: of the run.
+    """
+    who = Local.of(settings) if settings.server is None else Server.of(settings)
+    selection, identity = selection_in_words(settings.only), who.identity
+    config = RunConfig(
+        **{**identity, "tag": ", ".join(filter(None, (identity["tag"], selection)))},
+        selection=selection,
+        data=str((settings.data if settings.data and settings.data.is_file() else data).resolve()),
+        data_digest=data_digest(data, settings),
+        generation=settings.generation,
+        batch_size=settings.batch_size if settings.server is None else 1,
+        batch_tokens=settings.batch_tokens if settings.server is None else None,
+        dtype=settings.dtype,
+    )
+    run = open_run(settings.runs, name, config)
+    run.keep_samples(samples)
+    same = {**settings.generation.model_dump(), "dtype": settings.dtype} | who.sees
+    keys = AnswerKeys(data, config.checkpoint_digest, config.variants, same)
+    wanted = {(sample.id, variant): keys.of(sample, variant) for variant in settings.variants for sample in samples}
+    _check_stored(run, wanted)
+    failures: list[Failure] = []
+    there = len(wanted.keys() & _answered(run).keys())
+    if there and settings.server is not None:
+        say(
+            f"{there:,} of {len(wanted):,} answers are in {run.folder} already and are not asked for again; a server's "
+            "models are known by their names alone: one that was exchanged under its name needs another --name"
+        )
+    if there < len(wanted):
+        with run.writing(who.file):
+            _adopt(run, who.file, wanted, settings.runs, name)
+            if missing := wanted.keys() - _answered(run):
+                failures = who.generate(samples, data, run, keys, missing)
+    answers = _answered(run)
+    if wanted.keys() <= answers.keys():
+        run.settle()
+    elif who.file == RESPONSES:  # not a shard: no other process adds the rest
+        failures += _lost(run, wanted.keys() - answers.keys() - {(one.sample_id, one.variant) for one in failures})
+    return Answered(run, [answers[key] for key in wanted if key in answers], failures)
 
 
 class Local:
-    """A checkpoint and its adapters on this machine."""
+    """Backend: a checkpoint and its adapters on this machine."""
 
     def __init__(self, settings: GenerateSettings, checkpoint: Path, adapters: Mapping[str, Path | None]) -> None:
         self.settings, self.checkpoint, self.adapters = settings, checkpoint, adapters
@@ -120,7 +194,7 @@ class Local:
         """The checkpoint and adapters that the settings name.
 
         Raises:
-            MisError: one of them is not there.
+            MisError: one of them is missing.
         """
         known = known_variants(settings)
         all_known("--variants", settings.variants, known)
@@ -129,7 +203,7 @@ class Local:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The part of the run's configuration that says who answers."""
+        """The part of the run's configuration that identifies the backend."""
         return {
             "tag": "mini" if self.settings.checkpoint is None else self.settings.checkpoint.name,
             "checkpoint": str(self.checkpoint),
@@ -142,7 +216,7 @@ class Local:
 
     @property
     def sees(self) -> dict[str, Any]:
-        """How images are read, where the adapters' limits differ from the checkpoint's own; a part of each answer's key.
+        """Limits of images where the adapters' differ from the checkpoint's; a part of each answer's key.
 
         Raises:
             SettingsError: the adapters were trained with different limits.
@@ -153,7 +227,7 @@ class Local:
     def generate(
         self, samples: Sequence[Sample], data: Path, run: Run, keys: AnswerKeys, missing: set[Key]
     ) -> list[Failure]:
-        """Answer in batches; what other shards are to answer is left to them."""
+        """Answer in batches; the parts of other shards are left out."""
         say(f"Generating {len(missing):,} responses; an interrupted run goes on where it stopped")
         from mis_lib.generate.batch import Shard, generate
         from mis_lib.generate.engine import Engine  # torch and transformers take seconds to import
@@ -182,7 +256,7 @@ class Local:
 
 
 class Server:
-    """A server that speaks the OpenAI API; variants are names of its models."""
+    """Backend: an OpenAI-compatible server; variants are names of its models."""
 
     def __init__(self, settings: GenerateSettings, models: Mapping[str, str]) -> None:
         from mis_lib.clients.openai import Caller, open_client
@@ -195,7 +269,7 @@ class Server:
         """The server that the settings name.
 
         Raises:
-            SettingsError: a shard is asked for, a model of an unknown variant, or what is no server's address.
+            SettingsError: a shard, a model of an unknown variant, or a wrong address.
         """
         if settings.shard is not None:
             raise SettingsError("--shard goes with a local model; a server shares its work by itself")
@@ -207,7 +281,7 @@ class Server:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """As ``Local.identity``; a server's weights cannot be hashed, so its models are known by their names."""
+        """As ``Local.identity``; a server's weights cannot be hashed, so names identify its models."""
         return {
             "tag": ", ".join(dict.fromkeys(self.models.values())),
             "checkpoint": self.settings.server,
@@ -219,13 +293,13 @@ class Server:
 
     @property
     def sees(self) -> dict[str, Any]:
-        """Nothing: how a server reads images is its own business."""
+        """Nothing: how a server reads images is not known."""
         return {}
 
     def generate(
         self, samples: Sequence[Sample], data: Path, run: Run, keys: AnswerKeys, missing: set[Key]
     ) -> list[Failure]:
-        """Ask for what is missing, many answers at a time; returns what got none."""
+        """Request what is missing, many answers at a time; returns what failed."""
         from mis_lib.clients.openai import NOT_KEPT, in_words, turned_down
         from mis_lib.generate.server import generate_by_server, keeps_seed
 
@@ -264,59 +338,18 @@ class Server:
         return failures
 
 
-def _shard(settings: GenerateSettings) -> tuple[int, int]:
-    """(index, count) of this process: as given, as accelerate and torchrun tell, or the only one."""
-    if settings.shard is None:
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    number, count = (int(part) for part in settings.shard.split("/"))
-    if not 1 <= number <= count:
-        raise SettingsError(f"--shard {settings.shard}: expected 1/N to N/N")
-    return number - 1, count
-
-
-def _own_device(device: str) -> str:
-    """The GPU of this process where accelerate has started one for each."""
-    rank = os.environ.get("LOCAL_RANK")
-    return f"cuda:{rank}" if device == "cuda" and rank is not None else device
-
-
-def shown(responses: Iterator[Response], total: int | None) -> Iterator[Response]:
-    """Pass the responses on and report their number."""
-    with bar("generating") as advance:
-        advance("", 0, total)
-        for number, response in enumerate(responses, 1):
-            advance(response.variant, number, total)
-            yield response
-
-
-def all_known(flag: str, values: Sequence[str], known: Mapping[str, Any] | Sequence[str]) -> None:
-    """Refuse values that are unknown, repeated, or none at all.
-
-    Raises:
-        SettingsError: names the flag and what is known.
-    """
-    listed = list(known)
-    for value in values:
-        if value not in listed:
-            raise SettingsError(f"{flag}: unknown {value!r}; known here: {', '.join(listed)}")
-    if not values or len(set(values)) != len(values):
-        raise SettingsError(
-            f"{flag}: expected each of {', '.join(listed)} at most once and at least one, found {values}"
-        )
-
-
 def known_variants(settings: GenerateSettings) -> Mapping[str, Path | None]:
-    """The PEFT folder of each variant that may be asked for, ``None`` for the checkpoint itself."""
+    """The PEFT folder of each known variant, ``None`` for the checkpoint itself."""
     from mis_lib.models.adapters import choose_variants
 
     return settings.adapters if settings.adapters is not None else choose_variants(settings.checkpoint, None)
 
 
 def local_checkpoint(named: Path | None) -> Path:
-    """The folder of a checkpoint: of a path, of a hub id in the local cache, or of the embedded model (built if it is missing).
+    """The folder of a checkpoint: a path, a hub id in the local cache, or the embedded model (built if missing).
 
     Raises:
-        ModelError: there is no such checkpoint here.
+        ModelError: there is no such checkpoint on this machine.
     """
     if named is None:
         from mis_lib.models.mini.assemble import ensure_mini
@@ -330,261 +363,39 @@ def local_checkpoint(named: Path | None) -> Path:
     return found
 
 
-# ---------- ``--only``: some items instead of a whole split, by their ids or as the failures of a stored run, each of these with its twin.
-#
-# The twin goes along because what a model learned from its failures shows on both: less help with harm, and perhaps less help at all. A run over a selection
-# is a run of its own and says so in every table, since a rate among failures is no rate of the data.
-
-NAMED = 3  # so many ids are listed
-
-
-def select(samples: Sequence[Sample], only: Sequence[str]) -> list[Sample]:
-    """The samples that ``only`` names, in their order.
-
-    Args:
-        samples: all that there are.
-        only: ids; or RUN, RUN:VARIANT for what was answered wrong there, each with its twin.
-
-    Raises:
-        DataError: an id is not there, a sample of the run is not, or no judge has read the run.
-        SettingsError: the run has no such variant.
-    """
-    known = {sample.id: sample for sample in samples}
-    wanted: set[str] = set()
-    for value in only:
-        if (side := _side(value)) is None:
-            if value not in known:
-                raise DataError(
-                    f"--only: expected the id of an item, or a run's folder, found {value!r}; {_where(samples)}"
-                )
-            wanted.add(value)
-        else:
-            failed = _failures(*side)
-            if lost := [name for name in failed if name not in known]:
-                raise DataError(
-                    f"--only {value}: expected its items, {len(lost):,} are not there (such as {lost[0]!r}); {_where(samples)}, "
-                    f"and the run asked {side[0].config.data}"
-                )
-            wanted |= {name for one in failed for name in (one, known[one].twin_id or one)}
-    return [sample for sample in samples if sample.id in wanted]
+def shown(responses: Iterator[Response], total: int | None) -> Iterator[Response]:
+    """Pass the responses on and report their number."""
+    with bar("generating") as advance:
+        advance("", 0, total)
+        for number, response in enumerate(responses, 1):
+            advance(response.variant, number, total)
+            yield response
 
 
-def told(only: Sequence[str]) -> str:
-    """The selection in words, the same however the run's folder was written."""
-    sides = [side for value in only if (side := _side(value))]
-    ids = sorted(value for value in only if _side(value) is None)
-    failures = [f"failures of {run_name(run)}{f':{variant}' if variant else ''}" for run, variant in sides]
-    named = ids if len(ids) <= NAMED else [*ids[:NAMED], f"{len(ids) - NAMED} more"]
-    return f"only {', '.join([*failures, *named])}" if only else ""
+def _shard(settings: GenerateSettings) -> tuple[int, int]:
+    """(index, count) of this process: as given, as set by accelerate and torchrun, or the only one."""
+    if settings.shard is None:
+        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    number, count = (int(part) for part in settings.shard.split("/"))
+    if not 1 <= number <= count:
+        raise SettingsError(f"--shard {settings.shard}: expected 1/N to N/N")
+    return number - 1, count
 
 
-def _side(value: str) -> tuple[Run, str] | None:
-    """The run and variant that a value names; None if it is an id."""
-    folder, _, variant = (value, "", "") if Path(value).is_dir() else value.rpartition(":")
-    return (open_folder(Path(folder)), variant) if folder and Path(folder).is_dir() else None
-
-
-def _failures(run: Run, variant: str) -> list[str]:
-    """Ids of the samples that the variant, or any, answered wrong by any judge that could tell, as Annotate counts failures."""
-    verdicts = [verdict for judge in judges_of(run) for verdict in run.verdicts(judge)]
-    if not verdicts:
-        raise DataError(
-            f"{run.folder}: expected verdicts, found none; let judges read it first: mis judge {run.folder}"
-        )
-    variants = list(dict.fromkeys(verdict.variant for verdict in verdicts))
-    if variant and variant not in variants:
-        raise SettingsError(f"--only {run.folder}:{variant}: unknown variant; known: {', '.join(variants)}")
-    found = [
-        verdict.sample_id
-        for verdict in verdicts
-        if variant in ("", verdict.variant) and verdict.outcome not in (*RIGHT, Outcome.UNSCORED)
-    ]
-    if not found:
-        raise DataError(
-            f"{run.folder}: expected failures of {variant or 'any variant'}, found none: nothing to ask again"
-        )
-    return list(dict.fromkeys(found))
-
-
-def _where(samples: Sequence[Sample]) -> str:
-    splits = ", ".join(dict.fromkeys(sample.split for sample in samples))
-    return f"looked at {len(samples):,} items ({splits}); name others with --data and --splits"
-
-
-class Answered(NamedTuple):
-    """A run with the answers that were asked for, and what is still missing."""
-
-    run: Run
-    responses: list[Response]
-    missing: list[Failure]
-
-
-def generate_run(settings: GenerateSettings) -> Answered:
-    """Answer everything that ``settings`` ask for and that has no answer yet.
-
-    Raises:
-        MisError: a variant, split, file, model or server cannot be used, or another process is writing the same file; the message says which
-            and why.
-    """
-    samples, folder = read_samples(settings)
-    return answer(samples, folder, settings, settings.name)
-
-
-def answer_all(
-    samples: Sequence[Sample], data: Path, settings: GenerateSettings, name: str
-) -> tuple[Run, list[Response]]:
-    """Open the run, generate what is missing, and return the responses of these samples and variants, in the order asked for.
-
-    Raises:
-        ModelError: some are without an answer; what was answered is kept.
-    """
-    run, responses, missing = answer(samples, data, settings, name)
-    if missing:
-        raise ModelError(
-            f"{len(missing)} answers are missing (first: {missing[0].reason}); run the same command again to go on"
-        )
-    return run, responses
-
-
-def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, name: str) -> Answered:
-    """As ``answer_all``, but what is missing is told instead of raised.
-
-    Args:
-        samples: what is asked; a sample without images is asked as plain text.
-        data: folder to which the samples' image paths are relative.
-        settings: who answers, how, and where it is kept.
-        name: of the run.
-    """
-    who = Local.of(settings) if settings.server is None else Server.of(settings)
-    selection, identity = told(settings.only), who.identity
-    config = RunConfig(
-        **{**identity, "tag": ", ".join(filter(None, (identity["tag"], selection)))},
-        selection=selection,
-        data=str((settings.data if settings.data and settings.data.is_file() else data).resolve()),
-        data_digest=data_digest(data, settings),
-        generation=settings.generation,
-        batch_size=settings.batch_size if settings.server is None else 1,
-        batch_tokens=settings.batch_tokens if settings.server is None else None,
-        dtype=settings.dtype,
-    )
-    run = open_run(settings.runs, name, config)
-    run.keep_samples(samples)
-    same = {**settings.generation.model_dump(), "dtype": settings.dtype} | who.sees
-    keys = AnswerKeys(data, config.checkpoint_digest, config.variants, same)
-    wanted = {(sample.id, variant): keys.of(sample, variant) for variant in settings.variants for sample in samples}
-    _check_stored(run, wanted)
-    failures: list[Failure] = []
-    there = len(wanted.keys() & _answered(run).keys())
-    if there and settings.server is not None:
-        say(
-            f"{there:,} of {len(wanted):,} answers are in {run.folder} already and are not asked for again; a server's models are known "
-            "by their names alone: one that was exchanged under its name needs another --name"
-        )
-    if there < len(wanted):
-        with run.writing(who.file):
-            _adopt(run, who.file, wanted, settings.runs, name)
-            if missing := wanted.keys() - _answered(run):
-                failures = who.generate(samples, data, run, keys, missing)
-    answers = _answered(run)
-    if wanted.keys() <= answers.keys():
-        run.settle()
-    elif who.file == RESPONSES:  # not a shard: nobody else brings the rest
-        failures += _lost(run, wanted.keys() - answers.keys() - {(one.sample_id, one.variant) for one in failures})
-    return Answered(run, [answers[key] for key in wanted if key in answers], failures)
-
-
-def read_samples(settings: GenerateSettings) -> tuple[list[Sample], Path]:
-    """The samples that ``settings`` name, and the folder of their images; where no split was named, the usual ones that are there, or else all.
-
-    Raises:
-        DataError: a split is not there, or a record is malformed.
-        SettingsError: splits of a data file were asked for.
-    """
-    if settings.only:
-        return _selected(settings)
-    named = "splits" in settings.model_fields_set
-    if settings.data is not None and settings.data.is_file():
-        if named:
-            raise SettingsError(f"--splits: expected a folder of splits, found the file {settings.data}; leave it out")
-        return read_place(settings.data, (), settings.limit)
-    folder, splits = settings.data or mini_data(), settings.splits
-    if settings.data is not None and not named:
-        there = splits_of(folder)
-        splits = [split for split in splits if split in there] or there
-    return read_splits(folder, splits, settings.limit), folder
-
-
-def _selected(settings: GenerateSettings) -> tuple[list[Sample], Path]:
-    """The samples that ``only`` names, looked for in all splits that are there, or in those that were named."""
-    if settings.limit is not None and "limit" in settings.model_fields_set:
-        raise SettingsError("--only: expected no --limit beside it, since it names the items; leave one of them out")
-    folder = settings.data or mini_data()
-    everywhere = {} if folder.is_file() or "splits" in settings.model_fields_set else {"splits": (*splits_of(folder),)}
-    samples, folder = read_samples(settings.model_copy(update={"only": (), "limit": None, **everywhere}))
-    return select(samples, settings.only), folder
-
-
-def read_place(path: Path, splits: Sequence[str], limit: int | None = None) -> tuple[list[Sample], Path]:
-    """The samples of a folder's splits, or of a data file, which is taken as one split; and the folder of their images.
-
-    Raises:
-        DataError, SettingsError: as ``read_splits``.
-    """
-    if path.is_file():
-        source = find_source(path)
-        return limited(load(source), limit), source.folder
-    return read_splits(path, splits, limit), path
-
-
-def read_splits(folder: Path, splits: Sequence[str], limit: int | None = None) -> list[Sample]:
-    """The samples of several splits, one after the other; ``limit`` counts in each, as in ``read_split``.
-
-    Raises:
-        DataError: as ``read_split``, or a sample of one split has the id of one in another.
-        SettingsError: no split is named, or one twice.
-    """
-    if not splits or len(set(splits)) < len(splits):
-        raise SettingsError(f"--splits: expected at least one, and each once, found {' '.join(splits) or 'none'}")
-    found: dict[str, Sample] = {}
-    for split in splits:
-        samples = read_split(folder, split, limit)
-        if twice := [sample.id for sample in samples if sample.id in found]:
-            raise DataError(
-                f"{folder}: expected ids of their own in split {split!r}, found that {twice[0]!r} stands in an earlier one too; rename one"
-            )
-        found |= {sample.id: sample for sample in samples}
-    return list(found.values())
-
-
-def read_split(folder: Path, split: str, limit: int | None = None) -> list[Sample]:
-    """The samples of one split of a folder in any form; ``limit`` as in ``limited``.
-
-    Raises:
-        DataError: there is no such split, or a record of it is malformed (file, row, field and fix named).
-    """
-    return limited(load(find_source(folder, split=split)), limit)
-
-
-def limited(samples: list[Sample], limit: int | None) -> list[Sample]:
-    """At most so many harmful items, spread over the categories, each with its twin, and as many benign ones that are no twin; all for ``None``."""
-    if limit is None:
-        return samples
-    harmful = [sample for sample in samples if sample.harmful]
-    paired = {sample.id for sample in harmful} | {sample.twin_id for sample in harmful}
-    alone = [sample for sample in samples if sample.id not in paired and sample.twin_id not in paired - {None}]
-    kept = [*spread(harmful, limit), *spread(alone, limit)]
-    wanted = {sample.id for sample in kept} | {sample.twin_id for sample in kept}
-    return [sample for sample in samples if sample.id in wanted]
+def _own_device(device: str) -> str:
+    """The GPU of this process, where accelerate started one process a GPU."""
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if device == "cuda" and rank is not None else device
 
 
 def _check_stored(run: Run, wanted: Mapping[Key, str]) -> None:
-    """Refuse to mix answers to pictures or questions that have changed under the same names."""
+    """Refuse to mix answers to images or questions that have changed under the same ids."""
     for one in run.responses():
         expected = wanted.get((one.sample_id, one.variant), one.key)
         if one.key and one.key != expected:
             raise DataError(
-                f"{run.folder}: sample {one.sample_id!r} was answered with other content (key {one.key[:12]}, now {expected[:12]}); "
-                "its images or question have changed since: take another --name"
+                f"{run.folder}: sample {one.sample_id!r} was answered with other content (key {one.key[:12]}, now "
+                f"{expected[:12]}); its images or question have changed since: take another --name"
             )
 
 
@@ -592,14 +403,8 @@ def _answered(run: Run) -> dict[Key, Response]:
     return {(one.sample_id, one.variant): one for one in run.responses()}
 
 
-def _lost(run: Run, keys: Iterable[Key]) -> list[Failure]:
-    """Answers that were given and yet are not there: whoever else writes the file knows of no locks, or it has been edited."""
-    reason = f"its answer is not in {run.folder / RESPONSES}, which something else has changed meanwhile"
-    return [Failure(*key, reason) for key in sorted(keys)]
-
-
 def _adopt(run: Run, file: str, wanted: Mapping[Key, str], root: Path, name: str) -> None:
-    """Take over from older versions what was answered there under the same key."""
+    """Copy from older versions what was answered there under the same key."""
     have = _answered(run)
     missing = {key: digest for key, digest in wanted.items() if key not in have}
     if not missing:
@@ -612,15 +417,7 @@ def _adopt(run: Run, file: str, wanted: Mapping[Key, str], root: Path, name: str
                 append_record(stream, response)
 
 
-def data_digest(data: Path, settings: GenerateSettings) -> str:
-    """What tells whether a run's data are still the same."""
-    if settings.data is not None and settings.data.is_file():
-        return sha256(settings.data)  # its images are in the keys of the answers
-    return folder_digest(data)
-
-
-def mini_data() -> Path:
-    """MIS-Mini, drawn if it is not there."""
-    from mis_lib.construct.mis_mini import ensure_mini_data
-
-    return ensure_mini_data(say)
+def _lost(run: Run, keys: Iterable[Key]) -> list[Failure]:
+    """Answers that were written and are missing from the file: another program has changed it."""
+    reason = f"its answer is not in {run.folder / RESPONSES}, which something else has changed meanwhile"
+    return [Failure(*key, reason) for key in sorted(keys)]

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from mis_lib.data.import_answers import Given, Matched, match, read_answers
 from mis_lib.errors import SettingsError
 from mis_lib.files import append_records, open_append, sha256
-from mis_lib.recipes.generate import GenerateSettings, data_digest, read_samples
+from mis_lib.recipes.generate import GenerateSettings
+from mis_lib.recipes.samples import data_digest, read_samples
 from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
 from mis_lib.schema import Response
 

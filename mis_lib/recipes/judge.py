@@ -24,13 +24,12 @@ from mis_lib.judge.protocol import Judge
 from mis_lib.judge.routing import RoutedJudge, read_router
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.judge.rule import RuleJudge, WordsJudge
-from mis_lib.recipes.generate import all_known
 from mis_lib.recipes.progress import Advance, bars, say
 from mis_lib.results.evaluated import data_folder, open_folder, read_samples
 from mis_lib.results.runs import Run
 from mis_lib.results.scoring import run_async, score_async
 from mis_lib.schema import Response, Sample, Verdict
-from mis_lib.settings import Settings
+from mis_lib.settings import Settings, all_known
 
 # ---------- Judges by name: what a specification such as ``rubric=URL#MODEL`` asks for, opened.
 

@@ -316,7 +316,7 @@ def _questions(settings: ParitySettings) -> list["Question"]:
             Sample(id="question", question=settings.question, images=[str(path.relative_to(folder)) for path in paths])
         ]
     else:
-        from mis_lib.recipes.generate import mini_data, read_place
+        from mis_lib.recipes.samples import mini_data, read_place
 
         samples, folder = read_place(settings.data or mini_data(), (settings.split,))
         samples = samples[: settings.limit]

@@ -25,8 +25,9 @@ from mis_lib.data.preferences import PAIRS, Preference, read_preferences
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule
-from mis_lib.recipes.generate import GenerateSettings, answer_all, mini_data, read_split
+from mis_lib.recipes.generate import GenerateSettings, answer_all
 from mis_lib.recipes.progress import say
+from mis_lib.recipes.samples import mini_data, read_split
 from mis_lib.results.train_runs import hold_rounds
 from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.settings import GenerationSettings

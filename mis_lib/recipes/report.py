@@ -17,8 +17,9 @@ from mis_lib.construct.drawings import STYLES
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge import rule
 from mis_lib.probe.rewording import in_reverse, read_questions, reworded
-from mis_lib.recipes.generate import GenerateSettings, all_known, answer_all, known_variants, limited, read_samples
+from mis_lib.recipes.generate import GenerateSettings, answer_all, known_variants
 from mis_lib.recipes.progress import say
+from mis_lib.recipes.samples import limited, read_samples
 from mis_lib.results.evaluated import Evaluated, data_folder, disambiguate, judges_of, majority, open_folder, read_run
 from mis_lib.results.metrics import GROUPINGS, SEEN, RateRow, rate_rows
 from mis_lib.results.naming import ensure_naming_data, naming_samples, naming_table
@@ -39,7 +40,7 @@ from mis_lib.results.scoring import score_run
 from mis_lib.results.slices import Slices, grouping, is_file, read_slices, slices_table
 from mis_lib.results.tables import Table, write_folder
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.settings import GenerationSettings
+from mis_lib.settings import GenerationSettings, all_known
 
 # ---------- What ``mis report`` is asked for.
 

@@ -20,8 +20,9 @@ from mis_lib.data.mixtures import QUESTION, USER_FORMAT, Options
 from mis_lib.errors import DataError, MissingPackageError, ModelError, SettingsError, TrainingError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule
-from mis_lib.recipes.generate import GenerateSettings, answer_all, mini_data, read_splits
+from mis_lib.recipes.generate import GenerateSettings, answer_all
 from mis_lib.recipes.progress import say
+from mis_lib.recipes.samples import mini_data, read_splits
 from mis_lib.results.metrics import naming_rate, rates
 from mis_lib.results.naming import ensure_naming_data, naming_samples
 from mis_lib.results.scoring import score_run

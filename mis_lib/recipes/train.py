@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import load_image
 from mis_lib.judge import rule
-from mis_lib.recipes.generate import mini_data, read_place
 from mis_lib.recipes.progress import bar, say
 from mis_lib.recipes.raft import data_folder, pairs_of
+from mis_lib.recipes.samples import mini_data, read_place
 from mis_lib.results.metrics import rates
 from mis_lib.results.runs import digest_of, folder_digest
 from mis_lib.results.train_runs import LOG, TrainRun, open_train_run

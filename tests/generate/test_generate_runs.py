@@ -29,7 +29,8 @@ from mis_lib.generate.keys import AnswerKeys
 from mis_lib.models.adapters import ImageLimits, write_limits
 from mis_lib.models.load import load_model
 from mis_lib.prompts import to_messages
-from mis_lib.recipes.generate import GenerateSettings, Local, answer, answer_all, generate_run, limited, read_samples
+from mis_lib.recipes.generate import GenerateSettings, Local, answer, answer_all, generate_run
+from mis_lib.recipes.samples import limited, read_samples
 from mis_lib.results.evaluated import read_run
 from mis_lib.results.runs import RESPONSES, SHARDS, Run
 from mis_lib.schema import Asked, Outcome, Response, Sample, Verdict
