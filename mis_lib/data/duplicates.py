@@ -22,8 +22,8 @@ from PIL import Image, ImageOps
 from mis_lib.data.findings import Finding, Kind
 from mis_lib.data.formats import View
 from mis_lib.data.preflight import Checked, Progress
+from mis_lib.data.records import is_lines
 from mis_lib.data.sources import clean_file
-from mis_lib.data.views import RawFile
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import DECODER_ERRORS, load_image, write_atomic
 from mis_lib.schema import Record
@@ -233,7 +233,7 @@ def with_twins(rows: Rows, places: Iterable[tuple[str, int]]) -> dict[str, set[i
     return {file: numbers for file, numbers in taken.items() if numbers}
 
 
-def write_without(file: RawFile, numbers: Collection[int]) -> Path:
+def write_without(file: Checked, numbers: Collection[int]) -> Path:
     """Write a data file without some of its rows as ``NAME.clean.jsonl`` (or ``.json``) next to it; return its path.
 
     Raises:
@@ -242,11 +242,11 @@ def write_without(file: RawFile, numbers: Collection[int]) -> Path:
     target = clean_file(file.path)
     if target.exists():
         raise DataError(f"{target}: expected no such file yet, found one; move it away, it may be your only copy")
-    if file.is_lines:
+    if is_lines(file.path):
         lines = file.path.read_bytes().split(b"\n")
         content = b"\n".join(line for number, line in enumerate(lines, 1) if number not in numbers)
     else:
-        kept = [row.values for row in file.rows if row.number not in numbers]
+        kept = [seen.row.values for seen in file.parsed if seen.row.number not in numbers]
         content = json.dumps(kept, ensure_ascii=False, indent=1).encode() + b"\n"
     write_atomic(target, content)
     return target

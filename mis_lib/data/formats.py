@@ -94,9 +94,7 @@ class View:
     """File and row, with the id if there is one."""
 
     def __post_init__(self) -> None:
-        found = self.row.values.get("id")
-        name = printable(str(found)) if isinstance(found, str | int) else ""
-        self.place = Location(self.row.file.name, self.row.number, name)
+        self.place = self.row.location
 
     @cached_property
     def declines(self) -> bool:

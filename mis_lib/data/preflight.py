@@ -17,13 +17,12 @@ from typing import NamedTuple
 from mis_lib.data.benchmarks import recognise
 from mis_lib.data.checks import is_cot, row_findings, set_findings, shared_ids
 from mis_lib.data.findings import AUTHORS, Finding, Kind, Level, Location
-from mis_lib.data.formats import View, parse, to_sample, view_of
+from mis_lib.data.formats import View, parse, view_of
 from mis_lib.data.images import Headers
 from mis_lib.data.loader import Loader
-from mis_lib.data.records import Row, check_ending, field_and_rest, read_table, reported
+from mis_lib.data.records import Row, Unreadable, check_ending, field_and_rest, read_bytes, read_table, reported
 from mis_lib.data.sources import MIXTURE, data_files
 from mis_lib.data.tokens import MEMORY_FORMULA, Budget, Memory, Training, budget_for, limited, memory
-from mis_lib.data.views import RawFile, read_file
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Record, Sample
 from mis_lib.settings import Settings
@@ -34,6 +33,7 @@ from mis_lib.settings import Settings
 # Published sets and tables (CSV, TSV, parquet) are read strictly alone; a record that cannot be read is one finding.
 
 JSON = (".json", ".jsonl")
+REPAIR = "put the row right, or remove it"
 MIS_ROOTS = ("", "images")
 """Where MIS's training images may be, as its loader looks for them.
 
@@ -42,12 +42,15 @@ Its archive is unpacked here or there. Nobody else's rows are read so.
 
 
 class Checked(NamedTuple):
-    """A data file that was read, and the headers of its images."""
+    """A data file that was read."""
 
-    raw: RawFile
+    path: Path
+    findings: list[Finding]
+    """What is wrong with the file as a whole, and with rows that could not be read."""
     parsed: list[View]
     """What its rows say, those of no known form too."""
     headers: Headers
+    """Of its images."""
 
     @property
     def views(self) -> list[View]:
@@ -87,11 +90,10 @@ def read_all(path: Path, images: Path | None = None, *, split: str | None = None
     for file in files:
         check_ending(file)
         folder = images or (file.parent if is_json(file) else path if path.is_dir() else file.parent)
-        headers = found.setdefault(folder, Headers(folder, pixels=True, roots=roots))
-        checked.append(_parsed(read_file(file), headers) if is_json(file) else _table(file, headers))
+        checked.append(_read(file, found.setdefault(folder, Headers(folder, pixels=True, roots=roots))))
     if any(file.parsed for file in checked):
         for file in checked:
-            file.raw.findings[:] = map(_beside_others, file.raw.findings)
+            file.findings[:] = map(_beside_others, file.findings)
     return checked
 
 
@@ -117,10 +119,28 @@ def is_json(file: Path) -> bool:
     return file.suffix.lower() in JSON
 
 
-def _parsed(raw: RawFile, headers: Headers) -> Checked:
-    parsed = [parse(row, headers.folder) for row in raw.rows]
-    raw.findings += [found for seen in parsed if seen.form is None for found in seen.findings]
-    return Checked(raw, parsed, headers)
+def _read(file: Path, headers: Headers) -> Checked:
+    """A data file; the images that a table holds are unpacked."""
+    read_bytes(file, 0)  # one that cannot be opened is not a finding
+    checked = Checked(file, [], [], headers)
+    for row in reported(read_table, file):
+        if isinstance(row, DataError):
+            checked.findings.append(row.finding if isinstance(row, Unreadable) else _malformed(row, REPAIR))
+            row = row.row if isinstance(row, Unreadable) else None
+        if row is None:
+            continue
+        seen = parse(row, headers.folder)
+        if is_json(file):
+            checked.parsed.append(seen)
+            checked.findings.extend(seen.findings if seen.form is None else ())
+        elif seen.sample is None:
+            checked.findings.append(_malformed(seen.errors[0], REPAIR))
+        else:  # its values, which may hold images, are not kept
+            checked.parsed.append(view_of(seen.sample, file.name, row.number))
+    if not checked.parsed and not checked.findings:
+        place = Location(file.name)
+        checked.findings.append(place.finding(Kind.EMPTY_FILE, "", "expected rows, found none", "write the file again"))
+    return checked
 
 
 def _beside_others(found: Finding) -> Finding:
@@ -132,14 +152,14 @@ def _beside_others(found: Finding) -> Finding:
 
 def _published(loader: Loader, folder: Path, split: str, headers: Headers) -> Checked:
     """A split of a published set, read by its loader."""
-    raw, parsed = RawFile(folder / split, is_lines=False), []
+    checked = Checked(folder / split, [], [], headers)
     for found in loader.scan(folder, split):
         if isinstance(found, DataError):
-            raw.findings.append(_malformed(found, "put the row right, or fetch the set again"))
+            checked.findings.append(_malformed(found, "put the row right, or fetch the set again"))
         else:
-            parsed.append(view_of(found, found.provenance["file"], found.provenance["row"]))
-    raw.findings += _partial(loader, split, parsed, len(raw.findings))
-    return Checked(raw, parsed, headers)
+            checked.parsed.append(view_of(found, found.provenance["file"], found.provenance["row"]))
+    checked.findings.extend(_partial(loader, split, checked.parsed, len(checked.findings)))
+    return checked
 
 
 def _partial(loader: Loader, split: str, parsed: list[View], refused: int) -> Iterator[Finding]:
@@ -155,23 +175,6 @@ def _partial(loader: Loader, split: str, parsed: list[View], refused: int) -> It
         yield Location(split).finding(
             Kind.PARTIAL_SET, "", message, "fetch the rest, or report rates as those of a part"
         )
-
-
-def _table(file: Path, headers: Headers) -> Checked:
-    """A table, read strictly; its images, if it holds any, are unpacked."""
-    raw, parsed = RawFile(file, is_lines=False), []
-    for row in reported(read_table, file):
-        try:
-            if isinstance(row, DataError):
-                raise row
-            parsed.append(view_of(to_sample(row, headers.folder), file.name, row.number))
-        except DataError as error:
-            raw.findings.append(_malformed(error, "put the row right, or remove it"))
-    if not parsed and not raw.findings:
-        raw.findings.append(
-            Location(file.name).finding(Kind.EMPTY_FILE, "", "expected rows, found none", "write the file again")
-        )
-    return Checked(raw, parsed, headers)
 
 
 def _malformed(error: DataError, fix: str) -> Finding:
@@ -310,15 +313,15 @@ def examine(
     findings: list[Finding] = []
     summaries = []
     for file in checked:
-        progress(f"Checking {file.raw.path.name}: {len(file.parsed):,} rows")
+        progress(f"Checking {file.path.name}: {len(file.parsed):,} rows")
         views = file.views
         cot = is_cot(views)
-        findings += file.raw.findings
+        findings += file.findings
         said = [finding for seen in views for finding in row_findings(seen, file.headers)]
         said += set_findings(views, cot=cot)
         findings += map(_as_published, said) if is_published else said
         forms = sorted({seen.form.value for seen in views if seen.form is not None})
-        summaries.append(FileSummary(name=file.raw.path.name, rows=len(file.parsed), forms=forms, cot=cot))
+        summaries.append(FileSummary(name=file.path.name, rows=len(file.parsed), forms=forms, cot=cot))
     if are_read_as_one(path):
         findings += shared_ids([file.views for file in checked])
     tokens = None if budget is None else predict(checked, budget, settings)

@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
+from mis_lib.data.findings import Finding, Kind, Location, printable
 from mis_lib.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
@@ -28,12 +29,27 @@ class Row(NamedTuple):
         """File and row, for messages."""
         return f"{self.file}, row {self.number}"
 
+    @property
+    def location(self) -> Location:
+        """File and row, with the id if there is one, for findings."""
+        found = self.values.get("id")
+        return Location(self.file.name, self.number, printable(str(found)) if isinstance(found, str | int) else "")
+
     def error(self, field: str, expected: str, found: Any, fix: str) -> DataError:
         """The error that says what is wrong with one of its fields."""
         return DataError(f"{self.place}: field {field!r}: expected {expected}, found {shown(found)}; {fix}")
 
 
 Rows = Iterator[Row | DataError]
+
+
+class Unreadable(DataError):
+    """The error about a record that cannot be read: what a check finds, and the record as far as it can be read."""
+
+    def __init__(self, message: str, finding: Finding, row: Row | None = None) -> None:
+        super().__init__(message)
+        self.finding = finding
+        self.row = row
 
 
 def field_and_rest(message: str) -> tuple[str, str]:
@@ -52,10 +68,11 @@ def read_text(file: Path) -> str:
     try:
         return content.removeprefix(BOM).decode()
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{file}, line {line}: expected UTF-8, found another encoding; save the file as UTF-8"
-        ) from error
+        line, fix = content.count(b"\n", 0, error.start) + 1, "save the file as UTF-8"
+        kind = Kind.NOT_JSON if file.suffix.lower() == ".json" else Kind.MALFORMED
+        message = "expected UTF-8, found another encoding"
+        finding = Location(file.name).finding(kind, "", f"{message} in line {line}", fix)
+        raise Unreadable(f"{file}, line {line}: {message}; {fix}", finding) from error
 
 
 def read_bytes(file: Path, most: int = -1) -> bytes:
@@ -77,11 +94,19 @@ def shown(value: Any) -> str:
     return f"{type(value).__name__} {text if len(text) <= SHOWN else text[:SHOWN] + '...'}"
 
 
-def broken(file: Path, number: int, found: str, error: Exception) -> DataError:
-    """The error about a record that cannot be read."""
-    return DataError(
-        f"{file}, row {number}: expected a readable record, found {found.strip()!r} ({error}); repair the row"
-    )
+def unreadable(
+    file: Path, number: int, kind: Kind, message: str, fix: str, *, field: str = "", row: Row | None = None
+) -> Unreadable:
+    """The error about a record, or about the whole file (0), with its finding."""
+    at = f"{file}, row {number}" if number else f"{file}"
+    place = Location(file.name, number) if row is None else row.location
+    return Unreadable(f"{at}: {message}; {fix}", place.finding(kind, field, message, fix), row)
+
+
+def broken(file: Path, number: int, found: str, error: Exception, kind: Kind = Kind.NOT_JSON) -> Unreadable:
+    """The error about a record of which nothing can be read."""
+    message = f"expected a readable record, found {found.strip()!r} ({error})"
+    return unreadable(file, number, kind, message, "repair the row")
 
 
 # ---------- Tables: the rows of JSON, JSON Lines, CSV, TSV and parquet files, strictly, each with its place.
@@ -125,15 +150,29 @@ def reported(rows: Callable[[Path], Rows], file: Path) -> Rows:
 
 def json_lines(file: Path) -> Rows:
     """One object a line. A torn last line is an error here: part of the data is missing."""
-    for number, line in enumerate(read_bytes(file).removeprefix(BOM).split(b"\n"), 1):
-        if line.strip():
-            yield _json_row(file, number, line)
+    decoder = _Decoder()
+    lines = read_bytes(file).removeprefix(BOM).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values = decoder.decode(line.decode())
+        except (ValueError, RecursionError) as error:  # bad JSON or bad UTF-8
+            found = line[:SHOWN].decode(errors="replace")
+            yield broken(file, number, found, error) if number < len(lines) else _torn(file, number, found, error)
+        else:
+            yield _row(file, number, values, decoder)
 
 
 def json_rows(file: Path) -> Rows:
     """A list of objects, or one object a line: people give both this ending."""
+    return json_lines(file) if is_lines(file) else json_list(file)
+
+
+def is_lines(file: Path) -> bool:
+    """Whether a JSON file holds an object a line."""
     start = read_bytes(file, PEEK).removeprefix(BOM).lstrip()
-    return json_lines(file) if start.startswith(b"{") and not is_document(start) else json_list(file)
+    return file.suffix.lower() == ".jsonl" or (start.startswith(b"{") and not is_document(start))
 
 
 def is_document(content: bytes) -> bool:
@@ -144,36 +183,39 @@ def is_document(content: bytes) -> bool:
 
 def json_list(file: Path) -> Rows:
     """A list of objects; after a fault in the JSON itself no further row can be found."""
-    text = read_text(file)
+    decoder, text = _Decoder(), read_text(file)
     position = _skip(text, 0)
     if not text.startswith("[", position):
-        yield DataError(f"{file}: expected a JSON list of records, found {shown(text[:SHOWN])}; is it the right file?")
+        kind = Kind.NOT_ROWS if text.strip() else Kind.EMPTY_FILE
+        message = f"expected a JSON list of records, found {shown(text[:SHOWN])}"
+        yield unreadable(file, 0, kind, message, "is it the right file?")
         return
     number, position = 0, _skip(text, position + 1)
     going_on = not text.startswith("]", position)
     while going_on:
         number += 1
         try:
-            values, position = _DECODER.raw_decode(text, position)
+            values, position = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            yield broken(file, number, text[position : position + SHOWN], error)
+            yield _cut_list(file, number, text[position : position + SHOWN], error)
             return
-        yield _row(file, number, values)
+        yield _row(file, number, values, decoder)
         position = _skip(text, position)
         going_on = text.startswith(",", position)
         if going_on:
             position = _skip(text, position + 1)
         elif not text.startswith("]", position):
-            yield broken(file, number + 1, text[position : position + SHOWN], ValueError("expected ',' or ']'"))
+            yield _cut_list(file, number + 1, text[position : position + SHOWN], ValueError("expected ',' or ']'"))
             return
     if text[position + 1 :].strip():
-        yield DataError(f"{file}: expected the end of the file after its list, found {shown(text[position + 1 :])}")
+        message = f"expected the end of the file after its list, found {shown(text[position + 1 :])}"
+        yield unreadable(file, 0, Kind.NOT_JSON, message, "write the file again")
 
 
 def json_records(file: Path) -> Rows:
     """An object of records, ``{"17": {...}, ...}``: MM-SafetyBench and MOSSBench."""
     for number, (key, values) in enumerate(json_object(file).items(), 1):
-        row = _row(file, number, values)
+        row = _row(file, number, values, _Decoder())
         yield row._replace(key=key) if isinstance(row, Row) else row
 
 
@@ -183,8 +225,11 @@ def json_object(file: Path) -> dict[str, Any]:
     Raises:
         DataError: it is not, or cannot be read.
     """
+    decoder = _Decoder()
     try:
-        values = _DECODER.decode(read_text(file))
+        values = decoder.decode(read_text(file))
+        if decoder.faults:
+            raise ValueError(decoder.faults[0].message)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: expected one JSON object, found a fault ({error}); fetch the file again") from error
     if not isinstance(values, dict):
@@ -205,7 +250,7 @@ def csv_rows(file: Path, delimiter: str = ",") -> Rows:
         except StopIteration:
             return
         except csv.Error as error:
-            yield broken(file, number, f"line {reader.line_num}", error)
+            yield broken(file, number, f"line {reader.line_num}", error, Kind.MALFORMED)
             return
         if None in cells or None in cells.values():  # surplus or missing ones
             yield DataError(f"{file}, row {number}: expected {len(names)} cells as in the header; quote or complete it")
@@ -231,7 +276,7 @@ def parquet_rows(file: Path) -> Rows:
                     number += 1
                     yield Row(file, number, {name: value for name, value in values.items() if value is not None})
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        yield broken(file, number + 1, "", error)
+        yield broken(file, number + 1, "", error, Kind.MALFORMED)
 
 
 def has_column(file: Path, column: str) -> bool:
@@ -250,23 +295,69 @@ def has_column(file: Path, column: str) -> bool:
         return True
 
 
-def _json_row(file: Path, number: int, line: bytes) -> Row | DataError:
-    try:
-        return _row(file, number, _DECODER.decode(line.decode()))
-    except (ValueError, RecursionError) as error:  # bad JSON or bad UTF-8
-        return broken(file, number, line[:SHOWN].decode(errors="replace"), error)
+class _Fault(NamedTuple):
+    """What Python's own reader takes and others do not."""
+
+    kind: Kind
+    field: str
+    message: str
+    fix: str
 
 
-def _row(file: Path, number: int, values: Any) -> Row | DataError:
+class _Decoder(json.JSONDecoder):
+    """Reads JSON as Python does, and keeps what is wrong with the record that it read last."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._once, parse_constant=self._constant)
+        self.faults: list[_Fault] = []
+
+    def _once(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) != len(pairs):
+            names = [name for name, _ in pairs]
+            name = next(name for name in names if names.count(name) > 1)
+            message = f"expected each field once, but field {name!r} stands twice; only the last one counts"
+            self.faults.append(_Fault(Kind.REPEATED_KEY, name, message, "keep one of the two"))
+        return values
+
+    def _constant(self, name: str) -> float:
+        message = f"expected values that JSON can hold, but {name} is no JSON value"
+        self.faults.append(_Fault(Kind.NOT_JSON, "", message, "write the value again"))
+        return float(name)
+
+
+def _row(file: Path, number: int, values: Any, decoder: _Decoder) -> Row | Unreadable:
+    faults, decoder.faults = decoder.faults, []
     if not isinstance(values, dict):
-        return DataError(
-            f"{file}, row {number}: expected a JSON object, found {shown(values)}; one {{...}} for each row"
-        )
+        message = f"expected a JSON object, found {shown(values)}"
+        return unreadable(file, number, Kind.NOT_ROWS, message, "one {...} for each row")
+    row = Row(file, number, values)
     try:
         json.dumps(values, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        return broken(file, number, "half a character (a lone surrogate)", error)
-    return Row(file, number, values)
+    except UnicodeEncodeError:
+        message = "expected values that JSON can hold, found half a character (a lone surrogate)"
+        faults.append(_Fault(Kind.NOT_JSON, "", message, "write the value again"))
+    if not faults:
+        return row
+    found = faults[0]
+    return unreadable(file, number, found.kind, found.message, found.fix, field=found.field, row=row)
+
+
+def _torn(file: Path, number: int, found: str, error: Exception) -> Unreadable:
+    """The error about a last line after which no line ends."""
+    torn = broken(file, number, found, error)
+    message = f"expected a whole last line, found {found.strip()!r} ({error})"
+    fix = "the writer was stopped: let it go on, or delete the line"
+    torn.finding = Location(file.name, number).finding(Kind.TORN_LINE, "", message, fix)
+    return torn
+
+
+def _cut_list(file: Path, number: int, found: str, error: Exception) -> Unreadable:
+    """The error about a row of a list after which there may be more; its finding is about the file."""
+    cut = broken(file, number, found, error)
+    message = f"expected a JSON list of rows, found a fault in row {number}: {error}"
+    cut.finding = Location(file.name).finding(Kind.NOT_JSON, "", message, "write the file again as UTF-8 JSON")
+    return cut
 
 
 def _header(file: Path, reader: "csv.DictReader[str]") -> list[str]:
@@ -289,18 +380,3 @@ def _skip(text: str, position: int) -> int:
     while position < len(text) and text[position] in " \t\r\n":
         position += 1
     return position
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return values
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON value")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_each_once, parse_constant=_refuse)

@@ -138,8 +138,8 @@ def _compared(
     if remove:
         taken = with_twins(rows, {(finding.file, finding.row) for finding in found})
         for file in checked:
-            if numbers := taken.get(file.raw.path.name):
-                target = write_without(file.raw, numbers)
+            if numbers := taken.get(file.path.name):
+                target = write_without(file, numbers)
                 say(f"{target}: {len(file.parsed) - len(numbers):,} of {len(file.parsed):,} rows")
     return report.model_copy(update={"findings": [*report.findings, *found]})
 

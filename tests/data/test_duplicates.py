@@ -246,16 +246,16 @@ def test_rows_are_taken_out_of_a_copy_with_their_twins(layout: Path) -> None:
     checked = read_all(file)
     taken = with_twins(rows_of(checked), {("train.jsonl", 2), ("train.jsonl", 3)})
     assert taken == {"train.jsonl": {1, 2, 3}}
-    target = write_without(checked[0].raw, taken["train.jsonl"])
+    target = write_without(checked[0], taken["train.jsonl"])
     assert target == layout / "train.clean.jsonl"
     assert target.read_bytes() == before.splitlines(keepends=True)[3]
     assert file.read_bytes() == before
     with pytest.raises(DataError, match="only copy"):
-        write_without(checked[0].raw, {1})
+        write_without(checked[0], {1})
 
 
 def test_a_json_list_stays_a_json_list(layout: Path) -> None:
     checked = read_all(layout / "mis_easy.json")
-    target = write_without(checked[0].raw, {1, 4})
+    target = write_without(checked[0], {1, 4})
     rows = json.loads((layout / "mis_easy.json").read_text())
     assert json.loads(target.read_text()) == rows[1:3]
