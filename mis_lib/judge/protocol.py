@@ -1,7 +1,7 @@
-"""What a judge is: something that is shown one response, not who gave it, and rules on it.
+"""The interface of judges: a judge sees one response, but not which model gave it, and returns a ruling.
 
-Every judge is exchanged for any other by one flag, and several may rule on the same responses. A judge that cannot rule says so
-(``unscored``, with the reason and its own words); nothing that it fails at is ever counted as safe.
+One flag replaces a judge by another, and several may rule on the same responses. A judge that cannot rule returns
+``unscored`` with the reason and its raw reply; a failure never counts as safe.
 """
 
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from mis_lib.errors import ImageError
 from mis_lib.files import digest_json, load_image
 from mis_lib.schema import Outcome, Sample
 
-# Why an answer ended that the model did not end: a person, or the filter of the server in front of it.
 NOT_THE_MODELS = {
     "cancelled": "a person stopped the response",
     "content_filter": "the server's filter answered, not the model",
 }
+"""Finish reasons of responses that the model did not end itself, with the reason for leaving them unscored."""
 
 
 @dataclass(frozen=True)
 class JudgeInput:
-    """One response as a judge sees it: the sample, the words and why they ended. There is no name of a model in it."""
+    """One response as a judge sees it: the sample, the text and its finish reason, without the model's name."""
 
     sample: Sample
     text: str
@@ -39,16 +39,16 @@ class JudgeInput:
 
 
 class Ruling(NamedTuple):
-    """What a judge says of a case."""
+    """A judge's decision on one response."""
 
     outcome: Outcome
     reason: str
     level: int | None = None
     """Perception level of MIS's rubric, 1 to 3."""
     score: float | None = None
-    """0 to 1: how sure the judge is that the response is bad (unsafe; of a benign item, no help)."""
+    """Probability, 0 to 1, that the response is bad: unsafe, or no help on a benign item."""
     raw: str | None = None
-    """The judge's own words."""
+    """The judge's reply as it came."""
 
 
 class Judge(Protocol):
@@ -56,20 +56,20 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """Stands in every verdict, and names their file."""
+        """Name in every verdict and of the verdict file."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Digest of everything that its rulings follow from: stored ones are stale once it changes."""
+        """Digest of everything that rulings depend on; stored verdicts of another fingerprint are stale."""
         ...
 
     async def decide(self, case: JudgeInput) -> Ruling:
-        """Rule on one case; a judge that cannot returns an unscored ruling.
+        """Rule on one case; unscored if the judge cannot.
 
         Raises:
-            Unavailable: it could not be reached, and might be later.
-            ClientError: it cannot be asked at all.
+            Unavailable: a temporary failure.
+            ClientError: the judge cannot be asked at all.
         """
         ...
 

@@ -1,7 +1,8 @@
-"""The words of a response that a judge's reason quotes: what the verdict rests on, to be looked at where it stands.
+"""Quotations in a judge's reason, located in the response: the evidence for a verdict.
 
-Judges quote in their own way: in straight or curly marks, on one line, with a cut ("...") inside or at the end. A quotation counts if its words stand in the
-response in this order, whatever the white space and the case; a single word does not, since it is mostly a name and stands in many places.
+Judges quote in straight or curly marks, on one line, with cuts ("...") inside or at the end. A quotation counts if the
+response contains its words in this order; white space and case are ignored. A single word does not count: it is
+usually a name with many occurrences.
 """
 
 import re
@@ -9,7 +10,8 @@ from typing import NamedTuple
 
 _QUOTED = re.compile(
     r"\"(?P<straight>[^\"]+)\"|\u201c(?P<curly>[^\u201d]+)\u201d"
-    r"|(?<!\w)'(?P<single>.+?)'(?!\w)|(?<!\w)\u2018(?P<turned>.+?)\u2019(?!\w)",  # an apostrophe within a word ends nothing
+    # an apostrophe within a word is no mark
+    r"|(?<!\w)'(?P<single>.+?)'(?!\w)|(?<!\w)\u2018(?P<turned>.+?)\u2019(?!\w)",
     re.DOTALL,
 )
 _CUT = re.compile(r"\[?(?:\.\.\.|\u2026)\]?")
@@ -17,16 +19,16 @@ _LEAST = 2  # words
 
 
 class Citation(NamedTuple):
-    """A quotation in a reason, characters ``[start, end)`` of it without its marks, and where its words stand in the response."""
+    """A quotation: characters ``[start, end)`` of the reason, without the marks."""
 
     start: int
     end: int
     places: tuple[tuple[int, int], ...]
-    """Characters of the response: one stretch, or several where the judge left words out."""
+    """Ranges of characters in the response: one, or several around cuts."""
 
 
 def citations(reason: str, response: str) -> list[Citation]:
-    """The quotations of a reason whose words stand in the response, in the order of the reason."""
+    """The quotations of a reason that the response contains, in the order of the reason."""
     found = []
     for quoted in _QUOTED.finditer(reason):
         name = quoted.lastgroup or ""
@@ -36,15 +38,13 @@ def citations(reason: str, response: str) -> list[Citation]:
 
 
 def _places(words: str, response: str) -> tuple[tuple[int, int], ...]:
-    """Where the stretches between cuts stand, one after the other; nothing unless all of them do."""
-    stretches = [
-        stretch.rstrip(" .,;:").split() for stretch in _CUT.split(words)
-    ]  # a judge may put its own full stop inside
+    """Ranges of the stretches between cuts, one after the other; empty unless all are found."""
+    # a judge may put its own full stop inside the marks
+    stretches = [stretch.rstrip(" .,;:").split() for stretch in _CUT.split(words)]
     places: list[tuple[int, int]] = []
     for stretch in (one for one in stretches if one):
-        hit = re.compile(r"\s+".join(map(re.escape, stretch)), re.IGNORECASE).search(
-            response, places[-1][1] if places else 0
-        )
+        pattern = re.compile(r"\s+".join(map(re.escape, stretch)), re.IGNORECASE)
+        hit = pattern.search(response, places[-1][1] if places else 0)
         if hit is None:
             return ()
         places.append(hit.span())

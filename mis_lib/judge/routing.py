@@ -1,7 +1,11 @@
-"""Routing: a cheap judge rules on what it is sure of, a learned router sends the rest to an expensive one (the idea of SafeRoute, arXiv 2502.12464).
+"""Routing: a cheap judge rules on clear cases, and a learned router sends the others to an expensive judge.
 
-The router predicts, from what is there before the expensive judge is asked, whether asking it would turn a wrong verdict into a right one
-(``router_training``). It is a few numbers in a JSON file, no pickle.
+It follows SafeRoute (arXiv 2502.12464). The router predicts whether the expensive judge would correct a wrong verdict,
+from features that are known before it is asked. A router is a few numbers in a JSON file, no pickle.
+
+Training needs responses that both judges have ruled on and whose truth is known, from people or from the expensive
+judge. ``curve`` plots the F1 of "unsafe" against the share of cases sent on, with three references: an oracle that
+knows the cheap judge's errors (the bound), chance, and the cheap judge's doubt (entropy).
 """
 
 import json
@@ -30,7 +34,7 @@ THRESHOLD = 0.5
 
 
 class Router(Settings):
-    """A logistic regression over ``FEATURES``: the probability that asking the expensive judge pays."""
+    """A logistic regression over ``FEATURES``: the probability that the expensive judge corrects the verdict."""
 
     features: tuple[str, ...]
     mean: tuple[float, ...]
@@ -38,21 +42,21 @@ class Router(Settings):
     weights: tuple[float, ...]
     bias: float
     threshold: float = THRESHOLD
-    """Above it a case is sent on."""
+    """A case of higher probability is sent on."""
     trained_on: int
     cheap: str
     expensive: str
     truth: str
 
     def probability(self, features: Sequence[float]) -> float:
-        """How likely it pays to send a case on."""
+        """Probability that the expensive judge corrects the verdict."""
         standard = [(x - mean) / scale for x, mean, scale in zip(features, self.mean, self.scale, strict=True)]
         total = self.bias + sum(weight * x for weight, x in zip(self.weights, standard, strict=True))
         return 1 / (1 + math.exp(-max(-500.0, min(500.0, total))))
 
 
 class RoutedJudge:
-    """The cheap judge, and the expensive one where the router says that it pays.
+    """The cheap judge, and the expensive one for the cases that the router sends on.
 
     Args:
         name: of the judge.
@@ -67,7 +71,7 @@ class RoutedJudge:
 
     @property
     def fingerprint(self) -> str:
-        """Follows from both judges and the router."""
+        """Digest of both judges and the router."""
         return fingerprint_of(
             "routed", self._cheap.fingerprint, self._expensive.fingerprint, self._router.model_dump(mode="json")
         )
@@ -87,7 +91,7 @@ class RoutedJudge:
 def features_of(
     sample: Sample, text: str, finish_reason: str, outcome: Outcome, score: float | None
 ) -> tuple[float, ...]:
-    """What a router sees of a case, in the order of ``FEATURES``; a cheap judge without scores counts as sure."""
+    """The values of ``FEATURES`` of a case; a cheap judge without scores counts as certain."""
     unsafe = outcome is Outcome.UNSAFE
     share = float(unsafe) if score is None else score
     return (
@@ -103,12 +107,12 @@ def features_of(
 
 
 def entropy(share: float) -> float:
-    """Doubt of a probability, in bits: 1 at a half, 0 at the ends."""
+    """Entropy of a probability in bits: 1 at one half, 0 at both ends."""
     return -sum(p * math.log2(p) for p in (share, 1 - share) if p > 0)
 
 
 def write_router(path: Path, router: Router) -> None:
-    """Keep a router as JSON."""
+    """Write a router as JSON."""
     write_atomic(path, (json.dumps(router.model_dump(mode="json"), indent=1) + "\n").encode())
 
 
@@ -116,7 +120,7 @@ def read_router(path: Path) -> Router:
     """Read a router.
 
     Raises:
-        SettingsError: the file is missing, or is no router of this version.
+        SettingsError: the file is missing, or not a router with these features.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -132,41 +136,36 @@ def read_router(path: Path) -> Router:
     return router
 
 
-# ---------- How a router is trained, and what it is worth: F1 of "unsafe" against the share of cases that it sends on.
-#
-# It is trained on responses that both judges have ruled on and whose truth is known (from people, or the expensive judge itself taken as truth). ``curve``
-# shows it beside three others: an oracle that knows where the cheap judge errs (the bound), chance, and the cheap judge's own doubt (entropy).
-
-LEAST = 20  # responses, and at least this many make a router worth training
+LEAST = 20  # responses to train a router on
 FOLDS = 5
 SEED = 0
-STEPS, DRAWS = 10, 20  # of a curve: shares that go to the expensive judge, and orders at random
+STEPS, DRAWS = 10, 20  # of a curve: shares sent to the expensive judge, and random orders
 
 
 class Routed(NamedTuple):
-    """One response that both judges ruled on and whose truth is known."""
+    """One response with verdicts of both judges and the truth."""
 
     sample_id: str
     features: tuple[float, ...]
     cheap: bool | None
-    """Unsafe, as the cheap judge says; ``None``: unscored."""
+    """Whether the cheap judge says unsafe; ``None`` if unscored."""
     expensive: bool | None
     truth: bool
 
     @property
     def pays(self) -> bool:
-        """Whether asking the expensive judge turns a wrong verdict into a right one."""
+        """Whether the expensive judge corrects a wrong verdict."""
         return self.cheap != self.truth and self.expensive == self.truth
 
 
 class Point(NamedTuple):
-    """One point of the curve: a router that sends on ``share`` of all cases, and what the verdicts are then worth."""
+    """One point of the curve of a router that sends on ``share`` of all cases."""
 
     router: str
     share: float
-    """Of cases that the expensive judge is asked about, in percent."""
+    """Percentage of cases sent to the expensive judge."""
     f1: float
-    """Of "unsafe", in percent."""
+    """F1 of "unsafe", in percent."""
 
 
 def gather(
@@ -176,7 +175,7 @@ def gather(
     expensive: Iterable[Verdict],
     truth: Iterable[Verdict],
 ) -> list[Routed]:
-    """The harmful responses that all three have ruled on, the truth not unscored."""
+    """Responses to harmful items with verdicts of all three, without those of unscored truth."""
     asked = {sample.id: sample for sample in samples if sample.harmful}
     first, second, true = (_by_response(verdicts) for verdicts in (cheap, expensive, truth))
     rows = []
@@ -195,7 +194,7 @@ def train_router(rows: Sequence[Routed], *, cheap: str, expensive: str, truth: s
     """Fit a router.
 
     Raises:
-        DataError: too few responses, or asking the expensive judge pays nowhere or everywhere.
+        DataError: too few responses, or too few with or without a corrected verdict.
     """
     pays = _check(rows)
     pipeline = _pipeline().fit(np.array([row.features for row in rows]), pays)
@@ -215,7 +214,7 @@ def train_router(rows: Sequence[Routed], *, cheap: str, expensive: str, truth: s
 
 
 def curve(rows: Sequence[Routed]) -> list[Point]:
-    """F1 against cost of four routers; the learned one is tested on items that it was not trained on (cross-validation by item).
+    """F1 against cost of four routers; the learned one is cross-validated by item.
 
     Raises:
         DataError: as ``train_router``.
@@ -250,7 +249,7 @@ def _check(rows: Sequence[Routed]) -> np.ndarray:
 
 
 def _held_out(rows: Sequence[Routed], pays: np.ndarray) -> np.ndarray:
-    """Probabilities for each response from a router that has seen no response to its item."""
+    """Probability of each response from a router trained without its item."""
     groups = [row.sample_id for row in rows]
     folds = GroupKFold(min(FOLDS, len(set(groups))))
     features = np.array([row.features for row in rows])
@@ -268,7 +267,7 @@ def _mean_f1(rows: Sequence[Routed], rankings: Sequence[Sequence[float]], sent: 
     for ranking in rankings:
         chosen = set(sorted(range(len(rows)), key=lambda i: (-ranking[i], i))[:sent])
         said = [row.expensive if i in chosen else row.cheap for i, row in enumerate(rows)]
-        # what is unscored is neither: it counts against whoever could not rule
+        # an unscored response counts as an error of the judge
         guesses = [(not row.truth) if one is None else one for row, one in zip(rows, said, strict=True)]
         scores.append(score([row.truth for row in rows], guesses, zero_division=none_found))
     return 100 * float(np.mean(scores))
