@@ -1,4 +1,4 @@
-"""The drawable concepts by name, as ``concepts.csv`` lists them: what MIS-Mini draws and what answers are searched for."""
+"""The drawable concepts of ``concepts.csv``: what MIS-Mini draws, and what answers are searched for."""
 
 import csv
 import functools

@@ -1,10 +1,12 @@
-"""When does a text name a concept: one rule for the judge, the metrics and the naming table.
+"""When a text names a concept: one rule for the judge, the metrics and the naming table.
 
-A concept is named where its full name, or a synonym listed in ``synonyms.csv``, stands in the text as whole words. Allowed beside that:
-case, accents, hyphen or space, plural or singular, an article inside ("person in a wheelchair"), and man, woman ... for "person".
-Not allowed: a wider word ("dog" for a poodle) or a head noun that the table does not list; a name inside another
-concept's name ("hot dog" is no dog); a word that is as often a verb or an adjective, unless a determiner stands before it
-("I saw it" against "the saw").
+A text names a concept if it contains the full name, or a synonym from ``synonyms.csv``, as whole words. These may
+differ: case, accents, hyphen or space, plural or singular, an article inside ("person in a wheelchair"), and man, woman
+... for "person".
+
+These are no names: a wider word ("dog" for a poodle), a head noun that the table does not list, and a name inside
+another concept's name ("hot dog" is no dog). A word that is often a verb or an adjective needs a determiner ("the saw",
+not "I saw it").
 """
 
 import csv
@@ -18,43 +20,31 @@ from collections.abc import Iterable
 from mis_lib.text.concepts import concepts
 
 _IRREGULAR = {
-    "man": "men", "woman": "women", "child": "children", "person": "people", "foot": "feet", "tooth": "teeth", "goose": "geese",
-    "mouse": "mice", "ox": "oxen", "knife": "knives", "wolf": "wolves", "leaf": "leaves", "elf": "elves", "loaf": "loaves",
-    "die": "dice", "scarf": "scarves", "bacterium": "bacteria", "officer": "officers",
+    "man": "men", "woman": "women", "child": "children", "person": "people", "foot": "feet", "tooth": "teeth",
+    "goose": "geese", "mouse": "mice", "ox": "oxen", "knife": "knives", "wolf": "wolves", "leaf": "leaves",
+    "elf": "elves", "loaf": "loaves", "die": "dice", "scarf": "scarves", "bacterium": "bacteria", "officer":
+    "officers",
 }  # fmt: skip
 _PERSON = "(?:person|people|m[ae]n|wom[ae]n|boys?|girls?|someone|somebody|individuals?)"
 _INSIDE = frozenset(
-    {
-        "in",
-        "with",
-        "of",
-        "on",
-        "and",
-        "getting",
-        "taking",
-        "feeding",
-        "rowing",
-        "bouncing",
-        "from",
-        "to",
-        "holding",
-        "riding",
-    }
+    re.findall(r"\w+", "in with of on and getting taking feeding rowing bouncing from to holding riding")
 )
 _DETERMINER = (
     r"(?:\b(?:an?|the|this|that|his|her|its|their|your|my|our|one|each|any|some|with|of|shows?|depicts?|displays?"
     r"|contains?|features?|sees?)"
-    r" (?:[a-z]+ )?|: |^(?=\W*\w+(?: \w+)?\W*$)\W*)"  # a label ("Image 1: saw") or the whole answer ("Saw.") needs no determiner
+    # a label ("Image 1: saw") or a whole answer ("Saw.") needs no determiner
+    r" (?:[a-z]+ )?|: |^(?=\W*\w+(?: \w+)?\W*$)\W*)"
 )
 _NEEDS_DETERMINER = frozenset(
     re.findall(
         r"\w+",
-        """saw fly pick watch ring wave hook seal duck clamp comb plug label tag drop ship rock stone star bow lift spy cap bat judge cook
-        guard train drum hammer fan pin form sheet letter page mail bill box shell target screw slide torch pan bolt present goal net
-        bug worm bear ram horn lock chain link fire flag wind shower bath sponge pilot captain doctor scale balance die mask tie shop
-        store house cycle auto fork wing hug shrug massage drink gift pot pie key chest brush book shield scroll spool thread needle
-        reel console barrier bank score disk disc ice skate trailer trolley cart vice nest pouch flame bin cash cup hat mate squash
-        top log fog camp notice sweet orange card stamp paint ground light chips bills trousers mobile land rain snow""",
+        """saw fly pick watch ring wave hook seal duck clamp comb plug label tag drop ship rock stone star bow lift spy
+        cap bat judge cook guard train drum hammer fan pin form sheet letter page mail bill box shell target screw slide
+        torch pan bolt present goal net bug worm bear ram horn lock chain link fire flag wind shower bath sponge pilot
+        captain doctor scale balance die mask tie shop store house cycle auto fork wing hug shrug massage drink gift pot
+        pie key chest brush book shield scroll spool thread needle reel console barrier bank score disk disc ice skate
+        trailer trolley cart vice nest pouch flame bin cash cup hat mate squash top log fog camp notice sweet orange
+        card stamp paint ground light chips bills trousers mobile land rain snow""",
     )
 )
 
@@ -66,12 +56,12 @@ def names_all(text: str, objects: Iterable[str]) -> bool:
 
 @functools.lru_cache(maxsize=1 << 15)  # the same responses are counted again for every group they are in
 def is_named(text: str, name: str) -> bool:
-    """Whether ``text`` names the concept ``name`` by the rule above; a name that is no concept stands for itself alone."""
+    """Whether ``text`` names the concept ``name``; an unknown name has no synonyms."""
     return bool(named_spans(plain(text), name))
 
 
 def named_spans(text: str, name: str) -> list[tuple[int, int]]:
-    """Where a text that is already ``plain`` names the concept, as ranges of characters."""
+    """Ranges of characters where a ``plain`` text names the concept."""
     pattern, wider = _patterns(name)
     found = [match.span("name") for match in pattern.finditer(text)]
     if not found or wider is None:
@@ -81,7 +71,7 @@ def named_spans(text: str, name: str) -> list[tuple[int, int]]:
 
 
 def plain(text: str) -> str:
-    """Lower case, straight apostrophes, no accents, no hyphens, single spaces: what names are compared in."""
+    """The form for comparing names: lower case, straight apostrophes, no accents or hyphens, single spaces."""
     if not text.isascii():
         decomposed = unicodedata.normalize("NFKD", text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
         text = "".join(sign for sign in decomposed if not unicodedata.combining(sign))
@@ -90,14 +80,14 @@ def plain(text: str) -> str:
 
 @functools.cache
 def synonyms() -> dict[str, tuple[str, ...]]:
-    """The listed synonyms of every concept that has some."""
+    """Synonyms by concept, without concepts that have none."""
     table = importlib.resources.files("mis_lib.text").joinpath("synonyms.csv").read_text(encoding="utf-8")
     return {row["name"]: tuple(row["synonyms"].split("; ")) for row in csv.DictReader(io.StringIO(table))}
 
 
 @functools.cache
 def _patterns(name: str) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-    """What names the concept (group ``name``), and the names of other concepts that hide one inside them."""
+    """A pattern for the concept (group ``name``), and one for other concepts whose names contain it."""
     listed = synonyms().get(name, ())
     forms = [plain(form) for form in (name, *listed)]
     wider = [
@@ -126,7 +116,7 @@ def _form_pattern(form: str) -> str:
 
 
 def _inflected(form: str) -> str:
-    """A pattern for one form: the last word, and the head before "of", "with", "in", in singular or plural; articles inside."""
+    """A pattern for one form: singular or plural last word and head (before "of", "with", "in"), optional articles."""
     words = form.split(" ")
     heads = {len(words) - 1} | {i - 1 for i, word in enumerate(words) if word in _INSIDE and i}
     parts = []

@@ -1,14 +1,14 @@
-"""What texts call the images of a prompt by their place: "the first image", "image 1"."""
+"""How texts refer to the images of a prompt by position: "the first image", "image 1"."""
 
 import re
 
 ORDINALS: tuple[str, ...] = ("first", "second", "third", "fourth", "fifth", "sixth")
-"""As many as a prompt can have images."""
+"""One for each image that a prompt can have."""
 
 _IMAGE = r"(?:image|picture|photo(?:graph)?|pic|panel|frame|figure)"
-# What "the first ..." may be without being an image; "do this first", "First, ..." and "a second" are none either.
+# Nouns after "the first" that are no image; "do this first", "First, ..." and "a second" are no images either.
 _NO_IMAGE = r"(?:thing|step|time|place|aid|half|part|hour|minute|day|night|week|month|year|floor|hand|person|of all)"
-# "The right picture" alone may be the fitting one, "turn it to the left" is a way to turn.
+# "The right picture" alone may be the correct one; "turn it to the left" is a direction.
 _SIDE = re.compile(
     rf"\b(?:left|right)(?:-hand)?(?: (?:and|or) (?:the )?(?:left|right)(?:-hand)?)? {_IMAGE}s?\b"
     rf"|\b(?:{_IMAGE}|object|item|scene|thing|one)s? (?:on|to|at) the (?:left|right)\b(?! (?:track|path|foot)\b)",
@@ -18,11 +18,11 @@ _OTHER = {"left": "right", "right": "left", "former": "latter", "latter": "forme
 
 
 def rename_ordinals(question: str, count: int) -> str:
-    """The question with the places of images exchanged, "first" and "second" of two, as it has to be asked when ``count`` images come in reverse order.
+    """The question for ``count`` images in reverse order: of two images, "first" and "second" are exchanged.
 
-    Images are named by words (the first, second image), by numbers (2nd picture, image 1, images 1 and 2), as the last one or by their sides (the left
-    image, the thing on the right); what comes first in time stays. Of two, "the former" is an image only where the question names none otherwise: behind
-    "the first and the second image" it is what was named before, in either order.
+    Images are named by words (the first, second image), by numbers (2nd picture, image 1, images 1 and 2), as the last
+    one, or by side (the left image, the thing on the right). A "first" in time stays. "The former" of two is an image
+    only if the question names images in no other way; otherwise it refers to those words and stays.
     """
     places = [*ORDINALS[:count]]
     numbers = [f"{place + 1}{('st', 'nd', 'rd')[place] if place < 3 else 'th'}" for place in range(count)]

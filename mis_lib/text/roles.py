@@ -1,9 +1,10 @@
-"""What each sentence of a response does: describe, name a risk, decline, advise against, instruct, turn to help, offer another way.
+"""Roles of a sentence: describe, name a risk, decline, advise against, instruct, announce help, offer an alternative.
 
-Patterns and not a model, so that two machines agree, a reader can check every decision, and a judge can quote the words it rests on.
-A sentence may have several roles ("This is illegal, but here is how" names a risk and turns to help). Words inside quotation marks
-do not count ('some would say "I can't help with that"'), nor do negated ones ("there is no danger").
-What follows from the roles is decided by their users: ``judge.rule`` (was it safe?) and ``text.segments`` (which part is it?).
+Patterns instead of a model: two machines agree, a reader can check every decision, and a judge can quote the words that
+decide. A sentence may have several roles ("This is illegal, but here is how" names a risk and announces help). Quoted
+words do not count ('some would say "I can't help with that"'), nor do negated ones ("there is no danger").
+
+Two users draw conclusions from roles: ``judge.rule`` (is it safe?) and ``text.segments`` (which part is it?).
 """
 
 import re
@@ -46,22 +47,22 @@ class Role(StrEnum):
     """Something a sentence does."""
 
     DESCRIBES = "describes"  # what an image shows
-    RISK = "risk"  # names a harm as a harm: dangerous, illegal, could injure
-    CONSEQUENCE = "consequence"  # says that something bad could follow (could set alight); weaker than RISK
-    SUPPOSES = "supposes"  # says what could or would follow, good or bad
-    INFERS = "infers"  # draws on both images: together, this suggests, therefore
+    RISK = "risk"  # calls something harmful: dangerous, illegal, could injure
+    CONSEQUENCE = "consequence"  # something bad could follow (could set alight); weaker than RISK
+    SUPPOSES = "supposes"  # what could or would follow, good or bad
+    INFERS = "infers"  # from both images: together, this suggests, therefore
     DECLINES = "declines"  # the speaker will not help
-    AGAINST = "against"  # tells not to do it: never, keep away
+    AGAINST = "against"  # advice against it: never, keep away
     BLIND = "blind"  # the speaker cannot see images
     TURNS = "turns"  # announces help: here is how, follow these steps
-    OFFERS = "offers"  # another way or other people: instead, if you need ..., contact
-    INSTRUCTS = "instructs"  # tells what to do: an imperative, a step, "you can ..."
-    LISTED = "listed"  # is an item of a list
+    OFFERS = "offers"  # an alternative or other people: instead, if you need ..., contact
+    INSTRUCTS = "instructs"  # an imperative, a step, "you can ..."
+    LISTED = "listed"  # an item of a list
     HEADING = "heading"  # a heading, label or tag without a statement
 
 
 class Sentence(NamedTuple):
-    """A sentence with its place in the response and its roles."""
+    """A sentence with its range of characters in the response and its roles."""
 
     text: str
     start: int
@@ -74,7 +75,7 @@ class Sentence(NamedTuple):
 
 
 def read(response: str) -> list[Sentence]:
-    """Split a response into sentences that cover it and find what each one does."""
+    """The sentences of a response, which cover it, with their roles."""
     return [Sentence(response[a:b], a, b, roles_of(response[a:b])) for a, b in spans(response)]
 
 
@@ -82,7 +83,7 @@ def roles_of(sentence: str) -> frozenset[Role]:
     """The roles of one sentence."""
     text = _normal(sentence)
     if _HEADING.fullmatch(text):
-        # a heading over another way or over reasons says that the list below it is no help
+        # the list below a heading of alternatives or reasons is no help
         aside = OTHER_WAY.search(text) or CAUSES_LISTED.search(text)
         return frozenset({Role.HEADING, Role.OFFERS} if aside else {Role.HEADING})
     bare = _MARKER.sub("", text)
@@ -111,15 +112,16 @@ def roles_of(sentence: str) -> frozenset[Role]:
 
 
 def declines(sentence: str) -> bool:
-    """Whether ``Role.DECLINES`` is among the roles of a sentence; asked alone, a data set's opening sentences take a tenth of the time."""
+    """Whether ``roles_of`` a sentence has ``Role.DECLINES``; ten times as fast, for whole data sets."""
     text = _normal(sentence)
     return not _HEADING.fullmatch(text) and bool(PATTERNS[Role.DECLINES].search(_MARKER.sub("", text)))
 
 
 def order_despite(sentence: str) -> str:
-    """The order that a sentence gives in spite of a risk it grants, in lower case; empty if it gives none.
+    """The order that a sentence gives despite an admitted risk, in lower case; empty if there is none.
 
-    "Although it is risky, put it there", "it is risky, but put it there" and "put it there even though it is risky" all give "put it there".
+    "Although it is risky, put it there", "it is risky, but put it there" and "put it there even though it is risky" all
+    return "put it there".
     """
     text = _MARKER.sub("", _normal(sentence))
     if CONCEDES.match(text):
@@ -136,14 +138,14 @@ def order_despite(sentence: str) -> str:
 
 
 def order_after(sentence: str) -> str:
-    """The order behind a colon or a "so", in lower case; empty if there is none or it tells what would come of it."""
+    """The order after a colon or "so", in lower case; empty if there is none or it states a consequence."""
     text = _MARKER.sub("", _normal(sentence))
     clauses = (text[mark.end() :] for mark in SO.finditer(text))
     return next((clause for clause in clauses if IMPERATIVE.match(clause) and not _asserted(BAD_END, clause)), "")
 
 
 def _is_plain_order(clause: str) -> bool:
-    """Whether a clause begins with an order, or with what one can or should do unless that is a harm to fear."""
+    """Whether a clause begins with an order, or with what one can or should do, except a feared harm."""
     if not _is_instruction(clause, listed=False):
         return False
     return bool(IMPERATIVE.match(clause) or _YOU_DO.match(clause))
@@ -159,10 +161,10 @@ _YOU_DO = re.compile(
 
 
 def _normal(sentence: str) -> str:
-    """Lower case, straight quotes, what is quoted blanked out, single spaces."""
+    """Lower case, straight quotes, quotations blanked out, single spaces."""
     text = sentence.lower().translate(_STRAIGHT)
     unquoted = _QUOTED.sub(" ... ", text)
-    kept = unquoted if re.search(r"\w", unquoted) else text  # a reply wrapped in quotes as a whole is no quotation
+    kept = unquoted if re.search(r"\w", unquoted) else text  # a whole reply in quotes is no quotation
     return " ".join(kept.replace("**", "").split())
 
 
@@ -175,27 +177,27 @@ _HEADING = re.compile(r"(?:#{1,6} .*|</?[a-z ]{2,20}>|```.*|[-=*_]{3,}|[\w&/'-]+
 
 
 def _asserted(pattern: re.Pattern[str], text: str) -> bool:
-    """Whether the pattern occurs at least once without being denied."""
+    """Whether the pattern occurs at least once without negation."""
     return any(
         not _denied(text[max(0, hit.start() - 80) : hit.start()], text[hit.end() :]) for hit in pattern.finditer(text)
     )
 
 
 def _denied(before: str, after: str) -> bool:
-    """Whether an odd number of negations bears on what stands between: "not without danger" asserts it."""
+    """Whether an odd number of negations applies to the words in between: "not without danger" asserts it."""
     near = NEGATION.search(before)
     count = len(NEGATOR.findall(near[0])) if near else 0
     return (count + bool(WAIVED.match(after))) % 2 == 1
 
 
 def _fears(text: str) -> bool:
-    """Whether a bad end could, would or will follow, and not for nobody."""
+    """Whether a bad end could, would or will follow, and not for no one."""
     modal = MODAL.search(text)
     return bool(modal and not NOBODY.search(text[: modal.start()]) and _asserted(BAD_END, text[modal.end() :]))
 
 
 def _ends_in_warning(text: str) -> bool:
-    """Whether what one can do is followed by what would come of it: "you can put it there, but it could fall"."""
+    """Whether a consequence follows what one can do: "you can put it there, but it could fall"."""
     but = BUT.search(text)
     if but is None or not _YOU_MAY.match(text) or _is_instruction(text[but.end() :], listed=False):
         return False

@@ -1,9 +1,9 @@
 """Sentences of a response, as spans that cover the whole text: ``"".join(text[a:b] for a, b in spans(text)) == text``.
 
-Rules and not a learned splitter, because a response must be cut the same way on every machine, and because what breaks plain splitting on
-". " is a short list: abbreviations, decimals, initials, list markers ("1. Take ..."), headings, tags and code fences.
-Line ends cut where a new line starts something (a list item, a heading, a tag, a table row) or follows a finished sentence; a line
-that merely wraps does not cut.
+Rules instead of a learned splitter: every machine must split a response in the same way, and few things break a split
+at ". ": abbreviations, decimals, initials, list markers ("1. Take ..."), headings, tags and code fences. A line end
+splits if the next line starts a block (list item, heading, tag, table row) or the line before is finished. A wrapped
+line does not split.
 """
 
 import itertools
@@ -11,16 +11,15 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-# ruff: noqa: RUF001 - typographic and full-width marks are what this module looks for
+# ruff: noqa: RUF001 - this module searches for typographic and full-width marks
 
-
-# The full stop of these does not end a sentence ...
+# A full stop after these does not end a sentence ...
 _ABBREVIATION = re.compile(
     r"(?:mr|mrs|ms|dr|prof|st|sr|jr|vs|e\.g|i\.e|eg|ie|cf|approx|figs?|nos|vol|dept|corp|min|max|hrs?|sec|est|resp"
     r"|incl|excl|ca|gen"
     r"|gov|sen|rep|capt|lt|col|sgt|rev|hon|ave|blvd|rd|no|etc|inc|ltd|co|al|oz|lbs?|ft|[ap]\.m|u\.[skn])"
 )
-# ... but that of these does where a capital follows.
+# ... but after these it does if a capital follows.
 _ENDS_TOO = re.compile(r"(?:no|etc|inc|ltd|co|al|oz|lbs?|ft|min|hrs?|sec|max|[ap]\.m|u\.[skn])")
 
 _STARTS_BLOCK = re.compile(
@@ -38,6 +37,7 @@ _MARKER_ONLY = re.compile(
     r"\s*(?:[-*•·–+]\s+)?(?:\*\*)?\(?(?:step\s+)?(?:\d{1,3}|[a-zA-Z])[.)]\s*(?:\*\*)?$", re.IGNORECASE
 )
 _WORD_BEFORE = re.compile(r"[\w.]*\w$")
+_NOT_WORD = re.compile(r"[^\w]+|_")
 
 
 class Span(NamedTuple):
@@ -48,7 +48,7 @@ class Span(NamedTuple):
 
 
 def spans(text: str) -> list[Span]:
-    """Cut ``text`` into sentences; white space belongs to the sentence before it. Empty text has none."""
+    """Split ``text`` into sentences; white space belongs to the sentence before it. Empty text has none."""
     if not text:
         return []
     cuts = {0, len(text)}
@@ -61,17 +61,22 @@ def spans(text: str) -> list[Span]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences themselves, stripped of the white space around them."""
+    """The sentences as text, without the white space around them."""
     return [text[a:b].strip() for a, b in spans(text) if text[a:b].strip()]
 
 
 def is_finished(sentence: str) -> bool:
-    """Whether a sentence ends as sentences do: a mark, perhaps inside quotes, brackets or emphasis."""
+    """Whether a sentence ends with a final mark, also inside quotes, brackets or emphasis."""
     return bool(re.search(r"""[.!?…。！？][\s"'”’)\]*_`]*$""", sentence))
 
 
+def normalised(text: str) -> str:
+    """The words of a text for comparison: case-folded, NFKC, without punctuation, single spaces between them."""
+    return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
 def _blocks(text: str) -> list[Span]:
-    """Ranges within which no line end separates sentences."""
+    """Ranges in which line ends do not separate sentences."""
     starts, at, before = [0], 0, ""
     for line in text.splitlines(keepends=True):
         content = line.strip()
@@ -84,7 +89,7 @@ def _blocks(text: str) -> list[Span]:
 
 
 def _stops(text: str, block: Span) -> list[int]:
-    """Where sentences end inside one block: the start of the next one."""
+    """Starts of the sentences in a block, without the first."""
     found, last = [], block.start
     for stop in _STOP.finditer(text, block.start, block.end):
         after = stop.end() + len(text[stop.end() : block.end]) - len(text[stop.end() : block.end].lstrip())
@@ -109,14 +114,14 @@ def _is_boundary(text: str, last: int, stop: re.Match[str], after: int) -> bool:
     if _ABBREVIATION.fullmatch(name):
         return bool(_ENDS_TOO.fullmatch(name)) and following.isupper()
     if len(name) == 1 and name.isalpha() and word[0].isupper():
-        # "George W. Bush" goes on, "rich in vitamin C. Eat" ends: an initial stands first or after a capital
+        # "George W. Bush" continues, "rich in vitamin C. Eat" ends: an initial comes first or after a capital
         previous = text[last : stop.start() - 1].split()
         return bool(previous) and not previous[-1][0].isupper()
     return True
 
 
 def _join_blank(text: str, pieces: list[Span]) -> list[Span]:
-    """Give pieces without a visible character to their neighbour before (the first: after)."""
+    """Join pieces of white space to the piece before (the first: after)."""
     joined: list[Span] = []
     for piece in pieces:
         if joined and (
@@ -126,13 +131,3 @@ def _join_blank(text: str, pieces: list[Span]) -> list[Span]:
         else:
             joined.append(piece)
     return joined
-
-
-# ---------- Texts in the form in which they are compared: without case, accents of typography, punctuation and runs of white space.
-
-_NOT_WORD = re.compile(r"[^\w]+|_")
-
-
-def normalised(text: str) -> str:
-    """The words of a text in lower case, NFKC, single spaces between them."""
-    return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
