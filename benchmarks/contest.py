@@ -25,7 +25,7 @@ from mis_lib.schema import Record, Sample
 from mis_lib.settings import Settings
 from mis_lib.train.batches import collate
 from mis_lib.train.callbacks import RunCallback, Stop, memory_gb
-from mis_lib.train.encode import IGNORED, Place
+from mis_lib.train.encode import IGNORED, Example
 from mis_lib.train.loader import lengths_of
 from mis_lib.train.lora import is_tower, restore
 from mis_lib.train.loss import AnswerHead
@@ -117,23 +117,23 @@ def measure(contestant: Contestant) -> Measured:
     return (_ours if contestant.engine == "ours" else _trl)(contestant)
 
 
-def _places(contestant: Contestant) -> list[Place]:
-    return [Place(sample, contestant.data.parent) for sample in read_records(contestant.data, Sample)]
+def _examples(contestant: Contestant) -> list[Example]:
+    return [Example(sample, contestant.data.parent) for sample in read_records(contestant.data, Sample)]
 
 
 def _ours(contestant: Contestant) -> Measured:
-    settings, places = contestant.train, _places(contestant)
+    settings, examples = contestant.train, _examples(contestant)
     torch.manual_seed(settings.seed)
     loaded = load(settings, contestant.checkpoint)
     if not contestant.short_lora:
         restore(loaded.model)
     encoder = make_encoder(loaded, settings)
-    cache, worth, _ = prepare_features(loaded, encoder, places, settings)
+    cache, worth, _ = prepare_features(loaded, encoder, examples, settings)
     packed = use_packing(loaded.network, settings)
-    plan = plan_of(settings, lengths_of(places, encoder, cache), packed=packed)
+    plan = plan_of(settings, lengths_of(examples, encoder, cache), packed=packed)
     clock, lines = Clock(loaded.device), []
     callback = RunCallback(settings, contestant.work, Stop(), None, (lines.append,))
-    trainer = make_trainer(loaded, encoder, places, plan, settings, contestant.work, cache, callback)
+    trainer = make_trainer(loaded, encoder, examples, plan, settings, contestant.work, cache, callback)
     trainer.add_callback(clock)
     answers = trainer.head
     if contestant.whole_logits:
@@ -168,12 +168,12 @@ def _trl(contestant: Contestant) -> Measured:
         raise MissingPackageError(
             f'the comparison needs the package trl ({error}); pip install "mis-workbench[bench]"'
         ) from error
-    settings, places = contestant.train, _places(contestant)
+    settings, examples = contestant.train, _examples(contestant)
     torch.manual_seed(settings.seed)
     loaded = load(settings, contestant.checkpoint)
     restore(loaded.model)
     encoder = make_encoder(loaded, settings)
-    lengths = lengths_of(places, encoder, None)
+    lengths = lengths_of(examples, encoder, None)
     collator = DataCollatorForVisionLanguageModeling(processor=loaded.processor, completion_only_loss=True)
     size = rows_a_pass(settings.batch_size, settings.batch_tokens, max(lengths))
     on_gpu = loaded.device.startswith("cuda")
@@ -202,7 +202,7 @@ def _trl(contestant: Contestant) -> Measured:
             disable_tqdm=True,
             remove_unused_columns=False,
         ),
-        train_dataset=Dataset.from_list(_rows(places, loaded.processor)),
+        train_dataset=Dataset.from_list(_rows(examples, loaded.processor)),
         processing_class=loaded.processor,
         data_collator=lambda rows: collator([{**row, "images": [load_image(Path(p)) for p in row["images"]]} for row in rows]),
         callbacks=[clock],
@@ -248,15 +248,15 @@ def row_flop(model: Any, trainer: Any, *, cached: bool) -> tuple[float, float]:
     return tower, float(total - tower)
 
 
-def _rows(places: list[Place], processor: Any) -> list[dict[str, Any]]:
+def _rows(examples: list[Example], processor: Any) -> list[dict[str, Any]]:
     special = special_tokens(processor)
     return [
         {
-            "images": [str(place.folder / name) for name in place.sample.images],
-            "prompt": [{"role": "user", "content": as_plain_text(place.sample.question, special)}],
-            "completion": [{"role": "assistant", "content": as_plain_text(place.sample.answer or "", special)}],
+            "images": [str(example.folder / name) for name in example.sample.images],
+            "prompt": [{"role": "user", "content": as_plain_text(example.sample.question, special)}],
+            "completion": [{"role": "assistant", "content": as_plain_text(example.sample.answer or "", special)}],
         }
-        for place in places
+        for example in examples
     ]
 
 

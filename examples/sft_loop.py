@@ -17,7 +17,7 @@ from mis_lib.files import read_records
 from mis_lib.models.mini.assemble import ensure_mini
 from mis_lib.schema import Sample
 from mis_lib.train.batches import collate
-from mis_lib.train.encode import SEGMENTS, Place
+from mis_lib.train.encode import SEGMENTS, Example
 from mis_lib.train.lora import groups, restore
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import load
@@ -36,7 +36,7 @@ def train(data: Path, model: str, out: Path, *, steps: int = 20, batch_size: int
         batch_size: rows of one update.
     """
     # 1. Rows. A sample has a question, images and an answer; its folder says where the images are.
-    rows = [Place(sample, data.parent) for sample in read_records(data, Sample) if sample.answer]
+    rows = [Example(sample, data.parent) for sample in read_records(data, Sample) if sample.answer]
     print(f"{len(rows)} rows with an answer")
 
     # 2. Model. Only the LoRA factors of the language model are trained; the vision tower stays frozen and in eval mode.

@@ -44,7 +44,7 @@ from mis_lib.models.load import LoadedModel
 from mis_lib.prompts import as_plain_text, special_tokens
 from mis_lib.schema import Record
 from mis_lib.settings import GenerationSettings
-from mis_lib.train.encode import PER_TOKEN, Encoder, Place
+from mis_lib.train.encode import PER_TOKEN, Encoder, Example
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest difference of two logits that rounding explains, as a share of the largest logit, by number type."""
@@ -276,12 +276,12 @@ SHOWN_WHOLE = 64  # values; an integer tensor of the processor up to this size i
 
 
 class Question(NamedTuple):
-    """One question about images, with a name for the report and the place that a trainer would find it in."""
+    """One question about images, with a name for the report and the example that a trainer would make of it."""
 
     name: str
     images: Sequence[Image.Image]
     text: str
-    place: Place
+    example: Example
 
 
 class Overheard:
@@ -310,7 +310,7 @@ def own_processor(adapter: Path | None) -> Any:
 
 def ask_rows(form: str, processor: Any, question: Question) -> View:
     """Let the trainer's encoder render the question by the processor that the adapter was trained with."""
-    made = Encoder(processor).prompt(question.place)
+    made = Encoder(processor).prompt(question.example)
     return _view(form, None, [], {"input_ids": made.ids[None], **made.vision})
 
 

@@ -307,7 +307,7 @@ def _variants(settings: ParitySettings) -> dict[str, Path]:
 
 def _questions(settings: ParitySettings) -> list["Question"]:
     from mis_lib.probe.parity import Question
-    from mis_lib.train.encode import Place
+    from mis_lib.train.encode import Example
 
     if settings.question is not None:
         paths = [path.resolve() for path in settings.images]
@@ -322,7 +322,7 @@ def _questions(settings: ParitySettings) -> list["Question"]:
         samples = samples[: settings.limit]
     return [
         Question(
-            sample.id, [load_image(folder / name) for name in sample.images], sample.question, Place(sample, folder)
+            sample.id, [load_image(folder / name) for name in sample.images], sample.question, Example(sample, folder)
         )
         for sample in samples
     ]

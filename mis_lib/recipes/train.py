@@ -28,7 +28,7 @@ from mis_lib.train.distributed import main_first
 from mis_lib.train.settings import DpoSettings, EvaluationSettings, RaftSettings, TrainSettings, recipe_of
 
 if TYPE_CHECKING:
-    from mis_lib.train.encode import Place
+    from mis_lib.train.encode import Example
 
 
 # ---------- The model card that lies beside trained weights.
@@ -167,16 +167,16 @@ def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
             run = open_shared(settings, digests, held, is_main=is_main)
             if run.result is not None:
                 return run.folder
-            from mis_lib.train.dataset import places_of  # torch and transformers take seconds to import
+            from mis_lib.train.dataset import examples_of  # torch and transformers take seconds to import
 
-            places = places_of(settings, data, run.folder / MIXTURE, say if is_main else _silent)
-        return _train(settings, checkpoint, places, run, on_line if is_main else None, is_main=is_main)
+            examples = examples_of(settings, data, run.folder / MIXTURE, say if is_main else _silent)
+        return _train(settings, checkpoint, examples, run, on_line if is_main else None, is_main=is_main)
 
 
 def _train(
     settings: TrainSettings,
     checkpoint: Path | str,
-    places: Sequence["Place"],
+    examples: Sequence["Example"],
     run: TrainRun,
     on_line: Listener | None,
     *,
@@ -189,7 +189,7 @@ def _train(
         outcome = train_engine(
             settings,
             checkpoint,
-            places,
+            examples,
             run.folder,
             segmenter=segment,
             evaluate=evaluator(settings.evaluation) if settings.evaluation.every else None,

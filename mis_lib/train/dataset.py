@@ -15,7 +15,7 @@ from mis_lib.data.sources import MIXTURE, find_source, of_source
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample
-from mis_lib.train.encode import Place
+from mis_lib.train.encode import Example
 from mis_lib.train.settings import TrainSettings, recipe_of
 
 SHOWN = 5  # findings that a message lists
@@ -23,9 +23,9 @@ SHOWN = 5  # findings that a message lists
 Progress = Callable[[str], None]
 
 
-def places_of(
+def examples_of(
     settings: TrainSettings, data: Path, work: Path, progress: Progress = lambda message: None
-) -> list[Place]:
+) -> list[Example]:
     """The samples to train on, with the folders of their images, in the order of the data (or of the mixture).
 
     Args:
@@ -47,13 +47,13 @@ def places_of(
     return found
 
 
-def _mixed(settings: TrainSettings, data: Path, work: Path, progress: Progress) -> list[Place]:
+def _mixed(settings: TrainSettings, data: Path, work: Path, progress: Progress) -> list[Example]:
     recipe, arm = recipe_of(settings)
     if not (work / MIXTURE).exists():
         needed = {part.source for arm in recipe.arms for part in arm.parts}
         sources = {role: _source(settings, data, role, progress) for role in sorted(needed)}
         write(recipe, compose(recipe, sources), work)
-    return [Place(sample, work) for sample in read_records(work / f"{arm}.jsonl", Sample)]
+    return [Example(sample, work) for sample in read_records(work / f"{arm}.jsonl", Sample)]
 
 
 def _source(settings: TrainSettings, data: Path, role: str, progress: Progress) -> SampleSet:
@@ -64,23 +64,23 @@ def _source(settings: TrainSettings, data: Path, role: str, progress: Progress) 
         rows = _read(settings.general, settings.split, progress)
     else:
         rows = _read(data if data.is_dir() else data.parent, BESIDE[role], progress)
-    return SampleSet([place.sample for place in rows], rows[0].folder if rows else data)
+    return SampleSet([example.sample for example in rows], rows[0].folder if rows else data)
 
 
-def _read(path: Path, split: str, progress: Progress) -> list[Place]:
+def _read(path: Path, split: str, progress: Progress) -> list[Example]:
     source = find_source(path, split=split if path.is_dir() else None)
     seen: dict[str, str] = {}
-    places = []
+    examples = []
     if source.loader is not None:  # the other splits are neither read nor looked at
         report, checked = examine(path, None, progress, split=source.splits[0])
         _refuse(path, report, progress)
-        places = [Place(sample, source.folder) for one in checked for _, sample in one.samples()]
+        examples = [Example(sample, source.folder) for one in checked for _, sample in one.samples()]
     for file in source.files:
         report, checked = examine(file, PreflightSettings(images=source.folder), progress)
         _refuse(file, report, progress)
         rows = [found for one in checked for found in one.samples()]
-        places += [Place(of_source(source, sample, row, seen), source.folder) for row, sample in rows]
-    return places
+        examples += [Example(of_source(source, sample, row, seen), source.folder) for row, sample in rows]
+    return examples
 
 
 def _refuse(path: Path, report: Report, progress: Progress) -> None:

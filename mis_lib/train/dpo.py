@@ -47,8 +47,8 @@ def preference_rows(pairs: Sequence[Preference], folder: Path, processor: Any) -
         {
             "images": [str(folder / name) for name in pair.sample.images],
             "prompt": encoder.prompt_text(pair.sample),
-            "chosen": encoder.tail(pair.sample, as_plain_text(pair.chosen, encoder.special)),
-            "rejected": encoder.tail(pair.sample, as_plain_text(pair.rejected, encoder.special)),
+            "chosen": encoder.answer_text(pair.sample, as_plain_text(pair.chosen, encoder.special)),
+            "rejected": encoder.answer_text(pair.sample, as_plain_text(pair.rejected, encoder.special)),
         }
         for pair in pairs
     ]

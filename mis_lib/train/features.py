@@ -28,7 +28,7 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, hold, open_append, read_records, sha256, write_records
 from mis_lib.schema import Record, Sample
 from mis_lib.train.batches import join_vision, without_pixels
-from mis_lib.train.encode import Encoder, Place, Prompt
+from mis_lib.train.encode import Encoder, Example, Prompt
 from mis_lib.train.lora import Part, part_of
 
 # ---------- Features of images one by one: where a model gives them, and how a prompt holds them in place of pixels.
@@ -79,10 +79,10 @@ class Source(NamedTuple):
 
 
 @torch.no_grad()
-def one_image(source: Source, encoder: Encoder, place: Place, name: str) -> tuple[Sample, Prompt, torch.Tensor]:
+def one_image(source: Source, encoder: Encoder, example: Example, name: str) -> tuple[Sample, Prompt, torch.Tensor]:
     """A sample that shows this image alone, its prompt, and the image's features."""
-    alone = place.sample.model_copy(update={"images": [name], "objects": None})
-    made = encoder.prompt(Place(alone, place.folder))
+    alone = example.sample.model_copy(update={"images": [name], "objects": None})
+    made = encoder.prompt(Example(alone, example.folder))
     return alone, made, take(source, made.vision)
 
 
@@ -157,15 +157,15 @@ def _placeholders(encoder: Encoder, ids: torch.Tensor) -> list[int]:
     return (ids == token).nonzero().flatten().tolist()
 
 
-def source_of(network: Any, encoder: Encoder, places: Sequence[Place], *, projector_is_frozen: bool) -> Source:
+def source_of(network: Any, encoder: Encoder, examples: Sequence[Example], *, projector_is_frozen: bool) -> Source:
     """Where this network's features are taken, found by asking it for those of the first row with images.
 
     Raises:
         SettingsError: the model reads more of an image than its features, or a projector is trained and there is not exactly one.
     """
-    place = next(place for place in places if place.sample.images)
+    example = next(example for example in examples if example.sample.images)
     with torch.no_grad():
-        found = _asked(network, encoder.prompt(place).vision)
+        found = _asked(network, encoder.prompt(example).vision)
     if more := sorted(found.keys() - USUAL):
         raise SettingsError(
             f"feature_cache: this model reads more of an image than can be stored ({', '.join(more)}); leave it out or set feature_cache: false"
@@ -212,28 +212,28 @@ def _flat(pooled: Any) -> torch.Tensor:
 
 
 @torch.no_grad()
-def differs(source: Source, encoder: Encoder, place: Place) -> str | None:
+def differs(source: Source, encoder: Encoder, example: Example) -> str | None:
     """How a row's images taken one by one differ from the row as the model reads it, or ``None`` if they do not."""
-    whole = encoder.prompt(place)
-    alone = [one_image(source, encoder, place, name) for name in place.sample.images]
+    whole = encoder.prompt(example)
+    alone = [one_image(source, encoder, example, name) for name in example.sample.images]
     if any(len(_placeholders(encoder, _unexpanded(encoder, one))) != 1 for one, _, _ in alone):
         return "this chat template writes no placeholder of its own for an image"
-    built = spliced(encoder, place.sample, [entry_of(encoder, one, made) for one, made, _ in alone])
+    built = spliced(encoder, example.sample, [entry_of(encoder, one, made) for one, made, _ in alone])
     if not torch.equal(built.ids, whole.ids) or any(
         not torch.equal(built.per_token[key], value) for key, value in whole.per_token.items()
     ):
-        return f"row {place.sample.id!r}: an image's place in the prompt depends on the images beside it"
+        return f"row {example.sample.id!r}: an image's place in the prompt depends on the images beside it"
     kept = without_pixels(whole.vision)
     if kept.keys() != built.vision.keys() or any(
         not torch.equal(built.vision[key], value) for key, value in kept.items()
     ):
-        return f"row {place.sample.id!r}: what the model reads of an image depends on the images beside it"
+        return f"row {example.sample.id!r}: what the model reads of an image depends on the images beside it"
     pooled = source.outputs(torch.cat([features for _, _, features in alone]))["image"].pooler_output
     own, rebuilt = _flat(_pooled(source.network, whole.vision)), _flat(pooled)
     if own.shape != rebuilt.shape or not torch.allclose(
         own.float(), rebuilt.float(), rtol=1e-2, atol=1e-2 * float(own.float().std())
     ):
-        return f"row {place.sample.id!r}: this model's features cannot be taken image by image"
+        return f"row {example.sample.id!r}: this model's features cannot be taken image by image"
     return None
 
 
@@ -280,40 +280,42 @@ class FeatureCache:
         path = self.folder / NUMBERS
         return path.stat().st_size if path.exists() else 0
 
-    def digest(self, place: Place, name: str) -> str:
+    def digest(self, example: Example, name: str) -> str:
         """Digest of an image's file."""
-        path = inside(place.folder, name)
+        path = inside(example.folder, name)
         if path not in self._digests:
             self._digests[path] = sha256(path)
         return self._digests[path]
 
-    def holds(self, place: Place) -> bool:
+    def holds(self, example: Example) -> bool:
         """Whether all images of a sample are in the store."""
-        return all(self.digest(place, name) in self._entries for name in place.sample.images)
+        return all(self.digest(example, name) in self._entries for name in example.sample.images)
 
-    def missing(self, places: Iterable[Place]) -> dict[str, tuple[Place, str]]:
+    def missing(self, examples: Iterable[Example]) -> dict[str, tuple[Example, str]]:
         """The images that are not in the store: digest, and one sample that shows it under which name."""
-        wanted = ((self.digest(place, name), (place, name)) for place in places for name in place.sample.images)
+        wanted = (
+            (self.digest(example, name), (example, name)) for example in examples for name in example.sample.images
+        )
         return {digest: where for digest, where in wanted if digest not in self._entries}
 
-    def prompt(self, place: Place) -> Prompt:
+    def prompt(self, example: Example) -> Prompt:
         """The user's turn of a sample without touching an image."""
-        entries = [self._entries[self.digest(place, name)] for name in place.sample.images]
-        return spliced(self.encoder, place.sample, entries)
+        entries = [self._entries[self.digest(example, name)] for name in example.sample.images]
+        return spliced(self.encoder, example.sample, entries)
 
-    def features(self, place: Place) -> tuple[torch.Tensor, ...]:
+    def features(self, example: Example) -> tuple[torch.Tensor, ...]:
         """The features of a sample's images, in order."""
-        return tuple(self.image(place, name) for name in place.sample.images)
+        return tuple(self.image(example, name) for name in example.sample.images)
 
-    def image(self, place: Place, name: str) -> torch.Tensor:
+    def image(self, example: Example, name: str) -> torch.Tensor:
         """The features of one image of a sample."""
-        return self._read(self._entries[self.digest(place, name)])
+        return self._read(self._entries[self.digest(example, name)])
 
-    def different(self, places: Iterable[Place]) -> dict[str, tuple[Place, str]]:
+    def different(self, examples: Iterable[Example]) -> dict[str, tuple[Example, str]]:
         """The different images of samples by digest: one sample that shows it, and under which name."""
-        return {self.digest(place, name): (place, name) for place in places for name in place.sample.images}
+        return {self.digest(example, name): (example, name) for example in examples for name in example.sample.images}
 
-    def build(self, places: Sequence[Place], progress: Progress = lambda message: None) -> Worth:
+    def build(self, examples: Sequence[Example], progress: Progress = lambda message: None) -> Worth:
         """Compute what is missing, and say what that was worth.
 
         Raises:
@@ -323,11 +325,11 @@ class FeatureCache:
         started, computed = time.perf_counter(), 0
         with hold(self.folder / "lock"):
             self._load()
-            missing = self.missing(places)
+            missing = self.missing(examples)
             with self._open_end() as numbers, open_append(self.folder / INDEX) as index:
-                for digest, (place, name) in missing.items():
+                for digest, (example, name) in missing.items():
                     try:
-                        append_record(index, self._compute(digest, place, name, numbers))
+                        append_record(index, self._compute(digest, example, name, numbers))
                     except OSError as error:
                         raise DataError(
                             f"{self.folder}: expected room for image features, found: {error.strerror}; free some, or set feature_cache: false"
@@ -336,7 +338,7 @@ class FeatureCache:
                     if computed % 50 == 0:
                         progress(f"Image features: {computed:,} of {len(missing):,}")
         self._load()
-        return self._worth(places, computed, time.perf_counter() - started)
+        return self._worth(examples, computed, time.perf_counter() - started)
 
     def _open_end(self) -> IO[bytes]:
         """The file of numbers behind the last whole image; what a killed writer left there is cut off, in the index too."""
@@ -349,8 +351,8 @@ class FeatureCache:
         stream.seek(0, 2)
         return stream
 
-    def _compute(self, digest: str, place: Place, name: str, numbers: Any) -> Entry:
-        alone, made, features = one_image(self.source, self.encoder, place, name)
+    def _compute(self, digest: str, example: Example, name: str, numbers: Any) -> Entry:
+        alone, made, features = one_image(self.source, self.encoder, example, name)
         values = features.to(self.dtype).contiguous().cpu()
         entry = entry_of(self.encoder, alone, made).model_copy(
             update={
@@ -378,11 +380,11 @@ class FeatureCache:
         values = torch.from_numpy(np.array(self._numbers[entry.offset : entry.end]))
         return values.view(self.dtype).view(entry.shape)
 
-    def _worth(self, places: Sequence[Place], computed: int, seconds: float) -> Worth:
-        shown = sum(len(place.sample.images) for place in places)
-        different = [self._entries[digest] for digest in self.different(places)]
+    def _worth(self, examples: Sequence[Example], computed: int, seconds: float) -> Worth:
+        shown = sum(len(example.sample.images) for example in examples)
+        different = [self._entries[digest] for digest in self.different(examples)]
         started = time.perf_counter()
-        read = sum(len(self.features(place)) for place in places[:64])
+        read = sum(len(self.features(example)) for example in examples[:64])
         reading = (time.perf_counter() - started) / max(1, read)
         each = seconds / computed if computed else 0.0
         saved = shown * (each - reading)
@@ -402,7 +404,9 @@ class FeatureCache:
         return {**vars(self), "source": None, "_numbers": None}
 
 
-def open_cache(network: Any, encoder: Encoder, places: Sequence[Place], *, projector_is_frozen: bool) -> FeatureCache:
+def open_cache(
+    network: Any, encoder: Encoder, examples: Sequence[Example], *, projector_is_frozen: bool
+) -> FeatureCache:
     """The feature store of a model, after a trial on some of the rows.
 
     Raises:
@@ -411,19 +415,19 @@ def open_cache(network: Any, encoder: Encoder, places: Sequence[Place], *, proje
     refused = "feature_cache: {}; leave it out or set feature_cache: false"
     if "mm_encoder_outputs" not in inspect.signature(network.forward).parameters:
         raise SettingsError(refused.format("this architecture takes no features in place of pixels"))
-    source = source_of(network, encoder, places, projector_is_frozen=projector_is_frozen)
-    several = [place for place in places if len(place.sample.images) > 1][:TRIALS]
-    for place in several or places[:TRIALS]:
-        if (reason := differs(source, encoder, place)) is not None:
+    source = source_of(network, encoder, examples, projector_is_frozen=projector_is_frozen)
+    several = [example for example in examples if len(example.sample.images) > 1][:TRIALS]
+    for example in several or examples[:TRIALS]:
+        if (reason := differs(source, encoder, example)) is not None:
             raise SettingsError(refused.format(reason))
     dtype = torch.bfloat16 if network.dtype is torch.bfloat16 else torch.float32
     folder = cache_dir() / "features" / _digest(network, encoder, projector_is_frozen=projector_is_frozen, dtype=dtype)
     return FeatureCache(folder, source, encoder, dtype)
 
 
-def has_room(cache: FeatureCache, places: Sequence[Place]) -> bool:
+def has_room(cache: FeatureCache, examples: Sequence[Example]) -> bool:
     """Whether the features of all missing images fit into half of the free disk."""
-    missing = cache.missing(places)
+    missing = cache.missing(examples)
     if not missing:
         return True
     _, _, features = one_image(cache.source, cache.encoder, *next(iter(missing.values())))

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from mis_lib.data.images import Headers
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.train.batches import Batch, Plan, collate
-from mis_lib.train.encode import IGNORED, Encoder, Place, Row, too_long
+from mis_lib.train.encode import IGNORED, Encoder, Example, Row, too_long
 from mis_lib.train.features import FeatureCache
 
 # ---------- Unclear images: features of two images mixed, while the answer stays that of the first (mixup, Zhang et al. 2018, with one label).
@@ -36,16 +36,16 @@ class Mixer:
 
     Args:
         cache: holds the features of all images.
-        places: the rows of the data.
+        examples: the rows of the data.
         most: share of the other image at most; the square of an even lot makes most shares small, so that clear images stay frequent.
 
     Raises:
         SettingsError: no two images have features of the same shape (models with tiles or grids, images of different sizes).
     """
 
-    def __init__(self, cache: FeatureCache, places: Sequence[Place], most: float) -> None:
+    def __init__(self, cache: FeatureCache, examples: Sequence[Example], most: float) -> None:
         self.cache, self.most = cache, most
-        images = cache.different(places)
+        images = cache.different(examples)
         self.number = {digest: number for number, digest in enumerate(images)}
         self.images = list(images.values())
         means, shapes = [], []
@@ -65,16 +65,16 @@ class Mixer:
         alike = most_alike(torch.stack(means))
         self.alike = [[at for at in found if shapes[at] == shape] for found, shape in zip(alike, shapes, strict=True)]
 
-    def features(self, place: Place, dice: random.Random) -> tuple[torch.Tensor, ...]:
+    def features(self, example: Example, dice: random.Random) -> tuple[torch.Tensor, ...]:
         """A row's features, mixed anew by every ``dice``."""
-        return tuple(self._mixed(place, name, dice) for name in place.sample.images)
+        return tuple(self._mixed(example, name, dice) for name in example.sample.images)
 
-    def _mixed(self, place: Place, name: str, dice: random.Random) -> torch.Tensor:
-        number = self.number[self.cache.digest(place, name)]
+    def _mixed(self, example: Example, name: str, dice: random.Random) -> torch.Tensor:
+        number = self.number[self.cache.digest(example, name)]
         alike = self.alike[number]
         other = dice.choice(alike if alike and dice.random() < OFTEN else self.same_shape[number])
         return torch.lerp(
-            self.cache.image(place, name), self.cache.image(*self.images[other]), self.most * dice.random() ** 2
+            self.cache.image(example, name), self.cache.image(*self.images[other]), self.most * dice.random() ** 2
         )
 
 
@@ -99,7 +99,7 @@ class Steps(Dataset[Step]):
 
     def __init__(
         self,
-        places: Sequence[Place],
+        examples: Sequence[Example],
         encoder: Encoder,
         plan: Plan,
         cache: FeatureCache | None = None,
@@ -108,9 +108,9 @@ class Steps(Dataset[Step]):
         devices: int = 1,
         image_mixup: float = 0.0,
     ) -> None:
-        self.places, self.encoder, self.plan, self.cache = places, encoder, plan, cache
+        self.examples, self.encoder, self.plan, self.cache = examples, encoder, plan, cache
         self.device, self.devices = device, devices
-        self.mixer = Mixer(cache, places, image_mixup) if cache is not None and image_mixup else None
+        self.mixer = Mixer(cache, examples, image_mixup) if cache is not None and image_mixup else None
         self.pad_token: int = encoder.tokenizer.pad_token_id
         self._kept: dict[int, Row] = {}
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
@@ -133,68 +133,45 @@ class Steps(Dataset[Step]):
         if number < 0:
             row = self.row(~number, epoch)
             return replace(row, labels=torch.full_like(row.labels, IGNORED))
-        place = self.places[number]
+        example = self.examples[number]
         if self.cache is None:
-            return self.encoder.row(place, seed=hash((self.plan.seed, epoch, number)))
+            return self.encoder.row(example, seed=hash((self.plan.seed, epoch, number)))
         if number not in self._kept:
-            self._kept[number] = self.encoder.with_answer(place.sample, self.cache.prompt(place))
+            self._kept[number] = self.encoder.with_answer(example.sample, self.cache.prompt(example))
         if self.mixer is None:
-            return replace(self._kept[number], features=self.cache.features(place))
+            return replace(self._kept[number], features=self.cache.features(example))
         # by numbers alone: the same on every device, and after a run was killed
         dice = random.Random(f"{self.plan.seed}|{epoch}|{number}")
-        return replace(self._kept[number], features=self.mixer.features(place, dice))
+        return replace(self._kept[number], features=self.mixer.features(example, dice))
 
 
-def lengths_of(places: Sequence[Place], encoder: Encoder, cache: FeatureCache | None) -> list[int]:
+def lengths_of(examples: Sequence[Example], encoder: Encoder, cache: FeatureCache | None) -> list[int]:
     """Tokens of each row, images counted: from the cache or from the images' headers, without decoding any.
 
     Raises:
         DataError: rows are longer than ``encoder.max_length``; all of them are named.
     """
     headers: dict[Any, Headers] = {}
-    told = cache is None and tells_lengths(places, encoder)
+    from_headers = cache is None and encoder.knows_prompt_lengths(examples)
     lengths = []
-    for place in places:
+    for example in examples:
         if cache is not None:
-            prompt = len(cache.prompt(place).ids)
-        elif told:
-            prompt = prompt_length(place, encoder, headers.setdefault(place.folder, Headers(place.folder)))
+            prompt = len(cache.prompt(example).ids)
+        elif from_headers:
+            prompt = encoder.prompt_length(example, headers.setdefault(example.folder, Headers(example.folder)))
         else:
-            prompt = len(encoder.prompt(place).ids)
-        lengths.append(prompt + encoder.answer_length(place.sample))
+            prompt = len(encoder.prompt(example).ids)
+        lengths.append(prompt + encoder.answer_length(example.sample))
     limit = encoder.max_length
     long = [
-        (place.sample.id, length) for place, length in zip(places, lengths, strict=True) if limit and length > limit
+        (example.sample.id, length)
+        for example, length in zip(examples, lengths, strict=True)
+        if limit and length > limit
     ]
     if long and limit:
         others = f" And {len(long) - 1:,} more: {', '.join(name for name, _ in long[1:20])}" if len(long) > 1 else ""
         raise DataError(f"{too_long(*long[0], limit)}.{others}")
     return lengths
-
-
-def tells_lengths(places: Sequence[Place], encoder: Encoder) -> bool:
-    """Whether the processor tells from sizes what it makes of images; tried on rows of each number of images."""
-    if not hasattr(encoder.processor, "_get_num_multimodal_tokens"):
-        return False
-    one_of_each = {len(place.sample.images): place for place in reversed(places)}
-    return all(
-        prompt_length(place, encoder, Headers(place.folder)) == len(encoder.prompt(place).ids)
-        for place in one_of_each.values()
-    )
-
-
-def prompt_length(place: Place, encoder: Encoder, headers: Headers) -> int:
-    """Tokens of a prompt, from the sizes of its images alone; an image whose header cannot be read is opened.
-
-    Raises:
-        ImageError: an image is missing or damaged.
-    """
-    sizes = [size for name in place.sample.images if (size := headers[name].size) is not None]
-    if len(sizes) < len(place.sample.images):
-        return len(encoder.prompt(place).ids)
-    told = encoder.processor._get_num_multimodal_tokens([(size.height, size.width) for size in sizes])
-    text = encoder.tokenizer(encoder.prompt_text(place.sample), add_special_tokens=False).input_ids
-    return len(text) - len(sizes) + sum(told["num_image_tokens"])
 
 
 def make_loader(steps: Steps, workers: int, *, pin: bool) -> DataLoader[Step]:

@@ -92,7 +92,7 @@ def prepare(network: Any, settings: TrainSettings) -> Any:
     network.requires_grad_(False)
     parts = trained_parts(settings)
     if Part.VISION not in parts:
-        hold_still(network)
+        keep_eval(network)
     if settings.tuning == "full":
         for name, weight in network.named_parameters():
             weight.requires_grad_(part_of(name) in parts)
@@ -105,17 +105,17 @@ def prepare(network: Any, settings: TrainSettings) -> Any:
     return _saving_alone(model)
 
 
-def hold_still(network: nn.Module) -> None:
-    """Let a frozen tower see as it will in use, whatever mode a trainer puts the model in.
+def keep_eval(network: nn.Module) -> None:
+    """Keep the frozen vision tower in eval mode, whatever mode a trainer puts the model in.
 
-    In training mode a batch norm (mini's tower has them) takes the batch's own statistics and changes those that it keeps.
+    In training mode a batch norm (mini's tower has them) uses the batch's statistics and changes its running ones.
     """
     for name, module in network.named_modules():
         if is_tower(name):
-            module.register_forward_pre_hook(_to_use)
+            module.register_forward_pre_hook(_set_eval)
 
 
-def _to_use(tower: nn.Module, inputs: Any) -> None:
+def _set_eval(tower: nn.Module, inputs: Any) -> None:
     tower.eval()
 
 

@@ -1,6 +1,6 @@
 """One run from settings to adapter, without anything that only a command line knows.
 
-    outcome = run(settings, checkpoint, places, folder)
+    outcome = run(settings, checkpoint, examples, folder)
 
 The pieces stand in the order of the work, and each can be used alone (a notebook shows them one by one): ``load`` the model, ``Encoder``,
 ``prepare_features``, ``plan_of``, ``AnswerTrainer``. What can be refused is refused before the first step.
@@ -22,7 +22,7 @@ from mis_lib.schema import Record
 from mis_lib.train.batches import Plan
 from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop, tensorboard
 from mis_lib.train.distributed import declare_precision, parts_weights, shards
-from mis_lib.train.encode import Encoder, Place, Segmenter
+from mis_lib.train.encode import Encoder, Example, Segmenter
 from mis_lib.train.features import FeatureCache, Progress, Worth, has_room, open_cache
 from mis_lib.train.loader import Steps, lengths_of, suitable_workers
 from mis_lib.train.lora import groups, restore
@@ -58,7 +58,7 @@ def make_encoder(loaded: Loaded, settings: TrainSettings, segmenter: Segmenter |
 def prepare_features(
     loaded: Loaded,
     encoder: Encoder,
-    places: Sequence[Place],
+    examples: Sequence[Example],
     settings: TrainSettings,
     progress: Progress = lambda message: None,
 ) -> tuple[FeatureCache | None, Worth | None, str | None]:
@@ -75,7 +75,7 @@ def prepare_features(
         reason = "the projector is trained, and FSDP or ZeRO-3 keeps it in parts, so that it cannot be asked without the model"
         if settings.feature_cache:
             raise SettingsError(f"feature_cache: {reason}; leave it out")
-    if reason is None and not any(place.sample.images for place in places):
+    if reason is None and not any(example.sample.images for example in examples):
         reason = "no row has images"
     if reason is not None:
         if settings.image_mixup:
@@ -83,14 +83,14 @@ def prepare_features(
         return None, None, reason
     with torch.autocast(loaded.network.device.type, torch.bfloat16, enabled=loaded.autocast):
         try:
-            cache = open_cache(loaded.network, encoder, places, projector_is_frozen=settings.projector_is_frozen)
+            cache = open_cache(loaded.network, encoder, examples, projector_is_frozen=settings.projector_is_frozen)
         except SettingsError as error:
             if wanted:
                 raise
             return None, None, str(error)
-        if not wanted and (reason := _does_not_pay(cache, places, settings)):
+        if not wanted and (reason := _does_not_pay(cache, examples, settings)):
             return None, None, reason
-        worth = cache.build(places, progress)
+        worth = cache.build(examples, progress)
     progress(
         f"Image features: {worth.images:,} images, {worth.megabytes:,.1f} MB, {worth.computed:,} computed in {worth.seconds:.1f} s"
         + (f"; pays after {worth.break_even_epochs} epochs" if worth.break_even_epochs is not None else "")
@@ -98,14 +98,14 @@ def prepare_features(
     return cache, worth, None
 
 
-def _does_not_pay(cache: FeatureCache, places: Sequence[Place], settings: TrainSettings) -> str | None:
+def _does_not_pay(cache: FeatureCache, examples: Sequence[Example], settings: TrainSettings) -> str | None:
     """Why reading features would not be faster than computing them each time."""
-    missing = len(cache.missing(places))
-    per_epoch = sum(len(place.sample.images) for place in places)
-    epochs = settings.epochs if settings.max_steps is None else settings.max_steps * settings.batch_size / len(places)
+    missing = len(cache.missing(examples))
+    per_epoch = sum(len(example.sample.images) for example in examples)
+    epochs = settings.epochs if settings.max_steps is None else settings.max_steps * settings.batch_size / len(examples)
     if missing > per_epoch * epochs:
         return f"it would not pay: {missing:,} images to encode, {per_epoch * epochs:,.0f} shown in the whole run"
-    if not has_room(cache, places):
+    if not has_room(cache, examples):
         return f"the disk of {cache.folder} has no room for the features of {missing:,} images"
     return None
 
@@ -164,7 +164,7 @@ class Outcome(Record):
 def run(
     settings: TrainSettings,
     checkpoint: Path | str,
-    places: Sequence[Place],
+    examples: Sequence[Example],
     folder: Path,
     *,
     segmenter: Segmenter | None = None,
@@ -177,7 +177,7 @@ def run(
     Args:
         settings: of the run.
         checkpoint: folder or hub id of the base.
-        places: what to train on.
+        examples: what to train on.
         folder: of the run; holds checkpoints of an earlier call, if there was one.
         segmenter: splits answers for the loss by segment.
         evaluate: measures safety and helpfulness every ``evaluation.every`` steps.
@@ -191,14 +191,14 @@ def run(
     progress("Loading the model")
     loaded = load(settings, checkpoint)
     encoder = make_encoder(loaded, settings, segmenter)
-    cache, worth, reason = prepare_features(loaded, encoder, places, settings, progress)
+    cache, worth, reason = prepare_features(loaded, encoder, examples, settings, progress)
     packed = use_packing(loaded.network, settings)
-    plan = plan_of(settings, lengths_of(places, encoder, cache), packed=packed)
+    plan = plan_of(settings, lengths_of(examples, encoder, cache), packed=packed)
     stop = Stop()
     if settings.tensorboard:
         listeners = (*listeners, tensorboard(folder / "tensorboard"))
     callback = RunCallback(settings, folder, stop, evaluate, listeners)
-    trainer = make_trainer(loaded, encoder, places, plan, settings, folder, cache, callback)
+    trainer = make_trainer(loaded, encoder, examples, plan, settings, folder, cache, callback)
     if settings.evaluation.every and (trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
         raise SettingsError(
             "evaluation.every: a model that is spread over several GPUs cannot answer while it trains; set it to 0 and run mis report afterwards"
@@ -206,13 +206,13 @@ def run(
     if settings.compile:
         compile_layers(loaded.network)
     there = checkpoints(folder / CHECKPOINTS)
-    progress(f"Training: {plan.steps:,} steps of {settings.batch_size} rows, {len(places):,} rows")
+    progress(f"Training: {plan.steps:,} steps of {settings.batch_size} rows, {len(examples):,} rows")
     with stop.listening():
         try:
             trainer.train(resume_from_checkpoint=str(there[-1]) if there else None)
         except torch.OutOfMemoryError as error:
             longest = plan.longest(trainer.state.global_step)
-            row = f"{places[longest].sample.id!r} ({plan.lengths[longest]:,} tokens)"
+            row = f"{examples[longest].sample.id!r} ({plan.lengths[longest]:,} tokens)"
             raise TrainingError(no_memory(settings, trainer.state.global_step, row, error)) from error
         except WRITING_ERRORS:
             if not trainer.control.should_save:
@@ -232,7 +232,7 @@ def run(
         signal=None if finished else stop.signal,
         step=step,
         steps=plan.steps,
-        rows=len(places),
+        rows=len(examples),
         parameters=parts,
         packed=packed,
         features=worth,
@@ -253,7 +253,7 @@ def no_memory(settings: TrainSettings, step: int, row: str, error: BaseException
 def make_trainer(
     loaded: Loaded,
     encoder: Encoder,
-    places: Sequence[Place],
+    examples: Sequence[Example],
     plan: Plan,
     settings: TrainSettings,
     folder: Path,
@@ -263,7 +263,7 @@ def make_trainer(
     """The trainer of a run, with everything that it needs."""
     args = training_arguments(loaded, settings, plan, folder)
     steps = Steps(
-        places,
+        examples,
         encoder,
         plan,
         cache,
@@ -292,7 +292,7 @@ def make_trainer(
 
 
 def training_arguments(loaded: Loaded, settings: TrainSettings, plan: Plan, folder: Path) -> TrainingArguments:
-    """The settings in transformers' words; what is decided here in place of it is switched off there."""
+    """The settings in transformers' words; what is decided here instead is switched off there."""
     # DeepSpeed and FSDP want one number type for all weights, and keep what is trained in float32 themselves
     mixed = loaded.autocast or (loaded.bfloat16 and shards())
     declare_precision(bfloat16=mixed)

@@ -28,7 +28,7 @@ from mis_lib.recipes.train import METHODS, read_train_settings, train
 from mis_lib.results.train_runs import TrainRun, train_versions
 from mis_lib.schema import Sample
 from mis_lib.settings import dump_settings, load_settings
-from mis_lib.train.dataset import places_of
+from mis_lib.train.dataset import examples_of
 from mis_lib.train.settings import TrainSettings
 
 LOG = "train_log.jsonl"
@@ -148,9 +148,9 @@ def test_a_published_set_is_trained_on_as_it_is_and_only_its_split_is_read(tmp_p
             pair["response"] = f"I'm sorry, but I can't help with that.{long}"  # a harmless one too, as published
     (tmp_path / "set/train.json").write_text(json.dumps(records))
     settings = TrainSettings(name="set", data=tmp_path / "set", mixture="vlguard_p", mixture_options={"rows": 3})
-    places = places_of(settings, tmp_path / "set", tmp_path / "mixed")
-    assert [place.sample.harmful for place in places].count(True) == 2
-    assert len(places) == 3
+    examples = examples_of(settings, tmp_path / "set", tmp_path / "mixed")
+    assert [example.sample.harmful for example in examples].count(True) == 2
+    assert len(examples) == 3
 
 
 def test_what_is_refused_is_told_in_one_message(config: Path) -> None:

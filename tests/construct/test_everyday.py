@@ -21,7 +21,7 @@ from mis_lib.schema import Outcome, Sample
 from mis_lib.text.concepts import concepts
 from mis_lib.text.naming import is_named
 from mis_lib.text.roles import Role, roles_of
-from mis_lib.train.dataset import places_of
+from mis_lib.train.dataset import examples_of
 from mis_lib.train.settings import TrainSettings
 
 ITEMS = {TRAIN: 400, TEST: 100}
@@ -177,6 +177,6 @@ def test_a_mixture_of_a_folder_takes_the_pairs_to_train_on(tmp_path: Path) -> No
     settings = TrainSettings(
         model="mini", mixture="mirage", mixture_options={"everyday": 0.05}, data=folder, name="x", runs=tmp_path
     )
-    places = places_of(settings, folder, tmp_path / "work", lambda message: None)
-    assert {place.sample.id for place in places if place.sample.split == TRAIN} == {row.id for row in rows}
-    assert not [place for place in places if place.sample.split == TEST]
+    examples = examples_of(settings, folder, tmp_path / "work", lambda message: None)
+    assert {example.sample.id for example in examples if example.sample.split == TRAIN} == {row.id for row in rows}
+    assert not [example for example in examples if example.sample.split == TEST]

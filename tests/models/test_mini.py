@@ -28,7 +28,7 @@ from mis_lib.models.mini.wheels import TOWER_SHA256, tower_file
 from mis_lib.prompts import to_messages
 from mis_lib.results.runs import folder_digest
 from mis_lib.schema import Sample
-from mis_lib.train.encode import IGNORED, SEGMENTS, Encoder, Place
+from mis_lib.train.encode import IGNORED, SEGMENTS, Encoder, Example
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_word_and_the_space_before_it_are_in_the_same_part(loaded: tuple[Any, 
     parts = [part.model_dump(mode="json") for part in label.segments]
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     sample = Sample(id="a", question="What is it?", images=["a.png"], harmful=True, answer=label.text, segments=parts)
-    row = Encoder(loaded[1]).row(Place(sample, tmp_path))
+    row = Encoder(loaded[1]).row(Example(sample, tmp_path))
     for number, kind in enumerate(SEGMENTS):
         said = loaded[1].tokenizer.decode(row.ids[(row.segments == number) & (row.labels != IGNORED)])
         written = " ".join(label.text[part["start"] : part["end"]] for part in parts if part["kind"] == kind)

@@ -20,8 +20,8 @@ from mis_lib.schema import Sample
 from mis_lib.settings import GenerationSettings
 from mis_lib.train.batches import collate
 from mis_lib.train.callbacks import LOG
-from mis_lib.train.dataset import places_of
-from mis_lib.train.encode import IGNORED, Encoder, Place
+from mis_lib.train.dataset import examples_of
+from mis_lib.train.encode import IGNORED, Encoder, Example
 from mis_lib.train.loader import lengths_of
 from mis_lib.train.lora import Part, groups, part_of
 from mis_lib.train.loss import AnswerHead
@@ -59,31 +59,31 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIS_CACHE", str(tmp_path / "cache"))
 
 
-def places(data: Path) -> list[Place]:
-    return [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+def examples(data: Path) -> list[Example]:
+    return [Example(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
 
 
 def test_the_label_mask_is_the_answer_token_by_token(checkpoint: Path, data: Path) -> None:
     _, processor = load_model(checkpoint)
-    for place in places(data)[:3]:
-        row = Encoder(processor).row(place)
-        answer_bytes = (place.sample.answer or "").encode()
+    for example in examples(data)[:3]:
+        row = Encoder(processor).row(example)
+        answer_bytes = (example.sample.answer or "").encode()
         wanted = [IGNORED] * (len(row) - len(answer_bytes) - 1) + row.ids[-len(answer_bytes) - 1 :].tolist()
         assert row.labels.tolist() == wanted
-        assert processor.tokenizer.decode(row.ids[row.labels != IGNORED]) == f"{place.sample.answer}<|im_end|>"
+        assert processor.tokenizer.decode(row.ids[row.labels != IGNORED]) == f"{example.sample.answer}<|im_end|>"
 
 
 def test_lengths_are_known_before_an_image_is_opened(checkpoint: Path, data: Path) -> None:
     _, processor = load_model(checkpoint)
     encoder = Encoder(processor)
-    assert lengths_of(places(data), encoder, None) == [len(encoder.row(place)) for place in places(data)]
+    assert lengths_of(examples(data), encoder, None) == [len(encoder.row(example)) for example in examples(data)]
 
 
 def test_rows_together_have_the_losses_they_have_alone(checkpoint: Path, data: Path) -> None:
     model, processor = load_model(checkpoint, dtype=torch.float32)
     network: Any = model
     head = AnswerHead(model)
-    rows = [Encoder(processor).row(place) for place in places(data)[:6]]
+    rows = [Encoder(processor).row(example) for example in examples(data)[:6]]
     alone = losses_alone(head, network, rows)
     batch = collate(rows, pad_token=0)
     with head.losses_at(batch.labels):
@@ -105,7 +105,7 @@ def test_rows_packed_for_flash_attention_have_the_losses_they_have_alone(
     model, processor = load_model(checkpoint, dtype=torch.float32)
     network: Any = model
     head = AnswerHead(model)
-    rows = [Encoder(processor).row(place) for place in places(data)[:6]]
+    rows = [Encoder(processor).row(example) for example in examples(data)[:6]]
     alone = losses_alone(head, network, rows)
     stand_in_for_flash(monkeypatch)
     for config in (network.config, *(getattr(network.config, name) for name in network.config.sub_configs)):
@@ -133,8 +133,8 @@ def test_an_adapter_answers_under_the_image_limits_that_it_was_trained_with(
     first, further = tmp_path / "first", tmp_path / "further"
     for folder, changes in ((first, limits), (further, {"start_from": first / "adapter"})):
         settings = TrainSettings(model=str(checkpoint), data=data / "train.jsonl", **shared, **changes)
-        run(settings, checkpoint, places(data), folder)
-    plain, asked = load_model(checkpoint).processor, places(data)[2]
+        run(settings, checkpoint, examples(data), folder)
+    plain, asked = load_model(checkpoint).processor, examples(data)[2]
     trained = Encoder(AutoProcessor.from_pretrained(first / "adapter")).prompt(asked).ids
     assert len(trained) < len(Encoder(plain).prompt(asked).ids), "the limits limit nothing here"
     for folder in (first, further):
@@ -153,7 +153,7 @@ def test_check_counts_the_tokens_that_training_reads(checkpoint: Path, data: Pat
     found = preflight(data / "train.jsonl", PreflightSettings(model=str(checkpoint), **limits)).tokens
     assert found is not None
     line_end = 1  # behind the end of an answer, where training stops
-    assert [row.total for row in found.rows] == [len(read.row(place)) + line_end for place in places(data)]
+    assert [row.total for row in found.rows] == [len(read.row(example)) + line_end for example in examples(data)]
 
 
 def stand_in_for_flash(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_train_save_reload_generate(checkpoint: Path, data: Path, tmp_path: Path
         model=str(checkpoint), data=data / "train.jsonl", tuning=tuning, max_steps=5, batch_size=6, batch_tokens=400,  # pyright: ignore[reportArgumentType]
         learning_rate=3e-3, precision="float32", device="cpu",
     )  # fmt: skip
-    outcome = run(settings, checkpoint, places_of(settings, data, tmp_path / "data"), tmp_path)
+    outcome = run(settings, checkpoint, examples_of(settings, data, tmp_path / "data"), tmp_path)
     losses = [line["loss"] for line in read_jsonl(tmp_path / LOG)]
     assert len(losses) == 5
     assert losses[-1] < losses[0]
@@ -209,11 +209,11 @@ def test_train_save_reload_generate(checkpoint: Path, data: Path, tmp_path: Path
         tuned = load_model(checkpoint, {"mine": tmp_path / "adapter"}, dtype=torch.float32)
     else:
         tuned = load_model(tmp_path / "model", dtype=torch.float32)
-    for place in places(data)[:3]:
-        images = [[load_image(data / name) for name in place.sample.images]]
-        found = answer(images, [place.sample.question], tuned, GenerationSettings(max_new_tokens=4))
+    for example in examples(data)[:3]:
+        images = [[load_image(data / name) for name in example.sample.images]]
+        found = answer(images, [example.sample.question], tuned, GenerationSettings(max_new_tokens=4))
         assert found[0].tokens >= 1
-    batch = collate([Encoder(before.processor).row(place) for place in places(data)[:3]], pad_token=0)
+    batch = collate([Encoder(before.processor).row(example) for example in examples(data)[:3]], pad_token=0)
     one, other = (loaded.model(**batch.inputs).logits for loaded in (before, tuned))  # pyright: ignore[reportCallIssue]
     assert not torch.allclose(one, other), "the weights that were saved are not the trained ones"
 
@@ -230,7 +230,7 @@ def test_stored_features_train_as_pixels_do(
     for name, wanted in (("pixels", False), ("features", None)):
         settings = TrainSettings(**common, feature_cache=wanted)
         (tmp_path / name).mkdir()
-        outcomes.append(run(settings, checkpoint, places_of(settings, data, tmp_path / "data"), tmp_path / name))
+        outcomes.append(run(settings, checkpoint, examples_of(settings, data, tmp_path / "data"), tmp_path / name))
         losses.append([line["loss"] for line in read_jsonl(tmp_path / name / LOG)])
     assert losses[0] == pytest.approx(losses[1], abs=2e-4)
     if outcomes[1].features is None:

@@ -25,7 +25,7 @@ from mis_lib.schema import Sample, SegmentKind
 from mis_lib.text.segments import segment
 from mis_lib.train.batches import collate
 from mis_lib.train.dpo import preference_rows
-from mis_lib.train.encode import IGNORED, NO_SEGMENT, SEGMENTS, Encoder, Place
+from mis_lib.train.encode import IGNORED, NO_SEGMENT, SEGMENTS, Encoder, Example
 
 LATER = [
     {"role": "user", "content": "And the <image> behind it?"},
@@ -77,9 +77,9 @@ def counted(row: Any, processor: Any) -> list[str]:
 def test_every_answer_is_learned_and_the_rest_only_read(processor: Any, data: Path, template: str | None) -> None:
     processor.chat_template = template or processor.chat_template
     encoder, sample = Encoder(processor), dialogue()
-    row = encoder.row(Place(sample, data))
+    row = encoder.row(Example(sample, data))
     assert counted(row, processor) == [f"{said}<|im_end|>" for said in SAID]
-    prompt = encoder.prompt(Place(sample, data)).ids
+    prompt = encoder.prompt(Example(sample, data)).ids
     assert torch.equal(row.ids[: len(prompt)], prompt)
     assert encoder.answer_length(sample) == len(row) - len(prompt)
     behind = processor.tokenizer.decode(row.ids[len(prompt) :])
@@ -95,14 +95,14 @@ def test_a_dialogue_is_what_the_template_prints(processor: Any, data: Path) -> N
     for asked, said in (("And the < image> behind it?", SAID[1]), ("Thanks.", SAID[2])):
         turns += [user_message([], asked), assistant_message(said)]
     whole = processor.apply_chat_template([turns], tokenize=True, return_dict=True, return_tensors="pt")["input_ids"][0]
-    row = Encoder(processor).row(Place(sample, data))
+    row = Encoder(processor).row(Example(sample, data))
     assert torch.equal(row.ids, whole[: len(row)])
     assert processor.tokenizer.decode(whole[len(row) :]).strip() == ""
 
 
 def test_later_answers_have_parts_of_their_own(processor: Any, data: Path) -> None:
     told = [{"kind": "reasoning", "start": 0, "end": len(SAID[0])}]
-    row = Encoder(processor, segmenter=segment).row(Place(dialogue(segments=told), data))
+    row = Encoder(processor, segmenter=segment).row(Example(dialogue(segments=told), data))
     read = row.labels == IGNORED
     assert bool((row.segments[read] == NO_SEGMENT).all())
     first = row.segments[~read][: len(SAID[0])]
@@ -111,13 +111,13 @@ def test_later_answers_have_parts_of_their_own(processor: Any, data: Path) -> No
 
 
 def test_a_whole_dialogue_must_fit(processor: Any, data: Path) -> None:
-    place = Place(dialogue(), data)
-    length = len(Encoder(processor).row(place))
-    assert len(Encoder(processor, max_length=length).row(place)) == length
+    example = Example(dialogue(), data)
+    length = len(Encoder(processor).row(example))
+    assert len(Encoder(processor, max_length=length).row(example)) == length
     with pytest.raises(DataError, match=f"row 'd': expected at most {length - 1} tokens, found {length}"):
-        Encoder(processor, max_length=length - 1).row(place)
-    alone = Encoder(processor).row(Place(dialogue(later_turns=[]), data))
-    both = collate([Encoder(processor).row(place), alone], pad_token=0)
+        Encoder(processor, max_length=length - 1).row(example)
+    alone = Encoder(processor).row(Example(dialogue(later_turns=[]), data))
+    both = collate([Encoder(processor).row(example), alone], pad_token=0)
     assert both.answer_tokens == sum(len(said) + 1 for said in SAID) + len(SAID[0]) + 1
 
 
@@ -127,9 +127,9 @@ def test_a_template_that_changes_earlier_turns_is_refused(processor: Any, data: 
         "{{ part['text'] }}",
         "{{ part['text'] if loop.last and (message == messages[-1] or message['role'] == 'user') else '' }}",
     )
-    assert Encoder(processor).row(Place(dialogue(later_turns=[]), data))
+    assert Encoder(processor).row(Example(dialogue(later_turns=[]), data))
     with pytest.raises(ModelError, match="prints a dialogue's turns alike when it goes on"):
-        Encoder(processor).row(Place(dialogue(), data))
+        Encoder(processor).row(Example(dialogue(), data))
 
 
 def test_a_preference_is_about_the_first_answer(processor: Any, data: Path) -> None:
@@ -147,7 +147,7 @@ def test_later_turns_that_are_none_are_told_before_training_and_in_it(
     with pytest.raises(
         DataError, match=r"sample d: field 'later_turns': expected (turns of user and assistant|a text in each turn)"
     ):
-        Encoder(processor).row(Place(dialogue(later_turns=turns), data))
+        Encoder(processor).row(Example(dialogue(later_turns=turns), data))
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     row = {"id": "d", "question": "What?", "images": ["a.png"], "answer": "A thing.", "later_turns": turns}
     (tmp_path / "train.jsonl").write_text(json.dumps(row))
@@ -173,7 +173,7 @@ def test_tokens_of_a_dialogue_are_foretold(checkpoint: Path, processor: Any, tmp
     report = preflight(tmp_path / "train.jsonl", PreflightSettings(model=str(checkpoint)))
     assert report.tokens is not None and report.tokens.exact
     sample = Sample(id="d", question="What is there?", images=["a.png"], answer=SAID[0], later_turns=later)
-    row = Encoder(processor).row(Place(sample, tmp_path))
+    row = Encoder(processor).row(Example(sample, tmp_path))
     # a newline joins each text to the next of its kind, and the template prints one behind the last turn
     assert abs(report.tokens.rows[0].total - len(row)) <= 5
 

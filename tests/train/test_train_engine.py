@@ -40,8 +40,8 @@ from mis_lib.models.load import load_model
 from mis_lib.schema import Sample
 from mis_lib.train.batches import Plan, collate
 from mis_lib.train.callbacks import LOG, tensorboard
-from mis_lib.train.dataset import places_of
-from mis_lib.train.encode import IGNORED, Encoder, Place
+from mis_lib.train.dataset import examples_of
+from mis_lib.train.encode import IGNORED, Encoder, Example
 from mis_lib.train.loader import Mixer, Steps, lengths_of, most_alike
 from mis_lib.train.lora import Part, part_of, prepare, restore
 from mis_lib.train.loss import AnswerHead
@@ -88,8 +88,8 @@ def train(settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Pat
         settings = settings_of(**changes)
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        places = places_of(settings, settings.data or data, folder / "data")
-        run(settings, checkpoint, places, folder, listeners=(listener,) if listener else ())
+        examples = examples_of(settings, settings.data or data, folder / "data")
+        run(settings, checkpoint, examples, folder, listeners=(listener,) if listener else ())
         return list(read_jsonl(folder / LOG))
 
     return start
@@ -104,7 +104,7 @@ def losses(lines: list[dict[str, Any]]) -> list[float]:
 
 def test_loss_of_each_token_is_that_of_the_whole_model(checkpoint: Path, data: Path) -> None:
     model, processor = load_model(checkpoint, dtype=torch.float32)
-    rows = [Encoder(processor).row(Place(sample, data)) for sample in read_records(data / "train.jsonl", Sample)[:5]]
+    rows = [Encoder(processor).row(Example(sample, data)) for sample in read_records(data / "train.jsonl", Sample)[:5]]
     batch = collate(rows, pad_token=0)
     network: Any = model
     logits = network(**batch.inputs).logits[:, :-1]
@@ -158,7 +158,7 @@ def test_saving_an_adapter_asks_no_hub(checkpoint: Path, tmp_path: Path, monkeyp
 def test_packed_rows_have_the_losses_they_have_alone(checkpoint: Path, data: Path) -> None:
     model, processor = load_model(checkpoint, dtype=torch.float32)
     network: Any = model
-    rows = [Encoder(processor).row(Place(sample, data)) for sample in read_records(data / "train.jsonl", Sample)[:5]]
+    rows = [Encoder(processor).row(Example(sample, data)) for sample in read_records(data / "train.jsonl", Sample)[:5]]
     head = AnswerHead(model)
     alone = losses_alone(head, network, rows)
     pack(model)
@@ -196,8 +196,8 @@ def test_the_short_way_through_lora_layers_is_pefts(
     for name, weight in loaded.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
-    place = Place(read_records(data / "train.jsonl", Sample)[0], data)
-    inputs = collate([Encoder(loaded.processor).row(place)], pad_token=0).inputs
+    example = Example(read_records(data / "train.jsonl", Sample)[0], data)
+    inputs = collate([Encoder(loaded.processor).row(example)], pad_token=0).inputs
     short = loaded.model(**inputs).logits
     with loaded.model.disable_adapter():
         base = loaded.model(**inputs).logits
@@ -215,21 +215,21 @@ def test_features_are_computed_once_and_found_again(
     settings = settings_of(feature_cache=True)
     loaded = load(settings, checkpoint)
     encoder = make_encoder(loaded, settings)
-    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
-    _, first, _ = prepare_features(loaded, encoder, places, settings)
-    cache, second, _ = prepare_features(loaded, encoder, places, settings)
+    examples = [Example(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    _, first, _ = prepare_features(loaded, encoder, examples, settings)
+    cache, second, _ = prepare_features(loaded, encoder, examples, settings)
     assert first and second and cache
     assert (first.images, first.computed, first.shown) == (5, 5, 24)
     assert second.computed == 0
     assert first.break_even_epochs is not None and second.break_even_epochs is None
-    shown = set(places[0].sample.images)
-    _, some, _ = prepare_features(loaded, encoder, places[:1], settings)
+    shown = set(examples[0].sample.images)
+    _, some, _ = prepare_features(loaded, encoder, examples[:1], settings)
     assert some and (some.images, some.megabytes) == (
         len(shown),
         pytest.approx(cache.size / 5e6 * len(shown), abs=1e-4),
     )
-    for place in places[:3]:
-        assert torch.equal(cache.prompt(place).ids, encoder.prompt(place).ids)
+    for example in examples[:3]:
+        assert torch.equal(cache.prompt(example).ids, encoder.prompt(example).ids)
 
 
 def test_a_half_written_feature_is_computed_again(
@@ -238,15 +238,15 @@ def test_a_half_written_feature_is_computed_again(
     settings = settings_of(feature_cache=True)
     loaded = load(settings, checkpoint)
     encoder = make_encoder(loaded, settings)
-    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
-    cache, _, _ = prepare_features(loaded, encoder, places, settings)
+    examples = [Example(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    cache, _, _ = prepare_features(loaded, encoder, examples, settings)
     assert cache
-    before = cache.features(places[4])
+    before = cache.features(examples[4])
     with (cache.folder / "features.bin").open("r+b") as stream:  # a writer that was killed within the last image
         stream.truncate(cache.size - 10)
-    again, worth, _ = prepare_features(loaded, encoder, places, settings)
+    again, worth, _ = prepare_features(loaded, encoder, examples, settings)
     assert worth and again and worth.computed == 1
-    for mine, theirs in zip(again.features(places[4]), before, strict=True):
+    for mine, theirs in zip(again.features(examples[4]), before, strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
@@ -255,12 +255,12 @@ def test_features_of_other_products_are_others(
 ) -> None:
     settings = settings_of(feature_cache=True, tuning="full")
     loaded = load(settings, checkpoint)
-    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    examples = [Example(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
     folders = {
         cache.folder
         for autocast in (False, True)
         for cache in prepare_features(
-            loaded._replace(autocast=autocast), make_encoder(loaded, settings), places, settings
+            loaded._replace(autocast=autocast), make_encoder(loaded, settings), examples, settings
         )[:1]
         if cache
     }
@@ -280,12 +280,12 @@ def test_no_cache_where_features_change(train: Train, changes: dict[str, Any], r
 def test_a_changed_tower_reads_no_features_of_the_old_one(
     settings_of: Callable[..., TrainSettings], data: Path, tmp_path: Path
 ) -> None:
-    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    examples = [Example(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
     folders = set()
     for seed in (0, 1):
         settings = settings_of(feature_cache=True)
         loaded = load(settings, tiny_checkpoint(tmp_path / f"base-{seed}", seed=seed))
-        cache, worth, _ = prepare_features(loaded, make_encoder(loaded, settings), places, settings)
+        cache, worth, _ = prepare_features(loaded, make_encoder(loaded, settings), examples, settings)
         assert cache and worth and worth.computed == 5
         folders.add(cache.folder)
     assert len(folders) == 2
@@ -300,14 +300,14 @@ def test_each_image_is_mixed_with_at_most_so_much_of_another(
     settings = settings_of(image_mixup=0.4)
     loaded = load(settings, checkpoint)
     encoder = make_encoder(loaded, settings)
-    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
-    cache, _, _ = prepare_features(loaded, encoder, places, settings)  # although encoding images would not pay here
+    examples = [Example(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    cache, _, _ = prepare_features(loaded, encoder, examples, settings)  # although encoding images would not pay here
     assert cache
-    plan = plan_of(settings, lengths_of(places, encoder, cache), packed=False)
-    clear, unclear = Steps(places, encoder, plan, cache), Steps(places, encoder, plan, cache, image_mixup=0.4)
-    every = [cache.image(*image) for image in cache.different(places).values()]
+    plan = plan_of(settings, lengths_of(examples, encoder, cache), packed=False)
+    clear, unclear = Steps(examples, encoder, plan, cache), Steps(examples, encoder, plan, cache, image_mixup=0.4)
+    every = [cache.image(*image) for image in cache.different(examples).values()]
     shares: list[float] = []
-    for number, epoch in ((number, epoch) for number in range(len(places)) for epoch in range(8)):
+    for number, epoch in ((number, epoch) for number in range(len(examples)) for epoch in range(8)):
         for own, seen in zip(clear.row(number).features, unclear.row(number, epoch).features, strict=True):
             found = [share_of(other, own, seen) for other in every if not torch.equal(other, own)]
             share, error = min(found, key=lambda pair: pair[1]) if not torch.equal(own, seen) else (0.0, 0.0)
@@ -316,7 +316,7 @@ def test_each_image_is_mixed_with_at_most_so_much_of_another(
     assert min(shares) >= 0 and 0.3 < max(shares) <= 0.4
     assert sum(share < 0.1 for share in shares) / len(shares) > 0.45, "clear images are to be frequent"
     again, next_epoch = unclear.row(3), unclear.row(3, epoch=1)
-    assert torch.equal(again.features[0], Steps(places, encoder, plan, cache, image_mixup=0.4).row(3).features[0])
+    assert torch.equal(again.features[0], Steps(examples, encoder, plan, cache, image_mixup=0.4).row(3).features[0])
     assert not torch.equal(again.features[0], next_epoch.features[0])
     assert torch.equal(again.labels, clear.row(3).labels) and torch.equal(again.ids, clear.row(3).ids)
 
@@ -328,14 +328,14 @@ class SixImages:
         angles = torch.tensor([0.0, 2.1, 4.2, 0.1, 2.2, 4.3])
         self.table = torch.cat([3 + torch.stack([angles.cos(), angles.sin()], 1), 0.1 * torch.eye(6)], 1)[:, None]
 
-    def digest(self, place: Place, name: str) -> str:
+    def digest(self, example: Example, name: str) -> str:
         return name
 
-    def image(self, place: Place, name: str) -> torch.Tensor:
+    def image(self, example: Example, name: str) -> torch.Tensor:
         return self.table[int(name)]
 
-    def different(self, places: list[Place]) -> dict[str, tuple[Place, str]]:
-        return {name: (place, name) for place in places for name in place.sample.images}
+    def different(self, examples: list[Example]) -> dict[str, tuple[Example, str]]:
+        return {name: (example, name) for example in examples for name in example.sample.images}
 
 
 def test_half_of_the_mixtures_are_with_images_that_look_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -345,11 +345,11 @@ def test_half_of_the_mixtures_are_with_images_that_look_alike(monkeypatch: pytes
     assert most_alike(cache.table[:, 0]) == [[3], [4], [5], [0], [1], [2]]
     assert most_alike(cache.table[:1, 0]) == [[]]
     sample = Sample(id="row", question="What?", images=[str(number) for number in range(6)], harmful=False)
-    place = Place(sample, tmp_path)
-    mixer = Mixer(cache, [place, place], 0.6)
+    example = Example(sample, tmp_path)
+    mixer = Mixer(cache, [example, example], 0.6)
     counts = torch.zeros(6)
     for lot in range(1200):
-        seen = mixer.features(place, random.Random(lot))[1]
+        seen = mixer.features(example, random.Random(lot))[1]
         counts += seen[0, 2:] > 0
     shares = counts / 1200  # each of six images by the other lot, and the one that looks alike by its own
     assert shares[4] == pytest.approx(0.5 + 0.5 / 6, abs=0.05)
@@ -367,15 +367,15 @@ def test_images_are_mixed_with_those_of_their_shape_only(tmp_path: Path) -> None
     cache: Any = SixImages()
     shapes = [1, 2, 2, 1, 3, 2]
     cache.table = [image.expand(shape, -1) for image, shape in zip(cache.table, shapes, strict=True)]
-    place = Place(Sample(id="row", question="What?", images=[str(at) for at in range(6)], harmful=False), tmp_path)
-    mixer = Mixer(cache, [place], 0.6)
+    example = Example(Sample(id="row", question="What?", images=[str(at) for at in range(6)], harmful=False), tmp_path)
+    mixer = Mixer(cache, [example], 0.6)
     partners: list[set[int]] = [set() for _ in range(6)]
     for lot in range(100):
-        for at, seen in enumerate(mixer.features(place, random.Random(lot))):
+        for at, seen in enumerate(mixer.features(example, random.Random(lot))):
             assert seen.shape == cache.table[at].shape
             partners[at] |= set((seen[0, 2:] > 0).nonzero().flatten().tolist())
     assert partners == [{0, 3}, {1, 2, 5}, {1, 2, 5}, {0, 3}, {4}, {1, 2, 5}]
-    alone = Place(place.sample.model_copy(update={"images": ["0", "1", "4"]}), tmp_path)
+    alone = Example(example.sample.model_copy(update={"images": ["0", "1", "4"]}), tmp_path)
     with pytest.raises(SettingsError, match="image_mixup: expected images whose features have the same shape, found 3"):
         Mixer(cache, [alone], 0.6)
 
@@ -400,7 +400,7 @@ def test_without_images_there_is_nothing_to_mix(
     loaded = load(settings, checkpoint)
     sample = read_records(data / "train.jsonl", Sample)[0].model_copy(update={"images": []})
     with pytest.raises(SettingsError, match=r"image_mixup: .* found: no row has images"):
-        prepare_features(loaded, make_encoder(loaded, settings), [Place(sample, data)], settings)
+        prepare_features(loaded, make_encoder(loaded, settings), [Example(sample, data)], settings)
 
 
 def test_a_run_learns_something_else_from_mixed_images_and_the_same_each_time(train: Train) -> None:
@@ -433,7 +433,7 @@ def test_only_what_should_move_moves(
     settings = settings_of(weight_decay=0.1, learning_rate=1e-2, **changes)
     before = load_file(checkpoint / "model.safetensors")
     files = {path: path.read_bytes() for path in checkpoint.iterdir()}
-    run(settings, checkpoint, places_of(settings, data, tmp_path / "data"), tmp_path)
+    run(settings, checkpoint, examples_of(settings, data, tmp_path / "data"), tmp_path)
     assert {path: path.read_bytes() for path in checkpoint.iterdir()} == files, "the base on disk has changed"
     if settings.tuning == "full":
         after = load_file(tmp_path / "model" / "model.safetensors")
@@ -460,9 +460,9 @@ def test_in_memory_only_the_trained_adapter_moves(
     loaded.model.add_adapter("beside", LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
     loaded.model.set_adapter("default")
     before = {name: weight.detach().clone() for name, weight in loaded.model.named_parameters()}
-    encoder, places = make_encoder(loaded, settings), places_of(settings, data, tmp_path / "data")
-    plan = plan_of(settings, lengths_of(places, encoder, None), packed=False)
-    make_trainer(loaded, encoder, places, plan, settings, tmp_path).train()
+    encoder, examples = make_encoder(loaded, settings), examples_of(settings, data, tmp_path / "data")
+    plan = plan_of(settings, lengths_of(examples, encoder, None), packed=False)
+    make_trainer(loaded, encoder, examples, plan, settings, tmp_path).train()
     moved = {name for name, weight in loaded.model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved == {name for name in before if ".default." in name}
     assert any(".beside." in name for name in before)
@@ -537,8 +537,8 @@ def test_an_adapter_is_loaded_as_any_other(train: Train, checkpoint: Path, data:
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(checkpoint)
     assert config["inference_mode"] is True
-    place = Place(read_records(data / "train.jsonl", Sample)[0], data)
-    inputs: dict[str, Any] = collate([Encoder(processor).row(place)], pad_token=0).inputs
+    example = Example(read_records(data / "train.jsonl", Sample)[0], data)
+    inputs: dict[str, Any] = collate([Encoder(processor).row(example)], pad_token=0).inputs
     tuned = model(**inputs).logits
     with model.disable_adapter():
         base = model(**inputs).logits
@@ -615,16 +615,16 @@ def test_zero3_is_known_before_transformers_is_told_of_it(
 def test_a_projector_in_parts_reads_no_stored_features(
     settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places = [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    examples = [Example(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     for changes, refused in (({}, False), ({"tuning": "full"}, True)):
         settings = settings_of(**changes)
         loaded = load(settings, checkpoint)
-        cache, _, reason = prepare_features(loaded, make_encoder(loaded, settings), places, settings)
+        cache, _, reason = prepare_features(loaded, make_encoder(loaded, settings), examples, settings)
         assert (cache is None) is refused and ("keeps it in parts" in (reason or "")) is refused
     with pytest.raises(SettingsError, match=r"feature_cache: the projector is trained.*leave it out"):
         asked = settings_of(tuning="full", feature_cache=True)
-        prepare_features(loaded, make_encoder(loaded, asked), places, asked)
+        prepare_features(loaded, make_encoder(loaded, asked), examples, asked)
 
 
 def test_layers_to_shard_are_all_in_the_model(settings_of: Callable[..., TrainSettings], checkpoint: Path) -> None:
@@ -673,15 +673,15 @@ def test_sigterm_saves_after_the_step_in_hand(
             os.kill(os.getpid(), signal.SIGTERM)
 
     settings = settings_of()
-    places = places_of(settings, data, tmp_path / "data")
+    examples = examples_of(settings, data, tmp_path / "data")
     handler = signal.getsignal(signal.SIGTERM)
-    outcome = run(settings, checkpoint, places, tmp_path, listeners=(terminate,))
+    outcome = run(settings, checkpoint, examples, tmp_path, listeners=(terminate,))
     assert signal.getsignal(signal.SIGTERM) == handler, "the handler stays behind"
     assert (outcome.finished, outcome.signal) == (False, signal.SIGTERM)
     assert outcome.step in (2, 3)
     assert (tmp_path / "checkpoints" / f"checkpoint-{outcome.step}").is_dir()
     assert not (tmp_path / "adapter").exists()
-    assert run(settings, checkpoint, places, tmp_path).finished
+    assert run(settings, checkpoint, examples, tmp_path).finished
     assert losses(list(read_jsonl(tmp_path / LOG))) == pytest.approx(losses(train("whole")), abs=1e-5)
 
 
@@ -734,7 +734,7 @@ def test_a_loss_that_is_no_number_names_its_rows(
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     settings = settings_of(model=str(broken), max_steps=2)
     with pytest.raises(TrainingError, match=r"step 1: expected a finite loss, found nan in rows 'row-\d+'"):
-        run(settings, broken, places_of(settings, data, tmp_path / "data"), tmp_path)
+        run(settings, broken, examples_of(settings, data, tmp_path / "data"), tmp_path)
     assert not (tmp_path / "adapter").exists()
 
 
@@ -775,7 +775,7 @@ def test_what_of_the_rows_is_not_trained_is_told(data: Path, tmp_path: Path) -> 
     later = [{"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes."}]
     folder = _changed(data, tmp_path / "changed", lambda rows: [row.update(later_turns=later) for row in rows[:2]])
     told: list[str] = []
-    places_of(TrainSettings(model="tiny"), folder, tmp_path / "mixed", told.append)
+    examples_of(TrainSettings(model="tiny"), folder, tmp_path / "mixed", told.append)
     assert any(
         text.startswith("train.jsonl: 2 rows, expected one question and one answer, found later turns") for text in told
     )
@@ -854,10 +854,10 @@ def test_too_little_memory_is_told_with_the_longest_row_and_what_to_lower(
         train(listener=run_out)  # when step 1 is logged: the next one is under way
     assert not (tmp_path / "run" / "adapter").exists()
     settings = settings_of()
-    places = places_of(settings, settings.data or data, tmp_path / "data")
-    lengths = lengths_of(places, make_encoder(load(settings, checkpoint), settings), None)
+    examples = examples_of(settings, settings.data or data, tmp_path / "data")
+    lengths = lengths_of(examples, make_encoder(load(settings, checkpoint), settings), None)
     longest = plan_of(settings, lengths, packed=False).longest(1)
-    assert f"step 2: expected room on the device for its rows, the longest {places[longest].sample.id!r}" in str(
+    assert f"step 2: expected room on the device for its rows, the longest {examples[longest].sample.id!r}" in str(
         told.value
     )
     assert f"({lengths[longest]:,} tokens)" in str(told.value)

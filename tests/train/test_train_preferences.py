@@ -29,7 +29,7 @@ from mis_lib.settings import load_settings
 from mis_lib.text.refusals import REFUSALS
 from mis_lib.train.distributed import leave
 from mis_lib.train.dpo import PreferenceRows, dpo_trainer, preference_rows, rows_a_pass
-from mis_lib.train.encode import Encoder, Place
+from mis_lib.train.encode import Encoder, Example
 from mis_lib.train.lora import restore
 from mis_lib.train.model import load
 from mis_lib.train.settings import DpoSettings, RaftSettings, TrainSettings
@@ -96,9 +96,9 @@ def test_a_pair_is_read_as_a_row_of_sft_and_as_generation_reads_it(home: Path, t
     sample = Sample(id="a", question="What?", images=["0.png", "1.png"], answer="A thing, I think.")
     row = Preference(sample=sample, chosen=sample.answer or "", rejected="no no")
     tensors = PreferenceRows(processor)(preference_rows([row], home / "data", processor))
-    wanted = Encoder(processor).row(Place(sample, home / "data"))
+    wanted = Encoder(processor).row(Example(sample, home / "data"))
     assert torch.equal(tensors["input_ids"][0][: len(wanted)], wanted.ids)
-    prompt = Encoder(processor).prompt(Place(sample, home / "data")).ids
+    prompt = Encoder(processor).prompt(Example(sample, home / "data")).ids
     for ids, counted, given in zip(
         *(tensors[name] for name in ("input_ids", "completion_mask", "attention_mask")), strict=True
     ):

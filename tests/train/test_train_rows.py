@@ -22,7 +22,7 @@ from mis_lib.prompts import user_message
 from mis_lib.schema import Sample
 from mis_lib.text.segments import segment
 from mis_lib.train.batches import Plan, collate
-from mis_lib.train.encode import IGNORED, NO_SEGMENT, SEGMENTS, Encoder, Place, first_letter, varied
+from mis_lib.train.encode import IGNORED, NO_SEGMENT, SEGMENTS, Encoder, Example, first_letter, varied
 from mis_lib.train.packing import PackedRows, packed_attention
 
 IMAGE_TOKENS = 5  # of the tiny model: 4 patches and the class token
@@ -39,77 +39,79 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def places(data: Path) -> list[Place]:
-    return [Place(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+def examples(data: Path) -> list[Example]:
+    return [Example(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
 
 
-def test_the_loss_is_taken_at_the_answer_and_its_end_and_nowhere_else(processor: Any, places: list[Place]) -> None:
-    for place in places[:3]:  # one, two, three images
-        row = Encoder(processor).row(place)
+def test_the_loss_is_taken_at_the_answer_and_its_end_and_nowhere_else(processor: Any, examples: list[Example]) -> None:
+    for example in examples[:3]:  # one, two, three images
+        row = Encoder(processor).row(example)
         counted = row.labels != IGNORED
-        answer = (place.sample.answer or "").encode()  # byte-level tokens: one each
+        answer = (example.sample.answer or "").encode()  # byte-level tokens: one each
         assert int(counted.sum()) == len(answer) + 1
-        assert processor.tokenizer.decode(row.ids[counted]) == f"{place.sample.answer}<|im_end|>"
+        assert processor.tokenizer.decode(row.ids[counted]) == f"{example.sample.answer}<|im_end|>"
         assert torch.equal(row.labels[counted], row.ids[counted])
         assert not counted[: len(row) - len(answer) - 1].any(), "something before the answer counts"
         assert row.ids[-1] == processor.tokenizer.eos_token_id, "nothing stands behind the end token"
 
 
-def test_the_prompt_is_what_generation_reads(processor: Any, places: list[Place]) -> None:
-    for place in places[:3]:
-        images = [load_image(place.folder / name) for name in place.sample.images]
+def test_the_prompt_is_what_generation_reads(processor: Any, examples: list[Example]) -> None:
+    for example in examples[:3]:
+        images = [load_image(example.folder / name) for name in example.sample.images]
         read = processor.apply_chat_template(
-            [[user_message(images, place.sample.question)]],
+            [[user_message(images, example.sample.question)]],
             add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
         )  # fmt: skip
-        row = Encoder(processor).row(place)
+        row = Encoder(processor).row(example)
         length = read["input_ids"].shape[1]
         assert torch.equal(row.ids[:length], read["input_ids"][0])
         assert torch.equal(row.vision["pixel_values"], read["pixel_values"])
 
 
 def test_an_answer_follows_the_prompt_where_the_template_prints_other_space_before_it(
-    processor: Any, places: list[Place], monkeypatch: pytest.MonkeyPatch
+    processor: Any, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         processor, "chat_template", LLAVA_ONEVISION
     )  # "assistant \n" before an answer, "assistant\n" before none
-    for place in places[:3]:
+    for example in examples[:3]:
         encoder = Encoder(processor)
-        row, prompt = encoder.row(place), encoder.prompt(place).ids
+        row, prompt = encoder.row(example), encoder.prompt(example).ids
         assert torch.equal(row.ids[: len(prompt)], prompt)
-        assert processor.tokenizer.decode(row.ids[len(prompt) :]) == f"{place.sample.answer}<|im_end|>"
+        assert processor.tokenizer.decode(row.ids[len(prompt) :]) == f"{example.sample.answer}<|im_end|>"
         assert row.labels[len(prompt) :].tolist() == row.ids[len(prompt) :].tolist()
 
 
-def test_no_image_is_cut_and_an_over_long_row_is_an_error_that_names_it(processor: Any, places: list[Place]) -> None:
+def test_no_image_is_cut_and_an_over_long_row_is_an_error_that_names_it(
+    processor: Any, examples: list[Example]
+) -> None:
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
-    for place in places[:3]:
-        row = Encoder(processor).row(place)
-        assert int((row.ids == image).sum()) == IMAGE_TOKENS * len(place.sample.images)
+    for example in examples[:3]:
+        row = Encoder(processor).row(example)
+        assert int((row.ids == image).sum()) == IMAGE_TOKENS * len(example.sample.images)
     with pytest.raises(DataError, match=r"row 'row-2': expected at most 50 tokens, found \d+; nothing is cut"):
-        Encoder(processor, max_length=50).row(places[2])
-    assert len(Encoder(processor, max_length=len(row)).row(places[2])) == len(row)
+        Encoder(processor, max_length=50).row(examples[2])
+    assert len(Encoder(processor, max_length=len(row)).row(examples[2])) == len(row)
 
 
-def test_a_masked_end_token_does_not_count(processor: Any, places: list[Place]) -> None:
-    sample = places[0].sample.model_copy(update={"mask_eos": True})
-    row = Encoder(processor).row(Place(sample, places[0].folder))
+def test_a_masked_end_token_does_not_count(processor: Any, examples: list[Example]) -> None:
+    sample = examples[0].sample.model_copy(update={"mask_eos": True})
+    row = Encoder(processor).row(Example(sample, examples[0].folder))
     assert row.labels[-1] == IGNORED
     assert row.ids[-1] == processor.tokenizer.eos_token_id
 
 
-def test_special_tokens_in_an_answer_are_plain_text(processor: Any, places: list[Place]) -> None:
-    sample = places[0].sample.model_copy(update={"answer": "Use <image> and <|im_end|> here."})
-    row = Encoder(processor).row(Place(sample, places[0].folder))
+def test_special_tokens_in_an_answer_are_plain_text(processor: Any, examples: list[Example]) -> None:
+    sample = examples[0].sample.model_copy(update={"answer": "Use <image> and <|im_end|> here."})
+    row = Encoder(processor).row(Example(sample, examples[0].folder))
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
     assert int((row.ids == image).sum()) == IMAGE_TOKENS
     assert int((row.labels == processor.tokenizer.eos_token_id).sum()) == 1
 
 
-def test_answer_tokens_know_their_segment(processor: Any, places: list[Place]) -> None:
-    answer = places[0].sample.answer or ""
-    row = Encoder(processor, segmenter=segment).row(places[0])
+def test_answer_tokens_know_their_segment(processor: Any, examples: list[Example]) -> None:
+    answer = examples[0].sample.answer or ""
+    row = Encoder(processor, segmenter=segment).row(examples[0])
     counted = row.labels != IGNORED
     assert (row.segments[~counted] == NO_SEGMENT).all()
     for part in segment(answer):
@@ -117,10 +119,10 @@ def test_answer_tokens_know_their_segment(processor: Any, places: list[Place]) -
         assert (tokens == SEGMENTS.index(part.kind)).all(), part.kind
 
 
-def test_segments_that_the_data_tells_are_taken(processor: Any, places: list[Place]) -> None:
+def test_segments_that_the_data_tells_are_taken(processor: Any, examples: list[Example]) -> None:
     told = [{"kind": "perception", "start": 0, "end": 4}, {"kind": "answer", "start": 4, "end": 12}]
-    sample = places[0].sample.model_copy(update={"answer": "abcdefghijkl", "segments": told})
-    row = Encoder(processor, segmenter=segment).row(Place(sample, places[0].folder))
+    sample = examples[0].sample.model_copy(update={"answer": "abcdefghijkl", "segments": told})
+    row = Encoder(processor, segmenter=segment).row(Example(sample, examples[0].folder))
     assert row.segments[row.labels != IGNORED].tolist() == [0] * 4 + [2] * 9  # the end token belongs to the answer
 
 
@@ -132,35 +134,35 @@ def test_the_space_before_a_word_belongs_to_the_word(start: int, end: int, first
 
 
 @pytest.mark.parametrize("answer", [None, "", "  "])
-def test_a_row_without_an_answer_is_an_error(processor: Any, places: list[Place], answer: str | None) -> None:
-    sample = places[0].sample.model_copy(update={"answer": answer})
+def test_a_row_without_an_answer_is_an_error(processor: Any, examples: list[Example], answer: str | None) -> None:
+    sample = examples[0].sample.model_copy(update={"answer": answer})
     with pytest.raises(DataError, match="row 'row-0': expected an answer"):
-        Encoder(processor).row(Place(sample, places[0].folder))
+        Encoder(processor).row(Example(sample, examples[0].folder))
 
 
-def test_a_missing_image_names_row_and_file(processor: Any, places: list[Place]) -> None:
-    sample = places[1].sample.model_copy(update={"images": ["images/gone.png"]})
+def test_a_missing_image_names_row_and_file(processor: Any, examples: list[Example]) -> None:
+    sample = examples[1].sample.model_copy(update={"images": ["images/gone.png"]})
     with pytest.raises(ImageError, match=r"row 'row-1', image 'images/gone.png': .*no such file"):
-        Encoder(processor).row(Place(sample, places[1].folder))
+        Encoder(processor).row(Example(sample, examples[1].folder))
 
 
-def test_a_template_that_changes_the_prompt_is_refused(processor: Any, places: list[Place], tmp_path: Path) -> None:
+def test_a_template_that_changes_the_prompt_is_refused(processor: Any, examples: list[Example], tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path)
     other: Any = AutoProcessor.from_pretrained(tmp_path)
     other.chat_template = other.chat_template.replace(
         "{% for message in messages %}", "{{ messages | length }}{% for message in messages %}", 1
     )
     with pytest.raises(ModelError, match="expected a chat template whose training text begins with the prompt"):
-        Encoder(other).row(places[0])
+        Encoder(other).row(examples[0])
 
 
-def test_augmentation_changes_the_image_and_depends_on_the_seed(processor: Any, places: list[Place]) -> None:
+def test_augmentation_changes_the_image_and_depends_on_the_seed(processor: Any, examples: list[Example]) -> None:
     encoder = Encoder(processor, augment=True)
-    one, same, other = (encoder.row(places[0], seed=seed).vision["pixel_values"] for seed in (1, 1, 2))
+    one, same, other = (encoder.row(examples[0], seed=seed).vision["pixel_values"] for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    sample = places[0].sample.model_copy(update={"images": [places[0].sample.images[0]] * 2})
-    first, second = encoder.row(Place(sample, places[0].folder)).vision["pixel_values"]
+    sample = examples[0].sample.model_copy(update={"images": [examples[0].sample.images[0]] * 2})
+    first, second = encoder.row(Example(sample, examples[0].folder)).vision["pixel_values"]
     assert not torch.equal(first, second), "each image of a row is varied for itself"
 
 
@@ -172,8 +174,8 @@ def test_an_image_is_varied_by_no_more_than_is_told() -> None:
     assert 85 <= min(light) < 90 and 110 < max(light) <= 115
 
 
-def test_rows_of_one_two_and_three_images_share_a_batch(processor: Any, places: list[Place]) -> None:
-    rows = [Encoder(processor).row(place) for place in places[:3]]
+def test_rows_of_one_two_and_three_images_share_a_batch(processor: Any, examples: list[Example]) -> None:
+    rows = [Encoder(processor).row(example) for example in examples[:3]]
     batch = collate(rows, pad_token=0)
     assert len(batch.inputs["pixel_values"]) == 1 + 2 + 3
     assert torch.equal(batch.inputs["pixel_values"][1:3], rows[1].vision["pixel_values"])
@@ -191,8 +193,8 @@ def test_rows_of_one_two_and_three_images_share_a_batch(processor: Any, places: 
     assert joined is not None and joined[:, 0].tolist() == [0, 1, 2]
 
 
-def test_packed_rows_stand_behind_each_other(processor: Any, places: list[Place]) -> None:
-    rows = [Encoder(processor).row(place) for place in places[:3]]
+def test_packed_rows_stand_behind_each_other(processor: Any, examples: list[Example]) -> None:
+    rows = [Encoder(processor).row(example) for example in examples[:3]]
     batch = collate(rows, pad_token=0, packed=True)
     assert batch.inputs["input_ids"].tolist() == [[token for row in rows for token in row.ids.tolist()]]
     assert "attention_mask" not in batch.inputs
@@ -211,7 +213,7 @@ def test_vision_tensors_of_different_shapes_are_filled_up() -> None:
     assert joined["pixel_values"][0].tolist() == [[1.0] * 3, [1.0] * 3, [0.0] * 3]
 
 
-def test_places_of_packed_rows() -> None:
+def test_examples_of_packed_rows() -> None:
     rows = PackedRows.of([2, 3])
     assert rows.starts.tolist() == [0, 2, 5]
     assert rows.below.tolist() == [[0, 1, 5], [2, 3, 4]]  # 5: nothing stands there
