@@ -26,11 +26,10 @@ from mis_lib.settings import Settings
 from mis_lib.train.batches import collate
 from mis_lib.train.callbacks import RunCallback, Stop, memory_gb
 from mis_lib.train.encode import IGNORED, Example
-from mis_lib.train.loader import lengths_of
 from mis_lib.train.lora import is_tower, restore
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import load
-from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, use_packing
+from mis_lib.train.run import lengths_of, make_encoder, make_trainer, plan_of, prepare_features, use_packing
 from mis_lib.train.settings import TrainSettings
 
 

@@ -7,6 +7,7 @@ The pieces stand in the order of the work, and each can be used alone (a noteboo
 """
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from mis_lib.errors import SettingsError, TrainingError
+from mis_lib.data.images import Headers
+from mis_lib.errors import DataError, SettingsError, TrainingError
 from mis_lib.schema import Record
 from mis_lib.train.batches import Plan
 from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop, tensorboard
 from mis_lib.train.distributed import declare_precision, parts_weights, shards
-from mis_lib.train.encode import Encoder, Example, Segmenter
-from mis_lib.train.features import FeatureCache, Progress, Worth, has_room, open_cache
-from mis_lib.train.loader import Steps, lengths_of, suitable_workers
+from mis_lib.train.encode import Encoder, Example, Segmenter, too_long
+from mis_lib.train.features import FeatureCache, Progress, Worth
 from mis_lib.train.lora import groups, restore
 from mis_lib.train.model import Loaded, limits_in, load
 from mis_lib.train.packing import decoder_of, no_packing, pack
@@ -34,12 +35,14 @@ from mis_lib.train.trainer import (
     STAGING,
     WRITING_ERRORS,
     AnswerTrainer,
+    Steps,
     checkpoints,
     reported_as_full_disk,
     save_result,
 )
 
-# ---------- Rows made ready for a model: its encoder, the store of image features where that pays, and the passes that rows are taken in.
+CHECKPOINTS, ADAPTER, MODEL = "checkpoints", "adapter", "model"
+MANY_WORKERS = 8  # more processes only compete for memory
 
 
 def make_encoder(loaded: Loaded, settings: TrainSettings, segmenter: Segmenter | None = None) -> Encoder:
@@ -83,7 +86,7 @@ def prepare_features(
         return None, None, reason
     with torch.autocast(loaded.network.device.type, torch.bfloat16, enabled=loaded.autocast):
         try:
-            cache = open_cache(loaded.network, encoder, examples, projector_is_frozen=settings.projector_is_frozen)
+            cache = FeatureCache(loaded.network, encoder, examples, projector_is_frozen=settings.projector_is_frozen)
         except SettingsError as error:
             if wanted:
                 raise
@@ -105,7 +108,7 @@ def _does_not_pay(cache: FeatureCache, examples: Sequence[Example], settings: Tr
     epochs = settings.epochs if settings.max_steps is None else settings.max_steps * settings.batch_size / len(examples)
     if missing > per_epoch * epochs:
         return f"it would not pay: {missing:,} images to encode, {per_epoch * epochs:,.0f} shown in the whole run"
-    if not has_room(cache, examples):
+    if not cache.has_room(examples):
         return f"the disk of {cache.folder} has no room for the features of {missing:,} images"
     return None
 
@@ -127,6 +130,34 @@ def use_packing(network: Any, settings: TrainSettings) -> bool:
     return True
 
 
+def lengths_of(examples: Sequence[Example], encoder: Encoder, cache: FeatureCache | None) -> list[int]:
+    """Tokens of each row, images counted: from the cache or from the images' headers, without decoding any.
+
+    Raises:
+        DataError: rows are longer than ``encoder.max_length``; all of them are named.
+    """
+    headers: dict[Path, Headers] = {}
+    from_headers = cache is None and encoder.knows_prompt_lengths(examples)
+    lengths = []
+    for example in examples:
+        if cache is not None:
+            prompt = len(cache.prompt(example).ids)
+        elif from_headers:
+            known = headers.setdefault(example.folder, Headers(example.folder))
+            prompt = encoder.prompt_length(example, known)
+        else:
+            prompt = len(encoder.prompt(example).ids)
+        lengths.append(prompt + encoder.answer_length(example.sample))
+    limit = encoder.max_length
+    if limit is None:
+        return lengths
+    long = [(one.sample.id, length) for one, length in zip(examples, lengths, strict=True) if length > limit]
+    if long:
+        others = f" And {len(long) - 1:,} more: {', '.join(name for name, _ in long[1:20])}" if len(long) > 1 else ""
+        raise DataError(f"{too_long(*long[0], limit)}.{others}")
+    return lengths
+
+
 def plan_of(settings: TrainSettings, lengths: Sequence[int], *, packed: bool) -> Plan:
     """The order of work of a run."""
     plan = Plan(
@@ -139,9 +170,6 @@ def plan_of(settings: TrainSettings, lengths: Sequence[int], *, packed: bool) ->
         packed=packed,
     )
     return plan._replace(steps=settings.max_steps or math.ceil(settings.epochs * plan.steps_per_epoch))
-
-
-CHECKPOINTS, ADAPTER, MODEL = "checkpoints", "adapter", "model"
 
 
 class Outcome(Record):
@@ -271,17 +299,16 @@ def make_trainer(
         devices=args.world_size,
         image_mixup=settings.image_mixup,
     )
-    on_gpu = loaded.device.startswith("cuda")
-    workers = (
-        suitable_workers(cached=cache is not None, on_gpu=on_gpu) if settings.workers is None else settings.workers
-    )
+    workers = settings.workers
+    if workers is None:  # none where features are stored, or where they would take the CPU from the model
+        idle = cache is not None or not loaded.device.startswith("cuda")
+        workers = 0 if idle else min(MANY_WORKERS, max(1, (os.cpu_count() or 2) - 1))
     trainer = AnswerTrainer(
         loaded.model,
         args,
         steps,
         network=loaded.network,
         workers=workers,
-        features=cache.source if cache is not None else None,
         processing_class=loaded.processor,
         callbacks=[callback] if callback is not None else [],
     )

@@ -1,14 +1,16 @@
-"""The engine: transformers' ``Trainer`` with our rows, our passes and our loss.
+"""Transformers' ``Trainer`` with our rows, our passes and our loss.
 
-``Trainer`` keeps optimiser, schedule, devices, sharding and checkpoints (accelerate underneath). What is ours: a step is a list of passes, the loss
-is the mean over all answer tokens of the step, whatever devices and passes they were on, and a loss that is not finite stops the run and
-names its rows. Checkpoints and results appear in one rename.
+``Trainer`` does optimiser, schedule, devices, sharding and checkpoints (accelerate underneath). What is ours: a step is a list of passes, the
+loss is the mean over all answer tokens of the step, on whatever devices and in whatever passes, and a loss that is not finite stops the run
+and names its rows. Checkpoints and results appear in one rename.
 """
 
 import math
+import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +19,14 @@ from accelerate.utils import gather_object
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
 
 from mis_lib.errors import TrainingError
 from mis_lib.models.adapters import ImageLimits, write_base, write_limits
-from mis_lib.train.batches import Batch
-from mis_lib.train.encode import IGNORED, SEGMENTS
-from mis_lib.train.features import Source
-from mis_lib.train.loader import Step, Steps, make_loader
+from mis_lib.train.batches import Batch, Plan, collate
+from mis_lib.train.encode import IGNORED, SEGMENTS, Encoder, Example, Row
+from mis_lib.train.features import FeatureCache, Mixer
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.packing import packed_inputs
 
@@ -36,6 +37,73 @@ WRITING_ERRORS = (OSError, RuntimeError, SafetensorError)
 _TORCHS_WRITER = ("PytorchStreamWriter", "inline_container", "file write failed")
 STAGING = ".saving"
 """Folder among the checkpoints in which one is written."""
+
+
+Step = list[Batch]
+"""The passes of one device."""
+
+
+class Steps(Dataset[Step]):
+    """All steps of a run as one device sees them; item ``i`` is step ``i`` counted from the start of training.
+
+    Rows whose images are in the feature cache are encoded once and kept; others are read from their files each time.
+
+    Args:
+        examples: what to train on.
+        encoder: makes rows of them.
+        plan: which rows make a step.
+        cache: holds the features of all images; None to read pixels.
+        device: number of this device.
+        devices: that train together.
+        image_mixup: see ``Mixer``; 0 for none.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        encoder: Encoder,
+        plan: Plan,
+        cache: FeatureCache | None = None,
+        *,
+        device: int = 0,
+        devices: int = 1,
+        image_mixup: float = 0.0,
+    ) -> None:
+        self.examples, self.encoder, self.plan, self.cache = examples, encoder, plan, cache
+        self.device, self.devices = device, devices
+        self.mixer = Mixer(cache, examples, image_mixup) if cache is not None and image_mixup else None
+        self.pad_token: int = encoder.tokenizer.pad_token_id
+        self._kept: dict[int, Row] = {}
+        self._epoch: tuple[int, list[list[int]]] = (-1, [])
+
+    def __len__(self) -> int:
+        return self.plan.steps
+
+    def __getitem__(self, step: int) -> Step:
+        epoch, at = divmod(step, self.plan.steps_per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = epoch, self.plan.epoch(epoch)
+        passes = self.plan.passes(self._epoch[1][at], self.devices)[self.device]
+        return [
+            collate([self.row(number, epoch) for number in rows], pad_token=self.pad_token, packed=self.plan.packed)
+            for rows in passes
+        ]
+
+    def row(self, number: int, epoch: int = 0) -> Row:
+        """Row ``number`` as it is in an epoch; of ``~number``, the same row without labels (``Plan.passes``)."""
+        if number < 0:
+            row = self.row(~number, epoch)
+            return replace(row, labels=torch.full_like(row.labels, IGNORED))
+        example = self.examples[number]
+        if self.cache is None:
+            return self.encoder.row(example, seed=hash((self.plan.seed, epoch, number)))
+        if number not in self._kept:
+            self._kept[number] = self.encoder.with_answer(example.sample, self.cache.prompt(example))
+        if self.mixer is None:
+            return replace(self._kept[number], features=self.cache.features(example))
+        # seeded by numbers alone: the same on every device, and when a killed run is resumed
+        dice = random.Random(f"{self.plan.seed}|{epoch}|{number}")
+        return replace(self._kept[number], features=self.mixer.features(example, dice))
 
 
 class Tally(NamedTuple):
@@ -64,7 +132,7 @@ class AnswerTrainer(Trainer):
         args: of transformers; ``max_steps`` is that of ``steps``.
         steps: what to train on.
         network: the transformers model inside ``model``.
-        features: where stored image features go into the model, if they are read from a cache.
+        workers: processes that make steps ready before the device asks for them; 0 for none.
         options: of ``Trainer``.
     """
 
@@ -76,18 +144,26 @@ class AnswerTrainer(Trainer):
         *,
         network: Any,
         workers: int = 0,
-        features: Source | None = None,
         **options: Any,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=steps, **options)
-        self.steps, self.network, self.workers, self.feature_source = steps, network, workers, features
+        self.steps, self.network, self.workers = steps, network, workers
         self.head = AnswerHead(network)
         self.tally: Tally | None = None
         self.by_category: dict[str, list[float]] = {}
 
     def get_train_dataloader(self) -> DataLoader[Step]:
-        """The steps as they are: which rows belong to which device is already decided."""
-        return make_loader(self.steps, self.workers, pin=self.args.device.type == "cuda")
+        """The steps as they are: ``Plan`` has decided which rows belong to which device."""
+        ahead: dict[str, Any] = {"prefetch_factor": 2, "persistent_workers": True} if self.workers else {}
+        return DataLoader(
+            self.steps,
+            batch_size=1,
+            shuffle=False,
+            collate_fn=_only,
+            num_workers=self.workers,
+            pin_memory=self.args.device.type == "cuda",
+            **ahead,
+        )
 
     def training_step(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, model: nn.Module, inputs: Step, num_items_in_batch: torch.Tensor | int | None = None
@@ -122,8 +198,8 @@ class AnswerTrainer(Trainer):
         if batch.packed:
             inputs |= packed_inputs(self.network, batch)
         with self.accelerator.autocast(), self.head.losses_at(batch.labels):
-            if batch.features is not None and self.feature_source is not None:
-                inputs["mm_encoder_outputs"] = self.feature_source.outputs(batch.features.to(kind))
+            if batch.features is not None and self.steps.cache is not None:
+                inputs["mm_encoder_outputs"] = self.steps.cache.outputs(batch.features.to(kind))
             model(**inputs, use_cache=False)
         losses = self.head.losses
         self._count(batch, losses.each, losses.hits)
@@ -192,6 +268,10 @@ class AnswerTrainer(Trainer):
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: transformers' estimate knows nothing of frozen parts."""
         return 0
+
+
+def _only(steps: list[Step]) -> Step:
+    return steps[0]
 
 
 def is_about_writing(error: BaseException) -> bool:

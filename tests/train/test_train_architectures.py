@@ -22,12 +22,11 @@ from mis_lib.train.batches import collate
 from mis_lib.train.callbacks import LOG
 from mis_lib.train.dataset import examples_of
 from mis_lib.train.encode import IGNORED, Encoder, Example
-from mis_lib.train.loader import lengths_of
 from mis_lib.train.lora import Part, groups, part_of
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import load
 from mis_lib.train.packing import no_packing, pack, packed_inputs
-from mis_lib.train.run import run, use_packing
+from mis_lib.train.run import lengths_of, run, use_packing
 from mis_lib.train.settings import TrainSettings
 
 NUMBERS = (1, 2, 4)  # images of the rows, in turn

@@ -42,13 +42,14 @@ from mis_lib.train.batches import Plan, collate
 from mis_lib.train.callbacks import LOG, tensorboard
 from mis_lib.train.dataset import examples_of
 from mis_lib.train.encode import IGNORED, Encoder, Example
-from mis_lib.train.loader import Mixer, Steps, lengths_of, most_alike
+from mis_lib.train.features import FeatureCache, Mixer, most_alike
 from mis_lib.train.lora import Part, part_of, prepare, restore
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import bfloat16, load
 from mis_lib.train.packing import PackedRows, has_kernel, pack, packed_inputs
-from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, run, training_arguments
+from mis_lib.train.run import lengths_of, make_encoder, make_trainer, plan_of, prepare_features, run, training_arguments
 from mis_lib.train.settings import Scheduler, TrainSettings
+from mis_lib.train.trainer import Steps
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 Train = Callable[..., list[dict[str, Any]]]
@@ -305,7 +306,7 @@ def test_each_image_is_mixed_with_at_most_so_much_of_another(
     assert cache
     plan = plan_of(settings, lengths_of(examples, encoder, cache), packed=False)
     clear, unclear = Steps(examples, encoder, plan, cache), Steps(examples, encoder, plan, cache, image_mixup=0.4)
-    every = [cache.image(*image) for image in cache.different(examples).values()]
+    every = [cache.image(*image) for image in cache.distinct_images(examples).values()]
     shares: list[float] = []
     for number, epoch in ((number, epoch) for number in range(len(examples)) for epoch in range(8)):
         for own, seen in zip(clear.row(number).features, unclear.row(number, epoch).features, strict=True):
@@ -334,13 +335,13 @@ class SixImages:
     def image(self, example: Example, name: str) -> torch.Tensor:
         return self.table[int(name)]
 
-    def different(self, examples: list[Example]) -> dict[str, tuple[Example, str]]:
+    def distinct_images(self, examples: list[Example]) -> dict[str, tuple[Example, str]]:
         return {name: (example, name) for example in examples for name in example.sample.images}
 
 
 def test_half_of_the_mixtures_are_with_images_that_look_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mis_lib.train.loader.CHUNK", 4)  # several chunks
-    monkeypatch.setattr("mis_lib.train.loader.ALIKE", 1)
+    monkeypatch.setattr("mis_lib.train.features.CHUNK", 4)  # several chunks
+    monkeypatch.setattr("mis_lib.train.features.ALIKE", 1)
     cache: Any = SixImages()
     assert most_alike(cache.table[:, 0]) == [[3], [4], [5], [0], [1], [2]]
     assert most_alike(cache.table[:1, 0]) == [[]]
@@ -387,7 +388,7 @@ def test_images_are_mixed_only_where_features_are_stored(changes: dict[str, Any]
 
 
 def test_mixed_images_are_refused_where_none_can_be_stored(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mis_lib.train.features.differs", lambda *_: "images are not taken one by one")
+    monkeypatch.setattr(FeatureCache, "differs", lambda *_: "images are not taken one by one")
     with pytest.raises(SettingsError, match="images are not taken one by one"):
         train(image_mixup=0.3)
     train()
