@@ -170,8 +170,8 @@ def generate(
         batch_size: at most so many rows are generated together.
         batch_tokens: at most so many tokens, prompts and longest answers, padding included; no bound if not given.
         shard: which of the batches.
-        file: to append to; its answers count as done.
-        done: answers that lie elsewhere.
+        file: to append to.
+        done: (sample id, variant) of the answers that are there already; read from ``file`` if not given.
         key: digest that an answer is stored with (``keys.answer_key``).
 
     Raises:
@@ -182,8 +182,9 @@ def generate(
     engine = model if isinstance(model, Engine) else Engine(model, pack=False)
     engine.check(variants)
     with open_append(run_dir / file) as stream:
-        known = {(response.sample_id, response.variant) for response in read_records(run_dir / file, Response)}
-        known |= done or set()
+        known = done
+        if known is None:
+            known = {(one.sample_id, one.variant) for one in read_records(run_dir / file, Response)}
         lengths = prompt_lengths(samples, data_dir, engine) if batch_tokens is not None else None
         rows = len(variants) if engine.mixes else 1
         batches = plan_batches(

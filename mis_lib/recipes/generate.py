@@ -160,9 +160,10 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
     same = {**settings.generation.model_dump(), "dtype": settings.dtype} | who.sees
     keys = AnswerKeys(data, config.checkpoint_digest, config.variants, same)
     wanted = {(sample.id, variant): keys.of(sample, variant) for variant in settings.variants for sample in samples}
-    _check_stored(run, wanted)
+    answers = _by_key(run.responses())
+    _check_stored(run, answers, wanted)
     failures: list[Failure] = []
-    there = len(wanted.keys() & _answered(run).keys())
+    there = len(wanted.keys() & answers.keys())
     if there and settings.server is not None:
         say(
             f"{there:,} of {len(wanted):,} answers are in {run.folder} already and are not asked for again; a server's "
@@ -170,13 +171,12 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
         )
     if there < len(wanted):
         with run.writing(who.file):
-            _adopt(run, who.file, wanted, settings.runs, name)
-            if missing := wanted.keys() - _answered(run):
+            answers = _by_key(run.responses())  # again: others may have written until the lock was taken
+            _adopt(run, who.file, wanted, answers, settings.runs, name)
+            if missing := wanted.keys() - answers.keys():
                 failures = who.generate(samples, data, run, keys, missing)
-    answers = _answered(run)
-    if wanted.keys() <= answers.keys():
-        run.settle()
-    elif who.file == RESPONSES:  # not a shard: no other process adds the rest
+    answers = _by_key(run.settle(wanted))
+    if who.file == RESPONSES:  # not a shard: no other process adds the rest
         failures += _lost(run, wanted.keys() - answers.keys() - {(one.sample_id, one.variant) for one in failures})
     return Answered(run, [answers[key] for key in wanted if key in answers], failures)
 
@@ -247,7 +247,7 @@ class Local:
             batch_tokens=settings.batch_tokens,
             shard=Shard(self.index, self.count),
             file=self.file,
-            done={(one.sample_id, one.variant) for one in run.responses()},
+            done={(sample.id, variant) for sample in samples for variant in names} - missing,
             key=keys.of,
         )
         for _ in shown(answers, len(missing) if self.count == 1 else None):
@@ -388,10 +388,10 @@ def _own_device(device: str) -> str:
     return f"cuda:{rank}" if device == "cuda" and rank is not None else device
 
 
-def _check_stored(run: Run, wanted: Mapping[Key, str]) -> None:
+def _check_stored(run: Run, answers: Mapping[Key, Response], wanted: Mapping[Key, str]) -> None:
     """Refuse to mix answers to images or questions that have changed under the same ids."""
-    for one in run.responses():
-        expected = wanted.get((one.sample_id, one.variant), one.key)
+    for key, one in answers.items():
+        expected = wanted.get(key, one.key)
         if one.key and one.key != expected:
             raise DataError(
                 f"{run.folder}: sample {one.sample_id!r} was answered with other content (key {one.key[:12]}, now "
@@ -399,14 +399,15 @@ def _check_stored(run: Run, wanted: Mapping[Key, str]) -> None:
             )
 
 
-def _answered(run: Run) -> dict[Key, Response]:
-    return {(one.sample_id, one.variant): one for one in run.responses()}
+def _by_key(responses: Iterable[Response]) -> dict[Key, Response]:
+    return {(one.sample_id, one.variant): one for one in responses}
 
 
-def _adopt(run: Run, file: str, wanted: Mapping[Key, str], root: Path, name: str) -> None:
-    """Copy from older versions what was answered there under the same key."""
-    have = _answered(run)
-    missing = {key: digest for key, digest in wanted.items() if key not in have}
+def _adopt(
+    run: Run, file: str, wanted: Mapping[Key, str], answers: dict[Key, Response], root: Path, name: str
+) -> None:
+    """Copy from older versions what was answered there under the same key, to the run's file and to ``answers``."""
+    missing = {key: digest for key, digest in wanted.items() if key not in answers}
     if not missing:
         return
     older = [one for other in versions(root, name) if other != run for one in other.responses()]
@@ -415,6 +416,7 @@ def _adopt(run: Run, file: str, wanted: Mapping[Key, str], root: Path, name: str
         with open_append(run.folder / file) as stream:
             for response in found.values():
                 append_record(stream, response)
+        answers.update(found)
 
 
 def _lost(run: Run, keys: Iterable[Key]) -> list[Failure]:

@@ -10,6 +10,7 @@ published reference, if asked for; what people noted about the runs.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,9 +149,8 @@ def _read(folder: Path, settings: ReportSettings) -> list[Evaluated]:
             f"--judges: {run.folder} has no verdicts of {min(missing)!r}; there: {', '.join(known) or 'none'}"
         )
     judges = [judge for judge in known if not settings.judges or judge in settings.judges]
-    found = [read_run(run.folder, judge, settings.data) for judge in judges] or [
-        read_run(run.folder, None, settings.data)
-    ]
+    first = read_run(run.folder, judges[0] if judges else None, settings.data)
+    found = [first, *(replace(first, judge=judge, verdicts=run.verdicts(judge)) for judge in judges[1:])]
     if "variants" in settings.model_fields_set:
         all_known("--variants", settings.variants, found[0].variants)
         found = [one.only(settings.variants) for one in found]

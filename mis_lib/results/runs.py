@@ -26,7 +26,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -125,17 +125,19 @@ class Run:
                 held.enter_context(hold(self._lock_of(file), SettingsError(self._refusal(file))))
             yield
 
-    def settle(self) -> None:
-        """Merge shards into ``responses.jsonl``, in the order of variants and samples, whatever the order of answering.
+    def settle(self, wanted: Collection[tuple[str, str]] = ()) -> list[Response]:
+        """Merge shards into ``responses.jsonl``, in the order of variants and samples; returns all answers.
 
-        Does nothing while another process writes one of the files: that process or a later call merges them.
+        Nothing is merged or sorted while another process writes one of the files (that process or a later call does),
+        or while an answer of ``wanted``, (sample id, variant), is missing.
         """
         with self.locked():
             # Locks decide, not files: a shard may be locked before its file exists.
-            if any(is_held(lock) for lock in (self._lock_of(RESPONSES), *self._locks_of(SHARDS))):
-                return
+            held = any(is_held(lock) for lock in (self._lock_of(RESPONSES), *self._locks_of(SHARDS)))
             shards = self._shards()
             answers = self.responses()
+            if held or not {*wanted} <= {_key(one) for one in answers}:
+                return answers
             rank = {
                 (sample.id, variant): place
                 for place, (variant, sample) in enumerate(product(self.config.variants, self.samples()))
@@ -147,6 +149,7 @@ class Run:
                 shard.unlink()
             if shards:
                 (self.folder / SHARDS).rmdir()
+            return ordered
 
     def locked(self) -> AbstractContextManager[None]:
         """The lock over all versions of the run, for changes to shared files."""
