@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from PIL import Image
 
 from mis_lib.errors import MisError
-from mis_lib.generate.columns import Answerer, Column
+from mis_lib.generate.columns import Column, StreamEngine
 from mis_lib.settings import GenerationSettings
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ UPDATES_PER_SECOND = 15
 
 
 def follow(
-    engine: Answerer,
+    engine: StreamEngine,
     images: Sequence[Image.Image],
     question: str,
     variants: Sequence[str],

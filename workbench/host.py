@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mis_lib.errors import ModelError
-from mis_lib.generate.columns import Answerer, SideBySide
-from mis_lib.generate.served import Served, ServedEngine, beside
+from mis_lib.generate.columns import MultiEngine, StreamEngine
+from mis_lib.generate.served import Served, ServedEngine, check_names
 from mis_lib.models.adapters import choose_variants
 from workbench.background import Background, Progress
 from workbench.compare.state import Catalogue
@@ -23,7 +23,7 @@ EMBEDDED = Path("mini")  # what the embedded model is called where it has to be 
 class Host:
     """Everything the handlers share: the model, the examples, the model's lock, and each session's stop event."""
 
-    model: Background[Answerer]
+    model: Background[StreamEngine]
     data: Background[Catalogue]
     checkpoint: str = "MIS-Mini"
     variants: tuple[str, ...] = ()  # names known before the model is loaded, for the first page
@@ -31,7 +31,7 @@ class Host:
     data_name: str = "MIS-Mini"  # what the examples' data set is called
     data_folders: tuple[Path, ...] = ()  # further data sets that this app was given to show
     adapters: dict[str, Path | None] = field(default_factory=dict)  # what the model is loaded with
-    load: Callable[[Mapping[str, Path | None], Progress], Answerer] | None = None
+    load: Callable[[Mapping[str, Path | None], Progress], StreamEngine] | None = None
     served: Mapping[str, Served] = field(default_factory=dict)  # where served variants are asked
     strange: list[str] = field(
         default_factory=list
@@ -114,16 +114,16 @@ def make_host(
     if checkpoint == EMBEDDED and not EMBEDDED.exists():
         checkpoint = None
     chosen = choose_variants(checkpoint, adapters) if local else {}
-    beside(served, tuple(chosen))
+    check_names(served, tuple(chosen))
 
     strange: list[str] = []
 
-    def load(wanted: Mapping[str, Path | None], progress: Progress) -> Answerer:
+    def load(wanted: Mapping[str, Path | None], progress: Progress) -> StreamEngine:
         if not local:
             return ServedEngine(served)
         engine = load_engine(checkpoint, wanted, progress)
         strange[:] = strangers(checkpoint, wanted)
-        return SideBySide(ServedEngine(served), engine) if served else engine
+        return MultiEngine(ServedEngine(served), engine) if served else engine
 
     return Host(
         Background(lambda progress: load(chosen, progress), what="Model"),
@@ -141,7 +141,7 @@ def make_host(
     )
 
 
-def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], progress: Progress) -> Answerer:
+def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], progress: Progress) -> StreamEngine:
     """Load a checkpoint, or without one the embedded model, with its adapters (None: the model itself).
 
     Raises:

@@ -1,17 +1,19 @@
 """Batched generation on this machine: every sample answered by every variant, written line by line, resumable after a kill.
 
-The order of work is fixed before the first token: longest prompts first (a batch that does not fit in memory fails at once, and rows of one
-batch are alike), cut into batches by a budget of tokens (``plan``). All variants answer a sample in the same batch where their adapters can be
-mixed, so that the images are encoded once; else one after the other. Rows whose answer has ended leave the batch. A batch's answers are written
-at once, so that a kill leaves all of them or none, and a run that was killed ends with the same texts as one that was not, also in bfloat16, where
-the company in a batch can tip a close call. A variant of which some answers of a batch are there (a line was torn or removed) is asked for the
-batch as a whole, and only the missing lines are appended; variants that have all theirs, as those taken over from an older version, are not asked.
+The order of work depends on the prompts alone, so that every process and every resumed run decides alike. The longest prompts come first: a
+batch that does not fit in memory fails at once, and rows of one batch have similar lengths. Batches are cut by a budget of tokens
+(``plan_batches``). All variants answer a sample in the same batch where their adapters can be mixed, so that images are encoded once; else one
+after the other. Rows whose answer has ended leave the batch.
+
+A batch's answers are written at once, so a kill leaves all of them or none, and a resumed run ends with the texts of an uninterrupted one, also
+in bfloat16, where the other rows of a batch can decide a close call. A variant of which some answers of a batch are missing (a line was torn or
+removed) answers the whole batch again, and only the missing lines are appended. Variants that have all their answers are not asked.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,109 +22,25 @@ from mis_lib.data.tokens import ImageTokens, from_checkpoint
 from mis_lib.errors import ModelError
 from mis_lib.files import append_records, load_image, open_append, read_records
 from mis_lib.generate.decode import shares_images
-from mis_lib.generate.engine import Engine
-from mis_lib.generate.engine import use_adapter as use_adapter
+from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel
 from mis_lib.prompts import as_plain_text, special_tokens, user_message
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 
-if TYPE_CHECKING:
-    from mis_lib.generate.engine import Engine
-
-
-# ---------- The order of work: which prompts are answered together, decided by the prompts alone, so that every process and every resumed run decides the same.
-#
-# Longest first, by number of tokens where it is known, else by images and question. A batch ends where one more row would pass the budget:
-# rows x (longest prompt + longest answer), which is what padding makes the batch cost.
-
-UNKNOWN_IMAGE = 1024  # tokens, for models whose way of counting is not known: too many rather than too few
-
-OF_THE_PROCESSOR = (
-    "patch_size", "num_additional_image_tokens", "vision_feature_select_strategy", "num_image_tokens", "image_seq_len", "image_seq_length",
-)  # fmt: skip
-"""What a processor, and not its image processor, says about the tokens of an image."""
-
-
-def plan_batches(
-    samples: Sequence[Sample],
-    batch_size: int,
-    *,
-    rows: int = 1,
-    lengths: Mapping[str, int] | None = None,
-    budget: int | None = None,
-    answer: int = 0,
-) -> list[tuple[Sample, ...]]:
-    """The batches in the order of work.
-
-    Args:
-        samples: what is asked, in any order.
-        batch_size: at most so many rows.
-        rows: that each sample takes (one for each variant that answers in the same batch).
-        lengths: tokens of each sample's prompt, by id.
-        budget: at most so many tokens with padding; a single sample may exceed it.
-        answer: tokens of the longest answer.
-    """
-    sizes = lengths or {}
-    ordered = sorted(
-        samples,
-        key=lambda sample: (-sizes.get(sample.id, 0), -len(sample.images), -len(sample.question), sample.id),
-    )
-    batches: list[list[Sample]] = []
-    for sample in ordered:
-        full = not batches or (len(batches[-1]) + 1) * rows > batch_size
-        if not full and budget is not None:
-            longest = sizes.get(batches[-1][0].id, 0)
-            full = (len(batches[-1]) + 1) * rows * (longest + answer) > budget
-        if full:
-            batches.append([])
-        batches[-1].append(sample)
-    return [tuple(batch) for batch in batches]
-
-
-def prompt_lengths(samples: Sequence[Sample], data_dir: Path, engine: "Engine") -> dict[str, int]:
-    """Tokens of each sample's prompt: its text through the model's own template and tokenizer, its images by their sizes.
-
-    An image whose header cannot be read counts as nothing; it is named when it is opened.
-    """
-    processor, count = engine.processor, _counting(engine)
-    image_token = getattr(processor, "image_token", None)
-    texts = [
-        processor.apply_chat_template(
-            [user_message([None] * len(sample.images), sample.question)], add_generation_prompt=True, tokenize=False
-        )
-        for sample in samples
-    ]
-    if isinstance(image_token, str):
-        texts = [text.replace(image_token, "") for text in texts]
-    encoded = processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    return {
-        sample.id: len(tokens) + _image_tokens(sample, data_dir, count)
-        for sample, tokens in zip(samples, encoded, strict=True)
-    }
-
-
-def _image_tokens(sample: Sample, data_dir: Path, count: ImageTokens | None) -> int:
-    if count is None:
-        return UNKNOWN_IMAGE * len(sample.images)
-    sizes = [header.size for name in sample.images if (header := read_header(data_dir / name)).size is not None]
-    return sum(count.count([size for size in sizes if size is not None]))
-
-
-def _counting(engine: "Engine") -> ImageTokens | None:
-    config: dict[str, Any] = engine.network.config.to_dict()
-    images = getattr(engine.processor, "image_processor", None)
-    settings: dict[str, Any] = {} if images is None else images.to_dict()
-    own = {name: getattr(engine.processor, name, None) for name in OF_THE_PROCESSOR}
-    try:
-        return from_checkpoint(config, {**{k: v for k, v in own.items() if v is not None}, **settings})
-    except ModelError:
-        return None
-
-
 BATCH_SIZE = 16
 RESPONSES = "responses.jsonl"
-WORTH_DROPPING = 0.75  # of the rows are left: fewer are cheaper by more than the copy of their cache costs
+WORTH_DROPPING = 0.75  # share of the rows: with fewer left, a step gets cheaper by more than copying their cache costs
+UNKNOWN_IMAGE = 1024  # tokens of an image, for models whose way of counting is unknown: rather too many
+OF_THE_PROCESSOR = (
+    "patch_size",
+    "num_additional_image_tokens",
+    "vision_feature_select_strategy",
+    "num_image_tokens",
+    "image_seq_len",
+    "image_seq_length",
+)
+"""Settings that decide the tokens of an image and that a processor holds, not its image processor."""
 
 
 class Answer(NamedTuple):
@@ -134,7 +52,7 @@ class Answer(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """The part of the batches that one process answers: those whose number leaves ``part`` when divided by ``parts``."""
+    """The batches that one process answers: those with ``number % parts == part``."""
 
     part: int = 0
     parts: int = 1
@@ -165,10 +83,10 @@ def generate(
         data_dir: folder to which the samples' image paths are relative.
         model: checkpoint with its adapters, and processor; an ``Engine`` is faster where it may pack the weights.
         variants: name of each variant and the name of its adapter in the model, ``None`` for the base.
-        settings: greedy unless ``temperature`` is above 0; then each row is drawn from a seed of its own.
-        run_dir: exists; its ``config.yaml`` is the caller's business (``results.runs``).
-        batch_size: at most so many rows are generated together.
-        batch_tokens: at most so many tokens, prompts and longest answers, padding included; no bound if not given.
+        settings: greedy unless ``temperature`` is above 0; then each sample has its own seed.
+        run_dir: exists, with its ``config.yaml`` (``results.runs``).
+        batch_size: rows that are generated together at most.
+        batch_tokens: tokens of a batch at most, prompts and longest answers, padding included; no bound if not given.
         shard: which of the batches.
         file: to append to.
         done: (sample id, variant) of the answers that are there already; read from ``file`` if not given.
@@ -213,7 +131,7 @@ def answer_batch(
     variants: Mapping[str, str | None],
     settings: GenerationSettings,
 ) -> list[Response]:
-    """Answers of one batch by every variant, variant after variant; each is charged an equal share of the batch's seconds."""
+    """Answers of one batch by every variant, in the order of variants; each counts an equal share of the batch's seconds."""
     started = time.perf_counter()
     images = [[load_image(data_dir / name) for name in sample.images] for sample in samples]
     questions, seeds = [sample.question for sample in samples], [settings.seed_for(sample.id) for sample in samples]
@@ -295,7 +213,8 @@ def answer_rows(
         pass  # the token limit
     except torch.OutOfMemoryError as error:
         raise ModelError(
-            f"a batch of {len(rows)} rows does not fit in the memory of {engine.network.device}; lower batch_tokens or batch_size"
+            f"a batch of {len(rows)} rows does not fit in the memory of {engine.network.device}; "
+            "lower batch_tokens or batch_size"
         ) from error
     finally:
         steps.close()
@@ -326,6 +245,66 @@ def prompts(
     ).to(network.device, dtype=network.dtype)
 
 
+def plan_batches(
+    samples: Sequence[Sample],
+    batch_size: int,
+    *,
+    rows: int = 1,
+    lengths: Mapping[str, int] | None = None,
+    budget: int | None = None,
+    answer: int = 0,
+) -> list[tuple[Sample, ...]]:
+    """The batches in the order of work: longest prompt first, by tokens where they are known, else by images and question.
+
+    A batch costs rows x (longest prompt + longest answer), padding included; it ends where one more row would pass the budget.
+
+    Args:
+        samples: what is asked, in any order.
+        batch_size: at most so many rows.
+        rows: that each sample takes (one for each variant that answers in the same batch).
+        lengths: tokens of each sample's prompt, by id.
+        budget: at most so many tokens with padding; a single sample may exceed it.
+        answer: tokens of the longest answer.
+    """
+    sizes = lengths or {}
+    ordered = sorted(
+        samples,
+        key=lambda sample: (-sizes.get(sample.id, 0), -len(sample.images), -len(sample.question), sample.id),
+    )
+    batches: list[list[Sample]] = []
+    for sample in ordered:
+        full = not batches or (len(batches[-1]) + 1) * rows > batch_size
+        if not full and budget is not None:
+            longest = sizes.get(batches[-1][0].id, 0)
+            full = (len(batches[-1]) + 1) * rows * (longest + answer) > budget
+        if full:
+            batches.append([])
+        batches[-1].append(sample)
+    return [tuple(batch) for batch in batches]
+
+
+def prompt_lengths(samples: Sequence[Sample], data_dir: Path, engine: Engine) -> dict[str, int]:
+    """Tokens of each sample's prompt: its text through the model's own template and tokenizer, its images by their sizes.
+
+    An image whose header cannot be read counts as nothing; it is named when it is opened.
+    """
+    processor, count = engine.processor, _counting(engine)
+    image_token = getattr(processor, "image_token", None)
+    texts = [
+        processor.apply_chat_template(
+            [user_message([None] * len(sample.images), sample.question)], add_generation_prompt=True, tokenize=False
+        )
+        for sample in samples
+    ]
+    if isinstance(image_token, str):
+        texts = [text.replace(image_token, "") for text in texts]
+    encoded = processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return {
+        sample.id: len(tokens) + _image_tokens(sample, data_dir, count)
+        for sample, tokens in zip(samples, encoded, strict=True)
+    }
+
+
 def _read(tokens: list[int], engine: Engine) -> Answer:
     """The text of one row; a row without an end token ran into the token limit."""
     text = engine.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
@@ -334,3 +313,21 @@ def _read(tokens: list[int], engine: Engine) -> Answer:
 
 def _by_id(batch: Sequence[Sample], response: Response) -> Sample:
     return next(sample for sample in batch if sample.id == response.sample_id)
+
+
+def _image_tokens(sample: Sample, data_dir: Path, count: ImageTokens | None) -> int:
+    if count is None:
+        return UNKNOWN_IMAGE * len(sample.images)
+    sizes = [header.size for name in sample.images if (header := read_header(data_dir / name)).size is not None]
+    return sum(count.count([size for size in sizes if size is not None]))
+
+
+def _counting(engine: Engine) -> ImageTokens | None:
+    config: dict[str, Any] = engine.network.config.to_dict()
+    images = getattr(engine.processor, "image_processor", None)
+    settings: dict[str, Any] = {} if images is None else images.to_dict()
+    own = {name: getattr(engine.processor, name, None) for name in OF_THE_PROCESSOR}
+    try:
+        return from_checkpoint(config, {**{k: v for k, v in own.items() if v is not None}, **settings})
+    except ModelError:
+        return None

@@ -1,4 +1,8 @@
-"""Columns: what several variants answer to one question, as it grows, and who can be asked for it. Nothing here imports torch."""
+"""Answers of several variants to one question as they grow, a column each, and what streams them.
+
+``StreamEngine`` is the protocol of ``VariantEngine`` (``stream``, on this machine) and ``ServedEngine`` (``served``); ``MultiEngine`` joins several.
+Nothing here imports torch.
+"""
 
 import queue
 import threading
@@ -13,6 +17,11 @@ from mis_lib.errors import ImageError, MisError, SettingsError
 from mis_lib.files import MAX_IMAGES, MAX_QUESTION
 from mis_lib.settings import GenerationSettings
 
+TICK = 0.1  # seconds between looks at the stop event
+FAILURES = (MisError, OSError, RuntimeError, ValueError)  # of a model, its files, or settings it has no room for
+
+Update = tuple["Column", ...] | BaseException
+
 
 @dataclass(frozen=True)
 class Column:
@@ -23,14 +32,14 @@ class Column:
     tokens: int
     """Generated so far, the end token included."""
     seconds: float
-    """Since generation began, the prompt included; stands still once the answer is finished."""
+    """Since generation began, the prompt included, until the answer is finished."""
     finish_reason: str | None
-    """``None`` while the answer grows, then "stop", "length" or "cancelled"; of a served one also "content_filter" (the server's filter answered),
-    "failed" (``told`` says why) or "unknown" (the server did not say)."""
+    """``None`` while the answer grows, then "stop", "length" or "cancelled"; of a served one also "content_filter" (the server's
+    filter answered), "failed" (``told`` says why) or "unknown" (the server did not say)."""
     unit: str = "tokens"
-    """What ``tokens`` counts: "chunks", as they arrived, where a server has told no tokens (yet)."""
+    """What ``tokens`` counts: "chunks", as they arrived, where a server has reported no tokens (yet)."""
     told: str = ""
-    """What went wrong, or otherwise than asked, in words for a person."""
+    """What went wrong, or which setting was not kept to, in words for a person."""
 
     @property
     def speed(self) -> float | None:
@@ -38,8 +47,8 @@ class Column:
         return self.tokens / self.seconds if self.seconds and self.unit == "tokens" else None
 
 
-class Answerer(Protocol):
-    """What answers side by side: a local checkpoint (``variants``), served models (``served``), or both (``beside``)."""
+class StreamEngine(Protocol):
+    """Answers one question by several variants at once."""
 
     variants: tuple[str, ...]
 
@@ -51,14 +60,14 @@ class Answerer(Protocol):
         settings: GenerationSettings,
         stop: threading.Event | None = None,
     ) -> Iterator[tuple[Column, ...]]:
-        """Yield one tuple per step, one column per variant in the order asked for; all have a finish reason in the last."""
+        """Yield one tuple a step, one column a variant in the order of ``variants``; all have a finish reason in the last."""
         ...
 
 
 def check_request(
     images: Sequence[Image.Image], question: str, variants: Sequence[str], known: Collection[str]
 ) -> None:
-    """Refuse what no variant can answer.
+    """Refuse a request that no variant can answer.
 
     Raises:
         ImageError: no image, or too many.
@@ -83,16 +92,10 @@ def check_request(
         raise SettingsError(f"expected each variant once, found {', '.join(variants)}")
 
 
-TICK = 0.1  # seconds between looks at the stop event
-FAILURES = (MisError, OSError, RuntimeError, ValueError)  # of a model, its files, or settings it has no room for
+class MultiEngine:
+    """Several engines as one; their variants have different names."""
 
-Update = tuple[Column, ...] | BaseException
-
-
-class SideBySide:
-    """Engines whose variants have different names, in this order."""
-
-    def __init__(self, *engines: Answerer) -> None:
+    def __init__(self, *engines: StreamEngine) -> None:
         self._engines = engines
         self.variants = tuple(name for engine in engines for name in engine.variants)
 
@@ -104,7 +107,7 @@ class SideBySide:
         settings: GenerationSettings,
         stop: threading.Event | None = None,
     ) -> Iterator[tuple[Column, ...]]:
-        """As ``Answerer.stream``; columns of an engine that fails while others answer are "failed" and say why.
+        """As ``StreamEngine.stream``; columns of an engine that fails while others answer are "failed" and say why.
 
         Raises:
             ImageError: no image, or too many.
@@ -122,25 +125,25 @@ class SideBySide:
         self,
         images: Sequence[Image.Image],
         question: str,
-        asked: Sequence[tuple[Answerer, list[str]]],
+        asked: Sequence[tuple[StreamEngine, list[str]]],
         variants: Sequence[str],
         settings: GenerationSettings,
         stop: threading.Event,
     ) -> Iterator[tuple[Column, ...]]:
         updates: queue.SimpleQueue[tuple[list[str], Update]] = queue.SimpleQueue()
-        over = threading.Event()  # stopped, or nobody reads any more
+        over = threading.Event()  # stopped, or the iterator is closed
 
-        def answer(engine: Answerer, names: list[str]) -> None:
+        def answer(engine: StreamEngine, names: list[str]) -> None:
             try:
                 for columns in engine.stream(images, question, names, settings, over):
                     updates.put((names, columns))
-            except BaseException as error:  # noqa: BLE001 - handed on: shown or raised where the columns are put together
+            except BaseException as error:  # noqa: BLE001 - passed to the reading thread, which shows or raises it
                 updates.put((names, error))
 
         started = time.perf_counter()
         columns = {name: Column(name, "", 0, 0.0, None) for name in variants}
         for engine, names in asked:
-            threading.Thread(target=answer, args=(engine, names), name="side by side", daemon=True).start()
+            threading.Thread(target=answer, args=(engine, names), name="columns", daemon=True).start()
         try:
             while any(column.finish_reason is None for column in columns.values()):
                 if stop.is_set():

@@ -1,12 +1,22 @@
-"""Served models side by side: one question to several models of OpenAI-compatible servers, all at once, each streamed into a column of its own.
+"""Models of OpenAI-compatible servers (vLLM, SGLang, ``transformers serve``, hosted ones): their names, runs and comparisons.
 
-One event loop for each comparison, driven by whoever reads ``stream``; every column is a task in it with a client of its own, so that a server that is
-slow, down or of another opinion ends its column alone, with the reason in words, and stopping closes the responses at once. Nothing is tried again: a person
-who waits is told, and presses Compare. Optional parameters that a server turns down (temperature, seed, ``stream_options``) are left out from then on.
+``read_served`` reads which models answer: ``--server URL#MODEL``, or ``--server URL --models base tuned=LORA other=URL#MODEL``. A variant has
+its model's name unless it is given another one, and ``URL#MODEL`` alone is "base", as in ``mis generate``. A full fine-tune fills a server, so a
+compared model may have its own address. No address may hold a password, since what was asked is shown and stored.
+
+``generate_by_server`` answers a run. Every (sample, variant) is one request, at most ``concurrency`` at a time; the client retries what is busy
+or failing, and answers are handed over as they come. A request that fails after all retries has no answer: it is reported, and asked again by
+the next run. What a content filter turned down is an answer that the model did not give (``finish_reason`` "content_filter").
+
+``ServedEngine`` streams the answers of several models to one question into columns:
 
     engine = ServedEngine(read_served("http://127.0.0.1:8000/v1", ["base", "tuned"]))
     for columns in engine.stream(images, "What is in the images?", ["base", "tuned"], GenerationSettings()):
         ...  # one Column for each variant, its text so far
+
+Each comparison has an event loop, driven by whoever reads ``stream``. Every column is a task with its own client, so a server that is slow or
+down ends only its column, with the reason in words, and stopping closes the responses at once. Nothing is retried: a person who waits is
+informed, and presses Compare. Optional parameters that a server turns down (temperature, seed, ``stream_options``) are left out from then on.
 """
 
 import asyncio
@@ -17,6 +27,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -24,29 +36,47 @@ import openai
 from openai.types.chat import ChatCompletionChunk
 from PIL import Image
 
-from mis_lib.clients.images import data_url, encode
-from mis_lib.clients.openai import Caller, check_address, in_short, in_words, open_client, turned_down
-from mis_lib.clients.protocol import CannotAnswer, ClientError
-from mis_lib.errors import SettingsError
+from mis_lib.clients.cache import Streak, work_through
+from mis_lib.clients.images import data_url, encode, is_png_or_jpeg
+from mis_lib.clients.openai import (
+    Caller,
+    check_address,
+    completion_of,
+    image_message,
+    in_short,
+    in_words,
+    open_client,
+    turned_down,
+)
+from mis_lib.clients.protocol import CannotAnswer, ClientError, Unavailable
+from mis_lib.errors import ImageError, SettingsError
+from mis_lib.files import load_image
 from mis_lib.generate.columns import Column, check_request
-from mis_lib.generate.server import messages
+from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
+from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 
-# ---------- Which served models answer, as flags say it: ``--server URL#MODEL``, or ``--server URL --models base tuned=LORA other=URL#MODEL``.
-#
-# A variant is called like its model unless it is given a name, and ``URL#MODEL`` alone is "base", as in ``mis generate``. A full fine-tune fills a server of
-# its own, so that a model to be compared may name another address than ``--server``. No address carries a password: what was asked is shown and stored.
+CONCURRENCY = 16
+STREAK = 20  # failures in a row after which a server is taken to be down
+CONNECT = 10.0  # seconds until a server accepts the call
+SILENCE = 300.0  # seconds between two pieces of an answer; the first may wait for a model to load
+TICK = 0.1  # seconds between looks at the stop event, and at the clock
+LARGEST_PNG = 4 * 2**20  # bytes
+UNNAMED = (
+    "a server's models must be named: --server URL#MODEL, or --models base tuned, "
+    "NAME=MODEL where a variant is called otherwise"
+)
 
 
 class Served(NamedTuple):
-    """Where a variant is asked: the server's address, and the model's name there."""
+    """A served model: the server's address, and the model's name there."""
 
     url: str
     model: str
 
     @property
     def host(self) -> str:
-        """Host and port: where images and question go."""
+        """Host and port, to which images and question are sent."""
         return urlsplit(self.url).netloc
 
 
@@ -89,16 +119,16 @@ def named_models(values: Sequence[str] | None) -> dict[str, str] | None:
     return named or None
 
 
-UNNAMED = "a server's models must be named: --server URL#MODEL, or --models base tuned, NAME=MODEL where a variant is called otherwise"
-
-
 def both_named(model: str) -> str:
-    """Why ``URL#MODEL`` goes with no ``--models``: one of the two would be left out."""
-    return f"--server: expected URL alone beside --models, found URL#{model}; put {model} among --models, or leave #{model} out"
+    """The message about ``URL#MODEL`` with ``--models``: one of the two would be ignored."""
+    return (
+        f"--server: expected URL alone beside --models, found URL#{model}; "
+        f"put {model} among --models, or leave #{model} out"
+    )
 
 
-def beside(served: Mapping[str, Served], local: Sequence[str]) -> None:
-    """Refuse served variants that are called like local ones.
+def check_names(served: Mapping[str, Served], local: Sequence[str]) -> None:
+    """Refuse served variants that have the name of a local one.
 
     Raises:
         SettingsError: names the first, and how to call it otherwise.
@@ -106,34 +136,107 @@ def beside(served: Mapping[str, Served], local: Sequence[str]) -> None:
     for name, one in served.items():
         if name in local:
             raise SettingsError(
-                f"--models: the name {name!r} is taken already by a variant of this machine; call it something else: served-{name}={one.model}"
+                f"--models: the name {name!r} is taken already by a variant of this machine; "
+                f"call it something else: served-{name}={one.model}"
             )
 
 
-def _served(name: str, target: str, url: str) -> Served:
-    if "://" in target:
-        own, _, model = target.partition("#")
-        if not model:
-            raise SettingsError(f"--models {name}: expected the model's name behind the address, as {name}=URL#MODEL")
-        return Served(own, model)
-    if not url:
-        raise SettingsError(f"--models {name}: expected --server URL beside it, or {name}=URL#MODEL")
-    return Served(url, target)
+class ImagesAs(StrEnum):
+    """How images reach the server: inside the request, or as paths that server and client both see."""
+
+    BASE64 = "base64"
+    FILE = "file"
 
 
-CONNECT, SILENCE = (
-    10.0,
-    300.0,
-)  # seconds: until a server takes the call, and between two words of it (the first may wait for a model to load)
-TICK = 0.1  # seconds between looks at the stop event, and at the clock
-LARGEST_PNG = 4 * 2**20  # bytes
+class Failure(NamedTuple):
+    """A request that got no answer this time, and why."""
+
+    sample_id: str
+    variant: str
+    reason: str
+
+
+async def generate_by_server(
+    samples: Sequence[Sample],
+    data_dir: Path,
+    caller: Caller,
+    variants: Mapping[str, str],
+    settings: GenerationSettings,
+    receive: Callable[[Response], None],
+    *,
+    wanted: Callable[[Sample, str], bool] = lambda sample, variant: True,
+    key: Callable[[Sample, str], str] = lambda sample, variant: "",
+    images_as: ImagesAs = ImagesAs.BASE64,
+    concurrency: int = CONCURRENCY,
+) -> list[Failure]:
+    """Ask for every wanted answer; pass each to ``receive`` as it comes, and return what failed.
+
+    Args:
+        samples: what is asked.
+        data_dir: folder to which the samples' image paths are relative.
+        caller: the server.
+        variants: name of each variant and of the model that serves it.
+        settings: length and sampling; each sample has its own seed.
+        receive: takes an answer, called from the event loop.
+        wanted: whether a variant's answer to a sample is missing.
+        key: digest that an answer carries.
+        images_as: inside the request, or as ``file://`` paths.
+        concurrency: requests at a time.
+
+    Raises:
+        ImageError: an image is missing or damaged.
+        ClientError: the server cannot be used at all, such as a wrong key or an unknown model.
+    """
+    failures: list[Failure] = []
+    streak = Streak(max(STREAK, 3 * concurrency))
+
+    async def ask(work: tuple[Sample, str]) -> None:
+        sample, variant = work
+        try:
+            streak.check()
+            response = await _answer(sample, data_dir, caller, variant, variants[variant], settings, images_as)
+        except Unavailable as error:
+            streak.length += 1
+            failures.append(Failure(sample.id, variant, str(error)))
+        else:
+            streak.length = 0
+            receive(response.model_copy(update={"key": key(sample, variant)}))
+
+    missing = [(sample, variant) for sample in samples for variant in variants if wanted(sample, variant)]
+    await work_through(missing, ask, concurrency)
+    return failures
+
+
+async def keeps_seed(
+    answers: Sequence[Response],
+    samples: Sequence[Sample],
+    data_dir: Path,
+    caller: Caller,
+    variants: Mapping[str, str],
+    settings: GenerationSettings,
+    images_as: ImagesAs = ImagesAs.BASE64,
+) -> bool:
+    """Whether the longest of some answers is given again to the same request; also true if nothing is drawn or the server fails.
+
+    One call, and only at a temperature above 0. Equal answers prove nothing: any seed draws what is likely enough.
+    """
+    answers = [one for one in answers if one.finish_reason != "content_filter"]
+    if not answers or settings.temperature == 0 or turned_down(caller.left_out):
+        return True
+    first = max(answers, key=lambda one: len(one.text))
+    sample = next(sample for sample in samples if sample.id == first.sample_id)
+    try:
+        again = await _answer(sample, data_dir, caller, first.variant, variants[first.variant], settings, images_as)
+    except ClientError:
+        return True
+    return again.text == first.text
 
 
 class ServedEngine:
     """Models that servers answer for, by the name of their variant.
 
     Args:
-        models: where each variant is asked (``served_models.read_served``).
+        models: where each variant is asked (``read_served``).
         silence: seconds without a word after which a server is given up.
     """
 
@@ -151,7 +254,7 @@ class ServedEngine:
         settings: GenerationSettings,
         stop: threading.Event | None = None,
     ) -> Iterator[tuple[Column, ...]]:
-        """Yield one tuple whenever something has come, at least ten a second; all columns have a finish reason in the last.
+        """Yield one tuple for each change, and at least ten a second; all columns have a finish reason in the last.
 
         Setting ``stop`` or closing the iterator closes the responses. A column that failed says why in ``told``.
 
@@ -194,7 +297,7 @@ class ServedEngine:
                 runner.run(_tick(changed))
                 for task in tasks:
                     if task.done():
-                        task.result()  # raises what nobody expected
+                        task.result()  # raises unexpected errors
                 for name, column in columns.items():
                     if column.finish_reason is None:
                         over = "cancelled" if stop.is_set() else None
@@ -204,9 +307,9 @@ class ServedEngine:
     async def _ask(
         self, column: Column, asked: Any, settings: GenerationSettings, receive: Callable[[Column], None]
     ) -> None:
-        """Hand over a column as it grows, and at last with its finish reason."""
+        """Pass a column to ``receive`` as it grows, at last with its finish reason."""
         served = self.models[column.variant]
-        answer, reason, why = _Answer(column), "failed", ""
+        answer, reason, why = _StreamedAnswer(column), "failed", ""
         optional = {
             "temperature": settings.temperature,
             "seed": settings.seed,
@@ -223,7 +326,10 @@ class ServedEngine:
                 if answer.heard:
                     reason = answer.finish_reason or "unknown"
                 else:
-                    why = f"{served.url} sent no answer; expected a stream of chunks: is this an OpenAI-compatible URL, as http://localhost:8000/v1?"
+                    why = (
+                        f"{served.url} sent no answer; expected a stream of chunks: "
+                        "is this an OpenAI-compatible URL, as http://localhost:8000/v1?"
+                    )
             except CannotAnswer as error:
                 reason, why = "content_filter", str(error)
             except ClientError as error:
@@ -244,9 +350,75 @@ class ServedEngine:
 
     def _late(self, served: Served) -> str:
         return (
-            f"no answer from {served.host}: no connection within {CONNECT:g} seconds, or no word within {self._silence:g}; "
-            "does the server run, and has it loaded the model?"
+            f"no answer from {served.host}: no connection within {CONNECT:g} seconds, "
+            f"or no word within {self._silence:g}; does the server run, and has it loaded the model?"
         )
+
+
+def messages(urls: Sequence[str], question: str) -> list[dict[str, Any]]:
+    """The turn that asks ``question`` about the images at ``urls``, which precede it in order."""
+    return [image_message(urls, as_plain_text(question, KNOWN_SPECIAL_TOKENS))]
+
+
+def packed(image: Image.Image) -> bytes:
+    """A picture as a PNG file with the pixels that a local model sees; as a JPEG of high quality above ``LARGEST_PNG``."""
+    png = encode(image)
+    if len(png) <= LARGEST_PNG:  # servers refuse requests of some dozen megabytes, which a few photographs would be
+        return png
+    stream = io.BytesIO()
+    image.convert("RGB").save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()
+
+
+def _served(name: str, target: str, url: str) -> Served:
+    if "://" in target:
+        own, _, model = target.partition("#")
+        if not model:
+            raise SettingsError(f"--models {name}: expected the model's name behind the address, as {name}=URL#MODEL")
+        return Served(own, model)
+    if not url:
+        raise SettingsError(f"--models {name}: expected --server URL beside it, or {name}=URL#MODEL")
+    return Served(url, target)
+
+
+async def _answer(
+    sample: Sample,
+    data_dir: Path,
+    caller: Caller,
+    variant: str,
+    model: str,
+    settings: GenerationSettings,
+    images_as: ImagesAs,
+) -> Response:
+    started = time.perf_counter()
+    urls = await asyncio.to_thread(lambda: [_url(data_dir / name, images_as) for name in sample.images])
+    optional: dict[str, Any] = {"temperature": settings.temperature, "seed": settings.seed_for(sample.id)}
+    said, tokens, reason = "", 0, "content_filter"
+    try:
+        asked = messages(urls, sample.question)
+        reply = completion_of(await caller.chat(model, asked, settings.max_new_tokens, optional))
+        said, tokens, reason = reply.refusal or reply.text, reply.completion_tokens, reply.finish_reason
+    except CannotAnswer:  # the server's filter, not the model
+        pass
+    return Response(
+        sample_id=sample.id,
+        variant=variant,
+        text=said.strip(),
+        tokens=tokens,
+        seconds=round(time.perf_counter() - started, 4),
+        finish_reason=reason,
+    )
+
+
+def _url(path: Path, images_as: ImagesAs) -> str:
+    """An image's URL for the server; other formats than PNG and JPEG are sent as PNG, since few servers read them."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: expected an image file, found: {error.strerror}; check the path") from error
+    if images_as is ImagesAs.FILE:
+        return path.resolve().as_uri()
+    return data_url(content if is_png_or_jpeg(content) else encode(load_image(path)))
 
 
 async def _tick(changed: asyncio.Event) -> None:
@@ -256,11 +428,11 @@ async def _tick(changed: asyncio.Event) -> None:
 
 
 @dataclass
-class _Answer:
+class _StreamedAnswer:
     """The answer of one served variant as it grows."""
 
     column: Column
-    thought: str = ""  # what a reasoning parser has taken out of the text
+    thought: str = ""  # what the server's reasoning parser took out of the text
     said: str = ""
     chunks: int = 0
     tokens: int = 0
@@ -268,7 +440,7 @@ class _Answer:
     heard: bool = False
 
     def grow(self, chunk: ChatCompletionChunk) -> Column:
-        """Take one more chunk; the client checks no types, so that a server may leave anything out."""
+        """Take one more chunk; a server may leave anything out, since the client checks no types."""
         if chunk.usage and chunk.usage.completion_tokens:
             self.tokens = chunk.usage.completion_tokens
         for choice in (chunk.choices or [])[:1]:
@@ -283,17 +455,7 @@ class _Answer:
         return self.column_so_far()
 
     def column_so_far(self) -> Column:
-        """What has come, without a finish reason; in tokens if the server has told them."""
+        """The answer so far, without a finish reason; in tokens if the server has reported them."""
         text = f"<think>{self.thought}{'</think>' if self.said else ''}\n\n{self.said}" if self.thought else self.said
         counted = (self.tokens, "tokens") if self.tokens else (self.chunks, "chunks")
         return replace(self.column, text=text.strip(), tokens=counted[0], unit=counted[1])
-
-
-def packed(image: Image.Image) -> bytes:
-    """A picture as a PNG file, its pixels as a local model sees them; as a JPEG of high quality where that would be larger than ``LARGEST_PNG``."""
-    png = encode(image)
-    if len(png) <= LARGEST_PNG:  # servers refuse requests of some dozen megabytes, which a few photographs would be
-        return png
-    stream = io.BytesIO()
-    image.convert("RGB").save(stream, "JPEG", quality=95, subsampling=0)
-    return stream.getvalue()

@@ -1,7 +1,7 @@
-"""Variants side by side: one question, one batch, one row for each variant, and every token shown as it comes.
+"""Variants that answer one question at once, each token shown as it comes: one batch, one row for each variant.
 
-Rows of a batch share the weights that a step reads, so that two columns cost little more than one (``rows``, ``cpu``). Adapters that cannot be mixed in a
-batch are answered in turns, a token each: slower, the same texts. One generation runs at a time; others wait for it.
+Rows of a batch share the weights that a step reads, so that two columns cost little more than one (``engine``, ``cpu``). Adapters that cannot
+be mixed in a batch take turns, a token each: slower, the same texts. One generation runs at a time; others wait for it.
 
     engine = VariantEngine.load(ensure_mini(), shipped_variants())
     for columns in engine.stream(images, "What is in the images?", ["mini", "mirage"], GenerationSettings()):
@@ -28,39 +28,11 @@ from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.prompts import as_plain_text, special_tokens, user_message
 from mis_lib.settings import GenerationSettings
 
-
-@dataclass
-class Answer:
-    """The answer of one variant as it grows."""
-
-    variant: str
-    tokenizer: Any
-    ends: frozenset[int]
-    tokens: list[int] = field(default_factory=list)
-    finished: Column | None = None
-
-    def grow(self, token: int, seconds: float, over: str | None) -> Column:
-        """Take one more token, unless the answer has ended; ``over`` is why it ends here if the token does not end it."""
-        if self.finished is not None:
-            return self.finished
-        self.tokens.append(token)
-        return self.column(seconds, "stop" if token in self.ends else over)
-
-    def column(self, seconds: float, finish_reason: str | None) -> Column:
-        """The answer so far; a character of which not all bytes have come yet is held back."""
-        text = self.tokenizer.decode(self.tokens, skip_special_tokens=True).strip()
-        if finish_reason is None:
-            text = text.rstrip("\ufffd")
-        column = Column(self.variant, text, len(self.tokens), seconds, finish_reason)
-        self.finished = column if finish_reason else None
-        return column
-
-
 POLL = 0.1  # seconds between looks at the stop event while another generation runs
 
 
 class VariantEngine:
-    """A checkpoint and its adapters, ready to answer side by side.
+    """A checkpoint and its adapters, whose variants answer at once.
 
     Args:
         model: checkpoint with all adapters attached; belongs to the engine from now on.
@@ -105,7 +77,7 @@ class VariantEngine:
 
     @property
     def network(self) -> Any:
-        """The transformers model that computes, for those who watch it (``probe.parity``)."""
+        """The transformers model that computes, for measurements (``probe.parity``)."""
         return self._network
 
     @property
@@ -123,8 +95,8 @@ class VariantEngine:
     ) -> Iterator[tuple[Column, ...]]:
         """Yield one tuple for each generated token, with one column for each variant in the order asked for.
 
-        In the last tuple all columns have a ``finish_reason``. Setting ``stop`` ends the answers after the token in hand, closing the
-        iterator does so without a last tuple. Both free what the answer took.
+        In the last tuple all columns have a ``finish_reason``. Setting ``stop`` ends the answers after the current token; closing the
+        iterator does so without a last tuple. Both free the memory of the answers.
 
         Args:
             images: one to ``files.MAX_IMAGES``, in the order shown.
@@ -148,7 +120,7 @@ class VariantEngine:
         settings: GenerationSettings,
         stop: threading.Event,
     ) -> Iterator[tuple[Column, ...]]:
-        answers = [Answer(variant, self.processor.tokenizer, self._engine.ends) for variant in variants]
+        answers = [GrowingAnswer(variant, self.processor.tokenizer, self._engine.ends) for variant in variants]
         while not self._busy.acquire(timeout=POLL):
             if stop.is_set():
                 yield tuple(answer.column(0.0, "cancelled") for answer in answers)
@@ -173,7 +145,7 @@ class VariantEngine:
     ) -> Generator[list[int], None, None]:
         """Next token of each variant, step by step: from one batch, or in turns where adapters cannot be mixed.
 
-        Goes on beyond end tokens and checks nothing; for measurements. ``stream`` is what answers people.
+        Continues after end tokens and checks nothing: for measurements; users are answered by ``stream``.
         """
         adapters = [self._adapters[variant] for variant in variants]
         if self._groups is None:
@@ -218,7 +190,34 @@ class VariantEngine:
         room = getattr(self._network.config.get_text_config(), "max_position_embeddings", None)
         if room is not None and length + settings.max_new_tokens > room:
             raise SettingsError(
-                f"the prompt takes {length:,} tokens and the answer up to {settings.max_new_tokens:,}, the model has room for {room:,}; "
-                "ask a shorter question, show fewer images or lower max_new_tokens"
+                f"the prompt takes {length:,} tokens and the answer up to {settings.max_new_tokens:,}, "
+                f"the model has room for {room:,}; ask a shorter question, show fewer images or lower max_new_tokens"
             )
         return inputs
+
+
+@dataclass
+class GrowingAnswer:
+    """The answer of one variant as it grows."""
+
+    variant: str
+    tokenizer: Any
+    ends: frozenset[int]
+    tokens: list[int] = field(default_factory=list)
+    finished: Column | None = None
+
+    def grow(self, token: int, seconds: float, over: str | None) -> Column:
+        """Take one more token, unless the answer has ended; ``over`` is why it ends here if the token does not end it."""
+        if self.finished is not None:
+            return self.finished
+        self.tokens.append(token)
+        return self.column(seconds, "stop" if token in self.ends else over)
+
+    def column(self, seconds: float, finish_reason: str | None) -> Column:
+        """The answer so far; a character of which not all bytes have come yet is held back."""
+        text = self.tokenizer.decode(self.tokens, skip_special_tokens=True).strip()
+        if finish_reason is None:
+            text = text.rstrip("\ufffd")
+        column = Column(self.variant, text, len(self.tokens), seconds, finish_reason)
+        self.finished = column if finish_reason else None
+        return column

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from mis_lib.errors import SettingsError
 from mis_lib.files import load_image
-from mis_lib.generate.columns import Answerer, Column, SideBySide
-from mis_lib.generate.served import Served, beside
+from mis_lib.generate.columns import Column, MultiEngine, StreamEngine
+from mis_lib.generate.served import Served, check_names
 from mis_lib.models.adapters import choose_variants
 from mis_lib.recipes.progress import say
 from mis_lib.settings import GenerationSettings
@@ -52,7 +52,7 @@ def compare(
     images = [load_image(path) for path in paths]
     local = choose_variants(checkpoint, adapters)
     if checkpoint or adapters:
-        beside(served, tuple(local))
+        check_names(served, tuple(local))
     else:  # the shipped ones, which nobody has named
         local = {name: folder for name, folder in local.items() if name not in served}
     known = [*served, *local]
@@ -67,16 +67,16 @@ def compare(
 
 def _engine(
     checkpoint: Path | None, adapters: Mapping[str, Path | None], device: str, served: Mapping[str, Served]
-) -> Answerer:
+) -> StreamEngine:
     """Those served, those of this machine if any are asked for, or both."""
-    engines: list[Answerer] = []
+    engines: list[StreamEngine] = []
     if served:
         from mis_lib.generate.served import ServedEngine  # the openai client takes a second to import
 
         engines.append(ServedEngine(served))
     if adapters:
         engines.append(load_engine(checkpoint, adapters, device))
-    return SideBySide(*engines)
+    return MultiEngine(*engines)
 
 
 def load_engine(

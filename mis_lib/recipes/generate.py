@@ -19,8 +19,7 @@ from mis_lib.data.tokens import find_checkpoint
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import append_record, open_append
 from mis_lib.generate.keys import AnswerKeys
-from mis_lib.generate.served import UNNAMED, both_named
-from mis_lib.generate.server import CONCURRENCY, Failure, ImagesAs
+from mis_lib.generate.served import CONCURRENCY, UNNAMED, Failure, ImagesAs, both_named
 from mis_lib.models.adapters import shared_limits
 from mis_lib.recipes.progress import bar, say
 from mis_lib.recipes.samples import data_digest, read_samples, selection_in_words
@@ -301,7 +300,7 @@ class Server:
     ) -> list[Failure]:
         """Request what is missing, many answers at a time; returns what failed."""
         from mis_lib.clients.openai import NOT_KEPT, in_words, turned_down
-        from mis_lib.generate.server import generate_by_server, keeps_seed
+        from mis_lib.generate.served import generate_by_server, keeps_seed
 
         settings, given = self.settings, list[Response]()
         with open_append(run.folder / RESPONSES) as stream, bar("generating") as advance:

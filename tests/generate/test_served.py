@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from mis_lib.cli.main import app
 from mis_lib.clients.images import encode
 from mis_lib.errors import ImageError, ModelError, SettingsError
-from mis_lib.generate.columns import Column, SideBySide
+from mis_lib.generate.columns import Column, MultiEngine
 from mis_lib.generate.served import Served, ServedEngine, packed, read_served
 from mis_lib.settings import GenerationSettings
 
@@ -269,7 +269,7 @@ class Broken(ScriptedEngine):
 class TestSideBySide:
     def test_local_and_served_variants_answer_in_the_order_asked_for(self) -> None:
         with FakeServer(reply=says("served")) as server:
-            engine = SideBySide(engine_of(server, "base"), ScriptedEngine(ANSWERS, 0.01))
+            engine = MultiEngine(engine_of(server, "base"), ScriptedEngine(ANSWERS, 0.01))
             assert engine.variants == ("base", *ANSWERS)
             last = ask(engine, ["mini", "base", "refusal"])[-1]
         assert [column.variant for column in last] == ["mini", "base", "refusal"]
@@ -277,19 +277,19 @@ class TestSideBySide:
 
     def test_an_engine_that_fails_ends_its_own_columns(self) -> None:
         with FakeServer(reply=says("served")) as server:
-            first, second = ask(SideBySide(engine_of(server, "base"), Broken(ANSWERS)), ["mini", "base"])[-1]
+            first, second = ask(MultiEngine(engine_of(server, "base"), Broken(ANSWERS)), ["mini", "base"])[-1]
         assert (first.finish_reason, first.told) == ("failed", "the model has no room")
         assert second.text == "served"
 
     def test_nothing_is_sent_when_only_local_variants_are_asked(self) -> None:
         with FakeServer(reply=says("served")) as server:
-            ask(SideBySide(engine_of(server, "base"), ScriptedEngine(ANSWERS)), ["mini"])
+            ask(MultiEngine(engine_of(server, "base"), ScriptedEngine(ANSWERS)), ["mini"])
             assert not server.bodies
 
     def test_stop_reaches_both(self) -> None:
         stop = threading.Event()
         with FakeServer(Script(pause=0.05), reply=says("word " * 2000)) as server:
-            engine = SideBySide(engine_of(server, "base"), ScriptedEngine({"mini": "word " * 2000}, 0.05))
+            engine = MultiEngine(engine_of(server, "base"), ScriptedEngine({"mini": "word " * 2000}, 0.05))
             threading.Timer(0.5, stop.set).start()
             steps = list(engine.stream(pictures(), "Why?", ["mini", "base"], SETTINGS_LONG, stop))
         assert [column.finish_reason for column in steps[-1]] == ["cancelled", "cancelled"]

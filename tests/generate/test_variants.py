@@ -24,7 +24,7 @@ from mis_lib.generate.batch import answer
 from mis_lib.generate.columns import Column
 from mis_lib.generate.decode import ROOM, RoomyLayer, cache_name, make_room
 from mis_lib.generate.engine import Group, find_groups, rows_under, use_adapter
-from mis_lib.generate.stream import Answer, VariantEngine
+from mis_lib.generate.stream import GrowingAnswer, VariantEngine
 from mis_lib.models.load import load_model
 from mis_lib.prompts import as_plain_text
 from mis_lib.settings import GenerationSettings
@@ -317,7 +317,7 @@ def test_plain_text_holds_no_special_token(tokens: set[str]) -> None:
 def test_characters_appear_whole(engine: VariantEngine) -> None:
     tokenizer = engine.processor.tokenizer
     text = "naïve 猫 👩‍🍳 ok"
-    answer = Answer("base", tokenizer, frozenset({2}))
+    answer = GrowingAnswer("base", tokenizer, frozenset({2}))
     tokens = tokenizer.encode(text, add_special_tokens=False)
     assert len(tokens) > len(text)  # bytes, so that characters do come in parts
     shown = [answer.grow(token, 0.0, None).text for token in tokens]

@@ -14,7 +14,7 @@ from typing import Any
 
 from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError
 from mis_lib.files import MAX_IMAGES, MAX_QUESTION, load_image
-from mis_lib.generate.columns import Answerer, Column
+from mis_lib.generate.columns import Column, StreamEngine
 from mis_lib.judge.rule import judge
 from mis_lib.models.adapters import SIDE_BY_SIDE
 from mis_lib.schema import Response, Sample
@@ -168,7 +168,7 @@ def check_request(host: Host, prompt: Prompt, question: str, variants: Sequence[
         raise SettingsError(f"unknown variant {unknown[0]!r}; known: {', '.join(host.known_variants)}")
 
 
-def _ready(host: Host) -> Answerer:
+def _ready(host: Host) -> StreamEngine:
     if host.model.value is None:
         raise ModelError(f"the model could not be loaded: {host.model.status.message}")
     return host.model.value
@@ -176,7 +176,7 @@ def _ready(host: Host) -> Answerer:
 
 def _generate(
     host: Host,
-    engine: Answerer,
+    engine: StreamEngine,
     prompt: Prompt,
     question: str,
     variants: Sequence[str],
