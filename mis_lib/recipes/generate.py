@@ -402,9 +402,7 @@ def _by_key(responses: Iterable[Response]) -> dict[Key, Response]:
     return {(one.sample_id, one.variant): one for one in responses}
 
 
-def _adopt(
-    run: Run, file: str, wanted: Mapping[Key, str], answers: dict[Key, Response], root: Path, name: str
-) -> None:
+def _adopt(run: Run, file: str, wanted: Mapping[Key, str], answers: dict[Key, Response], root: Path, name: str) -> None:
     """Copy from older versions what was answered there under the same key, to the run's file and to ``answers``."""
     missing = {key: digest for key, digest in wanted.items() if key not in answers}
     if not missing:

@@ -266,7 +266,7 @@ class Broken(ScriptedEngine):
         raise ModelError("the model has no room")
 
 
-class TestSideBySide:
+class TestMultiEngine:
     def test_local_and_served_variants_answer_in_the_order_asked_for(self) -> None:
         with FakeServer(reply=says("served")) as server:
             engine = MultiEngine(engine_of(server, "base"), ScriptedEngine(ANSWERS, 0.01))
