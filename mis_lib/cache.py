@@ -95,9 +95,7 @@ def _beside(folder: Path) -> tuple[Path, Path]:
 @contextmanager
 def _lock(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
     path = folder.with_name(f".{folder.name}.lock")
-    if is_held(path):
-        progress(f"Another process is making {folder}: waiting for it")
-    with hold(path):
+    with hold(path, waits=lambda: progress(f"Another process is making {folder}: waiting for it")):
         yield
 
 

@@ -13,7 +13,7 @@ import struct
 import tempfile
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -162,7 +162,7 @@ def digest_json(value: Any) -> str:
 
 
 @contextmanager
-def hold(path: Path, refusal: Exception | None = None) -> Iterator[None]:
+def hold(path: Path, refusal: Exception | None = None, *, waits: Callable[[], object] | None = None) -> Iterator[None]:
     """Hold a lock between processes while the block lasts; the operating system releases it however the process ends.
 
     A lock is an empty file. It may remain when no process holds it, which means nothing. On a network file system locks
@@ -171,11 +171,17 @@ def hold(path: Path, refusal: Exception | None = None) -> Iterator[None]:
     Args:
         path: of the lock file.
         refusal: raised where another process holds it [default: wait until it is free].
+        waits: called where another process holds it, before the wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if refusal is None else PATIENCE)
     try:
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waits is not None:
+                waits()
+            lock.acquire()
     except Timeout as error:
         raise refusal or error from error
     try:
