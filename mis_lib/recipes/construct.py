@@ -12,9 +12,9 @@ from pydantic import Field
 
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.protocol import ChatModel, ImageMaker
-from mis_lib.construct.stages.context import Role, Workshop, read_prompts
+from mis_lib.construct.stages.context import Context, Role, read_prompts
 from mis_lib.construct.stages.inputs import REVIEW, Decision, built_in_seeds, read_decisions, read_seeds
-from mis_lib.construct.stages.offline import DrawnImages, ElementBank
+from mis_lib.construct.stages.offline import DrawnImages, OfflineTeacher
 from mis_lib.construct.stages.pipeline import CONCURRENCY, NAMES, STAGES, build, check_folder
 from mis_lib.construct.stages.records import Account, Seed
 from mis_lib.errors import SettingsError
@@ -86,17 +86,17 @@ def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: st
     cache = Cache(out / STAGES / CACHE)
 
     async def run() -> Account:
-        shop = await open_workshop(out, settings, cache)
+        context = await open_context(out, settings, cache)
         (out / STAGES).mkdir(parents=True, exist_ok=True)
         write_atomic(out / CONFIG, dump_settings(settings).encode())
         with bars(kept=True) as progress:
-            return await build(seeds, shop, only=stage, concurrency=settings.concurrency, progress=progress)
+            return await build(seeds, context, only=stage, concurrency=settings.concurrency, progress=progress)
 
     account = asyncio.run(run())
     return Constructed(account, {"paid_now": cache.paid, "from_cache": cache.found}, cache.left_out)
 
 
-async def open_workshop(out: Path, settings: ConstructSettings, cache: Cache | None = None) -> Workshop:
+async def open_context(out: Path, settings: ConstructSettings, cache: Cache | None = None) -> Context:
     """Teachers, image maker, prompts and people's decisions of a construction in ``out``.
 
     Raises:
@@ -104,7 +104,7 @@ async def open_workshop(out: Path, settings: ConstructSettings, cache: Cache | N
     """
     prompts, decisions = read_prompts(settings.prompts), _decisions(out, settings)
     teachers, maker = await _hire(settings, cache or Cache(out / STAGES / CACHE))
-    return Workshop(
+    return Context(
         teachers, maker, prompts, out, seed=settings.seed, per_seed=settings.per_seed, decisions=decisions, max_tokens=settings.max_new_tokens,
         seeds_folder=settings.seeds.parent if settings.seeds else None, review_required=settings.review_required,
     )  # fmt: skip
@@ -118,7 +118,7 @@ async def open_teacher(name: str, settings: ConstructSettings, cache: Cache) -> 
         ModelError: the local model is missing.
     """
     if name == "builtin":
-        return ElementBank(settings.seed)
+        return OfflineTeacher(settings.seed)
     if name.startswith("local:"):
         from mis_lib.clients.local import LocalChat
 

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
 from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ChatReply, ImageAsk, Unavailable, digest_bytes
-from mis_lib.construct.stages.context import BUILT_IN, Role, Workshop, read_prompts
+from mis_lib.construct.stages.context import BUILT_IN, Context, Role, read_prompts
 from mis_lib.construct.stages.forms import fold
 from mis_lib.construct.stages.inputs import REVIEW, Choice, Decision, built_in_seeds, read_decisions
-from mis_lib.construct.stages.offline import FAINT, DrawnImages, ElementBank, find_concept, ink_share
+from mis_lib.construct.stages.offline import FAINT, DrawnImages, OfflineTeacher, find_concept, ink_share
 from mis_lib.construct.stages.pipeline import ALL_STAGES, NAMES, STAGES, build, run_stage
 from mis_lib.construct.stages.records import Account, Draft, Entry, Seed, Status
 from mis_lib.errors import DataError, SettingsError
@@ -34,16 +34,16 @@ FILES = ("train.jsonl", "easy.jsonl", "hard.jsonl", "rejected.jsonl", "pending.j
 
 
 class Scripted:
-    """The element bank, but for the tasks whose answers a test gives; ``asked`` counts tasks."""
+    """The offline teacher, except for the tasks whose answers a test gives; ``asked`` counts tasks."""
 
     def __init__(self, answers: Mapping[str, Callable[[ChatAsk], Any]] | None = None, name: str = "scripted") -> None:
         self.name, self.answers, self.asked = name, dict(answers or {}), Counter[str]()
-        self.bank = ElementBank(0)
+        self.offline = OfflineTeacher(0)
 
     async def ask(self, ask: ChatAsk) -> ChatReply:
         self.asked[ask.task] += 1
         if ask.task not in self.answers:
-            return await self.bank.ask(ask)
+            return await self.offline.ask(ask)
         said = self.answers[ask.task](ask)
         if isinstance(said, Exception):
             raise said
@@ -76,14 +76,14 @@ class AnythingGoes(CountingImages):
         return None
 
 
-def workshop(folder: Path, teacher: Any = None, **options: Any) -> Workshop:
-    teacher = teacher or ElementBank(0)
+def make_context(folder: Path, teacher: Any = None, **options: Any) -> Context:
+    teacher = teacher or OfflineTeacher(0)
     options = {"maker": DrawnImages(side=64), "prompts": read_prompts(), **options}
-    return Workshop(dict.fromkeys(Role, teacher), folder=folder, **options)
+    return Context(dict.fromkeys(Role, teacher), folder=folder, **options)
 
 
-def construct(shop: Workshop, items: int = 4, only: str | None = None) -> Account:
-    return asyncio.run(build(built_in_seeds(items, shop.per_seed, shop.seed), shop, only=only, concurrency=3))
+def construct(context: Context, items: int = 4, only: str | None = None) -> Account:
+    return asyncio.run(build(built_in_seeds(items, context.per_seed, context.seed), context, only=only, concurrency=3))
 
 
 def samples(folder: Path) -> list[Sample]:
@@ -117,7 +117,7 @@ def _of_drafts(tally: Mapping[str, int]) -> list[int]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of the built-in teacher."""
     folder = tmp_path_factory.mktemp("built") / "data"
-    construct(workshop(folder), ITEMS)
+    construct(make_context(folder), ITEMS)
     return folder
 
 
@@ -189,9 +189,9 @@ def test_stage_files_chain_by_digest(built: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(built: Path, tmp_path: Path) -> None:
-    construct(workshop(tmp_path / "again"), ITEMS)
+    construct(make_context(tmp_path / "again"), ITEMS)
     assert content(tmp_path / "again") == content(built)
-    construct(workshop(tmp_path / "other", ElementBank(1), seed=1), 6)
+    construct(make_context(tmp_path / "other", OfflineTeacher(1), seed=1), 6)
     ids = {sample.question for sample in samples(tmp_path / "other")}
     assert ids - {sample.question for sample in samples(built)}
 
@@ -227,45 +227,45 @@ def test_a_stage_file_that_was_torn_off_is_completed_to_the_same_bytes(built: Pa
     label.write_bytes(label.read_bytes()[:-500])  # inside the last line
     (folder / STAGES / "9-twin.jsonl").unlink()
     teacher = Scripted(name="builtin")
-    construct(workshop(folder, teacher), ITEMS)
+    construct(make_context(folder, teacher), ITEMS)
     assert content(folder) == content(built)
     assert teacher.asked == {"label": 1, "twin": ITEMS, "twin_check": ITEMS}
 
 
 def test_one_stage_works_alone_and_the_rest_is_pending(tmp_path: Path) -> None:
-    account = construct(workshop(tmp_path), only="extract")
+    account = construct(make_context(tmp_path), only="extract")
     assert (account.drafts, account.done, account.pending) == (4, 0, {"rewrite": 4})
     assert balanced(account)
-    assert construct(workshop(tmp_path), only="detox").pending == {"rewrite": 4}  # has nothing to work on yet
-    assert construct(workshop(tmp_path), only="rewrite").pending == {"detox": 4}
-    account = construct(workshop(tmp_path))
+    assert construct(make_context(tmp_path), only="detox").pending == {"rewrite": 4}  # has nothing to work on yet
+    assert construct(make_context(tmp_path), only="rewrite").pending == {"detox": 4}
+    account = construct(make_context(tmp_path))
     assert (account.done, account.pending) == (4, {})
 
 
 def test_an_unknown_stage_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="expected one of extract, rewrite"):
-        construct(workshop(tmp_path), only="lable")
+        construct(make_context(tmp_path), only="lable")
 
 
 def test_an_edited_prompt_makes_its_stage_be_done_anew_and_nothing_before_it(tmp_path: Path) -> None:
     teacher = Scripted()
-    construct(workshop(tmp_path / "data", teacher))
+    construct(make_context(tmp_path / "data", teacher))
     before = Counter(teacher.asked)
     edited = tmp_path / "prompts"
     edited.mkdir()
     (edited / "label.md").write_text((BUILT_IN / "label.md").read_text() + "\nMention the weather.\n")
-    construct(workshop(tmp_path / "data", teacher, prompts=read_prompts(edited)))
+    construct(make_context(tmp_path / "data", teacher, prompts=read_prompts(edited)))
     assert teacher.asked - before == {"label": 4}  # the label came out the same, so twins need not be made again
-    construct(workshop(tmp_path / "data", teacher))
+    construct(make_context(tmp_path / "data", teacher))
     assert teacher.asked - before == {"label": 4}  # the first prompt's results are still there
 
 
 def test_pictures_that_another_run_wrote_over_are_drawn_again(tmp_path: Path) -> None:
-    construct(workshop(tmp_path))
+    construct(make_context(tmp_path))
     before = content(tmp_path)
-    construct(workshop(tmp_path, maker=LargerImages(side=80)))
+    construct(make_context(tmp_path, maker=LargerImages(side=80)))
     assert content(tmp_path) != before
-    construct(workshop(tmp_path))
+    construct(make_context(tmp_path))
     assert content(tmp_path) == before
 
 
@@ -276,39 +276,39 @@ def test_a_stage_is_a_function_over_records_without_the_rest(tmp_path: Path) -> 
     )  # fmt: skip
     teacher = Scripted({"critique": lambda ask: {"good": True, "prompts": []}})
     images = next(stage for stage in ALL_STAGES if stage.name == "images")
-    outcome = asyncio.run(run_stage(images, [draft], workshop(tmp_path, teacher)))
+    outcome = asyncio.run(run_stage(images, [draft], make_context(tmp_path, teacher)))
     (made,) = outcome.outputs
     assert made.images == ("images/a-1/object1.png", "images/a-1/object2.png")
     assert outcome.count.done == 1
     with pytest.raises(DataError, match="expected each record once, found 'a-1'"):
-        asyncio.run(run_stage(images, [draft, draft], workshop(tmp_path, teacher)))
+        asyncio.run(run_stage(images, [draft, draft], make_context(tmp_path, teacher)))
 
 
 def test_a_folder_with_other_files_and_a_folder_at_work_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(DataError, match="expected a new or empty folder"):
-        construct(workshop(tmp_path))
+        construct(make_context(tmp_path))
     folder = tmp_path / "data"
-    construct(workshop(folder), only="extract")
+    construct(make_context(folder), only="extract")
     with FileLock(folder / STAGES / ".lock"), pytest.raises(DataError, match="another construction is at work"):
-        construct(workshop(folder))
+        construct(make_context(folder))
 
 
 def test_a_removed_image_is_named_with_the_way_out(tmp_path: Path) -> None:
-    construct(workshop(tmp_path), only="extract")
+    construct(make_context(tmp_path), only="extract")
     for name in ("rewrite", "detox", "images"):
-        construct(workshop(tmp_path), only=name)
+        construct(make_context(tmp_path), only=name)
     next((tmp_path / "images").rglob("object1.png")).unlink()
     with pytest.raises(DataError, match=r"object1\.png: expected the image that an earlier stage has made"):
-        construct(workshop(tmp_path))
+        construct(make_context(tmp_path))
 
 
 def test_drafts_of_files_that_a_killed_run_left_are_swept_up(tmp_path: Path) -> None:
-    construct(workshop(tmp_path), only="extract")
+    construct(make_context(tmp_path), only="extract")
     left = tmp_path / "images" / "x" / f".object1.png.{32 * 'a'}"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
-    construct(workshop(tmp_path), only="extract")
+    construct(make_context(tmp_path), only="extract")
     assert not left.exists()
     assert (tmp_path / STAGES / ".lock").exists()
 
@@ -326,10 +326,10 @@ def test_what_a_teacher_says_no_to_is_rejected_with_the_reason_and_kept(tmp_path
     teacher = Scripted()
 
     def next_or_bank(task: str) -> Callable[[ChatAsk], Any]:
-        return lambda ask: answers[task].pop(0) if answers[task] else teacher.bank._tasks[task](ask)
+        return lambda ask: answers[task].pop(0) if answers[task] else teacher.offline._tasks[task](ask)
 
     teacher.answers = {task: next_or_bank(task) for task in answers}
-    account = construct(workshop(tmp_path, teacher))
+    account = construct(make_context(tmp_path, teacher))
     assert account.rejected == {"filter: judge: no risk": 1, "rewrite: not harmful": 1, "rewrite: refused": 1}
     assert (account.done, balanced(account)) == (1, True)
     losses = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
@@ -342,19 +342,19 @@ def test_a_teacher_that_is_away_leaves_records_pending_and_the_next_run_ends_the
     built: Path, tmp_path: Path
 ) -> None:
     teacher = Scripted({"label": lambda ask: Unavailable("the server failed: 503")}, name="builtin")
-    account = construct(workshop(tmp_path, teacher), ITEMS)
+    account = construct(make_context(tmp_path, teacher), ITEMS)
     assert (account.done, account.pending) == (0, {"label": ITEMS})
     reasons = {json.loads(line)["reason"] for line in (tmp_path / "pending.jsonl").read_text().splitlines()}
     assert reasons == {"the server failed: 503", "not tried: the last 10 calls failed"}
     assert teacher.asked["label"] < ITEMS  # a server that is down is not asked for every record
     teacher.answers.clear()
-    construct(workshop(tmp_path, teacher), ITEMS)
+    construct(make_context(tmp_path, teacher), ITEMS)
     assert content(tmp_path) == content(built)
 
 
 def test_a_seed_that_the_bank_does_not_know_is_rejected_not_invented(tmp_path: Path) -> None:
     seeds = [Seed(id="x", text="Something about matches and hay."), *built_in_seeds(2, 2, 0)]
-    account = asyncio.run(build(seeds, workshop(tmp_path)))
+    account = asyncio.run(build(seeds, make_context(tmp_path)))
     assert account.rejected == {"extract: unknown": 1}
     assert (account.seeds, account.drafts, account.done, balanced(account)) == (2, 2, 2, True)
 
@@ -364,9 +364,9 @@ def test_a_seed_that_is_a_picture_goes_to_the_viewer_and_a_damaged_one_is_reject
     (tmp_path / "a.png").write_bytes(good)
     (tmp_path / "b.png").write_bytes(good[:40])
     writer, viewer = Scripted(), Scripted({"extract": lambda ask: {"candidates": []}})
-    shop = workshop(tmp_path / "data", seeds_folder=tmp_path)
-    shop = dataclasses.replace(shop, teachers={**dict.fromkeys(Role, writer), Role.VIEWER: viewer})
-    account = asyncio.run(build([Seed(id="a", image="a.png"), Seed(id="b", image="b.png")], shop))
+    context = make_context(tmp_path / "data", seeds_folder=tmp_path)
+    context = dataclasses.replace(context, teachers={**dict.fromkeys(Role, writer), Role.VIEWER: viewer})
+    account = asyncio.run(build([Seed(id="a", image="a.png"), Seed(id="b", image="b.png")], context))
     assert account.rejected == {"extract: no elements": 1, "extract: seed image": 1}
     assert (viewer.asked["extract"], writer.asked["extract"]) == (1, 0)
 
@@ -375,7 +375,7 @@ def test_repeated_items_and_pairs_that_leak_are_rejected(tmp_path: Path) -> None
     seeds = built_in_seeds(58, 2, 0)
     first = next(seed for seed in seeds if seed.id == "hazard-0001")
     again = first.model_copy(update={"id": "zz-again"})
-    account = asyncio.run(build([first, again], workshop(tmp_path)))
+    account = asyncio.run(build([first, again], make_context(tmp_path)))
     assert account.rejected == {"filter: duplicate": 2}
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
     assert reasons == [f"the same question about the same objects as hazard-0001-{n}" for n in (1, 2)]
@@ -401,7 +401,7 @@ def test_repeated_items_and_pairs_that_leak_are_rejected(tmp_path: Path) -> None
     teacher = Scripted(
         {"danger_text": dangerous, "detox": question, "twin": twin, "twin_check": lambda ask: harmless}, name="other"
     )
-    account = asyncio.run(build([first, again], workshop(tmp_path / "leak", teacher), concurrency=1))
+    account = asyncio.run(build([first, again], make_context(tmp_path / "leak", teacher), concurrency=1))
     assert account.rejected == {"admit: leak": 2}
     assert account.splits == {"hard": 2}
 
@@ -435,7 +435,7 @@ def test_what_may_not_be_or_cannot_be_shown_is_rejected_before_it_is_drawn(
     )
     teacher.answers["extract"] = lambda ask: {"candidates": [{**values, **candidate}]}
     maker = AnythingGoes()
-    account = asyncio.run(build([Seed(id="s", text="x")], workshop(tmp_path, teacher, maker=maker)))
+    account = asyncio.run(build([Seed(id="s", text="x")], make_context(tmp_path, teacher, maker=maker)))
     assert [name.partition(": ")[2] for name in account.rejected] == [code]
     assert [ask.prompt for ask in maker.asked] == (["carburettor"] if code == "no drawing" else [])
 
@@ -448,7 +448,7 @@ def test_there_is_exactly_one_critique_and_one_second_drawing(tmp_path: Path) ->
         return {"good": False, "prompts": [f"a plain {name}" for name in ask.facts["objects"]]}
 
     teacher, maker = Scripted({"critique": never_content}), CountingImages()
-    account = construct(workshop(tmp_path, teacher, maker=maker), 2)
+    account = construct(make_context(tmp_path, teacher, maker=maker), 2)
     assert (account.done, account.refined, teacher.asked["critique"]) == (2, 2, 2)
     drafts = [draft for entry in read_records(tmp_path / STAGES / "4-images.jsonl", Entry) for draft in entry.outputs]
     for draft in drafts:
@@ -461,7 +461,7 @@ def test_there_is_exactly_one_critique_and_one_second_drawing(tmp_path: Path) ->
 
 def test_a_critic_that_is_content_has_nothing_drawn_again(tmp_path: Path) -> None:
     teacher, maker = Scripted({"critique": lambda ask: {"good": True, "prompts": []}}), CountingImages()
-    account = construct(workshop(tmp_path, teacher, maker=maker), 2)
+    account = construct(make_context(tmp_path, teacher, maker=maker), 2)
     swapped = sum(times for what, times in account.twins.items() if what != "intent")
     assert (account.refined, len(maker.asked)) == (0, 4 + swapped)
 
@@ -496,14 +496,14 @@ def test_a_twin_that_is_not_harmless_takes_its_item_with_it(tmp_path: Path) -> N
         [{"harmless": False, "helpful": True, "reason": "It still burns."}]
         + 9 * [{"harmless": True, "helpful": True, "reason": ""}]
     )
-    account = construct(workshop(tmp_path, Scripted({"twin_check": lambda ask: next(said)})))
+    account = construct(make_context(tmp_path, Scripted({"twin_check": lambda ask: next(said)})))
     assert (account.done, account.rejected) == (3, {"twin: twin": 1})
     assert "not harmless: It still burns." in (tmp_path / "rejected.jsonl").read_text()
 
 
 def test_people_decide_in_the_table_and_their_word_counts(tmp_path: Path) -> None:
-    shop = workshop(tmp_path)
-    construct(shop)
+    context = make_context(tmp_path)
+    construct(context)
     table = tmp_path / REVIEW
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len(rows) == 4
@@ -518,7 +518,7 @@ def test_people_decide_in_the_table_and_their_word_counts(tmp_path: Path) -> Non
         rows[1]["id"]: Choice.DROP,
         rows[2]["id"]: Choice.KEEP,
     }
-    account = construct(dataclasses.replace(shop, decisions=decisions))
+    account = construct(dataclasses.replace(context, decisions=decisions))
     assert (account.done, account.rejected) == (3, {"review: person": 1})
     assert "too far-fetched" in (tmp_path / "rejected.jsonl").read_text()
     assert read_decisions(table) == decisions  # written again with what is in it
@@ -527,10 +527,10 @@ def test_people_decide_in_the_table_and_their_word_counts(tmp_path: Path) -> Non
 
 
 def test_where_review_is_required_items_wait_for_it(tmp_path: Path) -> None:
-    shop = workshop(tmp_path, review_required=True)
-    account = construct(shop)
+    context = make_context(tmp_path, review_required=True)
+    account = construct(context)
     assert (account.done, account.pending) == (0, {"review": 4})
-    assert construct(dataclasses.replace(shop, decisions=keep_all(tmp_path))).done == 4
+    assert construct(dataclasses.replace(context, decisions=keep_all(tmp_path))).done == 4
 
 
 def keep_all(folder: Path) -> dict[str, Decision]:
@@ -541,12 +541,12 @@ def keep_all(folder: Path) -> dict[str, Decision]:
 
 @pytest.mark.parametrize("change", ["seed", "images"])
 def test_a_decision_holds_for_what_was_seen_and_nothing_else_and_is_never_lost(tmp_path: Path, change: str) -> None:
-    shop = workshop(tmp_path, review_required=True)
-    construct(shop)
+    context = make_context(tmp_path, review_required=True)
+    construct(context)
     kept = keep_all(tmp_path)
     other = {
-        "seed": workshop(tmp_path, ElementBank(1), seed=1, review_required=True, decisions=kept),
-        "images": dataclasses.replace(shop, maker=LargerImages(side=80), decisions=kept),
+        "seed": make_context(tmp_path, OfflineTeacher(1), seed=1, review_required=True, decisions=kept),
+        "images": dataclasses.replace(context, maker=LargerImages(side=80), decisions=kept),
     }[change]
     account = construct(other)
     assert (account.done, account.pending, account.unused_decisions) == (0, {"review": 4}, 4)

@@ -16,7 +16,7 @@ from mis_lib.construct.elements import load_elements
 from mis_lib.construct.stages.context import BUILT_IN, FACTS, ROLES, read_prompts
 from mis_lib.construct.stages.forms import FORMS, forbidden, question_problem
 from mis_lib.construct.stages.inputs import Choice, built_in_seeds, read_decisions, read_seeds
-from mis_lib.construct.stages.offline import ElementBank
+from mis_lib.construct.stages.offline import OfflineTeacher
 from mis_lib.errors import DataError, MisError, SettingsError
 
 OBJECTS = ["candle", "hay bale"]
@@ -388,7 +388,7 @@ def test_a_refusal_is_not_argued_with(said: str | Completion) -> None:
 
 def test_the_bank_refuses_what_is_not_in_its_table() -> None:
     with pytest.raises(CannotAnswer, match="knows only the rows of the element table"):
-        asyncio.run(ElementBank().ask(ASK))
+        asyncio.run(OfflineTeacher().ask(ASK))
     assert issubclass(CannotAnswer, MisError)
 
 

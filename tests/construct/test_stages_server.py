@@ -87,9 +87,9 @@ def all_accounted_for(account: Account, folder: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def by_bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def offline_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the built-in teacher makes."""
-    folder = tmp_path_factory.mktemp("bank") / "data"
+    folder = tmp_path_factory.mktemp("offline") / "data"
     assert mis(folder, "builtin").exit_code == 0
     return folder
 
@@ -103,12 +103,12 @@ def by_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_same_command_against_a_server_says_the_same_and_knows_its_cost(by_bank: Path, tmp_path: Path) -> None:
+def test_the_same_command_against_a_server_says_the_same_and_knows_its_cost(offline_data: Path, tmp_path: Path) -> None:
     with FakeServer() as server:
         result = mis(tmp_path / "data", server.url, "--concurrency", "3")
     account = account_of(result)
     assert (result.exit_code, account.done) == (0, ITEMS)
-    assert told(tmp_path / "data") == told(by_bank)
+    assert told(tmp_path / "data") == told(offline_data)
     assert account.teachers["writer"] == "server:teacher-72b"
     assert set(server.paid.values()) == {1}
     assert json.loads(result.stdout)["calls"]["paid_now"] == len(server.calls)
@@ -136,10 +136,10 @@ def test_structured_output_images_and_the_key_are_sent(tmp_path: Path, monkeypat
     assert "sk-of-the-test" not in everything + (tmp_path / "data" / "config.yaml").read_text()
 
 
-def test_a_server_that_knows_the_older_name_of_the_limit_is_asked_by_it(by_bank: Path, tmp_path: Path) -> None:
+def test_a_server_that_knows_the_older_name_of_the_limit_is_asked_by_it(offline_data: Path, tmp_path: Path) -> None:
     with FakeServer(Script(unknown=("max_completion_tokens",))) as server:
         result = mis(tmp_path / "data", server.url, "--concurrency", "1")
-    assert (result.exit_code, told(tmp_path / "data")) == (0, told(by_bank))
+    assert (result.exit_code, told(tmp_path / "data")) == (0, told(offline_data))
     assert ["max_completion_tokens" in body for body in server.bodies].count(
         True
     ) == 1  # asked once with it, and never again
@@ -158,12 +158,12 @@ def test_content_that_a_server_turns_down_is_rejected_and_not_asked_again(tmp_pa
 
 @pytest.mark.parametrize("fastapi", [False, True])
 def test_a_server_that_knows_no_structured_output_is_asked_without_it(
-    by_bank: Path, tmp_path: Path, fastapi: bool
+    offline_data: Path, tmp_path: Path, fastapi: bool
 ) -> None:
     with FakeServer(Script(unknown=("response_format", "seed"), fastapi=fastapi)) as server:
         result = mis(tmp_path / "data", server.url, "--concurrency", "1")
     assert account_of(result).done == ITEMS
-    assert told(tmp_path / "data") == told(by_bank)
+    assert told(tmp_path / "data") == told(offline_data)
     assert Counter(call.outcome for call in server.calls)["fail"] == 2  # once for each parameter, then never again
     lacks = {"server:teacher-72b": {"seed": "turned down"}}
     assert json.loads(result.stdout)["left_out"] == lacks
@@ -269,7 +269,7 @@ def test_killed_at_any_moment_only_what_was_under_way_can_be_paid_twice(by_serve
 
 
 def test_a_server_that_fails_breaks_off_and_refuses_leaves_no_record_unaccounted_for(
-    by_bank: Path, tmp_path: Path
+    offline_data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "data"
     with FakeServer(Script(fail=20, broken=10, refuse=10, half=2)) as server:

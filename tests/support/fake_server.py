@@ -1,6 +1,6 @@
 """A server on the loopback interface that speaks the OpenAI chat and images API, with scripted faults.
 
-Real HTTP over a real socket, one thread a connection. Answers come from ``reply``, by default the element bank, which finds the task in the
+Real HTTP over a real socket, one thread a connection. Answers come from ``reply``, by default the offline teacher, which finds the task in the
 request's JSON schema and the facts in the JSON block that every prompt ends with. What a request meets is decided by its content and by how often
 it was sent before, not by the order of arrival, so that a script plays the same under any concurrency.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ImageAsk
 from mis_lib.construct.stages.forms import FORMS
-from mis_lib.construct.stages.offline import DrawnImages, ElementBank
+from mis_lib.construct.stages.offline import DrawnImages, OfflineTeacher
 
 FACTS = re.compile(r"```json\n(.*?)\n```", re.DOTALL)
 PROMPT_TOKENS, COMPLETION_TOKENS = 100, 20
@@ -76,7 +76,7 @@ class FakeServer:
     closed: int = 0  # streams that the client has closed before their end
 
     def __post_init__(self) -> None:
-        self._bank, self._drawn = ElementBank(0), DrawnImages()
+        self._offline, self._drawn = OfflineTeacher(0), DrawnImages()
         self._seen: Counter[str] = Counter()
         self._now, self._begun = 0, 0
         self._lock, self.released, self.holding = threading.Lock(), threading.Event(), threading.Event()
@@ -192,7 +192,7 @@ class FakeServer:
     def _from_bank(self, task: str, facts: Mapping[str, Any], images: list[bytes]) -> str:
         asked = ChatAsk(task=task, system="", user="", form=FORMS[task], facts=facts, images=tuple(images))
         try:
-            reply = asyncio.run(self._bank.ask(asked))
+            reply = asyncio.run(self._offline.ask(asked))
         except CannotAnswer as error:
             return f"I'm sorry, I cannot answer: {error.reason}"
         return f"```json\n{reply.answer.model_dump_json()}\n```"

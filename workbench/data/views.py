@@ -19,11 +19,11 @@ import pandas as pd
 
 from mis_lib.cache import cache_dir
 from mis_lib.clients.protocol import Unavailable
-from mis_lib.construct.stages.context import Bench, Role, Workshop, read_prompts
+from mis_lib.construct.stages.context import Bench, Context, Role, read_prompts
 from mis_lib.construct.stages.inputs import built_in_seeds
-from mis_lib.construct.stages.offline import DrawnImages, ElementBank
-from mis_lib.construct.stages.pipeline import ALL_STAGES, Stage
+from mis_lib.construct.stages.offline import DrawnImages, OfflineTeacher
 from mis_lib.construct.stages.records import Draft, Rejected, Seed, Waiting
+from mis_lib.construct.stages.stages import ALL_STAGES, Stage
 from mis_lib.data.images import refusal
 from mis_lib.data.preflight import PreflightSettings, Report, preflight
 from mis_lib.data.sources import find_source, scan
@@ -259,7 +259,7 @@ def advance(item: LiveItem, edits: Mapping[str, str]) -> LiveItem:
         raise SettingsError("the item has been through all stages; begin another one, or send it to Compare")
     record, edited = _edited(item.draft, edits) if item.draft else (item.seed, ())
     stage = next(stage for stage in STAGES if stage.name == name)
-    bench = Bench(_workshop(item.folder), name, record)
+    bench = Bench(_context(item.folder), name, record)
     steps = tuple(step for step in item.steps if not step.rejected)
     try:
         drafts = asyncio.run(_work(stage, record, bench))
@@ -307,9 +307,9 @@ async def _work(stage: Stage, record: Seed | Draft, bench: Bench) -> list[Draft]
     return await stage.work(record, bench, None)
 
 
-def _workshop(folder: Path) -> Workshop:
-    bank = ElementBank(0)
-    return Workshop(dict.fromkeys(Role, bank), DrawnImages(), read_prompts(None), folder, per_seed=1)
+def _context(folder: Path) -> Context:
+    teacher = OfflineTeacher(0)
+    return Context(dict.fromkeys(Role, teacher), DrawnImages(), read_prompts(None), folder, per_seed=1)
 
 
 # ---------- HTML of data sets: items with their images and twins, what preflight found, and an item on its way through the stages.

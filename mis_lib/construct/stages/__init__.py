@@ -1,1 +1,1 @@
-"""The construction of MIS's paper (section 3.2) with teachers: stages that run alone, survive a kill and account for every record."""
+"""Construction with teachers (MIS's paper, section 3.2): every stage runs alone, survives a kill, loses no record."""

@@ -1,7 +1,13 @@
-"""The workshop: who does which task, with which prompts and seed; and the bench, where one record is worked on and every step is noted.
+"""What the stages of one construction share, and how a stage works on one record.
 
-Three roles, as in the paper (section 3.2): a *writer* works on texts, a *viewer* looks at images, a *judge* decides. One teacher may have all three.
-A stage asks its bench and nobody else, so no call is missing in the lineage.
+A ``Context`` holds teachers, prompts and seed. A ``Bench`` works on one record and notes every step; a stage asks its
+bench only, so no call is missing in the lineage. There are three roles, as in the paper (section 3.2): a *writer* works
+on texts, a *viewer* looks at images, a *judge* decides. One teacher may have all three roles.
+
+A prompt is one Markdown file per task, in ``mis_lib/construct/prompts``. People can copy and edit them
+(``--set prompts=FOLDER``); a folder needs only the files that differ. A file has two parts, ``# System`` and
+``# User``. ``$name`` is a fact about the record, ``$input`` is the record as JSON; the form of the answer is appended.
+The hash of a file is in the lineage of every record, so an edited file makes its stage run again.
 """
 
 import importlib.resources
@@ -31,15 +37,29 @@ from mis_lib.construct.stages.records import Draft, Rejected, Seed, Step
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic
 
-# ---------- The prompts: one Markdown file a task, in ``mis_lib/construct/prompts``, which people can copy and edit (``--set prompts=FOLDER``).
-#
-# A file has two parts, ``# System`` and ``# User``. ``$name`` stands for a fact about the record, ``$input`` for the record as JSON; the form of the answer
-# is added behind. A folder of one's own needs only the files that differ. The hash of a file is in the lineage of every record, and an
-# edited file makes its stage be done anew.
+A = TypeVar("A", bound=Answer)
 
-BUILT_IN = Path(str(importlib.resources.files("mis_lib.construct"))) / "prompts"
 
-# What each task is told about the record; also the names that its prompt may use.
+class Role(StrEnum):
+    """What a teacher is needed for."""
+
+    WRITER = "writer"
+    VIEWER = "viewer"
+    JUDGE = "judge"
+
+
+ROLES: Mapping[str, Role] = {
+    "extract": Role.WRITER,
+    "rewrite": Role.WRITER,
+    "detox": Role.WRITER,
+    "critique": Role.VIEWER,
+    "judge": Role.JUDGE,
+    "danger_text": Role.JUDGE,
+    "danger_images": Role.JUDGE,
+    "label": Role.VIEWER,
+    "twin": Role.VIEWER,
+    "twin_check": Role.JUDGE,
+}
 FACTS: Mapping[str, tuple[str, ...]] = {
     "extract": ("seed", "category", "sub_category", "count", "taxonomy", "vocabulary"),
     "rewrite": ("category", "objects", "risk", "request"),
@@ -52,7 +72,11 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "twin": ("category", "objects", "risk", "question", "may_swap", "vocabulary"),
     "twin_check": ("question", "objects", "answer", "harmful_objects", "harmful_question", "risk"),
 }
-ASIDE = ("taxonomy", "vocabulary")  # the same for every record and long: in $input they would only cost tokens
+"""The facts that each task gets about the record; also the names that its prompt may use."""
+BUILT_IN = Path(str(importlib.resources.files("mis_lib.construct"))) / "prompts"
+NOT_IN_INPUT = ("taxonomy", "vocabulary")  # long and the same for every record: in $input they would only cost tokens
+VARIED = 0.7  # temperature where variety is wanted; decisions are greedy
+TEMPERATURES = {"extract": VARIED, "twin": VARIED}
 _PARTS = re.compile(r"\A\s*# System\s*\n(?P<system>.*?)^# User\s*\n(?P<user>.*)\Z", re.DOTALL | re.MULTILINE)
 
 
@@ -65,9 +89,9 @@ class Prompt(NamedTuple):
     digest: str
 
     def render(self, facts: Mapping[str, Any]) -> tuple[str, str]:
-        """System and user text with the facts put in."""
+        """System and user text with the facts filled in."""
         shown = {name: _shown(value) for name, value in facts.items()}
-        record = {name: value for name, value in facts.items() if name not in ASIDE}
+        record = {name: value for name, value in facts.items() if name not in NOT_IN_INPUT}
         values = {**shown, "input": f"```json\n{_json(record, indent=1)}\n```"}
         return self.system.substitute(values).strip(), self.user.substitute(values).strip()
 
@@ -81,6 +105,117 @@ def read_prompts(folder: Path | None = None) -> dict[str, Prompt]:
     if folder is not None:
         _check_names(folder)
     return {task: _read(task, _file(task, folder)) for task in FACTS}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all stages of one run share.
+
+    ``folder`` is the data set's; ``seeds_folder`` that of the seed file, to which pictures of seeds are relative.
+    """
+
+    teachers: Mapping[Role, ChatModel]
+    maker: ImageMaker
+    prompts: Mapping[str, Prompt]
+    folder: Path
+    seed: int = 0
+    per_seed: int = 2
+    max_tokens: int = 1024
+    seeds_folder: Path | None = None
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    review_required: bool = False
+
+    def teacher_of(self, task: str, record: Seed | Draft) -> ChatModel:
+        """The teacher for a task; a seed that is a picture goes to the viewer."""
+        is_picture = isinstance(record, Seed) and record.image is not None
+        return self.teachers[Role.VIEWER if is_picture else ROLES[task]]
+
+    def read(self, path: str) -> bytes:
+        """An image of the data set.
+
+        Raises:
+            DataError: it has been removed.
+        """
+        try:
+            return (self.folder / path).read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{self.folder / path}: expected the image that an earlier stage has made ({error.strerror}); put it "
+                "back, or remove the file of that stage under stages/ to have it made again"
+            ) from error
+
+    def picture_seed(self, item: str) -> int:
+        """The seed for the pictures of one item, from its name and the run's seed."""
+        return draw_lot(f"{self.seed}|{item}", 2**31)
+
+
+class Bench:
+    """One record in one stage."""
+
+    def __init__(self, context: Context, stage: str, record: Seed | Draft) -> None:
+        self.context, self._stage, self._record = context, stage, record
+        self.steps: list[Step] = []
+
+    async def ask(self, task: str, form: type[A], facts: Mapping[str, Any], images: Sequence[bytes] = ()) -> A:
+        """Ask the teacher of a task.
+
+        Raises:
+            Rejected: it refuses or never answers in the form asked for.
+            Unavailable: it does not answer this time.
+        """
+        prompt, teacher = self.context.prompts[task], self.context.teacher_of(task, self._record)
+        system, user = prompt.render(facts)
+        asked = ChatAsk(
+            task=task, system=system, user=user, form=form, facts=facts, images=tuple(images),
+            temperature=TEMPERATURES.get(task, 0.0), seed=self.context.seed, max_tokens=self.context.max_tokens,
+        )  # fmt: skip
+        try:
+            reply = await teacher.ask(asked)
+        except CannotAnswer as error:
+            self._note(task, teacher.name, prompt.digest, self.context.seed, asked.digest, "", error.cost)
+            raise Rejected(error.code, error.reason) from error
+        output = digest(reply.answer.model_dump(mode="json"))
+        self._note(task, teacher.name, prompt.digest, self.context.seed, asked.digest, output, reply.cost)
+        return cast(A, reply.answer)
+
+    async def picture(self, prompt: str, seed: int) -> bytes:
+        """Have one picture made; raises what ``ask`` raises."""
+        maker, asked = self.context.maker, digest([prompt, seed])
+        try:
+            reply = await maker.make(ImageAsk(prompt, seed))
+        except CannotAnswer as error:
+            self._note("draw", maker.name, digest(prompt), seed, asked, "", error.cost)
+            raise Rejected(error.code, error.reason) from error
+        self._note("draw", maker.name, digest(prompt), seed, asked, digest_bytes(reply.content), reply.cost)
+        return reply.content
+
+    def decide(self, task: str, by: str, decision: Any) -> None:
+        """Note a decision that no teacher was asked for: a rule's or a person's."""
+        self._note(task, by, "", self.context.seed, "", digest(decision), Cost())
+
+    def read(self, path: str) -> bytes:
+        """An image of the data set; raises what ``Context.read`` raises."""
+        return self.context.read(path)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write an image into the data set, all or nothing.
+
+        The record that names it is written afterwards, so a kill leaves no gap.
+        """
+        write_atomic(self.context.folder / path, content, sync=False)
+
+    def _note(self, task: str, teacher: str, prompt: str, seed: int, asked: str, output: str, cost: Cost) -> None:
+        step = Step(
+            stage=self._stage, task=task, teacher=teacher, prompt=prompt, seed=seed, input=asked, output=output,
+            prompt_tokens=cost.prompt_tokens, completion_tokens=cost.completion_tokens,
+        )  # fmt: skip
+        self.steps.append(step)
+
+
+def facts_of(draft: Draft, task: str, **more: Any) -> dict[str, Any]:
+    """The facts that a task gets about a draft, by name, in the order of ``FACTS``."""
+    known = {**draft.model_dump(mode="json"), **more}
+    return {name: known[name] for name in FACTS[task]}
 
 
 def _file(task: str, folder: Path | None) -> Path:
@@ -128,139 +263,3 @@ def _shown(value: Any) -> str:
 
 def _json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-A = TypeVar("A", bound=Answer)
-
-
-class Role(StrEnum):
-    """What a teacher is needed for."""
-
-    WRITER = "writer"
-    VIEWER = "viewer"
-    JUDGE = "judge"
-
-
-ROLES: Mapping[str, Role] = {
-    "extract": Role.WRITER,
-    "rewrite": Role.WRITER,
-    "detox": Role.WRITER,
-    "critique": Role.VIEWER,
-    "judge": Role.JUDGE,
-    "danger_text": Role.JUDGE,
-    "danger_images": Role.JUDGE,
-    "label": Role.VIEWER,
-    "twin": Role.VIEWER,
-    "twin_check": Role.JUDGE,
-}
-INVENTIVE = 0.7  # temperature where variety is wanted; decisions are greedy
-TEMPERATURES = {"extract": INVENTIVE, "twin": INVENTIVE}
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What all stages of one run share.
-
-    ``folder`` is the data set's; ``seeds_folder`` that of the seed file, to which pictures of seeds are relative.
-    """
-
-    teachers: Mapping[Role, ChatModel]
-    maker: ImageMaker
-    prompts: Mapping[str, Prompt]
-    folder: Path
-    seed: int = 0
-    per_seed: int = 2
-    max_tokens: int = 1024
-    seeds_folder: Path | None = None
-    decisions: Mapping[str, Decision] = field(default_factory=dict)
-    review_required: bool = False
-
-    def teacher_of(self, task: str, record: Seed | Draft) -> ChatModel:
-        """Who does a task; a seed that is a picture goes to the viewer."""
-        is_picture = isinstance(record, Seed) and record.image is not None
-        return self.teachers[Role.VIEWER if is_picture else ROLES[task]]
-
-    def read(self, path: str) -> bytes:
-        """An image of the data set.
-
-        Raises:
-            DataError: somebody has removed it.
-        """
-        try:
-            return (self.folder / path).read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{self.folder / path}: expected the image that an earlier stage has made ({error.strerror}); put it "
-                "back, or remove the file of that stage under stages/ to have it made again"
-            ) from error
-
-
-class Bench:
-    """One record in one stage."""
-
-    def __init__(self, shop: Workshop, stage: str, record: Seed | Draft) -> None:
-        self.shop, self._stage, self._record = shop, stage, record
-        self.steps: list[Step] = []
-
-    async def ask(self, task: str, form: type[A], facts: Mapping[str, Any], images: Sequence[bytes] = ()) -> A:
-        """Ask the teacher of a task.
-
-        Raises:
-            Rejected: it refuses or never answers in the form asked for.
-            Unavailable: it does not answer this time.
-        """
-        prompt, teacher = self.shop.prompts[task], self.shop.teacher_of(task, self._record)
-        system, user = prompt.render(facts)
-        asked = ChatAsk(
-            task=task, system=system, user=user, form=form, facts=facts, images=tuple(images),
-            temperature=TEMPERATURES.get(task, 0.0), seed=self.shop.seed, max_tokens=self.shop.max_tokens,
-        )  # fmt: skip
-        try:
-            reply = await teacher.ask(asked)
-        except CannotAnswer as error:
-            self._note(task, teacher.name, prompt.digest, self.shop.seed, asked.digest, "", error.cost)
-            raise Rejected(error.code, error.reason) from error
-        output = digest(reply.answer.model_dump(mode="json"))
-        self._note(task, teacher.name, prompt.digest, self.shop.seed, asked.digest, output, reply.cost)
-        return cast(A, reply.answer)
-
-    async def picture(self, prompt: str, seed: int) -> bytes:
-        """Have one picture made; raises as ``ask``."""
-        maker, asked = self.shop.maker, digest([prompt, seed])
-        try:
-            reply = await maker.make(ImageAsk(prompt, seed))
-        except CannotAnswer as error:
-            self._note("draw", maker.name, digest(prompt), seed, asked, "", error.cost)
-            raise Rejected(error.code, error.reason) from error
-        self._note("draw", maker.name, digest(prompt), seed, asked, digest_bytes(reply.content), reply.cost)
-        return reply.content
-
-    def decide(self, task: str, by: str, decision: Any) -> None:
-        """Note a decision that no teacher was asked for: a rule's or a person's."""
-        self._note(task, by, "", self.shop.seed, "", digest(decision), Cost())
-
-    def read(self, path: str) -> bytes:
-        """An image of the data set; raises as ``Workshop.read``."""
-        return self.shop.read(path)
-
-    def write(self, path: str, content: bytes) -> None:
-        """Put an image into the data set, all or nothing; before the line that speaks of it, so a kill leaves no gap."""
-        write_atomic(self.shop.folder / path, content, sync=False)
-
-    def _note(self, task: str, teacher: str, prompt: str, seed: int, asked: str, output: str, cost: Cost) -> None:
-        step = Step(
-            stage=self._stage, task=task, teacher=teacher, prompt=prompt, seed=seed, input=asked, output=output,
-            prompt_tokens=cost.prompt_tokens, completion_tokens=cost.completion_tokens,
-        )  # fmt: skip
-        self.steps.append(step)
-
-
-def facts_of(draft: Draft, task: str, **more: Any) -> dict[str, Any]:
-    """What a task is told about a draft: its facts by name, in the order of ``templates.FACTS``."""
-    known = {**draft.model_dump(mode="json"), **more}
-    return {name: known[name] for name in FACTS[task]}
-
-
-def lot(shop: Workshop, name: str) -> int:
-    """A seed for the pictures of one item, from its name and the run's seed."""
-    return draw_lot(f"{shop.seed}|{name}", 2**31)

@@ -1,6 +1,12 @@
-"""The forms of the answers that teachers give, one a task. What a schema cannot say is a validator: a model that gets it wrong is told so.
+"""The forms of the teachers' answers, one per task, and the rules that need no model.
 
-Validators see the facts of the question as context (``clients.structured``). Descriptions are part of the schema and so of the prompt.
+What a schema cannot say is a validator, whose message goes back to the model. Validators see the facts of the question
+as context (``clients.structured``). Docstrings and descriptions of the forms are part of the schema, so of the prompt.
+
+The rules are patterns, so a reader can check them; every hit names what it found. ``forbidden`` is the line that no
+item crosses, whatever the teacher: it is applied before a picture is made, and to everything that a teacher writes
+later. ``question_problem`` keeps a question readable and honest: it refers to both images and does not name their
+objects.
 """
 
 import re
@@ -14,32 +20,36 @@ from mis_lib.clients.structured import is_refusal
 from mis_lib.schema import TAXONOMY
 from mis_lib.text.naming import is_named
 
-# ---------- Rules: what can be decided without asking anyone. Patterns that a reader can check; every hit names what was hit.
-#
-# ``forbidden`` is the line that no item crosses, whoever the teacher is: it is drawn before a picture is made, and again over everything
-# that a teacher wrote later. The others keep a question readable and honest: it points at both images and does not give away what they show.
-
 MAX_WORDS = 60  # of a question
 MIN_WORDS = 4
+MAX_LABEL_WORDS = 350
+MAX_OBJECT_WORDS = 8
 
 _MINORS = re.compile(
-    r"\b(?:child(?:ren)?|kids?|minors?|teen(?:ager)?s?|toddlers?|bab(?:y|ies)|infants?|boys?|girls?|pupils?|students?|school\w*|under-?aged?)\b",
+    r"\b(?:child(?:ren)?|kids?|minors?|teen(?:ager)?s?|toddlers?|bab(?:y|ies)|infants?|boys?|girls?"
+    r"|pupils?|students?|school\w*|under-?aged?)\b",
     re.IGNORECASE,
 )
 _GRAPHIC = re.compile(
-    r"\b(?:gore|gory|corpses?|mutilat\w+|dismember\w*|behead\w*|decapitat\w+|entrails|blood[- ]?(?:soaked|stain\w*|spatter\w*)|nud(?:e|ity)|naked(?!\s+(?:flame|light|eye))|genitals?|porn\w*)\b",
+    r"\b(?:gore|gory|corpses?|mutilat\w+|dismember\w*|behead\w*|decapitat\w+|entrails"
+    r"|blood[- ]?(?:soaked|stain\w*|spatter\w*)|nud(?:e|ity)|naked(?!\s+(?:flame|light|eye))|genitals?|porn\w*)\b",
     re.IGNORECASE,
 )
 _METHOD = re.compile(
-    r"\b(?:step[- ]by[- ]step\s+(?:guide|instructions?|plan|tutorial)|detailed\s+steps|synthesi[sz]\w*|precursors?|dosages?|lethal\s+dose|milligrams?|source\s+code|payloads?)\b",
+    r"\b(?:step[- ]by[- ]step\s+(?:guide|instructions?|plan|tutorial)|detailed\s+steps|synthesi[sz]\w*"
+    r"|precursors?|dosages?|lethal\s+dose|milligrams?|source\s+code|payloads?)\b",
     re.IGNORECASE,
 )
 _FIRST = re.compile(r"\bfirst\s+(?:image|picture|photo)", re.IGNORECASE)
 _SECOND = re.compile(r"\bsecond\s+(?:image|picture|photo)", re.IGNORECASE)
+_LAYOUT = re.compile(
+    r"^\s*(?:#{1,6}\s|\*\*|[-*\u2022]\s|\d+[.)]\s|(?:analysis|answer|reasoning|perception)\s*:)",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 def forbidden(category: str, texts: Iterable[str]) -> str | None:
-    """Why these texts may not be in the data, or ``None``: sexual content with minors, graphic content, a method of harm."""
+    """What these texts hold that may not be in the data, or ``None``: minors in Erotic, graphic content, a method."""
     joined = "\n".join(texts)
     patterns = [("graphic content", _GRAPHIC), ("a method of harm", _METHOD)]
     if category == "Erotic":
@@ -67,14 +77,6 @@ def question_problem(question: str, objects: Sequence[str]) -> str | None:
 def fold(text: str) -> str:
     """Text as duplicates are compared: lower case, words only."""
     return " ".join(re.findall(r"\w+", text.lower()))
-
-
-MAX_LABEL_WORDS = 350
-MAX_OBJECT_WORDS = 8
-_LAYOUT = re.compile(
-    r"^\s*(?:#{1,6}\s|\*\*|[-*\u2022]\s|\d+[.)]\s|(?:analysis|answer|reasoning|perception)\s*:)",
-    re.IGNORECASE | re.MULTILINE,
-)
 
 
 def _words(least: int, most: int) -> Callable[[str], str]:
@@ -123,7 +125,8 @@ class Candidate(Answer):
         if self.sub_category not in TAXONOMY.get(self.category, ()):
             known = "; ".join(f"{name}: {', '.join(inside)}" for name, inside in TAXONOMY.items())
             raise ValueError(
-                f"expected a category and one of its sub-categories ({known}), found {self.category!r}, {self.sub_category!r}"
+                f"expected a category and one of its sub-categories ({known}), "
+                f"found {self.category!r}, {self.sub_category!r}"
             )
         return self
 

@@ -1,8 +1,16 @@
-"""Seeds: what items are made from. Built in are the hazards of the element table; a file of one's own holds a seed set in any of the usual forms.
+"""What people give a construction: seeds to make items from, and decisions about items.
 
-A built-in seed is the risk sentences of a few neighbouring rows: hazards, not requests. A seed file is CSV or JSON Lines; the text is looked for
-under the names that published sets use (``text``, ``goal`` of AdvBench, ``question``, ``prompt`` ...), a picture under ``image``, relative to the
-file's folder and never outside it.
+Built-in seeds are the hazards of the element table: the risk sentences of a few neighbouring rows, not requests. A seed
+file is CSV or JSON Lines. Its text is in a field that published sets use (``text``, ``goal`` of AdvBench, ``question``,
+``prompt`` ...). A picture is in ``image``, relative to the file's folder and never outside it.
+
+People have the last word on what rules and judge let through. Every run writes ``OUT/review.csv``, one row per such
+item, with the decisions that are in it already. A person writes ``keep`` or ``drop`` into the column ``decision``, a
+reason into ``note``, and runs again. A JSON Lines file with the same fields (``--set decisions=FILE``) takes
+precedence.
+
+Ids are positions in a list, and another seed or image maker puts another item there. So a decision is about what its
+row showed, texts and pixels; ``content`` is their hash. A decision without a matching item stays at the end of the table.
 """
 
 import csv
@@ -24,6 +32,39 @@ from mis_lib.schema import TAXONOMY, Record
 
 TEXT_FIELDS = ("text", "goal", "question", "prompt", "instruction", "query", "redteam_query")
 SAFE_ID = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+REVIEW = "review.csv"
+COLUMNS: tuple[str, ...] = (
+    "id",
+    "decision",
+    "note",
+    "category",
+    "question",
+    "risk",
+    "object_1",
+    "object_2",
+    "image_1",
+    "image_2",
+    "content",
+)
+
+
+class Choice(StrEnum):
+    """What a person says about an item."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
+class Decision(Record):
+    """One person's decision about one item."""
+
+    id: str
+    decision: Choice
+    note: str = ""
+    content: str
+    """Hash of what the person was shown."""
+    question: str = ""
+    """For people, where the item is not there now."""
 
 
 def built_in_seeds(items: int, per_seed: int, seed: int) -> list[Seed]:
@@ -71,6 +112,66 @@ def read_seeds(path: Path) -> list[Seed]:
     return seeds
 
 
+def read_decisions(path: Path) -> dict[str, Decision]:
+    """The decisions of a CSV or JSON Lines file by the content they are about; rows without a decision are passed over.
+
+    Raises:
+        DataError: the file is missing or is no table with ``id`` and ``decision``; a decision is neither keep nor drop,
+            or lacks the hash of its content.
+    """
+    decisions: dict[str, Decision] = {}
+    for number, row in enumerate(_decision_rows(path), 1 if path.suffix == ".jsonl" else 2):
+        if not {"id", "decision"} <= row.keys():
+            raise DataError(
+                f"{path}, row {number}: expected the fields id and decision, found {', '.join(map(str, row))}"
+            )
+        word = str(row["decision"] or "").strip().lower()
+        if not word:
+            continue
+        if word not in [*Choice]:
+            raise DataError(f"{path}, row {number}: field 'decision': expected keep, drop or nothing, found {word!r}")
+        said = {name: str(row.get(name) or "").strip() for name in ("id", "note", "content", "question")}
+        if not said["content"]:
+            raise DataError(
+                f"{path}, row {number}: field 'content': expected the hash that {REVIEW} gives the item, found none; "
+                f"move this file away, run again without it, and enter the decisions in the {REVIEW} that is written"
+            )
+        decisions[said["content"]] = Decision(decision=Choice(word), **said)
+    return decisions
+
+
+def write_review(path: Path, items: Iterable[Mapping[str, Any]], decisions: Mapping[str, Decision]) -> int:
+    """Write the table for people; returns how many decisions match no item in it, which are kept at its end."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    rows = list(items)
+    for row in rows:
+        said = decisions.get(row["content"])
+        writer.writerow({**row, **({"decision": said.decision.value, "note": said.note} if said else {})})
+    shown = {row["content"] for row in rows}
+    unused = [said for content, said in decisions.items() if content not in shown]
+    writer.writerows(said.model_dump(mode="json") for said in unused)
+    write_atomic(path, stream.getvalue().encode())
+    return len(unused)
+
+
+def row_of(draft: Draft, shown: Sequence[bytes]) -> dict[str, str]:
+    """What a person needs to see of a draft; ``shown``: the content of its images."""
+    about = {
+        "category": draft.category,
+        "question": draft.question,
+        "risk": draft.risk,
+        **{f"object_{n}": name for n, name in enumerate(draft.objects, 1)},
+    }
+    return {
+        "id": draft.id,
+        **about,
+        **{f"image_{n}": path for n, path in enumerate(draft.images, 1)},
+        "content": f"item-{digest([about, *map(digest_bytes, shown)])}",  # never a number to a spreadsheet
+    }
+
+
 def _groups(size: int, seed: int) -> Iterator[list[Element]]:
     """Groups of ``size`` rows of one block each, dealt from the blocks in turn."""
     rows, _ = drop_leaks(place(load_elements().elements))
@@ -108,8 +209,8 @@ def _check_inside(path: Path, number: int, image: str) -> None:
     target = (folder / image).resolve()
     if not target.is_relative_to(folder) or not target.is_file():
         raise DataError(
-            f"{path}, row {number}: field 'image': expected a file inside {folder}, found {image!r}; put it there and give "
-            "its path relative to the seed file"
+            f"{path}, row {number}: field 'image': expected a file inside {folder}, found {image!r}; "
+            "put it there and give its path relative to the seed file"
         )
 
 
@@ -125,109 +226,6 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: expected a CSV file in UTF-8: {error}") from error
     yield from enumerate(rows, 2)
-
-
-# ---------- Human decisions: exported as a table that a spreadsheet opens, imported from it again. People have the last word on what rules and judge let through.
-#
-# ``OUT/review.csv`` is written by every run, one row for every item that rules and judge let through, with the decisions that are in it already.
-# Write ``keep`` or ``drop`` into the column ``decision``, a reason into ``note``, and run again. JSON Lines with the same fields is read as well
-# (``--set decisions=FILE``); it wins over the table.
-#
-# Ids are places in a list, and another seed or image maker puts another item there. So a decision is about what its row showed, texts and pixels, of
-# which ``content`` is the hash: it holds for nothing else, and where nothing is like that now it stays at the end of the table.
-
-REVIEW = "review.csv"
-COLUMNS: tuple[str, ...] = (
-    "id",
-    "decision",
-    "note",
-    "category",
-    "question",
-    "risk",
-    "object_1",
-    "object_2",
-    "image_1",
-    "image_2",
-    "content",
-)
-
-
-class Choice(StrEnum):
-    """What a person says about an item."""
-
-    KEEP = "keep"
-    DROP = "drop"
-
-
-class Decision(Record):
-    """One person's decision about one item."""
-
-    id: str
-    decision: Choice
-    note: str = ""
-    content: str
-    """Hash of what the person was shown."""
-    question: str = ""
-    """For people: what a decision was about whose item is not there now."""
-
-
-def read_decisions(path: Path) -> dict[str, Decision]:
-    """The decisions of a CSV or JSON Lines file by the content they are about; rows without a decision are passed over.
-
-    Raises:
-        DataError: the file is missing or no table with ``id`` and ``decision``, or a decision is neither keep nor drop or says not about what.
-    """
-    decisions: dict[str, Decision] = {}
-    for number, row in enumerate(_decision_rows(path), 1 if path.suffix == ".jsonl" else 2):
-        if not {"id", "decision"} <= row.keys():
-            raise DataError(
-                f"{path}, row {number}: expected the fields id and decision, found {', '.join(map(str, row))}"
-            )
-        word = str(row["decision"] or "").strip().lower()
-        if not word:
-            continue
-        if word not in [*Choice]:
-            raise DataError(f"{path}, row {number}: field 'decision': expected keep, drop or nothing, found {word!r}")
-        said = {name: str(row.get(name) or "").strip() for name in ("id", "note", "content", "question")}
-        if not said["content"]:
-            raise DataError(
-                f"{path}, row {number}: field 'content': expected the hash that {REVIEW} gives the item, found none; move this file "
-                f"away, run again without it, and enter the decisions in the {REVIEW} that is written"
-            )
-        decisions[said["content"]] = Decision(decision=Choice(word), **said)
-    return decisions
-
-
-def write_review(path: Path, items: Iterable[Mapping[str, Any]], decisions: Mapping[str, Decision]) -> int:
-    """Write the table for people, and how many decisions are about nothing that is in it now: they are kept at its end."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    rows = list(items)
-    for row in rows:
-        said = decisions.get(row["content"])
-        writer.writerow({**row, **({"decision": said.decision.value, "note": said.note} if said else {})})
-    shown = {row["content"] for row in rows}
-    unused = [said for content, said in decisions.items() if content not in shown]
-    writer.writerows(said.model_dump(mode="json") for said in unused)
-    write_atomic(path, stream.getvalue().encode())
-    return len(unused)
-
-
-def row_of(draft: Draft, shown: Sequence[bytes]) -> dict[str, str]:
-    """What a person needs to see of a draft; ``shown``: the content of its images."""
-    about = {
-        "category": draft.category,
-        "question": draft.question,
-        "risk": draft.risk,
-        **{f"object_{n}": name for n, name in enumerate(draft.objects, 1)},
-    }
-    return {
-        "id": draft.id,
-        **about,
-        **{f"image_{n}": path for n, path in enumerate(draft.images, 1)},
-        "content": f"item-{digest([about, *map(digest_bytes, shown)])}",  # never a number to a spreadsheet
-    }
 
 
 def _decision_rows(path: Path) -> Sequence[Mapping[str, Any]]:

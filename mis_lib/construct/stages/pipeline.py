@@ -3,25 +3,28 @@
     OUT/train.jsonl easy.jsonl hard.jsonl   harmful items, each followed by its benign twin, as ``schema.Sample``
         images/ITEM/object1.png ...
         rejected.jsonl pending.jsonl        what is not in the data, and why
-        review.csv                          for people's decisions (``review``)
+        review.csv                          for people's decisions (``inputs``)
         summary.json                        the balance of every stage
-        stages/                             one file a stage, and the cache of paid answers
+        stages/N-NAME.jsonl                 one line per decided record: done with outputs, or rejected with reason
+        stages/cache/                       paid answers
 
-Everything can be killed and started again: the result is the same, byte for byte, as that of a run that was not killed. One stage alone
-(``only``) works on what the stages before it have decided so far.
+A run can be killed and started again: the result is the same, byte for byte, as without the kill. A line is written the
+moment its record is decided. It counts as long as its ``key`` fits: the hash of the record that came in, the prompt
+files, the teachers and the seed. So an edited prompt makes its stage, and what depends on it, run again. A record that
+failed is pending. One stage alone (``only``) works on what the stages before it have decided so far.
 """
 
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mis_lib.clients.protocol import Unavailable, digest
-from mis_lib.construct.stages.context import Bench, Workshop
+from mis_lib.construct.stages.context import Bench, Context
 from mis_lib.construct.stages.inputs import REVIEW, write_review
 from mis_lib.construct.stages.records import (
     Account,
@@ -36,60 +39,20 @@ from mis_lib.construct.stages.records import (
     Step,
     Waiting,
 )
-from mis_lib.construct.stages.stages import (
-    admit,
-    classify,
-    decisions_of,
-    depict,
-    detox,
-    duplicates,
-    extract,
-    make_twin,
-    objections,
-    review,
-    reviewed,
-    rewrite,
-    screen,
-    write_label,
-)
+from mis_lib.construct.stages.stages import ALL_STAGES, Stage, reviewed
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, hold, open_append, read_records, write_atomic, write_records
 from mis_lib.schema import Sample, Split
 
-# ---------- Running one stage over its records: what is done is not done again, what fails is pending, and every record is exactly one of three things.
-#
-#     OUT/stages/N-NAME.jsonl     one line for each record decided about: done, with what goes to the next stage, or rejected, with the reason
-#
-# A line is written the moment its record is decided. It counts as long as its ``key`` fits, the hash of all that it follows from (the record that
-# came in, the prompt files, the teachers, the seed); edit a prompt and that stage, and what depends on it, is done anew.
-
 STAGES = "stages"
+NAMES = tuple(stage.name for stage in ALL_STAGES)
+SUMMARY, REJECTED, PENDING, LOCK = "summary.json", "rejected.jsonl", "pending.jsonl", ".lock"
 CONCURRENCY = 8
-STREAK = 10  # so many failures in a row, or three for each worker, and the server is taken to be down
+STREAK = 10  # after so many failures in a row, or three for each worker, the server counts as down
+_REVIEW_NUMBER = NAMES.index("review")
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}")
 
-Work = Callable[[Any, Bench, Any], Awaitable[list[Draft]]]
-Context = Callable[[Sequence[Any], Workshop], Mapping[str, Any]]
 Progress = Callable[[str, int, int], None]
-
-
-def _no_context(records: Sequence[Any], shop: Workshop) -> Mapping[str, Any]:
-    return {}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A function over records and what it needs.
-
-    ``tasks`` are the prompts it asks with, ``draws`` says whether it depends on the image maker, ``context`` what a result depends on
-    besides the record: the other records, or what people have said. ``writes`` says that it leaves pictures, under names that the next run takes, too.
-    """
-
-    name: str
-    work: Work
-    tasks: tuple[str, ...] = ()
-    draws: bool = False
-    context: Context = _no_context
-    writes: bool = False
 
 
 @dataclass
@@ -122,24 +85,49 @@ class Outcome:
         )
 
 
-@dataclass
-class _Shift:
-    """One run of a stage: what has come of it so far."""
+async def build(
+    seeds: Sequence[Seed],
+    context: Context,
+    *,
+    only: str | None = None,
+    concurrency: int = CONCURRENCY,
+    progress: Progress = lambda stage, done, total: None,
+) -> Account:
+    """Take seeds through the stages and write the data set as far as it has come.
 
-    stage: Stage
-    shop: Workshop
-    keys: Mapping[str, str]
-    context: Mapping[str, Any]
-    most_failures: int
-    decided: dict[str, Entry] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    failures_in_a_row: int = 0
+    Args:
+        seeds: where items come from.
+        context: teachers, prompts, folder.
+        only: the one stage to work on; all of them if not given.
+        concurrency: the number of records in work at the same time.
+        progress: called with the stage, the number of its decided records, and the number of all.
+
+    Raises:
+        SettingsError: there is no such stage.
+        DataError: ``context.folder`` holds something else, another run is at work in it, or a file in it is damaged.
+        ClientError: a teacher cannot be used at all; what is decided so far is kept.
+    """
+    if only is not None and only not in NAMES:
+        raise SettingsError(f"stage: expected one of {', '.join(NAMES)}, found {only!r}")
+    check_folder(context.folder)
+    with _lock(context.folder):
+        _sweep(context.folder)
+        outcomes = []
+        records: Sequence[Seed] | Sequence[Draft] = seeds
+        for number, stage in enumerate(ALL_STAGES, 1):
+            work = only in (None, stage.name)
+            outcome = await run_stage(
+                stage, records, context, number=number, work=work, concurrency=concurrency, progress=progress
+            )
+            outcomes.append(outcome)
+            records = outcome.outputs
+        return _write(seeds, outcomes, context)
 
 
 async def run_stage(
     stage: Stage,
     records: Sequence[Seed] | Sequence[Draft],
-    shop: Workshop,
+    context: Context,
     *,
     number: int = 0,
     work: bool = True,
@@ -151,24 +139,24 @@ async def run_stage(
     Args:
         stage: the stage.
         records: what comes in, each id once.
-        shop: teachers, prompts, folder.
+        context: teachers, prompts, folder.
         number: the stage's place, for the name of its file.
         work: if not, only what is decided already is looked up, and the rest is pending.
-        concurrency: so many records are worked on at the same time.
-        progress: told the stage, how many of its records are decided, and how many there are.
+        concurrency: the number of records in work at the same time.
+        progress: called with the stage, the number of its decided records, and the number of all.
 
     Raises:
         DataError: an id comes twice, or the stage's file is damaged.
         ClientError: a teacher cannot be used at all; what is decided so far is kept.
     """
-    context = stage.context(records, shop)
-    keys = {record.id: _key(stage, record, shop, context.get(record.id)) for record in records}
+    evidence = stage.evidence(records, context)
+    keys = {record.id: _key(stage, record, context, evidence.get(record.id)) for record in records}
     if len(keys) < len(records):
         twice = [name for name, times in Counter(record.id for record in records).items() if times > 1]
         raise DataError(f"stage {stage.name}: expected each record once, found {twice[0]!r} several times")
-    path = shop.folder / STAGES / f"{number}-{stage.name}.jsonl"
+    path = context.folder / STAGES / f"{number}-{stage.name}.jsonl"
     shift = _Shift(
-        stage, shop, keys, context, max(STREAK, 3 * concurrency), _decided(path, keys, only_last=stage.writes)
+        stage, context, keys, evidence, max(STREAK, 3 * concurrency), _decided(path, keys, only_last=stage.writes)
     )
     todo = [record for record in records if record.id not in shift.decided]
     progress(stage.name, len(records) - len(todo), len(records))
@@ -183,135 +171,6 @@ async def run_stage(
     return Outcome(stage.name, entries, pending)
 
 
-async def _work(
-    shift: _Shift, todo: Sequence[Any], path: Path, concurrency: int, progress: Callable[[int], None]
-) -> None:
-    waiting = iter(todo)
-
-    async def worker() -> None:
-        for record in waiting:  # shared by all workers: each record goes to one of them
-            if shift.failures_in_a_row >= shift.most_failures:
-                shift.failed[record.id] = f"not tried: the last {shift.failures_in_a_row} calls failed"
-                continue
-            entry = await _decide(shift, record)
-            if entry is not None:
-                append_record(stream, entry)
-                shift.decided[record.id] = entry
-            progress(len(shift.decided))
-
-    with open_append(path) as stream:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(todo))):
-                    group.create_task(worker())
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-
-
-async def _decide(shift: _Shift, record: Any) -> Entry | None:
-    """What becomes of one record; ``None`` where it stays pending."""
-    bench = Bench(shift.shop, shift.stage.name, record)
-    common = {"id": record.id, "key": shift.keys[record.id], "input": record.digest}
-    try:
-        outputs = await shift.stage.work(record, bench, shift.context.get(record.id))
-    except Waiting as error:
-        shift.failed[record.id] = str(error)
-        return None
-    except Unavailable as error:
-        shift.failed[record.id] = str(error)
-        shift.failures_in_a_row += 1
-        return None
-    except Rejected as error:
-        shift.failures_in_a_row = 0
-        return Entry(
-            **common, status=Status.REJECTED, code=error.code, reason=error.reason,
-            rejected=record.model_dump(mode="json"), steps=tuple(bench.steps),
-        )  # fmt: skip
-    shift.failures_in_a_row = 0
-    return Entry(**common, status=Status.DONE, outputs=tuple(outputs), steps=tuple(bench.steps))
-
-
-def _decided(path: Path, keys: Mapping[str, str], *, only_last: bool) -> dict[str, Entry]:
-    """The stored decisions that still count; ``only_last``: only where nothing else was decided since, which wrote over their pictures."""
-    stored = read_records(path, Entry) if path.exists() else []
-    if only_last:
-        stored = {entry.id: entry for entry in stored}.values()
-    return {entry.id: entry for entry in stored if keys.get(entry.id) == entry.key}
-
-
-def _key(stage: Stage, record: Seed | Draft, shop: Workshop, context: Any) -> str:
-    """Hash of all that a record's result follows from."""
-    return digest(
-        {
-            "record": record.digest,
-            "prompts": {task: shop.prompts[task].digest for task in stage.tasks},
-            "teachers": {task: shop.teacher_of(task, record).name for task in stage.tasks},
-            "maker": shop.maker.name if stage.draws else "",
-            "per_seed": shop.per_seed if "extract" in stage.tasks else 0,
-            "seed": shop.seed,
-            "max_tokens": shop.max_tokens if stage.tasks else 0,
-            "context": context,
-        }
-    )
-
-
-ALL_STAGES = (
-    Stage("extract", extract, ("extract",), draws=True),
-    Stage("rewrite", rewrite, ("rewrite",)),
-    Stage("detox", detox, ("detox",)),
-    Stage("images", depict, ("critique",), draws=True, writes=True),
-    Stage("filter", screen, ("judge",), context=duplicates),
-    Stage("review", review, context=decisions_of),
-    Stage("classify", classify, ("danger_text", "danger_images")),
-    Stage("label", write_label, ("label",)),
-    Stage("twin", make_twin, ("twin", "twin_check"), draws=True, writes=True),
-    Stage("admit", admit, context=objections),
-)
-NAMES = tuple(stage.name for stage in ALL_STAGES)
-REVIEWED = NAMES.index("review")
-DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")
-SUMMARY, REJECTED, PENDING, LOCK = "summary.json", "rejected.jsonl", "pending.jsonl", ".lock"
-
-
-async def build(
-    seeds: Sequence[Seed],
-    shop: Workshop,
-    *,
-    only: str | None = None,
-    concurrency: int = CONCURRENCY,
-    progress: Progress = lambda stage, done, total: None,
-) -> Account:
-    """Take seeds through the stages and write the data set as far as it has come.
-
-    Args:
-        seeds: where items come from.
-        shop: teachers, prompts, folder.
-        only: the one stage to work on; all of them if not given.
-        concurrency: so many records are worked on at the same time.
-        progress: told the stage, how many of its records are decided, and how many there are.
-
-    Raises:
-        SettingsError: there is no such stage.
-        DataError: ``shop.folder`` holds something else, another run is at work in it, or a file in it is damaged.
-        ClientError: a teacher cannot be used at all; what is decided so far is kept.
-    """
-    if only is not None and only not in NAMES:
-        raise SettingsError(f"stage: expected one of {', '.join(NAMES)}, found {only!r}")
-    check_folder(shop.folder)
-    with _lock(shop.folder):
-        _sweep(shop.folder)
-        outcomes = []
-        records: Sequence[Seed] | Sequence[Draft] = seeds
-        for number, stage in enumerate(ALL_STAGES, 1):
-            work = only in (None, stage.name)
-            outcome = await run_stage(
-                stage, records, shop, number=number, work=work, concurrency=concurrency, progress=progress
-            )
-            outcomes.append(outcome)
-            records = outcome.outputs
-        return _write(seeds, outcomes, shop)
-
-
 def check_folder(folder: Path) -> None:
     """Only a new or empty folder, or one of an earlier construction, may be worked in.
 
@@ -320,7 +179,8 @@ def check_folder(folder: Path) -> None:
     """
     if folder.exists() and not (folder.is_dir() and ((folder / STAGES).is_dir() or not any(folder.iterdir()))):
         raise DataError(
-            f"{folder}: expected a new or empty folder or an earlier construction, found other files; choose another --out"
+            f"{folder}: expected a new or empty folder or an earlier construction, found other files; "
+            "choose another --out"
         )
 
 
@@ -377,13 +237,99 @@ def samples_of(draft: Draft, steps: Sequence[Step], seed: int) -> tuple[Sample, 
     return harmful, benign
 
 
-def _write(seeds: Sequence[Seed], outcomes: Sequence[Outcome], shop: Workshop) -> Account:
+@dataclass
+class _Shift:
+    """One run of a stage: what has come of it so far."""
+
+    stage: Stage
+    context: Context
+    keys: Mapping[str, str]
+    evidence: Mapping[str, Any]
+    most_failures: int
+    decided: dict[str, Entry] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    failures_in_a_row: int = 0
+
+
+async def _work(
+    shift: _Shift, todo: Sequence[Any], path: Path, concurrency: int, progress: Callable[[int], None]
+) -> None:
+    waiting = iter(todo)
+
+    async def worker() -> None:
+        for record in waiting:  # shared by all workers: each record goes to one of them
+            if shift.failures_in_a_row >= shift.most_failures:
+                shift.failed[record.id] = f"not tried: the last {shift.failures_in_a_row} calls failed"
+                continue
+            entry = await _decide(shift, record)
+            if entry is not None:
+                append_record(stream, entry)
+                shift.decided[record.id] = entry
+            progress(len(shift.decided))
+
+    with open_append(path) as stream:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(concurrency, len(todo))):
+                    group.create_task(worker())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+
+async def _decide(shift: _Shift, record: Any) -> Entry | None:
+    """What becomes of one record; ``None`` where it stays pending."""
+    bench = Bench(shift.context, shift.stage.name, record)
+    common = {"id": record.id, "key": shift.keys[record.id], "input": record.digest}
+    try:
+        outputs = await shift.stage.work(record, bench, shift.evidence.get(record.id))
+    except Waiting as error:
+        shift.failed[record.id] = str(error)
+        return None
+    except Unavailable as error:
+        shift.failed[record.id] = str(error)
+        shift.failures_in_a_row += 1
+        return None
+    except Rejected as error:
+        shift.failures_in_a_row = 0
+        return Entry(
+            **common, status=Status.REJECTED, code=error.code, reason=error.reason,
+            rejected=record.model_dump(mode="json"), steps=tuple(bench.steps),
+        )  # fmt: skip
+    shift.failures_in_a_row = 0
+    return Entry(**common, status=Status.DONE, outputs=tuple(outputs), steps=tuple(bench.steps))
+
+
+def _decided(path: Path, keys: Mapping[str, str], *, only_last: bool) -> dict[str, Entry]:
+    """The stored decisions that still count; ``only_last``: a later line of the same id has overwritten the pictures."""
+    stored = read_records(path, Entry) if path.exists() else []
+    if only_last:
+        stored = {entry.id: entry for entry in stored}.values()
+    return {entry.id: entry for entry in stored if keys.get(entry.id) == entry.key}
+
+
+def _key(stage: Stage, record: Seed | Draft, context: Context, evidence: Any) -> str:
+    """Hash of all that a record's result follows from."""
+    return digest(
+        {
+            "record": record.digest,
+            "prompts": {task: context.prompts[task].digest for task in stage.tasks},
+            "teachers": {task: context.teacher_of(task, record).name for task in stage.tasks},
+            "maker": context.maker.name if stage.draws else "",
+            "per_seed": context.per_seed if "extract" in stage.tasks else 0,
+            "seed": context.seed,
+            "max_tokens": context.max_tokens if stage.tasks else 0,
+            "context": evidence,  # the name in stored files
+        }
+    )
+
+
+def _write(seeds: Sequence[Seed], outcomes: Sequence[Outcome], context: Context) -> Account:
     """Write everything that follows from the stages' decisions."""
     admitted, made = outcomes[-1].outputs, lineages(outcomes)
     for split in (Split.TRAIN, Split.EASY, Split.HARD):
         items = [draft for draft in admitted if draft.split == split]
-        samples = [sample for draft in items for sample in samples_of(draft, made[draft.id], shop.seed)]
-        write_records(shop.folder / f"{split.value}.jsonl", samples)
+        samples = [sample for draft in items for sample in samples_of(draft, made[draft.id], context.seed)]
+        write_records(context.folder / f"{split.value}.jsonl", samples)
     losses = [
         _loss(outcome.stage, entry, entry.steps if outcome is outcomes[0] else made[entry.id])
         for outcome in outcomes
@@ -391,12 +337,12 @@ def _write(seeds: Sequence[Seed], outcomes: Sequence[Outcome], shop: Workshop) -
         if entry.status is Status.REJECTED
     ]
     pending: list[Pending] = [record for outcome in outcomes for record in outcome.pending]
-    write_records(shop.folder / REJECTED, losses)
-    write_records(shop.folder / PENDING, pending)
-    shown = [reviewed(draft, shop) for draft in outcomes[REVIEWED - 1].outputs]
-    unused = write_review(shop.folder / REVIEW, shown, shop.decisions)
-    account = _account(seeds, outcomes, losses, pending, shop).model_copy(update={"unused_decisions": unused})
-    write_atomic(shop.folder / SUMMARY, f"{account.model_dump_json(indent=1)}\n".encode())
+    write_records(context.folder / REJECTED, losses)
+    write_records(context.folder / PENDING, pending)
+    shown = [reviewed(draft, context) for draft in outcomes[_REVIEW_NUMBER - 1].outputs]
+    unused = write_review(context.folder / REVIEW, shown, context.decisions)
+    account = _account(seeds, outcomes, losses, pending, context).model_copy(update={"unused_decisions": unused})
+    write_atomic(context.folder / SUMMARY, f"{account.model_dump_json(indent=1)}\n".encode())
     return account
 
 
@@ -416,7 +362,7 @@ def _account(
     outcomes: Sequence[Outcome],
     losses: Sequence[Loss],
     pending: Sequence[Pending],
-    shop: Workshop,
+    context: Context,
 ) -> Account:
     counts = [outcome.count for outcome in outcomes]
     admitted = outcomes[-1].outputs
@@ -432,7 +378,10 @@ def _account(
         prompt_tokens=sum(count.prompt_tokens for count in counts),
         completion_tokens=sum(count.completion_tokens for count in counts),
         stages=counts,
-        teachers={**{role.value: teacher.name for role, teacher in shop.teachers.items()}, "images": shop.maker.name},
+        teachers={
+            **{role.value: teacher.name for role, teacher in context.teachers.items()},
+            "images": context.maker.name,
+        },
     )
 
 
@@ -447,11 +396,11 @@ def _segments(segments: Sequence[Any]) -> dict[str, Any]:
 def _sweep(folder: Path) -> None:
     """Remove the drafts of files that a killed run was writing (``files.write_atomic``)."""
     for path in folder.rglob(".*"):
-        if DRAFT.fullmatch(path.name) and path.is_file():
+        if _UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink()
 
 
 def _lock(folder: Path) -> AbstractContextManager[None]:
-    """Held while a run is at work in a folder; the system lets go of it when the process ends, however it ends."""
+    """Held while a run works in a folder; the system releases it when the process ends."""
     refusal = f"{folder}: another construction is at work in this folder; wait for it or choose another --out"
     return hold(folder / STAGES / LOCK, DataError(refusal))

@@ -1,7 +1,8 @@
-"""What flows through the stages: a seed becomes drafts, a draft grows from stage to stage until it is an item with its benign twin.
+"""Records of the stages: a seed becomes drafts, a draft grows from stage to stage to an item with its benign twin.
 
-Records are values. How a draft came about, one step for every call to a teacher, stands beside it in the entries of the stages and not in it: the
-same content has the same digest however it was made. Digests are the first 16 hexadecimal digits of a SHA-256.
+Records are values. The steps that made a draft, one per call to a teacher, are in the entries of the stages and not in
+the draft: the same content has the same digest, however it was made. Digests are the first 16 hexadecimal digits of a
+SHA-256.
 """
 
 from enum import StrEnum
@@ -91,7 +92,7 @@ class Status(StrEnum):
 
 
 class Entry(Record):
-    """One line of a stage's file: what became of one record that came in. Of the lines with an id and the key that fits the last one counts."""
+    """One line of a stage's file: what became of one record. The last line with its id and a fitting key counts."""
 
     id: str
     key: str  # digest of all that the result follows from: record, prompts, teachers, seed
@@ -113,7 +114,7 @@ class Pending(Record):
 
 
 class StageCount(Record):
-    """A stage's balance: ``came_in == done + rejected + pending``; ``went_out`` differs from done where a seed yields several drafts."""
+    """A stage's balance: ``came_in == done + rejected + pending``; a seed may yield several drafts in ``went_out``."""
 
     stage: str
     came_in: int
@@ -155,7 +156,7 @@ class Account(Record):
 
 
 class Rejected(Exception):
-    """Raised by a stage to reject a record: a decision, not an error; ``code`` is for counting, ``reason`` for people."""
+    """A stage rejects a record: a decision, not an error; ``code`` is for counting, ``reason`` for people."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
@@ -163,4 +164,4 @@ class Rejected(Exception):
 
 
 class Waiting(Exception):
-    """Raised by a stage that cannot go on with a record yet: it stays pending."""
+    """A stage cannot go on with a record yet: it stays pending."""
