@@ -2,8 +2,8 @@
 
     run = train(load_settings(TrainSettings, Path("configs/mini-mirage.yaml")))      # runs/mini-mirage/v1
 
-The same call goes on where an interrupted run stopped, and returns at once where it is finished. A method is a kind of settings and the
-function that trains it; the ``method`` of a settings file decides which.
+The same call resumes a run that was interrupted, and returns at once where it is finished. A method is a kind of settings
+and the function that trains it; the ``method`` of a settings file decides which.
 """
 
 import shutil
@@ -16,11 +16,10 @@ from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import load_image
 from mis_lib.judge import rule
 from mis_lib.recipes.progress import bar, say
-from mis_lib.recipes.raft import data_folder, pairs_of
 from mis_lib.recipes.samples import mini_data, read_place
 from mis_lib.results.metrics import rates
-from mis_lib.results.runs import digest_of, folder_digest
-from mis_lib.results.train_runs import LOG, TrainRun, open_train_run
+from mis_lib.results.runs import digest_of
+from mis_lib.results.train_runs import TrainRun, open_train_run
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings, load_settings, read_settings_file
 from mis_lib.text.segments import segment
@@ -30,14 +29,151 @@ from mis_lib.train.settings import DpoSettings, EvaluationSettings, RaftSettings
 if TYPE_CHECKING:
     from mis_lib.train.encode import Example
 
-
-# ---------- The model card that lies beside trained weights.
-
+MIXTURE = "data"
 CARD = "README.md"
+SHOWN = ("asr", "over_refusal", "named")
+
+Line = dict[str, Any]
+Listener = Callable[[Line], None]
+
+
+class Method(NamedTuple):
+    """One way to train: its settings, and the function that trains with them and returns the run's folder."""
+
+    settings: type[TrainSettings]
+    train: Callable[..., Path]
+
+
+class Interrupted(TrainingError):
+    """A run was asked to end; it has saved its state and can be resumed."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def read_train_settings(config: Path | None, overrides: Sequence[str] = ()) -> TrainSettings:
+    """The settings of a file and ``key=value`` pairs, of the kind that their ``method`` names.
+
+    Raises:
+        SettingsError: the method, a setting, the mixture or an option of it is unknown, or a value does not fit.
+    """
+    named = [text.partition("=")[2].strip() for text in overrides if text.partition("=")[0].strip() == "method"]
+    name = named[-1] if named else _method_in(config)
+    if name not in METHODS:
+        raise SettingsError(f"method: unknown {name!r}; known: {', '.join(METHODS)}")
+    settings = load_settings(METHODS[name].settings, config, overrides=overrides)
+    if settings.mixture is not None:
+        recipe_of(settings)  # refused here, before a run is opened
+    return settings
+
+
+def train_by(settings: TrainSettings, on_line: Listener | None = None) -> Path:
+    """Train with the method of the settings; returns the run's folder."""
+    return METHODS[settings.method].train(settings, on_line)
+
+
+def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
+    """Fine-tune on answers (SFT); returns the folder of the finished run.
+
+    Args:
+        settings: resolved.
+        on_line: called with every line of ``train_log.jsonl`` as it is written.
+
+    Raises:
+        Interrupted: the run was asked to end and has saved a checkpoint.
+        MisError: something is refused or missing, or training failed; the message says what, where and how to fix it.
+    """
+    checkpoint, data = base_of(settings), settings.data or mini_data()
+    digests = {"base": _digest("model", checkpoint), "data": _digest("data", data)} | (
+        {"start_from": _digest("start_from", settings.start_from)} if settings.start_from else {}
+    )
+    with ExitStack() as held:
+        with main_first(settings.device) as is_main:
+            run = open_shared(settings, digests, held, is_main=is_main)
+            if run.result is not None:
+                return run.folder
+            from mis_lib.train.dataset import examples_of  # torch and transformers take seconds to import
+
+            examples = examples_of(settings, data, run.folder / MIXTURE, say if is_main else _silent)
+        return _train(settings, checkpoint, examples, run, on_line if is_main else None, is_main=is_main)
+
+
+def _train(
+    settings: TrainSettings,
+    checkpoint: Path | str,
+    examples: Sequence["Example"],
+    run: TrainRun,
+    on_line: Listener | None,
+    *,
+    is_main: bool,
+) -> Path:
+    from mis_lib.train.run import CHECKPOINTS
+    from mis_lib.train.run import run as train_engine
+
+    with _reported() if is_main else nullcontext() as report:
+        outcome = train_engine(
+            settings,
+            checkpoint,
+            examples,
+            run.folder,
+            segmenter=segment,
+            evaluate=evaluator(settings.evaluation) if settings.evaluation.every else None,
+            listeners=tuple(listener for listener in (report, on_line) if listener is not None),
+            progress=say if is_main else _silent,
+        )
+    if not outcome.finished:
+        raise Interrupted(
+            f"{run.folder}: stopped after step {outcome.step:,} of {outcome.steps:,} and saved; "
+            "the same command goes on from there",
+            128 + (outcome.signal or 1),
+        )
+    if is_main:
+        write_card(run, settings, outcome.rows)
+        run.finish(outcome.model_dump(mode="json"))
+        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+    return run.folder
+
+
+def open_shared(settings: TrainSettings, digests: dict[str, str], held: ExitStack, *, is_main: bool) -> TrainRun:
+    """The run that all processes of a training share; unless it is finished, the main one locks it until ``held`` closes.
+
+    To be called within ``main_first``: the others open what the main process has made.
+
+    Raises:
+        SettingsError: another process trains it, or its name is no folder name.
+    """
+    run = open_train_run(
+        settings.runs,
+        settings.name,
+        settings,
+        digests,
+        settings.device or "auto",
+        resume=settings.resume or not is_main,
+    )
+    if is_main and run.result is not None:
+        say(f"{run.folder} is finished; resume: false trains anew")
+    elif is_main:
+        held.enter_context(run.held())
+    return run
+
+
+def base_of(settings: TrainSettings) -> Path | str:
+    """The checkpoint to train: folder, hub id, or the embedded model (built if it is missing).
+
+    Raises:
+        ModelError: it is missing.
+    """
+    if settings.model == "mini":
+        from mis_lib.models.mini.assemble import ensure_mini
+
+        return ensure_mini(say)
+    folder = Path(settings.model)
+    return folder if folder.exists() or len(folder.parts) != 2 else settings.model
 
 
 def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:
-    """A model card beside the weights: what they are, of what they were made, and what they are not."""
+    """The model card of trained weights: what they are, how they were made, and what is not promised."""
     from mis_lib.train.run import ADAPTER, MODEL
 
     kind = ADAPTER if settings.tuning == "lora" else MODEL
@@ -45,21 +181,19 @@ def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:
     data = settings.mixture or settings.data or "MIS-Mini"
     text = (
         f"# {settings.name}\n\n"
-        f"{what.capitalize()} of `{settings.model}`, trained with `mis train` ({settings.method}) on {rows:,} rows of {data}, seed {settings.seed}.\n\n"
-        "Settings: `config.yaml`, log: `train_log.jsonl`, versions and digests: `environment.json`, all in the run's folder. No safety is promised: "
-        "measure attack success and over-refusal together (`mis report`).\n"
+        f"{what.capitalize()} of `{settings.model}`, trained with `mis train` ({settings.method}) on {rows:,} rows of "
+        f"{data}, seed {settings.seed}.\n\n"
+        "Settings: `config.yaml`, log: `train_log.jsonl`, versions and digests: `environment.json`, all in the run's "
+        "folder. No safety is promised: measure attack success and over-refusal together (`mis report`).\n"
     )
     (run.folder / kind / CARD).write_text(text, encoding="utf-8")
 
 
-# ---------- Safety and helpfulness measured while training goes on, by the rule judge.
-
-
 def evaluator(settings: EvaluationSettings) -> Callable[[Any, Any], Mapping[str, Any]]:
-    """A function that measures a model in training on MIS-Mini (or other data that the rule judge knows).
+    """A function that measures a model in training, by the rule judge, on MIS-Mini or other data that names objects.
 
     Raises:
-        DataError: a split is not there.
+        DataError: a split is missing.
     """
     samples, folder = read_place(settings.data or mini_data(), settings.splits, settings.limit)
     generation = GenerationSettings(max_new_tokens=settings.max_new_tokens)
@@ -104,154 +238,9 @@ def _answers(
     return found
 
 
-MIXTURE = "data"
-SHOWN = ("asr", "over_refusal", "named")
-
-Line = dict[str, Any]
-Listener = Callable[[Line], None]
-
-
-class Method(NamedTuple):
-    """One way to train: its settings, and the function that trains by them and returns the run's folder."""
-
-    settings: type[TrainSettings]
-    train: Callable[..., Path]
-
-
-class Interrupted(TrainingError):
-    """A run was asked to end, has saved where it was, and can be gone on with."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def read_train_settings(config: Path | None, overrides: Sequence[str] = ()) -> TrainSettings:
-    """The settings of a file and ``key=value`` pairs, of the kind that their ``method`` names.
-
-    Raises:
-        SettingsError: the method, a setting, the mixture or an option of it is unknown, or a value does not fit.
-    """
-    named = [text.partition("=")[2].strip() for text in overrides if text.partition("=")[0].strip() == "method"]
-    name = named[-1] if named else _method_in(config)
-    if name not in METHODS:
-        raise SettingsError(f"method: unknown {name!r}; known: {', '.join(METHODS)}")
-    settings = load_settings(METHODS[name].settings, config, overrides=overrides)
-    if settings.mixture is not None:
-        recipe_of(settings)  # here, and not in the run that is begun with them
-    return settings
-
-
-def train_by(settings: TrainSettings, on_line: Listener | None = None) -> Path:
-    """Train by the settings' own method; returns the run's folder."""
-    return METHODS[settings.method].train(settings, on_line)
-
-
-def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
-    """Fine-tune on answers (SFT); returns the folder of the finished run.
-
-    Args:
-        settings: resolved.
-        on_line: told every line of ``train_log.jsonl`` as it is written.
-
-    Raises:
-        Interrupted: the run was asked to end and has saved a checkpoint.
-        MisError: something is refused, missing or went wrong; says what, where and how to put it right.
-    """
-    checkpoint, data = base_of(settings), settings.data or mini_data()
-    digests = {"base": _digest("model", checkpoint), "data": _digest("data", data)} | (
-        {"start_from": _digest("start_from", settings.start_from)} if settings.start_from else {}
-    )
-    with ExitStack() as held:
-        with main_first(settings.device) as is_main:
-            run = open_shared(settings, digests, held, is_main=is_main)
-            if run.result is not None:
-                return run.folder
-            from mis_lib.train.dataset import examples_of  # torch and transformers take seconds to import
-
-            examples = examples_of(settings, data, run.folder / MIXTURE, say if is_main else _silent)
-        return _train(settings, checkpoint, examples, run, on_line if is_main else None, is_main=is_main)
-
-
-def _train(
-    settings: TrainSettings,
-    checkpoint: Path | str,
-    examples: Sequence["Example"],
-    run: TrainRun,
-    on_line: Listener | None,
-    *,
-    is_main: bool,
-) -> Path:
-    from mis_lib.train.run import CHECKPOINTS
-    from mis_lib.train.run import run as train_engine
-
-    with _reported() if is_main else nullcontext() as report:
-        outcome = train_engine(
-            settings,
-            checkpoint,
-            examples,
-            run.folder,
-            segmenter=segment,
-            evaluate=evaluator(settings.evaluation) if settings.evaluation.every else None,
-            listeners=tuple(listener for listener in (report, on_line) if listener is not None),
-            progress=say if is_main else _silent,
-        )
-    if not outcome.finished:
-        raise Interrupted(
-            f"{run.folder}: stopped after step {outcome.step:,} of {outcome.steps:,} and saved; the same command goes on from there",
-            128 + (outcome.signal or 1),
-        )
-    if is_main:
-        write_card(run, settings, outcome.rows)
-        run.finish(outcome.model_dump(mode="json"))
-        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
-    return run.folder
-
-
-def open_shared(settings: TrainSettings, digests: dict[str, str], held: ExitStack, *, is_main: bool) -> TrainRun:
-    """The run that all processes of a training share; unless it is finished, the main one holds it until ``held`` closes.
-
-    Within ``main_first``: the others find what the main process has opened.
-
-    Raises:
-        SettingsError: another training holds it, or its name cannot be a folder's.
-    """
-    run = open_train_run(
-        settings.runs,
-        settings.name,
-        settings,
-        digests,
-        settings.device or "auto",
-        resume=settings.resume or not is_main,
-    )
-    if is_main and run.result is not None:
-        say(f"{run.folder} is finished; resume: false trains anew")
-    elif is_main:
-        held.enter_context(run.held())
-    return run
-
-
-def _silent(message: str) -> None:
-    """What processes beside the main one say."""
-
-
-def base_of(settings: TrainSettings) -> Path | str:
-    """The checkpoint to train: folder, hub id, or the embedded model (built if it is missing).
-
-    Raises:
-        ModelError: it is not there.
-    """
-    if settings.model == "mini":
-        from mis_lib.models.mini.assemble import ensure_mini
-
-        return ensure_mini(say)
-    folder = Path(settings.model)
-    return folder if folder.exists() or len(folder.parts) != 2 else settings.model
-
-
 @contextmanager
 def _reported() -> Iterator[Listener]:
-    """The block gets a function that reports the log lines that it is called with."""
+    """A function that reports log lines on a progress bar."""
     with bar("training") as advance:
 
         def report(line: Line) -> None:
@@ -263,6 +252,10 @@ def _reported() -> Iterator[Listener]:
             advance(text, line["step"], line["steps"])
 
         yield report
+
+
+def _silent(message: str) -> None:
+    """Progress of processes that are not the main one is not shown."""
 
 
 def _method_in(config: Path | None) -> str:
@@ -278,13 +271,15 @@ def _digest(name: str, path: Path | str) -> str:
         return path
     if not path.exists():
         raise SettingsError(
-            f"{name}: expected a file or folder at {path}, found none; the head of a configuration says what must be run before it, "
-            f"or name another one (--set {name}=...)"
+            f"{name}: expected a file or folder at {path}, found none; the head of a configuration says what must be run "
+            f"before it, or name another one (--set {name}=...)"
         )
     return digest_of(path)
 
 
 def _dpo(settings: DpoSettings, on_line: Listener | None = None) -> Path:
+    from mis_lib.recipes.dpo import train_dpo
+
     return train_dpo(settings, on_line)
 
 
@@ -299,81 +294,3 @@ METHODS: dict[str, Method] = {
     "dpo": Method(DpoSettings, _dpo),
     "raft": Method(RaftSettings, _raft),
 }
-
-
-# ---------- ``method: dpo``: direct preference optimisation in an ordinary run folder, by TRL (``train.dpo``).
-#
-# The log has the keys of ``mis train`` as far as TRL tells them, and DPO's own: ``reward_margin`` (how much further the model prefers the better answer
-# than it did at the start) and ``reward_accuracy`` (share of pairs in which it does). A run that was killed begins anew: TRL's checkpoints hold
-# weights and optimiser, but what a resumed run sees is TRL's business and is not held to an uninterrupted one.
-
-
-def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] | None = None) -> Path:
-    """Train on preference pairs; returns the folder of the finished run.
-
-    Args:
-        settings: resolved.
-        on_line: told every line of ``train_log.jsonl`` as it is written.
-
-    Raises:
-        MisError: something is refused, missing or went wrong; says what, where and how to put it right.
-    """
-    checkpoint = base_of(settings)
-    source = settings.pairs or data_folder(settings.data)
-    digests = {
-        "base": checkpoint if isinstance(checkpoint, str) else folder_digest(checkpoint),
-        "data": digest_of(source),
-    } | ({"start_from": folder_digest(settings.start_from)} if settings.start_from else {})
-    with ExitStack() as held:
-        with main_first(settings.device) as is_main:
-            run = open_shared(settings, digests, held, is_main=is_main)
-            if run.result is not None:
-                return run.folder
-            if is_main:
-                (run.folder / LOG).unlink(missing_ok=True)
-        return _train_on_pairs(settings, checkpoint, run, on_line, is_main=is_main)
-
-
-def _train_on_pairs(
-    settings: DpoSettings,
-    checkpoint: Path | str,
-    run: TrainRun,
-    on_line: Callable[[dict[str, Any]], None] | None,
-    *,
-    is_main: bool,
-) -> Path:
-    from mis_lib.train.dpo import DpoLog, dpo_trainer, preference_rows
-    from mis_lib.train.lora import groups, restore
-    from mis_lib.train.model import limits_in, load
-    from mis_lib.train.run import ADAPTER, CHECKPOINTS
-    from mis_lib.train.trainer import save_result
-
-    pairs, folder = pairs_of(settings)
-    loaded = load(settings, checkpoint)
-    restore(loaded.model)  # TRL switches adapters, which the short way through LoRA layers does not know
-    parts = {group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)}
-    rows = preference_rows(pairs, folder, loaded.processor)
-    log = DpoLog(run.folder / LOG, settings, on_line)
-    if is_main:
-        say(f"DPO on {len(pairs):,} pairs")
-    trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
-    trainer.train()
-    save_result(trainer, run.folder / ADAPTER, checkpoint, limits=limits_in(settings), again="DPO begins anew")
-    if not is_main:
-        return run.folder
-    write_card(run, settings, len(pairs))
-    run.finish(
-        {
-            "finished": True,
-            "step": trainer.state.global_step,
-            "steps": trainer.state.max_steps,
-            "rows": len(pairs),
-            "rejected": {
-                kind: sum(pair.provenance.get("rejected") == kind for pair in pairs)
-                for kind in sorted({str(pair.provenance.get("rejected")) for pair in pairs})
-            },
-            "parameters": parts,
-        }
-    )
-    shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
-    return run.folder

@@ -21,7 +21,8 @@ from mis_lib.data.preferences import PAIRS, Preference
 from mis_lib.errors import DataError, SettingsError, TrainingError
 from mis_lib.files import read_records, sha256, write_records
 from mis_lib.models.load import load_model
-from mis_lib.recipes.raft import Ranked, best, keep, pairs_of, prompts, ranked_answers, round_settings, train_raft
+from mis_lib.recipes.dpo import pairs_of
+from mis_lib.recipes.raft import Ranked, best, keep, prompts, ranked_answers, round_settings, train_raft
 from mis_lib.recipes.train import METHODS, read_train_settings, train, train_by
 from mis_lib.results.train_runs import TrainRun
 from mis_lib.schema import Outcome, Response, Sample

@@ -1,0 +1,131 @@
+"""``method: dpo``: direct preference optimisation (arXiv 2305.18290) in an ordinary run folder, by TRL (``train.dpo``).
+
+The log has the keys of ``mis train`` as far as TRL reports them, and two of DPO: ``reward_margin`` (how much further the
+model prefers the better answer than it did at the start) and ``reward_accuracy`` (share of pairs in which it does). A run
+that was killed starts again: TRL's checkpoints do not fix the order of rows, so a resumed run would not equal an
+uninterrupted one.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from mis_lib.construct.preferences import preferences
+from mis_lib.data.preferences import PAIRS, Preference, read_preferences
+from mis_lib.judge import rule
+from mis_lib.recipes.progress import say
+from mis_lib.recipes.raft import data_folder, policy_answers, policy_settings
+from mis_lib.recipes.samples import read_split
+from mis_lib.recipes.train import base_of, open_shared, write_card
+from mis_lib.results.runs import digest_of, folder_digest
+from mis_lib.results.train_runs import LOG
+from mis_lib.schema import Outcome, Sample
+from mis_lib.settings import GenerationSettings
+from mis_lib.train.distributed import main_first
+from mis_lib.train.settings import DpoSettings
+
+
+def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] | None = None) -> Path:
+    """Train on preference pairs; returns the folder of the finished run.
+
+    Args:
+        settings: resolved.
+        on_line: called with every line of ``train_log.jsonl`` as it is written.
+
+    Raises:
+        MisError: something is refused or missing, or training failed; the message says what, where and how to fix it.
+    """
+    from mis_lib.train.dpo import DpoLog, dpo_trainer, preference_rows
+    from mis_lib.train.lora import groups, restore
+    from mis_lib.train.model import limits_in, load
+    from mis_lib.train.run import ADAPTER, CHECKPOINTS
+    from mis_lib.train.trainer import save_result
+
+    checkpoint = base_of(settings)
+    source = settings.pairs or data_folder(settings.data)
+    digests = {
+        "base": checkpoint if isinstance(checkpoint, str) else folder_digest(checkpoint),
+        "data": digest_of(source),
+    } | ({"start_from": folder_digest(settings.start_from)} if settings.start_from else {})
+    with ExitStack() as held:
+        with main_first(settings.device) as is_main:
+            run = open_shared(settings, digests, held, is_main=is_main)
+            if run.result is not None:
+                return run.folder
+            if is_main:
+                (run.folder / LOG).unlink(missing_ok=True)
+        pairs, folder = pairs_of(settings)
+        loaded = load(settings, checkpoint)
+        restore(loaded.model)  # TRL switches adapters, which the short way through LoRA layers does not know
+        parts = {
+            group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)
+        }
+        rows = preference_rows(pairs, folder, loaded.processor)
+        log = DpoLog(run.folder / LOG, settings, on_line)
+        if is_main:
+            say(f"DPO on {len(pairs):,} pairs")
+        trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
+        trainer.train()
+        save_result(trainer, run.folder / ADAPTER, checkpoint, limits=limits_in(settings), again="DPO begins anew")
+        if not is_main:
+            return run.folder
+        write_card(run, settings, len(pairs))
+        run.finish(
+            {
+                "finished": True,
+                "step": trainer.state.global_step,
+                "steps": trainer.state.max_steps,
+                "rows": len(pairs),
+                "rejected": {
+                    kind: sum(pair.provenance.get("rejected") == kind for pair in pairs)
+                    for kind in sorted({str(pair.provenance.get("rejected")) for pair in pairs})
+                },
+                "parameters": parts,
+            }
+        )
+        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+        return run.folder
+
+
+def pairs_of(settings: DpoSettings) -> tuple[list[Preference], Path]:
+    """Preference pairs of a run and the folder of their images: read, or constructed from the training data.
+
+    Raises:
+        DataError: the pairs or the data cannot be used.
+    """
+    if settings.pairs is not None:
+        folder = settings.pairs if settings.pairs.is_dir() else settings.pairs.parent
+        return _read_pairs(settings.pairs, settings.limit), folder
+    folder = data_folder(settings.data)
+    if (folder / PAIRS).exists():  # a data folder with pairs, such as a delta of annotations
+        return _read_pairs(folder, settings.limit), folder
+    samples = read_split(folder, settings.split, settings.limit)
+    unsafe = None if settings.rejected == "constructed" else unsafe_answers(samples, folder, settings)
+    return preferences(samples, unsafe, seed=settings.seed), folder
+
+
+def unsafe_answers(samples: Sequence[Sample], folder: Path, settings: DpoSettings) -> dict[str, str]:
+    """The model's own unsafe answers to harmful items, by sample id; greedy, as it would answer a user."""
+    harmful = [sample for sample in samples if sample.harmful]
+    asked = policy_settings(settings, GenerationSettings(max_new_tokens=160, seed=settings.seed), 24)
+    responses = policy_answers(harmful, folder, asked, f"{settings.name}-answers")
+    known = {sample.id: sample for sample in harmful}
+    found = {
+        response.sample_id: response.text
+        for response in responses
+        if rule.judge(known[response.sample_id], response).outcome is Outcome.UNSAFE
+    }
+    say(f"Own unsafe answers: {len(found):,} of {len(harmful):,} harmful items")
+    return found
+
+
+def _read_pairs(path: Path, limit: int | None) -> list[Preference]:
+    pairs = read_preferences(path)
+    if limit is not None and limit < len(pairs):
+        say(
+            f"{len(pairs) - limit:,} of {len(pairs):,} pairs are left out: limit is {limit:,}; "
+            "--set limit=null takes all"
+        )
+    return pairs[:limit]
