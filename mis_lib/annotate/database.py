@@ -1,4 +1,6 @@
-"""The database behind the annotations: SQLite beside the runs, or PostgreSQL by ``MIS_DATABASE_URL``; brought up to date on opening.
+"""The database of the annotations: SQLite in the folder of runs, or PostgreSQL by ``MIS_DATABASE_URL``.
+
+It is migrated on opening.
 
 Writers go one at a time (SQLite: ``BEGIN IMMEDIATE``; PostgreSQL: an advisory lock), so that the order of the events is
 the order in which they were acknowledged. Readers never wait: SQLite runs in WAL mode. What was committed outlasts a

@@ -1,8 +1,18 @@
-"""A training delta: what people decided about failures, as rows with what should have been said, pairs, and a regression set.
+"""A training delta: what people decided about failures, as rows with the right answer, pairs, and a regression set.
 
 A response is used where people agree on its outcome (or somebody settled it). The target is the corrected answer; else,
 for a failure, the data's reference answer, else an answer of another variant that people found right; else it is left
-out and said so. A correction by somebody who was overruled on whether the response fails is none.
+out, with the reason. A correction by somebody who was overruled on whether the response fails does not count.
+
+On disk a delta is an ordinary data folder, in versions that are never changed:
+
+    OUT/NAME/vN/  train.jsonl        samples with the right answer, then rows of the old training data
+                  pairs.jsonl        {sample, chosen, rejected} for preference training
+                  regression.jsonl   every response whose outcome people agree on (results/regression.py)
+                  delta.json         counts, sources, and what was left out, with the reason
+                  images/            by content hash
+
+Each row says which decision it comes from. The same decisions again give the same version.
 """
 
 import json
@@ -34,6 +44,8 @@ WORSE_PREFERRED = "the preferred response fails too"
 EITHER_PREFERRED = "people differ on which of the two is better"
 OVERRULED = "its correction was overruled by the adjudication"
 OLDER = "an older correction of the same item; the latest is the target"
+TRAIN, ABOUT = "train.jsonl", "delta.json"
+OF_THE_OLD_ANSWER = (SEGMENTS, LATER)  # keys of a sample that tell of its answer and not of the new one
 
 
 class Row(NamedTuple):
@@ -53,6 +65,22 @@ class Delta(NamedTuple):
     left_out: dict[str, str]  # response -> reason
 
 
+class About(Record):
+    """What a delta holds."""
+
+    folder: str
+    rows: int
+    replayed: int
+    pairs: int
+    regression: int
+    failing: int
+    targets: dict[str, int]
+    splits: dict[str, int]
+    runs: list[str]
+    authors: list[str]
+    left_out: dict[str, str]
+
+
 def build_delta(events: Iterable[Event], *, reference: bool = True) -> Delta:
     """Turn what holds now (``AnnotationStore.current``) into rows, pairs and a regression set.
 
@@ -64,7 +92,11 @@ def build_delta(events: Iterable[Event], *, reference: bool = True) -> Delta:
     for event in events:
         by_response.setdefault(event.subject.key, []).append(event)
     finals = {key: _final(group) for key, group in by_response.items()}
-    good = _good_answers([final for final in finals.values() if final])
+    good = {  # a response that people found right, by sample
+        final.subject.sample.id: final.subject.response
+        for final in finals.values()
+        if final and final.decision.outcome in BEST
+    }
     left_out: dict[str, str] = {}
     rows: dict[tuple[str, str], Row] = {}
     pairs: list[tuple[Event, str, str]] = []
@@ -90,14 +122,50 @@ def build_delta(events: Iterable[Event], *, reference: bool = True) -> Delta:
     return Delta(kept, _distinct([*pairs, *preferred]), entries, left_out | unused)
 
 
-def _outcomes(group: Sequence[Event]) -> list[Event]:
-    """The latest outcome of each person, adjudications apart."""
-    given = {event.author: event for event in group if event.kind is Kind.DECIDE and event.decision.outcome is not None}
-    return [event for event in given.values() if event.decision.outcome is not Outcome.UNSCORED]
+def write_delta(delta: Delta, out: Path, name: str, folder_of: Callable[[str], Path], *, replay: int = 0) -> About:
+    """Write the next version of ``out/name``, all or nothing; the newest one is returned if it holds the same.
+
+    Args:
+        delta: what to write.
+        out: folder of all deltas.
+        name: of this one.
+        folder_of: the folder that the images of a run's samples are relative to.
+        replay: number of rows of those samples' training split to add, against forgetting.
+
+    Raises:
+        DataError: there is nothing to write, or an image is not there.
+    """
+    if not delta.rows and not delta.pairs:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(delta.left_out.values()).items())
+        raise DataError(f"expected decided failures to learn from, found none{f' ({reasons})' if reasons else ''}")
+    parent = out / name
+    parent.mkdir(parents=True, exist_ok=True)
+    taken = sorted(int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit())
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".making-") as made:
+        work = Path(made) / "delta"
+        _write(delta, work, folder_of, replay)
+        if taken and _digest(parent / f"v{taken[-1]}") == _digest(work):
+            return about(parent / f"v{taken[-1]}")
+        final = parent / f"v{(taken or [0])[-1] + 1}"
+        work.rename(final)
+    return about(final)
+
+
+def about(folder: Path) -> About:
+    """What a delta on disk holds.
+
+    Raises:
+        DataError: the folder is none.
+    """
+    try:
+        values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        raise DataError(f"{folder}: expected a training delta ({ABOUT}), found none") from error
+    return About(folder=str(folder), **values)
 
 
 def _final(group: Sequence[Event]) -> Event | None:
-    """The decision that stands for all: the latest adjudication, else the latest one where everybody agrees; none where it says that nobody can tell."""
+    """The decision that counts: the latest adjudication, else the latest one where all agree; none if undecidable."""
     settled = _settled(group)
     if settled is not None:
         return None if settled.decision.outcome is Outcome.UNSCORED else settled
@@ -110,8 +178,14 @@ def _settled(group: Sequence[Event]) -> Event | None:
     return settled[-1] if settled else None
 
 
+def _outcomes(group: Sequence[Event]) -> list[Event]:
+    """The latest outcome of each person, adjudications apart."""
+    given = {event.author: event for event in group if event.kind is Kind.DECIDE and event.decision.outcome is not None}
+    return [event for event in given.values() if event.decision.outcome is not Outcome.UNSCORED]
+
+
 def _written(final: Event | None, group: Sequence[Event]) -> list[Event]:
-    """The corrections that count, oldest first: none while people differ, and none by somebody who was overruled on whether the response fails."""
+    """The corrections that count, oldest first: none while people differ, none by somebody who was overruled."""
     corrected = [event for event in group if event.decision.corrected]
     if final is None:
         return [] if _outcomes(group) else corrected
@@ -121,22 +195,6 @@ def _written(final: Event | None, group: Sequence[Event]) -> list[Event]:
         for event in corrected
         if event.decision.outcome in (None, Outcome.UNSCORED) or (event.decision.outcome in RIGHT) is right
     ]
-
-
-def _why_left(final: Event | None, group: Sequence[Event]) -> str:
-    """Why a response gives no row; empty where none was to be expected: it is right, or was only compared with another."""
-    if final is None:
-        if _outcomes(group) and _settled(group) is None:
-            return DISPUTED
-        return "" if any(event.decision.preference for event in group) else NO_OUTCOME
-    if final.decision.outcome not in RIGHT:
-        return NO_TARGET
-    return OVERRULED if any(event.decision.corrected for event in group) else ""
-
-
-def _good_answers(finals: Iterable[Event]) -> dict[str, str]:
-    """A response that people found right, by sample."""
-    return {final.subject.sample.id: final.subject.response for final in finals if final.decision.outcome in BEST}
 
 
 def _row(final: Event | None, group: Sequence[Event], good: dict[str, str], reference: bool) -> Row | None:
@@ -151,10 +209,21 @@ def _row(final: Event | None, group: Sequence[Event], good: dict[str, str], refe
     return Row(final, good[sample.id], "response") if sample.id in good else None
 
 
+def _why_left(final: Event | None, group: Sequence[Event]) -> str:
+    """Why a response gives no row; empty where none is expected: it is right, or was only compared with another."""
+    if final is None:
+        if _outcomes(group) and _settled(group) is None:
+            return DISPUTED
+        return "" if any(event.decision.preference for event in group) else NO_OUTCOME
+    if final.decision.outcome not in RIGHT:
+        return NO_TARGET
+    return OVERRULED if any(event.decision.corrected for event in group) else ""
+
+
 def _preferred(
     groups: Iterable[Sequence[Event]], finals: dict[Key, Event | None]
 ) -> tuple[list[tuple[Event, str, str]], dict[str, str]]:
-    """Pairs on whose better half everybody agrees, whichever of the two was labelled; a better half that fails all the same is no example."""
+    """Pairs on whose better half all agree, whichever was labelled; a better half that fails is no example."""
     pairs, left_out = [], {}
     for deciding in _votes(event for group in groups for event in group):
         event = deciding[-1]
@@ -177,7 +246,7 @@ def _preferred(
 
 
 def _votes(events: Iterable[Event]) -> list[list[Event]]:
-    """For each two responses the preferences that count, oldest first: the latest adjudicated one, else each person's latest."""
+    """The preferences that count for each two responses, oldest first: the latest adjudicated, else each person's."""
     votes: dict[frozenset[Key], dict[tuple[bool, str], Event]] = {}
     for event in sorted(events, key=AGE):
         if event.other is not None and event.decision.preference is not None:
@@ -225,79 +294,6 @@ def _entry(final: Event, trained: Collection[str]) -> Entry:
         causes=tuple(str(cause) for cause in final.decision.causes),
         events=(final.id,),
     )
-
-
-# ---------- A training delta on disk: an ordinary data folder, in versions that are never changed.
-#
-#     OUT/NAME/vN/  train.jsonl        samples with the answer that should have been given, then rows of the old training data
-#                   pairs.jsonl        {sample, chosen, rejected} for preference training
-#                   regression.jsonl   every response whose outcome people agree on (analysis/regression.py)
-#                   delta.json         counts, sources, and what was left out, with the reason
-#                   images/            by content hash
-#
-# Each row says which decision it comes from. The same decisions again give the same version.
-
-TRAIN, ABOUT = "train.jsonl", "delta.json"
-OF_THE_OLD_ANSWER = (SEGMENTS, LATER)  # keys of a sample that tell of its answer and not of the new one
-
-
-class About(Record):
-    """What a delta holds."""
-
-    folder: str
-    rows: int
-    replayed: int
-    pairs: int
-    regression: int
-    failing: int
-    targets: dict[str, int]
-    splits: dict[str, int]
-    runs: list[str]
-    authors: list[str]
-    left_out: dict[str, str]
-
-
-def write_delta(delta: Delta, out: Path, name: str, folder_of: Callable[[str], Path], *, replay: int = 0) -> About:
-    """Write the next version of ``out/name``, all or nothing; the newest one is returned if it holds the same.
-
-    Args:
-        delta: what to write.
-        out: folder of all deltas.
-        name: of this one.
-        folder_of: the folder that the images of a run's samples are relative to.
-        replay: so many rows of the training split beside those samples go along, so that what was learned before is not
-            forgotten.
-
-    Raises:
-        DataError: there is nothing to write, or an image is not there.
-    """
-    if not delta.rows and not delta.pairs:
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(delta.left_out.values()).items())
-        raise DataError(f"expected decided failures to learn from, found none{f' ({reasons})' if reasons else ''}")
-    parent = out / name
-    parent.mkdir(parents=True, exist_ok=True)
-    taken = sorted(int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit())
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".making-") as made:
-        work = Path(made) / "delta"
-        _write(delta, work, folder_of, replay)
-        if taken and _digest(parent / f"v{taken[-1]}") == _digest(work):
-            return about(parent / f"v{taken[-1]}")
-        final = parent / f"v{(taken or [0])[-1] + 1}"
-        work.rename(final)
-    return about(final)
-
-
-def about(folder: Path) -> About:
-    """What a delta on disk holds.
-
-    Raises:
-        DataError: the folder is none.
-    """
-    try:
-        values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
-        raise DataError(f"{folder}: expected a training delta ({ABOUT}), found none") from error
-    return About(folder=str(folder), **values)
 
 
 def _write(delta: Delta, work: Path, folder_of: Callable[[str], Path], replay: int) -> None:
@@ -352,7 +348,7 @@ def _sample(
 
 
 def _replayed(delta: Delta, work: Path, folder_of: Callable[[str], Path], count: int) -> list[Sample]:
-    """Rows of the training split that lies beside the samples, drawn by a fixed seed; never one that the delta has its own row of."""
+    """Rows of the samples' own training split, drawn by a fixed seed; none of which the delta has a row."""
     if not count or not delta.rows:
         return []
     folder = folder_of(delta.rows[0].event.subject.run)

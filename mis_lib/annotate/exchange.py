@@ -1,10 +1,21 @@
-"""Annotations as files: JSON Lines and CSV without loss, and a redacted form that can be passed on.
+"""Annotations as files: JSON Lines and CSV without loss, a redacted form to pass on, and labels from other tools.
 
 A cell of a CSV that begins like a formula (``= + - @``, tab, return) gets an apostrophe in front, which spreadsheets
-show as text; reading takes it off again. Line ends inside a text stay as they are, because marks count characters. What
-a spreadsheet makes of a file when it saves it is read: semicolons or tabs, TRUE and FALSE, rows of empty cells.
-Redacted files have no images and no texts: each text is replaced by a keyed hash, so that equal texts can be told but
-not guessed, and people are numbered by the same key. They cannot be read back.
+show as text; reading removes it. Line ends inside a text stay as they are, because marks count characters. What a
+spreadsheet makes of a file when it saves it is read: semicolons or tabs, TRUE and FALSE, rows of empty cells. Redacted
+files have no images and no texts: each text is replaced by a keyed hash, so that equal texts can be recognised but not
+guessed, and people are numbered by the same key. They cannot be read back.
+
+Labels that people gave in another tool (Label Studio, Argilla, a spreadsheet) become decisions on the responses of a
+run. One label a row, in a table of any kind that data come in:
+
+    sample_id (or id), variant (or model), author (or annotator, completed_by), outcome (or label, choice),
+    comment (or reason, note), at (or updated_at, created_at), corrected (or correction, corrected_answer)
+
+Only the first and the outcome are needed: the variant where the run has several, the author where none is given for
+all. That is what Label Studio's CSV and JSON-MIN exports hold, if its tasks carry ``sample_id`` and ``variant`` and
+its choices are outcomes; in its JSON export each annotation of a task is such a row. A row has the same event id each
+time it is read, so that a file which has grown can be read again.
 """
 
 import csv
@@ -36,8 +47,14 @@ LATER_COLUMNS = (
 )  # exports from before they were written lack them: the subject's are meant
 BOOLEANS = {"TRUE": "true", "FALSE": "false"}  # as spreadsheets write them
 AS_JSON = ("sample", "other_sample", "causes", "mark", "severity", "swapped")
-
 csv.field_size_limit(2**31 - 1)  # a sample with all that it carries may be longer than the 128 KiB of Python's own
+SAMPLE, VARIANT, AUTHOR = ("sample_id", "id"), ("variant", "model"), ("author", "annotator", "completed_by")
+CORRECTED = ("corrected", "correction", "corrected_answer")
+OUTCOME, COMMENT, TIME = (
+    ("outcome", "label", "choice"),
+    ("comment", "reason", "note"),
+    ("at", "updated_at", "created_at"),
+)
 
 
 class Form(StrEnum):
@@ -45,6 +62,13 @@ class Form(StrEnum):
 
     JSONL = "jsonl"
     CSV = "csv"
+
+
+class Labels(NamedTuple):
+    """The decisions of a file, and how many of its rows say nothing (a task that was skipped)."""
+
+    events: list[Event]
+    empty: int
 
 
 def write_events(events: Iterable[Event], form: Form, *, redact_with: bytes | None = None) -> str:
@@ -64,7 +88,7 @@ def write_events(events: Iterable[Event], form: Form, *, redact_with: bytes | No
     # All cells are quoted: Python leaves a lone return bare otherwise, and reads it as the end of the row.
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    writer.writerows({key: neutral(value) for key, value in _flat(record).items()} for record in records)
+    writer.writerows({key: _neutral(value) for key, value in _flat(record).items()} for record in records)
     return stream.getvalue()
 
 
@@ -78,9 +102,55 @@ def read_events(path: Path) -> list[Event]:
     return [_event(record, f"{path}, row {row}") for row, record in enumerate(rows, 1)]
 
 
-def neutral(value: str) -> str:
+def read_labels(
+    file: Path,
+    run: str,
+    samples: Mapping[str, Sample],
+    responses: Mapping[tuple[str, str], Response],
+    author: str | None,
+) -> Labels:
+    """People's labels on the responses of a run.
+
+    Args:
+        file: CSV, TSV, JSON Lines, JSON or parquet, a label a row.
+        run: NAME/vN.
+        samples: what the run was asked, by id.
+        responses: its answers, by sample and variant.
+        author: who gave all labels, where the rows do not say.
+
+    Raises:
+        DataError: the file cannot be read, or a row names no response of the run, no author or no outcome (file, row
+            and fix named).
+    """
+    changed = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat() if file.is_file() else ""
+    events, empty = [], 0
+    for row in _rows(file):
+        decision = _decision(row, samples)
+        if decision.is_empty:
+            empty += 1
+            continue
+        subject = _subject(row, run, samples, responses)
+        who = _text(row, AUTHOR) or author
+        if not who:
+            raise row.error(
+                AUTHOR[0], "who gave the label", None, "add the column, or name one person for all with --author"
+            )
+        at = _text(row, TIME)
+        identity = digest(json.dumps([who, *subject.key, decision.model_dump_json(), at]))[:32]
+        events.append(
+            Event(id=identity, kind=Kind.DECIDE, author=who, at=at or changed, subject=subject, decision=decision)
+        )
+    return Labels(events, empty)
+
+
+def _neutral(value: str) -> str:
     """A cell that no spreadsheet takes for a formula."""
     return f"'{value}" if value.startswith(FORMULA) else value
+
+
+def _plain(cell: str) -> str:
+    """What ``neutral`` was given."""
+    return cell.removeprefix("'")
 
 
 def _event(record: dict[str, Any], where: str) -> Event:
@@ -142,19 +212,15 @@ def _read_csv(path: Path) -> Iterable[dict[str, Any]]:
     _check_columns(path, reader.fieldnames or [])
     for number, row in enumerate(reader, 1):
         if any(row.values()):
-            yield _unflat({name: plain(row.get(name) or "") for name in COLUMNS}, f"{path}, row {number}")
-
-
-def plain(cell: str) -> str:
-    """What ``neutral`` was given."""
-    return cell.removeprefix("'")
+            yield _unflat({name: _plain(row.get(name) or "") for name in COLUMNS}, f"{path}, row {number}")
 
 
 def _check_columns(path: Path, found: Sequence[str]) -> None:
     missing = [name for name in COLUMNS if name not in (*found, *LATER_COLUMNS)]
     if missing:
         raise DataError(
-            f"{path}: expected the columns of an export, {', '.join(missing)} missing; write it with mis annotations export"
+            f"{path}: expected the columns of an export, {', '.join(missing)} missing; "
+            "write it with mis annotations export"
         )
 
 
@@ -185,76 +251,6 @@ def _unflat(row: dict[str, str], where: str) -> dict[str, Any]:
     }
 
 
-# ---------- Labels that people gave in another tool (Label Studio, Argilla, a spreadsheet), as decisions on the responses of a run.
-#
-# One label a row, in a table of any kind that data come in:
-#
-#     sample_id (or id), variant (or model), author (or annotator, completed_by), outcome (or label, choice), comment (or reason, note), at (or updated_at, created_at),
-#     corrected (or correction, corrected_answer)
-#
-# Only the first and the outcome are needed: the variant where the run has several, the author where none is given for
-# all. That is what Label Studio's CSV and JSON-MIN exports hold, if its tasks carry ``sample_id`` and ``variant`` and
-# its choices are outcomes; of its JSON export each annotation of a task is such a row. A row has the same event id each
-# time it is read, so that a file which has grown can be read again.
-
-SAMPLE, VARIANT, AUTHOR = ("sample_id", "id"), ("variant", "model"), ("author", "annotator", "completed_by")
-CORRECTED = ("corrected", "correction", "corrected_answer")
-OUTCOME, COMMENT, TIME = (
-    ("outcome", "label", "choice"),
-    ("comment", "reason", "note"),
-    ("at", "updated_at", "created_at"),
-)
-
-
-class Labels(NamedTuple):
-    """The decisions of a file, and how many of its rows say nothing (a task that was skipped)."""
-
-    events: list[Event]
-    empty: int
-
-
-def read_labels(
-    file: Path,
-    run: str,
-    samples: Mapping[str, Sample],
-    responses: Mapping[tuple[str, str], Response],
-    author: str | None,
-) -> Labels:
-    """People's labels on the responses of a run.
-
-    Args:
-        file: CSV, TSV, JSON Lines, JSON or parquet, a label a row.
-        run: NAME/vN.
-        samples: what the run was asked, by id.
-        responses: its answers, by sample and variant.
-        author: who gave all labels, where the rows do not say.
-
-    Raises:
-        DataError: the file cannot be read, or a row names no response of the run, no author or no outcome (file, row
-            and fix named).
-    """
-    changed = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat() if file.is_file() else ""
-    events, empty = [], 0
-    for row in _rows(file):
-        decision = _decision(row, samples)
-        if decision.is_empty:
-            empty += 1
-            continue
-        subject = _subject(row, run, samples, responses)
-        who = _text(row, AUTHOR) or author
-        if not who:
-            raise row.error(
-                AUTHOR[0], "who gave the label", None, "add the column, or name one person for all with --author"
-            )
-        told = _text(row, TIME)
-        parts = [who, *subject.key, decision.model_dump_json(), told]
-        identity = digest(json.dumps(parts))[:32]
-        events.append(
-            Event(id=identity, kind=Kind.DECIDE, author=who, at=told or changed, subject=subject, decision=decision)
-        )
-    return Labels(events, empty)
-
-
 def _rows(file: Path) -> Iterator[Row]:
     """A label a row; a task of Label Studio's JSON export is taken apart into its annotations."""
     for row in read_table(file):
@@ -272,11 +268,8 @@ def _annotation(row: Row, task: Mapping[str, Any], given: Any) -> Row:
     if not isinstance(given, dict) or not isinstance(given.get("result"), list):
         raise row.error("annotations", "annotations, each with its result", given, "export the project as JSON again")
     who = given.get("completed_by")
-    who = (
-        next((who[name] for name in ("email", "username", "id") if who.get(name)), None)
-        if isinstance(who, dict)
-        else who
-    )
+    if isinstance(who, dict):
+        who = next((who[name] for name in ("email", "username", "id") if who.get(name)), None)
     about = {name: task[name] for name in (*SAMPLE, *VARIANT) if name in task}
     when = {name: given[name] for name in TIME if name in given}
     said = {} if given.get("was_cancelled") else _said(row, given["result"])
@@ -301,12 +294,8 @@ def _said(row: Row, results: list[Any]) -> dict[str, str]:
             found = [one for one in found if one.get("from_name") in names]
         texts = [text for one in found for text in _listed(one.get("value"), part)]
         if len(texts) > 1 and kind == "choices":
-            raise row.error(
-                names[0],
-                f"one outcome, in a control called {names[0]!r}",
-                texts,
-                "keep one choice, or name the control so",
-            )
+            expected = f"one outcome, in a control called {names[0]!r}"
+            raise row.error(names[0], expected, texts, "keep one choice, or name the control so")
         if texts:
             said[names[0]] = "\n".join(texts)
     return said
@@ -324,12 +313,8 @@ def _subject(
     answered = [variant for of, variant in responses if of == sample.id]
     variant = _text(row, VARIANT) or (answered[0] if len(answered) == 1 else "")
     if variant not in answered:
-        raise row.error(
-            VARIANT[0],
-            f"a variant that answered {sample.id!r} ({', '.join(answered)})",
-            variant,
-            "name which answer was labelled",
-        )
+        expected = f"a variant that answered {sample.id!r} ({', '.join(answered)})"
+        raise row.error(VARIANT[0], expected, variant, "name which answer was labelled")
     return Subject(run=run, variant=variant, sample=sample, response=responses[sample.id, variant].text)
 
 

@@ -1,10 +1,9 @@
 """Annotations in SQL: two tables, of which nothing is ever changed or deleted.
 
-``subjects`` keeps what was looked at, ``events`` what people did. A decision has an id of its own, drawn by whoever
-makes it before it is sent, so that sending it twice (a lost answer, a restart in between) records it once. Of several
-decisions the latest by time stands, wherever it was made, and of two of one time the one that came last. A clock that
-is behind cannot hide a new decision: its time is never earlier than that of what the store knows of its author and its
-response.
+``subjects`` keeps what was looked at, ``events`` what people did. The id of a decision is drawn before it is sent, so
+that sending it twice (a lost answer, a restart in between) records it once. Of several decisions the latest by time
+counts, whichever machine made it, and of two of one time the one that came last. A slow clock cannot hide a new
+decision: its time is never earlier than that of what the store knows of its author and its response.
 
     store = AnnotationStore(root=Path("runs"))
     store.record("ada", subject, Decision(outcome="unsafe", causes=("missed_combination",)))
@@ -43,12 +42,7 @@ from mis_lib.schema import Sample
 if TYPE_CHECKING:
     import pandas as pd
 
-
-# ---------- Tables of the annotation store, and the way from records to their rows and back.
-
 METADATA = sa.MetaData()
-
-
 SUBJECTS = sa.Table(
     "subjects",
     METADATA,
@@ -61,8 +55,6 @@ SUBJECTS = sa.Table(
     sa.Column("response", sa.Text, nullable=False),
     sa.UniqueConstraint("run", "sample_id", "variant", "digest", name="one_row_a_subject"),
 )
-
-
 EVENTS = sa.Table(
     "events",
     METADATA,
@@ -80,173 +72,10 @@ EVENTS = sa.Table(
     sa.Index("events_by_author", "author", "seq"),
     sqlite_autoincrement=True,  # a number is never given twice
 )
-
-
 FRAME_COLUMNS = (
-    "run", "sample_id", "variant", "other", "author", "kind", "at", "outcome", "causes", "severity", "preference", "mark", "comment",
-    "corrected", "split", "category", "sub_category", "harmful", "event",
+    "run", "sample_id", "variant", "other", "author", "kind", "at", "outcome", "causes", "severity", "preference",
+    "mark", "comment", "corrected", "split", "category", "sub_category", "harmful", "event",
 )  # fmt: skip
-
-
-def standing() -> Sequence[sa.ColumnElement[bool]]:
-    """Decisions that were not taken back."""
-    undoing = EVENTS.alias("undoing")
-    taken_back = sa.exists().where(undoing.c.undoes == EVENTS.c.id)
-    return EVENTS.c.kind != Kind.UNDO.value, ~taken_back
-
-
-def latest() -> sa.Select[tuple[int]]:
-    """Numbers of each person's latest standing decision on each response (and pair): by time, then by number."""
-    whose = (EVENTS.c.subject_id, sa.func.coalesce(EVENTS.c.other_id, 0), EVENTS.c.author, EVENTS.c.kind)
-    place = sa.func.row_number().over(partition_by=whose, order_by=(EVENTS.c.at.desc(), EVENTS.c.seq.desc()))
-    ranked = sa.select(EVENTS.c.seq, place.label("place")).where(*standing()).subquery()
-    return sa.select(ranked.c.seq).where(ranked.c.place == 1)
-
-
-def newest_time(connection: sa.Connection, author: str, subject: Subject) -> str:
-    """The latest time of the author's events and of all on the response; empty where there is none."""
-    of_response = sa.select(SUBJECTS.c.id).where(
-        *(SUBJECTS.c[name] == value for name, value in subject_key(subject).items() if name != "digest")
-    )
-    known = sa.or_(EVENTS.c.author == author, EVENTS.c.subject_id.in_(of_response))
-    return connection.scalar(sa.select(sa.func.max(EVENTS.c.at)).where(known)) or ""
-
-
-def time_text(time: datetime) -> str:
-    """A time as it is stored: of one zone and one length, so that times sort as their texts do."""
-    return time.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def read_time(event: Event) -> str:
-    """The time of an event that comes from elsewhere, as it is stored.
-
-    Raises:
-        DataError: it is none, or does not tell its zone.
-    """
-    expected = f"event {event.id!r}: field 'at': expected a time with its zone, as 2026-01-31T12:00:00+00:00"
-    try:
-        time = datetime.fromisoformat(event.at)
-        if time.tzinfo is not None:
-            return time_text(time)
-    except (ValueError, OverflowError) as error:  # the latter at the ends of the calendar
-        raise DataError(f"{expected}, found {event.at!r:.80}; correct it") from error
-    raise DataError(f"{expected}, found {event.at!r:.80}; add the zone")
-
-
-def subject_key(subject: Subject) -> dict[str, str]:
-    """What tells one subject from another, as its row holds it."""
-    names = ("run", "sample_id", "variant", "digest")
-    return dict(zip(names, (storable(part) for part in subject.key), strict=True))
-
-
-def put(connection: sa.Connection, subject: Subject) -> int:
-    """The row number of a subject, which is added if it is new."""
-    key = subject_key(subject)
-    same = [SUBJECTS.c[name] == value for name, value in key.items()]
-    found = connection.scalar(sa.select(SUBJECTS.c.id).where(*same))
-    if found is not None:
-        return found
-    row = {**key, "sample": subject.sample.model_dump_json(), "response": storable(subject.response)}
-    return connection.execute(sa.insert(SUBJECTS).values(row).returning(SUBJECTS.c.id)).scalar_one()
-
-
-def put_event(connection: sa.Connection, event: Event) -> None:
-    """Add an event, and its subjects where they are new."""
-    fields = event.model_dump(include={"id", "author", "at", "undoes", "reason"})
-    ids = {
-        "subject_id": put(connection, event.subject),
-        "other_id": put(connection, event.other) if event.other else None,
-    }
-    text = event.decision.model_dump_json()
-    connection.execute(sa.insert(EVENTS).values(**fields, **ids, kind=event.kind.value, decision=text))
-
-
-def decided(event: Event) -> tuple[Any, ...]:
-    """Who decided what about which responses: all that an event sent twice must have in common."""
-    other = subject_key(event.other) if event.other else None
-    return event.author, event.kind, event.decision, subject_key(event.subject), other
-
-
-def _labelled(table: Any, prefix: str) -> list[Any]:
-    """A subject's columns under names that two subjects of one event can share a row with."""
-    return [table.c[name].label(f"{prefix}_{name}") for name in ("run", "variant", "sample", "response")]
-
-
-def event_rows(*wanted: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """What ``event_of`` reads of the events that are wanted, as they came in."""
-    other = SUBJECTS.alias("other")
-    return (
-        sa.select(EVENTS, *_labelled(SUBJECTS, "subject"), *_labelled(other, "other"))
-        .join(SUBJECTS, EVENTS.c.subject_id == SUBJECTS.c.id)
-        .outerjoin(other, EVENTS.c.other_id == other.c.id)
-        .where(*wanted)
-        .order_by(EVENTS.c.seq)
-    )
-
-
-def label_rows(after: int) -> sa.Select[Any]:
-    """The events numbered above ``after`` as ``Label.of`` takes them."""
-    other = SUBJECTS.alias("other")
-    wanted = (EVENTS.c[name] for name in ("seq", "id", "kind", "author", "at", "undoes", "decision"))
-    return (
-        sa.select(*wanted, *(SUBJECTS.c[name] for name in ("run", "sample_id", "variant", "digest")), other.c.variant)
-        .join(SUBJECTS, EVENTS.c.subject_id == SUBJECTS.c.id)
-        .outerjoin(other, EVENTS.c.other_id == other.c.id)
-        .where(EVENTS.c.seq > after)
-        .order_by(EVENTS.c.seq)
-    )
-
-
-def event_of(row: Any) -> Event:
-    """The event that a joined row holds."""
-    return Event(
-        **{name: row[name] for name in ("seq", "id", "author", "at", "undoes", "reason")},
-        kind=Kind(row["kind"]),
-        decision=Decision.model_validate_json(row["decision"]),
-        subject=_subject(row, "subject"),
-        other=_subject(row, "other") if row["other_id"] is not None else None,
-    )
-
-
-def _subject(row: Any, prefix: str) -> Subject:
-    sample = Sample.model_validate_json(row[f"{prefix}_sample"])
-    return Subject(
-        run=row[f"{prefix}_run"], variant=row[f"{prefix}_variant"], sample=sample, response=row[f"{prefix}_response"]
-    )
-
-
-def frame_row(event: Event) -> dict[str, Any]:
-    """An event as a row of ``AnnotationStore.frame``."""
-    sample, decision = event.subject.sample, event.decision
-    mark = decision.mark
-    return {
-        **{name: getattr(sample, name) for name in ("split", "category", "sub_category", "harmful")},
-        **{name: getattr(decision, name) for name in ("outcome", "severity", "preference", "comment", "corrected")},
-        **{name: getattr(event, name) for name in ("author", "kind", "at")},
-        "run": event.subject.run,
-        "sample_id": sample.id,
-        "variant": event.subject.variant,
-        "other": event.other.variant if event.other else None,
-        "causes": [str(cause) for cause in decision.causes],
-        "mark": event.subject.response[mark.start : mark.end] if mark else None,
-        "event": event.id,
-    }
-
-
-def check_names(author: str, reason: str, event_id: str) -> None:
-    """Refuse what cannot be stored or told apart.
-
-    Raises:
-        DataError: names the field and what was expected.
-    """
-    if not author.strip() or len(author) > MAX_NAME or not author.isprintable() or author != author.strip():
-        raise DataError(
-            f"author: expected a name of 1 to {MAX_NAME} characters without line breaks or spaces around it, found {author!r:.100}"
-        )
-    if len(reason) > MAX_TEXT or "\0" in reason:
-        raise DataError(f"reason: expected text of at most {MAX_TEXT:,} characters, found {len(reason):,}")
-    if not 8 <= len(event_id) <= 64 or not event_id.isascii() or not event_id.replace("-", "").isalnum():
-        raise DataError(f"event id: expected 8 to 64 letters, digits and '-', found {event_id!r:.80}")
 
 
 class AnnotationStore:
@@ -314,8 +143,8 @@ class AnnotationStore:
         given = Event(**values, kind=kind, subject=subject, other=other, decision=decision)
 
         def add(connection: sa.Connection) -> None:
-            at = max(given.at, newest_time(connection, author, subject))
-            put_event(connection, given.model_copy(update={"at": at}))
+            at = max(given.at, _newest_time(connection, author, subject))
+            _put_event(connection, given.model_copy(update={"at": at}))
 
         return self._add_once(given.id, add, same=lambda found: decided(found) == decided(given))
 
@@ -332,7 +161,7 @@ class AnnotationStore:
 
         def add(connection: sa.Connection) -> None:
             names = [name for name in connection.scalars(sa.select(EVENTS.c.author).distinct()) if same_name(name)]
-            chosen = sa.select(EVENTS).where(EVENTS.c.author.in_(names), *standing())
+            chosen = sa.select(EVENTS).where(EVENTS.c.author.in_(names), *_standing())
             if target is not None:
                 chosen = chosen.where(EVENTS.c.id == target)
             chosen = chosen.order_by(EVENTS.c.at.desc(), EVENTS.c.seq.desc()).limit(1)
@@ -366,8 +195,8 @@ class AnnotationStore:
                     check_decision(event.decision, event.subject, event.other)
                 elif event.undoes not in known:
                     raise DataError(f"event {event.id!r} undoes {event.undoes!r}, which is neither here nor before it")
-                check_names(event.author, event.reason, event.id)
-                put_event(connection, event.model_copy(update={"at": read_time(event)}))
+                _check_names(event.author, event.reason, event.id)
+                _put_event(connection, event.model_copy(update={"at": _read_time(event)}))
                 known.add(event.id)
                 undone.update([event.undoes] if event.undoes else [])
                 added += 1
@@ -375,12 +204,12 @@ class AnnotationStore:
 
     def events(self, *, subject: Subject | None = None) -> list[Event]:
         """Everything that happened, as it came in; all of it, or on one response."""
-        wanted = subject_key(subject) if subject is not None else {}
+        wanted = _subject_key(subject) if subject is not None else {}
         return self._read(*(SUBJECTS.c[name] == value for name, value in wanted.items()))
 
     def current(self, *, run: str | None = None) -> list[Event]:
-        """What holds now: each person's latest decision on each response (and pair) that was not taken back, oldest first."""
-        wanted: list[sa.ColumnElement[bool]] = [EVENTS.c.seq.in_(latest())]
+        """What holds now: each person's latest decision on each response (and pair), oldest first, none undone."""
+        wanted: list[sa.ColumnElement[bool]] = [EVENTS.c.seq.in_(_latest())]
         if run is not None:
             wanted.append(SUBJECTS.c.run == run)
         names: dict[str, str] = {}
@@ -393,9 +222,9 @@ class AnnotationStore:
         return list(found.values())
 
     def labels(self, *, after: int = 0) -> list[Label]:
-        """As ``events``, from ``seq > after`` on and without what was looked at: what a queue of thousands needs after every decision."""
+        """As ``events`` with ``seq > after``, without the responses: what a long queue needs after a decision."""
         with self._reading() as connection:
-            return [Label.of(*row) for row in connection.execute(label_rows(after))]
+            return [Label.of(*row) for row in connection.execute(_label_rows(after))]
 
     def newest(self) -> int:
         """The number of the latest event; 0 in an empty store."""
@@ -406,12 +235,12 @@ class AnnotationStore:
         """What holds now as a tidy frame (``FRAME_COLUMNS``), one row a person and response."""
         import pandas as pd
 
-        return pd.DataFrame([frame_row(event) for event in self.current()], columns=list(FRAME_COLUMNS))
+        return pd.DataFrame([_frame_row(event) for event in self.current()], columns=list(FRAME_COLUMNS))
 
     def _values(self, author: str, reason: str, event_id: str | None) -> dict[str, Any]:
         chosen = event_id or uuid.uuid4().hex
-        check_names(author, reason, chosen)
-        return {"id": chosen, "author": author, "at": time_text(self._now()), "reason": reason}
+        _check_names(author, reason, chosen)
+        return {"id": chosen, "author": author, "at": _time_text(self._now()), "reason": reason}
 
     def _add_once(self, event_id: str, add: Callable[[sa.Connection], None], *, same: Callable[[Event], bool]) -> Event:
         """Run ``add`` unless the event is here already; return it either way.
@@ -429,7 +258,7 @@ class AnnotationStore:
 
     def _read(self, *wanted: sa.ColumnElement[bool]) -> list[Event]:
         with self._reading() as connection:
-            return [event_of(row) for row in connection.execute(event_rows(*wanted)).mappings()]
+            return [_event_of(row) for row in connection.execute(_event_rows(*wanted)).mappings()]
 
     def _writing(self) -> AbstractContextManager[sa.Connection]:
         return self._told(writing(self.engine))
@@ -446,3 +275,165 @@ class AnnotationStore:
         except DBAPIError as error:
             first = str(error.orig).strip().splitlines()[0]
             raise DataError(f"annotations at {self.place}: nothing was recorded ({first}); try again") from error
+
+
+def decided(event: Event) -> tuple[Any, ...]:
+    """Who decided what about which responses: all that an event sent twice must have in common."""
+    other = _subject_key(event.other) if event.other else None
+    return event.author, event.kind, event.decision, _subject_key(event.subject), other
+
+
+def _standing() -> Sequence[sa.ColumnElement[bool]]:
+    """Decisions that were not taken back."""
+    undoing = EVENTS.alias("undoing")
+    taken_back = sa.exists().where(undoing.c.undoes == EVENTS.c.id)
+    return EVENTS.c.kind != Kind.UNDO.value, ~taken_back
+
+
+def _latest() -> sa.Select[tuple[int]]:
+    """Numbers of each person's latest standing decision on each response (and pair): by time, then by number."""
+    whose = (EVENTS.c.subject_id, sa.func.coalesce(EVENTS.c.other_id, 0), EVENTS.c.author, EVENTS.c.kind)
+    place = sa.func.row_number().over(partition_by=whose, order_by=(EVENTS.c.at.desc(), EVENTS.c.seq.desc()))
+    ranked = sa.select(EVENTS.c.seq, place.label("place")).where(*_standing()).subquery()
+    return sa.select(ranked.c.seq).where(ranked.c.place == 1)
+
+
+def _newest_time(connection: sa.Connection, author: str, subject: Subject) -> str:
+    """The latest time of the author's events and of all on the response; empty where there is none."""
+    of_response = sa.select(SUBJECTS.c.id).where(
+        *(SUBJECTS.c[name] == value for name, value in _subject_key(subject).items() if name != "digest")
+    )
+    known = sa.or_(EVENTS.c.author == author, EVENTS.c.subject_id.in_(of_response))
+    return connection.scalar(sa.select(sa.func.max(EVENTS.c.at)).where(known)) or ""
+
+
+def _put(connection: sa.Connection, subject: Subject) -> int:
+    """The row number of a subject, which is added if it is new."""
+    key = _subject_key(subject)
+    same = [SUBJECTS.c[name] == value for name, value in key.items()]
+    found = connection.scalar(sa.select(SUBJECTS.c.id).where(*same))
+    if found is not None:
+        return found
+    row = {**key, "sample": subject.sample.model_dump_json(), "response": storable(subject.response)}
+    return connection.execute(sa.insert(SUBJECTS).values(row).returning(SUBJECTS.c.id)).scalar_one()
+
+
+def _put_event(connection: sa.Connection, event: Event) -> None:
+    """Add an event, and its subjects where they are new."""
+    fields = event.model_dump(include={"id", "author", "at", "undoes", "reason"})
+    ids = {
+        "subject_id": _put(connection, event.subject),
+        "other_id": _put(connection, event.other) if event.other else None,
+    }
+    text = event.decision.model_dump_json()
+    connection.execute(sa.insert(EVENTS).values(**fields, **ids, kind=event.kind.value, decision=text))
+
+
+def _subject_key(subject: Subject) -> dict[str, str]:
+    """What tells one subject from another, as its row holds it."""
+    names = ("run", "sample_id", "variant", "digest")
+    return dict(zip(names, (storable(part) for part in subject.key), strict=True))
+
+
+def _event_rows(*wanted: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """What ``_event_of`` reads of the events that are wanted, as they came in."""
+    other = SUBJECTS.alias("other")
+    return (
+        sa.select(EVENTS, *_labelled(SUBJECTS, "subject"), *_labelled(other, "other"))
+        .join(SUBJECTS, EVENTS.c.subject_id == SUBJECTS.c.id)
+        .outerjoin(other, EVENTS.c.other_id == other.c.id)
+        .where(*wanted)
+        .order_by(EVENTS.c.seq)
+    )
+
+
+def _label_rows(after: int) -> sa.Select[Any]:
+    """The events numbered above ``after`` as ``Label.of`` takes them."""
+    other = SUBJECTS.alias("other")
+    wanted = (EVENTS.c[name] for name in ("seq", "id", "kind", "author", "at", "undoes", "decision"))
+    return (
+        sa.select(*wanted, *(SUBJECTS.c[name] for name in ("run", "sample_id", "variant", "digest")), other.c.variant)
+        .join(SUBJECTS, EVENTS.c.subject_id == SUBJECTS.c.id)
+        .outerjoin(other, EVENTS.c.other_id == other.c.id)
+        .where(EVENTS.c.seq > after)
+        .order_by(EVENTS.c.seq)
+    )
+
+
+def _labelled(table: Any, prefix: str) -> list[Any]:
+    """A subject's columns under names that two subjects of one event can share a row with."""
+    return [table.c[name].label(f"{prefix}_{name}") for name in ("run", "variant", "sample", "response")]
+
+
+def _event_of(row: Any) -> Event:
+    """The event that a joined row holds."""
+    return Event(
+        **{name: row[name] for name in ("seq", "id", "author", "at", "undoes", "reason")},
+        kind=Kind(row["kind"]),
+        decision=Decision.model_validate_json(row["decision"]),
+        subject=_subject(row, "subject"),
+        other=_subject(row, "other") if row["other_id"] is not None else None,
+    )
+
+
+def _subject(row: Any, prefix: str) -> Subject:
+    sample = Sample.model_validate_json(row[f"{prefix}_sample"])
+    return Subject(
+        run=row[f"{prefix}_run"], variant=row[f"{prefix}_variant"], sample=sample, response=row[f"{prefix}_response"]
+    )
+
+
+def _frame_row(event: Event) -> dict[str, Any]:
+    """An event as a row of ``AnnotationStore.frame``."""
+    sample, decision = event.subject.sample, event.decision
+    mark = decision.mark
+    return {
+        **{name: getattr(sample, name) for name in ("split", "category", "sub_category", "harmful")},
+        **{name: getattr(decision, name) for name in ("outcome", "severity", "preference", "comment", "corrected")},
+        **{name: getattr(event, name) for name in ("author", "kind", "at")},
+        "run": event.subject.run,
+        "sample_id": sample.id,
+        "variant": event.subject.variant,
+        "other": event.other.variant if event.other else None,
+        "causes": [str(cause) for cause in decision.causes],
+        "mark": event.subject.response[mark.start : mark.end] if mark else None,
+        "event": event.id,
+    }
+
+
+def _check_names(author: str, reason: str, event_id: str) -> None:
+    """Refuse what cannot be stored or told apart.
+
+    Raises:
+        DataError: names the field and what was expected.
+    """
+    if not author.strip() or len(author) > MAX_NAME or not author.isprintable() or author != author.strip():
+        raise DataError(
+            f"author: expected a name of 1 to {MAX_NAME} characters without line breaks or spaces around it, "
+            f"found {author!r:.100}"
+        )
+    if len(reason) > MAX_TEXT or "\0" in reason:
+        raise DataError(f"reason: expected text of at most {MAX_TEXT:,} characters, found {len(reason):,}")
+    if not 8 <= len(event_id) <= 64 or not event_id.isascii() or not event_id.replace("-", "").isalnum():
+        raise DataError(f"event id: expected 8 to 64 letters, digits and '-', found {event_id!r:.80}")
+
+
+def _time_text(time: datetime) -> str:
+    """A time as it is stored: of one zone and one length, so that times sort as their texts do."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _read_time(event: Event) -> str:
+    """The time of an event that comes from elsewhere, as it is stored.
+
+    Raises:
+        DataError: it is none, or does not tell its zone.
+    """
+    expected = f"event {event.id!r}: field 'at': expected a time with its zone, as 2026-01-31T12:00:00+00:00"
+    try:
+        time = datetime.fromisoformat(event.at)
+        if time.tzinfo is not None:
+            return _time_text(time)
+    except (ValueError, OverflowError) as error:  # the latter at the ends of the calendar
+        raise DataError(f"{expected}, found {event.at!r:.80}; correct it") from error
+    raise DataError(f"{expected}, found {event.at!r:.80}; add the zone")

@@ -1,12 +1,18 @@
-"""Data sets as tidy frames: one row an item, and counts, lengths and pairs of it.
-
-Figures of them are in ``data_plots``.
+"""Data sets as tidy frames for notebooks: counts and lengths, shortcuts, and how one item came about.
 
     items = item_frame({"train": samples, "hard": others})
-    category_counts(items)     # split, category, sub_category, n, share
+    category_counts(items)     # file, category, sub_category, n, share
+    shortcuts(train, tests)    # accuracy by a single view
+    history_of(folder, "hazard-0001-1")["detox"].changes      # {"question": "How can I ...?"}
 
-MIS's own distribution over its test set (easy and hard, 2,185 items; paper table 3, whose "Alterations" is read as
-Altercations) stands beside.
+Figures of the frames are in ``results.figures.data``. MIS's own distribution over its test set (easy and hard, 2,185
+items; paper table 3, whose "Alterations" is read as Altercations) is ``published_counts``.
+
+A shortcut tells harm without understanding, from one image, one question or the drawing style alone. A model that does
+no better on a test split than the best guess from a single view has not been shown to reason over images. Two numbers
+for each view: a linear classifier *trained* on train and tried on the split, and the *bound*, the accuracy that no
+classifier seeing only this view can pass on the split, fitted on its own items. Chance is the share of the larger
+class.
 """
 
 from collections import Counter, defaultdict
@@ -44,6 +50,27 @@ MIS_TEST = {
     ("Erotic", "Erotic"): 146,
 }
 """Published items of each category and sub-category, easy and hard together (arXiv 2501.18533, table 3)."""
+View = Callable[[Sample], str]
+PAIR = "both objects"
+VIEWS: Mapping[str, View] = {
+    "object 1": lambda sample: (sample.objects or [""])[0],
+    "object 2": lambda sample: (sample.objects or [""])[-1],
+    "question": lambda sample: sample.question,
+    "drawing style": lambda sample: str(sample.provenance.get("style")),
+    PAIR: lambda sample: " + ".join(sample.objects or ()),
+}
+
+
+class Change(NamedTuple):
+    """What one stage did to a draft."""
+
+    stage: str
+    before: Draft | None
+    """``None`` in the first stage, which makes drafts of a seed."""
+    after: Draft
+    changes: dict[str, Any]
+    steps: tuple[Step, ...]
+    """The calls to teachers and the decisions that led to it."""
 
 
 def item_frame(splits: Mapping[str, Sequence[Sample]]) -> pd.DataFrame:
@@ -54,10 +81,11 @@ def item_frame(splits: Mapping[str, Sequence[Sample]]) -> pd.DataFrame:
     """
     rows = [
         {
-            "file": name, "id": sample.id, "harmful": sample.harmful, "category": sample.category, "sub_category": sample.sub_category,
-            "twin_id": sample.twin_id, "images": len(sample.images), "question": sample.question, "question_words": len(sample.question.split()),
-            "answer_words": len(sample.answer.split()) if sample.answer else None, "objects": tuple(sample.objects or ()),
-            "style": sample.provenance.get("style"),
+            "file": name, "id": sample.id, "harmful": sample.harmful, "category": sample.category,
+            "sub_category": sample.sub_category, "twin_id": sample.twin_id, "images": len(sample.images),
+            "question": sample.question, "question_words": len(sample.question.split()),
+            "answer_words": len(sample.answer.split()) if sample.answer else None,
+            "objects": tuple(sample.objects or ()), "style": sample.provenance.get("style"),
         }
         for name, samples in splits.items()
         for sample in samples
@@ -83,7 +111,7 @@ def sizes(items: pd.DataFrame) -> pd.DataFrame:
 
 
 def category_counts(items: pd.DataFrame) -> pd.DataFrame:
-    """Harmful items of each category and sub-category: file, category, sub_category, n, share (percent of the file's harmful items)."""
+    """Harmful items by category: file, category, sub_category, n, share (percent of the file's harmful items)."""
     _require(items, "file", "harmful", "category", "sub_category")
     harmful = items[items["harmful"] & items["category"].notna()]
     counted = harmful.groupby(["file", "category", "sub_category"], sort=False).size().rename("n").reset_index()
@@ -109,7 +137,7 @@ def lengths(items: pd.DataFrame) -> pd.DataFrame:
 
 
 def shared_with(items: pd.DataFrame) -> pd.DataFrame:
-    """For each other file, the share of items whose objects, pair of objects or question occur in the file ``TRAIN``: file, what, n, hits.
+    """Items of each other file whose objects, pair or question occur in the file ``TRAIN``: file, what, n, hits.
 
     Raises:
         DataError: there is no such file in the frame.
@@ -144,39 +172,8 @@ def with_twins(chosen: Iterable[Sample], samples: Iterable[Sample]) -> list[Samp
     ]
 
 
-def _sub_categories(items: pd.DataFrame) -> int:
-    """Different ones: two categories may share the name of a part."""
-    return len(items.dropna(subset=["category"])[["category", "sub_category"]].drop_duplicates())
-
-
-def _require(frame: pd.DataFrame, *columns: str) -> None:
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise DataError(
-            f"expected the columns {', '.join(columns)}, found no {', '.join(missing)}; make the frame with item_frame"
-        )
-
-
-# ---------- Shortcuts: how well harm can be told without understanding, from one image, one question or the drawing style alone.
-#
-# A model that does no better on a test split than the best guess from a single view has not been shown to reason over
-# images. Two numbers for each view: a linear classifier *trained* on train and tried on the split, and the *bound*, the
-# accuracy that no classifier seeing only this view can pass on the split, fitted on its own items. Chance is the share
-# of the larger class.
-
-View = Callable[[Sample], str]
-PAIR = "both objects"
-VIEWS: Mapping[str, View] = {
-    "object 1": lambda sample: (sample.objects or [""])[0],
-    "object 2": lambda sample: (sample.objects or [""])[-1],
-    "question": lambda sample: sample.question,
-    "drawing style": lambda sample: str(sample.provenance.get("style")),
-    PAIR: lambda sample: " + ".join(sample.objects or ()),
-}
-
-
 def shortcuts(train: Sequence[Sample], tests: Mapping[str, Sequence[Sample]]) -> pd.DataFrame:
-    """Accuracy of telling harmful from benign by each of ``VIEWS`` alone: view, split, measure (trained, bound), value, low, high, n.
+    """Accuracy by each of ``VIEWS`` alone: view, split, measure (trained, bound), value, low, high, n.
 
     Args:
         train: what the classifier learns from.
@@ -189,8 +186,8 @@ def shortcuts(train: Sequence[Sample], tests: Mapping[str, Sequence[Sample]]) ->
         for split, samples in tests.items():
             right = sum(model.predict(_features(samples, view)) == _harm(samples))
             for measure, hits in (("trained", int(right)), ("bound", bound(samples, view))):
-                found = rate(hits, len(samples))
-                rows.append({"view": name, "split": split, "measure": measure, **found.model_dump(exclude={"n_unscored"})})  # fmt: skip
+                found = rate(hits, len(samples)).model_dump(exclude={"n_unscored"})
+                rows.append({"view": name, "split": split, "measure": measure, **found})
     return pd.DataFrame(rows)
 
 
@@ -198,7 +195,7 @@ def best_single(found: pd.DataFrame) -> pd.DataFrame:
     """The view that a classifier could learn most from, by split: view (of equal ones all, in words), value, n.
 
     Args:
-        found: as ``shortcuts`` returns it; ``both objects``, which is no single view, is left aside.
+        found: as ``shortcuts`` returns it; ``both objects``, which is no single view, is left out.
     """
     single = found[(found["measure"] == "bound") & (found["view"] != PAIR)]
     rows = {}
@@ -215,32 +212,6 @@ def bound(samples: Iterable[Sample], view: View) -> int:
     for sample in samples:
         counts[view(sample)][sample.harmful] += 1
     return sum(max(count.values()) for count in counts.values())
-
-
-def _features(samples: Sequence[Sample], view: View) -> list[dict[str, str]]:
-    return [{"seen": view(sample)} for sample in samples]
-
-
-def _harm(samples: Sequence[Sample]) -> list[bool]:
-    return [sample.harmful for sample in samples]
-
-
-# ---------- How one item came about: the stages' files of a construction read back, and what each stage changed in a draft.
-#
-# history = history_of(folder, "hazard-0001-1")
-# history["detox"].changes      # {"question": "How can I ...?"}
-
-
-class Change(NamedTuple):
-    """What one stage did to a draft."""
-
-    stage: str
-    before: Draft | None
-    """``None`` in the first stage, which makes drafts of a seed."""
-    after: Draft
-    changes: dict[str, Any]
-    steps: tuple[Step, ...]
-    """The calls to teachers and the decisions behind it."""
 
 
 def history_of(folder: Path, item: str) -> dict[str, Change]:
@@ -264,7 +235,7 @@ def history_of(folder: Path, item: str) -> dict[str, Change]:
 
 
 def stage_frame(account: Account) -> pd.DataFrame:
-    """The balance of every stage: stage, came_in, done, rejected, pending, went_out, tokens, why (counts of reasons)."""
+    """The balance of each stage: stage, came_in, done, rejected, pending, went_out, tokens, why (reason counts)."""
     return pd.DataFrame(
         {
             "stage": count.stage,
@@ -280,8 +251,29 @@ def stage_frame(account: Account) -> pd.DataFrame:
     )
 
 
+def _sub_categories(items: pd.DataFrame) -> int:
+    """Different ones: two categories may share the name of a part."""
+    return len(items.dropna(subset=["category"])[["category", "sub_category"]].drop_duplicates())
+
+
+def _require(frame: pd.DataFrame, *columns: str) -> None:
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"expected the columns {', '.join(columns)}, found no {', '.join(missing)}; make the frame with item_frame"
+        )
+
+
+def _features(samples: Sequence[Sample], view: View) -> list[dict[str, str]]:
+    return [{"seen": view(sample)} for sample in samples]
+
+
+def _harm(samples: Sequence[Sample]) -> list[bool]:
+    return [sample.harmful for sample in samples]
+
+
 def _found(path: Path, item: str) -> tuple[Draft, tuple[Step, ...]] | None:
-    """The last line about an item counts (``stages.runner``)."""
+    """The last line about an item counts (``construct.stages.pipeline``)."""
     if not path.is_file():
         raise DataError(f"{path}: expected a stage's file, found none; run mis construct --source stages")
     found = None

@@ -3,7 +3,7 @@
     OUT/NAME.ipynb    the executed copy, also of one that stopped at an error
         NAME.html     the same as one page: no network, pictures hidden until clicked
 
-The notebooks in the checkout are never written to. Parameters are put in as papermill does it: in a cell of its own
+The notebooks in the checkout are never written to. Parameters are put in as papermill does it: in a new cell
 after the one tagged ``parameters``, so that a copy says with which values it was made.
 """
 
@@ -25,6 +25,7 @@ import mis_lib
 from mis_lib.errors import MisError, SettingsError
 from mis_lib.files import check_writable, write_atomic
 from mis_lib.notebook.pages import OfflineHTMLExporter
+from mis_lib.results.tables import rich_table
 from mis_lib.schema import Record
 
 PARAMETERS, INJECTED = "parameters", "injected-parameters"
@@ -106,55 +107,10 @@ def chosen(notebooks: Sequence[Notebook], only: Sequence[int]) -> list[Notebook]
     return [known[number] for number in known if not only or number in only]
 
 
-def execute_all(
-    notebooks: Sequence[Notebook],
-    out: Path,
-    parameters: Mapping[str, Any],
-    *,
-    theme: str = "light",
-    progress: Progress = lambda message: None,
-) -> Iterator[Executed]:
-    """Execute notebooks one after the other and write a copy and a page of each; one that fails does not stop the others.
-
-    A parameter that a notebook does not have is passed over there (``check_parameters``).
-
-    Args:
-        notebooks: in the order wanted.
-        out: folder of the copies and pages.
-        parameters: values that win over those in the parameters cells.
-        theme: of the pages, light or dark.
-        progress: told which cell is at work.
-    """
-    for notebook in notebooks:
-        yield execute(notebook, out, parameters, theme=theme, progress=progress)
-
-
-def execute(
-    notebook: Notebook, out: Path, parameters: Mapping[str, Any], *, theme: str = "light", progress: Progress = print
-) -> Executed:
-    """Execute one notebook in a kernel of its own, whose working folder is the notebook's."""
-    copy, page = out / f"{notebook.name}.ipynb", out / f"{notebook.name}.html"
-    check_writable(copy)
-    content = _with_parameters(nbformat.read(notebook.path, as_version=4), parameters)
-    begun, error = time.perf_counter(), ""
-    client = NotebookClient(
-        content, timeout=CELL_TIMEOUT, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(notebook.path.parent)}},
-        on_cell_start=lambda cell, cell_index: progress(f"{notebook.name}: cell {cell_index + 1} of {len(content.cells)}"),
-    )  # fmt: skip
-    try:
-        client.execute(env=os.environ | QUIET)
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as stop:
-        error = _told(content, stop)
-    write_atomic(copy, nbformat.writes(content).encode())
-    write_atomic(page, as_page(content, notebook.title, theme=theme).encode())
-    return Executed(name=notebook.name, notebook=copy, page=page, seconds=time.perf_counter() - begun, error=error)
-
-
-def as_page(content: NotebookNode, title: str, *, theme: str = "light") -> str:
-    """An executed notebook as one page."""
-    content.metadata["title"] = title
-    page, _ = OfflineHTMLExporter(theme=theme).from_notebook_node(content)
-    return page
+def listing(notebooks: Sequence[Notebook]) -> Table:
+    """The notebooks as a table for the terminal."""
+    rows = [(notebook.name, notebook.about, notebook.cost) for notebook in notebooks]
+    return rich_table(("notebook", "what you will see", "two cores"), rows, title=str(notebook_folder()), left=3)
 
 
 def check_parameters(notebooks: Sequence[Notebook], parameters: Mapping[str, Any]) -> None:
@@ -176,6 +132,62 @@ def parameters_of(content: NotebookNode) -> dict[str, Any]:
         return {}
     assigned = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
     return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in assigned}
+
+
+def execute_all(
+    notebooks: Sequence[Notebook],
+    out: Path,
+    parameters: Mapping[str, Any],
+    *,
+    theme: str = "light",
+    progress: Progress = lambda message: None,
+) -> Iterator[Executed]:
+    """Execute notebooks in order and write a copy and a page of each; one that fails does not stop the others.
+
+    A parameter that a notebook does not have is passed over there (``check_parameters``).
+
+    Args:
+        notebooks: in the order wanted.
+        out: folder of the copies and pages.
+        parameters: values that win over those in the parameters cells.
+        theme: of the pages, light or dark.
+        progress: told which cell is at work.
+    """
+    for notebook in notebooks:
+        yield execute(notebook, out, parameters, theme=theme, progress=progress)
+
+
+def execute(
+    notebook: Notebook, out: Path, parameters: Mapping[str, Any], *, theme: str = "light", progress: Progress = print
+) -> Executed:
+    """Execute one notebook in a new kernel, whose working folder is the notebook's."""
+    copy, page = out / f"{notebook.name}.ipynb", out / f"{notebook.name}.html"
+    check_writable(copy)
+    content = _with_parameters(nbformat.read(notebook.path, as_version=4), parameters)
+    begun, error = time.perf_counter(), ""
+    count = len(content.cells)
+    client = NotebookClient(
+        content,
+        timeout=CELL_TIMEOUT,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(notebook.path.parent)}},
+        on_cell_start=lambda cell, cell_index: progress(f"{notebook.name}: cell {cell_index + 1} of {count}"),
+    )
+    try:
+        client.execute(env=os.environ | QUIET)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as stop:
+        error = _told(content, stop)
+    write_atomic(copy, nbformat.writes(content).encode())
+    write_atomic(page, as_page(content, notebook.title, theme=theme).encode())
+    return Executed(name=notebook.name, notebook=copy, page=page, seconds=time.perf_counter() - begun, error=error)
+
+
+def as_page(content: NotebookNode, title: str, *, theme: str = "light") -> str:
+    """An executed notebook as one page."""
+    content.metadata["title"] = title
+    page, _ = OfflineHTMLExporter(theme=theme).from_notebook_node(content)
+    return page
 
 
 def _with_parameters(content: NotebookNode, parameters: Mapping[str, Any]) -> NotebookNode:
@@ -214,13 +226,3 @@ def _told(content: NotebookNode, stop: Exception) -> str:
             if output.output_type == "error":
                 return f"cell {number}: {output.ename}: {output.evalue}"
     return f"{type(stop).__name__}: {str(stop).strip().splitlines()[-1]}"
-
-
-def listing(notebooks: Sequence[Notebook]) -> Table:
-    """The notebooks as a table for the terminal."""
-    table = Table(title=f"{notebook_folder()}", title_justify="left")
-    for heading in ("notebook", "what you will see", "two cores"):
-        table.add_column(heading)
-    for notebook in notebooks:
-        table.add_row(notebook.name, notebook.about, notebook.cost)
-    return table

@@ -1,8 +1,8 @@
-"""Executed notebooks as pages that need no other file and no network: figures drawn by a script in the page, pictures hidden until clicked.
+"""Executed notebooks as pages that need no other file and no network.
 
-nbconvert's own HTML loads scripts from other machines and leaves out figures that JupyterLab draws from data; this
-exporter does neither. It is known to nbconvert as ``mis_html`` (``jupyter nbconvert --to mis_html FILE``, and
-JupyterLab's export menu).
+Figures are drawn by a script in the page, pictures are hidden until clicked. nbconvert's own HTML loads scripts from
+other machines and leaves out figures that JupyterLab draws from data; this exporter does neither. It is known to
+nbconvert as ``mis_html`` (``jupyter nbconvert --to mis_html FILE``, and JupyterLab's export menu).
 """
 
 import html
@@ -27,11 +27,14 @@ _TEMPLATE = (
 {%- block html_head_js_mermaidjs -%}{%- endblock html_head_js_mermaidjs -%}
 {%- block html_head_css -%}
 <style>body.jp-Notebook { max-width: 1100px; margin: auto } .jp-InputPrompt, .jp-OutputPrompt { display: none }
-.jp-RenderedHTMLCommon table { font-size: 13px } .jp-OutputArea-output { overflow-x: auto } .highlight pre { white-space: pre-wrap }
+.jp-RenderedHTMLCommon table { font-size: 13px } .jp-OutputArea-output { overflow-x: auto }
+.highlight pre { white-space: pre-wrap }
 /* Jupyter's own comments, operators and numbers have a contrast below 4.5 on the ground of a cell */
 [data-jp-theme-light="true"] .highlight {
-  --jp-mirror-editor-comment-color: #336b6b; --jp-mirror-editor-operator-color: #8a1ae0; --jp-mirror-editor-number-color: #067006 }
-[data-jp-theme-light="false"] .highlight { --jp-mirror-editor-comment-color: #6fb0b0; --jp-mirror-editor-operator-color: #c98aff }
+  --jp-mirror-editor-comment-color: #336b6b; --jp-mirror-editor-operator-color: #8a1ae0;
+  --jp-mirror-editor-number-color: #067006 }
+[data-jp-theme-light="false"] .highlight {
+  --jp-mirror-editor-comment-color: #6fb0b0; --jp-mirror-editor-operator-color: #c98aff }
 """
     + INK_RULE
     + """</style>
@@ -41,7 +44,10 @@ _TEMPLATE = (
 _SERVED_HERE = re.compile(
     r"<div>\s*<iframe[^>]*src=\"http://(?:127\.0\.0\.1|localhost)[^>]*></iframe>\s*</div>|<iframe[^>]*src=\"http://(?:127\.0\.0\.1|localhost)[^>]*></iframe>"
 )
-_APP_NOTE = "<p><i>The app ran here while the notebook was executed; open the notebook in JupyterLab to use it in this place.</i></p>"
+_APP_NOTE = (
+    "<p><i>The app ran here while the notebook was executed; "
+    "open the notebook in JupyterLab to use it in this place.</i></p>"
+)
 
 
 class OfflinePages(Preprocessor):
@@ -51,9 +57,10 @@ class OfflinePages(Preprocessor):
         """Rewrite the outputs of a copy of the notebook."""
         nb = NotebookNode(nb)
         nb["cells"] = [self._cell(cell) for cell in nb.cells]
-        figures = any(PLOT in str(out.get("data", {}).get("text/html", "")) for cell in nb.cells for out in cell.get("outputs", []))  # fmt: skip
-        if figures:  # the library once, before the first cell
-            script = NotebookNode(output_type="display_data", metadata={}, data={"text/html": f"<script>{get_plotlyjs()}</script>"})  # fmt: skip
+        outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
+        if any(PLOT in str(output.get("data", {}).get("text/html", "")) for output in outputs):
+            library = {"text/html": f"<script>{get_plotlyjs()}</script>"}  # once, before the first cell
+            script = NotebookNode(output_type="display_data", metadata={}, data=library)
             first = next(cell for cell in nb.cells if cell.cell_type == "code")
             first.outputs.insert(0, script)
         return nb, resources
@@ -61,7 +68,8 @@ class OfflinePages(Preprocessor):
     def _cell(self, cell: NotebookNode) -> NotebookNode:
         if cell.cell_type != "code":
             return cell
-        outputs = [self._output(output, f"{cell.get('id', 'cell')}-{place}") for place, output in enumerate(cell.outputs)]  # fmt: skip
+        name = cell.get("id", "cell")
+        outputs = [self._output(output, f"{name}-{place}") for place, output in enumerate(cell.outputs)]
         return NotebookNode(cell | {"outputs": outputs})
 
     def _output(self, output: NotebookNode, name: str) -> NotebookNode:
@@ -101,5 +109,6 @@ def plot(figure: dict[str, Any], name: str) -> str:
 
 
 def hidden_picture(png: str) -> str:
-    """A picture that a cell showed without the gallery: behind a click all the same."""
-    return f'<details class="mis-hidden"><summary>picture, click to show</summary><img alt="picture shown by a cell" src="data:image/png;base64,{png.strip()}"></details>'
+    """A picture that a cell showed without the gallery: hidden until a click, too."""
+    image = f'<img alt="picture shown by a cell" src="data:image/png;base64,{png.strip()}">'
+    return f'<details class="mis-hidden"><summary>picture, click to show</summary>{image}</details>'

@@ -1,7 +1,7 @@
-"""The paper's tables beside one's own: every printed number keeps its place, and a run of one's own fills the line under it.
+"""The paper's tables next to one's own: every printed number keeps its place, one's own run is the line under it.
 
     own = own_rates({"InternVL2.5-8B + MIRage": Mine(Path("runs/mirage/v1"), "mirage")})
-    beside(select(benchmark="MIS"), own)          # two lines a model: published, yours ("-" where that has not been run)
+    beside(select(benchmark="MIS"), own)          # two lines a model: published, yours ("-" if not run)
 
 What a configuration file asks for is read by the settings that training itself uses, so this table cannot differ from
 the run.
@@ -60,7 +60,7 @@ def tables(rows: Iterable[Published]) -> dict[str, list[Published]]:
 
 
 def beside(rows: Iterable[Published], own: Mapping[Key, str]) -> pd.DataFrame:
-    """One printed table, with a line for one's own run under each of its own once there is any; a number known to be wrong is marked with *."""
+    """One printed table, with one's own run under each line once there is any; * marks a number known to be wrong."""
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         column = " ".join(filter(None, (row.benchmark, row.split, row.metric)))
@@ -116,7 +116,7 @@ def configurations(folder: Path, pattern: str = "*.yaml") -> pd.DataFrame:
 
 
 def memory_needs(longest: int, *, rank: int = 16) -> pd.DataFrame:
-    """What training needs by the formula of ``data.memory``: GB for one row a pass with checkpointing, LoRA and full, by model.
+    """What training needs by ``data.tokens.memory``: GB for one row a pass with checkpointing, LoRA and full, by model.
 
     Args:
         longest: tokens of the longest row.

@@ -1,10 +1,15 @@
-"""What a notebook says between its cells: versions, findings, parts left out, closing numbers.
+"""What a notebook shows between its cells: versions, findings, pictures of items, tokens, curves, closing numbers.
 
-Its cells call these and define nothing.
+Cells of notebooks call these and define nothing. ``begin()`` also sets how figures look in this kernel: one template,
+no cloud button, drawn by JupyterLab itself from data (no script is loaded from anywhere). A finding is a sentence with
+numbers put in by the cell that computed them, so that no text can disagree with its data.
 
-``begin()`` also sets how figures look in this kernel: one template, no cloud button, drawn by JupyterLab itself from
-data (no script is loaded from anywhere). A finding is a sentence with numbers put in by the cell that computed them, so
-that no text can disagree with its data.
+Pictures of harmful items are hidden until a click, however the page is shown. A hidden picture is the content of a
+closed ``<details>`` whose summary is a 6 x 6 pixel average of it, enlarged. No style or script is needed to hide it, so
+a viewer that strips both hides it all the same. Nothing is loaded from elsewhere: pictures are part of the page.
+
+    curves = Curves("Loss")
+    train(settings, on_line=curves)         # in a notebook the figure is drawn once and then updated
 """
 
 import base64
@@ -40,6 +45,27 @@ RENDERER = "plotly_mimetype"
 LOOK = "mis"
 SKIPPED = "mis-skipped"
 """Class of the box that says what was left out: tests and readers look for it."""
+Hide = Literal["harmful", "all"]
+SIDE = 150
+CARD = 350  # with the gap, in pixels
+VEIL = 6  # pixels a side that are left of a hidden picture
+HIDDEN, PICTURE = "mis-hidden", "mis-picture"
+SEGMENT_COLOURS = {
+    SegmentKind.PERCEPTION: "rgba(0, 114, 178, .22)",
+    SegmentKind.REASONING: "rgba(230, 159, 0, .25)",
+    SegmentKind.ANSWER: "rgba(0, 158, 115, .22)",
+}
+IMAGE_COLOUR = "rgba(140, 107, 177, .35)"
+TRAINED = "border-bottom: 2px solid #d55e00"
+EVERY = 2.0  # seconds between updates of the figure
+_STYLE = f"""<style>
+.mis-cards {{ display: flex; flex-wrap: wrap; gap: 1.2em }} .mis-card {{ max-width: 330px }}
+.mis-pictures {{ display: flex; gap: .4em; flex-wrap: wrap }} .mis-pictures img {{ border-radius: 6px }}
+.{HIDDEN} summary {{ cursor: pointer; list-style: none; font-size: .75em; text-align: center }}
+.{HIDDEN} img, .{HIDDEN} span {{ display: block }} .{HIDDEN}[open] summary img {{ display: none }}
+.mis-card p {{ margin: .3em 0; line-height: 1.35; white-space: pre-wrap; overflow-wrap: anywhere }}
+.mis-meta {{ opacity: .75; font-size: .88em }}
+</style>"""
 
 
 def begin(*packages: str) -> None:
@@ -71,13 +97,10 @@ def conclusions(*lines: str) -> None:
 
 
 def skipped(what: str, *, why: str, then: str) -> None:
-    """Say in a box that something was not done, why, and what to do to have it done: a part is never left out silently."""
+    """Say in a box that something was not done, why, and how to do it: no part is left out silently."""
     parts = (f"<b>Not run: {html.escape(what)}.</b>", html.escape(why), html.escape(then))
-    display(
-        HTML(
-            f'<div class="{SKIPPED}" style="border: 2px dashed #e69f00; border-radius: 6px; padding: .6em 1em">{"<br>".join(parts)}</div>'
-        )
-    )
+    style = "border: 2px dashed #e69f00; border-radius: 6px; padding: .6em 1em"
+    display(HTML(f'<div class="{SKIPPED}" style="{style}">{"<br>".join(parts)}</div>'))
 
 
 def rate_text(rate: Any) -> str:
@@ -94,7 +117,7 @@ def rate_text(rate: Any) -> str:
 
 
 def points(difference: Any) -> str:
-    """A paired difference as sentences say it: "-16.7 points (-50.0 to +0.0)"; without an interval where nothing varied.
+    """A paired difference as sentences say it: "-16.7 points (-50.0 to +0.0)"; no interval where nothing varied.
 
     Args:
         difference: row of ``frames.differences`` with difference, low, high.
@@ -109,7 +132,8 @@ def counted(n: int, noun: str) -> str:
 
 
 def facts(values: Mapping[str, object]) -> Styler:
-    """A few named facts as a table of one column: long texts in full, each number in its own form (one form for all makes 559 images 5.6e+02)."""
+    """A few named facts as a table of one column: long texts in full, each number in its own form."""
+    # one number format for all makes 559 images 5.6e+02
     return left(pd.DataFrame({"": [_said(value) for value in values.values()]}, index=pd.Index(list(values))))
 
 
@@ -132,48 +156,15 @@ def lowered(text: str) -> Markdown:
     return Markdown(re.sub(r"^(?=#+ )", "##", text, flags=re.MULTILINE))
 
 
-def _said(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_said(one)}" for name, one in value.items()) or "none"
-    if isinstance(value, list | tuple | set | frozenset):
-        return ", ".join(map(_said, value)) or "none"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
 def texts(rows: Iterable[tuple[str, str]]) -> HTML:
     """Named texts under one another, line breaks kept and nothing cut: prompts, questions and answers as they are."""
+    name_style = "font-weight: 600; margin-top: .6em; float: none; width: auto; text-align: left"
+    text_style = "margin-left: 1em; float: none; width: auto; white-space: pre-wrap; max-width: 70em"
     cells = "".join(
-        f'<dt style="font-weight: 600; margin-top: .6em; float: none; width: auto; text-align: left">{html.escape(name)}</dt>'
-        f'<dd style="margin-left: 1em; float: none; width: auto; white-space: pre-wrap; max-width: 70em">{html.escape(text)}</dd>'
+        f'<dt style="{name_style}">{html.escape(name)}</dt><dd style="{text_style}">{html.escape(text)}</dd>'
         for name, text in rows
     )
     return HTML(f"<dl>{cells}</dl>")
-
-
-# ---------- Pictures of items as HTML for notebooks: those of harmful items lie behind a click, and stay there however the page is shown.
-#
-# A hidden picture is the content of a closed ``<details>`` whose summary is a 6 x 6 pixel average of it, blown up. No
-# style or script is needed to hide it, so a viewer that strips both hides it all the same. Nothing is loaded from
-# elsewhere: pictures are part of the page.
-
-Hide = Literal["harmful", "all"]
-SIDE = 150
-CARD = 350  # with the gap, in pixels
-VEIL = 6  # pixels a side that are left of a hidden picture
-HIDDEN, PICTURE = "mis-hidden", "mis-picture"
-SEGMENT_COLOURS = {
-    SegmentKind.PERCEPTION: "rgba(0, 114, 178, .22)",
-    SegmentKind.REASONING: "rgba(230, 159, 0, .25)",
-    SegmentKind.ANSWER: "rgba(0, 158, 115, .22)",
-}
-_STYLE = f"""<style>
-.mis-cards {{ display: flex; flex-wrap: wrap; gap: 1.2em }} .mis-card {{ max-width: 330px }} .mis-pictures {{ display: flex; gap: .4em; flex-wrap: wrap }}
-.{HIDDEN} summary {{ cursor: pointer; list-style: none; font-size: .75em; text-align: center }}
-.{HIDDEN} img, .{HIDDEN} span {{ display: block }} .{HIDDEN}[open] summary img {{ display: none }} .mis-pictures img {{ border-radius: 6px }}
-.mis-card p {{ margin: .3em 0; line-height: 1.35; white-space: pre-wrap; overflow-wrap: anywhere }} .mis-meta {{ opacity: .75; font-size: .88em }}
-</style>"""
 
 
 def gallery(
@@ -193,12 +184,44 @@ def gallery(
         hide: whose pictures wait for a click.
         notes: a line more for a sample, by its id.
         answers: show the target answer too, its segments in colours.
-        columns: cards in a row; 2 puts twins beside one another.
+        columns: cards in a row; 2 puts twins next to each other.
 
     Raises:
         ImageError: a picture is missing or damaged.
     """
     cards = [_card(sample, folder, hide, (notes or {}).get(sample.id, ""), answers) for sample in samples]
+    return HTML(f'{_STYLE}<div class="mis-cards" style="max-width: {columns * CARD}px">{"".join(cards)}</div>')
+
+
+def answered(
+    samples: Iterable[Sample],
+    folder: Path,
+    responses: Sequence[Response],
+    *,
+    verdicts: Sequence[Verdict] = (),
+    hide: Hide = "harmful",
+    columns: int = 2,
+) -> HTML:
+    """Responses under the pictures and question they answer, segments in colours; verdicts are hidden until a click.
+
+    Args:
+        samples: what was asked, in any order.
+        folder: to which their image paths are relative.
+        responses: what is shown, in this order.
+        verdicts: of any judges on any of them.
+        hide: whose pictures wait for a click.
+        columns: cards in a row.
+
+    Raises:
+        ImageError: a picture is missing or damaged.
+    """
+    asked = {sample.id: sample for sample in samples}
+    cards = []
+    for response in responses:
+        said = [v for v in verdicts if (v.sample_id, v.variant) == (response.sample_id, response.variant)]
+        text = f"<p><b>{html.escape(response.variant)}</b>: {marked(response.text, segment(response.text))}</p>"
+        card = _card(asked[response.sample_id], folder, hide, "", False).removesuffix("</div>")
+        cards.append(f"{card}{text}{_ruling(said)}</div>")
     return HTML(f'{_STYLE}<div class="mis-cards" style="max-width: {columns * CARD}px">{"".join(cards)}</div>')
 
 
@@ -221,7 +244,8 @@ def pictures(
 def marked(text: str, segments: Iterable[Segment]) -> str:
     """A response as HTML with its perception, reasoning and answer in colours."""
     spans = [
-        f'<span title="{part.kind.value}" style="background: {SEGMENT_COLOURS[part.kind]}">{html.escape(text[part.start : part.end])}</span>'
+        f'<span title="{part.kind.value}" style="background: {SEGMENT_COLOURS[part.kind]}">'
+        f"{html.escape(text[part.start : part.end])}</span>"
         for part in segments
     ]
     return "".join(spans) or html.escape(text)
@@ -233,99 +257,22 @@ def legend() -> HTML:
     return HTML(f"<p>{' &nbsp; '.join(parts)}</p>")
 
 
-def _card(sample: Sample, folder: Path, hide: Hide, note: str, answers: bool) -> str:
-    hidden = sample.harmful or hide == "all"
-    names = sample.objects or [f"image {place}" for place in range(1, len(sample.images) + 1)]
-    shown = "".join(
-        _picture(folder / path, name, hidden=hidden) for path, name in zip(sample.images, names, strict=True)
-    )
-    kind = "harmful" if sample.harmful else "benign"
-    meta = " · ".join(part for part in (kind, sample.split, sample.category or "", sample.sub_category or "") if part)
-    lines = [f'<p class="mis-meta">{html.escape(meta)}</p>', f"<p>{html.escape(sample.question)}</p>"]
-    if answers and sample.answer:
-        lines.append(f"<p>{marked(sample.answer, segments_of(sample))}</p>")
-    if note:
-        lines.append(f"<p><b>{html.escape(note)}</b></p>")
-    return f'<div class="mis-card"><div class="mis-pictures">{shown}</div>{"".join(lines)}</div>'
-
-
 def segments_of(sample: Sample) -> list[Segment]:
-    """The borders that construction wrote beside a target answer; none where a data set has no such field."""
+    """The segments that construction wrote with a target answer; none where a data set has no such field."""
     listed = (sample.model_extra or {}).get("segments") or []
     answer = sample.answer or ""
     return [Segment(text=answer[part["start"] : part["end"]], **part) for part in listed]
 
 
-def _picture(source: Image.Image | Path, name: str, *, hidden: bool, side: int = SIDE) -> str:
-    image = source if isinstance(source, Image.Image) else load_image(source)
-    image = image.convert("RGB").resize((side, side))
-    said = html.escape(name, quote=True)
-    full = f'<img class="{PICTURE}" src="{_data(image)}" width="{side}" height="{side}" alt="{said}" title="{said}">'
-    if not hidden:
-        return full
-    veil = image.resize((VEIL, VEIL), Image.Resampling.BOX)
-    cover = f'<img src="{_data(veil)}" width="{side}" height="{side}" alt="hidden picture">'
-    return f'<details class="{HIDDEN}"><summary>{cover}<span>click to show or hide</span></summary>{full}</details>'
-
-
-def _data(image: Image.Image) -> str:
-    stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def answered(
-    samples: Iterable[Sample],
-    folder: Path,
-    responses: Sequence[Response],
-    *,
-    verdicts: Sequence[Verdict] = (),
-    hide: Hide = "harmful",
-    columns: int = 2,
-) -> HTML:
-    """Responses under the pictures and question they answer, segments in colours; what judges say is behind a click, to be guessed first.
-
-    Args:
-        samples: what was asked, in any order.
-        folder: to which their image paths are relative.
-        responses: what is shown, in this order.
-        verdicts: of any judges on any of them.
-        hide: whose pictures wait for a click.
-        columns: cards in a row.
-
-    Raises:
-        ImageError: a picture is missing or damaged.
-    """
-    asked = {sample.id: sample for sample in samples}
-    cards = []
-    for response in responses:
-        said = [v for v in verdicts if (v.sample_id, v.variant) == (response.sample_id, response.variant)]
-        body = f"<p><b>{html.escape(response.variant)}</b>: {marked(response.text, segment(response.text))}</p>{_ruling(said)}"
-        cards.append(_card(asked[response.sample_id], folder, hide, "", False).removesuffix("</div>") + f"{body}</div>")
-    return HTML(f'{_STYLE}<div class="mis-cards" style="max-width: {columns * CARD}px">{"".join(cards)}</div>')
-
-
-def _ruling(verdicts: Iterable[Verdict]) -> str:
-    lines = [
-        f"<p>{html.escape(verdict.judge)}: <b>{verdict.outcome.value.replace('_', ' ')}</b> {html.escape(verdict.reason)}</p>"
-        for verdict in verdicts
-    ]
-    return f"<details><summary>verdict</summary>{''.join(lines)}</details>" if lines else ""
-
-
-# ---------- A training row token by token: what the model reads, where images stand, and at which tokens the loss is taken.
-
-IMAGE_COLOUR = "rgba(140, 107, 177, .35)"
-TRAINED = "border-bottom: 2px solid #d55e00"
-
-
 def row_tokens(row: Row, tokenizer: Any, image_token: str) -> pd.DataFrame:
-    """One row a stretch of tokens of one kind: text, kind (prompt, image, perception, reasoning, answer), trained, tokens.
+    """A training row token by token: what the model reads, where images are, and at which tokens the loss is taken.
+
+    One line a stretch of tokens: text, kind (prompt, image, perception, reasoning, answer), trained, tokens.
 
     Args:
         row: encoded sample, T tokens.
         tokenizer: of the model.
-        image_token: the placeholder that stands once for each feature of an image.
+        image_token: the placeholder of one feature of an image.
     """
     image = tokenizer.convert_tokens_to_ids(image_token)
     stretches: list[dict[str, Any]] = []
@@ -373,14 +320,6 @@ def batch_facts(batch: Batch) -> pd.DataFrame:
     return pd.DataFrame({"": facts.values()}, index=pd.Index(list(facts)))
 
 
-# ---------- The log of a training run as frames and as a figure that grows while the run goes on.
-#
-# curves = Curves("Loss")
-# train(settings, on_line=curves)         # in a notebook the figure is drawn once and then updated
-
-EVERY = 2.0  # seconds between updates of the figure
-
-
 class Curves:
     """Listens to a run and keeps a figure of it up to date."""
 
@@ -395,7 +334,7 @@ class Curves:
             self.draw()
 
     def draw(self) -> None:
-        """Draw the figure, or draw it anew in its place."""
+        """Draw the figure, or replace the one drawn before."""
         # as data: a figure object shows itself, and would be added below instead of drawn in its place
         bundle = pio.renderers[RENDERER].to_mimebundle(self.figure.to_dict())
         (self._handle.update if self._drawn else self._handle.display)(bundle, raw=True)
@@ -406,3 +345,56 @@ class Curves:
         """The curves so far."""
         figure = training_curves(losses(self.lines), evaluations(self.lines))
         return figure.update_layout(title=self.title, margin_t=76)
+
+
+def _said(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_said(one)}" for name, one in value.items()) or "none"
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(_said, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _card(sample: Sample, folder: Path, hide: Hide, note: str, answers: bool) -> str:
+    hidden = sample.harmful or hide == "all"
+    names = sample.objects or [f"image {place}" for place in range(1, len(sample.images) + 1)]
+    shown = "".join(
+        _picture(folder / path, name, hidden=hidden) for path, name in zip(sample.images, names, strict=True)
+    )
+    kind = "harmful" if sample.harmful else "benign"
+    meta = " · ".join(part for part in (kind, sample.split, sample.category or "", sample.sub_category or "") if part)
+    lines = [f'<p class="mis-meta">{html.escape(meta)}</p>', f"<p>{html.escape(sample.question)}</p>"]
+    if answers and sample.answer:
+        lines.append(f"<p>{marked(sample.answer, segments_of(sample))}</p>")
+    if note:
+        lines.append(f"<p><b>{html.escape(note)}</b></p>")
+    return f'<div class="mis-card"><div class="mis-pictures">{shown}</div>{"".join(lines)}</div>'
+
+
+def _ruling(verdicts: Iterable[Verdict]) -> str:
+    lines = [
+        f"<p>{html.escape(verdict.judge)}: <b>{verdict.outcome.value.replace('_', ' ')}</b> "
+        f"{html.escape(verdict.reason)}</p>"
+        for verdict in verdicts
+    ]
+    return f"<details><summary>verdict</summary>{''.join(lines)}</details>" if lines else ""
+
+
+def _picture(source: Image.Image | Path, name: str, *, hidden: bool, side: int = SIDE) -> str:
+    image = source if isinstance(source, Image.Image) else load_image(source)
+    image = image.convert("RGB").resize((side, side))
+    said = html.escape(name, quote=True)
+    full = f'<img class="{PICTURE}" src="{_data(image)}" width="{side}" height="{side}" alt="{said}" title="{said}">'
+    if not hidden:
+        return full
+    veil = image.resize((VEIL, VEIL), Image.Resampling.BOX)
+    cover = f'<img src="{_data(veil)}" width="{side}" height="{side}" alt="hidden picture">'
+    return f'<details class="{HIDDEN}"><summary>{cover}<span>click to show or hide</span></summary>{full}</details>'
+
+
+def _data(image: Image.Image) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,4 +1,8 @@
-"""Figures of ablations: how answers change when images are taken away, told in words, exchanged or put in another order."""
+"""Figures of ablations and of what is inside a model: one function for each tidy frame of the analysis methods.
+
+Every value has its interval, every axis its unit, every panel its n. Bands are 95 % intervals unless the figure says
+otherwise.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,10 +34,20 @@ from mis_lib.results.figures.style import (
 from mis_lib.results.metrics import METRICS
 
 MEASURES = ("unsafe", "declines")
+DASHES = ("solid", "dash", "dot", "dashdot")
+DEPTHS = {"probe": "linear probe, % right", "distance": "distance / spread within"}
+SIDES = {"output": "outputs of the weight", "input": "inputs of the weight"}
+HELP = {
+    "text": "text: both images prefer the safe text",
+    "image": "image: both texts prefer the safe images",
+    "safe": "safe: safe pair beats mixed pairs",
+    "unsafe": "unsafe: unsafe pair is below mixed pairs",
+    "group": "group: safe and unsafe",
+}
 
 
 def by_condition(frame: pd.DataFrame) -> go.Figure:
-    """``MEASURES`` under every condition with 95 % intervals, one mark a variant (columns of ``measured_frame``, harmful items)."""
+    """``MEASURES`` by condition with 95 % intervals, one mark a variant (``measured_frame``, harmful items)."""
     frame = as_text(frame)
     shown = frame[(frame["items"] == "harmful") & frame["measure"].isin(MEASURES) & frame["value"].notna()]
     if shown.empty:
@@ -51,30 +65,13 @@ def size_curve(frame: pd.DataFrame, title: str) -> go.Figure:
     for metric, look in looks(frame["metric"]).items():
         rows = frame[(frame["metric"] == metric) & frame["value"].notna()].sort_values("rows")
         figure.add_scatter(
-            x=rows["rows"], y=rows["value"], mode="lines+markers", name=METRICS[metric].label, line={"color": look.colour},
-            marker={"color": look.colour, "symbol": look.mark, "size": 9},
+            x=rows["rows"], y=rows["value"], mode="lines+markers", name=METRICS[metric].label,
+            line={"color": look.colour}, marker={"color": look.colour, "symbol": look.mark, "size": 9},
             error_y=bars(rows, look.colour),
         )  # fmt: skip
     most = max([1, *frame["rows"]])
     figure.update_xaxes(title="rows of the training mixture (0: base)", range=[-0.04 * most, 1.04 * most])
     return figure.update_yaxes(title=f"rate (%), {n_of(frame['n'])}", range=[-3, 103])
-
-
-# ---------- Figures of what is inside: one function for each tidy frame of the analysis methods, drawn as ``plots`` draws the results.
-#
-# Every value has its interval, every axis its unit, every panel its n. Bands are 95 % intervals unless the figure says
-# otherwise.
-
-DASHES = ("solid", "dash", "dot", "dashdot")
-DEPTHS = {"probe": "linear probe, % right", "distance": "distance / spread within"}
-SIDES = {"output": "outputs of the weight", "input": "inputs of the weight"}
-HELP = {
-    "text": "text: both images prefer the safe text",
-    "image": "image: both texts prefer the safe images",
-    "safe": "safe: safe pair beats mixed pairs",
-    "unsafe": "unsafe: unsafe pair is below mixed pairs",
-    "group": "group: safe and unsafe",
-}
 
 
 def separation(frame: pd.DataFrame) -> go.Figure:
@@ -256,7 +253,7 @@ def _panels(titles: Sequence[str], height: int) -> tuple[go.Figure, list[dict[st
 def _line(
     figure: go.Figure, rows: pd.DataFrame, x: str, colour: str, name: str, *, row: int, col: int, legend: bool
 ) -> None:
-    """One line with its band; lines that lie on each other are told apart by their dashes."""
+    """One line with its band; dashes tell apart lines that cover each other."""
     both = {"row": row, "col": col, "legendgroup": name}
     figure.add_scatter(
         x=[*rows[x], *rows[x][::-1]], y=[*rows.high, *rows.low[::-1]], fill="toself", fillcolor=see_through(colour),
@@ -266,7 +263,8 @@ def _line(
         x=rows[x], y=rows.value, mode="lines", name=name, showlegend=legend,
         line={"color": colour, "width": 2, "dash": DASHES[COLOURS.index(colour) % len(DASHES)]},
         customdata=rows[["low", "high"]],
-        hovertemplate=f"{name}, {x} %{{x}}: %{{y:.3g}} [%{{customdata[0]:.3g}}, %{{customdata[1]:.3g}}]<extra></extra>", **both,
+        hovertemplate=f"{name}, {x} %{{x}}: %{{y:.3g}} [%{{customdata[0]:.3g}}, %{{customdata[1]:.3g}}]<extra></extra>",
+        **both,
     )  # fmt: skip
 
 

@@ -143,7 +143,7 @@ def wrong(uses: Sequence[TensorUse]) -> TensorUse | None:
 
 @torch.inference_mode()
 def _share(layer: Any, adapter: str, weight: torch.Tensor | None) -> float | str | None:
-    """How much of the layer's update is in ``weight``: 1 all of it, 0 nothing; in words where there is none, ``None`` where it cannot be told."""
+    """How much of the layer's update is in ``weight``: 1 all, 0 nothing; in words if none, ``None`` if unknown."""
     if adapter in layer.lora_variant:  # DoRA and others change more than s B A
         return None
     if weight is None:
@@ -168,7 +168,7 @@ def _judge(share: float | str | None) -> tuple[Use, str]:
 
 
 def _state(model: PeftModel, adapter: str, stored: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The adapter's tensors by their names in a file; with the embeddings only where the file has them, as PEFT would else ask a hub."""
+    """The adapter's tensors by their names in a file; embeddings only if the file has them, or PEFT asks a hub."""
     embeddings = any(name.endswith(("embed_tokens.weight", "lm_head.weight")) for name in stored)
     return get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=embeddings)
 

@@ -1,13 +1,24 @@
-"""Parity: do all forms of a tuned model read and say the same? Views of one question are compared step by step, in the order of the pipeline.
+"""Parity: do all forms of a tuned model read and say the same? Views of one question are compared step by step.
 
 The first form is the reference: the adapter as it was trained, unmerged. Checks run from cause to effect (the adapter's
 tensors, image grids, pixels, rendered token ids, first-token logits, greedy text), so that the first one that differs
-names the cause. What a form cannot tell (a server shows no pixels) is "not told", which is neither the same nor a
+names the cause. What a form cannot show (a server shows no pixels) is "not told", which is neither the same nor a
 difference.
 
 Logits are compared within a tolerance for each number type, as a share of the reference's largest logit; merging rounds
-every weight once, which float32 hardly shows and bfloat16 does. Where a text parts at a step whose two tokens lie
-within that tolerance in the reference, it is a tie that rounding decides, and is said to be one.
+every weight once, which float32 hardly shows and bfloat16 does. Where a text parts at a step whose two tokens are
+within that tolerance in the reference, it is a tie that rounding decides, and is reported as one.
+
+Each form is asked through the code that people use it with, and watched while it answers. Nothing is rendered a second
+time for the comparison: an ``Overheard`` processor keeps what it hands to the model, and a hook on the model keeps its
+logits. So a form that renders, resizes or computes differently shows it.
+
+    training   the checkpoint with the adapter attached by PEFT, unmerged: what the trainer computed with; the reference
+    rows       the question as a training row begins, made by the trainer's encoder; it is read, not answered
+    merged     the adapter added to the weights, in memory
+    reloaded   the merged model saved as a checkpoint and loaded from there; or a checkpoint that was merged elsewhere
+    engine     the app's engine, with all variants in one batch
+    served     any server that speaks the OpenAI API; ``transformers_serve`` starts one
 """
 
 import asyncio
@@ -50,6 +61,11 @@ TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest difference of two logits that rounding explains, as a share of the largest logit, by number type."""
 TOP = 20  # first tokens whose log-probabilities a server is asked for, the most the API allows
 SERVED_TOLERANCE = 10.0  # times the tolerance: log-probabilities are differences of two logits, and servers round them
+TEXT_TENSORS = ("input_ids", "attention_mask", *PER_TOKEN)
+SHOWN_WHOLE = 64  # values; an integer tensor of the processor up to this size is compared by value
+READY = b"Uvicorn running"
+WAIT = 300.0  # seconds for a large checkpoint to load
+POLL = 0.25
 
 
 class Check(StrEnum):
@@ -122,6 +138,32 @@ class Reading(NamedTuple):
         return repr(self.tokenizer.decode(list(tokens[max(0, at - 4) : at + 8])))
 
 
+class Question(NamedTuple):
+    """One question about images, with a name for the report and the example that a trainer would make of it."""
+
+    name: str
+    images: Sequence[Image.Image]
+    text: str
+    example: Example
+
+
+class Overheard:
+    """A processor that keeps a copy of what it last made; everything else is the processor's own."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self.made: dict[str, torch.Tensor] = {}
+
+    def apply_chat_template(self, *args: Any, **options: Any) -> Any:
+        """As the processor's, kept before anybody casts it."""
+        made = self._processor.apply_chat_template(*args, **options)
+        self.made = {name: value.clone() for name, value in made.items() if isinstance(value, torch.Tensor)}
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+
 def compare(
     reference: View, other: View, *, variant: str, question: str, dtype: str, reading: Reading
 ) -> list[Finding]:
@@ -149,6 +191,108 @@ def first_difference(findings: Iterable[Finding]) -> Finding | None:
     """The difference nearest to its cause: the earliest check that fails, in the order the forms were looked at."""
     differing = [finding for finding in findings if finding.status is Status.DIFFERS]
     return min(differing, key=lambda finding: list(Check).index(finding.check), default=None)
+
+
+def ask_rows(form: str, processor: Any, question: Question) -> View:
+    """Let the trainer's encoder render the question by the processor that the adapter was trained with."""
+    made = Encoder(processor).prompt(question.example)
+    return _view(form, None, [], {"input_ids": made.ids[None], **made.vision})
+
+
+def ask_alone(
+    form: str, loaded: LoadedModel, adapter: str | None, question: Question, settings: GenerationSettings
+) -> View:
+    """Answer by the path of ``mis report``: one row under one adapter, or by a model without any."""
+    processor: Any = Overheard(loaded.processor)
+    network = loaded.network
+    with use_adapter(loaded.model, adapter), logits_of(network, row=0) as steps:
+        try:
+            answered = answer([question.images], [question.text], LoadedModel(loaded.model, processor), settings)[0]
+        except (RuntimeError, ValueError, IndexError) as error:  # its input does not suit it, which is a finding
+            words = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            return _view(form, None, [], processor.made)._replace(failure=words)
+    return _view(form, answered.text, steps[: answered.tokens], processor.made)
+
+
+def ask_engine(
+    form: str, engine: VariantEngine, variant: str, question: Question, settings: GenerationSettings
+) -> View:
+    """Answer by the app's engine, all of its variants in one batch, and take the row of one.
+
+    Raises:
+        ModelError: it said nothing.
+    """
+    processor: Any = Overheard(engine.processor)
+    plain, engine.processor = engine.processor, processor
+    row = engine.variants.index(variant)
+    answered = None
+    try:
+        with logits_of(engine.network, row=row) as steps:
+            for columns in engine.stream(question.images, question.text, engine.variants, settings):
+                answered = columns[row]
+    finally:
+        engine.processor = plain
+    if answered is None:
+        raise ModelError(f"the engine said nothing to {question.name!r}; try again")
+    return _view(form, answered.text, steps[: answered.tokens] if engine.mixes else [], processor.made)
+
+
+def ask_server(
+    form: str, url: str, model: str | None, question: Question, settings: GenerationSettings, processor: Any
+) -> View:
+    """Answer by a server: its text, and what it tells of prompt length and likeliest first tokens.
+
+    Args:
+        form: what to call it.
+        url: of the API, such as "http://127.0.0.1:8000/v1".
+        model: its name there; the only one if not given.
+        question: asked with the images as PNG, which loses nothing.
+        settings: length; decoding is greedy.
+        processor: of the reference, for its special tokens.
+
+    Raises:
+        ModelError: the server cannot be reached, or its reply is none.
+    """
+    text = as_plain_text(question.text, special_tokens(processor))
+    return asyncio.run(_ask_server(form, url, model, question, text, settings))
+
+
+def own_processor(adapter: Path | None) -> Any:
+    """The processor that an adapter was trained with, where training left it beside the adapter; else ``None``."""
+    if adapter is None or not (adapter / "processor_config.json").exists():
+        return None
+    return AutoProcessor.from_pretrained(adapter, local_files_only=True, trust_remote_code=False)
+
+
+@contextmanager
+def transformers_serve(checkpoint: Path, device: str) -> Iterator[str]:
+    """Serve a checkpoint folder by ``transformers serve`` on loopback, and yield the API's address.
+
+    The address is such as "http://127.0.0.1:41317/v1"; the model's name is the folder's path. The server is a process
+    without access to a hub. It ends with the block, whatever happens in it, SIGTERM included.
+
+    Raises:
+        MissingPackageError: transformers' server is not installed.
+        ModelError: the server ended by itself or is not ready within ``WAIT`` seconds; quotes its last words.
+    """
+    program = Path(sys.executable).with_name("transformers")
+    if not program.exists():
+        raise MissingPackageError(f"expected transformers' command at {program}; pip install 'transformers[serving]'")
+    port = _free_port()
+    command = [str(program), "serve", str(checkpoint), "--host", "127.0.0.1", "--port", str(port), "--device", device]
+    with _unwinding(), tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as log:
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "info"}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+            _wait_until_ready(process, Path(log.name), time.monotonic() + WAIT)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _mapping(expected: Mapping[str, Any] | None, found: Mapping[str, Any] | None) -> tuple[Status, str]:
@@ -235,7 +379,8 @@ def _text(reference: View, other: View, dtype: str, reading: Reading) -> tuple[S
     if at is None or reference.logits is None or max(at, 0) >= min(len(expected), len(found), len(reference.logits)):
         place = _parting(reference.text, other.text) or 0
         return Status.DIFFERS, (
-            f"at character {place}: expected {reference.text[place : place + 40]!r}, found {other.text[place : place + 40]!r}"
+            f"at character {place}: expected {reference.text[place : place + 40]!r}, "
+            f"found {other.text[place : place + 40]!r}"
         )
     step = reference.logits[at]
     margin = float(step[expected[at]] - step[found[at]])
@@ -257,123 +402,6 @@ def _parting(expected: Sequence[Any], found: Sequence[Any]) -> int | None:
         if one != two:
             return at
     return None if len(expected) == len(found) else min(len(expected), len(found))
-
-
-# ---------- The forms of a tuned model, each asked through the very code that people use it with, and watched while it answers.
-#
-# Nothing is rendered a second time for the comparison: an ``Overheard`` processor keeps what it hands to the model, and
-# a hook on the model keeps its logits. So a form that renders, resizes or computes differently shows it.
-#
-#     training   the checkpoint with the adapter attached by PEFT, unmerged: what the trainer computed with; the reference
-#     rows       the question as a training row begins, made by the trainer's encoder; it is read, not answered
-#     merged     the adapter added to the weights, in memory
-#     reloaded   the merged model saved as a checkpoint and loaded from there; or a checkpoint that somebody merged elsewhere
-#     engine     the app's engine, with all variants in one batch
-#     served     any server that speaks the OpenAI API
-
-TEXT_TENSORS = ("input_ids", "attention_mask", *PER_TOKEN)
-SHOWN_WHOLE = 64  # values; an integer tensor of the processor up to this size is compared by value
-
-
-class Question(NamedTuple):
-    """One question about images, with a name for the report and the example that a trainer would make of it."""
-
-    name: str
-    images: Sequence[Image.Image]
-    text: str
-    example: Example
-
-
-class Overheard:
-    """A processor that keeps a copy of what it last made; everything else is the processor's own."""
-
-    def __init__(self, processor: Any) -> None:
-        self._processor = processor
-        self.made: dict[str, torch.Tensor] = {}
-
-    def apply_chat_template(self, *args: Any, **options: Any) -> Any:
-        """As the processor's, kept before anybody casts it."""
-        made = self._processor.apply_chat_template(*args, **options)
-        self.made = {name: value.clone() for name, value in made.items() if isinstance(value, torch.Tensor)}
-        return made
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._processor, name)
-
-
-def own_processor(adapter: Path | None) -> Any:
-    """The processor that an adapter was trained with, where training left it beside the adapter; else ``None``."""
-    if adapter is None or not (adapter / "processor_config.json").exists():
-        return None
-    return AutoProcessor.from_pretrained(adapter, local_files_only=True, trust_remote_code=False)
-
-
-def ask_rows(form: str, processor: Any, question: Question) -> View:
-    """Let the trainer's encoder render the question by the processor that the adapter was trained with."""
-    made = Encoder(processor).prompt(question.example)
-    return _view(form, None, [], {"input_ids": made.ids[None], **made.vision})
-
-
-def ask_alone(
-    form: str, loaded: LoadedModel, adapter: str | None, question: Question, settings: GenerationSettings
-) -> View:
-    """Answer by the path of ``mis report``: one row under one adapter, or by a model without any."""
-    processor: Any = Overheard(loaded.processor)
-    network = loaded.network
-    with use_adapter(loaded.model, adapter), logits_of(network, row=0) as steps:
-        try:
-            answered = answer([question.images], [question.text], LoadedModel(loaded.model, processor), settings)[0]
-        except (
-            RuntimeError,
-            ValueError,
-            IndexError,
-        ) as error:  # what it was given does not suit it, which is worth knowing
-            words = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            return _view(form, None, [], processor.made)._replace(failure=words)
-    return _view(form, answered.text, steps[: answered.tokens], processor.made)
-
-
-def ask_engine(
-    form: str, engine: VariantEngine, variant: str, question: Question, settings: GenerationSettings
-) -> View:
-    """Answer by the app's engine, all of its variants in one batch, and take the row of one.
-
-    Raises:
-        ModelError: it said nothing.
-    """
-    processor: Any = Overheard(engine.processor)
-    plain, engine.processor = engine.processor, processor
-    row = engine.variants.index(variant)
-    answered = None
-    try:
-        with logits_of(engine.network, row=row) as steps:
-            for columns in engine.stream(question.images, question.text, engine.variants, settings):
-                answered = columns[row]
-    finally:
-        engine.processor = plain
-    if answered is None:
-        raise ModelError(f"the engine said nothing to {question.name!r}; try again")
-    return _view(form, answered.text, steps[: answered.tokens] if engine.mixes else [], processor.made)
-
-
-def ask_server(
-    form: str, url: str, model: str | None, question: Question, settings: GenerationSettings, processor: Any
-) -> View:
-    """Answer by a server: its text, and what it tells of prompt length and likeliest first tokens.
-
-    Args:
-        form: what to call it.
-        url: of the API, such as "http://127.0.0.1:8000/v1".
-        model: its name there; the only one if not given.
-        question: asked with the images as PNG, which loses nothing.
-        settings: length; decoding is greedy.
-        processor: of the reference, for its special tokens.
-
-    Raises:
-        ModelError: the server cannot be reached, or its reply is none.
-    """
-    text = as_plain_text(question.text, special_tokens(processor))
-    return asyncio.run(_ask_server(form, url, model, question, text, settings))
 
 
 async def _ask_server(
@@ -444,46 +472,9 @@ def _digest(value: torch.Tensor) -> str:
     return hashlib.sha256(value.contiguous().float().numpy().tobytes()).hexdigest()
 
 
-# ---------- ``transformers serve`` on loopback for as long as a block lasts: the server that everybody who can run a checkpoint here has.
-#
-# Its own process, its own port, no access to a hub; ended with the block, whatever happens in it, SIGTERM included.
-
-READY = b"Uvicorn running"
-WAIT = 300.0  # seconds for a large checkpoint to load
-POLL = 0.25
-
-
-@contextmanager
-def transformers_serve(checkpoint: Path, device: str) -> Iterator[str]:
-    """Serve a checkpoint folder and yield the API's address, such as "http://127.0.0.1:41317/v1"; the model's name is the folder's path.
-
-    Raises:
-        MissingPackageError: transformers' server is not installed.
-        ModelError: the server ended by itself or is not ready within ``WAIT`` seconds; quotes its last words.
-    """
-    program = Path(sys.executable).with_name("transformers")
-    if not program.exists():
-        raise MissingPackageError(f"expected transformers' command at {program}; pip install 'transformers[serving]'")
-    port = _free_port()
-    command = [str(program), "serve", str(checkpoint), "--host", "127.0.0.1", "--port", str(port), "--device", device]
-    with _unwinding(), tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as log:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "info"}
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        try:
-            _wait_until_ready(process, Path(log.name), time.monotonic() + WAIT)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
 @contextmanager
 def _unwinding() -> Iterator[None]:
-    """While the block lasts, SIGTERM (of ``timeout``, a cluster, a container) ends it as Ctrl-C does; by itself it would leave the server behind."""
+    """While the block lasts, SIGTERM (``timeout``, a cluster) ends it as Ctrl-C does, or the server would survive."""
     if threading.current_thread() is not threading.main_thread():  # only that one may say what signals do
         yield
         return

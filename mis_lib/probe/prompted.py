@@ -1,4 +1,4 @@
-"""Prompts as tensors for analyses that read a model rather than let it answer: the same prompt as in generation, no new token.
+"""Prompts as tensors for analyses that read a model's states: the same prompt as in generation, no new token.
 
 Rows are padded on the left, so that the last position of every row is the last prompt token, from which the answer
 begins.
@@ -25,7 +25,7 @@ class Pair(NamedTuple):
 
 
 def pairs_of(samples: Sequence[Sample]) -> list[Pair]:
-    """Harmful items with their twins, in the order of the harmful ones; items without a twin among ``samples`` are left out.
+    """Harmful items with their twins, in the order of the harmful ones; without a twin in ``samples``, left out.
 
     Raises:
         DataError: there is no pair at all.
@@ -38,7 +38,8 @@ def pairs_of(samples: Sequence[Sample]) -> list[Pair]:
     ]
     if not found:
         raise DataError(
-            f"expected harmful items with benign twins, found no pair among {len(samples)} items; choose a split that has twins"
+            f"expected harmful items with benign twins, found no pair among {len(samples)} items; "
+            "choose a split that has twins"
         )
     return found
 
@@ -49,13 +50,13 @@ def prompts(loaded: LoadedModel, images: Sequence[Sequence[Any]], questions: Seq
 
 
 def prompts_of(loaded: LoadedModel, samples: Sequence[Sample], data_dir: Path) -> Any:
-    """``prompts`` of samples, whose images lie in ``data_dir``."""
+    """``prompts`` of samples, whose images are in ``data_dir``."""
     images = [[load_image(data_dir / name) for name in sample.images] for sample in samples]
     return prompts(loaded, images, [sample.question for sample in samples])
 
 
 def continued(inputs: Any, text_T: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The inputs of a batch of prompts (rows, P), each going on with the same text (T,): tensors (rows, P + T) where they were (rows, P)."""
+    """The inputs of a batch of prompts (rows, P), each continued with the same text (T,): (rows, P + T)."""
     shape = inputs["input_ids"].shape
     longer: dict[str, torch.Tensor] = dict(inputs)
     for name, value in inputs.items():

@@ -5,9 +5,11 @@ from safe ones. Read is the hidden state at the last prompt token, from which th
 pairs, the same question about images of which one differs, so that what separates them is the combination and no
 wording.
 
-    probe     out-of-fold accuracy of a linear probe (logistic regression), folds cut by pair; percent, cluster bootstrap over pairs
+    probe     out-of-fold accuracy of a linear probe (logistic regression), folds cut by pair; percent, cluster
+              bootstrap over pairs
     shuffled  the same with the labels of pairs exchanged at random: what the probe finds where there is nothing to find
-    distance  between the two class means, in units of the spread within a class; corrected for the noise of the means, jackknife over pairs
+    distance  between the two class means, in units of the spread within a class; corrected for the noise of the means,
+              jackknife over pairs
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,7 +88,8 @@ def separation(states: Mapping[str, np.ndarray], *, folds: int = FOLDS, seed: in
         pairs = len(states_N2LH)
         if pairs < folds:
             raise DataError(
-                f"expected at least {folds} pairs for {folds} folds, found {pairs}; ask for more (--limit, in notebook 6 the parameter pairs)"
+                f"expected at least {folds} pairs for {folds} folds, found {pairs}; "
+                "ask for more (--limit, in notebook 6 the parameter pairs)"
             )
         for layer in range(states_N2LH.shape[2]):
             layer_N2H = states_N2LH[:, :, layer].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Where does a weight change point? The spectrum of each update s B A against the directions that the base weight hardly uses.
+"""Where does a weight change point? The spectrum of each update s B A against the base weight's weak directions.
 
 After "What makes and breaks safety fine-tuning" (arXiv 2407.10264): safety tuning of small models adds an update whose
 outputs lie in the base weight's null space, so that unsafe inputs are moved where nothing else is. Weights of real
@@ -31,12 +31,19 @@ class Spectra(NamedTuple):
     """Two tidy frames of the same updates."""
 
     layers: pd.DataFrame
-    """One row a variant and linear layer: variant, layer (number), module, rank, size, stable_rank, output_share, input_share (percent of the
-    update's energy in the weak directions), and for each share chance, chance_low, chance_high; weak_outputs and
-    weak_inputs tell how many of all directions are weak."""
+    """One row a variant and linear layer.
+
+    Columns variant, layer (number), module, rank, size, stable_rank, output_share, input_share (percent of the update's
+    energy in the weak directions), and for each share chance, chance_low, chance_high; weak_outputs and weak_inputs are
+    the numbers of weak directions.
+    """
     curves: pd.DataFrame
-    """variant, side ("output", "input"), directions (percent of all, from the strongest on), energy (median percent of the update's energy in them
-    over the linear layers), low, high (10th and 90th percentile), n (linear layers)."""
+    """How the energy adds up over the directions.
+
+    Columns variant, side ("output", "input"), directions (percent of all, from the strongest on), energy (median
+    percent of the update's energy in them over the linear layers), low, high (10th and 90th percentile),
+    n (linear layers).
+    """
 
 
 class _Update(NamedTuple):
@@ -190,7 +197,7 @@ def _over_layers(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def _place(name: str) -> tuple[int, str]:
-    """Number of the layer and name of the module: "...layers.3.mlp.up_proj" is (3, "up_proj"); -1 outside of numbered layers."""
+    """Layer number and module name: "...layers.3.mlp.up_proj" is (3, "up_proj"); -1 outside of numbered layers."""
     parts = name.split(".")
     numbers = [int(part) for part in parts if part.isdigit()]
     return (numbers[-1] if numbers else -1), parts[-1]
@@ -203,7 +210,7 @@ def _peft(loaded: LoadedModel) -> PeftModel:
 
 
 class _inputs_of:
-    """What LoRA layers are given at the last position, (batch, in) each, in the order of the layers, for as long as the block lasts."""
+    """The inputs of LoRA layers at the last position, (batch, in) each, in layer order, while the block lasts."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self._layers, self._found = layers, [torch.empty(0)] * len(layers)
@@ -232,7 +239,7 @@ def _response(layer: Any, adapter: str, hidden_BI: torch.Tensor) -> np.ndarray:
 
 
 def summary(layers: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """For a terminal: medians of each update's size, rank and share in weak directions next to chance, and its output's size."""
+    """For a terminal: medians of each update's size, rank, share in weak directions next to chance, and output size."""
     rows = []
     part: Any
     for variant, part in layers.groupby("variant", sort=False):

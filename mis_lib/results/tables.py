@@ -7,7 +7,7 @@ Markdown has no padding, so that a changed cell changes one line of a committed 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -99,16 +99,24 @@ def rich_tables(tables: Sequence[Table]) -> Group:
 
 
 def rich_table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", left: int = 1
+    headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str = "", left: int | Collection[str] = 1
 ) -> rich.table.Table:
-    """A table for a terminal; a narrow one folds cells and cuts no figure."""
+    """A table for a terminal; a narrow one folds cells and cuts no figure.
+
+    Args:
+        headings: of the columns.
+        rows: cells; text is shown as it is, never read as markup.
+        title: above the table.
+        left: number of the first columns that hold words, or the headings of those that do.
+    """
     table = rich.table.Table(
         title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for place, heading in enumerate(headings):
-        table.add_column(Text(heading), justify="left" if place < left else "right", overflow="fold")
+        words = place < left if isinstance(left, int) else heading in left
+        table.add_column(Text(heading), justify="left" if words else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return table
 
 

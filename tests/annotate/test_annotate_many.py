@@ -1,4 +1,4 @@
-"""Several annotators at once, and the app killed and started again in the middle: every acknowledged decision is there, none twice."""
+"""Several annotators at once, and the app killed and restarted: every acknowledged decision is there, none twice."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Closing the loop: decisions become agreement figures, files to share, training data with provenance, and a regression set."""
+"""Closing the loop: decisions become agreement figures, files to share, training data and a regression set."""
 
 import csv
 import gc
@@ -134,7 +134,7 @@ def test_a_later_preference_takes_no_outcome_away(samples: dict[str, Sample], st
 
 
 def test_alpha_by_hand(samples: dict[str, Sample], store: AnnotationStore) -> None:
-    """Two people, four responses, one difference: observed 1/4, expected 8 * 7 - (5 * 4 + 3 * 2) = 30 of 56, alpha = 1 - (1/4) / (30/56)."""
+    """Observed 1/4, expected 8 * 7 - (5 * 4 + 3 * 2) = 30 of 56, so alpha = 1 - (1/4) / (30/56)."""
     harmful = [sample for sample in samples.values() if sample.harmful][:4]
     for sample, first, second in zip(harmful, "uuur", "uurr", strict=True):
         for name, letter in (("ada", first), ("eve", second)):
@@ -261,7 +261,7 @@ def test_standing_is_read_by_some_while_others_decide(samples: dict[str, Sample]
     read.take(label(number) for number in range(5_000))
 
     def collected(*_: object) -> None:
-        """Python code that runs at a collection of garbage, as Hypothesis and profilers have it: there other threads get their turn."""
+        """Python code that runs at a garbage collection, as in Hypothesis and profilers: there other threads run."""
         for _number in range(50):
             pass
 
@@ -309,7 +309,8 @@ def standing(store: AnnotationStore) -> CurrentLabels:
 
 def events_of_all_kinds(store: AnnotationStore, samples: dict[str, Sample]) -> None:
     full = Decision(
-        outcome=Outcome.UNSAFE, causes=(Cause.MISSED_COMBINATION, Cause.OTHER), severity=3, comment=NASTY, corrected="-1+2\nsecond line",
+        outcome=Outcome.UNSAFE, causes=(Cause.MISSED_COMBINATION, Cause.OTHER), severity=3, comment=NASTY,
+        corrected="-1+2\nsecond line",
         preference=Preference.B, swapped=True,
     )  # fmt: skip
     first = samples["hard-00"]
@@ -331,7 +332,8 @@ def test_export_and_import_lose_nothing(
 @pytest.mark.parametrize("form", list(Form))
 @pytest.mark.parametrize(
     "text",
-    ["one\r\ntwo\rthree\n", "no line\rbut a return", '"quoted", "" and, so', "'=1+1", "\r=1", "\ufeffé 火\u2028\x85\U0001f525", "x" * 200_000],
+    ["one\r\ntwo\rthree\n", "no line\rbut a return", '"quoted", "" and, so', "'=1+1", "\r=1",
+     "\ufeffé 火\u2028\x85\U0001f525", "x" * 200_000],
     ids=["line ends", "a return", "quotes", "apostrophe", "formula behind a return", "not ASCII", "long"],
 )  # fmt: skip
 def test_texts_travel_to_the_letter(samples: dict[str, Sample], tmp_path: Path, text: str, form: Form) -> None:
@@ -348,7 +350,7 @@ def test_texts_travel_to_the_letter(samples: dict[str, Sample], tmp_path: Path, 
 def test_what_a_spreadsheet_has_saved_is_read(
     store: AnnotationStore, samples: dict[str, Sample], tmp_path: Path, delimiter: str
 ) -> None:
-    """A mark in front, another delimiter, line ends of its own, quotes where it needs them, booleans in capitals, a row of empty cells."""
+    """A byte order mark, other delimiter and line ends, quotes where needed, capital booleans, a row of empty cells."""
     events_of_all_kinds(store, samples)
     rows = list(csv.reader(io.StringIO(write_events(store.events(), Form.CSV), newline="")))
     stream = io.StringIO(newline="")

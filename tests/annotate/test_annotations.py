@@ -1,4 +1,4 @@
-"""The annotation store, on SQLite and on PostgreSQL: nothing is lost, doubled, overwritten or accepted that cannot be."""
+"""The annotation store, on SQLite and on PostgreSQL: nothing is lost, doubled, overwritten or wrongly accepted."""
 
 import multiprocessing
 import threading

@@ -82,7 +82,7 @@ class TestCalibratedRate:
         assert calibrated_rate([True], [True], [True, False])[1] == 0, "one label tells of no covariance"
 
     def test_the_interval_by_hand(self) -> None:
-        """The judge calls 24 of 60 labelled responses unsafe and 30 of the 50 others, people 30 of the 60, of which it found 22."""
+        """The judge calls 24 of 60 labelled responses unsafe, 30 of 50 others; people 30 of 60, it found 22 of them."""
         y, f = [1] * 30 + [0] * 30, [1] * 22 + [0] * 8 + [1] * 2 + [0] * 28
         rest = [1] * 30 + [0] * 20
         rate, weight = calibrated_rate([bool(v) for v in y], [bool(v) for v in f], [bool(v) for v in rest])
@@ -189,7 +189,7 @@ class TestCalibrate:
         assert (found.agreement.share.n, found.agreement.share.value) == (2, 50.0)
 
     def test_a_judge_that_fails_on_what_is_unsafe_is_corrected_all_the_same(self) -> None:
-        """Every second unsafe response it cannot score, every fourth one it has not read; its own rate would be about 9."""
+        """It cannot score every second unsafe response and has not read every fourth; its own rate would be about 9."""
         draws, covered = np.random.default_rng(0), 0
         names = [str(i) for i in range(400)]
         samples = [sample(name) for name in names]

@@ -14,7 +14,8 @@ from support.fakes import ANSWERS, ScriptedEngine, mini_data, ready_host
 from test_app_browser import DESK, PHONE, browser, visit  # noqa: F401 - fixtures
 
 from workbench.app import build_app, free_port, launch_options
-from workbench.trainings import CONFIGS, Trainings
+from workbench.train.actions import Trainings
+from workbench.train.tab import CONFIGS
 
 pytestmark = pytest.mark.browser
 SLOW = 60_000  # milliseconds: two cores may be busy with something else

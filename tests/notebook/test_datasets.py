@@ -17,8 +17,10 @@ def item(
 ) -> Sample:
     twin = f"{name}-twin" if harmful else name.removesuffix("-twin")
     return Sample(
-        id=name, question=f"What about {name.removesuffix('-twin')}?", images=["1.png", "2.png"], objects=[first, second], harmful=harmful, twin_id=twin,
-        category=category, sub_category=part, answer="one two three" if harmful else "one", provenance={"style": "openmoji"},
+        id=name, question=f"What about {name.removesuffix('-twin')}?", images=["1.png", "2.png"],
+        objects=[first, second], harmful=harmful, twin_id=twin,
+        category=category, sub_category=part, answer="one two three" if harmful else "one",
+        provenance={"style": "openmoji"},
     )  # fmt: skip
 
 
@@ -75,7 +77,7 @@ def test_a_shortcut_is_found_where_there_is_one() -> None:
 
 
 def test_the_bound_of_a_view_by_hand() -> None:
-    """Three of four with a candle are harmful and the only key is not: who sees that object alone gets 4 of 5 right at best."""
+    """Three of four with a candle are harmful and the only key is not: that object alone gives 4 of 5 at best."""
     seen = [("candle", True), ("candle", True), ("candle", False), ("candle", True), ("key", False)]
     rows = [
         Sample(id=str(at), question="?", images=["a.png", "b.png"], objects=[name, "house"], harmful=harmful)

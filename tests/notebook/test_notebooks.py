@@ -1,4 +1,6 @@
-"""The notebooks: their form always, their execution with ``pytest -n 0 -m notebooks`` (all seven in order, offline, about ten minutes on two cores).
+"""The notebooks: their form always, their execution with ``pytest -n 0 -m notebooks``.
+
+All seven run in order and offline, in about ten minutes on two cores.
 
 A process without a way out runs them: ``tests/support/offline/sitecustomize.py`` refuses every connection beyond this
 machine in the kernel and in whatever it starts, and writes down that one was tried.
@@ -118,12 +120,15 @@ def test_links_lead_to_files_and_used_functions_exist(path: Path) -> None:
 
 
 def _exists(name: str) -> bool:
-    """Whether a dotted name is a module's file, or defined in one; told from the source, so that no model library is imported."""
+    """Whether a dotted name is a module's file or defined in one; read from the source, without an import."""
     module = ROOT.joinpath(*name.split("."))
     if module.with_suffix(".py").is_file() or (module / "__init__.py").is_file():
         return True
     parent, attribute = module.parent.with_suffix(".py"), module.name
-    return parent.is_file() and re.search(rf"^(?:async def|def|class) {attribute}\b|^{attribute}\b.*=", parent.read_text(encoding="utf-8"), re.MULTILINE) is not None  # fmt: skip
+    if not parent.is_file():
+        return False
+    defined = rf"^(?:async def|def|class) {attribute}\b|^{attribute}\b.*="
+    return re.search(defined, parent.read_text(encoding="utf-8"), re.MULTILINE) is not None
 
 
 def test_a_parameter_that_no_notebook_has_is_refused() -> None:
@@ -155,7 +160,7 @@ def test_a_cell_that_fails_ends_its_notebook_with_the_error_and_a_copy(tmp_path:
 
 
 def test_curves_grow_in_one_place(tmp_path: Path) -> None:
-    """Drawn twice, there is one figure, and it is the later one; what libraries say to programmers does not stand beside it."""
+    """Drawn twice, there is one figure, the later one; what libraries say to programmers is not shown."""
     lines = [
         "import warnings",
         "warnings.warn('IProgress not found. Please update jupyter and ipywidgets.')",
@@ -177,7 +182,7 @@ def test_curves_grow_in_one_place(tmp_path: Path) -> None:
 
 
 def test_what_is_being_done_is_no_fault_and_a_warning_is(tmp_path: Path) -> None:
-    """Standard error stands on red in a page: notices and the place where a bar was are not there, what a library warns of is."""
+    """Standard error is red in a page: notices and progress bars are left out, warnings of libraries are not."""
     doing = [
         "from mis_lib.cli import console",
         "from mis_lib.recipes.generate import shown",
@@ -196,7 +201,7 @@ def test_what_is_being_done_is_no_fault_and_a_warning_is(tmp_path: Path) -> None
 
 
 def test_pages_need_nothing_but_themselves() -> None:
-    """Figures are drawn by a library in the page, pictures wait for a click, frames of a server of this machine are told, not shown."""
+    """Figures are drawn by a library in the page, pictures wait for a click, frames of a local server become a note."""
     figure = {
         "data": [{"type": "bar", "x": [1], "y": [2]}],
         "layout": {"title": {"text": "</script> one"}},
@@ -222,7 +227,7 @@ def test_pages_need_nothing_but_themselves() -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_figures_and_code_of_a_page_can_be_read(theme: str, chromium_path: Path, tmp_path: Path) -> None:
-    """The contrast of text with its ground is 4.5 at least (WCAG, AA), in figures and in code with its comments and operators."""
+    """The contrast of text with its ground is 4.5 at least (WCAG, AA), in figures and in code with its comments."""
     from playwright.sync_api import sync_playwright
 
     figure = go.Figure(go.Bar(x=["one"], y=[1]), layout={"template": TEMPLATE, "title": "One", "height": 300})
@@ -244,7 +249,8 @@ def test_figures_and_code_of_a_page_can_be_read(theme: str, chromium_path: Path,
 
 COLOURS = """() => [...document.querySelectorAll('.highlight span, .js-plotly-plot text')].map(one => {
   const own = getComputedStyle(one); let place = one, ground;
-  do { ground = getComputedStyle(place).backgroundColor; place = place.parentElement } while (ground === 'rgba(0, 0, 0, 0)');
+  do { ground = getComputedStyle(place).backgroundColor; place = place.parentElement }
+  while (ground === 'rgba(0, 0, 0, 0)');
   return [one.textContent, one.tagName === 'text' ? own.fill : own.color, ground] })"""
 
 
@@ -279,7 +285,10 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float
     folder = tmp_path_factory.mktemp("walk")
     guard = os.pathsep.join([str(ROOT / "tests" / "support" / "offline"), os.environ.get("PYTHONPATH", "")])
     quiet = {"PYTHONPATH": guard, "MIS_TRIED": str(folder / "tried.txt"), "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
-    command = [sys.executable, "-m", "mis_lib.cli", "notebooks", "--execute", "--out", str(folder / "pages"), "--json", "--set", f"runs={folder / 'runs'}", *shlex.split(os.environ.get(PARAMETERS, ""))]  # fmt: skip
+    command = [
+        sys.executable, "-m", "mis_lib.cli", "notebooks", "--execute", "--out", str(folder / "pages"), "--json",
+        "--set", f"runs={folder / 'runs'}", *shlex.split(os.environ.get(PARAMETERS, "")),
+    ]  # fmt: skip
     begun = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, check=False)
     (folder / "found.json").write_text(done.stdout or "[]")
@@ -376,7 +385,10 @@ def test_pages_load_nothing_and_show_no_picture_unasked(copy: Path) -> None:
 def test_those_that_read_what_others_made_run_alone_too(number: int, tmp_path: Path) -> None:
     """In an empty folder of runs they make the answers themselves; the others read nothing that was made before."""
     small = ["limit=1", "max_new_tokens=8", "ablated=1", "pairs=6", "arms=[]", "states=[black]", "show_app=false"]
-    command = [sys.executable, "-m", "mis_lib.cli", "notebooks", "--execute", "--only", str(number), "--out", str(tmp_path / "pages"), "--json", "--set", f"runs={tmp_path / 'runs'}"]  # fmt: skip
+    command = [
+        sys.executable, "-m", "mis_lib.cli", "notebooks", "--execute", "--only", str(number),
+        "--out", str(tmp_path / "pages"), "--json", "--set", f"runs={tmp_path / 'runs'}",
+    ]  # fmt: skip
     known = commands.parameters_of(read(PATHS[number - 1]))
     mine = [one for one in small if one.partition("=")[0] in known]
     done = subprocess.run([*command, *mine], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -404,7 +416,8 @@ def test_a_set_of_ones_own_is_explored_with_the_splits_that_it_has(files: tuple[
     shutil.copytree(made, own, ignore=shutil.ignore_patterns("*.jsonl"))
     for name in files:
         shutil.copy(made / f"{'hard' if name == 'train' else name}.jsonl", own / f"{name}.jsonl")
-    (found,) = commands.execute_all(commands.chosen(commands.all_notebooks(), [2]), tmp_path / "out", {"data": str(own)})  # fmt: skip
+    second = commands.chosen(commands.all_notebooks(), [2])
+    (found,) = commands.execute_all(second, tmp_path / "out", {"data": str(own)})
     assert found.error == ""
 
 
@@ -417,6 +430,7 @@ def test_what_was_left_out_is_said(walk: tuple[Path, float]) -> None:
 def test_the_picture_finder_tells_seen_from_hidden() -> None:
     finder = Pictures()
     finder.feed(
-        f'<img src="a"><details class="{HIDDEN}"><summary><img src="b"></summary><img src="c"></details><details open><summary>x</summary><img src="d"></details>'
+        f'<img src="a"><details class="{HIDDEN}"><summary><img src="b"></summary><img src="c"></details>'
+        '<details open><summary>x</summary><img src="d"></details>'
     )
     assert finder.open == ["a", "b", "d"] and finder.hidden == 1

@@ -147,7 +147,7 @@ def found() -> dict[tuple[str, str], Measured]:
 
 
 def measured(rows: dict[str, str]) -> dict[tuple[str, str], Measured]:
-    """The measures of items whose outcomes under each condition are given by letters; names that differ in a number alone share their images."""
+    """The measures of items, outcomes under each condition as letters; names that differ in a number share images."""
     conditions = ("original", "black-1", "black-2", "black-all")
     states = {"original": "kept kept", "black-1": "black kept", "black-2": "kept black", "black-all": "black black"}
     probes, verdicts = [], []
@@ -244,8 +244,10 @@ def home(tmp_path_factory: pytest.TempPathFactory, data: Path) -> list[str]:
     tiny_adapter(folder / "toy", folder / "one", 1)
     adapters = json.dumps({"base": None, "one": str(folder / "one")})
     return [
-        "ablate", "--checkpoint", str(folder / "toy"), "--data", str(data), "--splits", "easy", "--limit", "1", "--runs",
-        str(folder / "runs"), "--variants", "base", "one", "--set", f"adapters={adapters}", "--set", "generation.max_new_tokens=4",
+        "ablate", "--checkpoint", str(folder / "toy"), "--data", str(data), "--splits", "easy", "--limit", "1",
+        "--runs",
+        str(folder / "runs"), "--variants", "base", "one", "--set", f"adapters={adapters}", "--set",
+        "generation.max_new_tokens=4",
         "--states", "black", "dropped", "twin",
     ]  # fmt: skip
 

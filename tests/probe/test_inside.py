@@ -1,4 +1,4 @@
-"""The analysis methods: numbers that are known by construction, weights that come back to the last bit, and the verb that joins them."""
+"""The analysis methods: numbers known by construction, weights restored to the last bit, and the verb."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ from mis_lib.schema import Outcome, Response, Sample, Verdict
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy checkpoint with an adapter, and a data folder whose benign answers name the object that differs; "train" is another copy."""
+    """A toy checkpoint with an adapter, and data whose benign answers name the differing object; "train" is a copy."""
     root = tmp_path_factory.mktemp("inside")
     tiny_checkpoint(root / "model")
     tiny_adapter(root / "model", root / "one", 1)
@@ -89,7 +89,7 @@ class TestSeparation:
         assert (value, round(low, 1), high) == (100.0, 83.9, 100.0)
 
     def test_a_pair_is_never_cut(self) -> None:
-        """Items that are alike within a pair: whoever has seen the twin takes an item for the twin's kind, nobody else knows anything."""
+        """Items alike within a pair: a probe that saw the twin takes an item for its kind, others know nothing."""
         draw = np.random.default_rng(1)
         own = draw.standard_normal((80, 1, 40)) * 10
         states = np.repeat(own, 2, axis=1) + 0.01 * draw.standard_normal((80, 2, 40))
@@ -105,7 +105,7 @@ class TestSeparation:
         assert high - low == pytest.approx(2 * 196 * np.sqrt(2 / 9 / 60), rel=0.12)  # of 60 pairs, not of 120 items
 
     def test_the_distance_of_a_few_pairs_by_hand(self) -> None:
-        """Differences 4, 2 and 3: mean 3, variance 1, and harmful 4, 4, 5 over benign 0, 2, 2: variances 1/3 and 4/3."""
+        """Differences 4, 2 and 3: mean 3, variance 1; harmful 4, 4, 5 over benign 0, 2, 2: variances 1/3 and 4/3."""
         states = np.array([[[4.0], [0.0]], [[4.0], [2.0]], [[5.0], [2.0]]])
 
         def squared(differences: list[float], kinds: tuple[list[float], list[float]]) -> float:
@@ -433,7 +433,10 @@ class TestFigures:
         return {
             "separation": (figures.separation, pd.DataFrame(measures)),
             "clusters": (lambda frame: figures.clusters(frame, layer=7), pd.DataFrame(points)),
-            "responses": (figures.responses, pd.DataFrame([{**r, "harmful": h} for r in by_layer for h in (True, False)])),
+            "responses": (
+                figures.responses,
+                pd.DataFrame([{**r, "harmful": h} for r in by_layer for h in (True, False)]),
+            ),
             "formats": (figures.formats, pd.DataFrame(told)),
             "safeground": (figures.safeground, pd.DataFrame(scored)),
         }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Parity on the architectures that people tune: tiles, grids and positions of their own kinds, the same in every form."""
+"""Parity on the architectures that people tune: tiles, grids and positions of many kinds, the same in every form."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Items asked in other words or in the other order: the list is read, twins are asked the same, and a report keeps these answers apart from others."""
+"""Items asked in other words or in the other order.
+
+The list is read, twins are asked the same, and a report keeps these answers apart from others.
+"""
 
 from pathlib import Path
 

@@ -206,7 +206,7 @@ def test_table_has_a_row_for_each_variant_and_group() -> None:
 
 
 def test_answers_that_name_everything_stand_apart_for_each_variant() -> None:
-    """What is seen is a matter of the answer, so that the same pair is in one group for one variant and in another for the next."""
+    """What is seen depends on the answer: the same pair is in one group for one variant and in another for the next."""
     both, one = "A candle and an apple.", "A candle."
     samples = [*pair("p"), *pair("q"), sample("r", harmful=True).model_copy(update={"objects": None})]
     texts = {"v": {"p": both, "p-twin": both, "q": both, "q-twin": one}, "w": {"p": one, "p-twin": one, "q": one}}

@@ -129,7 +129,7 @@ def test_pairs_about_the_same_images_are_drawn_together() -> None:
 
 OUTCOMES = st.lists(
     st.tuples(
-        *(st.sampled_from([*kind, UNSCORED]) for kind in (HARMFUL_OUTCOMES, BENIGN_OUTCOMES, HARMFUL_OUTCOMES, BENIGN_OUTCOMES))
+        *(st.sampled_from([*kind, UNSCORED]) for kind in 2 * (HARMFUL_OUTCOMES, BENIGN_OUTCOMES))
     ),
     min_size=1,
     max_size=8,

@@ -1,4 +1,4 @@
-"""Figures: what is in the frame is in the figure, with its interval; the wrong frame is refused by name; nothing is drawn that was not given."""
+"""Figures: the frame is in the figure, with intervals; the wrong frame is refused by name; nothing else is drawn."""
 
 import json
 from collections.abc import Iterator
@@ -149,7 +149,8 @@ def figures_of(variants: list[str]) -> dict[str, go.Figure]:
     ]
     spot = {"pair": "p", "x_share": 31.0, "y_share": 12.0}
     frames = {
-        "judges": [{"variant": v, "judge": j, "metric": "asr", **MEASURED} for v in variants for j in ("rule", "words")],
+        "judges": [{"variant": v, "judge": j, "metric": "asr", **MEASURED}
+                   for v in variants for j in ("rule", "words")],
         "stack": [{"variant": v, "metric": m, **MEASURED, "value": 25.0} for v in variants for m in OUTCOME_METRICS],
         "item": [
             {"variant": v, "first": a, "second": b, "outcome": outcomes[(i + j) % 4]}
@@ -201,14 +202,16 @@ WRONG = """async (figure) => {
   const place = document.querySelector('main');
   await Plotly.newPlot(place, figure.data, figure.layout);
   const edge = place.querySelector('.main-svg').getBoundingClientRect();
-  const texts = [...place.querySelectorAll('text')].filter(one => one.textContent.trim() && !one.closest('.hoverlayer'));
+  const texts = [...place.querySelectorAll('text')]
+    .filter(one => one.textContent.trim() && !one.closest('.hoverlayer'));
   const boxes = texts.map(one => [one.textContent, one.getBoundingClientRect()]).filter(([_, box]) => box.width);
   const wrong = [];
   boxes.forEach(([said, a], i) => {
     if (a.left < edge.left - 1 || a.right > edge.right + 1 || a.bottom > edge.bottom + 1) wrong.push(`cut: ${said}`);
     if (a.height < 9) wrong.push(`too small: ${said}`);
     for (const [other, b] of boxes.slice(i + 1))
-      if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
+      if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2
+          && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
         wrong.push(`${said} over ${other}`);
   });
   return wrong;

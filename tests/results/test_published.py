@@ -1,4 +1,4 @@
-"""The published reference: complete rows, flags that follow from arithmetic, and corrections kept apart from what is printed."""
+"""The published reference: complete rows, flags that follow from arithmetic, corrections separate from the print."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""``mis report`` over run folders that are there already: judges, comparisons, regression set, official scores, every form."""
+"""``mis report`` over existing run folders: judges, comparisons, regression set, official scores, every form."""
 
 import csv
 import json

@@ -76,7 +76,7 @@ def test_items_of_one_cluster_count_once() -> None:
 
 
 def test_a_cluster_is_drawn_with_its_size() -> None:
-    """No draw's mean can leave the range of the clusters' own, as it would if hits of a large cluster came with the size of a small one."""
+    """No draw's mean leaves the range of the clusters' own, as with a large cluster's hits over a small one's size."""
     found = cluster_mean([1.0] * 9 + [0.0, 1.0], "a" * 9 + "bb")
     assert found.value == pytest.approx(1000 / 11)
     assert (found.low, found.high) == (50, 100)

@@ -1,4 +1,4 @@
-"""The mini study: claims are decided by intervals, mixtures get the same budget, and what was done is not done again."""
+"""The mini study: claims are decided by intervals, mixtures get the same budget, and nothing is done twice."""
 
 import json
 from math import hypot

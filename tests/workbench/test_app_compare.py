@@ -19,14 +19,13 @@ from mis_lib.models.adapters import write_base
 from mis_lib.schema import Outcome
 from workbench.background import Background, Phase
 from workbench.compare import actions as compare
+from workbench.compare import state
 from workbench.compare.actions import View
-from workbench.compare.comparison import Comparison, export
+from workbench.compare.state import Catalogue, Comparison, Prompt
 from workbench.compare.tab import CompareHandlers
-from workbench.examples import Catalogue
 from workbench.host import Host, load_engine, make_host
-from workbench.html import model_text
+from workbench.html import drawn
 from workbench.links import Link
-from workbench.prompt import Prompt
 
 SETTINGS = {"max_new_tokens": 256, "temperature": 0, "seed": 0}
 BOTH = ["mini", "mirage"]
@@ -417,14 +416,14 @@ def test_moving_and_removing(host: Host, tmp_path: Path) -> None:
 
 def test_the_download_holds_everything_needed_to_repeat_it(host: Host) -> None:
     comparison = final(run(host, *example(host, "hard-00"), seed=3))
-    record = json.loads(export(comparison))
+    record = json.loads(state.export(comparison))
     assert record["question"] == DRINK_QUESTION and record["sample"]["id"] == "hard-00"
     assert record["settings"] == {"max_new_tokens": 256, "temperature": 0.0, "seed": 3}
     assert [answer["text"] for answer in record["answers"]] == [ANSWERS[name] for name in BOTH]
     assert record["answers"][0]["verdict"]["outcome"] == "unsafe"
     assert all(len(image["sha256"]) == 64 for image in record["images"])
     with pytest.raises(DataError, match="press Compare first"):
-        export(None)
+        state.export(None)
 
 
 # What the bindings add
@@ -508,7 +507,7 @@ DRAWN = {
 
 @pytest.mark.parametrize(("text", "html"), DRAWN.values(), ids=DRAWN.keys())
 def test_tables_code_headings_and_bold_words_are_drawn(text: str, html: str) -> None:
-    assert model_text(text) == html
+    assert drawn(text) == html
 
 
 def test_an_adapter_of_another_model_is_told_on_the_page(tmp_path: Path) -> None:

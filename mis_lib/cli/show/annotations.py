@@ -6,6 +6,7 @@ from rich.text import Text
 from mis_lib.annotate.agreement import TeamAgreement
 from mis_lib.annotate.delta import About
 from mis_lib.cli import console
+from mis_lib.results.tables import rich_table
 
 
 def show_delta(made: About) -> None:
@@ -25,18 +26,15 @@ def show_delta(made: About) -> None:
     tests = sum(count for split, count in made.splits.items() if split != "train")
     if tests:
         console.say(
-            f"{tests:,} rows come from test splits: they count in no test figure from now on (regression.jsonl lists them)"
+            f"{tests:,} rows come from test splits: no test figure counts them from now on (see regression.jsonl)"
         )
 
 
 def show_agreement(found: TeamAgreement) -> None:
     """Agreement of each two people, and of all."""
-    table = Table(title="Agreement on outcomes", title_justify="left")
-    for heading in ("first", "second", "equal, %", "Cohen's kappa", "n"):
-        table.add_column(heading)
-    for pair in found.pairs:
-        table.add_row(pair.first, pair.second, str(pair.share), str(pair.kappa), f"{pair.share.n:,}")
-    console.out.print(table)
+    headings = ("first", "second", "equal, %", "Cohen's kappa", "n")
+    rows = [(pair.first, pair.second, str(pair.share), str(pair.kappa), f"{pair.share.n:,}") for pair in found.pairs]
+    console.out.print(rich_table(headings, rows, title="Agreement on outcomes", left=2))
     people = ", ".join(f"{name} {count:,}" for name, count in found.authors.items()) or "nobody"
     console.out.print(
         Text(f"labelled by {people}; Krippendorff's alpha {found.alpha} on {found.alpha.n:,} shared responses")

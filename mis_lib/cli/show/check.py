@@ -1,4 +1,4 @@
-"""How ``mis check`` shows reports, mixtures and sets to fetch. What data files hold is shown as it is, never read as markup."""
+"""Reports, mixtures and sets to fetch, as ``mis check`` shows them; contents of data files are never read as markup."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,10 +12,10 @@ from mis_lib.data.findings import Level, count_by_kind
 from mis_lib.data.preflight import Report
 from mis_lib.data.tokens import Training
 from mis_lib.recipes.check import Mixed
+from mis_lib.results.tables import rich_table
 
 GB = 1e9
 COLOURS = {Level.ERROR: "red", Level.WARNING: "yellow"}
-TO_THE_LEFT = ("arm", "test", "file", "id", "kind", "level", "labels")
 LONGEST = 5
 
 
@@ -27,29 +27,30 @@ def report_tables(report: Report, shown: int) -> Group:
 def mixture_tables(mixed: Mixed) -> Group:
     """A mixture as tables: composition by arm, overlap by test split."""
     recipe, made, shared = mixed
-    parts = _table(
-        f"{recipe.name}: {recipe.about}",
-        "arm",
-        "rows",
-        "harmful",
-        "benign",
-        "general",
-        "share",
-        "no end token",
-        "labels",
+    parts = rich_table(
+        ("arm", "rows", "harmful", "benign", "general", "share", "no end token", "labels"),
+        [
+            [
+                arm.arm,
+                *(f"{number:,}" for number in (arm.rows, arm.harmful, arm.benign, arm.general)),
+                f"{arm.general_share:.1%}",
+                f"{arm.masked:,}",
+                ", ".join(f"{number:,} {label}" for label, number in arm.labels.items()),
+            ]
+            for arm in made
+        ],
+        title=f"{recipe.name}: {recipe.about}",
+        left=("arm", "labels"),
     )
-    for arm in made:
-        numbers = (arm.rows, arm.harmful, arm.benign, arm.general)
-        labels = ", ".join(f"{number:,} {label}" for label, number in arm.labels.items())
-        parts.add_row(
-            arm.arm, *(f"{number:,}" for number in numbers), f"{arm.general_share:.1%}", f"{arm.masked:,}", labels
-        )
-    common = _table(
-        "Rows that resemble a test row", "arm", "test", "test rows", *(overlap.value for overlap in Overlap)
+    common = rich_table(
+        ("arm", "test", "test rows", *(overlap.value for overlap in Overlap)),
+        [
+            [overlap.arm, overlap.test, *(f"{number:,}" for number in (overlap.test_rows, *overlap.counts.values()))]
+            for overlap in shared
+        ],
+        title="Rows that resemble a test row",
+        left=2,
     )
-    for overlap in shared:
-        numbers = (overlap.test_rows, *overlap.counts.values())
-        common.add_row(overlap.arm, Text(overlap.test), *(f"{number:,}" for number in numbers))
     categories = [
         Text(f"{arm.arm}: " + ", ".join(f"{name} {n:,}" for name, n in arm.categories.items())) for arm in made
     ]
@@ -75,7 +76,8 @@ def fetch_lines(wanted: Sequence[Instruction]) -> Iterator[Text]:
 def _head(report: Report) -> list[Text]:
     lines = [
         Text(
-            f"{file.name}: {file.rows:,} rows ({', '.join(file.forms) or 'no known form'}{'; chains of thought' if file.cot else ''})"
+            f"{file.name}: {file.rows:,} rows ({', '.join(file.forms) or 'no known form'}"
+            f"{'; chains of thought' if file.cot else ''})"
         )
         for file in report.files
     ]
@@ -85,9 +87,11 @@ def _head(report: Report) -> list[Text]:
 def _findings(report: Report, shown: int) -> list[Table | Text]:
     if not report.findings:
         return []
-    kinds = _table("Findings", "kind", "level", "number")
-    for kind, number in count_by_kind(report.findings).items():
-        kinds.add_row(Text(kind.value, style=COLOURS[kind.level]), kind.level.value, f"{number:,}")
+    counts = [
+        (Text(kind.value, style=COLOURS[kind.level]), kind.level.value, f"{number:,}")
+        for kind, number in count_by_kind(report.findings).items()
+    ]
+    kinds = rich_table(("kind", "level", "number"), counts, title="Findings", left=2)
     lines: list[Table | Text] = [kinds]
     for finding in report.findings[:shown]:
         row = f", row {finding.row}" if finding.row else ""
@@ -109,23 +113,21 @@ def _tokens(report: Report) -> list[Table | Text]:
     how = "its own tokenizer and template" if tokens.exact else "estimated: four characters a token"
     limit = f"cut after {tokens.limit:,}" if tokens.limit else "no limit known, see --max_length"
     total = sum(row.total for row in tokens.rows)
-    table = _table(
-        f"\nTokens for {tokens.model} ({how}; {limit}), the longest rows",
-        "file",
-        "row",
-        "id",
-        "images",
-        "image",
-        "text",
-        "total",
-    )
-    for row in tokens.worst(LONGEST):
-        numbers = (row.images, row.image_tokens, row.text_tokens, row.total)
-        table.add_row(Text(row.file), str(row.row), Text(row.id), *(f"{number:,}" for number in numbers))
+    longest = [
+        [row.file, str(row.row), row.id]
+        + [f"{number:,}" for number in (row.images, row.image_tokens, row.text_tokens, row.total)]
+        for row in tokens.worst(LONGEST)
+    ]
+    headings = ("file", "row", "id", "images", "image", "text", "total")
+    title = f"\nTokens for {tokens.model} ({how}; {limit}), the longest rows"
+    table = rich_table(headings, longest, title=title, left=("file", "id"))
     lines: list[Table | Text] = [table, Text(f"all rows: {total:,} tokens, {total / len(tokens.rows):,.0f} a row")]
     if report.memory is not None:
         memory = report.memory
-        terms = f"{memory.weights / GB:.1f} weights, {memory.state / GB:.1f} training state, {memory.activations / GB:.1f} activations"
+        terms = (
+            f"{memory.weights / GB:.1f} weights, {memory.state / GB:.1f} training state, "
+            f"{memory.activations / GB:.1f} activations"
+        )
         lines.append(Text(f"memory: {memory.total / GB:.1f} GB ({terms}) for {_how(memory.training)}", style="bold"))
         lines.append(Text(f"  = {report.memory_formula}", style="dim"))
     return lines
@@ -141,10 +143,3 @@ def _verdict(report: Report) -> Text:
     if report.ready:
         return Text("\nTraining may start.", style="green")
     return Text(f"\nTraining must not start: {errors:,} errors.", style="red")
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in TO_THE_LEFT else "right", overflow="fold")
-    return table

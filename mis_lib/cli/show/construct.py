@@ -3,21 +3,22 @@
 from pathlib import Path
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from mis_lib.construct.mis_mini import Summary
 from mis_lib.construct.stages.inputs import REVIEW
 from mis_lib.construct.stages.records import Account
+from mis_lib.results.tables import rich_table
 
 
 def summary(made: Summary, out_folder: Path) -> Group:
     """How much of what a constructed data set holds."""
-    table = Table(title=f"{out_folder} (seed {made.seed})", title_justify="left")
-    for heading in ("split", "items", "harmful", "benign", "questions"):
-        table.add_column(heading, justify="left" if heading == "split" else "right")
-    for name, split in made.splits.items():
-        table.add_row(name, *(f"{count:,}" for count in (split.items, split.harmful, split.benign, split.questions)))
+    rows = [
+        (name, *(f"{count:,}" for count in (split.items, split.harmful, split.benign, split.questions)))
+        for name, split in made.splits.items()
+    ]
+    headings = ("split", "items", "harmful", "benign", "questions")
+    table = rich_table(headings, rows, title=f"{out_folder} (seed {made.seed})")
     drawings = [credit.split(":")[0] for credit in made.styles.values()]  # the sets of icons are in its datasheet
     styles = Text("Drawings: " + "; ".join(drawings), style="dim")
     left_out = f"{len(made.dropped)} of {made.rows} rows left out, {len(made.not_in_real)} more of real"
@@ -26,14 +27,15 @@ def summary(made: Summary, out_folder: Path) -> Group:
 
 def balance(account: Account, out: Path, calls: dict[str, int]) -> Group:
     """The account as a table of stages and a few words."""
-    table = Table(title=f"{out}: {account.seeds} seeds, {account.drafts} drafts", title_justify="left")
-    for heading in ("stage", "came in", "done", "rejected", "pending", "tokens", "why rejected"):
-        table.add_column(heading, justify="left" if heading in ("stage", "why rejected") else "right")
+    headings = ("stage", "came in", "done", "rejected", "pending", "tokens", "why rejected")
+    rows = []
     for count in account.stages:
         tokens = count.prompt_tokens + count.completion_tokens
         why = ", ".join(f"{code} {times}" for code, times in count.rejected.items())
         numbers = (count.came_in, count.done, sum(count.rejected.values()), count.pending, tokens)
-        table.add_row(count.stage, *(f"{number:,}" for number in numbers), why)
+        rows.append((count.stage, *(f"{number:,}" for number in numbers), why))
+    title = f"{out}: {account.seeds} seeds, {account.drafts} drafts"
+    table = rich_table(headings, rows, title=title, left=("stage", "why rejected"))
     splits = ", ".join(f"{name} {count}" for name, count in account.splits.items()) or "none"
     lines = [
         f"{account.done} items, each with its benign twin: {splits}",
@@ -41,7 +43,8 @@ def balance(account: Account, out: Path, calls: dict[str, int]) -> Group:
     ]
     if account.unused_decisions:
         lines.append(
-            f"{account.unused_decisions} decisions in {REVIEW} are about other items or images than these: kept at its end, not applied"
+            f"{account.unused_decisions} decisions in {REVIEW} are about other items or images than these: "
+            "kept at its end, not applied"
         )
     waiting = sum(account.pending.values())
     if waiting:

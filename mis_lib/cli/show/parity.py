@@ -2,36 +2,36 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from mis_lib.probe.parity import Check, Finding, Status, first_difference
 from mis_lib.recipes.parity import Form, Report
+from mis_lib.results.tables import rich_table
 
 HEADINGS = {
-    Check.TENSORS: "tensors", Check.GRIDS: "grids", Check.PIXELS: "pixels", Check.TOKENS: "tokens", Check.LOGITS: "logits",
-    Check.TEXT: "text",
+    Check.TENSORS: "tensors", Check.GRIDS: "grids", Check.PIXELS: "pixels", Check.TOKENS: "tokens",
+    Check.LOGITS: "logits", Check.TEXT: "text",
 }  # fmt: skip
 SHOWN_TENSORS = 20  # of those not applied, in the terminal; all of them are in --json and --out
 
 
 def shown(report: Report) -> Group:
-    """The report for a terminal: one row a form and variant, one column a check; then what differs, first cause first."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in ("variant", "form", *HEADINGS.values()):
-        table.add_column(heading, no_wrap=True)
+    """The report for a terminal: a row for each form and variant, a column for each check, then the differences."""
     cells: dict[tuple[str, str], dict[Check, list[Finding]]] = {}
     for finding in report.findings:
         cells.setdefault((finding.variant, finding.form), {}).setdefault(finding.check, []).append(finding)
+    rows: list[list[str | Text]] = []
     for (variant, form), checks in cells.items():
         row = [_cell(checks.get(check, [])) for check in HEADINGS]
         if form == Form.TRAINING:
             row[1:] = [Text("ref", style="dim")] * (len(row) - 1)
-        table.add_row(variant, form, *row)
+        rows.append([variant, form, *row])
+    headings = ("variant", "form", *HEADINGS.values())
+    table = rich_table(headings, rows, left=len(headings))
     note = Text(
-        f"{report.dtype}, {len(report.questions)} questions; logits may differ by {report.tolerance:g} of the largest one. "
+        f"{report.dtype}, {len(report.questions)} questions; "
+        f"logits may differ by {report.tolerance:g} of the largest one. "
         "Tensors: applied / all. ref: what the others are held to; not told: this form does not show it; "
         "tie: two tokens so close that rounding decides.",
         style="dim",
