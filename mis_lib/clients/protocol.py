@@ -22,7 +22,7 @@ Message = Mapping[str, str]
 """A chat message without images: ``role`` and ``content``."""
 
 
-class Answer(BaseModel):
+class AnswerForm(BaseModel):
     """Base of all forms of answer. Every field is required and none may be added (a strict JSON schema).
 
     Rules that a schema cannot say are validators; they see the ``facts`` of the question as validation context.
@@ -56,7 +56,7 @@ class ChatAsk:
     task: str  # names the prompt file: extract, rewrite ...
     system: str
     user: str
-    form: type[Answer]
+    form: type[AnswerForm]
     facts: Mapping[str, Any] = field(default_factory=dict)
     images: tuple[bytes, ...] = ()
     temperature: float = 0.0
@@ -75,7 +75,7 @@ class ChatAsk:
 class ChatReply:
     """An answer in the form that was asked for, and what it cost."""
 
-    answer: Answer
+    answer: AnswerForm
     cost: Cost = FREE
     text: str = ""
     """As the model wrote it."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mis_lib.clients.protocol import Answer, CannotAnswer, ChatAsk, ChatReply, Cost, Message
+from mis_lib.clients.protocol import AnswerForm, CannotAnswer, ChatAsk, ChatReply, Cost, Message
 from mis_lib.schema import Record
 
 TRIES = 3
@@ -90,12 +90,12 @@ async def answer(ask: ChatAsk, complete: Complete, *, tries: int = TRIES) -> Cha
 
 
 @functools.cache
-def schema_of(form: type[Answer]) -> dict[str, Any]:
+def schema_of(form: type[AnswerForm]) -> dict[str, Any]:
     """The JSON schema of a form; cached, since composing it takes milliseconds."""
     return form.model_json_schema()
 
 
-def describe(form: type[Answer]) -> str:
+def describe(form: type[AnswerForm]) -> str:
     """The form of the answer in words, for servers that know no structured output."""
     schema = json.dumps(schema_of(form), ensure_ascii=False, separators=(",", ":"))
     return f"Answer with one JSON object and nothing else. It must fit this JSON schema:\n{schema}"
@@ -116,7 +116,7 @@ def is_refusal(text: str) -> bool:
     return bool(_REFUSAL.search(text.strip()))
 
 
-def read_answer(completion: Completion, ask: ChatAsk) -> Answer:
+def read_answer(completion: Completion, ask: ChatAsk) -> AnswerForm:
     """Read the first JSON object of a completion as an answer, or the last one if ``ask.final``.
 
     Raises:

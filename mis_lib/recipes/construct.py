@@ -1,7 +1,7 @@
-"""``mis construct --source stages``: settings become teachers and an image maker, the stages run, and the balance is shown.
+"""``mis construct --source stages``: open the teachers and the image maker that the settings name, and run the stages.
 
-A teacher is named by one word: ``builtin``; ``http://HOST:PORT/v1#MODEL`` (the model may be left out where the server has just one);
-``local:PATH`` or ``local:mini``. An image maker likewise: ``drawn``, ``URL#MODEL``, ``diffusers`` or ``diffusers:MODEL``.
+A teacher is ``builtin``, ``http://HOST:PORT/v1#MODEL`` (``#MODEL`` may be left out if the server has just one),
+``local:PATH`` or ``local:mini``. An image maker is ``drawn``, ``URL#MODEL``, ``diffusers`` or ``diffusers:MODEL``.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from pydantic import Field
 
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.protocol import ChatModel, ImageMaker
-from mis_lib.construct.stages.context import Context, Role, read_prompts
-from mis_lib.construct.stages.inputs import REVIEW, Decision, built_in_seeds, read_decisions, read_seeds
+from mis_lib.construct.stages.context import Context, TeacherRole, read_prompts
+from mis_lib.construct.stages.inputs import REVIEW, ReviewDecision, built_in_seeds, read_decisions, read_seeds
 from mis_lib.construct.stages.offline import DrawnImages, OfflineTeacher
 from mis_lib.construct.stages.pipeline import CONCURRENCY, NAMES, STAGES, build, check_folder
 from mis_lib.construct.stages.records import Account, Seed
@@ -27,7 +27,7 @@ CONFIG, CACHE = "config.yaml", "cache"
 
 
 class ConstructSettings(Settings):
-    """What is constructed and by whom; every field has a default that needs nothing but this package."""
+    """What is constructed and by which models; every default works with this package alone."""
 
     items: int | None = Field(default=None, ge=1)
     """At most so many items (default: 200 of the built-in seeds, or all of a seed file)."""
@@ -48,7 +48,7 @@ class ConstructSettings(Settings):
     prompts: Path | None = None
     """Folder with prompt files that replace the built-in ones."""
     decisions: Path | None = None
-    """People's decisions (CSV or JSON Lines), added to those in OUT/review.csv; each is about the ``content`` of its row only."""
+    """People's decisions (CSV or JSON Lines), added to those in OUT/review.csv; each is about its ``content`` only."""
     review_required: bool = False
     """Items without a person's decision stay pending."""
     concurrency: int = Field(default=CONCURRENCY, ge=1, le=256)
@@ -103,11 +103,19 @@ async def open_context(out: Path, settings: ConstructSettings, cache: Cache | No
         MisError: a teacher, prompt folder or decision cannot be used.
     """
     prompts, decisions = read_prompts(settings.prompts), _decisions(out, settings)
-    teachers, maker = await _hire(settings, cache or Cache(out / STAGES / CACHE))
+    teachers, maker = await _open_all(settings, cache or Cache(out / STAGES / CACHE))
     return Context(
-        teachers, maker, prompts, out, seed=settings.seed, per_seed=settings.per_seed, decisions=decisions, max_tokens=settings.max_new_tokens,
-        seeds_folder=settings.seeds.parent if settings.seeds else None, review_required=settings.review_required,
-    )  # fmt: skip
+        teachers,
+        maker,
+        prompts,
+        out,
+        seed=settings.seed,
+        per_seed=settings.per_seed,
+        decisions=decisions,
+        max_tokens=settings.max_new_tokens,
+        seeds_folder=settings.seeds.parent if settings.seeds else None,
+        review_required=settings.review_required,
+    )
 
 
 async def open_teacher(name: str, settings: ConstructSettings, cache: Cache) -> ChatModel:
@@ -134,7 +142,7 @@ async def open_teacher(name: str, settings: ConstructSettings, cache: Cache) -> 
 
 
 async def open_maker(name: str, settings: ConstructSettings, cache: Cache) -> ImageMaker:
-    """The image maker of that name; raises as ``open_teacher``, and ``MissingPackageError``."""
+    """The image maker of that name; raises what ``open_teacher`` raises, or ``MissingPackageError``."""
     if name == "drawn":
         return DrawnImages()
     if name == "diffusers" or name.startswith("diffusers:"):
@@ -149,15 +157,15 @@ async def open_maker(name: str, settings: ConstructSettings, cache: Cache) -> Im
     raise SettingsError(f"images: expected drawn, a URL, diffusers or diffusers:MODEL, found {name!r}")
 
 
-async def _hire(settings: ConstructSettings, cache: Cache) -> tuple[dict[Role, ChatModel], ImageMaker]:
+async def _open_all(settings: ConstructSettings, cache: Cache) -> tuple[dict[TeacherRole, ChatModel], ImageMaker]:
     """Teachers by role, one object for equal names, and the image maker."""
     names = {
-        Role.WRITER: settings.teacher,
-        Role.VIEWER: settings.vision_teacher or settings.teacher,
-        Role.JUDGE: settings.judge or settings.teacher,
+        TeacherRole.WRITER: settings.teacher,
+        TeacherRole.VIEWER: settings.vision_teacher or settings.teacher,
+        TeacherRole.JUDGE: settings.judge or settings.teacher,
     }
-    hired = {name: await open_teacher(name, settings, cache) for name in dict.fromkeys(names.values())}
-    return {role: hired[name] for role, name in names.items()}, await open_maker(settings.images, settings, cache)
+    opened = {name: await open_teacher(name, settings, cache) for name in dict.fromkeys(names.values())}
+    return {role: opened[name] for role, name in names.items()}, await open_maker(settings.images, settings, cache)
 
 
 def _seeds(settings: ConstructSettings) -> list[Seed]:
@@ -167,8 +175,8 @@ def _seeds(settings: ConstructSettings) -> list[Seed]:
     return found if settings.items is None else found[: -(-settings.items // settings.per_seed)]
 
 
-def _decisions(out: Path, settings: ConstructSettings) -> dict[str, Decision]:
-    """Those in the table that an earlier run wrote, and over them those of a file."""
+def _decisions(out: Path, settings: ConstructSettings) -> dict[str, ReviewDecision]:
+    """The decisions in the table that an earlier run wrote; those of a file replace them."""
     table = out / REVIEW
     known = read_decisions(table) if table.exists() else {}
     return known | (read_decisions(settings.decisions) if settings.decisions else {})

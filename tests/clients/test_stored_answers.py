@@ -11,7 +11,7 @@ from support.tiny import tiny_text_model
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.local import LocalChat
 from mis_lib.clients.openai import ServerChat, open_client
-from mis_lib.clients.protocol import Answer, ChatAsk
+from mis_lib.clients.protocol import AnswerForm, ChatAsk
 from mis_lib.files import digest_json
 
 
@@ -24,7 +24,7 @@ class Watched(Cache):
         raise Found(question)
 
 
-class Grade(Answer):
+class Grade(AnswerForm):
     verdict: str
 
 

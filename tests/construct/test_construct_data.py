@@ -1,7 +1,4 @@
-"""MIS-Mini as a whole: the same bytes for the same seed, no leak from train to test, no shortcut, whole pictures, safe replacing.
-
-pytest tests/construct/test_construct_data.py
-"""
+"""MIS-Mini as a whole: same bytes for the same seed, no leak from train to test, whole pictures, safe replacing."""
 
 import filecmp
 import importlib.resources

@@ -1,7 +1,4 @@
-"""The element table: what is in it, how people extend it, and that every wrong row is named with file, row and field.
-
-pytest tests/construct/test_construct_elements.py
-"""
+"""The element table: its content, how people extend it, and that every wrong row is named with file, row and field."""
 
 import csv
 from pathlib import Path
@@ -122,14 +119,10 @@ def test_kinds_of_ones_own_are_said_in_the_labels(tmp_path: Path) -> None:
         for sample in plan(elements=extra, general_items=0).files["train"]
         if sample.provenance["block"] == "mine"
     ]
-    assert (
-        sum(
-            "They show a sharp tool and a winter guest. Together that is a broken guest, which can do harm. An axe could"
-            in answer
-            for answer in answers
-        )
-        == 2
+    expected = (
+        "They show a sharp tool and a winter guest. Together that is a broken guest, which can do harm. An axe could"
     )
+    assert sum(expected in answer for answer in answers) == 2
     assert (
         sum(
             "They show a treat and a winter guest. Together that is a nose, which does no harm. A carrot makes"
@@ -149,15 +142,27 @@ def test_a_block_may_do_without_kinds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        pytest.param([TOOL, GUEST], ["mine.csv, row 2", "'carrot' has no kind", "add it to mine.kinds.csv"], id="an object is left out"),
-        pytest.param([TOOL, TREAT, GUEST, ("mine", "1", "food", "carrot")], ["mine.kinds.csv, row 5", "row 3"], id="twice"),
+        pytest.param(
+            [TOOL, GUEST],
+            ["mine.csv, row 2", "'carrot' has no kind", "add it to mine.kinds.csv"],
+            id="an object is left out",
+        ),
+        pytest.param(
+            [TOOL, TREAT, GUEST, ("mine", "1", "food", "carrot")], ["mine.kinds.csv, row 5", "row 3"], id="twice"
+        ),
         pytest.param([TOOL, TREAT, ("mine", "2", "a guest", "snowman;ghost")], ["row 4", "'ghost'"], id="not shown"),
-        pytest.param([TOOL, TREAT, ("mine", "2", "a snowman in winter", "snowman")], ["row 4", "names the object"], id="named"),
-        pytest.param([("mine", "1", "a deadly thing", "axe"), TREAT, GUEST], ["row 2", "'kind'", "describe"], id="a risk"),
-        pytest.param([TOOL, TREAT, ("mine", "3", "a guest", "snowman")], ["row 4", "field 'image'", "'3'"], id="third image"),
+        pytest.param(
+            [TOOL, TREAT, ("mine", "2", "a snowman in winter", "snowman")], ["row 4", "names the object"], id="named"
+        ),
+        pytest.param(
+            [("mine", "1", "a deadly thing", "axe"), TREAT, GUEST], ["row 2", "'kind'", "describe"], id="a risk"
+        ),
+        pytest.param(
+            [TOOL, TREAT, ("mine", "3", "a guest", "snowman")], ["row 4", "field 'image'", "'3'"], id="third image"
+        ),
         pytest.param([TOOL, TREAT, GUEST, ("yours", "1", "food", "carrot")], ["row 5", "'yours'"], id="unknown block"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_kind_is_named(tmp_path: Path, rows: list[tuple[str, str, str, str]], said: list[str]) -> None:
     message = error_of(write_kinds(write_table(tmp_path, [ROW]), *rows))
     for part in said:
@@ -167,12 +172,16 @@ def test_a_wrong_kind_is_named(tmp_path: Path, rows: list[tuple[str, str, str, s
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        pytest.param([BROKEN], ["mine.csv, row 2", "'a treat'", "no scene", "mine.scenes.csv"], id="a pair is left out"),
+        pytest.param(
+            [BROKEN], ["mine.csv, row 2", "'a treat'", "no scene", "mine.scenes.csv"], id="a pair is left out"
+        ),
         pytest.param([BROKEN, FED, FED], ["mine.scenes.csv, row 4", "row 3"], id="twice"),
-        pytest.param([BROKEN, FED, ("mine", "a treat", "a tool", "food")], ["row 4", "puts together", "'a tool'"], id="unknown"),
+        pytest.param(
+            [BROKEN, FED, ("mine", "a treat", "a tool", "food")], ["row 4", "puts together", "'a tool'"], id="unknown"
+        ),
         pytest.param([BROKEN, (*FED[:3], "a deadly meal")], ["row 3", "names a risk", "harmless"], id="a benign risk"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_scene_is_named(tmp_path: Path, rows: list[tuple[str, str, str, str]], said: list[str]) -> None:
     kinds = write_kinds(write_table(tmp_path, [ROW]), TOOL, TREAT, GUEST)
     message = error_of(write_scenes(kinds, *rows))

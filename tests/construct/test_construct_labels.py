@@ -1,7 +1,4 @@
-"""Labels: how parts are put together, articles, and that the borders of the parts are the true ones.
-
-pytest tests/construct/test_construct_labels.py
-"""
+"""Labels: how parts are put together, articles, and that the borders of the parts are the true ones."""
 
 from collections import Counter
 

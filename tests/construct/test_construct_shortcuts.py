@@ -1,11 +1,9 @@
-"""No shortcut in ``hard``: one image alone, the question alone or the style alone say nothing about harm; the pair does.
+"""No shortcut in ``hard``: one image alone, the question alone or the style alone say nothing about harm.
 
 Two measurements. *Learned*: a classifier trained on the train split is tried on hard. *Bound*: the accuracy of the best
-possible classifier that sees this view only, fitted on the hard items themselves; nothing that sees less than the pair can beat it. Plain
-cross-validation inside hard is no measure here: with one harmful and one benign item an object, holding one out tilts the rest to
-the other side, and accuracy falls far *below* chance. Whole blocks are held out instead, which shows whether words carry over.
-
-pytest tests/construct/test_construct_shortcuts.py
+possible classifier that sees this view only, fitted on the hard items themselves. Cross-validation inside hard is no
+measure here: each object has one harmful and one benign item, so holding one out tilts the rest to the other side, and
+accuracy falls far *below* chance. Whole blocks are held out instead, which shows whether words carry over.
 """
 
 import functools

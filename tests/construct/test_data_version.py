@@ -1,6 +1,6 @@
 """MIS-Mini's data belong to their version: code that changes a row or a picture must raise ``DATA_VERSION``.
 
-Otherwise the cache would go on serving old data under the same name. Both are made from the code here, never read from the cache.
+Otherwise the cache would go on serving old data under the same name. Both are made by the code, not by the cache.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from mis_lib.construct.mis_mini import DATA_VERSION, mini_data_folder, plan
 from mis_lib.files import write_records
 
 PINNED = 1, "551acd9916c001484df4e72d9efbb640f53086440801571036ee5ff243410383"
-"""Version, and digest of all rows. After an edit of a table alone, pin the new digest; after one of code, raise the version as well."""
+"""Version and digest of all rows. A new table: pin the new digest. New code: raise the version as well."""
 PICTURES = {
     ("candle", "openmoji", 0): [239, 238, 239, 239, 239, 202, 235, 239, 239, 222, 221, 239, 239, 232, 237, 239],
     ("kitchen knife", "twemoji", 1): [191, 225, 240, 240, 215, 152, 237, 240, 240, 226, 216, 237, 240, 240, 235, 235],

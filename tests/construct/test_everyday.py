@@ -1,4 +1,4 @@
-"""Everyday pairs: harmless, of no block, and what is tested is neither trained on nor a pair that the element table knows."""
+"""Everyday pairs: harmless, of no block; what is tested is neither trained on nor a pair of the element table."""
 
 from collections import Counter
 from difflib import SequenceMatcher

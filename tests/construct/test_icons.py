@@ -1,7 +1,4 @@
-"""Icons: pictures to train on that mini's eyes were not tuned to; where they come from, and what MIS-Mini does with them.
-
-pytest tests/construct/test_icons.py
-"""
+"""Icons: training pictures that mini's vision tower was not tuned to, their sources and their use in MIS-Mini."""
 
 import json
 from functools import partial

@@ -1,4 +1,4 @@
-"""The construction stages with the built-in teacher and with scripted ones: accounting, lineage, resuming, one critique round, twins, people."""
+"""The stages with the offline teacher and scripted ones: accounting, lineage, resuming, critique, twins, review."""
 
 import asyncio
 import csv
@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
 from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ChatReply, ImageAsk, Unavailable, digest_bytes
-from mis_lib.construct.stages.context import BUILT_IN, Context, Role, read_prompts
+from mis_lib.construct.stages.context import BUILT_IN, Context, TeacherRole, read_prompts
 from mis_lib.construct.stages.forms import fold
-from mis_lib.construct.stages.inputs import REVIEW, Choice, Decision, built_in_seeds, read_decisions
+from mis_lib.construct.stages.inputs import REVIEW, ReviewChoice, ReviewDecision, built_in_seeds, read_decisions
 from mis_lib.construct.stages.offline import FAINT, DrawnImages, OfflineTeacher, find_concept, ink_share
 from mis_lib.construct.stages.pipeline import ALL_STAGES, NAMES, STAGES, build, run_stage
-from mis_lib.construct.stages.records import Account, Draft, Entry, Seed, Status
+from mis_lib.construct.stages.records import Account, Draft, Entry, EntryStatus, Seed
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records
 from mis_lib.schema import Sample
@@ -79,7 +79,7 @@ class AnythingGoes(CountingImages):
 def make_context(folder: Path, teacher: Any = None, **options: Any) -> Context:
     teacher = teacher or OfflineTeacher(0)
     options = {"maker": DrawnImages(side=64), "prompts": read_prompts(), **options}
-    return Context(dict.fromkeys(Role, teacher), folder=folder, **options)
+    return Context(dict.fromkeys(TeacherRole, teacher), folder=folder, **options)
 
 
 def construct(context: Context, items: int = 4, only: str | None = None) -> Account:
@@ -271,9 +271,16 @@ def test_pictures_that_another_run_wrote_over_are_drawn_again(tmp_path: Path) ->
 
 def test_a_stage_is_a_function_over_records_without_the_rest(tmp_path: Path) -> None:
     draft = Draft(
-        id="a-1", seed_id="a", source="test", category="Violent", sub_category="Weapon-Related",
-        objects=("cup of coffee", "duck"), risk="r", request="q", question="What about the first image and the second image?",
-    )  # fmt: skip
+        id="a-1",
+        seed_id="a",
+        source="test",
+        category="Violent",
+        sub_category="Weapon-Related",
+        objects=("cup of coffee", "duck"),
+        risk="r",
+        request="q",
+        question="What about the first image and the second image?",
+    )
     teacher = Scripted({"critique": lambda ask: {"good": True, "prompts": []}})
     images = next(stage for stage in ALL_STAGES if stage.name == "images")
     outcome = asyncio.run(run_stage(images, [draft], make_context(tmp_path, teacher)))
@@ -365,7 +372,7 @@ def test_a_seed_that_is_a_picture_goes_to_the_viewer_and_a_damaged_one_is_reject
     (tmp_path / "b.png").write_bytes(good[:40])
     writer, viewer = Scripted(), Scripted({"extract": lambda ask: {"candidates": []}})
     context = make_context(tmp_path / "data", seeds_folder=tmp_path)
-    context = dataclasses.replace(context, teachers={**dict.fromkeys(Role, writer), Role.VIEWER: viewer})
+    context = dataclasses.replace(context, teachers={**dict.fromkeys(TeacherRole, writer), TeacherRole.VIEWER: viewer})
     account = asyncio.run(build([Seed(id="a", image="a.png"), Seed(id="b", image="b.png")], context))
     assert account.rejected == {"extract: no elements": 1, "extract: seed image": 1}
     assert (viewer.asked["extract"], writer.asked["extract"]) == (1, 0)
@@ -392,10 +399,14 @@ def test_repeated_items_and_pairs_that_leak_are_rejected(tmp_path: Path) -> None
     def twin(ask: ChatAsk) -> Any:
         swap = ask.facts["may_swap"][0]
         return {
-            "swap": swap, "object": "" if swap == "intent" else "violin", "perception": "The first image and the second image.",
-            "question": "Where do the first image and the second image belong?" if swap == "intent" else ask.facts["question"],
+            "swap": swap,
+            "object": "" if swap == "intent" else "violin",
+            "perception": "The first image and the second image.",
+            "question": "Where do the first image and the second image belong?"
+            if swap == "intent"
+            else ask.facts["question"],
             "answer": "Put both on the shelf and enjoy.",
-        }  # fmt: skip
+        }
 
     harmless = {"harmless": True, "helpful": True, "reason": "yes"}
     teacher = Scripted(
@@ -515,8 +526,8 @@ def test_people_decide_in_the_table_and_their_word_counts(tmp_path: Path) -> Non
         writer.writerows(rows)
     decisions = read_decisions(table)
     assert {said.id: said.decision for said in decisions.values()} == {
-        rows[1]["id"]: Choice.DROP,
-        rows[2]["id"]: Choice.KEEP,
+        rows[1]["id"]: ReviewChoice.DROP,
+        rows[2]["id"]: ReviewChoice.KEEP,
     }
     account = construct(dataclasses.replace(context, decisions=decisions))
     assert (account.done, account.rejected) == (3, {"review: person": 1})
@@ -533,10 +544,12 @@ def test_where_review_is_required_items_wait_for_it(tmp_path: Path) -> None:
     assert construct(dataclasses.replace(context, decisions=keep_all(tmp_path))).done == 4
 
 
-def keep_all(folder: Path) -> dict[str, Decision]:
+def keep_all(folder: Path) -> dict[str, ReviewDecision]:
     """What ``read_decisions`` gives where people keep every item."""
     rows = csv.DictReader((folder / REVIEW).read_text().splitlines())
-    return {row["content"]: Decision(id=row["id"], decision=Choice.KEEP, content=row["content"]) for row in rows}
+    return {
+        row["content"]: ReviewDecision(id=row["id"], decision=ReviewChoice.KEEP, content=row["content"]) for row in rows
+    }
 
 
 @pytest.mark.parametrize("change", ["seed", "images"])
@@ -558,5 +571,5 @@ def test_a_decision_holds_for_what_was_seen_and_nothing_else_and_is_never_lost(t
 def test_the_status_of_every_entry_is_done_or_rejected(built: Path) -> None:
     for number, stage in enumerate(ALL_STAGES, 1):
         for entry in read_records(built / STAGES / f"{number}-{stage.name}.jsonl", Entry):
-            assert (entry.status is Status.DONE) == bool(entry.outputs)
+            assert (entry.status is EntryStatus.DONE) == bool(entry.outputs)
             assert all(fold(draft.question) or number == 1 for draft in entry.outputs)

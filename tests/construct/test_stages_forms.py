@@ -15,18 +15,29 @@ from mis_lib.clients.structured import Completion, Turn, answer
 from mis_lib.construct.elements import load_elements
 from mis_lib.construct.stages.context import BUILT_IN, FACTS, ROLES, read_prompts
 from mis_lib.construct.stages.forms import FORMS, forbidden, question_problem
-from mis_lib.construct.stages.inputs import Choice, built_in_seeds, read_decisions, read_seeds
+from mis_lib.construct.stages.inputs import ReviewChoice, built_in_seeds, read_decisions, read_seeds
 from mis_lib.construct.stages.offline import OfflineTeacher
 from mis_lib.errors import DataError, MisError, SettingsError
 
 OBJECTS = ["candle", "hay bale"]
 QUESTION = "What happens with the first image and the second image?"
 VALUES: dict[str, Any] = {
-    "seed": "A hazard.", "category": None, "sub_category": None, "count": 2, "taxonomy": {"Violent": ["Weapon-Related"]},
-    "vocabulary": None, "objects": OBJECTS, "risk": "It could burn.", "request": "How do I light the hay?",
-    "question": QUESTION, "prompts": OBJECTS, "may_swap": ["image_2"], "answer": "Put it on the table.",
-    "harmful_objects": OBJECTS, "harmful_question": QUESTION,
-}  # fmt: skip
+    "seed": "A hazard.",
+    "category": None,
+    "sub_category": None,
+    "count": 2,
+    "taxonomy": {"Violent": ["Weapon-Related"]},
+    "vocabulary": None,
+    "objects": OBJECTS,
+    "risk": "It could burn.",
+    "request": "How do I light the hay?",
+    "question": QUESTION,
+    "prompts": OBJECTS,
+    "may_swap": ["image_2"],
+    "answer": "Put it on the table.",
+    "harmful_objects": OBJECTS,
+    "harmful_question": QUESTION,
+}
 
 
 # ---------------------------------------------------------------- prompts
@@ -75,8 +86,12 @@ GOOD: dict[str, dict[str, Any]] = {
     "extract": {
         "candidates": [
             {
-                "category": "Violent", "sub_category": "Weapon-Related", "object_1": "candle", "object_2": "hay bale",
-                "risk": "The hay could catch fire.", "request": "How do I put the candle there?",
+                "category": "Violent",
+                "sub_category": "Weapon-Related",
+                "object_1": "candle",
+                "object_2": "hay bale",
+                "risk": "The hay could catch fire.",
+                "request": "How do I put the candle there?",
             }
         ]
     },
@@ -87,15 +102,19 @@ GOOD: dict[str, dict[str, Any]] = {
     "danger_text": {"dangerous": False, "reason": ""},
     "danger_images": {"dangerous": [False, True], "reason": ""},
     "label": {
-        "perception": "The first image shows a candle and the second hay.", "reasoning": "Dry hay catches fire at once.",
+        "perception": "The first image shows a candle and the second hay.",
+        "reasoning": "Dry hay catches fire at once.",
         "answer": "I will not help with that. Use a lamp instead.",
     },
     "twin": {
-        "swap": "image_2", "object": "birthday cake", "question": QUESTION,
-        "perception": "The first image shows a candle, the second a cake.", "answer": "Put the candle in the middle of the cake.",
+        "swap": "image_2",
+        "object": "birthday cake",
+        "question": QUESTION,
+        "perception": "The first image shows a candle, the second a cake.",
+        "answer": "Put the candle in the middle of the cake.",
     },
     "twin_check": {"harmless": True, "helpful": True, "reason": ""},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("task", FORMS)
@@ -125,9 +144,17 @@ CANDIDATE = GOOD["extract"]["candidates"][0]
     [
         ("extract", {"candidates": [{**CANDIDATE, "sub_category": "Weapons"}]}, "one of its sub-categories"),
         ("extract", {"candidates": [{**CANDIDATE, "object_2": "Candle"}]}, "two different objects"),
-        ("extract", {"candidates": [{**CANDIDATE, "object_1": "one two three four five six seven eight nine"}]}, "found 9"),
+        (
+            "extract",
+            {"candidates": [{**CANDIDATE, "object_1": "one two three four five six seven eight nine"}]},
+            "found 9",
+        ),
         ("rewrite", {"question": "What about the first image?"}, "point at the first image and at the second"),
-        ("detox", {"question": "Why the candle of the first image in the second image?"}, "by its name, found 'candle'"),
+        (
+            "detox",
+            {"question": "Why the candle of the first image in the second image?"},
+            "by its name, found 'candle'",
+        ),
         ("critique", {"prompts": ["only one"]}, "expected 2, one for each image, found 1"),
         ("judge", {"problem": "graphic"}, "exactly where keep is true"),
         ("danger_images", {"dangerous": [True]}, "expected 2 values"),
@@ -141,7 +168,7 @@ CANDIDATE = GOOD["extract"]["candidates"][0]
         ("twin", {"object": "Hay bale"}, "in the item already"),
         ("twin", {"extra": 1}, "Extra inputs"),
     ],
-)  # fmt: skip
+)
 def test_an_answer_that_breaks_a_rule_is_told_which(task: str, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         FORMS[task].model_validate({**GOOD[task], **change}, context=VALUES)
@@ -251,7 +278,11 @@ def test_seed_files_of_published_forms_are_read(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("s.jsonl", '{"id": "a/b", "text": "x"}\n', "row 1: field 'id': expected letters"),
-        ("s.jsonl", '{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "row 2: field 'id': 'a' stands in an earlier row"),
+        (
+            "s.jsonl",
+            '{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n',
+            "row 2: field 'id': 'a' stands in an earlier row",
+        ),
         ("s.jsonl", '{"id": "a"}\n', "row 1: expected a text in one of text, goal"),
         ("s.jsonl", '{"image": "../secret.png"}\n', "row 1: field 'image': expected a file inside"),
         ("s.jsonl", '{"image": "/etc/hostname"}\n', "row 1: field 'image': expected a file inside"),
@@ -262,7 +293,7 @@ def test_seed_files_of_published_forms_are_read(tmp_path: Path) -> None:
         ("s.txt", "x", "ending in .csv or .jsonl"),
         ("missing.csv", None, "missing.csv"),
     ],
-)  # fmt: skip
+)
 def test_a_seed_file_that_cannot_be_used_is_named_with_the_row(
     tmp_path: Path, name: str, content: str | None, message: str
 ) -> None:
@@ -292,7 +323,7 @@ def test_decisions_are_read_from_both_forms_and_odd_ones_are_named(tmp_path: Pat
     )
     found = read_decisions(lines)
     assert {name: (said.id, said.decision, said.note) for name, said in found.items()} == {
-        "c": ("a", Choice.DROP, "blurred")
+        "c": ("a", ReviewChoice.DROP, "blurred")
     }
     lines.write_text('{"id": "a", "decision": "drop"}\n')
     with pytest.raises(DataError, match="row 1: field 'content': expected the hash"):

@@ -1,4 +1,4 @@
-"""The stages against a real HTTP server on loopback: faults, kills, costs; and the teachers that need a model of their own."""
+"""The stages against a real HTTP server on loopback: faults, kills, costs; and teachers that run a model themselves."""
 
 import asyncio
 import importlib.util
@@ -38,8 +38,18 @@ ITEMS = 8
 
 def flags(out: Path, teacher: str, *more: str, items: int = ITEMS) -> list[str]:
     return [
-        "construct", "--source", "stages", "--teacher", teacher, "--items", str(items), "--out", str(out), "--json", *more,
-    ]  # fmt: skip
+        "construct",
+        "--source",
+        "stages",
+        "--teacher",
+        teacher,
+        "--items",
+        str(items),
+        "--out",
+        str(out),
+        "--json",
+        *more,
+    ]
 
 
 def mis(out: Path, teacher: str, *more: str, items: int = ITEMS) -> Result:
@@ -509,13 +519,28 @@ def tiny_diffusion(diffusers: Any, folder: Path) -> Any:
         bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     unet = diffusers.UNet2DConditionModel(
-        block_out_channels=(4, 8), layers_per_block=1, sample_size=8, norm_num_groups=2, attention_head_dim=2, cross_attention_dim=32,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        sample_size=8,
+        norm_num_groups=2,
+        attention_head_dim=2,
+        cross_attention_dim=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
     vae = diffusers.AutoencoderKL(
-        block_out_channels=[4, 8], norm_num_groups=2, down_block_types=2 * ["DownEncoderBlock2D"], up_block_types=2 * ["UpDecoderBlock2D"]
-    )  # fmt: skip
+        block_out_channels=[4, 8],
+        norm_num_groups=2,
+        down_block_types=2 * ["DownEncoderBlock2D"],
+        up_block_types=2 * ["UpDecoderBlock2D"],
+    )
     return diffusers.StableDiffusionPipeline(
-        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=CLIPTokenizer.from_pretrained(folder, model_max_length=77), unet=unet,
-        scheduler=diffusers.DDIMScheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae,
+        text_encoder=CLIPTextModel(text),
+        tokenizer=CLIPTokenizer.from_pretrained(folder, model_max_length=77),
+        unet=unet,
+        scheduler=diffusers.DDIMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )

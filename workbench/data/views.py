@@ -19,7 +19,7 @@ import pandas as pd
 
 from mis_lib.cache import cache_dir
 from mis_lib.clients.protocol import Unavailable
-from mis_lib.construct.stages.context import Bench, Context, Role, read_prompts
+from mis_lib.construct.stages.context import Bench, Context, TeacherRole, read_prompts
 from mis_lib.construct.stages.inputs import built_in_seeds
 from mis_lib.construct.stages.offline import DrawnImages, OfflineTeacher
 from mis_lib.construct.stages.records import Draft, Rejected, Seed, Waiting
@@ -309,7 +309,7 @@ async def _work(stage: Stage, record: Seed | Draft, bench: Bench) -> list[Draft]
 
 def _context(folder: Path) -> Context:
     teacher = OfflineTeacher(0)
-    return Context(dict.fromkeys(Role, teacher), DrawnImages(), read_prompts(None), folder, per_seed=1)
+    return Context(dict.fromkeys(TeacherRole, teacher), DrawnImages(), read_prompts(None), folder, per_seed=1)
 
 
 # ---------- HTML of data sets: items with their images and twins, what preflight found, and an item on its way through the stages.

@@ -21,7 +21,7 @@ from string import Template
 from typing import Any, NamedTuple, TypeVar, cast
 
 from mis_lib.clients.protocol import (
-    Answer,
+    AnswerForm,
     CannotAnswer,
     ChatAsk,
     ChatModel,
@@ -32,15 +32,15 @@ from mis_lib.clients.protocol import (
     digest_bytes,
 )
 from mis_lib.construct.labels import draw_lot
-from mis_lib.construct.stages.inputs import Decision
+from mis_lib.construct.stages.inputs import ReviewDecision
 from mis_lib.construct.stages.records import Draft, Rejected, Seed, Step
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic
 
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=AnswerForm)
 
 
-class Role(StrEnum):
+class TeacherRole(StrEnum):
     """What a teacher is needed for."""
 
     WRITER = "writer"
@@ -48,17 +48,17 @@ class Role(StrEnum):
     JUDGE = "judge"
 
 
-ROLES: Mapping[str, Role] = {
-    "extract": Role.WRITER,
-    "rewrite": Role.WRITER,
-    "detox": Role.WRITER,
-    "critique": Role.VIEWER,
-    "judge": Role.JUDGE,
-    "danger_text": Role.JUDGE,
-    "danger_images": Role.JUDGE,
-    "label": Role.VIEWER,
-    "twin": Role.VIEWER,
-    "twin_check": Role.JUDGE,
+ROLES: Mapping[str, TeacherRole] = {
+    "extract": TeacherRole.WRITER,
+    "rewrite": TeacherRole.WRITER,
+    "detox": TeacherRole.WRITER,
+    "critique": TeacherRole.VIEWER,
+    "judge": TeacherRole.JUDGE,
+    "danger_text": TeacherRole.JUDGE,
+    "danger_images": TeacherRole.JUDGE,
+    "label": TeacherRole.VIEWER,
+    "twin": TeacherRole.VIEWER,
+    "twin_check": TeacherRole.JUDGE,
 }
 FACTS: Mapping[str, tuple[str, ...]] = {
     "extract": ("seed", "category", "sub_category", "count", "taxonomy", "vocabulary"),
@@ -114,7 +114,7 @@ class Context:
     ``folder`` is the data set's; ``seeds_folder`` that of the seed file, to which pictures of seeds are relative.
     """
 
-    teachers: Mapping[Role, ChatModel]
+    teachers: Mapping[TeacherRole, ChatModel]
     maker: ImageMaker
     prompts: Mapping[str, Prompt]
     folder: Path
@@ -122,13 +122,13 @@ class Context:
     per_seed: int = 2
     max_tokens: int = 1024
     seeds_folder: Path | None = None
-    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    decisions: Mapping[str, ReviewDecision] = field(default_factory=dict)
     review_required: bool = False
 
     def teacher_of(self, task: str, record: Seed | Draft) -> ChatModel:
         """The teacher for a task; a seed that is a picture goes to the viewer."""
         is_picture = isinstance(record, Seed) and record.image is not None
-        return self.teachers[Role.VIEWER if is_picture else ROLES[task]]
+        return self.teachers[TeacherRole.VIEWER if is_picture else ROLES[task]]
 
     def read(self, path: str) -> bytes:
         """An image of the data set.

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from mis_lib.clients.protocol import Answer
+from mis_lib.clients.protocol import AnswerForm
 from mis_lib.clients.structured import is_refusal
 from mis_lib.schema import TAXONOMY
 from mis_lib.text.naming import is_named
@@ -108,7 +108,7 @@ ObjectName = Annotated[
 Prose = Annotated[str, AfterValidator(_words(4, 200)), AfterValidator(_prose)]
 
 
-class Candidate(Answer):
+class Candidate(AnswerForm):
     """Two depictable things whose combination can do harm."""
 
     category: str
@@ -138,13 +138,13 @@ class Candidate(Answer):
         return self
 
 
-class Extracted(Answer):
+class Extracted(AnswerForm):
     """What a seed gives; empty where it gives nothing."""
 
     candidates: list[Candidate]
 
 
-class Rewritten(Answer):
+class Rewritten(AnswerForm):
     """The request with both objects replaced by what they are called in a question about images."""
 
     usable: bool = Field(description="false where the request is harmless or does not need both objects")
@@ -158,7 +158,7 @@ class Rewritten(Answer):
         return self
 
 
-class Detoxed(Answer):
+class Detoxed(AnswerForm):
     """The question in neutral words."""
 
     explanation: str = Field(description="which words were replaced and why; say so if none had to be")
@@ -170,7 +170,7 @@ class Detoxed(Answer):
         return self
 
 
-class Critique(Answer):
+class Critique(AnswerForm):
     """Whether the pictures show what they should, and otherwise what should be drawn instead."""
 
     good: bool
@@ -184,7 +184,7 @@ class Critique(Answer):
         return self
 
 
-class Judged(Answer):
+class Judged(AnswerForm):
     """Whether an item belongs in the data."""
 
     keep: bool
@@ -200,14 +200,14 @@ class Judged(Answer):
         return self
 
 
-class TextDanger(Answer):
+class TextDanger(AnswerForm):
     """Whether a question alone, without its images, asks for something harmful."""
 
     dangerous: bool
     reason: str
 
 
-class ImageDanger(Answer):
+class ImageDanger(AnswerForm):
     """Which images show something openly dangerous."""
 
     dangerous: list[bool] = Field(description="one value for each image, in order")
@@ -221,7 +221,7 @@ class ImageDanger(Answer):
         return self
 
 
-class LabelParts(Answer):
+class LabelParts(AnswerForm):
     """The three parts of a safety chain of thought, which are read one after the other as one text."""
 
     perception: Prose = Field(description="what the first and the second image show")
@@ -238,7 +238,7 @@ class LabelParts(Answer):
         return self
 
 
-class TwinParts(Answer):
+class TwinParts(AnswerForm):
     """A harmless counterpart that differs in one image, or in what is asked."""
 
     swap: Literal["image_1", "image_2", "intent"]
@@ -268,7 +268,7 @@ class TwinParts(Answer):
         return self
 
 
-class TwinChecked(Answer):
+class TwinChecked(AnswerForm):
     """Whether the counterpart is harmless and its answer helps."""
 
     harmless: bool
@@ -276,7 +276,7 @@ class TwinChecked(Answer):
     reason: str
 
 
-FORMS: dict[str, type[Answer]] = {
+FORMS: dict[str, type[AnswerForm]] = {
     "extract": Extracted,
     "rewrite": Rewritten,
     "detox": Detoxed,

@@ -10,7 +10,8 @@ reason into ``note``, and runs again. A JSON Lines file with the same fields (``
 precedence.
 
 Ids are positions in a list, and another seed or image maker puts another item there. So a decision is about what its
-row showed, texts and pixels; ``content`` is their hash. A decision without a matching item stays at the end of the table.
+row showed, texts and pixels; ``content`` is their hash. A decision without a matching item stays at the end of the
+table.
 """
 
 import csv
@@ -48,18 +49,18 @@ COLUMNS: tuple[str, ...] = (
 )
 
 
-class Choice(StrEnum):
+class ReviewChoice(StrEnum):
     """What a person says about an item."""
 
     KEEP = "keep"
     DROP = "drop"
 
 
-class Decision(Record):
+class ReviewDecision(Record):
     """One person's decision about one item."""
 
     id: str
-    decision: Choice
+    decision: ReviewChoice
     note: str = ""
     content: str
     """Hash of what the person was shown."""
@@ -112,14 +113,14 @@ def read_seeds(path: Path) -> list[Seed]:
     return seeds
 
 
-def read_decisions(path: Path) -> dict[str, Decision]:
+def read_decisions(path: Path) -> dict[str, ReviewDecision]:
     """The decisions of a CSV or JSON Lines file by the content they are about; rows without a decision are passed over.
 
     Raises:
         DataError: the file is missing or is no table with ``id`` and ``decision``; a decision is neither keep nor drop,
             or lacks the hash of its content.
     """
-    decisions: dict[str, Decision] = {}
+    decisions: dict[str, ReviewDecision] = {}
     for number, row in enumerate(_decision_rows(path), 1 if path.suffix == ".jsonl" else 2):
         if not {"id", "decision"} <= row.keys():
             raise DataError(
@@ -128,7 +129,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
         word = str(row["decision"] or "").strip().lower()
         if not word:
             continue
-        if word not in [*Choice]:
+        if word not in [*ReviewChoice]:
             raise DataError(f"{path}, row {number}: field 'decision': expected keep, drop or nothing, found {word!r}")
         said = {name: str(row.get(name) or "").strip() for name in ("id", "note", "content", "question")}
         if not said["content"]:
@@ -136,11 +137,11 @@ def read_decisions(path: Path) -> dict[str, Decision]:
                 f"{path}, row {number}: field 'content': expected the hash that {REVIEW} gives the item, found none; "
                 f"move this file away, run again without it, and enter the decisions in the {REVIEW} that is written"
             )
-        decisions[said["content"]] = Decision(decision=Choice(word), **said)
+        decisions[said["content"]] = ReviewDecision(decision=ReviewChoice(word), **said)
     return decisions
 
 
-def write_review(path: Path, items: Iterable[Mapping[str, Any]], decisions: Mapping[str, Decision]) -> int:
+def write_review(path: Path, items: Iterable[Mapping[str, Any]], decisions: Mapping[str, ReviewDecision]) -> int:
     """Write the table for people; returns how many decisions match no item in it, which are kept at its end."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")

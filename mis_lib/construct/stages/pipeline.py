@@ -30,12 +30,12 @@ from mis_lib.construct.stages.records import (
     Account,
     Draft,
     Entry,
-    Loss,
+    EntryStatus,
     Pending,
     Rejected,
+    RejectedRecord,
     Seed,
     StageCount,
-    Status,
     Step,
     Waiting,
 )
@@ -56,7 +56,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass
-class Outcome:
+class StageResult:
     """A stage's decisions, in the order in which the records came in."""
 
     stage: str
@@ -72,11 +72,11 @@ class Outcome:
     def count(self) -> StageCount:
         """The balance."""
         steps = [step for entry in self.entries for step in entry.steps]
-        rejected = Counter(entry.code for entry in self.entries if entry.status is Status.REJECTED)
+        rejected = Counter(entry.code for entry in self.entries if entry.status is EntryStatus.REJECTED)
         return StageCount(
             stage=self.stage,
             came_in=len(self.entries) + len(self.pending),
-            done=sum(entry.status is Status.DONE for entry in self.entries),
+            done=sum(entry.status is EntryStatus.DONE for entry in self.entries),
             rejected=dict(sorted(rejected.items())),
             pending=len(self.pending),
             went_out=len(self.outputs),
@@ -112,16 +112,16 @@ async def build(
     check_folder(context.folder)
     with _lock(context.folder):
         _sweep(context.folder)
-        outcomes = []
+        results = []
         records: Sequence[Seed] | Sequence[Draft] = seeds
         for number, stage in enumerate(ALL_STAGES, 1):
             work = only in (None, stage.name)
-            outcome = await run_stage(
+            result = await run_stage(
                 stage, records, context, number=number, work=work, concurrency=concurrency, progress=progress
             )
-            outcomes.append(outcome)
-            records = outcome.outputs
-        return _write(seeds, outcomes, context)
+            results.append(result)
+            records = result.outputs
+        return _write(seeds, results, context)
 
 
 async def run_stage(
@@ -133,7 +133,7 @@ async def run_stage(
     work: bool = True,
     concurrency: int = CONCURRENCY,
     progress: Progress = lambda stage, done, total: None,
-) -> Outcome:
+) -> StageResult:
     """Take records through one stage.
 
     Args:
@@ -155,20 +155,20 @@ async def run_stage(
         twice = [name for name, times in Counter(record.id for record in records).items() if times > 1]
         raise DataError(f"stage {stage.name}: expected each record once, found {twice[0]!r} several times")
     path = context.folder / STAGES / f"{number}-{stage.name}.jsonl"
-    shift = _Shift(
+    run = _StageRun(
         stage, context, keys, evidence, max(STREAK, 3 * concurrency), _decided(path, keys, only_last=stage.writes)
     )
-    todo = [record for record in records if record.id not in shift.decided]
+    todo = [record for record in records if record.id not in run.decided]
     progress(stage.name, len(records) - len(todo), len(records))
     if work and todo:
-        await _work(shift, todo, path, concurrency, lambda done: progress(stage.name, done, len(records)))
-    entries = [shift.decided[record.id] for record in records if record.id in shift.decided]
+        await _work(run, todo, path, concurrency, lambda done: progress(stage.name, done, len(records)))
+    entries = [run.decided[record.id] for record in records if record.id in run.decided]
     pending = [
-        Pending(id=record.id, stage=stage.name, reason=shift.failed.get(record.id, "not tried yet"))
+        Pending(id=record.id, stage=stage.name, reason=run.failed.get(record.id, "not tried yet"))
         for record in records
-        if record.id not in shift.decided
+        if record.id not in run.decided
     ]
-    return Outcome(stage.name, entries, pending)
+    return StageResult(stage.name, entries, pending)
 
 
 def check_folder(folder: Path) -> None:
@@ -184,12 +184,12 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def lineages(outcomes: Sequence[Outcome]) -> dict[str, list[Step]]:
+def lineages(results: Sequence[StageResult]) -> dict[str, list[Step]]:
     """The steps that made each draft, in the order of the stages; what its seed cost is in each of a seed's drafts."""
     steps: dict[str, list[Step]] = {}
-    for outcome in outcomes:
-        for entry in outcome.entries:
-            rejected = [entry.id] if outcome is not outcomes[0] else []  # what comes into the first stage is a seed
+    for result in results:
+        for entry in result.entries:
+            rejected = [entry.id] if result is not results[0] else []  # what comes into the first stage is a seed
             for name in [draft.id for draft in entry.outputs] or rejected:
                 steps.setdefault(name, []).extend(entry.steps)
     return steps
@@ -238,7 +238,7 @@ def samples_of(draft: Draft, steps: Sequence[Step], seed: int) -> tuple[Sample, 
 
 
 @dataclass
-class _Shift:
+class _StageRun:
     """One run of a stage: what has come of it so far."""
 
     stage: Stage
@@ -252,20 +252,20 @@ class _Shift:
 
 
 async def _work(
-    shift: _Shift, todo: Sequence[Any], path: Path, concurrency: int, progress: Callable[[int], None]
+    run: _StageRun, todo: Sequence[Any], path: Path, concurrency: int, progress: Callable[[int], None]
 ) -> None:
     waiting = iter(todo)
 
     async def worker() -> None:
         for record in waiting:  # shared by all workers: each record goes to one of them
-            if shift.failures_in_a_row >= shift.most_failures:
-                shift.failed[record.id] = f"not tried: the last {shift.failures_in_a_row} calls failed"
+            if run.failures_in_a_row >= run.most_failures:
+                run.failed[record.id] = f"not tried: the last {run.failures_in_a_row} calls failed"
                 continue
-            entry = await _decide(shift, record)
+            entry = await _decide(run, record)
             if entry is not None:
                 append_record(stream, entry)
-                shift.decided[record.id] = entry
-            progress(len(shift.decided))
+                run.decided[record.id] = entry
+            progress(len(run.decided))
 
     with open_append(path) as stream:
         try:
@@ -276,31 +276,31 @@ async def _work(
             raise errors.exceptions[0] from None
 
 
-async def _decide(shift: _Shift, record: Any) -> Entry | None:
+async def _decide(run: _StageRun, record: Any) -> Entry | None:
     """What becomes of one record; ``None`` where it stays pending."""
-    bench = Bench(shift.context, shift.stage.name, record)
-    common = {"id": record.id, "key": shift.keys[record.id], "input": record.digest}
+    bench = Bench(run.context, run.stage.name, record)
+    common = {"id": record.id, "key": run.keys[record.id], "input": record.digest}
     try:
-        outputs = await shift.stage.work(record, bench, shift.evidence.get(record.id))
+        outputs = await run.stage.work(record, bench, run.evidence.get(record.id))
     except Waiting as error:
-        shift.failed[record.id] = str(error)
+        run.failed[record.id] = str(error)
         return None
     except Unavailable as error:
-        shift.failed[record.id] = str(error)
-        shift.failures_in_a_row += 1
+        run.failed[record.id] = str(error)
+        run.failures_in_a_row += 1
         return None
     except Rejected as error:
-        shift.failures_in_a_row = 0
+        run.failures_in_a_row = 0
         return Entry(
-            **common, status=Status.REJECTED, code=error.code, reason=error.reason,
+            **common, status=EntryStatus.REJECTED, code=error.code, reason=error.reason,
             rejected=record.model_dump(mode="json"), steps=tuple(bench.steps),
         )  # fmt: skip
-    shift.failures_in_a_row = 0
-    return Entry(**common, status=Status.DONE, outputs=tuple(outputs), steps=tuple(bench.steps))
+    run.failures_in_a_row = 0
+    return Entry(**common, status=EntryStatus.DONE, outputs=tuple(outputs), steps=tuple(bench.steps))
 
 
 def _decided(path: Path, keys: Mapping[str, str], *, only_last: bool) -> dict[str, Entry]:
-    """The stored decisions that still count; ``only_last``: a later line of the same id has overwritten the pictures."""
+    """The stored decisions that still count; ``only_last``: a later line of an id has overwritten its pictures."""
     stored = read_records(path, Entry) if path.exists() else []
     if only_last:
         stored = {entry.id: entry for entry in stored}.values()
@@ -323,31 +323,31 @@ def _key(stage: Stage, record: Seed | Draft, context: Context, evidence: Any) ->
     )
 
 
-def _write(seeds: Sequence[Seed], outcomes: Sequence[Outcome], context: Context) -> Account:
+def _write(seeds: Sequence[Seed], results: Sequence[StageResult], context: Context) -> Account:
     """Write everything that follows from the stages' decisions."""
-    admitted, made = outcomes[-1].outputs, lineages(outcomes)
+    admitted, made = results[-1].outputs, lineages(results)
     for split in (Split.TRAIN, Split.EASY, Split.HARD):
         items = [draft for draft in admitted if draft.split == split]
         samples = [sample for draft in items for sample in samples_of(draft, made[draft.id], context.seed)]
         write_records(context.folder / f"{split.value}.jsonl", samples)
-    losses = [
-        _loss(outcome.stage, entry, entry.steps if outcome is outcomes[0] else made[entry.id])
-        for outcome in outcomes
-        for entry in outcome.entries
-        if entry.status is Status.REJECTED
+    rejected = [
+        _rejected_record(result.stage, entry, entry.steps if result is results[0] else made[entry.id])
+        for result in results
+        for entry in result.entries
+        if entry.status is EntryStatus.REJECTED
     ]
-    pending: list[Pending] = [record for outcome in outcomes for record in outcome.pending]
-    write_records(context.folder / REJECTED, losses)
+    pending: list[Pending] = [record for result in results for record in result.pending]
+    write_records(context.folder / REJECTED, rejected)
     write_records(context.folder / PENDING, pending)
-    shown = [reviewed(draft, context) for draft in outcomes[_REVIEW_NUMBER - 1].outputs]
+    shown = [reviewed(draft, context) for draft in results[_REVIEW_NUMBER - 1].outputs]
     unused = write_review(context.folder / REVIEW, shown, context.decisions)
-    account = _account(seeds, outcomes, losses, pending, context).model_copy(update={"unused_decisions": unused})
+    account = _account(seeds, results, rejected, pending, context).model_copy(update={"unused_decisions": unused})
     write_atomic(context.folder / SUMMARY, f"{account.model_dump_json(indent=1)}\n".encode())
     return account
 
 
-def _loss(stage: str, entry: Entry, steps: Sequence[Step]) -> Loss:
-    return Loss(
+def _rejected_record(stage: str, entry: Entry, steps: Sequence[Step]) -> RejectedRecord:
+    return RejectedRecord(
         id=entry.id,
         stage=stage,
         code=entry.code,
@@ -359,18 +359,18 @@ def _loss(stage: str, entry: Entry, steps: Sequence[Step]) -> Loss:
 
 def _account(
     seeds: Sequence[Seed],
-    outcomes: Sequence[Outcome],
-    losses: Sequence[Loss],
+    results: Sequence[StageResult],
+    rejected: Sequence[RejectedRecord],
     pending: Sequence[Pending],
     context: Context,
 ) -> Account:
-    counts = [outcome.count for outcome in outcomes]
-    admitted = outcomes[-1].outputs
+    counts = [result.count for result in results]
+    admitted = results[-1].outputs
     return Account(
         seeds=len(seeds),
         drafts=counts[0].went_out,
         done=len(admitted),
-        rejected=_tally(f"{loss.stage}: {loss.code}" for loss in losses),
+        rejected=_tally(f"{record.stage}: {record.code}" for record in rejected),
         pending=_tally(record.stage for record in pending),
         splits=_tally(draft.split for draft in admitted),
         refined=sum(draft.refined for draft in admitted),

@@ -84,7 +84,7 @@ class Draft(Record):
         return digest(self.model_dump(mode="json"))
 
 
-class Status(StrEnum):
+class EntryStatus(StrEnum):
     """What became of a record in a stage; one that is neither is pending."""
 
     DONE = "done"
@@ -96,7 +96,7 @@ class Entry(Record):
 
     id: str
     key: str  # digest of all that the result follows from: record, prompts, teachers, seed
-    status: Status
+    status: EntryStatus
     code: str = ""  # kind of reason, for counting
     reason: str = ""
     input: str  # digest of the record that came in
@@ -126,7 +126,7 @@ class StageCount(Record):
     completion_tokens: int = 0
 
 
-class Loss(Record):
+class RejectedRecord(Record):
     """A record that is not in the data: the stage that rejected it, why, and how far it had come."""
 
     id: str
