@@ -37,9 +37,9 @@ SOURCE = "file"  # provenance of records that no published set claims
 SYSTEM = "system_prompt"
 LATER, SEGMENTS = "later_turns", "segments"
 LATER_TURNS, SYSTEM_PROMPT = "later turns", "a system prompt"
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 SPLITS = frozenset([*(split.value for split in Split), *BESIDE.values(), EVERYDAY])
-SHOWN = 60
+_SHOWN = 60
 _LABELS = ("category", "sub_category", "split")
 _IMAGE_PATH = re.compile(r"image_path(\d{1,2})")
 _TAG = re.escape(PLACEHOLDER)
@@ -107,13 +107,13 @@ class View:
 
     def refuse(self, kind: Kind, name: str, expected: str, found: Any, fix: str) -> None:
         """Add a finding about this row, and the error of a reader that stops at it."""
-        self.note(kind, name, f"expected {expected}, found {shown(found)}", fix)
+        self.note(kind, name, f"expected {expected}, found {_shown(found)}", fix)
         self.errors.append(self.row.error(re.sub(r"\[(\d+)\]", r".\1", name), expected, found, fix))
 
     def wrong(self, values: Mapping[str, Any], name: str, expected: str, fix: str, *, may_pass: bool = False) -> None:
         """Refuse a field that is missing or of another type; ``may_pass``: note it alone."""
         value = values.get(name)
-        found = shown(value) if name in values else "no such field"
+        found = _shown(value) if name in values else "no such field"
         self.note(_kind(value), name, f"expected {expected}, found {found}", fix)
         if not may_pass:
             self.errors.append(self.row.error(name, expected, value, fix))
@@ -195,6 +195,65 @@ def view_of(sample: Sample, file: str, row: int) -> View:
     _labels(seen, {**extra, **{name: getattr(sample, name) for name in ("twin_id", "harmful", *_LABELS)}})
     _texts_say_something(seen)
     return seen
+
+
+def without_placeholders(
+    seen: View, texts: list[str], images: int, *, name: str = "question", needed: bool = False
+) -> list[str]:
+    """The texts with placeholders taken out, or numbered where they stand within a text (``[image 2]``).
+
+    ``prompts.py`` shows all images before the question. No text of a sample holds a placeholder, which a processor
+    would take for an image. Refused are placeholders that are not one for each image, and a question that is empty.
+
+    Args:
+        seen: the view of the record.
+        texts: the question, and texts that come after it.
+        images: how many images the record has.
+        name: the field that holds them, for messages.
+        needed: whether the form asks for a placeholder for each image.
+    """
+    found = sum(words.count(PLACEHOLDER) for words in texts)
+    if found != images and (found or needed):
+        expected = f"{images} {PLACEHOLDER}, one for each image"
+        fix = f"write {PLACEHOLDER} once for each image, in the user's turn{'' if needed else ', or nowhere'}"
+        seen.note(Kind.PLACEHOLDER_COUNT, name, f"expected {expected}, found {found}", fix)
+        seen.errors.append(seen.row.error(name, expected, f"{found} of them", fix))
+        return texts
+    clean = _fold(texts, images) if found else texts
+    if not clean[0].strip():
+        fix = "write the question, or remove the row"
+        seen.refuse(Kind.EMPTY_TEXT, "question", "a question beside the images", texts[0], fix)
+    return clean
+
+
+class Exchange(NamedTuple):
+    """A further question, and its answer."""
+
+    asked: str
+    said: str
+
+
+def later_exchanges(sample: Sample) -> list[Exchange]:
+    """The exchanges after the first one, in order.
+
+    Raises:
+        DataError: they are no turns of user and assistant, the assistant's last, with a text in each.
+    """
+    turns = (sample.model_extra or {}).get(LATER) or []
+    if found := _wrong_turn(turns):
+        raise DataError(f"sample {sample.id}: field {LATER!r}: {found}; correct them")
+    texts = [turn["content"] for turn in turns]
+    return [Exchange(*pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
+
+
+def with_answer(sample: Sample, answer: str, **changes: Any) -> Sample:
+    """The sample with another answer and other ``changes``.
+
+    Fields about its own answer are removed: the turns after it, and the ends of its segments.
+    """
+    about = (LATER, SEGMENTS) if answer != sample.answer else ()
+    gone = {name: None for name in about if name in (sample.model_extra or {})}
+    return sample.model_copy(update={"answer": answer, **gone, **changes})
 
 
 class Turn(NamedTuple):
@@ -350,7 +409,7 @@ class _Reader(NamedTuple):
             if is_ours:
                 seen.refuse(Kind.STRING_FOR_LIST, name, expected, listed, fix)
             else:
-                seen.note(Kind.STRING_FOR_LIST, name, f"expected {expected}, found {shown(listed)}", fix)
+                seen.note(Kind.STRING_FOR_LIST, name, f"expected {expected}, found {_shown(listed)}", fix)
         elif not isinstance(listed, list if is_ours else list | dict | str):
             seen.refuse(Kind.WRONG_TYPE, name, "an image path or a list of them", listed, "write the paths as a list")
             return []
@@ -361,7 +420,7 @@ class _Reader(NamedTuple):
     def _image(self, name: str, found: Any, number: int) -> str:
         """One image: named ones are found, embedded ones (datasets' ``{"bytes", "path"}``, data addresses) unpacked."""
         seen, row, at = self.seen, self.seen.row, name.partition("[")[0]
-        content = found.get("bytes") if isinstance(found, dict) else found if is_address(found) else None
+        content = found.get("bytes") if isinstance(found, dict) else found if _is_address(found) else None
         if content is None:
             return self._named(name, found.get("path") if isinstance(found, dict) else found)
         stem = f"{row.values.get('id', _default_id(row))}-{number}"
@@ -401,9 +460,9 @@ class _Reader(NamedTuple):
                 expected = f"turns that are objects with {role_key!r} and {text_key!r}"
                 seen.refuse(Kind.TURNS, where, expected, turn, f'write {{"{role_key}": ..., "{text_key}": ...}}')
                 continue
-            role = ROLES.get(turn[role_key]) if isinstance(turn[role_key], str) else None
+            role = _ROLES.get(turn[role_key]) if isinstance(turn[role_key], str) else None
             if role is None:
-                expected, fix = f"one of {', '.join(ROLES)}", "name who speaks; turns of tools are not supported"
+                expected, fix = f"one of {', '.join(_ROLES)}", "name who speaks; turns of tools are not supported"
                 seen.refuse(Kind.TURNS, f"{where}.{role_key}", expected, turn[role_key], fix)
                 continue
             yield Turn(role, self._content(turn.get(text_key), f"{where}.{text_key}", carried))
@@ -517,35 +576,6 @@ class _Reader(NamedTuple):
         self.seen.refuse(missing, name, expected, None if kind == "missing" else found, "correct it")
 
 
-def without_placeholders(
-    seen: View, texts: list[str], images: int, *, name: str = "question", needed: bool = False
-) -> list[str]:
-    """The texts with placeholders taken out, or numbered where they stand within a text (``[image 2]``).
-
-    ``prompts.py`` shows all images before the question. No text of a sample holds a placeholder, which a processor
-    would take for an image. Refused are placeholders that are not one for each image, and a question that is empty.
-
-    Args:
-        seen: the view of the record.
-        texts: the question, and texts that come after it.
-        images: how many images the record has.
-        name: the field that holds them, for messages.
-        needed: whether the form asks for a placeholder for each image.
-    """
-    found = sum(words.count(PLACEHOLDER) for words in texts)
-    if found != images and (found or needed):
-        expected = f"{images} {PLACEHOLDER}, one for each image"
-        fix = f"write {PLACEHOLDER} once for each image, in the user's turn{'' if needed else ', or nowhere'}"
-        seen.note(Kind.PLACEHOLDER_COUNT, name, f"expected {expected}, found {found}", fix)
-        seen.errors.append(seen.row.error(name, expected, f"{found} of them", fix))
-        return texts
-    clean = _fold(texts, images) if found else texts
-    if not clean[0].strip():
-        fix = "write the question, or remove the row"
-        seen.refuse(Kind.EMPTY_TEXT, "question", "a question beside the images", texts[0], fix)
-    return clean
-
-
 def _fold(texts: list[str], images: int) -> list[str]:
     question, *others = texts
     before = _BEFORE.match(question)
@@ -564,7 +594,7 @@ def _no_form(seen: View) -> None:
     values = seen.row.values
     known = ("question", "images", "conversations", "messages", "image_path1")
     near = next((f"field {key!r}{close_to(key, known)}" for key in values if close_to(key, known)), "")
-    found = near or f"fields {', '.join(map(repr, values))[:SHOWN] or 'none'}"
+    found = near or f"fields {', '.join(map(repr, values))[:_SHOWN] or 'none'}"
     message = (
         "expected question and images, image_path1 and image_path2, conversations, messages, or prompt and completion, "
         f"found {found}"
@@ -595,7 +625,7 @@ def _labels(seen: View, values: Mapping[str, Any]) -> None:
         return
     expected, fix = f"one of {', '.join(sorted(SPLITS))}", "name the part of the data set"
     if isinstance(split, str):
-        seen.note(Kind.UNKNOWN_SPLIT, "split", f"expected {expected}, found {shown(split)}", fix)
+        seen.note(Kind.UNKNOWN_SPLIT, "split", f"expected {expected}, found {_shown(split)}", fix)
     else:
         seen.refuse(Kind.WRONG_TYPE, "split", expected, split, fix)
 
@@ -611,7 +641,7 @@ def _what_is_not_shown(seen: View, values: Mapping[str, Any], system: str) -> No
     for value, what in ((turns, LATER_TURNS), (values.get(system), SYSTEM_PROMPT)):
         if value and what not in seen.not_shown:
             seen.not_shown.append(what)
-    if found := wrong_turn(turns or []):
+    if found := _wrong_turn(turns or []):
         seen.note(Kind.TURNS, LATER, found, "write role and content of each, the user's first")
     elif turns:
         seen.exchanges += len(turns) // 2
@@ -631,17 +661,17 @@ def _texts_say_something(seen: View) -> None:
     for name, text in (("question", seen.question), ("answer", seen.answer)):
         explained = any(at == name or (kind in kinds and at.startswith(turns)) for kind, at in fields)
         if text is not None and not explained and not re.search(r"\w", text):
-            message = f"expected a text, found {shown(text)}"
+            message = f"expected a text, found {_shown(text)}"
             seen.note(Kind.EMPTY_TEXT, name, message, f"write the {name}, or remove the row")
 
 
-def shown(value: Any) -> str:
+def _shown(value: Any) -> str:
     """A value as a finding shows it: its type and the start of it."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return f"{_TYPES.get(type(value), 'the object')} {text if len(text) <= SHOWN else text[:SHOWN] + '...'}".strip()
+    return f"{_TYPES.get(type(value), 'the object')} {text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}".strip()
 
 
-def is_address(found: object) -> bool:
+def _is_address(found: object) -> bool:
     """Whether an image is given as a data address."""
     return isinstance(found, str) and found.startswith("data:image/")
 
@@ -665,27 +695,7 @@ def _test_split(file: Path) -> str:
     return next((split for split in Split if file.stem.endswith(split)), Split.EASY).value
 
 
-class Exchange(NamedTuple):
-    """A further question, and its answer."""
-
-    asked: str
-    said: str
-
-
-def later_exchanges(sample: Sample) -> list[Exchange]:
-    """The exchanges after the first one, in order.
-
-    Raises:
-        DataError: they are no turns of user and assistant, the assistant's last, with a text in each.
-    """
-    turns = (sample.model_extra or {}).get(LATER) or []
-    if found := wrong_turn(turns):
-        raise DataError(f"sample {sample.id}: field {LATER!r}: {found}; correct them")
-    texts = [turn["content"] for turn in turns]
-    return [Exchange(*pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
-
-
-def wrong_turn(turns: Any) -> str:
+def _wrong_turn(turns: Any) -> str:
     """What is wrong with later turns, in words; empty if nothing is."""
     expected = "expected turns of user and assistant, the assistant's last, found"
     if not isinstance(turns, list) or len(turns) % 2:
@@ -697,13 +707,3 @@ def wrong_turn(turns: Any) -> str:
         if not isinstance(words, str) or not words.strip():
             return f"expected a text in each turn, found {words!r:.80} in place {number + 1}"
     return ""
-
-
-def with_answer(sample: Sample, answer: str, **changes: Any) -> Sample:
-    """The sample with another answer and other ``changes``.
-
-    Fields about its own answer are removed: the turns after it, and the ends of its segments.
-    """
-    about = (LATER, SEGMENTS) if answer != sample.answer else ()
-    gone = {name: None for name in about if name in (sample.model_extra or {})}
-    return sample.model_copy(update={"answer": answer, **gone, **changes})

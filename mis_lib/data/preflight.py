@@ -3,9 +3,9 @@
     report = preflight(Path("data"), PreflightSettings(model="Qwen/Qwen2-VL-7B-Instruct", max_pixels=1003520))
     report.ready, report.findings, report.tokens.worst(5), report.memory.total
 
-Rows are read raw, not as ``Sample``s, so that one pass names every fault with file, row and fix instead of stopping at
-the first. Images are judged by their headers; pixels are decoded only where neither checksums nor the file's end tell
-that it is whole.
+Reading does not stop at the first fault: one pass names every fault of a JSON row with file, row and fix. Of published
+sets and tables (CSV, TSV, parquet) each row is one finding at most. Images are judged by their headers; pixels are
+decoded only where neither checksums nor the file's end show that it is whole.
 """
 
 import time
@@ -27,11 +27,6 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.schema import Record, Sample
 from mis_lib.settings import Settings
 
-# ---------- Data files as they are checked: raw rows of whatever form, what they say, and the headers of their images.
-#
-# Rows of JSON and JSON Lines are read strictly, as for use, and leniently, so that every fault of a row is reported.
-# Published sets and tables (CSV, TSV, parquet) are read strictly alone; a record that cannot be read is one finding.
-
 JSON = (".json", ".jsonl")
 REPAIR = "put the row right, or remove it"
 MIS_ROOTS = ("", "images")
@@ -39,6 +34,89 @@ MIS_ROOTS = ("", "images")
 
 Its archive is unpacked here or there. Nobody else's rows are read so.
 """
+Progress = Callable[[str], None]
+
+
+class PreflightSettings(Settings):
+    """What to check a data set for."""
+
+    images: Path | None = None
+    """Folder that image paths are relative to (default: the data file's)."""
+    model: str | None = None
+    """Predict tokens and memory for this model: checkpoint folder, hub id, published name, or mini."""
+    min_pixels: int | None = None
+    """Qwen-VL: fewest pixels of an image."""
+    max_pixels: int | None = None
+    """Qwen-VL: most pixels of an image."""
+    max_dynamic_patch: int | None = None
+    """InternVL: most tiles of an image."""
+    max_length: int | None = None
+    """With a model: rows are cut after so many tokens (default: its context)."""
+    training: Training = Training()
+
+
+class RowTokens(Record):
+    """What one row costs."""
+
+    file: str
+    row: int
+    id: str
+    images: int
+    image_tokens: int
+    text_tokens: int
+
+    @property
+    def total(self) -> int:
+        """Image and text tokens."""
+        return self.image_tokens + self.text_tokens
+
+
+class Tokens(Record):
+    """What all rows cost."""
+
+    model: str
+    exact: bool
+    """Whether texts were counted by the model's own tokenizer and template; otherwise estimated."""
+    limit: int | None
+    rows: list[RowTokens]
+
+    def worst(self, number: int) -> list[RowTokens]:
+        """The longest rows, longest first."""
+        return sorted(self.rows, key=lambda row: (-row.total, row.file, row.row))[:number]
+
+
+class FileSummary(Record):
+    """How much one data file holds."""
+
+    name: str
+    rows: int
+    forms: list[str]
+    cot: bool
+    """Whether its harmful rows are mostly answered at length."""
+
+
+class Report(Record):
+    """What was found."""
+
+    path: str
+    files: list[FileSummary]
+    images: int
+    """Different image files looked at."""
+    findings: list[Finding]
+    tokens: Tokens | None = None
+    memory: Memory | None = None
+    memory_formula: str = MEMORY_FORMULA
+    seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def ready(self) -> bool:
+        """Whether training may start: no error was found."""
+        return not any(finding.level is Level.ERROR for finding in self.findings)
 
 
 class Checked(NamedTuple):
@@ -65,6 +143,70 @@ class Checked(NamedTuple):
         """
         for seen in self.parsed:
             yield seen.row, seen.strictly()
+
+
+def preflight(
+    path: Path,
+    settings: PreflightSettings | None = None,
+    progress: Progress = lambda message: None,
+    *,
+    split: str | None = None,
+) -> Report:
+    """Check a data file or a folder of them; of a published set only a ``split``, if one is named.
+
+    What the rows of a published set say is its authors' choice: it is reported as a warning.
+
+    Raises:
+        DataError: there is nothing to check at ``path``.
+        ModelError: the model is unknown or its files are damaged.
+        SettingsError: the model has no limit of the kind that is set, or one is set and no model.
+    """
+    return examine(path, settings, progress, split=split)[0]
+
+
+def examine(
+    path: Path,
+    settings: PreflightSettings | None = None,
+    progress: Progress = lambda message: None,
+    *,
+    split: str | None = None,
+) -> tuple[Report, list[Checked]]:
+    """The report of ``preflight``, and the files that it read, which hold the samples.
+
+    Raises:
+        DataError, ModelError, SettingsError: as ``preflight``.
+    """
+    begun = time.perf_counter()
+    settings = settings or PreflightSettings()
+    budget = _budget(settings)
+    checked = read_all(path, settings.images, split=split)
+    is_published = published_loader(path) is not None
+    findings: list[Finding] = []
+    summaries = []
+    for file in checked:
+        progress(f"Checking {file.path.name}: {len(file.parsed):,} rows")
+        views = file.views
+        cot = is_cot(views)
+        findings += file.findings
+        said = [finding for seen in views for finding in row_findings(seen, file.headers)]
+        said += set_findings(views, cot=cot)
+        findings += map(_as_published, said) if is_published else said
+        forms = sorted({seen.form.value for seen in views if seen.form is not None})
+        summaries.append(FileSummary(name=file.path.name, rows=len(file.parsed), forms=forms, cot=cot))
+    if are_read_as_one(path):
+        findings += shared_ids([file.views for file in checked])
+    tokens = None if budget is None else predict(checked, budget, settings)
+    findings += [] if tokens is None else _cut_rows(tokens)
+    report = Report(
+        path=str(path),
+        files=summaries,
+        images=sum(len(headers) for headers in {id(file.headers): file.headers for file in checked}.values()),
+        findings=sorted(grouped(findings), key=lambda found: (found.level, found.file, found.row, found.kind)),
+        tokens=tokens,
+        memory=_memory(budget, tokens, settings.training),
+        seconds=round(time.perf_counter() - begun, 3),
+    )
+    return report, checked
 
 
 def read_all(path: Path, images: Path | None = None, *, split: str | None = None) -> list[Checked]:
@@ -117,6 +259,35 @@ def are_read_as_one(path: Path) -> bool:
 def is_json(file: Path) -> bool:
     """Whether a file holds JSON, whose rows are read one by one, and can be written again."""
     return file.suffix.lower() in JSON
+
+
+def predict(checked: Sequence[Checked], budget: Budget, settings: PreflightSettings) -> Tokens:
+    """Tokens of every row whose images can be read."""
+    rows = []
+    for file in checked:
+        whole = [
+            (seen, sizes) for seen in file.views if seen.images and None not in (sizes := _sizes(seen, file.headers))
+        ]
+        texts = budget.text_tokens([(len(seen.images), seen.question, _said(seen)) for seen, _ in whole])
+        for (seen, sizes), text in zip(whole, texts, strict=True):
+            text += (seen.exchanges - 1) * budget.exchange_tokens
+            pictures = sum(budget.image_tokens.count([size for size in sizes if size is not None]))
+            rows.append(
+                RowTokens(**seen.place._asdict(), images=len(seen.images), image_tokens=pictures, text_tokens=text)
+            )
+    limit = settings.max_length or budget.context
+    return Tokens(model=budget.name, exact=budget.is_exact, limit=limit, rows=rows)
+
+
+def grouped(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """The findings, those about the same wrong value reported once, at the first row, with the number of rows."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for found in findings:
+        shared = found.kind in (Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.UNKNOWN_SPLIT, Kind.NOT_SHOWN)
+        key = (found.file, found.kind, found.message) if shared else (str(id(found)),)
+        groups.setdefault(key, []).append(found)
+    for group in groups.values():
+        yield group[0] if len(group) == 1 else group[0].model_copy(update={"rows": len(group)})
 
 
 def _read(file: Path, headers: Headers) -> Checked:
@@ -186,158 +357,6 @@ def _malformed(error: DataError, fix: str) -> Finding:
     return at.finding(Kind.MALFORMED, field, message, fix)
 
 
-# ---------- The report of a preflight: what was looked at, what was found, what the rows will cost.
-
-
-class RowTokens(Record):
-    """What one row costs."""
-
-    file: str
-    row: int
-    id: str
-    images: int
-    image_tokens: int
-    text_tokens: int
-
-    @property
-    def total(self) -> int:
-        """Image and text tokens."""
-        return self.image_tokens + self.text_tokens
-
-
-class Tokens(Record):
-    """What all rows cost."""
-
-    model: str
-    exact: bool
-    """Whether texts were counted by the model's own tokenizer and template; otherwise estimated."""
-    limit: int | None
-    rows: list[RowTokens]
-
-    def worst(self, number: int) -> list[RowTokens]:
-        """The longest rows, longest first."""
-        return sorted(self.rows, key=lambda row: (-row.total, row.file, row.row))[:number]
-
-
-class FileSummary(Record):
-    """How much one data file holds."""
-
-    name: str
-    rows: int
-    forms: list[str]
-    cot: bool
-    """Whether its harmful rows are mostly answered at length."""
-
-
-class Report(Record):
-    """What was found."""
-
-    path: str
-    files: list[FileSummary]
-    images: int
-    """Different image files looked at."""
-    findings: list[Finding]
-    tokens: Tokens | None = None
-    memory: Memory | None = None
-    memory_formula: str = MEMORY_FORMULA
-    seconds: float = 0.0
-
-    @property
-    def rows(self) -> int:
-        """Rows of all files."""
-        return sum(file.rows for file in self.files)
-
-    @property
-    def ready(self) -> bool:
-        """Whether training may start: no error was found."""
-        return not any(finding.level is Level.ERROR for finding in self.findings)
-
-
-Progress = Callable[[str], None]
-
-
-class PreflightSettings(Settings):
-    """What to check a data set for."""
-
-    images: Path | None = None
-    """Folder that image paths are relative to (default: the data file's)."""
-    model: str | None = None
-    """Predict tokens and memory for this model: checkpoint folder, hub id, published name, or mini."""
-    min_pixels: int | None = None
-    """Qwen-VL: fewest pixels of an image."""
-    max_pixels: int | None = None
-    """Qwen-VL: most pixels of an image."""
-    max_dynamic_patch: int | None = None
-    """InternVL: most tiles of an image."""
-    max_length: int | None = None
-    """With a model: rows are cut after so many tokens (default: its context)."""
-    training: Training = Training()
-
-
-def preflight(
-    path: Path,
-    settings: PreflightSettings | None = None,
-    progress: Progress = lambda message: None,
-    *,
-    split: str | None = None,
-) -> Report:
-    """Check a data file or a folder of them; of a published set only a ``split``, if one is named.
-
-    What the rows of a published set say is its authors' choice: it is reported as a warning.
-
-    Raises:
-        DataError: there is nothing to check at ``path``.
-        ModelError: the model is unknown or its files are damaged.
-        SettingsError: the model has no limit of the kind that is set, or one is set and no model.
-    """
-    return examine(path, settings, progress, split=split)[0]
-
-
-def examine(
-    path: Path,
-    settings: PreflightSettings | None = None,
-    progress: Progress = lambda message: None,
-    *,
-    split: str | None = None,
-) -> tuple[Report, list[Checked]]:
-    """The report of ``preflight``, and the files that it read, which hold the samples.
-
-    Raises:
-        DataError, ModelError, SettingsError: as ``preflight``.
-    """
-    begun = time.perf_counter()
-    settings = settings or PreflightSettings()
-    budget = _budget(settings)
-    checked = read_all(path, settings.images, split=split)
-    is_published = published_loader(path) is not None
-    findings: list[Finding] = []
-    summaries = []
-    for file in checked:
-        progress(f"Checking {file.path.name}: {len(file.parsed):,} rows")
-        views = file.views
-        cot = is_cot(views)
-        findings += file.findings
-        said = [finding for seen in views for finding in row_findings(seen, file.headers)]
-        said += set_findings(views, cot=cot)
-        findings += map(_as_published, said) if is_published else said
-        forms = sorted({seen.form.value for seen in views if seen.form is not None})
-        summaries.append(FileSummary(name=file.path.name, rows=len(file.parsed), forms=forms, cot=cot))
-    if are_read_as_one(path):
-        findings += shared_ids([file.views for file in checked])
-    tokens = None if budget is None else predict(checked, budget, settings)
-    findings += [] if tokens is None else _cut_rows(tokens)
-    report = Report(
-        path=str(path),
-        files=summaries,
-        images=sum(len(headers) for headers in {id(file.headers): file.headers for file in checked}.values()),
-        findings=sorted(grouped(findings), key=lambda found: (found.level, found.file, found.row, found.kind)),
-        tokens=tokens,
-        memory=_memory(budget, tokens, settings.training),
-        seconds=round(time.perf_counter() - begun, 3),
-    )
-    return report, checked
-
-
 def _as_published(found: Finding) -> Finding:
     """A finding about a row of a published set, a warning if it is about what the authors wrote."""
     if found.kind not in AUTHORS:
@@ -346,38 +365,9 @@ def _as_published(found: Finding) -> Finding:
     return found.model_copy(update={"kind": Kind.AS_PUBLISHED, "fix": fix})
 
 
-def predict(checked: Sequence[Checked], budget: Budget, settings: PreflightSettings) -> Tokens:
-    """Tokens of every row whose images can be read."""
-    rows = []
-    for file in checked:
-        whole = [
-            (seen, sizes) for seen in file.views if seen.images and None not in (sizes := _sizes(seen, file.headers))
-        ]
-        texts = budget.text_tokens([(len(seen.images), seen.question, _said(seen)) for seen, _ in whole])
-        for (seen, sizes), text in zip(whole, texts, strict=True):
-            text += (seen.exchanges - 1) * budget.exchange_tokens
-            pictures = sum(budget.image_tokens.count([size for size in sizes if size is not None]))
-            rows.append(
-                RowTokens(**seen.place._asdict(), images=len(seen.images), image_tokens=pictures, text_tokens=text)
-            )
-    limit = settings.max_length or budget.context
-    return Tokens(model=budget.name, exact=budget.is_exact, limit=limit, rows=rows)
-
-
 def _said(seen: View) -> str | None:
     """All answers, and what our own form keeps of later turns."""
     return f"{seen.answer or ''}\n{seen.later}" if seen.later else seen.answer
-
-
-def grouped(findings: Sequence[Finding]) -> Iterator[Finding]:
-    """The findings, those about the same wrong value reported once, at the first row, with the number of rows."""
-    groups: dict[tuple[str, ...], list[Finding]] = {}
-    for found in findings:
-        shared = found.kind in (Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.UNKNOWN_SPLIT, Kind.NOT_SHOWN)
-        key = (found.file, found.kind, found.message) if shared else (str(id(found)),)
-        groups.setdefault(key, []).append(found)
-    for group in groups.values():
-        yield group[0] if len(group) == 1 else group[0].model_copy(update={"rows": len(group)})
 
 
 def _budget(settings: PreflightSettings) -> Budget | None:

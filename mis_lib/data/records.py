@@ -1,4 +1,10 @@
-"""Records of tables: one record as a file holds it, with its place for messages, and how such files are opened."""
+"""Records of data files (JSON, JSON Lines, CSV, TSV, parquet), each with its place, and the errors about broken ones.
+
+Nothing is passed over: a record that cannot be read is yielded as the ``Unreadable`` that names it, with the finding of
+a check, and reading goes on with the next one where the file allows it. A JSON list is parsed row by row, because
+M4-Instruct's is a gigabyte. Stricter than Python's own reader: a field given twice, NaN and half characters are
+refused. An empty cell of a CSV or TSV is a missing field.
+"""
 
 import csv
 import io
@@ -13,6 +19,11 @@ from mis_lib.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
 SHOWN = 80
+csv.field_size_limit(2**31 - 1)  # a cell of a TSV may hold several images as base64
+PEEK = 1 << 16  # M4-Instruct is not read twice
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+YES_OR_NO = ("harmful", "mask_eos")
+TRUTH = {"true": True, "false": False}
 
 
 class Row(NamedTuple):
@@ -50,77 +61,6 @@ class Unreadable(DataError):
         super().__init__(message)
         self.finding = finding
         self.row = row
-
-
-def field_and_rest(message: str) -> tuple[str, str]:
-    """The field that a reader's message begins with, if it does, and what it says about it."""
-    found = re.match(r"field '([^']*)': ", message)
-    return ("", message) if found is None else (found[1], message[found.end() :])
-
-
-def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
-
-    Raises:
-        DataError: it cannot be opened or is not UTF-8.
-    """
-    content = read_bytes(file)
-    try:
-        return content.removeprefix(BOM).decode()
-    except UnicodeDecodeError as error:
-        line, fix = content.count(b"\n", 0, error.start) + 1, "save the file as UTF-8"
-        kind = Kind.NOT_JSON if file.suffix.lower() == ".json" else Kind.MALFORMED
-        message = "expected UTF-8, found another encoding"
-        finding = Location(file.name).finding(kind, "", f"{message} in line {line}", fix)
-        raise Unreadable(f"{file}, line {line}: {message}; {fix}", finding) from error
-
-
-def read_bytes(file: Path, most: int = -1) -> bytes:
-    """The content of a file, or its first so many bytes.
-
-    Raises:
-        DataError: it cannot be opened.
-    """
-    try:
-        with file.open("rb") as stream:
-            return stream.read(most)
-    except OSError as error:
-        raise DataError(f"{file}: expected a data file, found: {error.strerror}; check the path") from error
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: its type, and the start of it."""
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= SHOWN else text[:SHOWN] + '...'}"
-
-
-def unreadable(
-    file: Path, number: int, kind: Kind, message: str, fix: str, *, field: str = "", row: Row | None = None
-) -> Unreadable:
-    """The error about a record, or about the whole file (0), with its finding."""
-    at = f"{file}, row {number}" if number else f"{file}"
-    place = Location(file.name, number) if row is None else row.location
-    return Unreadable(f"{at}: {message}; {fix}", place.finding(kind, field, message, fix), row)
-
-
-def broken(file: Path, number: int, found: str, error: Exception, kind: Kind = Kind.NOT_JSON) -> Unreadable:
-    """The error about a record of which nothing can be read."""
-    message = f"expected a readable record, found {found.strip()!r} ({error})"
-    return unreadable(file, number, kind, message, "repair the row")
-
-
-# ---------- Tables: the rows of JSON, JSON Lines, CSV, TSV and parquet files, strictly, each with its place.
-#
-# Nothing is passed over: a line that cannot be read is yielded as the ``DataError`` that names it, and reading goes on
-# with the next one where the file allows it. A JSON list is parsed row by row, because M4-Instruct's is a gigabyte.
-# Stricter than Python's own reader: a field given twice, NaN and half characters are refused. An empty cell of a
-# CSV or TSV is a missing field.
-
-csv.field_size_limit(2**31 - 1)  # a cell of a TSV may hold several images as base64
-PEEK = 1 << 16  # M4-Instruct is not read twice
-ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-YES_OR_NO = ("harmful", "mask_eos")
-TRUTH = {"true": True, "false": False}
 
 
 def read_table(file: Path) -> Rows:
@@ -293,6 +233,63 @@ def has_column(file: Path, column: str) -> bool:
         return column in pyarrow.parquet.read_schema(file).names
     except (pyarrow.ArrowException, OSError):  # damaged: reading it will say so
         return True
+
+
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        DataError: it cannot be opened or is not UTF-8.
+    """
+    content = read_bytes(file)
+    try:
+        return content.removeprefix(BOM).decode()
+    except UnicodeDecodeError as error:
+        line, fix = content.count(b"\n", 0, error.start) + 1, "save the file as UTF-8"
+        kind = Kind.NOT_JSON if file.suffix.lower() == ".json" else Kind.MALFORMED
+        message = "expected UTF-8, found another encoding"
+        finding = Location(file.name).finding(kind, "", f"{message} in line {line}", fix)
+        raise Unreadable(f"{file}, line {line}: {message}; {fix}", finding) from error
+
+
+def read_bytes(file: Path, most: int = -1) -> bytes:
+    """The content of a file, or its first so many bytes.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    try:
+        with file.open("rb") as stream:
+            return stream.read(most)
+    except OSError as error:
+        raise DataError(f"{file}: expected a data file, found: {error.strerror}; check the path") from error
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: its type, and the start of it."""
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= SHOWN else text[:SHOWN] + '...'}"
+
+
+def unreadable(
+    file: Path, number: int, kind: Kind, message: str, fix: str, *, field: str = "", row: Row | None = None
+) -> Unreadable:
+    """The error about a record, or about the whole file (0), with its finding."""
+    at = f"{file}, row {number}" if number else f"{file}"
+    place = Location(file.name, number) if row is None else row.location
+    return Unreadable(f"{at}: {message}; {fix}", place.finding(kind, field, message, fix), row)
+
+
+def broken(file: Path, number: int, found: str, error: Exception, kind: Kind = Kind.NOT_JSON) -> Unreadable:
+    """The error about a record of which nothing can be read."""
+    message = f"expected a readable record, found {found.strip()!r} ({error})"
+    return unreadable(file, number, kind, message, "repair the row")
+
+
+def field_and_rest(message: str) -> tuple[str, str]:
+    """The field that a reader's message begins with, if it does, and what it says about it."""
+    found = re.match(r"field '([^']*)': ", message)
+    return ("", message) if found is None else (found[1], message[found.end() :])
 
 
 class _Fault(NamedTuple):

@@ -3,6 +3,10 @@
 A checkpoint on this machine (a folder, or a hub id in the local cache) is counted exactly: its processor's image
 settings, its chat template and its tokenizer. A model known only by its published name is counted from published
 settings, its text at four characters a token (which overestimates English a little).
+
+Image tokens follow from width and height alone: one small class for each way in which models cut images up, each tested
+against the image processor of transformers. Sizes are ``(width, height)`` in pixels, as shown. Marks around an image
+(vision start and end, tile names) count, since they take room too.
 """
 
 import json
@@ -21,11 +25,17 @@ from mis_lib.data.images import Size
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.settings import Settings
 
-# ---------- Image tokens: how many of them a model makes of an image, from width and height alone.
-#
-# One small class for each way that models cut images up; tests hold each to the image processor that transformers ships
-# for it. Sizes are ``(width, height)`` in pixels, as shown. Marks around an image (vision start and end, tile names)
-# count, since they take room too. ``FAMILIES`` says which model counts in which way.
+MEMORY_FORMULA = (
+    "weights (parameters x bytes) + training state (LoRA: 16 bytes a trained weight; full: 16 bytes a weight in all) "
+    "+ batch x longest row x "
+    "(layers x bytes x (8 hidden + 2 key/value + 5 intermediate) + 2 x bytes x vocabulary); with checkpointing only "
+    "hidden a layer and one "
+    "whole layer; without the frozen vision tower's passing use (under 2 %) and the allocator's slack (5-10 %)"
+)
+CHARACTERS_A_TOKEN = 4
+CHATML_TOKENS = 21  # a default system turn and the marks of two turns, in Qwen's vocabulary
+EXCHANGE_TOKENS = 10  # the marks of two turns more
+IMAGE_MARKS = ("<image>", "<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>", "<|image_pad|>")
 
 
 class ImageTokens(Protocol):
@@ -178,11 +188,6 @@ class Splits(Settings):
         return max(1, width + width % 2), self.longest
 
 
-# ---------- Which model makes image tokens in which way (``vision_tokens``), and with which numbers.
-#
-# ``from_checkpoint`` reads the numbers from a checkpoint's own processor files, ``known`` has them for models by name,
-# ``limited`` takes one's own limits.
-
 QWEN3_GRID = Grid(patch=16, min_pixels=65536, max_pixels=16777216)
 LARGE_SMOLVLM = Splits(longest=1536, side=384, tokens=81)
 # Model names as people write them -> how it counts; the first pattern found in the name wins.
@@ -198,6 +203,163 @@ FAMILIES: Mapping[str, ImageTokens] = {
     r"smolvlm2?-(256m|500m)": Splits(longest=2048, side=512, tokens=64),
     r"smolvlm": LARGE_SMOLVLM,
 }
+
+
+class Shape(Settings):
+    """What a memory estimate needs to know of a model."""
+
+    parameters: int
+    hidden: int
+    layers: int
+    key_value: int
+    intermediate: int
+    vocabulary: int
+    weight_bytes: int = 2
+
+    def lora_parameters(self, rank: int) -> int:
+        """Weights of low-rank updates of all seven linear layers of every block."""
+        return rank * self.layers * (9 * self.hidden + 2 * self.key_value + 3 * self.intermediate)
+
+
+# Published sizes (model cards and configurations).
+_QWEN2_7B: dict[str, int] = {
+    "hidden": 3584,
+    "layers": 28,
+    "key_value": 512,
+    "intermediate": 18944,
+    "vocabulary": 152064,
+}
+SHAPES: Mapping[str, Shape] = {
+    r"^mini$": Shape(parameters=163_000_000, hidden=576, layers=30, key_value=192, intermediate=1536, vocabulary=49153),
+    r"qwen-?2(\.5)?-?vl-7b": Shape(parameters=8_290_000_000, **_QWEN2_7B),
+    r"qwen-?2-?vl-2b": Shape(parameters=2_210_000_000, hidden=1536, layers=28, key_value=256,
+        intermediate=8960, vocabulary=151936),
+    r"qwen-?2\.5-?vl-3b": Shape(parameters=3_750_000_000, hidden=2048, layers=36, key_value=256,
+        intermediate=11008, vocabulary=151936),
+    r"internvl-?2[._]5-8b": Shape(parameters=8_080_000_000, hidden=4096, layers=32, key_value=1024,
+        intermediate=14336, vocabulary=92553),
+    r"llava-?_?(onevision|ov).*7b": Shape(parameters=8_030_000_000, **_QWEN2_7B),
+    r"idefics-?3-8b": Shape(parameters=8_460_000_000, hidden=4096, layers=32, key_value=1024,
+        intermediate=14336, vocabulary=128259),
+    r"smolvlm2?-256m": Shape(parameters=256_000_000, hidden=576, layers=30, key_value=192,
+        intermediate=1536, vocabulary=49280),
+    r"smolvlm2?-500m": Shape(parameters=507_000_000, hidden=960, layers=32, key_value=320,
+        intermediate=2560, vocabulary=49280),
+}  # fmt: skip
+
+
+class Training(Settings):
+    """How it will be trained, as far as memory depends on it."""
+
+    batch_size: int = 1
+    """For the memory estimate: rows a step."""
+    lora_rank: int = 16
+    """For the memory estimate; 0: all weights are trained."""
+    checkpointing: bool = False
+    """For the memory estimate: gradient checkpointing."""
+
+
+class Memory(Settings):
+    """A memory estimate in bytes, term by term."""
+
+    weights: int
+    state: int
+    activations: int
+    longest: int
+    """Tokens of the longest row, to which its batch is padded."""
+    training: Training
+
+    @property
+    def total(self) -> int:
+        """All terms."""
+        return self.weights + self.state + self.activations
+
+
+class Budget(NamedTuple):
+    """One model's way of counting."""
+
+    name: str
+    image_tokens: ImageTokens
+    context: int | None
+    """Tokens that the model can read."""
+    shape: Shape | None
+    tokenizer: Tokenizer | None = None
+    template: jinja2.Template | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether texts are counted by the model's own tokenizer and template."""
+        return self.tokenizer is not None and self.template is not None
+
+    def text_tokens(self, rows: Sequence[tuple[int, str, str | None]]) -> list[int]:
+        """Text tokens of each row (number of images, question, answer), template included, image tokens left out."""
+        texts = [self._rendered(*row) for row in rows]
+        marks = 0 if self.template is not None else CHATML_TOKENS
+        if self.tokenizer is None:
+            return [marks + estimate(text) for text in texts]
+        return [marks + len(found) for found in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+    @property
+    def exchange_tokens(self) -> int:
+        """What the template adds for a further question and its answer, whose words are counted with the others."""
+        if self.template is None or self.tokenizer is None:
+            return EXCHANGE_TOKENS
+        one, two = (
+            self.tokenizer.encode(_render(self.template, 0, "a", "b", further=further), add_special_tokens=False)
+            for further in (0, 1)
+        )
+        return max(0, len(two) - len(one) - 2)
+
+    def _rendered(self, images: int, question: str, answer: str | None) -> str:
+        if self.template is None:
+            return f"{question}\n{answer or ''}"
+        return _render(self.template, images, question, answer)
+
+
+def budget_for(model: str) -> Budget:
+    """The way of counting of a checkpoint folder, a hub id or a model name.
+
+    Raises:
+        ModelError: nothing is known of such a model, or the checkpoint's files are damaged.
+    """
+    folder = find_checkpoint(model)
+    if folder is None:
+        shape = next((shape for pattern, shape in SHAPES.items() if re.search(pattern, model.lower())), None)
+        return Budget(model, known(model), None, shape)
+    config = _json(folder / "config.json")
+    processor = {**_json(folder / "preprocessor_config.json"), **_json(folder / "processor_config.json")}
+    processor = {**processor, **processor.pop("image_processor", {})}
+    text = config.get("text_config") or config.get("llm_config") or config
+    tokenizer = folder / "tokenizer.json"
+    return Budget(
+        model,
+        from_checkpoint(config, processor),
+        text.get("max_position_embeddings"),
+        _shape(folder, config, text),
+        Tokenizer.from_file(str(tokenizer)) if tokenizer.is_file() else None,
+        _template(folder, processor),
+    )
+
+
+def find_checkpoint(model: str) -> Path | None:
+    """The folder of a checkpoint: ``model`` itself, or its snapshot in the hub's local cache; nothing is downloaded.
+
+    Raises:
+        ModelError: there is such a folder, and it holds no checkpoint.
+    """
+    folder = Path(model)
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.is_dir():
+        raise ModelError(
+            f"--model {model}: expected a checkpoint folder, found no config.json in it; name its parent or child"
+        )
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(model, "config.json")
+        return Path(cached).parent if isinstance(cached, str) else None
+    return None
 
 
 def known(name: str) -> ImageTokens:
@@ -291,108 +453,14 @@ def limited(
     return family
 
 
-def _fixed(config: Mapping[str, Any], processor: Mapping[str, Any]) -> Fixed:
-    """As LLaVA's processor counts.
-
-    Patches of the scaled image, one more for a class token, which "default" leaves out.
-    """
-    crop = processor.get("crop_size") or processor.get("size") or {}
-    if not isinstance(crop, Mapping):
-        crop = {"height": crop, "width": crop}
-    side = crop.get("height") or crop.get("shortest_edge") or config.get("vision_config", {}).get("image_size", 336)
-    patch = processor.get("patch_size") or config.get("vision_config", {}).get("patch_size", 14)
-    tokens = (side // patch) ** 2 + processor.get("num_additional_image_tokens", 0)
-    return Fixed(tokens=tokens - (processor.get("vision_feature_select_strategy") == "default"))
-
-
-# ---------- Memory: what training needs on the device, by a formula that is shown with its result.
-#
-# Against TRL's trainer on one H100 (Qwen2-VL-7B, LoRA r=16 on all decoder linears, bfloat16, 812 tokens a row: 41.0 GB
-# at batch 4, 64.7 GB at batch 8, 28.3 GB at batch 16 with checkpointing) it is within 10 %. The eight hidden widths of
-# a block are its residual stream, the normalisations' inputs in float32 and outputs, queries and the attention's
-# output; the five intermediate ones gate, up, activation, product and the copy that a low-rank update takes of it.
-
-MEMORY_FORMULA = (
-    "weights (parameters x bytes) + training state (LoRA: 16 bytes a trained weight; full: 16 bytes a weight in all) "
-    "+ batch x longest row x "
-    "(layers x bytes x (8 hidden + 2 key/value + 5 intermediate) + 2 x bytes x vocabulary); with checkpointing only "
-    "hidden a layer and one "
-    "whole layer; without the frozen vision tower's passing use (under 2 %) and the allocator's slack (5-10 %)"
-)
-
-
-class Shape(Settings):
-    """What a memory estimate needs to know of a model."""
-
-    parameters: int
-    hidden: int
-    layers: int
-    key_value: int
-    intermediate: int
-    vocabulary: int
-    weight_bytes: int = 2
-
-    def lora_parameters(self, rank: int) -> int:
-        """Weights of low-rank updates of all seven linear layers of every block."""
-        return rank * self.layers * (9 * self.hidden + 2 * self.key_value + 3 * self.intermediate)
-
-
-# Published sizes (model cards and configurations).
-_QWEN2_7B: dict[str, int] = {
-    "hidden": 3584,
-    "layers": 28,
-    "key_value": 512,
-    "intermediate": 18944,
-    "vocabulary": 152064,
-}
-SHAPES: Mapping[str, Shape] = {
-    r"^mini$": Shape(parameters=163_000_000, hidden=576, layers=30, key_value=192, intermediate=1536, vocabulary=49153),
-    r"qwen-?2(\.5)?-?vl-7b": Shape(parameters=8_290_000_000, **_QWEN2_7B),
-    r"qwen-?2-?vl-2b": Shape(parameters=2_210_000_000, hidden=1536, layers=28, key_value=256,
-        intermediate=8960, vocabulary=151936),
-    r"qwen-?2\.5-?vl-3b": Shape(parameters=3_750_000_000, hidden=2048, layers=36, key_value=256,
-        intermediate=11008, vocabulary=151936),
-    r"internvl-?2[._]5-8b": Shape(parameters=8_080_000_000, hidden=4096, layers=32, key_value=1024,
-        intermediate=14336, vocabulary=92553),
-    r"llava-?_?(onevision|ov).*7b": Shape(parameters=8_030_000_000, **_QWEN2_7B),
-    r"idefics-?3-8b": Shape(parameters=8_460_000_000, hidden=4096, layers=32, key_value=1024,
-        intermediate=14336, vocabulary=128259),
-    r"smolvlm2?-256m": Shape(parameters=256_000_000, hidden=576, layers=30, key_value=192,
-        intermediate=1536, vocabulary=49280),
-    r"smolvlm2?-500m": Shape(parameters=507_000_000, hidden=960, layers=32, key_value=320,
-        intermediate=2560, vocabulary=49280),
-}  # fmt: skip
-
-
-class Training(Settings):
-    """How it will be trained, as far as memory depends on it."""
-
-    batch_size: int = 1
-    """For the memory estimate: rows a step."""
-    lora_rank: int = 16
-    """For the memory estimate; 0: all weights are trained."""
-    checkpointing: bool = False
-    """For the memory estimate: gradient checkpointing."""
-
-
-class Memory(Settings):
-    """A memory estimate in bytes, term by term."""
-
-    weights: int
-    state: int
-    activations: int
-    longest: int
-    """Tokens of the longest row, to which its batch is padded."""
-    training: Training
-
-    @property
-    def total(self) -> int:
-        """All terms."""
-        return self.weights + self.state + self.activations
-
-
 def memory(shape: Shape, longest: int, training: Training) -> Memory:
     """What training needs by ``MEMORY_FORMULA``, in bytes.
+
+    Against TRL's trainer on one H100 (Qwen2-VL-7B, LoRA r=16 on all decoder linears, bfloat16, 812 tokens a row:
+    41.0 GB at batch 4, 64.7 GB at batch 8, 28.3 GB at batch 16 with checkpointing) it is within 10 %. The eight
+    hidden widths of a block are its residual stream, the normalisations' inputs in float32 and outputs, queries and
+    the attention's output; the five intermediate ones gate, up, activation, product and the copy that a low-rank
+    update takes of it.
 
     Args:
         shape: the model.
@@ -415,103 +483,24 @@ def memory(shape: Shape, longest: int, training: Training) -> Memory:
     )
 
 
-CHARACTERS_A_TOKEN = 4
-CHATML_TOKENS = 21  # a default system turn and the marks of two turns, in Qwen's vocabulary
-EXCHANGE_TOKENS = 10  # the marks of two turns more
-IMAGE_MARKS = ("<image>", "<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>", "<|image_pad|>")
-
-
-class Budget(NamedTuple):
-    """One model's way of counting."""
-
-    name: str
-    image_tokens: ImageTokens
-    context: int | None
-    """Tokens that the model can read."""
-    shape: Shape | None
-    tokenizer: Tokenizer | None = None
-    template: jinja2.Template | None = None
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether texts are counted by the model's own tokenizer and template."""
-        return self.tokenizer is not None and self.template is not None
-
-    def text_tokens(self, rows: Sequence[tuple[int, str, str | None]]) -> list[int]:
-        """Text tokens of each row (number of images, question, answer), template included, image tokens left out."""
-        texts = [self._rendered(*row) for row in rows]
-        marks = 0 if self.template is not None else CHATML_TOKENS
-        if self.tokenizer is None:
-            return [marks + estimate(text) for text in texts]
-        return [marks + len(found) for found in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
-
-    @property
-    def exchange_tokens(self) -> int:
-        """What the template adds for a further question and its answer, whose words are counted with the others."""
-        if self.template is None or self.tokenizer is None:
-            return EXCHANGE_TOKENS
-        one, two = (
-            self.tokenizer.encode(_render(self.template, 0, "a", "b", further=further), add_special_tokens=False)
-            for further in (0, 1)
-        )
-        return max(0, len(two) - len(one) - 2)
-
-    def _rendered(self, images: int, question: str, answer: str | None) -> str:
-        if self.template is None:
-            return f"{question}\n{answer or ''}"
-        return _render(self.template, images, question, answer)
-
-
 def estimate(text: str) -> int:
     """Tokens of a text for want of a tokenizer: one for four ASCII characters, one for each other character."""
-    plain = sum(character.isascii() for character in text)
+    plain = len(text.encode("ascii", "ignore"))
     return math.ceil(plain / CHARACTERS_A_TOKEN) + len(text) - plain
 
 
-def budget_for(model: str) -> Budget:
-    """The way of counting of a checkpoint folder, a hub id or a model name.
+def _fixed(config: Mapping[str, Any], processor: Mapping[str, Any]) -> Fixed:
+    """As LLaVA's processor counts.
 
-    Raises:
-        ModelError: nothing is known of such a model, or the checkpoint's files are damaged.
+    Patches of the scaled image, one more for a class token, which "default" leaves out.
     """
-    folder = find_checkpoint(model)
-    if folder is None:
-        shape = next((shape for pattern, shape in SHAPES.items() if re.search(pattern, model.lower())), None)
-        return Budget(model, known(model), None, shape)
-    config = _json(folder / "config.json")
-    processor = {**_json(folder / "preprocessor_config.json"), **_json(folder / "processor_config.json")}
-    processor = {**processor, **processor.pop("image_processor", {})}
-    text = config.get("text_config") or config.get("llm_config") or config
-    tokenizer = folder / "tokenizer.json"
-    return Budget(
-        model,
-        from_checkpoint(config, processor),
-        text.get("max_position_embeddings"),
-        _shape(folder, config, text),
-        Tokenizer.from_file(str(tokenizer)) if tokenizer.is_file() else None,
-        _template(folder, processor),
-    )
-
-
-def find_checkpoint(model: str) -> Path | None:
-    """The folder of a checkpoint: ``model`` itself, or its snapshot in the hub's local cache; nothing is downloaded.
-
-    Raises:
-        ModelError: there is such a folder, and it holds no checkpoint.
-    """
-    folder = Path(model)
-    if (folder / "config.json").is_file():
-        return folder
-    if folder.is_dir():
-        raise ModelError(
-            f"--model {model}: expected a checkpoint folder, found no config.json in it; name its parent or child"
-        )
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(model, "config.json")
-        return Path(cached).parent if isinstance(cached, str) else None
-    return None
+    crop = processor.get("crop_size") or processor.get("size") or {}
+    if not isinstance(crop, Mapping):
+        crop = {"height": crop, "width": crop}
+    side = crop.get("height") or crop.get("shortest_edge") or config.get("vision_config", {}).get("image_size", 336)
+    patch = processor.get("patch_size") or config.get("vision_config", {}).get("patch_size", 14)
+    tokens = (side // patch) ** 2 + processor.get("num_additional_image_tokens", 0)
+    return Fixed(tokens=tokens - (processor.get("vision_feature_select_strategy") == "default"))
 
 
 def _shape(folder: Path, config: Mapping[str, Any], text: Mapping[str, Any]) -> Shape | None:
