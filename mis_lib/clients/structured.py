@@ -122,7 +122,7 @@ def read_answer(completion: Completion, ask: ChatAsk) -> AnswerForm:
     Raises:
         ValueError: there is none, or it does not have the form; says what is wrong in one line.
     """
-    value = _last_object(completion) if ask.final else _first_object(completion.text)
+    value = _last_object(completion, ask.form) if ask.final else _first_object(completion.text)
     if value is None:
         cut = f" (cut off after {completion.completion_tokens} tokens)" if completion.finish_reason == "length" else ""
         place = " at the end" if ask.final else ""
@@ -167,22 +167,34 @@ def _first_object(text: str) -> Any:
         return None
 
 
-def _last_object(completion: Completion) -> Any:
+def _last_object(completion: Completion, form: type[AnswerForm]) -> Any:
     """The JSON object that ends a completion (a closing fence aside); ``None`` if another text ends it, or it was cut.
 
     Of several objects the last must begin a line: inside a line it may be a quotation. A broken object voids all. A
     thought (``<think>``) is no answer, also if it never ends.
+
+    Raises:
+        ValueError: an earlier object gives another value in a field that is no free text. Which of the two is the
+            model's own and which is a quotation cannot be known.
     """
     text = re.sub(r"<think>.*?</think>|\A\s*<think>.*", "", completion.text, flags=re.DOTALL)
-    found, end, alone = None, 0, True
+    found, end, alone = [], 0, True
     while (start := text.find("{", end)) >= 0:
-        alone = found is None or bool(_NEW_LINE.search(text[end:start]))
+        alone = not found or bool(_NEW_LINE.search(text[end:start]))
         try:
-            found, end = json.JSONDecoder().raw_decode(text, start)
+            value, end = json.JSONDecoder().raw_decode(text, start)
         except ValueError:  # what is inside or after a broken object may be a quotation
             return None
-    ends = not text[end:].strip("`. \n\t") and completion.finish_reason != "length"
-    return found if ends and alone else None
+        found.append(value)
+    if not found or not alone or text[end:].strip("`. \n\t") or completion.finish_reason == "length":
+        return None
+    for name, field in form.model_fields.items():
+        said = dict.fromkeys(
+            str(value[name]).casefold() for value in found if isinstance(value, dict) and name in value
+        )
+        if field.annotation is not str and len(said) > 1:
+            raise ValueError(f"expected one {name!r}, found {' and '.join(said)} in the same answer")
+    return found[-1]
 
 
 def _explain(problem: Any) -> str:
