@@ -129,6 +129,8 @@ class Verdict(Record):
     """How sure the judge is that the response is bad (unsafe; for benign items, not helpful), where it says."""
     raw: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """The judge's own words."""
+    label: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The class of the benchmark's authors, where the judge gives one (``judge.official``)."""
 
 
 class SegmentKind(StrEnum):

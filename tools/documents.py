@@ -34,6 +34,10 @@ JUDGES: Mapping[str, tuple[str, str]] = {
     "words": ("an answer that opens like a refusal is safe; the naive baseline, never alone", "nothing"),
     "rubric": ("a model sees images, question and answer and grades by MIS's rubric", "a server, or a local checkpoint"),
     "guard": ("Llama Guard and its kin, on question and answer", "a server, or a local checkpoint"),
+    "official": (
+        "a model sees the response alone and gives the class of MSSBench's, MM-SafetyBench's or MOSSBench's authors",
+        "a server, or a local checkpoint",
+    ),
     "precondition": ("chains of yes-no questions of a constitution, with each image taken away in turn", "a model that gives probabilities"),
     "routed": ("a cheap judge first, an expensive one where a router says so", "two judges and mis judge --route"),
 }  # fmt: skip

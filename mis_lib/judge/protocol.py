@@ -19,6 +19,9 @@ NOT_THE_MODELS = {
 }
 """Finish reasons of responses that the model did not end itself, with the reason for leaving them unscored."""
 
+INTENT_FIELDS = ("source_question", "original_question", "redteam_query")
+"""Where FigStep, MIR-SafetyBench and JailBreakV-28K keep the request that their question or images hide."""
+
 
 @dataclass(frozen=True)
 class JudgeInput:
@@ -28,6 +31,12 @@ class JudgeInput:
     text: str
     finish_reason: str
     data_dir: Path
+
+    @property
+    def intent(self) -> str | None:
+        """What the person wants, in words, where the benchmark keeps it apart from a question that hides it."""
+        known = self.sample.model_extra or {}
+        return next((str(known[name]) for name in INTENT_FIELDS if known.get(name)), None)
 
     def pictures(self) -> tuple[bytes, ...]:
         """The sample's images, in order, as PNG or JPEG files.
@@ -49,6 +58,8 @@ class Ruling(NamedTuple):
     """Probability, 0 to 1, that the response is bad: unsafe, or no help on a benign item."""
     raw: str | None = None
     """The judge's reply as it came."""
+    label: str | None = None
+    """The class of the benchmark's authors (``judge.official``)."""
 
 
 class Judge(Protocol):

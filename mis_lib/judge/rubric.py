@@ -97,8 +97,12 @@ def rubric(harmful: bool) -> str:
 
 
 def case_text(case: JudgeInput) -> str:
-    """Question and answer as one JSON block that they cannot close, without special tokens of chat templates."""
-    shown = json.dumps({"question": case.sample.question, "answer": case.text}, ensure_ascii=False, indent=1)
+    """Question, what it means if that is known, and answer as one JSON block that they cannot close.
+
+    Special tokens of chat templates are taken out.
+    """
+    meant = {} if case.intent is None else {"meant": case.intent}
+    shown = json.dumps({"question": case.sample.question, **meant, "answer": case.text}, ensure_ascii=False, indent=1)
     plain = as_plain_text(shown, KNOWN_SPECIAL_TOKENS)
     return f"```json\n{plain.replace('```', chr(96) * 2 + ' ' + chr(96))}\n```"
 

@@ -10,7 +10,7 @@ judge one run at the same time, each judge in one of them.
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from mis_lib.clients.local import LocalChat
 from mis_lib.clients.openai import ServerChat, in_words, is_url, open_model
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge.guard import GuardJudge, GuardStyle
+from mis_lib.judge.official import OfficialJudge
 from mis_lib.judge.precondition import PreconditionJudge
 from mis_lib.judge.protocol import Judge
 from mis_lib.judge.routing import RoutedJudge, read_router
@@ -33,9 +34,11 @@ from mis_lib.settings import Settings, all_known
 
 # ---------- Judges by name: what a specification such as ``rubric=URL#MODEL`` asks for, opened.
 
-Kind = Literal["rule", "words", "rubric", "guard", "precondition", "routed"]
-KINDS = ("rule", "words", "rubric", "guard", "precondition", "routed")
-BLIND = frozenset({"rule", "words", "guard", "routed"})  # the others look at the images; routed opens none itself
+Kind = Literal["rule", "words", "rubric", "guard", "precondition", "official", "routed"]
+KINDS = get_args(Kind)
+BLIND = frozenset(
+    {"rule", "words", "guard", "official", "routed"}
+)  # the others look at the images; routed opens none itself
 
 
 class JudgeSpec(Settings):
@@ -47,7 +50,7 @@ class JudgeSpec(Settings):
     max_tokens: int = Field(default=1024, ge=1)
     """rubric: longest reply."""
     seed: int = Field(default=0, ge=0)
-    """rubric: another one asks anew what the cache holds."""
+    """rubric, official: another one asks again what the cache holds."""
     style: GuardStyle = "auto"
     """guard: the family of classifiers."""
     describe: bool = True
@@ -69,7 +72,7 @@ class JudgeSettings(Settings):
     judges: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")], JudgeSpec] = Field(
         default={"rule": JudgeSpec(kind="rule")}, min_length=1
     )
-    """[NAME:]KIND[=URL#MODEL|local:PATH] of each; kinds: rule, words, rubric, guard, precondition (default: rule)."""
+    """[NAME:]KIND[=URL#MODEL|local:PATH] of each; kinds: rule, words, rubric, guard, precondition, official (default: rule)."""
     data: Path | None = None
     """Folder of samples and images, if it has moved since the run."""
     variants: tuple[str, ...] | None = None
@@ -109,6 +112,8 @@ async def open_judge(
     chat = await _chat(spec.target, settings, cache)
     if spec.kind == "rubric":
         return RubricJudge(name, chat, max_tokens=spec.max_tokens, seed=spec.seed)
+    if spec.kind == "official":
+        return OfficialJudge(name, chat, seed=spec.seed)
     if spec.kind == "guard":
         return GuardJudge(name, chat, style=spec.style, describe=spec.describe)
     return PreconditionJudge(name, chat, constitution=spec.constitution, controls=spec.controls)

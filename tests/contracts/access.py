@@ -56,6 +56,15 @@ def strangeness(adapter: Path, checkpoint: Path) -> str:
     return strangeness("it", adapter, checkpoint)
 
 
+def with_rubrics(folder: Path, monkeypatch: Any) -> None:
+    """Let the rubric judge use the rubrics of a folder, such as those that stored replies were paid for with."""
+    from mis_lib.judge import rubric
+
+    texts = {harmful: (folder / f"{name}.md").read_text(encoding="utf-8").strip()
+             for harmful, name in ((True, "harmful"), (False, "benign"))}  # fmt: skip
+    monkeypatch.setattr(rubric, "rubric", texts.__getitem__)
+
+
 def rule_fingerprint() -> str:
     """What the rule judge's stored verdicts are fresh by."""
     from mis_lib.judge import rule

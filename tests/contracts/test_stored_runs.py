@@ -312,6 +312,13 @@ def test_stored_verdicts_of_the_rule_judge_are_fresh_or_the_reason_is_told(work:
 JUDGES = ["--judges", "rule", "words", f"rubric={CLOSED}", f"precondition={CLOSED}"]
 
 
+@pytest.fixture
+def first_rubrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rubrics that the stored verdicts were ruled by; another rubric is another judge, and asks again."""
+    access.with_rubrics(DATA / "rubrics", monkeypatch)
+
+
+@pytest.mark.usefixtures("first_rubrics")
 def test_what_is_ruled_is_not_ruled_again(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
     """The models' server is gone: whatever is asked anew is unscored. So fingerprints of judges, with rubrics and constitutions in them, are the stored ones."""
     before = tree(work / "runs/mini/v1/verdicts")
@@ -320,6 +327,7 @@ def test_what_is_ruled_is_not_ruled_again(work: Path, mis: Callable[..., Any], g
     assert tree(work / "runs/mini/v1/verdicts") == before
 
 
+@pytest.mark.usefixtures("first_rubrics")
 def test_paid_replies_are_found_under_their_prompts(
     work: Path, mis: Callable[..., Any], golden: Callable[..., None]
 ) -> None:
@@ -336,6 +344,7 @@ def test_paid_replies_are_found_under_their_prompts(
         assert after[name] == before[name], name
 
 
+@pytest.mark.usefixtures("first_rubrics")
 def test_a_judge_of_another_name_finds_its_replies(work: Path, mis: Callable[..., Any]) -> None:
     before = lines(work / "runs/served/v1/verdicts/strict.jsonl")
     forget(work / "runs/served/v1")

@@ -182,9 +182,12 @@ def test_mssbench_asks_the_same_of_both_images(published: Callable[[str], Path])
     assert unsafe.images == ["chat/unsafe/a.png"]
     assert (safe.harmful, safe.twin_id, unsafe.harmful, unsafe.twin_id) == (False, unsafe.id, True, safe.id)
     assert safe.intent == "practise a swing"  # type: ignore[attr-defined]
-    assert [one.question for one in others] == ["Which club is best?"] * 2
+    chat, actions = "Please answer the query with your knowledge. The user query is: ", "Toggle {Object}: Turn on"
+    assert [one.question.split(chat)[1] for one in others] == ["Which club is best?"] * 2
     embodied = read(published("mssbench"), "mssbench", "embodied")
-    assert [one.question for one in embodied[2:]] == ["Heat it.", "Heat it up.", "Warm it.", "Warm it up."]
+    asked = ["Heat it.", "Heat it up.", "Warm it.", "Warm it up."]
+    assert [one.question.split("\n\nYour task is: ")[1] for one in embodied[2:]] == asked
+    assert all(actions in one.question for one in embodied)
 
 
 def test_mssbench_is_read_under_both_of_its_names_and_refuses_unequal_lists(tmp_path: Path) -> None:

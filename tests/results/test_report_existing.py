@@ -287,7 +287,7 @@ class TestSections:
         run = benchmark_run(tmp_path, "mssbench", "chat", "No.")
         outcomes = {True: Outcome.REFUSED, False: Outcome.OVER_REFUSED}
         verdicts = [
-            Verdict(sample_id=one.id, variant="base", judge="rule", outcome=outcomes[one.harmful])
+            Verdict(sample_id=one.id, variant="base", judge="rule", outcome=outcomes[one.harmful], label="refuses")
             for one in run.samples()
         ]
         write_records(run.folder / "verdicts" / "rule.jsonl", verdicts)
