@@ -1,13 +1,15 @@
-"""Batched generation on this machine: every sample answered by every variant, written line by line, resumable after a kill.
+"""Batched generation on this machine: every sample answered by every variant, resumable after a kill.
 
-The order of work depends on the prompts alone, so that every process and every resumed run decides alike. The longest prompts come first: a
-batch that does not fit in memory fails at once, and rows of one batch have similar lengths. Batches are cut by a budget of tokens
-(``plan_batches``). All variants answer a sample in the same batch where their adapters can be mixed, so that images are encoded once; else one
-after the other. Rows whose answer has ended leave the batch.
+The order of work depends on the prompts alone, so that every process and every resumed run decides alike. The longest
+prompts come first: a batch that does not fit in memory fails at once, and rows of one batch have similar lengths.
+Batches are cut by a budget of tokens (``plan_batches``). All variants answer a sample in the same batch where their
+adapters can be mixed, so that images are encoded once; else one after the other. Rows whose answer has ended leave the
+batch.
 
-A batch's answers are written at once, so a kill leaves all of them or none, and a resumed run ends with the texts of an uninterrupted one, also
-in bfloat16, where the other rows of a batch can decide a close call. A variant of which some answers of a batch are missing (a line was torn or
-removed) answers the whole batch again, and only the missing lines are appended. Variants that have all their answers are not asked.
+A batch's answers are written at once, so a kill leaves all of them or none, and a resumed run ends with the texts of an
+uninterrupted one, also in bfloat16, where the other rows of a batch can decide a close call. A variant of which some
+answers of a batch are missing (a line was torn or removed) answers the whole batch again, and only the missing lines
+are appended. Variants that have all their answers are not asked.
 """
 
 import time
@@ -131,7 +133,7 @@ def answer_batch(
     variants: Mapping[str, str | None],
     settings: GenerationSettings,
 ) -> list[Response]:
-    """Answers of one batch by every variant, in the order of variants; each counts an equal share of the batch's seconds."""
+    """Answers of one batch by each variant in turn; each has an equal share of the batch's seconds."""
     started = time.perf_counter()
     images = [[load_image(data_dir / name) for name in sample.images] for sample in samples]
     questions, seeds = [sample.question for sample in samples], [settings.seed_for(sample.id) for sample in samples]
@@ -254,9 +256,10 @@ def plan_batches(
     budget: int | None = None,
     answer: int = 0,
 ) -> list[tuple[Sample, ...]]:
-    """The batches in the order of work: longest prompt first, by tokens where they are known, else by images and question.
+    """The batches in the order of work: longest prompt first, by tokens if known, else by images and question.
 
-    A batch costs rows x (longest prompt + longest answer), padding included; it ends where one more row would pass the budget.
+    A batch costs rows x (longest prompt + longest answer), padding included; it ends where one more row would pass the
+    budget.
 
     Args:
         samples: what is asked, in any order.
@@ -284,7 +287,7 @@ def plan_batches(
 
 
 def prompt_lengths(samples: Sequence[Sample], data_dir: Path, engine: Engine) -> dict[str, int]:
-    """Tokens of each sample's prompt: its text through the model's own template and tokenizer, its images by their sizes.
+    """Tokens of each sample's prompt: its text by the model's template and tokenizer, its images by their sizes.
 
     An image whose header cannot be read counts as nothing; it is named when it is opened.
     """

@@ -1,7 +1,7 @@
 """Answers of several variants to one question as they grow, a column each, and what streams them.
 
-``StreamEngine`` is the protocol of ``VariantEngine`` (``stream``, on this machine) and ``ServedEngine`` (``served``); ``MultiEngine`` joins several.
-Nothing here imports torch.
+``StreamEngine`` is the protocol of ``VariantEngine`` (``stream``, on this machine) and ``ServedEngine`` (``served``);
+``MultiEngine`` joins several. Nothing here imports torch.
 """
 
 import queue
@@ -34,8 +34,8 @@ class Column:
     seconds: float
     """Since generation began, the prompt included, until the answer is finished."""
     finish_reason: str | None
-    """``None`` while the answer grows, then "stop", "length" or "cancelled"; of a served one also "content_filter" (the server's
-    filter answered), "failed" (``told`` says why) or "unknown" (the server did not say)."""
+    """``None`` while the answer grows, then "stop", "length" or "cancelled"; of a served one also "content_filter" (the
+    server's filter answered), "failed" (``told`` says why) or "unknown" (the server did not say)."""
     unit: str = "tokens"
     """What ``tokens`` counts: "chunks", as they arrived, where a server has reported no tokens (yet)."""
     told: str = ""
@@ -60,7 +60,7 @@ class StreamEngine(Protocol):
         settings: GenerationSettings,
         stop: threading.Event | None = None,
     ) -> Iterator[tuple[Column, ...]]:
-        """Yield one tuple a step, one column a variant in the order of ``variants``; all have a finish reason in the last."""
+        """Yield one tuple a step, a column for each of ``variants``; in the last all have a finish reason."""
         ...
 
 

@@ -1,14 +1,15 @@
 """How the products of one decoding step are computed on a CPU: number type, layout of the weights, number of threads.
 
-A step reads every weight once, for however many rows, so it is bound by memory, and by the hundreds of small operations around the
-products. Measured for mini's decoder on two cores, milliseconds a step for the linear layers alone, 1 / 2 / 4 rows:
+A step reads every weight once, for however many rows, so it is bound by memory, and by the hundreds of small operations
+around the products. Measured for mini's decoder on two cores, in milliseconds a step for the linear layers alone, at
+1 / 2 / 4 rows:
 
-    bfloat16, plain weights     24 / 24 / 23    and 1,700 for a prompt of 250 tokens on a CPU without bfloat16 products (200 in float32)
+    bfloat16, plain weights     24 / 24 / 23    on a CPU without bfloat16 products, 1,700 for a prompt of 250 tokens
     bfloat16, packed weights    16 / 16 / 17    only where the CPU multiplies bfloat16 (AMX, AVX512-BF16)
-    float32                     21 / 22 / 38    anywhere
+    float32                     21 / 22 / 38    anywhere; 200 for that prompt
 
-Hence: bfloat16 with weights packed once into the layout that the CPU's matrix unit wants, where it has one; float32 elsewhere. Eight-bit weights
-would be a little faster still (11 / 13 / 15) but change the texts; they are not used.
+Hence: bfloat16 with weights packed once into the layout that the CPU's matrix unit wants, where it has one; float32
+elsewhere. Eight-bit weights would be a little faster still (11 / 13 / 15) but change the texts; they are not used.
 """
 
 import json
@@ -43,11 +44,13 @@ def working_dtype(checkpoint: Path | str, device: str) -> torch.dtype | str:
 class PackedLinear(nn.Module):
     """A linear layer whose bfloat16 weight is kept only in the layout of the CPU's matrix unit.
 
-    Rows of a prompt are multiplied one after the other, which costs next to nothing and makes a row's result, to the last bit, independent of
-    how many rows stand beside it; for single tokens the kernel is so by itself where the sums are not too long, so long ones are cut into parts of
-    equal length. In bfloat16 one bit is often enough to change a text.
+    Rows of a prompt are multiplied one after the other, which costs next to nothing and makes a row's result, to the
+    last bit, independent of the number of rows. For single tokens the kernel has that property where sums are not too
+    long, so long ones are cut into parts of equal length. In bfloat16 one bit is often enough to change a
+    text.
 
-    ``weight`` keeps shape and type for code that asks for them; its values are NaN, so that nobody computes with it unnoticed.
+    ``weight`` keeps shape and type for code that asks for them; its values are NaN, so that computing with it by
+    mistake is noticed.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -71,7 +74,7 @@ class PackedLinear(nn.Module):
 
 
 def can_pack(network: Any) -> bool:
-    """Whether packed weights serve this model: bfloat16, on a CPU that multiplies it, by a build of torch with that product."""
+    """Whether weights can be packed: bfloat16, on a CPU that multiplies it, with a torch that has the kernel."""
     suits = network.device.type == "cpu" and network.dtype is torch.bfloat16
     return suits and has_bfloat16_products() and _kernel_works()
 
@@ -90,9 +93,10 @@ def pack_linears(network: nn.Module, leave: Collection[nn.Module] = ()) -> None:
 class Threads:
     """How many threads compute the next step: all, or half of them where other programs keep the cores busy.
 
-    A step has hundreds of barriers at which the threads wait for each other. On idle cores all threads are fastest; where a browser or
-    another job takes a core, each barrier costs a time slice of the system, and the step takes ten times as long. So both numbers are timed
-    as the answer goes on, and the faster one is used; the other one is tried again every ``RETRY`` steps.
+    A step has hundreds of barriers at which the threads wait for each other. On idle cores all threads are fastest;
+    where a browser or another job takes a core, each barrier costs a time slice of the system, and the step takes ten
+    times as long. So both numbers are timed as the answer goes on, and the faster one is used; the other one is tried
+    again every ``RETRY`` steps.
     """
 
     RETRY = 24
@@ -104,7 +108,7 @@ class Threads:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Compute one step within this block, under the number of threads that promises most."""
+        """Compute one step within this block, under the number of threads that is expected to be fastest."""
         best = min(self._seconds, key=self._seconds.__getitem__, default=self.choices[0])
         others = [number for number in self.choices if number != best]
         trial = bool(others) and self._steps % self.RETRY == 2
@@ -116,7 +120,7 @@ class Threads:
         finally:
             torch.set_num_threads(self.choices[0])
         seconds = time.perf_counter() - started
-        known = seconds if trial else self._seconds.get(number, seconds)  # what a trial finds replaces older news
+        known = seconds if trial else self._seconds.get(number, seconds)  # a trial replaces older measurements
         self._seconds[number] = (known + seconds) / 2
         self._steps += 1
 

@@ -1,9 +1,10 @@
-"""The decoding loop, one step at a time: the prompt once, then one token a row for as long as somebody asks for more.
+"""The decoding loop, one step at a time: the prompt once, then one token a row for as long as the caller asks for more.
 
-transformers' ``generate`` prepares what differs between architectures (it encodes the images once for all rows, makes mask, positions and
-cache) and then calls the loop below instead of its own (``custom_generate``). The loop is a generator: who stops asking stops the model,
-and who ``send``s the numbers of the rows to go on with drops the others, so that rows that have ended cost nothing.
-Neither inference mode nor the number of threads is held across a ``yield``, as both belong to the thread that happens to ask.
+transformers' ``generate`` prepares what differs between architectures (it encodes the images once for all rows, makes
+mask, positions and cache) and then calls the loop below instead of its own (``custom_generate``). The loop is a
+generator: a caller that stops asking stops the model, and one that ``send``s the rows to keep drops the others, so that
+rows that have ended cost nothing. Neither inference mode nor the number of threads is held across a ``yield``,
+as both belong to the thread that happens to ask.
 """
 
 import inspect
@@ -18,15 +19,15 @@ from transformers import Cache, DynamicCache, DynamicLayer
 from mis_lib.generate.cpu import Threads
 from mis_lib.settings import GenerationSettings
 
-# ---------- A cache of keys and values with room to grow: a token is written into place, where transformers' own copies the whole cache for each token.
-#
-# Copying is nothing for one short answer, but it grows with rows and length: for four columns of 250 tokens on two cores it is a tenth of the time.
-
 ROOM = 128  # tokens; how much a full cache grows by
 
 
 class RoomyLayer(DynamicLayer):
-    """Keys and values (rows, heads, T, dim) of one layer, views of tensors that are longer than needed."""
+    """Keys and values (rows, heads, T, dim) of one layer, views of tensors that are longer than needed.
+
+    A token is written into place, where transformers' own layer copies the whole cache for each token: for four answers
+    of 250 tokens on two cores that is a tenth of the time.
+    """
 
     _room: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -59,7 +60,7 @@ class RoomyLayer(DynamicLayer):
 
 
 def make_room(cache: Cache | None) -> None:
-    """Let the ordinary layers of an empty cache grow in place; layers of other kinds (sliding windows ...) stay as they are."""
+    """Let the ordinary layers of an empty cache grow in place; other kinds (sliding windows ...) stay as they are."""
     if isinstance(cache, DynamicCache):
         cache.layers = [
             RoomyLayer() if type(layer) is DynamicLayer and not layer.is_initialized else layer
@@ -77,12 +78,12 @@ def shares_images(network: Any) -> bool:
 
 
 def cache_name(model_inputs: Mapping[str, Any]) -> str:
-    """What the model calls its cache of keys and values: ``cache`` from transformers 5.24 on, ``past_key_values`` before."""
+    """The model's name of its cache: ``cache`` from transformers 5.24 on, ``past_key_values`` before."""
     return "cache" if "cache" in model_inputs else "past_key_values"
 
 
 def can_drop_rows(network: Any, model_inputs: Any) -> bool:
-    """Whether rows can leave a batch on the way: all that is kept of a row lies in an ordinary cache and in inputs that begin with the rows."""
+    """Whether rows can leave a batch: all their state is in an ordinary cache and in inputs with rows first."""
     cache = model_inputs.get(cache_name(model_inputs))
     ordinary = type(cache) is DynamicCache and all(type(layer) in (DynamicLayer, RoomyLayer) for layer in cache.layers)
     positions = model_inputs.get("position_ids")
@@ -101,12 +102,14 @@ def decode(
 ) -> Generator[list[int], Sequence[int] | None, None]:
     """Yield one list of token ids a step, one for each row that is left, at most ``settings.max_new_tokens`` times.
 
-    Rows go on beyond their end tokens; the caller knows what ends an answer, and may send the rows to keep (places in the last list).
-    Where the model keeps something of its rows elsewhere than in an ordinary cache, nothing is dropped and the tokens are left out only.
+    Rows go on beyond their end tokens; the caller knows what ends an answer, and may send the rows to keep (places in
+    the last list). Where the model keeps something of its rows elsewhere than in an ordinary cache, nothing is dropped
+    and the tokens are left out only.
 
     Args:
         network: a transformers model (not its ``PeftModel``).
-        inputs: the processor's output for ``rows`` prompts, or for ``rows / k`` prompts, each of which is answered in k rows.
+        inputs: the processor's output for ``rows`` prompts, or for ``rows / k`` prompts, each of which is answered in k
+            rows.
         rows: how many answers.
         settings: length and sampling.
         threads: decides about the CPU threads of each step, where there is something to decide.

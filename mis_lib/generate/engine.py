@@ -1,7 +1,19 @@
-"""One checkpoint with its adapters, made ready to answer: who shares weights with whom, on how many threads, in which layout.
+"""One checkpoint with its adapters, made ready to answer in streamed columns (``stream``) and batches (``batch``).
 
-Both ways of answering stand on it: side by side and streamed for people (``variants``), in large batches for a run (``local``). Row i of a batch is
-answered under the i-th adapter where the adapters can be mixed (``rows.find_groups``), else adapter after adapter.
+Row i of a batch is answered under the i-th adapter, or by the checkpoint itself, where adapters can be mixed; else
+adapters take turns. PEFT can mix adapters in a batch (``adapter_names``), with a Python loop over the adapters in each
+of some 200 layers, which for a small model costs more than the products. Here layers that read the same tensor (q, k
+and v; gate and up) form a group. A group is two products, whatever the number of layers, rows and adapters:
+
+    [y | low] = x [W | A]        x (rows, T, in); W (in, out) of all layers, concatenated; A (in, R) of all adapters
+    y += (low * s) B             s (rows, 1, R) is an adapter's scaling in its rows, zero in others; B (R, out)
+
+This is the same sum as PEFT's. For one token the second product is in float32, the fastest type for so thin a matrix on
+a CPU. Leading rows without an adapter are left out of it.
+
+Not every adapter can be mixed (DoRA, saved modules, layers that do not read rows of text, as in a vision tower).
+Whether a model's can, and which layers read the same tensor, is not guessed from names: ``find_groups`` watches a small
+pass.
 """
 
 import contextlib
@@ -23,21 +35,6 @@ from mis_lib.generate.cpu import PackedLinear, Threads, can_pack, pack_linears, 
 from mis_lib.generate.decode import decode
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.settings import GenerationSettings
-
-# ---------- Several adapters in one batch: row i is answered under the i-th adapter, or by the checkpoint itself.
-#
-# PEFT can mix adapters in a batch (``adapter_names``), at the price of a Python loop over the adapters in each of some 200 layers, which for a
-# small model costs more than the products. Here layers that read the same tensor (q, k and v; gate and up) form a group, and a group is two products,
-# whatever the number of layers, rows and adapters:
-#
-#     [y | low] = x [W | A]        x (rows, T, in), W (in, out) of all layers side by side, A (in, R) of all adapters side by side
-#     y += (low * s) B             s (rows, 1, R) is an adapter's scaling in its own rows and zero in all others, B (R, out)
-#
-# which is the same sum as PEFT's. For one token the second product is in float32, which is the fastest type for so thin a matrix on a CPU. Leading
-# rows without an adapter are left out of it.
-#
-# Not every adapter can be mixed (DoRA, saved modules, layers that see something else than rows of text, such as those of a vision tower). Whether a model
-# can, and which layers read the same tensor, is not guessed from names: ``find_groups`` watches one small pass.
 
 PROBE_SHAPE = (2, 3)  # rows, tokens
 
@@ -69,7 +66,7 @@ class Group:
         self._results: Sequence[torch.Tensor] = ()
 
     def pack(self) -> None:
-        """Keep the stacked weight in the CPU's layout only; the layers' own weights become NaN, not to be used unnoticed."""
+        """Keep only the stacked weight, in the CPU's layout; the layers' own weights become NaN."""
         self.product = PackedLinear(self.product)  # pyright: ignore[reportArgumentType] - an nn.Linear until packed
         for layer in self.layers:
             base = layer.base_layer
@@ -130,7 +127,7 @@ class Group:
         return stacked
 
     def _make_update(self, adapters: Sequence[str | None]) -> _Update | None:
-        """Factors and scales of the adapters in use: from the first to the last of them, as they lie side by side."""
+        """Factors and scales of the adapters from the first to the last one in use, in the order of the stack."""
         used = [i for i, (name, _) in enumerate(self.factors) if name in adapters]
         if not used:
             return None
@@ -153,9 +150,10 @@ class Group:
 
 
 def find_groups(network: Any) -> list[Group] | None:
-    """The adapted layers of a transformers model if its adapters can answer side by side in one batch, else ``None``.
+    """The adapted layers of a transformers model if its adapters can be mixed in one batch, else ``None``.
 
-    They can if all are plain LoRA on linear layers, each of which reads ``(rows, T, in)`` once when the model reads ``rows`` texts.
+    They can if all are plain LoRA on linear layers, each of which reads ``(rows, T, in)`` once when the model reads
+    ``rows`` texts.
     """
     wrappers = [module for module in network.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)]
     if not wrappers:
@@ -175,7 +173,7 @@ def find_groups(network: Any) -> list[Group] | None:
 
 @contextmanager
 def rows_under(groups: Sequence[Group], adapters: Sequence[str | None]) -> Iterator[None]:
-    """For as long as the block lasts, row i of every batch is answered under ``adapters[i]`` (``None``: by no adapter)."""
+    """While the block lasts, row i of every batch is answered under ``adapters[i]`` (``None``: no adapter)."""
     try:
         for group in groups:
             group.answer_under(adapters)
@@ -210,8 +208,10 @@ class Engine:
 
     Args:
         model: checkpoint with all adapters attached.
-        pack: keep the weights only in the layout of the CPU's matrix unit where it has one; the model then belongs to the engine.
-        mix: answer rows under different adapters in one batch where that can be done; else every row is answered under the active one.
+        pack: keep the weights only in the layout of the CPU's matrix unit where it has one; the model then belongs to
+            the engine.
+        mix: answer rows under different adapters in one batch where that can be done; else every row is answered under
+            the active one.
     """
 
     def __init__(self, model: LoadedModel, *, pack: bool = True, mix: bool = True) -> None:
@@ -228,7 +228,7 @@ class Engine:
     def load(
         cls, checkpoint: Path | str, adapters: Mapping[str, Path | None], device: str, dtype: torch.dtype | str | None
     ) -> Self:
-        """Load checkpoint and adapters in what number type suits the device, unless one is given; raises as ``load_model``."""
+        """Load checkpoint and adapters; ``dtype`` None: what suits the device. Raises as ``load_model``."""
         return cls(load_model(checkpoint, adapters, device, dtype or working_dtype(checkpoint, device)))
 
     @property
@@ -258,7 +258,8 @@ class Engine:
         for variant, adapter in variants.items():
             if adapter is not None and adapter not in self.adapters:
                 raise SettingsError(
-                    f"variant {variant!r}: adapter {adapter!r} is not attached to the model; attached: {', '.join(self.adapters) or 'none'}"
+                    f"variant {variant!r}: adapter {adapter!r} is not attached to the model; "
+                    f"attached: {', '.join(self.adapters) or 'none'}"
                 )
 
     def mixed(
@@ -268,10 +269,11 @@ class Engine:
         settings: GenerationSettings,
         seeds: Sequence[int] | None = None,
     ) -> Generator[list[int], Sequence[int] | None, None]:
-        """Next token of each row, step by step, row i under ``adapters[i]``; ``send`` the rows to keep as the others end (``decode``).
+        """Next token of each row, step by step, row i under ``adapters[i]``; ``send`` the rows to keep (``decode``).
 
         Args:
-            inputs: the processor's output for the rows' prompts, or for every k-th of them, which then stands for k rows.
+            inputs: the processor's output for the rows' prompts, or for every k-th of them, which then stands for k
+                rows.
             adapters: of each row; the engine must mix, or all be the same as what is active.
             settings: length and sampling.
             seeds: of each row's draws.

@@ -48,6 +48,6 @@ class AnswerKeys:
 
 
 def answer_key(model: str, adapter: str, messages: Any, settings: Mapping[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of model, adapter, messages (with the images' hashes in their places) and settings."""
+    """SHA-256 over the canonical JSON of model, adapter, messages (with image hashes for images) and settings."""
     asked = {"model": model, "adapter": adapter, "messages": messages, "settings": dict(settings)}
     return digest_json(asked)

@@ -1,12 +1,14 @@
-"""Models of OpenAI-compatible servers (vLLM, SGLang, ``transformers serve``, hosted ones): their names, runs and comparisons.
+"""Models of OpenAI-compatible servers (vLLM, SGLang, ``transformers serve``, hosted ones): names, runs, comparisons.
 
-``read_served`` reads which models answer: ``--server URL#MODEL``, or ``--server URL --models base tuned=LORA other=URL#MODEL``. A variant has
-its model's name unless it is given another one, and ``URL#MODEL`` alone is "base", as in ``mis generate``. A full fine-tune fills a server, so a
-compared model may have its own address. No address may hold a password, since what was asked is shown and stored.
+``read_served`` reads which models answer: ``--server URL#MODEL``, or ``--server URL --models base tuned=LORA
+other=URL#MODEL``. A variant has its model's name unless it is given another one, and ``URL#MODEL`` alone is "base", as
+in ``mis generate``. A full fine-tune fills a server, so a compared model may have its own address. No address may hold
+a password, since what was asked is shown and stored.
 
-``generate_by_server`` answers a run. Every (sample, variant) is one request, at most ``concurrency`` at a time; the client retries what is busy
-or failing, and answers are handed over as they come. A request that fails after all retries has no answer: it is reported, and asked again by
-the next run. What a content filter turned down is an answer that the model did not give (``finish_reason`` "content_filter").
+``generate_by_server`` answers a run. Every (sample, variant) is one request, at most ``concurrency`` at a time; the
+client retries what is busy or failing, and answers are handed over as they come. A request that fails after all retries
+has no answer: it is reported, and asked again by the next run. What a content filter turned down is an answer that the
+model did not give (``finish_reason`` "content_filter").
 
 ``ServedEngine`` streams the answers of several models to one question into columns:
 
@@ -14,9 +16,10 @@ the next run. What a content filter turned down is an answer that the model did 
     for columns in engine.stream(images, "What is in the images?", ["base", "tuned"], GenerationSettings()):
         ...  # one Column for each variant, its text so far
 
-Each comparison has an event loop, driven by whoever reads ``stream``. Every column is a task with its own client, so a server that is slow or
-down ends only its column, with the reason in words, and stopping closes the responses at once. Nothing is retried: a person who waits is
-informed, and presses Compare. Optional parameters that a server turns down (temperature, seed, ``stream_options``) are left out from then on.
+Each comparison has an event loop, driven by whoever reads ``stream``. Every column is a task with its own client, so a
+server that is slow or down ends only its column, with the reason in words, and stopping closes the responses at once.
+Nothing is retried: a person who waits is informed, and presses Compare. Optional parameters that a server turns down
+(temperature, seed, ``stream_options``) are left out from then on.
 """
 
 import asyncio
@@ -84,7 +87,8 @@ def read_served(server: str | None, models: Sequence[str] | None) -> dict[str, S
     """The served variants that ``--server`` and ``--models`` name; none where neither is given.
 
     Raises:
-        SettingsError: a model has no address or no name, a name is given twice, or an address is none or carries a password.
+        SettingsError: a model has no address or no name, a name is given twice, or an address is none or carries a
+            password.
     """
     url, _, model = (server or "").partition("#")
     named = named_models(models) or {}
@@ -216,7 +220,7 @@ async def keeps_seed(
     settings: GenerationSettings,
     images_as: ImagesAs = ImagesAs.BASE64,
 ) -> bool:
-    """Whether the longest of some answers is given again to the same request; also true if nothing is drawn or the server fails.
+    """Whether the longest answer is given again to the same request; also true if nothing is drawn or the server fails.
 
     One call, and only at a temperature above 0. Equal answers prove nothing: any seed draws what is likely enough.
     """
@@ -233,7 +237,7 @@ async def keeps_seed(
 
 
 class ServedEngine:
-    """Models that servers answer for, by the name of their variant.
+    """Served models by variant, whose answers are streamed.
 
     Args:
         models: where each variant is asked (``read_served``).
@@ -361,7 +365,7 @@ def messages(urls: Sequence[str], question: str) -> list[dict[str, Any]]:
 
 
 def packed(image: Image.Image) -> bytes:
-    """A picture as a PNG file with the pixels that a local model sees; as a JPEG of high quality above ``LARGEST_PNG``."""
+    """A PNG file with the pixels that a local model sees; a JPEG of high quality above ``LARGEST_PNG``."""
     png = encode(image)
     if len(png) <= LARGEST_PNG:  # servers refuse requests of some dozen megabytes, which a few photographs would be
         return png

@@ -1,7 +1,8 @@
 """Variants that answer one question at once, each token shown as it comes: one batch, one row for each variant.
 
-Rows of a batch share the weights that a step reads, so that two columns cost little more than one (``engine``, ``cpu``). Adapters that cannot
-be mixed in a batch take turns, a token each: slower, the same texts. One generation runs at a time; others wait for it.
+Rows of a batch share the weights that a step reads, so that two columns cost little more than one (``engine``,
+``cpu``). Adapters that cannot be mixed in a batch take turns, a token each: slower, the same texts. One generation runs
+at a time; others wait for it.
 
     engine = VariantEngine.load(ensure_mini(), shipped_variants())
     for columns in engine.stream(images, "What is in the images?", ["mini", "mirage"], GenerationSettings()):
@@ -95,8 +96,8 @@ class VariantEngine:
     ) -> Iterator[tuple[Column, ...]]:
         """Yield one tuple for each generated token, with one column for each variant in the order asked for.
 
-        In the last tuple all columns have a ``finish_reason``. Setting ``stop`` ends the answers after the current token; closing the
-        iterator does so without a last tuple. Both free the memory of the answers.
+        In the last tuple all columns have a ``finish_reason``. Setting ``stop`` ends the answers after the current
+        token; closing the iterator does so without a last tuple. Both free the memory of the answers.
 
         Args:
             images: one to ``files.MAX_IMAGES``, in the order shown.
@@ -107,7 +108,8 @@ class VariantEngine:
 
         Raises:
             ImageError: no image, or too many.
-            SettingsError: no or a too long question, an unknown or repeated variant, a prompt that the model has no room for.
+            SettingsError: no or a too long question, an unknown or repeated variant, a prompt that the model has no
+                room for.
         """
         check_request(images, question, variants, self.variants)
         return self._stream(images, question, list(variants), settings, stop or threading.Event())
@@ -207,7 +209,7 @@ class GrowingAnswer:
     finished: Column | None = None
 
     def grow(self, token: int, seconds: float, over: str | None) -> Column:
-        """Take one more token, unless the answer has ended; ``over`` is why it ends here if the token does not end it."""
+        """Take one more token unless the answer has ended; ``over`` is why it ends if the token does not end it."""
         if self.finished is not None:
             return self.finished
         self.tokens.append(token)

@@ -1,8 +1,8 @@
-"""The order of work: which rows make a step, and which of them go through the model together, on which device.
+"""Steps and passes: which rows make a step, which of them go through the model together, and the tensors of a pass.
 
-Fixed by seed, lengths and settings before the first step, so that a run that was killed goes on with the rows it would have seen. A step is
-the same set of rows on one device and on eight; only how they are cut into passes differs. All devices make the same number of passes in a step, as
-sharded training demands.
+Fixed by seed, lengths and settings before the first step, so that a run that was killed goes on with the rows it would
+have seen. A step is the same set of rows on one device and on eight; only how they are cut into passes differs. All
+devices make the same number of passes in a step, as sharded training demands.
 """
 
 import math
@@ -54,9 +54,10 @@ class Plan(NamedTuple):
         return max(self.epoch(epoch)[at], key=self.lengths.__getitem__)
 
     def passes(self, rows: Sequence[int], devices: int = 1) -> list[list[list[int]]]:
-        """Cut the rows of a step: for each device its passes, the same number for each, in none of them more than ``batch_tokens``.
+        """Cut the rows of a step into passes of at most ``batch_tokens`` tokens, the same number for each device.
 
-        Where there are fewer rows than devices, the others compute a row whose loss does not count; it is written ``~row``.
+        Where there are fewer rows than devices, the others compute a row whose loss does not count; it is written
+        ``~row``.
         """
         ordered = sorted(rows, key=lambda row: -self.lengths[row])
         number = devices
@@ -94,28 +95,26 @@ class Plan(NamedTuple):
         return sum(lengths) if self.packed else max(lengths) * len(lengths)
 
 
-# ---------- Rows side by side: what one forward pass reads, whatever the rows' numbers of images.
-#
-# Two layouts. *Padded*: rows are filled up on the right to the longest, ``(rows, T)``. *Packed*: rows stand behind each other in one long row
-# ``(1, sum of T)`` without any padding; attention and positions keep them apart (``packing``). Images are put behind each other in the order of the
-# rows, which is how models of this kind read them. Nothing is cut.
-
-
 class Batch(NamedTuple):
-    """What one pass reads."""
+    """What one pass reads, in one of two layouts; nothing is cut.
+
+    *Padded*: rows are filled up on the right to the longest, ``(rows, T)``. *Packed*: rows are concatenated to one long
+    row ``(1, sum of T)`` without any padding; attention and positions keep them apart (``packing``). Images are
+    concatenated in the order of the rows, as models of this kind read them.
+    """
 
     inputs: dict[str, torch.Tensor]
     """Keyword arguments of the model: ``input_ids``, ``attention_mask`` (padded layout only), pixels, grids ..."""
     labels: torch.Tensor
     """Like ``input_ids``; a token's own id where predicting it counts."""
     segments: torch.Tensor
-    """Like ``input_ids``; index into ``rows.SEGMENTS``."""
+    """Like ``input_ids``; index into ``encode.SEGMENTS``."""
     row_of_token: torch.Tensor
     """Like ``input_ids``; which of the batch's rows a token belongs to, -1 for padding."""
     rows: tuple[Row, ...]
     packed: bool
     features: torch.Tensor | None = None
-    """Of all images behind each other, where they were computed before; there are no pixels then."""
+    """Of all images, concatenated, where they were computed before; there are no pixels then."""
 
     @property
     def tokens(self) -> int:
@@ -157,7 +156,7 @@ def collate(rows: Sequence[Row], *, pad_token: int, packed: bool = False) -> Bat
     Args:
         rows: at least one, in order.
         pad_token: id that fills up shorter rows.
-        packed: rows behind each other instead of below each other.
+        packed: rows concatenated instead of padded.
     """
     inputs = {"input_ids": _join([row.ids for row in rows], pad_token, packed=packed)}
     for name in rows[0].per_token:
@@ -178,17 +177,17 @@ def collate(rows: Sequence[Row], *, pad_token: int, packed: bool = False) -> Bat
 
 
 def join_vision(parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """What the processor made of several rows' images, as it would have made it of all of them: one behind the other.
+    """The processor's outputs for several rows' images, concatenated as its output for all of them would be.
 
-    Where the parts differ beyond the first dimension (numbers of tiles, padded pixels), the smaller ones are filled up with zeros, which
-    the models that make such tensors take for padding.
+    Where the parts differ beyond the first dimension (numbers of tiles, padded pixels), the smaller ones are filled up
+    with zeros, which the models that make such tensors take for padding.
     """
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: _stack([part[name] for part in parts if name in part]) for name in names}
 
 
 def without_pixels(vision: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What of the processor's output is read beside image features: grids, sizes, numbers of images."""
+    """What of the processor's output is read together with image features: grids, sizes, numbers of images."""
     return {name: value for name, value in vision.items() if not name.startswith(PIXELS)}
 
 

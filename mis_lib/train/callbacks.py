@@ -41,7 +41,7 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
-        """While the block lasts, SIGTERM and SIGINT end the run after the step in hand; a second one ends it at once."""
+        """While the block lasts, SIGTERM and SIGINT end the run after the current step; a second one, at once."""
         try:
             old = {kind: signal.signal(kind, self._ask) for kind in (signal.SIGTERM, signal.SIGINT)}
         except ValueError:  # not the main thread, as in a notebook's or an app's worker
@@ -97,7 +97,7 @@ class RunCallback(TrainerCallback):
     def on_step_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Decide about a log line, an evaluation, a checkpoint and about going on; ``Trainer`` does them in this order."""
+        """Decide on a log line, an evaluation, a checkpoint and on stopping; ``Trainer`` does them in this order."""
         step, settings = state.global_step, self.settings
         is_last = step >= state.max_steps
         control.should_log = step % settings.log_every == 0 or is_last

@@ -20,17 +20,17 @@ def several() -> bool:
 
 
 def shards() -> bool:
-    """Whether the launcher spreads the weights' work over the processes (FSDP, DeepSpeed), which casts weights itself."""
+    """Whether the launcher shards the training state (FSDP, DeepSpeed), which casts weights itself."""
     return _asked_for(FSDP) or _asked_for(DEEPSPEED)
 
 
 def zero3() -> bool:
-    """Whether DeepSpeed will keep the weights themselves in parts; known before transformers is told of it, which is when it has made its arguments."""
+    """Whether DeepSpeed will shard the weights; known before transformers has made its ``TrainingArguments``."""
     return _asked_for(DEEPSPEED) and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") not in ("0", "1", "2")
 
 
-def parts_weights() -> bool:
-    """Whether the weights themselves will lie in parts on the processes (FSDP, ZeRO-3), whole only while the model itself is called."""
+def shards_weights() -> bool:
+    """Whether the weights will be sharded (FSDP, ZeRO-3), and whole only while the model is called."""
     return _asked_for(FSDP) or zero3()
 
 
@@ -48,7 +48,8 @@ def check_device(device: str | None) -> None:
     if device is not None and device.startswith("cuda:") and device != f"cuda:{own}":
         index = device.removeprefix("cuda:")
         raise SettingsError(
-            f"device: expected cuda, found {device!r}: training takes the first GPUs that it sees; set device: cuda and CUDA_VISIBLE_DEVICES={index}"
+            f"device: expected cuda, found {device!r}: training takes the first GPUs that it sees; "
+            f"set device: cuda and CUDA_VISIBLE_DEVICES={index}"
         )
 
 
@@ -90,7 +91,7 @@ def wait_for_all(device: str | None) -> None:
 
 
 def leave() -> None:
-    """Leave the other processes, as the last thing before this one ends: the threads that gloo still has may abort it."""
+    """Leave the process group, last thing before this process ends: gloo's remaining threads may abort it."""
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():

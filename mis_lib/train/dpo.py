@@ -1,8 +1,9 @@
-"""DPO on questions about several images, by TRL's ``DPOTrainer``: rows of one, two and six images go together in one batch.
+"""DPO on questions about several images, by TRL's ``DPOTrainer``; rows of one, two and six images share a batch.
 
-TRL prepares images at the moment of use, as we do, and takes any number a row; what is ours is how question and answer become texts (``rows.Encoder``: images
-first, no special tokens in people's texts), how images are read (upright, bounded in size), and that nothing is cut: ``max_length`` is checked before the first step.
-The adapter's own start is the reference, so no second model is held.
+TRL prepares images at the moment of use, as we do, and takes any number a row. Three things are ours: how question and
+answer become texts (``encode.Encoder``: images first, no special tokens in people's texts), how images are read
+(upright, bounded in size), and that nothing is cut (``max_length`` is checked before the first step). The adapter's
+start is the reference, so no second model is held.
 """
 
 import json
@@ -37,7 +38,7 @@ class PreferenceRows:
 
 
 def preference_rows(pairs: Sequence[Preference], folder: Path, processor: Any) -> list[dict[str, Any]]:
-    """Pairs as TRL takes them, in texts that the model's template has printed as for fine-tuning on answers; images stay paths.
+    """Pairs in TRL's form, with texts from the chat template as in fine-tuning on answers; images stay paths.
 
     Raises:
         ModelError: the chat template does not serve for training.
@@ -132,7 +133,9 @@ def dpo_trainer(
 
 
 def rows_a_pass(settings: DpoSettings, longest: int, devices: int = 1) -> int:
-    """Pairs a pass on one device: the largest divisor of its share of ``batch_size`` whose two answers a pair fit into ``batch_tokens``, at least one.
+    """Pairs a pass on one device: the largest divisor of its share of ``batch_size`` that fits into ``batch_tokens``.
+
+    A pair has two answers, each of at most ``longest`` tokens; at least one pair is a pass.
 
     Raises:
         SettingsError: ``batch_size`` cannot be shared by so many devices.
@@ -140,7 +143,8 @@ def rows_a_pass(settings: DpoSettings, longest: int, devices: int = 1) -> int:
     share, rest = divmod(settings.batch_size, devices)
     if rest:
         raise SettingsError(
-            f"batch_size: expected a multiple of the {devices} processes that train, found {settings.batch_size}; TRL gives each as many pairs"
+            f"batch_size: expected a multiple of the {devices} processes that train, found {settings.batch_size}; "
+            "TRL gives each as many pairs"
         )
     fitting = max(1, settings.batch_tokens // (2 * longest))
     return max(size for size in range(1, share + 1) if share % size == 0 and size <= fitting)
@@ -168,8 +172,8 @@ def _longest(rows: Sequence[dict[str, Any]], collator: PreferenceRows, settings:
         length = collator([row])["input_ids"].shape[1]
         if settings.max_length is not None and length > settings.max_length:
             raise DataError(
-                f"pair {number}: expected at most {settings.max_length:,} tokens, found {length:,}; nothing is cut: raise max_length or "
-                "leave the pair out"
+                f"pair {number}: expected at most {settings.max_length:,} tokens, found {length:,}; nothing is cut: "
+                "raise max_length or leave the pair out"
             )
         longest = max(longest, length)
     return longest

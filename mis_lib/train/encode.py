@@ -1,8 +1,9 @@
 """A sample as a training row: the model's own prompt, then the answer, and the tokens at which the loss is taken.
 
-The prompt's tokens come from the same call on the same messages as in generation; the answer's tokens are made separately and appended. So training
-and inference read the same prompt, no mask is guessed from a finished text, and an image's placeholders are never cut. In a dialogue
-(``later_turns``), further questions are context and further answers contribute to the loss. All images belong to the first question.
+The prompt's tokens come from the same call on the same messages as in generation; the answer's tokens are made
+separately and appended. So training and inference read the same prompt, no mask is guessed from a finished text, and an
+image's placeholders are never cut. In a dialogue (``later_turns``), further questions are context and further answers
+contribute to the loss. All images belong to the first question.
 
 Shapes: T tokens of a row. Labels are token ids in answers up to their end tokens, and ``IGNORED`` elsewhere.
 """
@@ -217,7 +218,7 @@ class Encoder:
         return self._printed(self._user_turn(sample), generate=True)
 
     def answer_text(self, sample: Sample, answer: str) -> str:
-        """What the chat template prints after the prompt: the answer, whose text holds no special token, and the end of its turn.
+        """What the chat template prints after the prompt: the answer, of which no part is a special token, and its end.
 
         Raises:
             ModelError: the template changes the prompt when an answer follows.
@@ -265,22 +266,22 @@ class Encoder:
         return Completion(torch.tensor(ids), labels, segments), after_end
 
     def _segment_ends(self, sample: Sample, answer: str) -> list[tuple[SegmentKind, int]]:
-        """Kind and end of each part of an answer: those that the sample holds, or else those that the segmenter finds."""
+        """Kind and end of each part of an answer: those of the sample, or else those that the segmenter finds."""
         known = (sample.model_extra or {}).get("segments")
         if isinstance(known, list) and answer == sample.answer:
             return [(SegmentKind(part["kind"]), part["end"]) for part in known]
         return [(part.kind, part.end) for part in self.segmenter(answer)] if self.segmenter else []
 
     def _tail(self, sample: Sample, turns: list[Message], answer: str) -> str:
-        # some templates (LLaVA-OneVision's) print other white space before an answer than before one that is to be generated:
-        # the row has the prompt's
+        # some templates (LLaVA-OneVision's) print other white space before an answer than before one that is to be
+        # generated: the row has the prompt's
         whole, prompt = self._printed([*turns, assistant_message(answer)]), self._printed(turns, generate=True)
         if whole.startswith(prompt):
             return whole[len(prompt) :]
         if not whole.startswith(prompt.rstrip()):
             raise ModelError(
-                "expected a chat template whose training text begins with the prompt of generation, found one that changes it "
-                f"(row {sample.id!r}); give the checkpoint a template that prints both alike"
+                "expected a chat template whose training text begins with the prompt of generation, "
+                f"found one that changes it (row {sample.id!r}); give the checkpoint a template that prints both alike"
             )
         return whole[len(prompt.rstrip()) :].lstrip()
 
@@ -326,9 +327,10 @@ def first_letter(text: str, start: int, end: int) -> int:
 def _segments(
     ends: Sequence[tuple[SegmentKind, int]], answer: str, tail: str, starts: Sequence[int], length: int
 ) -> torch.Tensor:
-    """The segment of each token's first letter, (``length``,) indices into ``SEGMENTS``; the end token counts as answer.
+    """The segment of each token's first letter, (``length``,) indices into ``SEGMENTS``; the end token is answer.
 
-    ``tail`` is the answer as the chat template prints it; ``starts`` are the tokens' positions in it, without the end token.
+    ``tail`` is the answer as the chat template prints it; ``starts`` are the tokens' positions in it, without the end
+    token.
     """
     lead = tail.find(answer.strip()) - (len(answer) - len(answer.lstrip()))
     found = torch.full((length,), NO_SEGMENT)

@@ -1,11 +1,12 @@
-"""Image features computed once: a frozen vision tower returns the same features of an image each time, so they are stored.
+"""Image features, computed once and stored: a frozen vision tower returns the same features of an image each time.
 
     CACHE/features/DIGEST/  features.bin   the numbers of all images in a row, mapped into memory
                             index.jsonl    an image's digest, where its numbers are, and its tokens in a prompt
 
-DIGEST covers the weights that the features depend on, the image processor's settings and the number types, so that a changed model never reads
-another one's features. An image's digest is that of its file. The projector's output is stored where the projector is frozen, and its input
-where it is trained. Whether a model's images can be encoded one by one is tried on rows of several images, never assumed.
+DIGEST covers the weights that the features depend on, the image processor's settings and the number types, so that a
+changed model never reads another one's features. An image's digest is that of its file. The projector's output is
+stored where the projector is frozen, and its input where it is trained. Whether a model's images can be encoded one by
+one is tried on rows of several images, never assumed.
 
 Mixup of stored features is at the end: an image's features with some of another image's.
 """
@@ -88,8 +89,8 @@ class Worth(Record):
 class FeatureCache:
     """The stored image features of a model.
 
-    ``build`` computes what is missing, ``prompt`` and ``features`` make rows without opening an image, and ``outputs`` are what the model
-    takes in place of pixels.
+    ``build`` computes what is missing, ``prompt`` and ``features`` make rows without opening an image, and ``outputs``
+    are what the model takes in place of pixels.
 
     Args:
         network: the transformers model.
@@ -133,7 +134,7 @@ class FeatureCache:
         return path.stat().st_size if path.exists() else 0
 
     def outputs(self, features: torch.Tensor) -> dict[str, BaseModelOutputWithPooling]:
-        """The model's argument ``mm_encoder_outputs`` for the features of a batch's images; gradients reach a trained projector."""
+        """``mm_encoder_outputs`` of the model for a batch's features; gradients reach a trained projector."""
         if self.projector is not None:
             features = self.projector(features).flatten(0, -2)
             if len(self._trailing) > 1:
@@ -212,7 +213,7 @@ class FeatureCache:
 
     @torch.no_grad()
     def differs(self, example: Example) -> str | None:
-        """How a row's images encoded one by one differ from the row as the model reads it, or ``None`` if they do not."""
+        """How a row whose images are encoded one by one differs from the whole row, or ``None`` if it does not."""
         row, whole = f"row {example.sample.id!r}", self.encoder.prompt(example)
         alone = [self._alone(example, name) for name in example.sample.images]
         if any(len(self._placeholders(self._unexpanded(sample))) != 1 for sample, _, _ in alone):
@@ -328,7 +329,7 @@ class FeatureCache:
         self._numbers: Any = None
 
     def _open_end(self) -> IO[bytes]:
-        """The file of numbers at the end of the last whole image; what a killed writer left is cut off, in the index too."""
+        """The file of numbers, opened at its end; what a killed writer left is cut off, also in the index."""
         write_records(self.folder / INDEX, list(self._entries.values()))
         end = max((entry.end for entry in self._entries.values()), default=0)
         path = self.folder / NUMBERS
@@ -396,19 +397,22 @@ CHUNK = 1024  # images compared at a time
 
 
 class Mixer:
-    """Mixes stored features of two images, while the answer stays that of the first (mixup, Zhang et al. 2018, with one label).
+    """Mixes stored features of two images; the answer stays the first's (mixup, Zhang et al. 2018, with one label).
 
-    A model that is tuned on pictures of a few kinds only meets clear images; mixed ones are not clear. The second image looks like the first in
-    half of the mixtures, since these are the pairs that are confused. Measured: the embedded model names the trained concepts better in a
-    style that it never saw. It does not learn to infer an unclear image's content from the other image.
+    A model that is tuned on pictures of a few kinds only meets clear images; mixed ones are not clear. The second image
+    looks like the first in half of the mixtures, since these are the pairs that are confused. Measured: the embedded
+    model names the trained concepts better in a style that it never saw. It does not learn to infer an unclear image's
+    content from the other image.
 
     Args:
         cache: holds the features of all images.
         examples: of the data; the second image is drawn from their different images, however many examples show one.
-        most: upper bound of the second image's share; the share is ``most`` times the square of a uniform draw, so that clear images stay frequent.
+        most: upper bound of the second image's share; the share is ``most`` times the square of a uniform draw, so that
+            clear images stay frequent.
 
     Raises:
-        SettingsError: no two images have features of the same shape (models with tiles or grids, images of different sizes).
+        SettingsError: no two images have features of the same shape (models with tiles or grids, images of different
+            sizes).
     """
 
     def __init__(self, cache: FeatureCache, examples: Sequence[Example], most: float) -> None:
@@ -446,7 +450,7 @@ class Mixer:
 
 
 def most_alike(means: torch.Tensor) -> list[list[int]]:
-    """For each of n images, by its mean feature (n, width), the others with the highest cosine similarity, at most ``ALIKE``."""
+    """For each of n images with mean features (n, width), the ``ALIKE`` others of highest cosine similarity."""
     units = F.normalize(means - means.mean(0), dim=1)
     found: list[list[int]] = []
     for start in range(0, len(units), CHUNK):

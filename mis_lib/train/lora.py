@@ -1,7 +1,8 @@
-"""The parts of a vision-language model, and which of them a run moves.
+"""The parts of a vision-language model, which of them a run trains, and LoRA layers with a shorter ``forward``.
 
-Names differ between architectures (``visual``, ``vision_tower``, ``vision_model``; ``merger``, ``connector``, ``multi_modal_projector``), so a parameter's
-part is read off its name, and every parameter belongs to exactly one part. What a run leaves alone stays bit for bit as it was.
+Names differ between architectures (``visual``, ``vision_tower``, ``vision_model``; ``merger``, ``connector``,
+``multi_modal_projector``), so a parameter's part is read off its name, and every parameter belongs to exactly one part.
+What a run leaves alone stays bit for bit as it was.
 """
 
 import re
@@ -34,7 +35,8 @@ class Part(StrEnum):
 
 
 _PROJECTOR = re.compile(
-    r"(?:^|\.)(?:multi_modal_projector|mm_projector|connector|merger|deepstack_merger_list|image_newline|aligner|resampler)(?:\.|$)"
+    r"(?:^|\.)(?:multi_modal_projector|mm_projector|connector|merger|deepstack_merger_list|image_newline|aligner"
+    r"|resampler)(?:\.|$)"
 )
 _VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|vision_encoder|vision_embed_tokens|vit)(?:\.|$)")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
@@ -83,7 +85,7 @@ def trained_parts(settings: TrainSettings) -> tuple[Part, ...]:
 
 
 def prepare(network: Any, settings: TrainSettings) -> Any:
-    """Freeze what a run leaves alone and make the rest trainable; returns the model to train (a ``PeftModel`` under LoRA).
+    """Freeze the parts that a run does not train; returns the model to train (a ``PeftModel`` under LoRA).
 
     Raises:
         SettingsError: no layer has the names that the settings target.
@@ -131,7 +133,8 @@ def lora_config(network: nn.Module, lora: LoraSettings, parts: Iterable[Part]) -
     if towers and not targets:
         there = sorted({name.rpartition(".")[2] for name in linear_layers(network, towers)})
         raise SettingsError(
-            f"lora.targets {list(lora.targets)}, first_layer {lora.first_layer}: no linear layer of the trained parts is called so; "
+            f"lora.targets {list(lora.targets)}, first_layer {lora.first_layer}: "
+            "no linear layer of the trained parts is called so; "
             f"known: {', '.join(there)}"
         )
     whole = _projectors(network) if Part.PROJECTOR in wanted else []
@@ -148,7 +151,8 @@ def lora_config(network: nn.Module, lora: LoraSettings, parts: Iterable[Part]) -
 def linear_layers(network: nn.Module, parts: Iterable[Part]) -> list[str]:
     """Names of the linear layers of some parts; the output layer is none of them."""
     wanted = set(parts)
-    head = network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None  # pyright: ignore[reportCallIssue]
+    get_head = getattr(network, "get_output_embeddings", None)
+    head = None if get_head is None else get_head()
     return [
         name
         for name, module in network.named_modules()
@@ -168,7 +172,7 @@ def _is_targeted(name: str, lora: LoraSettings) -> bool:
 
 
 def _projectors(network: nn.Module) -> list[str]:
-    """Names of the projectors, not of modules inside one; of those that stand in a list (Qwen3-VL's), each, since PEFT copies no list."""
+    """Names of the projectors, not of modules inside one; of a list (Qwen3-VL's) each item: PEFT copies no list."""
     found = []
     for name, module in network.named_modules():
         if _PROJECTOR.search(name) and not _PROJECTOR.search(name.rpartition(".")[0]):
@@ -177,7 +181,7 @@ def _projectors(network: nn.Module) -> list[str]:
 
 
 def pattern_of(names: Sequence[str]) -> str:
-    """A pattern for exactly these modules, layer numbers gathered, so that an adapter's configuration stays readable."""
+    """A pattern for exactly these modules, with layer numbers joined so that an adapter's configuration is readable."""
     kinds: dict[str, set[int]] = {}
     for name in names:
         layer = _LAYER.search(name)
@@ -198,7 +202,7 @@ def _family(head: str, layers: tuple[int, ...], tails: list[str]) -> str:
 
 
 def _saving_alone(model: Any) -> Any:
-    """The model, saved without its embeddings, which are never trained here: PEFT would ask a hub about them, even for a base that is on none."""
+    """The model, set to be saved without embeddings, which are never trained: PEFT would ask a hub about them."""
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
     return model
 
@@ -215,14 +219,13 @@ def _continued(network: Any, folder: Path) -> PeftModel:
         ) from error
 
 
-# ---------- PEFT's LoRA layers with a shorter way through them: same factors, same files, same results.
-#
-# PEFT's ``forward`` looks up adapters, variants, dtypes and dropouts around each of some 200 linear layers, and keeps a float32 copy of every input. On mini
-# that costs as much as the products; on large models it is memory. Only the layers' ``forward`` is exchanged, and only while this model trains.
-
-
 def shorten(model: nn.Module) -> int:
-    """Exchange the ``forward`` of all plain LoRA layers of a model; returns how many there are."""
+    """Replace the ``forward`` of all plain LoRA layers by a shorter one; returns how many there are.
+
+    Factors, files and results stay the same. PEFT's own ``forward`` looks up adapters, variants, dtypes and dropouts
+    around each of some 200 linear layers, and keeps a float32 copy of every input. On mini that costs as much as the
+    products; on large models it is memory. ``restore`` puts PEFT's back after training.
+    """
     layers: list[Any] = [module for module in model.modules() if isinstance(module, Linear) and _is_plain(module)]
     for layer in layers:
         layer.forward = partial(_forward, layer)

@@ -1,8 +1,9 @@
 """Cross-entropy at answer positions only: logits of image, question and padding tokens are never computed.
 
-A row of two images and 250 answer tokens has 800 tokens, and float32 logits over 150,000 words are 0.6 MB a token. ``LinearCrossEntropyLoss``
-takes hidden states and the output layer, and holds the logits of ``CHUNK`` positions at a time. ``AnswerHead`` calls it where a model calls its
-output layer, so that every architecture's ``forward`` stays as it is and FSDP or ZeRO-3 have gathered the weights.
+A row of two images and 250 answer tokens has 800 tokens, and float32 logits over 150,000 words are 0.6 MB a token.
+``LinearCrossEntropyLoss`` takes hidden states and the output layer, and holds the logits of ``CHUNK`` positions at a
+time. ``AnswerHead`` calls it where a model calls its output layer, so that every architecture's ``forward`` stays as it
+is and FSDP or ZeRO-3 have gathered the weights.
 
 Legend: B rows, T tokens, H width, V vocabulary, N positions with a label.
 """
@@ -38,8 +39,8 @@ class Losses(NamedTuple):
 class LinearCrossEntropyLoss(nn.Module):
     """Summed cross-entropy of an output layer's logits, without the logits of all positions in memory.
 
-    Some models change what their output layer returns: Gemma 2 caps it, Granite divides it, Cohere multiplies it. Their logits are
-    ``cap * tanh(scale * x / cap)``, or ``scale * x`` without a cap.
+    Some models change what their output layer returns: Gemma 2 caps it, Granite divides it, Cohere multiplies it. Their
+    logits are ``cap * tanh(scale * x / cap)``, or ``scale * x`` without a cap.
 
     Args:
         scale: factor of the output layer's results.
@@ -52,10 +53,10 @@ class LinearCrossEntropyLoss(nn.Module):
 
     @classmethod
     def of(cls, network: Any) -> Self | None:
-        """The loss with the scale and cap of a transformers model, or None if its logits are another function of its output layer.
+        """The loss with a transformers model's scale and cap, or None if its logits are computed in another way.
 
-        The model's ``forward`` is tried with known numbers in place of the output layer's. Configuration keys would not do: Aya Vision has
-        Cohere's ``logit_scale`` in its configuration and does not apply it.
+        The model's ``forward`` is tried with known numbers in place of the output layer's. Configuration keys would not
+        do: Aya Vision has Cohere's ``logit_scale`` in its configuration and does not apply it.
         """
         head = network.get_output_embeddings()
         if not isinstance(head, nn.Linear):
@@ -100,8 +101,9 @@ class LinearCrossEntropyLoss(nn.Module):
 class LinearCrossEntropy(torch.autograd.Function):
     """``LinearCrossEntropyLoss`` for positions that are already picked.
 
-    The gradients are computed with the loss, chunk by chunk, and scaled in ``backward`` (Hsu et al. 2024, Liger kernel, section 3.2);
-    here in plain torch, so that it runs anywhere. No reference to the weight is kept, so it may be sharded again in between.
+    The gradients are computed with the loss, chunk by chunk, and scaled in ``backward`` (Hsu et al. 2024, Liger kernel,
+    section 3.2); here in plain torch, so that it runs anywhere. No reference to the weight is kept, so it may be
+    sharded again in between.
     """
 
     @staticmethod
@@ -164,9 +166,10 @@ class LinearCrossEntropy(torch.autograd.Function):
 class AnswerHead:
     """Computes a model's losses in its forward passes, by hooks on its output layer and on the model.
 
-    Inside ``losses_at``, the output layer gets no position, so that the model's logits are (B, 0, V), and the ``loss`` of its output is
-    the sum of the losses. Outside, nothing is changed. A model whose logits are neither scaled nor capped results of a linear layer keeps
-    its logits, and the losses are taken from them: that is exact, too, and only needs more memory.
+    Inside ``losses_at``, the output layer gets no position, so that the model's logits are (B, 0, V), and the ``loss``
+    of its output is the sum of the losses. Outside, nothing is changed. A model whose logits are neither scaled nor
+    capped results of a linear layer keeps its logits, and the losses are taken from them: that is exact, too, and only
+    needs more memory.
 
     Args:
         network: a transformers model (not its ``PeftModel``).
@@ -235,7 +238,7 @@ def _losses_of(logits: torch.Tensor, labels: torch.Tensor) -> Losses:
 
 @torch.no_grad()
 def _logits_for(network: Any, head: nn.Linear, output: torch.Tensor) -> torch.Tensor | None:
-    """The model's logits (V,) where its output layer returns ``output`` (V,); None if they have another shape or are made without that layer."""
+    """The model's logits (V,) if its output layer returned ``output`` (V,); None if they come from elsewhere."""
     called = False
 
     def replace(layer: Any, args: Any, result: torch.Tensor) -> torch.Tensor:

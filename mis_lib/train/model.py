@@ -47,7 +47,7 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     _check_liger(settings, device)
     network, processor = load_model(checkpoint, {}, device, dtype)
     _as_plain(network)
-    _name_layers_that_are_there(network)
+    _drop_absent_layer_names(network)
     limit_images(processor, limits_in(settings))
     if settings.attention is not None:
         _set_attention(network, settings.attention)
@@ -74,10 +74,10 @@ def limits_in(settings: TrainSettings) -> ImageLimits:
 
 
 def keep_few_kernels() -> None:
-    """Bound what oneDNN keeps on a CPU, unless the environment says how much; it looks there at a process's first product.
+    """Bound oneDNN's cache of kernels unless the environment does; oneDNN reads it at a process's first product.
 
-    It would keep the kernels of 1,024 shapes with memory to work in, and packed rows never have the same length twice: a run grew by gigabytes.
-    A process that only generates is better off without: it uses its kernels again.
+    It would keep the kernels of 1,024 shapes with memory to work in, and packed rows never have the same length twice:
+    a run grew by gigabytes. A process that only generates is better off without: it uses its kernels again.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
     os.environ.setdefault("LRU_CACHE_CAPACITY", str(KERNELS))
@@ -99,14 +99,14 @@ def _set_attention(network: Any, kind: str) -> None:
 
 
 def _as_plain(network: Any) -> None:
-    """Weights that were read from a GGUF file are plain numbers once they are read; nothing of the file's format is left to train around."""
+    """Treat weights that were read from a GGUF file as what they are now: plain numbers, not quantized ones."""
     quantizer = getattr(network, "hf_quantizer", None)
     if quantizer is not None and "gguf" in str(getattr(quantizer.quantization_config, "quant_method", "")).lower():
         network.hf_quantizer, network.is_quantized = None, False
 
 
-def _name_layers_that_are_there(network: Any) -> None:
-    """FSDP looks for every layer that a model names as one to be sharded as a whole; a vision tower names those of its text half too."""
+def _drop_absent_layer_names(network: Any) -> None:
+    """Keep in ``_no_split_modules`` the layers that exist: FSDP looks for all, a vision tower names text layers too."""
     there = {type(module).__name__ for module in network.modules()}
     network._no_split_modules = [name for name in network._no_split_modules or () if name in there]
 
@@ -122,8 +122,8 @@ def device_of(settings: TrainSettings) -> str:
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         raise SettingsError(
-            f"device: expected a CUDA GPU for {settings.device!r}, found none that torch {torch.__version__} can use; set device: cpu, "
-            "or install a build of torch for your GPU (mis doctor tells what is there)"
+            f"device: expected a CUDA GPU for {settings.device!r}, found none that torch {torch.__version__} can use; "
+            "set device: cpu, or install a build of torch for your GPU (mis doctor tells what is there)"
         )
     return settings.device
 

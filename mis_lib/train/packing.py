@@ -1,10 +1,11 @@
-"""Packed rows: rows behind each other in one long row, of which none sees another and each counts its positions from zero.
+"""Packed rows: rows concatenated to one long row; none attends to another, and each counts positions from zero.
 
-Everything but attention treats tokens one by one, so packing leaves out all padding there. Attention gets ``packed_rows``, which tells where each row
-lies: on a GPU it goes to torch's kernel for rows of different lengths, elsewhere the rows are put below each other for the attention alone.
-Where ``attention`` is a package's flash attention, the decoder is told of the rows in that package's words.
-Models are reached through transformers' registry of attention functions; nothing of theirs is replaced, and without ``packed_rows`` (when the model answers
-in an evaluation) the function is plain scaled-dot-product attention.
+Everything but attention treats tokens one by one, so packing leaves out all padding there. Attention gets
+``packed_rows``, the limits of each row: on a GPU they go to torch's kernel for rows of different lengths, elsewhere the
+rows are padded for the attention alone. Where ``attention`` is a package's flash attention, the decoder gets the limits
+in that package's arguments. Models are reached through transformers' registry of attention
+functions; nothing of theirs is replaced, and without ``packed_rows`` (when the model answers in an evaluation) the
+function is plain scaled-dot-product attention.
 
 Legend: N tokens of all rows, R rows, T tokens of the longest row, A heads, K key heads, D width of a head.
 """
@@ -60,15 +61,15 @@ def packed_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each packed row; ``query`` is (1, A, N, D), key and value are (1, K, N, D); returns (1, N, A, D)."""
+    """Causal attention within each packed row: query (1, A, N, D), key and value (1, K, N, D) to (1, N, A, D)."""
     if packed_rows is None:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
         return output, None
     if dropout == 0.0 and query.dtype in (torch.bfloat16, torch.float16) and has_kernel(query.device):
-        return _by_kernel(query, key, value, packed_rows, scaling), None
-    return _below_each_other(query, key, value, packed_rows, scaling, dropout), None
+        return _varlen(query, key, value, packed_rows, scaling), None
+    return _padded(query, key, value, packed_rows, scaling, dropout), None
 
 
 def has_kernel(device: torch.device) -> bool:
@@ -76,7 +77,7 @@ def has_kernel(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
-def _by_kernel(
+def _varlen(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: PackedRows, scaling: float | None
 ) -> torch.Tensor:
     """Flash attention over rows of different lengths."""
@@ -97,7 +98,7 @@ def _by_kernel(
     return found[None]
 
 
-def _below_each_other(
+def _padded(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -117,7 +118,7 @@ def _below_each_other(
 
 
 def _plainly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
-    """Causal attention as products and a softmax, (R, A, T, D): on a CPU, torch's fused kernel is slow on the way back."""
+    """Causal attention as products and a softmax, (R, A, T, D): on a CPU, the fused kernel's backward is slow."""
     query = query.unflatten(1, (key.shape[1], -1))  # (R, K, A / K, T, D): heads that share a key
     scores = query @ key[:, :, None].transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
     later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).triu(1)
@@ -146,13 +147,15 @@ def no_packing(network: Any) -> str | None:
 
 
 def pack(network: Any) -> None:
-    """Let a model's language part attend within packed rows, by ``packed_attention`` or the flash attention that it has; its vision tower keeps its own.
+    """Let a model's decoder attend within packed rows, by ``packed_attention`` or its flash attention.
+
+    The vision tower keeps its attention.
 
     Raises:
         ValueError: transformers does not know such a part.
     """
     if str(network.config.get_text_config()._attn_implementation).startswith(FLASH):
-        decoder_of(network).register_forward_pre_hook(_in_words_of_flash, with_kwargs=True)
+        decoder_of(network).register_forward_pre_hook(_for_flash, with_kwargs=True)
         return
     AttentionInterface.register(ATTENTION, packed_attention)
     AttentionMaskInterface.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
@@ -164,19 +167,21 @@ def decoder_of(network: Any) -> Any:
     return network.get_decoder() if hasattr(network, "get_decoder") else network.model.language_model
 
 
-def _in_words_of_flash(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """What the decoder is called with; said here and not to the whole model, which may hand such words to its vision tower too."""
+def _for_flash(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The decoder's arguments in flash attention's terms; the whole model might pass them to its vision tower, too."""
     rows: PackedRows | None = kwargs.pop("packed_rows", None)
     if rows is None:
         return args, kwargs
-    told = {"cu_seq_lens_q": rows.starts, "cu_seq_lens_k": rows.starts, "max_length_q": rows.longest, "max_length_k": rows.longest}  # fmt: skip
-    return args, kwargs | told | {"attention_mask": None}  # any mask would be taken for one of padding
+    starts = {"cu_seq_lens_q": rows.starts, "cu_seq_lens_k": rows.starts}
+    longest = {"max_length_q": rows.longest, "max_length_k": rows.longest}
+    return args, kwargs | starts | longest | {"attention_mask": None}  # any mask would be taken for one of padding
 
 
 def packed_inputs(network: Any, batch: Batch) -> dict[str, Any]:
-    """What a pass over a packed batch reads besides its tokens: positions of each row from zero, and where each row lies.
+    """Further inputs of a pass over a packed batch: each row's positions from zero, and where each row is.
 
-    The mask is a stand-in of four dimensions: transformers hands such a mask on as it is, instead of making one of N x N.
+    The mask is a stand-in of four dimensions: transformers hands such a mask on as it is, instead of making one of N x
+    N.
     """
     lengths = [len(row) for row in batch.rows]
     ids = batch.inputs["input_ids"]
@@ -188,7 +193,7 @@ def packed_inputs(network: Any, batch: Batch) -> dict[str, Any]:
 
 
 def positions(network: Any, batch: Batch) -> torch.Tensor:
-    """Position of each token in its own row: (1, N), or (3, 1, N) where the model counts time, height and width apart (M-RoPE)."""
+    """Position of each token in its row: (1, N), or (3, 1, N) with time, height and width apart (M-RoPE)."""
     inner: Any = network.model
     if not hasattr(inner, "get_rope_index"):
         return torch.cat([torch.arange(len(row), device=batch.labels.device) for row in batch.rows])[None]

@@ -2,8 +2,9 @@
 
     outcome = run(settings, checkpoint, examples, folder)
 
-The pieces stand in the order of the work, and each can be used alone (a notebook shows them one by one): ``load`` the model, ``Encoder``,
-``prepare_features``, ``plan_of``, ``AnswerTrainer``. What can be refused is refused before the first step.
+The pieces stand in the order of the work, and each can be used alone (a notebook shows them one by one): ``load`` the
+model, ``Encoder``, ``prepare_features``, ``plan_of``, ``AnswerTrainer``. What can be refused is refused before the
+first step.
 """
 
 import math
@@ -23,7 +24,7 @@ from mis_lib.errors import DataError, SettingsError, TrainingError
 from mis_lib.schema import Record
 from mis_lib.train.batches import Plan
 from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop, tensorboard
-from mis_lib.train.distributed import declare_precision, parts_weights, shards
+from mis_lib.train.distributed import declare_precision, shards, shards_weights
 from mis_lib.train.encode import Encoder, Example, Segmenter, too_long
 from mis_lib.train.features import FeatureCache, Progress, Worth
 from mis_lib.train.lora import groups, restore
@@ -74,8 +75,8 @@ def prepare_features(
     reason = settings.no_feature_cache
     if settings.feature_cache is False:
         reason = "feature_cache: false"
-    if reason is None and not settings.projector_is_frozen and parts_weights():
-        reason = "the projector is trained, and FSDP or ZeRO-3 keeps it in parts, so that it cannot be asked without the model"
+    if reason is None and not settings.projector_is_frozen and shards_weights():
+        reason = "the projector is trained, and FSDP or ZeRO-3 shards it, so that it cannot be called without the model"
         if settings.feature_cache:
             raise SettingsError(f"feature_cache: {reason}; leave it out")
     if reason is None and not any(example.sample.images for example in examples):
@@ -95,7 +96,8 @@ def prepare_features(
             return None, None, reason
         worth = cache.build(examples, progress)
     progress(
-        f"Image features: {worth.images:,} images, {worth.megabytes:,.1f} MB, {worth.computed:,} computed in {worth.seconds:.1f} s"
+        f"Image features: {worth.images:,} images, {worth.megabytes:,.1f} MB, "
+        f"{worth.computed:,} computed in {worth.seconds:.1f} s"
         + (f"; pays after {worth.break_even_epochs} epochs" if worth.break_even_epochs is not None else "")
     )
     return cache, worth, None
@@ -229,7 +231,8 @@ def run(
     trainer = make_trainer(loaded, encoder, examples, plan, settings, folder, cache, callback)
     if settings.evaluation.every and (trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
         raise SettingsError(
-            "evaluation.every: a model that is spread over several GPUs cannot answer while it trains; set it to 0 and run mis report afterwards"
+            "evaluation.every: a model that is spread over several GPUs cannot answer while it trains; "
+            "set it to 0 and run mis report afterwards"
         )
     if settings.compile:
         compile_layers(loaded.network)
@@ -273,8 +276,9 @@ def no_memory(settings: TrainSettings, step: int, row: str, error: BaseException
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     more = "" if settings.gradient_checkpointing else ", or set gradient_checkpointing: true"
     return (
-        f"step {step + 1}: expected room on the device for its rows, the longest {row}, found: {first}; lower batch_tokens "
-        f"({settings.batch_tokens:,}; the result stays the same), max_pixels or max_dynamic_patch{more}. The last checkpoint is untouched"
+        f"step {step + 1}: expected room on the device for its rows, the longest {row}, found: {first}; "
+        f"lower batch_tokens ({settings.batch_tokens:,}; the result stays the same), max_pixels or "
+        f"max_dynamic_patch{more}. The last checkpoint is untouched"
     )
 
 

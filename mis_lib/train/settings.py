@@ -1,10 +1,10 @@
-"""What a training run is made of, in one frozen value that command line, form, notebook and study share; no torch in here.
+"""Settings of training: one frozen value for command line, form, notebook and study. Nothing here imports torch.
 
     settings = load_settings(TrainSettings, Path("configs/mini-mirage.yaml"), overrides=["lora.rank=8"])
 
-A *step* is one update of the weights: ``batch_size`` rows over all devices. Each device takes its rows in as many *passes* as it needs to hold
-no more than ``batch_tokens`` tokens at once. So the result depends on the rows in a step, the speed on the tokens in a pass, and one file serves one GPU
-and eight of them.
+A *step* is one update of the weights: ``batch_size`` rows over all devices. Each device takes its rows in as many
+*passes* as it needs to hold no more than ``batch_tokens`` tokens at once. So the result depends on the rows in a step,
+the speed on the tokens in a pass, and one file serves one GPU and eight of them.
 """
 
 import json
@@ -66,7 +66,8 @@ class TrainSettings(Settings):
     split: str = "train"
     """Of a folder."""
     mixture: str | None = None
-    """A recipe of ``mis check --mixture`` composed of ``data`` (safety) and ``general``; the rows as they are if not given."""
+    """A recipe of ``mis check --mixture`` composed of ``data`` (safety) and ``general``; the rows as they are if not
+    given."""
     mixture_options: dict[str, Any] = Field(default_factory=dict)
     """Options of the recipe: rows, share, seed, held_out ..."""
     arm: str | None = None
@@ -85,8 +86,8 @@ class TrainSettings(Settings):
     augment: bool = False
     """Crop images a little and vary their brightness, anew each time."""
     image_mixup: float = Field(default=0.0, ge=0, lt=1)
-    """At most so much of what the model sees of an image is another image's of the data, anew each time (mixup, Zhang et al. 2018), so that it meets
-    images that are not clear; needs the feature cache."""
+    """At most so much of what the model sees of an image is another image's of the data, anew each time (mixup, Zhang
+    et al. 2018), so that it meets images that are not clear; needs the feature cache."""
 
     # --- method ---
     method: Literal["sft"] = "sft"
@@ -198,14 +199,11 @@ def recipe_of(settings: TrainSettings) -> tuple[Recipe, str]:
     return recipe, arm
 
 
-# ---------- Settings of the two methods that learn from better and worse answers; otherwise as ``TrainSettings``, in the same files.
-#
-# DPO (direct preference optimisation) moves the model from a rejected answer towards a preferred one. RAFT (reward-ranked fine-tuning) lets the model
-# answer several times, keeps the best answer by a judge, and fine-tunes on what was kept.
-
-
 class DpoSettings(TrainSettings):
-    """DPO through TRL; the reference is the model as training finds it, so an adapter is trained and no second model is held."""
+    """DPO (direct preference optimisation) by TRL: from a rejected answer towards a preferred one.
+
+    The reference is the model before training, so an adapter is trained and no second model is held.
+    """
 
     method: Literal["dpo"] = "dpo"  # pyright: ignore[reportIncompatibleVariableOverride]
     pairs: Path | None = None
@@ -213,9 +211,9 @@ class DpoSettings(TrainSettings):
     rejected: Literal["constructed", "own"] = "constructed"
     """Of pairs that are made: help said of the wrong images, or the model's own unsafe answers by the rule judge."""
     beta: float = Field(default=0.1, gt=0, le=100)
-    """How dear it is to move away from the reference."""
+    """Cost of moving away from the reference."""
     sft_weight: float = Field(default=0.0, ge=0, le=100)
-    """Of the ordinary loss on preferred answers beside DPO's; without it their likelihood often falls too."""
+    """Weight of the ordinary loss on preferred answers, added to DPO's; without it their likelihood often falls."""
 
     @model_validator(mode="after")
     def _fits_dpo(self) -> Self:
@@ -235,7 +233,10 @@ class DpoSettings(TrainSettings):
 
 
 class RaftSettings(TrainSettings):
-    """RAFT: rounds of answering, ranking and fine-tuning, each from the adapter of the one before."""
+    """RAFT (reward-ranked fine-tuning): in rounds, each from the adapter of the one before.
+
+    In a round the model answers several times, a judge picks the best answer, and the model is fine-tuned on it.
+    """
 
     method: Literal["raft"] = "raft"  # pyright: ignore[reportIncompatibleVariableOverride]
     rounds: int = Field(default=1, ge=1, le=20)

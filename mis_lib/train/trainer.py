@@ -1,8 +1,8 @@
 """Transformers' ``Trainer`` with our rows, our passes and our loss.
 
-``Trainer`` does optimiser, schedule, devices, sharding and checkpoints (accelerate underneath). What is ours: a step is a list of passes, the
-loss is the mean over all answer tokens of the step, on whatever devices and in whatever passes, and a loss that is not finite stops the run
-and names its rows. Checkpoints and results appear in one rename.
+``Trainer`` does optimiser, schedule, devices, sharding and checkpoints (accelerate underneath). What is ours: a step is
+a list of passes, the loss is the mean over all answer tokens of the step, on whatever devices and in whatever passes,
+and a loss that is not finite stops the run and names its rows. Checkpoints and results appear in one rename.
 """
 
 import math
@@ -217,10 +217,11 @@ class AnswerTrainer(Trainer):
         sums = per_row.tolist()
         wrong = [row.id for row, loss in zip(batch.rows, sums, strict=True) if not math.isfinite(loss)]
         if wrong:
+            found = next(loss for loss in sums if not math.isfinite(loss))
             raise TrainingError(
-                f"step {self.state.global_step + 1}: expected a finite loss, found {sums[[row.id for row in batch.rows].index(wrong[0])]} in rows "
-                f"{', '.join(map(repr, wrong[:8]))}; lower learning_rate, look at these rows (mis check), or set precision: float32. "
-                "The last checkpoint is untouched"
+                f"step {self.state.global_step + 1}: expected a finite loss, found {found} in rows "
+                f"{', '.join(map(repr, wrong[:8]))}; lower learning_rate, look at these rows (mis check), "
+                "or set precision: float32. The last checkpoint is untouched"
             )
         counts = torch.bincount(rows, minlength=len(batch.rows)).tolist()
         for row, loss, count in zip(batch.rows, sums, counts, strict=True):
@@ -275,7 +276,7 @@ def _only(steps: list[Step]) -> Step:
 
 
 def is_about_writing(error: BaseException) -> bool:
-    """Whether an error says that something could not be written; of torch's own, which are all ``RuntimeError``, only those of its writer do."""
+    """Whether an error is about writing a file; of torch's, all ``RuntimeError``, only those of its writer are."""
     return not isinstance(error, RuntimeError) or any(sign in str(error) for sign in _TORCHS_WRITER)
 
 
@@ -289,8 +290,8 @@ def cannot_write(path: Path, error: BaseException, again: str = GOES_ON) -> str:
     """The message about something that could not be written; ``again`` is what starting again does."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
-        f"{path}: expected room for it, found: {first}; nothing half written is left, earlier checkpoints are untouched. "
-        f"Free some space (keep_checkpoints, runs) and start again: {again}"
+        f"{path}: expected room for it, found: {first}; nothing half written is left, "
+        f"earlier checkpoints are untouched. Free some space (keep_checkpoints, runs) and start again: {again}"
     )
 
 
@@ -305,8 +306,8 @@ def save_result(
 ) -> None:
     """Write the trained adapter (or the whole model, with its processor) as a folder that appears in one rename.
 
-    All processes of a run call it: weights that are spread over them are gathered. An adapter's folder also holds the image limits and
-    the fingerprint of its base checkpoint.
+    All processes of a run call it: weights that are spread over them are gathered. An adapter's folder also holds the
+    image limits and the fingerprint of its base checkpoint.
 
     Raises:
         TrainingError: it cannot be written.
@@ -332,7 +333,7 @@ def save_result(
 
 
 def publish_checkpoint(trainer: Trainer, folder: Path, keep: int) -> None:
-    """Move the checkpoint that ``Trainer`` has just written in ``STAGING`` to the run's folder of checkpoints; keep the newest ones.
+    """Move the checkpoint that ``Trainer`` has written in ``STAGING`` to the run's checkpoints; keep the newest ones.
 
     All processes call it.
 
@@ -353,7 +354,7 @@ def publish_checkpoint(trainer: Trainer, folder: Path, keep: int) -> None:
 
 @contextmanager
 def reported_as_full_disk(path: Path, draft: Path, again: str = GOES_ON) -> Iterator[None]:
-    """Turn an error about writing ``path`` into one that says what to do; what was half written in ``draft`` is removed.
+    """Turn an error about writing ``path`` into one that says what to do; ``draft``, half written, is removed.
 
     Raises:
         TrainingError: ``path`` cannot be written.

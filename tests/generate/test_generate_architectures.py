@@ -1,4 +1,4 @@
-"""Batched generation on the architectures that people tune: the same answers as one at a time, with two variants in a batch and rows that leave it."""
+"""Batched generation on real architectures: the same answers as one at a time, also of two variants in a batch."""
 
 from pathlib import Path
 
@@ -78,5 +78,6 @@ def test_lengths_of_prompts_are_foretold(tmp_path: Path, name: str) -> None:
         add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
     )  # fmt: skip
     spare = prompt_lengths([sample], data, engine)[sample.id] - prompt["input_ids"].shape[1]
-    # marks around an image may stand in the template and be counted with it; two line ends (Idefics3) are one token in published vocabularies, two here
+    # marks around an image may stand in the template and be counted with it; two line ends (Idefics3) are one token in
+    # published vocabularies, two here
     assert -len(sample.images) <= spare <= 2 * len(sample.images)

@@ -1,4 +1,4 @@
-"""Batched generation: same answers as one at a time, adapters kept apart, and a killed run ends as an undisturbed one."""
+"""Batched generation: answers as one at a time, adapters kept apart, a killed run ends as an undisturbed one."""
 
 import json
 import shutil

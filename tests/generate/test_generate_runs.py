@@ -1,4 +1,4 @@
-"""``mis generate``: planned by tokens, by a server or in shards, killed or not, the answers are the same and none is given twice."""
+"""``mis generate``: by a server, in shards, killed or not, the answers are the same and none is given twice."""
 
 import json
 import shutil
@@ -287,8 +287,8 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 def run(folder):
     home = Path({str(home)!r})
     generate_run(GenerateSettings(
-        checkpoint=home / "toy", adapters={{"base": None, "one": home / "one"}}, data=home / "data", splits=("hard",), limit=10,
-        generation=GenerationSettings(max_new_tokens=12), batch_size=4, runs=folder))
+        checkpoint=home / "toy", adapters={{"base": None, "one": home / "one"}}, data=home / "data", splits=("hard",),
+        limit=10, generation=GenerationSettings(max_new_tokens=12), batch_size=4, runs=folder))
 """
         told = json.loads(survive(tmp_path, setup, seed=2).splitlines()[-1])
         assert told["killed"] >= 5, told
@@ -453,7 +453,7 @@ class TestShards:
 
 
 class TestWriters:
-    """Several processes at one run: a file is written by one of them at a time, and nobody who reads waits or is waited for."""
+    """Several processes at one run: one at a time writes a file, and readers neither wait nor make others wait."""
 
     @pytest.mark.slow
     def test_a_second_process_is_refused_and_the_first_loses_nothing(self, home, tmp_path) -> None:
@@ -740,8 +740,8 @@ from mis_lib.recipes.generate import generate_run
 
 def run(folder):
     generate_run(GenerateSettings(
-        server={server.url!r}, models={{"base": "a", "mirage": "b"}}, data=Path({str(home / "data")!r}), splits=("hard",), runs=folder,
-        limit=20, concurrency=2, retries=9))
+        server={server.url!r}, models={{"base": "a", "mirage": "b"}}, data=Path({str(home / "data")!r}),
+        splits=("hard",), runs=folder, limit=20, concurrency=2, retries=9))
 """
             told = json.loads(survive(tmp_path, setup, seed=3).splitlines()[-1])
         assert told["killed"] >= 5, told
@@ -785,7 +785,7 @@ class TestOnly:
 
     @pytest.fixture
     def judged(self, home: Path, tmp_path: Path) -> Path:
-        """A run in which ``base`` fails at one harmful item and ``one`` at one benign item; the rest is right, or not known."""
+        """A run in which ``base`` fails at one harmful item, ``one`` at a benign one; the rest is right or unknown."""
         run = generate_run(local(home, tmp_path / "runs", name="first")).run
         wrong = {("easy-0", "base"): Outcome.UNSAFE, ("easy-1-twin", "one"): Outcome.OVER_REFUSED}
         unknown = {("easy-1", "base"): Outcome.UNSCORED}

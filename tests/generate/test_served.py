@@ -1,4 +1,4 @@
-"""Served models side by side: real HTTP over a real socket, to a server that streams from a script (``fake_server``)."""
+"""Served models in columns: real HTTP over a real socket, to a server that streams from a script (``fake_server``)."""
 
 import base64
 import io
@@ -51,7 +51,11 @@ class TestFlags:
             (None, None, {}),
             ("http://a/v1#m", None, {"base": Served("http://a/v1", "m")}),
             ("http://a/v1", ["m", "x=n"], {"m": Served("http://a/v1", "m"), "x": Served("http://a/v1", "n")}),
-            ("http://a/v1", ["m", "x=http://b:1/v1#n"], {"m": Served("http://a/v1", "m"), "x": Served("http://b:1/v1", "n")}),
+            (
+                "http://a/v1",
+                ["m", "x=http://b:1/v1#n"],
+                {"m": Served("http://a/v1", "m"), "x": Served("http://b:1/v1", "n")},
+            ),
             (None, ["x=http://b:1/v1#n"], {"x": Served("http://b:1/v1", "n")}),
         ],
     )  # fmt: skip
@@ -310,9 +314,11 @@ def test_compare_asks_served_models_alone(tmp_path: Path, monkeypatch) -> None:
         shown = mis_compare(tmp_path, "--server", server.url, "--models", "mini")
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
-    assert [(one["variant"], one["text"], one["tokens"], one["finish_reason"], one["server"], one["model"]) for one in said["answers"]] == [
-        ("mini", "one two", 4, "stop", server.url, "mini"), ("tuned", "one two", 4, "stop", server.url, "org/lora")
-    ]  # fmt: skip
+    keys = ("variant", "text", "tokens", "finish_reason", "server", "model")
+    assert [tuple(one[key] for key in keys) for one in said["answers"]] == [
+        ("mini", "one two", 4, "stop", server.url, "mini"),
+        ("tuned", "one two", 4, "stop", server.url, "org/lora"),
+    ]
     assert KEY not in done.output + shown.output
     assert f"sent to {Served(server.url, 'mini').host}" in shown.stdout and "4 tokens" in shown.stdout
 

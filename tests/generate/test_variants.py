@@ -425,7 +425,7 @@ def test_packed_groups_are_as_exact_as_peft(
 @bfloat16_cpu
 @pytest.mark.parametrize(("inward", "outward"), [(576, 960), (1536, 640)])
 def test_a_row_does_not_depend_on_its_company(inward: int, outward: int) -> None:
-    """At mini's sizes and with two threads, where the CPU's kernels do choose differently for different numbers of rows."""
+    """At mini's sizes and with two threads, where the CPU's kernels do differ with the number of rows."""
     torch.manual_seed(0)
     torch.set_num_threads(2)
     model = nn.Sequential(nn.Linear(inward, outward, bias=False)).bfloat16()

@@ -1,4 +1,4 @@
-"""The chunked loss is transformers' own: logits, then cross-entropy, for models that change what their output layer returns, too."""
+"""The chunked loss is transformers' own: logits, then cross-entropy, also for models that scale or cap logits."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Real architectures at toy size: what people train goes through collate, five steps, save, reload and generate, with one, two and four images."""
+"""Real architectures at toy size: collate, five steps, save, reload and generate, with one, two and four images."""
 
 import json
 from pathlib import Path
@@ -47,8 +47,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = []
     for at in range(12):
         images = [f"{(at + place) % len(SIZES)}.png" for place in range(NUMBERS[at % 3])]
-        rows.append({"id": f"row-{at}", "question": f"What is this? ({at})", "images": images, "answer": f"Thing number {at}, I think.",
-                     "category": "Violent", "harmful": False})  # fmt: skip
+        question, answer = f"What is this? ({at})", f"Thing number {at}, I think."
+        row = {"id": f"row-{at}", "question": question, "images": images, "answer": answer}
+        rows.append(row | {"category": "Violent", "harmful": False})
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -156,7 +157,7 @@ def test_check_counts_the_tokens_that_training_reads(checkpoint: Path, data: Pat
 
 
 def stand_in_for_flash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain attention with the package's interface, which transformers finds in its place; each call is held to what the kernels take."""
+    """Plain attention with the package's interface; each call is checked for what the real kernels take."""
     from transformers import modeling_flash_attention_utils as flash
 
     def whole(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **given: Any) -> torch.Tensor:
@@ -173,8 +174,8 @@ def stand_in_for_flash(monkeypatch: pytest.MonkeyPatch) -> None:
         assert max(lengths) == given["max_seqlen_q"] == given["max_seqlen_k"]
         return torch.cat([
             torch.nn.functional.scaled_dot_product_attention(
-                *(states.transpose(0, 1) for states in parts), scale=given["softmax_scale"], is_causal=given["is_causal"],
-                enable_gqa=True,
+                *(states.transpose(0, 1) for states in parts), scale=given["softmax_scale"],
+                is_causal=given["is_causal"], enable_gqa=True,
             ).transpose(0, 1)
             for parts in zip(*(states.split(lengths) for states in (query, key, value)), strict=True)
         ])  # fmt: skip
@@ -195,8 +196,8 @@ def test_every_parameter_has_its_part(checkpoint: Path) -> None:
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_train_save_reload_generate(checkpoint: Path, data: Path, tmp_path: Path, tuning: str) -> None:
     settings = TrainSettings(
-        model=str(checkpoint), data=data / "train.jsonl", tuning=tuning, max_steps=5, batch_size=6, batch_tokens=400,  # pyright: ignore[reportArgumentType]
-        learning_rate=3e-3, precision="float32", device="cpu",
+        model=str(checkpoint), data=data / "train.jsonl", tuning=tuning,  # pyright: ignore[reportArgumentType]
+        max_steps=5, batch_size=6, batch_tokens=400, learning_rate=3e-3, precision="float32", device="cpu",
     )  # fmt: skip
     outcome = run(settings, checkpoint, examples_of(settings, data, tmp_path / "data"), tmp_path)
     losses = [line["loss"] for line in read_jsonl(tmp_path / LOG)]
@@ -222,8 +223,9 @@ def test_stored_features_train_as_pixels_do(
     checkpoint: Path, data: Path, tmp_path: Path, freeze_projector: bool
 ) -> None:
     common: dict[str, Any] = {
-        "model": str(checkpoint), "data": data / "train.jsonl", "max_steps": 3, "batch_size": 6, "batch_tokens": 400, "epochs": 20,
-        "learning_rate": 3e-3, "precision": "float32", "device": "cpu", "freeze_projector": freeze_projector,
+        "model": str(checkpoint), "data": data / "train.jsonl", "max_steps": 3, "batch_size": 6, "batch_tokens": 400,
+        "epochs": 20, "learning_rate": 3e-3, "precision": "float32", "device": "cpu",
+        "freeze_projector": freeze_projector,
     }  # fmt: skip
     losses, outcomes = [], []
     for name, wanted in (("pixels", False), ("features", None)):

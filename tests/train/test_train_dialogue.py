@@ -139,8 +139,13 @@ def test_a_preference_is_about_the_first_answer(processor: Any, data: Path) -> N
 
 @pytest.mark.parametrize(
     "turns",
-    ["text", LATER[:1], [*LATER[2:], LATER[0], LATER[1] | {"role": "user"}], [LATER[0], {"role": "assistant", "content": " "}]],
-)  # fmt: skip
+    [
+        "text",
+        LATER[:1],
+        [*LATER[2:], LATER[0], LATER[1] | {"role": "user"}],
+        [LATER[0], {"role": "assistant", "content": " "}],
+    ],
+)
 def test_later_turns_that_are_none_are_told_before_training_and_in_it(
     processor: Any, data: Path, tmp_path: Path, turns: Any
 ) -> None:
@@ -161,14 +166,17 @@ def test_tokens_of_a_dialogue_are_foretold(checkpoint: Path, processor: Any, tmp
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     later = [turn | {"content": turn["content"].replace("<image> ", "")} for turn in LATER]
     turns = [{"role": "user", "content": "What is there?"}, {"role": "assistant", "content": SAID[0]}, *later]
+    names = {"user": "human", "assistant": "gpt"}
     rows: dict[str, dict[str, Any]] = {
         "ours": {"question": "What is there?", "answer": SAID[0], "later_turns": later},
         "messages": {"messages": turns},
-        "conversations": {"conversations": [
-            {"from": {"user": "human", "assistant": "gpt"}[turn["role"]], "value": ("<image>" if not at else "") + turn["content"]}
-            for at, turn in enumerate(turns)
-        ]},
-    }  # fmt: skip
+        "conversations": {
+            "conversations": [
+                {"from": names[turn["role"]], "value": ("<image>" if not at else "") + turn["content"]}
+                for at, turn in enumerate(turns)
+            ]
+        },
+    }
     (tmp_path / "train.jsonl").write_text(json.dumps({"id": "d", "images": ["a.png"], **rows[form]}))
     report = preflight(tmp_path / "train.jsonl", PreflightSettings(model=str(checkpoint)))
     assert report.tokens is not None and report.tokens.exact

@@ -1,4 +1,4 @@
-"""The engine on a tiny model: what it computes does not depend on how, only what should move moves, and what breaks leaves nothing half written."""
+"""Training on a tiny model: results do not depend on batching, only what should move moves, nothing is half written."""
 
 import json
 import os
@@ -323,7 +323,7 @@ def test_each_image_is_mixed_with_at_most_so_much_of_another(
 
 
 class SixImages:
-    """In place of a feature cache: images of one token, each with a channel of its own; 0 and 3, 1 and 4, 2 and 5 look alike."""
+    """In place of a feature cache: images of one token with one channel each; 0 and 3, 1 and 4, 2 and 5 look alike."""
 
     def __init__(self) -> None:
         angles = torch.tensor([0.0, 2.1, 4.2, 0.1, 2.2, 4.3])
@@ -471,7 +471,7 @@ def test_in_memory_only_the_trained_adapter_moves(
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_frozen_tower_sees_as_in_use_and_keeps_its_statistics(frozen: bool) -> None:
-    """A trainer puts the whole model in training mode, where a batch norm goes by the batch and not by what it knows."""
+    """A trainer puts the whole model in training mode, where a batch norm uses the batch and not its own statistics."""
     network = torch.nn.ModuleDict({"vision_tower": torch.nn.BatchNorm2d(3), "language_model": torch.nn.Linear(3, 3)})
     pixels = torch.rand(4, 3, 8, 8) + 5
     expected = network.eval()["vision_tower"](pixels)
@@ -818,8 +818,10 @@ def test_packing_is_refused_where_a_model_cannot(settings_of: Callable[..., Trai
 
 def test_log_lines_hold_what_people_expect(train: Train) -> None:
     for line in train():
-        assert {"step", "epoch", "loss", "lr", "grad_norm", "token_accuracy", "samples_per_second", "tokens_per_second",
-                "padding_share", "memory_gb", "eta_seconds", "loss_by_segment", "loss_by_category"} <= line.keys()  # fmt: skip
+        assert {
+            "step", "epoch", "loss", "lr", "grad_norm", "token_accuracy", "samples_per_second", "tokens_per_second",
+            "padding_share", "memory_gb", "eta_seconds", "loss_by_segment", "loss_by_category",
+        } <= line.keys()  # fmt: skip
         assert 0 <= line["token_accuracy"] <= 1
         assert line["padding_share"] == 0.0, "packed rows have no padding"
         assert line["grad_norm"] > 0
@@ -834,7 +836,8 @@ def test_event_files_hold_every_number_of_a_line(train: Train, tmp_path: Path) -
     write({"step": 1, "eval": {"asr": {"value": 50.0, "n": 4}, "pair": {"value": None, "n": 0}}})
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses(lines))
-    assert {"train/lr", "train/grad_norm", "train/token_accuracy", "loss_by_category/Violent"} <= set(events.Tags()["scalars"])  # fmt: skip
+    expected = {"train/lr", "train/grad_norm", "train/token_accuracy", "loss_by_category/Violent"}
+    assert expected <= set(events.Tags()["scalars"])
     rates = EventAccumulator(str(tmp_path / "rates")).Reload()
     assert rates.Tags()["scalars"] == ["eval/asr"], "a rate of nothing is no number"
 

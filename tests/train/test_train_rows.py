@@ -1,4 +1,4 @@
-"""Rows, batches and the order of work: label masks token by token, batches of different numbers of images, passes under a budget."""
+"""Rows, batches and the order of work: label masks by token, batches of mixed numbers of images, passes in a budget."""
 
 import random
 from dataclasses import replace
