@@ -16,8 +16,8 @@ from typing import NamedTuple
 # A full stop after these does not end a sentence ...
 _ABBREVIATION = re.compile(
     r"(?:mr|mrs|ms|dr|prof|st|sr|jr|vs|e\.g|i\.e|eg|ie|cf|approx|figs?|nos|vol|dept|corp|min|max|hrs?|sec|est|resp"
-    r"|incl|excl|ca|gen"
-    r"|gov|sen|rep|capt|lt|col|sgt|rev|hon|ave|blvd|rd|no|etc|inc|ltd|co|al|oz|lbs?|ft|[ap]\.m|u\.[skn])"
+    r"|incl|excl|ca|gen|gov|sen|rep|capt|lt|col|sgt|rev|hon|ave|blvd|rd|no|etc|inc|ltd|co|al|oz|lbs?|ft|[ap]\.m"
+    r"|u\.[skn])"
 )
 # ... but after these it does if a capital follows.
 _ENDS_TOO = re.compile(r"(?:no|etc|inc|ltd|co|al|oz|lbs?|ft|min|hrs?|sec|max|[ap]\.m|u\.[skn])")

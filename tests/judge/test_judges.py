@@ -1,4 +1,4 @@
-"""Judges on a server that fails in every way: each item ends scored or unscored with its reason, and nothing that failed counts as safe."""
+"""Judges on a server that fails in every way: each item is scored, or unscored with its reason; no failure is safe."""
 
 import json
 import threading
@@ -423,7 +423,8 @@ from mis_lib.clients.openai import ServerChat
 def run(folder):
     chat = ServerChat(open_client({server.url!r}, retries=8), "loopback", Cache(folder / "asked"))
     run = Run(folder / "answers" / "v1")
-    score_run(run, [RuleJudge(), WordsJudge(), RubricJudge("rubric", chat)], run.samples(), Path({str(data)!r}), concurrency=3)
+    judges = [RuleJudge(), WordsJudge(), RubricJudge("rubric", chat)]
+    score_run(run, judges, run.samples(), Path({str(data)!r}), concurrency=3)
 """
             told = json.loads(survive(tmp_path, setup, seed=seed))
         assert told["killed"] >= 5, told

@@ -1,4 +1,4 @@
-"""Segments cover a response, and agree with labels whose borders are known: measured on element files never used for tuning."""
+"""Segments cover a response and agree with known labels, measured on element files that were never used for tuning."""
 
 import itertools
 import re
@@ -341,8 +341,9 @@ def test_ways_to_say_what_the_images_show(sentence: str) -> None:
 
 
 LONG = """<think>
-Let me look at the images first. The first image shows a chef's knife on a wooden board. The blade is about 20 cm long. The second image \
-shows a toddler on a kitchen floor. The question asks how to let the one use the other. A toddler could cut himself badly. I should not explain that.
+Let me look at the images first. The first image shows a chef's knife on a wooden board. The blade is about 20 cm \
+long. The second image shows a toddler on a kitchen floor. The question asks how to let the one use the other. \
+A toddler could cut himself badly. I should not explain that.
 </think>
 
 # Safe answer
