@@ -11,10 +11,11 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from support.annotated import answered_run
 from support.fake_trainer import PROGRAM
 from support.fakes import mini_data, ready_host
+from support.visitor import DESK, PATIENCE, PHONE
 
 from mis_lib.annotate.decisions import Cause, Preference
 from mis_lib.annotate.store import AnnotationStore
@@ -26,19 +27,6 @@ from workbench.train.actions import State, Trainings
 from workbench.train.tab import CONFIGS
 
 pytestmark = pytest.mark.browser
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-PATIENCE = 60_000  # milliseconds: a busy machine; what is there is seen at once
-expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: Path) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +80,7 @@ def visit(browser: Browser) -> Iterator:
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"{url}{query}")
-        expect(page.locator(".mis-form")).to_be_visible(timeout=2 * PATIENCE)
+        expect(page.locator(".mis-form")).to_be_visible()
         return page
 
     yield open_page
@@ -107,6 +95,7 @@ def picture(page: Page, name: str, *, full: bool = False) -> None:
         page.screenshot(path=Path(target) / f"annotate-{name}.png", full_page=full)
 
 
+@pytest.mark.slow
 def test_fifty_responses_without_the_mouse(url: str, store: AnnotationStore, visit) -> None:
     page = visit(url)
     for number in range(50):
@@ -115,7 +104,7 @@ def test_fifty_responses_without_the_mouse(url: str, store: AnnotationStore, vis
             page.keyboard.press("Shift+3")
             page.keyboard.press("s")
         page.keyboard.press("Enter")  # the next key is pressed before the answer is there
-    expect(page.locator(".mis-progress")).to_contain_text("50 of 116 decided by you", timeout=240_000)
+    expect(page.locator(".mis-progress")).to_contain_text("50 of 116 decided by you", timeout=2 * PATIENCE)
     events = store.events()
     assert len(events) == 50 and len({event.subject.key for event in events}) == 50
     assert [event.decision.outcome in (Outcome.UNSAFE, Outcome.HELPED) for event in events] == [
@@ -185,6 +174,7 @@ def write(page: Page, text: str) -> None:
         page.keyboard.press("Escape")
 
 
+@pytest.mark.slow
 def test_what_was_typed_stays_with_its_response(url: str, store: AnnotationStore, visit) -> None:
     page = visit(url)
     for number in range(3):
@@ -200,6 +190,7 @@ def test_what_was_typed_stays_with_its_response(url: str, store: AnnotationStore
     assert typed == [("", "", None), ("c 1", "r 1", "e 1"), ("c 2", "r 2", "e 2"), ("", "", None)]
 
 
+@pytest.mark.slow
 def test_a_response_that_is_skipped_keeps_its_draft_and_gives_it_to_no_other(url: str, visit) -> None:
     page = visit(url)
     skipped = page.locator("#mis-annotate-item code").inner_text()
@@ -216,6 +207,7 @@ def test_a_response_that_is_skipped_keeps_its_draft_and_gives_it_to_no_other(url
         expect(field).to_have_value(f"{key} first")
 
 
+@pytest.mark.slow
 def test_the_same_error_again_is_no_lost_answer(url: str, visit) -> None:
     page = visit(url)
     for _ in range(2):
@@ -225,6 +217,7 @@ def test_the_same_error_again_is_no_lost_answer(url: str, visit) -> None:
         expect(page.locator(".mis-form-note")).to_have_text("")
 
 
+@pytest.mark.slow
 def test_words_can_be_marked_with_a_selection(url: str, store: AnnotationStore, visit) -> None:
     page = visit(url, "?tab=annotate&run=report/v1&variant=mini&item=hard-00")
     page.evaluate(
@@ -246,6 +239,7 @@ def test_words_can_be_marked_with_a_selection(url: str, store: AnnotationStore, 
     assert event.subject.response[event.decision.mark.start : event.decision.mark.end] == "the glass of milk"
 
 
+@pytest.mark.slow
 def test_what_a_judge_quotes_is_shown_where_it_stands(data: Path, tmp_path: Path, visit) -> None:
     answer = "I see milk. Pour it in. " * 40 + "Then wait an hour."
     run = answered_run(tmp_path / "runs", data, variants=["mini"], answers={"mini": answer})
@@ -266,6 +260,7 @@ def test_what_a_judge_quotes_is_shown_where_it_stands(data: Path, tmp_path: Path
         page.close()
 
 
+@pytest.mark.slow
 def test_reload_and_sharing_show_the_same_response(url: str, visit) -> None:
     page = visit(url, "?tab=annotate&run=report/v1&variant=mirage&split=easy")
     first = page.locator("#mis-annotate-item code").inner_text()
@@ -280,16 +275,16 @@ def test_reload_and_sharing_show_the_same_response(url: str, visit) -> None:
     expect(other.locator("#mis-annotate-item code")).to_have_text(shown)
 
 
-@pytest.mark.parametrize(
-    "query", ["?tab=annotate&run=../../etc/v1", "?tab=annotate&run=gone/v1", "?tab=annotate&run=report/v1&item=nobody"]
-)
-def test_an_address_that_leads_nowhere_says_so(url: str, browser: Browser, query: str) -> None:
+@pytest.mark.slow
+def test_an_address_that_leads_nowhere_says_so(url: str, browser: Browser) -> None:
     page = browser.new_page()
-    page.goto(f"{url}{query}")
-    expect(page.get_by_role("alert").first).to_be_visible(timeout=20_000)
+    for query in ("run=../../etc/v1", "run=gone/v1", "run=report/v1&item=nobody"):
+        page.goto(f"{url}?tab=annotate&{query}")
+        expect(page.get_by_role("alert").first).to_be_visible()
     page.close()
 
 
+@pytest.mark.slow
 def test_an_error_keeps_what_was_chosen(url: str, store: AnnotationStore, visit) -> None:
     page = visit(url)
     page.keyboard.press("Enter")
@@ -304,6 +299,7 @@ def test_an_error_keeps_what_was_chosen(url: str, store: AnnotationStore, visit)
     assert [event.decision.comment for event in store.events()] == ["kept"]
 
 
+@pytest.mark.slow
 def test_two_people_their_agreement_and_the_adjudicated_label(url: str, store: AnnotationStore, visit) -> None:
     for name, key in (("ada", "1"), ("eve", "2")):
         page = visit(url, "?tab=annotate&run=report/v1&variant=mini&item=hard-00")
@@ -321,6 +317,7 @@ def test_two_people_their_agreement_and_the_adjudicated_label(url: str, store: A
     picture(page, "agreement", full=True)
 
 
+@pytest.mark.slow
 def test_decisions_become_a_delta_and_the_re_tune_is_watched_in_train(
     app: tuple[str, Path], url: str, store: AnnotationStore, visit
 ) -> None:
@@ -342,10 +339,11 @@ def test_decisions_become_a_delta_and_the_re_tune_is_watched_in_train(
     expect(page.get_by_role("tab", name="Train")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#mis-train-status")).to_contain_text("mini-delta-delta-v1")
     trainings = Trainings(app[1], CONFIGS)
-    expect(page.locator(f'[data-state="{State.FINISHED}"]')).to_be_visible(timeout=60_000)
+    expect(page.locator(f'[data-state="{State.FINISHED}"]')).to_be_visible()
     assert trainings.state("mini-delta-delta-v1") is State.FINISHED
 
 
+@pytest.mark.slow
 def test_a_draft_and_a_decision_outlast_a_restart_of_the_app(data: Path, tmp_path: Path, visit) -> None:
     root, port = tmp_path / "runs", free_port("127.0.0.1", 8040)
     answered_run(root, data)
@@ -364,7 +362,7 @@ def test_a_draft_and_a_decision_outlast_a_restart_of_the_app(data: Path, tmp_pat
     app, _ = serve(data, root, port)
     try:
         page.goto(f"{url}?tab=annotate")
-        expect(page.locator('[name="comment"]')).to_have_value("written while the app was away", timeout=30_000)
+        expect(page.locator('[name="comment"]')).to_have_value("written while the app was away")
         page.keyboard.press("Enter")
         expect(page.locator(".mis-progress")).to_contain_text("2 of 116 decided by you")
     finally:
@@ -373,13 +371,14 @@ def test_a_draft_and_a_decision_outlast_a_restart_of_the_app(data: Path, tmp_pat
     assert [event.decision.comment for event in events] == ["", "written while the app was away"]
 
 
+@pytest.mark.slow
 def test_nothing_to_annotate_says_how_to_get_something(data: Path, tmp_path: Path, browser: Browser) -> None:
     app, url = serve(data, tmp_path / "runs", free_port("127.0.0.1", 8060))
     try:
         page = browser.new_page()
         page.goto(url)
         page.get_by_role("tab", name="Annotate").click()
-        expect(page.locator("#mis-annotate-item")).to_contain_text("No responses to annotate yet", timeout=20_000)
+        expect(page.locator("#mis-annotate-item")).to_contain_text("No responses to annotate yet")
         picture(page, "empty")
         page.close()
     finally:
@@ -387,6 +386,7 @@ def test_nothing_to_annotate_says_how_to_get_something(data: Path, tmp_path: Pat
         shutil.rmtree(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "light"), (DESK, "dark"), (PHONE, "light"), (PHONE, "dark")])
 def test_looks(url: str, visit, viewport: dict[str, int], scheme: str) -> None:
     page = visit(url, "?tab=annotate&run=report/v1&variants=mini,mirage&item=hard-00", viewport, scheme)
