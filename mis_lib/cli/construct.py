@@ -92,7 +92,7 @@ def construct_data(
         if made.account.pending:
             raise typer.Exit(FAILED_ITEMS)
         return
-    from mis_lib.construct.general import ITEMS
+    from mis_lib.construct.general import GENERAL_ITEMS
     from mis_lib.construct.mis_mini import construct
 
     summary = construct(
@@ -100,7 +100,7 @@ def construct_data(
         seed,
         elements,
         console.say,
-        general_items=general_items or ITEMS,
+        general_items=general_items or GENERAL_ITEMS,
         icon_turns=icons or 0,
         both_orders=bool(both_orders),
     )

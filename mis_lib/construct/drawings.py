@@ -1,10 +1,17 @@
-"""Drawn images: every concept of ``concepts.csv`` in four drawing styles, from files inside pip packages.
+"""Drawn images: every concept of ``concepts.csv`` in several drawing styles, from files inside pip packages.
 
-Pictures are drawn at build time and never committed: OpenMoji (CC BY-SA 4.0) and Twemoji (CC BY 4.0) are the styles a model is trained
-on, Noto Emoji (OFL, a monochrome line font) is the style it never sees: the miniature's counterpart of MIS-real, whose images
-come from another source than those trained on (paper section 3.2). Training data has a fourth, OpenMoji's lines without its colours, so that
-what is learned does not hang on colour. A drawing is a transparent RGBA square; a scene puts it on
-plain paper with a little seeded jitter, so that two pictures of a candle are not the same pixels.
+Pictures are drawn at build time and never committed. A model is trained on OpenMoji (CC BY-SA 4.0) and Twemoji (CC BY
+4.0). Noto Emoji (OFL, a monochrome line font) is the style that it never sees: the miniature's counterpart of
+MIS-real, whose images have another source than those trained on (paper section 3.2). Training data has two more
+styles: OpenMoji's lines without colours, so that what is learned does not depend on colour, and, if asked for, icons.
+
+Icons are small drawings by many authors, for training pictures that are hard to recognise. Mini's vision tower was
+tuned to the styles that it is trained on and hardly ever fails there; in a style that it never saw it often does, and
+training on the known styles alone does not show this. No icon in the file was used to tune the tower, and none may be.
+
+A drawing is a transparent RGBA square. A scene puts it on plain paper with a little seeded jitter, so that two
+pictures of a candle are not the same pixels. A ``Picture`` of a data set is a concept in a style and a *variant* of
+that jitter.
 """
 
 import functools
@@ -27,12 +34,33 @@ from PIL import Image
 from mis_lib.errors import DataError
 from mis_lib.text.concepts import concepts
 
-# ---------- Icons: things as small sets of icons by many hands draw them, for training pictures that are hard to make out.
-#
-# Mini's eyes were tuned to the styles that it is trained on and hardly ever fail there; in a style that they never saw they often do. A model that is
-# trained only on what its eyes know well never meets that. No icon here had a part in tuning the eyes, and none may have. The file is made by ``research.mini.gather_icons``.
+STYLES = ("openmoji", "twemoji", "noto")
+TRAINED_STYLES = STYLES[:2]
+UNSEEN_STYLE = "noto"
+OUTLINE = "outline"
+TRAINING_STYLES = (*TRAINED_STYLES, OUTLINE)
+"""The styles of training data; tests in known styles use ``TRAINED_STYLES``."""
+ICONS = "icons"
+"""For training data that asks for it: a thing has several drawings or none."""
+UNDRAWN = frozenset({"ballet dancer", "harp", "leafless tree", "shovel", "treasure chest", "trombone"})
+"""What Noto's font has no glyph of: it shows a box, or the glyphs of the sequence's parts."""
+LIKE_ANOTHER = frozenset(
+    {"couple holding hands", "mermaid", "merman", "person with crown", "prince", "princess", "two women holding hands"}
+)
+"""What Noto draws exactly as it draws another concept."""
+LINES = ("line", "line-supplement")  # the layers of an OpenMoji drawing without colour
+CREDITS = {
+    "openmoji": "OpenMoji, the open-source emoji and icon project (CC BY-SA 4.0)",
+    "twemoji": "Twemoji by Twitter and contributors (CC BY 4.0)",
+    "noto": "Noto Emoji by Google (SIL Open Font License 1.1)",
+    OUTLINE: "OpenMoji's lines without its colours, in training data (CC BY-SA 4.0)",
+}
+ICONS_FILE = Path(__file__).with_name("icons.json.xz")
+SIDE = 224  # pixels: what mini looks at, so that nothing is scaled on the way
+PNG_LEVEL = 1
+REPORT_EVERY = 200
 
-FILE = Path(__file__).with_name("icons.json.xz")
+Progress = Callable[[str], None]
 
 
 class Icon(NamedTuple):
@@ -42,49 +70,32 @@ class Icon(NamedTuple):
     svg: str
 
 
-@functools.cache
-def icons() -> dict[str, tuple[Icon, ...]]:
-    """The icons of each thing that has any, by its name in ``concepts.csv``."""
-    return {name: tuple(Icon(*icon) for icon in found) for name, found in _table()["icons"].items()}
+class Picture(NamedTuple):
+    """One picture file, known before it is drawn; where a style has several drawings, ``variant`` is one of these."""
+
+    concept: str
+    style: str
+    variant: int
+
+    @property
+    def path(self) -> str:
+        """Path in the data set's folder."""
+        slug = re.sub(r"[^a-z0-9]+", "_", self.concept.lower().replace("ñ", "n"))
+        return f"images/{slug}-{self.style}-{self.variant}.png"
 
 
-def icon_credits() -> str:
-    """Who drew them, and under which licences."""
-    sets = [f"{one['title']} by {one['author']} ({one['licence']})" for one in _table()["sets"].values()]
-    return f"{len(sets)} sets of icons as Iconify publishes them, in training data: {'; '.join(sets)}"
-
-
-@functools.cache
-def _table() -> dict[str, Any]:
-    return json.loads(lzma.decompress(FILE.read_bytes()))
-
-
-STYLES = ("openmoji", "twemoji", "noto")
-TRAINED_STYLES = STYLES[:2]
-UNSEEN_STYLE = "noto"
-OUTLINE = "outline"
-TRAINING_STYLES = (*TRAINED_STYLES, OUTLINE)
-"""Of data to train on; what is tested in styles trained on is tested in ``TRAINED_STYLES``."""
-ICONS = "icons"
-"""Of data to train on where it is asked for: ``mis_lib.construct.drawings``, which has several drawings of a thing or none."""
-UNDRAWN = frozenset({"ballet dancer", "harp", "leafless tree", "shovel", "treasure chest", "trombone"})
-"""What Noto's font has no sign of: it shows a box, or the signs that a sequence is made of."""
-LIKE_ANOTHER = frozenset(
-    {"couple holding hands", "mermaid", "merman", "person with crown", "prince", "princess", "two women holding hands"}
-)
-"""What Noto draws just as it draws another of the concepts, so that nobody can tell which is meant."""
-LINES = ("line", "line-supplement")  # the layers of an OpenMoji drawing without colour
-CREDITS = {
-    "openmoji": "OpenMoji, the open-source emoji and icon project (CC BY-SA 4.0)",
-    "twemoji": "Twemoji by Twitter and contributors (CC BY 4.0)",
-    "noto": "Noto Emoji by Google (SIL Open Font License 1.1)",
-    OUTLINE: "OpenMoji's lines without its colours, in training data (CC BY-SA 4.0)",
-}
-
-
-def style_credits(*, icons: bool = False) -> dict[str, str]:
-    """Whom the drawings are owed to, by style."""
-    return CREDITS | ({ICONS: icon_credits()} if icons else {})
+def draw_all(pictures: Iterable[Picture], folder: Path, seed: int, progress: Progress) -> dict[str, str]:
+    """Draw every picture once into ``folder`` and return the SHA-256 of each by its path."""
+    (folder / "images").mkdir(parents=True)
+    wanted = sorted(set(pictures))
+    hashes = {}
+    for number, picture in enumerate(wanted):
+        if number % REPORT_EVERY == 0:
+            progress(f"Drawing pictures: {number:,} of {len(wanted):,}")
+        content = _draw(picture, seed)
+        (folder / picture.path).write_bytes(content)
+        hashes[picture.path] = sha256(content).hexdigest()
+    return hashes
 
 
 def drawings(name: str, style: str) -> int:
@@ -97,13 +108,13 @@ def available(name: str, style: str) -> str:
     return style if drawings(name, style) else OUTLINE
 
 
-def told(name: str, style: str) -> bool:
-    """Whether a style draws a concept, and as no other one."""
+def is_distinct(name: str, style: str) -> bool:
+    """Whether a style draws a concept, and no other concept alike."""
     return style != UNSEEN_STYLE or name not in UNDRAWN | LIKE_ANOTHER
 
 
 def draw(name: str, style: str, size: int = 224, number: int = 0) -> Image.Image:
-    """Draw one concept as a transparent RGBA square of ``size`` pixels; ``number`` chooses where a style has several drawings.
+    """Draw one concept as a transparent RGBA square of ``size`` pixels; ``number`` chooses among several drawings.
 
     Raises:
         DataError: the concept or the style is unknown, or the style lacks this drawing.
@@ -135,7 +146,7 @@ def svg_of(name: str, style: str, number: int = 0) -> str:
 
 
 def scene(name: str, style: str, *, seed: int, size: int = 448, number: int = 0) -> Image.Image:
-    """A drawing on lightly tinted paper, RGB, ``size`` pixels square; position, scale, tilt and tint follow from ``seed``."""
+    """A drawing on lightly tinted paper, RGB, ``size`` pixels square; ``seed`` draws position, scale, tilt and tint."""
     # str.__hash__ differs between processes; a digest does not
     digest = hashlib.sha256(f"{name}|{style}|{seed}".encode()).digest()
     dice = np.random.default_rng(int.from_bytes(digest[:8], "big"))
@@ -149,18 +160,21 @@ def scene(name: str, style: str, *, seed: int, size: int = 448, number: int = 0)
     return paper
 
 
-def _icon(name: str, number: int) -> str:
-    """One of the icons of a concept."""
-    found = icons().get(name, ())
-    if number >= len(found):
-        raise DataError(
-            f"{name!r}: expected an icon number {number}, found {len(found)} icons; draw it in another style"
-        )
-    return found[number].svg
+def style_credits(*, icons: bool = False) -> dict[str, str]:
+    """Author and licence of the drawings, by style."""
+    return CREDITS | ({ICONS: icon_credits()} if icons else {})
 
 
-def _package(name: str) -> Path:
-    return Path(str(importlib.resources.files(name)))
+@functools.cache
+def icons() -> dict[str, tuple[Icon, ...]]:
+    """The icons of each thing that has any, by its name in ``concepts.csv``."""
+    return {name: tuple(Icon(*icon) for icon in found) for name, found in _table()["icons"].items()}
+
+
+def icon_credits() -> str:
+    """The authors of the icons and their licences."""
+    sets = [f"{one['title']} by {one['author']} ({one['licence']})" for one in _table()["sets"].values()]
+    return f"{len(sets)} sets of icons as Iconify publishes them, in training data: {'; '.join(sets)}"
 
 
 def file_svg(codepoints: str, style: str) -> str:
@@ -178,6 +192,35 @@ def file_svg(codepoints: str, style: str) -> str:
         if path.exists():
             return path.read_text(encoding="utf-8")
     raise DataError(f"{style} has no drawing of {codepoints} in {folder}; reinstall the package that holds it")
+
+
+def sign_svg(codepoints: str, font: str) -> str:
+    """A character of ``font``, as SVG; what shows it must be given the font's file."""
+    text = "".join(f"&#x{sign};" for sign in codepoints.split("-"))
+    # 0.78 em fits Noto's widest glyph into the square with the margin that the other styles have
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
+        f'<text x="50" y="77" font-family="{font}" font-size="76" text-anchor="middle">{text}</text></svg>'
+    )
+
+
+def _draw(picture: Picture, seed: int) -> bytes:
+    stream = io.BytesIO()
+    # a variant of one seed must not be another variant of the next seed
+    lot = 1_000 * seed + picture.variant
+    image = scene(picture.concept, picture.style, seed=lot, size=SIDE, number=picture.variant)
+    image.save(stream, "PNG", compress_level=PNG_LEVEL)
+    return stream.getvalue()
+
+
+def _icon(name: str, number: int) -> str:
+    """One of the icons of a concept."""
+    found = icons().get(name, ())
+    if number >= len(found):
+        raise DataError(
+            f"{name!r}: expected an icon number {number}, found {len(found)} icons; draw it in another style"
+        )
+    return found[number].svg
 
 
 def _lines(svg: str) -> str:
@@ -200,60 +243,10 @@ def _spellings(codepoints: str) -> list[str]:
     ]
 
 
-def sign_svg(codepoints: str, font: str) -> str:
-    """A character of ``font``, as SVG; what shows it must be given the font's file."""
-    text = "".join(f"&#x{sign};" for sign in codepoints.split("-"))
-    # 0.78 em fits Noto's widest glyph into the square with the margin that the other styles have
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
-        f'<text x="50" y="77" font-family="{font}" font-size="76" text-anchor="middle">{text}</text></svg>'
-    )
+def _package(name: str) -> Path:
+    return Path(str(importlib.resources.files(name)))
 
 
-# ---------- Gallery: the pictures of a data set, each drawn once however many items show it.
-#
-# A picture is a concept in a style and a *variant* (its seeded place, tilt and tint). Files are PNG with the fastest lossless
-# compression: they are drawn on this machine and never shipped, so seconds count and bytes do not.
-
-SIDE = 224  # pixels: what mini looks at, so that nothing is scaled on the way
-PNG_LEVEL = 1
-REPORT_EVERY = 200
-
-Progress = Callable[[str], None]
-
-
-class Picture(NamedTuple):
-    """One picture file, known before it is drawn; of a style with several drawings of a thing the variant is one of these."""
-
-    concept: str
-    style: str
-    variant: int
-
-    @property
-    def path(self) -> str:
-        """Its place in the data set's folder."""
-        slug = re.sub(r"[^a-z0-9]+", "_", self.concept.lower().replace("ñ", "n"))
-        return f"images/{slug}-{self.style}-{self.variant}.png"
-
-
-def draw_all(pictures: Iterable[Picture], folder: Path, seed: int, progress: Progress) -> dict[str, str]:
-    """Draw every picture once into ``folder`` and return the SHA-256 of each by its path."""
-    (folder / "images").mkdir(parents=True)
-    wanted = sorted(set(pictures))
-    hashes = {}
-    for number, picture in enumerate(wanted):
-        if number % REPORT_EVERY == 0:
-            progress(f"Drawing pictures: {number:,} of {len(wanted):,}")
-        content = _draw(picture, seed)
-        (folder / picture.path).write_bytes(content)
-        hashes[picture.path] = sha256(content).hexdigest()
-    return hashes
-
-
-def _draw(picture: Picture, seed: int) -> bytes:
-    stream = io.BytesIO()
-    # a variant of one seed must not be another variant of the next seed
-    lot = 1_000 * seed + picture.variant
-    image = scene(picture.concept, picture.style, seed=lot, size=SIDE, number=picture.variant)
-    image.save(stream, "PNG", compress_level=PNG_LEVEL)
-    return stream.getvalue()
+@functools.cache
+def _table() -> dict[str, Any]:
+    return json.loads(lzma.decompress(ICONS_FILE.read_bytes()))

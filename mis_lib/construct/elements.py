@@ -1,9 +1,19 @@
-"""The element table: harmful pairs of objects with their benign twins, written by people, in CSV files that people can extend.
+"""The element table: harmful pairs of objects with their benign twins, in CSV files that people write and can extend.
 
-``NAME.csv`` holds one row a pair, ``NAME.questions.csv`` the neutral questions that are asked about it and ``NAME.kinds.csv`` and
-``NAME.scenes.csv``, if they are there, what kind of thing each object is and what two kinds come to. A *block* is a set of rows for
-which the same questions read naturally; several blocks may stand in one file. Questions are of four uses: ``train``, ``test``, ``own`` (for training,
-where the harm lies in what is asked) and ``explicit``. A folder of one's own files is read after the built-in ones (``mis construct --elements FOLDER``). Nothing is repaired in reading: a row that is wrong is named with file, row, field and fix.
+    NAME.csv            one row per pair: what both images show, the risk, the safe alternative, the twin
+    NAME.questions.csv  the neutral questions that are asked about it
+    NAME.kinds.csv      optional: what kind of thing each object is
+    NAME.scenes.csv     optional: what two kinds amount to together
+
+A *block* is a set of rows for which the same questions read naturally; one file may hold several blocks. A folder with
+additional files is read after the built-in ones (``mis construct --elements FOLDER``). Reading repairs nothing: every
+wrong row is named with file, row, field and fix.
+
+Kinds and scenes give a label intermediate steps: "They show alcohol and a vehicle to drive. Together that is drunk
+driving." Training never shows the pair of names that a test item has, but it shows the two kinds together many times.
+Each step is a table to learn; from two names straight to the verdict it is an exclusive or, which a small model hardly
+learns. A kind describes. It names no object of its block, which a judge would count as seen, and no risk, which is for
+the reasoning to find. A scene has one verdict, so its two kinds are not harmful in one row and harmless in another.
 """
 
 import csv
@@ -22,15 +32,17 @@ from mis_lib.text.concepts import concepts
 from mis_lib.text.naming import is_named
 from mis_lib.text.roles import Role, roles_of
 
-# ---------- CSV tables that people write: every line becomes a checked row, and what is wrong is named with file, row, field and fix.
-#
-# Nothing is repaired in reading. Problems are collected, so that one run names them all.
+BUILT_IN = Path(str(importlib.resources.files("mis_lib.construct"))) / "elements"
+QUESTIONS_SUFFIX, KINDS_SUFFIX, SCENES_SUFFIX = ".questions.csv", ".kinds.csv", ".scenes.csv"
+SHOWN_PROBLEMS = 20
 
 R = TypeVar("R", bound="TableRow")
+Cell = tuple[str, str, str]  # block, kind of image 1, kind of image 2
+Places = Mapping[tuple[str, int], Mapping[str, str]]  # (block, image) -> object -> file and row, in words
 
 
 class TableRow(BaseModel):
-    """One line of a CSV file; ``file`` and ``row`` (from 1, header included) say where it stands."""
+    """One line of a CSV file; ``file`` and ``row`` (from 1, header included) say where it was read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
@@ -39,58 +51,8 @@ class TableRow(BaseModel):
     block: str = Field(pattern=r"^[a-z0-9_-]+$")
 
 
-def read_tables(files: Iterable[Path], kind: type[R], problems: list[str]) -> list[R]:
-    """All rows of several files; what is wrong in them is added to ``problems``."""
-    rows: list[R] = []
-    for file in files:
-        for number, values in _lines(file, kind, problems):
-            try:
-                rows.append(kind(file=file.name, row=number, **values))
-            except ValidationError as error:
-                problems += [_explain(file, number, problem) for problem in error.errors()]
-    return rows
-
-
-def _lines(file: Path, kind: type[TableRow], problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and values of each row; what is wrong with the file as a whole goes to ``problems``."""
-    columns = [name for name in kind.model_fields if name not in ("file", "row")]
-    try:
-        text = file.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark in front
-        rows = list(csv.reader(text.splitlines(keepends=True), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        problems.append(f"{file}: expected a CSV file in UTF-8: {error}; save it again as 'CSV UTF-8'")
-        return
-    header = rows[0] if rows else []
-    if sorted(header) != sorted(columns):
-        problems.append(
-            f"{file}, row 1: expected the columns {','.join(columns)}, found {','.join(header) or 'nothing'}"
-        )
-        return
-    for number, values in enumerate(rows[1:], 2):
-        if not any(values):
-            continue
-        if len(values) != len(header):
-            problems.append(
-                f"{file}, row {number}: expected {len(header)} fields, found {len(values)}; "
-                "put quotes around texts that contain commas"
-            )
-            continue
-        yield number, dict(zip(header, values, strict=True))
-
-
-def _explain(file: Path, row: int, problem: Any) -> str:
-    place = f"field {'.'.join(map(str, problem['loc']))!r}: " if problem["loc"] else ""
-    found = f", found {problem['input']!r:.80}" if problem["loc"] else ""
-    return f"{file}, row {row}: {place}{problem['msg'].removeprefix('Value error, ')}{found}"
-
-
-# ---------- Rows of the element table (``elements``): a pair of objects with its twin, and a question. A row that is wrong says which field and why.
-
-Use = Literal["train", "own", "test", "explicit"]
-
-
 class Element(TableRow):
-    """A harmful pair of objects (image 1, image 2), its texts, and the twin that differs in one image and is harmless."""
+    """A harmful pair of objects (image 1, image 2), its texts, and the harmless twin that differs in one image."""
 
     level: Literal["easy", "hard"]
     category: str
@@ -144,13 +106,13 @@ class Element(TableRow):
 
 
 class QuestionRow(TableRow):
-    """One question of a block.
+    """One question of a block, for training, for testing, or ``explicit``: it names the harm and is for training only.
 
-    ``own`` ones are for training, of a block whose harm lies in what is asked (a swap, a caption) rather than in the two things: no open
-    question may stand in their place. ``explicit`` ones name the harm and are asked in training only, about harmful pairs.
+    ``own`` questions are for training, too. They belong to blocks whose harm is in what is asked (a swap, a caption)
+    and not in the two things, so no open question may replace them.
     """
 
-    use: Use
+    use: Literal["train", "own", "test", "explicit"]
     question: str = Field(min_length=1)
 
     @field_validator("question")
@@ -162,25 +124,8 @@ class QuestionRow(TableRow):
         return question
 
 
-# ---------- Kinds and scenes: what an object is in the light of a block's questions, and what two kinds amount to together.
-#
-# A perception that goes on "They show alcohol and a vehicle to drive." says in words what the risk hangs on: not these two names, of which
-# training never showed this pair, but two kinds, which it showed together many times. The scene says what the two come to ("drunk driving" against "a dinner
-# with drinks"), and from it follows whether it can do harm. Step by step each of these is a table to learn; from two names straight to the verdict
-# it is an exclusive or, which a small model hardly learns.
-#
-# ``NAME.kinds.csv`` has one row for each kind of a block and image, ``NAME.scenes.csv`` one for each pair of kinds; a block without them is labelled
-# without these sentences. A kind describes: it names no object of its block, which a judge would count as seen, and no risk, which is for the
-# reasoning to find. A scene stands for one verdict, so its two kinds are not harmful in one row and harmless in another.
-
-KINDS_SUFFIX, SCENES_SUFFIX = ".kinds.csv", ".scenes.csv"
-
-Cell = tuple[str, str, str]  # block, kind of image 1, kind of image 2
-Objects = Mapping[tuple[str, int], Mapping[str, str]]  # (block, image) -> object -> where it stands, in words
-
-
 class KindRow(TableRow):
-    """One kind and the objects that are of it in one image of a block, separated by semicolons in the file."""
+    """One kind and the objects of this kind in one image of a block, separated by semicolons in the file."""
 
     image: int = Field(ge=1, le=2)
     kind: str = Field(min_length=1, pattern=r"^[^.;!?]+$")
@@ -207,91 +152,13 @@ class SceneRow(TableRow):
     scene: str = Field(min_length=1, pattern=r"^[^.;!?]+$")
 
     @property
-    def cell(self) -> "Cell":
-        """What it is looked up by."""
+    def cell(self) -> Cell:
+        """The key that a scene is found by."""
         return self.block, self.kind_1, self.kind_2
 
 
-def kinds_by_place(rows: Iterable[KindRow]) -> dict[tuple[str, int], dict[str, str]]:
-    """(block, image) -> object -> kind."""
-    known: dict[tuple[str, int], dict[str, str]] = {}
-    for row in rows:
-        known.setdefault((row.block, row.image), {}).update(dict.fromkeys(row.objects, row.kind))
-    return known
-
-
-def wrong_kinds(rows: Iterable[KindRow], objects: Objects) -> Iterator[str]:
-    """What is wrong with the kinds beside the rows of the element table, in words: file, row and fix.
-
-    Args:
-        rows: all kinds.
-        objects: where each object of each block and image stands in the element table.
-    """
-    listed = list(rows)
-    seen: dict[tuple[str, int, str], KindRow] = {}
-    for row in listed:
-        shown = objects.get((row.block, row.image), {})
-        for name in row.objects:
-            first = seen.setdefault((row.block, row.image, name), row)
-            if first is not row:
-                yield (
-                    f"{row.file}, row {row.row}: the object {name!r} has a kind in {first.file}, row {first.row}; keep one"
-                )
-            if name not in shown:
-                yield (
-                    f"{row.file}, row {row.row}: field 'objects': expected objects that image {row.image} of block "
-                    f"{row.block!r} shows, found {name!r}"
-                )
-        if named := [name for name in shown if is_named(f"They show {row.kind}.", name)]:
-            yield (
-                f"{row.file}, row {row.row}: field 'kind': {row.kind!r} names the object {named[0]!r} of its block, "
-                "which a judge would count as seen; use other words"
-            )
-    described = {row.block: row.file for row in listed}
-    for (block, image), places in objects.items():
-        for name, place in places.items():
-            if block in described and (block, image, name) not in seen:
-                yield f"{place}: the object {name!r} has no kind, while others of block {block!r} have; add it to {described[block]}"
-
-
-def wrong_scenes(rows: Iterable[SceneRow], cells: Mapping[Cell, Mapping[bool, str]]) -> Iterator[str]:
-    """What is wrong with the scenes beside the pairs of kinds that the element table puts together.
-
-    Args:
-        rows: all scenes.
-        cells: where a pair of kinds stands first as a harmful one (True) and as a harmless one (False), in words.
-    """
-    seen: dict[Cell, SceneRow] = {}
-    for row in rows:
-        first = seen.setdefault(row.cell, row)
-        if first is not row:
-            yield f"{row.file}, row {row.row}: these two kinds have a scene in {first.file}, row {first.row}; keep one"
-        elif row.cell not in cells:
-            yield (
-                f"{row.file}, row {row.row}: expected kinds that a row of block {row.block!r} puts together, "
-                f"found {row.kind_1!r} and {row.kind_2!r}"
-            )
-        elif len(cells[row.cell]) == 2:
-            yield (
-                f"{row.file}, row {row.row}: {row.kind_1!r} and {row.kind_2!r} are harmful in {cells[row.cell][True]} and harmless in "
-                f"{cells[row.cell][False]}; one scene cannot stand for both, so divide one of the kinds"
-            )
-        elif False in cells[row.cell] and Role.RISK in roles_of(f"Together that is {row.scene}."):
-            yield f"{row.file}, row {row.row}: field 'scene': {row.scene!r} names a risk, but the pairs of these kinds are harmless"
-    told = {row.block: row.file for row in seen.values()}
-    for (block, *kinds), places in cells.items():
-        if block in told and (block, *kinds) not in seen:
-            place = next(iter(places.values()))
-            yield f"{place}: {' and '.join(map(repr, kinds))} have no scene, while others of block {block!r} have; add it to {told[block]}"
-
-
-BUILT_IN = Path(str(importlib.resources.files("mis_lib.construct"))) / "elements"
-QUESTIONS_SUFFIX = ".questions.csv"
-SHOWN_PROBLEMS = 20
-
-
 class Questions(NamedTuple):
-    """The questions of one block by use; those of the use ``own`` are among those for training."""
+    """The questions of one block by use; ``own`` ones are among those for training."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
@@ -300,28 +167,37 @@ class Questions(NamedTuple):
 
 @dataclass(frozen=True)
 class ElementTable:
-    """All rows in the order of files and lines, the questions of every block, and a hash of the files' bytes."""
+    """All rows in the order of files and lines, with the questions, kinds and scenes of their blocks.
+
+    Attributes:
+        elements: the rows.
+        questions: by block.
+        harm_in_question: blocks whose harm is in what is asked: their questions for training are ``own`` ones.
+        object_kinds: (block, image) -> object -> kind.
+        scenes: two kinds of a block -> what they amount to.
+        digest: SHA-256 of the files.
+    """
 
     elements: tuple[Element, ...]
     questions: Mapping[str, Questions]
-    bound: frozenset[str]  # blocks whose questions for training are their own: the harm lies in what is asked
-    kinds: Mapping[tuple[str, int], Mapping[str, str]]  # (block, image) -> object -> kind
+    harm_in_question: frozenset[str]
+    object_kinds: Mapping[tuple[str, int], Mapping[str, str]]
     scenes: Mapping[Cell, str]
     digest: str
 
     def kinds_of(self, block: str, pair: tuple[str, str]) -> tuple[str, ...]:
-        """The kinds of a pair's two objects; empty where the block has none."""
-        known = [self.kinds.get((block, image), {}).get(name) for image, name in enumerate(pair, 1)]
+        """The kinds of a pair's two objects; empty if the block has none."""
+        known = [self.object_kinds.get((block, image), {}).get(name) for image, name in enumerate(pair, 1)]
         return tuple(kind for kind in known if kind) if all(known) else ()
 
     def scene_of(self, block: str, pair: tuple[str, str]) -> str:
-        """What the kinds of a pair come to together; empty where that is not said."""
+        """What the kinds of a pair amount to together; empty if the block has no scenes."""
         kinds = self.kinds_of(block, pair)
         return self.scenes.get((block, *kinds), "") if len(kinds) == 2 else ""
 
 
 def load_elements(extra: Path | None = None) -> ElementTable:
-    """Read the built-in table and, after it, the files of a folder of one's own.
+    """Read the built-in table and, after it, the files of an additional folder.
 
     Raises:
         DataError: the folder is missing or empty, or rows are wrong (each with file, row, field and what was expected).
@@ -335,29 +211,84 @@ def load_elements(extra: Path | None = None) -> ElementTable:
             )
         files += found
     problems: list[str] = []
-    questions = [file for file in files if file.name.endswith(QUESTIONS_SUFFIX)]
-    described = [file for file in files if file.name.endswith(KINDS_SUFFIX)]
-    staged = [file for file in files if file.name.endswith(SCENES_SUFFIX)]
-    elements = read_tables([file for file in files if file not in {*questions, *described, *staged}], Element, problems)
-    asked = read_tables(questions, QuestionRow, problems)
-    kinds, scenes = read_tables(described, KindRow, problems), read_tables(staged, SceneRow, problems)
+    suffixes = (QUESTIONS_SUFFIX, KINDS_SUFFIX, SCENES_SUFFIX)
+    elements = _read([file for file in files if not file.name.endswith(suffixes)], Element, problems)
+    questions = _read([file for file in files if file.name.endswith(QUESTIONS_SUFFIX)], QuestionRow, problems)
+    kinds = _read([file for file in files if file.name.endswith(KINDS_SUFFIX)], KindRow, problems)
+    scenes = _read([file for file in files if file.name.endswith(SCENES_SUFFIX)], SceneRow, problems)
     if not problems:  # a row that was left out would only cause more complaints
-        problems = [*_repeated_pairs(elements), *_repeated_questions(asked), *_missing_questions(elements, asked)]
-        problems += wrong_kinds(kinds, _objects(elements))
+        problems += [
+            *_repeated_pairs(elements),
+            *_repeated_questions(questions),
+            *_missing_questions(elements, questions),
+            *_wrong_kinds(kinds, _places(elements)),
+        ]
+    object_kinds: dict[tuple[str, int], dict[str, str]] = {}
+    for row in kinds:
+        object_kinds.setdefault((row.block, row.image), {}).update(dict.fromkeys(row.objects, row.kind))
     table = ElementTable(
-        tuple(elements),
-        _by_block(asked),
-        _bound(asked),
-        kinds_by_place(kinds),
-        {row.cell: row.scene for row in scenes},
-        _digest(files),
+        elements=tuple(elements),
+        questions=_by_block(questions),
+        harm_in_question=_with_own_questions(questions),
+        object_kinds=object_kinds,
+        scenes={row.cell: row.scene for row in scenes},
+        digest=_digest(files),
     )
     if not problems:
-        problems += wrong_scenes(scenes, _cells(table))
+        problems += _wrong_scenes(scenes, _cells(table))
     if problems:
         more = f"\n... and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
         raise DataError("\n".join(problems[:SHOWN_PROBLEMS]) + more)
     return table
+
+
+def _read(files: Iterable[Path], row_type: type[R], problems: list[str]) -> list[R]:
+    """All rows of several files; problems are collected, so that one run names them all."""
+    rows: list[R] = []
+    for file in files:
+        for number, values in _lines(file, row_type, problems):
+            try:
+                rows.append(row_type(file=file.name, row=number, **values))
+            except ValidationError as error:
+                problems += [_explain(file, number, problem) for problem in error.errors()]
+    return rows
+
+
+def _lines(file: Path, row_type: type[TableRow], problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and values of each row; what is wrong with the file as a whole goes to ``problems``."""
+    columns = [name for name in row_type.model_fields if name not in ("file", "row")]
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark first
+        rows = list(csv.reader(text.splitlines(keepends=True), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        problems.append(f"{file}: expected a CSV file in UTF-8: {error}; save it again as 'CSV UTF-8'")
+        return
+    header = rows[0] if rows else []
+    if sorted(header) != sorted(columns):
+        problems.append(
+            f"{file}, row 1: expected the columns {','.join(columns)}, found {','.join(header) or 'nothing'}"
+        )
+        return
+    for number, values in enumerate(rows[1:], 2):
+        if not any(values):
+            continue
+        if len(values) != len(header):
+            problems.append(
+                f"{file}, row {number}: expected {len(header)} fields, found {len(values)}; "
+                "put quotes around texts that contain commas"
+            )
+            continue
+        yield number, dict(zip(header, values, strict=True))
+
+
+def _explain(file: Path, row: int, problem: Any) -> str:
+    field = f"field {'.'.join(map(str, problem['loc']))!r}: " if problem["loc"] else ""
+    found = f", found {problem['input']!r:.80}" if problem["loc"] else ""
+    return f"{file}, row {row}: {field}{problem['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _at(row: TableRow) -> str:
+    return f"{row.file}, row {row.row}"
 
 
 def _repeated_pairs(elements: Iterable[Element]) -> Iterator[str]:
@@ -368,65 +299,122 @@ def _repeated_pairs(elements: Iterable[Element]) -> Iterator[str]:
             first, was_harmful = seen.setdefault((element.block, pair), (element, harmful))
             if was_harmful != harmful or (harmful and first is not element):
                 yield (
-                    f"{element.file}, row {element.row}: the pair {pair} is already in this block "
-                    f"({first.file}, row {first.row}); replace one of its objects or remove the row"
+                    f"{_at(element)}: the pair {pair} is already in this block ({_at(first)}); "
+                    "replace one of its objects or remove the row"
                 )
 
 
-def _repeated_questions(asked: Iterable[QuestionRow]) -> Iterator[str]:
+def _repeated_questions(questions: Iterable[QuestionRow]) -> Iterator[str]:
     seen: dict[str, QuestionRow] = {}
-    for row in asked:
+    for row in questions:
         first = seen.setdefault(row.question.lower(), row)
         if first is not row:
             yield (
-                f"{row.file}, row {row.row}: field 'question': the same question stands in {first.file}, row {first.row} "
+                f"{_at(row)}: field 'question': the same question stands in {_at(first)} "
                 f"(block {first.block}); word one of them differently"
             )
 
 
-def _missing_questions(elements: Iterable[Element], asked: Sequence[QuestionRow]) -> Iterator[str]:
-    have = {(row.block, "train" if row.use == "own" else row.use) for row in asked}
+def _missing_questions(elements: Iterable[Element], questions: Sequence[QuestionRow]) -> Iterator[str]:
+    have = {(row.block, "train" if row.use == "own" else row.use) for row in questions}
     blocks = {element.block: element for element in reversed(list(elements))}
     for block, element in sorted(blocks.items()):
         for use in ("train", "test"):
             if (block, use) not in have:
                 name = element.file.removesuffix(".csv") + QUESTIONS_SUFFIX
-                yield f"{element.file}, row {element.row}: block {block!r} has no {use!r} question; add one to {name}"
-    bound = _bound(asked)
-    for row in asked:
-        if row.use == "train" and row.block in bound:
+                yield f"{_at(element)}: block {block!r} has no {use!r} question; add one to {name}"
+    with_own = _with_own_questions(questions)
+    for row in questions:
+        if row.use == "train" and row.block in with_own:
             yield (
-                f"{row.file}, row {row.row}: field 'use': block {row.block!r} has 'own' questions, too; expected all of its "
-                "questions for training to be 'own', or none"
+                f"{_at(row)}: field 'use': block {row.block!r} has 'own' questions, too; "
+                "expected all of its questions for training to be 'own', or none"
             )
         if row.block not in blocks:
-            yield f"{row.file}, row {row.row}: field 'block': no row of any table belongs to block {row.block!r}"
+            yield f"{_at(row)}: field 'block': no row of any table belongs to block {row.block!r}"
 
 
-def _objects(elements: Iterable[Element]) -> dict[tuple[str, int], dict[str, str]]:
-    """Where each object of each block and image stands first."""
+def _wrong_kinds(kinds: Sequence[KindRow], places: Places) -> Iterator[str]:
+    """What is wrong with the kinds, given where each object is in the element table."""
+    seen: dict[tuple[str, int, str], KindRow] = {}
+    for row in kinds:
+        shown = places.get((row.block, row.image), {})
+        for name in row.objects:
+            first = seen.setdefault((row.block, row.image, name), row)
+            if first is not row:
+                yield f"{_at(row)}: the object {name!r} has a kind in {_at(first)}; keep one"
+            if name not in shown:
+                yield (
+                    f"{_at(row)}: field 'objects': expected objects that image {row.image} of block {row.block!r} "
+                    f"shows, found {name!r}"
+                )
+        if named := [name for name in shown if is_named(f"They show {row.kind}.", name)]:
+            yield (
+                f"{_at(row)}: field 'kind': {row.kind!r} names the object {named[0]!r} of its block, "
+                "which a judge would count as seen; use other words"
+            )
+    files = {row.block: row.file for row in kinds}
+    for (block, image), shown in places.items():
+        for name, place in shown.items():
+            if block in files and (block, image, name) not in seen:
+                yield (
+                    f"{place}: the object {name!r} has no kind, while others of block {block!r} have; "
+                    f"add it to {files[block]}"
+                )
+
+
+def _wrong_scenes(scenes: Iterable[SceneRow], cells: Mapping[Cell, Mapping[bool, str]]) -> Iterator[str]:
+    """What is wrong with the scenes, given where two kinds are first a harmful and first a harmless pair."""
+    seen: dict[Cell, SceneRow] = {}
+    for row in scenes:
+        first = seen.setdefault(row.cell, row)
+        if first is not row:
+            yield f"{_at(row)}: these two kinds have a scene in {_at(first)}; keep one"
+        elif row.cell not in cells:
+            yield (
+                f"{_at(row)}: expected kinds that a row of block {row.block!r} puts together, "
+                f"found {row.kind_1!r} and {row.kind_2!r}"
+            )
+        elif len(cells[row.cell]) == 2:
+            yield (
+                f"{_at(row)}: {row.kind_1!r} and {row.kind_2!r} are harmful in {cells[row.cell][True]} and harmless in "
+                f"{cells[row.cell][False]}; one scene cannot stand for both, so divide one of the kinds"
+            )
+        elif False in cells[row.cell] and Role.RISK in roles_of(f"Together that is {row.scene}."):
+            yield (f"{_at(row)}: field 'scene': {row.scene!r} names a risk, but the pairs of these kinds are harmless")
+    files = {row.block: row.file for row in seen.values()}
+    for (block, *kinds), places in cells.items():
+        if block in files and (block, *kinds) not in seen:
+            place = next(iter(places.values()))
+            yield (
+                f"{place}: {' and '.join(map(repr, kinds))} have no scene, while others of block {block!r} have; "
+                f"add it to {files[block]}"
+            )
+
+
+def _places(elements: Iterable[Element]) -> dict[tuple[str, int], dict[str, str]]:
+    """The first row with each object of each block and image."""
     places: dict[tuple[str, int], dict[str, str]] = {}
     for element in elements:
         for pair in (element.pair, element.twin_pair):
             for image, name in enumerate(pair, 1):
-                shown = places.setdefault((element.block, image), {})
-                shown.setdefault(name, f"{element.file}, row {element.row}")
+                places.setdefault((element.block, image), {}).setdefault(name, _at(element))
     return places
 
 
 def _cells(table: ElementTable) -> dict[Cell, dict[bool, str]]:
-    """Where each pair of kinds stands first as a harmful one (True) and as a harmless one (False)."""
+    """The first row with each pair of kinds as a harmful one (True) and as a harmless one (False)."""
     cells: dict[Cell, dict[bool, str]] = {}
     for element in table.elements:
         for pair, harmful in ((element.pair, True), (element.twin_pair, False)):
             if len(kinds := table.kinds_of(element.block, pair)) == 2:
-                cells.setdefault((element.block, *kinds), {}).setdefault(harmful, f"{element.file}, row {element.row}")
+                cells.setdefault((element.block, *kinds), {}).setdefault(harmful, _at(element))
     return cells
 
 
-def _by_block(asked: Iterable[QuestionRow]) -> dict[str, Questions]:
+def _by_block(questions: Iterable[QuestionRow]) -> dict[str, Questions]:
     uses: dict[str, dict[str, list[str]]] = {}
-    for row in asked:
+    for row in questions:
         uses.setdefault(row.block, {"train": [], "own": [], "test": [], "explicit": []})[row.use].append(row.question)
     return {
         block: Questions(tuple(of["train"] + of["own"]), tuple(of["test"]), tuple(of["explicit"]))
@@ -434,8 +422,8 @@ def _by_block(asked: Iterable[QuestionRow]) -> dict[str, Questions]:
     }
 
 
-def _bound(asked: Iterable[QuestionRow]) -> frozenset[str]:
-    return frozenset(row.block for row in asked if row.use == "own")
+def _with_own_questions(questions: Iterable[QuestionRow]) -> frozenset[str]:
+    return frozenset(row.block for row in questions if row.use == "own")
 
 
 def _digest(files: Iterable[Path]) -> str:

@@ -1,21 +1,23 @@
 """Labels: the answer that an item is trained on, composed of written parts whose borders are known.
 
-A safety chain of thought has the paper's three parts (section 3.2): *perception* (what both images show), *reasoning* (the
-row's ``risk``: what this combination could lead to) and *answer* (a declining sentence and the row's ``safe_alternative``). A benign
-twin is answered with perception, the finding that nothing is wrong, and plain help. Because a label knows its own segments, a segmenter can be
-measured against it.
+A safety chain of thought has the paper's three parts (section 3.2): *perception* (what both images show), *reasoning*
+(what the combination could lead to, the row's ``risk``) and *answer* (a declining sentence and the row's
+``safe_alternative``). A benign twin is answered with perception, the finding that nothing is wrong, and plain help.
+A label knows its own segments, so a segmenter can be measured against it.
+
+The texts that answers share are here; those of one row are in ``elements/NAME.csv``, flat refusals in
+``text.refusals``. A change of a text changes the data: raise ``mis_mini.DATA_VERSION``.
 """
 
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mis_lib.schema import Segment, SegmentKind
 from mis_lib.text.ordinals import ORDINALS
 from mis_lib.text.refusals import REFUSALS
 
-# Sentences that decline, all clear and polite; which one an item gets is drawn by its id, so none goes with one category.
 DECLINING = (
     "I can't help with this combination.",
     "For that reason I won't help with this.",
@@ -26,19 +28,28 @@ DECLINING = (
     "I don't want to help with something that could end like that.",
     "This is something I can't assist with.",
 )
-
-# Where a scene is known, the reasoning opens with it and with what follows from it: one word on which everything behind it hangs.
+"""Sentences that decline, clear and polite. An item's id draws its sentence, so none is typical of a category."""
 CAN_DO_HARM, DOES_NO_HARM = "can do harm", "does no harm"
+"""If a scene is known, the reasoning starts with it and with one of these; all that follows depends on this word."""
+EVERYDAY_ADVICE = (
+    "{first}, and then {second}.",
+    "First {first}; after that, {second}.",
+    "{first}, take a break, and {second}.",
+    "Take some time to {first}, and afterwards {second}.",
+    "On one day {first}, and on the next {second}.",
+)
+"""What to do with the two things of an everyday pair."""
 
-# Names that stand without an article: stuff that is not counted, games, and plurals that do not end in s.
+# Names without an article: stuff that is not counted, games, and plurals that do not end in s.
 UNCOUNTED = frozenset(
-    ["bread", "baguette bread", "butter", "salt", "soap", "fire", "rice", "curry rice", "bacon", "spaghetti", "garlic", "popcorn",
-     "toilet paper", "ice", "shaved ice", "hay", "fog", "armor", "badminton", "bowling", "broccoli", "canned food", "chocolate",
-     "corn", "dough", "face powder", "field hockey", "flying money", "fried shrimp", "guacamole", "horse racing", "ice hockey", "lacrosse", "luggage",
-     "meat", "nail polish", "noodle soup", "oden", "palms up together", "people hugging", "people wrestling", "ping pong", "poo",
-     "sushi", "tennis", "velvet", "wood"]
+    ["bread", "baguette bread", "butter", "salt", "soap", "fire", "rice", "curry rice", "bacon", "spaghetti",
+     "garlic", "popcorn", "toilet paper", "ice", "shaved ice", "hay", "fog", "armor", "badminton", "bowling",
+     "broccoli", "canned food", "chocolate", "corn", "dough", "face powder", "field hockey", "flying money",
+     "fried shrimp", "guacamole", "horse racing", "ice hockey", "lacrosse", "luggage", "meat", "nail polish",
+     "noodle soup", "oden", "palms up together", "people hugging", "people wrestling", "ping pong", "poo", "sushi",
+     "tennis", "velvet", "wood"]
 )  # fmt: skip
-# Things that end in s and are plural for all that, where the rule below would see a singular.
+# Further plurals without an article.
 PLURAL = frozenset(
     ["jeans", "scissors", "glasses", "goggles", "sunglasses", "binoculars", "pliers", "shorts", "pajamas"]
 )
@@ -87,6 +98,12 @@ class Label(NamedTuple):
     text: str
     segments: tuple[Segment, ...]
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of a sample: ``answer`` and ``segments``."""
+        spans = [{"kind": part.kind.value, "start": part.start, "end": part.end} for part in self.segments]
+        return {"answer": self.text, "segments": spans}
+
 
 def cot_label(
     objects: Sequence[str], risk: str, safe_alternative: str, *, key: str, kinds: Sequence[str] = (), scene: str = ""
@@ -100,7 +117,7 @@ def cot_label(
 
 
 def help_label(objects: Sequence[str], answer: str, kinds: Sequence[str] = (), scene: str = "") -> Label:
-    """What a benign twin is answered with: perception, then plain help, after one sentence of reasoning where a scene is known."""
+    """The answer to a benign twin: perception, one sentence of reasoning if the scene is known, and plain help."""
     reasoning = [(SegmentKind.REASONING, conclude(scene, DOES_NO_HARM))] if scene else []
     return compose((SegmentKind.PERCEPTION, perceive(objects, kinds)), *reasoning, (SegmentKind.ANSWER, answer))
 
@@ -122,7 +139,7 @@ def compose(*parts: tuple[SegmentKind, str]) -> Label:
 
 
 def with_article(name: str) -> str:
-    """The name as it stands in a sentence: "a candle", "an apple", "scissors", "bread"."""
+    """The name as it is in a sentence: "a candle", "an apple", "scissors", "bread"."""
     if name in SPOKEN:
         return SPOKEN[name]
     if name in UNCOUNTED or name in PLURAL or (name.endswith("s") and not name.endswith(("ss", "us"))):
@@ -133,29 +150,20 @@ def with_article(name: str) -> str:
 
 
 def perceive(names: Sequence[str], kinds: Sequence[str] = ()) -> str:
-    """The perception part of an answer: what the images show, in order, and, where two kinds are given, what kind of things these are."""
+    """The perception part of an answer: what the images show, in order, and the kinds of these things if given."""
     seen = _name_all([with_article(name) for name in names])
     return f"{seen} They show {' and '.join(kinds)}." if kinds else seen
 
 
 def conclude(scene: str, verdict: str) -> str:
-    """What both images come to together, and whether that can do harm."""
+    """What both images amount to together, and whether that can do harm."""
     return f"Together that is {scene}, which {verdict}."
 
 
 def perception_of(answer: str, names: Sequence[str]) -> str:
-    """The part of a label in which ``perceive`` says what the images show, kinds included; empty if it does not open so."""
+    """The sentences of ``perceive`` at the start of a label, kinds included; empty if it starts otherwise."""
     match = re.match(rf"{re.escape(perceive(names))}(?: They show [^.]+\.)?", answer) if names else None
     return match[0] if match else ""
-
-
-def _name_all(things: Sequence[str]) -> str:
-    if len(things) == 1:
-        return f"The image shows {things[0]}."
-    if len(things) == 2:
-        return f"The first image shows {things[0]} and the second image shows {things[1]}."
-    parts = [f"the {ORDINALS[index]} image shows {thing}" for index, thing in enumerate(things)]
-    return f"T{'; '.join(parts)[1:]}."
 
 
 def pick(choices: Sequence[str], key: str) -> str:
@@ -166,3 +174,12 @@ def pick(choices: Sequence[str], key: str) -> str:
 def draw_lot(key: str, sides: int) -> int:
     """A number below ``sides`` that follows from ``key`` alone (``hash()`` differs between processes)."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % sides
+
+
+def _name_all(things: Sequence[str]) -> str:
+    if len(things) == 1:
+        return f"The image shows {things[0]}."
+    if len(things) == 2:
+        return f"The first image shows {things[0]} and the second image shows {things[1]}."
+    parts = [f"the {ORDINALS[index]} image shows {thing}" for index, thing in enumerate(things)]
+    return f"T{'; '.join(parts)[1:]}."

@@ -1,8 +1,8 @@
-"""Preference pairs from labelled twins: what is wanted is the label, what is not is made of the twin's or of a refusal.
+"""Preference pairs from labelled twins: chosen is the label, rejected is an unsafe answer or a refusal.
 
-Harmful item: chosen is its safety chain of thought, rejected an unsafe answer: the model's own where one is known, else one composed of what the
-images show and the help that the benign twin gets for the same question. Benign twin: chosen is its help, rejected a flat refusal. Without
-the second half, preference training learns to refuse (paper section 6.7 has the price).
+Harmful item: chosen is its safety chain of thought. Rejected is the model's own unsafe answer if there is one, else one
+composed of what the images show and the help that the benign twin gets for the same question. Benign twin: chosen is
+its help, rejected a flat refusal. Without the second half, preference training learns to refuse (paper section 6.7).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,8 +23,8 @@ def preferences(
 
     Args:
         samples: training items, harmful ones with their benign twins.
-        unsafe_answers: sample id -> what a model answered unsafely. If given, harmful items without one are left out: a pair
-            whose rejected answer the model would never write teaches little.
+        unsafe_answers: sample id -> what a model answered unsafely. If given, harmful items without one are left out: a
+            pair whose rejected answer the model would never write teaches little.
         seed: draws the wording of refusals.
 
     Raises:
@@ -35,8 +35,8 @@ def preferences(
     pairs = [pair for sample in listed for pair in _pair(sample, known, unsafe_answers, seed)]
     if not pairs:
         raise DataError(
-            f"expected harmful items with a safety chain of thought and their twins, found none among {len(listed)} samples; "
-            "construct labels first (mis construct)"
+            "expected harmful items with a safety chain of thought and their twins, found none among "
+            f"{len(listed)} samples; construct labels first (mis construct)"
         )
     return pairs
 
@@ -52,7 +52,8 @@ def _pair(
         return
     if opens_with_refusal(sample.answer):
         raise DataError(
-            f"{sample.id}: expected a safety chain of thought as the preferred answer, found the refusal {sample.answer[:60]!r}"
+            f"{sample.id}: expected a safety chain of thought as the preferred answer, "
+            f"found the refusal {sample.answer[:60]!r}"
         )
     if unsafe_answers is not None:
         if unsafe := unsafe_answers.get(sample.id):
@@ -62,7 +63,7 @@ def _pair(
 
 
 def _as_if_harmless(sample: Sample, twin: Sample | None) -> str | None:
-    """The twin's help, said of this item's images: how a model answers that does not see what the two make together."""
+    """The twin's help for this item's images: the answer of a model that does not see what the two amount to."""
     if twin is None:
         return None
     seen, seen_by_twin = _perception(sample), _perception(twin)
@@ -70,5 +71,4 @@ def _as_if_harmless(sample: Sample, twin: Sample | None) -> str | None:
 
 
 def _perception(sample: Sample) -> str:
-    """What the label says of the images, if it opens with their names; else nothing."""
     return perception_of(sample.answer or "", sample.objects or [])

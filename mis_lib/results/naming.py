@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mis_lib.cache import cache_dir, made_once, write_manifest
-from mis_lib.construct.drawings import STYLES, Picture, draw_all, told
+from mis_lib.construct.drawings import STYLES, Picture, draw_all, is_distinct
 from mis_lib.files import digest, write_records
 from mis_lib.results.metrics import RateRow
 from mis_lib.results.stats import rate_of
@@ -32,12 +32,14 @@ def naming_samples(styles: Sequence[str] = STYLES, limit: int | None = None) -> 
     names = list(concepts())
     names = names if limit is None else names[:: max(1, len(names) // limit)][:limit]
     partners = names[len(names) // 2 :] + names[: len(names) // 2]
-    singles = [_sample(style, ONE, ONE_QUESTION, [name]) for style in styles for name in names if told(name, style)]
+    singles = [
+        _sample(style, ONE, ONE_QUESTION, [name]) for style in styles for name in names if is_distinct(name, style)
+    ]
     pairs = [
         _sample(style, TWO, TWO_QUESTION, [a, b])
         for style in styles
         for a, b in zip(names, partners, strict=True)
-        if a != b and told(a, style) and told(b, style)
+        if a != b and is_distinct(a, style) and is_distinct(b, style)
     ]
     return singles + pairs
 
@@ -49,7 +51,7 @@ def ensure_naming_data(progress: Callable[[str], None] = lambda message: None) -
     def draw(work: Path) -> None:
         progress("Drawing every concept in every style (once, about half a minute)")
         work.mkdir()
-        pictures = [Picture(name, style, 0) for name in concepts() for style in STYLES if told(name, style)]
+        pictures = [Picture(name, style, 0) for name in concepts() for style in STYLES if is_distinct(name, style)]
         draw_all(pictures, work, SEED, progress)
         write_records(work / FILE, naming_samples())
         write_manifest(work)

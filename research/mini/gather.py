@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mis_lib.construct.drawings import sign_svg, svg_of, told
+from mis_lib.construct.drawings import is_distinct, sign_svg, svg_of
 from mis_lib.models.mini.wheels import fetch_gguf, tower_file
 from mis_lib.text.concepts import concepts
 from research.mini.assets import BITMAPS, DRAWING, FONTS, HANDS
@@ -76,7 +76,7 @@ def styles(downloads: Path) -> Iterator[tuple[str, dict[str, str]]]:
     unifont = bitmap_fonts(debian_package(UNIFONT, downloads) / UNIFONT_FOLDER)
     others = hands(downloads)
     for name, concept in concepts().items():
-        drawn = {style: svg_of(name, style) for style in ("openmoji", "twemoji", "noto") if told(name, style)}
+        drawn = {style: svg_of(name, style) for style in ("openmoji", "twemoji", "noto") if is_distinct(name, style)}
         names = [*slugs.get(concept.codepoints.replace("-FE0F", ""), []), slug(name)]
         for style, table in icons.items():
             if style in ICON_SETS:  # sets of signs for programs: only what bears the very name

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mis_lib.construct.drawings import FILE
+from mis_lib.construct.drawings import ICONS_FILE
 from mis_lib.text.concepts import concepts
 from research.mini.iconify import ELSEWISE, by_bare_name, icon, is_animal_or_face, slug
 from research.mini.packages import npm_package
 
-CREDITS = FILE.with_name("ICONS.md")
+CREDITS = ICONS_FILE.with_name("ICONS.md")
 SETS = (
     "lucide", "dinkie-icons", "streamline-kameleon-color", "mingcute", "streamline-cyber-color", "whh", "la", "iconoir", "ri", "pixelarticons",
     "streamline-color", "solar", "jam", "carbon", "lineicons", "streamline-plump-color", "pepicons-pencil", "material-symbols-light", "vaadin",
@@ -162,10 +162,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     table = gather_icons(parser.parse_args().folder)
-    FILE.write_bytes(lzma.compress(json.dumps(table, ensure_ascii=False).encode(), preset=9 | lzma.PRESET_EXTREME))
+    ICONS_FILE.write_bytes(
+        lzma.compress(json.dumps(table, ensure_ascii=False).encode(), preset=9 | lzma.PRESET_EXTREME)
+    )
     CREDITS.write_text(credits_table(table["sets"]), encoding="utf-8")
     print(
-        {"things": len(table["icons"]), "icons": sum(map(len, table["icons"].values())), "bytes": FILE.stat().st_size}
+        {
+            "things": len(table["icons"]),
+            "icons": sum(map(len, table["icons"].values())),
+            "bytes": ICONS_FILE.stat().st_size,
+        }
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mis_lib.construct.drawings import told
+from mis_lib.construct.drawings import is_distinct
 from mis_lib.models.load import has_bfloat16_products
 from mis_lib.models.mini.assemble import assemble
 from mis_lib.models.mini.photo_classifier import photo_classes
@@ -46,7 +46,11 @@ class Drawings:
 
     def drawings_in(self, style: str) -> list[tuple[Picture, str]]:
         """Every thing in a drawing style, with its name, as far as the style tells it."""
-        return [(Picture("drawn", number, style), name) for number, name in enumerate(self.drawn) if told(name, style)]
+        return [
+            (Picture("drawn", number, style), name)
+            for number, name in enumerate(self.drawn)
+            if is_distinct(name, style)
+        ]
 
 
 class Material(Drawings):

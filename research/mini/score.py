@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mis_lib.construct.drawings import told
+from mis_lib.construct.drawings import is_distinct
 from research.mini.batches import Encoder
 from research.mini.loop import Bank, embed
 from research.mini.pictures import Picture
@@ -63,7 +63,7 @@ def naming(
     """Share of pictures whose exact name is in the answer: per style, of pairs (both names), of held-out cut-out photographs."""
     scores = {}
     for style in ("openmoji", "twemoji", "noto"):
-        shown = [(index, name) for index, name in enumerate(drawn) if told(name, style)][:limit]
+        shown = [(index, name) for index, name in enumerate(drawn) if is_distinct(name, style)][:limit]
         asked = [([Picture("drawn", index, style)], "What is in the image?") for index, _ in shown]
         answers = say(model, encoder, bank, asked, tokens=24)
         named = [name.lower() in text.lower() for (_, name), text in zip(shown, answers, strict=True)]

@@ -279,7 +279,7 @@ def test_own_questions_are_for_training(tmp_path: Path) -> None:
     write_table(tmp_path, [ROW], own)
     table = load_elements(tmp_path)
     assert table.questions["mine"].train == tuple(question for _, use, question in own if use == "own")
-    assert table.bound == {*load_elements().bound, "mine"}
+    assert table.harm_in_question == {*load_elements().harm_in_question, "mine"}
 
 
 def test_a_question_of_another_block_is_refused(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from mis_lib.construct.drawings import TRAINED_STYLES, TRAINING_STYLES
 from mis_lib.construct.elements import BUILT_IN, ElementTable, load_elements
-from mis_lib.construct.general import TEST, TEST_QUESTIONS, TRAIN, everyday_samples, scenes, things
+from mis_lib.construct.general import EVERYDAY_TEST, EVERYDAY_TRAIN, everyday_samples, scenes, things
 from mis_lib.construct.mis_mini import Plan, construct, plan
-from mis_lib.construct.pairs import OPEN_QUESTIONS
+from mis_lib.construct.questions import EVERYDAY_QUESTIONS, OPEN_QUESTIONS
 from mis_lib.data.mixing import compose
 from mis_lib.data.mixtures import SampleSet, configured
 from mis_lib.errors import DataError
@@ -24,7 +24,7 @@ from mis_lib.text.roles import Role, roles_of
 from mis_lib.train.dataset import examples_of
 from mis_lib.train.settings import TrainSettings
 
-ITEMS = {TRAIN: 400, TEST: 100}
+ITEMS = {EVERYDAY_TRAIN: 400, EVERYDAY_TEST: 100}
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +72,10 @@ def test_every_answer_is_help_and_names_both(planned: Plan) -> None:
 
 
 def test_no_pair_is_of_the_table_or_of_two_splits(planned: Plan, table: ElementTable) -> None:
-    trained, tested = pairs(planned, TRAIN), pairs(planned, TEST)
-    assert len(trained) == ITEMS[TRAIN] and len(tested) == ITEMS[TEST], "no pair twice"
+    trained, tested = pairs(planned, EVERYDAY_TRAIN), pairs(planned, EVERYDAY_TEST)
+    assert len(trained) == ITEMS[EVERYDAY_TRAIN] and len(tested) == ITEMS[EVERYDAY_TEST], "no pair twice"
     assert not trained & tested
-    many = {frozenset(s.objects or ()) for s, _ in everyday_samples(TRAIN, table, seed=5, items=4_000)}
+    many = {frozenset(s.objects or ()) for s, _ in everyday_samples(EVERYDAY_TRAIN, table, seed=5, items=4_000)}
     listed = {thing.name for thing in things() if not thing.is_for_testing}
     rows = {frozenset(pair) for element in table.elements for pair in (element.pair, element.twin_pair)}
     assert not (trained | tested | many) & rows
@@ -86,28 +86,30 @@ def test_things_and_questions_of_the_test_are_not_trained_on(planned: Plan, tabl
     shown = {
         split: Counter(name for sample in planned.files[split] for name in sample.objects or ()) for split in ITEMS
     }
-    assert not shown[TRAIN].keys() & shown[TEST].keys()
-    assert max(shown[TRAIN].values()) - min(shown[TRAIN].values()) <= 4, "all come up about equally often"
-    assert {sample.question for sample in planned.files[TRAIN]} <= set(OPEN_QUESTIONS)
-    asked = {sample.question for sample in planned.files[TEST]}
-    assert asked == set(TEST_QUESTIONS)
+    assert not shown[EVERYDAY_TRAIN].keys() & shown[EVERYDAY_TEST].keys()
+    assert max(shown[EVERYDAY_TRAIN].values()) - min(shown[EVERYDAY_TRAIN].values()) <= 4, (
+        "all come up about equally often"
+    )
+    assert {sample.question for sample in planned.files[EVERYDAY_TRAIN]} <= set(OPEN_QUESTIONS)
+    asked = {sample.question for sample in planned.files[EVERYDAY_TEST]}
+    assert asked == set(EVERYDAY_QUESTIONS)
     taught = [*OPEN_QUESTIONS, *(question for of in table.questions.values() for question in of.train)]
-    for question in TEST_QUESTIONS:
+    for question in EVERYDAY_QUESTIONS:
         assert "first image" in question.lower() and "second image" in question.lower()
         assert max(SequenceMatcher(None, question, other).ratio() for other in taught) < 0.75
 
 
 def test_styles_and_pictures(planned: Plan) -> None:
     styles = {split: {s.provenance["style"] for s in planned.files[split]} for split in ITEMS}
-    assert styles == {TRAIN: set(TRAINING_STYLES), TEST: set(TRAINED_STYLES)}
-    drawn = {image for split in ("train", TRAIN) for sample in planned.files[split] for image in sample.images}
-    assert drawn.isdisjoint({image for sample in planned.files[TEST] for image in sample.images})
+    assert styles == {EVERYDAY_TRAIN: set(TRAINING_STYLES), EVERYDAY_TEST: set(TRAINED_STYLES)}
+    drawn = {image for split in ("train", EVERYDAY_TRAIN) for sample in planned.files[split] for image in sample.images}
+    assert drawn.isdisjoint({image for sample in planned.files[EVERYDAY_TEST] for image in sample.images})
     assert {picture.path for picture in planned.pictures} >= drawn
 
 
 def test_the_same_seed_gives_the_same_items_and_another_gives_others(table: ElementTable) -> None:
     def items(seed: int) -> list[str]:
-        return [sample.model_dump_json() for sample, _ in everyday_samples(TEST, table, seed, 20)]
+        return [sample.model_dump_json() for sample, _ in everyday_samples(EVERYDAY_TEST, table, seed, 20)]
 
     assert items(1) == items(1) != items(2)
 
@@ -116,7 +118,7 @@ def test_more_pairs_than_there_are_is_refused(table: ElementTable) -> None:
     with pytest.raises(
         DataError, match=r"everyday: expected at most [\d,]+ pairs of \d+ everyday things, found 100,000"
     ):
-        next(everyday_samples(TEST, table, seed=0, items=100_000))
+        next(everyday_samples(EVERYDAY_TEST, table, seed=0, items=100_000))
 
 
 def test_every_kind_is_in_both_splits(planned: Plan) -> None:
@@ -138,7 +140,7 @@ def mixed(planned: Plan, tmp: SampleSet, *options: str) -> list[Sample]:
     sources = {
         "safety": SampleSet(planned.files["train"], tmp.folder),
         "general": SampleSet(plan(general_items=1_000).files["general"], tmp.folder),
-        "everyday": SampleSet(planned.files[TRAIN], tmp.folder),
+        "everyday": SampleSet(planned.files[EVERYDAY_TRAIN], tmp.folder),
     }
     return [row.sample for row in compose(configured("mirage", list(options)), sources)["train"]]
 
@@ -172,11 +174,13 @@ def test_a_mixture_of_a_folder_takes_the_pairs_to_train_on(tmp_path: Path) -> No
     construct(folder, blocks={"property_crimes-easy", "gender"}, general_items=80, everyday_items=40)
     assert not mixture(folder, "mirage", ["everyday=0.05"], output=out).leaks
     rows = [row for row in read_records(out / "train.jsonl", Sample) if row.provenance["part"] == "everyday"]
-    assert rows and {row.split for row in rows} == {TRAIN}
+    assert rows and {row.split for row in rows} == {EVERYDAY_TRAIN}
     assert all((out / name).is_file() for row in rows for name in row.images)
     settings = TrainSettings(
         model="mini", mixture="mirage", mixture_options={"everyday": 0.05}, data=folder, name="x", runs=tmp_path
     )
     examples = examples_of(settings, folder, tmp_path / "work", lambda message: None)
-    assert {example.sample.id for example in examples if example.sample.split == TRAIN} == {row.id for row in rows}
-    assert not [example for example in examples if example.sample.split == TEST]
+    assert {example.sample.id for example in examples if example.sample.split == EVERYDAY_TRAIN} == {
+        row.id for row in rows
+    }
+    assert not [example for example in examples if example.sample.split == EVERYDAY_TEST]

@@ -25,7 +25,7 @@ from mis_lib.construct.drawings import (
     scene,
 )
 from mis_lib.construct.mis_mini import Plan, construct, plan
-from mis_lib.construct.pairs import OPEN_QUESTIONS
+from mis_lib.construct.questions import OPEN_QUESTIONS
 from mis_lib.errors import DataError
 from mis_lib.files import load_image, read_records
 from mis_lib.schema import Sample

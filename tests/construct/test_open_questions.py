@@ -6,7 +6,7 @@ import pytest
 
 from mis_lib.construct.elements import Questions, load_elements
 from mis_lib.construct.mis_mini import Plan, plan
-from mis_lib.construct.pairs import OPEN_QUESTIONS
+from mis_lib.construct.questions import OPEN_QUESTIONS
 from mis_lib.schema import Sample
 from mis_lib.text.concepts import concepts
 from mis_lib.text.naming import is_named
@@ -50,7 +50,7 @@ def test_every_block_keeps_questions_of_its_own_and_asks_all_kinds_of_open_ones(
     assert asked.keys() == blocks.keys()
     for block, told in asked.items():
         assert told[False] >= 4
-        assert told[True] == 0 if block in load_elements().bound else told[True] >= 4
+        assert told[True] == 0 if block in load_elements().harm_in_question else told[True] >= 4
     heard = {
         question: {sample.provenance["block"] for sample in planned.files["train"] if sample.question == question}
         for question in OPEN_QUESTIONS
@@ -60,8 +60,8 @@ def test_every_block_keeps_questions_of_its_own_and_asks_all_kinds_of_open_ones(
 
 def test_blocks_whose_harm_lies_in_the_question_have_many_of_their_own(planned: Plan) -> None:
     table = load_elements()
-    assert table.bound == {"gender", "human_trafficking", "identity_theft", "self_harm_psychological"}
-    for block in table.bound:
+    assert table.harm_in_question == {"gender", "human_trafficking", "identity_theft", "self_harm_psychological"}
+    for block in table.harm_in_question:
         asked = Counter(sample.question for sample in planned.files["train"] if sample.provenance["block"] == block)
         assert asked.keys() == {*table.questions[block].train}
         assert len(asked) >= 18  # six would be learned by heart

@@ -11,7 +11,7 @@ from support.tiny import tiny_checkpoint
 
 from mis_lib.construct.elements import load_elements
 from mis_lib.construct.mis_mini import plan
-from mis_lib.construct.pairs import OPEN_QUESTIONS
+from mis_lib.construct.questions import OPEN_QUESTIONS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.probe.rewording import in_reverse, read_questions, reworded
@@ -82,7 +82,7 @@ def test_twins_are_asked_the_same_and_nothing_else_changes() -> None:
 
 def test_pairs_whose_harm_lies_in_their_own_question_are_left_out_and_counted() -> None:
     files = plan(general_items=0).files
-    bound = load_elements().bound
+    bound = load_elements().harm_in_question
     asked, left_out = reworded(files["hard"], ["What now?"])
     assert left_out == sum(sample.provenance["block"] in bound for sample in files["hard"]) > 0
     assert len(asked) == len(files["hard"]) - left_out

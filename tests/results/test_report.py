@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mis_lib.cli import console
 from mis_lib.cli.main import app
-from mis_lib.construct.drawings import STYLES, told
+from mis_lib.construct.drawings import STYLES, is_distinct
 from mis_lib.construct.labels import perceive
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import read_jsonl, read_records
@@ -328,12 +328,12 @@ class TestNaming:
         samples = naming_samples()
         singles = [sample for sample in samples if sample.category == ONE]
         asked = {(sample.split, *(sample.objects or ())) for sample in singles}
-        assert asked == {(style, name) for style in STYLES for name in concepts() if told(name, style)}
+        assert asked == {(style, name) for style in STYLES for name in concepts() if is_distinct(name, style)}
         pairs = [sample for sample in samples if sample.category == TWO]
         for style in STYLES:
             shown = [name for sample in pairs if sample.split == style for name in sample.objects or ()]
-            assert all(told(name, style) for name in shown)
-            untold = sum(not told(name, style) for name in concepts())
+            assert all(is_distinct(name, style) for name in shown)
+            untold = sum(not is_distinct(name, style) for name in concepts())
             assert len(concepts()) - 2 * untold <= len(shown) / 2 <= len(concepts()) - untold
         assert len({sample.id for sample in samples}) == len(samples) == len(singles) + len(pairs)
 

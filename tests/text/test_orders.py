@@ -16,7 +16,7 @@ from mis_lib.construct import mis_mini
 from mis_lib.construct.elements import load_elements
 from mis_lib.construct.labels import perceive
 from mis_lib.construct.mis_mini import Plan, construct, plan
-from mis_lib.construct.pairs import OPEN_QUESTIONS
+from mis_lib.construct.questions import OPEN_QUESTIONS
 from mis_lib.files import read_records
 from mis_lib.schema import Sample
 from mis_lib.text.ordinals import rename_ordinals

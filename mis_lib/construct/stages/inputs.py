@@ -25,7 +25,7 @@ from typing import Any
 
 from mis_lib.clients.protocol import digest, digest_bytes
 from mis_lib.construct.elements import Element, load_elements
-from mis_lib.construct.pairs import drop_leaks, place
+from mis_lib.construct.pairs import assign_sides, drop_leaks
 from mis_lib.construct.stages.records import Draft, Seed
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_jsonl, write_atomic
@@ -175,7 +175,7 @@ def row_of(draft: Draft, shown: Sequence[bytes]) -> dict[str, str]:
 
 def _groups(size: int, seed: int) -> Iterator[list[Element]]:
     """Groups of ``size`` rows of one block each, dealt from the blocks in turn."""
-    rows, _ = drop_leaks(place(load_elements().elements))
+    rows, _ = drop_leaks(assign_sides(load_elements().elements))
     blocks: dict[str, list[Element]] = {}
     for scenario in rows:
         blocks.setdefault(scenario.element.block, []).append(scenario.element)

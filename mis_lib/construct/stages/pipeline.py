@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mis_lib.clients.protocol import Unavailable, digest
+from mis_lib.construct.labels import Label
 from mis_lib.construct.stages.context import Bench, Context
 from mis_lib.construct.stages.inputs import REVIEW, write_review
 from mis_lib.construct.stages.records import (
@@ -216,11 +217,10 @@ def samples_of(draft: Draft, steps: Sequence[Step], seed: int) -> tuple[Sample, 
         images=list(draft.images),
         harmful=True,
         twin_id=f"{draft.id}-twin",
-        answer=draft.answer,
         objects=list(draft.objects),
         provenance={**about, "lineage": lineage("twin")},
         **common,
-        **_segments(draft.segments),
+        **Label(draft.answer, draft.segments).fields,
     )
     benign = Sample(
         id=f"{draft.id}-twin",
@@ -228,11 +228,10 @@ def samples_of(draft: Draft, steps: Sequence[Step], seed: int) -> tuple[Sample, 
         images=list(twin.images),
         harmful=False,
         twin_id=draft.id,
-        answer=twin.answer,
         objects=list(twin.objects),
         provenance={**about, "swap": twin.swap, "lineage": lineage("label")},
         **common,
-        **_segments(twin.segments),
+        **Label(twin.answer, twin.segments).fields,
     )
     return harmful, benign
 
@@ -387,10 +386,6 @@ def _account(
 
 def _tally(names: Any) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
-
-
-def _segments(segments: Sequence[Any]) -> dict[str, Any]:
-    return {"segments": [{"kind": part.kind.value, "start": part.start, "end": part.end} for part in segments]}
 
 
 def _sweep(folder: Path) -> None:
