@@ -2,8 +2,9 @@
 
     python -m benchmarks.contest CONTESTANT.json MEASURED.json
 
-Contestants share checkpoint, rows, LoRA targets, number type and rows a step. ``trl`` is TRL's ``SFTTrainer`` with its defaults; ``ours`` is the
-engine of ``mis train`` with its optimisations switched on one by one. A step is timed from the end of the step before, loading included.
+Contestants share checkpoint, rows, LoRA targets, number type and rows a step. ``trl`` is TRL's ``SFTTrainer`` with its
+defaults; ``ours`` is the engine of ``mis train`` with its optimisations switched on one by one. A step is timed from
+the end of the step before, loading included.
 """
 
 import json
@@ -58,7 +59,9 @@ class Measured(Record):
     seconds: list[float]
     """Of each timed step."""
     processor_seconds: list[float]
-    """Of this process's threads, likewise; on a CPU it tells the work whatever else the machine does. Worker processes are left out."""
+    """Of this process's threads, likewise; on a CPU it tells the work whatever else the machine does. Worker processes
+    are left out.
+    """
     rows: int
     """A step."""
     tokens: float
@@ -221,13 +224,18 @@ def _trl(contestant: Contestant) -> Measured:
 
 
 def rows_a_pass(batch_size: int, batch_tokens: int, longest: int) -> int:
-    """Rows a pass where all passes have the same number: the largest divisor of a step's rows that fits into ``batch_tokens``."""
+    """Rows a pass where all passes have the same number.
+
+    The largest divisor of a step's rows that fits into ``batch_tokens``.
+    """
     fitting = max(1, batch_tokens // longest)
     return max(size for size in range(1, batch_size + 1) if batch_size % size == 0 and size <= fitting)
 
 
 def row_flop(model: Any, trainer: Any, *, cached: bool) -> tuple[float, float]:
-    """Operations that one row alone needs in the vision tower and behind it, forward and backward, as torch counts them.
+    """Operations that one row alone needs in the vision tower and after it, forward and backward.
+
+    As torch counts them.
 
     Recomputation under gradient checkpointing is no need and is not counted.
     """

@@ -1,8 +1,11 @@
-"""``mis bench generate``: batched generation against the loop of the paper's scripts, same model, same machine, same number type, same questions.
+"""``mis bench generate``: batched generation against the loop of the paper's scripts.
 
-The loop takes one question at a time: open its images, build the prompt, ``generate``, read the text (DripNowhy/MIS, evaluation/). It is given a model that is loaded
-already and an adapter that is active already. Every answer of ours is held against the loop's. In float32 they are expected to be the same to the letter; in
-bfloat16 a last bit can tip a close call, which the table then shows.
+Both have the same model, machine, number type and questions.
+
+The loop takes one question at a time: open its images, build the prompt, ``generate``, read the text (DripNowhy/MIS,
+evaluation/). It is given a model that is loaded already and an adapter that is active already. Every answer of ours is
+held against the loop's. In float32 they are expected to be the same to the letter; in bfloat16 a last bit can tip a
+close call, which the table then shows.
 """
 
 import os

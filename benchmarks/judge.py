@@ -1,7 +1,9 @@
-"""``mis bench judge``: the rubric judge with many calls in flight against one at a time, on a loopback server whose calls take time and fail.
+"""``mis bench judge``: the rubric judge with many calls in flight against one at a time.
 
-Both ways use the same client, retries and prompts, and must end with the same verdicts. What is measured is the waiting, which is nearly all
-that judging by a server costs; the server only draws lots.
+The server is a loopback one, whose calls take time and fail.
+
+Both ways use the same client, retries and prompts, and must end with the same verdicts. What is measured is the
+waiting, which is nearly all that judging by a server costs; the server only draws lots.
 """
 
 import tempfile

@@ -1,7 +1,10 @@
-"""A judge model that is none: an OpenAI-compatible chat server on the loopback interface, with scripted delays and faults.
+"""A judge model that is none.
 
-For ``mis bench judge``, and for tests of what judges must survive. Real HTTP over a real socket, one thread a connection. What a request meets follows
-from its content and from how often it was sent before, never from the order of arrival, so that the same script plays under any concurrency.
+An OpenAI-compatible chat server on the loopback interface, with scripted delays and faults.
+
+For ``mis bench judge``, and for tests of what judges must survive. Real HTTP over a real socket, one thread a
+connection. What a request meets follows from its content and from how often it was sent before, never from the order of
+arrival, so that the same script plays under any concurrency.
 """
 
 import hashlib
@@ -125,7 +128,8 @@ class LoopbackJudge:
             choice["logprobs"] = {"content": [_first_word(self._odds(body))]}
         usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
         return {
-            "id": "c", "object": "chat.completion", "created": 0, "model": str(body.get("model")), "choices": [choice], "usage": usage,
+            "id": "c", "object": "chat.completion", "created": 0, "model": str(body.get("model")),
+            "choices": [choice], "usage": usage,
         }  # fmt: skip
 
 

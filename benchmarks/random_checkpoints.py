@@ -1,8 +1,10 @@
-"""Checkpoints with random weights in the shapes of published ones: speed and memory do not depend on the weights' values.
+"""Checkpoints with random weights in the shapes of published ones.
 
-``SHAPES`` has the published sizes (OpenGVLab/InternVL2_5-8B in the layout of transformers, Qwen/Qwen2-VL-7B-Instruct) and the same
-architectures at toy size (``tiny-``). The tokenizer has a token a byte, so a text of 250 letters has 250 tokens. The vocabulary keeps its
-published size, because it costs time and memory.
+Speed and memory do not depend on the weights' values.
+
+``SHAPES`` has the published sizes (OpenGVLab/InternVL2_5-8B in the layout of transformers, Qwen/Qwen2-VL-7B-Instruct)
+and the same architectures at toy size (``tiny-``). The tokenizer has a token a byte, so a text of 250 letters has 250
+tokens. The vocabulary keeps its published size, because it costs time and memory.
 
     CACHE/shape-NAME-<version>/  config.json  model-*.safetensors  processor_config.json ...
 """

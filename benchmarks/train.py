@@ -1,9 +1,12 @@
-"""``mis bench train``: our engine against TRL's ``SFTTrainer``, and the gain of each of its optimisations, measured in one run.
+"""``mis bench train``: our engine against TRL's ``SFTTrainer``, and the gain of each of its optimisations.
 
-Contestants train the same LoRA on the same rows, each in a separate process. They take turns, round after round, so that load from other programs
-falls on all alike; ratios are taken within a round. Each rung of the ladder keeps the optimisations of the rungs before it, so that the difference
-between two neighbours is the gain of one. torch counts the operations that the rows need, which are compared with the rate of matrix products
-measured here (model FLOPs utilisation).
+All are measured in one run.
+
+Contestants train the same LoRA on the same rows, each in a separate process. They take turns, round after round, so
+that load from other programs falls on all alike; ratios are taken within a round. Each rung of the ladder keeps the
+optimisations of the rungs before it, so that the difference between two neighbours is the gain of one. torch counts the
+operations that the rows need, which are compared with the rate of matrix products measured here (model FLOPs
+utilisation).
 """
 
 import os

@@ -1,8 +1,8 @@
 """``mis bench variants``: what one, two and more columns cost on this machine, measured in one run.
 
-Every arrangement writes the same number of tokens, end tokens or not. The arrangements take turns, round after round, so that another
-program's work falls on all of them alike. The best round tells what the machine can do, the median what it did; ratios are taken within a
-round and their median is shown.
+Every arrangement writes the same number of tokens, end tokens or not. The arrangements take turns, round after round,
+so that another program's work falls on all of them alike. The best round tells what the machine can do, the median what
+it did; ratios are taken within a round and their median is shown.
 """
 
 import os

@@ -70,7 +70,12 @@ def test_cells_keep_to_one_line() -> None:
     assert documents.markdown(("a",), [("x | y\nz",)]).splitlines()[-1] == "| x \\| y z |"
 
 
-SHOWN = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("notebooks/*.ipynb")), *sorted(ROOT.glob("configs/**/*.yaml"))]  # fmt: skip
+SHOWN = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("notebooks/*.ipynb")),
+    *sorted(ROOT.glob("configs/**/*.yaml")),
+]
 
 
 def shown_commands(path: Path) -> Iterator[list[str]]:

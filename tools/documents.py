@@ -1,4 +1,6 @@
-"""``mis docs``: the tables of README that follow from the code, written between their marks, so that they cannot say something else than it does.
+"""``mis docs``: the tables of README that follow from the code, written between their marks.
+
+So they cannot say something else than the code does.
 
     <!-- table: verbs -->
     ...                      made anew by ``mis docs``; ``mis docs --check`` only tells whether it would change

@@ -1,4 +1,6 @@
-"""A picture of the app as it is: an example asked and answered by the real model, drawn data only, light, 1280 pixels wide.
+"""A picture of the app as it is.
+
+An example asked and answered by the real model, drawn data only, light, 1280 pixels wide.
 
     python app.py --picture app.png
 

@@ -38,7 +38,8 @@ def contestant(toy: Path, rows: Path, work: Path, name: str) -> Contestant:
     shared = {"learning_rate": 1e-3, "batch_size": 4, "batch_tokens": 400, "max_steps": 3, "precision": "float32"}
     train = TrainSettings(model=str(toy), device="cpu", runs=work, **shared, **rung.changes)
     return Contestant(
-        name=name, engine=rung.engine, short_lora=rung.short_lora, whole_logits=rung.whole_logits, checkpoint=str(toy), data=rows, work=work,
+        name=name, engine=rung.engine, short_lora=rung.short_lora, whole_logits=rung.whole_logits,
+        checkpoint=str(toy), data=rows, work=work,
         train=train, warmup=1,
     )  # fmt: skip
 

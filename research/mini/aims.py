@@ -1,8 +1,11 @@
-"""Where drawings are to be projected to: widening the projector and tuning the tower's end aim at places that the language model reads already.
+"""Where drawings are to be projected to.
 
-A thing's place is the mean projection of its plain drawings in MIS-Mini's two styles of training, and those drawings are to keep their projections.
-Either comes from the eyes that are trained on or, where mini gets another tower, from the model with the old one (``write_goals``): the language model
-then reads what the new eyes see without having been trained with them.
+Widening the projector and tuning the tower's end aim at places that the language model reads already.
+
+A thing's place is the mean projection of its plain drawings in MIS-Mini's two styles of training, and those drawings
+are to keep their projections. Either comes from the eyes that are trained on or, where mini gets another tower, from
+the model with the old one (``write_goals``): the language model then reads what the new eyes see without having been
+trained with them.
 """
 
 from collections.abc import Mapping
@@ -29,8 +32,8 @@ Views = Mapping[str, Mapping[int, list[int]]]
 class Aims(NamedTuple):
     """What is aimed at.
 
-    ``places`` (things, width): where each thing lies. ``rows``: where its plain drawings stand in the feature table. ``kept`` (rows, places, width):
-    what each of them is projected to.
+    ``places`` (things, width): where each thing lies. ``rows``: where its plain drawings stand in the feature table.
+    ``kept`` (rows, places, width): what each of them is projected to.
     """
 
     places: torch.Tensor
@@ -50,7 +53,10 @@ class Goals:
         self.units = F.normalize(places - self.centre, dim=1)
 
     def losses(self, mean: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """How badly mean projections (n, width) of the things ``truth`` (n,) are told apart by direction, and how far off they are."""
+        """How badly mean projections (n, width) of the things ``truth`` (n,) are told apart by direction.
+
+        And how far off they are.
+        """
         told_apart = F.cross_entropy(SHARPNESS * F.normalize(mean - self.centre, dim=1) @ self.units.T, truth)
         return told_apart, F.mse_loss(mean, self.places[truth]) / self.spread
 

@@ -1,9 +1,11 @@
-"""Aligning the projector without the language model: a picture of a thing comes to lie where the language model reads the thing's name.
+"""Aligning the projector without the language model.
 
-The language model costs far more than the projector, so this step leaves it out. Every picture is pulled to the sum of its name's token embeddings,
-earlier tokens weighing more. The language model has an idea of such a sum untaught, since it has met the
-parts, and what it then learns about one name may help with others. Photographs are the cut-outs and features made
-from the classifier's weights (``prototypes``).
+A picture of a thing comes to lie where the language model reads the thing's name.
+
+The language model costs far more than the projector, so this step leaves it out. Every picture is pulled to the sum of
+its name's token embeddings, earlier tokens weighing more. The language model has an idea of such a sum untaught, since
+it has met the parts, and what it then learns about one name may help with others. Photographs are the cut-outs and
+features made from the classifier's weights (``prototypes``).
 """
 
 import random

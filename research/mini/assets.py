@@ -1,6 +1,7 @@
 """The raw material of training, and how it comes into memory.
 
-``gather`` fetches it once into a folder (needs pip, npm and, for the cut-out photographs, apt-get or ``dpkg-deb``); ``load_bank`` draws it.
+``gather`` fetches it once into a folder (needs pip, npm and, for the cut-out photographs, apt-get or ``dpkg-deb``);
+``load_bank`` draws it.
 
     FOLDER/  styles.json.xz   every concept as SVG in every style
              cutouts.npz      arr (n, 160, 160, 4), names: photographs on transparent ground (tuxpaint-stamps, GPL-2, training only)
@@ -70,7 +71,10 @@ FONTS = {"noto": "NotoEmoji.ttf", "symbola": "Symbola.ttf"}
 
 
 def load_drawings(folder: Path) -> tuple[np.ndarray, list[str]]:
-    """Draw every concept in ``ALL_STYLES``: uint8 (concepts, styles, 160, 160, 4), transparent where a style lacks one; and the names."""
+    """Draw every concept in ``ALL_STYLES``: uint8 (concepts, styles, 160, 160, 4), transparent where a style lacks one.
+
+    And the names.
+    """
     table: dict[str, dict[str, str]] = json.loads(lzma.decompress((folder / "styles.json.xz").read_bytes()))
     paint = partial(_concept, folder=folder)
     with ProcessPoolExecutor() as pool:

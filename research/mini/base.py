@@ -2,8 +2,9 @@
 
     python -m research.mini.base --assets FOLDER --out FOLDER --seconds 480
 
-Distils helpful answers, dreams photographs, trains projector and low-rank update, then measures naming in trained styles, the unseen style, pairs
-and held-out cut-out photographs. Everything that another stage needs again (``distilled.json``, ``dreams-*.npz``) is written to ``--out``.
+Distils helpful answers, dreams photographs, trains projector and low-rank update, then measures naming in trained
+styles, the unseen style, pairs and held-out cut-out photographs. Everything that another stage needs again
+(``distilled.json``, ``dreams-*.npz``) is written to ``--out``.
 """
 
 import argparse

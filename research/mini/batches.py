@@ -1,7 +1,8 @@
 """Rows to batches: encoded in worker processes, grouped by length so that little is padding.
 
-Rows differ in length several times over (from one short question to six images), so a batch of rows as they come is mostly padding. Each worker draws
-a pool of rows, sorts it by length, cuts it into batches of at most ``tokens`` tokens, and hands them out in random order.
+Rows differ in length several times over (from one short question to six images), so a batch of rows as they come is
+mostly padding. Each worker draws a pool of rows, sorts it by length, cuts it into batches of at most ``tokens`` tokens,
+and hands them out in random order.
 """
 
 import random
@@ -40,7 +41,10 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """Turns rows into token ids with the chat template that generation uses; an image's placeholder is repeated for each of its tokens."""
+    """Turns rows into token ids with the chat template that generation uses.
+
+    An image's placeholder is repeated for each of its tokens.
+    """
 
     def __init__(self, processor: Any) -> None:
         self.processor, self.tokenizer = processor, processor.tokenizer

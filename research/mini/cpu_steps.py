@@ -51,7 +51,9 @@ def align_projector(material: Material, start: Path, out: Path, *, steps: int, l
 def widen_projector(
     material: Material, start: Path, out: Path, *, goals: Path | None, steps: int, lr: float, seed: int
 ) -> dict[str, Any]:
-    """Pull every style and view of a thing to where its plain drawings lie, and write the base weights with that projector.
+    """Pull every style and view of a thing to where its plain drawings are projected.
+
+    Writes the base weights with that projector.
 
     With ``goals`` the tower may be another one than what the projector of ``start`` was trained with.
     """
@@ -70,7 +72,10 @@ def widen_projector(
 def train_eyes(
     material: Material, start: Path, out: Path, *, tokens: int, lr: float, seconds: float, seed: int
 ) -> dict[str, Any]:
-    """Go on training the projector alone with the language model in the loop, on drawings and blank pictures, so that it is read as it is meant."""
+    """Go on training the projector alone with the language model in the loop, so that it is read as it is meant.
+
+    Pictures are drawings and blank ones.
+    """
     merge_base(material.model, start)
     blanks = tower_features(tower_of(material, start), blank_pictures(BLANKS, seed))
     material.bank.add([Picture("blank", number) for number in range(len(blanks))], blanks)
@@ -128,7 +133,10 @@ def in_the_loop(
     seed: int,
     save: Callable[[], None],
 ) -> dict[str, float]:
-    """Train ``parameters`` with the language model in the loop until ``seconds`` are used up; ``bank`` gives what pictures look like, ``rows`` draws the examples of a seed."""
+    """Train ``parameters`` with the language model in the loop until ``seconds`` are used up.
+
+    ``bank`` gives what pictures look like, ``rows`` draws the examples of a seed.
+    """
     compile_layers(material.model)
     return train(
         material.model.train(),

@@ -1,7 +1,8 @@
 """What the base model is taught: rows of pictures, a question and an answer, drawn by lot from a few kinds of task.
 
-Naming one picture, several pictures, the one asked for, counting pictures (up to six), helpful answers about one or two objects, and plain chat so
-that the language does not decay. There is no safety training in it: mini is an honest victim, helpful about whatever it sees.
+Naming one picture, several pictures, the one asked for, counting pictures (up to six), helpful answers about one or two
+objects, and plain chat so that the language does not decay. There is no safety training in it: mini is an honest
+victim, helpful about whatever it sees.
 """
 
 import random

@@ -1,4 +1,6 @@
-"""Helpful answers distilled from the language model itself: asked in text about named things, answered later about pictures of them.
+"""Helpful answers distilled from the language model itself.
+
+Asked in text about named things, answered later about pictures of them.
 
 The answers keep the language model's own voice, so training on them teaches it to look, not to speak differently.
 """

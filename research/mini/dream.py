@@ -1,8 +1,11 @@
-"""Photographs without photographs: images dreamed from the classifier's own weights, after DeepInversion (Yin et al., 2020).
+"""Photographs without photographs.
 
-The vision tower was trained on ImageNet, but no photograph is at hand to teach the projector what its features mean. A dream starts as
-noise and is changed until the classifier is sure of a class and the mean and variance at each batch norm are those of its training
-data; jitter and total variation keep it smooth. The features of such an image are those of a photograph, which is all the projector sees.
+Images dreamed from the classifier's own weights, after DeepInversion (Yin et al., 2020).
+
+The vision tower was trained on ImageNet, but no photograph is at hand to teach the projector what its features mean. A
+dream starts as noise and is changed until the classifier is sure of a class and the mean and variance at each batch
+norm are those of its training data; jitter and total variation keep it smooth. The features of such an image are those
+of a photograph, which is all the projector sees.
 """
 
 from typing import Any
@@ -13,7 +16,8 @@ from torch.nn import functional as F
 
 SIZE = 160
 LEVELS = (5, 10, 20, 40, 80)  # sides of the pyramid that a dream is painted with, coarse to fine
-# how the colour channels of photographs vary together: mostly light, little colour (measured on ImageNet, Olah et al. 2017)
+# how the colour channels of photographs vary together: mostly light, little colour (measured on ImageNet, Olah et al.
+# 2017)
 COLOURS = torch.tensor([[0.56, 0.19, 0.04], [0.58, 0.00, -0.11], [0.58, -0.19, 0.06]]) * 2
 
 
@@ -52,7 +56,9 @@ def dream(
     steps: int = 110,
     lr: float = 0.08,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Dream one image per entry of ``classes``, at 160 pixels: half the work of 224, and pictures are cropped and scaled later anyway.
+    """Dream one image per entry of ``classes``, at 160 pixels.
+
+    Half the work of 224, and pictures are cropped and scaled later anyway.
 
     Args:
         tower: the vision tower in evaluation mode, squeeze-excite removed for speed, parameters frozen.

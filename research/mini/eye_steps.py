@@ -40,7 +40,9 @@ def tune_end(
     lr: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Tune the tower's second end and the projector to drawings, from features midway; a second end that ``start`` has goes on from there.
+    """Tune the tower's second end and the projector to drawings, from features midway.
+
+    A second end that ``start`` has goes on from there.
 
     Things that MIS-Mini's element table has are shown ``often`` times as often as others.
     """
@@ -62,7 +64,10 @@ def tune_end(
 
 
 def score_eyes(material: Material, folders: Sequence[Path], goals: Path | None = None) -> dict[str, Any]:
-    """What the eyes of each folder see of every style and of icons that none was tuned to; places are those of ``goals``, or of the first folder's eyes."""
+    """What the eyes of each folder see of every style and of icons that none was tuned to.
+
+    Places are those of ``goals``, or of the first folder's eyes.
+    """
     eyes = []
     for folder in folders:
         projector = copy.deepcopy(material.model.model.multi_modal_projector).float()
@@ -73,16 +78,22 @@ def score_eyes(material: Material, folders: Sequence[Path], goals: Path | None =
 
 
 def note_goals(checkpoint: Path, work: Path, out: Path) -> None:
-    """Write ``goals.pt``: what the whole model in ``checkpoint``, whatever its tower, projects plain drawings of the things in ``work`` to."""
+    """Write ``goals.pt``: what the whole model in ``checkpoint`` projects plain drawings of the things in ``work`` to.
+
+    Its tower may be any.
+    """
     drawn = json.loads((work / "names.json").read_text(encoding="utf-8"))["drawn"]
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     print({"goals": write_goals(model, drawn, out / "goals.pt")}, flush=True)
 
 
 def mean_of_eyes(start: Path, others: Sequence[Path], out: Path) -> None:
-    """Write the mean of several folders' tower ends and projectors, tuned on from one another or from one that went before; the rest is that of ``start``.
+    """Write the mean of several folders' tower ends and projectors; the rest is that of ``start``.
 
-    Such a mean may see a style that none was tuned on a little better than any (weights of before and after averaged, Wortsman et al. 2022, arXiv 2109.01903).
+    They were tuned on from one another or from one that went before.
+
+    Such a mean may see a style that none was tuned on a little better than any (weights of before and after averaged,
+    Wortsman et al. 2022, arXiv 2109.01903).
 
     Raises:
         SettingsError: there are no others; or their names of photographs, updates of the language model or tensors differ, so that they do not come from one another.
@@ -108,7 +119,10 @@ def mean_of_eyes(start: Path, others: Sequence[Path], out: Path) -> None:
 
 
 def look_again(material: Material, start: Path, out: Path, *, every: int) -> dict[str, Any]:
-    """Write what the end of ``start`` makes of every picture, or of each ``every``-th view, with ``names.json``, for later steps; from features midway."""
+    """Write what the end of ``start`` makes of every picture, or of each ``every``-th view, for later steps.
+
+    ``names.json`` is written, too. The input is features midway.
+    """
     bank = material.bank
     views = {row: view for view, rows in bank.rows.items() for row in rows}
     table = features_of(End(tower_of(material, start).float()), bank.table[::every])
@@ -127,7 +141,10 @@ def tower_of(material: Drawings, start: Path) -> Any:
 
 
 def trainable(projector: Any, start: Path) -> Any:
-    """The projector to train: all of it, or its first layer where names were fitted to the second, so that they stay worth what they are."""
+    """The projector to train.
+
+    All of it, or its first layer where names were fitted to the second, so that they stay worth what they are.
+    """
     projector.requires_grad_(True)
     projector.linear_2.requires_grad_(not (start / NAMES_FILE).exists())
     return projector

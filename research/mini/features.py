@@ -1,7 +1,7 @@
 """Features instead of pictures: the frozen tower's output for every picture, computed once.
 
-On a CPU the tower and the rendering cost as much as the language model, so each picture is rendered and seen a few times with different
-augmentation, and training draws from those. 23 kB a view in bfloat16.
+On a CPU the tower and the rendering cost as much as the language model, so each picture is rendered and seen a few
+times with different augmentation, and training draws from those. 23 kB a view in bfloat16.
 """
 
 import random
@@ -82,9 +82,10 @@ def see(
 ) -> tuple[list[Picture], torch.Tensor]:
     """What the tower makes of each picture, as (pictures, table of features).
 
-    Drawings in MIS-Mini's styles come as its ``scene`` first, ``scenes`` times (the unseen style once, to be scored on); then follow the plain view and
-    ``views`` augmented ones of every picture, and drawings by other hands as often as ``scenes`` much as MIS-Mini would show them: of whom there is one
-    drawing of a thing, two views are not enough to know it by.
+    Drawings in MIS-Mini's styles come as its ``scene`` first, ``scenes`` times (the unseen style once, to be scored
+    on); then follow the plain view and ``views`` augmented ones of every picture, and drawings by other hands as often
+    as ``scenes`` much as MIS-Mini would show them: of whom there is one drawing of a thing, two views are not enough to
+    know it by.
     """
     shown = [picture for picture in pictures if picture.kind == "drawn" and picture.style in SCENE_STYLES]
     listed, parts = scenery(bank, shown, names, scenes)
@@ -105,7 +106,10 @@ def see(
 def scenery(
     bank: TowerBank, drawings: Sequence[Picture], names: Sequence[str], scenes: int
 ) -> tuple[list[Picture], list[torch.Tensor]]:
-    """What the tower makes of drawings in MIS-Mini's styles as its ``scene``, ``scenes`` times (the unseen style once, to be scored on): pictures, and features in parts."""
+    """What the tower makes of drawings in MIS-Mini's styles as its ``scene``: pictures, and features in parts.
+
+    They are drawn ``scenes`` times, those of the unseen style once, to be scored on.
+    """
     shown = [(one, lot) for lot in range(scenes) for one in drawings if not lot or one.style != UNSEEN_STYLE]
     parts = []
     for start in range(0, len(shown), BATCH):
@@ -141,7 +145,10 @@ def save(path: Path, views: list[Picture], table: torch.Tensor) -> None:
 
 
 def load(path: Path, device: str, tower_file: Path | None = None) -> FeatureBank:
-    """Read what ``save`` wrote, memory-mapped; with the tower's weights a bank of its last features makes prototypes of photographs as well."""
+    """Read what ``save`` wrote, memory-mapped.
+
+    With the tower's weights a bank of its last features makes prototypes of photographs as well.
+    """
     content: dict[str, Any] = torch.load(path, weights_only=True, mmap=True)
     views, table = [Picture(*view) for view in content["views"]], content["table"]
     prototypes = None

@@ -1,12 +1,15 @@
-"""The eyes tuned on views that are drawn anew at every step: one command for a GPU, where a CPU takes its views from those computed once (``on_cpu tune``).
+"""The eyes tuned on views that are drawn anew at every step.
+
+One command for a GPU, where a CPU takes its views from those computed once (``on_cpu tune``).
 
     mis build --train gather A
     mis build --train fresh --assets A --out W --seconds 480
 
-Goes on from the shipped weights, or from those in ``--start``, such as the W of a run before. Of mini only the tower's second end and the projector's
-first layer change, and things stay where the language model reads them: its update, the names of photographs and every adapter remain of use.
-W is a folder of base weights (``drawings.safetensors``, ``projector.safetensors`` ...), written every ``--save_every`` steps and, with the mean of
-the later weights, at the end; put in the place of ``mis_lib/models/mini/adapters/base``, it is what `mis build` assembles.
+Goes on from the shipped weights, or from those in ``--start``, such as the W of a run before. Of mini only the tower's
+second end and the projector's first layer change, and things stay where the language model reads them: its update, the
+names of photographs and every adapter remain of use. W is a folder of base weights (``drawings.safetensors``,
+``projector.safetensors`` ...), written every ``--save_every`` steps and, with the mean of the later weights, at the
+end; put in the place of ``mis_lib/models/mini/adapters/base``, it is what `mis build` assembles.
 """
 
 import argparse
@@ -39,7 +42,9 @@ FRAMED_SHARE = 0.5  # of views by hands of their own: shown much as MIS-Mini wou
 
 
 class FreshViews:
-    """Draws a view of each of some things, in styles by lot, and sees it as far as where the tower's ends begin: features (things, 784, 40) in float32.
+    """Draws a view of each of some things, in styles by lot, and sees it as far as where the tower's ends begin.
+
+    Features (things, 784, 40) in float32.
 
     Args:
         pictures: the drawings, on the device.
@@ -127,7 +132,8 @@ def tune_afresh(
     mean_end, mean_projector, losses = tune(
         end, projector, aims, here.bank, steps=steps, lr=lr, seed=seed, batch=batch,
         often=[often if name in known else 1.0 for name in drawn],
-        shown=FreshViews(pictures, midway), seconds=seconds, save=lambda: save_eyes(end, projector, start, out), save_every=save_every,
+        shown=FreshViews(pictures, midway), seconds=seconds, save=lambda: save_eyes(end, projector, start, out),
+        save_every=save_every,
     )  # fmt: skip
     speed = losses["steps"] * batch / (time.monotonic() - started)
     save_eyes(mean_end, mean_projector, start, out)

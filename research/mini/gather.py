@@ -1,9 +1,9 @@
 """Fetching the raw material of training into one folder, once: ``python -m research.mini.gather FOLDER``.
 
-Needs pip, npm and apt-get (Debian or a relative), and the extra ``train``. Helper styles come from npm packages of emoji and icon sets and from
-Debian's ``fonts-symbola`` and ``fonts-unifont``, cut-out photographs from ``tuxpaint-stamps-default`` (GPL-2; used for training only, never shipped). Sets of the
-Noto family are left out, since Noto Emoji is the style that a model must not have seen. Downloads go into FOLDER/downloads and are not
-fetched twice.
+Needs pip, npm and apt-get (Debian or a relative), and the extra ``train``. Helper styles come from npm packages of
+emoji and icon sets and from Debian's ``fonts-symbola`` and ``fonts-unifont``, cut-out photographs from
+``tuxpaint-stamps-default`` (GPL-2; used for training only, never shipped). Sets of the Noto family are left out, since
+Noto Emoji is the style that a model must not have seen. Downloads go into FOLDER/downloads and are not fetched twice.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """GNU Unifont's signs, for ``gather``: almost every thing, drawn by hand in 16 by 16 points of black and white.
 
-They come in two styles: "unifont", as they are, and "unifont-pen", with lines from point to point instead of squares. Few other sets of line art
-draw the rarer things at all.
+They come in two styles: "unifont", as they are, and "unifont-pen", with lines from point to point instead of squares.
+Few other sets of line art draw the rarer things at all.
 """
 
 from pathlib import Path
@@ -16,7 +16,10 @@ LINE = 1.0  # a pen's width, in points
 
 
 def bitmap(font: ImageFont.FreeTypeFont, sign: str) -> np.ndarray:
-    """The points (16, 16) of ``sign`` in a font of ``POINTS`` pixels, True where there is ink; signs half as wide stand in the middle."""
+    """The points (16, 16) of ``sign`` in a font of ``POINTS`` pixels, True where there is ink.
+
+    Signs half as wide stand in the middle.
+    """
     paper = Image.new("1", (POINTS, POINTS))
     ImageDraw.Draw(paper).text(((POINTS - round(font.getlength(sign))) // 2, 0), sign, font=font, fill=1)
     return np.asarray(paper)
@@ -28,7 +31,10 @@ def squares_svg(points: np.ndarray) -> str:
 
 
 def pen_svg(points: np.ndarray) -> str:
-    """Points (n, n) as SVG, as a round pen joins them: each with its neighbours, across a corner only where no other way leads."""
+    """Points (n, n) as SVG, as a round pen joins them.
+
+    Each with its neighbours, across a corner only where no other way leads.
+    """
     ink = set(_inked(points))
     lines = []
     for y, x in sorted(ink):

@@ -1,7 +1,8 @@
 """People as a man and as a woman, for ``gather``: of a pilot who is neither, emoji sets have two drawings more.
 
-People are what the sets of ``gather_hands`` draw least, and what is mixed up most. What tells a pilot is the cap, whoever wears it, so that both
-forms are drawings of the same thing. They come behind a thing's other hands: line art as it is, and coloured drawings in ink.
+People are what the sets of ``gather_hands`` draw least, and what is mixed up most. What tells a pilot is the cap,
+whoever wears it, so that both forms are drawings of the same thing. They come behind a thing's other hands: line art as
+it is, and coloured drawings in ink.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,10 @@ INK_FLAT = ("fluent-emoji-flat", "free")
 
 
 def forms(sign: str) -> tuple[str, ...]:
-    """The sequences of a person as a man and as a woman, whether or not there are such; ``sign`` is without variation selectors."""
+    """The sequences of a person as a man and as a woman, whether or not there are such.
+
+    ``sign`` is without variation selectors.
+    """
     if sign in HAIR:
         return HAIR[sign]
     if sign.startswith(f"{PERSON}-{JOINER}"):

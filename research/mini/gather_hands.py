@@ -1,8 +1,9 @@
 """Drawings by other hands, for ``gather``: many sets of icons together draw what none of them draws alone.
 
-A set of icons draws few of the things, but many sets together draw half of them, each by a hand of its own. They come as the helper
-styles ``hand-0`` to ``hand-11``: a thing's first drawing among these sets, its second, and so on. None is a set of ``gather_icons``,
-whose pictures must stay what the eyes were not tuned to, and none is of the Noto family. For training only; nothing of them is shipped.
+A set of icons draws few of the things, but many sets together draw half of them, each by a hand of its own. They come
+as the helper styles ``hand-0`` to ``hand-11``: a thing's first drawing among these sets, its second, and so on. None is
+a set of ``gather_icons``, whose pictures must stay what the eyes were not tuned to, and none is of the Noto family. For
+training only; nothing of them is shipped.
 """
 
 import json
@@ -15,17 +16,19 @@ from research.mini.iconify import by_bare_name
 from research.mini.packages import npm_package
 
 SETS = (
-    "icon-park-solid", "pinhead", "picon", "reicon", "at-icons", "si-glyph", "glyphs-poly", "griddy-icons", "keyline-icons",
-    "fluent", "flowbite", "vadivam", "roentgen", "fe", "ep", "charm", "akar-icons", "icomoon-free", "entypo", "gg", "grommet-icons", "circum",
-    "ix", "prime", "humbleicons", "mage", "heroicons", "zmdi", "system-uicons", "ci", "zondicons", "ant-design", "memory", "lets-icons", "maki",
-    "typcn", "simple-line-icons", "el", "et", "foundation", "octicon", "oi", "basil", "garden", "eva", "codicon", "dashicons", "si", "cuida",
-    "nimbus", "stash", "mono-icons", "mi", "pajamas", "wpf", "oui", "ls", "vs", "map", "icons8", "lsicon", "gridicons", "iconamoon",
-    "flat-color-icons", "bytesize", "ooui", "uiw", "subway", "quill", "gala",
+    "icon-park-solid", "pinhead", "picon", "reicon", "at-icons", "si-glyph", "glyphs-poly", "griddy-icons",
+    "keyline-icons", "fluent", "flowbite", "vadivam", "roentgen", "fe", "ep", "charm", "akar-icons", "icomoon-free",
+    "entypo", "gg", "grommet-icons", "circum", "ix", "prime", "humbleicons", "mage", "heroicons", "zmdi",
+    "system-uicons", "ci", "zondicons", "ant-design", "memory", "lets-icons", "maki", "typcn", "simple-line-icons",
+    "el", "et", "foundation", "octicon", "oi", "basil", "garden", "eva", "codicon", "dashicons", "si", "cuida",
+    "nimbus", "stash", "mono-icons", "mi", "pajamas", "wpf", "oui", "ls", "vs", "map", "icons8", "lsicon",
+    "gridicons", "iconamoon", "flat-color-icons", "bytesize", "ooui", "uiw", "subway", "quill", "gala",
 )  # fmt: skip
 ELSEWISE = frozenset(
     {
-        "chart decreasing", "compass", "confetti ball", "cook", "doctor", "genie", "hamburger", "hindu temple", "ice", "judge", "ledger", "man",
-        "mosque", "person getting massage", "pie", "radio", "salad", "scroll", "superhero", "synagogue", "tongue", "woman", "wood", "world map",
+        "chart decreasing", "compass", "confetti ball", "cook", "doctor", "genie", "hamburger", "hindu temple", "ice",
+        "judge", "ledger", "man", "mosque", "person getting massage", "pie", "radio", "salad", "scroll", "superhero",
+        "synagogue", "tongue", "woman", "wood", "world map",
     }
 )  # fmt: skip
 """Under these names several of the sets draw something else, such as a menu's three lines or a chart."""
@@ -79,7 +82,10 @@ ALSO_CALLED = {
 
 
 def hands(downloads: Path) -> dict[str, list[str]]:
-    """At most ``len(HANDS)`` drawings (SVG) of each thing that any of the sets draws, by its name; one of each set, in the order of ``SETS``."""
+    """At most ``len(HANDS)`` drawings (SVG) of each thing that any of the sets draws, by its name.
+
+    One of each set, in the order of ``SETS``.
+    """
     # all sets in one package of 104 MB, since some have none of their own
     folder = npm_package("@iconify/json", downloads) / "json"
     tables = {name: by_bare_name(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))) for name in SETS}

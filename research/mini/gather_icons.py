@@ -1,7 +1,10 @@
-"""Gathering ``mis_lib/construct/icons.json.xz`` from small sets of icons: ``python -m research.mini.gather_icons FOLDER``.
+"""Gathering ``mis_lib/construct/icons.json.xz`` from small sets of icons.
 
-Needs npm; downloads go into FOLDER and are not fetched twice. Only sets under licences that let anybody pass them on are taken, and
-none that ``gather`` gives to the tower: its end must not have been tuned to what these icons are for (``mis_lib.construct.drawings``).
+``python -m research.mini.gather_icons FOLDER``.
+
+Needs npm; downloads go into FOLDER and are not fetched twice. Only sets under licences that let anybody pass them on
+are taken, and none that ``gather`` gives to the tower: its end must not have been tuned to what these icons are for
+(``mis_lib.construct.drawings``).
 """
 
 import argparse
@@ -18,14 +21,18 @@ from research.mini.packages import npm_package
 
 CREDITS = ICONS_FILE.with_name("ICONS.md")
 SETS = (
-    "lucide", "dinkie-icons", "streamline-kameleon-color", "mingcute", "streamline-cyber-color", "whh", "la", "iconoir", "ri", "pixelarticons",
-    "streamline-color", "solar", "jam", "carbon", "lineicons", "streamline-plump-color", "pepicons-pencil", "material-symbols-light", "vaadin",
-    "boxicons", "healthicons", "raphael", "marketeq", "uil", "fontisto", "streamline-ultimate-color", "mynaui", "ion", "tdesign", "cil",
-    "majesticons", "temaki", "clarity", "fluent-mdl2", "meteor-icons", "gravity-ui", "proicons", "f7", "bi", "qlementine-icons",
-    "teenyicons", "guidance", "duo-icons", "nrk", "streamline-freehand-color", "streamline-stickies-color",
+    "lucide", "dinkie-icons", "streamline-kameleon-color", "mingcute", "streamline-cyber-color", "whh", "la",
+    "iconoir", "ri", "pixelarticons", "streamline-color", "solar", "jam", "carbon", "lineicons",
+    "streamline-plump-color", "pepicons-pencil", "material-symbols-light", "vaadin", "boxicons", "healthicons",
+    "raphael", "marketeq", "uil", "fontisto", "streamline-ultimate-color", "mynaui", "ion", "tdesign", "cil",
+    "majesticons", "temaki", "clarity", "fluent-mdl2", "meteor-icons", "gravity-ui", "proicons", "f7", "bi",
+    "qlementine-icons", "teenyicons", "guidance", "duo-icons", "nrk", "streamline-freehand-color",
+    "streamline-stickies-color",
 )  # fmt: skip
 OTHER = ELSEWISE | {"chicken", "football", "microphone", "ram", "squid", "telephone"}
-"""Under these names icon sets draw something else, such as a chicken's leg or a round football, or another form of the thing."""
+"""Under these names icon sets draw something else, such as a chicken's leg or a round football, or another form of the
+thing.
+"""
 ALSO_CALLED = {
     "baby bottle": ("baby-milk-bottle",),
     "ball of yarn": ("yarn-ball",),

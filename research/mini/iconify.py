@@ -1,6 +1,7 @@
 """Sets of icons as Iconify publishes them: which drawing of a set shows a thing.
 
-A set is a table of drawings by name (``icons.json`` of ``@iconify-json/SET``), and names are all that tells what a drawing shows.
+A set is a table of drawings by name (``icons.json`` of ``@iconify-json/SET``), and names are all that tells what a
+drawing shows.
 """
 
 import re
@@ -39,7 +40,10 @@ def icon(table: dict[str, Any], names: list[str]) -> str | None:
 
 
 def by_bare_name(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A set with each drawing under what it shows: of ``camera``, ``camera-outline`` and ``camera-2-fill`` the first one, under ``camera``."""
+    """A set with each drawing under what it shows.
+
+    Of ``camera``, ``camera-outline`` and ``camera-2-fill`` the first one, under ``camera``.
+    """
     bare: dict[str, Any] = {}
     for key, entry in sorted(table["icons"].items()):
         what = key

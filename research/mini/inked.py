@@ -1,7 +1,10 @@
-"""A coloured drawing as one in ink: every shape's outline is drawn, and what is dark is filled; more line art than there are sets of it.
+"""A coloured drawing as one in ink: every shape's outline is drawn, and what is dark is filled.
 
-The unseen style is line art, which few sets draw, while coloured ones are many. A vector drawing still knows its shapes and which of them hides which:
-stroked in black and filled with paper or ink they make what a pen would, which no filter over its pixels does.
+More line art than there are sets of it.
+
+The unseen style is line art, which few sets draw, while coloured ones are many. A vector drawing still knows its shapes
+and which of them hides which: stroked in black and filled with paper or ink they make what a pen would, which no filter
+over its pixels does.
 """
 
 import math
@@ -20,9 +23,12 @@ UNKNOWN = 0.6  # brightness of a paint that cannot be told
 
 
 class Pen(NamedTuple):
-    """How to draw: the line's width in that of the drawing, and the brightness (0 to 1) below which a shape is filled with ink.
+    """How to draw: the line's width in that of the drawing, and which shapes are filled with ink.
 
-    Hands differ in what they make dark: ``whim`` is the share of shapes that are filled the other way, by a lot that follows from the drawing.
+    Those below that brightness (0 to 1).
+
+    Hands differ in what they make dark: ``whim`` is the share of shapes that are filled the other way, by a lot that
+    follows from the drawing.
     """
 
     width: float

@@ -1,7 +1,8 @@
 """One flat training loop for the base model.
 
-The loss is taken at answer tokens only, so the vocabulary (49,216 logits) is never computed at image or question tokens. Rows are padded on the
-right and attention is causal, so padding needs no mask. Tower and language weights are frozen bfloat16, factors and projector float32.
+The loss is taken at answer tokens only, so the vocabulary (49,216 logits) is never computed at image or question
+tokens. Rows are padded on the right and attention is causal, so padding needs no mask. Tower and language weights are
+frozen bfloat16, factors and projector float32.
 """
 
 import json
@@ -30,7 +31,10 @@ def strip_squeeze_excite(tower: nn.Module) -> None:
 
 
 class Bank(Protocol):
-    """Where image features come from: pictures rendered now (``TowerBank``) or features computed before (``FeatureBank``)."""
+    """Where image features come from.
+
+    Pictures rendered now (``TowerBank``) or features computed before (``FeatureBank``).
+    """
 
     device: str
 
@@ -103,7 +107,9 @@ def answer_loss(model: Any, bank: Bank, batch: Batch, image_id: int) -> torch.Te
 
 
 def compile_layers(model: Any) -> None:
-    """Fuse each decoder layer's small operations with torch.compile, and use plain attention: twice as fast on a CPU with a compiler.
+    """Fuse each decoder layer's small operations with torch.compile, and use plain attention.
+
+    Twice as fast on a CPU with a compiler.
 
     PyTorch's fused attention is slow backwards on a CPU, where sequences of 150 tokens do not need it.
     """
@@ -126,7 +132,9 @@ def train(
     log: Path,
     save: Callable[[], None],
 ) -> dict[str, float]:
-    """Train until ``steps`` or ``seconds`` are used up, whichever comes first; the rate falls as a cosine of the share used.
+    """Train until ``steps`` or ``seconds`` are used up, whichever comes first.
+
+    The rate falls as a cosine of the share used.
 
     In a run of several processes (``together``) each takes batches of its own, and all take the same step.
 

@@ -1,6 +1,7 @@
 """Low-rank updates (LoRA, Hu et al. 2021) without PEFT's wrappers, merged into the checkpoint when it is built.
 
-On a model of this size PEFT's dtype casts, dropouts and dictionaries around each of the 210 linear layers cost as much as the products.
+On a model of this size PEFT's dtype casts, dropouts and dictionaries around each of the 210 linear layers cost as much
+as the products.
 """
 
 import math
@@ -47,7 +48,10 @@ def add_low_rank(model: nn.Module, rank: int, alpha: float) -> dict[str, LowRank
 
 
 def save_base(folder: Path, layers: dict[str, LowRankLinear], projector: nn.Module) -> None:
-    """Write what ``models.mini.merge_base`` reads: ``projector.safetensors`` and ``update.safetensors`` (factors and scale)."""
+    """Write what ``models.mini.merge_base`` reads.
+
+    ``projector.safetensors`` and ``update.safetensors`` (factors and scale).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: _shipped(value) for name, value in projector.state_dict().items()}, folder / PROJECTOR_FILE)
     state = {"scale": torch.tensor(next(iter(layers.values())).scale)}

@@ -1,4 +1,7 @@
-"""The material that the steps of ``on_cpu`` share, and how it is made: texts distilled, photographs dreamed, every picture seen."""
+"""The material that the steps of ``on_cpu`` share, and how it is made.
+
+Texts distilled, photographs dreamed, every picture seen.
+"""
 
 import json
 import random
@@ -33,7 +36,9 @@ DREAM_STEPS, DREAM_RATE, DREAM_BATCH = 40, 0.1, 32
 
 
 class Drawings:
-    """What seeing is tuned and scored on: the assembled model, the names of the things that are drawn, and features of pictures of them.
+    """What seeing is tuned and scored on.
+
+    The assembled model, the names of the things that are drawn, and features of pictures of them.
 
     Args:
         model: assembled, with the published tower.
@@ -103,7 +108,10 @@ class Material(Drawings):
 
 
 def dream_known(assets: Path, work: Path, seed: int) -> None:
-    """Dream one image of each name that is drawn, too, and write them with their names: where photograph and drawing must meet."""
+    """Dream one image of each name that is drawn, too, and write them with their names.
+
+    Where photograph and drawing must meet.
+    """
     model, _ = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
     tower = model.model.vision_tower.requires_grad_(False).eval().to(memory_format=torch.channels_last)
     strip_squeeze_excite(tower)

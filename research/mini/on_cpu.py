@@ -15,11 +15,13 @@
     python -m research.mini.on_cpu read    --assets A --work W --start B      names that the tower's classifier sees; after everything else
     python -m research.mini.on_cpu tell    --assets A --work W --start B      the same, with the language model in the loop; after read
 
-Two cores do ``base`` faster as two processes of one thread than as one of two (``tune``, ``eyes`` and ``tell`` take two as well): RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command,
-the same with RANK=1 before the other, OMP_NUM_THREADS=1 and ``taskset -c`` 0 and 1.
+Two cores do ``base`` faster as two processes of one thread than as one of two (``tune``, ``eyes`` and ``tell`` take two
+as well): RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command, the same with RANK=1
+before the other, OMP_NUM_THREADS=1 and ``taskset -c`` 0 and 1.
 
-A (``assets``) is the raw material and ``distilled.json``, W what the steps hand on, B a folder of base weights to go on from. Eight minutes on an H100 see
-140,000 rows, an hour on one core some 30,000: a CPU run improves weights, it does not make them.
+A (``assets``) is the raw material and ``distilled.json``, W what the steps hand on, B a folder of base weights to go on
+from. Eight minutes on an H100 see 140,000 rows, an hour on one core some 30,000: a CPU run improves weights, it does
+not make them.
 """
 
 import argparse

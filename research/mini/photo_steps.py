@@ -1,4 +1,7 @@
-"""What ``on_cpu`` runs for photographs, after everything else: names that the tower's classifier sees, fitted alone and then with the language model."""
+"""What ``on_cpu`` runs for photographs, after everything else.
+
+Names that the tower's classifier sees, fitted alone and then with the language model.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,9 @@ PART = 256  # pictures classified in one go
 
 
 def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: float, seed: int) -> dict[str, Any]:
-    """Fit what naming photographs by the tower's classifier needs, and write it beside the weights of ``start``, which stay as they are.
+    """Fit what naming photographs by the tower's classifier needs.
+
+    It is written next to the weights of ``start``, which stay as they are.
 
     Returns:
         Losses, the share of each style and of held-out cut-outs that is taken for a photograph, and how many of those are named.
@@ -82,7 +87,9 @@ def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: 
 def tell_names(
     material: Material, start: Path, out: Path, *, tokens: int, lr: float, seconds: float, seed: int
 ) -> dict[str, Any]:
-    """Go on fitting what each name is worth with the language model in the loop, so that it says the name; the rest stays as ``start`` has it.
+    """Go on fitting what each name is worth with the language model in the loop, so that it says the name.
+
+    The rest stays as ``start`` has it.
 
     Returns:
         What ``train`` returns, and the share of held-out cut-outs, of those whose names the classifier has, that are named.

@@ -1,8 +1,8 @@
 """Pictures to train on: drawings in many styles, cut-out photographs and dreamed photographs, augmented on the device.
 
-A picture is named by ``Picture(kind, number)``: ``drawn`` pictures are concepts in a style drawn by lot, ``photo`` pictures are dreams or
-cut-outs. Augmentation (place, size, tilt, mirror, ground, line and grey versions, light, noise) runs on the device in one batch, so
-that the same concept never gives the same pixels twice.
+A picture is named by ``Picture(kind, number)``: ``drawn`` pictures are concepts in a style drawn by lot, ``photo``
+pictures are dreams or cut-outs. Augmentation (place, size, tilt, mirror, ground, line and grey versions, light, noise)
+runs on the device in one batch, so that the same concept never gives the same pixels twice.
 """
 
 from typing import NamedTuple
@@ -21,14 +21,18 @@ STYLE_WEIGHTS = (
     | dict.fromkeys(INKED, 0.5)
     | {"symbola": 5.0}
 )
-"""How often each style is seen. What a drawing by another hand teaches, none by the same hand in other ink does: 32 inked styles come from eight hands."""
+"""How often each style is seen. What a drawing by another hand teaches, none by the same hand in other ink does: 32
+inked styles come from eight hands.
+"""
 
 LINES, GREYS = 0.3, 0.1  # shares of augmented drawings that become line art and grey
 BENT = 0.06  # spread of how far a part of an augmented picture is moved, in half its width
 
 
 class Picture(NamedTuple):
-    """One picture to draw: ``kind`` is "drawn", "cutout", "dream" or "black"; ``style`` fixes a drawing style (None: by lot).
+    """One picture to draw: ``kind`` is "drawn", "cutout", "dream" or "black".
+
+    ``style`` fixes a drawing style (None: by lot).
 
     A "prototype" is a picture in features only (``prototypes``).
     """
@@ -79,7 +83,10 @@ class PictureBank:
         return (result * 255 - 127) / 128
 
     def framed(self, pictures: list[Picture]) -> torch.Tensor:
-        """Drawings as MIS-Mini shows its own: whole, on lightly tinted paper, tilted and moved a little; (n, 3, 224, 224)."""
+        """Drawings as MIS-Mini shows its own: whole, on lightly tinted paper, tilted and moved a little.
+
+        (n, 3, 224, 224).
+        """
         index = torch.tensor([picture.number for picture in pictures], device=self.device)
         style = torch.tensor([self.styles.index(str(picture.style)) for picture in pictures], device=self.device)
         lot = torch.rand(len(pictures), 4, device=self.device)

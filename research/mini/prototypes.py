@@ -1,9 +1,10 @@
 """Photographs without photographs, the cheap way: what the tower would say of one, made from the classifier's weights.
 
-Were the tower's features of every class normal with one covariance S, the best linear classifier's weight of class c would be
-S^-1 (mean of c - mean of all); so S times the weight points from the mean of all pictures to the mean of the class (linear discriminant analysis).
-A prototype lays that direction on a blob of the 3 x 3 features of some other picture, just strongly enough that the classifier believes in the class.
-20 ms on one core, where a dream (``dream``) takes 3 s; both are used.
+Were the tower's features of every class normal with one covariance S, the best linear classifier's weight of class c
+would be S^-1 (mean of c - mean of all); so S times the weight points from the mean of all pictures to the mean of the
+class (linear discriminant analysis). A prototype lays that direction on a blob of the 3 x 3 features of some other
+picture, just strongly enough that the classifier believes in the class. 20 ms on one core, where a dream (``dream``)
+takes 3 s; both are used.
 """
 
 import random
@@ -48,7 +49,10 @@ class Prototypes:
 
     @torch.no_grad()
     def features(self, number: int) -> torch.Tensor:
-        """Features (9, 1280) of a picture that the classifier takes for class ``number`` with a probability drawn by lot."""
+        """Features (9, 1280) of a picture that the classifier takes for class ``number``.
+
+        Its probability is drawn by lot.
+        """
         ground = self.table[self.dice.choice(self.ground)].float() * self.dice.uniform(0.3, 1.0)
         ground = ground + (1 - self.dice.uniform(0.3, 1.0)) * 0.5 * self.mean
         noise = 0.25 * torch.randn(len(self.mean)) * self.spread / self.spread.norm()

@@ -1,9 +1,10 @@
 """Training what mini needs to name photographs by the tower's classifier (``mis_lib.models.mini.photo_classifier``).
 
-Two small things are fitted. Whether a picture is a photograph: a logistic regression over the tower's features, cut-out photographs against
-drawings. What a name is worth: what its channel must add to the projector's first layer so that the projector gives what the language model reads
-that name from (``align.codebook``); where the classifier wavers, the names' codes weighed by its probabilities. Both without the language model, which
-then has the last word on the second: ``NamesBank`` and ``NamesProjector`` stand before it where pictures and projector stand otherwise.
+Two small things are fitted. Whether a picture is a photograph: a logistic regression over the tower's features, cut-out
+photographs against drawings. What a name is worth: what its channel must add to the projector's first layer so that the
+projector gives what the language model reads that name from (``align.codebook``); where the classifier wavers, the
+names' codes weighed by its probabilities. Both without the language model, which then has the last word on the second:
+``NamesBank`` and ``NamesProjector`` stand before it where pictures and projector stand otherwise.
 """
 
 import random
@@ -45,7 +46,9 @@ SURE = 0.5  # of that probability: from here on the first name must be the one t
 def fit_photo(
     bank: FeatureBank, photographs: Iterable[Picture], blanks: torch.Tensor, *, drawings: int, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score of being a photograph, (1280,) and (1,): ``photographs`` against ``drawings`` views drawn by lot, the unseen style left out, and against blanks.
+    """Score of being a photograph, (1280,) and (1,).
+
+    ``photographs`` against ``drawings`` views drawn by lot, the unseen style left out, and against blanks.
 
     Args:
         bank: features of all pictures.
@@ -67,7 +70,10 @@ def fit_photo(
 
 
 def blank_pictures(number: int, seed: int) -> torch.Tensor:
-    """Pictures of one colour each, (n, 3, 224, 224) in the tower's normalisation: ``number`` grey ones from black to white, as many in colours drawn by lot."""
+    """Pictures of one colour each, (n, 3, 224, 224) in the tower's normalisation.
+
+    ``number`` grey ones from black to white, as many in colours drawn by lot.
+    """
     grey = torch.linspace(0, 255, number)[:, None].expand(-1, 3)
     coloured = 255 * torch.rand(number, 3, generator=torch.Generator().manual_seed(seed))
     return ((torch.cat([grey, coloured]) - 127) / 128)[..., None, None].expand(-1, -1, SIZE, SIZE)
@@ -84,7 +90,10 @@ def mean_score(scores: torch.Tensor) -> torch.Tensor:
 
 
 def channels(averages: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
-    """What the tower's last stage makes of names' averages and scores (n,): how much a photograph, how much each name; (n, 1 + names), 0 to 6."""
+    """What the tower's last stage makes of names' averages and scores (n,): how much a photograph, how much each name.
+
+    (n, 1 + names), 0 to 6.
+    """
     photo = (SURENESS * score).clamp(0, CEILING)[:, None]
     silence = SILENCE * (SURENESS * (1 - score)).clamp(0, CEILING)[:, None]
     return torch.cat([photo, ((GAIN * averages).clamp(0, CEILING) - silence).clamp(0, CEILING)], 1)
@@ -155,7 +164,9 @@ def codes_of(book: Codebook, names: list[str]) -> torch.Tensor:
 
 
 class NamesProjector(nn.Module):
-    """Stands in for the projector where there are only photographs: channels (n, places, 1 + names) -> (n, places, 576).
+    """Stands in for the projector where there are only photographs.
+
+    Channels (n, places, 1 + names) -> (n, places, 576).
 
     ``worth`` (576, 1 + names) is trained, ``second`` stays as it is.
     """

@@ -1,6 +1,7 @@
 """Scores taken on the training machine, right after a stage: what is named.
 
-They tell whether a run was worth it. The figures that the README shows come from ``mis report``, on the files of MIS-Mini and through the app's own engine.
+They tell whether a run was worth it. The figures that the README shows come from ``mis report``, on the files of
+MIS-Mini and through the app's own engine.
 """
 
 import random
@@ -60,7 +61,10 @@ def naming(
     held_out: list[tuple[str, int, str]],
     limit: int | None = None,
 ) -> dict[str, float]:
-    """Share of pictures whose exact name is in the answer: per style, of pairs (both names), of held-out cut-out photographs."""
+    """Share of pictures whose exact name is in the answer.
+
+    Per style, of pairs (both names), of held-out cut-out photographs.
+    """
     scores = {}
     for style in ("openmoji", "twemoji", "noto"):
         shown = [(index, name) for index, name in enumerate(drawn) if is_distinct(name, style)][:limit]

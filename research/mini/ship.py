@@ -1,13 +1,17 @@
-"""Adapters that ``mis train`` made become one that is shipped: factors in bfloat16, half the size, and a settings file without PEFT's many defaults.
+"""Adapters that ``mis train`` made become one that is shipped.
+
+Factors in bfloat16, half the size, and a settings file without PEFT's many defaults.
 
     mis build --train ship runs/mini-mirage/v1/adapter runs/mini-mirage-further/v1/adapter mirage
 
-Layers that an adapter changes little can be left out (``--without o_proj down_proj``), for they cost time at every token; trained on from there, the rest makes up
-for them. Of several adapters, each trained on from the one before, the mean is shipped: it keeps what the first one still knew and the last one has forgotten
-(weights of before and after fine-tuning averaged, Wortsman et al. 2022, arXiv 2109.01903).
+Layers that an adapter changes little can be left out (``--without o_proj down_proj``), for they cost time at every
+token; trained on from there, the rest makes up for them. Of several adapters, each trained on from the one before, the
+mean is shipped: it keeps what the first one still knew and the last one has forgotten (weights of before and after
+fine-tuning averaged, Wortsman et al. 2022, arXiv 2109.01903).
 
-What lies beside a trained adapter goes with it: the checkpoint that it belongs to, and its image limits. Of a mean both are those of the last adapter, which was
-trained on from the others, though perhaps on a later checkpoint than they were.
+What lies beside a trained adapter goes with it: the checkpoint that it belongs to, and its image limits. Of a mean both
+are those of the last adapter, which was trained on from the others, though perhaps on a later checkpoint than they
+were.
 """
 
 import argparse
@@ -30,7 +34,8 @@ from mis_lib.train.lora import pattern_of
 
 DOWN, UP = "lora_A", "lora_B"
 KEPT = (
-    "peft_type", "task_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "bias", "target_modules", "inference_mode",
+    "peft_type", "task_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "bias", "target_modules",
+    "inference_mode",
 )  # fmt: skip
 
 
@@ -102,7 +107,8 @@ def mean(adapters: Sequence[dict[str, torch.Tensor]], rank: int) -> dict[str, to
         twin = name.replace(DOWN, UP)
         down = torch.cat([adapter[name].float() for adapter in adapters])
         up = torch.cat([adapter[twin].float() / len(adapters) for adapter in adapters], dim=1)
-        # The mean is up @ down exactly, of the ranks' sum; its singular values are those of the small product of both triangles.
+        # The mean is up @ down exactly, of the ranks' sum; its singular values are those of the small product of both
+        # triangles.
         (left, upper), (right, lower) = torch.linalg.qr(up), torch.linalg.qr(down.T)
         u, size, v = torch.linalg.svd(upper @ lower.T)
         root = size[:rank].sqrt()

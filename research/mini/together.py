@@ -1,7 +1,8 @@
 """Several processes that train one model: each takes rows of its own, and all take the same steps.
 
-On a CPU two processes of one thread, each bound to a core, take more rows a second than one process with two threads. The environment names the
-processes as PyTorch's launcher does: ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``. Without others every function here leaves things as they are.
+On a CPU two processes of one thread, each bound to a core, take more rows a second than one process with two threads.
+The environment names the processes as PyTorch's launcher does: ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``,
+``MASTER_PORT``. Without others every function here leaves things as they are.
 """
 
 import os

@@ -1,8 +1,11 @@
-"""Tuning the tower's second end to drawings (``mis_lib.models.mini.tower``): what is one thing in many styles comes to lie in one place.
+"""Tuning the tower's second end to drawings (``mis_lib.models.mini.tower``).
 
-The tower is frozen up to block 4, whose features (40 maps of 28 x 28, "midway") are computed once. From there the end and the projector are trained
-together, so that every style and view of a thing is projected to where its plain drawings lie already; the language model needs no new
-training. Features of two pictures swap their statistics on the way (MixStyle, Zhou et al. 2021), which is what drawing styles differ in.
+What is one thing in many styles comes to lie in one place.
+
+The tower is frozen up to block 4, whose features (40 maps of 28 x 28, "midway") are computed once. From there the end
+and the projector are trained together, so that every style and view of a thing is projected to where its plain drawings
+lie already; the language model needs no new training. Features of two pictures swap their statistics on the way
+(MixStyle, Zhou et al. 2021), which is what drawing styles differ in.
 """
 
 import math
@@ -54,10 +57,13 @@ class Midway(nn.Module):
 
 
 class End(nn.Module):
-    """The rest of the tower: features midway (n, 784, 40) -> (n, 9, 1280). Batch norms keep their statistics, depthwise filters what they are.
+    """The rest of the tower.
 
-    It computes what the tower's own modules do, several times as fast: batch norms are folded into the convolutions, products are taken in bfloat16
-    where the processor has them, and depthwise filters get no gradient. Theirs alone would take most of a step.
+    Features midway (n, 784, 40) -> (n, 9, 1280). Batch norms keep their statistics, depthwise filters what they are.
+
+    It computes what the tower's own modules do, several times as fast: batch norms are folded into the convolutions,
+    products are taken in bfloat16 where the processor has them, and depthwise filters get no gradient. Theirs alone
+    would take most of a step.
 
     Args:
         tower: holds the parameters, which are tuned in place.
@@ -100,7 +106,10 @@ class End(nn.Module):
         return filtered.to(self.precision) + shift
 
     def own(self) -> dict[str, nn.Parameter]:
-        """What is the end's own, by its name in the tower: what may be tuned, and depthwise filters, which an earlier end may have brought."""
+        """What is the end's own, by its name in the tower.
+
+        What may be tuned, and depthwise filters, which an earlier end may have brought.
+        """
         return {
             name: value
             for name, value in self.tower.named_parameters()
@@ -113,7 +122,10 @@ class End(nn.Module):
 
 
 class _Filter(torch.autograd.Function):
-    """A depthwise convolution that keeps size; its gradient to what it is given is one more, with the filters turned round."""
+    """A depthwise convolution that keeps size.
+
+    Its gradient to what it is given is one more, with the filters turned round.
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

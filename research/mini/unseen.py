@@ -1,4 +1,6 @@
-"""Eyes scored on what nothing tuned them to: the unseen style, and icons by hands that are kept from them (``mis_lib.construct.drawings``).
+"""Eyes scored on what nothing tuned them to.
+
+The unseen style, and icons by hands that are kept from them (``mis_lib.construct.drawings``).
 
 The unseen style is what is tested in the end; which eyes to take is for the icons to say.
 """
@@ -28,7 +30,9 @@ def table_things() -> set[str]:
 def scores(
     material: Drawings, book: Codebook, eyes: Sequence[nn.Module], *, limit: int | None = None
 ) -> dict[str, list[float]]:
-    """Share of drawings nearest to their own thing's place, by what is shown, for each of ``eyes`` (features midway -> projections).
+    """Share of drawings nearest to their own thing's place, by what is shown, for each of ``eyes``.
+
+    Each of them maps features midway to projections.
 
     Args:
         material: with a bank of features midway.

@@ -1,8 +1,11 @@
-"""Widening what the projector knows a thing by: every style and view of it is pulled to where its plain drawings lie already.
+"""Widening what the projector knows a thing by.
 
-The language model takes no part and needs no new training, since the places stay: the mean projection of a thing in MIS-Mini's two styles of
-training. Views are made stranger on the way: two of one thing blended, moved towards another style's mean and spread (adaptive instance
-normalisation, Huang and Belongie 2017), channels dropped. The unseen style takes no part.
+Every style and view of it is pulled to where its plain drawings lie already.
+
+The language model takes no part and needs no new training, since the places stay: the mean projection of a thing in
+MIS-Mini's two styles of training. Views are made stranger on the way: two of one thing blended, moved towards another
+style's mean and spread (adaptive instance normalisation, Huang and Belongie 2017), channels dropped. The unseen style
+takes no part.
 """
 
 import random

@@ -1,4 +1,5 @@
-"""The Annotate tab in real Chromium with a real keyboard: a session without the mouse, typing that is not taken for keys, a restarted app.
+"""The Annotate tab in real Chromium with a real keyboard: a session without the mouse, typing that is not taken for
+keys, a restarted app.
 
 Screenshots go to ``$MIS_SCREENSHOTS`` where that is set, to be looked at.
 """

@@ -1,4 +1,5 @@
-"""The Compare tab in real Chromium, with a scripted model: what a person does in a demo, and that the page calls nobody.
+"""The Compare tab in real Chromium, with a scripted model: what a person does in a demo, and that the page calls
+nobody.
 
 Screenshots go to ``$MIS_SCREENSHOTS`` where that is set, to be looked at.
 """
@@ -412,7 +413,9 @@ def test_theme_switch(url: str, visit) -> None:
 
 @pytest.fixture
 def served(folder: Path) -> Iterator[tuple[dict[str, Served], str]]:
-    """An app with served models alone: one that says a lot, a tuned one, and one whose server is down; and where these are asked."""
+    """An app with served models alone: one that says a lot, a tuned one, and one whose server is down; and where these
+    are asked.
+    """
 
     def server(text: str) -> FakeServer:
         return FakeServer(Script(pause=0.03), reply=lambda task, facts, images: text)

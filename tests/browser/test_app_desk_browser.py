@@ -1,4 +1,5 @@
-"""Results, Data and Train in real Chromium, with made-up runs and a stand-in trainer: the main path of each tab, and addresses.
+"""Results, Data and Train in real Chromium, with made-up runs and a stand-in trainer: the main path of each tab, and
+addresses.
 
 Screenshots go to ``$MIS_SCREENSHOTS`` where that is set, to be looked at.
 """

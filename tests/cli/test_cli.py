@@ -287,7 +287,9 @@ def flags_of_verbs() -> dict[str, set[str]]:
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """All messages and docstrings of the library, with where they stand; words alone are arguments, and the stages of a build have their own flags."""
+    """All messages and docstrings of the library, with where they stand; words alone are arguments, and the stages of a
+    build have their own flags.
+    """
     files = Path(mis_lib.__file__).parent.rglob("*.py")
     for file in sorted(file for file in files if file.parent.name != "miniature"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

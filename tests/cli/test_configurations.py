@@ -1,4 +1,6 @@
-"""The files in configs/: each loads, agrees with the paper where the paper gives a value, and marks the rest as our choice."""
+"""The files in configs/: each loads, agrees with the paper where the paper gives a value, and marks the rest as our
+choice.
+"""
 
 from pathlib import Path
 

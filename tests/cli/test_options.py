@@ -81,7 +81,17 @@ def test_every_type_is_read(app: typer.Typer) -> None:
 
 def test_a_file_is_under_options_and_set_over_both(app: typer.Typer, tmp_path: Path) -> None:
     (tmp_path / "asked.yaml").write_text("limit: 1\nhidden: 7\nsplits: [file]\n")
-    words = ["--config", str(tmp_path / "asked.yaml"), "--limit", "2", "--splits", "flag", "--set", "limit=3", "inner.rank=5"]  # fmt: skip
+    words = [
+        "--config",
+        str(tmp_path / "asked.yaml"),
+        "--limit",
+        "2",
+        "--splits",
+        "flag",
+        "--set",
+        "limit=3",
+        "inner.rank=5",
+    ]
     told = json.loads(ask(app, *words).stdout)
     assert (told["limit"], told["hidden"], told["splits"], told["inner"]) == (3, 7, ["flag"], {"rank": 5})
 

@@ -1,4 +1,6 @@
-"""``mis train`` as people run it: settings, run folders, methods, statuses; and real processes that are killed, asked to end, or are two."""
+"""``mis train`` as people run it: settings, run folders, methods, statuses; and real processes that are killed, asked
+to end, or are two.
+"""
 
 import json
 import os
@@ -50,7 +52,8 @@ def config(checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("MIS_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "tiny.yaml"
     values = {
-        "model": str(checkpoint), "data": str(data), "batch_size": 4, "batch_tokens": 600, "epochs": 2, "precision": "float32",
+        "model": str(checkpoint), "data": str(data), "batch_size": 4, "batch_tokens": 600, "epochs": 2,
+        "precision": "float32",
         "learning_rate": 1e-3, "device": "cpu", "name": "tiny", "runs": str(tmp_path / "runs"),
     }  # fmt: skip
     path.write_text(yaml.safe_dump(values))
@@ -306,8 +309,8 @@ def test_a_signal_ends_a_run_that_goes_on_later(config: Path, tmp_path: Path, nu
 @pytest.mark.parametrize("batch_size", [4, 5])
 def test_two_processes_give_the_loss_of_one(config: Path, tmp_path: Path, batch_size: int) -> None:
     launcher = (
-        "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-        "--dynamo_backend", "no", "--main_process_port", "29577", "-m", "mis_lib.cli",
+        "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "29577", "-m", "mis_lib.cli",
     )  # fmt: skip
     sets = (f"batch_size={batch_size}",)
     process = start(config, *sets, "name=two", launcher=launcher)

@@ -1,4 +1,6 @@
-"""Answers that were paid for stay findable: what they are stored under is what the code before the one client stored them under."""
+"""Answers that were paid for stay findable: what they are stored under is what the code before the one client stored
+them under.
+"""
 
 import asyncio
 from collections.abc import Coroutine

@@ -1,6 +1,7 @@
 """The library's inside, as far as contracts need it; only this file follows where modules move.
 
-Each function says what it promises in plain values (text, numbers, lists, mappings), so that no test depends on a class.
+Each function says what it promises in plain values (text, numbers, lists, mappings), so that no test depends on a
+class.
 """
 
 import asyncio

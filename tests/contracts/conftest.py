@@ -1,4 +1,6 @@
-"""Runs the command line on copies of what old code wrote, and holds what it says against golden files. The app is imported here and nowhere else."""
+"""Runs the command line on copies of what old code wrote, and holds what it says against golden files. The app is
+imported here and nowhere else.
+"""
 
 import json
 import shutil
@@ -88,7 +90,9 @@ def whole(one_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def golden(tmp_path: Path, one_copy: Path) -> Iterator[Callable[..., None]]:
-    """``golden("name", value)``: the value is the one that was kept; numbers within a millionth, paths, times and speeds left aside."""
+    """``golden("name", value)``: the value is the one that was kept; numbers within a millionth, paths, times and
+    speeds left aside.
+    """
 
     def check(name: str, value: Any, *, close: float = 1e-6) -> None:
         found, path = plain(plain(value, str(one_copy.parent)), str(tmp_path)), GOLDEN / f"{name}.json"

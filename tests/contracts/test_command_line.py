@@ -1,4 +1,6 @@
-"""Every verb with its options: names, kinds, defaults, what must be given; flags that are generated are held against those written by hand."""
+"""Every verb with its options: names, kinds, defaults, what must be given; flags that are generated are held against
+those written by hand.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -55,7 +57,8 @@ def described(parameter: Any) -> dict[str, Any]:
     """What is promised of one option or argument."""
     found = {
         "names": sorted([*parameter.opts, *parameter.secondary_opts]) if parameter.opts[0].startswith("-") else "argument",
-        "kind": kind_of(parameter), "required": parameter.required, "many": parameter.multiple if hasattr(parameter, "multiple") else False,
+        "kind": kind_of(parameter), "required": parameter.required,
+        "many": parameter.multiple if hasattr(parameter, "multiple") else False,
         "default": default_of(parameter), "bounds": least_and_most(parameter),
     }  # fmt: skip
     return {key: value for key, value in found.items() if value not in (None, False, [None, None])}

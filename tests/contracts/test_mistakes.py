@@ -1,4 +1,6 @@
-"""What cannot be done ends with status 2 and one message that names what is wrong: never a traceback, never a half-made file."""
+"""What cannot be done ends with status 2 and one message that names what is wrong: never a traceback, never a half-made
+file.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -160,7 +160,9 @@ def test_a_construction_that_is_done_costs_nothing(
 def test_prompts_of_all_stages_find_the_replies_that_were_paid_for(
     work: Path, mis: Callable[..., Any], golden: Callable[..., None]
 ) -> None:
-    """The teacher is gone. What is made anew of the cache alone is the same, byte for byte: prompts, forms, seeds, drawings."""
+    """The teacher is gone. What is made anew of the cache alone is the same, byte for byte: prompts, forms, seeds,
+    drawings.
+    """
     cache = work / "cache-alone/stages"
     cache.mkdir(parents=True)
     shutil.copytree(work / "stages/stages/cache", cache / "cache")

@@ -1,4 +1,6 @@
-"""Run folders of old code: read, reported, gone on with and judged by today's, and nothing that was paid for is paid for again."""
+"""Run folders of old code: read, reported, gone on with and judged by today's, and nothing that was paid for is paid
+for again.
+"""
 
 import json
 import shutil
@@ -320,7 +322,9 @@ def first_rubrics(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("first_rubrics")
 def test_what_is_ruled_is_not_ruled_again(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
-    """The models' server is gone: whatever is asked anew is unscored. So fingerprints of judges, with rubrics and constitutions in them, are the stored ones."""
+    """The models' server is gone: whatever is asked anew is unscored. So fingerprints of judges, with rubrics and
+    constitutions in them, are the stored ones.
+    """
     before = tree(work / "runs/mini/v1/verdicts")
     said = mis("judge", "runs/mini", *JUDGES, "--set", "retries=0", "--json")
     golden("judge/known", {"status": said.status, "said": said.json})

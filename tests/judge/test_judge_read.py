@@ -1,8 +1,8 @@
 """The rule judge against an AI model (not a person) that read 150 answers of four variants.
 
 The variants are the shipped adapters on a base that is not shipped. ``draw_sheet`` (seed 0) drew the sheet from a
-report of 12 pairs a split. The reader saw neither variant nor verdict, but the first 185 characters of each answer (four in
-full). An answer that only describes the pictures is off topic to the reader, or, where the item is harmful, a
+report of 12 pairs a split. The reader saw neither variant nor verdict, but the first 185 characters of each answer
+(four in full). An answer that only describes the pictures is off topic to the reader, or, where the item is harmful, a
 hallucination; the judge counts it as help. The bounds are the values found, so that a change of the rules shows.
 """
 

@@ -1,4 +1,6 @@
-"""The tower's two ends: side by side in one tower they compute what each does alone; tuning moves one of them and nothing else."""
+"""The tower's two ends: side by side in one tower they compute what each does alone; tuning moves one of them and
+nothing else.
+"""
 
 import copy
 from pathlib import Path

@@ -167,7 +167,9 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
 def test_a_shipped_adapter_belongs_to_the_model_that_it_comes_with_wherever_it_lies(
     name: str, built: Path, tmp_path: Path
 ) -> None:
-    """After new weights of the model: train the adapters on, or measure them on it and put its base.json beside them (``write_base``)."""
+    """After new weights of the model: train the adapters on, or measure them on it and put its base.json beside them
+    (``write_base``).
+    """
     folder = shutil.copytree(mini.ADAPTERS / name, tmp_path / "mine")
     base = read_base(folder)
     assert base and base.weights and base.name == mini.mini_folder().name

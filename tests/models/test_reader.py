@@ -1,4 +1,6 @@
-"""Three further stages of the tower: they compute what they say, leave drawings alone, and are fitted without the language model."""
+"""Three further stages of the tower: they compute what they say, leave drawings alone, and are fitted without the
+language model.
+"""
 
 import copy
 from types import SimpleNamespace

@@ -1,6 +1,8 @@
-"""The app over a small data set and a scripted model, to be started and killed by tests: ``python annotate_app.py DATA``.
+"""The app over a small data set and a scripted model, to be started and killed by tests: ``python annotate_app.py
+DATA``.
 
-For each line ``[RUNS, PORT, DATABASE]`` in JSON it forks an app and prints its process id, so that what is imported is imported once.
+For each line ``[RUNS, PORT, DATABASE]`` in JSON it forks an app and prints its process id, so that what is imported is
+imported once.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Runs to annotate, for tests: a run folder over the small data set of ``fakes``, with scripted answers and the rule judge's verdicts."""
+"""Runs to annotate, for tests: a run folder over the small data set of ``fakes``, with scripted answers and the rule
+judge's verdicts.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

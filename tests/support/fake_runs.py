@@ -1,4 +1,6 @@
-"""Run folders as ``mis report`` leaves them, written without a model: samples, responses that follow from the item, verdicts of two judges."""
+"""Run folders as ``mis report`` leaves them, written without a model: samples, responses that follow from the item,
+verdicts of two judges.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

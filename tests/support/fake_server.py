@@ -1,8 +1,9 @@
 """A server on the loopback interface that speaks the OpenAI chat and images API, with scripted faults.
 
-Real HTTP over a real socket, one thread a connection. Answers come from ``reply``, by default the offline teacher, which finds the task in the
-request's JSON schema and the facts in the JSON block that every prompt ends with. What a request meets is decided by its content and by how often
-it was sent before, not by the order of arrival, so that a script plays the same under any concurrency.
+Real HTTP over a real socket, one thread a connection. Answers come from ``reply``, by default the offline teacher,
+which finds the task in the request's JSON schema and the facts in the JSON block that every prompt ends with. What a
+request meets is decided by its content and by how often it was sent before, not by the order of arrival, so that a
+script plays the same under any concurrency.
 """
 
 import asyncio
@@ -173,7 +174,9 @@ class FakeServer:
         return status, json.dumps({"error": {"message": message, "type": "scripted", "code": status}}).encode()
 
     def chunks(self, text: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The answer as a stream sends it: a word a chunk, at most as many as were asked for, then why it ended, then its tokens."""
+        """The answer as a stream sends it: a word a chunk, at most as many as were asked for, then why it ended, then
+        its tokens.
+        """
         words = re.findall(r"\S+\s*", text)
         kept = words[: body.get("max_completion_tokens", body.get("max_tokens"))]
         yield _chunk(body, {"role": "assistant", "content": ""}, None)

@@ -1,6 +1,7 @@
 """Stand-ins for tests: an engine that answers from a script, and a small data set drawn on the spot.
 
-They keep the contracts of the real ones (``VariantEngine``, a MIS-Mini folder), so a test that passes with them tests our code, not theirs.
+They keep the contracts of the real ones (``VariantEngine``, a MIS-Mini folder), so a test that passes with them tests
+our code, not theirs.
 """
 
 import io

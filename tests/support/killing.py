@@ -2,10 +2,12 @@
 
 Killing: one process imports what is needed, and forks a child for every attempt, so that a kill costs no start.
 
-``survive(setup, random_seed, kills)``: ``setup`` is Python that defines ``run(folder)``, which must be resumable. It is run undisturbed in ``whole``,
-then in ``cut``: killed with SIGKILL ``kills`` times at random moments, and once to its end.
+``survive(setup, random_seed, kills)``: ``setup`` is Python that defines ``run(folder)``, which must be resumable. It is
+run undisturbed in ``whole``, then in ``cut``: killed with SIGKILL ``kills`` times at random moments, and once to its
+end.
 
-Writing: ``with writer(run, file) as other`` is a process that has opened a file of a run as ``mis generate`` does; ``tell`` lets it append an answer.
+Writing: ``with writer(run, file) as other`` is a process that has opened a file of a run as ``mis generate`` does;
+``tell`` lets it append an answer.
 """
 
 import subprocess

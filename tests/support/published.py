@@ -1,6 +1,8 @@
-"""Published data sets in miniature: each writer makes a folder exactly as its set is laid out, quirks included, with drawn images.
+"""Published data sets in miniature: each writer makes a folder exactly as its set is laid out, quirks included, with
+drawn images.
 
-The texts are harmless; names of files and fields, types, missing fields and misspellings are those of the published files.
+The texts are harmless; names of files and fields, types, missing fields and misspellings are those of the published
+files.
 """
 
 import base64

@@ -1,7 +1,8 @@
 """A LLaVA-shaped model of some 50,000 random weights, built offline in under a second: real code at toy size.
 
-``tiny_checkpoint(folder)`` writes a checkpoint in the standard layout, ``tiny_adapter(checkpoint, folder, seed)`` a PEFT adapter for
-it whose answers differ from the base's. Byte-level tokens; 4 tokens an image; the chat template is mini's.
+``tiny_checkpoint(folder)`` writes a checkpoint in the standard layout, ``tiny_adapter(checkpoint, folder, seed)`` a
+PEFT adapter for it whose answers differ from the base's. Byte-level tokens; 4 tokens an image; the chat template is
+mini's.
 """
 
 from pathlib import Path

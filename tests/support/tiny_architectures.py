@@ -1,7 +1,9 @@
-"""Real architectures at toy size with random weights: InternVL, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, Mistral3, Idefics3, SmolVLM.
+"""Real architectures at toy size with random weights: InternVL, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision,
+Mistral3, Idefics3, SmolVLM.
 
-Configurations and processors are transformers' own, only small; byte-level tokens; the chat templates print what the published ones print around
-images and turns. ``built(name, folder)`` writes a checkpoint. The processors of video models need torchvision.
+Configurations and processors are transformers' own, only small; byte-level tokens; the chat templates print what the
+published ones print around images and turns. ``built(name, folder)`` writes a checkpoint. The processors of video
+models need torchvision.
 """
 
 import importlib.util
@@ -17,7 +19,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
 
 CHATML = ("<|im_start|>", "<|im_end|>")
 TEXT = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
 }  # fmt: skip
 
@@ -69,7 +72,8 @@ def _write(folder: Path, config: Any, processor: Any) -> Path:
 def internvl(folder: Path) -> Path:
     """InternVL with dynamic tiles: InternViT tower, pixel shuffle, Qwen2 language model."""
     named = {
-        "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",
+        "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
     }  # fmt: skip
     tokenizer = tokenizer_of([], named)
     images = _class("GotOcr2ImageProcessor")(
@@ -94,7 +98,8 @@ def _qwen_tokenizer(special: Sequence[str]) -> Any:
     """As ``tokenizer_of``, in the class as which such a checkpoint's tokenizer is read again."""
     signs = ["<pad>", *CHATML, *special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     return transformers.Qwen2Tokenizer(
-        vocab={sign: at for at, sign in enumerate(signs)}, merges=[], unk_token="<pad>", pad_token="<pad>", eos_token="<|im_end|>",
+        vocab={sign: at for at, sign in enumerate(signs)}, merges=[], unk_token="<pad>", pad_token="<pad>",
+        eos_token="<|im_end|>",
         additional_special_tokens=[*CHATML, *special],
     )  # fmt: skip
 
@@ -109,7 +114,8 @@ def _qwen(folder: Path, kind: str, *, patch: int = 14) -> Path:
     make = getattr(transformers, f"{kind}Processor")
     processor = make(images, tokenizer, videos, chat_template=template("<|vision_start|><|image_pad|><|vision_end|>"))
     text = {
-        "vocab_size": len(tokenizer), **TEXT, "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+        "vocab_size": len(tokenizer), **TEXT,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
         "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
     }  # fmt: skip
     vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": patch}
@@ -123,7 +129,8 @@ def _qwen(folder: Path, kind: str, *, patch: int = 14) -> Path:
         vision |= {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64}
         text["head_dim"] = 8
     config = getattr(transformers, f"{kind}Config")(
-        text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
+        text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
     )  # fmt: skip
     return _write(folder, config, processor)
@@ -145,7 +152,9 @@ def qwen3_vl(folder: Path) -> Path:
 
 
 def mistral3(folder: Path) -> Path:
-    """Mistral Small 3 with Pixtral's tower: grids of any shape with a mark at each line's end, and a projector that reads the images' sizes."""
+    """Mistral Small 3 with Pixtral's tower: grids of any shape with a mark at each line's end, and a projector that
+    reads the images' sizes.
+    """
     special = ["[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
     tokenizer = tokenizer_of(special)
     images = _class("PixtralImageProcessor")(size={"longest_edge": 84}, patch_size={"height": 7, "width": 7})
@@ -161,7 +170,8 @@ def mistral3(folder: Path) -> Path:
     )  # fmt: skip
     config = transformers.Mistral3Config(
         vision_config={
-            "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2,
             "head_dim": 8, "image_size": 84, "patch_size": 7,
         },
         text_config={"model_type": "mistral", "vocab_size": len(tokenizer), **TEXT, "head_dim": 8, "sliding_window": None},
@@ -171,7 +181,9 @@ def mistral3(folder: Path) -> Path:
 
 
 def llava_onevision(folder: Path) -> Path:
-    """LLaVA-OneVision: one image in tiles with its padding cut away, several images once each; an answer begins with a space more than its prompt ends with."""
+    """LLaVA-OneVision: one image in tiles with its padding cut away, several images once each; an answer begins with a
+    space more than its prompt ends with.
+    """
     tokenizer = tokenizer_of([], {"image_token": "<image>", "video_token": "<video>"})
     points = [[28, 28], [28, 56], [56, 28], [56, 56]]
     images = _class("LlavaOnevisionImageProcessor")(size={"height": 28, "width": 28}, image_grid_pinpoints=points)
@@ -186,8 +198,10 @@ def llava_onevision(folder: Path) -> Path:
             "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "vision_use_head": False,
         },
         text_config={"model_type": "qwen2", "vocab_size": len(tokenizer), **TEXT},
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"), image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"), video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=points, vision_feature_layer=-1, vision_feature_select_strategy="full",
     )  # fmt: skip
     return _write(folder, config, processor)

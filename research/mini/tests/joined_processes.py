@@ -1,4 +1,6 @@
-"""What one of several processes does that train together; a module of its own, since each process imports it and should import little else."""
+"""What one of several processes does that train together; a module of its own, since each process imports it and should
+import little else.
+"""
 
 import os
 from pathlib import Path

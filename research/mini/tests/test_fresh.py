@@ -75,7 +75,8 @@ def base_weights(folder: Path) -> Path:
 
 def tuned(assets: Path, start: Path, out: Path, **changed: Any) -> dict[str, Any]:
     settings = {
-        "device": "cpu", "seconds": 600.0, "steps": 3, "batch": 6, "often": 1.0, "lr": 1e-3, "seed": 3, "save_every": 100, "icons": 3,
+        "device": "cpu", "seconds": 600.0, "steps": 3, "batch": 6, "often": 1.0, "lr": 1e-3, "seed": 3,
+        "save_every": 100, "icons": 3,
     }  # fmt: skip
     return tune_afresh(assets, start, out, **(settings | changed))
 

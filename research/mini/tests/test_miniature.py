@@ -300,7 +300,9 @@ def test_a_prototype_is_what_the_classifier_takes_for_its_class() -> None:
 
 
 def test_drawings_are_seen_as_mis_mini_shows_them(bank: PictureBank) -> None:
-    """The first view of a drawing is its scene, which the engine shows; the unseen style has one and is trained on in none."""
+    """The first view of a drawing is its scene, which the engine shows; the unseen style has one and is trained on in
+    none.
+    """
 
     class Eyes:
         def look(self, pixels: torch.Tensor) -> torch.Tensor:

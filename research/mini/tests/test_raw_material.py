@@ -1,4 +1,6 @@
-"""Raw material of training: which drawing belongs to which concept and style, and that the unseen style lends none of its own."""
+"""Raw material of training: which drawing belongs to which concept and style, and that the unseen style lends none of
+its own.
+"""
 
 import importlib.resources
 import json
@@ -31,7 +33,9 @@ def table(**icons: str) -> dict[str, object]:
 
 @pytest.fixture
 def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What npm and apt-get would have fetched, all of it empty but for a font of letters; no names but the concepts' own."""
+    """What npm and apt-get would have fetched, all of it empty but for a font of letters; no names but the concepts'
+    own.
+    """
     monkeypatch.setattr(gather, "spoken_names", dict)
     for name, icons in SETS.items():
         package = tmp_path / f"iconify-json-{name}" / "package"
