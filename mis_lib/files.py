@@ -33,7 +33,7 @@ MAX_IMAGES = 6
 MAX_QUESTION = 8_000  # characters of what is asked about them
 # What people bring. Pillow's other readers stay shut: EPS, for one, would start Ghostscript on the file.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
-# What Pillow's decoders raise on damaged files, besides UnidentifiedImageError.
+# What Pillow's decoders raise on damaged files, apart from UnidentifiedImageError.
 DECODER_ERRORS = (OSError, SyntaxError, EOFError, ValueError, RuntimeError, struct.error)
 PATIENCE = 2.0  # seconds: ``is_held`` takes a lock for an instant, and a process that was killed takes a moment to go
 

@@ -1,7 +1,7 @@
 """The one place that turns a question about images into chat messages, for training and generation alike.
 
-All images come before the text, in order, as in the paper's inference scripts (DripNowhy/MIS, evaluation/). How images are
-numbered inside the prompt is the business of each model's own chat template.
+All images come before the text, in order, as in the paper's inference scripts (DripNowhy/MIS, evaluation/). Each
+model's chat template decides how images are numbered inside the prompt.
 """
 
 import re
@@ -11,12 +11,13 @@ from typing import Any
 Message = dict[str, Any]
 
 KNOWN_SPECIAL_TOKENS = (
-    "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>",
-    "<IMG_CONTEXT>", "<img>", "</img>", "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<start_of_turn>",
-    "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<bos>", "<eos>", "<end_of_utterance>", "<fake_token_around_image>",
+    "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|vision_start|>",
+    "<|vision_end|>", "<|video_pad|>", "<IMG_CONTEXT>", "<img>", "</img>", "<|begin_of_text|>", "<|eot_id|>",
+    "<|start_header_id|>", "<|end_header_id|>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>",
+    "<end_of_image>", "<image_soft_token>", "<bos>", "<eos>", "<end_of_utterance>", "<fake_token_around_image>",
     "<|image|>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "<s>", "</s>",
 )  # fmt: skip
-"""What the common templates and processors read as something else than text, for models whose tokenizer is not at hand."""
+"""What common templates and processors read as something else than text; for models whose tokenizer is not at hand."""
 
 
 def user_message(images: Sequence[Any], question: str) -> Message:
@@ -37,10 +38,10 @@ def to_messages(images: Sequence[Any], question: str, answer: str | None = None)
 
 
 def as_plain_text(text: str, special_tokens: Collection[str]) -> str:
-    """Text from people, in which nothing is a special token: ``<image>`` becomes ``< image>``, which reads the same and is text.
+    """Text from people without special tokens: ``<image>`` becomes ``< image>``, which reads the same and is text.
 
-    Tokenizers and processors look for these strings in the whole prompt and cannot know who wrote them. Otherwise a question could end its own turn,
-    speak as the assistant, or ask for an image that is not there.
+    Tokenizers and processors look for these strings in the whole prompt and cannot know who wrote them. Otherwise a
+    question could end its own turn, speak as the assistant, or ask for an image that is not there.
     """
     breakable = [token for token in special_tokens if len(token) > 1 and not token[1].isspace()]
     longest_first = sorted(breakable, key=len, reverse=True)

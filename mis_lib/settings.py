@@ -22,7 +22,10 @@ from mis_lib.errors import SettingsError, close_to
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, no unknown keys, errors that name setting and value; a field's docstring is its description."""
+    """Base of all settings: immutable, no unknown keys, errors that name setting and value.
+
+    A field's docstring is its description.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
@@ -89,7 +92,8 @@ def load_settings(kind: type[S], path: Path | None = None, *, overrides: Iterabl
 def read_settings_file(path: Path) -> dict[str, Any]:
     """The values of a settings file; ``base: OTHER.yaml`` in it names a file whose values it adds to or replaces.
 
-    The path of the base is relative to the file. Groups are merged key by key. A base has no base: a value is in one of two files.
+    The path of the base is relative to the file. Groups are merged key by key. A base has no base: a value is in one
+    of two files.
 
     Raises:
         SettingsError: a file is missing or no mapping, or the base has a base.
@@ -174,7 +178,7 @@ def _override(values: Mapping[str, Any], override: str) -> dict[str, Any]:
     path, separator, text = override.partition("=")
     if not separator or not path.strip():
         raise SettingsError(
-            f"--set {override!r}: expected key=value, for example --set seed=1, or GROUP.KEY=VALUE for what stands in "
+            f"--set {override!r}: expected key=value, for example --set seed=1, or GROUP.KEY=VALUE for a value in "
             "a group"
         )
     try:

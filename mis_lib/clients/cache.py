@@ -4,7 +4,10 @@
     FOLDER/left_out.json        parameters that a server's answers were drawn without: {model: {"seed": "turned down"}}
 
 An answer is written atomically when it arrives: a killed run loses at most the calls under way. Of two equal questions
-at the same time the second waits for the first. Delete the folder to pay again.
+at the same time the second waits for the first. Delete the folder to pay again. A change of what ``ask_question`` and
+its like return makes stored answers unfindable: they are paid for again.
+
+``work_through`` asks many questions at a time, and ``Streak`` stops after many failures in a row.
 """
 
 import asyncio
@@ -18,6 +21,8 @@ from mis_lib.clients.structured import Turn
 from mis_lib.files import digest_json, write_atomic
 
 LEFT_OUT = "left_out.json"
+
+T = TypeVar("T")
 
 
 class Cache:
@@ -67,10 +72,6 @@ class Cache:
         return self.folder / key[:2] / f"{key}.json"
 
 
-# ---------- What a stored answer is found by. A change of these values makes stored answers unfindable: they are paid
-# for again.
-
-
 def ask_question(model: str, ask: ChatAsk, turns: Sequence[Turn]) -> dict[str, Any]:
     """A question in a fixed form, with the turns so far."""
     return {
@@ -88,11 +89,6 @@ def say_question(model: str, messages: Sequence[Message], max_tokens: int) -> di
 def odds_question(model: str, question: str, images: Sequence[bytes]) -> dict[str, Any]:
     """A question that is answered with the odds of yes."""
     return {"odds": model, "question": question, "images": [digest_bytes(image) for image in images]}
-
-
-# ---------- Many calls at a time, but not too many: workers that share one list of work.
-
-T = TypeVar("T")
 
 
 class Streak:

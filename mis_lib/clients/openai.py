@@ -56,14 +56,15 @@ CONTENT_CODES = frozenset(
         "invalid_prompt",
     ]
 )
+SHORTEST_KEY = 8  # characters; local servers take any word for a key, and a short word may be part of their messages
+TURNED_DOWN, NOT_KEPT = "turned down", "not kept to"
+SAMPLING = ("temperature", "seed")
 
 T = TypeVar("T")
 
-# ---------- Models behind a server.
-
 
 class ServerChat:
-    """A chat model behind a server: a ``ChatModel``, and a ``PlainChatModel``."""
+    """A chat model on a server: a ``ChatModel``, and a ``PlainChatModel``."""
 
     def __init__(self, client: openai.AsyncOpenAI, model: str, cache: Cache) -> None:
         self.name = f"server:{model}"
@@ -105,7 +106,7 @@ class ServerChat:
             )
             returned = reply.choices[0].logprobs
             if returned is None or not returned.content:
-                raise Unavailable(f"{self.name} tells no token probabilities (logprobs); serve it with them")
+                raise Unavailable(f"{self.name} gives no token probabilities (logprobs); serve it with them")
             return {"odds": [[one.token, math.exp(one.logprob)] for one in returned.content[0].top_logprobs]}
 
         found = await self._cache.once(odds_question(self.name, question, images), pay)
@@ -123,7 +124,7 @@ class ServerChat:
 
 
 class ServerImages:
-    """An image model behind a server (``/images/generations``)."""
+    """An image model on a server (``/images/generations``)."""
 
     vocabulary = None
 
@@ -165,9 +166,6 @@ class ServerImages:
             "prompt_tokens": usage.input_tokens if usage else 0,
             "completion_tokens": usage.output_tokens if usage else 0,
         }
-
-
-# ---------- Requests and replies.
 
 
 def image_message(urls: Sequence[str], text: str) -> dict[str, Any]:
@@ -311,9 +309,6 @@ class Caller:
             return []  # the list is not what failed: the message says nothing about it
 
 
-# ---------- Servers.
-
-
 def open_client(url: str, *, retries: int = RETRIES, timeout: float | openai.Timeout = TIMEOUT) -> openai.AsyncOpenAI:
     """A client for one server, with the key of ``OPENAI_API_KEY``; local servers need none.
 
@@ -379,14 +374,11 @@ async def only_model(client: openai.AsyncOpenAI) -> str:
     return models[0]
 
 
-# ---------- What a server says is wrong. The ``openai`` client quotes only OpenAI's ``error.message``; FastAPI, and
-# so many a server, puts it elsewhere.
-
-SHORTEST_KEY = 8  # characters; local servers take any word for a key, and a short word may be part of their messages
-
-
 def reported(error: openai.APIError) -> str:
-    """The client's words and the server's, without the key, which some servers repeat."""
+    """The client's words and the server's, without the key, which some servers repeat.
+
+    The ``openai`` client quotes only OpenAI's ``error.message``; FastAPI, and so many a server, puts it elsewhere.
+    """
     words = _complaint(error.body)
     return without_key(error.message if words in error.message else f"{error.message} - {words}")
 
@@ -402,27 +394,11 @@ def in_short(error: openai.APIError) -> str:
     return " ".join(reported(error).split())[:200]
 
 
-def _complaint(body: Any) -> str:
-    """OpenAI's ``message``, FastAPI's ``detail`` (a text, or a list of places and messages), or plain text."""
-    if isinstance(body, list):
-        return "; ".join(filter(None, map(_complaint, body)))
-    if isinstance(body, dict):
-        words = next(
-            (found for name in ("message", "detail", "msg", "error") if (found := _complaint(body.get(name)))), ""
-        )
-        return ": ".join(filter(None, (".".join(map(str, body.get("loc") or ())), words)))
-    return body if isinstance(body, str) else ""
-
-
-# ---------- Sampling parameters that an answer was drawn without. A server that takes no seed, or ignores it, gives
-# another answer to each draw; one answer alone does not show that.
-
-TURNED_DOWN, NOT_KEPT = "turned down", "not kept to"
-SAMPLING = ("temperature", "seed")
-
-
 def turned_down(left_out: Collection[str]) -> dict[str, str]:
-    """The sampling parameters among those that a server has turned down, as they are stored with answers."""
+    """The sampling parameters among those that a server has turned down, as they are stored with answers.
+
+    A server that takes no seed, or ignores it, gives another answer to each draw; one answer alone does not show that.
+    """
     return {name: TURNED_DOWN for name in SAMPLING if name in left_out}
 
 
@@ -447,3 +423,15 @@ def in_words(who: str, lacks: Mapping[str, str], temperature: float | None = Non
         )
         said.append(f"{who} {how}")
     return said
+
+
+def _complaint(body: Any) -> str:
+    """OpenAI's ``message``, FastAPI's ``detail`` (a text, or a list of places and messages), or plain text."""
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(_complaint, body)))
+    if isinstance(body, dict):
+        words = next(
+            (found for name in ("message", "detail", "msg", "error") if (found := _complaint(body.get(name)))), ""
+        )
+        return ": ".join(filter(None, (".".join(map(str, body.get("loc") or ())), words)))
+    return body if isinstance(body, str) else ""

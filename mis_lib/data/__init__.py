@@ -1,6 +1,6 @@
 """Data: published sets and people's files in, checked and mixed, and out to other trainers.
 
-``tables`` reads rows, ``formats`` and ``benchmarks`` make samples of them, ``sources`` decides how a path is read,
-``export`` writes them for others. Reading is strict; ``preflight`` reads the same files leniently and tells all that is
-wrong.
+``records`` reads rows, ``formats`` and ``benchmarks`` make samples of them, ``sources`` decides how a path is read,
+``export`` writes them for others. Reading is strict; ``preflight`` reads the same files leniently and reports all that
+is wrong.
 """

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from mis_lib.data.findings import Finding, Kind
 from mis_lib.data.formats import LATER_TURNS, SYSTEM_PROMPT, Form, View
 from mis_lib.data.images import Headers
+from mis_lib.data.mixtures import BLACK
 from mis_lib.errors import close_to
 from mis_lib.schema import TAXONOMY
 from mis_lib.text.sentences import normalised
@@ -24,7 +25,7 @@ COPIED_WORDS = 8
 NOT_SHOWN = {
     LATER_TURNS: (
         "fine-tuning learns their answers too, but DPO and RAFT do not, and no model is asked them",
-        "leave them, or make a row of its own of each question that is to be asked",
+        "leave them, or make a separate row of each question that is to be asked",
     ),
     SYSTEM_PROMPT: (
         "no model is shown it, in training or when it is asked",
@@ -57,12 +58,9 @@ def image_findings(seen: View, headers: Headers) -> Iterator[Finding]:
         for problem in headers[name].problems:
             yield seen.place.finding(problem.kind, where, f"{name}: {problem.message}", problem.fix)
     again = next((name for number, name in enumerate(seen.images) if name in seen.images[:number]), None)
-    if again is not None and not again.endswith(BLACK):
+    if again is not None and not again.endswith(BLACK):  # which text-only rows show once for each image
         message = f"expected different images, found {again} twice"
         yield seen.place.finding(Kind.SAME_IMAGE_TWICE, "images", message, "check which image was meant")
-
-
-BLACK = "black.png"  # text-only rows show it as often as they have images
 
 
 def set_findings(views: Sequence[View], *, cot: bool) -> Iterator[Finding]:
@@ -140,7 +138,7 @@ def _category_findings(seen: View) -> Iterator[Finding]:
     if seen.category not in TAXONOMY:
         message = f"expected one of {', '.join(TAXONOMY)}, found {seen.category!r}{close_to(seen.category, TAXONOMY)}"
         yield seen.place.finding(
-            Kind.UNKNOWN_CATEGORY, "category", message, "spell it as MIS does; rates are told by category"
+            Kind.UNKNOWN_CATEGORY, "category", message, "spell it as MIS does; rates are by category"
         )
     elif seen.sub_category is not None and seen.sub_category not in TAXONOMY[seen.category]:
         known = TAXONOMY[seen.category]

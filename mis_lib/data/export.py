@@ -26,7 +26,10 @@ from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.schema import Record, Sample
 
-# ---------- Words for an export, apart from its code so that a command line can name them at once.
+DATASET_INFO = "dataset_info.json"
+MEDIA_TAGS = (PLACEHOLDER, "<video>", "<audio>")  # trainers count them in any text
+SAID = ("id", "question", "answer", "images")
+MASKED = "mask_eos"
 
 
 class Form(StrEnum):
@@ -43,12 +46,6 @@ class Images(StrEnum):
 
     COPY = "copy"
     KEEP = "keep"
-
-
-DATASET_INFO = "dataset_info.json"
-MEDIA_TAGS = (PLACEHOLDER, "<video>", "<audio>")  # trainers count them in any text
-SAID = ("id", "question", "answer", "images")
-MASKED = "mask_eos"
 
 
 class Export(Record):
@@ -112,7 +109,7 @@ def export(
 
 
 def to_llamafactory(sample: Sample) -> dict[str, Any]:
-    """ShareGPT conversations with placeholders; the system prompt has a column of its own."""
+    """ShareGPT conversations with placeholders; the system prompt has a separate column."""
     question, answer = _texts(sample)
     turns = [{"from": "human", "value": PLACEHOLDER * len(sample.images) + question}, {"from": "gpt", "value": answer}]
     speakers = {"user": "human", "assistant": "gpt"}
@@ -169,9 +166,8 @@ def _carried(samples: list[Sample], form: Form, *, leave_out_masked: bool) -> li
     if masked and form is not Form.JSONL:
         raise DataError(
             f"expected answers with their end, found {MASKED} in {len(masked):,} of {len(samples):,} rows, first in "
-            f"{masked[0].id!r}: trainers "
-            f"of {form} would learn that end too; leave them out (--leave_out_masked), mix without them (cut=0), or "
-            "export as jsonl"
+            f"{masked[0].id!r}: trainers of {form} would learn that end too; leave them out (--leave_out_masked), "
+            "mix without them (cut=0), or export as jsonl"
         )
     return samples
 

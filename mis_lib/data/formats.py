@@ -84,7 +84,7 @@ class View:
     exchanges: int = 1
     """Questions, each with its answer."""
     later: str = ""
-    """What our own form keeps of later turns, which stand in ``question`` and ``answer`` in the others."""
+    """What our own form keeps of later turns, which ``question`` and ``answer`` hold in the others."""
     sample: Sample | None = None
     """What is trained and asked; None where there are errors."""
     findings: list[Finding] = field(default_factory=list)
@@ -105,18 +105,23 @@ class View:
         """Add a finding about this row, which can be read all the same."""
         self.findings.append(self.place.finding(kind, name, message, fix))
 
-    def refuse(self, kind: Kind, name: str, expected: str, found: Any, fix: str) -> None:
-        """Add a finding about this row, and the error of a reader that stops at it."""
-        self.note(kind, name, f"expected {expected}, found {_shown(found)}", fix)
+    def refuse(self, kind: Kind, name: str, expected: str, found: Any, fix: str, *, words: str = "") -> None:
+        """Add a finding about this row, and the error of a reader that stops at it.
+
+        ``words``: what the finding says was found [default: the value].
+        """
+        self.note(kind, name, f"expected {expected}, found {words or _shown(found)}", fix)
         self.errors.append(self.row.error(re.sub(r"\[(\d+)\]", r".\1", name), expected, found, fix))
 
     def wrong(self, values: Mapping[str, Any], name: str, expected: str, fix: str, *, may_pass: bool = False) -> None:
         """Refuse a field that is missing or of another type; ``may_pass``: note it alone."""
         value = values.get(name)
-        found = _shown(value) if name in values else "no such field"
-        self.note(_kind(value), name, f"expected {expected}, found {found}", fix)
-        if not may_pass:
-            self.errors.append(self.row.error(name, expected, value, fix))
+        kind = Kind.MISSING_FIELD if value is None else Kind.WRONG_TYPE
+        words = _shown(value) if name in values else "no such field"
+        if may_pass:
+            self.note(kind, name, f"expected {expected}, found {words}", fix)
+        else:
+            self.refuse(kind, name, expected, value, fix, words=words)
 
     def strictly(self) -> Sample:
         """The sample.
@@ -200,7 +205,7 @@ def view_of(sample: Sample, file: str, row: int) -> View:
 def without_placeholders(
     seen: View, texts: list[str], images: int, *, name: str = "question", needed: bool = False
 ) -> list[str]:
-    """The texts with placeholders taken out, or numbered where they stand within a text (``[image 2]``).
+    """The texts with placeholders taken out, or numbered where they are within a text (``[image 2]``).
 
     ``prompts.py`` shows all images before the question. No text of a sample holds a placeholder, which a processor
     would take for an image. Refused are placeholders that are not one for each image, and a question that is empty.
@@ -216,8 +221,7 @@ def without_placeholders(
     if found != images and (found or needed):
         expected = f"{images} {PLACEHOLDER}, one for each image"
         fix = f"write {PLACEHOLDER} once for each image, in the user's turn{'' if needed else ', or nowhere'}"
-        seen.note(Kind.PLACEHOLDER_COUNT, name, f"expected {expected}, found {found}", fix)
-        seen.errors.append(seen.row.error(name, expected, f"{found} of them", fix))
+        seen.refuse(Kind.PLACEHOLDER_COUNT, name, expected, f"{found} of them", fix, words=str(found))
         return texts
     clean = _fold(texts, images) if found else texts
     if not clean[0].strip():
@@ -325,7 +329,7 @@ class _Reader(NamedTuple):
         return self._with_provenance(["question", *split, *numbered], question=question, images=images, **split)
 
     def _dialogue(self, packed: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """A dialogue whose images stand in ``image`` or ``images``, or in the typed parts of its messages."""
+        """A dialogue whose images are in ``image`` or ``images``, or in the typed parts of its messages."""
         seen, values = self.seen, self.seen.row.values
         if seen.form is Form.CONVERSATIONS:
             names, keys = ["conversations"], ("from", "value")
@@ -360,7 +364,7 @@ class _Reader(NamedTuple):
         return self._with_provenance([used, *names, "system"], **rest)
 
     def _question(self, images: int) -> str:
-        """A question in a field of its own: images come before it, and it may hold a placeholder for each."""
+        """The field ``question``: images come before it, and it may hold a placeholder for each."""
         values, asked = self.seen.row.values, self.seen.row.values.get("question")
         if not isinstance(asked, str):
             self.seen.wrong(values, "question", "a text", "write the question")
@@ -399,7 +403,7 @@ class _Reader(NamedTuple):
         return self._images(name, {name: carried} if carried else values), name
 
     def _images(self, name: str, values: Mapping[str, Any], *, is_ours: bool = False) -> list[str]:
-        """The images of a field; where one cannot be had, what the row says stands for it."""
+        """The images of a field; where one cannot be read, the row's own words name it."""
         seen, listed = self.seen, values.get(name)
         if listed is None or listed == []:
             seen.refuse(Kind.NO_IMAGES, name, "images", listed, "name the images")
@@ -636,7 +640,7 @@ def _is_ours(seen: View) -> bool:
 
 
 def _what_is_not_shown(seen: View, values: Mapping[str, Any], system: str) -> None:
-    """Later turns that stand in a field of their own, and a system prompt."""
+    """Later turns in a separate field, and a system prompt."""
     turns = values.get(LATER)
     for value, what in ((turns, LATER_TURNS), (values.get(system), SYSTEM_PROMPT)):
         if value and what not in seen.not_shown:
@@ -680,10 +684,6 @@ def _carried_by(part: dict[str, Any]) -> Any:
     """The image that a typed part holds or names; None where the record's own field names it."""
     image = next((part[name] for name in ("image", "path", "url", "image_url") if part.get(name) is not None), None)
     return image.get("url", image) if isinstance(image, dict) else image
-
-
-def _kind(value: Any) -> Kind:
-    return Kind.MISSING_FIELD if value is None else Kind.WRONG_TYPE
 
 
 def _default_id(row: Row) -> str:

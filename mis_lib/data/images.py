@@ -42,8 +42,8 @@ FORMATS_BY_ENDING = {
     ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF", ".ppm": "PPM",
 }  # fmt: skip
 ELSEWHERE = (
-    "fetch the image; if it lies in another folder, bring both together "
-    "(mis export --image_folder FOLDER --format jsonl)"
+    "fetch the image; if it lies in another folder, bring both together (mis export --image_folder FOLDER --format "
+    "jsonl)"
 )
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the picture is stored lying on its side
 STRANGERS = (
@@ -238,7 +238,7 @@ def unpack(folder: Path, row: Row, field: str, stem: str, content: Any, table: s
 def is_unpacked(relative: PurePosixPath) -> bool:
     """Whether a path in a data folder is that of a picture which ``unpack`` wrote.
 
-    A copy of what its table holds, whose name tells its content.
+    A copy of what its table holds; its name identifies the content.
     """
     return UNPACKED in relative.parts[:-1] and _UNPACKED.fullmatch(relative.name) is not None
 
@@ -391,7 +391,7 @@ def _no_image(row: Row, field: str, found: str) -> ImageError:
 
 
 def _goes_to_its_end(content: bytes) -> bool:
-    """Whether a JPEG reaches its end mark over nothing but what may stand before it, a thumbnail's end jumped over.
+    """Whether a JPEG reaches its end mark over nothing but what may come before it, a thumbnail's end jumped over.
 
     Cameras write more after it.
     """

@@ -8,7 +8,9 @@
     {"question", "image_path1", "response", ...}    MIS's own inference scripts
     {"id", "response"}                              anybody's, as JSON Lines, CSV, TSV or parquet
 
-Which sample a row answers is found by ``data.answer_matching``.
+Few tools write ids, so ``match`` finds a row's sample by what the row says: its id, else its place in the order of the
+data, else its question and images. Whatever it says must fit; an answer is never given to a sample whose question it
+was not asked.
 """
 
 import json
@@ -43,9 +45,19 @@ class Given(NamedTuple):
     finish_reason: str
     id: str | None
     prompt: str
-    """All words that were asked, with one space between two; empty where the row does not tell them."""
+    """All words that were asked, with one space between two; empty where the row does not say."""
     images: tuple[str, ...]
-    """Paths as that tool saw them; empty where the row does not tell."""
+    """Paths as that tool saw them; empty where the row does not say."""
+
+
+class Matched(NamedTuple):
+    """Which sample each row answers, and by what it was found.
+
+    "id", "order" or "question"; "order alone" where rows say nothing else.
+    """
+
+    samples: list[Sample]
+    by: str
 
 
 def read_answers(file: Path, field: str | None = None) -> list[Given]:
@@ -63,6 +75,36 @@ def read_answers(file: Path, field: str | None = None) -> list[Given]:
     if not rows:
         raise DataError(f"{file}: expected answers, found none; is it the right file?")
     return [_given(row, field) for row in rows]
+
+
+def match(given: Sequence[Given], samples: Sequence[Sample]) -> Matched:
+    """Find the sample that each row answers.
+
+    Raises:
+        DataError: a row fits no sample, or several, or one that another row answers too (row and fix named).
+    """
+    known = {sample.id: sample for sample in samples}
+    # Ids that are none of the data's are of other data, unless the questions say that they only count rows.
+    placed = all(one.prompt or one.id is None for one in given)
+    in_order = placed and len(given) == len(samples) and all(map(_fits, given, samples))
+    if all(one.id in known and _fits(one, known[one.id]) for one in given):
+        found, by = [known[one.id or ""] for one in given], "id"
+    elif in_order:  # also where a column of numbers happens to hold ids
+        found, by = list(samples), "order" if all(one.prompt for one in given) else "order alone"
+    elif any(one.id in known for one in given):
+        found, by = [_by_id(one, known) for one in given], "id"
+    else:
+        found, by = _by_content(given, samples), "question"
+    first: dict[str, Row] = {}
+    for one, sample in zip(given, found, strict=True):
+        if sample.id in first:
+            raise DataError(
+                f"{one.row.place}: expected one answer to each sample, found a second one to {sample.id!r}, after row "
+                f"{first[sample.id].number}; "
+                "take one out, or import several draws each as a run of its own"
+            )
+        first[sample.id] = one.row
+    return Matched(found, by)
 
 
 def _rows(file: Path) -> list[Row]:
@@ -160,54 +202,8 @@ def _plain(text: str) -> str:
     return " ".join(PLACEHOLDER.sub(" ", text).split())
 
 
-# ---------- Which sample an answer of another tool belongs to.
-#
-# Few tools write ids, so a row is found by what it tells: its id, else its place in the order of the data, else its
-# question and images. Whatever it tells must fit; an answer is never given to a sample whose question it was not asked.
-
-
-class Matched(NamedTuple):
-    """Which sample each row answers, and by what that was found.
-
-    "id", "order" or "question"; "order alone" where rows tell nothing else.
-    """
-
-    samples: list[Sample]
-    by: str
-
-
-def match(given: Sequence[Given], samples: Sequence[Sample]) -> Matched:
-    """Find the sample that each row answers.
-
-    Raises:
-        DataError: a row fits no sample, or several, or one that another row answers too (row and fix named).
-    """
-    known = {sample.id: sample for sample in samples}
-    # Ids that are none of the data's are of other data, unless the questions say that they only count rows.
-    placed = all(one.prompt or one.id is None for one in given)
-    in_order = placed and len(given) == len(samples) and all(map(_fits, given, samples))
-    if all(one.id in known and _fits(one, known[one.id]) for one in given):
-        found, by = [known[one.id or ""] for one in given], "id"
-    elif in_order:  # also where a column of numbers happens to hold ids
-        found, by = list(samples), "order" if all(one.prompt for one in given) else "order alone"
-    elif any(one.id in known for one in given):
-        found, by = [_by_id(one, known) for one in given], "id"
-    else:
-        found, by = _by_content(given, samples), "question"
-    first: dict[str, Row] = {}
-    for one, sample in zip(given, found, strict=True):
-        if sample.id in first:
-            raise DataError(
-                f"{one.row.place}: expected one answer to each sample, found a second one to {sample.id!r}, after row "
-                f"{first[sample.id].number}; "
-                "take one out, or import several draws each as a run of its own"
-            )
-        first[sample.id] = one.row
-    return Matched(found, by)
-
-
 def _fits(one: Given, sample: Sample) -> bool:
-    """Whether nothing that the row tells speaks against it."""
+    """Whether nothing that the row says contradicts it."""
     return _asks(one.prompt, sample) and _shows(one.images, sample)
 
 

@@ -2,8 +2,8 @@
 
 A loader is a value, not a class hierarchy: three functions (which files, their rows, a row's samples) and the facts
 that people need before they fetch it. Reading is strict: ``load`` raises at the first wrong row; ``scan`` yields the
-error in the row's place and goes on, so that one pass tells them all. Nothing is skipped. Images are paths relative to
-the folder that was given, and exist.
+error in the row's place and goes on, so that one pass reports them all. Nothing is skipped. Images are paths relative
+to the folder that was given, and exist.
 
 Fields that a set has and ``Sample`` has not are kept under their own names; where the name is taken, as
 ``source_NAME``.
@@ -42,7 +42,7 @@ class Loader:
     convert: Callable[[Row, Path, str], Iterable[Sample]] = field(repr=False)
     rows: Callable[[Path], Rows] = field(default=read_table, repr=False)
     is_named_as_others: bool = False
-    """Whether others give their files the names of this set's, so that a name alone does not tell it."""
+    """Whether other sets have files of these names, so that a name alone does not identify it."""
 
     def available(self, folder: Path) -> list[str]:
         """The splits whose files are in a folder."""
@@ -147,7 +147,7 @@ def identifier(row: Row, name: str) -> str:
 
 
 def sample(row: Row, source: str, *, used: Iterable[str], **fields: Any) -> Sample:
-    """A sample with its provenance and, besides ``fields``, whatever the record holds that was not ``used``.
+    """A sample with its provenance and, apart from ``fields``, whatever the record holds that was not ``used``.
 
     Raises:
         DataError: the fields do not make a sample (the field is named), or a kept field is no JSON value.

@@ -1,10 +1,14 @@
 """Rows of a mixture: drawn from their sources in the shares that a recipe asks for, changed as it says, and shuffled.
 
     sources = {"safety": SampleSet(samples, folder), "general": SampleSet(others, other_folder)}
-    arms = compose(RECIPES["mirage"], sources)
+    arms = compose(configured("mirage"), sources)
+    write(recipe, arms, out)
+
+    OUT/train.jsonl (or one file an arm)  safety/...  general/...  black.png  side_by_side/...  mixture.json
 
 The same recipe, seed and sources give the same rows. What a row lacks for its recipe is an error, never a silent
-substitute.
+substitute. Images are hard links to those of the sources where the file system allows it, so that a mixture of 10 GB
+needs no further space.
 """
 
 import os
@@ -44,7 +48,42 @@ from mis_lib.text.ordinals import ORDINALS
 from mis_lib.text.refusals import REFUSALS, opens_with_refusal
 from mis_lib.text.sentences import spans
 
+BLACK_SIDE = 448
 ENOUGH = 0.95  # of the rows that a share asks for; VLGuard has 977 benign rows where its "2:1" asks for 1,000
+
+
+class Composition(Record):
+    """What one arm of a mixture is made of; the first three counts add up to ``rows``."""
+
+    arm: str
+    rows: int
+    harmful: int
+    benign: int
+    general: int
+    masked: int
+    """Rows whose end token stays out of the loss."""
+    images_per_row: dict[int, int]
+    labels: dict[str, int]
+    """Answers of safety rows: reasoned, refused, other."""
+    categories: dict[str, int]
+
+    @property
+    def general_share(self) -> float:
+        """Share of general rows."""
+        return self.general / self.rows if self.rows else 0.0
+
+
+class Overlaps(Record):
+    """How many rows of an arm resemble a row of one test file."""
+
+    arm: str
+    test: str
+    test_rows: int
+    counts: dict[str, int]
+    """Overlap (``duplicates.Overlap``) -> rows of the mixture."""
+    leaks: int
+    """Rows that show all images of a test row, whatever they ask."""
+    examples: list[Match]
 
 
 def compose(recipe: Recipe, sources: Mapping[str, SampleSet]) -> Arms:
@@ -55,6 +94,51 @@ def compose(recipe: Recipe, sources: Mapping[str, SampleSet]) -> Arms:
     """
     _check_held_out(recipe, sources)
     return {arm.name: _arm(recipe, arm, sources) for arm in recipe.arms}
+
+
+def composition(arms: Arms) -> list[Composition]:
+    """The composition of each arm."""
+    return [_composition(name, rows) for name, rows in arms.items()]
+
+
+def overlaps(
+    arms: Arms, tests: Mapping[str, SampleSet], progress: Progress = lambda message: None
+) -> Iterator[Overlaps]:
+    """Compare each arm with each test set."""
+    others = {}
+    for name, test in tests.items():
+        images = [_inside(test.folder, sample.images) for sample in test.samples]
+        others[name] = _rows(name, test.samples, images, progress)
+    for arm, rows in arms.items():
+        mixed = _rows(arm, [row.sample for row in rows], [_inside(row.folder, row.pictures) for row in rows], progress)
+        for name, test in others.items():
+            matches = list(find(mixed, test))
+            leaks = [match for match in matches if match.overlap in LEAKS]
+            counts = {overlap.value: number for overlap, number in count(matches).items()}
+            yield Overlaps(
+                arm=arm, test=name, test_rows=len(test.views), counts=counts, leaks=len(leaks), examples=leaks[:5]
+            )
+
+
+def write(recipe: Recipe, arms: Arms, out: Path) -> Path:
+    """Write the mixture as a folder that training and ``mis check`` read.
+
+    Raises:
+        DataError: ``out`` exists and is not empty, an image leaves its source's folder, or the disk is full.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: expected a new or empty folder, found other files; choose another one")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".mixing-") as name:
+        work = Path(name) / "mixture"
+        work.mkdir()
+        for arm, rows in arms.items():
+            write_records(work / f"{arm}.jsonl", [row.sample for row in rows])
+            _write_images(work, rows)
+        summary = f'{{"recipe": {recipe.model_dump_json()}}}\n'
+        write_atomic(work / MIXTURE, summary.encode())
+        work.replace(out)
+    return out
 
 
 def _arm(recipe: Recipe, arm: Arm, sources: Mapping[str, SampleSet]) -> list[MixedRow]:
@@ -215,94 +299,6 @@ def _check_held_out(recipe: Recipe, sources: Mapping[str, SampleSet]) -> None:
         )
 
 
-# ---------- Mixed sets: what a mixture is made of, how it overlaps with test sets, and how it is written as a folder.
-#
-#     OUT/train.jsonl (or one file an arm)  safety/...  general/...  black.png  side_by_side/...  mixture.json
-#
-# Images are hard links to those of the sources where the file system allows, so that a mixture of 10 GB costs none.
-
-BLACK_SIDE = 448
-
-
-class Composition(Record):
-    """What one arm of a mixture is made of; the first three counts add up to ``rows``."""
-
-    arm: str
-    rows: int
-    harmful: int
-    benign: int
-    general: int
-    masked: int
-    """Rows whose end token stays out of the loss."""
-    images_per_row: dict[int, int]
-    labels: dict[str, int]
-    """Answers of safety rows: reasoned, refused, other."""
-    categories: dict[str, int]
-
-    @property
-    def general_share(self) -> float:
-        """Share of general rows."""
-        return self.general / self.rows if self.rows else 0.0
-
-
-class Overlaps(Record):
-    """How many rows of an arm resemble a row of one test file."""
-
-    arm: str
-    test: str
-    test_rows: int
-    counts: dict[str, int]
-    """Overlap (``duplicates.Overlap``) -> rows of the mixture."""
-    leaks: int
-    """Rows that show all images of a test row, whatever they ask."""
-    examples: list[Match]
-
-
-def composition(arms: Arms) -> list[Composition]:
-    """The composition of each arm."""
-    return [_composition(name, rows) for name, rows in arms.items()]
-
-
-def overlaps(
-    arms: Arms, tests: Mapping[str, SampleSet], progress: Progress = lambda message: None
-) -> Iterator[Overlaps]:
-    """Compare each arm with each test set."""
-    others = {}
-    for name, test in tests.items():
-        images = [_inside(test.folder, sample.images) for sample in test.samples]
-        others[name] = _rows(name, test.samples, images, progress)
-    for arm, rows in arms.items():
-        mixed = _rows(arm, [row.sample for row in rows], [_inside(row.folder, row.pictures) for row in rows], progress)
-        for name, test in others.items():
-            matches = list(find(mixed, test))
-            leaks = [match for match in matches if match.overlap in LEAKS]
-            counts = {overlap.value: number for overlap, number in count(matches).items()}
-            yield Overlaps(
-                arm=arm, test=name, test_rows=len(test.views), counts=counts, leaks=len(leaks), examples=leaks[:5]
-            )
-
-
-def write(recipe: Recipe, arms: Arms, out: Path) -> Path:
-    """Write the mixture as a folder that training and ``mis check`` read.
-
-    Raises:
-        DataError: ``out`` exists and is not empty, an image leaves its source's folder, or the disk is full.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: expected a new or empty folder, found other files; choose another one")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".mixing-") as name:
-        work = Path(name) / "mixture"
-        work.mkdir()
-        for arm, rows in arms.items():
-            write_records(work / f"{arm}.jsonl", [row.sample for row in rows])
-            _write_images(work, rows)
-        summary = f'{{"recipe": {recipe.model_dump_json()}}}\n'
-        write_atomic(work / MIXTURE, summary.encode())
-        work.replace(out)
-    return out
-
-
 def _composition(name: str, rows: Sequence[MixedRow]) -> Composition:
     safety = [row.sample for row in rows if row.part.source != GENERAL]
     return Composition(
@@ -374,22 +370,3 @@ def _side_by_side(pictures: Sequence[Image.Image], target: Path) -> None:
         left += picture.width + gap
     target.parent.mkdir(parents=True, exist_ok=True)
     whole.save(target, compress_level=1)
-
-
-# ---------- A few of many samples, stratified by category: the first ones of a file often have only one.
-#
-# Choosing more keeps those that were chosen before, so a run over few items can be continued with more.
-
-
-def spread(samples: Iterable[Sample], n: int) -> list[Sample]:
-    """At most ``n`` samples, one of each category in turn, and within a category one of each sub-category in turn."""
-    categories: dict[str | None, dict[str | None, list[Sample]]] = {}
-    for sample in samples:
-        categories.setdefault(sample.category, {}).setdefault(sample.sub_category, []).append(sample)
-    return in_turn([in_turn(list(parts.values())) for parts in categories.values()])[:n]
-
-
-def in_turn(groups: Sequence[Sequence[Sample]]) -> list[Sample]:
-    """The first of every group, then the second of every group, and so on."""
-    longest = max(map(len, groups), default=0)
-    return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]

@@ -1,4 +1,7 @@
-"""Recipes: the training sets that the paper and its neighbours compare, by name.
+"""Mixtures as recipes, and by name those that the paper and its neighbours compare.
+
+A recipe is a frozen value: which rows of which source, in what share, under which change of label, question or images.
+Recipes that compare two things have two *arms* made of the same rows. ``mixing.compose`` makes the rows.
 
 Shares are the papers' own (MIRage: 500 general rows in 4,500; VLGuard: two harmful rows to a benign one, with 5,000
 general rows in the mixed form). Options that people change often (``seed``, ``rows``, ``share``, ``held_out``,
@@ -15,12 +18,6 @@ from mis_lib.errors import SettingsError, close_to
 from mis_lib.schema import Sample
 from mis_lib.settings import Settings, load_settings
 from mis_lib.text.refusals import REFUSALS
-
-# ---------- Mixtures: what a training set is made of, as a recipe over any sets of samples.
-#
-# A recipe is a frozen value: which rows of which source, in what share, under which change of label, question or
-# images. Recipes that compare two things have two *arms* made of the same rows. ``data.compose`` makes the rows,
-# ``data.mixtures`` holds those of the paper and its neighbours.
 
 QUESTION = "{question}"
 SAFETY, GENERAL, EVERYDAY = "safety", "general", "everyday"
@@ -98,8 +95,6 @@ class MixedRow(NamedTuple):
 
 
 Arms = Mapping[str, list[MixedRow]]
-
-
 MIRAGE_SHARE = 1 / 9
 USER_FORMAT = f"Read the request and write the reply.\n\nRequest: {QUESTION}\nReply:"
 
@@ -115,10 +110,7 @@ class Options(Settings):
     cut: float = 0.0
     """mirage: share of safety rows that stop where the answer has turned to a warning or to help."""
     everyday: float = 0.0
-    """mirage.
-
-    Share of harmless pairs that belong to no category, asked about openly; not the paper's, which has none.
-    """
+    """mirage: share of harmless pairs of no category, asked about openly; the paper has none."""
     held_out: tuple[str, ...] = ("Privacy", "Self-Harm")
     template: str = USER_FORMAT
     sentence: str = REFUSALS[0]
@@ -225,8 +217,7 @@ RECIPES: Mapping[str, Callable[[Options], Recipe]] = {
     function.__name__: function
     for function in (
         mirage, mirage_star, refusal, textual, vlguard_m, vlguard_p, vlguard_r, benign_refusal, mimic, held_out,
-        cot_vs_direct,
-        single_vs_two,
+        cot_vs_direct, single_vs_two,
     )
 }  # fmt: skip
 
@@ -256,10 +247,7 @@ def _arms(name: str, about: str, options: Options, **parts: Part) -> Recipe:
 
 
 def _third_benign(options: Options, **benign: Any) -> tuple[Part, ...]:
-    """One benign row to two harmful ones.
-
-    ``share`` of general rows besides makes the paper's daggered forms (table 7).
-    """
+    """One benign row to two harmful ones; a ``share`` of general rows makes the paper's daggered forms (table 7)."""
     general = options.share or 0.0
     parts = (Part(**benign, keep="benign", share=(1 - general) / 3),)
     return (*parts, Part(source=GENERAL, share=general)) if general else parts

@@ -32,7 +32,7 @@ REPAIR = "put the row right, or remove it"
 MIS_ROOTS = ("", "images")
 """Where MIS's training images may be, as its loader looks for them.
 
-Its archive is unpacked here or there. Nobody else's rows are read so.
+Its archive is unpacked here or there. No other rows are read so.
 """
 Progress = Callable[[str], None]
 
@@ -235,14 +235,14 @@ def read_all(path: Path, images: Path | None = None, *, split: str | None = None
         checked.append(_read(file, found.setdefault(folder, Headers(folder, pixels=True, roots=roots))))
     if any(file.parsed for file in checked):
         for file in checked:
-            file.findings[:] = map(_beside_others, file.findings)
+            file.findings[:] = map(_among_others, file.findings)
     return checked
 
 
 def published_loader(path: Path) -> Loader | None:
     """The loader that a folder is checked by.
 
-    None for files, our own folders and MIS's, whose rows are checked as they stand.
+    None for files, our own folders and MIS's, whose rows are checked as they are.
     """
     found = [loader for loader in recognise(path) if loader.name != "mis"] if path.is_dir() else []
     return found[0] if len(found) == 1 else None
@@ -314,7 +314,7 @@ def _read(file: Path, headers: Headers) -> Checked:
     return checked
 
 
-def _beside_others(found: Finding) -> Finding:
+def _among_others(found: Finding) -> Finding:
     """A finding about one of several files: a split may be empty where others are not."""
     if found.kind is not Kind.EMPTY_FILE:
         return found
@@ -384,7 +384,7 @@ def _check_nothing_depends_on_a_model(limits: Mapping[str, int | None], training
     given += [name for name, value in training if value != getattr(Training(), name)]
     if given:
         raise SettingsError(
-            f"{given[0]}: expected a model, which tells tokens and memory, found none; name it with --model"
+            f"{given[0]}: expected a model, which decides tokens and memory, found none; name it with --model"
         )
 
 

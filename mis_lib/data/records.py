@@ -220,7 +220,7 @@ def parquet_rows(file: Path) -> Rows:
 
 
 def has_column(file: Path, column: str) -> bool:
-    """Whether a parquet file has a column, which tells whose it is.
+    """Whether a parquet file has a column, which shows whose it is.
 
     Other files, and damaged ones, are recognised by their names alone.
     """

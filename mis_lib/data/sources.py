@@ -1,14 +1,18 @@
 """Anything that people point at, as samples: a data file, a folder of ours, or a folder in a published layout.
 
     a file     .jsonl, .json, .csv, .tsv, .parquet; each record in one of the forms of ``formats.py``
-    a folder   that a loader recognises (``benchmarks``), or else with JSON Lines, JSON or parquet files, one a split
-               or several shards
+    a folder   that a loader recognises (``benchmarks``), or else with data files: the first of ``PATTERNS`` that any
+               file matches, one file a split or several shards
+
+A folder also holds files that are no data: accounts, and records of other kinds (``NO_DATA``). What ``mis check
+--remove`` writes is no split either, as long as the file that it was made of is in the folder; name the file itself to
+use it.
 
 ``scan`` yields the errors in the records' places; ``load`` raises the first. Images are relative to ``Source.folder``.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,17 +23,6 @@ from mis_lib.data.records import Row, read_table, reported
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
 
-# ---------- Folders of data: which of the files in one are its splits, for everything that reads or checks a folder.
-#
-#     *.jsonl                                  if there are any, else
-#     mis_*.json, then mis_*/mis_*.json        MIS's layout, else
-#     *.json                                   what other trainers read, else
-#     *.parquet, then data/*.parquet           what a data set on the hub is downloaded as; the shards of a split belong
-# together
-#
-# A folder also holds files that are no data: accounts, and records of other kinds. What ``mis check --remove`` writes
-# is no split either, as long as the file that it was made of is in the folder; name the file itself to use it.
-
 MIXTURE = "mixture.json"
 NO_DATA = frozenset(
     ["summary.json", "manifest.json", "dataset_info.json", "dataset_infos.json", "metadata.json", "delta.json", MIXTURE,
@@ -38,6 +31,7 @@ NO_DATA = frozenset(
 TEST_SPLITS = ("easy", "hard", "real", "everyday", "test", "validation", "valid", "val", "dev", "eval", "evaluation")
 """Names of splits, here and elsewhere, that nothing is trained on."""
 CLEAN = ".clean"
+# our own; MIS's layout; what other trainers read; what a data set on the hub is downloaded as
 PATTERNS = ("*.jsonl", "mis_*.json", "mis_*/mis_*.json", "*.json", "*.parquet", "data/*.parquet")
 SAVED = ("dataset_dict.json", "state.json")
 """What ``save_to_disk`` of ``datasets`` leaves in a folder with its Arrow files, which no other program reads."""
@@ -72,30 +66,6 @@ def split_name(file: Path) -> str:
 def clean_file(file: Path) -> Path:
     """Where the copy of a data file without some of its rows goes."""
     return file.with_suffix(f"{CLEAN}{file.suffix}")
-
-
-def _refuse_saved(path: Path) -> None:
-    """Name the way out for a folder of Arrow files, whose ``.json`` files are no data."""
-    is_dict = (path / SAVED[0]).is_file()
-    if not is_dict and not ((path / SAVED[1]).is_file() and any(path.glob("*.arrow"))):
-        return
-    loaded = f"datasets.load_from_disk('{path}')"
-    line = (
-        f"for name, split in {loaded}.items(): split.to_parquet(f'NEW/{{name}}.parquet')"
-        if is_dict
-        else f"{loaded}.to_parquet('NEW/train.parquet')"
-    )
-    raise DataError(
-        f"{path}: expected data files, found what save_to_disk of the package datasets wrote, which only that package "
-        "reads; "
-        f"make parquet files of it in a folder NEW, which is read: {line}"
-    )
-
-
-def _is_split(file: Path) -> bool:
-    source = file.with_name(file.name.removesuffix(f"{CLEAN}{file.suffix}") + file.suffix)
-    is_copy = source != file and source.is_file()
-    return file.name not in NO_DATA and not is_copy and file.is_file()
 
 
 class Source(NamedTuple):
@@ -195,17 +165,6 @@ def of_source(source: Source, sample: Sample, row: Row, seen: dict[str, str]) ->
     return sample if len(source.files) == 1 else _of_its_file(sample, row.file)
 
 
-def _of_its_file(sample: Sample, file: Path) -> Sample:
-    """A sample of a folder.
-
-    One that names no split is of the test split that its file is called after, and not of ``train``, as a row alone is.
-    """
-    named = split_name(file)
-    if "split" in sample.model_fields_set or named not in TEST_SPLITS:
-        return sample
-    return sample.model_copy(update={"split": named})
-
-
 def load(source: Source) -> list[Sample]:
     """The samples of a source.
 
@@ -221,6 +180,18 @@ def load(source: Source) -> list[Sample]:
     return samples
 
 
+def stratified(samples: Iterable[Sample], n: int) -> list[Sample]:
+    """At most ``n`` samples, one of each category in turn, and within a category one of each sub-category in turn.
+
+    The first samples of a file often have only one category. A larger ``n`` keeps the samples of a smaller one, so that
+    a run over few items can be continued with more.
+    """
+    categories: dict[str | None, dict[str | None, list[Sample]]] = {}
+    for sample in samples:
+        categories.setdefault(sample.category, {}).setdefault(sample.sub_category, []).append(sample)
+    return _in_turn([_in_turn(list(parts.values())) for parts in categories.values()])[:n]
+
+
 def _split_files(folder: Path, split: str) -> list[Path]:
     """The file of a split, or its shards."""
     single = next((file for ending in (".jsonl", ".json") if (file := folder / f"{split}{ending}").is_file()), None)
@@ -232,3 +203,44 @@ def _split_files(folder: Path, split: str) -> list[Path]:
         there = ", ".join(dict.fromkeys(map(split_name, files)))
         raise DataError(f"{folder}: expected the data file of split {split!r}, found none; splits there: {there}")
     return found
+
+
+def _refuse_saved(path: Path) -> None:
+    """Name the way out for a folder of Arrow files, whose ``.json`` files are no data."""
+    is_dict = (path / SAVED[0]).is_file()
+    if not is_dict and not ((path / SAVED[1]).is_file() and any(path.glob("*.arrow"))):
+        return
+    loaded = f"datasets.load_from_disk('{path}')"
+    line = (
+        f"for name, split in {loaded}.items(): split.to_parquet(f'NEW/{{name}}.parquet')"
+        if is_dict
+        else f"{loaded}.to_parquet('NEW/train.parquet')"
+    )
+    raise DataError(
+        f"{path}: expected data files, found what save_to_disk of the package datasets wrote, which only that package "
+        "reads; "
+        f"make parquet files of it in a folder NEW, which is read: {line}"
+    )
+
+
+def _is_split(file: Path) -> bool:
+    source = file.with_name(file.name.removesuffix(f"{CLEAN}{file.suffix}") + file.suffix)
+    is_copy = source != file and source.is_file()
+    return file.name not in NO_DATA and not is_copy and file.is_file()
+
+
+def _of_its_file(sample: Sample, file: Path) -> Sample:
+    """A sample of a folder.
+
+    One that names no split is of the test split that its file is called after, and not of ``train``, as a row alone is.
+    """
+    named = split_name(file)
+    if "split" in sample.model_fields_set or named not in TEST_SPLITS:
+        return sample
+    return sample.model_copy(update={"split": named})
+
+
+def _in_turn(groups: Sequence[Sequence[Sample]]) -> list[Sample]:
+    """The first of every group, then the second of every group, and so on."""
+    longest = max(map(len, groups), default=0)
+    return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mis_lib.data.formats import with_answer
-from mis_lib.data.mixing import compose, spread, write
+from mis_lib.data.mixing import compose, write
 from mis_lib.data.mixtures import SAFETY, Arm, Part, Recipe, SampleSet
+from mis_lib.data.sources import stratified
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule
@@ -99,7 +100,7 @@ def prompts(samples: Sequence[Sample], settings: RaftSettings, number: int) -> l
     harmful = [sample for sample in samples if sample.harmful]
     if settings.prompts is None or settings.prompts >= len(harmful):
         return list(samples)
-    ordered, start = spread(harmful, len(harmful)), (number - 1) * settings.prompts
+    ordered, start = stratified(harmful, len(harmful)), (number - 1) * settings.prompts
     chosen = [ordered[(start + at) % len(ordered)] for at in range(settings.prompts)]
     wanted = {sample.id for sample in chosen} | {sample.twin_id for sample in chosen}
     return [sample for sample in samples if sample.id in wanted]

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mis_lib.data.mixing import spread
-from mis_lib.data.sources import find_source, load, splits_of
+from mis_lib.data.sources import find_source, load, splits_of, stratified
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import sha256
 from mis_lib.recipes.progress import say
@@ -92,14 +91,14 @@ def read_split(folder: Path, split: str, limit: int | None = None) -> list[Sampl
 def limited(samples: list[Sample], limit: int | None) -> list[Sample]:
     """At most so many harmful items, each with its twin, and as many benign ones that are no twin; all for ``None``.
 
-    They are spread over the categories.
+    They are stratified over the categories.
     """
     if limit is None:
         return samples
     harmful = [sample for sample in samples if sample.harmful]
     paired = {sample.id for sample in harmful} | {sample.twin_id for sample in harmful}
     alone = [sample for sample in samples if sample.id not in paired and sample.twin_id not in paired - {None}]
-    kept = [*spread(harmful, limit), *spread(alone, limit)]
+    kept = [*stratified(harmful, limit), *stratified(alone, limit)]
     wanted = {sample.id for sample in kept} | {sample.twin_id for sample in kept}
     return [sample for sample in samples if sample.id in wanted]
 

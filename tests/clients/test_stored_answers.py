@@ -1,6 +1,4 @@
-"""Answers that were paid for stay findable: what they are stored under is what the code before the one client stored
-them under.
-"""
+"""Answers that were paid for stay findable: they are stored under the same keys as before there was one client."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -6,7 +6,7 @@ pytest tests/notebook/test_datasets.py
 import pandas as pd
 import pytest
 
-from mis_lib.data.mixing import spread
+from mis_lib.data.sources import stratified
 from mis_lib.errors import DataError
 from mis_lib.notebook import datasets
 from mis_lib.schema import TAXONOMY, Sample
@@ -102,8 +102,8 @@ def test_few_samples_are_spread_and_more_keep_the_few() -> None:
     rows = [item(f"a{n}", "x", "y", part=str(n % 2)) for n in range(8)] + [
         item(f"b{n}", "x", "y", category="Hate") for n in range(2)
     ]
-    assert [sample.category for sample in spread(rows, 4)] == ["Violent", "Hate", "Violent", "Hate"]
-    assert [sample.sub_category for sample in spread(rows, 4) if sample.category == "Violent"] == ["0", "1"]
+    assert [sample.category for sample in stratified(rows, 4)] == ["Violent", "Hate", "Violent", "Hate"]
+    assert [sample.sub_category for sample in stratified(rows, 4) if sample.category == "Violent"] == ["0", "1"]
     for n in range(len(rows)):
-        assert spread(rows, n) == spread(rows, n + 1)[:n]
-    assert sorted(sample.id for sample in spread(rows, 99)) == sorted(sample.id for sample in rows)
+        assert stratified(rows, n) == stratified(rows, n + 1)[:n]
+    assert sorted(sample.id for sample in stratified(rows, 99)) == sorted(sample.id for sample in rows)

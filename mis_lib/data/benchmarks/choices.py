@@ -9,7 +9,7 @@
               an open answer with alternatives is a Python list in text (MMMU), and is kept as it is
 
 The prompt is the question, the options and one line that asks for a letter; ``options`` keeps them by letter. Text that
-refers to an image in its midst (``<image>``, ``<image 2>``) says ``[image 2]``: images stand before the text.
+refers to an image in its midst (``<image>``, ``<image 2>``) says ``[image 2]``: images come before the text.
 """
 
 import ast

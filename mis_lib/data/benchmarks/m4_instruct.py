@@ -6,7 +6,7 @@
 
 Source: hub set lmms-lab/M4-Instruct-Data. As published, ``sample_id`` repeats between parts, so samples are named by
 row, and in some dialogues the first speaker is called "gpt": where the question holds the images, speakers are named by
-their turn. Videos are a file of their own.
+their turn. Videos are a separate file.
 """
 
 from collections.abc import Iterable

@@ -65,7 +65,7 @@ def _pairs(row: Row) -> list[Any]:
 
 
 def _asked(row: Row, pair: dict[str, Any], split: str) -> tuple[Row, str]:
-    """An instruction with its response as a row of its own, and which of the three it is."""
+    """An instruction with its response as a separate row, and which of the three it is."""
     kind, response = next(kind for kind in SUBSETS if kind in pair), pair.get("response")
     published_empty = (split, kind, response) == ("test", "safe_instruction", "")
     if not isinstance(response, str) or not (response.strip() or published_empty):
