@@ -310,7 +310,7 @@ def _repeated_questions(questions: Iterable[QuestionRow]) -> Iterator[str]:
         first = seen.setdefault(row.question.lower(), row)
         if first is not row:
             yield (
-                f"{_at(row)}: field 'question': the same question stands in {_at(first)} "
+                f"{_at(row)}: field 'question': the same question is in {_at(first)} "
                 f"(block {first.block}); word one of them differently"
             )
 
@@ -378,7 +378,7 @@ def _wrong_scenes(scenes: Iterable[SceneRow], cells: Mapping[Cell, Mapping[bool,
         elif len(cells[row.cell]) == 2:
             yield (
                 f"{_at(row)}: {row.kind_1!r} and {row.kind_2!r} are harmful in {cells[row.cell][True]} and harmless in "
-                f"{cells[row.cell][False]}; one scene cannot stand for both, so divide one of the kinds"
+                f"{cells[row.cell][False]}; one scene cannot mean both, so divide one of the kinds"
             )
         elif False in cells[row.cell] and Role.RISK in roles_of(f"Together that is {row.scene}."):
             yield (f"{_at(row)}: field 'scene': {row.scene!r} names a risk, but the pairs of these kinds are harmless")

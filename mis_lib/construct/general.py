@@ -8,7 +8,7 @@ belong to a block, and half of them are harmful. A model trained on those alone 
 a groom and spaghetti are "traded for goods". Everyday pairs show that most pairs of things are neither. They are
 labelled as benign twins are and have no twin, since no exchange of one image would make them harmful. ``everyday.csv``
 has the things, each with its kind and something to do with it, ``everyday_kinds.csv`` what each kind amounts to. A
-third of the things is for the test split alone, with questions of its own. No pair of the element table is among them,
+third of the things is for the test split alone, with its own questions. No pair of the element table is among them,
 and no thing that could do harm together with another (fire, blades, drugs, a bathtub).
 """
 

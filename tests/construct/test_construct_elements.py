@@ -288,7 +288,7 @@ def test_a_question_of_another_block_is_refused(tmp_path: Path) -> None:
 
 
 def taken_twice(message: str) -> bool:
-    return "the same question stands in" in message and "row 5" in message
+    return "the same question is in" in message and "row 5" in message
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_seed_files_of_published_forms_are_read(tmp_path: Path) -> None:
         (
             "s.jsonl",
             '{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n',
-            "row 2: field 'id': 'a' stands in an earlier row",
+            "row 2: field 'id': 'a' is in an earlier row, too",
         ),
         ("s.jsonl", '{"id": "a"}\n', "row 1: expected a text in one of text, goal"),
         ("s.jsonl", '{"image": "../secret.png"}\n', "row 1: field 'image': expected a file inside"),

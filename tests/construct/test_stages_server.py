@@ -66,8 +66,8 @@ def samples(folder: Path) -> dict[str, Sample]:
     return {sample.id: sample for split in splits for sample in read_records(folder / f"{split}.jsonl", Sample)}
 
 
-def told(folder: Path) -> dict[str, Any]:
-    """What the data say, whoever made them."""
+def without_provenance(folder: Path) -> dict[str, Any]:
+    """All that the data say except how they were made."""
     return {name: sample.model_dump(exclude={"provenance"}) for name, sample in samples(folder).items()}
 
 
@@ -118,7 +118,7 @@ def test_the_same_command_against_a_server_says_the_same_and_knows_its_cost(offl
         result = mis(tmp_path / "data", server.url, "--concurrency", "3")
     account = account_of(result)
     assert (result.exit_code, account.done) == (0, ITEMS)
-    assert told(tmp_path / "data") == told(offline_data)
+    assert without_provenance(tmp_path / "data") == without_provenance(offline_data)
     assert account.teachers["writer"] == "server:teacher-72b"
     assert set(server.paid.values()) == {1}
     assert json.loads(result.stdout)["calls"]["paid_now"] == len(server.calls)
@@ -149,7 +149,7 @@ def test_structured_output_images_and_the_key_are_sent(tmp_path: Path, monkeypat
 def test_a_server_that_knows_the_older_name_of_the_limit_is_asked_by_it(offline_data: Path, tmp_path: Path) -> None:
     with FakeServer(Script(unknown=("max_completion_tokens",))) as server:
         result = mis(tmp_path / "data", server.url, "--concurrency", "1")
-    assert (result.exit_code, told(tmp_path / "data")) == (0, told(offline_data))
+    assert (result.exit_code, without_provenance(tmp_path / "data")) == (0, without_provenance(offline_data))
     assert ["max_completion_tokens" in body for body in server.bodies].count(
         True
     ) == 1  # asked once with it, and never again
@@ -173,7 +173,7 @@ def test_a_server_that_knows_no_structured_output_is_asked_without_it(
     with FakeServer(Script(unknown=("response_format", "seed"), fastapi=fastapi)) as server:
         result = mis(tmp_path / "data", server.url, "--concurrency", "1")
     assert account_of(result).done == ITEMS
-    assert told(tmp_path / "data") == told(offline_data)
+    assert without_provenance(tmp_path / "data") == without_provenance(offline_data)
     assert Counter(call.outcome for call in server.calls)["fail"] == 2  # once for each parameter, then never again
     lacks = {"server:teacher-72b": {"seed": "turned down"}}
     assert json.loads(result.stdout)["left_out"] == lacks
@@ -300,11 +300,11 @@ def test_a_server_that_fails_breaks_off_and_refuses_leaves_no_record_unaccounted
     assert {name.partition(": ")[2] for name in account.rejected} <= {"refused", "unusable"}
     refused = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
     assert all("I'm sorry" in one["reason"] for one in refused if one["code"] == "refused")
-    made = told(out)
+    made = without_provenance(out)
     assert made  # what was made is what an honest server would have made, nothing invented
     whole = tmp_path / "whole"
     mis(whole, "builtin", items=24)
-    assert all(told(whole)[name] == sample for name, sample in made.items())
+    assert all(without_provenance(whole)[name] == sample for name, sample in made.items())
 
 
 def test_every_call_that_is_not_made_again_is_pending_and_the_next_runs_finish(by_server: Path, tmp_path: Path) -> None:

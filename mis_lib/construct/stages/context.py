@@ -219,22 +219,21 @@ def facts_of(draft: Draft, task: str, **more: Any) -> dict[str, Any]:
 
 
 def _file(task: str, folder: Path | None) -> Path:
-    own = folder / f"{task}.md" if folder else BUILT_IN / f"{task}.md"
-    return own if own.is_file() else BUILT_IN / f"{task}.md"
+    built_in = BUILT_IN / f"{task}.md"
+    edited = folder / f"{task}.md" if folder else built_in
+    return edited if edited.is_file() else built_in
 
 
 def _read(task: str, path: Path) -> Prompt:
     text = path.read_text(encoding="utf-8")
     parts = _PARTS.match(text)
     if parts is None:
-        raise SettingsError(f"{path}: expected the two headings '# System' and '# User', each on a line of its own")
+        raise SettingsError(f"{path}: expected the two headings '# System' and '# User', each alone on a line")
     system, user = Template(parts["system"]), Template(parts["user"])
     known = {*FACTS[task], "input"}
     for template in (system, user):
         if not template.is_valid():
-            raise SettingsError(
-                f"{path}: a '$' stands before something that is no name; write '$$' for the sign itself"
-            )
+            raise SettingsError(f"{path}: a '$' is not followed by a name; write '$$' for the sign itself")
         unknown = sorted(set(template.get_identifiers()) - known)
         if unknown:
             raise SettingsError(

@@ -105,7 +105,7 @@ def read_seeds(path: Path) -> list[Seed]:
     for number, row in _rows(path):
         seed = _seed(path, number, row)
         if seed.id in names:
-            raise DataError(f"{path}, row {number}: field 'id': {seed.id!r} stands in an earlier row already")
+            raise DataError(f"{path}, row {number}: field 'id': {seed.id!r} is in an earlier row, too")
         names.add(seed.id)
         seeds.append(seed)
     if not seeds:

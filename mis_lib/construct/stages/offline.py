@@ -184,9 +184,7 @@ class DrawnImages:
         """
         name = find_concept(ask.prompt)
         if name is None:
-            raise CannotAnswer(
-                "no drawing", f"there is no drawing of {ask.prompt!r}; what there is stands in concepts.csv"
-            )
+            raise CannotAnswer("no drawing", f"there is no drawing of {ask.prompt!r}; concepts.csv lists what there is")
         style = TRAINED_STYLES[ask.seed % len(TRAINED_STYLES)]
         return ImageReply(encode(scene(name, style, seed=ask.seed, size=self._side)))
 
