@@ -48,7 +48,7 @@ TRAIN, ABOUT = "train.jsonl", "delta.json"
 OF_THE_OLD_ANSWER = (SEGMENTS, LATER)  # keys of a sample that tell of its answer and not of the new one
 
 
-class Row(NamedTuple):
+class DeltaRow(NamedTuple):
     """A response with what it should have been."""
 
     event: Event
@@ -59,7 +59,7 @@ class Row(NamedTuple):
 class Delta(NamedTuple):
     """What decisions come to, before any file is written."""
 
-    rows: list[Row]
+    rows: list[DeltaRow]
     pairs: list[tuple[Event, str, str]]  # event, chosen, rejected
     entries: list[Entry]
     left_out: dict[str, str]  # response -> reason
@@ -98,7 +98,7 @@ def build_delta(events: Iterable[Event], *, reference: bool = True) -> Delta:
         if final and final.decision.outcome in BEST
     }
     left_out: dict[str, str] = {}
-    rows: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str], DeltaRow] = {}
     pairs: list[tuple[Event, str, str]] = []
     for key, group in by_response.items():
         row = _row(finals[key], group, good if reference else {}, reference)
@@ -197,16 +197,16 @@ def _written(final: Event | None, group: Sequence[Event]) -> list[Event]:
     ]
 
 
-def _row(final: Event | None, group: Sequence[Event], good: dict[str, str], reference: bool) -> Row | None:
+def _row(final: Event | None, group: Sequence[Event], good: dict[str, str], reference: bool) -> DeltaRow | None:
     if corrected := _written(final, group):
         chosen = final if final is not None and final.decision.corrected else corrected[-1]
-        return Row(chosen, chosen.decision.corrected or "", "corrected")
+        return DeltaRow(chosen, chosen.decision.corrected or "", "corrected")
     if final is None or final.decision.outcome in RIGHT:
         return None
     sample = final.subject.sample
     if reference and sample.answer:
-        return Row(final, sample.answer, "reference")
-    return Row(final, good[sample.id], "response") if sample.id in good else None
+        return DeltaRow(final, sample.answer, "reference")
+    return DeltaRow(final, good[sample.id], "response") if sample.id in good else None
 
 
 def _why_left(final: Event | None, group: Sequence[Event]) -> str:
@@ -261,9 +261,9 @@ def _better(event: Event) -> Key | None:
     return better.key if better else None
 
 
-def _one_a_sample(rows: Iterable[Row]) -> list[Row]:
+def _one_a_sample(rows: Iterable[DeltaRow]) -> list[DeltaRow]:
     """One row a sample: a correction before anything else, of several the latest."""
-    best: dict[str, Row] = {}
+    best: dict[str, DeltaRow] = {}
     for row in rows:
         known = best.get(row.event.subject.sample.id, row)
         best[row.event.subject.sample.id] = max(

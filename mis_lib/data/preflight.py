@@ -95,7 +95,7 @@ class FileSummary(Record):
     """Whether its harmful rows are mostly answered at length."""
 
 
-class Report(Record):
+class PreflightReport(Record):
     """What was found."""
 
     path: str
@@ -151,7 +151,7 @@ def preflight(
     progress: Progress = lambda message: None,
     *,
     split: str | None = None,
-) -> Report:
+) -> PreflightReport:
     """Check a data file or a folder of them; of a published set only a ``split``, if one is named.
 
     What the rows of a published set say is its authors' choice: it is reported as a warning.
@@ -170,7 +170,7 @@ def examine(
     progress: Progress = lambda message: None,
     *,
     split: str | None = None,
-) -> tuple[Report, list[Checked]]:
+) -> tuple[PreflightReport, list[Checked]]:
     """The report of ``preflight``, and the files that it read, which hold the samples.
 
     Raises:
@@ -197,7 +197,7 @@ def examine(
         findings += shared_ids([file.views for file in checked])
     tokens = None if budget is None else predict(checked, budget, settings)
     findings += [] if tokens is None else _cut_rows(tokens)
-    report = Report(
+    report = PreflightReport(
         path=str(path),
         files=summaries,
         images=sum(len(headers) for headers in {id(file.headers): file.headers for file in checked}.values()),

@@ -39,7 +39,7 @@ from mis_lib.results.train_runs import evaluations, losses
 from mis_lib.schema import Response, Sample, Segment, SegmentKind, Verdict
 from mis_lib.text.segments import segment
 from mis_lib.train.batches import Batch
-from mis_lib.train.encode import IGNORED, SEGMENTS, Row
+from mis_lib.train.encode import IGNORED, SEGMENTS, EncodedRow
 
 RENDERER = "plotly_mimetype"
 LOOK = "mis"
@@ -264,7 +264,7 @@ def segments_of(sample: Sample) -> list[Segment]:
     return [Segment(text=answer[part["start"] : part["end"]], **part) for part in listed]
 
 
-def row_tokens(row: Row, tokenizer: Any, image_token: str) -> pd.DataFrame:
+def row_tokens(row: EncodedRow, tokenizer: Any, image_token: str) -> pd.DataFrame:
     """A training row token by token: what the model reads, where images are, and at which tokens the loss is taken.
 
     One line a stretch of tokens: text, kind (prompt, image, perception, reasoning, answer), trained, tokens.

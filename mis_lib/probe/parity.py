@@ -88,7 +88,7 @@ class Status(StrEnum):
     NOT_TOLD = "not told"
 
 
-class Finding(Record):
+class CheckResult(Record):
     """One check of one form on one question (empty for the adapter's tensors, which no question is needed for)."""
 
     variant: str
@@ -166,7 +166,7 @@ class Overheard:
 
 def compare(
     reference: View, other: View, *, variant: str, question: str, dtype: str, reading: Reading
-) -> list[Finding]:
+) -> list[CheckResult]:
     """All checks of ``other`` against ``reference`` on one question, in order.
 
     Raises:
@@ -182,12 +182,12 @@ def compare(
         Check.TEXT: _text(reference, other, dtype, reading),
     }
     return [
-        Finding(variant=variant, form=other.form, question=question, check=check, status=status, detail=detail)
+        CheckResult(variant=variant, form=other.form, question=question, check=check, status=status, detail=detail)
         for check, (status, detail) in found.items()
     ]
 
 
-def first_difference(findings: Iterable[Finding]) -> Finding | None:
+def first_difference(findings: Iterable[CheckResult]) -> CheckResult | None:
     """The difference nearest to its cause: the earliest check that fails, in the order the forms were looked at."""
     differing = [finding for finding in findings if finding.status is Status.DIFFERS]
     return min(differing, key=lambda finding: list(Check).index(finding.check), default=None)

@@ -16,7 +16,7 @@ from mis_lib.data.duplicates import TAKE_OUT, Rows, count, find, findings, rows_
 from mis_lib.data.findings import Finding, count_by_kind
 from mis_lib.data.mixing import Composition, Overlaps, compose, composition, overlaps, write
 from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, Recipe, SampleSet, configured
-from mis_lib.data.preflight import PreflightSettings, Report, is_json, preflight, published_loader, read_all
+from mis_lib.data.preflight import PreflightReport, PreflightSettings, is_json, preflight, published_loader, read_all
 from mis_lib.data.sources import TEST_SPLITS, Source, data_files, find_source, load, split_name
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import write_atomic
@@ -35,7 +35,7 @@ def check(
     duplicates: bool = False,
     remove: bool = False,
     html: Path | None = None,
-) -> Report:
+) -> PreflightReport:
     """Check a data set.
 
     Args:
@@ -65,7 +65,7 @@ def check(
     return report
 
 
-def page(report: Report, *, longest: int = 20) -> str:
+def page(report: PreflightReport, *, longest: int = 20) -> str:
     """The report as one HTML page: verdict, files, findings by kind and one by one, the longest rows, memory."""
     template = files("mis_lib.recipes").joinpath("check.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -124,8 +124,14 @@ def _resolved(settings: PreflightSettings) -> PreflightSettings:
 
 
 def _compared(
-    report: Report, path: Path, settings: PreflightSettings, against: Path | None, *, duplicates: bool, remove: bool
-) -> Report:
+    report: PreflightReport,
+    path: Path,
+    settings: PreflightSettings,
+    against: Path | None,
+    *,
+    duplicates: bool,
+    remove: bool,
+) -> PreflightReport:
     """The report with near-duplicates; what is to be removed is left out of copies."""
     checked = read_all(path, settings.images)
     rows = rows_of(checked, say)

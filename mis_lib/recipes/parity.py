@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from mis_lib.errors import SettingsError
 from mis_lib.files import check_writable, load_image, write_atomic
-from mis_lib.probe.parity import TOLERANCE, Check, Finding, Status, View, first_difference
+from mis_lib.probe.parity import TOLERANCE, Check, CheckResult, Status, View, first_difference
 from mis_lib.recipes.progress import say
 from mis_lib.schema import Record, Sample, Split
 from mis_lib.settings import GenerationSettings, Settings
@@ -106,7 +106,7 @@ class Proof:
         self.stored = read_adapter(known[variant])
         self.expected: list[View] = []
 
-    def run(self) -> Iterator[tuple[list[Finding], list["TensorUse"]]]:
+    def run(self) -> Iterator[tuple[list[CheckResult], list["TensorUse"]]]:
         """Findings and tensors of each form; only the first where the adapter does not fit, as it cannot be loaded then."""
         from mis_lib.models.load import load_model
         from mis_lib.probe import lora_tensors
@@ -138,7 +138,7 @@ class Proof:
         if Form.ENGINE in self.settings.forms:
             yield self._engine()
 
-    def _merged(self, stack: ExitStack) -> Iterator[tuple[list[Finding], list["TensorUse"]]]:
+    def _merged(self, stack: ExitStack) -> Iterator[tuple[list[CheckResult], list["TensorUse"]]]:
         """The forms that rest on merged weights: in memory, from disk, served."""
         from mis_lib.models.load import load_model
         from mis_lib.models.merge import merge, save
@@ -159,7 +159,7 @@ class Proof:
         if Form.SERVED in forms:
             yield self._served(stack, folder), []
 
-    def _look(self, form: Form, loaded: "LoadedModel") -> tuple[list[Finding], list["TensorUse"]]:
+    def _look(self, form: Form, loaded: "LoadedModel") -> tuple[list[CheckResult], list["TensorUse"]]:
         """A model without PEFT: its weights against the update, its answers against the reference's."""
         from mis_lib.probe import lora_tensors
         from mis_lib.probe.parity import ask_alone
@@ -169,7 +169,7 @@ class Proof:
         views = [ask_alone(form, loaded, None, question, self.generation) for question in self.questions]
         return [self._tensors(form, uses), *self._compare(views)], uses
 
-    def _engine(self) -> tuple[list[Finding], list["TensorUse"]]:
+    def _engine(self) -> tuple[list[CheckResult], list["TensorUse"]]:
         from mis_lib.generate.stream import VariantEngine
         from mis_lib.models.load import load_model
         from mis_lib.probe import lora_tensors
@@ -186,7 +186,7 @@ class Proof:
         ]
         return [self._tensors(Form.ENGINE, uses), *self._compare(views)], uses
 
-    def _served(self, stack: ExitStack, folder: Path | None) -> list[Finding]:
+    def _served(self, stack: ExitStack, folder: Path | None) -> list[CheckResult]:
         from mis_lib.probe.parity import ask_server, transformers_serve
 
         self._say(Form.SERVED)
@@ -198,13 +198,13 @@ class Proof:
             ask_server(Form.SERVED, url, name or None, question, self.generation, self.reference.processor)
             for question in self.questions
         ]
-        unseen = Finding(
+        unseen = CheckResult(
             variant=self.variant, form=Form.SERVED, question="", check=Check.TENSORS, status=Status.NOT_TOLD,
             detail="a server does not show its weights",
         )  # fmt: skip
         return [unseen, *self._compare(views)]
 
-    def _compare(self, views: Sequence[View]) -> list[Finding]:
+    def _compare(self, views: Sequence[View]) -> list[CheckResult]:
         from mis_lib.probe.parity import Reading, compare
 
         processor: Any = self.reference.processor
@@ -217,12 +217,12 @@ class Proof:
             )
         ]
 
-    def _tensors(self, form: Form, uses: Sequence["TensorUse"]) -> Finding:
+    def _tensors(self, form: Form, uses: Sequence["TensorUse"]) -> CheckResult:
         from mis_lib.probe.lora_tensors import wrong
 
         first = wrong(uses)
         applied = sum(use.use == "applied" for use in uses)
-        return Finding(
+        return CheckResult(
             variant=self.variant,
             form=form,
             question="",
@@ -236,14 +236,14 @@ class Proof:
         say(f"{self.variant}: {form}")
 
 
-class Report(Record):
+class ParityReport(Record):
     """Everything that was compared; ``same`` if nothing differs."""
 
     dtype: str
     tolerance: float
     """Allowed difference of logits, as a share of the largest."""
     questions: list[str]
-    findings: list[Finding]
+    findings: list[CheckResult]
     tensors: dict[str, list[dict[str, Any]]]
     """Every tensor of each variant's adapter in each form that can be looked into."""
 
@@ -253,7 +253,7 @@ class Report(Record):
         return first_difference(self.findings) is None
 
 
-def parity(settings: ParitySettings) -> Report:
+def parity(settings: ParitySettings) -> ParityReport:
     """Compare all forms of all variants.
 
     Raises:
@@ -267,13 +267,13 @@ def parity(settings: ParitySettings) -> Report:
     from mis_lib.models.mini.assemble import ensure_mini
 
     checkpoint = settings.checkpoint or ensure_mini(say)
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     tensors: dict[str, list[dict[str, Any]]] = {}
     for variant in settings.variants or tuple(known):
         for part in Proof(settings, checkpoint, known, variant, questions).run():
             findings += part[0]
             tensors.setdefault(variant, []).extend(use.model_dump(mode="json") for use in part[1])
-    report = Report(
+    report = ParityReport(
         dtype=settings.dtype,
         tolerance=TOLERANCE[settings.dtype],
         questions=[question.name for question in questions],

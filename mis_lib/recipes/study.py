@@ -33,8 +33,8 @@ from mis_lib.results.study import (
     HARD,
     NAMING,
     UNSEEN,
+    ClaimResult,
     Entry,
-    Finding,
     findings,
     to_markdown,
 )
@@ -185,7 +185,7 @@ class Study(NamedTuple):
     """What came out; ``failed`` tells why a mixture has no rates."""
 
     entries: list[Entry]
-    findings: list[Finding]
+    findings: list[ClaimResult]
     failed: dict[str, str]
     folder: Path
 

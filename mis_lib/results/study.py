@@ -107,7 +107,7 @@ class Entry(Record):
     rate: Rate
 
 
-class Finding(Record):
+class ClaimResult(Record):
     """A claim, the difference found (after less before, percent points) and what it says."""
 
     claim: Claim
@@ -132,7 +132,7 @@ def size_curve(entries: Iterable[Entry], *, group: str = HARD) -> pd.DataFrame:
     return sized[columns].sort_values(["metric", "rows"], ignore_index=True)
 
 
-def findings(entries: Iterable[Entry], claims: Sequence[Claim] = CLAIMS) -> list[Finding]:
+def findings(entries: Iterable[Entry], claims: Sequence[Claim] = CLAIMS) -> list[ClaimResult]:
     """Every claim against what was measured; claims about mixtures that were not run say so."""
     rates = {(entry.arm, entry.group, entry.metric): entry.rate for entry in entries}
     return [_find(claim, rates) for claim in claims]
@@ -163,7 +163,7 @@ def agreement(expected: Expected, found: Interval) -> Agreement:
     return Agreement.DISAGREES if excluded else Agreement.UNDECIDED
 
 
-def in_words(finding: Finding) -> str:
+def in_words(finding: ClaimResult) -> str:
     """One line: the claim, what the paper has, what was found here, and the verdict."""
     claim = finding.claim
     if finding.before is None or finding.after is None or finding.difference.value is None:
@@ -177,7 +177,7 @@ def in_words(finding: Finding) -> str:
     )
 
 
-def to_markdown(entries: Sequence[Entry], found: Sequence[Finding], *, title: str) -> str:
+def to_markdown(entries: Sequence[Entry], found: Sequence[ClaimResult], *, title: str) -> str:
     """The study as a document: a table of rates a group, then the findings."""
     groups = dict.fromkeys(entry.group for entry in entries)
     parts = [f"# {title}", "Percent with Wilson 95 % interval and n."]
@@ -205,12 +205,12 @@ def _cell(entry: Entry | None) -> str:
     return "-" if entry is None or entry.rate.value is None else f"{entry.rate} n={entry.rate.n}"
 
 
-def _find(claim: Claim, rates: Mapping[tuple[str, str, str], Rate]) -> Finding:
+def _find(claim: Claim, rates: Mapping[tuple[str, str, str], Rate]) -> ClaimResult:
     before, after = (rates.get((arm, claim.group, claim.metric)) for arm in (claim.before, claim.after))
     if before is None or after is None:
         nothing = Interval(value=None, low=None, high=None)
-        return Finding(claim=claim, before=before, after=after, difference=nothing, agreement=Agreement.NOT_RUN)
+        return ClaimResult(claim=claim, before=before, after=after, difference=nothing, agreement=Agreement.NOT_RUN)
     found = difference(before, after)
-    return Finding(
+    return ClaimResult(
         claim=claim, before=before, after=after, difference=found, agreement=agreement(claim.expected, found)
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 import torch
 
-from mis_lib.train.encode import IGNORED, NO_SEGMENT, PIXELS, Row
+from mis_lib.train.encode import IGNORED, NO_SEGMENT, PIXELS, EncodedRow
 
 WINDOW = 32  # steps whose rows are sorted by length together
 
@@ -111,7 +111,7 @@ class Batch(NamedTuple):
     """Like ``input_ids``; index into ``encode.SEGMENTS``."""
     row_of_token: torch.Tensor
     """Like ``input_ids``; which of the batch's rows a token belongs to, -1 for padding."""
-    rows: tuple[Row, ...]
+    rows: tuple[EncodedRow, ...]
     packed: bool
     features: torch.Tensor | None = None
     """Of all images, concatenated, where they were computed before; there are no pixels then."""
@@ -150,7 +150,7 @@ class Batch(NamedTuple):
         )
 
 
-def collate(rows: Sequence[Row], *, pad_token: int, packed: bool = False) -> Batch:
+def collate(rows: Sequence[EncodedRow], *, pad_token: int, packed: bool = False) -> Batch:
     """Put rows into one batch.
 
     Args:

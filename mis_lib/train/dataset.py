@@ -10,7 +10,7 @@ from pathlib import Path
 from mis_lib.data.findings import Kind, Level
 from mis_lib.data.mixing import compose, write
 from mis_lib.data.mixtures import BESIDE, GENERAL, SAFETY, SampleSet
-from mis_lib.data.preflight import PreflightSettings, Report, examine
+from mis_lib.data.preflight import PreflightReport, PreflightSettings, examine
 from mis_lib.data.sources import MIXTURE, find_source, of_source
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
@@ -83,7 +83,7 @@ def _read(path: Path, split: str, progress: Progress) -> list[Example]:
     return examples
 
 
-def _refuse(path: Path, report: Report, progress: Progress) -> None:
+def _refuse(path: Path, report: PreflightReport, progress: Progress) -> None:
     """Raise what preflight found wrong; tell what of the rows is not trained."""
     for found in report.findings:
         if found.kind is Kind.NOT_SHOWN:

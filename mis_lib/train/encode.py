@@ -59,13 +59,13 @@ class Completion(NamedTuple):
     ids: torch.Tensor
     """(T,)"""
     labels: torch.Tensor
-    """(T,), as in ``Row``."""
+    """(T,), as in ``EncodedRow``."""
     segments: torch.Tensor
-    """(T,), as in ``Row``."""
+    """(T,), as in ``EncodedRow``."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EncodedRow:
     """One encoded sample."""
 
     id: str
@@ -112,7 +112,7 @@ class Encoder:
         self.end_tokens = {*end_tokens, self.tokenizer.eos_token_id} - {None}
         self.max_length, self.augment = max_length, augment
 
-    def row(self, example: Example, *, seed: int = 0, category: str | None = None) -> Row:
+    def row(self, example: Example, *, seed: int = 0, category: str | None = None) -> EncodedRow:
         """Encode one sample, images included.
 
         Args:
@@ -150,7 +150,7 @@ class Encoder:
         vision = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
         return Prompt(ids, per_token, vision)
 
-    def with_answer(self, sample: Sample, made: Prompt, *, category: str | None = None) -> Row:
+    def with_answer(self, sample: Sample, made: Prompt, *, category: str | None = None) -> EncodedRow:
         """A row of a prompt and the sample's answer.
 
         Raises:
@@ -162,7 +162,7 @@ class Encoder:
         length = len(prompt) + len(answer)
         if self.max_length is not None and length > self.max_length:
             raise DataError(too_long(sample.id, length, self.max_length))
-        return Row(
+        return EncodedRow(
             id=sample.id,
             category=category or sample.category or "none",
             ids=torch.cat([prompt, answer]),

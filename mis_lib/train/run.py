@@ -174,7 +174,7 @@ def plan_of(settings: TrainSettings, lengths: Sequence[int], *, packed: bool) ->
     return plan._replace(steps=settings.max_steps or math.ceil(settings.epochs * plan.steps_per_epoch))
 
 
-class Outcome(Record):
+class TrainingResult(Record):
     """What a run did, also in ``result.json``."""
 
     finished: bool
@@ -201,7 +201,7 @@ def run(
     evaluate: Evaluate | None = None,
     listeners: tuple[Listener, ...] = (),
     progress: Progress = lambda message: None,
-) -> Outcome:
+) -> TrainingResult:
     """Train, or go on training, and write adapter (or model) and log into the run's folder.
 
     Args:
@@ -258,7 +258,7 @@ def run(
         kind = ADAPTER if settings.tuning == "lora" else MODEL
         save_result(trainer, folder / kind, checkpoint, processor=loaded.processor, limits=limits_in(settings))
     parts = {group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)}
-    return Outcome(
+    return TrainingResult(
         finished=finished,
         signal=None if finished else stop.signal,
         step=step,

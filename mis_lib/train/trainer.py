@@ -25,7 +25,7 @@ from transformers import Trainer, TrainingArguments
 from mis_lib.errors import TrainingError
 from mis_lib.models.adapters import ImageLimits, write_base, write_limits
 from mis_lib.train.batches import Batch, Plan, collate
-from mis_lib.train.encode import IGNORED, SEGMENTS, Encoder, Example, Row
+from mis_lib.train.encode import IGNORED, SEGMENTS, EncodedRow, Encoder, Example
 from mis_lib.train.features import FeatureCache, Mixer
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.packing import packed_inputs
@@ -73,7 +73,7 @@ class Steps(Dataset[Step]):
         self.device, self.devices = device, devices
         self.mixer = Mixer(cache, examples, image_mixup) if cache is not None and image_mixup else None
         self.pad_token: int = encoder.tokenizer.pad_token_id
-        self._kept: dict[int, Row] = {}
+        self._kept: dict[int, EncodedRow] = {}
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class Steps(Dataset[Step]):
             for rows in passes
         ]
 
-    def row(self, number: int, epoch: int = 0) -> Row:
+    def row(self, number: int, epoch: int = 0) -> EncodedRow:
         """Row ``number`` as it is in an epoch; of ``~number``, the same row without labels (``Plan.passes``)."""
         if number < 0:
             row = self.row(~number, epoch)

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from mis_lib.cli.main import app
 from mis_lib.data.findings import Kind, Level
 from mis_lib.data.images import Header, Headers, Size, read_header
-from mis_lib.data.preflight import PreflightSettings, Report, preflight
+from mis_lib.data.preflight import PreflightReport, PreflightSettings, preflight
 from mis_lib.data.sources import find_source, load
 from mis_lib.errors import DataError, ImageError
 
@@ -557,7 +557,7 @@ def test_nothing_to_check_is_a_mistake(tmp_path: Path) -> None:
         preflight(tmp_path)
 
 
-def _errors(report: Report) -> list[Kind]:
+def _errors(report: PreflightReport) -> list[Kind]:
     return [found.kind for found in report.findings if found.level is Level.ERROR]
 
 

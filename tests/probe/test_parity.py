@@ -28,7 +28,7 @@ from mis_lib.models.load import load_model
 from mis_lib.models.merge import merge, save
 from mis_lib.probe.lora_tensors import Use, merged, read_adapter, wrong
 from mis_lib.probe.parity import TOLERANCE, Check, Reading, Status, View, compare, first_difference
-from mis_lib.recipes.parity import Form, ParitySettings, Report, parity
+from mis_lib.recipes.parity import Form, ParityReport, ParitySettings, parity
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -45,13 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def prove(folder: Path, **changes: Any) -> Report:
+def prove(folder: Path, **changes: Any) -> ParityReport:
     adapters = changes.pop("adapters", {"one": folder / "one"})
     common = {"checkpoint": folder / "model", "data": folder / "data", "limit": 1, "max_new_tokens": 6}
     return parity(ParitySettings(**{**common, "adapters": adapters, **changes}))
 
 
-def by_check(report: Report, form: Form) -> dict[Check, Status]:
+def by_check(report: ParityReport, form: Form) -> dict[Check, Status]:
     return {finding.check: finding.status for finding in report.findings if finding.form == form}
 
 
@@ -314,7 +314,7 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         shown = json.loads(result.stdout)
         assert shown["same"] is True
-        assert Report.model_validate_json(out.read_bytes()).same
+        assert ParityReport.model_validate_json(out.read_bytes()).same
         assert {use["use"] for use in shown["tensors"]["one"]} == {"applied"}
 
     def test_a_difference_is_status_1_and_named(self, folder: Path) -> None:

@@ -21,8 +21,8 @@ from mis_lib.results.study import (
     CLAIMS,
     Agreement,
     Claim,
+    ClaimResult,
     Entry,
-    Finding,
     agreement,
     difference,
     findings,
@@ -35,8 +35,6 @@ from mis_lib.schema import Sample
 from mis_lib.settings import load_settings
 from mis_lib.text.refusals import opens_with_refusal
 from mis_lib.train.settings import DpoSettings, TrainSettings
-
-# ---------------------------------------------------------------- claims
 
 
 @pytest.mark.parametrize(
@@ -124,9 +122,6 @@ def test_document_and_frame_hold_every_rate_with_n() -> None:
     assert list(size_curve(entries)["rows"]) == [0, 100, 900]
 
 
-# ---------------------------------------------------------------- plan
-
-
 @pytest.mark.parametrize("name", [*(name for name in ARMS if name != "dpo"), "rows-100"])
 def test_every_mixture_is_a_recipe_and_costs_the_same(name: str) -> None:
     settings = StudySettings(rows=400, train=TrainSettings(epochs=2))
@@ -173,9 +168,6 @@ def test_items_of_hard_are_asked_in_another_format_too(tmp_path: Path) -> None:
     for sample in formatted:
         assert hard[sample.id.removesuffix("-formatted")].question in sample.question.split("Request: ")[1]
         assert sample.twin_id in {other.id for other in formatted}  # pairs stay pairs
-
-
-# ---------------------------------------------------------------- the whole
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +221,7 @@ def test_a_study_measures_every_mixture_and_names_what_failed(home: Path, tmp_pa
     assert list(asr["n"] + asr["n_unscored"]) == [3, 3, 3]
     kept = json.loads((found.folder / "study.json").read_text())
     assert [Entry.model_validate(entry) for entry in kept["entries"]] == found.entries
-    assert [Finding.model_validate(finding) for finding in kept["findings"]] == found.findings
+    assert [ClaimResult.model_validate(finding) for finding in kept["findings"]] == found.findings
     assert "no general data" in (found.folder / "study.md").read_text()
 
 

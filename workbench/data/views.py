@@ -25,7 +25,7 @@ from mis_lib.construct.stages.offline import DrawnImages, OfflineTeacher
 from mis_lib.construct.stages.records import Draft, Rejected, Seed, Waiting
 from mis_lib.construct.stages.stages import ALL_STAGES, Stage
 from mis_lib.data.images import refusal
-from mis_lib.data.preflight import PreflightSettings, Report, preflight
+from mis_lib.data.preflight import PreflightReport, PreflightSettings, preflight
 from mis_lib.data.sources import find_source, scan
 from mis_lib.errors import DataError, ImageError, SettingsError
 from mis_lib.schema import Sample
@@ -154,7 +154,7 @@ class Shelf:
                 self._read[name] = _read(name, path)
             return self._read[name]
 
-    def check(self, name: str) -> Report:
+    def check(self, name: str) -> PreflightReport:
         """The preflight report of a data set; raises as ``read``."""
         return preflight(self._path(name), PreflightSettings())
 
@@ -337,7 +337,7 @@ def items(data: DataSet, found: Sequence[Sample], page: int, *, twins: bool) -> 
     )
 
 
-def report(name: str, found: Report) -> tuple[str, pd.DataFrame]:
+def report(name: str, found: PreflightReport) -> tuple[str, pd.DataFrame]:
     """A preflight report on the data set ``name`` as HTML, and its findings as a frame."""
     frame = pd.DataFrame(
         [{**finding.model_dump(mode="json"), "level": finding.level.value} for finding in found.findings],

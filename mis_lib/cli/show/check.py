@@ -9,7 +9,7 @@ from rich.text import Text
 from mis_lib.data.benchmarks import Instruction
 from mis_lib.data.duplicates import Overlap
 from mis_lib.data.findings import Level, count_by_kind
-from mis_lib.data.preflight import Report
+from mis_lib.data.preflight import PreflightReport
 from mis_lib.data.tokens import Training
 from mis_lib.recipes.check import Mixed
 from mis_lib.results.tables import rich_table
@@ -19,7 +19,7 @@ COLOURS = {Level.ERROR: "red", Level.WARNING: "yellow"}
 LONGEST = 5
 
 
-def report_tables(report: Report, shown: int) -> Group:
+def report_tables(report: PreflightReport, shown: int) -> Group:
     """The report as tables: kinds of findings, the findings themselves, the longest rows, the verdict."""
     return Group(*_head(report), *_findings(report, shown), *_tokens(report), _verdict(report))
 
@@ -73,7 +73,7 @@ def fetch_lines(wanted: Sequence[Instruction]) -> Iterator[Text]:
         yield Text(f"  {one.fetch}\n")
 
 
-def _head(report: Report) -> list[Text]:
+def _head(report: PreflightReport) -> list[Text]:
     lines = [
         Text(
             f"{file.name}: {file.rows:,} rows ({', '.join(file.forms) or 'no known form'}"
@@ -84,7 +84,7 @@ def _head(report: Report) -> list[Text]:
     return [*lines, Text(f"{report.images:,} images looked at; {report.seconds:.1f} s\n")]
 
 
-def _findings(report: Report, shown: int) -> list[Table | Text]:
+def _findings(report: PreflightReport, shown: int) -> list[Table | Text]:
     if not report.findings:
         return []
     counts = [
@@ -106,7 +106,7 @@ def _findings(report: Report, shown: int) -> list[Table | Text]:
     return [*lines, *([Text(f"... and {hidden:,} more; --json or --html FILE has them all")] if hidden > 0 else [])]
 
 
-def _tokens(report: Report) -> list[Table | Text]:
+def _tokens(report: PreflightReport) -> list[Table | Text]:
     tokens = report.tokens
     if tokens is None or not tokens.rows:
         return []
@@ -138,7 +138,7 @@ def _how(training: Training) -> str:
     return f"batch {training.batch_size}, {weights}{', checkpointing' if training.checkpointing else ''}"
 
 
-def _verdict(report: Report) -> Text:
+def _verdict(report: PreflightReport) -> Text:
     errors = sum(finding.level is Level.ERROR for finding in report.findings)
     if report.ready:
         return Text("\nTraining may start.", style="green")

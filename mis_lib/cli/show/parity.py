@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.console import Group
 from rich.text import Text
 
-from mis_lib.probe.parity import Check, Finding, Status, first_difference
-from mis_lib.recipes.parity import Form, Report
+from mis_lib.probe.parity import Check, CheckResult, Status, first_difference
+from mis_lib.recipes.parity import Form, ParityReport
 from mis_lib.results.tables import rich_table
 
 HEADINGS = {
@@ -16,9 +16,9 @@ HEADINGS = {
 SHOWN_TENSORS = 20  # of those not applied, in the terminal; all of them are in --json and --out
 
 
-def shown(report: Report) -> Group:
+def shown(report: ParityReport) -> Group:
     """The report for a terminal: a row for each form and variant, a column for each check, then the differences."""
-    cells: dict[tuple[str, str], dict[Check, list[Finding]]] = {}
+    cells: dict[tuple[str, str], dict[Check, list[CheckResult]]] = {}
     for finding in report.findings:
         cells.setdefault((finding.variant, finding.form), {}).setdefault(finding.check, []).append(finding)
     rows: list[list[str | Text]] = []
@@ -39,7 +39,7 @@ def shown(report: Report) -> Group:
     return Group(table, note, *_differences(report))
 
 
-def _cell(findings: Sequence[Finding]) -> Text:
+def _cell(findings: Sequence[CheckResult]) -> Text:
     """The worst status of a form's questions; the number of tensors where it is known."""
     if not findings:
         return Text("", style="dim")
@@ -49,7 +49,7 @@ def _cell(findings: Sequence[Finding]) -> Text:
     return Text(findings[0].count or worst.value, style=styles[worst])
 
 
-def _differences(report: Report) -> list[Text]:
+def _differences(report: ParityReport) -> list[Text]:
     lines = []
     for finding in (each for each in report.findings if each.status is Status.TIE):
         lines.append(Text(f"Tie: {_place(finding)}: {finding.detail}", style="yellow"))
@@ -68,5 +68,5 @@ def _differences(report: Report) -> list[Text]:
     return lines
 
 
-def _place(finding: Finding) -> str:
+def _place(finding: CheckResult) -> str:
     return ", ".join(part for part in (finding.variant, finding.form, finding.question, finding.check.value) if part)
