@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mis_lib.train.batches import collate
-from mis_lib.train.encode import Row
+from mis_lib.train.encode import EncodedRow
 from mis_lib.train.loss import AnswerHead
 
 CATEGORIES = ("Violent", "Privacy")
@@ -38,7 +38,7 @@ def tiny_rows(folder: Path, number: int = 12) -> Path:
     return folder
 
 
-def losses_alone(head: AnswerHead, network: Any, rows: Sequence[Row]) -> list[torch.Tensor]:
+def losses_alone(head: AnswerHead, network: Any, rows: Sequence[EncodedRow]) -> list[torch.Tensor]:
     """The losses of each row's answer tokens, passed through the network by itself."""
     found = []
     for row in rows:
