@@ -206,7 +206,9 @@ def _trl(contestant: Contestant) -> Measured:
         ),
         train_dataset=Dataset.from_list(_rows(examples, loaded.processor)),
         processing_class=loaded.processor,
-        data_collator=lambda rows: collator([{**row, "images": [load_image(Path(p)) for p in row["images"]]} for row in rows]),
+        data_collator=lambda rows: collator(
+            [{**row, "images": [load_image(Path(p)) for p in row["images"]]} for row in rows]
+        ),
         callbacks=[clock],
     )  # fmt: skip
     trainer.train()

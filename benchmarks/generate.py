@@ -182,9 +182,12 @@ def generation_table(found: GenerationBench) -> Table:
         ],
     ]
     note = (
-        f"{found.answers} answers of {', '.join(found.variants)}, at most {found.max_new_tokens} tokens, {found.tokens:,} written; {found.same} of "
-        f"{found.answers} the same to the letter; batches of {found.batch_size} rows, adapters {'mixed' if found.mixed else 'in turns'}; {found.dtype}"
-        f"{', packed weights' if found.packed else ''}, {found.device}, {found.threads} threads on {found.cores} cores, load average {found.load_average}"
+        f"{found.answers} answers of {', '.join(found.variants)}, at most {found.max_new_tokens} tokens, "
+        f"{found.tokens:,} written; {found.same} of "
+        f"{found.answers} the same to the letter; batches of {found.batch_size} rows, adapters "
+        f"{'mixed' if found.mixed else 'in turns'}; {found.dtype}"
+        f"{', packed weights' if found.packed else ''}, {found.device}, {found.threads} threads on {found.cores} "
+        f"cores, load average {found.load_average}"
     )
     headings = ["", "seconds", "answers/s", "times", "CPU seconds"]
     return Table("generate", "Generation", headings, rows, [found.model_dump(mode="json")], note, left=1)

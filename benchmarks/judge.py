@@ -87,7 +87,8 @@ def judge_table(found: JudgeBench) -> Table:
         ],
     ]
     note = (
-        f"{found.items} answers, {found.delay:.2f} s a reply, one call in {found.fail_one_in} fails, {found.calls} calls in all; {found.same} of {found.items} "
+        f"{found.items} answers, {found.delay:.2f} s a reply, one call in {found.fail_one_in} fails, {found.calls} "
+        f"calls in all; {found.same} of {found.items} "
         f"verdicts the same, {found.unscored} unscored; at most {found.most_at_once} calls at once"
     )
     return Table(

@@ -38,10 +38,14 @@ def _internvl(vision: Mapping[str, int], text: Mapping[str, int]) -> Callable[[i
         make: Any = LlamaConfig
         return InternVLConfig(
             vision_config=InternVLVisionConfig(**vision),  # pyright: ignore[reportArgumentType]
-            text_config=make(**{**text, "vocab_size": size}, **_ENDS, rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
+            text_config=make(
+                **{**text, "vocab_size": size}, **_ENDS, rope_parameters={"rope_type": "default", "rope_theta": 1e6}
+            ),
             tie_word_embeddings=False,
             image_token_id=SPECIAL.index("<image>"),
-            image_seq_length=256 if vision["image_size"] == 448 else (vision["image_size"] // vision["patch_size"] // 2) ** 2,
+            image_seq_length=(
+                256 if vision["image_size"] == 448 else (vision["image_size"] // vision["patch_size"] // 2) ** 2
+            ),
         )  # fmt: skip
 
     return config
@@ -256,7 +260,8 @@ def _processor(name: str, tokenizer: Any) -> Any:
         return SHAPES[name].processor(tokenizer)
     except (ImportError, AttributeError) as error:  # without torchvision, video processors are placeholders
         raise MissingPackageError(
-            f'the processor of {name} needs torchvision, which is not installed or does not fit torch: pip install "mis-workbench[vlm]"'
+            f"the processor of {name} needs torchvision, which is not installed or does not fit torch: "
+            'pip install "mis-workbench[vlm]"'
         ) from error
 
 

@@ -474,9 +474,13 @@ def _caption(found: TrainBench) -> str:
     cached = next((row.feature_seconds for row in found.results if row.feature_seconds is not None), None)
     filled = "" if cached is None else f"filling the feature cache took {cached:.1f} s and is not in the speed; "
     return (
-        f"{settings.model}, LoRA r={settings.lora.rank}, {found.dtype} on {found.device}, {found.tokens_per_row:.0f} tokens a row, "
-        f"{settings.batch_size} rows a step, at most {settings.batch_tokens:,} tokens a pass; {settings.steps} timed steps after "
-        f"{settings.warmup}, {settings.rounds} rounds (median); x TRL: rows a second, x work: rows a second of processor time; GB: peak memory; loss: mean of all steps, last quarter; {filled}"
-        f"of peak: operations the rows need against {found.matmul_tflops:.2f} TFLOP/s of matrix products measured here; "
+        f"{settings.model}, LoRA r={settings.lora.rank}, {found.dtype} on {found.device}, {found.tokens_per_row:.0f} "
+        f"tokens a row, "
+        f"{settings.batch_size} rows a step, at most {settings.batch_tokens:,} tokens a pass; {settings.steps} timed "
+        f"steps after "
+        f"{settings.warmup}, {settings.rounds} rounds (median); x TRL: rows a second, x work: rows a second of "
+        f"processor time; GB: peak memory; loss: mean of all steps, last quarter; {filled}"
+        f"of peak: operations the rows need against {found.matmul_tflops:.2f} TFLOP/s of matrix products measured "
+        f"here; "
         f"{found.cores} cores, load average {found.load_average}"
     )

@@ -153,8 +153,10 @@ def _cells(measurement: Measurement) -> list[list[str]]:
 def _caption(measurement: Measurement) -> str:
     layout = ", packed weights" if measurement.packed else ""
     return (
-        f"{measurement.images} images, {measurement.tokens} tokens in each column; seconds to the first and to all tokens, tokens a second "
-        f"in each column (best of {measurement.rounds} rounds, and median), time against one column alone (median within a round); "
+        f"{measurement.images} images, {measurement.tokens} tokens in each column; seconds to the first and to all "
+        f"tokens, tokens a second "
+        f"in each column (best of {measurement.rounds} rounds, and median), time against one column alone (median "
+        f"within a round); "
         f"{measurement.dtype}{layout}, {measurement.threads} threads on {measurement.cores} cores, "
         f"load average {measurement.load_average}, peak memory {measurement.peak_memory_mb} MB"
     )

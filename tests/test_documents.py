@@ -42,7 +42,8 @@ def test_every_verb_has_its_line_and_says_something() -> None:
 
 
 def test_only_known_marks_are_filled() -> None:
-    text = "a\n<!-- table: judges -->\nold\n<!-- /table: judges -->\nb\n<!-- table: speed -->\n| 1 |\n<!-- /table: speed -->\n"
+    text = "a\n<!-- table: judges -->\nold\n<!-- /table: judges -->\n"
+    text += "b\n<!-- table: speed -->\n| 1 |\n<!-- /table: speed -->\n"
     filled = documents.fill(text, MIS)
     assert documents.judges(MIS) in filled and "old" not in filled
     assert "<!-- table: speed -->\n| 1 |\n<!-- /table: speed -->" in filled

@@ -36,7 +36,7 @@ def tracked_files() -> list[Path]:
 
 
 def imported_packages(files: list[Path], *, in_functions: bool) -> set[str]:
-    """Top-level names that Python files import when they are themselves imported, or also those that functions import."""
+    """Top-level names that Python files import when they are imported, or also those that functions import."""
     names: set[str] = set()
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))

@@ -24,9 +24,12 @@ from mis_lib.results.published import select
 
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /table: (?P=name) -->)", re.DOTALL)
 TABS: Mapping[str, str] = {
-    "compare": "several variants answer one question about one to six images, side by side; reasoning in colours, benign twin, blur until clicked",
-    "annotate": "decide on responses with the keyboard, worst first; causes, corrections, preferences, undo, agreement, training data from failures",
-    "results": "leaderboard with intervals, safety against over-refusal, change by category, flips, judges side by side",
+    "compare": "several variants answer one question about one to six images, side by side; reasoning in colours, "
+    "benign twin, blur until clicked",
+    "annotate": "decide on responses with the keyboard, worst first; causes, corrections, preferences, undo, "
+    "agreement, training data from failures",
+    "results": "leaderboard with intervals, safety against over-refusal, change by category, flips, "
+    "judges side by side",
     "data": "data sets with images and twins, their preflight, one item made live through the construction stages",
     "train": "a form and the command it comes to; runs watched by their logs",
 }
@@ -34,15 +37,21 @@ TABS: Mapping[str, str] = {
 JUDGES: Mapping[str, tuple[str, str]] = {
     "rule": ("knows the truth of MIS-Mini items: names, risks, refusals, help", "nothing"),
     "words": ("an answer that opens like a refusal is safe; the naive baseline, never alone", "nothing"),
-    "rubric": ("a model sees images, question and answer and grades by MIS's rubric", "a server, or a local checkpoint"),
+    "rubric": (
+        "a model sees images, question and answer and grades by MIS's rubric",
+        "a server, or a local checkpoint",
+    ),
     "guard": ("Llama Guard and its kin, on question and answer", "a server, or a local checkpoint"),
     "official": (
         "a model sees the response alone and gives the class of MSSBench's, MM-SafetyBench's or MOSSBench's authors",
         "a server, or a local checkpoint",
     ),
-    "precondition": ("chains of yes-no questions of a constitution, with each image taken away in turn", "a model that gives probabilities"),
+    "precondition": (
+        "chains of yes-no questions of a constitution, with each image taken away in turn",
+        "a model that gives probabilities",
+    ),
     "routed": ("a cheap judge first, an expensive one where a router says so", "two judges and mis judge --route"),
-}  # fmt: skip
+}
 """What each kind of judge does and needs (``recipes.judge.KINDS``)."""
 
 
@@ -108,9 +117,14 @@ def tabs(program: object) -> str:
 def sets(program: object) -> str:
     """The published sets that are read, with their splits and licences."""
     rows = [
-        (one.title, ", ".join(f"{split} {n:,}" if n else split for split, n in one.splits.items()), one.licence, f"`mis check hub:{one.name}`")
+        (
+            one.title,
+            ", ".join(f"{split} {n:,}" if n else split for split, n in one.splits.items()),
+            one.licence,
+            f"`mis check hub:{one.name}`",
+        )
         for one in fetch_instructions()
-    ]  # fmt: skip
+    ]
     return markdown(("data set", "splits", "licence", "how to fetch it"), rows)
 
 

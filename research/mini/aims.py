@@ -90,7 +90,8 @@ def aims_from(path: Path, bank: FeatureBank) -> Aims:
         known = goals.rows.get(picture, [])
         if len(known) < len(found):
             raise SettingsError(
-                f"{path}: expected {len(found)} projections of thing {picture.number} in {picture.style}, found {len(known)}; "
+                f"{path}: expected {len(found)} projections of thing {picture.number} in {picture.style}, found "
+                f"{len(known)}; "
                 "make it with the step `goals` and the same --work"
             )
         kept += known[: len(found)]

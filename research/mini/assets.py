@@ -4,7 +4,8 @@
 ``load_bank`` draws it.
 
     FOLDER/  styles.json.xz   every concept as SVG in every style
-             cutouts.npz      arr (n, 160, 160, 4), names: photographs on transparent ground (tuxpaint-stamps, GPL-2, training only)
+             cutouts.npz      arr (n, 160, 160, 4), names: photographs on transparent ground
+                              (tuxpaint-stamps, GPL-2, training only)
              SmolLM2-135M-Instruct.Q4_1.gguf   efficientnet-lite0.pth   NotoEmoji.ttf   Symbola.ttf
 """
 

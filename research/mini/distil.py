@@ -40,7 +40,7 @@ def questions(names: list[str], *, pairs: int, uses: int, chats: int, seed: int)
 def answer(
     model: Any, tokenizer: Any, asked: list[tuple[list[str], str, str]], *, batch: int = 384, max_new_tokens: int = 110
 ) -> list[tuple[list[str], str, str]]:
-    """Let the language model answer in text; returns (names, question about the pictures, answer), refusals left out."""
+    """Let the language model answer in text; returns (names, question about the pictures, answer) without refusals."""
     tokenizer.padding_side = "left"
     rows = []
     for start in range(0, len(asked), batch):
@@ -64,7 +64,7 @@ def repeats(text: str) -> bool:
 
 
 def cut(text: str) -> str:
-    """At most ``LONGEST`` characters, ending with a whole sentence (a list's number is none); empty when there is none."""
+    """At most ``LONGEST`` characters, ending with a whole sentence (a list's number is none), or none."""
     text = re.sub(r"\s+", " ", text).strip()
     ends = [match.end() for match in re.finditer(r"(?<!\b\d)[.!?](?= |$)", text[:LONGEST])]
     return text[: ends[-1]] if ends else ""

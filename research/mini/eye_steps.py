@@ -96,7 +96,8 @@ def mean_of_eyes(start: Path, others: Sequence[Path], out: Path) -> None:
     Wortsman et al. 2022, arXiv 2109.01903).
 
     Raises:
-        SettingsError: there are no others; or their names of photographs, updates of the language model or tensors differ, so that they do not come from one another.
+        SettingsError: there are no others; or their names of photographs, updates of the language model or tensors
+            differ, so that they do not come from one another.
     """
     if not others:
         raise SettingsError("mean: expected folders beside that of --start, found none; name them with --other")
@@ -104,7 +105,8 @@ def mean_of_eyes(start: Path, others: Sequence[Path], out: Path) -> None:
         for other in others:
             if (start / name).read_bytes() != (other / name).read_bytes():
                 raise SettingsError(
-                    f"{other / name}: expected that of {start}, found another; a mean takes ends that come from one another"
+                    f"{other / name}: expected that of {start}, found another; a mean takes ends that come from one "
+                    f"another"
                 )
         hand_on(name, start, out)
     for name in (DRAWINGS_FILE, PROJECTOR_FILE):
@@ -112,7 +114,8 @@ def mean_of_eyes(start: Path, others: Sequence[Path], out: Path) -> None:
         for other, part in zip(others, parts[1:], strict=True):
             if part.keys() != parts[0].keys():
                 raise SettingsError(
-                    f"{other / name}: expected the tensors of {start}, found others, such as {min(part.keys() ^ parts[0].keys())!r}"
+                    f"{other / name}: expected the tensors of {start}, found others, such as "
+                    f"{min(part.keys() ^ parts[0].keys())!r}"
                 )
         mean = {key: torch.stack([part[key].float() for part in parts]).mean(0).to(torch.bfloat16) for key in parts[0]}
         save_file(mean, out / name)

@@ -106,7 +106,8 @@ def tune_afresh(
         icons: score on the first so many of those that are kept from the eyes (all).
 
     Returns:
-        Losses, steps, views a second and the device, and what the eyes before, the last ones and the mean see of what none was tuned to (``unseen.scores``).
+        Losses, steps, views a second and the device, and what the eyes before, the last ones and the mean see of what
+        none was tuned to (``unseen.scores``).
     """
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)

@@ -54,5 +54,5 @@ def by_bare_name(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_animal_or_face(name: str) -> bool:
-    """Whether there is an animal as a whole and its face, which sets that draw one of them do not tell apart by name."""
+    """Whether there is an animal as a whole and its face, which sets with one of them do not tell apart by name."""
     return f"{name} face" in concepts() or name.removesuffix(" face") in concepts().keys() - {name}

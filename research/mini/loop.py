@@ -24,7 +24,7 @@ SAVE_EVERY = 50  # steps
 
 
 def strip_squeeze_excite(tower: nn.Module) -> None:
-    """Replace Lite0's squeeze-excite blocks, which multiply by one, by nothing: same values, half the memory traffic."""
+    """Replace Lite0's squeeze-excite blocks, which multiply by one: same values, half the memory traffic."""
     for module in tower.modules():
         if hasattr(module, "squeeze_excite"):
             module.squeeze_excite = nn.Identity()

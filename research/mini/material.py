@@ -134,7 +134,7 @@ def dream_known(assets: Path, work: Path, seed: int) -> None:
 
 
 def distil_answers(assets: Path, *, pairs: int, uses: int, chats: int, batch: int, seed: int) -> None:
-    """Let the language model answer in text about named things, and write ``distilled.json`` beside the raw material."""
+    """Let the language model answer in text about named things, and write ``distilled.json``."""
     model, processor = assemble(next(assets.glob("*.gguf")), next(assets.glob("*.pth")))
     _, drawn = load_drawings(assets)
     names = drawn + sorted(set(photo_classes()) - set(drawn))

@@ -1,19 +1,21 @@
 """The base on a CPU: the same parts as ``base``, ordered so that nothing costly is done twice.
 
-    python -m research.mini.on_cpu distil  --assets A --work W                helpful answers, in text (5 min)
-    python -m research.mini.on_cpu dream   --assets A --work W                dreams of classes that are drawn, too (13 min)
-    python -m research.mini.on_cpu see     --assets A --work W                tower features of every picture (19 min on one core)
-    python -m research.mini.on_cpu align   --assets A --work W --start B      the projector alone: photographs, other styles (5 min)
-    python -m research.mini.on_cpu base    --assets A --work W --start B --seconds 3600
-    python -m research.mini.on_cpu widen   --assets A --work W --start B      the projector alone: other styles, where it lies already
-    python -m research.mini.on_cpu goals   --assets A --work M --model mini-FOLDER      what that model, with another tower, projects drawings to: for widen, tune and score --goals
-    python -m research.mini.on_cpu tune    --assets A --work M --start B --out W      the tower's second end; M from ``see --midway``
-    python -m research.mini.on_cpu mean    --assets A --work W --start B --other W X --out V      of ends that were tuned on from one another
-    python -m research.mini.on_cpu score   --assets A --work M --start B --other W X      what each sees of styles and hands that none was tuned to
-    python -m research.mini.on_cpu again   --assets A --work M --start W --out W      what the tuned end makes of every picture
-    python -m research.mini.on_cpu eyes    --assets A --work W --start B      the projector alone, with the language model in the loop
-    python -m research.mini.on_cpu read    --assets A --work W --start B      names that the tower's classifier sees; after everything else
-    python -m research.mini.on_cpu tell    --assets A --work W --start B      the same, with the language model in the loop; after read
+    python -m research.mini.on_cpu STEP, where STEP is one of
+      distil --assets A --work W                       helpful answers, in text (5 min)
+      dream  --assets A --work W                       dreams of classes that are drawn, too (13 min)
+      see    --assets A --work W                       tower features of every picture (19 min on one core)
+      align  --assets A --work W --start B             the projector alone: photographs, other styles (5 min)
+      base   --assets A --work W --start B --seconds 3600
+      widen  --assets A --work W --start B             the projector alone: other styles, where it lies already
+      goals  --assets A --work M --model mini-FOLDER   what that model, with another tower, projects drawings
+                                                       to: for widen, tune and score --goals
+      tune   --assets A --work M --start B --out W     the tower's second end; M from ``see --midway``
+      mean   --assets A --work W --start B --other W X --out V of ends that were tuned on from one another
+      score  --assets A --work M --start B --other W X what each sees of styles and hands none was tuned to
+      again  --assets A --work M --start W --out W     what the tuned end makes of every picture
+      eyes   --assets A --work W --start B             the projector alone, with the language model in the loop
+      read   --assets A --work W --start B             names that the tower's classifier sees; after all else
+      tell   --assets A --work W --start B             the same, with the language model in the loop; after read
 
 Two cores do ``base`` faster as two processes of one thread than as one of two (``tune``, ``eyes`` and ``tell`` take two
 as well): RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 before the one command, the same with RANK=1

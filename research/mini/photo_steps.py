@@ -45,7 +45,8 @@ def train_reader(material: Material, start: Path, out: Path, *, steps: int, lr: 
     It is written next to the weights of ``start``, which stay as they are.
 
     Returns:
-        Losses, the share of each style and of held-out cut-outs that is taken for a photograph, and how many of those are named.
+        Losses, the share of each style and of held-out cut-outs that is taken for a photograph, and how many of those
+        are named.
     """
     merge_base(material.model, start)
     bank, names = material.bank, photo_names()
@@ -92,7 +93,8 @@ def tell_names(
     The rest stays as ``start`` has it.
 
     Returns:
-        What ``train`` returns, and the share of held-out cut-outs, of those whose names the classifier has, that are named.
+        What ``train`` returns, and the share of held-out cut-outs, of those whose names the classifier has, that are
+        named.
     """
     merge_base(material.model, start)
     fitted, names = load_file(start / NAMES_FILE), photo_names()

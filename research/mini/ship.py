@@ -56,7 +56,8 @@ def ship(adapters: Sequence[Path], folder: Path, without: Collection[str] = ()) 
         if settings != kept[0]:
             name = next(name for name in KEPT if settings[name] != kept[0][name])
             raise SettingsError(
-                f"{adapter}: expected {name} {kept[0][name]!r} as in {adapters[0]}, found {settings[name]!r}; only adapters that are alike have a mean"
+                f"{adapter}: expected {name} {kept[0][name]!r} as in {adapters[0]}, found {settings[name]!r}; only "
+                f"adapters that are alike have a mean"
             )
     limits = shared_limits({str(adapter): adapter for adapter in adapters})
     base = _base(adapters)
@@ -78,7 +79,8 @@ def _base(adapters: Sequence[Path]) -> Base | None:
     bases = [read_base(adapter) for adapter in adapters]
     if bases[-1] is None:
         warnings.warn(
-            f"{adapters[-1]}: expected {BASE_FILE} beside the adapter, found none; the checkpoint of what is shipped is unknown, and on another one of "
+            f"{adapters[-1]}: expected {BASE_FILE} beside the adapter, found none; the checkpoint of what is shipped "
+            f"is unknown, and on another one of "
             "the same shapes nothing will warn. Train it again (mis train writes the file)",
             AdapterWarning,
             stacklevel=3,

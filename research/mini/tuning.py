@@ -199,8 +199,9 @@ def tune(
         save_every: steps between two calls.
 
     Returns:
-        End and projector with weights averaged over the steps behind ``SETTLED`` of the run, which see a style that nobody tuned to better than
-        the last ones (Cha et al. 2021, arXiv 2102.08604); and mean losses of the last 100 steps with how many there were.
+        End and projector with weights averaged over the steps after ``SETTLED`` of the run, which see a style that
+        none was tuned to better than the last ones (Cha et al. 2021, arXiv 2102.08604); and mean losses of the last
+        100 steps with how many there were.
     """
     device = bank.table.device
     dice, generator = random.Random(seed), torch.Generator(device).manual_seed(seed)

@@ -372,7 +372,7 @@ def test_programs_that_start_and_write_at_once_lose_and_double_nothing(database:
     for worker in [*people, *threads]:
         worker.start()
     for worker in [*people, *threads]:
-        worker.join(timeout=60)
+        worker.join(timeout=300)
     events = AnnotationStore(database).events()
     assert len(events) == 60 and len({event.id for event in events}) == 60
     assert [event.seq for event in events] == sorted(event.seq for event in events)

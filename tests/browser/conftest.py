@@ -1,4 +1,4 @@
-"""One Chromium a file, and pages in it. Nothing is asserted about speed: all limits are those of a slow, busy machine."""
+"""One Chromium a file, and pages in it. Nothing is asserted about speed; limits are those of a busy machine."""
 
 from collections.abc import Iterator
 from pathlib import Path

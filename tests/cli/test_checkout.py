@@ -1,4 +1,4 @@
-"""Verbs of folders that are next to the package: found from any working folder, and one message where they are missing."""
+"""Verbs of folders that are next to the package: found from any working folder, one message where missing."""
 
 import os
 import subprocess

@@ -97,7 +97,8 @@ def test_an_adapter_says_what_it_was_trained_on_and_is_trained_further_elsewhere
     same, strange = mis(*further), mis(*further, f"model={other}")
     assert (same.exit_code, strange.exit_code) == (0, 0), same.output + strange.output
     assert "Warning: " not in same.output
-    warned = f"Warning: variant 'start_from': expected the checkpoint that {start} belongs to ({checkpoint.name}), found {other}"
+    expected = f"expected the checkpoint that {start} belongs to ({checkpoint.name}), found {other}"
+    warned = f"Warning: variant 'start_from': {expected}"
     assert warned in strange.output
 
 
@@ -145,7 +146,8 @@ def test_a_published_set_is_trained_on_as_it_is_and_only_its_split_is_read(tmp_p
     published.vlguard(tmp_path / "set")
     (tmp_path / "set/test/bad_ads/2.png").unlink()
     records = json.loads((tmp_path / "set/train.json").read_text())
-    long = " It would harm somebody, and nobody should have to bear that only because it was easy to do and quick to forget."
+    long = " It would harm somebody, and nobody should have to bear that only because it was easy to do"
+    long += " and quick to forget."
     for record in records:
         for pair in record["instr-resp"]:
             pair["response"] = f"I'm sorry, but I can't help with that.{long}"  # a harmless one too, as published

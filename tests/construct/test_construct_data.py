@@ -298,7 +298,7 @@ def test_of_two_that_miss_the_cached_data_one_makes_it_and_the_other_waits(
 
     def slow(out: Path, progress: object = None) -> Summary:
         builds.append(out)
-        assert waits.wait(20)
+        assert waits.wait(120)
         return construct(out, blocks={"property_crimes-easy"}, general_items=1, everyday_items=4)
 
     def listen(message: str) -> None:

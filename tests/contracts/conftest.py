@@ -61,7 +61,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the artefacts, which is the working folder; their files still name the place where they were written."""
+    """A copy of the artefacts, the working folder; their files still name the place where they were written."""
     work = tmp_path / "work"
     shutil.copytree(DATA, work)
     monkeypatch.chdir(work)

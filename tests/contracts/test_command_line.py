@@ -55,8 +55,9 @@ def default_of(parameter: Any) -> Any:
 
 def described(parameter: Any) -> dict[str, Any]:
     """What is promised of one option or argument."""
+    spelled = sorted([*parameter.opts, *parameter.secondary_opts])
     found = {
-        "names": sorted([*parameter.opts, *parameter.secondary_opts]) if parameter.opts[0].startswith("-") else "argument",
+        "names": spelled if parameter.opts[0].startswith("-") else "argument",
         "kind": kind_of(parameter), "required": parameter.required,
         "many": parameter.multiple if hasattr(parameter, "multiple") else False,
         "default": default_of(parameter), "bounds": least_and_most(parameter),

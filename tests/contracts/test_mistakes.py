@@ -56,7 +56,8 @@ MISTAKES = {
     "generate --data pairs --checkpoint tiny --adapters tuned=nowhere": "nowhere",
     "generate --data pairs --server nonsense": "--server",
     "compare --images nowhere.png --question what? --checkpoint tiny --adapters tuned=tuned": "nowhere.png",
-    "compare --images pairs/images/house-twemoji-2.png --question what? --checkpoint tiny --adapters tuned=tuned --variants nobody": "nobody",
+    "compare --images pairs/images/house-twemoji-2.png --question what? --checkpoint tiny --adapters tuned=tuned"
+    " --variants nobody": "nobody",
     "merge nowhere out --checkpoint tiny": "nowhere",
     "merge tuned tiny --checkpoint tiny": "tiny",
     "import --answers theirs=nowhere.jsonl --data pairs": "nowhere.jsonl",

@@ -28,11 +28,19 @@ def config_of(run: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", (*RUNS, "shards"))
 def test_a_run_is_read_as_it_was_written(name: str, golden: Callable[..., None]) -> None:
     found = access.read_run(DATA / "runs" / name / "v1")
-    golden(f"runs/read-{name}", {**found, "responses": found["responses"][:6], "samples": found["samples"][:2]} if name == "mini" else {
-        "config": found["config"], "samples": [one["id"] for one in found["samples"]],
-        "responses": [f"{one['sample_id']} {one['variant']} {one.get('key')}" for one in found["responses"]],
-        "verdicts": {judge: [f"{one['sample_id']} {one['variant']} {one['outcome']}" for one in all_] for judge, all_ in found["verdicts"].items()},
-    })  # fmt: skip
+    if name == "mini":
+        kept = {**found, "responses": found["responses"][:6], "samples": found["samples"][:2]}
+    else:
+        kept = {
+            "config": found["config"],
+            "samples": [one["id"] for one in found["samples"]],
+            "responses": [f"{one['sample_id']} {one['variant']} {one.get('key')}" for one in found["responses"]],
+            "verdicts": {
+                judge: [f"{one['sample_id']} {one['variant']} {one['outcome']}" for one in verdicts]
+                for judge, verdicts in found["verdicts"].items()
+            },
+        }
+    golden(f"runs/read-{name}", kept)
 
 
 def test_runs_that_can_be_evaluated_are_found(golden: Callable[..., None]) -> None:

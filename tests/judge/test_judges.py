@@ -79,7 +79,9 @@ def make_run(
     return run
 
 
-def rubric(server: LoopbackJudge, folder: Path, *, retries: int = 6, timeout: float = 20.0, **more: Any) -> RubricJudge:
+def rubric(
+    server: LoopbackJudge, folder: Path, *, retries: int = 6, timeout: float = 120.0, **more: Any
+) -> RubricJudge:
     client = open_client(server.url, retries=retries, timeout=timeout)
     return RubricJudge("rubric", ServerChat(client, "loopback", Cache(folder / "asked")), **more)
 

@@ -357,8 +357,8 @@ def test_a_server_ends_with_the_process_that_was_told_to_end(folder: Path) -> No
         while not (servers := psutil.Process(asking.pid).children()) and time.monotonic() < deadline:
             time.sleep(0.1)
         asking.terminate()
-        asking.wait(timeout=60)
-        assert servers and not psutil.wait_procs(servers, timeout=20)[1]
+        asking.wait(timeout=120)
+        assert servers and not psutil.wait_procs(servers, timeout=120)[1]
     finally:
         for process in servers:
             if process.is_running():

@@ -81,7 +81,8 @@ with run.writing(file), open_append(run.folder / file) as stream:
     print("open", flush=True)
     for line in sys.stdin:
         sample_id, variant = line.split()
-        append_record(stream, Response(sample_id=sample_id, variant=variant, text="Late.", tokens=1, seconds=0, finish_reason="stop"))
+        late = {"text": "Late.", "tokens": 1, "seconds": 0, "finish_reason": "stop"}
+        append_record(stream, Response(sample_id=sample_id, variant=variant, **late))
         print("kept", flush=True)
 """
 

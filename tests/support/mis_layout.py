@@ -2,7 +2,7 @@
 
 mis_easy.json  mis_hard.json  mis_real.json    [{id, question, category, sub_category, image_path1, image_path2}]
 easy_image/<id>/object1.png  object2.png       hard_image, real_image alike
-mis_train.json                                 [{id, image: [two], conversations, category, sub_category}], images in ``train``
+mis_train.json                        [{id, image: [two], conversations, category, sub_category}], images in ``train``
 """
 
 import json

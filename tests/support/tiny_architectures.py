@@ -41,7 +41,8 @@ def tokenizer_of(special: Sequence[str], named: dict[str, str] | None = None) ->
 def template(image: str, *, after: str = "", user: str = "user", assistant: str = "assistant") -> str:
     """A ChatML template that prints ``image`` for each image."""
     return (
-        "{% for message in messages %}{{ '<|im_start|>' }}{{ '" + user + "' if message['role'] == 'user' else '" + assistant + "' }}"
+        "{% for message in messages %}{{ '<|im_start|>' }}{{ '" + user + "' if message['role'] == 'user' "
+        "else '" + assistant + "' }}"
         "{{ '\n' }}{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '" + image + after + "' }}"
         "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>" + assistant + "\n' }}{% endif %}"
@@ -174,7 +175,9 @@ def mistral3(folder: Path) -> Path:
             "num_attention_heads": 2,
             "head_dim": 8, "image_size": 84, "patch_size": 7,
         },
-        text_config={"model_type": "mistral", "vocab_size": len(tokenizer), **TEXT, "head_dim": 8, "sliding_window": None},
+        text_config={
+            "model_type": "mistral", "vocab_size": len(tokenizer), **TEXT, "head_dim": 8, "sliding_window": None,
+        },
         image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"), spatial_merge_size=2, tie_word_embeddings=False,
     )  # fmt: skip
     return _write(folder, config, processor)
@@ -247,7 +250,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
 
 
 def built(name: str, folder: Path) -> Path:
-    """The checkpoint of an architecture; skips where its processor needs torchvision and there is none, and only there."""
+    """The checkpoint of an architecture; skips only where its processor needs torchvision and there is none."""
     try:
         return BUILDERS[name](folder)
     except ImportError:

@@ -1,4 +1,4 @@
-"""A data folder of a few small rows, written by the test that needs it: one, two and three images, harmful and benign."""
+"""A data folder of a few small rows, for the test that needs it: one, two and three images, harmful and benign."""
 
 import json
 from collections.abc import Sequence

@@ -50,7 +50,7 @@ def client(url: str) -> Client:
 def ask(client: Client, question: str = "What is this?", variants: list[str] = BOTH, tokens: int = 256) -> tuple:
     """Compare what was uploaded; returns status, error bar and answers of the last update."""
     job = client.submit(question, variants, tokens, 0, 0, api_name="/compare")
-    job.result(timeout=20)
+    job.result(timeout=120)
     return job.outputs()[-1]
 
 
@@ -359,7 +359,7 @@ def test_a_missing_adapter_is_shown_on_a_page_that_works_and_goes_alone(url: str
     try:
         assert process.stdout is not None
         line = next(line for line in process.stdout if "http://" in line)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 120
         other = next(word for word in line.split() if word.startswith("http"))
         gone = upload(other, image)
         assert not gone.is_relative_to(Path(own_uploads().name).resolve())  # nor does it hang on what started it
@@ -369,7 +369,7 @@ def test_a_missing_adapter_is_shown_on_a_page_that_works_and_goes_alone(url: str
         assert "found nothing at /nowhere/adapter" in errors and "Press Compare to try again" in errors
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=120)
     assert uploaded.is_file() and not gone.exists()  # the same picture, uploaded to either app
 
 
@@ -389,5 +389,5 @@ def test_twenty_requests_at_once_are_all_answered_one_by_one(url: str, tmp_path:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=300)
     assert len(results) == 20 and all("Done after" in status for status in results)

@@ -1,4 +1,4 @@
-"""Line art made of coloured drawings: outlines in ink, dark shapes filled, light ones left to the paper, nothing else."""
+"""Line art made of coloured drawings: outlines in ink, dark shapes filled, light ones left, nothing else."""
 
 import json
 import lzma
