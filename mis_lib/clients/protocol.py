@@ -1,8 +1,8 @@
 """Protocols of chat models and image makers.
 
 Construction stages and judges know only these protocols. One flag exchanges a 72 B model on a server, a checkpoint on
-this machine and the built-in element bank. A question holds text for a model (``system``, ``user``) and plain values
-(``facts``) for the element bank, which is no model. Two errors decide what becomes of a record. ``CannotAnswer`` is
+this machine and the built-in offline teacher. A question holds text for a model (``system``, ``user``) and plain values
+(``facts``) for the offline teacher, which is no model. Two errors decide what becomes of a record. ``CannotAnswer`` is
 final: the record is rejected, with the reason. ``Unavailable`` is temporary: the record stays pending, and the next run
 asks again.
 """
