@@ -68,14 +68,14 @@ def made_once(
         OSError: the cache cannot be written.
     """
     if not force and is_whole(folder):
-        if any(place.exists() for place in _beside(folder)):
+        if any(place.exists() for place in _places_of(folder)):
             _tidy_if_idle(folder)
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder, progress):
         _tidy(folder)
         if force or not is_whole(folder):  # no other process made it while this process waited
-            making, replaced = _beside(folder)
+            making, replaced = _places_of(folder)
             try:
                 making.mkdir()
                 made = making / folder.name
@@ -88,7 +88,7 @@ def made_once(
     return folder
 
 
-def _beside(folder: Path) -> tuple[Path, Path]:
+def _places_of(folder: Path) -> tuple[Path, Path]:
     return folder.with_name(f".{folder.name}.making"), folder.with_name(f".{folder.name}.replaced")
 
 
@@ -104,7 +104,7 @@ def _tidy(folder: Path) -> None:
 
     What it had moved aside goes back if nothing took its place. Under the lock.
     """
-    making, replaced = _beside(folder)
+    making, replaced = _places_of(folder)
     if replaced.exists() and not folder.exists():
         replaced.rename(folder)
     for place in (making, replaced):

@@ -179,8 +179,8 @@ def find(folder: Path, row: Row, field: str, name: object, roots: Sequence[str] 
     tried = [PurePosixPath(root, name.replace("\\", "/")).as_posix() for root in roots]
     for candidate in tried:
         try:
-            as_it_stands = inside(folder, name)  # too: nothing that a root in front of it could hide
-            if (as_it_stands if candidate == name else inside(folder, candidate)).is_file():
+            as_written = inside(folder, name)  # too: nothing that a root in front of it could hide
+            if (as_written if candidate == name else inside(folder, candidate)).is_file():
                 return candidate
         except DataError as error:
             raise DataError(f"{row.place}: field {field!r}: {error}") from error

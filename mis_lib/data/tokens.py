@@ -7,6 +7,10 @@ settings, its text at four characters a token (which overestimates English a lit
 Image tokens follow from width and height alone: one small class for each way in which models cut images up, each tested
 against the image processor of transformers. Sizes are ``(width, height)`` in pixels, as shown. Marks around an image
 (vision start and end, tile names) count, since they take room too.
+
+The processors' own ``_get_num_multimodal_tokens`` is not called. A published name has no processor. Those of Qwen-VL,
+InternVL, LLaVA-OneVision and SmolVLM need torchvision, which is optional here. Importing transformers takes four
+seconds of processor time, half of what a check of 4,000 rows with 8,000 photographs takes.
 """
 
 import json

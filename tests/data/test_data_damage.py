@@ -1,7 +1,7 @@
 """2,000 randomly damaged records: each is refused with its file named, none crashes a loader, none passes as whole.
 
 A damage is one that takes something away that a sample needs: a required field gone, null, blank or of the wrong type,
-an image path that leads nowhere or out of the folder, an image that is none, a record that is no object, stands twice
+an image path that leads nowhere or out of the folder, an image that is none, a record that is no object, is there twice
 or is torn, a byte that is no UTF-8.
 """
 
@@ -96,7 +96,7 @@ SUBJECTS = {
 
 
 def write_ours(folder: Path) -> None:
-    """Our own records and their exports, without a system prompt: it would stand before the first turn."""
+    """Our own records and their exports, without a system prompt: it would come before the first turn."""
     samples = our_samples(folder)[:2]
     forms: dict[str, Callable[..., Record]] = {"lf.json": to_llamafactory, "swift.jsonl": to_swift, "trl.jsonl": to_trl}
     for name, form in forms.items():
@@ -131,7 +131,7 @@ def errors(folder: Path, subject: Subject) -> list[DataError]:
     return found
 
 
-# ---------------------------------------------------------------- damages; each returns what it did
+# ---------- damages; each returns what it did
 
 
 def parent(record: Any, path: str) -> tuple[Any, Any]:
@@ -230,7 +230,7 @@ def damaged_bytes(rng: random.Random, content: bytes, kind: str) -> bytes:
     return content[: start + 1] + key + b": 1, " + content[start + 1 :]
 
 
-# ---------------------------------------------------------------- the test
+# ---------- the test
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# ---------------------------------------------------------------- there and back
+# ---------- there and back
 
 TEXT = st.text(min_size=1, max_size=40).filter(lambda text: text.strip() and not any(tag in text for tag in MEDIA_TAGS))
 VALUE = st.recursive(
@@ -105,7 +105,7 @@ def test_an_edit_of_the_exported_text_comes_back(tmp_path: Path) -> None:
     assert changed == [data[0], data[1].model_copy(update={"answer": "No, it melts."}), data[2]]
 
 
-# ---------------------------------------------------------------- what trainers read
+# ---------- what trainers read
 
 
 def test_llamafactory_gets_a_list_and_its_entry(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_datasets_reads_mis_mini(tmp_path: Path) -> None:
         assert list(loaded[name]["answer"]) == [sample.answer for sample in rows]
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------- what is refused
 
 
 @pytest.mark.parametrize("form", [Form.LLAMAFACTORY, Form.SWIFT, Form.TRL])
@@ -265,7 +265,7 @@ def test_nothing_to_export_and_a_taken_name_are_errors(tmp_path: Path) -> None:
         export(our_samples(tmp_path), tmp_path, tmp_path / "out", Form.LLAMAFACTORY, name="dataset_info")
 
 
-# ---------------------------------------------------------------- mis export
+# ---------- mis export
 
 
 def mis(*args: object) -> Result:
@@ -307,8 +307,8 @@ def test_no_trainer_is_given_test_rows_among_those_to_train_on(tmp_path: Path) -
     asked = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--format")
     refused = mis(*asked, "swift")
     assert refused.exit_code == 2 and not (tmp_path / "out").exists()
-    told = " ".join(refused.stderr.split())
-    assert "found splits to test on beside them (general 1, hard 1, train 1); name one (--split), or export" in told
+    reported = " ".join(refused.stderr.split())
+    assert "found splits to test on beside them (general 1, hard 1, train 1); name one (--split), or export" in reported
     assert mis(*asked, "swift", "--split", "train").exit_code == mis(*asked, "jsonl").exit_code == 0
     (tmp_path / "in/hard.jsonl").unlink()
     assert "2 samples" in mis("--input", tmp_path / "in", "--output", tmp_path / "both", "--format", "trl").output

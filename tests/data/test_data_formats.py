@@ -51,7 +51,7 @@ def words(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
-# ---------------------------------------------------------------- one meaning, many forms
+# ---------- one meaning, many forms
 
 FORMS = {
     "ours": {"id": "7", "question": "What are these?", "images": [A, B], "answer": "Toys."},
@@ -192,7 +192,7 @@ LONG = chat("What are these?", "Toys.", "And why?", "They are small.")
 
 
 @pytest.mark.parametrize(
-    ("record", "told"),
+    ("record", "reported"),
     [
         ({"messages": LONG}, ["later turns"]),
         ({"messages": [SYSTEM_TURN, *LONG[:2]]}, ["a system prompt"]),
@@ -204,17 +204,19 @@ LONG = chat("What are these?", "Toys.", "And why?", "They are small.")
         ({"messages": LONG[:2], "system": ""}, []),
     ],
 )  # fmt: skip
-def test_what_no_model_is_shown_is_told_once(folder: Path, record: dict[str, Any], told: list[str]) -> None:
+def test_what_no_model_is_shown_is_reported_once(folder: Path, record: dict[str, Any], reported: list[str]) -> None:
     put_lines(folder, "data.jsonl", [{**record, "id": str(at), "images": [A, B]} for at in range(2)])
     found = [one for one in preflight(folder / "data.jsonl").findings if one.kind is Kind.NOT_SHOWN]
-    assert [(one.row, one.rows, one.level) for one in found] == [(1, 2, Level.WARNING)] * len(told)
-    assert all(any(f"found {what} beside them" in one.message for one in found) for what in told)
+    assert [(one.row, one.rows, one.level) for one in found] == [(1, 2, Level.WARNING)] * len(reported)
+    assert all(any(f"found {what} beside them" in one.message for one in found) for what in reported)
 
 
 def test_a_system_prompt_is_kept_wherever_it_stands(folder: Path) -> None:
     first = {"images": [A], "messages": [{"role": "system", "content": "Be brief."}, *chat("<image>What?", "A toy.")]}
-    beside = {"images": [A], "system": "Be brief.", "conversations": turns("<image>What?", "A toy.")}
-    assert convert(folder, first).model_extra == convert(folder, beside).model_extra == {"system_prompt": "Be brief."}
+    in_a_field = {"images": [A], "system": "Be brief.", "conversations": turns("<image>What?", "A toy.")}
+    assert (
+        convert(folder, first).model_extra == convert(folder, in_a_field).model_extra == {"system_prompt": "Be brief."}
+    )
 
 
 def test_unknown_fields_are_kept_and_taken_names_get_another(folder: Path) -> None:
@@ -259,7 +261,7 @@ def test_several_embedded_images_beside_a_question_are_unpacked(folder: Path, as
     assert [(folder / name).read_bytes() for name in sample.images] == [png(5), png(6)]
 
 
-# ---------------------------------------------------------------- each wrong record is named
+# ---------- each wrong record is named
 
 OURS, LLAVA, SWIFT = FORMS["ours"], FORMS["llava"], FORMS["swift"]
 WRONG = {
@@ -395,7 +397,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# ---------------------------------------------------------------- files and folders
+# ---------- files and folders
 
 
 def test_a_folder_of_ours_is_read_split_by_split(tmp_path: Path) -> None:
@@ -425,7 +427,7 @@ def test_a_folder_from_the_hub_is_read_split_by_split_and_is_no_published_set(tm
         f"What is {n}?" for n in range(3)
     ]
     assert [sample.split for sample in load(find_source(tmp_path))] == ["test", "train", "train", "train"]
-    assert not list((tmp_path / "data").glob("unpacked"))  # once, beside what is read
+    assert not list((tmp_path / "data").glob("unpacked"))  # once, next to what is read
     with pytest.raises(DataError, match="split 'hard', found none; splits there: test, train"):
         find_source(tmp_path, split="hard")
 
@@ -444,7 +446,7 @@ def test_reading_a_table_with_its_pictures_leaves_the_folders_digest_as_it_was(t
 @pytest.mark.parametrize(
     "marks", [["dataset_dict.json", "train/data-00000-of-00001.arrow"], ["state.json", "data-00000-of-00001.arrow"]]
 )
-def test_what_datasets_saved_to_disk_is_told_with_the_way_to_parquet(tmp_path: Path, marks: list[str]) -> None:
+def test_what_datasets_saved_to_disk_is_reported_with_the_way_to_parquet(tmp_path: Path, marks: list[str]) -> None:
     for mark in marks:
         (tmp_path / mark).parent.mkdir(exist_ok=True)
         (tmp_path / mark).write_text("{}")
@@ -488,7 +490,7 @@ def test_images_may_lie_in_another_folder(tmp_path: Path) -> None:
     assert load(find_source(tmp_path / "data.jsonl", images=tmp_path / "pictures")) == samples
 
 
-def test_nothing_there_and_nothing_known_are_told_apart(tmp_path: Path) -> None:
+def test_nothing_there_and_nothing_known_are_kept_apart(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found nothing there"):
         find_source(tmp_path / "none")
     with pytest.raises(DataError, match="found none of them"):
@@ -498,7 +500,7 @@ def test_nothing_there_and_nothing_known_are_told_apart(tmp_path: Path) -> None:
         load(find_source(tmp_path / "data.txt"))
 
 
-def test_every_bad_line_is_told_and_a_torn_one_is_no_end(tmp_path: Path) -> None:
+def test_every_bad_line_is_reported_and_a_torn_one_is_no_end(tmp_path: Path) -> None:
     good = json.dumps(our_samples(tmp_path)[0].model_dump(mode="json")).encode()
     lines = [good, b"", b"{broken", b'{"id": "\xff"}', b'["a list"]', b'{"a": 1, "a": 2}', good, good[:40]]
     (tmp_path / "data.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines))

@@ -67,7 +67,7 @@ def edit(folder: Path, name: str, change: Callable[[list[dict]], None]) -> None:
     put_json(folder, name, records)
 
 
-# ---------------------------------------------------------------- every set
+# ---------- every set
 
 
 def test_every_loader_is_tested() -> None:
@@ -133,7 +133,7 @@ def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
         list(LOADERS["mis"].load(tmp_path, "test"))
 
 
-# ---------------------------------------------------------------- what each set means
+# ---------- what each set means
 
 
 def test_mis_keeps_both_images_in_order(published: Callable[[str], Path]) -> None:
@@ -334,19 +334,19 @@ def test_options_that_a_question_tells_itself_are_known_as_those_in_columns_are(
 
 
 @pytest.mark.parametrize(
-    ("question", "told"),
+    ("question", "reported"),
     [
         ("Which ratio?\nOptions: A: 1:2, B: vitamin A: 3, C: None", ["1:2", "vitamin A: 3", "None"]),
         ("In which order?\nOptions:\nA: B, C, A\nB: A, B, C", ["B, C, A", "A, B, C"]),
         ("Is it A: or B:?", []),
     ],
 )
-def test_options_in_a_question_come_one_after_the_other(tmp_path: Path, question: str, told: list[str]) -> None:
+def test_options_in_a_question_come_one_after_the_other(tmp_path: Path, question: str, reported: list[str]) -> None:
     WRITERS["mmstar"](tmp_path)
     (row,) = pyarrow.parquet.read_table(tmp_path / "mmstar.parquet").to_pylist()
     put_parquet(tmp_path, "mmstar.parquet", [{**row, "question": question}])
     (sample,) = read(tmp_path, "mmstar", "val")
-    assert list((sample.model_extra or {}).get("options", {}).values()) == told
+    assert list((sample.model_extra or {}).get("options", {}).values()) == reported
 
 
 def test_an_open_mmmu_question_keeps_its_words(published: Callable[[str], Path]) -> None:
@@ -393,12 +393,12 @@ def test_a_damaged_tsv_row_is_named(tmp_path: Path, change: dict[str, str], mess
     assert message in str(caught.value)
 
 
-# ---------------------------------------------------------------- paths stay in the folder
+# ---------- paths stay in the folder
 
 
 @pytest.fixture
 def set_with_secret(tmp_path: Path) -> Path:
-    """MIS beside a picture that it must not show, with links to it."""
+    """MIS next to a picture that it must not show, with links to it."""
     folder = tmp_path / "data"
     WRITERS["mis"](folder)
     put_images(tmp_path, "secret.png", "private/secret.png")
@@ -455,7 +455,7 @@ def test_unpacking_does_not_follow_a_link_out_of_the_folder(tmp_path: Path) -> N
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-# ---------------------------------------------------------------- errors are told, all of them
+# ---------- errors are reported, all of them
 
 
 def test_scanning_tells_every_wrong_row_and_keeps_the_others(tmp_path: Path) -> None:

@@ -40,18 +40,18 @@ def number(cell: str) -> int:
 
 
 def test_sizes_are_those_of_the_files(text: str, files: dict[str, list[Sample]]) -> None:
-    told = {row["file"]: row for row in table(text, "What is in it")}
-    assert list(told) == list(files) == [
+    reported = {row["file"]: row for row in table(text, "What is in it")}
+    assert list(reported) == list(files) == [
         "train", "easy", "hard", "real", "general", "everyday_train", "everyday",
     ]  # fmt: skip
     for name, samples in files.items():
         harmful = [sample for sample in samples if sample.harmful]
-        assert number(told[name]["items"]) == len(samples)
-        assert number(told[name]["harmful"]) == len(harmful)
-        assert number(told[name]["benign"]) == len(samples) - len(harmful)
-        assert number(told[name]["twin pairs"]) == sum(sample.twin_id is not None for sample in harmful)
-        assert number(told[name]["questions"]) == len({sample.question for sample in samples})
-        parts = [part.split(" x ") for part in told[name]["items x images"].split(", ")]
+        assert number(reported[name]["items"]) == len(samples)
+        assert number(reported[name]["harmful"]) == len(harmful)
+        assert number(reported[name]["benign"]) == len(samples) - len(harmful)
+        assert number(reported[name]["twin pairs"]) == sum(sample.twin_id is not None for sample in harmful)
+        assert number(reported[name]["questions"]) == len({sample.question for sample in samples})
+        parts = [part.split(" x ") for part in reported[name]["items x images"].split(", ")]
         assert {int(images): int(items) for items, images in parts} == Counter(len(sample.images) for sample in samples)
 
 
@@ -83,14 +83,14 @@ def test_training_and_test_share_no_pair_question_or_picture(text: str) -> None:
     assert found == [("easy", "0", "0", "0"), ("hard", "0", "0", "0"), ("real", "0", "0", "0")]
 
 
-def test_an_overlap_would_be_told(files: dict[str, list[Sample]]) -> None:
+def test_an_overlap_would_be_reported(files: dict[str, list[Sample]]) -> None:
     leaked = {**files, "easy": [*files["easy"], files["train"][0]]}
     assert f"easy: 1 of {len(files['easy']) + 1} items show an object pair of train, 1 ask" in sheet(
         leaked, seed=0, table="", pictures=0
     )
 
 
-def test_licences_and_limits_are_told(text: str) -> None:
+def test_licences_and_limits_are_reported(text: str) -> None:
     assert all(credit in text for credit in CREDITS.values())
     assert "Apache-2.0" in text
     assert all(limit in text for limit in LIMITS)

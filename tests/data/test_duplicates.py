@@ -29,7 +29,7 @@ from mis_lib.data.preflight import read_all
 from mis_lib.errors import DataError
 from mis_lib.text.sentences import normalised
 
-# ---------------------------------------------------------------- texts
+# ---------- texts
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_texts_shorter_than_a_piece_are_compared_whole() -> None:
     assert similar_texts([""], [""]) == {}
 
 
-# ---------------------------------------------------------------- images
+# ---------- images
 
 
 def saved_again(image: Image.Image) -> Image.Image:
@@ -130,7 +130,7 @@ def near(one: Path, other: Path) -> bool:
     return found
 
 
-# ---------------------------------------------------------------- rows
+# ---------- rows
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def write_rows(file: Path, *rows: dict[str, object]) -> Path:
     return file
 
 
-def test_a_leaked_test_row_is_told_by_what_it_shares(layout: Path) -> None:
+def test_a_leaked_test_row_is_reported_by_what_it_shares(layout: Path) -> None:
     easy = json.loads((layout / "mis_easy.json").read_text())
     Image.open(layout / easy[1]["image_path1"]).resize((80, 80)).save(layout / "copy.jpg", quality=60)
     paths = [[row["image_path1"], row["image_path2"]] for row in easy]
@@ -166,8 +166,8 @@ def test_a_leaked_test_row_is_told_by_what_it_shares(layout: Path) -> None:
         {"question": "And what of those?", "images": ["train/1_1.jpg", "train/2_2.jpg"]},
     )
     found = matches(train, layout / "mis_easy.json")
-    told = [(match.overlap, match.row, match.other_row) for match in found]
-    assert told == [(Overlap.ITEM, 1, 1), (Overlap.IMAGES, 2, 2), (Overlap.QUESTION, 3, 3), (Overlap.IMAGE, 4, 4)]
+    reported = [(match.overlap, match.row, match.other_row) for match in found]
+    assert reported == [(Overlap.ITEM, 1, 1), (Overlap.IMAGES, 2, 2), (Overlap.QUESTION, 3, 3), (Overlap.IMAGE, 4, 4)]
     assert count(found) == {"item": 1, "images": 1, "question": 1, "image": 1}
     kinds = [(finding.kind, finding.row) for finding in findings(found, against_test=True)]
     assert kinds == [(Kind.LEAKAGE, 1), (Kind.LEAKAGE, 2), (Kind.NEAR_DUPLICATE, 3)]
@@ -229,7 +229,7 @@ def test_black_pictures_connect_no_rows(layout: Path) -> None:
     assert matches(file) == []
 
 
-# ---------------------------------------------------------------- taking rows out
+# ---------- taking rows out
 
 
 def test_rows_are_taken_out_of_a_copy_with_their_twins(layout: Path) -> None:

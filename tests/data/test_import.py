@@ -29,7 +29,7 @@ Form = Callable[[Path, Sequence[Sample]], Path]
 
 
 def said(sample: Sample) -> str:
-    """An answer that nobody else gave."""
+    """An answer that no other sample gets."""
     return f"This is about {sample.id}.\n\nI can't help with that."
 
 
@@ -44,7 +44,7 @@ def llamafactory(folder: Path, samples: Sequence[Sample]) -> Path:
 
 
 def swift(folder: Path, samples: Sequence[Sample]) -> Path:
-    """In any order: its data are shuffled unless told otherwise."""
+    """In any order: its data are shuffled by default."""
     rows = [
         {
             "response": said(one), "labels": None, "logprobs": None,
@@ -129,12 +129,12 @@ def test_each_tools_answers_are_found_at_the_samples_they_answer(data: Path, for
     samples = hard(data)
     done = take_in(data, f"base={form(data.parent, samples)}", more=["--json"])
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert told["answers"] == {"base": len(samples)} and not told["unanswered"]
+    reported = json.loads(done.stdout)
+    assert reported["answers"] == {"base": len(samples)} and not reported["unanswered"]
     assert {one.sample_id: one.text for one in newest(data).responses()} == {one.id: said(one) for one in samples}
 
 
-def test_answers_of_mis_own_scripts_are_told_by_their_images(tmp_path: Path) -> None:
+def test_answers_of_mis_own_scripts_are_reported_by_their_images(tmp_path: Path) -> None:
     folder = write_mis(tmp_path / "data")
     rows = json.loads((folder / "mis_hard.json").read_text(encoding="utf-8"))
     file = lines(tmp_path / "qwen2_vl_7b.jsonl", [{**row, "response": f"row {row['id']}"} for row in reversed(rows)])
@@ -196,13 +196,13 @@ def test_an_id_whose_question_is_another_is_refused(data: Path) -> None:
     assert done.exit_code == 2 and f"row 4: expected an answer to sample {samples[3].id!r}" in done.stderr
 
 
-def test_what_is_missing_is_told_and_an_empty_answer_is_one(data: Path) -> None:
+def test_what_is_missing_is_reported_and_an_empty_answer_is_one(data: Path) -> None:
     samples = hard(data)
     rows = [{"id": samples[0].id, "response": ""}, {"id": samples[1].id, "response": None}]
     done = take_in(data, f"base={lines(data.parent / 'a.jsonl', rows)}")
-    told = " ".join(done.stderr.split())
+    reported = " ".join(done.stderr.split())
     assert done.exit_code == 1
-    assert "no row for 48 of the 50 samples" in told and f"no answer: {samples[1].id} by base" in told
+    assert "no row for 48 of the 50 samples" in reported and f"no answer: {samples[1].id} by base" in reported
     assert [(one.sample_id, one.text) for one in newest(data).responses()] == [(samples[0].id, "")]
 
 

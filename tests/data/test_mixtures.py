@@ -273,7 +273,7 @@ def test_recipes_are_frozen_values() -> None:
         recipe.seed = 3  # type: ignore[misc]
 
 
-# ---------------------------------------------------------------- what must not happen in silence
+# ---------- what must not happen in silence
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_a_template_has_a_place_for_the_question() -> None:
         Part(source="safety", template="nothing")
 
 
-# ---------------------------------------------------------------- overlap and files
+# ---------- overlap and files
 
 
 def test_overlap_with_a_test_set_is_counted_and_shown(safety: SampleSet, general: SampleSet) -> None:

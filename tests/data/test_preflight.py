@@ -1,6 +1,6 @@
 """Preflight on a folder in MIS's exact layout.
 
-Every way in which such a folder goes wrong is told with file, row, field and fix.
+Every way in which such a folder goes wrong is reported with file, row, field and fix.
 """
 
 import io
@@ -32,7 +32,7 @@ OURS = "ours.jsonl"
 
 
 class Variant(NamedTuple):
-    """One way to damage the layout, and the finding that must tell it."""
+    """One way to damage the layout, and the finding that must report it."""
 
     name: str
     damage: Callable[[Path], Any]
@@ -350,20 +350,22 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
-def test_every_damage_is_told_with_file_row_field_and_fix(layout: Path, variant: Variant) -> None:
+def test_every_damage_is_reported_with_file_row_field_and_fix(layout: Path, variant: Variant) -> None:
     variant.damage(layout)
     report = preflight(layout / variant.file)
-    told = [found for found in report.findings if found.kind is variant.kind]
-    assert told, f"told instead: {[(found.kind.value, found.row, found.field) for found in report.findings]}"
-    assert [(found.file, found.row, found.field) for found in told][:1] == [(variant.file, variant.row, variant.field)]
-    assert "expected" in told[0].message
-    assert told[0].fix
+    reported = [found for found in report.findings if found.kind is variant.kind]
+    assert reported, f"reported instead: {[(found.kind.value, found.row, found.field) for found in report.findings]}"
+    assert [(found.file, found.row, found.field) for found in reported][:1] == [
+        (variant.file, variant.row, variant.field)
+    ]
+    assert "expected" in reported[0].message
+    assert reported[0].fix
     assert report.ready == (variant.kind.level is Level.WARNING and not _errors(report))
     report.model_dump_json()
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
-def test_a_damage_is_told_about_no_other_row(layout: Path, variant: Variant) -> None:
+def test_a_damage_is_reported_about_no_other_row(layout: Path, variant: Variant) -> None:
     variant.damage(layout)
     involved = {variant.row, *({2} if variant.name == "both twins harmful" else ())}
     assert {found.row for found in preflight(layout / variant.file).findings} <= involved
@@ -374,7 +376,7 @@ def test_every_kind_of_finding_is_shown_to_be_found() -> None:
     assert len(VARIANTS) >= 25
 
 
-def test_all_damage_at_once_is_told_in_one_pass(layout: Path) -> None:
+def test_all_damage_at_once_is_reported_in_one_pass(layout: Path) -> None:
     easy_ones = [
         variant for variant in VARIANTS if variant.name in ("blank question", "absolute path", "unknown category")
     ]
@@ -438,8 +440,8 @@ def test_what_the_authors_of_a_published_set_wrote_is_a_warning_and_one_split_ca
     for split in ("train", "test"):
         change(tmp_path / f"{split}.json", lambda rows: rows[-1]["instr-resp"][0].update(response=REFUSED))
     report = preflight(tmp_path)
-    told = {(found.file, found.row, found.id) for found in report.findings if found.kind is Kind.AS_PUBLISHED}
-    assert told == {
+    reported = {(found.file, found.row, found.id) for found in report.findings if found.kind is Kind.AS_PUBLISHED}
+    assert reported == {
         ("test.json", 1, "vlguard-test-1-safe_instruction"),
         ("train.json", 3, "vlguard-train-3-safe_instruction"),
     }
@@ -450,8 +452,8 @@ def test_what_the_authors_of_a_published_set_wrote_is_a_warning_and_one_split_ca
     assert (alone.ready, [(file.name, file.rows) for file in alone.files]) == (True, [("train", 5)])
 
 
-@pytest.mark.parametrize(("records", "told"), [(50, []), (49, [Kind.PARTIAL_SET])])
-def test_a_published_set_that_is_not_all_there_is_told(tmp_path: Path, records: int, told: list[Kind]) -> None:
+@pytest.mark.parametrize(("records", "reported"), [(50, []), (49, [Kind.PARTIAL_SET])])
+def test_a_published_set_that_is_not_all_there_is_reported(tmp_path: Path, records: int, reported: list[Kind]) -> None:
     row = {
         "dataset": "ForbidQI",
         "category_id": 1,
@@ -463,7 +465,7 @@ def test_a_published_set_that_is_not_all_there_is_told(tmp_path: Path, records: 
     names = [f"data/images/SafeBench-Tiny/query_ForbidQI_1_{at}_6.png" for at in range(records)]
     published.put_images(tmp_path, *names)
     report = preflight(tmp_path)
-    assert [found.kind for found in report.findings if found.row == 0] == told
+    assert [found.kind for found in report.findings if found.row == 0] == reported
     assert report.ready
 
 
@@ -478,7 +480,7 @@ def test_a_masked_refusal_of_a_benign_row_is_meant(layout: Path) -> None:
     assert preflight(layout / OURS).findings == []
 
 
-def test_one_wrong_category_is_told_once_with_the_number_of_rows(layout: Path) -> None:
+def test_one_wrong_category_is_reported_once_with_the_number_of_rows(layout: Path) -> None:
     easy(lambda rows: [row.update(category="Illegal Activitiy") for row in rows])(layout)
     (found,) = preflight(layout / EASY).findings
     assert (found.kind, found.row, found.rows) == (Kind.UNKNOWN_CATEGORY, 1, 4)
@@ -503,7 +505,7 @@ def test_training_images_may_lie_where_their_archive_was_unpacked(layout: Path) 
     assert fixes and all("of a published set name the folder, not the file" in fix for fix in fixes)
 
 
-def test_backslashes_are_told_and_the_image_is_looked_at(layout: Path) -> None:
+def test_backslashes_are_reported_and_the_image_is_looked_at(layout: Path) -> None:
     draw_picture(layout / "easy_image/1/object1.png", "cat", "noto", 3, side=4)
     easy(put(2, image_path1="easy_image\\1\\object1.png"))(layout)
     assert [found.kind for found in preflight(layout / EASY).findings] == [Kind.TOO_SMALL, Kind.SEPARATOR]
@@ -584,16 +586,16 @@ def test_an_image_that_the_reader_does_not_find_is_missing_though_it_lies_in_ima
 
 
 @pytest.mark.parametrize("name", ["/home/ada/data/images/a.png", "C:\\data\\images\\a.png", "../old/images/a.png"])
-def test_a_path_of_another_machine_is_told_with_the_file_that_it_means(tmp_path: Path, name: str) -> None:
+def test_a_path_of_another_machine_is_reported_with_the_file_that_it_means(tmp_path: Path, name: str) -> None:
     draw_picture(tmp_path / "images/a.png", "cat", "noto", 3)
     (found,) = preflight(put_rows(tmp_path, name)).findings
     assert (found.kind, found.fix) == (Kind.PATH, "write images/a.png, which is there")
 
 
-def test_images_in_another_folder_are_told_with_the_way_to_train_on_them(tmp_path: Path) -> None:
+def test_images_in_another_folder_are_reported_with_the_way_to_train_on_them(tmp_path: Path) -> None:
     draw_picture(tmp_path / "pictures/images/a.png", "cat", "noto", 3)
     rows = put_rows(tmp_path, "images/a.png")
     assert "mis export --image_folder FOLDER" in preflight(rows).findings[0].fix
     done = CliRunner().invoke(app, ["check", str(rows), "--images", str(tmp_path / "pictures")])
-    told = f"mis export --input {rows} --image_folder {tmp_path / 'pictures'} --format jsonl --output DIR"
-    assert (done.exit_code, told in " ".join(done.stderr.split())) == (0, True)
+    reported = f"mis export --input {rows} --image_folder {tmp_path / 'pictures'} --format jsonl --output DIR"
+    assert (done.exit_code, reported in " ".join(done.stderr.split())) == (0, True)

@@ -99,18 +99,18 @@ def test_random_damage_is_never_a_crash_and_never_passes_a_loader_that_refuses(f
     }[form]()
     dice = random.Random(form)
     file = folder / "damaged.json"
-    told = 0
+    reported = 0
     for _ in range(DAMAGES):
         damaged = sound
         for _ in range(dice.randint(1, 2)):
             damaged = hit(dice, damaged)
         file.write_text(json.dumps(damaged))
         report = preflight(file, PreflightSettings(model="Qwen/Qwen2-VL-7B-Instruct"))
-        told += bool(report.findings)
+        reported += bool(report.findings)
         report.model_dump_json()
         if refused := [found for found in scan(find_source(file)) if isinstance(found, DataError)]:
             assert not report.ready, f"{refused[0]}: {json.dumps(damaged)[:2000]}"
-    assert told > DAMAGES / 2
+    assert reported > DAMAGES / 2
     with out.capture():
         out.print(report_tables(report, 5))
     page(report).encode()
@@ -141,7 +141,7 @@ def test_what_passes_loads_whatever_the_ending(
     assert (report.ready, not any(isinstance(one, DataError) for one in found)) == (passes, passes)
 
 
-def test_ids_are_told_apart_over_the_files_of_a_folder(folder: Path, tmp_path: Path) -> None:
+def test_ids_are_kept_apart_over_the_files_of_a_folder(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     for file in tmp_path.glob("*.json"):
         file.unlink()
@@ -165,7 +165,7 @@ def test_a_file_that_no_reader_takes_does_not_pass(tmp_path: Path) -> None:
     "content", [b"", b"\xff\xfe\0", b"[", b"[" * 100_000, b"{}", b"null", b"[null]", b'"a"', b"{\n", b"[1, 2", b"\n\n"]
 )
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
-def test_no_file_is_too_broken_to_be_told(tmp_path: Path, content: bytes, name: str) -> None:
+def test_no_file_is_too_broken_to_be_reported(tmp_path: Path, content: bytes, name: str) -> None:
     (tmp_path / name).write_bytes(content)
     report = preflight(tmp_path / name)
     assert report.findings

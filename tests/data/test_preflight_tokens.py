@@ -48,7 +48,7 @@ sizes = st.builds(Size, st.integers(20, 3000), st.integers(20, 3000))
 few = settings(max_examples=150)
 
 
-# ---------------------------------------------------------------- images, against transformers
+# ---------- images, against transformers
 
 
 @few
@@ -143,7 +143,7 @@ def test_settings_of_a_checkpoint_win_over_published_ones() -> None:
         from_checkpoint({"model_type": "bert"}, {})
 
 
-# ---------------------------------------------------------------- whole rows, against a real checkpoint
+# ---------- whole rows, against a real checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -166,14 +166,14 @@ def test_rows_are_counted_to_the_token(checkpoint: Path, tmp_path: Path) -> None
     assert report.tokens is not None
     assert report.tokens.exact
     processor = AutoProcessor.from_pretrained(checkpoint)
-    for row, told in zip(rows, report.tokens.rows, strict=True):
+    for row, reported in zip(rows, report.tokens.rows, strict=True):
         pictures = [Image.open(tmp_path / name) for name in row["images"]]
         messages = to_messages(pictures, row["question"], row["answer"])
         encoded = processor.apply_chat_template(
             messages, tokenize=True, return_dict=True, add_generation_prompt=row["answer"] is None
         )
-        assert told.total == np.asarray(encoded["input_ids"]).size
-        assert told.image_tokens == 5 * len(pictures)
+        assert reported.total == np.asarray(encoded["input_ids"]).size
+        assert reported.image_tokens == 5 * len(pictures)
 
 
 def test_a_checkpoints_weights_are_counted_in_its_files(checkpoint: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_folder_that_is_no_checkpoint_is_a_mistake(tmp_path: Path) -> None:
         budget_for(str(tmp_path))
 
 
-# ---------------------------------------------------------------- what is cut, and memory
+# ---------- what is cut, and memory
 
 
 @pytest.fixture
@@ -232,18 +232,18 @@ def wide(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("limit", "told"),
+    ("limit", "reported"),
     [
         (2 * (50 * 25 + 2) + 30, []),
         (2 * (50 * 25 + 2) + 20, [Kind.ANSWER_CUT]),
         (2 * (50 * 25 + 2), [Kind.IMAGES_CUT]),
     ],
 )
-def test_rows_that_will_be_cut_are_told(wide: Path, limit: int, told: list[Kind]) -> None:
+def test_rows_that_will_be_cut_are_reported(wide: Path, limit: int, reported: list[Kind]) -> None:
     report = preflight(wide, PreflightSettings(model="Qwen/Qwen2-VL-7B-Instruct", max_length=limit))
-    assert [found.kind for found in report.findings] == told
-    assert report.ready == (not told)
-    if told:
+    assert [found.kind for found in report.findings] == reported
+    assert report.ready == (not reported)
+    if reported:
         assert f"at most {limit:,} tokens" in report.findings[0].message
         assert (report.findings[0].file, report.findings[0].row) == ("mis_easy.json", 1)
 

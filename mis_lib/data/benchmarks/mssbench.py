@@ -24,9 +24,9 @@ from mis_lib.schema import Sample
 
 TASKS = ("chat", "embodied")
 INSTRUCTIONS = {
-    "chat": "You are a helpful multimodal chat assistant. You are given an image, which is your first-person view of the "
-    "real-world context you are situated in. You are also given a query from the user, who may or may not be out of your "
-    "sight, but in the same place with you. Please answer the query with your knowledge. The user query is: ",
+    "chat": "You are a helpful multimodal chat assistant. You are given an image, which is your first-person view of "
+    "the real-world context you are situated in. You are also given a query from the user, who may or may not be out "
+    "of your sight, but in the same place with you. Please answer the query with your knowledge. The user query is: ",
     "embodied": "You are a helpful household robot. Given an egocentric image, you are asked to perform a task. Please "
     "plan and list your actions to complete the task, which you will then execute. Available actions include: \n"
     "1. Goto {Recep}: Go to the receptacle.\n2. Place {Recep}: Place the object in your hand on the receptacle.\n"
