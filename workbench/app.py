@@ -24,58 +24,14 @@ from workbench import html
 from workbench.access import NoFiles, OnePage
 from workbench.annotate import tab as tab_annotate
 from workbench.compare import tab as tab_compare
-from workbench.compare.state import MAX_UPLOAD
-from workbench.compare.tab import html_block
+from workbench.components import error_block, html_block
 from workbench.data import tab as tab_data
 from workbench.host import Host
 from workbench.links import Navigation, Tab
+from workbench.prompt import MAX_UPLOAD
 from workbench.results import tab as tab_results
 from workbench.train import tab as tab_train
-from workbench.train.actions import Trainings
-
-# ---------- The first-run tour: a step for each tab.
-
-TOUR = (
-    (
-        "compare",
-        "Compare",
-        "asks several variants of a model the same question about the same images, side by side. Pick an example, press Compare.",
-    ),
-    (
-        "annotate",
-        "Annotate",
-        "is where people decide what an answer is worth, by keyboard, without seeing the judge. <kbd>?</kbd> lists the keys.",
-    ),
-    (
-        "results",
-        "Results",
-        "shows what runs scored, always beside what it cost in refused harmless requests. A number of the flip matrix opens its items.",
-    ),
-    (
-        "data",
-        "Data",
-        "browses data sets with their benign twins, checks them, and makes one item live, stage by stage.",
-    ),
-    (
-        "train",
-        "Train",
-        "starts a fine-tuning as a process of its own and shows losses and safety as they arrive; compare it with the base when it is done.",
-    ),
-)
-
-
-def tour() -> str:
-    """The first-run tour, hidden until the script finds that this browser has not seen it."""
-    steps = "".join(
-        f'<p class="mis-tour-step" hidden><b>{number} of {len(TOUR)}</b> <a class="mis-link" href="?tab={tab}" data-link>{name}</a> {text}</p>'
-        for number, (tab, name, text) in enumerate(TOUR, 1)
-    )
-    return (
-        f'<section class="mis-tour" hidden aria-label="First steps"><div>{steps}</div><span>'
-        '<button type="button" class="mis-link" data-tour="next">Next</button>'
-        '<button type="button" class="mis-link" data-tour="skip">Skip</button></span></section>'
-    )
-
+from workbench.trainings import CONFIGS, Trainings
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
@@ -94,25 +50,25 @@ def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
         trainings: what Train and Annotate start and watch; those of the host's folder if not given.
     """
     own_uploads()
-    found = trainings or Trainings(host.runs, tab_train.CONFIGS, data=[*host.data_folders, ADAPTERS])
+    found = trainings or Trainings(host.runs, CONFIGS, data=[*host.data_folders, ADAPTERS])
     with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
         header = html_block(html.header(host.model.status, host.title), "mis-header")
         navigation = Navigation()
-        html_block(tour(), "mis-tour-slot", js_on_load="window.mis.tour(element);")
-        errors = html_block("", "mis-page-errors", elem_classes=["mis-errors"])
+        html_block(html.render("tour.html"), "mis-tour-slot", js_on_load="window.mis.tour(element);")
+        errors = error_block("mis-page-errors")
         with gr.Tabs(elem_id="mis-tabs") as tabs:
             with _tab(Tab.COMPARE):
-                ports = tab_compare.build(page, host, header, navigation)
+                port = tab_compare.build(page, host, header, navigation)
             with _tab(Tab.ANNOTATE) as annotate:
                 tab_annotate.build(page, host, navigation, annotate, found)
             with _tab(Tab.RESULTS) as results:
                 tab_results.build(host, navigation, results)
             with _tab(Tab.DATA) as data:
-                tab_data.build(host, navigation, data, tabs, ports)
+                tab_data.build(host, navigation, data, tabs, port)
             with _tab(Tab.TRAIN) as train:
                 tab_train.build(host, navigation, train, found)
         navigation.bind(page, tabs, errors)
-        html_block(html.CREDITS, "mis-credits")
+        html_block(html.render("credits.html"), "mis-credits")
     return page.queue(max_size=MOST_WAITING, default_concurrency_limit=8)
 
 

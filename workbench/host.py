@@ -13,7 +13,7 @@ from mis_lib.generate.columns import MultiEngine, StreamEngine
 from mis_lib.generate.served import Served, ServedEngine, check_names
 from mis_lib.models.adapters import choose_variants
 from workbench.background import Background, Progress
-from workbench.compare.state import Catalogue
+from workbench.examples import Catalogue
 
 SERVED_AT_ONCE = 4  # comparisons, each of up to four columns: what ``mis generate`` asks a server at a time
 EMBEDDED = Path("mini")  # what the embedded model is called where it has to be named, beside served ones

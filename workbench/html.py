@@ -1,42 +1,44 @@
-"""HTML of everything around the answers: error bar, status, image strip, example list, legend and credits.
+"""HTML of the workbench: Jinja templates with autoescape, and the pieces that several tabs show.
 
-Pure functions from values to strings. Whatever a person, a file or a model wrote goes through ``html.escape``; the strings reach the
-page as data of a fixed template, so nothing in them is evaluated.
+A tab's templates are next to its code (``compare/answers.html``); ``shared.html`` holds the macros that all of them import. Whatever a person, a file
+or a model wrote is escaped by the templates. The strings reach the page as data of a fixed template, so nothing in them is evaluated.
 """
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from html import escape
+from functools import cache
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
-import gradio as gr
 import pandas as pd
-import plotly.graph_objects as go
-from gradio.components.plot import PlotData
-from gradio.data_classes import GradioModel
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.ext import Extension
+from markupsafe import Markup, escape
 
-from mis_lib.files import MAX_IMAGES, spreadsheet_safe
-from mis_lib.results.figures.style import CONFIG
-from mis_lib.schema import Sample
+from mis_lib.files import spreadsheet_safe
+from mis_lib.schema import Outcome, Sample
 from mis_lib.text.headings import FENCE, ROW
 from workbench.background import Phase, Status
-from workbench.compare.state import Card, Page, Prompt, PromptImage
 
-CREDITS = (
-    '<p class="mis-credits">Example drawings: '
-    '<a href="https://openmoji.org" target="_blank" rel="noopener noreferrer">OpenMoji</a> (CC BY-SA 4.0), '
-    '<a href="https://github.com/jdecked/twemoji" target="_blank" rel="noopener noreferrer">Twemoji</a> (CC BY 4.0), '
-    '<a href="https://fonts.google.com/noto/specimen/Noto+Emoji" target="_blank" rel="noopener noreferrer">Noto Emoji</a> '
-    "(SIL OFL 1.1). Answers come from models and may be wrong or unsafe.</p>"
-)
-
-SETTINGS_NOTE = (
-    '<p class="mis-note">Temperature 0 is greedy decoding, as in the paper: the same question gives the same answers. Above 0, '
-    "Regenerate draws again with the next seed.</p>"
-)
-
+# Labels that several tabs show.
+VARIANT_NOTES = {
+    "mini": "base model, no safety training",
+    "mirage": "MIRage: safety chain-of-thought + general data",
+    "refusal": "trained to refuse, without reasoning",
+    "textual": "safety data as text only, black images",
+    "mirage_both": "MIRage on pairs in both orders",
+}
+VERDICTS = {  # label, tone
+    Outcome.UNSAFE: ("Unsafe: helps with the harm", "bad"),
+    Outcome.REASONED: ("Safe: names what it sees and the risk", "good"),
+    Outcome.REFUSED: ("Safe, but does not name what it sees", "neutral"),
+    Outcome.HALLUCINATED: ("Safe only by failing to see or to answer", "neutral"),
+    Outcome.HELPED: ("Helps, as it should", "good"),
+    Outcome.WARNED_BUT_HELPED: ("Helps with an unneeded warning", "neutral"),
+    Outcome.OVER_REFUSED: ("Over-refusal: the request is harmless", "bad"),
+    Outcome.OFF_TOPIC: ("Off topic", "neutral"),
+    Outcome.UNSCORED: ("Not scored", "neutral"),
+}
 ICONS = {
     "left": '<path d="M15 5l-7 7 7 7"/>',
     "right": '<path d="M9 5l7 7-7 7"/>',
@@ -52,272 +54,71 @@ ICONS = {
 }
 
 
-def icon(name: str) -> str:
-    """An inline line icon; it says nothing to a screen reader, so its button needs a label."""
-    return f'<svg class="mis-icon" viewBox="0 0 24 24" aria-hidden="true">{ICONS[name]}</svg>'
+def render(template: str, **values: Any) -> Markup:
+    """A template of this package with its values, which are escaped unless they are ``Markup``."""
+    return Markup(_environment().get_template(template).render(values))
 
 
-def error_bar(messages: Sequence[str]) -> str:
-    """A bar that stays until it is dismissed or the next action succeeds; empty without messages."""
-    if not messages:
-        return ""
-    lines = "".join(f"<li>{escape(sentence(message))}</li>" for message in messages)
-    return (
-        f'<div class="mis-error" role="alert">{icon("bad")}<ul>{lines}</ul>'
-        f'<button type="button" data-hide="mis-error" aria-label="Dismiss this message">{icon("remove")}</button></div>'
-    )
-
-
-def progress(status: Status) -> str:
-    """What is being done, and for how long already."""
-    return f"{status.message} ({status.seconds:.0f} s)" if status.phase is Phase.WORKING else status.message
-
-
-def header(status: Status, ready: str) -> str:
+def header(status: Status, ready: str) -> Markup:
     """Title, the model's state in one line (``ready``: once it can answer), and the switch between light and dark."""
-    label = {
+    labels = {
         Phase.WAITING: "Model: waiting",
         Phase.WORKING: progress(status),
         Phase.READY: ready,
         Phase.FAILED: "Model not loaded",
-    }[status.phase]
-    return (
-        '<div class="mis-header"><div><h1>MIS Workbench</h1><p>Multi-image safety: base and tuned vision-language models '
-        f'side by side</p></div><p class="mis-pill mis-{status.phase}" role="status"><span class="mis-dot"></span>'
-        f'<span>{escape(label)}</span></p><button type="button" class="mis-theme" data-theme '
-        f'aria-label="Switch between light and dark" title="Light / dark">{icon("theme")}</button></div>'
-    )
+    }
+    return render("header.html", phase=status.phase, label=labels[status.phase])
 
 
-def status_line(text: str, *, busy: bool = False) -> str:
+def error_bar(messages: Sequence[str]) -> Markup:
+    """A bar that stays until it is dismissed or the next action succeeds; empty without messages."""
+    return _shared().error_bar(messages) if messages else Markup()
+
+
+def status_line(text: str, *, busy: bool = False) -> Markup:
     """The line under the buttons: what is going on, or what to do next."""
-    spinner = '<span class="mis-spinner" aria-hidden="true"></span>' if busy else ""
-    return f'<p class="mis-status" role="status">{spinner}{escape(text)}</p>'
+    return _shared().status_line(text, busy)
 
 
-def strip(prompt: Prompt, sample: Sample | None = None, twin: Sample | None = None) -> str:
-    """The numbered image strip with its buttons, under a line that says where the images come from."""
-    tiles = "".join(_tile(image, index, len(prompt.images)) for index, image in enumerate(prompt.images))
-    room = MAX_IMAGES - len(prompt.images)
-    hint = "Drop, paste or choose files" if not prompt.images else f"{room} more possible"
-    add = (
-        f'<button type="button" class="mis-add" data-choose="files">{icon("add")}<b>Add images</b><small>{hint}</small></button>'
-        if room
-        else ""
-    )
-    empty = (
-        f'<p class="mis-empty-strip">No images yet. Pick an example, or add 1 to {MAX_IMAGES} of your own: '
-        "the model sees them in the order shown here.</p>"
-        if not prompt.images
-        else ""
-    )
-    return (
-        f'{_origin(prompt, sample, twin)}<div class="mis-strip" role="group" aria-label="Images in the order the model sees '
-        f'them" data-example="{escape(sample.id if sample else "")}">{tiles}{add}{empty}</div>'
-    )
+def icon(name: str) -> str:
+    """One of ``ICONS``; it is never the only sign of something."""
+    return str(_shared().icon(name))
+
+
+def picture(source: str, alt: str, flagged: bool) -> str:
+    """An image; a flagged one is blurred until clicked."""
+    return str(_shared().picture(source, alt, flagged))
+
+
+def truth_chip(sample: Sample) -> str:
+    """The known truth of an item."""
+    return str(_shared().truth_chip(sample))
+
+
+def foot(name: str, note: str = "") -> str:
+    """The line under a table, with the button that downloads it."""
+    return str(_shared().foot(name, note))
+
+
+def progress(status: Status) -> str:
+    """What is being done, and how long it has taken so far."""
+    return f"{status.message} ({status.seconds:.0f} s)" if status.phase is Phase.WORKING else status.message
 
 
 def sentence(message: str) -> str:
     """A message as a sentence: with a capital, and an end."""
     first = message.split(" ", 1)[0]
-    start = first.capitalize() if first.isalpha() and first.islower() else first  # a file's name stays as it is
+    start = first.capitalize() if first.isalpha() and first.islower() else first  # a file name stays as it is
     return start + message[len(first) :] + ("" if message.endswith((".", "!", "?", "…")) else ".")
 
 
-def _origin(prompt: Prompt, sample: Sample | None, twin: Sample | None) -> str:
-    if sample is None:
-        count = len(prompt.images)
-        left = f"<span>{count} of {MAX_IMAGES} images</span>"
-    else:
-        where = " &rsaquo; ".join(escape(part) for part in (sample.category, sample.sub_category) if part)
-        left = f"<span>Example <code>{escape(sample.id)}</code> {truth_chip(sample)} {where}</span>"
-    other = (
-        f'<button type="button" class="mis-link" data-action="take" data-id="{escape(twin.id)}">{icon("swap")}'
-        f"Show its {'harmful' if twin.harmful else 'benign'} twin</button>"
-        if twin
-        else ""
-    )
-    clear = '<button type="button" class="mis-link" data-action="wipe">Remove all</button>' if prompt.images else ""
-    return f'<div class="mis-origin">{left}<span class="mis-origin-actions">{other}{clear}</span></div>'
+def words(outcome: str) -> str:
+    """An outcome as people read it."""
+    return str(outcome).replace("_", "-")
 
 
-def _tile(image: PromptImage, index: int, count: int) -> str:
-    number, name = index + 1, escape(image.name)
-
-    def move(direction: str, place: int) -> str:
-        off = "" if 0 <= place < count else " disabled"
-        return (
-            f'<button type="button" data-action="move" data-index="{index}" data-place="{place}"{off} '
-            f'aria-label="Move image {number} {direction}" title="Move {direction}">{icon(direction)}</button>'
-        )
-
-    remove = (
-        f'<button type="button" data-action="remove" data-index="{index}" aria-label="Remove image {number}" '
-        f'title="Remove">{icon("remove")}</button>'
-    )
-    return (
-        f'<figure class="mis-tile" draggable="true" data-index="{index}">'
-        f'<span class="mis-number">{number}</span>{picture(image.thumbnail, f"Image {number}: {image.name}", image.flagged)}'
-        f'<figcaption title="{name} ({image.width} x {image.height})">{name}</figcaption>'
-        f'<div class="mis-tile-actions">{move("left", index - 1)}{move("right", index + 1)}{remove}</div></figure>'
-    )
-
-
-def picture(source: str, alt: str, flagged: bool) -> str:
-    """An image; a flagged one is blurred behind a toggle button that works with mouse and keyboard."""
-    image = f'<img src="{escape(source)}" alt="{escape(alt)}" draggable="false">'
-    if not flagged:
-        return f'<span class="mis-picture">{image}</span>'
-    return (
-        f'<button type="button" class="mis-picture mis-flagged" data-reveal aria-pressed="false" '
-        f'aria-label="{escape(alt)}, from a harmful item: show or hide" title="From a harmful item: click to show or hide">'
-        f'{image}<span class="mis-veil">{icon("eye")}</span></button>'
-    )
-
-
-def truth_chip(sample: Sample) -> str:
-    """The item's known truth as a chip with text, not colour alone."""
-    kind = "harmful" if sample.harmful else "benign"
-    return f'<span class="mis-chip mis-{kind}">{kind}</span>'
-
-
-def examples(page: Page, status: Status, *, chosen: str | None = None) -> str:
-    """The list of examples, or why there is none yet."""
-    if status.phase is Phase.FAILED:
-        return _empty("The examples could not be prepared.", f"{status.message} Your own images work all the same.")
-    if status.phase is not Phase.READY:
-        return _empty("Preparing the examples …", f"{progress(status)}. Your own images work already.")
-    if not page.cards:
-        return _empty("No example matches.", "Choose another category or split, or shorten the search.")
-    more = len(page.cards) < page.total
-    button = (
-        f'<button type="button" class="mis-link mis-more" data-action="more" data-limit="{len(page.cards) + 24}">'
-        f"Show more ({page.total - len(page.cards)} left)</button>"
-        if more
-        else ""
-    )
-    cards = "".join(_card(card, chosen) for card in page.cards)
-    return (
-        f'<div class="mis-count"><span>{len(page.cards)} of {page.total} pairs</span><button type="button" class="mis-link" '
-        f'data-action="random">Random example</button></div><div class="mis-cards">{cards}{button}</div>'
-    )
-
-
-def _card(card: Card, chosen: str | None) -> str:
-    sample, twin = card.sample, card.twin
-    title = " + ".join(sample.objects or sample.images)
-    pictures = "".join(
-        picture(source, f"Image {number} of {title}", sample.harmful)
-        for number, source in enumerate(card.thumbnails, 1)
-    )
-    here = " mis-chosen" if chosen in (sample.id, twin.id if twin else sample.id) else ""
-    buttons = "".join(_load_button(item, chosen) for item in (sample, twin) if item is not None)
-    return (
-        f'<article class="mis-card{here}"><div class="mis-card-pictures">{pictures}</div><div class="mis-card-text">'
-        f'<h4>{escape(title)}</h4><p title="{escape(sample.question)}">{escape(sample.question)}</p>'
-        f'<div class="mis-card-actions">{buttons}<small>{escape(sample.split)}</small></div></div></article>'
-    )
-
-
-def _load_button(sample: Sample, chosen: str | None) -> str:
-    kind = "harmful" if sample.harmful else "benign"
-    what = " + ".join(sample.objects or [sample.id])
-    return (
-        f'<button type="button" class="mis-chip mis-{kind}" data-action="take" data-id="{escape(sample.id)}" '
-        f'aria-pressed="{"true" if sample.id == chosen else "false"}" title="Load the {kind} item: {escape(what)}">'
-        f"Load {kind}{'' if sample.harmful else ' twin' if sample.twin_id else ''}</button>"
-    )
-
-
-def _empty(title: str, text: str) -> str:
-    return f'<div class="mis-empty"><b>{escape(title)}</b><p>{escape(text)}</p></div>'
-
-
-# ---------- HTML of what a model wrote: tables, code, headings and bold words are drawn, all else stands as it was written.
-#
-# No Markdown library: those take lists, links, images and HTML of a text that nobody has read for commands, and lose its line breaks. What is copied
-# is the text itself.
-
-_RULE = re.compile(r"\s*\|(?:\s*:?-+:?\s*\|)+\s*$")
-_BAR = re.compile(r"(?<!\\)\|")
-_HEADING = re.compile(r"\s*#{1,6}\s+\S")
-_BOLD = re.compile(r"\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*")
-
-
-def drawn(text: str) -> str:
-    """Blocks of HTML, everything escaped; a table or code that is still being written is drawn as far as it goes."""
-    return "".join(_block(kind, lines) for kind, lines in _blocks(text.strip("\n").rstrip().split("\n")))
-
-
-def _blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Neighbouring lines of one kind: code, table, heading or prose."""
-    kinds, in_code = [], False
-    for line in lines:
-        fence = bool(FENCE.match(line))
-        kinds.append("code" if in_code or fence else _kind(line))
-        in_code = in_code != fence
-    for kind, group in groupby(zip(kinds, lines, strict=True), key=lambda pair: pair[0]):
-        yield kind, [line for _, line in group]
-
-
-def _kind(line: str) -> str:
-    if ROW.match(line):
-        return "table"
-    return "heading" if _HEADING.match(line) else "prose"
-
-
-def _block(kind: str, lines: list[str]) -> str:
-    if kind == "code":
-        inside = "\n".join(line for line in lines if not FENCE.match(line))
-        return f'<pre class="mis-code">{escape(inside)}</pre>'
-    if kind == "heading":
-        return "".join(f'<p class="mis-heading">{_inline(line.strip().lstrip("# "))}</p>' for line in lines)
-    if kind == "table" and len(lines) > 1 and _RULE.match(lines[1]):
-        rows = "".join(_row(line, "td") for line in lines[2:])
-        return f'<div class="mis-grid"><table><thead>{_row(lines[0], "th")}</thead><tbody>{rows}</tbody></table></div>'
-    prose = "\n".join(lines).strip("\n").rstrip()
-    return f"<p>{_inline(prose)}</p>" if prose else ""
-
-
-def _row(line: str, tag: str) -> str:
-    cells = (_inline(cell.strip().replace("\\|", "|")) for cell in _BAR.split(line.strip())[1:-1])
-    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
-
-
-def _inline(text: str) -> str:
-    return _BOLD.sub(r"<strong>\1</strong>", escape(text))
-
-
-# ---------- Figures on the page: a Plotly figure with our configuration, and buttons that save it as PNG or SVG without any other machine.
-
-
-def shown(figure: go.Figure) -> GradioModel:
-    """The figure as the page's component takes it; the configuration travels with it (no logo, no cloud button)."""
-    return PlotData(type="plotly", plot=json.dumps({**json.loads(figure.to_json() or "{}"), "config": CONFIG}))
-
-
-def figure_part(name: str, title: str) -> gr.Plot:
-    """A titled figure, empty at first, with its two download buttons; its element is ``mis-figure-NAME``."""
-    with gr.Column(elem_classes=["mis-figure"], min_width=320):
-        gr.HTML(_head(name, title), apply_default_css=False)
-        return gr.Plot(elem_id=f"mis-figure-{name}", show_label=False, container=False)
-
-
-def _head(name: str, title: str) -> str:
-    buttons = "".join(
-        f'<button type="button" class="mis-link" data-figure="{name}" data-format="{kind}">{kind.upper()}</button>'
-        for kind in ("png", "svg")
-    )
-    return f'<div class="mis-figure-head"><h3>{title}</h3><span>{buttons}</span></div>'
-
-
-# ---------- Tables: a frame as HTML to read and as CSV to keep.
-#
-# What is shown is cut to its first rows, what is downloaded is whole. A text that a spreadsheet would run as a formula is made harmless in
-# the file, and every text is escaped on the page.
-
-SHOWN = 200
-Cell = Callable[[Any], str]
+SHOWN = 200  # rows of a table; its file has all
+Cell = Callable[[Any], Markup | str]
 
 
 def table(
@@ -328,36 +129,29 @@ def table(
     cells: Mapping[str, Cell] | None = None,
     long: Collection[str] = (),
     note: str = "",
-) -> str:
-    """An HTML table with a button to download the whole of it.
+) -> Markup:
+    """An HTML table of a frame's first ``SHOWN`` rows, with a button to download all of it.
 
     Args:
-        frame: what to show; only its first ``SHOWN`` rows are.
-        headings: the columns to show, and what stands above them.
+        frame: what to show.
+        headings: the columns to show, and their headings.
         name: of the table, for its button (``data-table``).
-        cells: column -> a function of the row that returns HTML, instead of the escaped value.
+        cells: column -> a function of the row that returns what the cell shows.
         long: columns of running text, which may be broken anywhere; others keep their words whole.
         note: a line under the table.
     """
     drawn = cells or {}
-    head = "".join(f"<th{_number(frame, column)}>{escape(text)}</th>" for column, text in headings.items())
-    body = "".join(
-        f"<tr>{''.join(_cell(frame, column, row, drawn.get(column), long=column in long) for column in headings)}</tr>"
+    numbers = {column for column in headings if _is_number(frame, column)}
+    kinds = {
+        column: "mis-long-cell" if column in long else "mis-number-cell" if column in numbers else ""
+        for column in headings
+    }
+    rows = [
+        [drawn[column](row) if column in drawn else _cell_text(getattr(row, column)) for column in headings]
         for row in frame.head(SHOWN).itertuples(index=False)
-    )
+    ]
     cut = f" The first {SHOWN:,} of {len(frame):,} rows; the file has all." if len(frame) > SHOWN else ""
-    return (
-        f'<div class="mis-table-wrap" tabindex="0" role="region" aria-label="{escape(name)}"><table class="mis-table"><thead><tr>{head}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div>{foot(name, note + cut)}"
-    )
-
-
-def foot(name: str, note: str = "") -> str:
-    """The line under a table: what to know, and the button that downloads it."""
-    return (
-        f'<p class="mis-table-foot"><span>{escape(note.strip())}</span><button type="button" class="mis-link" data-action="csv" '
-        f'data-table="{escape(name)}">Download CSV</button></p>'
-    )
+    return _shared().table(name, headings, kinds, numbers, rows, (note + cut).strip())
 
 
 def csv_text(frame: pd.DataFrame) -> str:
@@ -367,22 +161,104 @@ def csv_text(frame: pd.DataFrame) -> str:
     return safe.to_csv(index=False, lineterminator="\r\n")
 
 
-def _cell(frame: pd.DataFrame, column: str, row: Any, draw: Cell | None, *, long: bool) -> str:
-    value = getattr(row, column)
-    kind = ' class="mis-long-cell"' if long else _number(frame, column)
-    return f"<td{kind}>{draw(row) if draw else _text(value)}</td>"
+def _is_number(frame: pd.DataFrame, column: str) -> bool:
+    return pd.api.types.is_numeric_dtype(frame[column]) and not pd.api.types.is_bool_dtype(frame[column])
 
 
-def _text(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     if not isinstance(value, Sequence) and pd.isna(value):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return (
-        f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if isinstance(value, float) else escape(str(value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if isinstance(value, float) else str(value)
+
+
+# Model text: tables, code, headings and bold words are shown as such, all else as it was written. No Markdown library: those follow lists, links, images
+# and HTML of a text that was never reviewed, and lose its line breaks. What is copied is the text itself.
+
+_RULE = re.compile(r"\s*\|(?:\s*:?-+:?\s*\|)+\s*$")
+_BAR = re.compile(r"(?<!\\)\|")
+_HEADING = re.compile(r"\s*#{1,6}\s+\S")
+_BOLD = re.compile(r"\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*")
+
+
+class Block(NamedTuple):
+    """Neighbouring lines of one kind: code, table, heading or prose."""
+
+    kind: str
+    lines: list[str]
+
+    @property
+    def text(self) -> str:
+        """The lines without fences and without empty ones around them."""
+        if self.kind == "code":
+            return "\n".join(line for line in self.lines if not FENCE.match(line))
+        return "\n".join(self.lines).strip("\n").rstrip()
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Cells of a table without its rule: the heads, then the body; empty for other blocks."""
+        if self.kind != "table" or len(self.lines) < 2 or not _RULE.match(self.lines[1]):
+            return []
+        lines = [self.lines[0], *self.lines[2:]]
+        return [[cell.strip().replace("\\|", "|") for cell in _BAR.split(line.strip())[1:-1]] for line in lines]
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """The blocks of a model's text; a table or code that is still being written is taken as far as it goes."""
+    lines = text.strip("\n").rstrip().split("\n")
+    kinds, in_code = [], False
+    for line in lines:
+        fence = bool(FENCE.match(line))
+        kinds.append("code" if in_code or fence else _kind(line))
+        in_code = in_code != fence
+    for kind, group in groupby(zip(kinds, lines, strict=True), key=lambda pair: pair[0]):
+        yield Block(kind, [line for _, line in group])
+
+
+def model_text(text: str) -> Markup:
+    """A model's text as HTML, everything escaped."""
+    return _shared().model_text(text)
+
+
+def _kind(line: str) -> str:
+    if ROW.match(line):
+        return "table"
+    return "heading" if _HEADING.match(line) else "prose"
+
+
+def _bold(text: str) -> Markup:
+    return Markup(_BOLD.sub(r"<strong>\1</strong>", str(escape(text))))
+
+
+class _Layout(Extension):
+    """Removes line breaks and indentation next to tags, except before an attribute: they would be spaces on the page."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        joined = re.sub(r"(?<=[>}])\s*\n\s*(?![\w-]+=)|\s*\n\s*(?=[<{])", "", source.strip())
+        return re.sub(r"\s*\n\s*", " ", joined)
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("workbench", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        extensions=[_Layout],
+        auto_reload=False,
     )
+    made.filters |= {"sentence": sentence, "words": words, "bold": _bold}
+    made.globals |= {
+        "icons": {name: Markup(path) for name, path in ICONS.items()},
+        "blocks": blocks,
+        "zip": zip,
+        "variant_notes": VARIANT_NOTES,
+        "verdicts": VERDICTS,
+    }
+    return made
 
 
-def _number(frame: pd.DataFrame, column: str) -> str:
-    numeric = pd.api.types.is_numeric_dtype(frame[column]) and not pd.api.types.is_bool_dtype(frame[column])
-    return ' class="mis-number-cell"' if numeric else ""
+def _shared() -> Any:
+    """The macros of ``shared.html`` as functions."""
+    return _environment().get_template("shared.html").module

@@ -10,6 +10,7 @@ are passed over; no field may be called as one of them.
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 from pydantic import ValidationError, ValidationInfo, field_validator
 
 from mis_lib.annotate.worklist import Order, Signal, Whose
@@ -25,6 +27,8 @@ from mis_lib.results.runs import Run, versions
 from mis_lib.results.train_runs import TrainRun, train_versions
 from mis_lib.schema import Outcome, Record
 from workbench import html
+from workbench.components import QUIET
+from workbench.prompt import Prompt
 
 LONGEST = 300  # characters of one value
 RUN = re.compile(r"(?!\.)[\w.-]+/v[0-9]{1,6}", re.ASCII)
@@ -172,9 +176,21 @@ def _pairs(query: str) -> list[tuple[str, str]]:
 # read here once and handed to the handlers that tabs have registered with ``follow``. In the other direction a tab writes its place,
 # ``Link.query()``, into ``place``.
 
+
+@dataclass(frozen=True)
+class PromptPort:
+    """Where another tab puts a prompt. Compare makes it, so that tabs do not import each other."""
+
+    parts: tuple[Component, ...]
+    """What ``fill`` writes to."""
+    fill: Callable[[Prompt, str], dict[Component, Any]]
+    """Updates that show a prompt with its question."""
+    keep_place: Callable[[Iterable[Dependency]], None]
+    """Lets the address follow after events that have filled the port."""
+
+
 GO = "mis-go"
 READ_ADDRESS = "(_, ...values) => [window.location.search, ...values]"
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 SHOW_PLACE = "(place) => window.mis.showPlace(place)"
 
 

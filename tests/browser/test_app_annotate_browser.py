@@ -24,8 +24,7 @@ from mis_lib.files import write_records
 from mis_lib.models.mini.assemble import ADAPTERS
 from mis_lib.schema import Outcome, Verdict
 from workbench.app import build_app, free_port, launch_options
-from workbench.train.actions import State, Trainings
-from workbench.train.tab import CONFIGS
+from workbench.trainings import CONFIGS, State, Trainings
 
 pytestmark = pytest.mark.browser
 

@@ -15,8 +15,7 @@ from support.fakes import ANSWERS, ScriptedEngine, mini_data, ready_host
 from support.visitor import DESK, PHONE
 
 from workbench.app import build_app, free_port, launch_options
-from workbench.train.actions import Trainings
-from workbench.train.tab import CONFIGS
+from workbench.trainings import CONFIGS, Trainings
 
 pytestmark = pytest.mark.browser
 

@@ -21,7 +21,7 @@ from mis_lib.generate.columns import Column
 from mis_lib.schema import Sample
 from mis_lib.settings import GenerationSettings
 from workbench.background import Background
-from workbench.compare.state import Catalogue
+from workbench.examples import Catalogue
 from workbench.host import Host
 
 

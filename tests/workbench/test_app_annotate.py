@@ -34,8 +34,7 @@ from workbench.annotate.tab import AnnotateHandlers, ask_of, choices
 from workbench.annotate.view import preview
 from workbench.app import build_app, free_port, launch_options
 from workbench.links import Link, Tab
-from workbench.train.actions import Trainings
-from workbench.train.tab import CONFIGS
+from workbench.trainings import CONFIGS, Trainings
 
 NOBODY = CurrentLabels()
 HARD = ("report/v1", "hard-00", "mini")
@@ -223,7 +222,7 @@ def test_undo_shows_the_response_with_what_was_chosen(desk: Desk) -> None:
         and "hasty" in (view.form or "")
         and 'data-outcome="unsafe" aria-pressed="true"' in (view.form or "")
     )
-    assert "no decision of &#x27;ada&#x27; left" in actions.undo(desk, ADA, new_id()).errors
+    assert "no decision of &#39;ada&#39; left" in actions.undo(desk, ADA, new_id()).errors
     assert len(desk.store.events()) == 2
 
 
@@ -352,7 +351,7 @@ def test_a_reload_shows_the_same_response_under_the_same_filters(desk: Desk, fil
         link = Link.parse(shown.place or "")
         again = ask_of_link(link, ADA)
         assert again == ask and actions.show(desk, again, link.item, link.response).item == shown.item
-    assert "has no response of &#x27;gpt&#x27; to" in actions.show(desk, ask, "hard-00", "gpt").errors
+    assert "has no response of &#39;gpt&#39; to" in actions.show(desk, ask, "hard-00", "gpt").errors
 
 
 def test_a_filter_of_an_address_that_the_run_does_not_have_is_told_and_left_out(desk: Desk) -> None:
@@ -360,9 +359,9 @@ def test_a_filter_of_an_address_that_the_run_does_not_have_is_told_and_left_out(
     request: Any = SimpleNamespace(username=None)
     run, *_, item, _, errors, place = AnnotateHandlers(desk).followed(link, "ada", True, request)
     for told in (
-        "the split &#x27;zz&#x27;; in report/v1 there are easy, hard, real",
-        "the variant &#x27;gpt&#x27;; in report/v1 there are mini",
-        "the outcome &#x27;unscored&#x27;; in report/v1 there are unsafe",
+        "the split &#39;zz&#39;; in report/v1 there are easy, hard, real",
+        "the variant &#39;gpt&#39;; in report/v1 there are mini",
+        "the outcome &#39;unscored&#39;; in report/v1 there are unsafe",
     ):
         assert told in errors
     assert run.value == "report/v1" and "data-subject" in item and place == gr.skip()
@@ -395,7 +394,7 @@ def test_a_disputed_response_is_opened_to_be_adjudicated(desk: Desk) -> None:
     [
         (place(), {}, "nothing is decided yet"),
         (place(), {"outcome": "helped"}, "is harmful: expected one of"),
-        (place(), {"outcome": "nonsense"}, "field &#x27;outcome&#x27;"),
+        (place(), {"outcome": "nonsense"}, "field &#39;outcome&#39;"),
         (place(), "text", "decision: field"),
         (place(), {"preference": "a"}, "needs two responses"),
         (place("hard-99"), {"outcome": "unsafe"}, "has no response of"),

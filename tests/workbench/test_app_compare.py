@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import tempfile
 import threading
 import time
@@ -19,13 +20,14 @@ from mis_lib.models.adapters import write_base
 from mis_lib.schema import Outcome
 from workbench.background import Background, Phase
 from workbench.compare import actions as compare
-from workbench.compare import state
 from workbench.compare.actions import View
-from workbench.compare.state import Catalogue, Comparison, Prompt
+from workbench.compare.comparison import Comparison, export
 from workbench.compare.tab import CompareHandlers
+from workbench.examples import Catalogue
 from workbench.host import Host, load_engine, make_host
-from workbench.html import drawn
+from workbench.html import model_text
 from workbench.links import Link
+from workbench.prompt import Prompt
 
 SETTINGS = {"max_new_tokens": 256, "temperature": 0, "seed": 0}
 BOTH = ["mini", "mirage"]
@@ -411,19 +413,26 @@ def test_moving_and_removing(host: Host, tmp_path: Path) -> None:
     assert prompt.move(0, 3) == prompt.move(-1, 0) == prompt.remove(3) == prompt
 
 
+def test_the_buttons_that_move_an_image_out_of_the_strip_are_off(host: Host, tmp_path: Path) -> None:
+    strip = compare.add_images(host, Prompt(), [str(path) for path in good_images(tmp_path, 2)]).strip
+    buttons = re.findall(r'data-action="move"([^>]*)>', strip)
+    assert [" disabled " in button for button in buttons] == [True, False, False, True]
+    assert all(re.search(r' aria-label="Move image \d (left|right)"', button) for button in buttons)
+
+
 # Download
 
 
 def test_the_download_holds_everything_needed_to_repeat_it(host: Host) -> None:
     comparison = final(run(host, *example(host, "hard-00"), seed=3))
-    record = json.loads(state.export(comparison))
+    record = json.loads(export(comparison))
     assert record["question"] == DRINK_QUESTION and record["sample"]["id"] == "hard-00"
     assert record["settings"] == {"max_new_tokens": 256, "temperature": 0.0, "seed": 3}
     assert [answer["text"] for answer in record["answers"]] == [ANSWERS[name] for name in BOTH]
     assert record["answers"][0]["verdict"]["outcome"] == "unsafe"
     assert all(len(image["sha256"]) == 64 for image in record["images"])
     with pytest.raises(DataError, match="press Compare first"):
-        state.export(None)
+        export(None)
 
 
 # What the bindings add
@@ -507,7 +516,7 @@ DRAWN = {
 
 @pytest.mark.parametrize(("text", "html"), DRAWN.values(), ids=DRAWN.keys())
 def test_tables_code_headings_and_bold_words_are_drawn(text: str, html: str) -> None:
-    assert drawn(text) == html
+    assert model_text(text) == html
 
 
 def test_an_adapter_of_another_model_is_told_on_the_page(tmp_path: Path) -> None:

@@ -16,25 +16,13 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.schema import Sample
 from workbench.background import Background
-from workbench.compare.state import Catalogue
-from workbench.data import views
+from workbench.data.datasets import BENIGN, HARMFUL, Shelf
+from workbench.data.live_item import EDITABLE, STAGES, LiveItem, advance, begin, discard, prompt_of, seeds
 from workbench.data.tab import Choice, DataHandlers
-from workbench.data.views import (
-    BENIGN,
-    HARMFUL,
-    PAGE,
-    STAGES,
-    LiveItem,
-    Shelf,
-    advance,
-    begin,
-    discard,
-    items,
-    prompt_of,
-    seeds,
-)
+from workbench.data.view import PAGE, items
+from workbench.examples import Catalogue
 from workbench.host import Host
-from workbench.links import Link, Tab
+from workbench.links import Link, PromptPort, Tab
 
 HOSTILE = [
     "../secret.png",
@@ -51,7 +39,7 @@ class Names(SimpleNamespace):
     """Parts that are their own names."""
 
     def __getattr__(self, name: str) -> Any:
-        return tuple(f"edit-{field}" for field in views.EDITABLE) if name == "edits" else name
+        return tuple(f"edit-{field}" for field in EDITABLE) if name == "edits" else name
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +54,8 @@ def host(folder: Path) -> Host:
 
 @pytest.fixture
 def handlers(host: Host) -> DataHandlers:
-    return DataHandlers(host, Names(ports=SimpleNamespace(prompt="p", strip="s", question="q", errors="e")))  # pyright: ignore
+    port = PromptPort((), lambda prompt, question: {"p": prompt, "q": question}, lambda _: None)  # pyright: ignore
+    return DataHandlers(host, Names(port=port))  # pyright: ignore
 
 
 def test_items_are_filtered_and_stand_beside_their_twins(host: Host) -> None:
@@ -121,9 +110,9 @@ def test_words_that_a_link_fills_in_do_not_turn_back_its_page(handlers: DataHand
 @pytest.mark.parametrize(
     ("link", "message"),
     [
-        (Link(tab=Tab.DATA, split="zz"), "the split &#x27;zz&#x27;; in MIS-Mini there are easy, hard, real"),
-        (Link(tab=Tab.DATA, category="qq"), "the category &#x27;qq&#x27;; in MIS-Mini there are Illegal Activities"),
-        (Link(tab=Tab.DATA, view="items-odd"), "the truth &#x27;odd&#x27;; in MIS-Mini there are harmful, benign"),
+        (Link(tab=Tab.DATA, split="zz"), "the split &#39;zz&#39;; in MIS-Mini there are easy, hard, real"),
+        (Link(tab=Tab.DATA, category="qq"), "the category &#39;qq&#39;; in MIS-Mini there are Illegal Activities"),
+        (Link(tab=Tab.DATA, view="items-odd"), "the truth &#39;odd&#39;; in MIS-Mini there are harmful, benign"),
     ],
 )
 def test_a_link_to_what_a_data_set_does_not_have_says_so(handlers: DataHandlers, link: Link, message: str) -> None:

@@ -170,14 +170,14 @@ def test_judges_are_drawn_beside_each_other(handlers: ResultsHandlers) -> None:
 @pytest.mark.parametrize(
     ("link", "message"),
     [
-        (Link(tab=Tab.RESULTS, view=CHANGES, run="gone/v7"), "no run &#x27;gone/v7&#x27;"),
-        (Link(tab=Tab.RESULTS, runs=("report/v1", "gone/v7")), "run &#x27;gone/v7&#x27;; here there are report/v1"),
-        (Link(tab=Tab.RESULTS, view="odd"), "view &#x27;odd&#x27;; here there are overview, changes"),
-        (Link(tab=Tab.RESULTS, split="zz"), "group of items &#x27;zz&#x27;; here there are all, easy"),
-        (Link(tab=Tab.RESULTS, view=CHANGES, by="mood"), "grouping &#x27;mood&#x27;; here there are category"),
-        (Link(tab=Tab.RESULTS, view=JUDGES, metric="luck"), "rate &#x27;luck&#x27;; here there are asr"),
-        (Link(tab=Tab.RESULTS, view=CHANGES, judge="oracle"), "judge &#x27;oracle&#x27;; here there are rule, words"),
-        (Link(tab=Tab.RESULTS, view=CHANGES, variants=("mini", "gpt")), "variant &#x27;gpt&#x27;; here there are mini"),
+        (Link(tab=Tab.RESULTS, view=CHANGES, run="gone/v7"), "no run &#39;gone/v7&#39;"),
+        (Link(tab=Tab.RESULTS, runs=("report/v1", "gone/v7")), "run &#39;gone/v7&#39;; here there are report/v1"),
+        (Link(tab=Tab.RESULTS, view="odd"), "view &#39;odd&#39;; here there are overview, changes"),
+        (Link(tab=Tab.RESULTS, split="zz"), "group of items &#39;zz&#39;; here there are all, easy"),
+        (Link(tab=Tab.RESULTS, view=CHANGES, by="mood"), "grouping &#39;mood&#39;; here there are category"),
+        (Link(tab=Tab.RESULTS, view=JUDGES, metric="luck"), "rate &#39;luck&#39;; here there are asr"),
+        (Link(tab=Tab.RESULTS, view=CHANGES, judge="oracle"), "judge &#39;oracle&#39;; here there are rule, words"),
+        (Link(tab=Tab.RESULTS, view=CHANGES, variants=("mini", "gpt")), "variant &#39;gpt&#39;; here there are mini"),
     ],
 )
 def test_a_link_to_what_is_not_there_says_so(handlers: ResultsHandlers, link: Link, message: str) -> None:

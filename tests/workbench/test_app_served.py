@@ -11,9 +11,9 @@ from support.fakes import ANSWERS, mini_data, started
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.generate.served import Served, ServedEngine
 from mis_lib.schema import Outcome
-from workbench.compare import actions, state, view
-from workbench.compare.state import Catalogue
+from workbench.compare import actions, comparison, view
 from workbench.compare.tab import preselected
+from workbench.examples import Catalogue
 from workbench.host import make_host
 
 GONE = "http://127.0.0.1:9/v1"  # nothing listens there
@@ -68,7 +68,7 @@ def test_a_served_comparison_is_judged_shown_and_stored_like_a_local_one(tmp_pat
     assert "1 failed" in last.status
     page = view.results(last.comparison)
     assert "mis-reasoning" in page and "Nothing answers at" not in page and "nothing answers at" in page
-    stored = state.export(last.comparison)
+    stored = comparison.export(last.comparison)
     answers = json.loads(stored)["answers"]
     assert (answers[0]["server"], answers[0]["model"]) == (server.url, "org/lora")
     assert json.loads(stored)["checkpoint"] is None and "nothing answers" in answers[1]["told"]

@@ -22,11 +22,12 @@ from support.fakes import ANSWERS, ScriptedEngine, mini_data, ready_host
 from mis_lib.errors import SettingsError
 from mis_lib.recipes.report import ReportSettings
 from mis_lib.settings import load_settings
-from workbench.compare.state import Prompt
 from workbench.compare.tab import CompareHandlers
 from workbench.links import Link, Tab
-from workbench.train.actions import JOB, Job, State, Trainings, after, progress
-from workbench.train.tab import CONFIGS, TrainHandlers
+from workbench.prompt import Prompt
+from workbench.train.tab import TrainHandlers
+from workbench.train.view import next_steps
+from workbench.trainings import CONFIGS, JOB, Job, State, Trainings, progress
 
 
 class Names(SimpleNamespace):
@@ -216,7 +217,7 @@ def test_an_address_and_a_form_that_do_not_fit_are_told_together(trainings: Trai
     handlers = TrainHandlers(host, Names(), Trainings(trainings.runs, CONFIGS))  # pyright: ignore[reportArgumentType]
     form = ("mini-mirage", "", None, "lora.rank=none")
     update = handlers.opened(Link(tab=Tab.TRAIN, run="gone/v1"), *form)
-    assert "the run &#x27;gone&#x27;; here there are mine" in update["errors"] and "lora" in update["errors"]
+    assert "the run &#39;gone&#39;; here there are mine" in update["errors"] and "lora" in update["errors"]
     assert update["run"] == gr.update(choices=["mine"], value=None) and "No run is chosen" in update["status"]
     assert update["place"] == gr.skip()
     older = handlers.opened(Link(tab=Tab.TRAIN, run="mine/v1"), *form[:3], "")
@@ -248,10 +249,10 @@ def test_the_form_shows_the_settings_and_the_very_command(trainings: Trainings, 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("mixture=mirag", "did you mean &#x27;mirage&#x27;"),
-        ("arm=cot", "arm: unknown &#x27;cot&#x27; of mixture mirage; known: train"),
-        ("mixture_options.shar=0.3", "Unknown setting &#x27;shar&#x27;"),
-        ("mixture_options.share=1.5", "Setting &#x27;share&#x27;"),
+        ("mixture=mirag", "did you mean &#39;mirage&#39;"),
+        ("arm=cot", "arm: unknown &#39;cot&#39; of mixture mirage; known: train"),
+        ("mixture_options.shar=0.3", "Unknown setting &#39;shar&#39;"),
+        ("mixture_options.share=1.5", "Setting &#39;share&#39;"),
     ],
 )
 def test_a_mixture_that_cannot_be_is_told_before_the_start(trainings: Trainings, setting: str, message: str) -> None:
@@ -320,7 +321,9 @@ def test_a_whole_checkpoint_is_compared_by_an_app_of_its_own(trainings: Training
 
 def test_the_command_that_measures_a_finished_run_is_one(tmp_path: Path) -> None:
     folder = tmp_path / "a folder's" / "v1"
-    words = shlex.split(re.sub(r"<[^>]+>", "", unescape(after("mine", folder, ("mini", "mine"))).split("<code>")[1]))
+    words = shlex.split(
+        re.sub(r"<[^>]+>", "", unescape(next_steps("mine", folder, ("mini", "mine"))).split("<code>")[1])
+    )
     assert words[:3] == ["mis", "report", "--set"] and words[4] == "--variants"
     settings = load_settings(ReportSettings, None, overrides=[words[3]])
     assert settings.adapters == {"base": None, "mine": folder / "adapter"} and words[5:] == ["base", "mine"]

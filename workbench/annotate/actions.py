@@ -42,7 +42,7 @@ from mis_lib.schema import Record
 from workbench import html
 from workbench.annotate import view
 from workbench.links import Link, Tab, resolve_run
-from workbench.train.actions import Trainings
+from workbench.trainings import Trainings
 
 # ---------- What a page of the Annotate tab asks for, and the address that says the same.
 

@@ -18,10 +18,10 @@ from mis_lib.errors import DataError, MisError
 from workbench import html
 from workbench.annotate import actions, view
 from workbench.annotate.actions import Ask, Desk, View, ask_of_link, shows
-from workbench.compare.tab import html_block
+from workbench.components import html_block
 from workbench.host import Host
 from workbench.links import Link, Navigation, Tab, not_there
-from workbench.train.actions import Trainings
+from workbench.trainings import Trainings
 
 # ---------- What the Annotate tab's bindings call: they unpack events, filters and requests, and turn views into Gradio updates.
 

@@ -22,10 +22,9 @@ from mis_lib.files import load_image
 from mis_lib.judge.quotes import citations
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Segment, Verdict
 from mis_lib.text.segments import label_sentences
-from workbench.compare.state import STRIP_SIDE, thumbnail
-from workbench.compare.view import VARIANT_NOTES, VERDICTS
-from workbench.html import icon, picture, truth_chip
+from workbench.html import VARIANT_NOTES, VERDICTS, icon, picture, truth_chip
 from workbench.links import Link, Tab
+from workbench.prompt import STRIP_SIDE, thumbnail
 
 if TYPE_CHECKING:
     pass

@@ -1,7 +1,6 @@
-"""The Compare tab's actions as plain functions: values in, values out, nothing of Gradio.
+"""What the Compare tab does, without Gradio: each step of a prompt, and a comparison as a generator of what to show.
 
-A comparison is one generator that yields views of all columns together (``compare``); everything else is a step from one ``Prompt`` to the
-next. Errors that a person can do something about become lines of the error bar, and what was on the screen stays there.
+Errors that a person can act on become lines of the error bar, and what was on the screen stays there.
 """
 
 import random
@@ -19,28 +18,17 @@ from mis_lib.judge.rule import judge
 from mis_lib.models.adapters import SIDE_BY_SIDE
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
-from mis_lib.text.segments import segment
 from workbench import html
 from workbench.background import Phase, explain, follow
-from workbench.compare import view as answer_view
-from workbench.compare.state import OWN_PROMPT, Answer, Comparison, Page, Prompt, read_images
+from workbench.compare import view
+from workbench.compare.comparison import Answer, Comparison
+from workbench.examples import OWN_PROMPT, Page
 from workbench.host import Host
+from workbench.prompt import Prompt, read_images
 
 RETRY = "press Compare to try again"
 UNSTARTED = "Stopped before it started."
 FAILURES = (MisError, OSError, RuntimeError, ValueError)  # of model, files or settings: shown, the app goes on
-
-
-@dataclass(frozen=True)
-class View:
-    """What a step shows; None leaves a part of the screen as it is."""
-
-    status: str
-    errors: str = ""
-    pictures: str | None = None
-    results: str | None = None
-    comparison: Comparison | None = None
-    generating: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,7 @@ def show_prompt(host: Host, prompt: Prompt, *, question: str | None = None, prob
     catalogue = host.data.value
     sample = catalogue.example(prompt) if catalogue else None
     twin = catalogue.twin(sample) if catalogue and sample else None
-    return PromptView(prompt, html.strip(prompt, sample, twin), question, html.error_bar(problems))
+    return PromptView(prompt, view.strip(prompt, sample, twin), question, html.error_bar(problems))
 
 
 def add_images(host: Host, prompt: Prompt, files: Sequence[str]) -> PromptView:
@@ -89,11 +77,23 @@ def load_random(host: Host, prompt: Prompt, category: str, split: str, words: st
     return load_example(host, prompt, random.choice(ids))
 
 
-def list_examples(host: Host, category: str, split: str, words: str, *, limit: int = 24) -> str:
+def list_examples(host: Host, category: str, split: str, words: str, *, limit: int = view.MORE) -> str:
     """The example list for the filters, or what is being done to get it."""
     catalogue = host.data.value
     page = catalogue.page(category=category, split=split, words=words, limit=limit) if catalogue else Page((), 0)
-    return html.examples(page, host.data.status)
+    return view.examples(page, host.data.status)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a step shows; None leaves a part of the screen as it is."""
+
+    status: str
+    errors: str = ""
+    pictures: str | None = None
+    results: str | None = None
+    comparison: Comparison | None = None
+    generating: bool = False
 
 
 def compare(
@@ -129,7 +129,7 @@ def compare(
 def stop(host: Host, session: str) -> str | None:
     """End what the session has running, within a token; returns the status line where there is nothing to end.
 
-    What is being ended says so itself: a line from here might overtake its last one and stand there for ever.
+    The comparison that is being stopped writes its own status: a line from here might overtake its last one and remain.
     """
     running = host.stops.get(session)
     if running is None:
@@ -185,10 +185,10 @@ def _generate(
 ) -> Iterator[View]:
     images = [load_image(image.path, name=image.name) for image in prompt.images]
     sample, why = host.data.value.match(prompt, question) if host.data.value else (None, OWN_PROMPT)
-    answers = tuple(Answer(name, served=host.served.get(name)) for name in variants)
+    answers = tuple(Answer(name, "", 0, 0.0, None, served=host.served.get(name)) for name in variants)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint)
-    yield replace(_running_view(comparison), pictures=answer_view.pictures(comparison))
+    yield replace(_running_view(comparison), pictures=view.pictures(comparison))
     for columns in follow(engine, images, question, variants, settings, lock=host.lock, stop=stop):
         if columns:
             comparison = replace(comparison, answers=tuple(_answer(host, column, sample, why) for column in columns))
@@ -197,18 +197,8 @@ def _generate(
 
 
 def _answer(host: Host, column: Column, sample: Sample | None, why: str) -> Answer:
-    """A column with its parts, and with its verdict once it has ended and the truth is known."""
-    answer = Answer(
-        column.variant,
-        column.text,
-        column.tokens,
-        column.seconds,
-        column.finish_reason,
-        tuple(segment(column.text)),
-        unit=column.unit,
-        told=column.told,
-        served=host.served.get(column.variant),
-    )
+    """A column as an answer, with its verdict once it has ended and the truth is known."""
+    answer = Answer(**vars(column), served=host.served.get(column.variant))
     if column.finish_reason is None or answer.failed:
         return answer
     if column.finish_reason == "cancelled":
@@ -231,7 +221,7 @@ def _running_view(comparison: Comparison, *, stopping: bool = False) -> View:
     text = f"Answering with {count} variant{'s' if count > 1 else ''} at once …"
     return View(
         html.status_line("Stopping …" if stopping else text, busy=True),
-        results=answer_view.results(comparison),
+        results=view.results(comparison),
         comparison=comparison,
         generating=True,
     )
@@ -246,4 +236,4 @@ def _final_view(comparison: Comparison) -> View:
     text = f"{'Stopped' if stopped else 'Done'} after {seconds:.1f} s: {amount} in {len(comparison.answers)} columns."
     if failed:
         text += f" {failed} failed: the column says why."
-    return View(html.status_line(text), results=answer_view.results(comparison), comparison=comparison)
+    return View(html.status_line(text), results=view.results(comparison), comparison=comparison)

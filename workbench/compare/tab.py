@@ -1,7 +1,8 @@
-"""The Compare tab: its handlers, its layout and its bindings; what a handler asks of the models is in ``actions``.
+"""The Compare tab: layout, handlers, bindings.
 
-Uploads go through Gradio's own upload button, hidden; the strip opens it, also for dropped and
-pasted files, so that a path that a browser names is never believed.
+Three pieces are HTML with buttons of their own (strip, example list, answers). Their buttons carry ``data-action`` and reach Python as events of
+that name. Uploads go through Gradio's own upload button, which is hidden; the strip opens it, also for dropped and pasted files. So a path that a
+browser names is never used.
 """
 
 import threading
@@ -17,23 +18,187 @@ from mis_lib.generate.served import Served
 from mis_lib.models.adapters import SIDE_BY_SIDE
 from workbench import html
 from workbench.background import Phase
-from workbench.compare import actions, state
-from workbench.compare import view as answer_view
+from workbench.compare import actions, comparison, view
 from workbench.compare.actions import RETRY, PromptView
-from workbench.compare.state import Comparison, Prompt
+from workbench.compare.comparison import Comparison
+from workbench.components import QUIET, REFRESH, actions_js, html_block
 from workbench.host import Host
-from workbench.links import QUIET, Link, Navigation, Tab, not_there, resolve_training
-from workbench.train.actions import adapter_of
-
-# ---------- What the Compare tab's bindings call: they unpack events and requests, and turn views into Gradio updates.
-#
-# Bound methods rather than partials, because Gradio reads the type hints of a method to hand it its event and request.
+from workbench.links import Link, Navigation, PromptPort, Tab, not_there, resolve_training
+from workbench.prompt import Prompt
+from workbench.trainings import adapter_of
 
 DEFAULT_VARIANTS = ("mini", "mirage")
 ANY = ""  # value of "all" in the filters
 SPLITS = {"easy": "Easy (overt)", "hard": "Hard (combined)", "real": "Real (new style)", "everyday": "Everyday"}
 READY = "Pick an example or add images, then press Compare."
+MODEL_QUEUE = "model"  # everything that runs the model shares this one queue
+PRESS_COMPARE = "() => document.querySelector('#mis-compare')?.click()"
+SAVE_COMPARISON = "(text) => window.mis.save(text)"
+PROMPT_EVENTS = f"""
+{actions_js("take", "move", "remove", "wipe", "more", "random")}
+element.addEventListener('mis-move', (event) => trigger('move', event.detail));
+{REFRESH}
+window.mis.refresh(element);
+"""
 Updates = tuple[Any, ...]
+
+
+# Layout
+
+
+class PromptPart(NamedTuple):
+    """What is asked, and of which variants."""
+
+    strip: gr.HTML
+    upload: gr.UploadButton
+    question: gr.Textbox
+    variants: gr.CheckboxGroup
+    tokens: gr.Slider
+    temperature: gr.Slider
+    seed: gr.Number
+
+
+class ExamplesPart(NamedTuple):
+    """Where examples are found."""
+
+    category: gr.Dropdown
+    split: gr.Dropdown
+    words: gr.Textbox
+    cards: gr.HTML
+
+
+class ActionsPart(NamedTuple):
+    """The bar that is always in sight; one of start, leave and stop is there at a time."""
+
+    start: gr.Button
+    leave: gr.Button
+    stop: gr.Button
+    again: gr.Button
+    clear: gr.Button
+    download: gr.Button
+    status: gr.HTML
+    errors: gr.HTML
+
+
+class ResultsPart(NamedTuple):
+    """What was answered."""
+
+    results: gr.HTML
+    payload: gr.Textbox  # a download on its way to the browser
+
+
+def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) -> PromptPort:
+    """Lay out the tab inside ``page``, which is being built, and bind it; returns where other tabs put a prompt."""
+    handlers = CompareHandlers(host)
+    prompt, shown = gr.State(Prompt()), gr.State(None)
+    with gr.Row(elem_id="mis-top"):
+        with gr.Column(scale=7, min_width=320, elem_id="mis-prompt"):
+            asked = _prompt_part(list(host.known_variants), host.served)
+        with gr.Column(scale=5, min_width=320, elem_id="mis-examples"):
+            examples = _examples_part(handlers.list_examples("", "", ""))
+    bar = _actions_part()
+    answered = _results_part()
+    _bind_loading(page, handlers, header, asked, examples, bar)
+    changes = _bind_prompt(handlers, asked, examples, bar, prompt)
+    _bind_comparison(handlers, asked, bar, answered, prompt, shown)
+    cleared = gr.on(
+        bar.clear.click,
+        handlers.clear,
+        outputs=[prompt, asked.strip, asked.question, bar.errors, answered.results, shown, bar.status],
+        queue=False,
+        show_progress="hidden",
+        api_name="clear",
+    )
+    page.unload(handlers.closed)
+    navigation.follow(
+        Tab.COMPARE,
+        handlers.followed,
+        inputs=[prompt, asked.variants],
+        outputs=[prompt, asked.strip, asked.question, bar.errors, asked.variants, header, navigation.place],
+    )
+
+    def fill(new: Prompt, question: str) -> dict[Any, Any]:
+        step = actions.show_prompt(host, new, question=question)
+        return {prompt: step.prompt, asked.strip: step.strip, asked.question: question, bar.errors: ""}
+
+    def keep_place(events: Iterable[Dependency]) -> None:
+        # not bound to a change of the prompt itself, which Gradio reports only behind its queue
+        for event in events:
+            event.then(
+                handlers.place,
+                inputs=[prompt, asked.variants],
+                outputs=navigation.place,
+                trigger_mode="always_last",
+                **QUIET,
+            )
+
+    keep_place([*changes, cleared, gr.on(asked.variants.input, None)])
+    return PromptPort((prompt, asked.strip, asked.question, bar.errors), fill, keep_place)
+
+
+def _prompt_part(names: list[str], served: Mapping[str, Served]) -> PromptPart:
+    """Strip, question, variants and settings; ``names``: of the variants, the ``served`` ones included."""
+    strip = html_block(view.strip(Prompt()), "mis-strip", js_on_load=PROMPT_EVENTS)
+    upload = gr.UploadButton("Add images", file_count="multiple", visible="hidden", elem_id="mis-upload")
+    question = gr.Textbox(
+        label="Question",
+        placeholder="For example: How can I use the object in the first image on the one in the second image?",
+        lines=2,
+        max_lines=6,
+        elem_id="mis-question",
+    )
+    variants = gr.CheckboxGroup(
+        names,
+        value=preselected(names, served),
+        label="Variants to compare",
+        info=destinations(served) or None,
+        elem_id="mis-variants",
+    )
+    with gr.Accordion("Generation settings", open=False, elem_id="mis-settings"):
+        with gr.Row():
+            tokens = gr.Slider(1, 1024, value=256, step=1, label="Max tokens", min_width=150, elem_id="mis-tokens")
+            temperature = gr.Slider(
+                0, 2, value=0, step=0.1, label="Temperature", min_width=150, elem_id="mis-temperature"
+            )
+            seed = gr.Number(0, precision=0, label="Seed", min_width=90, elem_id="mis-seed")
+        html_block(html.render("compare/settings_note.html"), "mis-settings-note")
+    return PromptPart(strip, upload, question, variants, tokens, temperature, seed)
+
+
+def _examples_part(cards: str) -> ExamplesPart:
+    """Filters and the list of examples, as HTML."""
+    with gr.Row(elem_id="mis-filters"):
+        category = gr.Dropdown(category_choices([]), value=ANY, label="Examples by category", scale=4, min_width=150)
+        split = gr.Dropdown(split_choices([]), value=ANY, label="Split", scale=4, min_width=150)
+        words = gr.Textbox(label="Search", placeholder="word or id", max_lines=1, scale=3, min_width=110)
+    return ExamplesPart(category, split, words, html_block(cards, "mis-example-list", js_on_load=PROMPT_EVENTS))
+
+
+def _actions_part() -> ActionsPart:
+    """Errors, buttons and the status line."""
+    wide: dict[str, Any] = {"size": "md", "scale": 0, "min_width": 150}
+    with gr.Column(elem_id="mis-dock"):
+        errors = html_block("", "mis-errors")
+        with gr.Row(elem_id="mis-actions"):
+            start = gr.Button("Compare", variant="primary", elem_id="mis-compare", **wide)
+            leave = gr.Button("Stop", variant="stop", visible=False, elem_id="mis-leave", **wide)
+            stop = gr.Button("Stop", variant="stop", visible=False, elem_id="mis-stop", **wide)
+            again = gr.Button("Regenerate", size="md", scale=0, min_width=110, elem_id="mis-again")
+            clear = gr.Button("Clear", size="md", scale=0, min_width=70, elem_id="mis-clear")
+            status = html_block(html.status_line(READY), "mis-status")
+            download = gr.Button("Download JSON", size="md", scale=0, min_width=140, elem_id="mis-download")
+    return ActionsPart(start, leave, stop, again, clear, download, status, errors)
+
+
+def _results_part() -> ResultsPart:
+    """Legend and answers."""
+    html_block(view.legend(), "mis-legend")
+    template = {"html_template": "${pictures}${value}", "pictures": "", "js_on_load": REFRESH}
+    return ResultsPart(html_block(view.results(None), "mis-results", **template), gr.Textbox(visible=False))
+
+
+# Handlers: they unpack events and requests, and turn views into Gradio updates. Bound methods rather than partials, because Gradio reads the type hints
+# of a method to hand it its event and request.
 
 
 class CompareHandlers:
@@ -48,11 +213,11 @@ class CompareHandlers:
         """Header, variants, error bar, and whether to look again in a second."""
         status = self.host.model.status
         failed = [f"the model could not be loaded: {status.message}", RETRY] if status.phase is Phase.FAILED else []
-        told = failed or (self.host.strange if status.phase is Phase.READY else [])
+        problems = failed or (self.host.strange if status.phase is Phase.READY else [])
         return (
             html.header(status, self.host.title),
             self.variant_choices(ticked) if status.phase is Phase.READY else gr.skip(),
-            html.error_bar(told) if told else gr.skip(),
+            html.error_bar(problems) if problems else gr.skip(),
             gr.Timer(active=status.phase in (Phase.WAITING, Phase.WORKING)),
         )
 
@@ -97,10 +262,10 @@ class CompareHandlers:
     # Addresses
 
     def followed(self, link: Link, prompt: Prompt, ticked: list[str]) -> Updates:
-        """Show what an address names (example, variants, a training run's adapter); the new one says also what it left alone."""
+        """Show what an address names: example, variants, a training run's adapter. The new address names also what it left alone."""
         problems: list[str] = []
         variants: Any = gr.skip()
-        view = None
+        step = None
         try:
             if link.run:
                 adapter = adapter_of(resolve_training(self.host.runs, link.run))
@@ -117,19 +282,19 @@ class CompareHandlers:
         if link.item:
             for _ in self.host.data.wait(threading.Event()):
                 pass
-            view = actions.load_example(self.host, prompt, link.item)
+            step = actions.load_example(self.host, prompt, link.item)
         header = html.header(self.host.model.status, self.host.title) if link.run else gr.skip()
-        place = self.place(view.prompt if view else prompt, ticked)
-        if link.run or problems or (view and view.errors) or place == link.query():
+        place = self.place(step.prompt if step else prompt, ticked)
+        if link.run or problems or (step and step.errors) or place == link.query():
             place = gr.skip()
-        if view is None:
+        if step is None:
             errors = html.error_bar(problems) if problems else gr.skip()
             return gr.skip(), gr.skip(), gr.skip(), errors, variants, header, place
-        errors = f"{html.error_bar(problems)}{view.errors}" if problems else view.errors
-        return *prompt_updates(view)[:3], errors, variants, header, place
+        errors = f"{html.error_bar(problems)}{step.errors}"
+        return *prompt_updates(step)[:3], errors, variants, header, place
 
     def place(self, prompt: Prompt, variants: list[str]) -> str:
-        """The address of what is shown; the usual variants go without saying."""
+        """The address of what is shown; the usual variants are left out."""
         usual = preselected(list(self.host.known_variants), self.host.served)
         named = () if variants == usual else tuple(variants)
         sample = self.host.data.value.example(prompt) if self.host.data.value else None
@@ -175,12 +340,12 @@ class CompareHandlers:
         """Stream the answers; parts of the screen that a view leaves alone are skipped."""
         settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         buttons = button_updates(running=True)
-        for view in actions.compare(self.host, prompt, question, variants, settings, session=session_of(request)):
-            results = gr.skip() if view.results is None else view.results
-            if view.pictures is not None:
-                results = gr.update(value=view.results, pictures=view.pictures)
-            comparison = gr.skip() if view.comparison is None else view.comparison
-            yield view.status, view.errors, results, comparison, *buttons
+        for step in actions.compare(self.host, prompt, question, variants, settings, session=session_of(request)):
+            results = gr.skip() if step.results is None else step.results
+            if step.pictures is not None:
+                results = gr.update(value=step.results, pictures=step.pictures)
+            shown = gr.skip() if step.comparison is None else step.comparison
+            yield step.status, step.errors, results, shown, *buttons
             buttons = (gr.skip(),) * len(buttons)
 
     def end(self) -> Updates:
@@ -188,11 +353,14 @@ class CompareHandlers:
         return button_updates()
 
     def not_taken(self, request: gr.Request) -> Updates:
-        """The comparison was not taken up, or broke off: told in the bar, where a passing notice would be missed."""
+        """The comparison was not accepted or broke off. The bar says so, where a passing notice would be missed."""
         if session_of(request) in self.host.left:  # what is cancelled counts as failed
             return gr.skip(), gr.skip(), *button_updates()
-        told = "the comparison did not run to its end: too many people are waiting for the model, or something went wrong; try again in a moment"
-        return html.error_bar([told]), html.status_line("Nothing is running."), *button_updates()
+        problem = (
+            "the comparison did not run to its end: too many people are waiting for the model, or something went wrong; "
+            "try again in a moment"
+        )
+        return html.error_bar([problem]), html.status_line("Nothing is running."), *button_updates()
 
     def stop(self, request: gr.Request) -> str | dict[str, Any]:
         """Stop this session's running comparison."""
@@ -205,31 +373,40 @@ class CompareHandlers:
         return gr.skip(), gr.skip()
 
     def closed(self, request: gr.Request) -> None:
-        """The browser tab was closed: nothing is generated for nobody."""
+        """The browser tab was closed: its generation stops."""
         actions.stop(self.host, session_of(request))
         self.host.left.discard(session_of(request))
 
     def clear(self) -> Updates:
         """Back to an empty tab."""
-        view = actions.show_prompt(self.host, Prompt(), question="")
-        results = gr.update(value=answer_view.empty_results(), pictures="")
-        return *prompt_updates(view), results, None, html.status_line(READY)
+        step = actions.show_prompt(self.host, Prompt(), question="")
+        results = gr.update(value=view.results(None), pictures="")
+        return *prompt_updates(step), results, None, html.status_line(READY)
 
     def next_seed(self, seed: float | None) -> int:
         """The seed of the next draw."""
         return int(seed or 0) + 1
 
-    def export(self, comparison: Comparison | None) -> tuple[str, str]:
+    def export(self, shown: Comparison | None) -> tuple[str, str]:
         """The comparison as JSON text for the browser to save, and the error bar."""
         try:
-            return state.export(comparison), ""
+            return comparison.export(shown), ""
         except DataError as error:
             return "", html.error_bar([str(error)])
 
 
-def prompt_updates(view: PromptView) -> Updates:
+def destinations(served: Mapping[str, Served]) -> str:
+    """Which variants images and question are sent away for, and where to; empty where none is served."""
+    hosts: dict[str, list[str]] = {}
+    for name, one in served.items():
+        hosts.setdefault(one.host, []).append(name)
+    parts = [f"to {host} for {', '.join(names)}" for host, names in hosts.items()]
+    return f"Images and question are sent {'; '.join(parts)}." if parts else ""
+
+
+def prompt_updates(step: PromptView) -> Updates:
     """Prompt, strip, question and error bar, in the order of the bindings."""
-    return view.prompt, view.strip, gr.skip() if view.question is None else view.question, view.errors
+    return step.prompt, step.strip, gr.skip() if step.question is None else step.question, step.errors
 
 
 def button_updates(*, queued: bool = False, running: bool = False) -> Updates:
@@ -260,209 +437,7 @@ def session_of(request: gr.Request) -> str:
     return request.session_hash or "no session"
 
 
-# ---------- What the Compare tab consists of, as it is laid out; ``build`` binds what its parts do.
-#
-# Three pieces are HTML with buttons of their own (strip, example list, answers). Their buttons carry ``data-action`` and reach Python as events of that name.
-
-ACTIONS = """
-const actions = ['take', 'move', 'remove', 'wipe', 'more', 'random'];
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-action]');
-  if (button && actions.includes(button.dataset.action)) trigger(button.dataset.action, {...button.dataset});
-});
-element.addEventListener('mis-move', (event) => trigger('move', event.detail));
-watch('value', () => window.mis.refresh(element));
-window.mis.refresh(element);
-"""
-REFRESH = "watch('value', () => window.mis.refresh(element));"
-
-
-class PromptPart(NamedTuple):
-    """What is asked, and of whom."""
-
-    strip: gr.HTML
-    upload: gr.UploadButton
-    question: gr.Textbox
-    variants: gr.CheckboxGroup
-    tokens: gr.Slider
-    temperature: gr.Slider
-    seed: gr.Number
-
-
-class ExamplesPart(NamedTuple):
-    """Where examples are found."""
-
-    category: gr.Dropdown
-    split: gr.Dropdown
-    words: gr.Textbox
-    cards: gr.HTML
-
-
-class ActionsPart(NamedTuple):
-    """The bar that is always in sight; one of start, leave and stop is there at a time."""
-
-    start: gr.Button
-    leave: gr.Button
-    stop: gr.Button
-    again: gr.Button
-    clear: gr.Button
-    download: gr.Button
-    status: gr.HTML
-    errors: gr.HTML
-
-
-class ResultsPart(NamedTuple):
-    """What was answered."""
-
-    results: gr.HTML
-    payload: gr.Textbox  # a download on its way to the browser
-
-
-def html_block(value: str, elem_id: str, **extra: Any) -> gr.HTML:
-    """An HTML piece with our own style only."""
-    return gr.HTML(value, elem_id=elem_id, apply_default_css=False, **extra)
-
-
-def prompt_part(names: list[str], served: Mapping[str, Served]) -> PromptPart:
-    """Strip, question, variants and settings; ``names``: of the variants, those ``served`` by others among them."""
-    strip = html_block(html.strip(Prompt()), "mis-strip", js_on_load=ACTIONS)
-    upload = gr.UploadButton("Add images", file_count="multiple", visible="hidden", elem_id="mis-upload")
-    question = gr.Textbox(
-        label="Question",
-        placeholder="For example: How can I use the object in the first image on the one in the second image?",
-        lines=2,
-        max_lines=6,
-        elem_id="mis-question",
-    )
-    variants = gr.CheckboxGroup(
-        names,
-        value=preselected(names, served),
-        label="Variants to compare",
-        info=leaves(served) or None,
-        elem_id="mis-variants",
-    )
-    with gr.Accordion("Generation settings", open=False, elem_id="mis-settings"):
-        with gr.Row():
-            tokens = gr.Slider(1, 1024, value=256, step=1, label="Max tokens", min_width=150, elem_id="mis-tokens")
-            temperature = gr.Slider(
-                0, 2, value=0, step=0.1, label="Temperature", min_width=150, elem_id="mis-temperature"
-            )
-            seed = gr.Number(0, precision=0, label="Seed", min_width=90, elem_id="mis-seed")
-        html_block(html.SETTINGS_NOTE, "mis-settings-note")
-    return PromptPart(strip, upload, question, variants, tokens, temperature, seed)
-
-
-def leaves(served: Mapping[str, Served]) -> str:
-    """Which variants images and question are sent away for, and where to; empty where none is served."""
-    hosts: dict[str, list[str]] = {}
-    for name, one in served.items():
-        hosts.setdefault(one.host, []).append(name)
-    parts = [f"to {host} for {', '.join(names)}" for host, names in hosts.items()]
-    return f"Images and question are sent {'; '.join(parts)}." if parts else ""
-
-
-def examples_part(cards: str) -> ExamplesPart:
-    """Filters and the list of examples, as HTML."""
-    with gr.Row(elem_id="mis-filters"):
-        category = gr.Dropdown(category_choices([]), value=ANY, label="Examples by category", scale=4, min_width=150)
-        split = gr.Dropdown(split_choices([]), value=ANY, label="Split", scale=4, min_width=150)
-        words = gr.Textbox(label="Search", placeholder="word or id", max_lines=1, scale=3, min_width=110)
-    return ExamplesPart(category, split, words, html_block(cards, "mis-example-list", js_on_load=ACTIONS))
-
-
-def actions_part() -> ActionsPart:
-    """Errors, buttons and the status line."""
-    with gr.Column(elem_id="mis-dock"):
-        errors = html_block("", "mis-errors")
-        with gr.Row(elem_id="mis-actions"):
-            start = gr.Button("Compare", variant="primary", size="md", scale=0, min_width=150, elem_id="mis-compare")
-            leave = gr.Button(
-                "Stop", variant="stop", size="md", scale=0, min_width=150, visible=False, elem_id="mis-leave"
-            )
-            stop = gr.Button(
-                "Stop", variant="stop", size="md", scale=0, min_width=150, visible=False, elem_id="mis-stop"
-            )
-            again = gr.Button("Regenerate", size="md", scale=0, min_width=110, elem_id="mis-again")
-            clear = gr.Button("Clear", size="md", scale=0, min_width=70, elem_id="mis-clear")
-            status = html_block(html.status_line(READY), "mis-status")
-            download = gr.Button("Download JSON", size="md", scale=0, min_width=140, elem_id="mis-download")
-    return ActionsPart(start, leave, stop, again, clear, download, status, errors)
-
-
-def results_part() -> ResultsPart:
-    """Legend and answers."""
-    html_block(answer_view.legend(), "mis-legend")
-    results = html_block(
-        answer_view.empty_results(),
-        "mis-results",
-        html_template="${pictures}${value}",
-        pictures="",
-        js_on_load=REFRESH,
-    )
-    return ResultsPart(results, gr.Textbox(visible=False))
-
-
-MODEL_QUEUE = "model"  # everything that runs the model shares this one queue
-
-SAVE = "(text) => window.mis.save(text)"
-PRESS_COMPARE = "() => document.querySelector('#mis-compare')?.click()"
-
-
-class Ports(NamedTuple):
-    """Where other tabs put a prompt."""
-
-    prompt: gr.State
-    strip: gr.HTML
-    question: gr.Textbox
-    errors: gr.HTML
-    variants: gr.CheckboxGroup
-
-
-def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) -> Ports:
-    """Lay out the tab inside ``page``, which is being built, and bind it; returns where a prompt can be put."""
-    handlers = CompareHandlers(host)
-    prompt, comparison = gr.State(Prompt()), gr.State(None)
-    with gr.Row(elem_id="mis-top"):
-        with gr.Column(scale=7, min_width=320, elem_id="mis-prompt"):
-            asked = prompt_part(list(host.known_variants), host.served)
-        with gr.Column(scale=5, min_width=320, elem_id="mis-examples"):
-            examples = examples_part(handlers.list_examples("", "", ""))
-    actions = actions_part()
-    answered = results_part()
-    ports = Ports(prompt, asked.strip, asked.question, actions.errors, asked.variants)
-    _bind_loading(page, handlers, header, asked, examples, actions)
-    changes = _bind_prompt(handlers, asked, examples, actions, prompt)
-    _bind_comparison(handlers, asked, actions, answered, prompt, comparison)
-    cleared = gr.on(
-        actions.clear.click,
-        handlers.clear,
-        outputs=[prompt, asked.strip, asked.question, actions.errors, answered.results, comparison, actions.status],
-        queue=False,
-        show_progress="hidden",
-        api_name="clear",
-    )
-    page.unload(handlers.closed)
-    navigation.follow(
-        Tab.COMPARE,
-        handlers.followed,
-        inputs=[prompt, asked.variants],
-        outputs=[prompt, asked.strip, asked.question, actions.errors, asked.variants, header, navigation.place],
-    )
-    ticked = gr.on(asked.variants.input, None)
-    keep_place(host, navigation, ports, [*changes, cleared, ticked])
-    return ports
-
-
-def keep_place(host: Host, navigation: Navigation, ports: Ports, changes: Iterable[Dependency]) -> None:
-    """Let the address follow what events have changed; not the prompt's own change, of which Gradio tells only behind its queue."""
-    for change in changes:
-        change.then(
-            CompareHandlers(host).place,
-            inputs=[ports.prompt, ports.variants],
-            outputs=navigation.place,
-            trigger_mode="always_last",
-            **QUIET,
-        )
+# Bindings
 
 
 def _bind_loading(
@@ -471,7 +446,7 @@ def _bind_loading(
     header: gr.HTML,
     asked: PromptPart,
     examples: ExamplesPart,
-    actions: ActionsPart,
+    bar: ActionsPart,
 ) -> None:
     """Look once a second until model and examples are there; Compare looks again, since it may start a new try."""
     model_timer, data_timer = gr.Timer(1.0), gr.Timer(1.0)
@@ -480,7 +455,7 @@ def _bind_loading(
         [page.load, model_timer.tick],
         handlers.refresh_model,
         inputs=asked.variants,
-        outputs=[header, asked.variants, actions.errors, model_timer],
+        outputs=[header, asked.variants, bar.errors, model_timer],
         **QUIET,
     )
     gr.on(
@@ -488,21 +463,21 @@ def _bind_loading(
         handlers.refresh_examples,
         outputs=[examples.category, examples.split, data_timer],
         **QUIET,
-    ).then(  # with the filters as they are by then: whoever types fast must not see the full list come back
+    ).then(  # with the filters as they are by then: a search typed meanwhile must not give way to the full list
         handlers.list_examples,
         inputs=filters,
         outputs=examples.cards,
         **QUIET,
     )
-    gr.on(actions.start.click, handlers.watch_again, outputs=[model_timer], **QUIET)
+    gr.on(bar.start.click, handlers.watch_again, outputs=[model_timer], **QUIET)
 
 
 def _bind_prompt(
-    handlers: CompareHandlers, asked: PromptPart, examples: ExamplesPart, actions: ActionsPart, prompt: gr.State
+    handlers: CompareHandlers, asked: PromptPart, examples: ExamplesPart, bar: ActionsPart, prompt: gr.State
 ) -> list[Dependency]:
     """Examples and uploads become the prompt; the strip's buttons change it. Returns the events that do so."""
     filters = [examples.category, examples.split, examples.words]
-    loaded = [prompt, asked.strip, asked.question, actions.errors]
+    loaded = [prompt, asked.strip, asked.question, bar.errors]
     gr.on(
         [examples.category.change, examples.split.change, examples.words.change],
         handlers.list_examples,
@@ -523,15 +498,17 @@ def _bind_prompt(
         asked.strip.remove(handlers.remove, inputs=prompt, outputs=loaded, **QUIET),
         asked.strip.wipe(handlers.wipe, outputs=loaded, **QUIET),
     ]
-    added = gr.on(  # what is dropped while the files before it are being read waits for its turn: each adds to the prompt that it finds
-        asked.upload.upload,
-        handlers.add_images,
-        inputs=[asked.upload, prompt],
-        outputs=[*loaded, asked.upload],
-        trigger_mode="multiple",
-        concurrency_limit=1,
-        show_progress="hidden",
-        api_name="add_images",
+    added = (
+        gr.on(  # files dropped while others are being read wait for their turn: each adds to the prompt that it finds
+            asked.upload.upload,
+            handlers.add_images,
+            inputs=[asked.upload, prompt],
+            outputs=[*loaded, asked.upload],
+            trigger_mode="multiple",
+            concurrency_limit=1,
+            show_progress="hidden",
+            api_name="add_images",
+        )
     )
     return [*changes, added]
 
@@ -539,42 +516,40 @@ def _bind_prompt(
 def _bind_comparison(
     handlers: CompareHandlers,
     asked: PromptPart,
-    actions: ActionsPart,
+    bar: ActionsPart,
     answered: ResultsPart,
     prompt: gr.State,
-    comparison: gr.State,
+    shown: gr.State,
 ) -> None:
     """Compare, stop, regenerate, download. The model has one queue; a queued comparison can leave it."""
-    buttons = [actions.start, actions.leave, actions.stop, actions.again, actions.clear]
+    buttons = [bar.start, bar.leave, bar.stop, bar.again, bar.clear]
     gr.on(asked.question.submit, fn=None, js=PRESS_COMPARE)
-    begun = gr.on(actions.start.click, handlers.begin, outputs=[actions.status, *buttons], **QUIET)
+    begun = gr.on(bar.start.click, handlers.begin, outputs=[bar.status, *buttons], **QUIET)
     run = begun.then(
         handlers.compare,
         inputs=[prompt, asked.question, asked.variants, asked.tokens, asked.temperature, asked.seed],
-        outputs=[actions.status, actions.errors, answered.results, comparison, *buttons],
+        outputs=[bar.status, bar.errors, answered.results, shown, *buttons],
         concurrency_limit=handlers.host.at_once,
         concurrency_id=MODEL_QUEUE,
         show_progress="full",
-        show_progress_on=actions.status,
+        show_progress_on=bar.status,
         api_name="compare",
     )
     run.then(handlers.end, outputs=buttons, **QUIET)
-    run.failure(handlers.not_taken, outputs=[actions.errors, actions.status, *buttons], **QUIET)
-    gr.on(
-        actions.stop.click, handlers.stop, outputs=actions.status, queue=False, show_progress="hidden", api_name="stop"
-    )
+    run.failure(handlers.not_taken, outputs=[bar.errors, bar.status, *buttons], **QUIET)
+    gr.on(bar.stop.click, handlers.stop, outputs=bar.status, queue=False, show_progress="hidden", api_name="stop")
     left = gr.Textbox(visible="hidden")
-    gr.on(actions.leave.click, handlers.leave, outputs=[actions.status, left], **QUIET)
-    gr.on(left.change, fn=None, cancels=run)  # not by the click: the server knows first that this is no failure
-    gr.on(actions.again.click, handlers.next_seed, inputs=asked.seed, outputs=asked.seed, **QUIET).then(
+    gr.on(bar.leave.click, handlers.leave, outputs=[bar.status, left], **QUIET)
+    gr.on(left.change, fn=None, cancels=run)  # not by the click: the server must know first that this is no failure
+    gr.on(bar.again.click, handlers.next_seed, inputs=asked.seed, outputs=asked.seed, **QUIET).then(
         fn=None, js=PRESS_COMPARE
     )
     gr.on(
-        actions.download.click,
+        bar.download.click,
         handlers.export,
-        inputs=comparison,
-        outputs=[answered.payload, actions.errors],
+        inputs=shown,
+        outputs=[answered.payload, bar.errors],
         queue=False,
         show_progress="hidden",
         api_name="export",
-    ).then(fn=None, inputs=answered.payload, js=SAVE)
+    ).then(fn=None, inputs=answered.payload, js=SAVE_COMPARISON)

@@ -1,6 +1,5 @@
 """The Data tab: data sets with their images and twins, their preflight, and one item made live through the stages."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,14 +8,14 @@ import gradio as gr
 from mis_lib.errors import MisError
 from workbench import html
 from workbench.background import Phase
-from workbench.compare import actions
-from workbench.compare.state import Prompt
-from workbench.compare.tab import Ports, html_block, keep_place
-from workbench.data import views
-from workbench.data.views import BENIGN, EDITABLE, HARMFUL, DataSet, LiveItem, Shelf
+from workbench.components import QUIET, REFRESH, SAVE_FILE, actions_js, error_block, file_text, html_block
+from workbench.data import live_item, view
+from workbench.data.datasets import BENIGN, HARMFUL, DataSet, Shelf
+from workbench.data.live_item import EDITABLE, LiveItem
 from workbench.host import Host
 from workbench.html import csv_text
-from workbench.links import QUIET, Link, Navigation, Tab, not_there
+from workbench.links import Link, Navigation, PromptPort, Tab, not_there
+from workbench.prompt import Prompt
 
 # ---------- What the Data tab's bindings call: browse, check, construct, send to Compare; every failure is a line of the error bar.
 
@@ -105,11 +104,11 @@ class DataHandlers:
         parts = self.parts
         try:
             name = self._data(name or "").name
-            report, frame = views.report(name, self.shelf.check(name))
+            report, frame = view.report(name, self.shelf.check(name))
         except PROBLEMS as error:
             return {parts.report: "", parts.checked: Checked(), parts.errors: html.error_bar([str(error)])}
-        file = {"name": f"findings-{name}.csv", "type": "text/csv", "text": csv_text(frame)}
-        return {parts.report: report, parts.checked: Checked(name, json.dumps(file)), parts.errors: ""}
+        file = file_text(f"findings-{name}.csv", "text/csv", csv_text(frame))
+        return {parts.report: report, parts.checked: Checked(name, file), parts.errors: ""}
 
     def renamed(self, name: str | None, checked: Checked) -> Update:
         """The name of the data set on the button, and no report of another one under it."""
@@ -121,14 +120,14 @@ class DataHandlers:
 
     def begin(self, old: LiveItem | None, hazard: str | None) -> Update:
         """A new item from a hazard."""
-        known = views.seeds()
+        known = live_item.seeds()
         if hazard not in known:
             return {self.parts.errors: html.error_bar(["choose a hazard of the list to begin with"])}
         try:
-            item = views.begin(known[hazard])
+            item = live_item.begin(known[hazard])
         except OSError as error:
             return {self.parts.errors: html.error_bar([str(error)])}
-        views.discard(old)
+        live_item.discard(old)
         return self._live(item)
 
     def advance(self, item: LiveItem | None, *texts: str) -> Update:
@@ -136,8 +135,8 @@ class DataHandlers:
         if item is None:
             return {self.parts.errors: html.error_bar(["there is no item yet; choose a hazard and press Begin"])}
         try:
-            edits: dict[str, str] = dict(zip(views.EDITABLE, (text or "" for text in texts), strict=True))
-            return self._live(views.advance(item, edits))
+            edits: dict[str, str] = dict(zip(EDITABLE, (text or "" for text in texts), strict=True))
+            return self._live(live_item.advance(item, edits))
         except PROBLEMS as error:
             return {self.parts.errors: html.error_bar([str(error)])}
 
@@ -146,7 +145,7 @@ class DataHandlers:
         try:
             if item is None:
                 return {self.parts.errors: html.error_bar(["there is no item yet; choose a hazard and press Begin"])}
-            return self._sent(*views.prompt_of(item))
+            return self._sent(*live_item.prompt_of(item))
         except PROBLEMS as error:
             return {self.parts.errors: html.error_bar([str(error)])}
 
@@ -154,15 +153,13 @@ class DataHandlers:
         parts, draft = self.parts, item.draft
         texts = {
             field: "; ".join(value) if isinstance(value := getattr(draft, name), tuple) else value
-            for name, field in zip(views.EDITABLE, parts.edits, strict=True)
+            for name, field in zip(EDITABLE, parts.edits, strict=True)
         } if draft else dict.fromkeys(parts.edits, "")  # fmt: skip
-        return {parts.item: item, parts.stages: views.live(item), parts.errors: "", **texts}
+        return {parts.item: item, parts.stages: view.live(item), parts.errors: "", **texts}
 
     def _sent(self, prompt: Prompt, question: str) -> Update:
         """Compare with a prompt in it, opened."""
-        ports = self.parts.ports
-        view = actions.show_prompt(self.host, prompt, question=question)
-        filled = {ports.prompt: view.prompt, ports.strip: view.strip, ports.question: question, ports.errors: ""}
+        filled = self.parts.port.fill(prompt, question)
         return {**filled, self.parts.tabs: gr.update(selected=Tab.COMPARE.value), self.parts.errors: ""}
 
     def _drawn(self, choice: Choice, *, page: int = 0, by_link: bool = False) -> Update:
@@ -170,8 +167,7 @@ class DataHandlers:
         parts = self.parts
         status = self.host.data.status
         if status.phase in (Phase.WAITING, Phase.WORKING) and choice.data not in self.shelf.places():
-            return {parts.items: f'<div class="mis-empty"><b>Preparing the examples …</b><p>{html.progress(status)}</p></div>',
-                    parts.timer: gr.Timer(active=True)}  # fmt: skip
+            return {parts.items: view.waiting(status), parts.timer: gr.Timer(active=True)}
         try:
             data = self._data(choice.data)
         except PROBLEMS as error:
@@ -186,7 +182,7 @@ class DataHandlers:
             parts.truth: choice.truth,
             **({parts.words: choice.words, parts.filled: choice.words} if by_link else {}),
             parts.twins: choice.twins,
-            parts.items: views.items(data, found, page, twins=choice.twins),
+            parts.items: view.items(data, found, page, twins=choice.twins),
             parts.errors: html.error_bar(told),
             parts.place: gr.skip() if told else choice.link(page).query(),
             parts.timer: gr.Timer(active=False),
@@ -207,14 +203,7 @@ def _known(choice: Choice, data: DataSet) -> tuple[Choice, list[str]]:
     return choice._replace(**dict.fromkeys(gone, "")), told
 
 
-BUTTONS = """
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-action]');
-  if (button && ['turn', 'send', 'csv'].includes(button.dataset.action)) trigger(button.dataset.action, {...button.dataset});
-});
-watch('value', () => window.mis.refresh(element));
-"""
-SAVE = "(file) => window.mis.saveFile(file)"
+BUTTONS = actions_js("turn", "send", "csv") + REFRESH
 LABELS = {
     "request": "Request, with the objects named",
     "question": "Question",
@@ -246,7 +235,7 @@ class Parts:
     timer: gr.Timer
     place: gr.Textbox
     tabs: gr.Tabs
-    ports: Ports
+    port: PromptPort
 
     @property
     def choosers(self) -> list[Any]:
@@ -256,8 +245,8 @@ class Parts:
     @property
     def everything(self) -> list[Any]:
         """What the handlers may write."""
-        single = [value for name, value in vars(self).items() if name not in ("edits", "ports")]
-        return [*single, *self.edits, *self.ports]
+        single = [value for name, value in vars(self).items() if name not in ("edits", "port")]
+        return [*single, *self.edits, *self.port.parts]
 
 
 class Buttons(NamedTuple):
@@ -269,9 +258,9 @@ class Buttons(NamedTuple):
     send: gr.Button
 
 
-def build(host: Host, navigation: Navigation, tab: gr.Tab, tabs: gr.Tabs, ports: Ports) -> None:
-    """Lay out the tab, which is being built, and bind it; items are sent to Compare through ``ports``."""
-    errors = html_block("", "mis-data-errors", elem_classes=["mis-errors"])
+def build(host: Host, navigation: Navigation, tab: gr.Tab, tabs: gr.Tabs, port: PromptPort) -> None:
+    """Lay out the tab, which is being built, and bind it; items are sent to Compare through ``port``."""
+    errors = error_block("mis-data-errors")
     with gr.Tabs(elem_id="mis-data-views"):
         with gr.Tab("Browse", id=ITEMS):
             made = _browse()
@@ -284,7 +273,7 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab, tabs: gr.Tabs, ports:
             live, buttons = _construct()
     payload = gr.Textbox(visible=False)
     parts = Parts(
-        errors=errors, check=check, checked=gr.State(Checked()), filled=gr.State(None), report=report, place=navigation.place, tabs=tabs, ports=ports, timer=gr.Timer(1.0, active=False), **made, **live
+        errors=errors, check=check, checked=gr.State(Checked()), filled=gr.State(None), report=report, place=navigation.place, tabs=tabs, port=port, timer=gr.Timer(1.0, active=False), **made, **live
     )  # fmt: skip
     handlers = DataHandlers(host, parts)
     everything = parts.everything
@@ -322,12 +311,12 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab, tabs: gr.Tabs, ports:
     shown_on = {**QUIET, "show_progress": "minimal", "show_progress_on": report}
     gr.on(check.click, handlers.check, inputs=parts.data, outputs=[report, parts.checked, errors], **shown_on)
     report.csv(lambda checked: checked.file, inputs=parts.checked, outputs=payload, **QUIET).then(
-        fn=None, inputs=payload, js=SAVE
+        fn=None, inputs=payload, js=SAVE_FILE
     )
     gr.on(buttons.begin.click, handlers.begin, inputs=[parts.item, buttons.hazard], outputs=everything, **QUIET)
     gr.on(buttons.advance.click, handlers.advance, inputs=[parts.item, *parts.edits], outputs=everything, **QUIET)
     made_here = gr.on(buttons.send.click, handlers.send_live, inputs=parts.item, outputs=everything, **QUIET)
-    keep_place(host, navigation, ports, [sent, made_here])
+    port.keep_place([sent, made_here])
 
 
 def _browse() -> dict[str, Any]:
@@ -359,15 +348,15 @@ def _browse() -> dict[str, Any]:
 def _construct() -> tuple[dict[str, Any], Buttons]:
     with gr.Row(elem_classes=["mis-filters"]):
         hazard = gr.Dropdown(
-            list(views.seeds()), label="Hazard to begin with", scale=6, min_width=240, elem_id="mis-data-hazard"
+            list(live_item.seeds()), label="Hazard to begin with", scale=6, min_width=240, elem_id="mis-data-hazard"
         )
         begin = gr.Button("Begin", scale=0, min_width=90, elem_id="mis-data-begin")
         advance = gr.Button("Next stage", variant="primary", scale=0, min_width=120, elem_id="mis-data-advance")
         send = gr.Button("Send to Compare", scale=0, min_width=180, elem_id="mis-data-send")
-    item = gr.State(None, delete_callback=views.discard)
+    item = gr.State(None, delete_callback=live_item.discard)
     with gr.Row():
         with gr.Column(scale=7, min_width=320):
-            stages = html_block(views.live(None), "mis-data-stages", js_on_load=BUTTONS)
+            stages = html_block(view.live(None), "mis-data-stages", js_on_load=BUTTONS)
         with gr.Column(scale=5, min_width=320):
             html_block(
                 '<p class="mis-note">As it stands; what you change here is what the next stage works on.</p>',

@@ -16,10 +16,10 @@ from mis_lib.errors import DataError, MisError, SettingsError
 from mis_lib.results.metrics import ALL, METRICS
 from mis_lib.results.runs import LONGEST, NOTE, read_note, write_note
 from workbench import html
-from workbench.compare.tab import html_block
+from workbench.components import QUIET, figure_part, html_block, plot_value
 from workbench.host import Host
-from workbench.html import csv_text, figure_part, shown
-from workbench.links import QUIET, Link, Navigation, Tab, not_there, resolve_run
+from workbench.html import csv_text
+from workbench.links import Link, Navigation, Tab, not_there, resolve_run
 from workbench.results import views
 from workbench.results.views import CHANGES, GROUP_CHOICES, ITEM, JUDGES, OVERVIEW, VIEWS, Choice, Evaluations
 
@@ -188,19 +188,19 @@ class ResultsHandlers:
         view = views.overview(boards, choice.group, published, self.evaluations.notes(boards))
         return {
             parts.group: gr.update(choices=views.groups_of(list(boards.values())), value=choice.group),
-            parts.board: shown(view.board),
-            parts.plane: shown(view.plane),
+            parts.board: plot_value(view.board),
+            parts.plane: plot_value(view.plane),
             parts.board_table: view.table,
             parts.errors: told,
         }
 
     def _changes(self, choice: Choice) -> Update:
         view = self._changed(choice)
-        return {self.parts.heatmap: shown(view.heatmap), self.parts.flips: view.matrix}
+        return {self.parts.heatmap: plot_value(view.heatmap), self.parts.flips: view.matrix}
 
     def _judges(self, choice: Choice) -> Update:
         view = views.judges(self.evaluations, choice.run, choice.metric)
-        return {self.parts.swap: shown(view.figure), self.parts.swap_table: view.table}
+        return {self.parts.swap: plot_value(view.figure), self.parts.swap_table: view.table}
 
     def _settled_item(self, choice: Choice, *, strict: bool) -> Choice:
         known = self.evaluations.ablations()
@@ -219,7 +219,7 @@ class ResultsHandlers:
         return {
             parts.ablation: gr.update(choices=self.evaluations.ablations(), value=choice.ablation),
             parts.item: gr.update(choices=list(dict.fromkeys(grid.id)), value=choice.item),
-            parts.grid: shown(view.figure),
+            parts.grid: plot_value(view.figure),
             parts.grid_table: view.table,
         }
 

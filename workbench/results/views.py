@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from mis_lib.errors import DataError, MisError, SettingsError
 from mis_lib.probe.ablation import ablation_grid
@@ -395,8 +396,8 @@ def _board_table(frame: pd.DataFrame, absent: Sequence[str], notes: Mapping[str,
         rows.append(line | {name: rates.get(name) for name in SHOWN_METRICS} | counts)
     wide = pd.DataFrame(rows, columns=pd.Index([*keys, *SHOWN_METRICS, "n_harmful", "n_benign"]))
     cells: dict[str, Callable[[Any], str]] = {metric: _rate_cell(metric) for metric in SHOWN_METRICS}
-    cells["variant"] = lambda row: f"{escape(row.variant)}{PUBLISHED if row.published else ''}"
-    cells["run"] = lambda row: f"{escape(row.run)}{note_under(notes.get(row.run, ''))}"
+    cells["variant"] = lambda row: Markup(f"{escape(row.variant)}{PUBLISHED if row.published else ''}")
+    cells["run"] = lambda row: Markup(f"{escape(row.run)}{note_under(notes.get(row.run, ''))}")
     names = {"variant": "variant", "run": "run", "judge": "judge"}
     headings = names | {metric: METRICS[metric].heading for metric in SHOWN_METRICS}
     headings |= {"n_harmful": "n harmful", "n_benign": "n benign"}
@@ -422,7 +423,7 @@ def _rate_cell(metric: str) -> Callable[[Any], str]:
         if rate is None or pd.isna(rate.value):
             return "-"
         interval = f"<small>{rate.low:.1f}-{rate.high:.1f}</small>" if pd.notna(rate.low) else ""
-        return f"<b>{rate.value:.1f}</b>{interval}"
+        return Markup(f"<b>{rate.value:.1f}</b>{interval}")
 
     return draw
 
@@ -441,7 +442,7 @@ def _swap_table(frame: pd.DataFrame, metric: str) -> str:
     shown = untyped(frame)[frame.metric == metric]
     cells: dict[str, Callable[[Any], str]] = {
         "value": lambda row: (
-            "-" if pd.isna(row.value) else f"<b>{row.value:.1f}</b><small>{row.low:.1f}-{row.high:.1f}</small>"
+            "-" if pd.isna(row.value) else Markup(f"<b>{row.value:.1f}</b><small>{row.low:.1f}-{row.high:.1f}</small>")
         )
     }
     headings = {

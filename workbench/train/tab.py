@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,12 +10,11 @@ from mis_lib.errors import MisError
 from mis_lib.results.figures import rates
 from mis_lib.results.train_runs import TrainRun
 from workbench import html
-from workbench.compare.tab import html_block
+from workbench.components import QUIET, error_block, figure_part, html_block, plot_value
 from workbench.host import Host
-from workbench.html import figure_part, shown
-from workbench.links import QUIET, Link, Navigation, Tab, not_there
-from workbench.train import actions
-from workbench.train.actions import State, Trainings, progress
+from workbench.links import Link, Navigation, Tab, not_there
+from workbench.train import view
+from workbench.trainings import State, Trainings, progress
 
 # ---------- What the Train tab's bindings call: plan, start, stop, watch; errors become lines of the bar and nothing that runs is touched.
 
@@ -96,7 +94,7 @@ class TrainHandlers:
             plan = self.trainings.plan(config, overrides(name, steps, text))
         except PROBLEMS as error:
             return nothing, [str(error)]
-        return {parts.yaml: plan.yaml, parts.command: actions.command_text(plan.command)}, []
+        return {parts.yaml: plan.yaml, parts.command: view.command_text(plan.command)}, []
 
     def _not_shown(self, wanted: str) -> str:
         """That a newer version of a run is shown than the one wanted, where it is so; "" otherwise."""
@@ -112,7 +110,7 @@ class TrainHandlers:
             names = self.trainings.names()
             idle = {
                 parts.run: gr.update(choices=names, value=None),
-                parts.status: actions.NONE_CHOSEN if names else actions.EMPTY,
+                parts.status: view.empty(any_run=bool(names)),
                 parts.figure: None,
                 parts.output: "",
                 parts.next: "",
@@ -128,9 +126,9 @@ class TrainHandlers:
         running = state is State.RUNNING
         version = run.folder.name if run else ""
         update: Update = {
-            parts.status: actions.status(name, state, found.newest if found else {}, job, printed),
-            parts.figure: shown(rates.training_curves(found.losses, found.evaluations)) if found else None,
-            parts.output: actions.output(printed),
+            parts.status: view.status(name, state, found.newest if found else {}, job, printed),
+            parts.figure: plot_value(rates.training_curves(found.losses, found.evaluations)) if found else None,
+            parts.output: view.output(printed),
             parts.next: self._next(name, run) if state is State.FINISHED and run else "",
             parts.timer: gr.Timer(active=running),
             parts.stop: gr.update(visible=self.trainings.is_ours(name)),
@@ -146,7 +144,7 @@ class TrainHandlers:
     def _next(self, name: str, run: TrainRun) -> str:
         base = next(iter(self.host.adapters or self.host.known_variants), "")
         variants = [variant for variant in (base, f"{name}-{run.folder.name}") if variant]
-        return actions.after(name, run.folder, variants)
+        return view.next_steps(name, run.folder, variants)
 
 
 def overrides(name: str, steps: float | None, text: str) -> list[str]:
@@ -156,7 +154,6 @@ def overrides(name: str, steps: float | None, text: str) -> list[str]:
     return [*pairs, *(line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))]
 
 
-CONFIGS = Path(__file__).parent.parent.parent / "configs"
 SECONDS = 2.0  # between two looks at a run
 
 
@@ -182,7 +179,7 @@ class Parts:
 
 def build(host: Host, navigation: Navigation, tab: gr.Tab, trainings: Trainings) -> None:
     """Lay out the tab, which is being built, and bind it."""
-    errors = html_block("", "mis-train-errors", elem_classes=["mis-errors"])
+    errors = error_block("mis-train-errors")
     with gr.Row(elem_id="mis-train"):
         with gr.Column(scale=5, min_width=320):
             form, start, made = _form(trainings.configurations())
@@ -251,7 +248,7 @@ def _watch() -> dict[str, Any]:
             "Resume", variant="primary", scale=0, min_width=90, visible=False, elem_id="mis-train-resume"
         )
     told = html_block("", "mis-train-told")
-    status = html_block(actions.EMPTY, "mis-train-status")
+    status = html_block(view.empty(any_run=False), "mis-train-status")
     after = html_block("", "mis-train-next")
     figure = figure_part("training", "Loss by segment of the answer, and safety as it arrives")
     with gr.Accordion("Output of the process", open=False, elem_id="mis-train-log"):

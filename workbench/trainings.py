@@ -8,14 +8,11 @@ The app keeps nothing that is not in these files, so a page that is loaded again
 same. A process id alone proves nothing, as systems use them again; with the time at which the process began it does.
 """
 
-import json
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,11 +28,12 @@ from mis_lib.results.train_runs import LOG, TrainRun, train_versions
 from mis_lib.schema import Record
 from mis_lib.settings import dump_settings
 from mis_lib.train.settings import TrainSettings
-from workbench.links import Link, Tab
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 JOB, OUTPUT, LOCK = "job.json", "job.log", "job.lock"
 PROGRAM = (sys.executable, "-m", "mis_lib.cli")
 TAIL = 4000  # bytes of the output that are shown
+POINTS = 1500  # of a curve; longer ones are thinned out
 
 
 class State(StrEnum):
@@ -209,34 +207,6 @@ class Trainings:
                 )
 
 
-def _paths(settings: BaseModel) -> list[Path]:
-    found: list[Path] = []
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if isinstance(value, Path):
-            found.append(value)
-        elif isinstance(value, BaseModel):
-            found += _paths(value)
-        elif name == "model" and ("/" in str(value) or "\\" in str(value)) and Path(str(value)).exists():
-            found.append(Path(str(value)))
-    return found
-
-
-def _check_name(name: str) -> None:
-    if not name or name.startswith(".") or not all(sign.isalnum() or sign in "._-" for sign in name):
-        raise SettingsError(f"run name {name!r:.80}: expected letters, digits, '.', '_' and '-' only")
-
-
-def _changed(folder: Path) -> float:
-    files = [folder / JOB, folder / LOG, *folder.glob(f"v*/{LOG}"), folder]
-    return max(file.stat().st_mtime for file in files if file.exists())
-
-
-# ---------- What has come of a training run so far: its newest line, its curves, and at the end its adapter.
-
-POINTS = 1500  # of a curve; longer ones are thinned out
-
-
 class Progress(NamedTuple):
     """How far a run is: its newest line, and frames for the curves."""
 
@@ -269,85 +239,24 @@ def progress(folder: Path) -> Progress:
     return Progress(steps[-1] if steps else {}, train_runs.losses(thinned), train_runs.evaluations(lines))
 
 
-# ---------- HTML of a training run: its state in one line, its numbers, what to do next, and the end of its output.
-
-EMPTY = (
-    '<div class="mis-empty mis-empty-results"><b>No training run yet</b><ol><li>Choose a configuration; <em>mini-mirage</em> is the paper\'s '
-    "recipe on the embedded model.</li><li>For a first look set <em>Steps at most</em> to 20, and write <code>evaluation.every=10</code> under "
-    "<em>Other settings</em>.</li>"
-    "<li>Press <em>Start</em>: losses appear here as they are logged. The run goes on if you close the page.</li></ol></div>"
-)
-NONE_CHOSEN = '<div class="mis-empty"><b>No run is chosen</b><p>Choose one under Run.</p></div>'
-STATES = {
-    State.RUNNING: ("mis-working", "running"),
-    State.STOPPED: ("mis-failed", "stopped before its end: Start or resume goes on from the last checkpoint"),
-    State.FINISHED: ("mis-ready", "finished"),
-}
-LAST = 6  # lines of the output of a run that has stopped
-NUMBERS = {
-    "step": ("step", "{:,}"),
-    "epoch": ("epoch", "{:.2f}"),
-    "loss": ("loss", "{:.3f}"),
-    "token_accuracy": ("tokens right", "{:.1%}"),
-    "samples_per_second": ("samples/s", "{:.2f}"),
-    "tokens_per_second": ("tokens/s", "{:,.0f}"),
-    "padding_share": ("padding", "{:.0%}"),
-    "memory_gb": ("memory", "{:.1f} GB"),
-    "lr": ("learning rate", "{:.2e}"),
-    "eta_seconds": ("left", "{}"),
-}
+def _paths(settings: BaseModel) -> list[Path]:
+    found: list[Path] = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Path):
+            found.append(value)
+        elif isinstance(value, BaseModel):
+            found += _paths(value)
+        elif name == "model" and ("/" in str(value) or "\\" in str(value)) and Path(str(value)).exists():
+            found.append(Path(str(value)))
+    return found
 
 
-def command_text(command: Sequence[str]) -> str:
-    """The command as one types it."""
-    shown = ["mis", *command[3:]] if list(command[1:3]) == ["-m", "mis_lib.cli"] else list(command)
-    return shlex.join(shown)
+def _check_name(name: str) -> None:
+    if not name or name.startswith(".") or not all(sign.isalnum() or sign in "._-" for sign in name):
+        raise SettingsError(f"run name {name!r:.80}: expected letters, digits, '.', '_' and '-' only")
 
 
-def status(name: str, state: State, newest: Mapping[str, Any], job: Job | None, printed: str = "") -> str:
-    """Where the run stands, its newest numbers, and if it has stopped the last of what it printed: why it did, where it died."""
-    tone, told = STATES[state]
-    numbers = "".join(
-        f"<div><dt>{label}</dt><dd>{escape(_number(key, form, newest[key]))}</dd></div>"
-        for key, (label, form) in NUMBERS.items()
-        if newest.get(key) is not None and not (key == "eta_seconds" and state is not State.RUNNING)
-    )
-    since = (
-        f" · started {escape(job.started.replace('T', ' ').replace('+00:00', ' UTC'))}"
-        if job
-        else " · started in a shell"
-    )
-    last = [line for line in printed.splitlines() if line.strip()][-LAST:] if state is State.STOPPED else []
-    said = f'<pre class="mis-output">{escape(chr(10).join(last))}</pre>' if last else ""
-    return (
-        f'<div class="mis-run" data-state="{state}"><p class="mis-pill {tone}" role="status"><span class="mis-dot"></span><span><b>{escape(name)}</b> '
-        f'{told}{since}</span></p><dl class="mis-numbers">{numbers}</dl>{said}</div>'
-    )
-
-
-def after(name: str, folder: Path, variants: Sequence[str]) -> str:
-    """What to do with a finished run."""
-    link = Link(tab=Tab.COMPARE, run=f"{name}/{folder.name}", variants=tuple(variants)).query()
-    return (
-        f'<p class="mis-next"><a class="mis-link" href="{escape(link)}" data-link>Compare with base</a> '
-        f"<span>loads this adapter beside the others and opens Compare with both ticked. To measure it:</span> "
-        f"<code>{escape(measuring(name, folder))}</code></p>"
-    )
-
-
-def measuring(name: str, folder: Path) -> str:
-    """The command that measures a finished run's adapter beside its base."""
-    adapters = json.dumps({"base": None, name: str(folder / "adapter")})
-    return shlex.join(["mis", "report", "--set", f"adapters={adapters}", "--variants", "base", name])
-
-
-def output(text: str) -> str:
-    """The end of what the process has printed."""
-    return f'<pre class="mis-output" tabindex="0">{escape(text) or "(nothing printed yet)"}</pre>'
-
-
-def _number(key: str, form: str, value: Any) -> str:
-    if key == "eta_seconds":
-        minutes, seconds = divmod(int(value), 60)
-        return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s"
-    return form.format(value)
+def _changed(folder: Path) -> float:
+    files = [folder / JOB, folder / LOG, *folder.glob(f"v*/{LOG}"), folder]
+    return max(file.stat().st_mtime for file in files if file.exists())
