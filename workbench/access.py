@@ -54,7 +54,7 @@ class Users:
                 hashes[name] = (salt, digest)
         if not hashes:
             raise SettingsError(
-                f"--auth: {path} names nobody; add a line with `python -m workbench.access NAME >> {path}`"
+                f"--auth: {path} names no person; add a line with `python -m workbench.access NAME >> {path}`"
             )
         return cls(hashes)
 
@@ -124,10 +124,10 @@ if __name__ == "__main__":
     main()
 
 
-# ---------- What stands between a browser and Gradio: no file goes out by its path, and no address breaks the page.
+# Between a browser and Gradio: no file is served by its path, and no address breaks the page.
 #
-# The page shows pictures as data, so Gradio's route for files is shut for everybody. Gradio would hand an upload to whoever knows its address, also
-# to another person; and it fetches addresses of other machines through the same route.
+# The page shows pictures as data, so Gradio's route for files is shut for everybody. Gradio would hand an upload to
+# whoever knows its address, also to another person; and it fetches addresses of other machines through the same route.
 
 SHUT = ("/file=", "/file/", "/proxy=")
 GRADIOS = frozenset({"page", "deep_link"})  # keys that Gradio looks up when the page is opened
@@ -148,7 +148,7 @@ class NoFiles:
 
 
 class OnePage:
-    """Middleware that opens the app without the keys in ``GRADIOS``: it has one page, and Gradio fails (500) on the name of another."""
+    """Middleware that removes the keys in ``GRADIOS``: there is one page, and Gradio fails (500) on another."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,7 +1,7 @@
 """The page: header and tabs, and the safe defaults it is served with.
 
-The page loads nothing from outside this machine: fonts are Gradio's own local copies, style and script lie in ``assets``. Nothing is
-recorded (run history, analytics, monitoring), nothing is shared, and no folder is served.
+The page loads nothing from outside this machine: fonts are Gradio's own local copies, style and script lie in
+``assets``. Nothing is recorded (run history, analytics, monitoring), nothing is shared, and no folder is served.
 """
 
 import functools
@@ -54,7 +54,7 @@ def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
     with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
         header = html_block(html.header(host.model.status, host.title), "mis-header")
         navigation = Navigation()
-        html_block(html.render("tour.html"), "mis-tour-slot", js_on_load="window.mis.tour(element);")
+        html_block(html.macros("page.html").tour(), "mis-tour-slot", js_on_load="window.mis.tour(element);")
         errors = error_block("mis-page-errors")
         with gr.Tabs(elem_id="mis-tabs") as tabs:
             with _tab(Tab.COMPARE):
@@ -68,16 +68,17 @@ def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
             with _tab(Tab.TRAIN) as train:
                 tab_train.build(host, navigation, train, found)
         navigation.bind(page, tabs, errors)
-        html_block(html.render("credits.html"), "mis-credits")
+        html_block(html.macros("page.html").credits(), "mis-credits")
     return page.queue(max_size=MOST_WAITING, default_concurrency_limit=8)
 
 
 @functools.cache
 def own_uploads() -> tempfile.TemporaryDirectory:
-    """Let Gradio keep uploads in a folder that is this process's alone, which nobody else may read and which goes with it.
+    """Let Gradio keep uploads in a private folder of this process, which is removed when the process ends.
 
-    Gradio's own folder (``GRADIO_TEMP_DIR``, or ``gradio`` among the temporary files) is the whole machine's: files lie there by their content, so
-    that an app that ends deletes what another one still shows, and a second person's app may not write there at all.
+    Gradio's own folder (``GRADIO_TEMP_DIR``, or ``gradio`` among the temporary files) is the whole machine's: files lie
+    there by their content, so that an app that ends deletes what another one still shows, and a second person's app may
+    not write there at all.
     """
     around = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
     if around.name.startswith(OWN):  # handed down by the process that started this one, and goes with that
@@ -103,8 +104,9 @@ def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = Non
     """
     if auth is None and not _is_loopback(host):
         raise SettingsError(
-            f"--host {host}: other machines can reach this address, and whoever reaches the app can use the model and upload "
-            "files; give --auth FILE (names and hashed passwords, see `python -m workbench.access --help`) or use 127.0.0.1"
+            f"--host {host}: other machines can reach this address, and whoever reaches the app can use the model and "
+            "upload files; give --auth FILE (names and hashed passwords, see `python -m workbench.access --help`) "
+            "or use 127.0.0.1"
         )
     return {
         "server_name": host,
@@ -136,7 +138,7 @@ def _assets(ending: str) -> str:
 
 
 def free_port(host: str, port: int, *, tries: int = 40) -> int:
-    """The first port from ``port`` on that nobody listens on.
+    """The first free port from ``port`` on.
 
     Raises:
         SettingsError: all of them are taken, or the address does not belong to this machine.
@@ -150,7 +152,9 @@ def free_port(host: str, port: int, *, tries: int = 40) -> int:
 
 
 def serve(page: gr.Blocks, host: str, port: int, *, auth: Any = None, tries: int = 5) -> tuple[str, int]:
-    """Launch ``page`` on the first free port from ``port`` on, the next one where another app takes it in the same moment; returns address and port.
+    """Launch ``page`` on the first free port from ``port`` on; returns address and port.
+
+    Where another app takes the port in the same moment, the next one is tried.
 
     Raises:
         SettingsError: as ``free_port`` and ``launch_options``; or it cannot be listened there after ``tries`` ports.

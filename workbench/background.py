@@ -24,7 +24,7 @@ class GivenUp(Exception):
 
 
 class Phase(StrEnum):
-    """Where a value that is made in the background stands."""
+    """State of a value that is made in the background."""
 
     WAITING = "waiting"
     WORKING = "working"
@@ -118,8 +118,8 @@ def explain(error: BaseException) -> str:
 
 # ---------- One comparison as a job: generation runs in its own thread, the screen samples it.
 #
-# The model never waits for a browser, and a browser that went away stops the model within a token: whoever stops reading
-# ``follow`` (closed tab, cancelled event, error) sets the stop event on the way out.
+# The model never waits for a browser, and a browser that went away stops the model within a token: whoever stops
+# reading ``follow`` (closed tab, cancelled event, error) sets the stop event on the way out.
 
 UPDATES_PER_SECOND = 15
 

@@ -1,4 +1,4 @@
-"""Gradio pieces that several tabs use: HTML blocks, figures with their download buttons, and options of quiet bindings."""
+"""Gradio pieces that several tabs use: HTML blocks, figures with download buttons, options of quiet bindings."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from gradio.components.plot import PlotData
 from gradio.data_classes import GradioModel
 
 from mis_lib.results.figures.style import CONFIG
-from workbench.html import render
+from workbench.html import macros
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 SAVE_FILE = "(file) => window.mis.saveFile(file)"
@@ -27,11 +27,12 @@ def error_block(elem_id: str, **extra: Any) -> gr.HTML:
 
 
 def actions_js(*names: str) -> str:
-    """Script of an HTML piece: a press on a button with ``data-action`` becomes the event of that name, with the button's data."""
+    """Script of an HTML piece: pressing a button with ``data-action`` triggers the event of that name with its data."""
     return f"""
 element.addEventListener('click', (event) => {{
   const button = event.target.closest('[data-action]');
-  if (button && {json.dumps(names)}.includes(button.dataset.action)) trigger(button.dataset.action, {{...button.dataset}});
+  const action = button?.dataset.action;
+  if ({json.dumps(names)}.includes(action)) trigger(action, {{...button.dataset}});
 }});
 """
 
@@ -44,7 +45,7 @@ def file_text(name: str, kind: str, text: str) -> str:
 def figure_part(name: str, title: str) -> gr.Plot:
     """A titled figure, empty at first, with its two download buttons; its element is ``mis-figure-NAME``."""
     with gr.Column(elem_classes=["mis-figure"], min_width=320):
-        gr.HTML(render("figure_head.html", name=name, title=title), apply_default_css=False)
+        gr.HTML(macros("page.html").figure_head(name, title), apply_default_css=False)
         return gr.Plot(elem_id=f"mis-figure-{name}", show_label=False, container=False)
 
 

@@ -1,7 +1,8 @@
 """Examples: the items of a data set folder, found by category, split and words, each with its twin.
 
-A card of the list is a *pair*, the harmful item with its benign twin, since one without the other tells half the story; or an everyday item, which
-has no twin. An item's known truth holds only while its images, their order and its question are unchanged; ``match`` decides that.
+A card of the list is a *pair*, the harmful item with its benign twin, since one without the other tells half the story;
+or an everyday item, which has no twin. An item's known truth holds only while its images, their order and its question
+are unchanged; ``match`` decides that.
 """
 
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class Catalogue:
 
     @classmethod
     def read(cls, folder: Path) -> "Catalogue":
-        """Read the test splits of a data set folder (``easy.jsonl``, ``hard.jsonl``, ``real.jsonl``, ``everyday.jsonl``; those that exist).
+        """Read the test splits of a data set folder: those of easy, hard, real and everyday ``.jsonl`` that exist.
 
         Raises:
             DataError: the folder has none of them, a line is not a sample, or an image's name leads out of the folder.

@@ -1,6 +1,7 @@
 """Model and examples, made once in the background, so that the page is there before they are.
 
-``Host`` holds both (``background``), the lock in front of the model, and the stop event of what each session has running. Nothing here imports torch until the model's thread does.
+``Host`` holds both (``background``), the lock in front of the model, and the stop event of what each session has
+running. Nothing here imports torch until the model's thread does.
 """
 
 import threading
@@ -16,7 +17,7 @@ from workbench.background import Background, Progress
 from workbench.examples import Catalogue
 
 SERVED_AT_ONCE = 4  # comparisons, each of up to four columns: what ``mis generate`` asks a server at a time
-EMBEDDED = Path("mini")  # what the embedded model is called where it has to be named, beside served ones
+EMBEDDED = Path("mini")  # what the embedded model is called where it has to be named, together with served ones
 
 
 @dataclass
@@ -51,14 +52,14 @@ class Host:
         self.model.start()
 
     def stop(self, *, patience: float = 10.0) -> bool:
-        """Give up what is being made and wait, at most ``patience`` seconds for each; whether nothing is left that is half made."""
+        """Give up what is being made; wait at most ``patience`` seconds for each; whether both have ended."""
         made = self.data, self.model
         for one in made:
             one.give_up()
         return all(one.ended(patience=patience) for one in made)
 
     def add_variant(self, name: str, folder: Path) -> None:
-        """Load the model anew with one adapter more; the model that is there stays until that has worked.
+        """Load the model again with one adapter more; the model that is there stays until that has worked.
 
         Raises:
             ModelError: the adapter does not fit, or this app cannot load others.
@@ -76,7 +77,7 @@ class Host:
             for _ in made.wait(threading.Event()):
                 pass
             if made.value is None:
-                raise ModelError(f"{name} could not be loaded beside the others: {made.status.message}")
+                raise ModelError(f"{name} could not be loaded together with the others: {made.status.message}")
             self.model, self.adapters = made, wanted
 
     @property
@@ -104,8 +105,9 @@ def make_host(
 ) -> Host:
     """A host for the command line's choices; nothing is loaded before ``start``.
 
-    Without a checkpoint it is the embedded model, without adapters the ones shipped with it (or none for another checkpoint). Beside served variants
-    only a checkpoint or adapters that are named are loaded (``EMBEDDED`` names the embedded model); served ones come first.
+    Without a checkpoint it is the embedded model, without adapters the ones shipped with it (or none for another
+    checkpoint). Beside served variants only a checkpoint or adapters that are named are loaded (``EMBEDDED`` names the
+    embedded model); served ones come first.
 
     Raises:
         SettingsError: two adapters, or an adapter and a served variant, have the same name.
@@ -167,7 +169,7 @@ def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], pr
 
 
 def strangers(checkpoint: Path | None, adapters: Mapping[str, Path | None]) -> list[str]:
-    """What is to be said of adapters that were trained on another checkpoint than this one, or than the embedded model."""
+    """A line on each adapter that was trained on another checkpoint than this one (None: the embedded model)."""
     from mis_lib.models.adapters import strangeness
     from mis_lib.models.mini.assemble import mini_folder
 

@@ -1,7 +1,8 @@
 """HTML of the workbench: Jinja templates with autoescape, and the pieces that several tabs show.
 
-A tab's templates are next to its code (``compare/answers.html``); ``shared.html`` holds the macros that all of them import. Whatever a person, a file
-or a model wrote is escaped by the templates. The strings reach the page as data of a fixed template, so nothing in them is evaluated.
+A tab's templates are next to its code (``compare/answers.html``); ``shared.html`` holds the macros that all of them
+import. Whatever a person, a file or a model wrote is escaped by the templates. The strings reach the page as data of a
+fixed template, so nothing in them is evaluated.
 """
 
 import re
@@ -59,6 +60,11 @@ def render(template: str, **values: Any) -> Markup:
     return Markup(_environment().get_template(template).render(values))
 
 
+def macros(template: str) -> Any:
+    """The macros of a template as functions; they return ``Markup``."""
+    return _environment().get_template(template).module
+
+
 def header(status: Status, ready: str) -> Markup:
     """Title, the model's state in one line (``ready``: once it can answer), and the switch between light and dark."""
     labels = {
@@ -67,37 +73,37 @@ def header(status: Status, ready: str) -> Markup:
         Phase.READY: ready,
         Phase.FAILED: "Model not loaded",
     }
-    return render("header.html", phase=status.phase, label=labels[status.phase])
+    return macros("page.html").header(status.phase, labels[status.phase])
 
 
 def error_bar(messages: Sequence[str]) -> Markup:
     """A bar that stays until it is dismissed or the next action succeeds; empty without messages."""
-    return _shared().error_bar(messages) if messages else Markup()
+    return macros("shared.html").error_bar(messages) if messages else Markup()
 
 
 def status_line(text: str, *, busy: bool = False) -> Markup:
     """The line under the buttons: what is going on, or what to do next."""
-    return _shared().status_line(text, busy)
+    return macros("shared.html").status_line(text, busy)
 
 
 def icon(name: str) -> str:
     """One of ``ICONS``; it is never the only sign of something."""
-    return str(_shared().icon(name))
+    return str(macros("shared.html").icon(name))
 
 
 def picture(source: str, alt: str, flagged: bool) -> str:
     """An image; a flagged one is blurred until clicked."""
-    return str(_shared().picture(source, alt, flagged))
+    return str(macros("shared.html").picture(source, alt, flagged))
 
 
 def truth_chip(sample: Sample) -> str:
     """The known truth of an item."""
-    return str(_shared().truth_chip(sample))
+    return str(macros("shared.html").truth_chip(sample))
 
 
 def foot(name: str, note: str = "") -> str:
     """The line under a table, with the button that downloads it."""
-    return str(_shared().foot(name, note))
+    return str(macros("shared.html").foot(name, note))
 
 
 def progress(status: Status) -> str:
@@ -151,7 +157,7 @@ def table(
         for row in frame.head(SHOWN).itertuples(index=False)
     ]
     cut = f" The first {SHOWN:,} of {len(frame):,} rows; the file has all." if len(frame) > SHOWN else ""
-    return _shared().table(name, headings, kinds, numbers, rows, (note + cut).strip())
+    return macros("shared.html").table(name, headings, kinds, numbers, rows, (note + cut).strip())
 
 
 def csv_text(frame: pd.DataFrame) -> str:
@@ -173,8 +179,9 @@ def _cell_text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if isinstance(value, float) else str(value)
 
 
-# Model text: tables, code, headings and bold words are shown as such, all else as it was written. No Markdown library: those follow lists, links, images
-# and HTML of a text that was never reviewed, and lose its line breaks. What is copied is the text itself.
+# Model text: tables, code, headings and bold words are shown as such, all else as it was written. No Markdown library:
+# those follow lists, links, images and HTML of a text that was never reviewed, and lose its line breaks. What is copied
+# is the text itself.
 
 _RULE = re.compile(r"\s*\|(?:\s*:?-+:?\s*\|)+\s*$")
 _BAR = re.compile(r"(?<!\\)\|")
@@ -218,7 +225,7 @@ def blocks(text: str) -> Iterator[Block]:
 
 def model_text(text: str) -> Markup:
     """A model's text as HTML, everything escaped."""
-    return _shared().model_text(text)
+    return macros("shared.html").model_text(text)
 
 
 def _kind(line: str) -> str:
@@ -232,7 +239,7 @@ def _bold(text: str) -> Markup:
 
 
 class _Layout(Extension):
-    """Removes line breaks and indentation next to tags, except before an attribute: they would be spaces on the page."""
+    """Removes line breaks next to tags, where they would be spaces on the page, except before an attribute."""
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
         joined = re.sub(r"(?<=[>}])\s*\n\s*(?![\w-]+=)|\s*\n\s*(?=[<{])", "", source.strip())
@@ -257,8 +264,3 @@ def _environment() -> Environment:
         "verdicts": VERDICTS,
     }
     return made
-
-
-def _shared() -> Any:
-    """The macros of ``shared.html`` as functions."""
-    return _environment().get_template("shared.html").module

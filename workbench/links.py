@@ -1,10 +1,10 @@
-"""Deep links: the place a person is at, as a query string that anybody may open, and as a value that every tab understands.
+"""Deep links: the place a person is at, as a query string and as a value that every tab understands.
 
     ?tab=annotate&run=mine/v2&variant=mirage&split=hard&outcome=unsafe&item=hard-17
 
-What stands in an address comes from strangers. So a link holds names only, never a path; each is checked for its form here, and looked up
-among what there is by whoever follows it. Keys that are no part of a link (Gradio's own: ``page``, ``deep_link``, and those that begin with ``__``)
-are passed over; no field may be called as one of them.
+What stands in an address comes from strangers. So a link holds names only, never a path; each is checked for its form
+here, and looked up among what there is by whoever follows it. Keys that are no part of a link (Gradio's own: ``page``,
+``deep_link``, and those that begin with ``__``) are passed over; no field may be called as one of them.
 """
 
 import inspect
@@ -58,7 +58,7 @@ class Link(Record):
     outcome: str = ""
     before: str = ""  # outcome of the first of ``variants``: a cell of the flip matrix
     after: str = ""
-    beside: str = ""  # variant shown beside, where ``variants`` does not say
+    beside: str = ""  # variant shown next to it, where ``variants`` does not say
     response: str = ""  # variant whose response to ``item`` is shown, where the filters let several pass
     whose: str = ""  # who has decided on it
     signal: str = ""  # why it is worth a look
@@ -72,7 +72,7 @@ class Link(Record):
     runs: tuple[str, ...] = ()  # in the address: a/v1,b/v2
     by: str = ""  # what rates are grouped by
     metric: str = ""
-    published: str = ""  # "yes": published figures beside
+    published: str = ""  # "yes": with published figures
 
     @field_validator("*", mode="before")
     @classmethod
@@ -139,7 +139,7 @@ def resolve_run(root: Path, name: str) -> Run:
     """The run with answers that ``NAME/vN`` means among those in ``root``.
 
     Raises:
-        DataError: the name has another form, there is no such run, or it lies elsewhere through a symbolic link.
+        DataError: the name has another form, there is no such run, or a symbolic link leads elsewhere.
     """
     return _resolved(root, name, versions, "run")
 
@@ -170,11 +170,11 @@ def _pairs(query: str) -> list[tuple[str, str]]:
         raise DataError(f"the address cannot be read ({error}); open the app without what follows '?'") from error
 
 
-# ---------- Moving about in the page: links open tabs with their filters set, and the address bar follows what is shown.
+# Navigation: links open tabs with their filters set, and the address bar follows what is shown.
 #
-# Tabs do not know each other. A tab draws ``<a href="?tab=..." data-link>``; the script follows it without a reload by pressing ``GO``; the link is
-# read here once and handed to the handlers that tabs have registered with ``follow``. In the other direction a tab writes its place,
-# ``Link.query()``, into ``place``.
+# Tabs do not know each other. A tab draws ``<a href="?tab=..." data-link>``; the script follows it without a reload by
+# pressing ``GO``; the link is read here once and handed to the handlers that tabs have registered with ``follow``. In
+# the other direction a tab writes its place, ``Link.query()``, into ``place``.
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,8 @@ class Navigation:
     ) -> None:
         """Have ``handler(link, *inputs)`` called when a link to ``tab`` is opened, also with the page itself.
 
-        It is not called for links to other tabs: their filters stay as they are. A handler with a parameter ``request`` is told who asks.
+        It is not called for links to other tabs: their filters stay as they are. A handler with a parameter ``request``
+        is told who asks.
         """
         self._followers.append((tab, handler, list(inputs), list(outputs)))
 
@@ -222,9 +223,10 @@ class Navigation:
         inputs: Sequence[Component] = (),
         outputs: Sequence[Component],
     ) -> None:
-        """Have ``handler(link, *inputs)`` draw a tab whenever it is opened: by a link, with the page, or by choosing it.
+        """Have ``handler(link, *inputs)`` draw a tab whenever it is opened: by a link, with the page, or by a click.
 
-        Whoever comes back to a tab finds its last place in the address; a tab that shows what the address says needs to keep nothing else.
+        Whoever comes back to a tab finds its last place in the address; a tab that shows what the address says needs to
+        keep nothing else.
         """
         self.follow(tab, handler, inputs=inputs, outputs=outputs)
         self.on_address(made.select, tab, handler, inputs=inputs, outputs=outputs)
@@ -238,7 +240,7 @@ class Navigation:
         inputs: Sequence[Component] = (),
         outputs: Sequence[Component],
     ) -> None:
-        """Have ``event`` call ``handler(link, *inputs)`` with the link of the address, or that of the tab as it opens at first."""
+        """Have ``event`` call ``handler(link, *inputs)`` with the address's link, or the one the tab opens with."""
         event(
             lambda address, *values: handler(_link_to(tab, address), *values),
             inputs=[self._address, *inputs],
@@ -275,7 +277,7 @@ def _link_to(tab: Tab, address: str) -> Link:
     """The link of an address if it is one to ``tab``, else the tab as it opens at first."""
     try:
         link = Link.parse(address)
-    except DataError:  # told already, when the page was opened
+    except DataError:  # reported already, when the page was opened
         return Link(tab=tab)
     return link if link.tab is tab else Link(tab=tab)
 

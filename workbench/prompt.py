@@ -1,8 +1,9 @@
-"""A prompt in the making: its images and where they came from. Values are frozen, so each change is a new value in ``gr.State``.
+"""A prompt in the making: its images and their source. Values are frozen: each change is a new ``gr.State`` value.
 
-A ``Prompt`` names its images by file and carries a small thumbnail of each; the pixels are read again when a comparison starts. So a session
-costs kilobytes, whatever people upload. Thumbnails travel inside the page as data URLs: no path is sent to the browser, and the app needs no
-``allowed_paths``. Every file is opened by ``mis_lib.files.load_image``, which checks the header before a pixel is decoded.
+A ``Prompt`` names its images by file and carries a small thumbnail of each; the pixels are read again when a comparison
+starts. So a session costs kilobytes, whatever people upload. Thumbnails travel inside the page as data URLs: no path is
+sent to the browser, and the app needs no ``allowed_paths``. Every file is opened by ``mis_lib.files.load_image``, which
+checks the header before a pixel is decoded.
 """
 
 import base64
@@ -24,7 +25,7 @@ MAX_UPLOAD = "32mb"  # of one file
 
 @dataclass(frozen=True)
 class PromptImage:
-    """One image of the strip: where it lies, what it was called, and a thumbnail as a data URL.
+    """One image of the strip: its file, its name, and a thumbnail as a data URL.
 
     ``flagged`` images belong to an item that is marked harmful; they are shown blurred until clicked.
     """
@@ -84,7 +85,8 @@ def read_images(files: Iterable[tuple[Path, str]]) -> tuple[tuple[PromptImage, .
         try:
             if path.is_file() and not path.stat().st_size:
                 raise ImageError(
-                    f"{name}: expected an image of at most {MAX_UPLOAD}, found a larger or an empty file; scale it down first"
+                    f"{name}: expected an image of at most {MAX_UPLOAD}, found a larger or an empty file; "
+                    "scale it down first"
                 )
             images.append(read_image(path, name=name))
         except ImageError as error:

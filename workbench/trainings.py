@@ -1,11 +1,12 @@
-"""Training runs as processes of their own: started here, watched through their files, found again by whoever looks.
+"""Training runs as separate processes: started here, watched through their files, found again by every app.
 
     runs/NAME/job.json    command, process id and its start time: written by the app that starts the run
     runs/NAME/job.log     what the process prints
     runs/NAME/vN/         the run itself, as ``mis train`` writes it
 
-The app keeps nothing that is not in these files, so a page that is loaded again, another person's page and an app that was started anew show the
-same. A process id alone proves nothing, as systems use them again; with the time at which the process began it does.
+The app keeps nothing that is not in these files, so a page that is loaded again, another person's page and an app that
+was started anew show the same. A process id alone proves nothing, as systems use them again; with the time at which the
+process began it does.
 """
 
 import subprocess
@@ -37,7 +38,7 @@ POINTS = 1500  # of a curve; longer ones are thinned out
 
 
 class State(StrEnum):
-    """Where a training run stands."""
+    """State of a training run."""
 
     RUNNING = "running"
     STOPPED = "stopped"  # can be gone on with
@@ -87,7 +88,8 @@ class Trainings:
         """What a settings file and ``key=value`` pairs come to.
 
         Raises:
-            SettingsError: there is no such file, a value does not fit, or a path leads out of the folders the app was given.
+            SettingsError: there is no such file, a value does not fit, or a path leads out of the folders the app was
+                given.
         """
         if config not in self.configurations():
             raise SettingsError(
@@ -132,7 +134,7 @@ class Trainings:
         return job
 
     def stop(self, name: str) -> None:
-        """Ask a run to end: it finishes the step in hand and writes a checkpoint. One that is not running stays as it is."""
+        """Ask a run to end: it finishes its step and writes a checkpoint. One that is not running stays as it is."""
         process = self._process(self.job(name))
         if process is not None:
             process.terminate()
@@ -162,14 +164,14 @@ class Trainings:
         return [folder.name for folder in sorted(known, key=_changed, reverse=True)]
 
     def state(self, name: str) -> State:
-        """Where the newest version of a run stands."""
+        """State of the newest version of a run."""
         run = self.newest(name)
         if self.is_ours(name) or (run is not None and run.is_held):
             return State.RUNNING
         return State.FINISHED if run is not None and run.result is not None else State.STOPPED
 
     def is_ours(self, name: str) -> bool:
-        """Whether the run goes on in a process that this app or an earlier one has started, so that it can be stopped from here."""
+        """Whether this app or an earlier one started the running process, so that it can be stopped from here."""
         return self._process(self.job(name)) is not None
 
     def newest(self, name: str) -> TrainRun | None:
@@ -203,7 +205,8 @@ class Trainings:
         for path in set(_paths(settings)) - set(_paths(usual)) - {self.runs}:
             if not any(path.resolve().is_relative_to(folder) for folder in allowed):
                 raise SettingsError(
-                    f"{path}: expected a path inside {', '.join(map(str, allowed))}; put it there, or start the run in a shell"
+                    f"{path}: expected a path inside {', '.join(map(str, allowed))}; "
+                    "put it there, or start the run in a shell"
                 )
 
 
@@ -226,7 +229,8 @@ def adapter_of(run: TrainRun) -> Path:
         raise DataError(f"{name}: it has not finished; wait until the tab Train says so, then compare it")
     if not adapter.is_dir():
         raise DataError(
-            f"{name}: expected an adapter, found a whole checkpoint; start an app on it: app.py --model {run.folder / 'model'}"
+            f"{name}: expected an adapter, found a whole checkpoint; "
+            f"start an app on it: app.py --model {run.folder / 'model'}"
         )
     return adapter
 

@@ -1,4 +1,4 @@
-"""The Compare tab's actions (prompts, examples, answers, verdicts, stop, every bad input), and what its bindings add to them."""
+"""The Compare tab: prompts, examples, answers, verdicts, stop, every bad input, and what its bindings add."""
 
 import html
 import json
@@ -416,7 +416,7 @@ def test_moving_and_removing(host: Host, tmp_path: Path) -> None:
 def test_the_buttons_that_move_an_image_out_of_the_strip_are_off(host: Host, tmp_path: Path) -> None:
     strip = compare.add_images(host, Prompt(), [str(path) for path in good_images(tmp_path, 2)]).strip
     buttons = re.findall(r'data-action="move"([^>]*)>', strip)
-    assert [" disabled " in button for button in buttons] == [True, False, False, True]
+    assert [" disabled" in button for button in buttons] == [True, False, False, True]
     assert all(re.search(r' aria-label="Move image \d (left|right)"', button) for button in buttons)
 
 
@@ -500,18 +500,28 @@ def test_an_address_that_is_followed_comes_to_name_what_it_left_alone(handlers: 
 
 DRAWN = {
     "plain": ("It is a cat.\n  It sleeps.", "<p>It is a cat.\n  It sleeps.</p>"),
-    "heading and bold": ("### Risk\n**Fire:** it burns.", '<p class="mis-heading">Risk</p><p><strong>Fire:</strong> it burns.</p>'),
+    "heading and bold": (
+        "### Risk\n**Fire:** it burns.",
+        '<p class="mis-heading">Risk</p><p><strong>Fire:</strong> it burns.</p>',
+    ),
     "no bold": ("2 ** 3 ** 4, and ** is a sign", "<p>2 ** 3 ** 4, and ** is a sign</p>"),
     "table": (
         "Seen:\n\n| Image | What |\n|:--|--:|\n| 1 | a\\|b **c** |\n\nEnd.",
-        '<p>Seen:</p><div class="mis-grid"><table><thead><tr><th>Image</th><th>What</th></tr></thead><tbody><tr><td>1</td>'
-        "<td>a|b <strong>c</strong></td></tr></tbody></table></div><p>End.</p>",
+        '<p>Seen:</p><div class="mis-grid"><table><thead><tr><th>Image</th><th>What</th></tr></thead>'
+        "<tbody><tr><td>1</td><td>a|b <strong>c</strong></td></tr></tbody></table></div><p>End.</p>",
     ),
     "head of a table to come": ("| Image | What |", "<p>| Image | What |</p>"),
-    "code": ("Run:\n```python\nif a < b:\n    # **no**\n```\nDone.", '<p>Run:</p><pre class="mis-code">if a &lt; b:\n    # **no**</pre><p>Done.</p>'),
+    "code": (
+        "Run:\n```python\nif a < b:\n    # **no**\n```\nDone.",
+        '<p>Run:</p><pre class="mis-code">if a &lt; b:\n    # **no**</pre><p>Done.</p>',
+    ),
     "code to come": ("~~~\n| a |\n", '<pre class="mis-code">| a |</pre>'),
-    "foreign HTML": ("<b>x</b>\n| <i> |\n|---|\n", '<p>&lt;b&gt;x&lt;/b&gt;</p><div class="mis-grid"><table><thead><tr><th>&lt;i&gt;</th></tr></thead><tbody></tbody></table></div>'),
-}  # fmt: skip
+    "foreign HTML": (
+        "<b>x</b>\n| <i> |\n|---|\n",
+        '<p>&lt;b&gt;x&lt;/b&gt;</p><div class="mis-grid"><table><thead><tr><th>&lt;i&gt;</th></tr></thead>'
+        "<tbody></tbody></table></div>",
+    ),
+}
 
 
 @pytest.mark.parametrize(("text", "html"), DRAWN.values(), ids=DRAWN.keys())

@@ -1,4 +1,4 @@
-"""The Data tab without a browser: items with twins, names that lead out of the folder, preflight, and an item through the stages."""
+"""The Data tab without a browser: items with twins, unsafe image names, preflight, an item through the stages."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Training runs seen from the app: processes of their own, found again through their files, stopped and gone on with, never out of bounds."""
+"""Training runs of the app: separate processes, found again through their files, stopped, resumed, kept in bounds."""
 
 import json
 import re

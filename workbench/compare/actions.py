@@ -50,7 +50,7 @@ def show_prompt(host: Host, prompt: Prompt, *, question: str | None = None, prob
 
 
 def add_images(host: Host, prompt: Prompt, files: Sequence[str]) -> PromptView:
-    """Append uploaded files; those that are no usable images are named in the error bar, the others are added."""
+    """Append uploaded files; the error bar names those that are not usable images."""
     images, problems = read_images((Path(file), Path(file).name) for file in files)
     try:
         return show_prompt(host, prompt.add(images), problems=problems)
@@ -59,7 +59,7 @@ def add_images(host: Host, prompt: Prompt, files: Sequence[str]) -> PromptView:
 
 
 def load_example(host: Host, prompt: Prompt, sample_id: str) -> PromptView:
-    """Put an example's images and question in place of what is there."""
+    """Replace images and question by those of an example."""
     try:
         if host.data.value is None:
             raise DataError("the examples are not ready yet; wait a moment and try again")
@@ -101,8 +101,8 @@ def compare(
 ) -> Iterator[View]:
     """Answer a question with several variants at once, and yield what to show, the last view being the final one.
 
-    ``settings`` are the fields of ``GenerationSettings`` as they come from the form. A second call of the same session
-    takes over its place for ``stop``.
+    ``settings`` are the fields of ``GenerationSettings`` as they come from the form. ``stop`` ends the newest call of a
+    session.
     """
     stop = threading.Event()
     host.stops[session] = stop

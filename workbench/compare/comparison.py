@@ -19,7 +19,7 @@ from workbench.prompt import Prompt
 
 @dataclass(frozen=True)
 class Answer(Column):
-    """One variant's column with what the page adds to it: where it was asked, and a verdict or the reason why there is none."""
+    """One variant's column, where it was asked, and its verdict or the reason why there is none."""
 
     served: Served | None = None
     """Server and model that answered; None on this machine."""

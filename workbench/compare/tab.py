@@ -1,8 +1,8 @@
 """The Compare tab: layout, handlers, bindings.
 
-Three pieces are HTML with buttons of their own (strip, example list, answers). Their buttons carry ``data-action`` and reach Python as events of
-that name. Uploads go through Gradio's own upload button, which is hidden; the strip opens it, also for dropped and pasted files. So a path that a
-browser names is never used.
+Three pieces are HTML with buttons of their own (strip, example list, answers). Their buttons carry ``data-action`` and
+reach Python as events of that name. Uploads go through Gradio's own upload button, which is hidden; the strip opens it,
+also for dropped and pasted files. So a path that a browser names is never used.
 """
 
 import threading
@@ -122,7 +122,7 @@ def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) 
         return {prompt: step.prompt, asked.strip: step.strip, asked.question: question, bar.errors: ""}
 
     def keep_place(events: Iterable[Dependency]) -> None:
-        # not bound to a change of the prompt itself, which Gradio reports only behind its queue
+        # not bound to a change of the prompt itself, which Gradio reports only after its queue
         for event in events:
             event.then(
                 handlers.place,
@@ -161,7 +161,7 @@ def _prompt_part(names: list[str], served: Mapping[str, Served]) -> PromptPart:
                 0, 2, value=0, step=0.1, label="Temperature", min_width=150, elem_id="mis-temperature"
             )
             seed = gr.Number(0, precision=0, label="Seed", min_width=90, elem_id="mis-seed")
-        html_block(html.render("compare/settings_note.html"), "mis-settings-note")
+        html_block(html.macros("compare/parts.html").settings_note(), "mis-settings-note")
     return PromptPart(strip, upload, question, variants, tokens, temperature, seed)
 
 
@@ -197,8 +197,8 @@ def _results_part() -> ResultsPart:
     return ResultsPart(html_block(view.results(None), "mis-results", **template), gr.Textbox(visible=False))
 
 
-# Handlers: they unpack events and requests, and turn views into Gradio updates. Bound methods rather than partials, because Gradio reads the type hints
-# of a method to hand it its event and request.
+# Handlers: they unpack events and requests, and turn views into Gradio updates. Bound methods rather than partials,
+# because Gradio reads the type hints of a method to hand it its event and request.
 
 
 class CompareHandlers:
@@ -262,7 +262,7 @@ class CompareHandlers:
     # Addresses
 
     def followed(self, link: Link, prompt: Prompt, ticked: list[str]) -> Updates:
-        """Show what an address names: example, variants, a training run's adapter. The new address names also what it left alone."""
+        """Show what an address names: example, variants, a training run's adapter; what it leaves out stays."""
         problems: list[str] = []
         variants: Any = gr.skip()
         step = None
@@ -357,8 +357,8 @@ class CompareHandlers:
         if session_of(request) in self.host.left:  # what is cancelled counts as failed
             return gr.skip(), gr.skip(), *button_updates()
         problem = (
-            "the comparison did not run to its end: too many people are waiting for the model, or something went wrong; "
-            "try again in a moment"
+            "the comparison did not run to its end: too many people are waiting for the model, or something went "
+            "wrong; try again in a moment"
         )
         return html.error_bar([problem]), html.status_line("Nothing is running."), *button_updates()
 
@@ -367,7 +367,7 @@ class CompareHandlers:
         return actions.stop(self.host, session_of(request)) or gr.skip()
 
     def leave(self, request: gr.Request) -> Updates:
-        """Leave the queue, by a new value of what cancels the comparison; one that has just got its turn is stopped instead."""
+        """Leave the queue; a comparison that has just got its turn is stopped instead."""
         if actions.leave(self.host, session_of(request)):
             return html.status_line(actions.UNSTARTED), str(time.monotonic_ns())
         return gr.skip(), gr.skip()
@@ -410,7 +410,7 @@ def prompt_updates(step: PromptView) -> Updates:
 
 
 def button_updates(*, queued: bool = False, running: bool = False) -> Updates:
-    """Compare, leave-the-queue, stop (one of the three is there at a time), regenerate and clear (off while running)."""
+    """Compare, leave, stop (one of the three is visible at a time), regenerate and clear (off while running)."""
     idle = not queued and not running
     one_of_three = gr.Button(visible=idle), gr.Button(visible=queued), gr.Button(visible=running)
     return *one_of_three, gr.Button(interactive=idle), gr.Button(interactive=idle)

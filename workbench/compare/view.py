@@ -1,7 +1,7 @@
 """HTML of the Compare tab: image strip, example list, and the answers side by side.
 
-A part of an answer is marked in three ways at once: its name in letters, the style of its bar (solid, dashed, double), and its colour from the
-Okabe-Ito palette. So it can be read in grey, by colour-blind people and on a dark ground.
+A part of an answer is marked in three ways at once: its name in letters, the style of its bar (solid, dashed, double),
+and its colour from the Okabe-Ito palette. So it can be read in grey, by colour-blind people and on a dark ground.
 """
 
 from itertools import groupby
@@ -14,7 +14,7 @@ from mis_lib.schema import Sample, Segment, SegmentKind
 from workbench.background import Phase, Status
 from workbench.compare.comparison import Answer, Comparison
 from workbench.examples import Page
-from workbench.html import VARIANT_NOTES, progress, render
+from workbench.html import VARIANT_NOTES, macros, progress, render
 from workbench.prompt import Prompt
 
 PARTS = {
@@ -48,7 +48,7 @@ def examples(page: Page, status: Status, *, chosen: str | None = None) -> Markup
 
 def legend() -> Markup:
     """What the three kinds of parts are, drawn as they are drawn in the answers."""
-    return render("compare/legend.html", parts=PARTS)
+    return macros("compare/parts.html").legend(PARTS)
 
 
 def results(comparison: Comparison | None) -> Markup:
@@ -58,11 +58,11 @@ def results(comparison: Comparison | None) -> Markup:
 
 def pictures(comparison: Comparison) -> Markup:
     """The images of the question. They are apart from the answers, which are sent again with every few tokens."""
-    return render("compare/pictures.html", images=comparison.prompt.images)
+    return macros("compare/parts.html").pictures(comparison.prompt.images)
 
 
 def _note(answer: Answer) -> str:
-    """What a variant is, or where images and question went for a served one, with the model's name there if it differs."""
+    """What a variant is; of a served one, where images and question went, and the model's name there if it differs."""
     if answer.served is None:
         return VARIANT_NOTES.get(answer.variant, "")
     alias = "" if answer.served.model == answer.variant else f" as {answer.served.model}"

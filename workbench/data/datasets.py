@@ -1,7 +1,7 @@
 """Data sets to look at: known by name, read whole, with the images and twins of their items.
 
-A person names a data set, never a path; the folders are chosen when the app is started. Image names in a data file are not trusted either:
-a name that leaves its folder is reported as a fault of the item, and nothing is opened.
+A person names a data set, never a path; the folders are chosen when the app is started. Image names in a data file are
+not trusted either: a name that leaves its folder is reported as a fault of the item, and nothing is opened.
 """
 
 import threading

@@ -1,7 +1,8 @@
 """One item made live, stage by stage: every intermediate is shown, may be edited, and is the input of the next stage.
 
-The stages are those of ``mis construct --source stages`` with the built-in teacher. They run on a single record in a temporary folder, which is
-removed when the page is left. If a stage rejects the item, the reason is shown, and the same stage can be tried again after an edit.
+The stages are those of ``mis construct --source stages`` with the built-in teacher. They run on a single record in a
+temporary folder, which is removed when the page is left. If a stage rejects the item, the reason is shown, and the same
+stage can be tried again after an edit.
 """
 
 import asyncio
@@ -32,8 +33,8 @@ MEANINGS = {
     "filter": "rules and a judge decide whether it stays",
     "classify": "what is dangerous by itself: question, first image, second image",
     "label": "the safety chain-of-thought: perception, reasoning, answer",
-    "twin": "one image is exchanged and the question stays; a question that is dangerous by its words is exchanged, and "
-    "the images stay",
+    "twin": "one image is exchanged and the question stays; a question that is dangerous by its words is exchanged, "
+    "and the images stay",
 }
 EDITABLE = ("request", "question", "objects", "risk", "answer")
 SEEDS = 60
@@ -41,7 +42,7 @@ SEEDS = 60
 
 @dataclass(frozen=True)
 class Step:
-    """What one stage did: the draft after it, or why it rejected the item; fields that a person had changed before it."""
+    """What one stage did: the draft after it or why it rejected the item, and which fields a person had changed."""
 
     stage: str
     draft: Draft | None
@@ -75,7 +76,7 @@ def seeds() -> dict[str, Seed]:
 
 
 def begin(seed: Seed) -> LiveItem:
-    """A new item in a folder of its own."""
+    """A new item in a new folder."""
     root = cache_dir() / "constructing"
     root.mkdir(parents=True, exist_ok=True)
     return LiveItem(seed, Path(tempfile.mkdtemp(dir=root, prefix="item-")))

@@ -13,11 +13,9 @@ from workbench.data import live_item, view
 from workbench.data.datasets import BENIGN, HARMFUL, DataSet, Shelf
 from workbench.data.live_item import EDITABLE, LiveItem
 from workbench.host import Host
-from workbench.html import csv_text
+from workbench.html import csv_text, macros
 from workbench.links import Link, Navigation, PromptPort, Tab, not_there
 from workbench.prompt import Prompt
-
-# ---------- What the Data tab's bindings call: browse, check, construct, send to Compare; every failure is a line of the error bar.
 
 Update = dict[Any, Any]
 PROBLEMS = (MisError, OSError)
@@ -70,7 +68,7 @@ class DataHandlers:
         return self._drawn(choice, page=int(link.sheet or 1) - 1, by_link=True)
 
     def waited(self, link: Link, *values: Any) -> Update:
-        """Look again for the examples; what the address says is shown, unless a person has begun to search meanwhile."""
+        """Look again for the examples; show what the address says, unless a person has begun to search."""
         return self.chosen(*values) if Choice(*values).words else self.opened(link)
 
     def chosen(self, *values: Any) -> Update:
@@ -100,7 +98,7 @@ class DataHandlers:
         return self._sent(prompt, sample.question)
 
     def check(self, name: str | None) -> Update:
-        """Preflight of the data set that is chosen; its findings are kept, so that what is downloaded is what was shown."""
+        """Preflight of the data set that is chosen; its findings are kept, so that the download is what was shown."""
         parts = self.parts
         try:
             name = self._data(name or "").name
@@ -265,16 +263,25 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab, tabs: gr.Tabs, port: 
         with gr.Tab("Browse", id=ITEMS):
             made = _browse()
         with gr.Tab("Check", id=CHECK):
-            html_block('<p class="mis-note">Every row of the data set chosen under Browse, its images and its twins: what would crash or spoil a training.</p>',
-                 "mis-data-check-note")  # fmt: skip
+            html_block(macros("data/parts.html").check_note(), "mis-data-check-note")
             check = gr.Button(CHECK_NONE, variant="primary", scale=0, min_width=190, elem_id="mis-data-check")
             report = html_block("", "mis-data-report", js_on_load=BUTTONS)
         with gr.Tab("Construct an item", id=CONSTRUCT):
             live, buttons = _construct()
     payload = gr.Textbox(visible=False)
     parts = Parts(
-        errors=errors, check=check, checked=gr.State(Checked()), filled=gr.State(None), report=report, place=navigation.place, tabs=tabs, port=port, timer=gr.Timer(1.0, active=False), **made, **live
-    )  # fmt: skip
+        errors=errors,
+        check=check,
+        checked=gr.State(Checked()),
+        filled=gr.State(None),
+        report=report,
+        place=navigation.place,
+        tabs=tabs,
+        port=port,
+        timer=gr.Timer(1.0, active=False),
+        **made,
+        **live,
+    )
     handlers = DataHandlers(host, parts)
     everything = parts.everything
     navigation.open_with(tab, Tab.DATA, handlers.opened, outputs=everything)

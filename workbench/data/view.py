@@ -1,4 +1,4 @@
-"""HTML of the Data tab: items with their images and twins, a preflight report, and one item on its way through the stages."""
+"""HTML of the Data tab: items with images and twins, a preflight report, one item on its way through the stages."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from mis_lib.schema import Sample
 from workbench.background import Status
 from workbench.data.datasets import DataSet
 from workbench.data.live_item import MEANINGS, Draft, LiveItem, Step
-from workbench.html import progress, render, table
+from workbench.html import macros, progress, render, table
 from workbench.prompt import card_thumbnail
 
 PAGE = 12
@@ -19,7 +19,7 @@ LONG = 240  # characters of a question: about six lines of a card
 
 def waiting(status: Status) -> Markup:
     """What is shown until the examples are ready."""
-    return render("data/waiting.html", text=progress(status))
+    return macros("data/parts.html").waiting(progress(status))
 
 
 def items(data: DataSet, found: Sequence[Sample], page: int, *, twins: bool) -> Markup:
@@ -41,7 +41,7 @@ def report(name: str, found: PreflightReport) -> tuple[Markup, pd.DataFrame]:
     headings = {name: name for name in ("level", "kind", "file", "row")}
     headings |= {"message": "what", "fix": "how to put it right"}
     rows = Markup() if frame.empty else table(frame, headings, name="findings", long=("message", "fix"))
-    return render("data/report.html", name=name, report=found) + rows, frame
+    return macros("data/parts.html").report(name, found) + rows, frame
 
 
 def live(item: LiveItem | None) -> Markup:

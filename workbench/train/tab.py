@@ -16,8 +16,6 @@ from workbench.links import Link, Navigation, Tab, not_there
 from workbench.train import view
 from workbench.trainings import State, Trainings, progress
 
-# ---------- What the Train tab's bindings call: plan, start, stop, watch; errors become lines of the bar and nothing that runs is touched.
-
 Update = dict[Any, Any]
 PROBLEMS = (MisError, OSError)
 
@@ -29,7 +27,7 @@ class TrainHandlers:
         self.host, self.parts, self.trainings = host, parts, trainings
 
     def opened(self, link: Link, *form: Any) -> Update:
-        """The run of the address or the one that changed last, and the plan of what is filled in; problems of both stand in one bar."""
+        """The address's run, or the one that changed last, and the plan of the form; one bar shows problems of both."""
         parts, names = self.parts, self.trainings.names()
         wanted = link.run.partition("/")[0]
         plan, problems = self._plan(*form) if form else ({}, [])
@@ -85,7 +83,7 @@ class TrainHandlers:
         return self._watched(run or "", again=True)
 
     def _plan(self, config: str | None, name: str, steps: float | None, text: str) -> tuple[Update, list[str]]:
-        """Settings and command of what is filled in, and what is wrong with it: then there is neither, rather than those of what was filled in before."""
+        """Settings and command of the form, or empty ones with what is wrong."""
         parts = self.parts
         nothing = {parts.yaml: "", parts.command: ""}
         if not config:

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from workbench.html import render
+from workbench.html import macros
 from workbench.links import Link, Tab
 from workbench.trainings import Job, State
 
@@ -34,7 +34,7 @@ NUMBERS = {
 
 def empty(*, any_run: bool) -> Markup:
     """What to do while no run is shown: choose one, or start the first."""
-    return render("train/empty.html", any_run=any_run)
+    return macros("train/run.html").empty(any_run)
 
 
 def status(name: str, state: State, newest: Mapping[str, Any], job: Job | None, printed: str = "") -> Markup:
@@ -47,19 +47,18 @@ def status(name: str, state: State, newest: Mapping[str, Any], job: Job | None, 
     }
     since = job.started.replace("T", " ").replace("+00:00", " UTC") if job else "in a shell"
     last = [line for line in printed.splitlines() if line.strip()][-LAST:] if state is State.STOPPED else []
-    values = {"tone": tone, "label": label, "since": since, "numbers": numbers, "last": "\n".join(last)}
-    return render("train/status.html", name=name, state=state, **values)
+    return macros("train/run.html").status(name, state, tone, label, since, numbers, "\n".join(last))
 
 
 def next_steps(name: str, folder: Path, variants: Sequence[str]) -> Markup:
     """What to do with a finished run."""
     link = Link(tab=Tab.COMPARE, run=f"{name}/{folder.name}", variants=tuple(variants)).query()
-    return render("train/next_steps.html", link=link, command=report_command(name, folder))
+    return macros("train/run.html").next_steps(link, report_command(name, folder))
 
 
 def output(text: str) -> Markup:
     """The end of what the process has printed."""
-    return render("train/output.html", text=text)
+    return macros("train/run.html").output(text)
 
 
 def command_text(command: Sequence[str]) -> str:
