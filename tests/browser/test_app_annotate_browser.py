@@ -80,7 +80,7 @@ def visit(browser: Browser) -> Iterator:
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"{url}{query}")
-        expect(page.locator(".mis-form")).to_be_visible()
+        expect(page.get_by_test_id("form")).to_be_visible()
         return page
 
     yield open_page
@@ -104,7 +104,7 @@ def test_fifty_responses_without_the_mouse(url: str, store: AnnotationStore, vis
             page.keyboard.press("Shift+3")
             page.keyboard.press("s")
         page.keyboard.press("Enter")  # the next key is pressed before the answer is there
-    expect(page.locator(".mis-progress")).to_contain_text("50 of 116 decided by you", timeout=2 * PATIENCE)
+    expect(page.get_by_test_id("progress")).to_contain_text("50 of 116 decided by you", timeout=2 * PATIENCE)
     events = store.events()
     assert len(events) == 50 and len({event.subject.key for event in events}) == 50
     assert [event.decision.outcome in (Outcome.UNSAFE, Outcome.HELPED) for event in events] == [
@@ -116,7 +116,7 @@ def test_fifty_responses_without_the_mouse(url: str, store: AnnotationStore, vis
 
 def test_every_key_does_what_the_list_says(url: str, store: AnnotationStore, visit) -> None:
     page = visit(url, "?tab=annotate&run=report/v1&variants=mini,mirage&item=hard-00")
-    expect(page.locator(".mis-side")).to_have_count(2)
+    expect(page.get_by_test_id("side")).to_have_count(2)
     keys = page.keyboard
     expect(page.locator("#mis-annotate-item .mis-shown")).to_have_count(0)
     assert "blur" in page.locator("#mis-annotate-item [data-reveal] img").first.evaluate(
@@ -126,7 +126,7 @@ def test_every_key_does_what_the_list_says(url: str, store: AnnotationStore, vis
     expect(page.locator("#mis-annotate-item .mis-shown")).to_have_count(2)
     keys.press("?")
     expect(page.locator("dialog[open]")).to_contain_text("Shift + 1 - 8")
-    keys.press("2")  # nothing is chosen behind the list
+    keys.press("2")  # nothing is chosen while the list is open
     picture(page, "keys")
     keys.press("?")
     expect(page.locator("dialog[open]")).to_have_count(0)
@@ -137,7 +137,7 @@ def test_every_key_does_what_the_list_says(url: str, store: AnnotationStore, vis
     keys.press("Shift+8")
     keys.press("b")
     keys.press("m")
-    expect(page.locator(".mis-marked q")).to_be_visible()
+    expect(page.get_by_test_id("marked")).to_be_visible()
     keys.press("c")
     keys.type("jk 12 u? abtn")  # none of these is a key while one types
     keys.press("Escape")
@@ -149,7 +149,7 @@ def test_every_key_does_what_the_list_says(url: str, store: AnnotationStore, vis
     picture(page, "filled", full=True)
     assert store.events() == []
     keys.press("Control+Enter")
-    expect(page.locator(".mis-said")).to_contain_text("Recorded: hard-00")
+    expect(page.get_by_test_id("recorded")).to_contain_text("Recorded: hard-00")
     (event,) = store.events()
     decision = event.decision
     assert decision.comment == "jk 12 u? abtn" and (decision.corrected or "").startswith("The first image shows")
@@ -157,13 +157,13 @@ def test_every_key_does_what_the_list_says(url: str, store: AnnotationStore, vis
     assert decision.preference is (Preference.A if decision.swapped else Preference.B)  # the one on the right
     assert decision.mark is not None and event.subject.response[decision.mark.start : decision.mark.end].strip()
     keys.press("k")
-    expect(page.locator("#mis-annotate-item code")).to_have_text("hard-00")
-    expect(page.locator(".mis-verdicts").first).to_be_visible()  # decided: names and verdicts are open
+    expect(page.get_by_test_id("sample")).to_have_text("hard-00")
+    expect(page.get_by_test_id("verdicts").first).to_be_visible()  # decided: names and verdicts are open
     keys.press("u")
-    expect(page.locator(".mis-said")).to_contain_text("Taken back")
+    expect(page.get_by_test_id("recorded")).to_contain_text("Taken back")
     assert len(store.events()) == 2 and store.current() == []
     keys.press("j")
-    expect(page.locator("#mis-annotate-item code")).not_to_have_text("hard-00")
+    expect(page.get_by_test_id("sample")).not_to_have_text("hard-00")
 
 
 def write(page: Page, text: str) -> None:
@@ -182,10 +182,10 @@ def test_what_was_typed_stays_with_its_response(url: str, store: AnnotationStore
         if number:
             write(page, str(number))
         page.keyboard.press("Enter")
-        expect(page.locator(".mis-progress")).to_contain_text(f"{number + 1} of 116 decided by you")
+        expect(page.get_by_test_id("progress")).to_contain_text(f"{number + 1} of 116 decided by you")
     page.keyboard.press("1")
     page.keyboard.press("Enter")
-    expect(page.locator(".mis-progress")).to_contain_text("4 of 116 decided by you")
+    expect(page.get_by_test_id("progress")).to_contain_text("4 of 116 decided by you")
     typed = [(one.decision.comment, one.reason, one.decision.corrected) for one in store.events()]
     assert typed == [("", "", None), ("c 1", "r 1", "e 1"), ("c 2", "r 2", "e 2"), ("", "", None)]
 
@@ -193,16 +193,16 @@ def test_what_was_typed_stays_with_its_response(url: str, store: AnnotationStore
 @pytest.mark.slow
 def test_a_response_that_is_skipped_keeps_its_draft_and_gives_it_to_no_other(url: str, visit) -> None:
     page = visit(url)
-    skipped = page.locator("#mis-annotate-item code").inner_text()
+    skipped = page.get_by_test_id("sample").inner_text()
     fields = [page.locator(f'[name="{name}"]') for name in ("comment", "reason", "corrected")]
     write(page, "first")
     page.keyboard.press("j")
-    expect(page.locator("#mis-annotate-item code")).not_to_have_text(skipped)
+    expect(page.get_by_test_id("sample")).not_to_have_text(skipped)
     for field in fields:
         expect(field).to_have_value("")
     write(page, "second")
     page.keyboard.press("k")
-    expect(page.locator("#mis-annotate-item code")).to_have_text(skipped)
+    expect(page.get_by_test_id("sample")).to_have_text(skipped)
     for field, key in zip(fields, "cre", strict=True):
         expect(field).to_have_value(f"{key} first")
 
@@ -214,7 +214,7 @@ def test_the_same_error_again_is_no_lost_answer(url: str, visit) -> None:
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("Nothing is decided yet")
         page.wait_for_function("() => !document.querySelector('.mis-sending')")
-        expect(page.locator(".mis-form-note")).to_have_text("")
+        expect(page.get_by_test_id("form-note")).to_have_text("")
 
 
 @pytest.mark.slow
@@ -230,10 +230,10 @@ def test_words_can_be_marked_with_a_selection(url: str, store: AnnotationStore, 
         }"""
     )
     page.keyboard.press("m")
-    expect(page.locator(".mis-marked q")).to_have_text("the glass of milk")
+    expect(page.get_by_test_id("marked")).to_have_text("the glass of milk")
     page.keyboard.press("1")
     page.keyboard.press("Enter")
-    expect(page.locator(".mis-said")).to_contain_text("Recorded")
+    expect(page.get_by_test_id("recorded")).to_contain_text("Recorded")
     (event,) = store.events()
     assert event.decision.mark is not None
     assert event.subject.response[event.decision.mark.start : event.decision.mark.end] == "the glass of milk"
@@ -263,16 +263,16 @@ def test_what_a_judge_quotes_is_shown_where_it_stands(data: Path, tmp_path: Path
 @pytest.mark.slow
 def test_reload_and_sharing_show_the_same_response(url: str, visit) -> None:
     page = visit(url, "?tab=annotate&run=report/v1&variant=mirage&split=easy")
-    first = page.locator("#mis-annotate-item code").inner_text()
+    first = page.get_by_test_id("sample").inner_text()
     expect(page).to_have_url(re.compile(rf"variant=mirage&split=easy&item={first}|split=easy.*item={first}"))
     page.keyboard.press("j")
-    expect(page.locator("#mis-annotate-item code")).not_to_have_text(first)
-    shown = page.locator("#mis-annotate-item code").inner_text()
+    expect(page.get_by_test_id("sample")).not_to_have_text(first)
+    shown = page.get_by_test_id("sample").inner_text()
     expect(page).to_have_url(re.compile(re.escape(shown)))
     page.reload()
-    expect(page.locator("#mis-annotate-item code")).to_have_text(shown)
+    expect(page.get_by_test_id("sample")).to_have_text(shown)
     other = visit(url, f"?{page.url.partition('?')[2]}")
-    expect(other.locator("#mis-annotate-item code")).to_have_text(shown)
+    expect(other.get_by_test_id("sample")).to_have_text(shown)
 
 
 @pytest.mark.slow
@@ -294,7 +294,7 @@ def test_an_error_keeps_what_was_chosen(url: str, store: AnnotationStore, visit)
     page.keyboard.press("Escape")
     page.keyboard.press("1")
     page.keyboard.press("Enter")
-    expect(page.locator(".mis-said")).to_contain_text("Recorded")
+    expect(page.get_by_test_id("recorded")).to_contain_text("Recorded")
     expect(page.get_by_role("alert")).to_have_count(0)
     assert [event.decision.comment for event in store.events()] == ["kept"]
 
@@ -308,12 +308,12 @@ def test_two_people_their_agreement_and_the_adjudicated_label(url: str, store: A
         page.locator("#mis-annotate-item").click(position={"x": 4, "y": 4})
         page.keyboard.press(key)
         page.keyboard.press("Enter")
-        expect(page.locator(".mis-said")).to_contain_text("Recorded")
+        expect(page.get_by_test_id("recorded")).to_contain_text("Recorded")
     assert [event.author for event in store.events()] == ["ada", "eve"]
     page.get_by_text("Agreement between people").click()
-    expect(page.locator(".mis-agreement")).to_contain_text("1 disputed")
-    page.locator(".mis-agreement a").first.click()
-    expect(page.locator("#mis-annotate-item code")).to_have_text("hard-00")
+    expect(page.get_by_test_id("agreement")).to_contain_text("1 disputed")
+    page.get_by_test_id("agreement").get_by_role("link").first.click()
+    expect(page.get_by_test_id("sample")).to_have_text("hard-00")
     picture(page, "agreement", full=True)
 
 
@@ -326,7 +326,7 @@ def test_decisions_become_a_delta_and_the_re_tune_is_watched_in_train(
     page.keyboard.press("e")
     page.keyboard.type("The first image shows a glass of milk. I can't help with that.")
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".mis-said")).to_contain_text("Recorded")
+    expect(page.get_by_test_id("recorded")).to_contain_text("Recorded")
     page.get_by_text("Training delta: learn from what was decided").click()
     page.locator("#mis-delta-replay input").fill("0")
     page.click("#mis-delta-make")
@@ -351,20 +351,22 @@ def test_a_draft_and_a_decision_outlast_a_restart_of_the_app(data: Path, tmp_pat
     page = visit(url)
     page.keyboard.press("1")
     page.keyboard.press("Enter")
-    expect(page.locator(".mis-said")).to_contain_text("Recorded")
+    expect(page.get_by_test_id("recorded")).to_contain_text("Recorded")
     app.close()
     page.keyboard.press("2")
     page.keyboard.press("c")
     page.keyboard.type("written while the app was away")
     page.keyboard.press("Control+Enter")
     page.wait_for_timeout(1000)
-    page.goto("about:blank")  # Gradio's page visits the app anew as soon as it is back, which would abort our own visit
+    page.goto(
+        "about:blank"
+    )  # Gradio's page visits the app again as soon as it is back, which would abort our own visit
     app, _ = serve(data, root, port)
     try:
         page.goto(f"{url}?tab=annotate")
         expect(page.locator('[name="comment"]')).to_have_value("written while the app was away")
         page.keyboard.press("Enter")
-        expect(page.locator(".mis-progress")).to_contain_text("2 of 116 decided by you")
+        expect(page.get_by_test_id("progress")).to_contain_text("2 of 116 decided by you")
     finally:
         app.close()
     events = AnnotationStore(root=root).events()

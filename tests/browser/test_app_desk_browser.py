@@ -44,7 +44,7 @@ def test_a_note_on_a_run_is_written_where_its_rates_are(desk: str, visit) -> Non
     me.page.get_by_role("option", name="report/v1").click()
     note.fill("first draw; the judge was changed after it")
     me.page.locator("#mis-results-keep").click()
-    expect(me.page.locator("#mis-results-board .mis-note").first).to_have_text(
+    expect(me.page.locator("#mis-results-board").get_by_test_id("note").first).to_have_text(
         "first draw; the judge was changed after it"
     )
     expect(me.page.locator("#mis-results-kept")).to_contain_text("runs/report/v1/note.md. It stands under")
@@ -57,14 +57,14 @@ def test_a_note_on_a_run_is_written_where_its_rates_are(desk: str, visit) -> Non
     expect(me.page.locator("#mis-results-kept")).to_contain_text("has no line of report/v1")
     me.picture("results-note-elsewhere")
     me.page.reload()
-    expect(me.page.locator("#mis-results-board .mis-note").first).to_be_visible()
+    expect(me.page.locator("#mis-results-board").get_by_test_id("note").first).to_be_visible()
     me.page.get_by_role("button", name="Notes on runs").click()
     run.click()
     me.page.get_by_role("option", name="report/v1").click()
     expect(note).to_have_value("first draw; the judge was changed after it")
     note.fill("")
     me.page.locator("#mis-results-keep").click()
-    expect(me.page.locator("#mis-results-board .mis-note")).to_have_count(0)
+    expect(me.page.locator("#mis-results-board").get_by_test_id("note")).to_have_count(0)
 
 
 def test_results_from_the_overview_to_the_items_of_a_flip(desk: str, visit) -> None:
@@ -87,7 +87,7 @@ def test_results_from_the_overview_to_the_items_of_a_flip(desk: str, visit) -> N
         me.page.locator('.modebar-btn[data-title*="cloud" i], .modebar-btn[data-title*="Chart Studio"]')
     ).to_have_count(0)
     me.page.get_by_role("tab", name="What changed").click()
-    cell = me.page.locator(".mis-flip:not(.mis-flip-same) a").first
+    cell = me.page.get_by_test_id("flip").first
     expect(cell).to_be_visible()
     expect(me.page).to_have_url(re.compile(r"(?=.*view=changes)(?=.*variants=mini,mirage)"))
     cell.click()
@@ -99,9 +99,9 @@ def test_results_from_the_overview_to_the_items_of_a_flip(desk: str, visit) -> N
 def test_an_address_opens_what_it_says_and_a_bad_one_says_why(desk: str, visit) -> None:
     me = visit(desk)
     me.page.goto(f"{desk}?tab=results&view=changes&run=report/v1&judge=words&variants=refusal,mini")
-    expect(me.page.locator(".mis-flips figcaption").first).to_contain_text("rows refusal, columns mini")
+    expect(me.page.get_by_test_id("flips").locator("figcaption").first).to_contain_text("rows refusal, columns mini")
     me.page.reload()
-    expect(me.page.locator(".mis-flips figcaption").first).to_contain_text("rows refusal, columns mini")
+    expect(me.page.get_by_test_id("flips").locator("figcaption").first).to_contain_text("rows refusal, columns mini")
     me.page.goto(f"{desk}?tab=results&run=../../etc/v1")
     expect(me.page.locator("#mis-page-errors .mis-error")).to_contain_text("The address has run=")
     me.page.goto(f"{desk}?tab=compare&item=hard-00")

@@ -1,4 +1,4 @@
-"""The Results tab without a browser: what is drawn follows from the run, links choose it, downloads are whole and harmless."""
+"""The Results tab without a browser: drawings follow from the run, links choose it, downloads are complete and safe."""
 
 import csv
 import io
@@ -23,9 +23,10 @@ from mis_lib.schema import Outcome, Sample, Verdict
 from workbench.access import GRADIOS
 from workbench.html import csv_text, table
 from workbench.links import Link, Tab, resolve_run
-from workbench.results import views as results
-from workbench.results.tab import ResultsHandlers, keep
-from workbench.results.views import CHANGES, ITEM, JUDGES, OVERVIEW, Choice, Evaluations
+from workbench.results import view as results
+from workbench.results.evaluations import Evaluations
+from workbench.results.tab import ResultsHandlers
+from workbench.results.view import CHANGES, ITEM, JUDGES, OVERVIEW, Choice
 
 
 class Names(SimpleNamespace):
@@ -68,15 +69,17 @@ def test_a_note_on_a_run_is_kept_and_stands_under_its_name(folder: Path, tmp_pat
     host.runs = tmp_path / "runs"
     handlers = ResultsHandlers(host, Names())  # pyright: ignore[reportArgumentType]
     note = "<b>warm-up</b> was 0; the third of three draws, " + "long " * 20
-    update = keep(handlers, "report/v1", note, *Choice(OVERVIEW, runs=["report/v1"]))
+    update = handlers.keep_note("report/v1", note, *Choice(OVERVIEW, runs=["report/v1"]))
     assert f'title="{escape(note.strip())}"' in update["board_table"] and "<b>warm-up" not in update["board_table"]
     assert (tmp_path / "runs/report/v1/note.md").read_text().strip() == note.strip()
     assert f"Kept in {tmp_path}/runs/report/v1/note.md. It stands under the run" in unescape(update["kept"])
     for name, message in ((None, "choose the run"), ("../report/v1", "../report/v1")):
-        assert message in keep(handlers, name, "no", *Choice(OVERVIEW))["errors"].lower()
-    gone = keep(handlers, "report/v1", " ", *Choice(OVERVIEW, runs=["report/v1"]))
+        assert message in handlers.keep_note(name, "no", *Choice(OVERVIEW))["errors"].lower()
+    gone = handlers.keep_note("report/v1", " ", *Choice(OVERVIEW, runs=["report/v1"]))
     assert "mis-note" not in gone["board_table"] and "report/v1 has no note now" in gone["kept"]
-    assert handlers.chosen(*Choice(OVERVIEW, runs=["report/v1"]))["kept"] == "", "what is drawn anew needs no word"
+    assert handlers.chosen(*Choice(OVERVIEW, runs=["report/v1"]))["kept"] == "", (
+        "the message goes with the next drawing"
+    )
 
 
 def test_a_note_on_a_run_that_the_table_does_not_show_is_said_to_be_kept(folder: Path, tmp_path: Path) -> None:
@@ -85,11 +88,11 @@ def test_a_note_on_a_run_that_the_table_does_not_show_is_said_to_be_kept(folder:
     host = ready_host(folder / "mini")
     host.runs = tmp_path / "runs"
     handlers = ResultsHandlers(host, Names())  # pyright: ignore[reportArgumentType]
-    update = keep(handlers, "report/v2", "another draw", *Choice(OVERVIEW, runs=["report/v1"]))
+    update = handlers.keep_note("report/v2", "another draw", *Choice(OVERVIEW, runs=["report/v1"]))
     assert "another draw" not in update["board_table"]
     assert f"Kept in {tmp_path}/runs/report/v2/note.md." in update["kept"]
     assert "no line of report/v2" in update["kept"]
-    assert "Kept in" in keep(handlers, "report/v2", "another", *Choice(CHANGES, run="report/v1"))["kept"]
+    assert "Kept in" in handlers.keep_note("report/v2", "another", *Choice(CHANGES, run="report/v1"))["kept"]
 
 
 def test_a_link_and_the_choices_it_comes_from_draw_the_same(handlers: ResultsHandlers) -> None:
@@ -170,18 +173,18 @@ def test_judges_are_drawn_beside_each_other(handlers: ResultsHandlers) -> None:
 @pytest.mark.parametrize(
     ("link", "message"),
     [
-        (Link(tab=Tab.RESULTS, view=CHANGES, run="gone/v7"), "no run &#39;gone/v7&#39;"),
-        (Link(tab=Tab.RESULTS, runs=("report/v1", "gone/v7")), "run &#39;gone/v7&#39;; here there are report/v1"),
-        (Link(tab=Tab.RESULTS, view="odd"), "view &#39;odd&#39;; here there are overview, changes"),
-        (Link(tab=Tab.RESULTS, split="zz"), "group of items &#39;zz&#39;; here there are all, easy"),
-        (Link(tab=Tab.RESULTS, view=CHANGES, by="mood"), "grouping &#39;mood&#39;; here there are category"),
-        (Link(tab=Tab.RESULTS, view=JUDGES, metric="luck"), "rate &#39;luck&#39;; here there are asr"),
-        (Link(tab=Tab.RESULTS, view=CHANGES, judge="oracle"), "judge &#39;oracle&#39;; here there are rule, words"),
-        (Link(tab=Tab.RESULTS, view=CHANGES, variants=("mini", "gpt")), "variant &#39;gpt&#39;; here there are mini"),
+        (Link(tab=Tab.RESULTS, view=CHANGES, run="gone/v7"), "no run 'gone/v7'"),
+        (Link(tab=Tab.RESULTS, runs=("report/v1", "gone/v7")), "run 'gone/v7'; here there are report/v1"),
+        (Link(tab=Tab.RESULTS, view="odd"), "view 'odd'; here there are overview, changes"),
+        (Link(tab=Tab.RESULTS, split="zz"), "group of items 'zz'; here there are all, easy"),
+        (Link(tab=Tab.RESULTS, view=CHANGES, by="mood"), "grouping 'mood'; here there are category"),
+        (Link(tab=Tab.RESULTS, view=JUDGES, metric="luck"), "rate 'luck'; here there are asr"),
+        (Link(tab=Tab.RESULTS, view=CHANGES, judge="oracle"), "judge 'oracle'; here there are rule, words"),
+        (Link(tab=Tab.RESULTS, view=CHANGES, variants=("mini", "gpt")), "variant 'gpt'; here there are mini"),
     ],
 )
 def test_a_link_to_what_is_not_there_says_so(handlers: ResultsHandlers, link: Link, message: str) -> None:
-    assert message in handlers.opened(link)["errors"]
+    assert message in unescape(handlers.opened(link)["errors"])
 
 
 def test_the_run_is_named_above_its_judges(handlers: ResultsHandlers) -> None:
@@ -210,7 +213,7 @@ def test_without_runs_the_tab_says_how_to_get_some(folder: Path) -> None:
     host.runs = folder / "nothing"
     update = ResultsHandlers(host, Names()).opened(Link(tab=Tab.RESULTS))  # pyright: ignore[reportArgumentType]
     assert update["empty"]["visible"] is True and update["body"]["visible"] is False
-    assert "mis report" in results.EMPTY
+    assert "mis report" in results.empty("results")
 
 
 def test_the_download_holds_every_item_once(handlers: ResultsHandlers) -> None:

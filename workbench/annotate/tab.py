@@ -1,12 +1,13 @@
-"""The Annotate tab: its handlers, its layout and its bindings; what a handler asks of the runs is in ``actions``.
+"""The Annotate tab: layout first, then bindings, then the handlers that they call.
 
-The form is HTML of its own, so that a key press costs no round trip: the script keeps the choices in the page and sends them with
-Enter, under an id drawn before the first try. Everything sent tells which response it is about; the server keeps nothing of a session.
+The form is HTML with a script, so that a key press needs no round trip: the script keeps the choices in the page and
+sends them with Enter, under an id drawn before the first try. Every message says which response it is about; the server
+keeps nothing per session.
 """
 
 import getpass
 import json
-import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,219 +16,17 @@ import gradio as gr
 from mis_lib.annotate.decisions import CAUSES
 from mis_lib.annotate.worklist import SIGNALS, Filter, Order, Whose, Worklist
 from mis_lib.errors import DataError, MisError
-from workbench import html
 from workbench.annotate import actions, view
-from workbench.annotate.actions import Ask, Desk, View, ask_of_link, shows
-from workbench.components import html_block
+from workbench.annotate.actions import Annotations, Query, View
+from workbench.components import QUIET, REFRESH, error_block, html_block
 from workbench.host import Host
 from workbench.links import Link, Navigation, Tab, not_there
 from workbench.trainings import Trainings
 
-# ---------- What the Annotate tab's bindings call: they unpack events, filters and requests, and turn views into Gradio updates.
-
 ANY = ""
-Updates = tuple[Any, ...]
 FILTERS = ("variant", "beside", "split", "category", "judge", "outcome", "beside_outcome", "signal", "whose", "order")
-
-
-class AnnotateHandlers:
-    """The handlers of one app; ``desk`` is what all sessions share."""
-
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-
-    def opened(self, author: str, request: gr.Request) -> Updates:
-        """At the page's start: the newest run from its top; a link to this tab is followed by ``followed`` instead."""
-        name = who(request, author)
-        if dict(request.query_params).get("tab") == "annotate":
-            return gr.Textbox(name, interactive=not request.username), *(gr.skip(),) * (1 + len(FILTERS) + 4)
-        return gr.Textbox(name, interactive=not request.username), *self._newest(name)
-
-    def refreshed(self, run: str | None, author: str, address: str, request: gr.Request) -> Updates:
-        """The tab was chosen: runs that were made since are there too. An address that names a run is followed by ``followed``."""
-        if run or "run=" in address:
-            return gr.Dropdown(choices=self.desk.runs()), *(gr.skip(),) * (len(FILTERS) + 4)
-        return self._newest(who(request, author))
-
-    def followed(self, link: Link, author: str, blind: bool, request: gr.Request) -> Updates:
-        """A link to this tab: its run, its filters, its item."""
-        ask = Ask(run=next(iter(self.desk.runs()), ""), author=who(request, author), blind=blind)
-        asked = ask_of_link(link, ask)
-        try:
-            worklist = self.desk.worklist(asked.run)
-        except MisError as error:
-            runs = gr.Dropdown(choices=self.desk.runs())
-            return runs, *(gr.skip(),) * (len(FILTERS) + 2), html.error_bar([str(error)]), gr.skip()
-        chosen, told = known(worklist, asked.chosen)
-        shown = actions.show(self.desk, replace(asked, chosen=chosen), link.item, link.response)
-        if told:  # the address stays as it is, so that a reload says it again
-            shown = replace(shown, errors=html.error_bar(told) + shown.errors, place=None)
-        return gr.Dropdown(choices=self.desk.runs(), value=asked.run), *choices(worklist, chosen), *updates(shown)
-
-    def run_chosen(self, run: str | None, author: str, blind: bool, request: gr.Request) -> Updates:
-        """Another run: filters are set back, since its variants and splits are others."""
-        if not run:
-            return *(gr.skip(),) * len(FILTERS), *self._nothing()
-        ask = Ask(run=run, author=who(request, author), blind=blind)
-        try:
-            worklist = self.desk.worklist(run)
-        except MisError as error:
-            return *(gr.skip(),) * len(FILTERS), gr.skip(), gr.skip(), html.error_bar([str(error)]), gr.skip()
-        return *choices(worklist, ask.chosen), *updates(actions.show(self.desk, ask))
-
-    def filtered(self, place: str, request: gr.Request, *values: Any) -> Updates:
-        """The first response that passes; nothing where the filters are what they were, as when a list is left without a choice."""
-        ask = ask_of(values, request)
-        if shows(place, ask):
-            return (gr.skip(),) * 4
-        return updates(actions.show(self.desk, ask))
-
-    def blinded(self, place: str, request: gr.Request, *values: Any) -> Updates:
-        """The same response with names and verdicts shown or hidden."""
-        ask = ask_of(values, request)
-        link = Link.parse(place) if shows(place, ask) else Link()
-        return updates(actions.show(self.desk, ask, link.item, link.response))
-
-    def go(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
-        """Next, previous, or a response that was shown before."""
-        return updates(actions.go(self.desk, ask_of(values, request), detail(event)))
-
-    def record(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
-        """Keep what the form says."""
-        sent = detail(event)
-        fields = (
-            str(sent.get("place") or ""),
-            sent.get("decision"),
-            str(sent.get("id", "")),
-            str(sent.get("reason", "")),
-        )
-        return updates(actions.record(self.desk, ask_of(values, request), *fields))
-
-    def undo(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
-        """Take one's latest decision back."""
-        return updates(actions.undo(self.desk, ask_of(values, request), str(detail(event).get("id", ""))))
-
-    def preview(self, event: gr.EventData) -> str:
-        """The corrected answer in its parts."""
-        return view.preview(str(detail(event).get("text", ""))[:20_000])
-
-    def agreement(self) -> str:
-        """The table of agreement."""
-        return actions.agreement(self.desk)
-
-    def api_record(self, place: str, decision: str, event_id: str, author: str, request: gr.Request) -> str:
-        """Record one decision; returns the event as JSON once it is on disk. The same event_id again changes nothing.
-
-        place: {"run", "sample", "variant"[, "beside"]}, decision: {"outcome", "causes", ...}, both as JSON.
-        """
-        try:
-            values = json.loads(decision)
-        except ValueError as error:
-            raise gr.Error(f"decision: expected a JSON object ({error})") from error
-        try:
-            event = actions.keep(self.desk, Ask(author=who(request, author)), place, values, event_id)
-        except MisError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        return event.model_dump_json(exclude={"subject", "other"})
-
-    def _newest(self, author: str) -> Updates:
-        runs = self.desk.runs()
-        if not runs:
-            return gr.Dropdown(choices=[], value=None), *(gr.skip(),) * len(FILTERS), *self._nothing()
-        ask = Ask(run=runs[0], author=author)
-        try:
-            filters = choices(self.desk.worklist(ask.run), ask.chosen)
-        except MisError:  # the next line says so in the error bar
-            filters = (gr.skip(),) * len(FILTERS)
-        return gr.Dropdown(choices=runs, value=ask.run), *filters, *updates(actions.show(self.desk, ask))
-
-    def _nothing(self) -> Updates:
-        return view.no_runs(str(self.desk.root)), "", "", gr.skip()
-
-
-def who(request: gr.Request, author: str | None) -> str:
-    """The login's name; without logins the name that the person gave."""
-    return request.username or (author or "").strip()
-
-
-def ask_of(values: tuple[Any, ...], request: gr.Request) -> Ask:
-    """Run, filters, blind and author, in the order of the inputs."""
-    run, *chosen, blind, author = values
-    filters: dict[str, Any] = {name: value or ANY for name, value in zip(FILTERS, chosen, strict=True)}
-    whose = Whose(filters["whose"]) if filters["whose"] in list(Whose) else Whose.OPEN
-    order = Order(filters["order"]) if filters["order"] in list(Order) else Order.WORST
-    return Ask(
-        run or "",
-        Filter(**filters | {"whose": whose, "order": order}),
-        bool(blind),
-        who(request, author),
-    )
-
-
-def detail(event: gr.EventData) -> dict[str, Any]:
-    """What the page sent along with an event.
-
-    Raises:
-        DataError: it is no object.
-    """
-    if not isinstance(event._data, dict):
-        raise DataError("the page sent an event of another form; reload it")
-    return event._data
-
-
-def updates(view: View) -> Updates:
-    """Item, form, error bar and place, in the order of the bindings; the page hears of an error only where the bar changes, so no two are alike."""
-    errors = f"{view.errors}<!-- {uuid.uuid4().hex} -->" if view.errors else ""
-    parts = (view.item, view.form, errors, view.place)
-    return tuple(gr.skip() if part is None else part for part in parts)
-
-
-def known(worklist: Worklist, chosen: Filter) -> tuple[Filter, list[str]]:
-    """The filters of an address without what the run does not have, and a line on each such value."""
-    there = {name: [value for _, value in options if value] for name, options in named(worklist).items()}
-    gone = {name: str(value) for name in FILTERS if (value := getattr(chosen, name)) and value not in there[name]}
-    words = {"beside": "variant", "beside_outcome": "outcome"}
-    told = [
-        f"{not_there(words.get(name, name), value, there[name], f'in {worklist.run}')}, and this filter is left out"
-        for name, value in gone.items()
-    ]
-    return chosen.model_copy(update=dict.fromkeys(gone, ANY)), told
-
-
-def choices(worklist: Worklist, chosen: Filter) -> Updates:
-    """The filters' choices for a run, with what is chosen."""
-    options = named(worklist)
-    values = {name: str(getattr(chosen, name)) for name in FILTERS}
-    there = {name: {value for _, value in options[name]} for name in FILTERS}
-    return tuple(
-        gr.Dropdown(choices=options[name], value=values[name] if values[name] in there[name] else options[name][0][1])
-        for name in FILTERS
-    )
-
-
-def named(worklist: Worklist) -> dict[str, list[tuple[str, str]]]:
-    """Label and value of all that each filter can be set to for a run."""
-    outcomes = [("Any", ANY), *((view.OUTCOME_LABELS[one], str(one)) for one in worklist.outcomes)]
-    return {
-        "variant": [("Any", ANY), *plain(worklist.variants)],
-        "beside": [("Nothing", ANY), *plain(worklist.variants)],
-        "split": [("All", ANY), *plain(worklist.splits)],
-        "category": [("All", ANY), *plain(worklist.categories)],
-        "judge": [("Any", ANY), *plain(worklist.judges)],
-        "outcome": outcomes,
-        "beside_outcome": outcomes,
-        "signal": [("Any", ANY), *((label, str(signal)) for signal, (_, label) in SIGNALS.items())],
-        "whose": [(label, str(whose)) for whose, label in view.WHOSE.items()],
-        "order": [(label, str(order)) for order, label in view.ORDERS.items()],
-    }
-
-
-def plain(names: list[str]) -> list[tuple[str, str]]:
-    """Choices whose label is their value."""
-    return [(name, name) for name in names]
-
-
-ACTIONS = """
+WIDTH: dict[str, Any] = {"min_width": 150}
+FORM = """
 const names = ['record', 'go', 'undo', 'preview'];
 window.misAnnotate.attach(element, (name, detail) => names.includes(name) && trigger(name, detail));
 watch('value', () => window.misAnnotate.refresh(element));
@@ -237,9 +36,13 @@ READ_NAME = "(name) => [window.misAnnotate.name(name)]"
 READ_ADDRESS = "(run, author) => [run, author, window.location.search]"
 KEEP_NAME = "(name) => window.misAnnotate.keepName(name)"
 
+Updates = tuple[Any, ...]
+Options = list[tuple[str, str]]
+"""Label and value of what a dropdown offers."""
+
 
 class FilterPart(NamedTuple):
-    """Which responses, in the order of ``FILTERS`` between run and blind."""
+    """What the handlers read: the run, the filters in the order of ``FILTERS``, blind and author."""
 
     run: gr.Dropdown
     variant: gr.Dropdown
@@ -255,153 +58,310 @@ class FilterPart(NamedTuple):
     blind: gr.Checkbox
     author: gr.Textbox
 
+    @property
+    def choosers(self) -> list[gr.Dropdown]:
+        """The run and the filters."""
+        return [part for part in self if isinstance(part, gr.Dropdown)]
+
 
 def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab, trainings: Trainings) -> None:
     """Lay out the tab, which is being built, and bind it; ``trainings`` start the re-tune."""
-    desk = Desk(host.runs)
-    handlers = AnnotateHandlers(desk)
+    annotations = Annotations(host.runs)
     filters = _filter_part()
-    errors = html_block("", "mis-annotate-errors", elem_classes=["mis-errors"], js_on_load=ERRORS)
+    errors = error_block("mis-annotate-errors", js_on_load=ERRORS)
     with gr.Row(elem_id="mis-annotate"):
         with gr.Column(scale=8, min_width=320, elem_id="mis-annotate-left"):
-            item = html_block("", "mis-annotate-item", js_on_load="watch('value', () => window.mis.refresh(element));")
+            item = html_block("", "mis-annotate-item", js_on_load=REFRESH)
             preview = html_block("", "mis-annotate-preview")
         with gr.Column(scale=4, min_width=320, elem_id="mis-annotate-right"):
-            form = html_block("", "mis-annotate-form", js_on_load=ACTIONS)
-    _loop_part(desk, trainings)
+            form = html_block("", "mis-annotate-form", js_on_load=FORM)
+    _delta_part(annotations, trainings)
     with gr.Accordion("Agreement between people", open=False, elem_id="mis-agreement") as accordion:
-        table = html_block("", "mis-agreement-table")
+        agreement = html_block("", "mis-agreement-table")
+
+    handlers = AnnotateHandlers(annotations)
     shown = [item, form, errors, navigation.place]
-    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    choosers = [part for part in filters if part not in (filters.blind, filters.author)]
-    page.load(
-        handlers.opened, inputs=filters.author, outputs=[filters.author, *choosers, *shown], js=READ_NAME, **quiet
-    )
-    address = gr.Textbox(visible=False)
-    opening = [filters.run, filters.author, address]
-    tab.select(handlers.refreshed, inputs=opening, outputs=[*choosers, *shown], js=READ_ADDRESS, **quiet)
-    navigation.follow(
-        Tab.ANNOTATE, handlers.followed, inputs=[filters.author, filters.blind], outputs=[*choosers, *shown]
-    )
-    filters.run.input(
-        handlers.run_chosen,
-        inputs=[filters.run, filters.author, filters.blind],
-        outputs=[*choosers[1:], *shown],
-        **quiet,
-    )
+    everything = [*filters.choosers, *shown]
     asked = list(filters)
-    gr.on(
-        [chooser.input for chooser in choosers[1:]],
-        handlers.filtered,
-        inputs=[navigation.place, *asked],
-        outputs=shown,
-        **quiet,
-    )
-    filters.blind.input(handlers.blinded, inputs=[navigation.place, *asked], outputs=shown, **quiet)
-    filters.author.change(fn=None, inputs=filters.author, js=KEEP_NAME)
+    author, blind = filters.author, filters.blind
+    page.load(handlers.opened, inputs=author, outputs=[author, *everything], js=READ_NAME, **QUIET)
+    opening = [filters.run, author, gr.Textbox(visible=False)]
+    tab.select(handlers.refreshed, inputs=opening, outputs=everything, js=READ_ADDRESS, **QUIET)
+    navigation.follow(Tab.ANNOTATE, handlers.followed, inputs=[author, blind], outputs=everything)
+    filters.run.input(handlers.run_chosen, inputs=[filters.run, author, blind], outputs=everything[1:], **QUIET)
+    at_place = [navigation.place, *asked]
+    chosen = [chooser.input for chooser in filters.choosers[1:]]
+    gr.on(chosen, handlers.filtered, inputs=at_place, outputs=shown, **QUIET)
+    blind.input(handlers.blinded, inputs=at_place, outputs=shown, **QUIET)
+    author.change(fn=None, inputs=author, js=KEEP_NAME)
     # Events of HTML pieces are bound one by one: gr.on knows only events that every component of the kind has.
     # "multiple": a key pressed in advance sends the next decision while the answer to the last is still being drawn.
-    form.record(handlers.record, inputs=asked, outputs=shown, trigger_mode="multiple", **quiet)
-    form.go(handlers.go, inputs=asked, outputs=shown, trigger_mode="multiple", **quiet)
-    form.undo(handlers.undo, inputs=asked, outputs=shown, trigger_mode="multiple", **quiet)
-    form.preview(handlers.preview, outputs=preview, trigger_mode="always_last", **quiet)
-    gr.on(accordion.expand, handlers.agreement, outputs=table, **quiet)
+    form.record(handlers.record, inputs=asked, outputs=shown, trigger_mode="multiple", **QUIET)
+    form.go(handlers.go, inputs=asked, outputs=shown, trigger_mode="multiple", **QUIET)
+    form.undo(handlers.undo, inputs=asked, outputs=shown, trigger_mode="multiple", **QUIET)
+    form.preview(handlers.preview, outputs=preview, trigger_mode="always_last", **QUIET)
+    gr.on(accordion.expand, lambda: actions.agreement(annotations), outputs=agreement, **QUIET)
     gr.api(  # pyright: ignore[reportPrivateImportUsage]
         handlers.api_record, api_name="annotate", queue=False
     )
 
 
-def _loop_part(desk: Desk, trainings: Trainings) -> None:
+def _filter_part() -> FilterPart:
+    with gr.Row(elem_id="mis-annotate-filters"):
+        run = gr.Dropdown([], label="Run", **WIDTH)
+        whose = gr.Dropdown(_options(view.WHOSE), value="open", label="Show", **WIDTH)
+        variant = gr.Dropdown([("Any", ANY)], value=ANY, label="Variant to label", **WIDTH)
+        beside = gr.Dropdown([("Nothing", ANY)], value=ANY, label="Shown beside", **WIDTH)
+        author = gr.Textbox(
+            getpass.getuser(), label="Annotator", max_lines=1, max_length=80, elem_id="mis-annotator", **WIDTH
+        )
+        split = gr.Dropdown([("All", ANY)], value=ANY, label="Split", **WIDTH)
+        category = gr.Dropdown([("All", ANY)], value=ANY, label="Category", **WIDTH)
+        judge = gr.Dropdown([("Any", ANY)], value=ANY, label="Judge", **WIDTH)
+        outcome = gr.Dropdown([("Any", ANY)], value=ANY, label="Verdict", **WIDTH)
+        beside_outcome = gr.Dropdown([("Any", ANY)], value=ANY, label="Verdict beside", **WIDTH)
+        signal = gr.Dropdown([("Any", ANY)], value=ANY, label="Worth a look because", **WIDTH)
+        order = gr.Dropdown(_options(view.ORDERS), value="worst", label="Order", elem_id="mis-annotate-order", **WIDTH)
+        blind = gr.Checkbox(
+            True, label="Blind: names and verdicts after deciding", elem_id="mis-annotate-blind", **WIDTH
+        )
+    return FilterPart(
+        run, variant, beside, split, category, judge, outcome, beside_outcome, signal, whose, order, blind, author
+    )
+
+
+def _delta_part(annotations: Annotations, trainings: Trainings) -> None:
     """Make a training delta of what was decided, or of a part of it, and start the re-tune on it."""
     title = "Training delta: learn from what was decided"
     with gr.Accordion(title, open=False, elem_id="mis-loop") as accordion:
         with gr.Row():
-            run = gr.Dropdown([("All runs", "")], value="", label="Of run", min_width=150, elem_id="mis-delta-run")
-            people = gr.Dropdown([], multiselect=True, label="Decided by (empty: anybody)", min_width=150)
-            causes = gr.Dropdown(
-                [(label, str(cause)) for cause, label in CAUSES.items()],
-                multiselect=True,
-                label="Because of (empty: whatever)",
-                min_width=150,
-                elem_id="mis-delta-causes",
-            )
+            run = gr.Dropdown([("All runs", "")], value="", label="Of run", elem_id="mis-delta-run", **WIDTH)
+            people = gr.Dropdown([], multiselect=True, label="Decided by (empty: anybody)", **WIDTH)
+            label = "Because of (empty: whatever)"
+            options = _options(CAUSES)
+            causes = gr.Dropdown(options, multiselect=True, label=label, elem_id="mis-delta-causes", **WIDTH)
         with gr.Row(elem_classes=["mis-filters"]):
             name = gr.Textbox(
                 "delta", label="Name", max_lines=1, max_length=60, min_width=110, elem_id="mis-delta-name"
             )
-            replay = gr.Number(
-                64,
-                label="Rows replayed against forgetting",
-                precision=0,
-                scale=2,
-                min_width=250,
-                elem_id="mis-delta-replay",
-            )
+            label = "Rows replayed against forgetting"
+            replay = gr.Number(64, label=label, precision=0, scale=2, min_width=250, elem_id="mis-delta-replay")
             make = gr.Button("Make training delta", scale=0, min_width=190, elem_id="mis-delta-make")
             config = gr.Dropdown(trainings.configurations(), value=actions.CONFIG, label="Settings file", min_width=190)
             start = gr.Button(
                 "Start the re-tune",
                 variant="primary",
-                interactive=False,
+                interactive=False,  # without a delta there is nothing to learn from
                 scale=0,
                 min_width=170,
                 elem_id="mis-delta-start",
             )
         made, started = html_block("", "mis-delta-made"), html_block("", "mis-delta-started")
-    folder = gr.Textbox(visible=False)
-    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    delta = gr.Textbox(visible=False)
 
     def selectable() -> tuple[gr.Dropdown, gr.Dropdown]:
-        runs, authors = actions.selectable(desk)
-        return gr.Dropdown(choices=[("All runs", ""), *((one, one) for one in runs)]), gr.Dropdown(choices=authors)
-
-    gr.on(accordion.expand, selectable, outputs=[run, people], queue=False, **private)
+        runs, authors = actions.selectable(annotations)
+        return gr.Dropdown(choices=[("All runs", ""), *_plain(runs)]), gr.Dropdown(choices=authors)
 
     def make_delta(*values: Any) -> tuple[str, str, gr.Button]:
-        told, found = actions.make(desk, *values)
-        return told, found, gr.Button(interactive=bool(found))  # without a delta there is nothing to learn from
+        shown, name = actions.make(annotations, *values)
+        return shown, name, gr.Button(interactive=bool(name))
 
+    def start_training(delta: str, config: str | None) -> str:
+        return actions.start(annotations, trainings, delta, config)
+
+    queued = {key: value for key, value in QUIET.items() if key != "queue"}  # both take a while
+    gr.on(accordion.expand, selectable, outputs=[run, people], **QUIET)
     chosen = [name, replay, run, people, causes]
-    gr.on(make.click, make_delta, inputs=chosen, outputs=[made, folder, start], **private)
-    gr.on(
-        start.click,
-        lambda *values: actions.start(desk, trainings, *values),
-        inputs=[folder, config],
-        outputs=started,
-        **private,
-    )
+    gr.on(make.click, make_delta, inputs=chosen, outputs=[made, delta, start], **queued)
+    gr.on(start.click, start_training, inputs=[delta, config], outputs=started, **queued)
 
 
-def _filter_part() -> FilterPart:
-    with gr.Row(elem_id="mis-annotate-filters"):
-        run = gr.Dropdown([], label="Run", min_width=150)
-        whose = gr.Dropdown(
-            [(label, str(one)) for one, label in view.WHOSE.items()],
-            value="open",
-            label="Show",
-            min_width=150,
-        )
-        variant = gr.Dropdown([("Any", "")], value="", label="Variant to label", min_width=150)
-        beside = gr.Dropdown([("Nothing", "")], value="", label="Shown beside", min_width=150)
-        author = gr.Textbox(
-            getpass.getuser(), label="Annotator", max_lines=1, max_length=80, min_width=150, elem_id="mis-annotator"
-        )
-        split = gr.Dropdown([("All", "")], value="", label="Split", min_width=150)
-        category = gr.Dropdown([("All", "")], value="", label="Category", min_width=150)
-        judge = gr.Dropdown([("Any", "")], value="", label="Judge", min_width=150)
-        outcome = gr.Dropdown([("Any", "")], value="", label="Verdict", min_width=150)
-        beside_outcome = gr.Dropdown([("Any", "")], value="", label="Verdict beside", min_width=150)
-        signal = gr.Dropdown([("Any", "")], value="", label="Worth a look because", min_width=150)
-        order = gr.Dropdown(
-            [(label, str(one)) for one, label in view.ORDERS.items()],
-            value="worst",
-            label="Order",
-            min_width=150,
-            elem_id="mis-annotate-order",
-        )
-        blind = gr.Checkbox(
-            True, label="Blind: names and verdicts after deciding", min_width=150, elem_id="mis-annotate-blind"
-        )
-    return FilterPart(
-        run, variant, beside, split, category, judge, outcome, beside_outcome, signal, whose, order, blind, author
-    )
+class AnnotateHandlers:
+    """What the bindings call: they unpack events, filters and requests, and turn views into Gradio updates."""
+
+    def __init__(self, annotations: Annotations) -> None:
+        self.annotations = annotations
+
+    def opened(self, author: str, request: gr.Request) -> Updates:
+        """At the page's start: the newest run from its top; a link to this tab is followed by ``followed`` instead."""
+        name = who(request, author)
+        box = gr.Textbox(name, interactive=not request.username)
+        is_linked = dict(request.query_params).get("tab") == "annotate"
+        return box, *(_skips(1 + len(FILTERS) + 4) if is_linked else self._newest(name))
+
+    def refreshed(self, run: str | None, author: str, address: str, request: gr.Request) -> Updates:
+        """The tab was chosen: new runs are listed too. An address that names a run is followed by ``followed``."""
+        if run or "run=" in address:
+            return gr.Dropdown(choices=self.annotations.runs()), *_skips(len(FILTERS) + 4)
+        return self._newest(who(request, author))
+
+    def followed(self, link: Link, author: str, blind: bool, request: gr.Request) -> Updates:
+        """A link to this tab: its run, its filters, its item."""
+        runs = self.annotations.runs()
+        query = Query(run=next(iter(runs), ""), author=who(request, author), blind=blind).follow(link)
+        try:
+            worklist = self.annotations.worklist(query.run)
+        except MisError as error:
+            bar = view.errors([str(error)])
+            return gr.Dropdown(choices=runs), *_skips(len(FILTERS) + 2), bar, gr.skip()
+        chosen, missing = known(worklist, query.chosen)
+        shown = actions.show(self.annotations, replace(query, chosen=chosen), link.item, link.response)
+        if missing:  # the address stays as it is, so that a reload says it again
+            shown = replace(shown, errors=[*missing, *shown.errors], address=None)
+        return gr.Dropdown(choices=runs, value=query.run), *choices(worklist, chosen), *updates(shown)
+
+    def run_chosen(self, run: str | None, author: str, blind: bool, request: gr.Request) -> Updates:
+        """Another run: filters are set back, since its variants and splits are others."""
+        if not run:
+            return *_skips(len(FILTERS)), *self._nothing()
+        query = Query(run=run, author=who(request, author), blind=blind)
+        try:
+            worklist = self.annotations.worklist(run)
+        except MisError as error:
+            return *_skips(len(FILTERS) + 2), view.errors([str(error)]), gr.skip()
+        return *choices(worklist, query.chosen), *updates(actions.show(self.annotations, query))
+
+    def filtered(self, address: str, request: gr.Request, *values: Any) -> Updates:
+        """The first response that passes; nothing new if a list was closed without another choice."""
+        query = query_of(values, request)
+        return _skips(4) if query.is_shown_at(Link.parse(address)) else updates(actions.show(self.annotations, query))
+
+    def blinded(self, address: str, request: gr.Request, *values: Any) -> Updates:
+        """The same response with names and verdicts shown or hidden."""
+        query, link = query_of(values, request), Link.parse(address)
+        here = link if query.is_shown_at(link) else Link()
+        return updates(actions.show(self.annotations, query, here.item, here.response))
+
+    def go(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
+        """Next, previous, or a response that was shown before."""
+        return updates(actions.go(self.annotations, query_of(values, request), _detail(event)))
+
+    def record(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
+        """Keep what the form says."""
+        sent = _detail(event)
+        place, event_id, reason = (str(sent.get(key) or "") for key in ("place", "id", "reason"))
+        query = query_of(values, request)
+        return updates(actions.record(self.annotations, query, place, sent.get("decision"), event_id, reason))
+
+    def undo(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
+        """Take one's latest decision back."""
+        return updates(actions.undo(self.annotations, query_of(values, request), str(_detail(event).get("id", ""))))
+
+    def preview(self, event: gr.EventData) -> str:
+        """The corrected answer in its parts."""
+        return view.preview(str(_detail(event).get("text", ""))[:20_000])
+
+    def api_record(self, place: str, decision: str, event_id: str, author: str, request: gr.Request) -> str:
+        """Record one decision; returns the event as JSON once it is on disk. The same event_id again changes nothing.
+
+        place: {"run", "sample", "variant"[, "beside"]}, decision: {"outcome", "causes", ...}, both as JSON.
+        """
+        try:
+            values = json.loads(decision)
+        except ValueError as error:
+            raise gr.Error(f"decision: expected a JSON object ({error})") from error
+        try:
+            event = actions.keep(self.annotations, Query(author=who(request, author)), place, values, event_id)
+        except MisError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return event.model_dump_json(exclude={"subject", "other"})
+
+    def _newest(self, author: str) -> Updates:
+        runs = self.annotations.runs()
+        if not runs:
+            return gr.Dropdown(choices=[], value=None), *_skips(len(FILTERS)), *self._nothing()
+        query = Query(run=runs[0], author=author)
+        try:
+            filters = choices(self.annotations.worklist(query.run), query.chosen)
+        except MisError:  # ``show`` puts it into the error bar
+            filters = _skips(len(FILTERS))
+        shown = updates(actions.show(self.annotations, query))
+        return gr.Dropdown(choices=runs, value=query.run), *filters, *shown
+
+    def _nothing(self) -> Updates:
+        return view.no_runs(str(self.annotations.root)), "", "", gr.skip()
+
+
+def who(request: gr.Request, author: str | None) -> str:
+    """The login's name; without logins the name that the person gave."""
+    return request.username or (author or "").strip()
+
+
+def query_of(values: tuple[Any, ...], request: gr.Request) -> Query:
+    """The query of what is chosen, in the order of ``FilterPart``."""
+    run, *chosen, blind, author = values
+    filters: dict[str, Any] = {name: value or ANY for name, value in zip(FILTERS, chosen, strict=True)}
+    filters["whose"] = Whose(filters["whose"]) if filters["whose"] in list(Whose) else Whose.OPEN
+    filters["order"] = Order(filters["order"]) if filters["order"] in list(Order) else Order.WORST
+    return Query(run or "", Filter(**filters), bool(blind), who(request, author))
+
+
+def updates(shown: View) -> Updates:
+    """Item, form, error bar and address, in the order of the bindings."""
+    parts = (shown.item, shown.form, view.errors(shown.errors), shown.address)
+    return tuple(gr.skip() if part is None else part for part in parts)
+
+
+def known(worklist: Worklist, chosen: Filter) -> tuple[Filter, list[str]]:
+    """The filters of an address without what the run does not have, and a message on each such value."""
+    there = {name: [value for _, value in options if value] for name, options in _choices_of(worklist).items()}
+    gone = {name: str(value) for name in FILTERS if (value := getattr(chosen, name)) and value not in there[name]}
+    words = {"beside": "variant", "beside_outcome": "outcome"}
+    where = f"in {worklist.run}"
+    messages = [
+        f"{not_there(words.get(name, name), value, there[name], where)}, and this filter is left out"
+        for name, value in gone.items()
+    ]
+    return chosen.model_copy(update=dict.fromkeys(gone, ANY)), messages
+
+
+def choices(worklist: Worklist, chosen: Filter) -> Updates:
+    """The filters' choices for a run, with what is chosen."""
+    made = []
+    for name, options in _choices_of(worklist).items():
+        value = str(getattr(chosen, name))
+        is_there = any(value == one for _, one in options)
+        made.append(gr.Dropdown(choices=options, value=value if is_there else options[0][1]))
+    return tuple(made)
+
+
+def _choices_of(worklist: Worklist) -> dict[str, Options]:
+    """What each filter can be set to for a run, in the order of ``FILTERS``."""
+    outcomes = [("Any", ANY), *((view.OUTCOME_LABELS[one], str(one)) for one in worklist.outcomes)]
+    signals = {signal: label for signal, (_, label) in SIGNALS.items()}
+    return {
+        "variant": [("Any", ANY), *_plain(worklist.variants)],
+        "beside": [("Nothing", ANY), *_plain(worklist.variants)],
+        "split": [("All", ANY), *_plain(worklist.splits)],
+        "category": [("All", ANY), *_plain(worklist.categories)],
+        "judge": [("Any", ANY), *_plain(worklist.judges)],
+        "outcome": outcomes,
+        "beside_outcome": outcomes,
+        "signal": [("Any", ANY), *_options(signals)],
+        "whose": _options(view.WHOSE),
+        "order": _options(view.ORDERS),
+    }
+
+
+def _options(labels: Mapping[Any, str]) -> Options:
+    return [(label, str(value)) for value, label in labels.items()]
+
+
+def _plain(names: Sequence[str]) -> Options:
+    return [(name, name) for name in names]
+
+
+def _skips(count: int) -> Updates:
+    return (gr.skip(),) * count
+
+
+def _detail(event: gr.EventData) -> dict[str, Any]:
+    """What the page sent with an event.
+
+    Raises:
+        DataError: it is not an object.
+    """
+    if not isinstance(event._data, dict):
+        raise DataError("the page sent an event of another form; reload it")
+    return event._data
