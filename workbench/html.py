@@ -17,7 +17,7 @@ from jinja2.ext import Extension
 from markupsafe import Markup, escape
 
 from mis_lib.files import spreadsheet_safe
-from mis_lib.schema import Outcome, Sample
+from mis_lib.schema import Outcome
 from mis_lib.text.headings import FENCE, ROW
 from workbench.background import Phase, Status
 
@@ -84,26 +84,6 @@ def error_bar(messages: Sequence[str]) -> Markup:
 def status_line(text: str, *, busy: bool = False) -> Markup:
     """The line under the buttons: what is going on, or what to do next."""
     return macros("shared.html").status_line(text, busy)
-
-
-def icon(name: str) -> str:
-    """One of ``ICONS``; it is never the only sign of something."""
-    return str(macros("shared.html").icon(name))
-
-
-def picture(source: str, alt: str, flagged: bool) -> str:
-    """An image; a flagged one is blurred until clicked."""
-    return str(macros("shared.html").picture(source, alt, flagged))
-
-
-def truth_chip(sample: Sample) -> str:
-    """The known truth of an item."""
-    return str(macros("shared.html").truth_chip(sample))
-
-
-def foot(name: str, note: str = "") -> str:
-    """The line under a table, with the button that downloads it."""
-    return str(macros("shared.html").foot(name, note))
 
 
 def progress(status: Status) -> str:

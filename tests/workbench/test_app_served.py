@@ -34,7 +34,7 @@ def test_the_app_with_served_models_alone_loads_none(tmp_path: Path) -> None:
         host.add_variant("mine", tmp_path)
 
 
-def test_a_local_model_stands_beside_served_ones_where_it_is_named(tmp_path: Path) -> None:
+def test_a_local_model_is_added_to_served_ones_where_it_is_named(tmp_path: Path) -> None:
     served = {"base": Served(GONE, "m")}
     assert make_host(Path("mini"), None, None, served=served).known_variants[:2] == ("base", "mini")
     assert make_host(None, [("mine", tmp_path)], None, served=served).known_variants == ("base", "mini", "mine")
