@@ -16,13 +16,18 @@ were equally likely.
 
 The edit (``find_edit``, ``edited``) finds the few weights that answer to unsafe inputs more than to safe ones and turns
 their sign; it can be undone. Of every chosen linear layer and input, the saliency of a weight is its size times the L2
-norm of its input over the tokens; it is smoothed to the outer product of its row means and column means, and divided by
-the spread of the activations. A weight's score is its size times the mean ratio of that between unsafe and safe
-calibration inputs. Scores are normalised and summed up from the smallest; weights beyond the mass ``tau`` are
-multiplied by ``alpha``. The ratio of two outer products is an outer product, so that a layer's scores are one small
-matrix product, whatever its size:
+norm of its input over the tokens; it is smoothed to the outer product of its row means and column means (equation 8),
+and divided by the standard deviation of each input feature over the tokens (equation 9). A weight's score is the mean
+ratio of that between unsafe and safe calibration inputs (equation 10), in the paper's text encoders times its size, in
+its vision encoders as it is (``Weigh``). Scores are normalised and summed up from the smallest; weights beyond the mass
+``tau`` are multiplied by ``alpha`` (equation 11). The ratio of two outer products is an outer product, so that a
+layer's scores are one small matrix product, whatever its size:
 
-    ratio_OI = mean over pairs of (rows_u / rows_s)_O (columns_u / columns_s)_I (spread_s / spread_u)
+    ratio_OI = mean over pairs of (rows_u / rows_s)_O (columns_u / spread_u / (columns_s / spread_s))_I
+
+The paper edits CLIP's encoders; here the layers of the language model are the default. A size that enters the score
+makes the largest weights likely choices whatever the inputs are, so ``control`` makes edits of as many weights a layer
+that know of no input: the largest, and random ones. What the edit does beyond them is due to the inputs.
 """
 
 import re
@@ -30,7 +35,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -55,6 +60,11 @@ CHANCE = {"text": 25.0, "image": 25.0, "safe": 100 / 3, "unsafe": 100 / 3, "grou
 LAYERS = r"language_model.*\.(o_proj|down_proj)"
 """The counterparts of the paper's layers (outputs of attention and feed-forward blocks), by checkpoint name."""
 TAU, ALPHA = 0.98, -1.0
+Weigh = Literal["text", "vision"]
+"""Whether a weight's size enters its score, as in the paper's text encoders, or not, as in its vision encoders."""
+Control = Literal["largest", "random"]
+"""Which weights a control edits: those of the largest size in each layer, or any."""
+CONTROLS: tuple[Control, ...] = ("largest", "random")
 TINY = 1e-12
 
 
@@ -92,6 +102,11 @@ class Edit:
     def share(self) -> float:
         """Percent of the looked-at weights that are edited."""
         return 100 * sum(len(found) for found in self.indices.values()) / max(1, self.weights)
+
+    def overlap(self, other: "Edit") -> float:
+        """Percent of the edited weights that another edit changes, too."""
+        both = sum(int(torch.isin(found, other.indices[name]).sum()) for name, found in self.indices.items())
+        return 100 * both / max(1, sum(map(len, self.indices.values())))
 
     def save(self, path: Path) -> None:
         """Write the edit as safetensors."""
@@ -204,6 +219,7 @@ def find_edit(
     layers: str = LAYERS,
     tau: float = TAU,
     alpha: float = ALPHA,
+    weigh: Weigh = "text",
 ) -> Edit:
     """Weights that answer to the unsafe halves of the calibration set more than to the safe ones.
 
@@ -213,6 +229,7 @@ def find_edit(
         layers: regular expression of the layers' names.
         tau: mass of the scores that is left alone, between 0 and 1.
         alpha: factor of the weights beyond it.
+        weigh: whether a weight's size enters its score.
 
     Raises:
         SettingsError: no calibration item, no layer of that name, or ``tau`` out of range.
@@ -220,19 +237,52 @@ def find_edit(
     if not calibration or not 0 < tau < 1:
         raise SettingsError(f"expected calibration items and 0 < tau < 1, found {len(calibration)} items and tau {tau}")
     chosen = _chosen(loaded, layers)
-    rows = {name: [] for name in chosen}
-    columns = {name: [] for name in chosen}
+    found: dict[str, list[tuple[Saliency, Saliency]]] = {name: [] for name in chosen}
     for item in calibration:
-        safe, unsafe = (_saliency(loaded, chosen, item, unsafe=harm) for harm in (False, True))
+        safe, unsafe = (_saliencies(loaded, chosen, item, unsafe=harm) for harm in (False, True))
         for name in chosen:
-            spread = safe[name][2] / unsafe[name][2].clamp_min(TINY)
-            rows[name].append(spread * unsafe[name][0] / safe[name][0].clamp_min(TINY))
-            columns[name].append(unsafe[name][1] / safe[name][1].clamp_min(TINY))
-    indices = {}
-    for name, layer in chosen.items():
-        ratio_OI = torch.stack(rows[name]).T @ torch.stack(columns[name]) / len(calibration)
-        indices[name] = _beyond(ratio_OI * layer.weight.float().abs().to(ratio_OI.device), tau)
+            found[name].append((safe[name], unsafe[name]))
+    indices = {name: _beyond(weight_scores(found[name], layer.weight, weigh), tau) for name, layer in chosen.items()}
     return Edit(indices, alpha, tau, sum(layer.weight.numel() for layer in chosen.values()))
+
+
+def control(loaded: LoadedModel, edit: Edit, kind: Control, seed: int = 0) -> Edit:
+    """An edit of as many weights of each layer that knows nothing of safe and unsafe inputs."""
+    modules: Any = dict(loaded.network.named_modules())
+    draws = torch.Generator().manual_seed(seed)
+    indices = {}
+    for name, chosen in edit.indices.items():
+        flat = modules[name].weight.detach().float().abs().flatten().cpu()
+        order = flat.argsort(descending=True) if kind == "largest" else torch.randperm(len(flat), generator=draws)
+        indices[name] = order[: len(chosen)]
+    return Edit(indices, edit.alpha, edit.tau, edit.weights)
+
+
+class Saliency(NamedTuple):
+    """Of a layer's weights for one input, smoothed to an outer product and divided by the spread of each feature."""
+
+    rows: torch.Tensor
+    """(out,)"""
+    columns: torch.Tensor
+    """(in,)"""
+
+
+def saliency(hidden_TI: torch.Tensor, weight_OI: torch.Tensor) -> Saliency:
+    """Equations 8 and 9 for the inputs of one layer, a row a token (at least two)."""
+    hidden_TI, sizes_OI = hidden_TI.float(), weight_OI.float().abs()
+    norms_I = hidden_TI.norm(dim=0)
+    columns_I = norms_I * sizes_OI.mean(0) / hidden_TI.std(dim=0).clamp_min(TINY)
+    return Saliency(sizes_OI @ norms_I / len(norms_I), columns_I)
+
+
+def weight_scores(
+    pairs: Sequence[tuple[Saliency, Saliency]], weight_OI: torch.Tensor, weigh: Weigh = "text"
+) -> torch.Tensor:
+    """Equation 10: the score of each weight (out, in) from the saliencies of safe and unsafe inputs."""
+    rows_NO = torch.stack([unsafe.rows / safe.rows.clamp_min(TINY) for safe, unsafe in pairs])
+    columns_NI = torch.stack([unsafe.columns / safe.columns.clamp_min(TINY) for safe, unsafe in pairs])
+    ratio_OI = rows_NO.T @ columns_NI / len(pairs)
+    return ratio_OI * weight_OI.float().abs().to(ratio_OI.device) if weigh == "text" else ratio_OI
 
 
 @contextmanager
@@ -322,18 +372,16 @@ def _chosen(loaded: LoadedModel, layers: str) -> dict[str, nn.Linear]:
     return found
 
 
-def _saliency(
+def _saliencies(
     loaded: LoadedModel, chosen: Mapping[str, nn.Linear], item: Quadruple, *, unsafe: bool
-) -> dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """By layer for a pair: row (out,) and column means (in,) of |W| times input norms, inputs' spread ()."""
+) -> dict[str, Saliency]:
+    """The saliency of each layer for one image-text pair."""
     images, text = (item.unsafe_images, item.unsafe_text) if unsafe else (item.safe_images, item.safe_text)
-    found: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+    found: dict[str, Saliency] = {}
 
     def watch(name: str) -> Any:
         def hook(layer: nn.Linear, args: Any) -> None:
-            hidden_TI = args[0][0].float()
-            norms_I, sizes_OI = hidden_TI.norm(dim=0), layer.weight.float().abs()
-            found[name] = (sizes_OI @ norms_I / len(norms_I), norms_I * sizes_OI.mean(0), hidden_TI.std())
+            found[name] = saliency(args[0][0], layer.weight)
 
         return hook
 

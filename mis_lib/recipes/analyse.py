@@ -11,7 +11,7 @@ in ``analyse_methods``.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -55,6 +55,13 @@ class AnalyseSettings(GenerateSettings):
     taus: tuple[float, ...] = (0.98, 0.995, 0.999)
     """safeground: masses of the scores that the weight edits of the base leave alone; none: no edit."""
     alpha: float = -1.0
+    """safeground: factor of the weights that an edit changes."""
+    weigh: Literal["text", "vision"] = "text"
+    """safeground: whether a weight's size enters its score, as in the paper's text encoders, or not (vision)."""
+    layers: str = r"language_model.*\.(o_proj|down_proj)"
+    """safeground: which linear layers are edited, a regular expression of their names."""
+    controls: bool = True
+    """safeground: score edits of as many weights that know of no input, too: the largest, and random ones."""
     calibration: int = Field(default=12, ge=1)
     """safeground: pairs of the split "train" that the edits are found with."""
 
@@ -116,7 +123,16 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
     from mis_lib.models.load import LoadedModel
     from mis_lib.probe import figures as draw
     from mis_lib.probe.prompted import pairs_of
-    from mis_lib.probe.safeground import edited, find_edit, likelihoods, quadruples, scores, summary
+    from mis_lib.probe.safeground import (
+        CONTROLS,
+        control,
+        edited,
+        find_edit,
+        likelihoods,
+        quadruples,
+        scores,
+        summary,
+    )
 
     loaded, names, pairs, folder = _read(settings)
     items = quadruples(pairs, folder)
@@ -132,12 +148,22 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
         calibration = quadruples(pairs_of(read_split(folder, TRAIN, settings.calibration)), folder)
         for tau in settings.taus:
             say(f"Editing the base, tau {tau:g}, with {len(calibration)} calibration quadruples")
-            edit = find_edit(unwrapped, calibration, tau=tau, alpha=settings.alpha)
+            edit = find_edit(
+                unwrapped, calibration, layers=settings.layers, tau=tau, alpha=settings.alpha, weigh=settings.weigh
+            )
             edit.save(run.folder / f"edit-{tau:g}.safetensors")
-            with edited(unwrapped, edit):
-                likely[f"edit {tau:g}"] = likelihoods(unwrapped, None, items)
+            tried = {"edit": edit, **{kind: control(unwrapped, edit, kind) for kind in CONTROLS if settings.controls}}
+            for kind, one in tried.items():
+                with edited(unwrapped, one):
+                    likely[f"{kind} {tau:g}"] = likelihoods(unwrapped, None, items)
             edits.append(
-                {"tau": tau, "alpha": edit.alpha, "edited_percent": edit.share, "calibration": len(calibration)}
+                {
+                    "tau": tau,
+                    "alpha": edit.alpha,
+                    "edited_percent": edit.share,
+                    "also_largest_percent": edit.overlap(control(unwrapped, edit, "largest")),
+                    "calibration": len(calibration),
+                }
             )
     frame = scores(likely)
     means = pd.DataFrame(

@@ -24,7 +24,19 @@ from mis_lib.generate.engine import use_adapter
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.probe import figures, formats, safeground, separation, spectrum
 from mis_lib.probe.prompted import Pair, continued, pairs_of, prompts, prompts_of
-from mis_lib.probe.safeground import Edit, Likelihoods, Quadruple, apply, edited, find_edit, undo
+from mis_lib.probe.safeground import (
+    CONTROLS,
+    Edit,
+    Likelihoods,
+    Quadruple,
+    apply,
+    control,
+    edited,
+    find_edit,
+    saliency,
+    undo,
+    weight_scores,
+)
 from mis_lib.results.figures.style import colours_of, write_page
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
@@ -362,7 +374,7 @@ class TestWeightEdit:
                 plain.model(**continued(prompts(plain, [images], [item.question]), ids))
                 hook.remove()
                 saliency = weight * seen[0].norm(dim=0)
-                smoothed.append(torch.outer(saliency.mean(1), saliency.mean(0)) / seen[0].std())
+                smoothed.append(torch.outer(saliency.mean(1), saliency.mean(0)) / seen[0].std(dim=0))
             ratios.append(smoothed[1] / smoothed[0])
         score = (torch.stack(ratios).mean(0) * weight).flatten().double()
         order = score.argsort()
@@ -372,6 +384,34 @@ class TestWeightEdit:
         assert len(found ^ expected) <= 1  # sums in another order may tip the weight at the border
         largest = score.argmax().item()
         assert largest in found
+
+    def test_the_scores_of_a_layer_worked_by_hand(self) -> None:
+        """Two tokens, two features; the unsafe input has the first feature twice as large and nothing else changed.
+
+        Norms: 5 and 2 safe, 10 and 2 unsafe. Row means of |W| times norms: 9/2 and 23/2 safe, 7 and 19 unsafe. Column
+        means: 10 and 6 safe, 20 and 6 unsafe. The spread of feature 1 doubles with it, so no column stands out.
+        """
+        weight = torch.tensor([[1.0, -2.0], [-3.0, 4.0]])
+        safe = saliency(torch.tensor([[3.0, 0.0], [4.0, 2.0]]), weight)
+        unsafe = saliency(torch.tensor([[6.0, 0.0], [8.0, 2.0]]), weight)
+        ratio = torch.tensor([[14 / 9, 14 / 9], [38 / 23, 38 / 23]])
+        assert torch.allclose(weight_scores([(safe, unsafe)], weight, "vision"), ratio)
+        assert torch.allclose(weight_scores([(safe, unsafe)], weight, "text"), ratio * weight.abs())
+        assert torch.allclose(weight_scores([(safe, unsafe), (safe, safe)], weight, "vision"), (ratio + 1) / 2)
+
+    def test_controls_change_as_many_weights_of_each_layer(self, plain: LoadedModel, items: list[Quadruple]) -> None:
+        edit = find_edit(plain, items, tau=0.9)
+        largest, random = (control(plain, edit, kind) for kind in CONTROLS)
+        modules: Any = dict(plain.model.named_modules())
+        for name, chosen in edit.indices.items():
+            sizes = modules[name].weight.detach().abs().flatten()
+            assert len(largest.indices[name]) == len(random.indices[name].unique()) == len(chosen)
+            kept = torch.ones(len(sizes), dtype=torch.bool)
+            kept[largest.indices[name]] = False
+            assert sizes[~kept].min() >= sizes[kept].max()
+        assert edit.overlap(edit) == 100
+        assert edit.overlap(random) < 50
+        assert 0 < find_edit(plain, items, tau=0.9, weigh="vision").overlap(edit) < 100
 
     def test_an_edit_is_undone_to_the_last_bit(
         self, plain: LoadedModel, items: list[Quadruple], tmp_path: Path
