@@ -47,7 +47,7 @@ JUDGES: Mapping[str, tuple[str, str]] = {
         "a server, or a local checkpoint",
     ),
     "precondition": (
-        "chains of yes-no questions of a constitution, with each image taken away in turn",
+        "chains of yes-no questions of a constitution, each asked without images, too",
         "a model that gives probabilities",
     ),
     "routed": ("a cheap judge first, an expensive one where a router says so", "two judges and mis judge --route"),

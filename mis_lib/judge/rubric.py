@@ -96,13 +96,18 @@ def rubric(harmful: bool) -> str:
     return importlib.resources.files("mis_lib").joinpath("judge", "rubrics", name).read_text(encoding="utf-8").strip()
 
 
-def case_text(case: JudgeInput) -> str:
+def case_text(case: JudgeInput, *, answered: bool = True) -> str:
     """Question, what it means if that is known, and answer as one JSON block that they cannot close.
 
     Special tokens of chat templates are taken out.
+
+    Args:
+        case: what is judged.
+        answered: show the answer, too.
     """
     meant = {} if case.intent is None else {"meant": case.intent}
-    shown = json.dumps({"question": case.sample.question, **meant, "answer": case.text}, ensure_ascii=False, indent=1)
+    given = {"answer": case.text} if answered else {}
+    shown = json.dumps({"question": case.sample.question, **meant, **given}, ensure_ascii=False, indent=1)
     plain = as_plain_text(shown, KNOWN_SPECIAL_TOKENS)
     return f"```json\n{plain.replace('```', chr(96) * 2 + ' ' + chr(96))}\n```"
 
