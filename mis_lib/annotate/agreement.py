@@ -61,7 +61,7 @@ class TeamAgreement(Record):
 
 
 def team_agreement(standing: CurrentLabels) -> TeamAgreement:
-    """Agreement on everything that stands."""
+    """Agreement on all current labels."""
     given = {key: standing.outcomes(key) for key in standing.keys}
     authors = {name: sum(name in outcomes for outcomes in given.values()) for name in standing.authors}
     pairs = [_pair(first, second, list(given.values())) for first, second in itertools.combinations(authors, 2)]

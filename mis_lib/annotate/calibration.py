@@ -222,21 +222,21 @@ def _calibrate(
     said = {name: _unsafe(one) for name, one in judge.items()}
     labelled, sound, warning = _draw(run, variant, judge, people, answered)
     people = {name: people[name] for name in labelled}
-    told = {name: _unsafe(one) for name, one in people.items()}
-    labels = {name: label for name, label in told.items() if label is not None}
+    unsafe = {name: _unsafe(one) for name, one in people.items()}
+    labels = {name: label for name, label in unsafe.items() if label is not None}
     both = [(label, guess) for name, label in labels.items() if (guess := said.get(name)) is not None]
     calibrated, weight = calibrated_rate(
         list(labels.values()),
         [said.get(name) is True for name in labels],
-        [said.get(name) is True for name in answered - told.keys()],
+        [said.get(name) is True for name in answered - unsafe.keys()],
     )
     return Calibration(
         variant=variant,
         judge=next(iter(judge.values())).judge,
         agreement=agreement(judge.values(), people.values()),
         judged=rate_of(said.values()),
-        labelled=rate_of(told.values()),
-        calibrated=calibrated.model_copy(update={"n_unscored": len(told) - len(labels)}) if sound else None,
+        labelled=rate_of(unsafe.values()),
+        calibrated=calibrated.model_copy(update={"n_unscored": len(unsafe) - len(labels)}) if sound else None,
         weight=weight if sound else None,
         sensitivity=rate_of(guess for label, guess in both if label),
         specificity=rate_of(not guess for label, guess in both if not label),
@@ -314,7 +314,7 @@ def _kappa(pairs: Sequence[tuple[Outcome, Outcome]]) -> float | None:
 
 
 class _Group(NamedTuple):
-    """Responses that a sheet takes to be alike; ``None`` stands for any."""
+    """Responses that a sheet treats alike; ``None`` means any."""
 
     variant: str | None
     split: str | None

@@ -82,7 +82,7 @@ class Mark(Record):
 
 
 class Decision(Record):
-    """What a person recorded about one response, or about two beside each other; something in it is set."""
+    """What a person recorded about one response, or about a pair of responses; at least one field is set."""
 
     outcome: Outcome | None = None
     causes: tuple[Cause, ...] = ()
@@ -178,7 +178,7 @@ def check_decision(decision: Decision, subject: Subject, other: Subject | None =
     """Refuse a decision that its subject cannot have.
 
     Raises:
-        DataError: nothing is set, the outcome belongs to the other kind of item, the mark lies outside the response, or
+        DataError: nothing is set, the outcome belongs to the other kind of item, the mark is outside the response, or
             there is a preference without a second response (or one about another question).
     """
     if decision.is_empty:
@@ -231,7 +231,7 @@ class Label(NamedTuple):
     at: str
     undoes: str | None
     key: Key
-    other: str | None  # the variant shown beside
+    other: str | None  # the variant shown next to it
     decision: Decision
 
     @classmethod
@@ -280,7 +280,7 @@ class CurrentLabels:
                 self._by_key[undone.key].remove(undone)
 
     def of(self, key: Key) -> list[Label]:
-        """Everything that stands on a response, oldest first."""
+        """All current decisions on a response, oldest first."""
         return list(self._by_key.get(key, []))
 
     def spelled(self, author: str) -> str:
@@ -288,7 +288,7 @@ class CurrentLabels:
         return self._names.get(person(author), author)
 
     def by(self, author: str) -> list[Label]:
-        """Everything of one person that stands, oldest first."""
+        """All current decisions of one person, oldest first."""
         name = self.spelled(author)
         return sorted((label for label in self._by_id.copy().values() if label.author == name), key=AGE)
 
@@ -315,7 +315,7 @@ class CurrentLabels:
         return next(iter(given)) if len(given) == 1 else None
 
     def is_disputed(self, key: Key) -> bool:
-        """Whether people gave different outcomes and nobody has settled it."""
+        """Whether people gave different outcomes and no adjudication settled it."""
         return len(set(self.outcomes(key).values())) > 1 and self.settled(key) is None
 
     def _with_outcome(self, key: Key, kind: Kind) -> list[Label]:
@@ -325,10 +325,10 @@ class CurrentLabels:
 
     @property
     def keys(self) -> list[Key]:
-        """All responses that anything stands on."""
+        """All responses with a current decision."""
         return [key for key, labels in self._by_key.copy().items() if labels]
 
     @property
     def authors(self) -> list[str]:
-        """Who has decided anything that stands, by name."""
+        """Names of all people with a current decision."""
         return sorted({label.author for label in self._by_id.copy().values()})

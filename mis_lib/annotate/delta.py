@@ -86,7 +86,7 @@ def build_delta(events: Iterable[Event], *, reference: bool = True) -> Delta:
 
     Args:
         events: decisions and adjudications that stand, oldest first.
-        reference: whether the data's own answers serve as targets of failures that nobody corrected.
+        reference: whether the data's own answers serve as targets of failures without a correction.
     """
     by_response: dict[Key, list[Event]] = {}
     for event in events:
@@ -354,12 +354,12 @@ def _replayed(delta: Delta, work: Path, folder_of: Callable[[str], Path], count:
     folder = folder_of(delta.rows[0].event.subject.run)
     own = {row.event.subject.sample.id for row in delta.rows}
     try:
-        beside = load(find_source(folder, split="train"))
+        replayed = load(find_source(folder, split="train"))
     except DataError as error:
         raise DataError(
             f"--replay: expected a training split beside what was annotated; {error}, or leave --replay out"
         ) from error
-    rows = [sample for sample in beside if sample.id not in own and sample.answer]
+    rows = [sample for sample in replayed if sample.id not in own and sample.answer]
     drawn = random.Random(0).sample(rows, min(count, len(rows)))
     return [
         sample.model_copy(

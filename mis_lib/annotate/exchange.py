@@ -93,7 +93,7 @@ def write_events(events: Iterable[Event], form: Form, *, redact_with: bytes | No
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events of an export, told by its ending (.jsonl or .csv).
+    """The events of an export, by its ending (.jsonl or .csv).
 
     Raises:
         DataError: no such file, another form, a redacted file, or a row is wrong (file, row and field named).
@@ -235,8 +235,8 @@ def _unflat(row: dict[str, str], where: str) -> dict[str, Any]:
             f"{where}: expected JSON in {', '.join(AS_JSON)} ({error}); leave these cells as they were written"
         ) from error
     subject = {name: values[name] for name in (*SUBJECT_FIELDS, "sample")}
-    told = {name: values[f"other_{name}"] or subject[name] for name in ("run", "sample")}
-    other = told | {name: values[f"other_{name}"] for name in ("variant", "response")}
+    pair = {name: values[f"other_{name}"] or subject[name] for name in ("run", "sample")}
+    other = pair | {name: values[f"other_{name}"] for name in ("variant", "response")}
     empty_is_none = ("outcome", "severity", "mark", "corrected", "preference")
     decision = {name: values[name] for name in DECISION_FIELDS}
     decision |= {name: None for name in empty_is_none if decision[name] == ""} | {"causes": decision["causes"] or []}

@@ -127,7 +127,7 @@ class AnnotationStore:
             author: who decided.
             subject: the response that is decided on.
             decision: what was decided.
-            other: the response shown beside it; needed for a preference.
+            other: the response shown next to it; needed for a preference.
             kind: ``ADJUDICATE`` settles what several people disagree on.
             event_id: drawn by the caller before the first try; a new one where none is given.
             reason: in words, why.

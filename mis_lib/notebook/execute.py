@@ -34,7 +34,7 @@ SILENCED = (  # beginnings of what libraries say to programmers, which no reader
     "IProgress not found",
     "`is_gradient_checkpointing` is deprecated",
     "`gradient_checkpointing` is deprecated",
-    "invalid value encountered in scalar divide",  # statsmodels, of the z value of a kappa that is told as undefined
+    "invalid value encountered in scalar divide",  # statsmodels, of the z value of a kappa reported as undefined
 )
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -151,7 +151,7 @@ def execute_all(
         out: folder of the copies and pages.
         parameters: values that win over those in the parameters cells.
         theme: of the pages, light or dark.
-        progress: told which cell is at work.
+        progress: called with the current cell.
     """
     for notebook in notebooks:
         yield execute(notebook, out, parameters, theme=theme, progress=progress)

@@ -29,7 +29,7 @@ Key = tuple[str, str, str]  # label, split, metric
 
 
 class Mine(NamedTuple):
-    """One's own run that stands for a published line."""
+    """One's own run of a published line."""
 
     folder: Path
     variant: str

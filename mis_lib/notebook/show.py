@@ -82,8 +82,8 @@ def begin(*packages: str) -> None:
     pd.set_option("display.max_colwidth", None, "display.precision", 1)
     versions = {"mis": __version__, "Python": platform.python_version()}
     versions |= {package: importlib.metadata.version(package) for package in packages}
-    told = f"{', '.join(f'{name} {number}' for name, number in versions.items())}; {os.cpu_count()} cores"
-    display(HTML(f"<style>{INK_RULE}</style><p>{html.escape(told)}</p>"))
+    text = f"{', '.join(f'{name} {number}' for name, number in versions.items())}; {os.cpu_count()} cores"
+    display(HTML(f"<style>{INK_RULE}</style><p>{html.escape(text)}</p>"))
 
 
 def finding(text: str) -> None:
@@ -310,7 +310,7 @@ def batch_facts(batch: Batch) -> pd.DataFrame:
     """What one pass of a run reads, in numbers."""
     facts = {
         "rows": len(batch.rows),
-        "layout": "packed, one behind the other" if batch.packed else "padded to the longest",
+        "layout": "packed, one after the other" if batch.packed else "padded to the longest",
         "tokens of the rows": batch.tokens,
         "tokens computed": batch.padded_tokens,
         "of them padding": batch.padded_tokens - batch.tokens,

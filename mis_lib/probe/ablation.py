@@ -116,7 +116,7 @@ def probes_of(
         twin: its counterpart, if known.
         states: what is done to images, one at a time and to all together.
         swap: whether to ask in reverse order too.
-        blank: path of the picture that stands for an image (path, state, place).
+        blank: path of the picture that replaces an image (path, state, place).
     """
     yield _probe(sample, ORIGINAL, [State.KEPT] * len(sample.images))
     for state in states:

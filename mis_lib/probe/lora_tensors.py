@@ -137,7 +137,7 @@ def lora_layers(model: PeftModel, adapter: str) -> list[tuple[str, Any]]:
 
 
 def wrong(uses: Sequence[TensorUse]) -> TensorUse | None:
-    """The first tensor that is not applied, as far as can be told."""
+    """The first tensor that is not applied, as far as is known."""
     return next((use for use in uses if use.use not in (Use.APPLIED, Use.NOT_TOLD)), None)
 
 

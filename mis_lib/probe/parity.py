@@ -258,7 +258,7 @@ def ask_server(
 
 
 def own_processor(adapter: Path | None) -> Any:
-    """The processor that an adapter was trained with, where training left it beside the adapter; else ``None``."""
+    """The processor that an adapter was trained with, where training saved it with the adapter; else ``None``."""
     if adapter is None or not (adapter / "processor_config.json").exists():
         return None
     return AutoProcessor.from_pretrained(adapter, local_files_only=True, trust_remote_code=False)

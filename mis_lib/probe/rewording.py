@@ -2,7 +2,7 @@
 
 The questions of a data set come from its authors' templates; a model that was trained on them may fail on other
 wordings. Every item gets one question of a list that is the same for all, so that the words cannot reveal what the
-images show; twins get the same one. Items whose harm lies in their own question (MIS-Mini says so in their provenance)
+images show; twins get the same one. Items whose harm is in their question (MIS-Mini says so in their provenance)
 are left out: in other words their label would be wrong.
 """
 
@@ -39,7 +39,7 @@ def reworded(samples: Iterable[Sample], questions: Sequence[str]) -> tuple[list[
     """The samples with one of ``questions`` in place of their own, always the same one for an item and its twin.
 
     Returns:
-        The samples, and how many were left out because their harm lies in their own question.
+        The samples, and how many were left out because their harm is in their question.
     """
     samples = list(samples)
     kept = [sample for sample in samples if not sample.provenance.get("harm_in_question")]

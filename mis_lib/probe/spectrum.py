@@ -3,7 +3,7 @@
 After "What makes and breaks safety fine-tuning" (arXiv 2407.10264): safety tuning of small models adds an update whose
 outputs lie in the base weight's null space, so that unsafe inputs are moved where nothing else is. Weights of real
 models have full rank; "null space" here are the weakest singular directions, those that together hold ``WEAK`` of the
-weight's energy (its squared singular values). A share of the update is read beside its chance: what updates of the same
+weight's energy (its squared singular values). A share of the update is compared to chance: what updates of the same
 rank with random numbers have there.
 """
 
@@ -159,7 +159,7 @@ def _layers(loaded: LoadedModel, adapters: Sequence[str]) -> Iterator[tuple[str,
 def _energy(directions_KD: torch.Tensor, near_DR: torch.Tensor, far_RE: torch.Tensor) -> np.ndarray:
     """Share of the energy of ``near @ far`` in each direction (D,), strongest of the base weight first.
 
-    What is in none of the K directions lies in the weight's exact null space and is spread evenly over the others.
+    What is in none of the K directions is in the weight's exact null space and is spread evenly over the others.
     """
     gram_RR = far_RE @ far_RE.T
     along_KR = directions_KD @ near_DR

@@ -199,7 +199,7 @@ def _is_denied(before: str) -> bool:
 
 
 def _leads(before: str) -> list[str]:
-    """What stands before each phrase that leads to the letter as the answer."""
+    """The text before each phrase that announces the letter of the answer."""
     return [before[: found.start()] for lead in _LEADS if (found := lead.search(before))]
 
 

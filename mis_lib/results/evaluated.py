@@ -67,7 +67,7 @@ def read_run(folder: Path, judge: str | None = None, data: Path | None = None) -
     """Read a run folder.
 
     Args:
-        folder: ``runs/NAME/vN``; or ``runs/NAME``, which stands for its newest version.
+        folder: ``runs/NAME/vN``; or ``runs/NAME``, for its newest version.
         judge: whose verdicts; not needed where there is but one.
         data: where the samples lie, if they have been moved since.
 

@@ -194,7 +194,7 @@ def by_seen(samples: Iterable[Sample], responses: Iterable[Response]) -> dict[st
 
 
 def groups_of(samples: Sequence[Sample], by: str | Grouping) -> dict[str, list[Sample]]:
-    """Samples by a key of ``GROUPINGS``, or as a grouping of its own deals them."""
+    """Samples by a key of ``GROUPINGS``, or by a custom grouping."""
     return grouped(samples, GROUPINGS[by]) if isinstance(by, str) else by(samples)
 
 

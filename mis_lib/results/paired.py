@@ -1,6 +1,6 @@
 """Two variants, or two runs, on the same items: whether more flipped one way than the other (``flips``: which).
 
-Only items that both sides were asked count, and only where the judge scored both; the others are counted beside. Each
+Only items that both sides were asked count, and only where the judge scored both; the others are counted apart. Each
 metric is compared on its own units (harmful items, benign items, pairs) with McNemar's exact test and a bootstrap of
 the difference by image pair, the images of both twins where pairs are counted. McNemar's test takes the units for
 independent: where several questions are asked about the same images its p is too small, and the interval is what to go

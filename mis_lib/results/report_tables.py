@@ -179,8 +179,8 @@ def official_tables(
         if one.title in titles
         for measure in one.measures
     ]
-    told = {score.name for _, score in found}
-    said += [f"{name}: {definition}" for name, definition in EFFECTIVE.items() if name in told]
+    named = {score.name for _, score in found}
+    said += [f"{name}: {definition}" for name, definition in EFFECTIVE.items() if name in named]
     judges = [f"{one.title}: {one.judge}" for one in OFFICIAL.values() if one.title in titles]
     return [
         Table(

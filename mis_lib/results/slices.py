@@ -1,11 +1,11 @@
-"""Slices: named subsets of the items, kept in a file by whoever looks at them, such as "two people in them".
+"""Slices: named subsets of the items, kept in a file, such as "two people in them".
 
     by = read_slices("people.csv")             # id,people: the value names the item's slice; or FILE#COLUMN
     by = read_slices("data/easy.jsonl#style")  # so any column of the data themselves
     by = read_slices("slices.json")            # {"two people": [ids], "a child": [ids]}, or {id: value}
 
-An item may be in several slices, by several rows or a list; one without a value is in a group of its own, and ids that
-no item has are told: nothing of the file or of the run is left out without a word.
+An item may be in several slices, by several rows or a list; one without a value is in a separate group, and ids that
+no item has are reported: nothing of the file or of the run is left out without a word.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -26,7 +26,7 @@ RESAMPLES = 2_000
 class Rate(Record):
     """A share of ``n`` scored items in percent with its Wilson interval; ``value`` is ``None`` if nothing was scored.
 
-    ``n_unscored`` items are counted beside it and are in neither numerator nor denominator.
+    ``n_unscored`` items are counted separately and are in neither numerator nor denominator.
     """
 
     value: float | None

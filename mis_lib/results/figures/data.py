@@ -33,7 +33,7 @@ def category_bars(counts: pd.DataFrame, title: str) -> go.Figure:
 
 
 def length_boxes(words: pd.DataFrame, title: str) -> go.Figure:
-    """Words of questions and answers, harmful beside benign, by file (columns of ``datasets.lengths``)."""
+    """Words of questions and answers, harmful and benign, by file (columns of ``datasets.lengths``)."""
     words = _in_columns(as_text(words), "file")
     figure = px.box(
         words, x="file", y="words", color="kind", facet_col="text", template=TEMPLATE,
@@ -76,9 +76,9 @@ def shortcut_bars(found: pd.DataFrame, title: str) -> go.Figure:
 def shared_bars(shared: pd.DataFrame, title: str) -> go.Figure:
     """Share of test items that have something in common with train (columns of ``datasets.shared_with``)."""
     shared = _in_columns(as_text(shared), "file")
-    named = shared.assign(share=100 * shared["hits"] / shared["n"], told=shared["hits"].map("{:,}".format))
+    named = shared.assign(share=100 * shared["hits"] / shared["n"], label=shared["hits"].map("{:,}".format))
     figure = px.bar(
-        named, x="file", y="share", color="what", barmode="group", text="told", color_discrete_sequence=COLOURS,
+        named, x="file", y="share", color="what", barmode="group", text="label", color_discrete_sequence=COLOURS,
         template=TEMPLATE,
     )  # fmt: skip
     counts = named.groupby("file", sort=False)["n"].first()
@@ -93,7 +93,7 @@ def stage_flow(counts: pd.DataFrame, title: str) -> go.Figure:
     """What became of the records of each stage of construction (columns stage, done, rejected, pending)."""
     kinds = {"done": BENIGN, "rejected": HARMFUL, "pending": INK}
     said = [", ".join(f"{row[kind]:,} {kind}" for kind in kinds if row[kind]) for row in counts.to_dict("records")]
-    labels = [f"{stage}<br>{told}" for stage, told in zip(counts["stage"], said, strict=True)]
+    labels = [f"{stage}<br>{text}" for stage, text in zip(counts["stage"], said, strict=True)]
     long = counts.assign(stage=labels).melt(id_vars="stage", value_vars=list(kinds), var_name="became", value_name="n")
     figure = px.bar(
         long, x="n", y="stage", color="became", orientation="h", template=TEMPLATE, color_discrete_map=kinds,
@@ -104,5 +104,5 @@ def stage_flow(counts: pd.DataFrame, title: str) -> go.Figure:
 
 
 def _in_columns(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The frame with names that stand below columns broken into short lines, so that they need not be turned."""
+    """The frame with names of columns broken into short lines, so that they stay horizontal."""
     return frame.assign(**{column: [broken(str(name), 10) for name in frame[column]]})

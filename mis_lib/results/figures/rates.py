@@ -31,12 +31,12 @@ from mis_lib.results.figures.style import (
     broken,
     dots,
     empty,
+    hover_texts,
     layout_of,
     lines_of,
     looks,
     n_of,
     need,
-    told,
     untyped,
 )
 from mis_lib.results.metrics import METRICS, OUTCOME_METRICS
@@ -205,7 +205,7 @@ def category_heatmap(frame: pd.DataFrame, *, before: str = "before", after: str 
         row = [cells.get((group, metric)) for metric in metrics]
         better.append([_better(cell) for cell in row])
         texts.append(["" if cell is None or pd.isna(cell.difference) else _point(cell) for cell in row])
-        hover.append([_difference_told(cell, before, after) for cell in row])
+        hover.append([_difference_text(cell, before, after) for cell in row])
     labels = [f"{broken(group)}<br>{n_of(untyped(frame)[frame.group == group].n)}" for group in groups]
     figure = go.Figure(
         go.Heatmap(
@@ -337,7 +337,7 @@ def _dots(rows: pd.DataFrame, look: Look) -> go.Scatter:
     """Rates as dots with intervals, one line of the board each."""
     return go.Scatter(
         x=rows.value, y=rows.line, error_x=bars(rows, look.colour), mode="markers", showlegend=False,
-        marker={"color": look.colour, "size": 10, "symbol": look.mark}, hovertext=told(rows), hoverinfo="text",
+        marker={"color": look.colour, "size": 10, "symbol": look.mark}, hovertext=hover_texts(rows), hoverinfo="text",
         name=rows.variant.iloc[0] if look.colour != INK else "published",
         cliponaxis=False,  # whole at 0 and 100 in a narrow panel too
     )  # fmt: skip
@@ -354,7 +354,7 @@ def _lines(frame: pd.DataFrame) -> list[str]:
 def _corners(figure: go.Figure) -> None:
     """Name the corners of the plane, so that no one takes a model that refuses everything for a safe one.
 
-    A name stands above its box (below it at the upper edge), in two lines, so that two fit side by side on a phone, and
+    A name is above its box (below it at the upper edge), in two lines, so that two fit side by side on a phone, and
     a little off the edge, where the intervals of rates of 0 and 100 run.
     """
     corners = (
@@ -379,12 +379,12 @@ def _better(cell: Any) -> float | None:
 
 
 def _point(cell: Any) -> str:
-    """The difference as it stands in the map; without a star the interval includes no change."""
+    """The difference as the map shows it; without a star the interval includes no change."""
     sure = "*" if pd.notna(cell.low) and (cell.low > 0 or cell.high < 0) else ""
     return f"{cell.difference:+.0f}{sure}"
 
 
-def _difference_told(cell: Any, before: str, after: str) -> str:
+def _difference_text(cell: Any, before: str, after: str) -> str:
     if cell is None or pd.isna(cell.difference):
         return "not scored"
     interval = f"[{cell.low:+.1f}, {cell.high:+.1f}]" if pd.notna(cell.low) else "(all alike: no interval)"

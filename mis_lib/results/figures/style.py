@@ -2,7 +2,7 @@
 
 Backgrounds are transparent and the ink is a grey in the middle, so that a figure needs no word about the theme it is
 shown in; as no grey has a contrast of 4.5 on white and on black, ``INK_RULE`` gives text the ink of its page. The
-colours are Okabe and Ito's, told apart by people with any kind of colour vision, without those too pale for white
+colours are Okabe and Ito's, distinct with any kind of colour vision, without those too pale for white
 paper; a variant keeps its colour in every figure. Nothing in a figure calls another machine.
 
 A series differs in its mark as well as in its colour, and every rate is drawn with its interval. Long names are broken
@@ -189,7 +189,7 @@ def bars(rows: pd.DataFrame, colour: str, suffix: str = "") -> dict[str, Any]:
     }
 
 
-def told(rows: pd.DataFrame, name: str = "variant") -> list[str]:
+def hover_texts(rows: pd.DataFrame, name: str = "variant") -> list[str]:
     """Each rate in words for the pointer: whose it is (column ``name``), its interval, n and what is unscored."""
     return [
         f"{row[name]}: {row['value']:.1f} % "
@@ -217,7 +217,7 @@ def dots(
         frame: columns value, low, high, n and those named by the next.
         lines: values of the column ``line``, from the top.
         line: column that names the line of a rate.
-        series: column of what is told apart on a line, one below the other.
+        series: column of the series of a line, one below the other.
         panel: column that names the panel of a rate.
         panels: values of the column ``panel``, from the left.
     """
@@ -230,7 +230,7 @@ def dots(
             figure.add_scatter(
                 x=rows.value, y=[lines.index(one) + shift for one in rows[line]], error_x=bars(rows, look.colour),
                 mode="markers", marker={"color": look.colour, "symbol": look.mark, "size": 10}, name=name,
-                legendgroup=name, showlegend=column == 1, hovertext=told(rows, series), hoverinfo="text",
+                legendgroup=name, showlegend=column == 1, hovertext=hover_texts(rows, series), hoverinfo="text",
                 row=1, col=column,
             )  # fmt: skip
     figure.update_layout(layout_of(150 + max(46, 14 * len(styles), LINE * lines_of(labels)) * len(lines)))
