@@ -25,7 +25,7 @@ from mis_lib.files import load_image
 from mis_lib.judge.quotes import citations
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Record, SegmentKind
 from mis_lib.text.segments import label_sentences
-from workbench.html import VARIANT_NOTES, VERDICTS, error_bar, render
+from workbench.html import VARIANT_NOTES, VERDICTS, error_bar, macros, render
 from workbench.links import Link, Tab
 from workbench.prompt import STRIP_SIDE, thumbnail
 
@@ -128,7 +128,7 @@ def item(shown: Shown) -> Markup:
 
 def preview(text: str) -> Markup:
     """The corrected answer in its parts, as it would be read."""
-    return render("annotate/preview.html", parts=_parts(text, {})) if text.strip() else Markup()
+    return _macros().preview(_parts(text, {})) if text.strip() else Markup()
 
 
 def form(
@@ -154,12 +154,12 @@ def no_form(progress: Progress, done: Done | None) -> Markup:
 
 def nothing_left(whose: Whose, total: int) -> Markup:
     """Why there is nothing to show, and how to get something."""
-    return render("annotate/empty.html", folder="", total=total, whose=whose, label=WHOSE[whose])
+    return _macros().nothing_left(whose, total, WHOSE[whose])
 
 
 def no_runs(folder: str) -> Markup:
     """How to get something to annotate."""
-    return render("annotate/empty.html", folder=folder)
+    return _macros().no_runs(folder)
 
 
 def errors(messages: Sequence[str]) -> Markup:
@@ -173,19 +173,23 @@ def agreement(found: TeamAgreement) -> Markup:
         (Link(tab=Tab.ANNOTATE, run=run, variant=variant, item=sample, whose=Whose.DISPUTED).query(), sample, variant)
         for run, sample, variant in found.disputed[:LINKS]
     ]
-    return render("annotate/agreement.html", found=found, links=links, label=WHOSE[Whose.DISPUTED])
+    return _macros().agreement(found, links, WHOSE[Whose.DISPUTED])
 
 
 def delta(made: About) -> Markup:
     """What a delta holds, and what was left out with the reason."""
     tests = sum(count for split, count in made.splits.items() if split != "train")
-    return render("annotate/delta.html", made=made, tests=tests, left_out=[*made.left_out.items()][:REASONS])
+    return _macros().delta(made, tests, [*made.left_out.items()][:REASONS])
 
 
 def started(job: str, folder: Path, begins: str) -> Markup:
     """Where to watch a re-tune that was started on the delta in ``folder``."""
     query = Link(tab=Tab.TRAIN, run=f"{job}/v1").query()
-    return render("annotate/started.html", job=job, query=query, folder=folder, begins=begins)
+    return _macros().started(job, query, folder, begins)
+
+
+def _macros() -> Any:
+    return macros("annotate/parts.html")
 
 
 def _parts(text: str, quotes: Mapping[str, Sequence[tuple[int, int]]]) -> list[tuple[SegmentKind, list[Sentence]]]:

@@ -1,9 +1,9 @@
 """The Results tab: layout first, then bindings, then the handlers that they call; ``view`` makes what they show.
 
 Only the open view is drawn. The address always says what is shown, so opening the tab, following a link and
-reloading the page are one step: read the address, choose, draw. A choice that no longer exists (another run has other variants)
-is replaced by the first that does. One that comes from an address is refused with a message, so that a link never
-silently shows something else than it says.
+reloading the page are one step: read the address, choose, draw. A choice that no longer exists (another run has other
+variants) is replaced by the first that does. One that comes from an address is refused with a message, so that a link
+never silently shows something else than it says.
 """
 
 from collections.abc import Callable, Sequence

@@ -20,7 +20,7 @@ from mis_lib.results.metrics import ALL, METRICS, NAMED
 from mis_lib.results.paired import FLIPS, Side
 from mis_lib.results.published import select
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome
-from workbench.html import Cell, render, table, words
+from workbench.html import Cell, macros, render, table, words
 from workbench.links import Link, Tab
 
 OVERVIEW, CHANGES, JUDGES, ITEM = "overview", "changes", "judges", "item"
@@ -108,7 +108,7 @@ class Panel(NamedTuple):
 
 def empty(what: str) -> Markup:
     """How to get something to show, if there are no "results", no "run" is chosen or no "item" was ablated."""
-    return render("results/empty.html", what=what)
+    return _macros().empty(what)
 
 
 def groups_of(boards: Sequence[pd.DataFrame]) -> list[str]:
@@ -216,7 +216,11 @@ def one_item(grid: pd.DataFrame, item: str) -> Panel:
 def run_cell(name: str, note: str) -> Markup:
     """A run's name with the beginning of its note; the whole note is the tooltip."""
     line = " ".join(note.split())
-    return render("results/run.html", name=name, note=note, line=line, length=NOTE_SHOWN)
+    return _macros().run(name, note, line, NOTE_SHOWN)
+
+
+def _macros() -> Any:
+    return macros("results/parts.html")
 
 
 def _absent(name: str, board: pd.DataFrame) -> str:
@@ -246,7 +250,7 @@ def _board_table(frame: pd.DataFrame, absent: Sequence[str], notes: Mapping[str,
     headings |= {metric: METRICS[metric].heading for metric in SHOWN}
     headings |= {"n_harmful": "n harmful", "n_benign": "n benign"}
     cells: dict[str, Cell] = {metric: _rate_in(metric) for metric in SHOWN}
-    cells["variant"] = lambda row: render("results/variant.html", name=row.variant, published=row.published)
+    cells["variant"] = lambda row: _macros().variant(row.variant, row.published)
     cells["run"] = lambda row: run_cell(row.run, notes.get(row.run, ""))
     note = "Percent with Wilson 95 % interval; + n: unscored items, never counted as safe."
     note += f" No line here: {'; '.join(absent)}." if absent else ""
@@ -261,7 +265,7 @@ def _rate(rate: Any) -> Markup | str:
     """A rate and its interval; anything with ``value``, ``low`` and ``high``, or None."""
     if rate is None or pd.isna(rate.value):
         return "-"
-    return render("results/rate.html", rate=rate, interval=pd.notna(rate.low))
+    return _macros().rate(rate, pd.notna(rate.low))
 
 
 def _items(rate: Any) -> float:
