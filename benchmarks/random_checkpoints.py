@@ -2,9 +2,9 @@
 
 Speed and memory do not depend on the weights' values.
 
-``SHAPES`` has the published sizes (OpenGVLab/InternVL2_5-8B in the layout of transformers, Qwen/Qwen2-VL-7B-Instruct)
-and the same architectures at toy size (``tiny-``). The tokenizer has a token a byte, so a text of 250 letters has 250
-tokens. The vocabulary keeps its published size, because it costs time and memory.
+``CHECKPOINTS`` has the published sizes (OpenGVLab/InternVL2_5-8B in the layout of transformers,
+Qwen/Qwen2-VL-7B-Instruct) and the same architectures at toy size (``tiny-``). The tokenizer has a token a byte, so a
+text of 250 letters has 250 tokens. The vocabulary keeps its published size, because it costs time and memory.
 
     CACHE/shape-NAME-<version>/  config.json  model-*.safetensors  processor_config.json ...
 """
@@ -20,7 +20,7 @@ from mis_lib.models.mini.assemble import CHAT_TEMPLATE
 SPECIAL = ("<pad>", "<|im_start|>", "<|im_end|>", "<image>", "<video>", "<img>", "</img>")
 
 
-class Shape(NamedTuple):
+class RandomCheckpoint(NamedTuple):
     """One architecture and size: what it is called elsewhere, and how configuration and processor are made."""
 
     about: str
@@ -152,8 +152,8 @@ _TINY_TEXT = {
 _TINY_TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-SHAPES: Mapping[str, Shape] = {
-    "internvl2_5-8b": Shape(
+CHECKPOINTS: Mapping[str, RandomCheckpoint] = {
+    "internvl2_5-8b": RandomCheckpoint(
         "InternVL2.5-8B: InternViT-300M at 448 px, InternLM2.5-7B (a Llama in transformers' layout)",
         _internvl(
             {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
@@ -163,7 +163,7 @@ SHAPES: Mapping[str, Shape] = {
         ),
         _internvl_processor(448, 256),
     ),
-    "qwen2-vl-7b": Shape(
+    "qwen2-vl-7b": RandomCheckpoint(
         "Qwen2-VL-7B: its 675 M tower on grids, Qwen2-7B with M-RoPE",
         _qwen2_vl(
             {"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14},
@@ -173,17 +173,17 @@ SHAPES: Mapping[str, Shape] = {
         ),
         _qwen2_vl_processor,
     ),
-    "tiny-llava": Shape(
+    "tiny-llava": RandomCheckpoint(
         "LLaVA at toy size",
         _llava({**_TINY_TOWER, "image_size": 28, "patch_size": 14}, _TINY_TEXT),
         _llava_processor(28, 14),
     ),
-    "tiny-internvl": Shape(
+    "tiny-internvl": RandomCheckpoint(
         "InternVL at toy size",
         _internvl({**_TINY_TOWER, "image_size": 56, "patch_size": 14}, _TINY_TEXT),
         _internvl_processor(56, 4),
     ),
-    "tiny-qwen2-vl": Shape(
+    "tiny-qwen2-vl": RandomCheckpoint(
         "Qwen2-VL at toy size",
         _qwen2_vl(
             {"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14},
@@ -197,11 +197,11 @@ SHAPES: Mapping[str, Shape] = {
 FORMAT = 1  # raise when the way of making changes
 
 
-def write_shape(name: str, folder: Path, *, device: str = "cpu", dtype: str = "bfloat16") -> Path:
+def write_checkpoint(name: str, folder: Path, *, device: str = "cpu", dtype: str = "bfloat16") -> Path:
     """Write a checkpoint of random weights, ordinary but for its values; returns its folder.
 
     Args:
-        name: a key of ``SHAPES``.
+        name: a key of ``CHECKPOINTS``.
         folder: new, or empty.
         device: where the weights are drawn: 8 B of them take minutes on a CPU and seconds on a GPU.
         dtype: of the weights.
@@ -214,14 +214,14 @@ def write_shape(name: str, folder: Path, *, device: str = "cpu", dtype: str = "b
     import torch
     from transformers import AutoModelForImageTextToText
 
-    if name not in SHAPES:
-        raise SettingsError(f"unknown shape {name!r}; known: {', '.join(SHAPES)}")
+    if name not in CHECKPOINTS:
+        raise SettingsError(f"unknown shape {name!r}; known: {', '.join(CHECKPOINTS)}")
     tokenizer = _tokenizer()
     processor = _processor(name, tokenizer)
     torch.manual_seed(0)
     with torch.device(device):
         model: Any = AutoModelForImageTextToText.from_config(
-            SHAPES[name].config(len(tokenizer)), dtype=getattr(torch, dtype)
+            CHECKPOINTS[name].config(len(tokenizer)), dtype=getattr(torch, dtype)
         )
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -233,17 +233,17 @@ def write_shape(name: str, folder: Path, *, device: str = "cpu", dtype: str = "b
     return folder
 
 
-def ensure_shape(name: str, *, device: str, progress: Callable[[str], None] = lambda message: None) -> Path:
+def ensure_checkpoint(name: str, *, device: str, progress: Callable[[str], None] = lambda message: None) -> Path:
     """The cached checkpoint of a shape, written on first use.
 
     Raises:
-        MisError: as ``write_shape``; or the cache cannot be written.
+        MisError: as ``write_checkpoint``; or the cache cannot be written.
     """
     folder = cache_dir() / f"shape-{name}-bfloat16-{FORMAT}"
     try:
         return made_once(
             folder,
-            lambda work: write_shape(name, work, device=device),
+            lambda work: write_checkpoint(name, work, device=device),
             progress,
             is_whole=lambda found: (found / "config.json").exists(),
         )
@@ -257,7 +257,7 @@ def _unwritable(name: str, folder: Path, error: OSError) -> ModelError:
 
 def _processor(name: str, tokenizer: Any) -> Any:
     try:
-        return SHAPES[name].processor(tokenizer)
+        return CHECKPOINTS[name].processor(tokenizer)
     except (ImportError, AttributeError) as error:  # without torchvision, video processors are placeholders
         raise MissingPackageError(
             f"the processor of {name} needs torchvision, which is not installed or does not fit torch: "

@@ -212,21 +212,21 @@ def matmul_rate(device: str, dtype: str) -> float:
 
 
 def _checkpoint(settings: BenchTrainSettings) -> Path:
-    from benchmarks.random_checkpoints import SHAPES, ensure_shape
+    from benchmarks.random_checkpoints import CHECKPOINTS, ensure_checkpoint
 
     if settings.model == "mini":
         from mis_lib.models.mini.assemble import ensure_mini
 
         return ensure_mini(say)
-    if settings.model in SHAPES:
+    if settings.model in CHECKPOINTS:
         import torch
 
         fast = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        say(f"Making random weights: {SHAPES[settings.model].about}")
-        return ensure_shape(settings.model, device=fast, progress=say)
+        say(f"Making random weights: {CHECKPOINTS[settings.model].about}")
+        return ensure_checkpoint(settings.model, device=fast, progress=say)
     if not (Path(settings.model) / "config.json").exists():
         raise SettingsError(
-            f"model: unknown {settings.model!r}; expected mini, a checkpoint folder or one of {', '.join(SHAPES)}"
+            f"model: unknown {settings.model!r}; expected mini, a checkpoint folder or one of {', '.join(CHECKPOINTS)}"
         )
     return Path(settings.model)
 

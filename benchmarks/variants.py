@@ -18,7 +18,7 @@ from rich import box
 from rich.table import Table
 
 from mis_lib.errors import SettingsError
-from mis_lib.models.adapters import SIDE_BY_SIDE, choose_variants
+from mis_lib.models.adapters import MAX_COLUMNS, choose_variants
 from mis_lib.recipes.compare import load_engine
 from mis_lib.recipes.merge import DTYPES
 from mis_lib.recipes.progress import say
@@ -167,7 +167,7 @@ def _load(
 ) -> "VariantEngine":
     variants = choose_variants(checkpoint, adapters)
     if checkpoint is None and not adapters:
-        variants = dict(list(variants.items())[:SIDE_BY_SIDE])
+        variants = dict(list(variants.items())[:MAX_COLUMNS])
     if len(variants) < 2:
         raise SettingsError(
             "expected at least one adapter to measure beside the base, found none; name one with --adapters"

@@ -170,11 +170,11 @@ def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], pr
 
 def strangers(checkpoint: Path | None, adapters: Mapping[str, Path | None]) -> list[str]:
     """A line on each adapter that was trained on another checkpoint than this one (None: the embedded model)."""
-    from mis_lib.models.adapters import strangeness
+    from mis_lib.models.adapters import base_mismatch
     from mis_lib.models.mini.assemble import mini_folder
 
     here = checkpoint or mini_folder()
-    return [words for name, folder in adapters.items() if folder and (words := strangeness(name, folder, here))]
+    return [words for name, folder in adapters.items() if folder and (words := base_mismatch(name, folder, here))]
 
 
 def load_examples(folder: Path | None, progress: Progress) -> Catalogue:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from benchmarks import random_checkpoints
 from benchmarks import train as bench
 from benchmarks.contest import Contestant, Measured, measure, rows_a_pass
-from benchmarks.random_checkpoints import SHAPES, write_shape
+from benchmarks.random_checkpoints import CHECKPOINTS, write_checkpoint
 from benchmarks.train import LADDER, PLAIN, TRL, BenchTrainSettings, ladder, matmul_rate, show, to_markdown, write_rows
 from mis_lib.cli.main import app
 from mis_lib.errors import ModelError, SettingsError, TrainingError
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.research
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shape("tiny-llava", tmp_path_factory.mktemp("shape") / "toy", dtype="float32")
+    return write_checkpoint("tiny-llava", tmp_path_factory.mktemp("shape") / "toy", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_published_shapes_have_their_published_number_of_parameters(name: str) -
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):  # sizes without weights
-        model = AutoModelForImageTextToText.from_config(SHAPES[name].config(300))
+        model = AutoModelForImageTextToText.from_config(CHECKPOINTS[name].config(300))
     billions = sum(weight.numel() for weight in model.parameters()) / 1e9
     assert billions == pytest.approx({"internvl2_5-8b": 8.08, "qwen2-vl-7b": 8.29}[name], abs=0.01)
 
@@ -195,11 +195,11 @@ def test_a_shape_is_written_to_the_cache_once(tmp_path: Path, monkeypatch: pytes
         (folder / "config.json").write_text("{}", encoding="utf-8")
         return folder
 
-    monkeypatch.setattr(random_checkpoints, "write_shape", write)
+    monkeypatch.setattr(random_checkpoints, "write_checkpoint", write)
     monkeypatch.setenv("MIS_CACHE", str(tmp_path / "cache"))
-    made = [random_checkpoints.ensure_shape("tiny-llava", device="cpu") for _ in range(2)]
+    made = [random_checkpoints.ensure_checkpoint("tiny-llava", device="cpu") for _ in range(2)]
     assert made[0] == made[1] and (made[0] / "config.json").exists() and written == [("tiny-llava", "cpu")]
     (tmp_path / "file").touch()
     monkeypatch.setenv("MIS_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(ModelError, match=r"writing tiny-llava to .* failed: .*16 GB of disk"):
-        random_checkpoints.ensure_shape("tiny-llava", device="cpu")
+        random_checkpoints.ensure_checkpoint("tiny-llava", device="cpu")

@@ -1,8 +1,13 @@
-"""Which checkpoint an adapter belongs to lies beside it: on another one of the same shapes it loads without an error, and answers something else.
+"""What is known of adapters without torch: base checkpoint, image limits, and which ones are shipped.
 
-It is the one that the adapter was trained on; of a shipped adapter it is the embedded model on which it was measured. A checkpoint is known by a
-fingerprint of its weights. The embedded model is assembled on each machine, where sums may round otherwise, so it is known by the name of its folder
-too, which follows from what it is assembled of. Where either is unknown, nothing is said. No torch in here.
+``base.json`` in an adapter's folder records the checkpoint that it was trained on; of a shipped adapter, the embedded
+model on which it was measured. On another checkpoint of the same shapes it loads without an error and answers something
+else. A checkpoint is identified by a fingerprint of its weights. The embedded model is assembled on each machine, where
+sums may round differently, so the name of its folder, which follows from its sources, identifies it too. Where either
+checkpoint is unknown, no warning is given.
+
+``image_limits.json`` records the limits of an image. Tiles and grids decide how many tokens an image has; an adapter
+that was trained on two tiles an image and gets eight sees something else.
 """
 
 import json
@@ -18,27 +23,34 @@ from mis_lib.files import digest, write_atomic
 from mis_lib.models.mini.assemble import ADAPTERS, mini_folder
 from mis_lib.schema import Record
 
+BASE = "mini"
+SHIPPED = ("mirage", "refusal", "textual", "mirage_both")
+MAX_COLUMNS = 4
+"""How many variants the app shows at once, at most."""
+
+WEIGHTS = "adapter_model.safetensors"
 BASE_FILE = "base.json"
+LIMITS = "image_limits.json"
 MINI = re.compile(r"mini-\d+-[0-9a-f]{12}")
 SAMPLED = 4096  # bytes of each tensor: any training changes all of a tensor that it changes, and 16 GB need not be read
 
 
 class Base(Record):
-    """What tells a checkpoint from others of its shapes."""
+    """What identifies a checkpoint among others of its shapes."""
 
     name: str
     """Of its folder, or its hub id."""
     weights: str | None = None
-    """Their fingerprint; ``None`` where they cannot be looked at."""
+    """Their fingerprint; ``None`` where they cannot be read."""
 
 
 def write_base(folder: Path, checkpoint: Path | str) -> None:
-    """Put beside an adapter what tells the checkpoint that it was trained on."""
+    """Record the checkpoint that an adapter was trained on in the adapter's folder."""
     write_base_record(folder, _base_of(checkpoint))
 
 
 def write_base_record(folder: Path, base: Base | None) -> None:
-    """Put beside an adapter what is known of its checkpoint; of an unknown one, what lay there of an earlier adapter goes."""
+    """Record an adapter's checkpoint in its folder; ``None`` removes the record of an earlier adapter."""
     if base is None:
         (folder / BASE_FILE).unlink(missing_ok=True)
     else:
@@ -46,7 +58,7 @@ def write_base_record(folder: Path, base: Base | None) -> None:
 
 
 def read_base(folder: Path) -> Base | None:
-    """What lies beside an adapter about its checkpoint; ``None`` where nothing does.
+    """The recorded checkpoint of an adapter; ``None`` where there is no record.
 
     Raises:
         ModelError: it cannot be read.
@@ -57,41 +69,43 @@ def read_base(folder: Path) -> Base | None:
         return None
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{folder / BASE_FILE}: expected what tells an adapter's checkpoint, found: {str(error).splitlines()[0]}; remove the file"
+            f"{folder / BASE_FILE}: expected the record of an adapter's checkpoint, "
+            f"found: {str(error).splitlines()[0]}; remove the file"
         ) from error
 
 
-def warn_if_strange(variant: str, folder: Path, checkpoint: Path | str) -> None:
-    """Warn (``AdapterWarning``) with the words of ``strangeness``, if there are any.
+def warn_if_base_differs(variant: str, folder: Path, checkpoint: Path | str) -> None:
+    """Warn (``AdapterWarning``) with the text of ``base_mismatch``, if there is any.
 
     Raises:
-        ModelError: what lies beside the adapter cannot be read.
+        ModelError: the adapter's record cannot be read.
     """
-    if words := strangeness(variant, folder, checkpoint):
+    if words := base_mismatch(variant, folder, checkpoint):
         warnings.warn(words, AdapterWarning, stacklevel=2)
 
 
-def strangeness(variant: str, folder: Path, checkpoint: Path | str) -> str:
-    """What is to be said where the adapter of a folder is known to belong to another checkpoint; empty where nothing is.
+def base_mismatch(variant: str, folder: Path, checkpoint: Path | str) -> str:
+    """A warning if the adapter of a folder is known to belong to another checkpoint; else empty.
 
     Raises:
-        ModelError: what lies beside the adapter cannot be read.
+        ModelError: the adapter's record cannot be read.
     """
-    told = read_base(folder)
+    recorded = read_base(folder)
     name = Path(checkpoint).name
-    if told is None or (MINI.fullmatch(name) and told.name == name):
+    if recorded is None or (MINI.fullmatch(name) and recorded.name == name):
         return ""
-    told, found = _as_rounded_here(told), _base_of(checkpoint)
-    if not (told.weights and found.weights) or told.weights == found.weights:
+    recorded, found = _as_rounded_here(recorded), _base_of(checkpoint)
+    if not (recorded.weights and found.weights) or recorded.weights == found.weights:
         return ""
     return (
-        f"variant {variant!r}: expected the checkpoint that {folder} belongs to ({told.name}), found {checkpoint}, which has the same shapes and "
-        "other weights: it answers otherwise than it does there. Name that checkpoint (--checkpoint), or train the adapter again"
+        f"variant {variant!r}: expected the checkpoint that {folder} belongs to ({recorded.name}), found {checkpoint}, "
+        "which has the same shapes and other weights: it answers otherwise than it does there. "
+        "Name that checkpoint (--checkpoint), or train the adapter again"
     )
 
 
 def _as_rounded_here(base: Base) -> Base:
-    """The embedded model as it was assembled on this machine, where it was; any other checkpoint as it was told."""
+    """The embedded model as it was assembled on this machine, where it was; any other checkpoint unchanged."""
     if base.name != (folder := mini_folder()).name:
         return base
     here = _base_of(folder)
@@ -104,17 +118,12 @@ def _base_of(checkpoint: Path | str) -> Base:
     name = folder.name if files else str(checkpoint)
     try:
         return Base(name=name, weights=_fingerprint(files) if files else None)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        struct.error,
-    ):  # a file that is none, beside a model that was trained for hours
+    except (OSError, ValueError, KeyError, struct.error):  # damage must not end a run that has trained for hours
         return Base(name=name)
 
 
 def _fingerprint(files: list[Path]) -> str:
-    """Of name, shape and first bytes of each tensor, however they are dealt to files; one that is damaged raises what reading it does."""
+    """Digest of name, shape and first bytes of each tensor, whatever file holds it; raises for damaged files."""
     tensors: dict[str, bytes] = {}
     for file in files:
         with file.open("rb") as stream:
@@ -128,13 +137,6 @@ def _fingerprint(files: list[Path]) -> str:
                 content = stream.read(min(SAMPLED, end - start))
                 tensors[name] = f"{name} {tensor['dtype']} {tensor['shape']} ".encode() + content
     return digest(b"".join(tensors[name] for name in sorted(tensors)))[:16]
-
-
-# ---------- Limits of an image lie beside the adapter that was trained with them, so that it answers about images as it has learnt to see them.
-#
-# Tiles and grids decide how many tokens an image has; an adapter that was trained on two tiles an image and is shown eight sees something else. No torch in here.
-
-LIMITS = "image_limits.json"
 
 
 class ImageLimits(Record):
@@ -164,12 +166,13 @@ def limits_of(folder: Path | None) -> ImageLimits:
         return ImageLimits.model_validate_json((folder / LIMITS).read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{folder / LIMITS}: expected the image limits of an adapter, found: {str(error).splitlines()[0]}; train it again"
+            f"{folder / LIMITS}: expected the image limits of an adapter, "
+            f"found: {str(error).splitlines()[0]}; train it again"
         ) from error
 
 
 def shared_limits(adapters: Mapping[str, Path | None]) -> ImageLimits:
-    """The limits under which these variants answer together; a variant without an adapter goes by those of the others.
+    """The limits under which these variants answer together; those of the others also hold for the base.
 
     Raises:
         ModelError: the limits of one cannot be read.
@@ -177,15 +180,18 @@ def shared_limits(adapters: Mapping[str, Path | None]) -> ImageLimits:
     """
     found = {name: limits_of(folder) for name, folder in adapters.items() if folder is not None}
     if len(set(found.values())) > 1:
-        told = "; ".join(f"{name}: {limits.given or 'the own of the checkpoint'}" for name, limits in found.items())
+        described = "; ".join(
+            f"{name}: {limits.given or 'the own of the checkpoint'}" for name, limits in found.items()
+        )
         raise SettingsError(
-            f"adapters: expected adapters that were trained with the same image limits, found {told}; let them answer in runs of their own"
+            f"adapters: expected adapters that were trained with the same image limits, found {described}; "
+            "let them answer in separate runs"
         )
     return next(iter(found.values()), ImageLimits())
 
 
 def write_limits(folder: Path, limits: ImageLimits) -> None:
-    """Put limits beside an adapter; without any there is no file, not even that of an earlier adapter."""
+    """Record limits in an adapter's folder; without any, the file of an earlier adapter is removed."""
     if limits.given:
         write_atomic(folder / LIMITS, (limits.model_dump_json(exclude_none=True) + "\n").encode())
     else:
@@ -209,15 +215,6 @@ def limit_images(processor: Any, limits: ImageLimits) -> None:
         if not hasattr(images, "max_patches"):
             raise SettingsError("max_dynamic_patch limits InternVL's tiles; this model has none, leave it out")
         images.max_patches = limits.max_dynamic_patch
-
-
-# ---------- The variants that come with the package, told without loading anything: no torch, so that the app's first page can name them.
-
-BASE = "mini"
-SHIPPED = ("mirage", "refusal", "textual", "mirage_both")
-SIDE_BY_SIDE = 4
-"""How many variants the app shows at once, at most."""
-WEIGHTS = "adapter_model.safetensors"
 
 
 def shipped_variants() -> dict[str, Path | None]:

@@ -1,7 +1,7 @@
-"""Loading: one checkpoint with all its adapters attached, and its processor; local files, safetensors only, no remote code.
+"""Loading one checkpoint with all its adapters, and its processor: local files, safetensors only, no remote code.
 
-A *variant* is a name for the checkpoint under one adapter; the variant whose adapter is ``None`` is the checkpoint itself. All adapters stay
-attached side by side, so that variants can be switched, or mixed in one batch, without loading anything again:
+A *variant* is a name for the checkpoint under one adapter; the variant whose adapter is ``None`` is the checkpoint
+itself. All adapters stay attached, so that variants can be switched, or mixed in one batch, without loading again:
 
     model, processor = load_model(ensure_mini(), shipped_variants())
 """
@@ -20,13 +20,10 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from mis_lib.errors import ModelError
-from mis_lib.models.adapters import SHIPPED, WEIGHTS, limit_images, shared_limits, warn_if_strange
-from mis_lib.models.adapters import shipped_variants as shipped_variants
-
-# the other half of "load"
+from mis_lib.models.adapters import SHIPPED, WEIGHTS, limit_images, shared_limits, warn_if_base_differs
 
 CONFIG = "adapter_config.json"
-SHOWN = 300  # characters of a library's complaint: the first tensor that does not fit stands behind a headline
+SHOWN = 300  # characters of a library's message: the first tensor that does not fit comes after a headline
 
 # What a damaged or unsuitable file makes the libraries raise.
 _LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
@@ -50,16 +47,16 @@ def load_model(
     device: str = "cpu",
     dtype: torch.dtype | str = "auto",
 ) -> LoadedModel:
-    """Load a checkpoint (folder, or id of a hub model that is in the local cache) and attach adapters under their variants' names.
+    """Load a checkpoint and attach adapters under the names of their variants.
 
     Args:
-        checkpoint: standard Hugging Face layout, weights as safetensors.
+        checkpoint: folder in Hugging Face's layout with safetensors, or id of a hub model in the local cache.
         adapters: PEFT folder of each variant, ``None`` for the base.
         device: "cpu", "cuda", "cuda:1" ...
         dtype: of the weights; "auto" is the checkpoint's own.
 
-    The processor has the image limits that the adapters were trained with. An adapter that is known to have been trained on other weights of these
-    shapes is warned of (``AdapterWarning``).
+    The processor has the image limits that the adapters were trained with. ``AdapterWarning`` says that an adapter is
+    known to have been trained on other weights of these shapes.
 
     Raises:
         ModelError: something is missing, damaged or does not fit; names the file and the way out.
@@ -70,7 +67,7 @@ def load_model(
     for variant, folder in (adapters or {}).items():
         if folder is not None:
             model = _attach(model, variant, folder)
-            warn_if_strange(variant, folder, checkpoint)
+            warn_if_base_differs(variant, folder, checkpoint)
     limit_images(processor, limits)
     try:
         model = model.to(device)
@@ -83,7 +80,7 @@ def load_model(
 
 @contextmanager
 def wrapping() -> Iterator[None]:
-    """While PEFT wraps a network: it asks transformers by a name that is on its way out, which nobody here can mend."""
+    """Silence a warning while PEFT wraps a network: PEFT uses a name that transformers has deprecated."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
@@ -109,7 +106,7 @@ def _load_base(checkpoint: Path | str, dtype: torch.dtype | str) -> tuple[Any, A
 
 
 def _attach(model: Any, variant: str, folder: Path) -> PeftModel:
-    """``model`` with the adapter of ``folder`` added under the name ``variant``; every tensor of the file must find its place."""
+    """``model`` with the adapter of ``folder`` added under the name ``variant``; every tensor of the file must fit."""
     again = f"train it again (`mis train`; configs/mini-{variant}.yaml), or reinstall the package"
     remedy = (
         again
@@ -142,13 +139,14 @@ def _attach(model: Any, variant: str, folder: Path) -> PeftModel:
         example = (list(result.unexpected_keys) or missing)[0]
         raise ModelError(
             f"variant {variant!r}: {folder / WEIGHTS} with {tensors} tensors does not fit this checkpoint "
-            f"({len(result.unexpected_keys)} tensors without a place, {len(missing)} places without a tensor, such as {example}){base}; {remedy}"
+            f"({len(result.unexpected_keys)} tensors without a place, {len(missing)} places without a tensor, "
+            f"such as {example}){base}; {remedy}"
         )
     return model
 
 
 def _recognised(folder: Path) -> str:
-    """What lies where something else was expected, and how it is to be named; empty if that cannot be told."""
+    """What a folder is instead of what was expected, and how to name it; empty if unknown."""
     as_model = "as the checkpoint (--checkpoint, or --model of the app)"
     if (folder / CONFIG).exists():
         return f"an adapter; name it as one (--adapters NAME={folder})"
@@ -163,9 +161,6 @@ def _recognised(folder: Path) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-# ---------- What the machine at hand is good at, and what it was asked for.
 
 
 def has_bfloat16_products() -> bool:

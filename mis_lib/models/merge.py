@@ -30,8 +30,8 @@ def merge(checkpoint: Path | str, adapter: Path, variant: str, device: str, dtyp
     return LoadedModel(network.merge_and_unload(adapter_names=[variant]).eval(), loaded.processor)
 
 
-def save(loaded: LoadedModel, folder: Path, beside: Mapping[str, bytes] | None = None) -> Path:
-    """Write model and processor as an ordinary checkpoint folder, with the files ``beside`` by name, whole or not at all.
+def save(loaded: LoadedModel, folder: Path, extra: Mapping[str, bytes] | None = None) -> Path:
+    """Write model and processor as an ordinary checkpoint folder, with ``extra`` files by name, whole or not at all.
 
     Raises:
         ModelError: transformers cannot save a model of this kind, or there is no room for it.
@@ -41,14 +41,14 @@ def save(loaded: LoadedModel, folder: Path, beside: Mapping[str, bytes] | None =
     try:
         loaded.model.save_pretrained(str(growing))
         loaded.processor.save_pretrained(str(growing))
-        for name, content in (beside or {}).items():
+        for name, content in (extra or {}).items():
             (growing / name).write_bytes(content)
         growing.chmod(0o755)  # mkdtemp's is the owner's alone
         growing.rename(folder)
     except ValueError as error:
         raise ModelError(
-            f"the merged model cannot be saved: {str(error).splitlines()[0]} A checkpoint that another version assembled is made "
-            "anew by `mis build --force`"
+            f"the merged model cannot be saved: {str(error).splitlines()[0]} "
+            "A checkpoint that another version assembled is made anew by `mis build --force`"
         ) from error
     except OSError as error:
         raise ModelError(f"{folder}: cannot be written: {error}; make room, or choose another place") from error

@@ -8,7 +8,7 @@ import torch
 from transformers.utils.import_utils import is_liger_kernel_available
 
 from mis_lib.errors import MissingPackageError, SettingsError
-from mis_lib.models.adapters import ImageLimits, limit_images, limits_of, warn_if_strange
+from mis_lib.models.adapters import ImageLimits, limit_images, limits_of, warn_if_base_differs
 from mis_lib.models.load import has_bfloat16_products, load_model
 from mis_lib.train.distributed import check_device, zero3
 from mis_lib.train.lora import prepare, shorten
@@ -54,7 +54,7 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     network.config.use_cache = False
     model = prepare(network, settings)
     if settings.start_from is not None and settings.tuning == "lora":
-        warn_if_strange("start_from", settings.start_from, checkpoint)
+        warn_if_base_differs("start_from", settings.start_from, checkpoint)
     for weight in model.parameters():
         if weight.requires_grad:  # steps are smaller than bfloat16 can tell apart
             weight.data = weight.data.float()

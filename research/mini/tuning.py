@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from mis_lib.models.load import has_bfloat16_products
-from mis_lib.models.mini.tower import FIRST, in_end
+from mis_lib.models.mini.tower import FIRST_BRANCH_BLOCK, in_branch
 from research.mini import together
 from research.mini.aims import Aims, Goals, views_by_style
 from research.mini.features import FeatureBank
@@ -46,7 +46,7 @@ class Midway(nn.Module):
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
-        self.embeddings, self.blocks = tower.embeddings, tower.encoder.blocks[:FIRST]
+        self.embeddings, self.blocks = tower.embeddings, tower.encoder.blocks[:FIRST_BRANCH_BLOCK]
 
     def forward(self, pixels: torch.Tensor) -> SimpleNamespace:
         """Features as ``EfficientNetModel`` would return them."""
@@ -80,7 +80,7 @@ class End(nn.Module):
         encoder = self.tower.encoder
         hidden = midway.to(self.precision).transpose(1, 2).unflatten(2, (MIDWAY, MIDWAY))
         hidden = hidden.contiguous(memory_format=torch.channels_last)
-        for block in encoder.blocks[FIRST:]:
+        for block in encoder.blocks[FIRST_BRANCH_BLOCK:]:
             wide = F.relu6(self._mixed(hidden, block.expansion.expand_conv, block.expansion.expand_bn))
             spread = F.relu6(self._filtered(wide, block.depthwise_conv))
             narrow = self._mixed(spread, block.projection.project_conv, block.projection.project_bn)
@@ -113,7 +113,7 @@ class End(nn.Module):
         return {
             name: value
             for name, value in self.tower.named_parameters()
-            if in_end(name) and ".squeeze_excite." not in name
+            if in_branch(name) and ".squeeze_excite." not in name
         }
 
     def tensors(self) -> dict[str, nn.Parameter]:

@@ -52,9 +52,9 @@ def embedded_model() -> str:
 
 def strangeness(adapter: Path, checkpoint: Path) -> str:
     """What is said where an adapter belongs to another checkpoint; empty where it does not."""
-    from mis_lib.models.adapters import strangeness
+    from mis_lib.models.adapters import base_mismatch
 
-    return strangeness("it", adapter, checkpoint)
+    return base_mismatch("it", adapter, checkpoint)
 
 
 def with_rubrics(folder: Path, monkeypatch: Any) -> None:

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from support.fakes import mini_data
 from support.tiny_architectures import built
 
-from benchmarks.random_checkpoints import write_shape
+from benchmarks.random_checkpoints import write_checkpoint
 from mis_lib.errors import MissingPackageError
 from mis_lib.files import load_image, read_records
 from mis_lib.generate import decode
@@ -26,7 +26,7 @@ DECODER = r"^(?!.*(visual|vision)).*(q_proj|down_proj)$"
 def test_batches_say_what_single_questions_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: str) -> None:
     data = mini_data(tmp_path / "data")
     try:
-        checkpoint = write_shape(shape, tmp_path / "model")
+        checkpoint = write_checkpoint(shape, tmp_path / "model")
     except MissingPackageError as error:
         pytest.skip(str(error))
     bare = load_model(checkpoint, dtype=torch.float32).model
@@ -68,7 +68,7 @@ def test_batches_say_what_single_questions_say(tmp_path: Path, monkeypatch: pyte
 def test_lengths_of_prompts_are_foretold(tmp_path: Path, name: str) -> None:
     data = mini_data(tmp_path / "data")
     try:
-        make = write_shape if name.startswith("tiny-") else built
+        make = write_checkpoint if name.startswith("tiny-") else built
         engine = Engine(load_model(make(name, tmp_path / "model")), pack=False)
     except MissingPackageError as error:
         pytest.skip(str(error))

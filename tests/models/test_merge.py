@@ -49,10 +49,8 @@ def test_the_merged_checkpoint_answers_as_the_adapter_does(home: Path, tmp_path:
 
 def test_it_says_what_it_was_made_of_and_leaves_nothing_else(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = CliRunner().invoke(
-        app,
-        ["merge", str(home / "run"), str(out), "--checkpoint", str(home / "model"), "--dtype", "bfloat16", "--json"],
-    )
+    options = ["--checkpoint", str(home / "model"), "--dtype", "bfloat16", "--json"]
+    done = CliRunner().invoke(app, ["merge", str(home / "run"), str(out), *options])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["checkpoint"] == str(out)
     record = json.loads((out / RECORD).read_text())

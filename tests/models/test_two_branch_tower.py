@@ -1,6 +1,4 @@
-"""The tower's two ends: side by side in one tower they compute what each does alone; tuning moves one of them and
-nothing else.
-"""
+"""The two-branch tower: each branch computes what it does alone; tuning moves one of them and nothing else."""
 
 import copy
 from pathlib import Path
@@ -18,7 +16,14 @@ from transformers import EfficientNetModel
 from mis_lib.construct.drawings import STYLES, draw
 from mis_lib.errors import SettingsError
 from mis_lib.models.mini.assemble import BASE_FILES, DRAWINGS_FILE, NAMES_FILE, PROJECTOR_FILE, UPDATE_FILE
-from mis_lib.models.mini.tower import FIRST, in_end, load_tower, side_by_side, tower_config, widened
+from mis_lib.models.mini.tower import (
+    FIRST_BRANCH_BLOCK,
+    in_branch,
+    join_branches,
+    load_tower,
+    tower_config,
+    two_branch_config,
+)
 from mis_lib.models.mini.wheels import TOWER_SHA256, tower_file
 from research.mini import eye_steps, tuning, unseen
 from research.mini.aims import aims_from, aims_of
@@ -68,8 +73,8 @@ def before_the_top(tower: Any, images: torch.Tensor) -> torch.Tensor:
 
 def test_side_by_side_each_end_computes_what_it_does_alone(published: Any, tower: Any) -> None:
     own = disturbed(tower)
-    wide = EfficientNetModel(widened(tower_config())).eval()
-    state = wide.state_dict() | side_by_side(published.state_dict(), own)
+    wide = EfficientNetModel(two_branch_config(tower_config())).eval()
+    state = wide.state_dict() | join_branches(published.state_dict(), own)
     for name in state:
         if ".squeeze_excite." in name:
             state[name].fill_(30.0 if name.endswith("expand.bias") else 0.0)
@@ -85,8 +90,8 @@ def test_side_by_side_each_end_computes_what_it_does_alone(published: Any, tower
 
 @pytest.mark.parametrize("name", ["encoder.blocks.3.projection.project_conv.weight", "encoder.blocks.12.nonsense"])
 def test_what_does_not_belong_to_an_end_is_refused(published: Any, name: str) -> None:
-    with pytest.raises(RuntimeError, match="does not belong to the tower's end"):
-        side_by_side(published.state_dict(), {name: torch.zeros(1)})
+    with pytest.raises(RuntimeError, match="does not belong to the tower's last stages"):
+        join_branches(published.state_dict(), {name: torch.zeros(1)})
 
 
 def test_midway_and_end_are_the_tower(tower: Any) -> None:
@@ -111,14 +116,14 @@ def test_an_ends_gradients_are_the_towers(tower: Any) -> None:
         value.requires_grad_(True)
     own(midway.flatten(2).transpose(1, 2)).square().mean().backward()
     hidden = midway
-    for block in plain.encoder.blocks[FIRST:]:
+    for block in plain.encoder.blocks[FIRST_BRANCH_BLOCK:]:
         hidden = block(hidden)
     plain.encoder.top_activation(plain.encoder.top_bn(plain.encoder.top_conv(hidden))).square().mean().backward()
     for name, value in tuned.items():
         wanted = parameters[name].grad
         assert value.grad is not None and wanted is not None
         assert float((value.grad - wanted).norm() / wanted.norm()) < 0.01, name
-    held = {name for name in parameters if in_end(name)} - set(tuned)
+    held = {name for name in parameters if in_branch(name)} - set(tuned)
     assert held and {name.split(".")[-2] for name in held} == {"depthwise_conv", "depthwise_norm"}
 
 
@@ -163,8 +168,10 @@ def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any) -> Non
     assert held == [False, False, True, True]
     moved = {name for name, value in tower.state_dict().items() if not torch.equal(value, state[name])}
     assert moved == set(end.tensors())
-    assert {name.split(".")[2] for name in moved if ".blocks." in name} == {str(at) for at in range(FIRST, 16)}
-    assert all(in_end(name) and "running" not in name for name in moved)
+    assert {name.split(".")[2] for name in moved if ".blocks." in name} == {
+        str(at) for at in range(FIRST_BRANCH_BLOCK, 16)
+    }
+    assert all(in_branch(name) and "running" not in name for name in moved)
     features = features_of(end, bank.table)
     assert features.shape == (9, 9, 1280) and features.dtype == torch.bfloat16
     with torch.no_grad():
