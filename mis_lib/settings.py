@@ -67,6 +67,29 @@ class TableFormat(StrEnum):
     JSON = "json"
 
 
+class TrainerForm(StrEnum):
+    """For which trainer ``mis export`` writes; ``jsonl`` is our own form."""
+
+    LLAMAFACTORY = "llamafactory"
+    SWIFT = "swift"
+    TRL = "trl"
+    JSONL = "jsonl"
+
+
+class ExportedImages(StrEnum):
+    """Whether ``mis export`` copies images or leaves them where they are."""
+
+    COPY = "copy"
+    KEEP = "keep"
+
+
+class ImagesAs(StrEnum):
+    """How images reach a server: inside the request, or as paths that server and client both see."""
+
+    BASE64 = "base64"
+    FILE = "file"
+
+
 class AnalysisMethod(StrEnum):
     """What ``mis analyse`` looks at."""
 

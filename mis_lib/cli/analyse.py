@@ -24,7 +24,7 @@ def analyse_variants(
     method: Annotated[AnalysisMethod, typer.Argument(help="What to analyse.")],
     as_json: AsJson = False,
 ) -> None:
-    """Analyse models: separation (by layer), spectrum (of the weight change), formats (other tasks), safeground (edits)."""
+    """Analyse models: separation (by layer), spectrum (weight changes), formats (other tasks), safeground (edits)."""
     from mis_lib.cli import console
     from mis_lib.recipes.analyse import AnalyseSettings, analyse
     from mis_lib.results.tables import rich_table

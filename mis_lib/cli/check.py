@@ -17,7 +17,8 @@ OF_MIXTURE = ("mixture", "general", "output", "against", "set")  # the last two 
 
 OPTIONS = options_of(
     "mis_lib.data.preflight:PreflightSettings",
-    "images model max_pixels min_pixels max_dynamic_patch max_length training.batch_size training.lora_rank training.checkpointing",
+    "images model max_pixels min_pixels max_dynamic_patch max_length training.batch_size training.lora_rank "
+    "training.checkpointing",
 )
 
 
@@ -60,9 +61,14 @@ def check_data(
     from mis_lib.recipes import check as recipe
 
     own = {
-        "against": against, "duplicates": duplicates or None, "remove": remove or None, "mixture": mixture, "general": general,
-        "output": output, "html": html,
-    }  # fmt: skip
+        "against": against,
+        "duplicates": duplicates or None,
+        "remove": remove or None,
+        "mixture": mixture,
+        "general": general,
+        "output": output,
+        "html": html,
+    }
     flags = [*given(ctx), *(name for name, value in own.items() if value is not None)]
     is_hub = path is not None and path.startswith(recipe.HUB)
     _check_what(is_hub, mixture, flags)
@@ -90,8 +96,9 @@ def check_data(
         fine = report.ready
         if settings.images is not None and fine:
             console.say(
-                f"The images are in {settings.images}, but mis train and mis generate look for them in the folder of the rows. "
-                "To bring both together:"
+                f"The images are in {settings.images}, but mis train and mis generate look for them in the folder of "
+                "the "
+                "rows. To bring both together:"
             )
             console.offer(f"mis export --input {path} --image_folder {settings.images} --format jsonl --output DIR")
         if as_json:
@@ -117,7 +124,7 @@ def _show_hub(name: str, *, as_json: bool) -> None:
 def _check_what(is_hub: bool, mixture: str | None, given: list[str]) -> None:
     """Refuse options that would have no effect."""
     if is_hub and given:
-        raise SettingsError(f"--{given[0]} goes with data, found a name that only tells how to fetch it")
+        raise SettingsError(f"--{given[0]} goes with data, found a name that only says how to fetch it")
     alone = [name for name in given if name not in OF_MIXTURE]
     if mixture is not None and alone:
         raise SettingsError(

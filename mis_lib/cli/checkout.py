@@ -1,6 +1,6 @@
-"""What a checkout has next to the package and a wheel has not: ``benchmarks``, ``research``, ``tools``.
+"""Folders that a checkout has and an installed package has not: ``benchmarks``, ``research``, ``tools``.
 
-Their verbs are part of ``mis`` and import them by name, when they are called. No other module of the library knows them.
+Their verbs import them by name when they are called. No other module of the library imports them.
 """
 
 import importlib
@@ -30,7 +30,7 @@ def outside(module: str, verb: str) -> Any:
 
 
 def command_of(module: str, arguments: Sequence[str], verb: str) -> tuple[list[str], dict[str, str]]:
-    """Command and environment that run such a module in a process of its own, whatever the working folder is.
+    """Command and environment that run such a module in a separate process, from any working folder.
 
     Raises:
         MissingPackageError: as ``outside``.

@@ -1,7 +1,7 @@
-"""How the command line shows things: answers in the colours of their segments, findings as a table, everything as JSON.
+"""The console of the command line: answers in the colours of their segments, progress, JSON.
 
-The three colours are those of the app's legend. What a program may want to read goes to standard output, everything said meanwhile to
-standard error, so that ``--json`` can be piped; in a notebook to standard output, since there the other is shown as a fault.
+The three colours are those of the app's legend. Results go to standard output and progress to standard error, so that
+``--json`` can be piped. In a notebook both go to standard output, as Jupyter shows standard error as a fault.
 """
 
 import json
@@ -27,10 +27,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from mis_lib.cli.doctor import Diagnosis, Finding, State
+from mis_lib.cli.doctor import Diagnosis, State
 from mis_lib.recipes.progress import Advance, report_to
 from mis_lib.schema import SegmentKind
-from mis_lib.text.segments import segment
 
 if TYPE_CHECKING:
     from mis_lib.generate.columns import Column
@@ -40,15 +39,15 @@ NONE_SERVED: "Mapping[str, Served]" = {}
 COLOURS = {SegmentKind.PERCEPTION: "blue", SegmentKind.REASONING: "yellow", SegmentKind.ANSWER: "green"}
 STATE_COLOURS = {State.OK: "green", State.MISSING: "yellow", State.DAMAGED: "red"}
 
-# In a notebook neither Jupyter's way of drawing, whose live bars need widgets that pages without a kernel cannot show, nor a terminal's, whose
-# bars would stand there once for each time they were drawn (a kernel's streams claim to be terminals): a bar is shown when it has ended.
+# In a notebook a bar is shown once, when it has ended. Jupyter's live bars need widgets, which pages without a kernel
+# cannot show; a terminal's bars would be printed at every update (a kernel's streams claim to be terminals).
 _IN_NOTEBOOK = "ipykernel" in sys.modules
 _KIND: dict[str, Any] = {"force_jupyter": False, "force_terminal": False if _IN_NOTEBOOK else None}
-FILE_WIDTH = 160  # columns of a log or a pipe, which Rich takes for 80: tables would lose figures there
+FILE_WIDTH = 160  # columns of a log or a pipe; at Rich's default of 80 tables lose figures
 
 
 def _width(stream: TextIO) -> int | None:
-    """A file's width; none where a terminal, a notebook or the variable COLUMNS knows better."""
+    """A file's width; none where a terminal, a notebook or the variable COLUMNS gives it."""
     known = stream.isatty() or _IN_NOTEBOOK or "COLUMNS" in os.environ
     return None if known else FILE_WIDTH
 
@@ -58,12 +57,12 @@ log = Console(stderr=not _IN_NOTEBOOK, width=_width(sys.stderr), **_KIND)
 
 
 def say(message: str) -> None:
-    """Tell what is being done, on ``log``."""
+    """Print a message on ``log``."""
     log.print(message, style="dim", markup=False)
 
 
 class Terminal:
-    """Shows on ``log`` what recipes report: bars where somebody watches, messages always."""
+    """Shows on ``log`` what recipes report: messages always, bars on a terminal."""
 
     def say(self, text: str) -> None:
         """Print a message."""
@@ -71,7 +70,7 @@ class Terminal:
 
     @contextmanager
     def bar(self, what: str) -> Iterator[Advance]:
-        """A bar with the time that is left; it is gone at the end."""
+        """A bar with the time left; removed at the end."""
         columns = (
             TextColumn(what),
             BarColumn(),
@@ -89,7 +88,7 @@ class Terminal:
 
     @contextmanager
     def bars(self, *, kept: bool) -> Iterator[Advance]:
-        """A bar for each text with the time that has passed; ``kept`` ones are printed at the end, also into a log."""
+        """A bar for each text with the time passed; ``kept`` ones are printed at the end, also into a log."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         unseen = not kept and not log.is_interactive
         tasks: dict[str, TaskID] = {}
@@ -109,7 +108,7 @@ def show_progress() -> None:
 
 
 def offer(command: str) -> None:
-    """A command to be copied, on ``log``: on a line of its own, which is never broken."""
+    """Print a command to be copied on ``log``, on one unbroken line."""
     log.print(f"  {command}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -119,7 +118,9 @@ def print_json(value: Any) -> None:
 
 
 def answer_record(column: "Column", served: "Served | None" = None) -> dict[str, Any]:
-    """One variant's answer as a JSON object; ``segments`` cover the whole text in order. ``tokens`` is null where a server told none."""
+    """One variant's answer for JSON; ``segments`` cover the text in order, ``tokens`` is null if a server gave none."""
+    from mis_lib.text.segments import segment  # a tenth of a second of patterns, which other verbs do not need
+
     counted = column.unit == "tokens"
     return {
         "variant": column.variant,
@@ -136,13 +137,15 @@ def answer_record(column: "Column", served: "Served | None" = None) -> dict[str,
 
 
 def answers(columns: Sequence["Column"], served: "Mapping[str, Served]" = NONE_SERVED) -> Group:
-    """The answers as panels, under the legend of their colours; ``served``: where which of them were asked."""
+    """The answers as panels under the legend of their colours; ``served`` gives the servers of served variants."""
     legend = Text("  ").join(Text(f"■ {kind.value}", style=colour) for kind, colour in COLOURS.items())
     return Group(legend, *(answer(column, served.get(column.variant)) for column in columns))
 
 
 def answer(column: "Column", served: "Served | None" = None) -> Panel:
-    """One variant's answer with its cost below, and above it the server that gave it."""
+    """One variant's answer with its cost below, and the server that gave it above."""
+    from mis_lib.text.segments import segment
+
     text = Text()
     for part in segment(column.text):
         text.append(part.text, style=COLOURS[part.kind])
@@ -171,28 +174,23 @@ def stream_answers(
 
 
 def diagnosis(found: Diagnosis) -> Group:
-    """What is in order, in one table; then what is not, each with what it is needed for and the command that puts it right."""
+    """What is in order, as a table; then each fault with what it is needed for and the command that fixes it."""
     table = Table(title=f"MIS workbench {found.version}", title_justify="left", show_header=False, box=None)
-    for name, detail in in_order(found.findings):
-        table.add_row(Text(name, style=STATE_COLOURS[State.OK]), Text(detail))
+    rows: dict[str, list[str]] = {}
+    for finding in found.findings:
+        if finding.state is State.OK and finding.package:  # packages share a line for each use
+            rows.setdefault(f"packages for {finding.needed_for}", []).append(f"{finding.name} {finding.detail}")
+        elif finding.state is State.OK:
+            rows[finding.name] = [finding.detail]
+    for name, details in rows.items():
+        table.add_row(Text(name, style=STATE_COLOURS[State.OK]), Text(", ".join(details)))
     lines = [
         Text.assemble(
             (f"{finding.name} {finding.state}: ", STATE_COLOURS[finding.state]),
-            f"{finding.detail}\n  needed for {finding.needed_for}; to put it right: {finding.fix}",
+            f"{finding.detail}\n  needed for {finding.needed_for}; fix: {finding.fix}",
         )
         for finding in found.findings
         if finding.state is not State.OK
     ]
     verdict = Text("Ready.", style="green") if found.ready else Text("Not ready: see above.", style="red")
     return Group(table, *lines, verdict)
-
-
-def in_order(findings: Sequence[Finding]) -> list[tuple[str, str]]:
-    """Name and detail of what is as it should be; packages share a line for each thing that needs them."""
-    rows: dict[str, list[str]] = {}
-    for finding in findings:
-        if finding.state is State.OK and finding.package:
-            rows.setdefault(f"packages for {finding.needed_for}", []).append(f"{finding.name} {finding.detail}")
-        elif finding.state is State.OK:
-            rows[finding.name] = [finding.detail]
-    return [(name, ", ".join(details)) for name, details in rows.items()]

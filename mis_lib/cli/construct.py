@@ -67,10 +67,15 @@ def construct_data(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Construct data: MIS-Mini (drawn harmful pairs with benign twins), or new items by the paper's stages and teachers."""
+    """Construct data: MIS-Mini (drawn harmful pairs, benign twins), or new items by the paper's stages and teachers."""
     flags = {
-        **given(ctx), "stage": stage, "elements": elements, "icons": icons, "both_orders": both_orders, "general_items": general_items,
-    }  # fmt: skip
+        **given(ctx),
+        "stage": stage,
+        "elements": elements,
+        "icons": icons,
+        "both_orders": both_orders,
+        "general_items": general_items,
+    }
     from mis_lib.cli import console
     from mis_lib.cli.show import construct as show
 

@@ -1,7 +1,7 @@
-"""What is installed, which device, which weights and data are in place, and what is missing for what.
+"""``mis doctor``: what is installed, the device, weights and data, and what is missing for which purpose.
 
-Looks and never changes anything. A finding is *required* if the app or the command line cannot work without it; weights and data that are
-made on first use are not. Nothing here fails because something is missing: that is what it reports.
+It only reads, and reports what is missing instead of failing. A finding is *required* if the app or the command line
+cannot work without it; weights and data that are made on first use are not.
 """
 
 import importlib.metadata
@@ -33,7 +33,7 @@ class State(StrEnum):
 
 
 class Finding(Record):
-    """One thing looked for: what was found, what it is needed for, and the command that puts it right."""
+    """One thing looked for: what was found, what it is needed for, and the command that fixes it."""
 
     name: str
     state: State
@@ -182,7 +182,7 @@ def _cached(name: str, folder: Path, needed_for: str, *, fix: str) -> Finding:
     if is_intact(folder):
         return _good(name, str(folder), needed_for)
     if folder.exists():
-        detail = f"{folder}: a file is missing or differs from its hash; made anew on next use"
+        detail = f"{folder}: a file is missing or differs from its hash; made again on next use"
         return _bad(name, detail, needed_for, fix=fix, state=State.DAMAGED)
     standing = next(parent for parent in folder.absolute().parents if parent.exists())
     free = shutil.disk_usage(standing).free

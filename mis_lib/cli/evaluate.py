@@ -31,7 +31,7 @@ def _models(values: Sequence[str], _: Mapping[str, Any]) -> dict[str, str] | Non
 
 
 GENERATE = options_of(
-    "mis_lib.recipes.generate:GenerateSettings",
+    "mis_lib.recipes.settings:GenerateSettings",
     "variants data splits limit only checkpoint adapters server models images_as concurrency generation.max_new_tokens "
     "generation.temperature batch_size batch_tokens device dtype shard runs name",
     adapters=with_base,
@@ -43,7 +43,8 @@ GENERATE = options_of(
 def generate_answers(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Generate the variants' answers to samples, in batches here or by a server; resumable and sharded."""
     from mis_lib.cli import console
-    from mis_lib.recipes.generate import GenerateSettings, generate_run
+    from mis_lib.recipes.generate import generate_run
+    from mis_lib.recipes.settings import GenerateSettings
 
     done = generate_run(resolve(ctx, GenerateSettings))
     if as_json:
@@ -54,7 +55,7 @@ def generate_answers(ctx: typer.Context, as_json: AsJson = False) -> None:
         for failure in done.missing[:5]:
             console.say(f"no answer: {failure.sample_id} by {failure.variant}: {failure.reason}")
         if done.missing:
-            console.say(f"{len(done.missing):,} answers are missing; run the same command again to go on")
+            console.say(f"{len(done.missing):,} answers are missing; run the same command again to continue")
     if done.missing:
         raise typer.Exit(FAILED_ITEMS)
 

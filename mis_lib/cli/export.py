@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mis_lib.cli.options import AsJson
-from mis_lib.data.export import Form, Images
+from mis_lib.settings import ExportedImages, TrainerForm
 
 verbs = typer.Typer()
 
@@ -14,7 +14,7 @@ verbs = typer.Typer()
 @verbs.command(name="export")
 def export_data(
     path: Annotated[Path, typer.Option("--input", help="Data file, data folder, or folder of a published set.")],
-    form: Annotated[Form, typer.Option("--format", help="Which trainer; jsonl: records of this project.")],
+    form: Annotated[TrainerForm, typer.Option("--format", help="Which trainer; jsonl: records of this project.")],
     out: Annotated[Path, typer.Option("--output", help="Folder to write to.")],
     loader: Annotated[
         str | None, typer.Option("--loader", help="Name of the published set (default: recognised by its files)")
@@ -27,7 +27,9 @@ def export_data(
             help="Folder of a data file's images (default: the file's folder)",
         ),
     ] = None,
-    images: Annotated[Images, typer.Option("--images", help="Copy images, or keep them where they are.")] = Images.COPY,
+    images: Annotated[
+        ExportedImages, typer.Option("--images", help="Copy images, or keep them where they are.")
+    ] = ExportedImages.COPY,
     leave_out_masked: Annotated[
         bool,
         typer.Option(
@@ -37,7 +39,7 @@ def export_data(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Convert data of any known format or published set to LLaMA-Factory, ms-swift, TRL or this project's JSON Lines."""
+    """Convert data of any known format or published set for LLaMA-Factory, ms-swift, TRL, or to our JSON Lines."""
     from mis_lib.cli import console
     from mis_lib.recipes.export import export
 

@@ -12,7 +12,7 @@ verbs = typer.Typer()
 
 
 @verbs.command(
-    name="import", cls=options_of("mis_lib.recipes.generate:GenerateSettings", "data splits runs", file=False)
+    name="import", cls=options_of("mis_lib.recipes.settings:GenerateSettings", "data splits runs", file=False)
 )
 def import_answers(
     ctx: typer.Context,
@@ -28,12 +28,12 @@ def import_answers(
 ) -> None:
     """Import answers of LLaMA-Factory, ms-swift, VLMEvalKit, lmms-eval, inspect-ai or MIS's scripts as a run."""
     from mis_lib.cli import console
-    from mis_lib.recipes.generate import GenerateSettings
-    from mis_lib.recipes.import_answers import import_answers as take_in
+    from mis_lib.recipes.import_answers import import_answers as run_import
+    from mis_lib.recipes.settings import GenerateSettings
 
     files = {variant: Path(file) for variant, file in named_values("--answers", answers, what="FILE").items()}
     settings = resolve(ctx, GenerateSettings, name=name, variants=list(files))
-    done = take_in(files, settings, field=field, tag=tag)
+    done = run_import(files, settings, field=field, tag=tag)
     if as_json:
         console.print_json({**done._asdict(), "run": str(done.run.folder)})
     else:
@@ -42,7 +42,7 @@ def import_answers(
             console.out.print(f"{variant}: {count:,} answers, found by {found}", highlight=False, soft_wrap=True)
             if found == "order alone":
                 console.say(
-                    f"{variant}: its rows tell neither ids nor questions, so their order was believed; look at a few"
+                    f"{variant}: its rows have neither ids nor questions, so they were matched by order; look at a few"
                 )
             if ids := done.unanswered.get(variant):
                 console.say(f"{variant}: no row for {len(ids):,} of the {done.asked:,} samples (such as {ids[0]!r})")

@@ -78,11 +78,11 @@ def main(
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     console.show_progress()
     for stream in (sys.stdout, sys.stderr):
-        _write_any_sign(stream)
+        _write_any_text(stream)
 
 
-def _write_any_sign(stream: Any) -> None:
-    """Write UTF-8 to files and pipes, whatever the system's encoding (Windows); print ? where a terminal lacks a sign."""
+def _write_any_text(stream: Any) -> None:
+    """Write UTF-8 to files and pipes on any system (Windows); print ? where a terminal lacks a character."""
     if not isinstance(stream, io.TextIOWrapper):
         return
     if stream.isatty():

@@ -17,7 +17,7 @@ verbs.add_typer(benches, name="bench")
 
 
 REPORT = options_of(
-    "mis_lib.recipes.report:ReportSettings",
+    "mis_lib.recipes.settings:ReportSettings",
     "variants splits by naming styles questions exchanged data checkpoint adapters limit only batch_size device runs "
     "name existing judges majority paired published regression note out",
     adapters=with_base,
@@ -32,7 +32,8 @@ def print_report(
 ) -> None:
     """Evaluate variants on MIS-Mini or other data, or read existing runs; print rates, comparisons, official scores."""
     from mis_lib.cli import console
-    from mis_lib.recipes.report import ReportSettings, report
+    from mis_lib.recipes.report import report
+    from mis_lib.recipes.settings import ReportSettings
     from mis_lib.results.report_tables import rich_rates
     from mis_lib.results.tables import render, rich_tables
 

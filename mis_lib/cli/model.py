@@ -1,4 +1,4 @@
-"""Verbs about models: what is installed (``doctor``), assembling (``build``, ``merge``), asking (``compare``, ``app``)."""
+"""Verbs about models: ``doctor`` (what is installed), ``build``, ``merge``, ``compare``, ``app``."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ verbs = typer.Typer()
 
 
 class Stage(StrEnum):
-    """What ``--train`` runs: gather data, train the base, its steps for a CPU, its vision on a GPU, or ship an adapter."""
+    """What ``--train`` runs: gather data, train the base, its CPU steps, its vision on a GPU, or ship an adapter."""
 
     GATHER = "gather"
     BASE = "base"
@@ -56,7 +56,8 @@ def build(
         Stage | None,
         typer.Option(
             "--train",
-            help="Instead: gather FOLDER the training data, train the base, its vision (fresh), or ship FOLDER NAME of an adapter; further words go to the stage (--train_help).",
+            help="Instead: gather FOLDER the training data, train the base, its vision (fresh), or ship FOLDER NAME of "
+            "an adapter; further words go to the stage (--train_help).",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -1,4 +1,4 @@
-"""``mis notebooks`` lists notebooks or executes them into HTML pages; ``mis docs`` updates README's generated tables."""
+"""``mis notebooks``: notebooks, listed or executed into HTML pages; ``mis docs``: README's generated tables."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -72,10 +72,10 @@ def write_tables(
     file: Annotated[Path, typer.Option("--file", help="Markdown file with marked tables.")] = Path("README.md"),
     check: Annotated[bool, typer.Option("--check", help="Write nothing; status 1 if something would change.")] = False,
 ) -> None:
-    """Update the tables of README that are generated from the code (notebooks, verbs, tabs, data sets, judges, metrics)."""
+    """Update README's generated tables (notebooks, verbs, tabs, data sets, judges, metrics)."""
     from mis_lib.cli import console
 
     changed = outside("tools.documents", "mis docs").update(file, ctx.find_root().command, check=check)
-    console.out.print(changed or f"{file}: as the code has it", markup=False, highlight=False, soft_wrap=True)
+    console.out.print(changed or f"{file}: up to date", markup=False, highlight=False, soft_wrap=True)
     if changed and check:
         raise typer.Exit(FAILED_ITEMS)

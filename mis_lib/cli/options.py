@@ -4,15 +4,17 @@
     def run_study(ctx: typer.Context, as_json: AsJson = False) -> None:
         settings = resolve(ctx, StudySettings)
 
-A verb names the fields that get an option; a dotted field is called by its last part (``--seed``). Name, type and default come from the field, the
-help from its docstring. ``--config FILE`` and ``--set key=value`` come with them and reach every field: options win over the file, ``--set`` wins over
-both. A field that is a tuple takes several values (``--splits easy hard``), a mapping takes ``NAME=VALUE``.
+A verb names the fields that get an option; the option of a dotted field is its last part (``--seed``). Name, type and
+default come from the field, the help from its docstring. ``--config FILE`` and ``--set key=value`` are added and reach
+every field: options win over the file, ``--set`` wins over both. A field that is a tuple takes several values
+(``--splits easy hard``), a mapping takes ``NAME=VALUE``.
 
-Why not a library: of pydantic-settings' command line, tyro and cyclopts none fits these conventions. pydantic-settings refuses ``--images a b`` and ends
-with a traceback and status 1 for a value out of range; cyclopts prefixes the name of the parameter, has hyphens for underscores, and takes one value a flag; tyro reads
-lists, but makes an option of every field, takes the keys of a mapping as separate words, knows no file below the options, and prints its own frame
-around errors. All three import every settings class before ``mis --help`` can be printed, which means pandas and openai; here a class is
-imported when its verb runs.
+Why not a library: none of pydantic-settings' command line, tyro and cyclopts fits these conventions. pydantic-settings
+refuses ``--images a b``, and a value out of range ends in a traceback with status 1. cyclopts prefixes the parameter's
+name, replaces underscores by hyphens, and takes one value a flag. tyro reads lists, but makes an option of every field,
+takes the keys of a mapping as separate words, supports no file under the options, and prints a frame around errors. All
+three import every settings class, and so pandas and openai, before ``mis --help``; here a class is imported when its
+verb runs.
 """
 
 import inspect
@@ -95,7 +97,7 @@ def options_of(
 
 
 def given(ctx: typer.Context) -> Mapping[str, Any]:
-    """The generated options that were given, by name, with their words as they are; ``config`` and ``set`` among them."""
+    """The generated options that were given, unread, by name; with ``config`` and ``set``."""
     return ctx.meta[GIVEN].words
 
 
@@ -105,7 +107,7 @@ def resolve(ctx: typer.Context, kind: type[S], **more: Any) -> S:
     Args:
         ctx: of the verb.
         kind: the class that ``options_of`` named.
-        more: values that the verb sets like an option.
+        more: values of fields that the verb sets.
 
     Raises:
         SettingsError: as ``load_settings``.
@@ -180,9 +182,9 @@ class _Given(NamedTuple):
     read: Mapping[str, Read]
 
 
-def _parameters(kind: type[Settings], fields: Sequence[str], *, file: bool, panel: str | None) -> Sequence[Any]:
+def _parameters(settings: type[Settings], fields: Sequence[str], *, file: bool, panel: str | None) -> Sequence[Any]:
     """The parameters as typer makes them of a function's signature."""
-    options = {path.rpartition(".")[2]: _option(kind, path, panel) for path in fields}
+    options = {path.rpartition(".")[2]: _option(settings, path, panel) for path in fields}
     if file:
         about = {CONFIG: "YAML file with these settings and more.", SET: "key=value, wins over the file."}
         options[CONFIG] = Path | None, typer.Option(f"--{CONFIG}", help=about[CONFIG], rich_help_panel=panel)
@@ -191,13 +193,14 @@ def _parameters(kind: type[Settings], fields: Sequence[str], *, file: bool, pane
     def verb(**_: Any) -> None: ...
 
     hints = {name: Annotated[annotation, option] for name, (annotation, option) in options.items()}
+    kind = inspect.Parameter.KEYWORD_ONLY
     verb.__annotations__ = hints
     verb.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
         [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=False if options[name][0] is bool else None)
+            inspect.Parameter(name, kind, annotation=hint, default=False if options[name][0] is bool else None)
             for name, hint in hints.items()
         ]
-    )  # fmt: skip
+    )
     app = typer.Typer(add_completion=False)
     app.command()(verb)
     return typer.main.get_command(app).params
@@ -216,13 +219,13 @@ def _option(kind: type[Settings], path: str, panel: str | None) -> tuple[Any, An
 
 
 def _about(kind: type[BaseModel], name: str) -> str:
-    """The docstring of a field; a class that only gives it another default says it once, above."""
+    """The docstring of a field, from the first class that has one."""
     classes = [one for one in kind.__mro__ if issubclass(one, BaseModel) and name in one.model_fields]
     return next((text for one in classes if (text := one.model_fields[name].description)), "")
 
 
 def _annotation(field: FieldInfo) -> Any:
-    """The type that the command line reads; what is beyond it (ranges, choices) is checked by the settings themselves."""
+    """The type that the command line reads; ranges and choices are checked by the settings."""
     of = field.annotation
     if get_origin(of) in (Union, UnionType):
         of = next(one for one in get_args(of) if one is not NoneType)

@@ -14,7 +14,7 @@ OPTIONS = options_of(
 
 @verbs.command(name="parity", cls=OPTIONS)
 def check_parity(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Prove that an adapter in training, merged, reloaded, in the app's engine and served reads and answers the same."""
+    """Prove that an adapter in training, merged, reloaded, in the app and served reads and answers the same."""
     from mis_lib.cli import console
     from mis_lib.cli.show.parity import shown
     from mis_lib.recipes.parity import ParitySettings, parity

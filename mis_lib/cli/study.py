@@ -1,4 +1,4 @@
-"""Verbs that train to compare: every mixture against the papers (``study``), this engine against TRL's (``bench train``)."""
+"""``mis study``: every mixture against the papers; ``mis bench train``: this engine against TRL's."""
 
 import sys
 from typing import Annotated

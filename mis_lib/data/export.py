@@ -14,7 +14,6 @@ look for them from the working directory. Those trainers end every answer, so a 
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from filecmp import cmp
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from mis_lib.data.records import json_object
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.schema import Record, Sample
+from mis_lib.settings import ExportedImages, TrainerForm
 
 DATASET_INFO = "dataset_info.json"
 MEDIA_TAGS = (PLACEHOLDER, "<video>", "<audio>")  # trainers count them in any text
@@ -32,26 +32,10 @@ SAID = ("id", "question", "answer", "images")
 MASKED = "mask_eos"
 
 
-class Form(StrEnum):
-    """Forms of other trainers, and ours."""
-
-    LLAMAFACTORY = "llamafactory"
-    SWIFT = "swift"
-    TRL = "trl"
-    JSONL = "jsonl"
-
-
-class Images(StrEnum):
-    """What becomes of the images."""
-
-    COPY = "copy"
-    KEEP = "keep"
-
-
 class Export(Record):
     """What an export wrote, and how it is used."""
 
-    form: Form
+    form: TrainerForm
     file: str
     samples: int
     images: int
@@ -64,10 +48,10 @@ def export(
     samples: list[Sample],
     folder: Path,
     out: Path,
-    form: Form,
+    form: TrainerForm,
     *,
     name: str = "data",
-    images: Images = Images.COPY,
+    images: ExportedImages = ExportedImages.COPY,
     leave_out_masked: bool = False,
 ) -> Export:
     """Write samples for a trainer; the data file appears last and in one step.
@@ -94,16 +78,16 @@ def export(
     records = [_WRITERS[form](sample) for sample in samples]
     shown = dict.fromkeys(image for sample in samples for image in sample.images)
     try:
-        if images is Images.COPY:
+        if images is ExportedImages.COPY:
             for image in shown:
                 _copy(folder, out, image)
-        file = out / (f"{name}.json" if form is Form.LLAMAFACTORY else f"{name}.jsonl")
-        write_atomic(file, _document(records) if form is Form.LLAMAFACTORY else _lines(records))
-        if form is Form.LLAMAFACTORY:
+        file = out / (f"{name}.json" if form is TrainerForm.LLAMAFACTORY else f"{name}.jsonl")
+        write_atomic(file, _document(records) if form is TrainerForm.LLAMAFACTORY else _lines(records))
+        if form is TrainerForm.LLAMAFACTORY:
             _register(out / DATASET_INFO, name, file.name)
     except OSError as error:
         raise DataError(f"{out}: expected to write there, found: {error.strerror}; name another folder") from error
-    usage = _usage(form, file, out if images is Images.COPY else folder)
+    usage = _usage(form, file, out if images is ExportedImages.COPY else folder)
     left_out = given - len(samples)
     return Export(form=form, file=str(file), samples=len(samples), images=len(shown), usage=usage, left_out=left_out)
 
@@ -150,20 +134,20 @@ def to_jsonl(sample: Sample) -> dict[str, Any]:
     return sample.model_dump(mode="json")
 
 
-_WRITERS: Mapping[Form, Callable[[Sample], dict[str, Any]]] = {
-    Form.LLAMAFACTORY: to_llamafactory,
-    Form.SWIFT: to_swift,
-    Form.TRL: to_trl,
-    Form.JSONL: to_jsonl,
+_WRITERS: Mapping[TrainerForm, Callable[[Sample], dict[str, Any]]] = {
+    TrainerForm.LLAMAFACTORY: to_llamafactory,
+    TrainerForm.SWIFT: to_swift,
+    TrainerForm.TRL: to_trl,
+    TrainerForm.JSONL: to_jsonl,
 }
 
 
-def _carried(samples: list[Sample], form: Form, *, leave_out_masked: bool) -> list[Sample]:
+def _carried(samples: list[Sample], form: TrainerForm, *, leave_out_masked: bool) -> list[Sample]:
     """The samples to write: a trainer that ends every answer would learn to stop where a masked one breaks off."""
     masked = [sample for sample in samples if (sample.model_extra or {}).get(MASKED)]
     if leave_out_masked:
         return [sample for sample in samples if not (sample.model_extra or {}).get(MASKED)]
-    if masked and form is not Form.JSONL:
+    if masked and form is not TrainerForm.JSONL:
         raise DataError(
             f"expected answers with their end, found {MASKED} in {len(masked):,} of {len(samples):,} rows, first in "
             f"{masked[0].id!r}: trainers of {form} would learn that end too; leave them out (--leave_out_masked), "
@@ -237,11 +221,12 @@ def _register(path: Path, name: str, file: str) -> None:
     write_atomic(path, (json.dumps({**known, name: entry}, ensure_ascii=False, indent=2) + "\n").encode())
 
 
-def _usage(form: Form, file: Path, media: Path) -> str:
+def _usage(form: TrainerForm, file: Path, media: Path) -> str:
     at, here = media.resolve(), file.resolve()
     return {
-        Form.LLAMAFACTORY: f"llamafactory-cli train: dataset: {file.stem}, dataset_dir: {here.parent}, media_dir: {at}",
-        Form.SWIFT: f"ROOT_IMAGE_DIR={at} swift sft --dataset {here}",
-        Form.TRL: f"cd {at}; datasets.load_dataset('json', data_files='{here}'), images as Sequence(Image())",
-        Form.JSONL: f"datasets.load_dataset('json', data_files='{here}'); images are relative to {at}",
+        TrainerForm.LLAMAFACTORY: f"llamafactory-cli train: dataset: {file.stem}, dataset_dir: {here.parent}, "
+        f"media_dir: {at}",
+        TrainerForm.SWIFT: f"ROOT_IMAGE_DIR={at} swift sft --dataset {here}",
+        TrainerForm.TRL: f"cd {at}; datasets.load_dataset('json', data_files='{here}'), images as Sequence(Image())",
+        TrainerForm.JSONL: f"datasets.load_dataset('json', data_files='{here}'); images are relative to {at}",
     }[form]

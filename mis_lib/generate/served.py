@@ -30,7 +30,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -57,7 +56,7 @@ from mis_lib.files import load_image
 from mis_lib.generate.columns import Column, check_request
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
-from mis_lib.settings import GenerationSettings
+from mis_lib.settings import GenerationSettings, ImagesAs
 
 CONCURRENCY = 16
 STREAK = 20  # failures in a row after which a server is taken to be down
@@ -143,13 +142,6 @@ def check_names(served: Mapping[str, Served], local: Sequence[str]) -> None:
                 f"--models: the name {name!r} is taken already by a variant of this machine; "
                 f"call it something else: served-{name}={one.model}"
             )
-
-
-class ImagesAs(StrEnum):
-    """How images reach the server: inside the request, or as paths that server and client both see."""
-
-    BASE64 = "base64"
-    FILE = "file"
 
 
 class Failure(NamedTuple):

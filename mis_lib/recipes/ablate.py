@@ -1,7 +1,8 @@
-"""``mis ablate``: the same items with their images taken away, exchanged or told in words, for several variants at once.
+"""``mis ablate``: the same items with their images removed, exchanged or described in words, for several variants.
 
-An ablation is an ordinary run (``results.runs``) whose samples are probes (``probe.ablation``), so it is resumed, judged and stored like any
-other; beside the run's own files its folder holds ``probes.jsonl`` (what each probe is) and ``ablation.json`` (what was measured).
+An ablation is an ordinary run (``results.runs``) whose samples are probes (``probe.ablation``), so it is resumed,
+judged and stored like any other. Its folder also has ``probes.jsonl`` (what each probe is) and ``ablation.json`` (what
+was measured).
 """
 
 import json
@@ -14,9 +15,10 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic, write_records
 from mis_lib.judge import rule
 from mis_lib.probe.ablation import Measured, Probe, Skipped, State, ablation_tables, make_probes, measure, read_probes
-from mis_lib.recipes.generate import GenerateSettings, answer_all
+from mis_lib.recipes.generate import answer_all
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import read_samples
+from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.evaluated import choose_judge
 from mis_lib.results.runs import PROBES, Run
 from mis_lib.results.scoring import score_run
@@ -88,7 +90,7 @@ def _probes(settings: AblateSettings, samples: Sequence[Sample], folder: Path) -
 
 
 def _verdicts(run: Run, probes: Sequence[Probe], settings: AblateSettings) -> list[Verdict]:
-    """The chosen judge's verdicts on these probes and variants; those of the rule judge are made here where they are missing."""
+    """The chosen judge's verdicts on these probes and variants; the rule judge rules here on what it has not."""
     if settings.judge == rule.JUDGE:
         found = score_run(run, [rule.RuleJudge()], [probe.truth for probe in probes])[rule.JUDGE]
     else:

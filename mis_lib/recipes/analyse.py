@@ -1,12 +1,12 @@
-"""``mis analyse METHOD``: the analysis methods of neighbouring papers on one's own variants; tables and figures into a run folder.
+"""``mis analyse METHOD``: analysis methods of related papers on any variants; tables and figures go to a run folder.
 
     runs/analyse-METHOD/vN/  config.yaml, environment.json   as for any run
-                             settings.yaml                   everything that was asked for
+                             settings.yaml                   all settings
                              NAME.csv, NAME.json             tidy frames
-                             NAME.html                       the figure, a page that needs nothing else
+                             NAME.html                       the figure, a self-contained page
 
-``formats`` generates and judges, so its run holds answers and verdicts too and is resumed; the others only read the model. The methods themselves are
-in ``analyse_methods``.
+``formats`` generates and judges, so its run holds answers and verdicts too and is resumed; the others only read the
+model. A method returns frames, figures and the summary that a terminal shows.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,10 @@ from pydantic import Field
 
 from mis_lib.errors import SettingsError
 from mis_lib.files import digest, write_atomic
-from mis_lib.recipes.generate import GenerateSettings, answer_all, known_variants
+from mis_lib.recipes.generate import answer_all, known_variants
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import mini_data, read_place, read_split
+from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.runs import Run, RunConfig, digest_of, folder_digest, open_run
 from mis_lib.settings import AnalysisMethod, GenerationSettings, all_known, dump_settings
 
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     from mis_lib.models.load import LoadedModel
     from mis_lib.probe.prompted import Pair
 
-
-# ---------- The methods behind ``mis analyse``: each reads what its settings name and returns frames, figures and the few lines that a terminal shows.
-
+SETTINGS = "settings.yaml"
 TRAIN = "train"  # the split that weight edits are calibrated on
 
 Found = tuple[dict[str, "pd.DataFrame"], dict[str, "go.Figure"], "pd.DataFrame"]
@@ -66,6 +65,70 @@ class AnalyseSettings(GenerateSettings):
     """safeground: pairs of the split "train" that the edits are found with."""
 
 
+class Result(NamedTuple):
+    """Frames and figures of an analysis, and the run folder that keeps them."""
+
+    run: Run
+    frames: dict[str, "pd.DataFrame"]
+    figures: dict[str, "go.Figure"]
+    summary: "pd.DataFrame"
+    """The few lines that a terminal shows."""
+
+
+def analyse(method: AnalysisMethod, settings: AnalyseSettings) -> Result:
+    """Run one method and keep its frames and figures.
+
+    Raises:
+        MisError: a variant, split, file or model cannot be used, or does not suit the method; the message says why.
+    """
+    known = known_variants(settings)
+    all_known("--variants", settings.variants, known)
+    if method is AnalysisMethod.SAFEGROUND:
+        check_calibration(settings)
+    if method is AnalysisMethod.FORMATS:
+        run, (frames, figures, summary) = ask_formats(settings)
+    else:
+        run = _open(method, settings)
+        frames, figures, summary = READERS[method](settings, run)
+    _keep(run, settings, frames, figures)
+    return Result(run, frames, figures, summary)
+
+
+def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:
+    """The run folder of a method that only reads: a version for each model, data and settings."""
+    checkpoint, known = checkpoint_of(settings), known_variants(settings)
+    data = settings.data or mini_data()
+    asked = dump_settings(settings.model_copy(update={"runs": Path(), "data": None, "checkpoint": None}))
+    data_digest = digest(f"{digest_of(data)}\n{asked}")
+    folders = {name: known[name] for name in settings.variants}
+    config = RunConfig(
+        tag="mini" if settings.checkpoint is None else checkpoint.name,
+        checkpoint=str(checkpoint),
+        checkpoint_digest=folder_digest(checkpoint),
+        data=str(data.resolve()),
+        data_digest=data_digest,
+        generation=settings.generation,
+        batch_size=settings.batch_size,
+        device=settings.device,
+        dtype=settings.dtype,
+        variants={name: "" if path is None else folder_digest(path) for name, path in folders.items()},
+    )
+    return open_run(settings.runs, f"{settings.name}-{method}", config)
+
+
+def _keep(
+    run: Run, settings: AnalyseSettings, frames: dict[str, "pd.DataFrame"], figures: dict[str, "go.Figure"]
+) -> None:
+    from mis_lib.results.figures.style import write_page
+
+    write_atomic(run.folder / SETTINGS, dump_settings(settings).encode())
+    for name, frame in frames.items():
+        write_atomic(run.folder / f"{name}.csv", frame.to_csv(index=False).encode())
+        write_atomic(run.folder / f"{name}.json", f"{frame.to_json(orient='records', indent=1)}\n".encode())
+    for name, figure in figures.items():
+        write_page(run.folder / f"{name}.html", figure, title=f"{name} [{run.config.tag}]")
+
+
 def _separation(settings: AnalyseSettings, run: Run) -> Found:
     from mis_lib.probe import figures as draw
     from mis_lib.probe.separation import clusters, hidden_states, separation, summary
@@ -75,7 +138,7 @@ def _separation(settings: AnalyseSettings, run: Run) -> Found:
     states = hidden_states(loaded, names, pairs, folder, batch_size=settings.batch_size)
     say("Fitting probes")
     frame = separation(states)
-    layer = settings.layer if settings.layer is not None else _telling_layer(frame)
+    layer = settings.layer if settings.layer is not None else _clearest_layer(frame)
     points = clusters(states, layer)
     figures = {"separation": draw.separation(frame), "clusters": draw.clusters(points, layer=layer)}
     frames = {"separation": frame, "clusters": points.assign(layer=layer)}
@@ -105,20 +168,23 @@ def _spectrum(settings: AnalyseSettings, run: Run) -> Found:
 
 
 def check_calibration(settings: AnalyseSettings) -> None:
-    """Refuse to test the edits of ``safeground`` on the pairs that they were found with.
+    """Refuse to test the edits of ``safeground`` on their calibration pairs.
 
     Raises:
         SettingsError: there are edits, and one data file for everything.
     """
     if settings.taus and settings.data is not None and settings.data.is_file():
         raise SettingsError(
-            f"safeground: expected a folder with a split {TRAIN!r}, whose pairs the edits of the base are found with, found the file "
-            f"{settings.data}: they would be tested on what they were found with; name a folder, or leave the edits out (--set 'taus=[]')"
+            f"safeground: expected a folder with a split {TRAIN!r}, on whose pairs the edits of the base are "
+            "calibrated, "
+            f"found the file {settings.data}: they would be tested on their calibration data; name a folder, or leave "
+            "the edits out (--set 'taus=[]')"
         )
 
 
 def _safeground(settings: AnalyseSettings, run: Run) -> Found:
     import pandas as pd
+    from peft import PeftModel
 
     from mis_lib.models.load import LoadedModel
     from mis_lib.probe import figures as draw
@@ -143,8 +209,8 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
         likely[variant] = likelihoods(loaded, adapter, items)
     edits = []
     if settings.taus:
-        model: Any = _plain(loaded)
-        unwrapped = LoadedModel(model, loaded.processor)
+        model: Any = loaded.model.unload().eval() if isinstance(loaded.model, PeftModel) else loaded.model
+        unwrapped = LoadedModel(model, loaded.processor)  # plain layers, without adapters
         calibration = quadruples(pairs_of(read_split(folder, TRAIN, settings.calibration)), folder)
         for tau in settings.taus:
             say(f"Editing the base, tau {tau:g}, with {len(calibration)} calibration quadruples")
@@ -232,14 +298,10 @@ def _pairs(settings: AnalyseSettings) -> tuple[list["Pair"], Path]:
     from mis_lib.probe.prompted import pairs_of
 
     samples, folder = read_place(settings.data or mini_data(), settings.splits)
-    return _spread(pairs_of(samples), settings.limit), folder
-
-
-def _spread(pairs: list["Pair"], limit: int | None) -> list["Pair"]:
-    """So many pairs, evenly from the whole list, as data files are sorted by sub-category."""
-    if limit is None or limit >= len(pairs):
-        return pairs
-    return [pairs[number * len(pairs) // limit] for number in range(limit)]
+    pairs, limit = pairs_of(samples), settings.limit
+    if limit is not None and limit < len(pairs):  # evenly, as data files are sorted by sub-category
+        pairs = [pairs[number * len(pairs) // limit] for number in range(limit)]
+    return pairs, folder
 
 
 def checkpoint_of(settings: AnalyseSettings) -> Path:
@@ -251,15 +313,8 @@ def checkpoint_of(settings: AnalyseSettings) -> Path:
     return ensure_mini(say)
 
 
-def _plain(loaded: "LoadedModel") -> "object":
-    """The checkpoint without its adapters, whose layers are plain again."""
-    from peft import PeftModel
-
-    return loaded.model.unload().eval() if isinstance(loaded.model, PeftModel) else loaded.model
-
-
-def _telling_layer(frame: "pd.DataFrame") -> int:
-    """Where tuning shows best: the last layer with the best probe of a tuned variant, among layers in which it differs from the first variant."""
+def _clearest_layer(frame: "pd.DataFrame") -> int:
+    """Where tuning shows best: the last layer with the best probe of a tuned variant, of those that tuning changed."""
     wide = frame[frame.measure != "shuffled"].pivot(index=["layer", "measure"], columns="variant", values="value")
     first = frame.variant.iloc[0]
     tuned = wide.drop(columns=first)
@@ -267,70 +322,3 @@ def _telling_layer(frame: "pd.DataFrame") -> int:
     layers = moved.index[moved] if moved.any() else moved.index
     best = (tuned if len(tuned.columns) else wide).xs("probe", level="measure").T.max().loc[layers]
     return int(best[best == best.max()].index.max())
-
-
-SETTINGS = "settings.yaml"
-
-
-class Result(NamedTuple):
-    """What an analysis leaves in its run folder."""
-
-    run: Run
-    frames: dict[str, "pd.DataFrame"]
-    figures: dict[str, "go.Figure"]
-    summary: "pd.DataFrame"
-    """The few lines that a terminal shows."""
-
-
-def analyse(method: AnalysisMethod, settings: AnalyseSettings) -> Result:
-    """Run one method and keep its frames and figures.
-
-    Raises:
-        MisError: a variant, split, file or model cannot be used, or the method does not suit it; the message says which and why.
-    """
-    known = known_variants(settings)
-    all_known("--variants", settings.variants, known)
-    if method is AnalysisMethod.SAFEGROUND:
-        check_calibration(settings)
-    if method is AnalysisMethod.FORMATS:
-        run, (frames, figures, summary) = ask_formats(settings)
-    else:
-        run = _open(method, settings)
-        frames, figures, summary = READERS[method](settings, run)
-    _keep(run, settings, frames, figures)
-    return Result(run, frames, figures, summary)
-
-
-def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:
-    """The run folder of a method that only reads: a version for each model, data and settings."""
-    checkpoint, known = checkpoint_of(settings), known_variants(settings)
-    data = settings.data or mini_data()
-    asked = dump_settings(settings.model_copy(update={"runs": Path(), "data": None, "checkpoint": None}))
-    data_digest = digest(f"{digest_of(data)}\n{asked}")
-    folders = {name: known[name] for name in settings.variants}
-    config = RunConfig(
-        tag="mini" if settings.checkpoint is None else checkpoint.name,
-        checkpoint=str(checkpoint),
-        checkpoint_digest=folder_digest(checkpoint),
-        data=str(data.resolve()),
-        data_digest=data_digest,
-        generation=settings.generation,
-        batch_size=settings.batch_size,
-        device=settings.device,
-        dtype=settings.dtype,
-        variants={name: "" if path is None else folder_digest(path) for name, path in folders.items()},
-    )
-    return open_run(settings.runs, f"{settings.name}-{method}", config)
-
-
-def _keep(
-    run: Run, settings: AnalyseSettings, frames: dict[str, "pd.DataFrame"], figures: dict[str, "go.Figure"]
-) -> None:
-    from mis_lib.results.figures.style import write_page
-
-    write_atomic(run.folder / SETTINGS, dump_settings(settings).encode())
-    for name, frame in frames.items():
-        write_atomic(run.folder / f"{name}.csv", frame.to_csv(index=False).encode())
-        write_atomic(run.folder / f"{name}.json", f"{frame.to_json(orient='records', indent=1)}\n".encode())
-    for name, figure in figures.items():
-        write_page(run.folder / f"{name}.html", figure, title=f"{name} [{run.config.tag}]")

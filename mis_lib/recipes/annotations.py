@@ -1,4 +1,4 @@
-"""``mis annotations``: what people decided, out of the store and into files, figures and training data."""
+"""``mis annotations``: people's decisions as files, agreement, training data, and the training that follows."""
 
 import os
 import secrets
@@ -23,7 +23,7 @@ from mis_lib.recipes.train import read_train_settings
 from mis_lib.results.evaluated import data_folder, open_folder, read_samples, run_name
 from mis_lib.results.runs import CONFIG, Run, folder_digest
 
-# ---------- The training that follows on annotations: which command learns from a delta, and from which weights it goes on.
+DELTAS = "deltas"  # folder next to the runs
 
 
 def train_command(config: Path, folder: Path, runs: Path, sets: Sequence[str] = ()) -> list[str]:
@@ -33,7 +33,7 @@ def train_command(config: Path, folder: Path, runs: Path, sets: Sequence[str] = 
 
 
 def overrides(folder: Path, runs: Path, method: str = "sft") -> list[str]:
-    """The settings that make a delta the data of a training run, going on from the adapter that people annotated most; DPO gets the delta's pairs."""
+    """The settings that train on a delta, starting from the adapter that people annotated most; DPO gets its pairs."""
     adapter = start_of(folder, runs).adapter
     return [
         f"data={folder}",
@@ -43,7 +43,7 @@ def overrides(folder: Path, runs: Path, method: str = "sft") -> list[str]:
 
 
 class Start(NamedTuple):
-    """Where a re-tune begins."""
+    """Where a training run on a delta starts."""
 
     adapter: Path | None
     """``None``: where the settings file says."""
@@ -51,7 +51,7 @@ class Start(NamedTuple):
 
 
 def start_of(folder: Path, runs: Path) -> Start:
-    """Where the re-tune on a delta begins: at the adapter that people annotated most, a shipped one or the result of a training run below ``runs``."""
+    """The adapter that people annotated most: a shipped one, or the result of a training run below ``runs``."""
     annotated = _annotated(folder / TRAIN) or _annotated(folder / PAIRS)
     if not annotated:
         return Start(None, f"No row of {folder} says who answered: training begins where its settings say")
@@ -70,9 +70,9 @@ def _annotated(file: Path) -> Counter[tuple[str, str]]:
 
 
 def _adapter_of(run: str, variant: str, runs: Path) -> Path | None:
-    """The adapter that answered: the one with the digest that the run was made with, else the shipped one of that name.
+    """The adapter that answered: the one with the digest that the run recorded, else the shipped one of that name.
 
-    Of answers that a server or another tool gave nothing is known but names: theirs is not the shipped adapter because it is called so.
+    None for answers of a server or another tool: only the name is known, which need not mean the shipped adapter.
     """
     config = Run(runs / run).config if (runs / run / CONFIG).exists() else None
     if config is not None and config.backend != "local":
@@ -82,9 +82,6 @@ def _adapter_of(run: str, variant: str, runs: Path) -> Path | None:
     candidates = [*([shipped] if shipped else []), *sorted(runs.glob("*/v*/adapter"))]
     same = (adapter for adapter in candidates if digest and folder_digest(adapter) == digest)
     return next(same, shipped)
-
-
-DELTAS = "deltas"  # beside the runs; no folder of a run, since it has none of its files
 
 
 def export(runs: Path, output: Path, form: Form, *, redacted: bool, salt: str | None) -> dict[str, Any]:
@@ -105,7 +102,7 @@ def import_file(runs: Path, path: Path, *, run: str | None = None, author: str |
     """Add the events of an export that are not here yet; with ``run``, people's labels on it from another tool.
 
     Raises:
-        DataError: the file cannot be read, or a row cannot be accepted; nothing is taken in then.
+        DataError: the file cannot be read, or a row cannot be accepted; nothing is imported then.
         SettingsError: an author without a run.
     """
     if author is not None and run is None:
@@ -117,8 +114,10 @@ def import_file(runs: Path, path: Path, *, run: str | None = None, author: str |
     added = store.restore(events)
     if changed:
         say(
-            f"{len(changed):,} rows differ from the decisions that are here under their ids, and were not taken in (such as that on "
-            f"{changed[0].subject.sample.id!r:.80} by {changed[0].author}); a decision is changed by a new one, in the app"
+            f"{len(changed):,} rows differ from the stored decisions with their ids, and were not imported (such as "
+            "that "
+            f"on {changed[0].subject.sample.id!r:.80} by {changed[0].author}); to change a decision, make a new one in "
+            "the app"
         )
     return {"input": str(path), "events": len(events), "added": added, "known": len(events) - added}
 
@@ -131,7 +130,7 @@ def _labels(runs: Path, path: Path, name: str, author: str | None) -> list[Event
     answers = {(one.sample_id, one.variant): one for one in responses}
     found = read_labels(path, run_name(run), samples, answers, author)
     if found.empty:
-        say(f"{found.empty:,} rows hold neither an outcome nor a comment, and were passed over")
+        say(f"{found.empty:,} rows hold neither an outcome nor a comment, and were skipped")
     return found.events
 
 
@@ -143,7 +142,7 @@ def agreement(runs: Path) -> TeamAgreement:
 
 
 def train_on(made: About, config: Path, runs: Path, sets: Sequence[str] = ()) -> int:
-    """Train on a delta in a process of its own; returns its exit status."""
+    """Train on a delta in a separate process; returns its exit status."""
     folder = Path(made.folder)
     if not any(text.partition("=")[0].strip() == "start_from" for text in sets):
         say(start_of(folder, runs).words)
@@ -163,10 +162,10 @@ def make_delta(
     replay: int = 0,
     data: Path | None = None,
 ) -> About:
-    """Write the training delta of the decisions that stand, or of a part of them.
+    """Write the training delta of the current decisions, or of a part of them.
 
     Raises:
-        DataError: nothing to learn from, or an image is not there.
+        DataError: nothing to learn from, or an image is missing.
         SettingsError: the name cannot be a folder's.
     """
     if not name or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
@@ -174,7 +173,7 @@ def make_delta(
     people = {person(name) for name in authors}
     theirs = [event for event in store.current(run=run) if not people or person(event.author) in people]
     named = {event.subject.key for event in theirs if not causes or not set(causes).isdisjoint(event.decision.causes)}
-    # All that was decided on such a response, so that who differs and who adjudicated is heard, whatever causes they name.
+    # all decisions on such a response, so that disagreement and adjudication count, whatever causes they name
     events = [event for event in theirs if event.subject.key in named]
     if not events:
         raise DataError(
@@ -186,7 +185,8 @@ def make_delta(
             return data.parent if data.is_file() else data
         if not (runs / of / CONFIG).exists():
             raise DataError(
-                f"{runs / of}: expected the run that was annotated, found none; name the folder of its images with --data"
+                f"{runs / of}: expected the run that was annotated, found none; name the folder of its images with "
+                "--data"
             )
         return data_folder(Run(runs / of))
 

@@ -1,4 +1,4 @@
-"""``mis check``: may training start on this data? A data set, a mixture, or what there is to fetch.
+"""``mis check``: may training start on this data? A data set, a mixture, or the published sets to fetch.
 
 mis check DATA [--model M] [--against TEST] [--remove]     every fault with file, row and fix
 mis check hub:                                             published sets and how to fetch them
@@ -47,7 +47,7 @@ def check(
         html: write the report as a page too.
 
     Raises:
-        MisError: there is nothing to check, or the model is unknown.
+        MisError: nothing to check was found, or the model is unknown.
     """
     if remove and against is None and not duplicates:
         raise SettingsError("--remove: expected --against TEST or --duplicates, which say what to take out")
@@ -75,17 +75,7 @@ def page(report: PreflightReport, *, longest: int = 20) -> str:
         files=[(file.name, file.rows, ", ".join(file.forms)) for file in report.files],
         kinds=[(kind.value, kind.level.value, number) for kind, number in count_by_kind(report.findings).items()],
         findings=[
-            (
-                one.level.value,
-                one.kind.value,
-                one.file,
-                one.row or "",
-                one.id,
-                one.field,
-                one.message,
-                one.rows,
-                one.fix,
-            )
+            (one.level, one.kind, one.file, one.row or "", one.id, one.field, one.message, one.rows, one.fix)
             for one in report.findings
         ],
         longest=[
@@ -101,7 +91,7 @@ def hub(name: str = "") -> list[Instruction]:
     """How to fetch the published sets, or the one of that name; nothing is downloaded.
 
     Raises:
-        DataError: there is no set of that name.
+        DataError: the set is unknown.
     """
     known = fetch_instructions()
     wanted = [instruction for instruction in known if name in ("", instruction.name)]
@@ -111,14 +101,14 @@ def hub(name: str = "") -> list[Instruction]:
 
 
 def _resolved(settings: PreflightSettings) -> PreflightSettings:
-    """``--model mini`` means the assembled checkpoint, if it is there: it is counted exactly then."""
+    """``--model mini`` means the assembled checkpoint, if it exists: its memory is counted exactly then."""
     if settings.model != "mini":
         return settings
     from mis_lib.models.mini.assemble import mini_folder
 
     try:
         folder = mini_folder()
-    except ModelError:  # its weights are not there: what is published of it will do
+    except ModelError:  # its weights are missing: the published figures are used
         return settings
     return settings.model_copy(update={"model": str(folder)}) if (folder / "config.json").is_file() else settings
 
@@ -151,7 +141,7 @@ def _compared(
 
 
 def _not_removable(path: Path) -> str:
-    """What it is that cannot be written again without some of its rows; empty where all files can."""
+    """The file or set that cannot be rewritten without some rows; empty if all can."""
     loader = published_loader(path)
     if loader is not None:
         return f"{loader.title} as it is published"
@@ -160,13 +150,13 @@ def _not_removable(path: Path) -> str:
 
 def _matched(what: str, rows: Rows, others: Rows | None, fix: str) -> list[Finding]:
     matches = list(find(rows, others))
-    told = ", ".join(f"{overlap} {number:,}" for overlap, number in count(matches).items())
-    say(f"Rows that resemble {what}: {told}")
+    counts = ", ".join(f"{overlap} {number:,}" for overlap, number in count(matches).items())
+    say(f"Rows that resemble {what}: {counts}")
     return list(findings(matches, against_test=others is not None, fix=fix))
 
 
 class Mixed(NamedTuple):
-    """A mixture, what each of its arms is made of, and what it shares with the test splits."""
+    """A mixture, the composition of its arms, and its overlap with the test splits."""
 
     recipe: Recipe
     composition: list[Composition]
@@ -174,7 +164,7 @@ class Mixed(NamedTuple):
 
     @property
     def leaks(self) -> bool:
-        """Whether a test row is in it."""
+        """Whether it contains a test row."""
         return any(overlap.leaks for overlap in self.overlaps)
 
     def record(self) -> dict[str, Any]:
@@ -193,7 +183,7 @@ def mixture(
     against: Path | None = None,
     output: Path | None = None,
 ) -> Mixed:
-    """Compose a mixture, and find what it is made of and what it shares with the test splits.
+    """Compose a mixture; find its composition and its overlap with the test splits.
 
     Args:
         path: the safety data; of a folder with several splits, ``train``.
@@ -220,8 +210,8 @@ def mixture(
 def _sources(recipe: Recipe, path: Path, general: Path | None) -> dict[str, SampleSet]:
     """The sets that a recipe needs."""
     needed = {part.source for arm in recipe.arms for part in arm.parts}
-    beside = path.parent if path.is_file() else path
-    places: dict[str, tuple[Path, str | None]] = {role: (beside, split) for role, split in BESIDE.items()}
+    folder = path.parent if path.is_file() else path
+    places: dict[str, tuple[Path, str | None]] = {role: (folder, split) for role, split in BESIDE.items()}
     places[SAFETY] = path, "train"
     if general is not None:
         places[GENERAL] = general, None
@@ -234,7 +224,7 @@ def _sources(recipe: Recipe, path: Path, general: Path | None) -> dict[str, Samp
 
 
 def _tests(path: Path, *, every: bool) -> dict[str, SampleSet]:
-    """The test splits at a path, or beside it; ``every``: it was named as test data, so whatever is there is meant."""
+    """The test splits at a path or next to it; ``every``: all splits but train, as the path was named as test data."""
     if every and path.is_file():
         return {path.name: _read(find_source(path))}
     folder = path if path.is_dir() else path.parent
@@ -243,7 +233,7 @@ def _tests(path: Path, *, every: bool) -> dict[str, SampleSet]:
     except DataError:
         if every:
             raise
-        return {}  # training data that stands alone
+        return {}  # training data without test splits
     there = whole.splits if whole.loader is not None else tuple(dict.fromkeys(map(split_name, whole.files)))
     splits = [split for split in there if split in TEST_SPLITS or (every and split != "train")]
     return {split: _read(find_source(folder, split=split)) for split in splits}

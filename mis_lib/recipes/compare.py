@@ -53,7 +53,7 @@ def compare(
     local = choose_variants(checkpoint, adapters)
     if checkpoint or adapters:
         check_names(served, tuple(local))
-    else:  # the shipped ones, which nobody has named
+    else:  # a served variant replaces a shipped one of the same name
         local = {name: folder for name, folder in local.items() if name not in served}
     known = [*served, *local]
     usual = known if checkpoint or adapters else list(served) or [name for name in known if name in DEFAULT]
@@ -61,28 +61,26 @@ def compare(
     for name in chosen:
         if name not in known:
             raise SettingsError(f"--variants: unknown variant {name!r}; known here: {', '.join(known)}")
-    engine = _engine(checkpoint, {name: local[name] for name in chosen if name in local}, device, served)
-    return iter(engine.stream(images, question, chosen, settings))
-
-
-def _engine(
-    checkpoint: Path | None, adapters: Mapping[str, Path | None], device: str, served: Mapping[str, Served]
-) -> StreamEngine:
-    """Those served, those of this machine if any are asked for, or both."""
     engines: list[StreamEngine] = []
     if served:
         from mis_lib.generate.served import ServedEngine  # the openai client takes a second to import
 
         engines.append(ServedEngine(served))
-    if adapters:
-        engines.append(load_engine(checkpoint, adapters, device))
-    return MultiEngine(*engines)
+    if here := {name: local[name] for name in chosen if name in local}:
+        engines.append(load_engine(checkpoint, here, device))
+    return iter(MultiEngine(*engines).stream(images, question, chosen, settings))
 
 
 def load_engine(
     checkpoint: Path | None, adapters: Mapping[str, Path | None], device: str, dtype: str | None = None
 ) -> "VariantEngine":
-    """The checkpoint, or the embedded model (built if missing), with these adapters, in what number type suits the machine or in ``dtype``.
+    """The checkpoint, or the embedded model (built if missing), with these adapters.
+
+    Args:
+        checkpoint: folder [default: the embedded model].
+        adapters: PEFT folder of each variant; ``None`` for the checkpoint itself.
+        device: where the model computes.
+        dtype: of the weights [default: what suits the machine].
 
     Raises:
         ModelError: the model cannot be built or loaded.

@@ -1,9 +1,9 @@
 """``method: dpo``: direct preference optimisation (arXiv 2305.18290) in an ordinary run folder, by TRL (``train.dpo``).
 
-The log has the keys of ``mis train`` as far as TRL reports them, and two of DPO: ``reward_margin`` (how much further the
-model prefers the better answer than it did at the start) and ``reward_accuracy`` (share of pairs in which it does). A run
-that was killed starts again: TRL's checkpoints do not fix the order of rows, so a resumed run would not equal an
-uninterrupted one.
+The log has the keys of ``mis train`` as far as TRL reports them, and two of DPO: ``reward_margin`` (how much further
+the model prefers the better answer than it did at the start) and ``reward_accuracy`` (share of pairs in which it does).
+A run that was killed starts again: TRL's checkpoints do not fix the order of rows, so a resumed run would not equal
+an uninterrupted one.
 """
 
 import shutil
@@ -68,7 +68,7 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
             say(f"DPO on {len(pairs):,} pairs")
         trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
         trainer.train()
-        save_result(trainer, run.folder / ADAPTER, checkpoint, limits=limits_in(settings), again="DPO begins anew")
+        save_result(trainer, run.folder / ADAPTER, checkpoint, limits=limits_in(settings), again="DPO starts again")
         if not is_main:
             return run.folder
         write_card(run, settings, len(pairs))

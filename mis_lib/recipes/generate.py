@@ -1,7 +1,7 @@
 """``mis generate``: variants answer samples into a run folder, here or by a server, in one process or in many.
 
-``config.yaml`` records what a run was asked for. Other settings open the next version, so settings never mix in one run.
-Only what is missing is generated, and an answer that an older version holds under the same key is copied. Shards
+``config.yaml`` records what a run was asked for. Other settings open the next version, so settings never mix in one
+run. Only what is missing is generated, and an answer that an older version holds under the same key is copied. Shards
 (``--shard 1/4``, or ``accelerate launch``) write separate files, merged by the process that finds the run complete. Two
 processes never write one file: the second is refused.
 """
@@ -9,94 +9,24 @@ processes never write one file: the second is refused.
 import asyncio
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-from pydantic import Field, model_validator
+from typing import Any, NamedTuple
 
 from mis_lib.data.tokens import find_checkpoint
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import append_record, open_append
 from mis_lib.generate.keys import AnswerKeys
-from mis_lib.generate.served import CONCURRENCY, UNNAMED, Failure, ImagesAs, both_named
+from mis_lib.generate.served import Failure
 from mis_lib.models.adapters import shared_limits
 from mis_lib.recipes.progress import bar, say
 from mis_lib.recipes.samples import data_digest, read_samples, selection_in_words
+from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.runs import RESPONSES, SHARDS, Run, RunConfig, folder_digest, open_run, versions
 from mis_lib.schema import Response, Sample
-from mis_lib.settings import GenerationSettings, Settings, all_known
+from mis_lib.settings import all_known
 
 Key = tuple[str, str]  # (sample id, variant)
-PAPER = GenerationSettings(max_new_tokens=1024)
-
-
-class GenerateSettings(Settings):
-    """What is asked of whom, and where the answers are kept; the defaults need nothing but this package."""
-
-    variants: tuple[str, ...] = ("mini", "mirage", "refusal", "textual")
-    """Which variants (default: all of ``models`` or ``adapters``; base for a checkpoint or server; else the shipped)."""
-    splits: tuple[str, ...] = ("easy", "hard", "real")
-    """Splits of a data folder (default: those of easy hard real that it has, or else all)."""
-    data: Path | None = None
-    """Folder of data files, a data file of any known form, or a published set (default: MIS-Mini)."""
-    checkpoint: Path | None = None
-    """Checkpoint folder, or hub id in the local cache (default: the embedded model)."""
-    adapters: dict[str, Path | None] | None = None
-    """NAME=FOLDER of each PEFT adapter, next to base; null in a file: the checkpoint itself (default: the shipped)."""
-    generation: GenerationSettings = PAPER
-    batch_size: int = Field(default=16, ge=1)
-    """Most rows of a batch."""
-    batch_tokens: int | None = Field(default=32_768, ge=1)
-    """Most tokens of a batch: prompts and longest answers with padding; null: no bound."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, ..."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """float32, bfloat16, float16; auto suits the machine: name one where shards run on different machines."""
-    limit: int | None = Field(default=None, ge=1)
-    """At most so many harmful items a split, each with its twin; null: all."""
-    only: tuple[str, ...] = ()
-    """Ids of items, or RUN[:VARIANT]: what a stored run answered wrong, with twins; of all splits, or those named."""
-    runs: Path = Path("runs")
-    """Folder of all runs."""
-    name: str = "generate"
-    """Name of this run."""
-    server: str | None = None
-    """URL or URL#MODEL of an OpenAI-compatible server that answers instead; its key comes from OPENAI_API_KEY."""
-    models: dict[str, str] | None = None
-    """Served models or LoRAs: MODEL, or VARIANT=MODEL (default: the variants' names, or the MODEL of the server)."""
-    images_as: ImagesAs = ImagesAs.BASE64
-    """How a server gets images: base64, or file (paths that it can read)."""
-    concurrency: int = Field(default=CONCURRENCY, ge=1, le=1024)
-    """Requests to a server at a time."""
-    retries: int = Field(default=5, ge=0, le=20)
-    """Further attempts of a call to a server that failed."""
-    timeout: float = Field(default=300.0, gt=0)
-    """Seconds for one call to a server."""
-    shard: str | None = Field(default=None, pattern=r"^\d+/\d+$")
-    """I/N: this process is the I-th of N that share the work (default: as accelerate launch says)."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if isinstance(asked := values.get("generation"), Mapping):  # what is not given keeps the defaults of this class
-            values = {**values, "generation": {**cls.model_fields["generation"].default.model_dump(), **asked}}
-        server, _, model = str(values.get("server") or "").partition("#")
-        if model and values.get("models"):
-            raise ValueError(both_named(model))
-        if own := [target for target in (values.get("models") or {}).values() if "://" in str(target)]:
-            raise ValueError(
-                f"models: a run asks one server, found {own[0]} among its models; make a run for each server, "
-                "mis report --existing takes several"
-            )
-        if model:
-            values = {**values, "server": server, "models": {"base": model}}
-        if values.get("variants") is not None:
-            return values
-        if server and not values.get("models"):
-            raise ValueError(UNNAMED)
-        named = values.get("models") or values.get("adapters") or (("base",) if values.get("checkpoint") else None)
-        return {**values, "variants": tuple(named)} if isinstance(named, Collection) else values
 
 
 class Answered(NamedTuple):
@@ -128,7 +58,7 @@ def answer_all(
     run, responses, missing = answer(samples, data, settings, name)
     if missing:
         raise ModelError(
-            f"{len(missing)} answers are missing (first: {missing[0].reason}); run the same command again to go on"
+            f"{len(missing)} answers are missing (first: {missing[0].reason}); run the same command again to continue"
         )
     return run, responses
 
@@ -166,7 +96,7 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
     if there and settings.server is not None:
         say(
             f"{there:,} of {len(wanted):,} answers are in {run.folder} already and are not asked for again; a server's "
-            "models are known by their names alone: one that was exchanged under its name needs another --name"
+            "models are known by name only: after exchanging a model under its name, use another --name"
         )
     if there < len(wanted):
         with run.writing(who.file):
@@ -227,7 +157,7 @@ class Local:
         self, samples: Sequence[Sample], data: Path, run: Run, keys: AnswerKeys, missing: set[Key]
     ) -> list[Failure]:
         """Answer in batches; the parts of other shards are left out."""
-        say(f"Generating {len(missing):,} responses; an interrupted run goes on where it stopped")
+        say(f"Generating {len(missing):,} responses; an interrupted run resumes")
         from mis_lib.generate.batch import Shard, generate
         from mis_lib.generate.engine import Engine  # torch and transformers take seconds to import
 
@@ -348,7 +278,7 @@ def local_checkpoint(named: Path | None) -> Path:
     """The folder of a checkpoint: a path, a hub id in the local cache, or the embedded model (built if missing).
 
     Raises:
-        ModelError: there is no such checkpoint on this machine.
+        ModelError: the checkpoint is not on this machine.
     """
     if named is None:
         from mis_lib.models.mini.assemble import ensure_mini

@@ -1,7 +1,8 @@
-"""``mis import``: answers that another tool has given become a run, which is judged, compared, annotated and reported like any other.
+"""``mis import``: answers of another tool become a run, judged, compared, annotated and reported like any other.
 
-What is not known of such answers is said to be unknown: settings, tokens, time, why an answer ended. Each variant's file stands in the run's
-configuration with its digest, so the same call changes nothing, and a changed file opens the next version.
+What is not known of such answers is recorded as unknown: settings, tokens, time, why an answer ended. The run's
+configuration records the digest of each variant's file, so the same call changes nothing, and a changed file opens the
+next version.
 """
 
 from collections.abc import Mapping
@@ -11,16 +12,16 @@ from typing import NamedTuple
 from mis_lib.data.import_answers import Given, Matched, match, read_answers
 from mis_lib.errors import SettingsError
 from mis_lib.files import append_records, open_append, sha256
-from mis_lib.recipes.generate import GenerateSettings
 from mis_lib.recipes.samples import data_digest, read_samples
+from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
 from mis_lib.schema import Response
 
 BACKEND = "import"
 
 
-class TakenIn(NamedTuple):
-    """What came of an import."""
+class Imported(NamedTuple):
+    """The run of an import, and what was found in the files."""
 
     run: Run
     answers: dict[str, int]
@@ -36,13 +37,13 @@ class TakenIn(NamedTuple):
 
 def import_answers(
     files: Mapping[str, Path], settings: GenerateSettings, *, field: str | None = None, tag: str | None = None
-) -> TakenIn:
+) -> Imported:
     """Write a run from the answers of other tools.
 
     Args:
         files: file of each variant.
         settings: data, splits, limit, runs and name; nothing is generated.
-        field: which field holds the answer, where that cannot be told.
+        field: which field holds the answer [default: recognised].
         tag: the model's name, for tables [default: the run's].
 
     Raises:
@@ -74,7 +75,7 @@ def import_answers(
             append_records(stream, [one for one in answers if (one.sample_id, one.variant) not in there])
     run.settle()
     rows = {variant: {sample.id for sample in matched[variant].samples} for variant in files}
-    return TakenIn(
+    return Imported(
         run=run,
         answers={variant: sum(one.variant == variant for one in answers) for variant in files},
         by={variant: found.by for variant, found in matched.items()},
@@ -94,7 +95,7 @@ def import_answers(
 
 
 def _responses(variant: str, given: list[Given], matched: Matched) -> list[Response]:
-    """Answers as records; an empty text is an answer, for a judge to rule on, a missing one is none."""
+    """Answers as records; an empty text is an answer for a judge to rule on, a missing one is none."""
     return [
         Response(
             sample_id=sample.id, variant=variant, text=one.text, tokens=0, seconds=0, finish_reason=one.finish_reason

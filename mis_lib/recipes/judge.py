@@ -1,10 +1,11 @@
-"""``mis judge``: any number of judges rule on the answers of a run, each into a verdict file of its own.
+"""``mis judge``: any number of judges rule on the answers of a run, each into a separate verdict file.
 
-A judge is named on the command line as ``[NAME:]KIND[=TARGET]``, where TARGET is ``URL#MODEL`` (any OpenAI-compatible server), ``local:PATH`` or
-``local:mini``: ``rule``, ``rubric=http://localhost:8000/v1#gpt-4o``, ``strict:guard=local:/models/Llama-Guard-3-8B``. Verdicts are appended as they come
-and put in the order of the answers at the end, so a killed run ends as one that was not. Replies of models are kept in a cache beside the
-run (``asked/``): nothing is paid for twice. An answer that a judge could not rule on is unscored, with the reason, and never safe. Several processes may
-judge one run at the same time, each judge in one of them.
+A judge is named on the command line as ``[NAME:]KIND[=TARGET]``, where TARGET is ``URL#MODEL`` (any OpenAI-compatible
+server), ``local:PATH`` or ``local:mini``: ``rule``, ``rubric=http://localhost:8000/v1#gpt-4o``,
+``strict:guard=local:/models/Llama-Guard-3-8B``. Verdicts are appended as they come and sorted in the order of the
+answers at the end, so a resumed run ends like an uninterrupted one. Replies of models are cached next to the run
+(``asked/``): nothing is paid for twice. An answer that a judge could not rule on is unscored, with the reason, and
+never safe. Several processes may judge one run at the same time, each judge in one of them.
 """
 
 import re
@@ -32,13 +33,10 @@ from mis_lib.results.scoring import run_async, score_async
 from mis_lib.schema import Response, Sample, Verdict
 from mis_lib.settings import Settings, all_known
 
-# ---------- Judges by name: what a specification such as ``rubric=URL#MODEL`` asks for, opened.
-
 Kind = Literal["rule", "words", "rubric", "guard", "precondition", "official", "routed"]
 KINDS = get_args(Kind)
-BLIND = frozenset(
-    {"rule", "words", "guard", "official", "routed"}
-)  # the others look at the images; routed opens none itself
+CACHE = "asked"
+BLIND = frozenset({"rule", "words", "guard", "official", "routed"})  # others look at the images; routed opens none
 
 
 class JudgeSpec(Settings):
@@ -50,13 +48,13 @@ class JudgeSpec(Settings):
     max_tokens: int = Field(default=1024, ge=1)
     """rubric: longest reply."""
     seed: int = Field(default=0, ge=0)
-    """rubric, official: another one asks again what the cache holds."""
+    """rubric, official: another seed asks again what is in the cache."""
     style: GuardStyle = "auto"
     """guard: the family of classifiers."""
     describe: bool = True
     """guard: put what the images show, where it is known, before the question."""
     constitution: Path | None = None
-    """precondition: folder with files of one's own."""
+    """precondition: folder with other constitution files."""
     controls: bool = True
     """precondition: take each image away in turn."""
     router: Path | None = None
@@ -72,7 +70,7 @@ class JudgeSettings(Settings):
     judges: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")], JudgeSpec] = Field(
         default={"rule": JudgeSpec(kind="rule")}, min_length=1
     )
-    """[NAME:]KIND[=URL#MODEL|local:PATH] of each; kinds: rule, words, rubric, guard, precondition, official (default: rule)."""
+    """[NAME:]KIND[=URL#MODEL|local:PATH]; kinds: rule, words, rubric, guard, precondition, official (default: rule)."""
     data: Path | None = None
     """Folder of samples and images, if it has moved since the run."""
     variants: tuple[str, ...] | None = None
@@ -87,6 +85,55 @@ class JudgeSettings(Settings):
     """Where local judges run: cpu, cuda, ..."""
     retry_unscored: bool = False
     """Judge again what is unscored."""
+
+
+def judge_run(folder: Path, settings: JudgeSettings) -> dict[str, list[Verdict]]:
+    """Let every judge rule on every answer of a run that it has not ruled on; returns all verdicts by judge.
+
+    Verdicts that were given before an error are kept.
+
+    Raises:
+        MisError: a run, judge, model or server cannot be used, or another process is writing the same verdicts; the
+            message says which and why.
+    """
+    run = open_folder(folder)
+    responses = run.responses()
+    if not responses:
+        raise DataError(f"{run.folder}: expected answers to judge, found none; mis generate makes them")
+    if settings.variants is not None:
+        all_known("--variants", settings.variants, list(dict.fromkeys(one.variant for one in responses)))
+        responses = [one for one in responses if one.variant in settings.variants]
+    samples = read_samples(run, responses, settings.data)
+    with bars() as progress:
+        return run_async(_judge(run, settings, samples, responses, progress))
+
+
+async def _judge(
+    run: Run, settings: JudgeSettings, samples: Sequence[Sample], responses: Sequence[Response], progress: Advance
+) -> dict[str, list[Verdict]]:
+    data_dir = _images(run, settings)
+    cache = Cache(run.folder.parent / CACHE)
+    judges: dict[str, Judge] = {}
+    for name, spec in sorted(settings.judges.items(), key=lambda item: item[1].kind == "routed"):
+        judges[name] = await open_judge(name, spec, settings, cache, judges)
+    chosen = [judges[name] for name in settings.judges]
+    ruled = await score_async(
+        run, chosen, samples, data_dir, responses, settings.concurrency, settings.retry_unscored, progress
+    )
+    for teacher, lacks in cache.left_out.items():
+        for words in in_words(teacher, lacks, 0.0):
+            say(f"{words} (verdicts from {cache.folder})")
+    return ruled
+
+
+def _images(run: Run, settings: JudgeSettings) -> Path:
+    """The folder of the images, which must be there for judges that look at them."""
+    folder = data_folder(run, settings.data)
+    if not folder.is_dir() and not {spec.kind for spec in settings.judges.values()} <= BLIND:
+        raise DataError(
+            f"{run.folder}: expected the images of its samples in {folder}, found no folder there; name it with --data"
+        )
+    return folder
 
 
 async def open_judge(
@@ -162,53 +209,3 @@ def _routed(name: str, spec: JudgeSpec, judges: dict[str, Judge]) -> RoutedJudge
             f"{', '.join(judges) or 'the other judges'}"
         )
     return RoutedJudge(name, judges[spec.cheap], judges[spec.expensive], read_router(spec.router))
-
-
-CACHE = "asked"
-
-
-def judge_run(folder: Path, settings: JudgeSettings) -> dict[str, list[Verdict]]:
-    """Let every judge of ``settings`` rule on every answer of a run that it has not ruled on; returns all verdicts by judge.
-
-    Raises:
-        MisError: a run, judge, model or server cannot be used, or another process is writing the same verdicts; the message says which and why. What
-            is ruled stays ruled.
-    """
-    run = open_folder(folder)
-    responses = run.responses()
-    if not responses:
-        raise DataError(f"{run.folder}: expected answers to judge, found none; mis generate makes them")
-    if settings.variants is not None:
-        all_known("--variants", settings.variants, list(dict.fromkeys(one.variant for one in responses)))
-        responses = [one for one in responses if one.variant in settings.variants]
-    samples = read_samples(run, responses, settings.data)
-    with bars() as progress:
-        return run_async(_judge(run, settings, samples, responses, progress))
-
-
-async def _judge(
-    run: Run, settings: JudgeSettings, samples: Sequence[Sample], responses: Sequence[Response], progress: Advance
-) -> dict[str, list[Verdict]]:
-    data_dir = _images(run, settings)
-    cache = Cache(run.folder.parent / CACHE)
-    judges: dict[str, Judge] = {}
-    for name, spec in sorted(settings.judges.items(), key=lambda item: item[1].kind == "routed"):
-        judges[name] = await open_judge(name, spec, settings, cache, judges)
-    chosen = [judges[name] for name in settings.judges]
-    ruled = await score_async(
-        run, chosen, samples, data_dir, responses, settings.concurrency, settings.retry_unscored, progress
-    )
-    for teacher, lacks in cache.left_out.items():
-        for words in in_words(teacher, lacks, 0.0):
-            say(f"{words} (verdicts from {cache.folder})")
-    return ruled
-
-
-def _images(run: Run, settings: JudgeSettings) -> Path:
-    """The folder of the images, which must be there for judges that look at them."""
-    folder = data_folder(run, settings.data)
-    if not folder.is_dir() and not {spec.kind for spec in settings.judges.values()} <= BLIND:
-        raise DataError(
-            f"{run.folder}: expected the images of its samples in {folder}, found no folder there; name it with --data"
-        )
-    return folder

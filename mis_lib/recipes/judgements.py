@@ -1,4 +1,4 @@
-"""What comes after judging: how the judges' numbers compare, what people make of a judge, and when the expensive one is worth its price."""
+"""After judging: rates under every judge, a judge's agreement with people, and routing between two judges."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,14 @@ ROUTERS = "routers"
 def swap_tables(
     run: Run, judges: Sequence[str], data: Path | None = None, only: Sequence[str] | None = None
 ) -> list[Table]:
-    """The rates under every judge, and, where there are several, how far they move and how far the judges agree; of all variants, or some ``only``."""
+    """The rates under every judge; of several judges also how far the rates move, and how far the judges agree.
+
+    Args:
+        run: with verdicts.
+        judges: their names.
+        data: folder of the samples, if it has moved.
+        only: these variants [default: all].
+    """
     responses = [one for one in run.responses() if only is None or one.variant in only]
     samples = read_samples(run, responses, data)
     verdicts = {judge: [one for one in run.verdicts(judge) if only is None or one.variant in only] for judge in judges}
@@ -43,11 +50,11 @@ def calibration_table(folder: Path, judge: str, people: Path | None, data: Path 
     Args:
         folder: of the run.
         judge: its name.
-        people: JSON Lines file of people's verdicts [default: the annotations beside the runs].
-        data: where the samples lie, if they have been moved.
+        people: JSON Lines file of people's verdicts [default: the annotations next to the runs].
+        data: folder of the samples, if it has moved.
 
     Raises:
-        DataError: there are no labels on this run.
+        DataError: this run has no labels.
     """
     run, verdicts, samples, responses = _ruled(folder, [judge], data)
     labels = read_people(people) if people is not None else annotated(run)
@@ -55,39 +62,39 @@ def calibration_table(folder: Path, judge: str, people: Path | None, data: Path 
 
 
 def annotated(run: Run) -> list[Verdict]:
-    """What people make of the answers of a run, as far as somebody gave an outcome; labels of other answers under the same names are left out and told.
+    """People's verdicts on the answers of a run; labels of other answers with the same names are left out.
 
-    An answer is unscored where nobody can tell, or where they differ and nobody has adjudicated: it was looked at, and its outcome is not known.
+    An answer is unscored if people could not decide, or differ without adjudication.
     """
     from mis_lib.annotate.decisions import CurrentLabels, key_of
     from mis_lib.annotate.store import AnnotationStore
 
-    store, standing, name = AnnotationStore(root=run.folder.parent.parent), CurrentLabels(), run_name(run)
-    standing.take(store.labels())
+    labels, name = CurrentLabels(), run_name(run)
+    labels.take(AnnotationStore(root=run.folder.parent.parent).labels())
     there = {key_of(name, one.sample_id, one.variant, one.text) for one in run.responses()}
     labelled = [
         key
-        for key in standing.keys
-        if key[0] == name and any(label.decision.outcome is not None for label in standing.of(key))
+        for key in labels.keys
+        if key[0] == name and any(label.decision.outcome is not None for label in labels.of(key))
     ]
     if gone := sum(key not in there for key in labelled):
         say(f"{gone:,} labels are left out: {name} has another answer now than people looked at, or none")
     return [
-        Verdict(sample_id=key[1], variant=key[2], judge=PEOPLE, outcome=standing.settled(key) or Outcome.UNSCORED)
+        Verdict(sample_id=key[1], variant=key[2], judge=PEOPLE, outcome=labels.settled(key) or Outcome.UNSCORED)
         for key in labelled
         if key in there
     ]
 
 
 def route(folder: Path, cheap: str, expensive: str, truth: str, data: Path | None = None) -> tuple[Path, list[Table]]:
-    """Train a router between two judges of a run, write it beside their verdicts, and show what it is worth.
+    """Train a router between two judges of a run, write it to the run folder, and measure it.
 
     Args:
         folder: of the run.
         cheap: judge that rules first.
-        expensive: judge that is asked where that pays.
+        expensive: judge that is asked where the router says so.
         truth: judge whose verdicts are taken for true (it may be ``expensive``), or "people" for the annotations.
-        data: where the samples lie, if they have been moved.
+        data: folder of the samples, if it has moved.
 
     Raises:
         DataError: too few verdicts to learn from.
@@ -138,9 +145,16 @@ def _rates_table(found: dict[tuple[str, str], dict[str, Rate]]) -> Table:
             ]
         )
         records += [
-            {"variant": variant, "judge": judge, "metric": name, **rate[name].model_dump(), "worst_low": rate[name].worst[0], "worst_high": rate[name].worst[1]}
+            {
+                "variant": variant,
+                "judge": judge,
+                "metric": name,
+                **rate[name].model_dump(),
+                "worst_low": rate[name].worst[0],
+                "worst_high": rate[name].worst[1],
+            }
             for name in SHOWN
-        ]  # fmt: skip
+        ]
     note = "percent, Wilson 95 % interval; bounds: if every unscored item were safe, or unsafe; n: scored + unscored"
     return Table("judges", "Rates by judge", headings, cells, records, note)
 
@@ -182,8 +196,15 @@ def _agreement_table(verdicts: dict[str, list[Verdict]]) -> Table:
                 continue
             most = next(iter(found.confusions.items()), ("none", 0))
             records.append(
-                {"first": first, "second": second, **found.share.model_dump(), "kappa": found.kappa, "most_often": most[0], "times": most[1]}
-            )  # fmt: skip
+                {
+                    "first": first,
+                    "second": second,
+                    **found.share.model_dump(),
+                    "kappa": found.kappa,
+                    "most_often": most[0],
+                    "times": most[1],
+                }
+            )
     cells = [
         [r["first"], r["second"], f"{r['value']:.1f}" if r["value"] is not None else "-", _kappa(r["kappa"]),
          f"{r['n']:,}" + (f" + {r['n_unscored']:,}" if r["n_unscored"] else ""), f"{r['most_often']} ({r['times']})"]
@@ -196,19 +217,34 @@ def _agreement_table(verdicts: dict[str, list[Verdict]]) -> Table:
 def _calibration_table(found: Sequence[Calibration]) -> Table:
     headings = ["variant", "judge", "ASR judged", "ASR by people", "ASR calibrated", "agree %", "kappa"]
     cells = [
-        [one.variant, one.judge, rate_cell(one.judged), rate_cell(one.labelled), "- (no random draw)" if one.calibrated is None else rate_cell(one.calibrated),
-         rate_cell(one.agreement.share), _kappa(one.agreement.kappa)]
+        [
+            one.variant,
+            one.judge,
+            rate_cell(one.judged),
+            rate_cell(one.labelled),
+            "- (no random draw)" if one.calibrated is None else rate_cell(one.calibrated),
+            rate_cell(one.agreement.share),
+            _kappa(one.agreement.kappa),
+        ]
         for one in found
-    ]  # fmt: skip
+    ]
+    rates_of = ("judged", "labelled", "calibrated", "sensitivity", "specificity")
     records = [
         {
-            "variant": one.variant, "judge": one.judge, "kappa": one.agreement.kappa, "agreement": one.agreement.share.value,
-            **{f"{name}_{part}": getattr(getattr(one, name), part, None) for name in ("judged", "labelled", "calibrated", "sensitivity", "specificity")
-               for part in ("value", "low", "high", "n")},
-            "lambda": one.weight, "warning": one.warning,
+            "variant": one.variant,
+            "judge": one.judge,
+            "kappa": one.agreement.kappa,
+            "agreement": one.agreement.share.value,
+            **{
+                f"{name}_{part}": getattr(getattr(one, name), part, None)
+                for name in rates_of
+                for part in ("value", "low", "high", "n")
+            },
+            "lambda": one.weight,
+            "warning": one.warning,
         }
         for one in found
-    ]  # fmt: skip
+    ]
     note = (
         "percent, 95 % interval; calibrated: PPI++ (arXiv 2311.01453), holds if the labelled answers are a random draw"
     )
@@ -223,7 +259,10 @@ def _curve_table(points: Sequence[Point], n: int, cheap: str, expensive: str, tr
     cells = [[f"{share:.0f}", *(f"{by[name, share]:.1f}" for name in routers)] for share in shares]
     records = [point._asdict() for point in points]
     title = f"F1 of unsafe by share sent from {cheap} to {expensive}"
-    note = f"percent, {n:,} harmful answers, truth: {truth}; learned: on items it was not trained on; random: mean of 20 draws"
+    note = (
+        f"percent, {n:,} harmful answers, truth: {truth}; learned: on items it was not trained on; "
+        "random: mean of 20 draws"
+    )
     return Table("routing", title, ["asked %", *routers], cells, records, note, left=0)
 
 

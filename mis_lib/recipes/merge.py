@@ -1,4 +1,4 @@
-"""``mis merge``: a tuned model as one ordinary checkpoint, for what takes no PEFT adapter."""
+"""``mis merge``: a tuned model as one ordinary checkpoint, for programs that take no PEFT adapter."""
 
 import json
 from pathlib import Path
@@ -16,18 +16,18 @@ EMBEDDED = "mini"
 def merge_adapter(
     adapter: Path, out: Path, *, checkpoint: Path | None = None, device: str = "cpu", dtype: str | None = None
 ) -> Path:
-    """Write the checkpoint that ``adapter`` belongs to, with the adapter added to its weights, and what it was made of; returns ``out``.
+    """Write the checkpoint that ``adapter`` belongs to with the adapter merged, and a record of both; returns ``out``.
 
     Args:
         adapter: PEFT folder, run folder of ``mis train``, or the name of a shipped variant.
         out: new folder.
         checkpoint: folder or hub id in the local cache; what the adapter's own configuration names if not given.
-        device: where they are added up.
+        device: where the weights are merged.
         dtype: of the weights; the checkpoint's own if not given.
 
     Raises:
         OSError: nothing can be written there.
-        SettingsError: the place is taken, or the type is unknown.
+        SettingsError: ``out`` exists, or the type is unknown.
         ModelError: checkpoint or adapter cannot be loaded, or the result cannot be saved.
     """
     import torch
@@ -44,15 +44,20 @@ def merge_adapter(
     base = local_checkpoint(checkpoint or base_of(folder))
     say(f"Adding {folder} to {base}")
     loaded = merge(base, folder, adapter.name, device, getattr(torch, dtype) if dtype else "auto")
-    record = {"checkpoint": str(base), "adapter": str(folder), "adapter_digest": folder_digest(folder), "dtype": str(loaded.model.dtype)}  # fmt: skip
+    record = {
+        "checkpoint": str(base),
+        "adapter": str(folder),
+        "adapter_digest": folder_digest(folder),
+        "dtype": str(loaded.model.dtype),
+    }
     return save(loaded, out, {RECORD: (json.dumps(record, indent=1) + "\n").encode()})
 
 
 def adapter_folder(named: Path) -> Path:
-    """Where the adapter lies: the folder itself, ``adapter`` in a run's folder, or that of a shipped variant.
+    """The folder of the adapter: the one that was named, ``adapter`` in a run's folder, or that of a shipped variant.
 
     Raises:
-        ModelError: there is none.
+        ModelError: no adapter was found.
     """
     from mis_lib.models.adapters import shipped_variants
     from mis_lib.models.load import CONFIG

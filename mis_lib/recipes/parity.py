@@ -1,6 +1,7 @@
-"""``mis parity``: the adapter in training, merged, re-loaded, in the app's engine and served say the same, or the first point of difference.
+"""``mis parity``: do an adapter in training, merged, reloaded, in the app's engine and served answer the same?
 
-The forms are in ``parity_proof``. Everything that was compared is kept (``--out``); the exit status tells whether anything differs.
+One variant's forms are compared one after the other, so that no more than two models are in memory at a time.
+Everything that was compared is kept (``--out``); the exit status says whether anything differs.
 """
 
 import os
@@ -17,6 +18,7 @@ from mis_lib.errors import SettingsError
 from mis_lib.files import check_writable, load_image, write_atomic
 from mis_lib.probe.parity import TOLERANCE, Check, CheckResult, Status, View, first_difference
 from mis_lib.recipes.progress import say
+from mis_lib.recipes.samples import mini_data, read_place
 from mis_lib.schema import Record, Sample, Split
 from mis_lib.settings import GenerationSettings, Settings
 
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
     from mis_lib.models.load import LoadedModel
     from mis_lib.probe.lora_tensors import TensorUse
     from mis_lib.probe.parity import Question
-
-
-# ---------- The comparison behind ``mis parity``: one variant's forms, one after the other, so that no more than two models are in memory at a time.
 
 
 class Form(StrEnum):
@@ -57,7 +56,7 @@ class ParitySettings(Settings):
     merged: Path | None = None
     """A checkpoint that was merged elsewhere, taken as the form "reloaded"; for one adapter."""
     served: str | None = None
-    """URL or URL#MODEL of a running server; adds the form served, which else starts transformers' server on the merged checkpoint."""
+    """URL or URL#MODEL of a running server; adds the form served (default server: transformers' on merged weights)."""
     images: tuple[Path, ...] = ()
     """Ask the question about these images, instead of items of the data."""
     question: str | None = None
@@ -107,7 +106,7 @@ class Proof:
         self.expected: list[View] = []
 
     def run(self) -> Iterator[tuple[list[CheckResult], list["TensorUse"]]]:
-        """Findings and tensors of each form; only the first where the adapter does not fit, as it cannot be loaded then."""
+        """Findings and tensors of each form; only of the first if the adapter does not fit and cannot be loaded."""
         from mis_lib.models.load import load_model
         from mis_lib.probe import lora_tensors
         from mis_lib.probe.parity import ask_alone
@@ -139,7 +138,7 @@ class Proof:
             yield self._engine()
 
     def _merged(self, stack: ExitStack) -> Iterator[tuple[list[CheckResult], list["TensorUse"]]]:
-        """The forms that rest on merged weights: in memory, from disk, served."""
+        """The forms that use merged weights: in memory, from disk, served."""
         from mis_lib.models.load import load_model
         from mis_lib.models.merge import merge, save
 
@@ -299,7 +298,7 @@ def _variants(settings: ParitySettings) -> dict[str, Path]:
     if settings.dtype not in TOLERANCE:
         raise SettingsError(f"--dtype: expected one of {', '.join(TOLERANCE)}, found {settings.dtype!r}")
     if settings.merged is not None and len(settings.variants or known) > 1:
-        raise SettingsError("--merged: expected one variant beside it, found several; name it with --variants")
+        raise SettingsError("--merged: expected one variant with it, found several; name it with --variants")
     if (settings.question is None) != (not settings.images):
         raise SettingsError("expected --images and --question together, found only one of them")
     return known
@@ -316,8 +315,6 @@ def _questions(settings: ParitySettings) -> list["Question"]:
             Sample(id="question", question=settings.question, images=[str(path.relative_to(folder)) for path in paths])
         ]
     else:
-        from mis_lib.recipes.samples import mini_data, read_place
-
         samples, folder = read_place(settings.data or mini_data(), (settings.split,))
         samples = samples[: settings.limit]
     return [

@@ -3,8 +3,8 @@
     report_to(Terminal())       # the command line and the notebooks do so once (``mis_lib.cli.console``)
     generate_run(settings)
 
-One listener serves the whole process, as in ``logging``: models and data are built deep inside a recipe, and a parameter would
-pass through every function on the way.
+One listener serves the whole process, as in ``logging``: models and data are built deep inside a recipe, and a
+parameter would pass through every function on the way.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ class Silent:
     """Shows nothing."""
 
     def say(self, text: str) -> None:
-        """Pass over a message."""
+        """Ignore a message."""
 
     @contextmanager
     def bar(self, what: str) -> Iterator[Advance]:
@@ -52,7 +52,7 @@ _listener: Progress = Silent()
 
 
 def report_to(progress: Progress) -> Progress:
-    """From now on ``progress`` shows what recipes report; returns what did so before."""
+    """Show what recipes report on ``progress`` from now on; returns the listener before."""
     global _listener
     before, _listener = _listener, progress
     return before

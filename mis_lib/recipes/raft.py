@@ -1,14 +1,14 @@
 """``method: raft``: rounds of answering, ranking and fine-tuning (Dong et al. 2023, arXiv 2304.06767).
 
-In each round the model of the round before answers each question several times. The best answer by the rule judge is kept,
-questions without a good answer are left out, and the model is fine-tuned on what was kept. No written label is learned:
-only what the model could already say.
+In each round the model of the round before answers each question several times. The best answer by the rule judge is
+kept, questions without a good answer are left out, and the model is fine-tuned on what was kept. No written label is
+learned: only what the model could already say.
 
     RUNS/NAME-answers-R/vN/   all answers of round R
     RUNS/NAME-kept-R/         what was kept of them, an ordinary data folder
     RUNS/NAME-round-R/vN/     training run of round R; the last one is RUNS/NAME/vN, with raft.json
 
-Answers are generated as by ``mis generate``: kept, resumed, and shared by the processes of a run (``accelerate launch``).
+Answers are generated as by ``mis generate``: kept, resumed, and shared by the processes of ``accelerate launch``.
 One run at a time goes through the rounds of a name.
 """
 
@@ -26,9 +26,10 @@ from mis_lib.data.sources import stratified
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule
-from mis_lib.recipes.generate import GenerateSettings, answer_all
+from mis_lib.recipes.generate import answer_all
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import mini_data, read_split
+from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.train_runs import hold_rounds
 from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.settings import GenerationSettings
@@ -96,7 +97,7 @@ def train_raft(settings: RaftSettings, train: Callable[[TrainSettings], Path], r
 
 
 def prompts(samples: Sequence[Sample], settings: RaftSettings, number: int) -> list[Sample]:
-    """The questions of a round: harmful items of all categories with their twins, others each round until all are asked."""
+    """The questions of a round: harmful items of all categories with their twins; different ones each round."""
     harmful = [sample for sample in samples if sample.harmful]
     if settings.prompts is None or settings.prompts >= len(harmful):
         return list(samples)
@@ -143,7 +144,7 @@ def keep(ranked: Sequence[Ranked], folder: Path, out: Path, seed: int) -> Path:
     """Write the kept answers as a data folder, unless a killed run has done so; returns it.
 
     Raises:
-        DataError: there is none.
+        DataError: no answer was kept.
     """
     kept = [
         with_answer(row.sample, row.answer, provenance={**row.sample.provenance, "answer": "raft"})

@@ -1,12 +1,13 @@
-"""``mis report``: from nothing to the table of rates, and for free the second time; or from run folders that are there already.
+"""``mis report``: the tables of rates, of a new evaluation or of existing run folders.
 
-Builds model and data if they are missing, generates what has no response yet, judges what has no verdict yet, and prints the rates of
-every variant and split with n and Wilson intervals. Responses and verdicts are kept in a run folder (``results.runs``); the model is not even
-loaded if nothing is left to generate. With ``existing`` nothing is generated or judged: the runs named there are read as they are, under each
-of their judges.
+Builds model and data if they are missing, generates what has no response yet, judges what has no verdict yet, and
+returns the rates of every variant and split with n and Wilson intervals. Responses and verdicts are kept in a run
+folder (``results.runs``): the second call loads no model. With ``existing`` nothing is generated or judged: those runs
+are read as they are, under each of their judges.
 
-Tables, in this order: the regression set, where there is one; rates, without what was trained on; bounds, where a judge failed; slices, where a file names them; the comparison asked for; official scores, where the data are a published set; the
-published reference, if asked for; what people noted about the runs.
+Tables, in this order: regression set (if the data have one); rates (without what was trained on); bounds (if a judge
+failed); slices (if a file names them); the comparison asked for; official scores (of a published set); the published
+reference (if asked for); notes on the runs.
 """
 
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ from mis_lib.construct.drawings import STYLES
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge import rule
 from mis_lib.probe.rewording import in_reverse, read_questions, reworded
-from mis_lib.recipes.generate import GenerateSettings, answer_all, known_variants
+from mis_lib.recipes.generate import answer_all, known_variants
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import limited, read_samples
+from mis_lib.recipes.settings import ReportSettings
 from mis_lib.results.evaluated import Evaluated, data_folder, disambiguate, judges_of, majority, open_folder, read_run
 from mis_lib.results.metrics import GROUPINGS, SEEN, RateRow, rate_rows
 from mis_lib.results.naming import ensure_naming_data, naming_samples, naming_table
@@ -41,44 +43,9 @@ from mis_lib.results.scoring import score_run
 from mis_lib.results.slices import Slices, grouping, is_file, read_slices, slices_table
 from mis_lib.results.tables import Table, write_folder
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.settings import GenerationSettings, all_known
+from mis_lib.settings import all_known
 
-# ---------- What ``mis report`` is asked for.
-
-
-class ReportSettings(GenerateSettings):
-    """What is evaluated and where it is kept; every field has a default that needs nothing but this package."""
-
-    by: str = "split"
-    """What the rows are: split, category, sub_category, seen (what the answer names of the images), or FILE, FILE#COLUMN: ids and their slices."""
-    generation: GenerationSettings = GenerationSettings()
-    name: str = "report"
-    naming: bool = False
-    """Measure what is recognised, instead of what is safe."""
-    styles: tuple[str, ...] = STYLES
-    """With naming: drawing styles (default: all)."""
-    questions: Path | None = None
-    """Text file, a question a line: pairs are asked these instead of their own; pairs whose harm lies in the question are left out."""
-    exchanged: bool = False
-    """Ask pairs with their images exchanged, and "first" and "second" exchanged in their questions."""
-    existing: tuple[Path, ...] = ()
-    """Run folders to read as they are; nothing is generated."""
-    judges: tuple[str, ...] = ()
-    """With existing runs: whose verdicts (default: of all judges)."""
-    majority: bool = False
-    """The existing runs are draws of the same variants; the majority decides item by item (SIUO asks for three)."""
-    effectiveness: Path | None = None
-    """SIUO: JSON Lines file of its second judgement, a line a response (sample_id, variant, said)."""
-    paired: tuple[str, ...] = ()
-    """BEFORE AFTER, each VARIANT or RUN:VARIANT: compare them item by item."""
-    published: bool = False
-    """Show the published figures, too."""
-    regression: Path | None = None
-    """Regression set of ``mis annotations delta``, shown first (default: regression.jsonl in the data folder of the run)."""
-    note: str | None = None
-    """Note to keep with the run (``note.md``), or with the one existing run; an empty note removes it."""
-    out: Path | None = None
-    """Folder to write every table to, in every format."""
+NAMING_TOKENS = 48
 
 
 def check(settings: ReportSettings) -> None:
@@ -92,14 +59,15 @@ def check(settings: ReportSettings) -> None:
         raise SettingsError(f"--paired: expected two sides, BEFORE AFTER, found {len(settings.paired)}")
     if settings.questions is not None and (settings.existing or settings.naming):
         raise SettingsError(
-            "--questions: expected pairs to be asked anew; leave out --existing and --naming, or the questions"
+            "--questions: expected pairs to be asked again; leave out --existing and --naming, or the questions"
         )
     if settings.exchanged and (settings.existing or settings.naming):
-        raise SettingsError("--exchanged: expected pairs to be asked anew; leave out --existing and --naming, or it")
+        raise SettingsError("--exchanged: expected pairs to be asked again; leave out --existing and --naming, or it")
     fitting(settings.note or "")
     if settings.note is not None and len(settings.existing) > 1:
         raise SettingsError(
-            f"--note: expected one run that it is about, found {len(settings.existing)}; name that one alone (--existing RUN --note TEXT)"
+            f"--note: expected one run that it is about, found {len(settings.existing)}; name that one alone "
+            "(--existing RUN --note TEXT)"
         )
     if not settings.existing:
         all_known("--variants", settings.variants, known_variants(settings))
@@ -110,11 +78,10 @@ def check(settings: ReportSettings) -> None:
         all_known("--by", [settings.by], [*GROUPINGS, SEEN, "a file of slices (.csv, .json ...)"])
     if settings.by == SEEN and settings.paired:
         raise SettingsError(
-            f"--by {SEEN}: expected no --paired, since each side names other things; compare by {', '.join(GROUPINGS)}, or leave out --paired"
+            f"--by {SEEN}: expected no --paired, since each side names other things; compare by "
+            f"{', '.join(GROUPINGS)}, "
+            "or leave out --paired"
         )
-
-
-# ---------- Runs that are there already, as ``mis report --existing`` reads them: under each of their judges, and narrowed to what was asked for.
 
 
 def read_existing(settings: ReportSettings) -> list[Evaluated]:
@@ -122,7 +89,7 @@ def read_existing(settings: ReportSettings) -> list[Evaluated]:
 
     Raises:
         DataError: a folder is no run.
-        SettingsError: a judge, variant or split asked for is not there, nobody has judged a run that needs it, or a run is named twice.
+        SettingsError: a judge, variant or split is missing, a run needs verdicts and has none, or a run is named twice.
     """
     folders = [open_folder(folder).folder.resolve() for folder in settings.existing]
     if again := [folder for at, folder in enumerate(folders) if folder in folders[:at]]:
@@ -141,7 +108,7 @@ def needs_no_judge(sample: Sample) -> bool:
 
 
 def _read(folder: Path, settings: ReportSettings) -> list[Evaluated]:
-    """A run once for each judge; with ``settings.variants`` given, its other variants are left aside."""
+    """A run once for each judge; with ``settings.variants`` given, its other variants are left out."""
     run = open_folder(folder)
     known = judges_of(run)
     if missing := set(settings.judges) - set(known):
@@ -171,9 +138,6 @@ def _narrowed(found: Sequence[Evaluated], settings: ReportSettings) -> list[Eval
     all_known("--splits", named, splits)
     kept = {sample.id for split in named for sample in limited(splits[split], settings.limit)}
     return [one.without({sample.id for sample in one.samples} - kept) for one in found]
-
-
-NAMING_TOKENS = 48
 
 
 class Evaluation(NamedTuple):
@@ -233,8 +197,9 @@ def _tell_unscored(found: Evaluation) -> None:
     lost = [verdict for verdict in found.verdicts if verdict.outcome is Outcome.UNSCORED]
     if lost:
         say(
-            f"{len(lost):,} of {len(found.verdicts):,} answers are unscored, such as: {lost[0].reason}; for another judge: "
-            f"mis judge {found.run.folder} --judges rubric=URL#MODEL, then mis report --existing {found.run.folder}"
+            f"{len(lost):,} of {len(found.verdicts):,} answers are unscored, such as: {lost[0].reason}; for another "
+            f"judge: mis judge {found.run.folder} --judges rubric=URL#MODEL, then mis report --existing "
+            f"{found.run.folder}"
         )
 
 
@@ -243,7 +208,7 @@ def existing_report(settings: ReportSettings) -> Report:
 
     Raises:
         DataError: a folder is no run.
-        SettingsError: no run has verdicts of a judge asked for, or one has none at all and is no multiple choice; or a run is named twice.
+        SettingsError: as ``read_existing``.
     """
     runs = read_existing(settings)
     if settings.note is not None:
@@ -277,7 +242,7 @@ def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
 
 
 def _published(runs: Sequence[Evaluated]) -> Table:
-    """What is published on the benchmarks that the runs' samples come from; on MIS where they come from none of them."""
+    """The published figures of the benchmarks that the samples come from; of MIS where they come from none."""
     titles = {
         OFFICIAL[source].title.lower() for run in runs for source in map(source_of, run.samples) if source in OFFICIAL
     }
@@ -286,7 +251,7 @@ def _published(runs: Sequence[Evaluated]) -> Table:
 
 
 def _regression(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
-    """The regression set that was named, or that lies beside the data of a run."""
+    """The regression set that was named, or that is in the data folder of a run."""
     entries = read_regression(settings.regression) if settings.regression is not None else _beside(runs, settings)
     if settings.limit is None and "splits" not in settings.model_fields_set:
         return entries
@@ -299,8 +264,8 @@ def _beside(runs: Sequence[Evaluated], settings: ReportSettings) -> list[Entry]:
     for place, name in places.items():
         if not place.exists():
             say(
-                f"{name}: its data, {place}, are not there, nor a regression set beside them: what was trained on is not left out; "
-                "name their folder with --data, or the set with --regression"
+                f"{name}: its data folder {place} is missing, and so is its regression set: what was trained on is "
+                "not left out; name the folder with --data, or the set with --regression"
             )
     return [entry for place in places if (place / REGRESSION).exists() for entry in read_regression(place)]
 
@@ -342,10 +307,10 @@ def evaluate(settings: ReportSettings) -> Evaluation:
         samples, left_out = reworded(samples, questions)
         if not samples:
             raise DataError(
-                f"--questions: expected pairs to ask, found none: the harm of all {every} items lies in their own question"
+                f"--questions: expected pairs to ask, found none: all {every} items have a harmful question"
             )
         if left_out:
-            say(f"{left_out} of {every} items are left out: their harm lies in their own question")
+            say(f"{left_out} of {every} items are left out: their question is harmful")
     if settings.exchanged:
         samples, name = _exchanged(samples), f"{name}-exchanged"
     run, responses = answer_all(samples, folder, settings, name)

@@ -1,29 +1,27 @@
 """Which samples a job works on: splits of a folder, a data file, items by their ids, or the failures of a stored run.
 
-Failures come with their twins: what a model learned from its failures shows on both, as less help with harm and perhaps less
-help at all. A run on such a selection is separate and says so in every table: a rate among failures is no rate of the data.
+Failures come with their twins: what a model learned from its failures shows on both, as less help with harm and perhaps
+less help at all. A run on such a selection is separate and says so in every table: a rate among failures is no rate of
+the data.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mis_lib.data.sources import find_source, load, splits_of, stratified
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import sha256
 from mis_lib.recipes.progress import say
+from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.evaluated import judges_of, open_folder, run_name
 from mis_lib.results.metrics import RIGHT
 from mis_lib.results.runs import Run, folder_digest
 from mis_lib.schema import Outcome, Sample
 
-if TYPE_CHECKING:
-    from mis_lib.recipes.generate import GenerateSettings
-
 NAMED = 3  # ids that a selection's words list
 
 
-def read_samples(settings: "GenerateSettings") -> tuple[list[Sample], Path]:
+def read_samples(settings: GenerateSettings) -> tuple[list[Sample], Path]:
     """The samples that ``settings`` name, and the folder of their images.
 
     Where no split is named: those of the default that the folder has, or else all.
@@ -72,8 +70,9 @@ def read_splits(folder: Path, splits: Sequence[str], limit: int | None = None) -
         samples = read_split(folder, split, limit)
         if twice := [sample.id for sample in samples if sample.id in found]:
             raise DataError(
-                f"{folder}: expected ids of their own in split {split!r}, found that {twice[0]!r} stands in an earlier one "
-                "too; rename one"
+                f"{folder}: expected each id in one split only, found {twice[0]!r} of split {split!r} in an earlier "
+                "one too; "
+                "rename one"
             )
         found |= {sample.id: sample for sample in samples}
     return list(found.values())
@@ -83,7 +82,7 @@ def read_split(folder: Path, split: str, limit: int | None = None) -> list[Sampl
     """The samples of one split of a folder in any form; ``limit`` as in ``limited``.
 
     Raises:
-        DataError: there is no such split, or a record of it is malformed (file, row, field and fix named).
+        DataError: the split is missing, or a record of it is malformed (file, row, field and fix named).
     """
     return limited(load(find_source(folder, split=split)), limit)
 
@@ -110,7 +109,7 @@ def mini_data() -> Path:
     return ensure_mini_data(say)
 
 
-def data_digest(data: Path, settings: "GenerateSettings") -> str:
+def data_digest(data: Path, settings: GenerateSettings) -> str:
     """Digest of a run's data."""
     if settings.data is not None and settings.data.is_file():
         return sha256(settings.data)  # images are in the keys of the answers
@@ -157,10 +156,10 @@ def selection_in_words(only: Sequence[str]) -> str:
     return f"only {', '.join([*failures, *named])}" if only else ""
 
 
-def _selected(settings: "GenerateSettings") -> tuple[list[Sample], Path]:
+def _selected(settings: GenerateSettings) -> tuple[list[Sample], Path]:
     """The samples that ``only`` names, of all splits, or of those that were named."""
     if settings.limit is not None and "limit" in settings.model_fields_set:
-        raise SettingsError("--only: expected no --limit beside it, since it names the items; leave one of them out")
+        raise SettingsError("--only: expected no --limit with it, since it names the items; leave one of them out")
     folder = settings.data or mini_data()
     everywhere = {} if folder.is_file() or "splits" in settings.model_fields_set else {"splits": (*splits_of(folder),)}
     samples, folder = read_samples(settings.model_copy(update={"only": (), "limit": None, **everywhere}))

@@ -1,12 +1,12 @@
-"""``mis study``: train every mixture at the same budget, let all of them answer the same items, and hold the rates against the papers.
+"""``mis study``: train every mixture at the same budget, ask all the same items, and compare the rates with the papers.
 
     RUNS/NAME-ARM/vN/           training run of each mixture (``mis train``)
     RUNS/NAME-evaluation/vN/    responses and verdicts of all of them, an ordinary run
     RUNS/NAME-naming/vN/        what they recognise
     RUNS/NAME/                  study.json, study.md: rates and findings
 
-Every part resumes by itself: a study that was stopped goes on where it was, one with a further mixture trains that alone. A mixture that
-cannot be made or trained is named at the end and does not stop the others.
+Every part resumes by itself: a study that was stopped continues, and one with a further mixture trains only that. A
+mixture that cannot be made or trained is named at the end and does not stop the others.
 """
 
 import json
@@ -20,9 +20,11 @@ from mis_lib.data.mixtures import QUESTION, USER_FORMAT, Options
 from mis_lib.errors import DataError, MissingPackageError, ModelError, SettingsError, TrainingError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule
-from mis_lib.recipes.generate import GenerateSettings, answer_all
+from mis_lib.recipes.generate import answer_all
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import mini_data, read_splits
+from mis_lib.recipes.settings import GenerateSettings
+from mis_lib.recipes.train import train_by
 from mis_lib.results.metrics import naming_rate, rates
 from mis_lib.results.naming import ensure_naming_data, naming_samples
 from mis_lib.results.scoring import score_run
@@ -42,10 +44,11 @@ from mis_lib.schema import Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings, Settings
 from mis_lib.train.settings import DpoSettings, TrainSettings
 
-# ---------- What a study is made of: its mixtures, the budget they share, and the items that all of them are asked.
-
 SIZE = "rows-"  # an arm of this name is MIRage on so many rows
 DPO_RATE = 0.1  # of the rate of fine-tuning; our choice
+NAMING_TOKENS = 48
+
+Train = Callable[[TrainSettings], Path]
 
 
 class Arm(NamedTuple):
@@ -69,7 +72,7 @@ ARMS: Mapping[str, Arm] = {
     "mimic": Arm("mimic"),
     "dpo": Arm("dpo"),
 }
-"""The mixtures that make sense at this size, and DPO on pairs from the same rows; ``rows-N`` besides for the curve over data size."""
+"""The mixtures that make sense at this size, and DPO on pairs from the same rows; ``rows-N`` adds a curve over size."""
 
 
 class StudySettings(Settings):
@@ -104,7 +107,7 @@ def arm_of(name: str) -> Arm:
     """An arm by name; ``rows-N`` is MIRage on N rows.
 
     Raises:
-        SettingsError: there is none of that name.
+        SettingsError: the name is unknown.
     """
     if name in ARMS:
         return ARMS[name]
@@ -178,19 +181,13 @@ def check(settings: StudySettings) -> None:
         )
 
 
-NAMING_TOKENS = 48
-
-
 class Study(NamedTuple):
-    """What came out; ``failed`` tells why a mixture has no rates."""
+    """Rates and findings of a study; ``failed`` says why a mixture has no rates."""
 
     entries: list[Entry]
     findings: list[ClaimResult]
     failed: dict[str, str]
     folder: Path
-
-
-Train = Callable[[TrainSettings], Path]
 
 
 def study(settings: StudySettings, train: Train | None = None) -> Study:
@@ -206,7 +203,7 @@ def study(settings: StudySettings, train: Train | None = None) -> Study:
     """
     arms = {name: arm_of(name) for name in settings.arms}
     check(settings)
-    adapters, failed = _train_all(settings, arms, train or _default_train())
+    adapters, failed = _train_all(settings, arms, train or train_by)
     entries = [entry for name in (BASE, *adapters) for entry in _measure(name, settings, arms, adapters)]
     result = Study(entries, findings(entries), failed, settings.runs / settings.name)
     _write(result, settings)
@@ -314,9 +311,3 @@ def _write(result: Study, settings: StudySettings) -> None:
         "failed": result.failed,
     }
     write_atomic(result.folder / "study.json", (json.dumps(content, indent=1) + "\n").encode())
-
-
-def _default_train() -> Train:
-    from mis_lib.recipes.train import train_by
-
-    return train_by

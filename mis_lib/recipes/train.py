@@ -2,8 +2,8 @@
 
     run = train(load_settings(TrainSettings, Path("configs/mini-mirage.yaml")))      # runs/mini-mirage/v1
 
-The same call resumes a run that was interrupted, and returns at once where it is finished. A method is a kind of settings
-and the function that trains it; the ``method`` of a settings file decides which.
+The same call resumes a run that was interrupted, and returns at once where it is finished. A method is a kind of
+settings and the function that trains it; the ``method`` of a settings file decides which.
 """
 
 import shutil
@@ -136,7 +136,7 @@ def _train(
 
 
 def open_shared(settings: TrainSettings, digests: dict[str, str], held: ExitStack, *, is_main: bool) -> TrainRun:
-    """The run that all processes of a training share; unless it is finished, the main one locks it until ``held`` closes.
+    """The run that all processes of a training share; the main one locks an unfinished run until ``held`` closes.
 
     To be called within ``main_first``: the others open what the main process has made.
 
@@ -152,7 +152,7 @@ def open_shared(settings: TrainSettings, digests: dict[str, str], held: ExitStac
         resume=settings.resume or not is_main,
     )
     if is_main and run.result is not None:
-        say(f"{run.folder} is finished; resume: false trains anew")
+        say(f"{run.folder} is finished; resume: false trains again")
     elif is_main:
         held.enter_context(run.held())
     return run
@@ -271,8 +271,8 @@ def _digest(name: str, path: Path | str) -> str:
         return path
     if not path.exists():
         raise SettingsError(
-            f"{name}: expected a file or folder at {path}, found none; the head of a configuration says what must be run "
-            f"before it, or name another one (--set {name}=...)"
+            f"{name}: expected a file or folder at {path}, found none; the head of a configuration says what must be "
+            f"run before it, or name another one (--set {name}=...)"
         )
     return digest_of(path)
 

@@ -802,7 +802,7 @@ def test_from_the_command_line(
     (tmp_path / "all.csv").write_text(text)
     again = mis("import", "--input", str(tmp_path / "all.csv"), "--runs", runs, "--json")
     assert json.loads(again.stdout)["known"] == 2
-    assert "1 rows differ from the decisions that are here" in again.stderr and "'hard-00' by ada" in again.stderr
+    assert "1 rows differ from the stored decisions" in again.stderr and "'hard-00' by ada" in again.stderr
     assert json.loads(mis("agreement", "--runs", runs, "--json").stdout)["authors"] == {"ada": 1, "eve": 1}
     assert "Cohen" in mis("agreement", "--runs", runs).stdout
 

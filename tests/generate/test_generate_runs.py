@@ -29,8 +29,9 @@ from mis_lib.generate.keys import AnswerKeys
 from mis_lib.models.adapters import ImageLimits, write_limits
 from mis_lib.models.load import load_model
 from mis_lib.prompts import to_messages
-from mis_lib.recipes.generate import GenerateSettings, Local, answer, answer_all, generate_run
+from mis_lib.recipes.generate import Local, answer, answer_all, generate_run
 from mis_lib.recipes.samples import limited, read_samples
+from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.evaluated import read_run
 from mis_lib.results.runs import RESPONSES, SHARDS, Run
 from mis_lib.schema import Asked, Outcome, Response, Sample, Verdict
@@ -278,7 +279,7 @@ class TestRuns:
         setup = f"""
 import torch
 torch.set_num_threads(1)
-from mis_lib.recipes.generate import GenerateSettings
+from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.recipes.generate import generate_run
 from mis_lib.settings import GenerationSettings
 import mis_lib.generate.batch, mis_lib.models.load
@@ -373,7 +374,7 @@ class TestWhatIsAsked:
         shutil.copytree(home / "data" / "images", tmp_path / "images")
         for split in ("easy", "hard"):
             shutil.copy(home / "data" / "hard.jsonl", tmp_path / f"{split}.jsonl")
-        with pytest.raises(DataError, match="in split 'hard', found that 'hard-00' stands in an earlier one too"):
+        with pytest.raises(DataError, match="found 'hard-00' of split 'hard' in an earlier one too"):
             self.read(tmp_path)
 
     @pytest.mark.parametrize(
@@ -735,7 +736,7 @@ class TestServer:
     def test_ten_kills_change_nothing(self, home, tmp_path) -> None:
         with LoopbackJudge(fault=one_in(5), delay=0.02) as server:
             setup = f"""
-from mis_lib.recipes.generate import GenerateSettings
+from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.recipes.generate import generate_run
 
 def run(folder):
@@ -825,7 +826,7 @@ class TestOnly:
             (["nowhere"], {}, "expected the id of an item, or a run's folder, found 'nowhere'"),
             (["{}:two"], {}, "unknown variant; known: base, one"),
             (["{}:base"], {"splits": ("real",)}, "its items, 1 are not there .such as 'easy-0'.; looked at 4 items"),
-            (["{}:base"], {"limit": 1}, "no --limit beside it"),
+            (["{}:base"], {"limit": 1}, "no --limit with it"),
         ],
     )
     def test_what_cannot_be_selected_is_told(

@@ -553,7 +553,7 @@ class TestCommand:
         flags = ["--data", str(folder / "data" / "hard.jsonl"), "--json", "--set"]
         result = self.run(folder, "safeground", *flags, "taus=[0.9]")
         assert result.exit_code == 2
-        assert "found with, found the file" in " ".join(result.output.split())
+        assert "are calibrated, found the file" in " ".join(result.output.split())
         result = self.run(folder, "safeground", *flags, "taus=[]")
         assert result.exit_code == 0, result.output
 

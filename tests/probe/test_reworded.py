@@ -15,7 +15,8 @@ from mis_lib.construct.questions import OPEN_QUESTIONS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.probe.rewording import in_reverse, read_questions, reworded
-from mis_lib.recipes.report import ReportSettings, check, evaluate
+from mis_lib.recipes.report import check, evaluate
+from mis_lib.recipes.settings import ReportSettings
 from mis_lib.schema import Sample
 from mis_lib.settings import GenerationSettings
 from mis_lib.text.concepts import concepts
@@ -117,14 +118,14 @@ def test_a_report_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFi
     questions.write_text("What now?\n", encoding="utf-8")
     settings = settings.model_copy(update={"limit": 2, "questions": questions})
     assert [sample.id for sample in evaluate(settings).samples] == [sample.id for sample in samples[2:4]]
-    assert "2 of 4 items are left out: their harm lies in their own question" in capsys.readouterr().err
-    with pytest.raises(DataError, match="found none: the harm of all 2 items"):
+    assert "2 of 4 items are left out: their question is harmful" in capsys.readouterr().err
+    with pytest.raises(DataError, match="found none: all 2 items have a harmful question"):
         evaluate(settings.model_copy(update={"limit": 1}))
 
 
 @pytest.mark.parametrize("more", [{"naming": True}, {"existing": (Path("runs/report/v1"),)}])
 def test_questions_without_pairs_to_ask_are_refused(more: dict[str, object]) -> None:
-    with pytest.raises(SettingsError, match="--questions: expected pairs to be asked anew"):
+    with pytest.raises(SettingsError, match="--questions: expected pairs to be asked again"):
         check(ReportSettings(questions=AS_TYPED, **more))
 
 
@@ -160,5 +161,5 @@ def test_a_report_of_exchanged_pairs_is_a_run_of_its_own_and_tells_what_has_one_
 
 @pytest.mark.parametrize("more", [{"naming": True}, {"existing": (Path("runs/report/v1"),)}])
 def test_an_order_without_pairs_to_ask_is_refused(more: dict[str, object]) -> None:
-    with pytest.raises(SettingsError, match="--exchanged: expected pairs to be asked anew"):
+    with pytest.raises(SettingsError, match="--exchanged: expected pairs to be asked again"):
         check(ReportSettings(exchanged=True, **more))

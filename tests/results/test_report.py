@@ -22,7 +22,8 @@ from mis_lib.files import read_jsonl, read_records
 from mis_lib.judge.protocol import JudgeInput, Ruling, unscored
 from mis_lib.judge.rule import RuleJudge
 from mis_lib.recipes import report as command
-from mis_lib.recipes.report import ReportSettings, evaluate, existing_report
+from mis_lib.recipes.report import evaluate, existing_report
+from mis_lib.recipes.settings import ReportSettings
 from mis_lib.results.metrics import RateRow
 from mis_lib.results.naming import ONE, TWO, is_right, naming_samples, naming_table
 from mis_lib.results.report_tables import rates_table, rich_rates

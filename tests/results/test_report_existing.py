@@ -18,7 +18,8 @@ from mis_lib.cli.main import app
 from mis_lib.data.benchmarks import LOADERS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
-from mis_lib.recipes.report import ReportSettings, existing_report
+from mis_lib.recipes.report import existing_report
+from mis_lib.recipes.settings import ReportSettings
 from mis_lib.results.evaluated import find_runs, judges_of, open_folder, read_run
 from mis_lib.results.frames import ANSWERS, JUDGE_SWAP, answers, judge_swap, leaderboard
 from mis_lib.results.official import OFFICIAL, Effect
@@ -240,7 +241,7 @@ class TestSections:
     ) -> None:
         (tmp_path / "data").rename(tmp_path / "moved")
         told = " ".join(report(run).stderr.split())
-        assert f"{tmp_path / 'data'}, are not there" in told and "--data" in told and "--regression" in told
+        assert f"data folder {tmp_path / 'data'} is missing" in told and "--data" in told and "--regression" in told
         assert "not there" not in report(run, "--data", str(tmp_path / "moved")).stderr
 
     @pytest.mark.parametrize(

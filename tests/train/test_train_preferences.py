@@ -174,7 +174,7 @@ def test_a_machine_with_two_gpus_trains_on_one_without_a_launcher(
 
 
 def test_a_full_disk_leaves_no_half_of_an_adapter(home: Path, tmp_path: Path) -> None:
-    with files_of_at_most(20_000), pytest.raises(TrainingError, match=r"adapter: expected room for it.*begins anew"):
+    with files_of_at_most(20_000), pytest.raises(TrainingError, match=r"adapter: expected room for it.*starts again"):
         train_by(dpo(home, tmp_path, max_steps=1))
     assert not [path for path in (tmp_path / "dpo" / "v1").iterdir() if "adapter" in path.name]
 

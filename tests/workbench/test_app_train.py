@@ -20,7 +20,7 @@ from support.fake_trainer import PROGRAM
 from support.fakes import ANSWERS, ScriptedEngine, mini_data, ready_host
 
 from mis_lib.errors import SettingsError
-from mis_lib.recipes.report import ReportSettings
+from mis_lib.recipes.settings import ReportSettings
 from mis_lib.settings import load_settings
 from workbench.compare.tab import CompareHandlers
 from workbench.links import Link, Tab
