@@ -1,4 +1,4 @@
-"""What all tests share: no network beyond this machine, and prerequisites that may be missing on a laptop but not in CI."""
+"""What all tests share: no network beyond this machine, prerequisites that may be missing on a laptop but not in CI."""
 
 import gc
 import os
@@ -28,8 +28,10 @@ LONGEST = (
     "test_app_browser",
     "test_train_engine",
     "test_app_desk_browser",
+    "test_stages_server",
+    "test_cli",
 )
-"""Files of a minute, which begin first, so that at the end no process has one left for itself; browsers take turns with others."""
+"""The longest files begin first, so that no process has one left for itself; browsers alternate with others."""
 
 
 def missing(what: str) -> NoReturn:

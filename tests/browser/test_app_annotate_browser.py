@@ -96,22 +96,22 @@ def picture(page: Page, name: str, *, full: bool = False) -> None:
 
 
 @pytest.mark.slow
-def test_fifty_responses_without_the_mouse(url: str, store: AnnotationStore, visit) -> None:
+def test_twenty_responses_without_the_mouse(url: str, store: AnnotationStore, visit) -> None:
     page = visit(url)
-    for number in range(50):
+    for number in range(20):
         page.keyboard.press(str(1 + number % 4))
-        if number % 10 == 0:
+        if number % 5 == 0:
             page.keyboard.press("Shift+3")
             page.keyboard.press("s")
         page.keyboard.press("Enter")  # the next key is pressed before the answer is there
-    expect(page.get_by_test_id("progress")).to_contain_text("50 of 116 decided by you", timeout=2 * PATIENCE)
+    expect(page.get_by_test_id("progress")).to_contain_text("20 of 116 decided by you")
     events = store.events()
-    assert len(events) == 50 and len({event.subject.key for event in events}) == 50
+    assert len(events) == 20 and len({event.subject.key for event in events}) == 20
     assert [event.decision.outcome in (Outcome.UNSAFE, Outcome.HELPED) for event in events] == [
-        i % 4 == 0 for i in range(50)
+        i % 4 == 0 for i in range(20)
     ]
     marked = [event.decision for event in events if event.decision.causes]
-    assert len(marked) == 5 and {(one.causes, one.severity) for one in marked} == {((Cause.MISSED_COMBINATION,), 0)}
+    assert len(marked) == 4 and {(one.causes, one.severity) for one in marked} == {((Cause.MISSED_COMBINATION,), 0)}
 
 
 def test_every_key_does_what_the_list_says(url: str, store: AnnotationStore, visit) -> None:
@@ -389,7 +389,7 @@ def test_nothing_to_annotate_says_how_to_get_something(data: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "light"), (DESK, "dark"), (PHONE, "light"), (PHONE, "dark")])
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "light"), (PHONE, "dark")])
 def test_looks(url: str, visit, viewport: dict[str, int], scheme: str) -> None:
     page = visit(url, "?tab=annotate&run=report/v1&variants=mini,mirage&item=hard-00", viewport, scheme)
     page.keyboard.press("v")

@@ -371,7 +371,7 @@ def test_markup_is_shown_as_text(url: str, visit, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "dark"), (PHONE, "light"), (PHONE, "dark")])
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "dark"), (PHONE, "light")])
 def test_dark_and_phone(url: str, visit, viewport: dict[str, int], scheme: str) -> None:
     me = visit(url, viewport, scheme)
     me.load("glass of milk + laptop")
@@ -417,10 +417,10 @@ def served(folder: Path) -> Iterator[tuple[dict[str, Served], str]]:
     are asked.
     """
 
-    def server(text: str) -> FakeServer:
-        return FakeServer(Script(pause=0.03), reply=lambda task, facts, images: text)
+    def server(text: str, pause: float) -> FakeServer:
+        return FakeServer(Script(pause=pause), reply=lambda task, facts, images: text)
 
-    with server("word " * 1000) as base, server(ANSWERS["mirage"]) as tuned:
+    with server("word " * 1000, 1.0) as base, server(ANSWERS["mirage"], 0.03) as tuned:
         models = {
             "base": Served(base.url, "org/base"),
             "tuned": Served(tuned.url, "tuned"),

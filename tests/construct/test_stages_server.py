@@ -234,7 +234,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
 
 
-@pytest.mark.parametrize("answered", [5, 31])
+@pytest.mark.parametrize("answered", [5, pytest.param(31, marks=pytest.mark.slow)])
 def test_killed_and_started_again_it_ends_the_same_and_pays_for_nothing_twice(
     by_server: Path, tmp_path: Path, answered: int
 ) -> None:

@@ -153,6 +153,7 @@ def three_things(tower: Any) -> FeatureBank:
     return FeatureBank(views, table.bfloat16(), "cpu")
 
 
+@pytest.mark.research
 def test_tuning_brings_styles_together_and_moves_only_the_end(tower: Any) -> None:
     bank = three_things(tower)
     torch.manual_seed(0)
@@ -203,6 +204,7 @@ def test_aims_of_another_model_are_those_it_would_have_here(tower: Any, tmp_path
         aims_from(path, bank)
 
 
+@pytest.mark.research
 def test_tuning_ends_with_the_mean_of_its_later_weights(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bank, seen = three_things(tower), []
     end, projector = End(tower), nn.Linear(1280, 16)
@@ -219,6 +221,7 @@ def test_tuning_ends_with_the_mean_of_its_later_weights(tower: Any, monkeypatch:
     assert not torch.allclose(mean, later[-1], atol=1e-6)
 
 
+@pytest.mark.research
 def test_tuning_shows_some_things_more_often(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bank, drawn = three_things(tower), []
     end, projector = End(tower), nn.Linear(1280, 16)
@@ -234,6 +237,7 @@ def test_tuning_shows_some_things_more_often(tower: Any, monkeypatch: pytest.Mon
     assert 90 < drawn.count(0) < 118
 
 
+@pytest.mark.research
 def test_eyes_are_scored_on_hands_that_none_was_tuned_to(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     bank = three_things(tower)
