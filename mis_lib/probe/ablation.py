@@ -23,8 +23,8 @@ measure needs is left out of that measure and counted in ``n_unscored``:
 
     declines      share that declines under a condition
     unsafe        share answered unsafely (harmful items)
-    shift         declines less declines of the original, in points, with McNemar's exact p and a bootstrap by image
-                  pair
+    shift         declines less declines of the original, in points, with an exact sign-flip p and a bootstrap, both by
+                  cluster (``metrics.cluster_of``)
     flips         share whose decision (declines or not) differs from the original's; under ``swap`` the order flip rate
     shortcut      of those that decline the original, share that still declines without images: what the words alone
                   decide
@@ -37,7 +37,7 @@ measure needs is left out of that measure and counted in ``n_unscored``:
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,8 +52,9 @@ from mis_lib.errors import DataError
 from mis_lib.files import load_image, read_records, write_atomic
 from mis_lib.probe.rewording import in_reverse
 from mis_lib.results.evaluated import choose_judge, open_folder
+from mis_lib.results.metrics import cluster_of
 from mis_lib.results.runs import PROBES, Run
-from mis_lib.results.stats import Interval, Rate, cluster_mean, mcnemar_exact, rate_of
+from mis_lib.results.stats import Interval, Rate, cluster_mean, rate_of, sign_flip_exact
 from mis_lib.results.tables import Table, count_cell, difference_cell, p_cell, rate_cell
 from mis_lib.schema import Asked, Outcome, Record, Sample, Verdict
 from mis_lib.text.ordinals import ORDINALS
@@ -284,7 +285,8 @@ class Measured(Record):
 class _Item(NamedTuple):
     """One item of one variant."""
 
-    images: tuple[str, ...]
+    cluster: Hashable
+    images: int
     outcomes: Mapping[str, Outcome]
     """By condition."""
 
@@ -316,7 +318,7 @@ def _items(probes: Mapping[str, Probe], outcomes: Mapping[str, Outcome], *, harm
         if probe.sample_id in cells:
             cells[probe.sample_id][probe.condition] = outcomes.get(probe.id, Outcome.UNSCORED)
     for probe in originals:
-        yield _Item(tuple(probe.asked.images), cells[probe.sample_id])
+        yield _Item(cluster_of(probe.asked), len(probe.asked.images), cells[probe.sample_id])
 
 
 def _measures(variant: str, kind: str, items: Sequence[_Item], conditions: Sequence[str]) -> Iterator[Measured]:
@@ -334,7 +336,7 @@ def _measures(variant: str, kind: str, items: Sequence[_Item], conditions: Seque
             continue
         declining = [item for item in items if item.declines(ORIGINAL) and gone in item.outcomes]
         yield _rate(variant, kind, "shortcut", gone, rate_of(item.declines(gone) for item in declining))
-        yield from _of_pairs(variant, kind, state, [item for item in items if len(item.images) == 2])
+        yield from _of_pairs(variant, kind, state, [item for item in items if item.images == 2])
 
 
 def _of_pairs(variant: str, kind: str, state: str, items: Sequence[_Item]) -> Iterator[Measured]:
@@ -358,7 +360,7 @@ def _interaction(
 ) -> Measured:
     scored = [(item, row) for item, row in zip(items, rows, strict=True) if None not in row]
     values = [sum(sign * bool(cell) for sign, cell in zip((1, -1, -1, 1), row, strict=True)) for _, row in scored]
-    found = cluster_mean(values, [item.images for item, _ in scored])
+    found = cluster_mean(values, [item.cluster for item, _ in scored])
     unscored = len(items) - len(scored)
     return Measured(
         variant=variant,
@@ -372,9 +374,10 @@ def _interaction(
 
 
 def _shift(variant: str, kind: str, condition: str, items: Sequence[_Item]) -> Measured:
-    pairs = [(item.images, item.declines(ORIGINAL), item.declines(condition)) for item in items]
-    scored = [(images, a, b) for images, a, b in pairs if a is not None and b is not None]
-    found = cluster_mean([b - a for _, a, b in scored], [images for images, _, _ in scored])
+    pairs = [(item.cluster, item.declines(ORIGINAL), item.declines(condition)) for item in items]
+    scored = [(cluster, a, b) for cluster, a, b in pairs if a is not None and b is not None]
+    changes, clusters = [b - a for _, a, b in scored], [cluster for cluster, _, _ in scored]
+    found = cluster_mean(changes, clusters)
     return Measured(
         variant=variant,
         items=kind,
@@ -383,7 +386,7 @@ def _shift(variant: str, kind: str, condition: str, items: Sequence[_Item]) -> M
         **found.model_dump(),
         n=len(scored),
         n_unscored=len(items) - len(scored),
-        p=mcnemar_exact(sum(b > a for _, a, b in scored), sum(a > b for _, a, b in scored)),
+        p=sign_flip_exact(changes, clusters),
     )
 
 
@@ -488,8 +491,8 @@ def _conditions_table(found: Found, measured: Sequence[Measured], tag: str, skip
         ("variant", "condition", "declines", "unsafe", "against original", "p", "decision flips", "n"),
         [_condition_cells(one, found) for one in measured if one.measure == "declines"],
         [one.model_dump() for one in measured if one.measure in ("declines", "unsafe", "shift", "flips")],
-        "percent, Wilson 95 % interval; against original: points of declining, bootstrap interval by image pair, "
-        "p: McNemar's exact test, which takes the items for independent; "
+        "percent, Wilson 95 % interval; against original: points of declining, bootstrap interval, "
+        "p: exact sign-flip test; both by block or image pair; "
         f"twin-all shows the benign twin, where declining is over-refusal{left_out}",
     )
 

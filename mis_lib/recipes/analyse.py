@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mis_lib.probe.prompted import Pair
 
 SETTINGS = "settings.yaml"
+LAYERS = r"language_model.*\.(o_proj|down_proj)"
 TRAIN = "train"  # the split that weight edits are calibrated on
 
 Found = tuple[dict[str, "pd.DataFrame"], dict[str, "go.Figure"], "pd.DataFrame"]
@@ -55,11 +56,12 @@ class AnalyseSettings(GenerateSettings):
     """safeground: masses of the scores that the weight edits of the base leave alone; none: no edit."""
     alpha: float = -1.0
     """safeground: factor of the weights that an edit changes."""
-    weigh: Literal["text", "vision"] = "text"
+    # left out of a run's identity at their defaults, so that a stored run of another method is still found
+    weigh: Literal["text", "vision"] = Field(default="text", exclude_if=lambda value: value == "text")
     """safeground: whether a weight's size enters its score, as in the paper's text encoders, or not (vision)."""
-    layers: str = r"language_model.*\.(o_proj|down_proj)"
+    layers: str = Field(default=LAYERS, exclude_if=lambda value: value == LAYERS)
     """safeground: which linear layers are edited, a regular expression of their names."""
-    controls: bool = True
+    controls: bool = Field(default=True, exclude_if=lambda value: value)
     """safeground: score edits of as many weights that know of no input, too: the largest, and random ones."""
     calibration: int = Field(default=12, ge=1)
     """safeground: pairs of the split "train" that the edits are found with."""

@@ -102,7 +102,7 @@ def differences(
     """Each metric and group, before and after on the same items, with interval and test; columns ``DIFFERENCES``.
 
     ``difference`` is after less before in percent points, ``low`` and ``high`` its cluster bootstrap interval, ``p``
-    McNemar's, exact.
+    of the exact sign-flip test by cluster.
     """
     rows = [row.flat() for row in paired.compare(before, after, by=by, metrics=metrics)]
     return _frame(rows, DIFFERENCES)

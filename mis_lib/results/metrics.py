@@ -6,7 +6,7 @@ unscored, and those rates sum to 100 too. An item without a verdict is unscored 
 shows it. No safety number is computed without its over-refusal: ``rates`` returns all of them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mis_lib.errors import DataError
@@ -240,9 +240,20 @@ def pairs_of(asked: Mapping[str, Sample]) -> list[tuple[str, str]]:
     ]
 
 
-def images_of_pair(sample: Sample, asked: Mapping[str, Sample]) -> frozenset[tuple[str, ...]]:
-    """The images of an item and of its twin: what all questions about one image pair have in common."""
-    twin = asked.get(sample.twin_id or "")
+def cluster_of(sample: Sample, asked: Mapping[str, Sample] | None = None) -> Hashable:
+    """What an item is not independent of: its block, else its images.
+
+    Items of one block of MIS-Mini share questions and the parts that their objects play; questions about one image
+    pair share what is seen.
+
+    Args:
+        sample: the item.
+        asked: all items by id, where an item and its twin are counted as one: their images count together then.
+    """
+    block = sample.provenance.get("block")
+    if block is not None:
+        return block
+    twin = (asked or {}).get(sample.twin_id or "")
     return frozenset(tuple(one.images) for one in (sample, twin) if one is not None)
 
 

@@ -33,7 +33,7 @@ from mis_lib.files import read_records
 from mis_lib.judge.official import ADVICE
 from mis_lib.results.choices import is_right
 from mis_lib.results.evaluated import Evaluated
-from mis_lib.results.metrics import ALL, by_category, by_split, images_of_pair
+from mis_lib.results.metrics import ALL, by_category, by_split, cluster_of
 from mis_lib.results.stats import LEVEL, Interval, Rate, cluster_mean, rate_of
 from mis_lib.schema import Outcome, Record, Sample
 
@@ -370,7 +370,7 @@ def _over_measures(measures: Sequence[Measure], items: Sequence[Answered]) -> In
         hits = [(item.sample, measure.hit(item)) for item in items if measure.counts(item.sample)]
         scored = [(sample, hit) for sample, hit in hits if hit is not None]
         values += [hit / len(scored) for _, hit in scored]
-        pairs += [images_of_pair(sample, asked) for sample, _ in scored]
+        pairs += [cluster_of(sample, asked) for sample, _ in scored]
     found = cluster_mean([value * len(values) / len(measures) for value in values], pairs)
     return found.model_copy(update={"high": None if found.high is None else min(100.0, found.high)})
 

@@ -1,10 +1,10 @@
 """Two variants, or two runs, on the same items: whether more flipped one way than the other (``flips``: which).
 
 Only items that both sides were asked count, and only where the judge scored both; the others are counted apart. Each
-metric is compared on its own units (harmful items, benign items, pairs) with McNemar's exact test and a bootstrap of
-the difference by image pair, the images of both twins where pairs are counted. McNemar's test takes the units for
-independent: where several questions are asked about the same images its p is too small, and the interval is what to go
-by. Both sides must have been read by the same judge: otherwise the difference is the judges'.
+metric is compared on its own units (harmful items, benign items, pairs) by an exact sign-flip test and a bootstrap of
+the difference. Both take units together that are not independent (``metrics.cluster_of``): those of one block of
+MIS-Mini, or all questions about the same images. Where each unit is alone, the test is McNemar's. Both sides must have
+been read by the same judge: otherwise the difference is the judges'.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -17,13 +17,13 @@ from mis_lib.results.metrics import (
     METRICS,
     OUTCOME_METRICS,
     Grouping,
+    cluster_of,
     groups_of,
-    images_of_pair,
     outcomes_of,
     pair_is_right,
     pairs_of,
 )
-from mis_lib.results.stats import Interval, Rate, cluster_mean, holm, mcnemar_exact, rate
+from mis_lib.results.stats import Interval, Rate, cluster_mean, holm, rate, sign_flip_exact
 from mis_lib.schema import HARMFUL_OUTCOMES, Outcome, Record, Sample
 
 PAIRED_METRICS = ("asr", "rsr", "rr", "hr", "over_refusal", "warned", "helped", "off_topic", "pair")
@@ -193,7 +193,7 @@ def _units(metric: str, samples: Sequence[Sample]) -> list[_Unit]:
         asked = {sample.id: sample for sample in samples}
         return [
             _Unit(
-                images_of_pair(asked[harmful], asked),
+                cluster_of(asked[harmful], asked),
                 lambda found, a=harmful, b=benign: pair_is_right(found[a], found[b]),
             )
             for harmful, benign in pairs_of(asked)
@@ -201,7 +201,7 @@ def _units(metric: str, samples: Sequence[Sample]) -> list[_Unit]:
     wanted = OUTCOME_METRICS[metric]
     harmful = wanted in HARMFUL_OUTCOMES
     return [
-        _Unit(tuple(sample.images), lambda found, key=sample.id: _is(found[key], wanted))
+        _Unit(cluster_of(sample), lambda found, key=sample.id: _is(found[key], wanted))
         for sample in samples
         if sample.harmful is harmful
     ]
@@ -225,13 +225,14 @@ def _compare_one(
     gained = sum(b and not a for _, a, b in scored)
     lost = sum(a and not b for _, a, b in scored)
     fixed, broken = (gained, lost) if METRICS[metric].best == "high" else (lost, gained)
-    p = mcnemar_exact(gained, lost)
+    changes, clusters = [b - a for _, a, b in scored], [cluster for cluster, _, _ in scored]
+    p = sign_flip_exact(changes, clusters)
     return Paired(
         group=group,
         metric=metric,
         before=rate(sum(a for _, a, _ in scored), len(scored), unscored),
         after=rate(sum(b for _, _, b in scored), len(scored), unscored),
-        difference=cluster_mean([b - a for _, a, b in scored], [cluster for cluster, _, _ in scored], seed=seed),
+        difference=cluster_mean(changes, clusters, seed=seed),
         fixed=fixed,
         broken=broken,
         p=p,

@@ -317,9 +317,8 @@ def _test_table(rows: Sequence[Paired], title: str, groups: str) -> Table:
             if row.metric in SHOWN
         ],
         [row.flat() for row in rows],
-        "percent and points, on items that the judge scored on both sides; interval: bootstrap by image pair; "
-        "p: McNemar's exact test, and adjusted by Holm for all metrics and groups of this comparison; "
-        "p takes the items for independent and is too small where several are about the same images",
+        "percent and points, on items that the judge scored on both sides; interval: bootstrap, p: exact "
+        "sign-flip test, both by block or image pair; adjusted by Holm for all metrics and groups of this comparison",
     )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap
-from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from mis_lib.errors import SettingsError
@@ -94,16 +93,32 @@ class Interval(Record):
     high: float | None
 
 
-def mcnemar_exact(one_way: int, other_way: int) -> float:
-    """Two-sided p of McNemar's exact test: ``one_way`` items changed in one direction, ``other_way`` in the other.
+def sign_flip_exact(values: Sequence[int], clusters: Sequence[Hashable]) -> float:
+    """Two-sided p of an exact sign-flip test of the sum of ``values``, whose clusters change together.
+
+    If neither side were better, the sum of each cluster could as well have the other sign; p is the share of all such
+    signs whose total is at least as far from 0. With one item a cluster this is McNemar's exact test.
+
+    Args:
+        values: one an item, such as the difference of two variants (-1, 0, 1).
+        clusters: what each item belongs to.
 
     Raises:
-        SettingsError: a count is negative.
+        SettingsError: not as many clusters as values.
     """
-    if min(one_way, other_way) < 0:
-        raise SettingsError(f"expected counts of 0 or more, found {one_way} and {other_way}")
-    result: Any = mcnemar([[0, one_way], [other_way, 0]], exact=True)
-    return float(result.pvalue)
+    if len(values) != len(clusters):
+        raise SettingsError(f"expected a cluster for each value, found {len(clusters)} for {len(values)}")
+    sums: dict[Hashable, int] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0) + value
+    steps = [abs(total) for total in sums.values() if total]
+    reach = sum(steps)
+    shares = np.zeros(2 * reach + 1)  # of each total from -reach to reach
+    shares[reach] = 1.0
+    for step in steps:
+        shares = (np.roll(shares, step) + np.roll(shares, -step)) / 2
+    totals = np.abs(np.arange(-reach, reach + 1))
+    return min(1.0, float(shares[totals >= abs(sum(values))].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.results.metrics import ALL, METRICS, OUTCOME_METRICS, images_of_pair, rate_rows, rates
+from mis_lib.results.metrics import ALL, METRICS, OUTCOME_METRICS, cluster_of, rate_rows, rates
 from mis_lib.results.stats import Rate, rate, rate_of
 from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Response, Sample, Verdict
 
@@ -157,10 +157,18 @@ def test_pair_counts_only_where_both_were_asked() -> None:
 def test_both_members_of_a_pair_are_drawn_with_the_images_of_both() -> None:
     first, second = pair("p")
     asked = {"p": first, "p-twin": second.model_copy(update={"images": ["a.png", "c.png"]})}
-    assert {images_of_pair(member, asked) for member in asked.values()} == {
+    assert {cluster_of(member, asked) for member in asked.values()} == {
         frozenset({("a.png", "b.png"), ("a.png", "c.png")})
     }
-    assert images_of_pair(first, {"p": first}) == {("a.png", "b.png")}
+    assert cluster_of(first, {"p": first}) == {("a.png", "b.png")}
+
+
+def test_items_of_a_block_are_drawn_together() -> None:
+    """They share questions and the parts of their objects, whatever their images are."""
+    first, second = (pair(name)[0].model_copy(update={"provenance": {"block": "fire"}}) for name in "pq")
+    other = second.model_copy(update={"images": ["x.png", "y.png"]})
+    assert cluster_of(first) == cluster_of(other) == "fire"
+    assert cluster_of(first, {"p": first}) == "fire"
 
 
 def test_always_refusing_wins_no_pair() -> None:

@@ -191,7 +191,7 @@ def test_frames_and_sheets_hold_every_item(both: tuple[Side, Side]) -> None:
     assert matrix["n"].sum() == len(frame) == 10
     assert sorted(one for ids in matrix["ids"] for one in ids) == sorted(frame["id"])
     moved, tested = paired_tables(*both)
-    assert "p takes the items for independent" in tested.note
+    assert "sign-flip test, both by block or image pair" in tested.note
     assert len(moved.records) == 10
     assert {row[0] for row in moved.cells} >= {"fixed, 2", "broken, 1"}
     assert {record["metric"] for record in tested.records} >= {"asr", "pair"}

@@ -2,14 +2,16 @@
 
 import math
 import random
+from itertools import product
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from mis_lib.errors import SettingsError
-from mis_lib.results.stats import Interval, cluster_mean, holm, mcnemar_exact, rate
+from mis_lib.results.stats import Interval, cluster_mean, holm, rate, sign_flip_exact
 
 
 def binomial_tail(one_way: int, other_way: int) -> float:
@@ -21,18 +23,45 @@ def binomial_tail(one_way: int, other_way: int) -> float:
 def test_mcnemar_of_a_textbook_table() -> None:
     # approval ratings of Agresti, Categorical Data Analysis: 150 and 86 changed their minds; R's exact2x2 prints
     # 3.716e-05
-    assert mcnemar_exact(150, 86) == pytest.approx(3.716e-05, rel=1e-3)
+    assert alone(150, 86) == pytest.approx(3.716e-05, rel=1e-3)
+
+
+def alone(one_way: int, other_way: int, unchanged: int = 7) -> float:
+    values = [1] * one_way + [-1] * other_way + [0] * unchanged
+    return sign_flip_exact(values, range(len(values)))
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_is_the_toss_of_a_coin(one_way: int, other_way: int) -> None:
-    assert mcnemar_exact(one_way, other_way) == pytest.approx(binomial_tail(one_way, other_way))
-    assert mcnemar_exact(one_way, other_way) == mcnemar_exact(other_way, one_way)
+def test_of_single_items_the_sign_flip_test_is_mcnemars(one_way: int, other_way: int) -> None:
+    assert alone(one_way, other_way) == pytest.approx(binomial_tail(one_way, other_way))
+    assert alone(one_way, other_way) == alone(other_way, one_way)
+    expected = mcnemar([[0, one_way], [other_way, 0]], exact=True)
+    assert alone(one_way, other_way) == pytest.approx(expected.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_negative_counts_are_refused() -> None:
-    with pytest.raises(SettingsError, match="found -1 and 2"):
-        mcnemar_exact(-1, 2)
+def test_clusters_flip_as_one() -> None:
+    """Sums 3, 3 and -1: of eight signs, totals 7, 5, 1, -1, 1, -1, -5, -7; four are at least 5 from 0."""
+    values, clusters = [1] * 6 + [-1], list("aaabbbc")
+    assert sign_flip_exact(values, clusters) == pytest.approx(4 / 8)
+    assert alone(6, 1) == pytest.approx(0.125)  # as if seven items had been independent
+    assert sign_flip_exact([1] * 6, list("aaabbb")) == pytest.approx(2 / 4)
+    assert sign_flip_exact([1, -1, 0], list("aab")) == 1
+    assert sign_flip_exact([], []) == 1
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 4)), max_size=14))
+def test_the_sign_flip_test_counts_all_signs(items: list[tuple[int, int]]) -> None:
+    values, clusters = [value for value, _ in items], [cluster for _, cluster in items]
+    sums = [sum(value for value, place in items if place == cluster) for cluster in set(clusters)]
+    totals = [sum(map(math.prod, zip(sums, signs, strict=True))) for signs in product((1, -1), repeat=len(sums))]
+    share = sum(abs(total) >= abs(sum(values)) for total in totals) / len(totals)
+    assert sign_flip_exact(values, clusters) == pytest.approx(share)
+
+
+def test_every_value_has_a_cluster() -> None:
+    with pytest.raises(SettingsError, match="found 1 for 2"):
+        sign_flip_exact([1, 0], ["a"])
 
 
 def test_holm_of_a_worked_example() -> None:
