@@ -170,7 +170,7 @@ def test_the_same_file_again_adds_nothing_and_a_changed_one_is_the_next_version(
     assert len(newest(data).responses()) == 50 and not newest(data, 2).folder.exists()
     lines(file, [{"predict": "Other words."}] * 50)
     done = take_in(data, f"base={file}")
-    assert done.exit_code == 0 and "their order was believed" in " ".join(done.stderr.split())
+    assert done.exit_code == 0 and "they were matched by order" in " ".join(done.stderr.split())
     assert {one.text for one in newest(data, 2).responses()} == {"Other words."}
     assert len(newest(data).responses()) == 50
 
