@@ -108,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--server",
         metavar="URL[#MODEL]",
-        help="OpenAI-compatible server to ask instead of a model here (beside one with --model or --adapters); its key comes from OPENAI_API_KEY",
+        help="OpenAI-compatible server to ask instead of a model here (or as well, with --model or --adapters); "
+        "its key comes from OPENAI_API_KEY",
     )
     parser.add_argument(
         "--models",
