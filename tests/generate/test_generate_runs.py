@@ -624,7 +624,7 @@ class TestServer:
         done = generate_run(by_server("http://127.0.0.1:9/v1", home, tmp_path))
         told = " ".join(capsys.readouterr().err.split())
         assert len(done.responses) == 8
-        assert "8 of 8 answers are in" in told and "needs another --name" in told
+        assert "8 of 8 answers are in" in told and "use another --name" in told
 
     @pytest.mark.usefixtures("reported")
     def test_a_server_that_takes_no_temperature_is_named(self, home, tmp_path, capsys) -> None:
