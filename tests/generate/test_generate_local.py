@@ -249,7 +249,7 @@ class TestLoading:
         write_base(folder, moved)
         assert json.loads((folder / "base.json").read_text()) == {"name": "moved", "weights": None}
         (folder / "base.json").write_text("{}")
-        with pytest.raises(ModelError, match=r"base.json: expected what tells .*remove the file"):
+        with pytest.raises(ModelError, match=r"base.json: expected the record of .*remove the file"):
             load_model(tuned, {"mine": folder})
 
     @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])

@@ -622,7 +622,7 @@ def test_a_projector_in_parts_reads_no_stored_features(
         settings = settings_of(**changes)
         loaded = load(settings, checkpoint)
         cache, _, reason = prepare_features(loaded, make_encoder(loaded, settings), examples, settings)
-        assert (cache is None) is refused and ("keeps it in parts" in (reason or "")) is refused
+        assert (cache is None) is refused and ("shards it" in (reason or "")) is refused
     with pytest.raises(SettingsError, match=r"feature_cache: the projector is trained.*leave it out"):
         asked = settings_of(tuning="full", feature_cache=True)
         prepare_features(loaded, make_encoder(loaded, asked), examples, asked)
