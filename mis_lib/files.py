@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -173,6 +172,8 @@ def hold(path: Path, refusal: Exception | None = None, *, waits: Callable[[], ob
         refusal: raised where another process holds it [default: wait until it is free].
         waits: called where another process holds it, before the wait.
     """
+    from filelock import FileLock, Timeout  # a twentieth of the time of --help, which locks nothing
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if refusal is None else PATIENCE)
     try:
@@ -194,6 +195,8 @@ def is_held(path: Path) -> bool:
     """Whether some process holds a lock now."""
     if not path.exists():
         return False
+    from filelock import FileLock, Timeout
+
     try:
         with FileLock(path, timeout=0):
             return False
