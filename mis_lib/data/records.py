@@ -283,7 +283,8 @@ def unreadable(
 def broken(file: Path, number: int, found: str, error: Exception, kind: Kind = Kind.NOT_JSON) -> Unreadable:
     """The error about a record of which nothing can be read."""
     message = f"expected a readable record, found {found.strip()!r} ({error})"
-    return unreadable(file, number, kind, message, "repair the row")
+    fix = "write it again as one JSON object a line, in UTF-8" if kind is Kind.NOT_JSON else "repair the row"
+    return unreadable(file, number, kind, message, fix)
 
 
 def field_and_rest(message: str) -> tuple[str, str]:

@@ -24,6 +24,7 @@ import importlib.metadata
 import json
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -403,13 +404,14 @@ def _fits(old: RunConfig, new: RunConfig) -> bool:
 
 def _begin(parent: Path, config: RunConfig) -> Run:
     taken = [int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit()]
-    run = Run(parent / f"v{max(taken, default=0) + 1}")
-    run.folder.mkdir(parents=True)
+    begun = Run(parent / ".begun")  # renamed once it is a run: a kill before that leaves no version that is none
+    shutil.rmtree(begun.folder, ignore_errors=True)  # of an earlier kill; the caller holds the lock
+    begun.folder.mkdir(parents=True)
     seed = config.generation.seed if config.generation else None
     content = json.dumps(environment(config.device) | {"data_digest": config.data_digest, "seed": seed}, indent=1)
-    write_atomic(run.folder / ENVIRONMENT, f"{content}\n".encode())
-    run.save(config)  # last: a folder without config.yaml is no run
-    return run
+    write_atomic(begun.folder / ENVIRONMENT, f"{content}\n".encode())
+    begun.save(config)
+    return Run(begun.folder.rename(parent / f"v{max(taken, default=0) + 1}"))
 
 
 def _file_digest(path: Path) -> str:

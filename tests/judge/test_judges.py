@@ -86,6 +86,20 @@ def rubric(
     return RubricJudge("rubric", ServerChat(client, "loopback", Cache(folder / "asked")), **more)
 
 
+def test_a_run_that_is_killed_while_it_begins_leaves_no_version(
+    tmp_path: Path, data: Path, samples: Sequence[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Run, config: RunConfig) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Run, "save", killed)
+        make_run(tmp_path, data, samples[:1])
+    assert not list((tmp_path / "answers").glob("v*"))
+    assert make_run(tmp_path, data, samples[:1]).folder == tmp_path / "answers" / "v1"
+    assert [path.name for path in (tmp_path / "answers").iterdir()] == ["v1"]
+
+
 class TestFaults:
     """What a judge's server can do wrong."""
 
