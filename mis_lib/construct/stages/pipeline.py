@@ -14,7 +14,6 @@ files, the teachers and the seed. So an edited prompt makes its stage, and what 
 failed is pending. One stage alone (``only``) works on what the stages before it have decided so far.
 """
 
-import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mis_lib.clients.cache import work_through
 from mis_lib.clients.protocol import Unavailable, digest
 from mis_lib.construct.labels import Label
 from mis_lib.construct.stages.context import Bench, Context
@@ -253,26 +253,18 @@ class _StageRun:
 async def _work(
     run: _StageRun, todo: Sequence[Any], path: Path, concurrency: int, progress: Callable[[int], None]
 ) -> None:
-    waiting = iter(todo)
-
-    async def worker() -> None:
-        for record in waiting:  # shared by all workers: each record goes to one of them
-            if run.failures_in_a_row >= run.most_failures:
-                run.failed[record.id] = f"not tried: the last {run.failures_in_a_row} calls failed"
-                continue
-            entry = await _decide(run, record)
-            if entry is not None:
-                append_record(stream, entry)
-                run.decided[record.id] = entry
-            progress(len(run.decided))
+    async def keep(record: Any) -> None:
+        if run.failures_in_a_row >= run.most_failures:
+            run.failed[record.id] = f"not tried: the last {run.failures_in_a_row} calls failed"
+            return
+        entry = await _decide(run, record)
+        if entry is not None:
+            append_record(stream, entry)
+            run.decided[record.id] = entry
+        progress(len(run.decided))
 
     with open_append(path) as stream:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(todo))):
-                    group.create_task(worker())
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        await work_through(todo, keep, concurrency)
 
 
 async def _decide(run: _StageRun, record: Any) -> Entry | None:
