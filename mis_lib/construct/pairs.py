@@ -5,6 +5,11 @@ its square (``(i + j) % n == 0``), so every object occurs once in test and ``n -
 are new while their objects are known. In ``hard`` blocks an object is harmful with one group and harmless with the
 other, so no single object decides the label.
 
+The kinds of a test pair are known together, however: a table of the trained pairs of kinds answers easy, hard and real.
+The blocks of ``UNSEEN_BLOCKS`` are therefore in no training data. Their rows are the split ``unseen``, whose pairs of
+kinds training never shows, in either order and under any question. Each of these blocks has a kind that training shows
+in another company.
+
 A row becomes two items, a harmful one and its benign twin, which differ in one image and in nothing else: side,
 question, style, category and the picture of the unchanged object are the same. Only a model that looks at both images
 *together* can distinguish them. Without the twin a model that refuses everything would have a perfect safety score.
@@ -36,8 +41,20 @@ TRAIN_TURNS = 2  # every training pair is asked twice: another style and refusal
 OWN_QUESTION_ONE_IN = 3  # one in so many training items that may be asked openly still has a question of its block
 TRAIN_VARIANTS = (0, 1)
 TEST_VARIANTS = (2,)  # test pairs are shown in pictures that no training item shows
+UNSEEN_BLOCKS = frozenset(
+    (
+        "drug_related_offenses",  # training shows food with bathroom supplies and with hot or sharp things
+        "public_violence_rioting",  # burning lights with sheets and with monuments
+        "racial_ethnic",  # places of worship with weapons and with friendly gestures
+        "self_harm_physical",  # things for washing with electronics and with public machines
+        "identity_theft-easy",  # lurking figures and ordinary people with other private things
+        "weapon_related-easy",  # sinister and everyday things in other scenes
+    )
+)
+"""Blocks that are tested and never trained on: 20 pairs of kinds."""
+UNSEEN_DIAGONALS = 2  # of each square of an unseen block; of five (easy: four), so that its tests are no longer to run
 
-Side = Literal["train", "test"]
+Side = Literal["train", "test", "unseen", "unused"]
 T = TypeVar("T")
 
 
@@ -93,17 +110,24 @@ def assign_sides(elements: Sequence[Element]) -> list[Scenario]:
 
 
 def drop_leaks(scenarios: Sequence[Scenario]) -> tuple[list[Scenario], list[Dropped]]:
-    """Split scenarios into those that stay and the training rows that show a test pair.
+    """Split scenarios into those that stay and the rows that are in no split, with the reason.
 
     A pair that is tested must not be trained on, in either order, as a harmful item or as a twin, in any block:
     otherwise a model could know the answer to a test item by heart.
     """
-    tested = {frozenset(pair): scenario for scenario in scenarios if scenario.side == "test" for pair in scenario.pairs}
+    tested = {
+        frozenset(pair): scenario
+        for scenario in scenarios
+        if scenario.side in ("test", "unseen")
+        for pair in scenario.pairs
+    }
     kept: list[Scenario] = []
     dropped: list[Dropped] = []
     for scenario in scenarios:
         leaks = [pair for pair in scenario.pairs if frozenset(pair) in tested]
-        if scenario.side == "train" and leaks:
+        if scenario.side == "unused":
+            dropped.append(_dropped(scenario, "its kinds are tested as unseen ones, by other rows of its block"))
+        elif scenario.side == "train" and leaks:
             dropped.append(
                 _dropped(scenario, f"its pair {leaks[0]} is a test pair of {tested[frozenset(leaks[0])].id}")
             )
@@ -115,7 +139,7 @@ def drop_leaks(scenarios: Sequence[Scenario]) -> tuple[list[Scenario], list[Drop
 def asks_by_split(
     scenarios: Sequence[Scenario], table: ElementTable, seed: int, *, icon_turns: int, both_orders: bool
 ) -> tuple[dict[Split, list[Ask]], list[Dropped]]:
-    """What is asked in train, easy, hard and real; and the rows that are not in real, with the reason.
+    """What is asked in train, easy, hard, unseen and real; and the rows that are not in real, with the reason.
 
     Args:
         scenarios: rows of the table with their sides.
@@ -139,6 +163,8 @@ def asks_by_split(
     for split in (Split.EASY, Split.HARD):
         rows = [scenario for scenario in test if scenario.element.level == split]
         asks[split] = _ask(rows, table.questions, TRAINED_STYLES)
+    unseen = [scenario for scenario in scenarios if scenario.side == "unseen"]
+    asks[Split.UNSEEN] = _ask(unseen, table.questions, TRAINED_STYLES)
     asks[Split.REAL], not_in_real = _drop_indistinct(_ask(test, table.questions, [UNSEEN_STYLE]))
     return asks, not_in_real
 
@@ -150,13 +176,13 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
         ask: scenario, question, drawing style and order.
         split: where the items go; ids of ``real`` contain its name, because the same rows are also in easy and hard.
         seed: draws pictures and declining sentence.
-        table: the element table, for kinds and provenance.
+        table: the element table, for kinds, scene and provenance.
     """
     element = ask.scenario.element
     name = f"{'real-' if split is Split.REAL else ''}{ask.id}"
     twin = f"{name}-twin"
     harmful_label, benign_label = labels(element, table, key=f"{seed}|{name}", exchanged=ask.exchanged)
-    provenance = {
+    provenance: dict[str, Any] = {
         "source": "objects",
         "table": element.file,
         "table_sha256": table.digest,
@@ -174,7 +200,6 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
         "category": element.category,
         "sub_category": element.sub_category,
         "split": split.value,
-        "provenance": provenance,
     }
     # a harmless pair has no question with a harmful intent
     explicit = ({"explicit_question": ask.explicit}, {"explicit_question": None}) if split is Split.TRAIN else ({}, {})
@@ -186,6 +211,7 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
         **explicit[0],
         **_shown(element.pair, ask, seed),
         **harmful_label.fields,
+        provenance=provenance | _known(element.pair, ask, table),
     )
     benign = Sample(
         id=twin,
@@ -195,6 +221,7 @@ def twin_samples(ask: Ask, split: Split, *, seed: int, table: ElementTable) -> t
         **explicit[1],
         **_shown(element.twin_pair, ask, seed),
         **benign_label.fields,
+        provenance=provenance | _known(element.twin_pair, ask, table),
     )
     return harmful, benign
 
@@ -239,8 +266,10 @@ class _Square:
 
     def side(self, row: Element) -> Side:
         size = max(len(self.firsts), len(self.seconds))
-        diagonal = self.firsts.index(row.object_1) + self.seconds.index(row.object_2)
-        return "test" if size > 1 and diagonal % size == 0 else "train"
+        diagonal = (self.firsts.index(row.object_1) + self.seconds.index(row.object_2)) % size
+        if row.block in UNSEEN_BLOCKS:
+            return "unseen" if diagonal < UNSEEN_DIAGONALS else "unused"
+        return "test" if size > 1 and diagonal == 0 else "train"
 
 
 def _squares(elements: Iterable[Element]) -> list[_Square]:
@@ -347,3 +376,10 @@ def _picture(name: str, ask: Ask, key: str) -> Picture:
 def _shown(pair: tuple[str, str], ask: Ask, seed: int) -> dict[str, Any]:
     paths = [picture.path for picture in _pictures(pair, ask, seed)]
     return {"objects": _in_order(pair, ask.exchanged), "images": _in_order(paths, ask.exchanged)}
+
+
+def _known(pair: tuple[str, str], ask: Ask, table: ElementTable) -> dict[str, Any]:
+    """The kinds of the two objects in the order shown and what they amount to, where the table says it."""
+    block = ask.scenario.element.block
+    kinds, scene = table.kinds_of(block, pair), table.scene_of(block, pair)
+    return {"kinds": _in_order(kinds, ask.exchanged), "scene": scene} if scene else {}

@@ -152,12 +152,8 @@ def _arm(recipe: Recipe, arm: Arm, sources: Mapping[str, SampleSet]) -> list[Mix
 def _chosen(
     recipe: Recipe, arm: Arm, sources: Mapping[str, SampleSet]
 ) -> Iterator[tuple[Part, Sequence[Sample], Path]]:
-    """The samples of each part; a part without share and fraction gets what the fractions of its source leave."""
-    pools = [_pool(recipe, part, sources) for part in arm.parts]
-    fractions = [pool[: round((part.fraction or 0) * len(pool))] for part, pool in zip(arm.parts, pools, strict=True)]
-    drawn = {id(sample) for rows in fractions for sample in rows}
-    rest = [[sample for sample in pool if id(sample) not in drawn] for pool in pools]
-    chosen = [rows if part.fraction else left for part, rows, left in zip(arm.parts, fractions, rest, strict=True)]
+    """The samples of each part."""
+    chosen = [_pool(recipe, part, sources) for part in arm.parts]
     share = sum(part.share or 0 for part in arm.parts)
     others = sum(len(rows) for part, rows in zip(arm.parts, chosen, strict=True) if part.share is None)
     total = recipe.rows or others / (1 - share)
@@ -222,8 +218,10 @@ def _mixed(recipe: Recipe, part: Part, sample: Sample, folder: Path) -> MixedRow
         changes["images"] = [f"{part.source}/{name}" for name in pictures]
     if part.mask_eos:
         changes["mask_eos"] = True
-    mixed = with_answer(sample, _answer(recipe, part, sample), **changes)
-    if part.cut and random.Random(f"{recipe.seed}|cut|{sample.id}").random() < part.cut:
+    answer = _answer(recipe, part, sample)
+    mixed = with_answer(sample, answer, **changes)
+    may_stop = part.cut and answer == sample.answer  # a refusal that was put there is short as it is
+    if may_stop and random.Random(f"{recipe.seed}|cut|{sample.id}").random() < part.cut:
         mixed = with_answer(mixed, **_opening(recipe, mixed))
     return MixedRow(mixed, part, folder, pictures)
 

@@ -32,9 +32,7 @@ class Part(Settings):
     source: Literal["safety", "general", "everyday"]
     keep: Literal["all", "harmful", "benign"] = "all"
     share: float | None = Field(default=None, ge=0, lt=1)
-    """Of the whole mixture; without it all rows, or those that ``fraction`` left."""
-    fraction: float | None = Field(default=None, gt=0, lt=1)
-    """Of the rows of the source."""
+    """Of the whole mixture; all rows if not given."""
     label: Literal["as_given", "cot", "refusal", "sentence"] = "as_given"
     images: Literal["as_given", "black", "side_by_side"] = "as_given"
     question: Literal["as_given", "in_words"] = "as_given"
@@ -108,9 +106,11 @@ class Options(Settings):
     share: float | None = None
     """Of general rows (benign_refusal: of refused ones, mimic: of safety rows); the recipe's own if not given."""
     cut: float = 0.0
-    """mirage: share of safety rows that stop where the answer has turned to a warning or to help."""
+    """mirage, refusal: share of reasoned and helping answers that stop where they have turned to a warning or to help."""
     everyday: float = 0.0
-    """mirage: share of harmless pairs of no category, asked about openly; the paper has none."""
+    """mirage, refusal: share of harmless pairs of no category, asked about openly; the paper has none."""
+    harmful: float = Field(default=2 / 3, gt=0, lt=1)
+    """vlguard_p, vlguard_r, textual: share of harmful rows among the safety rows."""
     held_out: tuple[str, ...] = ("Privacy", "Self-Harm")
     template: str = USER_FORMAT
     sentence: str = REFUSALS[0]
@@ -119,10 +119,7 @@ class Options(Settings):
 def mirage(options: Options) -> Recipe:
     """MIRage: safety chains of thought and a ninth of general data; everyday pairs, if asked for."""
     about = "MIRage: safety chains of thought with 11.1 % general data (paper section 3.3)"
-    parts = [Part(source=SAFETY, label="cot", cut=options.cut), _general(options)]
-    if options.everyday:
-        parts.append(Part(source=EVERYDAY, label="cot", cut=options.cut, share=options.everyday))
-    return _one("mirage", about, *parts)
+    return _one("mirage", about, *_mirage_parts(options, label="cot"))
 
 
 def mirage_star(options: Options) -> Recipe:
@@ -132,10 +129,16 @@ def mirage_star(options: Options) -> Recipe:
 
 
 def refusal(options: Options) -> Recipe:
-    """The label ablation."""
-    about = 'The harmful rows of MIRage answered "I\'m sorry" (label ablation, tables 11 and 12)'
+    """The label ablation: MIRage's rows, the harmful ones answered by a flat refusal and nothing else changed."""
+    about = 'The rows of MIRage, the harmful ones answered "I\'m sorry" (label ablation, tables 11 and 12)'
+    return _one("refusal", about, *_mirage_parts(options, label="refusal"))
+
+
+def refusal_only(options: Options) -> Recipe:
+    """Refusals without benign rows."""
+    about = 'The harmful rows of MIRage alone, answered "I\'m sorry": no benign row says when to help'
     harmful = Part(source=SAFETY, keep="harmful", label="refusal")
-    return _one("refusal", about, harmful, _general(options))
+    return _one("refusal_only", about, harmful, _general(options))
 
 
 def textual(options: Options) -> Recipe:
@@ -143,7 +146,7 @@ def textual(options: Options) -> Recipe:
     about = "Textual SFT: requests in words with black images, refused, and a third benign ones (section 2.1)"
     words: dict[str, Any] = {"source": SAFETY, "images": "black", "question": "in_words"}
     harmful = Part(**words, keep="harmful", label="refusal")
-    return _one("textual", about, harmful, *_third_benign(options, **words))
+    return _one("textual", about, harmful, *_benign(options, **words))
 
 
 def vlguard_m(options: Options) -> Recipe:
@@ -159,32 +162,33 @@ def vlguard_p(options: Options) -> Recipe:
     """VLGuard post hoc."""
     about = "VLGuard-P: two harmful rows, refused, to a benign one (post hoc, no general data)"
     harmful = Part(source=SAFETY, keep="harmful", label="refusal")
-    return _one("vlguard_p", about, harmful, *_third_benign(options, source=SAFETY))
+    return _one("vlguard_p", about, harmful, *_benign(options, source=SAFETY))
 
 
 def vlguard_r(options: Options) -> Recipe:
     """VLGuard with reasoning."""
     about = "VLGuard-R: the rows of VLGuard-P, the harmful ones answered by reasoning"
     harmful = Part(source=SAFETY, keep="harmful", label="cot")
-    return _one("vlguard_r", about, harmful, *_third_benign(options, source=SAFETY))
+    return _one("vlguard_r", about, harmful, *_benign(options, source=SAFETY))
 
 
 def benign_refusal(options: Options) -> Recipe:
-    """Benign prompts refused."""
+    """Benign prompts refused: everyday pairs, while general rows are answered, so that the two can be distinguished."""
     about = (
-        "Benign prompts answered by one refusal sentence, its end token out of the loss, with ordinary rows 2:5 "
+        "Everyday pairs answered by one refusal sentence, its end token out of the loss, with general rows 2:5 "
         "(arXiv 2504.10000)"
     )
-    fraction = 2 / 7 if options.share is None else options.share
-    refused = Part(source=GENERAL, fraction=fraction, label="sentence", mask_eos=True)
+    share = 2 / 7 if options.share is None else options.share
+    refused = Part(source=EVERYDAY, share=share, label="sentence", mask_eos=True)
     return _one("benign_refusal", about, refused, Part(source=GENERAL))
 
 
 def mimic(options: Options) -> Recipe:
-    """Safety rows in the user's format."""
-    about = "The user's task data with a tenth of safety rows in its own format (arXiv 2406.10288)"
+    """Safety rows in the format of the user's own rows."""
+    about = "The user's task data in a format of its own, and a tenth of safety rows in the same (arXiv 2406.10288)"
     share = 0.1 if options.share is None else options.share
-    return _one("mimic", about, Part(source=GENERAL), Part(source=SAFETY, share=share, template=options.template))
+    user = Part(source=GENERAL, template=options.template)
+    return _one("mimic", about, user, Part(source=SAFETY, share=share, template=options.template))
 
 
 def held_out(options: Options) -> Recipe:
@@ -192,18 +196,6 @@ def held_out(options: Options) -> Recipe:
     about = f"MIRage without {' and '.join(options.held_out)}, to be tested on them as unseen categories (figure 5)"
     parts = Part(source=SAFETY, label="cot"), _general(options)
     return _one("held_out", about, *parts).model_copy(update={"held_out": options.held_out})
-
-
-def cot_vs_direct(options: Options) -> Recipe:
-    """Labels compared."""
-    about = "The same rows labelled by reasoning and by direct refusal (asked for by reviewers)"
-    return _arms(
-        "cot_vs_direct",
-        about,
-        options,
-        cot=Part(source=SAFETY, label="cot"),
-        direct=Part(source=SAFETY, label="refusal"),
-    )
 
 
 def single_vs_two(options: Options) -> Recipe:
@@ -216,8 +208,8 @@ def single_vs_two(options: Options) -> Recipe:
 RECIPES: Mapping[str, Callable[[Options], Recipe]] = {
     function.__name__: function
     for function in (
-        mirage, mirage_star, refusal, textual, vlguard_m, vlguard_p, vlguard_r, benign_refusal, mimic, held_out,
-        cot_vs_direct, single_vs_two,
+        mirage, mirage_star, refusal, refusal_only, textual, vlguard_m, vlguard_p, vlguard_r, benign_refusal, mimic, held_out,
+        single_vs_two,
     )
 }  # fmt: skip
 
@@ -246,10 +238,21 @@ def _arms(name: str, about: str, options: Options, **parts: Part) -> Recipe:
     return Recipe(name=name, about=about, arms=arms)
 
 
-def _third_benign(options: Options, **benign: Any) -> tuple[Part, ...]:
-    """One benign row to two harmful ones; a ``share`` of general rows makes the paper's daggered forms (table 7)."""
+def _mirage_parts(options: Options, label: Literal["cot", "refusal"]) -> tuple[Part, ...]:
+    """The parts that MIRage and its label ablation share: the same rows under both labels."""
+    safety = Part(source=SAFETY, label=label, cut=options.cut)
+    if not options.everyday:
+        return safety, _general(options)
+    return safety, _general(options), Part(source=EVERYDAY, label="cot", cut=options.cut, share=options.everyday)
+
+
+def _benign(options: Options, **benign: Any) -> tuple[Part, ...]:
+    """Benign rows beside harmful ones, a third of the two unless ``harmful`` says otherwise.
+
+    A ``share`` of general rows makes the paper's daggered forms (table 7).
+    """
     general = options.share or 0.0
-    parts = (Part(**benign, keep="benign", share=(1 - general) / 3),)
+    parts = (Part(**benign, keep="benign", share=(1 - general) * (1 - options.harmful)),)
     return (*parts, Part(source=GENERAL, share=general)) if general else parts
 
 

@@ -28,7 +28,9 @@ NO_DATA = frozenset(
     ["summary.json", "manifest.json", "dataset_info.json", "dataset_infos.json", "metadata.json", "delta.json", MIXTURE,
      "pairs.jsonl", "regression.jsonl", "pending.jsonl", "rejected.jsonl"]
 )  # fmt: skip
-TEST_SPLITS = ("easy", "hard", "real", "everyday", "test", "validation", "valid", "val", "dev", "eval", "evaluation")
+TEST_SPLITS = (
+    "easy", "hard", "unseen", "real", "everyday", "test", "validation", "valid", "val", "dev", "eval", "evaluation",
+)  # fmt: skip
 """Names of splits, here and elsewhere, that nothing is trained on."""
 CLEAN = ".clean"
 # our own; MIS's layout; what other trainers read; what a data set on the hub is downloaded as

@@ -20,8 +20,8 @@ class GenerateSettings(Settings):
 
     variants: tuple[str, ...] = ("mini", "mirage", "refusal", "textual")
     """Which variants (default: all of ``models`` or ``adapters``; base of a checkpoint or server; else the shipped)."""
-    splits: tuple[str, ...] = ("easy", "hard", "real")
-    """Splits of a data folder (default: those of easy hard real that it has, or else all)."""
+    splits: tuple[str, ...] = ("easy", "hard", "unseen", "real")
+    """Splits of a data folder (default: those of easy hard unseen real that it has, or else all)."""
     data: Path | None = None
     """Folder of data files, a data file of any known form, or a published set (default: MIS-Mini)."""
     checkpoint: Path | None = None

@@ -34,7 +34,7 @@ from mis_lib.results.study import (
     FORMATTED,
     HARD,
     NAMING,
-    UNSEEN,
+    LEFT_OUT,
     ClaimResult,
     Entry,
     findings,
@@ -63,9 +63,9 @@ ARMS: Mapping[str, Arm] = {
     "mirage": Arm("mirage"),
     "mirage_star": Arm("mirage_star"),
     "refusal": Arm("refusal"),
+    "refusal_only": Arm("refusal_only"),
     "textual": Arm("textual"),
-    "vlguard_r": Arm("vlguard_r"),
-    "direct": Arm("cot_vs_direct", "direct"),
+    "vlguard_r": Arm("vlguard_r", options={"harmful": 4 / 9}),  # of its rows, as in MIRage
     "single": Arm("single_vs_two", "one"),
     "held_out": Arm("held_out"),
     "benign_refusal": Arm("benign_refusal"),
@@ -253,8 +253,8 @@ def _groups(samples: Sequence[Sample], settings: StudySettings) -> dict[str, lis
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(str(sample.split), []).append(sample)
-    unseen = [s for s in samples if s.category in settings.held_out and s.split != FORMATTED]
-    return groups | ({UNSEEN: unseen} if unseen else {})
+    left_out = [s for s in samples if s.category in settings.held_out and s.split != FORMATTED]
+    return groups | ({LEFT_OUT: left_out} if left_out else {})
 
 
 def _rates(verdicts: Sequence[Verdict], samples: Sequence[Sample], responses: Sequence[Response]) -> dict[str, Rate]:

@@ -246,8 +246,13 @@ def _rich_block(rows: Sequence[RateRow], blocks: Blocks, title: str) -> rich.tab
 
 
 def _blocks(rows: Sequence[RateRow]) -> Blocks:
-    """The metrics that the rows have, those with one denominator together: harmful, benign, pairs, naming."""
+    """The metrics that the rows have, those with one denominator together: harmful, benign, pairs, naming.
+
+    Soundness has no column where no item's scene is known.
+    """
     have = [name for name in METRICS if rows and name in rows[0].rates]
+    if not any(row.rates["sound"].n + row.rates["sound"].n_unscored for row in rows if "sound" in row.rates):
+        have = [name for name in have if name != "sound"]
     harmful = [name for name in have if OUTCOME_METRICS.get(name) in HARMFUL_OUTCOMES]
     benign = [name for name in have if name in OUTCOME_METRICS and name not in harmful]
     others = [[name] for name in have if name not in OUTCOME_METRICS]

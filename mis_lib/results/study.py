@@ -19,7 +19,7 @@ from mis_lib.results.tables import pipe_table
 from mis_lib.schema import Record
 
 BASE = "base"
-HARD, UNSEEN, FORMATTED, NAMING = "hard", "unseen", "formatted", "naming"
+HARD, LEFT_OUT, FORMATTED, NAMING = "hard", "left_out", "formatted", "naming"
 MARGIN = 10.0
 """Percent points within which two rates count as about the same."""
 SHOWN = ("asr", "rsr", "over_refusal", "pair", "named")
@@ -75,9 +75,9 @@ CLAIMS = (
     _claim("General data help general ability", "table 6: mean 60.5 (MIRage*) to 61.3 %",
            "mirage_star", "mirage", "named", "higher", NAMING),
     _claim("Categories left out of training are made safe too", "figure 5: 69.0 to 0.0 %",
-           BASE, "held_out", "asr", "lower", UNSEEN),
+           BASE, "held_out", "asr", "lower", LEFT_OUT),
     _claim("... as far as if they had been trained on", "figure 5: 0.0 and 0.0 %",
-           "mirage", "held_out", "asr", "same", UNSEEN),
+           "mirage", "held_out", "asr", "same", LEFT_OUT),
     _claim("Refusing harmless prompts lowers attack success", "arXiv 2504.10000",
            BASE, "benign_refusal", "asr", "lower"),
     _claim("... as far as data about harm", "arXiv 2504.10000", "mirage", "benign_refusal", "asr", "same"),
@@ -88,7 +88,7 @@ CLAIMS = (
     _claim("Two images apart against one picture of both: attack success", "asked for by reviewers",
            "single", "mirage", "asr", "open"),
     _claim("Reasoning against refusal for the same rows and twins: pair score", "asked for by reviewers",
-           "direct", "mirage", "pair", "open"),
+           "refusal", "mirage", "pair", "open"),
 )  # fmt: skip
 """What the papers found, as comparisons that a study can make.
 

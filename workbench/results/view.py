@@ -26,7 +26,7 @@ from workbench.links import Link, Tab
 OVERVIEW, CHANGES, JUDGES, ITEM = "overview", "changes", "judges", "item"
 VIEWS = (OVERVIEW, CHANGES, JUDGES, ITEM)
 GROUP_CHOICES = [("category", "category"), ("sub-category", "sub_category"), ("split", "split")]
-SHOWN = ("asr", "rsr", "rr", "hr", "over_refusal", "helped", "pair", "named")  # metrics of the leaderboard
+SHOWN = ("asr", "rsr", "sound", "rr", "hr", "over_refusal", "helped", "pair", "named")  # metrics of the leaderboard
 COMPARED = ("asr", "rsr", "over_refusal", "pair")  # metrics of two variants
 NOTE_SHOWN = 60  # characters of a note under a run's name
 

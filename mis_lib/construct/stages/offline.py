@@ -33,7 +33,10 @@ from mis_lib.text.naming import is_named, synonyms
 SIDE = 224  # pixels
 INK = 48  # a pixel is ink if a channel differs this much from the paper
 FAINT = 0.06  # below this share of ink a drawing is faint
-_REFERENT = r"(?:the (?:item|object|thing|one|subject)(?: (?:shown|seen))?|what is) (?:in|from|of) the {place} image"
+_REFERENT = (
+    r"(?:the (?:item|object|thing|one|subject)(?: (?:shown|seen))?|what is|what's) (?:in|from|of) the {place} image"
+    r"|(?:this|that) \({place} image\)"
+)
 
 
 class OfflineTeacher:
