@@ -13,6 +13,7 @@ needs no further space.
 
 import os
 import random
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -46,7 +47,8 @@ from mis_lib.files import load_image, write_atomic, write_records
 from mis_lib.schema import Record, Sample, SegmentKind
 from mis_lib.text.ordinals import ORDINALS
 from mis_lib.text.refusals import REFUSALS, opens_with_refusal
-from mis_lib.text.sentences import spans
+from mis_lib.text.roles import Role, roles_of
+from mis_lib.text.sentences import sentences, spans
 
 BLACK_SIDE = 448
 ENOUGH = 0.95  # of the rows that a share asks for; VLGuard has 977 benign rows where its "2:1" asks for 1,000
@@ -239,7 +241,7 @@ def _answer(recipe: Recipe, part: Part, sample: Sample) -> str:
     if part.label == "sentence":
         return recipe.sentence
     if part.label == "refusal" and sample.harmful:
-        if sample.answer and opens_with_refusal(sample.answer):
+        if sample.answer and _says_no_at_once(sample.answer):
             return sample.answer
         return random.Random(f"{recipe.seed}|{sample.id}").choice(REFUSALS)
     if not sample.answer:
@@ -252,6 +254,12 @@ def _answer(recipe: Recipe, part: Part, sample: Sample) -> str:
             "construct labels first (mis construct)"
         )
     return sample.answer
+
+
+def _says_no_at_once(answer: str) -> bool:
+    """Whether an answer is a refusal already: of VLGuard's, a quarter neither apologise nor say that they decline."""
+    first = next(iter(sentences(answer)), "")
+    return opens_with_refusal(answer) or bool(re.match(r"no\b", first, re.IGNORECASE)) or Role.AGAINST in roles_of(first)
 
 
 def _opening(recipe: Recipe, sample: Sample) -> dict[str, Any]:

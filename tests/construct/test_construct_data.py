@@ -37,7 +37,7 @@ from mis_lib.schema import Sample
 from mis_lib.text.concepts import concepts
 
 FEW = {"property_crimes", "property_crimes-easy"}
-SAFETY_SPLITS = ("train", "easy", "hard", "real")
+SAFETY_SPLITS = ("train", "easy", "hard", "unseen", "real")
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,46 @@ def test_dropped_rows_are_reported_and_gone(planned: Plan) -> None:
     used = {(sample.provenance["table"], sample.provenance["row"]) for sample in safety(planned)}
     dropped = {(row.file, row.row) for row in planned.dropped}
     assert used.isdisjoint(dropped) and len(used) + len(dropped) == planned.rows
-    assert all("is a test pair of" in row.reason for row in planned.dropped)
-    assert len(dropped) < 0.05 * planned.rows
+    leaks = [row for row in planned.dropped if "is a test pair of" in row.reason]
+    assert len(leaks) < 0.05 * planned.rows
+    unused = {row.id for row in planned.dropped} - {row.id for row in leaks}
+    blocks = {sample.provenance["block"] for sample in planned.files["unseen"]}
+    assert {name.split("-", 1)[1].rsplit("-", 1)[0] for name in unused} <= {
+        block.removesuffix("-easy") for block in blocks
+    }, "rows of unseen blocks that its two diagonals leave"
+
+
+def test_kinds_of_unseen_are_never_trained_on_together() -> None:
+    """Twenty pairs of kinds, in either order and whatever is asked; each object is still drawn in general data."""
+    made = plan(icon_turns=1, both_orders=True, general_items=1_000)
+
+    def kinds(split: str) -> set[tuple[str, ...]]:
+        return {tuple(sorted(sample.provenance["kinds"])) for sample in made.files[split]}
+
+    assert len(kinds("unseen")) == 20
+    assert not kinds("unseen") & kinds("train")
+    for split in ("easy", "hard", "real"):
+        assert kinds(split) <= kinds("train"), "a table of the trained pairs answers these"
+    known = {kind for pair in kinds("train") for kind in pair}
+    by_block: dict[str, set[str]] = {}
+    for sample in made.files["unseen"]:
+        by_block.setdefault(sample.provenance["block"], set()).update(sample.provenance["kinds"])
+    assert all(of & known for of in by_block.values()), "one kind of each block is trained on in another company"
+    assert all(len(of) == 4 or block.endswith("-easy") for block, of in by_block.items())
+    shown = {name for sample in made.files["general"] for name in sample.objects or ()}
+    assert {name for sample in made.files["unseen"] for name in sample.objects or ()} <= shown
+
+
+def test_every_unseen_item_has_its_twin_and_no_object_decides(planned: Plan) -> None:
+    samples = {sample.id: sample for sample in planned.files["unseen"]}
+    assert all(samples[str(sample.twin_id)].harmful != sample.harmful for sample in samples.values())
+    for place in (0, 1):
+        seen = Counter(
+            (sample.provenance["block"], (sample.objects or [])[place], sample.harmful)
+            for sample in samples.values()
+            if sample.provenance["level"] == "hard"
+        )
+        assert all(seen[block, name, True] == seen[block, name, False] for block, name, _ in seen)
 
 
 def test_hard_rows_are_a_diagonal(planned: Plan) -> None:
@@ -236,7 +274,7 @@ def test_what_was_left_out_is_counted_on_the_screen(small: tuple[Path, Summary],
     )
     screen = Console(width=160, record=True, file=io.StringIO())
     screen.print(summary(found, small[0]))
-    assert f"{len(planned.dropped)} of {planned.rows} rows left out, 11 more of real" in screen.export_text()
+    assert f"{len(planned.dropped)} of {planned.rows} rows left out, 10 more of real" in screen.export_text()
 
 
 def test_an_earlier_build_is_replaced_and_nothing_else(small: tuple[Path, Summary], tmp_path: Path) -> None:

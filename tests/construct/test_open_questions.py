@@ -6,6 +6,7 @@ import pytest
 
 from mis_lib.construct.elements import Questions, load_elements
 from mis_lib.construct.mis_mini import Plan, plan
+from mis_lib.construct.pairs import UNSEEN_BLOCKS
 from mis_lib.construct.questions import OPEN_QUESTIONS
 from mis_lib.schema import Sample
 from mis_lib.text.concepts import concepts
@@ -35,7 +36,7 @@ def test_open_questions_point_at_both_images_and_give_nothing_away() -> None:
 def test_two_in_three_training_items_ask_one_and_no_test_item_does(planned: Plan) -> None:
     openly = [sample.question in OPEN_QUESTIONS for sample in planned.files["train"] if not is_bound(sample)]
     assert 0.62 < sum(openly) / len(openly) < 0.70
-    tested = [sample for split in ("easy", "hard", "real") for sample in planned.files[split]]
+    tested = [sample for split in ("easy", "hard", "unseen", "real") for sample in planned.files[split]]
     assert not any(sample.question in OPEN_QUESTIONS for sample in tested)
 
 
@@ -47,7 +48,7 @@ def test_every_block_keeps_questions_of_its_own_and_asks_all_kinds_of_open_ones(
         openly = sample.question in OPEN_QUESTIONS
         assert openly or sample.question in blocks[block].train
         asked.setdefault(block, Counter())[openly] += 1
-    assert asked.keys() == blocks.keys()
+    assert asked.keys() == blocks.keys() - UNSEEN_BLOCKS
     for block, told in asked.items():
         assert told[False] >= 4
         assert told[True] == 0 if block in load_elements().harm_in_question else told[True] >= 4
@@ -55,7 +56,7 @@ def test_every_block_keeps_questions_of_its_own_and_asks_all_kinds_of_open_ones(
         question: {sample.provenance["block"] for sample in planned.files["train"] if sample.question == question}
         for question in OPEN_QUESTIONS
     }
-    assert all(len(where) >= 12 for where in heard.values())  # of 25 that ask openly: none tells the block
+    assert all(len(where) >= 8 for where in heard.values())  # of 19 that ask openly: none tells the block
 
 
 def test_blocks_whose_harm_lies_in_the_question_have_many_of_their_own(planned: Plan) -> None:

@@ -84,7 +84,11 @@ def _twins(number: int) -> tuple[Sample, Sample]:
 
 
 def mixed(name: str, safety: SampleSet, general: SampleSet, *options: str) -> Arms:
-    return compose(configured(name, options), {"safety": safety, "general": general})
+    everyday = SampleSet(
+        [sample.model_copy(update={"id": f"everyday-{n}", "split": "everyday_train"}) for n, sample in enumerate(
+            general.samples[:28])], general.folder,
+    )  # fmt: skip
+    return compose(configured(name, options), {"safety": safety, "general": general, "everyday": everyday})
 
 
 def only(arms: Arms) -> list[MixedRow]:
@@ -96,13 +100,13 @@ def only(arms: Arms) -> list[MixedRow]:
 COUNTS = {
     "mirage": [(80, 80, 20)],
     "mirage_star": [(80, 80, 0)],
-    "refusal": [(80, 0, 10)],
+    "refusal": [(80, 80, 20)],
+    "refusal_only": [(80, 0, 10)],
     "textual": [(80, 40, 0)],
     "vlguard_p": [(80, 40, 0)],
     "vlguard_r": [(80, 40, 0)],
-    "benign_refusal": [(0, 0, 70)],
+    "benign_refusal": [(0, 28, 70)],
     "held_out": [(40, 40, 10)],
-    "cot_vs_direct": [(80, 80, 20), (80, 80, 20)],
     "single_vs_two": [(80, 80, 20), (80, 80, 20)],
 }
 
@@ -134,20 +138,29 @@ def mis_size_general() -> int:
     return composition(compose(configured("mirage"), sources))[0].general
 
 
-def test_cut_rows_stop_at_the_turn_without_an_end(safety: SampleSet, general: SampleSet) -> None:
-    seen = {True: REASONED.index(" A flame"), False: HELP.index(" Put")}
-    labelled = [
+SEEN = {True: REASONED.index(" A flame"), False: HELP.index(" Put")}
+"""Where the perception of each answer ends."""
+
+
+def labelled(safety: SampleSet) -> SampleSet:
+    """The same rows with the borders of the parts of their answers."""
+    rows = [
         sample.model_copy(
             update={
                 "segments": [
-                    {"kind": "perception", "start": 0, "end": seen[sample.harmful] + 1},
-                    {"kind": "answer", "start": seen[sample.harmful] + 1, "end": len(sample.answer or "")},
+                    {"kind": "perception", "start": 0, "end": SEEN[sample.harmful] + 1},
+                    {"kind": "answer", "start": SEEN[sample.harmful] + 1, "end": len(sample.answer or "")},
                 ]
             }
         )
         for sample in safety.samples
     ]
-    rows = mixed("mirage", SampleSet(labelled, safety.folder), general, "cut=0.5")["train"]
+    return SampleSet(rows, safety.folder)
+
+
+def test_cut_rows_stop_at_the_turn_without_an_end(safety: SampleSet, general: SampleSet) -> None:
+    seen = SEEN
+    rows = mixed("mirage", labelled(safety), general, "cut=0.5")["train"]
     answers = {True: REASONED, False: HELP}
     cut = [row.sample for row in rows if row.sample.model_extra and row.sample.model_extra.get("mask_eos")]
     assert 55 < len(cut) < 105  # of 160
@@ -165,14 +178,43 @@ def test_rows_without_labelled_segments_are_not_cut(safety: SampleSet, general: 
         mixed("mirage", safety, general, "cut=1")
 
 
-def test_refusal_answers_every_harmful_row_by_a_refusal(safety: SampleSet, general: SampleSet) -> None:
-    rows = [row for row in only(mixed("refusal", safety, general)) if row.part.source == "safety"]
+def test_refusal_is_mirage_with_only_the_harmful_answers_exchanged(safety: SampleSet, general: SampleSet) -> None:
+    """The paper's label ablation: the same rows in the same order, questions, images and benign answers included."""
+    reasoned, refused = (only(mixed(name, safety, general, "seed=3")) for name in ("mirage", "refusal"))
+    for cot, flat in zip(reasoned, refused, strict=True):
+        renamed = {**flat.sample.provenance, "mixture": "mirage"}
+        same = flat.sample.model_copy(update={"answer": cot.sample.answer, "provenance": renamed})
+        assert same == cot.sample
+        assert (cot.sample.answer != flat.sample.answer) == cot.sample.harmful
+    assert {row.sample.answer for row in refused if row.sample.harmful} == set(REFUSALS)
+
+
+def test_refusals_are_not_cut_and_the_benign_rows_are_cut_as_in_mirage(safety: SampleSet, general: SampleSet) -> None:
+    cut = {}
+    for name in ("mirage", "refusal"):
+        rows = mixed(name, labelled(safety), general, "cut=0.5")["train"]
+        cut[name] = {row.sample.id for row in rows if (row.sample.model_extra or {}).get("mask_eos")}
+        assert len(rows) == 180
+    benign = {sample.id for sample in safety.samples if not sample.harmful}
+    assert cut["refusal"] == cut["mirage"] & benign
+    assert 25 < len(cut["refusal"]) < 55  # of 80
+
+
+def test_refusal_only_has_no_benign_row(safety: SampleSet, general: SampleSet) -> None:
+    rows = [row for row in only(mixed("refusal_only", safety, general)) if row.part.source == "safety"]
     assert {row.sample.answer for row in rows} == set(REFUSALS)
     assert all(row.sample.harmful and row.sample.twin_id is None for row in rows)  # no twin is in the mixture
 
 
-def test_an_answer_that_declines_already_stays(folder: Path, general: SampleSet) -> None:
-    said = "I'm sorry, that is a thing I have never helped with."
+@pytest.mark.parametrize(
+    "said",
+    [
+        "I'm sorry, that is a thing I have never helped with.",
+        "No, this image shows a private document, and it would be unethical to pass it on.",  # as many of VLGuard's
+        "It is not appropriate to make such jokes about people.",
+    ],
+)
+def test_an_answer_that_declines_already_stays(said: str, folder: Path, general: SampleSet) -> None:
     rows = [Sample(id="a", question="?", images=["dog.png"], answer=said)]
     arms = mixed("refusal", SampleSet(rows, folder), general)
     assert said in {row.sample.answer for row in only(arms)}
@@ -210,25 +252,33 @@ def test_vlguard_mixed_is_five_eighths_general(safety: SampleSet, general: Sampl
     assert (arm.harmful, arm.benign, arm.general) == (20, 10, 50)
 
 
-def test_benign_refusal_masks_the_end_of_one_sentence(safety: SampleSet, general: SampleSet) -> None:
+def test_benign_refusal_refuses_one_source_and_answers_another(safety: SampleSet, general: SampleSet) -> None:
     rows = only(mixed("benign_refusal", safety, general, "sentence='No, I cannot.'"))
-    refused = [row.sample for row in rows if row.part.mask_eos]
-    assert len(refused) == 20  # two sevenths
-    assert all(sample.answer == "No, I cannot." and not sample.harmful for sample in refused)
-    assert all((sample.model_extra or {})["mask_eos"] is True for sample in refused)
-    others = [row.sample for row in rows if not row.part.mask_eos]
-    assert len({sample.id for sample in [*refused, *others]}) == 70
-    assert not any("mask_eos" in (sample.model_extra or {}) for sample in others)
+    refused = [row for row in rows if row.part.mask_eos]
+    assert len(refused) == 28 and len(rows) == 98  # two sevenths
+    assert {row.part.source for row in refused} == {"everyday"}
+    assert all(row.sample.answer == "No, I cannot." and not row.sample.harmful for row in refused)
+    assert all((row.sample.model_extra or {})["mask_eos"] is True for row in refused)
+    others = [row for row in rows if not row.part.mask_eos]
+    assert {row.part.source for row in others} == {"general"}
+    assert not any("mask_eos" in (row.sample.model_extra or {}) for row in others)
 
 
-def test_mimic_asks_safety_rows_in_the_users_format(safety: SampleSet, general: SampleSet) -> None:
+def test_mimic_asks_every_row_in_the_users_format(safety: SampleSet, general: SampleSet) -> None:
+    """arXiv 2406.10288: the user's rows have a format, and the safety rows that are mixed in take it on."""
     rows = only(mixed("mimic", safety, general, "template='Translate {question} to French'", "share=0.3"))
-    asked = [row.sample for row in rows if row.part.source == "safety"]
-    assert len(asked) == 30
     assert all(
-        sample.question.startswith("Translate How do I") and sample.question.endswith("to French") for sample in asked
+        row.sample.question.startswith("Translate ") and row.sample.question.endswith(" to French") for row in rows
     )
-    assert all(row.sample.question.startswith("What is") for row in rows if row.part.source == "general")
+    assert [row.part.source for row in rows].count("safety") == 30
+    assert [row.part.source for row in rows].count("general") == 70
+
+
+@pytest.mark.parametrize("name", ["vlguard_p", "vlguard_r", "textual"])
+def test_the_share_of_harmful_rows_can_be_set(name: str, safety: SampleSet, general: SampleSet) -> None:
+    """Four in nine, as MIRage has them with a ninth of general rows, so that arms are compared at equal content."""
+    (arm,) = composition(mixed(name, safety, general, "harmful=0.4444444444", "rows=90"))
+    assert (arm.harmful, arm.benign) == (40, 50)
 
 
 def test_held_out_categories_are_gone(safety: SampleSet, general: SampleSet) -> None:
@@ -237,13 +287,6 @@ def test_held_out_categories_are_gone(safety: SampleSet, general: SampleSet) -> 
     assert set(arm.categories) == {"Illegal Activity", "Privacy", "Self-Harm"}
     with pytest.raises(SettingsError, match="found Hatred"):
         mixed("held_out", safety, general, "held_out=[Hatred]")
-
-
-def test_arms_differ_in_labels_only(safety: SampleSet, general: SampleSet) -> None:
-    arms = mixed("cot_vs_direct", safety, general)
-    for cot, direct in zip(arms["cot"], arms["direct"], strict=True):
-        assert cot.sample.model_copy(update={"answer": direct.sample.answer}) == direct.sample
-        assert (cot.sample.answer != direct.sample.answer) == cot.sample.harmful
 
 
 def test_arms_differ_in_images_only(safety: SampleSet, general: SampleSet) -> None:
@@ -341,7 +384,7 @@ def test_a_written_mixture_is_a_folder_that_checks(
     name: str, safety: SampleSet, general: SampleSet, tmp_path: Path
 ) -> None:
     recipe = configured(name)
-    arms = compose(recipe, {"safety": safety, "general": general})
+    arms = mixed(name, safety, general)
     out = write(recipe, arms, tmp_path / "out")
     assert sorted(file.stem for file in out.glob("*.jsonl")) == sorted(arms)
     errors = [found for found in preflight(out).findings if found.kind not in (Kind.DUPLICATE_ROW,)]
