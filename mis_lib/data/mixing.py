@@ -259,7 +259,9 @@ def _answer(recipe: Recipe, part: Part, sample: Sample) -> str:
 def _says_no_at_once(answer: str) -> bool:
     """Whether an answer is a refusal already: of VLGuard's, a quarter neither apologise nor say that they decline."""
     first = next(iter(sentences(answer)), "")
-    return opens_with_refusal(answer) or bool(re.match(r"no\b", first, re.IGNORECASE)) or Role.AGAINST in roles_of(first)
+    return (
+        opens_with_refusal(answer) or bool(re.match(r"no\b", first, re.IGNORECASE)) or Role.AGAINST in roles_of(first)
+    )
 
 
 def _opening(recipe: Recipe, sample: Sample) -> dict[str, Any]:

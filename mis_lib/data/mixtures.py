@@ -106,7 +106,7 @@ class Options(Settings):
     share: float | None = None
     """Of general rows (benign_refusal: of refused ones, mimic: of safety rows); the recipe's own if not given."""
     cut: float = 0.0
-    """mirage, refusal: share of reasoned and helping answers that stop where they have turned to a warning or to help."""
+    """mirage, refusal: share of answers (no flat refusals) that stop where they have turned to a warning or to help."""
     everyday: float = 0.0
     """mirage, refusal: share of harmless pairs of no category, asked about openly; the paper has none."""
     harmful: float = Field(default=2 / 3, gt=0, lt=1)
@@ -208,8 +208,8 @@ def single_vs_two(options: Options) -> Recipe:
 RECIPES: Mapping[str, Callable[[Options], Recipe]] = {
     function.__name__: function
     for function in (
-        mirage, mirage_star, refusal, refusal_only, textual, vlguard_m, vlguard_p, vlguard_r, benign_refusal, mimic, held_out,
-        single_vs_two,
+        mirage, mirage_star, refusal, refusal_only, textual, vlguard_m, vlguard_p, vlguard_r, benign_refusal, mimic,
+        held_out, single_vs_two,
     )
 }  # fmt: skip
 

@@ -11,9 +11,9 @@ items; paper table 3, whose "Alterations" is read as Altercations) is ``publishe
 A shortcut predicts harm without understanding, from one image, one question or the drawing style alone. A model that
 does no better on a test split than the best guess from a single view has not been shown to reason over images. The view
 of both kinds is a table of the pairs of kinds in train: where it answers a split, a model needs no more than to see the
-kinds and to remember the table. Two numbers for each view: a linear classifier *trained* on train and tried on the split, and the *bound*, the accuracy that no
-classifier seeing only this view can pass on the split, fitted on its own items. Chance is the share of the larger
-class.
+kinds and to remember the table. Two numbers for each view: a linear classifier *trained* on train and tried on the
+split, and the *bound*, the accuracy that no classifier seeing only this view can pass on the split, fitted on its own
+items. Chance is the share of the larger class.
 """
 
 from collections import Counter, defaultdict

@@ -246,13 +246,8 @@ def _rich_block(rows: Sequence[RateRow], blocks: Blocks, title: str) -> rich.tab
 
 
 def _blocks(rows: Sequence[RateRow]) -> Blocks:
-    """The metrics that the rows have, those with one denominator together: harmful, benign, pairs, naming.
-
-    Soundness has no column where no item's scene is known.
-    """
-    have = [name for name in METRICS if rows and name in rows[0].rates]
-    if not any(row.rates["sound"].n + row.rates["sound"].n_unscored for row in rows if "sound" in row.rates):
-        have = [name for name in have if name != "sound"]
+    """The metrics that any row has, those with one denominator together: harmful, benign, pairs, naming."""
+    have = [name for name in METRICS if any(name in row.rates for row in rows)]
     harmful = [name for name in have if OUTCOME_METRICS.get(name) in HARMFUL_OUTCOMES]
     benign = [name for name in have if name in OUTCOME_METRICS and name not in harmful]
     others = [[name] for name in have if name not in OUTCOME_METRICS]
@@ -261,7 +256,8 @@ def _blocks(rows: Sequence[RateRow]) -> Blocks:
 
 def _counts(row: RateRow, blocks: Blocks) -> bool:
     """Whether a row has any item, scored or not, that these metrics are about."""
-    return any(rate.n + rate.n_unscored for rate in (row.rates[name] for block in blocks for name in block))
+    found = (row.rates.get(name) for block in blocks for name in block)
+    return any(rate.n + rate.n_unscored for rate in found if rate is not None)
 
 
 def _headings(words: Sequence[str], blocks: Blocks) -> list[str]:
@@ -271,8 +267,9 @@ def _headings(words: Sequence[str], blocks: Blocks) -> list[str]:
 def _cells(row: RateRow, blocks: Blocks) -> list[Rate | str]:
     cells: list[Rate | str] = []
     for block in blocks:
-        cells += [row.rates[name] for name in block]
-        cells.append(count_cell(row.rates[block[0]]))
+        found = [row.rates.get(name) for name in block]
+        cells += ["-" if rate is None else rate for rate in found]
+        cells.append("-" if found[0] is None else count_cell(found[0]))
     return cells
 
 

@@ -73,7 +73,7 @@ def test_a_mixture_is_written_as_it_was(work: Path, mis: Callable[..., Any], gol
         "check",
         "rows",
         "--mixture",
-        "refusal",
+        "refusal_only",
         "--general",
         "pairs/general.jsonl",
         "--set",
@@ -182,16 +182,3 @@ def without_order(folder: Path) -> dict[str, Any]:
         for name, content in tree(folder).items()
         if name != "config.yaml"
     }
-
-
-@pytest.mark.slow
-def test_mis_mini_is_drawn_to_the_same_bytes(tmp_path: Path, mis: Callable[..., Any]) -> None:
-    """As ``mis construct --general_items 6`` made it: questions, twins, splits, answers, datasheet."""
-    said = mis("construct", "--out", tmp_path / "mini", "--general_items", "6", "--json")
-    assert said.status == 0
-    told = json.loads((DATA / "mis-mini.json").read_text())
-    made = {name: sha256((tmp_path / "mini" / name).read_bytes()).hexdigest() for name in told}
-    assert made == told
-    assert (tmp_path / "mini/DATASHEET.md").read_bytes() == (DATA / "DATASHEET.md").read_bytes()
-    for path in (DATA / "pairs/images").iterdir():
-        assert (tmp_path / "mini/images" / path.name).read_bytes() == path.read_bytes(), path.name

@@ -29,7 +29,13 @@ from workbench.trainings import adapter_of
 
 DEFAULT_VARIANTS = ("mini", "mirage")
 ANY = ""  # value of "all" in the filters
-SPLITS = {"easy": "Easy (overt)", "hard": "Hard (combined)", "unseen": "Unseen kinds", "real": "Real (new style)", "everyday": "Everyday"}
+SPLITS = {
+    "easy": "Easy (overt)",
+    "hard": "Hard (combined)",
+    "unseen": "Unseen kinds",
+    "real": "Real (new style)",
+    "everyday": "Everyday",
+}
 READY = "Pick an example or add images, then press Compare."
 MODEL_QUEUE = "model"  # everything that runs the model shares this one queue
 PRESS_COMPARE = "() => document.querySelector('#mis-compare')?.click()"
