@@ -1,6 +1,6 @@
 """``mis study``: train every mixture at the same budget, ask all the same items, and compare the rates with the papers.
 
-    RUNS/NAME-ARM/vN/           training run of each mixture (``mis train``)
+    RUNS/NAME-ARM/vN/           training run of each mixture (``mis train``); NAME-ARM-sK for seed K beyond the first
     RUNS/NAME-evaluation/vN/    responses and verdicts of all of them, an ordinary run
     RUNS/NAME-naming/vN/        what they recognise
     RUNS/NAME/                  study.json, study.md: rates and findings
@@ -82,6 +82,8 @@ class StudySettings(Settings):
     """Which mixtures; rows-N is MIRage on N rows."""
     rows: int | None = Field(default=900, ge=1)
     """Rows of every mixture, so that all cost the same; null: as many as the sources give."""
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Seeds that every mixture is drawn and trained with; three or more say how far a rate depends on them."""
     train: TrainSettings = TrainSettings(learning_rate=5e-4, epochs=2)
     """Settings of training that all mixtures share."""
     splits: tuple[str, ...] = ("easy", "hard", "real")
@@ -117,16 +119,22 @@ def arm_of(name: str) -> Arm:
     raise SettingsError(f"unknown mixture {name!r} in a study; known: {', '.join(ARMS)}, {SIZE}N")
 
 
-def arm_settings(name: str, settings: StudySettings) -> TrainSettings:
-    """Training settings of one arm: the shared ones with its recipe, seen as many rows in all as every other arm."""
-    arm = arm_of(name)
-    named = {"name": f"{settings.name}-{name}", "runs": settings.runs}
+def arm_settings(name: str, settings: StudySettings, seed: int | None = None) -> TrainSettings:
+    """Training settings of one arm: the shared ones with its recipe, seen as many rows in all as every other arm.
+
+    Args:
+        name: of the arm.
+        settings: of the study.
+        seed: one of ``settings.seeds`` (default: the first).
+    """
+    arm, seed = arm_of(name), settings.seeds[0] if seed is None else seed
+    named = {"name": f"{settings.name}-{_seeded(name, seed, settings)}", "runs": settings.runs, "seed": seed}
     if arm.recipe == "dpo":
         shared = settings.train.model_dump(exclude={"method", "feature_cache"})  # TRL's DPO has no cache
         pairs = settings.rows and settings.rows // 2  # each harmful item brings its twin
         rate = settings.train.learning_rate * DPO_RATE
         return DpoSettings(**{**shared, **named, "learning_rate": rate, "limit": pairs, "sft_weight": 1.0})
-    options = {"rows": settings.rows, **arm.options}
+    options = {"rows": settings.rows, "seed": seed, **arm.options}
     if arm.recipe == "held_out":
         options["held_out"] = list(settings.held_out)
     epochs = settings.train.epochs
@@ -166,11 +174,15 @@ def check(settings: StudySettings) -> None:
     """
     shared = {
         key: getattr(settings.train, key)
-        for key in ("mixture", "mixture_options", "arm")
+        for key in ("mixture", "mixture_options", "arm", "seed")
         if getattr(settings.train, key)
     }
     if shared:
-        raise SettingsError(f"a study sets the mixture of each arm itself, found {shared} in train; leave it out")
+        raise SettingsError(
+            f"a study sets the mixture of each arm itself, and its seed (seeds), found {shared} in train; leave it out"
+        )
+    if len(set(settings.seeds)) < len(settings.seeds):
+        raise SettingsError(f"seeds: expected each once, found {', '.join(map(str, settings.seeds))}")
     if settings.train.tuning != "lora":
         raise SettingsError(
             f"a study compares adapters of one base: expected train.tuning: lora, found {settings.train.tuning}"
@@ -204,38 +216,45 @@ def study(settings: StudySettings, train: Train | None = None) -> Study:
     arms = {name: arm_of(name) for name in settings.arms}
     check(settings)
     adapters, failed = _train_all(settings, arms, train or train_by)
-    entries = [entry for name in (BASE, *adapters) for entry in _measure(name, settings, arms, adapters)]
+    entries = [*_measure(BASE, settings, None, {})]
+    for (name, seed), adapter in adapters.items():
+        variant = _seeded(name, seed, settings)
+        measured = _measure(variant, settings, arms[name], {variant: adapter})
+        entries += [entry.model_copy(update={"arm": name, "seed": seed}) for entry in measured]
     result = Study(entries, findings(entries), failed, settings.runs / settings.name)
     _write(result, settings)
     return result
 
 
+def _seeded(name: str, seed: int, settings: StudySettings) -> str:
+    """The name of a mixture with a seed; of the first seed the mixture's own."""
+    return name if seed == settings.seeds[0] else f"{name}-s{seed}"
+
+
 def _train_all(
     settings: StudySettings, arms: Mapping[str, Arm], train: Train
-) -> tuple[dict[str, Path], dict[str, str]]:
-    """The adapter of each arm, and why an arm has none."""
+) -> tuple[dict[tuple[str, int], Path], dict[str, str]]:
+    """The adapter of each arm and seed, and why an arm has none; the first seed of all arms comes first."""
     adapters, failed = {}, {}
-    for number, name in enumerate(arms, 1):
-        say(f"Mixture {number} of {len(arms)}: {name}")
-        try:
-            adapters[name] = train(arm_settings(name, settings)) / "adapter"
-        except (DataError, ModelError, TrainingError, MissingPackageError) as error:
-            failed[name] = str(error)
-            say(f"Mixture {name} failed: {error}")
+    for seed in settings.seeds:
+        for number, name in enumerate(arms, 1):
+            say(f"Mixture {number} of {len(arms)}, seed {seed}: {name}")
+            try:
+                adapters[name, seed] = train(arm_settings(name, settings, seed)) / "adapter"
+            except (DataError, ModelError, TrainingError, MissingPackageError) as error:
+                failed[_seeded(name, seed, settings)] = str(error)
+                say(f"Mixture {name} failed: {error}")
     return adapters, failed
 
 
-def _measure(
-    name: str, settings: StudySettings, arms: Mapping[str, Arm], adapters: Mapping[str, Path]
-) -> Iterator[Entry]:
-    """All rates of one arm or of the base, answering whatever has no answer yet."""
+def _measure(name: str, settings: StudySettings, arm: Arm | None, adapters: Mapping[str, Path]) -> Iterator[Entry]:
+    """All rates of one adapter or of the base, answering whatever has no answer yet."""
     folder = settings.train.data or mini_data()
     samples = asked_samples(settings, folder)
     asked = _generate_settings(name, adapters, settings)
     run, responses = answer_all(samples, folder, asked, f"{settings.name}-evaluation")
     judged = score_run(run, [rule.RuleJudge()], samples)[rule.JUDGE]
     verdicts = [verdict for verdict in judged if verdict.variant == name]
-    arm = arms.get(name)
     entry = {
         "arm": name,
         "recipe": arm.recipe if arm else BASE,
@@ -299,7 +318,8 @@ def _rows(run: Path) -> int:
 
 
 def _write(result: Study, settings: StudySettings) -> None:
-    title = f"Mini study [{settings.train.model}]: {settings.rows or 'all'} rows a mixture"
+    seeds = f", {len(settings.seeds)} seeds" if len(settings.seeds) > 1 else ""
+    title = f"Mini study [{settings.train.model}]: {settings.rows or 'all'} rows a mixture{seeds}"
     text = to_markdown(result.entries, result.findings, title=title)
     failed = "".join(f"\n- {name}: {reason}" for name, reason in result.failed.items())
     text += f"\n## Not trained\n{failed}\n" if failed else ""

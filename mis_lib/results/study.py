@@ -2,16 +2,26 @@
 
 Agreement is computed, never written down: a claim says which of two mixtures should have the lower or higher rate, the
 interval of the difference between ours decides. An interval that lies on the claimed side agrees, one that excludes it
-disagrees, any other is undecided: too few items, not a refutation. Intervals of differences are Newcombe's, made of the
-two Wilson intervals; they do not collapse near 0 and 100, and as all mixtures answer the same items they are on the
-safe side.
+disagrees, any other is undecided: too few items, not a refutation.
+
+An interval has two parts, added as independent errors. That of the items is Newcombe's, made of the two Wilson
+intervals of the mean rates; it does not collapse near 0 and 100, and as all mixtures answer the same items it is on the
+safe side. That of the training seeds is Student's, with the variance between seeds pooled over all mixtures. Intervals
+hold for all claims together (Bonferroni over the claims that have a published direction).
+
+A fall of attack success is only worth something if the model still helps. A claim of that kind has its differences of
+over-refusal and of the pair score with it. Where over-refusal rises and the pair score does not, the verdict is that
+the model refuses more and knows nothing more.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from math import hypot, sqrt
+from statistics import fmean, variance
 from typing import Any, Literal
 
 import pandas as pd
+from scipy.stats import t as student
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from mis_lib.results.stats import LEVEL, Interval, Rate
@@ -31,6 +41,7 @@ class Agreement(StrEnum):
     """What the interval of a difference says of a claim."""
 
     AGREES = "agrees"
+    REFUSES = "refuses more, knows nothing more"
     DISAGREES = "disagrees"
     UNDECIDED = "undecided"
     NOT_RUN = "not run"
@@ -97,9 +108,10 @@ Source: arXiv 2501.18533 where no other is named, InternVL2.5-8B on MIS-hard.
 
 
 class Entry(Record):
-    """One rate of one mixture on one group of items; ``rows`` were trained on."""
+    """One rate of one mixture on one group of items; ``rows`` were trained on, with ``seed``."""
 
     arm: str
+    seed: int = 0
     recipe: str
     rows: int
     group: str
@@ -108,42 +120,76 @@ class Entry(Record):
 
 
 class ClaimResult(Record):
-    """A claim, the difference found (after less before, percent points) and what it says."""
+    """A claim, the difference found (after less before, percent points, mean of the seeds) and what it says.
+
+    ``before`` and ``after`` hold a rate a seed; a mixture that was not run has none. ``over_refusal`` and ``pair`` are
+    differences as well, of claims about attack success.
+    """
 
     claim: Claim
-    before: Rate | None
-    after: Rate | None
+    before: tuple[Rate, ...] = ()
+    after: tuple[Rate, ...] = ()
     difference: Interval
+    over_refusal: Interval | None = None
+    pair: Interval | None = None
     agreement: Agreement
 
 
 def frame(entries: Iterable[Entry]) -> pd.DataFrame:
-    """One row a rate: arm, recipe, rows, group, metric, value, low, high, n, n_unscored; percent."""
-    columns = ["arm", "recipe", "rows", "group", "metric", "value", "low", "high", "n", "n_unscored"]
+    """One row a rate: arm, seed, recipe, rows, group, metric, value, low, high, n, n_unscored; percent."""
+    columns = ["arm", "seed", "recipe", "rows", "group", "metric", "value", "low", "high", "n", "n_unscored"]
     rows = [{**entry.model_dump(exclude={"rate"}), **entry.rate.model_dump()} for entry in entries]
     return pd.DataFrame(rows, columns=columns)
 
 
 def size_curve(entries: Iterable[Entry], *, group: str = HARD) -> pd.DataFrame:
-    """How rates change with the number of training rows (base: 0): rows, metric, value, low, high, n."""
+    """How rates change with the number of training rows (base: 0): rows, metric, value, low, high, n.
+
+    Of several seeds the first is shown.
+    """
     found: Any = frame(entries)
     sized = found[(found["recipe"].isin(["mirage", BASE])) & (found["group"] == group) & found["metric"].isin(SHOWN)]
     columns = ["rows", "metric", "value", "low", "high", "n"]
-    return sized[columns].sort_values(["metric", "rows"], ignore_index=True)
+    return sized.drop_duplicates(["rows", "metric"])[columns].sort_values(["metric", "rows"], ignore_index=True)
 
 
 def findings(entries: Iterable[Entry], claims: Sequence[Claim] = CLAIMS) -> list[ClaimResult]:
     """Every claim against what was measured; claims about mixtures that were not run say so."""
-    rates = {(entry.arm, entry.group, entry.metric): entry.rate for entry in entries}
-    return [_find(claim, rates) for claim in claims]
+    measured = list(entries)
+    level = 1 - (1 - LEVEL) / max(1, sum(claim.expected != "open" for claim in claims))
+    return [_find(claim, measured, level) for claim in claims]
 
 
-def difference(before: Rate, after: Rate) -> Interval:
+def difference(before: Rate, after: Rate, level: float = LEVEL) -> Interval:
     """After less before in percent points with Newcombe's interval (1998, method 10)."""
-    if before.value is None or after.value is None:
+    return across_seeds([before], [after], level=level)
+
+
+def across_seeds(
+    before: Sequence[Rate], after: Sequence[Rate], *, spread: tuple[float, int] = (0.0, 0), level: float = LEVEL
+) -> Interval:
+    """After less before in percent points, as the mean of the seeds.
+
+    Args:
+        before: one rate a seed; the base, which is not trained, has one.
+        after: likewise.
+        spread: variance between the seeds of a mixture, in squared percent points, and its degrees of freedom.
+        level: of the interval.
+    """
+    rates = (before, after)
+    if not all(rates) or any(one.value is None for side in rates for one in side):
         return Interval(value=None, low=None, high=None)
-    bounds = confint_proportions_2indep(after.hits, after.n, before.hits, before.n, method="newcomb", alpha=1 - LEVEL)
-    return Interval(value=after.value - before.value, low=100 * float(bounds[0]), high=100 * float(bounds[1]))
+    means = [fmean(one.value or 0.0 for one in side) for side in rates]
+    items = [fmean(one.n for one in side) for side in rates]
+    hits = [mean * n / 100 for mean, n in zip(means, items, strict=True)]
+    bounds = confint_proportions_2indep(hits[1], items[1], hits[0], items[0], method="newcomb", alpha=1 - level)
+    value, seeds = means[1] - means[0], 0.0
+    between, freedom = spread
+    if freedom:
+        error = sqrt(sum(between / len(side) for side in rates if len(side) > 1))
+        seeds = float(student.ppf((1 + level) / 2, freedom)) * error
+    low, high = (hypot(100 * float(bound) - value, seeds) for bound in bounds)
+    return Interval(value=value, low=max(-100.0, value - low), high=min(100.0, value + high))
 
 
 def agreement(expected: Expected, found: Interval) -> Agreement:
@@ -166,21 +212,36 @@ def agreement(expected: Expected, found: Interval) -> Agreement:
 def in_words(finding: ClaimResult) -> str:
     """One line: the claim, what the paper has, what was found here, and the verdict."""
     claim = finding.claim
-    if finding.before is None or finding.after is None or finding.difference.value is None:
+    if finding.difference.value is None:
         return f"{claim.text} ({claim.source}): {finding.agreement}"
-    low, high = finding.difference.low or 0.0, finding.difference.high or 0.0
-    return (
+    words = (
         f"{claim.text} ({claim.source}): {finding.agreement}; "
-        f"here {claim.before} {finding.before}, {claim.after} {finding.after}, "
-        f"difference {finding.difference.value:+.1f} [{low:+.1f}, {high:+.1f}], "
-        f"n {finding.before.n} and {finding.after.n}"
+        f"here {claim.before} {_seeds(finding.before)}, {claim.after} {_seeds(finding.after)}, "
+        f"difference {_signed(finding.difference)}, n {finding.before[0].n} and {finding.after[0].n}"
     )
+    if finding.over_refusal is not None and finding.pair is not None:
+        words += f"; over-refusal {_signed(finding.over_refusal)}, pair score {_signed(finding.pair)}"
+    return words
+
+
+def _seeds(found: Sequence[Rate]) -> str:
+    """A rate with its interval, or the mean of several seeds and each."""
+    if len(found) == 1:
+        return str(found[0])
+    each = ", ".join(f"{one.value:.1f}" for one in found)
+    return f"{fmean(one.value or 0.0 for one in found):.1f} (seeds: {each})"
+
+
+def _signed(found: Interval) -> str:
+    if found.value is None:
+        return "-"
+    return f"{found.value:+.1f} [{found.low or 0.0:+.1f}, {found.high or 0.0:+.1f}]"
 
 
 def to_markdown(entries: Sequence[Entry], found: Sequence[ClaimResult], *, title: str) -> str:
     """The study as a document: a table of rates a group, then the findings."""
     groups = dict.fromkeys(entry.group for entry in entries)
-    parts = [f"# {title}", "Percent with Wilson 95 % interval and n."]
+    parts = [f"# {title}", "Percent with Wilson 95 % interval and n; of several seeds the mean and the extremes."]
     parts += [f"## {group}\n\n{_table(entries, group)}" for group in groups]
     counts = {kind: sum(finding.agreement is kind for finding in found) for kind in Agreement}
     summary = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count)
@@ -190,10 +251,12 @@ def to_markdown(entries: Sequence[Entry], found: Sequence[ClaimResult], *, title
 
 def cells(entries: Sequence[Entry], group: str) -> tuple[list[str], list[list[str]]]:
     """Heading and rows of the table of one group, mixtures in the order of the study."""
-    mine: Mapping[tuple[str, str], Entry] = {(e.arm, e.metric): e for e in entries if e.group == group}
-    metrics = [metric for metric in SHOWN if any(key[1] == metric for key in mine)]
-    arms = {arm: entry.rows for (arm, _), entry in mine.items()}
-    rows = [[arm, f"{size:,}", *(_cell(mine.get((arm, metric))) for metric in metrics)] for arm, size in arms.items()]
+    mine = [entry for entry in entries if entry.group == group]
+    metrics = [metric for metric in SHOWN if any(entry.metric == metric for entry in mine)]
+    arms = {entry.arm: entry.rows for entry in mine}
+    rows = [
+        [arm, f"{size:,}", *(_cell(_of(mine, arm, group, metric)) for metric in metrics)] for arm, size in arms.items()
+    ]
     return ["mixture", "rows", *metrics], rows
 
 
@@ -201,16 +264,52 @@ def _table(entries: Sequence[Entry], group: str) -> str:
     return pipe_table(*cells(entries, group))
 
 
-def _cell(entry: Entry | None) -> str:
-    return "-" if entry is None or entry.rate.value is None else f"{entry.rate} n={entry.rate.n}"
+def _cell(found: Sequence[Rate]) -> str:
+    values = [one.value for one in found if one.value is not None]
+    if not values:
+        return "-"
+    if len(found) == 1:
+        return f"{found[0]} n={found[0].n}"
+    return f"{fmean(values):.1f} ({min(values):.1f} to {max(values):.1f}) n={found[0].n}, {len(found)} seeds"
 
 
-def _find(claim: Claim, rates: Mapping[tuple[str, str, str], Rate]) -> ClaimResult:
-    before, after = (rates.get((arm, claim.group, claim.metric)) for arm in (claim.before, claim.after))
-    if before is None or after is None:
-        nothing = Interval(value=None, low=None, high=None)
-        return ClaimResult(claim=claim, before=before, after=after, difference=nothing, agreement=Agreement.NOT_RUN)
-    found = difference(before, after)
+def _of(entries: Iterable[Entry], arm: str, group: str, metric: str) -> tuple[Rate, ...]:
+    """The rates of one mixture, a seed each in the order of the seeds."""
+    found = [e for e in entries if (e.arm, e.group, e.metric) == (arm, group, metric)]
+    return tuple(entry.rate for entry in sorted(found, key=lambda entry: entry.seed))
+
+
+def _spread(entries: Sequence[Entry], group: str, metric: str) -> tuple[float, int]:
+    """Variance of a rate between the seeds of a mixture, pooled over the mixtures, and its degrees of freedom."""
+    arms = dict.fromkeys(entry.arm for entry in entries)
+    series = [[one.value for one in _of(entries, arm, group, metric) if one.value is not None] for arm in arms]
+    freedom = sum(len(values) - 1 for values in series if len(values) > 1)
+    squares = sum((len(values) - 1) * variance(values) for values in series if len(values) > 1)
+    return (squares / freedom, freedom) if freedom else (0.0, 0)
+
+
+def _find(claim: Claim, entries: Sequence[Entry], level: float) -> ClaimResult:
+    def change(metric: str) -> Interval:
+        sides = [_of(entries, arm, claim.group, metric) for arm in (claim.before, claim.after)]
+        return across_seeds(*sides, spread=_spread(entries, claim.group, metric), level=level)
+
+    before, after = (_of(entries, arm, claim.group, claim.metric) for arm in (claim.before, claim.after))
+    found = change(claim.metric)
+    verdict = agreement(claim.expected, found)
+    if claim.metric != "asr":
+        return ClaimResult(claim=claim, before=before, after=after, difference=found, agreement=verdict)
+    refused, pair = change("over_refusal"), change("pair")
+    if claim.expected == "lower" and verdict is Agreement.AGREES:
+        refuses_more = refused.low is not None and refused.low > 0
+        knows_more = pair.low is not None and pair.low > 0
+        if refuses_more and not knows_more:
+            verdict = Agreement.REFUSES
     return ClaimResult(
-        claim=claim, before=before, after=after, difference=found, agreement=agreement(claim.expected, found)
+        claim=claim,
+        before=before,
+        after=after,
+        difference=found,
+        over_refusal=refused,
+        pair=pair,
+        agreement=verdict,
     )

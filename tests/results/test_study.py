@@ -23,6 +23,7 @@ from mis_lib.results.study import (
     Claim,
     ClaimResult,
     Entry,
+    across_seeds,
     agreement,
     difference,
     findings,
@@ -86,9 +87,42 @@ def test_no_certainty_from_few_equal_items() -> None:
 
 
 def entry(
-    arm: str, hits: int, metric: str = "asr", group: str = "hard", recipe: str = "mirage", rows: int = 9
+    arm: str, hits: int, metric: str = "asr", group: str = "hard", recipe: str = "mirage", rows: int = 9, seed: int = 0
 ) -> Entry:
-    return Entry(arm=arm, recipe=recipe, rows=rows, group=group, metric=metric, rate=rate(hits, 40))
+    return Entry(arm=arm, seed=seed, recipe=recipe, rows=rows, group=group, metric=metric, rate=rate(hits, 40))
+
+
+def test_an_interval_over_seeds_by_hand() -> None:
+    """Rates of 10, 20 and 30 % of 40 against a base of 50 %: the mean is 30 points lower.
+
+    Newcombe's interval of 20 against 50 % of 40 items reaches 17.59 points down and 20.90 up. A variance of 100 with 2
+    degrees of freedom adds 4.3027 x sqrt(100 / 3) = 24.84 points: sqrt(17.59^2 + 24.84^2) = 30.44 down, 32.46 up.
+    """
+    found = across_seeds([rate(20, 40)], [rate(4, 40), rate(8, 40), rate(12, 40)], spread=(100.0, 2))
+    assert (found.value, found.low, found.high) == (-30, pytest.approx(-60.44, abs=0.01), pytest.approx(2.46, abs=0.01))
+
+
+def test_a_fall_of_attack_success_by_refusing_more_is_named() -> None:
+    base = [entry(BASE, 39), entry(BASE, 0, "over_refusal"), entry(BASE, 1, "pair")]
+    by_refusing = [entry("mirage", 5), entry("mirage", 36, "over_refusal"), entry("mirage", 2, "pair")]
+    by_knowing = [entry("mirage", 5), entry("mirage", 4, "over_refusal"), entry("mirage", 33, "pair")]
+    assert findings([*base, *by_refusing])[0].agreement is Agreement.REFUSES
+    assert findings([*base, *by_knowing])[0].agreement is Agreement.AGREES
+    words = in_words(findings([*base, *by_refusing])[0])
+    assert "refuses more, knows nothing more" in words and "over-refusal +90.0" in words and "pair score +2.5" in words
+
+
+def test_claims_are_decided_together_and_over_their_seeds() -> None:
+    """A fall of 22.5 points of 40 items is significant alone, and not among all the claims; nor where seeds differ."""
+    found = [entry(BASE, 20), entry("mirage", 11)]
+    alone = [claim for claim in CLAIMS if claim.after == "mirage" and claim.before == BASE and claim.metric == "asr"]
+    assert findings(found, alone)[0].agreement is Agreement.AGREES
+    assert findings(found)[0].agreement is Agreement.UNDECIDED
+    apart = [entry(BASE, 20), *(entry("mirage", hits, seed=seed) for seed, hits in enumerate((1, 11, 21)))]
+    (said,) = findings(apart, alone)
+    assert said.agreement is Agreement.UNDECIDED and len(said.after) == 3
+    assert "27.5 (seeds: 2.5, 27.5, 52.5)" in in_words(said)
+    assert "27.5 (2.5 to 52.5) n=40, 3 seeds" in to_markdown(apart, [said], title="T")
 
 
 def test_claims_about_what_was_not_run_say_so() -> None:
@@ -223,6 +257,17 @@ def test_a_study_measures_every_mixture_and_names_what_failed(home: Path, tmp_pa
     assert [Entry.model_validate(entry) for entry in kept["entries"]] == found.entries
     assert [ClaimResult.model_validate(finding) for finding in kept["findings"]] == found.findings
     assert "no general data" in (found.folder / "study.md").read_text()
+
+
+def test_every_seed_is_trained_drawn_and_measured_apart(home: Path, tmp_path: Path) -> None:
+    trainer = Trainer(home / "toy")
+    settings = small(home, tmp_path, "mirage").model_copy(update={"seeds": (0, 4)})
+    assert arm_settings("mirage", settings, 4).mixture_options["seed"] == arm_settings("mirage", settings, 4).seed == 4
+    found = study(settings, trainer)
+    assert trainer.asked == ["study-mirage", "study-mirage-s4"]
+    assert {(entry.arm, entry.seed) for entry in found.entries} == {(BASE, 0), ("mirage", 0), ("mirage", 4)}
+    with pytest.raises(SettingsError, match="seeds: expected each once, found 1, 1"):
+        study(settings.model_copy(update={"seeds": (1, 1)}), trainer)
 
 
 def test_what_was_answered_is_not_answered_again(home: Path, tmp_path: Path) -> None:

@@ -9,7 +9,12 @@ from mis_lib.recipes.study import Study
 from mis_lib.results.study import Agreement, cells, in_words
 from mis_lib.results.tables import rich_table
 
-COLOURS = {Agreement.AGREES: "green", Agreement.DISAGREES: "red", Agreement.UNDECIDED: "yellow"}
+COLOURS = {
+    Agreement.AGREES: "green",
+    Agreement.DISAGREES: "red",
+    Agreement.REFUSES: "red",
+    Agreement.UNDECIDED: "yellow",
+}
 
 
 def shown(result: Study) -> Iterator[Table | Text]:
