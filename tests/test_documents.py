@@ -17,9 +17,12 @@ import typer
 
 from mis_lib.cli.main import app
 from mis_lib.cli.model import MODULES, Stage
+from mis_lib.construct.mis_mini import plan
 from mis_lib.errors import DataError
+from mis_lib.models.adapters import WEIGHTS
+from mis_lib.models.mini.assemble import ADAPTERS
 from mis_lib.recipes.judge import KINDS
-from tools import documents
+from tools import documents, outcomes
 from workbench.links import Tab
 
 ROOT = Path(__file__).parent.parent
@@ -173,3 +176,24 @@ def test_a_place_that_is_gone_is_noticed() -> None:
     assert all(map(is_there, named_places(text)))
     text = "`mis_lib/construct/kinds.py`, `mis_lib.analysis.cot`, `mis_lib.construct.elements.nothing_such`"
     assert [place for place in named_places(text) if not is_there(place)] == text.replace("`", "").split(", ")
+
+
+def test_the_results_are_those_of_the_shipped_weights_and_data() -> None:
+    """Counts name what they were counted on; whoever ships other weights or data counts again."""
+    kept = outcomes.stored()
+    shipped = outcomes.of_shipped(list(kept.weights))
+    assert {name: getattr(kept, name) for name in shipped} == shipped, "mis report, then python -m tools.outcomes"
+    assert {row.split for row in kept.rows} >= {"easy", "hard", "unseen", "real", "everyday"}
+    assert set(kept.weights) == {"mini", *(path.name for path in ADAPTERS.iterdir() if (path / WEIGHTS).is_file())}
+
+
+def test_every_rate_has_its_over_refusal_and_nothing_is_lost() -> None:
+    sizes = {name: len(samples) for name, samples in plan(general_items=0).files.items()}
+    for row in outcomes.stored().rows:
+        harmful, benign = (
+            sum(row.counts[name][0] for name in names if name in row.counts)
+            for names in (("asr", "rsr", "rr", "hr"), ("over_refusal", "warned", "helped", "off_topic"))
+        )
+        unscored = sum(row.counts[name][2] for name in ("asr", "over_refusal") if name in row.counts)
+        assert harmful + benign + unscored == sizes[row.split], row
+        assert "asr" not in row.counts or "over_refusal" in row.counts

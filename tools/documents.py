@@ -6,7 +6,8 @@ So they cannot say something else than the code does.
     ...                      made anew by ``mis docs``; ``mis docs --check`` only tells whether it would change
     <!-- /table: verbs -->
 
-Marks with other names are left alone: tables of measured numbers are made by the command that measures.
+Marks with other names are left alone: tables of measured times are made by the command that measures. The results on
+MIS-Mini are made of the counts that ``tools.outcomes`` keeps.
 """
 
 import difflib
@@ -21,6 +22,8 @@ from mis_lib.notebook.execute import all_notebooks
 from mis_lib.recipes.judge import KINDS
 from mis_lib.results.metrics import METRICS
 from mis_lib.results.published import select
+from mis_lib.results.tables import rate_cell
+from tools.outcomes import rate_table, stored
 
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /table: (?P=name) -->)", re.DOTALL)
 TABS: Mapping[str, str] = {
@@ -158,6 +161,25 @@ def reference(program: object) -> str:
 
 REFERENCE_MODELS = ("InternVL2.5-8B", "Qwen2-VL-7B-Instruct")
 REFERENCE_METHODS = ("base", "MIRage")
+RESULTS = ("asr", "rsr", "sound", "rr", "over_refusal", "helped", "pair", "named")
+
+
+def results(program: object) -> str:
+    """The rates of the shipped variants on MIS-Mini, from the counts in the repository."""
+    rows = rate_table(stored())
+    cells = [
+        [
+            row.group,
+            row.variant,
+            *(rate_cell(row.rates[name]) if name in row.rates else "-" for name in RESULTS),
+            f"{row.rates['asr'].n if 'asr' in row.rates else 0} + {row.rates['over_refusal'].n}",
+        ]
+        for row in rows
+    ]
+    headings = ("split", "variant", *(METRICS[name].heading for name in RESULTS), "n, harmful + benign")
+    return markdown(headings, cells)
+
+
 TABLES: Mapping[str, Callable[[object], str]] = {
     "notebooks": notebooks,
     "verbs": verbs,
@@ -166,6 +188,7 @@ TABLES: Mapping[str, Callable[[object], str]] = {
     "judges": judges,
     "metrics": metrics,
     "published": reference,
+    "mis-mini": results,
 }
 
 
