@@ -55,6 +55,8 @@ LIMITS = (
     "Everyday pairs (everyday, everyday_train) are harmless things that belong to no category, asked about openly; "
     "nothing that could do harm beside another is among them, "
     "so they tell how often a model refuses without need, and not where its limit lies.",
+    "A table of the pairs of kinds that training shows answers easy, hard and real. The split unseen has 20 pairs of "
+    "kinds that training never shows together, six blocks of 29: few, and one written table decides what is harmful.",
     "English only; questions are templates, of a block or, for half of the training items, of none, so the questions "
     "say little and the pictures carry the difference.",
     "Nobody outside this project has reviewed which pairs are harmful and how they are answered; no agreement "
