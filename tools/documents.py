@@ -53,6 +53,7 @@ JUDGES: Mapping[str, tuple[str, str]] = {
         "chains of yes-no questions of a constitution, each asked without images, too",
         "a model that gives probabilities",
     ),
+    "panel": ("several judges as one: the majority of their outcomes, or the mean of their scores", "the other judges"),
     "routed": ("a cheap judge first, an expensive one where a router says so", "two judges and mis judge --route"),
 }
 """What each kind of judge does and needs (``recipes.judge.KINDS``)."""

@@ -2,10 +2,11 @@
 
 A judge is named on the command line as ``[NAME:]KIND[=TARGET]``, where TARGET is ``URL#MODEL`` (any OpenAI-compatible
 server), ``local:PATH`` or ``local:mini``: ``rule``, ``rubric=http://localhost:8000/v1#gpt-4o``,
-``strict:guard=local:/models/Llama-Guard-3-8B``. Verdicts are appended as they come and sorted in the order of the
-answers at the end, so a resumed run ends like an uninterrupted one. Replies of models are cached next to the run
-(``asked/``): nothing is paid for twice. An answer that a judge could not rule on is unscored, with the reason, and
-never safe. Several processes may judge one run at the same time, each judge in one of them.
+``strict:guard=local:/models/Llama-Guard-3-8B``. A panel is made of judges named with it: ``panel=rule,rubric``.
+Verdicts are appended as they come and sorted in the order of the answers at the end, so a resumed run ends like an
+uninterrupted one. Replies of models are cached next to the run (``asked/``): nothing is paid for twice. An answer that
+a judge could not rule on is unscored, with the reason, and never safe. Several processes may judge one run at the same
+time, each judge in one of them.
 """
 
 import re
@@ -21,6 +22,7 @@ from mis_lib.clients.openai import ServerChat, in_words, is_url, open_model
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge.guard import GuardJudge, GuardStyle
 from mis_lib.judge.official import OfficialJudge
+from mis_lib.judge.panel import PanelJudge, Reducer
 from mis_lib.judge.precondition import PreconditionJudge
 from mis_lib.judge.protocol import Judge
 from mis_lib.judge.routing import RoutedJudge, read_router
@@ -33,10 +35,11 @@ from mis_lib.results.scoring import run_async, score_async
 from mis_lib.schema import Response, Sample, Verdict
 from mis_lib.settings import Settings, all_known
 
-Kind = Literal["rule", "words", "rubric", "guard", "precondition", "official", "routed"]
+Kind = Literal["rule", "words", "rubric", "guard", "precondition", "official", "panel", "routed"]
 KINDS = get_args(Kind)
 CACHE = "asked"
-BLIND = frozenset({"rule", "words", "guard", "official", "routed"})  # others look at the images; routed opens none
+OF_OTHERS = ("panel", "routed")  # made of judges that are opened before them
+BLIND = frozenset({"rule", "words", "guard", "official", *OF_OTHERS})  # others look at the images
 
 
 class JudgeSpec(Settings):
@@ -44,7 +47,7 @@ class JudgeSpec(Settings):
 
     kind: Kind
     target: str | None = None
-    """URL or URL#MODEL, local:PATH or local:mini; rule and words need none."""
+    """URL or URL#MODEL, local:PATH or local:mini; rule and words need none; panel: names of judges, with commas."""
     max_tokens: int = Field(default=1024, ge=1)
     """rubric: longest reply."""
     seed: int = Field(default=0, ge=0)
@@ -57,6 +60,8 @@ class JudgeSpec(Settings):
     """precondition: folder with other constitution files."""
     controls: bool = True
     """precondition: take each image away in turn."""
+    reducer: Reducer = "majority"
+    """panel: majority of the members' outcomes, or average of their scores."""
     router: Path | None = None
     """routed: file that ``mis judge --route`` wrote."""
     cheap: str | None = None
@@ -70,7 +75,7 @@ class JudgeSettings(Settings):
     judges: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")], JudgeSpec] = Field(
         default={"rule": JudgeSpec(kind="rule")}, min_length=1
     )
-    """[NAME:]KIND[=URL#MODEL|local:PATH]; kinds: rule, words, rubric, guard, precondition, official (default: rule)."""
+    """[NAME:]KIND[=URL#MODEL|local:PATH]: rule, words, rubric, guard, precondition, official, panel=A,B (default: rule)."""
     data: Path | None = None
     """Folder of samples and images, if it has moved since the run."""
     variants: tuple[str, ...] | None = None
@@ -114,7 +119,7 @@ async def _judge(
     data_dir = _images(run, settings)
     cache = Cache(run.folder.parent / CACHE)
     judges: dict[str, Judge] = {}
-    for name, spec in sorted(settings.judges.items(), key=lambda item: item[1].kind == "routed"):
+    for name, spec in sorted(settings.judges.items(), key=lambda item: item[1].kind in OF_OTHERS):
         judges[name] = await open_judge(name, spec, settings, cache, judges)
     chosen = [judges[name] for name in settings.judges]
     ruled = await score_async(
@@ -139,7 +144,7 @@ def _images(run: Run, settings: JudgeSettings) -> Path:
 async def open_judge(
     name: str, spec: JudgeSpec, settings: JudgeSettings, cache: Cache, judges: dict[str, Judge]
 ) -> Judge:
-    """The judge that a specification describes; ``judges`` are those opened before it, for a routed one.
+    """The judge that a specification describes; ``judges`` are those opened before it, for one made of others.
 
     Raises:
         SettingsError: it lacks something, or its server has several models.
@@ -152,6 +157,8 @@ async def open_judge(
         return judge
     if spec.kind == "routed":
         return _routed(name, spec, judges)
+    if spec.kind == "panel":
+        return _panel(name, spec, judges)
     if spec.target is None:
         raise SettingsError(
             f"judge {name!r}: {spec.kind} needs a model, as {spec.kind}=URL#MODEL or {spec.kind}=local:PATH"
@@ -200,6 +207,16 @@ def _checkpoint(target: str) -> Path:
     from mis_lib.models.mini.assemble import ensure_mini
 
     return ensure_mini(say)
+
+
+def _panel(name: str, spec: JudgeSpec, judges: dict[str, Judge]) -> PanelJudge:
+    members = [member.strip() for member in (spec.target or "").split(",") if member.strip()]
+    if len(members) < 2 or len(set(members)) < len(members) or not set(members) <= set(judges):
+        raise SettingsError(
+            f"judge {name!r}: expected panel=NAME,NAME,... with two or more of "
+            f"{', '.join(judges) or 'the other judges'}, found {spec.target or 'none'}"
+        )
+    return PanelJudge(name, [judges[member] for member in members], spec.reducer)
 
 
 def _routed(name: str, spec: JudgeSpec, judges: dict[str, Judge]) -> RoutedJudge:
