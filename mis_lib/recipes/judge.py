@@ -75,7 +75,7 @@ class JudgeSettings(Settings):
     judges: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")], JudgeSpec] = Field(
         default={"rule": JudgeSpec(kind="rule")}, min_length=1
     )
-    """[NAME:]KIND[=URL#MODEL|local:PATH]: rule, words, rubric, guard, precondition, official, panel=A,B (default: rule)."""
+    """[NAME:]KIND[=URL#MODEL|local:PATH]: rule, words, rubric, guard, precondition, official, panel (default: rule)."""
     data: Path | None = None
     """Folder of samples and images, if it has moved since the run."""
     variants: tuple[str, ...] | None = None

@@ -20,6 +20,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from mis_lib.construct.mis_mini import plan
+from mis_lib.notebook import datasets
 from mis_lib.schema import Sample
 
 CHANCE, MARGIN = 0.5, 0.1
@@ -109,3 +110,12 @@ def _cell(sample: Sample, place: int) -> tuple[str, str]:
 
 def _numbered(samples: list[Sample], place: int) -> dict[tuple[str, str], int]:
     return {cell: number for number, cell in enumerate(sorted({_cell(sample, place) for sample in samples}))}
+
+
+def test_a_table_of_trained_kinds_answers_every_split_but_unseen() -> None:
+    """What ``unseen`` is for: a model that has learned the table by heart is right elsewhere and guesses there."""
+    tests = {name: files()[name] for name in ("easy", "hard", "real", "unseen")}
+    found = datasets.shortcuts(files()["train"], tests)
+    trained = found[(found["view"] == datasets.KINDS) & (found["measure"] == "trained")].set_index("split")["value"]
+    assert [trained[name] for name in ("easy", "hard", "real")] == [100, 100, 100]
+    assert trained["unseen"] == 50
