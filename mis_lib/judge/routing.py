@@ -5,7 +5,9 @@ from features that are known before it is asked. A router is a few numbers in a 
 
 Training needs responses that both judges have ruled on and whose truth is known, from people or from the expensive
 judge. ``curve`` plots the F1 of "unsafe" against the share of cases sent on, with three references: an oracle that
-knows the cheap judge's errors (the bound), chance, and the cheap judge's doubt (entropy).
+knows the cheap judge's errors (the bound), chance, and the cheap judge's doubt (entropy). A judge that gives no
+probabilities is in doubt nowhere and has no such reference: the order of the file is none. Of the paper's features,
+the hidden state of the cheap judge is not used.
 """
 
 import json
@@ -151,6 +153,8 @@ class Routed(NamedTuple):
     """Whether the cheap judge says unsafe; ``None`` if unscored."""
     expensive: bool | None
     truth: bool
+    group: str = ""
+    """What the item is not independent of: its block of MIS-Mini; empty for an item of its own."""
 
     @property
     def pays(self) -> bool:
@@ -186,7 +190,9 @@ def gather(
         if true[key].outcome is Outcome.UNSCORED:
             continue
         seen = features_of(asked[key[0]], response.text, response.finish_reason, first[key].outcome, first[key].score)
-        rows.append(Routed(key[0], seen, _unsafe(first[key]), _unsafe(second[key]), bool(_unsafe(true[key]))))
+        block = str(asked[key[0]].provenance.get("block") or "")
+        said = _unsafe(first[key]), _unsafe(second[key]), bool(_unsafe(true[key]))
+        rows.append(Routed(key[0], seen, *said, group=block))
     return rows
 
 
@@ -214,16 +220,19 @@ def train_router(rows: Sequence[Routed], *, cheap: str, expensive: str, truth: s
 
 
 def curve(rows: Sequence[Routed]) -> list[Point]:
-    """F1 against cost of four routers; the learned one is cross-validated by item.
+    """F1 against cost of four routers; the learned one is cross-validated by block, or else by item.
+
+    Where the cheap judge's doubt is the same for all cases there is no router "entropy".
 
     Raises:
-        DataError: as ``train_router``.
+        DataError: as ``train_router``, or all items are of one block.
     """
     pays = _check(rows)
     dice = random.Random(SEED)
+    doubts = [math.inf if row.cheap is None else row.features[0] for row in rows]
     orders: dict[str, list[list[float]]] = {
         "learned": [list(map(float, _held_out(rows, pays)))],
-        "entropy": [[math.inf if row.cheap is None else row.features[0] for row in rows]],
+        "entropy": [doubts] if len(set(doubts)) > 1 else [],
         "oracle": [[2.0 * row.pays - (row.cheap == row.truth and row.expensive != row.truth) for row in rows]],
         "random": [[dice.random() for _ in rows] for _ in range(DRAWS)],
     }
@@ -234,6 +243,7 @@ def curve(rows: Sequence[Routed]) -> list[Point]:
             _mean_f1(rows, rankings, round(step * len(rows) / STEPS)),
         )
         for name, rankings in orders.items()
+        if rankings
         for step in range(STEPS + 1)
     ]
 
@@ -249,8 +259,10 @@ def _check(rows: Sequence[Routed]) -> np.ndarray:
 
 
 def _held_out(rows: Sequence[Routed], pays: np.ndarray) -> np.ndarray:
-    """Probability of each response from a router trained without its item."""
-    groups = [row.sample_id for row in rows]
+    """Probability of each response from a router trained without its block, or without its item."""
+    groups = [row.group or row.sample_id for row in rows]
+    if len(set(groups)) == 1:
+        raise DataError(f"router: expected items of two blocks or more to hold one out, found {groups[0]!r} alone")
     folds = GroupKFold(min(FOLDS, len(set(groups))))
     features = np.array([row.features for row in rows])
     odds: Any = cross_val_predict(_pipeline(), features, pays, groups=groups, cv=folds, method="predict_proba")

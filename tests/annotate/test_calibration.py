@@ -276,6 +276,27 @@ class TestRouting:
         assert points["learned", 40] > points["random", 40] + 5
         assert all(points["oracle", share] >= points["learned", share] - 1e-9 for share in range(0, 101, 10))
 
+    def test_a_judge_that_is_never_in_doubt_is_no_reference(self) -> None:
+        sure = [row._replace(features=(0.0, float(bool(row.cheap)), *row.features[2:])) for row in rows()]
+        assert {one.router for one in curve(sure)} == {"learned", "oracle", "random"}
+
+    def test_items_of_one_block_are_held_out_together(self) -> None:
+        """Whether the dear judge corrects depends on the block alone: held out by item it is learned, by block not."""
+        made = []
+        for i in range(240):
+            block = i % 6
+            features = (0.0, 0.5, 1.0, 0.0, float(block == 1), float(block == 3), 0.0, 0.0)
+            made.append(Routed(str(i), features, cheap=True, expensive=False, truth=block not in (1, 3)))
+        by_item = {(one.router, round(one.share)): one.f1 for one in curve(made)}
+        by_block = {
+            (one.router, round(one.share)): one.f1
+            for one in curve([row._replace(group=f"block {i % 6}") for i, row in enumerate(made)])
+        }
+        assert by_item["learned", 30] > by_item["random", 30]
+        assert by_block["learned", 30] < by_item["learned", 30]
+        with pytest.raises(DataError, match="items of two blocks or more"):
+            curve([row._replace(group="one") for row in made])
+
     def test_a_router_is_a_few_numbers_in_a_file(self, tmp_path) -> None:
         router = train_router(rows(), cheap="a", expensive="b", truth="c")
         write_router(tmp_path / "r.json", router)
