@@ -15,7 +15,7 @@ from mis_lib.construct.drawings import SIDE, scene
 from mis_lib.construct.mis_mini import DATA_VERSION, mini_data_folder, plan
 from mis_lib.files import write_records
 
-PINNED = 2, "fc942c925e9af82f6dd5d24ccd379b042337ab0bb8719a69525fd37685545f7b"
+PINNED = 2, "3674de9241f22f745a31e4ab0f96340277ed65f2477378be71153e6e0ba1ff6d"
 """Version and digest of all rows. A new table: pin the new digest. New code: raise the version as well."""
 PICTURES = {
     ("candle", "openmoji", 0): [239, 238, 239, 239, 239, 202, 235, 239, 239, 222, 221, 239, 239, 232, 237, 239],
