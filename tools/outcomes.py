@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
     found = count(parser.parse_args().runs).model_dump(mode="json")
     rows = ",\n".join(f"  {json.dumps(row)}" for row in found.pop("rows"))
-    head = json.dumps(found, indent=1).rstrip("\n}")
+    head = json.dumps(found, indent=1).removesuffix("\n}")
     write_atomic(OUTCOMES, f'{head},\n "rows": [\n{rows}\n ]\n}}\n'.encode())
 
 
