@@ -36,13 +36,6 @@ def folder_digest(folder: Path) -> str:
     return folder_digest(folder)
 
 
-def shipped_adapter(name: str) -> Path:
-    """Folder of an adapter that comes with the package."""
-    import mis_lib
-
-    return Path(mis_lib.__file__).parent / "models" / "mini" / "adapters" / name
-
-
 def embedded_model() -> str:
     """Name of the folder of the embedded model, which follows from what it is assembled of."""
     from mis_lib.models.mini.assemble import mini_folder

@@ -42,7 +42,7 @@ def number(cell: str) -> int:
 def test_sizes_are_those_of_the_files(text: str, files: dict[str, list[Sample]]) -> None:
     reported = {row["file"]: row for row in table(text, "What is in it")}
     assert list(reported) == list(files) == [
-        "train", "easy", "hard", "real", "general", "everyday_train", "everyday",
+        "train", "easy", "hard", "unseen", "real", "general", "everyday_train", "everyday",
     ]  # fmt: skip
     for name, samples in files.items():
         harmful = [sample for sample in samples if sample.harmful]

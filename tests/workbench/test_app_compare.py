@@ -398,7 +398,8 @@ def test_random_takes_one_that_matches(host: Host) -> None:
 
 
 def test_a_folder_without_examples(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected easy\.jsonl, hard\.jsonl, real\.jsonl, everyday\.jsonl, found none"):
+    files = r"easy\.jsonl, hard\.jsonl, unseen\.jsonl, real\.jsonl, everyday\.jsonl"
+    with pytest.raises(DataError, match=f"expected {files}, found none"):
         Catalogue.read(tmp_path)
 
 
