@@ -179,7 +179,7 @@ def test_a_place_that_is_gone_is_noticed() -> None:
 
 
 def test_the_results_are_those_of_the_shipped_weights_and_data() -> None:
-    """Counts name what they were counted on; whoever ships other weights or data counts again."""
+    """Counts name what they were counted on, so other weights or data make them wrong here."""
     kept = outcomes.stored()
     shipped = outcomes.of_shipped(list(kept.weights))
     assert {name: getattr(kept, name) for name in shipped} == shipped, "mis report, then python -m tools.outcomes"

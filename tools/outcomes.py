@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from mis_lib.construct.elements import load_elements
-from mis_lib.construct.mis_mini import DATA_VERSION
+from mis_lib.construct.mis_mini import DATA_VERSION, mini_data_folder
+from mis_lib.errors import DataError
 from mis_lib.files import digest, sha256, write_atomic
 from mis_lib.judge import rule
 from mis_lib.models.adapters import WEIGHTS
-from mis_lib.models.mini.assemble import ADAPTERS, BASE_FILES
-from mis_lib.results.evaluated import read_run
+from mis_lib.models.mini.assemble import ADAPTERS, BASE_FILES, mini_folder
+from mis_lib.results.evaluated import Evaluated, read_run
 from mis_lib.results.metrics import METRICS, RateRow, rate_rows
+from mis_lib.results.runs import folder_digest
 from mis_lib.results.stats import rate
 from mis_lib.schema import Record
 
@@ -60,15 +62,37 @@ def of_shipped(variants: Sequence[str]) -> Mapping[str, Any]:
 
 
 def count(runs: Sequence[Path]) -> Outcomes:
-    """Count what stored runs say under the rule judge; a later run replaces the rows of an earlier one."""
+    """Count what stored runs say under the rule judge; a later run replaces the rows of an earlier one.
+
+    Raises:
+        DataError: a run was made with other weights or other data than those that are shipped.
+    """
     found: dict[tuple[str, str], Count] = {}
     for folder in runs:
         run = read_run(folder, rule.JUDGE)
+        _check_shipped(run)
         for row in rate_rows(run.verdicts, run.samples, run.responses, total=False):
             counts = {name: (one.hits, one.n, one.n_unscored) for name, one in row.rates.items() if one.n}
             found[row.variant, row.group] = Count(variant=row.variant, split=row.group, counts=counts)
     names = list(dict.fromkeys(variant for variant, _ in found))
     return Outcomes(**of_shipped(names), rows=list(found.values()))
+
+
+def _check_shipped(run: Evaluated) -> None:
+    asked, table = run.run.config, load_elements().digest
+    others = [name for name in run.variants if asked.variants[name] != _digest_of(name)]
+    if others or Path(asked.checkpoint).name != mini_folder().name:
+        raise DataError(
+            f"{run.name}: expected the shipped weights, found others of {', '.join(others) or BASE}; ask again"
+        )
+    tables = {sample.provenance.get("table_sha256", table) for sample in run.samples}  # everyday pairs are of no table
+    if tables != {table} or Path(asked.data).name != mini_data_folder().name:
+        raise DataError(f"{run.name}: expected MIS-Mini as it is now, found {asked.data}; ask again")
+
+
+def _digest_of(variant: str) -> str:
+    """As a run's configuration names an adapter; the base has none."""
+    return "" if variant == BASE else folder_digest(ADAPTERS / variant)
 
 
 def stored() -> Outcomes:

@@ -185,7 +185,7 @@ def benign_refusal(options: Options) -> Recipe:
 
 def mimic(options: Options) -> Recipe:
     """Safety rows in the format of the user's own rows."""
-    about = "The user's task data in a format of its own, and a tenth of safety rows in the same (arXiv 2406.10288)"
+    about = "The user's task data in their format, and a tenth of safety rows in the same format (arXiv 2406.10288)"
     share = 0.1 if options.share is None else options.share
     user = Part(source=GENERAL, template=options.template)
     return _one("mimic", about, user, Part(source=SAFETY, share=share, template=options.template))

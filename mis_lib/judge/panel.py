@@ -1,7 +1,7 @@
 """A panel: several judges decide on one response, by majority or by the mean of their scores.
 
 One judge's habits move every rate that it reports; a panel's members cancel what they do not share. A member that
-cannot rule has no vote. Where the votes are equal, or nobody can rule, the panel cannot rule either.
+cannot rule has no vote. Where the votes are equal, or no member can rule, the panel cannot rule either.
 """
 
 import asyncio

@@ -154,7 +154,7 @@ class Routed(NamedTuple):
     expensive: bool | None
     truth: bool
     group: str = ""
-    """What the item is not independent of: its block of MIS-Mini; empty for an item of its own."""
+    """What the item is not independent of: its block of MIS-Mini; empty where there is none."""
 
     @property
     def pays(self) -> bool:

@@ -296,14 +296,10 @@ def _find(claim: Claim, entries: Sequence[Entry], level: float) -> ClaimResult:
     before, after = (_of(entries, arm, claim.group, claim.metric) for arm in (claim.before, claim.after))
     found = change(claim.metric)
     verdict = agreement(claim.expected, found)
-    if claim.metric != "asr":
-        return ClaimResult(claim=claim, before=before, after=after, difference=found, agreement=verdict)
-    refused, pair = change("over_refusal"), change("pair")
-    if claim.expected == "lower" and verdict is Agreement.AGREES:
-        refuses_more = refused.low is not None and refused.low > 0
-        knows_more = pair.low is not None and pair.low > 0
-        if refuses_more and not knows_more:
-            verdict = Agreement.REFUSES
+    refused, pair = (change(metric) if claim.metric == "asr" else None for metric in ("over_refusal", "pair"))
+    falls = claim.metric == "asr" and claim.expected == "lower" and verdict is Agreement.AGREES
+    if falls and _rises(refused) and not _rises(pair):
+        verdict = Agreement.REFUSES
     return ClaimResult(
         claim=claim,
         before=before,
@@ -313,3 +309,7 @@ def _find(claim: Claim, entries: Sequence[Entry], level: float) -> ClaimResult:
         pair=pair,
         agreement=verdict,
     )
+
+
+def _rises(found: Interval | None) -> bool:
+    return found is not None and found.low is not None and found.low > 0

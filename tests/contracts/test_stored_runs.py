@@ -70,7 +70,7 @@ def test_draws_above_temperature_0_have_the_same_seeds() -> None:
 
 
 def test_digests_of_checkpoint_adapters_and_data_are_the_stored_ones() -> None:
-    """The shipped adapters that ``runs/mini`` asked are no longer shipped; ``tuned`` stands in for them."""
+    """The shipped adapters that ``runs/mini`` asked are no longer shipped; ``tuned`` is tested in their place."""
     mini, tiny = (config_of(DATA / "runs" / name / "v1") for name in ("mini", "tiny"))
     assert access.folder_digest(DATA / "tiny") == tiny["checkpoint_digest"]
     assert access.folder_digest(DATA / "tuned") == tiny["variants"]["tuned"]
