@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 import typer
+from support.annotated import answered_run
+from support.fakes import mini_data
 
 from mis_lib.cli.main import app
 from mis_lib.cli.model import MODULES, Stage
 from mis_lib.construct.mis_mini import plan
 from mis_lib.errors import DataError
 from mis_lib.models.adapters import WEIGHTS
-from mis_lib.models.mini.assemble import ADAPTERS
+from mis_lib.models.mini.assemble import ADAPTERS, mini_folder
 from mis_lib.recipes.judge import KINDS
 from tools import documents, outcomes
 from workbench.links import Tab
@@ -185,6 +187,17 @@ def test_the_results_are_those_of_the_shipped_weights_and_data() -> None:
     assert {name: getattr(kept, name) for name in shipped} == shipped, "mis report, then python -m tools.outcomes"
     assert {row.split for row in kept.rows} >= {"easy", "hard", "unseen", "real", "everyday"}
     assert set(kept.weights) == {"mini", *(path.name for path in ADAPTERS.iterdir() if (path / WEIGHTS).is_file())}
+
+
+def test_runs_of_other_weights_or_data_are_not_counted(tmp_path: Path) -> None:
+    run = answered_run(tmp_path / "runs", mini_data(tmp_path / "data"))
+    with pytest.raises(DataError, match="expected the shipped weights, found others of mirage; ask again"):
+        outcomes.count([run.folder])
+    alone = answered_run(tmp_path / "alone", mini_data(tmp_path / "data"), variants=("mini",))
+    config = (alone.folder / "config.yaml").read_text().replace("checkpoint: m\n", f"checkpoint: {mini_folder()}\n")
+    (alone.folder / "config.yaml").write_text(config)
+    with pytest.raises(DataError, match="expected MIS-Mini as it is now"):
+        outcomes.count([alone.folder])
 
 
 def test_every_rate_has_its_over_refusal_and_nothing_is_lost() -> None:

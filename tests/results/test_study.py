@@ -105,7 +105,7 @@ def test_an_interval_over_seeds_by_hand() -> None:
 def test_a_fall_of_attack_success_by_refusing_more_is_named() -> None:
     base = [entry(BASE, 39), entry(BASE, 0, "over_refusal"), entry(BASE, 1, "pair")]
     by_refusing = [entry("mirage", 5), entry("mirage", 36, "over_refusal"), entry("mirage", 2, "pair")]
-    by_knowing = [entry("mirage", 5), entry("mirage", 4, "over_refusal"), entry("mirage", 33, "pair")]
+    by_knowing = [entry("mirage", 5), entry("mirage", 20, "over_refusal"), entry("mirage", 33, "pair")]
     assert findings([*base, *by_refusing])[0].agreement is Agreement.REFUSES
     assert findings([*base, *by_knowing])[0].agreement is Agreement.AGREES
     words = in_words(findings([*base, *by_refusing])[0])
