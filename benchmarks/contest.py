@@ -30,7 +30,7 @@ from mis_lib.train.encode import IGNORED, Example
 from mis_lib.train.lora import is_tower, restore
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import load
-from mis_lib.train.run import lengths_of, make_encoder, make_trainer, plan_of, prepare_features, use_packing
+from mis_lib.train.run import sizes_of, make_encoder, make_trainer, plan_of, prepare_features, use_packing
 from mis_lib.train.settings import TrainSettings
 
 
@@ -132,7 +132,7 @@ def _ours(contestant: Contestant) -> Measured:
     encoder = make_encoder(loaded, settings)
     cache, worth, _ = prepare_features(loaded, encoder, examples, settings)
     packed = use_packing(loaded.network, settings)
-    plan = plan_of(settings, lengths_of(examples, encoder, cache), packed=packed)
+    plan = plan_of(settings, sizes_of(examples, encoder, cache), packed=packed)
     clock, lines = Clock(loaded.device), []
     callback = RunCallback(settings, contestant.work, Stop(), None, (lines.append,))
     trainer = make_trainer(loaded, encoder, examples, plan, settings, contestant.work, cache, callback)
@@ -175,9 +175,9 @@ def _trl(contestant: Contestant) -> Measured:
     loaded = load(settings, contestant.checkpoint)
     restore(loaded.model)
     encoder = make_encoder(loaded, settings)
-    lengths = lengths_of(examples, encoder, None)
+    longest = max(size.tokens for size in sizes_of(examples, encoder, None))
     collator = DataCollatorForVisionLanguageModeling(processor=loaded.processor, completion_only_loss=True)
-    size = rows_a_pass(settings.batch_size, settings.batch_tokens, max(lengths))
+    size = rows_a_pass(settings.batch_size, settings.batch_tokens, longest)
     on_gpu = loaded.device.startswith("cuda")
     clock = Clock(loaded.device)
     trainer = SFTTrainer(

@@ -28,6 +28,8 @@ class Plan(NamedTuple):
     seed: int
     group_by_length: bool = True
     packed: bool = False
+    learned: float | None = None
+    """Tokens of a row at which the loss is taken, on average over all rows."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -47,6 +49,18 @@ class Plan(NamedTuple):
             steps += [window[at : at + size] for at in range(0, len(window), size)]
         dice.shuffle(steps)
         return steps
+
+    @property
+    def divisor(self) -> float | None:
+        """What the summed loss of a step is divided by; None for the step's own number of answer tokens.
+
+        Steps of rows of like length have short answers in one step and long ones in another. Divided by their own
+        numbers of tokens, an answer of 10 tokens would weigh six times as much as one of 60; refusals are the shortest.
+        The number that is expected of a step gives all tokens one weight.
+        """
+        if not self.group_by_length or self.learned is None:
+            return None
+        return self.learned * min(self.batch_size, len(self.lengths))
 
     def longest(self, step: int) -> int:
         """The row of a step, counted from 0 over all epochs, that has the most tokens."""

@@ -205,14 +205,6 @@ class Encoder:
             parts.append(part)
         return Completion(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
-    def answer_length(self, sample: Sample) -> int:
-        """Tokens that follow a sample's prompt: its answer, the end token included, and a dialogue's later turns.
-
-        Raises:
-            DataError: it has no answer.
-        """
-        return len(self.completion(sample).ids)
-
     def prompt_text(self, sample: Sample) -> str:
         """The user's turn as text, one placeholder for each image."""
         return self._printed(self._user_turn(sample), generate=True)

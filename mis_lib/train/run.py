@@ -11,7 +11,8 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from statistics import mean
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import set_seed
@@ -25,7 +26,7 @@ from mis_lib.schema import Record
 from mis_lib.train.batches import Plan
 from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop, tensorboard
 from mis_lib.train.distributed import declare_precision, shards, shards_weights
-from mis_lib.train.encode import Encoder, Example, Segmenter, too_long
+from mis_lib.train.encode import IGNORED, Encoder, Example, Segmenter, too_long
 from mis_lib.train.features import FeatureCache, Progress, Worth
 from mis_lib.train.lora import groups, restore
 from mis_lib.train.model import Loaded, limits_in, load
@@ -132,15 +133,24 @@ def use_packing(network: Any, settings: TrainSettings) -> bool:
     return True
 
 
-def lengths_of(examples: Sequence[Example], encoder: Encoder, cache: FeatureCache | None) -> list[int]:
-    """Tokens of each row, images counted: from the cache or from the images' headers, without decoding any.
+class Size(NamedTuple):
+    """How large a row is."""
+
+    tokens: int
+    """All of them, images counted."""
+    learned: int
+    """Those at which the loss is taken."""
+
+
+def sizes_of(examples: Sequence[Example], encoder: Encoder, cache: FeatureCache | None) -> list[Size]:
+    """The size of each row: from the cache or from the images' headers, without decoding any.
 
     Raises:
         DataError: rows are longer than ``encoder.max_length``; all of them are named.
     """
     headers: dict[Path, Headers] = {}
     from_headers = cache is None and encoder.knows_prompt_lengths(examples)
-    lengths = []
+    sizes = []
     for example in examples:
         if cache is not None:
             prompt = len(cache.prompt(example).ids)
@@ -149,27 +159,29 @@ def lengths_of(examples: Sequence[Example], encoder: Encoder, cache: FeatureCach
             prompt = encoder.prompt_length(example, known)
         else:
             prompt = len(encoder.prompt(example).ids)
-        lengths.append(prompt + encoder.answer_length(example.sample))
+        answer = encoder.completion(example.sample)
+        sizes.append(Size(prompt + len(answer.ids), int((answer.labels != IGNORED).sum())))
     limit = encoder.max_length
     if limit is None:
-        return lengths
-    long = [(one.sample.id, length) for one, length in zip(examples, lengths, strict=True) if length > limit]
+        return sizes
+    long = [(one.sample.id, size.tokens) for one, size in zip(examples, sizes, strict=True) if size.tokens > limit]
     if long:
         others = f" And {len(long) - 1:,} more: {', '.join(name for name, _ in long[1:20])}" if len(long) > 1 else ""
         raise DataError(f"{too_long(*long[0], limit)}.{others}")
-    return lengths
+    return sizes
 
 
-def plan_of(settings: TrainSettings, lengths: Sequence[int], *, packed: bool) -> Plan:
+def plan_of(settings: TrainSettings, sizes: Sequence[Size], *, packed: bool) -> Plan:
     """The order of work of a run."""
     plan = Plan(
-        lengths=lengths,
+        lengths=[size.tokens for size in sizes],
         batch_size=settings.batch_size,
         batch_tokens=settings.batch_tokens,
         steps=1,
         seed=settings.seed,
         group_by_length=settings.group_by_length,
         packed=packed,
+        learned=mean(size.learned for size in sizes),
     )
     return plan._replace(steps=settings.max_steps or math.ceil(settings.epochs * plan.steps_per_epoch))
 
@@ -223,7 +235,7 @@ def run(
     encoder = make_encoder(loaded, settings, segmenter)
     cache, worth, reason = prepare_features(loaded, encoder, examples, settings, progress)
     packed = use_packing(loaded.network, settings)
-    plan = plan_of(settings, lengths_of(examples, encoder, cache), packed=packed)
+    plan = plan_of(settings, sizes_of(examples, encoder, cache), packed=packed)
     stop = Stop()
     if settings.tensorboard:
         listeners = (*listeners, tensorboard(folder / "tensorboard"))

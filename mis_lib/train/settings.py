@@ -116,7 +116,7 @@ class TrainSettings(Settings):
     batch_tokens: int = Field(default=4096, ge=16)
     """Tokens a pass on one device, padding and images counted; a single longer row makes a pass of its own."""
     group_by_length: bool = True
-    """Rows of a step have about the same length, which saves padding; short answers then weigh more in its mean."""
+    """Rows of a step have about the same length, which saves padding; all answer tokens of a run have one weight."""
     packing: bool | None = None
     """Rows of a pass behind each other without padding; where the model allows it if not given."""
 

@@ -1,7 +1,7 @@
 """Transformers' ``Trainer`` with our rows, our passes and our loss.
 
 ``Trainer`` does optimiser, schedule, devices, sharding and checkpoints (accelerate underneath). What is ours: a step is
-a list of passes, the loss is the mean over all answer tokens of the step, on whatever devices and in whatever passes,
+a list of passes, every answer token has one weight, on whatever devices and in whatever passes (``Plan.divisor``),
 and a loss that is not finite stops the run and names its rows. Checkpoints and results appear in one rename.
 """
 
@@ -180,6 +180,7 @@ class AnswerTrainer(Trainer):
             raise TrainingError(
                 f"step {self.state.global_step + 1}: expected answers to learn, found none in its rows; see mask_eos"
             )
+        divisor = self.steps.plan.divisor or answers
         total = torch.zeros((), device=self.args.device)
         for number, batch in enumerate(inputs):
             last = number == len(inputs) - 1
@@ -187,7 +188,7 @@ class AnswerTrainer(Trainer):
             with nullcontext() if last or self.is_deepspeed_enabled else self.accelerator.no_sync(model):
                 loss = self._pass(model, batch.to(self.args.device))
                 total += loss.detach()
-                self.accelerator.backward(loss / answers * self.args.world_size)
+                self.accelerator.backward(loss / divisor * self.args.world_size)
         return self.sum_over_devices(total) / answers
 
     def _pass(self, model: nn.Module, batch: Batch) -> torch.Tensor:

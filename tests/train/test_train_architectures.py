@@ -26,7 +26,7 @@ from mis_lib.train.lora import Part, groups, part_of
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import load
 from mis_lib.train.packing import no_packing, pack, packed_inputs
-from mis_lib.train.run import lengths_of, run, use_packing
+from mis_lib.train.run import run, sizes_of, use_packing
 from mis_lib.train.settings import TrainSettings
 
 NUMBERS = (1, 2, 4)  # images of the rows, in turn
@@ -76,7 +76,9 @@ def test_the_label_mask_is_the_answer_token_by_token(checkpoint: Path, data: Pat
 def test_lengths_are_known_before_an_image_is_opened(checkpoint: Path, data: Path) -> None:
     _, processor = load_model(checkpoint)
     encoder = Encoder(processor)
-    assert lengths_of(examples(data), encoder, None) == [len(encoder.row(example)) for example in examples(data)]
+    found = [(size.tokens, size.learned) for size in sizes_of(examples(data), encoder, None)]
+    rows = [encoder.row(example) for example in examples(data)]
+    assert found == [(len(row), int((row.labels != IGNORED).sum())) for row in rows]
 
 
 def test_rows_together_have_the_losses_they_have_alone(checkpoint: Path, data: Path) -> None:

@@ -81,7 +81,7 @@ def test_every_answer_is_learned_and_the_rest_only_read(processor: Any, data: Pa
     assert counted(row, processor) == [f"{said}<|im_end|>" for said in SAID]
     prompt = encoder.prompt(Example(sample, data)).ids
     assert torch.equal(row.ids[: len(prompt)], prompt)
-    assert encoder.answer_length(sample) == len(row) - len(prompt)
+    assert len(encoder.completion(sample).ids) == len(row) - len(prompt)
     behind = processor.tokenizer.decode(row.ids[len(prompt) :])
     assert "And the < image> behind it?" in behind, "a token in a person's text is text"
     assert int((row.ids == processor.tokenizer.convert_tokens_to_ids("<image>")).sum()) == 10

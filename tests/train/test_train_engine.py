@@ -47,7 +47,7 @@ from mis_lib.train.lora import Part, part_of, prepare, restore
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import bfloat16, load
 from mis_lib.train.packing import PackedRows, has_kernel, pack, packed_inputs
-from mis_lib.train.run import lengths_of, make_encoder, make_trainer, plan_of, prepare_features, run, training_arguments
+from mis_lib.train.run import sizes_of, make_encoder, make_trainer, plan_of, prepare_features, run, training_arguments
 from mis_lib.train.settings import Scheduler, TrainSettings
 from mis_lib.train.trainer import Steps
 
@@ -190,6 +190,35 @@ def test_a_run_is_the_same_packed_padded_cached_and_in_small_passes(train: Train
     assert reference[-1] < reference[0], "nothing was learnt"
 
 
+def test_all_answer_tokens_of_a_run_have_one_weight(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    def gradient(**changes: Any) -> torch.Tensor:
+        torch.manual_seed(0)  # of the adapter
+        settings = settings_of(feature_cache=False, **changes)
+        loaded = load(settings, checkpoint)
+        encoder = make_encoder(loaded, settings)
+        samples = read_records(data / "train.jsonl", Sample)
+        answers = [sample.answer if at % 2 else "No." for at, sample in enumerate(samples)]
+        examples = [
+            Example(sample.model_copy(update={"answer": answer}), data)
+            for sample, answer in zip(samples, answers, strict=True)
+        ]
+        plan = plan_of(settings, sizes_of(examples, encoder, None), packed=False)
+        trainer = make_trainer(loaded, encoder, examples, plan, settings, tmp_path)
+        for step in range(plan.steps):
+            trainer.training_step(loaded.model, trainer.steps[step])
+        found = torch.cat([weight.grad.flatten() for weight in loaded.model.parameters() if weight.grad is not None])
+        return found / plan.steps
+
+    rows = len(read_records(data / "train.jsonl", Sample))
+    assert rows % 2 == 0
+    whole = gradient(batch_size=rows, max_steps=1, group_by_length=False)
+    torch.testing.assert_close(gradient(batch_size=2, max_steps=rows // 2), whole, rtol=1e-3, atol=1e-5)
+    mixed = gradient(batch_size=2, max_steps=rows // 2, group_by_length=False)
+    assert (mixed - whole).norm() > 0.01 * whole.norm(), "the test would not see another weight"
+
+
 def test_the_short_way_through_lora_layers_is_pefts(
     settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path
 ) -> None:
@@ -304,7 +333,7 @@ def test_each_image_is_mixed_with_at_most_so_much_of_another(
     examples = [Example(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
     cache, _, _ = prepare_features(loaded, encoder, examples, settings)  # although encoding images would not pay here
     assert cache
-    plan = plan_of(settings, lengths_of(examples, encoder, cache), packed=False)
+    plan = plan_of(settings, sizes_of(examples, encoder, cache), packed=False)
     clear, unclear = Steps(examples, encoder, plan, cache), Steps(examples, encoder, plan, cache, image_mixup=0.4)
     every = [cache.image(*image) for image in cache.distinct_images(examples).values()]
     shares: list[float] = []
@@ -462,7 +491,7 @@ def test_in_memory_only_the_trained_adapter_moves(
     loaded.model.set_adapter("default")
     before = {name: weight.detach().clone() for name, weight in loaded.model.named_parameters()}
     encoder, examples = make_encoder(loaded, settings), examples_of(settings, data, tmp_path / "data")
-    plan = plan_of(settings, lengths_of(examples, encoder, None), packed=False)
+    plan = plan_of(settings, sizes_of(examples, encoder, None), packed=False)
     make_trainer(loaded, encoder, examples, plan, settings, tmp_path).train()
     moved = {name for name, weight in loaded.model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved == {name for name in before if ".default." in name}
@@ -859,12 +888,12 @@ def test_too_little_memory_is_told_with_the_longest_row_and_what_to_lower(
     assert not (tmp_path / "run" / "adapter").exists()
     settings = settings_of()
     examples = examples_of(settings, settings.data or data, tmp_path / "data")
-    lengths = lengths_of(examples, make_encoder(load(settings, checkpoint), settings), None)
-    longest = plan_of(settings, lengths, packed=False).longest(1)
+    sizes = sizes_of(examples, make_encoder(load(settings, checkpoint), settings), None)
+    longest = plan_of(settings, sizes, packed=False).longest(1)
     assert f"step 2: expected room on the device for its rows, the longest {examples[longest].sample.id!r}" in str(
         told.value
     )
-    assert f"({lengths[longest]:,} tokens)" in str(told.value)
+    assert f"({sizes[longest].tokens:,} tokens)" in str(told.value)
 
 
 def test_settings_that_contradict_each_other() -> None:

@@ -273,6 +273,13 @@ def test_the_longest_row_of_a_step_is_known_in_every_epoch() -> None:
         assert plan.longest(step) in rows and plan.lengths[plan.longest(step)] == max(plan.lengths[row] for row in rows)
 
 
+def test_a_step_of_short_answers_is_divided_by_what_a_step_is_expected_to_have() -> None:
+    plan = Plan([40, 40, 60, 60, 80], 2, 1000, steps=3, seed=0, learned=12.0)
+    assert plan.divisor == 24.0, "two rows of 12 answer tokens on average"
+    assert plan._replace(batch_size=16).divisor == 60.0, "there are only five rows"
+    assert plan._replace(group_by_length=False).divisor is None, "mixed steps: their own tokens, as elsewhere"
+
+
 def test_rows_of_a_step_have_about_the_same_length() -> None:
     lengths = [50 + 7 * (at * 37 % 101) for at in range(512)]
 
