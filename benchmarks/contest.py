@@ -30,7 +30,7 @@ from mis_lib.train.encode import IGNORED, Example
 from mis_lib.train.lora import is_tower, restore
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import load
-from mis_lib.train.run import sizes_of, make_encoder, make_trainer, plan_of, prepare_features, use_packing
+from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, sizes_of, use_packing
 from mis_lib.train.settings import TrainSettings
 
 
@@ -175,9 +175,9 @@ def _trl(contestant: Contestant) -> Measured:
     loaded = load(settings, contestant.checkpoint)
     restore(loaded.model)
     encoder = make_encoder(loaded, settings)
-    longest = max(size.tokens for size in sizes_of(examples, encoder, None))
+    tokens = [size.tokens for size in sizes_of(examples, encoder, None)]
     collator = DataCollatorForVisionLanguageModeling(processor=loaded.processor, completion_only_loss=True)
-    size = rows_a_pass(settings.batch_size, settings.batch_tokens, longest)
+    size = rows_a_pass(settings.batch_size, settings.batch_tokens, max(tokens))
     on_gpu = loaded.device.startswith("cuda")
     clock = Clock(loaded.device)
     trainer = SFTTrainer(
@@ -217,7 +217,7 @@ def _trl(contestant: Contestant) -> Measured:
         name=contestant.name,
         **clock.seconds(contestant.warmup),
         rows=settings.batch_size,
-        tokens=sum(lengths) / len(lengths),
+        tokens=sum(tokens) / len(tokens),
         losses=losses,
         memory_gb=memory_gb(trainer.args.device),
         device=loaded.device,

@@ -47,7 +47,7 @@ from mis_lib.train.lora import Part, part_of, prepare, restore
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import bfloat16, load
 from mis_lib.train.packing import PackedRows, has_kernel, pack, packed_inputs
-from mis_lib.train.run import sizes_of, make_encoder, make_trainer, plan_of, prepare_features, run, training_arguments
+from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, run, sizes_of, training_arguments
 from mis_lib.train.settings import Scheduler, TrainSettings
 from mis_lib.train.trainer import Steps
 
