@@ -37,7 +37,7 @@ class SettingsError(MisError, ValueError):
 
 
 class MissingPackageError(MisError, ImportError):
-    """An optional package is needed here; the message names the extra that installs it."""
+    """A package is missing or broken; the message names the command that installs it."""
 
 
 def close_to(name: str, known: Iterable[str]) -> str:

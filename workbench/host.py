@@ -13,6 +13,7 @@ from mis_lib.errors import ModelError
 from mis_lib.generate.columns import MultiEngine, StreamEngine
 from mis_lib.generate.served import Served, ServedEngine, check_names
 from mis_lib.models.adapters import choose_variants
+from mis_lib.models.packages import naming_a_broken_package
 from workbench.background import Background, Progress
 from workbench.examples import Catalogue
 
@@ -143,6 +144,7 @@ def make_host(
     )
 
 
+@naming_a_broken_package()
 def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], progress: Progress) -> StreamEngine:
     """Load a checkpoint, or without one the embedded model, with its adapters (None: the model itself).
 

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from mis_lib import __version__
 from mis_lib.cache import is_intact
 from mis_lib.errors import ModelError
+from mis_lib.models.packages import broken_package
 from mis_lib.schema import Record
 
 DISTRIBUTION = "mis-workbench"
@@ -59,6 +60,11 @@ class Diagnosis(Record):
 def examine() -> Diagnosis:
     """Look at machine, packages, weights, data and browser."""
     findings = [*machine(), *packages(), *weights(), data(), browser()]
+    if broken := broken_package():
+        fault = _bad(
+            broken.name, broken.found, "everything", fix=broken.fix, required=True, state=State.DAMAGED
+        ).model_copy(update={"package": True})
+        findings = [fault, *(finding for finding in findings if finding.name != broken.name)]
     return Diagnosis(version=__version__, findings=tuple(findings))
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from mis_lib.errors import AdapterWarning, MisError
+from mis_lib.models.packages import naming_a_broken_package
 
 FAILED_ITEMS, MISTAKE = 1, 2  # exit statuses
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -24,7 +25,7 @@ class Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb that was asked for."""
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), naming_a_broken_package():
                 warnings.showwarning = _shown_as_words(warnings.showwarning)
                 return super().invoke(ctx)
         except MisError as error:

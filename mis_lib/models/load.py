@@ -21,6 +21,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from mis_lib.errors import ModelError
 from mis_lib.models.adapters import SHIPPED, WEIGHTS, limit_images, shared_limits, warn_if_base_differs
+from mis_lib.models.packages import naming_a_broken_package
 
 CONFIG = "adapter_config.json"
 SHOWN = 300  # characters of a library's message: the first tensor that does not fit comes after a headline
@@ -92,8 +93,11 @@ def _load_base(checkpoint: Path | str, dtype: torch.dtype | str) -> tuple[Any, A
         found = _recognised(checkpoint) or "none; `mis build` makes the embedded model"
         raise ModelError(f"{checkpoint}: expected a checkpoint folder with config.json, found {found}")
     try:
-        processor = AutoProcessor.from_pretrained(checkpoint, **options)
-        model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True, **options)
+        with naming_a_broken_package():
+            processor = AutoProcessor.from_pretrained(checkpoint, **options)
+            model = AutoModelForImageTextToText.from_pretrained(
+                checkpoint, dtype=dtype, use_safetensors=True, **options
+            )
     except _LOADING_ERRORS as error:
         raise ModelError(
             f"{checkpoint} cannot be loaded: {_first_line(error)}. It must be complete and hold safetensors; "

@@ -365,6 +365,72 @@ def test_doctor_for_people_says_ready() -> None:
     assert "Ready." in result.output
 
 
+@pytest.fixture
+def torchvision_for_cuda(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that finds a torchvision which was built for another torch."""
+    broken = tmp_path / "site" / "torchvision"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")\n')
+    record = tmp_path / "site" / "torchvision-0.28.0.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n")
+    path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def run_mis(*words: str, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "mis_lib.cli", *words], env=env, capture_output=True, text=True)
+
+
+def test_doctor_names_a_torchvision_that_breaks_transformers(torchvision_for_cuda: dict[str, str]) -> None:
+    done = run_mis("doctor", "--json", env=torchvision_for_cuda)
+    found = json.loads(done.stdout)
+    [finding] = [finding for finding in found["findings"] if finding["name"] == "torchvision"]
+    assert (done.returncode, found["ready"], finding["state"]) == (1, False, "damaged")
+    assert "operator torchvision::nms does not exist" in finding["detail"]
+    assert '--force-reinstall --no-deps "torchvision==0.' in finding["fix"]
+
+
+@pytest.mark.parametrize("verb", ["build", "compare"])
+def test_a_broken_torchvision_is_named_in_place_of_a_traceback(
+    torchvision_for_cuda: dict[str, str], tmp_path: Path, verb: str
+) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text('{"model_type": "llava"}')
+    asked = {
+        "build": ["build", "--force"],
+        "compare": ["compare", f"--images={tmp_path / 'a.png'}", "--question=What?", f"--checkpoint={checkpoint}"],
+    }
+    done = run_mis(*asked[verb], env={**torchvision_for_cuda, "MIS_CACHE": str(tmp_path / "cache")})
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "torchvision 0.28.0 cannot be imported" in done.stderr
+    assert "pip install --force-reinstall --no-deps" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("torch", "fix"),
+    [  # pytorch/vision, README: 2.13 and 0.28 belong together, 2.11 and 0.26
+        ("2.13.0+cpu", '"torchvision==0.28.*" --index-url https://download.pytorch.org/whl/cpu'),
+        ("2.11.1+cu130", '"torchvision==0.26.*" --index-url https://download.pytorch.org/whl/cu130'),
+        ("2.13.0", '"torchvision==0.28.*"'),
+    ],
+)
+def test_the_torchvision_that_is_offered_is_that_of_torch(
+    torchvision_for_cuda: dict[str, str], tmp_path: Path, torch: str, fix: str
+) -> None:
+    record = tmp_path / "site" / "torch-0.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {torch}\n")
+    script = "from mis_lib.models.packages import broken_package; print(broken_package().fix)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=torchvision_for_cuda, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith(f"--no-deps {fix}")
+
+
 @pytest.mark.parametrize(("columns", "width"), [(None, 160), ("70", 70)])
 def test_a_log_is_wide_enough_for_figures_unless_told_otherwise(columns: str | None, width: int) -> None:
     others = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
