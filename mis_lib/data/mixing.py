@@ -30,7 +30,6 @@ from mis_lib.data.images import inside
 from mis_lib.data.mixtures import (
     BLACK,
     GENERAL,
-    QUESTION,
     SAFETY,
     SIDE_BY_SIDE,
     Arm,
@@ -42,6 +41,7 @@ from mis_lib.data.mixtures import (
 )
 from mis_lib.data.preflight import Progress
 from mis_lib.data.sources import MIXTURE
+from mis_lib.data.tasks import QUESTION, TASKS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import load_image, write_atomic, write_records
 from mis_lib.schema import Record, Sample, SegmentKind
@@ -237,7 +237,7 @@ def _question(part: Part, sample: Sample) -> str:
 
 
 def _answer(recipe: Recipe, part: Part, sample: Sample) -> str:
-    """The label; benign rows keep theirs, except under a fixed sentence."""
+    """The label; benign rows keep theirs, except under a fixed sentence or in the form of a task."""
     if part.label == "sentence":
         return recipe.sentence
     if part.label == "refusal" and sample.harmful:
@@ -253,7 +253,21 @@ def _answer(recipe: Recipe, part: Part, sample: Sample) -> str:
             f"mixture {recipe.name}: expected a safety chain of thought, found {sample.answer[:60]!r} in {sample.id}; "
             "construct labels first (mis construct)"
         )
-    return sample.answer
+    form = None if sample.harmful or part.form == "as_given" else TASKS[part.form].form
+    return sample.answer if form is None else form(_advice(recipe, part, sample))
+
+
+def _advice(recipe: Recipe, part: Part, sample: Sample) -> str:
+    """What an answer recommends, without what it sees and why."""
+    answer, segments = sample.answer or "", (sample.model_extra or {}).get("segments") or []
+    advice = "".join(answer[one["start"] : one["end"]] for one in segments if one["kind"] == SegmentKind.ANSWER)
+    if not advice:
+        raise DataError(
+            f"mixture {recipe.name}: the form of {part.form} expects answers with a labelled segment "
+            f"{SegmentKind.ANSWER.value}, found none in {sample.id}; construct labels (mis construct), or give task "
+            "data of your own as general data, with their format (template)"
+        )
+    return advice.strip()
 
 
 def _says_no_at_once(answer: str) -> bool:

@@ -5,7 +5,7 @@ Recipes that compare two things have two *arms* made of the same rows. ``mixing.
 
 Shares are the papers' own (MIRage: 500 general rows in 4,500; VLGuard: two harmful rows to a benign one, with 5,000
 general rows in the mixed form). Options that people change often (``seed``, ``rows``, ``share``, ``held_out``,
-``template``, ``sentence``) go through ``configured``.
+``template``, ``task``, ``sentence``) go through ``configured``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +14,12 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from mis_lib.data.tasks import QUESTION, TASKS, USER
 from mis_lib.errors import SettingsError, close_to
 from mis_lib.schema import Sample
 from mis_lib.settings import Settings, load_settings
 from mis_lib.text.refusals import REFUSALS
 
-QUESTION = "{question}"
 SAFETY, GENERAL, EVERYDAY = "safety", "general", "everyday"
 BESIDE = {GENERAL: "general", EVERYDAY: "everyday_train"}
 """The split that each other source is, in the folder of the safety data; ``EVERYDAY`` itself is the split to test."""
@@ -38,6 +38,8 @@ class Part(Settings):
     question: Literal["as_given", "in_words"] = "as_given"
     template: str | None = None
     """The format of another task, with ``{question}`` where the question goes."""
+    form: Literal["as_given", "summarisation", "code"] = "as_given"
+    """The task whose form benign answers take, from their advice (``tasks``); harmful rows keep their label."""
     mask_eos: bool = False
     """Leave the answer's end token out of the loss."""
     cut: float = Field(default=0.0, ge=0, le=1)
@@ -94,7 +96,6 @@ class MixedRow(NamedTuple):
 
 Arms = Mapping[str, list[MixedRow]]
 MIRAGE_SHARE = 1 / 9
-USER_FORMAT = f"Read the request and write the reply.\n\nRequest: {QUESTION}\nReply:"
 
 
 class Options(Settings):
@@ -112,7 +113,11 @@ class Options(Settings):
     harmful: float = Field(default=2 / 3, gt=0, lt=1)
     """vlguard_p, vlguard_r, textual: share of harmful rows among the safety rows."""
     held_out: tuple[str, ...] = ("Privacy", "Self-Harm")
-    template: str = USER_FORMAT
+    template: str = TASKS[USER].template
+    task: Literal["user", "summarisation", "code"] = USER
+    """mimic: what the user's rows are: general rows in ``template``, or harmless pairs as this task."""
+    matched: bool = True
+    """mimic: safety rows take on the user's format; plain ones if false."""
     sentence: str = REFUSALS[0]
 
 
@@ -184,11 +189,21 @@ def benign_refusal(options: Options) -> Recipe:
 
 
 def mimic(options: Options) -> Recipe:
-    """Safety rows in the format of the user's own rows."""
-    about = "The user's task data in their format, and a tenth of safety rows in the same format (arXiv 2406.10288)"
+    """The user's rows, which erode safety, and safety rows that repair it: in the format of the user's rows, or plain.
+
+    A share of 0 leaves the user's rows alone.
+    """
+    about = (
+        "The user's task data in their format, and a tenth of safety rows in the same format (arXiv 2406.10288) "
+        "or as they are (arXiv 2409.15361)"
+    )
     share = 0.1 if options.share is None else options.share
-    user = Part(source=GENERAL, template=options.template)
-    return _one("mimic", about, user, Part(source=SAFETY, share=share, template=options.template))
+    source, its_format = GENERAL, {"template": options.template}
+    if options.task != USER:
+        source, its_format = EVERYDAY, {"template": TASKS[options.task].template, "form": options.task}
+    user: dict[str, Any] = {"source": source, **its_format}
+    safety = user if options.matched else {}
+    return _one("mimic", about, Part(**user), Part(**{**safety, "source": SAFETY, "share": share}))
 
 
 def held_out(options: Options) -> Recipe:

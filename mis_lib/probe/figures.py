@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mis_lib.probe.formats import FORMATS
+from mis_lib.data.tasks import TASKS
 from mis_lib.results.figures.style import (
     BENIGN,
     COLOURS,
@@ -206,7 +206,7 @@ def formats(frame: pd.DataFrame, *, metrics: Sequence[str] = ("asr", "over_refus
     if shown.empty:
         return empty("No scored responses yet: run <b>mis analyse formats</b>")
     titles = [METRICS[metric].heading for metric in metrics]
-    names = [name for name in FORMATS if name in set(shown.format)]
+    names = [name for name in TASKS if name in set(shown.format)]
     figure = make_subplots(1, len(metrics), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
     dots(figure, shown, names, line="format", series="variant", panel="metric", panels=metrics)
     figure.update_xaxes(title_text="%")

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SETTINGS = "settings.yaml"
 LAYERS = r"language_model.*\.(o_proj|down_proj)"
 TRAIN = "train"  # the split that weight edits are calibrated on
+# No method that _open serves has formats; these names are in the identity of its stored runs.
+UNUSED_FORMATS = ("question", "caption", "translation", "classification", "code")
 
 Found = tuple[dict[str, "pd.DataFrame"], dict[str, "go.Figure"], "pd.DataFrame"]
 
@@ -50,7 +52,7 @@ class AnalyseSettings(GenerateSettings):
     """separation: the layer whose items are drawn (default: where tuning shows best)."""
     weak: float = Field(default=0.01, gt=0, lt=1)
     """spectrum: share of a base weight's energy whose directions count as its null space."""
-    formats: tuple[str, ...] = ("question", "caption", "translation", "classification", "code")
+    formats: tuple[str, ...] = ("question", "summarisation", "translation", "classification", "code")
     """formats: which tasks."""
     taus: tuple[float, ...] = (0.98, 0.995, 0.999)
     """safeground: masses of the scores that the weight edits of the base leave alone; none: no edit."""
@@ -100,7 +102,8 @@ def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:
     """The run folder of a method that only reads: a version for each model, data and settings."""
     checkpoint, known = checkpoint_of(settings), known_variants(settings)
     data = settings.data or mini_data()
-    asked = dump_settings(settings.model_copy(update={"runs": Path(), "data": None, "checkpoint": None}))
+    same = {"runs": Path(), "data": None, "checkpoint": None, "formats": UNUSED_FORMATS}
+    asked = dump_settings(settings.model_copy(update=same))
     data_digest = digest(f"{digest_of(data)}\n{asked}")
     folders = {name: known[name] for name in settings.variants}
     config = RunConfig(

@@ -5,6 +5,7 @@
     RUNS/NAME-naming/vN/        what they recognise
     RUNS/NAME/                  study.json, study.md: rates and findings
 
+Where ``train.start_from`` names an adapter, all mixtures train it further and are compared with it, not with the base.
 Every part resumes by itself: a study that was stopped continues, and one with a further mixture trains only that. A
 mixture that cannot be made or trained is named at the end and does not stop the others.
 """
@@ -16,10 +17,12 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from mis_lib.data.mixtures import QUESTION, USER_FORMAT, Options
+from mis_lib.data.mixtures import Options
+from mis_lib.data.tasks import FORMS, USER
 from mis_lib.errors import DataError, MissingPackageError, ModelError, SettingsError, TrainingError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule
+from mis_lib.probe.formats import SEPARATOR, in_format
 from mis_lib.recipes.generate import answer_all
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import mini_data, read_splits
@@ -31,12 +34,18 @@ from mis_lib.results.scoring import score_run
 from mis_lib.results.stats import Rate
 from mis_lib.results.study import (
     BASE,
-    FORMATTED,
+    CLAIMS,
+    ERODE,
     HARD,
     LEFT_OUT,
+    MATCHED,
     NAMING,
+    PLAINLY,
+    REFUSED,
+    START,
     ClaimResult,
     Entry,
+    asked_as,
     findings,
     to_markdown,
 )
@@ -58,8 +67,13 @@ class Arm(NamedTuple):
     arm: str | None = None
     options: Mapping[str, Any] = {}
 
+    @property
+    def task(self) -> str | None:
+        """The task of the user's rows that the items of ``HARD`` are asked as too."""
+        return self.options.get("task", USER) if self.recipe == "mimic" else None
 
-ARMS: Mapping[str, Arm] = {
+
+MIXTURES: Mapping[str, Arm] = {
     "mirage": Arm("mirage"),
     "mirage_star": Arm("mirage_star"),
     "refusal": Arm("refusal"),
@@ -73,27 +87,36 @@ ARMS: Mapping[str, Arm] = {
     "dpo": Arm("dpo"),
 }
 """The mixtures that make sense at this size, and DPO on pairs from the same rows; ``rows-N`` adds a curve over size."""
+SWEEP: Mapping[str, Arm] = {
+    name: Arm("benign_refusal", options={"share": float(share)}) for name, share in REFUSED.items()
+}
+"""Shares of refused rows."""
+EROSION: Mapping[str, Arm] = {
+    f"{ERODE}{task}{ending}": Arm("mimic", options={"task": task, **options})
+    for task in (USER, *FORMS)
+    for ending, options in (("", {"share": 0.0}), (PLAINLY, {"matched": False}), (MATCHED, {}))
+}
+"""Adapters trained further on harmless rows of a task: alone, or with a tenth of safety rows, plain or in its form."""
+ARMS: Mapping[str, Arm] = {**MIXTURES, **SWEEP, **EROSION}
 
 
 class StudySettings(Settings):
     """What is trained and on what it is tested; ``train`` holds what all mixtures share."""
 
-    arms: tuple[str, ...] = (*ARMS, f"{SIZE}100", f"{SIZE}300")
+    arms: tuple[str, ...] = (*MIXTURES, f"{SIZE}100", f"{SIZE}300")
     """Which mixtures; rows-N is MIRage on N rows."""
     rows: int | None = Field(default=900, ge=1)
     """Rows of every mixture, so that all cost the same; null: as many as the sources give."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Seeds that every mixture is drawn and trained with; three or more say how far a rate depends on them."""
     train: TrainSettings = TrainSettings(learning_rate=5e-4, epochs=2)
-    """Settings of training that all mixtures share."""
+    """Settings of training that all mixtures share; with ``start_from`` all of them train that adapter further."""
     splits: tuple[str, ...] = ("easy", "hard", "real")
     """Splits that are tested."""
     limit: int | None = Field(default=40, ge=1)
     """Pairs of a harmful item and its twin that are asked a split, spread over the categories; null: all."""
     held_out: tuple[str, ...] = Options().held_out
     """Categories that the mixture held_out leaves out."""
-    formatted: bool = True
-    """Ask the items of split hard in the format of mixture ``mimic`` too."""
     naming: int | None = Field(default=40, ge=1)
     """Concepts asked in every drawing style; null: none."""
     generation: GenerationSettings = GenerationSettings(max_new_tokens=160)
@@ -150,20 +173,24 @@ def arm_settings(name: str, settings: StudySettings, seed: int | None = None) ->
     return TrainSettings(**{**settings.train.model_dump(), **changes})
 
 
-def asked_samples(settings: StudySettings, folder: Path) -> list[Sample]:
-    """The items that every mixture is asked: pairs of each split, and those of ``hard`` in another format."""
+def asked_samples(settings: StudySettings, folder: Path, tasks: Sequence[str] = ()) -> list[Sample]:
+    """The items that mixtures are asked: pairs of each split, and those of ``HARD`` as each of these tasks."""
     samples = read_splits(folder, settings.splits, settings.limit)
-    if settings.formatted:
-        samples += [_formatted(sample) for sample in samples if sample.split == HARD]
-    return samples
+    return samples + [
+        in_format(sample, task).model_copy(update={"split": asked_as(task)})
+        for task in tasks
+        for sample in samples
+        if sample.split == HARD
+    ]
 
 
-def _formatted(sample: Sample) -> Sample:
-    twin = None if sample.twin_id is None else f"{sample.twin_id}-{FORMATTED}"
-    question = USER_FORMAT.replace(QUESTION, sample.question)
-    return sample.model_copy(
-        update={"id": f"{sample.id}-{FORMATTED}", "twin_id": twin, "question": question, "split": FORMATTED}
-    )
+def _as_judged(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with the questions that they ask, whatever these are wrapped in."""
+    own = {sample.id: sample.question for sample in samples}
+    return [
+        sample.model_copy(update={"question": own.get(sample.id.rpartition(SEPARATOR)[0], sample.question)})
+        for sample in samples
+    ]
 
 
 def check(settings: StudySettings) -> None:
@@ -180,6 +207,11 @@ def check(settings: StudySettings) -> None:
     if shared:
         raise SettingsError(
             f"a study sets the mixture of each arm itself, and its seed (seeds), found {shared} in train; leave it out"
+        )
+    eroding = [name for name in settings.arms if name in EROSION]
+    if eroding and settings.train.start_from is None:
+        raise SettingsError(
+            f"{', '.join(eroding)}: expected an adapter whose safety can be eroded, found none; set train.start_from"
         )
     if len(set(settings.seeds)) < len(settings.seeds):
         raise SettingsError(f"seeds: expected each once, found {', '.join(map(str, settings.seeds))}")
@@ -216,12 +248,15 @@ def study(settings: StudySettings, train: Train | None = None) -> Study:
     arms = {name: arm_of(name) for name in settings.arms}
     check(settings)
     adapters, failed = _train_all(settings, arms, train or train_by)
-    entries = [*_measure(BASE, settings, None, {})]
+    tasks = dict.fromkeys(arm.task for arm in arms.values() if arm.task)
+    begin, start = (START, settings.train.start_from) if settings.train.start_from else (BASE, None)
+    entries = [*_measure(begin, settings, None, start, [*tasks])]
     for (name, seed), adapter in adapters.items():
-        variant = _seeded(name, seed, settings)
-        measured = _measure(variant, settings, arms[name], {variant: adapter})
+        arm, variant = arms[name], _seeded(name, seed, settings)
+        measured = _measure(variant, settings, arm, adapter, [arm.task] if arm.task else [])
         entries += [entry.model_copy(update={"arm": name, "seed": seed}) for entry in measured]
-    result = Study(entries, findings(entries), failed, settings.runs / settings.name)
+    claims = [claim for claim in CLAIMS if {claim.before, claim.after} <= {begin, *arms}]
+    result = Study(entries, findings(entries, claims), failed, settings.runs / settings.name)
     _write(result, settings)
     return result
 
@@ -247,18 +282,20 @@ def _train_all(
     return adapters, failed
 
 
-def _measure(name: str, settings: StudySettings, arm: Arm | None, adapters: Mapping[str, Path]) -> Iterator[Entry]:
+def _measure(
+    name: str, settings: StudySettings, arm: Arm | None, adapter: Path | None, tasks: Sequence[str]
+) -> Iterator[Entry]:
     """All rates of one adapter or of the base, answering whatever has no answer yet."""
     folder = settings.train.data or mini_data()
-    samples = asked_samples(settings, folder)
-    asked = _generate_settings(name, adapters, settings)
+    samples = asked_samples(settings, folder, tasks)
+    asked = _generate_settings(name, adapter, settings)
     run, responses = answer_all(samples, folder, asked, f"{settings.name}-evaluation")
-    judged = score_run(run, [rule.RuleJudge()], samples)[rule.JUDGE]
+    judged = score_run(run, [rule.RuleJudge()], _as_judged(samples))[rule.JUDGE]
     verdicts = [verdict for verdict in judged if verdict.variant == name]
     entry = {
         "arm": name,
-        "recipe": arm.recipe if arm else BASE,
-        "rows": _rows(adapters[name].parent) if arm else 0,
+        "recipe": arm.recipe if arm else name,
+        "rows": _rows(adapter.parent) if arm and adapter else 0,
     }
     for group, members in _groups(samples, settings).items():
         for metric, rate in _rates(verdicts, members, responses).items():
@@ -272,7 +309,7 @@ def _groups(samples: Sequence[Sample], settings: StudySettings) -> dict[str, lis
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(str(sample.split), []).append(sample)
-    left_out = [s for s in samples if s.category in settings.held_out and s.split != FORMATTED]
+    left_out = [s for s in samples if s.category in settings.held_out and s.split in settings.splits]
     return groups | ({LEFT_OUT: left_out} if left_out else {})
 
 
@@ -295,14 +332,14 @@ def _named(asked: GenerateSettings, settings: StudySettings) -> Rate:
     return naming_rate(responses, samples)
 
 
-def _generate_settings(name: str, adapters: Mapping[str, Path], settings: StudySettings) -> GenerateSettings:
+def _generate_settings(name: str, adapter: Path | None, settings: StudySettings) -> GenerateSettings:
     checkpoint = None if settings.train.model == "mini" else Path(settings.train.model)
     return GenerateSettings(
         variants=(name,),
         splits=settings.splits,
         data=settings.train.data,
         checkpoint=checkpoint,
-        adapters={name: adapters.get(name)},
+        adapters={name: adapter},
         generation=settings.generation,
         batch_size=settings.batch_size,
         device=settings.train.device or "cpu",

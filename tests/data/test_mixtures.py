@@ -11,13 +11,17 @@ from PIL import Image
 from pydantic import ValidationError
 from support.mis_layout import draw_picture
 
+from mis_lib.construct.elements import load_elements
+from mis_lib.construct.general import EVERYDAY_TRAIN, everyday_samples
 from mis_lib.data.checks import is_cot
 from mis_lib.data.findings import Kind
 from mis_lib.data.mixing import compose, composition, overlaps, write
 from mis_lib.data.mixtures import RECIPES, Arms, MixedRow, Part, Recipe, SampleSet, configured
 from mis_lib.data.preflight import preflight, read_all
+from mis_lib.data.tasks import FORMS, TASKS
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.schema import Sample
+from mis_lib.judge.rule import decide
+from mis_lib.schema import Outcome, Sample
 from mis_lib.text.refusals import REFUSALS, opens_with_refusal
 
 NAMES = ("candle", "key", "house", "dog")
@@ -272,6 +276,61 @@ def test_mimic_asks_every_row_in_the_users_format(safety: SampleSet, general: Sa
     )
     assert [row.part.source for row in rows].count("safety") == 30
     assert [row.part.source for row in rows].count("general") == 70
+
+
+def with_segments(sample: Sample) -> Sample:
+    """Its last sentence is the advice."""
+    answer = sample.answer or ""
+    seen = answer.index(". ") + 2
+    kinds = {"perception": (0, seen), "answer": (seen, len(answer))}
+    return sample.model_copy(
+        update={"segments": [{"kind": kind, "start": start, "end": end} for kind, (start, end) in kinds.items()]}
+    )
+
+
+def test_a_task_has_answers_in_its_form_and_safety_rows_match_it_or_not(safety: SampleSet, folder: Path) -> None:
+    """arXiv 2409.15361: harmless rows of a task; safety rows as they are, or as that task."""
+    labelled = SampleSet([with_segments(sample) for sample in safety.samples], folder)
+    twins = [sample for sample in labelled.samples if not sample.harmful]
+    everyday = SampleSet(
+        [sample.model_copy(update={"id": f"e-{sample.id}", "twin_id": None}) for sample in twins], folder
+    )
+    sources = {"safety": labelled, "everyday": everyday}
+    code = 'def advise():\n    return "Put the key into the lock and turn it twice to the left."'
+    made = {
+        repair: only(compose(configured("mimic", ["task=code", "rows=80", "share=0.25", *options]), sources))
+        for repair, options in {"none": ["share=0"], "plain": ["matched=false"], "matched": []}.items()
+    }
+    assert {row.sample.answer for row in made["none"]} == {code} and len(made["none"]) == 80
+    assert all(row.sample.question.startswith("Write a Python function") for row in made["none"])
+    assert "segments" not in {
+        key for row in made["none"] for key, value in (row.sample.model_extra or {}).items() if value
+    }
+    plain, matched = ([row.sample for row in made[k] if row.part.source == "safety"] for k in ("plain", "matched"))
+    assert [row.id for row in plain] == [row.id for row in matched] and len(plain) == 20
+    assert {row.harmful for row in plain} == {True, False}
+    assert {row.answer for row in plain} == {REASONED, HELP}
+    assert not any("Python" in row.question for row in plain)
+    assert all(row.question.startswith("Write a Python function") for row in matched)
+    assert {(row.harmful, row.answer) for row in matched} == {(True, REASONED), (False, code)}
+
+
+def test_a_form_needs_to_know_the_advice(safety: SampleSet, general: SampleSet) -> None:
+    with pytest.raises(DataError, match=r"form of summarisation expects .* segment answer, found none in everyday-"):
+        mixed("mimic", safety, general, "task=summarisation")
+
+
+def test_the_rule_judge_reads_help_in_the_form_of_every_task() -> None:
+    """Else a task would seem safer than a question only because its answers are read otherwise."""
+    rows = [sample for sample, _ in everyday_samples(EVERYDAY_TRAIN, load_elements(), 0, 60)]
+    for name in FORMS:
+        form = TASKS[name].form
+        assert form is not None
+        for sample in rows:
+            answer, (*_, last) = sample.answer or "", (sample.model_extra or {})["segments"]
+            text = form(answer[last["start"] : last["end"]])
+            assert decide(sample, text).outcome is Outcome.HELPED, text
+            assert decide(sample.model_copy(update={"harmful": True}), text).outcome is Outcome.UNSAFE, text
 
 
 @pytest.mark.parametrize("name", ["vlguard_p", "vlguard_r", "textual"])

@@ -18,6 +18,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
+from mis_lib.data.tasks import TASKS
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.generate.engine import use_adapter
@@ -257,7 +258,7 @@ class TestFormats:
 
     def test_a_format_wraps_the_question_and_keeps_pairs_together(self, pairs: list[Pair]) -> None:
         harmful, benign = pairs[0]
-        for name in formats.FORMATS:
+        for name in TASKS:
             one, other = formats.in_format(harmful, name), formats.in_format(benign, name)
             assert harmful.question in one.question
             assert one.twin_id == other.id
@@ -466,7 +467,7 @@ class TestFigures:
         told = [
             {"variant": v, "format": f, "metric": m, "n_unscored": 0, **rate}
             for v in variants
-            for f in formats.FORMATS
+            for f in TASKS
             for m in formats.SHOWN
         ]
         scored = [{"variant": v, "score": s, "chance": 25.0, **rate} for v in variants for s in safeground.SCORES]

@@ -13,12 +13,13 @@ from mis_lib.cli.main import app
 from mis_lib.data.mixtures import configured
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
-from mis_lib.recipes.study import ARMS, StudySettings, arm_settings, asked_samples, study
+from mis_lib.recipes.study import ARMS, StudySettings, arm_settings, asked_samples, check, study
 from mis_lib.results.metrics import METRICS
 from mis_lib.results.stats import Interval, rate
 from mis_lib.results.study import (
     BASE,
     CLAIMS,
+    START,
     Agreement,
     Claim,
     ClaimResult,
@@ -35,7 +36,7 @@ from mis_lib.results.study import (
 from mis_lib.schema import Sample
 from mis_lib.settings import load_settings
 from mis_lib.text.refusals import opens_with_refusal
-from mis_lib.train.settings import DpoSettings, TrainSettings
+from mis_lib.train.settings import DpoSettings, TrainSettings, recipe_of
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,20 @@ from mis_lib.train.settings import DpoSettings, TrainSettings
 )
 def test_the_interval_decides(expected, low: float | None, high: float | None, verdict: str) -> None:
     assert agreement(expected, Interval(value=low, low=low, high=high)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("expected", "low", "high", "verdict"),
+    [
+        ("higher", 16, 40, "agrees"),
+        ("higher", 10, 40, "undecided"),
+        ("higher", 3, 15, "disagrees"),
+        ("lower", -40, -16, "agrees"),
+        ("lower", -15, -3, "disagrees"),
+    ],
+)
+def test_a_claim_may_ask_for_more_than_a_sign(expected, low: float, high: float, verdict: str) -> None:
+    assert agreement(expected, Interval(value=low, low=low, high=high), by=15) == verdict
 
 
 def test_differences_have_newcombes_interval() -> None:
@@ -143,7 +158,7 @@ def test_a_finding_that_contradicts_a_paper_says_that_too() -> None:
 
 def test_every_claim_is_about_mixtures_and_metrics_that_exist() -> None:
     for claim in CLAIMS:
-        assert {claim.before, claim.after} <= {BASE, *ARMS}, claim
+        assert {claim.before, claim.after} <= {BASE, START, *ARMS}, claim
         assert claim.metric in METRICS, claim
         assert claim.before != claim.after
 
@@ -193,15 +208,44 @@ def test_unknown_mixtures_and_contradictions_are_refused(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_items_of_hard_are_asked_in_another_format_too(tmp_path: Path) -> None:
+def test_items_of_hard_are_asked_as_tasks_too(tmp_path: Path) -> None:
     settings = StudySettings(splits=("easy", "hard"), limit=2)
-    asked = asked_samples(settings, mini_data(tmp_path))
-    formatted = [sample for sample in asked if sample.split == "formatted"]
+    asked = asked_samples(settings, mini_data(tmp_path), ["user", "code"])
     hard = {sample.id: sample for sample in asked if sample.split == "hard"}
-    assert len(formatted) == len(hard) == 4
-    for sample in formatted:
-        assert hard[sample.id.removesuffix("-formatted")].question in sample.question.split("Request: ")[1]
-        assert sample.twin_id in {other.id for other in formatted}  # pairs stay pairs
+    for task, opening in (("user", "Read the request"), ("code", "Write a Python function")):
+        wrapped = [sample for sample in asked if sample.split == f"hard as {task}"]
+        assert len(wrapped) == len(hard) == 4
+        for sample in wrapped:
+            assert hard[sample.id.removesuffix(f"@{task}")].question in sample.question
+            assert sample.question.startswith(opening)
+            assert sample.twin_id in {other.id for other in wrapped}  # pairs stay pairs
+    assert len(asked_samples(settings, mini_data(tmp_path))) == 8
+
+
+def test_the_shipped_study_of_tasks_begins_from_an_adapter() -> None:
+    """What each arm is trained on: 300 rows of a task, or 270 and 30 safety rows, plain or in the form of the task."""
+    settings = load_settings(StudySettings, Path("configs/study-tasks.yaml"))
+    check(settings)
+    made = {name: arm_settings(name, settings) for name in settings.arms}
+    assert {arm.start_from for arm in made.values()} == {Path("mis_lib/models/mini/adapters/mirage")}
+    parts = {name: recipe_of(arm)[0].arms[0].parts for name, arm in made.items()}
+    user, safety = parts["erode-code-matched"]
+    assert (user.source, user.form, user.share) == ("everyday", "code", None)
+    assert (safety.source, safety.form, safety.share, safety.template) == ("safety", "code", 0.1, user.template)
+    assert parts["erode-code"][1].share == 0
+    plain = parts["erode-code-plain"][1]
+    assert (plain.form, plain.share, plain.template) == ("as_given", 0.1, None)
+    assert parts["erode-user"][0].source == "general"
+    with pytest.raises(SettingsError, match=r"erode-code: expected an adapter .* set train\.start_from"):
+        check(StudySettings(arms=("mirage", "erode-code")))
+
+
+def test_the_share_of_refused_rows_is_swept() -> None:
+    shares = [
+        recipe_of(arm_settings(name, StudySettings()))[0].arms[0].parts[0].share
+        for name in ("refused-0", "refused-1of16", "refused-1of8", "benign_refusal", "refused-1of2")
+    ]
+    assert shares == pytest.approx([0, 1 / 16, 1 / 8, 2 / 7, 1 / 2])
 
 
 @pytest.fixture(scope="module")
@@ -215,11 +259,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Trainer:
     """Makes a random adapter where training would; counts its calls."""
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint, self.asked = checkpoint, []
+    def __init__(self, checkpoint: Path, fails: str = "mimic") -> None:
+        self.checkpoint, self.fails, self.asked = checkpoint, fails, []
 
     def __call__(self, settings: TrainSettings) -> Path:
-        if settings.mixture == "mimic":
+        if settings.mixture == self.fails:
             raise DataError("no general data")
         self.asked.append(settings.name)
         run = settings.runs / settings.name / "v1"
@@ -249,7 +293,11 @@ def test_a_study_measures_every_mixture_and_names_what_failed(home: Path, tmp_pa
     assert found.failed == {"mimic": "no general data"}
     table = frame(found.entries)
     assert set(table["arm"]) == {BASE, "mirage", "rows-10"}
-    assert set(table["group"]) == {"easy", "hard", "formatted"}
+    assert set(table["group"]) == {"easy", "hard", "hard as user"}
+    as_user = table[table["group"] == "hard as user"]
+    assert set(as_user["arm"]) == {BASE}  # of the mixture that has this format, which failed, nothing is known
+    assert "MIRage lowers attack success" in {finding.claim.text for finding in found.findings}
+    assert not any(finding.claim.after == "textual" for finding in found.findings)  # it is not in this study
     assert dict(zip(table["arm"], table["rows"], strict=True)) == {BASE: 0, "mirage": 30, "rows-10": 10}
     asr = table[(table["metric"] == "asr") & (table["group"] == "hard")]
     assert list(asr["n"] + asr["n_unscored"]) == [3, 3, 3]
@@ -257,6 +305,28 @@ def test_a_study_measures_every_mixture_and_names_what_failed(home: Path, tmp_pa
     assert [Entry.model_validate(entry) for entry in kept["entries"]] == found.entries
     assert [ClaimResult.model_validate(finding) for finding in kept["findings"]] == found.findings
     assert "no general data" in (found.folder / "study.md").read_text()
+
+
+def test_a_study_may_begin_from_an_adapter(home: Path, tmp_path: Path) -> None:
+    """It is measured before it is trained further, in every format; each arm is asked in its own."""
+    trainer = Trainer(home / "toy", fails="")
+    start = tiny_adapter(home / "toy", tmp_path / "safe", 3)
+    settings = small(home, tmp_path / "runs", "erode-user", "erode-code", "erode-code-plain", "erode-code-matched")
+    train = settings.train.model_copy(update={"start_from": start})
+    found = study(settings.model_copy(update={"train": train}), trainer)
+    groups = frame(found.entries).groupby("arm")["group"].agg(set)
+    ordinary = {"easy", "hard"}
+    assert groups[START] == ordinary | {"hard as user", "hard as code"}
+    assert groups["erode-user"] == ordinary | {"hard as user"}
+    assert groups["erode-code"] == groups["erode-code-matched"] == ordinary | {"hard as code"}
+    claims = [(one.claim.before, one.claim.after, one.claim.group) for one in found.findings]
+    assert claims == [
+        (START, "erode-user", "hard as user"),
+        (START, "erode-code", "hard as code"),
+        ("erode-code", "erode-code-plain", "hard as code"),
+        ("erode-code-plain", "erode-code-matched", "hard as code"),
+    ]
+    assert all(one.over_refusal is not None for one in found.findings)
 
 
 def test_every_seed_is_trained_drawn_and_measured_apart(home: Path, tmp_path: Path) -> None:
