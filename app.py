@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         type=Path,
         metavar="PATH",
-        help="checkpoint folder (default: the embedded model, which is called mini)",
+        help="checkpoint folder or hub id (default: the embedded model, which is called mini)",
     )
     parser.add_argument(
         "--adapters",

@@ -157,8 +157,6 @@ def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], pr
                 f"adapter {name!r}: expected a PEFT adapter folder, found nothing at {path}; "
                 f"correct --adapters {name}=PATH and start the app again"
             )
-    if checkpoint is not None and not checkpoint.exists():
-        raise ModelError(f"--model: expected a checkpoint folder, found nothing at {checkpoint}")
     progress("Loading the model libraries …")
     from mis_lib.generate.stream import VariantEngine  # here: torch and transformers take seconds to import
 
@@ -166,6 +164,15 @@ def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], pr
         from mis_lib.models.mini.assemble import ensure_mini
 
         checkpoint = ensure_mini(progress=progress)
+    else:
+        from mis_lib.models.hub import checkpoint_folder
+
+        name = checkpoint
+
+        def told(done: int, total: int) -> None:
+            progress(f"Fetching {name} from the hub: {done / 1e9:.1f} of {total / 1e9:.1f} GB …")
+
+        checkpoint = checkpoint_folder(checkpoint, told)
     progress("Loading the model …")
     return VariantEngine.load(checkpoint, adapters)
 

@@ -93,7 +93,7 @@ def compare_variants(
         typer.Option("--variants", help="Which variants answer (default: mini mirage, or all that are named)."),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Checkpoint folder (default: the embedded model)")
+        Path | None, typer.Option("--checkpoint", help="Checkpoint folder or hub id (default: the embedded model)")
     ] = None,
     adapters: Annotated[
         list[str] | None,
@@ -153,7 +153,9 @@ def merge_variant(
     out: Annotated[Path, typer.Argument(help="New folder for the checkpoint.")],
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="Checkpoint folder (default: the one that the adapter was trained on)"),
+        typer.Option(
+            "--checkpoint", help="Checkpoint folder or hub id (default: the one that the adapter was trained on)"
+        ),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="Where weights are merged: cpu, cuda, ...")] = "cpu",
     dtype: Annotated[

@@ -270,7 +270,8 @@ def refusal(folder: Path, name: str) -> Refusal | None:
 
     A data set comes from strangers, and the program that reads it may run with rights that they do not have. So a name
     is refused if it is absolute (on any system), climbs with ``..``, is a web address, or reaches out of the folder
-    through a symbolic link. Whether there is a file is another question.
+    through a symbolic link. In a snapshot of the hub's cache, links may lead to the blobs of its own repository.
+    Whether there is a file is another question.
     """
     relative = "write it relative to the data folder, with / between folders"
     if not name.strip():
@@ -292,10 +293,19 @@ def refusal(folder: Path, name: str) -> Refusal | None:
     except (OSError, RuntimeError):
         reason = f"a loop of symbolic links, or a folder that cannot be entered ({name:.80})"
         return Refusal(reason, "put the file itself there, and look at its rights")
-    if not resolved.is_relative_to(folder.resolve()):
+    root = folder.resolve()
+    if not resolved.is_relative_to(root) and not _is_blob_of(root, resolved):
         reason = f"a symbolic link out of the data folder ({name:.80})"
         return Refusal(reason, "put the file itself there (hf download --local-dir FOLDER makes no links)")
     return None
+
+
+def _is_blob_of(folder: Path, target: Path) -> bool:
+    """Whether a folder is in a snapshot of the hub's cache, and a file among the blobs of the same repository."""
+    for snapshots in (folder, *folder.parents):
+        if snapshots.name == "snapshots":
+            return target.parent == snapshots.parent / "blobs"
+    return False
 
 
 def read_header(path: Path, *, pixels: bool = False) -> Header:

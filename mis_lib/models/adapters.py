@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mis_lib.data.tokens import find_checkpoint
 from mis_lib.errors import AdapterWarning, ModelError, SettingsError
 from mis_lib.files import digest, write_atomic
 from mis_lib.models.mini.assemble import ADAPTERS, mini_folder
@@ -28,6 +29,7 @@ SHIPPED = ("mirage", "refusal", "textual", "mirage_both")
 MAX_COLUMNS = 4
 """How many variants the app shows at once, at most."""
 
+CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 BASE_FILE = "base.json"
 LIMITS = "image_limits.json"
@@ -113,9 +115,10 @@ def _as_rounded_here(base: Base) -> Base:
 
 
 def _base_of(checkpoint: Path | str) -> Base:
-    folder = Path(checkpoint)
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    name = folder.name if files else str(checkpoint)
+    named = Path(checkpoint)
+    folder = find_checkpoint(str(checkpoint)) if not named.exists() else named
+    files = sorted(folder.glob("*.safetensors")) if folder is not None and folder.is_dir() else []
+    name = named.name if folder == named and files else str(checkpoint)
     try:
         return Base(name=name, weights=_fingerprint(files) if files else None)
     except (OSError, ValueError, KeyError, struct.error):  # damage must not end a run that has trained for hours
@@ -137,6 +140,20 @@ def _fingerprint(files: list[Path]) -> str:
                 content = stream.read(min(SAMPLED, end - start))
                 tensors[name] = f"{name} {tensor['dtype']} {tensor['shape']} ".encode() + content
     return digest(b"".join(tensors[name] for name in sorted(tensors)))[:16]
+
+
+def recognised(folder: Path) -> str:
+    """What a folder is instead of what was expected, and how to name it; empty if unknown."""
+    as_model = "as the checkpoint (--checkpoint, or --model of the app)"
+    if (folder / CONFIG).exists():
+        return f"an adapter; name it as one (--adapters NAME={folder})"
+    if (folder / "config.json").exists():
+        return f"a whole checkpoint; name it {as_model}"
+    if (folder / "adapter" / CONFIG).exists():
+        return f"a run of `mis train`; name {folder / 'adapter'}"
+    if (folder / "model" / "config.json").exists():
+        return f"a run of `mis train` that tuned the whole model; name {folder / 'model'} {as_model}"
+    return ""
 
 
 class ImageLimits(Record):

@@ -20,10 +20,17 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from mis_lib.errors import ModelError
-from mis_lib.models.adapters import SHIPPED, WEIGHTS, limit_images, shared_limits, warn_if_base_differs
+from mis_lib.models.adapters import (
+    CONFIG,
+    SHIPPED,
+    WEIGHTS,
+    limit_images,
+    recognised,
+    shared_limits,
+    warn_if_base_differs,
+)
 from mis_lib.models.packages import naming_a_broken_package
 
-CONFIG = "adapter_config.json"
 SHOWN = 300  # characters of a library's message: the first tensor that does not fit comes after a headline
 
 # What a damaged or unsuitable file makes the libraries raise.
@@ -90,7 +97,7 @@ def wrapping() -> Iterator[None]:
 def _load_base(checkpoint: Path | str, dtype: torch.dtype | str) -> tuple[Any, Any]:
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if isinstance(checkpoint, Path) and not (checkpoint / "config.json").exists():
-        found = _recognised(checkpoint) or "none; `mis build` makes the embedded model"
+        found = recognised(checkpoint) or "none; `mis build` makes the embedded model"
         raise ModelError(f"{checkpoint}: expected a checkpoint folder with config.json, found {found}")
     try:
         with naming_a_broken_package():
@@ -119,7 +126,7 @@ def _attach(model: Any, variant: str, folder: Path) -> PeftModel:
     )
     if "." in variant:
         raise ModelError(f"variant {variant!r}: an adapter's name cannot have a point in it; call it something else")
-    if not (folder / CONFIG).exists() and (found := _recognised(folder)):
+    if not (folder / CONFIG).exists() and (found := recognised(folder)):
         raise ModelError(f"variant {variant!r}: expected a PEFT folder, found {found}")
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).exists():
@@ -147,20 +154,6 @@ def _attach(model: Any, variant: str, folder: Path) -> PeftModel:
             f"such as {example}){base}; {remedy}"
         )
     return model
-
-
-def _recognised(folder: Path) -> str:
-    """What a folder is instead of what was expected, and how to name it; empty if unknown."""
-    as_model = "as the checkpoint (--checkpoint, or --model of the app)"
-    if (folder / CONFIG).exists():
-        return f"an adapter; name it as one (--adapters NAME={folder})"
-    if (folder / "config.json").exists():
-        return f"a whole checkpoint; name it {as_model}"
-    if (folder / "adapter" / CONFIG).exists():
-        return f"a run of `mis train`; name {folder / 'adapter'}"
-    if (folder / "model" / "config.json").exists():
-        return f"a run of `mis train` that tuned the whole model; name {folder / 'model'} {as_model}"
-    return ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from mis_lib.errors import SettingsError
 from mis_lib.files import digest, write_atomic
+from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.generate import answer_all, known_variants
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import mini_data, read_place, read_split
@@ -311,11 +312,7 @@ def _pairs(settings: AnalyseSettings) -> tuple[list["Pair"], Path]:
 
 def checkpoint_of(settings: AnalyseSettings) -> Path:
     """The checkpoint that was named, or the embedded model (built if missing)."""
-    if settings.checkpoint is not None:
-        return settings.checkpoint
-    from mis_lib.models.mini.assemble import ensure_mini
-
-    return ensure_mini(say)
+    return local_checkpoint(settings.checkpoint)
 
 
 def _clearest_layer(frame: "pd.DataFrame") -> int:

@@ -12,7 +12,7 @@ from mis_lib.files import load_image
 from mis_lib.generate.columns import Column, MultiEngine, StreamEngine
 from mis_lib.generate.served import Served, check_names
 from mis_lib.models.adapters import choose_variants
-from mis_lib.recipes.progress import say
+from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.settings import GenerationSettings
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def compare(
         question: what is asked about them.
         variants: which answer, local or served; by default ``DEFAULT`` of the shipped ones, or all that are named.
         settings: length and sampling.
-        checkpoint: folder; the embedded model if not given.
+        checkpoint: folder or hub id; the embedded model if not given.
         adapters: PEFT folder of each further variant; the shipped ones if neither this nor a checkpoint is given.
         device: where the model computes.
         served: where served variants are asked.
@@ -77,7 +77,7 @@ def load_engine(
     """The checkpoint, or the embedded model (built if missing), with these adapters.
 
     Args:
-        checkpoint: folder [default: the embedded model].
+        checkpoint: folder or hub id [default: the embedded model].
         adapters: PEFT folder of each variant; ``None`` for the checkpoint itself.
         device: where the model computes.
         dtype: of the weights [default: what suits the machine].
@@ -86,6 +86,5 @@ def load_engine(
         ModelError: the model cannot be built or loaded.
     """
     from mis_lib.generate.stream import VariantEngine  # takes seconds to import
-    from mis_lib.models.mini.assemble import ensure_mini
 
-    return VariantEngine.load(checkpoint or ensure_mini(say), adapters, device=device, dtype=dtype)
+    return VariantEngine.load(local_checkpoint(checkpoint), adapters, device=device, dtype=dtype)

@@ -8,17 +8,16 @@ processes never write one file: the second is refused.
 
 import asyncio
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mis_lib.data.tokens import find_checkpoint
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import append_record, open_append
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.served import Failure
 from mis_lib.models.adapters import shared_limits
+from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import bar, say
 from mis_lib.recipes.samples import data_digest, read_samples, selection_in_words
 from mis_lib.recipes.settings import GenerateSettings
@@ -272,24 +271,6 @@ def known_variants(settings: GenerateSettings) -> Mapping[str, Path | None]:
     from mis_lib.models.adapters import choose_variants
 
     return settings.adapters if settings.adapters is not None else choose_variants(settings.checkpoint, None)
-
-
-def local_checkpoint(named: Path | None) -> Path:
-    """The folder of a checkpoint: a path, a hub id in the local cache, or the embedded model (built if missing).
-
-    Raises:
-        ModelError: the checkpoint is not on this machine.
-    """
-    if named is None:
-        from mis_lib.models.mini.assemble import ensure_mini
-
-        return ensure_mini(say)
-    found = find_checkpoint(str(named)) if not named.is_dir() or (named / "config.json").exists() else None
-    if found is None:
-        hub = re.fullmatch(r"[\w.-]+/[\w.-]+", str(named)) is not None
-        way = f"fetch it first: hf download {named}" if hub else "check the path"
-        raise ModelError(f"{named}: expected a checkpoint folder, or the id of a model in the local hub cache; {way}")
-    return found
 
 
 def shown(responses: Iterator[Response], total: int | None) -> Iterator[Response]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.files import check_writable
-from mis_lib.recipes.generate import local_checkpoint
+from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import say
 
 RECORD = "merged.json"
@@ -21,7 +21,7 @@ def merge_adapter(
     Args:
         adapter: PEFT folder, run folder of ``mis train``, or the name of a shipped variant.
         out: new folder.
-        checkpoint: folder or hub id in the local cache; what the adapter's own configuration names if not given.
+        checkpoint: folder or hub id; what the adapter's own configuration names if not given.
         device: where the weights are merged.
         dtype: of the weights; the checkpoint's own if not given.
 
@@ -41,7 +41,7 @@ def merge_adapter(
         raise SettingsError(f"--dtype: expected one of {', '.join(DTYPES)}, found {dtype!r}")
     check_writable(out)
     folder = adapter_folder(adapter)
-    base = local_checkpoint(checkpoint or base_of(folder))
+    base = local_checkpoint(checkpoint or base_of(folder), fetch=checkpoint is not None)
     say(f"Adding {folder} to {base}")
     loaded = merge(base, folder, adapter.name, device, getattr(torch, dtype) if dtype else "auto")
     record = {

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from mis_lib.errors import SettingsError
 from mis_lib.files import check_writable, load_image, write_atomic
 from mis_lib.probe.parity import TOLERANCE, Check, CheckResult, Status, View, first_difference
+from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import mini_data, read_place
 from mis_lib.schema import Record, Sample, Split
@@ -50,7 +51,7 @@ class ParitySettings(Settings):
     forms: tuple[Form, ...] = LOCAL
     """training rows merged reloaded engine served (default: all but served)."""
     checkpoint: Path | None = None
-    """Checkpoint folder (default: the embedded model)."""
+    """Checkpoint folder or hub id (default: the embedded model)."""
     adapters: dict[str, Path] | None = None
     """NAME=FOLDER of each PEFT adapter (default: the shipped ones)."""
     merged: Path | None = None
@@ -263,9 +264,7 @@ def parity(settings: ParitySettings) -> ParityReport:
     if settings.out is not None:
         check_writable(settings.out)
     questions = _questions(settings)
-    from mis_lib.models.mini.assemble import ensure_mini
-
-    checkpoint = settings.checkpoint or ensure_mini(say)
+    checkpoint = local_checkpoint(settings.checkpoint)
     findings: list[CheckResult] = []
     tensors: dict[str, list[dict[str, Any]]] = {}
     for variant in settings.variants or tuple(known):

@@ -25,7 +25,7 @@ class GenerateSettings(Settings):
     data: Path | None = None
     """Folder of data files, a data file of any known form, or a published set (default: MIS-Mini)."""
     checkpoint: Path | None = None
-    """Checkpoint folder, or hub id in the local cache (default: the embedded model)."""
+    """Checkpoint folder, or hub id (default: the embedded model)."""
     adapters: dict[str, Path | None] | None = None
     """NAME=FOLDER of each PEFT adapter, next to base; null in a file: the checkpoint itself (default: the shipped)."""
     generation: GenerationSettings = PAPER

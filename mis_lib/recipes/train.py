@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import load_image
 from mis_lib.judge import rule
+from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import bar, say
 from mis_lib.recipes.samples import mini_data, read_place
 from mis_lib.results.metrics import rates
@@ -164,12 +165,9 @@ def base_of(settings: TrainSettings) -> Path | str:
     Raises:
         ModelError: it is missing.
     """
-    if settings.model == "mini":
-        from mis_lib.models.mini.assemble import ensure_mini
-
-        return ensure_mini(say)
-    folder = Path(settings.model)
-    return folder if folder.exists() or len(folder.parts) != 2 else settings.model
+    folder = local_checkpoint(None if settings.model == "mini" else Path(settings.model))
+    named = settings.model == "mini" or Path(settings.model).exists()
+    return folder if named else settings.model  # an adapter names its base by the id, not by a folder of this machine
 
 
 def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:

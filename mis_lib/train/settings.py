@@ -54,7 +54,7 @@ class TrainSettings(Settings):
 
     # --- model ---
     model: str = "mini"
-    """``mini``, a checkpoint folder, or the id of a hub model in the local cache."""
+    """``mini``, a checkpoint folder, or the id of a hub model."""
     start_from: Path | None = None
     """PEFT folder of an adapter that is trained further; it is copied, never changed. Its rank and targets stay."""
     attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] | None = None

@@ -446,6 +446,43 @@ def test_the_refusals_are_not_of_every_path(set_with_secret: Path) -> None:
     assert read(set_with_secret, "mis", "easy")[1].images[1] == "inner.png"
 
 
+@pytest.fixture
+def in_the_cache(tmp_path: Path) -> Path:
+    """MIS as the hub's cache holds it: a snapshot of links to blobs, beside what belongs to others."""
+    repository = tmp_path / "datasets--some--mis"
+    snapshot, blobs = repository / "snapshots" / "0123abc", repository / "blobs"
+    WRITERS["mis"](snapshot)
+    put_images(tmp_path, "secret.png", "datasets--other--set/blobs/0")
+    blobs.mkdir()
+    for number, file in enumerate(sorted(path for path in snapshot.rglob("*") if path.is_file())):
+        file.replace(blobs / str(number))
+        file.symlink_to(Path(*[".."] * (len(file.relative_to(snapshot).parts) + 1), "blobs", str(number)))
+    return snapshot
+
+
+def test_links_of_the_hubs_cache_to_blobs_of_their_repository_are_followed(in_the_cache: Path) -> None:
+    samples = read(in_the_cache, "mis", "easy")
+    assert [load_image(in_the_cache / name).size for name in samples[0].images]
+    assert preflight(in_the_cache).ready
+
+
+@pytest.mark.parametrize("target", ["secret.png", "datasets--other--set/blobs/0", "datasets--some--mis/refs.png"])
+def test_other_links_of_a_snapshot_are_refused(in_the_cache: Path, tmp_path: Path, target: str) -> None:
+    put_images(tmp_path, "datasets--some--mis/refs.png")
+    (in_the_cache / "link.png").symlink_to(tmp_path / target)
+    edit(in_the_cache, "mis_easy.json", lambda rows: rows[1].update(image_path2="link.png"))
+    with pytest.raises(DataError, match=r"mis_easy.json, row 2: field 'image_path2'"):
+        read(in_the_cache, "mis", "easy")
+
+
+def test_blobs_that_lead_elsewhere_are_refused(in_the_cache: Path, tmp_path: Path) -> None:
+    blobs = in_the_cache.parent.parent / "blobs"
+    blobs.rename(tmp_path / "elsewhere")
+    blobs.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="symbolic link out of the data folder"):
+        read(in_the_cache, "mis", "easy")
+
+
 def test_unpacking_does_not_follow_a_link_out_of_the_folder(tmp_path: Path) -> None:
     WRITERS["mmstar"](tmp_path / "data")
     (tmp_path / "elsewhere").mkdir()
