@@ -23,10 +23,10 @@ from mis_lib.data.images import read_header
 from mis_lib.data.tokens import ImageTokens, from_checkpoint
 from mis_lib.errors import ModelError
 from mis_lib.files import append_records, load_image, open_append, read_records
-from mis_lib.generate.decode import shares_images
+from mis_lib.generate.decode import prompts
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel
-from mis_lib.prompts import as_plain_text, special_tokens, user_message
+from mis_lib.prompts import user_message
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 
@@ -188,7 +188,7 @@ def answer_rows(
     Raises:
         ModelError: the batch does not fit in the device's memory.
     """
-    copies = 1 if shares_images(engine.network) else len(adapters)
+    copies = 1 if len(adapters) == 1 or engine.shares_images else len(adapters)
     inputs = prompts(images, questions, engine.processor, engine.network, copies=copies)
     rows = [(prompt, number) for prompt in range(len(questions)) for number in range(len(adapters))]
     written: list[list[int]] = [[] for _ in rows]
@@ -222,29 +222,6 @@ def answer_rows(
         steps.close()
     texts = [_read(row, engine) for row in written]
     return [texts[number :: len(adapters)] for number in range(len(adapters))]
-
-
-def prompts(
-    images: Sequence[Sequence[Any]], questions: Sequence[str], processor: Any, network: Any, *, copies: int = 1
-) -> Any:
-    """The processor's output for a batch of prompts, each so many times, on the network's device and in its type.
-
-    Padded on the left: the last position of every row is the last prompt token, from which the answer begins.
-    """
-    special = special_tokens(processor)
-    messages = [
-        [user_message(row, as_plain_text(question, special))]
-        for row, question in zip(images, questions, strict=True)
-        for _ in range(copies)
-    ]
-    return processor.apply_chat_template(
-        messages,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs={"padding": True, "padding_side": "left"},
-    ).to(network.device, dtype=network.dtype)
 
 
 def plan_batches(

@@ -8,15 +8,18 @@ as both belong to the thread that happens to ask.
 """
 
 import inspect
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from transformers import Cache, DynamicCache, DynamicLayer
 
 from mis_lib.generate.cpu import Threads
+from mis_lib.prompts import as_plain_text, special_tokens, user_message
 from mis_lib.settings import GenerationSettings
 
 ROOM = 128  # tokens; how much a full cache grows by
@@ -69,12 +72,57 @@ def make_room(cache: Cache | None) -> None:
 
 
 # Inputs of a step that have a row for each answer.
-ROW_INPUTS = frozenset({"attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids"})
+ROW_INPUTS = frozenset(
+    {"attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"}
+)
+TRIAL = "Which?"  # what a trial asks
+ROUNDING = 0.02  # share of a row's norm; the features of other images differ by more
 
 
-def shares_images(network: Any) -> bool:
-    """Whether ``generate`` can give all rows the features of images that it encoded once."""
-    return "mm_encoder_outputs" in inspect.signature(network.forward).parameters
+def shares_images(network: Any, processor: Any) -> bool:
+    """Whether ``generate`` gives all rows the right features of images that it encoded once, found by a trial.
+
+    Two prompts, of two images and of one, are given to the model with each repeated by transformers and with each
+    written twice. Its decoder must read the same. Some models order the repeated images otherwise than the rows
+    (transformers 5.24, ``_expand_multimodal_outputs`` of GLM-4.1V), and answer about a wrong image without an error.
+    """
+    if "mm_encoder_outputs" not in inspect.signature(network.forward).parameters:
+        return False
+    dice = np.random.default_rng(0)
+    noise = Image.fromarray(dice.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    rows = [[Image.new("RGB", (64, 48)), noise], [Image.new("RGB", (48, 64), "white")]]
+    try:
+        repeated, written = (
+            _read_by_decoder(network, prompts(rows, [TRIAL] * 2, processor, network, copies=copies), rows=4)
+            for copies in (1, 2)
+        )
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError):
+        return False  # copies need less of the model
+    same = len(repeated) == len(written) and all(map(_alike, repeated, written))
+    return same and bool(written)
+
+
+def prompts(
+    images: Sequence[Sequence[Any]], questions: Sequence[str], processor: Any, network: Any, *, copies: int = 1
+) -> Any:
+    """The processor's output for a batch of prompts, each so many times, on the network's device and in its type.
+
+    Padded on the left: the last position of every row is the last prompt token, from which the answer begins.
+    """
+    special = special_tokens(processor)
+    messages = [
+        [user_message(row, as_plain_text(question, special))]
+        for row, question in zip(images, questions, strict=True)
+        for _ in range(copies)
+    ]
+    return processor.apply_chat_template(
+        messages,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True, "padding_side": "left"},
+    ).to(network.device, dtype=network.dtype)
 
 
 def cache_name(model_inputs: Mapping[str, Any]) -> str:
@@ -82,8 +130,14 @@ def cache_name(model_inputs: Mapping[str, Any]) -> str:
     return "cache" if "cache" in model_inputs else "past_key_values"
 
 
-def can_drop_rows(network: Any, model_inputs: Any) -> bool:
+def can_drop_rows(network: Any, input_ids: torch.Tensor, model_inputs: Any) -> bool:
     """Whether rows can leave a batch: all their state is in an ordinary cache and in inputs with rows first."""
+    step = network.prepare_inputs_for_generation(
+        input_ids, next_sequence_length=1, is_first_iteration=False, **model_inputs
+    )
+    tensors = {name for name, value in step.items() if isinstance(value, torch.Tensor)}
+    if not tensors <= ROW_INPUTS | {"input_ids"}:
+        return False
     cache = model_inputs.get(cache_name(model_inputs))
     ordinary = type(cache) is DynamicCache and all(type(layer) in (DynamicLayer, RoomyLayer) for layer in cache.layers)
     positions = model_inputs.get("position_ids")
@@ -167,17 +221,26 @@ def _steps(
         if rows is None:
             continue
         shown = [shown[row] for row in rows]
-        if can_drop_rows(network, model_inputs):
-            with torch.inference_mode():
-                input_ids, model_inputs = _keep(input_ids, model_inputs, torch.tensor(shown, device=input_ids.device))
+        with torch.inference_mode():
+            drops = can_drop_rows(network, input_ids, model_inputs)
+            if drops:
+                kept = torch.tensor(shown, device=input_ids.device)
+                input_ids, model_inputs = _keep(input_ids, model_inputs, logits_processor, kept)
+        if drops:
             dropped(shown)
             generators, shown = [generators[row] for row in shown], list(range(len(shown)))
 
 
 def _keep(
-    input_ids: torch.Tensor, model_inputs: dict[str, Any], rows: torch.Tensor
+    input_ids: torch.Tensor, model_inputs: dict[str, Any], logits_processor: Any, rows: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """The state of some of the rows; positions of several dimensions (3, rows, T) have the rows second."""
+    """The state of some of the rows; positions of several dimensions (3, rows, T) have the rows second.
+
+    A repetition penalty knows how much padding each row has; it is narrowed in place.
+    """
+    for one in logits_processor:
+        if isinstance(padding := getattr(one, "prompt_ignore_length", None), torch.Tensor):
+            one.prompt_ignore_length = padding.index_select(0, rows.to(padding.device))
     kept: dict[str, Any] = {}
     for name, value in model_inputs.items():
         if isinstance(value, torch.Tensor) and value.ndim and name in ROW_INPUTS:
@@ -186,6 +249,42 @@ def _keep(
             kept[name] = value
     kept[cache_name(kept)].batch_select_indices(rows)
     return input_ids.index_select(0, rows), kept
+
+
+class _Read(Exception):
+    """Ends a trial where the decoder would begin."""
+
+
+def _read_by_decoder(network: Any, inputs: Any, rows: int) -> list[torch.Tensor]:
+    """Everything that the decoder is given of the prompts, row by row; it computes nothing."""
+    found: list[torch.Tensor] = []
+
+    def stop(module: Any, args: Any, given: Any) -> None:
+        found.extend(_tensors([args, given]))
+        raise _Read
+
+    hook = network.get_decoder().register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        next(decode(network, inputs, rows, GenerationSettings(max_new_tokens=1)))
+    except _Read:
+        pass
+    finally:
+        hook.remove()
+    return found
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The rows of the tensors in nested mappings and lists, in order."""
+    if isinstance(value, torch.Tensor):
+        yield from value if value.ndim else [value]
+    elif isinstance(value, Mapping | list | tuple):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(one)
+
+
+def _alike(one: torch.Tensor, two: torch.Tensor) -> bool:
+    """Whether two rows are the same but for the rounding of a batch of another size."""
+    return one.shape == two.shape and bool((one.float() - two.float()).norm() <= ROUNDING * two.float().norm())
 
 
 def _draw(scores: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:

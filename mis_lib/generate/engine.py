@@ -19,6 +19,7 @@ pass.
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -32,7 +33,7 @@ from torch import nn
 
 from mis_lib.errors import SettingsError
 from mis_lib.generate.cpu import PackedLinear, Threads, can_pack, pack_linears, working_dtype
-from mis_lib.generate.decode import decode
+from mis_lib.generate.decode import decode, shares_images
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.settings import GenerationSettings
 
@@ -235,6 +236,11 @@ class Engine:
     def mixes(self) -> bool:
         """Whether rows of one batch can be answered under different adapters."""
         return self.groups is not None
+
+    @cached_property
+    def shares_images(self) -> bool:
+        """Whether rows that show the same images can have their features from one encoding (``decode``)."""
+        return shares_images(self.network, self.processor)
 
     @property
     def adapters(self) -> list[str]:

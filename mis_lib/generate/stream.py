@@ -23,7 +23,7 @@ from PIL import Image
 from mis_lib.errors import SettingsError
 from mis_lib.generate.columns import Column, check_request
 from mis_lib.generate.cpu import working_dtype
-from mis_lib.generate.decode import decode, shares_images
+from mis_lib.generate.decode import decode
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.prompts import as_plain_text, special_tokens, user_message
@@ -48,6 +48,8 @@ class VariantEngine:
         self._network: Any = self._engine.network
         self._adapters = dict(adapters)
         self._groups = self._engine.groups
+        # while the model loads, not in the first answer
+        self._shares_images = self.mixes and len(adapters) > 1 and self._engine.shares_images
         self._busy = threading.Lock()
         self.dtype = str(self._network.dtype).removeprefix("torch.")
         self.packed = self._engine.packed
@@ -182,7 +184,7 @@ class VariantEngine:
         plain = as_plain_text(question, special_tokens(self.processor))
         message = user_message([image.convert("RGB") for image in images], plain)
         inputs = self.processor.apply_chat_template(
-            [[message]] * (1 if shares_images(self._network) else rows),
+            [[message]] * (1 if self._shares_images else rows),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,

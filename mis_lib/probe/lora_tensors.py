@@ -114,7 +114,8 @@ def merged(
         form: what the merged model is called.
     """
     shares = {
-        name: _share(layer, adapter, weights.get(f"{name}.weight")) for name, layer in lora_layers(reference, adapter)
+        name: _share(layer, adapter, weights.get(_parameter(name, layer)))
+        for name, layer in lora_layers(reference, adapter)
     }
     found = []
     for name, tensor in stored.items():
@@ -141,6 +142,11 @@ def wrong(uses: Sequence[TensorUse]) -> TensorUse | None:
     return next((use for use in uses if use.use not in (Use.APPLIED, Use.NOT_TOLD)), None)
 
 
+def _parameter(name: str, layer: Any) -> str:
+    """Which parameter of the checkpoint a layer changes; of a module with several PEFT wraps one after the other."""
+    return f"{name.replace('.base_layer', '')}.{getattr(layer, 'parameter_name', 'weight')}"
+
+
 @torch.inference_mode()
 def _share(layer: Any, adapter: str, weight: torch.Tensor | None) -> float | str | None:
     """How much of the layer's update is in ``weight``: 1 all, 0 nothing; in words if none, ``None`` if unknown."""
@@ -152,7 +158,8 @@ def _share(layer: Any, adapter: str, weight: torch.Tensor | None) -> float | str
     size = update.square().sum()
     if size == 0:
         return 1.0  # nothing to merge
-    change = weight.to(update.device).double() - layer.base_layer.weight.double()
+    base = getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))
+    change = weight.to(update.device).double() - base.double()
     return float((change * update).sum() / size)
 
 

@@ -217,24 +217,25 @@ def ask_alone(
 def ask_engine(
     form: str, engine: VariantEngine, variant: str, question: Question, settings: GenerationSettings
 ) -> View:
-    """Answer by the app's engine, all of its variants in one batch, and take the row of one.
+    """Answer by the app's engine, all of its variants in one batch or in turns, and take the row or turns of one.
 
     Raises:
         ModelError: it said nothing.
     """
     processor: Any = Overheard(engine.processor)
     plain, engine.processor = engine.processor, processor
-    row = engine.variants.index(variant)
+    place = engine.variants.index(variant)
     answered = None
     try:
-        with logits_of(engine.network, row=row) as steps:
+        with logits_of(engine.network, row=place if engine.mixes else 0) as steps:
             for columns in engine.stream(question.images, question.text, engine.variants, settings):
-                answered = columns[row]
+                answered = columns[place]
     finally:
         engine.processor = plain
     if answered is None:
         raise ModelError(f"the engine said nothing to {question.name!r}; try again")
-    return _view(form, answered.text, steps[: answered.tokens] if engine.mixes else [], processor.made)
+    own = steps if engine.mixes else steps[place :: len(engine.variants)]
+    return _view(form, answered.text, own[: answered.tokens], processor.made)
 
 
 def ask_server(

@@ -111,8 +111,8 @@ def _qwen(folder: Path, kind: str, *, patch: int = 14) -> Path:
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
     cell = (2 * patch) ** 2
     images = _class("Qwen2VLImageProcessor")(patch_size=patch, size={"shortest_edge": cell, "longest_edge": cell * 12})
-    videos = _class("Qwen3VLVideoProcessor" if kind == "Qwen3VL" else "Qwen2VLVideoProcessor")()
-    make = getattr(transformers, f"{kind}Processor")
+    videos = _class("Qwen3VLVideoProcessor" if kind.startswith("Qwen3VL") else "Qwen2VLVideoProcessor")()
+    make = getattr(transformers, f"{kind.removesuffix('Moe')}Processor")
     processor = make(images, tokenizer, videos, chat_template=template("<|vision_start|><|image_pad|><|vision_end|>"))
     text = {
         "vocab_size": len(tokenizer), **TEXT,
@@ -126,9 +126,11 @@ def _qwen(folder: Path, kind: str, *, patch: int = 14) -> Path:
         vision |= {"hidden_size": 16, "out_hidden_size": 32, "intermediate_size": 32}
     if kind == "Qwen2_5_VL":
         vision |= {"fullatt_block_indexes": [1], "window_size": 28}
-    if kind == "Qwen3VL":
+    if kind.startswith("Qwen3VL"):
         vision |= {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64}
         text["head_dim"] = 8
+    if kind.endswith("Moe"):
+        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
     config = getattr(transformers, f"{kind}Config")(
         text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
@@ -150,6 +152,11 @@ def qwen2_5_vl(folder: Path) -> Path:
 def qwen3_vl(folder: Path) -> Path:
     """Qwen3-VL: as Qwen2-VL, and the tower speaks to several layers of the language model, through a projector each."""
     return _qwen(folder, "Qwen3VL", patch=16)
+
+
+def qwen3_vl_moe(folder: Path) -> Path:
+    """Qwen3-VL with experts, whose weights are one parameter a layer."""
+    return _qwen(folder, "Qwen3VLMoe", patch=16)
 
 
 def mistral3(folder: Path) -> Path:
@@ -238,6 +245,63 @@ def smolvlm(folder: Path) -> Path:
     return _splitting(folder, "SmolVLM")
 
 
+def glm4v(folder: Path) -> Path:
+    """GLM-4.1V: grids of any shape, M-RoPE; transformers expands encoded images in an order of its own."""
+    special = [
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|image|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+        "<|video|>",
+    ]
+    tokenizer = tokenizer_of(special)
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
+    cell = 28**2 * 2  # of two frames
+    images = _class("Glm4vImageProcessor")(size={"shortest_edge": cell, "longest_edge": cell * 12})
+    processor = transformers.Glm4vProcessor(
+        images,
+        tokenizer,
+        _class("Glm4vVideoProcessor")(),
+        chat_template=template("<|begin_of_image|><|image|><|end_of_image|>"),
+    )
+    config = transformers.Glm4vConfig(
+        text_config={
+            "vocab_size": len(tokenizer), **TEXT, "pad_token_id": 0,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+        },
+        vision_config={
+            "depth": 2, "hidden_size": 16, "num_heads": 2, "image_size": 56, "out_hidden_size": 32,
+            "intermediate_size": 32,
+        },
+        image_token_id=ids["<|image|>"], video_token_id=ids["<|video|>"],
+        image_start_token_id=ids["<|begin_of_image|>"], image_end_token_id=ids["<|end_of_image|>"],
+        video_start_token_id=ids["<|begin_of_video|>"], video_end_token_id=ids["<|end_of_video|>"],
+    )  # fmt: skip
+    return _write(folder, config, processor)
+
+
+def mllama(folder: Path) -> Path:
+    """Llama 3.2 Vision: images are read by cross attention, whose mask has a row for each answer."""
+    tokenizer = tokenizer_of(["<|image|>", "<|python_tag|>"])
+    images = _class("MllamaImageProcessor")(size={"height": 28, "width": 28}, max_image_tiles=4)
+    processor = transformers.MllamaProcessor(images, tokenizer, chat_template=template("<|image|>"))
+    config = transformers.MllamaConfig(
+        vision_config={
+            "hidden_size": 16, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 2,
+            "intermediate_size": 32, "image_size": 28, "patch_size": 14, "intermediate_layers_indices": [0, 1],
+            "vision_output_dim": 48,
+        },
+        text_config={
+            "vocab_size": len(tokenizer), **TEXT, "num_hidden_layers": 3, "cross_attention_layers": [1],
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+    )  # fmt: skip
+    return _write(folder, config, processor)
+
+
 def _class(name: str) -> Any:
     """A processor's class; importing it tells what it needs."""
     return getattr(transformers, name)
@@ -248,11 +312,16 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     for function in (internvl, qwen2_vl, qwen2_5_vl, qwen3_vl, llava_onevision, mistral3, idefics3, smolvlm)
 }
 
+ANSWERS_ONLY: dict[str, Callable[[Path], Path]] = {
+    function.__name__: function for function in (glm4v, mllama, qwen3_vl_moe)
+}
+"""Architectures that answer, and of which no test trains."""
+
 
 def built(name: str, folder: Path) -> Path:
     """The checkpoint of an architecture; skips only where its processor needs torchvision and there is none."""
     try:
-        return BUILDERS[name](folder)
+        return (BUILDERS | ANSWERS_ONLY)[name](folder)
     except ImportError:
         if importlib.util.find_spec("torchvision") is not None:
             raise
