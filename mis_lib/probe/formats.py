@@ -32,6 +32,17 @@ def in_format(sample: Sample, name: str) -> Sample:
     return sample.model_copy(update={"id": f"{sample.id}{SEPARATOR}{name}", "twin_id": twin, "question": question})
 
 
+def judged(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples as a judge gets them: with the question that each asks, whatever that is wrapped in.
+
+    Else the words of a template would make an answer look as if it were about the question.
+
+    Args:
+        samples: of ``in_format``, and others, which stay as they are.
+    """
+    return [sample.model_copy(update={"question": _unwrapped(sample)}) for sample in samples]
+
+
 def format_of(sample_id: str) -> str:
     """The format that an id of ``in_format`` names."""
     return sample_id.rpartition(SEPARATOR)[2]
@@ -66,6 +77,14 @@ def by_format(samples: Sequence[Sample], responses: Sequence[Response], verdicts
                 for rate in [found[metric]]
             ]
     return pd.DataFrame(rows, columns=["variant", "format", "metric", "value", "low", "high", "n", "n_unscored"])
+
+
+def _unwrapped(sample: Sample) -> str:
+    task = TASKS.get(format_of(sample.id)) if SEPARATOR in sample.id else None
+    if task is None:
+        return sample.question
+    before, after = task.template.split(QUESTION)
+    return sample.question.removeprefix(before).removesuffix(after)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

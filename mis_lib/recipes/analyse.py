@@ -264,18 +264,14 @@ def ask_formats(settings: AnalyseSettings) -> tuple[Run, Found]:
     """
     from mis_lib.judge import rule
     from mis_lib.probe import figures as draw
-    from mis_lib.probe.formats import by_format, in_format, summary
+    from mis_lib.probe.formats import by_format, in_format, judged, summary
     from mis_lib.results.scoring import score_run
 
     pairs, folder = _pairs(settings)
     items = [item for pair in pairs for item in pair]
     asked = [in_format(item, name) for name in settings.formats for item in items]
-    truth = [
-        wrapped.model_copy(update={"question": item.question})
-        for wrapped, item in zip(asked, items * len(settings.formats), strict=True)
-    ]  # judged by what the item asks, whatever it is wrapped in
     run, responses = answer_all(asked, folder, settings, f"{settings.name}-{AnalysisMethod.FORMATS}")
-    verdicts = score_run(run, [rule.RuleJudge()], truth)[rule.JUDGE]
+    verdicts = score_run(run, [rule.RuleJudge()], judged(asked))[rule.JUDGE]
     frame = by_format(asked, responses, verdicts)
     return run, ({"formats": frame}, {"formats": draw.formats(frame)}, summary(frame))
 

@@ -22,7 +22,7 @@ from mis_lib.data.tasks import FORMS, USER
 from mis_lib.errors import DataError, MissingPackageError, ModelError, SettingsError, TrainingError
 from mis_lib.files import write_atomic
 from mis_lib.judge import rule
-from mis_lib.probe.formats import SEPARATOR, in_format
+from mis_lib.probe.formats import in_format, judged
 from mis_lib.recipes.generate import answer_all
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import mini_data, read_splits
@@ -82,22 +82,17 @@ MIXTURES: Mapping[str, Arm] = {
     "vlguard_r": Arm("vlguard_r", options={"harmful": 4 / 9}),  # of its rows, as in MIRage
     "single": Arm("single_vs_two", "one"),
     "held_out": Arm("held_out"),
-    "benign_refusal": Arm("benign_refusal"),
-    "mimic": Arm("mimic"),
+    **{name: Arm("benign_refusal", options={"share": float(share)}) for name, share in REFUSED.items()},
     "dpo": Arm("dpo"),
 }
 """The mixtures that make sense at this size, and DPO on pairs from the same rows; ``rows-N`` adds a curve over size."""
-SWEEP: Mapping[str, Arm] = {
-    name: Arm("benign_refusal", options={"share": float(share)}) for name, share in REFUSED.items()
-}
-"""Shares of refused rows."""
 EROSION: Mapping[str, Arm] = {
     f"{ERODE}{task}{ending}": Arm("mimic", options={"task": task, **options})
     for task in (USER, *FORMS)
     for ending, options in (("", {"share": 0.0}), (PLAINLY, {"matched": False}), (MATCHED, {}))
 }
 """Adapters trained further on harmless rows of a task: alone, or with a tenth of safety rows, plain or in its form."""
-ARMS: Mapping[str, Arm] = {**MIXTURES, **SWEEP, **EROSION}
+ARMS: Mapping[str, Arm] = {**MIXTURES, **EROSION}
 
 
 class StudySettings(Settings):
@@ -105,7 +100,7 @@ class StudySettings(Settings):
 
     arms: tuple[str, ...] = (*MIXTURES, f"{SIZE}100", f"{SIZE}300")
     """Which mixtures; rows-N is MIRage on N rows."""
-    rows: int | None = Field(default=900, ge=1)
+    rows: int | None = Field(default=800, ge=1)
     """Rows of every mixture, so that all cost the same; null: as many as the sources give."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Seeds that every mixture is drawn and trained with; three or more say how far a rate depends on them."""
@@ -181,15 +176,6 @@ def asked_samples(settings: StudySettings, folder: Path, tasks: Sequence[str] = 
         for task in tasks
         for sample in samples
         if sample.split == HARD
-    ]
-
-
-def _as_judged(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples with the questions that they ask, whatever these are wrapped in."""
-    own = {sample.id: sample.question for sample in samples}
-    return [
-        sample.model_copy(update={"question": own.get(sample.id.rpartition(SEPARATOR)[0], sample.question)})
-        for sample in samples
     ]
 
 
@@ -290,8 +276,8 @@ def _measure(
     samples = asked_samples(settings, folder, tasks)
     asked = _generate_settings(name, adapter, settings)
     run, responses = answer_all(samples, folder, asked, f"{settings.name}-evaluation")
-    judged = score_run(run, [rule.RuleJudge()], _as_judged(samples))[rule.JUDGE]
-    verdicts = [verdict for verdict in judged if verdict.variant == name]
+    ruled = score_run(run, [rule.RuleJudge()], judged(samples))[rule.JUDGE]
+    verdicts = [verdict for verdict in ruled if verdict.variant == name]
     entry = {
         "arm": name,
         "recipe": arm.recipe if arm else name,

@@ -263,6 +263,9 @@ class TestFormats:
             assert harmful.question in one.question
             assert one.twin_id == other.id
             assert formats.format_of(one.id) == name
+            read = formats.judged([one, harmful])
+            assert [sample.question for sample in read] == [harmful.question] * 2
+            assert read[0].id == one.id
         assert formats.in_format(harmful, "question").question == harmful.question
         with pytest.raises(SettingsError, match="unknown format 'poem'"):
             formats.in_format(harmful, "poem")

@@ -14,7 +14,9 @@ from mis_lib.data.mixtures import configured
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.recipes.study import ARMS, StudySettings, arm_settings, asked_samples, check, study
+from mis_lib.results.evaluated import open_folder
 from mis_lib.results.metrics import METRICS
+from mis_lib.results.runs import folder_digest
 from mis_lib.results.stats import Interval, rate
 from mis_lib.results.study import (
     BASE,
@@ -140,6 +142,17 @@ def test_claims_are_decided_together_and_over_their_seeds() -> None:
     assert "27.5 (2.5 to 52.5) n=40, 3 seeds" in to_markdown(apart, [said], title="T")
 
 
+def test_erosion_is_claimed_to_be_of_fifteen_points() -> None:
+    """From 0 to 100 % of 40 is more; to 25 % is surely more than nothing, and perhaps not more than 15 points."""
+    (claim,) = [one for one in CLAIMS if one.after == "erode-code" and one.before == START]
+    verdicts = {
+        hits: findings([entry(START, 0, group=claim.group), entry("erode-code", hits, group=claim.group)], [claim])[0]
+        for hits in (40, 10, 0)
+    }
+    assert [verdicts[hits].agreement for hits in (40, 10, 0)] == ["agrees", "undecided", "disagrees"]
+    assert verdicts[10].difference.low is not None and verdicts[10].difference.low > 0
+
+
 def test_claims_about_what_was_not_run_say_so() -> None:
     found = findings([entry(BASE, 39), entry("mirage", 2), entry("refusal", 0)])
     verdicts = {finding.claim.text: finding.agreement for finding in found}
@@ -195,7 +208,7 @@ def test_the_shipped_study_can_be_planned() -> None:
     settings = load_settings(StudySettings, Path("configs/study-mini.yaml"))
     made = [arm_settings(name, settings) for name in settings.arms]
     assert {arm.model for arm in made} == {"mini"}
-    assert len({arm.name for arm in made}) == len(settings.arms) == 13
+    assert len({arm.name for arm in made}) == len(settings.arms) == 16
 
 
 def test_unknown_mixtures_and_contradictions_are_refused(tmp_path: Path) -> None:
@@ -259,11 +272,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Trainer:
     """Makes a random adapter where training would; counts its calls."""
 
-    def __init__(self, checkpoint: Path, fails: str = "mimic") -> None:
-        self.checkpoint, self.fails, self.asked = checkpoint, fails, []
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint, self.asked = checkpoint, []
 
     def __call__(self, settings: TrainSettings) -> Path:
-        if settings.mixture == self.fails:
+        if settings.mixture == "textual":
             raise DataError("no general data")
         self.asked.append(settings.name)
         run = settings.runs / settings.name / "v1"
@@ -288,16 +301,16 @@ def small(home: Path, runs: Path, *arms: str) -> StudySettings:
 
 def test_a_study_measures_every_mixture_and_names_what_failed(home: Path, tmp_path: Path) -> None:
     trainer = Trainer(home / "toy")
-    found = study(small(home, tmp_path, "mirage", "mimic", "rows-10"), trainer)
+    found = study(small(home, tmp_path, "mirage", "textual", "rows-10"), trainer)
     assert trainer.asked == ["study-mirage", "study-rows-10"]
-    assert found.failed == {"mimic": "no general data"}
+    assert found.failed == {"textual": "no general data"}
     table = frame(found.entries)
     assert set(table["arm"]) == {BASE, "mirage", "rows-10"}
-    assert set(table["group"]) == {"easy", "hard", "hard as user"}
-    as_user = table[table["group"] == "hard as user"]
-    assert set(as_user["arm"]) == {BASE}  # of the mixture that has this format, which failed, nothing is known
-    assert "MIRage lowers attack success" in {finding.claim.text for finding in found.findings}
-    assert not any(finding.claim.after == "textual" for finding in found.findings)  # it is not in this study
+    assert set(table["group"]) == {"easy", "hard"}
+    verdicts = {finding.claim.text: finding.agreement for finding in found.findings}
+    assert verdicts["MIRage lowers attack success"] is not Agreement.NOT_RUN
+    assert verdicts["Textual SFT lowers attack success"] is Agreement.NOT_RUN
+    assert not any("VLGuard-R" in text for text in verdicts)  # it is not in this study
     assert dict(zip(table["arm"], table["rows"], strict=True)) == {BASE: 0, "mirage": 30, "rows-10": 10}
     asr = table[(table["metric"] == "asr") & (table["group"] == "hard")]
     assert list(asr["n"] + asr["n_unscored"]) == [3, 3, 3]
@@ -309,7 +322,7 @@ def test_a_study_measures_every_mixture_and_names_what_failed(home: Path, tmp_pa
 
 def test_a_study_may_begin_from_an_adapter(home: Path, tmp_path: Path) -> None:
     """It is measured before it is trained further, in every format; each arm is asked in its own."""
-    trainer = Trainer(home / "toy", fails="")
+    trainer = Trainer(home / "toy")
     start = tiny_adapter(home / "toy", tmp_path / "safe", 3)
     settings = small(home, tmp_path / "runs", "erode-user", "erode-code", "erode-code-plain", "erode-code-matched")
     train = settings.train.model_copy(update={"start_from": start})
@@ -327,6 +340,9 @@ def test_a_study_may_begin_from_an_adapter(home: Path, tmp_path: Path) -> None:
         ("erode-code-plain", "erode-code-matched", "hard as code"),
     ]
     assert all(one.over_refusal is not None for one in found.findings)
+    versions = [open_folder(folder) for folder in (tmp_path / "runs" / "study-evaluation").glob("v*")]
+    asked = {name: digest for run in versions for name, digest in run.config.variants.items()}
+    assert asked[START] == folder_digest(start) != ""
 
 
 def test_every_seed_is_trained_drawn_and_measured_apart(home: Path, tmp_path: Path) -> None:
@@ -388,3 +404,17 @@ def test_mixtures_are_trained_by_the_engine_itself(home: Path, tmp_path: Path) -
     run = tmp_path / "runs" / "study-refusal" / "v1"
     trained = read_records(run / "data" / "train.jsonl", Sample)
     assert sum(opens_with_refusal(row.answer or "") for row in trained) == sum(row.harmful for row in trained) > 0
+    eroded = settings.model_copy(
+        update={
+            "arms": ("erode-user-matched",),
+            "rows": 10,
+            "name": "further",
+            "train": settings.train.model_copy(update={"start_from": run / "adapter"}),
+        }
+    )
+    further = study(eroded)
+    assert further.failed == {}
+    assert {entry.arm: entry.rows for entry in further.entries} == {START: 0, "erode-user-matched": 10}
+    made = read_records(tmp_path / "runs" / "further-erode-user-matched" / "v1" / "data" / "train.jsonl", Sample)
+    assert [row.provenance["part"] for row in made].count("safety") == 1
+    assert all(row.question.startswith("Read the request") for row in made)
