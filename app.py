@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mis_lib.errors import MisError
 from mis_lib.generate.served import read_served
+from mis_lib.models.adapters import read_checkpoints
 from workbench.access import Users
 from workbench.app import build_app, launch_options, own_uploads, serve
 from workbench.host import Host, make_host
@@ -23,7 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         served = read_served(options.server, options.models)
         host = make_host(
-            options.model, options.adapters, options.data, runs=options.runs, datasets=options.datasets, served=served
+            read_checkpoints(options.model),
+            options.adapters,
+            options.data,
+            runs=options.runs,
+            datasets=options.datasets,
+            served=served,
         )
         users = Users.read(options.auth).check if options.auth else None
         launch_options(options.host, auth=users)  # what cannot be is refused before the page is built
@@ -73,16 +79,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model",
-        type=Path,
+        "--checkpoint",
+        nargs="+",
+        action="extend",
         metavar="PATH",
-        help="checkpoint folder or hub id (default: the embedded model, which is called mini)",
+        help="checkpoint folder or hub id, or NAME=PATH of several (default: the embedded model, which is called mini)",
     )
     parser.add_argument(
         "--adapters",
         type=_adapter,
         nargs="+",
         metavar="NAME=PATH",
-        help="PEFT adapter folders to compare with the model",
+        help="PEFT adapter folders to compare with the model; of several models NAME@MODEL=PATH, where an adapter does "
+        "not say on which it was trained",
     )
     parser.add_argument(
         "--data", type=Path, metavar="PATH", help="data set folder for the examples (default: MIS-Mini)"

@@ -12,13 +12,12 @@ from pathlib import Path
 from mis_lib.errors import ModelError
 from mis_lib.generate.columns import MultiEngine, StreamEngine
 from mis_lib.generate.served import Served, ServedEngine, check_names
-from mis_lib.models.adapters import choose_variants
+from mis_lib.models.adapters import BASE, Checkpoint, checkpoint_of_adapter, choose_checkpoints
 from mis_lib.models.packages import naming_a_broken_package
 from workbench.background import Background, Progress
 from workbench.examples import Catalogue
 
 SERVED_AT_ONCE = 4  # comparisons, each of up to four columns: what ``mis generate`` asks a server at a time
-EMBEDDED = Path("mini")  # what the embedded model is called where it has to be named, together with served ones
 
 
 @dataclass
@@ -35,9 +34,7 @@ class Host:
     adapters: dict[str, Path | None] = field(default_factory=dict)  # what the model is loaded with
     load: Callable[[Mapping[str, Path | None], Progress], StreamEngine] | None = None
     served: Mapping[str, Served] = field(default_factory=dict)  # where served variants are asked
-    strange: list[str] = field(
-        default_factory=list
-    )  # which adapters do not belong to the model that is loaded, in words
+    remarks: list[str] = field(default_factory=list)  # adapters of other models, and models that take turns, in words
     at_once: int = 1  # comparisons under way: one model answers one after the other, servers take several
     stops: dict[str, threading.Event] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)  # sessions that gave up their place before their turn
@@ -96,7 +93,7 @@ class Host:
 
 
 def make_host(
-    checkpoint: Path | None,
+    checkpoint: Path | Mapping[str, Path] | None,
     adapters: Sequence[tuple[str, Path]] | None,
     data: Path | None,
     *,
@@ -107,31 +104,35 @@ def make_host(
     """A host for the command line's choices; nothing is loaded before ``start``.
 
     Without a checkpoint it is the embedded model, without adapters the ones shipped with it (or none for another
-    checkpoint). Beside served variants only a checkpoint or adapters that are named are loaded (``EMBEDDED`` names the
-    embedded model); served ones come first.
+    checkpoint); several checkpoints are named. Beside served variants only a checkpoint or adapters that are named are
+    loaded ("mini" names the embedded model); served ones come first.
 
     Raises:
-        SettingsError: two adapters, or an adapter and a served variant, have the same name.
+        SettingsError: two variants have the same name, or it is not known to which checkpoint an adapter belongs.
     """
     served, local = served or {}, bool(checkpoint or adapters or not served)
-    if checkpoint == EMBEDDED and not EMBEDDED.exists():
-        checkpoint = None
-    chosen = choose_variants(checkpoint, adapters) if local else {}
+    parts = choose_checkpoints(checkpoint, adapters) if local else []
+    chosen = {name: folder for part in parts for name, folder in part.variants.items()}
     check_names(served, tuple(chosen))
-
-    strange: list[str] = []
+    remarks: list[str] = []
 
     def load(wanted: Mapping[str, Path | None], progress: Progress) -> StreamEngine:
         if not local:
             return ServedEngine(served)
-        engine = load_engine(checkpoint, wanted, progress)
-        strange[:] = strangers(checkpoint, wanted)
+        now = _with_added(parts, wanted)
+        engine = load_engine(now, progress)
+        from mis_lib.generate.group import CheckpointGroup  # torch is loaded by now
+
+        remarks[:] = [words for part in now for words in strangers(part)]
+        if isinstance(engine, CheckpointGroup) and engine.in_turn:
+            remarks.append(f"These models do not fit into memory together: {engine.announcement}")
         return MultiEngine(ServedEngine(served), engine) if served else engine
 
+    names = [next(iter(part.variants)) for part in parts] if len(parts) > 1 else [_title(part) for part in parts]
     return Host(
         Background(lambda progress: load(chosen, progress), what="Model"),
         Background(lambda progress: load_examples(data, progress), what="Examples"),
-        checkpoint="" if not local else "MIS-Mini" if checkpoint is None else checkpoint.name,
+        checkpoint=", ".join(names),
         variants=(*served, *chosen),
         runs=runs,
         data_name="MIS-Mini" if data is None else data.name,
@@ -139,51 +140,72 @@ def make_host(
         adapters=chosen,
         load=load if local else None,
         served=served,
-        strange=strange,
+        remarks=remarks,
         at_once=1 if local else SERVED_AT_ONCE,
     )
 
 
 @naming_a_broken_package()
-def load_engine(checkpoint: Path | None, adapters: Mapping[str, Path | None], progress: Progress) -> StreamEngine:
-    """Load a checkpoint, or without one the embedded model, with its adapters (None: the model itself).
+def load_engine(parts: Sequence[Checkpoint], progress: Progress) -> StreamEngine:
+    """Load one checkpoint with its adapters, or several as one engine, as many of them as memory allows.
 
     Raises:
         ModelError: a checkpoint or an adapter is missing or does not fit.
     """
-    for name, path in adapters.items():
+    for name, path in [variant for part in parts for variant in part.variants.items()]:
         if path is not None and not path.exists():
             raise ModelError(
                 f"adapter {name!r}: expected a PEFT adapter folder, found nothing at {path}; "
                 f"correct --adapters {name}=PATH and start the app again"
             )
     progress("Loading the model libraries …")
-    from mis_lib.generate.stream import VariantEngine  # here: torch and transformers take seconds to import
+    from mis_lib.generate.group import load_group  # here: torch and transformers take seconds to import
+    from mis_lib.generate.stream import VariantEngine
 
-    if checkpoint is None:
-        from mis_lib.models.mini.assemble import ensure_mini
-
-        checkpoint = ensure_mini(progress=progress)
-    else:
-        from mis_lib.models.hub import checkpoint_folder
-
-        name = checkpoint
-
-        def told(done: int, total: int) -> None:
-            progress(f"Fetching {name} from the hub: {done / 1e9:.1f} of {total / 1e9:.1f} GB …")
-
-        checkpoint = checkpoint_folder(checkpoint, told)
-    progress("Loading the model …")
-    return VariantEngine.load(checkpoint, adapters)
+    folders = [_folder(part.path, progress) for part in parts]
+    if len(parts) == 1:
+        progress("Loading the model …")
+        return VariantEngine.load(folders[0], parts[0].variants)
+    group = load_group([(folder, part.variants) for folder, part in zip(folders, parts, strict=True)], "cpu")
+    group.load_what_fits(lambda words: progress(f"{words} Of {group.announcement}"))
+    return group
 
 
-def strangers(checkpoint: Path | None, adapters: Mapping[str, Path | None]) -> list[str]:
-    """A line on each adapter that was trained on another checkpoint than this one (None: the embedded model)."""
+def strangers(part: Checkpoint) -> list[str]:
+    """A line on each adapter that was trained on another checkpoint than the one that it is loaded on."""
     from mis_lib.models.adapters import base_mismatch
     from mis_lib.models.mini.assemble import mini_folder
 
-    here = checkpoint or mini_folder()
-    return [words for name, folder in adapters.items() if folder and (words := base_mismatch(name, folder, here))]
+    here = part.path or mini_folder()
+    return [words for name, folder in part.variants.items() if folder and (words := base_mismatch(name, folder, here))]
+
+
+def _folder(checkpoint: Path | None, progress: Progress) -> Path:
+    """The folder of a checkpoint, made or fetched if it is missing."""
+    if checkpoint is None:
+        from mis_lib.models.mini.assemble import ensure_mini
+
+        return ensure_mini(progress=progress)
+    from mis_lib.models.hub import checkpoint_folder
+
+    def told(done: int, total: int) -> None:
+        progress(f"Fetching {checkpoint} from the hub: {done / 1e9:.1f} of {total / 1e9:.1f} GB …")
+
+    return checkpoint_folder(checkpoint, told)
+
+
+def _with_added(parts: Sequence[Checkpoint], wanted: Mapping[str, Path | None]) -> list[Checkpoint]:
+    """The checkpoints with the adapters among ``wanted`` that came later, each on the one that it was trained on."""
+    named = {next(iter(part.variants)): part.path or Path(BASE) for part in parts}
+    now = {name: Checkpoint(part.path, dict(part.variants)) for name, part in zip(named, parts, strict=True)}
+    for name, folder in wanted.items():
+        if folder is not None and not any(name in part.variants for part in parts):
+            now[checkpoint_of_adapter(name, folder, named)].variants[name] = folder
+    return list(now.values())
+
+
+def _title(part: Checkpoint) -> str:
+    return "MIS-Mini" if part.path is None else part.path.name
 
 
 def load_examples(folder: Path | None, progress: Progress) -> Catalogue:

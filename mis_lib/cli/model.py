@@ -93,11 +93,18 @@ def compare_variants(
         typer.Option("--variants", help="Which variants answer (default: mini mirage, or all that are named)."),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Checkpoint folder or hub id (default: the embedded model)")
+        list[str] | None,
+        typer.Option(
+            "--checkpoint", help="Checkpoint folder or hub id, or NAME=PATH of several (default: the embedded model)"
+        ),
     ] = None,
     adapters: Annotated[
         list[str] | None,
-        typer.Option("--adapters", help="NAME=FOLDER of each variant's PEFT adapter (default: the shipped adapters)"),
+        typer.Option(
+            "--adapters",
+            help="NAME=FOLDER of each variant's PEFT adapter, NAME@CHECKPOINT=FOLDER where it does not say on which "
+            "(default: the shipped adapters)",
+        ),
     ] = None,
     server: Annotated[
         str | None,
@@ -116,6 +123,7 @@ def compare_variants(
     """Show several variants' answers, local or served, to one question about the same images; segments in colours."""
     from mis_lib.cli import console
     from mis_lib.generate.served import read_served
+    from mis_lib.models.adapters import read_checkpoints
     from mis_lib.recipes.compare import compare
     from mis_lib.settings import GenerationSettings
 
@@ -126,7 +134,7 @@ def compare_variants(
         question,
         variants,
         settings,
-        checkpoint=checkpoint,
+        checkpoint=read_checkpoints(checkpoint),
         adapters=adapter_folders(adapters),
         device=device,
         served=served,

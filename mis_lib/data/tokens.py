@@ -509,7 +509,7 @@ def _fixed(config: Mapping[str, Any], processor: Mapping[str, Any]) -> Fixed:
 
 def _shape(folder: Path, config: Mapping[str, Any], text: Mapping[str, Any]) -> Shape | None:
     """Shape of a checkpoint; its weights are counted in their files' headers."""
-    parameters = sum(_weights_in(file) for file in sorted(folder.glob("*.safetensors")))
+    parameters = sum(weights_in(file) for file in sorted(folder.glob("*.safetensors")))
     heads = text.get("num_attention_heads") or 1
     wanted = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
     if not parameters or any(not text.get(name) for name in wanted):
@@ -529,7 +529,7 @@ def _shape(folder: Path, config: Mapping[str, Any], text: Mapping[str, Any]) -> 
     )
 
 
-def _weights_in(file: Path) -> int:
+def weights_in(file: Path) -> int:
     """Number of weights in a safetensors file: its header is a length of eight bytes and so much JSON."""
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))

@@ -154,14 +154,15 @@ class MultiEngine:
                     continue
                 if isinstance(update, BaseException):
                     seconds = time.perf_counter() - started
-                    update = tuple(_failed(columns[name], update, seconds) for name in names)
+                    update = tuple(failed(columns[name], update, seconds) for name in names)
                 columns |= {column.variant: column for column in update}
                 yield tuple(columns.values())
         finally:
             over.set()
 
 
-def _failed(column: Column, error: BaseException, seconds: float) -> Column:
+def failed(column: Column, error: BaseException, seconds: float) -> Column:
+    """The column of an answer that ended with an error; one that no model or file causes is raised."""
     if not isinstance(error, FAILURES):
         raise error
     told = str(error) if isinstance(error, MisError) else f"{type(error).__name__}: {error}"

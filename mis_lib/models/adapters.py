@@ -16,7 +16,7 @@ import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mis_lib.data.tokens import find_checkpoint
 from mis_lib.errors import AdapterWarning, ModelError, SettingsError
@@ -238,6 +238,103 @@ def shipped_variants() -> dict[str, Path | None]:
     """The base, and every shipped adapter whose files are there."""
     folders = {name: ADAPTERS / name for name in SHIPPED}
     return {BASE: None, **{name: folder for name, folder in folders.items() if (folder / WEIGHTS).exists()}}
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint among those that are asked, and what answers on it."""
+
+    path: Path | None
+    """Folder or hub id; ``None`` for the embedded model."""
+    variants: dict[str, Path | None]
+    """PEFT folder of each; ``None`` for the checkpoint itself, which comes first."""
+
+
+def read_checkpoints(values: Sequence[str] | None) -> Path | dict[str, Path] | None:
+    """``["PATH"]`` as a path, ``["base=PATH", "tuned=PATH"]`` as paths by name; ``None`` if nothing was given.
+
+    Raises:
+        SettingsError: several without a name each, or two of one name.
+    """
+    if not values:
+        return None
+    named = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not (name and equals and path) or Path(value).exists():
+            if len(values) == 1:
+                return Path(value)
+            raise SettingsError(f"--checkpoint: expected NAME=PATH for each of several, found {value!r}")
+        if name in named:
+            raise SettingsError(f"--checkpoint: the name {name!r} is taken already; call it something else")
+        named[name] = Path(path)
+    return named
+
+
+def choose_checkpoints(
+    checkpoint: Path | Mapping[str, Path] | None,
+    adapters: Mapping[str, Path] | Sequence[tuple[str, Path]] | None,
+) -> list[Checkpoint]:
+    """What answers on which checkpoint.
+
+    Args:
+        checkpoint: one, as ``choose_variants`` takes it, or several by name; "mini" is the embedded model.
+        adapters: PEFT folder of each; of several checkpoints, the name may say which (``NAME@CHECKPOINT``), else it is
+            the one whose fingerprint the adapter has recorded.
+
+    Raises:
+        SettingsError: a name is given twice, or it is not known to which checkpoint an adapter belongs.
+        ModelError: an adapter's record cannot be read.
+    """
+    if not isinstance(checkpoint, Mapping):
+        path = None if checkpoint is None or _is_embedded(checkpoint) else checkpoint
+        return [Checkpoint(path, choose_variants(path, adapters))]
+    chosen = {name: Checkpoint(None if _is_embedded(path) else path, {name: None}) for name, path in checkpoint.items()}
+    for given, folder in adapters.items() if isinstance(adapters, Mapping) else adapters or ():
+        name, _, base = given.partition("@")
+        owner = base or checkpoint_of_adapter(name, folder, checkpoint)
+        if owner not in chosen:
+            raise SettingsError(f"--adapters {given}: unknown checkpoint {owner!r}; named: {', '.join(chosen)}")
+        if any(name in one.variants for one in chosen.values()):
+            raise SettingsError(f"--adapters: the name {name!r} is taken already; call it something else")
+        chosen[owner].variants[name] = folder
+    return list(chosen.values())
+
+
+def checkpoint_of_adapter(name: str, folder: Path, checkpoints: Mapping[str, Path]) -> str:
+    """Which of several checkpoints an adapter was trained on, by the fingerprint that it has recorded.
+
+    Raises:
+        SettingsError: none of them, or several.
+        ModelError: the adapter's record cannot be read.
+    """
+    recorded = read_base(folder)
+    matching = list(checkpoints) if len(checkpoints) == 1 else []
+    if recorded is not None and not matching:
+        wanted = _as_rounded_here(recorded)
+        for label, path in checkpoints.items():
+            here = mini_folder() if _is_embedded(path) else path
+            same_name = recorded.name == (here.name if MINI.fullmatch(here.name) else _hub_id(here))
+            if same_name or (wanted.weights and _base_of(here).weights == wanted.weights):
+                matching.append(label)
+    if len(matching) == 1:
+        return matching[0]
+    found = (
+        f"that it fits {' and '.join(matching)}" if matching
+        else "no record of it" if recorded is None
+        else f"that it was trained on {recorded.name}"
+    )  # fmt: skip
+    raise SettingsError(
+        f"--adapters {name}: expected one of {', '.join(checkpoints)} as the checkpoint that it belongs to, "
+        f"found {found}; name it: --adapters {name}@{next(iter(checkpoints))}={folder}"
+    )
+
+
+def _hub_id(path: Path) -> str | None:
+    return None if path.exists() or path.is_absolute() or len(path.parts) != 2 else path.as_posix()
+
+
+def _is_embedded(path: Path) -> bool:
+    return path == Path(BASE) and not path.exists()
 
 
 def choose_variants(

@@ -166,6 +166,17 @@ def has_bfloat16_products() -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
+def free_memory(device: str) -> int:
+    """Bytes of a device that can be taken now; of a CPU, those of the machine, whatever a container allows."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    if kind == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return psutil.virtual_memory().available
+
+
 def peak_memory() -> int:
     """The most memory that this process has held so far, in bytes."""
     if sys.platform == "win32":

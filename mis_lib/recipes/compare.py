@@ -11,8 +11,9 @@ from mis_lib.errors import SettingsError
 from mis_lib.files import load_image
 from mis_lib.generate.columns import Column, MultiEngine, StreamEngine
 from mis_lib.generate.served import Served, check_names
-from mis_lib.models.adapters import choose_variants
+from mis_lib.models.adapters import Checkpoint, choose_checkpoints
 from mis_lib.recipes.checkpoints import local_checkpoint
+from mis_lib.recipes.progress import say
 from mis_lib.settings import GenerationSettings
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def compare(
     variants: Sequence[str] | None,
     settings: GenerationSettings,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: Path | Mapping[str, Path] | None = None,
     adapters: Mapping[str, Path] | None = None,
     device: str = "cpu",
     served: Mapping[str, Served] = NONE_SERVED,
@@ -41,7 +42,7 @@ def compare(
         question: what is asked about them.
         variants: which answer, local or served; by default ``DEFAULT`` of the shipped ones, or all that are named.
         settings: length and sampling.
-        checkpoint: folder or hub id; the embedded model if not given.
+        checkpoint: folder or hub id, or several by name (``choose_checkpoints``); the embedded model if not given.
         adapters: PEFT folder of each further variant; the shipped ones if neither this nor a checkpoint is given.
         device: where the model computes.
         served: where served variants are asked.
@@ -50,11 +51,12 @@ def compare(
         MisError: an image, the question, a variant or the model cannot be used; the message says which and why.
     """
     images = [load_image(path) for path in paths]
-    local = choose_variants(checkpoint, adapters)
+    parts = choose_checkpoints(checkpoint, adapters)
+    local = [name for part in parts for name in part.variants]
     if checkpoint or adapters:
-        check_names(served, tuple(local))
+        check_names(served, local)
     else:  # a served variant replaces a shipped one of the same name
-        local = {name: folder for name, folder in local.items() if name not in served}
+        local = [name for name in local if name not in served]
     known = [*served, *local]
     usual = known if checkpoint or adapters else list(served) or [name for name in known if name in DEFAULT]
     chosen = list(variants or usual)
@@ -66,8 +68,19 @@ def compare(
         from mis_lib.generate.served import ServedEngine  # the openai client takes a second to import
 
         engines.append(ServedEngine(served))
-    if here := {name: local[name] for name in chosen if name in local}:
-        engines.append(load_engine(checkpoint, here, device))
+    asked = [
+        Checkpoint(part.path, {name: part.variants[name] for name in chosen if name in part.variants and name in local})
+        for part in parts
+    ]
+    asked = [part for part in asked if part.variants]
+    if len(asked) == 1:
+        engines.append(load_engine(asked[0].path, asked[0].variants, device))
+    elif asked:
+        from mis_lib.generate.group import load_group  # takes seconds to import
+
+        group = load_group([(local_checkpoint(part.path), part.variants) for part in asked], device)
+        say(group.announcement)
+        engines.append(group)
     return iter(MultiEngine(*engines).stream(images, question, chosen, settings))
 
 

@@ -134,8 +134,9 @@ def test_a_wrong_path_is_not_looked_up_on_the_hub(hub: FakeHub, tmp_path: Path) 
 
 def test_the_app_fetches_what_is_named_and_says_how_far_it_is(hub: FakeHub, tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path; from workbench.host import load_engine\n"
-        "engine = load_engine(Path('some/tiny'), {'base': None}, print); print(engine.variants)"
+        "from pathlib import Path; from mis_lib.models.adapters import Checkpoint\n"
+        "from workbench.host import load_engine\n"
+        "engine = load_engine([Checkpoint(Path('some/tiny'), {'base': None})], print); print(engine.variants)"
     )
     done = python(script, hub.env(tmp_path))
     assert "Fetching some/tiny from the hub: 0.0 of 0.0 GB" in done.stdout, done.stderr

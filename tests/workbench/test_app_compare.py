@@ -16,7 +16,7 @@ from support.fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, bad_images, g
 from support.tiny import tiny_adapter, tiny_checkpoint
 
 from mis_lib.errors import DataError, ModelError
-from mis_lib.models.adapters import write_base
+from mis_lib.models.adapters import Checkpoint, write_base
 from mis_lib.schema import Outcome
 from workbench.background import Background, Phase
 from workbench.compare import actions as compare
@@ -354,7 +354,7 @@ def test_a_missing_adapter_names_the_flag(adapters: list[tuple[str, Path]]) -> N
     host = make_host(None, adapters, None)
     assert host.known_variants == ("mini", "mine")
     with pytest.raises(ModelError, match=r"adapter 'mine'.*found nothing at /nowhere/adapter.*--adapters mine=PATH"):
-        load_engine(None, dict(adapters), lambda message: None)
+        load_engine([Checkpoint(None, dict(adapters))], lambda message: None)
 
 
 def test_progress_and_failure_of_background_work() -> None:

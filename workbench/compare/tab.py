@@ -219,7 +219,7 @@ class CompareHandlers:
         """Header, variants, error bar, and whether to look again in a second."""
         status = self.host.model.status
         failed = [f"the model could not be loaded: {status.message}", RETRY] if status.phase is Phase.FAILED else []
-        problems = failed or (self.host.strange if status.phase is Phase.READY else [])
+        problems = failed or (self.host.remarks if status.phase is Phase.READY else [])
         return (
             html.header(status, self.host.title),
             self.variant_choices(ticked) if status.phase is Phase.READY else gr.skip(),
