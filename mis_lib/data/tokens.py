@@ -8,21 +8,23 @@ Image tokens follow from width and height alone: one small class for each way in
 against the image processor of transformers. Sizes are ``(width, height)`` in pixels, as shown. Marks around an image
 (vision start and end, tile names) count, since they take room too.
 
-The processors' own ``_get_num_multimodal_tokens`` is not called. A published name has no processor. Those of Qwen-VL,
-InternVL, LLaVA-OneVision and SmolVLM need torchvision, which is optional here. Importing transformers takes four
-seconds of processor time, half of what a check of 4,000 rows with 8,000 photographs takes.
+A checkpoint of any other family is counted by its own processor (``ByProcessor``), as training does. That is not the
+rule: a published name has no processor, those of Qwen-VL, InternVL, LLaVA-OneVision and SmolVLM need torchvision, which
+is optional here, and importing transformers takes four seconds of processor time, half of what a check of 4,000 rows
+with 8,000 photographs takes.
 """
 
 import json
 import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jinja2
 import jinja2.sandbox
+from PIL import Image
 from tokenizers import Tokenizer
 
 from mis_lib.data.images import Size
@@ -192,6 +194,77 @@ class Splits(Settings):
         return max(1, width + width % 2), self.longest
 
 
+class ByProcessor:
+    """As the processor of a checkpoint counts (``_get_num_multimodal_tokens``).
+
+    Families differ in whether its numbers hold the marks around an image. So three prompts are processed whole, and
+    what an image takes beyond the number is added; if that hangs on its size, the processor cannot be relied on.
+
+    Args:
+        folder: the checkpoint.
+        text_tokens: tokens of a question about so many images, those of the images left out.
+
+    Raises:
+        ModelError: the processor cannot be loaded, does not count, or counts otherwise than it processes; says why.
+    """
+
+    TRIALS = (((64, 48),), ((640, 480), (100, 300)), ((90, 33), (400, 400)))
+    """Width and height of the images of each prompt that is tried."""
+
+    def __init__(self, folder: Path, text_tokens: Callable[[int, str], int]) -> None:
+        from transformers import AutoProcessor  # takes seconds to import
+
+        try:
+            self._processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (ImportError, OSError, ValueError, KeyError, TypeError) as error:
+            raise self._refused(f"its processor cannot be loaded ({_first_line(error)})") from error
+        if not hasattr(self._processor, "_get_num_multimodal_tokens"):
+            raise self._refused(f"its processor ({type(self._processor).__name__}) does not count")
+        self._marks = 0
+        one, two, other_two = (self._missed(sizes, text_tokens) for sizes in self.TRIALS)
+        if two != other_two:
+            raise self._refused(f"its processor counts otherwise than it processes (by {two} and {other_two} tokens)")
+        self._marks = two - one  # what is left is of the text, which is estimated without a template
+
+    def count(self, sizes: Sequence[Size]) -> list[int]:
+        """Tokens of each image with its marks; the processor is asked for a row's images together."""
+        if not sizes:
+            return []
+        counted = self._processor._get_num_multimodal_tokens([(size.height, size.width) for size in sizes])
+        return [number + self._marks for number in counted["num_image_tokens"]]
+
+    def _missed(self, sizes: Sequence[tuple[int, int]], text_tokens: Callable[[int, str], int]) -> int:
+        """Tokens of a whole prompt beyond those of its text and the counted ones of its images."""
+        content: list[dict[str, Any]] = [{"type": "image", "image": Image.new("RGB", size)} for size in sizes]
+        turns = [{"role": "user", "content": [*content, {"type": "text", "text": "?"}]}]
+        try:
+            whole = self._processor.apply_chat_template(
+                [turns], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            )
+            counted = sum(self.count([Size(*size) for size in sizes]))
+        except (
+            ImportError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            jinja2.TemplateError,
+        ) as error:
+            raise self._refused(f"its processor fails on a prompt with images ({_first_line(error)})") from error
+        return whole["input_ids"].shape[1] - text_tokens(len(sizes), "?") - counted
+
+    @staticmethod
+    def _refused(why: str) -> ModelError:
+        return ModelError(
+            f"its image tokens cannot be counted: {why}; leave --model out, or name a model of its family"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 QWEN3_GRID = Grid(patch=16, min_pixels=65536, max_pixels=16777216)
 LARGE_SMOLVLM = Splits(longest=1536, side=384, tokens=81)
 # Model names as people write them -> how it counts; the first pattern found in the name wins.
@@ -335,14 +408,21 @@ def budget_for(model: str) -> Budget:
     processor = {**processor, **processor.pop("image_processor", {})}
     text = config.get("text_config") or config.get("llm_config") or config
     tokenizer = folder / "tokenizer.json"
-    return Budget(
+    budget = Budget(
         model,
-        from_checkpoint(config, processor),
+        Fixed(tokens=0),
         text.get("max_position_embeddings"),
         _shape(folder, config, text),
         Tokenizer.from_file(str(tokenizer)) if tokenizer.is_file() else None,
         _template(folder, processor),
     )
+    family = from_checkpoint(config, processor)
+    if family is None:
+        try:
+            family = ByProcessor(folder, lambda images, question: budget.text_tokens([(images, question, None)])[0])
+        except ModelError as error:
+            raise ModelError(f"--model {model} ({config.get('model_type')}): {error}") from error
+    return budget._replace(image_tokens=family)
 
 
 def find_checkpoint(model: str) -> Path | None:
@@ -372,6 +452,10 @@ def known(name: str) -> ImageTokens:
     Raises:
         ModelError: the name is of no known family.
     """
+    if re.search(r"llava-?_?(onevision|ov)-?_?1[._]5", name.lower()):  # native resolution, unlike LLaVA-OneVision
+        raise ModelError(
+            f"--model {name}: expected a checkpoint folder, found a name whose image settings are not known"
+        )
     for pattern, family in FAMILIES.items():
         if re.search(pattern, name.lower()):
             return family
@@ -381,11 +465,10 @@ def known(name: str) -> ImageTokens:
     )
 
 
-def from_checkpoint(config: Mapping[str, Any], processor: Mapping[str, Any]) -> ImageTokens:
+def from_checkpoint(config: Mapping[str, Any], processor: Mapping[str, Any]) -> ImageTokens | None:
     """How a checkpoint counts, from its ``config.json`` and its processor's settings (both merged into one mapping).
 
-    Raises:
-        ModelError: the model's type is not among the known ones.
+    ``None`` where the model's type is not among the known ones.
     """
     size = processor.get("size") or {}
     match config.get("model_type"):
@@ -425,8 +508,8 @@ def from_checkpoint(config: Mapping[str, Any], processor: Mapping[str, Any]) -> 
             )
         case "llava" | "fast_vlm":
             return _fixed(config, processor)
-        case other:
-            raise ModelError(f"expected a model type whose image tokens are known, found {other!r}; leave --model out")
+        case _:
+            return None
 
 
 def limited(

@@ -5,6 +5,7 @@ import math
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support.mis_layout import REASONING, draw_picture, write_json
 from support.tiny import tiny_checkpoint
+from support.tiny_architectures import built
 from transformers import AutoProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -139,8 +141,7 @@ def test_settings_of_a_checkpoint_win_over_published_ones() -> None:
     assert grid == Grid(max_pixels=500_000)
     chat = {"model_type": "internvl_chat", "force_image_size": 448, "downsample_ratio": 0.5, "max_dynamic_patch": 6}
     assert from_checkpoint({**chat, "vision_config": {"patch_size": 14}}, {}) == Tiles(max_tiles=6)
-    with pytest.raises(ModelError, match="'bert'"):
-        from_checkpoint({"model_type": "bert"}, {})
+    assert from_checkpoint({"model_type": "bert"}, {}) is None
 
 
 # ---------- whole rows, against a real checkpoint
@@ -290,3 +291,33 @@ def test_the_report_names_the_worst_row_and_the_formula(wide: Path) -> None:
         == 2 * (50 * 25 + 2) + report.tokens.rows[0].text_tokens
     )
     assert "batch x longest row" in report.memory_formula
+
+
+@pytest.mark.parametrize("name", ["mistral3", "glm4v", "qwen3_vl_moe"])
+def test_any_other_family_is_counted_by_its_own_processor(name: str, tmp_path: Path) -> None:
+    folder = built(name, tmp_path / name)
+    budget = budget_for(str(folder))
+    processor: Any = AutoProcessor.from_pretrained(folder)
+    off = []
+    for sizes in ([(333, 90)], [(64, 64), (500, 120), (31, 200)]):
+        images = [{"type": "image", "image": Image.new("RGB", size)} for size in sizes]
+        turn = {"role": "user", "content": [*images, {"type": "text", "text": "What now?"}]}
+        whole = processor.apply_chat_template([[turn]], add_generation_prompt=True, tokenize=True, return_dict=True)
+        counted = budget.text_tokens([(len(sizes), "What now?", None)])[0]
+        counted += sum(budget.image_tokens.count([Size(*size) for size in sizes]))
+        off.append(counted - len(whole["input_ids"][0]))
+    assert off == ([0, 0] if budget.is_exact else [off[0]] * 2)  # without a template of its own the text is estimated
+
+
+def test_a_processor_that_cannot_count_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(
+        ModelError, match=r"\(bert\): its image tokens cannot be counted: its processor .BertTokenizer. does not count"
+    ):
+        budget_for(str(tmp_path))
+
+
+def test_llava_onevision_1_5_is_not_counted_as_llava_onevision() -> None:
+    assert isinstance(known("llava-hf/llava-onevision-qwen2-7b-ov-hf"), AnyRes)
+    with pytest.raises(ModelError, match="expected a checkpoint folder"):
+        known("lmms-lab/LLaVA-OneVision-1.5-8B-Instruct")
