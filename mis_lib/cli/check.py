@@ -18,7 +18,7 @@ OF_MIXTURE = ("mixture", "general", "output", "against", "set")  # the last two 
 OPTIONS = options_of(
     "mis_lib.data.preflight:PreflightSettings",
     "images model max_pixels min_pixels max_dynamic_patch max_length training.batch_size training.lora_rank "
-    "training.checkpointing",
+    "training.checkpointing training.batch_tokens training.gpus training.quantization",
 )
 
 

@@ -20,11 +20,12 @@ import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import jinja2
 import jinja2.sandbox
 from PIL import Image
+from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 
 from mis_lib.data.images import Size
@@ -32,8 +33,9 @@ from mis_lib.errors import ModelError, SettingsError
 from mis_lib.settings import Settings
 
 MEMORY_FORMULA = (
-    "weights (parameters x bytes) + training state (LoRA: 16 bytes a trained weight; full: 16 bytes a weight in all) "
-    "+ batch x longest row x "
+    "weights (parameters x bytes; nf4 0.56 and int8 1 byte, but for the vocabulary's) + training state (LoRA: 16 bytes "
+    "a trained weight; full: 16 bytes a weight in all), both shared by the GPUs, with two layers gathered on each "
+    "+ tokens of a pass (batch x longest row, or batch_tokens) x "
     "(layers x bytes x (8 hidden + 2 key/value + 5 intermediate) + 2 x bytes x vocabulary); with checkpointing only "
     "hidden a layer and one "
     "whole layer; without the frozen vision tower's passing use (under 2 %) and the allocator's slack (5-10 %)"
@@ -334,6 +336,18 @@ class Training(Settings):
     """For the memory estimate; 0: all weights are trained."""
     checkpointing: bool = False
     """For the memory estimate: gradient checkpointing."""
+    batch_tokens: int | None = Field(default=None, ge=16)
+    """For the memory estimate: tokens of a pass on one GPU, as in training; then batch_size does not count."""
+    gpus: int = Field(default=1, ge=1)
+    """For the memory estimate, of each GPU: how many share weights and training state (FSDP)."""
+    quantization: Literal["nf4", "int8"] | None = None
+    """For the memory estimate: nf4 (QLoRA) or int8, the frozen weights' number type under LoRA."""
+
+    @model_validator(mode="after")
+    def _quantized_weights_are_frozen(self) -> Self:
+        if self.quantization and not self.lora_rank:
+            raise ValueError("quantization: its weights cannot be trained, expected lora_rank above 0, found 0")
+        return self
 
 
 class Memory(Settings):
@@ -345,11 +359,13 @@ class Memory(Settings):
     longest: int
     """Tokens of the longest row, to which its batch is padded."""
     training: Training
+    gathered: int = 0
+    """Of layers that FSDP puts together on each GPU while it computes them."""
 
     @property
     def total(self) -> int:
         """All terms."""
-        return self.weights + self.state + self.activations
+        return self.weights + self.gathered + self.state + self.activations
 
 
 class Budget(NamedTuple):
@@ -552,7 +568,9 @@ def memory(shape: Shape, longest: int, training: Training) -> Memory:
     Args:
         shape: the model.
         longest: tokens of the longest row.
-        training: batch size, LoRA rank, checkpointing.
+        training: batch size or tokens, LoRA rank, checkpointing, GPUs, quantization.
+
+    With several GPUs it is the memory of each.
     """
     whole = shape.weight_bytes * (8 * shape.hidden + 2 * shape.key_value + 5 * shape.intermediate)
     kept = shape.layers * shape.weight_bytes * shape.hidden + whole if training.checkpointing else shape.layers * whole
@@ -561,13 +579,28 @@ def memory(shape: Shape, longest: int, training: Training) -> Memory:
         state = 16 * shape.lora_parameters(training.lora_rank)
     else:
         state = (16 - shape.weight_bytes) * shape.parameters
+    tokens = training.batch_size * longest if training.batch_tokens is None else max(training.batch_tokens, longest)
+    weights = _stored(shape, training.quantization)
     return Memory(
-        weights=shape.weight_bytes * shape.parameters,
-        state=state,
-        activations=training.batch_size * longest * (kept + logits),
+        weights=-(-weights // training.gpus),
+        gathered=2 * weights // shape.layers if training.gpus > 1 else 0,
+        state=-(-state // training.gpus),
+        activations=tokens * (kept + logits),
         longest=longest,
         training=training,
     )
+
+
+def _stored(shape: Shape, quantization: str | None) -> int:
+    """Bytes of all weights; bitsandbytes leaves the embedding and the head in their own type.
+
+    A block of 64 weights in nf4 has a scale of 4 bytes (bitsandbytes, ``functional.quantize_4bit``).
+    """
+    if quantization is None:
+        return shape.weight_bytes * shape.parameters
+    vocabulary = min(2 * shape.vocabulary * shape.hidden, shape.parameters)
+    each = 0.5 + 4 / 64 if quantization == "nf4" else 1
+    return int(shape.weight_bytes * vocabulary + each * (shape.parameters - vocabulary))
 
 
 def estimate(text: str) -> int:

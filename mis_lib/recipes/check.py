@@ -83,7 +83,12 @@ def page(report: PreflightReport, *, longest: int = 20) -> str:
             for row in (report.tokens.worst(longest) if report.tokens is not None else ())
         ],
         memory=memory
-        and [[f"{part / GB:.1f}" for part in (memory.weights, memory.state, memory.activations, memory.total)]],
+        and [
+            [
+                f"{part / GB:.1f}"
+                for part in (memory.weights + memory.gathered, memory.state, memory.activations, memory.total)
+            ]
+        ],
     )
 
 

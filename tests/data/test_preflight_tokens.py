@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -264,6 +265,27 @@ def test_memory_by_hand() -> None:
     sparing = memory(shape, 7, Training(batch_size=2, lora_rank=0, checkpointing=True))
     assert (sparing.state, sparing.activations) == (14 * 1000, 2 * 7 * (3 * 2 * 10 + layer + logits))
     assert sparing.total == 2000 + sparing.state + sparing.activations
+
+
+def test_memory_of_each_of_several_gpus_by_hand() -> None:
+    """Qwen2-VL-7B, a pass of 16,384 tokens (product.md): 133 GB of weights and state over 8 GPUs are 17 GB on each."""
+    shape = next(shape for pattern, shape in SHAPES.items() if re.search(pattern, "qwen2-vl-7b"))
+    full = memory(shape, 900, Training(lora_rank=0, checkpointing=True, batch_tokens=16_384, gpus=8))
+    assert full.weights + full.state == 16 * 8_290_000_000 // 8
+    assert full.gathered == 2 * 2 * 8_290_000_000 // 28  # two of 28 layers
+    one_row = memory(shape, 16_384, Training(lora_rank=0, checkpointing=True))
+    assert full.activations == one_row.activations  # as many tokens in one row
+    assert memory(shape, 20_000, full.training).activations > full.activations  # a longer row is a pass of its own
+
+
+def test_memory_of_quantized_weights_by_hand() -> None:
+    shape = Shape(parameters=10_000, hidden=10, layers=2, key_value=4, intermediate=20, vocabulary=50, weight_bytes=2)
+    vocabulary = 2 * 50 * 10  # embedding and head stay as they are
+    nf4 = memory(shape, 7, Training(lora_rank=4, quantization="nf4"))
+    assert nf4.weights == 2 * vocabulary + (10_000 - vocabulary) // 2 + (10_000 - vocabulary) // 64 * 4 + 2
+    assert memory(shape, 7, Training(lora_rank=4, quantization="int8")).weights == 2 * vocabulary + 10_000 - vocabulary
+    with pytest.raises(ValueError, match="lora_rank above 0"):
+        Training(lora_rank=0, quantization="nf4")
 
 
 @pytest.mark.parametrize(("batch", "checkpointing", "measured"), [(4, False, 41.0), (8, False, 64.7), (16, True, 28.3)])

@@ -125,7 +125,7 @@ def _tokens(report: PreflightReport) -> list[Table | Text]:
     if report.memory is not None:
         memory = report.memory
         terms = (
-            f"{memory.weights / GB:.1f} weights, {memory.state / GB:.1f} training state, "
+            f"{(memory.weights + memory.gathered) / GB:.1f} weights, {memory.state / GB:.1f} training state, "
             f"{memory.activations / GB:.1f} activations"
         )
         lines.append(Text(f"memory: {memory.total / GB:.1f} GB ({terms}) for {_how(memory.training)}", style="bold"))
@@ -135,7 +135,12 @@ def _tokens(report: PreflightReport) -> list[Table | Text]:
 
 def _how(training: Training) -> str:
     weights = f"LoRA rank {training.lora_rank}" if training.lora_rank else "all weights"
-    return f"batch {training.batch_size}, {weights}{', checkpointing' if training.checkpointing else ''}"
+    rows = (
+        f"batch {training.batch_size}" if training.batch_tokens is None else f"{training.batch_tokens:,} tokens a pass"
+    )
+    stored = f" on {training.quantization}" if training.quantization else ""
+    spread = f", on each of {training.gpus} GPUs (FSDP)" if training.gpus > 1 else ""
+    return f"{rows}, {weights}{stored}{', checkpointing' if training.checkpointing else ''}{spread}"
 
 
 def _verdict(report: PreflightReport) -> Text:
