@@ -104,7 +104,7 @@ def test_json_has_every_row_and_finding(layout: Path) -> None:
     assert [(row["row"], row["images"], row["image_tokens"]) for row in report["tokens"]["rows"]] == [
         (row, 2, 2 * (3 * 3 + 2)) for row in (1, 2, 3, 4)
     ]
-    assert set(report["memory"]) == {"weights", "state", "activations", "longest", "training"}
+    assert set(report["memory"]) == {"weights", "gathered", "state", "activations", "longest", "training"}
 
 
 class Page(HTMLParser):
