@@ -122,6 +122,9 @@ async def _judge(
     for name, spec in sorted(settings.judges.items(), key=lambda item: item[1].kind in OF_OTHERS):
         judges[name] = await open_judge(name, spec, settings, cache, judges)
     chosen = [judges[name] for name in settings.judges]
+    for judge in chosen:
+        if run.config.judges.get(judge.name, judge.fingerprint) != judge.fingerprint:
+            say(f"{run.folder}: judge {judge.name} is another one than its stored verdicts are of: it rules on all again")
     ruled = await score_async(
         run, chosen, samples, data_dir, responses, settings.concurrency, settings.retry_unscored, progress
     )

@@ -290,6 +290,21 @@ def forget(run: Path, judges: str = "") -> None:
     shutil.rmtree(run / "verdicts")
 
 
+RULED_ANEW = {
+    ("hard-abuse_physical_altercations-001-twin", "mini"): "off_topic",
+    ("easy-property_crimes-014-twin", "mirage"): "off_topic",
+}
+"""Outcomes that version 2 of the rules changed in the stored runs, whose verdicts are of version 1."""
+
+
+def outcomes(verdicts: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    return [(one["sample_id"], one["variant"], one["outcome"]) for one in verdicts]
+
+
+def ruled_now(verdicts: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    return [(sample, by, RULED_ANEW.get((sample, by), outcome)) for sample, by, outcome in outcomes(verdicts)]
+
+
 @pytest.mark.parametrize("name", ["mini", "tiny", "served", "imported", "report", "torn"])
 def test_the_rule_judge_says_what_it_said(name: str, work: Path, mis: Callable[..., Any]) -> None:
     before = lines(DATA / "runs" / ("mini" if name == "torn" else name) / "v1" / "verdicts/rule.jsonl")
@@ -298,7 +313,7 @@ def test_the_rule_judge_says_what_it_said(name: str, work: Path, mis: Callable[.
     run = work / "runs" / name / "v1"
     forget(run)
     assert mis("judge", run, "--json").status == 0
-    assert lines(run / "verdicts/rule.jsonl") == before
+    assert outcomes(lines(run / "verdicts/rule.jsonl")) == ruled_now(before)
 
 
 def test_stored_verdicts_of_the_rule_judge_are_fresh_or_the_reason_is_told(work: Path, mis: Callable[..., Any]) -> None:
@@ -306,7 +321,7 @@ def test_stored_verdicts_of_the_rule_judge_are_fresh_or_the_reason_is_told(work:
     stored, file = config_of(run)["judges"]["rule"], run / "verdicts/rule.jsonl"
     before, written = lines(file), file.stat().st_mtime_ns
     said = mis("judge", "runs/mini", "--json")
-    assert said.status == 0 and lines(file) == before
+    assert said.status == 0 and outcomes(lines(file)) == ruled_now(before)
     if access.rule_fingerprint() == stored:
         assert file.stat().st_mtime_ns == written, "nothing was ruled on again"
     else:
@@ -326,15 +341,20 @@ def first_rubrics(monkeypatch: pytest.MonkeyPatch) -> None:
     access.with_rubrics(DATA / "rubrics", monkeypatch)
 
 
+def paid_verdicts(folder: Path) -> dict[str, Any]:
+    """The verdicts of all judges but the rules, whose version is another."""
+    return {name: content for name, content in tree(folder).items() if name != "rule.jsonl"}
+
+
 @pytest.mark.usefixtures("first_rubrics")
 def test_what_is_ruled_is_not_ruled_again(work: Path, mis: Callable[..., Any], golden: Callable[..., None]) -> None:
     """The models' server is gone: whatever is asked anew is unscored. So fingerprints of judges, with rubrics and
     constitutions in them, are the stored ones.
     """
-    before = tree(work / "runs/mini/v1/verdicts")
+    before = paid_verdicts(work / "runs/mini/v1/verdicts")
     said = mis("judge", "runs/mini", *JUDGES, "--set", "retries=0", "--json")
     golden("judge/known", {"status": said.status, "said": said.json})
-    assert tree(work / "runs/mini/v1/verdicts") == before
+    assert paid_verdicts(work / "runs/mini/v1/verdicts") == before
 
 
 @pytest.mark.usefixtures("first_rubrics")
@@ -342,13 +362,13 @@ def test_paid_replies_are_found_under_their_prompts(
     work: Path, mis: Callable[..., Any], golden: Callable[..., None]
 ) -> None:
     """Keys of the cache follow from the whole prompt: rubric, case, images, form, settings."""
-    before, paid = tree(work / "runs/mini/v1/verdicts"), tree(work / "runs/mini/asked")
+    before, paid = paid_verdicts(work / "runs/mini/v1/verdicts"), tree(work / "runs/mini/asked")
     forget(work / "runs/mini/v1")
     assert mis("judge", "runs/mini", *JUDGES, "--set", "retries=0", "--json").status == 0
     said = mis("judge", "runs/mini", "--config", "judges.yaml", "--set", "retries=0", "--json")
     golden("judge/guard", {"status": said.status, "said": said.json})
     assert tree(work / "runs/mini/asked") == paid
-    after = tree(work / "runs/mini/v1/verdicts")
+    after = paid_verdicts(work / "runs/mini/v1/verdicts")
     del before["precondition.jsonl"]
     assert after == before
 
