@@ -124,7 +124,7 @@ async def _judge(
     chosen = [judges[name] for name in settings.judges]
     for judge in chosen:
         if run.config.judges.get(judge.name, judge.fingerprint) != judge.fingerprint:
-            say(f"{run.folder}: judge {judge.name} is another one than its stored verdicts are of: it rules on all again")
+            say(f"{run.folder}: judge {judge.name} has changed since its verdicts were stored: it rules on all again")
     ruled = await score_async(
         run, chosen, samples, data_dir, responses, settings.concurrency, settings.retry_unscored, progress
     )
