@@ -156,7 +156,7 @@ def test_compare_draws_with_the_seed(tiny: Tiny, pictures: list[str]) -> None:
         pytest.param(["--adapters", "other=/nowhere"], "/nowhere", id="missing-adapter"),
         pytest.param(["--adapters", "a=/x", "a=/y"], "the name 'a' is taken already", id="adapter-twice"),
         pytest.param(["--adapters", "base=/x"], "the name 'base' is taken already", id="adapter-named-as-the-base"),
-        pytest.param(["--checkpoint", "/nowhere"], "/nowhere", id="missing-checkpoint"),
+        pytest.param(["--checkpoint", "/nowhere"], "expected NAME=PATH for each of several", id="several-checkpoints"),
         pytest.param(["--device", "abacus"], "abacus", id="device"),
     ],
 )

@@ -302,7 +302,7 @@ def run(folder):
         [
             ({"variants": ("three",)}, SettingsError, "unknown 'three'; known here: base, one"),
             ({"checkpoint": Path("nobody/nothing")}, ModelError, "hf download nobody/nothing"),
-            ({"checkpoint": Path("no/such/folder")}, ModelError, "check the path"),
+            ({"checkpoint": Path("no/such/folder")}, ModelError, "expected a checkpoint folder"),
             ({"shard": "5/4"}, SettingsError, "expected 1/N to N/N"),
             ({"splits": ("hrad", "easy")}, DataError, "split 'hrad'"),
             ({"splits": ("hrad",)}, DataError, "splits there: easy, hard, real"),
