@@ -188,10 +188,10 @@ def _folder(checkpoint: Path | None, progress: Progress) -> Path:
         return ensure_mini(progress=progress)
     from mis_lib.models.hub import checkpoint_folder
 
-    def told(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         progress(f"Fetching {checkpoint} from the hub: {done / 1e9:.1f} of {total / 1e9:.1f} GB …")
 
-    return checkpoint_folder(checkpoint, told)
+    return checkpoint_folder(checkpoint, report)
 
 
 def _with_added(parts: Sequence[Checkpoint], wanted: Mapping[str, Path | None]) -> list[Checkpoint]:

@@ -7,6 +7,7 @@
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -92,12 +93,10 @@ def check_request(
         raise SettingsError(f"expected each variant once, found {', '.join(variants)}")
 
 
-class MultiEngine:
-    """Several engines as one; their variants have different names."""
+class CheckedEngine(ABC):
+    """A ``StreamEngine`` that refuses what no variant can answer before it computes anything."""
 
-    def __init__(self, *engines: StreamEngine) -> None:
-        self._engines = engines
-        self.variants = tuple(name for engine in engines for name in engine.variants)
+    variants: tuple[str, ...]
 
     def stream(
         self,
@@ -107,16 +106,57 @@ class MultiEngine:
         settings: GenerationSettings,
         stop: threading.Event | None = None,
     ) -> Iterator[tuple[Column, ...]]:
-        """As ``StreamEngine.stream``; columns of an engine that fails while others answer are "failed" and say why.
+        """Yield the columns as they grow, one for each variant in the order asked for.
+
+        In the last tuple all columns have a ``finish_reason``. Setting ``stop`` ends the answers after the current
+        token; closing the iterator does so without a last tuple. Both free what the answers hold.
+
+        Args:
+            images: one to ``files.MAX_IMAGES``, in the order shown, before the question.
+            question: what is asked about them; strings that are special tokens are taken as plain text.
+            variants: names out of ``self.variants``, each at most once.
+            settings: length and sampling.
+            stop: set by another thread to end the answers.
 
         Raises:
             ImageError: no image, or too many.
-            SettingsError: no or a too long question, an unknown or repeated variant.
+            SettingsError: no or a too long question, an unknown or repeated variant, a prompt that the model has no
+                room for.
         """
         check_request(images, question, variants, self.variants)
+        return self._stream(images, question, list(variants), settings, stop or threading.Event())
+
+    @abstractmethod
+    def _stream(
+        self,
+        images: Sequence[Image.Image],
+        question: str,
+        variants: Sequence[str],
+        settings: GenerationSettings,
+        stop: threading.Event,
+    ) -> Iterator[tuple[Column, ...]]: ...
+
+
+class MultiEngine(CheckedEngine):
+    """Several engines as one; their variants have different names.
+
+    Columns of an engine that fails while others answer are "failed" and say why.
+    """
+
+    def __init__(self, *engines: StreamEngine) -> None:
+        self._engines = engines
+        self.variants = tuple(name for engine in engines for name in engine.variants)
+
+    def _stream(
+        self,
+        images: Sequence[Image.Image],
+        question: str,
+        variants: Sequence[str],
+        settings: GenerationSettings,
+        stop: threading.Event,
+    ) -> Iterator[tuple[Column, ...]]:
         asked = [(engine, [name for name in variants if name in engine.variants]) for engine in self._engines]
         asked = [(engine, names) for engine, names in asked if names]
-        stop = stop or threading.Event()
         if len(asked) == 1:
             return asked[0][0].stream(images, question, variants, settings, stop)
         return self._merged(images, question, asked, variants, settings, stop)

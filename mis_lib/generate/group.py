@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from mis_lib.data.tokens import weights_in
-from mis_lib.generate.columns import FAILURES, Column, MultiEngine, StreamEngine, check_request, failed
+from mis_lib.generate.columns import FAILURES, CheckedEngine, Column, MultiEngine, StreamEngine, failed
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.stream import VariantEngine
 from mis_lib.models.load import free_memory
@@ -46,8 +46,8 @@ class Member:
         return self.size * ROOM
 
 
-class CheckpointGroup:
-    """Checkpoints that answer as one engine.
+class CheckpointGroup(CheckedEngine):
+    """Checkpoints that answer as one engine; one that fails while others answer says so in its columns.
 
     Args:
         members: their variants have different names.
@@ -74,23 +74,6 @@ class CheckpointGroup:
                 return
             say(f"Loading {member.name} …")
             self._held[member] = member.load()
-
-    def stream(
-        self,
-        images: Sequence[Image.Image],
-        question: str,
-        variants: Sequence[str],
-        settings: GenerationSettings,
-        stop: threading.Event | None = None,
-    ) -> Iterator[tuple[Column, ...]]:
-        """As ``StreamEngine.stream``; columns of a checkpoint that fails while others answer are "failed" and say why.
-
-        Raises:
-            ImageError: no image, or too many.
-            SettingsError: no or a too long question, an unknown or repeated variant.
-        """
-        check_request(images, question, variants, self.variants)
-        return self._stream(images, question, list(variants), settings, stop or threading.Event())
 
     def _stream(
         self,
@@ -139,7 +122,7 @@ class CheckpointGroup:
             self._busy.release()
 
     def _makes_room(self, member: Member, now: Sequence[Member], waiting: Sequence[Member]) -> bool:
-        """Whether there is room for one more, after others have been released that nobody waits for."""
+        """Whether there is room for one more, after others have been released that no answer waits for."""
         idle = [held for held in self._held if held not in now and held not in waiting]
         if not now:  # it must be loaded, so whatever is held may go
             idle += [held for held in self._held if held not in idle]

@@ -53,7 +53,7 @@ from mis_lib.clients.openai import (
 from mis_lib.clients.protocol import CannotAnswer, ClientError, Unavailable
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.files import load_image
-from mis_lib.generate.columns import Column, check_request
+from mis_lib.generate.columns import CheckedEngine, Column
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings, ImagesAs
@@ -228,7 +228,7 @@ async def keeps_seed(
     return again.text == first.text
 
 
-class ServedEngine:
+class ServedEngine(CheckedEngine):
     """Served models by variant, whose answers are streamed.
 
     Args:
@@ -241,32 +241,6 @@ class ServedEngine:
         self.variants = tuple(models)
         self._silence = silence
         self._left_out: dict[str, set[str]] = {served.url: set() for served in models.values()}
-
-    def stream(
-        self,
-        images: Sequence[Image.Image],
-        question: str,
-        variants: Sequence[str],
-        settings: GenerationSettings,
-        stop: threading.Event | None = None,
-    ) -> Iterator[tuple[Column, ...]]:
-        """Yield one tuple for each change, and at least ten a second; all columns have a finish reason in the last.
-
-        Setting ``stop`` or closing the iterator closes the responses. A column that failed says why in ``told``.
-
-        Args:
-            images: one to ``files.MAX_IMAGES``, sent in this order, before the question.
-            question: what is asked about them; strings that are known special tokens are taken as plain text.
-            variants: names out of ``self.variants``, each at most once.
-            settings: length and sampling.
-            stop: set by another thread to end the answers.
-
-        Raises:
-            ImageError: no image, or too many.
-            SettingsError: no or a too long question, an unknown or repeated variant.
-        """
-        check_request(images, question, variants, self.variants)
-        return self._stream(images, question, variants, settings, stop or threading.Event())
 
     def _stream(
         self,

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from mis_lib.errors import SettingsError
-from mis_lib.generate.columns import Column, check_request
+from mis_lib.generate.columns import CheckedEngine, Column
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.decode import decode
 from mis_lib.generate.engine import Engine, use_adapter
@@ -32,7 +32,7 @@ from mis_lib.settings import GenerationSettings
 POLL = 0.1  # seconds between looks at the stop event while another generation runs
 
 
-class VariantEngine:
+class VariantEngine(CheckedEngine):
     """A checkpoint and its adapters, whose variants answer at once.
 
     Args:
@@ -87,34 +87,6 @@ class VariantEngine:
     def mixes(self) -> bool:
         """Whether all variants are answered in one batch; otherwise they take turns."""
         return self._engine.mixes
-
-    def stream(
-        self,
-        images: Sequence[Image.Image],
-        question: str,
-        variants: Sequence[str],
-        settings: GenerationSettings,
-        stop: threading.Event | None = None,
-    ) -> Iterator[tuple[Column, ...]]:
-        """Yield one tuple for each generated token, with one column for each variant in the order asked for.
-
-        In the last tuple all columns have a ``finish_reason``. Setting ``stop`` ends the answers after the current
-        token; closing the iterator does so without a last tuple. Both free the memory of the answers.
-
-        Args:
-            images: one to ``files.MAX_IMAGES``, in the order shown.
-            question: what is asked about them; strings that are special tokens are taken as plain text.
-            variants: names out of ``self.variants``, each at most once.
-            settings: length and sampling.
-            stop: set by another thread to end the answers.
-
-        Raises:
-            ImageError: no image, or too many.
-            SettingsError: no or a too long question, an unknown or repeated variant, a prompt that the model has no
-                room for.
-        """
-        check_request(images, question, variants, self.variants)
-        return self._stream(images, question, list(variants), settings, stop or threading.Event())
 
     def _stream(
         self,

@@ -1,7 +1,7 @@
 """Checkpoints of the Hugging Face hub: the snapshot in the local cache, fetched when a person names one that is not.
 
-Only safetensors and the small files beside them are fetched. What is complete in the cache is used as it is, without
-the network.
+Only safetensors and small files (configuration, tokenizer, templates) are fetched. What is complete in the cache is
+used as it is, without the network.
 """
 
 import json
@@ -24,7 +24,7 @@ WANTED = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 UNWANTED = ("*/*", "consolidated*")  # other formats, and the same weights under Mistral's own names
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 
-Told = Callable[[int, int], None]
+Report = Callable[[int, int], None]
 """Takes bytes that are here and bytes in all, as far as known."""
 
 # Of a network that fails: the root error of whichever HTTP library huggingface_hub is built on.
@@ -36,12 +36,12 @@ def is_hub_id(named: Path | str) -> bool:
     return HUB_ID.fullmatch(_id(named)) is not None and not Path(named).parent.is_dir()
 
 
-def checkpoint_folder(named: Path, told: Told | None = None) -> Path:
+def checkpoint_folder(named: Path, report: Report | None = None) -> Path:
     """The folder of a checkpoint: a folder, or the snapshot of a hub id.
 
     Args:
         named: path, or OWNER/NAME.
-        told: called while a hub id is fetched; without it, one that is not in the local cache is refused.
+        report: called while a hub id is fetched; without it, one that is not in the local cache is refused.
 
     Raises:
         ModelError: there is no such checkpoint here and it cannot be fetched; says what to do.
@@ -55,8 +55,8 @@ def checkpoint_folder(named: Path, told: Told | None = None) -> Path:
         raise ModelError(
             f"{named}: expected a checkpoint folder with config.json or the id of a hub model, found {found}"
         )
-    if told is not None:
-        return fetched_snapshot(named, told)
+    if report is not None:
+        return fetched_snapshot(named, report)
     if (there := cached_snapshot(named)) is None:
         raise ModelError(f"{named}: expected a model in the local hub cache, found none; `hf download {named}` first")
     return there
@@ -80,12 +80,12 @@ def cached_snapshot(named: Path | str) -> Path | None:
     return folder if all((folder / name).exists() for name in {"config.json", *files}) else None
 
 
-def fetched_snapshot(named: Path | str, told: Told) -> Path:
+def fetched_snapshot(named: Path | str, report: Report) -> Path:
     """The folder of a hub id, fetched into the local cache if it is not there.
 
     Args:
         named: OWNER/NAME.
-        told: called while it is fetched.
+        report: called while it is fetched.
 
     Raises:
         ModelError: there is no such model, it needs a licence or a login, it has no safetensors, or the hub cannot be
@@ -96,7 +96,7 @@ def fetched_snapshot(named: Path | str, told: Told) -> Path:
     name = _id(named)
     try:
         snapshot_download(
-            name, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED), tqdm_class=_bar_that_tells(told)
+            name, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED), tqdm_class=_reporting_bar(report)
         )
     except _FAILURES as error:
         raise ModelError(f"{name}: {_way_out(name, error)}") from error
@@ -121,12 +121,12 @@ def _way_out(name: str, error: BaseException) -> str:
     )
 
 
-def _bar_that_tells(told: Told) -> type[tqdm]:
+def _reporting_bar(report: Report) -> type[tqdm]:
     """A class of progress bars that draws nothing and reports bytes."""
     lock = threading.Lock()
     bars: list[Any] = []
 
-    class Telling(tqdm):
+    class Reporting(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "file": StringIO(), "disable": False})
             if kwargs.get("unit") == "B":
@@ -136,10 +136,10 @@ def _bar_that_tells(told: Told) -> type[tqdm]:
             shown = super().update(n)
             with lock:  # files come in several threads, and bytes are counted twice: as received, and as written
                 if bars:
-                    told(int(max(bar.n for bar in bars)), int(max(bar.total or 0 for bar in bars)))
+                    report(int(max(bar.n for bar in bars)), int(max(bar.total or 0 for bar in bars)))
             return shown
 
-    return Telling
+    return Reporting
 
 
 def _id(named: Path | str) -> str:

@@ -1,7 +1,7 @@
 """Packages whose compiled parts fit one build of torch, and which transformers imports wherever it finds them.
 
 One that was built for another torch breaks every model, also those that do not need it: pip's own index serves
-torchvision for CUDA beside a torch for the CPU.
+torchvision for CUDA even where torch is the one for the CPU.
 """
 
 import importlib

@@ -448,7 +448,7 @@ def test_the_refusals_are_not_of_every_path(set_with_secret: Path) -> None:
 
 @pytest.fixture
 def in_the_cache(tmp_path: Path) -> Path:
-    """MIS as the hub's cache holds it: a snapshot of links to blobs, beside what belongs to others."""
+    """MIS as the hub's cache holds it: a snapshot of links to blobs, and other repositories' files."""
     repository = tmp_path / "datasets--some--mis"
     snapshot, blobs = repository / "snapshots" / "0123abc", repository / "blobs"
     WRITERS["mis"](snapshot)

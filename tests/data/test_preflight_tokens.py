@@ -275,7 +275,7 @@ def test_memory_of_each_of_several_gpus_by_hand() -> None:
     assert full.gathered == 2 * 2 * 8_290_000_000 // 28  # two of 28 layers
     one_row = memory(shape, 16_384, Training(lora_rank=0, checkpointing=True))
     assert full.activations == one_row.activations  # as many tokens in one row
-    assert memory(shape, 20_000, full.training).activations > full.activations  # a longer row is a pass of its own
+    assert memory(shape, 20_000, full.training).activations > full.activations  # a longer row is a pass alone
 
 
 def test_memory_of_quantized_weights_by_hand() -> None:
@@ -328,7 +328,7 @@ def test_any_other_family_is_counted_by_its_own_processor(name: str, tmp_path: P
         counted = budget.text_tokens([(len(sizes), "What now?", None)])[0]
         counted += sum(budget.image_tokens.count([Size(*size) for size in sizes]))
         off.append(counted - len(whole["input_ids"][0]))
-    assert off == ([0, 0] if budget.is_exact else [off[0]] * 2)  # without a template of its own the text is estimated
+    assert off == ([0, 0] if budget.is_exact else [off[0]] * 2)  # without a template the text is estimated
 
 
 def test_a_processor_that_cannot_count_is_refused_with_the_reason(tmp_path: Path) -> None:

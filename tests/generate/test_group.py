@@ -186,7 +186,7 @@ def test_an_adapter_is_loaded_on_the_checkpoint_that_it_has_recorded(home: Path)
     ("adapters", "words"),
     [
         ({"unknown": "no record"}, "found no record of it; name it: --adapters unknown@base="),
-        ({"one@nobody": "one"}, "unknown checkpoint 'nobody'; named: base, tuned"),
+        ({"one@other": "one"}, "unknown checkpoint 'other'; named: base, tuned"),
         ({"base@tuned": "one"}, "the name 'base' is taken"),
     ],
 )

@@ -20,7 +20,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tiny_checkpoint(tmp_path_factory.mktemp("hub") / "tiny")
-    (folder / "pytorch_model.bin").write_bytes(b"a pickle that nobody asked for")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle, which must not be fetched")
     return folder
 
 
@@ -82,9 +82,9 @@ def test_compare_fetches_what_is_named_and_then_needs_no_network(hub: FakeHub, t
 
 def test_progress_is_told_in_bytes(hub: FakeHub, model: Path, tmp_path: Path) -> None:
     script = (
-        "from mis_lib.models.hub import *; from pathlib import Path; told = []\n"
-        "checkpoint_folder(Path('some/tiny'), lambda done, total: told.append((done, total)))\n"
-        "print(*told[-1])"
+        "from mis_lib.models.hub import *; from pathlib import Path; seen = []\n"
+        "checkpoint_folder(Path('some/tiny'), lambda done, total: seen.append((done, total)))\n"
+        "print(*seen[-1])"
     )
     done = python(script, hub.env(tmp_path))
     here, total = map(int, done.stdout.split())

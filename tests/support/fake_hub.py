@@ -1,6 +1,6 @@
 """A Hugging Face hub on loopback: serves folders as models, as far as ``snapshot_download`` asks.
 
-``env`` is what a process needs to use it, and a cache of its own.
+``env`` is what a process needs to use it, and an empty cache.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ class FakeHub:
 
     Args:
         models: folder of each model by OWNER/NAME.
-        gated: ids whose licence nobody has accepted.
+        gated: ids whose licence is not accepted.
     """
 
     def __init__(self, models: Mapping[str, Path], gated: frozenset[str] = frozenset()) -> None:

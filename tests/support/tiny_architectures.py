@@ -246,7 +246,7 @@ def smolvlm(folder: Path) -> Path:
 
 
 def glm4v(folder: Path) -> Path:
-    """GLM-4.1V: grids of any shape, M-RoPE; transformers expands encoded images in an order of its own."""
+    """GLM-4.1V: grids of any shape, M-RoPE; transformers repeats encoded images in another order than rows."""
     special = [
         "<|begin_of_image|>",
         "<|end_of_image|>",
