@@ -14,7 +14,7 @@ from typing import Any
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from tqdm.asyncio import tqdm_asyncio as tqdm  # the class that snapshot_download is annotated with
+from huggingface_hub.utils import tqdm
 
 from mis_lib.errors import ModelError
 from mis_lib.models.adapters import recognised
