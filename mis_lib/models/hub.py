@@ -102,8 +102,10 @@ def fetched_snapshot(named: Path | str, report: Report) -> Path:
         raise ModelError(f"{name}: {_way_out(name, error)}") from error
     if (there := cached_snapshot(name)) is None:
         raise ModelError(
-            f"{name}: expected a checkpoint with config.json and safetensors, found none of that on the hub; "
-            "an adapter is named as one (--adapters NAME=FOLDER), other formats must be converted first"
+            f"{name}: expected config.json and safetensors, found some of them missing: not complete in the hub's "
+            f"cache ({constants.HF_HUB_CACHE}) and the hub out of reach, or the model has none. Try "
+            f"`hf download {name}` where there is a network; an adapter is named as one (--adapters NAME=FOLDER), "
+            "other formats are converted first"
         )
     return there
 

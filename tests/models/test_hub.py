@@ -92,11 +92,15 @@ def test_progress_is_told_in_bytes(hub: FakeHub, model: Path, tmp_path: Path) ->
     assert here == total == wanted, done.stderr
 
 
-def test_an_unfinished_snapshot_is_completed(hub: FakeHub, fetched: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("listed", [True, False], ids=["file list in the cache", "cache of an older huggingface_hub"])
+def test_an_unfinished_snapshot_is_completed(hub: FakeHub, fetched: Path, tmp_path: Path, listed: bool) -> None:
     home = tmp_path / "home"
     script = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], symlinks=True)"
     subprocess.run([sys.executable, "-c", script, str(fetched), str(home)], check=True)
-    (home / "hub" / "models--some--tiny" / "snapshots" / COMMIT / "model.safetensors").unlink()
+    repository = home / "hub" / "models--some--tiny"
+    (repository / "snapshots" / COMMIT / "model.safetensors").unlink()
+    if not listed:
+        (repository / "trees" / f"{COMMIT}.json").unlink()
     assert "not complete in the hub's cache" in found("some/tiny", hub.env(home) | OFFLINE).stderr
     assert found("some/tiny", hub.env(home)).stdout.strip().endswith(COMMIT)
     assert found("some/tiny", hub.env(home) | OFFLINE).stdout.strip().endswith(COMMIT)
