@@ -8,7 +8,6 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -130,16 +129,17 @@ def _reporting_bar(report: Report) -> type[tqdm]:
 
     class Reporting(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "file": StringIO(), "disable": False})
+            super().__init__(*args, **{**kwargs, "disable": True})  # such a bar does not count either
+            self.counted = 0.0
             if kwargs.get("unit") == "B":
                 bars.append(self)
 
         def update(self, n: float | None = 1) -> bool | None:
-            shown = super().update(n)
             with lock:  # files come in several threads, and bytes are counted twice: as received, and as written
+                self.counted += n or 0
                 if bars:
-                    report(int(max(bar.n for bar in bars)), int(max(bar.total or 0 for bar in bars)))
-            return shown
+                    report(int(max(bar.counted for bar in bars)), int(max(bar.total or 0 for bar in bars)))
+            return None
 
     return Reporting
 

@@ -80,13 +80,14 @@ def test_compare_fetches_what_is_named_and_then_needs_no_network(hub: FakeHub, t
     assert texts[0] == texts[1] != ""
 
 
-def test_progress_is_told_in_bytes(hub: FakeHub, model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bars", ["0", "1"], ids=["bars", "no bars of the library"])
+def test_progress_is_reported_in_bytes(hub: FakeHub, model: Path, tmp_path: Path, bars: str) -> None:
     script = (
         "from mis_lib.models.hub import *; from pathlib import Path; seen = []\n"
         "checkpoint_folder(Path('some/tiny'), lambda done, total: seen.append((done, total)))\n"
         "print(*seen[-1])"
     )
-    done = python(script, hub.env(tmp_path))
+    done = python(script, hub.env(tmp_path) | {"HF_HUB_DISABLE_PROGRESS_BARS": bars})  # as `mis` sets it
     here, total = map(int, done.stdout.split())
     wanted = sum(file.stat().st_size for file in model.iterdir() if file.suffix != ".bin")
     assert here == total == wanted, done.stderr
