@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
             runs=options.runs,
             datasets=options.datasets,
             served=served,
+            device=options.device,
+            dtype=options.dtype,
         )
         users = Users.read(options.auth).check if options.auth else None
         launch_options(options.host, auth=users)  # what cannot be is refused before the page is built
@@ -92,6 +94,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=PATH",
         help="PEFT adapter folders to compare with the model; of several models NAME@MODEL=PATH, where an adapter does "
         "not say on which it was trained",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, cuda:1, mps (default: auto)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="number type of the weights (default: what suits the device)",
     )
     parser.add_argument(
         "--data", type=Path, metavar="PATH", help="data set folder for the examples (default: MIS-Mini)"

@@ -100,6 +100,8 @@ def make_host(
     runs: Path = Path("runs"),
     datasets: Sequence[Path] = (),
     served: Mapping[str, Served] | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
 ) -> Host:
     """A host for the command line's choices; nothing is loaded before ``start``.
 
@@ -120,7 +122,7 @@ def make_host(
         if not local:
             return ServedEngine(served)
         now = _with_added(parts, wanted)
-        engine = load_engine(now, progress)
+        engine = load_engine(now, progress, device, dtype)
         from mis_lib.generate.group import CheckpointGroup  # torch is loaded by now
 
         remarks[:] = [words for part in now for words in strangers(part)]
@@ -146,7 +148,9 @@ def make_host(
 
 
 @naming_a_broken_package()
-def load_engine(parts: Sequence[Checkpoint], progress: Progress) -> StreamEngine:
+def load_engine(
+    parts: Sequence[Checkpoint], progress: Progress, device: str = "auto", dtype: str | None = None
+) -> StreamEngine:
     """Load one checkpoint with its adapters, or several as one engine, as many of them as memory allows.
 
     Raises:
@@ -165,8 +169,9 @@ def load_engine(parts: Sequence[Checkpoint], progress: Progress) -> StreamEngine
     folders = [_folder(part.path, progress) for part in parts]
     if len(parts) == 1:
         progress("Loading the model …")
-        return VariantEngine.load(folders[0], parts[0].variants)
-    group = load_group([(folder, part.variants) for folder, part in zip(folders, parts, strict=True)], "cpu")
+        return VariantEngine.load(folders[0], parts[0].variants, device=device, dtype=dtype)
+    asked = [(folder, part.variants) for folder, part in zip(folders, parts, strict=True)]
+    group = load_group(asked, device, dtype)
     group.load_what_fits(lambda words: progress(f"{words} Of {group.announcement}"))
     return group
 

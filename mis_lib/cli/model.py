@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mis_lib.cli.checkout import command_of
-from mis_lib.cli.options import AsJson, ManyValues, adapter_folders
+from mis_lib.cli.options import AsJson, ManyValues, OnDevice, adapter_folders
 from mis_lib.cli.parsing import FAILED_ITEMS
 from mis_lib.errors import MisError, SettingsError
 
@@ -117,7 +117,7 @@ def compare_variants(
     max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="For temperatures above 0.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, ...")] = "cpu",
+    device: OnDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Show several variants' answers, local or served, to one question about the same images; segments in colours."""
@@ -165,7 +165,7 @@ def merge_variant(
             "--checkpoint", help="Checkpoint folder or hub id (default: the one that the adapter was trained on)"
         ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="Where weights are merged: cpu, cuda, ...")] = "cpu",
+    device: OnDevice = "auto",
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="float32, bfloat16, float16 (default: the checkpoint's own)")
     ] = None,

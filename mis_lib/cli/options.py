@@ -42,6 +42,9 @@ Read = Callable[[Sequence[str], Mapping[str, Any]], Any]
 GIVEN = "mis_lib.cli.options"  # key in a context's ``meta``
 CONFIG, SET = "config", "set"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+OnDevice = Annotated[
+    str, typer.Option("--device", help="auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, cuda:1, mps.")
+]
 
 
 class ManyValues(TyperCommand):

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mis_lib.models.devices import AUTO, device_for
 from mis_lib.models.load import has_bfloat16_products
 
 LARGE = 4 * 2**30  # bytes on disk: above this, a copy in float32 may not fit into a laptop's memory
@@ -33,7 +34,8 @@ LONGEST_SUM = (
 
 def working_dtype(checkpoint: Path | str, device: str) -> torch.dtype | str:
     """The number type to load a checkpoint in: its own ("auto"), or float32 on a CPU that is slow at bfloat16."""
-    if not device.startswith("cpu") or not isinstance(checkpoint, Path) or not (checkpoint / "config.json").exists():
+    on_cpu = (device_for(device) if device == AUTO else device).startswith("cpu")
+    if not on_cpu or not isinstance(checkpoint, Path) or not (checkpoint / "config.json").exists():
         return "auto"  # a wrong device or folder is for the loader to name
     if has_bfloat16_products() and _own_dtype(checkpoint) == "bfloat16":
         return "auto"

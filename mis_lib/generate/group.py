@@ -18,6 +18,7 @@ from mis_lib.data.tokens import weights_in
 from mis_lib.generate.columns import FAILURES, CheckedEngine, Column, MultiEngine, StreamEngine, failed
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.stream import VariantEngine
+from mis_lib.models.devices import device_for
 from mis_lib.models.load import free_memory
 from mis_lib.settings import GenerationSettings
 
@@ -173,7 +174,11 @@ def load_group(
         parts: folder of each checkpoint, and the PEFT folder of each of its variants (``None``: the checkpoint itself).
         device: where all of them compute.
         dtype: of the weights [default: what suits the machine].
+
+    Raises:
+        SettingsError: there is no such device.
     """
+    device = device_for(device)
 
     def member(checkpoint: Path, adapters: Mapping[str, Path | None]) -> Member:
         kind = dtype or working_dtype(checkpoint, device)

@@ -61,7 +61,7 @@ class VariantEngine(CheckedEngine):
         checkpoint: Path,
         adapters: Mapping[str, Path | None],
         *,
-        device: str = "cpu",
+        device: str = "auto",
         dtype: torch.dtype | str | None = None,
     ) -> Self:
         """Load a checkpoint and the adapters of its variants (``None``: the checkpoint itself).
@@ -69,7 +69,7 @@ class VariantEngine(CheckedEngine):
         Args:
             checkpoint: folder in the standard Hugging Face layout.
             adapters: PEFT folder of each variant.
-            device: "cpu", "cuda" ...
+            device: "auto", "cpu", "cuda" ...
             dtype: number type of the weights; what suits the device if not given (``cpu.working_dtype``).
 
         Raises:

@@ -29,6 +29,7 @@ from mis_lib.models.adapters import (
     shared_limits,
     warn_if_base_differs,
 )
+from mis_lib.models.devices import device_for
 from mis_lib.models.packages import naming_a_broken_package
 
 SHOWN = 300  # characters of a library's message: the first tensor that does not fit comes after a headline
@@ -52,7 +53,7 @@ class LoadedModel(NamedTuple):
 def load_model(
     checkpoint: Path | str,
     adapters: Mapping[str, Path | None] | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     dtype: torch.dtype | str = "auto",
 ) -> LoadedModel:
     """Load a checkpoint and attach adapters under the names of their variants.
@@ -60,7 +61,7 @@ def load_model(
     Args:
         checkpoint: folder in Hugging Face's layout with safetensors, or id of a hub model in the local cache.
         adapters: PEFT folder of each variant, ``None`` for the base.
-        device: "cpu", "cuda", "cuda:1" ...
+        device: "auto", "cpu", "cuda", "cuda:1" ... (``devices.device_for``).
         dtype: of the weights; "auto" is the checkpoint's own.
 
     The processor has the image limits that the adapters were trained with. ``AdapterWarning`` says that an adapter is
@@ -68,8 +69,9 @@ def load_model(
 
     Raises:
         ModelError: something is missing, damaged or does not fit; names the file and the way out.
-        SettingsError: adapters were trained with different limits.
+        SettingsError: adapters were trained with different limits, or there is no such device.
     """
+    device = device_for(device)
     limits = shared_limits(adapters or {})
     model, processor = _load_base(checkpoint, dtype)
     for variant, folder in (adapters or {}).items():
@@ -140,7 +142,9 @@ def _attach(model: Any, variant: str, folder: Path) -> PeftModel:
         if not isinstance(model, PeftModel):
             with wrapping():
                 model = PeftModel(model, config, adapter_name=variant, autocast_adapter_dtype=False)
-        result = model.load_adapter(str(folder), adapter_name=variant, autocast_adapter_dtype=False)
+        result = model.load_adapter(  # onto the CPU, where the model still is: PEFT would take a GPU if there is one
+            str(folder), adapter_name=variant, torch_device="cpu", autocast_adapter_dtype=False
+        )
     except _LOADING_ERRORS as error:
         words = " ".join(str(error).split()) or type(error).__name__
         words = f"{words[:SHOWN]} ..." if len(words) > SHOWN else words

@@ -19,7 +19,7 @@ def merge(checkpoint: Path | str, adapter: Path, variant: str, device: str, dtyp
         checkpoint: folder, or id of a hub model in the local cache.
         adapter: PEFT folder.
         variant: what errors call the adapter.
-        device: "cpu", "cuda" ...
+        device: "auto", "cpu", "cuda" ...
         dtype: of the weights; "auto" is the checkpoint's own.
 
     Raises:

@@ -101,9 +101,11 @@ def analyse(method: AnalysisMethod, settings: AnalyseSettings) -> Result:
 
 def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:
     """The run folder of a method that only reads: a version for each model, data and settings."""
-    checkpoint, known = checkpoint_of(settings), known_variants(settings)
+    from mis_lib.models.devices import device_for  # torch takes seconds to import
+
+    checkpoint, known, device = checkpoint_of(settings), known_variants(settings), device_for(settings.device)
     data = settings.data or mini_data()
-    same = {"runs": Path(), "data": None, "checkpoint": None, "formats": UNUSED_FORMATS}
+    same = {"runs": Path(), "data": None, "checkpoint": None, "formats": UNUSED_FORMATS, "device": device}
     asked = dump_settings(settings.model_copy(update=same))
     data_digest = digest(f"{digest_of(data)}\n{asked}")
     folders = {name: known[name] for name in settings.variants}
@@ -115,7 +117,7 @@ def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:
         data_digest=data_digest,
         generation=settings.generation,
         batch_size=settings.batch_size,
-        device=settings.device,
+        device=device,
         dtype=settings.dtype,
         variants={name: "" if path is None else folder_digest(path) for name, path in folders.items()},
     )

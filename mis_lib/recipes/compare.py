@@ -32,7 +32,7 @@ def compare(
     *,
     checkpoint: Path | Mapping[str, Path] | None = None,
     adapters: Mapping[str, Path] | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     served: Mapping[str, Served] = NONE_SERVED,
 ) -> Iterator[Columns]:
     """Load images and variants, and answer; yields the answers of all variants as they grow, the finished ones last.

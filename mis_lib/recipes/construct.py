@@ -59,8 +59,8 @@ class ConstructSettings(Settings):
     """Longest answer of a teacher, in tokens; reasoning models need more."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds for one call to a server."""
-    device: str = "cpu"
-    """Where a local teacher or a diffusion model runs."""
+    device: str = "auto"
+    """Where a local teacher or a diffusion model runs: auto (a CUDA GPU if there is one), cpu, cuda, ..."""
 
 
 class Constructed(NamedTuple):
@@ -129,8 +129,9 @@ async def open_teacher(name: str, settings: ConstructSettings, cache: Cache) -> 
         return OfflineTeacher(settings.seed)
     if name.startswith("local:"):
         from mis_lib.clients.local import LocalChat
+        from mis_lib.models.devices import device_for
 
-        return LocalChat(_checkpoint(name.removeprefix("local:")), cache, settings.device)
+        return LocalChat(_checkpoint(name.removeprefix("local:")), cache, device_for(settings.device))
     if _is_url(name):
         from mis_lib.clients.openai import ServerChat, open_model
 
@@ -147,8 +148,10 @@ async def open_maker(name: str, settings: ConstructSettings, cache: Cache) -> Im
         return DrawnImages()
     if name == "diffusers" or name.startswith("diffusers:"):
         from mis_lib.clients.diffusion import DEFAULT_MODEL, DiffusionImages
+        from mis_lib.models.devices import device_for
 
-        return DiffusionImages(name.removeprefix("diffusers").lstrip(":") or DEFAULT_MODEL, cache, settings.device)
+        model = name.removeprefix("diffusers").lstrip(":") or DEFAULT_MODEL
+        return DiffusionImages(model, cache, device_for(settings.device))
     if _is_url(name):
         from mis_lib.clients.openai import ServerImages, open_model
 

@@ -71,6 +71,10 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
         settings: who answers, how, and where it is kept.
         name: of the run.
     """
+    if settings.server is None:
+        from mis_lib.models.devices import device_for
+
+        settings = settings.model_copy(update={"device": device_for(settings.device)})
     who = Local.of(settings) if settings.server is None else Server.of(settings)
     selection, identity = selection_in_words(settings.only), who.identity
     config = RunConfig(

@@ -86,8 +86,8 @@ class JudgeSettings(Settings):
     """Further attempts of a call to a server that failed."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds for one call to a server."""
-    device: str = "cpu"
-    """Where local judges run: cpu, cuda, ..."""
+    device: str = "auto"
+    """Where local judges run: auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, ..."""
     retry_unscored: bool = False
     """Judge again what is unscored."""
 
@@ -196,7 +196,9 @@ def read_judges(named: Iterable[str]) -> dict[str, dict[str, str]]:
 
 async def _chat(target: str, settings: JudgeSettings, cache: Cache) -> LocalChat | ServerChat:
     if target.startswith("local:"):
-        return LocalChat(_checkpoint(target), cache, settings.device)
+        from mis_lib.models.devices import device_for
+
+        return LocalChat(_checkpoint(target), cache, device_for(settings.device))
     if not is_url(target):
         raise SettingsError(f"judge: expected URL#MODEL, local:PATH or local:mini, found {target!r}")
     client, model = await open_model(target, retries=settings.retries, timeout=settings.timeout)

@@ -14,7 +14,7 @@ EMBEDDED = "mini"
 
 
 def merge_adapter(
-    adapter: Path, out: Path, *, checkpoint: Path | None = None, device: str = "cpu", dtype: str | None = None
+    adapter: Path, out: Path, *, checkpoint: Path | None = None, device: str = "auto", dtype: str | None = None
 ) -> Path:
     """Write the checkpoint that ``adapter`` belongs to with the adapter merged, and a record of both; returns ``out``.
 

@@ -70,8 +70,8 @@ class ParitySettings(Settings):
     """So many items."""
     max_new_tokens: int = Field(default=24, ge=1)
     """Longest answer, in tokens."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, ..."""
+    device: str = "auto"
+    """auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, cuda:1, mps."""
     dtype: str = "float32"
     """float32 proves the arithmetic; bfloat16, float16 show what their rounding does."""
     out: Path | None = None
@@ -187,13 +187,14 @@ class Proof:
         return [self._tensors(Form.ENGINE, uses), *self._compare(views)], uses
 
     def _served(self, stack: ExitStack, folder: Path | None) -> list[CheckResult]:
+        from mis_lib.models.devices import device_for
         from mis_lib.probe.parity import ask_server, transformers_serve
 
         self._say(Form.SERVED)
         url, _, name = (self.settings.served or "").partition("#")
         if not url:
             assert folder is not None  # _merged has saved it
-            url, name = stack.enter_context(transformers_serve(folder, self.settings.device)), str(folder)
+            url, name = stack.enter_context(transformers_serve(folder, device_for(self.settings.device))), str(folder)
         views = [
             ask_server(Form.SERVED, url, name or None, question, self.generation, self.reference.processor)
             for question in self.questions

@@ -33,8 +33,8 @@ class GenerateSettings(Settings):
     """Most rows of a batch."""
     batch_tokens: int | None = Field(default=32_768, ge=1)
     """Most tokens of a batch: prompts and longest answers with padding; null: no bound."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, ..."""
+    device: str = "auto"
+    """auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """float32, bfloat16, float16; auto suits the machine: name one where shards run on different machines."""
     limit: int | None = Field(default=None, ge=1)

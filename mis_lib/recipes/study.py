@@ -328,7 +328,7 @@ def _generate_settings(name: str, adapter: Path | None, settings: StudySettings)
         adapters={name: adapter},
         generation=settings.generation,
         batch_size=settings.batch_size,
-        device=settings.train.device or "cpu",
+        device=settings.train.device or "auto",
         runs=settings.runs,
         name=settings.name,
     )

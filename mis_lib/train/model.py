@@ -9,6 +9,7 @@ from transformers.utils.import_utils import is_liger_kernel_available
 
 from mis_lib.errors import MissingPackageError, SettingsError
 from mis_lib.models.adapters import ImageLimits, limit_images, limits_of, warn_if_base_differs
+from mis_lib.models.devices import device_for
 from mis_lib.models.load import has_bfloat16_products, load_model
 from mis_lib.train.distributed import check_device, zero3
 from mis_lib.train.lora import prepare, shorten
@@ -112,20 +113,14 @@ def _drop_absent_layer_names(network: Any) -> None:
 
 
 def device_of(settings: TrainSettings) -> str:
-    """The device to train on.
+    """The device to train on; of several processes each has the GPU of its own number.
 
     Raises:
         SettingsError: it is not there, or not the one that training would take.
     """
     check_device(settings.device)
-    if settings.device is None:
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingsError(
-            f"device: expected a CUDA GPU for {settings.device!r}, found none that torch {torch.__version__} can use; "
-            "set device: cpu, or install a build of torch for your GPU (mis doctor tells what is there)"
-        )
-    return settings.device
+    device = device_for(settings.device)
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" and device != settings.device else device
 
 
 def bfloat16(settings: TrainSettings, device: str) -> bool:

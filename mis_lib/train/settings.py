@@ -122,7 +122,7 @@ class TrainSettings(Settings):
 
     # --- speed and memory ---
     device: str | None = None
-    """cpu or cuda (the first that CUDA_VISIBLE_DEVICES shows); a GPU if there is one if not given."""
+    """cpu or cuda (the first that CUDA_VISIBLE_DEVICES shows); auto, or not given: a CUDA GPU if there is one."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Of the products; what is trained stays float32. bfloat16 where the device has it if not given."""
     gradient_checkpointing: bool = False

@@ -277,7 +277,7 @@ class TestLoading:
             load_model(checkpoint, {"mirage": folder})
 
     def test_no_such_device(self, checkpoint) -> None:
-        with pytest.raises(ModelError, match="device 'cpu'"):
+        with pytest.raises(SettingsError, match=r"device: expected .*'cuda:99'"):
             load_model(checkpoint, device="cuda:99")
 
     def test_several_adapters_keep_the_weights_of_the_file(self, model, adapters) -> None:
