@@ -23,8 +23,6 @@ from mis_lib.train.settings import TrainSettings
 
 NOT_RUN = "-"
 PUBLISHED, YOURS = "published", "yours"
-WITHOUT_CLASS = frozenset({"openbmb/MiniCPM-V-2_6"})
-"""Checkpoints that transformers has no class for: their own code would have to be run, so training refuses them."""
 Key = tuple[str, str, str]  # label, split, metric
 
 
@@ -100,7 +98,6 @@ def configurations(folder: Path, pattern: str = "*.yaml") -> pd.DataFrame:
         rows.append(
             {
                 "file": path.name,
-                "ready": "another checkpoint needed" if str(settings.model) in WITHOUT_CLASS else "yes",
                 "mixture": settings.mixture or "as given",
                 "tuning": f"LoRA rank {settings.lora.rank}" if settings.tuning == "lora" else "full",
                 "vision": "frozen" if settings.freeze_vision else "trained",

@@ -19,11 +19,13 @@ from mis_lib.train.settings import TrainSettings
 
 FOLDER = Path(__file__).parents[2] / "configs"
 RUNS = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("study"))
+CURRENT = [path for path in RUNS if yaml.safe_load(path.read_text(encoding="utf-8")).get(BASE) == "models/current.yaml"]
 KINDS = {name: method.settings for name, method in METHODS.items()}
 STATED = {"learning_rate", "epochs", "warmup_ratio"}  # what table 7 gives
 OURS = {"scheduler", "batch_size", "weight_decay", "precision", "seed"}  # what the paper leaves open
 
-# Table 7 of arXiv 2501.18533, appendix B.2: learning rate, epochs, share of general or benign rows in percent
+# Table 7 of arXiv 2501.18533, appendix B.2: learning rate, epochs, share of general or benign rows in percent.
+# Without MiniCPM-V 2.6, which has no class in transformers: remote code is not run.
 TABLE_7 = {
     "internvl2_5-8b-mirage": (5e-6, 2, 11.1),
     "internvl2_5-8b-mirage_star": (5e-6, 2, 0.0),
@@ -32,9 +34,6 @@ TABLE_7 = {
     "internvl2_5-8b-textual": (2e-5, 2, 33.3),
     "qwen2-vl-7b-mirage": (2e-6, 3, 11.1),
     "qwen2-vl-7b-vlguard_r": (1e-5, 3, 33.3),
-    "minicpm-v-2_6-mirage": (5e-6, 3, 11.1),
-    "minicpm-v-2_6-vlguard_r": (5e-6, 3, 33.3),
-    "minicpm-v-2_6-textual": (2e-5, 2, 33.3),
     "llava-onevision-7b-mirage": (5e-6, 3, 11.1),
     "llava-onevision-7b-vlguard_r": (5e-6, 3, 33.3),
     "llava-onevision-7b-textual": (2e-5, 3, 33.3),
@@ -57,7 +56,22 @@ def test_every_run_loads_into_its_settings_and_its_recipe_exists(path: Path) -> 
 
 def test_every_row_of_table_7_is_there_with_its_low_rank_version() -> None:
     written = {path.stem for path in RUNS if not path.stem.startswith("mini-")}
-    assert written == set(TABLE_7) | {f"{name}-lora" for name in TABLE_7}
+    assert written == set(TABLE_7) | {f"{name}-lora" for name in TABLE_7} | {path.stem for path in CURRENT}
+
+
+@pytest.mark.parametrize("path", CURRENT, ids=lambda path: path.stem)
+def test_runs_of_current_models_are_one_run_but_for_model_and_image_limits(path: Path) -> None:
+    settings, paper = load_settings(TrainSettings, path), of("qwen2-vl-7b-mirage-lora")
+    own = {"name", "model", "max_pixels", "max_dynamic_patch"}
+    assert settings.model_dump(exclude=own) == paper.model_dump(exclude=own)
+
+
+@pytest.mark.parametrize("path", CURRENT, ids=lambda path: path.stem)
+def test_what_was_never_run_and_what_is_our_choice_is_in_the_file(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "Never run here: these weights, and a GPU." in text
+    given = {line.split(":")[0]: line for line in text.splitlines() if line and line[0].isalpha()}
+    assert all("our choice" in line for key, line in given.items() if key.startswith("max_"))
 
 
 @pytest.mark.parametrize("name", TABLE_7)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from PIL import Image
 from support.page_pictures import Pictures
 
@@ -167,17 +166,6 @@ def test_models_have_their_names_in_the_table_of_memory() -> None:
     assert {"mini", "llava-onevision-7b", "qwen-2.5-vl-3b", "internvl-2.5-8b"} <= set(
         reproduction.memory_needs(100).index
     )
-
-
-def test_a_configuration_whose_checkpoint_is_refused_is_not_ready() -> None:
-    folder = Path(__file__).parents[2] / "configs"
-    table = reproduction.configurations(folder, "*-[0-9]*.yaml")
-    refused = {
-        path.name
-        for path in folder.glob("*-[0-9]*.yaml")
-        if "and is refused" in (folder / yaml.safe_load(path.read_text())["base"]).read_text()
-    }
-    assert set(table.index[table["ready"] != "yes"]) == refused and len(refused) == 6
 
 
 def test_configurations_are_read_as_training_reads_them() -> None:
