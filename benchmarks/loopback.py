@@ -12,7 +12,7 @@ import json
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -46,7 +46,8 @@ class LoopbackJudge:
     Args:
         reply: the text that answers a request.
         fault: what is wrong with the reply to a request (its key, and how often it came before this time).
-        odds: p(yes) of a request that asks for token probabilities.
+        odds: p(yes) of a request that asks for the token probabilities of one word.
+        tokens: each token of the text of a longer reply, with its likeliest alternatives; ``None``: it tells none.
         delay: seconds that every reply takes.
     """
 
@@ -55,9 +56,11 @@ class LoopbackJudge:
         reply: Callable[[Body], str] | None = None,
         fault: Callable[[str, int], Fault] = lambda key, seen: Fault.NONE,
         odds: Callable[[Body], float] = lambda body: 0.5,
+        tokens: Sequence[Mapping[str, float]] | None = None,
         delay: float = 0.0,
     ) -> None:
         self._reply, self._fault, self._odds, self._delay = reply or lot_verdict, fault, odds, delay
+        self._tokens = tokens
         self._lock, self._closing = threading.Lock(), threading.Event()
         self.seen: Counter[str] = Counter()
         self.bodies: list[Body] = []
@@ -112,7 +115,8 @@ class LoopbackJudge:
                 self.answered += fault not in (Fault.FAIL, Fault.HANG)
 
     def _completion(self, body: Body, fault: Fault) -> dict[str, Any]:
-        text = "" if body.get("logprobs") else self._reply(body)
+        one_word = body.get("logprobs") and 1 in (body.get("max_tokens"), body.get("max_completion_tokens"))
+        text = "" if one_word else self._reply(body)
         said = {
             Fault.REFUSE: REFUSAL,
             Fault.BROKEN: text[: len(text) // 2],
@@ -124,8 +128,11 @@ class LoopbackJudge:
             "message": {"role": "assistant", "content": said},
             "finish_reason": "length" if fault is Fault.CUT else "stop",
         }
-        if body.get("logprobs"):
-            choice["logprobs"] = {"content": [_first_word(self._odds(body))]}
+        if one_word:
+            yes = self._odds(body)
+            choice["logprobs"] = {"content": [_token({"Yes": 0.9 * yes, "No": 0.9 * (1 - yes), "The": 0.1})]}
+        elif body.get("logprobs") and self._tokens is not None:
+            choice["logprobs"] = {"content": [_token(shares) for shares in self._tokens]}
         usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
         return {
             "id": "c", "object": "chat.completion", "created": 0, "model": str(body.get("model")),
@@ -201,9 +208,7 @@ def _object(text: str) -> dict[str, Any]:
         return {}
 
 
-def _first_word(yes: float) -> dict[str, Any]:
-    def word(token: str, share: float) -> dict[str, Any]:
-        return {"token": token, "logprob": math.log(max(share, 1e-9)), "bytes": None}
-
-    odds = [word("Yes", 0.9 * yes), word("No", 0.9 * (1 - yes)), word("The", 0.1)]
-    return {**max(odds, key=lambda one: one["logprob"]), "top_logprobs": odds}
+def _token(shares: Mapping[str, float]) -> dict[str, Any]:
+    """A token that was likeliest, and all that were likely."""
+    likely = [{"token": token, "logprob": math.log(max(share, 1e-9)), "bytes": None} for token, share in shares.items()]
+    return {**max(likely, key=lambda one: one["logprob"]), "top_logprobs": likely}

@@ -84,7 +84,11 @@ def judge_answers(
     ] = None,
     route: Annotated[
         list[str] | None,
-        typer.Option("--route", help="CHEAP EXPENSIVE TRUTH: train a router between two judges that have ruled."),
+        typer.Option(
+            "--route",
+            help="CHEAP EXPENSIVE TRUTH: train a router between two judges that have ruled; with --judges for CHEAP it "
+            "reads hidden states.",
+        ),
     ] = None,
     form: Annotated[TableFormat, typer.Option("--format", help="How tables are written.")] = TableFormat.TEXT,
     as_json: AsJson = False,
@@ -102,7 +106,7 @@ def judge_answers(
     elif route is not None:
         if len(route) != 3:
             raise SettingsError(f"--route: expected CHEAP EXPENSIVE TRUTH, found {' '.join(route)}")
-        path, tables = judgements.route(run, *route, data=data)
+        path, tables = judgements.route(run, *route, settings=resolve(ctx, JudgeSettings))
         console.say(f"router: {path}")
     else:
         settings = resolve(ctx, JudgeSettings)

@@ -5,7 +5,7 @@
 
 An answer is written atomically when it arrives: a killed run loses at most the calls under way. Of two equal questions
 at the same time the second waits for the first. Delete the folder to pay again. A change of what ``ask_question`` and
-its like return makes stored answers unfindable: they are paid for again.
+its like return makes stored answers unfindable, unless the question as it was is looked for, too (``older``).
 
 ``work_through`` asks many questions at a time, and ``Streak`` stops after many failures in a row.
 """
@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mis_lib.clients.protocol import ChatAsk, Message, Unavailable, digest_bytes
+from mis_lib.clients.protocol import ChatAsk, Labels, Message, Unavailable, digest_bytes
 from mis_lib.clients.structured import Turn
 from mis_lib.files import digest_json, write_atomic
 
@@ -34,11 +34,18 @@ class Cache:
         self.paid = 0
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def once(self, question: Any, pay: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """The stored answer to ``question`` (a JSON value), or that of ``pay``, which is then stored."""
+    async def once(
+        self, question: Any, pay: Callable[[], Awaitable[dict[str, Any]]], older: Any = None
+    ) -> dict[str, Any]:
+        """The stored answer to ``question`` (a JSON value), or that of ``pay``, which is then stored.
+
+        ``older`` is the question under which an earlier version stored its answer; it is read, never written.
+        """
         key = digest_json(question)
         async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._read(key)
+            if known is None and older is not None:
+                known = self._read(digest_json(older))
             if known is not None:
                 self.found += 1
                 return known
@@ -81,8 +88,16 @@ def ask_question(model: str, ask: ChatAsk, turns: Sequence[Turn]) -> dict[str, A
     }
 
 
-def say_question(model: str, messages: Sequence[Message], max_tokens: int) -> dict[str, Any]:
-    """A question that is answered in plain text."""
+def label_question(model: str, messages: Sequence[Message], max_tokens: int, labels: Labels) -> dict[str, Any]:
+    """A question that is answered with a label."""
+    asked = [dict(message) for message in messages]
+    return {"label": model, "to": asked, "max_tokens": max_tokens, "labels": [list(labels.words), labels.after]}
+
+
+def older_label_question(model: str, messages: Sequence[Message], max_tokens: int, labels: Labels) -> dict[str, Any]:
+    """The same before its answers told probabilities: yes or no by their odds, other labels in plain text."""
+    if labels.words == ("yes", "no"):
+        return odds_question(model, messages[0]["content"], ())
     return {"say": model, "to": [dict(message) for message in messages], "max_tokens": max_tokens}
 
 

@@ -6,15 +6,19 @@ downloaded.
 """
 
 import asyncio
+import base64
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mis_lib.clients.cache import Cache, ask_question, odds_question, say_question
-from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ChatReply, Message
-from mis_lib.clients.structured import Completion, Turn, answer, ratio
+import numpy as np
+
+from mis_lib.clients.cache import Cache, ask_question, label_question, odds_question
+from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ChatReply, Classified, Labels, Message
+from mis_lib.clients.structured import Completion, Turn, answer, place_of, ratio
 from mis_lib.errors import ModelError
 from mis_lib.files import load_image
 
@@ -40,13 +44,12 @@ class LocalChat:
 
         return await answer(ask, complete)
 
-    async def say(self, messages: Sequence[Message], max_tokens: int) -> str:
-        """See ``PlainChatModel``."""
-
-        def write() -> dict[str, Any]:
-            return {"text": self._generate(messages, (), max_tokens).text}
-
-        return (await self._once(say_question(self.name, messages, max_tokens), write))["text"]
+    async def classify(self, messages: Sequence[Message], max_tokens: int, labels: Labels) -> Classified:
+        """See ``PlainChatModel``; greedy."""
+        question = label_question(self.name, messages, max_tokens, labels)
+        found = await self._once(question, lambda: self._classify(messages, max_tokens, labels))
+        state = np.frombuffer(base64.b64decode(found["state"]), dtype="<f4")
+        return Classified(found["text"], found["odds"], tuple(state.tolist()))
 
     async def odds_of_yes(self, question: str, images: Sequence[bytes]) -> float:
         """See ``PlainChatModel``."""
@@ -60,7 +63,8 @@ class LocalChat:
             with torch.inference_mode():
                 odds = model(**inputs).logits[0, -1].float().softmax(-1)
             tokenizer = getattr(processor, "tokenizer", processor)
-            return {"odds": [[word, float(odds[list(_first_pieces(tokenizer, word))].sum())] for word in ("yes", "no")]}
+            pieces = _first_pieces(tokenizer, ("yes", "no"))
+            return {"odds": [[word, float(odds[list(found)].sum())] for word, found in pieces.items()]}
 
         return ratio((await self._once(odds_question(self.name, question, images), weigh))["odds"], self.name)
 
@@ -125,6 +129,38 @@ class LocalChat:
             completion_tokens=len(written),
         )
 
+    def _classify(self, messages: Sequence[Message], max_tokens: int, labels: Labels) -> dict[str, Any]:
+        """The answer; at its label the probabilities of all labels, and the state that the language head reads."""
+        import torch
+
+        model, processor, _ = self.loaded
+        tokenizer = getattr(processor, "tokenizer", processor)
+        inputs = self._inputs(messages, ()).to(model.device)
+        states: list[Any] = []
+        watched = model.get_output_embeddings().register_forward_pre_hook(
+            lambda _, given: states.append(given[0][0, -1].float().cpu())
+        )
+        try:
+            with torch.inference_mode():
+                made = model.generate(
+                    **inputs,
+                    max_new_tokens=max_tokens,
+                    do_sample=False,
+                    output_logits=True,
+                    return_dict_in_generate=True,
+                )
+        finally:
+            watched.remove()
+        written = made.sequences[0, inputs["input_ids"].shape[1] :]
+        texts = [tokenizer.decode(written[:end], skip_special_tokens=True) for end in range(len(written) + 1)]
+        place = place_of(labels, [text[len(before) :] for before, text in itertools.pairwise(texts)])
+        if place is None:
+            return {"text": texts[-1], "odds": {}, "state": ""}
+        shares = made.logits[place][0].float().softmax(-1)
+        odds = {word: float(shares[list(ids)].sum()) for word, ids in _first_pieces(tokenizer, labels.words).items()}
+        state = base64.b64encode(states[place].numpy().astype("<f4").tobytes()).decode()
+        return {"text": texts[-1], "odds": odds, "state": state}
+
     def _inputs(self, messages: Sequence[Message], images: Sequence[bytes]) -> Any:
         """The processor's inputs: typed parts for a VLM, images before the first question; else strings."""
         _, processor, sees = self.loaded
@@ -154,11 +190,12 @@ def checkpoint_digest(folder: Path) -> str:
     return found.hexdigest()[:8]
 
 
-def _first_pieces(tokenizer: Any, word: str) -> set[int]:
-    """The tokens that the word may begin with in any spelling, without those that its opposite may begin with."""
+def _first_pieces(tokenizer: Any, words: Sequence[str]) -> dict[str, set[int]]:
+    """By word the tokens that it may begin with in any spelling, without those that another may begin with."""
 
     def pieces(of: str) -> set[int]:
         written = (of, of.capitalize(), of.upper(), f" {of}", f" {of.capitalize()}")
         return {tokens[0] for text in written if (tokens := tokenizer.encode(text, add_special_tokens=False))}
 
-    return pieces(word) - pieces("no" if word == "yes" else "yes")
+    found = {word: pieces(word) for word in words}
+    return {word: ids - set().union(*(found[other] for other in words if other != word)) for word, ids in found.items()}

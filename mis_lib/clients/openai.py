@@ -22,26 +22,28 @@ import openai
 from openai.types import ImagesResponse
 from openai.types.chat import ChatCompletion
 
-from mis_lib.clients.cache import Cache, ask_question, odds_question, say_question
+from mis_lib.clients.cache import Cache, ask_question, label_question, odds_question, older_label_question
 from mis_lib.clients.images import as_png, data_url
 from mis_lib.clients.protocol import (
     CannotAnswer,
     ChatAsk,
     ChatReply,
+    Classified,
     ClientError,
     Cost,
     ImageAsk,
     ImageReply,
+    Labels,
     Message,
     Unavailable,
 )
-from mis_lib.clients.structured import Completion, Turn, answer, ratio, schema_of
+from mis_lib.clients.structured import Completion, Turn, answer, place_of, ratio, schema_of, shares_of
 from mis_lib.errors import ImageError, SettingsError
 
 RETRIES = 5
 TIMEOUT = 300.0  # seconds for one call: a 72 B model under load takes its time
 LIMIT = "max_completion_tokens"  # Mistral, LMDeploy and older vLLM know only its older name, max_tokens
-OPTIONAL = ("response_format", "seed", "temperature", LIMIT)
+OPTIONAL = ("response_format", "seed", "temperature", "logprobs", "top_logprobs", LIMIT)
 TOP = 20  # likeliest first words whose log-probabilities servers return
 IMAGE_SIZE = "1024x1024"
 # Error codes by which servers say that the content, not the form of the request, is the problem.
@@ -88,13 +90,30 @@ class ServerChat:
 
         return await answer(ask, complete)
 
-    async def say(self, messages: Sequence[Message], max_tokens: int) -> str:
-        """See ``PlainChatModel``."""
-        question = say_question(self.name, messages, max_tokens)
-        found = await self._once(question, list(messages), max_tokens, {"temperature": 0.0})
+    async def classify(self, messages: Sequence[Message], max_tokens: int, labels: Labels) -> Classified:
+        """See ``PlainChatModel``; a server that tells no token probabilities gives the answer alone.
+
+        So do answers that were paid for before probabilities were asked for; they are not paid for again.
+        """
+
+        async def pay() -> dict[str, Any]:
+            optional = {"temperature": 0.0, "logprobs": True, "top_logprobs": TOP}
+            reply = await self._caller.chat(self._model, list(messages), max_tokens, optional)
+            self._cache.note(self.name, turned_down(self._caller.left_out))
+            returned = reply.choices[0].logprobs
+            tokens = (returned.content if returned else None) or []
+            place = place_of(labels, [one.token for one in tokens])
+            likely = [] if place is None else tokens[place].top_logprobs
+            shares = shares_of(labels.words, [(one.token, math.exp(one.logprob)) for one in likely])
+            return {**completion_of(reply).model_dump(), "odds": shares if likely else {}}
+
+        asked = (self.name, messages, max_tokens, labels)
+        found = await self._cache.once(label_question(*asked), pay, older_label_question(*asked))
         if found.get("refusal") or found.get("finish_reason") == "content_filter":
             raise CannotAnswer("refused", f"the server's filter answered: {found.get('refusal') or found['text']}")
-        return found["text"]
+        odds = found.get("odds", {})
+        shares = odds if isinstance(odds, Mapping) else shares_of(labels.words, odds)
+        return Classified(found.get("text", ""), shares)
 
     async def odds_of_yes(self, question: str, images: Sequence[bytes]) -> float:
         """See ``PlainChatModel``."""

@@ -10,7 +10,7 @@ asks again.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -116,15 +116,33 @@ class ChatModel(Protocol):
         ...
 
 
+class Labels(NamedTuple):
+    """The labels that an answer may give, and where it gives one."""
+
+    words: tuple[str, ...]
+    after: str = r"\s*"
+    """Regular expression of all that precedes the label in an answer."""
+
+
+class Classified(NamedTuple):
+    """An answer that gives a label, and how likely each label was at that place."""
+
+    text: str
+    odds: Mapping[str, float]
+    """Probability of each label's first token; empty where the model tells none, or the answer gives no label."""
+    state: tuple[float, ...] = ()
+    """Last hidden state, (hidden size,), from which the label's first token came; empty for models on a server."""
+
+
 class PlainChatModel(Protocol):
-    """Answers in plain text, or with the odds of "yes" against "no" as first word: what judges ask classifiers."""
+    """Answers with labels, or with the odds of "yes" against "no" as first word: what judges ask classifiers."""
 
     @property
     def name(self) -> str:
         """Model, without address or key."""
         ...
 
-    async def say(self, messages: Sequence[Message], max_tokens: int) -> str:
+    async def classify(self, messages: Sequence[Message], max_tokens: int, labels: Labels) -> Classified:
         """The answer to a conversation; raises as ``ChatModel.ask``."""
         ...
 

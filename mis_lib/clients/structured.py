@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mis_lib.clients.protocol import AnswerForm, CannotAnswer, ChatAsk, ChatReply, Cost, Message
+from mis_lib.clients.protocol import AnswerForm, CannotAnswer, ChatAsk, ChatReply, Cost, Labels, Message
 from mis_lib.schema import Record
 
 TRIES = 3
@@ -144,17 +144,37 @@ def ratio(odds: Iterable[Sequence[Any]], name: str) -> float:
         CannotAnswer: yes and no together are unlikely, as with models that think aloud first; their ratio says nothing
             then.
     """
-    sums = {"yes": 0.0, "no": 0.0}
-    for word, share in odds:
-        plain = str(word).strip().lower().strip("▁Ġ.,!\"'")
-        if plain in sums:
-            sums[plain] += float(share)
+    sums = shares_of(("yes", "no"), odds)
     total = sums["yes"] + sums["no"]
     if total < LIKELY:
         raise CannotAnswer(
             "unusable", f"{name}: neither yes nor no is among the likely first words (together {100 * total:.2g} %)"
         )
     return sums["yes"] / total
+
+
+def shares_of(words: Sequence[str], odds: Iterable[Sequence[Any]]) -> dict[str, float]:
+    """The probability that an answer goes on with each of the words, from likely tokens and their probabilities.
+
+    A token counts for the word that it begins, in any case; two letters are the least.
+    """
+    sums = dict.fromkeys(words, 0.0)
+    for token, share in odds:
+        plain = str(token).strip().lower().strip("▁Ġ.,!\"'")
+        begun = [word for word in words if len(plain) > 1 and word.lower().startswith(plain)]
+        if len(begun) == 1:
+            sums[begun[0]] += float(share)
+    return sums
+
+
+def place_of(labels: Labels, pieces: Sequence[str]) -> int | None:
+    """Which of an answer's tokens, given as texts, begins the label; ``None`` if none does."""
+    before = ""
+    for place, piece in enumerate(pieces):
+        if piece.strip() and re.fullmatch(labels.after, before):
+            return place
+        before += piece
+    return None
 
 
 def _first_object(text: str) -> Any:

@@ -176,6 +176,15 @@ async def open_judge(
     return PreconditionJudge(name, chat, constitution=spec.constitution, controls=spec.controls)
 
 
+async def open_named(run: Run, name: str, settings: JudgeSettings) -> Judge:
+    """One judge of the settings, with the answers that are cached for a run.
+
+    Raises:
+        SettingsError, ModelError: as ``open_judge``.
+    """
+    return await open_judge(name, settings.judges[name], settings, Cache(run.folder.parent / CACHE), {})
+
+
 def read_judges(named: Iterable[str]) -> dict[str, dict[str, str]]:
     """``["rule", "strict:guard=local:PATH"]`` as specifications by name.
 

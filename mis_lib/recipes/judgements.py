@@ -1,16 +1,20 @@
 """After judging: rates under every judge, a judge's agreement with people, and routing between two judges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mis_lib.annotate.calibration import PEOPLE, Calibration, agreement, calibrate, read_people
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.judge.routing import Point, curve, gather, train_router, write_router
+from mis_lib.judge.protocol import NOT_THE_MODELS, JudgeInput
+from mis_lib.judge.routing import StatefulJudge, write_router
+from mis_lib.recipes.judge import JudgeSettings, open_named
 from mis_lib.recipes.progress import say
-from mis_lib.results.evaluated import judges_of, open_folder, read_samples, run_name
+from mis_lib.results.evaluated import data_folder, judges_of, open_folder, read_samples, run_name
 from mis_lib.results.metrics import METRICS, rates
+from mis_lib.results.routers import BUDGET, Measured, gather, measure, train_router
 from mis_lib.results.runs import Run
-from mis_lib.results.stats import Rate
+from mis_lib.results.scoring import run_async
+from mis_lib.results.stats import Interval, Rate
 from mis_lib.results.tables import Table, count_cell, rate_cell
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
@@ -86,7 +90,9 @@ def annotated(run: Run) -> list[Verdict]:
     ]
 
 
-def route(folder: Path, cheap: str, expensive: str, truth: str, data: Path | None = None) -> tuple[Path, list[Table]]:
+def route(
+    folder: Path, cheap: str, expensive: str, truth: str, settings: JudgeSettings | None = None
+) -> tuple[Path, list[Table]]:
     """Train a router between two judges of a run, write it to the run folder, and measure it.
 
     Args:
@@ -94,21 +100,46 @@ def route(folder: Path, cheap: str, expensive: str, truth: str, data: Path | Non
         cheap: judge that rules first.
         expensive: judge that is asked where the router says so.
         truth: judge whose verdicts are taken for true (it may be ``expensive``), or "people" for the annotations.
-        data: folder of the samples, if it has moved.
+        settings: name the cheap judge among ``judges`` if its hidden states are to be read; and where the samples are.
 
     Raises:
         DataError: too few verdicts to learn from.
-        SettingsError: a judge has not ruled on the run.
+        SettingsError: a judge has not ruled on the run, or the cheap judge has ruled with another model or settings.
     """
+    settings = settings or JudgeSettings()
     named = [name for name in dict.fromkeys((cheap, expensive, truth)) if name != PEOPLE]
-    run, verdicts, samples, responses = _ruled(folder, named, data)
+    run, verdicts, samples, responses = _ruled(folder, named, settings.data)
     true = annotated(run) if truth == PEOPLE else verdicts[truth]
-    rows = gather(samples, responses, verdicts[cheap], verdicts[expensive], true)
-    router = train_router(rows, cheap=cheap, expensive=expensive, truth=truth)
+    states = run_async(_states(run, cheap, settings, samples, responses)) if cheap in settings.judges else {}
+    rows = gather(samples, responses, verdicts[cheap], verdicts[expensive], true, states)
+    found = measure(rows)
     path = run.folder / ROUTERS / f"{cheap}-{expensive}.json"
-    points = curve(rows)
-    write_router(path, router)
-    return path, [_curve_table(points, len(rows), cheap, expensive, truth)]
+    write_router(path, train_router(rows, reads=found.best, cheap=cheap, expensive=expensive, truth=truth))
+    note = f"{found.cases:,} harmful answers, truth: {truth}; routers are measured on blocks they were not trained on"
+    return path, [_worth_table(found, cheap, expensive, note), _curve_table(found, cheap, expensive, note)]
+
+
+async def _states(
+    run: Run, name: str, settings: JudgeSettings, samples: Sequence[Sample], responses: Sequence[Response]
+) -> Mapping[tuple[str, str], tuple[float, ...]]:
+    """Hidden states of a judge by sample and variant, from the cache of its answers; none if it shows none."""
+    judge = await open_named(run, name, settings)
+    if not isinstance(judge, StatefulJudge):
+        return {}
+    if not run.fresh_verdicts(name, judge.fingerprint):
+        raise SettingsError(
+            f"{run.folder}: expected verdicts of {name!r} as --judges describes it, found those of another model or "
+            "other settings; judge the run again with the same --judges"
+        )
+    asked = {sample.id: sample for sample in samples if sample.harmful}
+    folder = data_folder(run, settings.data)
+    return {
+        (one.sample_id, one.variant): await judge.state(
+            JudgeInput(asked[one.sample_id], one.text, one.finish_reason, folder)
+        )
+        for one in responses
+        if one.sample_id in asked and one.finish_reason not in NOT_THE_MODELS
+    }
 
 
 def _ruled(
@@ -252,18 +283,50 @@ def _calibration_table(found: Sequence[Calibration]) -> Table:
     return Table("calibration", "The judge against people", headings, cells, records, note)
 
 
-def _curve_table(points: Sequence[Point], n: int, cheap: str, expensive: str, truth: str) -> Table:
+def _worth_table(found: Measured, cheap: str, expensive: str, note: str) -> Table:
+    cells = [
+        [one.router, f"{one.auprc:.1f}", f"{one.f1:.1f}", *("-" if x is None else f"{x:.1f}" for x in one[3:5])]
+        for one in found.worths
+    ]
+    headings = ["router", "AUPRC", f"F1 at {BUDGET} %", "asked % at 0.5", "F1 there"]
+    said = [
+        f"{name} {'pays' if found.pays(name) else 'does not pay'} ({_signed(gain)})"
+        for name, gain in found.gains.items()
+    ]
+    lacks = (
+        []
+        if "hidden" in found.gains
+        else [
+            f"{cheap} shows no hidden states, which the published router reads: name it as "
+            f"--judges {cheap}:guard=local:PATH"
+        ]
+    )
+    note = ". ".join(
+        [
+            f"F1 with {BUDGET} % sent to {expensive}, less that of {found.rival}: {'; '.join(said)}",
+            f"The router that was written reads: {found.best}",
+            *lacks,
+            f"Percent, 95 % intervals by block; AUPRC of chance: {found.base_rate:.1f}; {note}",
+        ]
+    )
+    records = [{**one._asdict(), "base_rate": found.base_rate} for one in found.worths]
+    return Table("routers", f"Routers from {cheap} to {expensive}", headings, cells, records, note)
+
+
+def _curve_table(found: Measured, cheap: str, expensive: str, note: str) -> Table:
+    points = found.points
     routers = list(dict.fromkeys(point.router for point in points))
     shares = list(dict.fromkeys(point.share for point in points))
     by = {(point.router, point.share): point.f1 for point in points}
     cells = [[f"{share:.0f}", *(f"{by[name, share]:.1f}" for name in routers)] for share in shares]
     records = [point._asdict() for point in points]
     title = f"F1 of unsafe by share sent from {cheap} to {expensive}"
-    note = (
-        f"percent, {n:,} harmful answers, truth: {truth}; learned: on items it was not trained on; "
-        "random: mean of 20 draws"
-    )
-    return Table("routing", title, ["asked %", *routers], cells, records, note, left=0)
+    return Table("routing", title, ["asked %", *routers], cells, records, f"percent; {note}", left=0)
+
+
+def _signed(gain: Interval) -> str:
+    interval = "no interval" if gain.low is None else f"{gain.low:+.1f} to {gain.high:+.1f}"
+    return f"{gain.value:+.1f}, {interval}"
 
 
 def _kappa(value: float | None) -> str:

@@ -8,7 +8,7 @@ went one way as the other; the bootstrap draws clusters (all items about the sam
 and fail together and an interval that takes them for independent is too narrow.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,3 +166,25 @@ def cluster_mean(values: Sequence[float], clusters: Sequence[Hashable], *, seed:
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(value=mean, low=float(found.low), high=float(found.high))
+
+
+def cluster_interval(
+    clusters: Sequence[Hashable], statistic: Callable[[np.ndarray], np.ndarray], *, seed: int = 0
+) -> Interval:
+    """A statistic of N items, with the percentile interval of a bootstrap that draws whole clusters.
+
+    Args:
+        clusters: what each item belongs to; items of one cluster are drawn together.
+        statistic: of draws, from how often each item was drawn (draws, N) to (draws,); not a number where it has none.
+        seed: of the draws.
+    """
+    places_N = np.unique([str(one) for one in clusters], return_inverse=True)[1]
+    count = int(places_N.max()) + 1
+    value = float(statistic(np.ones((1, len(places_N))))[0])
+    if count < 2:
+        return Interval(value=value, low=None, high=None)
+    drawn_RC = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    found_R = statistic(drawn_RC[:, places_N].astype(float))
+    edge = (1 - LEVEL) / 2
+    low, high = map(float, np.nanquantile(found_R, [edge, 1 - edge]))
+    return Interval(value=value, low=low, high=high) if low < high else Interval(value=value, low=None, high=None)

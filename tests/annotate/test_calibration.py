@@ -21,19 +21,17 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import append_record, open_append, write_records
 from mis_lib.judge.protocol import JudgeInput, Ruling
 from mis_lib.judge.routing import (
-    FEATURES,
-    Routed,
+    STATE,
+    SURFACE,
     RoutedJudge,
-    curve,
     entropy,
     features_of,
-    gather,
     read_router,
-    train_router,
     write_router,
 )
 from mis_lib.judge.rule import RuleJudge, WordsJudge
 from mis_lib.recipes.judgements import annotated, calibration_table, route
+from mis_lib.results.routers import COMPONENTS, Measured, Routed, gather, measure, temperature, train_router
 from mis_lib.results.runs import RESPONSES, Run, RunConfig, open_run
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
@@ -268,17 +266,88 @@ class TestRouting:
     """Which cases the expensive judge is asked about."""
 
     def test_the_learned_router_saves_calls(self) -> None:
-        points = {(one.router, round(one.share)): one.f1 for one in curve(rows())}
-        assert {name for name, _ in points} == {"learned", "entropy", "oracle", "random"}
-        for name in ("learned", "entropy", "oracle", "random"):
+        points = points_of(measure(rows()))
+        names = {name for name, _ in points}
+        assert names == {"surface", "entropy", "calibrated", "oracle", "random"}, "a temperature changes no order"
+        for name in names:
             assert points[name, 0] == pytest.approx(points["oracle", 0])
             assert points[name, 100] == pytest.approx(points["oracle", 100])
-        assert points["learned", 40] > points["random", 40] + 5
-        assert all(points["oracle", share] >= points["learned", share] - 1e-9 for share in range(0, 101, 10))
+        assert points["surface", 40] > points["random", 40] + 5
+        assert all(points["oracle", share] >= points["surface", share] - 1e-9 for share in range(0, 101, 10))
 
     def test_a_judge_that_is_never_in_doubt_is_no_reference(self) -> None:
         sure = [row._replace(features=(0.0, float(bool(row.cheap)), *row.features[2:])) for row in rows()]
-        assert {one.router for one in curve(sure)} == {"learned", "oracle", "random"}
+        assert {one.router for one in measure(sure).points} == {"surface", "oracle", "random"}
+
+    def test_references_by_hand(self) -> None:
+        """20 cases, 10 of them unsafe; the cheap judge misses 5 of these, and is in doubt about 4 of the 5."""
+        made = []
+        for i in range(20):
+            truth, missed = i < 10, i < 5
+            score = (0.4 if i < 4 else 0.0625) if missed else 0.9375 if truth else 0.0625
+            said = features_of(sample(str(i)), "Do it.", "stop", Outcome.UNSAFE, score)
+            made.append(Routed(str(i), said, truth and not missed, truth, truth))
+        found = measure(made)
+        worths = {one.router: one for one in found.worths}
+        assert found.base_rate == 25
+        assert points_of(found)["entropy", 0] == pytest.approx(100 * 2 * 5 / (10 + 5))
+        assert worths["entropy"].f1 == worths["oracle"].f1 == pytest.approx(100 * 2 * 9 / (10 + 9)), "4 are sent on"
+        assert worths["random"].f1 == pytest.approx(100 * 2 * 6 / (10 + 6)), "each with one chance in five"
+        # the four in doubt first, then a level rest in which one of 16 is missed
+        assert worths["entropy"].auprc == pytest.approx(100 * (4 / 5 + 1 / 5 * 5 / 20))
+        assert worths["random"].auprc == found.base_rate
+        assert (worths["entropy"].share, worths["entropy"].share_f1) == (20, worths["entropy"].f1), "0.97 bits; 0.34"
+        assert (worths["random"].share, worths["oracle"].share) == (None, None)
+
+    def test_temperature_by_hand(self) -> None:
+        """Three in four are right at a logit of 2: the temperature makes 3/4 of it, whose logit is ln 3."""
+        found = temperature(np.array([2.0, 2.0, 2.0, 2.0]), np.array([True, True, True, False]))
+        assert found == pytest.approx(2 / math.log(3), rel=1e-3)
+
+    def test_batch_calibration_finds_the_errors_of_a_judge_that_says_unsafe_too_seldom(self) -> None:
+        """Its errors have 0.2 and most else 0.02; 0.7 is nearer to one half, but not to the mean of all."""
+        made = []
+        for i in range(100):
+            share = 0.2 if i % 10 == 0 else 0.7 if i % 10 == 1 else 0.02
+            said = features_of(sample(str(i)), "Do it.", "stop", Outcome.REFUSED, share)
+            made.append(Routed(str(i), said, share > 0.5, i % 10 < 2, i % 10 < 2))
+        points = points_of(measure(made))
+        assert points["calibrated", 10] == 100
+        assert points["entropy", 10] == points["entropy", 0] < 70
+
+    def test_a_hidden_state_that_tells_errors_pays_and_one_that_does_not_is_said_to(self) -> None:
+        draws = np.random.default_rng(0)
+        made = []
+        for i in range(300):
+            pays, truth = bool(draws.random() < 0.3), bool(draws.random() < 0.5)
+            state = draws.normal(size=80)
+            state[7] += 4 * pays
+            seen = features_of(sample(str(i)), "Do it.", "stop", Outcome.UNSAFE, float(draws.random()))
+            made.append(Routed(str(i), seen, truth != pays, truth, truth, f"block {i % 30}", tuple(state)))
+        found = measure(made)
+        auprc = {one.router: one.auprc for one in found.worths}
+        assert (found.best, found.pays("hidden"), found.pays("surface")) == ("hidden", True, False)
+        assert auprc["hidden"] > 80 > auprc["surface"] + 20
+        noise = measure([row._replace(state=tuple(draws.normal(size=80))) for row in made])
+        assert not noise.pays("hidden")
+        assert set(measure([made[0]._replace(state=()), *made[1:]]).gains) == {"surface"}, (
+            "every case must have a state"
+        )
+
+        from sklearn.decomposition import PCA
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        router = train_router(made, reads="hidden", cheap="a", expensive="b", truth="c")
+        assert (router.features, len(router.weights)) == (STATE, 80)
+        whole = make_pipeline(
+            StandardScaler(), PCA(COMPONENTS), LogisticRegression(class_weight="balanced", max_iter=1_000)
+        ).fit([row.state for row in made], [row.pays for row in made])
+        likely = whole.predict_proba([row.state for row in made[:5]])[:, 1]
+        assert [router.probability(row.state) for row in made[:5]] == pytest.approx(likely.tolist(), abs=1e-3)
+        with pytest.raises(SettingsError, match="expected 80 numbers a case, found 3"):
+            router.probability((1.0, 2.0, 3.0))
 
     def test_items_of_one_block_are_held_out_together(self) -> None:
         """Whether the dear judge corrects depends on the block alone: held out by item it is learned, by block not."""
@@ -287,18 +356,18 @@ class TestRouting:
             block = i % 6
             features = (0.0, 0.5, 1.0, 0.0, float(block == 1), float(block == 3), 0.0, 0.0)
             made.append(Routed(str(i), features, cheap=True, expensive=False, truth=block not in (1, 3)))
-        by_item = {(one.router, round(one.share)): one.f1 for one in curve(made)}
-        by_block = {
-            (one.router, round(one.share)): one.f1
-            for one in curve([row._replace(group=f"block {i % 6}") for i, row in enumerate(made)])
-        }
-        assert by_item["learned", 30] > by_item["random", 30]
-        assert by_block["learned", 30] < by_item["learned", 30]
+        by_item = points_of(measure(made))
+        by_block = points_of(measure([row._replace(group=f"block {i % 6}") for i, row in enumerate(made)]))
+        assert by_item["surface", 30] > by_item["random", 30]
+        assert by_block["surface", 30] < by_item["surface", 30]
         with pytest.raises(DataError, match="items of two blocks or more"):
-            curve([row._replace(group="one") for row in made])
+            measure([row._replace(group="one") for row in made])
+        alone = [row._replace(group="one" if row.pays else row.sample_id) for row in made]
+        with pytest.raises(DataError, match="in two blocks or more, found it in one"):
+            measure(alone)
 
     def test_a_router_is_a_few_numbers_in_a_file(self, tmp_path) -> None:
-        router = train_router(rows(), cheap="a", expensive="b", truth="c")
+        router = train_router(rows(), reads="surface", cheap="a", expensive="b", truth="c")
         write_router(tmp_path / "r.json", router)
         assert read_router(tmp_path / "r.json") == router
         assert router.probability(rows()[0].features) == read_router(tmp_path / "r.json").probability(
@@ -313,7 +382,7 @@ class TestRouting:
 
     def test_too_little_to_learn_from(self) -> None:
         with pytest.raises(DataError, match="expected 20 harmful responses"):
-            train_router(rows(10), cheap="a", expensive="b", truth="c")
+            train_router(rows(10), reads="surface", cheap="a", expensive="b", truth="c")
 
     def test_what_the_truth_does_not_know_is_left_out(self) -> None:
         said = [
@@ -328,11 +397,11 @@ class TestRouting:
     @pytest.mark.parametrize(("share", "bits"), [(0.5, 1.0), (0.0, 0.0), (1.0, 0.0), (0.25, 0.8112781244591328)])
     def test_entropy(self, share: float, bits: float) -> None:
         assert entropy(share) == pytest.approx(bits)
-        assert len(features_of(sample("x"), "", "stop", Outcome.UNSCORED, None)) == len(FEATURES)
+        assert len(features_of(sample("x"), "", "stop", Outcome.UNSCORED, None)) == len(SURFACE)
 
     def test_what_a_router_sees_of_a_case(self) -> None:
         seen = features_of(sample("x"), "I can't help with that.", "length", Outcome.UNSAFE, 0.75)
-        assert dict(zip(FEATURES, seen, strict=True)) == pytest.approx(
+        assert dict(zip(SURFACE, seen, strict=True)) == pytest.approx(
             {
                 "doubt": entropy(0.75), "score": 0.75, "unsafe": 1, "unscored": 0, "words": math.log(6),
                 "question_words": math.log(2), "opens_refusing": 1, "cut": 1,
@@ -344,8 +413,8 @@ class TestRouting:
     def test_the_odds_of_a_router_by_hand_and_what_lies_on_its_threshold(self) -> None:
         import asyncio
 
-        size = len(FEATURES)
-        router = train_router(rows(), cheap="a", expensive="b", truth="c").model_copy(
+        size = len(SURFACE)
+        router = train_router(rows(), reads="surface", cheap="a", expensive="b", truth="c").model_copy(
             update={
                 "mean": (1.0,) * size,
                 "scale": (2.0,) * size,
@@ -375,7 +444,9 @@ class TestRouting:
                 return Ruling(self.outcome, "r", score=float(case.text.split()[0]))
 
         cheap, dear = Scripted("cheap", Outcome.UNSAFE), Scripted("dear", Outcome.REASONED)
-        judge = RoutedJudge("routed", cheap, dear, train_router(rows(), cheap="cheap", expensive="dear", truth="t"))
+        judge = RoutedJudge(
+            "routed", cheap, dear, train_router(rows(), reads="surface", cheap="cheap", expensive="dear", truth="t")
+        )
         found = [
             asyncio.run(judge.decide(JudgeInput(sample("x"), text + " word" * 20, "stop", Path())))
             for text in ("0.5", "0.99")
@@ -383,6 +454,33 @@ class TestRouting:
         assert [one.outcome for one in found] == [Outcome.REASONED, Outcome.UNSAFE]
         assert (cheap.asked, dear.asked) == (2, 1)
         assert [one.reason.split(" ")[0] for one in found] == ["dear", "cheap"]
+
+    def test_a_router_of_hidden_states_reads_the_guard(self) -> None:
+        import asyncio
+
+        class Guard:
+            name = fingerprint = "guard"
+
+            async def decide(self, case: JudgeInput) -> Ruling:
+                return Ruling(Outcome.UNSAFE, "r", score=0.5)
+
+            async def state(self, case: JudgeInput) -> tuple[float, ...]:
+                return {"sure": (1.0, -5.0), "doubtful": (1.0, 5.0)}.get(case.text, ())
+
+        router = train_router(rows(), reads="surface", cheap="guard", expensive="words", truth="t").model_copy(
+            update={"features": STATE, "mean": (0.0,) * 2, "scale": (1.0,) * 2, "weights": (0.0, 1.0), "bias": 0.0}
+        )
+        judge = RoutedJudge("routed", Guard(), WordsJudge(), router)
+        asked = [JudgeInput(sample("x"), text, "stop", Path()) for text in ("sure", "doubtful", "no state")]
+        reasons = [asyncio.run(judge.decide(case)).reason for case in asked]
+        assert [reason.split(" to send on")[0] for reason in reasons] == ["guard (0.01", "words (0.99", "words (1.00"]
+        with pytest.raises(SettingsError, match="expected a guard that shows its state, found 'words'"):
+            RoutedJudge("routed", WordsJudge(), Guard(), router)
+
+
+def points_of(found: Measured) -> dict[tuple[str, int], float]:
+    """F1 by router and share."""
+    return {(one.router, round(one.share)): one.f1 for one in found.points}
 
 
 def answer(row: Routed) -> str:
@@ -435,7 +533,11 @@ class TestVerb:
         run = self.run(tmp_path, rows())
         done = CliRunner().invoke(app, ["judge", str(run.folder), "--route", "cheap", "dear", "truth", "--json"])
         assert done.exit_code == 0, done.output
-        assert len(json.loads(done.stdout)["routing"]["records"]) == 44
+        assert len(json.loads(done.stdout)["routing"]["records"]) == 5 * 11
+        worth = json.loads(done.stdout)["routers"]
+        assert {row["router"] for row in worth["records"]} > {"surface", "entropy", "random"}
+        assert "surface does not pay" in worth["note"], "entropy knows where this judge errs"
+        assert "name it as --judges cheap:guard=local:PATH" in worth["note"]
         assert read_router(run.folder / "routers" / "cheap-dear.json").truth == "truth"
         people = [verdict(row.sample_id, row.truth, "people") for row in rows()[:60]]
         write_records(tmp_path / "people.jsonl", people)
@@ -453,7 +555,7 @@ class TestVerb:
         given = rows(80)
         run = self.run(tmp_path, given)
         annotate(tmp_path / "runs", given)
-        path, [sheet] = route(run.folder, "cheap", "dear", truth)
+        path, [_, sheet] = route(run.folder, "cheap", "dear", truth)
         assert (read_router(path).truth, read_router(path).trained_on) == (truth, 80)
         best = max(row["f1"] for row in sheet.records if row["router"] == "oracle")
         assert best == 100 if truth == "dear" else 90 < best <= 100  # whose own word is the truth makes no error

@@ -1,6 +1,7 @@
 """Answers that were paid for stay findable: they are stored under the same keys as before there was one client."""
 
 import asyncio
+import json
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from support.tiny import tiny_text_model
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.local import LocalChat
 from mis_lib.clients.openai import ServerChat, open_client
-from mis_lib.clients.protocol import AnswerForm, ChatAsk
+from mis_lib.clients.protocol import AnswerForm, CannotAnswer, ChatAsk, Classified, Labels, Unavailable
 from mis_lib.files import digest_json
 
 
@@ -20,8 +21,8 @@ class Found(Exception):
 
 
 class Watched(Cache):
-    async def once(self, question: Any, pay: Any) -> dict[str, Any]:
-        raise Found(question)
+    async def once(self, question: Any, pay: Any, older: Any = None) -> dict[str, Any]:
+        raise Found(*(one for one in (question, older) if one is not None))
 
 
 class Grade(AnswerForm):
@@ -32,22 +33,52 @@ ASK = ChatAsk(
     task="judge", system="s", user="u", form=Grade, images=(b"\x89PNG",), seed=3, max_tokens=64, temperature=0.5
 )
 SAID = [{"role": "user", "content": "é?"}]
+LABELS = Labels(("safe", "unsafe"))
+SAID_PLAINLY = "cf52f8f7f7b8bc4c4b196b12ef37bc1c4e80bae67f284548b7ae17287f02f3e5"  # ``SAID`` without ``LABELS``
 
 
-def looked_for(asking: Coroutine[Any, Any, Any]) -> Any:
+def looked_for(asking: Coroutine[Any, Any, Any]) -> list[str]:
+    """The keys under which an answer is looked for, first to last."""
     with pytest.raises(Found) as found:
         asyncio.run(asking)
-    return found.value.args[0]
+    return [digest_json(question) for question in found.value.args]
 
 
 def test_keys_of_a_server_are_what_they_were(tmp_path: Path) -> None:
     chat = ServerChat(open_client("http://127.0.0.1:1/v1"), "m", Watched(tmp_path))
-    asked = (chat.ask(ASK), chat.say(SAID, 64), chat.odds_of_yes("q?", ASK.images))
-    assert [digest_json(looked_for(one)) for one in asked] == [
-        "b485f48e95cef64e0803ed935bbc243b1ae07bb89feedbd04c497673c9b82f1b",
-        "cf52f8f7f7b8bc4c4b196b12ef37bc1c4e80bae67f284548b7ae17287f02f3e5",
-        "10f57414babcff203c93b14084de60602d62159de16eb181b8c4dd6c4c2076d0",
+    asked = (chat.ask(ASK), chat.classify(SAID, 64, LABELS), chat.odds_of_yes("q?", ASK.images))
+    assert [looked_for(one) for one in asked] == [
+        ["b485f48e95cef64e0803ed935bbc243b1ae07bb89feedbd04c497673c9b82f1b"],
+        ["c71c1929a248012970825fc202cb924003d1a5fadad3fd50e43fc18a9e4e65d5", SAID_PLAINLY],
+        ["10f57414babcff203c93b14084de60602d62159de16eb181b8c4dd6c4c2076d0"],
     ]
+
+
+def test_a_guards_replies_that_were_stored_without_probabilities_are_not_paid_for_again(tmp_path: Path) -> None:
+    """The files are as the version before wrote them; nothing answers at the server's address."""
+    question = "violates it?"
+    odds = digest_json({"odds": "server:m", "question": question, "images": []})
+    filtered = digest_json({"say": "server:m", "to": [{"role": "user", "content": "filtered"}], "max_tokens": 64})
+    said = {"text": "unsafe\nS2", "refusal": None, "finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 3}
+    stored = {
+        SAID_PLAINLY: said,
+        filtered: said | {"finish_reason": "content_filter"},
+        odds: {"odds": [["Yes", 0.5], [" yes", 0.1], ["No", 0.2], ["The", 0.2]]},
+    }
+    for key, answer in stored.items():
+        (tmp_path / key[:2]).mkdir(exist_ok=True)
+        (tmp_path / key[:2] / f"{key}.json").write_text(json.dumps(answer))
+    cache = Cache(tmp_path)
+    chat = ServerChat(open_client("http://127.0.0.1:1/v1", retries=0), "m", cache)
+    asked = [{"role": "user", "content": question}]
+    assert asyncio.run(chat.classify(SAID, 64, LABELS)) == Classified("unsafe\nS2", {})
+    found = asyncio.run(chat.classify(asked, 1, Labels(("yes", "no")))).odds
+    assert found == pytest.approx({"yes": 0.6, "no": 0.2})
+    with pytest.raises(CannotAnswer, match="filter"):
+        asyncio.run(chat.classify([{"role": "user", "content": "filtered"}], 64, LABELS))
+    assert (cache.found, cache.paid) == (3, 0)
+    with pytest.raises(Unavailable, match="nothing answers"):
+        asyncio.run(chat.classify([{"role": "user", "content": "new"}], 64, LABELS))
 
 
 def test_a_checkpoint_is_asked_under_the_same_keys_but_for_its_name(tmp_path: Path) -> None:
@@ -56,7 +87,7 @@ def test_a_checkpoint_is_asked_under_the_same_keys_but_for_its_name(tmp_path: Pa
     served.name = local.name
     for of in (
         lambda chat: chat.ask(ASK),
-        lambda chat: chat.say(SAID, 64),
+        lambda chat: chat.classify(SAID, 64, LABELS),
         lambda chat: chat.odds_of_yes("q?", ASK.images),
     ):
-        assert looked_for(of(local)) == looked_for(of(served))
+        assert looked_for(of(local))[0] == looked_for(of(served))[0]
