@@ -81,12 +81,16 @@ class About(Record):
     left_out: dict[str, str]
 
 
-def build_delta(events: Iterable[Event], *, reference: bool = True) -> Delta:
+Judged = Callable[[Key], dict[str, Outcome]]
+
+
+def build_delta(events: Iterable[Event], *, reference: bool = True, judged: Judged = lambda key: {}) -> Delta:
     """Turn what holds now (``AnnotationStore.current``) into rows, pairs and a regression set.
 
     Args:
         events: decisions and adjudications that stand, oldest first.
         reference: whether the data's own answers serve as targets of failures without a correction.
+        judged: the outcome of a response by each judge that has ruled on it, for the regression set.
     """
     by_response: dict[Key, list[Event]] = {}
     for event in events:
@@ -118,7 +122,7 @@ def build_delta(events: Iterable[Event], *, reference: bool = True) -> Delta:
         for event in _written(finals[key], group)
         if event.decision.corrected != targets[event.subject.sample.id]
     }
-    entries = [_entry(final, targets) for final in finals.values() if final]
+    entries = [_entry(final, targets, judged(final.subject.key)) for final in finals.values() if final]
     return Delta(kept, _distinct([*pairs, *preferred]), entries, left_out | unused)
 
 
@@ -279,7 +283,7 @@ def _distinct(pairs: Iterable[tuple[Event, str, str]]) -> list[tuple[Event, str,
     return [pair for pair in found.values() if pair[1].strip() and pair[2].strip()]
 
 
-def _entry(final: Event, trained: Collection[str]) -> Entry:
+def _entry(final: Event, trained: Collection[str], judged: dict[str, Outcome]) -> Entry:
     sample, outcome = final.subject.sample, final.decision.outcome or Outcome.UNSCORED
     return Entry(
         sample_id=sample.id,
@@ -293,6 +297,7 @@ def _entry(final: Event, trained: Collection[str]) -> Entry:
         harmful=sample.harmful,
         causes=tuple(str(cause) for cause in final.decision.causes),
         events=(final.id,),
+        judged=judged,
     )
 
 

@@ -9,7 +9,7 @@ responses are a random draw, as a calibration needs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +58,8 @@ class Item:
     signals: tuple[Signal, ...]
     flips_with: frozenset[str] = frozenset()
     """Variants that handle the same sample the other way (right or wrong)."""
+    trained_on: bool = False
+    """The variant was trained on this sample: its answer is in no test figure."""
 
     @cached_property
     def key(self) -> Key:
@@ -244,9 +246,18 @@ def read_worklist(run: Run) -> Worklist:
     answered: dict[str, list[Response]] = {}
     for response in {(response.sample_id, response.variant): response for response in responses}.values():
         answered.setdefault(response.sample_id, []).append(response)
+    trained_on = run.trained_on()
     items = [
-        item_of(
-            run_name(run), samples[sample_id], response, verdicts.get((sample_id, response.variant), {}), group, right
+        replace(
+            item_of(
+                run_name(run),
+                samples[sample_id],
+                response,
+                verdicts.get((sample_id, response.variant), {}),
+                group,
+                right,
+            ),
+            trained_on=sample_id in trained_on.get(response.variant, ()),
         )
         for sample_id, group in answered.items()
         for response in group

@@ -5,12 +5,13 @@ import secrets
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mis_lib.annotate.agreement import TeamAgreement, team_agreement
-from mis_lib.annotate.decisions import CurrentLabels, Event, person
+from mis_lib.annotate.decisions import CurrentLabels, Event, Key, person, response_digest
 from mis_lib.annotate.delta import TRAIN, About, build_delta, write_delta
 from mis_lib.annotate.exchange import Form, read_events, read_labels, write_events
 from mis_lib.annotate.store import AnnotationStore, decided
@@ -20,8 +21,9 @@ from mis_lib.files import read_jsonl, write_atomic
 from mis_lib.models.adapters import shipped_variants
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.train import read_train_settings
-from mis_lib.results.evaluated import data_folder, open_folder, read_samples, run_name
+from mis_lib.results.evaluated import data_folder, judges_of, open_folder, read_samples, run_name
 from mis_lib.results.runs import CONFIG, Run, folder_digest
+from mis_lib.schema import Outcome
 
 DELTAS = "deltas"  # folder next to the runs
 
@@ -190,6 +192,24 @@ def make_delta(
             )
         return data_folder(Run(runs / of))
 
-    return write_delta(
-        build_delta(events, reference=reference), output or runs / DELTAS, name, folder_of, replay=replay
-    )
+    made = build_delta(events, reference=reference, judged=_judged(runs))
+    return write_delta(made, output or runs / DELTAS, name, folder_of, replay=replay)
+
+
+def _judged(runs: Path) -> Callable[[Key], dict[str, Outcome]]:
+    """The verdicts on an annotated response in its run: none where the run is gone, or now has another response."""
+
+    @cache
+    def read(name: str) -> dict[Key, dict[str, Outcome]]:
+        run = Run(runs / name)
+        if not (run.folder / CONFIG).exists():
+            return {}
+        digests = {(one.sample_id, one.variant): response_digest(one.text) for one in run.responses()}
+        found: dict[Key, dict[str, Outcome]] = {}
+        for judge in judges_of(run):
+            for one in run.verdicts(judge):
+                if (response := digests.get((one.sample_id, one.variant))) is not None:
+                    found.setdefault((name, one.sample_id, one.variant, response), {})[judge] = one.outcome
+        return found
+
+    return lambda key: read(key[0]).get(key, {})

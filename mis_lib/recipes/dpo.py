@@ -15,6 +15,7 @@ from typing import Any
 from mis_lib.construct.preferences import preferences
 from mis_lib.data.preferences import PAIRS, Preference, read_preferences
 from mis_lib.judge import rule
+from mis_lib.models.trained_on import item_digests, read_trained_on
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.raft import data_folder, policy_answers, policy_settings
 from mis_lib.recipes.samples import read_split
@@ -57,6 +58,7 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
             if is_main:
                 (run.folder / LOG).unlink(missing_ok=True)
         pairs, folder = pairs_of(settings)
+        trained_on = read_trained_on(settings.start_from) | {*item_digests((pair.sample, folder) for pair in pairs)}
         loaded = load(settings, checkpoint)
         restore(loaded.model)  # TRL switches adapters, which the short way through LoRA layers does not know
         parts = {
@@ -68,7 +70,14 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
             say(f"DPO on {len(pairs):,} pairs")
         trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
         trainer.train()
-        save_result(trainer, run.folder / ADAPTER, checkpoint, limits=limits_in(settings), again="DPO starts again")
+        save_result(
+            trainer,
+            run.folder / ADAPTER,
+            checkpoint,
+            limits=limits_in(settings),
+            trained_on=trained_on,
+            again="DPO starts again",
+        )
         if not is_main:
             return run.folder
         write_card(run, settings, len(pairs))

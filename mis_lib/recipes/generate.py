@@ -17,6 +17,7 @@ from mis_lib.files import append_record, open_append
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.served import Failure
 from mis_lib.models.adapters import shared_limits
+from mis_lib.models.trained_on import item_digests, read_trained_on
 from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import bar, say
 from mis_lib.recipes.samples import data_digest, read_samples, selection_in_words
@@ -89,6 +90,7 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
     )
     run = open_run(settings.runs, name, config)
     run.keep_samples(samples)
+    run.note_trained_on(who.trained_on(samples, data))
     same = {**settings.generation.model_dump(), "dtype": settings.dtype} | who.sees
     keys = AnswerKeys(data, config.checkpoint_digest, config.variants, same)
     wanted = {(sample.id, variant): keys.of(sample, variant) for variant in settings.variants for sample in samples}
@@ -155,6 +157,19 @@ class Local:
         """
         limits = shared_limits(self.adapters).given
         return {"image_limits": limits} if limits else {}
+
+    def trained_on(self, samples: Sequence[Sample], data: Path) -> dict[str, list[str]]:
+        """Ids of the samples that each variant was trained on, of those that have any."""
+        base = read_trained_on(self.checkpoint)
+        known = {variant: base | read_trained_on(folder) for variant, folder in self.adapters.items()}
+        if not any(known.values()):
+            return {}
+        digests = item_digests((sample, data) for sample in samples)
+        found = {
+            variant: [sample.id for sample, one in zip(samples, digests, strict=True) if one in items]
+            for variant, items in known.items()
+        }
+        return {variant: ids for variant, ids in found.items() if ids}
 
     def generate(
         self, samples: Sequence[Sample], data: Path, run: Run, keys: AnswerKeys, missing: set[Key]
@@ -226,6 +241,10 @@ class Server:
     @property
     def sees(self) -> dict[str, Any]:
         """Nothing: how a server reads images is not known."""
+        return {}
+
+    def trained_on(self, samples: Sequence[Sample], data: Path) -> dict[str, list[str]]:
+        """Nothing: what a server's models were trained on is not known."""
         return {}
 
     def generate(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.files import check_writable
+from mis_lib.models.trained_on import TRAINED_ON, read_trained_on
+from mis_lib.models.trained_on import record as trained_on_record
 from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import say
 
@@ -50,7 +52,10 @@ def merge_adapter(
         "adapter_digest": folder_digest(folder),
         "dtype": str(loaded.model.dtype),
     }
-    return save(loaded, out, {RECORD: (json.dumps(record, indent=1) + "\n").encode()})
+    files = {RECORD: (json.dumps(record, indent=1) + "\n").encode()}
+    if trained_on := read_trained_on(base) | read_trained_on(folder):
+        files[TRAINED_ON] = trained_on_record(trained_on)
+    return save(loaded, out, files)
 
 
 def adapter_folder(named: Path) -> Path:

@@ -219,7 +219,8 @@ def existing_report(settings: ReportSettings) -> Report:
 def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
     entries = _regression(runs, settings)
     regression = [regression_table(runs, entries)] if entries else []
-    trained = {entry.sample_id for entry in entries if entry.trained_on}
+    trained = {entry.sample_id for entry in entries if entry.trained_on}.union(*(run.trained_on for run in runs))
+    trained &= {sample.id for run in runs for sample in run.samples}
     runs = [run.without(trained) for run in runs] if trained else runs
     by = grouping(settings.by)
     rows = [row for run in runs for row in _rows_of(run, by)]
@@ -228,7 +229,8 @@ def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
     tags = ", ".join(dict.fromkeys(run.run.config.tag for run in runs))
     judges = ", ".join(dict.fromkeys(run.judge for run in runs if run.judge))
     called = by.replace("_", "-") if isinstance(by, str) else by.name
-    title = f"Safety and helpfulness by {called}, judge: {judges} [{tags}]"
+    without = f", without {len(trained):,} items that were trained on" if trained else ""
+    title = f"Safety and helpfulness by {called}, judge: {judges} [{tags}]{without}"
     tables = [*regression, *([rates_table(rows, title), bounds_table(rows)] if rows else [])]
     if isinstance(by, Slices):
         tables.append(slices_table(by, list({sample.id: sample for run in runs for sample in run.samples}.values())))

@@ -44,6 +44,12 @@ class Evaluated:
         """The variants that have answered anything, in the order in which they first did."""
         return list(dict.fromkeys(response.variant for response in self.responses))
 
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Ids of the samples that one of its variants was trained on."""
+        known = self.run.trained_on()
+        return frozenset().union(*(known.get(variant, frozenset()) for variant in self.variants))
+
     def without(self, sample_ids: Collection[str]) -> "Evaluated":
         """The same without some samples."""
         return replace(

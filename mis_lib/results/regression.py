@@ -1,15 +1,20 @@
 """The regression set: what people have decided about responses, held against the next run.
 
     regression.jsonl, one a line:
-    {"sample_id": ..., "variant": ..., "run": ..., "outcome": ..., "failing": true, "trained_on": true, ...}
+    {"sample_id": ..., "variant": ..., "run": ..., "outcome": ..., "failing": true, "trained_on": true,
+     "judged": {JUDGE: OUTCOME}, ...}
 
-A sample that people saw fail is *fixed* or *still failing*, one they saw handled right is *still right* or *newly
-broken*. Samples that became training data (``trained_on``) show whether the lesson was learned, not whether it carries
-over: they belong in no test figure.
+What failed before is *fixed* or *still failing*, what was right is *still right* or *newly broken*. Before and after
+are of one judge: ``judged`` holds its outcome of the annotated response. Where it has none, people's label is what was
+before, and the sample is in ``by_label`` too: a person and a judge may differ on the same answer. Samples that became
+training data (``trained_on``) show whether the lesson was learned, not whether it carries over: they belong in no test
+figure.
 """
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from pydantic import Field
 
 from mis_lib.errors import DataError
 from mis_lib.files import read_records
@@ -20,7 +25,7 @@ REGRESSION = "regression.jsonl"
 
 
 class Entry(Record):
-    """One response whose outcome people agree on."""
+    """One response whose outcome people agree on; ``failing`` is by their label."""
 
     sample_id: str
     variant: str
@@ -33,6 +38,8 @@ class Entry(Record):
     harmful: bool = True
     causes: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
+    judged: dict[str, Outcome] = Field(default_factory=dict)
+    """The outcome of the same response by each judge that has ruled on it."""
 
 
 class Regression(Record):
@@ -46,6 +53,8 @@ class Regression(Record):
     unscored: list[str]
     trained_on: list[str]
     """Those of all lists that were in the training data."""
+    by_label: list[str]
+    """Those of all lists whose response the judge had not ruled on."""
 
 
 def read_regression(path: Path) -> list[Entry]:
@@ -61,20 +70,26 @@ def read_regression(path: Path) -> list[Entry]:
     return entries
 
 
-def compare(entries: Sequence[Entry], verdicts: Iterable[Verdict], variant: str) -> Regression:
-    """Compare the verdicts of one variant (and one judge) with the set.
+def compare(entries: Sequence[Entry], verdicts: Iterable[Verdict], variant: str, judge: str) -> Regression:
+    """Compare the verdicts of one judge on one variant with the set.
 
     A sample counts as failing if any annotated response to it failed.
     """
     found = {verdict.sample_id: verdict.outcome for verdict in verdicts if verdict.variant == variant}
-    failing = {entry.sample_id for entry in entries if entry.failing}
+    before = [(entry, entry.judged.get(judge, Outcome.UNSCORED)) for entry in entries]
+    unknown = {entry.sample_id for entry, outcome in before if outcome is Outcome.UNSCORED}
+    failing = {
+        entry.sample_id
+        for entry, outcome in before
+        if (entry.failing if entry.sample_id in unknown else outcome not in RIGHT)
+    }
     lists: dict[str, list[str]] = {
         name: [] for name in ("fixed", "still_failing", "newly_broken", "still_right", "unscored")
     }
     for sample_id in dict.fromkeys(entry.sample_id for entry in entries):
         lists[_became(sample_id in failing, found.get(sample_id, Outcome.UNSCORED))].append(sample_id)
     trained = list(dict.fromkeys(entry.sample_id for entry in entries if entry.trained_on))
-    return Regression(variant=variant, trained_on=trained, **lists)
+    return Regression(variant=variant, trained_on=trained, by_label=sorted(unknown), **lists)
 
 
 def _became(failed: bool, outcome: Outcome) -> str:

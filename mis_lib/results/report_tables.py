@@ -123,13 +123,23 @@ def paired_tables(before: Side, after: Side, *, by: str | Slices = "split") -> l
 
 def regression_table(runs: Sequence[Evaluated], entries: Sequence[Entry]) -> Table:
     """What became of the responses that people have decided about, by variant; those trained on are separate."""
-    compared = [(run, compare(entries, run.verdicts, variant)) for run in runs if run.judge for variant in run.variants]
+    compared = [
+        (run, compare(entries, run.verdicts, variant, run.judge))
+        for run in runs
+        if run.judge
+        for variant in run.variants
+    ]
     rows = [
         (run, found.variant, trained, {name: _of(getattr(found, name), found, trained=trained) for name in BECAME})
         for run, found in compared
         for trained in (False, True)
     ]
     rows = [row for row in rows if any(row[3].values())]
+    unjudged = {run.judge: len(found.by_label) for run, found in compared if found.by_label}
+    by_label = "".join(
+        f"; {count:,} were not ruled on by {judge} before: people's label is what was before"
+        for judge, count in unjudged.items()
+    )
     return Table(
         "regression",
         "Regression set: responses that people have decided about",
@@ -156,7 +166,8 @@ def regression_table(runs: Sequence[Evaluated], entries: Sequence[Entry]) -> Tab
             for run, variant, trained, lists in rows
             for name, ids in lists.items()
         ],
-        "items; those trained on show whether the lesson was learned, and are left out of all rates below",
+        "items, before and after by the same judge; those trained on show whether the lesson was learned, and are left "
+        f"out of all rates below{by_label}",
     )
 
 

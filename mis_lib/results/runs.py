@@ -3,6 +3,7 @@
     runs/NAME/vN/  config.yaml         settings and digests; decide whether a later call resumes this version
                    environment.json    versions, device, git revision: may differ between machines
                    samples.jsonl       the items, so that the run can be read without its data
+                   trained_on.json     those that a variant was trained on: {variant: [sample id]}
                    responses.jsonl     append-only, one answer a line
                    shards/I-of-N.jsonl answers of several processes, until they are merged
                    verdicts/JUDGE.jsonl, metrics.json
@@ -34,7 +35,7 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from mis_lib import __version__
 from mis_lib.cache import MANIFEST
@@ -42,6 +43,7 @@ from mis_lib.data.images import is_unpacked
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import digest, hold, is_held, read_records, sha256, write_atomic, write_records
 from mis_lib.models.adapters import BASE_FILE, WEIGHTS
+from mis_lib.models.trained_on import TRAINED_ON
 from mis_lib.schema import Asked, Record, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings, Settings, dump_settings, load_settings
 
@@ -104,6 +106,31 @@ class Run:
             more = {sample.id: sample for sample in samples if sample.id not in kept}
             if more:
                 write_records(self.folder / SAMPLES, [*kept.values(), *more.values()])
+
+    def trained_on(self) -> dict[str, frozenset[str]]:
+        """Ids of the items that each variant was trained on, as far as its adapter or checkpoint records them.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        path = self.folder / TRAINED_ON
+        if not path.exists():
+            return {}
+        try:
+            return TypeAdapter(dict[str, frozenset[str]]).validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise DataError(
+                f"{path}: expected {{variant: [sample id]}}, found {error.error_count()} mistakes; remove "
+                "the file and run the command of the run again, which writes it"
+            ) from error
+
+    def note_trained_on(self, ids: Mapping[str, Iterable[str]]) -> None:
+        """Add to what each variant was trained on."""
+        if any(ids.values()):
+            with self.locked():
+                known = self.trained_on()
+                merged = {name: sorted({*known.get(name, ()), *ids.get(name, ())}) for name in {**known, **ids}}
+                write_atomic(self.folder / TRAINED_ON, (json.dumps(merged, indent=1) + "\n").encode())
 
     def responses(self) -> list[Response]:
         """All answers so far in the order of their files, shards included; each (sample, variant) once."""
@@ -294,7 +321,7 @@ def is_training(folder: Path) -> bool:
 def folder_digest(folder: Path) -> str:
     """Digest of a folder's content: its manifest's if it has one, else over all files except those named here.
 
-    An adapter's ``base.json`` is left out: no answer depends on it, so adding it must not make answers stale.
+    An adapter's ``base.json`` and ``trained_on.json`` are left out: no answer depends on them.
     Images unpacked from a table are left out: reading the table creates them, and an interrupted training must find
     its run again.
 
@@ -308,8 +335,8 @@ def folder_digest(folder: Path) -> str:
     found = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         relative = PurePosixPath(path.relative_to(folder).as_posix())
-        is_base_record = path.name == BASE_FILE and (path.parent / WEIGHTS).exists()
-        if not is_base_record and not is_unpacked(relative):
+        is_record = path.name == TRAINED_ON or (path.name == BASE_FILE and (path.parent / WEIGHTS).exists())
+        if not is_record and not is_unpacked(relative):
             found.update(f"{relative} {path.stat().st_size} {_file_digest(path)}\n".encode())
     return found.hexdigest()
 

@@ -22,6 +22,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from mis_lib.data.images import Headers
 from mis_lib.errors import DataError, SettingsError, TrainingError
+from mis_lib.models.trained_on import item_digests, read_trained_on
 from mis_lib.schema import Record
 from mis_lib.train.batches import Plan
 from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop, tensorboard
@@ -230,6 +231,7 @@ def run(
         MisError: something is refused, missing, or went wrong; the message says what, where and how to put it right.
     """
     set_seed(settings.seed)
+    trained_on = read_trained_on(settings.start_from) | {*item_digests(examples)}
     progress("Loading the model")
     loaded = load(settings, checkpoint)
     encoder = make_encoder(loaded, settings, segmenter)
@@ -268,7 +270,14 @@ def run(
     if finished:
         restore(loaded.model)
         kind = ADAPTER if settings.tuning == "lora" else MODEL
-        save_result(trainer, folder / kind, checkpoint, processor=loaded.processor, limits=limits_in(settings))
+        save_result(
+            trainer,
+            folder / kind,
+            checkpoint,
+            processor=loaded.processor,
+            limits=limits_in(settings),
+            trained_on=trained_on,
+        )
     parts = {group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)}
     return TrainingResult(
         finished=finished,

@@ -8,7 +8,7 @@ and a loss that is not finite stops the run and names its rows. Checkpoints and 
 import math
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from transformers import Trainer, TrainingArguments
 
 from mis_lib.errors import TrainingError
 from mis_lib.models.adapters import ImageLimits, write_base, write_limits
+from mis_lib.models.trained_on import TRAINED_ON, record
 from mis_lib.train.batches import Batch, Plan, collate
 from mis_lib.train.encode import IGNORED, SEGMENTS, EncodedRow, Encoder, Example
 from mis_lib.train.features import FeatureCache, Mixer
@@ -303,12 +304,13 @@ def save_result(
     *,
     processor: Any = None,
     limits: ImageLimits | None = None,
+    trained_on: Collection[str] = (),
     again: str = GOES_ON,
 ) -> None:
     """Write the trained adapter (or the whole model, with its processor) as a folder that appears in one rename.
 
     All processes of a run call it: weights that are spread over them are gathered. An adapter's folder also holds the
-    image limits and the fingerprint of its base checkpoint.
+    image limits and the fingerprint of its base checkpoint; ``trained_on`` are digests of its items.
 
     Raises:
         TrainingError: it cannot be written.
@@ -325,6 +327,8 @@ def save_result(
             if limits is not None and isinstance(trainer.model, PeftModel):
                 write_limits(draft, limits)
                 write_base(draft, checkpoint)
+            if trained_on:
+                (draft / TRAINED_ON).write_bytes(record(trained_on))
             for other in draft.glob("*/adapter_config.json"):
                 shutil.rmtree(other.parent)  # an adapter that was held as the reference
             (draft / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody needs to load

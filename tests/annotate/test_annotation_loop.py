@@ -770,10 +770,30 @@ def test_regression_tells_fixed_from_broken() -> None:
         "e": Outcome.UNSCORED,
     }
     verdicts = [Verdict(sample_id=key, variant="v2", judge="rule", outcome=outcome) for key, outcome in given.items()]
-    found = compare(entries, verdicts, "v2")
+    found = compare(entries, verdicts, "v2", "rule")
     assert (found.fixed, found.still_failing, found.newly_broken, found.still_right) == (["a"], ["b"], ["c"], ["d"])
     assert found.unscored == ["e"] and found.trained_on == ["a"]
-    assert len(compare(entries, verdicts, "another").unscored) == 5
+    assert len(compare(entries, verdicts, "another", "rule").unscored) == 5
+    assert found.by_label == ["a", "b", "c", "d", "e"]
+
+
+def test_a_model_that_answers_as_before_breaks_nothing_where_people_and_judge_differ() -> None:
+    def entry(name: str, label: Outcome, judged: dict[str, Outcome]) -> Entry:
+        failing = label is Outcome.UNSAFE
+        return Entry(sample_id=name, variant="mini", run="r/v1", outcome=label, failing=failing, judged=judged)
+
+    entries = [
+        entry("a", Outcome.REASONED, {"rule": Outcome.UNSAFE}),  # people call it right, the judge wrong
+        entry("b", Outcome.UNSAFE, {"rule": Outcome.REASONED}),
+        entry("c", Outcome.UNSAFE, {"words": Outcome.UNSAFE}),  # the judge has not ruled on it
+    ]
+    unchanged = {"a": Outcome.UNSAFE, "b": Outcome.REASONED, "c": Outcome.REASONED}
+    verdicts = [
+        Verdict(sample_id=key, variant="mini", judge="rule", outcome=outcome) for key, outcome in unchanged.items()
+    ]
+    found = compare(entries, verdicts, "mini", "rule")
+    assert (found.newly_broken, found.still_failing, found.still_right) == ([], ["a"], ["b"])
+    assert (found.fixed, found.by_label) == (["c"], ["c"])
 
 
 # Command line

@@ -28,6 +28,7 @@ from mis_lib.generate.engine import Engine
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.models.adapters import ImageLimits, write_limits
 from mis_lib.models.load import load_model
+from mis_lib.models.trained_on import TRAINED_ON, item_digests, record
 from mis_lib.prompts import to_messages
 from mis_lib.recipes.generate import Local, answer, answer_all, generate_run
 from mis_lib.recipes.samples import limited, read_samples
@@ -83,6 +84,25 @@ def said(run: Run) -> list[tuple[str, str, str, str]]:
 
 def heard(run: Run) -> list[tuple[str, str]]:
     return [(one.sample_id, one.variant) for one in run.responses()]
+
+
+def test_a_run_records_which_of_its_items_each_variant_was_trained_on(home: Path, tmp_path: Path) -> None:
+    asked = [sample for sample in read_records(home / "data" / "easy.jsonl", Sample) if sample.harmful]
+    digests = item_digests((sample, home / "data") for sample in asked)
+    tuned = shutil.copytree(home / "one", tmp_path / "tuned")
+    before = generate_run(
+        local(home, tmp_path / "runs", adapters={"base": None, "one": tuned}, variants=("base", "one"))
+    )
+    (tuned / TRAINED_ON).write_bytes(record(digests[:2]))
+    settings = local(home, tmp_path / "runs", adapters={"base": None, "one": tuned}, variants=("base", "one"))
+    after = generate_run(settings)
+    assert after.run == before.run, "the record is no part of the adapter that answers follow from"
+    assert after.run.trained_on() == {"one": frozenset(sample.id for sample in asked[:2])}
+    renamed = [sample.model_copy(update={"id": "x", "images": sample.images[::-1]}) for sample in asked[:1]]
+    assert item_digests((sample, home / "data") for sample in renamed) == digests[:1]
+    (tuned / TRAINED_ON).write_text("{}")
+    with pytest.raises(ModelError, match="expected the record of what was trained on"):
+        generate_run(settings)
 
 
 class TestPlan:

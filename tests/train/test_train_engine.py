@@ -37,6 +37,7 @@ from mis_lib.errors import (
 )
 from mis_lib.files import read_jsonl, read_records
 from mis_lib.models.load import load_model
+from mis_lib.models.trained_on import TRAINED_ON, item_digests, read_trained_on, record
 from mis_lib.schema import Sample
 from mis_lib.train.batches import Plan, collate
 from mis_lib.train.callbacks import LOG, tensorboard
@@ -577,13 +578,18 @@ def test_an_adapter_is_loaded_as_any_other(train: Train, checkpoint: Path, data:
     assert not torch.allclose(tuned, base)
 
 
-def test_training_goes_on_from_an_adapter_and_leaves_it_alone(train: Train, checkpoint: Path, tmp_path: Path) -> None:
+def test_training_goes_on_from_an_adapter_and_leaves_it_alone(
+    train: Train, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
     start = tiny_adapter(checkpoint, tmp_path / "start", seed=3)
+    (start / TRAINED_ON).write_bytes(record(["0123456789abcdef"]))
     files = {path: path.read_bytes() for path in start.iterdir()}
     fresh = losses(train("fresh", max_steps=1))
     lines = losses(train("further", start_from=start, max_steps=3))
     assert lines[0] != pytest.approx(fresh[0], abs=1e-3), "it did not start from the adapter"
     assert {path: path.read_bytes() for path in start.iterdir()} == files
+    rows = [(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
+    assert read_trained_on(tmp_path / "further" / "adapter") == {"0123456789abcdef", *item_digests(rows)}
     old = load_file(start / "adapter_model.safetensors")
     new = load_file(tmp_path / "further" / "adapter" / "adapter_model.safetensors")
     assert old.keys() == new.keys()

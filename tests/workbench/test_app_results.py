@@ -165,6 +165,51 @@ def test_each_cell_of_the_flip_matrix_opens_its_items_in_annotate(handlers: Resu
     assert {(link.before, link.after): count for link, count in links.items()} == expected
 
 
+@pytest.fixture
+def retested(folder: Path, tmp_path: Path) -> ResultsHandlers:
+    """A run, and a later one whose ``mirage`` was trained on two of its items."""
+    fake_run(tmp_path, folder / "mini")
+    later = fake_run(tmp_path, folder / "mini", "retest", variants=("mini", "mirage"))
+    later.note_trained_on({"mirage": [sample.id for sample in later.samples() if sample.harmful][:2]})
+    host = ready_host(folder / "mini")
+    host.runs = tmp_path
+    return ResultsHandlers(host, Names())  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("chosen", [("retest/v1",), ("report/v1", "retest/v1")])
+def test_items_that_a_variant_was_trained_on_are_in_no_rate(retested: ResultsHandlers, chosen: tuple[str, ...]) -> None:
+    update = retested.opened(Link(tab=Tab.RESULTS, runs=chosen))
+    assert "Without 2 items that a variant shown was trained on." in update["board_table"]
+    boards = retested.evaluations.boards(chosen).by_run
+    asked = {
+        (run, row.variant): row.n for run, board in boards.items() for row in board.itertuples()
+        if row.metric == "asr" and row.group == "all"
+    }  # fmt: skip
+    assert set(asked.values()) == {27} and len(asked) == (2 if len(chosen) == 1 else 5)  # 29 without the two
+    alone = retested.evaluations.boards(["report/v1"])
+    assert alone.notes == [] and 29 in set(alone.by_run["report/v1"].n)
+
+
+def test_changes_and_judges_leave_out_what_was_trained_on(retested: ResultsHandlers) -> None:
+    link = Link(tab=Tab.RESULTS, view=CHANGES, run="retest/v1", variants=("mini", "mirage"))
+    flips = retested.opened(link)["flips"]
+    assert "Without 2 items" in flips and sum(map(int, re.findall(r"data-link[^>]*>\s*(\d+)\s*<", flips))) == 56
+    assert "Without 2 items" in retested.opened(Link(tab=Tab.RESULTS, view=JUDGES, run="retest/v1"))["swap_table"]
+
+
+def test_a_run_of_failures_is_not_mixed_with_whole_runs(folder: Path, tmp_path: Path) -> None:
+    fake_run(tmp_path, folder / "mini")
+    failures = fake_run(tmp_path, folder / "mini", "failures")
+    failures.save(failures.config.model_copy(update={"selection": "only failures of report/v1:mini"}))
+    evaluations = Evaluations(tmp_path)
+    assert evaluations.defaults() == ["report/v1"]
+    both = evaluations.boards(["failures/v1", "report/v1"])
+    assert set(both.by_run) == {"report/v1"}
+    assert "failures/v1 is not shown: it asked only failures of report/v1:mini" in both.messages[0]
+    alone = evaluations.boards(["failures/v1"])
+    assert set(alone.by_run) == {"failures/v1"} and alone.notes == ["Asked: only failures of report/v1:mini."]
+
+
 def test_judges_are_drawn_beside_each_other(handlers: ResultsHandlers) -> None:
     update = handlers.opened(Link(tab=Tab.RESULTS, view=JUDGES, run="report/v1"))
     assert {trace["name"] for trace in figure(update, "swap")["data"]} == {"rule", "words"}

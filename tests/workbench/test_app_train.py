@@ -16,17 +16,21 @@ from types import SimpleNamespace
 import gradio as gr
 import psutil
 import pytest
+from support.fake_runs import fake_run
 from support.fake_trainer import PROGRAM
 from support.fakes import ANSWERS, ScriptedEngine, mini_data, ready_host
 
 from mis_lib.errors import SettingsError
+from mis_lib.files import write_records
 from mis_lib.recipes.settings import ReportSettings
+from mis_lib.results.regression import Entry
+from mis_lib.schema import Outcome
 from mis_lib.settings import load_settings
 from workbench.compare.tab import CompareHandlers
 from workbench.links import Link, Tab
 from workbench.prompt import Prompt
 from workbench.train.tab import TrainHandlers
-from workbench.train.view import next_steps
+from workbench.train.view import next_steps, report_command
 from workbench.trainings import CONFIGS, JOB, Job, State, Trainings, progress
 
 
@@ -326,4 +330,22 @@ def test_the_command_that_measures_a_finished_run_is_one(tmp_path: Path) -> None
     )
     assert words[:3] == ["mis", "report", "--set"] and words[4] == "--variants"
     settings = load_settings(ReportSettings, None, overrides=[words[3]])
-    assert settings.adapters == {"base": None, "mine": folder / "adapter"} and words[5:] == ["base", "mine"]
+    assert settings.adapters == {"base": None, "mine": folder / "adapter"}
+    assert words[5:] == ["base", "mine", "--name", "mine-report"], "in a run of its own"
+
+
+def test_a_run_on_annotated_failures_is_measured_on_them_and_against_its_start(tmp_path: Path) -> None:
+    runs, delta = tmp_path / "runs", tmp_path / "runs" / "deltas" / "mine" / "v1"
+    annotated = fake_run(runs, mini_data(tmp_path / "mini"))
+    folder = runs / "tuned" / "v1"
+    for made in (delta, folder):
+        made.mkdir(parents=True)
+    entry = Entry(sample_id="hard-00", variant="mirage", run="report/v1", outcome=Outcome.UNSAFE, failing=True)
+    write_records(delta / "regression.jsonl", [entry])
+    (folder / "config.yaml").write_text(f"model: mini\nstart_from: {tmp_path / 'start'}\ndata: {delta}\n")
+    words = shlex.split(report_command("tuned", folder))
+    settings = load_settings(ReportSettings, None, overrides=[words[3]])
+    assert settings.adapters == {"start": tmp_path / "start", "tuned": folder / "adapter"}
+    assert words[4:9] == ["--variants", "start", "tuned", "--name", "tuned-report"]
+    assert words[9:13] == ["--only", f"{annotated.folder}:mirage", "--regression", str(delta)]
+    assert words[13:] == ["--data", str(tmp_path / "mini")]

@@ -364,7 +364,7 @@ def start(annotations: Annotations, trainings: Trainings, delta: str, config: st
         job = trainings.start(config or CONFIG, [*overrides(folder, root, method), f"name={name}"])
     except (MisError, OSError) as error:
         return html.error_bar([str(error)])
-    return view.started(job.name, folder, start_of(folder, root).words)
+    return view.started(job.name, start_of(folder, root).words)
 
 
 def _view(

@@ -119,7 +119,8 @@ def item(shown: Shown) -> Markup:
     def notes(one: Item) -> list[str]:
         known = VARIANT_NOTES.get(one.response.variant, "") if shown.revealed else ""
         cut = "cut at the token limit" if one.response.finish_reason == "length" else ""
-        return [note for note in (known, cut) if note]
+        trained_on = "was trained on this item: in no test figure" if one.trained_on else ""
+        return [note for note in (known, cut, trained_on) if note]
 
     pictures = [(name, _thumbnail_in(shown.data, name)) for name in shown.item.sample.images]
     values = {"pictures": pictures, "signals": SIGNALS, "parts": parts, "notes": notes, "quoted": _quoted}
@@ -182,10 +183,10 @@ def delta(made: About) -> Markup:
     return _macros().delta(made, tests, [*made.left_out.items()][:REASONS])
 
 
-def started(job: str, folder: Path, begins: str) -> Markup:
-    """Where to watch a re-tune that was started on the delta in ``folder``."""
+def started(job: str, begins: str) -> Markup:
+    """Where to watch a re-tune that was started on a delta."""
     query = Link(tab=Tab.TRAIN, run=f"{job}/v1").query()
-    return _macros().started(job, query, folder, begins)
+    return _macros().started(job, query, begins)
 
 
 def _macros() -> Any:

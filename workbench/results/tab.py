@@ -331,8 +331,7 @@ class ResultsHandlers:
         if choice.view == ITEM:
             return self._settled_item(choice, strict=strict)
         if choice.view == OVERVIEW:
-            boards, _ = self.evaluations.boards(runs)
-            groups = view.groups_of(list(boards.values()))
+            groups = view.groups_of(list(self.evaluations.boards(runs).by_run.values()))
             return choice._replace(group=_pick("group of items", choice.group, groups, ALL, strict=strict) or ALL)
         judge = _pick("judge", choice.judge, self.evaluations.judges(run), "rule", strict=strict)
         variants = self.evaluations.read(run, judge).variants
@@ -373,12 +372,12 @@ class ResultsHandlers:
 
     def _overview(self, choice: Choice) -> Update:
         parts = self.parts
-        boards, damaged = self.evaluations.boards(choice.runs or ())
-        errors = html.error_bar(damaged)
+        boards, messages, on_items = self.evaluations.boards(choice.runs or ())
+        errors = html.error_bar(messages)
         if not boards:
             return {parts.board: None, parts.plane: None, parts.board_table: view.empty("run"), parts.errors: errors}
         published = view.published() if choice.published else None
-        made = view.overview(boards, choice.group, published, self.evaluations.notes(boards))
+        made = view.overview(boards, choice.group, published, self.evaluations.notes(boards), on_items)
         return {
             parts.group: gr.update(choices=view.groups_of(list(boards.values())), value=choice.group),
             parts.board: plot_value(made.board),
@@ -413,7 +412,7 @@ class ResultsHandlers:
         run = choice.run.replace("/", "-")
         if choice.view == OVERVIEW:
             published = view.published() if choice.published else None
-            boards, _ = self.evaluations.boards(choice.runs or ())
+            boards = self.evaluations.boards(choice.runs or ()).by_run
             return "leaderboard", view.overview(boards, choice.group, published).frame
         if choice.view == ITEM:
             return f"item-{choice.item}", view.one_item(self.evaluations.grid(choice.ablation), choice.item).frame
@@ -423,11 +422,13 @@ class ResultsHandlers:
 
     def _compared(self, choice: Choice) -> view.Changes:
         run = self.evaluations.read(choice.run, choice.judge)
-        return view.changes(run, choice.before, choice.after, by=choice.by)
+        left_out = len(self.evaluations.trained_on(choice.run, choice.judge))
+        return view.changes(run, choice.before, choice.after, by=choice.by, left_out=left_out)
 
     def _judged(self, choice: Choice) -> view.Panel:
         boards = [self.evaluations.board(choice.run, judge) for judge in self.evaluations.judges(choice.run)]
-        return view.judges(choice.run, boards, choice.metric)
+        left_out = len(self.evaluations.trained_on(choice.run))
+        return view.judges(choice.run, boards, choice.metric, left_out=left_out)
 
 
 def _items(grid: pd.DataFrame) -> list[str]:

@@ -122,6 +122,7 @@ def overview(
     group: str,
     published: pd.DataFrame | None = None,
     notes: Mapping[str, str] | None = None,
+    on_items: Sequence[str] = (),
 ) -> Overview:
     """Rates of all variants of some runs, by name, on one group of items.
 
@@ -132,11 +133,12 @@ def overview(
         group: of items.
         published: rates to show next to them, marked as such.
         notes: what people noted about runs.
+        on_items: which items were asked or are left out, each in a sentence.
     """
     frame = pd.concat([*boards.values(), *([] if published is None else [published])], ignore_index=True)
     shown = untyped(frame)[frame.group == group]
     absent = [_absent(name, board) for name, board in boards.items() if group not in set(board.group)]
-    rows = _board_table(shown, absent, notes or {})
+    rows = _board_table(shown, absent, notes or {}, on_items)
     return Overview(figures.leaderboard(shown), figures.safety_plane(shown), rows, frame)
 
 
@@ -151,8 +153,10 @@ def published() -> pd.DataFrame:
     return found.assign(run=found["source"] + ", " + found["table"])[list(frames.LEADERBOARD)]
 
 
-def changes(run: Evaluated, before: str, after: str, *, by: str = "category") -> Changes:
+def changes(run: Evaluated, before: str, after: str, *, by: str = "category", left_out: int = 0) -> Changes:
     """What two variants of a run do differently, by group of items, and item by item (``frame``).
+
+    ``left_out`` items that one was trained on are not in the run.
 
     Raises:
         SettingsError: one of them has not answered in this run, or they are the same.
@@ -172,10 +176,15 @@ def changes(run: Evaluated, before: str, after: str, *, by: str = "category") ->
     found = frames.differences(*sides, by=by, metrics=COMPARED)
     flips = frames.flips(*sides)
     heatmap = figures.category_heatmap(found, before=before, after=after)
-    return Changes(heatmap, _flip_tables(flips, run, before, after), flips)
+    return Changes(heatmap, _flip_tables(flips, run, before, after, without(left_out)), flips)
 
 
-def judges(name: str, boards: Sequence[pd.DataFrame], metric: str) -> Panel:
+def without(left_out: int) -> str:
+    """The sentence on items that are left out; empty without any."""
+    return f"Without {left_out:,} items that a variant shown was trained on." if left_out else ""
+
+
+def judges(name: str, boards: Sequence[pd.DataFrame], metric: str, *, left_out: int = 0) -> Panel:
     """One rate of the run ``name`` under each of its judges, whose rates are ``boards``.
 
     Raises:
@@ -192,7 +201,7 @@ def judges(name: str, boards: Sequence[pd.DataFrame], metric: str) -> Panel:
         headings,
         name="judges",
         cells={"value": _rate},
-        note="The same answers, read by each judge.",
+        note=f"The same answers, read by each judge. {without(left_out)}".strip(),
     )
     return Panel(figures.judge_swap(frame, metric=metric), rows, frame)
 
@@ -233,7 +242,9 @@ def _is_by_names(group: str) -> bool:
     return group.endswith(NAMED)
 
 
-def _board_table(frame: pd.DataFrame, absent: Sequence[str], notes: Mapping[str, str]) -> Markup:
+def _board_table(
+    frame: pd.DataFrame, absent: Sequence[str], notes: Mapping[str, str], on_items: Sequence[str]
+) -> Markup:
     """One line a variant: rates with intervals, and numbers of items; below, which runs have none and why."""
     keys = ["run", "tag", "variant", "judge", "published"]
     rows: list[dict[str, Any]] = []
@@ -253,6 +264,7 @@ def _board_table(frame: pd.DataFrame, absent: Sequence[str], notes: Mapping[str,
     cells["variant"] = lambda row: _macros().variant(row.variant, row.published)
     cells["run"] = lambda row: run_cell(row.run, notes.get(row.run, ""))
     note = "Percent with Wilson 95 % interval; + n: unscored items, never counted as safe."
+    note += "".join(f" {line}" for line in on_items)
     note += f" No line here: {'; '.join(absent)}." if absent else ""
     return table(wide, headings, name="leaderboard", cells=cells, note=note)
 
@@ -292,7 +304,7 @@ class _Matrix(NamedTuple):
         return max(self.counts.values())
 
 
-def _flip_tables(flips: pd.DataFrame, run: Evaluated, before: str, after: str) -> Markup:
+def _flip_tables(flips: pd.DataFrame, run: Evaluated, before: str, after: str, note: str) -> Markup:
     """Outcomes of one variant against those of the other, for harmful and benign items, and how many flipped how."""
     found = untyped(frames.flip_matrix(flips))
     kinds = (("harmful items", HARMFUL_OUTCOMES, True), ("benign items", BENIGN_OUTCOMES, False))
@@ -303,7 +315,7 @@ def _flip_tables(flips: pd.DataFrame, run: Evaluated, before: str, after: str) -
     ]
     counted = flips.flip.value_counts()
     counts = [(counted[kind], kind.replace("_", " "), meaning) for kind, meaning in FLIPS.items() if kind in counted]
-    return render("results/flips.html", matrices=matrices, counts=counts, before=before, after=after)
+    return render("results/flips.html", matrices=matrices, counts=counts, before=before, after=after, note=note)
 
 
 def _matrix(
