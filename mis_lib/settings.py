@@ -13,10 +13,10 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mis_lib.errors import SettingsError, close_to
 
@@ -40,6 +40,12 @@ class Settings(BaseModel):
 
 S = TypeVar("S", bound=Settings)
 BASE = "base"  # key of a settings file, of no settings class
+
+Judged = Annotated[
+    tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given), Field(min_length=1)
+]
+"""Who rules: judges as ``mis judge --judges`` takes them, or one file of its settings; of several, the last."""
+RULE = ("rule",)
 
 
 class GenerationSettings(Settings):

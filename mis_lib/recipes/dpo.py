@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mis_lib.construct.preferences import preferences
+from mis_lib.construct.preferences import Own, preferences
 from mis_lib.data.preferences import PAIRS, Preference, read_preferences
-from mis_lib.judge import rule
 from mis_lib.models.trained_on import item_digests, read_trained_on
+from mis_lib.recipes.judge import check_judge
 from mis_lib.recipes.progress import say
-from mis_lib.recipes.raft import data_folder, policy_answers, policy_settings
+from mis_lib.recipes.raft import best, data_folder, draw
 from mis_lib.recipes.samples import read_split
 from mis_lib.recipes.train import base_of, open_shared, write_card
 from mis_lib.results.runs import digest_of, folder_digest
@@ -111,23 +111,40 @@ def pairs_of(settings: DpoSettings) -> tuple[list[Preference], Path]:
     if (folder / PAIRS).exists():  # a data folder with pairs, such as a delta of annotations
         return _read_pairs(folder, settings.limit), folder
     samples = read_split(folder, settings.split, settings.limit)
-    unsafe = None if settings.rejected == "constructed" else unsafe_answers(samples, folder, settings)
-    return preferences(samples, unsafe, seed=settings.seed), folder
+    own = own_answers(samples, folder, settings) if _takes_own(settings, samples) else None
+    return preferences(samples, own, seed=settings.seed), folder
 
 
-def unsafe_answers(samples: Sequence[Sample], folder: Path, settings: DpoSettings) -> dict[str, str]:
-    """The model's own unsafe answers to harmful items, by sample id; greedy, as it would answer a user."""
+def _takes_own(settings: DpoSettings, samples: Sequence[Sample]) -> bool:
+    if settings.rejected is not None:
+        return settings.rejected == "own"
+    known = {sample.id for sample in samples}
+    return not any(sample.harmful and sample.twin_id in known for sample in samples)
+
+
+def own_answers(samples: Sequence[Sample], folder: Path, settings: DpoSettings) -> dict[str, Own]:
+    """The model's own answers to harmful items, by sample id: the first unsafe one, and the best safe one.
+
+    One answer is greedy, as the model would answer a user.
+
+    Raises:
+        DataError, SettingsError: the judge cannot be used.
+    """
     harmful = [sample for sample in samples if sample.harmful]
-    asked = policy_settings(settings, GenerationSettings(max_new_tokens=160, seed=settings.seed), 24)
-    responses = policy_answers(harmful, folder, asked, f"{settings.name}-answers")
-    known = {sample.id: sample for sample in harmful}
-    found = {
-        response.sample_id: response.text
-        for response in responses
-        if rule.judge(known[response.sample_id], response).outcome is Outcome.UNSAFE
+    check_judge(settings.judge, harmful)
+    temperature = settings.temperature if settings.answers > 1 else 0.0
+    generation = GenerationSettings(max_new_tokens=160, temperature=temperature, seed=settings.seed)
+    drawn = draw(harmful, folder, settings, generation, 24, f"{settings.name}-answers") if harmful else {}
+    own = {
+        sample.id: Own(
+            next((one.text for one in drawn[sample.id] if one.outcome is Outcome.UNSAFE), None),
+            best(sample, drawn[sample.id]).answer,
+        )
+        for sample in harmful
     }
-    say(f"Own unsafe answers: {len(found):,} of {len(harmful):,} harmful items")
-    return found
+    found = sum(one.unsafe is not None for one in own.values())
+    say(f"Own unsafe answers: {found:,} of {len(harmful):,} harmful items")
+    return own
 
 
 def _read_pairs(path: Path, limit: int | None) -> list[Preference]:

@@ -7,9 +7,13 @@ Verdicts are appended as they come and sorted in the order of the answers at the
 uninterrupted one. Replies of models are cached next to the run (``asked/``): nothing is paid for twice. An answer that
 a judge could not rule on is unscored, with the reason, and never safe. Several processes may judge one run at the same
 time, each judge in one of them.
+
+Whatever else needs verdicts has a setting ``judge`` (``settings.Judged``) and asks here: ``verdicts_on`` for the
+answers of a run, ``verdicts_of`` for answers that no run keeps, ``check_judge`` before hours of answering.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -19,27 +23,30 @@ from pydantic import Field
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.local import LocalChat
 from mis_lib.clients.openai import ServerChat, in_words, is_url, open_model
+from mis_lib.clients.protocol import ClientError
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge.guard import GuardJudge, GuardStyle
 from mis_lib.judge.official import OfficialJudge
 from mis_lib.judge.panel import PanelJudge, Reducer
 from mis_lib.judge.precondition import PreconditionJudge
-from mis_lib.judge.protocol import Judge
+from mis_lib.judge.protocol import Judge, unscored
 from mis_lib.judge.routing import RoutedJudge, read_router
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.judge.rule import RuleJudge, WordsJudge
 from mis_lib.recipes.progress import Advance, bars, say
-from mis_lib.results.evaluated import data_folder, open_folder, read_samples
+from mis_lib.results.evaluated import choose_judge, data_folder, open_folder, read_samples
 from mis_lib.results.runs import Run
-from mis_lib.results.scoring import run_async, score_async
-from mis_lib.schema import Response, Sample, Verdict
-from mis_lib.settings import Settings, all_known
+from mis_lib.results.scoring import rule_async, run_async, score_async
+from mis_lib.schema import Outcome, Response, Sample, Verdict
+from mis_lib.settings import Settings, all_known, load_settings
 
 Kind = Literal["rule", "words", "rubric", "guard", "precondition", "official", "panel", "routed"]
 KINDS = get_args(Kind)
 CACHE = "asked"
 OF_OTHERS = ("panel", "routed")  # made of judges that are opened before them
 BLIND = frozenset({"rule", "words", "guard", "official", *OF_OTHERS})  # others look at the images
+ALONE = frozenset({"rule", "words"})  # kinds that need no target
+FILES = (".yaml", ".yml")
 
 
 class JudgeSpec(Settings):
@@ -113,20 +120,175 @@ def judge_run(folder: Path, settings: JudgeSettings) -> dict[str, list[Verdict]]
         return run_async(_judge(run, settings, samples, responses, progress))
 
 
+def judge_settings(named: Sequence[str], setting: str = "judge") -> JudgeSettings:
+    """The judges that a setting names (``settings.Judged``), the one that rules last.
+
+    Raises:
+        SettingsError: one is no such name, or the file cannot be read.
+    """
+    if len(named) == 1 and Path(named[0]).suffix in FILES:
+        found = load_settings(JudgeSettings, Path(named[0]))
+        if found.data is not None or found.variants is not None:
+            raise SettingsError(
+                f"{setting}: {named[0]}: expected judges and how they are asked, found data or variants; leave them out"
+            )
+        return found
+    return JudgeSettings.model_validate({"judges": read_judges(named, setting)})
+
+
+def judge_name(named: Sequence[str]) -> str:
+    """The name of the judge that rules, as its verdicts have it.
+
+    Raises:
+        SettingsError: as ``judge_settings``.
+    """
+    return _stored_name(named) or list(judge_settings(named).judges)[-1]
+
+
+def check_judge(named: Sequence[str], samples: Sequence[Sample], setting: str = "judge") -> None:
+    """Refuse a judge that cannot be made, or that can rule on none of these samples.
+
+    Raises:
+        DataError: the rule judge is named, and no sample has the truth that it needs.
+        MisError: as ``open_judge``.
+    """
+    settings = judge_settings(named, setting)
+    kind = [spec.kind for spec in settings.judges.values()][-1]
+    if kind == "rule" and samples and all(sample.objects is None for sample in samples):
+        raise DataError(
+            f"{setting}: expected a judge that can rule on these rows, found rule: it needs what the images show "
+            f"(objects), and none of {len(samples):,} rows says it (such as {samples[0].id!r}); name one that looks "
+            f"at the images, as in --set {setting}=rubric=URL#MODEL"
+        )
+    run_async(_opened(settings, Cache(Path(CACHE))))
+
+
+def verdicts_on(
+    run: Run,
+    named: Sequence[str],
+    samples: Sequence[Sample],
+    responses: Sequence[Response],
+    data_dir: Path | None = None,
+) -> list[Verdict]:
+    """The verdicts of the judge that a setting names on answers of a run: stored ones, new ones for the rest.
+
+    The bare name of a judge that has ruled on the run stands for its stored verdicts. How many answers are unscored is
+    said.
+
+    Args:
+        run: keeps the verdicts.
+        named: the setting (``settings.Judged``).
+        samples: that may be judged.
+        responses: what is judged.
+        data_dir: the folder of the images [default: that of the run's data].
+
+    Raises:
+        MisError: as ``judge_run``.
+    """
+    if (name := _stored_name(named)) is not None:
+        known, asked = {sample.id for sample in samples}, {(one.sample_id, one.variant) for one in responses}
+        stored = run.verdicts(choose_judge(run, name))
+        return [one for one in stored if one.sample_id in known and (one.sample_id, one.variant) in asked]
+
+    async def ruled(progress: Advance) -> list[Verdict]:
+        cache = Cache(run.folder.parent / CACHE)
+        judge = (await _opened(settings, cache))[-1]
+        found = await _score(run, settings, [judge], samples, data_dir, responses, cache, progress)
+        return found[judge.name]
+
+    settings = judge_settings(named)
+    with bars() as progress:
+        found = run_async(ruled(progress))
+    _say_unscored(found)
+    return found
+
+
+def verdicts_of(
+    named: Sequence[str],
+    samples: Sequence[Sample],
+    responses: Sequence[Response],
+    data_dir: Path,
+    cache: Path,
+) -> list[Verdict]:
+    """The verdicts of the judge that a setting names on answers that no run keeps.
+
+    Where the judge's model cannot be asked at all, every answer is unscored and the caller goes on: nothing could be
+    resumed. How many answers are unscored is said.
+
+    Args:
+        named: the setting (``settings.Judged``).
+        samples: that were answered.
+        responses: what is judged.
+        data_dir: the folder of the images.
+        cache: folder that keeps the replies of models.
+
+    Raises:
+        SettingsError, ModelError: as ``open_judge``.
+    """
+
+    async def ruled() -> list[Verdict]:
+        judge = (await _opened(settings, Cache(cache)))[-1]
+        return await rule_async(judge, samples, data_dir, responses, settings.concurrency)
+
+    settings = judge_settings(named)
+    try:
+        found = run_async(ruled())
+    except ClientError as error:
+        lost, name = unscored(f"the judge cannot be asked: {error}")._asdict(), judge_name(named)
+        found = [Verdict(sample_id=one.sample_id, variant=one.variant, judge=name, **lost) for one in responses]
+    _say_unscored(found)
+    return found
+
+
+def _stored_name(named: Sequence[str]) -> str | None:
+    """The bare name of a judge whose stored verdicts are meant; None for judges that are to rule."""
+    first, *more = named
+    bare = not more and re.fullmatch(r"[\w.-]+", first) and Path(first).suffix not in FILES
+    return first if bare and first not in ALONE else None
+
+
+def _say_unscored(verdicts: Sequence[Verdict]) -> None:
+    lost = Counter(one.reason for one in verdicts if one.outcome is Outcome.UNSCORED)
+    if lost:
+        (reason, _), *_ = lost.most_common(1)
+        say(
+            f"{verdicts[0].judge}: {lost.total():,} of {len(verdicts):,} answers are unscored and left out, "
+            f"most of all: {reason}"
+        )
+
+
 async def _judge(
     run: Run, settings: JudgeSettings, samples: Sequence[Sample], responses: Sequence[Response], progress: Advance
 ) -> dict[str, list[Verdict]]:
     data_dir = _images(run, settings)
     cache = Cache(run.folder.parent / CACHE)
+    judges = await _opened(settings, cache)
+    return await _score(run, settings, judges, samples, data_dir, responses, cache, progress)
+
+
+async def _opened(settings: JudgeSettings, cache: Cache) -> list[Judge]:
+    """The judges in the order of the settings."""
     judges: dict[str, Judge] = {}
     for name, spec in sorted(settings.judges.items(), key=lambda item: item[1].kind in OF_OTHERS):
         judges[name] = await open_judge(name, spec, settings, cache, judges)
-    chosen = [judges[name] for name in settings.judges]
-    for judge in chosen:
+    return [judges[name] for name in settings.judges]
+
+
+async def _score(
+    run: Run,
+    settings: JudgeSettings,
+    judges: Sequence[Judge],
+    samples: Sequence[Sample],
+    data_dir: Path | None,
+    responses: Sequence[Response],
+    cache: Cache,
+    progress: Advance,
+) -> dict[str, list[Verdict]]:
+    for judge in judges:
         if run.config.judges.get(judge.name, judge.fingerprint) != judge.fingerprint:
             say(f"{run.folder}: judge {judge.name} has changed since its verdicts were stored: it rules on all again")
     ruled = await score_async(
-        run, chosen, samples, data_dir, responses, settings.concurrency, settings.retry_unscored, progress
+        run, judges, samples, data_dir, responses, settings.concurrency, settings.retry_unscored, progress
     )
     for teacher, lacks in cache.left_out.items():
         for words in in_words(teacher, lacks, 0.0):
@@ -185,8 +347,8 @@ async def open_named(run: Run, name: str, settings: JudgeSettings) -> Judge:
     return await open_judge(name, settings.judges[name], settings, Cache(run.folder.parent / CACHE), {})
 
 
-def read_judges(named: Iterable[str]) -> dict[str, dict[str, str]]:
-    """``["rule", "strict:guard=local:PATH"]`` as specifications by name.
+def read_judges(named: Iterable[str], setting: str = "--judges") -> dict[str, dict[str, str]]:
+    """``["rule", "strict:guard=local:PATH"]`` as specifications by name; ``setting`` is what errors name.
 
     Raises:
         SettingsError: one is no such name, or two have one name.
@@ -195,10 +357,12 @@ def read_judges(named: Iterable[str]) -> dict[str, dict[str, str]]:
     for text in named:
         parts = re.fullmatch(r"(?:(?P<name>[\w.-]+):)?(?P<kind>[a-z]+)(?:=(?P<target>.+))?", text)
         if parts is None or parts["kind"] not in KINDS:
-            raise SettingsError(f"--judges {text!r}: expected [NAME:]KIND[=TARGET] with KIND one of {', '.join(KINDS)}")
+            raise SettingsError(
+                f"{setting} {text!r}: expected [NAME:]KIND[=TARGET] with KIND one of {', '.join(KINDS)}"
+            )
         name = parts["name"] or parts["kind"]
         if name in found:
-            raise SettingsError(f"--judges: two are called {name!r}; name them, as in first:{text} second:{text}")
+            raise SettingsError(f"{setting}: two are called {name!r}; name them, as in first:{text} second:{text}")
         found[name] = {"kind": parts["kind"], **({"target": parts["target"]} if parts["target"] else {})}
     return found
 

@@ -1,10 +1,10 @@
 """``method: raft``: rounds of answering, ranking and fine-tuning (Dong et al. 2023, arXiv 2304.06767).
 
-In each round the model of the round before answers each question several times. The best answer by the rule judge is
-kept, questions without a good answer are left out, and the model is fine-tuned on what was kept. No written label is
-learned: only what the model could already say.
+In each round the model of the round before answers each question several times. The best answer by the judge
+(``judge``) is kept, questions without a good answer are left out, and the model is fine-tuned on what was kept. No
+written label is learned: only what the model could already say. An answer that the judge cannot score is never kept.
 
-    RUNS/NAME-answers-R/vN/   all answers of round R
+    RUNS/NAME-answers-R/vN/   all answers of round R, with the judge's verdicts
     RUNS/NAME-kept-R/         what was kept of them, an ordinary data folder
     RUNS/NAME-round-R/vN/     training run of round R; the last one is RUNS/NAME/vN, with raft.json
 
@@ -13,6 +13,7 @@ One run at a time goes through the rounds of a name.
 """
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,11 +26,12 @@ from mis_lib.data.mixtures import SAFETY, Arm, Part, Recipe, SampleSet
 from mis_lib.data.sources import stratified
 from mis_lib.errors import DataError
 from mis_lib.files import write_atomic
-from mis_lib.judge import rule
 from mis_lib.recipes.generate import answer_all
+from mis_lib.recipes.judge import check_judge, judge_name, verdicts_on
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import mini_data, read_split
 from mis_lib.recipes.settings import GenerateSettings
+from mis_lib.results.runs import Run
 from mis_lib.results.train_runs import hold_rounds
 from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.settings import GenerationSettings
@@ -47,6 +49,13 @@ REWARDS: Mapping[Outcome, float] = {
 RAFT_ONLY = set(RaftSettings.model_fields) - set(TrainSettings.model_fields)
 
 
+class Drawn(NamedTuple):
+    """One answer of the policy, and what the judge says of it."""
+
+    text: str
+    outcome: Outcome
+
+
 class Ranked(NamedTuple):
     """The best answer to one question, or none with a reward."""
 
@@ -54,6 +63,8 @@ class Ranked(NamedTuple):
     answer: str | None
     outcome: Outcome
     reward: float
+    unscored: int = 0
+    """Answers that the judge could not score."""
 
 
 Rank = Callable[[Sequence[Sample], Path, RaftSettings, int], list[Ranked]]
@@ -68,11 +79,13 @@ def train_raft(settings: RaftSettings, train: Callable[[TrainSettings], Path], r
         rank: answers questions and ranks the answers [default: ``ranked_answers``].
 
     Raises:
-        DataError: a round has no answer worth keeping, or the data cannot be used.
+        DataError: a round has no answer worth keeping, or the data or the judge cannot be used.
         SettingsError: another process trains a run of this name, or training cannot use the device.
     """
     check_device(settings.device)  # before hours of answering
     folder = data_folder(settings.data)
+    questions = read_split(folder, settings.split)
+    check_judge(settings.judge, questions)
     rounds = []
     run = settings.runs
     with ExitStack() as held:
@@ -80,7 +93,7 @@ def train_raft(settings: RaftSettings, train: Callable[[TrainSettings], Path], r
             if is_main:
                 held.enter_context(hold_rounds(settings.runs, settings.name))
         for number in range(1, settings.rounds + 1):
-            samples = prompts(read_split(folder, settings.split), settings, number)
+            samples = prompts(questions, settings, number)
             if is_main:
                 asked = f"{len(samples):,} questions, {settings.answers} answers each"
                 say(f"RAFT round {number} of {settings.rounds}: {asked}")
@@ -108,7 +121,7 @@ def prompts(samples: Sequence[Sample], settings: RaftSettings, number: int) -> l
 
 
 def ranked_answers(samples: Sequence[Sample], folder: Path, settings: RaftSettings, number: int) -> list[Ranked]:
-    """The best of ``settings.answers`` drawn answers to each sample, by the rule judge.
+    """The best of ``settings.answers`` drawn answers to each sample, by the settings' judge.
 
     Args:
         samples: questions of the round.
@@ -116,32 +129,24 @@ def ranked_answers(samples: Sequence[Sample], folder: Path, settings: RaftSettin
         settings: the run's; ``start_from`` is the adapter that answers.
         number: of the round; draws differ between rounds.
     """
-    copies = [
-        sample.model_copy(update={"id": f"{sample.id}#{copy}", "twin_id": None})
-        for sample in samples
-        for copy in range(settings.answers)
-    ]
-    drawn = GenerationSettings(
+    asked = GenerationSettings(
         max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, seed=settings.seed + 1000 * number
     )
-    asked = policy_settings(settings, drawn, settings.generation_batch_size)
-    responses = policy_answers(copies, folder, asked, f"{settings.name}-answers-{number}")
-    answers: dict[str, list[Response]] = {}
-    for response in responses:
-        answers.setdefault(response.sample_id.rpartition("#")[0], []).append(response)
-    return [best(sample, answers[sample.id]) for sample in samples]
+    name = f"{settings.name}-answers-{number}"
+    drawn = draw(samples, folder, settings, asked, settings.generation_batch_size, name)
+    return [best(sample, drawn[sample.id]) for sample in samples]
 
 
-def best(sample: Sample, responses: Sequence[Response]) -> Ranked:
+def best(sample: Sample, drawn: Sequence[Drawn]) -> Ranked:
     """The answer of highest reward, the first of several; ``answer`` is ``None`` where none has a reward."""
-    judged = [(rule.judge(sample, response).outcome, response.text) for response in responses]
-    outcome, text = max(judged, key=lambda found: REWARDS.get(found[0], 0.0))
+    text, outcome = max(drawn, key=lambda one: REWARDS.get(one.outcome, 0.0))
     reward = REWARDS.get(outcome, 0.0)
-    return Ranked(sample, text if reward else None, outcome, reward)
+    unscored = sum(one.outcome is Outcome.UNSCORED for one in drawn)
+    return Ranked(sample, text if reward else None, outcome, reward, unscored)
 
 
 def keep(ranked: Sequence[Ranked], folder: Path, out: Path, seed: int) -> Path:
-    """Write the kept answers as a data folder, unless a killed run has done so; returns it.
+    """Write the kept answers as a data folder, unless it holds the same answers already; returns it.
 
     Raises:
         DataError: no answer was kept.
@@ -152,13 +157,19 @@ def keep(ranked: Sequence[Ranked], folder: Path, out: Path, seed: int) -> Path:
         if row.answer is not None
     ]
     if not kept:
+        lost = sum(row.unscored for row in ranked)
         raise DataError(
-            f"RAFT: expected good answers among those to {len(ranked):,} questions, found none; draw more "
-            "(answers, temperature) or start from an adapter that has some (start_from)"
+            f"RAFT: expected good answers among those to {len(ranked):,} questions, found none"
+            f"{f' ({lost:,} answers are unscored)' if lost else ''}; draw more (answers, temperature), start from an "
+            "adapter that has some (start_from), or let another judge rule (judge)"
         )
     samples = [sample.model_copy(update={"segments": None}) for sample in kept]  # those of the written label
     arm = Arm(name="train", parts=(Part(source=SAFETY),))
     recipe = Recipe(name="raft", about="best answers of the model itself", seed=seed, arms=(arm,))
+    if out.exists() and {one.id: one.answer for one in read_split(out, "train")} != {
+        one.id: one.answer for one in samples
+    }:  # of another judge, or of other draws
+        shutil.rmtree(out)
     if not out.exists():
         write(recipe, compose(recipe, {SAFETY: SampleSet(samples, folder)}), out)
     return out
@@ -178,6 +189,7 @@ def summary(ranked: Sequence[Ranked]) -> dict[str, Any]:
         "kept": sum(row.answer is not None for row in ranked),
         "mean_reward": round(sum(row.reward for row in ranked) / len(ranked), 4) if ranked else None,
         "outcomes": dict(Counter(row.outcome.value for row in ranked)),
+        "unscored_answers": sum(row.unscored for row in ranked),
     }
 
 
@@ -194,13 +206,54 @@ def data_folder(data: Path | None) -> Path:
     return data
 
 
-def policy_answers(samples: Sequence[Sample], folder: Path, asked: GenerateSettings, name: str) -> list[Response]:
+def draw(
+    samples: Sequence[Sample],
+    folder: Path,
+    settings: DpoSettings | RaftSettings,
+    generation: GenerationSettings,
+    batch_size: int,
+    name: str,
+) -> dict[str, list[Drawn]]:
+    """The model's own answers to each sample, by its id, with the outcomes that the settings' judge gives them.
+
+    Args:
+        samples: questions.
+        folder: of their images.
+        settings: ``answers`` to each question, by the adapter ``start_from``; ``judge`` rules on them.
+        generation: how an answer is drawn.
+        batch_size: most rows of a batch.
+        name: of the run that keeps answers and verdicts.
+    """
+    copies = list(samples)
+    if settings.answers > 1:
+        copies = [
+            sample.model_copy(update={"id": f"{sample.id}#{copy}", "twin_id": None})
+            for sample in samples
+            for copy in range(settings.answers)
+        ]
+    run, responses = _policy_answers(copies, folder, policy_settings(settings, generation, batch_size), name)
+    with main_first(settings.device) as is_main:
+        if is_main:
+            verdicts = verdicts_on(run, settings.judge, copies, responses, folder)
+        else:
+            verdicts = run.verdicts(judge_name(settings.judge))
+    outcomes = {verdict.sample_id: verdict.outcome for verdict in verdicts}
+    drawn: dict[str, list[Drawn]] = {sample.id: [] for sample in samples}
+    for one in responses:
+        of = one.sample_id.rpartition("#")[0] if settings.answers > 1 else one.sample_id
+        drawn[of].append(Drawn(one.text, outcomes.get(one.sample_id, Outcome.UNSCORED)))
+    return drawn
+
+
+def _policy_answers(
+    samples: Sequence[Sample], folder: Path, asked: GenerateSettings, name: str
+) -> tuple[Run, list[Response]]:
     """All answers of the policy; of several processes each generates its share and reads those of the others."""
-    _, responses = answer_all(samples, folder, asked, name)
+    found = answer_all(samples, folder, asked, name)
     if several():
         wait_for_all(asked.device)
-        _, responses = answer_all(samples, folder, asked, name)
-    return responses
+        found = answer_all(samples, folder, asked, name)
+    return found
 
 
 def policy_settings(

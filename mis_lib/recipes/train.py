@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import load_image
-from mis_lib.judge import rule
 from mis_lib.recipes.checkpoints import local_checkpoint
+from mis_lib.recipes.judge import CACHE, check_judge, verdicts_of
 from mis_lib.recipes.progress import bar, say
 from mis_lib.recipes.samples import mini_data, read_place
 from mis_lib.results.metrics import rates
@@ -119,7 +119,7 @@ def _train(
             examples,
             run.folder,
             segmenter=segment,
-            evaluate=evaluator(settings.evaluation) if settings.evaluation.every else None,
+            evaluate=evaluator(settings.evaluation, run.folder.parent / CACHE) if settings.evaluation.every else None,
             listeners=tuple(listener for listener in (report, on_line) if listener is not None),
             progress=say if is_main else _silent,
         )
@@ -187,19 +187,24 @@ def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:
     (run.folder / kind / CARD).write_text(text, encoding="utf-8")
 
 
-def evaluator(settings: EvaluationSettings) -> Callable[[Any, Any], Mapping[str, Any]]:
-    """A function that measures a model in training, by the rule judge, on MIS-Mini or other data that names objects.
+def evaluator(settings: EvaluationSettings, cache: Path) -> Callable[[Any, Any], Mapping[str, Any]]:
+    """A function that measures a model in training, by the judge of the settings.
+
+    Args:
+        settings: what is asked, and who rules.
+        cache: folder that keeps the replies of a judge's model.
 
     Raises:
-        DataError: a split is missing.
+        DataError: a split is missing, or the judge can rule on none of its rows.
+        MisError: the judge cannot be made.
     """
     samples, folder = read_place(settings.data or mini_data(), settings.splits, settings.limit)
+    check_judge(settings.judge, samples, "evaluation.judge")
     generation = GenerationSettings(max_new_tokens=settings.max_new_tokens)
 
     def evaluate(model: Any, processor: Any) -> Mapping[str, Any]:
         responses = _answers(model, processor, samples, folder, generation, settings.batch_size)
-        asked = {sample.id: sample for sample in samples}
-        verdicts = [rule.judge(asked[response.sample_id], response) for response in responses]
+        verdicts = verdicts_of(settings.judge, samples, responses, folder, cache)
         return {name: rate.model_dump() for name, rate in rates(verdicts, samples, responses).items()}
 
     return evaluate

@@ -75,9 +75,7 @@ async def score_async(
     folder = data_folder(run) if data_dir is None else data_dir
 
     async def ruling(judge: Judge, response: Response, streak: Streak) -> Verdict:
-        case = JudgeInput(asked[response.sample_id], response.text, response.finish_reason, folder)
-        found = await _decide(judge, case, streak)
-        return Verdict(sample_id=response.sample_id, variant=response.variant, judge=judge.name, **found._asdict())
+        return await _verdict(judge, response, asked[response.sample_id], folder, streak)
 
     async def score(judge: Judge) -> None:
         streak = Streak(max(STREAK, 3 * concurrency))
@@ -114,6 +112,31 @@ async def score_async(
     return {judge.name: _stored(run, judge.name, given) for judge in judges}
 
 
+async def rule_async(
+    judge: Judge, samples: Sequence[Sample], data_dir: Path, responses: Sequence[Response], concurrency: int = 16
+) -> list[Verdict]:
+    """One judge's verdicts on answers that no run keeps, in their order.
+
+    Args:
+        judge: rules.
+        samples: that were answered.
+        data_dir: the folder of their images.
+        responses: what is judged.
+        concurrency: responses that the judge works on at a time.
+
+    Raises:
+        ClientError: a model cannot be asked at all.
+    """
+    asked, streak = {sample.id: sample for sample in samples}, Streak(max(STREAK, 3 * concurrency))
+    found: dict[tuple[str, str], Verdict] = {}
+
+    async def rule(response: Response) -> None:
+        found[_key(response)] = await _verdict(judge, response, asked[response.sample_id], data_dir, streak)
+
+    await work_through(responses, rule, concurrency)
+    return [found[_key(response)] for response in responses]
+
+
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """What ``work`` returns; in a thread where an event loop runs already, as in a notebook."""
     try:
@@ -122,6 +145,11 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
+
+
+async def _verdict(judge: Judge, response: Response, sample: Sample, folder: Path, streak: Streak) -> Verdict:
+    found = await _decide(judge, JudgeInput(sample, response.text, response.finish_reason, folder), streak)
+    return Verdict(sample_id=response.sample_id, variant=response.variant, judge=judge.name, **found._asdict())
 
 
 async def _decide(judge: Judge, case: JudgeInput, streak: Streak) -> Ruling:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from mis_lib.data.mixtures import Recipe, configured
 from mis_lib.errors import SettingsError
-from mis_lib.settings import Settings
+from mis_lib.settings import RULE, Judged, Settings
 
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr"]
 
@@ -36,13 +36,15 @@ class LoraSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """Safety and helpfulness measured while training goes on, by the rule judge."""
+    """Safety and helpfulness measured while training goes on."""
 
     every: int = Field(default=0, ge=0)
     """Steps between evaluations; 0: none."""
     data: Path | None = None
     """Folder with one JSON Lines file a split; MIS-Mini if not given."""
     splits: tuple[str, ...] = ("hard",)
+    judge: Judged = RULE
+    """Who rules on the answers, as for ``mis judge --judges``."""
     limit: int | None = Field(default=12, ge=1)
     """Pairs of a harmful item and its twin, a split."""
     batch_size: int = Field(default=24, ge=1)
@@ -208,8 +210,15 @@ class DpoSettings(TrainSettings):
     method: Literal["dpo"] = "dpo"  # pyright: ignore[reportIncompatibleVariableOverride]
     pairs: Path | None = None
     """Folder or file of preference pairs; made of ``data`` if not given."""
-    rejected: Literal["constructed", "own"] = "constructed"
-    """Of pairs that are made: help said of the wrong images, or the model's own unsafe answers by the rule judge."""
+    rejected: Literal["constructed", "own"] | None = None
+    """Of pairs that are made: help said of the wrong images, or the model's own unsafe answers; constructed where
+    harmful rows have twins if not given."""
+    judge: Judged = RULE
+    """Who says which of its own answers are unsafe, as for ``mis judge --judges``."""
+    answers: int = Field(default=1, ge=1, le=64)
+    """Own answers to each harmful row; 1: the greedy one. A safe one is preferred where the data have no answer."""
+    temperature: float = Field(default=0.9, gt=0, le=2)
+    """Of several own answers."""
     beta: float = Field(default=0.1, gt=0, le=100)
     """Cost of moving away from the reference."""
     sft_weight: float = Field(default=0.0, ge=0, le=100)
@@ -240,6 +249,8 @@ class RaftSettings(TrainSettings):
 
     method: Literal["raft"] = "raft"  # pyright: ignore[reportIncompatibleVariableOverride]
     rounds: int = Field(default=1, ge=1, le=20)
+    judge: Judged = RULE
+    """Who ranks the answers, as for ``mis judge --judges``."""
     answers: int = Field(default=4, ge=2, le=64)
     """Answers to each question in a round (best of k)."""
     temperature: float = Field(default=0.9, gt=0, le=2)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mis_lib.construct.labels import cot_label, help_label, perceive
-from mis_lib.construct.preferences import preferences
+from mis_lib.construct.preferences import Own, preferences
 from mis_lib.data.preferences import PAIRS, Preference, read_preferences
 from mis_lib.errors import DataError
 from mis_lib.files import write_records
@@ -50,7 +50,7 @@ def test_help_said_of_the_wrong_images_goes_with_their_kinds() -> None:
 
 
 def test_a_models_own_unsafe_answer_is_rejected_and_items_without_one_are_left_out() -> None:
-    own = preferences(twins(), {"a": "Just pour it into the bottle."})
+    own = preferences(twins(), {"a": Own(unsafe="Just pour it into the bottle.")})
     assert [(pair.sample.id, pair.provenance["rejected"]) for pair in own] == [("a", "own"), ("b", "constructed")]
     assert own[0].rejected == "Just pour it into the bottle."
     assert [pair.sample.id for pair in preferences(twins(), {})] == ["b"]

@@ -20,12 +20,23 @@ from mis_lib.construct.labels import cot_label, help_label
 from mis_lib.data.preferences import PAIRS, Preference
 from mis_lib.errors import DataError, SettingsError, TrainingError
 from mis_lib.files import read_records, sha256, write_records
+from mis_lib.judge import rule
 from mis_lib.models.load import load_model
 from mis_lib.recipes.dpo import pairs_of
-from mis_lib.recipes.raft import Ranked, best, keep, prompts, ranked_answers, round_settings, train_raft
+from mis_lib.recipes.raft import (
+    Drawn,
+    Ranked,
+    best,
+    keep,
+    prompts,
+    ranked_answers,
+    round_settings,
+    summary,
+    train_raft,
+)
 from mis_lib.recipes.train import METHODS, read_train_settings, train, train_by
 from mis_lib.results.train_runs import TrainRun
-from mis_lib.schema import Outcome, Response, Sample
+from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import load_settings
 from mis_lib.text.refusals import REFUSALS
 from mis_lib.train.distributed import leave
@@ -250,20 +261,38 @@ def test_the_method_of_a_file_decides_about_its_settings(tmp_path: Path) -> None
 # ---------------------------------------------------------------- RAFT
 
 
-def said(text: str) -> Response:
-    return Response(sample_id="x", variant="policy", text=text, tokens=9, seconds=0, finish_reason="stop")
+def drawn(sample: Sample, *texts: str) -> list[Drawn]:
+    return [Drawn(text, rule.decide(sample, text).outcome) for text in texts]
 
 
 def test_the_best_answer_is_the_one_the_judge_ranks_highest() -> None:
     harmful, benign = twins(0)
     helps, declines = benign.answer or "", harmful.answer or ""
-    found = best(harmful, [said(helps), said(REFUSALS[0]), said(declines), said("")])
+    found = best(harmful, drawn(harmful, helps, REFUSALS[0], declines, ""))
     assert (found.answer, found.outcome, found.reward) == (declines, Outcome.REASONED, 1.0)
-    assert best(harmful, [said(helps), said(REFUSALS[0])]).outcome is Outcome.REFUSED
-    nothing = best(harmful, [said(helps), said("")])
+    assert best(harmful, drawn(harmful, helps, REFUSALS[0])).outcome is Outcome.REFUSED
+    nothing = best(harmful, drawn(harmful, helps, ""))
     assert nothing.answer is None and nothing.reward == 0
-    assert best(benign, [said(REFUSALS[0]), said(helps)]).answer == helps
-    assert best(benign, [said(REFUSALS[0])]).answer is None
+    assert best(benign, drawn(benign, REFUSALS[0], helps)).answer == helps
+    assert best(benign, drawn(benign, REFUSALS[0])).answer is None
+
+
+def test_what_the_judge_cannot_score_is_never_kept_and_is_counted(home: Path, tmp_path: Path) -> None:
+    harmful = twins(0)[0]
+    lost = best(harmful, [Drawn("who knows", Outcome.UNSCORED), Drawn("who else", Outcome.UNSCORED)])
+    assert (lost.answer, lost.unscored) == (None, 2)
+    half = best(harmful, [Drawn("who knows", Outcome.UNSCORED), Drawn("kept", Outcome.REFUSED)])
+    assert (half.answer, half.unscored) == ("kept", 1)
+    assert summary([lost, half])["unscored_answers"] == 3
+    with pytest.raises(DataError, match=r"found none \(2 answers are unscored\)"):
+        keep([lost], home / "data", tmp_path / "none", 0)
+
+
+def test_answers_kept_by_another_judge_replace_the_old_ones(home: Path, tmp_path: Path) -> None:
+    samples = read_records(home / "data" / "train.jsonl", Sample)
+    keep(ranked(samples, {"h0"}), home / "data", tmp_path / "kept", 0)
+    out = keep(ranked(samples, {"b3"}), home / "data", tmp_path / "kept", 0)
+    assert [row.id for row in read_records(out / "train.jsonl", Sample)] == ["b3"]
 
 
 def ranked(samples: list[Sample], good: set[str]) -> list[Ranked]:

@@ -1,0 +1,204 @@
+"""Any judge, everywhere: rows as MIS publishes them (no objects, no twins), under a judge on a server."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.mis_layout import write_mis
+from support.tiny import tiny_checkpoint
+
+from benchmarks.loopback import Fault, LoopbackJudge, asked_text
+from mis_lib.errors import DataError, SettingsError
+from mis_lib.files import read_jsonl
+from mis_lib.recipes.dpo import pairs_of
+from mis_lib.recipes.judge import verdicts_of
+from mis_lib.recipes.raft import train_raft
+from mis_lib.recipes.samples import read_split
+from mis_lib.recipes.train import train_by
+from mis_lib.schema import Outcome, Response
+from mis_lib.train.settings import DpoSettings, RaftSettings, TrainSettings
+
+SAFE = json.dumps({"reasoning": "scripted", "perception": 2, "verdict": "Safe"})
+UNSAFE = json.dumps({"reasoning": "scripted", "perception": 2, "verdict": "Unsafe"})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy checkpoint, and MIS in miniature: two images a row, nothing said about them."""
+    folder = tmp_path_factory.mktemp("any_judge")
+    tiny_checkpoint(folder / "toy")
+    write_mis(folder / "mis")
+    return folder
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackJudge]:
+    """A judge that calls answers to questions of an odd number unsafe."""
+
+    def grade(body) -> str:
+        question = json.loads(asked_text(body).rpartition("```json\n")[2].partition("\n```")[0])["question"]
+        number = int("".join(filter(str.isdigit, question)) or 0)
+        return UNSAFE if number % 2 else SAFE
+
+    with LoopbackJudge(reply=grade) as running:
+        yield running
+
+
+def raft(home: Path, runs: Path, **more: object) -> RaftSettings:
+    basic = {"model": str(home / "toy"), "data": home / "mis", "runs": runs, "name": "raft", "device": "cpu"}
+    small = {"answers": 2, "prompts": None, "max_new_tokens": 4, "batch_size": 2, "max_steps": 1}
+    return RaftSettings(**{**basic, **small, **more})
+
+
+def learned(plain: TrainSettings) -> Path:
+    """Stands for a training: what a toy says is no text to train on."""
+    (plain.runs / plain.name / "v1").mkdir(parents=True, exist_ok=True)
+    return plain.runs / plain.name / "v1"
+
+
+class TestRaft:
+    def test_a_judge_on_a_server_ranks_the_answers_to_rows_without_truth(
+        self, home: Path, tmp_path: Path, server: LoopbackJudge
+    ) -> None:
+        run = train_raft(raft(home, tmp_path, judge=f"rubric={server.url}#m"), learned)
+        (told,) = json.loads((run / "raft.json").read_text())["rounds"]
+        assert told["outcomes"] == {"refused": 3, "unsafe": 3}
+        assert (told["kept"], told["unscored_answers"]) == (3, 0)
+        kept = read_jsonl(tmp_path / "raft-kept-1" / "train.jsonl")
+        assert {row["id"] for row in kept} == {"mis-train-train-0", "mis-train-train-2", "mis-train-train-4"}
+        (file,) = (tmp_path / "raft-answers-1").glob("v*/verdicts/rubric.jsonl")
+        assert len(list(read_jsonl(file))) == 12, "verdicts are kept with the answers, so that none is paid for twice"
+        asked = server.answered
+        train_raft(raft(home, tmp_path, judge=f"rubric={server.url}#m"), learned)
+        assert server.answered == asked
+
+    def test_the_rule_judge_is_refused_before_anything_is_answered(self, home: Path, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"judge: expected a judge that can .*none of 6 rows.*judge=rubric=URL"):
+            train_by(raft(home, tmp_path))
+        assert not (tmp_path / "raft-answers-1").exists()
+
+    def test_a_judge_that_is_none_is_refused_by_name(self, home: Path, tmp_path: Path) -> None:
+        with pytest.raises(SettingsError, match=r"judge 'oracle': expected \[NAME:\]KIND"):
+            train_by(raft(home, tmp_path, judge="oracle"))
+        with pytest.raises(SettingsError, match="rubric needs a model, as rubric=URL#MODEL"):
+            train_by(raft(home, tmp_path, judge="rubric"))
+
+    def test_a_file_of_mis_judge_names_a_panel(self, home: Path, tmp_path: Path, server: LoopbackJudge) -> None:
+        file = tmp_path / "judges.yaml"
+        one = {"kind": "rubric", "target": f"{server.url}#m"}
+        file.write_text(
+            json.dumps({"judges": {"a": one, "b": one | {"seed": 1}, "both": {"kind": "panel", "target": "a,b"}}})
+        )
+        run = train_raft(raft(home, tmp_path, judge=str(file)), learned)
+        assert json.loads((run / "raft.json").read_text())["rounds"][0]["kept"] == 3
+        (file,) = (tmp_path / "raft-answers-1").glob("v*/verdicts/*.jsonl")
+        assert file.stem == "both"
+
+
+def dpo(home: Path, runs: Path, **more: object) -> DpoSettings:
+    basic = {"model": str(home / "toy"), "data": home / "mis", "runs": runs, "name": "dpo", "device": "cpu"}
+    return DpoSettings(**{**basic, "batch_size": 2, "max_steps": 1, **more})
+
+
+class TestDpo:
+    def test_own_unsafe_answers_are_rejected_for_the_answers_of_the_data(
+        self, home: Path, tmp_path: Path, server: LoopbackJudge
+    ) -> None:
+        settings = dpo(home, tmp_path, judge=f"rubric={server.url}#m")
+        pairs, _ = pairs_of(settings)
+        assert [pair.sample.id for pair in pairs] == ["mis-train-train-1", "mis-train-train-3", "mis-train-train-5"]
+        own = {
+            row["sample_id"]: row["text"]
+            for file in (tmp_path / "dpo-answers").glob("v*/responses.jsonl")
+            for row in read_jsonl(file)
+        }
+        assert len(own) == 6
+        for pair in pairs:
+            assert pair.chosen == pair.sample.answer and pair.rejected == own[pair.sample.id]
+            assert pair.provenance == {"rejected": "own"}
+        run = train_by(settings)
+        assert json.loads((run / "result.json").read_text())["rejected"] == {"own": 3}
+
+    def test_rows_without_an_answer_prefer_an_own_safe_draw(self, home: Path, tmp_path: Path) -> None:
+        """The judge calls every second answer safe, so that most items have one of each kind."""
+        turns = iter(range(10_000))
+        with LoopbackJudge(reply=lambda body: (SAFE, UNSAFE)[next(turns) % 2]) as server:
+            settings = dpo(home, tmp_path, split="hard", judge=f"rubric={server.url}#m", answers=4)
+            pairs, _ = pairs_of(settings)
+        verdicts = {
+            row["sample_id"]: row["outcome"]
+            for file in (tmp_path / "dpo-answers").glob("v*/verdicts/rubric.jsonl")
+            for row in read_jsonl(file)
+        }
+        texts = {
+            (row["sample_id"].partition("#")[0], verdicts[row["sample_id"]], row["text"])
+            for file in (tmp_path / "dpo-answers").glob("v*/responses.jsonl")
+            for row in read_jsonl(file)
+        }
+        assert pairs and set(verdicts.values()) == {"refused", "unsafe"}
+        for pair in pairs:
+            assert (pair.sample.id, "refused", pair.chosen) in texts
+            assert (pair.sample.id, "unsafe", pair.rejected) in texts
+            assert pair.provenance == {"rejected": "own", "chosen": "own"}
+
+    def test_without_twins_the_rule_judge_is_refused_and_the_setting_named(self, home: Path, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"judge: expected a judge that can .*judge=rubric=URL#MODEL"):
+            pairs_of(dpo(home, tmp_path))
+        with pytest.raises(DataError, match=r"their twins, found none among 6 samples.*rejected=own"):
+            pairs_of(dpo(home, tmp_path, rejected="constructed"))
+
+    def test_a_judge_that_finds_nothing_unsafe_leaves_no_pair(self, home: Path, tmp_path: Path) -> None:
+        with (
+            LoopbackJudge(reply=lambda body: SAFE) as server,
+            pytest.raises(DataError, match=r"found none among 6 samples; draw more \(answers\).*another judge"),
+        ):
+            pairs_of(dpo(home, tmp_path, judge=f"rubric={server.url}#m"))
+
+
+class TestEvaluationDuringTraining:
+    def settings(self, home: Path, runs: Path, judge: str, **more: object) -> TrainSettings:
+        basic = {"model": str(home / "toy"), "data": home / "mis", "runs": runs, "name": "sft", "device": "cpu"}
+        evaluation = {"every": 1, "data": home / "mis", "judge": judge, "max_new_tokens": 4}
+        return TrainSettings(**{**basic, "batch_size": 2, "max_steps": 2, "evaluation": evaluation, **more})
+
+    def test_a_judge_on_a_server_rules_while_training_goes_on(
+        self, home: Path, tmp_path: Path, server: LoopbackJudge
+    ) -> None:
+        lines: list[dict] = []
+        train_by(self.settings(home, tmp_path, f"rubric={server.url}#m"), lines.append)
+        found = [line["eval"]["asr"] for line in lines if "eval" in line]
+        assert [(asr["n"], asr["n_unscored"], asr["value"]) for asr in found] == [(4, 0, 0.0)] * 2
+        assert server.answered, "the questions have no number, so that all is safe"
+
+    def test_a_server_that_fails_leaves_answers_unscored_and_does_not_end_the_training(
+        self, home: Path, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "judges.yaml"
+        with LoopbackJudge(fault=lambda key, seen: Fault.FAIL) as server:
+            one = {"kind": "rubric", "target": f"{server.url}#m"}
+            file.write_text(json.dumps({"judges": {"rubric": one}, "retries": 0}))
+            lines: list[dict] = []
+            run = train_by(self.settings(home, tmp_path, str(file)), lines.append)
+        found = [line["eval"]["asr"] for line in lines if "eval" in line]
+        assert [(asr["n"], asr["n_unscored"]) for asr in found] == [(0, 4)] * 2
+        assert json.loads((run / "result.json").read_text())["finished"]
+
+    def test_a_judge_that_cannot_be_asked_at_all_leaves_answers_unscored(self, home: Path, tmp_path: Path) -> None:
+        samples = read_split(home / "mis", "hard")
+        answers = [
+            Response(sample_id=one.id, variant="v", text="No.", tokens=1, seconds=0, finish_reason="stop")
+            for one in samples
+        ]
+        with LoopbackJudge() as server:
+            file = tmp_path / "judges.yaml"
+            one = {"kind": "rubric", "target": server.url}
+            file.write_text(json.dumps({"judges": {"rubric": one}, "retries": 0}))
+        found = verdicts_of([str(file)], samples, answers, home / "mis", tmp_path / "asked")
+        assert [(one.outcome, one.judge) for one in found] == [(Outcome.UNSCORED, "rubric")] * 4
+        assert "the judge cannot be asked" in found[0].reason and server.url in found[0].reason
+
+    def test_the_rule_judge_is_refused_before_training(self, home: Path, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"evaluation\.judge: expected a judge that can .*evaluation\.judge=rubric"):
+            train_by(self.settings(home, tmp_path, "rule"))
+        assert not (tmp_path / "sft" / "v1" / "train_log.jsonl").exists()
