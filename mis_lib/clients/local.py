@@ -57,9 +57,8 @@ class LocalChat:
         def weigh() -> dict[str, Any]:
             import torch
 
-            model, processor, sees = self.loaded
+            model, processor, _ = self.loaded
             inputs = self._inputs([{"role": "user", "content": question}], images)
-            inputs = inputs.to(model.device, dtype=model.dtype) if sees else inputs.to(model.device)
             with torch.inference_mode():
                 odds = model(**inputs).logits[0, -1].float().softmax(-1)
             tokenizer = getattr(processor, "tokenizer", processor)
@@ -116,7 +115,7 @@ class LocalChat:
         import torch
 
         model, processor, _ = self.loaded
-        inputs = self._inputs(messages, images).to(model.device)
+        inputs = self._inputs(messages, images)
         torch.manual_seed(seed)
         with torch.inference_mode():
             tokens = model.generate(**inputs, max_new_tokens=max_tokens, **{"do_sample": False, **drawn})
@@ -135,7 +134,7 @@ class LocalChat:
 
         model, processor, _ = self.loaded
         tokenizer = getattr(processor, "tokenizer", processor)
-        inputs = self._inputs(messages, ()).to(model.device)
+        inputs = self._inputs(messages, ())
         states: list[Any] = []
         watched = model.get_output_embeddings().register_forward_pre_hook(
             lambda _, given: states.append(given[0][0, -1].float().cpu())
@@ -163,7 +162,7 @@ class LocalChat:
 
     def _inputs(self, messages: Sequence[Message], images: Sequence[bytes]) -> Any:
         """The processor's inputs: typed parts for a VLM, images before the first question; else strings."""
-        _, processor, sees = self.loaded
+        model, processor, sees = self.loaded
         if images and not sees:
             raise CannotAnswer("unusable", f"{self.name} is a text model and cannot look at images")
         shown = [{"type": "image", "image": load_image(image, name="the image shown")} for image in images]
@@ -172,9 +171,11 @@ class LocalChat:
             chat = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
             first = next(one for one in chat if one["role"] == "user")
             first["content"][:0] = shown
-        return processor.apply_chat_template(
+        inputs = processor.apply_chat_template(
             chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
+        # pixels in the number type of the weights: not every model casts them itself
+        return inputs.to(model.device, dtype=model.dtype) if sees else inputs.to(model.device)
 
 
 def checkpoint_digest(folder: Path) -> str:
