@@ -34,9 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
             dtype=options.dtype,
         )
         users = Users.read(options.auth).check if options.auth else None
-        launch_options(options.host, auth=users)  # what cannot be is refused before the page is built
+        launch_options(
+            options.host, auth=users, names=options.names
+        )  # what cannot be is refused before the page is built
         page = build_app(host)
-        url, port = serve(page, options.host, options.port, auth=users)
+        url, port = serve(page, options.host, options.port, auth=users, names=options.names)
     except MisError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
@@ -78,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=7860, help="first port to try (default 7860)")
     parser.add_argument(
         "--auth", type=Path, metavar="FILE", help="names and hashed passwords (python -m workbench.access NAME)"
+    )
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        default=[],
+        metavar="HOST",
+        help="further host names by which the page is opened, as that of a proxy in front of it",
     )
     parser.add_argument(
         "--model",

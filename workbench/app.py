@@ -7,8 +7,10 @@ The page loads nothing from outside this machine: fonts are Gradio's own local c
 import functools
 import ipaddress
 import os
+import re
 import socket
 import tempfile
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,11 @@ from starlette.middleware import Middleware
 from mis_lib.errors import SettingsError
 from mis_lib.models.mini.assemble import ADAPTERS
 from workbench import html
-from workbench.access import NoFiles, OnePage
 from workbench.annotate import tab as tab_annotate
 from workbench.compare import tab as tab_compare
 from workbench.components import error_block, html_block
 from workbench.data import tab as tab_data
+from workbench.gate import Gate
 from workbench.host import Host
 from workbench.links import Navigation, Tab
 from workbench.prompt import MAX_UPLOAD
@@ -96,11 +98,19 @@ def _tab(tab: Tab) -> gr.Tab:
     return made
 
 
-def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = None) -> dict[str, Any]:
+def launch_options(
+    host: str = "127.0.0.1", port: int = 7860, *, auth: Any = None, names: Sequence[str] = ()
+) -> dict[str, Any]:
     """Keyword arguments for ``launch``: the look, and defaults that keep people's prompts on this machine.
 
+    Args:
+        host: address to listen on.
+        port: to listen on.
+        auth: checks a name and a password.
+        names: further host names by which the page is opened, as that of a proxy in front of it.
+
     Raises:
-        SettingsError: the address can be reached from other machines and there is no ``auth``.
+        SettingsError: the address can be reached from other machines and there is no ``auth``, or a name is none.
     """
     if auth is None and not _is_loopback(host):
         raise SettingsError(
@@ -108,6 +118,10 @@ def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = Non
             "upload files; give --auth FILE (names and hashed passwords, see `python -m workbench.access --help`) "
             "or use 127.0.0.1"
         )
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise SettingsError(f"--names: expected a host name such as mis.example.org, found {name!r}")
+    gate = Middleware(Gate, host=host, names=names, uploads=Path(own_uploads().name))
     return {
         "server_name": host,
         "server_port": port,
@@ -123,7 +137,7 @@ def launch_options(host: str = "127.0.0.1", port: int = 7860, *, auth: Any = Non
         "num_workers": 0,
         "max_file_size": MAX_UPLOAD,
         "allowed_paths": [],
-        "app_kwargs": {"middleware": [Middleware(NoFiles), Middleware(OnePage)]},
+        "app_kwargs": {"middleware": [gate], "openapi_url": None},
         "footer_links": ["api", "settings"],
         "strict_cors": True,
         "quiet": True,
@@ -151,7 +165,9 @@ def free_port(host: str, port: int, *, tries: int = 40) -> int:
     )
 
 
-def serve(page: gr.Blocks, host: str, port: int, *, auth: Any = None, tries: int = 5) -> tuple[str, int]:
+def serve(
+    page: gr.Blocks, host: str, port: int, *, auth: Any = None, names: Sequence[str] = (), tries: int = 5
+) -> tuple[str, int]:
     """Launch ``page`` on the first free port from ``port`` on; returns address and port.
 
     Where another app takes the port in the same moment, the next one is tried.
@@ -162,7 +178,7 @@ def serve(page: gr.Blocks, host: str, port: int, *, auth: Any = None, tries: int
     for _ in range(tries):
         found = free_port(host, port)
         try:
-            _, url, _ = page.launch(prevent_thread_lock=True, **launch_options(host, found, auth=auth))
+            _, url, _ = page.launch(prevent_thread_lock=True, **launch_options(host, found, auth=auth, names=names))
         except OSError:  # Gradio's word for a port that is taken
             port = found + 1
         else:

@@ -20,7 +20,7 @@ from support.fakes import mini_data, ready_host
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.schema import Outcome, Sample, Verdict
-from workbench.access import GRADIOS
+from workbench.gate import GRADIOS
 from workbench.html import csv_text, table
 from workbench.links import Link, Tab, resolve_run
 from workbench.results import view as results
