@@ -30,8 +30,9 @@ from mis_lib.train.encode import IGNORED, Example
 from mis_lib.train.lora import is_tower, restore
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import load
-from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, sizes_of, use_packing
+from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, sizes_of
 from mis_lib.train.settings import TrainSettings
+from mis_lib.train.trial import layout_of
 
 
 class Contestant(Settings):
@@ -131,8 +132,9 @@ def _ours(contestant: Contestant) -> Measured:
         restore(loaded.model)
     encoder = make_encoder(loaded, settings)
     cache, worth, _ = prepare_features(loaded, encoder, examples, settings)
-    packed = use_packing(loaded.network, settings)
-    plan = plan_of(settings, sizes_of(examples, encoder, cache), packed=packed)
+    sizes = sizes_of(examples, encoder, cache)
+    layout = layout_of(loaded, encoder, examples, [size.tokens for size in sizes], settings, cache)
+    plan = plan_of(settings, sizes, layout)
     clock, lines = Clock(loaded.device), []
     callback = RunCallback(settings, contestant.work, Stop(), None, (lines.append,))
     trainer = make_trainer(loaded, encoder, examples, plan, settings, contestant.work, cache, callback)
@@ -154,7 +156,7 @@ def _ours(contestant: Contestant) -> Measured:
         feature_seconds=None if worth is None else worth.seconds,
         device=loaded.device,
         dtype=_dtype(loaded.network),
-        packed=packed,
+        packed=plan.packed,
         tower_flop=tower,
         flop=behind,
     )

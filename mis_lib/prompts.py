@@ -8,7 +8,14 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
+from mis_lib.errors import ModelError
+
 Message = dict[str, Any]
+
+_EXPECTED = "expected a chat template that prints messages with images and text, found:"
+_OTHER_TEMPLATE = "Put the chat_template.jinja of the model's chat version into the checkpoint's folder"
 
 KNOWN_SPECIAL_TOKENS = (
     "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|vision_start|>",
@@ -35,6 +42,32 @@ def to_messages(images: Sequence[Any], question: str, answer: str | None = None)
     """Messages for a question about images, with the answer as second turn where one is given (training)."""
     turns = [user_message(images, question)]
     return turns if answer is None else [*turns, assistant_message(answer)]
+
+
+def apply_template(processor: Any, messages: Sequence[Any], **options: Any) -> Any:
+    """``processor.apply_chat_template``, whose failures name the template.
+
+    Raises:
+        ModelError: the checkpoint has no chat template, or it cannot print content in typed parts.
+    """
+    try:
+        made = processor.apply_chat_template(messages, **options)
+    except (TypeError, ValueError, TemplateError) as error:
+        if options.get("tokenize"):
+            for turns in messages if isinstance(messages[0], list) else [messages]:
+                apply_template(processor, turns, add_generation_prompt=True)  # raises if the template is the reason
+            raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{_EXPECTED} {first}. {_OTHER_TEMPLATE}") from error
+    if isinstance(made, str) and (part := _printed_as_data(messages, made)):
+        raise ModelError(f"{_EXPECTED} that it prints {part}. {_OTHER_TEMPLATE}")
+    return made
+
+
+def _printed_as_data(messages: Sequence[Message], text: str) -> str | None:
+    """A text part of which a template has printed the Python value, as one made for strings does."""
+    parts = (part for message in messages if not isinstance(message["content"], str) for part in message["content"])
+    return next((str(part) for part in parts if part["type"] == "text" and str(part) in text), None)
 
 
 def as_plain_text(text: str, special_tokens: Collection[str]) -> str:

@@ -26,7 +26,7 @@ from mis_lib.files import append_records, load_image, open_append, read_records
 from mis_lib.generate.decode import prompts
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel
-from mis_lib.prompts import user_message
+from mis_lib.prompts import apply_template, user_message
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 
@@ -271,8 +271,11 @@ def prompt_lengths(samples: Sequence[Sample], data_dir: Path, engine: Engine) ->
     processor, count = engine.processor, _counting(engine)
     image_token = getattr(processor, "image_token", None)
     texts = [
-        processor.apply_chat_template(
-            [user_message([None] * len(sample.images), sample.question)], add_generation_prompt=True, tokenize=False
+        apply_template(
+            processor,
+            [user_message([None] * len(sample.images), sample.question)],
+            add_generation_prompt=True,
+            tokenize=False,
         )
         for sample in samples
     ]

@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import Cache, DynamicCache, DynamicLayer
 
 from mis_lib.generate.cpu import Threads
-from mis_lib.prompts import as_plain_text, special_tokens, user_message
+from mis_lib.prompts import apply_template, as_plain_text, special_tokens, user_message
 from mis_lib.settings import GenerationSettings
 
 ROOM = 128  # tokens; how much a full cache grows by
@@ -115,7 +115,8 @@ def prompts(
         for row, question in zip(images, questions, strict=True)
         for _ in range(copies)
     ]
-    return processor.apply_chat_template(
+    return apply_template(
+        processor,
         messages,
         add_generation_prompt=True,
         tokenize=True,

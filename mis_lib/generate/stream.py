@@ -26,7 +26,7 @@ from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.decode import decode
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel, load_model
-from mis_lib.prompts import as_plain_text, special_tokens, user_message
+from mis_lib.prompts import apply_template, as_plain_text, special_tokens, user_message
 from mis_lib.settings import GenerationSettings
 
 POLL = 0.1  # seconds between looks at the stop event while another generation runs
@@ -155,7 +155,8 @@ class VariantEngine(CheckedEngine):
         """
         plain = as_plain_text(question, special_tokens(self.processor))
         message = user_message([image.convert("RGB") for image in images], plain)
-        inputs = self.processor.apply_chat_template(
+        inputs = apply_template(
+            self.processor,
             [[message]] * (1 if self._shares_images else rows),
             add_generation_prompt=True,
             tokenize=True,

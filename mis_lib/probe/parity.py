@@ -55,13 +55,12 @@ from mis_lib.models.load import LoadedModel
 from mis_lib.prompts import as_plain_text, special_tokens
 from mis_lib.schema import Record
 from mis_lib.settings import GenerationSettings
-from mis_lib.train.encode import PER_TOKEN, Encoder, Example
+from mis_lib.train.encode import Encoder, Example
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest difference of two logits that rounding explains, as a share of the largest logit, by number type."""
 TOP = 20  # first tokens whose log-probabilities a server is asked for, the most the API allows
 SERVED_TOLERANCE = 10.0  # times the tolerance: log-probabilities are differences of two logits, and servers round them
-TEXT_TENSORS = ("input_ids", "attention_mask", *PER_TOKEN)
 SHOWN_WHOLE = 64  # values; an integer tensor of the processor up to this size is compared by value
 READY = b"Uvicorn running"
 WAIT = 300.0  # seconds for a large checkpoint to load
@@ -452,7 +451,8 @@ def logits_of(network: Any, row: int) -> Iterator[list[np.ndarray]]:
 
 def _view(form: str, text: str | None, steps: Sequence[np.ndarray], made: Mapping[str, torch.Tensor]) -> View:
     rows = len(made["input_ids"])  # an engine may have repeated the prompt
-    images = {name: value[: len(value) // rows] for name, value in made.items() if name not in TEXT_TENSORS}
+    of_images = (name for name, value in made.items() if value.shape[:2] != made["input_ids"].shape)
+    images = {name: made[name][: len(made[name]) // rows] for name in of_images}
     logits = np.stack(steps) if steps else None
     return View(
         form,

@@ -174,7 +174,8 @@ def collate(rows: Sequence[EncodedRow], *, pad_token: int, packed: bool = False)
     """
     inputs = {"input_ids": _join([row.ids for row in rows], pad_token, packed=packed)}
     for name in rows[0].per_token:
-        inputs[name] = _join([row.per_token[name] for row in rows], 0, packed=packed)
+        values = [row.per_token[name] for row in rows]
+        inputs[name] = _stack(values)[None] if packed else _stack([value[None] for value in values])
     if not packed:
         inputs["attention_mask"] = _join([torch.ones_like(row.ids) for row in rows], 0, packed=False)
     features = [part for row in rows for part in row.features]

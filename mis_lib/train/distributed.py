@@ -3,8 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from mis_lib.errors import SettingsError
+
+Value = TypeVar("Value")
 
 FSDP, DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
 
@@ -88,6 +91,22 @@ def wait_for_all(device: str | None) -> None:
         from accelerate import PartialState
 
         PartialState(cpu=device == "cpu").wait_for_everyone()
+
+
+def same_for_all(value: Value, device: str | None = None) -> Value:
+    """The main process's value, in all processes of the run.
+
+    Args:
+        value: this process's.
+        device: as the settings name it; None for what there is.
+    """
+    if not several():
+        return value
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState(cpu=device == "cpu")
+    return broadcast_object_list([value])[0]
 
 
 def leave() -> None:

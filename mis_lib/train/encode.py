@@ -21,7 +21,15 @@ from mis_lib.data.formats import later_exchanges
 from mis_lib.data.images import Headers, inside
 from mis_lib.errors import DataError, ImageError, ModelError
 from mis_lib.files import load_image
-from mis_lib.prompts import Message, as_plain_text, assistant_message, special_tokens, to_messages, user_message
+from mis_lib.prompts import (
+    Message,
+    apply_template,
+    as_plain_text,
+    assistant_message,
+    special_tokens,
+    to_messages,
+    user_message,
+)
 from mis_lib.schema import Sample, Segment, SegmentKind
 
 IGNORED = -100
@@ -30,9 +38,11 @@ SEGMENTS = tuple(SegmentKind)
 NO_SEGMENT = len(SEGMENTS)
 PIXELS = "pixel"
 """Prefix of those outputs of a processor that an image encoder consumes."""
-PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
+SHOWN = 200
+"""Characters of an answer or of a printed dialogue that a message shows."""
 
 Segmenter = Callable[[str], Sequence[Segment]]
+GoOn = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Example(NamedTuple):
@@ -48,7 +58,7 @@ class Prompt(NamedTuple):
     ids: torch.Tensor
     """(T,)"""
     per_token: dict[str, torch.Tensor]
-    """Further inputs with a value for each token, (T,) each."""
+    """Further inputs with a value for each token, (T, ...) each."""
     vision: dict[str, torch.Tensor]
     """The processor's output for the images: pixels, grids, sizes."""
 
@@ -77,7 +87,7 @@ class EncodedRow:
     segments: torch.Tensor
     """(T,), index into ``SEGMENTS`` of each answer token, else ``NO_SEGMENT``."""
     per_token: dict[str, torch.Tensor]
-    """Further inputs with a value for each token, (T,) each."""
+    """Further inputs with a value for each token, (T, ...) each."""
     vision: dict[str, torch.Tensor]
     """The processor's output for the images: pixels, grids, sizes."""
     features: tuple[torch.Tensor, ...] = field(default=(), repr=False)
@@ -96,6 +106,8 @@ class Encoder:
         end_tokens: ids that end an answer.
         max_length: tokens that a row may have.
         augment: vary the images.
+        go_on: the model's own way to extend such inputs by one token while it generates; where it extends none, the
+            answer's tokens have the value of the prompt's last one.
     """
 
     def __init__(
@@ -106,7 +118,9 @@ class Encoder:
         end_tokens: Sequence[int] = (),
         max_length: int | None = None,
         augment: bool = False,
+        go_on: GoOn | None = None,
     ) -> None:
+        self.go_on = go_on
         self.processor, self.tokenizer, self.segmenter = processor, processor.tokenizer, segmenter
         self.special = special_tokens(processor)
         self.end_tokens = {*end_tokens, self.tokenizer.eos_token_id} - {None}
@@ -136,18 +150,24 @@ class Encoder:
         sample = example.sample
         images = [self._image(example, name, seed + number) for number, name in enumerate(sample.images)]
         inputs = dict(
-            self.processor.apply_chat_template(
-                [[user_message(images, as_plain_text(sample.question, self.special))]],
+            apply_template(
+                self.processor,
+                [[user_message(images, self.plain(sample.question))]],
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
             )
         )
-        inputs.pop("attention_mask", None)
+        for name in ("attention_mask", "labels"):  # made here; PaliGemma's processor has labels of its own
+            inputs.pop(name, None)
         ids = inputs.pop("input_ids")[0]
-        per_token = {name: inputs.pop(name)[0] for name in PER_TOKEN if name in inputs}
-        vision = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        is_per_token = {
+            name: not name.startswith(PIXELS) and value.shape[:2] == (1, len(ids)) for name, value in tensors.items()
+        }
+        per_token = {name: value[0] for name, value in tensors.items() if is_per_token[name]}
+        vision = {name: value for name, value in tensors.items() if not is_per_token[name]}
         return Prompt(ids, per_token, vision)
 
     def with_answer(self, sample: Sample, made: Prompt, *, category: str | None = None) -> EncodedRow:
@@ -168,7 +188,7 @@ class Encoder:
             ids=torch.cat([prompt, answer]),
             labels=torch.cat([torch.full_like(prompt, IGNORED), labels]),
             segments=torch.cat([torch.full_like(prompt, NO_SEGMENT), segments]),
-            per_token={name: torch.cat([value, value.new_zeros(len(answer))]) for name, value in per_token.items()},
+            per_token={name: self._extended(name, value, len(answer)) for name, value in per_token.items()},
             vision=vision,
         )
 
@@ -183,14 +203,13 @@ class Encoder:
             raise DataError(
                 f"row {sample.id!r}: expected an answer to learn, found none; construct labels, or leave the row out"
             )
-        turns, answer = self._user_turn(sample), as_plain_text(sample.answer, self.special)
+        turns, answer = self._user_turn(sample), self.plain(sample.answer)
         part, after_end = self._answer(sample, turns, answer)
         parts = [part]
         for exchange in later_exchanges(sample):
-            turns = [*turns, assistant_message(answer)]
-            earlier = self._printed(turns)
-            turns = [*turns, user_message([], as_plain_text(exchange.asked, self.special))]
-            answer = as_plain_text(exchange.said, self.special)
+            turns, earlier = self._answered(sample, turns, answer)
+            turns = [*turns, user_message([], self.plain(exchange.asked))]
+            answer = self.plain(exchange.said)
             text = self._printed(turns, generate=True)
             if not text.startswith(earlier):
                 raise ModelError(
@@ -204,6 +223,10 @@ class Encoder:
             part, after_end = self._answer(sample, turns, answer)
             parts.append(part)
         return Completion(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+    def plain(self, text: str) -> str:
+        """A text of the data as it is shown to the model: without special tokens."""
+        return as_plain_text(text, self.special)
 
     def prompt_text(self, sample: Sample) -> str:
         """The user's turn as text, one placeholder for each image."""
@@ -240,6 +263,11 @@ class Encoder:
             for example in one_of_each.values()
         )
 
+    def _extended(self, name: str, values: torch.Tensor, more: int) -> torch.Tensor:
+        """A per-token input (T, ...) with the values of ``more`` answer tokens, as generation would continue it."""
+        longer = self.go_on({name: values[None]})[name][0] if self.go_on is not None else values
+        return torch.cat([values, longer[-1:].expand(more, *values.shape[1:])])
+
     def _answer(self, sample: Sample, turns: list[Message], answer: str) -> tuple[Completion, list[int]]:
         """An answer to the last of ``turns`` with its end token, and what the template prints after that token."""
         tail = self._tail(sample, turns, answer)
@@ -267,7 +295,7 @@ class Encoder:
     def _tail(self, sample: Sample, turns: list[Message], answer: str) -> str:
         # some templates (LLaVA-OneVision's) print other white space before an answer than before one that is to be
         # generated: the row has the prompt's
-        whole, prompt = self._printed([*turns, assistant_message(answer)]), self._printed(turns, generate=True)
+        (_, whole), prompt = self._answered(sample, turns, answer), self._printed(turns, generate=True)
         if whole.startswith(prompt):
             return whole[len(prompt) :]
         if not whole.startswith(prompt.rstrip()):
@@ -280,10 +308,28 @@ class Encoder:
     def _user_turn(self, sample: Sample) -> list[Message]:
         """The user's turn, with None for each of its images."""
         images: list[Any] = [None] * len(sample.images)
-        return to_messages(images, as_plain_text(sample.question, self.special))
+        return to_messages(images, self.plain(sample.question))
+
+    def _answered(self, sample: Sample, turns: list[Message], answer: str) -> tuple[list[Message], str]:
+        """``turns`` with an answer, in typed parts or, for templates that do not print these, as a string; printed."""
+        before = without_spaces(self._printed(turns))
+        found = ""
+        for message in (assistant_message(answer), {"role": "assistant", "content": answer}):
+            try:
+                whole = self._printed([*turns, message])
+            except ModelError as error:
+                found = str(error)
+                continue
+            if without_spaces(whole).count(without_spaces(answer)) > before.count(without_spaces(answer)):
+                return [*turns, message], whole
+            found = f"one that prints {whole[-SHOWN:]!r}"
+        raise ModelError(
+            f"row {sample.id!r}: expected a chat template that prints the answer {answer[:SHOWN]!r}, found {found}; "
+            "give the checkpoint another template"
+        )
 
     def _printed(self, turns: list[Message], *, generate: bool = False) -> str:
-        return self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate)
+        return apply_template(self.processor, turns, tokenize=False, add_generation_prompt=generate)
 
     def _image(self, example: Example, name: str, seed: int) -> Image.Image:
         try:
@@ -308,6 +354,11 @@ def varied(image: Image.Image, dice: random.Random) -> Image.Image:
     top, bottom = sorted((dice.uniform(0, 0.05), dice.uniform(0.95, 1)))
     box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
     return ImageEnhance.Brightness(image.crop(box)).enhance(dice.uniform(0.85, 1.15))
+
+
+def without_spaces(text: str) -> str:
+    """A text without white space, which templates and tokenizers may change."""
+    return "".join(text.split())
 
 
 def first_letter(text: str, start: int, end: int) -> int:

@@ -17,7 +17,8 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,12 +30,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mis_lib.cache import cache_dir
 from mis_lib.data.images import inside
-from mis_lib.errors import DataError, SettingsError
+from mis_lib.errors import DataError, MisError, SettingsError
 from mis_lib.files import append_record, hold, open_append, read_records, sha256, write_records
 from mis_lib.schema import Record, Sample
 from mis_lib.train.batches import join_vision, without_pixels
 from mis_lib.train.encode import Encoder, Example, Prompt
 from mis_lib.train.lora import Part, part_of
+from mis_lib.train.model import FORWARD_ERRORS
 
 NUMBERS, INDEX = "features.bin", "index.jsonl"
 TRIALS = 2  # rows on which it is tried whether images can be encoded one by one
@@ -108,24 +110,29 @@ class FeatureCache:
         if "mm_encoder_outputs" not in inspect.signature(network.forward).parameters:
             raise SettingsError(REFUSED.format("this architecture takes no features in place of pixels"))
         self.network, self.encoder = network, encoder
+        self.projector = None if projector_is_frozen else _projector(network)
+        with declining():
+            self._try(examples)
+        self.dtype = torch.bfloat16 if network.dtype is torch.bfloat16 else torch.float32
+        digest = _digest(network, encoder, projector_is_frozen=projector_is_frozen, dtype=self.dtype)
+        self.folder = cache_dir() / "features" / digest
+        self._digests: dict[Path, str] = {}
+        self._load()
+
+    def _try(self, examples: Sequence[Example]) -> None:
+        """Refuse a model whose images cannot be encoded one by one."""
         first = next(example for example in examples if example.sample.images)
-        found = self._encode(encoder.prompt(first).vision)
+        found = self._encode(self.encoder.prompt(first).vision)
         if more := sorted(found.keys() - USUAL):
             raise SettingsError(
                 REFUSED.format(f"this model reads more of an image than can be stored ({', '.join(more)})")
             )
         self._in_list = isinstance(found.pooler_output, (list, tuple))
         self._trailing = tuple((found.pooler_output[0] if self._in_list else found.pooler_output).shape[1:])
-        self.projector = None if projector_is_frozen else _projector(network)
         several = [example for example in examples if len(example.sample.images) > 1][:TRIALS]
         for example in several or examples[:TRIALS]:
             if (reason := self.differs(example)) is not None:
                 raise SettingsError(REFUSED.format(reason))
-        self.dtype = torch.bfloat16 if network.dtype is torch.bfloat16 else torch.float32
-        digest = _digest(network, encoder, projector_is_frozen=projector_is_frozen, dtype=self.dtype)
-        self.folder = cache_dir() / "features" / digest
-        self._digests: dict[Path, str] = {}
-        self._load()
 
     @property
     def size(self) -> int:
@@ -257,6 +264,8 @@ class FeatureCache:
             self._encode(prompt.vision)
         finally:
             hook.remove()
+        if len({(one.ndim, one.shape[1:]) for one in seen}) != 1:
+            raise SettingsError(REFUSED.format("the projector reads features of different shapes"))
         return sample, prompt, torch.cat(seen)
 
     @torch.no_grad()
@@ -361,6 +370,23 @@ class FeatureCache:
     def __getstate__(self) -> dict[str, Any]:
         """For worker processes, which read features but never compute any: without the model and the open file."""
         return {**vars(self), "network": None, "projector": None, "_numbers": None}
+
+
+@contextmanager
+def declining() -> Iterator[None]:
+    """Turn what a model's code raises when it encodes images by themselves into a refusal.
+
+    Raises:
+        SettingsError: it failed; says how.
+    """
+    try:
+        yield
+    except (MisError, torch.OutOfMemoryError):
+        raise
+    except FORWARD_ERRORS as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        reason = f"this model's code does not encode images by themselves ({type(error).__name__}: {first})"
+        raise SettingsError(REFUSED.format(reason)) from error
 
 
 def _projector(network: Any) -> nn.Module:

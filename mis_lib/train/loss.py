@@ -181,11 +181,15 @@ class AnswerHead:
         self._labels: torch.Tensor | None = None
         self._losses: Losses | None = None
         self._hidden: torch.Tensor | None = None
+        self._hooks = [network.register_forward_hook(self._hand_out)]
         if self.loss is not None:
             head = network.get_output_embeddings()
-            head.register_forward_pre_hook(self._withhold)
-            head.register_forward_hook(self._score)
-        network.register_forward_hook(self._hand_out)
+            self._hooks += [head.register_forward_pre_hook(self._withhold), head.register_forward_hook(self._score)]
+
+    def remove(self) -> None:
+        """Take the hooks out of the network."""
+        for hook in self._hooks:
+            hook.remove()
 
     @contextmanager
     def losses_at(self, labels: torch.Tensor) -> Iterator[None]:

@@ -17,6 +17,9 @@ from mis_lib.train.settings import TrainSettings
 
 KERNELS = 128  # that oneDNN keeps while training: enough for a tower and for a language model's layers at one length
 
+FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What a model's code raises for inputs that it cannot read."""
+
 
 class Loaded(NamedTuple):
     """A model ready to be trained."""

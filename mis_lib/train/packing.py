@@ -11,7 +11,8 @@ Legend: N tokens of all rows, R rows, T tokens of the longest row, A heads, K ke
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -134,7 +135,7 @@ def _spread(states: torch.Tensor, rows: PackedRows) -> torch.Tensor:
 
 
 def no_packing(network: Any) -> str | None:
-    """Why a model's rows cannot be packed, or ``None`` if they can."""
+    """Why a model's rows cannot be packed, where short rows might not show it to ``trial``; ``None`` if they may."""
     text = network.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
@@ -146,20 +147,22 @@ def no_packing(network: Any) -> str | None:
     return None
 
 
-def pack(network: Any) -> None:
+def pack(network: Any) -> Callable[[], None]:
     """Let a model's decoder attend within packed rows, by ``packed_attention`` or its flash attention.
 
-    The vision tower keeps its attention.
+    The vision tower keeps its attention. Returns what takes it back.
 
     Raises:
         ValueError: transformers does not know such a part.
     """
     if str(network.config.get_text_config()._attn_implementation).startswith(FLASH):
-        decoder_of(network).register_forward_pre_hook(_for_flash, with_kwargs=True)
-        return
+        return decoder_of(network).register_forward_pre_hook(_for_flash, with_kwargs=True).remove
     AttentionInterface.register(ATTENTION, packed_attention)
     AttentionMaskInterface.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
-    network.config.get_text_config()._attn_implementation = ATTENTION
+    text = network.config.get_text_config()
+    undo = partial(setattr, text, "_attn_implementation", text._attn_implementation)
+    text._attn_implementation = ATTENTION
+    return undo
 
 
 def decoder_of(network: Any) -> Any:

@@ -10,6 +10,7 @@ first step.
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from accelerate.utils import set_seed
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.utils.generic import ModelOutput
 
 from mis_lib.data.images import Headers
 from mis_lib.errors import DataError, SettingsError, TrainingError
@@ -28,10 +30,10 @@ from mis_lib.train.batches import Plan
 from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop, tensorboard
 from mis_lib.train.distributed import declare_precision, shards, shards_weights
 from mis_lib.train.encode import IGNORED, Encoder, Example, Segmenter, too_long
-from mis_lib.train.features import FeatureCache, Progress, Worth
+from mis_lib.train.features import FeatureCache, Progress, Worth, declining
 from mis_lib.train.lora import groups, restore
 from mis_lib.train.model import Loaded, limits_in, load
-from mis_lib.train.packing import decoder_of, no_packing, pack
+from mis_lib.train.packing import decoder_of
 from mis_lib.train.settings import SCHEDULER_OPTIONS, TrainSettings
 from mis_lib.train.trainer import (
     CHECKPOINT,
@@ -43,6 +45,7 @@ from mis_lib.train.trainer import (
     reported_as_full_disk,
     save_result,
 )
+from mis_lib.train.trial import Layout, layout_of
 
 CHECKPOINTS, ADAPTER, MODEL = "checkpoints", "adapter", "model"
 MANY_WORKERS = 8  # more processes only compete for memory
@@ -58,7 +61,16 @@ def make_encoder(loaded: Loaded, settings: TrainSettings, segmenter: Segmenter |
         end_tokens=own if isinstance(own, list) else [own] if own is not None else [],
         max_length=min((limit for limit in (settings.max_length, context) if limit is not None), default=None),
         augment=settings.augment,
+        go_on=partial(_go_on, type(loaded.network)),
     )
+
+
+def _go_on(kind: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Inputs after one more token, as the model's class extends them in ``generate``.
+
+    An encoder goes to other processes, so that it cannot hold the model; the method reads nothing of it.
+    """
+    return kind._update_model_kwargs_for_generation(kind.__new__(kind), ModelOutput(), inputs, is_encoder_decoder=False)
 
 
 def prepare_features(
@@ -90,13 +102,14 @@ def prepare_features(
     with torch.autocast(loaded.network.device.type, torch.bfloat16, enabled=loaded.autocast):
         try:
             cache = FeatureCache(loaded.network, encoder, examples, projector_is_frozen=settings.projector_is_frozen)
+            if not wanted and (reason := _does_not_pay(cache, examples, settings)):
+                return None, None, reason
+            with declining():
+                worth = cache.build(examples, progress)
         except SettingsError as error:
             if wanted:
                 raise
             return None, None, str(error)
-        if not wanted and (reason := _does_not_pay(cache, examples, settings)):
-            return None, None, reason
-        worth = cache.build(examples, progress)
     progress(
         f"Image features: {worth.images:,} images, {worth.megabytes:,.1f} MB, "
         f"{worth.computed:,} computed in {worth.seconds:.1f} s"
@@ -115,23 +128,6 @@ def _does_not_pay(cache: FeatureCache, examples: Sequence[Example], settings: Tr
     if not cache.has_room(examples):
         return f"the disk of {cache.folder} has no room for the features of {missing:,} images"
     return None
-
-
-def use_packing(network: Any, settings: TrainSettings) -> bool:
-    """Pack rows where the model allows it and the settings do not forbid it.
-
-    Raises:
-        SettingsError: packing was asked for and the model does not allow it.
-    """
-    reason = no_packing(network)
-    if settings.packing and reason is not None:
-        raise SettingsError(
-            f"packing: this model's rows cannot be packed: {reason}; leave it out or set packing: false"
-        )
-    if settings.packing is False or reason is not None or settings.attention == "eager":
-        return False
-    pack(network)
-    return True
 
 
 class Size(NamedTuple):
@@ -172,16 +168,16 @@ def sizes_of(examples: Sequence[Example], encoder: Encoder, cache: FeatureCache 
     return sizes
 
 
-def plan_of(settings: TrainSettings, sizes: Sequence[Size], *, packed: bool) -> Plan:
+def plan_of(settings: TrainSettings, sizes: Sequence[Size], layout: Layout = Layout.PADDED) -> Plan:
     """The order of work of a run."""
     plan = Plan(
         lengths=[size.tokens for size in sizes],
         batch_size=settings.batch_size,
-        batch_tokens=settings.batch_tokens,
+        batch_tokens=1 if layout is Layout.ALONE else settings.batch_tokens,  # a longer row makes a pass of its own
         steps=1,
         seed=settings.seed,
         group_by_length=settings.group_by_length,
-        packed=packed,
+        packed=layout is Layout.PACKED,
         learned=mean(size.learned for size in sizes),
     )
     return plan._replace(steps=settings.max_steps or math.ceil(settings.epochs * plan.steps_per_epoch))
@@ -236,8 +232,9 @@ def run(
     loaded = load(settings, checkpoint)
     encoder = make_encoder(loaded, settings, segmenter)
     cache, worth, reason = prepare_features(loaded, encoder, examples, settings, progress)
-    packed = use_packing(loaded.network, settings)
-    plan = plan_of(settings, sizes_of(examples, encoder, cache), packed=packed)
+    sizes = sizes_of(examples, encoder, cache)
+    layout = layout_of(loaded, encoder, examples, [size.tokens for size in sizes], settings, cache, progress)
+    plan = plan_of(settings, sizes, layout)
     stop = Stop()
     if settings.tensorboard:
         listeners = (*listeners, tensorboard(folder / "tensorboard"))
@@ -286,7 +283,7 @@ def run(
         steps=plan.steps,
         rows=len(examples),
         parameters=parts,
-        packed=packed,
+        packed=plan.packed,
         features=worth,
         no_features=reason,
     )

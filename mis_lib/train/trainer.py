@@ -194,15 +194,8 @@ class AnswerTrainer(Trainer):
 
     def _pass(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Summed loss of one pass."""
-        inputs: dict[str, Any] = dict(batch.inputs)
-        kind = self.network.dtype
-        inputs = {name: value.to(kind) if value.is_floating_point() else value for name, value in inputs.items()}
-        if batch.packed:
-            inputs |= packed_inputs(self.network, batch)
         with self.accelerator.autocast(), self.head.losses_at(batch.labels):
-            if batch.features is not None and self.steps.cache is not None:
-                inputs["mm_encoder_outputs"] = self.steps.cache.outputs(batch.features.to(kind))
-            model(**inputs, use_cache=False)
+            model(**model_inputs(self.network, batch, self.steps.cache), use_cache=False)
         losses = self.head.losses
         self._count(batch, losses.each, losses.hits)
         return losses.total
@@ -271,6 +264,17 @@ class AnswerTrainer(Trainer):
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: transformers' estimate knows nothing of frozen parts."""
         return 0
+
+
+def model_inputs(network: Any, batch: Batch, cache: FeatureCache | None) -> dict[str, Any]:
+    """Keyword arguments of a pass: the batch's tensors in the model's number type, and its stored image features."""
+    kind = network.dtype
+    inputs = {name: value.to(kind) if value.is_floating_point() else value for name, value in batch.inputs.items()}
+    if batch.packed:
+        inputs |= packed_inputs(network, batch)
+    if batch.features is not None and cache is not None:
+        inputs |= {"mm_encoder_outputs": cache.outputs(batch.features.to(kind))}
+    return inputs
 
 
 def _only(steps: list[Step]) -> Step:

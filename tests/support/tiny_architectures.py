@@ -57,12 +57,15 @@ LLAVA_ONEVISION = (
 )
 
 
-def _write(folder: Path, config: Any, processor: Any) -> Path:
+def _write(folder: Path, config: Any, processor: Any, gate: float = 0.0) -> Path:
     torch.manual_seed(0)
     model: Any = AutoModelForImageTextToText.from_config(config)
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(4.0)
+        for name, weight in model.named_parameters():
+            if name.endswith("attn_gate"):
+                weight.fill_(gate)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 2, 0
     model.generation_config.bos_token_id = 1
     model.save_pretrained(folder)
@@ -281,7 +284,7 @@ def glm4v(folder: Path) -> Path:
     return _write(folder, config, processor)
 
 
-def mllama(folder: Path) -> Path:
+def mllama(folder: Path, gate: float = 0.0) -> Path:
     """Llama 3.2 Vision: images are read by cross attention, whose mask has a row for each answer."""
     tokenizer = tokenizer_of(["<|image|>", "<|python_tag|>"])
     images = _class("MllamaImageProcessor")(size={"height": 28, "width": 28}, max_image_tiles=4)
@@ -298,6 +301,136 @@ def mllama(folder: Path) -> Path:
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
         },
         image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+    )  # fmt: skip
+    return _write(folder, config, processor, gate)
+
+
+def mllama_gated(folder: Path) -> Path:
+    """As ``mllama``, with gates as trained models have them: at 0, where they start, images change nothing."""
+    return mllama(folder, gate=1.0)
+
+
+def molmo2(folder: Path) -> Path:
+    """Molmo2: image tokens name the crops that they pool by index in the batch, and attend to each other."""
+    special = [
+        "<|image|>", "<|video|>", "<im_patch>", "<im_col>", "<im_start>", "<low_res_im_start>", "<frame_start>",
+        "<im_end>", "<frame_end>", "<im_low>",
+    ]  # fmt: skip
+    tokenizer = tokenizer_of(special)
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
+    images = _class("Molmo2ImageProcessor")(
+        size={"height": 28, "width": 28}, patch_size=7, max_crops=2, overlap_margins=[1, 1], pooling_size=[2, 2]
+    )
+    videos = _class("Molmo2VideoProcessor")(size={"height": 28, "width": 28}, patch_size=7)
+    processor = transformers.Molmo2Processor(images, videos, tokenizer, chat_template=template("<|image|>"))
+    config = transformers.Molmo2Config(
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "head_dim": 8, "image_size": [28, 28], "patch_size": 7,
+        },
+        adapter_config={
+            "vision_feature_layer": [-1], "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2,
+            "head_dim": 8, "intermediate_size": 32, "text_hidden_size": 32,
+        },
+        text_config={"vocab_size": len(tokenizer), "additional_vocab_size": 4, **TEXT, "head_dim": 8},
+        image_start_token_id=ids["<im_start>"], low_res_image_start_token_id=ids["<low_res_im_start>"],
+        image_end_token_id=ids["<im_end>"], image_patch_id=ids["<im_patch>"],
+        frame_start_token_id=ids["<frame_start>"], frame_end_token_id=ids["<frame_end>"],
+    )  # fmt: skip
+    return _write(folder, config, processor)
+
+
+def paligemma(folder: Path, chat: str | None = template("<image>")) -> Path:
+    """PaliGemma: the whole prompt attends to itself, the answer only backwards; it is published without a template."""
+    tokenizer = tokenizer_of(["<image>"])
+    images = transformers.SiglipImageProcessorPil(size={"height": 28, "width": 28})
+    images.image_seq_length = 4
+    processor = transformers.PaliGemmaProcessor(images, tokenizer, chat_template=chat)
+    config = transformers.PaliGemmaConfig(
+        vision_config={
+            "model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "projection_dim": 32,
+        },
+        text_config={"model_type": "gemma", "vocab_size": len(tokenizer), **TEXT, "head_dim": 8},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"), projection_dim=32,
+    )  # fmt: skip
+    return _write(folder, config, processor)
+
+
+def deepseek_vl(folder: Path) -> Path:
+    """DeepSeek-VL: its image features are computed by its inner model alone."""
+    tokenizer = tokenizer_of([], {"image_token": "<image_placeholder>"})
+    images = transformers.DeepseekVLImageProcessorPil(size={"height": 28, "width": 28})
+    processor = transformers.DeepseekVLProcessor(
+        images, tokenizer, num_image_tokens=4, chat_template=template("<image_placeholder>")
+    )
+    config = transformers.DeepseekVLConfig(
+        vision_config={
+            "model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+        },
+        text_config={"model_type": "llama", "vocab_size": len(tokenizer), **TEXT, "pad_token_id": 0},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image_placeholder>"),
+    )  # fmt: skip
+    return _write(folder, config, processor)
+
+
+def minicpm_v(folder: Path) -> Path:
+    """MiniCPM-V 4.6: the patches of all images lie in one line, and some layers carry a state from token to token."""
+    named = {
+        "image_token": "<|image_pad|>", "video_token": "<|video_pad|>", "image_start_token": "<image>",
+        "image_end_token": "</image>", "slice_start_token": "<slice>", "slice_end_token": "</slice>",
+        "image_id_start_token": "<image_id>", "image_id_end_token": "</image_id>",
+    }  # fmt: skip
+    tokenizer = tokenizer_of([], named)
+    options: dict[str, Any] = {"patch_size": 7, "scale_resolution": 56, "max_slice_nums": 2}
+    images = transformers.MiniCPMV4_6ImageProcessorPil(**options)
+    videos = _class("MiniCPMV4_6VideoProcessor")(**options)
+    processor = transformers.MiniCPMV4_6Processor(images, videos, tokenizer, chat_template=template("<|image_pad|>"))
+    config = transformers.MiniCPMV4_6Config(
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": 56, "patch_size": 7,
+        },
+        text_config={
+            "model_type": "qwen3_5_text", "vocab_size": len(tokenizer), **TEXT, "head_dim": 8,
+            "layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 2,
+            "pad_token_id": 0,
+        },
+        insert_layer_id=0, image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+    )  # fmt: skip
+    return _write(folder, config, processor)
+
+
+def ernie(folder: Path) -> Path:
+    """Ernie 4.5 VL: text and images have experts of their own, chosen by an input with a value for each token."""
+    named = {
+        "image_token": "<|IMAGE_PLACEHOLDER|>", "image_start_token": "<|IMAGE_START|>",
+        "image_end_token": "<|IMAGE_END|>", "video_token": "<|VIDEO_PLACEHOLDER|>",
+        "video_start_token": "<|VIDEO_START|>", "video_end_token": "<|VIDEO_END|>",
+    }  # fmt: skip
+    tokenizer = tokenizer_of([], named)
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in named.items()}
+    images = transformers.Ernie4_5_VLMoeImageProcessorPil(
+        patch_size=7, size={"shortest_edge": 196, "longest_edge": 784}
+    )
+    videos = _class("Ernie4_5_VLMoeVideoProcessor")(patch_size=7, draw_on_frames=False)
+    processor = transformers.Ernie4_5_VLMoeProcessor(
+        images, tokenizer, videos,
+        chat_template=template("<|IMAGE_START|><|IMAGE_PLACEHOLDER|>", after="<|IMAGE_END|>"),
+    )  # fmt: skip
+    config = transformers.Ernie4_5_VLMoeConfig(
+        vision_config={
+            "depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 7,
+        },
+        text_config={
+            "vocab_size": len(tokenizer), **TEXT, "moe_intermediate_size": [16, 8], "moe_k": 2, "moe_num_experts": 4,
+            "moe_num_shared_experts": 1, "pad_token_id": 0,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+        },
+        **{f"{name}_id": value for name, value in ids.items()},
     )  # fmt: skip
     return _write(folder, config, processor)
 
@@ -318,10 +451,16 @@ ANSWERS_ONLY: dict[str, Callable[[Path], Path]] = {
 """Architectures that answer, and of which no test trains."""
 
 
+OTHERS: dict[str, Callable[[Path], Path]] = {
+    function.__name__: function for function in (molmo2, mllama_gated, paligemma, deepseek_vl, minicpm_v, ernie)
+}
+"""Those with something of their own: not all their rows can share a pass, or their features cannot be stored."""
+
+
 def built(name: str, folder: Path) -> Path:
     """The checkpoint of an architecture; skips only where its processor needs torchvision and there is none."""
     try:
-        return (BUILDERS | ANSWERS_ONLY)[name](folder)
+        return (BUILDERS | ANSWERS_ONLY | OTHERS)[name](folder)
     except ImportError:
         if importlib.util.find_spec("torchvision") is not None:
             raise

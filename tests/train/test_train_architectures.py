@@ -26,7 +26,7 @@ from mis_lib.train.lora import Part, groups, part_of
 from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import load
 from mis_lib.train.packing import no_packing, pack, packed_inputs
-from mis_lib.train.run import run, sizes_of, use_packing
+from mis_lib.train.run import run, sizes_of
 from mis_lib.train.settings import TrainSettings
 
 NUMBERS = (1, 2, 4)  # images of the rows, in turn
@@ -112,7 +112,8 @@ def test_rows_packed_for_flash_attention_have_the_losses_they_have_alone(
     stand_in_for_flash(monkeypatch)
     for config in (network.config, *(getattr(network.config, name) for name in network.config.sub_configs)):
         config._attn_implementation = "flash_attention_2"  # as set_attn_implementation does where the package is
-    assert use_packing(network, TrainSettings(attention="flash_attention_2"))
+    assert no_packing(network) is None
+    pack(network)
     batch = collate(rows, pad_token=0, packed=True)
     with head.losses_at(batch.labels):
         network(**batch.inputs, **packed_inputs(network, batch))

@@ -205,7 +205,7 @@ def test_all_answer_tokens_of_a_run_have_one_weight(
             Example(sample.model_copy(update={"answer": answer}), data)
             for sample, answer in zip(samples, answers, strict=True)
         ]
-        plan = plan_of(settings, sizes_of(examples, encoder, None), packed=False)
+        plan = plan_of(settings, sizes_of(examples, encoder, None))
         trainer = make_trainer(loaded, encoder, examples, plan, settings, tmp_path)
         for step in range(plan.steps):
             trainer.training_step(loaded.model, trainer.steps[step])
@@ -334,7 +334,7 @@ def test_each_image_is_mixed_with_at_most_so_much_of_another(
     examples = [Example(sample, data) for sample in read_records(data / "train.jsonl", Sample)]
     cache, _, _ = prepare_features(loaded, encoder, examples, settings)  # although encoding images would not pay here
     assert cache
-    plan = plan_of(settings, sizes_of(examples, encoder, cache), packed=False)
+    plan = plan_of(settings, sizes_of(examples, encoder, cache))
     clear, unclear = Steps(examples, encoder, plan, cache), Steps(examples, encoder, plan, cache, image_mixup=0.4)
     every = [cache.image(*image) for image in cache.distinct_images(examples).values()]
     shares: list[float] = []
@@ -492,7 +492,7 @@ def test_in_memory_only_the_trained_adapter_moves(
     loaded.model.set_adapter("default")
     before = {name: weight.detach().clone() for name, weight in loaded.model.named_parameters()}
     encoder, examples = make_encoder(loaded, settings), examples_of(settings, data, tmp_path / "data")
-    plan = plan_of(settings, sizes_of(examples, encoder, None), packed=False)
+    plan = plan_of(settings, sizes_of(examples, encoder, None))
     make_trainer(loaded, encoder, examples, plan, settings, tmp_path).train()
     moved = {name for name, weight in loaded.model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved == {name for name in before if ".default." in name}
@@ -895,7 +895,7 @@ def test_too_little_memory_is_told_with_the_longest_row_and_what_to_lower(
     settings = settings_of()
     examples = examples_of(settings, settings.data or data, tmp_path / "data")
     sizes = sizes_of(examples, make_encoder(load(settings, checkpoint), settings), None)
-    longest = plan_of(settings, sizes, packed=False).longest(1)
+    longest = plan_of(settings, sizes).longest(1)
     assert f"step 2: expected room on the device for its rows, the longest {examples[longest].sample.id!r}" in str(
         told.value
     )

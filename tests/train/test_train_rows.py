@@ -18,6 +18,7 @@ from transformers import AutoProcessor
 
 from mis_lib.errors import DataError, ImageError, ModelError
 from mis_lib.files import load_image, read_records
+from mis_lib.generate.decode import prompts
 from mis_lib.prompts import user_message
 from mis_lib.schema import Sample
 from mis_lib.text.segments import segment
@@ -154,6 +155,66 @@ def test_a_template_that_changes_the_prompt_is_refused(processor: Any, examples:
     )
     with pytest.raises(ModelError, match="expected a chat template whose training text begins with the prompt"):
         Encoder(other).row(examples[0])
+
+
+STRING_ONLY = {"prints the list": "{{ message['content'] }}", "adds strings": "{{ message['content'] + '' }}"}
+"""What some templates print of an assistant's turn: GLM-4.1V's and Pixtral-12B's."""
+
+
+def with_template(processor: Any, folder: Path, template: str | None) -> Any:
+    processor.save_pretrained(folder)
+    other: Any = AutoProcessor.from_pretrained(folder)
+    other.chat_template = template
+    return other
+
+
+def assistant_prints(what: str) -> str:
+    """LLaVA-OneVision's template with another way to print an assistant's turn."""
+    return LLAVA_ONEVISION.replace(
+        "{% for part in message['content'] %}",
+        "{% if message['role'] == 'assistant' %}" + what + "{% else %}{% for part in message['content'] %}",
+    ).replace("{% endif %}{% endfor %}{{ '<|im_end|>' }}", "{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>' }}")
+
+
+@pytest.mark.parametrize("kind", STRING_ONLY)
+def test_a_template_that_reads_answers_as_strings_learns_the_answer(
+    processor: Any, examples: list[Example], tmp_path: Path, kind: str
+) -> None:
+    other = with_template(processor, tmp_path, assistant_prints(STRING_ONLY[kind]))
+    sample = examples[0].sample
+    later = {"later_turns": [{"role": "user", "content": "And?"}, {"role": "assistant", "content": "It's\nthat."}]}
+    row = Encoder(other).row(examples[0]._replace(sample=sample.model_copy(update=later)))
+    assert other.tokenizer.decode(row.ids[row.labels != IGNORED]) == f"{sample.answer}<|im_end|>It's\nthat.<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "found"),
+    [
+        (None, "found: Cannot use apply_chat_template because this processor does not have a chat template"),
+        (
+            LLAVA_ONEVISION.replace("{% for part in", "{{ message['content'] + '' }}{% for part in"),
+            "found: can only concatenate list .* Put the chat_template.jinja of the model's chat version into",
+        ),
+        (
+            LLAVA_ONEVISION.replace("{% for part in", "{{ message['content'] }}{% for part in"),
+            "found: that it prints {'type': 'text', 'text': 'What",
+        ),
+        (assistant_prints("{{ message['content'][:3] }}"), "the answer .* found one that prints '.* The<"),
+    ],
+    ids=["none", "user's turn as a string", "user's turn as a list", "answer cut"],
+)
+def test_a_template_that_cannot_print_a_row_is_named(
+    processor: Any, examples: list[Example], tmp_path: Path, template: str | None, found: str
+) -> None:
+    encoder = Encoder(with_template(processor, tmp_path, template))
+    with pytest.raises(ModelError, match="expected a chat template that prints .*" + found):
+        encoder.row(examples[0])
+
+
+def test_generation_names_a_checkpoint_without_a_template(processor: Any, tmp_path: Path) -> None:
+    other = with_template(processor, tmp_path, None)
+    with pytest.raises(ModelError, match="expected a chat template that prints messages with images and text, found"):
+        prompts([[Image.new("RGB", (8, 8))]], ["What?"], other, network=None)
 
 
 def test_augmentation_changes_the_image_and_depends_on_the_seed(processor: Any, examples: list[Example]) -> None:
