@@ -112,6 +112,8 @@ class Response(Record):
 
     "stop" (the model ended), "length" (token limit), "cancelled" (a person), "content_filter" (a server's filter).
     """
+    thought: str = Field(default="", exclude_if=lambda value: not value)
+    """What a server's reasoning parser took out of the text; without one, ``text`` holds it as ``<think>``."""
     key: str = Field(default="", exclude_if=lambda value: not value)
     """Digest of everything that the answer follows from (``generate.keys``); empty where it is not known."""
 

@@ -49,7 +49,8 @@ def generate_answers(ctx: typer.Context, as_json: AsJson = False) -> None:
     done = generate_run(resolve(ctx, GenerateSettings))
     if as_json:
         failed = [failure._asdict() for failure in done.missing]
-        console.print_json({"run": str(done.run.folder), "answers": len(done.responses), "failed": failed})
+        counts = {"answers": len(done.responses), "cut": done.cut, "cut_in_thought": done.cut_in_thought}
+        console.print_json({"run": str(done.run.folder), **counts, "failed": failed})
     else:
         console.out.print(f"{len(done.responses):,} answers in {done.run.folder}", highlight=False, soft_wrap=True)
         for failure in done.missing[:5]:

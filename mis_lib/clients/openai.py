@@ -198,11 +198,17 @@ def completion_of(reply: ChatCompletion) -> Completion:
     choice, usage = reply.choices[0], reply.usage
     return Completion(
         text=choice.message.content or "",
+        thought=thought_of(choice.message),
         refusal=choice.message.refusal,
         finish_reason=choice.finish_reason or "stop",
         prompt_tokens=(usage.prompt_tokens or 0) if usage else 0,
         completion_tokens=(usage.completion_tokens or 0) if usage else 0,
     )
+
+
+def thought_of(message: Any) -> str:
+    """The part of a message, or of a piece of a stream, that a reasoning parser took out; servers name it two ways."""
+    return getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None) or ""
 
 
 class Caller:

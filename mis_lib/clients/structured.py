@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from mis_lib.clients.protocol import AnswerForm, CannotAnswer, ChatAsk, ChatReply, Cost, Labels, Message
 from mis_lib.schema import Record
@@ -35,6 +35,8 @@ class Completion(Record):
     """A model's reply before it is read."""
 
     text: str
+    thought: str = Field(default="", exclude_if=lambda value: not value)
+    """What the server's reasoning parser took out of the text."""
     refusal: str | None = None  # in the field that servers have for it
     finish_reason: str = "stop"
     prompt_tokens: int = 0

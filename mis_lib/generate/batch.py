@@ -23,7 +23,7 @@ from mis_lib.data.images import read_header
 from mis_lib.data.tokens import ImageTokens, from_checkpoint
 from mis_lib.errors import ModelError
 from mis_lib.files import append_records, load_image, open_append, read_records
-from mis_lib.generate.decode import prompts
+from mis_lib.generate.decode import begun, prompts
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel
 from mis_lib.prompts import apply_template, user_message
@@ -190,6 +190,7 @@ def answer_rows(
     """
     copies = 1 if len(adapters) == 1 or engine.shares_images else len(adapters)
     inputs = prompts(images, questions, engine.processor, engine.network, copies=copies)
+    opening = begun(inputs, engine.processor)
     rows = [(prompt, number) for prompt in range(len(questions)) for number in range(len(adapters))]
     written: list[list[int]] = [[] for _ in rows]
     ends, alive = engine.ends, list(range(len(rows)))  # alive: the rows that the next list of tokens belongs to
@@ -220,7 +221,7 @@ def answer_rows(
         ) from error
     finally:
         steps.close()
-    texts = [_read(row, engine) for row in written]
+    texts = [_read(row, engine, opening) for row in written]
     return [texts[number :: len(adapters)] for number in range(len(adapters))]
 
 
@@ -288,10 +289,10 @@ def prompt_lengths(samples: Sequence[Sample], data_dir: Path, engine: Engine) ->
     }
 
 
-def _read(tokens: list[int], engine: Engine) -> Answer:
+def _read(tokens: list[int], engine: Engine, opening: str) -> Answer:
     """The text of one row; a row without an end token ran into the token limit."""
     text = engine.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-    return Answer(text, len(tokens), "stop" if tokens and tokens[-1] in engine.ends else "length")
+    return Answer(f"{opening}{text}", len(tokens), "stop" if tokens and tokens[-1] in engine.ends else "length")
 
 
 def _by_id(batch: Sequence[Sample], response: Response) -> Sample:

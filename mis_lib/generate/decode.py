@@ -21,6 +21,7 @@ from transformers import Cache, DynamicCache, DynamicLayer
 from mis_lib.generate.cpu import Threads
 from mis_lib.prompts import apply_template, as_plain_text, special_tokens, user_message
 from mis_lib.settings import GenerationSettings
+from mis_lib.text.thoughts import opened_by
 
 ROOM = 128  # tokens; how much a full cache grows by
 
@@ -76,6 +77,7 @@ ROW_INPUTS = frozenset(
     {"attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"}
 )
 TRIAL = "Which?"  # what a trial asks
+TAIL = 16  # tokens that may spell the tag which opens a thought
 ROUNDING = 0.02  # share of a row's norm; the features of other images differ by more
 
 
@@ -124,6 +126,11 @@ def prompts(
         return_tensors="pt",
         processor_kwargs={"padding": True, "padding_side": "left"},
     ).to(network.device, dtype=network.dtype)
+
+
+def begun(inputs: Any, processor: Any) -> str:
+    """What the prompts of a batch have begun of the answers, for their texts: an opened thought, or nothing."""
+    return opened_by(processor.tokenizer.decode(inputs["input_ids"][0, -TAIL:]))
 
 
 def cache_name(model_inputs: Mapping[str, Any]) -> str:

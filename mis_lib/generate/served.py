@@ -48,6 +48,7 @@ from mis_lib.clients.openai import (
     in_short,
     in_words,
     open_client,
+    thought_of,
     turned_down,
 )
 from mis_lib.clients.protocol import CannotAnswer, ClientError, Unavailable
@@ -57,6 +58,7 @@ from mis_lib.generate.columns import CheckedEngine, Column
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings, ImagesAs
+from mis_lib.text.thoughts import written
 
 CONCURRENCY = 16
 STREAK = 20  # failures in a row after which a server is taken to be down
@@ -219,13 +221,13 @@ async def keeps_seed(
     answers = [one for one in answers if one.finish_reason != "content_filter"]
     if not answers or settings.temperature == 0 or turned_down(caller.left_out):
         return True
-    first = max(answers, key=lambda one: len(one.text))
+    first = max(answers, key=lambda one: len(one.thought) + len(one.text))
     sample = next(sample for sample in samples if sample.id == first.sample_id)
     try:
         again = await _answer(sample, data_dir, caller, first.variant, variants[first.variant], settings, images_as)
     except ClientError:
         return True
-    return again.text == first.text
+    return (again.thought, again.text) == (first.thought, first.text)
 
 
 class ServedEngine(CheckedEngine):
@@ -363,11 +365,12 @@ async def _answer(
     started = time.perf_counter()
     urls = await asyncio.to_thread(lambda: [_url(data_dir / name, images_as) for name in sample.images])
     optional: dict[str, Any] = {"temperature": settings.temperature, "seed": settings.seed_for(sample.id)}
-    said, tokens, reason = "", 0, "content_filter"
+    said, thought, tokens, reason = "", "", 0, "content_filter"
     try:
         asked = messages(urls, sample.question)
         reply = completion_of(await caller.chat(model, asked, settings.max_new_tokens, optional))
-        said, tokens, reason = reply.refusal or reply.text, reply.completion_tokens, reply.finish_reason
+        said, thought = reply.refusal or reply.text, reply.thought
+        tokens, reason = reply.completion_tokens, reply.finish_reason
     except CannotAnswer:  # the server's filter, not the model
         pass
     return Response(
@@ -377,6 +380,7 @@ async def _answer(
         tokens=tokens,
         seconds=round(time.perf_counter() - started, 4),
         finish_reason=reason,
+        thought=thought.strip(),
     )
 
 
@@ -418,7 +422,7 @@ class _StreamedAnswer:
             delta = choice.delta
             if delta is None:
                 continue
-            thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or ""
+            thought = thought_of(delta)
             said = delta.content or delta.refusal or ""
             self.thought, self.said = self.thought + thought, self.said + said
             self.chunks += bool(thought or said)
@@ -426,6 +430,6 @@ class _StreamedAnswer:
 
     def column_so_far(self) -> Column:
         """The answer so far, without a finish reason; in tokens if the server has reported them."""
-        text = f"<think>{self.thought}{'</think>' if self.said else ''}\n\n{self.said}" if self.thought else self.said
+        text = written(self.thought.strip(), self.said, self.finish_reason)
         counted = (self.tokens, "tokens") if self.tokens else (self.chunks, "chunks")
         return replace(self.column, text=text.strip(), tokens=counted[0], unit=counted[1])

@@ -23,7 +23,7 @@ from PIL import Image
 from mis_lib.errors import SettingsError
 from mis_lib.generate.columns import CheckedEngine, Column
 from mis_lib.generate.cpu import working_dtype
-from mis_lib.generate.decode import decode
+from mis_lib.generate.decode import begun, decode
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.prompts import apply_template, as_plain_text, special_tokens, user_message
@@ -103,7 +103,10 @@ class VariantEngine(CheckedEngine):
                 return
         started = time.perf_counter()
         try:
-            with closing(self.tokens(images, question, variants, settings)) as steps:
+            inputs = self._prompt(images, question, variants, settings)
+            for answer in answers:
+                answer.opening = begun(inputs, self.processor)
+            with closing(self._decoded(inputs, variants, settings)) as steps:
                 for number, tokens in enumerate(steps, 1):
                     seconds = time.perf_counter() - started
                     over = "cancelled" if stop.is_set() else "length" if number == settings.max_new_tokens else None
@@ -123,11 +126,15 @@ class VariantEngine(CheckedEngine):
 
         Continues after end tokens and checks nothing: for measurements; users are answered by ``stream``.
         """
+        return self._decoded(self._prompt(images, question, variants, settings), variants, settings)
+
+    def _decoded(
+        self, inputs: Any, variants: Sequence[str], settings: GenerationSettings
+    ) -> Generator[list[int], None, None]:
         adapters = [self._adapters[variant] for variant in variants]
         if self._groups is None:
-            yield from self._in_turns(self._prompt(images, question, 1, settings), adapters, settings)
+            yield from self._in_turns(inputs, adapters, settings)
             return
-        inputs = self._prompt(images, question, len(variants), settings)
         order = sorted(range(len(variants)), key=lambda row: adapters[row] is not None)  # rows without adapter go first
         with closing(self._engine.mixed(inputs, [adapters[row] for row in order], settings)) as steps:
             for tokens in steps:
@@ -147,7 +154,9 @@ class VariantEngine(CheckedEngine):
                     tokens += next(stream)
             yield tokens
 
-    def _prompt(self, images: Sequence[Image.Image], question: str, rows: int, settings: GenerationSettings) -> Any:
+    def _prompt(
+        self, images: Sequence[Image.Image], question: str, variants: Sequence[str], settings: GenerationSettings
+    ) -> Any:
         """The model's inputs: one prompt, or one a row for models that do not share the features of images.
 
         Raises:
@@ -157,7 +166,7 @@ class VariantEngine(CheckedEngine):
         message = user_message([image.convert("RGB") for image in images], plain)
         inputs = apply_template(
             self.processor,
-            [[message]] * (1 if self._shares_images else rows),
+            [[message]] * (1 if self._shares_images or self._groups is None else len(variants)),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -182,6 +191,8 @@ class GrowingAnswer:
     ends: frozenset[int]
     tokens: list[int] = field(default_factory=list)
     finished: Column | None = None
+    opening: str = ""
+    """What the prompt has begun of the answer (``decode.begun``)."""
 
     def grow(self, token: int, seconds: float, over: str | None) -> Column:
         """Take one more token unless the answer has ended; ``over`` is why it ends if the token does not end it."""
@@ -195,6 +206,7 @@ class GrowingAnswer:
         text = self.tokenizer.decode(self.tokens, skip_special_tokens=True).strip()
         if finish_reason is None:
             text = text.rstrip("\ufffd")
+        text = f"{self.opening}{text}"
         column = Column(self.variant, text, len(self.tokens), seconds, finish_reason)
         self.finished = column if finish_reason else None
         return column

@@ -162,7 +162,7 @@ class OfficialJudge:
         ask = ChatAsk(
             task="official",
             system=grading.system,
-            user=as_plain_text(json.dumps({"response": case.text}, ensure_ascii=False), KNOWN_SPECIAL_TOKENS),
+            user=as_plain_text(json.dumps({"response": case.answer}, ensure_ascii=False), KNOWN_SPECIAL_TOKENS),
             form=grading.form,
             seed=self._seed,
             max_tokens=MAX_TOKENS,

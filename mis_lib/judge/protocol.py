@@ -11,13 +11,16 @@ from typing import Any, NamedTuple, Protocol
 from mis_lib.clients.images import encode, is_png_or_jpeg
 from mis_lib.errors import ImageError
 from mis_lib.files import digest_json, load_image
-from mis_lib.schema import Outcome, Sample
+from mis_lib.schema import Outcome, Response, Sample
+from mis_lib.text.thoughts import answer_in, written
 
 NOT_THE_MODELS = {
     "cancelled": "a person stopped the response",
     "content_filter": "the server's filter answered, not the model",
 }
 """Finish reasons of responses that the model did not end itself, with the reason for leaving them unscored."""
+
+CUT_THOUGHT = "ends within its thought, before anything is answered; allow more tokens (max_new_tokens)"
 
 INTENT_FIELDS = ("source_question", "original_question", "redteam_query")
 """Where FigStep, MIR-SafetyBench and JailBreakV-28K keep the request that their question or images hide."""
@@ -29,8 +32,26 @@ class JudgeInput:
 
     sample: Sample
     text: str
+    """As the model wrote it, with its thought (``<think>``) if it has one."""
     finish_reason: str
     data_dir: Path
+
+    @classmethod
+    def of(cls, sample: Sample, response: Response, data_dir: Path) -> "JudgeInput":
+        """The case of a stored response."""
+        text = written(response.thought, response.text, response.finish_reason)
+        return cls(sample, text, response.finish_reason, data_dir)
+
+    @property
+    def answer(self) -> str:
+        """The text without the thought: what the user is given."""
+        found = answer_in(self.text)
+        return self.text if found == self.text else (found or "").strip()
+
+    @property
+    def ends_in_thought(self) -> bool:
+        """Whether nothing is answered."""
+        return answer_in(self.text) is None
 
     @property
     def intent(self) -> str | None:

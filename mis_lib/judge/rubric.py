@@ -106,7 +106,7 @@ def case_text(case: JudgeInput, *, answered: bool = True) -> str:
         answered: show the answer, too.
     """
     meant = {} if case.intent is None else {"meant": case.intent}
-    given = {"answer": case.text} if answered else {}
+    given = {"answer": case.answer} if answered else {}
     shown = json.dumps({"question": case.sample.question, **meant, **given}, ensure_ascii=False, indent=1)
     plain = as_plain_text(shown, KNOWN_SPECIAL_TOKENS)
     return f"```json\n{plain.replace('```', chr(96) * 2 + ' ' + chr(96))}\n```"

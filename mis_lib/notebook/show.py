@@ -38,6 +38,7 @@ from mis_lib.results.figures.style import CONFIG, INK_RULE, TEMPLATE
 from mis_lib.results.train_runs import evaluations, losses
 from mis_lib.schema import Response, Sample, Segment, SegmentKind, Verdict
 from mis_lib.text.segments import segment
+from mis_lib.text.thoughts import written
 from mis_lib.train.batches import Batch
 from mis_lib.train.encode import IGNORED, SEGMENTS, EncodedRow
 
@@ -219,7 +220,8 @@ def answered(
     cards = []
     for response in responses:
         said = [v for v in verdicts if (v.sample_id, v.variant) == (response.sample_id, response.variant)]
-        text = f"<p><b>{html.escape(response.variant)}</b>: {marked(response.text, segment(response.text))}</p>"
+        words = written(response.thought, response.text, response.finish_reason)
+        text = f"<p><b>{html.escape(response.variant)}</b>: {marked(words, segment(words))}</p>"
         card = _card(asked[response.sample_id], folder, hide, "", False).removesuffix("</div>")
         cards.append(f"{card}{text}{_ruling(said)}</div>")
     return HTML(f'{_STYLE}<div class="mis-cards" style="max-width: {columns * CARD}px">{"".join(cards)}</div>')

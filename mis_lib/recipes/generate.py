@@ -25,6 +25,7 @@ from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.runs import RESPONSES, SHARDS, Run, RunConfig, folder_digest, open_run, versions
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import all_known
+from mis_lib.text.thoughts import answer_in, written
 
 Key = tuple[str, str]  # (sample id, variant)
 
@@ -35,6 +36,17 @@ class Answered(NamedTuple):
     run: Run
     responses: list[Response]
     missing: list[Failure]
+
+    @property
+    def cut(self) -> int:
+        """How many answers the token limit ended."""
+        return sum(one.finish_reason == "length" for one in self.responses)
+
+    @property
+    def cut_in_thought(self) -> int:
+        """How many of them it ended within the thought, so that nothing is answered."""
+        cut = (one for one in self.responses if one.finish_reason == "length")
+        return sum(answer_in(written(one.thought, one.text, one.finish_reason)) is None for one in cut)
 
 
 def generate_run(settings: GenerateSettings) -> Answered:
@@ -112,7 +124,15 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
     answers = _by_key(run.settle(wanted))
     if who.file == RESPONSES:  # not a shard: no other process adds the rest
         failures += _lost(run, wanted.keys() - answers.keys() - {(one.sample_id, one.variant) for one in failures})
-    return Answered(run, [answers[key] for key in wanted if key in answers], failures)
+    answered = Answered(run, [answers[key] for key in wanted if key in answers], failures)
+    if cut := answered.cut:
+        within = answered.cut_in_thought
+        said = f", {within:,} of them within the thought, before any answer: no judge scores those" if within else ""
+        say(
+            f"{cut:,} of {len(answered.responses):,} answers are cut at {settings.generation.max_new_tokens:,} tokens"
+            f"{said}; a higher max_new_tokens asks for all answers again, in the next version of the run"
+        )
+    return answered
 
 
 class Local:

@@ -133,13 +133,12 @@ async def _states(
         )
     asked = {sample.id: sample for sample in samples if sample.harmful}
     folder = data_folder(run, settings.data)
-    return {
-        (one.sample_id, one.variant): await judge.state(
-            JudgeInput(asked[one.sample_id], one.text, one.finish_reason, folder)
-        )
+    cases = {
+        (one.sample_id, one.variant): JudgeInput.of(asked[one.sample_id], one, folder)
         for one in responses
         if one.sample_id in asked and one.finish_reason not in NOT_THE_MODELS
     }
+    return {key: await judge.state(case) for key, case in cases.items() if not case.ends_in_thought}
 
 
 def _ruled(

@@ -38,6 +38,7 @@ JUDGE_SWAP = ("variant", "judge", "metric", *RATE)
 ANSWERS = (
     "run", "variant", "id", "split", "category", "sub_category", "harmful", "outcome", "reason", "tokens", "words",
     "seconds", "tokens_per_second", "finish_reason", "text",
+    "thought",
 )  # fmt: skip
 
 
@@ -157,6 +158,7 @@ def answers(run: Evaluated) -> pd.DataFrame:
                 "tokens_per_second": response.tokens / response.seconds if response.seconds else None,
                 "finish_reason": response.finish_reason,
                 "text": response.text,
+                "thought": response.thought,
             }
         )
     return _frame(rows, ANSWERS)

@@ -29,6 +29,7 @@ from mis_lib.errors import DataError
 from mis_lib.judge.routing import STATE, SURFACE, THRESHOLD, Router, entropy, features_of
 from mis_lib.results.stats import Interval, cluster_interval
 from mis_lib.schema import Outcome, Response, Sample, Verdict
+from mis_lib.text.thoughts import written
 
 LEAST = 20  # responses to train a router on
 COMPONENTS = 64
@@ -129,7 +130,8 @@ def gather(
             continue
         if true[key].outcome is Outcome.UNSCORED:
             continue
-        seen = features_of(asked[key[0]], response.text, response.finish_reason, first[key].outcome, first[key].score)
+        text = written(response.thought, response.text, response.finish_reason)
+        seen = features_of(asked[key[0]], text, response.finish_reason, first[key].outcome, first[key].score)
         block = str(asked[key[0]].provenance.get("block") or "")
         said = _unsafe(first[key]), _unsafe(second[key]), bool(_unsafe(true[key]))
         rows.append(Routed(key[0], seen, *said, group=block, state=(states or {}).get(key, ())))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from mis_lib.clients.cache import Streak, work_through
 from mis_lib.clients.protocol import Unavailable
 from mis_lib.files import append_record, open_append, write_records
-from mis_lib.judge.protocol import NOT_THE_MODELS, Judge, JudgeInput, Ruling, unscored
+from mis_lib.judge.protocol import CUT_THOUGHT, NOT_THE_MODELS, Judge, JudgeInput, Ruling, unscored
 from mis_lib.judge.rule import RuleJudge, WordsJudge
 from mis_lib.results.evaluated import data_folder
 from mis_lib.results.runs import Run
@@ -148,13 +148,15 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _verdict(judge: Judge, response: Response, sample: Sample, folder: Path, streak: Streak) -> Verdict:
-    found = await _decide(judge, JudgeInput(sample, response.text, response.finish_reason, folder), streak)
+    found = await _decide(judge, JudgeInput.of(sample, response, folder), streak)
     return Verdict(sample_id=response.sample_id, variant=response.variant, judge=judge.name, **found._asdict())
 
 
 async def _decide(judge: Judge, case: JudgeInput, streak: Streak) -> Ruling:
     if case.finish_reason in NOT_THE_MODELS:
         return unscored(NOT_THE_MODELS[case.finish_reason])
+    if case.ends_in_thought:
+        return unscored(CUT_THOUGHT)
     try:
         streak.check()
         ruling = await judge.decide(case)

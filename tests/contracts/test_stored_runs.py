@@ -180,7 +180,7 @@ def test_a_complete_run_is_not_generated_again(work: Path, mis: Callable[..., An
     before = tree(work / "runs/tiny")
     said = generate(mis, "tiny")
     assert said.status == 0, said.err
-    assert said.json == {"run": "runs/tiny/v1", "answers": 16, "failed": []}
+    assert said.json == {"run": "runs/tiny/v1", "answers": 16, "cut": 16, "cut_in_thought": 0, "failed": []}
     assert tree(work / "runs/tiny") == before
 
 
@@ -200,7 +200,8 @@ def test_answers_of_a_server_are_not_asked_for_again(work: Path, mis: Callable[.
         "--json",
     ]
     said = mis("generate", "--data", "pairs", *words)
-    assert (said.status, said.json) == (0, {"run": "runs/served/v1", "answers": 6, "failed": []}), said.err
+    found = {"run": "runs/served/v1", "answers": 6, "cut": 0, "cut_in_thought": 0, "failed": []}
+    assert (said.status, said.json) == (0, found), said.err
     assert tree(work / "runs/served") == before
 
 

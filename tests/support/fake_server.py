@@ -58,6 +58,7 @@ class Script:
     usage: bool = True  # a stream that is asked for it ends with its tokens
     breaks_after: int | None = None  # the connection of a stream is gone after so many chunks
     fails_after: int | None = None  # a stream tells of an error after so many chunks
+    parser: str = ""  # the field into which a reasoning parser puts <think>; answers then keep to the token limit
     page: bool = False  # what is asked to stream gets a page of words
 
 
@@ -158,7 +159,10 @@ class FakeServer:
         if path.endswith("/images/generations"):
             return self._picture(path, body, key, outcome)
         text = self._words(task, facts, images, outcome)
-        content = json.dumps(_completion(text, body)).encode()
+        if self.script.parser and not body.get("stream"):
+            content = json.dumps(_gathered([*self.chunks(text, body)], body)).encode()
+        else:
+            content = json.dumps(_completion(text, body)).encode()
         self._log(Call(path, key, task, facts, outcome, text))
         return 200, content[: len(content) // 2] if outcome == "half" else content
 
@@ -180,8 +184,12 @@ class FakeServer:
         words = re.findall(r"\S+\s*", text)
         kept = words[: body.get("max_completion_tokens", body.get("max_tokens"))]
         yield _chunk(body, {"role": "assistant", "content": ""}, None)
+        inside = False
         for word in kept:
-            yield _chunk(body, {"content": word}, None)
+            inside = bool(self.script.parser) and (inside or word.startswith("<think>"))
+            field = self.script.parser if inside else "content"
+            inside = inside and "</think>" not in word
+            yield _chunk(body, {field: re.sub("</?think>", "", word) if self.script.parser else word}, None)
         yield _chunk(body, {}, "stop" if kept == words else "length")
         if self.script.usage and body.get("stream_options", {}).get("include_usage"):
             yield {**_chunk(body, {}, None), "choices": [], "usage": _usage(2 * len(kept))}  # a token is no word
@@ -319,6 +327,16 @@ def _completion(text: str, body: Mapping[str, Any]) -> dict[str, Any]:
         "choices": [choice],
         "usage": _usage(COMPLETION_TOKENS),
     }
+
+
+def _gathered(chunks: list[dict[str, Any]], body: Mapping[str, Any]) -> dict[str, Any]:
+    """The completion that a stream of chunks amounts to."""
+    choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+    completion = _completion("", body)
+    for name in {name for choice in choices for name in choice["delta"]} - {"role"}:
+        completion["choices"][0]["message"][name] = "".join(choice["delta"].get(name, "") for choice in choices)
+    completion["choices"][0]["finish_reason"] = choices[-1]["finish_reason"]
+    return completion
 
 
 def _lot(text: str) -> int:

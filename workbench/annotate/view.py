@@ -118,7 +118,8 @@ def item(shown: Shown) -> Markup:
 
     def notes(one: Item) -> list[str]:
         known = VARIANT_NOTES.get(one.response.variant, "") if shown.revealed else ""
-        cut = "cut at the token limit" if one.response.finish_reason == "length" else ""
+        within = " within its thought" if one.response.thought and not one.response.text else ""
+        cut = f"cut at the token limit{within}" if one.response.finish_reason == "length" else ""
         trained_on = "was trained on this item: in no test figure" if one.trained_on else ""
         return [note for note in (known, cut, trained_on) if note]
 

@@ -1,0 +1,36 @@
+"""The thought of a reasoning model: ``<think>`` around it in the text, or apart where a server's parser took it out.
+
+Judges and people get both forms alike: ``written`` is the text as a model writes it, ``answer_in`` what the user is
+given of it.
+"""
+
+import re
+
+_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_BEGINS = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
+
+
+OPENED = "<think>\n"
+
+
+def opened_by(prompt: str) -> str:
+    """What a prompt has begun of the answer: ``OPENED`` where it ends with the opening tag, else nothing."""
+    return OPENED if prompt.rstrip().endswith("<think>") else ""
+
+
+def written(thought: str, answer: str, finish_reason: str | None) -> str:
+    """Thought and answer as one text; an answer that has not begun leaves the thought open, unless the model ended."""
+    if not thought:
+        return answer
+    if not answer and finish_reason != "stop":
+        return f"<think>{thought}"
+    return f"<think>{thought}</think>\n\n{answer}".rstrip()
+
+
+def answer_in(text: str) -> str | None:
+    """The text after the model's thought, all of it without a thought, None if the thought does not end.
+
+    Some prompts contain the opening ``<think>``, so a text may contain the closing tag alone.
+    """
+    *thoughts, answer = _ENDS.split(text)
+    return None if not thoughts and _BEGINS.match(answer) else answer
