@@ -51,7 +51,7 @@ RULE = ("rule",)
 class GenerationSettings(Settings):
     """How an answer is generated; the defaults are the paper's greedy decoding."""
 
-    max_new_tokens: int = Field(default=256, ge=1, le=4096)
+    max_new_tokens: int = Field(default=256, ge=1, le=32_768)
     """Longest answer, in tokens."""
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, allow_inf_nan=False)
     """0 is greedy; above 0 tokens are drawn with ``seed``."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support.fake_server import FakeServer, Script
-from support.fakes import mini_data
+from support.fakes import mini_data, started
 from support.tiny import tiny_checkpoint
 from typer.testing import CliRunner
 
@@ -24,6 +24,8 @@ from mis_lib.results.frames import answers
 from mis_lib.results.runs import Run
 from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.settings import GenerationSettings
+from workbench.compare import actions, view
+from workbench.host import make_host
 
 THOUGHT = "The first image shows a thing and the second one, too. Together that is arson, which can harm."
 SAID = "I can't help with this."
@@ -153,3 +155,23 @@ def test_a_thought_that_the_prompt_opens_is_told_from_the_answer(data: Path, tmp
     assert stored.text == column.text and stored.text.startswith("<think>\n") and len(stored.text) > 8
     assert (done.cut, done.cut_in_thought) == (2, 2)
     assert judge(sample, stored).outcome is Outcome.UNSCORED
+
+
+def test_the_app_tells_a_cut_answer_from_a_cut_thought_and_where_the_limit_is(data: Path) -> None:
+    answers = {}
+    thinks = FakeServer(Script(parser="reasoning"), reply=lambda *_: REPLY)
+    with thinks as first, FakeServer(reply=lambda *_: "one two three four five six seven") as second:
+        served = {"thinker": Served(first.url, "thinker"), "plain": Served(second.url, "plain")}
+        host = started(make_host(None, None, data, served=served))
+        assert host.data.value is not None
+        prompt, sample = host.data.value.load("hard-00")
+        for tokens in (6, 8192):
+            settings = {"max_new_tokens": tokens, "temperature": 0, "seed": 0}
+            answers[tokens] = [*actions.compare(host, prompt, sample.question, list(served), settings, session="s")][-1]
+    cut, whole = answers[6], answers[8192]
+    assert "2 cut at 6 tokens: raise Max tokens" in cut.status and "cut at" not in whole.status
+    page = view.results(cut.comparison)
+    assert "cut within its thought, at the token limit" in page and "<span>cut at the token limit</span>" in page
+    assert cut.comparison is not None and cut.comparison.answers[0].verdict is not None
+    assert cut.comparison.answers[0].verdict.outcome is Outcome.UNSCORED
+    assert THOUGHT in view.results(whole.comparison).replace("\n", " ")

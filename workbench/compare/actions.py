@@ -236,4 +236,6 @@ def _final_view(comparison: Comparison) -> View:
     text = f"{'Stopped' if stopped else 'Done'} after {seconds:.1f} s: {amount} in {len(comparison.answers)} columns."
     if failed:
         text += f" {failed} failed: the column says why."
+    if cut := sum(answer.finish_reason == "length" for answer in comparison.answers):
+        text += f" {cut} cut at {comparison.settings.max_new_tokens:,} tokens: raise Max tokens in Generation settings."
     return View(html.status_line(text), results=view.results(comparison), comparison=comparison)

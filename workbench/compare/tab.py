@@ -162,7 +162,7 @@ def _prompt_part(names: list[str], served: Mapping[str, Served]) -> PromptPart:
     )
     with gr.Accordion("Generation settings", open=False, elem_id="mis-settings"):
         with gr.Row():
-            tokens = gr.Slider(1, 1024, value=256, step=1, label="Max tokens", min_width=150, elem_id="mis-tokens")
+            tokens = gr.Slider(1, 8192, value=256, step=1, label="Max tokens", min_width=150, elem_id="mis-tokens")
             temperature = gr.Slider(
                 0, 2, value=0, step=0.1, label="Temperature", min_width=150, elem_id="mis-temperature"
             )

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from mis_lib.files import MAX_IMAGES
 from mis_lib.judge.rule import RULES
 from mis_lib.schema import Sample, Segment, SegmentKind
+from mis_lib.text.thoughts import answer_in
 from workbench.background import Phase, Status
 from workbench.compare.comparison import Answer, Comparison
 from workbench.examples import Page
@@ -77,6 +78,8 @@ def _cost(answer: Answer) -> list[str]:
     unit = answer.unit.removesuffix("s") if answer.tokens == 1 else answer.unit
     speed = f"{answer.tokens_per_second:.1f}" if answer.tokens else "-"
     finish = FINISH.get(answer.finish_reason, str(answer.finish_reason))
+    if answer.finish_reason == "length" and answer_in(answer.text) is None:
+        finish = "cut within its thought, at the token limit"
     return [f"{answer.tokens} {unit}", seconds, f"{speed} {answer.unit}/s", finish]
 
 
