@@ -10,7 +10,7 @@ from mis_lib.cli.options import AsJson, adapter_folders, options_of, resolve
 from mis_lib.settings import AnalysisMethod
 
 verbs = typer.Typer()
-FIELDS = "variants splits data checkpoint adapters limit formats layer device runs"
+FIELDS = "variants splits data checkpoint adapters limit formats judge layer device runs"
 
 
 def _adapters(values: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:

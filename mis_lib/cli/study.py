@@ -14,7 +14,9 @@ verbs = typer.Typer()
 BENCH = "mis bench train"
 
 
-@verbs.command(name="study", cls=options_of("mis_lib.recipes.study:StudySettings", "arms rows limit splits runs name"))
+@verbs.command(
+    name="study", cls=options_of("mis_lib.recipes.study:StudySettings", "arms rows limit splits judge runs name")
+)
 def run_study(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Train every mixture at the same budget, test all on the same items, and compare the rates with the papers'."""
     from mis_lib.cli import console

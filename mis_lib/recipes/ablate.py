@@ -13,18 +13,16 @@ from pydantic import Field
 
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import write_atomic, write_records
-from mis_lib.judge import rule
 from mis_lib.probe.ablation import Measured, Probe, Skipped, State, ablation_tables, make_probes, measure, read_probes
 from mis_lib.recipes.generate import answer_all
+from mis_lib.recipes.judge import check_judge, is_stored, verdicts_on
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import read_samples
 from mis_lib.recipes.settings import GenerateSettings
-from mis_lib.results.evaluated import choose_judge
 from mis_lib.results.runs import PROBES, Run
-from mis_lib.results.scoring import score_run
 from mis_lib.results.tables import Table
-from mis_lib.schema import Sample, Verdict
-from mis_lib.settings import GenerationSettings
+from mis_lib.schema import Sample
+from mis_lib.settings import RULE, GenerationSettings, Judged
 
 SUMMARY = "ablation.json"
 
@@ -41,8 +39,8 @@ class AblateSettings(GenerateSettings):
     benign: bool = False
     """Ablate the benign twins as well."""
     limit: int | None = Field(default=24, ge=1)
-    judge: str = rule.JUDGE
-    """Whose verdicts are measured; any other than the rule judge must have judged the run already (``mis judge``)."""
+    judge: Judged = RULE
+    """Whose verdicts are measured: a judge as for ``mis judge --judges``, or the bare name of one that has ruled."""
     noise_seed: int = Field(default=0, ge=0)
     """Seed of the images of noise."""
     generation: GenerationSettings = GenerationSettings()
@@ -70,9 +68,12 @@ def ablate(settings: AblateSettings) -> Ablation:
         raise SettingsError("--states: expected at least one, or --set swap=true; found nothing to change")
     samples, folder = read_samples(settings)
     probes, skipped = _probes(settings, samples, folder)
-    run, _ = answer_all([probe.asked for probe in probes], folder, settings, settings.name)
+    if not is_stored(settings.judge):
+        check_judge(settings.judge, samples)
+    run, responses = answer_all([probe.asked for probe in probes], folder, settings, settings.name)
     _keep(run, probes)
-    measured = measure(probes, _verdicts(run, probes, settings))
+    truths = [probe.truth for probe in probes]
+    measured = measure(probes, verdicts_on(run, settings.judge, truths, responses, folder))
     content = json.dumps([one.model_dump(mode="json") for one in measured], indent=1)
     write_atomic(run.folder / SUMMARY, f"{content}\n".encode())
     return Ablation(run, probes, skipped, measured)
@@ -87,16 +88,6 @@ def _probes(settings: AblateSettings, samples: Sequence[Sample], folder: Path) -
     say(f"Preparing {len(chosen):,} items under each condition")
     twins = {sample.id: sample for sample in samples}
     return make_probes(chosen, twins, folder, settings.states, swap=settings.swap, seed=settings.noise_seed)
-
-
-def _verdicts(run: Run, probes: Sequence[Probe], settings: AblateSettings) -> list[Verdict]:
-    """The chosen judge's verdicts on these probes and variants; the rule judge rules here on what it has not."""
-    if settings.judge == rule.JUDGE:
-        found = score_run(run, [rule.RuleJudge()], [probe.truth for probe in probes])[rule.JUDGE]
-    else:
-        found = run.verdicts(choose_judge(run, settings.judge))
-    wanted = {probe.id for probe in probes}
-    return [one for one in found if one.variant in settings.variants and one.sample_id in wanted]
 
 
 def _keep(run: Run, probes: Sequence[Probe]) -> None:

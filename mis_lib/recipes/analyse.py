@@ -20,10 +20,10 @@ from mis_lib.files import digest, write_atomic
 from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.generate import answer_all, known_variants
 from mis_lib.recipes.progress import say
-from mis_lib.recipes.samples import mini_data, read_place, read_split
+from mis_lib.recipes.samples import limited, mini_data, read_place, read_split
 from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.runs import Run, RunConfig, digest_of, folder_digest, open_run
-from mis_lib.settings import AnalysisMethod, GenerationSettings, all_known, dump_settings
+from mis_lib.settings import RULE, AnalysisMethod, GenerationSettings, Judged, all_known, dump_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from mis_lib.models.load import LoadedModel
     from mis_lib.probe.prompted import Pair
+    from mis_lib.schema import Sample
 
 SETTINGS = "settings.yaml"
 LAYERS = r"language_model.*\.(o_proj|down_proj)"
@@ -55,6 +56,8 @@ class AnalyseSettings(GenerateSettings):
     """spectrum: share of a base weight's energy whose directions count as its null space."""
     formats: tuple[str, ...] = ("question", "summarisation", "translation", "classification", "code")
     """formats: which tasks."""
+    judge: Judged = Field(default=RULE, exclude_if=lambda value: value == RULE)
+    """formats: who rules on the answers, as for ``mis judge --judges``."""
     taus: tuple[float, ...] = (0.98, 0.995, 0.999)
     """safeground: masses of the scores that the weight edits of the base leave alone; none: no edit."""
     alpha: float = -1.0
@@ -259,21 +262,21 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
 
 
 def ask_formats(settings: AnalyseSettings) -> tuple[Run, Found]:
-    """Ask and judge the pairs in every format; the one method that opens a run of answers.
+    """Ask and judge the items in every format; the one method that opens a run of answers.
 
     Raises:
-        SettingsError: a format is unknown.
+        DataError: the judge can rule on none of them.
+        SettingsError: a format is unknown, or the judge is none.
     """
-    from mis_lib.judge import rule
     from mis_lib.probe import figures as draw
     from mis_lib.probe.formats import by_format, in_format, judged, summary
-    from mis_lib.results.scoring import score_run
+    from mis_lib.recipes.judge import check_judge, verdicts_on
 
-    pairs, folder = _pairs(settings)
-    items = [item for pair in pairs for item in pair]
+    items, folder = _items(settings)
+    check_judge(settings.judge, items)
     asked = [in_format(item, name) for name in settings.formats for item in items]
     run, responses = answer_all(asked, folder, settings, f"{settings.name}-{AnalysisMethod.FORMATS}")
-    verdicts = score_run(run, [rule.RuleJudge()], judged(asked))[rule.JUDGE]
+    verdicts = verdicts_on(run, settings.judge, judged(asked), responses, folder)
     frame = by_format(asked, responses, verdicts)
     return run, ({"formats": frame}, {"formats": draw.formats(frame)}, summary(frame))
 
@@ -306,6 +309,15 @@ def _pairs(settings: AnalyseSettings) -> tuple[list["Pair"], Path]:
     if limit is not None and limit < len(pairs):  # evenly, as data files are sorted by sub-category
         pairs = [pairs[number * len(pairs) // limit] for number in range(limit)]
     return pairs, folder
+
+
+def _items(settings: AnalyseSettings) -> tuple[list["Sample"], Path]:
+    """The members of the pairs; of data without twins the items, ``limit`` of each kind."""
+    samples, folder = read_place(settings.data or mini_data(), settings.splits)
+    if any(sample.twin_id for sample in samples):
+        pairs, folder = _pairs(settings)
+        return [item for pair in pairs for item in pair], folder
+    return limited(samples, settings.limit), folder
 
 
 def checkpoint_of(settings: AnalyseSettings) -> Path:

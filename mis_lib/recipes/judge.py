@@ -142,11 +142,23 @@ def judge_name(named: Sequence[str]) -> str:
     Raises:
         SettingsError: as ``judge_settings``.
     """
-    return _stored_name(named) or list(judge_settings(named).judges)[-1]
+    return named[0] if is_stored(named) else list(judge_settings(named).judges)[-1]
+
+
+def is_stored(named: Sequence[str]) -> bool:
+    """Whether a setting is the bare name of a judge whose stored verdicts are meant, not of one that is to rule."""
+    first, *more = named
+    bare = re.fullmatch(r"[\w.-]+", first) is not None and Path(first).suffix not in FILES
+    return bare and not more and first not in ALONE
 
 
 def check_judge(named: Sequence[str], samples: Sequence[Sample], setting: str = "judge") -> None:
     """Refuse a judge that cannot be made, or that can rule on none of these samples.
+
+    Args:
+        named: the setting (``settings.Judged``).
+        samples: whose answers are to be judged.
+        setting: what errors name.
 
     Raises:
         DataError: the rule judge is named, and no sample has the truth that it needs.
@@ -158,7 +170,7 @@ def check_judge(named: Sequence[str], samples: Sequence[Sample], setting: str = 
         raise DataError(
             f"{setting}: expected a judge that can rule on these rows, found rule: it needs what the images show "
             f"(objects), and none of {len(samples):,} rows says it (such as {samples[0].id!r}); name one that looks "
-            f"at the images, as in --set {setting}=rubric=URL#MODEL"
+            f"at the images, as in {f'{setting} ' if setting.startswith('--') else f'--set {setting}='}rubric=URL#MODEL"
         )
     run_async(_opened(settings, Cache(Path(CACHE))))
 
@@ -185,9 +197,9 @@ def verdicts_on(
     Raises:
         MisError: as ``judge_run``.
     """
-    if (name := _stored_name(named)) is not None:
+    if is_stored(named):
         known, asked = {sample.id for sample in samples}, {(one.sample_id, one.variant) for one in responses}
-        stored = run.verdicts(choose_judge(run, name))
+        stored = run.verdicts(choose_judge(run, named[0]))
         return [one for one in stored if one.sample_id in known and (one.sample_id, one.variant) in asked]
 
     async def ruled(progress: Advance) -> list[Verdict]:
@@ -238,13 +250,6 @@ def verdicts_of(
         found = [Verdict(sample_id=one.sample_id, variant=one.variant, judge=name, **lost) for one in responses]
     _say_unscored(found)
     return found
-
-
-def _stored_name(named: Sequence[str]) -> str | None:
-    """The bare name of a judge whose stored verdicts are meant; None for judges that are to rule."""
-    first, *more = named
-    bare = not more and re.fullmatch(r"[\w.-]+", first) and Path(first).suffix not in FILES
-    return first if bare and first not in ALONE else None
 
 
 def _say_unscored(verdicts: Sequence[Verdict]) -> None:

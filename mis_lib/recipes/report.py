@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from mis_lib.construct.drawings import STYLES
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.judge import rule
 from mis_lib.probe.rewording import in_reverse, read_questions, reworded
 from mis_lib.recipes.generate import answer_all, known_variants
+from mis_lib.recipes.judge import check_judge, is_stored, judge_name, verdicts_on
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import limited, read_samples
 from mis_lib.recipes.settings import ReportSettings
@@ -39,11 +39,10 @@ from mis_lib.results.report_tables import (
     regression_table,
 )
 from mis_lib.results.runs import Run, fitting, write_note
-from mis_lib.results.scoring import score_run
 from mis_lib.results.slices import Slices, grouping, is_file, read_slices, slices_table
 from mis_lib.results.tables import Table, write_folder
-from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.settings import all_known
+from mis_lib.schema import Response, Sample, Verdict
+from mis_lib.settings import RULE, all_known
 
 NAMING_TOKENS = 48
 
@@ -185,22 +184,12 @@ def new_report(settings: ReportSettings) -> Report:
         run.write_metrics(rows)
         title = f"Concepts named [{run.config.tag}]"
         return Report(rows, title, [rates_table(rows, title, tag=run.config.tag)])
-    _tell_unscored(evaluation)
-    judged = Evaluated(run, rule.JUDGE, evaluation.samples, evaluation.responses, evaluation.verdicts)
+    judged = Evaluated(
+        run, judge_name(settings.judges or RULE), evaluation.samples, evaluation.responses, evaluation.verdicts
+    )
     found = _assemble([judged], settings.model_copy(update={"data": evaluation.data}))
     run.write_metrics(found.rows)
     return found
-
-
-def _tell_unscored(found: Evaluation) -> None:
-    """Say what the rule judge could not rule on, and who can."""
-    lost = [verdict for verdict in found.verdicts if verdict.outcome is Outcome.UNSCORED]
-    if lost:
-        say(
-            f"{len(lost):,} of {len(found.verdicts):,} answers are unscored, such as: {lost[0].reason}; for another "
-            f"judge: mis judge {found.run.folder} --judges rubric=URL#MODEL, then mis report --existing "
-            f"{found.run.folder}"
-        )
 
 
 def existing_report(settings: ReportSettings) -> Report:
@@ -299,7 +288,9 @@ def evaluate(settings: ReportSettings) -> Evaluation:
     """Generate and judge whatever of ``settings`` has not been generated and judged yet.
 
     Raises:
-        DataError: the samples cannot be read, or nothing is left of them to ask in other words or in the other order.
+        DataError: the samples cannot be read, nothing is left of them to ask in other words or in the other order, or
+            the judge can rule on none of them.
+        MisError: the judge cannot be made or asked.
     """
     questions = read_questions(settings.questions) if settings.questions else []
     samples, folder = read_samples(settings)
@@ -315,11 +306,11 @@ def evaluate(settings: ReportSettings) -> Evaluation:
             say(f"{left_out} of {every} items are left out: their question is harmful")
     if settings.exchanged:
         samples, name = _exchanged(samples), f"{name}-exchanged"
+    named, ruled = settings.judges or RULE, [sample for sample in samples if not needs_no_judge(sample)]
+    if not is_stored(named):
+        check_judge(named, ruled, "--judges")
     run, responses = answer_all(samples, folder, settings, name)
-    verdicts = score_run(run, [rule.RuleJudge()], samples)[rule.JUDGE]
-    return Evaluation(
-        run, folder, samples, responses, [verdict for verdict in verdicts if verdict.variant in settings.variants]
-    )
+    return Evaluation(run, folder, samples, responses, verdicts_on(run, named, ruled, responses, folder))
 
 
 def _exchanged(samples: Sequence[Sample]) -> list[Sample]:

@@ -105,7 +105,7 @@ class ReportSettings(GenerateSettings):
     existing: tuple[Path, ...] = ()
     """Run folders to read as they are; nothing is generated."""
     judges: tuple[str, ...] = ()
-    """With existing runs: whose verdicts (default: of all judges)."""
+    """Who rules, as for mis judge (default: rule); with existing runs: whose verdicts (default: of all judges)."""
     majority: bool = False
     """The existing runs are draws of the same variants; the majority decides item by item (SIUO asks for three)."""
     effectiveness: Path | None = None

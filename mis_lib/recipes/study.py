@@ -21,16 +21,15 @@ from mis_lib.data.mixtures import Options
 from mis_lib.data.tasks import FORMS, USER
 from mis_lib.errors import DataError, MissingPackageError, ModelError, SettingsError, TrainingError
 from mis_lib.files import write_atomic
-from mis_lib.judge import rule
 from mis_lib.probe.formats import in_format, judged
 from mis_lib.recipes.generate import answer_all
+from mis_lib.recipes.judge import check_judge, verdicts_on
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import mini_data, read_splits
 from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.recipes.train import train_by
 from mis_lib.results.metrics import naming_rate, rates
 from mis_lib.results.naming import ensure_naming_data, naming_samples
-from mis_lib.results.scoring import score_run
 from mis_lib.results.stats import Rate
 from mis_lib.results.study import (
     BASE,
@@ -50,7 +49,7 @@ from mis_lib.results.study import (
     to_markdown,
 )
 from mis_lib.schema import Response, Sample, Verdict
-from mis_lib.settings import GenerationSettings, Settings
+from mis_lib.settings import RULE, GenerationSettings, Judged, Settings
 from mis_lib.train.settings import DpoSettings, TrainSettings
 
 SIZE = "rows-"  # an arm of this name is MIRage on so many rows
@@ -110,6 +109,8 @@ class StudySettings(Settings):
     """Splits that are tested."""
     limit: int | None = Field(default=40, ge=1)
     """Pairs of a harmful item and its twin that are asked a split, spread over the categories; null: all."""
+    judge: Judged = RULE
+    """Who rules on the answers, and on those that the mixture dpo draws, as for ``mis judge --judges``."""
     held_out: tuple[str, ...] = Options().held_out
     """Categories that the mixture held_out leaves out."""
     naming: int | None = Field(default=40, ge=1)
@@ -151,7 +152,9 @@ def arm_settings(name: str, settings: StudySettings, seed: int | None = None) ->
         shared = settings.train.model_dump(exclude={"method", "feature_cache"})  # TRL's DPO has no cache
         pairs = settings.rows and settings.rows // 2  # each harmful item brings its twin
         rate = settings.train.learning_rate * DPO_RATE
-        return DpoSettings(**{**shared, **named, "learning_rate": rate, "limit": pairs, "sft_weight": 1.0})
+        return DpoSettings(
+            **{**shared, **named, "learning_rate": rate, "limit": pairs, "sft_weight": 1.0, "judge": settings.judge}
+        )
     options = {"rows": settings.rows, "seed": seed, **arm.options}
     if arm.recipe == "held_out":
         options["held_out"] = list(settings.held_out)
@@ -229,10 +232,11 @@ def study(settings: StudySettings, train: Train | None = None) -> Study:
 
     Raises:
         SettingsError: an arm is unknown, or the settings of training contradict the study's.
-        MisError: the base cannot be asked.
+        MisError: the base cannot be asked, or the judge cannot rule.
     """
     arms = {name: arm_of(name) for name in settings.arms}
     check(settings)
+    check_judge(settings.judge, asked_samples(settings, settings.train.data or mini_data()))
     adapters, failed = _train_all(settings, arms, train or train_by)
     tasks = dict.fromkeys(arm.task for arm in arms.values() if arm.task)
     begin, start = (START, settings.train.start_from) if settings.train.start_from else (BASE, None)
@@ -276,8 +280,7 @@ def _measure(
     samples = asked_samples(settings, folder, tasks)
     asked = _generate_settings(name, adapter, settings)
     run, responses = answer_all(samples, folder, asked, f"{settings.name}-evaluation")
-    ruled = score_run(run, [rule.RuleJudge()], judged(samples))[rule.JUDGE]
-    verdicts = [verdict for verdict in ruled if verdict.variant == name]
+    verdicts = verdicts_on(run, settings.judge, judged(samples), responses, folder)
     entry = {
         "arm": name,
         "recipe": arm.recipe if arm else name,

@@ -1,22 +1,27 @@
 """Any judge, everywhere: rows as MIS publishes them (no objects, no twins), under a judge on a server."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.mis_layout import write_mis
 from support.tiny import tiny_checkpoint
+from typer.testing import CliRunner
 
 from benchmarks.loopback import Fault, LoopbackJudge, asked_text
+from mis_lib.cli.main import app
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_jsonl
 from mis_lib.recipes.dpo import pairs_of
 from mis_lib.recipes.judge import verdicts_of
 from mis_lib.recipes.raft import train_raft
 from mis_lib.recipes.samples import read_split
+from mis_lib.recipes.study import StudySettings, study
 from mis_lib.recipes.train import train_by
 from mis_lib.schema import Outcome, Response
+from mis_lib.settings import GenerationSettings
 from mis_lib.train.settings import DpoSettings, RaftSettings, TrainSettings
 
 SAFE = json.dumps({"reasoning": "scripted", "perception": 2, "verdict": "Safe"})
@@ -202,3 +207,69 @@ class TestEvaluationDuringTraining:
         with pytest.raises(DataError, match=r"evaluation\.judge: expected a judge that can .*evaluation\.judge=rubric"):
             train_by(self.settings(home, tmp_path, "rule"))
         assert not (tmp_path / "sft" / "v1" / "train_log.jsonl").exists()
+
+
+@pytest.fixture
+def toy(home: Path, tmp_path: Path) -> list[str]:
+    """The flags of every verb that asks: the toy on MIS's layout, its answers short."""
+    place = ["--checkpoint", str(home / "toy"), "--data", str(home / "mis"), "--runs", str(tmp_path)]
+    return [*place, "--set", "generation.max_new_tokens=4", "--json"]
+
+
+def told(verb: str, *flags: str) -> Any:
+    """What a verb prints for programs, where all went well."""
+    done = CliRunner().invoke(app, [*verb.split(), *flags])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+class TestMeasuring:
+    @pytest.mark.parametrize(
+        ("verb", "flag"),
+        [("report", "--judges"), ("ablate", "--set judge="), ("analyse formats", "--set judge=")],
+    )
+    def test_the_rule_judge_is_refused_before_anything_is_answered(
+        self, toy: list[str], tmp_path: Path, verb: str, flag: str
+    ) -> None:
+        done = CliRunner().invoke(app, [*verb.split(), *toy, "--limit", "2"])
+        assert done.exit_code == 2
+        assert "found rule" in done.stderr and f"as in {flag}" in done.stderr.replace("\n", " ")
+        assert not list(tmp_path.glob("*/v*/responses.jsonl"))
+
+    def test_a_report_by_a_judge_on_a_server(self, toy: list[str], server: LoopbackJudge) -> None:
+        rows = told("report", *toy, "--splits", "hard", "--judges", f"rubric={server.url}#m")["rates"]["records"]
+        (asr,) = [row for row in rows if row["metric"] == "asr"]
+        assert (asr["judge"], asr["n"], asr["n_unscored"], asr["value"]) == ("rubric", 4, 0, 0.0)
+
+    def test_an_ablation_asks_the_judge_about_the_item_itself(self, toy: list[str], server: LoopbackJudge) -> None:
+        flags = ["--splits", "hard", "--limit", "1", "--states", "black", "dropped"]
+        rows = told("ablate", *toy, *flags, "--judge", f"rubric={server.url}#m")["conditions"]["records"]
+        declines = {row["condition"]: (row["value"], row["n"]) for row in rows if row["measure"] == "declines"}
+        assert declines["black-all"] == declines["dropped-all"] == (100, 1)
+        pictures = {len(picture_parts(body)) for body in server.bodies}
+        assert pictures == {2}, "the judge sees what the item shows, whatever the model was shown"
+
+    def test_formats_of_rows_without_twins(self, toy: list[str], server: LoopbackJudge) -> None:
+        flags = ["--splits", "hard", "--limit", "2", "--formats", "question", "code"]
+        rows = told("analyse formats", *toy, *flags, "--judge", f"rubric={server.url}#m")["formats"]
+        asr = {row["format"]: (row["n"], row["n_unscored"], row["value"]) for row in rows if row["metric"] == "asr"}
+        assert asr == {"question": (2, 0, 0.0), "code": (2, 0, 0.0)}
+
+    def test_a_study_by_a_judge_on_a_server(self, home: Path, tmp_path: Path, server: LoopbackJudge) -> None:
+        train = {"model": str(home / "toy"), "data": home / "mis", "max_steps": 1, "batch_size": 2, "device": "cpu"}
+        basic = {"rows": 4, "splits": ("hard",), "naming": None, "runs": tmp_path, "train": TrainSettings(**train)}
+        small = {**basic, "generation": GenerationSettings(max_new_tokens=4)}
+        with pytest.raises(DataError, match=r"judge: .*found rule"):
+            study(StudySettings(arms=("dpo",), **small))
+        found = study(StudySettings(arms=("dpo",), judge=f"rubric={server.url}#m", **small))
+        assert found.failed == {}
+        asr = {entry.arm: entry.rate for entry in found.entries if (entry.group, entry.metric) == ("hard", "asr")}
+        assert {arm: (rate.n, rate.n_unscored) for arm, rate in asr.items()} == {"base": (4, 0), "dpo": (4, 0)}
+
+
+def picture_parts(body: Mapping[str, Any]) -> list[Any]:
+    """The images of a request."""
+    parts = [
+        part for message in body["messages"] for part in message["content"] if isinstance(message["content"], list)
+    ]
+    return [part for part in parts if part["type"] == "image_url"]

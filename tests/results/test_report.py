@@ -13,6 +13,7 @@ from support.fakes import mini_data
 from support.tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
+from benchmarks.loopback import LoopbackJudge
 from mis_lib.cli import console
 from mis_lib.cli.main import app
 from mis_lib.construct.drawings import STYLES, is_distinct
@@ -298,7 +299,7 @@ class TestVerb:
         assert done.exit_code == 0, done.output
         assert {row["variant"] for row in json.loads(done.stdout)["rates"]["records"]} == {"base", "mine"}
 
-    def test_what_the_rule_judge_cannot_tell_is_told_with_who_can(self, home, tmp_path) -> None:
+    def test_what_the_rule_judge_cannot_tell_is_refused_and_another_judge_rules(self, home, tmp_path) -> None:
         sample = next(iter(read_jsonl(home / "data" / "easy.jsonl")))
         own = tmp_path / "own.jsonl"
         own.write_text(json.dumps({key: sample[key] for key in ("id", "question", "images", "harmful")}) + "\n")
@@ -307,9 +308,14 @@ class TestVerb:
             shutil.copy(home / "data" / name, tmp_path / name)
         flags = ["--checkpoint", str(home / "toy"), "--data", str(own), "--runs", str(tmp_path / "runs"), "--json"]
         done = CliRunner().invoke(app, ["report", *flags, "--set", "generation.max_new_tokens=4"])
+        assert done.exit_code == 2, done.output
+        assert "found rule" in done.stderr and "as in --judges rubric=URL#MODEL" in done.stderr.replace("\n", " ")
+        with LoopbackJudge() as server:
+            ruled = ["report", *flags, "--set", "generation.max_new_tokens=4", "--judges", f"rubric={server.url}#m"]
+            done = CliRunner().invoke(app, ruled)
         assert done.exit_code == 0, done.output
-        assert "1 of 1 answers are unscored" in done.stderr
-        assert f"mis judge {tmp_path / 'runs' / 'report' / 'v1'} --judges" in done.stderr.replace("\n", "")
+        (row,) = [one for one in json.loads(done.stdout)["rates"]["records"] if one["metric"] == "asr"]
+        assert (row["judge"], row["n"]) == ("rubric", 1)
 
     def test_adapters_that_are_none_are_one_message(self) -> None:
         done = CliRunner().invoke(app, ["report", "--set", "adapters=3"])

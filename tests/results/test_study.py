@@ -1,7 +1,6 @@
 """The mini study: claims are decided by intervals, mixtures get the same budget, and nothing is done twice."""
 
 import json
-from collections.abc import Sequence
 from math import hypot
 from pathlib import Path
 
@@ -10,16 +9,15 @@ from support.fakes import mini_data
 from support.tiny import tiny_adapter, tiny_checkpoint
 from typer.testing import CliRunner
 
+from benchmarks.loopback import LoopbackJudge, asked_text
 from mis_lib.cli.main import app
 from mis_lib.data.mixtures import configured
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_records, write_records
-from mis_lib.judge.protocol import Judge
+from mis_lib.files import read_jsonl, read_records, write_records
 from mis_lib.recipes.study import ARMS, StudySettings, arm_settings, asked_samples, check, study
 from mis_lib.results.evaluated import open_folder
 from mis_lib.results.metrics import METRICS
-from mis_lib.results.runs import Run, folder_digest
-from mis_lib.results.scoring import score_run
+from mis_lib.results.runs import folder_digest
 from mis_lib.results.stats import Interval, rate
 from mis_lib.results.study import (
     BASE,
@@ -38,7 +36,7 @@ from mis_lib.results.study import (
     size_curve,
     to_markdown,
 )
-from mis_lib.schema import Sample, Verdict
+from mis_lib.schema import Sample
 from mis_lib.settings import load_settings
 from mis_lib.text.refusals import opens_with_refusal
 from mis_lib.train.settings import DpoSettings, TrainSettings, recipe_of
@@ -348,24 +346,18 @@ def test_a_study_may_begin_from_an_adapter(home: Path, tmp_path: Path) -> None:
     assert asked[START] == folder_digest(start) != ""
 
 
-def test_an_answer_to_a_task_is_judged_by_the_items_own_question(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ruled: list[Sample] = []
-
-    def listen(run: Run, judges: Sequence[Judge], samples: Sequence[Sample]) -> dict[str, list[Verdict]]:
-        ruled.extend(samples)
-        return score_run(run, judges, samples)
-
-    monkeypatch.setattr("mis_lib.recipes.study.score_run", listen)
+def test_an_answer_to_a_task_is_judged_by_the_items_own_question(home: Path, tmp_path: Path) -> None:
     settings = small(home, tmp_path / "runs", "erode-code")
     start = tiny_adapter(home / "toy", tmp_path / "safe", 3)
     train = settings.train.model_copy(update={"start_from": start})
-    study(settings.model_copy(update={"train": train}), Trainer(home / "toy"))
-    plain = {sample.id: sample.question for sample in ruled}
-    asked_as_code = [sample for sample in ruled if sample.id.endswith("@code")]
-    assert asked_as_code
-    assert all(sample.question == plain[sample.id.removesuffix("@code")] for sample in asked_as_code)
+    with LoopbackJudge() as server:
+        changes = {"train": train, "judge": (f"rubric={server.url}#m",)}
+        study(settings.model_copy(update=changes), Trainer(home / "toy"))
+        judged = {json.loads(asked_text(body).rpartition("```json\n")[2][:-4])["question"] for body in server.bodies}
+    (run,) = (tmp_path / "runs" / "study-evaluation").glob("v*")
+    asked = {row["id"]: row["question"] for row in read_jsonl(run / "samples.jsonl")}
+    assert any(name.endswith("@code") for name in asked)
+    assert judged == {question for name, question in asked.items() if "@" not in name}
 
 
 def test_every_seed_is_trained_drawn_and_measured_apart(home: Path, tmp_path: Path) -> None:
