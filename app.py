@@ -101,8 +101,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_adapter,
         nargs="+",
         metavar="NAME=PATH",
-        help="PEFT adapter folders to compare with the model; of several models NAME@MODEL=PATH, where an adapter does "
-        "not say on which it was trained",
+        help="PEFT folders and files of weight edits to compare with the model; of several models NAME@MODEL=PATH, "
+        "where an adapter does not say on which it was trained",
     )
     parser.add_argument(
         "--device",

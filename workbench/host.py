@@ -159,7 +159,7 @@ def load_engine(
     for name, path in [variant for part in parts for variant in part.variants.items()]:
         if path is not None and not path.exists():
             raise ModelError(
-                f"adapter {name!r}: expected a PEFT adapter folder, found nothing at {path}; "
+                f"adapter {name!r}: expected a PEFT folder or the file of a weight edit, found nothing at {path}; "
                 f"correct --adapters {name}=PATH and start the app again"
             )
     progress("Loading the model libraries …")

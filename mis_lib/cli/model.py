@@ -102,8 +102,8 @@ def compare_variants(
         list[str] | None,
         typer.Option(
             "--adapters",
-            help="NAME=FOLDER of each variant's PEFT adapter, NAME@CHECKPOINT=FOLDER where it does not say on which "
-            "(default: the shipped adapters)",
+            help="NAME=FOLDER of each PEFT adapter or NAME=FILE of a weight edit, NAME@CHECKPOINT=FOLDER where it does "
+            "not say on which (default: the shipped adapters)",
         ),
     ] = None,
     server: Annotated[

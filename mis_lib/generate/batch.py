@@ -3,8 +3,8 @@
 The order of work depends on the prompts alone, so that every process and every resumed run decides alike. The longest
 prompts come first: a batch that does not fit in memory fails at once, and rows of one batch have similar lengths.
 Batches are cut by a budget of tokens (``plan_batches``). All variants answer a sample in the same batch where their
-adapters can be mixed, so that images are encoded once; else one after the other. Rows whose answer has ended leave the
-batch.
+adapters can be mixed, so that images are encoded once; the others one after the other. Rows whose answer has ended
+leave the batch.
 
 A batch's answers are written at once, so a kill leaves all of them or none, and a resumed run ends with the texts of an
 uninterrupted one, also in bfloat16, where the other rows of a batch can decide a close call. A variant of which some
@@ -106,7 +106,7 @@ def generate(
         if known is None:
             known = {(one.sample_id, one.variant) for one in read_records(run_dir / file, Response)}
         lengths = prompt_lengths(samples, data_dir, engine) if batch_tokens is not None else None
-        rows = len(variants) if engine.mixes else 1
+        rows = max((len(together) for together in engine.passes(list(variants.values()))), default=1)
         batches = plan_batches(
             samples, batch_size, rows=rows, lengths=lengths, budget=batch_tokens, answer=settings.max_new_tokens
         )
@@ -137,14 +137,14 @@ def answer_batch(
     started = time.perf_counter()
     images = [[load_image(data_dir / name) for name in sample.images] for sample in samples]
     questions, seeds = [sample.question for sample in samples], [settings.seed_for(sample.id) for sample in samples]
-    adapters = list(variants.values())
-    if engine.mixes:
-        rows = answer_rows(images, questions, engine, adapters, settings, seeds)
-    else:
-        rows = []
-        for adapter in adapters:
-            with use_adapter(engine.model, adapter):
-                rows.append(answer_rows(images, questions, engine, [None], settings, seeds)[0])
+    rows: dict[str | None, list[Answer]] = {}  # by adapter
+    for together in engine.passes(list(variants.values())):
+        if engine.can_mix(together[0]):
+            answered = answer_rows(images, questions, engine, together, settings, seeds)
+        else:
+            with use_adapter(engine.model, together[0]):
+                answered = answer_rows(images, questions, engine, [None], settings, seeds)
+        rows.update(zip(together, answered, strict=True))
     seconds = round((time.perf_counter() - started) / len(samples) / len(variants), 4)
     return [
         Response(
@@ -155,8 +155,8 @@ def answer_batch(
             seconds=seconds,
             finish_reason=row.finish_reason,
         )
-        for variant, answers in zip(variants, rows, strict=True)
-        for sample, row in zip(samples, answers, strict=True)
+        for variant, adapter in variants.items()
+        for sample, row in zip(samples, rows[adapter], strict=True)
     ]
 
 

@@ -11,7 +11,8 @@ and v; gate and up) form a group. A group is two products, whatever the number o
 This is the same sum as PEFT's. For one token the second product is in float32, the fastest type for so thin a matrix on
 a CPU. Leading rows without an adapter are left out of it.
 
-Not every adapter can be mixed (DoRA, saved modules, layers that do not read rows of text, as in a vision tower).
+Rows under a weight edit (``models.edits``) have a pass of their own, for which its weights are exchanged. Not every
+adapter can be mixed (DoRA, saved modules, layers that do not read rows of text, as in a vision tower).
 Whether a model's can, and which layers read the same tensor, is not guessed from names: ``find_groups`` watches a small
 pass.
 """
@@ -34,6 +35,7 @@ from torch import nn
 from mis_lib.errors import SettingsError
 from mis_lib.generate.cpu import PackedLinear, Threads, can_pack, pack_linears, working_dtype
 from mis_lib.generate.decode import decode, shares_images
+from mis_lib.models.edits import attached, edited
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.settings import GenerationSettings
 
@@ -221,7 +223,7 @@ class Engine:
         self.network: Any = model.network
         self.groups = find_groups(self.network) if mix else None
         self.threads = Threads() if self.network.device.type == "cpu" else None
-        self.packed = pack and can_pack(self.network)
+        self.packed = pack and not attached(self.network) and can_pack(self.network)  # packed weights cannot be edited
         if self.packed:
             self._pack()
 
@@ -242,10 +244,20 @@ class Engine:
         """Whether rows that show the same images can have their features from one encoding (``decode``)."""
         return shares_images(self.network, self.processor)
 
+    def can_mix(self, adapter: str | None) -> bool:
+        """Whether its rows can be in one batch with those of others."""
+        return self.mixes and adapter not in attached(self.network)
+
+    def passes(self, adapters: Sequence[str | None]) -> list[list[str | None]]:
+        """The adapters that answer in one batch, batch by batch: all that can be mixed, each of the others alone."""
+        mixed = [name for name in adapters if self.can_mix(name)]
+        return [*([mixed] if mixed else []), *([name] for name in adapters if not self.can_mix(name))]
+
     @property
     def adapters(self) -> list[str]:
-        """Names of the adapters that are attached."""
-        return list(self.model.peft_config) if isinstance(self.model, PeftModel) else []
+        """Names of the adapters and weight edits that are attached."""
+        own = list(self.model.peft_config) if isinstance(self.model, PeftModel) else []
+        return [*own, *attached(self.network)]
 
     @property
     def ends(self) -> frozenset[int]:
@@ -304,11 +316,15 @@ class Engine:
 
 @contextlib.contextmanager
 def use_adapter(model: Any, adapter: str | None) -> Iterator[None]:
-    """Answer under one adapter, or under none, for as long as the block lasts."""
-    if not isinstance(model, PeftModel):
-        yield
-    elif adapter is None:
-        with model.disable_adapter():
+    """Answer under one adapter or weight edit, or under none, for as long as the block lasts."""
+    wrapped = isinstance(model, PeftModel)
+    network = model.get_base_model() if wrapped else model
+    edit = attached(network).get(adapter) if adapter is not None else None
+    if not wrapped or adapter is None or edit is not None:
+        with (
+            model.disable_adapter() if wrapped else contextlib.nullcontext(),
+            edited(network, edit) if edit is not None else contextlib.nullcontext(),
+        ):
             yield
     else:
         model.set_adapter(adapter, inference_mode=True)

@@ -171,7 +171,7 @@ def load_group(
     """A group of checkpoints, none of them loaded yet.
 
     Args:
-        parts: folder of each checkpoint, and the PEFT folder of each of its variants (``None``: the checkpoint itself).
+        parts: folder of each checkpoint, and PEFT folder or edit of each variant (``None``: the checkpoint itself).
         device: where all of them compute.
         dtype: of the weights [default: what suits the machine].
 

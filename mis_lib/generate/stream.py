@@ -1,8 +1,8 @@
 """Variants that answer one question at once, each token shown as it comes: one batch, one row for each variant.
 
 Rows of a batch share the weights that a step reads, so that two columns cost little more than one (``engine``,
-``cpu``). Adapters that cannot be mixed in a batch take turns, a token each: slower, the same texts. One generation runs
-at a time; others wait for it.
+``cpu``). Adapters that cannot be mixed in a batch, and weight edits, take turns, a token each: slower, the same texts.
+One generation runs at a time; others wait for it.
 
     engine = VariantEngine.load(ensure_mini(), shipped_variants())
     for columns in engine.stream(images, "What is in the images?", ["mini", "mirage"], GenerationSettings()):
@@ -47,7 +47,6 @@ class VariantEngine(CheckedEngine):
         self._model: Any = model.model
         self._network: Any = self._engine.network
         self._adapters = dict(adapters)
-        self._groups = self._engine.groups
         # while the model loads, not in the first answer
         self._shares_images = self.mixes and len(adapters) > 1 and self._engine.shares_images
         self._busy = threading.Lock()
@@ -68,7 +67,7 @@ class VariantEngine(CheckedEngine):
 
         Args:
             checkpoint: folder in the standard Hugging Face layout.
-            adapters: PEFT folder of each variant.
+            adapters: PEFT folder or weight edit of each variant.
             device: "auto", "cpu", "cuda" ...
             dtype: number type of the weights; what suits the device if not given (``cpu.working_dtype``).
 
@@ -132,13 +131,16 @@ class VariantEngine(CheckedEngine):
         self, inputs: Any, variants: Sequence[str], settings: GenerationSettings
     ) -> Generator[list[int], None, None]:
         adapters = [self._adapters[variant] for variant in variants]
-        if self._groups is None:
+        if not self._in_one_batch(variants):
             yield from self._in_turns(inputs, adapters, settings)
             return
         order = sorted(range(len(variants)), key=lambda row: adapters[row] is not None)  # rows without adapter go first
         with closing(self._engine.mixed(inputs, [adapters[row] for row in order], settings)) as steps:
             for tokens in steps:
                 yield [tokens[order.index(row)] for row in range(len(variants))]
+
+    def _in_one_batch(self, variants: Sequence[str]) -> bool:
+        return all(self._engine.can_mix(self._adapters[variant]) for variant in variants)
 
     def _in_turns(
         self, inputs: Any, adapters: Sequence[str | None], settings: GenerationSettings
@@ -166,7 +168,7 @@ class VariantEngine(CheckedEngine):
         message = user_message([image.convert("RGB") for image in images], plain)
         inputs = apply_template(
             self.processor,
-            [[message]] * (1 if self._shares_images or self._groups is None else len(variants)),
+            [[message]] * (len(variants) if self._in_one_batch(variants) and not self._shares_images else 1),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,

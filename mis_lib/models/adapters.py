@@ -33,6 +33,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 BASE_FILE = "base.json"
 LIMITS = "image_limits.json"
+EDIT = "edit"  # one key: several have no fixed order in a file's header, and the file's digest is in answers' keys
 MINI = re.compile(r"mini-\d+-[0-9a-f]{12}")
 SAMPLED = 4096  # bytes of each tensor: any training changes all of a tensor that it changes, and 16 GB need not be read
 
@@ -48,7 +49,7 @@ class Base(Record):
 
 def write_base(folder: Path, checkpoint: Path | str) -> None:
     """Record the checkpoint that an adapter was trained on in the adapter's folder."""
-    write_base_record(folder, _base_of(checkpoint))
+    write_base_record(folder, base_of(checkpoint))
 
 
 def write_base_record(folder: Path, base: Base | None) -> None:
@@ -60,11 +61,13 @@ def write_base_record(folder: Path, base: Base | None) -> None:
 
 
 def read_base(folder: Path) -> Base | None:
-    """The recorded checkpoint of an adapter; ``None`` where there is no record.
+    """The recorded checkpoint of an adapter or weight edit; ``None`` where there is no record.
 
     Raises:
         ModelError: it cannot be read.
     """
+    if is_edit(folder):
+        return read_edit_record(folder).base
     try:
         return Base.model_validate_json((folder / BASE_FILE).read_bytes())
     except FileNotFoundError:
@@ -93,11 +96,7 @@ def base_mismatch(variant: str, folder: Path, checkpoint: Path | str) -> str:
         ModelError: the adapter's record cannot be read.
     """
     recorded = read_base(folder)
-    name = Path(checkpoint).name
-    if recorded is None or (MINI.fullmatch(name) and recorded.name == name):
-        return ""
-    recorded, found = _as_rounded_here(recorded), _base_of(checkpoint)
-    if not (recorded.weights and found.weights) or recorded.weights == found.weights:
+    if recorded is None or is_of(recorded, checkpoint):
         return ""
     return (
         f"variant {variant!r}: expected the checkpoint that {folder} belongs to ({recorded.name}), found {checkpoint}, "
@@ -106,15 +105,25 @@ def base_mismatch(variant: str, folder: Path, checkpoint: Path | str) -> str:
     )
 
 
+def is_of(recorded: Base, checkpoint: Path | str) -> bool:
+    """Whether a checkpoint is the recorded one, or may be: where either is unknown, it may."""
+    name = Path(checkpoint).name
+    if MINI.fullmatch(name) and recorded.name == name:
+        return True
+    recorded, found = _as_rounded_here(recorded), base_of(checkpoint)
+    return not (recorded.weights and found.weights) or recorded.weights == found.weights
+
+
 def _as_rounded_here(base: Base) -> Base:
     """The embedded model as it was assembled on this machine, where it was; any other checkpoint unchanged."""
     if base.name != (folder := mini_folder()).name:
         return base
-    here = _base_of(folder)
+    here = base_of(folder)
     return here if here.weights else base
 
 
-def _base_of(checkpoint: Path | str) -> Base:
+def base_of(checkpoint: Path | str) -> Base:
+    """Name and fingerprint of a checkpoint; without a fingerprint where its weights cannot be read."""
     named = Path(checkpoint)
     folder = find_checkpoint(str(checkpoint)) if not named.exists() else named
     files = sorted(folder.glob("*.safetensors")) if folder is not None and folder.is_dir() else []
@@ -140,6 +149,46 @@ def _fingerprint(files: list[Path]) -> str:
                 content = stream.read(min(SAMPLED, end - start))
                 tensors[name] = f"{name} {tensor['dtype']} {tensor['shape']} ".encode() + content
     return digest(b"".join(tensors[name] for name in sorted(tensors)))[:16]
+
+
+class EditRecord(Record):
+    """What the file of a weight edit (``edits``) records next to its indices."""
+
+    alpha: float
+    """Factor of the weights that are edited."""
+    tau: float
+    """Share of the scores' mass that is left alone."""
+    weights: int
+    """Number of weights in the layers that were looked at."""
+    base: Base
+
+
+def is_edit(path: Path) -> bool:
+    """Whether a variant is given by the file of a weight edit, and not by an adapter's folder."""
+    return path.suffix == ".safetensors"
+
+
+def read_edit_record(path: Path) -> EditRecord:
+    """The record in the header of a weight edit's file.
+
+    Raises:
+        ModelError: the file is missing, damaged or no edit.
+    """
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(min(length, path.stat().st_size)))
+        record = header.get("__metadata__", {}).get(EDIT)
+        if record is not None:
+            return EditRecord.model_validate_json(record)
+    except (OSError, ValueError, AttributeError, struct.error) as error:
+        raise ModelError(
+            f"{path}: expected a weight edit, found: {str(error).splitlines()[0]}; make it with "
+            "`mis analyse safeground`"
+        ) from error
+    raise ModelError(
+        f"{path}: expected a weight edit, found tensors such as {min(header)}; an adapter is named by its folder"
+    )
 
 
 def recognised(folder: Path) -> str:
@@ -189,13 +238,14 @@ def limits_of(folder: Path | None) -> ImageLimits:
 
 
 def shared_limits(adapters: Mapping[str, Path | None]) -> ImageLimits:
-    """The limits under which these variants answer together; those of the others also hold for the base.
+    """The limits under which these variants answer together; those of the others also hold for the base and its edits.
 
     Raises:
         ModelError: the limits of one cannot be read.
         SettingsError: adapters were trained with different ones.
     """
-    found = {name: limits_of(folder) for name, folder in adapters.items() if folder is not None}
+    tuned = {name: folder for name, folder in adapters.items() if folder is not None and not is_edit(folder)}
+    found = {name: limits_of(folder) for name, folder in tuned.items()}
     if len(set(found.values())) > 1:
         described = "; ".join(
             f"{name}: {limits.given or 'the own of the checkpoint'}" for name, limits in found.items()
@@ -246,7 +296,7 @@ class Checkpoint(NamedTuple):
     path: Path | None
     """Folder or hub id; ``None`` for the embedded model."""
     variants: dict[str, Path | None]
-    """PEFT folder of each; ``None`` for the checkpoint itself, which comes first."""
+    """PEFT folder or weight edit of each; ``None`` for the checkpoint itself, which comes first."""
 
 
 def read_checkpoints(values: Sequence[str] | None) -> Path | dict[str, Path] | None:
@@ -314,7 +364,7 @@ def checkpoint_of_adapter(name: str, folder: Path, checkpoints: Mapping[str, Pat
         for label, path in checkpoints.items():
             here = mini_folder() if _is_embedded(path) else path
             same_name = recorded.name == (here.name if MINI.fullmatch(here.name) else _hub_id(here))
-            if same_name or (wanted.weights and _base_of(here).weights == wanted.weights):
+            if same_name or (wanted.weights and base_of(here).weights == wanted.weights):
                 matching.append(label)
     if len(matching) == 1:
         return matching[0]

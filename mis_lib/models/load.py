@@ -1,7 +1,8 @@
 """Loading one checkpoint with all its adapters, and its processor: local files, safetensors only, no remote code.
 
-A *variant* is a name for the checkpoint under one adapter; the variant whose adapter is ``None`` is the checkpoint
-itself. All adapters stay attached, so that variants can be switched, or mixed in one batch, without loading again:
+A *variant* is a name for the checkpoint under one adapter or weight edit (``edits``); the variant whose adapter is
+``None`` is the checkpoint itself. All stay attached, so that variants can be switched without loading again, and
+adapters mixed in one batch:
 
     model, processor = load_model(ensure_mini(), shipped_variants())
 """
@@ -24,12 +25,14 @@ from mis_lib.models.adapters import (
     CONFIG,
     SHIPPED,
     WEIGHTS,
+    is_edit,
     limit_images,
     recognised,
     shared_limits,
     warn_if_base_differs,
 )
 from mis_lib.models.devices import device_for
+from mis_lib.models.edits import Edit, attach
 from mis_lib.models.packages import naming_a_broken_package
 
 SHOWN = 300  # characters of a library's message: the first tensor that does not fit comes after a headline
@@ -60,7 +63,7 @@ def load_model(
 
     Args:
         checkpoint: folder in Hugging Face's layout with safetensors, or id of a hub model in the local cache.
-        adapters: PEFT folder of each variant, ``None`` for the base.
+        adapters: PEFT folder or file of a weight edit of each variant, ``None`` for the base.
         device: "auto", "cpu", "cuda", "cuda:1" ... (``devices.device_for``).
         dtype: of the weights; "auto" is the checkpoint's own.
 
@@ -74,8 +77,11 @@ def load_model(
     device = device_for(device)
     limits = shared_limits(adapters or {})
     model, processor = _load_base(checkpoint, dtype)
+    edits: dict[str, Edit] = {}
     for variant, folder in (adapters or {}).items():
-        if folder is not None:
+        if folder is not None and is_edit(folder):
+            edits[variant] = Edit.read(folder, checkpoint)
+        elif folder is not None:
             model = _attach(model, variant, folder)
             warn_if_base_differs(variant, folder, checkpoint)
     limit_images(processor, limits)
@@ -85,7 +91,9 @@ def load_model(
         raise ModelError(f"cannot put {checkpoint} on {device!r}: {error}; try device 'cpu'") from error
     for weight in model.parameters():
         weight.requires_grad_(False)
-    return LoadedModel(model.eval(), processor)
+    loaded = LoadedModel(model.eval(), processor)
+    attach(loaded.network, edits)
+    return loaded
 
 
 @contextmanager

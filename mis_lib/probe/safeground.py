@@ -14,8 +14,8 @@ How likely a text is whatever is shown enters text, safe and unsafe; it cancels 
 under two images. Chance is 25 % for text and image, 33 % for safe and unsafe, 8 % for group if all orders of the four
 were equally likely.
 
-The edit (``find_edit``, ``edited``) finds the few weights that answer to unsafe inputs more than to safe ones and turns
-their sign; it can be undone. Of every chosen linear layer and input, the saliency of a weight is its size times the L2
+The edit (``find_edit``) turns the sign of the few weights that answer to unsafe inputs more than to safe ones; it can
+be undone (``models.edits``). Of every chosen linear layer and input, the saliency of a weight is its size times the L2
 norm of its input over the tokens; it is smoothed to the outer product of its row means and column means (equation 8),
 and divided by the standard deviation of each input feature over the tokens (equation 9). A weight's score is the mean
 ratio of that between unsafe and safe calibration inputs (equation 10), in the paper's text encoders times its size, in
@@ -31,9 +31,7 @@ that know of no input: the largest, and random ones. What the edit does beyond t
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -41,13 +39,12 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from mis_lib.errors import DataError, ModelError, SettingsError
+from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import load_image
 from mis_lib.generate.engine import use_adapter
+from mis_lib.models.edits import Edit
 from mis_lib.models.load import LoadedModel
 from mis_lib.probe.prompted import Pair, continued, prompts
 from mis_lib.results.stats import rate_of
@@ -86,47 +83,6 @@ class Likelihoods(NamedTuple):
     safe_unsafe: np.ndarray
     unsafe_safe: np.ndarray
     unsafe_unsafe: np.ndarray
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Which weights of which layers are multiplied by ``alpha``: flat indices (int64) by the layer's name."""
-
-    indices: Mapping[str, torch.Tensor]
-    alpha: float
-    tau: float
-    weights: int
-    """Number of weights in the layers that were looked at."""
-
-    @property
-    def share(self) -> float:
-        """Percent of the looked-at weights that are edited."""
-        return 100 * sum(len(found) for found in self.indices.values()) / max(1, self.weights)
-
-    def overlap(self, other: "Edit") -> float:
-        """Percent of the edited weights that another edit changes, too."""
-        both = sum(int(torch.isin(found, other.indices[name]).sum()) for name, found in self.indices.items())
-        return 100 * both / max(1, sum(map(len, self.indices.values())))
-
-    def save(self, path: Path) -> None:
-        """Write the edit as safetensors."""
-        metadata = {"alpha": str(self.alpha), "tau": str(self.tau), "weights": str(self.weights)}
-        save_file(dict(self.indices), path, metadata=metadata)
-
-    @classmethod
-    def read(cls, path: Path) -> "Edit":
-        """Read an edit back.
-
-        Raises:
-            ModelError: the file is missing, damaged or no edit.
-        """
-        try:
-            with safe_open(path, framework="pt") as stored:
-                values = stored.metadata()
-                indices = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
-            return cls(indices, float(values["alpha"]), float(values["tau"]), int(values["weights"]))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{path}: expected a weight edit, found: {error}; make it anew") from error
 
 
 def quadruples(pairs: Sequence[Pair], data_dir: Path) -> list[Quadruple]:
@@ -283,44 +239,6 @@ def weight_scores(
     columns_NI = torch.stack([unsafe.columns / safe.columns.clamp_min(TINY) for safe, unsafe in pairs])
     ratio_OI = rows_NO.T @ columns_NI / len(pairs)
     return ratio_OI * weight_OI.float().abs().to(ratio_OI.device) if weigh == "text" else ratio_OI
-
-
-@contextmanager
-def edited(loaded: LoadedModel, edit: Edit) -> Iterator[LoadedModel]:
-    """The model with the edit while the block lasts; afterwards every weight is, to the last bit, what it was."""
-    kept = apply(loaded, edit)
-    try:
-        yield loaded
-    finally:
-        undo(loaded, edit, kept)
-
-
-@torch.inference_mode()
-def apply(loaded: LoadedModel, edit: Edit) -> dict[str, torch.Tensor]:
-    """Edit the model in place; returns the weights' values from before, for ``undo``.
-
-    Raises:
-        ModelError: the model lacks a layer of the edit, or the layer is smaller.
-    """
-    modules = dict(loaded.network.named_modules())
-    for name, found in edit.indices.items():
-        weight = getattr(modules.get(name), "weight", None)
-        if weight is None or (len(found) and int(found.max()) >= weight.numel()):
-            raise ModelError(f"the edit does not fit the model: layer {name} is missing or smaller; find the edit anew")
-    kept = {}
-    for name, found in edit.indices.items():
-        flat = modules[name].weight.data.view(-1)
-        kept[name] = flat[found].clone()
-        flat[found] = kept[name] * edit.alpha
-    return kept
-
-
-@torch.inference_mode()
-def undo(loaded: LoadedModel, edit: Edit, kept: Mapping[str, torch.Tensor]) -> None:
-    """Put back what ``apply`` has kept."""
-    modules = dict(loaded.network.named_modules())
-    for name, found in edit.indices.items():
-        modules[name].weight.data.view(-1)[found] = kept[name]
 
 
 def _mean_log_likelihood(loaded: LoadedModel, inputs: Any, text: str) -> np.ndarray:

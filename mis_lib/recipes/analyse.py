@@ -4,6 +4,8 @@
                              settings.yaml                   all settings
                              NAME.csv, NAME.json             tidy frames
                              NAME.html                       the figure, a self-contained page
+                             edit-TAU.safetensors            safeground: a weight edit (--adapters NAME=FILE)
+                             largest-TAU, random-TAU         its controls
 
 ``formats`` generates and judges, so its run holds answers and verdicts too and is resumed; the others only read the
 model. A method returns frames, figures and the summary that a terminal shows.
@@ -122,7 +124,7 @@ def _open(method: AnalysisMethod, settings: AnalyseSettings) -> Run:
         batch_size=settings.batch_size,
         device=device,
         dtype=settings.dtype,
-        variants={name: "" if path is None else folder_digest(path) for name, path in folders.items()},
+        variants={name: "" if path is None else digest_of(path) for name, path in folders.items()},
     )
     return open_run(settings.runs, f"{settings.name}-{method}", config)
 
@@ -197,13 +199,13 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
     import pandas as pd
     from peft import PeftModel
 
+    from mis_lib.models.edits import edited
     from mis_lib.models.load import LoadedModel
     from mis_lib.probe import figures as draw
     from mis_lib.probe.prompted import pairs_of
     from mis_lib.probe.safeground import (
         CONTROLS,
         control,
-        edited,
         find_edit,
         likelihoods,
         quadruples,
@@ -223,15 +225,16 @@ def _safeground(settings: AnalyseSettings, run: Run) -> Found:
         model: Any = loaded.model.unload().eval() if isinstance(loaded.model, PeftModel) else loaded.model
         unwrapped = LoadedModel(model, loaded.processor)  # plain layers, without adapters
         calibration = quadruples(pairs_of(read_split(folder, TRAIN, settings.calibration)), folder)
+        base = checkpoint_of(settings)
         for tau in settings.taus:
             say(f"Editing the base, tau {tau:g}, with {len(calibration)} calibration quadruples")
             edit = find_edit(
                 unwrapped, calibration, layers=settings.layers, tau=tau, alpha=settings.alpha, weigh=settings.weigh
             )
-            edit.save(run.folder / f"edit-{tau:g}.safetensors")
             tried = {"edit": edit, **{kind: control(unwrapped, edit, kind) for kind in CONTROLS if settings.controls}}
             for kind, one in tried.items():
-                with edited(unwrapped, one):
+                one.save(run.folder / f"{kind}-{tau:g}.safetensors", base)
+                with edited(unwrapped.network, one):
                     likely[f"{kind} {tau:g}"] = likelihoods(unwrapped, None, items)
             edits.append(
                 {

@@ -43,7 +43,7 @@ def compare(
         variants: which answer, local or served; by default ``DEFAULT`` of the shipped ones, or all that are named.
         settings: length and sampling.
         checkpoint: folder or hub id, or several by name (``choose_checkpoints``); the embedded model if not given.
-        adapters: PEFT folder of each further variant; the shipped ones if neither this nor a checkpoint is given.
+        adapters: PEFT folder or weight edit of each variant; those shipped if neither this nor a checkpoint is given.
         device: where the model computes.
         served: where served variants are asked.
 

@@ -22,7 +22,7 @@ from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import bar, say
 from mis_lib.recipes.samples import data_digest, read_samples, selection_in_words
 from mis_lib.recipes.settings import GenerateSettings
-from mis_lib.results.runs import RESPONSES, SHARDS, Run, RunConfig, folder_digest, open_run, versions
+from mis_lib.results.runs import RESPONSES, SHARDS, Run, RunConfig, digest_of, folder_digest, open_run, versions
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import all_known
 from mis_lib.text.thoughts import answer_in, written
@@ -164,7 +164,7 @@ class Local:
             "checkpoint_digest": folder_digest(self.checkpoint),
             "device": self.settings.device,
             "variants": {
-                variant: "" if folder is None else folder_digest(folder) for variant, folder in self.adapters.items()
+                variant: "" if folder is None else digest_of(folder) for variant, folder in self.adapters.items()
             },
         }
 
@@ -310,7 +310,7 @@ class Server:
 
 
 def known_variants(settings: GenerateSettings) -> Mapping[str, Path | None]:
-    """The PEFT folder of each known variant, ``None`` for the checkpoint itself."""
+    """The PEFT folder or weight edit of each known variant, ``None`` for the checkpoint itself."""
     from mis_lib.models.adapters import choose_variants
 
     return settings.adapters if settings.adapters is not None else choose_variants(settings.checkpoint, None)

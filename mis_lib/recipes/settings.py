@@ -27,7 +27,7 @@ class GenerateSettings(Settings):
     checkpoint: Path | None = None
     """Checkpoint folder, or hub id (default: the embedded model)."""
     adapters: dict[str, Path | None] | None = None
-    """NAME=FOLDER of each PEFT adapter, next to base; null in a file: the checkpoint itself (default: the shipped)."""
+    """NAME=FOLDER of each PEFT adapter, or NAME=FILE of a weight edit, next to base (default: the shipped)."""
     generation: GenerationSettings = PAPER
     batch_size: int = Field(default=16, ge=1)
     """Most rows of a batch."""

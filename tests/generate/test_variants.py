@@ -221,7 +221,7 @@ def test_closing_frees_the_model_and_the_memory(engine: VariantEngine, images: l
     hook.remove()
     gc.collect()
     assert not caches
-    layers = [layer for group in engine._groups or () for layer in group.layers]
+    layers = [layer for group in engine._engine.groups or () for layer in group.layers]
     assert layers and not any("forward" in layer.__dict__ for layer in layers)
     assert last(engine.stream(images, QUESTION, ["base"], SHORT))[0].finish_reason
 
@@ -413,7 +413,7 @@ def test_packed_groups_are_as_exact_as_peft(
     engine = VariantEngine(packed, {"base": None, "one": "one", "two": "two"})
     assert engine.packed and engine.mixes
     network, rows = packed.model.get_base_model(), [None, "two", "one"]
-    with rows_under(engine._groups or [], rows), torch.inference_mode():
+    with rows_under(engine._engine.groups or [], rows), torch.inference_mode():
         found = network(input_ids=TOKENS.expand(3, -1)).logits.float()
     for row, logits in zip(rows, found, strict=True):
         exact, plain = exact_and_plain[row]

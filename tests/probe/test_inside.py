@@ -22,20 +22,17 @@ from mis_lib.data.tasks import TASKS
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.generate.engine import use_adapter
+from mis_lib.models.edits import Edit, apply, edited, undo
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.probe import figures, formats, safeground, separation, spectrum
 from mis_lib.probe.prompted import Pair, continued, pairs_of, prompts, prompts_of
 from mis_lib.probe.safeground import (
     CONTROLS,
-    Edit,
     Likelihoods,
     Quadruple,
-    apply,
     control,
-    edited,
     find_edit,
     saliency,
-    undo,
     weight_scores,
 )
 from mis_lib.results.figures.style import colours_of, write_page
@@ -418,38 +415,38 @@ class TestWeightEdit:
         assert 0 < find_edit(plain, items, tau=0.9, weigh="vision").overlap(edit) < 100
 
     def test_an_edit_is_undone_to_the_last_bit(
-        self, plain: LoadedModel, items: list[Quadruple], tmp_path: Path
+        self, plain: LoadedModel, items: list[Quadruple], folder: Path, tmp_path: Path
     ) -> None:
         before = {name: weight.clone() for name, weight in plain.model.state_dict().items()}
         edit = find_edit(plain, items, tau=0.8, alpha=0.3)
         assert 0 < edit.share < 20
-        edit.save(tmp_path / "edit.safetensors")
-        stored = Edit.read(tmp_path / "edit.safetensors")
+        edit.save(tmp_path / "edit.safetensors", folder / "model")
+        stored = Edit.read(tmp_path / "edit.safetensors", folder / "model")
         assert (stored.alpha, stored.tau, stored.share) == (0.3, 0.8, edit.share)
-        with pytest.raises(KeyboardInterrupt), edited(plain, stored):
+        with pytest.raises(KeyboardInterrupt), edited(plain.network, stored):
             changed = [
                 name for name, weight in plain.model.state_dict().items() if not torch.equal(weight, before[name])
             ]
             assert {name.removesuffix(".weight") for name in changed} == set(edit.indices)
             raise KeyboardInterrupt
         assert all(torch.equal(weight, before[name]) for name, weight in plain.model.state_dict().items())
-        kept = apply(plain, edit)
-        undo(plain, edit, kept)
+        kept = apply(plain.network, edit)
+        undo(plain.network, edit, kept)
         assert all(torch.equal(weight, before[name]) for name, weight in plain.model.state_dict().items())
 
     def test_what_does_not_fit_changes_nothing(
-        self, plain: LoadedModel, items: list[Quadruple], tmp_path: Path
+        self, plain: LoadedModel, items: list[Quadruple], folder: Path, tmp_path: Path
     ) -> None:
         edit = find_edit(plain, items)
         first = next(iter(edit.indices))
         foreign = Edit({first: edit.indices[first], "elsewhere": torch.tensor([0])}, -1.0, 0.9, 1)
         before = dict(plain.model.named_modules())[first].weight.clone()  # pyright: ignore[reportCallIssue]
         with pytest.raises(ModelError, match="layer elsewhere is missing"):
-            apply(plain, foreign)
+            apply(plain.network, foreign)
         assert torch.equal(dict(plain.model.named_modules())[first].weight, before)  # pyright: ignore[reportArgumentType]
         (tmp_path / "edit.safetensors").write_bytes(b"nothing")
         with pytest.raises(ModelError, match="expected a weight edit"):
-            Edit.read(tmp_path / "edit.safetensors")
+            Edit.read(tmp_path / "edit.safetensors", folder / "model")
         for wrong in ({"tau": 1.0}, {"layers": "nowhere"}):
             with pytest.raises(SettingsError):
                 find_edit(plain, items, **wrong)
