@@ -91,6 +91,12 @@ def judge_answers(
             "reads hidden states.",
         ),
     ] = None,
+    twins: Annotated[
+        bool,
+        typer.Option(
+            "--twins", help="Measure the precondition judges of --judges on benign twins, without labels and verdicts."
+        ),
+    ] = False,
     form: Annotated[TableFormat, typer.Option("--format", help="How tables are written.")] = TableFormat.TEXT,
     as_json: AsJson = False,
 ) -> None:
@@ -109,6 +115,10 @@ def judge_answers(
             raise SettingsError(f"--route: expected CHEAP EXPENSIVE TRUTH, found {' '.join(route)}")
         path, tables = judgements.route(run, *route, settings=resolve(ctx, JudgeSettings))
         console.say(f"router: {path}")
+    elif twins:
+        from mis_lib.recipes.twins import measure_twins
+
+        tables = measure_twins(run, resolve(ctx, JudgeSettings))
     else:
         settings = resolve(ctx, JudgeSettings)
         verdicts = judge_run(run, settings)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mis_lib.clients.cache import Cache, ask_question, label_question, odds_question
-from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ChatReply, Classified, Labels, Message
+from mis_lib.clients.protocol import LIKELY, CannotAnswer, ChatAsk, ChatReply, Classified, Labels, Message
 from mis_lib.clients.structured import Completion, Turn, answer, place_of, ratio
 from mis_lib.errors import ModelError
 from mis_lib.files import load_image
@@ -51,7 +51,7 @@ class LocalChat:
         state = np.frombuffer(base64.b64decode(found["state"]), dtype="<f4")
         return Classified(found["text"], found["odds"], tuple(state.tolist()))
 
-    async def odds_of_yes(self, question: str, images: Sequence[bytes]) -> float:
+    async def odds_of_yes(self, question: str, images: Sequence[bytes], least: float = LIKELY) -> float:
         """See ``PlainChatModel``."""
 
         def weigh() -> dict[str, Any]:
@@ -65,7 +65,7 @@ class LocalChat:
             pieces = _first_pieces(tokenizer, ("yes", "no"))
             return {"odds": [[word, float(odds[list(found)].sum())] for word, found in pieces.items()]}
 
-        return ratio((await self._once(odds_question(self.name, question, images), weigh))["odds"], self.name)
+        return ratio((await self._once(odds_question(self.name, question, images), weigh))["odds"], self.name, least)
 
     @functools.cached_property
     def loaded(self) -> tuple[Any, Any, bool]:

@@ -25,6 +25,7 @@ from openai.types.chat import ChatCompletion
 from mis_lib.clients.cache import Cache, ask_question, label_question, odds_question, older_label_question
 from mis_lib.clients.images import as_png, data_url
 from mis_lib.clients.protocol import (
+    LIKELY,
     CannotAnswer,
     ChatAsk,
     ChatReply,
@@ -115,7 +116,7 @@ class ServerChat:
         shares = odds if isinstance(odds, Mapping) else shares_of(labels.words, odds)
         return Classified(found.get("text", ""), shares)
 
-    async def odds_of_yes(self, question: str, images: Sequence[bytes]) -> float:
+    async def odds_of_yes(self, question: str, images: Sequence[bytes], least: float = LIKELY) -> float:
         """See ``PlainChatModel``."""
 
         async def pay() -> dict[str, Any]:
@@ -129,7 +130,7 @@ class ServerChat:
             return {"odds": [[one.token, math.exp(one.logprob)] for one in returned.content[0].top_logprobs]}
 
         found = await self._cache.once(odds_question(self.name, question, images), pay)
-        return ratio(found["odds"], self.name)
+        return ratio(found["odds"], self.name, least)
 
     async def _once(
         self, question: Any, messages: list[Any], max_tokens: int, optional: dict[str, Any]

@@ -18,6 +18,8 @@ from mis_lib import files
 from mis_lib.errors import MisError
 from mis_lib.schema import Record
 
+LIKELY = 0.01  # least probability of yes and no together; below it the model was about to say something else
+
 Message = Mapping[str, str]
 """A chat message without images: ``role`` and ``content``."""
 
@@ -146,8 +148,11 @@ class PlainChatModel(Protocol):
         """The answer to a conversation; raises as ``ChatModel.ask``."""
         ...
 
-    async def odds_of_yes(self, question: str, images: Sequence[bytes]) -> float:
-        """p(yes) / (p(yes) + p(no)) of the first word; raises as ``ChatModel.ask``."""
+    async def odds_of_yes(self, question: str, images: Sequence[bytes], least: float = LIKELY) -> float:
+        """p(yes) / (p(yes) + p(no)) of the first word; raises as ``ChatModel.ask``.
+
+        ``least`` is the probability of both together below which neither is an answer.
+        """
         ...
 
 

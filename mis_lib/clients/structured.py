@@ -13,12 +13,11 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from mis_lib.clients.protocol import AnswerForm, CannotAnswer, ChatAsk, ChatReply, Cost, Labels, Message
+from mis_lib.clients.protocol import LIKELY, AnswerForm, CannotAnswer, ChatAsk, ChatReply, Cost, Labels, Message
 from mis_lib.schema import Record
 
 TRIES = 3
 SHOWN = 160  # characters of an answer that a message quotes
-LIKELY = 0.01  # least probability of yes and no together; below it the model was about to say something else
 
 # How a refusal begins; only looked for where no JSON object was found.
 _REFUSAL = re.compile(
@@ -135,20 +134,20 @@ def read_answer(completion: Completion, ask: ChatAsk) -> AnswerForm:
         raise ValueError("; ".join(map(_explain, error.errors()[:3]))) from error
 
 
-def ratio(odds: Iterable[Sequence[Any]], name: str) -> float:
+def ratio(odds: Iterable[Sequence[Any]], name: str, least: float = LIKELY) -> float:
     """p(yes) / (p(yes) + p(no)) from first words and their probabilities.
 
     Args:
         odds: pairs of a word and its probability.
         name: the model, for the message.
+        least: probability of yes and no together below which their ratio says nothing.
 
     Raises:
-        CannotAnswer: yes and no together are unlikely, as with models that think aloud first; their ratio says nothing
-            then.
+        CannotAnswer: yes and no together are unlikely, as with models that think aloud first.
     """
     sums = shares_of(("yes", "no"), odds)
     total = sums["yes"] + sums["no"]
-    if total < LIKELY:
+    if total < least or total == 0:
         raise CannotAnswer(
             "unusable", f"{name}: neither yes nor no is among the likely first words (together {100 * total:.2g} %)"
         )

@@ -18,8 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from mis_lib.clients.protocol import CannotAnswer, Classified, Labels, PlainChatModel
-from mis_lib.clients.structured import LIKELY
+from mis_lib.clients.protocol import LIKELY, CannotAnswer, Classified, Labels, PlainChatModel
 from mis_lib.errors import SettingsError
 from mis_lib.judge.protocol import INTENT_FIELDS, JudgeInput, Ruling, fingerprint_of, unscored
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
@@ -182,15 +181,13 @@ def style_of(model: str) -> Style:
     raise SettingsError(f"guard: cannot tell the style of {model!r}; name one of {', '.join(STYLES)} as style")
 
 
-def described(sample: Sample) -> str:
-    """The question, after a description of each image if the objects are known."""
-    if not sample.objects:
-        return sample.question
-    shown = " ".join(
+def described(sample: Sample, text: str | None = None) -> str:
+    """A text (default: the question) after a description of each image if the objects are known."""
+    shown = [
         f"The {ORDINALS[place] if place < len(ORDINALS) else f'{place + 1}th'} image shows: {name}."
-        for place, name in enumerate(sample.objects)
-    )
-    return f"{shown} {sample.question}"
+        for place, name in enumerate(sample.objects or ())
+    ]
+    return " ".join([*shown, sample.question if text is None else text])
 
 
 def _ruling(case: JudgeInput, labels: Said, raw: str, share: float | None) -> Ruling:

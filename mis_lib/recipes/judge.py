@@ -23,7 +23,7 @@ from pydantic import Field
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.local import LocalChat
 from mis_lib.clients.openai import ServerChat, in_words, is_url, open_model
-from mis_lib.clients.protocol import ClientError
+from mis_lib.clients.protocol import LIKELY, ClientError
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge.guard import GuardJudge, GuardStyle
 from mis_lib.judge.official import OfficialJudge
@@ -66,7 +66,9 @@ class JudgeSpec(Settings):
     constitution: Path | None = None
     """precondition: folder with other constitution files."""
     controls: bool = True
-    """precondition: take each image away in turn."""
+    """precondition: ask without images, too, and take each image away in turn."""
+    least: float = Field(default=LIKELY, ge=0, le=1)
+    """precondition: probability of yes and no together below which neither is an answer; 0 for models such as mini."""
     reducer: Reducer = "majority"
     """panel: majority of the members' outcomes, or average of their scores."""
     router: Path | None = None
@@ -340,7 +342,7 @@ async def open_judge(
         return OfficialJudge(name, chat, seed=spec.seed)
     if spec.kind == "guard":
         return GuardJudge(name, chat, style=spec.style, describe=spec.describe)
-    return PreconditionJudge(name, chat, constitution=spec.constitution, controls=spec.controls)
+    return PreconditionJudge(name, chat, constitution=spec.constitution, controls=spec.controls, least=spec.least)
 
 
 async def open_named(run: Run, name: str, settings: JudgeSettings) -> Judge:
