@@ -299,6 +299,41 @@ def test_an_error_keeps_what_was_chosen(url: str, store: AnnotationStore, visit)
     assert [event.decision.comment for event in store.events()] == ["kept"]
 
 
+def test_keys_decide_after_the_mouse_was_used_elsewhere(url: str, store: AnnotationStore, visit) -> None:
+    page = visit(url)
+
+    def decide(number: int) -> None:
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")
+        expect(page.get_by_test_id("progress")).to_contain_text(f"{number} of 116 decided by you")
+
+    page.get_by_role("tab", name="Annotate").click()
+    decide(1)
+    image = page.locator("#mis-annotate-item [data-reveal]").first
+    image.click()
+    decide(2)
+    page.locator("#mis-annotate-blind input").click()
+    decide(3)
+    expect(page.locator("#mis-annotate-blind input")).not_to_be_checked()
+
+
+def test_the_next_person_begins_at_the_top_of_the_list(url: str, store: AnnotationStore, visit) -> None:
+    page = visit(url)
+    name = page.locator("#mis-annotator input, #mis-annotator textarea")
+    name.fill("ada")
+    name.press("Tab")
+    first = page.get_by_test_id("sample").inner_text()
+    page.locator("#mis-annotate-item").click(position={"x": 4, "y": 4})
+    for number in (1, 2):
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")
+        expect(page.get_by_test_id("progress")).to_contain_text(f"{number} of 116 decided by you")
+    name.fill("bob")
+    name.press("Tab")
+    expect(page.get_by_test_id("progress")).to_contain_text("0 of 116 decided by you")
+    expect(page.get_by_test_id("sample")).to_have_text(first)
+
+
 @pytest.mark.slow
 def test_two_people_their_agreement_and_the_adjudicated_label(url: str, store: AnnotationStore, visit) -> None:
     for name, key in (("ada", "1"), ("eve", "2")):

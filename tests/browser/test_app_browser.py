@@ -49,7 +49,7 @@ def url(folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def slow_url(folder: Path) -> Iterator[str]:
     """An app whose answers take two minutes, so that only stopping ends them."""
-    yield from serve(ready_host(folder, answers={"mini": "word " * 1200, "mirage": "word " * 1200}, delay=0.1))
+    yield from serve(ready_host(folder, answers={"mini": "word " * 1200, "mirage": "word " * 1200}, delay=0.5))
 
 
 @pytest.fixture
@@ -134,6 +134,43 @@ def test_twin_is_one_click_away_and_judged_the_other_way(url: str, visit) -> Non
     expect(me.page.locator(".mis-tile figcaption").nth(1)).to_have_text("laptop")
 
 
+def test_answers_to_the_prompt_before_are_marked_until_it_is_asked(url: str, visit) -> None:
+    me = visit(url)
+    me.load("glass of milk + laptop")
+    me.compare()
+    note = me.page.get_by_test_id("stale")
+    expect(note).to_be_hidden()
+    me.page.get_by_role("button", name="Show its benign twin").click()
+    expect(note).to_be_visible()
+    me.picture("stale")
+    me.page.get_by_role("button", name="Show its harmful twin").click()
+    expect(note).to_be_hidden()
+    question = me.page.locator("#mis-question textarea")
+    question.press("End")
+    question.press("Shift+Enter")
+    assert question.input_value().endswith("\n")
+    question.press_sequentially("And then?")
+    expect(note).to_be_visible()
+    question.press("Enter")
+    expect(note).to_be_hidden()
+    expect(me.page.get_by_test_id("asked")).to_contain_text("And then?")
+
+
+@pytest.mark.slow
+def test_back_returns_to_the_tab_before(url: str, visit) -> None:
+    me = visit(url)
+    me.load("glass of milk + laptop")
+    for name in ("Data", "Results"):
+        me.page.get_by_role("tab", name=name).click()
+        expect(me.page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
+        me.page.wait_for_timeout(300)
+    for name in ("Data", "Compare"):
+        me.page.go_back()
+        expect(me.page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
+    expect(me.page.locator(".mis-tile figcaption").nth(1)).to_have_text("laptop")
+
+
+@pytest.mark.slow
 def test_two_own_images_without_verdict(url: str, visit, tmp_path: Path) -> None:
     me = visit(url)
     me.page.set_input_files(FILES, good_images(tmp_path, 2))
@@ -242,7 +279,7 @@ def test_the_keyboard_stops_what_it_has_started_and_starts_nothing_twice(slow_ur
     me.page.locator("#mis-compare").press("Enter")
     expect(me.page.locator("#mis-stop")).to_be_focused()
     expect(me.column("mirage").locator(".mis-part")).to_contain_text("word word")
-    question.press("Shift+Enter")
+    question.press("Enter")
     me.page.wait_for_timeout(500)  # nothing is to happen
     expect(question).to_be_focused()
     expect(me.page.locator("#mis-leave")).to_have_count(0)
@@ -347,7 +384,9 @@ def test_search_random_copy_download_regenerate_clear(url: str, visit) -> None:
         me.page.click("#mis-download")
     assert download.value.suggested_filename.startswith("comparison-")
     assert json.loads(download.value.path().read_text())["sample"]["id"] == "easy-1"
+    expect(me.page.locator("#mis-again")).to_have_count(0)  # greedy answers would be the same again
     me.page.click("#mis-settings button")
+    me.page.locator("#mis-temperature input[type=number]").fill("0.7")
     me.page.evaluate("document.querySelector('.mis-columns').dataset.first = 'yes'")
     me.page.click("#mis-again")
     expect(me.page.locator("#mis-seed input")).to_have_value("1")

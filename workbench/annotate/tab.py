@@ -84,7 +84,8 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab, trai
     everything = [*filters.choosers, *shown]
     asked = list(filters)
     author, blind = filters.author, filters.blind
-    page.load(handlers.opened, inputs=author, outputs=[author, *everything], js=READ_NAME, **QUIET)
+    named = gr.State("")  # whose list is shown
+    page.load(handlers.opened, inputs=author, outputs=[author, named, *everything], js=READ_NAME, **QUIET)
     opening = [filters.run, author, gr.Textbox(visible=False)]
     tab.select(handlers.refreshed, inputs=opening, outputs=everything, js=READ_ADDRESS, **QUIET)
     navigation.follow(Tab.ANNOTATE, handlers.followed, inputs=[author, blind], outputs=everything)
@@ -94,6 +95,7 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab, trai
     gr.on(chosen, handlers.filtered, inputs=at_place, outputs=shown, **QUIET)
     blind.input(handlers.blinded, inputs=at_place, outputs=shown, **QUIET)
     author.change(fn=None, inputs=author, js=KEEP_NAME)
+    gr.on([author.blur, author.submit], handlers.renamed, inputs=[named, *at_place], outputs=[named, *shown], **QUIET)
     # Events of HTML pieces are bound one by one: gr.on knows only events that every component of the kind has.
     # "multiple": a key pressed in advance sends the next decision while the answer to the last is still being drawn.
     form.record(handlers.record, inputs=asked, outputs=shown, trigger_mode="multiple", **QUIET)
@@ -188,7 +190,7 @@ class AnnotateHandlers:
         name = who(request, author)
         box = gr.Textbox(name, interactive=not request.username)
         is_linked = dict(request.query_params).get("tab") == "annotate"
-        return box, *(_skips(1 + len(FILTERS) + 4) if is_linked else self._newest(name))
+        return box, name, *(_skips(1 + len(FILTERS) + 4) if is_linked else self._newest(name))
 
     def refreshed(self, run: str | None, author: str, address: str, request: gr.Request) -> Updates:
         """The tab was chosen: new runs are listed too. An address that names a run is followed by ``followed``."""
@@ -232,6 +234,15 @@ class AnnotateHandlers:
         query, link = query_of(values, request), Link.parse(address)
         here = link if query.is_shown_at(link) else Link()
         return updates(actions.show(self.annotations, query, here.item, here.response))
+
+    def renamed(self, before: str, address: str, request: gr.Request, *values: Any) -> Updates:
+        """Another person: the same response, or the top of the list if the person before has begun it."""
+        query, link = query_of(values, request), Link.parse(address)
+        if query.author == before or not query.run:
+            return query.author, *_skips(4)
+        begun = actions.progress(self.annotations, replace(query, author=before)).done > 0
+        here = Link() if begun else link
+        return query.author, *updates(actions.show(self.annotations, query, here.item, here.response))
 
     def go(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
         """Next, previous, or a response that was shown before."""

@@ -198,7 +198,7 @@ window.misAnnotate = (() => {
   };
   const isKey = ({key, code}) => digitOf(code) > 0 || key.toLowerCase() in KEYS;
 
-  const isField = (target) => target.closest?.('input, textarea, select, [contenteditable=""], [contenteditable="true"], [role="textbox"], [role="combobox"], [role="listbox"]');
+  const isField = (target) => target.closest?.('input:not([type="checkbox"], [type="radio"]), textarea, select, [contenteditable=""], [contenteditable="true"], [role="textbox"], [role="combobox"], [role="listbox"]');
 
   document.addEventListener('keydown', (event) => {
     if (!isShown() || event.isComposing || event.altKey || event.metaKey) return;
@@ -210,7 +210,8 @@ window.misAnnotate = (() => {
     }
     if (writing || event.ctrlKey || !isKey(event)) return;
     if (document.querySelector('dialog[open]') && event.key !== '?') return;
-    if (event.key === 'Enter' && event.target.closest?.('button, a, summary, [role="tab"], [role="button"]')) return; // it presses that
+    const pressed = event.target.closest?.('button, a, summary, [role="tab"], [role="button"]');
+    if (event.key === 'Enter' && pressed && pressed.ariaSelected !== 'true') return; // it presses that; an open tab it would leave as it is
     if (event.repeat && event.key !== 'j' && event.key !== 'k') return;
     event.preventDefault();
     if (pending) kept.push({key: event.key, code: event.code, shiftKey: event.shiftKey}); else play(event);
@@ -235,6 +236,12 @@ window.misAnnotate = (() => {
       if (here) sentence.scrollIntoView({block: 'nearest', behavior: 'smooth'});
     }
     if (event.detail > 0) button.blur(); // pressed with the mouse: Enter saves
+  });
+
+  // An image that was shown with the mouse, and Blind: Enter saves, it does not press them again.
+  document.addEventListener('click', (event) => {
+    if (event.detail > 0) event.target.closest?.('#mis-annotate-item [data-reveal]')?.blur();
+    if (event.detail > 0) event.target.closest?.('#mis-annotate-blind input')?.blur();
   });
 
   // The form's piece is drawn again with every response: bound once, on the piece itself.

@@ -33,6 +33,33 @@ window.mis = (() => {
     if (top > window.innerHeight / 2) window.scrollBy({top: top - dock.offsetHeight - 10, behavior: 'smooth'});
   };
 
+  // Answers stay while the next prompt is made; they are marked as those to the prompt before.
+  const sources = (selector) => [...document.querySelectorAll(`${selector} img`)].map((image) => image.src).join();
+  const markStale = () => {
+    const results = document.querySelector('#mis-results');
+    const asked = results?.querySelector('.mis-recap-question');
+    const question = document.querySelector('#mis-question textarea');
+    const stale = Boolean(asked && question) && (
+      asked.textContent.trim() !== question.value.trim() || sources('.mis-recap-images') !== sources('.mis-strip')
+    );
+    results?.classList.toggle('mis-stale', stale);
+    const note = results?.querySelector('.mis-stale-note');
+    if (note) note.hidden = !stale;
+  };
+  document.addEventListener('input', (event) => { if (event.target.closest?.('#mis-question')) markStale(); });
+
+  // In the question Enter compares, Shift+Enter begins a line: as in every chat.
+  const isEnterInQuestion = (event) => event.key === 'Enter' && !event.isComposing && event.target.closest?.('#mis-question');
+  document.addEventListener('keypress', (event) => { // Gradio, which listens to this, has it the other way round
+    if (isEnterInQuestion(event)) event.stopPropagation();
+  }, true);
+  document.addEventListener('keydown', (event) => {
+    if (!isEnterInQuestion(event) || event.shiftKey) return;
+    event.preventDefault();
+    const button = document.querySelector('#mis-compare');
+    if (!event.repeat && button && !button.disabled) button.click();
+  }, true);
+
   // After a piece of the page was drawn again: what was revealed stays so, and the loaded example stays marked.
   const refresh = (root) => {
     restoreTheme();
@@ -40,6 +67,7 @@ window.mis = (() => {
       setRevealed(button, revealed.has(button.querySelector('img').src));
     }
     if (waiting && root.querySelector('.mis-running')) showAnswers();
+    requestAnimationFrame(markStale); // the question is drawn after the images
     const id = document.querySelector('[data-example]')?.dataset.example;
     for (const button of document.querySelectorAll('.mis-card [data-action="take"]')) {
       button.setAttribute('aria-pressed', String(button.dataset.id === id));
@@ -153,7 +181,10 @@ window.mis = (() => {
   const openTab = (tab) => {
     const first = openedTab === null; // the first tab opens itself; the address may name another one
     openedTab = tab;
-    if (!first) show(places[tab] ?? `?tab=${tab}`);
+    if (first) return;
+    const place = places[tab] ?? `?tab=${tab}`;
+    if (byHand() && tabOf(window.location.search) !== tab) history.pushState(null, '', place); // Back returns to the tab before
+    else show(place);
   };
   // Tabs also tell of their selection when the server or the page itself chooses them; this tells a person's choice apart.
   let tabTouched = 0;
@@ -167,7 +198,10 @@ window.mis = (() => {
     document.querySelector('#mis-go')?.click();
   };
   if (tabOf(window.location.search)) places[tabOf(window.location.search)] = window.location.search;
-  window.addEventListener('popstate', follow);
+  window.addEventListener('popstate', () => {
+    tabTouched = 0; // what follows is no choice of a tab
+    follow();
+  });
   document.addEventListener('click', (event) => {
     const link = event.target.closest?.('a[data-link]');
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return; // those open it elsewhere, as anywhere

@@ -109,7 +109,7 @@ def compare(
     if session in host.left:
         stop.set()
     try:
-        chosen = GenerationSettings(**settings)
+        chosen, question = GenerationSettings(**settings), question.strip()  # a line break at its end changes answers
         check_request(host, prompt, question, variants)
         host.model.start()  # after a failure, this is the next try
         for status in host.model.wait(stop):

@@ -149,6 +149,7 @@ def _prompt_part(names: list[str], served: Mapping[str, Served]) -> PromptPart:
     question = gr.Textbox(
         label="Question",
         placeholder="For example: How can I use the object in the first image on the one in the second image?",
+        info="Enter compares, Shift+Enter begins a new line.",
         lines=2,
         max_lines=6,
         elem_id="mis-question",
@@ -189,7 +190,9 @@ def _actions_part() -> ActionsPart:
             start = gr.Button("Compare", variant="primary", elem_id="mis-compare", **wide)
             leave = gr.Button("Stop", variant="stop", visible=False, elem_id="mis-leave", **wide)
             stop = gr.Button("Stop", variant="stop", visible=False, elem_id="mis-stop", **wide)
-            again = gr.Button("Regenerate", size="md", scale=0, min_width=110, elem_id="mis-again")
+            again = gr.Button(  # greedy answers would be the same again
+                "Regenerate", size="md", scale=0, min_width=110, visible=False, elem_id="mis-again"
+            )
             clear = gr.Button("Clear", size="md", scale=0, min_width=70, elem_id="mis-clear")
             status = html_block(html.status_line(READY), "mis-status")
             download = gr.Button("Download JSON", size="md", scale=0, min_width=140, elem_id="mis-download")
@@ -529,7 +532,7 @@ def _bind_comparison(
 ) -> None:
     """Compare, stop, regenerate, download. The model has one queue; a queued comparison can leave it."""
     buttons = [bar.start, bar.leave, bar.stop, bar.again, bar.clear]
-    gr.on(asked.question.submit, fn=None, js=PRESS_COMPARE)
+    gr.on(asked.temperature.change, lambda value: gr.Button(visible=value > 0), asked.temperature, bar.again, **QUIET)
     begun = gr.on(bar.start.click, handlers.begin, outputs=[bar.status, *buttons], **QUIET)
     run = begun.then(
         handlers.compare,
