@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mis_lib.errors import ModelError, SettingsError
 from mis_lib.files import load_image, read_jsonl, read_records
+from mis_lib.models.mini.assemble import ensure_mini
 from mis_lib.prompts import user_message
 from mis_lib.schema import Sample
 from mis_lib.train.callbacks import LOG
@@ -43,6 +44,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+@pytest.fixture(scope="module")
+def mini() -> Path:
+    return ensure_mini()
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +119,14 @@ def test_rows_share_a_pass_only_where_each_has_the_loss_it_has_alone(name: str, 
     folder.mkdir()
     run(settings, checkpoint, examples(data), folder)
     assert next(iter(read_jsonl(folder / LOG)))["loss"] == pytest.approx(float(torch.cat(alone).mean()), abs=1e-3)
+
+
+def test_rounding_keeps_no_rows_of_the_embedded_model_apart(mini: Path, data: Path) -> None:
+    settings = settings_of(mini, data, precision="bfloat16")
+    loaded = load(settings, mini)
+    encoder, said = make_encoder(loaded, settings), []
+    lengths = [size.tokens for size in sizes_of(examples(data), encoder, None)]
+    assert layout_of(loaded, encoder, examples(data), lengths, settings, progress=said.append) is Layout.PACKED, said
 
 
 def test_rows_are_tried_with_different_images_and_numbers_of_them(data: Path) -> None:
