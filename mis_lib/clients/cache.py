@@ -71,9 +71,10 @@ class Cache:
 
     def _read(self, key: str) -> dict[str, Any] | None:
         try:
-            return json.loads(self._path(key).read_text(encoding="utf-8"))
+            found = json.loads(self._path(key).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):  # missing, or damaged by another program: it is paid for again
             return None
+        return found if isinstance(found, dict) else None
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"

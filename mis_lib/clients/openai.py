@@ -10,7 +10,6 @@ Every answer goes through the cache before it is read: a refusal and a broken an
 
 import asyncio
 import base64
-import json
 import math
 import os
 import re
@@ -22,6 +21,7 @@ import openai
 from openai.types import ImagesResponse
 from openai.types.chat import ChatCompletion
 
+from mis_lib.clients.bounded import BoundedClient, OddReply
 from mis_lib.clients.cache import Cache, ask_question, label_question, odds_question, older_label_question
 from mis_lib.clients.images import as_png, data_url
 from mis_lib.clients.protocol import (
@@ -38,6 +38,7 @@ from mis_lib.clients.protocol import (
     Message,
     Unavailable,
 )
+from mis_lib.clients.replies import check_completion
 from mis_lib.clients.structured import Completion, Turn, answer, place_of, ratio, schema_of, shares_of
 from mis_lib.errors import ImageError, SettingsError
 
@@ -177,7 +178,7 @@ class ServerImages:
             return {"image": "", "refusal": error.reason, "prompt_tokens": 0, "completion_tokens": 0}
         self._cache.note(self.name, turned_down(self._caller.left_out))
         data = reply.data[0] if isinstance(reply, ImagesResponse) and reply.data else None
-        if data is None or not data.b64_json:
+        if data is None or not isinstance(data.b64_json, str) or not data.b64_json:
             raise Unavailable("expected an image as b64_json; a server that gives links instead cannot be used")
         usage = reply.usage
         return {
@@ -233,12 +234,12 @@ class Caller:
             Unavailable: the reply has no text; and as ``call``.
         """
         reply = await self.begin_chat(model, messages, max_tokens, optional, **needed)
-        choices = reply.choices if isinstance(reply, ChatCompletion) else None
-        message = choices[0].message if choices else None  # the client checks no types: a server may leave it out
-        if message is None or not isinstance(message.content, str | None):
+        try:
+            check_completion(reply)  # the client checks no types: a server may send anything
+        except ValueError as error:
             raise Unavailable(
                 f"expected a chat completion with text, found {str(reply)[:80]!r}; is this an OpenAI-compatible URL?"
-            )
+            ) from error
         return reply
 
     async def begin_chat(
@@ -284,7 +285,7 @@ class Caller:
             try:
                 return await send(known)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                if error.code in CONTENT_CODES:
+                if str(error.code) in CONTENT_CODES:
                     raise CannotAnswer("refused", f"the server turned the content down: {in_short(error)}") from error
                 unknown = [name for name in known if re.search(rf"\b{name}\b", reported(error))]
                 if not unknown:
@@ -306,7 +307,11 @@ class Caller:
                 ) from error
             except openai.APIError as error:  # busy or failing, after all retries
                 raise Unavailable(f"the server failed: {in_short(error)}{await self._unless_served(model)}") from error
-            except json.JSONDecodeError as error:  # half a reply: a proxy or the server broke off
+            except OddReply as error:
+                raise Unavailable(str(error)) from error
+            except UnicodeEncodeError as error:
+                raise Unavailable(f"the question cannot be sent: it holds half of a character ({error})") from error
+            except ValueError as error:  # half a reply: a proxy or the server broke off
                 failure = str(error)
         raise Unavailable(f"the server's replies were no JSON: {failure}")
 
@@ -331,7 +336,7 @@ class Caller:
             # not models.list(), which fails on a page of words
             reply: Any = await client.get("/models", cast_to=object)
             return sorted(str(model["id"]) for model in reply["data"])
-        except (openai.APIError, ValueError, KeyError, TypeError):
+        except (openai.APIError, ValueError, LookupError, TypeError):
             return []  # the list is not what failed: the message says nothing about it
 
 
@@ -343,7 +348,8 @@ def open_client(url: str, *, retries: int = RETRIES, timeout: float | openai.Tim
     """
     check_address(url)
     key = os.environ.get("OPENAI_API_KEY") or "none"
-    return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=retries, timeout=timeout)
+    bounded = BoundedClient(timeout=timeout)
+    return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=retries, timeout=timeout, http_client=bounded)
 
 
 async def open_model(
@@ -389,11 +395,12 @@ async def only_model(client: openai.AsyncOpenAI) -> str:
         ClientError: the server cannot be asked.
     """
     try:
-        models = [model.id async for model in client.models.list()]
-    except openai.APIError as error:
-        raise ClientError(
-            f"{client.base_url}: cannot be asked for its models ({in_short(error)}); check the URL"
-        ) from error
+        # not models.list(), which fails on a page of words
+        reply: Any = await client.get("/models", cast_to=object)
+        models = [str(model["id"]) for model in reply["data"]]
+    except (openai.APIError, ValueError, LookupError, TypeError) as error:
+        why = in_short(error) if isinstance(error, openai.APIError) else f"{type(error).__name__}: {error}"[:200]
+        raise ClientError(f"{client.base_url}: cannot be asked for its models ({why}); check the URL") from error
     if len(models) != 1:
         shown = ", ".join(sorted(models)[:10]) or "none"
         raise SettingsError(f"{client.base_url}: expected one model, found {shown}; name one as URL#MODEL")
@@ -459,5 +466,7 @@ def _complaint(body: Any) -> str:
         words = next(
             (found for name in ("message", "detail", "msg", "error") if (found := _complaint(body.get(name)))), ""
         )
-        return ": ".join(filter(None, (".".join(map(str, body.get("loc") or ())), words)))
+        return ": ".join(
+            filter(None, (".".join(map(str, loc if isinstance(loc := body.get("loc"), list) else ())), words))
+        )
     return body if isinstance(body, str) else ""

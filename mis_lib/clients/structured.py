@@ -184,7 +184,7 @@ def _first_object(text: str) -> Any:
     start = text.find("{")
     try:
         return json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else None
-    except ValueError:  # an object inside a broken one must not be taken for the answer
+    except (ValueError, RecursionError):  # an object inside a broken one must not be taken for the answer
         return None
 
 
@@ -204,7 +204,7 @@ def _last_object(completion: Completion, form: type[AnswerForm]) -> Any:
         alone = not found or bool(_NEW_LINE.search(text[end:start]))
         try:
             value, end = json.JSONDecoder().raw_decode(text, start)
-        except ValueError:  # what is inside or after a broken object may be a quotation
+        except (ValueError, RecursionError):  # what is inside or after a broken object may be a quotation
             return None
         found.append(value)
     if not found or not alone or text[end:].strip("`. \n\t") or completion.finish_reason == "length":

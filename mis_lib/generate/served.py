@@ -24,7 +24,6 @@ Nothing is retried: a person who waits is informed, and presses Compare. Optiona
 
 import asyncio
 import io
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ import openai
 from openai.types.chat import ChatCompletionChunk
 from PIL import Image
 
+from mis_lib.clients.bounded import OddReply, whole_characters
 from mis_lib.clients.cache import Streak, work_through
 from mis_lib.clients.images import data_url, encode, is_png_or_jpeg
 from mis_lib.clients.openai import (
@@ -52,6 +52,7 @@ from mis_lib.clients.openai import (
     turned_down,
 )
 from mis_lib.clients.protocol import CannotAnswer, ClientError, Unavailable
+from mis_lib.clients.replies import check_chunk
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.files import load_image
 from mis_lib.generate.columns import CheckedEngine, Column
@@ -314,8 +315,10 @@ class ServedEngine(CheckedEngine):
                 )
             except openai.APIError as error:
                 why = f"the server failed: {in_short(error)}"
-            except json.JSONDecodeError as error:
-                why = f"the server's stream was no JSON: {error}"
+            except OddReply as error:
+                why = str(error)
+            except (ValueError, RecursionError) as error:
+                why = f"the server's stream is no chat completion: {' '.join(str(error).split())[:200]}"
             if not why:
                 why = "; ".join(in_words("the server", turned_down(caller.left_out), settings.temperature))
             receive(replace(answer.column_so_far(), finish_reason=reason, told=why))
@@ -414,7 +417,12 @@ class _StreamedAnswer:
     heard: bool = False
 
     def grow(self, chunk: ChatCompletionChunk) -> Column:
-        """Take one more chunk; a server may leave anything out, since the client checks no types."""
+        """Take one more chunk; a server may leave anything out.
+
+        Raises:
+            ValueError: the chunk has another form.
+        """
+        check_chunk(chunk)
         if chunk.usage and chunk.usage.completion_tokens:
             self.tokens = chunk.usage.completion_tokens
         for choice in (chunk.choices or [])[:1]:
@@ -432,4 +440,4 @@ class _StreamedAnswer:
         """The answer so far, without a finish reason; in tokens if the server has reported them."""
         text = written(self.thought.strip(), self.said, self.finish_reason)
         counted = (self.tokens, "tokens") if self.tokens else (self.chunks, "chunks")
-        return replace(self.column, text=text.strip(), tokens=counted[0], unit=counted[1])
+        return replace(self.column, text=whole_characters(text.strip()), tokens=counted[0], unit=counted[1])
