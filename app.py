@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
             served=served,
             device=options.device,
             dtype=options.dtype,
+            quantization=options.quantization,
         )
         users = Users.read(options.auth).check if options.auth else None
         launch_options(
@@ -113,6 +114,11 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         help="number type of the weights (default: what suits the device)",
+    )
+    parser.add_argument(
+        "--quantization",
+        choices=("nf4", "int8"),
+        help="store the weights of linear layers in 4 or 8 bits (package bitsandbytes)",
     )
     parser.add_argument(
         "--data", type=Path, metavar="PATH", help="data set folder for the examples (default: MIS-Mini)"

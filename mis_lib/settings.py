@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -39,6 +39,8 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+Quantization = Literal["nf4", "int8"]
+"""How bitsandbytes stores the weights of linear layers: nf4 (4 bits, as QLoRA does) or int8."""
 BASE = "base"  # key of a settings file, of no settings class
 
 Judged = Annotated[

@@ -14,6 +14,7 @@ from mis_lib.generate.columns import MultiEngine, StreamEngine
 from mis_lib.generate.served import Served, ServedEngine, check_names
 from mis_lib.models.adapters import BASE, Checkpoint, checkpoint_of_adapter, choose_checkpoints
 from mis_lib.models.packages import naming_a_broken_package
+from mis_lib.settings import Quantization
 from workbench.background import Background, Progress
 from workbench.examples import Catalogue
 
@@ -102,6 +103,7 @@ def make_host(
     served: Mapping[str, Served] | None = None,
     device: str = "auto",
     dtype: str | None = None,
+    quantization: Quantization | None = None,
 ) -> Host:
     """A host for the command line's choices; nothing is loaded before ``start``.
 
@@ -122,7 +124,7 @@ def make_host(
         if not local:
             return ServedEngine(served)
         now = _with_added(parts, wanted)
-        engine = load_engine(now, progress, device, dtype)
+        engine = load_engine(now, progress, device, dtype, quantization)
         from mis_lib.generate.group import CheckpointGroup  # torch is loaded by now
 
         remarks[:] = [words for part in now for words in strangers(part)]
@@ -149,7 +151,11 @@ def make_host(
 
 @naming_a_broken_package()
 def load_engine(
-    parts: Sequence[Checkpoint], progress: Progress, device: str = "auto", dtype: str | None = None
+    parts: Sequence[Checkpoint],
+    progress: Progress,
+    device: str = "auto",
+    dtype: str | None = None,
+    quantization: Quantization | None = None,
 ) -> StreamEngine:
     """Load one checkpoint with its adapters, or several as one engine, as many of them as memory allows.
 
@@ -169,9 +175,10 @@ def load_engine(
     folders = [_folder(part.path, progress) for part in parts]
     if len(parts) == 1:
         progress("Loading the model …")
-        return VariantEngine.load(folders[0], parts[0].variants, device=device, dtype=dtype)
+        one = folders[0], parts[0].variants
+        return VariantEngine.load(*one, device=device, dtype=dtype, quantization=quantization)
     asked = [(folder, part.variants) for folder, part in zip(folders, parts, strict=True)]
-    group = load_group(asked, device, dtype)
+    group = load_group(asked, device, dtype, quantization)
     group.load_what_fits(lambda words: progress(f"{words} Of {group.announcement}"))
     return group
 

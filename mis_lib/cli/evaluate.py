@@ -33,7 +33,7 @@ def _models(values: Sequence[str], _: Mapping[str, Any]) -> dict[str, str] | Non
 GENERATE = options_of(
     "mis_lib.recipes.settings:GenerateSettings",
     "variants data splits limit only checkpoint adapters server models images_as concurrency generation.max_new_tokens "
-    "generation.temperature batch_size batch_tokens device dtype shard runs name",
+    "generation.temperature batch_size batch_tokens device dtype quantization shard runs name",
     adapters=with_base,
     models=_models,
 )

@@ -13,6 +13,7 @@ from mis_lib.cli.checkout import command_of
 from mis_lib.cli.options import AsJson, ManyValues, OnDevice, adapter_folders
 from mis_lib.cli.parsing import FAILED_ITEMS
 from mis_lib.errors import MisError, SettingsError
+from mis_lib.settings import Quantization
 
 verbs = typer.Typer()
 
@@ -118,6 +119,10 @@ def compare_variants(
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="For temperatures above 0.")] = 0,
     device: OnDevice = "auto",
+    quantization: Annotated[
+        Quantization | None,
+        typer.Option("--quantization", help="nf4 (4 bits a weight) or int8: linear layers' weights (bitsandbytes)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show several variants' answers, local or served, to one question about the same images; segments in colours."""
@@ -137,6 +142,7 @@ def compare_variants(
         checkpoint=read_checkpoints(checkpoint),
         adapters=adapter_folders(adapters),
         device=device,
+        quantization=quantization,
         served=served,
     )
     if as_json or not console.out.is_terminal:

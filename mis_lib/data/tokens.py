@@ -20,7 +20,7 @@ import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import jinja2
 import jinja2.sandbox
@@ -30,7 +30,7 @@ from tokenizers import Tokenizer
 
 from mis_lib.data.images import Size
 from mis_lib.errors import ModelError, SettingsError
-from mis_lib.settings import Settings
+from mis_lib.settings import Quantization, Settings
 
 MEMORY_FORMULA = (
     "weights (parameters x bytes; nf4 0.56 and int8 1 byte, but for the vocabulary's) + training state (LoRA: 16 bytes "
@@ -340,13 +340,15 @@ class Training(Settings):
     """For the memory estimate: tokens of a pass on one GPU, as in training; then batch_size does not count."""
     gpus: int = Field(default=1, ge=1)
     """For the memory estimate, of each GPU: how many share weights and training state (FSDP)."""
-    quantization: Literal["nf4", "int8"] | None = None
+    quantization: Quantization | None = None
     """For the memory estimate: nf4 (QLoRA) or int8, the frozen weights' number type under LoRA."""
 
     @model_validator(mode="after")
     def _quantized_weights_are_frozen(self) -> Self:
         if self.quantization and not self.lora_rank:
             raise ValueError("quantization: its weights cannot be trained, expected lora_rank above 0, found 0")
+        if self.quantization and self.gpus > 1:
+            raise ValueError("quantization: each GPU holds all quantized weights, expected gpus 1, found more")
         return self
 
 
@@ -422,7 +424,7 @@ def budget_for(model: str) -> Budget:
     config = _json(folder / "config.json")
     processor = {**_json(folder / "preprocessor_config.json"), **_json(folder / "processor_config.json")}
     processor = {**processor, **processor.pop("image_processor", {})}
-    text = config.get("text_config") or config.get("llm_config") or config
+    text = _text_config(config)
     tokenizer = folder / "tokenizer.json"
     budget = Budget(
         model,
@@ -439,6 +441,16 @@ def budget_for(model: str) -> Budget:
         except ModelError as error:
             raise ModelError(f"--model {model} ({config.get('model_type')}): {error}") from error
     return budget._replace(image_tokens=family)
+
+
+def shape_of(folder: Path) -> Shape | None:
+    """The shape of a checkpoint folder's model, from its configuration and its files' headers; ``None`` if unknown."""
+    config = _json(folder / "config.json")
+    return _shape(folder, config, _text_config(config))
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return config.get("text_config") or config.get("llm_config") or config
 
 
 def find_checkpoint(model: str) -> Path | None:
@@ -580,7 +592,7 @@ def memory(shape: Shape, longest: int, training: Training) -> Memory:
     else:
         state = (16 - shape.weight_bytes) * shape.parameters
     tokens = training.batch_size * longest if training.batch_tokens is None else max(training.batch_tokens, longest)
-    weights = _stored(shape, training.quantization)
+    weights = stored_bytes(shape, training.quantization)
     return Memory(
         weights=-(-weights // training.gpus),
         gathered=2 * weights // shape.layers if training.gpus > 1 else 0,
@@ -591,15 +603,16 @@ def memory(shape: Shape, longest: int, training: Training) -> Memory:
     )
 
 
-def _stored(shape: Shape, quantization: str | None) -> int:
-    """Bytes of all weights; bitsandbytes leaves the embedding and the head in their own type.
+def stored_bytes(shape: Shape, quantization: Quantization | None) -> int:
+    """Bytes of all weights of a model; bitsandbytes leaves the embedding and the head in their own type.
 
-    A block of 64 weights in nf4 has a scale of 4 bytes (bitsandbytes, ``functional.quantize_4bit``).
+    A block of 64 weights in nf4 has a scale of one byte, and 256 scales have one of 4 bytes (double quantization,
+    QLoRA section 3).
     """
     if quantization is None:
         return shape.weight_bytes * shape.parameters
     vocabulary = min(2 * shape.vocabulary * shape.hidden, shape.parameters)
-    each = 0.5 + 4 / 64 if quantization == "nf4" else 1
+    each = 0.5 + (1 + 4 / 256) / 64 if quantization == "nf4" else 1
     return int(shape.weight_bytes * vocabulary + each * (shape.parameters - vocabulary))
 
 

@@ -37,7 +37,7 @@ from mis_lib.generate.cpu import PackedLinear, Threads, can_pack, pack_linears, 
 from mis_lib.generate.decode import decode, shares_images
 from mis_lib.models.edits import attached, edited
 from mis_lib.models.load import LoadedModel, load_model
-from mis_lib.settings import GenerationSettings
+from mis_lib.settings import GenerationSettings, Quantization
 
 PROBE_SHAPE = (2, 3)  # rows, tokens
 
@@ -229,10 +229,15 @@ class Engine:
 
     @classmethod
     def load(
-        cls, checkpoint: Path | str, adapters: Mapping[str, Path | None], device: str, dtype: torch.dtype | str | None
+        cls,
+        checkpoint: Path | str,
+        adapters: Mapping[str, Path | None],
+        device: str,
+        dtype: torch.dtype | str | None,
+        quantization: Quantization | None = None,
     ) -> Self:
         """Load checkpoint and adapters; ``dtype`` None: what suits the device. Raises as ``load_model``."""
-        return cls(load_model(checkpoint, adapters, device, dtype or working_dtype(checkpoint, device)))
+        return cls(load_model(checkpoint, adapters, device, dtype or working_dtype(checkpoint, device), quantization))
 
     @property
     def mixes(self) -> bool:

@@ -10,17 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
-from mis_lib.data.tokens import weights_in
+from mis_lib.data.tokens import shape_of, stored_bytes, weights_in
 from mis_lib.generate.columns import FAILURES, CheckedEngine, Column, MultiEngine, StreamEngine, failed
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.stream import VariantEngine
 from mis_lib.models.devices import device_for
 from mis_lib.models.load import free_memory
-from mis_lib.settings import GenerationSettings
+from mis_lib.settings import GenerationSettings, Quantization
 
 ROOM = 1.25  # memory for each byte of weights: packing and the answers took 0.2 more (Qwen2-VL-2B's shape, bfloat16)
 POLL = 0.1  # seconds between looks at the stop event while another answer is given
@@ -166,7 +167,10 @@ class CheckpointGroup(CheckedEngine):
 
 
 def load_group(
-    parts: Sequence[tuple[Path, Mapping[str, Path | None]]], device: str, dtype: str | None = None
+    parts: Sequence[tuple[Path, Mapping[str, Path | None]]],
+    device: str,
+    dtype: str | None = None,
+    quantization: Quantization | None = None,
 ) -> CheckpointGroup:
     """A group of checkpoints, none of them loaded yet.
 
@@ -174,6 +178,7 @@ def load_group(
         parts: folder of each checkpoint, and PEFT folder or edit of each variant (``None``: the checkpoint itself).
         device: where all of them compute.
         dtype: of the weights [default: what suits the machine].
+        quantization: how the weights of linear layers are stored.
 
     Raises:
         SettingsError: there is no such device.
@@ -183,17 +188,19 @@ def load_group(
     def member(checkpoint: Path, adapters: Mapping[str, Path | None]) -> Member:
         kind = dtype or working_dtype(checkpoint, device)
         files = [*checkpoint.glob("*.safetensors")]
-        if kind == "auto":
+        each = None if kind == "auto" else (getattr(torch, kind) if isinstance(kind, str) else kind).itemsize
+        if quantization and (shape := shape_of(checkpoint)) is not None:
+            of_others = each or shape.weight_bytes
+            size = stored_bytes(shape.model_copy(update={"weight_bytes": of_others}), quantization)
+        elif each is None:
             size = sum(file.stat().st_size for file in files)
         else:
-            each = (getattr(torch, kind) if isinstance(kind, str) else kind).itemsize
             size = each * sum(weights_in(file) for file in files)
         size += sum(
             file.stat().st_size for folder in adapters.values() if folder for file in folder.glob("*.safetensors")
         )
-        return Member(
-            tuple(adapters), size, lambda: VariantEngine.load(checkpoint, adapters, device=device, dtype=dtype)
-        )
+        options: dict[str, Any] = {"device": device, "dtype": dtype, "quantization": quantization}
+        return Member(tuple(adapters), size, lambda: VariantEngine.load(checkpoint, adapters, **options))
 
     return CheckpointGroup([member(*part) for part in parts], lambda: free_memory(device))
 

@@ -27,7 +27,7 @@ from mis_lib.generate.decode import begun, decode
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.prompts import apply_template, as_plain_text, special_tokens, user_message
-from mis_lib.settings import GenerationSettings
+from mis_lib.settings import GenerationSettings, Quantization
 
 POLL = 0.1  # seconds between looks at the stop event while another generation runs
 
@@ -62,6 +62,7 @@ class VariantEngine(CheckedEngine):
         *,
         device: str = "auto",
         dtype: torch.dtype | str | None = None,
+        quantization: Quantization | None = None,
     ) -> Self:
         """Load a checkpoint and the adapters of its variants (``None``: the checkpoint itself).
 
@@ -70,11 +71,12 @@ class VariantEngine(CheckedEngine):
             adapters: PEFT folder or weight edit of each variant.
             device: "auto", "cpu", "cuda" ...
             dtype: number type of the weights; what suits the device if not given (``cpu.working_dtype``).
+            quantization: how the weights of linear layers are stored (``load_model``).
 
         Raises:
             ModelError: something is missing, damaged or does not fit; names the file and the way out.
         """
-        model = load_model(checkpoint, adapters, device, dtype or working_dtype(checkpoint, device))
+        model = load_model(checkpoint, adapters, device, dtype or working_dtype(checkpoint, device), quantization)
         return cls(model, {name: None if folder is None else name for name, folder in adapters.items()})
 
     @property

@@ -18,11 +18,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import Field
+
 from mis_lib.data.tokens import find_checkpoint
 from mis_lib.errors import AdapterWarning, ModelError, SettingsError
 from mis_lib.files import digest, write_atomic
 from mis_lib.models.mini.assemble import ADAPTERS, mini_folder
 from mis_lib.schema import Record
+from mis_lib.settings import Quantization
 
 BASE = "mini"
 SHIPPED = ("mirage", "refusal", "textual", "mirage_both")
@@ -44,12 +47,14 @@ class Base(Record):
     name: str
     """Of its folder, or its hub id."""
     weights: str | None = None
-    """Their fingerprint; ``None`` where they cannot be read."""
+    """Their fingerprint, as the checkpoint's files hold them; ``None`` where they cannot be read."""
+    quantization: Quantization | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How they were stored while the adapter was trained, if not as in the files."""
 
 
-def write_base(folder: Path, checkpoint: Path | str) -> None:
+def write_base(folder: Path, checkpoint: Path | str, quantization: Quantization | None = None) -> None:
     """Record the checkpoint that an adapter was trained on in the adapter's folder."""
-    write_base_record(folder, base_of(checkpoint))
+    write_base_record(folder, base_of(checkpoint).model_copy(update={"quantization": quantization}))
 
 
 def write_base_record(folder: Path, base: Base | None) -> None:

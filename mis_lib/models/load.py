@@ -7,6 +7,7 @@ adapters mixed in one batch:
     model, processor = load_model(ensure_mini(), shipped_variants())
 """
 
+import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,9 +19,16 @@ import psutil
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
-from mis_lib.errors import ModelError
+from mis_lib.data.tokens import find_checkpoint
+from mis_lib.errors import ModelError, SettingsError
 from mis_lib.models.adapters import (
     CONFIG,
     SHIPPED,
@@ -33,7 +41,8 @@ from mis_lib.models.adapters import (
 )
 from mis_lib.models.devices import device_for
 from mis_lib.models.edits import Edit, attach
-from mis_lib.models.packages import naming_a_broken_package
+from mis_lib.models.packages import check_quantization, naming_a_broken_package
+from mis_lib.settings import Quantization
 
 SHOWN = 300  # characters of a library's message: the first tensor that does not fit comes after a headline
 
@@ -58,6 +67,7 @@ def load_model(
     adapters: Mapping[str, Path | None] | None = None,
     device: str = "auto",
     dtype: torch.dtype | str = "auto",
+    quantization: Quantization | None = None,
 ) -> LoadedModel:
     """Load a checkpoint and attach adapters under the names of their variants.
 
@@ -66,27 +76,37 @@ def load_model(
         adapters: PEFT folder or file of a weight edit of each variant, ``None`` for the base.
         device: "auto", "cpu", "cuda", "cuda:1" ... (``devices.device_for``).
         dtype: of the weights; "auto" is the checkpoint's own.
+        quantization: how the weights of linear layers are stored, but for the output layer; ``dtype`` is then the type
+            of the products and of all other weights.
 
     The processor has the image limits that the adapters were trained with. ``AdapterWarning`` says that an adapter is
     known to have been trained on other weights of these shapes.
 
     Raises:
         ModelError: something is missing, damaged or does not fit; names the file and the way out.
-        SettingsError: adapters were trained with different limits, or there is no such device.
+        SettingsError: adapters were trained with different limits, there is no such device, or the checkpoint is stored
+            quantized already.
+        MissingPackageError: quantization needs a package that is not there.
     """
     device = device_for(device)
     limits = shared_limits(adapters or {})
-    model, processor = _load_base(checkpoint, dtype)
+    model, processor = _load_base(checkpoint, dtype, _quantizing(quantization, device, checkpoint))
+    _keep_layout(model)
     edits: dict[str, Edit] = {}
     for variant, folder in (adapters or {}).items():
         if folder is not None and is_edit(folder):
+            if quantization is not None:
+                raise SettingsError(
+                    f"quantization: variant {variant!r} is an edit of the checkpoint's own weights; "
+                    "leave it or quantization out"
+                )
             edits[variant] = Edit.read(folder, checkpoint)
         elif folder is not None:
             model = _attach(model, variant, folder)
             warn_if_base_differs(variant, folder, checkpoint)
     limit_images(processor, limits)
     try:
-        model = model.to(device)
+        model = model if quantization else model.to(device)  # quantized where it was loaded
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"cannot put {checkpoint} on {device!r}: {error}; try device 'cpu'") from error
     for weight in model.parameters():
@@ -104,7 +124,42 @@ def wrapping() -> Iterator[None]:
         yield
 
 
-def _load_base(checkpoint: Path | str, dtype: torch.dtype | str) -> tuple[Any, Any]:
+def _quantizing(quantization: Quantization | None, device: str, checkpoint: Path | str) -> dict[str, Any]:
+    """Options with which transformers quantizes while it loads: QLoRA's nf4 (Dettmers et al. 2023) or LLM.int8()."""
+    if quantization is None:
+        return {}
+    check_quantization(quantization)
+    folder = find_checkpoint(str(checkpoint))
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
+    if found := stored.get("quantization_config"):
+        raise SettingsError(
+            f"quantization: expected a checkpoint whose weights are not quantized yet, found {checkpoint} with "
+            f"{found.get('quant_method', 'another method')}; leave quantization out"
+        )
+    config = BitsAndBytesConfig(
+        load_in_4bit=quantization == "nf4",
+        load_in_8bit=quantization == "int8",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _keep_layout(model: Any) -> None:
+    """Let 4-bit layers compute in the model's number type, and keep the layout of their weights on a CPU.
+
+    bitsandbytes would repack them when they are first used outside of training; afterwards nothing can be trained, and
+    layers whose width is no multiple of a block fail.
+    """
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.compute_dtype, module.compute_type_is_set = model.dtype, True
+            module.support_avx512bf16_for_cpu = False
+
+
+def _load_base(checkpoint: Path | str, dtype: torch.dtype | str, quantizing: Mapping[str, Any]) -> tuple[Any, Any]:
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if isinstance(checkpoint, Path) and not (checkpoint / "config.json").exists():
         found = recognised(checkpoint) or "none; `mis build` makes the embedded model"
@@ -113,7 +168,7 @@ def _load_base(checkpoint: Path | str, dtype: torch.dtype | str) -> tuple[Any, A
         with naming_a_broken_package():
             processor = AutoProcessor.from_pretrained(checkpoint, **options)
             model = AutoModelForImageTextToText.from_pretrained(
-                checkpoint, dtype=dtype, use_safetensors=True, **options
+                checkpoint, dtype=dtype, use_safetensors=True, **options, **quantizing
             )
     except _LOADING_ERRORS as error:
         raise ModelError(

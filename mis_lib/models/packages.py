@@ -14,12 +14,25 @@ from typing import NamedTuple
 from packaging.version import Version
 
 from mis_lib.errors import MissingPackageError
+from mis_lib.settings import Quantization
 
 BOUND_TO_TORCH = ("torchvision", "torchaudio")
 TORCHVISION_AHEAD = 15  # torchvision 0.(n + 15) belongs to torch 2.n (pytorch/vision, README, table of versions)
 WHEELS = "https://download.pytorch.org/whl"
 
 _SYMPTOMS = (ImportError, ModuleNotFoundError, RuntimeError, AttributeError)  # of an import that failed, or later
+
+
+def check_quantization(quantization: Quantization | None) -> None:
+    """Refuse to quantize without the package that does it.
+
+    Raises:
+        MissingPackageError: it is not there.
+    """
+    if quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingPackageError(
+            f"quantization: {quantization} needs the package bitsandbytes; pip install 'mis-workbench[gpu]'"
+        )
 
 
 class Broken(NamedTuple):

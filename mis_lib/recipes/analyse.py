@@ -93,6 +93,8 @@ def analyse(method: AnalysisMethod, settings: AnalyseSettings) -> Result:
     """
     known = known_variants(settings)
     all_known("--variants", settings.variants, known)
+    if settings.quantization and method is not AnalysisMethod.FORMATS:
+        raise SettingsError(f"quantization: {method} reads the checkpoint's own weights; leave quantization out")
     if method is AnalysisMethod.SAFEGROUND:
         check_calibration(settings)
     if method is AnalysisMethod.FORMATS:

@@ -14,7 +14,7 @@ from mis_lib.generate.served import Served, check_names
 from mis_lib.models.adapters import Checkpoint, choose_checkpoints
 from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import say
-from mis_lib.settings import GenerationSettings
+from mis_lib.settings import GenerationSettings, Quantization
 
 if TYPE_CHECKING:
     from mis_lib.generate.stream import VariantEngine
@@ -33,6 +33,7 @@ def compare(
     checkpoint: Path | Mapping[str, Path] | None = None,
     adapters: Mapping[str, Path] | None = None,
     device: str = "auto",
+    quantization: Quantization | None = None,
     served: Mapping[str, Served] = NONE_SERVED,
 ) -> Iterator[Columns]:
     """Load images and variants, and answer; yields the answers of all variants as they grow, the finished ones last.
@@ -45,6 +46,7 @@ def compare(
         checkpoint: folder or hub id, or several by name (``choose_checkpoints``); the embedded model if not given.
         adapters: PEFT folder or weight edit of each variant; those shipped if neither this nor a checkpoint is given.
         device: where the model computes.
+        quantization: how the weights of linear layers are stored.
         served: where served variants are asked.
 
     Raises:
@@ -74,18 +76,23 @@ def compare(
     ]
     asked = [part for part in asked if part.variants]
     if len(asked) == 1:
-        engines.append(load_engine(asked[0].path, asked[0].variants, device))
+        engines.append(load_engine(asked[0].path, asked[0].variants, device, quantization=quantization))
     elif asked:
         from mis_lib.generate.group import load_group  # takes seconds to import
 
-        group = load_group([(local_checkpoint(part.path), part.variants) for part in asked], device)
+        folders = [(local_checkpoint(part.path), part.variants) for part in asked]
+        group = load_group(folders, device, quantization=quantization)
         say(group.announcement)
         engines.append(group)
     return iter(MultiEngine(*engines).stream(images, question, chosen, settings))
 
 
 def load_engine(
-    checkpoint: Path | None, adapters: Mapping[str, Path | None], device: str, dtype: str | None = None
+    checkpoint: Path | None,
+    adapters: Mapping[str, Path | None],
+    device: str,
+    dtype: str | None = None,
+    quantization: Quantization | None = None,
 ) -> "VariantEngine":
     """The checkpoint, or the embedded model (built if missing), with these adapters.
 
@@ -94,10 +101,12 @@ def load_engine(
         adapters: PEFT folder of each variant; ``None`` for the checkpoint itself.
         device: where the model computes.
         dtype: of the weights [default: what suits the machine].
+        quantization: how the weights of linear layers are stored.
 
     Raises:
         ModelError: the model cannot be built or loaded.
     """
     from mis_lib.generate.stream import VariantEngine  # takes seconds to import
 
-    return VariantEngine.load(local_checkpoint(checkpoint), adapters, device=device, dtype=dtype)
+    folder = local_checkpoint(checkpoint)
+    return VariantEngine.load(folder, adapters, device=device, dtype=dtype, quantization=quantization)

@@ -75,6 +75,7 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
             run.folder / ADAPTER,
             checkpoint,
             limits=limits_in(settings),
+            quantization=settings.quantization,
             trained_on=trained_on,
             again="DPO starts again",
         )

@@ -17,6 +17,7 @@ from mis_lib.files import append_record, open_append
 from mis_lib.generate.keys import AnswerKeys
 from mis_lib.generate.served import Failure
 from mis_lib.models.adapters import shared_limits
+from mis_lib.models.packages import check_quantization
 from mis_lib.models.trained_on import item_digests, read_trained_on
 from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import bar, say
@@ -152,6 +153,7 @@ class Local:
         """
         known = known_variants(settings)
         all_known("--variants", settings.variants, known)
+        check_quantization(settings.quantization)
         adapters = {variant: known[variant] for variant in settings.variants}
         return cls(settings, local_checkpoint(settings.checkpoint), adapters)
 
@@ -163,6 +165,7 @@ class Local:
             "checkpoint": str(self.checkpoint),
             "checkpoint_digest": folder_digest(self.checkpoint),
             "device": self.settings.device,
+            "quantization": self.settings.quantization,
             "variants": {
                 variant: "" if folder is None else digest_of(folder) for variant, folder in self.adapters.items()
             },
@@ -170,13 +173,16 @@ class Local:
 
     @property
     def sees(self) -> dict[str, Any]:
-        """Limits of images where the adapters' differ from the checkpoint's; a part of each answer's key.
+        """What else the answers follow from, as a part of each one's key: limits of images, and how weights are stored.
+
+        Only what differs from the checkpoint's own is named, so that other answers keep their keys.
 
         Raises:
             SettingsError: the adapters were trained with different limits.
         """
-        limits = shared_limits(self.adapters).given
-        return {"image_limits": limits} if limits else {}
+        limits, quantization = shared_limits(self.adapters).given, self.settings.quantization
+        named = {"image_limits": limits, "quantization": quantization}
+        return {name: value for name, value in named.items() if value}
 
     def trained_on(self, samples: Sequence[Sample], data: Path) -> dict[str, list[str]]:
         """Ids of the samples that each variant was trained on, of those that have any."""
@@ -201,7 +207,8 @@ class Local:
 
         settings = self.settings
         dtype = None if settings.dtype == "auto" else settings.dtype
-        engine = Engine.load(self.checkpoint, self.adapters, _own_device(settings.device), dtype)
+        device = _own_device(settings.device)
+        engine = Engine.load(self.checkpoint, self.adapters, device, dtype, settings.quantization)
         names = {variant: None if folder is None else variant for variant, folder in self.adapters.items()}
         answers = generate(
             samples,
@@ -236,10 +243,12 @@ class Server:
         """The server that the settings name.
 
         Raises:
-            SettingsError: a shard, a model of an unknown variant, or a wrong address.
+            SettingsError: a shard, quantization, a model of an unknown variant, or a wrong address.
         """
         if settings.shard is not None:
             raise SettingsError("--shard goes with a local model; a server shares its work by itself")
+        if settings.quantization is not None:
+            raise SettingsError("--quantization goes with a local model; a server is told when it is started")
         named = settings.models or {}
         unknown = [name for name in named if name not in settings.variants]
         if unknown:

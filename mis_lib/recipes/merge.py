@@ -34,6 +34,7 @@ def merge_adapter(
     """
     import torch
 
+    from mis_lib.models.adapters import read_base
     from mis_lib.models.merge import merge, save
     from mis_lib.results.runs import folder_digest
 
@@ -45,12 +46,20 @@ def merge_adapter(
     folder = adapter_folder(adapter)
     base = local_checkpoint(checkpoint or base_of(folder), fetch=checkpoint is not None)
     say(f"Adding {folder} to {base}")
+    trained_on = read_base(folder)
+    quantization = trained_on.quantization if trained_on else None
+    if quantization:
+        say(
+            f"{folder} was trained on weights in {quantization} and is added to the checkpoint's own, which differ "
+            "slightly: measure the merged model, too"
+        )
     loaded = merge(base, folder, adapter.name, device, getattr(torch, dtype) if dtype else "auto")
     record = {
         "checkpoint": str(base),
         "adapter": str(folder),
         "adapter_digest": folder_digest(folder),
         "dtype": str(loaded.model.dtype),
+        **({"trained_in": quantization} if quantization else {}),
     }
     files = {RECORD: (json.dumps(record, indent=1) + "\n").encode()}
     if trained_on := read_trained_on(base) | read_trained_on(folder):

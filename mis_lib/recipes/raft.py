@@ -271,5 +271,6 @@ def policy_settings(
         generation=generation,
         batch_size=batch_size,
         device=settings.device or there,
+        quantization=settings.quantization,
         runs=settings.runs,
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mis_lib.construct.drawings import STYLES
-from mis_lib.settings import GenerationSettings, ImagesAs, Settings
+from mis_lib.settings import GenerationSettings, ImagesAs, Quantization, Settings
 
 PAPER = GenerationSettings(max_new_tokens=1024)
 
@@ -37,6 +37,8 @@ class GenerateSettings(Settings):
     """auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """float32, bfloat16, float16; auto suits the machine: name one where shards run on different machines."""
+    quantization: Quantization | None = Field(default=None, exclude_if=lambda value: value is None)
+    """nf4 (4 bits a weight) or int8: linear layers' weights, quantized while they are loaded (bitsandbytes)."""
     limit: int | None = Field(default=None, ge=1)
     """At most so many harmful items a split, each with its twin; null: all."""
     only: tuple[str, ...] = ()

@@ -332,6 +332,7 @@ def _generate_settings(name: str, adapter: Path | None, settings: StudySettings)
         generation=settings.generation,
         batch_size=settings.batch_size,
         device=settings.train.device or "auto",
+        quantization=settings.train.quantization,
         runs=settings.runs,
         name=settings.name,
     )

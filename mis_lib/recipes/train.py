@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mis_lib.errors import SettingsError, TrainingError
 from mis_lib.files import load_image
+from mis_lib.models.packages import check_quantization
 from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.judge import CACHE, check_judge, verdicts_of
 from mis_lib.recipes.progress import bar, say
@@ -142,8 +143,10 @@ def open_shared(settings: TrainSettings, digests: dict[str, str], held: ExitStac
     To be called within ``main_first``: the others open what the main process has made.
 
     Raises:
+        MissingPackageError: the settings need a package that is not there.
         SettingsError: another process trains it, or its name is no folder name.
     """
+    check_quantization(settings.quantization)
     run = open_train_run(
         settings.runs,
         settings.name,
@@ -177,9 +180,10 @@ def write_card(run: TrainRun, settings: TrainSettings, rows: int) -> None:
     kind = ADAPTER if settings.tuning == "lora" else MODEL
     what = "LoRA adapter" if settings.tuning == "lora" else "fully fine-tuned checkpoint"
     data = settings.mixture or settings.data or "MIS-Mini"
+    base = f"`{settings.model}`" + (f" (its weights in {settings.quantization})" if settings.quantization else "")
     text = (
         f"# {settings.name}\n\n"
-        f"{what.capitalize()} of `{settings.model}`, trained with `mis train` ({settings.method}) on {rows:,} rows of "
+        f"{what.capitalize()} of {base}, trained with `mis train` ({settings.method}) on {rows:,} rows of "
         f"{data}, seed {settings.seed}.\n\n"
         "Settings: `config.yaml`, log: `train_log.jsonl`, versions and digests: `environment.json`, all in the run's "
         "folder. No safety is promised: measure attack success and over-refusal together (`mis report`).\n"

@@ -45,7 +45,7 @@ from mis_lib.files import digest, hold, is_held, read_records, sha256, write_ato
 from mis_lib.models.adapters import BASE_FILE, WEIGHTS
 from mis_lib.models.trained_on import TRAINED_ON
 from mis_lib.schema import Asked, Record, Response, Sample, Verdict
-from mis_lib.settings import GenerationSettings, Settings, dump_settings, load_settings
+from mis_lib.settings import GenerationSettings, Quantization, Settings, dump_settings, load_settings
 
 CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
 SAMPLES, SHARDS, VERDICTS, PROBES = "samples.jsonl", "shards", "verdicts", "probes.jsonl"
@@ -74,6 +74,7 @@ class RunConfig(Settings):
     batch_tokens: int | None = None
     device: str = "cpu"
     dtype: str = "auto"
+    quantization: Quantization | None = Field(default=None, exclude_if=lambda value: value is None)
     backend: str = "local"
     """"local", "server" (OpenAI-compatible) or "import" (answers of another tool)."""
     variants: dict[str, str]

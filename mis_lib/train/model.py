@@ -11,7 +11,7 @@ from mis_lib.errors import MissingPackageError, SettingsError
 from mis_lib.models.adapters import ImageLimits, limit_images, limits_of, warn_if_base_differs
 from mis_lib.models.devices import device_for
 from mis_lib.models.load import has_bfloat16_products, load_model
-from mis_lib.train.distributed import check_device, zero3
+from mis_lib.train.distributed import check_device, shards, zero3
 from mis_lib.train.lora import prepare, shorten
 from mis_lib.train.settings import TrainSettings
 
@@ -41,7 +41,8 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
 
     Raises:
         ModelError: it cannot be loaded.
-        SettingsError: the device is not there, or the model has no limit or layer of the name that is set.
+        SettingsError: the device is not there, the model has no limit or layer of the name that is set, or its weights
+            are quantized and cannot be trained as the settings say.
     """
     keep_few_kernels()
     device = device_of(settings)
@@ -49,8 +50,18 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     trains_whole = settings.tuning == "full" or not settings.projector_is_frozen
     dtype = torch.bfloat16 if in_bfloat16 and settings.tuning == "lora" else torch.float32
     _check_liger(settings, device)
-    network, processor = load_model(checkpoint, {}, device, dtype)
+    if settings.quantization and shards():
+        raise SettingsError(
+            "quantization: each GPU holds all quantized weights, expected a launcher that does not shard (accelerate "
+            "launch --multi_gpu), found FSDP or DeepSpeed; launch without, or leave quantization out"
+        )
+    network, processor = load_model(checkpoint, {}, device, dtype, settings.quantization)
     _as_plain(network)
+    if trains_whole and getattr(network, "is_quantized", False):
+        raise SettingsError(
+            f"tuning: {checkpoint} is stored quantized, and such weights cannot be trained; take the checkpoint that "
+            "it was made from, or tuning: lora with freeze_projector: true"
+        )
     _drop_absent_layer_names(network)
     limit_images(processor, limits_in(settings))
     if settings.attention is not None:

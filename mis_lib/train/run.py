@@ -273,6 +273,7 @@ def run(
             checkpoint,
             processor=loaded.processor,
             limits=limits_in(settings),
+            quantization=settings.quantization,
             trained_on=trained_on,
         )
     parts = {group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)}

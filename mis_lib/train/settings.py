@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from mis_lib.data.mixtures import Recipe, configured
 from mis_lib.errors import SettingsError
-from mis_lib.settings import RULE, Judged, Settings
+from mis_lib.settings import RULE, Judged, Quantization, Settings
 
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr"]
 
@@ -59,6 +59,8 @@ class TrainSettings(Settings):
     """``mini``, a checkpoint folder, or the id of a hub model."""
     start_from: Path | None = None
     """PEFT folder of an adapter that is trained further; it is copied, never changed. Its rank and targets stay."""
+    quantization: Quantization | None = None
+    """nf4 (QLoRA: 4 bits a weight) or int8: how the frozen weights of linear layers are stored; under LoRA only."""
     attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] | None = None
     """How attention is computed; what suits model and device if not given."""
 
@@ -169,6 +171,16 @@ class TrainSettings(Settings):
             reason := self.no_feature_cache or (self.feature_cache is False and "feature_cache: false")
         ):
             raise ValueError(f"image_mixup: expected stored image features to mix, found {reason}")
+        return self
+
+    @model_validator(mode="after")
+    def _quantized_weights_are_frozen(self) -> Self:
+        if self.quantization is None:
+            return self
+        if self.tuning == "full":
+            raise ValueError("quantization: quantized weights cannot be trained, expected tuning lora, found full")
+        if not self.projector_is_frozen:
+            raise ValueError("quantization: a quantized projector cannot be trained, expected freeze_projector true")
         return self
 
     @property

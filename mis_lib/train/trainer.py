@@ -25,6 +25,7 @@ from transformers import Trainer, TrainingArguments
 from mis_lib.errors import TrainingError
 from mis_lib.models.adapters import ImageLimits, write_base, write_limits
 from mis_lib.models.trained_on import TRAINED_ON, record
+from mis_lib.settings import Quantization
 from mis_lib.train.batches import Batch, Plan, collate
 from mis_lib.train.encode import IGNORED, SEGMENTS, EncodedRow, Encoder, Example
 from mis_lib.train.features import FeatureCache, Mixer
@@ -308,13 +309,15 @@ def save_result(
     *,
     processor: Any = None,
     limits: ImageLimits | None = None,
+    quantization: Quantization | None = None,
     trained_on: Collection[str] = (),
     again: str = GOES_ON,
 ) -> None:
     """Write the trained adapter (or the whole model, with its processor) as a folder that appears in one rename.
 
     All processes of a run call it: weights that are spread over them are gathered. An adapter's folder also holds the
-    image limits and the fingerprint of its base checkpoint; ``trained_on`` are digests of its items.
+    image limits, the fingerprint of its base checkpoint, and how that was quantized; ``trained_on`` are digests of its
+    items.
 
     Raises:
         TrainingError: it cannot be written.
@@ -330,7 +333,7 @@ def save_result(
                 processor.save_pretrained(draft)
             if limits is not None and isinstance(trainer.model, PeftModel):
                 write_limits(draft, limits)
-                write_base(draft, checkpoint)
+                write_base(draft, checkpoint, quantization)
             if trained_on:
                 (draft / TRAINED_ON).write_bytes(record(trained_on))
             for other in draft.glob("*/adapter_config.json"):

@@ -21,6 +21,7 @@ from mis_lib.data.preferences import PAIRS, Preference
 from mis_lib.errors import DataError, SettingsError, TrainingError
 from mis_lib.files import read_records, sha256, write_records
 from mis_lib.judge import rule
+from mis_lib.models.adapters import read_base
 from mis_lib.models.load import load_model
 from mis_lib.recipes.dpo import pairs_of
 from mis_lib.recipes.raft import (
@@ -147,6 +148,15 @@ def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(
     assert any(weight.abs().sum() > 0 for name, weight in loaded.model.named_parameters() if "lora_B.dpo" in name)
     assert train_by(dpo(home, tmp_path)) == run  # finished: not trained again
     assert not (tmp_path / "dpo" / "v2").exists()
+
+
+def test_dpo_trains_an_adapter_of_quantized_weights(home: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    lines: list[dict[str, float]] = []
+    recorded = read_base(train_by(dpo(home, tmp_path, quantization="nf4"), lines.append) / "adapter")
+    assert recorded is not None and recorded.quantization == "nf4"
+    assert lines[0]["reward_margin"] == 0
+    assert lines[-1]["reward_margin"] > 0.1
 
 
 def trainer_of(settings: DpoSettings, home: Path, folder: Path) -> Any:
