@@ -534,7 +534,7 @@ def from_checkpoint(config: Mapping[str, Any], processor: Mapping[str, Any]) -> 
                 side=(processor.get("max_image_size") or {}).get("longest_edge", 364),
                 tokens=processor.get("image_seq_len", 169),
             )
-        case "llava" | "fast_vlm":
+        case "llava" | "fast_vlm" if config.get("vision_config", {}).get("model_type") != "pixtral":  # which has grids
             return _fixed(config, processor)
         case _:
             return None

@@ -143,6 +143,8 @@ def test_settings_of_a_checkpoint_win_over_published_ones() -> None:
     chat = {"model_type": "internvl_chat", "force_image_size": 448, "downsample_ratio": 0.5, "max_dynamic_patch": 6}
     assert from_checkpoint({**chat, "vision_config": {"patch_size": 14}}, {}) == Tiles(max_tiles=6)
     assert from_checkpoint({"model_type": "bert"}, {}) is None
+    pixtral = {"model_type": "llava", "vision_config": {"model_type": "pixtral"}}  # its processor counts its grids
+    assert from_checkpoint(pixtral, {"patch_size": {"height": 16, "width": 16}, "size": {"longest_edge": 1024}}) is None
 
 
 # ---------- whole rows, against a real checkpoint

@@ -25,11 +25,13 @@ TEXT = {
 }  # fmt: skip
 
 
-def tokenizer_of(special: Sequence[str], named: dict[str, str] | None = None) -> PreTrainedTokenizerFast:
+def tokenizer_of(
+    special: Sequence[str], named: dict[str, str] | None = None, merges: Sequence[tuple[str, str]] = ()
+) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer with these special tokens; ``named`` are attributes such as ``image_token``."""
-    signs = ["<pad>", *CHATML, *special]
-    vocabulary = {sign: at for at, sign in enumerate([*signs, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    signs = ["<pad>", *CHATML, *special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
+    vocabulary = {sign: at for at, sign in enumerate(signs)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
@@ -223,7 +225,9 @@ def llava_onevision(folder: Path) -> Path:
 def _splitting(folder: Path, kind: str) -> Path:
     rows = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
     special = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *rows]
-    tokenizer = tokenizer_of(special)
+    tokenizer = tokenizer_of(
+        special, merges=[("\u010a", "\u010a")]
+    )  # two line ends are one token, as in published ones
     images = _class(f"{kind}ImageProcessor")(size={"longest_edge": 56}, max_image_size={"longest_edge": 28})
     parts = [images, tokenizer] if kind == "Idefics3" else [images, tokenizer, _class("SmolVLMVideoProcessor")()]
     processor = getattr(transformers, f"{kind}Processor")(*parts, image_seq_len=4, chat_template=template("<image>"))

@@ -1,12 +1,16 @@
 """Real architectures at toy size: collate, five steps, save, reload and generate, with one, two and four images."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from support.families import STEPS
 from support.tiny_architectures import BUILDERS, built
 from support.tiny_rows import losses_alone
 from transformers import AutoProcessor
@@ -240,3 +244,18 @@ def test_stored_features_train_as_pixels_do(
     if outcomes[1].features is None:
         reasons = ("row 'row-", "one projector", "the projector reads more", "this model reads more of an image")
         assert any(reason in str(outcomes[1].no_features) for reason in reasons), outcomes[1].no_features
+
+
+@pytest.mark.slow
+def test_every_step_of_the_command_line_works_with_families_that_need_no_torchvision(tmp_path: Path) -> None:
+    """A part of docs/families.md."""
+    command = [sys.executable, "-m", "support.families", "gemma3", "llava", "--log", str(tmp_path)]
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert [row[0] for row in rows] == ["Gemma 3", "LLaVA-1.5"]
+    without = 1 + list(STEPS).index("QLoRA")  # needs bitsandbytes
+    for row in rows:
+        assert all(cell.startswith("works") for at, cell in enumerate(row[1:], 1) if at != without), row
