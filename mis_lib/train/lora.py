@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
 from torch.nn import functional as F
 
@@ -31,14 +32,22 @@ class Part(StrEnum):
     VISION = "vision tower"
     PROJECTOR = "projector"
     LANGUAGE = "language model"
+    AUDIO = "audio tower"
+    """With its projector; no run trains it."""
     ADAPTER = "adapter"
 
 
 _PROJECTOR = re.compile(
-    r"(?:^|\.)(?:multi_modal_projector|mm_projector|connector|merger|deepstack_merger_list|image_newline|aligner"
-    r"|resampler)(?:\.|$)"
+    r"(?:^|\.)(?:multi_modal_projector|mm_projector|projector|layerwise_projectors|spatial_projectors|connector|merger"
+    r"|deepstack_merger_list|image_newline|view_separator|aligner|resampler|resampler_model|perceiver_resampler"
+    r"|vision_projection|vision_adapter|perception_emb_norm|embed_vision|visual_embeddings_table|language_projection"
+    r"|qformer|query_tokens)(?:\.|$)"
 )
-_VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|vision_encoder|vision_embed_tokens|vit)(?:\.|$)")
+_VISION = re.compile(
+    r"(?:^|\.)(?:visual|vision_tower|vision_model|high_res_vision_\w+|vision_encoder|vision_embed_tokens"
+    r"|vision_tokenizer|vit|image_tower|video_tower)(?:\.|$)"
+)
+_AUDIO = re.compile(r"(?:^|\.)(?:audio_tower|audio_tokenizer|embed_audio)(?:\.|$)")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
@@ -54,6 +63,8 @@ def part_of(name: str) -> Part:
     """The part that a parameter or module of this name belongs to."""
     if ".lora_" in name or name.startswith("lora_"):
         return Part.ADAPTER
+    if _AUDIO.search(name):
+        return Part.AUDIO
     if _PROJECTOR.search(name):
         return Part.PROJECTOR
     return Part.VISION if _VISION.search(name) else Part.LANGUAGE
@@ -137,15 +148,64 @@ def lora_config(network: nn.Module, lora: LoraSettings, parts: Iterable[Part]) -
             "no linear layer of the trained parts is called so; "
             f"known: {', '.join(there)}"
         )
+    taken = _taken_for_experts(network)
+    targets = [name for name in targets if name.rpartition(".")[2] not in taken]
+    experts = _experts(network, lora.first_layer) if lora.experts and Part.LANGUAGE in wanted else []
+    if lora.experts and not experts:
+        raise SettingsError("lora.experts: this run trains no mixture of experts; leave it out")
+    if experts and lora.dropout:
+        raise SettingsError(f"lora.experts: PEFT has no dropout at experts, found {lora.dropout}; set lora.dropout: 0")
     whole = _projectors(network) if Part.PROJECTOR in wanted else []
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  # PEFT divides by it, any number serves
         lora_dropout=lora.dropout,
         target_modules=pattern_of(targets),
+        target_parameters=experts or None,
         modules_to_save=whole or None,
         task_type="CAUSAL_LM",
     )
+
+
+def not_reached(network: Any, settings: TrainSettings) -> str | None:
+    """What of the trained towers LoRA leaves alone although no setting says so; None where it reaches all.
+
+    Args:
+        network: prepared.
+        settings: of the run.
+    """
+    lora, towers = settings.lora, {*trained_parts(settings)} - {Part.PROJECTOR}
+    if settings.tuning != "lora" or settings.start_from is not None or lora.targets or lora.first_layer:
+        return None
+    bare = [name for name in linear_layers(network, towers) if not name.endswith(".base_layer")]
+    experts = 0 if lora.experts else sum(network.get_parameter(name).numel() for name in _experts(network))
+    found = []
+    if bare:
+        names = ", ".join(sorted({name.rpartition(".")[2] for name in bare}))
+        found.append(f"{len(bare):,} linear layers ({names}), which PEFT takes for experts in this architecture")
+    if experts and Part.LANGUAGE in towers:
+        found.append(f"{experts:,} parameters of experts, which lora.experts: true would adapt")
+    return f"LoRA leaves alone: {'; '.join(found)}" if found else None
+
+
+def _experts(network: nn.Module, first_layer: int = 0) -> list[str]:
+    """Names of the weights of experts that are one tensor a layer, (experts, out, in) or (experts, in, out)."""
+    return [
+        name
+        for name, weight in network.named_parameters()
+        if weight.ndim == 3
+        and ".experts." in name
+        and part_of(name) is Part.LANGUAGE
+        and (first_layer == 0 or ((layer := _LAYER.search(name)) is not None and int(layer[1]) >= first_layer))
+    ]
+
+
+def _taken_for_experts(network: Any) -> set[str]:
+    """Names of layers that PEFT would read as experts of a transformers 4 checkpoint, and leave without factors."""
+    names = {name.rpartition(".")[2] for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    config = LoraConfig(target_modules=sorted(names))
+    convert_peft_config_for_transformers(config, network, None)
+    return names - {*(config.target_modules or ())}
 
 
 def linear_layers(network: nn.Module, parts: Iterable[Part]) -> list[str]:

@@ -31,7 +31,7 @@ from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop, tenso
 from mis_lib.train.distributed import declare_precision, shards, shards_weights
 from mis_lib.train.encode import IGNORED, Encoder, Example, Segmenter, too_long
 from mis_lib.train.features import FeatureCache, Progress, Worth, declining
-from mis_lib.train.lora import groups, restore
+from mis_lib.train.lora import groups, not_reached, restore
 from mis_lib.train.model import Loaded, limits_in, load
 from mis_lib.train.packing import decoder_of
 from mis_lib.train.settings import SCHEDULER_OPTIONS, TrainSettings
@@ -230,6 +230,8 @@ def run(
     trained_on = read_trained_on(settings.start_from) | {*item_digests(examples)}
     progress("Loading the model")
     loaded = load(settings, checkpoint)
+    if (left := not_reached(loaded.network, settings)) is not None:
+        progress(left)
     encoder = make_encoder(loaded, settings, segmenter)
     cache, worth, reason = prepare_features(loaded, encoder, examples, settings, progress)
     sizes = sizes_of(examples, encoder, cache)

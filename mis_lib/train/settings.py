@@ -33,6 +33,8 @@ class LoraSettings(Settings):
     """Names of linear layers, such as q_proj; empty: all of them in the parts that are trained."""
     first_layer: int = Field(default=0, ge=0)
     """Layers of the language model below this one are left alone: nothing is computed backwards in them."""
+    experts: bool = False
+    """Also the experts of a mixture, whose weights are one tensor a layer; every pass computes their whole update."""
 
 
 class EvaluationSettings(Settings):

@@ -196,10 +196,10 @@ class AnswerTrainer(Trainer):
     def _pass(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Summed loss of one pass."""
         with self.accelerator.autocast(), self.head.losses_at(batch.labels):
-            model(**model_inputs(self.network, batch, self.steps.cache), use_cache=False)
+            output = model(**model_inputs(self.network, batch, self.steps.cache), use_cache=False)
         losses = self.head.losses
         self._count(batch, losses.each, losses.hits)
-        return losses.total
+        return output["loss"]  # of the wrapped model: ZeRO-3 hooks what a forward returns, to gather weights backwards
 
     def _count(self, batch: Batch, losses: torch.Tensor, hits: torch.Tensor) -> None:
         """Add a pass to the sums of the next log line.

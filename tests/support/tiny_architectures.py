@@ -254,6 +254,16 @@ def smolvlm(folder: Path) -> Path:
 
 def glm4v(folder: Path) -> Path:
     """GLM-4.1V: grids of any shape, M-RoPE; transformers repeats encoded images in another order than rows."""
+    return _glm(folder, "Glm4v")
+
+
+def glm4v_moe(folder: Path) -> Path:
+    """GLM-4.5V: a layer without experts, and one with some that are one parameter and one that is shared."""
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "n_group": 1, "topk_group": 1}
+    return _glm(folder, "Glm4vMoe", **experts, moe_intermediate_size=16, first_k_dense_replace=1, head_dim=16)
+
+
+def _glm(folder: Path, kind: str, **text: Any) -> Path:
     special = [
         "<|begin_of_image|>",
         "<|end_of_image|>",
@@ -272,10 +282,11 @@ def glm4v(folder: Path) -> Path:
         _class("Glm4vVideoProcessor")(),
         chat_template=template("<|begin_of_image|><|image|><|end_of_image|>"),
     )
-    config = transformers.Glm4vConfig(
+    config = getattr(transformers, f"{kind}Config")(
         text_config={
             "vocab_size": len(tokenizer), **TEXT, "pad_token_id": 0,
             "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+            **text,
         },
         vision_config={
             "depth": 2, "hidden_size": 16, "num_heads": 2, "image_size": 56, "out_hidden_size": 32,
@@ -450,7 +461,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
 }
 
 ANSWERS_ONLY: dict[str, Callable[[Path], Path]] = {
-    function.__name__: function for function in (glm4v, mllama, qwen3_vl_moe)
+    function.__name__: function for function in (glm4v, glm4v_moe, mllama, qwen3_vl_moe)
 }
 """Architectures that answer, and of which no test trains."""
 

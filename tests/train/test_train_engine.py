@@ -191,6 +191,44 @@ def test_a_run_is_the_same_packed_padded_cached_and_in_small_passes(train: Train
     assert reference[-1] < reference[0], "nothing was learnt"
 
 
+class Passing(torch.autograd.Function):
+    """As DeepSpeed's functions at a module's outputs: the identity, which counts how often it is gone back through."""
+
+    backwards = 0
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> torch.Tensor:
+        Passing.backwards += 1
+        return grads[0]
+
+
+def test_backward_goes_through_what_the_wrapped_model_returns(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    """ZeRO-3 gathers weights for backward where it has hooked a model's outputs (zero/parameter_offload.py)."""
+    settings = settings_of(feature_cache=False, batch_size=2)
+    loaded = load(settings, checkpoint)
+    encoder, examples = make_encoder(loaded, settings), examples_of(settings, data, tmp_path / "data")
+    trainer = make_trainer(
+        loaded, encoder, examples, plan_of(settings, sizes_of(examples, encoder, None)), settings, tmp_path
+    )
+
+    def hook(model: Any, args: Any, output: Any) -> None:
+        for name, value in output.items():
+            if isinstance(value, torch.Tensor) and value.requires_grad:
+                output[name] = Passing.apply(value)
+
+    loaded.model.register_forward_hook(hook)
+    passes = trainer.steps[0]
+    Passing.backwards = 0
+    trainer.training_step(loaded.model, passes)
+    assert Passing.backwards == len(passes)
+
+
 def test_all_answer_tokens_of_a_run_have_one_weight(
     settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
