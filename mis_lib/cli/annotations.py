@@ -82,6 +82,10 @@ def make_delta(
         str, typer.Option("--name", help="Name of this delta; each call makes its next version.")
     ] = "delta",
     run: Annotated[str | None, typer.Option("--run", help="Only decisions on this run (NAME/vN).")] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option("--judge", help="With --run: this judge decides where people have not, as for mis judge."),
+    ] = None,
     authors: Annotated[list[str] | None, typer.Option("--authors", help="Only decisions of these people.")] = None,
     causes: Annotated[
         list[Cause] | None,
@@ -122,6 +126,7 @@ def make_delta(
         reference=not corrected_only,
         replay=replay,
         data=data,
+        judge=judge or (),
     )
     if as_json:
         console.print_json(made.model_dump(mode="json"))

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mis_lib.annotate.agreement import TeamAgreement, team_agreement
-from mis_lib.annotate.decisions import CurrentLabels, Event, Key, person, response_digest
+from mis_lib.annotate.decisions import CurrentLabels, Decision, Event, Key, Kind, Subject, person, response_digest
 from mis_lib.annotate.delta import TRAIN, About, build_delta, write_delta
 from mis_lib.annotate.exchange import Form, read_events, read_labels, write_events
 from mis_lib.annotate.store import AnnotationStore, decided
 from mis_lib.data.preferences import PAIRS
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_jsonl, write_atomic
+from mis_lib.files import digest_json, read_jsonl, write_atomic
 from mis_lib.models.adapters import shipped_variants
+from mis_lib.recipes.judge import check_judge, is_stored, verdicts_on
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.train import read_train_settings
 from mis_lib.results.evaluated import data_folder, judges_of, open_folder, read_samples, run_name
@@ -163,13 +164,18 @@ def make_delta(
     reference: bool = True,
     replay: int = 0,
     data: Path | None = None,
+    judge: Sequence[str] = (),
 ) -> About:
     """Write the training delta of the current decisions, or of a part of them.
 
+    With ``judge`` (``settings.Judged``) its verdicts on ``run`` count as decisions, where people have not decided.
+
     Raises:
         DataError: nothing to learn from, or an image is missing.
-        SettingsError: the name cannot be a folder's.
+        SettingsError: the name cannot be a folder's, or the judge cannot be used.
     """
+    if judge and (run is None or authors or causes):
+        raise SettingsError("--judge: expected one run that it rules on (--run), without --authors and --causes")
     if not name or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise SettingsError(f"name {name!r:.80}: expected letters, digits, '.', '_' and '-' only")
     people = {person(name) for name in authors}
@@ -177,6 +183,9 @@ def make_delta(
     named = {event.subject.key for event in theirs if not causes or not set(causes).isdisjoint(event.decision.causes)}
     # all decisions on such a response, so that disagreement and adjudication count, whatever causes they name
     events = [event for event in theirs if event.subject.key in named]
+    if judge and run is not None:
+        decided_on = {event.subject.key for event in events if event.decision.outcome is not None}
+        events += [one for one in _ruled(runs / run, judge, data) if one.subject.key not in decided_on]
     if not events:
         raise DataError(
             f"annotations at {store.place}: expected decisions, found none that fit; annotate in the app first"
@@ -194,6 +203,33 @@ def make_delta(
 
     made = build_delta(events, reference=reference, judged=_judged(runs))
     return write_delta(made, output or runs / DELTAS, name, folder_of, replay=replay)
+
+
+def _ruled(folder: Path, judge: Sequence[str], data: Path | None) -> list[Event]:
+    """The verdicts of a judge on a run, as decisions; the same ones each time, so that a delta is made once."""
+    run = open_folder(folder)
+    responses = run.responses()
+    samples = {sample.id: sample for sample in read_samples(run, responses, data)}
+    if not is_stored(judge):
+        check_judge(judge, list(samples.values()), "--judge")
+    texts = {(one.sample_id, one.variant): one.text for one in responses}
+    verdicts = verdicts_on(run, judge, list(samples.values()), responses, data_folder(run, data))
+    return [
+        Event(
+            id=digest_json([run_name(run), one.model_dump(mode="json")]),
+            kind=Kind.DECIDE,
+            author=f"judge {one.judge}",
+            at="",
+            subject=Subject(
+                run=run_name(run),
+                variant=one.variant,
+                sample=samples[one.sample_id],
+                response=texts[one.sample_id, one.variant],
+            ),
+            decision=Decision(outcome=one.outcome),
+        )
+        for one in verdicts
+    ]
 
 
 def _judged(runs: Path) -> Callable[[Key], dict[str, Outcome]]:

@@ -267,6 +267,24 @@ class TestMeasuring:
         assert {arm: (rate.n, rate.n_unscored) for arm, rate in asr.items()} == {"base": (4, 0), "dpo": (4, 0)}
 
 
+class TestDelta:
+    def test_a_judge_decides_where_people_have_not(
+        self, home: Path, toy: list[str], tmp_path: Path, server: LoopbackJudge
+    ) -> None:
+        told("generate", *toy, "--splits", "train", "--name", "asked")
+        place = ["--runs", str(tmp_path), "--run", "asked/v1", "--judge", f"rubric={server.url}#m", "--json"]
+        made = told("annotations delta", *place)
+        rows = list(read_jsonl(Path(made["folder"]) / "train.jsonl"))
+        assert {row["id"] for row in rows} == {f"mis-train-train-{number}" for number in (1, 3, 5)}
+        assert all(row["provenance"]["author"] == "judge rubric" for row in rows)
+        assert (made["rows"], made["failing"], made["targets"]) == (3, 3, {"reference": 3})
+        assert told("annotations delta", *place)["folder"] == made["folder"], "the same verdicts, the same version"
+        done = CliRunner().invoke(app, ["annotations", "delta", "--runs", str(tmp_path), "--judge", "rule"])
+        assert done.exit_code == 2 and "--judge: expected one run" in done.stderr
+        done = CliRunner().invoke(app, ["annotations", "delta", *place[:4], "--judge", "rule"])
+        assert done.exit_code == 2 and "found rule" in done.stderr
+
+
 def picture_parts(body: Mapping[str, Any]) -> list[Any]:
     """The images of a request."""
     parts = [

@@ -353,7 +353,8 @@ def test_an_answer_to_a_task_is_judged_by_the_items_own_question(home: Path, tmp
     with LoopbackJudge() as server:
         changes = {"train": train, "judge": (f"rubric={server.url}#m",)}
         study(settings.model_copy(update=changes), Trainer(home / "toy"))
-        judged = {json.loads(asked_text(body).rpartition("```json\n")[2][:-4])["question"] for body in server.bodies}
+        texts = [asked_text(body).partition("```json\n")[2].partition("\n```")[0] for body in server.bodies]
+        judged = {json.loads(text)["question"] for text in texts}
     (run,) = (tmp_path / "runs" / "study-evaluation").glob("v*")
     asked = {row["id"]: row["question"] for row in read_jsonl(run / "samples.jsonl")}
     assert any(name.endswith("@code") for name in asked)
