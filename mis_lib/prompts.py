@@ -5,7 +5,7 @@ model's chat template decides how images are numbered inside the prompt.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -62,6 +62,22 @@ def apply_template(processor: Any, messages: Sequence[Any], **options: Any) -> A
     if isinstance(made, str) and (part := _printed_as_data(messages, made)):
         raise ModelError(f"{_EXPECTED} that it prints {part}. {_OTHER_TEMPLATE}")
     return made
+
+
+def known_variables(processor: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Those of the variables for a chat template that the template of a processor reads.
+
+    A processor takes any other for an option of its own.
+    """
+    template = processor.chat_template or processor.tokenizer.chat_template or ""
+    text = template if isinstance(template, str) else " ".join(template.values())
+    return {name: value for name, value in (given or {}).items() if re.search(rf"\b{re.escape(name)}\b", text)}
+
+
+def unknown_variables(processor: Any, given: Mapping[str, Any] | None) -> str:
+    """What to say of variables that the chat template does not read; empty where it reads all."""
+    names = sorted((given or {}).keys() - known_variables(processor, given).keys())
+    return f"the model's chat template does not read {', '.join(names)}" if names else ""
 
 
 def _printed_as_data(messages: Sequence[Message], text: str) -> str | None:

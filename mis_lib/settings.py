@@ -10,13 +10,14 @@ A file that starts with ``base: OTHER.yaml`` holds only what differs from that f
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from mis_lib.errors import SettingsError, close_to
 
@@ -41,6 +42,22 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 Quantization = Literal["nf4", "int8"]
 """How bitsandbytes stores the weights of linear layers: nf4 (4 bits, as QLoRA does) or int8."""
+OWN_VARIABLES = frozenset(
+    [
+        "messages",
+        "conversation",
+        "tools",
+        "documents",
+        "chat_template",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenize",
+        "return_dict",
+        "return_tensors",
+        "processor_kwargs",
+    ]
+)
+"""Names of a chat template's variables, or of options beside them, that the program sets itself."""
 BASE = "base"  # key of a settings file, of no settings class
 
 Judged = Annotated[
@@ -59,6 +76,24 @@ class GenerationSettings(Settings):
     """0 is greedy; above 0 tokens are drawn with ``seed``."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the draws, for temperatures above 0."""
+    chat_template_kwargs: dict[str, Any] | None = Field(default=None, exclude_if=lambda value: not value)
+    """Variables for the model's chat template, as {"enable_thinking": false}; a part of answers' keys if given."""
+
+    @field_validator("chat_template_kwargs", mode="before")
+    @classmethod
+    def _read_variables(cls, value: Any) -> Any:
+        """JSON, as the app and ``mis compare`` are given it, or a mapping."""
+        expected = 'expected a JSON object such as {"enable_thinking": false}'
+        if isinstance(value, str):
+            try:
+                value = json.loads(value) if value.strip() else None
+            except ValueError as error:
+                raise ValueError(f"{expected}, found {value!r}") from error
+        if not isinstance(value, Mapping | None):
+            raise ValueError(f"{expected}, found {value!r}")
+        if taken := sorted(OWN_VARIABLES & set(value or ())):
+            raise ValueError(f"{taken[0]} is set by the program; leave it out")
+        return value
 
     def seed_for(self, sample_id: str) -> int:
         """The seed of one sample's draws; it depends on nothing but the id, so the order of work changes no answer."""

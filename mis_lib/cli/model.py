@@ -5,7 +5,7 @@ import sys
 from collections import deque
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -118,6 +118,12 @@ def compare_variants(
     max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="For temperatures above 0.")] = 0,
+    chat_template_kwargs: Annotated[
+        str | None,
+        typer.Option(
+            "--chat_template_kwargs", help='JSON of variables for the chat template, as {"enable_thinking": false}.'
+        ),
+    ] = None,
     device: OnDevice = "auto",
     quantization: Annotated[
         Quantization | None,
@@ -132,7 +138,13 @@ def compare_variants(
     from mis_lib.recipes.compare import compare
     from mis_lib.settings import GenerationSettings
 
-    settings = GenerationSettings(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    asked_for: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "chat_template_kwargs": chat_template_kwargs,
+    }
+    settings = GenerationSettings(**asked_for)
     served = read_served(server, models)
     stream = compare(
         images,

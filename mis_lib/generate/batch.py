@@ -26,7 +26,7 @@ from mis_lib.files import append_records, load_image, open_append, read_records
 from mis_lib.generate.decode import begun, prompts
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel
-from mis_lib.prompts import apply_template, user_message
+from mis_lib.prompts import apply_template, known_variables, user_message
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 
@@ -105,7 +105,8 @@ def generate(
         known = done
         if known is None:
             known = {(one.sample_id, one.variant) for one in read_records(run_dir / file, Response)}
-        lengths = prompt_lengths(samples, data_dir, engine) if batch_tokens is not None else None
+        variables = settings.chat_template_kwargs
+        lengths = prompt_lengths(samples, data_dir, engine, variables) if batch_tokens is not None else None
         rows = max((len(together) for together in engine.passes(list(variants.values()))), default=1)
         batches = plan_batches(
             samples, batch_size, rows=rows, lengths=lengths, budget=batch_tokens, answer=settings.max_new_tokens
@@ -189,7 +190,8 @@ def answer_rows(
         ModelError: the batch does not fit in the device's memory.
     """
     copies = 1 if len(adapters) == 1 or engine.shares_images else len(adapters)
-    inputs = prompts(images, questions, engine.processor, engine.network, copies=copies)
+    variables = settings.chat_template_kwargs
+    inputs = prompts(images, questions, engine.processor, engine.network, copies=copies, variables=variables)
     opening = begun(inputs, engine.processor)
     rows = [(prompt, number) for prompt in range(len(questions)) for number in range(len(adapters))]
     written: list[list[int]] = [[] for _ in rows]
@@ -264,19 +266,22 @@ def plan_batches(
     return [tuple(batch) for batch in batches]
 
 
-def prompt_lengths(samples: Sequence[Sample], data_dir: Path, engine: Engine) -> dict[str, int]:
+def prompt_lengths(
+    samples: Sequence[Sample], data_dir: Path, engine: Engine, variables: Mapping[str, Any] | None = None
+) -> dict[str, int]:
     """Tokens of each sample's prompt: its text by the model's template and tokenizer, its images by their sizes.
 
     An image whose header cannot be read counts as nothing; it is named when it is opened.
     """
     processor, count = engine.processor, _counting(engine)
-    image_token = getattr(processor, "image_token", None)
+    image_token, known = getattr(processor, "image_token", None), known_variables(processor, variables)
     texts = [
         apply_template(
             processor,
             [user_message([None] * len(sample.images), sample.question)],
             add_generation_prompt=True,
             tokenize=False,
+            **known,
         )
         for sample in samples
     ]

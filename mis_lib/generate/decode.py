@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import Cache, DynamicCache, DynamicLayer
 
 from mis_lib.generate.cpu import Threads
-from mis_lib.prompts import apply_template, as_plain_text, special_tokens, user_message
+from mis_lib.prompts import apply_template, as_plain_text, known_variables, special_tokens, user_message
 from mis_lib.settings import GenerationSettings
 from mis_lib.text.thoughts import opened_by
 
@@ -105,11 +105,18 @@ def shares_images(network: Any, processor: Any) -> bool:
 
 
 def prompts(
-    images: Sequence[Sequence[Any]], questions: Sequence[str], processor: Any, network: Any, *, copies: int = 1
+    images: Sequence[Sequence[Any]],
+    questions: Sequence[str],
+    processor: Any,
+    network: Any,
+    *,
+    copies: int = 1,
+    variables: Mapping[str, Any] | None = None,
 ) -> Any:
     """The processor's output for a batch of prompts, each so many times, on the network's device and in its type.
 
     Padded on the left: the last position of every row is the last prompt token, from which the answer begins.
+    ``variables`` are those of the chat template that it reads.
     """
     special = special_tokens(processor)
     messages = [
@@ -125,6 +132,7 @@ def prompts(
         return_dict=True,
         return_tensors="pt",
         processor_kwargs={"padding": True, "padding_side": "left"},
+        **known_variables(processor, variables),
     ).to(network.device, dtype=network.dtype)
 
 

@@ -292,7 +292,7 @@ class ServedEngine(CheckedEngine):
             caller = Caller(client, self._left_out[served.url])
             try:
                 async with await caller.begin_chat(
-                    served.model, asked, settings.max_new_tokens, optional, stream=True
+                    served.model, asked, settings.max_new_tokens, optional, stream=True, **_needed(settings)
                 ) as stream:
                     async for chunk in stream:
                         receive(answer.grow(chunk))
@@ -335,6 +335,12 @@ def messages(urls: Sequence[str], question: str) -> list[dict[str, Any]]:
     return [image_message(urls, as_plain_text(question, KNOWN_SPECIAL_TOKENS))]
 
 
+def _needed(settings: GenerationSettings) -> dict[str, Any]:
+    """What no server may leave out: variables of the chat template, where there are any."""
+    variables = settings.chat_template_kwargs
+    return {"extra_body": {"chat_template_kwargs": variables}} if variables else {}
+
+
 def packed(image: Image.Image) -> bytes:
     """A PNG file with the pixels that a local model sees; a JPEG of high quality above ``LARGEST_PNG``."""
     png = encode(image)
@@ -371,7 +377,8 @@ async def _answer(
     said, thought, tokens, reason = "", "", 0, "content_filter"
     try:
         asked = messages(urls, sample.question)
-        reply = completion_of(await caller.chat(model, asked, settings.max_new_tokens, optional))
+        needed = _needed(settings)
+        reply = completion_of(await caller.chat(model, asked, settings.max_new_tokens, optional, **needed))
         said, thought = reply.refusal or reply.text, reply.thought
         tokens, reason = reply.completion_tokens, reply.finish_reason
     except CannotAnswer:  # the server's filter, not the model

@@ -26,7 +26,14 @@ from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.decode import begun, decode
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel, load_model
-from mis_lib.prompts import apply_template, as_plain_text, special_tokens, user_message
+from mis_lib.prompts import (
+    apply_template,
+    as_plain_text,
+    known_variables,
+    special_tokens,
+    unknown_variables,
+    user_message,
+)
 from mis_lib.settings import GenerationSettings, Quantization
 
 POLL = 0.1  # seconds between looks at the stop event while another generation runs
@@ -107,6 +114,7 @@ class VariantEngine(CheckedEngine):
             inputs = self._prompt(images, question, variants, settings)
             for answer in answers:
                 answer.opening = begun(inputs, self.processor)
+                answer.told = unknown_variables(self.processor, settings.chat_template_kwargs)
             with closing(self._decoded(inputs, variants, settings)) as steps:
                 for number, tokens in enumerate(steps, 1):
                     seconds = time.perf_counter() - started
@@ -175,6 +183,7 @@ class VariantEngine(CheckedEngine):
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
+            **known_variables(self.processor, settings.chat_template_kwargs),
         ).to(self._network.device, dtype=self._network.dtype)
         length = inputs["input_ids"].shape[1]
         room = getattr(self._network.config.get_text_config(), "max_position_embeddings", None)
@@ -197,6 +206,8 @@ class GrowingAnswer:
     finished: Column | None = None
     opening: str = ""
     """What the prompt has begun of the answer (``decode.begun``)."""
+    told: str = ""
+    """Which setting is not kept to."""
 
     def grow(self, token: int, seconds: float, over: str | None) -> Column:
         """Take one more token unless the answer has ended; ``over`` is why it ends if the token does not end it."""
@@ -211,6 +222,6 @@ class GrowingAnswer:
         if finish_reason is None:
             text = text.rstrip("\ufffd")
         text = f"{self.opening}{text}"
-        column = Column(self.variant, text, len(self.tokens), seconds, finish_reason)
+        column = Column(self.variant, text, len(self.tokens), seconds, finish_reason, told=self.told)
         self.finished = column if finish_reason else None
         return column

@@ -19,6 +19,7 @@ from mis_lib.generate.served import Failure
 from mis_lib.models.adapters import shared_limits
 from mis_lib.models.packages import check_quantization
 from mis_lib.models.trained_on import item_digests, read_trained_on
+from mis_lib.prompts import unknown_variables
 from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import bar, say
 from mis_lib.recipes.samples import data_digest, read_samples, selection_in_words
@@ -209,6 +210,8 @@ class Local:
         dtype = None if settings.dtype == "auto" else settings.dtype
         device = _own_device(settings.device)
         engine = Engine.load(self.checkpoint, self.adapters, device, dtype, settings.quantization)
+        if words := unknown_variables(engine.processor, settings.generation.chat_template_kwargs):
+            raise SettingsError(f"generation.chat_template_kwargs: {words}; correct the name, or leave it out")
         names = {variant: None if folder is None else variant for variant, folder in self.adapters.items()}
         answers = generate(
             samples,

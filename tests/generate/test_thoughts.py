@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks.loopback import LoopbackJudge, asked_text, lot_verdict
 from mis_lib.cli.main import app
+from mis_lib.errors import SettingsError
 from mis_lib.files import load_image, read_records
 from mis_lib.generate.columns import Column
 from mis_lib.generate.served import Served, ServedEngine
@@ -175,3 +176,56 @@ def test_the_app_tells_a_cut_answer_from_a_cut_thought_and_where_the_limit_is(da
     assert cut.comparison is not None and cut.comparison.answers[0].verdict is not None
     assert cut.comparison.answers[0].verdict.outcome is Outcome.UNSCORED
     assert THOUGHT in view.results(whole.comparison).replace("\n", " ")
+
+
+OFF = {"enable_thinking": False}
+
+
+def test_variables_of_the_chat_template_are_in_an_answers_key_only_if_given() -> None:
+    assert GenerationSettings(chat_template_kwargs={}).model_dump() == GenerationSettings().model_dump()
+    assert list(GenerationSettings().model_dump()) == ["max_new_tokens", "temperature", "seed"]
+    assert GenerationSettings(chat_template_kwargs=OFF).model_dump()["chat_template_kwargs"] == OFF
+
+
+@pytest.mark.parametrize("wrong", ["{enable", "[1]", '{"messages": []}', '{"chat_template": "x"}'])
+def test_variables_that_cannot_be_are_refused(wrong: str) -> None:
+    with pytest.raises(SettingsError, match="chat_template_kwargs"):
+        values: dict[str, Any] = {"chat_template_kwargs": wrong}
+        GenerationSettings(**values)
+
+
+def test_variables_reach_the_template_of_a_local_model(data: Path, tmp_path: Path) -> None:
+    checkpoint, runs = thinking(tmp_path / "toy"), tmp_path / "runs"
+    place = ("--checkpoint", checkpoint, "--data", data, "--splits", "easy", "--limit", "1", "--runs", runs)
+    words = ("generate", *place, "--max_new_tokens", "6", "--json")
+    on, off = (
+        json.loads(mis(*words, *more).stdout)
+        for more in ([], ["--set", "generation.chat_template_kwargs.enable_thinking=false"])
+    )
+    assert (on["cut_in_thought"], off["cut_in_thought"]) == (2, 0)
+    assert (on["run"], off["run"]) == (str(runs / "generate/v1"), str(runs / "generate/v2"))
+    unknown = mis(*words, "--set", "generation.chat_template_kwargs.enable_thinkin=false")
+    assert unknown.exit_code == 2 and "does not read enable_thinkin;" in " ".join(unknown.output.split())
+    images = [str(data / name) for name in read_records(data / "easy.jsonl", Sample)[0].images]
+    asked = ("compare", "--images", *images, "--question", "Why?", "--checkpoint", checkpoint, "--max_new_tokens", "6")
+    given = {"off": '{"enable_thinking": false}', "unknown": '{"enable_thinkin": false}', "on": "{}"}
+    [off], [unknown], [on] = (
+        json.loads(mis(*asked, "--chat_template_kwargs", value, "--json").stdout)["answers"] for value in given.values()
+    )
+    assert not off["text"].startswith("<think>") and "told" not in off
+    assert on["text"].startswith("<think>") and unknown["text"] == on["text"]
+    assert unknown["told"] == "the model's chat template does not read enable_thinkin"
+
+
+def test_variables_are_sent_to_a_server(data: Path, tmp_path: Path) -> None:
+    with FakeServer(reply=lambda *_: SAID) as server:
+        assert not asked(server, data, tmp_path, 100).exit_code
+        assert all("chat_template_kwargs" not in body for body in server.bodies)
+        server.bodies.clear()
+        asked(server, data, tmp_path, 100, "--set", "generation.chat_template_kwargs.enable_thinking=false")
+        assert [body["chat_template_kwargs"] for body in server.bodies] == [OFF] * 4
+        server.bodies.clear()
+        images = [load_image(data / read_records(data / "easy.jsonl", Sample)[0].images[0])]
+        engine = ServedEngine({"v": Served(server.url, "thinker")})
+        assert [*engine.stream(images, "Why?", ["v"], GenerationSettings(chat_template_kwargs=OFF))]
+        assert [body["chat_template_kwargs"] for body in server.bodies] == [OFF]

@@ -62,6 +62,7 @@ class PromptPart(NamedTuple):
     tokens: gr.Slider
     temperature: gr.Slider
     seed: gr.Number
+    variables: gr.Textbox
 
 
 class ExamplesPart(NamedTuple):
@@ -168,8 +169,16 @@ def _prompt_part(names: list[str], served: Mapping[str, Served]) -> PromptPart:
                 0, 2, value=0, step=0.1, label="Temperature", min_width=150, elem_id="mis-temperature"
             )
             seed = gr.Number(0, precision=0, label="Seed", min_width=90, elem_id="mis-seed")
+            variables = gr.Textbox(
+                "",
+                label="Chat template variables (JSON)",
+                placeholder='{"enable_thinking": false}',
+                max_lines=1,
+                min_width=200,
+                elem_id="mis-variables",
+            )
         html_block(html.macros("compare/parts.html").settings_note(), "mis-settings-note")
-    return PromptPart(strip, upload, question, variants, tokens, temperature, seed)
+    return PromptPart(strip, upload, question, variants, tokens, temperature, seed, variables)
 
 
 def _examples_part(cards: str) -> ExamplesPart:
@@ -344,10 +353,16 @@ class CompareHandlers:
         max_new_tokens: float,
         temperature: float,
         seed: float,
+        variables: str,
         request: gr.Request,
     ) -> Iterator[Updates]:
         """Stream the answers; parts of the screen that a view leaves alone are skipped."""
-        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        settings = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "seed": seed,
+            "chat_template_kwargs": variables,
+        }
         buttons = button_updates(running=True)
         for step in actions.compare(self.host, prompt, question, variants, settings, session=session_of(request)):
             results = gr.skip() if step.results is None else step.results
@@ -536,7 +551,7 @@ def _bind_comparison(
     begun = gr.on(bar.start.click, handlers.begin, outputs=[bar.status, *buttons], **QUIET)
     run = begun.then(
         handlers.compare,
-        inputs=[prompt, asked.question, asked.variants, asked.tokens, asked.temperature, asked.seed],
+        inputs=[prompt, asked.question, asked.variants, asked.tokens, asked.temperature, asked.seed, asked.variables],
         outputs=[bar.status, bar.errors, answered.results, shown, *buttons],
         concurrency_limit=handlers.host.at_once,
         concurrency_id=MODEL_QUEUE,
