@@ -188,7 +188,7 @@ def find_edit(
         weigh: whether a weight's size enters its score.
 
     Raises:
-        SettingsError: no calibration item, no layer of that name, or ``tau`` out of range.
+        SettingsError: no calibration item, ``tau`` out of range, no layer of that name, or experts among them.
     """
     if not calibration or not 0 < tau < 1:
         raise SettingsError(f"expected calibration items and 0 < tau < 1, found {len(calibration)} items and tau {tau}")
@@ -278,6 +278,12 @@ def _replace(text: str, old: str, new: str) -> str:
 
 
 def _chosen(loaded: LoadedModel, layers: str) -> dict[str, nn.Linear]:
+    for name, weight in loaded.network.named_parameters():
+        if weight.ndim == 3 and len(weight) > 1 and re.search(layers, name):
+            raise SettingsError(
+                f"expected names of linear layers, found that {layers!r} also matches the experts' weights {name}, "
+                f"{tuple(weight.shape)}; name other layers, such as --set 'layers=language_model.*\\.o_proj'"
+            )
     found = {
         name: module
         for name, module in loaded.network.named_modules()

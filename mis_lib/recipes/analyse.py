@@ -11,7 +11,7 @@
 model. A method returns frames, figures and the summary that a terminal shows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -47,6 +47,9 @@ Found = tuple[dict[str, "pd.DataFrame"], dict[str, "go.Figure"], "pd.DataFrame"]
 class AnalyseSettings(GenerateSettings):
     """What is analysed and how; model, data and generation as for ``mis generate``."""
 
+    adapters: dict[str, Path | None] | None = None
+    """NAME=FOLDER of each PEFT adapter or, for separation and spectrum, of a whole checkpoint tuned from the base;
+    NAME=FILE of a weight edit, but not for spectrum (default: the shipped)."""
     splits: tuple[str, ...] = ("hard",)
     limit: int | None = Field(default=24, ge=1)
     generation: GenerationSettings = GenerationSettings(max_new_tokens=160)
@@ -148,9 +151,13 @@ def _separation(settings: AnalyseSettings, run: Run) -> Found:
     from mis_lib.probe import figures as draw
     from mis_lib.probe.separation import clusters, hidden_states, separation, summary
 
-    loaded, names, pairs, folder = _read(settings)
-    say(f"Reading {2 * len(pairs)} items by {len(names)} variants")
-    states = hidden_states(loaded, names, pairs, folder, batch_size=settings.batch_size)
+    whole = _whole_checkpoints(settings)
+    loaded, names, pairs, folder = _read(settings, leave=whole)
+    say(f"Reading {2 * len(pairs)} items by {len(settings.variants)} variants")
+    found = hidden_states(loaded, names, pairs, folder, batch_size=settings.batch_size)
+    for name, path in whole.items():
+        found |= hidden_states(_load(path, {}, settings), {name: None}, pairs, folder, batch_size=settings.batch_size)
+    states = {name: found[name] for name in settings.variants}
     say("Fitting probes")
     frame = separation(states)
     layer = settings.layer if settings.layer is not None else _clearest_layer(frame)
@@ -161,19 +168,28 @@ def _separation(settings: AnalyseSettings, run: Run) -> Found:
 
 
 def _spectrum(settings: AnalyseSettings, run: Run) -> Found:
+    from mis_lib.models.adapters import is_edit
     from mis_lib.probe import figures as draw
     from mis_lib.probe.spectrum import responses, spectrum, summary
 
-    loaded, names, pairs, folder = _read(settings)
+    known, whole = known_variants(settings), _whole_checkpoints(settings)
+    if edits := [name for name in settings.variants if (path := known[name]) is not None and is_edit(path)]:
+        raise SettingsError(
+            f"--variants: expected adapters and whole checkpoints, found {', '.join(edits)}: a weight edit is no "
+            "result of tuning, and what it changes is in its file; leave it out"
+        )
+    loaded, names, pairs, folder = _read(settings, leave=whole)
     adapters = [name for name, adapter in names.items() if adapter is not None]
-    if not adapters:
+    both = ", ".join([*adapters, *whole])
+    if not both:
         raise SettingsError(
             "--variants: expected at least one tuned variant, as the base has no update; found the base only"
         )
-    say(f"Decomposing the weights that {', '.join(adapters)} change")
-    spectra = spectrum(loaded, adapters, weak=settings.weak)
-    say(f"Reading {2 * len(pairs)} items by {len(adapters)} variants")
-    answers = responses(loaded, adapters, pairs, folder, batch_size=settings.batch_size)
+    tuned = {name: _load(path, {}, settings) for name, path in whole.items()}
+    say(f"Decomposing the weights that {both} change")
+    spectra = spectrum(loaded, adapters, tuned, weak=settings.weak)
+    say(f"Reading {2 * len(pairs)} items by {both}")
+    answers = responses(loaded, adapters, pairs, folder, tuned, batch_size=settings.batch_size)
     figures = {
         "spectrum": draw.spectrum(spectra.layers, spectra.curves),
         "responses": draw.responses(answers),
@@ -293,17 +309,30 @@ READERS: dict[AnalysisMethod, Callable[[AnalyseSettings, Run], Found]] = {
 }
 
 
-def _read(settings: AnalyseSettings) -> tuple["LoadedModel", dict[str, str | None], list["Pair"], Path]:
-    """Model with adapters, names of the variants' adapters, pairs and their folder."""
+def _read(
+    settings: AnalyseSettings, leave: Collection[str] = ()
+) -> tuple["LoadedModel", dict[str, str | None], list["Pair"], Path]:
+    """Model with adapters, names of the variants' adapters but for those in ``leave``, pairs and their folder."""
     pairs, folder = _pairs(settings)
+    known = known_variants(settings)
+    chosen = {name: known[name] for name in settings.variants if name not in leave}
+    loaded = _load(checkpoint_of(settings), chosen, settings)
+    return loaded, {name: None if path is None else name for name, path in chosen.items()}, pairs, folder
+
+
+def _load(checkpoint: Path, adapters: Mapping[str, Path | None], settings: AnalyseSettings) -> "LoadedModel":
     from mis_lib.generate.cpu import working_dtype
     from mis_lib.models.load import load_model
 
-    checkpoint, known = checkpoint_of(settings), known_variants(settings)
     dtype = working_dtype(checkpoint, settings.device) if settings.dtype == "auto" else settings.dtype
-    chosen = {name: known[name] for name in settings.variants}
-    loaded = load_model(checkpoint, chosen, settings.device, dtype)
-    return loaded, {name: None if path is None else name for name, path in chosen.items()}, pairs, folder
+    return load_model(checkpoint, adapters, settings.device, dtype)
+
+
+def _whole_checkpoints(settings: AnalyseSettings) -> dict[str, Path]:
+    """Folder of each variant that is a whole checkpoint, and neither an adapter nor an edit."""
+    known = known_variants(settings)
+    folders = {name: known[name] for name in settings.variants}
+    return {name: path for name, path in folders.items() if path is not None and (path / "config.json").exists()}
 
 
 def _pairs(settings: AnalyseSettings) -> tuple[list["Pair"], Path]:

@@ -14,7 +14,9 @@ from peft.tuners.lora import Linear
 from scipy.stats import beta
 from support.fakes import mini_data
 from support.tiny import tiny_adapter, tiny_checkpoint
+from support.tiny_architectures import built
 from torch import nn
+from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
@@ -60,6 +62,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder: Path) -> LoadedModel:
     return load_model(folder / "model", {"one": folder / "one"}, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    """The adapter's update added to the checkpoint's weights, as full tuning would leave them."""
+    loaded: Any = load_model(folder / "model", {"one": folder / "one"}, dtype=torch.float32)
+    loaded.model.merge_and_unload().save_pretrained(folder / "whole")
+    loaded.processor.save_pretrained(folder / "whole")
+    return folder / "whole"
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +255,68 @@ class TestSpectrum:
             assert (row.value, row.low, row.high) == pytest.approx(
                 (mean, mean - 1.96 * error, mean + 1.96 * error), rel=1e-3
             )
+
+    def test_a_whole_checkpoint_has_the_update_of_the_adapter_merged_into_it(
+        self, model: LoadedModel, whole: Path, pairs: list[Pair], folder: Path
+    ) -> None:
+        tuned = {"whole": load_model(whole)}
+        layers, curves = spectrum.spectrum(model, ["one"], tuned)
+        one, other = (layers[layers.variant == name].reset_index() for name in ("one", "whole"))
+        assert len(one) == 6
+        assert other[["layer", "module"]].equals(one[["layer", "module"]])
+        assert set(one["rank"]) == {4}
+        assert set(other["rank"]) == {16, 32}  # as many as the smaller side: nothing says that it is low
+        measured = ["size", "stable_rank", "output_share", "input_share", "weak_outputs", "weak_inputs"]
+        np.testing.assert_allclose(other[measured], one[measured], rtol=1e-4)
+        energy = curves.pivot(index=["side", "directions"], columns="variant", values="energy")
+        np.testing.assert_allclose(energy["whole"], energy["one"], atol=1e-3)
+        assert (
+            other.output_chance_high - other.output_chance_low < one.output_chance_high - one.output_chance_low
+        ).all()
+        answers = spectrum.responses(model, ["one"], pairs, folder / "data", tuned, batch_size=4)
+        one, other = (
+            answers[answers.variant == name].drop(columns="variant").astype(float) for name in ("one", "whole")
+        )
+        np.testing.assert_allclose(other, one, rtol=1e-3)
+
+    def test_a_random_change_of_a_whole_weight_is_chance(self) -> None:
+        draws = torch.Generator().manual_seed(0)
+        weight, change = torch.randn(48, 96, generator=draws).double(), torch.randn(48, 96, generator=draws).double()
+        left, _, right = torch.linalg.svd(weight, full_matrices=False)
+        for directions, near in ((left.T, change), (right, change.T)):
+            energy = spectrum._energy(directions, near)  # pyright: ignore[reportPrivateUsage]
+            assert energy.sum() == pytest.approx(1)
+            assert energy[24:48].sum() == pytest.approx(24 / len(energy), abs=0.03)
+
+    def test_what_was_not_tuned_from_the_base_is_refused_by_name(
+        self, model: LoadedModel, folder: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ModelError, match=r"'same'.*all weights equal"):
+            spectrum.spectrum(model, [], {"same": load_model(folder / "model")})
+        other = load_model(folder / "model")
+        layer: Any = other.network.get_submodule("model.language_model.layers.0.mlp.up_proj")
+        layer.weight = nn.Parameter(torch.zeros(65, 32))
+        with pytest.raises(ModelError, match=r"'other'.*up_proj.weight of \(65, 32\).*the base has one of \(64, 32\)"):
+            spectrum.spectrum(model, [], {"other": other})
+
+    def test_experts_are_refused_by_name(self, tmp_path: Path) -> None:
+        checkpoint = built("qwen3_vl_moe", tmp_path / "experts")
+        network: Any = AutoModelForImageTextToText.from_pretrained(checkpoint)
+        config = LoraConfig(r=2, target_modules=["q_proj"], target_parameters=["mlp.experts.down_proj"])
+        get_peft_model(network, config).save_pretrained(tmp_path / "one")
+        loaded = load_model(checkpoint, {"one": tmp_path / "one"})
+        with pytest.raises(ModelError, match=r"'one': expected LoRA on linear layers, found .*experts, down_proj of"):
+            spectrum.spectrum(loaded, ["one"])
+        plain, tuned = load_model(checkpoint), load_model(checkpoint)
+        name, experts = next(
+            (name, one) for name, one in tuned.network.named_parameters() if name.endswith("experts.down_proj")
+        )
+        experts.data += 1
+        with pytest.raises(ModelError, match=rf"'tuned'.*found {name}"):
+            spectrum.spectrum(plain, [], {"tuned": tuned})
+        unused = Quadruple("one", "What is it?", [], [], "safe", "unsafe")
+        with pytest.raises(SettingsError, match=r"also matches the experts' weights .*down_proj"):
+            find_edit(plain, [unused])
 
     def test_a_plain_checkpoint_has_no_update(self, folder: Path) -> None:
         with pytest.raises(ModelError, match="expected a model with adapters"):
@@ -543,6 +616,29 @@ class TestCommand:
         assert (run / "settings.yaml").exists()
         assert list(run.glob("*.html"))
         assert (run.name, list(run.glob("edit-0.9.safetensors")) != []) == ("v1", method == "safeground")
+
+    def test_a_whole_checkpoint_is_a_variant_of_what_it_was_tuned_from(self, folder: Path, whole: Path) -> None:
+        both = ["--adapters", f"whole={whole}", "--json"]
+        for method in ("separation", "spectrum"):
+            result = self.run(folder, method, *both)
+            assert result.exit_code == 0, result.output
+            frame = pd.DataFrame(json.loads(result.stdout)[method])
+            if method == "separation":
+                frame = frame[frame.measure == "distance"]  # of few items, a probe can turn one on a rounding
+            values = "value" if method == "separation" else "output_share"
+            one, other = (frame[frame.variant == name][values].tolist() for name in ("one", "whole"))
+            assert len(one) > 0
+            assert other == pytest.approx(one, rel=0.01)
+        result = self.run(folder, "safeground", *both)
+        assert result.exit_code == 2
+        assert "expected a PEFT folder, found a whole checkpoint" in " ".join(result.output.split())
+
+    def test_an_edit_has_no_spectrum(self, folder: Path) -> None:
+        name = "model.language_model.layers.0.self_attn.o_proj"
+        Edit({name: torch.tensor([0])}, -1.0, 0.9, 1).save(folder / "edit.safetensors", folder / "model")
+        result = self.run(folder, "spectrum", "--adapters", f"edit={folder / 'edit.safetensors'}")
+        assert result.exit_code == 2
+        assert "expected adapters and whole checkpoints, found edit" in " ".join(result.output.split())
 
     @pytest.mark.parametrize("method", ["separation", "formats"])
     def test_a_data_file_is_read_as_one_split(self, folder: Path, method: str) -> None:
