@@ -4,8 +4,9 @@ r"""The outcomes of the shipped variants on MIS-Mini, counted: README's table of
         --splits easy hard unseen real everyday
     python -m tools.outcomes runs/report/v1
 
-It names the weights and the data that were counted. A test holds them to the shipped ones and README to the counts, so
-that no table outlives its weights.
+Variants of which no run is named keep their rows while their weights, the data and the judge are those that were
+counted. The file names the weights and the data that were counted. A test holds them to the shipped ones and README to
+the counts, so that no table outlives its weights.
 """
 
 import argparse
@@ -61,8 +62,10 @@ def of_shipped(variants: Sequence[str]) -> Mapping[str, Any]:
     return {"data_version": DATA_VERSION, "table": table, "judge": rule.fingerprint(), "weights": weights}
 
 
-def count(runs: Sequence[Path]) -> Outcomes:
+def count(runs: Sequence[Path], before: Outcomes | None = None) -> Outcomes:
     """Count what stored runs say under the rule judge; a later run replaces the rows of an earlier one.
+
+    Rows that were counted ``before`` stay where weights, data and judge are the same still.
 
     Raises:
         DataError: a run was made with other weights or other data than those that are shipped.
@@ -74,8 +77,18 @@ def count(runs: Sequence[Path]) -> Outcomes:
         for row in rate_rows(run.verdicts, run.samples, run.responses, total=False):
             counts = {name: (one.hits, one.n, one.n_unscored) for name, one in row.rates.items() if one.n}
             found[row.variant, row.group] = Count(variant=row.variant, split=row.group, counts=counts)
-    names = list(dict.fromkeys(variant for variant, _ in found))
-    return Outcomes(**of_shipped(names), rows=list(found.values()))
+    counted = {variant for variant, _ in found}
+    kept = [row for row in _still_true(before) if row.variant not in counted] if before else []
+    order = list(dict.fromkeys([*(before.weights if before else ()), *(row.variant for row in found.values())]))
+    rows = sorted([*kept, *found.values()], key=lambda row: order.index(row.variant))
+    return Outcomes(**of_shipped(list(dict.fromkeys(row.variant for row in rows))), rows=rows)
+
+
+def _still_true(before: Outcomes) -> list[Count]:
+    now = of_shipped([name for name in before.weights if name == BASE or (ADAPTERS / name / WEIGHTS).exists()])
+    if now | {"weights": {}} != before.model_dump(exclude={"rows"}) | {"weights": {}}:
+        return []
+    return [row for row in before.rows if before.weights[row.variant] == now["weights"].get(row.variant)]
 
 
 def _check_shipped(run: Evaluated) -> None:
@@ -118,7 +131,7 @@ def main() -> None:
     """Count the runs that are named and write the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
-    found = count(parser.parse_args().runs).model_dump(mode="json")
+    found = count(parser.parse_args().runs, stored()).model_dump(mode="json")
     rows = ",\n".join(f"  {json.dumps(row)}" for row in found.pop("rows"))
     head = json.dumps(found, indent=1).removesuffix("\n}")
     write_atomic(OUTCOMES, f'{head},\n "rows": [\n{rows}\n ]\n}}\n'.encode())
