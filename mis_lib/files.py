@@ -213,6 +213,8 @@ def load_image(source: Path | bytes, *, name: str = "") -> Image.Image:
         ImageError: no such file, not an image, truncated, over ``MAX_PIXELS`` pixels or under ``MIN_SIDE`` on a side.
     """
     name = name or (source.name if isinstance(source, Path) else "image")
+    if isinstance(source, Path):
+        _check_file(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             _check_size(name, *image.size)
@@ -232,6 +234,25 @@ def load_image(source: Path | bytes, *, name: str = "") -> Image.Image:
         raise
     except DECODER_ERRORS as error:
         raise ImageError(f"{name}: the image is damaged or cut short ({error}); save it again and retry") from error
+
+
+def image_bytes(path: Path) -> bytes:
+    """The bytes of an image file, as they are.
+
+    Raises:
+        ImageError: it is missing, cannot be read, or is no file.
+    """
+    _check_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: expected an image file, found: {error.strerror}; check the path") from error
+
+
+def _check_file(path: Path) -> None:
+    """A pipe or a device would be waited for, or read, without end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ImageError(f"{path}: expected an image file, found a pipe, socket or device; name a file")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -5,6 +5,7 @@ import os
 import random
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import (
     append_record,
+    image_bytes,
     load_image,
     open_append,
     read_jsonl,
@@ -307,3 +309,12 @@ def test_same_records_same_bytes(tmp_path: Path) -> None:
     assert sha256(tmp_path / "a") == sha256(tmp_path / "b")
     write_records(tmp_path / "b", [response(2), response(1)])
     assert sha256(tmp_path / "a") != sha256(tmp_path / "b")
+
+
+@pytest.mark.parametrize("read", [load_image, image_bytes])
+def test_a_pipe_or_a_device_is_no_image_and_is_not_waited_for(read: Callable[[Path], object], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "device.png"):
+        with pytest.raises(ImageError, match=r"found a pipe, socket or device"):
+            read(tmp_path / name)

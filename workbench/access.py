@@ -14,7 +14,7 @@ import hmac
 import os
 import string
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from mis_lib.errors import SettingsError
 COST = {"n": 2**14, "r": 8, "p": 1}
 FREE_TRIES = 3
 LONGEST_WAIT = 8.0  # seconds
+MOST_WAITING = 20  # tries for one name at a time: a flood of guesses locks the name for 160 seconds more, not for hours
 
 
 class Users:
@@ -33,6 +34,8 @@ class Users:
     ) -> None:
         self._hashes, self._sleep = hashes, sleep
         self._wrong: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @classmethod
     def read(cls, path: Path) -> "Users":
@@ -55,12 +58,25 @@ class Users:
         return cls(hashes)
 
     async def check(self, name: str, password: str) -> bool:
-        """Whether the password is that name's; held back after wrong ones, without holding up anybody else."""
+        """Whether the password is that name's; held back after wrong ones, without holding up anybody else.
+
+        Tries for one name wait in turn, ``MOST_WAITING`` at most: those that come then are refused unread.
+        """
         key = name if name in self._hashes else ""  # one counter for all unknown names: bounded memory
+        if self._waiting[key] >= MOST_WAITING:
+            return False
+        self._waiting[key] += 1
+        try:
+            async with self._turns[key]:
+                return await self._check(key, password)
+        finally:
+            self._waiting[key] -= 1
+
+    async def _check(self, key: str, password: str) -> bool:
         delay = self.wait(key)
-        self._wrong[key] += 1  # counted before the check, so that many tries at once wait in turn
+        self._wrong[key] += 1
         await self._sleep(delay)
-        salt, digest = self._hashes.get(name, (b"\0" * 16, b""))  # unknown names cost the same time as known ones
+        salt, digest = self._hashes.get(key, (b"\0" * 16, b""))  # unknown names cost the same time as known ones
         right = hmac.compare_digest(await asyncio.to_thread(_hash, password, salt), digest)
         if right:
             del self._wrong[key]

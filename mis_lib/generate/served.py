@@ -53,8 +53,8 @@ from mis_lib.clients.openai import (
 )
 from mis_lib.clients.protocol import CannotAnswer, ClientError, Unavailable
 from mis_lib.clients.replies import check_chunk
-from mis_lib.errors import ImageError, SettingsError
-from mis_lib.files import load_image
+from mis_lib.errors import SettingsError
+from mis_lib.files import image_bytes, load_image
 from mis_lib.generate.columns import CheckedEngine, Column
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
@@ -396,10 +396,7 @@ async def _answer(
 
 def _url(path: Path, images_as: ImagesAs) -> str:
     """An image's URL for the server; other formats than PNG and JPEG are sent as PNG, since few servers read them."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: expected an image file, found: {error.strerror}; check the path") from error
+    content = image_bytes(path)
     if images_as is ImagesAs.FILE:
         return path.resolve().as_uri()
     return data_url(content if is_png_or_jpeg(content) else encode(load_image(path)))

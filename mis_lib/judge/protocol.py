@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from mis_lib.clients.images import encode, is_png_or_jpeg
-from mis_lib.errors import ImageError
-from mis_lib.files import digest_json, load_image
+from mis_lib.files import digest_json, image_bytes, load_image
 from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.text.thoughts import answer_in, written
 
@@ -117,8 +116,5 @@ def fingerprint_of(*parts: Any) -> str:
 
 
 def _picture(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: expected an image file, found: {error.strerror}; check the path") from error
+    content = image_bytes(path)
     return content if is_png_or_jpeg(content) else encode(load_image(path))

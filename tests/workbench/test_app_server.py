@@ -309,6 +309,30 @@ def test_wrong_passwords_are_slowed_down_even_all_at_once() -> None:
     assert asyncio.run(users.check("ada", "correct horse")) and users.wait("ada") == 0
 
 
+def test_guesses_for_one_name_wait_in_turn_and_a_flood_is_refused_unread() -> None:
+    waits: list[float] = []
+    now = most = 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now, most
+        waits.append(seconds)
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.001)
+        now -= 1
+
+    line = entry("ada", "correct horse").split(":")
+    users = Users({"ada": (bytes.fromhex(line[2]), bytes.fromhex(line[3]))}, sleep)
+
+    async def attack() -> list[bool]:
+        guesses = [f"guess {number}" for number in range(299)]
+        return await asyncio.gather(*(users.check("ada", guess) for guess in [*guesses, "correct horse"]))
+
+    assert not any(asyncio.run(attack()))
+    assert most == 1 and len(waits) == 20
+    assert asyncio.run(users.check("ada", "correct horse"))
+
+
 @pytest.mark.parametrize("line", ["ada", "ada:plain:text", "ada:scrypt:zz:00", "ada:md5:00:00"])
 def test_a_bad_line_is_named_and_not_shown(tmp_path: Path, line: str) -> None:
     path = tmp_path / "users.txt"

