@@ -462,7 +462,10 @@ def _continued(prompt: Any, whole: Any, tokenizer: Any, answer: str) -> Any:
 
     start = max(at for at in range(whole.shape[1]) if tokenizer.decode(whole[0, at:]).startswith(answer))
     ids = torch.cat([prompt["input_ids"], whole[:, start:]], dim=1)
-    return {**prompt, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    known = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    for name in {"token_type_ids", "mm_token_type_ids"} & {*prompt}:
+        known[name] = torch.cat([prompt[name], torch.zeros_like(whole[:, start:])], dim=1)
+    return {name: value for name, value in {**prompt, **known}.items() if name != "labels"}
 
 
 def _losses(folder: Path) -> list[float]:
