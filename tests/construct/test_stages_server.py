@@ -425,7 +425,7 @@ def test_a_local_model_that_writes_the_form_is_believed(checkpoint: Path, tmp_pa
     class Speaker:
         """The model, but for what it says."""
 
-        device = model.device
+        device, dtype = model.device, model.dtype
 
         def generate(self, **inputs: Any) -> torch.Tensor:
             asked.append(inputs)
