@@ -169,14 +169,14 @@ def _prompt_part(names: list[str], served: Mapping[str, Served]) -> PromptPart:
                 0, 2, value=0, step=0.1, label="Temperature", min_width=150, elem_id="mis-temperature"
             )
             seed = gr.Number(0, precision=0, label="Seed", min_width=90, elem_id="mis-seed")
-            variables = gr.Textbox(
-                "",
-                label="Chat template variables (JSON)",
-                placeholder='{"enable_thinking": false}',
-                max_lines=1,
-                min_width=200,
-                elem_id="mis-variables",
-            )
+        variables = gr.Textbox(
+            "",
+            label="Chat template variables (JSON)",
+            placeholder='{"enable_thinking": false}',
+            max_lines=1,
+            min_width=200,
+            elem_id="mis-variables",
+        )
         html_block(html.macros("compare/parts.html").settings_note(), "mis-settings-note")
     return PromptPart(strip, upload, question, variants, tokens, temperature, seed, variables)
 
