@@ -149,7 +149,7 @@ def test_defaults_are_the_papers_greedy_decoding() -> None:
         (
             {"max_tokens": 3},
             r"unknown setting 'max_tokens' \(did you mean 'max_new_tokens'\?\); "
-            r"known: max_new_tokens, temperature, seed$",
+            r"known: max_new_tokens, temperature, seed, chat_template_kwargs$",
         ),
     ],
 )
@@ -168,7 +168,7 @@ def test_what_is_known_is_told_once_however_much_is_not() -> None:
         GenerationSettings(sed=1, fsdp_config={})
     assert str(refused.value) == (
         "unknown setting 'sed' (did you mean 'seed'?); unknown setting 'fsdp_config'; "
-        "known: max_new_tokens, temperature, seed"
+        "known: max_new_tokens, temperature, seed, chat_template_kwargs"
     )
 
 

@@ -52,8 +52,8 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     _check_liger(settings, device)
     if settings.quantization and shards():
         raise SettingsError(
-            "quantization: each GPU holds all quantized weights, expected a launcher that does not shard (accelerate "
-            "launch --multi_gpu), found FSDP or DeepSpeed; launch without, or leave quantization out"
+            "quantization: each GPU holds all quantized weights, expected accelerate launch without sharding, "
+            "found FSDP or DeepSpeed; launch without them, or leave quantization out"
         )
     network, processor = load_model(checkpoint, {}, device, dtype, settings.quantization)
     _as_plain(network)

@@ -750,7 +750,8 @@ class TestServer:
             ]
             done = CliRunner().invoke(app, ["generate", *flags])
         assert done.exit_code == 0, done.output
-        assert json.loads(done.stdout) == {"run": str(tmp_path / "generate/v1"), "answers": 4, "failed": []}
+        counts = {"answers": 4, "cut": 0, "cut_in_thought": 0}
+        assert json.loads(done.stdout) == {"run": str(tmp_path / "generate/v1"), **counts, "failed": []}
 
     @pytest.mark.slow
     def test_ten_kills_change_nothing(self, home, tmp_path) -> None:
