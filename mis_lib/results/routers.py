@@ -180,19 +180,19 @@ def measure(rows: Sequence[Routed]) -> Measured:
     doubts = _doubts(rows, folds)
     spoils_N = np.array([row.cheap == row.truth and row.expensive != row.truth for row in rows])
     scores = {**learned, **doubts, "oracle": 2.0 * pays_N - spoils_N, "random": np.zeros(len(rows))}
-    told = _Told.of(rows)
+    rulings = _Rulings.of(rows)
     budget = round(BUDGET * len(rows) / 100)
-    worths = [_worth(name, score_N, pays_N, told, budget) for name, score_N in scores.items()]
+    worths = [_worth(name, score_N, pays_N, rulings, budget) for name, score_N in scores.items()]
     rival = max((one for one in worths if one.router in {*doubts, "random"}), key=lambda one: one.f1).router
     steps = [round(step * len(rows) / STEPS) for step in range(STEPS + 1)]
     points = [
-        Point(name, 100 * count / len(rows), told.f1(_sent(score_N, count)))
+        Point(name, 100 * count / len(rows), rulings.f1(_sent(score_N, count)))
         for name, score_N in scores.items()
         if name != "temperature"  # the order of entropy
         for count in steps
     ]
     groups = [_group(row) for row in rows]
-    counts = {name: told.counts(_sent(scores[name], budget)) for name in (*learned, rival)}
+    counts = {name: rulings.counts(_sent(scores[name], budget)) for name in (*learned, rival)}
     gains = {
         name: cluster_interval(
             groups,
@@ -203,7 +203,7 @@ def measure(rows: Sequence[Routed]) -> Measured:
     return Measured(points, worths, len(rows), 100 * float(pays_N.mean()), rival, gains)
 
 
-class _Told(NamedTuple):
+class _Rulings(NamedTuple):
     """What both judges say of each case, (N,), as numbers; an unscored case counts as an error."""
 
     truth: np.ndarray
@@ -211,7 +211,7 @@ class _Told(NamedTuple):
     expensive: np.ndarray
 
     @classmethod
-    def of(cls, rows: Sequence[Routed]) -> "_Told":
+    def of(cls, rows: Sequence[Routed]) -> "_Rulings":
         said = [
             (row.truth, *((not row.truth) if one is None else one for one in (row.cheap, row.expensive)))
             for row in rows
@@ -228,13 +228,13 @@ class _Told(NamedTuple):
         return float(_percent(self.counts(sent_N).sum(0)))
 
 
-def _worth(name: str, score_N: np.ndarray, pays_N: np.ndarray, told: _Told, budget: int) -> Worth:
+def _worth(name: str, score_N: np.ndarray, pays_N: np.ndarray, rulings: _Rulings, budget: int) -> Worth:
     ranked_N = np.where(np.isinf(score_N), np.finfo(float).max, score_N)
-    worth = Worth(name, 100 * float(average_precision_score(pays_N, ranked_N)), told.f1(_sent(score_N, budget)))
+    worth = Worth(name, 100 * float(average_precision_score(pays_N, ranked_N)), rulings.f1(_sent(score_N, budget)))
     if name in ("oracle", "random"):
         return worth
     sent_N = (score_N > THRESHOLD).astype(float)
-    return worth._replace(share=100 * float(sent_N.mean()), share_f1=told.f1(sent_N))
+    return worth._replace(share=100 * float(sent_N.mean()), share_f1=rulings.f1(sent_N))
 
 
 def _sent(score_N: np.ndarray, count: int) -> np.ndarray:
