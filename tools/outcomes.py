@@ -50,7 +50,7 @@ class Outcomes(Record):
     rows: list[Count]
 
 
-def of_shipped(variants: Sequence[str]) -> Mapping[str, Any]:
+def of_shipped(variants: Sequence[str]) -> dict[str, Any]:
     """Data version, digests of the element table and of the judge, and of each variant's shipped weights."""
     weights = {
         name: digest("".join(sha256(ADAPTERS / "base" / file) for file in BASE_FILES))
