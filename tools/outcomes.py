@@ -11,7 +11,7 @@ the counts, so that no table outlives its weights.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
