@@ -38,11 +38,12 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
     Raises:
         MisError: something is refused or missing, or training failed; the message says what, where and how to fix it.
     """
-    from mis_lib.train.dpo import DpoLog, dpo_trainer, preference_rows
+    from mis_lib.train.dpo import NAMES, dpo_trainer, preference_rows
     from mis_lib.train.lora import groups, restore
     from mis_lib.train.model import limits_in, load
     from mis_lib.train.run import ADAPTER, CHECKPOINTS
     from mis_lib.train.trainer import save_result
+    from mis_lib.train.trl import TrlLog
 
     checkpoint = base_of(settings)
     source = settings.pairs or data_folder(settings.data)
@@ -65,7 +66,7 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
             group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)
         }
         rows = preference_rows(pairs, folder, loaded.processor)
-        log = DpoLog(run.folder / LOG, settings, on_line)
+        log = TrlLog(run.folder / LOG, settings, on_line, NAMES)
         if is_main:
             say(f"DPO on {len(pairs):,} pairs")
         trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
