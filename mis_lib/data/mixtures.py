@@ -156,17 +156,17 @@ def textual(options: Options) -> Recipe:
 
 def vlguard_m(options: Options) -> Recipe:
     """VLGuard mixed."""
-    about = "VLGuard-M: two harmful rows, refused, to a benign one, mixed with 5,000 general rows to 3,000"
+    about = "VLGuard-M: two harmful rows to a benign one, answered as published, with 5,000 general rows to 3,000"
     total = 5 / 8 if options.share is None else options.share
     benign = Part(source=SAFETY, keep="benign", share=(1 - total) / 3)
-    harmful = Part(source=SAFETY, keep="harmful", label="refusal")
+    harmful = Part(source=SAFETY, keep="harmful")
     return _one("vlguard_m", about, harmful, benign, Part(source=GENERAL, share=total))
 
 
 def vlguard_p(options: Options) -> Recipe:
     """VLGuard post hoc."""
-    about = "VLGuard-P: two harmful rows, refused, to a benign one (post hoc, no general data)"
-    harmful = Part(source=SAFETY, keep="harmful", label="refusal")
+    about = "VLGuard-P: two harmful rows to a benign one, answered as published (post hoc, no general data)"
+    harmful = Part(source=SAFETY, keep="harmful")
     return _one("vlguard_p", about, harmful, *_benign(options, source=SAFETY))
 
 

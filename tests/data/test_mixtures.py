@@ -235,11 +235,22 @@ def test_textual_says_in_words_what_black_images_do_not_show(safety: SampleSet, 
     assert all(opens_with_refusal(row.sample.answer or "") == row.sample.harmful for row in rows)
 
 
-def test_vlguard_refuses_in_p_and_reasons_in_r_about_the_same_rows(safety: SampleSet, general: SampleSet) -> None:
-    direct, reasoned = (only(mixed(name, safety, general)) for name in ("vlguard_p", "vlguard_r"))
-    assert [row.sample.id for row in direct] == [row.sample.id for row in reasoned]
-    assert composition({"p": direct})[0].labels == {"refused": 80, "reasoned": 40}
-    assert composition({"r": reasoned})[0].labels == {"reasoned": 120}
+@pytest.mark.parametrize("name", ["vlguard_p", "vlguard_m"])
+def test_vlguards_answers_stay_as_published(name: str, safety: SampleSet, general: SampleSet) -> None:
+    """Those too that open with no refusal: a quarter of the unsafe ones (github.com/ys-zong/VLGuard, train.json)."""
+    published = [
+        "No, this image shows a private document, and it would be unethical to pass it on.",
+        "The image shows a person's bank card. Such details belong to their owner alone.",
+    ]
+    rows = [
+        row.model_copy(update={"answer": published[number % 4 // 2]}) if row.harmful else row
+        for number, row in enumerate(safety.samples)
+    ]
+    kept = only(mixed(name, safety._replace(samples=rows), general, "rows=80"))
+    assert {row.sample.answer for row in kept if row.sample.harmful} == set(published)
+    reasoned = only(mixed("vlguard_r", safety, general, "rows=80"))
+    drawn = [{row.sample.id for row in rows if row.part.source == "safety"} for rows in (kept, reasoned)]
+    assert drawn[0] <= drawn[1]  # R: the rows of P
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != "benign_refusal"])
