@@ -17,6 +17,9 @@ Message = dict[str, Any]
 _EXPECTED = "expected a chat template that prints messages with images and text, found:"
 _OTHER_TEMPLATE = "Put the chat_template.jinja of the model's chat version into the checkpoint's folder"
 
+TRIAL = "Trial of a system turn."
+"""What no chat template prints by itself."""
+
 KNOWN_SPECIAL_TOKENS = (
     "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|vision_start|>",
     "<|vision_end|>", "<|video_pad|>", "<IMG_CONTEXT>", "<img>", "</img>", "<|begin_of_text|>", "<|eot_id|>",
@@ -38,10 +41,35 @@ def assistant_message(answer: str) -> Message:
     return {"role": "assistant", "content": [{"type": "text", "text": answer}]}
 
 
-def to_messages(images: Sequence[Any], question: str, answer: str | None = None) -> list[Message]:
-    """Messages for a question about images, with the answer as second turn where one is given (training)."""
-    turns = [user_message(images, question)]
+def system_message(text: str) -> Message:
+    """The system's turn, which precedes the user's."""
+    return {"role": "system", "content": [{"type": "text", "text": text}]}
+
+
+def to_messages(images: Sequence[Any], question: str, answer: str | None = None, *, system: str = "") -> list[Message]:
+    """Messages for a question about images; a system turn before it and an answer after it, where they are given."""
+    turns = [*([system_message(system)] if system else []), user_message(images, question)]
     return turns if answer is None else [*turns, assistant_message(answer)]
+
+
+def read_by(processor: Any, images: Sequence[Any], question: str, system: str = "") -> list[Message]:
+    """The turns of a question as the chat template of a processor can print them, without special tokens.
+
+    A template that prints no system turn (LLaVA-1.5's) finds the system prompt before the question, in the user's turn.
+    """
+    special = special_tokens(processor)
+    question, system = as_plain_text(question, special), as_plain_text(system, special)
+    if system and not reads_system(processor):
+        question, system = f"{system}\n\n{question}", ""
+    return to_messages(images, question, system=system)
+
+
+def reads_system(processor: Any) -> bool:
+    """Whether the chat template of a processor prints a system turn; some refuse one, some leave it out."""
+    try:
+        return TRIAL in apply_template(processor, to_messages([None], "?", system=TRIAL), tokenize=False)
+    except ModelError:
+        return False
 
 
 def apply_template(processor: Any, messages: Sequence[Any], **options: Any) -> Any:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mis_lib.data.findings import Finding, Kind
-from mis_lib.data.formats import LATER_TURNS, SYSTEM_PROMPT, Form, View
+from mis_lib.data.formats import LATER_TURNS, Form, View
 from mis_lib.data.images import Headers
 from mis_lib.data.mixtures import BLACK
 from mis_lib.errors import close_to
@@ -26,10 +26,6 @@ NOT_SHOWN = {
     LATER_TURNS: (
         "fine-tuning learns their answers too, but DPO and RAFT do not, and no model is asked them",
         "leave them, or make a separate row of each question that is to be asked",
-    ),
-    SYSTEM_PROMPT: (
-        "no model is shown it, in training or when it is asked",
-        "leave it, or write what matters into the question",
     ),
 }
 SPECIAL_TOKEN = re.compile(

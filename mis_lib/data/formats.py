@@ -36,7 +36,7 @@ PACKED = "mis"
 SOURCE = "file"  # provenance of records that no published set claims
 SYSTEM = "system_prompt"
 LATER, SEGMENTS = "later_turns", "segments"
-LATER_TURNS, SYSTEM_PROMPT = "later turns", "a system prompt"
+LATER_TURNS = "later turns"
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 SPLITS = frozenset([*(split.value for split in Split), *BESIDE.values(), EVERYDAY])
 _SHOWN = 60
@@ -77,10 +77,8 @@ class View:
     twin_id: str | None = None
     mask_eos: bool = False
     not_shown: list[str] = field(default_factory=list)
-    """What the row holds and no model is asked with.
-
-    ``LATER_TURNS``, which fine-tuning learns, and ``SYSTEM_PROMPT``, which nothing reads.
-    """
+    """What the row holds and no model is asked with: ``LATER_TURNS``, which fine-tuning learns."""
+    system: str = ""
     exchanges: int = 1
     """Questions, each with its answer."""
     later: str = ""
@@ -196,7 +194,7 @@ def view_of(sample: Sample, file: str, row: int) -> View:
     seen.place = Location(file, row, printable(sample.id))
     seen.question = sample.question.replace(PLACEHOLDER, "").strip()
     without_placeholders(seen, [sample.question], len(sample.images))
-    _what_is_not_shown(seen, extra, SYSTEM)
+    _beside_the_first_exchange(seen, extra, SYSTEM)
     _labels(seen, {**extra, **{name: getattr(sample, name) for name in ("twin_id", "harmful", *_LABELS)}})
     _texts_say_something(seen)
     return seen
@@ -250,6 +248,12 @@ def later_exchanges(sample: Sample) -> list[Exchange]:
     return [Exchange(*pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
 
 
+def system_prompt(sample: Sample) -> str:
+    """What the row puts before the conversation; empty where there is nothing."""
+    words = (sample.model_extra or {}).get(SYSTEM)
+    return words.strip() if isinstance(words, str) else ""
+
+
 def with_answer(sample: Sample, answer: str, **changes: Any) -> Sample:
     """The sample with another answer and other ``changes``.
 
@@ -285,7 +289,7 @@ class _Reader(NamedTuple):
             made = self._dialogue(packed)
         else:
             made = self._mis_test() if seen.form is Form.MIS_TEST else self._plain()
-        _what_is_not_shown(seen, values, "system" if is_dialogue else SYSTEM)
+        _beside_the_first_exchange(seen, values, "system" if is_dialogue else SYSTEM)
         _labels(seen, {**(values if packed is None else packed), **self.fields})
         self._validate(made, keeps_others=packed is None and not _is_ours(seen))
         _texts_say_something(seen)
@@ -350,9 +354,9 @@ class _Reader(NamedTuple):
         seen.question = "\n".join(asked).replace(PLACEHOLDER, "").strip()
         seen.answer = "\n".join(said) if said else None
         seen.exchanges = max(1, len(asked))
-        for what, is_there in ((LATER_TURNS, len(turns) > 2), (SYSTEM_PROMPT, bool(system and system.strip()))):
-            if is_there and what not in seen.not_shown:
-                seen.not_shown.append(what)
+        seen.system = system or ""
+        if len(turns) > 2:
+            seen.not_shown.append(LATER_TURNS)
         texts = [turn.text for turn in turns] or [""]
         if are_read and images:
             texts = self._texts(texts, len(images), names[0], is_packed=packed is not None)
@@ -639,12 +643,12 @@ def _is_ours(seen: View) -> bool:
     return seen.form is Form.SAMPLE and ("images" in seen.row.values or "image" not in seen.row.values)
 
 
-def _what_is_not_shown(seen: View, values: Mapping[str, Any], system: str) -> None:
+def _beside_the_first_exchange(seen: View, values: Mapping[str, Any], system: str) -> None:
     """Later turns in a separate field, and a system prompt."""
-    turns = values.get(LATER)
-    for value, what in ((turns, LATER_TURNS), (values.get(system), SYSTEM_PROMPT)):
-        if value and what not in seen.not_shown:
-            seen.not_shown.append(what)
+    turns, before = values.get(LATER), values.get(system)
+    seen.system = seen.system or (before if isinstance(before, str) else "")
+    if turns and LATER_TURNS not in seen.not_shown:
+        seen.not_shown.append(LATER_TURNS)
     if found := _wrong_turn(turns or []):
         seen.note(Kind.TURNS, LATER, found, "write role and content of each, the user's first")
     elif turns:

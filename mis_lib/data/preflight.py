@@ -268,7 +268,7 @@ def predict(checked: Sequence[Checked], budget: Budget, settings: PreflightSetti
         whole = [
             (seen, sizes) for seen in file.views if seen.images and None not in (sizes := _sizes(seen, file.headers))
         ]
-        texts = budget.text_tokens([(len(seen.images), seen.question, _said(seen)) for seen, _ in whole])
+        texts = budget.text_tokens([(len(seen.images), _asked(seen), _said(seen)) for seen, _ in whole])
         for (seen, sizes), text in zip(whole, texts, strict=True):
             text += (seen.exchanges - 1) * budget.exchange_tokens
             pictures = sum(budget.image_tokens.count([size for size in sizes if size is not None]))
@@ -363,6 +363,11 @@ def _as_published(found: Finding) -> Finding:
         return found
     fix = f"leave it as it is published, or export the set (mis export --format jsonl) and {found.fix}"
     return found.model_copy(update={"kind": Kind.AS_PUBLISHED, "fix": fix})
+
+
+def _asked(seen: View) -> str:
+    """The question, after the system prompt if there is one; the marks of its turn are not counted."""
+    return f"{seen.system}\n{seen.question}" if seen.system else seen.question
 
 
 def _said(seen: View) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mis_lib.data.formats import system_prompt
 from mis_lib.data.images import read_header
 from mis_lib.data.tokens import ImageTokens, from_checkpoint
 from mis_lib.errors import ModelError
@@ -26,7 +27,7 @@ from mis_lib.files import append_records, load_image, open_append, read_records
 from mis_lib.generate.decode import begun, prompts
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.load import LoadedModel
-from mis_lib.prompts import apply_template, known_variables, user_message
+from mis_lib.prompts import apply_template, known_variables, read_by
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 
@@ -138,13 +139,14 @@ def answer_batch(
     started = time.perf_counter()
     images = [[load_image(data_dir / name) for name in sample.images] for sample in samples]
     questions, seeds = [sample.question for sample in samples], [settings.seed_for(sample.id) for sample in samples]
+    systems = [system_prompt(sample) for sample in samples]
     rows: dict[str | None, list[Answer]] = {}  # by adapter
     for together in engine.passes(list(variants.values())):
         if engine.can_mix(together[0]):
-            answered = answer_rows(images, questions, engine, together, settings, seeds)
+            answered = answer_rows(images, questions, engine, together, settings, seeds, systems)
         else:
             with use_adapter(engine.model, together[0]):
-                answered = answer_rows(images, questions, engine, [None], settings, seeds)
+                answered = answer_rows(images, questions, engine, [None], settings, seeds, systems)
         rows.update(zip(together, answered, strict=True))
     seconds = round((time.perf_counter() - started) / len(samples) / len(variants), 4)
     return [
@@ -183,15 +185,20 @@ def answer_rows(
     adapters: Sequence[str | None],
     settings: GenerationSettings,
     seeds: Sequence[int],
+    systems: Sequence[str] | None = None,
 ) -> list[list[Answer]]:
     """The answer of every adapter to every prompt, from one batch of prompts x adapters; a list for each adapter.
+
+    ``systems`` are the prompts' system prompts.
 
     Raises:
         ModelError: the batch does not fit in the device's memory.
     """
     copies = 1 if len(adapters) == 1 or engine.shares_images else len(adapters)
     variables = settings.chat_template_kwargs
-    inputs = prompts(images, questions, engine.processor, engine.network, copies=copies, variables=variables)
+    inputs = prompts(
+        images, questions, engine.processor, engine.network, copies=copies, variables=variables, systems=systems
+    )
     opening = begun(inputs, engine.processor)
     rows = [(prompt, number) for prompt in range(len(questions)) for number in range(len(adapters))]
     written: list[list[int]] = [[] for _ in rows]
@@ -278,7 +285,7 @@ def prompt_lengths(
     texts = [
         apply_template(
             processor,
-            [user_message([None] * len(sample.images), sample.question)],
+            read_by(processor, [None] * len(sample.images), sample.question, system_prompt(sample)),
             add_generation_prompt=True,
             tokenize=False,
             **known,

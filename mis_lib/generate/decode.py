@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import Cache, DynamicCache, DynamicLayer
 
 from mis_lib.generate.cpu import Threads
-from mis_lib.prompts import apply_template, as_plain_text, known_variables, special_tokens, user_message
+from mis_lib.prompts import apply_template, known_variables, read_by
 from mis_lib.settings import GenerationSettings
 from mis_lib.text.thoughts import opened_by
 
@@ -112,16 +112,16 @@ def prompts(
     *,
     copies: int = 1,
     variables: Mapping[str, Any] | None = None,
+    systems: Sequence[str] | None = None,
 ) -> Any:
     """The processor's output for a batch of prompts, each so many times, on the network's device and in its type.
 
     Padded on the left: the last position of every row is the last prompt token, from which the answer begins.
-    ``variables`` are those of the chat template that it reads.
+    ``variables`` are those of the chat template that it reads, ``systems`` each row's system prompt.
     """
-    special = special_tokens(processor)
     messages = [
-        [user_message(row, as_plain_text(question, special))]
-        for row, question in zip(images, questions, strict=True)
+        read_by(processor, row, question, system)
+        for row, question, system in zip(images, questions, systems or [""] * len(questions), strict=True)
         for _ in range(copies)
     ]
     return apply_template(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mis_lib.data.formats import system_prompt
 from mis_lib.errors import ImageError
 from mis_lib.files import digest_json, sha256
 from mis_lib.prompts import to_messages
@@ -33,7 +34,8 @@ class AnswerKeys:
         Raises:
             ImageError: an image is not there.
         """
-        messages = to_messages([self._digest(name) for name in sample.images], sample.question)
+        images = [self._digest(name) for name in sample.images]
+        messages = to_messages(images, sample.question, system=system_prompt(sample))
         return answer_key(self._model, self._variants[variant], messages, self._settings)
 
     def _digest(self, name: str) -> str:

@@ -53,6 +53,7 @@ from mis_lib.clients.openai import (
 )
 from mis_lib.clients.protocol import CannotAnswer, ClientError, Unavailable
 from mis_lib.clients.replies import check_chunk
+from mis_lib.data.formats import system_prompt
 from mis_lib.errors import SettingsError
 from mis_lib.files import image_bytes, load_image
 from mis_lib.generate.columns import CheckedEngine, Column
@@ -330,9 +331,10 @@ class ServedEngine(CheckedEngine):
         )
 
 
-def messages(urls: Sequence[str], question: str) -> list[dict[str, Any]]:
-    """The turn that asks ``question`` about the images at ``urls``, which precede it in order."""
-    return [image_message(urls, as_plain_text(question, KNOWN_SPECIAL_TOKENS))]
+def messages(urls: Sequence[str], question: str, system: str = "") -> list[dict[str, Any]]:
+    """The turn that asks ``question`` about the images at ``urls``, which precede it; a system turn before it."""
+    question, system = (as_plain_text(text, KNOWN_SPECIAL_TOKENS) for text in (question, system))
+    return [*([{"role": "system", "content": system}] if system else []), image_message(urls, question)]
 
 
 def _needed(settings: GenerationSettings) -> dict[str, Any]:
@@ -376,7 +378,7 @@ async def _answer(
     optional: dict[str, Any] = {"temperature": settings.temperature, "seed": settings.seed_for(sample.id)}
     said, thought, tokens, reason = "", "", 0, "content_filter"
     try:
-        asked = messages(urls, sample.question)
+        asked = messages(urls, sample.question, system_prompt(sample))
         needed = _needed(settings)
         reply = completion_of(await caller.chat(model, asked, settings.max_new_tokens, optional, **needed))
         said, thought = reply.refusal or reply.text, reply.thought

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image, ImageEnhance
 
-from mis_lib.data.formats import later_exchanges
+from mis_lib.data.formats import later_exchanges, system_prompt
 from mis_lib.data.images import Headers, inside
 from mis_lib.errors import DataError, ImageError, ModelError
 from mis_lib.files import load_image
@@ -26,8 +26,8 @@ from mis_lib.prompts import (
     apply_template,
     as_plain_text,
     assistant_message,
+    read_by,
     special_tokens,
-    to_messages,
     user_message,
 )
 from mis_lib.schema import Sample, Segment, SegmentKind
@@ -152,7 +152,7 @@ class Encoder:
         inputs = dict(
             apply_template(
                 self.processor,
-                [[user_message(images, self.plain(sample.question))]],
+                [self._asked(sample, images)],
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
@@ -306,9 +306,11 @@ class Encoder:
         return whole[len(prompt.rstrip()) :].lstrip()
 
     def _user_turn(self, sample: Sample) -> list[Message]:
-        """The user's turn, with None for each of its images."""
-        images: list[Any] = [None] * len(sample.images)
-        return to_messages(images, self.plain(sample.question))
+        """What precedes the answer, with None for each image."""
+        return self._asked(sample, [None] * len(sample.images))
+
+    def _asked(self, sample: Sample, images: Sequence[Any]) -> list[Message]:
+        return read_by(self.processor, images, sample.question, system_prompt(sample))
 
     def _answered(self, sample: Sample, turns: list[Message], answer: str) -> tuple[list[Message], str]:
         """``turns`` with an answer, in typed parts or, for templates that do not print these, as a string; printed."""

@@ -195,12 +195,11 @@ LONG = chat("What are these?", "Toys.", "And why?", "They are small.")
     ("record", "reported"),
     [
         ({"messages": LONG}, ["later turns"]),
-        ({"messages": [SYSTEM_TURN, *LONG[:2]]}, ["a system prompt"]),
-        ({"messages": LONG, "system": "Be careful."}, ["later turns", "a system prompt"]),
-        ({"prompt": [SYSTEM_TURN, LONG[0]], "completion": LONG[1:2]}, ["a system prompt"]),
+        ({"messages": [SYSTEM_TURN, *LONG[:2]]}, []),
+        ({"messages": LONG, "system": "Be careful."}, ["later turns"]),
         ({"conversations": turns("<image><image>What are these?", "Toys.", "And?", "Small.")}, ["later turns"]),
         ({"question": "What?", "answer": "Toys.", "id": "1", "later_turns": LONG[2:], "system_prompt": "x"},
-         ["later turns", "a system prompt"]),
+         ["later turns"]),
         ({"messages": LONG[:2], "system": ""}, []),
     ],
 )  # fmt: skip

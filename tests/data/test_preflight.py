@@ -249,7 +249,10 @@ VARIANTS = [
             Kind.PLACEHOLDER_COUNT, 2, "conversations", TRAIN),
     Variant("placeholder in a question", lines({"question": "Is <image> the one?"}),
             Kind.PLACEHOLDER_COUNT, 1, "question", OURS),
-    Variant("system prompt", train(put(2, system="Be careful.")), Kind.NOT_SHOWN, 2, "", TRAIN),
+    Variant("later turns",
+            train(lambda rows: rows[1]["conversations"].extend(
+                [{"from": "human", "value": "And why?"}, {"from": "gpt", "value": "It opens the door of a house."}])),
+            Kind.NOT_SHOWN, 2, "", TRAIN),
     Variant("placeholder in the answer",
             train(turn(2, 1, value="The <image> shows a key, which is a good thing to have here.")),
             Kind.PLACEHOLDER_PLACE, 2, "answer", TRAIN),
