@@ -2,12 +2,32 @@
 
 import base64
 import io
+from pathlib import Path
 
 from PIL import Image
 
-from mis_lib.files import load_image
+from mis_lib.data.findings import Kind
+from mis_lib.data.images import read_header
+from mis_lib.errors import ImageError
+from mis_lib.files import image_bytes, load_image
 
 PNG_LEVEL = 1  # the fastest lossless compression, as for drawn data
+NOT_SENT = frozenset({Kind.NOT_AN_IMAGE, Kind.CUT_SHORT, Kind.TOO_LARGE, Kind.TOO_SMALL})
+
+
+def whole_file(path: Path) -> bytes:
+    """The bytes of an image file that is fit to be sent; it is looked at first, at the cost of reading it once more.
+
+    A server may take a damaged image for a grey one, and a header of 60,000 x 60,000 pixels for work.
+
+    Raises:
+        ImageError: it is missing, no image, cut short, or of too many or too few pixels; names the file.
+    """
+    content = image_bytes(path)
+    for problem in read_header(path, pixels=True).problems:
+        if problem.kind in NOT_SENT:
+            raise ImageError(f"{path}: {problem.message}; {problem.fix}")
+    return content
 
 
 def as_png(content: bytes) -> bytes:

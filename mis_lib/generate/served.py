@@ -39,7 +39,7 @@ from PIL import Image
 
 from mis_lib.clients.bounded import OddReply, whole_characters
 from mis_lib.clients.cache import Streak, work_through
-from mis_lib.clients.images import data_url, encode, is_png_or_jpeg
+from mis_lib.clients.images import data_url, encode, is_png_or_jpeg, whole_file
 from mis_lib.clients.openai import (
     Caller,
     check_address,
@@ -54,8 +54,8 @@ from mis_lib.clients.openai import (
 from mis_lib.clients.protocol import CannotAnswer, ClientError, Unavailable
 from mis_lib.clients.replies import check_chunk
 from mis_lib.data.formats import system_prompt
-from mis_lib.errors import SettingsError
-from mis_lib.files import image_bytes, load_image
+from mis_lib.errors import ImageError, SettingsError
+from mis_lib.files import load_image
 from mis_lib.generate.columns import CheckedEngine, Column
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
@@ -171,6 +171,8 @@ async def generate_by_server(
 ) -> list[Failure]:
     """Ask for every wanted answer; pass each to ``receive`` as it comes, and return what failed.
 
+    A sample with an image that is no image, damaged or too large is not sent and has failed.
+
     Args:
         samples: what is asked.
         data_dir: folder to which the samples' image paths are relative.
@@ -184,7 +186,6 @@ async def generate_by_server(
         concurrency: requests at a time.
 
     Raises:
-        ImageError: an image is missing or damaged.
         ClientError: the server cannot be used at all, such as a wrong key or an unknown model.
     """
     failures: list[Failure] = []
@@ -197,6 +198,8 @@ async def generate_by_server(
             response = await _answer(sample, data_dir, caller, variant, variants[variant], settings, images_as)
         except Unavailable as error:
             streak.length += 1
+            failures.append(Failure(sample.id, variant, str(error)))
+        except ImageError as error:
             failures.append(Failure(sample.id, variant, str(error)))
         else:
             streak.length = 0
@@ -398,7 +401,7 @@ async def _answer(
 
 def _url(path: Path, images_as: ImagesAs) -> str:
     """An image's URL for the server; other formats than PNG and JPEG are sent as PNG, since few servers read them."""
-    content = image_bytes(path)
+    content = whole_file(path)
     if images_as is ImagesAs.FILE:
         return path.resolve().as_uri()
     return data_url(content if is_png_or_jpeg(content) else encode(load_image(path)))

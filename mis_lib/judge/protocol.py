@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from mis_lib.clients.images import encode, is_png_or_jpeg
-from mis_lib.files import digest_json, image_bytes, load_image
+from mis_lib.clients.images import encode, is_png_or_jpeg, whole_file
+from mis_lib.files import digest_json, load_image
 from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.text.thoughts import answer_in, written
 
@@ -62,7 +62,7 @@ class JudgeInput:
         """The sample's images, in order, as PNG or JPEG files.
 
         Raises:
-            ImageError: one is missing or damaged.
+            ImageError: one is missing, damaged or too large (``whole_file``).
         """
         return tuple(_picture(self.data_dir / name) for name in self.sample.images)
 
@@ -100,6 +100,7 @@ class Judge(Protocol):
 
         Raises:
             Unavailable: a temporary failure.
+            ImageError: an image of the sample cannot be shown.
             ClientError: the judge cannot be asked at all.
         """
         ...
@@ -116,5 +117,5 @@ def fingerprint_of(*parts: Any) -> str:
 
 
 def _picture(path: Path) -> bytes:
-    content = image_bytes(path)
+    content = whole_file(path)
     return content if is_png_or_jpeg(content) else encode(load_image(path))

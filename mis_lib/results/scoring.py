@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from mis_lib.clients.cache import Streak, work_through
 from mis_lib.clients.protocol import Unavailable
+from mis_lib.errors import ImageError
 from mis_lib.files import append_record, open_append, write_records
 from mis_lib.judge.protocol import CUT_THOUGHT, NOT_THE_MODELS, Judge, JudgeInput, Ruling, unscored
 from mis_lib.judge.rule import RuleJudge, WordsJudge
@@ -163,6 +164,8 @@ async def _decide(judge: Judge, case: JudgeInput, streak: Streak) -> Ruling:
     except Unavailable as error:
         streak.length += 1
         return unscored(f"the judge could not be reached: {error}; --retry_unscored asks again")
+    except ImageError as error:
+        return unscored(f"an image cannot be shown to the judge: {error}; --retry_unscored asks again")
     streak.length = 0
     return ruling
 

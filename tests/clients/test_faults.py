@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.fakes import BAD_ENDINGS, bad_images
 from support.fault_server import FAULTS, STREAM_FAULTS, FaultServer
 
 from mis_lib.clients.bounded import LARGEST
@@ -17,7 +18,8 @@ from mis_lib.errors import SettingsError
 from mis_lib.generate.served import Failure, Served, ServedEngine, generate_by_server
 from mis_lib.judge.protocol import JudgeInput, Ruling
 from mis_lib.judge.rubric import RubricJudge
-from mis_lib.schema import Outcome, Response, Sample
+from mis_lib.results.scoring import rule_async
+from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings
 
 TIMEOUT = 1.0  # seconds of a call
@@ -148,3 +150,26 @@ def test_a_list_of_models_in_another_form_is_named(tmp_path: Path) -> None:
 
     with FaultServer() as server, pytest.raises(SettingsError, match="expected one model, found none"):
         asyncio.run(ask(server.url))
+
+
+@pytest.mark.parametrize("kind", [*BAD_ENDINGS, "missing"])
+def test_an_image_that_is_none_is_not_sent_and_the_run_goes_on(kind: str, tmp_path: Path) -> None:
+    bad = bad_images(tmp_path / "bad").get(kind, tmp_path / "bad" / "gone.png").relative_to(tmp_path)
+    samples = [SAMPLES[0], SAMPLES[0].model_copy(update={"id": "bad", "images": ["a.png", str(bad)]}), SAMPLES[2]]
+    given: list[Response] = []
+
+    async def ask(url: str) -> tuple[list[Failure], list[Verdict]]:
+        async with open_client(url, retries=0) as client:
+            settings = GenerationSettings(max_new_tokens=8)
+            served = generate_by_server(samples, tmp_path, Caller(client), {"m": "fine"}, settings, given.append)
+            judge = RubricJudge("rubric", ServerChat(client, "fine", Cache(tmp_path)))
+            failed = await served
+            written = [given[0].model_copy(update={"sample_id": sample.id}) for sample in samples]
+            return failed, await rule_async(judge, samples, tmp_path, written)
+
+    with FaultServer() as server:
+        failures, verdicts = asyncio.run(ask(server.url))
+    assert sorted(one.sample_id for one in given) == ["first", "last"]
+    assert [one.sample_id for one in failures] == ["bad"] and str(bad) in failures[0].reason
+    assert [one.outcome for one in verdicts] == [Outcome.REASONED, Outcome.UNSCORED, Outcome.REASONED]
+    assert str(bad) in verdicts[1].reason
