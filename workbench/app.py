@@ -27,6 +27,7 @@ from workbench.annotate import tab as tab_annotate
 from workbench.compare import tab as tab_compare
 from workbench.components import error_block, html_block
 from workbench.data import tab as tab_data
+from workbench.evaluate import EvaluationJobs
 from workbench.gate import Gate
 from workbench.host import Host
 from workbench.links import Navigation, Tab
@@ -44,15 +45,19 @@ OWN = "mis-uploads-"  # how the name of a process's folder of uploads begins
 ASSETS = files("workbench").joinpath("assets")
 
 
-def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
+def build_app(
+    host: Host, *, trainings: Trainings | None = None, evaluations: EvaluationJobs | None = None
+) -> gr.Blocks:
     """Build the app around what its sessions share; ``host.start()`` fills it.
 
     Args:
         host: model, examples, folders.
         trainings: what Train and Annotate start and watch; those of the host's folder if not given.
+        evaluations: what Annotate, Results and Train have measured; those of the host's folder if not given.
     """
     own_uploads()
     found = trainings or Trainings(host.runs, CONFIGS, data=[*host.data_folders, ADAPTERS])
+    asked = evaluations or EvaluationJobs(host)
     with gr.Blocks(title="MIS Workbench", fill_width=True, delete_cache=(3600, HOURS_KEPT * 3600)) as page:
         header = html_block(html.header(host.model.status, host.title), "mis-header")
         navigation = Navigation()
@@ -62,9 +67,9 @@ def build_app(host: Host, *, trainings: Trainings | None = None) -> gr.Blocks:
             with _tab(Tab.COMPARE):
                 port = tab_compare.build(page, host, header, navigation)
             with _tab(Tab.ANNOTATE) as annotate:
-                tab_annotate.build(page, host, navigation, annotate, found)
+                tab_annotate.build(page, host, navigation, annotate, found, asked)
             with _tab(Tab.RESULTS) as results:
-                tab_results.build(host, navigation, results)
+                tab_results.build(page, host, navigation, results, asked)
             with _tab(Tab.DATA) as data:
                 tab_data.build(host, navigation, data, tabs, port)
             with _tab(Tab.TRAIN) as train:

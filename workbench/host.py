@@ -31,8 +31,11 @@ class Host:
     variants: tuple[str, ...] = ()  # names known before the model is loaded, for the first page
     runs: Path = Path("runs")  # folder of the run folders that the tabs show
     data_name: str = "MIS-Mini"  # what the examples' data set is called
+    data_folder: Path | None = None  # of the examples' data set; None for MIS-Mini
     data_folders: tuple[Path, ...] = ()  # further data sets that this app was given to show
     adapters: dict[str, Path | None] = field(default_factory=dict)  # what the model is loaded with
+    parts: Sequence[Checkpoint] = ()  # the checkpoints here, with the adapters that the app was started with
+    settings: Mapping[str, str] = field(default_factory=dict)  # how they are loaded, as settings of a command
     load: Callable[[Mapping[str, Path | None], Progress], StreamEngine] | None = None
     served: Mapping[str, Served] = field(default_factory=dict)  # where served variants are asked
     remarks: list[str] = field(default_factory=list)  # adapters of other models, and models that take turns, in words
@@ -80,6 +83,11 @@ class Host:
             self.model, self.adapters = made, wanted
 
     @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints here with all adapters that are loaded by now."""
+        return _with_added(self.parts, self.adapters)
+
+    @property
     def title(self) -> str:
         """What answers once it is ready, for the page's header."""
         hosts = ", ".join(dict.fromkeys(one.host for one in self.served.values()))
@@ -119,6 +127,7 @@ def make_host(
     chosen = {name: folder for part in parts for name, folder in part.variants.items()}
     check_names(served, tuple(chosen))
     remarks: list[str] = []
+    how = {"device": device, "dtype": dtype, "quantization": quantization}
 
     def load(wanted: Mapping[str, Path | None], progress: Progress) -> StreamEngine:
         if not local:
@@ -140,8 +149,11 @@ def make_host(
         variants=(*served, *chosen),
         runs=runs,
         data_name="MIS-Mini" if data is None else data.name,
+        data_folder=data,
         data_folders=tuple(datasets),
         adapters=chosen,
+        parts=parts,
+        settings={name: value for name, value in how.items() if value not in (None, "auto")},
         load=load if local else None,
         served=served,
         remarks=remarks,

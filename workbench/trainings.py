@@ -1,39 +1,29 @@
-"""Training runs as separate processes: started here, watched through their files, found again by every app.
+"""Training runs as jobs of the app: started from settings files, watched through their run folders.
 
-    runs/NAME/job.json    command, process id and its start time: written by the app that starts the run
-    runs/NAME/job.log     what the process prints
-    runs/NAME/vN/         the run itself, as ``mis train`` writes it
-
-The app keeps nothing that is not in these files, so a page that is loaded again, another person's page and an app that
-was started anew show the same. A process id alone proves nothing, as systems use them again; with the time at which the
-process began it does.
+The run itself, ``runs/NAME/vN/``, is as ``mis train`` writes it, so a training that was started in a shell is seen too.
 """
 
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import psutil
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import hold, read_jsonl, write_atomic
+from mis_lib.files import read_jsonl
+from mis_lib.recipes.progress import Step
 from mis_lib.recipes.train import read_train_settings
 from mis_lib.results import train_runs
 from mis_lib.results.train_runs import LOG, TrainRun, train_versions
-from mis_lib.schema import Record
 from mis_lib.settings import dump_settings
 from mis_lib.train.settings import TrainSettings
+from workbench.jobs import PROGRAM, Job, Jobs, check_name
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-JOB, OUTPUT, LOCK = "job.json", "job.log", "job.lock"
-PROGRAM = (sys.executable, "-m", "mis_lib.cli")
-TAIL = 4000  # bytes of the output that are shown
+STEM = "job"
+JOB = f"{STEM}.json"
 POINTS = 1500  # of a curve; longer ones are thinned out
 
 
@@ -43,19 +33,6 @@ class State(StrEnum):
     RUNNING = "running"
     STOPPED = "stopped"  # can be gone on with
     FINISHED = "finished"
-
-
-class Job(Record):
-    """What was started."""
-
-    name: str
-    config: str
-    overrides: tuple[str, ...] = ()
-    command: tuple[str, ...]
-    pid: int
-    created: float
-    """When the process began, in seconds since 1970, as the system has it."""
-    started: str
 
 
 class Plan(NamedTuple):
@@ -77,7 +54,7 @@ class Trainings:
         self.runs = runs.absolute()  # the command that is shown writes there wherever it is run
         self.configs, self._program = configs, tuple(program)
         self._readable = [Path.cwd(), runs, configs, *data]
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._jobs = Jobs(runs, STEM)
 
     def configurations(self) -> list[str]:
         """Names of the settings files, those of the embedded model first; studies are no single runs."""
@@ -101,7 +78,7 @@ class Trainings:
         path = self.configs / f"{config}.yaml"
         settings = read_train_settings(path, [*pairs, f"runs={self.runs}"])
         self._check_paths(settings, read_train_settings(path))
-        _check_name(settings.name)
+        check_name(settings.name)
         command = (*self._program, "train", "--config", str(path), "--set", *pairs, f"runs={self.runs}")
         return Plan(config, settings, dump_settings(settings), command, pairs)
 
@@ -113,49 +90,22 @@ class Trainings:
         """
         plan = self.plan(config, overrides)
         name = plan.settings.name
-        folder = self.runs / name
-        with hold(folder / LOCK):  # of two people who press Start at once, also in two apps, one is first
+        with self._jobs.hold(name):
             if self.state(name) is State.RUNNING:
                 raise SettingsError(f"{name} is running already; stop it first, or give the new run another name")
-            return self._open(plan, folder)
-
-    def _open(self, plan: Plan, folder: Path) -> Job:
-        """Start the process of a plan and note it down."""
-        with (folder / OUTPUT).open("ab") as output:
-            process = subprocess.Popen(
-                plan.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        self._children[process.pid] = process
-        job = Job(
-            name=folder.name, config=plan.config, overrides=plan.overrides, command=plan.command, pid=process.pid,
-            created=psutil.Process(process.pid).create_time(), started=datetime.now(UTC).isoformat(timespec="seconds"),
-        )  # fmt: skip
-        write_atomic(folder / JOB, job.model_dump_json(indent=1).encode())
-        return job
+            return self._jobs.open(name, plan.command, config=plan.config, overrides=plan.overrides)
 
     def stop(self, name: str) -> None:
         """Ask a run to end: it finishes its step and writes a checkpoint. One that is not running stays as it is."""
-        process = self._process(self.job(name))
-        if process is not None:
-            process.terminate()
+        self._jobs.stop(name)
 
     def job(self, name: str) -> Job | None:
-        """What was started under a name, by this app or an earlier one; None for runs started in a shell.
+        """What was started under a name; None for runs started in a shell. Raises as ``Jobs.job``."""
+        return self._jobs.job(name)
 
-        Raises:
-            SettingsError: the name cannot be a run's.
-            DataError: what was kept of it is damaged.
-        """
-        _check_name(name)
-        path = self.runs / name / JOB
-        if not path.is_file():
-            return None
-        try:
-            return Job.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise DataError(
-                f"{path}: expected what was started, found {error.error_count()} mistakes; remove the file"
-            ) from error
+    def step(self, name: str) -> Step | None:
+        """The step that the process is at; None for runs started in a shell."""
+        return self._jobs.step(name)
 
     def names(self) -> list[str]:
         """Names of all training runs, those that changed last first."""
@@ -172,32 +122,16 @@ class Trainings:
 
     def is_ours(self, name: str) -> bool:
         """Whether this app or an earlier one started the running process, so that it can be stopped from here."""
-        return self._process(self.job(name)) is not None
+        return self._jobs.is_running(name)
 
     def newest(self, name: str) -> TrainRun | None:
         """The version of a run that was written to last."""
-        _check_name(name)
+        check_name(name)
         return max(train_versions(self.runs, name), key=lambda run: _changed(run.folder), default=None)
 
     def output(self, name: str) -> str:
         """The end of what the process has printed."""
-        _check_name(name)
-        path = self.runs / name / OUTPUT
-        return path.read_bytes()[-TAIL:].decode(errors="replace") if path.is_file() else ""
-
-    def _process(self, job: Job | None) -> psutil.Process | None:
-        """The job's process, if it still runs and is the one that was started."""
-        if job is None:
-            return None
-        child = self._children.get(job.pid)
-        if child is not None and child.poll() is not None:  # also takes the ended child off the system's table
-            return None
-        try:
-            process = psutil.Process(job.pid)
-            same = abs(process.create_time() - job.created) < 0.5
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
+        return self._jobs.output(name)
 
     def _check_paths(self, settings: TrainSettings, usual: TrainSettings) -> None:
         """Refuse paths that lead out of the folders this app was given, unless the settings file itself names them."""
@@ -254,11 +188,6 @@ def _paths(settings: BaseModel) -> list[Path]:
         elif name == "model" and ("/" in str(value) or "\\" in str(value)) and Path(str(value)).exists():
             found.append(Path(str(value)))
     return found
-
-
-def _check_name(name: str) -> None:
-    if not name or name.startswith(".") or not all(sign.isalnum() or sign in "._-" for sign in name):
-        raise SettingsError(f"run name {name!r:.80}: expected letters, digits, '.', '_' and '-' only")
 
 
 def _changed(folder: Path) -> float:

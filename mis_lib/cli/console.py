@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.columns import Columns
@@ -28,7 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mis_lib.cli.doctor import Diagnosis, State
-from mis_lib.recipes.progress import Advance, report_to
+from mis_lib.recipes.progress import FILE_VARIABLE, Advance, Kept, report_to
 from mis_lib.schema import SegmentKind
 
 if TYPE_CHECKING:
@@ -103,8 +104,12 @@ class Terminal:
 
 
 def show_progress() -> None:
-    """Show what recipes report from now on; a notebook calls this once."""
-    report_to(Terminal())
+    """Show what recipes report from now on; a notebook calls this once.
+
+    Where the environment names a file (``FILE_VARIABLE``), the newest step is kept there, too.
+    """
+    file = os.environ.get(FILE_VARIABLE)
+    report_to(Kept(Terminal(), Path(file)) if file else Terminal())
 
 
 def offer(command: str) -> None:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from mis_lib.errors import AdapterWarning, MisError
 from mis_lib.models.packages import naming_a_broken_package
+from mis_lib.recipes.progress import finish
 
 FAILED_ITEMS, MISTAKE = 1, 2  # exit statuses
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -27,7 +28,9 @@ class Verbs(TyperGroup):
         try:
             with warnings.catch_warnings(), naming_a_broken_package():
                 warnings.showwarning = _shown_as_words(warnings.showwarning)
-                return super().invoke(ctx)
+                result = super().invoke(ctx)
+                finish()
+                return result
         except MisError as error:
             _end(ctx, error, str(error))
         except OSError as error:

@@ -6,7 +6,6 @@ Screenshots go to ``$MIS_SCREENSHOTS`` where that is set, to be looked at.
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import gradio as gr
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from support.annotated import answered_run
+from support.fake_report import PROGRAM as REPORT
 from support.fake_trainer import PROGRAM
 from support.fakes import mini_data, ready_host
 from support.visitor import DESK, PATIENCE, PHONE
@@ -24,6 +24,7 @@ from mis_lib.files import write_records
 from mis_lib.models.mini.assemble import ADAPTERS
 from mis_lib.schema import Outcome, Verdict
 from workbench.app import build_app, free_port, launch_options
+from workbench.evaluate import EvaluationJobs
 from workbench.trainings import CONFIGS, State, Trainings
 
 pytestmark = pytest.mark.browser
@@ -409,18 +410,28 @@ def test_a_draft_and_a_decision_outlast_a_restart_of_the_app(data: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_nothing_to_annotate_says_how_to_get_something(data: Path, tmp_path: Path, browser: Browser) -> None:
-    app, url = serve(data, tmp_path / "runs", free_port("127.0.0.1", 8060))
+def test_the_first_failure_is_annotated_without_a_shell(data: Path, tmp_path: Path, browser: Browser) -> None:
+    host = ready_host(data)
+    host.runs, host.data_folder = tmp_path / "runs", data
+    app = build_app(host, evaluations=EvaluationJobs(host, program=REPORT))
+    _, url, _ = app.launch(prevent_thread_lock=True, **launch_options(port=free_port("127.0.0.1", 8060)))
     try:
         page = browser.new_page()
         page.goto(url)
         page.get_by_role("tab", name="Annotate").click()
         expect(page.locator("#mis-annotate-item")).to_contain_text("No responses to annotate yet")
+        expect(page.get_by_test_id("evaluation-cost").locator("visible=true")).to_contain_text("48 answers, about")
         picture(page, "empty")
+        page.click("#mis-evaluate-annotate-start")
+        expect(page.locator("#mis-evaluate-annotate [data-testid=step]")).to_contain_text(" of 48")
+        expect(page.get_by_test_id("form")).to_be_visible()
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")
+        expect(page.get_by_test_id("recorded")).to_contain_text("Recorded")
         page.close()
     finally:
         app.close()
-        shutil.rmtree(tmp_path)
+    assert [event.decision.outcome for event in AnnotationStore(root=host.runs).events()] == [Outcome.UNSAFE]
 
 
 @pytest.mark.slow

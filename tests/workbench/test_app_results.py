@@ -258,7 +258,7 @@ def test_without_runs_the_tab_says_how_to_get_some(folder: Path) -> None:
     host.runs = folder / "nothing"
     update = ResultsHandlers(host, Names()).opened(Link(tab=Tab.RESULTS))  # pyright: ignore[reportArgumentType]
     assert update["empty"]["visible"] is True and update["body"]["visible"] is False
-    assert "mis report" in results.empty("results")
+    assert "<em>Evaluate</em> above" in results.empty("results")
 
 
 def test_the_download_holds_every_item_once(handlers: ResultsHandlers) -> None:

@@ -27,11 +27,12 @@ from mis_lib.results.regression import Entry
 from mis_lib.schema import Outcome
 from mis_lib.settings import load_settings
 from workbench.compare.tab import CompareHandlers
+from workbench.jobs import Job
 from workbench.links import Link, Tab
 from workbench.prompt import Prompt
 from workbench.train.tab import TrainHandlers
 from workbench.train.view import next_steps, report_command
-from workbench.trainings import CONFIGS, JOB, Job, State, Trainings, progress
+from workbench.trainings import CONFIGS, JOB, State, Trainings, progress
 
 
 class Names(SimpleNamespace):

@@ -19,6 +19,8 @@ from mis_lib.errors import DataError, MisError
 from workbench.annotate import actions, view
 from workbench.annotate.actions import Annotations, Query, View
 from workbench.components import QUIET, REFRESH, error_block, html_block
+from workbench.evaluate import EvaluationJobs
+from workbench.evaluate_panel import EvaluatePanel
 from workbench.host import Host
 from workbench.links import Link, Navigation, Tab, not_there
 from workbench.trainings import Trainings
@@ -64,9 +66,18 @@ class FilterPart(NamedTuple):
         return [part for part in self if isinstance(part, gr.Dropdown)]
 
 
-def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab, trainings: Trainings) -> None:
+def build(
+    page: gr.Blocks,
+    host: Host,
+    navigation: Navigation,
+    tab: gr.Tab,
+    trainings: Trainings,
+    evaluations: EvaluationJobs,
+) -> None:
     """Lay out the tab, which is being built, and bind it; ``trainings`` start the re-tune."""
     annotations = Annotations(host.runs)
+    panel = EvaluatePanel(evaluations, "annotate")
+    panel.bind([page.load, tab.select])
     filters = _filter_part()
     errors = error_block("mis-annotate-errors", js_on_load=ERRORS)
     with gr.Row(elem_id="mis-annotate"):
@@ -88,6 +99,7 @@ def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab, trai
     page.load(handlers.opened, inputs=author, outputs=[author, named, *everything], js=READ_NAME, **QUIET)
     opening = [filters.run, author, gr.Textbox(visible=False)]
     tab.select(handlers.refreshed, inputs=opening, outputs=everything, js=READ_ADDRESS, **QUIET)
+    gr.on(panel.arrived.change, handlers.arrived, inputs=opening[:2], outputs=everything, **QUIET)
     navigation.follow(Tab.ANNOTATE, handlers.followed, inputs=[author, blind], outputs=everything)
     filters.run.input(handlers.run_chosen, inputs=[filters.run, author, blind], outputs=everything[1:], **QUIET)
     at_place = [navigation.place, *asked]
@@ -197,6 +209,13 @@ class AnnotateHandlers:
         if run or "run=" in address:
             return gr.Dropdown(choices=self.annotations.runs()), *_skips(len(FILTERS) + 4)
         return self._newest(who(request, author))
+
+    def arrived(self, run: str | None, author: str, request: gr.Request) -> Updates:
+        """An evaluation has ended: its run is listed, and shown if nothing else is."""
+        if run:
+            return gr.Dropdown(choices=self.annotations.runs()), *_skips(len(FILTERS) + 4)
+        *shown, _ = self._newest(who(request, author))  # the address is that of the tab that is open
+        return *shown, gr.skip()
 
     def followed(self, link: Link, author: str, blind: bool, request: gr.Request) -> Updates:
         """A link to this tab: its run, its filters, its item."""

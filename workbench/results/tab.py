@@ -27,6 +27,8 @@ from workbench.components import (
     html_block,
     plot_value,
 )
+from workbench.evaluate import EvaluationJobs
+from workbench.evaluate_panel import EvaluatePanel
 from workbench.host import Host
 from workbench.links import Link, Navigation, Tab, not_there, resolve_run
 from workbench.results import view
@@ -93,12 +95,14 @@ class Parts:
         return list(vars(self).values())
 
 
-def build(host: Host, navigation: Navigation, tab: gr.Tab) -> None:
+def build(page: gr.Blocks, host: Host, navigation: Navigation, tab: gr.Tab, evaluations: EvaluationJobs) -> None:
     """Lay out the tab, which is being built, and bind it."""
     with gr.Row(elem_classes=["mis-tab-head"]):
         html_block("<h2>Results</h2>", "mis-results-title")
         refresh = gr.Button("Refresh", size="sm", scale=0, min_width=90, elem_id="mis-results-refresh")
     errors = error_block("mis-results-errors")
+    panel = EvaluatePanel(evaluations, "results")
+    panel.bind([page.load, tab.select])
     empty = html_block(view.empty("results"), "mis-results-empty", visible=False)
     with gr.Column() as body, gr.Tabs(elem_id="mis-results-views") as views:
         with gr.Tab("Overview", id=OVERVIEW) as overview_tab:
@@ -113,7 +117,9 @@ def build(host: Host, navigation: Navigation, tab: gr.Tab) -> None:
     frame = {"errors": errors, "empty": empty, "body": body, "views": views}
     parts = Parts(**frame, **states, **overview, **changes, **judges, **item)
     tabs = {OVERVIEW: overview_tab, CHANGES: changes_tab, JUDGES: judges_tab, ITEM: item_tab}
-    _bind(ResultsHandlers(host, parts), navigation, tab, refresh, tabs)
+    handlers = ResultsHandlers(host, parts)
+    _bind(handlers, navigation, tab, refresh, tabs)
+    gr.on(panel.arrived.change, handlers.arrived, inputs=parts.choosers, outputs=parts.everything, **QUIET)
 
 
 def _overview() -> dict[str, Any]:
@@ -232,6 +238,12 @@ class ResultsHandlers:
     def refreshed(self, *values: Any) -> Update:
         """Look again for runs, and draw what is chosen; the newest runs if none is."""
         return self._draw(Choice(*values))
+
+    def arrived(self, *values: Any) -> Update:
+        """An evaluation has ended: draw what is chosen, but leave the address to the tab that is open."""
+        update = self._draw(Choice(*values))
+        update.pop(self.parts.place, None)
+        return update
 
     def runs_changed(self, drawn: Sequence[str], *values: Any) -> Update:
         """Draw other runs, unless the page itself has set them.

@@ -12,6 +12,7 @@ from mis_lib.results.train_runs import TrainRun
 from workbench import html
 from workbench.components import QUIET, error_block, figure_part, html_block, plot_value
 from workbench.host import Host
+from workbench.jobs import in_a_shell
 from workbench.links import Link, Navigation, Tab, not_there
 from workbench.train import view
 from workbench.trainings import State, Trainings, progress
@@ -92,7 +93,7 @@ class TrainHandlers:
             plan = self.trainings.plan(config, overrides(name, steps, text))
         except PROBLEMS as error:
             return nothing, [str(error)]
-        return {parts.yaml: plan.yaml, parts.command: view.command_text(plan.command)}, []
+        return {parts.yaml: plan.yaml, parts.command: in_a_shell(plan.command)}, []
 
     def _not_shown(self, wanted: str) -> str:
         """That a newer version of a run is shown than the one wanted, where it is so; "" otherwise."""

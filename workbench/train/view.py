@@ -67,12 +67,6 @@ def output(text: str) -> Markup:
     return macros("train/run.html").output(text)
 
 
-def command_text(command: Sequence[str]) -> str:
-    """The command as one types it."""
-    shown = ["mis", *command[3:]] if list(command[1:3]) == ["-m", "mis_lib.cli"] else list(command)
-    return shlex.join(shown)
-
-
 def report_command(name: str, folder: Path) -> str:
     """The command that measures a finished run's adapter and what it was trained from, in a run of its own.
 
