@@ -13,6 +13,7 @@ from pathlib import Path
 from mis_lib.errors import MisError
 from mis_lib.generate.served import read_served
 from mis_lib.models.adapters import read_checkpoints
+from mis_lib.settings import IMAGE_PIXELS
 from workbench.access import Users
 from workbench.app import build_app, launch_options, own_uploads, serve
 from workbench.host import Host, make_host
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
             device=options.device,
             dtype=options.dtype,
             quantization=options.quantization,
+            image_pixels=options.image_pixels,
         )
         users = Users.read(options.auth).check if options.auth else None
         launch_options(
@@ -152,6 +154,13 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="MODEL",
         help="served models to compare: MODEL, NAME=MODEL, or NAME=URL#MODEL of another server",
+    )
+    parser.add_argument(
+        "--image_pixels",
+        type=int,
+        default=IMAGE_PIXELS,
+        metavar="N",
+        help=f"most pixels of an image that a server is sent; larger ones are scaled down (default {IMAGE_PIXELS})",
     )
     return parser
 

@@ -67,6 +67,11 @@ Judged = Annotated[
 RULE = ("rule",)
 
 
+IMAGE_PIXELS = 2048 * 28 * 28
+"""Most pixels of an image that a server is sent: 2,048 patches of Qwen2-VL; OpenAI's models read 1,536 of 32 x 32."""
+ImagePixels = Annotated[int, Field(ge=64 * 64)]
+
+
 class GenerationSettings(Settings):
     """How an answer is generated; the defaults are the paper's greedy decoding."""
 

@@ -14,7 +14,7 @@ from mis_lib.generate.columns import MultiEngine, StreamEngine
 from mis_lib.generate.served import Served, ServedEngine, check_names
 from mis_lib.models.adapters import BASE, Checkpoint, checkpoint_of_adapter, choose_checkpoints
 from mis_lib.models.packages import naming_a_broken_package
-from mis_lib.settings import Quantization
+from mis_lib.settings import IMAGE_PIXELS, Quantization
 from workbench.background import Background, Progress
 from workbench.examples import Catalogue
 
@@ -112,6 +112,7 @@ def make_host(
     device: str = "auto",
     dtype: str | None = None,
     quantization: Quantization | None = None,
+    image_pixels: int = IMAGE_PIXELS,
 ) -> Host:
     """A host for the command line's choices; nothing is loaded before ``start``.
 
@@ -131,7 +132,7 @@ def make_host(
 
     def load(wanted: Mapping[str, Path | None], progress: Progress) -> StreamEngine:
         if not local:
-            return ServedEngine(served)
+            return ServedEngine(served, image_pixels=image_pixels)
         now = _with_added(parts, wanted)
         engine = load_engine(now, progress, device, dtype, quantization)
         from mis_lib.generate.group import CheckpointGroup  # torch is loaded by now
@@ -139,7 +140,7 @@ def make_host(
         remarks[:] = [words for part in now for words in strangers(part)]
         if isinstance(engine, CheckpointGroup) and engine.in_turn:
             remarks.append(f"These models do not fit into memory together: {engine.announcement}")
-        return MultiEngine(ServedEngine(served), engine) if served else engine
+        return MultiEngine(ServedEngine(served, image_pixels=image_pixels), engine) if served else engine
 
     names = [next(iter(part.variants)) for part in parts] if len(parts) > 1 else [_title(part) for part in parts]
     return Host(

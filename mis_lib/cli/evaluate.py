@@ -32,8 +32,9 @@ def _models(values: Sequence[str], _: Mapping[str, Any]) -> dict[str, str] | Non
 
 GENERATE = options_of(
     "mis_lib.recipes.settings:GenerateSettings",
-    "variants data splits limit only checkpoint adapters server models images_as concurrency generation.max_new_tokens "
-    "generation.temperature batch_size batch_tokens device dtype quantization shard runs name",
+    "variants data splits limit only checkpoint adapters server models images_as image_pixels "
+    "concurrency generation.max_new_tokens generation.temperature batch_size batch_tokens device dtype quantization "
+    "shard runs name",
     adapters=with_base,
     models=_models,
 )
@@ -68,7 +69,9 @@ def _judges(values: Sequence[str], _: Mapping[str, Any]) -> dict[str, dict[str, 
 
 
 JUDGE = options_of(
-    "mis_lib.recipes.judge:JudgeSettings", "judges variants data concurrency device retry_unscored", judges=_judges
+    "mis_lib.recipes.judge:JudgeSettings",
+    "judges variants data image_pixels concurrency device retry_unscored",
+    judges=_judges,
 )
 
 

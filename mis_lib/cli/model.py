@@ -13,7 +13,7 @@ from mis_lib.cli.checkout import command_of
 from mis_lib.cli.options import AsJson, ManyValues, OnDevice, adapter_folders
 from mis_lib.cli.parsing import FAILED_ITEMS
 from mis_lib.errors import MisError, SettingsError
-from mis_lib.settings import Quantization
+from mis_lib.settings import IMAGE_PIXELS, Quantization
 
 verbs = typer.Typer()
 
@@ -115,6 +115,9 @@ def compare_variants(
         list[str] | None,
         typer.Option("--models", help="Served models: MODEL, NAME=MODEL, or NAME=URL#MODEL of another server."),
     ] = None,
+    image_pixels: Annotated[
+        int, typer.Option("--image_pixels", min=64 * 64, help="Most pixels of an image that a server is sent.")
+    ] = IMAGE_PIXELS,
     max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="For temperatures above 0.")] = 0,
@@ -156,6 +159,7 @@ def compare_variants(
         device=device,
         quantization=quantization,
         served=served,
+        image_pixels=image_pixels,
     )
     if as_json or not console.out.is_terminal:
         columns = deque(stream, maxlen=1)[0]

@@ -26,12 +26,16 @@ T = TypeVar("T")
 
 
 class Cache:
-    """Answers on disk; ``found`` and ``paid`` count the answers read and written since it was opened."""
+    """Answers on disk; ``found`` and ``paid`` count the answers read and written since it was opened.
+
+    ``scaled`` has the digests of the images that questions showed smaller than they are.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.found = 0
         self.paid = 0
+        self.scaled: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def once(

@@ -1,17 +1,24 @@
-"""Picture files that are sent to and received from models: received ones become PNG, whatever a maker sends."""
+"""Picture files that are sent to and received from models.
+
+Received ones become PNG, whatever a maker sends. Servers refuse requests of some dozen megabytes, which a few
+photographs would be. So what is sent has at most ``image_pixels`` pixels; a larger image is scaled down.
+"""
 
 import base64
 import io
+import math
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mis_lib.data.findings import Kind
 from mis_lib.data.images import read_header
 from mis_lib.errors import ImageError
-from mis_lib.files import image_bytes, load_image
+from mis_lib.files import DECODER_ERRORS, FORMATS, image_bytes, load_image
 
 PNG_LEVEL = 1  # the fastest lossless compression, as for drawn data
+LARGEST_PNG = 2 * 2**20  # bytes; drawings stay below it, photographs of 1.6 megapixels do not
+QUALITY = 90  # of JPEG
 NOT_SENT = frozenset({Kind.NOT_AN_IMAGE, Kind.CUT_SHORT, Kind.TOO_LARGE, Kind.TOO_SMALL})
 
 
@@ -50,6 +57,52 @@ def data_url(content: bytes) -> str:
     """A PNG or JPEG file as a URL that holds it."""
     kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def is_larger(source: Path | bytes, pixels: int) -> bool:
+    """Whether an image has more pixels than that, by its header; false for what is no image."""
+    try:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as image:
+            return image.width * image.height > pixels
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return True
+    except (UnidentifiedImageError, *DECODER_ERRORS):  # whoever reads the pixels reports it
+        return False
+
+
+def to_send(content: bytes, pixels: int) -> bytes:
+    """An image file as a server gets it: as it is, unless it is too large or of a form that few servers read.
+
+    Args:
+        content: of a file of any form in ``FORMATS``.
+        pixels: most that are sent.
+
+    Raises:
+        ImageError: an image that must be changed is damaged.
+    """
+    if is_png_or_jpeg(content) and not is_larger(content, pixels):
+        return content
+    return pack(load_image(content), pixels)
+
+
+def pack(image: Image.Image, pixels: int) -> bytes:
+    """A PNG file of an RGB image, or a JPEG above ``LARGEST_PNG``; scaled down to ``pixels`` if it has more."""
+    share = math.sqrt(pixels / (image.width * image.height))
+    if share < 1:
+        sides = (max(1, int(image.width * share)), max(1, int(image.height * share)))
+        image = image.resize(sides, Image.Resampling.LANCZOS)
+    png = encode(image)
+    if len(png) <= LARGEST_PNG:
+        return png
+    stream = io.BytesIO()
+    image.convert("RGB").save(stream, "JPEG", quality=QUALITY, subsampling=0)
+    return stream.getvalue()
+
+
+def scaled_in_words(number: int, pixels: int) -> str:
+    """What is said of images that a server gets smaller than they are; empty if there are none."""
+    some = "1 image is" if number == 1 else f"{number:,} images are"
+    return f"{some} scaled down to {pixels:,} pixels for the server (image_pixels)" if number else ""
 
 
 def is_png_or_jpeg(content: bytes) -> bool:

@@ -23,7 +23,7 @@ from openai.types.chat import ChatCompletion
 
 from mis_lib.clients.bounded import BoundedClient, OddReply
 from mis_lib.clients.cache import Cache, ask_question, label_question, odds_question, older_label_question
-from mis_lib.clients.images import as_png, data_url
+from mis_lib.clients.images import as_png, data_url, is_larger, to_send
 from mis_lib.clients.protocol import (
     LIKELY,
     CannotAnswer,
@@ -37,10 +37,12 @@ from mis_lib.clients.protocol import (
     Labels,
     Message,
     Unavailable,
+    digest_bytes,
 )
 from mis_lib.clients.replies import check_completion
 from mis_lib.clients.structured import Completion, Turn, answer, place_of, ratio, schema_of, shares_of
 from mis_lib.errors import ImageError, SettingsError
+from mis_lib.settings import IMAGE_PIXELS
 
 RETRIES = 5
 TIMEOUT = 300.0  # seconds for one call: a 72 B model under load takes its time
@@ -61,6 +63,7 @@ CONTENT_CODES = frozenset(
     ]
 )
 SHORTEST_KEY = 8  # characters; local servers take any word for a key, and a short word may be part of their messages
+TOO_LARGE = 413  # HTTP status
 TURNED_DOWN, NOT_KEPT = "turned down", "not kept to"
 SAMPLING = ("temperature", "seed")
 
@@ -68,10 +71,18 @@ T = TypeVar("T")
 
 
 class ServerChat:
-    """A chat model on a server: a ``ChatModel``, and a ``PlainChatModel``."""
+    """A chat model on a server: a ``ChatModel``, and a ``PlainChatModel``.
 
-    def __init__(self, client: openai.AsyncOpenAI, model: str, cache: Cache) -> None:
+    Args:
+        client: of the server.
+        model: its name there.
+        cache: keeps the answers, and counts the images that were scaled down.
+        image_pixels: most pixels of an image that is sent; larger ones are scaled down.
+    """
+
+    def __init__(self, client: openai.AsyncOpenAI, model: str, cache: Cache, image_pixels: int = IMAGE_PIXELS) -> None:
         self.name = f"server:{model}"
+        self._pixels = image_pixels
         self._caller, self._model, self._cache = Caller(client), model, cache
 
     async def ask(self, ask: ChatAsk) -> ChatReply:
@@ -79,16 +90,22 @@ class ServerChat:
 
         async def complete(turns: list[Turn]) -> Completion:
             messages: list[Any] = [turn.message for turn in turns]
-            if ask.images:
-                messages[1] = image_message([data_url(image) for image in ask.images], turns[1].text)
             form = {"name": ask.task, "schema": schema_of(ask.form), "strict": True}
             optional = {
                 "response_format": {"type": "json_schema", "json_schema": form},
                 "seed": ask.seed,
                 "temperature": ask.temperature,
             }
-            question = ask_question(self.name, ask, turns)
-            return Completion.model_validate(await self._once(question, messages, ask.max_tokens, optional))
+
+            async def pay() -> dict[str, Any]:
+                if ask.images:
+                    messages[1] = image_message(await self._urls(ask.images), turns[1].text)
+                reply = await self._caller.chat(self._model, messages, ask.max_tokens, optional)
+                self._cache.note(self.name, turned_down(self._caller.left_out))
+                return completion_of(reply).model_dump()
+
+            question = ask_question(self.name, ask, turns) | self._scaled(ask.images)
+            return Completion.model_validate(await self._cache.once(question, pay))
 
         return await answer(ask, complete)
 
@@ -121,7 +138,7 @@ class ServerChat:
         """See ``PlainChatModel``."""
 
         async def pay() -> dict[str, Any]:
-            messages = [image_message([data_url(image) for image in images], question)]
+            messages = [image_message(await self._urls(images), question)]
             reply = await self._caller.chat(
                 self._model, messages, 1, {"temperature": 0.0}, logprobs=True, top_logprobs=TOP
             )
@@ -130,18 +147,18 @@ class ServerChat:
                 raise Unavailable(f"{self.name} gives no token probabilities (logprobs); serve it with them")
             return {"odds": [[one.token, math.exp(one.logprob)] for one in returned.content[0].top_logprobs]}
 
-        found = await self._cache.once(odds_question(self.name, question, images), pay)
+        asked = odds_question(self.name, question, images) | self._scaled(images)
+        found = await self._cache.once(asked, pay)
         return ratio(found["odds"], self.name, least)
 
-    async def _once(
-        self, question: Any, messages: list[Any], max_tokens: int, optional: dict[str, Any]
-    ) -> dict[str, Any]:
-        async def pay() -> dict[str, Any]:
-            reply = await self._caller.chat(self._model, messages, max_tokens, optional)
-            self._cache.note(self.name, turned_down(self._caller.left_out))
-            return completion_of(reply).model_dump()
+    def _scaled(self, images: Sequence[bytes]) -> dict[str, int]:
+        """What the answer's key has in addition if an image is scaled down."""
+        larger = {digest_bytes(image) for image in images if is_larger(image, self._pixels)}
+        self._cache.scaled |= larger
+        return {"image_pixels": self._pixels} if larger else {}
 
-        return await self._cache.once(question, pay)
+    async def _urls(self, images: Sequence[bytes]) -> list[str]:
+        return await asyncio.to_thread(lambda: [data_url(to_send(image, self._pixels)) for image in images])
 
 
 class ServerImages:
@@ -305,6 +322,10 @@ class Caller:
                 raise Unavailable(
                     f"the server failed: nothing answers at {self.client.base_url}; does it run?"
                 ) from error
+            except openai.APIStatusError as error:
+                if error.status_code == TOO_LARGE:
+                    raise Unavailable(_too_large(error.request.content)) from error
+                raise Unavailable(f"the server failed: {in_short(error)}{await self._unless_served(model)}") from error
             except openai.APIError as error:  # busy or failing, after all retries
                 raise Unavailable(f"the server failed: {in_short(error)}{await self._unless_served(model)}") from error
             except OddReply as error:
@@ -456,6 +477,16 @@ def in_words(who: str, lacks: Mapping[str, str], temperature: float | None = Non
         )
         said.append(f"{who} {how}")
     return said
+
+
+def _too_large(body: bytes) -> str:
+    """What is said of a request that a server, or a proxy in front of it, takes to be too large."""
+    images = body.count(b'"image_url":{')
+    way = "send smaller images (image_pixels, as in --set image_pixels=400000)" if images else "ask a shorter question"
+    return (
+        f"the server turned down a request of {len(body):,} bytes with {images} images as too large (HTTP 413); {way}, "
+        "or raise the server's limit"
+    )
 
 
 def _complaint(body: Any) -> str:

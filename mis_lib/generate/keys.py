@@ -13,6 +13,8 @@ from mis_lib.files import digest_json, sha256
 from mis_lib.prompts import to_messages
 from mis_lib.schema import Sample
 
+NONE_SCALED: Mapping[str, int] = {}
+
 
 class AnswerKeys:
     """Keys of the answers of one run; each image file is hashed once.
@@ -22,10 +24,19 @@ class AnswerKeys:
         model: digest of the checkpoint, or address-free name of the served model.
         variants: digest of each variant's adapter.
         settings: of generation and of whatever else an answer may follow from, as JSON values.
+        scaled: images that are scaled down before they are shown, and the most pixels that they may have then.
     """
 
-    def __init__(self, data_dir: Path, model: str, variants: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        model: str,
+        variants: Mapping[str, str],
+        settings: Mapping[str, Any],
+        scaled: Mapping[str, int] = NONE_SCALED,
+    ) -> None:
         self._data_dir, self._model, self._variants, self._settings = data_dir, model, dict(variants), dict(settings)
+        self._scaled = scaled
         self._images: dict[str, str] = {}
 
     def of(self, sample: Sample, variant: str) -> str:
@@ -41,11 +52,13 @@ class AnswerKeys:
     def _digest(self, name: str) -> str:
         if name not in self._images:
             try:
-                self._images[name] = sha256(self._data_dir / name)
+                whole = sha256(self._data_dir / name)
             except OSError as error:
                 raise ImageError(
                     f"{self._data_dir / name}: expected an image file, found: {error.strerror}; check the path"
                 ) from error
+            pixels = self._scaled.get(name)
+            self._images[name] = whole if pixels is None else f"{whole} scaled to {pixels}"
         return self._images[name]
 
 

@@ -23,7 +23,6 @@ Nothing is retried: a person who waits is informed, and presses Compare. Optiona
 """
 
 import asyncio
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ from PIL import Image
 
 from mis_lib.clients.bounded import OddReply, whole_characters
 from mis_lib.clients.cache import Streak, work_through
-from mis_lib.clients.images import data_url, encode, is_png_or_jpeg, whole_file
+from mis_lib.clients.images import data_url, pack, scaled_in_words, to_send, whole_file
 from mis_lib.clients.openai import (
     Caller,
     check_address,
@@ -55,11 +54,10 @@ from mis_lib.clients.protocol import CannotAnswer, ClientError, Unavailable
 from mis_lib.clients.replies import check_chunk
 from mis_lib.data.formats import system_prompt
 from mis_lib.errors import ImageError, SettingsError
-from mis_lib.files import load_image
 from mis_lib.generate.columns import CheckedEngine, Column
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
-from mis_lib.settings import GenerationSettings, ImagesAs
+from mis_lib.settings import IMAGE_PIXELS, GenerationSettings, ImagesAs
 from mis_lib.text.thoughts import written
 
 CONCURRENCY = 16
@@ -67,7 +65,6 @@ STREAK = 20  # failures in a row after which a server is taken to be down
 CONNECT = 10.0  # seconds until a server accepts the call
 SILENCE = 300.0  # seconds between two pieces of an answer; the first may wait for a model to load
 TICK = 0.1  # seconds between looks at the stop event, and at the clock
-LARGEST_PNG = 4 * 2**20  # bytes
 UNNAMED = (
     "a server's models must be named: --server URL#MODEL, or --models base tuned, "
     "NAME=MODEL where a variant is called otherwise"
@@ -156,6 +153,14 @@ class Failure(NamedTuple):
     reason: str
 
 
+class Sends(NamedTuple):
+    """How images reach a server."""
+
+    images_as: ImagesAs
+    image_pixels: int
+    """Most pixels of one inside a request."""
+
+
 async def generate_by_server(
     samples: Sequence[Sample],
     data_dir: Path,
@@ -167,6 +172,7 @@ async def generate_by_server(
     wanted: Callable[[Sample, str], bool] = lambda sample, variant: True,
     key: Callable[[Sample, str], str] = lambda sample, variant: "",
     images_as: ImagesAs = ImagesAs.BASE64,
+    image_pixels: int = IMAGE_PIXELS,
     concurrency: int = CONCURRENCY,
 ) -> list[Failure]:
     """Ask for every wanted answer; pass each to ``receive`` as it comes, and return what failed.
@@ -183,19 +189,21 @@ async def generate_by_server(
         wanted: whether a variant's answer to a sample is missing.
         key: digest that an answer carries.
         images_as: inside the request, or as ``file://`` paths.
+        image_pixels: most pixels of an image inside a request; larger ones are scaled down.
         concurrency: requests at a time.
 
     Raises:
         ClientError: the server cannot be used at all, such as a wrong key or an unknown model.
     """
     failures: list[Failure] = []
+    sends = Sends(images_as, image_pixels)
     streak = Streak(max(STREAK, 3 * concurrency))
 
     async def ask(work: tuple[Sample, str]) -> None:
         sample, variant = work
         try:
             streak.check()
-            response = await _answer(sample, data_dir, caller, variant, variants[variant], settings, images_as)
+            response = await _answer(sample, data_dir, caller, variant, variants[variant], settings, sends)
         except Unavailable as error:
             streak.length += 1
             failures.append(Failure(sample.id, variant, str(error)))
@@ -218,6 +226,7 @@ async def keeps_seed(
     variants: Mapping[str, str],
     settings: GenerationSettings,
     images_as: ImagesAs = ImagesAs.BASE64,
+    image_pixels: int = IMAGE_PIXELS,
 ) -> bool:
     """Whether the longest answer is given again to the same request; also true if nothing is drawn or the server fails.
 
@@ -226,10 +235,11 @@ async def keeps_seed(
     answers = [one for one in answers if one.finish_reason != "content_filter"]
     if not answers or settings.temperature == 0 or turned_down(caller.left_out):
         return True
+    sends = Sends(images_as, image_pixels)
     first = max(answers, key=lambda one: len(one.thought) + len(one.text))
     sample = next(sample for sample in samples if sample.id == first.sample_id)
     try:
-        again = await _answer(sample, data_dir, caller, first.variant, variants[first.variant], settings, images_as)
+        again = await _answer(sample, data_dir, caller, first.variant, variants[first.variant], settings, sends)
     except ClientError:
         return True
     return (again.thought, again.text) == (first.thought, first.text)
@@ -241,12 +251,15 @@ class ServedEngine(CheckedEngine):
     Args:
         models: where each variant is asked (``read_served``).
         silence: seconds without a word after which a server is given up.
+        image_pixels: most pixels of an image that is sent; larger ones are scaled down, which their columns say.
     """
 
-    def __init__(self, models: Mapping[str, Served], *, silence: float = SILENCE) -> None:
+    def __init__(
+        self, models: Mapping[str, Served], *, silence: float = SILENCE, image_pixels: int = IMAGE_PIXELS
+    ) -> None:
         self.models = dict(models)
         self.variants = tuple(models)
-        self._silence = silence
+        self._silence, self._pixels = silence, image_pixels
         self._left_out: dict[str, set[str]] = {served.url: set() for served in models.values()}
 
     def _stream(
@@ -258,7 +271,9 @@ class ServedEngine(CheckedEngine):
         stop: threading.Event,
     ) -> Iterator[tuple[Column, ...]]:
         started = time.perf_counter()
-        asked = messages([data_url(packed(image)) for image in images], question)
+        asked = messages([data_url(pack(image, self._pixels)) for image in images], question)
+        larger = sum(image.width * image.height > self._pixels for image in images)
+        said = scaled_in_words(larger, self._pixels)
         columns = {name: Column(name, "", 0, 0.0, None, "chunks") for name in variants}
         changed = asyncio.Event()
 
@@ -268,7 +283,8 @@ class ServedEngine(CheckedEngine):
 
         with asyncio.Runner() as runner:
             tasks = [
-                runner.get_loop().create_task(self._ask(columns[name], asked, settings, receive)) for name in variants
+                runner.get_loop().create_task(self._ask(columns[name], asked, said, settings, receive))
+                for name in variants
             ]
             while any(column.finish_reason is None for column in columns.values()):
                 runner.run(_tick(changed))
@@ -282,9 +298,9 @@ class ServedEngine(CheckedEngine):
                 yield tuple(columns.values())
 
     async def _ask(
-        self, column: Column, asked: Any, settings: GenerationSettings, receive: Callable[[Column], None]
+        self, column: Column, asked: Any, said: str, settings: GenerationSettings, receive: Callable[[Column], None]
     ) -> None:
-        """Pass a column to ``receive`` as it grows, at last with its finish reason."""
+        """Pass a column to ``receive`` as it grows, at last with its finish reason and with what was ``said`` of it."""
         served = self.models[column.variant]
         answer, reason, why = _StreamedAnswer(column), "failed", ""
         optional = {
@@ -324,7 +340,8 @@ class ServedEngine(CheckedEngine):
             except (ValueError, RecursionError) as error:
                 why = f"the server's stream is no chat completion: {' '.join(str(error).split())[:200]}"
             if not why:
-                why = "; ".join(in_words("the server", turned_down(caller.left_out), settings.temperature))
+                lacks = in_words("the server", turned_down(caller.left_out), settings.temperature)
+                why = "; ".join(filter(None, (said, *lacks)))
             receive(replace(answer.column_so_far(), finish_reason=reason, told=why))
 
     def _late(self, served: Served) -> str:
@@ -346,16 +363,6 @@ def _needed(settings: GenerationSettings) -> dict[str, Any]:
     return {"extra_body": {"chat_template_kwargs": variables}} if variables else {}
 
 
-def packed(image: Image.Image) -> bytes:
-    """A PNG file with the pixels that a local model sees; a JPEG of high quality above ``LARGEST_PNG``."""
-    png = encode(image)
-    if len(png) <= LARGEST_PNG:  # servers refuse requests of some dozen megabytes, which a few photographs would be
-        return png
-    stream = io.BytesIO()
-    image.convert("RGB").save(stream, "JPEG", quality=95, subsampling=0)
-    return stream.getvalue()
-
-
 def _served(name: str, target: str, url: str) -> Served:
     if "://" in target:
         own, _, model = target.partition("#")
@@ -374,10 +381,10 @@ async def _answer(
     variant: str,
     model: str,
     settings: GenerationSettings,
-    images_as: ImagesAs,
+    sends: Sends,
 ) -> Response:
     started = time.perf_counter()
-    urls = await asyncio.to_thread(lambda: [_url(data_dir / name, images_as) for name in sample.images])
+    urls = await asyncio.to_thread(lambda: [_url(data_dir / name, sends) for name in sample.images])
     optional: dict[str, Any] = {"temperature": settings.temperature, "seed": settings.seed_for(sample.id)}
     said, thought, tokens, reason = "", "", 0, "content_filter"
     try:
@@ -399,12 +406,12 @@ async def _answer(
     )
 
 
-def _url(path: Path, images_as: ImagesAs) -> str:
-    """An image's URL for the server; other formats than PNG and JPEG are sent as PNG, since few servers read them."""
+def _url(path: Path, sends: Sends) -> str:
+    """An image's URL for the server."""
     content = whole_file(path)
-    if images_as is ImagesAs.FILE:
+    if sends.images_as is ImagesAs.FILE:
         return path.resolve().as_uri()
-    return data_url(content if is_png_or_jpeg(content) else encode(load_image(path)))
+    return data_url(to_send(content, sends.image_pixels))
 
 
 async def _tick(changed: asyncio.Event) -> None:

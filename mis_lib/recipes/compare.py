@@ -14,7 +14,7 @@ from mis_lib.generate.served import Served, check_names
 from mis_lib.models.adapters import Checkpoint, choose_checkpoints
 from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import say
-from mis_lib.settings import GenerationSettings, Quantization
+from mis_lib.settings import IMAGE_PIXELS, GenerationSettings, Quantization
 
 if TYPE_CHECKING:
     from mis_lib.generate.stream import VariantEngine
@@ -35,6 +35,7 @@ def compare(
     device: str = "auto",
     quantization: Quantization | None = None,
     served: Mapping[str, Served] = NONE_SERVED,
+    image_pixels: int = IMAGE_PIXELS,
 ) -> Iterator[Columns]:
     """Load images and variants, and answer; yields the answers of all variants as they grow, the finished ones last.
 
@@ -48,6 +49,7 @@ def compare(
         device: where the model computes.
         quantization: how the weights of linear layers are stored.
         served: where served variants are asked.
+        image_pixels: most pixels of an image that a server is sent.
 
     Raises:
         MisError: an image, the question, a variant or the model cannot be used; the message says which and why.
@@ -69,7 +71,7 @@ def compare(
     if served:
         from mis_lib.generate.served import ServedEngine  # the openai client takes a second to import
 
-        engines.append(ServedEngine(served))
+        engines.append(ServedEngine(served, image_pixels=image_pixels))
     asked = [
         Checkpoint(part.path, {name: part.variants[name] for name in chosen if name in part.variants and name in local})
         for part in parts

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from mis_lib.clients.cache import Cache
+from mis_lib.clients.images import scaled_in_words
 from mis_lib.clients.protocol import ChatModel, ImageMaker
 from mis_lib.construct.stages.context import Context, TeacherRole, read_prompts
 from mis_lib.construct.stages.inputs import REVIEW, ReviewDecision, built_in_seeds, read_decisions, read_seeds
@@ -20,7 +21,7 @@ from mis_lib.construct.stages.records import Account, Seed
 from mis_lib.errors import SettingsError
 from mis_lib.files import write_atomic
 from mis_lib.recipes.progress import bars, say
-from mis_lib.settings import Settings, dump_settings
+from mis_lib.settings import IMAGE_PIXELS, ImagePixels, Settings, dump_settings
 
 ITEMS = 200
 CONFIG, CACHE = "config.yaml", "cache"
@@ -59,6 +60,8 @@ class ConstructSettings(Settings):
     """Longest answer of a teacher, in tokens; reasoning models need more."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds for one call to a server."""
+    image_pixels: ImagePixels = IMAGE_PIXELS
+    """Most pixels of an image that a server is sent; larger ones are scaled down."""
     device: str = "auto"
     """Where a local teacher or a diffusion model runs: auto (a CUDA GPU if there is one), cpu, cuda, ..."""
 
@@ -93,6 +96,8 @@ def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: st
             return await build(seeds, context, only=stage, concurrency=settings.concurrency, progress=progress)
 
     account = asyncio.run(run())
+    if words := scaled_in_words(len(cache.scaled), settings.image_pixels):
+        say(words)
     return Constructed(account, {"paid_now": cache.paid, "from_cache": cache.found}, cache.left_out)
 
 
@@ -136,7 +141,7 @@ async def open_teacher(name: str, settings: ConstructSettings, cache: Cache) -> 
         from mis_lib.clients.openai import ServerChat, open_model
 
         client, model = await open_model(name, retries=settings.retries, timeout=settings.timeout)
-        return ServerChat(client, model, cache)
+        return ServerChat(client, model, cache, settings.image_pixels)
     raise SettingsError(
         f"teacher: expected builtin, a URL such as http://localhost:8000/v1, or local:PATH, found {name!r}"
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mis_lib.clients.images import is_larger, scaled_in_words
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import append_record, open_append
 from mis_lib.generate.keys import AnswerKeys
@@ -26,7 +27,7 @@ from mis_lib.recipes.samples import data_digest, read_samples, selection_in_word
 from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.runs import RESPONSES, SHARDS, Run, RunConfig, digest_of, folder_digest, open_run, versions
 from mis_lib.schema import Response, Sample
-from mis_lib.settings import all_known
+from mis_lib.settings import ImagesAs, all_known
 from mis_lib.text.thoughts import answer_in, written
 
 Key = tuple[str, str]  # (sample id, variant)
@@ -90,8 +91,9 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
         from mis_lib.models.devices import device_for
 
         settings = settings.model_copy(update={"device": device_for(settings.device)})
-    who = Local.of(settings) if settings.server is None else Server.of(settings)
+    who: Local | Server = Local.of(settings) if settings.server is None else Server.of(settings)
     selection, identity = selection_in_words(settings.only), who.identity
+    scaled = who.scaled(samples, data)
     config = RunConfig(
         **{**identity, "tag": ", ".join(filter(None, (identity["tag"], selection)))},
         selection=selection,
@@ -101,12 +103,15 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
         batch_size=settings.batch_size if settings.server is None else 1,
         batch_tokens=settings.batch_tokens if settings.server is None else None,
         dtype=settings.dtype,
+        image_pixels=settings.image_pixels if scaled else None,
     )
     run = open_run(settings.runs, name, config)
     run.keep_samples(samples)
     run.note_trained_on(who.trained_on(samples, data))
     same = {**settings.generation.model_dump(), "dtype": settings.dtype} | who.sees
-    keys = AnswerKeys(data, config.checkpoint_digest, config.variants, same)
+    keys = AnswerKeys(
+        data, config.checkpoint_digest, config.variants, same, dict.fromkeys(scaled, settings.image_pixels)
+    )
     wanted = {(sample.id, variant): keys.of(sample, variant) for variant in settings.variants for sample in samples}
     answers = _by_key(run.responses())
     _check_stored(run, answers, wanted)
@@ -122,6 +127,8 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
             answers = _by_key(run.responses())  # again: others may have written until the lock was taken
             _adopt(run, who.file, wanted, answers, settings.runs, name)
             if missing := wanted.keys() - answers.keys():
+                if words := scaled_in_words(len(scaled), settings.image_pixels):
+                    say(words)
                 failures = who.generate(samples, data, run, keys, missing)
     answers = _by_key(run.settle(wanted))
     if who.file == RESPONSES:  # not a shard: no other process adds the rest
@@ -184,6 +191,10 @@ class Local:
         limits, quantization = shared_limits(self.adapters).given, self.settings.quantization
         named = {"image_limits": limits, "quantization": quantization}
         return {name: value for name, value in named.items() if value}
+
+    def scaled(self, samples: Sequence[Sample], data: Path) -> frozenset[str]:
+        """None: the checkpoint's own processor sees to it."""
+        return frozenset()
 
     def trained_on(self, samples: Sequence[Sample], data: Path) -> dict[str, list[str]]:
         """Ids of the samples that each variant was trained on, of those that have any."""
@@ -275,6 +286,13 @@ class Server:
         """Nothing: how a server reads images is not known."""
         return {}
 
+    def scaled(self, samples: Sequence[Sample], data: Path) -> frozenset[str]:
+        """The images that have more pixels than the server is sent."""
+        if self.settings.images_as is ImagesAs.FILE:
+            return frozenset()
+        names = {name for sample in samples for name in sample.images}
+        return frozenset(name for name in names if is_larger(data / name, self.settings.image_pixels))
+
     def trained_on(self, samples: Sequence[Sample], data: Path) -> dict[str, list[str]]:
         """Nothing: what a server's models were trained on is not known."""
         return {}
@@ -306,10 +324,18 @@ class Server:
                     wanted=lambda sample, variant: (sample.id, variant) in missing,
                     key=keys.of,
                     images_as=settings.images_as,
+                    image_pixels=settings.image_pixels,
                     concurrency=settings.concurrency,
                 )
                 kept = await keeps_seed(
-                    given, samples, data, self._caller, self.models, settings.generation, settings.images_as
+                    given,
+                    samples,
+                    data,
+                    self._caller,
+                    self.models,
+                    settings.generation,
+                    settings.images_as,
+                    settings.image_pixels,
                 )
                 return failures, kept
 

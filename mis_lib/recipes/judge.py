@@ -21,6 +21,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from mis_lib.clients.cache import Cache
+from mis_lib.clients.images import scaled_in_words
 from mis_lib.clients.local import LocalChat
 from mis_lib.clients.openai import ServerChat, in_words, is_url, open_model
 from mis_lib.clients.protocol import LIKELY, ClientError
@@ -38,7 +39,7 @@ from mis_lib.results.evaluated import choose_judge, data_folder, open_folder, re
 from mis_lib.results.runs import Run
 from mis_lib.results.scoring import rule_async, run_async, score_async
 from mis_lib.schema import Outcome, Response, Sample, Verdict
-from mis_lib.settings import Settings, all_known, load_settings
+from mis_lib.settings import IMAGE_PIXELS, ImagePixels, Settings, all_known, load_settings
 
 Kind = Literal["rule", "words", "rubric", "guard", "precondition", "official", "panel", "routed"]
 KINDS = get_args(Kind)
@@ -95,6 +96,8 @@ class JudgeSettings(Settings):
     """Further attempts of a call to a server that failed."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds for one call to a server."""
+    image_pixels: ImagePixels = IMAGE_PIXELS
+    """Most pixels of an image that a server is sent; larger ones are scaled down. Stored verdicts stay."""
     device: str = "auto"
     """Where local judges run: auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, ..."""
     retry_unscored: bool = False
@@ -241,8 +244,11 @@ def verdicts_of(
     """
 
     async def ruled() -> list[Verdict]:
-        judge = (await _opened(settings, Cache(cache)))[-1]
-        return await rule_async(judge, samples, data_dir, responses, settings.concurrency)
+        asked = Cache(cache)
+        judge = (await _opened(settings, asked))[-1]
+        found = await rule_async(judge, samples, data_dir, responses, settings.concurrency)
+        _say_scaled(asked, settings)
+        return found
 
     settings = judge_settings(named)
     try:
@@ -297,10 +303,16 @@ async def _score(
     ruled = await score_async(
         run, judges, samples, data_dir, responses, settings.concurrency, settings.retry_unscored, progress
     )
+    _say_scaled(cache, settings)
     for teacher, lacks in cache.left_out.items():
         for words in in_words(teacher, lacks, 0.0):
             say(f"{words} (verdicts from {cache.folder})")
     return ruled
+
+
+def _say_scaled(cache: Cache, settings: JudgeSettings) -> None:
+    if words := scaled_in_words(len(cache.scaled), settings.image_pixels):
+        say(words)
 
 
 def _images(run: Run, settings: JudgeSettings) -> Path:
@@ -382,7 +394,7 @@ async def _chat(target: str, settings: JudgeSettings, cache: Cache) -> LocalChat
     if not is_url(target):
         raise SettingsError(f"judge: expected URL#MODEL, local:PATH or local:mini, found {target!r}")
     client, model = await open_model(target, retries=settings.retries, timeout=settings.timeout)
-    return ServerChat(client, model, cache)
+    return ServerChat(client, model, cache, settings.image_pixels)
 
 
 def _checkpoint(target: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mis_lib.construct.drawings import STYLES
-from mis_lib.settings import GenerationSettings, ImagesAs, Quantization, Settings
+from mis_lib.settings import IMAGE_PIXELS, GenerationSettings, ImagePixels, ImagesAs, Quantization, Settings
 
 PAPER = GenerationSettings(max_new_tokens=1024)
 
@@ -53,6 +53,8 @@ class GenerateSettings(Settings):
     """Served models or LoRAs: MODEL, or VARIANT=MODEL (default: the variants' names, or the MODEL of the server)."""
     images_as: ImagesAs = ImagesAs.BASE64
     """How a server gets images: base64, or file (paths that it can read)."""
+    image_pixels: ImagePixels = Field(default=IMAGE_PIXELS, exclude_if=lambda value: value == IMAGE_PIXELS)
+    """Most pixels of an image that a server is sent; larger ones are scaled down (not with ``images_as: file``)."""
     concurrency: int = Field(default=16, ge=1, le=1024)
     """Requests to a server at a time."""
     retries: int = Field(default=5, ge=0, le=20)

@@ -75,6 +75,8 @@ class RunConfig(Settings):
     device: str = "cpu"
     dtype: str = "auto"
     quantization: Quantization | None = Field(default=None, exclude_if=lambda value: value is None)
+    image_pixels: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """To how many pixels images were scaled down for a server; None where none had more."""
     backend: str = "local"
     """"local", "server" (OpenAI-compatible) or "import" (answers of another tool)."""
     variants: dict[str, str]
@@ -422,8 +424,13 @@ def _locked(root: Path, name: str) -> AbstractContextManager[None]:
 
 
 def _fits(old: RunConfig, new: RunConfig) -> bool:
-    """Whether both give the same answers; names, paths, results and variants of only one of them are ignored."""
+    """Whether both give the same answers; names, paths, results and variants of only one of them are ignored.
+
+    So is the limit of images if none of those asked now has more pixels.
+    """
     ignored = {"tag", "checkpoint", "data", "variants", "judges", "left_out"}
+    if new.image_pixels is None:
+        ignored.add("image_pixels")
     shared = old.variants.keys() & new.variants.keys()
     return old.model_dump(exclude=ignored) == new.model_dump(exclude=ignored) and all(
         old.variants[name] == new.variants[name] for name in shared

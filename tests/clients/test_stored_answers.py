@@ -1,18 +1,24 @@
 """Answers that were paid for stay findable: they are stored under the same keys as before there was one client."""
 
 import asyncio
+import base64
+import dataclasses
+import io
 import json
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from support.fake_server import FakeServer, Script
 from support.tiny import tiny_text_model
 
 from mis_lib.clients.cache import Cache
+from mis_lib.clients.images import encode
 from mis_lib.clients.local import LocalChat
 from mis_lib.clients.openai import ServerChat, open_client
-from mis_lib.clients.protocol import AnswerForm, CannotAnswer, ChatAsk, Classified, Labels, Unavailable
+from mis_lib.clients.protocol import AnswerForm, CannotAnswer, ChatAsk, Classified, Labels, Unavailable, digest_bytes
 from mis_lib.files import digest_json
 
 
@@ -52,6 +58,25 @@ def test_keys_of_a_server_are_what_they_were(tmp_path: Path) -> None:
         ["c71c1929a248012970825fc202cb924003d1a5fadad3fd50e43fc18a9e4e65d5", SAID_PLAINLY],
         ["10f57414babcff203c93b14084de60602d62159de16eb181b8c4dd6c4c2076d0"],
     ]
+
+
+def test_an_image_that_is_scaled_down_has_a_key_of_its_own_and_fits_the_request(tmp_path: Path) -> None:
+    large = encode(Image.effect_noise((640, 480), 90).convert("RGB"))
+    ask, whole = dataclasses.replace(ASK, images=(large,)), digest_bytes(large)
+    script = Script(most_bytes=len(large))
+    with FakeServer(script, reply=lambda *asked: '{"verdict": "one"}') as server:
+        chats = [ServerChat(open_client(server.url), "m", Cache(tmp_path), pixels) for pixels in (640 * 480, 9_000)]
+        with pytest.raises(Unavailable, match=r"with 1 images as too large \(HTTP 413\); send smaller images"):
+            asyncio.run(chats[0].ask(ask))
+        assert asyncio.run(chats[1].ask(ask)).text == '{"verdict": "one"}'
+        url = server.bodies[0]["messages"][1]["content"][0]["image_url"]["url"]
+    with Image.open(io.BytesIO(base64.b64decode(url.partition("base64,")[2]))) as sent:
+        assert sent.size == (109, 82)
+    client = open_client("http://127.0.0.1:1/v1")
+    keys = [
+        looked_for(ServerChat(client, "m", Watched(tmp_path), n).odds_of_yes("q?", [large])) for n in (307_200, 9_000)
+    ]
+    assert keys[0] == [digest_json({"odds": "server:m", "question": "q?", "images": [whole]})] != keys[1]
 
 
 def test_a_guards_replies_that_were_stored_without_probabilities_are_not_paid_for_again(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Served models in columns: real HTTP over a real socket, to a server that streams from a script (``fake_server``)."""
 
 import base64
+import functools
 import io
 import json
 import threading
@@ -16,15 +17,21 @@ from support.fakes import ANSWERS, ScriptedEngine, good_images, mini_data
 from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
-from mis_lib.clients.images import encode
+from mis_lib.clients.images import encode, pack
 from mis_lib.errors import ImageError, ModelError, SettingsError
+from mis_lib.files import write_records
 from mis_lib.generate.columns import Column, MultiEngine
-from mis_lib.generate.served import Served, ServedEngine, packed, read_served
-from mis_lib.settings import GenerationSettings
+from mis_lib.generate.keys import AnswerKeys
+from mis_lib.generate.served import Served, ServedEngine, read_served
+from mis_lib.recipes.generate import generate_run
+from mis_lib.recipes.settings import PAPER, GenerateSettings
+from mis_lib.schema import Sample
+from mis_lib.settings import IMAGE_PIXELS, GenerationSettings
 
 GONE = "http://127.0.0.1:9/v1"  # nothing listens there
 KEY = "sk-the-key-of-this-test"
 SETTINGS = GenerationSettings(max_new_tokens=64, seed=5)
+MOST_BYTES = 2_500_000  # of a request: a photograph scaled down, and not a whole one
 COLOURS = ["red", "green", "blue"]
 
 
@@ -42,6 +49,17 @@ def engine_of(server: FakeServer, *models: str, **others: Served) -> ServedEngin
 
 def ask(engine: Any, variants: Sequence[str], settings: GenerationSettings = SETTINGS) -> list[tuple[Column, ...]]:
     return list(engine.stream(pictures(), "What is this?", variants, settings))
+
+
+@functools.cache
+def photograph() -> Image.Image:
+    """More pixels than a server is sent, and nothing that could be compressed much."""
+    return Image.merge("RGB", [Image.effect_noise((1500, 1200), 30) for _ in range(3)])
+
+
+def sent_images(body: Mapping[str, Any]) -> list[Image.Image]:
+    urls = [part["image_url"]["url"] for part in body["messages"][-1]["content"] if part["type"] == "image_url"]
+    return [Image.open(io.BytesIO(base64.b64decode(url.partition("base64,")[2]))) for url in urls]
 
 
 class TestFlags:
@@ -128,17 +146,28 @@ class TestEngine:
         assert (body["model"], body["temperature"], body["seed"], body["max_completion_tokens"]) == ("base", 0.5, 3, 7)
         *images, text = body["messages"][0]["content"]
         assert text == {"type": "text", "text": "Which < image> is it?"}
-        sent = [
-            Image.open(io.BytesIO(base64.b64decode(one["image_url"]["url"].partition("base64,")[2]))) for one in images
-        ]
+        assert all(one["type"] == "image_url" for one in images)
+        sent = sent_images(body)
         assert [(one.size, one.getpixel((0, 0))) for one in sent] == [
             (one.size, one.getpixel((0, 0))) for one in pictures(3)
         ]
 
     def test_a_photograph_that_servers_would_refuse_as_png_goes_as_jpeg(self) -> None:
-        noise = Image.merge("RGB", [Image.effect_noise((1600, 1200), 90) for _ in range(3)])
-        assert packed(noise).startswith(b"\xff\xd8\xff") and len(packed(noise)) < len(encode(noise))
-        assert packed(pictures(1)[0]).startswith(b"\x89PNG")
+        assert pack(photograph(), 2_000_000).startswith(b"\xff\xd8\xff")
+        assert pack(pictures(1)[0], IMAGE_PIXELS) == encode(pictures(1)[0])
+        assert pack(pictures(1)[0].resize((1600, 1200)), IMAGE_PIXELS).startswith(b"\x89PNG"), "a drawing stays one"
+
+    def test_a_photograph_is_scaled_down_which_its_columns_say(self) -> None:
+        with FakeServer(Script(most_bytes=MOST_BYTES), reply=says("one")) as server:
+            engine = engine_of(server, "base")
+            [column] = list(engine.stream([photograph(), *pictures()], "What?", ["base"], SETTINGS))[-1]
+            images = sent_images(server.bodies[0])
+            whole = ServedEngine(engine.models, image_pixels=4_000_000)
+            [refused] = list(whole.stream([photograph()] * 2, "What?", ["base"], SETTINGS))[-1]
+        assert [one.size for one in images] == [(1416, 1133), *(one.size for one in pictures())]
+        assert (column.text, column.finish_reason) == ("one", "stop")
+        assert column.told == "1 image is scaled down to 1,605,632 pixels for the server (image_pixels)"
+        assert refused.finish_reason == "failed" and "image_pixels" in refused.told and "2 images" in refused.told
 
     def test_a_server_that_tells_no_tokens_has_its_chunks_counted_and_called_so(self) -> None:
         with FakeServer(Script(usage=False), reply=says("one two three")) as server:
@@ -305,6 +334,37 @@ class TestMultiEngine:
 def mis_compare(tmp_path: Path, *flags: str) -> Any:
     images = [str(path) for path in good_images(tmp_path, 2)]
     return CliRunner().invoke(app, ["compare", "--images", *images, "--question", "What is this?", *flags])
+
+
+@pytest.mark.usefixtures("reported")
+def test_a_run_sends_photographs_scaled_and_small_images_keep_their_answers(tmp_path: Path, capsys) -> None:
+    """As before the limit there were answers of large images, too, under the digest of the file alone."""
+    data, [first] = tmp_path / "data", good_images(tmp_path, 1)
+    data.mkdir()
+    photograph().save(data / "large.jpg", quality=100, subsampling=0)
+    (data / "small.png").write_bytes(first.read_bytes())
+    rows = [
+        Sample(id=name, question="What?", images=images, category="c", split="easy", harmful=True)
+        for name, images in (("large", ["large.jpg", "small.png"]), ("small", ["small.png"]))
+    ]
+    write_records(data / "easy.jsonl", rows)
+    common = {"data": data, "splits": ("easy",), "runs": tmp_path / "runs", "models": {"base": "m"}, "retries": 0}
+    with FakeServer(Script(most_bytes=MOST_BYTES), reply=says("one")) as server:
+        refused = generate_run(GenerateSettings(server=server.url, image_pixels=4_000_000, **common))
+        assert "scaled" not in capsys.readouterr().err
+        done = generate_run(GenerateSettings(server=server.url, **common))
+        said = " ".join(capsys.readouterr().err.split())
+        asked = len(server.bodies)
+        assert generate_run(GenerateSettings(server=server.url, image_pixels=200_000, **common)).run.folder.name == "v3"
+        assert len(server.bodies) == asked + 1, "the small image's answer is copied"
+    [failure] = refused.missing
+    assert failure.sample_id == "large" and "(image_pixels, as in --set image_pixels=400000)" in failure.reason
+    assert "with 2 images" in failure.reason and "HTTP 413" in failure.reason
+    assert said.count("1 image is scaled down to 1,605,632 pixels for the server (image_pixels)") == 1
+    assert not done.missing and done.run.config.image_pixels == IMAGE_PIXELS
+    keys = {one.sample_id: one.key for one in done.responses}
+    plain = AnswerKeys(data, "", {"base": "m"}, {**PAPER.model_dump(), "dtype": "auto"})
+    assert keys["small"] == plain.of(rows[1], "base") and keys["large"] != plain.of(rows[0], "base")
 
 
 def test_compare_asks_served_models_alone(tmp_path: Path, monkeypatch) -> None:

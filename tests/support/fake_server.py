@@ -54,6 +54,7 @@ class Script:
     hold_after: int | None = None  # so many requests are answered, all later ones hang
     known_models: bool = False  # a model that is not listed is HTTP 404
     most_images: int | None = None  # more in one request are HTTP 400
+    most_bytes: int | None = None  # a larger request is HTTP 413, which a proxy says in a page of words
     pause: float = 0.0  # seconds before each chunk of a stream
     usage: bool = True  # a stream that is asked for it ends with its tokens
     breaks_after: int | None = None  # the connection of a stream is gone after so many chunks
@@ -234,7 +235,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps({"object": "list", "data": listed}).encode())
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        length, most = int(self.headers["Content-Length"]), self.fake.script.most_bytes
+        sent = self.rfile.read(length)
+        if most is not None and length > most:
+            self._send(413, b"<html>413 Request Entity Too Large</html>")
+            return
+        body = json.loads(sent)
         self.fake.bodies.append({**body, "authorization": self.headers.get("Authorization")})
         status, content = self.fake.answer(self.path, body)
         if status == 200 and body.get("stream") and not self.fake.script.page:
