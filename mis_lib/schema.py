@@ -65,16 +65,17 @@ class Record(BaseModel):
 class Sample(Record):
     """One item: an ordered list of images, a question, and what is known about them.
 
-    ``answer`` is the target text for training (safety CoT or plain help), ``objects`` what each image shows, in order,
-    ``twin_id`` the counterpart with the opposite ``harmful``. ``provenance`` holds stage, teacher, seed and content
-    hashes. Unknown keys are kept, so that reading and writing a foreign data set loses nothing.
+    The list is empty in a row of text. ``answer`` is the target text for training (safety CoT or plain help),
+    ``objects`` what each image shows, in order, ``twin_id`` the counterpart with the opposite ``harmful``.
+    ``provenance`` holds stage, teacher, seed and content hashes. Unknown keys are kept, so that reading and writing a
+    foreign data set loses nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     id: str
     question: str
-    images: list[str] = Field(min_length=1)
+    images: list[str]
     category: str | None = None
     sub_category: str | None = None
     split: str = Split.TRAIN
@@ -91,12 +92,6 @@ class Sample(Record):
                 f"expected one object name per image, found {len(self.objects)} for {len(self.images)} images"
             )
         return self
-
-
-class Asked(Sample):
-    """A sample as it was put to a model, which an ablation may have left without images."""
-
-    images: list[str] = Field(default_factory=list)
 
 
 class Response(Record):

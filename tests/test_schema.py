@@ -84,7 +84,7 @@ def test_other_records_pass_over_keys_of_a_newer_version() -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "field"),
     [
-        pytest.param(Sample, {"id": "a", "question": "?", "images": []}, "images", id="no-image"),
+        pytest.param(Sample, {"id": "a", "question": "?"}, "images", id="no-images-field"),
         pytest.param(
             Sample, {"id": "a", "question": "?", "images": ["x"], "objects": ["a", "b"]}, "one object", id="objects"
         ),

@@ -87,8 +87,10 @@ def run_stage(stage: Stage, args: list[str]) -> int:
 
 @verbs.command(name="compare", cls=ManyValues)
 def compare_variants(
-    images: Annotated[list[Path], typer.Option("--images", help="One to six images, in order.")],
-    question: Annotated[str, typer.Option("--question", help="What to ask about them.")],
+    question: Annotated[str, typer.Option("--question", help="What to ask.")],
+    images: Annotated[
+        list[Path] | None, typer.Option("--images", help="At most six images, in order; without any, words alone.")
+    ] = None,
     variants: Annotated[
         list[str] | None,
         typer.Option("--variants", help="Which variants answer (default: mini mirage, or all that are named)."),
@@ -150,7 +152,7 @@ def compare_variants(
     settings = GenerationSettings(**asked_for)
     served = read_served(server, models)
     stream = compare(
-        images,
+        images or [],
         question,
         variants,
         settings,
@@ -166,7 +168,11 @@ def compare_variants(
     else:
         columns = console.stream_answers(stream, served)
     if as_json:
-        asked = {"question": question, "images": [str(path) for path in images], "settings": settings.model_dump()}
+        asked = {
+            "question": question,
+            "images": [str(path) for path in images or []],
+            "settings": settings.model_dump(),
+        }
         records = [console.answer_record(column, served.get(column.variant)) for column in columns]
         console.print_json({**asked, "answers": records})
     else:

@@ -65,6 +65,7 @@ def set_findings(views: Sequence[View], *, cot: bool) -> Iterator[Finding]:
     yield from _repeated_rows(views)
     yield from _twins(views)
     yield from _missing_answers(views)
+    yield from _rows_of_text(views)
     for seen in views:
         yield from _label_findings(seen, cot=cot)
 
@@ -204,6 +205,16 @@ def _missing_answers(views: Sequence[View]) -> Iterator[Finding]:
         for seen in without:
             message = f"expected an answer as in {len(views) - len(without):,} other rows, found none"
             yield seen.place.finding(Kind.MISSING_FIELD, "answer", message, "write the label, or remove the row")
+
+
+def _rows_of_text(views: Sequence[View]) -> Iterator[Finding]:
+    """Rows without images among more rows that have some: they may have lost theirs."""
+    without = [seen for seen in views if seen.sample is not None and not seen.images]
+    if 2 * len(without) < len(views):
+        for seen in without:
+            message = "expected images as in most rows, found a row of text"
+            fix = "leave it, if it is meant to be asked and learned without an image, or name its images"
+            yield seen.place.finding(Kind.TEXT_ROW, "images", message, fix)
 
 
 def _groups(views: Iterable[View], key: Callable[[View], str]) -> Mapping[str, list[View]]:

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     EMPTY_TEXT = "empty-text"
     STRING_FOR_LIST = "string-for-list"
     NO_IMAGES = "no-images"
+    TEXT_ROW = "text-row"
     OBJECT_COUNT = "object-count"
     UNKNOWN_SPLIT = "unknown-split"
     UNKNOWN_CATEGORY = "unknown-category"
@@ -85,7 +86,7 @@ class Kind(StrEnum):
 
 
 WARNINGS = frozenset(
-    [Kind.EMPTY_SPLIT, Kind.PARTIAL_SET, Kind.SEPARATOR, Kind.UNKNOWN_SPLIT, Kind.UNKNOWN_CATEGORY,
+    [Kind.EMPTY_SPLIT, Kind.PARTIAL_SET, Kind.TEXT_ROW, Kind.SEPARATOR, Kind.UNKNOWN_SPLIT, Kind.UNKNOWN_CATEGORY,
      Kind.WRONG_SUB_CATEGORY, Kind.DAMAGED_TEXT, Kind.BROKEN_OFF, Kind.AS_PUBLISHED, Kind.NOT_SHOWN, Kind.WRONG_ENDING,
      Kind.ANIMATED, Kind.SAME_IMAGE_TWICE, Kind.DUPLICATE_ROW, Kind.REPEATED_QUESTION, Kind.NEAR_DUPLICATE]
 )  # fmt: skip

@@ -6,6 +6,8 @@
     messages    {"messages": [{"role", "content"}], "images"}       ms-swift, OpenAI, TRL; content: text or typed parts
     completion  {"prompt": [...], "completion": [...], "images"}    TRL
 
+A row of text has ``"images": []``; a dialogue may leave the field out, as LLaVA's do.
+
 ``parse`` goes on after a fault, so that a check reports all of them; ``to_sample`` raises the first. Turns after the
 first answer are kept in ``later_turns``, a system prompt in ``system_prompt``. What ``export.py`` packed into ``mis``
 is unpacked, so that a sample comes back as it went out.
@@ -219,12 +221,13 @@ def without_placeholders(
     if found != images and (found or needed):
         expected = f"{images} {PLACEHOLDER}, one for each image"
         fix = f"write {PLACEHOLDER} once for each image, in the user's turn{'' if needed else ', or nowhere'}"
+        fix = fix if images else f"name the images, or take {PLACEHOLDER} out"
         seen.refuse(Kind.PLACEHOLDER_COUNT, name, expected, f"{found} of them", fix, words=str(found))
         return texts
     clean = _fold(texts, images) if found else texts
     if not clean[0].strip():
         fix = "write the question, or remove the row"
-        seen.refuse(Kind.EMPTY_TEXT, "question", "a question beside the images", texts[0], fix)
+        seen.refuse(Kind.EMPTY_TEXT, "question", "a question", texts[0], fix)
     return clean
 
 
@@ -294,6 +297,11 @@ class _Reader(NamedTuple):
         self._validate(made, keeps_others=packed is None and not _is_ours(seen))
         _texts_say_something(seen)
 
+    @property
+    def _is_text(self) -> bool:
+        """Whether the row has no images, and no fault in the fields that would name them."""
+        return not any(found.field.startswith(("image", "images")) for found in self.seen.findings)
+
     def _plain(self) -> Mapping[str, Any]:
         """Our own form, whose fields are a sample's; or a bare question about one image or a list of them."""
         seen, values = self.seen, self.seen.row.values
@@ -358,7 +366,7 @@ class _Reader(NamedTuple):
         if len(turns) > 2:
             seen.not_shown.append(LATER_TURNS)
         texts = [turn.text for turn in turns] or [""]
-        if are_read and images:
+        if are_read and (images or self._is_text):
             texts = self._texts(texts, len(images), names[0], is_packed=packed is not None)
         later = [{"role": turn.role, "content": words} for turn, words in zip(turns[2:], texts[2:], strict=True)]
         rest = {name: value for name, value in ((SYSTEM, system), (LATER, later)) if value}
@@ -374,7 +382,7 @@ class _Reader(NamedTuple):
             self.seen.wrong(values, "question", "a text", "write the question")
             return ""
         self.seen.question = asked.replace(PLACEHOLDER, "").strip()
-        return without_placeholders(self.seen, [asked], images)[0] if images else asked
+        return without_placeholders(self.seen, [asked], images)[0] if images or self._is_text else asked
 
     def _id(self) -> None:
         values, found = self.seen.row.values, self.seen.row.values.get("id")
@@ -398,19 +406,20 @@ class _Reader(NamedTuple):
         if carried and found:
             expected = "images in the parts or in their own field, not in both"
             self.seen.refuse(Kind.MALFORMED, "images", expected, carried, "keep one of them")
-        elif not carried and len(found) != 1:
-            kind = Kind.MALFORMED if found else Kind.NO_IMAGES
+        elif len(found) > 1:
             expected, fix = "one of the fields image and images", "name the images in one field"
-            self.seen.refuse(kind, "images", expected, found, fix)
-            return ([], "images") if not found else (self._images("images", values), "images")
+            self.seen.refuse(Kind.MALFORMED, "images", expected, found, fix)
+            return self._images("images", values), "images"
+        elif not carried and not found:
+            return [], "images"
         name = found[0] if found else "images"
         return self._images(name, {name: carried} if carried else values), name
 
     def _images(self, name: str, values: Mapping[str, Any], *, is_ours: bool = False) -> list[str]:
         """The images of a field; where one cannot be read, the row's own words name it."""
         seen, listed = self.seen, values.get(name)
-        if listed is None or listed == []:
-            seen.refuse(Kind.NO_IMAGES, name, "images", listed, "name the images")
+        if listed is None:
+            seen.refuse(Kind.NO_IMAGES, name, "images", listed, "name the images; in a row of text, write []")
             return []
         if isinstance(listed, str) and name == "images":  # which others would read letter by letter
             expected, fix = "a list of paths", f"write {json.dumps([listed])}"

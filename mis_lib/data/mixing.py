@@ -213,8 +213,13 @@ def _mixed(recipe: Recipe, part: Part, sample: Sample, folder: Path) -> MixedRow
     }
     pictures = tuple(sample.images)
     if part.images == "black":
-        changes, pictures = {**changes, "images": [BLACK] * len(pictures)}, ()
+        changes, pictures = {**changes, "images": [BLACK] * max(1, len(pictures))}, ()  # one for a row of text, too
     elif part.images == "side_by_side":
+        if not pictures:
+            raise DataError(
+                f"mixture {recipe.name}: expected images to put side by side in every row, found none in {sample.id}; "
+                "leave rows of text out"
+            )
         changes |= {"images": [f"{SIDE_BY_SIDE}/{sample.id}.png"], "objects": None}
     else:
         changes["images"] = [f"{part.source}/{name}" for name in pictures]

@@ -148,7 +148,7 @@ def refusal_only(options: Options) -> Recipe:
 
 def textual(options: Options) -> Recipe:
     """Textual SFT."""
-    about = "Textual SFT: requests in words with black images, refused, and a third benign ones (section 2.1)"
+    about = "Textual SFT: requests in words with a black image, refused, and a third benign ones (section 2.1)"
     words: dict[str, Any] = {"source": SAFETY, "images": "black", "question": "in_words"}
     harmful = Part(**words, keep="harmful", label="refusal")
     return _one("textual", about, harmful, *_benign(options, **words))

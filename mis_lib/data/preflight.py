@@ -262,11 +262,13 @@ def is_json(file: Path) -> bool:
 
 
 def predict(checked: Sequence[Checked], budget: Budget, settings: PreflightSettings) -> Tokens:
-    """Tokens of every row whose images can be read."""
+    """Tokens of every row whose images can be read, and of every row of text."""
     rows = []
     for file in checked:
         whole = [
-            (seen, sizes) for seen in file.views if seen.images and None not in (sizes := _sizes(seen, file.headers))
+            (seen, sizes)
+            for seen in file.views
+            if (seen.images or seen.sample) and None not in (sizes := _sizes(seen, file.headers))
         ]
         texts = budget.text_tokens([(len(seen.images), _asked(seen), _said(seen)) for seen, _ in whole])
         for (seen, sizes), text in zip(whole, texts, strict=True):
@@ -283,7 +285,13 @@ def grouped(findings: Sequence[Finding]) -> Iterator[Finding]:
     """The findings, those about the same wrong value reported once, at the first row, with the number of rows."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for found in findings:
-        shared = found.kind in (Kind.UNKNOWN_CATEGORY, Kind.WRONG_SUB_CATEGORY, Kind.UNKNOWN_SPLIT, Kind.NOT_SHOWN)
+        shared = found.kind in (
+            Kind.UNKNOWN_CATEGORY,
+            Kind.WRONG_SUB_CATEGORY,
+            Kind.UNKNOWN_SPLIT,
+            Kind.NOT_SHOWN,
+            Kind.TEXT_ROW,
+        )
         key = (found.file, found.kind, found.message) if shared else (str(id(found)),)
         groups.setdefault(key, []).append(found)
     for group in groups.values():

@@ -71,15 +71,13 @@ def check_request(
     """Refuse a request that no variant can answer.
 
     Raises:
-        ImageError: no image, or too many.
+        ImageError: too many images.
         SettingsError: no or a too long question, no variant, an unknown or a repeated one.
     """
-    if not images:
-        raise ImageError(f"expected 1 to {MAX_IMAGES} images, found none; add one")
     if len(images) > MAX_IMAGES:
-        raise ImageError(f"expected 1 to {MAX_IMAGES} images, found {len(images)}; remove some")
+        raise ImageError(f"expected at most {MAX_IMAGES} images, found {len(images)}; remove some")
     if not question.strip():
-        raise SettingsError("expected a question about the images, found none; write one")
+        raise SettingsError("expected a question, found none; write one")
     if len(question) > MAX_QUESTION:
         raise SettingsError(
             f"expected a question of at most {MAX_QUESTION:,} characters, found {len(question):,}; shorten it"
@@ -112,7 +110,7 @@ class CheckedEngine(ABC):
         token; closing the iterator does so without a last tuple. Both free what the answers hold.
 
         Args:
-            images: one to ``files.MAX_IMAGES``, in the order shown, before the question.
+            images: at most ``files.MAX_IMAGES``, in the order shown, before the question.
             question: what is asked about them; strings that are special tokens are taken as plain text.
             variants: names out of ``self.variants``, each at most once.
             settings: length and sampling.

@@ -56,7 +56,7 @@ from mis_lib.results.metrics import cluster_of
 from mis_lib.results.runs import PROBES, Run
 from mis_lib.results.stats import Interval, Rate, cluster_mean, rate_of, sign_flip_exact
 from mis_lib.results.tables import Table, count_cell, difference_cell, p_cell, rate_cell
-from mis_lib.schema import Asked, Outcome, Record, Sample, Verdict
+from mis_lib.schema import Outcome, Record, Sample, Verdict
 from mis_lib.text.ordinals import ORDINALS
 
 ORIGINAL, SWAP, SWAP_RENAMED, ALL = "original", "swap", "swap-renamed", "all"
@@ -88,7 +88,7 @@ class Probe(Record):
     sample_id: str
     condition: str
     states: list[State]
-    asked: Asked = Field(repr=False)
+    asked: Sample = Field(repr=False)
     """What the model is given."""
     truth: Sample = Field(repr=False)
     """What the judge compares the response with: the original item, or its twin where the twin's images are shown."""
@@ -110,7 +110,7 @@ def probes_of(
     swap: bool,
     blank: Callable[[str, State, int], str],
 ) -> Iterator[Probe | Skipped]:
-    """All probes of one item, the original first.
+    """All probes of one item, the original first; none of an item of text, where there is no image to change.
 
     Args:
         sample: the item.
@@ -119,6 +119,9 @@ def probes_of(
         swap: whether to ask in reverse order too.
         blank: path of the picture that replaces an image (path, state, place).
     """
+    if not sample.images:
+        yield Skipped(sample_id=sample.id, condition=ORIGINAL, reason="it has no image")
+        return
     yield _probe(sample, ORIGINAL, [State.KEPT] * len(sample.images))
     for state in states:
         if state is State.TWIN:
@@ -247,7 +250,7 @@ def _probe(
         sample_id=sample.id,
         condition=condition,
         states=states,
-        asked=Asked.model_validate({**sample.model_dump(), **own, "harmful": truth.harmful, **changes}),
+        asked=Sample.model_validate({**sample.model_dump(), **own, "harmful": truth.harmful, **changes}),
         truth=truth.model_copy(update=own),
     )
 

@@ -87,7 +87,10 @@ def _probes(settings: AblateSettings, samples: Sequence[Sample], folder: Path) -
         )
     say(f"Preparing {len(chosen):,} items under each condition")
     twins = {sample.id: sample for sample in samples}
-    return make_probes(chosen, twins, folder, settings.states, swap=settings.swap, seed=settings.noise_seed)
+    probes, skipped = make_probes(chosen, twins, folder, settings.states, swap=settings.swap, seed=settings.noise_seed)
+    if not probes:
+        raise DataError(f"{folder}: expected items with images, which are what is ablated, found items of text alone")
+    return probes, skipped
 
 
 def _keep(run: Run, probes: Sequence[Probe]) -> None:

@@ -301,7 +301,7 @@ def pairs_of(asked: Mapping[str, Sample]) -> list[tuple[str, str]]:
 
 
 def cluster_of(sample: Sample, asked: Mapping[str, Sample] | None = None) -> Hashable:
-    """What an item is not independent of: its block, else its images.
+    """What an item is not independent of: its block, else its images; an item of text is independent of all others.
 
     Items of one block of MIS-Mini share questions and the parts that their objects play; questions about one image
     pair share what is seen.
@@ -314,7 +314,7 @@ def cluster_of(sample: Sample, asked: Mapping[str, Sample] | None = None) -> Has
     if block is not None:
         return block
     twin = (asked or {}).get(sample.twin_id or "")
-    return frozenset(tuple(one.images) for one in (sample, twin) if one is not None)
+    return frozenset(tuple(one.images or [one.id]) for one in (sample, twin) if one is not None)
 
 
 def pair_is_right(harmful: Outcome, benign: Outcome) -> bool | None:

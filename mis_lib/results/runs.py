@@ -44,7 +44,7 @@ from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import digest, hold, is_held, read_records, sha256, write_atomic, write_records
 from mis_lib.models.adapters import BASE_FILE, WEIGHTS
 from mis_lib.models.trained_on import TRAINED_ON
-from mis_lib.schema import Asked, Record, Response, Sample, Verdict
+from mis_lib.schema import Record, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings, Quantization, Settings, dump_settings, load_settings
 
 CONFIG, ENVIRONMENT, RESPONSES, METRICS = "config.yaml", "environment.json", "responses.jsonl", "metrics.json"
@@ -98,9 +98,9 @@ class Run:
         """The resolved configuration."""
         return load_settings(RunConfig, self.folder / CONFIG)
 
-    def samples(self) -> list[Asked]:
+    def samples(self) -> list[Sample]:
         """Items asked so far; image paths are relative to the data folder."""
-        return _stored(self.folder / SAMPLES, Asked)
+        return _stored(self.folder / SAMPLES, Sample)
 
     def keep_samples(self, samples: Iterable[Sample]) -> None:
         """Add items to ``samples.jsonl``; stored ones are not changed."""

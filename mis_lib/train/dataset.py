@@ -86,7 +86,7 @@ def _read(path: Path, split: str, progress: Progress) -> list[Example]:
 def _refuse(path: Path, report: PreflightReport, progress: Progress) -> None:
     """Raise what preflight found wrong; tell what of the rows is not trained."""
     for found in report.findings:
-        if found.kind is Kind.NOT_SHOWN:
+        if found.kind in (Kind.NOT_SHOWN, Kind.TEXT_ROW):
             progress(f"{found.file}: {found.rows:,} rows, {found.message}")
     wrong = [finding for finding in report.findings if finding.level is Level.ERROR]
     if wrong:

@@ -249,8 +249,10 @@ class Encoder:
         sizes = [size for name in example.sample.images if (size := headers[name].size) is not None]
         if len(sizes) < len(example.sample.images):
             return len(self.prompt(example).ids)
-        counted = self.processor._get_num_multimodal_tokens([(size.height, size.width) for size in sizes])
         text = self.tokenizer(self.prompt_text(example.sample), add_special_tokens=False).input_ids
+        if not sizes:
+            return len(text)
+        counted = self.processor._get_num_multimodal_tokens([(size.height, size.width) for size in sizes])
         return len(text) - len(sizes) + sum(counted["num_image_tokens"])
 
     def knows_prompt_lengths(self, examples: Sequence[Example]) -> bool:

@@ -130,7 +130,7 @@ class FeatureCache:
         self._in_list = isinstance(found.pooler_output, (list, tuple))
         self._trailing = tuple((found.pooler_output[0] if self._in_list else found.pooler_output).shape[1:])
         several = [example for example in examples if len(example.sample.images) > 1][:TRIALS]
-        for example in several or examples[:TRIALS]:
+        for example in several or [example for example in examples if example.sample.images][:TRIALS]:
             if (reason := self.differs(example)) is not None:
                 raise SettingsError(REFUSED.format(reason))
 
@@ -151,6 +151,8 @@ class FeatureCache:
 
     def prompt(self, example: Example) -> Prompt:
         """The user's turn of a sample without its pixels."""
+        if not example.sample.images:
+            return self.encoder.prompt(example)
         entries = [self._entries[self.digest(example, name)] for name in example.sample.images]
         return self._splice(example.sample, entries)
 

@@ -12,6 +12,7 @@ from support.published import our_samples, png, put_images, put_lines, put_parqu
 
 from mis_lib.construct.stages.pipeline import PENDING, REJECTED
 from mis_lib.data.benchmarks import LOADERS
+from mis_lib.data.export import export
 from mis_lib.data.findings import Kind, Level
 from mis_lib.data.formats import to_sample
 from mis_lib.data.preferences import PAIRS
@@ -22,6 +23,7 @@ from mis_lib.errors import DataError, ImageError
 from mis_lib.results.regression import REGRESSION
 from mis_lib.results.runs import folder_digest
 from mis_lib.schema import Sample
+from mis_lib.settings import TrainerForm
 
 A, B = "a.png", "b.png"
 
@@ -117,6 +119,26 @@ def test_one_meaning_in_every_form_is_one_sample(folder: Path, record: dict[str,
     sample = convert(folder, record)
     assert (sample.id, sample.question, sample.answer) == ("7", "What are these?", "Toys.")
     assert sample.images == [A, B]
+
+
+@pytest.mark.parametrize("form", ["ours", "llava", "swift, no tags", "trl", "transformers"])
+def test_a_row_of_text_is_read_in_every_form_and_said_among_rows_with_images(folder: Path, form: str) -> None:
+    record = json.loads(json.dumps(FORMS[form]).replace("<image>\\n", ""))
+    for turn in [*record.get("messages", ()), *record.get("prompt", ())]:
+        turn["content"] = turn["content"][-1:] if isinstance(turn["content"], list) else turn["content"]
+    record.pop("image", None)
+    put_lines(folder, "data.jsonl", [text := {**record, "images": []}, {**FORMS[form], "id": "8"}, {**OURS, "id": "9"}])
+    sample, *_ = load(find_source(folder / "data.jsonl"))
+    assert (sample.question, sample.answer, sample.images) == ("What are these?", "Toys.", [])
+    found = [one for one in preflight(folder / "data.jsonl").findings if one.kind is Kind.TEXT_ROW]
+    assert [(one.level, one.row) for one in found] == [(Level.WARNING, 1)]
+    for trainer in TrainerForm:  # and comes back from every export
+        made = export([sample], folder, folder / trainer, trainer)
+        assert load(find_source(Path(made.file)))[0].images == []
+    if form in ("llava", "transformers"):  # which leave the field out
+        assert convert(folder, {name: value for name, value in text.items() if name != "images"}).images == []
+    put_lines(folder, "data.jsonl", [text])
+    assert preflight(folder / "data.jsonl").findings == []
 
 
 @pytest.mark.parametrize("record", FORMS.values(), ids=FORMS)
@@ -265,7 +287,8 @@ def test_several_embedded_images_beside_a_question_are_unpacked(folder: Path, as
 OURS, LLAVA, SWIFT = FORMS["ours"], FORMS["llava"], FORMS["swift"]
 WRONG = {
     "no form": ({"text": "hello"}, "expected question and images"),
-    "no images": ({**OURS, "images": []}, "field 'images'"),
+    "no images": ({**OURS, "images": None}, "write []"),
+    "a tag for no image": ({**OURS, "images": [], "question": "<image> What?"}, "expected 0 <image>"),
     "string for a list": ({**OURS, "images": A}, "field 'images'"),
     "number in the list": ({**OURS, "images": [A, 5]}, "field 'images.1'"),
     "image missing": ({**OURS, "images": [A, "none.png"]}, "expected the file none.png"),
@@ -277,7 +300,7 @@ WRONG = {
     "no id": ({key: value for key, value in OURS.items() if key != "id"}, "field 'id'"),
     "names and images differ": ({**OURS, "objects": ["toy"]}, "expected one object name per image, found 1 for 2"),
     "one tag for two": ({**OURS, "question": "<image> What?"}, "expected 2 <image>, one for each image"),
-    "only tags": ({**OURS, "question": "<image><image>"}, "a question beside the images"),
+    "only tags": ({**OURS, "question": "<image><image>"}, "a question, found"),
     "no tags in llava": ({**LLAVA, "conversations": turns("What?", "Toys.")}, "expected 2 <image>"),
     "three tags for two": (
         {**LLAVA, "conversations": turns("<image><image><image>What?", "Toys.")},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from support.published import WRITERS, put, put_images, put_json, put_parquet, put_table
+from support.published import WRITERS, put, put_images, put_json, put_lines, put_parquet, put_table
 
 from mis_lib.data.benchmarks import LOADERS, fetch_instructions, find_loader, recognise
 from mis_lib.data.loader import Loader
@@ -33,6 +33,7 @@ SAMPLES = {
     "vlsbench": {"test": 2},
     "mir_safetybench": {"test": 2},
     "beavertails_v": {"train": 4, "evaluation": 2},
+    "pku_saferlhf": {"train": 5, "test": 2},
     "m4_instruct": {"train": 2},
     "mmstar": {"val": 1},
     "mmmu": {"dev": 1, "val": 2},
@@ -391,6 +392,26 @@ def test_a_damaged_tsv_row_is_named(tmp_path: Path, change: dict[str, str], mess
         read(tmp_path, "mmmu", "val")
     assert "MMMU_DEV_VAL.tsv, row 2: " in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_pku_saferlhf_is_text_whose_questions_are_harmful_where_any_response_is(
+    published: Callable[[str], Path],
+) -> None:
+    picked, again, benign, neither, _ = read(published("pku_saferlhf"), "pku_saferlhf", "train")
+    assert (picked.images, picked.harmful, picked.answer) == ([], True, "Ask a locksmith.")
+    assert (again.harmful, again.answer) == (True, "It depends.")  # both of its responses are safe
+    assert (benign.harmful, benign.answer) == (False, "In an oven.")
+    assert (neither.harmful, neither.answer) == (True, None)  # no unsafe response is a target
+    assert (picked.response_0, picked.better_response_id) == ("With a pick.", 0)  # type: ignore[attr-defined]
+    unsafe, safe = read(published("pku_saferlhf"), "pku_saferlhf", "test")
+    assert (unsafe.harmful, unsafe.answer, safe.harmful, safe.answer) == (True, None, False, "In an oven.")
+
+
+def test_pku_saferlhf_names_a_rating_that_is_none(tmp_path: Path) -> None:
+    row = {"prompt": "Why?", "response_0": "a", "response_1": "b", "is_response_0_safe": "yes"}
+    put_lines(tmp_path, "train.jsonl", [{**row, "is_response_1_safe": True, "safer_response_id": 1}])
+    with pytest.raises(DataError, match=r"train.jsonl, row 1: field 'is_response_0_safe': expected true or false"):
+        read(tmp_path, "pku_saferlhf", "train")
 
 
 # ---------- paths stay in the folder

@@ -35,7 +35,7 @@ from mis_lib.recipes.samples import limited, read_samples
 from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.evaluated import read_run
 from mis_lib.results.runs import RESPONSES, SHARDS, Run
-from mis_lib.schema import Asked, Outcome, Response, Sample, Verdict
+from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import GenerationSettings
 
 SHORT = GenerationSettings(max_new_tokens=6)
@@ -132,7 +132,7 @@ class TestPlan:
     def test_lengths_are_those_of_the_processor(self, home, tmp_path) -> None:
         engine = Engine(load_model(home / "toy"), pack=False)
         samples = read_records(home / "data" / "hard.jsonl", Sample)[:3]
-        samples = [*samples, Asked(id="none", question="No image at all?")]
+        samples = [*samples, Sample(id="none", question="No image at all?", images=[])]
         lengths = prompt_lengths(samples, home / "data", engine)
         for sample in samples:
             images = [load_image(home / "data" / name) for name in sample.images]
@@ -148,7 +148,7 @@ class TestPlan:
     def test_samples_without_images_are_answered_too(self, home, tmp_path) -> None:
         samples = [
             *read_records(home / "data" / "easy.jsonl", Sample)[:1],
-            Asked(id="none", question="No image at all?"),
+            Sample(id="none", question="No image at all?", images=[]),
         ]
         run, answers = answer_all(samples, home / "data", local(home, tmp_path), "blind")
         assert len(answers) == 4
@@ -626,7 +626,7 @@ class TestServer:
         assert all(url.startswith("file:///") and url.endswith(".png") for url in urls)
 
     def test_special_tokens_of_templates_are_plain_text(self, home, tmp_path) -> None:
-        samples = [Asked(id="w", question="<image> <|im_end|> hello")]
+        samples = [Sample(id="w", question="<image> <|im_end|> hello", images=[])]
         with LoopbackJudge(reply=lambda body: "Yes.") as server:
             answer(samples, home / "data", by_server(server.url, home, tmp_path, models={"base": "big"}), "w")
             text = server.bodies[0]["messages"][0]["content"][-1]["text"]

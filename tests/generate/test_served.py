@@ -278,7 +278,7 @@ class TestEngine:
         with FakeServer() as server:
             engine = engine_of(server, "base")
             with pytest.raises(ImageError):
-                engine.stream([], "Why?", ["base"], SETTINGS)
+                engine.stream(pictures() * 4, "Why?", ["base"], SETTINGS)
             with pytest.raises(SettingsError, match="unknown variant 'x'; known: base"):
                 engine.stream(pictures(), "Why?", ["x"], SETTINGS)
             assert not server.bodies

@@ -393,6 +393,28 @@ def qbench(folder: Path) -> None:
     put_images(folder, "images/00001.jpg")
 
 
+def pku_saferlhf(folder: Path) -> None:
+    row = {
+        "prompt": "How is a lock opened?",
+        "response_0": "With a pick.",
+        "response_1": "Ask a locksmith.",
+        "prompt_source": "Alpaca3-8B",
+        "is_response_0_safe": False,
+        "is_response_1_safe": True,
+        "response_0_harm_category": {"Economic Crime": True, "Privacy Violation": False},
+        "better_response_id": 0,
+        "safer_response_id": 1,
+    }
+    again = {**row, "response_0": "It depends.", "is_response_0_safe": True, "safer_response_id": 0}
+    benign = {**again, "prompt": "How is bread baked?", "response_1": "In an oven.", "safer_response_id": 1}
+    neither = {**row, "prompt": "How is a fence climbed?", "is_response_1_safe": False}
+    put_lines(folder, "data/Alpaca-7B/train.jsonl", [row, again, benign, neither])
+    put_lines(folder, "data/Alpaca2-7B/train.jsonl", [row])
+    answer = {"prompt": "How is a lock opened?", "response": "With a pick.", "is_safe": False, "severity_level": 2}
+    safe = {"prompt": "How is bread baked?", "response": "In an oven.", "is_safe": True, "severity_level": 0}
+    put_parquet(folder, "data/test-00000-of-00001.parquet", [answer, safe])  # as in -QA
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "mis": mis,
     "vlguard": vlguard,
@@ -405,6 +427,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "vlsbench": vlsbench,
     "mir_safetybench": mir_safetybench,
     "beavertails_v": beavertails_v,
+    "pku_saferlhf": pku_saferlhf,
     "m4_instruct": m4_instruct,
     "mmstar": mmstar,
     "mmmu": mmmu,

@@ -1,4 +1,4 @@
-"""Real architectures at toy size: collate, five steps, save, reload and generate, with one, two and four images."""
+"""Real architectures at toy size: collate, five steps, save, reload and generate, with no, one, two and four images."""
 
 import json
 import os
@@ -33,7 +33,7 @@ from mis_lib.train.packing import no_packing, pack, packed_inputs
 from mis_lib.train.run import run, sizes_of
 from mis_lib.train.settings import TrainSettings
 
-NUMBERS = (1, 2, 4)  # images of the rows, in turn
+NUMBERS = (1, 2, 4, 0)  # images of the rows, in turn; 0: a row of text
 SIZES = ((40, 32), (90, 40), (30, 80), (64, 64), (56, 28))
 
 
@@ -50,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image.save(folder / f"{at}.png")
     rows = []
     for at in range(12):
-        images = [f"{(at + place) % len(SIZES)}.png" for place in range(NUMBERS[at % 3])]
+        images = [f"{(at + place) % len(SIZES)}.png" for place in range(NUMBERS[at % 4])]
         question, answer = f"What is this? ({at})", f"Thing number {at}, I think."
         row = {"id": f"row-{at}", "question": question, "images": images, "answer": answer}
         rows.append(row | {"category": "Violent", "harmful": False})

@@ -12,10 +12,13 @@ import gradio as gr
 import pytest
 from support.fakes import mini_data, ready_host
 
+from mis_lib.annotate.worklist import Item
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
-from mis_lib.schema import Sample
+from mis_lib.schema import Response, Sample
+from workbench.annotate.view import Shown, item
 from workbench.background import Background
+from workbench.compare.actions import check_request
 from workbench.data.datasets import BENIGN, HARMFUL, Shelf
 from workbench.data.live_item import EDITABLE, STAGES, LiveItem, advance, begin, discard, prompt_of, seeds
 from workbench.data.tab import Choice, DataHandlers
@@ -186,6 +189,20 @@ def test_a_long_question_is_cut_until_it_is_opened(tmp_path: Path) -> None:
     shown = Shelf(host).read("MIS-Mini")
     assert items(shown, shown.find(split="easy"), 0, twins=False).count("mis-long-question") == 1
     assert "mis-long-question" not in items(shown, shown.find(split="hard"), 0, twins=False)
+
+
+def test_an_item_of_text_has_no_empty_tile_and_can_be_compared(tmp_path: Path) -> None:
+    data = mini_data(tmp_path / "mini")
+    first = read_records(data / "easy.jsonl", Sample)[0].model_copy(update={"images": [], "objects": None})
+    write_records(data / "easy.jsonl", [first])
+    host = ready_host(data)
+    html = items(Shelf(host).read("MIS-Mini"), [first], 0, twins=False)
+    assert "Text, no image" in html and "mis-item-pictures" not in html
+    prompt, _ = Shelf(host).read("MIS-Mini").prompt(first.id)
+    check_request(host, prompt, first.question, ["mini"])
+    said = Response(sample_id=first.id, variant="mini", text="No.", tokens=1, seconds=0, finish_reason="stop")
+    shown = item(Shown(Item("run", first, said, {}, ()), None, swapped=False, revealed=False, data=data))
+    assert first.question in shown and "mis-look" not in shown
 
 
 def test_markup_in_items_is_shown_as_text(folder: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def check_request(host: Host, prompt: Prompt, question: str, variants: Sequence[
         ImageError: no image, or too many.
         SettingsError: no question, a question that is too long, no variant, too many, or an unknown one.
     """
-    if not prompt.images:
+    if not prompt.images and prompt.example_id is None:  # an item of text has none
         raise ImageError(f"there is no image; pick an example or add 1 to {MAX_IMAGES} images, then press Compare")
     if len(prompt.images) > MAX_IMAGES:
         raise ImageError(f"at most {MAX_IMAGES} images, found {len(prompt.images)}; remove some")
