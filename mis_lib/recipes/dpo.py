@@ -8,7 +8,7 @@ an uninterrupted one.
 
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import GenerationSettings
 from mis_lib.train.distributed import main_first
 from mis_lib.train.settings import DpoSettings
+from mis_lib.train.trackers import Trackers
 
 
 def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] | None = None) -> Path:
@@ -66,7 +67,8 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
             group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)
         }
         rows = preference_rows(pairs, folder, loaded.processor)
-        log = TrlLog(run.folder / LOG, settings, on_line, NAMES)
+        trackers = held.enter_context(closing(Trackers(settings.report_to, run.folder)))
+        log = TrlLog(run.folder / LOG, settings, [one for one in (on_line, trackers) if one is not None], NAMES)
         if is_main:
             say(f"DPO on {len(pairs):,} pairs")
         trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])

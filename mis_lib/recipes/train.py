@@ -27,6 +27,7 @@ from mis_lib.settings import GenerationSettings, load_settings, read_settings_fi
 from mis_lib.text.segments import segment
 from mis_lib.train.distributed import main_first
 from mis_lib.train.settings import DpoSettings, EvaluationSettings, RaftSettings, TrainSettings, recipe_of
+from mis_lib.train.trackers import check_trackers
 
 if TYPE_CHECKING:
     from mis_lib.train.encode import Example
@@ -71,7 +72,13 @@ def read_train_settings(config: Path | None, overrides: Sequence[str] = ()) -> T
 
 
 def train_by(settings: TrainSettings, on_line: Listener | None = None) -> Path:
-    """Train with the method of the settings; returns the run's folder."""
+    """Train with the method of the settings; returns the run's folder.
+
+    Raises:
+        MissingPackageError: a tracker's package is not there.
+        MisError: as the method's function.
+    """
+    check_trackers(settings.report_to)
     return METHODS[settings.method].train(settings, on_line)
 
 

@@ -30,7 +30,8 @@ from mis_lib.results.runs import CONFIG, ENVIRONMENT, environment, is_training
 from mis_lib.settings import Settings, dump_settings, load_settings
 
 RESULT, LOG = "result.json", "train_log.jsonl"
-PLACES = {"name", "runs", "resume", "keep_checkpoints", "workers", "log_every"}  # what a result does not follow from
+# what a result does not follow from
+PLACES = {"name", "runs", "resume", "keep_checkpoints", "workers", "log_every", "report_to"}
 WATCHED = ("asr", "over_refusal", "named")
 Lines = Sequence[Mapping[str, Any]]
 

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mis_lib.errors import MissingPackageError
 from mis_lib.files import open_append, read_jsonl, write_atomic
 from mis_lib.models.load import peak_memory
 from mis_lib.train.encode import SEGMENTS
@@ -199,40 +198,6 @@ def memory_gb(device: torch.device) -> float:
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
     return round(peak_memory() / 1e9, 3)
-
-
-def tensorboard(folder: Path) -> Listener:
-    """A listener that writes TensorBoard's event files.
-
-    Raises:
-        MissingPackageError: the package is not there.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingPackageError(
-            "tensorboard: true needs the package tensorboard: pip install mis-workbench[logs]"
-        ) from error
-    writer = SummaryWriter(str(folder))
-
-    def write(line: Line) -> None:
-        for name, value in _scalars(line):
-            writer.add_scalar(name, value, line["step"])
-        writer.flush()
-
-    return write
-
-
-def _scalars(line: Line) -> Iterator[tuple[str, float]]:
-    """Names and numbers of a log line, groups with a slash."""
-    for name, value in line.items():
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                number = inner["value"] if isinstance(inner, dict) else inner
-                if number is not None:
-                    yield f"{name}/{key}", number
-        elif name not in ("step", "steps"):
-            yield f"train/{name}", value
 
 
 def truncate(path: Path, step: int) -> None:

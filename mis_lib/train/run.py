@@ -10,6 +10,7 @@ first step.
 import math
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -27,7 +28,7 @@ from mis_lib.errors import DataError, SettingsError, TrainingError
 from mis_lib.models.trained_on import item_digests, read_trained_on
 from mis_lib.schema import Record
 from mis_lib.train.batches import Plan
-from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop, tensorboard
+from mis_lib.train.callbacks import Evaluate, Listener, RunCallback, Stop
 from mis_lib.train.distributed import declare_precision, shards, shards_weights
 from mis_lib.train.encode import IGNORED, Encoder, Example, Segmenter, too_long
 from mis_lib.train.features import FeatureCache, Progress, Worth, declining
@@ -35,6 +36,7 @@ from mis_lib.train.lora import groups, not_reached, restore
 from mis_lib.train.model import Loaded, limits_in, load
 from mis_lib.train.packing import decoder_of
 from mis_lib.train.settings import SCHEDULER_OPTIONS, TrainSettings
+from mis_lib.train.trackers import Trackers
 from mis_lib.train.trainer import (
     CHECKPOINT,
     STAGING,
@@ -238,9 +240,8 @@ def run(
     layout = layout_of(loaded, encoder, examples, [size.tokens for size in sizes], settings, cache, progress)
     plan = plan_of(settings, sizes, layout)
     stop = Stop()
-    if settings.tensorboard:
-        listeners = (*listeners, tensorboard(folder / "tensorboard"))
-    callback = RunCallback(settings, folder, stop, evaluate, listeners)
+    trackers = Trackers(settings.report_to, folder)
+    callback = RunCallback(settings, folder, stop, evaluate, (*listeners, trackers))
     trainer = make_trainer(loaded, encoder, examples, plan, settings, folder, cache, callback)
     if settings.evaluation.every and (trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
         raise SettingsError(
@@ -251,7 +252,7 @@ def run(
         compile_layers(loaded.network)
     there = checkpoints(folder / CHECKPOINTS)
     progress(f"Training: {plan.steps:,} steps of {settings.batch_size} rows, {len(examples):,} rows")
-    with stop.listening():
+    with stop.listening(), closing(trackers):
         try:
             trainer.train(resume_from_checkpoint=str(there[-1]) if there else None)
         except torch.OutOfMemoryError as error:

@@ -9,14 +9,15 @@ the speed on the tokens in a pass, and one file serves one GPU and eight of them
 
 import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mis_lib.data.mixtures import Recipe, configured
 from mis_lib.errors import SettingsError
 from mis_lib.settings import RULE, Judged, Quantization, Settings
 
+Tracker = Literal["trackio", "tensorboard", "wandb", "mlflow"]
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr"]
 
 SCHEDULER_OPTIONS: dict[str, dict[str, Any]] = {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
@@ -150,8 +151,22 @@ class TrainSettings(Settings):
     save_every: int = Field(default=0, ge=0)
     """Steps between checkpoints; 0: only when the run is stopped."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    tensorboard: bool = False
+    report_to: Annotated[
+        tuple[Tracker, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)
+    ] = ()
+    """Trackers that get the log, too: trackio, tensorboard, wandb, mlflow. Weights & Biases is offline, and the others
+    keep to this machine, unless their environment variables say otherwise (WANDB_MODE, TRACKIO_SPACE_ID,
+    MLFLOW_TRACKING_URI)."""
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_name(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """``tensorboard: true`` of runs before there was ``report_to``."""
+        if "tensorboard" not in values:
+            return values
+        rest = {name: value for name, value in values.items() if name != "tensorboard"}
+        return {"report_to": ("tensorboard",), **rest} if values["tensorboard"] else rest
 
     @model_validator(mode="after")
     def _something_is_trained(self) -> Self:

@@ -4,7 +4,7 @@ import importlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def trl_arguments(settings: TrainSettings, model: Any, folder: Path, rows_a_pass
         "save_strategy": "steps" if settings.save_every else "no",
         "save_steps": settings.save_every or 500,
         "save_total_limit": settings.keep_checkpoints,
-        "report_to": ["tensorboard"] if settings.tensorboard else [],
+        "report_to": [],  # as ``TrlLog`` says, in our names
         "disable_tqdm": True,
         "remove_unused_columns": False,
     }
@@ -115,7 +115,7 @@ class TrlLog(TrainerCallback):
     Args:
         path: of the log.
         settings: the run's.
-        on_line: called with each line.
+        listeners: called with each line.
         names: TRL's metrics of the method, and what the log calls them.
     """
 
@@ -123,10 +123,10 @@ class TrlLog(TrainerCallback):
         self,
         path: Path,
         settings: TrainSettings,
-        on_line: Callable[[dict[str, Any]], None] | None,
+        listeners: Sequence[Callable[[dict[str, Any]], None]],
         names: Mapping[str, str],
     ) -> None:
-        self.path, self.settings, self.on_line, self.names = path, settings, on_line, {**NAMES, **names}
+        self.path, self.settings, self.listeners, self.names = path, settings, listeners, {**NAMES, **names}
         self.began = self.since = time.perf_counter()
         self.first: int | None = None
         self.step = 0
@@ -162,5 +162,5 @@ class TrlLog(TrainerCallback):
         self.since, self.step = now, state.global_step
         with open_append(self.path) as stream:
             stream.write(json.dumps(line) + "\n")
-        if self.on_line is not None:
-            self.on_line(line)
+        for listener in self.listeners:
+            listener(line)

@@ -1,11 +1,13 @@
 """Training on a tiny model: results do not depend on batching, only what should move moves, nothing is half written."""
 
+import importlib.util
 import json
 import os
 import random
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -38,9 +40,10 @@ from mis_lib.errors import (
 from mis_lib.files import read_jsonl, read_records
 from mis_lib.models.load import load_model
 from mis_lib.models.trained_on import TRAINED_ON, item_digests, read_trained_on, record
+from mis_lib.recipes.train import train_by
 from mis_lib.schema import Sample
 from mis_lib.train.batches import Plan, collate
-from mis_lib.train.callbacks import LOG, tensorboard
+from mis_lib.train.callbacks import LOG
 from mis_lib.train.dataset import examples_of
 from mis_lib.train.encode import IGNORED, Encoder, Example
 from mis_lib.train.features import FeatureCache, Mixer, most_alike
@@ -50,6 +53,7 @@ from mis_lib.train.model import bfloat16, load
 from mis_lib.train.packing import PackedRows, has_kernel, pack, packed_inputs
 from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, run, sizes_of, training_arguments
 from mis_lib.train.settings import Scheduler, TrainSettings
+from mis_lib.train.trackers import Trackers
 from mis_lib.train.trainer import Steps
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -900,25 +904,64 @@ def test_log_lines_hold_what_people_expect(train: Train) -> None:
         assert line["grad_norm"] > 0
 
 
+RATES = {
+    "step": 7,
+    "eval": {"asr": {"value": 50.0, "n": 4}, "pair": {"value": None, "n": 0}},
+    "loss_by_segment": {"reasoning": 1.5},
+}
+
+
 def test_event_files_hold_every_number_of_a_line(train: Train, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    lines = train(tensorboard=True, max_steps=2)
-    write = tensorboard(tmp_path / "rates")
-    write({"step": 1, "eval": {"asr": {"value": 50.0, "n": 4}, "pair": {"value": None, "n": 0}}})
+    lines = train(report_to="tensorboard", max_steps=2)
+    with closing(Trackers(("tensorboard",), tmp_path / "rates")) as report:
+        report(RATES)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses(lines))
     expected = {"train/lr", "train/grad_norm", "train/token_accuracy", "loss_by_category/Violent"}
     assert expected <= set(events.Tags()["scalars"])
-    rates = EventAccumulator(str(tmp_path / "rates")).Reload()
-    assert rates.Tags()["scalars"] == ["eval/asr"], "a rate of nothing is no number"
+    rates = EventAccumulator(str(tmp_path / "rates" / "tensorboard")).Reload()
+    assert rates.Tags()["scalars"] == ["eval/asr", "loss_by_segment/reasoning"], "a rate of nothing is no number"
 
 
-def test_without_tensorboard_its_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MissingPackageError, match=r"needs the package tensorboard: pip install mis-workbench\[logs\]"):
-        tensorboard(tmp_path)
+def test_trackio_has_every_number_of_a_line_on_this_machine(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "kept"))  # read when the package is imported
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)
+    trackio = pytest.importorskip("trackio")
+    lines = train(report_to=("trackio",), max_steps=2)
+    with closing(Trackers(("trackio",), tmp_path / "rates" / "v1")) as report:
+        report(RATES)
+    assert not capsys.readouterr().out, "standard output is for results"
+    assert trackio.context_vars.current_run.get() is None
+    from trackio.sqlite_storage import SQLiteStorage
+
+    kept = SQLiteStorage.get_logs(tmp_path.name, "run")
+    assert [one["train/loss"] for one in kept] == pytest.approx(losses(lines))
+    [(name, loss)] = lines[0]["loss_by_category"].items()
+    assert kept[0][f"loss_by_category/{name}"] == pytest.approx(loss)
+    [rates] = SQLiteStorage.get_logs("rates", "v1")
+    assert (rates["step"], rates["eval/asr"], rates["loss_by_segment/reasoning"]) == (7, 50.0, 1.5)
+    assert "eval/pair" not in rates
+
+
+def test_the_older_name_of_the_tracker_is_read_and_a_missing_package_is_named_before_a_run_is_opened(
+    tmp_path: Path,
+) -> None:
+    assert TrainSettings(**{"tensorboard": True}).report_to == ("tensorboard",)
+    assert TrainSettings(**{"tensorboard": False}) == TrainSettings()
+    with pytest.raises(SettingsError, match="'trackio', 'tensorboard', 'wandb' or 'mlflow'"):
+        TrainSettings(**{"report_to": ["tensorbord"]})
+    missing = next((name for name in ("wandb", "mlflow") if importlib.util.find_spec(name) is None), None)
+    if missing is None:
+        pytest.skip("both are installed")
+    with pytest.raises(MissingPackageError, match=f"needs the package {missing}: pip install {missing}"):
+        train_by(TrainSettings(**{"report_to": [missing], "runs": tmp_path / "runs"}))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_too_little_memory_is_told_with_the_longest_row_and_what_to_lower(

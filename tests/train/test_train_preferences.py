@@ -130,7 +130,7 @@ def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(
         lines.append(line)
         held.append(TrainRun(tmp_path / "dpo" / "v1").is_held)
 
-    run = train_by(dpo(home, tmp_path), told)
+    run = train_by(dpo(home, tmp_path, report_to="tensorboard"), told)
     assert run == tmp_path / "dpo" / "v1"
     assert all(held) and not TrainRun(run).is_held
     assert capsys.readouterr().out == ""  # standard output is for results
@@ -139,6 +139,10 @@ def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     logged = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
     assert logged == lines
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard")).Reload().Scalars("train/reward_margin")
+    assert [event.value for event in events] == pytest.approx([line["reward_margin"] for line in lines], abs=1e-6)
     result = json.loads((run / "result.json").read_text())
     assert (result["finished"], result["rows"], result["rejected"]) == (True, 12, {"constructed": 12})
     assert result["parameters"]["vision tower"]["trained"] == 0
