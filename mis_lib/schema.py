@@ -94,6 +94,22 @@ class Sample(Record):
         return self
 
 
+class Step(Record):
+    """One step of a defence (``generate.defences``): what the model or the guard was asked, and what it said."""
+
+    by: str
+    """"model" or "guard"."""
+    what: str
+    """Of the model: answer, tell, caption, without images, answer again. Of the guard: question or answer."""
+    asked: str
+    said: str
+    """Of the guard: its reason."""
+    found: str = Field(default="", exclude_if=lambda value: not value)
+    """Of what judges: "safe", "unsafe", or "unscored" where the reply says neither."""
+    tokens: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
+    """That the model generated."""
+
+
 class Response(Record):
     """What one variant (base or a tuned adapter) said to one sample, and what it cost."""
 
@@ -105,12 +121,15 @@ class Response(Record):
     finish_reason: str
     """Why it ended.
 
-    "stop" (the model ended), "length" (token limit), "cancelled" (a person), "content_filter" (a server's filter).
+    "stop" (the model ended), "length" (token limit), "cancelled" (a person), "content_filter" (a server's filter),
+    "unguarded" (a defence's guard could not rule, and the answer was withheld).
     """
     thought: str = Field(default="", exclude_if=lambda value: not value)
     """What a server's reasoning parser took out of the text; without one, ``text`` holds it as ``<think>``."""
     key: str = Field(default="", exclude_if=lambda value: not value)
     """Digest of everything that the answer follows from (``generate.keys``); empty where it is not known."""
+    steps: tuple[Step, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """How a defence came to the text; ``tokens`` and ``seconds`` are of all of them."""
 
 
 class Verdict(Record):

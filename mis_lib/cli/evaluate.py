@@ -10,7 +10,7 @@ import typer
 
 from mis_lib.cli.checkout import outside
 from mis_lib.cli.measure import benches
-from mis_lib.cli.options import AsJson, ManyValues, adapter_folders, given, options_of, resolve, with_base
+from mis_lib.cli.options import AsJson, ManyValues, adapter_folders, given, options_of, prompt_files, resolve, with_base
 from mis_lib.cli.parsing import FAILED_ITEMS
 from mis_lib.errors import SettingsError
 from mis_lib.schema import Outcome
@@ -32,11 +32,12 @@ def _models(values: Sequence[str], _: Mapping[str, Any]) -> dict[str, str] | Non
 
 GENERATE = options_of(
     "mis_lib.recipes.settings:GenerateSettings",
-    "variants data splits limit only checkpoint adapters server models images_as image_pixels "
-    "concurrency generation.max_new_tokens generation.temperature batch_size batch_tokens device dtype quantization "
-    "shard runs name",
+    "variants prompts data splits limit only checkpoint adapters server models images_as image_pixels concurrency "
+    "generation.max_new_tokens generation.temperature batch_size batch_tokens device dtype quantization min_pixels "
+    "max_pixels max_dynamic_patch shard runs name",
     adapters=with_base,
     models=_models,
+    prompts=prompt_files,
 )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mis_lib.cli.checkout import outside
-from mis_lib.cli.options import AsJson, ManyValues, adapter_folders, options_of, resolve, with_base
+from mis_lib.cli.options import AsJson, ManyValues, adapter_folders, options_of, prompt_files, resolve, with_base
 from mis_lib.cli.parsing import Verbs
 from mis_lib.settings import TableFormat
 
@@ -18,9 +18,11 @@ verbs.add_typer(benches, name="bench")
 
 REPORT = options_of(
     "mis_lib.recipes.settings:ReportSettings",
-    "variants splits by naming styles questions exchanged data checkpoint adapters limit only batch_size device runs "
-    "name existing judges majority paired published regression note out",
+    "variants prompts splits by naming styles questions exchanged data checkpoint adapters limit only batch_size "
+    "device min_pixels max_pixels max_dynamic_patch runs name existing judges majority paired published regression "
+    "note out",
     adapters=with_base,
+    prompts=prompt_files,
 )
 
 

@@ -164,6 +164,15 @@ def with_base(values: Sequence[str], _: Mapping[str, Any]) -> dict[str, str | No
     return {"base": None, **named_values("--adapters", values, what="FOLDER", taken=["base"])}
 
 
+def prompt_files(values: Sequence[str], _: Mapping[str, Any]) -> dict[str, str]:
+    """The files that ``--prompts NAME=FILE`` names.
+
+    Raises:
+        SettingsError: as ``named_values``.
+    """
+    return named_values("--prompts", values, what="FILE")
+
+
 def repeat_flags(args: list[str], lists: set[str]) -> Iterator[str]:
     """``["--images", "a", "b"]`` becomes ``["--images", "a", "--images", "b"]`` for every flag in ``lists``."""
     flag, values = "", 0

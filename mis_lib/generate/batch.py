@@ -13,7 +13,7 @@ are appended. Variants that have all their answers are not asked.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,15 +22,29 @@ import torch
 from mis_lib.data.formats import system_prompt
 from mis_lib.data.images import read_header
 from mis_lib.data.tokens import ImageTokens, from_checkpoint
-from mis_lib.errors import ModelError
+from mis_lib.errors import ModelError, SettingsError
 from mis_lib.files import append_records, load_image, open_append, read_records
 from mis_lib.generate.decode import begun, prompts
+from mis_lib.generate.defences import (
+    Ask,
+    Check,
+    Defended,
+    Guard,
+    Ruled,
+    Said,
+    answer_together,
+    defend,
+    response_of,
+)
 from mis_lib.generate.engine import Engine, use_adapter
+from mis_lib.generate.prompting import BARE, Prompting
 from mis_lib.models.load import LoadedModel
 from mis_lib.prompts import apply_template, known_variables, read_by
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 
+NO_PROMPTS: Mapping[str, Prompting] = {}
+NO_GUARDS: Mapping[str, Guard] = {}
 BATCH_SIZE = 16
 RESPONSES = "responses.jsonl"
 WORTH_DROPPING = 0.75  # share of the rows: with fewer left, a step gets cheaper by more than copying their cache costs
@@ -78,6 +92,8 @@ def generate(
     file: str = RESPONSES,
     done: set[tuple[str, str]] | None = None,
     key: Callable[[Sample, str], str] | None = None,
+    prompting: Mapping[str, Prompting] = NO_PROMPTS,
+    guards: Mapping[str, Guard] = NO_GUARDS,
 ) -> Iterator[Response]:
     """Answer ``samples`` by each of ``variants`` and append the answers to a file of ``run_dir``; yields what is new.
 
@@ -94,6 +110,8 @@ def generate(
         file: to append to.
         done: (sample id, variant) of the answers that are there already; read from ``file`` if not given.
         key: digest that an answer is stored with (``keys.answer_key``).
+        prompting: of the variants that have one.
+        guards: of the variants whose defence asks one.
 
     Raises:
         SettingsError: a variant's adapter is not attached to the model.
@@ -107,16 +125,22 @@ def generate(
         if known is None:
             known = {(one.sample_id, one.variant) for one in read_records(run_dir / file, Response)}
         variables = settings.chat_template_kwargs
-        lengths = prompt_lengths(samples, data_dir, engine, variables) if batch_tokens is not None else None
-        rows = max((len(together) for together in engine.passes(list(variants.values()))), default=1)
-        batches = plan_batches(
-            samples, batch_size, rows=rows, lengths=lengths, budget=batch_tokens, answer=settings.max_new_tokens
-        )
+        kinds = _by_prompting(variants, prompting)
+        lengths = None
+        if batch_tokens is not None:
+            lengths = _longest([prompt_lengths(samples, data_dir, engine, variables, kind) for kind in kinds])
+        longest = settings.max_new_tokens * (
+            2 if any(kind.defence for kind in kinds) else 1
+        )  # it may ask with an answer
+        adapters = [[variants[name] for name in names] for names in kinds.values()]
+        rows = max((len(together) for those in adapters for together in engine.passes(those)), default=1)
+        batches = plan_batches(samples, batch_size, rows=rows, lengths=lengths, budget=batch_tokens, answer=longest)
         for number, batch in enumerate(batches):
             wanted = [name for name in variants if any((sample.id, name) not in known for sample in batch)]
             if number % shard.parts != shard.part or not wanted:
                 continue
-            answered = answer_batch(batch, data_dir, engine, {name: variants[name] for name in wanted}, settings)
+            asked = {name: variants[name] for name in wanted}
+            answered = answer_batch(batch, data_dir, engine, asked, settings, prompting, guards)
             fresh = [
                 response.model_copy(
                     update={"key": "" if key is None else key(_by_id(batch, response), response.variant)}
@@ -134,33 +158,81 @@ def answer_batch(
     engine: Engine,
     variants: Mapping[str, str | None],
     settings: GenerationSettings,
+    prompting: Mapping[str, Prompting] = NO_PROMPTS,
+    guards: Mapping[str, Guard] = NO_GUARDS,
 ) -> list[Response]:
-    """Answers of one batch by each variant in turn; each has an equal share of the batch's seconds."""
-    started = time.perf_counter()
+    """Answers of one batch by each variant in turn.
+
+    Variants under one prompting share passes, and have equal shares of their seconds. Other texts before the images
+    make other states of the model, so variants under different promptings share nothing.
+    """
     images = [[load_image(data_dir / name) for name in sample.images] for sample in samples]
-    questions, seeds = [sample.question for sample in samples], [settings.seed_for(sample.id) for sample in samples]
-    systems = [system_prompt(sample) for sample in samples]
-    rows: dict[str | None, list[Answer]] = {}  # by adapter
-    for together in engine.passes(list(variants.values())):
+    seeds = [settings.seed_for(sample.id) for sample in samples]
+    found: dict[str, list[Response]] = {}
+    for kind, names in _by_prompting(variants, prompting).items():
+        started = time.perf_counter()
+        rows: dict[str, list[Defended]] = {}
+        if kind.defence is None:
+            asked = [kind.asked(sample.question, system_prompt(sample)) for sample in samples]
+            answered = _by_each(images, asked, engine, [variants[name] for name in names], settings, seeds)
+            rows = {name: [Defended(Said(*row), ()) for row in answered[variants[name]]] for name in names}
+        else:
+            for name in names:
+                rows[name] = _defended(samples, images, engine, variants[name], settings, seeds, kind, guards.get(name))
+        seconds = round((time.perf_counter() - started) / len(samples) / len(names), 4)
+        for name in names:
+            found[name] = [
+                response_of(sample.id, name, one, seconds) for sample, one in zip(samples, rows[name], strict=True)
+            ]
+    return [response for name in variants for response in found[name]]
+
+
+def _by_each(
+    images: Sequence[Sequence[Any]],
+    asked: Sequence[tuple[str, str]],
+    engine: Engine,
+    adapters: Sequence[str | None],
+    settings: GenerationSettings,
+    seeds: Sequence[int],
+) -> dict[str | None, list[Answer]]:
+    """The answers under each adapter to questions with their system prompts."""
+    questions, systems = [question for question, _ in asked], [system for _, system in asked]
+    rows: dict[str | None, list[Answer]] = {}
+    for together in engine.passes(adapters):
         if engine.can_mix(together[0]):
             answered = answer_rows(images, questions, engine, together, settings, seeds, systems)
         else:
             with use_adapter(engine.model, together[0]):
                 answered = answer_rows(images, questions, engine, [None], settings, seeds, systems)
         rows.update(zip(together, answered, strict=True))
-    seconds = round((time.perf_counter() - started) / len(samples) / len(variants), 4)
-    return [
-        Response(
-            sample_id=sample.id,
-            variant=variant,
-            text=row.text,
-            tokens=row.tokens,
-            seconds=seconds,
-            finish_reason=row.finish_reason,
-        )
-        for variant, adapter in variants.items()
-        for sample, row in zip(samples, rows[adapter], strict=True)
-    ]
+    return rows
+
+
+def _defended(
+    samples: Sequence[Sample],
+    images: Sequence[Sequence[Any]],
+    engine: Engine,
+    adapter: str | None,
+    settings: GenerationSettings,
+    seeds: Sequence[int],
+    prompting: Prompting,
+    guard: Guard | None,
+) -> list[Defended]:
+    """The answers of one variant through its defence; what one step asks of all samples is a batch."""
+
+    def ask(asks: Mapping[int, Ask]) -> dict[int, Said]:
+        shown = [images[place] if one.shows_images else [] for place, one in asks.items()]
+        asked = [(one.question, one.system) for one in asks.values()]
+        rows = _by_each(shown, asked, engine, [adapter], settings, [seeds[place] for place in asks])[adapter]
+        return {place: Said(*row) for place, row in zip(asks, rows, strict=True)}
+
+    def check(checks: Mapping[int, Check]) -> dict[int, Ruled]:
+        if guard is None:
+            raise SettingsError(f"defence: expected a guard for {prompting.defence}, found none")
+        return dict(zip(checks, guard([(samples[place], one) for place, one in checks.items()]), strict=True))
+
+    flows = [defend(prompting, one.question, system_prompt(one), len(one.images)) for one in samples]
+    return answer_together(flows, ask, check)
 
 
 def answer(
@@ -274,7 +346,11 @@ def plan_batches(
 
 
 def prompt_lengths(
-    samples: Sequence[Sample], data_dir: Path, engine: Engine, variables: Mapping[str, Any] | None = None
+    samples: Sequence[Sample],
+    data_dir: Path,
+    engine: Engine,
+    variables: Mapping[str, Any] | None = None,
+    prompting: Prompting = BARE,
 ) -> dict[str, int]:
     """Tokens of each sample's prompt: its text by the model's template and tokenizer, its images by their sizes.
 
@@ -285,7 +361,7 @@ def prompt_lengths(
     texts = [
         apply_template(
             processor,
-            read_by(processor, [None] * len(sample.images), sample.question, system_prompt(sample)),
+            read_by(processor, [None] * len(sample.images), *prompting.asked(sample.question, system_prompt(sample))),
             add_generation_prompt=True,
             tokenize=False,
             **known,
@@ -299,6 +375,19 @@ def prompt_lengths(
         sample.id: len(tokens) + _image_tokens(sample, data_dir, count)
         for sample, tokens in zip(samples, encoded, strict=True)
     }
+
+
+def _by_prompting(variants: Iterable[str], prompting: Mapping[str, Prompting]) -> dict[Prompting, list[str]]:
+    """The variants of each prompting."""
+    kinds: dict[Prompting, list[str]] = {}
+    for name in variants:
+        kinds.setdefault(prompting.get(name, BARE), []).append(name)
+    return kinds
+
+
+def _longest(lengths: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """By id, the longest of several prompts."""
+    return {name: max(one[name] for one in lengths) for name in lengths[0]} if lengths else {}
 
 
 def _read(tokens: list[int], engine: Engine, opening: str) -> Answer:

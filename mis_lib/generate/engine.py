@@ -35,6 +35,7 @@ from torch import nn
 from mis_lib.errors import SettingsError
 from mis_lib.generate.cpu import PackedLinear, Threads, can_pack, pack_linears, working_dtype
 from mis_lib.generate.decode import decode, shares_images
+from mis_lib.models.adapters import ImageLimits
 from mis_lib.models.edits import attached, edited
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.settings import GenerationSettings, Quantization
@@ -235,9 +236,11 @@ class Engine:
         device: str,
         dtype: torch.dtype | str | None,
         quantization: Quantization | None = None,
+        limits: ImageLimits | None = None,
     ) -> Self:
         """Load checkpoint and adapters; ``dtype`` None: what suits the device. Raises as ``load_model``."""
-        return cls(load_model(checkpoint, adapters, device, dtype or working_dtype(checkpoint, device), quantization))
+        dtype = dtype or working_dtype(checkpoint, device)
+        return cls(load_model(checkpoint, adapters, device, dtype, quantization, limits))
 
     @property
     def mixes(self) -> bool:

@@ -19,6 +19,7 @@ from mis_lib.data.tokens import shape_of, stored_bytes, weights_in
 from mis_lib.generate.columns import FAILURES, CheckedEngine, Column, MultiEngine, StreamEngine, failed
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.stream import VariantEngine
+from mis_lib.models.adapters import ImageLimits
 from mis_lib.models.devices import device_for
 from mis_lib.models.load import free_memory
 from mis_lib.settings import GenerationSettings, Quantization
@@ -171,6 +172,7 @@ def load_group(
     device: str,
     dtype: str | None = None,
     quantization: Quantization | None = None,
+    limits: ImageLimits | None = None,
 ) -> CheckpointGroup:
     """A group of checkpoints, none of them loaded yet.
 
@@ -179,6 +181,7 @@ def load_group(
         device: where all of them compute.
         dtype: of the weights [default: what suits the machine].
         quantization: how the weights of linear layers are stored.
+        limits: of images, which replace those of the adapters.
 
     Raises:
         SettingsError: there is no such device.
@@ -199,7 +202,7 @@ def load_group(
         size += sum(
             file.stat().st_size for folder in adapters.values() if folder for file in folder.glob("*.safetensors")
         )
-        options: dict[str, Any] = {"device": device, "dtype": dtype, "quantization": quantization}
+        options: dict[str, Any] = {"device": device, "dtype": dtype, "quantization": quantization, "limits": limits}
         return Member(tuple(adapters), size, lambda: VariantEngine.load(checkpoint, adapters, **options))
 
     return CheckpointGroup([member(*part) for part in parts], lambda: free_memory(device))

@@ -5,11 +5,13 @@ Two answers with one key are the same answer, in whatever run or file they are. 
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mis_lib.data.formats import system_prompt
 from mis_lib.errors import ImageError
 from mis_lib.files import digest_json, sha256
+from mis_lib.generate.prompting import BARE, Prompting
 from mis_lib.prompts import to_messages
 from mis_lib.schema import Sample
 
@@ -25,6 +27,8 @@ class AnswerKeys:
         variants: digest of each variant's adapter.
         settings: of generation and of whatever else an answer may follow from, as JSON values.
         scaled: images that are scaled down before they are shown, and the most pixels that they may have then.
+        prompting: of the variants that have one.
+        defences: of the variants that have one, as JSON values.
     """
 
     def __init__(
@@ -34,9 +38,11 @@ class AnswerKeys:
         variants: Mapping[str, str],
         settings: Mapping[str, Any],
         scaled: Mapping[str, int] = NONE_SCALED,
+        prompting: Mapping[str, Prompting] = MappingProxyType({}),
+        defences: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._data_dir, self._model, self._variants, self._settings = data_dir, model, dict(variants), dict(settings)
-        self._scaled = scaled
+        self._scaled, self._prompting, self._defences = scaled, prompting, defences
         self._images: dict[str, str] = {}
 
     def of(self, sample: Sample, variant: str) -> str:
@@ -46,8 +52,10 @@ class AnswerKeys:
             ImageError: an image is not there.
         """
         images = [self._digest(name) for name in sample.images]
-        messages = to_messages(images, sample.question, system=system_prompt(sample))
-        return answer_key(self._model, self._variants[variant], messages, self._settings)
+        question, system = self._prompting.get(variant, BARE).asked(sample.question, system_prompt(sample))
+        messages = to_messages(images, question, system=system)
+        defence = {"defence": self._defences[variant]} if variant in self._defences else {}
+        return answer_key(self._model, self._variants[variant], messages, {**self._settings, **defence})
 
     def _digest(self, name: str) -> str:
         if name not in self._images:

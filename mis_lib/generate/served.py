@@ -55,11 +55,15 @@ from mis_lib.clients.replies import check_chunk
 from mis_lib.data.formats import system_prompt
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.generate.columns import CheckedEngine, Column
+from mis_lib.generate.defences import Ask, Check, Defended, Ruled, Said, ServedGuard, answer_alone, defend, response_of
+from mis_lib.generate.prompting import BARE, Prompting
 from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import IMAGE_PIXELS, GenerationSettings, ImagesAs
 from mis_lib.text.thoughts import written
 
+NO_PROMPTS: Mapping[str, Prompting] = {}
+NO_GUARDS: Mapping[str, ServedGuard] = {}
 CONCURRENCY = 16
 STREAK = 20  # failures in a row after which a server is taken to be down
 CONNECT = 10.0  # seconds until a server accepts the call
@@ -174,6 +178,8 @@ async def generate_by_server(
     images_as: ImagesAs = ImagesAs.BASE64,
     image_pixels: int = IMAGE_PIXELS,
     concurrency: int = CONCURRENCY,
+    prompting: Mapping[str, Prompting] = NO_PROMPTS,
+    guards: Mapping[str, ServedGuard] = NO_GUARDS,
 ) -> list[Failure]:
     """Ask for every wanted answer; pass each to ``receive`` as it comes, and return what failed.
 
@@ -190,7 +196,9 @@ async def generate_by_server(
         key: digest that an answer carries.
         images_as: inside the request, or as ``file://`` paths.
         image_pixels: most pixels of an image inside a request; larger ones are scaled down.
-        concurrency: requests at a time.
+        concurrency: answers that are worked on at a time.
+        prompting: of the variants that have one.
+        guards: of the variants whose defence asks one.
 
     Raises:
         ClientError: the server cannot be used at all, such as a wrong key or an unknown model.
@@ -203,7 +211,9 @@ async def generate_by_server(
         sample, variant = work
         try:
             streak.check()
-            response = await _answer(sample, data_dir, caller, variant, variants[variant], settings, sends)
+            kind, guard = prompting.get(variant, BARE), guards.get(variant)
+            asker = _Asker(sample, data_dir, caller, variants[variant], settings, sends)
+            response = await _answer(asker, variant, kind, guard)
         except Unavailable as error:
             streak.length += 1
             failures.append(Failure(sample.id, variant, str(error)))
@@ -227,19 +237,21 @@ async def keeps_seed(
     settings: GenerationSettings,
     images_as: ImagesAs = ImagesAs.BASE64,
     image_pixels: int = IMAGE_PIXELS,
+    prompting: Mapping[str, Prompting] = NO_PROMPTS,
 ) -> bool:
     """Whether the longest answer is given again to the same request; also true if nothing is drawn or the server fails.
 
     One call, and only at a temperature above 0. Equal answers prove nothing: any seed draws what is likely enough.
     """
-    answers = [one for one in answers if one.finish_reason != "content_filter"]
+    answers = [one for one in answers if one.finish_reason != "content_filter" and not one.steps]
     if not answers or settings.temperature == 0 or turned_down(caller.left_out):
         return True
     sends = Sends(images_as, image_pixels)
     first = max(answers, key=lambda one: len(one.thought) + len(one.text))
     sample = next(sample for sample in samples if sample.id == first.sample_id)
     try:
-        again = await _answer(sample, data_dir, caller, first.variant, variants[first.variant], settings, sends)
+        asker = _Asker(sample, data_dir, caller, variants[first.variant], settings, sends)
+        again = await _answer(asker, first.variant, prompting.get(first.variant, BARE), None)
     except ClientError:
         return True
     return (again.thought, again.text) == (first.thought, first.text)
@@ -374,36 +386,50 @@ def _served(name: str, target: str, url: str) -> Served:
     return Served(url, target)
 
 
-async def _answer(
-    sample: Sample,
-    data_dir: Path,
-    caller: Caller,
-    variant: str,
-    model: str,
-    settings: GenerationSettings,
-    sends: Sends,
-) -> Response:
-    started = time.perf_counter()
-    urls = await asyncio.to_thread(lambda: [_url(data_dir / name, sends) for name in sample.images])
-    optional: dict[str, Any] = {"temperature": settings.temperature, "seed": settings.seed_for(sample.id)}
-    said, thought, tokens, reason = "", "", 0, "content_filter"
-    try:
-        asked = messages(urls, sample.question, system_prompt(sample))
-        needed = _needed(settings)
-        reply = completion_of(await caller.chat(model, asked, settings.max_new_tokens, optional, **needed))
-        said, thought = reply.refusal or reply.text, reply.thought
-        tokens, reason = reply.completion_tokens, reply.finish_reason
-    except CannotAnswer:  # the server's filter, not the model
-        pass
-    return Response(
-        sample_id=sample.id,
-        variant=variant,
-        text=said.strip(),
-        tokens=tokens,
-        seconds=round(time.perf_counter() - started, 4),
-        finish_reason=reason,
-        thought=thought.strip(),
-    )
+class _Asker(NamedTuple):
+    """Asks one served model about one sample."""
+
+    sample: Sample
+    data_dir: Path
+    caller: Caller
+    model: str
+    settings: GenerationSettings
+    sends: Sends
+
+    async def urls(self) -> list[str]:
+        files = [self.data_dir / name for name in self.sample.images]
+        return await asyncio.to_thread(lambda: [_url(file, self.sends) for file in files])
+
+    async def say(self, urls: Sequence[str], question: str, system: str) -> Said:
+        settings = self.settings
+        optional: dict[str, Any] = {"temperature": settings.temperature, "seed": settings.seed_for(self.sample.id)}
+        asked = messages(urls, question, system)
+        try:
+            reply = await self.caller.chat(self.model, asked, settings.max_new_tokens, optional, **_needed(settings))
+            found = completion_of(reply)
+        except CannotAnswer:  # the server's filter, not the model
+            return Said("", 0, "content_filter")
+        said = found.refusal or found.text
+        return Said(said.strip(), found.completion_tokens, found.finish_reason, found.thought.strip())
+
+
+async def _answer(asker: _Asker, variant: str, prompting: Prompting, guard: ServedGuard | None) -> Response:
+    started, sample = time.perf_counter(), asker.sample
+    urls, system = await asker.urls(), system_prompt(sample)
+
+    async def ask(one: Ask) -> Said:
+        return await asker.say(urls if one.shows_images else [], one.question, one.system)
+
+    async def check(one: Check) -> Ruled:
+        if guard is None:
+            raise SettingsError(f"defence: expected a guard for {prompting.defence}, found none")
+        return await guard(sample, one)
+
+    if prompting.defence is None:
+        found = Defended(await asker.say(urls, *prompting.asked(sample.question, system)), ())
+    else:
+        found = await answer_alone(defend(prompting, sample.question, system, len(urls)), ask, check)
+    return response_of(sample.id, variant, found, round(time.perf_counter() - started, 4))
 
 
 def _url(path: Path, sends: Sends) -> str:

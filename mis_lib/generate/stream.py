@@ -25,6 +25,7 @@ from mis_lib.generate.columns import CheckedEngine, Column
 from mis_lib.generate.cpu import working_dtype
 from mis_lib.generate.decode import begun, decode
 from mis_lib.generate.engine import Engine, use_adapter
+from mis_lib.models.adapters import ImageLimits
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.prompts import (
     apply_template,
@@ -70,6 +71,7 @@ class VariantEngine(CheckedEngine):
         device: str = "auto",
         dtype: torch.dtype | str | None = None,
         quantization: Quantization | None = None,
+        limits: ImageLimits | None = None,
     ) -> Self:
         """Load a checkpoint and the adapters of its variants (``None``: the checkpoint itself).
 
@@ -79,11 +81,13 @@ class VariantEngine(CheckedEngine):
             device: "auto", "cpu", "cuda" ...
             dtype: number type of the weights; what suits the device if not given (``cpu.working_dtype``).
             quantization: how the weights of linear layers are stored (``load_model``).
+            limits: of images, which replace those of the adapters.
 
         Raises:
             ModelError: something is missing, damaged or does not fit; names the file and the way out.
         """
-        model = load_model(checkpoint, adapters, device, dtype or working_dtype(checkpoint, device), quantization)
+        dtype = dtype or working_dtype(checkpoint, device)
+        model = load_model(checkpoint, adapters, device, dtype, quantization, limits)
         return cls(model, {name: None if folder is None else name for name, folder in adapters.items()})
 
     @property

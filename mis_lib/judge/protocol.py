@@ -16,6 +16,7 @@ from mis_lib.text.thoughts import answer_in, written
 NOT_THE_MODELS = {
     "cancelled": "a person stopped the response",
     "content_filter": "the server's filter answered, not the model",
+    "unguarded": "the guard of the defence could not rule, and the answer was withheld",
 }
 """Finish reasons of responses that the model did not end itself, with the reason for leaving them unscored."""
 

@@ -242,24 +242,29 @@ def limits_of(folder: Path | None) -> ImageLimits:
         ) from error
 
 
-def shared_limits(adapters: Mapping[str, Path | None]) -> ImageLimits:
+def shared_limits(adapters: Mapping[str, Path | None], given: ImageLimits | None = None) -> ImageLimits:
     """The limits under which these variants answer together; those of the others also hold for the base and its edits.
+
+    Args:
+        adapters: PEFT folder or weight edit of each variant.
+        given: limits that replace the adapters' own.
 
     Raises:
         ModelError: the limits of one cannot be read.
         SettingsError: adapters were trained with different ones.
     """
     tuned = {name: folder for name, folder in adapters.items() if folder is not None and not is_edit(folder)}
-    found = {name: limits_of(folder) for name, folder in tuned.items()}
+    given = given or ImageLimits()
+    found = {name: limits_of(folder).model_copy(update=given.given) for name, folder in tuned.items()}
     if len(set(found.values())) > 1:
         described = "; ".join(
             f"{name}: {limits.given or 'the own of the checkpoint'}" for name, limits in found.items()
         )
         raise SettingsError(
             f"adapters: expected adapters that were trained with the same image limits, found {described}; "
-            "let them answer in separate runs"
+            "let them answer in separate runs, or give the limits (max_dynamic_patch, max_pixels)"
         )
-    return next(iter(found.values()), ImageLimits())
+    return next(iter(found.values()), given)
 
 
 def write_limits(folder: Path, limits: ImageLimits) -> None:

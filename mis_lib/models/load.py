@@ -33,6 +33,7 @@ from mis_lib.models.adapters import (
     CONFIG,
     SHIPPED,
     WEIGHTS,
+    ImageLimits,
     is_edit,
     limit_images,
     recognised,
@@ -68,6 +69,7 @@ def load_model(
     device: str = "auto",
     dtype: torch.dtype | str = "auto",
     quantization: Quantization | None = None,
+    limits: ImageLimits | None = None,
 ) -> LoadedModel:
     """Load a checkpoint and attach adapters under the names of their variants.
 
@@ -78,9 +80,10 @@ def load_model(
         dtype: of the weights; "auto" is the checkpoint's own.
         quantization: how the weights of linear layers are stored, but for the output layer; ``dtype`` is then the type
             of the products and of all other weights.
+        limits: of images, which replace those that the adapters were trained with.
 
-    The processor has the image limits that the adapters were trained with. ``AdapterWarning`` says that an adapter is
-    known to have been trained on other weights of these shapes.
+    Without limits, the processor has those that the adapters were trained with. ``AdapterWarning`` says that an adapter
+    is known to have been trained on other weights of these shapes.
 
     Raises:
         ModelError: something is missing, damaged or does not fit; names the file and the way out.
@@ -89,7 +92,7 @@ def load_model(
         MissingPackageError: quantization needs a package that is not there.
     """
     device = device_for(device)
-    limits = shared_limits(adapters or {})
+    limits = shared_limits(adapters or {}, limits)
     model, processor = _load_base(checkpoint, dtype, _quantizing(quantization, device, checkpoint))
     _keep_layout(model)
     edits: dict[str, Edit] = {}

@@ -9,6 +9,7 @@ processes never write one file: the second is refused.
 import asyncio
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,15 @@ from mis_lib.clients.images import is_larger, scaled_in_words
 from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import append_record, open_append
 from mis_lib.generate.keys import AnswerKeys
+from mis_lib.generate.prompting import Prompted, prompted, promptings
 from mis_lib.generate.served import Failure
-from mis_lib.models.adapters import shared_limits
+from mis_lib.models.adapters import ImageLimits, shared_limits
 from mis_lib.models.packages import check_quantization
 from mis_lib.models.trained_on import item_digests, read_trained_on
-from mis_lib.prompts import unknown_variables
+from mis_lib.prompts import reads_system, unknown_variables
 from mis_lib.recipes.checkpoints import local_checkpoint
+from mis_lib.recipes.guards import defence_of, guards_together, open_guards, ruled
+from mis_lib.recipes.judge import CACHE
 from mis_lib.recipes.progress import bar, say
 from mis_lib.recipes.samples import data_digest, read_samples, selection_in_words
 from mis_lib.recipes.settings import GenerateSettings
@@ -104,14 +108,16 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
         batch_tokens=settings.batch_tokens if settings.server is None else None,
         dtype=settings.dtype,
         image_pixels=settings.image_pixels if scaled else None,
+        prompts=promptings(who.asked),
+        image_limits=limits_in(settings).given,
     )
     run = open_run(settings.runs, name, config)
     run.keep_samples(samples)
     run.note_trained_on(who.trained_on(samples, data))
     same = {**settings.generation.model_dump(), "dtype": settings.dtype} | who.sees
-    keys = AnswerKeys(
-        data, config.checkpoint_digest, config.variants, same, dict.fromkeys(scaled, settings.image_pixels)
-    )
+    defences = {name: defence_of(one) for name, one in config.prompts.items() if one.defence}
+    larger = dict.fromkeys(scaled, settings.image_pixels)
+    keys = AnswerKeys(data, config.checkpoint_digest, config.variants, same, larger, config.prompts, defences)
     wanted = {(sample.id, variant): keys.of(sample, variant) for variant in settings.variants for sample in samples}
     answers = _by_key(run.responses())
     _check_stored(run, answers, wanted)
@@ -149,6 +155,7 @@ class Local:
 
     def __init__(self, settings: GenerateSettings, checkpoint: Path, adapters: Mapping[str, Path | None]) -> None:
         self.settings, self.checkpoint, self.adapters = settings, checkpoint, adapters
+        self.asked = prompted(adapters, plain_variants(settings), settings.prompts)
         self.index, self.count = _shard(settings)
         self.file = RESPONSES if self.count == 1 else f"{SHARDS}/{self.index + 1}-of-{self.count}.jsonl"
 
@@ -188,7 +195,7 @@ class Local:
         Raises:
             SettingsError: the adapters were trained with different limits.
         """
-        limits, quantization = shared_limits(self.adapters).given, self.settings.quantization
+        limits, quantization = shared_limits(self.adapters, limits_in(self.settings)).given, self.settings.quantization
         named = {"image_limits": limits, "quantization": quantization}
         return {name: value for name, value in named.items() if value}
 
@@ -220,36 +227,44 @@ class Local:
         settings = self.settings
         dtype = None if settings.dtype == "auto" else settings.dtype
         device = _own_device(settings.device)
-        engine = Engine.load(self.checkpoint, self.adapters, device, dtype, settings.quantization)
+        bases = {one.base: self.adapters[variant] for variant, one in self.asked.items()}
+        limits = limits_in(settings)
+        engine = Engine.load(self.checkpoint, bases, device, dtype, settings.quantization, limits)
         if words := unknown_variables(engine.processor, settings.generation.chat_template_kwargs):
             raise SettingsError(f"generation.chat_template_kwargs: {words}; correct the name, or leave it out")
-        names = {variant: None if folder is None else variant for variant, folder in self.adapters.items()}
-        answers = generate(
-            samples,
-            data,
-            engine,
-            names,
-            settings.generation,
-            run.folder,
-            batch_size=settings.batch_size,
-            batch_tokens=settings.batch_tokens,
-            shard=Shard(self.index, self.count),
-            file=self.file,
-            done={(sample.id, variant) for sample in samples for variant in names} - missing,
-            key=keys.of,
-        )
-        for _ in shown(answers, len(missing) if self.count == 1 else None):
-            pass
+        prompting = promptings(self.asked)
+        if any(one.system for one in prompting.values()) and not reads_system(engine.processor):
+            say("the model's chat template prints no system turn: system prompts are put before the question")
+        names = {name: None if self.adapters[name] is None else one.base for name, one in self.asked.items()}
+        with guards_together(prompting, data, run.folder.parent / CACHE) as guards:
+            answers = generate(
+                samples,
+                data,
+                engine,
+                names,
+                settings.generation,
+                run.folder,
+                batch_size=settings.batch_size,
+                batch_tokens=settings.batch_tokens,
+                shard=Shard(self.index, self.count),
+                file=self.file,
+                done={(sample.id, variant) for sample in samples for variant in names} - missing,
+                key=keys.of,
+                prompting=prompting,
+                guards=guards,
+            )
+            for _ in shown(answers, len(missing) if self.count == 1 else None):
+                pass
         return []
 
 
 class Server:
     """Backend: an OpenAI-compatible server; variants are names of its models."""
 
-    def __init__(self, settings: GenerateSettings, models: Mapping[str, str]) -> None:
+    def __init__(self, settings: GenerateSettings, models: Mapping[str, str], asked: Mapping[str, Prompted]) -> None:
         from mis_lib.clients.openai import Caller, open_client
 
-        self.settings, self.models, self.file = settings, models, RESPONSES
+        self.settings, self.models, self.asked, self.file = settings, models, asked, RESPONSES
         self._caller = Caller(open_client(settings.server or "", retries=settings.retries, timeout=settings.timeout))
 
     @classmethod
@@ -263,11 +278,14 @@ class Server:
             raise SettingsError("--shard goes with a local model; a server shares its work by itself")
         if settings.quantization is not None:
             raise SettingsError("--quantization goes with a local model; a server is told when it is started")
+        if limits_in(settings).given:
+            raise SettingsError("image limits go with a local model; a server is told when it is started")
         named = settings.models or {}
-        unknown = [name for name in named if name not in settings.variants]
+        asked = prompted(settings.variants, named, settings.prompts)
+        unknown = [name for name in named if name not in {one.base for one in asked.values()}]
         if unknown:
             raise SettingsError(f"models: unknown variant {unknown[0]!r}; asked for: {', '.join(settings.variants)}")
-        return cls(settings, {variant: named.get(variant, variant) for variant in settings.variants})
+        return cls(settings, {variant: named.get(one.base, one.base) for variant, one in asked.items()}, asked)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -313,7 +331,10 @@ class Server:
                 given.append(response)
                 advance(response.variant, len(given), len(missing))
 
+            prompting = promptings(self.asked)
+
             async def ask() -> tuple[list[Failure], bool]:
+                judges = await open_guards(prompting, run.folder.parent / CACHE)
                 failures = await generate_by_server(
                     samples,
                     data,
@@ -326,6 +347,8 @@ class Server:
                     images_as=settings.images_as,
                     image_pixels=settings.image_pixels,
                     concurrency=settings.concurrency,
+                    prompting=prompting,
+                    guards={name: partial(ruled, judge, data) for name, judge in judges.items()},
                 )
                 kept = await keeps_seed(
                     given,
@@ -336,6 +359,7 @@ class Server:
                     settings.generation,
                     settings.images_as,
                     settings.image_pixels,
+                    prompting,
                 )
                 return failures, kept
 
@@ -348,10 +372,28 @@ class Server:
 
 
 def known_variants(settings: GenerateSettings) -> Mapping[str, Path | None]:
-    """The PEFT folder or weight edit of each known variant, ``None`` for the checkpoint itself."""
+    """The PEFT folder or weight edit of each known variant, ``None`` for the checkpoint itself.
+
+    Those that are asked for under prompts are among them.
+
+    Raises:
+        SettingsError: prompts are unknown, or are asked for by no variant.
+    """
+    plain = plain_variants(settings)
+    asked = prompted(settings.variants, plain, settings.prompts)
+    return {**plain, **{name: plain[one.base] for name, one in asked.items() if one.base in plain}}
+
+
+def plain_variants(settings: GenerateSettings) -> Mapping[str, Path | None]:
+    """The PEFT folder or weight edit of each known variant, without those under prompts."""
     from mis_lib.models.adapters import choose_variants
 
     return settings.adapters if settings.adapters is not None else choose_variants(settings.checkpoint, None)
+
+
+def limits_in(settings: GenerateSettings) -> ImageLimits:
+    """The limits of one image that the settings name."""
+    return ImageLimits(**{name: getattr(settings, name) for name in ImageLimits.model_fields})
 
 
 def shown(responses: Iterator[Response], total: int | None) -> Iterator[Response]:

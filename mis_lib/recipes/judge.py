@@ -177,7 +177,7 @@ def check_judge(named: Sequence[str], samples: Sequence[Sample], setting: str = 
             f"(objects), and none of {len(samples):,} rows says it (such as {samples[0].id!r}); name one that looks "
             f"at the images, as in {f'{setting} ' if setting.startswith('--') else f'--set {setting}='}rubric=URL#MODEL"
         )
-    run_async(_opened(settings, Cache(Path(CACHE))))
+    run_async(open_judges(settings, Cache(Path(CACHE))))
 
 
 def verdicts_on(
@@ -209,7 +209,7 @@ def verdicts_on(
 
     async def ruled(progress: Advance) -> list[Verdict]:
         cache = Cache(run.folder.parent / CACHE)
-        judge = (await _opened(settings, cache))[-1]
+        judge = (await open_judges(settings, cache))[-1]
         found = await _score(run, settings, [judge], samples, data_dir, responses, cache, progress)
         return found[judge.name]
 
@@ -245,7 +245,7 @@ def verdicts_of(
 
     async def ruled() -> list[Verdict]:
         asked = Cache(cache)
-        judge = (await _opened(settings, asked))[-1]
+        judge = (await open_judges(settings, asked))[-1]
         found = await rule_async(judge, samples, data_dir, responses, settings.concurrency)
         _say_scaled(asked, settings)
         return found
@@ -275,12 +275,16 @@ async def _judge(
 ) -> dict[str, list[Verdict]]:
     data_dir = _images(run, settings)
     cache = Cache(run.folder.parent / CACHE)
-    judges = await _opened(settings, cache)
+    judges = await open_judges(settings, cache)
     return await _score(run, settings, judges, samples, data_dir, responses, cache, progress)
 
 
-async def _opened(settings: JudgeSettings, cache: Cache) -> list[Judge]:
-    """The judges in the order of the settings."""
+async def open_judges(settings: JudgeSettings, cache: Cache) -> list[Judge]:
+    """The judges in the order of the settings, with the replies that are cached.
+
+    Raises:
+        SettingsError, ModelError: as ``open_judge``.
+    """
     judges: dict[str, Judge] = {}
     for name, spec in sorted(settings.judges.items(), key=lambda item: item[1].kind in OF_OTHERS):
         judges[name] = await open_judge(name, spec, settings, cache, judges)

@@ -5,11 +5,12 @@ They are apart from the recipes so that ``mis VERB --help`` imports no client, s
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from mis_lib.construct.drawings import STYLES
+from mis_lib.generate.prompting import Prompting
 from mis_lib.settings import IMAGE_PIXELS, GenerationSettings, ImagePixels, ImagesAs, Quantization, Settings
 
 PAPER = GenerationSettings(max_new_tokens=1024)
@@ -19,7 +20,7 @@ class GenerateSettings(Settings):
     """What is asked of whom, and where the answers are kept; the defaults need nothing but this package."""
 
     variants: tuple[str, ...] = ("mini", "mirage", "refusal", "textual")
-    """Which variants (default: all of ``models`` or ``adapters``; base of a checkpoint or server; else the shipped)."""
+    """NAME or NAME+PROMPTS (default: all of ``models`` or ``adapters``; base of a checkpoint; else the shipped)."""
     splits: tuple[str, ...] = ("easy", "hard", "unseen", "real")
     """Splits of a data folder (default: those of easy hard unseen real that it has, or else all)."""
     data: Path | None = None
@@ -39,6 +40,16 @@ class GenerateSettings(Settings):
     """float32, bfloat16, float16; auto suits the machine: name one where shards run on different machines."""
     quantization: Quantization | None = Field(default=None, exclude_if=lambda value: value is None)
     """nf4 (4 bits a weight) or int8: linear layers' weights, quantized while they are loaded (bitsandbytes)."""
+    min_pixels: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
+    """Of one image, for models with grids, as in training (default: the adapter's or the checkpoint's own)."""
+    max_pixels: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
+    """Of one image, for models with grids, as in training (default: the adapter's or the checkpoint's own)."""
+    max_dynamic_patch: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
+    """Tiles of one image, for models with tiles, as in training (default: the adapter's or the checkpoint's own)."""
+    prompts: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Prompting] = Field(
+        default_factory=dict, exclude_if=lambda value: not value
+    )
+    """NAME=FILE: texts around a question, or a defence, for --variants base+NAME (default: the shipped ones)."""
     limit: int | None = Field(default=None, ge=1)
     """At most so many harmful items a split, each with its twin; null: all."""
     only: tuple[str, ...] = ()

@@ -42,6 +42,7 @@ from mis_lib.cache import MANIFEST
 from mis_lib.data.images import is_unpacked
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import digest, hold, is_held, read_records, sha256, write_atomic, write_records
+from mis_lib.generate.prompting import Prompting
 from mis_lib.models.adapters import BASE_FILE, WEIGHTS
 from mis_lib.models.trained_on import TRAINED_ON
 from mis_lib.schema import Record, Response, Sample, Verdict
@@ -81,6 +82,10 @@ class RunConfig(Settings):
     """"local", "server" (OpenAI-compatible) or "import" (answers of another tool)."""
     variants: dict[str, str]
     """Digest of each variant's adapter, empty for the base; a server's model name; the digest of an imported file."""
+    prompts: dict[str, Prompting] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """Prompting of each variant that has one."""
+    image_limits: dict[str, int] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """Limits of one image, where the run was given any."""
     left_out: dict[str, str] = Field(default_factory=dict)
     """Fields of ``generation`` that a server ignored: "turned down" or "not kept to"; known once it has answered."""
     judges: dict[str, str] = Field(default_factory=dict)
@@ -295,7 +300,8 @@ def open_run(root: Path, name: str, config: RunConfig) -> Run:
     with _locked(root, name):  # shards of one run start together
         for run in reversed(versions(root, name)):
             if _fits(run.config, config):
-                merged = run.config.model_copy(update={"variants": run.config.variants | config.variants})
+                more = {name: getattr(run.config, name) | getattr(config, name) for name in ("variants", "prompts")}
+                merged = run.config.model_copy(update=more)
                 if merged != run.config:
                     run.save(merged)
                 return run
@@ -428,12 +434,12 @@ def _fits(old: RunConfig, new: RunConfig) -> bool:
 
     So is the limit of images if none of those asked now has more pixels.
     """
-    ignored = {"tag", "checkpoint", "data", "variants", "judges", "left_out"}
+    ignored = {"tag", "checkpoint", "data", "variants", "prompts", "judges", "left_out"}
     if new.image_pixels is None:
         ignored.add("image_pixels")
     shared = old.variants.keys() & new.variants.keys()
     return old.model_dump(exclude=ignored) == new.model_dump(exclude=ignored) and all(
-        old.variants[name] == new.variants[name] for name in shared
+        old.variants[name] == new.variants[name] and old.prompts.get(name) == new.prompts.get(name) for name in shared
     )
 
 

@@ -266,6 +266,13 @@ class TestRuns:
 
         assert sees(plain=plain) == {}, "keys of answers that were stored before would change"
         assert sees(wide=wide) == {"image_limits": {"max_dynamic_patch": 6}}
+        given = local(home, tmp_path, adapters={"base": None, "w": wide, "n": narrow}, max_dynamic_patch=4)
+        assert Local.of(given).sees == {"image_limits": {"max_dynamic_patch": 4}}, "what is given replaces their own"
+        assert Local.of(local(home, tmp_path, variants=["base"], max_pixels=9)).sees == {
+            "image_limits": {"max_pixels": 9}
+        }
+        with pytest.raises(SettingsError, match="max_dynamic_patch limits InternVL's tiles; this model has none"):
+            generate_run(given)
         with pytest.raises(SettingsError, match=r"the same image limits, found wide: .*6.*narrow: .*2"):
             sees(wide=wide, narrow=narrow)
         with pytest.raises(SettingsError, match="plain: the own of the checkpoint"):

@@ -18,6 +18,7 @@ from transformers import AutoProcessor
 from mis_lib.data.preflight import PreflightSettings, preflight
 from mis_lib.files import load_image, read_jsonl, read_records
 from mis_lib.generate.batch import answer
+from mis_lib.models.adapters import ImageLimits
 from mis_lib.models.load import load_model
 from mis_lib.models.merge import merge, save
 from mis_lib.schema import Sample
@@ -147,6 +148,10 @@ def test_an_adapter_answers_under_the_image_limits_that_it_was_trained_with(
     for folder in (first, further):
         loaded = load_model(checkpoint, {"base": None, "tuned": folder / "adapter"})
         assert torch.equal(Encoder(loaded.processor).prompt(asked).ids, trained)
+    given = load_model(checkpoint, {"base": None}, limits=ImageLimits(**limits))
+    assert torch.equal(Encoder(given.processor).prompt(asked).ids, trained), (
+        "the base alone, under limits that are given"
+    )
     merged = save(merge(checkpoint, first / "adapter", "tuned", "cpu", "auto"), tmp_path / "merged")
     assert torch.equal(Encoder(load_model(merged).processor).prompt(asked).ids, trained)
 

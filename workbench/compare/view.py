@@ -30,6 +30,7 @@ FINISH = {
     "cancelled": "stopped by you",
     "failed": "failed",
     "content_filter": "turned down by the server's filter",
+    "unguarded": "withheld: the guard could not rule",
     "unknown": "ended, why is not told",
 }
 MORE = 24  # examples that "Show more" adds
