@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import plotly.graph_objects as go
 from pydantic import BaseModel
 
 from mis_lib.errors import DataError, SettingsError
@@ -16,6 +17,7 @@ from mis_lib.files import read_jsonl
 from mis_lib.recipes.progress import Step
 from mis_lib.recipes.train import read_train_settings
 from mis_lib.results import train_runs
+from mis_lib.results.figures.rates import constraint_curves, training_curves
 from mis_lib.results.train_runs import LOG, TrainRun, train_versions
 from mis_lib.settings import dump_settings
 from mis_lib.train.settings import TrainSettings
@@ -150,6 +152,14 @@ class Progress(NamedTuple):
     newest: Mapping[str, Any]
     losses: pd.DataFrame
     evaluations: pd.DataFrame
+    constraint: pd.DataFrame
+
+    @property
+    def figure(self) -> go.Figure:
+        """The curves of its method."""
+        if self.constraint.empty:
+            return training_curves(self.losses, self.evaluations)
+        return constraint_curves(self.constraint)
 
 
 def adapter_of(run: TrainRun) -> Path:
@@ -174,7 +184,8 @@ def progress(folder: Path) -> Progress:
     lines = list(read_jsonl(folder / LOG)) if (folder / LOG).exists() else []
     steps = [line for line in lines if "loss" in line]
     thinned = steps[:: max(1, len(steps) // POINTS)]
-    return Progress(steps[-1] if steps else {}, train_runs.losses(thinned), train_runs.evaluations(lines))
+    measured = train_runs.evaluations(lines), train_runs.constraint(thinned)
+    return Progress(steps[-1] if steps else {}, train_runs.losses(thinned), *measured)
 
 
 def _paths(settings: BaseModel) -> list[Path]:

@@ -33,9 +33,9 @@ from PIL import Image
 
 from mis_lib import __version__
 from mis_lib.files import load_image
-from mis_lib.results.figures.rates import training_curves
+from mis_lib.results.figures.rates import constraint_curves, training_curves
 from mis_lib.results.figures.style import CONFIG, INK_RULE, TEMPLATE
-from mis_lib.results.train_runs import evaluations, losses
+from mis_lib.results.train_runs import constraint, evaluations, losses
 from mis_lib.schema import Response, Sample, Segment, SegmentKind, Verdict
 from mis_lib.text.segments import segment
 from mis_lib.text.thoughts import written
@@ -345,7 +345,12 @@ class Curves:
     @property
     def figure(self) -> go.Figure:
         """The curves so far."""
-        figure = training_curves(losses(self.lines), evaluations(self.lines))
+        measures = constraint(self.lines)
+        figure = (
+            training_curves(losses(self.lines), evaluations(self.lines))
+            if measures.empty
+            else constraint_curves(measures)
+        )
         return figure.update_layout(title=self.title, margin_t=76)
 
 

@@ -39,6 +39,8 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
     Raises:
         MisError: something is refused or missing, or training failed; the message says what, where and how to fix it.
     """
+    from transformers import set_seed
+
     from mis_lib.train.dpo import NAMES, dpo_trainer, preference_rows
     from mis_lib.train.lora import groups, restore
     from mis_lib.train.model import limits_in, load
@@ -57,10 +59,9 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
             run = open_shared(settings, digests, held, is_main=is_main)
             if run.result is not None:
                 return run.folder
-            if is_main:
-                (run.folder / LOG).unlink(missing_ok=True)
         pairs, folder = pairs_of(settings)
         trained_on = read_trained_on(settings.start_from) | {*item_digests((pair.sample, folder) for pair in pairs)}
+        set_seed(settings.seed)  # the adapter's first values are drawn
         loaded = load(settings, checkpoint)
         restore(loaded.model)  # TRL switches adapters, which the short way through LoRA layers does not know
         parts = {

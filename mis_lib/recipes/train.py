@@ -26,7 +26,7 @@ from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings, load_settings, read_settings_file
 from mis_lib.text.segments import segment
 from mis_lib.train.distributed import main_first
-from mis_lib.train.settings import DpoSettings, EvaluationSettings, RaftSettings, TrainSettings, recipe_of
+from mis_lib.train.settings import DpoSettings, EvaluationSettings, GrpoSettings, RaftSettings, TrainSettings, recipe_of
 from mis_lib.train.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ class Interrupted(TrainingError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+    @classmethod
+    def after(cls, folder: Path, step: int, steps: int, signal: int | None) -> "Interrupted":
+        """What is said of a run that ended early, and the exit status of its signal."""
+        text = f"{folder}: stopped after step {step:,} of {steps:,} and saved; the same command goes on from there"
+        return cls(text, 128 + (signal or 1))
 
 
 def read_train_settings(config: Path | None, overrides: Sequence[str] = ()) -> TrainSettings:
@@ -132,11 +138,7 @@ def _train(
             progress=say if is_main else _silent,
         )
     if not outcome.finished:
-        raise Interrupted(
-            f"{run.folder}: stopped after step {outcome.step:,} of {outcome.steps:,} and saved; "
-            "the same command goes on from there",
-            128 + (outcome.signal or 1),
-        )
+        raise Interrupted.after(run.folder, outcome.step, outcome.steps, outcome.signal)
     if is_main:
         write_card(run, settings, outcome.rows)
         run.finish(outcome.model_dump(mode="json"))
@@ -303,8 +305,15 @@ def _raft(settings: RaftSettings, on_line: Listener | None = None) -> Path:
     return train_raft(settings, lambda plain: train(plain, on_line))
 
 
+def _safe_grpo(settings: GrpoSettings, on_line: Listener | None = None) -> Path:
+    from mis_lib.recipes.grpo import train_grpo
+
+    return train_grpo(settings, on_line)
+
+
 METHODS: dict[str, Method] = {
     "sft": Method(TrainSettings, train),
     "dpo": Method(DpoSettings, _dpo),
     "raft": Method(RaftSettings, _raft),
+    "safe_grpo": Method(GrpoSettings, _safe_grpo),
 }

@@ -151,6 +151,19 @@ def evaluations(lines: Lines) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "metric", "value", "low", "high", "n"])
 
 
+def constraint(lines: Lines) -> pd.DataFrame:
+    """What constrained GRPO logged: step, measure ("unsafe", "over-refusal": percent; "multiplier"; "KL"), value."""
+    measures = {"cost": ("unsafe", 100), "over_refusal": ("over-refusal", 100), "multiplier": ("multiplier", 1)}
+    rows = [
+        {"step": line["step"], "measure": measure, "value": line[name] * scale}
+        for line in lines
+        if "multiplier" in line
+        for name, (measure, scale) in {**measures, "kl": ("KL", 1)}.items()
+        if name in line
+    ]
+    return pd.DataFrame(rows, columns=["step", "measure", "value"])
+
+
 def _essence(settings: Settings | None) -> dict[str, Any] | None:
     return None if settings is None else settings.model_dump(mode="json", exclude=PLACES)
 

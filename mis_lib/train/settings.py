@@ -287,3 +287,57 @@ class RaftSettings(TrainSettings):
     """Harmful training items a round, each with its twin, other ones each round; all if null."""
     max_new_tokens: int = Field(default=160, ge=1, le=4096)
     generation_batch_size: int = Field(default=24, ge=1)
+
+
+class MultiplierSettings(Settings):
+    """The price of an unsafe answer, which training moves; the defaults are Safe RLHF-V's, but for the start."""
+
+    start: float = Field(default=1.0, gt=0, le=1000)
+    """10 in Safe RLHF-V, whose advantages are not normalised."""
+    largest: float = Field(default=20.0, gt=0, le=1000)
+    rate: float = Field(default=0.1, ge=0, le=10)
+    """Of the steps on its logarithm; 0: the price is fixed."""
+    window: int = Field(default=128, ge=1)
+    """Answers to harmful prompts that the mean cost is taken over."""
+
+    @model_validator(mode="after")
+    def _starts_below_the_largest(self) -> Self:
+        if self.start > self.largest:
+            raise ValueError(f"start: expected at most largest ({self.largest}), found {self.start}")
+        return self
+
+
+class GrpoSettings(TrainSettings):
+    """Constrained GRPO (reinforcement learning): helpful answers under a limit on unsafe ones, as a judge sees both."""
+
+    method: Literal["safe_grpo"] = "safe_grpo"  # pyright: ignore[reportIncompatibleVariableOverride]
+    judge: Judged = RULE
+    """Who says what an answer is, as for ``mis judge --judges``."""
+    answers: int = Field(default=8, ge=2, le=64)
+    """Answers to each prompt; ``batch_size`` counts answers and is a multiple of it."""
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    max_new_tokens: int = Field(default=160, ge=1, le=4096)
+    cost_limit: float = Field(default=0.05, ge=0, le=1)
+    """Share of answers to harmful prompts that may be unsafe."""
+    multiplier: MultiplierSettings = MultiplierSettings()
+    kl: float = Field(default=0.02, ge=0, le=10)
+    """Cost of moving away from the start."""
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    """How far the probability of a token may change on one batch of answers."""
+
+    @model_validator(mode="after")
+    def _fits_grpo(self) -> Self:
+        refused = {
+            "mixture": self.mixture is not None,
+            "packing": bool(self.packing),
+            "feature_cache": bool(self.feature_cache),
+            "augment": self.augment,
+            "liger": self.liger,
+            "evaluation.every": bool(self.evaluation.every),
+        }
+        for name, given in refused.items():
+            if given:
+                raise ValueError(f"{name}: TRL's GRPO on images has none of it; leave it out")
+        if self.tuning != "lora":
+            raise ValueError(f"tuning: the start of the adapter is the reference, expected lora, found {self.tuning}")
+        return self

@@ -14,7 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from mis_lib.errors import MissingPackageError, SettingsError, TrainingError
 from mis_lib.files import open_append
 from mis_lib.train import distributed
-from mis_lib.train.callbacks import memory_gb
+from mis_lib.train.callbacks import Stop, memory_gb, truncate
 from mis_lib.train.settings import SCHEDULER_OPTIONS, TrainSettings
 
 NAMES: Mapping[str, str] = {  # TRL's -> ours
@@ -117,6 +117,7 @@ class TrlLog(TrainerCallback):
         settings: the run's.
         listeners: called with each line.
         names: TRL's metrics of the method, and what the log calls them.
+        stop: ends the run after a step, with a checkpoint.
     """
 
     def __init__(
@@ -125,16 +126,24 @@ class TrlLog(TrainerCallback):
         settings: TrainSettings,
         listeners: Sequence[Callable[[dict[str, Any]], None]],
         names: Mapping[str, str],
+        stop: Stop | None = None,
     ) -> None:
+        self.stop = stop
         self.path, self.settings, self.listeners, self.names = path, settings, listeners, {**NAMES, **names}
         self.began = self.since = time.perf_counter()
-        self.first: int | None = None
-        self.step = 0
+        self.first = self.step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock; a resumed run begins after step 0."""
+        """Start the clock, and remove the lines that a killed run left after the checkpoint it goes on from."""
+        if state.is_world_process_zero:
+            truncate(self.path, state.global_step)
         self.began = self.since = time.perf_counter()
         self.first = self.step = state.global_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End the run where that was asked for."""
+        if self.stop is not None and self.stop.signal is not None and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """One line for each line of TRL's that has a loss.
@@ -152,8 +161,8 @@ class TrlLog(TrainerCallback):
         rows = (state.global_step - self.step) * self.settings.batch_size
         line = {"step": state.global_step, "steps": state.max_steps}
         found = {ours: logs[name] for name, ours in self.names.items() if name in logs}
-        line |= {ours: round(float(value), 6) for ours, value in found.items() if math.isfinite(value)}
-        a_step = (now - self.began) / (state.global_step - (self.first or 0))
+        line |= {ours: round(float(value), 6) for ours, value in found.items() if value is not None}
+        a_step = (now - self.began) / (state.global_step - self.first)
         line |= {
             "samples_per_second": round(rows / (now - self.since), 3),
             "memory_gb": memory_gb(args.device),

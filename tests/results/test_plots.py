@@ -17,6 +17,7 @@ from mis_lib.results.figures import data, rates, style
 from mis_lib.results.figures.style import CONFIG
 from mis_lib.results.metrics import METRICS, OUTCOME_METRICS
 from mis_lib.results.stats import rate
+from mis_lib.results.train_runs import constraint
 
 
 def board() -> pd.DataFrame:
@@ -303,6 +304,22 @@ def test_curves_without_rates_have_no_empty_panel() -> None:
     figure = rates.training_curves(losses, measured)
     assert [note.text for note in figure.layout.annotations] == ["loss (nats a token)"]
     assert figure.layout.xaxis.domain == (0.0, 1.0) and "xaxis2" not in figure.layout
+
+
+def test_the_curves_of_a_constraint_show_its_rates_and_its_price() -> None:
+    lines = [
+        {"step": 1, "loss": 0.1, "cost": 0.5, "multiplier": 1.1, "kl": 0.0, "over_refusal": 0.25},
+        {"step": 2, "loss": 0.1, "multiplier": 1.1, "kl": 0.02},  # a step without harmful prompts has no cost
+    ]
+    assert constraint([{"step": 1, "loss": 2.0}]).empty
+    figure = rates.constraint_curves(constraint(lines))
+    drawn = {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data}
+    assert drawn == {
+        "unsafe": ([1], [50.0]),
+        "over-refusal": ([1], [25.0]),
+        "multiplier": ([1, 2], [1.1, 1.1]),
+        "KL": ([1, 2], [0.0, 0.02]),
+    }
 
 
 def test_the_first_step_is_seen() -> None:

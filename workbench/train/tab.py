@@ -7,7 +7,6 @@ from typing import Any
 import gradio as gr
 
 from mis_lib.errors import MisError
-from mis_lib.results.figures import rates
 from mis_lib.results.train_runs import TrainRun
 from workbench import html
 from workbench.components import QUIET, error_block, figure_part, html_block, plot_value
@@ -126,7 +125,7 @@ class TrainHandlers:
         version = run.folder.name if run else ""
         update: Update = {
             parts.status: view.status(name, state, found.newest if found else {}, job, printed),
-            parts.figure: plot_value(rates.training_curves(found.losses, found.evaluations)) if found else None,
+            parts.figure: plot_value(found.figure) if found else None,
             parts.output: view.output(printed),
             parts.next: self._next(name, run) if state is State.FINISHED and run else "",
             parts.timer: gr.Timer(active=running),

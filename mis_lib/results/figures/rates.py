@@ -333,6 +333,28 @@ def training_curves(losses: pd.DataFrame, evaluations: pd.DataFrame) -> go.Figur
     return figure if evaluations.empty else figure.update_yaxes(range=[-3, 103], col=2)
 
 
+def constraint_curves(measures: pd.DataFrame) -> go.Figure:
+    """Constrained GRPO: rates of the sampled answers, the price of an unsafe one, and the distance from the start.
+
+    Args:
+        measures: columns step, measure ("unsafe", "over-refusal", "multiplier", "KL"), value.
+    """
+    measures = need(measures, "constraint_curves", "step", "measure", "value")
+    panels = {"unsafe": 1, "over-refusal": 1, "multiplier": 2, "KL": 3}
+    titles = ["sampled answers (%)", "multiplier", "KL from the start (nats a token)"]
+    figure = make_subplots(1, 3, horizontal_spacing=0.08, subplot_titles=titles)
+    for measure, look in looks(panels).items():
+        rows = untyped(measures)[measures.measure == measure]
+        figure.add_scatter(
+            x=rows.step, y=rows.value, name=measure, row=1, col=panels[measure], mode="lines+markers",
+            showlegend=panels[measure] == 1, marker={"color": look.colour, "symbol": look.mark, "size": 6},
+            line={"color": look.colour, "width": 1.6},
+        )  # fmt: skip
+    figure.update_layout(layout_of(380)).update_annotations(font_size=13)
+    figure.update_xaxes(title="step").update_yaxes(rangemode="tozero")
+    return figure.update_yaxes(range=[-3, 103], col=1)
+
+
 def _dots(rows: pd.DataFrame, look: Look) -> go.Scatter:
     """Rates as dots with intervals, one line of the board each."""
     return go.Scatter(
