@@ -1,8 +1,11 @@
 """Who may import whom, and what stays out of memory until it is needed."""
 
 import importlib.util
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
@@ -41,3 +44,19 @@ def test_training_needs_no_module_that_windows_lacks() -> None:
 
 def test_shipped_variants_and_stored_runs_are_read_without_torch() -> None:
     assert loaded_after("import mis_lib.models.adapters, mis_lib.results.runs") & {"torch", "transformers"} == set()
+
+
+def test_no_kernel_comes_from_the_hub_with_an_import() -> None:
+    """bitsandbytes asks the package kernels for one, which looks into LOCAL_KERNELS first: REPOSITORY=PATH:..."""
+    found = importlib.util.find_spec("bitsandbytes")
+    if found is None or found.origin is None:
+        pytest.skip("bitsandbytes is not installed")
+    source = (Path(found.origin).parent / "backends" / "cpu" / "ops.py").read_text(encoding="utf-8")
+    asked = re.findall(r'get_kernel\(\s*"([^"]+)"', source)
+    run = subprocess.run(
+        [sys.executable, "-c", "import mis_lib, os; print(os.environ['LOCAL_KERNELS'])"],
+        env={**os.environ, "LOCAL_KERNELS": "mine/own=/here"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    paths = dict(entry.split("=") for entry in run.stdout.strip().split(":"))
+    assert paths.pop("mine/own") == "/here"
+    assert {*paths} == {*asked} and not any(Path(path).exists() for path in paths.values())

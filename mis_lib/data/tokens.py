@@ -33,15 +33,15 @@ from mis_lib.errors import ModelError, SettingsError
 from mis_lib.settings import Quantization, Settings
 
 MEMORY_FORMULA = (
-    "weights (parameters x bytes; nf4 0.56 and int8 1 byte, but for the vocabulary's) + training state (LoRA: 16 bytes "
-    "a trained weight; full: 16 bytes a weight in all), both shared by the GPUs, with two layers gathered on each "
-    "+ tokens of a pass (batch x longest row, or batch_tokens) x "
-    "(layers x bytes x (8 hidden + 2 key/value + 5 intermediate) + 2 x bytes x vocabulary); with checkpointing only "
-    "hidden a layer and one "
-    "whole layer; without the frozen vision tower's passing use (under 2 %) and the allocator's slack (5-10 %)"
+    "weights (parameters x bytes; nf4 0.52 and int8 1 byte, but for vocabulary and experts) + training state (LoRA: "
+    "16 bytes a trained weight; full: 16 bytes a weight in all), both shared by the GPUs, with two layers gathered on"
+    " each + tokens of a pass (batch x longest row, or batch_tokens) x (layers x bytes x (8 hidden + 2 key/value + 5 "
+    "intermediate) + 2 x bytes x vocabulary); with checkpointing only hidden a layer and one whole layer; without the"
+    " frozen vision tower's passing use (under 2 %) and the allocator's slack (5-10 %)"
 )
 CHARACTERS_A_TOKEN = 4
 CHATML_TOKENS = 21  # a default system turn and the marks of two turns, in Qwen's vocabulary
+EXPERTS = ".experts."  # in the names of their tensors, which may be one an expert or one a layer
 EXCHANGE_TOKENS = 10  # the marks of two turns more
 IMAGE_MARKS = ("<image>", "<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>", "<|image_pad|>")
 
@@ -201,6 +201,7 @@ class ByProcessor:
 
     Families differ in whether its numbers hold the marks around an image. So three prompts are processed whole, and
     what an image takes beyond the number is added; if that hangs on its size, the processor cannot be relied on.
+    ``added`` is what it adds to a row, whatever its images: PaliGemma's puts a token and a line end into the text.
 
     Args:
         folder: the checkpoint.
@@ -226,7 +227,8 @@ class ByProcessor:
         one, two, other_two = (self._missed(sizes, text_tokens) for sizes in self.TRIALS)
         if two != other_two:
             raise self._refused(f"its processor counts otherwise than it processes (by {two} and {other_two} tokens)")
-        self._marks = two - one  # what is left is of the text, which is estimated without a template
+        self._marks = two - one
+        self.added = one - self._marks  # nothing can be said of it where the text is only estimated
 
     def count(self, sizes: Sequence[Size]) -> list[int]:
         """Tokens of each image with its marks; the processor is asked for a row's images together."""
@@ -294,6 +296,8 @@ class Shape(Settings):
     intermediate: int
     vocabulary: int
     weight_bytes: int = 2
+    experts: int = 0
+    """Weights of experts, which transformers joins to one parameter a layer."""
 
     def lora_parameters(self, rank: int) -> int:
         """Weights of low-rank updates of all seven linear layers of every block."""
@@ -380,6 +384,8 @@ class Budget(NamedTuple):
     shape: Shape | None
     tokenizer: Tokenizer | None = None
     template: jinja2.Template | None = None
+    added: int = 0
+    """Tokens that the processor adds to the text of a row with images."""
 
     @property
     def is_exact(self) -> bool:
@@ -392,7 +398,11 @@ class Budget(NamedTuple):
         marks = 0 if self.template is not None else CHATML_TOKENS
         if self.tokenizer is None:
             return [marks + estimate(text) for text in texts]
-        return [marks + len(found) for found in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+        encoded = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [
+            marks + len(found) + (self.added if images else 0)
+            for found, (images, _, _) in zip(encoded, rows, strict=True)
+        ]
 
     @property
     def exchange_tokens(self) -> int:
@@ -440,6 +450,7 @@ def budget_for(model: str) -> Budget:
             family = ByProcessor(folder, lambda images, question: budget.text_tokens([(images, question, None)])[0])
         except ModelError as error:
             raise ModelError(f"--model {model} ({config.get('model_type')}): {error}") from error
+        budget = budget._replace(added=family.added if budget.is_exact else 0)
     return budget._replace(image_tokens=family)
 
 
@@ -604,16 +615,16 @@ def memory(shape: Shape, longest: int, training: Training) -> Memory:
 
 
 def stored_bytes(shape: Shape, quantization: Quantization | None) -> int:
-    """Bytes of all weights of a model; bitsandbytes leaves the embedding and the head in their own type.
+    """Bytes of all weights of a model; bitsandbytes leaves embedding, head and joined experts in their own type.
 
     A block of 64 weights in nf4 has a scale of one byte, and 256 scales have one of 4 bytes (double quantization,
     QLoRA section 3).
     """
     if quantization is None:
         return shape.weight_bytes * shape.parameters
-    vocabulary = min(2 * shape.vocabulary * shape.hidden, shape.parameters)
+    whole = min(2 * shape.vocabulary * shape.hidden + shape.experts, shape.parameters)
     each = 0.5 + (1 + 4 / 256) / 64 if quantization == "nf4" else 1
-    return int(shape.weight_bytes * vocabulary + each * (shape.parameters - vocabulary))
+    return int(shape.weight_bytes * whole + each * (shape.parameters - whole))
 
 
 def estimate(text: str) -> int:
@@ -638,7 +649,8 @@ def _fixed(config: Mapping[str, Any], processor: Mapping[str, Any]) -> Fixed:
 
 def _shape(folder: Path, config: Mapping[str, Any], text: Mapping[str, Any]) -> Shape | None:
     """Shape of a checkpoint; its weights are counted in their files' headers."""
-    parameters = sum(weights_in(file) for file in sorted(folder.glob("*.safetensors")))
+    files = sorted(folder.glob("*.safetensors"))
+    parameters = sum(weights_in(file) for file in files)
     heads = text.get("num_attention_heads") or 1
     wanted = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
     if not parameters or any(not text.get(name) for name in wanted):
@@ -655,15 +667,21 @@ def _shape(folder: Path, config: Mapping[str, Any], text: Mapping[str, Any]) -> 
         intermediate=text["intermediate_size"],
         vocabulary=text["vocab_size"],
         weight_bytes=2 if "16" in precision else 4,
+        experts=sum(weights_in(file, EXPERTS) for file in files),
     )
 
 
-def weights_in(file: Path) -> int:
-    """Number of weights in a safetensors file: its header is a length of eight bytes and so much JSON."""
+def weights_in(file: Path, named: str = "") -> int:
+    """Number of weights in a safetensors file: its header is a length of eight bytes and so much JSON.
+
+    Only tensors with ``named`` in their names count.
+    """
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return sum(
+        math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__" and named in name
+    )
 
 
 def _template(folder: Path, processor: Mapping[str, Any]) -> jinja2.Template | None:

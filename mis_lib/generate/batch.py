@@ -262,10 +262,21 @@ def answer_rows(
     """The answer of every adapter to every prompt, from one batch of prompts x adapters; a list for each adapter.
 
     ``systems`` are the prompts' system prompts.
+    Where answers depend on the numbers of images in a batch (``Engine.sees_padding_images``), it is a batch for each.
 
     Raises:
         ModelError: the batch does not fit in the device's memory.
     """
+    numbers = {len(shown) for shown in images} if engine.sees_padding_images else {0}
+    if len(numbers) > 1:
+        found: dict[int, list[Answer]] = {}  # by row
+        for number in sorted(numbers):
+            alike = [row for row, shown in enumerate(images) if len(shown) == number]
+            shown, asked = [images[row] for row in alike], [questions[row] for row in alike]
+            dice, told = [seeds[row] for row in alike], systems and [systems[row] for row in alike]
+            answered = answer_rows(shown, asked, engine, adapters, settings, dice, told)
+            found |= {row: [one[at] for one in answered] for at, row in enumerate(alike)}
+        return [[found[row][place] for row in range(len(images))] for place in range(len(adapters))]
     copies = 1 if len(adapters) == 1 or engine.shares_images else len(adapters)
     variables = settings.chat_template_kwargs
     inputs = prompts(

@@ -252,6 +252,15 @@ class Engine:
         """Whether rows that show the same images can have their features from one encoding (``decode``)."""
         return shares_images(self.network, self.processor)
 
+    @property
+    def sees_padding_images(self) -> bool:
+        """Whether an answer depends on how many images the other rows of its batch have.
+
+        Where images are read by cross attention, tokens before a row's first image attend to all its places for
+        images, those that are empty included (transformers 5.24, ``_prepare_cross_attention_mask`` of Mllama).
+        """
+        return "cross_attention_mask" in self.processor.model_input_names
+
     def can_mix(self, adapter: str | None) -> bool:
         """Whether its rows can be in one batch with those of others."""
         return self.mixes and adapter not in attached(self.network)

@@ -20,6 +20,7 @@ from mis_lib.models.adapters import recognised
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 WANTED = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
+LOCAL = ("models", "runs")  # folders of the configurations and commands here; no owners on the hub
 UNWANTED = ("*/*", "consolidated*")  # other formats, and the same weights under Mistral's own names
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 
@@ -31,11 +32,15 @@ _FAILURES: tuple[type[Exception], ...] = (OSError, ValueError, HfHubHTTPError.__
 
 
 def is_hub_id(named: Path | str) -> bool:
-    """Whether this is the id of a hub model (OWNER/NAME) and no path into a folder of this machine."""
-    return HUB_ID.fullmatch(_id(named)) is not None and not Path(named).parent.is_dir()
+    """Whether this is the id of a hub model (OWNER/NAME) and no path into a folder of this machine.
+
+    A string that ends with a slash is a path, as is one into a folder of ``LOCAL``, whether that exists or not.
+    """
+    path = Path(named)
+    return HUB_ID.fullmatch(_id(named)) is not None and path.parts[0] not in LOCAL and not path.parent.is_dir()
 
 
-def checkpoint_folder(named: Path, report: Report | None = None) -> Path:
+def checkpoint_folder(named: Path | str, report: Report | None = None) -> Path:
     """The folder of a checkpoint: a folder, or the snapshot of a hub id.
 
     Args:
@@ -45,11 +50,12 @@ def checkpoint_folder(named: Path, report: Report | None = None) -> Path:
     Raises:
         ModelError: there is no such checkpoint here and it cannot be fetched; says what to do.
     """
-    if (named / "config.json").is_file():
-        return named
+    path = Path(named)
+    if (path / "config.json").is_file():
+        return path
     if not is_hub_id(named):
-        found = recognised(named) or (
-            "another folder" if named.is_dir() else "none; `mis build` makes the embedded one"
+        found = recognised(path) or (
+            "another folder" if path.is_dir() else "no such folder; `mis build` makes the embedded one"
         )
         raise ModelError(
             f"{named}: expected a checkpoint folder with config.json or the id of a hub model, found {found}"

@@ -12,11 +12,13 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import torch
+import transformers
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import (
@@ -167,6 +169,7 @@ def _load_base(checkpoint: Path | str, dtype: torch.dtype | str, quantizing: Map
     if isinstance(checkpoint, Path) and not (checkpoint / "config.json").exists():
         found = recognised(checkpoint) or "none; `mis build` makes the embedded model"
         raise ModelError(f"{checkpoint}: expected a checkpoint folder with config.json, found {found}")
+    _refuse_what_cannot_run(checkpoint)
     try:
         with naming_a_broken_package():
             processor = AutoProcessor.from_pretrained(checkpoint, **options)
@@ -182,6 +185,36 @@ def _load_base(checkpoint: Path | str, dtype: torch.dtype | str, quantizing: Map
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return model, processor
+
+
+def _refuse_what_cannot_run(checkpoint: Path | str) -> None:
+    """Refuse Llama 4 where transformers' own code of it fails, as in 5.24.0, before its many weights are read."""
+    folder = find_checkpoint(str(checkpoint))
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
+    if stored.get("model_type") == "llama4" and (failure := llama4_failure()) is not None:
+        raise ModelError(
+            f"{checkpoint}: expected an architecture that transformers can run, found Llama 4, whose code fails in "
+            f"transformers {transformers.__version__} on any input ({failure}); take another version of it, or another "
+            "checkpoint"
+        )
+
+
+@cache
+def llama4_failure() -> str | None:
+    """What transformers' Llama 4 raises on two tokens; ``None`` if it runs. Tried on a model of some 10,000 weights."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    text = {**sizes, "vocab_size": 8, "intermediate_size_mlp": 32, "head_dim": 8, "num_key_value_heads": 2}
+    vision = {**sizes, "intermediate_size": 64, "vision_output_dim": 16, "projector_input_dim": 16}
+    config = transformers.Llama4Config(
+        text_config={**text, "num_local_experts": 2, "pad_token_id": 0},
+        vision_config={**vision, "projector_output_dim": 16, "image_size": 28, "patch_size": 14},
+    )
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            transformers.Llama4ForConditionalGeneration(config).eval()(input_ids=torch.ones(1, 2, dtype=torch.long))
+        except (AttributeError, TypeError, RuntimeError) as error:
+            return _first_line(error)
+    return None
 
 
 def _attach(model: Any, variant: str, folder: Path) -> PeftModel:

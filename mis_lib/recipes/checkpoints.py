@@ -5,7 +5,7 @@ from pathlib import Path
 from mis_lib.recipes.progress import bar, say
 
 
-def local_checkpoint(named: Path | None, *, fetch: bool = True) -> Path:
+def local_checkpoint(named: Path | str | None, *, fetch: bool = True) -> Path:
     """The folder of a checkpoint, made or fetched if it is missing.
 
     Args:

@@ -177,7 +177,7 @@ def base_of(settings: TrainSettings) -> Path | str:
     Raises:
         ModelError: it is missing.
     """
-    folder = local_checkpoint(None if settings.model == "mini" else Path(settings.model))
+    folder = local_checkpoint(None if settings.model == "mini" else settings.model)
     named = settings.model == "mini" or Path(settings.model).exists()
     return folder if named else settings.model  # an adapter names its base by the id, not by a folder of this machine
 

@@ -318,7 +318,7 @@ def test_the_report_names_the_worst_row_and_the_formula(wide: Path) -> None:
     assert "batch x longest row" in report.memory_formula
 
 
-@pytest.mark.parametrize("name", ["mistral3", "glm4v", "qwen3_vl_moe"])
+@pytest.mark.parametrize("name", ["mistral3", "glm4v", "qwen3_vl_moe", "paligemma"])
 def test_any_other_family_is_counted_by_its_own_processor(name: str, tmp_path: Path) -> None:
     folder = built(name, tmp_path / name)
     budget = budget_for(str(folder))

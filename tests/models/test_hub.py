@@ -126,14 +126,21 @@ def test_what_cannot_be_fetched_is_said_with_the_way_out(
 
 
 def test_a_wrong_path_is_not_looked_up_on_the_hub(hub: FakeHub, tmp_path: Path) -> None:
+    """Into a folder that is there, into one where checkpoints are kept here, and as a path is typed."""
     hub.asked.clear()
-    (tmp_path / "runs").mkdir()
+    (tmp_path / "mine").mkdir()
+    names = ["mine/model", "models/model", "./model", "../model", "/model", "~/model", "some/tiny/"]
     script = (
         f"import os; os.chdir({str(tmp_path)!r})\n"
-        "from mis_lib.recipes.checkpoints import *; local_checkpoint(Path('runs/mine'))"
+        "from mis_lib.errors import ModelError; from mis_lib.recipes.checkpoints import *\n"
+        f"for name in {names}:\n"
+        "    try: local_checkpoint(name)\n"
+        "    except ModelError as error: print(error)"
     )
     done = python(script, hub.env(tmp_path / "home"))
-    assert "runs/mine: expected a checkpoint folder" in done.stderr
+    said = done.stdout.splitlines()
+    assert [line.partition(": ")[0] for line in said] == names, done.stderr
+    assert all("found no such folder" in line for line in said), said
     assert hub.asked == []
 
 

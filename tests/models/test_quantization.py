@@ -13,7 +13,7 @@ from support.tiny_rows import tiny_rows
 from typer.testing import CliRunner
 
 from mis_lib.cli.main import app
-from mis_lib.data.tokens import Shape, Training, memory
+from mis_lib.data.tokens import Shape, Training, memory, shape_of, stored_bytes
 from mis_lib.errors import MissingPackageError, SettingsError
 from mis_lib.files import read_jsonl
 from mis_lib.generate.group import load_group
@@ -215,3 +215,17 @@ def test_check_counts_the_bytes_that_the_weights_take(checkpoint: Path) -> None:
         shape = Shape(parameters=weights, hidden=1, layers=1, key_value=1, intermediate=1, vocabulary=1)
         assert held == pytest.approx(memory(shape, 1, Training(quantization=quantization)).weights, rel=0.03)
         assert type(network.get_output_embeddings()) is torch.nn.Linear
+
+
+def test_experts_that_stay_whole_are_counted_so(tmp_path: Path) -> None:
+    """bitsandbytes reads linear layers only; transformers joins experts to one parameter a layer."""
+    checkpoint = built("qwen3_vl_moe", tmp_path / "model")
+    shape = shape_of(checkpoint)
+    assert shape is not None
+    for quantization in ("nf4", "int8"):
+        model = load_model(checkpoint, {}, "cpu", torch.float32, quantization).network
+        experts = [weight for name, weight in model.named_parameters() if ".experts." in name]
+        assert {weight.dtype for weight in experts} == {torch.float32}
+        assert shape.experts == sum(weight.numel() for weight in experts)
+        embedding = model.get_input_embeddings().weight
+        assert stored_bytes(shape, quantization) > sum(weight.nbytes for weight in (*experts, embedding, embedding))

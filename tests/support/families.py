@@ -32,7 +32,8 @@ NAMES = {
     "llava": "LLaVA-1.5", "llava_next": "LLaVA-NeXT", "llava_onevision": "LLaVA-OneVision", "idefics3": "Idefics3",
     "smolvlm": "SmolVLM, SmolVLM2", "mistral3": "Mistral Small 3.1", "pixtral": "Pixtral-12B",
     "mllama_gated": "Llama 3.2 Vision", "llama4": "Llama 4", "glm4v": "GLM-4.1V", "glm46v": "GLM-4.6V",
-    "glm45v": "GLM-4.5V (experts)", "molmo2": "Molmo2", "kimi_k25": "Kimi K2.5 (experts)", "minicpm_v": "MiniCPM-V 4.6",
+    "glm4v_moe": "GLM-4.5V (experts)", "molmo2": "Molmo2", "kimi_k25": "Kimi K2.5 (experts)",
+    "minicpm_v": "MiniCPM-V 4.6",
     "ernie": "Ernie 4.5 VL (experts)", "deepseek_vl": "DeepSeek-VL", "lfm2_vl": "LFM2-VL",
     "cohere2_vision": "Command A Vision", "aya_vision": "Aya Vision", "ovis2": "Ovis2",
 }  # fmt: skip

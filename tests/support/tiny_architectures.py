@@ -263,6 +263,11 @@ def glm4v_moe(folder: Path) -> Path:
     return _glm(folder, "Glm4vMoe", **experts, moe_intermediate_size=16, first_k_dense_replace=1, head_dim=16)
 
 
+def glm46v(folder: Path) -> Path:
+    """GLM-4.6V: as GLM-4.1V, with a processor of its own."""
+    return _glm(folder, "Glm46V")
+
+
 def _glm(folder: Path, kind: str, **text: Any) -> Path:
     special = [
         "<|begin_of_image|>",
@@ -275,11 +280,12 @@ def _glm(folder: Path, kind: str, **text: Any) -> Path:
     tokenizer = tokenizer_of(special)
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
     cell = 28**2 * 2  # of two frames
-    images = _class("Glm4vImageProcessor")(size={"shortest_edge": cell, "longest_edge": cell * 12})
-    processor = transformers.Glm4vProcessor(
+    parts = kind if kind == "Glm46V" else "Glm4v"
+    images = _class(f"{parts}ImageProcessor")(size={"shortest_edge": cell, "longest_edge": cell * 12})
+    processor = _class(f"{parts}Processor")(
         images,
         tokenizer,
-        _class("Glm4vVideoProcessor")(),
+        _class(f"{parts}VideoProcessor")(),
         chat_template=template("<|begin_of_image|><|image|><|end_of_image|>"),
     )
     config = getattr(transformers, f"{kind}Config")(
@@ -461,7 +467,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
 }
 
 ANSWERS_ONLY: dict[str, Callable[[Path], Path]] = {
-    function.__name__: function for function in (glm4v, glm4v_moe, mllama, qwen3_vl_moe)
+    function.__name__: function for function in (glm4v, glm4v_moe, glm46v, mllama, qwen3_vl_moe)
 }
 """Architectures that answer, and of which no test trains."""
 

@@ -225,44 +225,6 @@ def llama4(folder: Path) -> Path:
     return _write(folder, config, processor)
 
 
-def _glm(folder: Path, make: Any, processor_class: Any, name: str, text: dict[str, Any]) -> Path:
-    special = ["<|begin_of_image|>", "<|end_of_image|>", "<|image|>", "<|begin_of_video|>", "<|end_of_video|>",
-               "<|video|>"]  # fmt: skip
-    tokenizer = tokenizer_of(special)
-    ids = {sign: tokenizer.convert_tokens_to_ids(sign) for sign in special}
-    cell = 28**2 * 2
-    images = _class(f"{name}ImageProcessor")(size={"shortest_edge": cell, "longest_edge": cell * 12})
-    processor = processor_class(
-        images, tokenizer, _class(f"{name}VideoProcessor")(),
-        chat_template=template("<|begin_of_image|><|image|><|end_of_image|>"),
-    )  # fmt: skip
-    config = make(
-        text_config={"vocab_size": len(tokenizer), **TEXT, "pad_token_id": 0, "rope_parameters": MROPE, **text},
-        vision_config={
-            "depth": 2, "hidden_size": 16, "num_heads": 2, "image_size": 56, "out_hidden_size": 32,
-            "intermediate_size": 32,
-        },
-        image_token_id=ids["<|image|>"], video_token_id=ids["<|video|>"],
-        image_start_token_id=ids["<|begin_of_image|>"], image_end_token_id=ids["<|end_of_image|>"],
-        video_start_token_id=ids["<|begin_of_video|>"], video_end_token_id=ids["<|end_of_video|>"],
-    )  # fmt: skip
-    return _write(folder, config, processor)
-
-
-def glm46v(folder: Path) -> Path:
-    """GLM-4.6V: as GLM-4.1V, with a processor of its own."""
-    return _glm(folder, transformers.Glm46VConfig, transformers.Glm46VProcessor, "Glm46V", {})
-
-
-def glm45v(folder: Path) -> Path:
-    """GLM-4.5V: as GLM-4.1V with experts behind a first dense layer."""
-    text = {
-        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1,
-        "head_dim": 8, "rope_parameters": MROPE | {"partial_rotary_factor": 1.0},
-    }  # fmt: skip
-    return _glm(folder, transformers.Glm4vMoeConfig, transformers.Glm4vProcessor, "Glm4v", text)
-
-
 def kimi_k25(folder: Path) -> Path:
     """Kimi K2.5: latent attention and experts of DeepSeek V3."""
     signs = ["<|media_begin|>", "<|media_content|>", "<|media_end|>"]
@@ -377,7 +339,7 @@ def ovis2(folder: Path) -> Path:
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     function.__name__: function
     for function in (
-        llava, llava_next, pixtral, gemma3, gemma4, qwen3_vl_thinking, qwen3_5, qwen3_5_moe, llama4, glm46v, glm45v,
+        llava, llava_next, pixtral, gemma3, gemma4, qwen3_vl_thinking, qwen3_5, qwen3_5_moe, llama4,
         kimi_k25, lfm2_vl, cohere2_vision, aya_vision, ovis2,
     )
 }  # fmt: skip

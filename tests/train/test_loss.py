@@ -1,5 +1,6 @@
 """The chunked loss is transformers' own: logits, then cross-entropy, also for models that scale or cap logits."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -116,6 +117,31 @@ def test_loss_and_gradients_are_those_of_the_models_own_logits(family: str, monk
     assert head.loss.scale == about(scale)
     assert head.loss.cap == about(cap)
     assert_as_transformers(model, head)
+
+
+def test_gemma_4s_gradients_are_as_near_to_exact_ones_as_transformers_own() -> None:
+    """In float32 both are rounded, single numbers by some per cent: its attention scales queries by nothing."""
+    model = built(
+        text("gemma4_text", final_logit_softcapping=2.0, hidden_size_per_layer_input=8, vocab_size_per_layer_input=64,
+             global_head_dim=8, num_kv_shared_layers=0, intermediate_size=48)
+    )  # fmt: skip
+    ids, labels = batch()
+    wanted = labels[:, 1:] != IGNORED
+
+    def plain(network: Any) -> dict[str, torch.Tensor]:
+        logits = network(input_ids=ids).logits[:, :-1][wanted]
+        return gradients(network, F.cross_entropy(logits, labels[:, 1:][wanted], reduction="sum"))
+
+    theirs, exact = plain(model), plain(copy.deepcopy(model).double())
+    head = AnswerHead(model)
+    assert head.loss is not None and head.loss.cap == about(2.0)
+    with head.losses_at(labels):
+        output = model(input_ids=ids)
+    mine = gradients(model, output.loss)
+    assert mine.keys() == exact.keys()
+    for name, gradient in exact.items():
+        off, theirs_off = ((found[name] - gradient).norm() / gradient.norm() for found in (mine, theirs))
+        assert off < max(2 * theirs_off, 1e-4), name
 
 
 def test_scale_and_cap_are_found_without_weights_and_in_bfloat16() -> None:
