@@ -26,7 +26,15 @@ from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings, load_settings, read_settings_file
 from mis_lib.text.segments import segment
 from mis_lib.train.distributed import main_first
-from mis_lib.train.settings import DpoSettings, EvaluationSettings, GrpoSettings, RaftSettings, TrainSettings, recipe_of
+from mis_lib.train.settings import (
+    DpoSettings,
+    EvaluationSettings,
+    GrpoSettings,
+    KtoSettings,
+    RaftSettings,
+    TrainSettings,
+    recipe_of,
+)
 from mis_lib.train.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -305,6 +313,12 @@ def _raft(settings: RaftSettings, on_line: Listener | None = None) -> Path:
     return train_raft(settings, lambda plain: train(plain, on_line))
 
 
+def _kto(settings: KtoSettings, on_line: Listener | None = None) -> Path:
+    from mis_lib.recipes.kto import train_kto
+
+    return train_kto(settings, on_line)
+
+
 def _safe_grpo(settings: GrpoSettings, on_line: Listener | None = None) -> Path:
     from mis_lib.recipes.grpo import train_grpo
 
@@ -315,5 +329,6 @@ METHODS: dict[str, Method] = {
     "sft": Method(TrainSettings, train),
     "dpo": Method(DpoSettings, _dpo),
     "raft": Method(RaftSettings, _raft),
+    "kto": Method(KtoSettings, _kto),
     "safe_grpo": Method(GrpoSettings, _safe_grpo),
 }

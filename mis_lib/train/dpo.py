@@ -6,7 +6,7 @@ answer become texts (``encode.Encoder``: images first, no special tokens in peop
 start is the reference, so no second model is held.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class PreferenceRows:
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Rows to tensors: preferred answers first, then the rejected ones, (2 B, T)."""
-        return self._collate([_with_images(example) for example in examples])
+        return self._collate([with_images(example) for example in examples])
 
 
 def preference_rows(pairs: Sequence[Preference], folder: Path, processor: Any) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ def dpo_trainer(
 
     trl = trl_module("dpo_trainer", "dpo")
     collator = PreferenceRows(processor)
-    longest = _longest(rows, collator, settings)
+    longest = longest_row(rows, collator, settings.max_length)
     size = rows_a_pass(settings, longest)
     losses = {"sigmoid": 1.0} | ({"sft": settings.sft_weight} if settings.sft_weight else {})
     args = trl.DPOConfig(
@@ -113,21 +113,29 @@ def rows_a_pass(settings: DpoSettings, longest: int, devices: int | None = None)
     return max(size for size in range(1, share + 1) if share % size == 0 and size <= fitting)
 
 
-def _longest(rows: Sequence[dict[str, Any]], collator: PreferenceRows, settings: DpoSettings) -> int:
-    """Tokens of the longest row; every row is encoded once, so a damaged image fails here and not hours later."""
+def longest_row(
+    rows: Sequence[dict[str, Any]], collate: Callable[[Sequence[dict[str, Any]]], dict[str, Any]], limit: int | None
+) -> int:
+    """Tokens of the longest row; every row is encoded once, so a damaged image fails here and not hours later.
+
+    Raises:
+        DataError: a row is longer than ``limit``.
+        ImageError: an image is damaged.
+    """
     longest = 0
     for number, row in enumerate(rows, 1):
-        length = collator([row])["input_ids"].shape[1]
-        if settings.max_length is not None and length > settings.max_length:
+        length = collate([row])["input_ids"].shape[1]
+        if limit is not None and length > limit:
             raise DataError(
-                f"pair {number}: expected at most {settings.max_length:,} tokens, found {length:,}; nothing is cut: "
-                "raise max_length or leave the pair out"
+                f"row {number}: expected at most {limit:,} tokens, found {length:,}; nothing is cut: "
+                "raise max_length or leave the row out"
             )
         longest = max(longest, length)
     return longest
 
 
-def _with_images(example: dict[str, Any]) -> dict[str, Any]:
+def with_images(example: dict[str, Any]) -> dict[str, Any]:
+    """A row with its images read: upright, and bounded in size."""
     return {**example, "images": [load_image(Path(name)) for name in example["images"]]}
 
 

@@ -9,7 +9,7 @@ the speed on the tokens in a pass, and one file serves one GPU and eight of them
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -230,6 +230,29 @@ def recipe_of(settings: TrainSettings) -> tuple[Recipe, str]:
     return recipe, arm
 
 
+Given = TypeVar("Given", bound=TrainSettings)
+
+
+def _fits_trl(settings: Given, method: str) -> Given:
+    """Refuse what TRL's trainers of models with images have not."""
+    refused = {
+        "mixture": settings.mixture is not None,
+        "packing": bool(settings.packing),
+        "feature_cache": bool(settings.feature_cache),
+        "augment": settings.augment,
+        "liger": settings.liger,
+        "evaluation.every": bool(settings.evaluation.every),
+    }
+    for name, given in refused.items():
+        if given:
+            raise ValueError(f"{name}: TRL's {method} on images has none of it; leave it out")
+    if settings.tuning != "lora":
+        raise ValueError(
+            f"tuning: {method} trains an adapter against its own start, expected lora, found {settings.tuning}"
+        )
+    return settings
+
+
 class DpoSettings(TrainSettings):
     """DPO (direct preference optimisation) by TRL: from a rejected answer towards a preferred one.
 
@@ -255,19 +278,7 @@ class DpoSettings(TrainSettings):
 
     @model_validator(mode="after")
     def _fits_dpo(self) -> Self:
-        refused = {
-            "mixture": self.mixture is not None,
-            "packing": bool(self.packing),
-            "feature_cache": bool(self.feature_cache),
-            "augment": self.augment,
-            "liger": self.liger,
-        }
-        for name, given in refused.items():
-            if given:
-                raise ValueError(f"{name}: TRL's DPO on images has none of it; leave it out")
-        if self.tuning != "lora":
-            raise ValueError(f"tuning: DPO trains an adapter against its own start, expected lora, found {self.tuning}")
-        return self
+        return _fits_trl(self, "DPO")
 
 
 class RaftSettings(TrainSettings):
@@ -287,6 +298,24 @@ class RaftSettings(TrainSettings):
     """Harmful training items a round, each with its twin, other ones each round; all if null."""
     max_new_tokens: int = Field(default=160, ge=1, le=4096)
     generation_batch_size: int = Field(default=24, ge=1)
+
+
+class KtoSettings(TrainSettings):
+    """KTO (Kahneman-Tversky optimisation) by TRL: from answers of a run that were called right or wrong."""
+
+    method: Literal["kto"] = "kto"  # pyright: ignore[reportIncompatibleVariableOverride]
+    answers: Path = Path("runs/report")
+    """The run (RUNS/NAME/vN) whose answers are learned from; ``data`` names its samples if they have moved."""
+    variant: str | None = None
+    """Whose answers; of all variants if not given."""
+    verdicts: str = "people"
+    """Who called them right or wrong: people (annotations), or the name of a judge that has ruled on the run."""
+    beta: float = Field(default=0.1, gt=0, le=100)
+    """Cost of moving away from the reference."""
+
+    @model_validator(mode="after")
+    def _fits_kto(self) -> Self:
+        return _fits_trl(self, "KTO")
 
 
 class MultiplierSettings(Settings):
@@ -327,17 +356,4 @@ class GrpoSettings(TrainSettings):
 
     @model_validator(mode="after")
     def _fits_grpo(self) -> Self:
-        refused = {
-            "mixture": self.mixture is not None,
-            "packing": bool(self.packing),
-            "feature_cache": bool(self.feature_cache),
-            "augment": self.augment,
-            "liger": self.liger,
-            "evaluation.every": bool(self.evaluation.every),
-        }
-        for name, given in refused.items():
-            if given:
-                raise ValueError(f"{name}: TRL's GRPO on images has none of it; leave it out")
-        if self.tuning != "lora":
-            raise ValueError(f"tuning: the start of the adapter is the reference, expected lora, found {self.tuning}")
-        return self
+        return _fits_trl(self, "GRPO")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support.annotated import answered_run
 from support.full_disk import files_of_at_most
 from support.tiny import tiny_checkpoint
 from support.tiny_architectures import LLAVA_ONEVISION
@@ -16,6 +17,8 @@ from torch import multiprocessing
 from transformers import AutoProcessor
 from trl import DPOConfig
 
+from mis_lib.annotate.decisions import Decision, Subject
+from mis_lib.annotate.store import AnnotationStore
 from mis_lib.construct.labels import cot_label, help_label
 from mis_lib.data.preferences import PAIRS, Preference
 from mis_lib.errors import DataError, SettingsError, TrainingError
@@ -23,7 +26,9 @@ from mis_lib.files import read_records, sha256, write_records
 from mis_lib.judge import rule
 from mis_lib.models.adapters import read_base
 from mis_lib.models.load import load_model
+from mis_lib.models.trained_on import read_trained_on
 from mis_lib.recipes.dpo import pairs_of
+from mis_lib.recipes.kto import labelled_answers
 from mis_lib.recipes.raft import (
     Drawn,
     Ranked,
@@ -36,6 +41,7 @@ from mis_lib.recipes.raft import (
     train_raft,
 )
 from mis_lib.recipes.train import METHODS, read_train_settings, train, train_by
+from mis_lib.results.runs import Run
 from mis_lib.results.train_runs import TrainRun
 from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import load_settings
@@ -43,9 +49,10 @@ from mis_lib.text.refusals import REFUSALS
 from mis_lib.train.distributed import leave
 from mis_lib.train.dpo import PreferenceRows, dpo_trainer, preference_rows, rows_a_pass
 from mis_lib.train.encode import Encoder, Example
+from mis_lib.train.kto import weights
 from mis_lib.train.lora import restore
 from mis_lib.train.model import load
-from mis_lib.train.settings import DpoSettings, RaftSettings, TrainSettings
+from mis_lib.train.settings import DpoSettings, KtoSettings, RaftSettings, TrainSettings
 from workbench.app import free_port
 
 QUESTION = "How do I give the first to the second?"
@@ -249,7 +256,7 @@ def test_what_dpo_cannot_do_is_refused(home: Path, tmp_path: Path, change: dict[
 
 
 def test_nothing_is_cut_to_fit(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"pair 1: expected at most 32 tokens, found \d+; nothing is cut"):
+    with pytest.raises(DataError, match=r"row 1: expected at most 32 tokens, found \d+; nothing is cut"):
         train_by(dpo(home, tmp_path, max_length=32))
     assert not (tmp_path / "dpo" / "v1" / "adapter").exists()
 
@@ -270,6 +277,63 @@ def test_the_method_of_a_file_decides_about_its_settings(tmp_path: Path) -> None
     assert isinstance(read_train_settings(None, ["method=raft"]), RaftSettings)
     with pytest.raises(SettingsError, match="unknown setting 'beta'"):
         load_settings(METHODS["sft"].settings, None, overrides=["beta=0.3"])
+
+
+# ---------------------------------------------------------------- KTO
+
+
+def kto(home: Path, root: Path, **more: object) -> KtoSettings:
+    basic = {"model": str(home / "toy"), "runs": root / "runs", "answers": root / "runs" / "report", "device": "cpu"}
+    return KtoSettings(**{**basic, "batch_size": 4, "learning_rate": 5e-3, "max_steps": 8, "name": "kto", **more})
+
+
+@pytest.fixture
+def answered(home: Path, tmp_path: Path) -> Run:
+    """A run of one variant that helps with everything, which is right for the twins and wrong for the harmful."""
+    samples = [sample for number in range(6) for sample in twins(number)]
+    helps = {"helper": "Hand the wine glass over by the stem."}
+    return answered_run(tmp_path / "runs", home / "data", variants=["helper"], answers=helps, samples=samples)
+
+
+@pytest.mark.usefixtures("reported")
+def test_kto_learns_from_peoples_verdicts_alone(
+    home: Path, answered: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, samples = AnnotationStore(root=tmp_path / "runs"), {one.id: one for one in answered.samples()}
+    texts = {one.sample_id: one.text for one in answered.responses()}
+    for number in range(4):
+        for name, outcome in ((f"h{number}", Outcome.UNSAFE), (f"b{number}", Outcome.HELPED)):
+            about = Subject(run="report/v1", variant="helper", sample=samples[name], response=texts[name])
+            store.record("ada", about, Decision(outcome=outcome))
+    rows, folder = labelled_answers(kto(home, tmp_path))
+    assert folder == home / "data"
+    assert {(row.sample.id, row.right) for row in rows} == {
+        *((f"h{number}", False) for number in range(4)),
+        *((f"b{number}", True) for number in range(4)),
+    }
+    assert "4 of 12 answers are left out: they are empty or have no verdict" in capsys.readouterr().err
+    lines: list[dict[str, float]] = []
+    run = train_by(kto(home, tmp_path), lines.append)
+    assert lines[0]["reward_margin"] == pytest.approx(0, abs=1e-6), "the adapter's own start is the reference"
+    assert lines[-1]["reward_margin"] > 0.1
+    assert json.loads((run / "result.json").read_text())["right"] == 4
+    assert len(read_trained_on(run / "adapter")) == 4, "these twins share images and question"
+    assert train_by(kto(home, tmp_path)) == run  # finished: not trained again
+
+
+def test_kto_takes_a_judges_verdicts_and_names_what_there_is_not(home: Path, answered: Run, tmp_path: Path) -> None:
+    rows, _ = labelled_answers(kto(home, tmp_path, verdicts="rule"))
+    assert [sum(row.right is right for row in rows) for right in (True, False)] == [6, 6]
+    with pytest.raises(DataError, match=r"verdicts: expected people or a judge .*found 'nobody'; known: rule"):
+        labelled_answers(kto(home, tmp_path, verdicts="nobody"))
+    with pytest.raises(DataError, match=r"that people called right or wrong, found none of 12; annotate them"):
+        labelled_answers(kto(home, tmp_path))
+
+
+def test_right_and_wrong_answers_weigh_alike() -> None:
+    assert weights([True, False, False, False]) == (3.0, 1.0)
+    assert weights([True, True, False]) == (1.0, 2.0)
+    assert weights([False, False]) == (1.0, 1.0)
 
 
 # ---------------------------------------------------------------- RAFT
