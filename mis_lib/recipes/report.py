@@ -35,6 +35,7 @@ from mis_lib.results.report_tables import (
     notes_table,
     official_tables,
     paired_tables,
+    prompting_table,
     rates_table,
     regression_table,
 )
@@ -225,6 +226,7 @@ def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
         tables.append(slices_table(by, list({sample.id: sample for run in runs for sample in run.samples}.values())))
     if settings.paired:
         tables += _paired(runs, settings, by)
+    tables.append(prompting_table(runs))
     tables += official_tables(runs, read_effects(settings.effectiveness) if settings.effectiveness else None)
     if settings.published:
         tables.append(_published(runs))

@@ -23,7 +23,7 @@ from mis_lib.results.paired import flips as flips_of
 from mis_lib.results.regression import Entry, Regression, compare
 from mis_lib.results.runs import read_note
 from mis_lib.results.slices import Slices
-from mis_lib.results.stats import Rate
+from mis_lib.results.stats import Interval, Rate, rate
 from mis_lib.results.tables import Table, count_cell, difference_cell, p_cell, rate_cell
 from mis_lib.schema import HARMFUL_OUTCOMES
 
@@ -313,6 +313,72 @@ def _flip_table(flips: Sequence[Flip], title: str) -> Table:
         "; ".join(f"{kind}: {FLIPS[kind]}" for kind in FLIPS if kinds[kind]),
         left=3,
     )
+
+
+def prompting_table(runs: Sequence[Evaluated]) -> Table:
+    """Variants under prompts and defences against the same variants without, on the same items, and what they cost."""
+    rows = [(run, name) for run in runs if run.judge for name in _asked_with_and_without(run)]
+    records = [_prompting_record(run, name, several=len({run.name for run, _ in rows}) > 1) for run, name in rows]
+    named = ("asr", "over_refusal")
+    return Table(
+        "prompting",
+        "Prompts and defences, against the same variant without",
+        ("variant", "judge", *(text for name in named for text in (METRICS[name].heading, "change")), "n",
+         "calls", "of a guard", "tokens", "unreadable"),
+        [
+            [
+                one["variant"], one["judge"],
+                *(cell for name in named for cell in (rate_cell(one[name].after), one["shown"][name])),
+                " | ".join(count_cell(one[name].after) for name in named),
+                *(f"{one[name]:.2f}" for name in ("calls", "guard_calls")), f"{one['tokens']:.0f}",
+                f"{one['unreadable']:,}",
+            ]
+            for one in records
+        ],
+        [
+            {name: value for name, value in one.items() if name not in (*named, "shown")}
+            | {f"{name}_{key}": value for name in named for key, value in one[name].flat().items()}
+            for one in records
+        ],
+        "percent and points; interval: bootstrap by block or image pair; n: harmful | benign items, scored + unscored; "
+        "calls, tokens: of an answer, every step of a defence included; unreadable: steps in which a guard, or the "
+        "model itself, said neither safe nor unsafe",
+    )  # fmt: skip
+
+
+def _asked_with_and_without(run: Evaluated) -> list[str]:
+    """The variants under prompts, each base before them."""
+    asked = [name for name in run.variants if name in run.run.config.prompts]
+    bases = {name.rpartition("+")[0] for name in asked}
+    return [name for name in run.variants if name in asked or name in bases]
+
+
+def _prompting_record(run: Evaluated, name: str, *, several: bool) -> dict[str, Any]:
+    base = name.rpartition("+")[0] if name in run.run.config.prompts else name
+    against = base if base in run.variants else name
+    compared = paired.compare(Side(run, against), Side(run, name), metrics=("asr", "over_refusal"))
+    last = {row.metric: row for row in compared if row.group == compared[-1].group}
+    none, no_difference = rate(0, 0), Interval(value=None, low=None, high=None)
+    nothing = Paired(
+        group="", metric="", before=none, after=none, difference=no_difference, fixed=0, broken=0, p=1, p_holm=1
+    )
+    found = {metric: last.get(metric, nothing) for metric in ("asr", "over_refusal")}
+    known = {sample.id for sample in run.samples}
+    answers = [one for one in run.responses if one.variant == name and one.sample_id in known]
+    steps = [step for one in answers for step in one.steps]
+    asked = sum(step.by == "model" for step in steps) + sum(not one.steps for one in answers)
+    count = max(1, len(answers))
+    return {
+        "variant": f"{run.name}:{name}" if several else name,
+        "against": against if against != name else None,
+        "judge": run.judge,
+        **found,
+        "shown": {key: difference_cell(row.difference) if against != name else "-" for key, row in found.items()},
+        "calls": asked / count,
+        "guard_calls": sum(step.by == "guard" for step in steps) / count,
+        "tokens": sum(one.tokens for one in answers) / count,
+        "unreadable": sum(step.found == "unscored" for step in steps),
+    }
 
 
 def _test_table(rows: Sequence[Paired], title: str, groups: str) -> Table:

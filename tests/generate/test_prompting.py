@@ -22,6 +22,8 @@ from mis_lib.models.load import load_model
 from mis_lib.prompts import read_by, to_messages
 from mis_lib.recipes.generate import answer, generate_run
 from mis_lib.recipes.settings import GenerateSettings
+from mis_lib.results.evaluated import Evaluated
+from mis_lib.results.report_tables import prompting_table
 from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import GenerationSettings
 from mis_lib.train.encode import Encoder, Example
@@ -263,5 +265,14 @@ class TestDefences:
         ]  # fmt: skip
         assert [len(one.steps) for one in guarded] == [2, 1, 1]
         assert "S9" in guarded[1].steps[0].said
+        verdicts = [judge(sample, one) for row in (bare, guarded) for sample, one in zip(asked, row, strict=True)]
+        table = prompting_table([Evaluated(done.run, "rule", asked, done.responses, verdicts)])
+        alone, behind = table.records
+        assert (alone["variant"], alone["calls"], alone["guard_calls"], alone["unreadable"]) == ("base", 1, 0, 0)
+        assert (behind["variant"], behind["against"], behind["unreadable"]) == ("base+own", "base", 1)
+        assert (behind["calls"], behind["guard_calls"]) == (pytest.approx(1 / 3), 1)
+        counted = sum(behind[f"{name}_n"] for name in ("asr", "over_refusal"))
+        unscored = sum(behind[f"{name}_n_unscored"] for name in ("asr", "over_refusal"))
+        assert (counted, unscored) == (2, 1), "what was withheld is in no rate"
         verdict = judge(asked[2], guarded[2])
         assert verdict.outcome is Outcome.UNSCORED and "guard" in verdict.reason
