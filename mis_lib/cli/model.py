@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mis_lib.cli.checkout import command_of
-from mis_lib.cli.options import AsJson, ManyValues, OnDevice, adapter_folders
+from mis_lib.cli.options import AsJson, ManyValues, OnDevice, adapter_folders, prompt_files
 from mis_lib.cli.parsing import FAILED_ITEMS
 from mis_lib.errors import MisError, SettingsError
 from mis_lib.settings import IMAGE_PIXELS, Quantization
@@ -95,6 +95,13 @@ def compare_variants(
         list[str] | None,
         typer.Option("--variants", help="Which variants answer (default: mini mirage, or all that are named)."),
     ] = None,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompts",
+            help="NAME=FILE: texts around a question, for --variants base+NAME (default: the shipped).",
+        ),
+    ] = None,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
@@ -134,12 +141,18 @@ def compare_variants(
         Quantization | None,
         typer.Option("--quantization", help="nf4 (4 bits a weight) or int8: linear layers' weights (bitsandbytes)."),
     ] = None,
+    min_pixels: Annotated[int | None, typer.Option("--min_pixels", min=1, help="Of one image (grids).")] = None,
+    max_pixels: Annotated[int | None, typer.Option("--max_pixels", min=1, help="Of one image (grids).")] = None,
+    max_dynamic_patch: Annotated[
+        int | None, typer.Option("--max_dynamic_patch", min=1, help="Tiles of one image (default: the adapter's own).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show several variants' answers, local or served, to one question about the same images; segments in colours."""
     from mis_lib.cli import console
+    from mis_lib.generate.prompting import Prompting
     from mis_lib.generate.served import read_served
-    from mis_lib.models.adapters import read_checkpoints
+    from mis_lib.models.adapters import ImageLimits, read_checkpoints
     from mis_lib.recipes.compare import compare
     from mis_lib.settings import GenerationSettings
 
@@ -162,6 +175,8 @@ def compare_variants(
         quantization=quantization,
         served=served,
         image_pixels=image_pixels,
+        prompts={name: Prompting.model_validate(file) for name, file in prompt_files(prompts or [], {}).items()},
+        limits=ImageLimits(min_pixels=min_pixels, max_pixels=max_pixels, max_dynamic_patch=max_dynamic_patch),
     )
     if as_json or not console.out.is_terminal:
         columns = deque(stream, maxlen=1)[0]

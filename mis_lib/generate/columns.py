@@ -8,14 +8,15 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from PIL import Image
 
 from mis_lib.errors import ImageError, MisError, SettingsError
 from mis_lib.files import MAX_IMAGES, MAX_QUESTION
+from mis_lib.generate.prompting import BARE, Prompted, Prompting
 from mis_lib.settings import GenerationSettings
 
 TICK = 0.1  # seconds between looks at the stop event
@@ -60,6 +61,7 @@ class StreamEngine(Protocol):
         variants: Sequence[str],
         settings: GenerationSettings,
         stop: threading.Event | None = None,
+        system: str = "",
     ) -> Iterator[tuple[Column, ...]]:
         """Yield one tuple a step, a column for each of ``variants``; in the last all have a finish reason."""
         ...
@@ -103,6 +105,7 @@ class CheckedEngine(ABC):
         variants: Sequence[str],
         settings: GenerationSettings,
         stop: threading.Event | None = None,
+        system: str = "",
     ) -> Iterator[tuple[Column, ...]]:
         """Yield the columns as they grow, one for each variant in the order asked for.
 
@@ -115,6 +118,7 @@ class CheckedEngine(ABC):
             variants: names out of ``self.variants``, each at most once.
             settings: length and sampling.
             stop: set by another thread to end the answers.
+            system: system prompt.
 
         Raises:
             ImageError: no image, or too many.
@@ -122,7 +126,7 @@ class CheckedEngine(ABC):
                 room for.
         """
         check_request(images, question, variants, self.variants)
-        return self._stream(images, question, list(variants), settings, stop or threading.Event())
+        return self._stream(images, question, list(variants), settings, stop or threading.Event(), system)
 
     @abstractmethod
     def _stream(
@@ -132,6 +136,7 @@ class CheckedEngine(ABC):
         variants: Sequence[str],
         settings: GenerationSettings,
         stop: threading.Event,
+        system: str,
     ) -> Iterator[tuple[Column, ...]]: ...
 
 
@@ -152,12 +157,13 @@ class MultiEngine(CheckedEngine):
         variants: Sequence[str],
         settings: GenerationSettings,
         stop: threading.Event,
+        system: str,
     ) -> Iterator[tuple[Column, ...]]:
         asked = [(engine, [name for name in variants if name in engine.variants]) for engine in self._engines]
         asked = [(engine, names) for engine, names in asked if names]
         if len(asked) == 1:
-            return asked[0][0].stream(images, question, variants, settings, stop)
-        return self._merged(images, question, asked, variants, settings, stop)
+            return asked[0][0].stream(images, question, variants, settings, stop, *([system] if system else []))
+        return self._merged(images, question, asked, variants, settings, stop, system)
 
     def _merged(
         self,
@@ -167,13 +173,14 @@ class MultiEngine(CheckedEngine):
         variants: Sequence[str],
         settings: GenerationSettings,
         stop: threading.Event,
+        system: str,
     ) -> Iterator[tuple[Column, ...]]:
         updates: queue.SimpleQueue[tuple[list[str], Update]] = queue.SimpleQueue()
         over = threading.Event()  # stopped, or the iterator is closed
 
         def answer(engine: StreamEngine, names: list[str]) -> None:
             try:
-                for columns in engine.stream(images, question, names, settings, over):
+                for columns in engine.stream(images, question, names, settings, over, *([system] if system else [])):
                     updates.put((names, columns))
             except BaseException as error:  # noqa: BLE001 - passed to the reading thread, which shows or raises it
                 updates.put((names, error))
@@ -197,6 +204,50 @@ class MultiEngine(CheckedEngine):
                 yield tuple(columns.values())
         finally:
             over.set()
+
+
+class _UnderPrompts:
+    """Some variants of an engine under one prompting, by their names with it."""
+
+    def __init__(self, engine: StreamEngine, bases: Mapping[str, str], prompting: Prompting) -> None:
+        self.variants, self._engine, self._bases, self._prompting = tuple(bases), engine, dict(bases), prompting
+
+    def stream(
+        self,
+        images: Sequence[Image.Image],
+        question: str,
+        variants: Sequence[str],
+        settings: GenerationSettings,
+        stop: threading.Event | None = None,
+        system: str = "",
+    ) -> Iterator[tuple[Column, ...]]:
+        names = {self._bases[name]: name for name in variants}
+        asked, system = self._prompting.asked(question, system)
+        for columns in self._engine.stream(images, asked, list(names), settings, stop, *([system] if system else [])):
+            yield tuple(replace(column, variant=names[column.variant]) for column in columns)
+
+
+def with_prompts(engine: StreamEngine, variants: Mapping[str, Prompted]) -> StreamEngine:
+    """An engine that also answers as these variants, those under one prompting together.
+
+    Args:
+        engine: answers as their bases.
+        variants: by name; bare ones are the engine's own.
+
+    Raises:
+        SettingsError: one has a defence, of which no single answer can be streamed.
+    """
+    kinds: dict[Prompting, dict[str, str]] = {}
+    for name, one in variants.items():
+        if one.prompting.defence is not None:
+            raise SettingsError(
+                f"{name}: expected prompts without a defence, found {one.prompting.defence}: its steps are no answer "
+                "that grows; mis generate and mis report run it"
+            )
+        if one.prompting != BARE:
+            kinds.setdefault(one.prompting, {})[name] = one.base
+    parts = [_UnderPrompts(engine, bases, prompting) for prompting, bases in kinds.items()]
+    return MultiEngine(engine, *parts) if parts else engine
 
 
 def failed(column: Column, error: BaseException, seconds: float) -> Column:

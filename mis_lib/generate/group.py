@@ -85,6 +85,7 @@ class CheckpointGroup(CheckedEngine):
         variants: Sequence[str],
         settings: GenerationSettings,
         stop: threading.Event,
+        system: str,
     ) -> Iterator[tuple[Column, ...]]:
         columns = {name: Column(name, "", 0, 0.0, None) for name in variants}
         while not self._busy.acquire(timeout=POLL):
@@ -116,7 +117,7 @@ class CheckpointGroup(CheckedEngine):
                 for member in waiting:
                     columns |= _said(columns, member, f"{member.name} waits for room …")
                 yield tuple(columns.values())
-                for update in self._together(now, images, question, columns, settings, stop, alone=alone):
+                for update in self._together(now, images, question, columns, settings, stop, system, alone=alone):
                     columns |= {column.variant: column for column in update}
                     yield tuple(columns.values())
             if any(column.finish_reason is None for column in columns.values()):
@@ -147,6 +148,7 @@ class CheckpointGroup(CheckedEngine):
         columns: Mapping[str, Column],
         settings: GenerationSettings,
         stop: threading.Event,
+        system: str,
         *,
         alone: bool,
     ) -> Iterator[tuple[Column, ...]]:
@@ -159,7 +161,7 @@ class CheckpointGroup(CheckedEngine):
             return
         engine = MultiEngine(*(self._held[member] for member in members))
         try:
-            for latest in engine.stream(images, question, names, settings, stop):
+            for latest in engine.stream(images, question, names, settings, stop, system):
                 yield latest
         except FAILURES as error:
             if alone:

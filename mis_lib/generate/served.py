@@ -281,9 +281,10 @@ class ServedEngine(CheckedEngine):
         variants: Sequence[str],
         settings: GenerationSettings,
         stop: threading.Event,
+        system: str,
     ) -> Iterator[tuple[Column, ...]]:
         started = time.perf_counter()
-        asked = messages([data_url(pack(image, self._pixels)) for image in images], question)
+        asked = messages([data_url(pack(image, self._pixels)) for image in images], question, system)
         larger = sum(image.width * image.height > self._pixels for image in images)
         said = scaled_in_words(larger, self._pixels)
         columns = {name: Column(name, "", 0, 0.0, None, "chunks") for name in variants}

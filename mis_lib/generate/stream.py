@@ -29,11 +29,9 @@ from mis_lib.models.adapters import ImageLimits
 from mis_lib.models.load import LoadedModel, load_model
 from mis_lib.prompts import (
     apply_template,
-    as_plain_text,
     known_variables,
-    special_tokens,
+    read_by,
     unknown_variables,
-    user_message,
 )
 from mis_lib.settings import GenerationSettings, Quantization
 
@@ -107,6 +105,7 @@ class VariantEngine(CheckedEngine):
         variants: Sequence[str],
         settings: GenerationSettings,
         stop: threading.Event,
+        system: str,
     ) -> Iterator[tuple[Column, ...]]:
         answers = [GrowingAnswer(variant, self.processor.tokenizer, self._engine.ends) for variant in variants]
         while not self._busy.acquire(timeout=POLL):
@@ -115,7 +114,7 @@ class VariantEngine(CheckedEngine):
                 return
         started = time.perf_counter()
         try:
-            inputs = self._prompt(images, question, variants, settings)
+            inputs = self._prompt(images, question, variants, settings, system)
             for answer in answers:
                 answer.opening = begun(inputs, self.processor)
                 answer.told = unknown_variables(self.processor, settings.chat_template_kwargs)
@@ -171,18 +170,22 @@ class VariantEngine(CheckedEngine):
             yield tokens
 
     def _prompt(
-        self, images: Sequence[Image.Image], question: str, variants: Sequence[str], settings: GenerationSettings
+        self,
+        images: Sequence[Image.Image],
+        question: str,
+        variants: Sequence[str],
+        settings: GenerationSettings,
+        system: str = "",
     ) -> Any:
         """The model's inputs: one prompt, or one a row for models that do not share the features of images.
 
         Raises:
             SettingsError: prompt and answer together are longer than the model's context.
         """
-        plain = as_plain_text(question, special_tokens(self.processor))
-        message = user_message([image.convert("RGB") for image in images], plain)
+        turns = read_by(self.processor, [image.convert("RGB") for image in images], question, system)
         inputs = apply_template(
             self.processor,
-            [[message]] * (len(variants) if self._in_one_batch(variants) and not self._shares_images else 1),
+            [turns] * (len(variants) if self._in_one_batch(variants) and not self._shares_images else 1),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,

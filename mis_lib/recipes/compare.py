@@ -5,13 +5,14 @@ What was asked for is checked before the model is loaded, so that a wrong path o
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mis_lib.errors import SettingsError
 from mis_lib.files import load_image
-from mis_lib.generate.columns import Column, MultiEngine, StreamEngine
+from mis_lib.generate.columns import Column, MultiEngine, StreamEngine, with_prompts
+from mis_lib.generate.prompting import Prompting, prompted
 from mis_lib.generate.served import Served, check_names
-from mis_lib.models.adapters import Checkpoint, choose_checkpoints
+from mis_lib.models.adapters import Checkpoint, ImageLimits, choose_checkpoints
 from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import say
 from mis_lib.settings import IMAGE_PIXELS, GenerationSettings, Quantization
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT = ("mini", "mirage")
 Columns = tuple[Column, ...]
 NONE_SERVED: Mapping[str, Served] = {}
+NO_PROMPTS: Mapping[str, Prompting] = {}
 
 
 def compare(
@@ -36,6 +38,8 @@ def compare(
     quantization: Quantization | None = None,
     served: Mapping[str, Served] = NONE_SERVED,
     image_pixels: int = IMAGE_PIXELS,
+    prompts: Mapping[str, Prompting] = NO_PROMPTS,
+    limits: ImageLimits | None = None,
 ) -> Iterator[Columns]:
     """Load images and variants, and answer; yields the answers of all variants as they grow, the finished ones last.
 
@@ -50,6 +54,8 @@ def compare(
         quantization: how the weights of linear layers are stored.
         served: where served variants are asked.
         image_pixels: most pixels of an image that a server is sent.
+        prompts: own ones by name, for variants as ``base+NAME``.
+        limits: of images, which replace those of the adapters.
 
     Raises:
         MisError: an image, the question, a variant or the model cannot be used; the message says which and why.
@@ -63,7 +69,8 @@ def compare(
         local = [name for name in local if name not in served]
     known = [*served, *local]
     usual = known if checkpoint or adapters else list(served) or [name for name in known if name in DEFAULT]
-    chosen = list(variants or usual)
+    shown = prompted(variants or usual, known, prompts)
+    chosen = list(dict.fromkeys(one.base for one in shown.values()))
     for name in chosen:
         if name not in known:
             raise SettingsError(f"--variants: unknown variant {name!r}; known here: {', '.join(known)}")
@@ -78,15 +85,17 @@ def compare(
     ]
     asked = [part for part in asked if part.variants]
     if len(asked) == 1:
-        engines.append(load_engine(asked[0].path, asked[0].variants, device, quantization=quantization))
+        one = asked[0]
+        engines.append(load_engine(one.path, one.variants, device, quantization=quantization, limits=limits))
     elif asked:
         from mis_lib.generate.group import load_group  # takes seconds to import
 
         folders = [(local_checkpoint(part.path), part.variants) for part in asked]
-        group = load_group(folders, device, quantization=quantization)
+        group = load_group(folders, device, quantization=quantization, limits=limits)
         say(group.announcement)
         engines.append(group)
-    return iter(MultiEngine(*engines).stream(images, question, chosen, settings))
+    engine = with_prompts(MultiEngine(*engines), shown)
+    return iter(engine.stream(images, question, list(shown), settings))
 
 
 def load_engine(
@@ -95,6 +104,7 @@ def load_engine(
     device: str,
     dtype: str | None = None,
     quantization: Quantization | None = None,
+    limits: ImageLimits | None = None,
 ) -> "VariantEngine":
     """The checkpoint, or the embedded model (built if missing), with these adapters.
 
@@ -104,6 +114,7 @@ def load_engine(
         device: where the model computes.
         dtype: of the weights [default: what suits the machine].
         quantization: how the weights of linear layers are stored.
+        limits: of images, which replace those of the adapters.
 
     Raises:
         ModelError: the model cannot be built or loaded.
@@ -111,4 +122,5 @@ def load_engine(
     from mis_lib.generate.stream import VariantEngine  # takes seconds to import
 
     folder = local_checkpoint(checkpoint)
-    return VariantEngine.load(folder, adapters, device=device, dtype=dtype, quantization=quantization)
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "quantization": quantization, "limits": limits}
+    return VariantEngine.load(folder, adapters, **options)

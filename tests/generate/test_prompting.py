@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from support.fakes import mini_data
 from support.tiny import tiny_adapter, tiny_checkpoint
 from transformers import AutoProcessor
@@ -13,10 +14,12 @@ from benchmarks.loopback import LoopbackJudge
 from mis_lib.errors import SettingsError
 from mis_lib.files import load_image, read_records
 from mis_lib.generate.batch import prompt_lengths
+from mis_lib.generate.columns import with_prompts
 from mis_lib.generate.defences import UNGUARDED, Ask, Check, Defended, Ruled, Said, defend, response_of
 from mis_lib.generate.engine import Engine
 from mis_lib.generate.keys import AnswerKeys
-from mis_lib.generate.prompting import REFUSAL, Prompting
+from mis_lib.generate.prompting import REFUSAL, Prompting, prompted
+from mis_lib.generate.stream import VariantEngine
 from mis_lib.judge.rule import judge
 from mis_lib.models.load import load_model
 from mis_lib.prompts import read_by, to_messages
@@ -129,6 +132,20 @@ class TestVariants:
         again = {**OWN, "after": "Answer in two words."}
         other = generate_run(asked.model_copy(update={"prompts": {"own": Prompting(**again)}})).run
         assert other.folder.name == "v2", "other texts under the same name are another version"
+
+    def test_columns_under_prompts_stand_beside_the_others(self, home: Path) -> None:
+        engine = VariantEngine.load(home / "toy", {"base": None, "one": home / "one"}, device="cpu")
+        asked = prompted(["base+own", "one", "one+own"], engine.variants, {"own": Prompting(**OWN)})
+        images, texts = [Image.new("RGB", (40, 30), "red")], "Listen.\nWhy?\nAnswer in one word."
+        *_, found = with_prompts(engine, asked).stream(images, "Why?", list(asked), SHORT)
+        *_, bare = engine.stream(images, "Why?", ["one"], SHORT)
+        *_, told = engine.stream(images, texts, ["base", "one"], SHORT, None, RULES)
+        *_, unruled = engine.stream(images, texts, ["base", "one"], SHORT)
+        assert [column.variant for column in found] == list(asked)
+        assert [column.text for column in found] == [told[0].text, bare[0].text, told[1].text]
+        assert [column.text for column in told] != [column.text for column in unruled]
+        with pytest.raises(SettingsError, match="found ecso: its steps are no answer that grows"):
+            with_prompts(engine, prompted(["base+ecso"], engine.variants, {}))
 
     @pytest.mark.parametrize(
         ("variants", "prompts", "message"),
