@@ -32,6 +32,7 @@ class ScriptedEngine:
         self.answers = dict(answers)
         self.variants = tuple(answers)
         self.delay = delay
+        self.systems: list[str] = []
         self.calls: list[tuple[list[tuple[int, int]], str, list[str], GenerationSettings]] = []
 
     def stream(
@@ -41,8 +42,10 @@ class ScriptedEngine:
         variants: Sequence[str],
         settings: GenerationSettings,
         stop: threading.Event | None = None,
+        system: str = "",
     ) -> Iterator[tuple[Column, ...]]:
         self._check(images, question, variants)
+        self.systems.append(system)
         self.calls.append(([image.size for image in images], question, list(variants), settings))
         words = {name: self.answers[name].split(" ")[: settings.max_new_tokens] for name in variants}
         columns = tuple(Column(name, "", 0, 0.0, None) for name in variants)

@@ -16,6 +16,7 @@ from support.fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, bad_images, g
 from support.tiny import tiny_adapter, tiny_checkpoint
 
 from mis_lib.errors import DataError, ModelError
+from mis_lib.generate.prompting import Prompting
 from mis_lib.models.adapters import Checkpoint, write_base
 from mis_lib.schema import Outcome
 from workbench.background import Background, Phase
@@ -72,6 +73,24 @@ def test_all_columns_end_with_text_parts_costs_and_a_verdict(host: Host) -> None
         assert answer.verdict is not None and answer.verdict.judge == "rule"
     outcomes = [answer.verdict and answer.verdict.outcome for answer in comparison.answers]
     assert outcomes == [Outcome.UNSAFE, Outcome.REASONED]
+
+
+def test_prompts_make_columns_beside_or_instead(host: Host) -> None:
+    prompt, question = example(host, "hard-00")
+    own = Prompting(template="vanilla_cot", system="Be brief.")
+    more: dict[str, Any] = {"session": "me", "prompts": own}
+    found = final(list(compare.compare(host, prompt, question, BOTH, SETTINGS, **more)))
+    assert [one.variant for one in found.answers] == ["mini", "mini+vanilla_cot", "mirage", "mirage+vanilla_cot"]
+    assert [one.text for one in found.answers] == [ANSWERS[name] for name in ("mini", "mini", "mirage", "mirage")]
+    assert all(one.verdict for one in found.answers)
+    engine: Any = host.model.value
+    asked = sorted((call[1], call[2], system) for call, system in zip(engine.calls, engine.systems, strict=True))
+    assert asked == [(question, BOTH, ""), (f"{question}\nLet's think step by step.", BOTH, "Be brief.")]
+    assert json.loads(export(found))["prompts"]["system"] == "Be brief."
+    alone = final(list(compare.compare(host, prompt, question, ["mini"], SETTINGS, **more, instead=True)))
+    assert [one.variant for one in alone.answers] == ["mini+vanilla_cot"]
+    (refused,) = compare.compare(host, prompt, question, [*BOTH, "refusal"], SETTINGS, **more)
+    assert "6 columns, at most 4" in refused.errors
 
 
 def test_pictures_travel_once_and_not_with_every_token(host: Host) -> None:

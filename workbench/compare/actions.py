@@ -5,7 +5,7 @@ Errors that a person can act on become lines of the error bar, and what was on t
 
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 
 from mis_lib.errors import DataError, ImageError, MisError, ModelError, SettingsError
 from mis_lib.files import MAX_IMAGES, MAX_QUESTION, load_image
-from mis_lib.generate.columns import Column, StreamEngine
+from mis_lib.generate.columns import Column, StreamEngine, with_prompts
+from mis_lib.generate.prompting import BARE, Prompted, Prompting
 from mis_lib.judge.rule import judge
 from mis_lib.models.adapters import MAX_COLUMNS
 from mis_lib.schema import Response, Sample
@@ -97,12 +98,20 @@ class View:
 
 
 def compare(
-    host: Host, prompt: Prompt, question: str, variants: Sequence[str], settings: dict[str, Any], *, session: str
+    host: Host,
+    prompt: Prompt,
+    question: str,
+    variants: Sequence[str],
+    settings: dict[str, Any],
+    *,
+    session: str,
+    prompts: Prompting = BARE,
+    instead: bool = False,
 ) -> Iterator[View]:
     """Answer a question with several variants at once, and yield what to show, the last view being the final one.
 
-    ``settings`` are the fields of ``GenerationSettings`` as they come from the form. ``stop`` ends the newest call of a
-    session.
+    ``settings`` are the fields of ``GenerationSettings`` as they come from the form. With ``prompts`` each variant is
+    asked without and with them, or ``instead`` with them alone. ``stop`` ends the newest call of a session.
     """
     stop = threading.Event()
     host.stops[session] = stop
@@ -111,13 +120,14 @@ def compare(
     try:
         chosen, question = GenerationSettings(**settings), question.strip()  # a line break at its end changes answers
         check_request(host, prompt, question, variants)
+        columns = columns_of(variants, prompts, instead=instead)
         host.model.start()  # after a failure, this is the next try
         for status in host.model.wait(stop):
             yield View(html.status_line(html.progress(status), busy=True))
         if stop.is_set():
             yield View(html.status_line(UNSTARTED))
             return
-        yield from _generate(host, _ready(host), prompt, question, variants, chosen, stop)
+        yield from _generate(host, _ready(host), prompt, question, columns, chosen, stop, prompts)
     except FAILURES as error:
         advice = [RETRY] if host.model.status.phase is Phase.FAILED else []
         yield View(html.status_line("Nothing was generated."), errors=html.error_bar([explain(error), *advice]))
@@ -168,6 +178,26 @@ def check_request(host: Host, prompt: Prompt, question: str, variants: Sequence[
         raise SettingsError(f"unknown variant {unknown[0]!r}; known: {', '.join(host.known_variants)}")
 
 
+def columns_of(variants: Sequence[str], prompts: Prompting, *, instead: bool) -> dict[str, Prompted]:
+    """What each column is: a variant as it is, or under the prompts.
+
+    Raises:
+        SettingsError: these are too many.
+    """
+    found: dict[str, Prompted] = {}
+    for name in variants:
+        if prompts == BARE or not instead:
+            found[name] = Prompted(name)
+        if prompts != BARE:
+            found[f"{name}+{prompts.template or 'system'}"] = Prompted(name, prompts)
+    if len(found) > MAX_COLUMNS:
+        raise SettingsError(
+            f"{len(found)} columns, at most {MAX_COLUMNS}: each variant is asked with and without the prompts; tick "
+            "fewer variants, or Only with them"
+        )
+    return found
+
+
 def _ready(host: Host) -> StreamEngine:
     if host.model.value is None:
         raise ModelError(f"the model could not be loaded: {host.model.status.message}")
@@ -179,19 +209,23 @@ def _generate(
     engine: StreamEngine,
     prompt: Prompt,
     question: str,
-    variants: Sequence[str],
+    columns: Mapping[str, Prompted],
     settings: GenerationSettings,
     stop: threading.Event,
+    prompts: Prompting,
 ) -> Iterator[View]:
     images = [load_image(image.path, name=image.name) for image in prompt.images]
     sample, why = host.data.value.match(prompt, question) if host.data.value else (None, OWN_PROMPT)
-    answers = tuple(Answer(name, "", 0, 0.0, None, served=host.served.get(name)) for name in variants)
+    served = {name: host.served.get(one.base) for name, one in columns.items()}
+    answers = tuple(Answer(name, "", 0, 0.0, None, served=served[name]) for name in columns)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint)
+    comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint, prompts)
+    engine = with_prompts(engine, columns)
     yield replace(_running_view(comparison), pictures=view.pictures(comparison))
-    for columns in follow(engine, images, question, variants, settings, lock=host.lock, stop=stop):
-        if columns:
-            comparison = replace(comparison, answers=tuple(_answer(host, column, sample, why) for column in columns))
+    for found in follow(engine, images, question, list(columns), settings, lock=host.lock, stop=stop):
+        if found:
+            answers = (replace(_answer(host, one, sample, why), served=served[one.variant]) for one in found)
+            comparison = replace(comparison, answers=tuple(answers))
         yield _running_view(comparison, stopping=stop.is_set())
     yield _final_view(comparison)
 

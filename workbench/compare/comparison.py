@@ -10,6 +10,7 @@ from mis_lib import __version__
 from mis_lib.errors import DataError
 from mis_lib.files import sha256
 from mis_lib.generate.columns import Column
+from mis_lib.generate.prompting import BARE, Prompting
 from mis_lib.generate.served import Served
 from mis_lib.schema import Sample, Segment, Verdict
 from mis_lib.settings import GenerationSettings
@@ -71,6 +72,8 @@ class Comparison:
     sample: Sample | None = None  # the example, where neither images nor question were changed
     started: str = ""  # ISO 8601, UTC
     checkpoint: str = ""
+    prompts: Prompting = BARE
+    """Of the columns whose names have them."""
 
     @property
     def finished(self) -> bool:
@@ -98,6 +101,7 @@ def export(comparison: Comparison | None) -> str:
         ],
         "sample": comparison.sample.model_dump(mode="json") if comparison.sample else None,
         "settings": comparison.settings.model_dump(mode="json"),
+        **({"prompts": comparison.prompts.model_dump(mode="json")} if comparison.prompts != BARE else {}),
         "answers": [answer.to_json() for answer in comparison.answers],
     }
     return json.dumps(found, indent=2, ensure_ascii=False)

@@ -14,6 +14,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from mis_lib.errors import DataError, MisError
+from mis_lib.generate.prompting import SHIPPED, Prompting
 from mis_lib.generate.served import Served
 from mis_lib.models.adapters import MAX_COLUMNS
 from workbench import html
@@ -63,6 +64,7 @@ class PromptPart(NamedTuple):
     temperature: gr.Slider
     seed: gr.Number
     variables: gr.Textbox
+    prompts: tuple[gr.Dropdown, gr.Textbox, gr.Checkbox]  # template, system prompt, only with them
 
 
 class ExamplesPart(NamedTuple):
@@ -177,8 +179,25 @@ def _prompt_part(names: list[str], served: Mapping[str, Served]) -> PromptPart:
             min_width=200,
             elem_id="mis-variables",
         )
+        prompts = _prompts_part()
         html_block(html.macros("compare/parts.html").settings_note(), "mis-settings-note")
-    return PromptPart(strip, upload, question, variants, tokens, temperature, seed, variables)
+    return PromptPart(strip, upload, question, variants, tokens, temperature, seed, variables, prompts)
+
+
+def _prompts_part() -> tuple[gr.Dropdown, gr.Textbox, gr.Checkbox]:
+    """What is said around the question; defences are no answer that grows and are left out."""
+    shipped = [name for name in SHIPPED if Prompting(template=name).defence is None]
+    with gr.Row():
+        template = gr.Dropdown(
+            [("None", ""), *((name, name) for name in shipped)], value="", label="Prompt template", min_width=150,
+            elem_id="mis-template",
+        )  # fmt: skip
+        system = gr.Textbox("", label="System prompt", max_lines=4, scale=2, min_width=200, elem_id="mis-system")
+        only = gr.Checkbox(
+            False, label="Only with them", info="Else each variant answers without them, too.", min_width=150,
+            elem_id="mis-only-prompts",
+        )  # fmt: skip
+    return template, system, only
 
 
 def _examples_part(cards: str) -> ExamplesPart:
@@ -354,6 +373,9 @@ class CompareHandlers:
         temperature: float,
         seed: float,
         variables: str,
+        template: str,
+        system: str,
+        only: bool,
         request: gr.Request,
     ) -> Iterator[Updates]:
         """Stream the answers; parts of the screen that a view leaves alone are skipped."""
@@ -364,7 +386,9 @@ class CompareHandlers:
             "chat_template_kwargs": variables,
         }
         buttons = button_updates(running=True)
-        for step in actions.compare(self.host, prompt, question, variants, settings, session=session_of(request)):
+        prompts = Prompting(template=template or None, system=system.strip())
+        more: dict[str, Any] = {"session": session_of(request), "prompts": prompts, "instead": only}
+        for step in actions.compare(self.host, prompt, question, variants, settings, **more):
             results = gr.skip() if step.results is None else step.results
             if step.pictures is not None:
                 results = gr.update(value=step.results, pictures=step.pictures)
@@ -547,11 +571,12 @@ def _bind_comparison(
 ) -> None:
     """Compare, stop, regenerate, download. The model has one queue; a queued comparison can leave it."""
     buttons = [bar.start, bar.leave, bar.stop, bar.again, bar.clear]
+    form = [asked.question, asked.variants, asked.tokens, asked.temperature, asked.seed, asked.variables]
     gr.on(asked.temperature.change, lambda value: gr.Button(visible=value > 0), asked.temperature, bar.again, **QUIET)
     begun = gr.on(bar.start.click, handlers.begin, outputs=[bar.status, *buttons], **QUIET)
     run = begun.then(
         handlers.compare,
-        inputs=[prompt, asked.question, asked.variants, asked.tokens, asked.temperature, asked.seed, asked.variables],
+        inputs=[prompt, *form, *asked.prompts],
         outputs=[bar.status, bar.errors, answered.results, shown, *buttons],
         concurrency_limit=handlers.host.at_once,
         concurrency_id=MODEL_QUEUE,
