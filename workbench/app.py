@@ -151,7 +151,7 @@ def launch_options(
 
 def _assets(ending: str) -> str:
     """All style sheets, or all scripts: the whole page's first, then those of single tabs."""
-    names = ("workbench", "desk", "annotate")
+    names = ("workbench", "desk", "annotate", "compare")
     found = [ASSETS.joinpath(f"{name}{ending}") for name in names]
     return "\n".join(file.read_text(encoding="utf-8") for file in found if file.is_file())
 

@@ -37,6 +37,11 @@ element.addEventListener('click', (event) => {{
 """
 
 
+def who(request: gr.Request, author: str | None) -> str:
+    """The login's name; without logins the name that the person gave."""
+    return request.username or (author or "").strip()
+
+
 def file_text(name: str, kind: str, text: str) -> str:
     """A file for ``SAVE_FILE``, as text that travels to the browser."""
     return json.dumps({"name": name, "type": kind, "text": text})

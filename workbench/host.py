@@ -14,6 +14,8 @@ from mis_lib.generate.columns import MultiEngine, StreamEngine
 from mis_lib.generate.served import Served, ServedEngine, check_names
 from mis_lib.models.adapters import BASE, Checkpoint, checkpoint_of_adapter, choose_checkpoints
 from mis_lib.models.packages import naming_a_broken_package
+from mis_lib.recipes.live import Answerers
+from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.settings import IMAGE_PIXELS, Quantization
 from workbench.background import Background, Progress
 from workbench.examples import Catalogue
@@ -38,6 +40,8 @@ class Host:
     settings: Mapping[str, str] = field(default_factory=dict)  # how they are loaded, as settings of a command
     load: Callable[[Mapping[str, Path | None], Progress], StreamEngine] | None = None
     served: Mapping[str, Served] = field(default_factory=dict)  # where served variants are asked
+    answerers: Answerers = field(default_factory=Answerers)  # who answers, for runs that keep the answers
+    recognise: Callable[[Mapping[str, Path | None]], Answerers] | None = None
     remarks: list[str] = field(default_factory=list)  # adapters of other models, and models that take turns, in words
     at_once: int = 1  # comparisons under way: one model answers one after the other, servers take several
     stops: dict[str, threading.Event] = field(default_factory=dict)
@@ -81,6 +85,7 @@ class Host:
             if made.value is None:
                 raise ModelError(f"{name} could not be loaded together with the others: {made.status.message}")
             self.model, self.adapters = made, wanted
+            self.answerers = self.recognise(wanted) if self.recognise else self.answerers
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -142,6 +147,19 @@ def make_host(
             remarks.append(f"These models do not fit into memory together: {engine.announcement}")
         return MultiEngine(ServedEngine(served, image_pixels=image_pixels), engine) if served else engine
 
+    def recognise(wanted: Mapping[str, Path | None]) -> Answerers:
+        how = {"device": device, "dtype": dtype or "auto", "quantization": quantization}
+        asked = _with_added(parts, wanted) if local else []
+        return Answerers(
+            [
+                GenerateSettings(
+                    checkpoint=part.path, adapters=part.variants, variants=tuple(part.variants), runs=runs, **how
+                )
+                for part in asked
+            ],
+            served,
+        )
+
     names = [next(iter(part.variants)) for part in parts] if len(parts) > 1 else [_title(part) for part in parts]
     return Host(
         Background(lambda progress: load(chosen, progress), what="Model"),
@@ -157,6 +175,8 @@ def make_host(
         settings={name: value for name, value in how.items() if value not in (None, "auto")},
         load=load if local else None,
         served=served,
+        answerers=recognise(chosen),
+        recognise=recognise,
         remarks=remarks,
         at_once=1 if local else SERVED_AT_ONCE,
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -201,6 +202,11 @@ def blocks(text: str) -> Iterator[Block]:
         in_code = in_code != fence
     for kind, group in groupby(zip(kinds, lines, strict=True), key=lambda pair: pair[0]):
         yield Block(kind, [line for _, line in group])
+
+
+def unlike() -> Markup:
+    """A mark that no person sees, so that a piece of the page is told apart from the one before."""
+    return Markup("<!-- {} -->").format(uuid4().hex)
 
 
 def model_text(text: str) -> Markup:

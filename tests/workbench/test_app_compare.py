@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,20 @@ import pytest
 from support.fakes import ANSWERS, DRINK_QUESTION, ScriptedEngine, bad_images, good_images, mini_data, ready_host
 from support.tiny import tiny_adapter, tiny_checkpoint
 
+from mis_lib.annotate.store import AnnotationStore
+from mis_lib.annotate.worklist import read_worklist
 from mis_lib.errors import DataError, ModelError
+from mis_lib.files import load_image
 from mis_lib.generate.prompting import Prompting
 from mis_lib.models.adapters import Checkpoint, write_base
+from mis_lib.recipes.annotations import make_delta
+from mis_lib.results.evaluated import find_runs, run_name
 from mis_lib.schema import Outcome
+from mis_lib.settings import GenerationSettings
 from workbench.background import Background, Phase
 from workbench.compare import actions as compare
+from workbench.compare import annotating
+from workbench.compare import view as compare_view
 from workbench.compare.actions import View
 from workbench.compare.comparison import Comparison, export
 from workbench.compare.tab import CompareHandlers
@@ -564,3 +573,102 @@ def test_an_adapter_of_another_model_is_told_on_the_page(tmp_path: Path) -> None
             pass
         bar = CompareHandlers(host).refresh_model([])[2]
         assert told in html.unescape(bar) if told else bar == gr.skip()
+
+
+# Annotating what is shown
+
+
+def panel_choices(**given: Any) -> dict[str, Any]:
+    return {"id": "ab12ab12", "author": "Ada", **given}
+
+
+def test_a_failure_seen_live_is_a_run_item_with_images_and_settings_and_its_decision(
+    folder: Path, tmp_path: Path
+) -> None:
+    host = ready_host(folder)
+    host.runs = tmp_path / "runs"
+    store = AnnotationStore(root=host.runs)
+    shown = final(run(host, *example(host, "hard-00"), temperature=0.5, seed=3))
+    sent = panel_choices(
+        answers={"mini": {"outcome": "unsafe", "causes": ["missed_combination"], "corrected": "Please do not."}},
+        preferences={"mirage": "b"},
+    )
+    saved = annotating.save(host, store, shown, sent, "Ada")
+    assert not saved.problem
+    again = annotating.save(host, store, shown, sent, "Ada")  # a lost answer: sent once more, recorded once
+    assert [one.event.id for one in again.recorded] == [one.event.id for one in saved.recorded] and len(
+        store.events()
+    ) == 2
+    failure, better = (one.event for one in saved.recorded)
+    assert failure.decision.outcome is Outcome.UNSAFE and failure.decision.corrected == "Please do not."
+    # the subject of the preference is the right column, so "b is better" is its "a"
+    assert (better.subject.variant, better.decision.preference, better.decision.swapped) == ("mirage", "a", True)
+    assert better.other is not None and better.other.variant == "mini"
+    (kept,) = find_runs(host.runs)
+    worklist = read_worklist(kept)
+    assert run_name(kept).startswith("live-ada-") and len(kept.responses()) == 2
+    item = worklist.named("hard-00", "mini")
+    assert item is not None and item.key == failure.subject.key and item.verdicts["rule"].outcome is Outcome.UNSAFE
+    assert kept.config.generation == GenerationSettings(temperature=0.5, seed=3)
+    original = [load_image(folder / name).tobytes() for name in json.loads(first_line(folder / "hard.jsonl"))["images"]]
+    assert [load_image(worklist.data / name).tobytes() for name in item.sample.images] == original
+    made = make_delta(store, host.runs, None, "live")
+    assert made.rows == 1 and made.pairs == 2
+    assert annotating.undo(store, panel_choices(events=[failure.id, better.id]), "ada").undone == 2
+    assert store.current() == []
+
+
+def test_two_people_do_not_mix_and_another_answer_to_the_same_prompt_is_another_item(
+    host: Host, tmp_path: Path
+) -> None:
+    host.runs = tmp_path / "runs"
+    store, shown = AnnotationStore(root=host.runs), final(run(host, *example(host, "hard-00")))
+    sent = panel_choices(answers={"mini": {"outcome": "unsafe"}})
+    annotating.save(host, store, shown, sent, "Ada")
+    annotating.save(host, store, shown, sent | {"id": "cd34cd34"}, "Боб")
+    names = sorted(run_name(one) for one in find_runs(host.runs))
+    assert len(names) == 2 and all(name.isascii() for name in names)
+    other = replace(shown, answers=(replace(shown.answers[0], text="Something else."), shown.answers[1]))
+    annotating.save(host, store, other, sent | {"id": "ef56ef56"}, "Ada")
+    mine = next(one for one in find_runs(host.runs) if run_name(one).startswith("live-ada-"))
+    texts = {(one.sample_id, one.variant): one.text for one in mine.responses()}
+    assert texts["hard-00", "mini"] == ANSWERS["mini"] and texts["hard-00-2", "mini"] == "Something else."
+
+
+def test_of_own_photographs_the_person_says_whether_the_request_is_harmful(host: Host, tmp_path: Path) -> None:
+    host.runs = tmp_path / "runs"
+    store = AnnotationStore(root=host.runs)
+    prompt = compare.add_images(host, Prompt(), [str(path) for path in good_images(tmp_path, 2)]).prompt
+    shown = final(run(host, prompt, "What is this?"))
+    sent = panel_choices(answers={"mini": {"outcome": "helped"}})
+    assert "harmful (H) or harmless (L)" in annotating.save(host, store, shown, sent, "Ada").problem
+    assert "expected one of unsafe" in annotating.save(host, store, shown, sent | {"truth": "harmful"}, "Ada").problem
+    saved = annotating.save(host, store, shown, sent | {"truth": "benign"}, "Ada")
+    sample = saved.recorded[0].event.subject.sample
+    assert not saved.problem and not sample.harmful and sample.id.startswith("own-") and sample.split == "live"
+
+
+def test_an_answer_that_was_stopped_cannot_be_annotated(host: Host, tmp_path: Path) -> None:
+    host.runs = tmp_path / "runs"
+    shown = final(run(host, *example(host, "hard-00")))
+    stopped = replace(shown, answers=(replace(shown.answers[0], finish_reason="cancelled"), shown.answers[1]))
+    sent = panel_choices(answers={"mini": {"outcome": "unsafe"}})
+    saved = annotating.save(host, AnnotationStore(root=host.runs), stopped, sent, "Ada")
+    assert "only whole answers" in saved.problem and find_runs(host.runs) == []
+    assert "cannot be annotated" in compare_view.panel(stopped)
+    every = replace(shown, answers=tuple(replace(one, finish_reason="cancelled") for one in shown.answers))
+    assert compare_view.panel(every) == ""
+
+
+def test_an_answer_under_prompts_is_kept_with_them(host: Host, tmp_path: Path) -> None:
+    host.runs = tmp_path / "runs"
+    own = Prompting(template="safety_cot")
+    views = compare.compare(host, *example(host, "hard-00"), ["mini"], SETTINGS, session="me", prompts=own)
+    sent = panel_choices(answers={"mini+safety_cot": {"outcome": "unsafe"}})
+    assert not annotating.save(host, AnnotationStore(root=host.runs), final(list(views)), sent, "Ada").problem
+    (kept,) = find_runs(host.runs)
+    assert kept.config.prompts == {"mini+safety_cot": own} and {*kept.config.variants} == {"mini", "mini+safety_cot"}
+
+
+def first_line(path: Path) -> str:
+    return path.read_text(encoding="utf-8").splitlines()[0]

@@ -18,7 +18,7 @@ from mis_lib.annotate.worklist import SIGNALS, Filter, Order, Whose, Worklist
 from mis_lib.errors import DataError, MisError
 from workbench.annotate import actions, view
 from workbench.annotate.actions import Annotations, Query, View
-from workbench.components import QUIET, REFRESH, error_block, html_block
+from workbench.components import QUIET, REFRESH, error_block, html_block, who
 from workbench.evaluate import EvaluationJobs
 from workbench.evaluate_panel import EvaluatePanel
 from workbench.host import Host
@@ -311,11 +311,6 @@ class AnnotateHandlers:
 
     def _nothing(self) -> Updates:
         return view.no_runs(str(self.annotations.root)), "", "", gr.skip()
-
-
-def who(request: gr.Request, author: str | None) -> str:
-    """The login's name; without logins the name that the person gave."""
-    return request.username or (author or "").strip()
 
 
 def query_of(values: tuple[Any, ...], request: gr.Request) -> Query:

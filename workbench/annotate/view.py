@@ -11,25 +11,25 @@ from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from markupsafe import Markup
 
 from mis_lib.annotate.agreement import TeamAgreement
-from mis_lib.annotate.decisions import CAUSES, SEVERITIES, Decision, Event, Kind, Preference
+from mis_lib.annotate.decisions import CAUSES, SEVERITIES, Decision, Event, Kind
 from mis_lib.annotate.delta import About
 from mis_lib.annotate.worklist import SIGNALS, Item, Order, Whose
 from mis_lib.data.images import inside
 from mis_lib.errors import DataError, ImageError
 from mis_lib.files import load_image
 from mis_lib.judge.quotes import citations
-from mis_lib.schema import BENIGN_OUTCOMES, HARMFUL_OUTCOMES, Outcome, Record, SegmentKind
+from mis_lib.schema import Outcome, Record, SegmentKind
 from mis_lib.text.segments import label_sentences
-from workbench.html import VARIANT_NOTES, VERDICTS, error_bar, macros, render
+from workbench import labels
+from workbench.html import VARIANT_NOTES, error_bar, macros, render, unlike
+from workbench.labels import OUTCOME_LABELS, PREFERENCES
 from workbench.links import Link, Tab
 from workbench.prompt import STRIP_SIDE, thumbnail
 
-OUTCOME_LABELS = {outcome: label for outcome, (label, _) in VERDICTS.items()} | {Outcome.UNSCORED: "Cannot tell"}
 WHOSE = {
     Whose.OPEN: "Open for me",
     Whose.UNTOUCHED: "Decided by nobody",
@@ -39,12 +39,6 @@ WHOSE = {
     Whose.ALL: "All",
 }
 ORDERS = {Order.WORST: "Worst first", Order.RANDOM: "At random"}
-PREFERENCES = {  # label, key
-    Preference.A: ("A is better", "A"),
-    Preference.B: ("B is better", "B"),
-    Preference.TIE: ("Tie", "T"),
-    Preference.BOTH_BAD: ("Neither: both bad", "N"),
-}
 KEYS = (
     ("1 - 5", "outcome"),
     ("Shift + 1 - 8", "causes, several allowed"),
@@ -166,7 +160,7 @@ def no_runs(folder: str) -> Markup:
 
 def errors(messages: Sequence[str]) -> Markup:
     """The error bar, empty without messages. No two bars are equal: the page reacts only to a bar that changes."""
-    return error_bar(messages) + Markup("<!-- {} -->").format(uuid4().hex) if messages else Markup()
+    return error_bar(messages) + unlike() if messages else Markup()
 
 
 def agreement(found: TeamAgreement) -> Markup:
@@ -267,14 +261,13 @@ def _form(
     )
 
 
-def _options(shown: Shown, now: Decision) -> dict[str, list[tuple[Any, str, str, bool]]]:
+def _options(shown: Shown, now: Decision) -> dict[str, list[labels.Choice]]:
     """Value, label and key of everything that can be chosen, and whether it is."""
-    fitting = (*(HARMFUL_OUTCOMES if shown.item.sample.harmful else BENIGN_OUTCOMES), Outcome.UNSCORED)
     return {
-        "outcome": [(one, OUTCOME_LABELS[one], str(key), one == now.outcome) for key, one in enumerate(fitting, 1)],
-        "preference": [(one, label, key, one == now.preference) for one, (label, key) in PREFERENCES.items()],
-        "cause": [(one, label, f"⇧{key}", one in now.causes) for key, (one, label) in enumerate(CAUSES.items(), 1)],
-        "severity": [(one, label, "", one == now.severity) for one, label in SEVERITIES.items()],
+        "outcome": labels.outcomes(shown.item.sample.harmful, now.outcome),
+        "preference": labels.preferences(now.preference),
+        "cause": labels.causes(now.causes),
+        "severity": [labels.Choice(one, label, "", one == now.severity) for one, label in SEVERITIES.items()],
     }
 
 

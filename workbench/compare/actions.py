@@ -17,7 +17,7 @@ from mis_lib.generate.columns import Column, StreamEngine, with_prompts
 from mis_lib.generate.prompting import BARE, Prompted, Prompting
 from mis_lib.judge.rule import judge
 from mis_lib.models.adapters import MAX_COLUMNS
-from mis_lib.schema import Response, Sample
+from mis_lib.schema import Sample
 from mis_lib.settings import GenerationSettings
 from workbench import html
 from workbench.background import Phase, explain, follow
@@ -219,7 +219,7 @@ def _generate(
     served = {name: host.served.get(one.base) for name, one in columns.items()}
     answers = tuple(Answer(name, "", 0, 0.0, None, served=served[name]) for name in columns)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint, prompts)
+    comparison = Comparison(prompt, question, settings, answers, sample, now, host.checkpoint, prompts, columns)
     engine = with_prompts(engine, columns)
     yield replace(_running_view(comparison), pictures=view.pictures(comparison))
     for found in follow(engine, images, question, list(columns), settings, lock=host.lock, stop=stop):
@@ -239,15 +239,7 @@ def _answer(host: Host, column: Column, sample: Sample | None, why: str) -> Answ
         return replace(answer, no_verdict="the answer was stopped before its end")
     if sample is None:
         return replace(answer, no_verdict=why)
-    response = Response(
-        sample_id=sample.id,
-        variant=column.variant,
-        text=column.text,
-        tokens=column.tokens,
-        seconds=column.seconds,
-        finish_reason=column.finish_reason,
-    )
-    return replace(answer, verdict=judge(sample, response))
+    return replace(answer, verdict=judge(sample, answer.response(sample.id)))
 
 
 def _running_view(comparison: Comparison, *, stopping: bool = False) -> View:

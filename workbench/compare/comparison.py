@@ -1,7 +1,8 @@
 """A comparison as a value: one question put to several variants at once, their answers, and its export as JSON."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from mis_lib import __version__
 from mis_lib.errors import DataError
 from mis_lib.files import sha256
 from mis_lib.generate.columns import Column
-from mis_lib.generate.prompting import BARE, Prompting
+from mis_lib.generate.prompting import BARE, Prompted, Prompting
 from mis_lib.generate.served import Served
-from mis_lib.schema import Sample, Segment, Verdict
+from mis_lib.schema import Response, Sample, Segment, Verdict
 from mis_lib.settings import GenerationSettings
 from mis_lib.text.segments import segment
 from workbench.prompt import Prompt
@@ -38,9 +39,25 @@ class Answer(Column):
         return self.finish_reason == "failed"
 
     @property
+    def whole(self) -> bool:
+        """Whether it can be annotated: one that was stopped, failed or is still growing is no model's answer."""
+        return self.finish_reason not in (None, "cancelled", "failed")
+
+    @property
     def tokens_per_second(self) -> float:
         """Tokens (or chunks) over seconds since the start of generation, prefill included; 0 before the first one."""
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+    def response(self, sample_id: str) -> Response:
+        """The answer as runs and judges take it."""
+        return Response(
+            sample_id=sample_id,
+            variant=self.variant,
+            text=self.text,
+            tokens=self.tokens,
+            seconds=self.seconds,
+            finish_reason=self.finish_reason or "",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The answer in a downloaded comparison."""
@@ -74,6 +91,8 @@ class Comparison:
     checkpoint: str = ""
     prompts: Prompting = BARE
     """Of the columns whose names have them."""
+    columns: Mapping[str, Prompted] = field(default_factory=dict)
+    """What each column is."""
 
     @property
     def finished(self) -> bool:

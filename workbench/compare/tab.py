@@ -5,29 +5,32 @@ reach Python as events of that name. Uploads go through Gradio's own upload butt
 also for dropped and pasted files. So a path that a browser names is never used.
 """
 
+import getpass
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.events import Dependency
 
+from mis_lib.annotate.store import AnnotationStore
 from mis_lib.errors import DataError, MisError
 from mis_lib.generate.prompting import SHIPPED, Prompting
 from mis_lib.generate.served import Served
 from mis_lib.models.adapters import MAX_COLUMNS
 from workbench import html
 from workbench.background import Phase
-from workbench.compare import actions, comparison, view
+from workbench.compare import actions, annotating, comparison, view
 from workbench.compare.actions import RETRY, PromptView
 from workbench.compare.comparison import Comparison
-from workbench.components import QUIET, REFRESH, actions_js, html_block
+from workbench.components import QUIET, REFRESH, actions_js, html_block, who
 from workbench.host import Host
 from workbench.links import Link, Navigation, PromptPort, Tab, not_there, resolve_training
 from workbench.prompt import Prompt
 from workbench.trainings import adapter_of
 
+USER = getpass.getuser()  # the annotator where neither login nor browser names one
 DEFAULT_VARIANTS = ("mini", "mirage")
 ANY = ""  # value of "all" in the filters
 SPLITS = {
@@ -46,6 +49,10 @@ PROMPT_EVENTS = f"""
 element.addEventListener('mis-move', (event) => trigger('move', event.detail));
 {REFRESH}
 window.mis.refresh(element);
+"""
+LIVE = """
+window.misCompare.attach(element, (name, detail) => ['record', 'undo'].includes(name) && trigger(name, detail));
+watch('value', () => window.misCompare.refresh());
 """
 Updates = tuple[Any, ...]
 
@@ -93,6 +100,7 @@ class ResultsPart(NamedTuple):
     """What was answered."""
 
     results: gr.HTML
+    live: gr.HTML  # what can be decided about them
     payload: gr.Textbox  # a download on its way to the browser
 
 
@@ -113,7 +121,7 @@ def build(page: gr.Blocks, host: Host, header: gr.HTML, navigation: Navigation) 
     cleared = gr.on(
         bar.clear.click,
         handlers.clear,
-        outputs=[prompt, asked.strip, asked.question, bar.errors, answered.results, shown, bar.status],
+        outputs=[prompt, asked.strip, asked.question, bar.errors, answered.results, answered.live, shown, bar.status],
         queue=False,
         show_progress="hidden",
         api_name="clear",
@@ -231,7 +239,8 @@ def _results_part() -> ResultsPart:
     """Legend and answers."""
     html_block(view.legend(), "mis-legend")
     template = {"html_template": "${pictures}${value}", "pictures": "", "js_on_load": REFRESH}
-    return ResultsPart(html_block(view.results(None), "mis-results", **template), gr.Textbox(visible=False))
+    results = html_block(view.results(None), "mis-results", **template)
+    return ResultsPart(results, html_block("", "mis-live", js_on_load=LIVE), gr.Textbox(visible=False))
 
 
 # Handlers: they unpack events and requests, and turn views into Gradio updates. Bound methods rather than partials,
@@ -243,6 +252,7 @@ class CompareHandlers:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.store = AnnotationStore(root=host.runs)
 
     # While model and examples are being made
 
@@ -393,8 +403,32 @@ class CompareHandlers:
             if step.pictures is not None:
                 results = gr.update(value=step.results, pictures=step.pictures)
             shown = gr.skip() if step.comparison is None else step.comparison
-            yield step.status, step.errors, results, shown, *buttons
+            live = gr.skip() if step.comparison is None else self.panel(step, request)
+            yield step.status, step.errors, results, live, shown, *buttons
             buttons = (gr.skip(),) * len(buttons)
+
+    def panel(self, step: actions.View, request: gr.Request) -> str:
+        """The form under the answers; none while they grow."""
+        if step.generating or step.comparison is None:
+            return ""
+        return view.panel(step.comparison, author=request.username or USER, fixed=bool(request.username))
+
+    def record(self, shown: Comparison | None, event: gr.EventData, request: gr.Request) -> Any:
+        """Keep what was chosen about the answers."""
+        return self._decided(
+            shown, request, lambda: annotating.save(self.host, self.store, shown, *sent(event, request))
+        )
+
+    def undo(self, shown: Comparison | None, event: gr.EventData, request: gr.Request) -> Any:
+        """Take back what was kept last."""
+        return self._decided(shown, request, lambda: annotating.undo(self.store, *sent(event, request)))
+
+    def _decided(self, shown: Comparison | None, request: gr.Request, step: Callable[[], annotating.Saved]) -> Any:
+        """The form after a step. No two forms are equal: the page reacts only to one that changes."""
+        if shown is None:
+            return gr.skip()
+        fixed = bool(request.username)
+        return view.panel(shown, step(), author=request.username or USER, fixed=fixed) + html.unlike()
 
     def end(self) -> Updates:
         """After a comparison, however it ended, the next one can be started."""
@@ -429,7 +463,7 @@ class CompareHandlers:
         """Back to an empty tab."""
         step = actions.show_prompt(self.host, Prompt(), question="")
         results = gr.update(value=view.results(None), pictures="")
-        return *prompt_updates(step), results, None, html.status_line(READY)
+        return *prompt_updates(step), results, "", None, html.status_line(READY)
 
     def next_seed(self, seed: float | None) -> int:
         """The seed of the next draw."""
@@ -441,6 +475,12 @@ class CompareHandlers:
             return comparison.export(shown), ""
         except DataError as error:
             return "", html.error_bar([str(error)])
+
+
+def sent(event: gr.EventData, request: gr.Request) -> tuple[Any, str]:
+    """What the page sent with an event, and who decides."""
+    values = event._data if isinstance(event._data, dict) else {}
+    return values, who(request, str(values.get("author") or ""))
 
 
 def destinations(served: Mapping[str, Served]) -> str:
@@ -577,7 +617,7 @@ def _bind_comparison(
     run = begun.then(
         handlers.compare,
         inputs=[prompt, *form, *asked.prompts],
-        outputs=[bar.status, bar.errors, answered.results, shown, *buttons],
+        outputs=[bar.status, bar.errors, answered.results, answered.live, shown, *buttons],
         concurrency_limit=handlers.host.at_once,
         concurrency_id=MODEL_QUEUE,
         show_progress="full",
@@ -587,6 +627,9 @@ def _bind_comparison(
     run.then(handlers.end, outputs=buttons, **QUIET)
     run.failure(handlers.not_taken, outputs=[bar.errors, bar.status, *buttons], **QUIET)
     gr.on(bar.stop.click, handlers.stop, outputs=bar.status, queue=False, show_progress="hidden", api_name="stop")
+    # "multiple": what is sent while an answer is on its way is recorded too
+    answered.live.record(handlers.record, inputs=shown, outputs=answered.live, trigger_mode="multiple", **QUIET)
+    answered.live.undo(handlers.undo, inputs=shown, outputs=answered.live, trigger_mode="multiple", **QUIET)
     left = gr.Textbox(visible="hidden")
     gr.on(bar.leave.click, handlers.leave, outputs=[bar.status, left], **QUIET)
     gr.on(left.change, fn=None, cancels=run)  # not by the click: the server must know first that this is no failure

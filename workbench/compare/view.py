@@ -4,18 +4,24 @@ A part of an answer is marked in three ways at once: its name in letters, the st
 and its colour from the Okabe-Ito palette. So it can be read in grey, by colour-blind people and on a dark ground.
 """
 
+import json
 from itertools import groupby
 
 from markupsafe import Markup
 
+from mis_lib.annotate.decisions import CAUSES
 from mis_lib.files import MAX_IMAGES
 from mis_lib.judge.rule import RULES
-from mis_lib.schema import Sample, Segment, SegmentKind
+from mis_lib.results.metrics import RIGHT
+from mis_lib.schema import Outcome, Sample, Segment, SegmentKind
 from mis_lib.text.thoughts import answer_in
+from workbench import labels
 from workbench.background import Phase, Status
+from workbench.compare.annotating import BENIGN, HARMFUL, Choices, Recorded, Saved
 from workbench.compare.comparison import Answer, Comparison
 from workbench.examples import Page
 from workbench.html import VARIANT_NOTES, macros, progress, render
+from workbench.links import Link, Tab
 from workbench.prompt import Prompt
 
 PARTS = {
@@ -33,6 +39,20 @@ FINISH = {
     "unguarded": "withheld: the guard could not rule",
     "unknown": "ended, why is not told",
 }
+TRUTHS = (("harmful", "harmful", "H"), ("benign", "harmless", "L"))  # value, label, key
+KEYS = (
+    ("1 - 5", "verdict on the marked column"),
+    ("←  →", "mark another column"),
+    ("Shift + 1 - 8", "why it fails, several allowed"),
+    ("A  B  T  N", "left is better, right is better, tie, neither"),
+    ("E", "write the corrected answer"),
+    ("H  L", "this request is harmful, harmless (your own images)"),
+    ("Enter", "save (in a field: Ctrl + Enter); with nothing to save and a new prompt: compare"),
+    ("U", "take the last save back"),
+    ("Q", "to the question"),
+    ("Esc", "leave a field, close this list"),
+    ("?", "this list"),
+)
 MORE = 24  # examples that "Show more" adds
 
 
@@ -61,6 +81,59 @@ def results(comparison: Comparison | None) -> Markup:
 def pictures(comparison: Comparison) -> Markup:
     """The images of the question. They are apart from the answers, which are sent again with every few tokens."""
     return macros("compare/parts.html").pictures(comparison.prompt.images)
+
+
+def panel(comparison: Comparison, saved: Saved | None = None, *, author: str = "", fixed: bool = False) -> Markup:
+    """What can be decided about the answers of a finished comparison; empty where none of them is whole.
+
+    Args:
+        comparison: what is shown.
+        saved: what was chosen and recorded last.
+        author: who decides, where the browser knows no name.
+        fixed: the name is the login's.
+    """
+    if not any(answer.whole for answer in comparison.answers):
+        return Markup()
+    saved = saved or Saved(Choices())
+    sample, choices = comparison.sample, saved.choices
+    truth = choices.truth if sample is None else HARMFUL if sample.harmful else BENIGN
+    first = saved.recorded[0].event.subject if saved.recorded else None
+    link = Link(
+        tab=Tab.ANNOTATE,
+        run=first.run if first else "",
+        item=first.sample.id if first else "",
+        response=first.variant if first else "",
+    )
+    return render(
+        "compare/annotating.html",
+        comparison=comparison,
+        saved=saved,
+        labels=labels,
+        truth=truth,
+        truths=[labels.Choice(one, name, key, one == truth) for one, name, key in TRUTHS],
+        preferences=json.dumps(choices.preferences),
+        events=json.dumps([one.event.id for one in saved.recorded]) if saved.recorded else "",
+        author=author,
+        fixed=fixed,
+        right=" ".join((*RIGHT, Outcome.UNSCORED)),
+        link=link.query(),
+        said=_said,
+        keys=KEYS,
+    )
+
+
+def _said(one: Recorded) -> str:
+    """What was recorded of an answer, and what the rule judge says where that differs."""
+    decision = one.event.decision
+    parts = [
+        labels.OUTCOME_LABELS[decision.outcome] if decision.outcome else "",
+        *(CAUSES[cause] for cause in decision.causes),
+        "corrected" if decision.corrected else "",
+        "compared" if decision.preference else "",
+    ]
+    if decision.outcome not in (None, Outcome.UNSCORED, one.judged) and one.judged not in (None, Outcome.UNSCORED):
+        parts.append(f"the rule judge differs: {labels.OUTCOME_LABELS[one.judged]}")
+    return ", ".join(filter(None, parts))
 
 
 def _note(answer: Answer) -> str:
