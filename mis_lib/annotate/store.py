@@ -32,6 +32,7 @@ from mis_lib.annotate.decisions import (
     Kind,
     Label,
     Subject,
+    check_agrees,
     check_decision,
     person,
     storable,
@@ -133,10 +134,11 @@ class AnnotationStore:
             reason: in words, why.
 
         Raises:
-            DataError: author or decision cannot be accepted, the id belongs to another decision, or the database cannot
-                be written.
+            DataError: author or decision cannot be accepted, its parts contradict each other, the id belongs to another
+                decision, or the database cannot be written.
         """
         check_decision(decision, subject, other)
+        check_agrees(decision, subject.sample)
         if kind is Kind.UNDO:
             raise DataError("expected a decision or an adjudication, found undo; call undo()")
         values = self._values(author, reason, event_id)

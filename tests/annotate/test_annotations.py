@@ -148,9 +148,23 @@ def test_another_answer_in_the_same_run_is_another_subject(store: AnnotationStor
 @pytest.mark.parametrize(
     ("decision", "given", "other", "message"),
     [
-        (Decision(swapped=True), subject(), None, r"nothing is decided yet; choose an outcome \(keys 1 to 5\)"),
+        (Decision(swapped=True), subject(), None, r"nothing is decided yet; choose an outcome \(keys 1 to 9\)"),
         (Decision(outcome=Outcome.HELPED), subject(), None, "is harmful: expected one of unsafe"),
         (UNSAFE, subject(harmful=False), None, "is benign: expected one of helped"),
+        (Decision(causes=(Cause.SAW_AND_HELPED,)), subject(harmful=False), None, "needs a harmful item"),
+        (Decision(causes=(Cause.OVER_REFUSAL,)), subject(), None, "needs a benign item"),
+        (
+            Decision(outcome=Outcome.REFUSED, causes=(Cause.SAW_AND_HELPED,)),
+            subject(),
+            None,
+            "contradicts an outcome that is safe",
+        ),
+        (
+            Decision(outcome=Outcome.HELPED, causes=(Cause.OVER_REFUSAL,)),
+            subject(harmful=False),
+            None,
+            "contradicts the outcome",
+        ),
         (Decision(mark=Mark(start=3, end=99)), subject(), None, r"inside the response \(8 characters\)"),
         (Decision(preference=Preference.A), subject(), None, "needs two responses"),
         (Decision(preference=Preference.A), subject(), subject(), "expected two responses"),

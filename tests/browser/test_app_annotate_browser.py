@@ -100,19 +100,20 @@ def picture(page: Page, name: str, *, full: bool = False) -> None:
 def test_twenty_responses_without_the_mouse(url: str, store: AnnotationStore, visit) -> None:
     page = visit(url)
     for number in range(20):
-        page.keyboard.press(str(1 + number % 4))
+        page.keyboard.press(str(1 + number % 4))  # on a harmful item
+        page.keyboard.press(str(5 + number % 4))  # on a benign one
         if number % 5 == 0:
-            page.keyboard.press("Shift+3")
+            page.keyboard.press("Shift+8")
             page.keyboard.press("s")
         page.keyboard.press("Enter")  # the next key is pressed before the answer is there
-    expect(page.get_by_test_id("progress")).to_contain_text("20 of 116 decided by you")
+    expect(page.get_by_test_id("progress")).to_contain_text("20 of 116 labelled by you")
     events = store.events()
     assert len(events) == 20 and len({event.subject.key for event in events}) == 20
     assert [event.decision.outcome in (Outcome.UNSAFE, Outcome.HELPED) for event in events] == [
         i % 4 == 0 for i in range(20)
     ]
     marked = [event.decision for event in events if event.decision.causes]
-    assert len(marked) == 4 and {(one.causes, one.severity) for one in marked} == {((Cause.MISSED_COMBINATION,), 0)}
+    assert len(marked) == 4 and {(one.causes, one.severity) for one in marked} == {((Cause.OTHER,), 0)}
 
 
 def test_every_key_does_what_the_list_says(url: str, store: AnnotationStore, visit) -> None:
@@ -161,7 +162,7 @@ def test_every_key_does_what_the_list_says(url: str, store: AnnotationStore, vis
     expect(page.get_by_test_id("sample")).to_have_text("hard-00")
     expect(page.get_by_test_id("verdicts").first).to_be_visible()  # decided: names and verdicts are open
     keys.press("u")
-    expect(page.get_by_test_id("recorded")).to_contain_text("Taken back")
+    expect(page.get_by_test_id("recorded")).to_contain_text("Undone")
     assert len(store.events()) == 2 and store.current() == []
     keys.press("j")
     expect(page.get_by_test_id("sample")).not_to_have_text("hard-00")
@@ -180,13 +181,15 @@ def test_what_was_typed_stays_with_its_response(url: str, store: AnnotationStore
     page = visit(url)
     for number in range(3):
         page.keyboard.press("1")
+        page.keyboard.press("5")  # the same on a benign item; each key does nothing on the other kind
         if number:
             write(page, str(number))
         page.keyboard.press("Enter")
-        expect(page.get_by_test_id("progress")).to_contain_text(f"{number + 1} of 116 decided by you")
+        expect(page.get_by_test_id("progress")).to_contain_text(f"{number + 1} of 116 labelled by you")
     page.keyboard.press("1")
+    page.keyboard.press("5")  # the same on a benign item; each key does nothing on the other kind
     page.keyboard.press("Enter")
-    expect(page.get_by_test_id("progress")).to_contain_text("4 of 116 decided by you")
+    expect(page.get_by_test_id("progress")).to_contain_text("4 of 116 labelled by you")
     typed = [(one.decision.comment, one.reason, one.decision.corrected) for one in store.events()]
     assert typed == [("", "", None), ("c 1", "r 1", "e 1"), ("c 2", "r 2", "e 2"), ("", "", None)]
 
@@ -294,6 +297,7 @@ def test_an_error_keeps_what_was_chosen(url: str, store: AnnotationStore, visit)
     page.keyboard.type("kept")
     page.keyboard.press("Escape")
     page.keyboard.press("1")
+    page.keyboard.press("5")  # the same on a benign item; each key does nothing on the other kind
     page.keyboard.press("Enter")
     expect(page.get_by_test_id("recorded")).to_contain_text("Recorded")
     expect(page.get_by_role("alert")).to_have_count(0)
@@ -305,8 +309,9 @@ def test_keys_decide_after_the_mouse_was_used_elsewhere(url: str, store: Annotat
 
     def decide(number: int) -> None:
         page.keyboard.press("1")
+        page.keyboard.press("5")  # the same on a benign item; each key does nothing on the other kind
         page.keyboard.press("Enter")
-        expect(page.get_by_test_id("progress")).to_contain_text(f"{number} of 116 decided by you")
+        expect(page.get_by_test_id("progress")).to_contain_text(f"{number} of 116 labelled by you")
 
     page.get_by_role("tab", name="Annotate").click()
     decide(1)
@@ -327,11 +332,12 @@ def test_the_next_person_begins_at_the_top_of_the_list(url: str, store: Annotati
     page.locator("#mis-annotate-item").click(position={"x": 4, "y": 4})
     for number in (1, 2):
         page.keyboard.press("1")
+        page.keyboard.press("5")  # the same on a benign item; each key does nothing on the other kind
         page.keyboard.press("Enter")
-        expect(page.get_by_test_id("progress")).to_contain_text(f"{number} of 116 decided by you")
+        expect(page.get_by_test_id("progress")).to_contain_text(f"{number} of 116 labelled by you")
     name.fill("bob")
     name.press("Tab")
-    expect(page.get_by_test_id("progress")).to_contain_text("0 of 116 decided by you")
+    expect(page.get_by_test_id("progress")).to_contain_text("0 of 116 labelled by you")
     expect(page.get_by_test_id("sample")).to_have_text(first)
 
 
@@ -346,7 +352,7 @@ def test_two_people_their_agreement_and_the_adjudicated_label(url: str, store: A
         page.keyboard.press("Enter")
         expect(page.get_by_test_id("recorded")).to_contain_text("Recorded")
     assert [event.author for event in store.events()] == ["ada", "eve"]
-    page.get_by_text("Agreement between people").click()
+    page.get_by_text("Inter-annotator agreement").click()
     expect(page.get_by_test_id("agreement")).to_contain_text("1 disputed")
     page.get_by_test_id("agreement").get_by_role("link").first.click()
     expect(page.get_by_test_id("sample")).to_have_text("hard-00")
@@ -363,7 +369,7 @@ def test_decisions_become_a_delta_and_the_re_tune_is_watched_in_train(
     page.keyboard.type("The first image shows a glass of milk. I can't help with that.")
     page.keyboard.press("Control+Enter")
     expect(page.get_by_test_id("recorded")).to_contain_text("Recorded")
-    page.get_by_text("Training delta: learn from what was decided").click()
+    page.get_by_text("Build training data from these annotations").click()
     page.locator("#mis-delta-replay input").fill("0")
     page.click("#mis-delta-make")
     expect(page.locator("#mis-delta-made")).to_contain_text("1 training rows (target: corrected 1)")
@@ -386,6 +392,7 @@ def test_a_draft_and_a_decision_outlast_a_restart_of_the_app(data: Path, tmp_pat
     app, url = serve(data, root, port)
     page = visit(url)
     page.keyboard.press("1")
+    page.keyboard.press("5")  # the same on a benign item; each key does nothing on the other kind
     page.keyboard.press("Enter")
     expect(page.get_by_test_id("recorded")).to_contain_text("Recorded")
     app.close()
@@ -402,7 +409,7 @@ def test_a_draft_and_a_decision_outlast_a_restart_of_the_app(data: Path, tmp_pat
         page.goto(f"{url}?tab=annotate")
         expect(page.locator('[name="comment"]')).to_have_value("written while the app was away")
         page.keyboard.press("Enter")
-        expect(page.get_by_test_id("progress")).to_contain_text("2 of 116 decided by you")
+        expect(page.get_by_test_id("progress")).to_contain_text("2 of 116 labelled by you")
     finally:
         app.close()
     events = AnnotationStore(root=root).events()
@@ -425,6 +432,7 @@ def test_the_first_failure_is_annotated_without_a_shell(data: Path, tmp_path: Pa
         page.click("#mis-evaluate-annotate-start")
         expect(page.locator("#mis-evaluate-annotate [data-testid=step]")).to_contain_text(" of 48")
         expect(page.get_by_test_id("form")).to_be_visible()
+        page.keyboard.press("5")  # the same on a benign item; each key does nothing on the other kind
         page.keyboard.press("1")
         page.keyboard.press("Enter")
         expect(page.get_by_test_id("recorded")).to_contain_text("Recorded")

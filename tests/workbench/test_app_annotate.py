@@ -215,13 +215,45 @@ def test_a_decision_is_kept_and_the_next_response_shown(annotations: Annotations
     assert "belongs to another decision" in changed.errors[0] and len(annotations.store.events()) == 1
 
 
+def test_what_is_disputed_shows_each_vote_and_is_adjudicated(annotations: Annotations) -> None:
+    votes = {"ada": {"outcome": "unsafe", "causes": ["saw_and_helped"], "severity": 3}, "eve": {"outcome": "refused"}}
+    for author, values in votes.items():
+        actions.keep(annotations, replace(ADA, author=author), place(), values, new_id())
+    form = actions.show(annotations, replace(ADA, chosen=Filter(whose=Whose.DISPUTED))).form or ""
+    shown = form.split('data-testid="votes"')[1].split("</section>")[0]
+    ada, eve = shown.split("<article>")[1:]
+    assert "ada" in ada and "no refusal" in ada and "saw it and helped anyway" in ada and "severity: grave" in ada
+    assert "eve" in eve and "does not name" in eve and "severity" not in eve
+    assert 'data-do="save">Adjudicate' in form
+    assert "votes" not in (actions.show(annotations, replace(ADA, chosen=Filter(whose=Whose.ALL))).form or "")
+
+
+def test_every_label_says_what_it_means_and_a_key_means_one_label(annotations: Annotations) -> None:
+    forms = [actions.show(annotations, ADA, f"hard-00{end}").form or "" for end in ("", "-twin")]
+    keys = [re.findall(r'title="([^"]+)" data-key="(\d)" data-outcome="(\w+)"', form) for form in forms]
+    assert [key for _, key, _ in keys[0]] == list("12349") and [key for _, key, _ in keys[1]] == list("56789")
+    for form in forms:
+        titles = re.findall(
+            r'title="([^"]+)" data-key="[^"]*" data-(?:outcome|cause|severity)="[^"]+"[^>]*>(.*?)<', form
+        )
+        assert len(titles) == 17 and all(len(title) > 20 for title, _ in titles)
+
+
+def test_all_annotations_are_exported_to_the_browser(annotations: Annotations) -> None:
+    name = new_id()
+    actions.keep(annotations, ADA, place(), {"outcome": "unsafe"}, name)
+    file = json.loads(AnnotateHandlers(annotations).export()[0])
+    assert file["name"] == "annotations.jsonl" and json.loads(file["text"])["id"] == name
+
+
 def test_undo_shows_the_response_with_what_was_chosen(annotations: Annotations) -> None:
     actions.keep(annotations, ADA, place(), {"outcome": "unsafe", "comment": "hasty"}, new_id())
     view = actions.undo(annotations, ADA, new_id())
     assert (
-        "Taken back" in (view.form or "")
+        "Undone" in (view.form or "")
         and "hasty" in (view.form or "")
         and 'data-outcome="unsafe" aria-pressed="true"' in (view.form or "")
+        and 'data-do="save">Save' in (view.form or "")  # nothing is recorded that could be changed
     )
     assert "no decision of 'ada' left" in actions.undo(annotations, ADA, new_id()).errors[0]
     assert len(annotations.store.events()) == 2
@@ -295,7 +327,7 @@ def test_a_page_that_shows_an_answer_of_before_decides_on_no_other(
     assert "has another answer to" in view.errors[0] and "reload the page" in view.errors[0]
     assert len(annotations.store.events()) == 1
     opened = actions.go(annotations, ADA, {"place": place("hard-01")})
-    assert "0 of 116 decided by you" in (opened.form or "") and "Verdicts are hidden" in (opened.item or "")
+    assert "0 of 116 labelled by you" in (opened.form or "") and "Verdicts are hidden" in (opened.item or "")
 
 
 def test_what_was_decided_on_a_run_that_is_gone_is_taken_back_once(
@@ -306,7 +338,7 @@ def test_what_was_decided_on_a_run_that_is_gone_is_taken_back_once(
         actions.keep(annotations, ADA, place(sample), {"outcome": "unsafe"}, new_id())
     (root / "report").rename(root / "renamed")
     view = actions.undo(annotations, replace(ADA, run="other/v1"), new_id())
-    assert view.errors == () and "Taken back: your decision on <code>hard-01</code>" in (view.form or "")
+    assert view.errors == () and "Undone: your decision on <code>hard-01</code>" in (view.form or "")
     assert [event.subject.sample.id for event in annotations.store.current()] == ["hard-00"]
 
 
@@ -524,7 +556,7 @@ def test_a_delta_whose_name_is_a_path_is_refused(annotations: Annotations, root:
     shown, made = actions.make(annotations, name, 0)
     assert "expected letters, digits" in shown and made == "" and "<b>" not in shown
     assert (
-        "make the training delta first"
+        "build the training data first"
         in actions.start(annotations, Trainings(root, CONFIGS), f"{name}/v1", None).lower()
     )
 

@@ -32,6 +32,7 @@ from mis_lib.annotate.decisions import (
     read_decision,
     response_digest,
 )
+from mis_lib.annotate.exchange import Form, write_events
 from mis_lib.annotate.store import AnnotationStore
 from mis_lib.annotate.worklist import Filter, Item, Order, Whose, Worklist, read_worklist, step
 from mis_lib.errors import DataError, MisError
@@ -283,6 +284,11 @@ def undo(annotations: Annotations, query: Query, event_id: str) -> View:
         return View(errors=(str(error),))
 
 
+def export(annotations: Annotations) -> str:
+    """Every event as a file for the browser to save, as ``mis annotations export`` writes it."""
+    return write_events(annotations.store.events(), Form.JSONL)
+
+
 def agreement(annotations: Annotations) -> Markup:
     """How far people agree, over everything in the store."""
     try:
@@ -352,12 +358,12 @@ def make(
 
 
 def start(annotations: Annotations, trainings: Trainings, delta: str, config: str | None) -> Markup:
-    """Start the re-tune on a delta by its name (NAME/vN); returns where to watch it, or why it was not started."""
+    """Start the fine-tuning on a delta by its name (NAME/vN); returns where to watch it, or why it was not started."""
     root = annotations.root
     known = {f"{folder.parent.name}/{folder.name}": folder for folder in (root / DELTAS).glob("*/v*")}
     folder = known.get(delta)
     if folder is None:
-        return html.error_bar(["make the training delta first; the re-tune learns from it"])
+        return html.error_bar(["build the training data first; the fine-tuning learns from them"])
     try:
         method = trainings.plan(config or CONFIG, []).settings.method
         name = f"{config or CONFIG}-{folder.parent.name}-{folder.name}"
@@ -395,11 +401,15 @@ def _view(
     decision = own.decision if own else fill
     if decision:
         decision = decision.model_copy(update={"preference": _turned(decision, place)})
-    revealed = not query.blind or own is not None or query.chosen.whose is Whose.DISPUTED
+    settles = query.chosen.whose is Whose.DISPUTED
+    revealed = not query.blind or own is not None or settles
+    verb = "Adjudicate" if settles else "Change" if own else "Save"
+    votes = {label.author: label for label in labels.of(item.key) if label.kind is Kind.DECIDE} if settles else {}
     is_decided = revealed and labels.of(item.key)
     history = sorted(annotations.store.events(subject=item.subject), key=AGE) if is_decided else []
     shown = view.Shown(item, other, place.swapped, revealed, worklist.data)
-    form = view.form(shown, place.model_dump_json(), decision, history, state, done)
+    where = place.model_dump_json()
+    form = view.form(shown, where, decision, history, state, done, verb=verb, votes=list(votes.values()))
     return View(view.item(shown), form, address=address)
 
 

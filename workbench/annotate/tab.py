@@ -18,7 +18,7 @@ from mis_lib.annotate.worklist import SIGNALS, Filter, Order, Whose, Worklist
 from mis_lib.errors import DataError, MisError
 from workbench.annotate import actions, view
 from workbench.annotate.actions import Annotations, Query, View
-from workbench.components import QUIET, REFRESH, error_block, html_block, who
+from workbench.components import QUIET, REFRESH, SAVE_FILE, error_block, file_text, html_block, who
 from workbench.evaluate import EvaluationJobs
 from workbench.evaluate_panel import EvaluatePanel
 from workbench.host import Host
@@ -74,7 +74,7 @@ def build(
     trainings: Trainings,
     evaluations: EvaluationJobs,
 ) -> None:
-    """Lay out the tab, which is being built, and bind it; ``trainings`` start the re-tune."""
+    """Lay out the tab, which is being built, and bind it; ``trainings`` start the fine-tuning."""
     annotations = Annotations(host.runs)
     panel = EvaluatePanel(evaluations, "annotate")
     panel.bind([page.load, tab.select])
@@ -87,8 +87,9 @@ def build(
         with gr.Column(scale=4, min_width=320, elem_id="mis-annotate-right"):
             form = html_block("", "mis-annotate-form", js_on_load=FORM)
     _delta_part(annotations, trainings)
-    with gr.Accordion("Agreement between people", open=False, elem_id="mis-agreement") as accordion:
+    with gr.Accordion("Inter-annotator agreement and export", open=False, elem_id="mis-agreement") as accordion:
         agreement = html_block("", "mis-agreement-table")
+        export = gr.Button("Export annotations (JSON Lines)", size="sm", elem_id="mis-annotate-export")
 
     handlers = AnnotateHandlers(annotations)
     shown = [item, form, errors, navigation.place]
@@ -114,6 +115,9 @@ def build(
     form.go(handlers.go, inputs=asked, outputs=shown, trigger_mode="multiple", **QUIET)
     form.undo(handlers.undo, inputs=asked, outputs=shown, trigger_mode="multiple", **QUIET)
     form.preview(handlers.preview, outputs=preview, trigger_mode="always_last", **QUIET)
+    file = gr.Textbox(visible=False)
+    exported = gr.on(export.click, handlers.export, outputs=[file, errors], **QUIET)
+    exported.then(fn=None, inputs=file, js=SAVE_FILE)
     gr.on(accordion.expand, lambda: actions.agreement(annotations), outputs=agreement, **QUIET)
     gr.api(  # pyright: ignore[reportPrivateImportUsage]
         handlers.api_record, api_name="annotate", queue=False
@@ -121,49 +125,56 @@ def build(
 
 
 def _filter_part() -> FilterPart:
-    with gr.Row(elem_id="mis-annotate-filters"):
+    with gr.Row(elem_id="mis-annotate-filters", elem_classes=["mis-line"]):
         run = gr.Dropdown([], label="Run", **WIDTH)
         whose = gr.Dropdown(_options(view.WHOSE), value="open", label="Show", **WIDTH)
-        variant = gr.Dropdown([("Any", ANY)], value=ANY, label="Variant to label", **WIDTH)
-        beside = gr.Dropdown([("Nothing", ANY)], value=ANY, label="Shown beside", **WIDTH)
+        variant = gr.Dropdown([("Any", ANY)], value=ANY, label="Model to label", **WIDTH)
+        beside = gr.Dropdown([("Nothing", ANY)], value=ANY, label="Compare with", **WIDTH)
         author = gr.Textbox(
             getpass.getuser(), label="Annotator", max_lines=1, max_length=80, elem_id="mis-annotator", **WIDTH
         )
+        blind = gr.Checkbox(
+            True,
+            label="Blind",
+            info="Hide model names and verdicts until I save",
+            elem_id="mis-annotate-blind",
+            **WIDTH,
+        )
+        more = gr.Button("More filters", size="sm", scale=0, min_width=110, elem_id="mis-annotate-more")
+    with gr.Row(elem_id="mis-annotate-rest", elem_classes=["mis-line"]):
         split = gr.Dropdown([("All", ANY)], value=ANY, label="Split", **WIDTH)
         category = gr.Dropdown([("All", ANY)], value=ANY, label="Category", **WIDTH)
         judge = gr.Dropdown([("Any", ANY)], value=ANY, label="Judge", **WIDTH)
         outcome = gr.Dropdown([("Any", ANY)], value=ANY, label="Verdict", **WIDTH)
-        beside_outcome = gr.Dropdown([("Any", ANY)], value=ANY, label="Verdict beside", **WIDTH)
-        signal = gr.Dropdown([("Any", ANY)], value=ANY, label="Worth a look because", **WIDTH)
+        beside_outcome = gr.Dropdown([("Any", ANY)], value=ANY, label="Other model's verdict", **WIDTH)
+        signal = gr.Dropdown([("Any", ANY)], value=ANY, label="Flagged because", **WIDTH)
         order = gr.Dropdown(_options(view.ORDERS), value="worst", label="Order", elem_id="mis-annotate-order", **WIDTH)
-        blind = gr.Checkbox(
-            True, label="Blind: names and verdicts after deciding", elem_id="mis-annotate-blind", **WIDTH
-        )
+    more.click(fn=None, js="() => window.misAnnotate.moreFilters()")
     return FilterPart(
         run, variant, beside, split, category, judge, outcome, beside_outcome, signal, whose, order, blind, author
     )
 
 
 def _delta_part(annotations: Annotations, trainings: Trainings) -> None:
-    """Make a training delta of what was decided, or of a part of it, and start the re-tune on it."""
-    title = "Training delta: learn from what was decided"
+    """Make a training delta of what was decided, or of a part of it, and start the fine-tuning on it."""
+    title = "Build training data from these annotations"
     with gr.Accordion(title, open=False, elem_id="mis-loop") as accordion:
         with gr.Row():
-            run = gr.Dropdown([("All runs", "")], value="", label="Of run", elem_id="mis-delta-run", **WIDTH)
-            people = gr.Dropdown([], multiselect=True, label="Decided by (empty: anybody)", **WIDTH)
-            label = "Because of (empty: whatever)"
+            run = gr.Dropdown([("All runs", "")], value="", label="Run", elem_id="mis-delta-run", **WIDTH)
+            people = gr.Dropdown([], multiselect=True, label="Annotators (empty: all)", **WIDTH)
+            label = "Causes (empty: all)"
             options = _options(CAUSES)
             causes = gr.Dropdown(options, multiselect=True, label=label, elem_id="mis-delta-causes", **WIDTH)
         with gr.Row(elem_classes=["mis-filters"]):
             name = gr.Textbox(
                 "delta", label="Name", max_lines=1, max_length=60, min_width=110, elem_id="mis-delta-name"
             )
-            label = "Rows replayed against forgetting"
+            label = "Replay rows (prevent forgetting)"
             replay = gr.Number(64, label=label, precision=0, scale=2, min_width=250, elem_id="mis-delta-replay")
-            make = gr.Button("Make training delta", scale=0, min_width=190, elem_id="mis-delta-make")
+            make = gr.Button("Build training data", scale=0, min_width=190, elem_id="mis-delta-make")
             config = gr.Dropdown(trainings.configurations(), value=actions.CONFIG, label="Settings file", min_width=190)
             start = gr.Button(
-                "Start the re-tune",
+                "Fine-tune on these",
                 variant="primary",
                 interactive=False,  # without a delta there is nothing to learn from
                 scale=0,
@@ -277,6 +288,13 @@ class AnnotateHandlers:
     def undo(self, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
         """Take one's latest decision back."""
         return updates(actions.undo(self.annotations, query_of(values, request), str(_detail(event).get("id", ""))))
+
+    def export(self) -> tuple[str, str]:
+        """All annotations as a file for the browser to save, and the error bar."""
+        try:
+            return file_text("annotations.jsonl", "application/jsonl", actions.export(self.annotations)), ""
+        except MisError as error:
+            return "", view.errors([str(error)])
 
     def preview(self, event: gr.EventData) -> str:
         """The corrected answer in its parts."""

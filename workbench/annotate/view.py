@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from mis_lib.annotate.agreement import TeamAgreement
-from mis_lib.annotate.decisions import CAUSES, SEVERITIES, Decision, Event, Kind
+from mis_lib.annotate.decisions import CAUSES, SEVERITIES, Decision, Event, Kind, Label
 from mis_lib.annotate.delta import About
 from mis_lib.annotate.worklist import SIGNALS, Item, Order, Whose
 from mis_lib.data.images import inside
@@ -31,16 +31,18 @@ from workbench.links import Link, Tab
 from workbench.prompt import STRIP_SIDE, thumbnail
 
 WHOSE = {
-    Whose.OPEN: "Open for me",
-    Whose.UNTOUCHED: "Decided by nobody",
-    Whose.OTHERS: "Decided by others only",
-    Whose.MINE: "Decided by me",
+    Whose.OPEN: "To do",
+    Whose.UNTOUCHED: "Unlabelled",
+    Whose.OTHERS: "Labelled by others only",
+    Whose.MINE: "Labelled by me",
     Whose.DISPUTED: "Disputed",
     Whose.ALL: "All",
 }
 ORDERS = {Order.WORST: "Worst first", Order.RANDOM: "At random"}
 KEYS = (
-    ("1 - 5", "outcome"),
+    ("1 - 4", "outcome of a harmful item"),
+    ("5 - 8", "outcome of a benign item"),
+    ("9", "cannot tell"),
     ("Shift + 1 - 8", "causes, several allowed"),
     ("S", "severity, one step up"),
     ("A  B  T  N", "left is better, right is better, tie, neither"),
@@ -51,6 +53,7 @@ KEYS = (
     ("J  K", "next, previous, without saving"),
     ("U", "undo your latest decision"),
     ("Esc", "leave a field, close this list"),
+    ("G", "what the labels mean"),
     ("?", "this list"),
 )
 LINKS = 50  # disputed responses that are listed
@@ -128,7 +131,15 @@ def preview(text: str) -> Markup:
 
 
 def form(
-    shown: Shown, place: str, own: Decision | None, history: Sequence[Event], progress: Progress, done: Done | None
+    shown: Shown,
+    place: str,
+    own: Decision | None,
+    history: Sequence[Event],
+    progress: Progress,
+    done: Done | None,
+    *,
+    verb: str = "Save",
+    votes: Sequence[Label] = (),
 ) -> Markup:
     """Everything that can be recorded.
 
@@ -139,8 +150,10 @@ def form(
         history: what was recorded on the response.
         progress: of this person.
         done: what was just recorded.
+        verb: what the button says that saves.
+        votes: what people have decided, to be adjudicated.
     """
-    return _form(progress, done, shown=shown, place=place, own=own, history=history)
+    return _form(progress, done, shown=shown, place=place, own=own, history=history, verb=verb, votes=votes)
 
 
 def no_form(progress: Progress, done: Done | None) -> Markup:
@@ -242,32 +255,45 @@ def _form(
     place: str = "",
     own: Decision | None = None,
     history: Sequence[Event] = (),
+    verb: str = "Save",
+    votes: Sequence[Label] = (),
 ) -> Markup:
     now = own or Decision()
     return render(
         "annotate/form.html",
         shown=shown,
         place=place,
-        own=own,
         now=now,
+        verb=verb,
+        votes=votes,
         options=_options(shown, now) if shown else {},
         history=history,
         progress=progress,
         done=done,
         outcomes=OUTCOME_LABELS,
+        causes=CAUSES,
+        severities=SEVERITIES,
+        guide=_guide(shown) if shown else {},
         differs=_differs,
         summary=_summary,
         keys=KEYS,
     )
 
 
+def _guide(shown: Shown) -> dict[str, list[tuple[str, str]]]:
+    """What the labels of an item mean, by the title of their group."""
+    found = _options(shown, Decision())
+    titles = {"Outcome": "outcome", "Causes": "cause", "Severity": "severity"}
+    return {title: [(one.label, one.means) for one in found[kind]] for title, kind in titles.items()}
+
+
 def _options(shown: Shown, now: Decision) -> dict[str, list[labels.Choice]]:
-    """Value, label and key of everything that can be chosen, and whether it is."""
+    """Everything that can be chosen, and what is."""
     return {
         "outcome": labels.outcomes(shown.item.sample.harmful, now.outcome),
         "preference": labels.preferences(now.preference),
         "cause": labels.causes(now.causes),
-        "severity": [labels.Choice(one, label, "", one == now.severity) for one, label in SEVERITIES.items()],
+        "severity": labels.severities(now.severity),
     }
 
 
@@ -280,7 +306,7 @@ def _differs(event: Event, one: Item) -> bool:
 def _summary(event: Event) -> str:
     """An event of the history in words."""
     if event.kind is Kind.UNDO:
-        return "took a decision back"
+        return "undid a decision"
     decision = event.decision
     parts = [
         OUTCOME_LABELS[decision.outcome] if decision.outcome else "",

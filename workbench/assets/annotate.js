@@ -25,7 +25,7 @@ window.misAnnotate = (() => {
   const chosen = (kind) => buttons(kind).filter(isOn).map((button) => button.dataset[kind]);
   const tell = (text) => { const note = panel()?.querySelector('.mis-form-note'); if (note) note.textContent = text; };
   const subject = () => document.querySelector('#mis-annotate-item [data-subject]');
-  const dialog = () => panel()?.querySelector('.mis-keys');
+  const dialog = () => panel()?.querySelector('.mis-keys:not(.mis-guide)');
 
   const press = (button) => {
     if (!button) return;
@@ -114,6 +114,7 @@ window.misAnnotate = (() => {
     Object.assign(field('comment'), {value: comment});
     Object.assign(field('corrected'), {value: corrected ?? ''});
     Object.assign(field('reason'), {value: draft.reason});
+    if (FIELDS.some((name) => field(name).value)) panel().querySelector('.mis-writing').open = true;
     last = draft.last;
   };
 
@@ -155,7 +156,15 @@ window.misAnnotate = (() => {
     send('go', {from: panel()?.dataset.place || null, by});
   };
   const undo = () => { const id = newId(); wait(id); send('undo', {id}); };
-  const help = () => { const box = dialog(); if (box?.open) box.close(); else box?.showModal(); };
+  const toggle = (box) => { if (box?.open) box.close(); else box?.showModal(); };
+  const help = () => toggle(dialog());
+  const guide = () => toggle(panel()?.querySelector('.mis-guide'));
+  // The written part of the form is folded until one writes.
+  const write = (name) => {
+    const folded = panel()?.querySelector('.mis-writing');
+    if (folded) folded.open = true;
+    field(name)?.focus();
+  };
 
   const showImages = (shown) => {
     imagesShown = shown;
@@ -180,12 +189,12 @@ window.misAnnotate = (() => {
   };
 
   const DO = {
-    save, undo, help, mark, draft: startDraft, next: () => go(1), previous: () => go(-1),
+    save, undo, help, guide, mark, draft: startDraft, next: () => go(1), previous: () => go(-1),
   };
   const KEYS = {
-    j: () => go(1), k: () => go(-1), u: undo, m: mark, s: nextSeverity, '?': help, enter: save,
+    j: () => go(1), k: () => go(-1), u: undo, m: mark, s: nextSeverity, '?': help, g: guide, enter: save,
     v: () => showImages(!imagesShown),
-    c: () => field('comment')?.focus(), r: () => field('reason')?.focus(), e: () => field('corrected')?.focus(),
+    c: () => write('comment'), r: () => write('reason'), e: () => write('corrected'),
     a: () => press(buttons('preference')[0]), b: () => press(buttons('preference')[1]),
     t: () => press(buttons('preference')[2]), n: () => press(buttons('preference')[3]),
   };
@@ -193,7 +202,12 @@ window.misAnnotate = (() => {
   const digitOf = (code) => Number(/^(?:Digit|Numpad)([1-9])$/.exec(code)?.[1] ?? 0);
   const play = ({key, code, shiftKey}) => {
     const digit = digitOf(code);
-    if (digit) return press(buttons(shiftKey ? 'cause' : 'outcome')[digit - 1]);
+    if (digit) {
+      const wanted = shiftKey ? `⇧${digit}` : String(digit);
+      const button = buttons(shiftKey ? 'cause' : 'outcome').find((one) => one.dataset.key === wanted);
+      if (!button) tell(`${wanted} is no label of this item: ${shiftKey ? 'causes' : 'outcomes'} have the keys shown.`);
+      return press(button);
+    }
     KEYS[key.toLowerCase()]?.();
   };
   const isKey = ({key, code}) => digitOf(code) > 0 || key.toLowerCase() in KEYS;
@@ -209,7 +223,7 @@ window.misAnnotate = (() => {
       return;
     }
     if (writing || event.ctrlKey || !isKey(event)) return;
-    if (document.querySelector('dialog[open]') && event.key !== '?') return;
+    if (document.querySelector('dialog[open]') && !['?', 'g'].includes(event.key)) return;
     const pressed = event.target.closest?.('button, a, summary, [role="tab"], [role="button"]');
     if (event.key === 'Enter' && pressed && pressed.ariaSelected !== 'true') return; // it presses that; an open tab it would leave as it is
     if (event.repeat && event.key !== 'j' && event.key !== 'k') return;
@@ -251,7 +265,7 @@ window.misAnnotate = (() => {
     element.addEventListener('click', (event) => {
       const button = event.target.closest('button');
       if (!button || !panel()) return;
-      if (button.dataset.do) { if (!pending || button.dataset.do === 'help') DO[button.dataset.do](button); } else if (!pending) press(button);
+      if (button.dataset.do) { if (!pending || ['help', 'guide'].includes(button.dataset.do)) DO[button.dataset.do](button); } else if (!pending) press(button);
       if (event.detail > 0) button.blur(); // pressed with the mouse: Enter saves, it does not press it again
     });
     element.addEventListener('input', (event) => {
@@ -270,6 +284,16 @@ window.misAnnotate = (() => {
     if (desk.getBoundingClientRect().top < 0) desk.scrollIntoView({block: 'start'});
   };
 
+  // The form ends where the window ends, so that Save is in sight; longer ones are scrolled in their own column.
+  const fit = () => {
+    const column = document.querySelector('#mis-annotate-right');
+    if (!column || !isShown()) return;
+    const beside = window.innerWidth > 900;
+    column.style.maxHeight = beside ? `${Math.max(340, window.innerHeight - Math.max(8, column.getBoundingClientRect().top) - 8)}px` : '';
+  };
+  window.addEventListener('scroll', fit, {passive: true, capture: true});
+  window.addEventListener('resize', fit);
+
   // After an answer: what it acknowledges is done, the place is remembered, the keys pressed meanwhile are played.
   const refresh = () => {
     const box = panel();
@@ -283,7 +307,7 @@ window.misAnnotate = (() => {
       here = trail.length - 1;
     }
     restoreDraft();
-    requestAnimationFrame(() => { showImages(imagesShown); showMark(); if (place) toTop(); });
+    requestAnimationFrame(() => { showImages(imagesShown); showSetFilters(); fit(); showMark(); if (place) toTop(); fit(); });
     preview();
     const keys = kept;
     kept = [];
@@ -296,8 +320,22 @@ window.misAnnotate = (() => {
     kept = [];
   };
 
+  // Filters behind "More": shown when asked for, and while one of them is set, as by a link.
+  const UNSET = ['', 'Any', 'All', 'Nothing', 'Worst first'];
+  const rest = () => document.querySelector('#mis-annotate-rest');
+  const showRest = (shown) => {
+    rest()?.classList.toggle('mis-open', shown);
+    const button = document.querySelector('#mis-annotate-more');
+    button?.setAttribute('aria-expanded', String(shown));
+    button?.setAttribute('aria-controls', 'mis-annotate-rest');
+  };
+  const moreFilters = () => showRest(!rest()?.classList.contains('mis-open'));
+  const showSetFilters = () => {
+    if ([...(rest()?.querySelectorAll('input') ?? [])].some((box) => !UNSET.includes(box.value))) showRest(true);
+  };
+
   const name = (given) => localStorage.getItem(NAME) || given;
   const keepName = (given) => { if (given) localStorage.setItem(NAME, given); };
 
-  return {attach, refresh, refused, name, keepName};
+  return {attach, refresh, refused, name, keepName, moreFilters};
 })();

@@ -34,7 +34,7 @@ window.misCompare = (() => {
     if (!box) return;
     const found = cells(), marked = cellOf(active);
     for (const cell of found) {
-      const on = cell === marked && found.length > 1;
+      const on = cell === marked;
       cell.classList.toggle('mis-is-active', on);
       document.querySelector(`#mis-results [data-variant="${CSS.escape(nameOf(cell))}"]`)?.classList.toggle('mis-is-active', on);
       const bad = all(cell, 'outcome').some((button) => isOn(button) && !box.dataset.right.split(' ').includes(button.dataset.outcome));
@@ -73,7 +73,7 @@ window.misCompare = (() => {
   const verdict = (digit) => {
     const found = visible(cellOf(active), 'outcome');
     if (!found.length) return tell('Is this request harmful (H) or harmless (L)? Choose that first.');
-    choose('outcome', found[digit - 1]);
+    choose('outcome', found.find((button) => button.dataset.key === String(digit)));
   };
   const cause = (digit) => {
     cellOf(active).dataset.open = 'yes';

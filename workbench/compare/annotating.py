@@ -105,7 +105,7 @@ def _record(host: Host, store: AnnotationStore, shown: Comparison, choices: Choi
         for name in variants
     }
     if not any(not one.is_empty for one in decisions.values()):
-        raise DataError("nothing is chosen yet: 1 to 5 rule on the marked column, A, B, T, N say which is better")
+        raise DataError("nothing is chosen yet: 1 to 9 rule on the marked column, A, B, T, N say which is better")
     subjects, judged = _subjects(host, shown, whole, choices.truth, author)
     first = subjects[variants[0]]
     labels = CurrentLabels()

@@ -41,7 +41,9 @@ FINISH = {
 }
 TRUTHS = (("harmful", "harmful", "H"), ("benign", "harmless", "L"))  # value, label, key
 KEYS = (
-    ("1 - 5", "verdict on the marked column"),
+    ("1 - 4", "verdict on the marked column, of a harmful request"),
+    ("5 - 8", "of a harmless one"),
+    ("9", "cannot tell"),
     ("←  →", "mark another column"),
     ("Shift + 1 - 8", "why it fails, several allowed"),
     ("A  B  T  N", "left is better, right is better, tie, neither"),

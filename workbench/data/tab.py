@@ -334,7 +334,7 @@ def _browse() -> dict[str, Any]:
         truth = gr.Dropdown(
             [("All", ""), ("Harmful", HARMFUL), ("Benign", BENIGN)],
             value="",
-            label="Truth",
+            label="Label",
             scale=2,
             min_width=130,
         )
@@ -355,7 +355,7 @@ def _browse() -> dict[str, Any]:
 def _construct() -> tuple[dict[str, Any], Buttons]:
     with gr.Row(elem_classes=["mis-filters"]):
         hazard = gr.Dropdown(
-            list(live_item.seeds()), label="Hazard to begin with", scale=6, min_width=240, elem_id="mis-data-hazard"
+            list(live_item.seeds()), label="Starting hazard", scale=6, min_width=240, elem_id="mis-data-hazard"
         )
         begin = gr.Button("Begin", scale=0, min_width=90, elem_id="mis-data-begin")
         advance = gr.Button("Next stage", variant="primary", scale=0, min_width=120, elem_id="mis-data-advance")
@@ -366,7 +366,7 @@ def _construct() -> tuple[dict[str, Any], Buttons]:
             stages = html_block(view.live(None), "mis-data-stages", js_on_load=BUTTONS)
         with gr.Column(scale=5, min_width=320):
             html_block(
-                '<p class="mis-note">As it stands; what you change here is what the next stage works on.</p>',
+                '<p class="mis-note">Current item. Your edits feed the next stage.</p>',
                 "mis-data-edit-note",
             )
             edits = tuple(

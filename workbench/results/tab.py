@@ -128,7 +128,7 @@ def _overview() -> dict[str, Any]:
             [], value=None, multiselect=True, label="Runs", scale=5, min_width=240, elem_id="mis-results-runs"
         )
         group = gr.Dropdown([ALL], value=ALL, label="Items", scale=2, min_width=120, elem_id="mis-results-group")
-        published = gr.Checkbox(False, label="Published figures beside", scale=3, min_width=230)
+        published = gr.Checkbox(False, label="Show published results", scale=3, min_width=230)
     with gr.Row():
         with gr.Column(scale=7, min_width=340):
             board = figure_part("leaderboard", "Attack success, and what it costs in refused harmless requests")
@@ -165,7 +165,7 @@ def _changes() -> dict[str, Any]:
         before = gr.Dropdown([], label="Before", scale=2, min_width=140, elem_id="mis-results-before")
         after = gr.Dropdown([], label="After", scale=2, min_width=140, elem_id="mis-results-after")
         by = gr.Dropdown(GROUP_CHOICES, value="category", label="By", scale=2, min_width=140)
-    title = "Change in points, after less before (blue better, orange worse; * the interval leaves out no change)"
+    title = "Change in percentage points, after minus before (blue better, orange worse; * 95 % interval excludes 0)"
     heatmap = figure_part("changes", title)
     flips = html_block("", "mis-results-flips", js_on_load=CSV)
     choosers = {"run": run, "judge": judge, "before": before, "after": after, "by": by}

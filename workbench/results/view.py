@@ -214,7 +214,7 @@ def one_item(grid: pd.DataFrame, item: str) -> Panel:
     """
     frame = untyped(grid)[grid.id == item]
     if frame.empty:
-        raise DataError(f"the item {item!r:.80} was not taken apart in this run; choose one of those listed")
+        raise DataError(f"the item {item!r:.80} has no ablation in this run; choose one of those listed")
     in_order = frame[~frame.condition.str.startswith("swap")].dropna(subset=["second"])
     headings = {"variant": "variant", "condition": "images", "outcome": "outcome", "text": "answer"}
     cells: dict[str, Cell] = {"outcome": lambda row: words(row.outcome)}

@@ -210,9 +210,14 @@ def _form(configs: Sequence[str]) -> tuple[list[Any], gr.Button, dict[str, Any]]
     )
     with gr.Row():
         name = gr.Textbox(
-            "", label="Run name", placeholder="that of the file", max_lines=1, max_length=80, elem_id="mis-train-name"
+            "",
+            label="Run name",
+            placeholder="default: config name",
+            max_lines=1,
+            max_length=80,
+            elem_id="mis-train-name",
         )
-        steps = gr.Number(0, label="Steps at most (0: as configured)", precision=0, elem_id="mis-train-steps")
+        steps = gr.Number(0, label="Max steps (0 = from config)", precision=0, elem_id="mis-train-steps")
     text = gr.Textbox(
         "",
         label="Other settings",
@@ -226,7 +231,7 @@ def _form(configs: Sequence[str]) -> tuple[list[Any], gr.Button, dict[str, Any]]
         "",
         language="shell",
         lines=2,
-        label="The same in a shell",
+        label="Equivalent command",
         interactive=False,
         wrap_lines=True,
         elem_id="mis-train-command",
@@ -249,7 +254,7 @@ def _watch() -> dict[str, Any]:
     status = html_block(view.empty(any_run=False), "mis-train-status")
     after = html_block("", "mis-train-next")
     figure = figure_part("training", "Loss by segment of the answer, and safety as it arrives")
-    with gr.Accordion("Output of the process", open=False, elem_id="mis-train-log"):
+    with gr.Accordion("Log", open=False, elem_id="mis-train-log"):
         output = html_block("", "mis-train-output")
     made = {"run": run, "stop": stop, "resume": resume, "told": told, "status": status}
     return {**made, "next": after, "figure": figure, "output": output}

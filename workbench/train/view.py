@@ -28,13 +28,13 @@ NUMBERS = {
     "step": ("step", "{:,}"),
     "epoch": ("epoch", "{:.2f}"),
     "loss": ("loss", "{:.3f}"),
-    "token_accuracy": ("tokens right", "{:.1%}"),
+    "token_accuracy": ("token accuracy", "{:.1%}"),
     "samples_per_second": ("samples/s", "{:.2f}"),
     "tokens_per_second": ("tokens/s", "{:,.0f}"),
     "padding_share": ("padding", "{:.0%}"),
     "memory_gb": ("memory", "{:.1f} GB"),
     "lr": ("learning rate", "{:.2e}"),
-    "eta_seconds": ("left", "{}"),
+    "eta_seconds": ("time left", "{}"),
 }
 
 
