@@ -102,13 +102,15 @@ def prompted(names: Iterable[str], known: Collection[str], own: Mapping[str, Pro
         own: prompts by name, beside the shipped ones.
 
     Raises:
-        SettingsError: prompts have a shipped name, are unknown, or are asked for by no variant.
+        SettingsError: prompts have a shipped name, are unknown, or are asked for by no variant; or one is named twice.
     """
     if taken := sorted(set(own) & set(SHIPPED)):
         raise SettingsError(f"prompts: the name {taken[0]!r} is taken by shipped prompts; call them something else")
     found: dict[str, Prompted] = {}
     for name in names:
         base, plus, prompts = name.rpartition("+")
+        if name in found:
+            raise SettingsError(f"variants: expected each once, found {name!r} twice")
         if name in known or not plus:
             found[name] = Prompted(name)
         elif prompts in own or prompts in SHIPPED:
