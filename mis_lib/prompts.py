@@ -4,8 +4,11 @@ All images come before the text, in order, as in the paper's inference scripts (
 model's chat template decides how images are numbered inside the prompt.
 """
 
+import ctypes
 import re
+import threading
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from jinja2 import TemplateError
@@ -19,6 +22,13 @@ _OTHER_TEMPLATE = "Put the chat_template.jinja of the model's chat version into 
 
 TRIAL = "Trial of a system turn."
 """What no chat template prints by itself."""
+
+TEMPLATE_FAULTS = (
+    TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError, TemplateError
+)  # fmt: skip
+"""What a chat template can end in; jinja's sandbox refuses with a ``TemplateError`` or an ``OverflowError``."""
+TEMPLATE_SECONDS = 20.0
+LONGEST_PROMPT = 2**20  # characters for a short question
 
 KNOWN_SPECIAL_TOKENS = (
     "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|vision_start|>",
@@ -80,7 +90,7 @@ def apply_template(processor: Any, messages: Sequence[Any], **options: Any) -> A
     """
     try:
         made = processor.apply_chat_template(messages, **options)
-    except (TypeError, ValueError, TemplateError) as error:
+    except TEMPLATE_FAULTS as error:
         if options.get("tokenize"):
             for turns in messages if isinstance(messages[0], list) else [messages]:
                 apply_template(processor, turns, add_generation_prompt=True)  # raises if the template is the reason
@@ -90,6 +100,34 @@ def apply_template(processor: Any, messages: Sequence[Any], **options: Any) -> A
     if isinstance(made, str) and (part := _printed_as_data(messages, made)):
         raise ModelError(f"{_EXPECTED} that it prints {part}. {_OTHER_TEMPLATE}")
     return made
+
+
+def bound_template(processor: Any, *, seconds: float = TEMPLATE_SECONDS) -> None:
+    """Refuse a chat template that goes on without end; it comes with a checkpoint, and so from strangers.
+
+    It prints a short question once. What else is wrong with it is named where it is used (``apply_template``).
+
+    Raises:
+        ModelError: it takes longer than ``seconds``, or prints over ``LONGEST_PROMPT`` characters.
+    """
+    made: list[str] = []
+
+    def render() -> None:
+        with suppress(ModelError, _TooLong):
+            made.append(apply_template(processor, to_messages([None], TRIAL), tokenize=False))
+
+    thread = threading.Thread(target=render, name="chat template", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TooLong))
+        raise ModelError(f"{_EXPECTED} that it goes on after {seconds:g} seconds. {_OTHER_TEMPLATE}")
+    if made and len(made[0]) > LONGEST_PROMPT:
+        raise ModelError(f"{_EXPECTED} {len(made[0]):,} characters for a short question. {_OTHER_TEMPLATE}")
+
+
+class _TooLong(Exception):
+    """Ends a template that goes on."""
 
 
 def known_variables(processor: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:

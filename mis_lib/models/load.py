@@ -45,6 +45,7 @@ from mis_lib.models.adapters import (
 from mis_lib.models.devices import device_for
 from mis_lib.models.edits import Edit, attach
 from mis_lib.models.packages import check_quantization, naming_a_broken_package
+from mis_lib.prompts import bound_template
 from mis_lib.settings import Quantization
 
 SHOWN = 300  # characters of a library's message: the first tensor that does not fit comes after a headline
@@ -181,6 +182,7 @@ def _load_base(checkpoint: Path | str, dtype: torch.dtype | str, quantizing: Map
             f"{checkpoint} cannot be loaded: {_first_line(error)}. It must be complete and hold safetensors; "
             "`mis build --force` assembles the embedded model again"
         ) from error
+    bound_template(processor)
     processor.tokenizer.padding_side = "left"  # rows of one batch must end together for the next token
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
