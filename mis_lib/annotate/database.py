@@ -25,6 +25,10 @@ URL_VARIABLE = "MIS_DATABASE_URL"
 FILE = "annotations.sqlite"
 LOCK = 250118533  # the advisory lock's number on PostgreSQL; any constant of our own
 WAIT = 30_000  # milliseconds that a SQLite writer waits for another one
+LOCKED = (
+    f"another program has been writing to this file for {WAIT // 1000} seconds; end it (`fuser FILE` names it) and try "
+    "again, or let several people write to PostgreSQL (MIS_DATABASE_URL)"
+)
 
 
 def database_url(root: Path) -> URL:
@@ -103,9 +107,16 @@ def _fix(url: URL, error: DBAPIError) -> str:
         return "check that the server runs and the address is right"
     if getattr(error.orig, "sqlite_errorcode", None) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return "move the file away or repair it"
+    if is_locked(error):
+        return LOCKED
     return (
         "leave the file as it is; check that its folder can be written, also for reading, and that the disk is not full"
     )
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Whether another program wrote to a SQLite file for all of ``WAIT``."""
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 @contextmanager

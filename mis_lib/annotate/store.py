@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from mis_lib.annotate.database import checked_url, database_url, open_database, writing
+from mis_lib.annotate.database import LOCKED, checked_url, database_url, is_locked, open_database, writing
 from mis_lib.annotate.decisions import (
     AGE,
     MAX_NAME,
@@ -276,7 +276,8 @@ class AnnotationStore:
                 yield connection
         except DBAPIError as error:
             first = str(error.orig).strip().splitlines()[0]
-            raise DataError(f"annotations at {self.place}: nothing was recorded ({first}); try again") from error
+            fix = LOCKED if is_locked(error) else "try again"
+            raise DataError(f"annotations at {self.place}: nothing was recorded ({first}); {fix}") from error
 
 
 def decided(event: Event) -> tuple[Any, ...]:

@@ -1,6 +1,9 @@
 """The annotation store, on SQLite and on PostgreSQL: nothing is lost, doubled, overwritten or wrongly accepted."""
 
 import multiprocessing
+import sqlite3
+import subprocess
+import sys
 import threading
 import uuid
 from datetime import UTC, datetime
@@ -366,6 +369,37 @@ def test_a_database_whose_folder_cannot_be_written_is_not_called_broken(tmp_path
         AnnotationStore(root=tmp_path).events()
     assert "move the file" not in str(caught.value)
     blocked.rmdir()
+    assert len(AnnotationStore(root=tmp_path).events()) == 1
+
+
+def test_a_locked_database_names_the_other_writer_the_wait_and_the_way_out(tmp_path: Path) -> None:
+    store = AnnotationStore(root=tmp_path)
+    store.record("ada", subject(), UNSAFE)
+    with store.engine.connect() as connection:  # the pool's only one: it would wait for 30 seconds
+        connection.exec_driver_sql("PRAGMA busy_timeout=50")
+    other = sqlite3.connect(tmp_path / "annotations.sqlite")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DataError, match="another program has been writing to this file for 30 seconds") as caught:
+        store.record("eve", subject(2), UNSAFE)
+    assert "PostgreSQL" in str(caught.value) and "nothing was recorded" in str(caught.value)
+    other.close()
+    store.record("eve", subject(2), UNSAFE)
+    assert len(store.events()) == 2
+
+
+def test_a_migration_that_is_killed_is_made_again_and_loses_nothing(tmp_path: Path) -> None:
+    """The tables and their version are one transaction."""
+    path = tmp_path / "annotations.sqlite"
+    work = (
+        "import os, sys, alembic.op as op; from mis_lib.annotate.store import AnnotationStore; "
+        "make = op.create_index; op.create_index = lambda *a, **k: os.kill(os.getpid(), 9); "
+        "AnnotationStore(sys.argv[1]).events()"
+    )
+    done = subprocess.run([sys.executable, "-c", work, f"sqlite:///{path}"], check=False)
+    assert done.returncode == -9 and path.exists()
+    store = AnnotationStore(root=tmp_path)
+    store.record("ada", subject(), UNSAFE)
+    store.close()
     assert len(AnnotationStore(root=tmp_path).events()) == 1
 
 
