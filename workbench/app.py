@@ -4,12 +4,15 @@ The page loads nothing from outside this machine: fonts are Gradio's own local c
 ``assets``. Nothing is recorded (run history, analytics, monitoring), nothing is shared, and no folder is served.
 """
 
+import contextlib
 import functools
 import ipaddress
 import os
 import re
+import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +24,7 @@ from gradio.themes.utils import colors, fonts, sizes
 from starlette.middleware import Middleware
 
 from mis_lib.errors import SettingsError
+from mis_lib.files import hold, is_held
 from mis_lib.models.mini.assemble import ADAPTERS
 from workbench import html
 from workbench.annotate import tab as tab_annotate
@@ -42,6 +46,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 MOST_WAITING = 40  # comparisons in front of the model; who comes later is asked to try again
 HOURS_KEPT = 12  # uploads older than this are deleted
 OWN = "mis-uploads-"  # how the name of a process's folder of uploads begins
+IN_USE = ".in-use"  # lock of such a folder; the system lets go of it however the process ends
+JUST_MADE = 60.0  # seconds after which a folder's process has locked it
+_HELD = contextlib.ExitStack()  # for as long as the process runs
 ASSETS = files("workbench").joinpath("assets")
 
 
@@ -85,15 +92,26 @@ def own_uploads() -> tempfile.TemporaryDirectory:
 
     Gradio's own folder (``GRADIO_TEMP_DIR``, or ``gradio`` among the temporary files) is the whole machine's: files lie
     there by their content, so that an app that ends deletes what another one still shows, and a second person's app may
-    not write there at all.
+    not write there at all. A process that was killed leaves its folder, which the next one removes.
     """
     around = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
     if around.name.startswith(OWN):  # handed down by the process that started this one, and goes with that
         around = around.parent
     around.mkdir(parents=True, exist_ok=True)
+    remove_left_over(around)
     folder = tempfile.TemporaryDirectory(prefix=OWN, dir=around, ignore_cleanup_errors=True)
+    _HELD.enter_context(hold(Path(folder.name, IN_USE)))
     os.environ["GRADIO_TEMP_DIR"] = str(Path(folder.name).resolve())
     return folder
+
+
+def remove_left_over(around: Path) -> None:
+    """Remove the folders of uploads whose process has ended without doing so."""
+    for folder in around.glob(f"{OWN}*"):
+        with contextlib.suppress(OSError):  # another person's, or another app removes it now
+            lock = folder / IN_USE
+            if time.time() - lock.stat().st_mtime > JUST_MADE and not is_held(lock):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tab(tab: Tab) -> gr.Tab:

@@ -22,7 +22,7 @@ from support.fakes import ANSWERS, bad_images, good_images, mini_data, ready_hos
 
 from mis_lib.errors import SettingsError
 from workbench.access import FREE_TRIES, Users, entry
-from workbench.app import build_app, free_port, launch_options, own_uploads, serve
+from workbench.app import IN_USE, build_app, free_port, launch_options, own_uploads, serve
 
 pytestmark = pytest.mark.slow
 
@@ -247,6 +247,33 @@ def test_uploads_lie_in_a_folder_of_this_process_that_nobody_else_reads(url: str
     shared, own = Path(tempfile.gettempdir(), "gradio").resolve(), Path(own_uploads().name).resolve()
     assert uploaded.is_relative_to(own) and not uploaded.is_relative_to(shared)
     assert stat.S_IMODE(own.stat().st_mode) == 0o700
+
+
+def test_uploads_of_a_killed_app_go_at_the_next_start_and_those_of_a_running_one_stay(tmp_path: Path) -> None:
+    work = "import os, sys; from workbench.app import own_uploads; print(own_uploads().name, flush=True); " + "{}"
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path)}
+
+    def start(end: str) -> tuple[subprocess.Popen[str], Path]:
+        line = [sys.executable, "-c", work.format(end)]
+        process = subprocess.Popen(
+            line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        assert process.stdout is not None
+        return process, Path(process.stdout.readline().strip())
+
+    running, in_use = start("sys.stdin.read()")
+    killed, left_over = start("os.kill(os.getpid(), 9)")
+    killed.wait(timeout=60)
+    (left_over / "photo.png").touch()
+    for folder in (in_use, left_over):
+        os.utime(folder / IN_USE, (0, 0))
+    (tmp_path / "mis-uploads-of-an-older-version").mkdir()  # which may be running
+    following, own = start("")
+    following.wait(timeout=60)
+    kept = {path.name for path in tmp_path.iterdir()}
+    running.communicate(timeout=60)
+    assert left_over.name not in kept and own.name not in kept
+    assert kept == {in_use.name, "mis-uploads-of-an-older-version"}
 
 
 def test_nobody_fetches_an_upload_by_its_address(client: Client, url: str, tmp_path: Path) -> None:
