@@ -4,6 +4,7 @@
 running. Nothing here imports torch until the model's thread does.
 """
 
+import gc
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ class Host:
                 raise ModelError(f"{name} could not be loaded together with the others: {made.status.message}")
             self.model, self.adapters = made, wanted
             self.answerers = self.recognise(wanted) if self.recognise else self.answerers
+            gc.collect()  # models hold references to themselves
 
     @property
     def checkpoints(self) -> list[Checkpoint]:

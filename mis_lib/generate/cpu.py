@@ -12,7 +12,9 @@ Hence: bfloat16 with weights packed once into the layout that the CPU's matrix u
 elsewhere. Eight-bit weights would be a little faster still (11 / 13 / 15) but change the texts; they are not used.
 """
 
+import ctypes
 import json
+import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,9 @@ from torch import nn
 
 from mis_lib.models.devices import AUTO, device_for
 from mis_lib.models.load import has_bfloat16_products
+
+# oneDNN keeps a kernel for each length of prompt, 1,024 of them at first: 0.1 GB more after a hundred comparisons.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")  # read when the first kernel is made
 
 LARGE = 4 * 2**30  # bytes on disk: above this, a copy in float32 may not fit into a laptop's memory
 PACKED_FOR = 2  # rows that the packed layout is chosen for; it serves any number
@@ -125,6 +130,13 @@ class Threads:
         known = seconds if trial else self._seconds.get(number, seconds)  # a trial replaces older measurements
         self._seconds[number] = (known + seconds) / 2
         self._steps += 1
+
+
+def give_back_memory() -> None:
+    """Let the C library return what was freed; glibc keeps it, in a pool for each of several threads."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _own_dtype(checkpoint: Path) -> str | None:

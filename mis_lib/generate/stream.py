@@ -22,7 +22,7 @@ from PIL import Image
 
 from mis_lib.errors import SettingsError
 from mis_lib.generate.columns import CheckedEngine, Column
-from mis_lib.generate.cpu import working_dtype
+from mis_lib.generate.cpu import give_back_memory, working_dtype
 from mis_lib.generate.decode import begun, decode
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.models.adapters import ImageLimits
@@ -129,6 +129,7 @@ class VariantEngine(CheckedEngine):
                     if all(column.finish_reason for column in columns):
                         return
         finally:
+            give_back_memory()
             self._busy.release()
 
     def tokens(
